@@ -1,0 +1,74 @@
+# make demo    a small dataset written, verified and read back with its throughput
+# make test    lint, types and the whole suite, with the tested versions and again with the newest
+# make hunt    long random searches for counter-examples; never part of `make test`
+#
+# Both work on a bare machine with Python 3.11 or newer: they make .venv and .venv-newest here, once. After that
+# nothing needs a network until pyproject.toml or a constraints file changes. Another interpreter: make PYTHON=… test
+
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+# mosaicml-streaming and litdata want a torchvision that matches torch (there is none for CPU builds) and the clients
+# of five clouds. They are read side by side with us on local files only, so they get just what their imports touch.
+PEERS := mosaicml-streaming litdata
+PEERS_IMPORT := boto3 catalogue lightning-utilities requests tqdm zstd
+
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation
+
+.PHONY: demo test hunt setup
+.DEFAULT_GOAL := test
+
+demo: .venv/.ready
+	@.venv/bin/python -m benchmarks.demo
+
+# The newest leg comes second: what fails there alone is a matter of versions.
+test: setup
+	.venv/bin/ruff check --quiet .
+	.venv/bin/ruff format --quiet --check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest
+	.venv-newest/bin/python -m pytest -m "not hunt and not streaming"
+
+hunt: .venv/.ready
+	.venv/bin/python -m pytest -m hunt --hypothesis-profile=hunt
+
+setup: .venv/.ready .venv-newest/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(call new_environment,.venv)
+	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt hatchling editables
+	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt -e '.[torch,images,compress,convert,test]' $(PEERS_IMPORT)
+	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt --no-deps $(PEERS)
+	@touch $@
+
+.venv-newest/.ready: pyproject.toml constraints-newest.txt
+	@$(call new_environment,.venv-newest)
+	@.venv-newest/bin/python $(PIP_INSTALL) -c constraints-newest.txt hatchling editables
+	@.venv-newest/bin/python $(PIP_INSTALL) -c constraints-newest.txt -e '.[images,compress]' \
+		pytest hypothesis jsonschema
+	@touch $@
+
+# An environment whose pip does not answer (half made, or its interpreter is gone) is made anew.
+# Debian keeps ensurepip in a package of its own.
+define new_environment
+	set -e; \
+	if [ -z "$(PYTHON)" ]; then \
+		echo "mx8shards needs Python 3.11 or newer; here: $$(python3 --version 2>&1 || true)." >&2; \
+		echo "Install one (Debian 12: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+		exit 1; \
+	fi; \
+	if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
+		if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+			package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+			if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+				echo "installing $$package, which $(PYTHON) -m venv needs"; \
+				apt-get update -qq && apt-get install -y -qq $$package >/dev/null; \
+			else \
+				echo "$(PYTHON) has no venv module: install it first (Debian: sudo apt-get install $$package)" >&2; \
+				exit 1; \
+			fi; \
+		fi; \
+		$(PYTHON) -m venv --clear $(1); \
+	fi; \
+	echo "installing the tested versions into $(1)"
+endef

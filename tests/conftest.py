@@ -1,0 +1,44 @@
+"""What do all tests share? Profiles of hypothesis, a private cache directory, and the peers that may be missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests import streaming_stub
+
+# Equal runs give equal results, here and in CI; `make hunt` searches at random and keeps what it finds.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None, print_blob=True)
+hypothesis.settings.register_profile("hunt", max_examples=5_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for the `streaming` fixture carries its marker; without the package both are skipped."""
+    missing = pytest.mark.skip(reason="mosaicml-streaming is not installed")
+    for item in items:
+        if "streaming" in getattr(item, "fixturenames", ()):
+            item.add_marker("streaming")
+        if item.get_closest_marker("streaming") and not streaming_stub.is_installed():
+            item.add_marker(missing)
+
+
+@pytest.fixture(scope="session")
+def streaming() -> Any:
+    """mosaicml-streaming itself, the reference reader and writer."""
+    return streaming_stub.import_streaming()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The directory that holds pyproject.toml: where subprocesses find `tests` and `benchmarks`."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the cache of whoever runs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
