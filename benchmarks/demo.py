@@ -1,0 +1,65 @@
+"""What does it look like when a dataset is written, verified and read back? (`make demo`)"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+import mx8shards as mx8
+
+SAMPLES = 1_000
+SAMPLE_BYTES = 100_000  # about a photo at 400 × 300 pixels
+
+
+def main() -> None:
+    """Write a small dataset into a temporary directory, let the command line check it, and read it back."""
+    with tempfile.TemporaryDirectory(prefix="mx8shards-demo-") as directory:
+        root = f"{directory}/train"
+        write(root)
+        command_line("info", root)
+        command_line("verify", "--data", root)
+        read("cold: every page of the shards is mapped for the first time", root)
+        read("warm: once more", root)
+
+
+def write(root: str) -> None:
+    """The dataset, from noise that no compression or deduplication makes smaller."""
+    noise = random.Random(17)  # noqa: S311 - pixels, not keys
+    images = [noise.randbytes(SAMPLE_BYTES) for _ in range(SAMPLES)]
+    start = time.perf_counter()
+    with mx8.Writer(root, columns={"image": "bytes", "label": "int"}) as writer:
+        for label, image in enumerate(images):
+            writer.write({"image": image, "label": label})
+    report("written, hashed and synced to disk", time.perf_counter() - start)
+    print(f"  snapshot {writer.snapshot}")
+
+
+def read(what: str, root: str) -> None:
+    """All samples in order, decoded, with every label checked."""
+    start = time.perf_counter()
+    with mx8.Dataset(root) as dataset:
+        for position, sample in enumerate(dataset):
+            if sample["label"] != position or len(sample["image"]) != SAMPLE_BYTES:
+                raise SystemExit(f"sample {position} came back as {sample['label']}")
+    report(f"read back ({what})", time.perf_counter() - start)
+
+
+def command_line(*arguments: str) -> None:
+    """Run `mx8shards` as a user does and show what it says."""
+    print(f"\n$ mx8shards {' '.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", "mx8shards", *arguments], check=True)
+    print()
+
+
+def report(what: str, seconds: float) -> None:
+    """One line with both rates: samples and bytes."""
+    megabytes = SAMPLES * SAMPLE_BYTES / 1e6
+    print(f"{what}: {SAMPLES:,} samples, {megabytes:,.0f} MB in {seconds:.3f} s")
+    print(f"  {SAMPLES / seconds:,.0f} samples/s, {megabytes / seconds:,.0f} MB/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Do the rooms of the house keep to their layers?
+
+The table is the plan's: a room imports what stands beside it and nothing else of ours, wherever in the file the import
+is written. All other rules here are short forms of "only this room may do that".
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "mx8shards"
+
+ALL_BELOW = {
+    *("errors", "disk", "format", "order", "kernels", "transforms", "shards", "views", "dataset", "writer"),
+    *("media", "remote", "maintain", "convert", "loading", "streaming"),
+}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "disk": {"errors"},
+    "format": {"errors"},
+    "order": {"errors"},
+    "kernels": set(),
+    "transforms": {"errors"},
+    "shards": {"errors", "disk", "format"},
+    "views": {"errors", "disk", "format"},
+    "dataset": {"errors", "disk", "format", "shards", "views"},
+    "writer": {"errors", "disk", "format", "shards", "views"},
+    "media": {"errors", "format", "kernels"},
+    "remote": {"errors", "disk", "format", "shards"},
+    "loading": {"errors", "format", "shards", "views", "order", "dataset", "kernels", "media"},
+    "convert": {"errors", "format", "writer", "dataset", "maintain", "media"},
+    "maintain": {"errors", "disk", "format", "shards", "views", "dataset", "writer"},
+    "streaming": ALL_BELOW - {"streaming"},
+    "cli": ALL_BELOW | {"__init__"},
+    "__init__": ALL_BELOW - {"streaming"},
+    "__main__": {"cli"},
+}
+MAY_IMPORT_NUMBA = {"kernels"}
+MAY_IMPORT_TORCH = {"loading", "transforms", "streaming"}
+
+# What changes a file system, by the name it is called by.
+CHANGING_CALLS = {
+    "os": {
+        *("rename", "renames", "replace", "unlink", "remove", "rmdir", "removedirs", "mkdir", "makedirs", "mkfifo"),
+        *("link", "symlink", "truncate", "ftruncate", "O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC", "O_APPEND"),
+    },
+    "shutil": {"rmtree", "move", "copy", "copy2", "copyfile", "copytree"},
+    "tempfile": {"mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory"},
+}
+CHANGING_METHODS = {
+    *("write_text", "write_bytes", "touch", "unlink", "rename", "mkdir", "rmdir", "symlink_to", "hardlink_to"),
+}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+EVERY_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """Absolute dotted names of all that a file imports: in functions and under TYPE_CHECKING too."""
+    package = ["mx8shards", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def room_named(name: str) -> str:
+    """The room that a dotted name of ours lies in; a public name at the top belongs to `__init__`."""
+    top = name.split(".")[1] if "." in name else "__init__"
+    return top if (PACKAGE / top).is_dir() or (PACKAGE / f"{top}.py").is_file() else "__init__"
+
+
+@EVERY_MODULE
+def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
+    room = room_of(path)
+    assert room in MAY_IMPORT, f"{room} is not in the plan"
+    ours = {room_named(name) for name in imported_names(path) if name.split(".")[0] == "mx8shards"}
+    assert ours - {room} <= MAY_IMPORT[room]
+
+
+@EVERY_MODULE
+def test_only_the_rooms_meant_for_it_import_numba_or_torch(path: Path) -> None:
+    foreign = {name.split(".")[0] for name in imported_names(path)}
+    assert not foreign & {"numba", "llvmlite"} or room_of(path) in MAY_IMPORT_NUMBA
+    assert not foreign & {"torch", "torchvision"} or room_of(path) in MAY_IMPORT_TORCH
+
+
+def opens_for_writing(call: ast.Call, *, skip: int) -> bool:
+    values = [*call.args[skip:], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    modes = [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)]
+    return any(set(mode) <= set("rwxabt+") and set(mode) & set("wxa+") for mode in modes)
+
+
+def changes_files(node: ast.AST, through_disk: set[str]) -> bool:
+    """Does this change a file itself, rather than ask one of the `through_disk` names to do it?"""
+    match node:
+        case ast.ImportFrom(module=str(module), names=names):
+            return any(alias.name in CHANGING_CALLS.get(module, ()) for alias in names)
+        case ast.Attribute(value=ast.Name(id=module), attr=name) if module in CHANGING_CALLS:
+            return name in CHANGING_CALLS[module]
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name))) if name in through_disk:
+            return False
+        case ast.Call(func=ast.Attribute(attr="replace"), args=[_], keywords=[]):
+            return True  # of a Path: str.replace takes two arguments
+        case ast.Call(func=ast.Attribute(attr="open")):
+            return opens_for_writing(node, skip=0)
+        case ast.Call(func=ast.Name(id="open")):
+            return opens_for_writing(node, skip=1)
+        case ast.Call(func=ast.Attribute(attr=name)):
+            return name in CHANGING_METHODS
+    return False
+
+
+def lines_that_change_files(code: str) -> list[int]:
+    tree = ast.parse(code)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    disk = {alias.asname or alias.name for node in imports if node.module == "mx8shards.disk" for alias in node.names}
+    return [node.lineno for node in ast.walk(tree) if changes_files(node, disk)]
+
+
+@EVERY_MODULE
+def test_only_disk_creates_renames_or_unlinks_files(path: Path) -> None:
+    assert room_of(path) == "disk" or lines_that_change_files(path.read_text()) == []
+
+
+CHANGING = [
+    *("os.rename(a, b)", "from shutil import rmtree", "os.open(path, os.O_CREAT)", "tempfile.mkdtemp()"),
+    *("open(path, 'wb')", "path.open('x')", "open(path, mode='r+')", "path.write_bytes(b'')", "path.replace(target)"),
+]
+READING = [
+    *("open(path)", "open('axw')", "path.open('rb')", "text.replace('a', 'b')", "os.open(path, os.O_RDONLY)"),
+    "from mx8shards.disk import steps; steps.unlink(path)",
+]
+
+
+@pytest.mark.parametrize("code", CHANGING)
+def test_a_changed_file_is_seen(code: str) -> None:
+    assert lines_that_change_files(code)
+
+
+@pytest.mark.parametrize("code", READING)
+def test_reading_and_asking_disk_are_let_pass(code: str) -> None:
+    assert lines_that_change_files(code) == []
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules in a fresh interpreter that ran `code`."""
+    script = f"{code}\nimport sys; print(*sys.modules)"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_the_package_loads_neither_numpy_nor_numba_nor_torch() -> None:
+    assert not loaded_after("import mx8shards") & {"numpy", "numba", "torch"}
+
+
+def test_writing_reading_and_maintaining_load_neither_numba_nor_torch(tmp_path: Path) -> None:
+    code = f"""
+import mx8shards as mx8
+with mx8.Writer({str(tmp_path / "data")!r}, columns={{"x": "int"}}) as writer:
+    writer.write({{"x": 3}})
+with mx8.Dataset({str(tmp_path / "data")!r}) as dataset:
+    assert dataset[0] == {{"x": 3}}
+mx8.verify({str(tmp_path / "data")!r}, data=True)
+"""
+    assert not loaded_after(code) & {"numba", "llvmlite", "torch"}
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for path in MODULES:
+        if path.name == "__main__.py":
+            continue  # importing it runs the command line
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        module = importlib.import_module(".".join(part for part in parts if part != "__init__"))
+        exported = getattr(module, "__all__", [])
+        assert [name for name in exported if not hasattr(module, name)] == []
+        assert len(exported) == len(set(exported))
