@@ -1,0 +1,92 @@
+"""MDS shards for PyTorch, read at memory speed. The names a user needs; each is loaded when it is first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mx8shards.dataset import Dataset, concat
+    from mx8shards.errors import (
+        DatasetExistsError,
+        DatasetNotFoundError,
+        DecodeError,
+        DiskError,
+        FormatError,
+        IntegrityError,
+        LoaderError,
+        RemoteError,
+        SchemaError,
+        ShardsError,
+        SourceError,
+    )
+    from mx8shards.format.encodings import register_encoding
+    from mx8shards.maintain.diff import diff
+    from mx8shards.maintain.gc import gc
+    from mx8shards.maintain.log import log
+    from mx8shards.maintain.merge import merge
+    from mx8shards.maintain.summary import summary
+    from mx8shards.maintain.verify import verify
+    from mx8shards.writer import Writer
+
+__version__ = "0.1.0"
+
+# name → the module that has it. Not imported here: `import mx8shards` must load neither numpy, numba nor torch.
+_HOMES = {
+    **dict.fromkeys(("Dataset", "concat"), "dataset"),
+    "Writer": "writer",
+    "register_encoding": "format.encodings",
+    **{name: f"maintain.{name}" for name in ("diff", "gc", "log", "merge", "summary", "verify")},
+    **dict.fromkeys(
+        (
+            "DatasetExistsError",
+            "DatasetNotFoundError",
+            "DecodeError",
+            "DiskError",
+            "FormatError",
+            "IntegrityError",
+            "LoaderError",
+            "RemoteError",
+            "SchemaError",
+            "ShardsError",
+            "SourceError",
+        ),
+        "errors",
+    ),
+}
+
+__all__ = [
+    "Dataset",
+    "DatasetExistsError",
+    "DatasetNotFoundError",
+    "DecodeError",
+    "DiskError",
+    "FormatError",
+    "IntegrityError",
+    "LoaderError",
+    "RemoteError",
+    "SchemaError",
+    "ShardsError",
+    "SourceError",
+    "Writer",
+    "concat",
+    "diff",
+    "gc",
+    "log",
+    "merge",
+    "register_encoding",
+    "summary",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mx8shards' has no attribute {name!r}")
+    value = getattr(import_module(f"mx8shards.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

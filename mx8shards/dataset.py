@@ -1,0 +1,241 @@
+"""What does a user get who opens a dataset?"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import DatasetNotFoundError, FormatError, SchemaError
+from mx8shards.shards import links, snapshots
+from mx8shards.shards.columns import RaggedColumn, stacked_column
+from mx8shards.shards.open_shard import VERIFY, Shards, Verify
+from mx8shards.shards.shard import Shard
+from mx8shards.views import Join, Select, View, Whole, checked_positions
+
+Sample = dict[str, Any]
+
+
+class Dataset:
+    """One snapshot of a dataset, opened for reading: a sequence of samples.
+
+    `link` is a path, plain or with `@sha256:…` for an earlier snapshot. `columns` picks columns; others are not read.
+    `verify="shard"` holds every shard against its hash when it is first touched; the default checks its structure.
+    Opening reads the index and touches no shard. Samples are read, not mapped, so a file that someone cuts short is an
+    error; only `payload` and the arrays of `column` view mapped memory.
+    """
+
+    def __init__(
+        self,
+        link: str | os.PathLike[str],
+        *,
+        columns: Sequence[str] | None = None,
+        verify: Verify = "structure",
+        cache_dir: str | os.PathLike[str] | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        if verify not in VERIFY:
+            raise ValueError(f"verify: expected one of {', '.join(map(repr, VERIFY))}, got {verify!r}")
+        snapshot = snapshots.load(links.parse_link(link))
+        cache = None if cache_dir is None else Path(cache_dir)
+        self._open(Shards([snapshot], verify=verify, cache_dir=cache), columns, allow_pickle)
+
+    def _open(self, shards: Shards, columns: Sequence[str] | None, allow_pickle: bool) -> None:
+        self._shards: Shards | None = shards
+        self._view: View = Whole(shards.samples)
+        self._picked = None if columns is None else tuple(columns)
+        self._columns = shards.columns(self._picked)
+        self._allow_pickle = allow_pickle
+        for name, coder in zip(self._columns.names, self._columns.coders, strict=True):
+            if coder.unsafe and not allow_pickle:
+                raise SchemaError(
+                    f"encoding {coder.name!r} runs code when it is read",
+                    subject=f"{shards.snapshots[0].root}: column {name!r}",
+                    hint="allow_pickle=True accepts that, columns=[…] leaves it out",
+                )
+        self._decoders = self._make_decoders()
+        self._readers: dict[int, tuple[Shard, list[int]]] = {}
+
+    def _make_decoders(self) -> list[tuple[str, Callable[[Any], Any]]]:
+        return [(name, coder.decode) for name, coder in zip(self._columns.names, self._columns.coders, strict=True)]
+
+    # what it is -------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __repr__(self) -> str:
+        roots = ", ".join(f"{snapshot.root}@{snapshot.id[:15]}…" for snapshot in self._every)
+        return f"<Dataset {roots}: {len(self)} samples of {', '.join(self._columns.names) or 'no columns'}>"
+
+    @property
+    def _door(self) -> Shards:
+        if self._shards is None:
+            raise ValueError("the dataset is closed")
+        return self._shards
+
+    @property
+    def _every(self) -> tuple[snapshots.Snapshot, ...]:
+        return self._door.snapshots
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The encoding of each column, by name."""
+        return dict(zip(self._columns.names, self._columns.encodings, strict=True))
+
+    @property
+    def snapshot(self) -> str:
+        """The id of the snapshot that is open; of several joined datasets, their ids joined by `+`."""
+        return "+".join(snapshot.id for snapshot in self._every)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a content hash of every shard stands in the index."""
+        return all(snapshot.index.sealed for snapshot in self._every)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What its Writer was given as metadata; of several joined datasets, the first one's."""
+        return self._every[0].index.metadata
+
+    # samples ----------------------------------------------------------------------------------------------------
+
+    @overload
+    def __getitem__(self, key: int) -> Sample: ...
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[Any]) -> list[Sample]: ...
+    def __getitem__(self, key: Any) -> Any:
+        if type(key) is int:
+            return self._sample(key)
+        if isinstance(key, slice):
+            return [self._sample(i) for i in range(*key.indices(len(self)))]
+        if hasattr(key, "__index__") and getattr(key, "ndim", 0) == 0:
+            return self._sample(operator.index(key))
+        return [self._sample(i) for i in checked_positions(key, len(self)).tolist()]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(self._sample, range(len(self)))
+
+    def _sample(self, position: int) -> Sample:
+        i, row = self._locate(position)
+        shard, wanted = self._readers.get(i) or self._reader(i)
+        payloads = shard.payloads(row, wanted)
+        try:
+            return {name: decode(payload) for (name, decode), payload in zip(self._decoders, payloads, strict=True)}
+        except FormatError:
+            self._blame(shard.name, row, payloads)
+            raise
+
+    def _blame(self, name: str, row: int, payloads: Sequence[Any]) -> None:
+        """Decode again, one by one, to name the column that could not be decoded."""
+        for (column, decode), payload in zip(self._decoders, payloads, strict=True):
+            try:
+                decode(payload)
+            except FormatError as error:
+                raise error.at(subject=name, place=f"sample {row}, column {column!r}") from error.__cause__
+
+    def _reader(self, i: int) -> tuple[Shard, list[int]]:
+        """An open shard, and which of its columns are asked for: shards of one dataset may have others beside them."""
+        shard = self._door.open_shard(i)
+        self._readers[i] = shard, [shard.columns.names.index(name) for name in self._columns.names]
+        return self._readers[i]
+
+    def _locate(self, position: int) -> tuple[int, int]:
+        count = len(self._view)
+        if not -count <= position < count:
+            raise IndexError(f"position {position} of {count} samples")
+        sample_id, _ = self._view.resolve(position if position >= 0 else position + count)
+        return self._door.locate(sample_id)
+
+    def payload(self, position: int, column: str) -> memoryview:
+        """The bytes of one value as they lie in the mapped shard, read-only and without a copy.
+
+        The view stays valid after `close`. Should somebody cut the shard's file short in place, touching the view ends
+        the process by SIGBUS: no reader of mapped memory can prevent that. `dataset[i]` raises an error instead.
+        """
+        i, row = self._locate(operator.index(position))
+        shard, wanted = self._readers.get(i) or self._reader(i)
+        try:
+            number = wanted[self._columns.names.index(column)]
+        except ValueError:
+            raise self._columns.unknown(column) from None
+        return shard.mapped_payload(row, number)
+
+    def column(self, name: str) -> npt.NDArray[Any] | RaggedColumn:
+        """One column of all samples: an array where every value has one dtype and shape, else a lazy sequence."""
+        coder = self._columns.pick([name]).coders[0]
+        sample_ids, _ = self._view.resolve(np.arange(len(self), dtype=np.int64))
+        if coder.dtype is None or coder.shape is None:
+            return RaggedColumn(self._only(name), name)
+        return stacked_column(self._door, name, np.dtype(coder.dtype), coder.shape, sample_ids)
+
+    def _only(self, name: str) -> Dataset:
+        other = self._derived(self._view)
+        other._columns = self._columns.pick([name])
+        other._picked = (name,)
+        other._decoders = other._make_decoders()
+        other._readers = {}
+        return other
+
+    # views ------------------------------------------------------------------------------------------------------
+
+    def select(self, sample_ids: Sequence[int] | npt.NDArray[Any]) -> Dataset:
+        """The samples at these positions, in this order, repeats included: a view over the same shards."""
+        return self._derived(Select(self._view, sample_ids))
+
+    def where(self, column: str, value: Any) -> Dataset:
+        """The samples whose column equals `value`: a view over the same shards, found without reading other columns."""
+        values = self.column(column)
+        if isinstance(values, np.ndarray):
+            if values.ndim != 1:
+                raise SchemaError(subject=f"column {column!r}", expected="one value per sample", found="an array")
+            return self.select(np.flatnonzero(values == value))
+        return self.select([i for i, found in enumerate(values) if found == value])
+
+    def _derived(self, view: View) -> Dataset:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._view = view
+        return other
+
+    # life -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the shards. Arrays and views that were handed out stay valid."""
+        self._shards = None
+        self._readers = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_decoders": None, "_readers": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._decoders = self._make_decoders()
+
+
+def concat(datasets: Sequence[Dataset]) -> Dataset:
+    """The samples of several datasets, one after the other, as one dataset. They need equal columns."""
+    if not datasets:
+        raise DatasetNotFoundError("concat: expected at least one dataset, got none")
+    first = datasets[0]
+    for other in datasets[1:]:
+        if other._columns != first._columns:
+            raise SchemaError(subject="concat", expected=f"the columns {first.columns}", found=f"{other.columns}")
+    starts = [0, *itertools.accumulate(other._door.samples for other in datasets)]
+    joined = first._derived(Join([(other._view, start) for other, start in zip(datasets, starts, strict=False)]))
+    joined._shards = Shards.joined([other._door for other in datasets])
+    joined._readers = {}
+    return joined

@@ -1,0 +1,1 @@
+"""What changes, locks or maps a file? Only this room creates, renames or unlinks files."""

@@ -1,0 +1,90 @@
+"""How does a file become visible whole, or not at all?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mx8shards.disk import steps
+from mx8shards.errors import DiskError
+
+
+class NewFile:
+    """A file being written under a temporary name. `finish` makes its bytes durable; leaving without it removes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = steps.create(path)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`."""
+        steps.write(self._descriptor, data, self.path)
+
+    def finish(self) -> None:
+        """Every byte written so far is on the disk; nothing more can be written."""
+        steps.sync(self._descriptor, self.path)
+        self.close()
+
+    def discard(self) -> None:
+        """Close the file and take its name away."""
+        self.close()
+        steps.unlink(self.path)
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._descriptor >= 0:
+            self.discard()
+
+
+def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """A durable file at `path`, which must be free. Its name is not yet durable: that is `sync_directory`."""
+    with NewFile(path) as file:
+        for piece in pieces:
+            file.write(piece)
+        file.finish()
+
+
+def make_directories(path: Path, *, below: Path) -> None:
+    """`path` and its parents exist, durably, down from `below`, which must exist already."""
+    missing = [path]
+    while missing[-1] != below and not missing[-1].is_dir():
+        missing.append(missing[-1].parent)
+    for directory in reversed(missing[:-1]):
+        steps.make_directory(directory)
+        steps.sync_directory(directory.parent)
+
+
+def copy_file(source: Path, target: Path, *, hard_link: bool) -> None:
+    """`target`, which must be free, gets the bytes of `source`: by a hard link where asked and possible, else copied."""
+    if hard_link:
+        with contextlib.suppress(DiskError):  # another file system, or one without links: copy
+            return steps.link(source, target)
+    try:
+        with source.open("rb") as file:
+            write_file(target, iter(lambda: file.read(1 << 22), b""))
+    except DiskError:
+        raise
+    except OSError as error:
+        raise steps.refusal(error, "read", (source,)) from error
+
+
+def remove_tree(path: Path) -> None:
+    """The directory and everything in it is gone; one that was not there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        for child in path.iterdir():
+            remove_tree(child)
+        steps.remove_directory(path)
+    else:
+        steps.unlink(path)

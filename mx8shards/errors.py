@@ -1,0 +1,121 @@
+"""What can go wrong, and what is it called?
+
+    ShardsError
+    ├── FormatError (ValueError)             bytes or JSON break the spec
+    ├── IntegrityError (ValueError)          well-formed, but a hash differs
+    ├── SchemaError (ValueError)             a sample does not fit its columns
+    ├── DecodeError (ValueError)             a decoder refuses a payload
+    ├── SourceError (ValueError)             a converter's source cannot give a sample
+    ├── DatasetNotFoundError (FileNotFoundError)
+    ├── DatasetExistsError (FileExistsError)
+    ├── DiskError (OSError)                  the disk refused a step; what was published before is intact
+    ├── RemoteError (OSError)                a fetch or upload failed for good
+    ├── MissingPackageError (ImportError)    this call needs an optional package; the message says how to install it
+    └── LoaderError (RuntimeError)           a prefetch thread failed; __cause__ is the reason
+
+Every error names its subject (a file, a dataset), the place in it, what was expected there and what was found:
+
+    train/shard.00003.mds: offset 17 of 512: expected at most 8999936 (end of file), got 9000012
+    index.json: at $.shards[3].column_names[0]: expected str, got int
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Self
+
+
+class ShardsError(Exception):
+    """The root of every error this package raises on purpose.
+
+    Give either a whole `message`, or `expected` and `found`, which make one. The innermost code knows what is wrong,
+    its callers know where: they add it on the way up with `at`.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        subject: str = "",
+        place: str = "",
+        expected: str = "",
+        found: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.subject = subject
+        self.place = place
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+
+    def at(self, *, subject: str = "", place: str = "") -> Self:
+        """The same error, with its subject filled in where it had none, and `place` put before the place it had."""
+        self.subject = self.subject or subject
+        if self.place.startswith(("[", ".")):
+            self.place = place + self.place
+        else:
+            self.place = ": ".join(part for part in (place, self.place) if part)
+        return self
+
+    def __str__(self) -> str:
+        what = self.message or f"expected {self.expected}, got {self.found}"
+        place = f"at {self.place}" if self.place.startswith("$") else self.place
+        where = ": ".join(part for part in (self.subject, place) if part)
+        return (f"{where}: " if where else "") + what + (f" ({self.hint})" if self.hint else "")
+
+
+class FormatError(ShardsError, ValueError):
+    """Bytes or JSON break the spec."""
+
+
+class IntegrityError(ShardsError, ValueError):
+    """Well-formed bytes whose hash is not the one the index promises."""
+
+
+class SchemaError(ShardsError, ValueError):
+    """A sample or a value does not fit its columns."""
+
+
+class DecodeError(ShardsError, ValueError):
+    """A decoder refuses a payload."""
+
+
+class SourceError(ShardsError, ValueError):
+    """A converter's source cannot give a sample."""
+
+
+class DatasetNotFoundError(ShardsError, FileNotFoundError):
+    """There is no dataset, no such snapshot, or a file of it is missing."""
+
+
+class DatasetExistsError(ShardsError, FileExistsError):
+    """Something already lies where a new dataset was to be created."""
+
+
+class DiskError(ShardsError, OSError):
+    """The disk refused a step. Nothing was published by it, and what was published before is intact."""
+
+
+class RemoteError(ShardsError, OSError):
+    """A fetch or an upload failed for good."""
+
+
+class LoaderError(ShardsError, RuntimeError):
+    """A prefetch thread failed; `__cause__` is the reason."""
+
+
+class MissingPackageError(ShardsError, ImportError):
+    """This call needs an optional package that is not installed."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """The optional module `module`, imported; MissingPackageError names the extra of ours that brings it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"the package of {module!r} is not installed", hint=f'pip install "mx8shards[{extra}]"'
+        ) from error

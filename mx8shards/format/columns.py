@@ -1,0 +1,153 @@
+"""How does a sample become bytes, and where in them is which column? (spec: sample bytes)"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mx8shards.errors import FormatError, SchemaError
+from mx8shards.format.encodings import Encoding, get_encoding
+
+Payload = bytes | memoryview
+
+# The size header of a sample is one uint32 for every column of variable size.
+_SIZE = struct.Struct("<I")
+MAX_BYTES = (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The named fields of a sample, sorted by name, with the encoding and the fixed size (or None) of each."""
+
+    names: tuple[str, ...]
+    encodings: tuple[str, ...]
+    sizes: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, encodings: Mapping[str, str], *, allow_pickle: bool = False) -> Columns:
+        """The columns a user names; SchemaError where they cannot be written."""
+        if not encodings:
+            raise SchemaError(subject="columns", expected="at least one column", found="none")
+        names = tuple(sorted(encodings))
+        for name in names:
+            if not name:
+                raise SchemaError(subject="columns", expected="a name", found="an empty one")
+            try:
+                encoding = get_encoding(encodings[name])
+            except FormatError as error:
+                raise SchemaError(
+                    subject=f"column {name!r}", expected=error.expected, found=error.found, hint=error.hint
+                ) from error
+            if encoding.unsafe and not allow_pickle:
+                raise SchemaError(
+                    f"encoding {encoding.name!r} runs code when it is read",
+                    subject=f"column {name!r}",
+                    hint="allow_pickle=True accepts that",
+                )
+        found = tuple(encodings[name] for name in names)
+        return cls(names, found, tuple(get_encoding(text).size_bytes for text in found))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Columns, (self.names, self.encodings, self.sizes)  # not what was derived from them
+
+    @cached_property
+    def coders(self) -> tuple[Encoding, ...]:
+        """One encoding per column."""
+        return tuple(get_encoding(text) for text in self.encodings)
+
+    @cached_property
+    def variable(self) -> int:
+        """How many columns have no fixed size; each has four bytes in the sample's size header."""
+        return sum(size is None for size in self.sizes)
+
+    @cached_property
+    def header_bytes(self) -> int:
+        """How long a sample's size header is."""
+        return 4 * self.variable
+
+    @cached_property
+    def fixed_bytes(self) -> int:
+        """How many bytes of every sample belong to columns of fixed size."""
+        return sum(size for size in self.sizes if size is not None)
+
+    @cached_property
+    def header(self) -> struct.Struct:
+        """The size header of a sample."""
+        return struct.Struct(f"<{self.variable}I")
+
+    @cached_property
+    def _encoders(self) -> list[tuple[str, Any, int | None]]:
+        return [(n, c.encode, s) for n, c, s in zip(self.names, self.coders, self.sizes, strict=True)]
+
+    def encode(self, sample: Mapping[str, Any], number: int) -> list[bytes]:
+        """The pieces of a sample's bytes: the size header, then one payload per column.
+
+        `bytes` pass through every encoding, as in Streaming: that is how encoded pictures are stored as they are.
+        """
+        pieces = [b""]
+        sizes = []
+        for name, encode, size in self._encoders:
+            try:
+                value = sample[name]
+            except KeyError:
+                raise self._missing(sample, name, number) from None
+            try:
+                payload = value if type(value) is bytes else encode(value)
+            except SchemaError as error:
+                raise error.at(subject=f"sample {number}, column {name!r}") from None
+            if size is None:
+                sizes.append(len(payload))
+            elif len(payload) != size:
+                raise SchemaError(
+                    subject=f"sample {number}, column {name!r}", expected=f"{size} bytes", found=f"{len(payload)}"
+                )
+            pieces.append(payload)
+        try:
+            pieces[0] = self.header.pack(*sizes)
+        except struct.error:
+            raise SchemaError(
+                subject=f"sample {number}", expected=f"columns of at most {MAX_BYTES} bytes", found=f"{max(sizes)}"
+            ) from None
+        return pieces
+
+    def _missing(self, sample: Mapping[str, Any], name: str, number: int) -> SchemaError:
+        return SchemaError(
+            subject=f"sample {number}, column {name!r}",
+            expected="a value",
+            found=f"none; the sample has {', '.join(sorted(map(repr, sample))) or 'no columns'}",
+        )
+
+    def spans(self, header: bytes | memoryview, size_bytes: int) -> list[tuple[int, int]]:
+        """Where each column's payload lies in a sample of `size_bytes` bytes that starts with the size header."""
+        sizes = iter(self.header.unpack_from(header))
+        begin = self.header_bytes
+        spans = []
+        for fixed in self.sizes:
+            end = begin + (next(sizes) if fixed is None else fixed)
+            spans.append((begin, end))
+            begin = end
+        if begin != size_bytes:
+            raise FormatError(expected=f"columns of {size_bytes} bytes in all", found=f"{begin}")
+        return spans
+
+    def unknown(self, name: str) -> SchemaError:
+        """The error for a column that is not here, listing those that are."""
+        known = ", ".join(map(repr, self.names)) or "no column"
+        return SchemaError(subject="columns", expected=f"one of {known}", found=repr(name))
+
+    def pick(self, names: Sequence[str]) -> Columns:
+        """These columns alone, in sorted order; a SchemaError for one that is not here."""
+        if isinstance(names, str):
+            raise SchemaError(subject="columns", expected="a list of names", found=repr(names))
+        for name in names:
+            if name not in self.names:
+                raise self.unknown(name)
+        chosen = [i for i, name in enumerate(self.names) if name in set(names)]
+        return Columns(
+            tuple(self.names[i] for i in chosen),
+            tuple(self.encodings[i] for i in chosen),
+            tuple(self.sizes[i] for i in chosen),
+        )

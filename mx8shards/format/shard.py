@@ -1,0 +1,105 @@
+"""What stands in a raw shard file, and is it one? (spec: shard bytes)
+
+    uint32 n | uint32 offset[n + 1] | config JSON | sample 0 | sample 1 | …
+
+Offsets count from the start of the file; sample i is [offset[i], offset[i + 1]), and offset[n] is the file's size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import FormatError
+from mx8shards.format.columns import MAX_BYTES, Columns
+
+Offsets = npt.NDArray[np.uint32]
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class ShardKind:
+    """What shards of one Writer have in common: all that their config JSON and index entries say but sizes and hashes."""
+
+    columns: Columns
+    compression: str | None
+    hashes: tuple[str, ...]
+    size_limit: int | str | None
+
+    def config(self) -> dict[str, object]:
+        """The shard's config, whose JSON stands in every shard and whose keys stand in every index entry."""
+        return {
+            "column_encodings": list(self.columns.encodings),
+            "column_names": list(self.columns.names),
+            "column_sizes": list(self.columns.sizes),
+            "compression": self.compression,
+            "format": "mds",
+            "hashes": list(self.hashes),
+            "size_limit": self.size_limit,
+            "version": VERSION,
+        }
+
+    def config_bytes(self) -> bytes:
+        """The config JSON byte for byte as Streaming writes it. Readers skip it: offset[0] tells where it ends."""
+        return json.dumps(self.config(), sort_keys=True).encode()
+
+
+def head(config: bytes, sizes: Sequence[int]) -> bytes:
+    """All of a shard file that stands before its first sample, for samples of these sizes."""
+    count = len(sizes)
+    table = np.zeros(count + 2, np.int64)
+    table[0] = count
+    table[1] = 4 * (count + 2) + len(config)
+    np.cumsum(sizes, out=table[2:])
+    table[2:] += table[1]
+    if table[-1] > MAX_BYTES:
+        raise FormatError(expected=f"a shard of at most {MAX_BYTES} bytes", found=f"{table[-1]}", hint="set size_limit")
+    return table.astype("<u4").tobytes() + config
+
+
+def table_bytes(samples: int) -> int:
+    """How many bytes at a shard's start hold the sample count and the offsets."""
+    return 4 * (samples + 2)
+
+
+def read_table(data: npt.NDArray[np.uint8] | bytes | memoryview, samples: int) -> Offsets:
+    """The offsets of a shard's first bytes, unchecked and without a copy."""
+    return np.frombuffer(data, "<u4", samples + 1, 4)
+
+
+def check_table(
+    data: npt.NDArray[np.uint8] | bytes | memoryview, samples: int, size_bytes: int, columns: Columns
+) -> None:
+    """Nothing, if the table at the start of `data` agrees with the index and with itself; else a FormatError.
+
+    After it, every sample's span lies inside the file and has room for its size header and its fixed columns.
+    """
+    count = int.from_bytes(bytes(data[:4]), "little")
+    if count != samples:
+        raise FormatError(place="sample count", expected=f"{samples} (the index)", found=f"{count}")
+    offsets = read_table(data, samples)
+    first, last = int(offsets[0]), int(offsets[-1])
+    if first < table_bytes(samples):
+        raise FormatError(
+            place=f"offset 0 of {samples}",
+            expected=f"at least {table_bytes(samples)} (end of the table)",
+            found=f"{first}",
+        )
+    if last != size_bytes:
+        raise FormatError(
+            place=f"offset {samples} of {samples}", expected=f"{size_bytes} (end of file)", found=f"{last}"
+        )
+    least = columns.header_bytes + columns.fixed_bytes
+    # uint32 differences wrap for a falling offset, so compare before subtracting
+    bad = np.flatnonzero((offsets[1:] < offsets[:-1]) | (offsets[1:] - offsets[:-1] < least))
+    if bad.size:
+        i = int(bad[0])
+        raise FormatError(
+            place=f"offset {i + 1} of {samples}",
+            expected=f"at least {int(offsets[i]) + least} (sample {i} and its {least} bytes of sizes and fixed columns)",
+            found=f"{int(offsets[i + 1])}",
+        )

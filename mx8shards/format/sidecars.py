@@ -1,0 +1,142 @@
+"""What stands in a side-car, and where? (spec: side-cars)
+
+A side-car repeats facts of the shards it covers in a handier form. It is named by the blake3 of its bytes, and its
+size follows from the index, so that neither can lie.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import FormatError
+from mx8shards.format.columns import Columns
+from mx8shards.format.jsontext import integer, kind_of, short
+
+BLOCK_BYTES = 1 << 20
+DIGEST_BYTES = 32
+MAGIC = {"blocks": b"MX8BLK1\n", "columns": b"MX8COL1\n"}
+
+Ints = npt.NDArray[np.int64]
+
+_BLAKE3 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """One side-car as the index names it; it covers the shards from `start` to before `stop`."""
+
+    kind: str
+    blake3: str
+    size_bytes: int
+    start: int
+    stop: int
+    columns: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in the index."""
+        found: dict[str, object] = {
+            "kind": self.kind,
+            "blake3": self.blake3,
+            "bytes": self.size_bytes,
+            "start": self.start,
+            "stop": self.stop,
+        }
+        return found | ({"columns": list(self.columns)} if self.kind == "columns" else {})
+
+    def moved(self, shards: int) -> Sidecar:
+        """The same side-car in an index where `shards` more shards stand before the ones it covers."""
+        return Sidecar(
+            kind=self.kind,
+            blake3=self.blake3,
+            size_bytes=self.size_bytes,
+            start=self.start + shards,
+            stop=self.stop + shards,
+            columns=self.columns,
+        )
+
+
+def parse_sidecars(values: object, place: str, shards: int) -> tuple[Sidecar, ...]:
+    """The side-cars of kinds known here; FormatError for one that cannot be, or for two that overlap."""
+    if not isinstance(values, list):
+        raise FormatError(place=place, expected="a list", found=kind_of(values))
+    found = []
+    ends: dict[str, int] = {}
+    for i, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise FormatError(place=f"{place}[{i}]", expected="an object", found=kind_of(value))
+        if value.get("kind") not in MAGIC:
+            continue
+        sidecar = _parse(value, f"{place}[{i}]", shards)
+        if sidecar.start < ends.get(sidecar.kind, 0):
+            raise FormatError(
+                place=f"{place}[{i}].start",
+                expected=f"at least {ends[sidecar.kind]} (end of the {sidecar.kind} side-car before)",
+                found=f"{sidecar.start}",
+            )
+        ends[sidecar.kind] = sidecar.stop
+        found.append(sidecar)
+    return tuple(found)
+
+
+def _parse(value: dict[str, Any], place: str, shards: int) -> Sidecar:
+    digest = value.get("blake3")
+    if not isinstance(digest, str) or not _BLAKE3.fullmatch(digest):
+        raise FormatError(place=f"{place}.blake3", expected="64 lower-case hex digits", found=short(digest))
+    start = integer(value.get("start"), f"{place}.start", 0, shards)
+    return Sidecar(
+        kind=value["kind"],
+        blake3=digest,
+        size_bytes=integer(value.get("bytes"), f"{place}.bytes", 8),
+        start=start,
+        stop=integer(value.get("stop"), f"{place}.stop", start + 1, shards),
+        columns=_names(value.get("columns"), f"{place}.columns") if value["kind"] == "columns" else (),
+    )
+
+
+def _names(values: object, place: str) -> tuple[str, ...]:
+    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+        raise FormatError(place=place, expected="a list of column names", found=short(values))
+    if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+        raise FormatError(place=place, expected="sorted names, each once", found=short(values))
+    return tuple(values)
+
+
+def blocks_of(stored_bytes: Ints) -> Ints:
+    """How many blocks files of these sizes have."""
+    return -(-stored_bytes // BLOCK_BYTES)
+
+
+def scalar_columns(columns: Columns) -> tuple[str, ...]:
+    """The columns that a `columns` side-car can hold: one fixed-size number per sample."""
+    return tuple(name for name, coder in zip(columns.names, columns.coders, strict=True) if coder.shape == ())
+
+
+def padded(size_bytes: Any) -> Any:
+    """The next multiple of eight: every array of a `columns` side-car starts aligned."""
+    return -(-size_bytes // 8) * 8
+
+
+def sidecar_bytes(sidecar: Sidecar, stored_bytes: Ints, samples: Ints, columns: Columns) -> int:
+    """How long this side-car has to be, given the sizes and samples of all shards of the index."""
+    covered = slice(sidecar.start, sidecar.stop)
+    size = len(MAGIC[sidecar.kind])
+    if sidecar.kind == "blocks":
+        return size + DIGEST_BYTES * int(blocks_of(stored_bytes[covered]).sum())
+    return size + sum(int(padded(samples[covered] * width).sum()) for width in widths(sidecar, columns))
+
+
+def widths(sidecar: Sidecar, columns: Columns) -> list[int]:
+    """The bytes per sample of each column in a `columns` side-car; FormatError for a column that cannot be in one."""
+    known = dict(zip(columns.names, columns.sizes, strict=True))
+    good = set(scalar_columns(columns))
+    for name in sidecar.columns:
+        if name not in good:
+            raise FormatError(
+                subject=f"side-car {sidecar.blake3}", expected="columns of one number per sample", found=short(name)
+            )
+    return [known[name] or 0 for name in sidecar.columns]

@@ -1,0 +1,33 @@
+"""How many bytes is "64mb"? (spec: size_limit)"""
+
+from __future__ import annotations
+
+import re
+
+from mx8shards.errors import SchemaError
+from mx8shards.format.columns import MAX_BYTES
+
+# Streaming's suffixes: powers of 1024 in either case, and a fraction is fine.
+_UNITS = {"": 1, "b": 1} | {f"{letter}b": 1 << (10 * (i + 1)) for i, letter in enumerate("kmgtpez")}
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.ASCII)
+
+
+def parse_size_limit(value: int | str | None) -> int | None:
+    """The most bytes a raw shard may have; None and 0 mean no limit but the format's own 4 GiB."""
+    if value is None:
+        return None
+    found = value if type(value) is int else _parse(value)
+    if found is None or not 0 <= found <= MAX_BYTES:
+        raise SchemaError(
+            subject="size_limit",
+            expected=f"0 to {MAX_BYTES} bytes, as a number or as a text such as 64mb",
+            found=repr(value),
+        )
+    return found
+
+
+def _parse(text: object) -> int | None:
+    match = _SIZE.fullmatch(text.strip().lower()) if isinstance(text, str) else None
+    if match is None or match[2] not in _UNITS:
+        return None
+    return int(float(match[1]) * _UNITS[match[2]])

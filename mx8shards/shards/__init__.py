@@ -1,0 +1,1 @@
+"""Where do local bytes live, and which of them can be believed?"""

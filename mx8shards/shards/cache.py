@@ -1,0 +1,86 @@
+"""Where is the raw form of a compressed shard?
+
+Beside the data in `.mx8shards/cache/`, or, where that cannot be written, below `$XDG_CACHE_HOME/mx8shards/`. Each shard
+is decompressed once for all processes: whoever holds the temporary file's lock writes it, the others wait and find it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mx8shards.disk import lock, steps
+from mx8shards.disk.map import ReadFile
+from mx8shards.errors import DiskError, FormatError
+from mx8shards.format.compression import decompress
+from mx8shards.format.index import MdsEntry
+from mx8shards.shards.snapshots import STATE
+
+
+def default_directories(root: Path, snapshot: str) -> list[Path]:
+    """Where raw forms may be kept, best first."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [root / STATE / "cache", home / "mx8shards" / snapshot.removeprefix("sha256:")]
+
+
+def raw_file(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
+    """The path of the shard's raw form, decompressed now if no process did so before."""
+    name = f"{_key(entry, stored)}.mds"
+    for directory in directories:
+        if (directory / name).is_file():
+            return directory / name
+    refused: DiskError | None = None
+    for directory in directories:
+        try:
+            _make(directory)
+            return _decompress_to(directory / name, entry, stored)
+        except DiskError as error:
+            refused = error
+    raise DiskError(
+        f"no directory can hold the decompressed shard: {refused}", subject=str(stored.path), hint="give cache_dir=…"
+    ) from refused
+
+
+def _key(entry: MdsEntry, stored: ReadFile) -> str:
+    """Equal for equal contents: by the index's hashes, or for lack of them by what the file system says of the file."""
+    facts: list[object] = [entry.stored.to_json(), entry.raw.size_bytes]
+    if not entry.stored.hashes:
+        stat = os.fstat(stored.descriptor)
+        facts += [stat.st_dev, stat.st_ino, stat.st_mtime_ns]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def _make(directory: Path) -> None:
+    missing = [path for path in (directory, *directory.parents) if not path.is_dir()]
+    for path in reversed(missing):
+        steps.make_directory(path)
+
+
+def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
+    draft = target.with_suffix(".tmp")
+    try:
+        with lock.only_writer(draft) as descriptor:
+            if not target.is_file():
+                steps.truncate(descriptor, 0, draft)
+                for piece in _raw_pieces(entry, stored):
+                    steps.write(descriptor, piece, draft)
+                steps.sync(descriptor, draft)
+                steps.rename(draft, target)
+            else:
+                steps.unlink(draft)
+    except DiskError:
+        raise
+    except OSError as error:
+        raise steps.refusal(error, "lock", (draft,)) from error
+    except FormatError:
+        steps.unlink(draft)
+        raise
+    return target
+
+
+def _raw_pieces(entry: MdsEntry, stored: ReadFile) -> Iterator[bytes]:
+    data = stored.read(0, entry.stored.size_bytes)
+    yield from decompress(entry.kind.compression or "", data, entry.raw.size_bytes)

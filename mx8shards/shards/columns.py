@@ -1,0 +1,130 @@
+"""What does one column hold, over all samples?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import FormatError
+from mx8shards.format.columns import Columns
+from mx8shards.shards.open_shard import Shards
+from mx8shards.shards.shard import Shard
+from mx8shards.shards.sidecars import scalar_column
+
+Ints = npt.NDArray[np.int64]
+
+# Short values are picked out of the map by one index array, at most this long; long ones are copied row by row.
+_INDEX_ITEMS = 1 << 20
+_SHORT_BYTES = 64
+
+
+class Samples(Protocol):
+    """A sequence of samples, each a dict by column name."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """One of them."""
+
+
+class RaggedColumn(Sequence[Any]):
+    """One column whose values differ in size: a lazy sequence that decodes what it is asked for."""
+
+    def __init__(self, samples: Samples, name: str) -> None:
+        self._samples = samples
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, key: int) -> Any: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Any]: ...
+    def __getitem__(self, key: int | slice) -> Any:
+        if isinstance(key, slice):
+            return [self[i] for i in range(*key.indices(len(self)))]
+        return self._samples[key][self._name]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+
+def stacked_column(
+    shards: Shards, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], sample_ids: Ints
+) -> npt.NDArray[Any]:
+    """The values of a column of fixed shape at these samples: from side-cars where there are some, else from shards."""
+    out = np.empty((len(sample_ids), *shape), dtype)
+    order = np.argsort(sample_ids, kind="stable")
+    ids = sample_ids[order]
+    known = _from_sidecars(shards, name, dtype) if shape == () else {}
+    bounds = np.searchsorted(ids, shards.starts)
+    for i in np.flatnonzero(np.diff(bounds)).tolist():
+        here = slice(bounds[i], bounds[i + 1])
+        rows = ids[here] - shards.starts[i]
+        out[order[here]] = known[i][rows] if i in known else _from_shard(shards.open_shard(i), name, dtype, shape, rows)
+    return out
+
+
+def _from_sidecars(shards: Shards, name: str, dtype: np.dtype[Any]) -> dict[int, npt.NDArray[Any]]:
+    found: dict[int, npt.NDArray[Any]] = {}
+    before = 0
+    for snapshot in shards.snapshots:
+        found.update((before + i, values) for i, values in scalar_column(snapshot, name, dtype).items())
+        before += snapshot.index.shards
+    return found
+
+
+def _from_shard(shard: Shard, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], rows: Ints) -> npt.NDArray[Any]:
+    shard.check_size()
+    column = shard.columns.names.index(name)
+    begins = payload_begins(shard, column, rows)
+    width = shard.columns.sizes[column] or 0
+    found = np.empty((len(rows), width), np.uint8)
+    if width > _SHORT_BYTES:
+        for row, begin in enumerate(begins.tolist()):
+            found[row] = shard.data[begin : begin + width]
+    else:
+        step = max(1, _INDEX_ITEMS // max(1, width))
+        for start in range(0, len(rows), step):
+            some = begins[start : start + step]
+            found[start : start + step] = shard.data[some[:, None] + np.arange(width)]
+    return found.view(dtype).reshape(len(rows), *shape)
+
+
+def payload_begins(shard: Shard, column: int, rows: Ints) -> Ints:
+    """Where the payloads of a column begin in the shard's file, once every size header was found to add up."""
+    columns = shard.columns
+    begins = shard.table[rows].astype(np.int64)
+    sizes = _size_headers(shard, begins, columns)
+    lengths = shard.table[rows + 1].astype(np.int64) - begins
+    bad = np.flatnonzero(columns.header_bytes + columns.fixed_bytes + sizes.sum(axis=1) != lengths)
+    if bad.size:
+        i = int(bad[0])
+        found = columns.header_bytes + columns.fixed_bytes + int(sizes[i].sum())
+        raise FormatError(
+            subject=shard.name,
+            place=f"sample {rows[i]}",
+            expected=f"columns of {lengths[i]} bytes in all",
+            found=f"{found}",
+        )
+    before = columns.sizes[:column]
+    fixed = columns.header_bytes + sum(size for size in before if size is not None)
+    variable = sum(size is None for size in before)
+    found: Ints = begins + fixed + sizes[:, :variable].sum(axis=1)
+    return found
+
+
+def _size_headers(shard: Shard, begins: Ints, columns: Columns) -> Ints:
+    if not columns.variable:
+        return np.zeros((len(begins), 0), np.int64)
+    found = np.empty((len(begins), columns.variable), np.int64)
+    step = max(1, _INDEX_ITEMS // columns.header_bytes)
+    for start in range(0, len(begins), step):
+        at = begins[start : start + step, None] + np.arange(columns.header_bytes)
+        found[start : start + step] = shard.data[at].view("<u4")
+    return found

@@ -1,0 +1,167 @@
+"""Which shard holds a sample, and may its bytes be believed? The one door to shards: nobody else opens their files."""
+
+from __future__ import annotations
+
+import os
+import resource
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.disk.map import ReadFile
+from mx8shards.errors import FormatError, IntegrityError
+from mx8shards.format.columns import Columns
+from mx8shards.format.hashing import CONTENT_HASHES, HASHES, hasher
+from mx8shards.format.index import Entry, FileInfo
+from mx8shards.shards import cache
+from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
+from mx8shards.shards.snapshots import Snapshot
+
+Verify = Literal["structure", "shard"]
+VERIFY: tuple[Verify, ...] = ("structure", "shard")
+
+_CHUNK_BYTES = 4 << 20
+
+
+class Shards:
+    """The shards of one or several snapshots as one row of samples, each opened and checked when first needed."""
+
+    def __init__(self, snapshots: Sequence[Snapshot], *, verify: Verify, cache_dir: Path | None) -> None:
+        self.snapshots = tuple(snapshots)
+        self._verify = verify
+        self._cache_dir = cache_dir
+        counts = np.concatenate([snapshot.index.samples for snapshot in self.snapshots])
+        self.starts: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        self._begin_of = np.cumsum([0, *(snapshot.index.shards for snapshot in self.snapshots)])
+        self._reset()
+
+    @classmethod
+    def joined(cls, parts: Sequence[Shards]) -> Shards:
+        """The shards of several, one after the other, opened as the first ones are."""
+        every = [snapshot for part in parts for snapshot in part.snapshots]
+        return cls(every, verify=parts[0]._verify, cache_dir=parts[0]._cache_dir)
+
+    def _reset(self) -> None:
+        self._starts = self.starts.data  # three times quicker than the array for one element at a time
+        self._open: list[Shard | None] = [None] * self.count
+        self._files = OpenFiles(_most_files())
+
+    @property
+    def count(self) -> int:
+        """How many shards there are."""
+        return len(self.starts) - 1
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return int(self.starts[-1])
+
+    def columns(self, names: Sequence[str] | None) -> Columns:
+        """The columns that the shards of all snapshots share."""
+        found = [snapshot.index.columns(names) for snapshot in self.snapshots if snapshot.index.shards]
+        for other, snapshot in zip(found[1:], self.snapshots[1:], strict=False):
+            if other != found[0]:
+                raise FormatError(
+                    subject=str(snapshot.root), expected=f"the columns {found[0].names}", found=f"{other.names}"
+                )
+        return found[0] if found else Columns((), (), ())
+
+    def place(self, i: int) -> tuple[Snapshot, int]:
+        """The snapshot that shard `i` belongs to, and its number there."""
+        which = int(np.searchsorted(self._begin_of, i, side="right")) - 1
+        return self.snapshots[which], i - int(self._begin_of[which])
+
+    def locate(self, sample_id: int) -> tuple[int, int]:
+        """The shard that holds a sample, and the sample's row in it."""
+        i = bisect_right(self._starts, sample_id) - 1
+        return i, sample_id - self._starts[i]
+
+    def open_shard(self, i: int) -> Shard:
+        """Shard `i`, checked. It is opened once and stays open."""
+        return self._open[i] or self._open_new(i)
+
+    def _open_new(self, i: int) -> Shard:
+        snapshot, number = self.place(i)
+        entry = snapshot.index.entry(number)
+        name = shard_name(snapshot, entry.stored)
+        path = shard_path(snapshot, entry.stored)
+        if entry.zip is not None:
+            path = self._raw_path(snapshot, entry, path, name)
+        shard = Shard(name, path, entry, self._files)
+        if self._verify == "shard":
+            check_hash(shard.open_file(), entry.raw, name)
+        self._open[i] = shard
+        return shard
+
+    def _raw_path(self, snapshot: Snapshot, entry: Entry, path: Path, name: str) -> Path:
+        stored = open_shard_file(path, name)
+        check_size(stored, entry.stored, name)
+        if self._verify == "shard":
+            check_hash(stored, entry.stored, name)
+        directories = [self._cache_dir] if self._cache_dir else cache.default_directories(snapshot.root, snapshot.id)
+        try:
+            return cache.raw_file(entry, stored, directories)
+        except FormatError as error:
+            raise error.at(subject=name) from error.__cause__
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_open", "_files", "_starts")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+
+def _most_files() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, min(512, soft // 4)) if soft > 0 else 512
+
+
+def shard_name(snapshot: Snapshot, info: FileInfo) -> str:
+    """How messages call a shard: the dataset's directory and the basename."""
+    return f"{snapshot.root.name}/{info.basename}"
+
+
+def shard_path(snapshot: Snapshot, info: FileInfo) -> Path:
+    """Where a shard's file lies; FormatError if a symlink leads out of the dataset's directory."""
+    path = snapshot.root / info.basename
+    root = os.path.realpath(snapshot.root)
+    if os.path.realpath(path) != os.path.join(root, info.basename):
+        raise FormatError(
+            subject=shard_name(snapshot, info), expected="a file in the dataset's directory", found="a symlink"
+        )
+    return path
+
+
+def check_size(file: ReadFile, info: FileInfo, name: str) -> None:
+    """FormatError unless the file is as long as the index says."""
+    if file.size_bytes != info.size_bytes:
+        raise FormatError(subject=name, expected=f"{info.size_bytes} bytes (the index)", found=f"{file.size_bytes}")
+
+
+def best_hash(info: FileInfo) -> str | None:
+    """The hash to check this file by: blake3, else a content hash, else any known one."""
+    known = [name for name in info.hashes if name in HASHES]
+    return min(known, key=lambda name: (name != "blake3", name not in CONTENT_HASHES, name), default=None)
+
+
+def check_hash(file: ReadFile, info: FileInfo, name: str) -> None:
+    """IntegrityError unless the file's bytes have the hash that the index promises (none promised: nothing to check)."""
+    algorithm = best_hash(info)
+    if algorithm is None:
+        return
+    state = hasher(algorithm)
+    for piece in file_pieces(file, info.size_bytes):
+        state.update(piece)
+    if state.hexdigest() != info.hashes[algorithm]:
+        raise IntegrityError(subject=name, place=algorithm, expected=info.hashes[algorithm], found=state.hexdigest())
+
+
+def file_pieces(file: ReadFile, size_bytes: int, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[bytes]:
+    """The file's bytes in order, in chunks."""
+    for begin in range(0, size_bytes, chunk_bytes):
+        yield file.read(begin, min(chunk_bytes, size_bytes - begin))

@@ -1,0 +1,70 @@
+"""How are side-cars made, shard by shard, in bounded memory?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mx8shards.disk.publish import NewFile
+from mx8shards.format.columns import Columns
+from mx8shards.format.hashing import hash_hex, hasher
+from mx8shards.format.sidecars import BLOCK_BYTES, MAGIC, Sidecar, padded, scalar_columns
+from mx8shards.shards.publication import LocalPublication
+
+
+class NewSidecar:
+    """A side-car being written, the arrays of one shard after the other. Its name follows from its last byte."""
+
+    def __init__(self, publication: LocalPublication, kind: str, columns: tuple[str, ...] = ()) -> None:
+        self._publication = publication
+        self._kind = kind
+        self._columns = columns
+        self._file = NewFile(publication.scratch(kind))
+        self._hash = hasher("blake3")
+        self._size_bytes = 0
+        self._append(MAGIC[kind])
+
+    def _append(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self._size_bytes += len(data)
+
+    def write(self, arrays: Iterable[bytes]) -> None:
+        """What the next shard contributes."""
+        self._append(b"".join(data + bytes(padded(len(data)) - len(data)) for data in arrays))
+
+    def finish(self, start: int, shards: int) -> tuple[Sidecar, ...]:
+        """The side-car, stored for publication, for the `shards` shards from number `start`; none if there are none."""
+        if not shards:
+            self.close()
+            return ()
+        sidecar = Sidecar(
+            kind=self._kind,
+            blake3=self._hash.hexdigest(),
+            size_bytes=self._size_bytes,
+            start=start,
+            stop=start + shards,
+            columns=self._columns,
+        )
+        self._file.finish()
+        self._publication.put_sidecar(self._file.path, sidecar)
+        return (sidecar,)
+
+    def close(self) -> None:
+        """Let go of the file; what was not finished is swept with the rest."""
+        self._file.close()
+
+
+def block_digests(data: bytes) -> bytes:
+    """The blake3 digests of a stored file's blocks, one after the other."""
+    view = memoryview(data)
+    blocks = (view[begin : begin + BLOCK_BYTES] for begin in range(0, len(data), BLOCK_BYTES))
+    return b"".join(bytes.fromhex(hash_hex("blake3", block)) for block in blocks)
+
+
+def column_arrays(columns: Columns, pieces: list[bytes]) -> list[bytes]:
+    """The values of each scalar column of one shard, given the pieces of its samples in a row.
+
+    Fixed-size payloads one after the other are the array: every sample has one piece for its sizes and one per column.
+    """
+    stride = 1 + len(columns.names)
+    return [b"".join(pieces[1 + columns.names.index(name) :: stride]) for name in scalar_columns(columns)]

@@ -1,0 +1,73 @@
+"""What do this snapshot's side-cars say, and do they say it truly?"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.disk.map import ReadFile, map_file
+from mx8shards.errors import FormatError, IntegrityError
+from mx8shards.format.columns import Columns
+from mx8shards.format.hashing import hash_hex
+from mx8shards.format.sidecars import DIGEST_BYTES, MAGIC, Sidecar, blocks_of, padded, sidecar_bytes, widths
+from mx8shards.shards.snapshots import Snapshot, sidecar_path
+
+
+def open_sidecar(snapshot: Snapshot, sidecar: Sidecar) -> npt.NDArray[np.uint8] | None:
+    """The checked bytes of a side-car, or None where the file is missing: side-cars are optional."""
+    path = sidecar_path(snapshot.root, sidecar.blake3)
+    try:
+        file = ReadFile(path)
+    except OSError:
+        return None
+    index = snapshot.index
+    try:
+        needed = sidecar_bytes(sidecar, index.stored_bytes, index.samples, _columns(snapshot, sidecar))
+        for expected, found in ((needed, sidecar.size_bytes), (sidecar.size_bytes, file.size_bytes)):
+            if expected != found:
+                raise FormatError(expected=f"{expected} bytes", found=f"{found}")
+        data = map_file(file.descriptor, sidecar.size_bytes)
+        found_hash = hash_hex("blake3", data.data)
+        if found_hash != sidecar.blake3:
+            raise IntegrityError(place="blake3", expected=sidecar.blake3, found=found_hash)
+        if bytes(data[:8]) != MAGIC[sidecar.kind]:
+            raise FormatError(expected=f"a side-car of kind {sidecar.kind}", found=repr(bytes(data[:8])))
+    except (FormatError, IntegrityError) as error:
+        error.subject = str(path)
+        raise
+    return data
+
+
+def _columns(snapshot: Snapshot, sidecar: Sidecar) -> Columns:
+    return snapshot.index.columns(sidecar.columns) if sidecar.kind == "columns" else Columns((), (), ())
+
+
+def block_digests(snapshot: Snapshot) -> dict[int, npt.NDArray[np.uint8]]:
+    """For every shard that a `blocks` side-car covers, the blake3 digests of its blocks: one row of 32 bytes each."""
+    found = {}
+    for sidecar in snapshot.index.sidecars:
+        data = open_sidecar(snapshot, sidecar) if sidecar.kind == "blocks" else None
+        if data is not None:
+            rows = data[8:].reshape(-1, DIGEST_BYTES)
+            counts = blocks_of(snapshot.index.stored_bytes[sidecar.start : sidecar.stop])
+            ends = np.cumsum(counts)
+            for i, (count, end) in enumerate(zip(counts.tolist(), ends.tolist(), strict=True), sidecar.start):
+                found[i] = rows[end - count : end]
+    return found
+
+
+def scalar_column(snapshot: Snapshot, name: str, dtype: np.dtype[np.generic]) -> dict[int, npt.NDArray[np.generic]]:
+    """For every shard that a `columns` side-car covers, the values of this column of one number per sample."""
+    found = {}
+    for sidecar in snapshot.index.sidecars:
+        data = open_sidecar(snapshot, sidecar) if name in sidecar.columns else None
+        if data is not None:
+            sizes = dict(zip(sidecar.columns, widths(sidecar, _columns(snapshot, sidecar)), strict=True))
+            begin = len(MAGIC["columns"])
+            for i in range(sidecar.start, sidecar.stop):
+                samples = int(snapshot.index.samples[i])
+                for column, width in sizes.items():
+                    if column == name:
+                        found[i] = np.frombuffer(data, dtype, samples, begin)
+                    begin += padded(samples * width)
+    return found

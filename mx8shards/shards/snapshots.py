@@ -1,0 +1,127 @@
+"""Which states has a dataset, which is current, and what does one of them say?
+
+    <root>/index.json                             the current snapshot
+    <root>/.mx8shards/snapshots/<sha256>.json     every snapshot published here, under its id
+
+A directory with kept snapshots is ours: there, an index.json that is not kept was changed by somebody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from mx8shards.disk.steps import refusal
+from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
+from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
+from mx8shards.shards.links import Link
+
+INDEX = "index.json"
+STATE = ".mx8shards"
+
+_KEPT = re.compile(r"([0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One published state of a dataset, opened."""
+
+    root: Path
+    id: str
+    index: Index
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return load, (Link(self.root, self.id),)  # an index may be large; another process reads its own
+
+
+def snapshot_id(data: bytes) -> str:
+    """The id of the snapshot whose index.json has these bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def kept_path(root: Path, snapshot: str) -> Path:
+    """Where the index of a snapshot is kept."""
+    return root / STATE / "snapshots" / f"{snapshot.removeprefix('sha256:')}.json"
+
+
+def sidecar_path(root: Path, blake3: str) -> Path:
+    """Where the side-car with this hash lies."""
+    return root / STATE / "sidecars" / blake3
+
+
+def kept(root: Path) -> list[str]:
+    """The ids of all snapshots kept in this directory, sorted."""
+    directory = root / STATE / "snapshots"
+    names = (entry.name for entry in directory.iterdir()) if directory.is_dir() else ()
+    return sorted(f"sha256:{match[1]}" for match in map(_KEPT.fullmatch, names) if match)
+
+
+def current_bytes(root: Path) -> bytes | None:
+    """The bytes of index.json, or None where there is none."""
+    try:
+        return _read(root / INDEX)
+    except DatasetNotFoundError:
+        return None
+
+
+def current(root: Path, *, trusting: bool = False) -> Snapshot:
+    """The current snapshot. `trusting` accepts one that this directory does not keep (what `verify --seal` is for)."""
+    data = _read(root / INDEX)
+    name = snapshot_id(data)
+    if not trusting:
+        _require_kept(root, name, kept(root))
+    return Snapshot(root, name, _parse(data, root / INDEX))
+
+
+def load(link: Link) -> Snapshot:
+    """The snapshot that a link names."""
+    if link.snapshot is None:
+        return current(link.root)
+    known: Collection[str] = [name for name in kept(link.root) if name.startswith(link.snapshot)]
+    if len(known) != 1:
+        now = current_bytes(link.root)
+        if now is not None and snapshot_id(now).startswith(link.snapshot):
+            return current(link.root)
+        found = "none" if not known else " and ".join(known)
+        raise DatasetNotFoundError(subject=str(link), expected="a snapshot of this id", found=found)
+    (name,) = known
+    data = _read(kept_path(link.root, name))
+    if snapshot_id(data) != name:
+        raise IntegrityError(
+            subject=str(kept_path(link.root, name)), expected=f"an index of id {name}", found=snapshot_id(data)
+        )
+    return Snapshot(link.root, name, _parse(data, kept_path(link.root, name)))
+
+
+def _parse(data: bytes, path: Path) -> Index:
+    try:
+        return parse_index(data)
+    except FormatError as error:
+        error.subject = str(path)
+        raise
+
+
+def _require_kept(root: Path, name: str, known: Collection[str]) -> None:
+    if known and name not in known:
+        raise IntegrityError(
+            subject=str(root / INDEX),
+            expected="one of the snapshots kept here",
+            found=f"{name}: changed outside mx8shards",
+            hint="`mx8shards verify --seal` accepts it as a new snapshot",
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_INDEX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DatasetNotFoundError("no dataset here: there is no such file", subject=str(path)) from None
+    except OSError as error:
+        raise refusal(error, "read", (path,)) from error
+    if len(data) > MAX_INDEX_BYTES:
+        raise FormatError(subject=str(path), expected=f"at most {MAX_INDEX_BYTES} bytes", found="more")
+    return data

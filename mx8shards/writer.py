@@ -1,0 +1,324 @@
+"""How do samples become a published snapshot?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from mx8shards.errors import DatasetExistsError, SchemaError, ShardsError
+from mx8shards.format import compression as compressions
+from mx8shards.format.columns import MAX_BYTES, Columns
+from mx8shards.format.hashing import HASHES, hash_hex
+from mx8shards.format.index import FileInfo, MdsEntry, index_bytes
+from mx8shards.format.jsontext import dump
+from mx8shards.format.shard import ShardKind, head
+from mx8shards.format.sidecars import scalar_columns
+from mx8shards.format.sizes import parse_size_limit
+from mx8shards.shards.links import Link
+from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.sidecar_files import NewSidecar, block_digests, column_arrays
+from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, load
+
+Mode = Literal["create", "append", "overwrite"]
+MODES: tuple[Mode, ...] = ("create", "append", "overwrite")
+
+_GENERATION = re.compile(r"g(\d{4,})")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a background thread made of one shard."""
+
+    entry: MdsEntry
+    digests: bytes
+    scalars: list[bytes]
+
+
+class Writer:
+    """Writes samples into the shards of one new snapshot, and publishes it last of all.
+
+    Use it as a context manager: leaving by an exception, or being killed, publishes nothing. `mode="create"` wants an
+    empty place; "append" and "overwrite" publish a new snapshot and leave the old one readable under its id.
+    `hashes` are kept in the index (blake3 always is); equal samples and options give equal bytes and an equal
+    `snapshot`, whatever `threads` is. `match_streaming` makes every shard file byte for byte Streaming's. With `rank`
+    and `world_size` it writes one part of a dataset, and `merge` joins the parts.
+    """
+
+    def __init__(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        columns: Mapping[str, str],
+        compression: str | None = None,
+        hashes: Sequence[str] = ("blake3", "xxh128"),
+        size_limit: int | str | None = "64mb",
+        mode: Mode = "create",
+        metadata: Mapping[str, Any] | None = None,
+        threads: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        allow_pickle: bool = False,
+        match_streaming: bool = False,
+    ) -> None:
+        self._publication: LocalPublication | None = None
+        self.snapshot: str | None = None
+        if mode not in MODES:
+            raise ValueError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {mode!r}")
+        if compression is not None:
+            compressions.parse(compression)
+        self._columns = Columns.of(columns, allow_pickle=allow_pickle)
+        self._limit = parse_size_limit(size_limit)
+        self._kind = ShardKind(self._columns, compression, _sorted_hashes(hashes), self._limit)
+        self._metadata = _checked_metadata(metadata)
+        self._match_streaming = match_streaming
+        self._config = self._kind.config_bytes()
+        self._threads = _thread_count(threads)
+        self._start_shard()
+        self._written = 0
+        self._number = 0
+        self._running: deque[Future[_Stored]] = deque()
+        self._entries: list[MdsEntry] = []
+        self._publication = LocalPublication(_part_root(Path(out), rank, world_size))
+        try:
+            self._base = self._open_base(mode)
+            self._sidecars = self._open_sidecars()
+            self._pool = ThreadPoolExecutor(self._threads, "mx8shards-writer")
+        except BaseException:
+            self.abandon()
+            raise
+
+    # samples in -------------------------------------------------------------------------------------------------
+
+    def write(self, sample: Mapping[str, Any]) -> None:
+        """Add one sample: a mapping with a value for every column. Other keys are ignored."""
+        if self._publication is None:
+            raise ValueError("the Writer is closed: nothing can be added to what it published or gave up")
+        pieces = self._columns.encode(sample, self._written)
+        size = sum(map(len, pieces))
+        if self._over_limit(size):
+            self._flush()
+        self._bytes += size + 4
+        if self._bytes > MAX_BYTES:
+            raise SchemaError(
+                subject=f"sample {self._written}",
+                expected=f"a shard of at most {MAX_BYTES} bytes",
+                found=f"{self._bytes} bytes",
+                hint="set size_limit",
+            )
+        self._pieces += pieces
+        self._sizes.append(size)
+        self._written += 1
+
+    def _over_limit(self, size: int) -> bool:
+        """Streaming's rule, exact: the raw file never exceeds the limit unless one sample alone does.
+
+        Where that one sample comes first Streaming writes an empty shard before it, and so do we if asked to match.
+        """
+        over = bool(self._limit) and self._bytes + size + 4 > (self._limit or 0)
+        return over and bool(self._sizes or self._match_streaming)
+
+    def _start_shard(self) -> None:
+        self._pieces: list[bytes] = []
+        self._sizes: list[int] = []
+        self._bytes = 8 + len(self._config)
+
+    def _flush(self) -> None:
+        """Hand the shard in hand to the threads; at most `threads` + 1 are in memory beside it."""
+        basename = f"{self._prefix}shard.{self._number:05}.mds"
+        self._running.append(self._pool.submit(self._store, basename, self._pieces, self._sizes))
+        self._number += 1
+        self._start_shard()
+        while len(self._running) > self._threads or (self._running and self._running[0].done()):
+            self._collect(self._running.popleft().result())
+
+    def _collect(self, stored: _Stored) -> None:
+        self._entries.append(stored.entry)
+        blocks, scalars = self._sidecars
+        blocks.write([stored.digests])
+        if scalars is not None:
+            scalars.write(stored.scalars)
+
+    # in the background ------------------------------------------------------------------------------------------
+
+    def _store(self, basename: str, pieces: list[bytes], sizes: list[int]) -> _Stored:
+        assert self._publication is not None  # shards are stored between opening and closing
+        scalars = column_arrays(self._columns, pieces)
+        raw = b"".join([head(self._config, sizes), *pieces])
+        pieces.clear()
+        entry, data = self._squeeze(basename, raw, len(sizes))
+        self._publication.put_shard(entry.stored.basename, [data])
+        return _Stored(entry, block_digests(data), scalars)
+
+    def _squeeze(self, basename: str, raw: bytes, samples: int) -> tuple[MdsEntry, bytes]:
+        info = self._info(basename, raw)
+        if self._kind.compression is None:
+            return MdsEntry(self._kind, samples, info, None), raw
+        data = compressions.compress(self._kind.compression, raw, match_streaming=self._match_streaming)
+        suffix = compressions.extension(self._kind.compression)
+        return MdsEntry(self._kind, samples, info, self._info(f"{basename}.{suffix}", data)), data
+
+    def _info(self, basename: str, data: bytes) -> FileInfo:
+        names = sorted({*self._kind.hashes, "blake3"})
+        return FileInfo(basename, len(data), {name: hash_hex(name, data) for name in names})
+
+    # out it goes ------------------------------------------------------------------------------------------------
+
+    def finish(self) -> str:
+        """Publish everything written and return the snapshot's id."""
+        if self._publication is None:
+            raise ValueError("the Writer is closed: nothing can be published")
+        try:
+            if self._sizes:
+                self._flush()
+            while self._running:
+                self._collect(self._running.popleft().result())
+            self.snapshot = self._publish(self._publication)
+        except BaseException:
+            self.abandon()
+            raise
+        self._close()
+        return self.snapshot
+
+    def _publish(self, publication: LocalPublication) -> str:
+        base, old = self._base, self._base if self._appends else None
+        if old is not None and not self._entries and self._metadata in (None, old.index.metadata):
+            return old.id  # nothing new to say
+        sidecars = old.index.sidecars if old else ()
+        before = old.index.shards if old else 0
+        for writer in filter(None, self._sidecars):
+            sidecars += writer.finish(before, len(self._entries))
+        metadata = self._metadata if self._metadata is not None else (old.index.metadata if old else {})
+        kept: Iterable[MdsEntry] = map(old.index.entry, range(before)) if old else ()
+        data = index_bytes(
+            chain(kept, self._entries),
+            metadata=metadata,
+            sidecars=sidecars,
+            parent=base.id if base else None,
+            extra=old.index.extra if old else None,
+        )
+        return publication.put_index(data, base.id if base else None)
+
+    def abandon(self) -> None:
+        """Publish nothing, and leave the directory as it was found."""
+        for job in self._running:
+            job.cancel()
+        with contextlib.suppress(ShardsError):  # the next Writer finishes the cleaning up
+            self._close()
+
+    def _close(self) -> None:
+        publication, self._publication = self._publication, None
+        if hasattr(self, "_pool"):
+            self._pool.shutdown(cancel_futures=True)
+        for writer in filter(None, getattr(self, "_sidecars", ())):
+            writer.close()
+        if publication is not None:
+            publication.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None:
+            self.abandon()
+        elif self._publication is not None:
+            self.finish()
+
+    # what was there before --------------------------------------------------------------------------------------
+
+    def _open_base(self, mode: Mode) -> Snapshot | None:
+        assert self._publication is not None
+        root = self._publication.root
+        self._prefix = ""
+        self._appends = False
+        if not (root / INDEX).exists():
+            _require_empty(root)
+            return None
+        if mode == "create":
+            raise DatasetExistsError(
+                "a dataset is here already", subject=str(root), hint='mode="append" adds to it, "overwrite" replaces it'
+            )
+        base = load(Link(root))
+        if mode == "overwrite":
+            self._prefix = f"g{_next_generation(root):04}/"
+            return base
+        self._appends = True
+        self._number = _next_number(base)
+        theirs = base.index.columns()
+        if base.index.shards and theirs != self._columns:
+            raise SchemaError(
+                subject=str(root),
+                expected=f"the columns of the dataset: {dict(zip(theirs.names, theirs.encodings, strict=True))}",
+                found=f"{dict(zip(self._columns.names, self._columns.encodings, strict=True))}",
+            )
+        return base
+
+    def _open_sidecars(self) -> tuple[NewSidecar, NewSidecar | None]:
+        assert self._publication is not None
+        scalars = scalar_columns(self._columns)
+        return (
+            NewSidecar(self._publication, "blocks"),
+            NewSidecar(self._publication, "columns", scalars) if scalars else None,
+        )
+
+
+def _next_number(base: Snapshot) -> int:
+    """The first number that no shard of the snapshot has, so that an append continues the row."""
+    numbers = (re.fullmatch(r"shard\.(\d+)\.mds", name) for name in base.index.raw.basenames)
+    return max((int(match[1]) + 1 for match in numbers if match), default=0)
+
+
+def _next_generation(root: Path) -> int:
+    found = (_GENERATION.fullmatch(path.name) for path in root.iterdir())
+    return 1 + max((int(match[1]) for match in found if match), default=0)
+
+
+def _require_empty(root: Path) -> None:
+    others = sorted(path.name for path in root.iterdir() if path.name != STATE)
+    if others:
+        raise DatasetExistsError(
+            subject=str(root), expected="an empty directory, or a dataset", found=f"{others[0]!r} and no {INDEX}"
+        )
+
+
+def _part_root(out: Path, rank: int | None, world_size: int | None) -> Path:
+    if rank is None and world_size is None:
+        return out
+    if rank is None or world_size is None or not 0 <= rank < world_size:
+        raise ValueError(f"rank, world_size: expected 0 ≤ rank < world_size, got {rank}, {world_size}")
+    return out / STATE / "parts" / f"rank-{rank:05}-of-{world_size:05}"
+
+
+def _sorted_hashes(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in HASHES:
+            raise SchemaError(subject="hashes", expected=f"some of {', '.join(HASHES)}", found=repr(name))
+    if len(set(names)) != len(names):
+        raise SchemaError(subject="hashes", expected="every name once", found=", ".join(names))
+    return tuple(sorted(names))
+
+
+def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if metadata is None:
+        return None
+    try:
+        dump(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"not JSON: {error}", subject="metadata") from error
+    return dict(metadata)
+
+
+def _thread_count(threads: int | None) -> int:
+    if threads is None:
+        return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    return threads
