@@ -1,0 +1,158 @@
+"""How do NumPy arrays become payloads?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mx8shards.format.codec import Codec
+
+CODES = {
+    "uint8": 8,
+    "int8": 9,
+    "uint16": 16,
+    "int16": 17,
+    "float16": 18,
+    "uint32": 32,
+    "int32": 33,
+    "float32": 34,
+    "uint64": 64,
+    "int64": 65,
+    "float64": 66,
+}
+_NAMES = {code: name for name, code in CODES.items()}
+_LITTLE = {name: np.dtype(name).newbyteorder("<") for name in CODES}
+_BY_KIND = {(dtype.kind, dtype.itemsize): name for name, dtype in _LITTLE.items()}  # whatever the byte order
+MAX_DIMS = 63
+MAX_BYTES = (1 << 32) - 1
+
+Array = NDArray[Any]
+
+
+class DynamicArray(Codec):
+    """`ndarray` and `ndarray:<dtype>`: [dtype code, unless fixed] [ndim and width of a dim] [dims] [values, C order].
+
+    Values are little-endian: a big-endian array is swapped when it is encoded. (Streaming stores it as it is, and it
+    comes back swapped.) Arrays come back as read-only views of the payload, aligned or not.
+    """
+
+    takes = "an array of numbers with 1 to 63 dimensions, none of them empty"
+
+    def __init__(self, name: str, fixed: str | None = None) -> None:
+        super().__init__(name)
+        self._fixed = fixed
+        if fixed:
+            self.takes = f"{self.takes}, as {fixed}"
+
+    def pack(self, value: Any) -> bytes:
+        name = _number(self, value)
+        if self._fixed not in (None, name):
+            self.refuse(value, hint=f"use .astype({self._fixed!r})")
+        if value.size == 0 or not 1 <= value.ndim <= MAX_DIMS:
+            self.refuse(value, hint="a single number has an encoding of its own" if value.ndim == 0 else "")
+        code = b"" if self._fixed else bytes((CODES[name],))
+        return code + _shape_bytes(value.shape) + value.astype(_LITTLE[name], copy=False).tobytes()
+
+    def unpack(self, payload: bytes | memoryview) -> Array:
+        name, begin = (self._fixed, 0) if self._fixed else (self._dtype_of(payload), 1)
+        shape, begin = self._shape_of(payload, begin)
+        dtype = _LITTLE[name]
+        size_bytes = math.prod(shape) * dtype.itemsize
+        if size_bytes != len(payload) - begin:
+            raise self.damaged(f"{len(payload) - begin} bytes of values for the {_some(size_bytes)} of its shape")
+        return _view(payload, shape, dtype, begin)
+
+    def _dtype_of(self, payload: bytes | memoryview) -> str:
+        if not payload:
+            raise self.damaged("no bytes")
+        name = _NAMES.get(payload[0])
+        if name is None:
+            raise self.damaged(f"dtype code {payload[0]}")
+        return name
+
+    def _shape_of(self, payload: bytes | memoryview, begin: int) -> tuple[tuple[int, ...], int]:
+        if len(payload) <= begin:
+            raise self.damaged("no shape")
+        ndim, width = payload[begin] >> 2, 1 << (payload[begin] & 3)
+        end = begin + 1 + ndim * width
+        if ndim == 0 or len(payload) < end:
+            raise self.damaged(f"{len(payload)} bytes, which do not hold its {ndim} dimensions")
+        dims = bytes(payload[begin + 1 : end])
+        shape = tuple(int.from_bytes(dims[i : i + width], "little") for i in range(0, len(dims), width))
+        if 0 in shape:
+            raise self.damaged("a dimension of 0")
+        return shape, end
+
+
+class FixedArray(Codec):
+    """`ndarray:<dtype>:<d0,d1,…>`: the values alone, in C order."""
+
+    size_bytes: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __init__(self, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+        super().__init__(name)
+        self.dtype, self.shape = dtype, shape
+        self._dtype = _LITTLE[dtype]
+        self.size_bytes = math.prod(shape) * self._dtype.itemsize
+        self.takes = f"{dtype} array of shape {shape}"
+
+    def encode(self, value: Any, /) -> bytes:
+        if isinstance(value, np.ndarray) and value.dtype == self._dtype and value.shape == self.shape:
+            return value.tobytes()
+        return super().encode(value)
+
+    def pack(self, value: Any) -> bytes:
+        if _number(self, value) != self.dtype:
+            self.refuse(value, hint=f"use .astype({self.dtype!r})")
+        if value.shape != self.shape:
+            self.refuse(value)
+        return value.astype(self._dtype).tobytes()
+
+    def unpack(self, payload: bytes | memoryview) -> Array:
+        return _view(payload, self.shape, self._dtype, 0)
+
+
+def parse_array(name: str, text: str) -> Codec:
+    """The encoding that `ndarray:<text>` names; ValueError where it names none."""
+    dtype, colon, dims = text.partition(":")
+    if not text:
+        return DynamicArray(name)
+    if dtype not in CODES:
+        raise ValueError(f"dtype {dtype[:20]!r} is none of {', '.join(CODES)}")
+    if not colon:
+        return DynamicArray(name, dtype)
+    shape = tuple(map(int, dims.split(",", MAX_DIMS)))
+    if min(shape) < 1 or math.prod(shape) * np.dtype(dtype).itemsize > MAX_BYTES:
+        raise ValueError("dimensions start at 1, and a sample is shorter than 4 GiB")
+    return FixedArray(name, dtype, shape)
+
+
+def _number(codec: Codec, value: Any) -> str:
+    """The name of the array's dtype, which is one that has a code; SchemaError otherwise."""
+    if not isinstance(value, np.ndarray):
+        codec.refuse(value, hint="use numpy.asarray(value)")
+    name = _BY_KIND.get((value.dtype.kind, value.dtype.itemsize))
+    if name is None:
+        codec.refuse(value, hint="use .astype('uint8')" if value.dtype == bool else f"known are {', '.join(CODES)}")
+    return name
+
+
+def _shape_bytes(shape: tuple[int, ...]) -> bytes:
+    """Every dimension in as few bytes (1, 2, 4 or 8) as the largest needs."""
+    power = next(k for k in range(4) if max(shape) < 1 << (8 << k))
+    return bytes((len(shape) << 2 | power,)) + b"".join(d.to_bytes(1 << power, "little") for d in shape)
+
+
+def _view(payload: bytes | memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], begin: int) -> Array:
+    array: Array = np.ndarray(shape, dtype, payload, begin)
+    array.setflags(False)  # read-only even where the payload is not
+    return array
+
+
+def _some(count: int) -> str:
+    return str(count) if count <= MAX_BYTES else "more than 4 GiB"

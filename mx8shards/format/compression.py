@@ -1,0 +1,292 @@
+"""How is a shard file squeezed, and how is it unpacked without trusting it?
+
+A compressed file is one zstd frame, gzip member, bzip2 stream, Brotli stream or raw Snappy block, and nothing after it:
+that is all that writers of the format have ever made. (Streaming's own reader would also take several in a row.)
+"""
+
+from __future__ import annotations
+
+import bz2
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mx8shards.errors import FormatError, require
+
+PIECE_BYTES = 1 << 20
+_FEED_BYTES = 1 << 16
+_MAX_WINDOW_BYTES = 1 << 27  # level 22 needs as much
+
+Buffer = bytes | memoryview
+
+
+def parse(text: str) -> tuple[str, int | None]:
+    """The algorithm and the level (None: the default) that a shard's `compression` names; FormatError for none."""
+    name, colon, digits = text.partition(":")
+    algorithm = _ALGORITHMS.get(name)
+    if algorithm is None:
+        raise FormatError(expected=f"one of {', '.join(_ALGORITHMS)}", found=repr(text)[:80])
+    if not colon:
+        return name, None
+    level = next((level for level in algorithm.levels if digits == str(level)), None)
+    if level is None:
+        raise FormatError(expected=algorithm.spelling(name), found=repr(text)[:80])
+    return name, level
+
+
+def extension(text: str) -> str:
+    """What a compressed file's name ends in: the algorithm, never the level."""
+    return parse(text)[0]
+
+
+def compress(text: str, data: Buffer, *, match_streaming: bool = False) -> bytes:
+    """`data` squeezed. `match_streaming` gives the very bytes that Streaming would (gz: but for the time)."""
+    name, level = parse(text)
+    algorithm = _ALGORITHMS[name]
+    level = algorithm.default if level is None else level
+    if match_streaming and name == "zstd":
+        return _zstd_pack_as_streaming(data, level)
+    return algorithm.pack(data, level)
+
+
+def decompress(text: str, data: Buffer, size: int) -> Iterator[bytes]:
+    """The `size` bytes that `data` unpacks to, in pieces of at most PIECE_BYTES; FormatError if it does not.
+
+    Memory is bounded by the piece (for Snappy, which has no pieces, by `size`), whatever the data claims.
+    """
+    algorithm = _ALGORITHMS[parse(text)[0]]
+    view = memoryview(data)
+    claimed = algorithm.claimed(view)
+    if claimed not in (None, size):
+        raise _wrong_size(size, f"{claimed}")
+    return _counted(algorithm.unpack(view), size)
+
+
+def _counted(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    total = 0
+    for piece in pieces:
+        total += len(piece)
+        if total > size:
+            raise _wrong_size(size, "more")
+        if piece:
+            yield piece
+    if total != size:
+        raise _wrong_size(size, f"{total}")
+
+
+def _wrong_size(size: int, found: str) -> FormatError:
+    return FormatError(expected=f"{size} bytes when decompressed", found=found)
+
+
+def _damaged(kind: str, found: object) -> FormatError:
+    return FormatError(expected=f"one whole {kind}", found=str(found)[:200] or "none")
+
+
+def _check_end(kind: str, ended: bool, unused: int) -> None:
+    if not ended:
+        raise _damaged(kind, "one that is cut short")
+    if unused:
+        raise _damaged(kind, f"{unused} more bytes after it")
+
+
+# zstd -----------------------------------------------------------------------------------------------------------------
+
+
+def _zstd_pack(data: Buffer, level: int) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=level, write_checksum=True).compress(data)
+
+
+def _zstd_pack_as_streaming(data: Buffer, level: int) -> bytes:
+    """Without checksum, and cut into jobs as zstd's worker threads do.
+
+    The `zstd` package that Streaming calls asks for as many workers as there are cores. How many does not matter to the
+    bytes, but that there are any does, from 512 KiB on.
+    """
+    import zstandard
+
+    return zstandard.ZstdCompressor(level=level, threads=1).compress(data)
+
+
+def _zstd_claimed(data: memoryview) -> int | None:
+    import zstandard
+
+    if bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
+        raise _damaged("zstd frame", "none")
+    try:
+        claimed = zstandard.get_frame_parameters(data).content_size
+    except zstandard.ZstdError as error:
+        raise _damaged("zstd frame", error) from None
+    return None if claimed == zstandard.CONTENTSIZE_UNKNOWN else claimed
+
+
+def _zstd_unpack(data: memoryview) -> Iterator[bytes]:
+    import zstandard
+
+    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj()
+    begin, end = 0, zstandard.frame_header_size(data)
+    try:
+        while not decoder.eof and begin < len(data):
+            yield decoder.decompress(data[begin:end])
+            begin, end = end, _after_blocks(data, end)
+    except zstandard.ZstdError as error:
+        raise _damaged("zstd frame", error) from None
+    _check_end("zstd frame", decoder.eof, len(decoder.unused_data) + max(0, len(data) - begin))
+
+
+def _after_blocks(data: memoryview, begin: int) -> int:
+    """Where to cut the input so that its output is at most PIECE_BYTES: after eight blocks of at most 128 KiB each.
+
+    The decoder answers any input with all of its output, and four bytes of input can stand for a whole block.
+    """
+    for _ in range(PIECE_BYTES >> 17):
+        header = int.from_bytes(data[begin : begin + 3], "little")
+        last, repeats = header & 1, header >> 1 & 3 == 1
+        begin += 3 + (1 if repeats else header >> 3)
+        if last:
+            return begin + 4  # the checksum; where there is none, these bytes are found to be too many
+    return begin
+
+
+# gzip, bzip2, Brotli --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """What three packages call by different names: a decoder that is fed and drained in bounded steps."""
+
+    read: Callable[[Buffer], bytes]
+    hungry: Callable[[], bool]
+    ended: Callable[[], bool]
+    unused: Callable[[], bytes] = bytes
+
+    def pieces(self, kind: str, data: memoryview) -> Iterator[bytes]:
+        """All output for `data`, which must be used up by it."""
+        begin = 0
+        while not self.ended():
+            chunk = data[begin : begin + _FEED_BYTES] if self.hungry() else b""
+            begin += len(chunk)
+            piece = self.read(chunk)
+            if not chunk and not piece and not self.ended():
+                break
+            yield piece
+        _check_end(kind, self.ended(), len(self.unused()) + len(data) - begin)
+
+
+def _gz_pack(data: Buffer, level: int) -> bytes:
+    """As Python 3.11's gzip.compress, which Streaming calls, but with a time of 0: equal data give equal files."""
+    header = b"\x1f\x8b\x08\0\0\0\0\0" + {9: b"\2", 1: b"\4"}.get(level, b"\0") + b"\xff"
+    trailer = struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
+    return header + zlib.compress(data, level, wbits=-15) + trailer
+
+
+def _gz_unpack(data: memoryview) -> Iterator[bytes]:
+    gz = zlib.decompressobj(wbits=31)
+    decoder = _Decoder(
+        read=lambda chunk: gz.decompress(chunk or gz.unconsumed_tail, PIECE_BYTES),
+        hungry=lambda: not gz.unconsumed_tail,
+        ended=lambda: gz.eof,
+        unused=lambda: gz.unused_data,
+    )
+    try:
+        yield from decoder.pieces("gzip member", data)
+    except zlib.error as error:
+        raise _damaged("gzip member", error) from None
+
+
+def _bz2_pack(data: Buffer, level: int) -> bytes:
+    return bz2.compress(data, level)
+
+
+def _bz2_unpack(data: memoryview) -> Iterator[bytes]:
+    bzip = bz2.BZ2Decompressor()
+    decoder = _Decoder(
+        read=lambda chunk: bzip.decompress(chunk, PIECE_BYTES),
+        hungry=lambda: bzip.needs_input,
+        ended=lambda: bzip.eof,
+        unused=lambda: bzip.unused_data,
+    )
+    try:
+        yield from decoder.pieces("bzip2 stream", data)
+    except OSError as error:
+        raise _damaged("bzip2 stream", error) from None
+
+
+def _br_pack(data: Buffer, level: int) -> bytes:
+    packed: bytes = require("brotli", "compress").compress(data, quality=level)
+    return packed
+
+
+def _br_unpack(data: memoryview) -> Iterator[bytes]:
+    brotli = require("brotli", "compress")
+    stream = brotli.Decompressor()
+    decoder = _Decoder(
+        # its buffer grows in leaps, the last of which may pass the limit: this one is good for 352 KiB
+        read=lambda chunk: stream.process(chunk, output_buffer_limit=PIECE_BYTES // 4),
+        hungry=stream.can_accept_more_data,
+        ended=stream.is_finished,
+    )
+    try:
+        yield from decoder.pieces("Brotli stream", data)
+    except brotli.error as error:
+        raise _damaged("Brotli stream", error) from None
+
+
+# Snappy ---------------------------------------------------------------------------------------------------------------
+
+
+def _snappy_pack(data: Buffer, _level: int) -> bytes:
+    packed: bytes = require("snappy", "compress").compress(bytes(data))
+    return packed
+
+
+def _snappy_claimed(data: memoryview) -> int:
+    size = 0
+    for i, byte in enumerate(data[:5]):
+        size |= (byte & 0x7F) << 7 * i
+        if byte < 0x80 and size <= 64 * len(
+            data
+        ):  # no byte of a block stands for more: a claim alone allocates nothing
+            return size
+    raise _damaged("Snappy block", f"{len(data)} bytes without a possible length")
+
+
+def _snappy_unpack(data: memoryview) -> Iterator[bytes]:
+    snappy = require("snappy", "compress")
+    try:
+        whole = memoryview(snappy.uncompress(data))
+    except snappy.UncompressError as error:
+        raise _damaged("Snappy block", error.__cause__) from None
+    for begin in range(0, len(whole), PIECE_BYTES):
+        yield bytes(whole[begin : begin + PIECE_BYTES])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _no_claim(_data: memoryview) -> None:
+    """gzip's own size is at the end and modulo 2**32; the other two have none."""
+
+
+@dataclass(frozen=True)
+class _Algorithm:
+    pack: Callable[[Buffer, int], bytes]
+    unpack: Callable[[memoryview], Iterator[bytes]]
+    levels: range = range(0)
+    default: int = 0
+    claimed: Callable[[memoryview], int | None] = _no_claim
+
+    def spelling(self, name: str) -> str:
+        """How a `compression` with this algorithm may be written."""
+        return f"{name} or {name}:{self.levels[0]} to {name}:{self.levels[-1]}" if self.levels else name
+
+
+_ALGORITHMS = {
+    "br": _Algorithm(_br_pack, _br_unpack, range(12), 11),
+    "bz2": _Algorithm(_bz2_pack, _bz2_unpack, range(1, 10), 9),
+    "gz": _Algorithm(_gz_pack, _gz_unpack, range(10), 9),
+    "snappy": _Algorithm(_snappy_pack, _snappy_unpack, claimed=_snappy_claimed),
+    "zstd": _Algorithm(_zstd_pack, _zstd_unpack, range(1, 23), 3, _zstd_claimed),
+}

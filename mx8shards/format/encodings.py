@@ -1,0 +1,83 @@
+"""Which encoding does a name in the index stand for?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+
+import numpy as np
+
+from mx8shards.errors import FormatError
+from mx8shards.format import arrays, images, scalars
+from mx8shards.format.codec import Encoding, brief
+
+__all__ = ["Encoding", "get_encoding", "register_encoding"]
+
+# name → encoding, or family → function of (whole name, text after the colon)
+_BUILT_IN: dict[str, Encoding] = {
+    encoding.name: encoding
+    for encoding in (
+        scalars.Bytes("bytes"),
+        scalars.Str("str"),
+        scalars.Int("int"),
+        *(scalars.Integer(name) for name in scalars.NUMBERS if "int" in name),
+        *(scalars.Float(name) for name in scalars.NUMBERS if "float" in name),
+        scalars.Written("str_int", int, (np.integer,)),
+        scalars.Written("str_float", float, (np.floating,)),
+        scalars.Written("str_decimal", Decimal, ()),
+        scalars.Json("json"),
+        scalars.Pickle("pkl"),
+        arrays.DynamicArray("ndarray"),
+        images.Pil("pil"),
+        images.Jpeg("jpeg"),
+        images.Picture("png"),
+        images.JpegArray("jpegarray", images.Jpeg("jpeg")),
+        images.JpegArray("jpeg_array", images.Jpeg("jpeg")),
+        images.Items("list[pil]", images.Pil("pil")),
+        images.Items("list[jpeg]", images.Jpeg("jpeg")),
+        images.Items("list[png]", images.Picture("png")),
+    )
+}
+_registered: dict[str, Encoding | Callable[[str], Encoding]] = {}
+
+
+def get_encoding(name: str) -> Encoding:
+    """The encoding that `name` stands for, as it is written in an index; FormatError where it stands for none."""
+    if not isinstance(name, str):
+        raise FormatError(expected="the name of an encoding", found=type(name).__name__)
+    return _parse(name)
+
+
+def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding]) -> None:
+    """Let columns use an encoding of your own as `name`, or as `name:text` where `encoding` is a function of the text.
+
+    No other reader of the format knows it, so whoever reads such a dataset has to register it as well, under the same
+    name. Built-in names cannot be taken; an own name may be given anew.
+    """
+    if not name or ":" in name or name in _BUILT_IN:
+        raise FormatError(expected="a name of your own without a colon", found=repr(name))
+    if not isinstance(encoding, Encoding) and (isinstance(encoding, type) or not callable(encoding)):
+        raise FormatError(expected="an Encoding, or a function that gives one", found=repr(encoding)[:80])
+    _registered[name] = encoding
+    _parse.cache_clear()
+
+
+@lru_cache(maxsize=8192)
+def _parse(name: str) -> Encoding:
+    family, colon, text = name.partition(":")
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    try:
+        if family == "ndarray":
+            return arrays.parse_array(name, text)
+        found = _registered.get(family)
+        if isinstance(found, Encoding) and not colon:
+            return found
+        if found is not None and not isinstance(found, Encoding):
+            return found(text)
+    except ValueError as error:
+        raise FormatError(expected="a known encoding", found=repr(name[:80]), hint=brief(error)) from error
+    raise FormatError(
+        expected="a known encoding", found=repr(name[:80]), hint="mx8shards.register_encoding makes one known"
+    )

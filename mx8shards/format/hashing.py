@@ -1,0 +1,83 @@
+"""Which hash is meant, and what is it of these bytes?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from mx8shards.errors import FormatError
+
+_HEX_LENGTHS = {
+    "blake2b": 128,
+    "blake2s": 64,
+    "blake3": 64,
+    "md5": 32,
+    "sha1": 40,
+    "sha224": 56,
+    "sha256": 64,
+    "sha384": 96,
+    "sha3_224": 56,
+    "sha3_256": 64,
+    "sha3_384": 96,
+    "sha3_512": 128,
+    "sha512": 128,
+    "xxh128": 32,
+    "xxh32": 8,
+    "xxh3_128": 32,
+    "xxh3_64": 16,
+    "xxh64": 16,
+}
+HASHES = tuple(_HEX_LENGTHS)
+
+# Strong enough to say that a file is the very file that was published: collision-resistant, 256 bits or more.
+CONTENT_HASHES = frozenset(
+    ("blake2b", "blake2s", "blake3", "sha256", "sha384", "sha3_256", "sha3_384", "sha3_512", "sha512")
+)
+
+
+class Hasher(Protocol):
+    """A hash that is fed piece by piece. All of them let other threads run while they are fed a large piece."""
+
+    def update(self, data: bytes | memoryview, /) -> Any:
+        """Add more bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """The hash of all bytes so far, in lower-case hex."""
+        ...
+
+
+def hex_length(name: str) -> int:
+    """How many hex digits a hash of this name has; FormatError for an unknown name."""
+    if name not in _HEX_LENGTHS:
+        raise FormatError(expected=f"one of {', '.join(HASHES)}", found=repr(name)[:80])
+    return _HEX_LENGTHS[name]
+
+
+def hasher(name: str) -> Hasher:
+    """A new hash of this name; FormatError for an unknown name."""
+    hex_length(name)
+    return _maker(name)()
+
+
+def hash_hex(name: str, data: bytes | memoryview) -> str:
+    """The hash of `data`, in lower-case hex; FormatError for an unknown name."""
+    hashed = hasher(name)
+    hashed.update(data)
+    return hashed.hexdigest()
+
+
+def _maker(name: str) -> Callable[[], Hasher]:
+    # The two packages are imported when first used: reading an index needs neither.
+    if name == "blake3":
+        from blake3 import blake3
+
+        return blake3
+    if name.startswith("xxh"):
+        import xxhash
+
+        maker: Callable[[], Hasher] = getattr(xxhash, name)
+        return maker
+    return partial(hashlib.new, name, usedforsecurity=False)

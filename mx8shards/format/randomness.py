@@ -1,0 +1,83 @@
+"""Which random numbers belong to a sample, whoever draws them and whenever?
+
+Philox4x64-10 (Salmon et al., SC 2011; NumPy's `Philox`): a pure function of a key and a counter, so the numbers of a
+sample are the same on any rank and thread and after any resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.uint64]
+
+_MASK = (1 << 64) - 1
+_ROUNDS = 10
+_MULTIPLY = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+def words(seed: int, epoch: int, sample_ids: NDArray[np.int64], purpose: str, count: int) -> Words:
+    """`count` random 64-bit words for each sample, in a row of its own.
+
+    `purpose` says what they are for ("crop", "flip", …), so that two uses draw independently. Seed and epoch are taken
+    modulo 2**64.
+    """
+    ids = np.asarray(sample_ids).astype(np.uint64)
+    blocks = -(-count // 4)
+    counter = (
+        np.tile(np.arange(blocks, dtype=np.uint64), (len(ids), 1)),
+        np.repeat(ids[:, None], blocks, axis=1),
+        np.full((len(ids), blocks), epoch & _MASK, dtype=np.uint64),
+        np.zeros((len(ids), blocks), dtype=np.uint64),
+    )
+    drawn = _philox(counter, (seed & _MASK, purpose_key(purpose)))
+    return np.stack(drawn, axis=-1).reshape(len(ids), 4 * blocks)[:, :count]
+
+
+def uniforms(seed: int, epoch: int, sample_ids: NDArray[np.int64], purpose: str, count: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1), all multiples of 2**-53, from the words of the same arguments."""
+    return (words(seed, epoch, sample_ids, purpose, count) >> np.uint64(11)) * 2.0**-53
+
+
+def integers(
+    seed: int, epoch: int, sample_ids: NDArray[np.int64], purpose: str, count: int, n: int
+) -> NDArray[np.int64]:
+    """Integers in [0, n), 1 <= n <= 2**32, from the words of the same arguments.
+
+    They are even to within n / 2**32: the word's upper half is scaled, none is rejected, so every draw costs one word.
+    """
+    if not 1 <= n <= 1 << 32:
+        raise ValueError(f"expected n from 1 to 2**32, got {n}")
+    scaled: Words = ((words(seed, epoch, sample_ids, purpose, count) >> _HALF) * np.uint64(n)) >> _HALF
+    return scaled.astype(np.int64)
+
+
+@lru_cache(maxsize=256)
+def purpose_key(purpose: str) -> int:
+    """The second word of the key: the first eight bytes of the purpose's sha256, little-endian."""
+    return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
+
+
+def _philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> tuple[Words, Words, Words, Words]:
+    c0, c1, c2, c3 = counter
+    for i in range(_ROUNDS):
+        k0, k1 = (np.uint64((k + i * weyl) & _MASK) for k, weyl in zip(key, _WEYL, strict=True))
+        high0, low0 = _multiply(c0, _MULTIPLY[0])
+        high2, low2 = _multiply(c2, _MULTIPLY[1])
+        c0, c1, c2, c3 = high2 ^ c1 ^ k0, low2, high0 ^ c3 ^ k1, low0
+    return c0, c1, c2, c3
+
+
+def _multiply(a: Words, factor: int) -> tuple[Words, Words]:
+    """The upper and the lower word of the 128-bit product, by way of 32-bit halves, none of whose sums overflows."""
+    f0, f1 = np.uint64(factor & 0xFFFFFFFF), np.uint64(factor >> 32)
+    a0, a1 = a & _LOW, a >> _HALF
+    middle = a1 * f0 + (a0 * f0 >> _HALF)
+    other = a0 * f1 + (middle & _LOW)
+    return a1 * f1 + (middle >> _HALF) + (other >> _HALF), a * np.uint64(factor)
