@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ CODES = {
     "float64": 66,
 }
 _NAMES = {code: name for name, code in CODES.items()}
-_LITTLE = {name: np.dtype(name).newbyteorder("<") for name in CODES}
+_LITTLE = {name: np.dtype(np.dtype(name).newbyteorder("<").str) for name in CODES}
 _BY_KIND = {(dtype.kind, dtype.itemsize): name for name, dtype in _LITTLE.items()}  # whatever the byte order
+_DIMS = "BHIQ"  # a dimension in 1, 2, 4 or 8 bytes
 MAX_DIMS = 63
 MAX_BYTES = (1 << 32) - 1
 
@@ -48,13 +50,13 @@ class DynamicArray(Codec):
             self.takes = f"{self.takes}, as {fixed}"
 
     def pack(self, value: Any) -> bytes:
-        name = _number(self, value)
+        name, array = _numbers(self, value)
         if self._fixed not in (None, name):
             self.refuse(value, hint=f"use .astype({self._fixed!r})")
-        if value.size == 0 or not 1 <= value.ndim <= MAX_DIMS:
-            self.refuse(value, hint="a single number has an encoding of its own" if value.ndim == 0 else "")
+        if array.size == 0 or not 1 <= array.ndim <= MAX_DIMS:
+            self.refuse(value, hint="a single number has an encoding of its own" if array.ndim == 0 else "")
         code = b"" if self._fixed else bytes((CODES[name],))
-        return code + _shape_bytes(value.shape) + value.astype(_LITTLE[name], copy=False).tobytes()
+        return code + _shape_bytes(array.shape) + array.astype(_LITTLE[name], copy=False).tobytes()
 
     def unpack(self, payload: bytes | memoryview) -> Array:
         name, begin = (self._fixed, 0) if self._fixed else (self._dtype_of(payload), 1)
@@ -80,8 +82,7 @@ class DynamicArray(Codec):
         end = begin + 1 + ndim * width
         if ndim == 0 or len(payload) < end:
             raise self.damaged(f"{len(payload)} bytes, which do not hold its {ndim} dimensions")
-        dims = bytes(payload[begin + 1 : end])
-        shape = tuple(int.from_bytes(dims[i : i + width], "little") for i in range(0, len(dims), width))
+        shape = struct.unpack_from(f"<{ndim}{_DIMS[payload[begin] & 3]}", payload, begin + 1)
         if 0 in shape:
             raise self.damaged("a dimension of 0")
         return shape, end
@@ -107,11 +108,12 @@ class FixedArray(Codec):
         return super().encode(value)
 
     def pack(self, value: Any) -> bytes:
-        if _number(self, value) != self.dtype:
+        name, array = _numbers(self, value)
+        if name != self.dtype:
             self.refuse(value, hint=f"use .astype({self.dtype!r})")
-        if value.shape != self.shape:
+        if array.shape != self.shape:
             self.refuse(value)
-        return value.astype(self._dtype).tobytes()
+        return array.astype(self._dtype).tobytes()
 
     def unpack(self, payload: bytes | memoryview) -> Array:
         return _view(payload, self.shape, self._dtype, 0)
@@ -132,20 +134,20 @@ def parse_array(name: str, text: str) -> Codec:
     return FixedArray(name, dtype, shape)
 
 
-def _number(codec: Codec, value: Any) -> str:
-    """The name of the array's dtype, which is one that has a code; SchemaError otherwise."""
+def _numbers(codec: Codec, value: Any) -> tuple[str, Array]:
+    """The array with the name of its dtype, which is one that has a code; SchemaError otherwise."""
     if not isinstance(value, np.ndarray):
         codec.refuse(value, hint="use numpy.asarray(value)")
     name = _BY_KIND.get((value.dtype.kind, value.dtype.itemsize))
     if name is None:
         codec.refuse(value, hint="use .astype('uint8')" if value.dtype == bool else f"known are {', '.join(CODES)}")
-    return name
+    return name, value
 
 
 def _shape_bytes(shape: tuple[int, ...]) -> bytes:
-    """Every dimension in as few bytes (1, 2, 4 or 8) as the largest needs."""
+    """The number of dimensions, and every one of them in as few bytes as the largest needs."""
     power = next(k for k in range(4) if max(shape) < 1 << (8 << k))
-    return bytes((len(shape) << 2 | power,)) + b"".join(d.to_bytes(1 << power, "little") for d in shape)
+    return struct.pack(f"<B{len(shape)}{_DIMS[power]}", len(shape) << 2 | power, *shape)
 
 
 def _view(payload: bytes | memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], begin: int) -> Array:
