@@ -62,7 +62,7 @@ define new_environment
 			package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
 			if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 				echo "installing $$package, which $(PYTHON) -m venv needs"; \
-				apt-get update -qq && apt-get install -y -qq $$package >/dev/null; \
+				apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$package >/dev/null; \
 			else \
 				echo "$(PYTHON) has no venv module: install it first (Debian: sudo apt-get install $$package)" >&2; \
 				exit 1; \

@@ -190,3 +190,11 @@ def test_every_public_name_can_be_imported() -> None:
         exported = getattr(module, "__all__", [])
         assert [name for name in exported if not hasattr(module, name)] == []
         assert len(exported) == len(set(exported))
+
+
+def test_type_checkers_see_the_names_that_are_exported() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [node for block in guarded for node in block.body if isinstance(node, ast.ImportFrom)]
+    names = [alias.asname or alias.name for node in imports for alias in node.names]
+    assert sorted(names) == sorted(importlib.import_module("mx8shards").__all__)
