@@ -67,7 +67,7 @@ def make_directories(path: Path, *, below: Path) -> None:
 
 
 def copy_file(source: Path, target: Path, *, hard_link: bool) -> None:
-    """`target`, which must be free, gets the bytes of `source`: by a hard link where asked and possible, else copied."""
+    """`target`, which must be free, gets the bytes of `source`: hard-linked where asked and possible."""
     if hard_link:
         with contextlib.suppress(DiskError):  # another file system, or one without links: copy
             return steps.link(source, target)

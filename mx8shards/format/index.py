@@ -10,13 +10,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import compress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError, SchemaError
+from mx8shards.errors import FormatError
 from mx8shards.format import jsontext, kinds
 from mx8shards.format.basename import MAX_CHARS, RULE, is_basename
 from mx8shards.format.columns import Columns

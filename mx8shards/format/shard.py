@@ -23,7 +23,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class ShardKind:
-    """What shards of one Writer have in common: all that their config JSON and index entries say but sizes and hashes."""
+    """What shards of one Writer have in common: what their entries say besides sizes and hashes."""
 
     columns: Columns
     compression: str | None
@@ -100,6 +100,6 @@ def check_table(
         i = int(bad[0])
         raise FormatError(
             place=f"offset {i + 1} of {samples}",
-            expected=f"at least {int(offsets[i]) + least} (sample {i} and its {least} bytes of sizes and fixed columns)",
+            expected=f"at least {int(offsets[i]) + least} (the {least} bytes every sample has)",
             found=f"{int(offsets[i + 1])}",
         )

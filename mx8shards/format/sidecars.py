@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def _parse(value: dict[str, Any], place: str, shards: int) -> Sidecar:
 def _names(values: object, place: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
         raise FormatError(place=place, expected="a list of column names", found=short(values))
-    if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(values)):
         raise FormatError(place=place, expected="sorted names, each once", found=short(values))
     return tuple(values)
 

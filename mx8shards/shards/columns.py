@@ -115,8 +115,8 @@ def payload_begins(shard: Shard, column: int, rows: Ints) -> Ints:
     before = columns.sizes[:column]
     fixed = columns.header_bytes + sum(size for size in before if size is not None)
     variable = sum(size is None for size in before)
-    found: Ints = begins + fixed + sizes[:, :variable].sum(axis=1)
-    return found
+    payloads: Ints = begins + fixed + sizes[:, :variable].sum(axis=1)
+    return payloads
 
 
 def _size_headers(shard: Shard, begins: Ints, columns: Columns) -> Ints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -129,8 +128,7 @@ def shard_name(snapshot: Snapshot, info: FileInfo) -> str:
 def shard_path(snapshot: Snapshot, info: FileInfo) -> Path:
     """Where a shard's file lies; FormatError if a symlink leads out of the dataset's directory."""
     path = snapshot.root / info.basename
-    root = os.path.realpath(snapshot.root)
-    if os.path.realpath(path) != os.path.join(root, info.basename):
+    if path.resolve() != snapshot.root.resolve() / info.basename:
         raise FormatError(
             subject=shard_name(snapshot, info), expected="a file in the dataset's directory", found="a symlink"
         )
@@ -150,7 +148,7 @@ def best_hash(info: FileInfo) -> str | None:
 
 
 def check_hash(file: ReadFile, info: FileInfo, name: str) -> None:
-    """IntegrityError unless the file's bytes have the hash that the index promises (none promised: nothing to check)."""
+    """IntegrityError unless the file's bytes have the hash that the index promises (if one)."""
     algorithm = best_hash(info)
     if algorithm is None:
         return

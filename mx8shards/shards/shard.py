@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 
 from mx8shards.disk.map import Bytes, ReadFile, map_file
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
@@ -30,14 +29,15 @@ class OpenFiles:
 
     most: int
     _shards: deque[Shard] = field(default_factory=deque)
-    _lock: Lock = field(default_factory=Lock)
 
     def opened(self, shard: Shard) -> None:
-        """Remember that `shard` has a descriptor now, and let go of the oldest beyond `most`."""
-        with self._lock:
-            self._shards.append(shard)
-            while len(self._shards) > self.most:
-                self._shards.popleft().file = None  # it closes once its last reader is done
+        """Remember that `shard` has a descriptor now, and let go of the oldest beyond `most`.
+
+        Without a lock, which a fork might catch held: two threads here at once close one more than they need to.
+        """
+        self._shards.append(shard)
+        while len(self._shards) > self.most:
+            self._shards.popleft().file = None  # it closes once its last reader is done
 
 
 class Shard:
@@ -108,7 +108,8 @@ class Shard:
 
     def payloads(self, row: int, wanted: Sequence[int]) -> list[Payload]:
         """The payloads of these columns of one sample, read (never mapped): a file cut short is an error, no signal."""
-        descriptor = (self.file or self.open_file()).descriptor
+        file = self.file or self.open_file()  # held until the end: its descriptor must not close under the reads
+        descriptor = file.descriptor
         try:
             begin, end = _PAIR.unpack(os.pread(descriptor, 8, 4 + 4 * row))
             size = end - begin
@@ -119,19 +120,17 @@ class Shard:
                 spans = self.columns.spans(whole, size)
                 view = memoryview(whole)
                 return [view[a:b] for a, b in map(spans.__getitem__, wanted)]
-            return self._read_columns(descriptor, begin, size, wanted)
+            return self._read_columns(file, begin, size, wanted)
         except struct.error:
             raise self._changed(f"nothing where sample {row} was") from None
         except FormatError as error:
             raise error.at(subject=self.name, place=f"sample {row}") from error.__cause__
 
-    def _read_columns(self, descriptor: int, begin: int, size: int, wanted: Sequence[int]) -> list[Payload]:
-        spans = self.columns.spans(os.pread(descriptor, self.columns.header_bytes, begin), size)
+    def _read_columns(self, file: ReadFile, begin: int, size: int, wanted: Sequence[int]) -> list[Payload]:
+        spans = self.columns.spans(file.read(begin, self.columns.header_bytes), size)
         found: list[Payload] = []
         for a, b in map(spans.__getitem__, wanted):
-            payload = os.pread(descriptor, b - a, begin + a)
-            if len(payload) != b - a:  # the system may read less than asked of a huge payload
-                payload = self.open_file().read(begin + a, b - a)
+            payload = file.read(begin + a, b - a)
             if len(payload) != b - a:
                 raise self._changed(f"a payload after {len(payload)} of {b - a} bytes")
             found.append(payload)
