@@ -1,0 +1,490 @@
+"""Which files must every reader refuse, at which moment, and what must its error say?
+
+Shards, samples, compressed files, payloads, kept snapshots and side-cars, each with one thing wrong.
+"""
+
+from __future__ import annotations
+
+import bz2
+import copy
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from invalid_index import COLUMNS, FIRST_SHARD, PLAIN, invalid, rows
+from vector_parts import (
+    BLOCKS_MAGIC,
+    COLUMNS_MAGIC,
+    SQUEEZE,
+    ZSTD_BLOCK,
+    ZSTD_SIZE_AND_SUM,
+    ZSTD_SUM,
+    Cell,
+    Files,
+    Shard,
+    Sidecar,
+    Snapshot,
+    Vector,
+    array,
+    block_digests,
+    both_sidecars,
+    brotli_stored,
+    canonical,
+    foreign,
+    gzip_stored,
+    kept_path,
+    make_shard,
+    make_sidecar,
+    publish,
+    sha256_hex,
+    sidecar_bytes,
+    snappy_literals,
+    zstd_block,
+    zstd_head,
+    zstd_stored,
+    zstd_sum,
+)
+
+# ---------------------------------------------------------------------------------------------- shard bytes
+
+
+def words(raw: bytes, count: int) -> list[int]:
+    return list(struct.unpack_from(f"<{count}I", raw))
+
+
+def with_words(raw: bytes, changes: Mapping[int, int]) -> bytes:
+    """The file with some of its first uint32 words replaced: word 0 is the count, word 1 + i is offset i."""
+    data = bytearray(raw)
+    for number, value in changes.items():
+        struct.pack_into("<I", data, 4 * number, value)
+    return bytes(data)
+
+
+def damaged(shard: Shard, raw: bytes, *, told: int | None = None) -> Files:
+    """A foreign dataset whose one shard has other bytes; the index tells their true length unless `told` another."""
+    entry = copy.deepcopy(shard.entry)
+    entry["raw_data"]["bytes"] = len(raw) if told is None else told
+    return {"index.json": canonical({"shards": [entry], "version": 2}), FIRST_SHARD: raw}
+
+
+def at_read(name: str, rule: str, files: Files, why: str, **more: Any) -> Vector:
+    return invalid(name, rule, files, why, **({"when": "read", "path": FIRST_SHARD} | more))
+
+
+def shard_bytes() -> Iterator[Vector]:
+    shard = PLAIN[0]
+    raw = shard.raw
+    _, first, second, third, end = words(raw, 5)
+    table_end = 4 * 5
+    for name, rule, data, why in (
+        ("shard-shorter-than-the-index-says", "§2.2", raw[:-1], "Streaming returns a shortened last sample"),
+        ("shard-cut-inside-its-table", "§2.2", raw[:10], "the table itself is not there"),
+        ("shard-that-is-an-empty-file", "§2.2", b"", "an empty file cannot even be mapped"),
+        ("shard-longer-than-the-index-says", "§2.2", raw + b"\0", "bytes that no sample owns"),
+    ):
+        yield at_read(name, rule, damaged(shard, data, told=len(raw)), why)
+    for name, rule, changes, why in (
+        ("shard-that-counts-fewer-samples", "§2.3", {0: 2}, "the index and the file disagree"),
+        ("shard-that-counts-more-samples", "§2.3", {0: 4}, "the index and the file disagree"),
+        ("shard-that-counts-four-billion-samples", "§2.3", {0: 0xFFFFFFFF}, "4·(n+1) wraps in 32 bits"),
+        ("first-offset-inside-the-table", "§2.4", {1: table_end - 4}, "a sample would begin in the table"),
+        ("first-offset-zero", "§2.4", {1: 0}, "offsets count from the start of the file"),
+        ("offsets-that-decrease", "§2.4", {2: third, 3: second}, "a sample of negative length"),
+        ("offset-beyond-the-end-of-the-file", "§2.4", {3: end + 1000}, "past the end, then back"),
+        ("last-offset-before-the-end-of-the-file", "§2.4", {4: end - 1}, "bytes that no sample owns"),
+        ("last-offset-after-the-end-of-the-file", "§2.4", {4: end + 1}, "reads past the map"),
+        ("last-offset-four-gibibytes-away", "§2.4", {4: 0xFFFFFFFF}, "reads far past the map"),
+        ("sample-without-bytes", "§3.4", {2: first}, "equal offsets: no room for the size header"),
+        ("sample-shorter-than-its-header-and-fixed-columns", "§3.4", {2: first + 11}, "4 of header and 8 of x are 12"),
+    ):
+        yield at_read(name, rule, damaged(shard, with_words(raw, changes)), why)
+    none = make_shard(COLUMNS, [])
+    longer = none.raw + b"\0" * 14
+    yield at_read(
+        "bytes-after-the-config-of-an-empty-shard",
+        "§2.4",
+        damaged(none, longer),
+        "offset 0 is also the last; nothing is read from a shard without samples, so only verify looks",
+        when="verify",
+    )
+
+
+def sample_headers() -> Iterator[Vector]:
+    shard = PLAIN[0]
+    begin = words(shard.raw, 5)[1]
+
+    def with_size(size: int) -> bytes:
+        return shard.raw[:begin] + struct.pack("<I", size) + shard.raw[begin + 4 :]
+
+    for name, size, why in (
+        ("sample-whose-sizes-add-up-to-less", 1, "a byte of the sample belongs to no column"),
+        ("sample-whose-sizes-add-up-to-more", 3, "a column reaches into the next sample"),
+        ("sample-whose-size-reaches-past-the-file", 0x7FFFFFFF, "a column reaches past the map"),
+        ("sample-whose-size-is-minus-one", 0xFFFFFFFF, "taken as signed it is -1"),
+    ):
+        yield at_read(name, "§3.4", damaged(shard, with_size(size)), why)
+    two = make_shard({"a": "bytes", "b": "bytes"}, [{"a": Cell(b"12345", ""), "b": Cell(b"67", "")}])
+    start = words(two.raw, 3)[1]
+    wrapping = two.raw[:start] + struct.pack("<II", 0xFFFFFFFF, 8) + two.raw[start + 8 :]
+    yield at_read(
+        "sample-whose-sizes-add-up-only-modulo-two-to-the-thirty-second", "§3.5", damaged(two, wrapping), "uint32 wraps"
+    )
+
+
+# ---------------------------------------------------------------------------------------------- compressed files
+
+
+def squeezed(compression: str, data: bytes, *, told: int | None = None) -> Files:
+    """A foreign dataset whose one compressed file has these bytes; no hash stands in the way of the decompressor."""
+    shard = make_shard(COLUMNS, rows(3), compression=compression, squeeze=lambda _raw: data)
+    if told is not None:
+        shard.entry["zip_data"]["bytes"] = told
+    return foreign([shard])
+
+
+def of_config(compression: str) -> bytes:
+    """The raw bytes that a file compressed in this way should hold: the config names the compression."""
+    return make_shard(COLUMNS, rows(3), compression=compression).raw
+
+
+def zstd_frames() -> Iterator[tuple[str, bytes, str]]:
+    raw = of_config("zstd")
+    good = zstd_stored(raw)
+    runs = [zstd_block(1, ZSTD_BLOCK, b"\0", last=i == 63) for i in range(64)]
+    yield "zstd-frame-cut-off", good[:-20], "a torn file"
+    yield "zstd-frame-without-its-checksum-bytes", good[:-4], "the header promises a checksum"
+    yield "zstd-frame-with-a-wrong-checksum", good[:-1] + bytes([good[-1] ^ 1]), "the frame's own checksum differs"
+    yield (
+        "zstd-frame-with-a-damaged-byte",
+        good[:40] + bytes([good[40] ^ 1]) + good[41:],
+        "the frame's own checksum differs",
+    )
+    yield "zstd-frame-followed-by-a-byte", good + b"\0", "libraries ignore what follows a frame"
+    yield "zstd-frame-followed-by-another-frame", zstd_stored(raw[:100]) + zstd_stored(raw[100:]), "exactly one frame"
+    yield "zstd-frame-followed-by-a-skippable-frame", good + b"\x50\x2a\x4d\x18\x04\0\0\0skip", "exactly one frame"
+    yield "zstd-file-that-is-no-frame", b"\0" * len(good), "no magic number"
+    yield "zstd-file-that-is-empty", b"", "no frame at all"
+    yield "zstd-file-that-holds-the-raw-shard", raw, "stored without being compressed"
+    yield "zstd-frame-of-fewer-bytes", zstd_stored(raw[:-1]), "one byte less than raw_data.bytes"
+    yield "zstd-frame-of-more-bytes", zstd_stored(raw + b"\0"), "one byte more than raw_data.bytes"
+    yield (
+        "zstd-frame-that-declares-a-gibibyte",
+        zstd_stored(raw, declared=1 << 30),
+        "an allocation of 1 GiB for 250 bytes",
+    )
+    yield (
+        "zstd-frame-that-declares-less-than-it-holds",
+        zstd_stored(raw + bytes(64), declared=len(raw)),
+        "its declared size is right, its content is not",
+    )
+    yield (
+        "zstd-frame-that-swells-without-declaring-it",
+        zstd_head(ZSTD_SUM, 0) + b"".join(runs) + zstd_sum(bytes(64 * ZSTD_BLOCK)),
+        "300 bytes that become 8 MiB: output must be bounded while it is made",
+    )
+    yield (
+        "zstd-frame-without-a-size-and-with-fewer-bytes",
+        zstd_stored(raw[:-1], ZSTD_SUM),
+        "without a declared size the result must be measured",
+    )
+    yield (
+        "zstd-frame-that-asks-for-a-window-of-two-tebibytes",
+        zstd_head(ZSTD_SUM, 0, window=0xF8) + zstd_stored(raw, ZSTD_SUM)[6:],
+        "memory is asked for before a byte is decoded",
+    )
+    yield (
+        "zstd-frame-that-needs-a-dictionary",
+        good[:4] + bytes([ZSTD_SIZE_AND_SUM | 1]) + b"\x07" + good[5:],
+        "a shard brings no dictionary",
+    )
+
+
+def gzip_members() -> Iterator[tuple[str, bytes, str]]:
+    raw = of_config("gz")
+    good = gzip_stored(raw)
+    yield "gzip-member-cut-off", good[:-9], "a torn file"
+    yield "gzip-member-with-a-wrong-checksum", good[:-8] + bytes(4) + good[-4:], "its CRC-32 differs"
+    yield "gzip-member-followed-by-zeros", good + bytes(8), "Python's gzip module skips trailing zeros"
+    yield (
+        "gzip-member-followed-by-another-member",
+        gzip_stored(raw[:100]) + gzip_stored(raw[100:]),
+        "exactly one member",
+    )
+    yield "gzip-member-of-more-bytes", gzip_stored(raw + b"\0"), "one byte more than raw_data.bytes"
+
+
+def bzip2_streams() -> Iterator[tuple[str, bytes, str]]:
+    raw = of_config("bz2")
+    good = bz2.compress(raw, 9)
+    yield "bzip2-stream-cut-off", good[:-5], "a torn file"
+    yield "bzip2-stream-followed-by-bytes", good + b"tail", "Python's bz2 module skips what is no stream"
+    yield (
+        "bzip2-stream-followed-by-another-stream",
+        bz2.compress(raw[:100], 9) + bz2.compress(raw[100:], 9),
+        "exactly one",
+    )
+    yield "bzip2-stream-that-swells", bz2.compress(bytes(4 << 20), 9), "45 bytes that become 4 MiB"
+
+
+def brotli_streams() -> Iterator[tuple[str, bytes, str]]:
+    raw = of_config("br")
+    good = brotli_stored(raw)
+    yield "brotli-stream-cut-off", good[:-10], "a torn file"
+    yield "brotli-stream-followed-by-bytes", good + b"tail", "exactly one stream"
+    yield "brotli-stream-of-more-bytes", brotli_stored(raw + b"\0"), "one byte more than raw_data.bytes"
+
+
+def snappy_blocks() -> Iterator[tuple[str, bytes, str]]:
+    raw = of_config("snappy")
+    good = snappy_literals(raw)
+    yield "snappy-block-cut-off", good[:-10], "a torn file"
+    yield (
+        "snappy-block-that-declares-four-gibibytes",
+        snappy_literals(raw, (1 << 32) - 1),
+        "a size to check before allocating",
+    )
+    yield "snappy-block-of-more-bytes", snappy_literals(raw + b"\0"), "one byte more than raw_data.bytes"
+    yield (
+        "snappy-block-that-copies-from-before-its-start",
+        snappy_literals(raw)[:2] + b"\xfe\xff\x00",
+        "a copy of nothing",
+    )
+    yield "snappy-block-followed-by-bytes", good + b"\x00x", "a literal past the declared size"
+
+
+def compressed_files() -> Iterator[Vector]:
+    families: tuple[tuple[str, Callable[[], Iterator[tuple[str, bytes, str]]], list[str]], ...] = (
+        ("zstd", zstd_frames, []),
+        ("gz", gzip_members, []),
+        ("bz2", bzip2_streams, []),
+        ("br", brotli_streams, ["brotli"]),
+        ("snappy", snappy_blocks, ["snappy"]),
+    )
+    for compression, cases, needs in families:
+        for name, data, why in cases():
+            yield at_read(name, "§6.4", squeezed(compression, data), why, needs=needs)
+    good = SQUEEZE["zstd"](of_config("zstd"))
+    yield at_read(
+        "zip-file-shorter-than-the-index-says", "§6.4", squeezed("zstd", good, told=len(good) + 1), "a torn file"
+    )
+    yield at_read(
+        "zip-file-longer-than-the-index-says", "§6.4", squeezed("zstd", good, told=len(good) - 1), "bytes too many"
+    )
+    swapped = make_shard(COLUMNS, rows(3), compression="zstd", squeeze=lambda raw: zstd_stored(with_words(raw, {0: 4})))
+    yield at_read(
+        "compressed-shard-whose-table-is-wrong",
+        "§6.5",
+        foreign([swapped]),
+        "what was decompressed is checked like a raw shard",
+    )
+
+
+# ---------------------------------------------------------------------------------------------- payloads
+
+
+def payloads() -> Iterator[Vector]:
+    whole = array("ndarray", "float32", (2, 2), [1, 2, 3, 4]).payload
+    refused: tuple[tuple[str, str, bytes, str], ...] = (
+        ("str-that-is-not-utf-8", "str", b"ab\xff", "bytes pass through every encoder, also wrong ones"),
+        ("str-cut-inside-a-character", "str", "日".encode()[:2], "half a character"),
+        ("str-int-that-is-no-number", "str_int", b"12x", "no integer"),
+        ("str-int-that-is-empty", "str_int", b"", "no integer"),
+        ("str-float-that-is-no-number", "str_float", b"1.5.2", "no float"),
+        ("str-decimal-that-is-no-number", "str_decimal", b"one", "decimal raises an ArithmeticError, not a ValueError"),
+        ("json-that-is-cut-off", "json", b'{"a": [1, 2', "no JSON"),
+        ("json-that-is-not-utf-8", "json", b'"\xff"', "no UTF-8"),
+        ("json-nested-five-thousand-deep", "json", b"[" * 5000 + b"]" * 5000 + b"x", "a RecursionError in Python"),
+        ("array-that-is-empty", "ndarray", b"", "no dtype byte"),
+        ("array-with-an-unknown-dtype", "ndarray", b"\x07" + whole[1:], "code 7 is no dtype"),
+        ("array-without-a-shape", "ndarray", whole[:1], "no shape byte"),
+        ("array-cut-inside-its-shape", "ndarray", whole[:3], "one dimension of two"),
+        ("array-with-a-value-too-few", "ndarray", whole[:-4], "three values for a shape of four"),
+        ("array-with-a-byte-too-few", "ndarray", whole[:-1], "not a whole number of values"),
+        ("array-with-a-value-too-many", "ndarray", whole + bytes(4), "five values for a shape of four"),
+        (
+            "array-whose-shape-overflows",
+            "ndarray",
+            b"\x08" + bytes([2 << 2 | 3]) + struct.pack("<2Q", 1 << 63, 2),
+            "2⁶³ · 2 wraps to 0 in 64 bits, and 0 values are there",
+        ),
+        (
+            "array-of-a-known-dtype-with-bytes-too-few",
+            "ndarray:int64",
+            b"\x04\x02" + bytes(15),
+            "two values need 16 bytes",
+        ),
+    )
+    pickle = make_shard({"value": "pkl"}, [{"value": Cell(b"\x80\x04N.", None)}])
+    yield invalid(
+        "pickles-where-nobody-allowed-them",
+        "§3.7",
+        foreign([pickle]),
+        "reading a pickle runs code of whoever wrote it",
+        error="SchemaError",
+        path="value",
+    )
+    for name, encoding, payload, why in refused:
+        shard = make_shard({"value": encoding}, [{"value": Cell(payload, None)}])
+        yield at_read(name, "§3.6", foreign([shard]), why, path="value")
+
+
+# ---------------------------------------------------------------------------------------------- hashes and side-cars
+
+
+def flip(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+
+
+def damaged_payloads() -> Iterator[Vector]:
+    """One flipped bit inside a payload: well-formed, and found by its hash alone."""
+    for algorithm in ("blake3", "sha256", "sha512", "md5", "xxh64", "xxh128"):
+        shard = make_shard(COLUMNS, rows(3), hashes=(algorithm,))
+        files = foreign([shard]) | {FIRST_SHARD: flip(shard.raw, len(shard.raw) - 1)}
+        why = f"the last byte of a payload was changed, and {algorithm} stands in the index"
+        yield invalid(
+            f"payload-that-differs-from-its-{algorithm}",
+            "§7.6",
+            files,
+            why,
+            error="IntegrityError",
+            when="verify",
+            path=FIRST_SHARD,
+        )
+    squeezed_shard = make_shard(COLUMNS, rows(3), compression="zstd", hashes=("sha256",))
+    entry = squeezed_shard.entry
+    entry["raw_data"]["hashes"]["sha256"] = sha256_hex(b"something else")
+    yield invalid(
+        "raw-hash-that-differs-after-decompression",
+        "§7.6",
+        foreign([squeezed_shard]),
+        "the compressed file is as promised, the shard in it is not",
+        error="IntegrityError",
+        when="verify",
+        path=FIRST_SHARD,
+    )
+
+
+def snapshots() -> Iterator[Vector]:
+    before = publish(PLAIN, metadata={"n": 1})
+    after = publish(PLAIN, metadata={"n": 2}, before=before)
+    edited = after.index.replace(b'"n": 2', b'"n": 3')
+    yield invalid(
+        "index-changed-by-hand",
+        "§9.4",
+        after.files | {"index.json": edited},
+        "its id is not among the kept snapshots: changed outside mx8shards",
+        error="IntegrityError",
+    )
+    yield invalid(
+        "index-rewritten-by-another-tool",
+        "§9.4",
+        after.files | {"index.json": after.index + b"\n"},
+        "one newline more is another id",
+        error="IntegrityError",
+    )
+    old = kept_path(before.index)
+    tampered = before.index.replace(b'"n": 1', b'"n": 9')
+    short = before.id.partition(":")[2][:12]
+    yield invalid(
+        "kept-snapshot-changed-by-hand",
+        "§9.3",
+        after.files | {old: tampered},
+        "a kept copy's name is its hash, and the hash differs",
+        error="IntegrityError",
+        link=f"@{before.id}",
+        path=short,
+    )
+    without = {path: data for path, data in after.files.items() if path != old}
+    yield invalid(
+        "snapshot-that-is-not-kept",
+        "§9.3",
+        without,
+        "the link pins a snapshot that this directory does not have",
+        error="DatasetNotFoundError",
+        link=f"@{before.id}",
+        path=short,
+    )
+
+
+def with_sidecar_file(snapshot: Snapshot, sidecar: Sidecar, data: bytes) -> Files:
+    return snapshot.files | {sidecar.path: data}
+
+
+def sidecar_files() -> Iterator[Vector]:
+    for kind, magic in (("blocks", BLOCKS_MAGIC), ("columns", COLUMNS_MAGIC)):
+        sound = make_sidecar(kind, PLAIN)
+        snapshot = publish(PLAIN, sidecars=[sound])
+        cut = with_sidecar_file(snapshot, sound, sound.data[:-1])
+        longer = with_sidecar_file(snapshot, sound, sound.data + bytes(8))
+        flipped = with_sidecar_file(snapshot, sound, flip(sound.data, len(sound.data) - 1))
+        strange = make_sidecar(kind, PLAIN, data=b"MX8????\n" + sound.data[len(magic) :])
+        lying = make_sidecar(kind, PLAIN, data=wrong_contents(kind))
+        for what, files, error, sidecar, why in (
+            ("that-is-cut-off", cut, "FormatError", sound, "its length follows from the index"),
+            ("that-is-too-long", longer, "FormatError", sound, "its length follows from the index"),
+            (
+                "that-differs-from-its-hash",
+                flipped,
+                "IntegrityError",
+                sound,
+                "its name is its hash, and the hash differs",
+            ),
+            (
+                "with-a-strange-magic",
+                publish(PLAIN, sidecars=[strange]).files,
+                "FormatError",
+                strange,
+                "not of this kind",
+            ),
+            (
+                "that-contradicts-the-shards",
+                publish(PLAIN, sidecars=[lying]).files,
+                "IntegrityError",
+                lying,
+                "as named, but untrue",
+            ),
+        ):
+            short = sidecar.entry["blake3"][:12]
+            name, rule = f"side-car-of-{kind}-{what}", "§10.4"
+            yield invalid(name, rule, files, why, error=error, when="verify", path=short)
+
+
+def sidecar_entries() -> Iterator[Vector]:
+    """Side-cars whose files are sound, while the index says of them what cannot be."""
+    for name, rule, number, changes, why in (
+        ("side-car-of-blocks-with-another-size", "§10.3", 0, {"bytes": 1000}, "the size follows from the index"),
+        ("side-car-of-columns-with-another-size", "§10.3", 1, {"bytes": 8}, "the size follows from the index"),
+        ("side-car-with-an-unknown-column", "§10.6", 1, {"columns": ["y"]}, "no column of the index"),
+        ("side-car-with-a-column-of-variable-size", "§10.6", 1, {"columns": ["s"]}, "fixed scalars only"),
+    ):
+
+        def change(index: dict[str, Any], number: int = number, changes: Mapping[str, Any] = changes) -> None:
+            index["mx8shards"]["sidecars"][number].update(changes)
+
+        sidecars = both_sidecars(PLAIN)
+        short = sidecars[number].entry["blake3"][:12]
+        files = publish(PLAIN, sidecars=sidecars, change=change).files
+        yield invalid(name, rule, files, why, when="verify", path=short)
+
+
+def wrong_contents(kind: str) -> bytes:
+    """A side-car of the right form that tells untruths about PLAIN."""
+    if kind == "blocks":
+        return BLOCKS_MAGIC + b"".join(block_digests(flip(PLAIN[0].raw, 0)))
+    return flip(sidecar_bytes(kind, PLAIN), len(COLUMNS_MAGIC))
+
+
+GROUPS = (
+    shard_bytes,
+    sample_headers,
+    compressed_files,
+    payloads,
+    damaged_payloads,
+    snapshots,
+    sidecar_files,
+    sidecar_entries,
+)
+
+
+def invalid_files() -> list[Vector]:
+    return [vector for group in GROUPS for vector in group()]
