@@ -7,9 +7,11 @@ as arrays. As Python objects the whole of it would cost three times the memory.
 from __future__ import annotations
 
 import json
+import marshal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -232,12 +234,16 @@ def _parent(value: object) -> str | None:
     return value
 
 
+_config_fields = itemgetter(*kinds.CONFIG_KEYS)
+
+
 class _Rows:
     """The entries read so far, field by field. Adding one is quick; `finish` checks whole fields at once."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, int] = {}
+        self._kinds: dict[bytes, int] = {}
         self._found: list[ShardKind] = []
+        self._count = 0
         self._kind: list[int] = []
         self._samples: list[Any] = []
         self._raw = _FileRows("raw_data")
@@ -245,28 +251,26 @@ class _Rows:
 
     def add(self, entry: Any) -> None:
         """One more entry of $.shards."""
-        i = len(self._kind)
-        if not isinstance(entry, dict):
-            raise FormatError(place=f"$.shards[{i}]", expected="an object", found=kind_of(entry))
         try:
-            # repr, because as dictionary keys True, 1 and 1.0 are equal
-            text = repr([entry[key] for key in kinds.CONFIG_KEYS])
-            number = self._kinds.get(text)
-            if number is None or len(entry) != len(kinds.ENTRY_KEYS):
-                number = self._new_kind(entry, text)
+            self._kind.append(self._kind_of(entry))
             self._samples.append(entry["samples"])
             self._raw.add(entry["raw_data"])
             self._zip.add(entry["zip_data"])
-        except KeyError:
-            kinds.parse_kind(entry)  # says which key is missing
-            raise
         except FormatError as error:
-            raise error.at(place=f"$.shards[{i}]") from error.__cause__
-        self._kind.append(number)
+            raise error.at(place=f"$.shards[{self._count}]") from error.__cause__
+        self._count += 1
 
-    def _new_kind(self, entry: dict[str, Any], text: str) -> int:
-        self._found.append(kinds.parse_kind(entry))
-        return self._kinds.setdefault(text, len(self._found) - 1)
+    def _kind_of(self, entry: Any) -> int:
+        """The number of the entry's kind; its fields are checked where no entry before had just these."""
+        if not isinstance(entry, dict) or entry.keys() != kinds.ENTRY_KEYS:
+            kinds.parse_kind(entry)
+        # as bytes, because as values True, 1 and 1.0 are equal; marshal is the quickest way there
+        fields = marshal.dumps(_config_fields(entry), 2)
+        number = self._kinds.get(fields)
+        if number is None:
+            number = self._kinds[fields] = len(self._found)
+            self._found.append(kinds.parse_kind(entry))
+        return number
 
     def finish(self) -> dict[str, Any]:
         """The fields of an Index, each checked."""

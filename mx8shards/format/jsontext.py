@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -50,6 +51,14 @@ def parse_object(data: bytes, *, array: str, item: Callable[[Any], None]) -> dic
     return _Scanner(text).top(array, item)
 
 
+def _broken(error: ValueError | RecursionError, place: str) -> FormatError:
+    if isinstance(error, FormatError):
+        return error.at(place=place)
+    if isinstance(error, RecursionError):
+        return FormatError(place=place, expected="JSON of modest depth", found="absurd nesting")
+    return FormatError(place=place, expected="JSON", found=f"an error: {error}")  # or digits beyond what int() reads
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise FormatError(expected="a JSON number", found=name)
 
@@ -93,31 +102,31 @@ class _Scanner:
         self._expect("[", place)
         if self._skip_if("]"):
             return
-        count = 0
-        while True:
-            item(self._scan(self._item, f"{place}[{count}]"))
-            count += 1
+        for count in itertools.count():
+            item(self._scan(self._item, place, count))
+            if self._text.startswith(", {", self._at):  # as json.dumps writes it: the quick way through a long list
+                self._at += 2
+                continue
             if self._skip_if("]"):
                 return
             self._expect(",", place)
 
-    def _scan(self, decoder: json.JSONDecoder, place: str) -> Any:
+    def _scan(self, decoder: json.JSONDecoder, place: str, number: int | None = None) -> Any:
         self._peek()
         try:
             value, self._at = decoder.raw_decode(self._text, self._at)
-        except FormatError as error:
-            raise error.at(place=place) from None
-        except RecursionError:
-            raise FormatError(place=place, expected="JSON of modest depth", found="absurd nesting") from None
-        except ValueError as error:  # JSONDecodeError, or a number of more digits than int() reads
-            raise FormatError(place=place, expected="JSON", found=f"an error: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise _broken(error, place if number is None else f"{place}[{number}]") from None
         return value
 
     def _peek(self) -> str:
-        match = _SPACE.match(self._text, self._at)
-        assert match is not None  # the expression matches the empty string
-        self._at = match.end()
-        return self._text[self._at : self._at + 1]
+        char = self._text[self._at : self._at + 1]
+        if char and char in " \t\n\r":
+            match = _SPACE.match(self._text, self._at)
+            assert match is not None  # the expression matches the empty string
+            self._at = match.end()
+            char = self._text[self._at : self._at + 1]
+        return char
 
     def _skip_if(self, char: str) -> bool:
         if self._peek() != char:

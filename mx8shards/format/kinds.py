@@ -32,8 +32,10 @@ MAX_HASHES = 64
 _HASH_NAME = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
 
 
-def parse_kind(entry: dict[str, Any]) -> ShardKind:
+def parse_kind(entry: Any) -> ShardKind:
     """The shared fields of one entry, checked one by one; places start with the key's dot."""
+    if not isinstance(entry, dict):
+        raise FormatError(expected="an object", found=kind_of(entry))
     if entry.get("format") != "mds":
         raise FormatError(place=".format", expected='"mds"', found=short(entry.get("format", "nothing")))
     if entry.keys() != ENTRY_KEYS:
