@@ -28,10 +28,10 @@ def default_directories(root: Path, snapshot: str) -> list[Path]:
 
 def raw_file(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
     """The path of the shard's raw form, decompressed now if no process did so before."""
-    name = f"{_key(entry, stored)}.mds"
-    for directory in directories:
-        if (directory / name).is_file():
-            return directory / name
+    name = cached_name(entry, stored)
+    found = cached_file(name, directories)
+    if found is not None:
+        return found
     refused: DiskError | None = None
     for directory in directories:
         try:
@@ -44,13 +44,18 @@ def raw_file(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path
     ) from refused
 
 
-def _key(entry: MdsEntry, stored: ReadFile) -> str:
+def cached_file(name: str, directories: list[Path]) -> Path | None:
+    """Where the raw form of this name is kept already."""
+    return next((directory / name for directory in directories if (directory / name).is_file()), None)
+
+
+def cached_name(entry: MdsEntry, stored: ReadFile) -> str:
     """Equal for equal contents: by the index's hashes, or for lack of them by what the file system says of the file."""
     facts: list[object] = [entry.stored.to_json(), entry.raw.size_bytes]
     if not entry.stored.hashes:
         stat = os.fstat(stored.descriptor)
         facts += [stat.st_dev, stat.st_ino, stat.st_mtime_ns]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
+    return f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]}.mds"
 
 
 def _make(directory: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.disk.map import ReadFile, map_file
+from mx8shards.disk.map import Bytes, ReadFile, map_file
 from mx8shards.errors import FormatError, IntegrityError
 from mx8shards.format.columns import Columns
 from mx8shards.format.hashing import hash_hex
@@ -13,7 +15,7 @@ from mx8shards.format.sidecars import DIGEST_BYTES, MAGIC, Sidecar, blocks_of, p
 from mx8shards.shards.snapshots import Snapshot, sidecar_path
 
 
-def open_sidecar(snapshot: Snapshot, sidecar: Sidecar) -> npt.NDArray[np.uint8] | None:
+def open_sidecar(snapshot: Snapshot, sidecar: Sidecar) -> Bytes | None:
     """The checked bytes of a side-car, or None where the file is missing: side-cars are optional."""
     path = sidecar_path(snapshot.root, sidecar.blake3)
     try:
@@ -42,18 +44,24 @@ def _columns(snapshot: Snapshot, sidecar: Sidecar) -> Columns:
     return snapshot.index.columns(sidecar.columns) if sidecar.kind == "columns" else Columns((), (), ())
 
 
-def block_digests(snapshot: Snapshot) -> dict[int, npt.NDArray[np.uint8]]:
-    """For every shard that a `blocks` side-car covers, the blake3 digests of its blocks: one row of 32 bytes each."""
-    found = {}
-    for sidecar in snapshot.index.sidecars:
-        data = open_sidecar(snapshot, sidecar) if sidecar.kind == "blocks" else None
-        if data is not None:
-            rows = data[8:].reshape(-1, DIGEST_BYTES)
-            counts = blocks_of(snapshot.index.stored_bytes[sidecar.start : sidecar.stop])
-            ends = np.cumsum(counts)
-            for i, (count, end) in enumerate(zip(counts.tolist(), ends.tolist(), strict=True), sidecar.start):
-                found[i] = rows[end - count : end]
-    return found
+def blocks_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tuple[int, Bytes]]:
+    """The shards that a `blocks` side-car with these bytes covers, each with the digests of its blocks, 32 bytes a row."""
+    rows = data[len(MAGIC["blocks"]) :].reshape(-1, DIGEST_BYTES)
+    counts = blocks_of(snapshot.index.stored_bytes[sidecar.start : sidecar.stop])
+    ends = np.cumsum(counts)
+    for i, (count, end) in enumerate(zip(counts.tolist(), ends.tolist(), strict=True), sidecar.start):
+        yield i, rows[end - count : end]
+
+
+def numbers_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tuple[int, str, Bytes]]:
+    """The shards and columns that a `columns` side-car with these bytes covers, each with the bytes of its numbers."""
+    sizes = widths(sidecar, _columns(snapshot, sidecar))
+    begin = len(MAGIC["columns"])
+    for i in range(sidecar.start, sidecar.stop):
+        samples = int(snapshot.index.samples[i])
+        for column, width in zip(sidecar.columns, sizes, strict=True):
+            yield i, column, data[begin : begin + samples * width]
+            begin += padded(samples * width)
 
 
 def scalar_column(snapshot: Snapshot, name: str, dtype: np.dtype[np.generic]) -> dict[int, npt.NDArray[np.generic]]:
@@ -62,12 +70,7 @@ def scalar_column(snapshot: Snapshot, name: str, dtype: np.dtype[np.generic]) ->
     for sidecar in snapshot.index.sidecars:
         data = open_sidecar(snapshot, sidecar) if name in sidecar.columns else None
         if data is not None:
-            sizes = dict(zip(sidecar.columns, widths(sidecar, _columns(snapshot, sidecar)), strict=True))
-            begin = len(MAGIC["columns"])
-            for i in range(sidecar.start, sidecar.stop):
-                samples = int(snapshot.index.samples[i])
-                for column, width in sizes.items():
-                    if column == name:
-                        found[i] = np.frombuffer(data, dtype, samples, begin)
-                    begin += padded(samples * width)
+            for i, column, numbers in numbers_in(snapshot, sidecar, data):
+                if column == name:
+                    found[i] = numbers.view(dtype)
     return found
