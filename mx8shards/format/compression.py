@@ -23,7 +23,7 @@ Buffer = bytes | memoryview
 
 def parse(text: str) -> tuple[str, int | None]:
     """The algorithm and the level (None: the default) that a shard's `compression` names; FormatError for none."""
-    name, colon, digits = text.partition(":")
+    name, colon, digits = str(text).partition(":")
     algorithm = _ALGORITHMS.get(name)
     if algorithm is None:
         raise FormatError(expected=f"one of {', '.join(_ALGORITHMS)}", found=repr(text)[:80])
@@ -114,7 +114,7 @@ def _zstd_claimed(data: memoryview) -> int | None:
     import zstandard
 
     if bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
-        raise _damaged("zstd frame", "none")
+        raise _damaged("zstd frame", f"one that starts with {bytes(data[:4]).hex(' ') or 'nothing'}")
     try:
         claimed = zstandard.get_frame_parameters(data).content_size
     except zstandard.ZstdError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mx8shards.errors import FormatError
 from mx8shards.format import arrays, images, scalars
-from mx8shards.format.codec import Encoding, brief
+from mx8shards.format.codec import Encoding, brief, describe
 
 __all__ = ["Encoding", "get_encoding", "register_encoding"]
 
@@ -57,7 +57,7 @@ def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding])
     """
     if not name or ":" in name or name in _BUILT_IN:
         raise FormatError(expected="a name of your own without a colon", found=repr(name))
-    if not isinstance(encoding, Encoding) and (isinstance(encoding, type) or not callable(encoding)):
+    if not callable(encoding) and not isinstance(encoding, Encoding):
         raise FormatError(expected="an Encoding, or a function that gives one", found=repr(encoding)[:80])
     _registered[name] = encoding
     _parse.cache_clear()
@@ -71,13 +71,22 @@ def _parse(name: str) -> Encoding:
     try:
         if family == "ndarray":
             return arrays.parse_array(name, text)
-        found = _registered.get(family)
-        if isinstance(found, Encoding) and not colon:
-            return found
-        if found is not None and not isinstance(found, Encoding):
-            return found(text)
-    except ValueError as error:
+        if family in _registered:
+            return _own(family, colon, text)
+    except (TypeError, ValueError) as error:
         raise FormatError(expected="a known encoding", found=repr(name[:80]), hint=brief(error)) from error
     raise FormatError(
         expected="a known encoding", found=repr(name[:80]), hint="mx8shards.register_encoding makes one known"
     )
+
+
+def _own(family: str, colon: str, text: str) -> Encoding:
+    found = _registered[family]
+    if isinstance(found, Encoding) and not isinstance(found, type):  # the class itself looks like one as well
+        if colon:
+            raise ValueError(f"{family} takes no text after it")
+        return found
+    made = found(text)
+    if not isinstance(made, Encoding):
+        raise TypeError(f"{family} gave {describe(made)} for {text[:20]!r}, not an Encoding")
+    return made

@@ -51,9 +51,10 @@ class Hasher(Protocol):
 
 def hex_length(name: str) -> int:
     """How many hex digits a hash of this name has; FormatError for an unknown name."""
-    if name not in _HEX_LENGTHS:
+    length = _HEX_LENGTHS.get(str(name))
+    if length is None:
         raise FormatError(expected=f"one of {', '.join(HASHES)}", found=repr(name)[:80])
-    return _HEX_LENGTHS[name]
+    return length
 
 
 def hasher(name: str) -> Hasher:

@@ -92,8 +92,8 @@ class Jpeg(Picture):
     """
 
     def pack(self, value: Any) -> bytes:
-        if getattr(value, "format", None) in ("JPEG", "MPO") and getattr(value, "filename", None):
-            _check_image(self, value)
+        opened = isinstance(value, require("PIL.JpegImagePlugin", "images").JpegImageFile)
+        if opened and getattr(value, "filename", None):
             try:
                 with open(value.filename, "rb") as file:
                     whole: bytes = file.read()

@@ -135,8 +135,8 @@ class Float(Number):
         return super().encode(value)
 
     def pack(self, value: Any) -> bytes:
-        if value is None or isinstance(value, (str, bytearray, memoryview)):
-            self.refuse(value)
+        if value is None or isinstance(value, (str, bytearray, memoryview, complex, np.complexfloating)):
+            self.refuse(value)  # the rest of what NumPy would cast: None to nan, text to numbers, complex to real
         try:
             with np.errstate(over="raise"):
                 number = self._dtype.type(value)
@@ -161,7 +161,7 @@ class Written(Codec):
 
     def pack(self, value: Any) -> bytes:
         if not isinstance(value, self._like) or isinstance(value, bool):  # 'True' could not be read back
-            self.refuse(value, hint="use int(value)" if isinstance(value, bool) else "")
+            self.refuse(value, hint=f"use {self.takes}(value)")
         try:
             return str(self._kind(value)).encode()
         except ValueError as error:  # Python writes no int of more than 4300 digits
