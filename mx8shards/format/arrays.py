@@ -27,7 +27,8 @@ CODES = {
 _NAMES = {code: name for name, code in CODES.items()}
 _LITTLE = {name: np.dtype(np.dtype(name).newbyteorder("<").str) for name in CODES}
 _BY_KIND = {(dtype.kind, dtype.itemsize): name for name, dtype in _LITTLE.items()}  # whatever the byte order
-_DIMS = "BHIQ"  # a dimension in 1, 2, 4 or 8 bytes
+_DIMS = "BHIQ"  # a dimension in 1, 2, 4 or 8 bytes …
+_POWERS = (0, 0, 1, 2, 2, 3, 3, 3, 3)  # … and which of them it takes if it has so many significant bytes
 MAX_DIMS = 63
 MAX_BYTES = (1 << 32) - 1
 
@@ -128,7 +129,7 @@ def parse_array(name: str, text: str) -> Codec:
         raise ValueError(f"dtype {dtype[:20]!r} is none of {', '.join(CODES)}")
     if not colon:
         return DynamicArray(name, dtype)
-    shape = tuple(map(int, dims.split(",", MAX_DIMS)))
+    shape = tuple(map(int, dims.split(",", MAX_DIMS - 1)))
     if min(shape) < 1 or math.prod(shape) * np.dtype(dtype).itemsize > MAX_BYTES:
         raise ValueError("dimensions start at 1, and a sample is shorter than 4 GiB")
     return FixedArray(name, dtype, shape)
@@ -146,7 +147,7 @@ def _numbers(codec: Codec, value: Any) -> tuple[str, Array]:
 
 def _shape_bytes(shape: tuple[int, ...]) -> bytes:
     """The number of dimensions, and every one of them in as few bytes as the largest needs."""
-    power = next(k for k in range(4) if max(shape) < 1 << (8 << k))
+    power = _POWERS[(max(shape).bit_length() + 7) // 8]
     return struct.pack(f"<B{len(shape)}{_DIMS[power]}", len(shape) << 2 | power, *shape)
 
 

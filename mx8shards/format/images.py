@@ -54,8 +54,9 @@ class Pil(Codec):
         size_bytes = (width * _BITS[mode] + 7) // 8 * height
         if not size_bytes or size_bytes != len(payload) - begin:
             raise self.damaged(f"{len(payload) - begin} bytes for {width} × {height} pixels of {mode}")
+        Image = _image()  # noqa: N806
         try:
-            return _image().frombytes(mode, (width, height), payload[begin:])
+            return Image.frombytes(mode, (width, height), payload[begin:])
         except Exception as error:
             raise self.damaged(brief(error) or describe(error)) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import pickle
 import struct
 from typing import Any
@@ -70,10 +71,12 @@ class Int(Codec):
     _struct = struct.Struct("<q")
 
     def encode(self, value: Any, /, *, _pack: Any = _struct.pack) -> bytes:
-        try:
-            return _pack(value)  # type: ignore[no-any-return]
-        except struct.error:
-            return super().encode(value)
+        if type(value) is int:
+            try:
+                return _pack(value)  # type: ignore[no-any-return]
+            except struct.error:
+                self.refuse(value)
+        return super().encode(value)
 
     def decode(self, payload: bytes | memoryview, /, *, _unpack: Any = _struct.unpack) -> int:
         try:
@@ -82,7 +85,9 @@ class Int(Codec):
             return super().decode(payload)  # type: ignore[no-any-return]
 
     def pack(self, value: Any) -> bytes:
-        self.refuse(value, hint="use int(value)" if isinstance(value, np.bool_) else "")
+        if not isinstance(value, (int, np.integer)):
+            self.refuse(value, hint="use int(value)")
+        return self.encode(int(value))
 
 
 class Number(Codec):
@@ -107,17 +112,19 @@ class Integer(Number):
     """`uint8` … `int64`."""
 
     def encode(self, value: Any, /) -> bytes:
-        try:
-            return self._struct.pack(value)
-        except struct.error:
-            return super().encode(value)
+        if type(value) is int:
+            try:
+                return self._struct.pack(value)
+            except struct.error:
+                self.refuse(value)
+        return super().encode(value)
 
     def pack(self, value: Any) -> bytes:
-        whole = isinstance(value, (float, np.floating)) and value == value // 1
+        whole = isinstance(value, np.bool_) or (isinstance(value, (float, np.floating)) and value.is_integer())
         try:
-            return self._struct.pack(int(value) if whole or isinstance(value, np.bool_) else value)
-        except (struct.error, OverflowError):
-            self.refuse(value)
+            return self.encode(int(value) if whole else operator.index(value))
+        except TypeError as error:
+            self.refuse(value, cause=error)
 
     def unpack(self, payload: bytes | memoryview) -> Any:
         return self._dtype.type(self._struct.unpack(payload)[0])
