@@ -22,8 +22,6 @@ from vector_parts import (
     Cell,
     Files,
     Shard,
-    Sidecar,
-    Snapshot,
     Vector,
     array,
     block_digests,
@@ -35,6 +33,9 @@ from vector_parts import (
     kept_path,
     make_shard,
     make_sidecar,
+    picture_list,
+    pil_picture,
+    png_picture,
     publish,
     sha256_hex,
     sidecar_bytes,
@@ -307,6 +308,8 @@ def payloads() -> Iterator[Vector]:
             b"\x08" + bytes([2 << 2 | 3]) + struct.pack("<2Q", 1 << 63, 2),
             "2⁶³ · 2 wraps to 0 in 64 bits, and 0 values are there",
         ),
+        ("array-without-dimensions", "ndarray", b"\x08\x00\x05", "scalars have encodings of their own"),
+        ("array-with-a-zero-dimension", "ndarray", b"\x08\x08\x02\x00", "every dimension is at least 1"),
         (
             "array-of-a-known-dtype-with-bytes-too-few",
             "ndarray:int64",
@@ -324,15 +327,42 @@ def payloads() -> Iterator[Vector]:
         path="value",
     )
     for name, encoding, payload, why in refused:
-        shard = make_shard({"value": encoding}, [{"value": Cell(payload, None)}])
-        yield at_read(name, "§3.6", foreign([shard]), why, path="value")
+        yield refused_payload(name, encoding, payload, why)
+
+
+def refused_payload(name: str, encoding: str, payload: bytes, why: str, **more: Any) -> Vector:
+    shard = make_shard({"value": encoding}, [{"value": Cell(payload, None)}])
+    return at_read(name, "§3.6", foreign([shard]), why, **({"path": "value"} | more))
+
+
+def picture_payloads() -> Iterator[Vector]:
+    png = png_picture("L", (1, 1), b"\x80")
+    pair = picture_list([png, png]).payload
+    loose = pair[:8] + struct.pack("<I", len(png.payload) - 1) + pair[12:]
+    pixels = pil_picture("L", (2, 2), bytes(4)).payload
+    for name, encoding, payload, why in (
+        ("picture-list-with-a-placeholder-in-use", "list[png]", b"\x01" + pair[1:], "a feature of the future"),
+        ("picture-list-without-its-count", "list[png]", pair[:4], "no count"),
+        ("picture-list-that-counts-four-billion", "list[png]", pair[:4] + b"\xff" * 4, "no room for so many sizes"),
+        ("picture-list-whose-sizes-do-not-add-up", "list[png]", loose, "a byte that belongs to no picture"),
+        ("jpeg-array-without-its-count", "jpegarray", b"\x01\x00", "no count"),
+        ("pixels-cut-inside-their-header", "pil", pixels[:7], "no mode"),
+        ("pixels-fewer-than-their-size", "pil", pixels[:-1], "three pixels for a size of four"),
+    ):
+        yield refused_payload(name, encoding, payload, why, needs=["PIL"])
+    for encoding in ("png", "jpeg"):
+        why = "no picture decoder knows this"
+        yield refused_payload(f"{encoding}-that-is-no-picture", encoding, b"not a picture", why, needs=["PIL"])
 
 
 # ---------------------------------------------------------------------------------------------- hashes and side-cars
 
 
 def flip(data: bytes, position: int) -> bytes:
-    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+    """The bytes with the lowest bit of one of them turned over."""
+    changed = bytearray(data)
+    changed[position] ^= 1
+    return bytes(changed)
 
 
 def damaged_payloads() -> Iterator[Vector]:
@@ -406,47 +436,37 @@ def snapshots() -> Iterator[Vector]:
     )
 
 
-def with_sidecar_file(snapshot: Snapshot, sidecar: Sidecar, data: bytes) -> Files:
-    return snapshot.files | {sidecar.path: data}
-
-
 def sidecar_files() -> Iterator[Vector]:
+    """The index and the shards are sound; the side-car's file is not the one that the index names."""
     for kind, magic in (("blocks", BLOCKS_MAGIC), ("columns", COLUMNS_MAGIC)):
         sound = make_sidecar(kind, PLAIN)
-        snapshot = publish(PLAIN, sidecars=[sound])
-        cut = with_sidecar_file(snapshot, sound, sound.data[:-1])
-        longer = with_sidecar_file(snapshot, sound, sound.data + bytes(8))
-        flipped = with_sidecar_file(snapshot, sound, flip(sound.data, len(sound.data) - 1))
         strange = make_sidecar(kind, PLAIN, data=b"MX8????\n" + sound.data[len(magic) :])
-        lying = make_sidecar(kind, PLAIN, data=wrong_contents(kind))
-        for what, files, error, sidecar, why in (
-            ("that-is-cut-off", cut, "FormatError", sound, "its length follows from the index"),
-            ("that-is-too-long", longer, "FormatError", sound, "its length follows from the index"),
-            (
-                "that-differs-from-its-hash",
-                flipped,
-                "IntegrityError",
-                sound,
-                "its name is its hash, and the hash differs",
-            ),
-            (
-                "with-a-strange-magic",
-                publish(PLAIN, sidecars=[strange]).files,
-                "FormatError",
-                strange,
-                "not of this kind",
-            ),
-            (
-                "that-contradicts-the-shards",
-                publish(PLAIN, sidecars=[lying]).files,
-                "IntegrityError",
-                lying,
-                "as named, but untrue",
-            ),
+        for what, sidecar, data, error, why in (
+            ("that-is-cut-off", sound, sound.data[:-1], "FormatError", "its length follows from the index"),
+            ("that-is-too-long", sound, sound.data + bytes(8), "FormatError", "its length follows from the index"),
+            ("that-differs-from-its-hash", sound, flip(sound.data, -1), "IntegrityError", "its name is its hash"),
+            ("with-a-strange-magic", strange, strange.data, "FormatError", "its name is right, its kind is not"),
         ):
+            files = publish(PLAIN, sidecars=[sidecar]).files | {sidecar.path: data}
             short = sidecar.entry["blake3"][:12]
-            name, rule = f"side-car-of-{kind}-{what}", "§10.4"
-            yield invalid(name, rule, files, why, error=error, when="verify", path=short)
+            name = f"side-car-of-{kind}-{what}"
+            yield invalid(name, "§10.4", files, why, error=error, when="verify", path=short)
+
+
+def untrue_sidecars() -> Iterator[Vector]:
+    """Side-cars that are what the index names, and say of the shards what is not so."""
+    blocks = make_sidecar("blocks", PLAIN, data=BLOCKS_MAGIC + b"".join(block_digests(flip(PLAIN[0].raw, 0))))
+    columns = make_sidecar("columns", PLAIN, data=flip(sidecar_bytes("columns", PLAIN), len(COLUMNS_MAGIC)))
+    for sidecar, path in ((blocks, FIRST_SHARD), (columns, columns.entry["blake3"][:12])):
+        yield invalid(
+            f"side-car-of-{sidecar.entry['kind']}-that-contradicts-the-shards",
+            "§10.4",
+            publish(PLAIN, sidecars=[sidecar]).files,
+            "a side-car only repeats what the shards say",
+            error="IntegrityError",
+            when="verify",
+            path=path,
+        )
 
 
 def sidecar_entries() -> Iterator[Vector]:
@@ -467,21 +487,16 @@ def sidecar_entries() -> Iterator[Vector]:
         yield invalid(name, rule, files, why, when="verify", path=short)
 
 
-def wrong_contents(kind: str) -> bytes:
-    """A side-car of the right form that tells untruths about PLAIN."""
-    if kind == "blocks":
-        return BLOCKS_MAGIC + b"".join(block_digests(flip(PLAIN[0].raw, 0)))
-    return flip(sidecar_bytes(kind, PLAIN), len(COLUMNS_MAGIC))
-
-
 GROUPS = (
     shard_bytes,
     sample_headers,
     compressed_files,
     payloads,
+    picture_payloads,
     damaged_payloads,
     snapshots,
     sidecar_files,
+    untrue_sidecars,
     sidecar_entries,
 )
 

@@ -305,6 +305,7 @@ ENTRY_VALUES = (
     ),
     Breach("hash-list-with-a-number", "§4.6", "$.shards[0].hashes[0]", 5, "a list of names"),
     Breach("size-limit-as-a-float", "§4.6", "$.shards[0].size_limit", 1e6, "no float in an entry", ENTRY),
+    Breach("size-limit-negative", "§4.6", "$.shards[0].size_limit", -1, "a size, and Streaming raises a ValueError"),
     Breach("size-limit-as-a-boolean", "§4.6", "$.shards[0].size_limit", True, "true is an int in Python"),
     Breach("size-limit-as-a-list", "§4.6", "$.shards[0].size_limit", [1], "null, an integer or a string"),
 )

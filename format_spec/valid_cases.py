@@ -398,6 +398,9 @@ def hashes() -> Iterator[Vector]:
     yield valid(
         "unsealed-because-its-hashes-are-short", "§7.5", numbered_shards([2], hashes=("md5", "sha1", "xxh3_128"))
     )
+    yield valid(
+        "unsealed-because-sha384-is-no-sealing-hash", "§7.5", numbered_shards([1], hashes=("sha384", "sha3_384"))
+    )
     half = [
         *numbered_shards([1], hashes=("sha256",)),
         make_shard(SAMPLE_COLUMNS, numbered_rows(1, 2), basename="b.mds"),
@@ -408,7 +411,7 @@ def hashes() -> Iterator[Vector]:
     yield valid("unsealed-because-only-the-raw-file-is-hashed", "§7.5", [raw_only])
     unknown = make_shard(SAMPLE_COLUMNS, numbered_rows(0, 2))
     unknown.entry["hashes"] = ["crc32c", "k12"]
-    unknown.entry["raw_data"]["hashes"] = {"crc32c": "not even hex", "k12": ""}
+    unknown.entry["raw_data"]["hashes"] = {"crc32c": "not even hex", "k12": "0"}
     yield valid("hashes-with-names-from-the-future", "§7.3", [unknown])
 
 
