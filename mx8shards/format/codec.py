@@ -1,4 +1,4 @@
-"""What must an encoding be able to do, and how does it say no?"""
+"""What must an encoding be able to do, and how does it say no? (spec §3.6)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a shard file squeezed, and how is it unpacked without trusting it?
+"""How is a shard file squeezed, and how is it unpacked without trusting it? (spec §6)
 
 A compressed file is one zstd frame, gzip member, bzip2 stream, Brotli stream or raw Snappy block, and nothing after it:
 that is all that writers of the format have ever made. (Streaming's own reader would also take several in a row.)

@@ -1,4 +1,4 @@
-"""Which encoding does a name in the index stand for?"""
+"""Which encoding does a name in the index stand for? (spec §3.3, registry)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which hash is meant, and what is it of these bytes?"""
+"""Which hash is meant, and what is it of these bytes? (spec §7, registry)"""
 
 from __future__ import annotations
 
@@ -31,10 +31,8 @@ _HEX_LENGTHS = {
 }
 HASHES = tuple(_HEX_LENGTHS)
 
-# Strong enough to say that a file is the very file that was published: collision-resistant, 256 bits or more.
-CONTENT_HASHES = frozenset(
-    ("blake2b", "blake2s", "blake3", "sha256", "sha384", "sha3_256", "sha3_384", "sha3_512", "sha512")
-)
+# The registry's sealing ones: they say that a file is the very file that was published, whoever tries (spec §7.5).
+CONTENT_HASHES = frozenset(("blake2b", "blake2s", "blake3", "sha256", "sha3_256", "sha3_512", "sha512"))
 
 
 class Hasher(Protocol):

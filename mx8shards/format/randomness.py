@@ -1,4 +1,4 @@
-"""Which random numbers belong to a sample, whoever draws them and whenever?
+"""Which random numbers belong to a sample, whoever draws them and whenever? (spec §11)
 
 Philox4x64-10 (Salmon et al., SC 2011; NumPy's `Philox`): a pure function of a key and a counter, so the numbers of a
 sample are the same on any rank and thread and after any resume.
@@ -48,7 +48,7 @@ def uniforms(seed: int, epoch: int, sample_ids: NDArray[np.int64], purpose: str,
 def integers(
     seed: int, epoch: int, sample_ids: NDArray[np.int64], purpose: str, count: int, n: int
 ) -> NDArray[np.int64]:
-    """Integers in [0, n), 1 <= n <= 2**32, from the words of the same arguments.
+    """Integers in [0, n), 1 <= n <= 2**32, from the words of the same arguments (spec §11.4).
 
     They are even to within n / 2**32: the word's upper half is scaled, none is rejected, so every draw costs one word.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from mx8shards.errors import FormatError
 from mx8shards.format.hashing import CONTENT_HASHES, HASHES, hash_hex, hasher, hex_length
 
-VECTORS = Path(__file__).parents[2] / "format_spec" / "vectors" / "hashes.json"
+SPEC = Path(__file__).parents[2] / "format_spec"
+VECTORS = SPEC / "vectors" / "hashes.json"
+REGISTRY = SPEC / "encodings.md"
 EVERY_HASH = pytest.mark.parametrize("name", HASHES)
 
 
@@ -53,9 +56,11 @@ def test_a_hash_is_lower_case_hex_of_its_length(name: str) -> None:
     assert set(found) <= set("0123456789abcdef")
 
 
-def test_only_hashes_of_256_bits_and_no_known_weakness_name_content() -> None:
-    assert set(HASHES) >= CONTENT_HASHES
-    assert {name for name in HASHES if hex_length(name) >= 64} == CONTENT_HASHES
+def test_the_hashes_that_name_content_are_those_that_the_registry_marks_as_sealing() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (yes)? ?\|", REGISTRY.read_text(), re.MULTILINE)
+    hashes = [(name, int(length), sealing) for name, length, sealing in rows if name in HASHES]
+    assert {name: length for name, length, _ in hashes} == {name: hex_length(name) for name in HASHES}
+    assert {name for name, _, sealing in hashes if sealing} == CONTENT_HASHES
 
 
 @pytest.mark.parametrize("name", ["sha1024", "", "SHA256", "shake_128", "crc32c", None, ["sha256"]])
