@@ -200,7 +200,7 @@ def _parse(data: bytes) -> Index:
     _expect_version(top.get("version"), "$.version")
     if "shards" not in top:
         raise FormatError(place="$.shards", expected="a list", found="nothing")
-    ours = top.pop(KEY, {"spec": SPEC})
+    ours = top.pop(KEY, {"spec": SPEC, "metadata": {}, "sidecars": []})
     if not isinstance(ours, dict):
         raise FormatError(place=f"$.{KEY}", expected="an object", found=kind_of(ours))
     index = rows.finish()
@@ -209,14 +209,14 @@ def _parse(data: bytes) -> Index:
         raise FormatError(
             place=f"$.{KEY}.spec", expected=f"at most {SPEC}", found=f"{spec}", hint="written by a newer version"
         )
-    metadata = ours.get("metadata", {})
+    metadata = ours.get("metadata")
     if not isinstance(metadata, dict):
         raise FormatError(place=f"$.{KEY}.metadata", expected="an object", found=kind_of(metadata))
     return Index(
         **index,
         metadata=metadata,
-        sidecars=parse_sidecars(ours.get("sidecars", []), f"$.{KEY}.sidecars", len(index["samples"])),
-        parent=_parent(ours.get("parent")),
+        sidecars=parse_sidecars(ours.get("sidecars"), f"$.{KEY}.sidecars", len(index["samples"])),
+        parent=_parent(ours["parent"]) if "parent" in ours else None,
         extra={key: value for key, value in top.items() if key not in ("version", "shards")},
     )
 
@@ -226,9 +226,7 @@ def _expect_version(value: object, place: str) -> None:
         raise FormatError(place=place, expected=f"{VERSION}", found=jsontext.short(value))
 
 
-def _parent(value: object) -> str | None:
-    if value is None:
-        return None
+def _parent(value: object) -> str:
     if not isinstance(value, str) or not jsontext.SNAPSHOT_ID.fullmatch(value):
         raise FormatError(place=f"$.{KEY}.parent", expected="sha256:<64 hex digits>", found=jsontext.short(value))
     return value
@@ -379,7 +377,7 @@ class _FileRows:
                 jsontext.short(values[i]),
             ),
         )
-        return np.array(values, np.bytes_)
+        return np.array([value.encode() for value in values], np.bytes_)
 
 
 def _integers(values: list[Any], what: str, most: int, skip: npt.NDArray[np.bool_] | None = None) -> Ints:

@@ -61,8 +61,10 @@ def check_hash_name(name: object, place: str) -> None:
 
 @cache
 def hash_pattern(length: int | None) -> re.Pattern[str]:
-    """What a hash value may look like: hex digits for a known algorithm, short ASCII for another; '' is no value."""
-    return re.compile(r"[!-~]{0,256}" if length is None else rf"(?:[0-9a-f]{{{length}}})?", re.ASCII)
+    """What a hash value may look like: hex digits for a known algorithm, a short text for another; '' is no value."""
+    return re.compile(
+        r"[^\0\ud800-\udfff]{0,256}" if length is None else rf"(?:[0-9a-f]{{{length}}})?", re.ASCII | re.DOTALL
+    )
 
 
 def _list(entry: dict[str, Any], key: str) -> list[Any]:

@@ -70,7 +70,9 @@ def parse_sidecars(values: object, place: str, shards: int) -> tuple[Sidecar, ..
     for i, value in enumerate(values):
         if not isinstance(value, dict):
             raise FormatError(place=f"{place}[{i}]", expected="an object", found=kind_of(value))
-        if value.get("kind") not in MAGIC:
+        if not isinstance(value.get("kind"), str):
+            raise FormatError(place=f"{place}[{i}].kind", expected="str", found=kind_of(value.get("kind")))
+        if value["kind"] not in MAGIC:
             continue
         sidecar = _parse(value, f"{place}[{i}]", shards)
         if sidecar.start < ends.get(sidecar.kind, 0):
