@@ -7,14 +7,14 @@ import re
 from mx8shards.errors import SchemaError
 from mx8shards.format.columns import MAX_BYTES
 
-# Streaming's suffixes: powers of 1024 in either case, and a fraction is fine.
+# Streaming's suffixes: powers of 1024 in either case; a fraction is fine except of a byte.
 _UNITS = {"": 1, "b": 1} | {f"{letter}b": 1 << (10 * (i + 1)) for i, letter in enumerate("kmgtpez")}
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.ASCII)
 
 
 def parse_size_limit(value: int | str | None) -> int | None:
     """The most bytes a raw shard may have; None and 0 mean no limit but the format's own 4 GiB."""
-    if value is None:
+    if value is None or (type(value) is int and value == 0):  # Streaming writes null for 0, though not for "0"
         return None
     found = value if type(value) is int else _parse(value)
     if found is None or not 0 <= found <= MAX_BYTES:
@@ -30,4 +30,7 @@ def _parse(text: object) -> int | None:
     match = _SIZE.fullmatch(text.strip().lower()) if isinstance(text, str) else None
     if match is None or match[2] not in _UNITS:
         return None
-    return int(float(match[1]) * _UNITS[match[2]])
+    if match[2] in ("", "b") and not match[1].isdigit():
+        return None
+    size = float(match[1]) * _UNITS[match[2]]
+    return int(size) if size <= MAX_BYTES else None
