@@ -1,0 +1,204 @@
+"""Does our reader give what the specification's vectors expect, and refuse what they refuse?"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mx8shards as mx8
+from mx8shards.format import hashing, randomness
+from mx8shards.format.encodings import get_encoding
+from mx8shards.shards.sidecar_files import block_digests
+from tests.strategies import same
+
+VECTORS = Path(__file__).resolve().parents[2] / "format_spec" / "vectors"
+REASONS = {"FormatError": "format", "IntegrityError": "integrity", "DatasetNotFoundError": "missing"}
+
+
+def vectors(kind: str, *whens: str) -> list[Any]:
+    folders = sorted((VECTORS / kind).iterdir())
+    found = [folder for folder in folders if not whens or expected(folder)["when"] in whens]
+    assert found, f"no vectors in {VECTORS / kind}"
+    return [pytest.param(folder, id=folder.name) for folder in found]
+
+
+def expected(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "expected.json").read_bytes())  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def vector(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The link of a copy (decompressing writes beside the data), how to open it, and what is expected."""
+    wanted = expected(request.param)
+    for module in wanted["needs"]:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    copy = shutil.copytree(request.param, tmp_path / "vector", symlinks=True)
+    return f"{copy / wanted['directory']}{wanted['link']}", wanted["options"], wanted
+
+
+@pytest.mark.parametrize("vector", vectors("valid"), indirect=True)
+def test_valid_vector_gives_exactly_its_samples(vector: Any) -> None:
+    link, options, wanted = vector
+    with mx8.Dataset(link, **options) as dataset:
+        assert len(dataset) == wanted["samples"] == len(wanted["values"]) == sum(wanted["shards"])
+        assert dataset.columns == wanted["columns"]
+        assert dataset.snapshot == wanted["snapshot"]
+        assert dataset.sealed == wanted["sealed"]
+        assert dataset.metadata == wanted["metadata"]
+        for sample, values in zip(dataset, wanted["values"], strict=True):
+            assert sample.keys() == values.keys()
+            for name, value in values.items():
+                assert is_as_expected(sample[name], value), (name, sample[name], value)
+
+
+@pytest.mark.parametrize("vector", vectors("valid"), indirect=True)
+def test_columns_and_payloads_of_a_valid_vector_are_those_of_its_samples(vector: Any) -> None:
+    link, options, wanted = vector
+    with mx8.Dataset(link, **options, verify="shard") as dataset:
+        for name in wanted["columns"]:
+            decode = get_encoding(dataset.columns[name]).decode
+            values = dataset.column(name)
+            assert len(values) == len(dataset)
+            for i, value in enumerate(values):
+                one = dataset[i][name]
+                assert same(value.item() if dataset.columns[name] == "int" else value, one)
+                assert same(decode(dataset.payload(i, name)), one)
+
+
+@pytest.mark.parametrize("vector", vectors("valid"), indirect=True)
+def test_verifying_a_valid_vector_finds_nothing_wrong(vector: Any) -> None:
+    link, _, wanted = vector
+    report = mx8.verify(link, data=True)
+    assert report.damage == ()
+    assert report.sealed == wanted["sealed"]
+
+
+@pytest.mark.parametrize("vector", vectors("invalid", "open"), indirect=True)
+def test_invalid_vector_is_refused_when_opened(vector: Any) -> None:
+    link, options, wanted = vector
+    with pytest.raises(getattr(mx8, wanted["error"])) as caught:
+        mx8.Dataset(link, **options)
+    assert_says(caught.value, wanted)
+
+
+@pytest.mark.parametrize("vector", vectors("invalid", "read"), indirect=True)
+def test_invalid_vector_is_refused_when_read(vector: Any) -> None:
+    link, options, wanted = vector
+    with mx8.Dataset(link, **options) as dataset, pytest.raises(getattr(mx8, wanted["error"])) as caught:
+        look_at(list(dataset))
+    assert_says(caught.value, wanted)
+
+
+@pytest.mark.parametrize("vector", vectors("invalid", "verify"), indirect=True)
+def test_invalid_vector_can_be_read_and_does_not_pass_verification(vector: Any) -> None:
+    link, options, wanted = vector
+    with mx8.Dataset(link, **options) as dataset:
+        look_at(list(dataset))
+    damage = mx8.verify(link, data=True).damage
+    assert [one for one in damage if one.reason == REASONS[wanted["error"]] and wanted["path"] in one.error + one.file]
+
+
+def assert_says(error: mx8.ShardsError, wanted: dict[str, Any]) -> None:
+    assert type(error) is getattr(mx8, wanted["error"])
+    assert wanted["path"] in str(error)
+
+
+def look_at(value: Any) -> None:
+    """Pictures are decoded when they are looked at."""
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            look_at(item)
+    elif isinstance(value, Image.Image):
+        value.tobytes()
+
+
+def is_as_expected(found: Any, wanted: Any) -> bool:
+    """Whether a value is what its expectation, in the form that vectors/README.md defines, says."""
+    if isinstance(wanted, (str, int)):
+        return same(found, wanted)
+    ((form, value),) = wanted.items()
+    return FORMS[form](found, value)
+
+
+def _is_scalar(found: Any, wanted: dict[str, Any]) -> bool:
+    return same(found, np.dtype(wanted["dtype"]).type(wanted["value"]))
+
+
+def _is_array(found: Any, wanted: dict[str, Any]) -> bool:
+    numbers = np.array([np.dtype(wanted["dtype"]).type(value) for value in wanted["values"]], wanted["dtype"])
+    return same(found, numbers.reshape(wanted["shape"])) and not found.flags.writeable
+
+
+def _is_image(found: Any, wanted: dict[str, Any]) -> bool:
+    if [found.mode, list(found.size)] != [wanted["mode"], wanted["size"]]:
+        return False
+    if "pixels" in wanted:
+        return bool(found.tobytes().hex() == wanted["pixels"])
+    first = np.atleast_1d(np.array(found.getpixel((0, 0)), int))
+    return bool((np.abs(first - np.array(wanted["first_pixel"])) <= wanted["tolerance"]).all())
+
+
+FORMS = {
+    "bytes": lambda found, wanted: same(found, bytes.fromhex(wanted)),
+    "scalar": _is_scalar,
+    "ndarray": _is_array,
+    "float": lambda found, wanted: same(found, float(wanted)),
+    "decimal": lambda found, wanted: isinstance(found, Decimal) and str(found) == wanted,
+    "json": same,
+    "pickle": lambda found, wanted: repr(found) == wanted,
+    "image": _is_image,
+    "list": lambda found, wanted: len(found) == len(wanted) and all(map(is_as_expected, found, wanted)),
+}
+
+
+# tables without a dataset ---------------------------------------------------------------------------------------------
+
+
+def table(name: str) -> dict[str, Any]:
+    return json.loads((VECTORS / f"{name}.json").read_bytes())  # type: ignore[no-any-return]
+
+
+def test_our_hashes_are_those_of_the_table() -> None:
+    found = table("hashes")
+    inputs = [bytes.fromhex(text) for text in found["inputs"]]
+    assert found["hashes"].keys() == set(hashing.HASHES)
+    for name, values in found["hashes"].items():
+        assert [hashing.hash_hex(name, data) for data in inputs] == values
+
+
+def test_our_block_digests_are_those_of_the_table() -> None:
+    files = table("blocks")["files"]
+    assert len(files) > 3
+    for file in files:
+        data = (bytes(range(251)) * (file["bytes"] // 251 + 1))[: file["bytes"]]
+        assert block_digests(data).hex() == "".join(file["digests"])
+
+
+def test_our_generator_draws_the_numbers_of_the_table() -> None:
+    draws = table("randomness")["draws"]
+    assert len(draws) > 5
+    for draw in draws:
+        asked = int(draw["seed"]), int(draw["epoch"]), np.array([int(draw["sample_id"])]), draw["purpose"]
+        count = len(draw["words"])
+        assert [f"{word:016x}" for word in randomness.words(*asked, count)[0].tolist()] == draw["words"]
+        assert [value.hex() for value in randomness.uniforms(*asked, count)[0].tolist()] == draw["uniforms"]
+        for limit, integers in draw["integers"].items():
+            assert randomness.integers(*asked, count, int(limit))[0].tolist() == integers
+
+
+def test_the_snapshot_of_a_vector_is_the_sha256_of_its_index() -> None:
+    for folder in sorted((VECTORS / "valid").iterdir()):
+        wanted = expected(folder)
+        if not wanted["link"]:
+            data = (folder / wanted["directory"] / "index.json").read_bytes()
+            assert wanted["snapshot"] == f"sha256:{hashlib.sha256(data).hexdigest()}"
