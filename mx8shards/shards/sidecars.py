@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.disk.map import Bytes, ReadFile, map_file
-from mx8shards.errors import FormatError, IntegrityError
+from mx8shards.errors import FormatError, IntegrityError, SchemaError
 from mx8shards.format.columns import Columns
 from mx8shards.format.hashing import hash_hex
 from mx8shards.format.sidecars import DIGEST_BYTES, MAGIC, Sidecar, blocks_of, padded, sidecar_bytes, widths
@@ -41,11 +41,14 @@ def open_sidecar(snapshot: Snapshot, sidecar: Sidecar) -> Bytes | None:
 
 
 def _columns(snapshot: Snapshot, sidecar: Sidecar) -> Columns:
-    return snapshot.index.columns(sidecar.columns) if sidecar.kind == "columns" else Columns((), (), ())
+    try:
+        return snapshot.index.columns(sidecar.columns) if sidecar.kind == "columns" else Columns((), (), ())
+    except SchemaError as error:
+        raise FormatError(place="columns", expected=error.expected, found=error.found) from None
 
 
 def blocks_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tuple[int, Bytes]]:
-    """The shards that a `blocks` side-car with these bytes covers, each with the digests of its blocks, 32 bytes a row."""
+    """The shards that a `blocks` side-car with these bytes covers, each with the digests of its blocks, row by row."""
     rows = data[len(MAGIC["blocks"]) :].reshape(-1, DIGEST_BYTES)
     counts = blocks_of(snapshot.index.stored_bytes[sidecar.start : sidecar.stop])
     ends = np.cumsum(counts)
