@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _PIL_HEADER = struct.Struct("<III")
 _COUNT = struct.Struct("<I")
 
+# What a column of pictures opens, whichever its name: bytes pass through unseen, so folders of "JPEGs" hold some PNGs
+# (ImageNet has one). Every further format would be one more parser that untrusted bytes reach.
+_FORMATS = ("JPEG", "PNG")
+
 # Bits per pixel of Image.tobytes(), whose rows are whole bytes. A mode that is not here has no raw form to check.
 _BITS = {
     **dict.fromkeys(("1",), 1),
@@ -79,10 +83,10 @@ class Picture(Codec):
     def unpack(self, payload: bytes | memoryview) -> Any:
         Image = _image()  # noqa: N806
         try:
-            return Image.open(BytesIO(payload), formats=(self._format,))
+            return Image.open(BytesIO(payload), formats=_FORMATS)
         except Exception as error:
             start = bytes(payload[:8]).hex(" ") or "no bytes"
-            raise FormatError(expected=f"a {self._format} file", found=start, hint=type(error).__name__) from error
+            raise FormatError(expected="a JPEG or PNG file", found=start, hint=type(error).__name__) from error
 
 
 class Jpeg(Picture):
