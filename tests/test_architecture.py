@@ -49,7 +49,7 @@ MAY_IMPORT_TORCH = {"loading", "transforms", "streaming"}
 CHANGING_CALLS = {
     "os": {
         *("rename", "renames", "replace", "unlink", "remove", "rmdir", "removedirs", "mkdir", "makedirs", "mkfifo"),
-        *("link", "symlink", "truncate", "ftruncate", "O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC", "O_APPEND"),
+        *("link", "symlink", "truncate", "ftruncate", "O_CREAT", "O_TRUNC", "O_TMPFILE"),
     },
     "shutil": {"rmtree", "move", "copy", "copy2", "copyfile", "copytree"},
     "tempfile": {"mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory"},
