@@ -31,6 +31,7 @@ from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, load
 Mode = Literal["create", "append", "overwrite"]
 MODES: tuple[Mode, ...] = ("create", "append", "overwrite")
 
+_SHARD = re.compile(r"shard\.(\d{5,18})\.mds(?:\.[a-z0-9]+)?")
 _GENERATION = re.compile(r"g(\d{4,})")
 
 
@@ -70,6 +71,7 @@ class Writer:
         match_streaming: bool = False,
     ) -> None:
         self._publication: LocalPublication | None = None
+        self._failure: BaseException | None = None
         self.snapshot: str | None = None
         if mode not in MODES:
             raise ValueError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {mode!r}")
@@ -133,12 +135,19 @@ class Writer:
 
     def _flush(self) -> None:
         """Hand the shard in hand to the threads; at most `threads` + 1 are in memory beside it."""
+        assert self._publication is not None
+        self._publication.require_owner()
         basename = f"{self._prefix}shard.{self._number:05}.mds"
-        self._running.append(self._pool.submit(self._store, basename, self._pieces, self._sizes))
-        self._number += 1
-        self._start_shard()
-        while len(self._running) > self._threads or (self._running and self._running[0].done()):
-            self._collect(self._running.popleft().result())
+        try:
+            self._running.append(self._pool.submit(self._store, basename, self._pieces, self._sizes))
+            self._number += 1
+            self._start_shard()
+            while len(self._running) > self._threads or (self._running and self._running[0].done()):
+                self._collect(self._running.popleft().result())
+        except BaseException as error:  # a shard may be lost: going on would publish the others without it
+            self._failure = error
+            self.abandon()
+            raise
 
     def _collect(self, stored: _Stored) -> None:
         self._entries.append(stored.entry)
@@ -151,6 +160,8 @@ class Writer:
 
     def _store(self, basename: str, pieces: list[bytes], sizes: list[int]) -> _Stored:
         assert self._publication is not None  # shards are stored between opening and closing
+        if len(pieces) != len(sizes) * (1 + len(self._columns.names)):  # Ctrl-C came between two of its statements
+            raise ShardsError("write() was interrupted in the middle of a sample", subject=basename)
         scalars = column_arrays(self._columns, pieces)
         raw = b"".join([head(self._config, sizes), *pieces])
         pieces.clear()
@@ -175,8 +186,9 @@ class Writer:
     def finish(self) -> str:
         """Publish everything written and return the snapshot's id."""
         if self._publication is None:
-            raise ValueError("the Writer is closed: nothing can be published")
+            raise ValueError("the Writer is closed: nothing can be published") from self._failure
         try:
+            self._publication.require_owner()
             if self._sizes:
                 self._flush()
             while self._running:
@@ -211,15 +223,15 @@ class Writer:
         """Publish nothing, and leave the directory as it was found."""
         for job in self._running:
             job.cancel()
-        with contextlib.suppress(ShardsError):  # the next Writer finishes the cleaning up
-            self._close()
+        self._close()
 
     def _close(self) -> None:
         publication, self._publication = self._publication, None
         if hasattr(self, "_pool"):
             self._pool.shutdown(cancel_futures=True)
         for writer in filter(None, getattr(self, "_sidecars", ())):
-            writer.close()
+            with contextlib.suppress(ShardsError):  # nothing hangs on these files any more
+                writer.close()
         if publication is not None:
             publication.close()
 
@@ -229,7 +241,7 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if kind is not None:
             self.abandon()
-        elif self._publication is not None:
+        elif self._publication is not None or self._failure is not None:
             self.finish()
 
     # what was there before --------------------------------------------------------------------------------------
@@ -251,7 +263,7 @@ class Writer:
             self._prefix = f"g{_next_generation(root):04}/"
             return base
         self._appends = True
-        self._number = _next_number(base)
+        self._number = _next_number(root, base)
         theirs = base.index.columns()
         if base.index.shards and theirs != self._columns:
             raise SchemaError(
@@ -270,10 +282,10 @@ class Writer:
         )
 
 
-def _next_number(base: Snapshot) -> int:
-    """The first number that no shard of the snapshot has, so that an append continues the row."""
-    numbers = (re.fullmatch(r"shard\.(\d+)\.mds", name) for name in base.index.raw.basenames)
-    return max((int(match[1]) + 1 for match in numbers if match), default=0)
+def _next_number(root: Path, base: Snapshot) -> int:
+    """The first number that no shard has, so that an append continues the row: of this snapshot or of another one."""
+    names = chain(base.index.raw.basenames, (path.name for path in root.iterdir()))
+    return max((int(match[1]) + 1 for match in map(_SHARD.fullmatch, names) if match), default=0)
 
 
 def _next_generation(root: Path) -> int:

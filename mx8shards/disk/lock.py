@@ -14,24 +14,42 @@ from pathlib import Path
 from mx8shards.disk import steps
 from mx8shards.errors import DiskError
 
+# No symlink is followed: in a dataset from elsewhere it could make us cut any file of the user's to nothing.
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
 
 def acquire(path: Path) -> int:
-    """A descriptor that holds the exclusive lock `path` until it is closed. DiskError at once where another has it."""
+    """A descriptor that holds the exclusive lock `path` until `release`. DiskError at once where another has it."""
+    with steps.refusals("lock", path):
+        descriptor = os.open(path, _LOCK_FLAGS, 0o666)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise steps.refusal(error, "lock", (path,)) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        _lock_now(descriptor, path)
+    except BaseException:
         os.close(descriptor)
-        raise DiskError(
-            f"another Writer, merge, gc or seal is at work in this dataset (process {holder})", subject=str(path)
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)  # for the message above only; the lock is the flock
+        raise
+    with contextlib.suppress(OSError):  # for the message below only, and a full disk may have no room for it
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
+
+
+def _lock_now(descriptor: int, path: Path) -> None:
+    with steps.refusals("lock", path):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise DiskError(
+                f"another Writer, merge, gc or seal is at work in this dataset (process {holder})", subject=str(path)
+            ) from error
+
+
+def release(descriptor: int) -> None:
+    """Free the lock at once, also where a forked process holds a copy of the descriptor."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -41,7 +59,7 @@ def only_writer(path: Path) -> Iterator[int]:
     The file may have been renamed or removed by the previous holder: then the name is opened anew.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, _LOCK_FLAGS, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _names(path, descriptor):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mx8shards.disk import steps
 from mx8shards.errors import DiskError
@@ -15,6 +14,8 @@ from mx8shards.errors import DiskError
 
 class NewFile:
     """A file being written under a temporary name. `finish` makes its bytes durable; leaving without it removes it."""
+
+    _descriptor = -1
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,7 +39,12 @@ class NewFile:
         """Let go of the descriptor."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            with steps.refusals("close", self.path):
+                os.close(descriptor)
+
+    def __del__(self, close: Any = os.close) -> None:
+        if self._descriptor >= 0:
+            close(self._descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -68,16 +74,19 @@ def make_directories(path: Path, *, below: Path) -> None:
 
 def copy_file(source: Path, target: Path, *, hard_link: bool) -> None:
     """`target`, which must be free, gets the bytes of `source`: hard-linked where asked and possible."""
-    if hard_link:
-        with contextlib.suppress(DiskError):  # another file system, or one without links: copy
-            return steps.link(source, target)
-    try:
-        with source.open("rb") as file:
+    with steps.refusals("read", source), source.open("rb") as file:
+        if hard_link and _linked(source, target):
+            steps.sync(file.fileno(), source)  # whoever wrote it need not have cared
+        else:
             write_file(target, iter(lambda: file.read(1 << 22), b""))
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        steps.link(source, target)
     except DiskError:
-        raise
-    except OSError as error:
-        raise steps.refusal(error, "read", (source,)) from error
+        return False  # another file system, or one without links
+    return True
 
 
 def remove_tree(path: Path) -> None:

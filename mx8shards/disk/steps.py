@@ -8,13 +8,14 @@ the next fsync succeed (PostgreSQL's "fsyncgate"), so a failed step fails the pu
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from mx8shards.errors import DiskError
+from mx8shards.errors import DiskError, ShardsError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -27,8 +28,8 @@ def before(name: str, arguments: tuple[Any, ...]) -> None:
 def _step(function: Callable[_P, _R]) -> Callable[_P, _R]:
     @functools.wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        before(function.__name__, args)
         try:
+            before(function.__name__, args)
             return function(*args, **kwargs)
         except OSError as error:
             raise refusal(error, function.__name__.replace("_", " "), args) from error
@@ -42,6 +43,17 @@ def refusal(error: OSError, doing: str, arguments: tuple[Any, ...] = ()) -> Disk
     found = DiskError(f"{doing} failed: {error.strerror or error}", subject=str(named or ""))
     found.errno = error.errno
     return found
+
+
+@contextlib.contextmanager
+def refusals(doing: str, path: Path) -> Iterator[None]:
+    """An OSError from a call that is no step, such as listing a directory, becomes a DiskError too."""
+    try:
+        yield
+    except ShardsError:
+        raise
+    except OSError as error:
+        raise refusal(error, doing, (Path(error.filename) if isinstance(error.filename, str) else path,)) from error
 
 
 @_step

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mx8shards.disk import lock, steps
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import DiskError, FormatError
+from mx8shards.errors import DiskError
 from mx8shards.format.compression import decompress
 from mx8shards.format.index import MdsEntry
 from mx8shards.shards.snapshots import STATE
@@ -46,7 +46,7 @@ def raw_file(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path
 
 def cached_file(name: str, directories: list[Path]) -> Path | None:
     """Where the raw form of this name is kept already."""
-    return next((directory / name for directory in directories if (directory / name).is_file()), None)
+    return next((directory / name for directory in directories if os.access(directory / name, os.R_OK)), None)
 
 
 def cached_name(entry: MdsEntry, stored: ReadFile) -> str:
@@ -59,30 +59,24 @@ def cached_name(entry: MdsEntry, stored: ReadFile) -> str:
 
 
 def _make(directory: Path) -> None:
-    missing = [path for path in (directory, *directory.parents) if not path.is_dir()]
+    missing = [path for path in (directory, *directory.parents) if not os.access(path, os.F_OK)]
     for path in reversed(missing):
         steps.make_directory(path)
 
 
 def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
     draft = target.with_suffix(".tmp")
-    try:
-        with lock.only_writer(draft) as descriptor:
+    with steps.refusals("lock", draft), lock.only_writer(draft) as descriptor:
+        try:
             if not target.is_file():
                 steps.truncate(descriptor, 0, draft)
                 for piece in _raw_pieces(entry, stored):
                     steps.write(descriptor, piece, draft)
                 steps.sync(descriptor, draft)
                 steps.rename(draft, target)
-            else:
+        finally:
+            if draft.exists():  # unfinished, or made while another process finished it: it would only fill the disk
                 steps.unlink(draft)
-    except DiskError:
-        raise
-    except OSError as error:
-        raise steps.refusal(error, "lock", (draft,)) from error
-    except FormatError:
-        steps.unlink(draft)
-        raise
     return target
 
 

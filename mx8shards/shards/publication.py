@@ -7,24 +7,37 @@
 3. They are renamed to their final names, the index is kept under its id, and index.json is replaced last.
 
 Whoever takes the lock next finds an unfinished staging directory and, unless index.json already is the intended one,
-takes back exactly what the intent names and no kept snapshot uses. Nothing else is ever removed.
+takes back exactly what the intent names and no kept snapshot uses. Nothing else is ever removed. A name that depends on
+another is made after the other one is durable, and taken away before: no order in which a file system writes its
+directories to the disk can tear a snapshot.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
+import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from mx8shards.disk import lock, publish, steps
-from mx8shards.errors import DatasetExistsError, DiskError, FormatError
+from mx8shards.errors import DatasetExistsError, DiskError, FormatError, ShardsError
+from mx8shards.format.basename import is_basename
 from mx8shards.format.index import Index, parse_index
+from mx8shards.format.jsontext import SNAPSHOT_ID, short
 from mx8shards.format.sidecars import Sidecar
-from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept, kept_path, sidecar_path, snapshot_id
+from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept, kept_path, snapshot_id
 
 Pieces = Iterable[bytes | memoryview]
+
+_logger = logging.getLogger("mx8shards")
+
+_SIDECARS = f"{STATE}/sidecars/"
+_SIDECAR = re.compile(re.escape(_SIDECARS) + "[0-9a-f]{64}")
 
 
 class Publication(Protocol):
@@ -43,25 +56,44 @@ class Publication(Protocol):
 class LocalPublication:
     """A publication into a local directory; holds the dataset's lock from opening to `close`."""
 
+    _lock = -1
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self._staging = root / STATE / "staging"
+        self._staging_made = False
         self._names: list[str] = []
-        self._lock = -1
-        _make_root(root)
-        publish.make_directories(root / STATE, below=root)
-        self._lock = lock.acquire(root / STATE / "lock")
-        try:
-            recover(root)
-            steps.make_directory(self._staging)
-        except BaseException:
-            self.close()
-            raise
+        self._process = os.getpid()
+        with steps.refusals("open", root):
+            _make_root(root)
+            publish.make_directories(root / STATE, below=root)
+            self._lock = lock.acquire(root / STATE / "lock")
+            try:
+                recover(root)
+            except BaseException:
+                self._release()
+                raise
+
+    def require_owner(self) -> None:
+        """DiskError in a process forked from the one that opened this: it has neither the lock nor the threads."""
+        if os.getpid() != self._process:
+            raise DiskError(
+                f"opened by process {self._process}: a process forked from it cannot publish", subject=str(self.root)
+            )
 
     def stage(self, name: str) -> Path:
         """A free path for the file that will be published as `name`; the caller writes it and makes it durable."""
+        self._make_staging()
         self._names.append(name)
         return self._staged(name)
+
+    def _make_staging(self) -> None:
+        """Not before it is needed: a full disk may have no room for it, and gc does without."""
+        self.require_owner()
+        if not self._staging_made:
+            steps.make_directory(self._staging)
+            steps.sync_directory(self._staging.parent)  # also what a killed process made there and could not sync
+            self._staging_made = True
 
     def _staged(self, name: str) -> Path:
         return self._staging / name.replace("/", "~")  # no basename holds a "~"
@@ -82,10 +114,12 @@ class LocalPublication:
 
     def scratch(self, name: str) -> Path:
         """A free path on the same disk for something that has no name yet."""
+        self._make_staging()
         return self._staging / f"~{name}"
 
     def put_index(self, data: bytes, if_match: str | None) -> str:
         """Publish; DiskError where another index was put in place meanwhile, and then nothing has changed."""
+        self._make_staging()
         name = snapshot_id(data)
         now = current_bytes(self.root)
         found = now if now is None else snapshot_id(now)
@@ -101,9 +135,12 @@ class LocalPublication:
         return name
 
     def _publish(self, name: str, data: bytes) -> None:
-        new = sorted({file for file in self._names if not self._is_there(file)})
+        new = sorted(set(self._names))
+        for file in new:
+            self._require_free(file)
         publish.write_file(self._staging / "index.json", [data])
-        _write_intent(self.root, name, new)
+        # what was kept before stays kept, whatever becomes of this: the intent has no claim on it
+        _write_intent(self.root, None if kept_path(self.root, name).exists() else name, new)
         parents = {(self.root / file).parent for file in new}
         for parent in sorted(parents):
             publish.make_directories(parent, below=self.root)
@@ -113,16 +150,20 @@ class LocalPublication:
             steps.sync_directory(parent)
         self._keep(name, data)
         steps.rename(self._staging / "index.json", self.root / INDEX)
-        steps.sync_directory(self.root)
+        try:
+            steps.sync_directory(self.root)
+        except DiskError as error:
+            error.hint = f"the snapshot {name} is in place already, but may not outlive a power cut"
+            raise
 
-    def _is_there(self, name: str) -> bool:
-        """Whether a side-car of this content is published already. A shard's name that is taken is an error."""
+    def _require_free(self, name: str) -> None:
+        """A shard's name that is taken is an error. A side-car has its content's name, and takes the other one's place.
+
+        It may well be the better one: nobody has looked at the bytes that lie there.
+        """
         target = self.root / name
-        if not os.path.lexists(target):
-            return False
-        if target.parent == sidecar_path(self.root, "").parent:
-            return True
-        raise DatasetExistsError("a file of this name is here that no snapshot knows", subject=str(target))
+        if os.path.lexists(target) and not _SIDECAR.fullmatch(name):
+            raise DatasetExistsError("a file of this name is here that the snapshot does not know", subject=str(target))
 
     def _keep(self, name: str, data: bytes) -> None:
         target = kept_path(self.root, name)
@@ -134,19 +175,45 @@ class LocalPublication:
             steps.sync_directory(target.parent)
 
     def close(self) -> None:
-        """Remove what was staged and free the lock. Published files are not touched."""
+        """Remove what was staged and free the lock. Published files are not touched.
+
+        What cannot be removed now is left to whoever takes the lock next. It is no reason to say that a publication
+        failed: who is told so might well append the same samples once more.
+        """
         if self._lock < 0:
             return
+        if os.getpid() != self._process:
+            self._drop()
+            return
         try:
-            recover(self.root)
+            with steps.refusals("clean up", self.root):
+                recover(self.root)
+        except ShardsError as error:
+            _logger.warning("left to the next publication to clean up: %s", error)
         finally:
-            descriptor, self._lock = self._lock, -1
-            os.close(descriptor)
+            self._release()
+
+    def _release(self) -> None:
+        descriptor, self._lock = self._lock, -1
+        lock.release(descriptor)
+
+    def _drop(self) -> None:
+        """Close the descriptor of the lock, which is not freed if another process has a copy: that one owns it."""
+        descriptor, self._lock = self._lock, -1
+        os.close(descriptor)
+
+    def __del__(self) -> None:
+        if self._lock >= 0:
+            forgotten = os.getpid() == self._process
+            self._drop()
+            if forgotten:
+                message = f"{self.root}: never closed, so nothing was published"
+                warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
 
 def sidecar_name(sidecar: Sidecar) -> str:
     """The path of a side-car below the dataset's root."""
-    return f"{STATE}/sidecars/{sidecar.blake3}"
+    return f"{_SIDECARS}{sidecar.blake3}"
 
 
 def files_of(index: Index) -> set[str]:
@@ -162,6 +229,7 @@ def recover(root: Path) -> None:
         return
     intent = _read_intent(root)
     if intent is not None:
+        steps.sync_directory(root)  # which index.json is there must be certain before anything hangs on it
         _take_back(root, *intent)
         steps.unlink(staging / "intent.json")  # first: without the files beside it, the intent means something else
         steps.sync_directory(staging)
@@ -173,13 +241,37 @@ def _take_back(root: Path, snapshot: str | None, names: list[str]) -> None:
     if now is not None and snapshot_id(now) == snapshot:
         return  # index.json was put in place: the publication is complete
     if snapshot is not None:
-        steps.unlink(kept_path(root, snapshot))
-    staged = {path.name for path in (root / STATE / "staging").iterdir()}
+        _forget(root, [snapshot])
+    staging = root / STATE / "staging"
+    staged = {path.name for path in staging.iterdir()} if staging.is_dir() else set()
     used = _used(root)
-    for name in names:
-        # a staged copy means that the file of this name below the root is not the one we meant to put there
-        if name not in used and name.replace("/", "~") not in staged:
-            steps.unlink(root / name)
+    # a staged copy means that the file of this name below the root is not the one we meant to put there
+    doomed = [name for name in names if name not in used and name.replace("/", "~") not in staged]
+    for name in doomed:
+        steps.unlink(root / name)
+    _remove_empty_directories(root, names)
+    for parent in sorted({(root / name).parent for name in doomed}):
+        if parent.is_dir():
+            steps.sync_directory(parent)
+
+
+def _forget(root: Path, snapshots: Iterable[str]) -> None:
+    """Take away the kept indices, durably, so that their files may go."""
+    paths = [path for path in (kept_path(root, snapshot) for snapshot in snapshots) if path.exists()]
+    for path in paths:
+        steps.unlink(path)
+    for parent in {path.parent for path in paths}:
+        steps.sync_directory(parent)
+
+
+def _remove_empty_directories(root: Path, names: Iterable[str]) -> None:
+    """Where the last file of a generation went, its directory goes; the next one gets the same name in its place."""
+    own = {parent for name in names for parent in Path(name).parents} - {Path()}
+    for directory in sorted(own - {Path(STATE), Path(STATE, "sidecars")}, reverse=True):
+        path = root / directory
+        if path.is_dir() and not any(path.iterdir()):
+            steps.remove_directory(path)
+            steps.sync_directory(path.parent)
 
 
 def _used(root: Path) -> set[str]:
@@ -193,13 +285,22 @@ def _used(root: Path) -> set[str]:
 def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> None:
     """Forget these snapshots, then remove those of the files `names` that no other snapshot uses. Needs the lock.
 
-    A kill in between leaves an intent, and `recover` goes on from there.
+    A kill in between leaves an intent, and `recover` goes on from there. A full disk may have no room for one: there a
+    kill leaves files that no snapshot knows, but space can be freed.
     """
-    publish.make_directories(root / STATE / "staging", below=root)
-    _write_intent(root, None, sorted(names))
-    for snapshot in snapshots:
-        steps.unlink(kept_path(root, snapshot))
-    recover(root)
+    names = sorted(names)
+    with steps.refusals("remove files", root):
+        _require_ours(root, names)
+        try:
+            publish.make_directories(root / STATE / "staging", below=root)
+            _write_intent(root, None, names)
+        except DiskError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        _forget(root, snapshots)
+        if _read_intent(root) is None:
+            _take_back(root, None, names)
+        recover(root)
 
 
 def _write_intent(root: Path, snapshot: str | None, names: list[str]) -> None:
@@ -211,16 +312,31 @@ def _write_intent(root: Path, snapshot: str | None, names: list[str]) -> None:
 
 
 def _read_intent(root: Path) -> tuple[str | None, list[str]] | None:
+    path = root / STATE / "staging" / "intent.json"
     try:
-        intent = json.loads((root / STATE / "staging" / "intent.json").read_bytes())
-        return intent["snapshot"], intent["files"]
+        intent = json.loads(path.read_bytes())
+        snapshot, names = intent["snapshot"], intent["files"]
+        if snapshot is not None and not SNAPSHOT_ID.fullmatch(snapshot):
+            raise FormatError(place="snapshot", expected="sha256:<64 hex digits>", found=short(snapshot))
+        _require_ours(root, names)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(
-            "unreadable; move it away once you have looked at what lies beside it",
-            subject=str(root / STATE / "staging" / "intent.json"),
-        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        hint = "look at what lies beside it, then move it away"
+        raise FormatError(f"not an intent of ours: {error}", subject=str(path), hint=hint) from error
+    return snapshot, names
+
+
+def _require_ours(root: Path, names: Iterable[object]) -> None:
+    """FormatError for a name that no publication can have put there. What asks for a removal is a claim, too."""
+    parents = set()
+    for name in names:
+        if not isinstance(name, str) or name == INDEX or not (is_basename(name) or _SIDECAR.fullmatch(name)):
+            raise FormatError(expected="the name of a shard or a side-car", found=short(name))
+        parents.add(Path(name).parent)
+    for parent in parents:
+        if (root / parent).resolve() != root.resolve() / parent:
+            raise FormatError(expected=f"{parent} to be a directory below {root}", found="a symlink")
 
 
 def _make_root(root: Path) -> None:
