@@ -9,6 +9,7 @@ A directory with kept snapshots is ours: there, an index.json that is not kept w
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -117,7 +118,8 @@ def _require_kept(root: Path, name: str, known: Collection[str]) -> None:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_INDEX_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size  # the buffer for a read is as large as what is asked for
+            data = file.read(min(size, MAX_INDEX_BYTES) + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetNotFoundError("no dataset here: there is no such file", subject=str(path)) from None
     except OSError as error:
