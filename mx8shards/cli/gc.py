@@ -1,0 +1,38 @@
+"""mx8shards gc LINK [--keep 3]"""
+
+from __future__ import annotations
+
+import argparse
+
+from mx8shards.cli import add_link
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this command takes."""
+    add_link(parser)
+    parser.add_argument("--keep", type=count, default=3, metavar="N", help="how many of the newest snapshots stay (3)")
+
+
+def count(text: str) -> int:
+    """A number from 0."""
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove old snapshots and say what went."""
+    from mx8shards.cli.output import progress, show_fields, show_json, size_text
+    from mx8shards.maintain.gc import gc
+
+    with progress("gc") as tell:
+        removed = gc(args.link, keep=args.keep, progress=tell)
+    if args.json:
+        show_json(removed.to_json())
+        return 0
+    fields: list[tuple[str, object]] = [("removed", name) for name in removed.snapshots]
+    fields += [("kept", name) for name in removed.kept]
+    fields += [("files", len(removed.files)), ("freed", size_text(removed.freed_bytes))]
+    show_fields(fields)
+    return 0

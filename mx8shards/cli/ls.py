@@ -1,0 +1,26 @@
+"""mx8shards ls LINK"""
+
+from __future__ import annotations
+
+import argparse
+
+from mx8shards.cli import add_link
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this command takes."""
+    add_link(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the shards of a snapshot."""
+    from mx8shards.cli.output import show_json, show_table
+    from mx8shards.maintain.info import list_shards
+
+    shards = list_shards(args.link)
+    if args.json:
+        show_json([shard.to_json() for shard in shards])
+        return 0
+    rows = ((shard.samples, shard.stored_bytes, shard.compression or "none", shard.basename) for shard in shards)
+    show_table(("samples", "bytes", "compression", "basename"), rows, numbers=("samples", "bytes"))
+    return 0

@@ -1,0 +1,114 @@
+"""How does a result reach the eyes, or the program, that asked for it?
+
+On a terminal as tables, with rich; anywhere else as plain lines whose fields are separated by tabs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def show_json(value: Any) -> None:
+    """One line of JSON."""
+    print(json.dumps(value, allow_nan=False))
+
+
+def show_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """Names and values, one pair a line."""
+    rows = [(name, str(value)) for name, value in fields]
+    if not sys.stdout.isatty():
+        return show_plain(rows)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        _print(_text(name.ljust(width), "bold").append(f"  {value}", style="not bold"))
+    return None
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[str] = ()) -> None:
+    """Rows under headings; those named in `numbers` are flush right."""
+    if not sys.stdout.isatty():
+        return show_plain(rows)
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(str(value)) for value in row))
+    return _print(table)
+
+
+def show_plain(rows: Iterable[Sequence[object]]) -> None:
+    """Rows as lines of fields separated by tabs."""
+    for row in rows:
+        print(*row, sep="\t")
+
+
+def _text(text: str, style: str = "") -> Any:
+    from rich.text import Text
+
+    return Text(text, style)  # brackets in a name are no markup
+
+
+def _print(what: Any) -> None:
+    from rich.console import Console
+
+    # a line too long for the terminal is left to it, so that it can be copied whole
+    Console(file=sys.stdout, highlight=False).print(what, soft_wrap=True)
+
+
+def id_text(snapshot: str) -> str:
+    """A snapshot's id; on a terminal the beginning of it, which a link may have instead."""
+    return snapshot[:19] if sys.stdout.isatty() else snapshot
+
+
+def size_text(size_bytes: float) -> str:
+    """A size as people read it."""
+    unit = 0
+    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
+        size_bytes /= 1024
+        unit += 1
+    return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
+
+
+def ranges_text(ranges: Iterable[Sequence[int]], most: int = 8) -> str:
+    """Half-open ranges of ids as people read them, the last one included; only the first few of many."""
+    texts = [f"{start}" if stop == start + 1 else f"{start}-{stop - 1}" for start, stop in ranges]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more ranges" if len(texts) > most else "")
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to call with (done, total) bytes; stderr gets a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield Lines(title)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(title), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class Lines:
+    """Prints how far a long job is, every ten seconds."""
+
+    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._title = title
+        self._clock = clock
+        self._next = clock() + 10
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._clock() >= self._next:
+            self._next = self._clock() + 10
+            share = f"{done / total:.0%}" if total else "100%"
+            print(f"{self._title}: {share} ({size_text(done)} of {size_text(total)})", file=sys.stderr, flush=True)

@@ -1,0 +1,70 @@
+"""mx8shards verify LINK [--data | --subset 5%] [--seal]"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from mx8shards.cli import add_link
+
+if TYPE_CHECKING:
+    from mx8shards.maintain.report import Damage, Report
+
+_CHECKED = {
+    "structure": "sizes and offsets",
+    "subset": "sizes and offsets, and every byte of some shards",
+    "data": "every byte",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What this command takes."""
+    add_link(parser)
+    depth = parser.add_mutually_exclusive_group()
+    depth.add_argument("--data", action="store_true", help="check every byte of every kept snapshot")
+    depth.add_argument("--subset", type=share, metavar="5%", help="check every byte of that share of the shards")
+    parser.add_argument("--seal", action="store_true", help="publish a snapshot with content hashes, where they lack")
+
+
+def share(text: str) -> float:
+    """The share of the shards that a user asks for."""
+    from mx8shards.maintain.verify import parse_share
+
+    return parse_share(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check a dataset; 3 if anything is damaged."""
+    from mx8shards.cli.output import progress, show_json
+    from mx8shards.maintain.verify import verify
+
+    with progress("verify") as tell:
+        report = verify(args.link, data=args.data, subset=args.subset, seal=args.seal, progress=tell)
+    if args.json:
+        show_json(report.to_json())
+    else:
+        _show(report)
+    return 0 if report.ok else 3
+
+
+def _show(report: Report) -> None:
+    from mx8shards.cli.output import show_fields, size_text
+
+    data = f", {report.data_shards} of them byte by byte" if report.data_shards else ""
+    fields: list[tuple[str, object]] = [
+        ("snapshot", report.snapshot),
+        ("sealed", "yes" if report.sealed else "no"),
+        ("checked", f"{_CHECKED[report.mode]}: {report.shards} shards{data}, {size_text(report.bytes_checked)} read"),
+    ]
+    if report.unchecked:
+        fields.append(("unchecked", f"the payload bytes of {report.unchecked} shards: no hash is known"))
+    fields += [("damaged", _line(damage)) for damage in report.damage]
+    fields.append(("result", "sound" if report.ok else f"{len(report.damage)} damaged files"))
+    show_fields(fields)
+
+
+def _line(damage: Damage) -> str:
+    from mx8shards.cli.output import ranges_text
+
+    touched = f"; samples {ranges_text(damage.samples)}" if damage.samples else ""
+    return f"{damage.file}: {damage.reason}: {damage.error}{touched}"

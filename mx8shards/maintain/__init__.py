@@ -1,0 +1,1 @@
+"""How is a published dataset looked at, checked, joined and cleaned?"""

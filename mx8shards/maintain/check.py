@@ -1,0 +1,256 @@
+"""Is this one shard what its index says, and if not, which of its samples are touched?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.disk.map import ReadFile
+from mx8shards.errors import FormatError, IntegrityError, ShardsError
+from mx8shards.format.compression import decompress
+from mx8shards.format.hashing import hash_hex, hasher
+from mx8shards.format.index import FileInfo
+from mx8shards.format.shard import read_table, table_bytes
+from mx8shards.format.sidecars import BLOCK_BYTES, scalar_columns
+from mx8shards.maintain.plan import Job
+from mx8shards.maintain.report import Damage, Range, damage_of, ranges
+from mx8shards.maintain.walk import SampleWalk
+from mx8shards.maintain.work import thread_count
+from mx8shards.shards.cache import cached_file, cached_name, default_directories
+from mx8shards.shards.open_shard import best_hash, check_size, file_pieces, shard_name, shard_path
+from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
+from mx8shards.shards.sidecar_files import block_digests
+
+Rows = npt.NDArray[np.int64]
+Tick = Callable[[int], None]
+
+_PACKED_BYTES = 1 << 30  # of compressed files may be in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an index and side-cars could say of a sound shard."""
+
+    raw_blake3: str
+    stored_blake3: str
+    digests: bytes
+    numbers: list[bytes]
+
+
+@dataclass
+class Checked:
+    """What the check of one shard gave."""
+
+    job: Job
+    vouched: bool = True  # some hash stands for its payload bytes
+    damage: list[Damage] = field(default_factory=list)
+    errors: list[ShardsError | OSError] = field(default_factory=list)
+    facts: Facts | None = None
+
+    def add(
+        self, error: ShardsError | OSError, *, rows: Rows | None = None, blocks: Iterable[int] = (), file: str = ""
+    ) -> None:
+        """One more thing is wrong: with every sample of the shard, unless `rows` says with which."""
+        index = self.job.snapshot.index
+        start, stop = index.starts[self.job.number : self.job.number + 2].tolist()
+        every: list[Range] = [(start, stop)] if start < stop else []
+        self.errors.append(error)
+        self.damage.append(
+            damage_of(
+                error,
+                file=file or self.job.entry.stored.basename,
+                snapshot=self.job.snapshot.id,
+                samples=every if rows is None else ranges(start + rows),
+                blocks=blocks,
+            )
+        )
+
+
+def check_shard(job: Job, tick: Tick, *, facts: bool = False) -> Checked:
+    """Hold one shard against its index entry; with `job.data`, every byte of it. `facts` gathers what a seal needs."""
+    checked = Checked(job)
+    name = shard_name(job.snapshot, job.entry.stored)
+    try:
+        path = shard_path(job.snapshot, job.entry.stored)
+        if job.data:
+            file = open_shard_file(path, name)
+            check_size(file, job.entry.stored, name)
+            _DataCheck(checked, file, name, facts=facts).run(tick)
+        elif job.entry.zip is not None:
+            check_size(open_shard_file(path, name), job.entry.zip, name)
+        else:
+            Shard(name, path, job.entry, OpenFiles(1))
+            tick(job.cost_bytes)
+    except (FormatError, IntegrityError) as error:
+        checked.add(error.at(subject=name))
+    except OSError as error:
+        checked.add(error)
+    return checked
+
+
+def check_threads(jobs: list[Job]) -> int:
+    """As many threads as there are cores, but no more than keep compressed files out of each other's memory."""
+    largest = max((job.entry.zip.size_bytes for job in jobs if job.data and job.entry.zip), default=1)
+    return min(thread_count(), max(1, _PACKED_BYTES // max(1, largest)))
+
+
+class _Sums:
+    """The hashes of one file, computed on the way: the best one that the index has, or else blake3."""
+
+    def __init__(self, info: FileInfo, *, blake3: bool) -> None:
+        self.info = info
+        self.best = best_hash(info)
+        self._states = {name: hasher(name) for name in {self.best or "blake3", *(("blake3",) if blake3 else ())}}
+
+    def update(self, piece: bytes) -> None:
+        """The file's next bytes."""
+        for state in self._states.values():
+            state.update(piece)
+
+    def found(self, name: str | None = None) -> str:
+        """The hash of this name, or of the one the file is checked by."""
+        return self._states[name or self.best or "blake3"].hexdigest()
+
+    def error(self) -> IntegrityError | None:
+        """What is wrong, if the index knows a hash and it is another one."""
+        if self.best is None or self.info.hashes[self.best] == self.found():
+            return None
+        return IntegrityError(place=self.best, expected=self.info.hashes[self.best], found=self.found())
+
+
+class _DataCheck:
+    """Reads every byte of one shard, once if it is sound. Memory: a few MiB, its table, and if compressed its file."""
+
+    def __init__(self, checked: Checked, file: ReadFile, name: str, *, facts: bool) -> None:
+        self._checked = checked
+        self._job = checked.job
+        self._entry = checked.job.entry
+        self._file = file
+        self._name = name
+        self._facts = facts
+        columns = self._entry.kind.columns
+        self._scalars = scalar_columns(columns)
+        self._walk = SampleWalk(columns, self._entry.samples, self._entry.raw.size_bytes, self._scalars)
+        self._raw = _Sums(self._entry.raw, blake3=facts)
+        self._stored = _Sums(self._entry.zip, blake3=facts) if self._entry.zip else self._raw
+        self._digests: list[bytes] = []
+
+    def run(self, tick: Tick) -> None:
+        """Add to `checked` whatever is wrong."""
+        packed = self._read_stored(tick)
+        checked, job = self._checked, self._job
+        checked.vouched = self._stored.best is not None or self._raw.best is not None or job.blocks is not None
+        error = self._stored.error()
+        blocks = self._damaged_blocks() if error or self._stored.best is None else []
+        if blocks and error is None:
+            error = IntegrityError(place=f"block {blocks[0]}", expected="the digest in the side-car", found="another")
+        if error is not None:
+            checked.add(error.at(subject=self._name), rows=self._rows_in(blocks), blocks=blocks)
+            return
+        if self._entry.zip is not None:
+            self._unpack(packed)
+        self._check_raw()
+
+    def _read_stored(self, tick: Tick) -> bytes:
+        """Pass over the stored file; a compressed one is returned whole."""
+        size = self._entry.stored.size_bytes
+        pieces = []
+        done = 0
+        for piece in file_pieces(self._file, size):
+            self._stored.update(piece)
+            if self._facts:
+                self._digests.append(block_digests(piece))  # pieces are whole blocks, but for the last
+            if self._entry.zip is None:
+                self._walk.feed(piece)
+            else:
+                pieces.append(piece)
+            done += len(piece)
+            tick(len(piece))
+        if done != size:
+            raise FormatError(expected=f"{size} bytes (the index)", found=f"{done}")
+        return b"".join(pieces)
+
+    def _unpack(self, packed: bytes) -> None:
+        for piece in decompress(self._entry.kind.compression or "", packed, self._entry.raw.size_bytes):
+            self._raw.update(piece)
+            self._walk.feed(piece)
+
+    def _check_raw(self) -> None:
+        """What the raw bytes are was seen; now judge it."""
+        error = self._raw.error()
+        if error is not None:
+            self._checked.add(error.at(subject=self._name, place="raw bytes"))
+            return
+        try:
+            self._walk.finish()
+        except FormatError as found:
+            bad = np.concatenate(self._walk.bad) if self._walk.bad else None
+            self._checked.add(found.at(subject=self._name), rows=bad)
+            return
+        self._compare_numbers()
+        self._check_cached()
+        if self._facts:
+            raw, stored = self._raw.found("blake3"), self._stored.found("blake3")
+            self._checked.facts = Facts(raw, stored, b"".join(self._digests), self._walk.numbers)
+
+    # which samples ----------------------------------------------------------------------------------------------
+
+    def _damaged_blocks(self) -> list[int]:
+        expected = self._job.blocks
+        if expected is None:
+            return []
+        read = partial(self._file.read, size_bytes=BLOCK_BYTES)
+        found = (hash_hex("blake3", read(number * BLOCK_BYTES)) for number in range(len(expected)))
+        return [number for number, digest in enumerate(found) if digest != expected[number].tobytes().hex()]
+
+    def _rows_in(self, blocks: list[int]) -> Rows | None:
+        """The rows in these blocks; None, for all, where none is known, or they hold the table, or are compressed."""
+        table = table_bytes(self._entry.samples)
+        if not blocks or self._entry.zip is not None or blocks[0] * BLOCK_BYTES < table:
+            return None
+        offsets = read_table(self._file.read(0, table), self._entry.samples)
+        if blocks[0] * BLOCK_BYTES < offsets[0]:
+            return None
+        begins = np.array(blocks) * BLOCK_BYTES
+        starts = np.searchsorted(offsets[1:], begins, "right")
+        stops = np.searchsorted(offsets[:-1], begins + BLOCK_BYTES, "left")
+        rows: Rows = np.unique(np.concatenate(list(map(np.arange, starts, stops))))
+        return rows
+
+    # what repeats the shard's bytes -----------------------------------------------------------------------------
+
+    def _compare_numbers(self) -> None:
+        """A side-car whose hash is right can still repeat wrong numbers, if it was made so."""
+        found = dict(zip(self._scalars, self._walk.numbers, strict=True)) if self._job.numbers else {}
+        for column, numbers in self._job.numbers.items():
+            if numbers.tobytes() != found[column]:
+                rows = (self._entry.samples, -1)
+                other = np.frombuffer(found[column], np.uint8)
+                error = IntegrityError(
+                    place=f"column {column!r}", expected=f"the numbers in {self._name}", found="others"
+                )
+                wrong = (numbers.reshape(rows) != other.reshape(rows)).any(axis=1)
+                self._checked.add(error, rows=np.flatnonzero(wrong), file=self._job.numbers_file)
+
+    def _check_cached(self) -> None:
+        """The cache holds what readers get to see of a compressed shard."""
+        snapshot = self._job.snapshot
+        if self._entry.zip is None:
+            return
+        path = cached_file(cached_name(self._entry, self._file), default_directories(snapshot.root, snapshot.id))
+        if path is None:
+            return
+        sums = _Sums(self._entry.raw, blake3=False)
+        file = ReadFile(path)
+        for piece in file_pieces(file, file.size_bytes):
+            sums.update(piece)
+        if sums.found() != self._raw.found(sums.best):
+            error = IntegrityError(
+                place="decompressed copy", expected="the shard's raw bytes", found="others", hint="remove this file"
+            )
+            name = str(path.relative_to(snapshot.root) if path.is_relative_to(snapshot.root) else path)
+            self._checked.add(error, file=name)

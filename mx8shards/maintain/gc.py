@@ -1,0 +1,113 @@
+"""Which files does no snapshot need that anyone wants to keep?"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mx8shards.disk import lock, steps
+from mx8shards.disk.map import ReadFile
+from mx8shards.errors import ShardsError
+from mx8shards.maintain.log import log
+from mx8shards.maintain.work import Progress, Ticker
+from mx8shards.shards.cache import cached_name
+from mx8shards.shards.links import Link, parse_link
+from mx8shards.shards.open_shard import shard_path
+from mx8shards.shards.publication import LocalPublication, files_of, remove_files
+from mx8shards.shards.snapshots import STATE, Snapshot, load
+
+_CACHED = re.compile(r"[0-9a-f]{40}\.(mds|tmp)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What `gc` has removed."""
+
+    snapshots: tuple[str, ...]
+    files: tuple[str, ...]  # below the dataset's directory
+    freed_bytes: int  # of files that have no other name
+    kept: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return dataclasses.asdict(self)
+
+
+def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None = None) -> Removed:
+    """Forget all snapshots but the current one and the newest `keep`, in `log`'s order; remove what only those needed.
+
+    That is shards, side-cars and decompressed copies. A file that no snapshot ever named is not touched. Should a gc be
+    killed, whoever changes the dataset next finishes it.
+    """
+    where = parse_link(link)
+    if where.snapshot is not None:
+        raise ShardsError(subject=str(where), expected="a link without an id", found="one")
+    if keep < 0:
+        raise ValueError(f"keep: expected at least 0, got {keep}")
+    load(where)  # says so if there is no dataset
+    with contextlib.closing(LocalPublication(where.root)):
+        return _collect(where.root, keep, progress)
+
+
+def _collect(root: Path, keep: int, progress: Progress | None) -> Removed:
+    entries = log(root)
+    wanted = [entry.snapshot for i, entry in enumerate(entries) if i < keep or entry.current]
+    unwanted = [entry.snapshot for entry in entries if entry.snapshot not in wanted]
+    names = _needed(root, unwanted) - _needed(root, wanted)
+    there = [name for name in sorted(names) if (root / name).is_file()]
+    stale = list(_stale(root, wanted))
+    freed = sum(stat.st_size for stat in map(os.stat, [*(root / name for name in there), *stale]) if stat.st_nlink == 1)
+    ticker = Ticker(progress, freed)
+    ticker.tick(0)
+    if unwanted:
+        remove_files(root, there, unwanted)
+    for path in stale:
+        _remove_cached(path)
+    ticker.tick(freed)
+    return Removed(
+        snapshots=tuple(unwanted),
+        files=(*there, *(str(path.relative_to(root)) for path in stale)),
+        freed_bytes=freed,
+        kept=tuple(wanted),
+    )
+
+
+def _needed(root: Path, snapshots: Iterable[str]) -> set[str]:
+    return set().union(*(files_of(load(Link(root, name)).index) for name in snapshots))
+
+
+# the cache of decompressed shards ---------------------------------------------------------------------------------
+
+
+def _stale(root: Path, wanted: Iterable[str]) -> Iterator[Path]:
+    """Copies that no wanted snapshot needs, and drafts that a killed process left."""
+    directory = root / STATE / "cache"
+    found = [path for path in sorted(directory.iterdir()) if _CACHED.fullmatch(path.name)] if directory.is_dir() else []
+    if found:
+        try:
+            needed = {name for snapshot in wanted for name in _cached_names(load(Link(root, snapshot)))}
+        except OSError:  # a shard is missing; what is left of it may be here
+            return
+        yield from (path for path in found if path.name not in needed)
+
+
+def _cached_names(snapshot: Snapshot) -> Iterator[str]:
+    for i in np.flatnonzero(snapshot.index.compressed).tolist():
+        entry = snapshot.index.entry(i)
+        yield cached_name(entry, ReadFile(shard_path(snapshot, entry.stored)))
+
+
+def _remove_cached(path: Path) -> None:
+    if path.suffix == ".tmp":
+        with lock.only_writer(path):  # it may be in the making: then it has its final name when we get here
+            steps.unlink(path)
+    else:
+        steps.unlink(path)

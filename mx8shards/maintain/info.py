@@ -1,0 +1,100 @@
+"""What does the index say of a snapshot and its shards? No shard is opened to answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mx8shards.format.index import Index
+from mx8shards.shards.links import parse_link
+from mx8shards.shards.snapshots import load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """One snapshot, as its index describes it."""
+
+    snapshot: str
+    parent: str | None
+    sealed: bool
+    columns: dict[str, str]  # encodings by name
+    samples: int
+    shards: int
+    raw_bytes: int
+    stored_bytes: int
+    compression: tuple[str, ...]  # all that occur
+    hashes: tuple[str, ...]  # known of every stored file
+    sidecars: tuple[str, ...]  # kinds
+    metadata: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardInfo:
+    """One shard, as the index describes it."""
+
+    basename: str  # of the stored file
+    start: int  # its first sample_id
+    samples: int
+    raw_bytes: int
+    stored_bytes: int
+    compression: str | None
+    hashes: dict[str, str]  # of the stored file
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return dataclasses.asdict(self)
+
+
+def info(link: str | os.PathLike[str]) -> Info:
+    """What the index says of a snapshot as a whole."""
+    snapshot = load(parse_link(link))
+    index = snapshot.index
+    columns = (zip(kind.columns.names, kind.columns.encodings, strict=True) for kind in index.kinds)
+    return Info(
+        snapshot=snapshot.id,
+        parent=index.parent,
+        sealed=index.sealed,
+        columns=dict(sorted(pair for pairs in columns for pair in pairs)),
+        samples=int(index.samples.sum()),
+        shards=index.shards,
+        raw_bytes=int(index.raw.size_bytes.sum()),
+        stored_bytes=int(index.stored_bytes.sum()),
+        compression=tuple(sorted({kind.compression for kind in index.kinds if kind.compression})),
+        hashes=_hashes_of_all(index),
+        sidecars=tuple(sorted({sidecar.kind for sidecar in index.sidecars})),
+        metadata=index.metadata,
+    )
+
+
+def _hashes_of_all(index: Index) -> tuple[str, ...]:
+    known = {}
+    for name in {*index.raw.hashes, *index.zip.hashes}:
+        nothing = np.zeros(index.shards, "S1")
+        packed, raw = (files.hashes.get(name, nothing) != b"" for files in (index.zip, index.raw))
+        known[name] = bool(np.where(index.compressed, packed, raw).all())
+    return tuple(sorted(name for name, of_all in known.items() if of_all))
+
+
+def list_shards(link: str | os.PathLike[str]) -> Iterator[ShardInfo]:
+    """The shards of a snapshot, in order."""
+    index = load(parse_link(link)).index
+    for i in range(index.shards):
+        entry = index.entry(i)
+        yield ShardInfo(
+            basename=entry.stored.basename,
+            start=int(index.starts[i]),
+            samples=entry.samples,
+            raw_bytes=entry.raw.size_bytes,
+            stored_bytes=entry.stored.size_bytes,
+            compression=entry.kind.compression,
+            hashes=dict(entry.stored.hashes),
+        )

@@ -1,0 +1,114 @@
+"""What is there to check, each thing once?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mx8shards.disk.map import Bytes
+from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
+from mx8shards.format.index import Entry, FileInfo
+from mx8shards.format.shard import table_bytes
+from mx8shards.format.sidecars import Sidecar
+from mx8shards.maintain.report import Damage, damage_of
+from mx8shards.shards.publication import sidecar_name
+from mx8shards.shards.sidecars import blocks_in, numbers_in, open_sidecar
+from mx8shards.shards.snapshots import Snapshot, sidecar_path
+
+
+@dataclass(slots=True)
+class Job:
+    """One shard to check, and what side-cars say about it."""
+
+    snapshot: Snapshot
+    number: int
+    entry: Entry
+    data: bool = False  # every byte, not the structure alone
+    blocks: Bytes | None = None  # the digests of its blocks, row by row
+    numbers: Mapping[str, Bytes] = field(default_factory=dict)  # what a side-car has for its scalar columns …
+    numbers_file: str = ""  # … and which one
+
+    @property
+    def cost_bytes(self) -> int:
+        """How much of the shard's file will be read."""
+        if self.data:
+            return self.entry.stored.size_bytes
+        return 0 if self.entry.zip else table_bytes(self.entry.samples)
+
+
+class Plan:
+    """Collects the shards of several snapshots, and checks their side-cars on the way: with `data` their every byte."""
+
+    def __init__(self, *, data: bool) -> None:
+        self.jobs: list[Job] = []
+        self.damage: list[Damage] = []
+        self.sidecar_bytes = 0
+        self._data = data
+        self._shards: dict[str, Entry] = {}
+        self._sidecars: set[str] = set()
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Check this snapshot's side-cars and plan its shards, but for what another snapshot had us plan already."""
+        entries = map(snapshot.index.entry, range(snapshot.index.shards))
+        jobs = {i: Job(snapshot, i, entry) for i, entry in enumerate(entries) if self._is_new(entry)}
+        for sidecar in snapshot.index.sidecars:
+            wanted = self._data and any(i in jobs for i in range(sidecar.start, sidecar.stop))
+            if wanted or sidecar.blake3 not in self._sidecars:
+                self._look_into(snapshot, sidecar, jobs)
+        self.jobs += jobs.values()
+
+    def _is_new(self, entry: Entry) -> bool:
+        known = self._shards.setdefault(entry.stored.basename, entry)
+        return known is entry or not _covers(known, entry)
+
+    def _look_into(self, snapshot: Snapshot, sidecar: Sidecar, jobs: Mapping[int, Job]) -> None:
+        try:
+            data = _checked(snapshot, sidecar, data=self._data)
+        except (FormatError, IntegrityError, DatasetNotFoundError) as error:
+            if sidecar.blake3 not in self._sidecars:
+                self.damage.append(damage_of(error, file=sidecar_name(sidecar), snapshot=snapshot.id))
+            data = None
+        self._sidecars.add(sidecar.blake3)
+        if data is None:
+            return
+        self.sidecar_bytes += sidecar.size_bytes
+        if sidecar.kind == "blocks":
+            for i, digests in blocks_in(snapshot, sidecar, data):
+                if i in jobs:
+                    jobs[i].blocks = digests
+        else:
+            for i, column, numbers in numbers_in(snapshot, sidecar, data):
+                if i in jobs:
+                    jobs[i].numbers = {**jobs[i].numbers, column: numbers}
+                    jobs[i].numbers_file = sidecar_name(sidecar)
+
+
+def _covers(known: Entry, entry: Entry) -> bool:
+    """Whether who has checked `known` has checked `entry`: a sealed snapshot names more hashes of the same files."""
+    return (
+        (known.kind.columns, known.kind.compression, known.samples)
+        == (entry.kind.columns, entry.kind.compression, entry.samples)
+        and _says_no_more(entry.raw, known.raw)
+        and (entry.zip is known.zip or (entry.zip and known.zip and _says_no_more(entry.zip, known.zip)) is True)
+    )
+
+
+def _says_no_more(info: FileInfo, known: FileInfo) -> bool:
+    return info.size_bytes == known.size_bytes and info.hashes.items() <= known.hashes.items()
+
+
+def _checked(snapshot: Snapshot, sidecar: Sidecar, *, data: bool) -> Bytes | None:
+    """The bytes of a side-car, or None where only its size was to be checked."""
+    path = sidecar_path(snapshot.root, sidecar.blake3)
+    found = open_sidecar(snapshot, sidecar) if data else None
+    if data and found is not None:
+        return found
+    try:
+        size = path.stat().st_size
+    except OSError:
+        size = None
+    if size is None or data:
+        raise DatasetNotFoundError("the index names this side-car, but it cannot be opened", subject=str(path))
+    if size != sidecar.size_bytes:
+        raise FormatError(subject=str(path), expected=f"{sidecar.size_bytes} bytes (the index)", found=f"{size}")
+    return None

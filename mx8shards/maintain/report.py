@@ -1,0 +1,94 @@
+"""What did a check find, and where?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, ShardsError
+
+Range = tuple[int, int]
+Reason = Literal["missing", "unreadable", "format", "integrity"]
+Mode = Literal["structure", "subset", "data"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """One damaged file, what is wrong with it, and which samples can no longer be believed."""
+
+    file: str  # below the dataset's directory: a shard's basename, index.json, a side-car
+    reason: Reason
+    error: str
+    snapshot: str  # whose samples are meant
+    samples: tuple[Range, ...] = ()  # half-open ranges of sample ids
+    blocks: tuple[int, ...] = ()  # the damaged 1 MiB blocks of the file, where block hashes can tell
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What `verify` found. `ok` says it in one word; `damage` names every damaged file."""
+
+    snapshot: str
+    sealed: bool
+    mode: Mode
+    snapshots: int  # kept index files that were held against their names
+    shards: int  # shards whose size and offsets were checked …
+    data_shards: int  # … and those of them whose every byte was
+    unchecked: int  # of these, shards whose payload bytes no hash vouches for
+    samples: int
+    bytes_checked: int
+    damage: tuple[Damage, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.damage
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"ok": self.ok, **fields, "damage": [damage.to_json() for damage in self.damage]}
+
+
+def damage_of(
+    error: ShardsError | OSError, *, file: str, snapshot: str, samples: Iterable[Range] = (), blocks: Iterable[int] = ()
+) -> Damage:
+    """What an error says about a file."""
+    return Damage(
+        file=file,
+        reason=_reason(error),
+        error=str(error),
+        snapshot=snapshot,
+        samples=tuple(samples),
+        blocks=tuple(blocks),
+    )
+
+
+def _reason(error: Exception) -> Reason:
+    match error:
+        case IntegrityError():
+            return "integrity"
+        case FormatError():
+            return "format"
+        case DatasetNotFoundError(errno=None):
+            return "missing"
+    return "unreadable"
+
+
+def ranges(ids: npt.NDArray[np.int64]) -> list[Range]:
+    """Ascending ids as half-open ranges."""
+    if not ids.size:
+        return []
+    gaps = np.flatnonzero(np.diff(ids) != 1)
+    begins = ids[np.concatenate([[0], gaps + 1])]
+    ends = ids[np.concatenate([gaps, [-1]])] + 1
+    return list(zip(begins.tolist(), ends.tolist(), strict=True))

@@ -1,0 +1,120 @@
+"""How does a dataset that nobody vouches for get content hashes?"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from mx8shards.disk import steps
+from mx8shards.disk.map import ReadFile
+from mx8shards.errors import FormatError, ShardsError
+from mx8shards.format.hashing import hasher
+from mx8shards.format.index import Entry, FileInfo, Index, index_bytes
+from mx8shards.format.sidecars import Sidecar, scalar_columns
+from mx8shards.maintain.check import Facts, check_shard, check_threads
+from mx8shards.maintain.plan import Job
+from mx8shards.maintain.report import Report
+from mx8shards.maintain.work import Progress, Ticker, in_order
+from mx8shards.shards.links import Link
+from mx8shards.shards.open_shard import file_pieces
+from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.sidecar_files import NewSidecar
+from mx8shards.shards.snapshots import Snapshot, current, kept, sidecar_path
+
+
+def seal_current(link: Link, progress: Progress | None) -> Report | None:
+    """Check every byte of the current snapshot and publish it with content hashes; None if it is sealed and kept."""
+    if link.snapshot is not None:
+        raise ShardsError(
+            subject=str(link), expected="a link without an id, as the current snapshot is sealed", found="one"
+        )
+    if _unsealed(link.root) is None:
+        return None
+    with contextlib.closing(LocalPublication(link.root)) as publication:
+        snapshot = _unsealed(link.root)  # again, because now nobody else can change it
+        return None if snapshot is None else _Seal(publication, snapshot).publish(progress)
+
+
+def _unsealed(root: Path) -> Snapshot | None:
+    snapshot = current(root, trusting=True)
+    return None if snapshot.index.sealed and snapshot.id in kept(root) else snapshot
+
+
+class _Seal:
+    """A new snapshot of the same files, about which more is known."""
+
+    def __init__(self, publication: LocalPublication, snapshot: Snapshot) -> None:
+        self._publication = publication
+        self._snapshot = snapshot
+        self._index = snapshot.index
+        self._scalars = _shared_scalars(snapshot.index)
+
+    def publish(self, progress: Progress | None) -> Report:
+        """Damaged data are never sealed: the first error is raised."""
+        jobs = [Job(self._snapshot, i, self._index.entry(i), data=True) for i in range(self._index.shards)]
+        ticker = Ticker(progress, sum(job.cost_bytes for job in jobs))
+        entries, sidecars = self._read(jobs, ticker)
+        for sidecar in sidecars:
+            self._drop_if_damaged(sidecar)
+        data = index_bytes(
+            entries,
+            metadata=self._index.metadata,
+            sidecars=sidecars,
+            parent=self._snapshot.id,
+            extra=self._index.extra,
+        )
+        return Report(
+            snapshot=self._publication.put_index(data, self._snapshot.id),
+            sealed=True,
+            mode="data",
+            snapshots=0,
+            shards=len(jobs),
+            data_shards=len(jobs),
+            unchecked=0,
+            samples=int(self._index.samples.sum()),
+            bytes_checked=ticker.done,
+        )
+
+    def _read(self, jobs: list[Job], ticker: Ticker) -> tuple[list[Entry], tuple[Sidecar, ...]]:
+        entries = []
+        with contextlib.ExitStack() as stack:
+            blocks = stack.enter_context(contextlib.closing(NewSidecar(self._publication, "blocks")))
+            numbers = stack.enter_context(contextlib.closing(NewSidecar(self._publication, "columns", self._scalars)))
+            check = partial(check_shard, tick=ticker.tick, facts=True)
+            for checked in stack.enter_context(in_order(check, jobs, check_threads(jobs))):
+                if checked.facts is None or checked.errors:
+                    raise checked.errors[0]
+                entries.append(_sealed_entry(checked.job.entry, checked.facts))
+                blocks.write([checked.facts.digests])
+                numbers.write(checked.facts.numbers if self._scalars else [])
+            count = len(entries)
+            return entries, blocks.finish(0, count) + numbers.finish(0, count if self._scalars else 0)
+
+    def _drop_if_damaged(self, sidecar: Sidecar) -> None:
+        """A side-car is not published where one of its name is; that one has to be worth it."""
+        path = sidecar_path(self._snapshot.root, sidecar.blake3)
+        if path.exists():
+            file = ReadFile(path)
+            found = hasher("blake3")
+            for piece in file_pieces(file, file.size_bytes):
+                found.update(piece)
+            if found.hexdigest() != sidecar.blake3:
+                steps.unlink(path)
+
+
+def _shared_scalars(index: Index) -> tuple[str, ...]:
+    try:
+        return scalar_columns(index.columns())
+    except FormatError:  # the shards have different columns; a side-car holds those of all shards
+        return ()
+
+
+def _sealed_entry(entry: Entry, facts: Facts) -> Entry:
+    packed = entry.zip and _with_blake3(entry.zip, facts.stored_blake3)
+    return replace(entry, raw=_with_blake3(entry.raw, facts.raw_blake3), zip=packed)
+
+
+def _with_blake3(info: FileInfo, digest: str) -> FileInfo:
+    return replace(info, hashes={**info.hashes, "blake3": digest})

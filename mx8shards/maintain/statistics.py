@@ -1,0 +1,92 @@
+"""How are the numbers of one column distributed?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_VALUES = 64
+BINS = 20
+
+_STEP = 1 << 20  # numbers at a time
+
+Number = int | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """What a column of numbers looks like. NaN and infinities are counted, and left out of the rest."""
+
+    minimum: Number | None
+    maximum: Number | None
+    mean: float | None
+    not_finite: int
+    values: dict[Number, int] | None  # how often each occurs, if there are at most 64 …
+    bins: tuple[tuple[float, float, int], ...] | None  # … or else (begin, end, count) of 20 equal ranges
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it: values become a list of [value, count]."""
+        values = None if self.values is None else [list(pair) for pair in self.values.items()]
+        return dataclasses.asdict(self) | {"values": values}
+
+
+def describe(numbers: npt.NDArray[Any]) -> Numbers:
+    """The distribution of an array of numbers."""
+    least, most, total, count = _bounds(numbers)
+    if least is None or most is None:
+        return Numbers(minimum=None, maximum=None, mean=None, not_finite=len(numbers), values={}, bins=None)
+    values = _values(numbers)
+    return Numbers(
+        minimum=least,
+        maximum=most,
+        mean=total / count,
+        not_finite=len(numbers) - count,
+        values=values,
+        bins=_bins(numbers, float(least), float(most)) if values is None else None,
+    )
+
+
+def _finite_pieces(numbers: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    for start in range(0, len(numbers), _STEP):
+        piece = numbers[start : start + _STEP]
+        yield piece[np.isfinite(piece)] if piece.dtype.kind == "f" else piece
+
+
+def _bounds(numbers: npt.NDArray[Any]) -> tuple[Number | None, Number | None, float, int]:
+    pieces = [
+        (piece.min().item(), piece.max().item(), float(piece.sum(dtype=np.float64)), len(piece))
+        for piece in _finite_pieces(numbers)
+        if len(piece)
+    ]
+    if not pieces:
+        return None, None, 0.0, 0
+    least, most, sums, counts = zip(*pieces, strict=True)
+    return min(least), max(most), sum(sums), sum(counts)
+
+
+def _values(numbers: npt.NDArray[Any]) -> dict[Number, int] | None:
+    found: Counter[Number] = Counter()
+    for piece in _finite_pieces(numbers):
+        values, counts = np.unique(piece, return_counts=True)
+        if len(values) > MAX_VALUES:
+            return None
+        found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        if len(found) > MAX_VALUES:
+            return None
+    return dict(sorted(found.items()))
+
+
+def _bins(numbers: npt.NDArray[Any], least: float, most: float) -> tuple[tuple[float, float, int], ...]:
+    scale = 1.0 if most - least < np.inf else 0.25  # so that even the difference of the largest floats is one
+    between = (least * scale, most * scale)
+    counts = np.zeros(BINS, np.int64)
+    for piece in _finite_pieces(numbers):
+        counts += np.histogram(piece.astype(np.float64) * scale, BINS, between)[0]
+    edges = (np.histogram_bin_edges(np.zeros(0), BINS, between) / scale).tolist()
+    return tuple(zip(edges, edges[1:], counts.tolist(), strict=False))

@@ -1,0 +1,95 @@
+"""Is a dataset what it was when it was published?"""
+
+from __future__ import annotations
+
+import os
+import random
+from functools import partial
+
+from mx8shards.maintain.check import check_shard, check_threads
+from mx8shards.maintain.plan import Job, Plan
+from mx8shards.maintain.report import Mode, Report
+from mx8shards.maintain.seal import seal_current
+from mx8shards.maintain.states import States, find_states
+from mx8shards.maintain.work import Progress, Ticker, in_order
+from mx8shards.shards.links import parse_link
+
+
+def verify(
+    link: str | os.PathLike[str],
+    *,
+    data: bool = False,
+    subset: str | float | None = None,
+    seal: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Check a dataset and report every damaged file, with the samples that the damage touches.
+
+    The structure: index.json and every kept index against their ids, the size of every file of the current snapshot,
+    the offsets of its uncompressed shards. `data=True` adds every byte of every kept snapshot, side-cars, decompression
+    and the cache included; `subset="5%"` (or 0.05) does so for that share of the shards, drawn anew each time. A pinned
+    link (`…@sha256:…`) asks for that snapshot alone. Nothing is changed, but by `seal=True`: it checks the bytes of a
+    current snapshot that lacks content hashes, or that was changed outside mx8shards, and publishes it with them.
+    """
+    where = parse_link(link)
+    mode, share = _mode(data, subset)
+    if seal and (sealed := seal_current(where, progress)):
+        return sealed
+    states = find_states(where)
+    plan = Plan(data=mode != "structure")
+    if states.asked is not None:
+        plan.add(states.asked)
+    if mode != "structure" or states.asked is None:
+        for other in states.others(where.root):
+            plan.add(other)
+    choose(plan.jobs, share)
+    return _run(states, plan, mode, progress)
+
+
+def _mode(data: bool, subset: str | float | None) -> tuple[Mode, float]:
+    if data and subset is not None:
+        raise ValueError("verify: expected data or subset, got both")
+    if subset is None:
+        return ("data", 1.0) if data else ("structure", 0.0)
+    return "subset", parse_share(subset)
+
+
+def parse_share(text: str | float) -> float:
+    """The share that "5%" or 0.05 names; ValueError for one that is not above 0 and at most 1."""
+    try:
+        share = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f"subset: expected a share such as 5% or 0.05, got {text!r}")
+    return share
+
+
+def choose(jobs: list[Job], share: float) -> None:
+    """Mark that share of the jobs, and at least one, for a check of every byte."""
+    count = min(len(jobs), max(1, round(share * len(jobs)))) if share else 0
+    for job in random.SystemRandom().sample(jobs, count):
+        job.data = True
+
+
+def _run(states: States, plan: Plan, mode: Mode, progress: Progress | None) -> Report:
+    ticker = Ticker(progress, sum(job.cost_bytes for job in plan.jobs))
+    damage = states.damage + plan.damage
+    unchecked = 0
+    with in_order(partial(check_shard, tick=ticker.tick), plan.jobs, check_threads(plan.jobs)) as results:
+        for checked in results:
+            damage += checked.damage
+            unchecked += not checked.vouched
+    index = states.asked.index if states.asked else None
+    return Report(
+        snapshot=states.id,
+        sealed=index is not None and index.sealed,
+        mode=mode,
+        snapshots=states.checked,
+        shards=len(plan.jobs),
+        data_shards=sum(job.data for job in plan.jobs),
+        unchecked=unchecked,
+        samples=int(index.samples.sum()) if index else 0,
+        bytes_checked=ticker.done + plan.sidecar_bytes,
+        damage=tuple(damage),
+    )

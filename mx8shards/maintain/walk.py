@@ -1,0 +1,134 @@
+"""Do the samples of a shard add up, and which numbers do they hold? Answered in one pass over its raw bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import FormatError
+from mx8shards.format.columns import Columns
+from mx8shards.format.shard import Offsets, check_table, read_table, table_bytes
+
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+_INDEX_ITEMS = 1 << 20  # as many bytes are picked out of a piece by one index array
+
+
+class SampleWalk:
+    """Is fed a shard's raw bytes piece by piece and holds on to its table and its last few bytes.
+
+    `numbers` collects the payloads of the columns named in `scalars`, which are of fixed size.
+    """
+
+    def __init__(self, columns: Columns, samples: int, size_bytes: int, scalars: Sequence[str] = ()) -> None:
+        self.bad: list[Ints] = []  # rows whose sizes do not add up to the length of their sample
+        self._columns = columns
+        self._samples = samples
+        self._size_bytes = size_bytes
+        self._head = bytearray()
+        self._offsets: Offsets | None = None
+        self._error: FormatError | None = None
+        self._tail = b""
+        self._begin = 0  # of the tail, in the shard
+        self._row = 0  # the first whose size header was not yet seen
+        self._scalars = [_Scalar(columns, name) for name in scalars]
+        self._keep = max([columns.header_bytes, *(scalar.width for scalar in self._scalars)], default=0)
+
+    @property
+    def numbers(self) -> list[bytes]:
+        """The payloads of each scalar column, one after the other."""
+        return [b"".join(scalar.found) for scalar in self._scalars]
+
+    def feed(self, piece: bytes) -> None:
+        """The next bytes of the shard."""
+        if self._error is None and self._offsets is None:
+            self._head += piece
+            if len(self._head) < table_bytes(self._samples):
+                return
+            piece = bytes(self._head)
+            self._head.clear()
+            self._take_table(piece)
+        if self._error is None:
+            self._scan(self._tail + piece)
+
+    def finish(self) -> None:
+        """FormatError if the shard has no sound table, or a sample whose sizes do not add up."""
+        if self._error is None and self._offsets is None:
+            self._error = FormatError(expected=f"{table_bytes(self._samples)} bytes of offsets", found="fewer")
+        if self._error is None and self.bad:
+            rows = np.concatenate(self.bad)
+            found = f"another sum; so in {len(rows)} samples" if len(rows) > 1 else "another sum"
+            self._error = FormatError(place=f"sample {rows[0]}", expected="columns that fill it", found=found)
+        if self._error is not None:
+            raise self._error
+
+    def _take_table(self, data: bytes) -> None:
+        try:
+            check_table(data, self._samples, self._size_bytes, self._columns)
+        except FormatError as error:
+            self._error = error
+            return
+        self._offsets = read_table(data, self._samples).copy()
+
+    def _scan(self, data: bytes) -> None:
+        """Look at every size header and number that lies whole in `data`; keep what may hold the start of another."""
+        assert self._offsets is not None  # feed sees to it
+        view = np.frombuffer(data, np.uint8)
+        end = self._begin + len(data)
+        # a key of the offsets' own type: any other would widen all of them, for every piece
+        within = np.uint32(max(0, end - self._columns.header_bytes))
+        last = int(np.searchsorted(self._offsets[:-1], within, "right"))
+        step = max(1, _INDEX_ITEMS // max(1, self._columns.header_bytes))
+        for row in range(self._row, last, step):
+            self._headers(view, row, min(last, row + step))
+        self._row = max(self._row, last)
+        for scalar in self._scalars:
+            scalar.collect(view, self._begin, end)
+        kept = max(0, len(data) - self._keep)
+        self._tail = data[kept:]
+        self._begin += kept
+
+    def _headers(self, view: Bytes, start: int, stop: int) -> None:
+        assert self._offsets is not None
+        begins = self._offsets[start:stop].astype(np.int64)
+        lengths = self._offsets[start + 1 : stop + 1].astype(np.int64) - begins
+        columns = self._columns
+        sizes = np.zeros((len(begins), 0), np.int64)
+        if columns.variable:
+            found = view[(begins - self._begin)[:, None] + np.arange(columns.header_bytes)]
+            sizes = found.view("<u4").astype(np.int64)
+        good = columns.header_bytes + columns.fixed_bytes + sizes.sum(axis=1) == lengths
+        if not good.all():
+            self.bad.append(start + np.flatnonzero(~good))
+            sizes[~good] = 0  # so that numbers are looked for inside the sample
+        for scalar in self._scalars:
+            scalar.expect(begins + scalar.before + sizes[:, : scalar.variable_before].sum(axis=1))
+
+
+class _Scalar:
+    """Where the payloads of one fixed-size column stand, and those found so far."""
+
+    def __init__(self, columns: Columns, name: str) -> None:
+        number = columns.names.index(name)
+        sizes = columns.sizes[:number]
+        self.width = columns.sizes[number] or 0
+        self.before = columns.header_bytes + sum(size for size in sizes if size is not None)
+        self.variable_before = sum(size is None for size in sizes)
+        self.found: list[bytes] = []
+        self._places: Ints = np.zeros(0, np.int64)
+
+    def expect(self, places: Ints) -> None:
+        """More payloads begin there."""
+        self._places = np.concatenate([self._places, places])
+
+    def collect(self, view: Bytes, begin: int, end: int) -> None:
+        """Take the payloads that lie whole in the bytes from `begin` to `end`."""
+        count = int(np.searchsorted(self._places, end - self.width, "right"))
+        step = max(1, _INDEX_ITEMS // max(1, self.width))
+        for start in range(0, count, step):
+            places = self._places[start : min(count, start + step)] - begin
+            self.found.append(view[places[:, None] + np.arange(self.width)].tobytes())
+        self._places = self._places[count:]

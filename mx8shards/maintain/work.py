@@ -1,0 +1,48 @@
+"""How is a long job spread over threads, and how is it watched?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
+
+_A = TypeVar("_A")
+_R = TypeVar("_R")
+
+Progress = Callable[[int, int], object]
+"""Called with the bytes that are done and the bytes there are; never by two threads at once."""
+
+
+class Ticker:
+    """Adds up what many threads have done and tells a progress function."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._lock = Lock()
+        self.done = 0
+
+    def tick(self, size_bytes: int) -> None:
+        """So many bytes more are done."""
+        with self._lock:
+            self.done += size_bytes
+            if self._progress is not None:
+                self._progress(self.done, self._total)
+
+
+def thread_count(most: int = 8) -> int:
+    """One thread per core that this process may use."""
+    return max(1, min(most, len(os.sched_getaffinity(0))))
+
+
+@contextlib.contextmanager
+def in_order(function: Callable[[_A], _R], items: Iterable[_A], threads: int) -> Iterator[Iterator[_R]]:
+    """The results of `function` for all items, in their order, computed by threads. Leaving cancels what is left."""
+    pool = ThreadPoolExecutor(threads, "mx8shards-maintain")
+    try:
+        yield pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
