@@ -1,54 +1,7 @@
-"""How is mosaicml-streaming imported where torchvision cannot be?
-
-A CPU build of torch refuses the torchvision of the package index (its native operators do not load), and transformers
-is 100 MB for three names. Streaming touches both only at import: as base classes of its ready-made vision and text
-datasets, and in `isinstance` checks on batches of token encodings. MDS itself needs neither, so empty classes stand in
-for them where the real packages are not installed. litdata needs no stand-in.
-"""
+"""Where do the tests get mosaicml-streaming from? The benchmarks need it as well, so it is told there."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import importlib.util
-import sys
-import types
-from typing import Any
+from benchmarks.adapters.streaming_stub import import_streaming, is_installed
 
-STAND_INS = {
-    "torchvision.datasets": ["VisionDataset"],
-    "torchvision.transforms.functional": ["to_tensor"],
-    "transformers.feature_extraction_utils": ["BatchFeature"],
-    "transformers.tokenization_utils_base": ["BatchEncoding"],
-    "transformers.models.auto.tokenization_auto": ["AutoTokenizer"],
-}
-
-
-def is_installed() -> bool:
-    return importlib.util.find_spec("streaming") is not None
-
-
-def import_streaming() -> Any:
-    """The real `streaming` package, importable any number of times and from any process."""
-    if "streaming" not in sys.modules:
-        for name, attributes in STAND_INS.items():
-            if name.partition(".")[0] not in _REAL:
-                _stand_in(name, attributes)
-    return importlib.import_module("streaming")
-
-
-_REAL = {name for name in ("torchvision", "transformers") if importlib.util.find_spec(name) is not None}
-
-
-def _stand_in(name: str, attributes: list[str]) -> None:
-    parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        part = ".".join(parts[:depth])
-        if part not in sys.modules:
-            module = types.ModuleType(part, "A stand-in made by tests/streaming_stub.py.")
-            # With a spec, find_spec(name) answers instead of raising ValueError: torch and litdata ask.
-            module.__spec__ = importlib.machinery.ModuleSpec(part, loader=None, is_package=True)
-            module.__path__ = []
-            sys.modules[part] = module
-    for attribute in attributes:
-        setattr(sys.modules[name], attribute, type(attribute, (), {"__module__": name}))
+__all__ = ["import_streaming", "is_installed"]

@@ -1,0 +1,49 @@
+"""How quick is it here?
+
+python -m benchmarks write|getitem|open|zstd [--quick] [--rounds N] [--json FILE] [--directory DIR]
+python -m benchmarks table      the README's tables, made anew from benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness, table
+from benchmarks.machine import ROOT
+
+CASES = ("write", "getitem", "open", "zstd")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure one case, or write the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("case", choices=[*CASES, "table"])
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, to see that it works; says nothing about speed"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="default: benchmarks/results/CASE.json, if not --quick"
+    )
+    parser.add_argument(
+        "--directory", type=Path, metavar="DIR", help="the disk to measure on (default: the temporary one)"
+    )
+    options = parser.parse_args(arguments)
+    if options.case == "table":
+        readme = ROOT / "README.md"
+        readme.write_text(table.updated(readme.read_text()))
+        return
+    case: Any = importlib.import_module(f"benchmarks.cases.{options.case}")
+    rounds = 1 if options.quick and options.rounds == 5 else options.rounds
+    results = harness.run(options.case, case, rounds=rounds, quick=options.quick, parent=options.directory)
+    if options.json or not options.quick:
+        table.save(results, options.json or table.RESULTS / f"{options.case}.json")
+    print(table.render(results))
+    print(f"\n{table.verdicts(results)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""How does mosaicml-streaming write and read samples?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.adapters.streaming_stub import import_streaming
+
+streaming = import_streaming()
+
+SETTINGS: dict[str, object] = {"size_limit": "64mb", "fsync": "none of its own"}
+
+
+def write(
+    out: Path,
+    columns: Mapping[str, str],
+    samples: Iterable[Mapping[str, Any]],
+    hashes: Sequence[str] = (),
+    compression: str | None = None,
+    size_limit: str = "64mb",
+) -> None:
+    """The files are closed when this returns; what of them is on the disk is up to the kernel."""
+    with streaming.MDSWriter(
+        out=str(out), columns=dict(columns), hashes=sorted(hashes), compression=compression, size_limit=size_limit
+    ) as writer:
+        for sample in samples:
+            writer.write(sample)
+
+
+def open_dataset(root: Path) -> Any:
+    """LocalDataset: of its readers the quickest for samples at random."""
+    return streaming.LocalDataset(str(root))
+
+
+def open_streaming_dataset(root: Path) -> Any:
+    """StreamingDataset, the one that its training loops use."""
+    return streaming.StreamingDataset(local=str(root), batch_size=1, shuffle=False)
+
+
+def reader(root: Path) -> Callable[[int], Any]:
+    """`LocalDataset[i]`."""
+    dataset = open_dataset(root)
+    return lambda position: dataset[position]

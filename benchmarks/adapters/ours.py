@@ -1,0 +1,41 @@
+"""How does mx8shards write and read samples?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mx8shards import Dataset, Writer
+
+SETTINGS: dict[str, object] = {"size_limit": "64mb", "threads": "one per core", "fsync": "every file"}
+
+
+def write(
+    out: Path,
+    columns: Mapping[str, str],
+    samples: Iterable[Mapping[str, Any]],
+    hashes: Sequence[str] = (),
+    compression: str | None = None,
+    size_limit: str = "64mb",
+) -> None:
+    """Every shard and the index are on the disk when this returns; blake3 is always among the hashes."""
+    with Writer(out, columns=columns, hashes=hashes, compression=compression, size_limit=size_limit) as writer:
+        for sample in samples:
+            writer.write(sample)
+
+
+def open_dataset(root: Path) -> Dataset:
+    """The dataset, opened."""
+    return Dataset(root)
+
+
+def reader(root: Path) -> Callable[[int], Any]:
+    """`dataset[i]`."""
+    return open_dataset(root).__getitem__
+
+
+def payload_reader(root: Path, column: str) -> Callable[[int], Any]:
+    """One column's bytes of a sample, as a view into the mapped shard."""
+    payload = open_dataset(root).payload
+    return lambda position: payload(position, column)

@@ -1,0 +1,147 @@
+"""What does one sample cost, picked at random from files that are in memory?"""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import data
+from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.process import MB, Measured, Numbers
+
+NEEDS_BYTES = 1_400_000_000
+NOTES = """\
+- One process, one thread, a warm page cache: a first pass over the same positions is not counted. One byte per page
+  of every value is touched. Each library decodes the columns as it does.
+- dataset[i] and pread read by system calls, which a file cut short only gives fewer bytes; a map gives a signal.
+- Bare: file, begin and end of the first column's bytes stand in a list. Nothing is looked up, checked or decoded.
+- litdata reads compressed MDS only, unpacks it first, and left alone reads the whole shard again for every sample.
+  Here it has one shard, and was made to map it. It knows no arrays of fixed shape and gets them as bytes.
+"""
+COLUMNS = (
+    Column(title="µs per sample", number="microseconds", digits=2),
+    Column(title="× dataset[i]", number="microseconds", digits=2, ratio=True),
+    Column(title="peak memory, MB", number="peak_growth_mb", digits=0, spread=False),
+)
+
+ARRAYS, BLOBS, LABELLED = "4 KiB array + int", "100 KB blob", "100 KB blob + int"
+OURS, PAYLOAD, LOCAL, LIT = (
+    "mx8shards dataset[i]",
+    "mx8shards payload(i)",
+    "streaming LocalDataset[i]",
+    "litdata dataset[i]",
+)
+MMAP, PREAD = "bare mmap slice", "bare pread"
+
+# the columns, the one that is touched, and what stands before and after its bytes in every sample
+KINDS: dict[str, tuple[dict[str, str], str, int, int]] = {
+    ARRAYS: ({"array": "ndarray:int32:1024", "label": "int"}, "array", 0, 8),
+    BLOBS: ({"image": "bytes"}, "image", 4, 0),
+    LABELLED: ({"image": "bytes", "label": "int"}, "image", 4, 8),
+}
+FOLDERS = {ARRAYS: "arrays", BLOBS: "blobs", LABELLED: "labelled"}
+
+
+def prepare(directory: Path, *, quick: bool) -> None:
+    """Every kind of dataset; for litdata once more, compressed and in one shard."""
+    from benchmarks.adapters import ours
+
+    total = 2_000_000 if quick else 160_000_000
+    blobs = data.blobs(8 if quick else 300)
+    arrays = data.arrays(500 if quick else 10_000)
+    for kind in _kinds(quick):
+        columns, name, _, _ = KINDS[kind]
+        size, values = (4096, arrays) if kind == ARRAYS else (data.BLOB_BYTES, blobs)
+        samples = [{name: values[i % len(values)], "label": i} for i in range(total // size)]
+        ours.write(directory / FOLDERS[kind], columns, samples)
+        packed = [sample | {name: bytes(sample[name])} for sample in samples]
+        ours.write(_packed(directory, kind), columns | {name: "bytes"}, packed, compression="zstd", size_limit="1gb")
+
+
+def _kinds(quick: bool) -> list[str]:
+    return list(KINDS)[: 2 if quick else 3]
+
+
+def _packed(directory: Path, kind: str) -> Path:
+    return directory / f"{FOLDERS[kind]}-zstd"
+
+
+def jobs(directory: Path, *, quick: bool) -> list[Job]:
+    """Every reader on every kind."""
+    from benchmarks.adapters import ours
+
+    found = []
+    for kind in _kinds(quick):
+        _, column, before, after = KINDS[kind]
+        root = directory / FOLDERS[kind]
+        shared = {"count": len(ours.open_dataset(root)), "quick": quick}
+        readers: tuple[tuple[str, str, str, dict[str, Any], str | None], ...] = (
+            (OURS, "ours", "reader", {}, column),
+            (PAYLOAD, "ours", "payload_reader", {"column": column}, None),
+            (LOCAL, "mosaicml", "reader", {}, column),
+            (LIT, "lightning", "reader", {}, column),
+            (MMAP, "bare", "mmap_reader", {"before": before, "after": after}, None),
+            (PREAD, "bare", "pread_reader", {"before": before, "after": after}, None),
+        )
+        for contender, adapter, reader, options, key in readers:
+            of = {"root": str(_packed(directory, kind) if contender == LIT else root)}
+            arguments = {"adapter": adapter, "reader": reader, "options": options, "key": key, **of, **shared}
+            found.append(Job(group=kind, contender=contender, run=read, arguments=arguments))
+    return found
+
+
+def targets() -> list[Target]:
+    """What issue and plan ask for."""
+
+    def times(group: str, contender: str, against: str, least: float) -> Target:
+        claim = f"{group}: {against} at least {least:.3g} × as quick as {contender}"
+        wanted = Wanted(group=group, contender=contender, against=against, number="microseconds", least=least)
+        return Target(claim, (wanted,))
+
+    within = Wanted(group=BLOBS, contender=OURS, against=MMAP, number="microseconds", most=1.3)
+    return [
+        times(ARRAYS, LOCAL, OURS, 5),
+        times(BLOBS, LOCAL, OURS, 2.5),
+        times(LABELLED, LOCAL, OURS, 2.5),
+        Target(f"{BLOBS}: {OURS} within 1.3 × of a {MMAP}", (within,)),
+        times(ARRAYS, LOCAL, PAYLOAD, 15),
+        times(BLOBS, LOCAL, PAYLOAD, 15),
+    ]
+
+
+# in a process of its own ------------------------------------------------------------------------------------------
+
+
+def read(
+    adapter: str, reader: str, options: dict[str, Any], key: str | None, root: str, count: int, quick: bool
+) -> Numbers:
+    """The middle one of several passes over the same random positions, the first of which is not counted."""
+    module: Any = importlib.import_module(f"benchmarks.adapters.{adapter}")
+    order = np.random.default_rng(17).permutation(count)[: 200 if quick else 10_000].tolist()
+    with Measured() as whole:
+        get = getattr(module, reader)(Path(root), **options)
+        taken = [one_pass(get, key, order) for _ in range(3 if quick else max(4, 20_000 // len(order)))]
+    return {"microseconds": statistics.median(taken[1:]), "first_pass_microseconds": taken[0], **whole.memory}
+
+
+def one_pass(get: Callable[[int], Any], key: str | None, order: Sequence[int]) -> float:
+    """Microseconds per sample, its value touched."""
+    start = time.perf_counter()
+    if key is None:
+        for position in order:
+            touch(get(position))
+    else:
+        for position in order:
+            touch(get(position)[key])
+    return (time.perf_counter() - start) / len(order) * MB
+
+
+def touch(value: Any) -> bytes:
+    """One item per page of what a reader gave (bytes, a view or an array)."""
+    return bytes(value[:: 4096 // getattr(value, "itemsize", 1)])

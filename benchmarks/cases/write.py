@@ -1,0 +1,148 @@
+"""How quickly do samples become shards, beside MDSWriter and beside the bare disk?"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from benchmarks import data
+from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.process import MB, Measured, Numbers
+
+NEEDS_BYTES = 700_000_000
+NOTES = """\
+- All get the same samples, hashes, compression and size limit (64 MiB). mx8shards takes blake3 on top: of every shard
+  for the index, and of its blocks of 1 MiB for the side-car.
+- Durable: until every file is synced. mx8shards syncs them before it publishes; MDSWriter syncs nothing, so its files
+  are synced for it, and that time is added. Closed: without that.
+- Bare: as many bytes in files of 64 MiB, each one write and one fsync.
+- 100 KB blobs: photos cut to 100,000 bytes, 300 different ones in turn. 4 KiB arrays: 1,024 int32 each.
+- Peak memory: what the process needed beside the samples, which were there before.
+"""
+COLUMNS = (
+    Column(title="durable, MB/s", number="durable_mb_per_s", digits=0),
+    Column(title="time until durable", number="durable_s", digits=2, ratio=True),
+    Column(title="time until closed", number="closed_s", digits=2, ratio=True),
+    Column(title="peak memory, MB", number="peak_growth_mb", digits=0, spread=False),
+)
+
+BLOBS, ARRAYS = "100 KB blobs", "4 KiB arrays + int"
+COLUMNS_OF = {BLOBS: {"image": "bytes"}, ARRAYS: {"signal": "ndarray:int32:1024", "label": "int"}}
+SAMPLE_BYTES = {BLOBS: data.BLOB_BYTES, ARRAYS: 4 * data.ARRAY_ITEMS + 8}
+HASHES_AND_COMPRESSIONS: tuple[tuple[list[str], str | None], ...] = (
+    ([], None),
+    (["xxh128"], None),
+    (["sha1"], None),
+    (["xxh128"], "zstd:3"),
+)
+OURS, PEER = "mx8shards", "MDSWriter"
+BARE = {1: "bare write + fsync, 1 thread", 2: "bare write + fsync, 2 threads"}
+
+
+def prepare(directory: Path, *, quick: bool) -> None:
+    """The blobs; arrays are made where they are needed."""
+    data.keep(directory / "blobs.npz", data.blobs(8 if quick else 300))
+
+
+def jobs(directory: Path, *, quick: bool) -> list[Job]:
+    """Both writers for every kind of sample and every option, and the bare disk."""
+    total = 2_000_000 if quick else 256_000_000
+    out = str(directory / "out")
+    found = []
+    for kind in COLUMNS_OF:
+        for hashes, compression in HASHES_AND_COMPRESSIONS[2 if quick else 0 :]:
+            group = _group(kind, hashes, compression)
+            settings: dict[str, object] = {"hashes": hashes, "compression": compression, "size_limit": "64mb"}
+            for contender, adapter in ((OURS, "ours"), (PEER, "mosaicml")):
+                arguments = {"adapter": adapter, "kind": kind, "count": total // SAMPLE_BYTES[kind], "out": out}
+                arguments |= {"hashes": hashes, "compression": compression, "blobs": str(directory / "blobs.npz")}
+                job = Job(group=group, contender=contender, run=write, arguments=arguments, settings=settings)
+                found.append(job)
+            for threads in BARE if compression is None else ():
+                arguments = {"out": out, "size_bytes": total, "threads": threads}
+                found.append(Job(group=group, contender=BARE[threads], run=write_bare, arguments=arguments))
+    return found
+
+
+def _group(kind: str, hashes: list[str], compression: str | None) -> str:
+    return ", ".join([kind, *(hashes or ["no hashes"]), *([compression] if compression else [])])
+
+
+def targets() -> list[Target]:
+    """Twice MDSWriter, or 85 % of the bare disk, whichever is less."""
+    found = []
+    for kind in COLUMNS_OF:
+        for hashes, compression in HASHES_AND_COMPRESSIONS:
+            group = _group(kind, hashes, compression)
+            wanted = [Wanted(group=group, contender=PEER, against=OURS, number="durable_s", least=2)]
+            bare = BARE.values() if compression is None else ()
+            wanted += [
+                Wanted(group=group, contender=name, against=OURS, number="durable_s", least=0.85) for name in bare
+            ]
+            found.append(Target(f"{group}: 2 × MDSWriter, or 85 % of a bare write", tuple(wanted)))
+    return found
+
+
+# in a process of its own ------------------------------------------------------------------------------------------
+
+
+def write(
+    adapter: str, kind: str, count: int, hashes: list[str], compression: str | None, blobs: str, out: str
+) -> Numbers:
+    """One dataset, written by one writer."""
+    writer: Any = importlib.import_module(f"benchmarks.adapters.{adapter}")
+    samples = _samples(kind, count, Path(blobs))
+    target = Path(out)
+    writer.write(target, COLUMNS_OF[kind], samples[:10], hashes, compression)  # imports what is imported at first use
+    remove(target)
+    with Measured() as closed:
+        writer.write(target, COLUMNS_OF[kind], samples, hashes, compression)
+    with Measured() as synced:
+        _sync_files(target)
+    stored = sum(path.stat().st_size for path in target.rglob("*.mds*") if path.is_file())
+    remove(target)
+    durable_s = closed.seconds + synced.seconds
+    return {
+        "durable_mb_per_s": count * SAMPLE_BYTES[kind] / durable_s / MB,
+        "durable_s": durable_s,
+        "closed_s": closed.seconds,
+        "stored_mb": stored / MB,
+        **closed.memory,
+    }
+
+
+def write_bare(out: str, size_bytes: int, threads: int) -> Numbers:
+    """As many bytes, written by nobody in particular."""
+    from benchmarks.adapters import bare
+
+    buffer = memoryview(os.urandom(1 << 20) * (bare.FILE_BYTES >> 20))
+    os.sync()
+    with Measured() as taken:
+        bare.write_bytes(Path(out), buffer, size_bytes, threads)
+    remove(Path(out))
+    durable_mb_per_s = size_bytes / taken.seconds / MB
+    return {"durable_mb_per_s": durable_mb_per_s, "durable_s": taken.seconds, "closed_s": taken.seconds, **taken.memory}
+
+
+def _samples(kind: str, count: int, blobs: Path) -> list[dict[str, Any]]:
+    if kind == BLOBS:
+        images = data.load(blobs)
+        return [{"image": images[i % len(images)]} for i in range(count)]
+    signals = data.arrays(min(count, 20_000))
+    return [{"signal": signals[i % len(signals)], "label": i} for i in range(count)]
+
+
+def _sync_files(root: Path) -> None:
+    for path in (root, *root.rglob("*")):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def remove(root: Path) -> None:
+    """The files are gone, and nothing waits to be written while the next one is measured."""
+    shutil.rmtree(root)
+    os.sync()

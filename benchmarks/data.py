@@ -1,0 +1,92 @@
+"""What is measured? Made-up samples, equal on every machine, that behave like real ones: photos, text and signals."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, ImageDraw
+
+ARRAY_ITEMS = 1024
+BLOB_BYTES = 100_000
+
+_VOCABULARY = 20_000
+_FOLLOWERS = 32
+_LETTERS = "etaoinshrdlucmfwypvbgkjxqz"  # by how often English uses them
+
+
+def photos(count: int, seed: int = 17) -> list[bytes]:
+    """JPEG files of 640 × 480 pixels and 110 to 130 KB, each with the colour profile that cameras embed."""
+    rng = np.random.default_rng(seed)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return [_photo(rng, profile) for _ in range(count)]
+
+
+def _photo(rng: np.random.Generator, profile: bytes) -> bytes:
+    width, height = 640, 480
+    light = Image.fromarray(rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
+    picture = light.resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    for x, y, radius, *colour in rng.integers(0, [width, height, 120, 256, 256, 256], (30, 6)).tolist():
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=tuple(colour))
+    grain = rng.integers(-24, 25, (height, width, 1), dtype=np.int16)
+    pixels = (np.asarray(picture, np.int16) + grain).clip(0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=85, icc_profile=profile)
+    return out.getvalue()
+
+
+def blobs(count: int, seed: int = 17) -> list[bytes]:
+    """Photos cut to 100,000 bytes each: zstd saves less than a hundredth of them."""
+    return [photo[:BLOB_BYTES] for photo in photos(count, seed)]
+
+
+def arrays(count: int, seed: int = 17) -> npt.NDArray[np.int32]:
+    """Signals of 1,024 int32 each: three waves and noise of about six bits."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(ARRAY_ITEMS) / ARRAY_ITEMS
+    found = rng.normal(0, 20, (count, ARRAY_ITEMS))
+    for _ in range(3):
+        waves, height, phase = (rng.uniform(a, b, (count, 1)) for a, b in ((1.0, 12.0), (200.0, 4000.0), (0.0, 6.3)))
+        found += height * np.sin(2 * np.pi * waves * time + phase)
+    return found.astype(np.int32)
+
+
+def texts(count: int, words: int = 500, seed: int = 17) -> list[str]:
+    """Documents of about 3 KB. Words follow Zipf's law, and half of the time one follows as it often did before."""
+    rng = np.random.default_rng(seed)
+    share = 1 / np.arange(1, len(_LETTERS) + 1)
+    letters = rng.choice(list(_LETTERS), (_VOCABULARY, 10), p=share / share.sum())
+    lengths = rng.integers(2, 11, _VOCABULARY)
+    vocabulary = np.array(["".join(row[:n]) for row, n in zip(letters, lengths, strict=True)], object)
+    followers = _common_words(rng, (_VOCABULARY, _FOLLOWERS))
+    chain = np.empty((count, words), np.int64)
+    now = _common_words(rng, count)
+    for k in range(words):
+        chain[:, k] = now
+        after = followers[now, (rng.random(count) ** 2 * _FOLLOWERS).astype(int)]
+        now = np.where(rng.random(count) < 0.5, after, _common_words(rng, count))
+    return [" ".join(row) for row in vocabulary[chain].tolist()]
+
+
+def _common_words(rng: np.random.Generator, shape: Any) -> npt.NDArray[np.int64]:
+    share = np.cumsum(1 / np.arange(1, _VOCABULARY + 1))
+    found: npt.NDArray[np.int64] = np.searchsorted(share, rng.random(shape) * share[-1])
+    return found
+
+
+def keep(path: Path, payloads: list[bytes]) -> None:
+    """Keep payloads for the processes that measure."""
+    sizes = np.array([len(payload) for payload in payloads], np.int64)
+    np.savez(path, data=np.frombuffer(b"".join(payloads), np.uint8), sizes=sizes)
+
+
+def load(path: Path) -> list[bytes]:
+    """What was kept."""
+    with np.load(path) as kept:
+        data, sizes = kept["data"].tobytes(), kept["sizes"]
+    ends = np.cumsum(sizes)
+    return [data[a:b] for a, b in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]

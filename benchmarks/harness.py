@@ -1,0 +1,225 @@
+"""How are contenders compared fairly?
+
+Every run is a process of its own. Rounds are interleaved: each goes through all contenders of a group and starts with
+another one, so that a slow minute of the machine hits all of them alike. Ratios are taken within a round; what is
+reported is their median, beside the lowest and the highest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmarks import machine
+from benchmarks.process import Numbers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What one contender does in one group. `run` is called with `arguments` in a process of its own.
+
+    The first contender of a group is the one that the others are compared with.
+    """
+
+    group: str
+    contender: str
+    run: Callable[..., Numbers]
+    arguments: dict[str, Any]
+    settings: dict[str, object] = field(default_factory=dict)
+    rounds: int | None = None  # where fewer are enough, because one takes long
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One column of the table: a number of every contender, or that as a multiple of the first contender's."""
+
+    title: str
+    number: str
+    digits: int = 1
+    ratio: bool = False
+    spread: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a target asks for: a number of `contender` within bounds, or that as a multiple of `against`'s."""
+
+    group: str
+    contender: str
+    number: str
+    against: str = ""
+    least: float = 0.0
+    most: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A claim that is met where one of the things wanted is found."""
+
+    claim: str
+    wanted: tuple[Wanted, ...]
+
+
+class Case(Protocol):
+    """A module of benchmarks/cases; its docstring's first line is the question."""
+
+    @property
+    def NOTES(self) -> str:  # noqa: N802
+        """What a reader of the table has to know, in Markdown."""
+
+    @property
+    def COLUMNS(self) -> Sequence[Column]:  # noqa: N802
+        """The columns of the table."""
+
+    @property
+    def NEEDS_BYTES(self) -> int:  # noqa: N802
+        """How much disk is used at a time."""
+
+    def prepare(self, directory: Path, *, quick: bool) -> None:
+        """Make the data that all contenders share."""
+
+    def jobs(self, directory: Path, *, quick: bool) -> list[Job]:
+        """All jobs; those of one group are compared."""
+
+    def targets(self) -> list[Target]:
+        """What should come out."""
+
+
+def run(name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None = None) -> dict[str, Any]:
+    """The results of a case, ready for JSON."""
+    start = time.monotonic()
+    question = (case.__doc__ or "").partition("\n")[0]
+    with tempfile.TemporaryDirectory(prefix=f"mx8shards-{name}-", dir=parent) as text:
+        directory = Path(text)
+        _require_room(directory, case.NEEDS_BYTES >> (4 if quick else 0))
+        facts = machine.facts(directory)
+        say(f"{name}: {question}")
+        case.prepare(directory, quick=quick)
+        jobs = case.jobs(directory, quick=quick)
+        runs = _interleaved(jobs, rounds, directory)
+    groups = _groups(jobs, runs)
+    return {
+        "case": name,
+        "question": question,
+        "notes": case.NOTES.strip(),
+        "quick": quick,
+        "rounds": rounds,
+        "seconds": round(time.monotonic() - start, 1),
+        "machine": facts,
+        "groups": groups,
+        "targets": [_judged(target, runs) for target in case.targets() if target.wanted[0].group in groups],
+        "columns": [
+            {"title": column.title, "number": column.number, "digits": column.digits}
+            | {"ratio": column.ratio, "spread": column.spread}
+            for column in case.COLUMNS
+        ],
+        "runs": runs,
+    }
+
+
+def _require_room(directory: Path, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < 2 * needed:
+        raise SystemExit(f"{directory}: expected {2 * needed / 1e9:.1f} GB of free disk, got {free / 1e9:.1f} GB")
+
+
+def _interleaved(jobs: Sequence[Job], rounds: int, directory: Path) -> list[dict[str, Any]]:
+    runs = []
+    for number in range(rounds):
+        for group in dict.fromkeys(job.group for job in jobs):
+            members = [job for job in jobs if job.group == group]
+            for k in range(len(members)):
+                job = members[(number + k) % len(members)]
+                if job.rounds is None or number < job.rounds:
+                    numbers = in_a_process(job, directory)
+                    runs.append({"round": number, "group": group, "contender": job.contender, "numbers": numbers})
+                    shown = ", ".join(f"{key} {value:.4g}" for key, value in list(numbers.items())[:4])
+                    say(f"  round {number + 1}/{rounds}  {group}  {job.contender}: {shown}")
+    return runs
+
+
+def in_a_process(job: Job, directory: Path) -> Numbers:
+    """The numbers of one job; SystemExit with what it had to say if it fails."""
+    question = {"run": f"{job.run.__module__}:{job.run.__name__}", "arguments": job.arguments}
+    private = {"HOME": str(directory), "TMPDIR": str(directory), "XDG_CACHE_HOME": str(directory / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks.process"],
+        cwd=machine.ROOT,
+        env={**os.environ, **private},
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{job.group}, {job.contender}: ended with {done.returncode}\n{done.stderr[-4000:]}")
+    numbers: Numbers = json.loads(done.stdout)
+    return {key: float(f"{value:.6g}") for key, value in numbers.items()}
+
+
+def _groups(jobs: Sequence[Job], runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    groups: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        group = groups.setdefault(job.group, {})
+        first = next(iter(group), job.contender)
+        numbers = {number: values(runs, job.group, job.contender, number) for number in _numbers(runs, job)}
+        compared = {number: ratios(runs, job.group, job.contender, first, number) for number in numbers}
+        group[job.contender] = {
+            "settings": job.settings,
+            "numbers": {number: spread(found) for number, found in numbers.items()},
+            "ratios": {number: spread(found) for number, found in compared.items() if found},
+        }
+    return groups
+
+
+def _numbers(runs: Sequence[dict[str, Any]], job: Job) -> list[str]:
+    return next(list(run["numbers"]) for run in runs if (run["group"], run["contender"]) == (job.group, job.contender))
+
+
+def values(runs: Sequence[dict[str, Any]], group: str, contender: str, number: str) -> list[float]:
+    """A number of one contender, round by round."""
+    mine = (run for run in runs if (run["group"], run["contender"]) == (group, contender))
+    return [run["numbers"][number] for run in mine if number in run["numbers"]]
+
+
+def ratios(runs: Sequence[dict[str, Any]], group: str, contender: str, against: str, number: str) -> list[float]:
+    """A number of one contender divided by that of another in the same round."""
+    pairs = zip(values(runs, group, contender, number), values(runs, group, against, number), strict=False)
+    return [mine / other for mine, other in pairs if other]
+
+
+def spread(numbers: Sequence[float]) -> dict[str, float]:
+    """The middle of some numbers, and how far apart they are."""
+    found = {"median": statistics.median(numbers), "low": min(numbers), "high": max(numbers)}
+    return {key: float(f"{value:.4g}") for key, value in found.items()}
+
+
+def _judged(target: Target, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    found = [_found(wanted, runs) for wanted in target.wanted]
+    return {"claim": target.claim, "met": any(term["met"] for term in found), "found": found}
+
+
+def _found(wanted: Wanted, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if wanted.against:
+        found = spread(ratios(runs, wanted.group, wanted.contender, wanted.against, wanted.number))
+    else:
+        found = spread(values(runs, wanted.group, wanted.contender, wanted.number))
+    what = f"{wanted.group}: {wanted.number} of {wanted.contender}"
+    what += f" / of {wanted.against}" if wanted.against else ""
+    bounds = {"least": wanted.least} if wanted.least else {"most": wanted.most}
+    return {"what": what, **bounds, **found, "met": wanted.least <= found["median"] <= wanted.most}
+
+
+def say(text: str) -> None:
+    """Progress, for whoever watches."""
+    print(text, file=sys.stderr, flush=True)

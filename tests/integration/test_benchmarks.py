@@ -1,0 +1,118 @@
+"""Do the benchmarks run, and is the README what came out of them? (How quick anything is, no test asks.)"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import data, harness, table
+from benchmarks.__main__ import CASES
+
+pytest.importorskip("litdata")
+pytestmark = pytest.mark.streaming
+
+EVERY_CASE = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.fixture(scope="module")
+def results(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What every case gives when it runs with tiny sizes; all run at once, for their numbers mean nothing here."""
+    directory = tmp_path_factory.mktemp("benchmarks")
+
+    def run(case: str) -> dict[str, Any]:
+        out = directory / f"{case}.json"
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks",
+            case,
+            "--quick",
+            "--json",
+            str(out),
+            "--directory",
+            str(directory),
+        ]
+        done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return {**json.loads(out.read_text()), "printed": done.stdout}
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(CASES, pool.map(run, CASES), strict=True))
+
+
+@EVERY_CASE
+def test_a_case_reports_all_contenders_with_all_their_numbers(case: str, results: dict[str, dict[str, Any]]) -> None:
+    found = results[case]
+    assert found["case"] == case
+    assert found["runs"]
+    for contenders in found["groups"].values():
+        assert len(contenders) > 1
+        for contender in contenders.values():
+            numbers = contender["numbers"]
+            assert {"peak_mb", "peak_growth_mb", "anonymous_growth_mb"} <= numbers.keys()
+            assert all(spread["low"] <= spread["median"] <= spread["high"] for spread in numbers.values())
+
+
+@EVERY_CASE
+def test_a_case_says_where_and_with_what_it_was_measured(case: str, results: dict[str, dict[str, Any]]) -> None:
+    facts = results[case]["machine"]
+    assert all(facts[key] for key in ("processor", "cores", "memory_gb", "kernel", "disk", "python", "commit", "date"))
+    assert {"mx8shards", "mosaicml-streaming", "litdata", "numpy"} <= facts["versions"].keys()
+
+
+@EVERY_CASE
+def test_a_case_prints_its_table_and_whether_its_targets_are_met(case: str, results: dict[str, dict[str, Any]]) -> None:
+    printed = results[case]["printed"]
+    assert table.render(results[case]) in printed
+    assert all(target["claim"] in printed for target in results[case]["targets"])
+
+
+def test_a_case_leaves_nothing_behind(
+    results: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (directory,) = tmp_path_factory.getbasetemp().glob("benchmarks*")
+    assert sorted(path.name for path in directory.iterdir()) == sorted(f"{case}.json" for case in results)
+
+
+def test_a_contender_that_fails_ends_the_run_with_its_message(tmp_path: Path) -> None:
+    job = harness.Job(group="g", contender="c", run=data.load, arguments={"path": str(tmp_path / "missing.npz")})
+    with pytest.raises(SystemExit, match=r"(?s)g, c: ended with 1.*missing\.npz"):
+        harness.in_a_process(job, tmp_path)
+
+
+def test_a_ratio_is_taken_within_a_round() -> None:
+    runs = [
+        {"round": k, "group": "g", "contender": contender, "numbers": {"s": seconds}}
+        for k, pair in enumerate([(1.0, 2.0), (10.0, 30.0), (1.0, 4.0)])
+        for contender, seconds in zip(("ours", "peer"), pair, strict=True)
+    ]
+    assert harness.spread(harness.ratios(runs, "g", "peer", "ours", "s")) == {"median": 3.0, "low": 2.0, "high": 4.0}
+
+
+@EVERY_CASE
+def test_the_readme_shows_the_kept_results(case: str, repository: Path) -> None:
+    readme = (repository / "README.md").read_text()
+    kept = table.load(case)
+    assert not kept["quick"]
+    assert f"<!-- bench:{case} -->\n{table.render(kept)}\n<!-- /bench -->" in readme
+    assert table.updated(readme) == readme
+
+
+def test_kept_results_name_no_directory_of_a_machine(repository: Path) -> None:
+    for path in (repository / "benchmarks" / "results").glob("*.json"):
+        assert not re.search(r"/(tmp|home|root|work|var)/", path.read_text()), path
+
+
+def test_the_data_are_equal_on_every_machine() -> None:
+    """The bytes of a JPEG are up to the encoder's version, its size hardly."""
+    assert data.arrays(2)[1, :4].tolist() == [1739, 1690, 1658, 1641]
+    assert data.texts(1, words=3) == [""]
+    assert all(110_000 < len(photo) < 130_000 for photo in data.photos(2))
+    assert {len(blob) for blob in data.blobs(2)} == {data.BLOB_BYTES}
