@@ -22,6 +22,8 @@ from mx8shards.views import Join, Select, View, Whole, checked_positions
 
 Sample = dict[str, Any]
 
+_RUN = 1 << 20
+
 
 class Dataset:
     """One snapshot of a dataset, opened for reading: a sequence of samples.
@@ -171,10 +173,14 @@ class Dataset:
     def column(self, name: str) -> npt.NDArray[Any] | RaggedColumn:
         """One column of all samples: an array where every value has one dtype and shape, else a lazy sequence."""
         coder = self._columns.pick([name]).coders[0]
-        sample_ids, _ = self._view.resolve(np.arange(len(self), dtype=np.int64))
         if coder.dtype is None or coder.shape is None:
             return RaggedColumn(self._only(name), name)
-        return stacked_column(self._door, name, np.dtype(coder.dtype), coder.shape, sample_ids)
+        return stacked_column(self._door, name, np.dtype(coder.dtype), coder.shape, self._sample_ids())
+
+    def _sample_ids(self) -> Iterator[npt.NDArray[np.int64]]:
+        """The sample_id of every position, in runs."""
+        for start in range(0, len(self), _RUN):
+            yield self._view.resolve(np.arange(start, min(start + _RUN, len(self)), dtype=np.int64))[0]
 
     def _only(self, name: str) -> Dataset:
         other = self._derived(self._view)

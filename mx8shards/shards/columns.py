@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, overload
 
 import numpy as np
@@ -55,18 +55,39 @@ class RaggedColumn(Sequence[Any]):
 
 
 def stacked_column(
-    shards: Shards, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], sample_ids: Ints
+    shards: Shards, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], runs: Iterable[Ints]
 ) -> npt.NDArray[Any]:
-    """The values of a column of fixed shape at these samples: from side-cars where there are some, else from shards."""
-    out = np.empty((len(sample_ids), *shape), dtype)
+    """The values of a column of fixed shape: from side-cars where there are some, else from shards.
+
+    The samples come in runs, so that memory grows with what was found in files, not with what an index claims.
+    """
+    known = _from_sidecars(shards, name, dtype) if shape == () else {}
+    found = [_run(shards, name, dtype, shape, ids, known) for ids in runs]
+    if len(found) == 1:
+        return found[0]
+    return np.concatenate([np.empty((0, *shape), dtype), *found])
+
+
+def _run(
+    shards: Shards,
+    name: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    sample_ids: Ints,
+    known: Mapping[int, npt.NDArray[Any]],
+) -> npt.NDArray[Any]:
     order = np.argsort(sample_ids, kind="stable")
     ids = sample_ids[order]
-    known = _from_sidecars(shards, name, dtype) if shape == () else {}
-    bounds = np.searchsorted(ids, shards.starts)
-    for i in np.flatnonzero(np.diff(bounds)).tolist():
-        here = slice(bounds[i], bounds[i + 1])
+    first, last = np.searchsorted(shards.starts, ids[[0, -1]], side="right").tolist()
+    starts = shards.starts[first - 1 : last + 1]
+    bounds = np.searchsorted(ids, starts)
+    touched = (np.flatnonzero(np.diff(bounds)) + first - 1).tolist()
+    opened = {i: shards.open_shard(i) for i in touched if i not in known}  # checked, before anything is allocated
+    out = np.empty((len(ids), *shape), dtype)
+    for i in touched:
+        here = slice(bounds[i - first + 1], bounds[i - first + 2])
         rows = ids[here] - shards.starts[i]
-        out[order[here]] = known[i][rows] if i in known else _from_shard(shards.open_shard(i), name, dtype, shape, rows)
+        out[order[here]] = known[i][rows] if i in known else _from_shard(opened[i], name, dtype, shape, rows)
     return out
 
 
