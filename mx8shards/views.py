@@ -106,8 +106,8 @@ def checked_positions(positions: Any, count: int) -> Ids:
         if array.dtype == bool:
             raise TypeError("expected positions, got a mask of bools: numpy.flatnonzero(mask) gives positions")
         raise TypeError(f"expected a list of positions, got {array.ndim}-dimensional {array.dtype}")
-    array = array.astype(np.int64)
-    bad = np.flatnonzero((array < -count) | (array >= count))
+    bad = np.flatnonzero((array < -count) | (array >= count))  # before uint64 becomes int64 and wraps
     if bad.size:
         raise IndexError(f"position {array[bad[0]]} of {count} samples")
+    array = array.astype(np.int64)
     return np.where(array < 0, array + count, array)

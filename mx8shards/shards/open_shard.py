@@ -14,8 +14,8 @@ import numpy.typing as npt
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import FormatError, IntegrityError
 from mx8shards.format.columns import Columns
+from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.hashing import CONTENT_HASHES, HASHES, hasher
-from mx8shards.format.index import Entry, FileInfo
 from mx8shards.shards import cache
 from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
 from mx8shards.shards.snapshots import Snapshot
@@ -36,18 +36,15 @@ class Shards:
         counts = np.concatenate([snapshot.index.samples for snapshot in self.snapshots])
         self.starts: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         self._begin_of = np.cumsum([0, *(snapshot.index.shards for snapshot in self.snapshots)])
-        self._reset()
+        self._starts = self.starts.data  # three times quicker than the array for one element at a time
+        self._open: list[Shard | None] = [None] * self.count
+        self._files = OpenFiles(_most_files())
 
     @classmethod
     def joined(cls, parts: Sequence[Shards]) -> Shards:
         """The shards of several, one after the other, opened as the first ones are."""
         every = [snapshot for part in parts for snapshot in part.snapshots]
         return cls(every, verify=parts[0]._verify, cache_dir=parts[0]._cache_dir)
-
-    def _reset(self) -> None:
-        self._starts = self.starts.data  # three times quicker than the array for one element at a time
-        self._open: list[Shard | None] = [None] * self.count
-        self._files = OpenFiles(_most_files())
 
     @property
     def count(self) -> int:
@@ -107,12 +104,12 @@ class Shards:
         except FormatError as error:
             raise error.at(subject=name) from error.__cause__
 
-    def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_open", "_files", "_starts")}
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopened, (self.snapshots, self._verify, self._cache_dir)  # small, however many shards there are
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._reset()
+
+def _reopened(snapshots: Sequence[Snapshot], verify: Verify, cache_dir: Path | None) -> Shards:
+    return Shards(snapshots, verify=verify, cache_dir=cache_dir)
 
 
 def _most_files() -> int:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from weakref import ref
 
 from mx8shards.disk.map import Bytes, ReadFile, map_file
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
 from mx8shards.format.columns import Columns, Payload
-from mx8shards.format.index import MdsEntry
+from mx8shards.format.entries import MdsEntry
 from mx8shards.format.shard import Offsets, check_table, read_table, table_bytes
 
 _PAIR = struct.Struct("<II")
@@ -28,16 +29,18 @@ class OpenFiles:
     """The shards whose descriptors are open; the first opened closes first. Maps and tables need none."""
 
     most: int
-    _shards: deque[Shard] = field(default_factory=deque)
+    _shards: deque[ref[Shard]] = field(default_factory=deque)  # weak: a closed dataset's descriptors close at once
 
     def opened(self, shard: Shard) -> None:
         """Remember that `shard` has a descriptor now, and let go of the oldest beyond `most`.
 
         Without a lock, which a fork might catch held: two threads here at once close one more than they need to.
         """
-        self._shards.append(shard)
+        self._shards.append(ref(shard))
         while len(self._shards) > self.most:
-            self._shards.popleft().file = None  # it closes once its last reader is done
+            oldest = self._shards.popleft()()
+            if oldest is not None:
+                oldest.file = None  # it closes once its last reader is done
 
 
 class Shard:
