@@ -17,8 +17,9 @@ from typing import Any, Literal, Self
 from mx8shards.errors import DatasetExistsError, SchemaError, ShardsError
 from mx8shards.format import compression as compressions
 from mx8shards.format.columns import MAX_BYTES, Columns
+from mx8shards.format.entries import FileInfo, MdsEntry
 from mx8shards.format.hashing import HASHES, hash_hex
-from mx8shards.format.index import FileInfo, MdsEntry, index_bytes
+from mx8shards.format.index import index_bytes
 from mx8shards.format.jsontext import dump
 from mx8shards.format.shard import ShardKind, head
 from mx8shards.format.sidecars import scalar_columns

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import FormatError, IntegrityError, ShardsError
 from mx8shards.format.compression import decompress
+from mx8shards.format.entries import FileInfo
 from mx8shards.format.hashing import hash_hex, hasher
-from mx8shards.format.index import FileInfo
 from mx8shards.format.shard import read_table, table_bytes
 from mx8shards.format.sidecars import BLOCK_BYTES, scalar_columns
 from mx8shards.maintain.plan import Job

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from mx8shards.disk.map import ReadFile
+from mx8shards.format.entries import Entry
 from mx8shards.format.hashing import CONTENT_HASHES
-from mx8shards.format.index import Entry, Index
+from mx8shards.format.index import Index
 from mx8shards.format.shard import read_table, table_bytes
 from mx8shards.maintain.report import ranges
 from mx8shards.maintain.work import Progress, Ticker, in_order, thread_count

@@ -14,14 +14,15 @@ from typing import Any, Literal
 from mx8shards.disk import lock, publish, steps
 from mx8shards.errors import DatasetExistsError, DiskError, FormatError, SchemaError, ShardsError
 from mx8shards.format.columns import Columns
-from mx8shards.format.index import Entry, FileInfo, index_bytes
+from mx8shards.format.entries import Entry, FileInfo
+from mx8shards.format.index import index_bytes
 from mx8shards.format.jsontext import dump, short
 from mx8shards.format.sidecars import Sidecar
 from mx8shards.maintain.parts import find_parts
 from mx8shards.maintain.work import Progress, Ticker, in_order, thread_count
 from mx8shards.shards.links import Link
 from mx8shards.shards.open_shard import check_size, shard_name, shard_path
-from mx8shards.shards.publication import LocalPublication, files_of, sidecar_name
+from mx8shards.shards.publication import LocalPublication, files_of, recover, sidecar_name
 from mx8shards.shards.shard import open_shard_file
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, kept, kept_path, load, sidecar_path
@@ -56,7 +57,7 @@ def merge(
         raise ShardsError(subject="merge", expected='whole datasets for how="move"', found="a link with an id")
     snapshots = [load(link) for link in links]
     _require_equal_columns(snapshots)
-    united = dict(metadata) if metadata is not None else _united_metadata(snapshots)
+    united = _united_metadata(snapshots) if metadata is None else _checked_metadata(metadata)
     with contextlib.closing(LocalPublication(target)) as publication:
         _require_free(target)
         name = _Merge(publication, snapshots, hard_link=how != "copy").publish(united, progress)
@@ -95,6 +96,14 @@ def _columns(snapshot: Snapshot) -> Columns:
     except FormatError as error:
         error.subject = str(snapshot.root / INDEX)
         raise
+
+
+def _checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        dump(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"not JSON: {error}", subject="metadata") from error
+    return dict(metadata)
 
 
 def _united_metadata(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
@@ -193,6 +202,9 @@ def _remove_part(part: Snapshot) -> None:
     publish.make_directories(root / STATE, below=root)
     descriptor = lock.acquire(root / STATE / "lock")
     try:
+        recover(root)
+        if load(Link(root)).id != part.id:
+            raise DiskError("something was published here since it was merged, so it is not removed", subject=str(root))
         states = [kept_path(root, name) for name in kept(root)]
         indices = [part.index, *(load(Link(root, f"sha256:{path.stem}")).index for path in states)]
         files = {root / name for index in indices for name in files_of(index)}
@@ -207,6 +219,6 @@ def _remove_part(part: Snapshot) -> None:
     emptied = {parent for path in files.union(states) for parent in path.parents if parent.is_relative_to(root)}
     if root.parent.name == "parts" and root.parent.parent.name == STATE:
         emptied.add(root.parent)
-    for directory in sorted(emptied | {root}, reverse=True):
+    for directory in sorted(emptied | {root, root / STATE}, reverse=True):
         with contextlib.suppress(DiskError):  # something else lies there
             steps.remove_directory(directory)

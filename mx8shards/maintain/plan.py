@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mx8shards.disk.map import Bytes
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
-from mx8shards.format.index import Entry, FileInfo
+from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.shard import table_bytes
 from mx8shards.format.sidecars import Sidecar
 from mx8shards.maintain.report import Damage, damage_of

@@ -10,8 +10,9 @@ from pathlib import Path
 from mx8shards.disk import steps
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import FormatError, ShardsError
+from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.hashing import hasher
-from mx8shards.format.index import Entry, FileInfo, Index, index_bytes
+from mx8shards.format.index import Index, index_bytes
 from mx8shards.format.sidecars import Sidecar, scalar_columns
 from mx8shards.maintain.check import Facts, check_shard, check_threads
 from mx8shards.maintain.plan import Job

@@ -16,7 +16,7 @@ from mx8shards.disk import lock, steps
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import DiskError
 from mx8shards.format.compression import decompress
-from mx8shards.format.index import MdsEntry
+from mx8shards.format.entries import MdsEntry
 from mx8shards.shards.snapshots import STATE
 
 
