@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -68,6 +69,11 @@ def flip(path: Path, bit: int) -> None:
         byte = file.read(1)[0]
         file.seek(bit // 8)
         file.write(bytes([byte ^ 1 << bit % 8]))
+
+
+def cut(path: Path) -> None:
+    """Take the last byte of a file away."""
+    os.truncate(path, path.stat().st_size - 1)
 
 
 def tree(root: Path) -> dict[str, bytes]:

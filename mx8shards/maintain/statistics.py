@@ -48,7 +48,7 @@ def describe(numbers: npt.NDArray[Any]) -> Numbers:
         mean=total / count,
         not_finite=len(numbers) - count,
         values=values,
-        bins=_bins(numbers, float(least), float(most)) if values is None else None,
+        bins=_bins(numbers, least, most) if values is None else None,
     )
 
 
@@ -82,11 +82,22 @@ def _values(numbers: npt.NDArray[Any]) -> dict[Number, int] | None:
     return dict(sorted(found.items()))
 
 
-def _bins(numbers: npt.NDArray[Any], least: float, most: float) -> tuple[tuple[float, float, int], ...]:
-    scale = 1.0 if most - least < np.inf else 0.25  # so that even the difference of the largest floats is one
-    between = (least * scale, most * scale)
+def _bins(numbers: npt.NDArray[Any], least: Number, most: Number) -> tuple[tuple[float, float, int], ...]:
+    # NumPy's histogram makes floats of integers before it subtracts: neighbours beyond 2**53 would be one
+    scale = 0.25 if most - least == np.inf else 1  # so that even the difference of the largest floats is one
+    least, most = least * scale, most * scale
+    span = most - least
     counts = np.zeros(BINS, np.int64)
     for piece in _finite_pieces(numbers):
-        counts += np.histogram(piece.astype(np.float64) * scale, BINS, between)[0]
-    edges = (np.histogram_bin_edges(np.zeros(0), BINS, between) / scale).tolist()
-    return tuple(zip(edges, edges[1:], counts.tolist(), strict=False))
+        share = _above(piece, scale, least).astype(np.float64) / float(span)
+        counts += np.bincount(np.minimum((share * BINS).astype(np.int64), BINS - 1), minlength=BINS)
+    edges = [(least + span * (i / BINS)) / scale for i in range(BINS + 1)]
+    return tuple((begin, end, count) for begin, end, count in zip(edges, edges[1:], counts.tolist(), strict=False))
+
+
+def _above(piece: npt.NDArray[Any], scale: float, least: Number) -> npt.NDArray[Any]:
+    """How far each number is above the least one; for integers, exactly."""
+    if piece.dtype.kind == "f":
+        return np.asarray(piece.astype(np.float64) * scale - least)
+    wide = piece.astype(np.uint64 if piece.dtype.kind == "u" else np.int64).view(np.uint64)
+    return np.asarray(wide - np.uint64(int(least) % (1 << 64)))  # modulo 2**64, where no difference is negative

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import tracemalloc
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.shard import head
 from mx8shards.maintain.report import Damage, Report, ranges
 from mx8shards.maintain.walk import SampleWalk
-from tests.maintenance import COLUMNS, STATE, edit_index, flip, ids, make_foreign, offsets, sample, tree, write
+from tests.maintenance import COLUMNS, STATE, cut, edit_index, flip, ids, make_foreign, offsets, sample, tree, write
 
 BLOCK = 1 << 20
 
@@ -99,10 +98,6 @@ def test_a_missing_shard_is_named_with_its_samples(root: Path) -> None:
     (root / name).unlink()
     damage = only(mx8.verify(root))
     assert (damage.file, damage.reason, damage.samples) == (name, "missing", ((first, first + count),))
-
-
-def cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 1)
 
 
 def grow(path: Path) -> None:

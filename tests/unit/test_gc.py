@@ -1,0 +1,198 @@
+"""Does gc remove what only old snapshots need, and nothing else?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import mx8shards as mx8
+from mx8shards.disk import steps
+from mx8shards.errors import IntegrityError, ShardsError
+from mx8shards.maintain.gc import gc
+from tests.maintenance import COLUMNS, STATE, edit_index, make_foreign, sample, tree, write
+
+
+def generations(root: Path, count: int, compression: str | None = None) -> list[str]:
+    """So many snapshots, each with shards of its own; newest first."""
+    modes = ["create", *["overwrite"] * (count - 1)]
+    ids = [write(root, range(10 * i, 10 * i + 30), mode=mode, compression=compression) for i, mode in enumerate(modes)]
+    return ids[::-1]
+
+
+def test_the_newest_snapshots_stay_and_the_others_go_with_their_files(tmp_path: Path) -> None:
+    ids = generations(tmp_path, 5)
+    before = tree(tmp_path)
+    removed = gc(tmp_path, keep=2)
+    assert removed.snapshots == tuple(ids[2:])
+    assert removed.kept == tuple(ids[:2])
+    assert [entry.snapshot for entry in mx8.log(tmp_path)] == ids[:2]
+    gone = before.keys() - tree(tmp_path).keys()
+    indices = {f"{STATE}/snapshots/{name.removeprefix('sha256:')}.json" for name in ids[2:]}
+    assert gone == indices | set(removed.files)
+    assert removed.freed_bytes == sum(len(before[name]) for name in removed.files)
+    assert not (tmp_path / "g0001").exists()
+    assert mx8.verify(tmp_path, data=True).ok
+    assert [found["label"] for found in mx8.Dataset(f"{tmp_path}@{ids[1]}")] == [i % 10 for i in range(30, 60)]
+
+
+def test_what_a_kept_snapshot_shares_with_a_removed_one_stays(tmp_path: Path) -> None:
+    write(tmp_path, range(30))
+    write(tmp_path, range(30, 60), mode="append")
+    removed = gc(tmp_path, keep=1)
+    assert (len(removed.snapshots), removed.files, removed.freed_bytes) == (1, (), 0)
+    assert mx8.verify(tmp_path, data=True).ok
+    assert len(mx8.Dataset(tmp_path)) == 60
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_the_current_snapshot_always_stays(tmp_path: Path, keep: int) -> None:
+    ids = generations(tmp_path, 3)
+    assert gc(tmp_path, keep=keep).kept == (ids[0],)
+    assert mx8.verify(tmp_path, data=True).ok
+
+
+def test_nothing_to_remove_changes_nothing(tmp_path: Path) -> None:
+    generations(tmp_path, 3)
+    before = tree(tmp_path)
+    assert gc(tmp_path).snapshots == ()
+    assert gc(tmp_path, keep=100).files == ()
+    assert tree(tmp_path) == before
+
+
+def test_files_that_no_snapshot_names_are_never_touched(tmp_path: Path) -> None:
+    generations(tmp_path, 3)
+    mine = [
+        tmp_path / "README.txt",
+        tmp_path / "g0001" / "notes",
+        tmp_path / STATE / "sidecars" / "what",
+        tmp_path / "x.mds",
+    ]
+    for path in mine:
+        path.write_bytes(b"mine")
+    gc(tmp_path, keep=1)
+    assert [path.read_bytes() for path in mine] == [b"mine"] * 4
+
+
+def test_a_hard_link_frees_no_bytes(tmp_path: Path) -> None:
+    generations(tmp_path / "data", 2)
+    for path in (tmp_path / "data").glob("shard.*"):
+        (tmp_path / path.name).hardlink_to(path)
+    removed = gc(tmp_path / "data", keep=1)
+    shards = [name for name in removed.files if not name.startswith(STATE)]
+    assert shards
+    assert removed.freed_bytes == 0 or removed.freed_bytes < min(len((tmp_path / name).read_bytes()) for name in shards)
+
+
+def test_decompressed_copies_go_with_their_shards(tmp_path: Path) -> None:
+    ids = generations(tmp_path, 2, "zstd")
+    for name in ids:
+        assert len(list(mx8.Dataset(f"{tmp_path}@{name}"))) == 30
+    cache = tmp_path / STATE / "cache"
+    before = {path.name for path in cache.iterdir()}
+    (cache / f"{'0' * 40}.tmp").write_bytes(b"a draft that a killed process left")
+    (cache / "notes").write_bytes(b"mine")
+    gc(tmp_path, keep=1)
+    after = {path.name for path in cache.iterdir()}
+    assert after < before | {"notes"}
+    assert len(after) - 1 == mx8.log(tmp_path)[0].shards
+    assert "notes" in after
+    assert len(list(mx8.Dataset(tmp_path))) == 30
+
+
+def test_copies_of_shards_without_hashes_are_known_by_their_files(tmp_path: Path) -> None:
+    write(tmp_path, range(30), compression="zstd")
+    make_foreign(tmp_path)
+    assert len(list(mx8.Dataset(tmp_path))) == 30
+    before = set((tmp_path / STATE / "cache").iterdir())
+    assert len(before) > 0
+    gc(tmp_path, keep=0)
+    assert set((tmp_path / STATE / "cache").iterdir()) == before
+
+
+def test_copies_stay_where_a_shard_is_missing(tmp_path: Path) -> None:
+    generations(tmp_path, 2, "zstd")
+    assert len(list(mx8.Dataset(tmp_path))) == 30
+    next((tmp_path / "g0001").glob("shard.*")).unlink()
+    before = set((tmp_path / STATE / "cache").iterdir())
+    gc(tmp_path, keep=1)
+    assert set((tmp_path / STATE / "cache").iterdir()) == before
+
+
+def test_a_pinned_link_or_a_negative_number_is_refused(tmp_path: Path) -> None:
+    ids = generations(tmp_path, 2)
+    with pytest.raises(ShardsError, match="expected a link without an id"):
+        gc(f"{tmp_path}@{ids[1]}")
+    with pytest.raises(ValueError, match="keep: expected at least 0, got -1"):
+        gc(tmp_path, keep=-1)
+
+
+def test_no_dataset_is_an_error_and_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(mx8.DatasetNotFoundError):
+        gc(tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_an_index_was_changed_outside_nothing_is_removed(tmp_path: Path) -> None:
+    generations(tmp_path, 3)
+    edit_index(tmp_path, lambda index: index["mx8shards"]["metadata"].update(a=1))
+    before = tree(tmp_path)
+    with pytest.raises(IntegrityError):
+        gc(tmp_path, keep=1)
+    assert tree(tmp_path) == before
+
+
+def test_a_dataset_that_a_writer_holds_is_left_alone(tmp_path: Path) -> None:
+    ids = generations(tmp_path, 3)
+    with mx8.Writer(tmp_path, columns=COLUMNS, mode="append") as writer:
+        writer.write(sample(1))
+        with pytest.raises(mx8.DiskError, match="another Writer"):
+            gc(tmp_path, keep=1)
+    assert len(mx8.log(tmp_path)) == len(ids) + 1
+
+
+def test_a_gc_stopped_at_any_step_is_finished_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class StoppedError(BaseException):
+        pass
+
+    stopped = 0
+    for stop in range(1000):
+        root = tmp_path / str(stop)
+        ids = generations(root, 3)
+        left = stop
+
+        def before(name: str, arguments: object) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise StoppedError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(steps, "before", before)
+            try:
+                gc(root, keep=2)
+            except StoppedError:
+                stopped += 1
+        finished = left >= 0
+        assert mx8.Dataset(root).snapshot == ids[0]
+        assert mx8.verify(root, data=True).ok
+        gc(root, keep=2)
+        assert [entry.snapshot for entry in mx8.log(root)] == ids[:2]
+        assert not list(root.glob("shard.*"))
+        if finished:
+            break
+    assert stopped > 5
+
+
+def test_what_was_removed_is_json(tmp_path: Path) -> None:
+    ids = generations(tmp_path, 2)
+    found = json.loads(json.dumps(gc(tmp_path, keep=1).to_json()))
+    assert (found["snapshots"], found["kept"]) == ([ids[1]], [ids[0]])
+
+
+def test_progress_ends_with_the_bytes_that_were_freed(tmp_path: Path) -> None:
+    generations(tmp_path, 2)
+    calls: list[tuple[int, int]] = []
+    removed = gc(tmp_path, keep=1, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(0, removed.freed_bytes), (removed.freed_bytes, removed.freed_bytes)]

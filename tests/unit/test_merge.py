@@ -1,0 +1,385 @@
+"""Does merge join datasets without changing a sample, all of them or none?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from mx8shards.errors import (
+    DatasetExistsError,
+    DatasetNotFoundError,
+    FormatError,
+    IntegrityError,
+    SchemaError,
+    ShardsError,
+)
+from mx8shards.maintain.merge import merge
+from tests.maintenance import COLUMNS, STATE, cut, edit_index, flip, make_foreign, plain, sample, tree, write
+
+
+def parts(directory: Path, *counts: int, **options: Any) -> list[Path]:
+    """Datasets of so many samples each, numbered through."""
+    roots = []
+    start = 0
+    for number, count in enumerate(counts):
+        roots.append(directory / f"part{number}")
+        write(roots[-1], range(start, start + count), **options)
+        start += count
+    return roots
+
+
+def index_of(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / "index.json").read_bytes())
+    return found
+
+
+def check_samples(root: Path, numbers: range) -> None:
+    dataset = mx8.Dataset(root, verify="shard")
+    assert [plain(found) for found in dataset] == [sample(number) for number in numbers]
+    assert dataset.column("label").tolist() == [number % 10 for number in numbers]
+
+
+# what comes out -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["link", "copy", "move"])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_the_samples_of_all_parts_follow_each_other(tmp_path: Path, how: Any, compression: str | None) -> None:
+    roots = parts(tmp_path, 50, 30, 70, compression=compression)
+    snapshot = merge(roots, tmp_path / "out", how=how)
+    assert mx8.Dataset(tmp_path / "out").snapshot == snapshot
+    assert mx8.Dataset(tmp_path / "out").sealed
+    check_samples(tmp_path / "out", range(150))
+    assert mx8.verify(tmp_path / "out", data=True).ok
+    assert [root.exists() for root in roots] == [how != "move"] * 3
+
+
+@pytest.mark.parametrize(("how", "names"), [("link", 2), ("copy", 1), ("move", 1)])
+def test_shards_are_linked_or_copied_as_asked(tmp_path: Path, how: Any, names: int) -> None:
+    roots = parts(tmp_path, 50, 30)
+    merge(roots, tmp_path / "out", how=how)
+    found = {path.stat().st_nlink for path in (tmp_path / "out").rglob("shard.*")}
+    assert found == {names}
+
+
+@pytest.mark.parametrize("how", ["link", "copy"])
+def test_the_parts_stay_as_they_are(tmp_path: Path, how: Any) -> None:
+    roots = parts(tmp_path, 50, 30)
+    before = [tree(root) for root in roots]
+    merge(roots, tmp_path / "out", how=how)
+    assert [tree(root) for root in roots] == before
+
+
+def test_equal_parts_give_an_equal_id_wherever_they_lie(tmp_path: Path) -> None:
+    one = merge(parts(tmp_path / "here", 50, 30), tmp_path / "out", how="link")
+    two = merge(parts(tmp_path / "there", 50, 30), tmp_path / "else", how="copy")
+    assert one == two
+
+
+def test_sidecars_cover_the_same_shards_as_before(tmp_path: Path) -> None:
+    roots = parts(tmp_path, 50, 0, 30)
+    merge(roots, tmp_path / "out")
+    counts = [len(index_of(root)["shards"]) for root in roots]
+    found = [(s["kind"], s["start"], s["stop"]) for s in index_of(tmp_path / "out")["mx8shards"]["sidecars"]]
+    assert counts[0] > 0
+    assert found == [
+        ("blocks", 0, counts[0]),
+        ("columns", 0, counts[0]),
+        ("blocks", counts[0], counts[0] + counts[2]),
+        ("columns", counts[0], counts[0] + counts[2]),
+    ]
+
+
+def test_a_part_given_twice_stands_there_twice(tmp_path: Path) -> None:
+    (root,) = parts(tmp_path, 50)
+    merge([root, root], tmp_path / "out")
+    assert [plain(found) for found in mx8.Dataset(tmp_path / "out")] == [sample(i) for i in range(50)] * 2
+    assert mx8.verify(tmp_path / "out", data=True).ok
+
+
+def test_a_pinned_link_gives_that_snapshot(tmp_path: Path) -> None:
+    old = write(tmp_path / "part", range(50))
+    write(tmp_path / "part", range(50, 80), mode="append")
+    merge([f"{tmp_path}/part@{old}"], tmp_path / "out")
+    check_samples(tmp_path / "out", range(50))
+
+
+def test_parts_without_our_state_are_merged_and_stay_unsealed(tmp_path: Path) -> None:
+    roots = parts(tmp_path, 50, 30)
+    for root in roots:
+        make_foreign(root)
+    merge(roots, tmp_path / "out")
+    assert not mx8.Dataset(tmp_path / "out").sealed
+    check_samples(tmp_path / "out", range(80))
+
+
+def test_what_was_merged_can_be_appended_to_and_merged_again(tmp_path: Path) -> None:
+    merge(parts(tmp_path, 50, 30), tmp_path / "out")
+    write(tmp_path / "out", range(80, 100), mode="append")
+    merge([tmp_path / "out"], tmp_path / "again")
+    check_samples(tmp_path / "again", range(100))
+    assert mx8.verify(tmp_path / "again", data=True).ok
+
+
+def test_an_append_whose_sidecar_is_there_already_is_published(tmp_path: Path) -> None:
+    """Equal numbers make equal side-cars, which lie under one name."""
+    for number in range(2):
+        with mx8.Writer(
+            tmp_path, columns={"x": "int", "noise": "bytes"}, mode="append" if number else "create"
+        ) as writer:
+            writer.write({"x": 7, "noise": bytes([number])})
+    assert mx8.Dataset(tmp_path).column("x").tolist() == [7, 7]
+    assert len(list((tmp_path / STATE / "sidecars").iterdir())) == 3
+
+
+def test_progress_tells_of_every_byte(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    merge(parts(tmp_path, 50, 30), tmp_path / "out", progress=lambda done, total: calls.append((done, total)))
+    total = sum(path.stat().st_size for path in (tmp_path / "out").rglob("shard.*"))
+    assert calls == sorted(calls)
+    assert calls[-1] == (total, total)
+
+
+# which parts are meant ------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_stands_for_the_datasets_beneath_it_at_any_depth(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "b", range(60, 80))
+    write(tmp_path / "in" / "a" / "2" / "x", range(40, 60))
+    write(tmp_path / "in" / "a" / "1", range(20, 40))
+    write(tmp_path / "in" / "a" / "0" / "y" / "z", range(20))
+    (tmp_path / "in" / "c").mkdir()
+    merge([tmp_path / "in"], tmp_path / "out")
+    check_samples(tmp_path / "out", range(80))
+
+
+def test_what_the_ranks_wrote_is_joined_in_their_order(tmp_path: Path) -> None:
+    for rank in (2, 0, 1):
+        write(tmp_path / "data", range(40 * rank, 40 * rank + 40), rank=rank, world_size=3)
+    merge([tmp_path / "data"], tmp_path / "data", how="move")
+    check_samples(tmp_path / "data", range(120))
+    assert sorted(path.name for path in tmp_path.joinpath("data", STATE).iterdir()) == ["lock", "sidecars", "snapshots"]
+    assert mx8.verify(tmp_path / "data", data=True).ok
+
+
+def test_ranks_of_several_splits_are_joined_apart(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for rank in range(2):
+            write(tmp_path / split, range(20 * rank, 20 * rank + 20), rank=rank, world_size=2)
+    merge([tmp_path], tmp_path / "all")
+    assert [found["label"] for found in mx8.Dataset(tmp_path / "all")] == [i % 10 for i in range(40)] * 2
+
+
+def test_a_symlink_that_leads_back_up_is_followed_once(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a", range(20))
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path / "elsewhere" / "b", range(20, 40))
+    (tmp_path / "in" / "z").symlink_to(tmp_path / "elsewhere")
+    merge([tmp_path / "in"], tmp_path / "out")
+    check_samples(tmp_path / "out", range(40))
+
+
+def test_a_missing_rank_is_named(tmp_path: Path) -> None:
+    for rank in (0, 2):
+        write(tmp_path / "data", range(10), rank=rank, world_size=4)
+    with pytest.raises(DatasetNotFoundError, match="none of rank-00001-of-00004, rank-00003-of-00004"):
+        merge([tmp_path / "data"], tmp_path / "data")
+
+
+def test_a_rank_that_did_not_finish_is_a_missing_one(tmp_path: Path) -> None:
+    write(tmp_path / "data", range(10), rank=0, world_size=2)
+    with pytest.raises(KeyError), mx8.Writer(tmp_path / "data", columns=COLUMNS, rank=1, world_size=2):
+        raise KeyError
+    with pytest.raises(DatasetNotFoundError, match="rank-00001-of-00002"):
+        merge([tmp_path / "data"], tmp_path / "data")
+
+
+def test_a_missing_rank_is_missed_when_the_others_are_given_one_by_one(tmp_path: Path) -> None:
+    write(tmp_path / "data", range(10), rank=1, world_size=2)
+    with pytest.raises(DatasetNotFoundError, match="rank-00000-of-00002"):
+        merge((tmp_path / "data" / STATE / "parts").iterdir(), tmp_path / "out")
+
+
+def test_leftovers_of_another_world_size_are_refused(tmp_path: Path) -> None:
+    for world_size in (2, 4):
+        for rank in range(world_size):
+            write(tmp_path / "data", range(10), rank=rank, world_size=world_size)
+    with pytest.raises(DatasetExistsError, match="expected the parts of one world size, got parts of 2 and parts of 4"):
+        merge([tmp_path / "data"], tmp_path / "data")
+
+
+@pytest.mark.parametrize("given", [[], ["empty"], ["nothing"]])
+def test_no_part_is_an_error(tmp_path: Path, given: list[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetNotFoundError):
+        merge([tmp_path / name for name in given], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# what parts have to agree on ------------------------------------------------------------------------------------------
+
+
+def test_parts_of_different_columns_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(10))
+    with mx8.Writer(tmp_path / "b", columns={"label": "int"}) as writer:
+        writer.write({"label": 3})
+    with pytest.raises(SchemaError, match=r"/b: expected the columns of .*/a: .*'text': 'str'.*got \{'label': 'int'\}"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_no_samples_agrees_with_any_columns(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "empty", columns={"label": "int"}):
+        pass
+    write(tmp_path / "a", range(10))
+    merge([tmp_path / "empty", tmp_path / "a"], tmp_path / "out")
+    check_samples(tmp_path / "out", range(10))
+
+
+def test_metadata_are_united(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(10), metadata={"classes": ["x", "y"], "source": "web"})
+    write(tmp_path / "b", range(10, 20), metadata={"classes": ["x", "y"], "year": 2024})
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert mx8.Dataset(tmp_path / "out").metadata == {"classes": ["x", "y"], "source": "web", "year": 2024}
+
+
+def test_metadata_that_contradict_each_other_are_named_and_can_be_given(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(10), metadata={"classes": ["x", "y"]})
+    write(tmp_path / "b", range(10, 20), metadata={"classes": ["y", "x"]})
+    given = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(
+        SchemaError, match=r"metadata 'classes': expected \['x', 'y'\] in all parts, as in .*/a, got .*/b"
+    ):
+        merge(given, tmp_path / "out")
+    merge(given, tmp_path / "out", metadata={"classes": ["x", "y"]})
+    assert mx8.Dataset(tmp_path / "out").metadata == {"classes": ["x", "y"]}
+
+
+def test_metadata_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="metadata"):
+        merge(parts(tmp_path, 10), tmp_path / "out", metadata={"a": object()})
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_of_other_programs_are_kept_unless_parts_contradict_each_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    roots = parts(tmp_path, 10, 10)
+    for number, root in enumerate(roots):
+        make_foreign(root)
+        edit_index(root, lambda index, number=number: index.update(same=[1], other=number))  # type: ignore[misc]
+    with caplog.at_level(logging.WARNING, "mx8shards"):
+        merge(roots, tmp_path / "out")
+    index = index_of(tmp_path / "out")
+    assert index["same"] == [1]
+    assert "other" not in index
+    assert "'other'" in caplog.text
+
+
+# all or nothing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_dataset_is_never_merged_over(tmp_path: Path) -> None:
+    roots = parts(tmp_path, 10, 20)
+    before = tree(tmp_path)
+    with pytest.raises(DatasetExistsError, match="a dataset is here already"):
+        merge(roots, roots[0])
+    (roots[0] / "index.json").unlink()  # its snapshots are there still
+    with pytest.raises(DatasetExistsError):
+        merge([roots[1]], roots[0])
+    assert tree(tmp_path) == {name: data for name, data in before.items() if name != "part0/index.json"}
+
+
+@pytest.mark.parametrize("how", ["link", "copy", "move"])
+def test_a_part_that_is_not_whole_stops_everything(tmp_path: Path, how: Any) -> None:
+    roots = parts(tmp_path, 30, 30)
+    shard = roots[1] / "shard.00000.mds"
+    cut(shard)
+    before = tree(tmp_path)
+    with pytest.raises(FormatError, match=r"part1/shard\.00000\.mds: expected .* bytes \(the index\)"):
+        merge(roots, tmp_path / "out", how=how)
+    shard.unlink()
+    with pytest.raises(DatasetNotFoundError, match=r"part1/shard\.00000\.mds"):
+        merge(roots, tmp_path / "out", how=how)
+    del before["part1/shard.00000.mds"]
+    assert tree(tmp_path) == before
+
+
+def test_a_damaged_sidecar_stops_everything_and_a_missing_one_is_missing_after(tmp_path: Path) -> None:
+    roots = parts(tmp_path, 30, 30)
+    sidecars = sorted((roots[1] / STATE / "sidecars").iterdir())
+    flip(sidecars[0], 100)
+    with pytest.raises(IntegrityError, match=sidecars[0].name):
+        merge(roots, tmp_path / "out")
+    for path in sidecars:
+        path.unlink()
+    merge(roots, tmp_path / "out")
+    assert len(index_of(tmp_path / "out")["mx8shards"]["sidecars"]) == 2
+    check_samples(tmp_path / "out", range(60))
+
+
+def test_an_unknown_way_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="how: expected one of 'link', 'copy', 'move', got 'symlink'"):
+        merge(parts(tmp_path, 10), tmp_path / "out", how="symlink")  # type: ignore[arg-type]
+
+
+# moving ---------------------------------------------------------------------------------------------------------------
+
+
+def test_moving_removes_the_history_of_a_part_and_no_file_of_others(tmp_path: Path) -> None:
+    root = tmp_path / "part"
+    write(root, range(30), compression="zstd")
+    write(root, range(30, 40), mode="overwrite", compression="zstd")
+    write(root, range(40, 60), mode="append", compression="zstd")
+    assert len(list(mx8.Dataset(root))) == 30  # decompressed copies
+    (root / "README.txt").write_bytes(b"mine")
+    (root / STATE / "parts").mkdir()
+    (root / STATE / "parts" / "other").write_bytes(b"mine, too")
+    merge([root, root], tmp_path / "out", how="move")
+    assert tree(root) == {"README.txt": b"mine", f"{STATE}/parts/other": b"mine, too"}
+    check_samples_twice = [plain(found) for found in mx8.Dataset(tmp_path / "out")]
+    assert check_samples_twice == [sample(number) for number in range(30, 60)] * 2
+
+
+def test_a_foreign_part_is_moved_with_its_directories(tmp_path: Path) -> None:
+    merge(parts(tmp_path, 20, 20), tmp_path / "joined")
+    make_foreign(tmp_path / "joined")
+    merge([tmp_path / "joined"], tmp_path / "out", how="move")
+    assert not (tmp_path / "joined").exists()
+    check_samples(tmp_path / "out", range(40))
+
+
+def test_a_pinned_part_cannot_be_moved(tmp_path: Path) -> None:
+    snapshot = write(tmp_path / "part", range(10))
+    with pytest.raises(ShardsError, match="expected whole datasets"):
+        merge([f"{tmp_path}/part@{snapshot}"], tmp_path / "out", how="move")
+
+
+def test_a_part_that_a_writer_holds_is_not_removed(tmp_path: Path) -> None:
+    (root,) = parts(tmp_path, 30)
+    with mx8.Writer(root, columns=COLUMNS, mode="append") as writer:
+        writer.write(sample(30))
+        with pytest.raises(mx8.DiskError, match="another Writer"):
+            merge([root], tmp_path / "out", how="move")
+    check_samples(root, range(31))
+    check_samples(tmp_path / "out", range(30))
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second file system")
+def test_parts_on_another_file_system_are_copied(tmp_path: Path) -> None:
+    there = Path("/dev/shm", f"mx8shards-{os.getpid()}")
+    try:
+        roots = parts(there, 30, 20)
+        merge(roots, tmp_path / "out", how="link")
+        check_samples(tmp_path / "out", range(50))
+        assert {path.stat().st_nlink for path in (tmp_path / "out").rglob("shard.*")} == {1}
+    finally:
+        shutil.rmtree(there)

@@ -1,0 +1,178 @@
+"""Does summary count, measure and draw the right histograms, with and without side-cars?"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.maintain.info import info, list_shards
+from mx8shards.maintain.statistics import BINS, describe
+from mx8shards.maintain.summary import ColumnSummary
+from tests.maintenance import edit_index, make_foreign, write
+
+
+def columns(root: Path) -> dict[str, ColumnSummary]:
+    return {column.name: column for column in mx8.summary(root).columns}
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_counts_and_sizes_are_those_of_the_files(tmp_path: Path, compression: str | None) -> None:
+    snapshot = write(tmp_path, range(100), compression=compression)
+    found = mx8.summary(tmp_path)
+    sizes = sorted(path.stat().st_size for path in tmp_path.glob("shard.*"))
+    assert (found.snapshot, found.sealed, found.samples, found.shards) == (snapshot, True, 100, len(sizes))
+    assert found.stored_bytes == sum(sizes)
+    assert found.stored_bytes_per_shard == (sizes[0], float(np.median(sizes)), sizes[-1])
+    assert (found.raw_bytes == found.stored_bytes) is (compression is None)
+    assert found.bytes_per_sample == found.raw_bytes / 100
+    least, median, most = found.samples_per_shard
+    assert 1 <= least <= median <= most
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_columns_of_numbers_are_described_from_sidecars_or_shards(tmp_path: Path, foreign: bool) -> None:
+    write(tmp_path, range(100))
+    if foreign:
+        make_foreign(tmp_path)
+    found = columns(tmp_path)
+    label, score = found["label"].numbers, found["score"].numbers
+    assert label is not None
+    assert score is not None
+    assert (label.minimum, label.maximum, label.mean) == (0, 9, 4.5)
+    assert label.values == dict.fromkeys(range(10), 10)
+    assert label.bins is None
+    assert (score.minimum, score.maximum, score.mean, score.not_finite) == (0.0, 24.75, 12.375, 0)
+    assert score.values is None
+    assert score.bins is not None
+    assert [count for _, _, count in score.bins] == [5] * 20
+    assert (found["blob"].numbers, found["blob"].payload_bytes, found["label"].payload_bytes) == (None, None, 8)
+    assert list(found) == ["blob", "label", "score", "text"]
+
+
+def test_a_summary_is_json(tmp_path: Path) -> None:
+    write(tmp_path, range(100))
+    found = json.loads(json.dumps(mx8.summary(tmp_path).to_json(), allow_nan=False))
+    label = next(column for column in found["columns"] if column["name"] == "label")
+    assert label["numbers"]["values"] == [[i, 10] for i in range(10)]
+
+
+def test_a_dataset_of_no_samples_has_a_summary(tmp_path: Path) -> None:
+    write(tmp_path, range(0))
+    found = mx8.summary(tmp_path)
+    assert (found.samples, found.shards, found.samples_per_shard, found.bytes_per_sample) == (0, 0, (0, 0.0, 0), 0.0)
+    assert found.columns == ()
+
+
+def test_a_pinned_link_is_summed_up_as_it_was(tmp_path: Path) -> None:
+    old = write(tmp_path, range(30))
+    write(tmp_path, range(30, 50), mode="append")
+    assert mx8.summary(f"{tmp_path}@{old}").samples == 30
+    assert mx8.summary(tmp_path).samples == 50
+
+
+def test_columns_that_only_some_shards_have_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, range(30))
+    with mx8.Writer(tmp_path / "more", columns={"label": "int", "other": "int"}) as writer:
+        writer.write({"label": 77, "other": 1})
+    (other,) = json.loads((tmp_path / "more" / "index.json").read_bytes())["shards"]
+    other["raw_data"]["basename"] = "more/shard.00000.mds"
+    make_foreign(tmp_path)
+    edit_index(tmp_path, lambda index: index["shards"].append(other))
+    found = columns(tmp_path)
+    assert list(found) == ["label"]
+    assert found["label"].numbers is not None
+    assert found["label"].numbers.maximum == 77
+
+
+def test_unsafe_columns_are_not_decoded(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path, columns={"x": "pkl", "y": "int"}, allow_pickle=True) as writer:
+        writer.write({"x": {1, 2}, "y": 3})
+    assert list(columns(tmp_path)) == ["x", "y"]
+
+
+# distributions --------------------------------------------------------------------------------------------------------
+
+
+def test_up_to_64_values_are_counted_and_more_are_binned() -> None:
+    few, many = describe(np.arange(640) % 64), describe(np.arange(650) % 65)
+    assert few.values == dict.fromkeys(range(64), 10)
+    assert few.bins is None
+    assert many.values is None
+    assert many.bins is not None
+    assert sum(count for _, _, count in many.bins) == 650
+    assert len(many.bins) == BINS
+
+
+def test_bins_agree_with_numpy() -> None:
+    numbers = np.random.Generator(np.random.Philox(1)).normal(size=3_000_000)
+    counts, edges = np.histogram(numbers, BINS)
+    bins = describe(numbers).bins
+    assert bins is not None
+    assert [count for _, _, count in bins] == counts.tolist()
+    np.testing.assert_allclose([begin for begin, _, _ in bins], edges[:-1])
+    assert describe(numbers).mean == pytest.approx(numbers.mean())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_what_is_not_finite_is_counted_and_left_out(dtype: str) -> None:
+    numbers = np.array([1.0, math.nan, 3.0, math.inf, -math.inf], dtype)
+    found = describe(numbers)
+    assert (found.minimum, found.maximum, found.mean, found.not_finite) == (1.0, 3.0, 2.0, 3)
+    assert found.values == {1.0: 1, 3.0: 1}
+    nothing = describe(numbers[[1, 3]])
+    assert (nothing.minimum, nothing.mean, nothing.not_finite, nothing.values) == (None, None, 2, {})
+
+
+EXTREMES: dict[str, Any] = {
+    "the ends of int64": np.array([-(2**63), 2**63 - 1, *range(100)], np.int64),
+    "the ends of uint64": np.array([0, 2**64 - 1, *range(100)], np.uint64),
+    "integers that are one float": np.array([2**62 + i for i in range(100)], np.int64),
+    "the ends of float64": np.array([-1.7e308, 1.7e308, *range(100)], np.float64),
+    "the ends of float16": np.array([65504.0, -65504.0, *range(100)], np.float16),
+    "the least of float64": np.array([5e-324 * i for i in range(100)], np.float64),
+}
+
+
+@pytest.mark.parametrize("which", EXTREMES)
+def test_extremes_are_described_and_every_number_is_in_a_bin(which: str) -> None:
+    numbers = EXTREMES[which]
+    found = describe(numbers)
+    assert (found.minimum, found.maximum) == (numbers.min().item(), numbers.max().item())
+    assert found.bins is not None
+    assert sum(count for _, _, count in found.bins) == len(numbers)
+    assert all(math.isfinite(begin) and begin <= end for begin, end, _ in found.bins)
+
+
+# info and ls ----------------------------------------------------------------------------------------------------------
+
+
+def test_info_says_what_the_index_says_and_opens_no_shard(tmp_path: Path) -> None:
+    old = write(tmp_path, range(50), metadata={"source": "web"}, hashes=("sha1", "blake3"))
+    new = write(tmp_path, range(50, 60), mode="append", compression="zstd:5", hashes=("sha1",))
+    sizes = {str(path.relative_to(tmp_path)): path.stat().st_size for path in tmp_path.glob("shard.*")}
+    for path in tmp_path.glob("shard.*"):
+        path.unlink()
+    found = info(tmp_path)
+    assert (found.snapshot, found.parent, found.sealed) == (new, old, True)
+    assert found.columns == {"blob": "bytes", "label": "int", "score": "float32", "text": "str"}
+    assert (found.samples, found.shards, found.stored_bytes) == (60, len(sizes), sum(sizes.values()))
+    assert (found.compression, found.hashes, found.sidecars) == (("zstd:5",), ("blake3", "sha1"), ("blocks", "columns"))
+    assert found.metadata == {"source": "web"}
+    shards = list(list_shards(tmp_path))
+    assert {shard.basename: shard.stored_bytes for shard in shards} == sizes
+    assert [shard.start for shard in shards] == np.cumsum([0, *(shard.samples for shard in shards)])[:-1].tolist()
+    assert {shard.compression for shard in shards} == {None, "zstd:5"}
+
+
+def test_a_hash_that_some_shards_lack_is_not_listed(tmp_path: Path) -> None:
+    write(tmp_path, range(50), hashes=("sha1",))
+    make_foreign(tmp_path, hashes=("sha1",))
+    write(tmp_path, range(50, 60), mode="append", hashes=("sha1", "md5"))
+    assert info(tmp_path).hashes == ("sha1",)
+    assert not info(tmp_path).sealed
