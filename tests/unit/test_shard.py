@@ -1,0 +1,377 @@
+"""Is an open shard read rightly or refused, whatever happens to its file?"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from tests import reference
+from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
+
+COLUMNS = {"blob": "bytes", "id": "int"}
+
+
+def payloads(count: int, size_bytes: int = 300) -> list[dict[str, bytes]]:
+    return [{"blob": bytes([i]) * size_bytes, "id": struct.pack("<q", i)} for i in range(count)]
+
+
+def foreign(root: Path, *shards: list[dict[str, bytes]], **options: Any) -> Path:
+    return reference.write_dataset(root, COLUMNS, shards or [payloads(20)], **options)
+
+
+def shard_file(root: Path) -> Path:
+    (found,) = root.glob("shard.*")
+    return found
+
+
+def overwrite(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+# damage found when a shard is first touched ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_bytes", [0, 3, 4, 40, 87, 88, 500, -1])
+def test_truncated_shard_is_named_with_both_sizes(size_bytes: int, tmp_path: Path) -> None:
+    root = foreign(tmp_path / "data")
+    whole = shard_file(root).stat().st_size
+    os.truncate(shard_file(root), size_bytes if size_bytes >= 0 else whole - 1)
+    found = shard_file(root).stat().st_size
+    with pytest.raises(
+        mx8.FormatError, match=rf"^data/shard\.00000\.mds: expected {whole} bytes \(the index\), got {found}$"
+    ):
+        mx8.Dataset(root)[0]
+
+
+def test_a_shard_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    root = foreign(tmp_path / "data")
+    with shard_file(root).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(mx8.FormatError, match="bytes \\(the index\\), got"):
+        mx8.Dataset(root)[0]
+
+
+@pytest.mark.parametrize(
+    ("at", "word", "message"),
+    [
+        (0, 19, r"sample count: expected 20 \(the index\), got 19"),
+        (4, 87, r"offset 0 of 20: expected at least 88 \(end of the table\), got 87"),
+        (4 + 80, 1 << 31, r"offset 20 of 20: expected \d+ \(end of file\), got 2147483648"),
+        (4 + 40, 0, r"offset 10 of 20: expected at least \d+ \(.*12 bytes.*\), got 0"),
+        (4 + 40, (1 << 32) - 1, r"offset 11 of 20: expected at least \d+ .*, got \d+"),
+    ],
+)
+def test_damaged_offset_table_names_the_shard_and_the_offset(at: int, word: int, message: str, tmp_path: Path) -> None:
+    root = foreign(tmp_path / "data")
+    overwrite(shard_file(root), at, struct.pack("<I", word))
+    for ask in (lambda d: d[0], lambda d: d.payload(0, "id"), lambda d: d.column("id"), lambda d: d.column("blob")[19]):
+        with mx8.Dataset(root) as dataset, pytest.raises(mx8.FormatError, match=rf"^data/shard\.00000\.mds: {message}"):
+            ask(dataset)
+
+
+@pytest.mark.parametrize("size_bytes", [10, 5000, 40_000])
+@pytest.mark.parametrize("lie", [0, 1, -1, 0xFFFFFFFF, 0x80000000])
+def test_sizes_that_do_not_add_up_to_the_sample_name_it(lie: int, size_bytes: int, tmp_path: Path) -> None:
+    """Below and above the size up to which a sample is read whole."""
+    root = foreign(tmp_path / "data", payloads(3, size_bytes))
+    raw = shard_file(root).read_bytes()
+    begin, end = struct.unpack_from("<II", raw, 4 + 4 * 1)
+    claimed = size_bytes + lie if lie in (1, -1) else lie
+    overwrite(shard_file(root), begin, struct.pack("<I", claimed))
+    message = rf"^data/shard\.00000\.mds: sample 1: expected columns of {end - begin} bytes in all, got {claimed + 12}$"
+    with mx8.Dataset(root) as dataset:
+        for ask in (lambda: dataset[1], lambda: dataset.payload(1, "id"), lambda: dataset.column("id")):
+            with pytest.raises(mx8.FormatError, match=message):
+                ask()
+        assert dataset[0]["id"] == 0
+        assert dataset[2]["id"] == 2
+
+
+def test_a_payload_that_cannot_be_decoded_names_shard_sample_and_column(tmp_path: Path) -> None:
+    columns = {"a": "int", "text": "str"}
+    samples = [{"a": bytes(8), "text": b"fine"}, {"a": bytes(8), "text": b"\xff"}]
+    with mx8.Dataset(reference.write_dataset(tmp_path / "data", columns, [samples])) as dataset:
+        with pytest.raises(mx8.FormatError, match=r"^data/shard\.00000\.mds: sample 1, column 'text': expected UTF-8"):
+            dataset[1]
+        with pytest.raises(mx8.FormatError, match="sample 1, column 'text'"):
+            dataset.column("text")[1]
+        assert dataset[0]["text"] == "fine"
+        assert bytes(dataset.payload(1, "text")) == b"\xff"
+    with mx8.Dataset(tmp_path / "data", columns=["a"]) as dataset:
+        assert dataset[1] == {"a": 0}
+
+
+@pytest.mark.parametrize("size_bytes", [100, 1 << 14, (1 << 14) + 1, 100_000])
+def test_small_and_large_samples_are_read_alike(size_bytes: int, tmp_path: Path) -> None:
+    wanted = [{"blob": p["blob"], "id": i} for i, p in enumerate(payloads(5, size_bytes))]
+    root = foreign(tmp_path / "data", payloads(5, size_bytes))
+    assert list(mx8.Dataset(root)) == wanted
+    assert list(mx8.Dataset(root, columns=["id"])) == [{"id": i} for i in range(5)]
+    assert mx8.Dataset(root).column("id").tolist() == list(range(5))
+
+
+# hashes ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "gz:0", "snappy"])
+def test_verifying_shards_finds_one_flipped_bit_at_first_touch(compression: str | None, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    with mx8.Writer(root, columns=NUMBERED, compression=compression) as writer:
+        for sample in numbered_samples(20):
+            writer.write(sample)
+    with mx8.Dataset(root, verify="shard") as dataset:
+        assert same(list(dataset), samples_as_read(NUMBERED, numbered_samples(20)))
+    damaged = bytearray(shard_file(root).read_bytes())
+    damaged[-3] ^= 4
+    shard_file(root).write_bytes(damaged)
+    for ask in (lambda d: d[0], lambda d: d.payload(3, "name"), lambda d: d.column("name")[0]):
+        with (
+            mx8.Dataset(root, verify="shard") as dataset,
+            pytest.raises(mx8.IntegrityError, match=r"^data/shard\.00000\.mds.*: blake3: expected [0-9a-f]{64}, got"),
+        ):
+            ask(dataset)
+    if compression is None:  # well-formed: by default nobody looks
+        assert len(list(mx8.Dataset(root))) == 20
+
+
+def test_a_damaged_decompressed_copy_is_found_when_shards_are_verified(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    with mx8.Writer(root, columns=NUMBERED, compression="zstd") as writer:
+        for sample in numbered_samples(20):
+            writer.write(sample)
+    list(mx8.Dataset(root))
+    (cached,) = (root / ".mx8shards" / "cache").glob("*.mds")
+    damaged = bytearray(cached.read_bytes())
+    damaged[-3] ^= 4
+    cached.write_bytes(damaged)
+    with mx8.Dataset(root, verify="shard") as dataset, pytest.raises(mx8.IntegrityError, match="blake3"):
+        dataset[0]
+
+
+@pytest.mark.parametrize("name", ["md5", "sha1", "sha256"])
+def test_foreign_shards_are_held_against_the_hash_they_have(name: str, tmp_path: Path) -> None:
+    root = foreign(tmp_path / "data", hashes=[name])
+    assert mx8.Dataset(root, verify="shard")[3]["id"] == 3
+    overwrite(shard_file(root), shard_file(root).stat().st_size - 1, b"\x7f")
+    with mx8.Dataset(root, verify="shard") as dataset, pytest.raises(mx8.IntegrityError, match=f": {name}: expected"):
+        dataset[3]
+
+
+def test_shards_without_hashes_have_nothing_to_be_held_against(tmp_path: Path) -> None:
+    assert mx8.Dataset(foreign(tmp_path / "data"), verify="shard")[3]["id"] == 3
+
+
+# files that change afterwards -----------------------------------------------------------------------------------------
+
+# Shared by the two tests below, which run it in a process of its own: the failure to be seen is death by SIGBUS.
+SHRINKING = """
+import os, sys, shutil, threading
+from pathlib import Path
+import numpy as np
+import mx8shards as mx8
+from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
+
+root, compression = Path(sys.argv[1]), sys.argv[2] or None
+wanted = samples_as_read(NUMBERED, numbered_samples(400))
+with mx8.Writer(root, columns=NUMBERED, compression=compression) as writer:
+    for sample in numbered_samples(400):
+        writer.write(sample)
+shutil.rmtree(root / ".mx8shards" / "sidecars")
+
+def opened():
+    dataset = mx8.Dataset(root)
+    assert same(list(dataset), wanted)
+    dataset.payload(0, "id"), dataset.column("id")   # mapped now
+    return dataset
+
+opened()
+(file,) = root.glob(".mx8shards/cache/*.mds") if compression else root.glob("shard.*")
+whole = file.read_bytes()
+assert len(whole) > 3 * 4096
+"""
+
+
+def in_a_process_of_its_own(code: str, repository: Path, *arguments: str) -> None:
+    command = [sys.executable, "-c", SHRINKING + code, *arguments]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("compression", ["", "zstd"], ids=["raw", "zstd"])
+def test_a_file_that_shrinks_is_an_error_and_no_signal(compression: str, tmp_path: Path, repository: Path) -> None:
+    code = """
+def refused(ask):
+    try:
+        ask()
+    except mx8.FormatError as error:
+        assert "as when it was opened" in str(error), error
+        return True
+
+for size in (0, 1, 4, 1000, 1603, 1608, 4096, 4097, 8192, len(whole) // 2, len(whole) - 4096, len(whole) - 1):
+    file.write_bytes(whole)
+    dataset = opened()
+    os.truncate(file, size)
+    found = [i for i in range(400) if refused(lambda: dataset[i])]
+    assert 399 in found and found == list(range(found[0], 400)), found
+    assert size > 1608 or len(found) == 400 or size >= 1000
+    for i in (0, 200, 399):
+        assert refused(lambda: dataset.payload(i, "data"))
+        assert refused(lambda: dataset.select([i]).column("id"))
+    assert refused(lambda: dataset.column("id")) and refused(lambda: dataset.where("x", 1.0))
+    assert same([dataset[i] for i in range(found[0])], wanted[: found[0]])
+"""
+    in_a_process_of_its_own(code, repository, str(tmp_path / "data"), compression)
+
+
+@pytest.mark.parametrize("compression", ["", "zstd"], ids=["raw", "zstd"])
+def test_samples_read_while_a_thread_shrinks_and_restores_the_file_are_right_or_errors(
+    compression: str, tmp_path: Path, repository: Path
+) -> None:
+    code = """
+dataset, rng, done = opened(), np.random.default_rng(3), threading.Event()
+
+def shrink_and_restore():
+    descriptor = os.open(file, os.O_WRONLY)
+    sizes = np.random.default_rng(4)
+    while not done.is_set():
+        os.ftruncate(descriptor, int(sizes.integers(0, len(whole))))
+        os.pwrite(descriptor, whole, 0)
+
+thread = threading.Thread(target=shrink_and_restore)
+thread.start()
+answers = {True: 0, False: 0}
+try:
+    while min(answers.values()) < 300:
+        i = int(rng.integers(400))
+        try:
+            assert same(dataset[i], wanted[i]), i
+            answers[True] += 1
+        except mx8.FormatError:
+            answers[False] += 1
+finally:
+    done.set()
+    thread.join()
+"""
+    in_a_process_of_its_own(code, repository, str(tmp_path / "data"), compression)
+
+
+def test_a_file_replaced_by_renaming_is_read_as_it_was_while_it_is_open(tmp_path: Path) -> None:
+    root = foreign(tmp_path / "data")
+    dataset = mx8.Dataset(root)
+    assert dataset[0]["id"] == 0
+    replace(shard_file(root))
+    assert [sample["id"] for sample in dataset] == list(range(20))
+    assert dataset.column("id").tolist() == list(range(20))
+    assert bytes(dataset.payload(5, "blob")) == b"\5" * 300
+
+
+def replace(path: Path) -> None:
+    """By a file of equal size whose payloads are zeros."""
+    data = path.read_bytes()
+    other = path.with_suffix(".new")
+    other.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    other.rename(path)
+
+
+def test_a_file_replaced_while_its_descriptor_was_closed_is_not_taken_for_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mx8shards.shards.open_shard._most_files", lambda: 1)
+    root = foreign(tmp_path / "data", payloads(20), payloads(20))
+    dataset = mx8.Dataset(root)
+    assert dataset[0]["id"] == dataset[20]["id"] == 0
+    replace(root / "shard.00000.mds")
+    with pytest.raises(
+        mx8.IntegrityError, match=r"^data/shard\.00000\.mds: the file was replaced since it was opened$"
+    ):
+        dataset[0]
+    assert dataset[21]["id"] == 1
+
+
+def test_a_shard_removed_while_its_descriptor_was_closed_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mx8shards.shards.open_shard._most_files", lambda: 1)
+    root = foreign(tmp_path / "data", payloads(20), payloads(20))
+    dataset = mx8.Dataset(root)
+    assert dataset[0]["id"] == dataset[20]["id"] == 0
+    (root / "shard.00000.mds").unlink()
+    with pytest.raises(mx8.DatasetNotFoundError, match=r"^data/shard\.00000\.mds: the index names this shard"):
+        dataset[0]
+
+
+# links and permissions ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("absolute", [True, False], ids=["absolute", "relative"])
+def test_a_shard_that_is_a_symlink_out_of_the_dataset_is_refused(absolute: bool, tmp_path: Path) -> None:
+    root = foreign(tmp_path / "data")
+    outside = shard_file(root).rename(tmp_path / "outside.mds")
+    (root / "shard.00000.mds").symlink_to(outside if absolute else "../outside.mds")
+    with pytest.raises(mx8.FormatError, match=r"^data/shard\.00000\.mds: expected a file in .*, got a symlink"):
+        mx8.Dataset(root)[0]
+
+
+def test_a_directory_of_shards_that_is_a_symlink_out_of_the_dataset_is_refused(tmp_path: Path) -> None:
+    root = foreign(tmp_path / "data")
+    (tmp_path / "elsewhere").mkdir()
+    shard_file(root).rename(tmp_path / "elsewhere" / "shard.00000.mds")
+    (root / "g0001").symlink_to(tmp_path / "elsewhere")
+    index = reference.read_index(root)
+    index["shards"][0]["raw_data"]["basename"] = "g0001/shard.00000.mds"
+    reference.write_index(root, index)
+    with pytest.raises(mx8.FormatError, match=r"^data/g0001/shard\.00000\.mds: .*symlink"):
+        mx8.Dataset(root)[0]
+
+
+def test_the_dataset_itself_may_be_reached_through_symlinks(tmp_path: Path) -> None:
+    foreign(tmp_path / "data")
+    (tmp_path / "link").symlink_to("data")
+    assert mx8.Dataset(tmp_path / "link")[3]["id"] == 3
+
+
+def test_a_directory_in_a_shards_place_is_refused(tmp_path: Path) -> None:
+    root = foreign(tmp_path / "data")
+    shard_file(root).unlink()
+    (root / "shard.00000.mds").mkdir()
+    with pytest.raises(mx8.ShardsError, match=r"data/shard\.00000\.mds: "):
+        mx8.Dataset(root)[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_shard_without_permission_is_told_as_such(tmp_path: Path, repository: Path) -> None:
+    root = foreign(tmp_path / "data")
+    shard_file(root).chmod(0)
+    for path in (root, *root.parents):
+        if path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o755)
+    code = f"""
+import os
+import mx8shards as mx8, numpy
+dataset = mx8.Dataset({str(root)!r})
+os.setuid(65534)
+try:
+    dataset[0]
+except mx8.DatasetNotFoundError as error:
+    print(error, error.errno)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    assert done.stdout == "data/shard.00000.mds: cannot be opened: Permission denied 13\n"
+
+
+def test_arrays_of_samples_are_read_only(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"a": "ndarray", "f": "ndarray:uint8:3"}) as writer:
+        writer.write({"a": np.arange(4), "f": np.arange(3, dtype="uint8")})
+    sample = mx8.Dataset(tmp_path / "data")[0]
+    assert not sample["a"].flags.writeable
+    assert not sample["f"].flags.writeable
