@@ -1,0 +1,401 @@
+"""Does every command print what its function found, for people and for programs, and end with the right code?"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.cli import COMMANDS, main, output
+from tests.maintenance import COLUMNS, STATE, edit_index, flip, make_foreign, sample, write
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    write(tmp_path / "data", range(100), metadata={"source": "web [red]"})
+    return str(tmp_path / "data")
+
+
+def run(capsys: Capture, *arguments: str, code: int = 0) -> str:
+    """What a command prints, once it has ended with the code that was expected."""
+    assert main(arguments) == code
+    out, err = capsys.readouterr()
+    assert (err == "") is (code == 0), err
+    return out
+
+
+def lines(text: str) -> list[list[str]]:
+    return [line.split("\t") for line in text.splitlines()]
+
+
+def fields(text: str) -> dict[str, str]:
+    return {row[0]: row[1] for row in lines(text)}
+
+
+def run_apart(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mx8shards", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+# every command --------------------------------------------------------------------------------------------------------
+
+
+def every_command(root: str) -> dict[str, Sequence[str]]:
+    return {
+        "info": (root,),
+        "ls": (root,),
+        "cat": (root, "--sample", "7"),
+        "summary": (root,),
+        "log": (root,),
+        "diff": (root, root),
+        "verify": (root, "--data"),
+        "merge": (root, f"{root}-merged"),
+        "gc": (root,),
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_prints_lines_and_json(root: str, capsys: Capture, command: str) -> None:
+    arguments = every_command(root)[command]
+    found = json.loads(run(capsys, command, *arguments, "--json"))
+    assert found
+    if command == "merge":
+        arguments = (root, f"{root}-again")
+    assert run(capsys, command, *arguments)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_without_loading_numpy(command: str) -> None:
+    code = f"import sys; from mx8shards.cli import main; print(main([{command!r}, '--help']), 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False"
+    assert done.stdout.startswith(f"usage: mx8shards {command}")
+    assert "--json" in done.stdout
+
+
+def test_help_names_every_command_and_loads_none() -> None:
+    code = (
+        "import sys; from mx8shards.cli import main; main(['--help']); print([m for m in sys.modules if 'cli.' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [name for name in COMMANDS if f"    {name} " not in done.stdout] == []
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_printed(capsys: Capture) -> None:
+    assert run(capsys, "--version") == f"mx8shards {mx8.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            [],
+            ["nothing"],
+            ["info"],
+            ["verify", "data", "--data", "--subset", "5%"],
+            ["verify", "data", "--subset", "0%"],
+        ),
+        *(
+            ["merge", "a"],
+            ["merge", "a", "b", "--how", "symlink"],
+            ["gc", "data", "--keep", "-1"],
+            ["cat", "d", "--raw"],
+        ),
+        *(["cat", "d", "--raw", "--sample", "1"], ["cat", "d", "--raw", "--sample", "1", "--column", "a", "--json"]),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(capsys: Capture, arguments: list[str]) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: mx8shards")
+
+
+# exit codes -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_of_ours_is_1_and_names_what_is_wrong(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["info", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"error: {tmp_path}/index.json: no dataset here: there is no such file\n")
+
+
+def test_an_error_of_the_system_is_1(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "index.json").mkdir()
+    assert main(["info", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_format_or_integrity_error_is_3(root: str, capsys: Capture) -> None:
+    edit_index(Path(root), lambda index: index["mx8shards"]["metadata"].update(a=1))
+    assert main(["info", root]) == 3
+    assert "changed outside mx8shards" in capsys.readouterr().err
+    make_foreign(Path(root))
+    Path(root, "index.json").write_bytes(b"{")
+    assert main(["ls", root]) == 3
+
+
+def test_damage_is_3_and_reported_on_stdout(root: str, capsys: Capture) -> None:
+    flip(Path(root, "shard.00001.mds"), 8 * 1500)
+    assert main(["verify", root, "--data"]) == 3
+    out, err = capsys.readouterr()
+    assert err == ""
+    (damaged,) = [value for name, value in lines(out) if name == "damaged"]
+    assert damaged.startswith("shard.00001.mds: integrity: data/shard.00001.mds: blake3: expected ")
+    start, stop = mx8.verify(root, data=True).damage[0].samples[0]
+    assert damaged.endswith(f"; samples {start}-{stop - 1}")
+    assert main(["verify", root, "--data", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+def test_an_interrupt_is_130(root: str) -> None:
+    code = f"""
+import signal, sys
+from mx8shards.cli import info, main
+info.run = lambda args: signal.raise_signal(signal.SIGINT)
+sys.exit(main(["info", {root!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_reader_that_leaves_early_ends_it_quietly(root: str) -> None:
+    write(Path(root), range(100, 3000), mode="append")
+    command = [sys.executable, "-m", "mx8shards", "cat", root]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"sample 0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 128 + signal.SIGPIPE
+
+
+def test_the_module_runs_as_the_command_does(root: str) -> None:
+    done = run_apart("info", root)
+    assert done.returncode == 0
+    assert fields(done.stdout)["snapshot"] == mx8.Dataset(root).snapshot
+    assert run_apart("info", f"{root}/nothing").returncode == 1
+
+
+# info, ls, log, summary -----------------------------------------------------------------------------------------------
+
+
+def test_info_says_what_the_dataset_is(root: str, capsys: Capture) -> None:
+    found = fields(run(capsys, "info", root))
+    dataset = mx8.Dataset(root)
+    assert found["snapshot"] == dataset.snapshot
+    assert (found["sealed"], found["samples"], found["parent"]) == ("yes", "100", "none")
+    assert found["column blob"] == "bytes"
+    assert found["metadata source"] == "web [red]"
+    assert found["hashes"] == "blake3, xxh128"
+    make_foreign(Path(root))
+    assert fields(run(capsys, "info", root))["sealed"].startswith("no")
+    assert json.loads(run(capsys, "info", root, "--json"))["columns"] == dataset.columns
+
+
+def test_ls_lists_the_shards(root: str, capsys: Capture) -> None:
+    shards = sorted(Path(root).glob("shard.*"))
+    rows = lines(run(capsys, "ls", root))
+    assert [row[3] for row in rows] == [path.name for path in shards]
+    assert [int(row[1]) for row in rows] == [path.stat().st_size for path in shards]
+    assert sum(int(row[0]) for row in rows) == 100
+    assert {row[2] for row in rows} == {"none"}
+
+
+def test_log_lists_the_snapshots_and_gc_removes_them(root: str, capsys: Capture) -> None:
+    ids = [mx8.Dataset(root).snapshot, write(Path(root), range(5), mode="overwrite")]
+    rows = lines(run(capsys, "log", root))
+    assert [row[0] for row in rows] == ids[::-1]
+    assert [row[5] for row in rows] == ["current", ""]
+    removed = run(capsys, "gc", root, "--keep", "1")
+    assert f"removed\t{ids[0]}" in removed
+    assert f"kept\t{ids[1]}" in removed
+    assert len(lines(run(capsys, "log", root))) == 1
+
+
+def test_summary_draws_histograms(root: str, capsys: Capture) -> None:
+    text = run(capsys, "summary", root)
+    assert "label: int, 8 bytes\nfrom 0 to 9, mean 4.5, 0 not finite\n" in text
+    assert f"3\t10\t{'█' * 40}" in text
+    assert "blob: bytes, differing sizes" in text
+
+
+# cat ------------------------------------------------------------------------------------------------------------------
+
+
+def test_cat_prints_the_samples_that_were_asked_for(root: str, capsys: Capture) -> None:
+    text = run(capsys, "cat", root, "--sample", "-1", "--sample", "7")
+    assert text.startswith("sample 99\n  blob: 40 bytes ")
+    assert "  label: 9\n  score: 24.75\n  text: 'text 99'\nsample 7\n" in text
+    assert run(capsys, "cat", root, "--sample", "7", "--column", "label") == "sample 7\n  label: 7\n"
+    assert run(capsys, "cat", root).count("sample ") == 100
+
+
+def test_cat_writes_payloads_as_they_are(root: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["cat", root, "--sample", "-3", "--column", "blob", "--raw"]) == 0
+    assert capfdbinary.readouterr() == (sample(97)["blob"], b"")
+
+
+def test_cat_gives_json_that_holds_every_value(tmp_path: Path, capsys: Capture) -> None:
+    values = {"a": b"\x00\xff", "b": "text", "c": 7, "d": np.float32(1.5), "e": math.nan, "f": {"x": [1, None, True]}}
+    values |= {"g": np.arange(6, dtype=np.int16).reshape(2, 3), "h": Decimal("1.50")}
+    encodings = ["bytes", "str", "int", "float32", "float64", "json", "ndarray", "str_decimal"]
+    with mx8.Writer(tmp_path, columns=dict(zip(values, encodings, strict=True))) as writer:
+        writer.write(values)
+    found = json.loads(run(capsys, "cat", str(tmp_path), "--json"))
+    assert found["sample"] == 0
+    assert base64.b64decode(found["columns"].pop("a")["base64"]) == b"\x00\xff"
+    expected = {"b": "text", "c": 7, "d": 1.5, "e": "nan", "f": {"x": [1, None, True]}, "g": [[0, 1, 2], [3, 4, 5]]}
+    assert found["columns"] == {**expected, "h": "1.50"}
+    text = run(capsys, "cat", str(tmp_path))
+    assert "  a: 2 bytes 00 ff\n" in text
+    assert "  g: int16 array of shape (2, 3): 0 1 2 3 4 5\n" in text
+
+
+def test_cat_keeps_every_value_on_one_short_line(tmp_path: Path, capsys: Capture) -> None:
+    with mx8.Writer(tmp_path, columns={"a": "bytes", "b": "str", "c": "json", "d": "ndarray"}) as writer:
+        writer.write({"a": bytes(10_000), "b": "line\n" * 1000, "c": ["x" * 50] * 1000, "d": np.zeros((100, 100))})
+    text = run(capsys, "cat", str(tmp_path))
+    assert len(text.splitlines()) == 5
+    assert max(map(len, text.splitlines())) < 300
+
+
+def test_cat_refuses_a_sample_or_a_column_that_is_not_there(root: str, capsys: Capture) -> None:
+    for arguments, message in ((("--sample", "100"), "100 samples"), (("--column", "nothing"), "'nothing'")):
+        assert main(["cat", root, *arguments]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_cat_never_unpickles_but_gives_the_payload(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    with mx8.Writer(tmp_path, columns={"x": "pkl"}, allow_pickle=True) as writer:
+        writer.write({"x": b"not a pickle"})
+    assert main(["cat", str(tmp_path)]) == 1
+    assert b"runs code when it is read" in capfdbinary.readouterr().err
+    assert main(["cat", str(tmp_path), "--sample", "0", "--column", "x", "--raw"]) == 0
+    assert capfdbinary.readouterr().out == b"not a pickle"
+
+
+# diff, verify, merge --------------------------------------------------------------------------------------------------
+
+
+def test_diff_tells_the_samples(root: str, capsys: Capture) -> None:
+    old = mx8.Dataset(root).snapshot
+    write(Path(root), range(100, 105), mode="append", metadata={"source": "elsewhere"})
+    found = fields(run(capsys, "diff", f"{root}@{old}", root))
+    assert (found["added"], found["removed"], found["changed"]) == ("5 samples: 100-104", "0 samples", "0 samples")
+    assert found["metadata"] == "changed"
+    assert json.loads(run(capsys, "diff", f"{root}@{old}", root, "--json"))["added"] == [[100, 105]]
+
+
+def test_verify_says_what_it_checked(root: str, capsys: Capture) -> None:
+    shards = len(list(Path(root).glob("shard.*")))
+    assert fields(run(capsys, "verify", root))["checked"].startswith(f"sizes and offsets: {shards} shards, ")
+    assert f"{shards} of them byte by byte" in fields(run(capsys, "verify", root, "--data"))["checked"]
+    assert "1 of them byte by byte" in fields(run(capsys, "verify", root, "--subset", "1%"))["checked"]
+    make_foreign(Path(root))
+    assert fields(run(capsys, "verify", root, "--data"))["unchecked"].startswith(
+        f"the payload bytes of {shards} shards"
+    )
+
+
+def test_verify_seals(root: str, capsys: Capture) -> None:
+    make_foreign(Path(root))
+    found = fields(run(capsys, "verify", root, "--seal"))
+    assert found["sealed"] == "yes"
+    assert found["snapshot"] == mx8.Dataset(root).snapshot
+    assert mx8.Dataset(root).sealed
+
+
+def test_merge_joins_what_ranks_wrote_and_prints_the_id(tmp_path: Path, capsys: Capture) -> None:
+    for rank in range(2):
+        write(tmp_path, range(10 * rank, 10 * rank + 10), rank=rank, world_size=2)
+    snapshot = run(capsys, "merge", str(tmp_path), str(tmp_path), "--how", "move").strip()
+    assert mx8.Dataset(tmp_path).snapshot == snapshot
+    assert len(mx8.Dataset(tmp_path)) == 20
+    assert not (tmp_path / STATE / "parts").exists()
+
+
+# on a terminal --------------------------------------------------------------------------------------------------------
+
+
+def on_a_terminal(*arguments: str) -> tuple[int, str]:
+    """The exit code of a command whose stdout and stderr are a terminal, and what it prints."""
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "mx8shards", *arguments]
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        found = b""
+        try:
+            while piece := os.read(controller, 1 << 16):
+                found += piece
+        except OSError:  # Linux's way to say that the other end was closed
+            pass
+        finally:
+            os.close(controller)
+    return process.returncode, found.decode()
+
+
+def test_a_terminal_gets_tables_with_headings_and_brackets_are_no_markup(root: str) -> None:
+    code, text = on_a_terminal("ls", root)
+    assert code == 0
+    assert "samples" in text
+    assert "basename" in text
+    assert "shard.00000.mds" in text
+    assert "web [red]" in on_a_terminal("info", root)[1]
+    assert mx8.Dataset(root).snapshot[:19] in on_a_terminal("log", root)[1]
+
+
+def test_a_terminal_gets_a_progress_bar(root: str) -> None:
+    code, text = on_a_terminal("verify", root, "--data")
+    assert code == 0
+    assert "━" in text
+    assert "sound" in text
+
+
+def test_elsewhere_a_long_job_prints_a_line_every_ten_seconds(capsys: Capture) -> None:
+    now = 0.0
+    tell = output.Lines("verify", clock=lambda: now)
+    for now in range(31):
+        tell(now << 30, 30 << 30)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "verify: 33% (10.0 GiB of 30.0 GiB)",
+        "verify: 67% (20.0 GiB of 30.0 GiB)",
+        "verify: 100% (30.0 GiB of 30.0 GiB)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (1 << 80, "1073741824.0 PiB")],
+)
+def test_sizes_are_told_in_units(size: int, text: str) -> None:
+    assert output.size_text(size) == text
+
+
+def test_many_ranges_are_cut_short() -> None:
+    assert output.ranges_text([(0, 1), (5, 9)]) == "0, 5-8"
+    assert output.ranges_text([(i, i + 1) for i in range(0, 40, 2)]).endswith("14 and 12 more ranges")
+
+
+def test_columns_of_the_tests_are_those_of_the_dataset(root: str) -> None:
+    assert mx8.Dataset(root).columns == COLUMNS
