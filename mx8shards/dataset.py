@@ -236,8 +236,8 @@ def concat(datasets: Sequence[Dataset]) -> Dataset:
     """The samples of several datasets, one after the other, as one dataset. They need equal columns."""
     if not datasets:
         raise DatasetNotFoundError("concat: expected at least one dataset, got none")
-    first = datasets[0]
-    for other in datasets[1:]:
+    first, *others = [other for other in datasets if other._door.count] or datasets[:1]  # no shards, no columns
+    for other in others:
         if other._columns != first._columns:
             raise SchemaError(subject="concat", expected=f"the columns {first.columns}", found=f"{other.columns}")
     starts = [0, *itertools.accumulate(other._door.samples for other in datasets)]

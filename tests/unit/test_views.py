@@ -1,0 +1,206 @@
+"""Are views pure mappings from positions to samples?"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mx8shards as mx8
+from mx8shards.views import Join, Select, View, Whole, checked_positions
+
+POSITIONS = st.lists(st.integers(-20, 19), max_size=12)
+
+
+def ids_of(view: View) -> list[int]:
+    """By one position at a time, which must be what it says for all of them at once."""
+    one_by_one = [view.resolve(i)[0] for i in range(len(view))]
+    assert all(type(i) is int for i in one_by_one)
+    at_once, _ = view.resolve(np.arange(len(view)))
+    assert at_once.dtype == np.int64
+    assert at_once.tolist() == one_by_one
+    return one_by_one
+
+
+@given(POSITIONS, st.lists(st.integers(0, 11), max_size=5))
+def test_selecting_from_a_selection_is_selecting_once(first: list[int], second: list[int]) -> None:
+    chosen = Select(Whole(20), first)
+    wanted = [range(20)[i] for i in first]
+    assert ids_of(chosen) == wanted
+    again = [i % len(first) for i in second] if first else []
+    assert ids_of(Select(chosen, again)) == [wanted[i] for i in again]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=5))
+def test_joined_views_follow_one_another(counts: list[int]) -> None:
+    starts = [0, *itertools.accumulate(counts)]
+    joined = Join([(Whole(count), start) for count, start in zip(counts, starts, strict=False)])
+    assert ids_of(joined) == list(range(sum(counts)))
+    backwards = Join([(Select(Whole(c), range(c)[::-1]), s) for c, s in zip(counts, starts, strict=False)])
+    assert ids_of(backwards) == [s + i for c, s in zip(counts, starts, strict=False) for i in reversed(range(c))]
+
+
+def test_views_do_not_depend_on_epoch_seed_or_what_was_asked_before() -> None:
+    view = Join([(Select(Whole(9), [8, 1]), 0), (Whole(3), 9)])
+    assert [view.resolve(i, epoch, seed)[0] for i in (4, 0, 2) for epoch in (0, 5) for seed in (0, 9)] == [
+        *([11] * 4),
+        *([8] * 4),
+        *([9] * 4),
+    ]
+    assert ids_of(view) == ids_of(view) == ids_of(pickle.loads(pickle.dumps(view))) == [8, 1, 9, 10, 11]
+
+
+def test_a_selection_is_not_changed_by_changing_what_it_was_made_of() -> None:
+    positions = np.array([3, 1])
+    view = Select(Whole(5), positions)
+    positions[:] = 0
+    assert ids_of(view) == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "positions", [[5], [-6], [0, 1 << 40], np.array([-1], np.int8) - 5, [np.uint64(1 << 63)]], ids=repr
+)
+def test_a_position_out_of_range_is_named(positions: Any) -> None:
+    with pytest.raises(IndexError, match=rf"position {int(positions[-1])} of 5 samples"):
+        checked_positions(positions, 5)
+
+
+def test_a_mask_of_bools_is_no_list_of_positions() -> None:
+    with pytest.raises(TypeError, match=r"numpy\.flatnonzero\(mask\)"):
+        checked_positions([True, False], 2)
+
+
+# of datasets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("views") / "data"
+    write(root, range(30))
+    return root
+
+
+def write(root: Path, numbers: Any, **columns: str) -> mx8.Dataset:
+    with mx8.Writer(root, columns={"id": "int", "label": "uint8", "text": "str", **columns}, size_limit=700) as writer:
+        for i in numbers:
+            writer.write({"id": i, "label": i % 3, "text": "ab"[i % 2], **dict.fromkeys(columns, i)})
+    return mx8.Dataset(root)
+
+
+def ids(dataset: mx8.Dataset) -> list[int]:
+    return [sample["id"] for sample in dataset]
+
+
+def test_select_gives_samples_in_the_order_asked_for(root: Path) -> None:
+    view = mx8.Dataset(root).select([7, -1, 7, 0])
+    assert ids(view) == [7, 29, 7, 0]
+    assert len(view) == 4
+    assert view[-1]["id"] == 0
+    assert ids(view.select(range(1, 3))) == [29, 7]
+    assert bytes(view.payload(1, "id")) == (29).to_bytes(8, "little")
+    assert [sample["id"] for sample in view[::-1]] == [0, 7, 29, 7]
+
+
+def test_views_share_the_shards_of_their_dataset(root: Path) -> None:
+    dataset = mx8.Dataset(root)
+    view = dataset.select([3])
+    assert np.shares_memory(np.frombuffer(dataset.payload(3, "id"), "u1"), np.frombuffer(view.payload(0, "id"), "u1"))
+
+
+def test_a_view_outlives_the_dataset_it_came_from(root: Path) -> None:
+    with mx8.Dataset(root) as dataset:
+        view = dataset.select([3, 4])
+    assert ids(view) == [3, 4]
+
+
+def test_a_dataset_outlives_its_views(root: Path) -> None:
+    dataset = mx8.Dataset(root)
+    with dataset.select([3, 4]) as view:
+        assert ids(view) == [3, 4]
+    assert ids(dataset) == list(range(30))
+
+
+@pytest.mark.parametrize("value", [2, np.uint8(2), 2.0])
+def test_where_finds_equal_numbers(value: Any, root: Path) -> None:
+    assert ids(mx8.Dataset(root).where("label", value)) == list(range(2, 30, 3))
+
+
+def test_where_finds_equal_texts(root: Path) -> None:
+    dataset = mx8.Dataset(root)
+    assert ids(dataset.where("text", "b")) == list(range(1, 30, 2))
+    assert ids(dataset.where("text", "b").where("label", 0)) == list(range(3, 30, 6))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("label", 9), ("label", "a"), ("label", None), ("text", "c"), ("text", 1)]
+)
+def test_where_nothing_is_equal_the_view_is_empty(column: str, value: Any, root: Path) -> None:
+    view = mx8.Dataset(root).where(column, value)
+    assert len(view) == 0
+    assert list(view) == []
+
+
+def test_where_wants_one_value_per_sample(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"a": "ndarray:uint8:2"}) as writer:
+        writer.write({"a": np.array([1, 2], "uint8")})
+    with pytest.raises(mx8.SchemaError, match="column 'a': expected one value per sample, got an array"):
+        mx8.Dataset(tmp_path / "data").where("a", 1)
+
+
+def test_concat_joins_datasets_views_and_snapshots(root: Path, tmp_path: Path) -> None:
+    first = mx8.Dataset(root)
+    second = write(tmp_path / "second", range(100, 104))
+    joined = mx8.concat([first.select([5, 4]), second, first])
+    assert ids(joined) == [5, 4, *range(100, 104), *range(30)]
+    assert joined.column("id").tolist() == ids(joined)
+    assert ids(joined.where("label", 0)) == [i for i in ids(joined) if i % 3 == 0]
+    assert ids(joined.select([-1, 2, 0])) == [29, 100, 5]
+    assert joined.snapshot == f"{first.snapshot}+{second.snapshot}+{first.snapshot}"
+    assert ids(mx8.concat([joined, joined.select([0])])) == [*ids(joined), 5]
+    assert ids(joined) == [5, 4, *range(100, 104), *range(30)]
+    first.close()
+    assert joined[0]["id"] == 5
+
+
+def test_joined_datasets_are_sealed_if_all_are(root: Path, tmp_path: Path) -> None:
+    from tests import reference
+
+    columns = {"id": "int", "label": "uint8", "text": "str"}
+    foreign = reference.write_dataset(tmp_path / "d", columns, [[{"id": bytes(8), "label": b"\1", "text": b"a"}]])
+    assert mx8.concat([mx8.Dataset(root), mx8.Dataset(root)]).sealed
+    assert not mx8.concat([mx8.Dataset(root), mx8.Dataset(foreign)]).sealed
+
+
+def test_concat_refuses_other_columns_and_none_at_all(root: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", [1], more="int")
+    with pytest.raises(mx8.SchemaError, match="concat: expected the columns"):
+        mx8.concat([mx8.Dataset(root), other])
+    picked = mx8.concat([mx8.Dataset(root, columns=["id"]), mx8.Dataset(tmp_path / "other", columns=["id"])])
+    assert ids(picked) == [*range(30), 1]
+    with pytest.raises(mx8.DatasetNotFoundError, match="expected at least one dataset"):
+        mx8.concat([])
+
+
+def test_datasets_without_samples_can_be_joined(tmp_path: Path, root: Path) -> None:
+    with mx8.Writer(tmp_path / "empty", columns={"id": "int", "label": "uint8", "text": "str"}):
+        pass
+    empty = mx8.Dataset(tmp_path / "empty")
+    assert len(mx8.concat([empty, empty])) == 0
+    assert ids(mx8.concat([mx8.Dataset(root).select([]), mx8.Dataset(root)])) == list(range(30))
+
+
+def test_an_empty_dataset_fits_any_other(tmp_path: Path, root: Path) -> None:
+    """Without shards an index says nothing of columns."""
+    with mx8.Writer(tmp_path / "empty", columns={"id": "int", "label": "uint8", "text": "str"}):
+        pass
+    for datasets in (
+        [mx8.Dataset(tmp_path / "empty"), mx8.Dataset(root)],
+        [mx8.Dataset(root), mx8.Dataset(tmp_path / "empty")],
+    ):
+        assert ids(mx8.concat(datasets)) == list(range(30))
