@@ -1,0 +1,261 @@
+"""Is each compressed shard unpacked once, within its bounds, and to where there is room?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from tests import reference
+from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
+
+WANTED = samples_as_read(NUMBERED, numbered_samples(60))
+CODECS = ["zstd", "gz", "bz2", "br", "snappy"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("written") / "data")
+
+
+@pytest.fixture
+def root(written: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(written, tmp_path / "data")
+
+
+def write(root: Path, **options: Any) -> Path:
+    options = {"columns": NUMBERED, "size_limit": 700, "compression": "zstd", **options}
+    with mx8.Writer(root, **options) as writer:
+        for sample in numbered_samples(60):
+            writer.write(sample)
+    return root
+
+
+def cached(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.rglob("*") if path.is_file())
+
+
+def test_unpacked_shards_lie_beside_the_data_one_file_each(root: Path) -> None:
+    dataset = mx8.Dataset(root)
+    shards = len(list(root.glob("*.zstd")))
+    assert not (root / ".mx8shards" / "cache").exists()
+    assert same(dataset[0], WANTED[0])
+    assert len(cached(root / ".mx8shards" / "cache")) == 1
+    assert same(list(dataset), WANTED)
+    assert same(list(mx8.Dataset(root)), WANTED)
+    assert len(cached(root / ".mx8shards" / "cache")) == shards > 5
+    assert not any(name.endswith(".tmp") for name in cached(root))
+    assert same(list(mx8.Dataset(root)), WANTED)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_kept_is_the_raw_shard(codec: str, tmp_path: Path) -> None:
+    root = write(tmp_path / "data", compression=codec, size_limit=None)
+    list(mx8.Dataset(root))
+    (kept,) = (root / ".mx8shards" / "cache").iterdir()
+    (stored,) = root.glob("shard.*")
+    assert kept.read_bytes() == reference.decompress(codec, stored.read_bytes())
+
+
+def test_a_cache_directory_of_the_users_is_used_and_nothing_is_written_beside_the_data(
+    root: Path, tmp_path: Path
+) -> None:
+    before = cached(root)
+    with mx8.Dataset(root, cache_dir=tmp_path / "my" / "cache") as dataset:
+        assert same(list(dataset), WANTED)
+    assert cached(root) == before
+    assert len(cached(tmp_path / "my" / "cache")) == len(list(root.glob("*.zstd")))
+
+
+def test_an_unpacked_shard_is_taken_from_the_cache(root: Path) -> None:
+    list(mx8.Dataset(root))
+    before = {path: path.stat().st_mtime_ns for path in (root / ".mx8shards" / "cache").iterdir()}
+    with mx8.Dataset(root) as dataset:
+        list(dataset)
+    assert {path: path.stat().st_mtime_ns for path in (root / ".mx8shards" / "cache").iterdir()} == before
+
+
+def test_an_emptied_cache_is_filled_again(root: Path) -> None:
+    list(mx8.Dataset(root))
+    shutil.rmtree(root / ".mx8shards" / "cache")
+    assert same(list(mx8.Dataset(root)), WANTED)
+
+
+def test_equal_shards_of_two_snapshots_are_unpacked_once(root: Path) -> None:
+    list(mx8.Dataset(root))
+    before = cached(root / ".mx8shards" / "cache")
+    with mx8.Writer(root, columns=NUMBERED, compression="zstd", mode="append") as writer:
+        writer.write(numbered_samples(1)[0])
+    assert same(list(mx8.Dataset(root)), [*WANTED, WANTED[0]])
+    assert len(cached(root / ".mx8shards" / "cache")) == len(before) + 1
+
+
+def test_a_shard_that_changed_is_not_taken_for_the_one_unpacked_before(tmp_path: Path) -> None:
+    """Without hashes in the index only the file itself can tell."""
+    columns, cache = {"x": "bytes"}, tmp_path / "cache"
+    reference.write_dataset(tmp_path / "data", columns, [[{"x": b"old"}]], compression="gz:0")
+    assert mx8.Dataset(tmp_path / "data", cache_dir=cache)[0] == {"x": b"old"}
+    reference.write_dataset(tmp_path / "other", columns, [[{"x": b"new"}]], compression="gz:0")
+    os.rename(tmp_path / "other" / "shard.00000.mds.gz", tmp_path / "data" / "shard.00000.mds.gz")
+    assert mx8.Dataset(tmp_path / "data", cache_dir=cache)[0] == {"x": b"new"}
+
+
+# other processes ------------------------------------------------------------------------------------------------------
+
+READER = """
+import os, sys
+import mx8shards as mx8
+from mx8shards.disk import steps
+from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
+
+root, log = sys.argv[1:3]
+descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+
+def before(name, arguments):
+    if name == "rename":
+        os.write(descriptor, f"{arguments[1].name}\\n".encode())
+
+steps.before = before
+sys.stdin.readline()
+assert same(list(mx8.Dataset(root)), samples_as_read(NUMBERED, numbered_samples(60)))
+"""
+
+
+def test_four_processes_at_once_unpack_each_shard_once(root: Path, tmp_path: Path, repository: Path) -> None:
+    log = tmp_path / "renames"
+    log.touch()
+    command = [sys.executable, "-c", READER, str(root), str(log)]
+    readers = [subprocess.Popen(command, cwd=repository, stdin=subprocess.PIPE, text=True) for _ in range(4)]
+    for reader in readers:  # each waits for a line, so that they start together
+        assert reader.stdin is not None
+        reader.stdin.write("go\n")
+        reader.stdin.flush()
+    for reader in readers:
+        with reader:
+            assert reader.wait(120) == 0
+    renamed = log.read_text().split()
+    assert sorted(renamed) == cached(root / ".mx8shards" / "cache")
+    assert len(renamed) == len(list(root.glob("*.zstd")))
+
+
+# bounds ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("claim", [8 + 4 + 1, 1000, 40_000_000])
+def test_a_shard_unpacks_to_the_size_the_index_declares_or_not_at_all(claim: int, codec: str, tmp_path: Path) -> None:
+    """Ten million zeros, declared as fewer and as more."""
+    root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": bytes(10_000_000)}]], compression=codec)
+    index = reference.read_index(root)
+    index["shards"][0]["raw_data"]["bytes"] = claim
+    reference.write_index(root, index)
+    message = rf"^data/shard\.00000\.mds\.{codec}: expected {claim} bytes when decompressed, got "
+    with mx8.Dataset(root) as dataset, pytest.raises(mx8.FormatError, match=message):
+        dataset[0]
+    assert cached(root / ".mx8shards" / "cache") == []
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("change", ["cut short", "longer", "other"])
+def test_a_damaged_compressed_file_is_named_and_leaves_nothing_behind(change: str, codec: str, tmp_path: Path) -> None:
+    root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": b"abc" * 100}]], compression=codec)
+    (stored,) = root.glob("shard.*")
+    data = stored.read_bytes()
+    stored.write_bytes({"cut short": data[:-5], "longer": data + b"12345", "other": b"\xff" * len(data)}[change])
+    for tell_truth in (False, True):
+        if tell_truth:
+            index = reference.read_index(root)
+            index["shards"][0]["zip_data"]["bytes"] = stored.stat().st_size
+            reference.write_index(root, index)
+        with mx8.Dataset(root) as dataset, pytest.raises(mx8.FormatError, match=rf"^data/shard\.00000\.mds\.{codec}: "):
+            dataset[0]
+    assert cached(root / ".mx8shards") == []
+
+
+def test_a_raw_shard_that_is_none_is_refused_after_unpacking(tmp_path: Path) -> None:
+    root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": b"abc"}]])
+    reference.write_dataset(tmp_path / "zip", {"x": "bytes"}, [[{"x": b"abc"}]], compression="zstd")
+    index = reference.read_index(tmp_path / "zip")
+    raw = bytearray((root / "shard.00000.mds").read_bytes())
+    raw[0] = 7
+    packed = reference.compress("zstd", bytes(raw))
+    (tmp_path / "zip" / "shard.00000.mds.zstd").write_bytes(packed)
+    index["shards"][0]["raw_data"]["bytes"] = len(raw)
+    index["shards"][0]["zip_data"]["bytes"] = len(packed)
+    reference.write_index(tmp_path / "zip", index)
+    with pytest.raises(mx8.FormatError, match=r"sample count: expected 1 \(the index\), got 7"):
+        mx8.Dataset(tmp_path / "zip")[0]
+
+
+# where nothing can be written -----------------------------------------------------------------------------------------
+
+UNPRIVILEGED = """
+import os, sys
+import mx8shards as mx8
+from tests.privileges import give_up_privileges
+from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
+give_up_privileges()
+os.environ["XDG_CACHE_HOME"] = sys.argv[2]
+dataset = mx8.Dataset(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def unwritable(root: Path) -> Iterator[Path]:
+    everything = [root, *root.rglob("*")]
+    for path in everything:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield root
+    for path in everything:
+        path.chmod(0o755)
+
+
+def run(code: str, repository: Path, *arguments: Path) -> str:
+    command = [sys.executable, "-c", UNPRIVILEGED + code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_beside_data_that_cannot_be_written_the_users_cache_serves(
+    unwritable: Path, tmp_path: Path, repository: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    before = cached(unwritable)
+    code = "assert same(list(dataset), samples_as_read(NUMBERED, numbered_samples(60)))\nprint(dataset.snapshot)"
+    snapshot = run(code, repository, unwritable, home).strip().removeprefix("sha256:")
+    shards = len(list(unwritable.glob("*.zstd")))
+    assert len(cached(home / "mx8shards" / snapshot)) == shards
+    assert cached(unwritable) == before
+    assert run(code, repository, unwritable, home)
+
+
+def test_where_nothing_can_be_written_the_error_names_the_way_out(
+    unwritable: Path, tmp_path: Path, repository: Path
+) -> None:
+    (tmp_path / "home").mkdir(mode=0o555)
+    code = """
+try:
+    dataset[0]
+except mx8.DiskError as error:
+    print(error)
+"""
+    said = run(code, repository, unwritable, tmp_path / "home")
+    assert "shard.00000.mds.zstd: no directory can hold the decompressed shard" in said
+    assert "Permission denied" in said
+    assert "cache_dir=" in said
+
+
+def test_uncompressed_shards_need_no_place_to_write(tmp_path: Path) -> None:
+    root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": b"abc"}]])
+    before = cached(root)
+    assert list(mx8.Dataset(root, verify="shard")) == [{"x": b"abc"}]
+    assert cached(root) == before
