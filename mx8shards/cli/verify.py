@@ -57,7 +57,9 @@ def _show(report: Report) -> None:
         ("checked", f"{_CHECKED[report.mode]}: {report.shards} shards{data}, {size_text(report.bytes_checked)} read"),
     ]
     if report.unchecked:
-        fields.append(("unchecked", f"the payload bytes of {report.unchecked} shards: no hash is known"))
+        fields.append(
+            ("unchecked", f"the payload bytes of {report.unchecked} shards: no hash is known, --seal gives them one")
+        )
     fields += [("damaged", _line(damage)) for damage in report.damage]
     fields.append(("result", "sound" if report.ok else f"{len(report.damage)} damaged files"))
     show_fields(fields)
