@@ -21,27 +21,29 @@ _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 def acquire(path: Path) -> int:
     """A descriptor that holds the exclusive lock `path` until `release`. DiskError at once where another has it."""
     with steps.refusals("lock", path):
-        descriptor = os.open(path, _LOCK_FLAGS, 0o666)
-    try:
-        _lock_now(descriptor, path)
-    except BaseException:
-        os.close(descriptor)
-        raise
+        descriptor = _open_locked(path)
+        while not _names(path, descriptor):  # the last holder removed the file, and with it the dataset
+            os.close(descriptor)
+            descriptor = _open_locked(path)
     with contextlib.suppress(OSError):  # for the message below only, and a full disk may have no room for it
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
 
 
-def _lock_now(descriptor: int, path: Path) -> None:
-    with steps.refusals("lock", path):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise DiskError(
-                f"another Writer, merge, gc or seal is at work in this dataset (process {holder})", subject=str(path)
-            ) from error
+def _open_locked(path: Path) -> int:
+    descriptor = os.open(path, _LOCK_FLAGS, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException as error:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise
+        raise DiskError(
+            f"another Writer, merge, gc or seal is at work in this dataset (process {holder})", subject=str(path)
+        ) from error
+    return descriptor
 
 
 def release(descriptor: int) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mx8shards.disk import lock, publish, steps
+from mx8shards.disk import publish, steps
 from mx8shards.errors import DatasetExistsError, DiskError, FormatError, SchemaError, ShardsError
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
@@ -22,10 +22,10 @@ from mx8shards.maintain.parts import find_parts
 from mx8shards.maintain.work import Progress, Ticker, in_order, thread_count
 from mx8shards.shards.links import Link
 from mx8shards.shards.open_shard import check_size, shard_name, shard_path
-from mx8shards.shards.publication import LocalPublication, files_of, recover, sidecar_name
+from mx8shards.shards.publication import LocalPublication, files_of, remove_files, sidecar_name
 from mx8shards.shards.shard import open_shard_file
 from mx8shards.shards.sidecars import open_sidecar
-from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, kept, kept_path, load, sidecar_path
+from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, kept, load, sidecar_path
 
 How = Literal["link", "copy", "move"]
 HOWS: tuple[How, ...] = ("link", "copy", "move")
@@ -51,7 +51,7 @@ def merge(
     if how not in HOWS:
         raise ValueError(f"how: expected one of {', '.join(map(repr, HOWS))}, got {how!r}")
     target = Path(out)
-    _require_free(target)
+    _require_no_index(target)
     links = find_parts(parts)
     if how == "move" and any(link.snapshot for link in links):
         raise ShardsError(subject="merge", expected='whole datasets for how="move"', found="a link with an id")
@@ -59,17 +59,28 @@ def merge(
     _require_equal_columns(snapshots)
     united = _united_metadata(snapshots) if metadata is None else _checked_metadata(metadata)
     with contextlib.closing(LocalPublication(target)) as publication:
-        _require_free(target)
+        _require_no_index(target)
+        _require_no_history(target)
         name = _Merge(publication, snapshots, hard_link=how != "copy").publish(united, progress)
     if how == "move":
         for snapshot in snapshots:
-            _remove_part(snapshot)
+            try:
+                _remove_part(snapshot)
+            except DiskError as error:
+                error.hint = f"the merged dataset is in place already, as {target}@{name}"
+                raise
     return name
 
 
-def _require_free(out: Path) -> None:
-    if (out / INDEX).exists() or kept(out):
+def _require_no_index(out: Path) -> None:
+    if (out / INDEX).exists():
         raise DatasetExistsError("a dataset is here already", subject=str(out), hint="merge makes a new one")
+
+
+def _require_no_history(out: Path) -> None:
+    """To be asked under the lock: before, the snapshot of a merge that was killed may still be there."""
+    if kept(out):
+        raise DatasetExistsError("earlier snapshots are kept here", subject=str(out), hint="merge makes a new dataset")
 
 
 # what all parts have to agree on ----------------------------------------------------------------------------------
@@ -146,7 +157,6 @@ class _Merge:
         self._publication = publication
         self._snapshots = snapshots
         self._hard_link = hard_link
-        self._device = publication.root.stat().st_dev
 
     def publish(self, metadata: Mapping[str, Any], progress: Progress | None) -> str:
         """The new snapshot's id."""
@@ -163,10 +173,7 @@ class _Merge:
         entry = snapshot.index.entry(i)
         moved = replace(entry, raw=_below(number, entry.raw), zip=entry.zip and _below(number, entry.zip))
         path, name = shard_path(snapshot, entry.stored), shard_name(snapshot, entry.stored)
-        file = open_shard_file(path, name)
-        check_size(file, entry.stored, name)
-        if self._hard_link and os.fstat(file.descriptor).st_dev == self._device:
-            steps.sync(file.descriptor, path)  # whoever wrote it may not have; a copy is synced when it is made
+        check_size(open_shard_file(path, name), entry.stored, name)
         self._publication.put_file(moved.stored.basename, path, hard_link=self._hard_link)
         ticker.tick(entry.stored.size_bytes)
         return moved
@@ -199,26 +206,19 @@ def _remove_part(part: Snapshot) -> None:
     root = part.root
     if not (root / INDEX).exists():
         return  # it was given twice
-    publish.make_directories(root / STATE, below=root)
-    descriptor = lock.acquire(root / STATE / "lock")
-    try:
-        recover(root)
+    with contextlib.closing(LocalPublication(root)):
         if load(Link(root)).id != part.id:
             raise DiskError("something was published here since it was merged, so it is not removed", subject=str(root))
-        states = [kept_path(root, name) for name in kept(root)]
-        indices = [part.index, *(load(Link(root, f"sha256:{path.stem}")).index for path in states)]
-        files = {root / name for index in indices for name in files_of(index)}
+        states = kept(root)
+        files = files_of(part.index).union(*(files_of(load(Link(root, name)).index) for name in states))
         steps.unlink(root / INDEX)  # first: what is left of it is no dataset
         steps.sync_directory(root)
-        for path in sorted(files.union(states)):
-            steps.unlink(path)
+        remove_files(root, files, states)
         publish.remove_tree(root / STATE / "cache")
         steps.unlink(root / STATE / "lock")
-    finally:
-        os.close(descriptor)
-    emptied = {parent for path in files.union(states) for parent in path.parents if parent.is_relative_to(root)}
+    emptied = {root, root / STATE, root / STATE / "sidecars", root / STATE / "snapshots"}
     if root.parent.name == "parts" and root.parent.parent.name == STATE:
         emptied.add(root.parent)
-    for directory in sorted(emptied | {root, root / STATE}, reverse=True):
+    for directory in sorted(emptied, reverse=True):
         with contextlib.suppress(DiskError):  # something else lies there
             steps.remove_directory(directory)

@@ -20,7 +20,7 @@ from mx8shards.maintain.report import Report
 from mx8shards.maintain.work import Progress, Ticker, in_order
 from mx8shards.shards.links import Link
 from mx8shards.shards.open_shard import file_pieces
-from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.publication import LocalPublication, is_unfinished
 from mx8shards.shards.sidecar_files import NewSidecar
 from mx8shards.shards.snapshots import Snapshot, current, kept, sidecar_path
 
@@ -31,7 +31,7 @@ def seal_current(link: Link, progress: Progress | None) -> Report | None:
         raise ShardsError(
             subject=str(link), expected="a link without an id, as the current snapshot is sealed", found="one"
         )
-    if _unsealed(link.root) is None:
+    if _unsealed(link.root) is None and not is_unfinished(link.root):
         return None
     with contextlib.closing(LocalPublication(link.root)) as publication:
         snapshot = _unsealed(link.root)  # again, because now nobody else can change it

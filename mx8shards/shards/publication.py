@@ -20,7 +20,8 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -122,25 +123,24 @@ class LocalPublication:
         self._make_staging()
         name = snapshot_id(data)
         now = current_bytes(self.root)
-        found = now if now is None else snapshot_id(now)
+        found = None if now is None else snapshot_id(now)
         if found != if_match:
             raise DiskError(
                 f"expected the current snapshot to be {if_match}, got {found}: nothing was published",
                 subject=str(self.root / INDEX),
             )
-        if now is not None and found is not None:
-            self._keep(found, now)  # a foreign dataset's index stays readable under its id, too
         if found != name:
-            self._publish(name, data)
+            # a foreign dataset's index stays readable under its id, too
+            self._publish(name, data, {found: now, name: data} if found and now else {name: data})
         return name
 
-    def _publish(self, name: str, data: bytes) -> None:
+    def _publish(self, name: str, data: bytes, keep: Mapping[str, bytes]) -> None:
         new = sorted(set(self._names))
         for file in new:
             self._require_free(file)
         publish.write_file(self._staging / "index.json", [data])
-        # what was kept before stays kept, whatever becomes of this: the intent has no claim on it
-        _write_intent(self.root, None if kept_path(self.root, name).exists() else name, new)
+        keep = {name: data for name, data in keep.items() if not kept_path(self.root, name).exists()}
+        _write_intent(self.root, _Intent(name, tuple(new), tuple(keep)))
         parents = {(self.root / file).parent for file in new}
         for parent in sorted(parents):
             publish.make_directories(parent, below=self.root)
@@ -148,7 +148,8 @@ class LocalPublication:
             steps.rename(self._staged(file), self.root / file)
         for parent in sorted(parents):
             steps.sync_directory(parent)
-        self._keep(name, data)
+        for kept_name, kept_data in keep.items():
+            self._keep(kept_name, kept_data)
         steps.rename(self._staging / "index.json", self.root / INDEX)
         try:
             steps.sync_directory(self.root)
@@ -167,12 +168,11 @@ class LocalPublication:
 
     def _keep(self, name: str, data: bytes) -> None:
         target = kept_path(self.root, name)
-        if not target.exists():
-            publish.make_directories(target.parent, below=self.root)
-            staged = self._staging / target.name
-            publish.write_file(staged, [data])
-            steps.rename(staged, target)
-            steps.sync_directory(target.parent)
+        publish.make_directories(target.parent, below=self.root)
+        staged = self._staging / target.name
+        publish.write_file(staged, [data])
+        steps.rename(staged, target)
+        steps.sync_directory(target.parent)
 
     def close(self) -> None:
         """Remove what was staged and free the lock. Published files are not touched.
@@ -222,6 +222,20 @@ def files_of(index: Index) -> set[str]:
     return stored | {sidecar_name(sidecar) for sidecar in index.sidecars}
 
 
+@dataclass(frozen=True)
+class _Intent:
+    """What a publication or a removal is about to do; all that a later process may take back."""
+
+    snapshot: str | None  # the id of the index.json that is to be; None: files are to be removed, and no more
+    files: tuple[str, ...]
+    keeps: tuple[str, ...] = ()  # the snapshots that are kept because of it
+
+
+def is_unfinished(root: Path) -> bool:
+    """Whether a publication or a removal is going on here, or was interrupted: what is kept may yet be taken back."""
+    return (root / STATE / "staging").exists()
+
+
 def recover(root: Path) -> None:
     """Finish or take back what an earlier publication or removal left behind. Needs the lock."""
     staging = root / STATE / "staging"
@@ -230,26 +244,25 @@ def recover(root: Path) -> None:
     intent = _read_intent(root)
     if intent is not None:
         steps.sync_directory(root)  # which index.json is there must be certain before anything hangs on it
-        _take_back(root, *intent)
+        _take_back(root, intent)
         steps.unlink(staging / "intent.json")  # first: without the files beside it, the intent means something else
         steps.sync_directory(staging)
     publish.remove_tree(staging)
 
 
-def _take_back(root: Path, snapshot: str | None, names: list[str]) -> None:
+def _take_back(root: Path, intent: _Intent) -> None:
     now = current_bytes(root)
-    if now is not None and snapshot_id(now) == snapshot:
+    if now is not None and snapshot_id(now) == intent.snapshot:
         return  # index.json was put in place: the publication is complete
-    if snapshot is not None:
-        _forget(root, [snapshot])
+    _forget(root, reversed(intent.keeps))
     staging = root / STATE / "staging"
     staged = {path.name for path in staging.iterdir()} if staging.is_dir() else set()
     used = _used(root)
     # a staged copy means that the file of this name below the root is not the one we meant to put there
-    doomed = [name for name in names if name not in used and name.replace("/", "~") not in staged]
+    doomed = [name for name in intent.files if name not in used and name.replace("/", "~") not in staged]
     for name in doomed:
         steps.unlink(root / name)
-    _remove_empty_directories(root, names)
+    _remove_empty_directories(root, intent.files)
     for parent in sorted({(root / name).parent for name in doomed}):
         if parent.is_dir():
             steps.sync_directory(parent)
@@ -288,43 +301,44 @@ def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> 
     A kill in between leaves an intent, and `recover` goes on from there. A full disk may have no room for one: there a
     kill leaves files that no snapshot knows, but space can be freed.
     """
-    names = sorted(names)
+    intent = _Intent(None, tuple(sorted(names)))
     with steps.refusals("remove files", root):
-        _require_ours(root, names)
+        _require_ours(root, intent.files)
         try:
             publish.make_directories(root / STATE / "staging", below=root)
-            _write_intent(root, None, names)
+            _write_intent(root, intent)
         except DiskError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
         _forget(root, snapshots)
         if _read_intent(root) is None:
-            _take_back(root, None, names)
+            _take_back(root, intent)
         recover(root)
 
 
-def _write_intent(root: Path, snapshot: str | None, names: list[str]) -> None:
+def _write_intent(root: Path, intent: _Intent) -> None:
     target = root / STATE / "staging" / "intent.json"
     draft = target.with_name("intent.draft")
-    publish.write_file(draft, [json.dumps({"snapshot": snapshot, "files": names}).encode()])
+    publish.write_file(draft, [json.dumps(asdict(intent)).encode()])
     steps.rename(draft, target)
     steps.sync_directory(target.parent)
 
 
-def _read_intent(root: Path) -> tuple[str | None, list[str]] | None:
+def _read_intent(root: Path) -> _Intent | None:
     path = root / STATE / "staging" / "intent.json"
     try:
-        intent = json.loads(path.read_bytes())
-        snapshot, names = intent["snapshot"], intent["files"]
-        if snapshot is not None and not SNAPSHOT_ID.fullmatch(snapshot):
-            raise FormatError(place="snapshot", expected="sha256:<64 hex digits>", found=short(snapshot))
-        _require_ours(root, names)
+        values = json.loads(path.read_bytes())
+        intent = _Intent(values["snapshot"], tuple(values["files"]), tuple(values["keeps"]))
+        _require_ours(root, intent.files)
+        for name in intent.keeps:
+            if not SNAPSHOT_ID.fullmatch(name):
+                raise FormatError(expected="sha256:<64 hex digits>", found=short(name))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         hint = "look at what lies beside it, then move it away"
         raise FormatError(f"not an intent of ours: {error}", subject=str(path), hint=hint) from error
-    return snapshot, names
+    return intent
 
 
 def _require_ours(root: Path, names: Iterable[object]) -> None:
