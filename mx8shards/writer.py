@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections import deque
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from mx8shards.errors import DatasetExistsError, SchemaError, ShardsError
+from mx8shards.errors import DatasetExistsError, FormatError, SchemaError, ShardsError
 from mx8shards.format import compression as compressions
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.entries import FileInfo, MdsEntry
@@ -76,8 +77,7 @@ class Writer:
         self.snapshot: str | None = None
         if mode not in MODES:
             raise ValueError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {mode!r}")
-        if compression is not None:
-            compressions.parse(compression)
+        _check_compression(compression)
         self._columns = Columns.of(columns, allow_pickle=allow_pickle)
         self._limit = parse_size_limit(size_limit)
         self._kind = ShardKind(self._columns, compression, _sorted_hashes(hashes), self._limit)
@@ -109,14 +109,15 @@ class Writer:
         size = sum(map(len, pieces))
         if self._over_limit(size):
             self._flush()
-        self._bytes += size + 4
-        if self._bytes > MAX_BYTES:
+        total = self._bytes + size + 4
+        if total > MAX_BYTES:
             raise SchemaError(
                 subject=f"sample {self._written}",
                 expected=f"a shard of at most {MAX_BYTES} bytes",
-                found=f"{self._bytes} bytes",
+                found=f"{total} bytes",
                 hint="set size_limit",
             )
+        self._bytes = total
         self._pieces += pieces
         self._sizes.append(size)
         self._written += 1
@@ -132,7 +133,7 @@ class Writer:
     def _start_shard(self) -> None:
         self._pieces: list[bytes] = []
         self._sizes: list[int] = []
-        self._bytes = 8 + len(self._config)
+        self._bytes: int = 8 + len(self._config)
 
     def _flush(self) -> None:
         """Hand the shard in hand to the threads; at most `threads` + 1 are in memory beside it."""
@@ -310,7 +311,17 @@ def _part_root(out: Path, rank: int | None, world_size: int | None) -> Path:
     return out / STATE / "parts" / f"rank-{rank:05}-of-{world_size:05}"
 
 
+def _check_compression(text: str | None) -> None:
+    try:
+        if text is not None:
+            compressions.parse(text)
+    except FormatError as error:
+        raise SchemaError(subject="compression", expected=error.expected, found=error.found) from None
+
+
 def _sorted_hashes(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise SchemaError(subject="hashes", expected="a list of names", found=repr(names))
     for name in names:
         if name not in HASHES:
             raise SchemaError(subject="hashes", expected=f"some of {', '.join(HASHES)}", found=repr(name))
@@ -323,10 +334,11 @@ def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | No
     if metadata is None:
         return None
     try:
-        dump(dict(metadata))
-    except (TypeError, ValueError) as error:
+        text = dump(dict(metadata))
+    except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"not JSON: {error}", subject="metadata") from error
-    return dict(metadata)
+    found: dict[str, Any] = json.loads(text)  # as a reader will get it, and not the user's to change any more
+    return found
 
 
 def _thread_count(threads: int | None) -> int:

@@ -16,6 +16,8 @@ Payload = bytes | memoryview
 # The size header of a sample is one uint32 for every column of variable size.
 _SIZE = struct.Struct("<I")
 MAX_BYTES = (1 << 32) - 1
+MAX_COLUMNS = 4096
+MAX_TEXT = 1024  # characters of a name or an encoding
 
 
 @dataclass(frozen=True)
@@ -28,27 +30,22 @@ class Columns:
 
     @classmethod
     def of(cls, encodings: Mapping[str, str], *, allow_pickle: bool = False) -> Columns:
-        """The columns a user names; SchemaError where they cannot be written."""
-        if not encodings:
-            raise SchemaError(subject="columns", expected="at least one column", found="none")
+        """The columns a user names; SchemaError where they cannot be written: readers would refuse them."""
+        _check_names(encodings)
         names = tuple(sorted(encodings))
-        for name in names:
-            if not name:
-                raise SchemaError(subject="columns", expected="a name", found="an empty one")
-            try:
-                encoding = get_encoding(encodings[name])
-            except FormatError as error:
+        coders = [_coder(name, encodings[name]) for name in names]
+        for name, coder in zip(names, coders, strict=True):
+            if coder.unsafe and not allow_pickle:
                 raise SchemaError(
-                    subject=f"column {name!r}", expected=error.expected, found=error.found, hint=error.hint
-                ) from error
-            if encoding.unsafe and not allow_pickle:
-                raise SchemaError(
-                    f"encoding {encoding.name!r} runs code when it is read",
+                    f"encoding {coder.name!r} runs code when it is read",
                     subject=f"column {name!r}",
                     hint="allow_pickle=True accepts that",
                 )
-        found = tuple(encodings[name] for name in names)
-        return cls(names, found, tuple(get_encoding(text).size_bytes for text in found))
+        sizes = tuple(coder.size_bytes for coder in coders)
+        fixed = sum(size for size in sizes if size is not None)
+        if fixed > MAX_BYTES:
+            raise SchemaError(subject="columns", expected=f"at most {MAX_BYTES} bytes of fixed size", found=f"{fixed}")
+        return cls(names, tuple(encodings[name] for name in names), sizes)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Columns, (self.names, self.encodings, self.sizes)  # not what was derived from them
@@ -151,3 +148,35 @@ class Columns:
             tuple(self.encodings[i] for i in chosen),
             tuple(self.sizes[i] for i in chosen),
         )
+
+
+def _check_names(names: Mapping[str, str]) -> None:
+    if not isinstance(names, Mapping):
+        raise SchemaError(subject="columns", expected="names with their encodings", found=type(names).__name__)
+    if not names:
+        raise SchemaError(subject="columns", expected="at least one column", found="none")
+    if len(names) > MAX_COLUMNS:
+        raise SchemaError(subject="columns", expected=f"at most {MAX_COLUMNS}", found=f"{len(names)}")
+    for name in names:
+        if not isinstance(name, str):
+            raise SchemaError(subject="columns", expected="names of type str", found=type(name).__name__)
+        if not name:
+            raise SchemaError(subject="columns", expected="a name", found="an empty one")
+        if len(name) > MAX_TEXT:
+            raise SchemaError(
+                subject="columns", expected=f"names of at most {MAX_TEXT} characters", found=f"{len(name)}"
+            )
+
+
+def _coder(name: str, encoding: str) -> Encoding:
+    try:
+        found = get_encoding(encoding)
+    except FormatError as error:
+        raise SchemaError(
+            subject=f"column {name!r}", expected=error.expected, found=error.found, hint=error.hint
+        ) from error
+    if len(encoding) > MAX_TEXT:
+        raise SchemaError(
+            subject=f"column {name!r}", expected=f"at most {MAX_TEXT} characters", found=f"{len(encoding)}"
+        )
+    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from mx8shards.errors import FormatError
 from mx8shards.format import compression
-from mx8shards.format.columns import MAX_BYTES, Columns
+from mx8shards.format.columns import MAX_BYTES, MAX_COLUMNS, MAX_TEXT, Columns
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.jsontext import kind_of, short
 from mx8shards.format.shard import VERSION, ShardKind
@@ -25,8 +25,6 @@ CONFIG_KEYS = (
     "column_sizes",
 )
 ENTRY_KEYS = frozenset((*CONFIG_KEYS, "samples", "raw_data", "zip_data"))
-MAX_COLUMNS = 4096
-MAX_TEXT = 1024
 MAX_HASHES = 64
 
 _HASH_NAME = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
