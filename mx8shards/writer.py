@@ -109,15 +109,14 @@ class Writer:
         size = sum(map(len, pieces))
         if self._over_limit(size):
             self._flush()
-        total = self._bytes + size + 4
-        if total > MAX_BYTES:
+        if self._bytes + size + 4 > MAX_BYTES:
             raise SchemaError(
                 subject=f"sample {self._written}",
                 expected=f"a shard of at most {MAX_BYTES} bytes",
-                found=f"{total} bytes",
+                found=f"{self._bytes + size + 4} bytes",
                 hint="set size_limit",
             )
-        self._bytes = total
+        self._bytes += size + 4
         self._pieces += pieces
         self._sizes.append(size)
         self._written += 1
@@ -133,7 +132,7 @@ class Writer:
     def _start_shard(self) -> None:
         self._pieces: list[bytes] = []
         self._sizes: list[int] = []
-        self._bytes: int = 8 + len(self._config)
+        self._bytes = 8 + len(self._config)
 
     def _flush(self) -> None:
         """Hand the shard in hand to the threads; at most `threads` + 1 are in memory beside it."""
