@@ -1,0 +1,93 @@
+"""What runs in the process that is to be killed?
+
+`python -m tests.crash.child` waits for scenes on its standard input, one JSON line each, and acts each out in a fork of
+its own: forking is a hundred times quicker than starting Python with NumPy anew. A fork tells the number of the thread
+that somebody may want to trace, stops itself there, and its exit status says how it ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+import mx8shards as mx8
+from mx8shards.disk import steps
+from tests.crash.scenes import BY_NAME
+
+DONE, REFUSED, IN_PLACE, BROKEN = range(4)  # exit statuses
+_PR_SET_PTRACER = 0x59616D61
+
+
+def say(what: str, value: int) -> None:
+    """One line for whoever started us."""
+    os.write(1, f"{what} {value}\n".encode())
+
+
+def pause() -> None:
+    """Stop, until somebody has attached a tracer to this thread and continues it."""
+    say("thread", threading.get_native_id())
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def pause_in_a_thread(name: str, arguments: tuple[Any, ...]) -> None:
+    """Stands in for `steps.before`: the first thread beside the main one stops ahead of its first step."""
+    if threading.current_thread() is not threading.main_thread():
+        steps.before = lambda name, arguments: None
+        pause()
+
+
+def act(scene: str, place: Path, where: str) -> int:
+    """Act a scene out; the exit status."""
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, -1, 0, 0, 0)  # a tracer need not be an ancestor
+    if where == "main":
+        pause()
+    elif where == "thread":
+        steps.before = pause_in_a_thread
+    try:
+        BY_NAME[scene].act(place)
+    except mx8.ShardsError as error:
+        return IN_PLACE if "in place already" in str(error) else REFUSED
+    return DONE
+
+
+def act_and_exit(scene: str, place: Path, where: str) -> None:
+    """What a fork does with its life."""
+    status = BROKEN
+    try:
+        status = act(scene, place, where)
+    finally:
+        if status == BROKEN:
+            traceback.print_exc()
+        os._exit(status)
+
+
+def warm_up() -> None:
+    """Load all that is loaded late, so that no system call of an import is counted."""
+    for scene in BY_NAME.values():
+        with tempfile.TemporaryDirectory() as place:
+            scene.prepare(Path(place))
+            scene.act(Path(place))
+
+
+def serve() -> None:
+    """Act out what comes in, one after the other."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            act_and_exit(request["scene"], Path(request["place"]), request["where"])
+        say("pid", pid)
+        say("status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+if __name__ == "__main__":
+    warm_up()
+    serve()

@@ -1,0 +1,264 @@
+"""What is done to a dataset while it is disturbed, and what may be seen of it afterwards?
+
+A scene prepares a place (a directory that holds the dataset `data` and what else it needs) and then acts on it. Run
+undisturbed it tells what there is before and after; a disturbed run has to leave exactly one of the two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mx8shards as mx8
+from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.snapshots import kept, snapshot_id
+
+COLUMNS = {"label": "int", "text": "str"}
+FOREIGN = {
+    "data/notes.txt": b"not ours",
+    "data/shard.00000.mds.bak": b"not ours either",
+    "data/more/shard.00000.mds": b"nor this",
+    "beside.txt": b"least of all this",
+}
+
+Sample = dict[str, Any]
+
+
+def samples(start: int, stop: int) -> Iterator[Sample]:
+    """Samples with these numbers."""
+    return ({"label": i, "text": f"sample {i}"} for i in range(start, stop))
+
+
+def write(root: Path, start: int = 0, stop: int = 6, **options: Any) -> str:
+    """Publish samples in shards of two (of all, with `size_limit`); the id of the snapshot."""
+    settings: dict[str, Any] = {"columns": COLUMNS, "size_limit": 270, "threads": 1, **options}
+    with mx8.Writer(root, **settings) as writer:
+        for sample in samples(start, stop):
+            writer.write(sample)
+    assert writer.snapshot is not None
+    return writer.snapshot
+
+
+def put_foreign_files(place: Path) -> None:
+    """Files of somebody else, in and beside the dataset."""
+    for name, data in FOREIGN.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One thing that is done to a dataset."""
+
+    name: str
+    prepare: Callable[[Path], object]
+    act: Callable[[Path], object]
+    repairs: str = ""  # the part of the place in which a next run leaves the very files of an undisturbed one
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _nothing(place: Path) -> None:
+    (place / "beside.txt").write_bytes(FOREIGN["beside.txt"])
+
+
+def _dataset(place: Path, **options: Any) -> None:
+    write(place / "data", 0, 3, **options)
+    put_foreign_files(place)
+
+
+def _unowned(place: Path) -> None:
+    """A dataset that another writer of the format made: no kept snapshots, no state of ours."""
+    _dataset(place)
+    shutil.rmtree(place / "data/.mx8shards")
+
+
+def _overwritten(place: Path) -> None:
+    _dataset(place)
+    write(place / "data", 10, 13, mode="overwrite")
+
+
+def _parts(place: Path) -> None:
+    write(place / "parts/a", 0, 3)
+    write(place / "parts/b", 10, 13, mode="create", metadata={"b": 1})
+    write(place / "parts/b", 13, 16, mode="append")
+    (place / "parts/a/notes.txt").write_bytes(FOREIGN["data/notes.txt"])
+
+
+def _ranks(place: Path) -> None:
+    for rank in range(2):
+        write(place / "data", 10 * rank, 10 * rank + 3, rank=rank, world_size=2)
+
+
+def _histories(place: Path) -> None:
+    """Four snapshots, in two generations: the current one shares shards with the one before."""
+    _dataset(place, compression="gz")
+    write(place / "data", 3, 6, mode="append", compression="gz")
+    write(place / "data", 10, 13, mode="overwrite", compression="gz")
+    write(place / "data", 13, 16, mode="append", compression="gz")
+    for link in (f"{place / 'data'}@{entry.snapshot}" for entry in mx8.log(place / "data")):
+        with mx8.Dataset(link) as dataset:
+            list(dataset)  # fills the cache
+
+
+def _without_hashes(place: Path) -> None:
+    _unowned(place)
+    path = place / "data/index.json"
+    index = json.loads(path.read_bytes())
+    del index["mx8shards"]
+    for shard in index["shards"]:
+        shard["raw_data"]["hashes"] = {}
+    path.write_text(json.dumps(index))
+
+
+def _changed_by_others(place: Path) -> None:
+    _dataset(place)
+    path = place / "data/index.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"whose": "theirs"}))
+
+
+def merge(place: Path, **options: Any) -> str:
+    """Join the parts of a place."""
+    return mx8.merge([place / "parts"], place / "data", **options)
+
+
+SCENES = [
+    Scene("create", _nothing, lambda place: write(place / "data")),
+    Scene("create one shard", _nothing, lambda place: write(place / "data", size_limit=None)),
+    Scene("create nothing", _nothing, lambda place: write(place / "data", 0, 0)),
+    Scene("create in new directories", _nothing, lambda place: write(place / "data/of/mine/data")),
+    Scene("create compressed", _nothing, lambda place: write(place / "data", compression="zstd", threads=3)),
+    Scene("append", _dataset, lambda place: write(place / "data", 3, 8, mode="append")),
+    Scene("append metadata", _dataset, lambda place: write(place / "data", 0, 0, mode="append", metadata={"a": 1})),
+    Scene("append to a foreign dataset", _unowned, lambda place: write(place / "data", 3, 8, mode="append")),
+    Scene("append after overwrite", _overwritten, lambda place: write(place / "data", 3, 8, mode="append")),
+    Scene("overwrite", _dataset, lambda place: write(place / "data", 20, 25, mode="overwrite")),
+    Scene("overwrite with nothing", _dataset, lambda place: write(place / "data", 0, 0, mode="overwrite")),
+    Scene("overwrite twice", _overwritten, lambda place: write(place / "data", 20, 25, mode="overwrite")),
+    Scene("write a part", _nothing, lambda place: write(place / "data", rank=1, world_size=2)),
+    Scene("merge", _parts, merge),
+    Scene("merge copies", _parts, lambda place: merge(place, how="copy")),
+    Scene("merge ranks", _ranks, lambda place: mx8.merge([place / "data"], place / "data")),
+    Scene("merge and move", _parts, lambda place: merge(place, how="move"), repairs="data"),
+    Scene("gc", _histories, lambda place: mx8.gc(place / "data", keep=1)),
+    Scene("gc a little", _histories, lambda place: mx8.gc(place / "data", keep=3)),
+    Scene("seal", _without_hashes, lambda place: mx8.verify(place / "data", seal=True)),
+    Scene("seal what others changed", _changed_by_others, lambda place: mx8.verify(place / "data", seal=True)),
+]
+BY_NAME = {scene.name: scene for scene in SCENES}
+
+
+# what can be seen -----------------------------------------------------------------------------------------------------
+
+
+def tree(place: Path) -> dict[str, bytes | None]:
+    """Every file with its bytes and every directory (None), by name; without what the locks leave behind."""
+    found: dict[str, bytes | None] = {}
+    for directory, names, files in os.walk(place):
+        here = Path(directory)
+        found |= {str((here / name).relative_to(place)): None for name in names}
+        found |= {str((here / name).relative_to(place)): (here / name).read_bytes() for name in files}
+    return {name: data for name, data in found.items() if not name.endswith(".mx8shards/lock")}
+
+
+@dataclass(frozen=True)
+class View:
+    """All that a reader can get from the datasets of a place: root → current snapshot; (root, snapshot) → samples."""
+
+    current: dict[str, str | None]
+    samples: dict[tuple[str, str], list[Sample]]
+
+
+def roots(place: Path) -> list[str]:
+    """Where the datasets of a place lie."""
+    return sorted(str(path.parent.relative_to(place)) for path in place.rglob("index.json"))
+
+
+def view(place: Path, names: list[str], cache: Path) -> View:
+    """Open every snapshot of these datasets anew, check each byte against its hash, and read all samples."""
+    current: dict[str, str | None] = {}
+    found: dict[tuple[str, str], list[Sample]] = {}
+    for name in names:
+        root = place / name
+        links = [f"{root}@{snapshot}" for snapshot in kept(root)]
+        try:
+            with mx8.Dataset(root) as dataset:
+                current[name] = dataset.snapshot
+                links.append(str(root))
+        except mx8.DatasetNotFoundError:
+            current[name] = None
+        except mx8.IntegrityError:  # somebody else changed it, and so it was left
+            current[name] = snapshot_id((root / "index.json").read_bytes())
+        for link in links:
+            with mx8.Dataset(link, verify="shard", cache_dir=cache) as dataset:
+                found[name, dataset.snapshot] = list(dataset)
+                if dataset.columns:
+                    dataset.column("label")  # from the side-cars, whose hashes this checks
+    return View(current, found)
+
+
+@dataclass(frozen=True)
+class Story:
+    """A scene that was run undisturbed: its prepared place, and what there is before and after."""
+
+    scene: Scene
+    prepared: Path
+    tree_before: dict[str, bytes | None]
+    tree_after: dict[str, bytes | None]
+    before: View
+    after: View
+
+    @classmethod
+    def of(cls, scene: Scene, scratch: Path) -> Story:
+        """Run the scene below `scratch`, an empty directory."""
+        prepared, done, cache = scratch / "prepared", scratch / "done", scratch / "cache"
+        prepared.mkdir()
+        scene.prepare(prepared)
+        shutil.copytree(prepared, done)
+        scene.act(done)
+        names = sorted({*roots(prepared), *roots(done)})
+        return cls(scene, prepared, tree(prepared), tree(done), view(prepared, names, cache), view(done, names, cache))
+
+    def copy(self, place: Path) -> Path:
+        """The prepared place once more, instead of what was there."""
+        shutil.rmtree(place, ignore_errors=True)
+        return Path(shutil.copytree(self.prepared, place))
+
+    def check(self, place: Path, cache: Path) -> bool:
+        """Assert that nothing is lost or torn in a disturbed copy; whether it shows the new state."""
+        found = view(place, list(self.after.current), cache)
+        for root, now in found.current.items():
+            assert now in (self.before.current[root], self.after.current[root])
+        for key, values in found.samples.items():
+            assert values == {**self.before.samples, **self.after.samples}[key]
+        staying = self.before.samples.keys() & self.after.samples.keys()
+        assert staying <= found.samples.keys()
+        for name, data in FOREIGN.items():
+            if name in self.tree_before:
+                assert (place / name).read_bytes() == data
+        return found.current != self.before.current or found == self.after
+
+    def finish(self, place: Path, cache: Path) -> None:
+        """Assert that the next run repairs a disturbed copy: it has the files of an undisturbed one, and no others."""
+        self.check(place, cache)
+        if view(place, list(self.after.current), cache).current != self.before.current:
+            for root in roots(place):
+                LocalPublication(place / root).close()  # any next publication sweeps
+        else:
+            self.scene.act(place)
+        wrong = [name for name in differences(tree(place), self.tree_after) if name.startswith(self.scene.repairs)]
+        assert not wrong, wrong
+
+
+def differences(found: dict[str, bytes | None], expected: dict[str, bytes | None]) -> list[str]:
+    """The names that only one of two trees has, and those whose bytes differ."""
+    missing = object()
+    return sorted(
+        name for name in found.keys() | expected.keys() if found.get(name, missing) != expected.get(name, missing)
+    )

@@ -1,0 +1,120 @@
+"""Is a dataset whole after its writer was really killed, or its system calls have failed?"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.child import BROKEN, DONE, IN_PLACE
+from tests.crash.killing import FAILING, NoTracerError, Point, Victims, fail, kill
+from tests.crash.scenes import BY_NAME, SCENES, Scene, Story
+
+StoryOf = Callable[[Scene], Story]
+TRACED = ["create", "create compressed", "append to a foreign dataset", "overwrite", "merge", "merge and move", "gc"]
+
+
+@pytest.fixture(scope="module")
+def victims() -> Iterator[Victims]:
+    found = Victims()
+    yield found
+    found.close()
+
+
+def all_points(victims: Victims, story: Story, scratch: Path) -> list[Point]:
+    """Every system call on files in the two threads that do the work; skips where nobody may trace."""
+    try:
+        return [
+            point
+            for where in ("main", "thread")
+            for point in victims.points(story.scene, story.copy(scratch / "place"), where, scratch / "log")
+        ]
+    except (FileNotFoundError, NoTracerError) as error:
+        pytest.skip(f"strace cannot be used here: {error}")
+
+
+def disturb(victims: Victims, story: Story, scratch: Path, point: Point, option: str) -> int:
+    """Run once with something happening at this point, and check what is left; how it ended."""
+    place, log = story.copy(scratch / "place"), scratch / "log"
+    status = victims.trace(story.scene, place, point.where, log, "-e", option)
+    what = f"{story.scene}: {point} with {option} ended with {status}"
+    assert status != BROKEN, what
+    new = story.check(place, scratch / "cache")
+    if status == DONE:
+        assert new, what
+    elif new and status > 0 and story.before.current != story.after.current:
+        assert status == IN_PLACE, what
+    story.finish(place, scratch / "cache")
+    return status
+
+
+def test_killed_at_some_system_calls_a_writer_leaves_the_old_state_or_the_new_one(
+    victims: Victims, story_of: StoryOf, scratch: Path
+) -> None:
+    story = story_of(BY_NAME["overwrite"])
+    points = all_points(victims, story, scratch)
+    ended = [disturb(victims, story, scratch, point, kill(point)) for point in random.Random(0).sample(points, 20)]
+    assert ended.count(-signal.SIGKILL) >= 18
+
+
+def test_so_do_system_calls_that_fail(victims: Victims, story_of: StoryOf, scratch: Path) -> None:
+    story = story_of(BY_NAME["create"])
+    points = [point for point in all_points(victims, story, scratch) if point.call in FAILING]
+    for i, point in enumerate(random.Random(1).sample(points, 20)):
+        disturb(victims, story, scratch, point, fail(point, ("EIO", "ENOSPC")[i % 2]))
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("name", TRACED)
+def test_every_system_call_may_be_the_last_one(name: str, victims: Victims, story_of: StoryOf, scratch: Path) -> None:
+    story = story_of(BY_NAME[name])
+    points = all_points(victims, story, scratch)
+    ended = [disturb(victims, story, scratch, point, kill(point)) for point in points]
+    print(f"{name}: {len(points)} calls, {ended.count(-signal.SIGKILL)} kills")
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("name", TRACED)
+def test_every_system_call_may_fail(name: str, error: str, victims: Victims, story_of: StoryOf, scratch: Path) -> None:
+    story = story_of(BY_NAME[name])
+    points = [point for point in all_points(victims, story, scratch) if point.call in FAILING]
+    ended = [disturb(victims, story, scratch, point, fail(point, error)) for point in points]
+    print(f"{name}: {len(points)} calls with {error}, {len(ended) - ended.count(DONE)} of them noticed")
+
+
+def kill_at_random(victims: Victims, story_of: StoryOf, directory: Path, times: int) -> int:
+    """Kill at random times in random scenes, on a real disk, where most of the time is spent; how many died."""
+    rng = random.Random(times)
+    died = 0
+    took: dict[str, float] = {}
+    for _ in range(times):
+        story = story_of(rng.choice(SCENES))
+        place = story.copy(directory / "place")
+        if story.scene.name not in took:
+            began = time.perf_counter()
+            assert victims.run(story.scene, place) == DONE
+            took[story.scene.name] = time.perf_counter() - began
+            story.copy(place)
+        with victims.started(story.scene, place) as pid:
+            time.sleep(rng.uniform(0, took[story.scene.name]))
+            victims.kill(pid)
+        died += victims.status == -signal.SIGKILL
+        story.check(place, directory / "cache")
+        story.finish(place, directory / "cache")
+    return died
+
+
+def test_killed_at_random_times_a_dataset_is_whole(victims: Victims, story_of: StoryOf, tmp_path: Path) -> None:
+    assert kill_at_random(victims, story_of, tmp_path, 12) > 0
+
+
+@pytest.mark.hunt
+def test_killed_five_hundred_times_at_random_a_dataset_is_whole(
+    victims: Victims, story_of: StoryOf, tmp_path: Path
+) -> None:
+    print(kill_at_random(victims, story_of, tmp_path, 500), "of 500 died")

@@ -1,0 +1,392 @@
+"""What if others meddle with the directory, or leave there what a publication cannot have left?"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from mx8shards import writer as writer_module
+from mx8shards.disk import steps
+from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.snapshots import kept_path
+from tests.crash import double
+from tests.crash.double import Step, Stopped, World
+from tests.crash.power import Disk, File
+from tests.crash.scenes import BY_NAME, COLUMNS, Story, samples, tree, write
+
+
+def stop_at(name: str, ending: str, act: Callable[[], object]) -> None:
+    """Die before the first step of this kind on a path with this ending."""
+    world = World()
+
+    def before(step: str, arguments: tuple[Any, ...]) -> None:
+        if step == name and any(str(argument).endswith(ending) for argument in arguments):
+            world.over = Stopped
+        world.before(step, arguments)
+
+    real, steps.before = steps.before, before
+    try:
+        with pytest.raises(Stopped):
+            act()
+    finally:
+        steps.before = real
+
+
+# somebody else in the same directory ------------------------------------------------------------------------------
+
+
+def test_an_index_that_somebody_else_put_there_meanwhile_is_left_alone(scratch: Path) -> None:
+    root = scratch / "data"
+    first = write(root, 0, 3)
+    writer = mx8.Writer(root, columns=COLUMNS, mode="append")
+    for sample in samples(3, 6):
+        writer.write(sample)
+    theirs = root.joinpath("index.json").read_bytes() + b"\n"
+    (root / "index.json").write_bytes(theirs)
+    before = tree(root).keys() - {name for name in tree(root) if "/staging" in name}
+    with pytest.raises(mx8.DiskError, match=f"expected the current snapshot to be {first}.*nothing was published"):
+        writer.finish()
+    assert (root / "index.json").read_bytes() == theirs
+    assert tree(root).keys() == before
+
+
+def test_an_index_that_somebody_else_removed_meanwhile_is_an_error(scratch: Path) -> None:
+    root = scratch / "data"
+    write(root, 0, 3)
+    writer = mx8.Writer(root, columns=COLUMNS, mode="overwrite")
+    (root / "index.json").unlink()
+    with pytest.raises(mx8.DiskError, match="got None"):
+        writer.finish()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.write_bytes(b"theirs"), lambda path: path.symlink_to("nowhere")], ids=["file", "symlink"]
+)
+def test_a_file_that_has_the_name_of_a_new_shard_is_never_replaced(
+    make: Callable[[Path], object], scratch: Path
+) -> None:
+    root = scratch / "data"
+    write(root, 0, 3)
+    before = tree(root)
+    writer = mx8.Writer(root, columns=COLUMNS, mode="append", size_limit=270)
+    make(root / "shard.00003.mds")
+    for sample in samples(3, 8):
+        writer.write(sample)
+    with pytest.raises(mx8.DatasetExistsError, match=r"shard\.00003\.mds.*does not know"):
+        writer.finish()
+    (root / "shard.00003.mds").unlink()
+    assert tree(root) == before
+    assert len(write(root, 3, 8, mode="append")) == 71
+
+
+def test_a_generation_that_somebody_else_started_is_passed_over(scratch: Path) -> None:
+    root = scratch / "data"
+    write(root, 0, 3)
+    (root / "g0004").mkdir()
+    (root / "g0004/mine").write_bytes(b"mine")
+    write(root, 5, 8, mode="overwrite")
+    assert (root / "g0005/shard.00000.mds").exists()
+    assert (root / "g0004/mine").read_bytes() == b"mine"
+
+
+# states that a user goes back to by hand --------------------------------------------------------------------------
+
+
+def test_after_going_back_to_an_earlier_index_by_hand_all_goes_on(scratch: Path) -> None:
+    root = scratch / "data"
+    first = write(root, 0, 3)
+    second = write(root, 3, 6, mode="append")
+    shutil.copy(kept_path(root, first), root / "index.json")
+    third = write(root, 6, 9, mode="append")
+    assert len({first, second, third}) == 3
+    expected = {first: [0, 1, 2], second: [0, 1, 2, 3, 4, 5], third: [0, 1, 2, 6, 7, 8]}
+    for snapshot, labels in expected.items():
+        with mx8.Dataset(f"{root}@{snapshot}", verify="shard") as dataset:
+            assert [sample["label"] for sample in dataset] == labels
+    assert mx8.verify(root, data=True).ok
+
+
+def test_a_snapshot_that_was_kept_before_stays_kept_when_it_is_published_again_and_that_fails(scratch: Path) -> None:
+    root = scratch / "data"
+    first = write(root, 0, 3)
+    again = {"mode": "append", "metadata": {"a": 1}}
+    second = write(root, 0, 0, **again)
+    shutil.copy(kept_path(root, first), root / "index.json")
+    stop_at("rename", "data/index.json", lambda: write(root, 0, 0, **again))
+    LocalPublication(root).close()
+    with mx8.Dataset(f"{root}@{second}") as dataset:
+        assert dataset.metadata == {"a": 1}
+    assert write(root, 0, 0, **again) == second
+
+
+# what a publication finds -----------------------------------------------------------------------------------------
+
+
+def leave_an_intent(root: Path, **changes: object) -> Path:
+    """A dataset in whose staging directory lies this intent; its path."""
+    write(root, 0, 3)
+    path = root / ".mx8shards/staging/intent.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"snapshot": None, "files": [], "keeps": [], **changes}))
+    return path
+
+
+HOSTILE: dict[str, dict[str, object]] = {
+    "up and out": {"files": ["../victim"]},
+    "an absolute path": {"files": ["/etc/hostname"]},
+    "the index": {"files": ["index.json"]},
+    "the state": {"files": [".mx8shards/lock"]},
+    "through a symlink": {"files": ["away/victim"]},
+    "no names": {"files": [17]},
+    "no list": {"files": 17},
+    "a snapshot outside": {"keeps": ["../../../victim"]},
+    "an id in part": {"keeps": ["sha256:1234"]},
+}
+
+
+@pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE)
+def test_an_intent_from_elsewhere_removes_nothing_but_shards_and_side_cars_here(
+    changes: dict[str, object], scratch: Path
+) -> None:
+    root = scratch / "data"
+    path = leave_an_intent(root, **changes)
+    (scratch / "victim").write_bytes(b"dear")
+    (scratch / "victim.json").write_bytes(b"dear")
+    (root / "away").symlink_to(scratch)
+    before = tree(scratch)
+    with pytest.raises(mx8.FormatError, match=r"staging/intent\.json: not an intent of ours: .*then move it away"):
+        write(root, 3, 6, mode="append")
+    assert tree(scratch) == before
+    path.unlink()
+    write(root, 3, 6, mode="append")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'"text"', b"null", b"[" * 100_000, b"\xff", b'{"files": []}'])
+def test_an_intent_that_cannot_be_read_stops_every_change_and_says_what_to_do(data: bytes, scratch: Path) -> None:
+    root = scratch / "data"
+    leave_an_intent(root).write_bytes(data)
+    for act in (lambda: write(root, mode="overwrite"), lambda: mx8.gc(root)):
+        with pytest.raises(mx8.FormatError, match="look at what lies beside it"):
+            act()
+    with mx8.Dataset(root) as dataset:
+        assert len(dataset) == 3
+
+
+def test_an_intent_never_takes_what_a_kept_snapshot_uses(scratch: Path) -> None:
+    root = scratch / "data"
+    leave_an_intent(root, files=["shard.00000.mds", "shard.00001.mds"])
+    write(root, 3, 6, mode="append")
+    assert mx8.verify(root, data=True).ok
+
+
+def test_a_damaged_kept_index_stops_a_rollback_before_it_removes_anything(scratch: Path) -> None:
+    root = scratch / "data"
+    first = write(root, 0, 3)
+    write(root, 3, 6, mode="append")
+    stop_at("rename", "data/index.json", lambda: write(root, 6, 9, mode="append"))
+    kept_path(root, first).write_bytes(b"{ruined")
+    shards = {name for name in tree(root) if name.endswith(".mds")}
+    with pytest.raises(mx8.FormatError):
+        write(root, 6, 9, mode="append")
+    assert {name for name in tree(root) if name.endswith(".mds")} == shards
+
+
+def test_leftovers_of_any_kind_in_staging_are_swept(scratch: Path) -> None:
+    root = scratch / "data"
+    expected = write(scratch / "undisturbed", 0, 3)
+    staging = root / ".mx8shards/staging"
+    (staging / "of/an/older/version").mkdir(parents=True)
+    (staging / "shard.00000.mds").write_bytes(b"half")
+    (staging / "intent.draft").write_bytes(b"{")
+    (staging / "out").symlink_to(scratch / "undisturbed")
+    assert write(root, 0, 3) == expected
+    assert tree(root) == tree(scratch / "undisturbed")
+
+
+@pytest.mark.parametrize("name", ["lock", "staging"])
+def test_a_symlink_in_place_of_our_own_files_does_not_lead_us_out(name: str, scratch: Path) -> None:
+    root = scratch / "data"
+    write(root, 0, 3)
+    (scratch / "victim").mkdir()
+    (scratch / "victim/dear").write_bytes(b"dear")
+    (root / ".mx8shards/lock").unlink()
+    (root / ".mx8shards" / name).symlink_to(scratch / "victim" / ("dear" if name == "lock" else ""))
+    if name == "lock":
+        with pytest.raises(mx8.DiskError, match="lock failed: Too many levels of symbolic links"):
+            write(root, 3, 6, mode="append")
+    else:
+        write(root, 3, 6, mode="append")
+    assert tree(scratch / "victim") == {"dear": b"dear"}
+
+
+def test_a_draft_in_the_cache_that_is_a_symlink_is_not_followed(scratch: Path) -> None:
+    root = scratch / "data"
+    write(root, 0, 2, compression="zstd")
+    with mx8.Dataset(root) as dataset:
+        expected = list(dataset)
+    (cached,) = (root / ".mx8shards/cache").iterdir()
+    cached.unlink()
+    (scratch / "victim").write_bytes(b"dear")
+    cached.with_suffix(".tmp").symlink_to(scratch / "victim")
+    with mx8.Dataset(root) as dataset:
+        assert list(dataset) == expected  # from the other cache
+    assert (scratch / "victim").read_bytes() == b"dear"
+
+
+def test_a_damaged_side_car_is_replaced_when_the_same_one_is_published_again(scratch: Path) -> None:
+    root = scratch / "data"
+    write(root, 0, 3)
+    for path in (root / ".mx8shards/sidecars").iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    write(root, 0, 3, mode="overwrite")
+    with mx8.Dataset(root) as dataset:
+        assert dataset.column("label").tolist() == [0, 1, 2]
+
+
+# the decompression cache ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [double.stop, double.tear, double.refuse, double.fill, double.interrupt])
+def test_the_cache_is_whole_wherever_decompressing_stops_or_fails(
+    fault: Callable[[World, Step], None], scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = scratch / "original"
+    write(original, 0, 5, compression="gz")
+    for at in range(1_000):
+        root = shutil.copytree(original, scratch / str(at) / "data")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(scratch / str(at) / "home"))
+        world = World(at, fault)
+        try:
+            with world.running(), mx8.Dataset(root, verify="shard") as dataset:
+                assert [sample["label"] for sample in dataset] == [0, 1, 2, 3, 4]
+        except (Stopped, KeyboardInterrupt):
+            pass
+        with mx8.Dataset(root, verify="shard") as dataset:
+            assert list(dataset) == list(samples(0, 5))
+        names = [name for name in tree(scratch / str(at)) if re.search(r"(cache|mx8shards/[0-9a-f]{64})/", name)]
+        assert len(names) == 3  # one for each shard, and no drafts
+        if world.faulty is None:
+            break
+        shutil.rmtree(scratch / str(at))
+
+
+# Ctrl-C, the collector and forgotten Writers ----------------------------------------------------------------------
+
+
+class Interrupter:
+    """Presses Ctrl-C at the `at`-th line of writer.py that is run."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Interrupter | None:
+        if frame.f_code.co_filename != writer_module.__file__:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def interrupted_writes(scratch: Path) -> Iterator[bool]:
+    """Interrupt at line after line; each time the user publishes what there is. Whether that gave a dataset."""
+    everything = list(samples(0, 6))
+    for at in range(1, 10_000):
+        root = scratch / str(at)
+        interrupter = Interrupter(at)
+        writer = mx8.Writer(root, columns=COLUMNS, size_limit=270, threads=1)
+        given = 0
+        sys.settrace(interrupter)
+        try:
+            for sample in everything:
+                writer.write(sample)
+                given += 1
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        try:
+            writer.finish()
+        except (ValueError, mx8.ShardsError):
+            yield False
+        else:
+            with mx8.Dataset(root, verify="shard") as dataset:
+                assert list(dataset) in (everything[:given], everything[: given + 1])
+                if dataset.columns:
+                    assert dataset.column("label").tolist() == [sample["label"] for sample in dataset]
+            yield True
+        shutil.rmtree(root)
+        if interrupter.left > 0:
+            return
+
+
+def test_publishing_after_ctrl_c_gives_all_samples_so_far_or_an_error(scratch: Path) -> None:
+    found = list(interrupted_writes(scratch))
+    assert found[-1]
+    assert not all(found)
+    assert len(found) > 100
+
+
+def test_a_writer_that_is_forgotten_says_so_and_frees_its_lock(scratch: Path) -> None:
+    def forget() -> None:
+        writer = mx8.Writer(scratch / "data", columns=COLUMNS, size_limit=270)
+        for sample in samples(0, 6):
+            writer.write(sample)
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        forget()
+        gc.collect()
+    ours = [str(warning.message) for warning in found if issubclass(warning.category, ResourceWarning)]
+    assert ours == [f"{scratch / 'data'}: never closed, so nothing was published"]
+    assert write(scratch / "data") == write(scratch / "undisturbed")
+    assert tree(scratch / "data") == tree(scratch / "undisturbed")
+
+
+def test_a_linked_shard_that_its_writer_never_synced_is_synced_by_merge(
+    story_of: Callable[[Any], Story], scratch: Path
+) -> None:
+    place = story_of(BY_NAME["merge"]).copy(scratch / "place")
+    disk = Disk.of(place)
+    parts = [node for name, node in disk.now.items() if isinstance(node, File) and name.endswith(".mds")]
+    for node in parts:
+        node.synced = b""
+    world = World()
+    with world.running():
+        BY_NAME["merge"].act(place)
+    for step in world.steps:
+        disk.play(step)
+    assert all(node.synced == node.data for node in parts)
+
+
+def test_moving_parts_spares_what_was_published_in_them_meanwhile(scratch: Path) -> None:
+    write(scratch / "parts/a", 0, 3)
+    write(scratch / "parts/b", 3, 6)
+
+    def before(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "rename" and str(arguments[-1]) == str(scratch / "all/index.json"):
+            steps.before = real
+            write(scratch / "parts/b", 6, 9, mode="append")
+
+    real, steps.before = steps.before, before
+    try:
+        with pytest.raises(mx8.DiskError, match=r"published here since.*in place already"):
+            mx8.merge([scratch / "parts"], scratch / "all", how="move")
+    finally:
+        steps.before = real
+    with mx8.Dataset(scratch / "parts/b", verify="shard") as dataset:
+        assert list(dataset) == list(samples(3, 9))
+    with mx8.Dataset(scratch / "all", verify="shard") as dataset:
+        assert list(dataset) == list(samples(0, 6))

@@ -1,0 +1,109 @@
+"""Is a dataset whole after a power cut, which takes away all that was not synced?"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mx8shards as mx8
+from tests.crash.double import Step, World
+from tests.crash.power import Disk
+from tests.crash.scenes import BY_NAME, SCENES, Scene, Story
+
+StoryOf = Callable[[Scene], Story]
+
+
+def steps_of(story: Story, place: Path) -> list[Step]:
+    """The steps of an undisturbed run in `place`, which is left as it was before."""
+    story.copy(place)
+    world = World()
+    with world.running():
+        story.scene.act(place)
+    story.copy(place)
+    return world.steps
+
+
+def cut_everywhere(story: Story, scratch: Path, steps: list[Step], chances: list[float], stride: int = 1) -> int:
+    """Cut the power after every step, or every `stride`-th and the last; how many states of the disk were looked at."""
+    place, left, cache = scratch / "place", scratch / "left", scratch / "cache"
+    disk = Disk.of(story.copy(place))
+    states = 0
+    for number in range(len(steps) + 1):
+        if number % stride == 0 or number == len(steps):
+            for chance in chances:
+                shutil.rmtree(left, ignore_errors=True)
+                disk.cut(place, left, random.Random(number), chance)
+                new = story.check(left, cache)
+                assert new or number < len(steps), "what was published is gone"
+                story.finish(left, cache)
+                states += 1
+        if number < len(steps):
+            disk.play(steps[number])
+    return states
+
+
+@pytest.mark.parametrize("name", ["create", "append", "overwrite"])
+def test_a_power_cut_after_any_step_leaves_the_old_state_or_the_new_one(
+    name: str, story_of: StoryOf, scratch: Path
+) -> None:
+    story = story_of(BY_NAME[name])
+    assert cut_everywhere(story, scratch, steps_of(story, scratch / "place"), [0, 0.6], stride=2) > 40
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+def test_so_does_one_in_any_scene_whatever_else_the_disk_wrote(scene: Scene, story_of: StoryOf, scratch: Path) -> None:
+    story = story_of(scene)
+    chances = [0, 1, *(0.1 * tenth for tenth in range(1, 10))]
+    print(scene, cut_everywhere(story, scratch, steps_of(story, scratch / "place"), chances), "states of the disk")
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [("sync", "shard.00001.mds"), ("sync", "intent.draft"), ("sync_directory", "staging"), ("sync_directory", "data")],
+)
+def test_the_model_of_the_disk_notices_a_missing_sync(kind: str, part: str, story_of: StoryOf, scratch: Path) -> None:
+    story = story_of(BY_NAME["create"])
+    steps = steps_of(story, scratch / "place")
+    fewer = [step for step in steps if not (step[0] == kind and any(str(a).endswith(part) for a in step[1]))]
+    assert len(fewer) < len(steps)
+    with pytest.raises((AssertionError, mx8.ShardsError)):
+        cut_everywhere(story, scratch, fewer, [0, 1, 0.6])
+
+
+def cut_again_and_again(story: Story, scratch: Path, seed: int) -> None:
+    """Cut the power at random, also while the last cut is being recovered from, then let it come to its end."""
+    rng = random.Random(seed)
+    place, left, cache = scratch / "place", scratch / "left", scratch / "cache"
+    story.copy(left)
+    for _ in range(rng.randint(2, 4)):
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(left, place)
+        world = World()
+        disk = Disk.of(place)
+        with world.running():
+            story.scene.act(place)
+        for step in world.steps[: rng.randint(0, len(world.steps))]:
+            disk.play(step)
+        shutil.rmtree(left)
+        disk.cut(place, left, rng, rng.random())
+        if story.check(left, cache):
+            break
+    story.finish(left, cache)
+
+
+@pytest.mark.parametrize("name", ["create", "overwrite"])
+def test_cut_after_cut_loses_nothing(name: str, story_of: StoryOf, scratch: Path) -> None:
+    for seed in range(25):
+        cut_again_and_again(story_of(BY_NAME[name]), scratch, seed)
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+def test_a_thousand_times_cut_after_cut_loses_nothing(scene: Scene, story_of: StoryOf, scratch: Path) -> None:
+    for seed in range(1_000):
+        cut_again_and_again(story_of(scene), scratch, seed)

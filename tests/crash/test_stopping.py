@@ -1,0 +1,185 @@
+"""Is a dataset whole, and the next publication the same, wherever the world stops or the disk fails?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import mx8shards as mx8
+from tests.crash import double
+from tests.crash.double import Stopped, World
+from tests.crash.scenes import BY_NAME, COLUMNS, SCENES, Scene, Story, samples, write
+
+FAULTS = [double.stop, double.tear, double.refuse, double.fill, double.break_down, double.interrupt]
+THOROUGHLY = ["create", "append", "overwrite"]
+
+StoryOf = Callable[[Scene], Story]
+
+
+def open_files() -> list[str]:
+    """What this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that listed them is closed again
+            found.append(os.readlink(descriptor))
+    return found
+
+
+def disturbed(story: Story, place: Path, world: World) -> BaseException | None:
+    """Act in a fresh copy under this world; what came of it."""
+    story.copy(place)
+    error: BaseException | None = None
+    with world.running():
+        try:
+            story.scene.act(place)
+        except (mx8.ShardsError, Stopped, KeyboardInterrupt) as found:
+            error = found.with_traceback(None)
+    assert not any(name.endswith(".mx8shards/lock") for name in open_files())
+    assert threading.active_count() == 1
+    return error
+
+
+def check(story: Story, place: Path, cache: Path, error: BaseException | None) -> None:
+    """The old state or the new one, and the truth told about which."""
+    new = story.check(place, cache)
+    if error is None:
+        assert new
+    elif new and isinstance(error, mx8.ShardsError) and story.after.current != story.before.current:
+        assert "in place already" in str(error)
+    story.finish(place, cache)
+
+
+def sweep(story: Story, scratch: Path, fault: Callable[[World, double.Step], None], stride: int = 1) -> int:
+    """Disturb the scene at every step, or at every `stride`-th one; how many there were."""
+    for at in range(0, 10_000, stride):
+        world = World(at, fault)
+        error = disturbed(story, scratch / "place", world)
+        check(story, scratch / "place", scratch / "cache", error)
+        if world.faulty is None:
+            assert error is None
+            return at
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("name", THOROUGHLY)
+def test_a_process_that_dies_before_any_step_leaves_the_old_state_or_the_new_one(
+    name: str, story_of: StoryOf, scratch: Path
+) -> None:
+    assert sweep(story_of(BY_NAME[name]), scratch, double.stop) > 40
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+def test_so_does_any_other_fault_in_any_other_scene(
+    scene: Scene, fault: Callable[[World, double.Step], None], story_of: StoryOf, scratch: Path
+) -> None:
+    sweep(story_of(scene), scratch, fault, stride=11)
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+def test_so_does_every_fault_at_every_step(
+    scene: Scene, fault: Callable[[World, double.Step], None], story_of: StoryOf, scratch: Path
+) -> None:
+    print(scene, fault.__name__, sweep(story_of(scene), scratch, fault), "steps")
+
+
+def crash_in_recovery(story: Story, scratch: Path, first: int) -> Iterator[bool]:
+    """Die at step `first`, then at every step of the next process in turn; whether that one's steps have ended."""
+    place, cache = scratch / "place", scratch / "cache"
+    for second in range(10_000):
+        disturbed(story, place, World(first, double.stop))
+        if story.check(place, cache):
+            return
+        again = World(second, double.stop)
+        with again.running(), contextlib.suppress(Stopped):
+            story.scene.act(place)
+        story.check(place, cache)
+        yield again.faulty is None or any(name == "create" for name, _ in again.steps)
+        if again.faulty is None:
+            return
+
+
+@pytest.mark.parametrize("name", ["create", "overwrite"])
+def test_a_crash_while_recovering_from_a_crash_loses_nothing(name: str, story_of: StoryOf, scratch: Path) -> None:
+    story = story_of(BY_NAME[name])
+    whole = World()
+    disturbed(story, scratch / "place", whole)
+    last = [step for step, _ in whole.steps].index("remove_directory")
+    for first in range(3, last, 6):
+        for writing_again in crash_in_recovery(story, scratch, first):
+            if writing_again:
+                break  # from here on it is like any first crash
+        story.finish(scratch / "place", scratch / "cache")
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+def test_two_crashes_in_a_row_at_any_two_steps_lose_nothing(scene: Scene, story_of: StoryOf, scratch: Path) -> None:
+    story = story_of(scene)
+    whole = World()
+    disturbed(story, scratch / "place", whole)
+    pairs = 0
+    for first in range(len(whole.steps)):
+        pairs += sum(1 for _ in crash_in_recovery(story, scratch, first))
+    print(scene, pairs, "pairs of crashes")
+
+
+def world_without_the_second_shard(scratch: Path) -> World:
+    """A world in which the disk refuses once to make the file of shard 1."""
+    whole = World()
+    with whole.running():
+        write(scratch / "undisturbed")
+    names = [str(arguments[0]) if name == "create" else "" for name, arguments in whole.steps]
+    (at,) = [i for i, name in enumerate(names) if name.endswith("shard.00001.mds")]
+    return World(at, double.refuse)
+
+
+def test_a_writer_that_lost_a_shard_publishes_nothing_even_if_its_user_goes_on(scratch: Path) -> None:
+    with world_without_the_second_shard(scratch).running():
+        writer = mx8.Writer(scratch / "data", columns=COLUMNS, size_limit=270, threads=1)
+        refused = 0
+        for sample in samples(0, 20):
+            try:
+                writer.write(sample)
+            except (mx8.DiskError, ValueError):
+                refused += 1
+        assert refused > 1
+        with pytest.raises(ValueError, match="closed: nothing can be published") as found:
+            writer.finish()
+    assert isinstance(found.value.__cause__, mx8.DiskError)
+    with pytest.raises(mx8.DatasetNotFoundError):
+        mx8.Dataset(scratch / "data")
+
+
+def test_leaving_the_block_after_a_swallowed_disk_error_is_an_error(scratch: Path) -> None:
+    def write_and_hope() -> None:
+        with mx8.Writer(scratch / "data", columns=COLUMNS, size_limit=270, threads=1) as writer:
+            try:
+                for sample in samples(0, 20):
+                    writer.write(sample)
+            except mx8.DiskError:
+                return
+
+    with world_without_the_second_shard(scratch).running(), pytest.raises(ValueError, match="nothing can be published"):
+        write_and_hope()
+
+
+def test_an_error_while_cleaning_up_after_publishing_is_only_logged(
+    scratch: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = World()
+    with whole.running():
+        expected = write(scratch / "one")
+    with World(len(whole.steps) - 1, double.refuse).running():
+        assert write(scratch / "two") == expected
+    assert "left to the next publication to clean up" in caplog.text
+    assert (scratch / "two/.mx8shards/staging").is_dir()
+    write(scratch / "two", mode="append")
+    assert not (scratch / "two/.mx8shards/staging").exists()
