@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -121,29 +122,27 @@ def test_size_limits_are_refused_by_both(size_limit: int | str, streaming: Any, 
         write_theirs(streaming, tmp_path / "theirs", NUMBERED, [], size_limit=size_limit)
 
 
-LIMITED = {"a": "bytes", "n": "uint8"}
-
-
-@settings(max_examples=60)
-@given(
-    sizes=st.lists(st.integers(0, 700), max_size=30),
-    size_limit=st.none() | st.integers(0, 1500),
-    compression=st.sampled_from([None, "zstd", "snappy"]),
-)
-@example(sizes=[5000, 5000, 5000], size_limit=1000, compression=None)
-@example(sizes=[1, 5000, 1, 1, 5000], size_limit=1000, compression=None)
-@example(sizes=[5000], size_limit=1, compression="zstd")
+@pytest.mark.parametrize("count", [60, pytest.param(3000, marks=pytest.mark.hunt)])
 def test_samples_of_any_size_are_cut_into_the_same_shards_under_any_limit(
-    sizes: list[int],
-    size_limit: int | None,
-    compression: str | None,
-    streaming: Any,
-    tmp_path_factory: pytest.TempPathFactory,
+    count: int, streaming: Any, tmp_path: Path
 ) -> None:
-    tmp_path = tmp_path_factory.mktemp("pair")
-    samples = [{"a": bytes([i % 251]) * size, "n": i % 256} for i, size in enumerate(sizes)]
-    ours, theirs = write_both(streaming, tmp_path, LIMITED, samples, size_limit=size_limit, compression=compression)
-    assert files(ours) == files(theirs)
+    @settings(max_examples=count)
+    @given(
+        sizes=st.lists(st.integers(0, 700), max_size=30),
+        size_limit=st.none() | st.integers(0, 1500),
+        compression=st.sampled_from([None, "zstd", "snappy"]),
+    )
+    @example(sizes=[5000, 5000, 5000], size_limit=1000, compression=None)
+    @example(sizes=[1, 5000, 1, 1, 5000], size_limit=1000, compression=None)
+    @example(sizes=[5000], size_limit=1, compression="zstd")
+    def check(sizes: list[int], size_limit: int | None, compression: str | None) -> None:
+        samples = [{"a": bytes([i % 251]) * size, "n": i % 256} for i, size in enumerate(sizes)]
+        options = {"size_limit": size_limit, "compression": compression}
+        with tempfile.TemporaryDirectory(dir=tmp_path) as place:
+            ours, theirs = write_both(streaming, Path(place), {"a": "bytes", "n": "uint8"}, samples, **options)
+            assert files(ours) == files(theirs)
+
+    check()
 
 
 @pytest.mark.parametrize("surplus", [-1, 0, 1])

@@ -1,0 +1,46 @@
+"""Is a dataset that was changed at random refused, or read rightly, and never anything else?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# How many mutations of each kind: 3,000 and 100,000 in all.
+KINDS = {"index": 800, "table": 400, "header": 300, "payload": 250, "frame": 800, "kept": 150, "sidecar": 300}
+HUNT = {kind: count * 100 // 3 for kind, count in KINDS.items()}
+
+
+def attempt(kind: str, first: int, count: int, log: Path, repository: Path) -> dict[str, int]:
+    """In a process of its own: the answer to be feared is one that ends it."""
+    command = [sys.executable, "-m", "tests.property.mutations", kind, str(first), str(count), str(log)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    last = log.read_text().splitlines()[-1] if log.exists() else "the first"
+    assert done.returncode == 0, f"{last}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    tally: dict[str, int] = json.loads(done.stdout)
+    assert sum(tally.values()) == count
+    return tally
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_one_of_three_thousand_changes_is_refused_or_read_rightly(
+    kind: str, tmp_path: Path, repository: Path
+) -> None:
+    tally = attempt(kind, 0, KINDS[kind], tmp_path / "log", repository)
+    assert tally["unchanged"] < KINDS[kind] / 2
+    assert tally["read" if kind == "sidecar" else "refused"] > KINDS[kind] / 3
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("kind", HUNT)
+def test_every_one_of_a_hundred_thousand_changes_is_refused_or_read_rightly(
+    kind: str, tmp_path: Path, repository: Path
+) -> None:
+    done, chunk = 0, 2000
+    while done < HUNT[kind]:
+        attempt(kind, 1_000_000 + done, chunk, tmp_path / "log", repository)
+        done += chunk
+    assert done >= HUNT[kind]
