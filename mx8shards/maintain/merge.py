@@ -20,7 +20,7 @@ from mx8shards.format.jsontext import dump, short
 from mx8shards.format.sidecars import Sidecar
 from mx8shards.maintain.parts import find_parts
 from mx8shards.maintain.work import Progress, Ticker, in_order, thread_count
-from mx8shards.shards.links import Link
+from mx8shards.shards.links import Link, parse_target
 from mx8shards.shards.open_shard import check_size, shard_name, shard_path
 from mx8shards.shards.publication import LocalPublication, files_of, remove_files, sidecar_name
 from mx8shards.shards.shard import open_shard_file
@@ -50,7 +50,7 @@ def merge(
     """
     if how not in HOWS:
         raise ValueError(f"how: expected one of {', '.join(map(repr, HOWS))}, got {how!r}")
-    target = Path(out)
+    target = parse_target(out)
     _require_no_index(target)
     links = find_parts(parts)
     if how == "move" and any(link.snapshot for link in links):

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mx8shards.errors import DatasetNotFoundError, RemoteError
+from mx8shards.errors import DatasetNotFoundError, RemoteError, ShardsError
 
 _PINNED = re.compile(r"(?P<place>.*)@(?P<state>sha256:[0-9a-f]+|refresh)", re.DOTALL)
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -27,16 +27,27 @@ class Link:
 
 
 def parse_link(text: str | os.PathLike[str]) -> Link:
-    """The link a user typed: `path`, `path@sha256:…` (at least eight digits) or `path@refresh` (the current one)."""
-    text = os.fspath(text)
+    """The link a user typed: `path`, `path@sha256:…` (at least eight digits) or `path@refresh` (the current one).
+
+    Its path is absolute: shards are opened later, perhaps from another working directory or in another process.
+    """
+    text = os.fsdecode(text)
     if _URL.match(text):
         raise RemoteError("this version opens local directories only", subject=text)
     match = _PINNED.fullmatch(text)
     if match is None:
-        return Link(Path(text))
+        return Link(Path(text).absolute())
     state = match["state"]
     if state != "refresh" and not _SHORTEST <= len(state) <= _WHOLE:
         raise DatasetNotFoundError(
             subject=text, expected="a snapshot's id of 8 to 64 hex digits", found=f"{len(state) - len('sha256:')}"
         )
-    return Link(Path(match["place"]), None if state == "refresh" else state)
+    return Link(Path(match["place"]).absolute(), None if state == "refresh" else state)
+
+
+def parse_target(text: str | os.PathLike[str]) -> Path:
+    """The directory a user names to publish in: no URL, and no link to a snapshot, which nothing can be put into."""
+    text = os.fsdecode(text)
+    if _PINNED.fullmatch(text):
+        raise ShardsError(subject=text, expected="a directory to write to", found="a link to a snapshot")
+    return parse_link(text).root

@@ -356,5 +356,5 @@ def _require_ours(root: Path, names: Iterable[object]) -> None:
 def _make_root(root: Path) -> None:
     if root.is_dir():
         return
-    existing = next(parent for parent in root.absolute().parents if parent.exists())
-    publish.make_directories(root.absolute(), below=existing)
+    existing = next(parent for parent in root.parents if parent.exists())
+    publish.make_directories(root, below=existing)

@@ -1,0 +1,92 @@
+"""Does a name a user gives mean one directory, wherever and whenever its files are opened?"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+import mx8shards as mx8
+
+
+def write(out: str | os.PathLike[str], count: int = 40, mode: str = "create") -> str:
+    with mx8.Writer(out, columns={"x": "int"}, size_limit=300, mode=mode) as writer:
+        for i in range(count):
+            writer.write({"x": i})
+    return str(writer.snapshot)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    (tmp_path / "elsewhere").mkdir()
+    return tmp_path / "elsewhere"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_relative_dataset_is_read_after_the_working_directory_changed(elsewhere: Path) -> None:
+    write("data")
+    dataset = mx8.Dataset("data")
+    copy = pickle.dumps(dataset)
+    os.chdir(elsewhere)
+    assert dataset[-1] == {"x": 39}
+    assert pickle.loads(copy)[-1] == {"x": 39}
+
+
+def test_a_relative_writer_publishes_where_it_was_opened(here: Path, elsewhere: Path) -> None:
+    with mx8.Writer("data", columns={"x": "int"}) as writer:
+        writer.write({"x": 1})
+        os.chdir(elsewhere)
+    assert mx8.Dataset(here / "data")[0] == {"x": 1}
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_link_that_is_a_dot_names_its_shards_by_the_directory(here: Path) -> None:
+    write(here / "data")
+    os.chdir("data")
+    Path("shard.00000.mds").unlink()
+    with pytest.raises(mx8.DatasetNotFoundError, match=r"^data/shard\.00000\.mds: "):
+        mx8.Dataset(".")[0]
+
+
+@pytest.mark.parametrize("root", [b"data", "with spaces and ünïcödé", "a/b/../c", "with@sign"])
+def test_any_path_of_the_system_names_a_dataset(root: str | bytes) -> None:
+    snapshot = write(os.fsdecode(root))
+    assert mx8.Dataset(root).snapshot == snapshot
+    assert mx8.Dataset(f"{os.fsdecode(root)}@{snapshot[:15]}").snapshot == snapshot
+    assert mx8.Dataset(f"{os.fsdecode(root)}@refresh").snapshot == snapshot
+
+
+def test_a_path_whose_name_is_not_unicode_names_a_dataset() -> None:
+    snapshot = write(os.fsdecode(b"\xff\xfe"))
+    assert mx8.Dataset(b"\xff\xfe").snapshot == snapshot
+
+
+def test_nothing_is_written_to_a_url() -> None:
+    write("data")
+    with pytest.raises(mx8.RemoteError, match=r"^s3://bucket/data: this version opens local directories only$"):
+        write("s3://bucket/data")
+    with pytest.raises(mx8.RemoteError, match=r"^s3://bucket/data: this version opens local directories only$"):
+        mx8.merge(["data"], "s3://bucket/data")
+    assert os.listdir() == ["data"]
+
+
+@pytest.mark.parametrize("state", ["sha256:0123456789", "refresh"])
+def test_nothing_is_written_to_a_snapshot(state: str) -> None:
+    write("data")
+    for publish in (lambda: write(f"data@{state}", mode="append"), lambda: mx8.merge(["data"], f"data@{state}")):
+        with pytest.raises(mx8.ShardsError, match=rf"^data@{state}: expected a directory to write to, got a link to"):
+            publish()
+    assert os.listdir() == ["data"]
+
+
+def test_parts_are_a_list_and_not_one_name() -> None:
+    write("data")
+    with pytest.raises(mx8.ShardsError, match=r"^merge: expected a list of parts, got 'data'$"):
+        mx8.merge("data", "merged")
