@@ -1,0 +1,30 @@
+"""How is a kernel compiled, and how does it reach a C function? The one seam to Numba's compiler."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import llvmlite.binding
+from numba import njit, types
+from numba.core.typing.templates import Signature
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def kernel(function: _F) -> _F:
+    """`function` compiled when it is first called, without the GIL, and kept on disk for the next process."""
+    return cast(_F, njit(nogil=True, cache=True)(function))
+
+
+def linked(library: ctypes.CDLL, name: str, signature: Signature) -> Callable[..., Any]:
+    """A C function that kernels can call.
+
+    Linked by symbol, because a kernel that holds an address as a ctypes global is compiled anew in every process. A
+    symbol that is missing would be a SIGSEGV at the first call, so it is looked up here, where that is an error.
+    """
+    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    symbol = f"mx8shards_{name}"
+    llvmlite.binding.add_symbol(symbol, address)
+    return cast(Callable[..., Any], types.ExternalFunction(symbol, signature))
