@@ -434,10 +434,10 @@ def main() -> None:
     print(json.dumps(tally))
 
 
-def limit_memory() -> None:
-    """From now on this process can map SPARE_BYTES more than it has mapped."""
+def limit_memory(spare_bytes: int = SPARE_BYTES) -> None:
+    """From now on this process can map `spare_bytes` more than it has mapped."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + SPARE_BYTES
+    limit = pages * resource.getpagesize() + spare_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
