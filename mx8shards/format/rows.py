@@ -169,7 +169,8 @@ class _FileRows:
                 jsontext.short(values[i]),
             ),
         )
-        return np.array([value.encode() for value in values], np.bytes_)
+        # one long value makes an array of bytes wide for all shards, so only known lengths go into one
+        return np.array([value.encode() for value in values], np.bytes_ if name in HASHES else object)
 
 
 def _integers(values: list[Any], what: str, most: int, skip: npt.NDArray[np.bool_] | None = None) -> Ints:
