@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
+import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -44,6 +46,21 @@ class _Stored:
     entry: MdsEntry
     digests: bytes
     scalars: list[bytes]
+
+
+class _Memory(threading.local):
+    """Each thread's memory for one raw shard. It serves for the next one again: fresh memory takes longer to fill."""
+
+    def __init__(self) -> None:
+        self._buffer = io.BytesIO()
+
+    @contextlib.contextmanager
+    def joined(self, pieces: Iterable[bytes]) -> Iterator[memoryview]:
+        """The pieces one after the other, until the block ends."""
+        self._buffer.seek(0)
+        self._buffer.writelines(pieces)
+        with self._buffer.getbuffer() as whole, whole[: self._buffer.tell()] as found:
+            yield found
 
 
 class Writer:
@@ -84,6 +101,7 @@ class Writer:
         self._metadata = _checked_metadata(metadata)
         self._match_streaming = match_streaming
         self._config = self._kind.config_bytes()
+        self._memory = _Memory()
         self._threads = _thread_count(threads)
         self._start_shard()
         self._written = 0
@@ -164,13 +182,13 @@ class Writer:
         if len(pieces) != len(sizes) * (1 + len(self._columns.names)):  # Ctrl-C came between two of its statements
             raise ShardsError("write() was interrupted in the middle of a sample", subject=basename)
         scalars = column_arrays(self._columns, pieces)
-        raw = b"".join([head(self._config, sizes), *pieces])
-        pieces.clear()
-        entry, data = self._squeeze(basename, raw, len(sizes))
-        self._publication.put_shard(entry.stored.basename, [data])
-        return _Stored(entry, block_digests(data), scalars)
+        with self._memory.joined([head(self._config, sizes), *pieces]) as raw:
+            pieces.clear()
+            entry, data = self._squeeze(basename, raw, len(sizes))
+            self._publication.put_shard(entry.stored.basename, [data])
+            return _Stored(entry, block_digests(data), scalars)
 
-    def _squeeze(self, basename: str, raw: bytes, samples: int) -> tuple[MdsEntry, bytes]:
+    def _squeeze(self, basename: str, raw: memoryview, samples: int) -> tuple[MdsEntry, bytes | memoryview]:
         info = self._info(basename, raw)
         if self._kind.compression is None:
             return MdsEntry(self._kind, samples, info, None), raw
@@ -178,7 +196,7 @@ class Writer:
         suffix = compressions.extension(self._kind.compression)
         return MdsEntry(self._kind, samples, info, self._info(f"{basename}.{suffix}", data)), data
 
-    def _info(self, basename: str, data: bytes) -> FileInfo:
+    def _info(self, basename: str, data: bytes | memoryview) -> FileInfo:
         names = sorted({*self._kind.hashes, "blake3"})
         return FileInfo(basename, len(data), {name: hash_hex(name, data) for name in names})
 

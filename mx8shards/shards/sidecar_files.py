@@ -54,7 +54,7 @@ class NewSidecar:
         self._file.close()
 
 
-def block_digests(data: bytes) -> bytes:
+def block_digests(data: bytes | memoryview) -> bytes:
     """The blake3 digests of a stored file's blocks, one after the other."""
     view = memoryview(data)
     blocks = (view[begin : begin + BLOCK_BYTES] for begin in range(0, len(data), BLOCK_BYTES))
