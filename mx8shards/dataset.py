@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
@@ -52,8 +52,7 @@ class Dataset:
     def _open(self, shards: Shards, columns: Sequence[str] | None, allow_pickle: bool) -> None:
         self._shards: Shards | None = shards
         self._view: View = Whole(shards.samples)
-        self._picked = None if columns is None else tuple(columns)
-        self._columns = shards.columns(self._picked)
+        self._columns = shards.columns(columns)
         self._allow_pickle = allow_pickle
         for name, coder in zip(self._columns.names, self._columns.coders, strict=True):
             if coder.unsafe and not allow_pickle:
@@ -74,6 +73,8 @@ class Dataset:
         return len(self._view)
 
     def __repr__(self) -> str:
+        if self._shards is None:
+            return "<Dataset, closed>"
         roots = ", ".join(f"{snapshot.root}@{snapshot.id[:15]}…" for snapshot in self._every)
         return f"<Dataset {roots}: {len(self)} samples of {', '.join(self._columns.names) or 'no columns'}>"
 
@@ -185,7 +186,6 @@ class Dataset:
     def _only(self, name: str) -> Dataset:
         other = self._derived(self._view)
         other._columns = self._columns.pick([name])
-        other._picked = (name,)
         other._decoders = other._make_decoders()
         other._readers = {}
         return other
@@ -200,10 +200,22 @@ class Dataset:
         """The samples whose column equals `value`: a view over the same shards, found without reading other columns."""
         values = self.column(column)
         if isinstance(values, np.ndarray):
+            if np.ndim(value):
+                hint = "select(numpy.flatnonzero(numpy.isin(column, values))) finds several"
+                raise SchemaError(subject=f"column {column!r}", expected="one value", found="several", hint=hint)
             if values.ndim != 1:
-                raise SchemaError(subject=f"column {column!r}", expected="one value per sample", found="an array")
+                raise self._not_one_value(column)
             return self.select(np.flatnonzero(values == value))
-        return self.select([i for i, found in enumerate(values) if found == value])
+        matches = []
+        for i, found in enumerate(values):
+            if isinstance(found, np.ndarray):
+                raise self._not_one_value(column)
+            if found == value:
+                matches.append(i)
+        return self.select(matches)
+
+    def _not_one_value(self, column: str) -> SchemaError:
+        return SchemaError(subject=f"column {column!r}", expected="one value per sample", found="an array")
 
     def _derived(self, view: View) -> Dataset:
         other = object.__new__(type(self))
@@ -232,8 +244,9 @@ class Dataset:
         self._decoders = self._make_decoders()
 
 
-def concat(datasets: Sequence[Dataset]) -> Dataset:
+def concat(datasets: Iterable[Dataset]) -> Dataset:
     """The samples of several datasets, one after the other, as one dataset. They need equal columns."""
+    datasets = list(datasets)
     if not datasets:
         raise DatasetNotFoundError("concat: expected at least one dataset, got none")
     first, *others = [other for other in datasets if other._door.count] or datasets[:1]  # no shards, no columns

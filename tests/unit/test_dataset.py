@@ -155,7 +155,7 @@ def test_a_column_that_was_not_picked_is_unknown(root: Path) -> None:
             ask("name")
 
 
-@pytest.mark.parametrize("columns", [["nope"], "id", ["id", "nope"]], ids=str)
+@pytest.mark.parametrize("columns", [["nope"], "id", ["id", "nope"], "x"], ids=str)
 def test_unknown_columns_are_refused_when_opening(columns: Any, root: Path) -> None:
     with pytest.raises(mx8.SchemaError, match="columns: expected"):
         mx8.Dataset(root, columns=columns)
@@ -230,6 +230,7 @@ def test_a_closed_dataset_says_so(root: Path) -> None:
     ):
         with pytest.raises(ValueError, match="the dataset is closed"):
             ask()
+    assert repr(dataset) == "<Dataset, closed>"
     dataset.close()
 
 

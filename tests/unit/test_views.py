@@ -146,11 +146,18 @@ def test_where_nothing_is_equal_the_view_is_empty(column: str, value: Any, root:
     assert list(view) == []
 
 
-def test_where_wants_one_value_per_sample(tmp_path: Path) -> None:
-    with mx8.Writer(tmp_path / "data", columns={"a": "ndarray:uint8:2"}) as writer:
+@pytest.mark.parametrize("encoding", ["ndarray:uint8:2", "ndarray"])
+def test_where_wants_one_value_per_sample(encoding: str, tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"a": encoding}) as writer:
         writer.write({"a": np.array([1, 2], "uint8")})
     with pytest.raises(mx8.SchemaError, match="column 'a': expected one value per sample, got an array"):
         mx8.Dataset(tmp_path / "data").where("a", 1)
+
+
+@pytest.mark.parametrize("values", [range(30), [1, 2], np.array([2])], ids=["all", "some", "one"])
+def test_where_looks_for_one_value_and_not_for_several(values: Any, root: Path) -> None:
+    with pytest.raises(mx8.SchemaError, match=r"column 'label': expected one value, got several \(select\("):
+        mx8.Dataset(root).where("label", values)
 
 
 def test_concat_joins_datasets_views_and_snapshots(root: Path, tmp_path: Path) -> None:
@@ -166,6 +173,10 @@ def test_concat_joins_datasets_views_and_snapshots(root: Path, tmp_path: Path) -
     assert ids(joined) == [5, 4, *range(100, 104), *range(30)]
     first.close()
     assert joined[0]["id"] == 5
+
+
+def test_concat_takes_datasets_as_they_come(root: Path) -> None:
+    assert ids(mx8.concat(mx8.Dataset(root).select([i]) for i in (7, 3))) == [7, 3]
 
 
 def test_joined_datasets_are_sealed_if_all_are(root: Path, tmp_path: Path) -> None:
