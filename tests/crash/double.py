@@ -39,7 +39,8 @@ class World:
             if self.over is not None:
                 raise self.over()
             number = len(self.steps)
-            step = (name, arguments)
+            # copied, because the Writer fills its memory anew once it has been written
+            step = (name, tuple(bytes(value) if isinstance(value, memoryview) else value for value in arguments))
             self.steps.append(step)
             if number == self._at and self._fault is not None:
                 self.faulty = step
