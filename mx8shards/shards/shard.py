@@ -86,7 +86,8 @@ class Shard:
     def data(self) -> Bytes:
         """The whole shard as mapped memory. Touching it after the file was cut short is a SIGBUS."""
         self.check_size()
-        return map_file(self.open_file().descriptor, self.size_bytes)
+        file = self.open_file()  # held: its descriptor must not close, and name another file, before it is mapped
+        return map_file(file.descriptor, self.size_bytes)
 
     @cached_property
     def table(self) -> Offsets:
@@ -104,8 +105,9 @@ class Shard:
 
     def check_size(self) -> None:
         """FormatError if the file is not as long as it was when it was opened."""
+        file = self.open_file()  # held, as everywhere
         # seeking is the cheapest way to ask: 0.3 µs, fstat takes three times as long
-        size = os.lseek(self.open_file().descriptor, 0, os.SEEK_END)
+        size = os.lseek(file.descriptor, 0, os.SEEK_END)
         if size != self.size_bytes:
             raise self._changed(f"{size} bytes")
 

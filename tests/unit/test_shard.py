@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
+from mx8shards.shards import shard as shard_module
 from tests import reference
 from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
 
@@ -179,6 +180,7 @@ import os, sys, shutil, threading
 from pathlib import Path
 import numpy as np
 import mx8shards as mx8
+from mx8shards.shards import shard as shard_module
 from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
 
 root, compression = Path(sys.argv[1]), sys.argv[2] or None
@@ -313,6 +315,22 @@ def test_a_shard_removed_while_its_descriptor_was_closed_is_missing(
 # links and permissions ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("step", ["os.lseek", "map_file"])
+def test_a_descriptor_stays_open_until_the_step_that_uses_it_is_done(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may let go of it at any moment, and then its number soon names another file."""
+    shard = mx8.Dataset(foreign(tmp_path / "data"))._door.open_shard(0)
+    real = os.lseek if step == "os.lseek" else shard_module.map_file
+
+    def used(*arguments: Any) -> Any:
+        shard.file = None
+        return real(*arguments)
+
+    monkeypatch.setattr(f"mx8shards.shards.shard.{step}", used)
+    assert bytes(shard.mapped_payload(3, 0)) == payloads(4)[3]["blob"]
+
+
 @pytest.mark.parametrize("absolute", [True, False], ids=["absolute", "relative"])
 def test_a_shard_that_is_a_symlink_out_of_the_dataset_is_refused(absolute: bool, tmp_path: Path) -> None:
     root = foreign(tmp_path / "data")
@@ -353,6 +371,7 @@ def test_a_shard_without_permission_is_told_as_such(tmp_path: Path, repository: 
     shard_file(root).chmod(0)
     code = f"""
 import mx8shards as mx8
+from mx8shards.shards import shard as shard_module
 from tests.privileges import give_up_privileges
 give_up_privileges()
 try:
