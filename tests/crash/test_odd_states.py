@@ -336,7 +336,7 @@ def test_publishing_after_ctrl_c_gives_all_samples_so_far_or_an_error(scratch: P
     found = list(interrupted_writes(scratch))
     assert found[-1]
     assert not all(found)
-    assert len(found) > 100
+    assert len(found) > 50  # about 100, depending on when the thread is done
 
 
 def test_a_writer_that_is_forgotten_says_so_and_frees_its_lock(scratch: Path) -> None:
