@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         FormatError,
         IntegrityError,
         LoaderError,
+        MissingPackageError,
         RemoteError,
         SchemaError,
         ShardsError,
@@ -31,30 +32,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# name → the module that has it. Not imported here: `import mx8shards` must load neither numpy, numba nor torch.
-_HOMES = {
-    **dict.fromkeys(("Dataset", "concat"), "dataset"),
-    "Writer": "writer",
-    "register_encoding": "format.encodings",
-    **{name: f"maintain.{name}" for name in ("diff", "gc", "log", "merge", "summary", "verify")},
-    **dict.fromkeys(
-        (
-            "DatasetExistsError",
-            "DatasetNotFoundError",
-            "DecodeError",
-            "DiskError",
-            "FormatError",
-            "IntegrityError",
-            "LoaderError",
-            "RemoteError",
-            "SchemaError",
-            "ShardsError",
-            "SourceError",
-        ),
-        "errors",
-    ),
-}
-
 __all__ = [
     "Dataset",
     "DatasetExistsError",
@@ -64,6 +41,7 @@ __all__ = [
     "FormatError",
     "IntegrityError",
     "LoaderError",
+    "MissingPackageError",
     "RemoteError",
     "SchemaError",
     "ShardsError",
@@ -78,6 +56,15 @@ __all__ = [
     "summary",
     "verify",
 ]
+
+# name → the module that has it. Not imported here: `import mx8shards` must load neither numpy, numba nor torch.
+_HOMES = {
+    **dict.fromkeys(("Dataset", "concat"), "dataset"),
+    "Writer": "writer",
+    "register_encoding": "format.encodings",
+    **{name: f"maintain.{name}" for name in ("diff", "gc", "log", "merge", "summary", "verify")},
+    **{name: "errors" for name in __all__ if name.endswith("Error")},
+}
 
 
 def __getattr__(name: str) -> Any:
