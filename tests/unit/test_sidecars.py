@@ -1,0 +1,212 @@
+"""Do side-cars hold what the rules say, and is one that does not believed?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import blake3
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.format.sidecars import padded
+from mx8shards.shards.sidecars import open_sidecar
+from mx8shards.shards.snapshots import current
+from tests import reference
+
+COLUMNS = {"b": "uint8", "blob": "bytes", "h": "float16", "i": "int", "v": "ndarray:uint8:3"}
+
+
+def write(root: Path, count: int = 20, **options: Any) -> Path:
+    options = {"columns": COLUMNS, "size_limit": 700, **options}
+    with mx8.Writer(root, **options) as writer:
+        for i in range(count):
+            writer.write({"b": i % 251, "blob": bytes(i % 5), "h": i, "i": -i, "v": np.full(3, i % 251, "uint8")})
+    return root
+
+
+def entries(root: Path) -> list[dict[str, Any]]:
+    return reference.read_index(root)["mx8shards"]["sidecars"]  # type: ignore[no-any-return]
+
+
+def sidecar(root: Path, kind: str) -> tuple[dict[str, Any], Path]:
+    (entry,) = (entry for entry in entries(root) if entry["kind"] == kind)
+    return entry, root / ".mx8shards" / "sidecars" / entry["blake3"]
+
+
+# what is in them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "gz"])
+def test_block_hashes_are_those_of_every_mebibyte_of_the_stored_files(compression: str | None, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    rng = np.random.default_rng(1)
+    with mx8.Writer(root, columns={"x": "bytes"}, compression=compression, size_limit=3 << 20) as writer:
+        for size in (10, 1 << 20, (2 << 20) + 7, 5 << 20, 1):
+            writer.write({"x": rng.bytes(size)})
+    wanted = b"MX8BLK1\n"
+    for shard in reference.read_index(root)["shards"]:
+        data = (root / (shard["zip_data"] or shard["raw_data"])["basename"]).read_bytes()
+        for begin in range(0, len(data), 1 << 20):
+            wanted += blake3.blake3(data[begin : begin + (1 << 20)]).digest()
+    entry, path = sidecar(root, "blocks")
+    assert path.read_bytes() == wanted
+    assert entry == {
+        "kind": "blocks",
+        "blake3": blake3.blake3(wanted).hexdigest(),
+        "bytes": len(wanted),
+        "start": 0,
+        "stop": len(reference.read_index(root)["shards"]),
+    }
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_the_numbers_of_every_shard_stand_in_arrays_that_start_at_eights(
+    compression: str | None, tmp_path: Path
+) -> None:
+    root = write(tmp_path / "data", compression=compression)
+    wanted, i = b"MX8COL1\n", 0
+    for shard in reference.read_index(root)["shards"]:
+        rows = range(i, i + shard["samples"])
+        for numbers in (
+            bytes(i % 251 for i in rows),
+            np.array(list(rows), "<f2").tobytes(),
+            b"".join(struct.pack("<q", -i) for i in rows),
+        ):
+            wanted += numbers + bytes(-len(numbers) % 8)
+        i += shard["samples"]
+    entry, path = sidecar(root, "columns")
+    assert path.read_bytes() == wanted
+    assert entry["columns"] == ["b", "h", "i"]
+    assert entry["bytes"] == len(wanted)
+
+
+def test_without_numbers_there_is_no_side_car_of_columns(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"a": "bytes", "v": "ndarray:uint8:3"}) as writer:
+        writer.write({"a": b"", "v": b"123"})
+    assert [entry["kind"] for entry in entries(tmp_path / "data")] == ["blocks"]
+
+
+def test_without_shards_there_is_no_side_car(tmp_path: Path) -> None:
+    assert entries(write(tmp_path / "data", 0)) == []
+
+
+def test_every_publication_adds_its_own(tmp_path: Path) -> None:
+    root = write(tmp_path / "data", 7)
+    write(root, 5, mode="append")
+    write(root, 3, mode="append")
+    found = [(entry["kind"], entry["start"], entry["stop"]) for entry in entries(root)]
+    first, second = found[0][2], found[2][2]
+    last = len(reference.read_index(root)["shards"])
+    wanted = [(kind, *span) for span in ((0, first), (first, second), (second, last)) for kind in ("blocks", "columns")]
+    assert found == wanted
+    assert mx8.Dataset(root).column("i").tolist() == [*range(0, -7, -1), *range(0, -5, -1), *range(0, -3, -1)]
+
+
+def test_equal_side_cars_are_one_file(tmp_path: Path) -> None:
+    root = write(tmp_path / "data", 5)
+    write(root, 5, mode="overwrite")
+    assert len(list((root / ".mx8shards" / "sidecars").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(0, 0), (1, 8), (8, 8), (9, 16), ((1 << 40) + 1, (1 << 40) + 8)])
+def test_sizes_are_padded_to_eights(size: int, wanted: int) -> None:
+    assert padded(size) == wanted
+
+
+# whether they are believed --------------------------------------------------------------------------------------------
+
+
+def test_a_missing_side_car_is_done_without(tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    sidecar(root, "columns")[1].unlink()
+    assert mx8.Dataset(root).column("i").tolist() == list(range(0, -20, -1))
+
+
+def test_a_flipped_bit_in_a_side_car_is_found_before_it_is_used(tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    entry, path = sidecar(root, "columns")
+    whole = path.read_bytes()
+    for at in (0, 8, 9, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(mx8.IntegrityError, match=rf"{entry['blake3']}: blake3: expected {entry['blake3']}, got"):
+            mx8.Dataset(root).column("i")
+        assert mx8.Dataset(root)[3]["i"] == -3
+
+
+@pytest.mark.parametrize("change", [b"", b"MX8COL1\n", None])
+def test_a_side_car_of_another_length_is_refused(change: bytes | None, tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    entry, path = sidecar(root, "columns")
+    path.write_bytes(path.read_bytes() + b"\0" if change is None else change)
+    with pytest.raises(mx8.FormatError, match=rf"{entry['blake3']}: expected {entry['bytes']} bytes, got"):
+        mx8.Dataset(root).column("i")
+
+
+def republish(root: Path, change: Any) -> Path:
+    """The dataset as another tool would publish it: with a changed index that is kept under its id."""
+    index = reference.read_index(root)
+    change(index["mx8shards"]["sidecars"])
+    data = json.dumps(index, sort_keys=True).encode()
+    (root / "index.json").write_bytes(data)
+    (root / ".mx8shards" / "snapshots" / f"{hashlib.sha256(data).hexdigest()}.json").write_bytes(data)
+    return root
+
+
+def replace_file(root: Path, entry: dict[str, Any], data: bytes) -> None:
+    entry["blake3"] = blake3.blake3(data).hexdigest()
+    (root / ".mx8shards" / "sidecars" / entry["blake3"]).write_bytes(data)
+
+
+def test_a_side_car_that_claims_another_size_is_refused_whatever_its_file_says(tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    _, path = sidecar(root, "columns")
+    longer = path.read_bytes() + bytes(8)
+
+    def change(found: list[dict[str, Any]]) -> None:
+        found[1]["bytes"] += 8
+        replace_file(root, found[1], longer)
+
+    republish(root, change)
+    with pytest.raises(mx8.FormatError, match=rf"expected {len(longer) - 8} bytes, got {len(longer)}"):
+        mx8.Dataset(root).column("i")
+
+
+def test_a_side_car_of_another_kind_is_refused(tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    _, path = sidecar(root, "columns")
+    other = b"MX8BLK1\n" + path.read_bytes()[8:]
+    republish(root, lambda found: replace_file(root, found[1], other))
+    with pytest.raises(mx8.FormatError, match="expected a side-car of kind columns, got b'MX8BLK1"):
+        mx8.Dataset(root).column("i")
+
+
+@pytest.mark.parametrize("name", ["blob", "v", "nope"])
+def test_a_side_car_of_a_column_that_is_no_number_is_refused(name: str, tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    republish(root, lambda found: found[1].update(columns=sorted(["i", name])))
+    with pytest.raises(mx8.FormatError, match="side"):
+        mx8.Dataset(root).column("i")
+    assert mx8.Dataset(root)[3]["i"] == -3
+
+
+def test_side_cars_of_unknown_kinds_are_passed_over(tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    republish(root, lambda found: found.append({"kind": "of tomorrow", "start": "?", "blake3": 5}))
+    assert mx8.Dataset(root).column("i").tolist() == list(range(0, -20, -1))
+    write(root, 2, mode="append")
+    assert mx8.Dataset(root).column("i").tolist() == [*range(0, -20, -1), 0, -1]
+
+
+def test_an_opened_side_car_is_the_checked_bytes_of_its_file(tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    snapshot = current(root)
+    for found in snapshot.index.sidecars:
+        data = open_sidecar(snapshot, found)
+        assert data is not None
+        assert not data.flags.writeable
+        assert blake3.blake3(bytes(data)).hexdigest() == found.blake3

@@ -1,0 +1,166 @@
+"""Is every published state found under its id, and nothing else taken for one?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from mx8shards.shards import snapshots
+from mx8shards.shards.links import Link, parse_link
+from tests import reference
+
+ONE = {"x": "int"}
+
+
+def publish(root: Path, *numbers: int, mode: Any = "append", **options: Any) -> str:
+    with mx8.Writer(root, columns=ONE, mode=mode, **options) as writer:
+        for number in numbers:
+            writer.write({"x": number})
+    assert writer.snapshot is not None
+    return writer.snapshot
+
+
+def values(link: Any) -> list[int]:
+    return [sample["x"] for sample in mx8.Dataset(link)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def test_the_id_is_the_sha256_of_the_index(root: Path) -> None:
+    snapshot = publish(root, 1)
+    assert snapshot == f"sha256:{hashlib.sha256((root / 'index.json').read_bytes()).hexdigest()}"
+    assert mx8.Dataset(root).snapshot == snapshot
+
+
+def test_every_snapshot_opens_under_its_id(root: Path) -> None:
+    ids = [publish(root, i) for i in range(4)]
+    assert [values(f"{root}@{snapshot}") for snapshot in ids] == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+    assert [mx8.Dataset(f"{root}@{snapshot}").snapshot for snapshot in ids] == ids
+    assert snapshots.kept(root) == sorted(ids)
+
+
+@pytest.mark.parametrize("digits", [8, 9, 63, 64])
+def test_the_start_of_an_id_is_enough(digits: int, root: Path) -> None:
+    first = publish(root, 1)
+    publish(root, 2)
+    assert values(f"{root}@{first[: 7 + digits]}") == [1]
+
+
+@pytest.mark.parametrize("state", ["sha256:1234567", "sha256:" + "a" * 65])
+def test_ids_too_short_and_too_long_are_refused(state: str, root: Path) -> None:
+    publish(root, 1)
+    with pytest.raises(mx8.DatasetNotFoundError, match="expected a snapshot's id of 8 to 64 hex digits, got"):
+        mx8.Dataset(f"{root}@{state}")
+
+
+def test_an_id_that_nobody_published_is_not_found(root: Path) -> None:
+    publish(root, 1)
+    with pytest.raises(mx8.DatasetNotFoundError, match=r"data@sha256:0{64}: expected a snapshot of this id, got none"):
+        mx8.Dataset(f"{root}@sha256:{'0' * 64}")
+
+
+def test_the_start_of_two_ids_names_both(root: Path) -> None:
+    publish(root, 1)
+    directory = root / ".mx8shards" / "snapshots"
+    twins = [f"abcdef0123{digit}{'0' * 53}" for digit in "12"]
+    for name in twins:
+        (directory / f"{name}.json").write_bytes(b"{}")
+    with pytest.raises(mx8.DatasetNotFoundError, match=f"got sha256:{twins[0]} and sha256:{twins[1]}"):
+        mx8.Dataset(f"{root}@sha256:abcdef0123")
+
+
+def test_refresh_and_no_state_are_the_current_snapshot(root: Path) -> None:
+    publish(root, 1)
+    publish(root, 2)
+    assert values(root) == values(f"{root}@refresh") == [1, 2]
+
+
+def test_a_foreign_dataset_opens_under_its_id_too(root: Path) -> None:
+    reference.write_dataset(root, ONE, [[{"x": bytes(8)}]])
+    snapshot = mx8.Dataset(root).snapshot
+    assert values(f"{root}@{snapshot}") == [0]
+    assert values(f"{root}@{snapshot[:16]}") == [0]
+    with pytest.raises(mx8.DatasetNotFoundError, match="got none"):
+        mx8.Dataset(f"{root}@sha256:{'0' * 64}")
+
+
+def test_an_index_changed_outside_is_refused_where_snapshots_are_kept(root: Path) -> None:
+    first = publish(root, 1)
+    index = json.loads((root / "index.json").read_bytes())
+    for changed in (json.dumps(index), json.dumps(index, indent=1, sort_keys=True), "{}", ""):
+        (root / "index.json").write_text(changed + " ")
+        with pytest.raises(
+            mx8.IntegrityError, match=r"index\.json: expected one of the snapshots kept here, got .*--seal"
+        ):
+            mx8.Dataset(root)
+        assert values(f"{root}@{first}") == [1]
+        now = f"sha256:{hashlib.sha256((root / 'index.json').read_bytes()).hexdigest()}"
+        with pytest.raises(mx8.IntegrityError, match="changed outside mx8shards"):
+            mx8.Dataset(f"{root}@{now}")
+
+
+def test_an_index_put_back_to_an_earlier_snapshot_is_that_snapshot(root: Path) -> None:
+    first = publish(root, 1)
+    publish(root, 2)
+    shutil.copy(snapshots.kept_path(root, first), root / "index.json")
+    assert values(root) == [1]
+    assert mx8.Dataset(root).snapshot == first
+
+
+def test_a_kept_index_that_changed_is_refused(root: Path) -> None:
+    first = publish(root, 1)
+    publish(root, 2)
+    with snapshots.kept_path(root, first).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(mx8.IntegrityError, match=rf"{first[7:]}\.json: expected an index of id {first}, got sha256:"):
+        mx8.Dataset(f"{root}@{first}")
+    assert values(root) == [1, 2]
+
+
+def test_other_files_among_the_kept_ones_are_no_snapshots(root: Path) -> None:
+    snapshot = publish(root, 1)
+    for name in ("index.json", "a" * 64, "A" * 64 + ".json", "a" * 63 + ".json", ".tmp"):
+        (root / ".mx8shards" / "snapshots" / name).write_bytes(b"")
+    assert snapshots.kept(root) == [snapshot]
+    assert values(root) == [1]
+
+
+def test_a_dataset_whose_index_is_gone_still_opens_by_id(root: Path) -> None:
+    snapshot = publish(root, 1)
+    (root / "index.json").unlink()
+    assert values(f"{root}@{snapshot}") == [1]
+    with pytest.raises(mx8.DatasetNotFoundError, match=r"index\.json: no dataset here"):
+        mx8.Dataset(root)
+
+
+def test_metadata_is_part_of_the_id(root: Path, tmp_path: Path) -> None:
+    ids = {
+        publish(tmp_path / f"{i}", 1, metadata=metadata) for i, metadata in enumerate([None, {}, {"a": 1}, {"a": "1"}])
+    }
+    assert len(ids) == 3
+    assert mx8.Dataset(tmp_path / "2").metadata == {"a": 1}
+
+
+def test_links_are_taken_apart_at_the_state(tmp_path: Path) -> None:
+    ids = "sha256:" + "0a" * 32
+    assert parse_link(f"{tmp_path}@{ids}") == Link(tmp_path, ids)
+    assert parse_link(f"{tmp_path}@refresh") == Link(tmp_path)
+    assert parse_link(tmp_path / "a@b") == Link(tmp_path / "a@b")
+    assert parse_link(f"{tmp_path}@b@{ids}") == Link(Path(f"{tmp_path}@b"), ids)
+    assert parse_link(f"{tmp_path}@SHA256:00") == Link(Path(f"{tmp_path}@SHA256:00"))
+    assert str(Link(tmp_path, ids)) == f"{tmp_path}@{ids}"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/data", "https://host/data@refresh", "gs://b", "S3://bucket"])
+def test_remote_links_say_that_this_version_has_none(url: str) -> None:
+    with pytest.raises(mx8.RemoteError, match="this version opens local directories only"):
+        mx8.Dataset(url)
