@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.disk import steps
+
 Bytes = npt.NDArray[np.uint8]
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,7 +37,7 @@ class _Mapping:
         address = _mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
         if address == _MAP_FAILED:
             number = ctypes.get_errno()
-            raise OSError(number, f"mmap failed: {os.strerror(number)}")
+            raise steps.refusal(OSError(number, os.strerror(number)), "map")
         self._address = address
         self._size_bytes = size_bytes
         self.__array_interface__: dict[str, Any] = {

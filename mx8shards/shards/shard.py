@@ -12,7 +12,7 @@ from pathlib import Path
 from weakref import ref
 
 from mx8shards.disk.map import Bytes, ReadFile, map_file
-from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
+from mx8shards.errors import DatasetNotFoundError, DiskError, FormatError, IntegrityError
 from mx8shards.format.columns import Columns, Payload
 from mx8shards.format.entries import MdsEntry
 from mx8shards.format.shard import Offsets, check_table, read_table, table_bytes
@@ -166,7 +166,9 @@ def open_shard_file(path: Path, name: str) -> ReadFile:
     try:
         return ReadFile(path)
     except FileNotFoundError:
-        raise DatasetNotFoundError("the index names this shard, but there is no such file", subject=name) from None
+        raise DatasetNotFoundError(
+            "the index names this shard, but there is no such file", subject=name, hint=f"looked for {path}"
+        ) from None
     except OSError as error:
         found = DatasetNotFoundError(f"cannot be opened: {error.strerror}", subject=name)
         found.errno = error.errno
