@@ -87,7 +87,11 @@ class Shard:
         """The whole shard as mapped memory. Touching it after the file was cut short is a SIGBUS."""
         self.check_size()
         file = self.open_file()  # held: its descriptor must not close, and name another file, before it is mapped
-        return map_file(file.descriptor, self.size_bytes)
+        try:
+            return map_file(file.descriptor, self.size_bytes)
+        except DiskError as error:
+            error.hint = "a process has at most vm.max_map_count maps"
+            raise error.at(subject=self.name) from error.__cause__
 
     @cached_property
     def table(self) -> Offsets:
