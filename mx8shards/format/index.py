@@ -116,7 +116,11 @@ def index_bytes(
         ours["parent"] = parent
     fields = {key: jsontext.dump(value) for key, value in {**(extra or {}), KEY: ours, "version": VERSION}.items()}
     fields["shards"] = "[" + ", ".join(jsontext.dump(entry.to_json()) for entry in entries) + "]"
-    return ("{" + ", ".join(f"{json.dumps(key)}: {fields[key]}" for key in sorted(fields)) + "}").encode()
+    data = ("{" + ", ".join(f"{json.dumps(key)}: {fields[key]}" for key in sorted(fields)) + "}").encode()
+    if len(data) > MAX_INDEX_BYTES:
+        found, hint = f"{len(data)}", "no reader would open it: larger shards or less metadata make it smaller"
+        raise FormatError(subject=SUBJECT, expected=f"at most {MAX_INDEX_BYTES} bytes", found=found, hint=hint)
+    return data
 
 
 def parse_index(data: bytes) -> Index:

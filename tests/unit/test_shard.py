@@ -308,8 +308,10 @@ def test_a_shard_removed_while_its_descriptor_was_closed_is_missing(
     dataset = mx8.Dataset(root)
     assert dataset[0]["id"] == dataset[20]["id"] == 0
     (root / "shard.00000.mds").unlink()
-    with pytest.raises(mx8.DatasetNotFoundError, match=r"^data/shard\.00000\.mds: the index names this shard"):
+    message = "data/shard.00000.mds: the index names this shard, but there is no such file"
+    with pytest.raises(mx8.DatasetNotFoundError) as caught:
         dataset[0]
+    assert str(caught.value) == f"{message} (looked for {root / 'shard.00000.mds'})"
 
 
 # links and permissions ------------------------------------------------------------------------------------------------

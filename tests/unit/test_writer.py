@@ -374,6 +374,15 @@ def test_leaving_a_new_dataset_by_an_exception_leaves_an_empty_place(tmp_path: P
     assert ids(tmp_path / "data") == list(range(50))
 
 
+def test_an_index_that_no_reader_would_open_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = write(tmp_path / "data")
+    monkeypatch.setattr("mx8shards.format.index.MAX_INDEX_BYTES", 20_000)
+    with pytest.raises(mx8.FormatError, match=r"^index\.json: expected at most 20000 bytes, got \d+ \(no reader would"):
+        write(tmp_path / "data", mode="append", metadata={"names": "x" * 20_000})
+    assert mx8.Dataset(tmp_path / "data").snapshot == before
+    assert mx8.verify(tmp_path / "data", data=True).ok
+
+
 def test_a_closed_writer_takes_nothing(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns=ONE) as writer:
         writer.write({"x": 1})
