@@ -27,6 +27,7 @@ from mx8shards.format.jsontext import dump
 from mx8shards.format.shard import ShardKind, head
 from mx8shards.format.sidecars import scalar_columns
 from mx8shards.format.sizes import parse_size_limit
+from mx8shards.shards.cores import core_count
 from mx8shards.shards.links import Link, parse_target
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.sidecar_files import NewSidecar, block_digests, column_arrays
@@ -360,7 +361,10 @@ def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | No
 
 def _thread_count(threads: int | None) -> int:
     if threads is None:
-        return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        world = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        if not world.isdecimal() or not int(world):
+            raise ValueError(f"LOCAL_WORLD_SIZE: expected a number from 1, got {world!r}")
+        return max(1, core_count() // int(world))
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
     return threads

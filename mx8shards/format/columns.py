@@ -89,7 +89,7 @@ class Columns:
         for name, encode, size in self._encoders:
             try:
                 value = sample[name]
-            except KeyError:
+            except (KeyError, TypeError, IndexError):
                 raise self._missing(sample, name, number) from None
             try:
                 payload = value if type(value) is bytes else encode(value)
@@ -111,6 +111,10 @@ class Columns:
         return pieces
 
     def _missing(self, sample: Mapping[str, Any], name: str, number: int) -> SchemaError:
+        if not isinstance(sample, Mapping):
+            return SchemaError(
+                subject=f"sample {number}", expected="values by column name", found=type(sample).__name__
+            )
         return SchemaError(
             subject=f"sample {number}, column {name!r}",
             expected="a value",

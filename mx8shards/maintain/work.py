@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TypeVar
+
+from mx8shards.shards.cores import core_count
 
 _A = TypeVar("_A")
 _R = TypeVar("_R")
@@ -35,7 +36,7 @@ class Ticker:
 
 def thread_count(most: int = 8) -> int:
     """One thread per core that this process may use."""
-    return max(1, min(most, len(os.sched_getaffinity(0))))
+    return min(most, core_count())
 
 
 @contextlib.contextmanager

@@ -564,6 +564,32 @@ def test_options_that_cannot_be_are_refused_before_anything_is_made(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("world", ["0", "-1", "two", ""])
+def test_a_local_world_size_that_cannot_be_is_named(
+    world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", world)
+    with pytest.raises(ValueError, match=f"^LOCAL_WORLD_SIZE: expected a number from 1, got '{world}'$"):
+        mx8.Writer(tmp_path / "data", columns=ONE)
+    assert not (tmp_path / "data").exists()
+
+
+def test_datasets_are_written_and_verified_on_systems_without_affinity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    write(tmp_path / "data")
+    assert mx8.verify(tmp_path / "data", data=True).ok
+
+
+@pytest.mark.parametrize(("given", "kind"), [([1], "list"), (None, "NoneType"), ("x", "str"), (7, "int")])
+def test_a_sample_that_is_no_mapping_is_refused_by_its_number(given: Any, kind: str, tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "data", columns=ONE) as writer:
+        writer.write({"x": 1})
+        with pytest.raises(mx8.SchemaError, match=f"^sample 1: expected values by column name, got {kind}$"):
+            writer.write(given)
+
+
 BAD_SAMPLES: list[tuple[Any, Any, str]] = [
     ("int", "7", "expected int from .*, got str"),
     ("int", 1 << 63, "expected int from -2\\*\\*63 to 2\\*\\*63 - 1, got int 9223372036854775808"),
