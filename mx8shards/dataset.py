@@ -64,8 +64,8 @@ class Dataset:
         self._decoders = self._make_decoders()
         self._readers: dict[int, tuple[Shard, list[int]]] = {}
 
-    def _make_decoders(self) -> list[tuple[str, Callable[[Any], Any]]]:
-        return [(name, coder.decode) for name, coder in zip(self._columns.names, self._columns.coders, strict=True)]
+    def _make_decoders(self) -> list[Callable[[Any], Any]]:
+        return [coder.decode for coder in self._columns.coders]
 
     # what it is -------------------------------------------------------------------------------------------------
 
@@ -131,14 +131,14 @@ class Dataset:
         shard, wanted = self._readers.get(i) or self._reader(i)
         payloads = shard.payloads(row, wanted)
         try:
-            return {name: decode(payload) for (name, decode), payload in zip(self._decoders, payloads, strict=True)}
+            return dict(zip(self._columns.names, map(operator.call, self._decoders, payloads), strict=True))
         except FormatError:
             self._blame(shard.name, row, payloads)
             raise
 
     def _blame(self, name: str, row: int, payloads: Sequence[Any]) -> None:
         """Decode again, one by one, to name the column that could not be decoded."""
-        for (column, decode), payload in zip(self._decoders, payloads, strict=True):
+        for column, decode, payload in zip(self._columns.names, self._decoders, payloads, strict=True):
             try:
                 decode(payload)
             except FormatError as error:

@@ -116,8 +116,10 @@ class FixedArray(Codec):
             self.refuse(value)
         return array.astype(self._dtype).tobytes()
 
-    def unpack(self, payload: bytes | memoryview) -> Array:
-        return _view(payload, self.shape, self._dtype, 0)
+    def decode(self, payload: bytes | memoryview, /) -> Any:
+        if len(payload) == self.size_bytes:
+            return _view(payload, self.shape, self._dtype, 0)
+        return super().decode(payload)
 
 
 def parse_array(name: str, text: str) -> Codec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -121,18 +121,29 @@ class Columns:
             found=f"none; the sample has {', '.join(sorted(map(repr, sample))) or 'no columns'}",
         )
 
-    def spans(self, header: bytes | memoryview, size_bytes: int) -> list[tuple[int, int]]:
-        """Where each column's payload lies in a sample of `size_bytes` bytes that starts with the size header."""
-        sizes = iter(self.header.unpack_from(header))
-        begin = self.header_bytes
-        spans = []
-        for fixed in self.sizes:
-            end = begin + (next(sizes) if fixed is None else fixed)
-            spans.append((begin, end))
-            begin = end
-        if begin != size_bytes:
-            raise FormatError(expected=f"columns of {size_bytes} bytes in all", found=f"{begin}")
-        return spans
+    def bounds(self, header: bytes | memoryview, size_bytes: int) -> list[int]:
+        """Where the payloads of a sample of `size_bytes` bytes with this size header begin, and where the last ends.
+
+        That of column `c` is [bounds[c], bounds[c + 1]).
+        """
+        bounds = self._fixed_bounds or self._bounds(self.header.unpack_from(header))
+        if bounds[-1] != size_bytes:
+            raise FormatError(expected=f"columns of {size_bytes} bytes in all", found=f"{bounds[-1]}")
+        return bounds
+
+    def _bounds(self, variable: Iterable[int]) -> list[int]:
+        sizes = iter(variable)
+        end = self.header_bytes
+        bounds = [end]
+        for size in self.sizes:
+            end += next(sizes) if size is None else size
+            bounds.append(end)
+        return bounds
+
+    @cached_property
+    def _fixed_bounds(self) -> list[int]:
+        """The bounds in every sample; empty where they differ."""
+        return [] if self.variable else self._bounds(())
 
     def unknown(self, name: str) -> SchemaError:
         """The error for a column that is not here, listing those that are."""

@@ -37,7 +37,7 @@ class Bytes(Codec):
             self.refuse(value, hint="encode text as str" if isinstance(value, str) else "")
         return bytes(value)
 
-    def unpack(self, payload: bytes | memoryview) -> bytes:
+    def decode(self, payload: bytes | memoryview, /) -> bytes:
         return bytes(payload)
 
 

@@ -121,6 +121,19 @@ def test_small_and_large_samples_are_read_alike(size_bytes: int, tmp_path: Path)
     assert mx8.Dataset(root).column("id").tolist() == list(range(5))
 
 
+@pytest.mark.parametrize("size_bytes", [100, 100_000])
+def test_samples_are_read_alike_whether_there_is_room_for_tables_or_not(size_bytes: int, tmp_path: Path) -> None:
+    """With room for the tables of none, of one and of both shards."""
+    root = foreign(tmp_path / "data", payloads(5, size_bytes), payloads(4, size_bytes))
+    wanted = list(mx8.Dataset(root))
+    for room in (0, 4 * 7, 1 << 20):
+        with mx8.Dataset(root) as dataset:
+            dataset._door._files.table_room = room
+            assert list(dataset) == wanted
+            assert [bytes(dataset.payload(i, "blob")) for i in range(9)] == [sample["blob"] for sample in wanted]
+            assert dataset._door._files.table_room == room - {0: 0, 4 * 7: 4 * 7}.get(room, 4 * (7 + 6))
+
+
 # hashes ---------------------------------------------------------------------------------------------------------------
 
 
