@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mx8shards as mx8
-from tests.conformance.peer import at_the_start_of_time, write_theirs
+from tests.conformance.peer import at_the_start_of_time, read_local, write_theirs
 from tests.reference import read_dataset
 from tests.strategies import (
     COMPRESSIONS,
@@ -51,8 +51,10 @@ def test_we_read_every_encoding_under_every_compression_and_split(
         assert not dataset.sealed
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
-@pytest.mark.parametrize("name", STREAMING_HASHES)
+@pytest.mark.parametrize(
+    ("name", "compression"),
+    [*((name, None) for name in STREAMING_HASHES), *zip(STREAMING_HASHES, cycle(COMPRESSIONS[1:]), strict=False)],
+)
 def test_we_check_and_find_damage_by_the_hashes_they_wrote(
     name: str, compression: str | None, streaming: Any, tmp_path: Path
 ) -> None:
@@ -101,41 +103,40 @@ def test_we_read_the_index_that_their_merge_makes(compression: str | None, strea
     for part in range(3):
         some = samples[part * 10 : part * 10 + 10]
         write_theirs(streaming, root / f"part{part}", NUMBERED, some, compression=compression, size_limit=600)
-    merge_index(streaming, root)
+    streaming.base.util.merge_index(str(root))
     with mx8.Dataset(root) as dataset:
         assert same(list(dataset), samples_as_read(NUMBERED, samples))
         assert dataset.column("id").tolist() == list(range(30))
         assert [bytes(dataset.payload(i, "name")) for i in (29, 0)] == [b"#29", b"#0"]
 
 
-def test_we_read_their_merged_index_of_parts_that_we_wrote(streaming: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["named", "found"])
+def test_we_read_their_merged_index_of_parts_that_we_wrote(how: str, streaming: Any, tmp_path: Path) -> None:
+    """Unless told their names, they take every .json below the root for an index, our kept snapshots among them."""
     root, samples = tmp_path / "data", numbered_samples(20)
     for part in range(2):
         with mx8.Writer(root / f"{part}", columns=NUMBERED) as writer:
             for sample in samples[part * 10 : part * 10 + 10]:
                 writer.write(sample)
-        shutil.rmtree(root / f"{part}" / ".mx8shards")  # they take every .json below the root for an index
-    merge_index(streaming, root)
+        if how == "found":
+            shutil.rmtree(root / f"{part}" / ".mx8shards")
+    if how == "named":
+        streaming.base.util.merge_index([str(root / f"{part}" / "index.json") for part in range(2)], str(root))
+    else:
+        streaming.base.util.merge_index(str(root))
     with mx8.Dataset(root) as dataset:
         assert same(list(dataset), samples_as_read(NUMBERED, samples))
         assert dataset.sealed
+    assert same(read_local(streaming, root), samples_as_read(NUMBERED, samples))
 
 
 def test_nested_parts_that_their_merge_gives_one_name_are_refused(streaming: Any, tmp_path: Path) -> None:
     root = tmp_path / "data"
     for part in ("g0/0", "g1/0"):
         write_theirs(streaming, root / part, NUMBERED, numbered_samples(3))
-    merge_index(streaming, root)
+    streaming.base.util.merge_index(str(root))
     with pytest.raises(mx8.FormatError, match=r"at \$\.shards\[1\]\.raw_data\.basename: .*0/shard\.00000\.mds"):
         mx8.Dataset(root)
-
-
-def merge_index(streaming: Any, root: Path) -> None:
-    before = Path.cwd()
-    try:
-        streaming.base.util.merge_index(str(root), keep_local=True)
-    finally:
-        os.chdir(before)
 
 
 def test_what_their_dataset_decompressed_beside_our_files_does_not_disturb_us(streaming: Any, tmp_path: Path) -> None:

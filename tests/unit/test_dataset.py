@@ -317,6 +317,16 @@ def test_another_process_reads_what_it_is_given(
     assert same(list(dataset), SAMPLES)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_workers_of_a_torch_loader_deliver_every_sample(root: Path) -> None:
+    torch = pytest.importorskip("torch")
+    dataset = mx8.Dataset(root)
+    dataset[0]
+    loader = torch.utils.data.DataLoader(dataset, batch_size=7, num_workers=2, collate_fn=list, shuffle=True)
+    found = sorted((sample for batch in loader for sample in batch), key=lambda sample: sample["id"])
+    assert same(found, SAMPLES)
+
+
 def test_a_pickle_is_a_few_hundred_bytes_and_opens_the_same_snapshot(root: Path) -> None:
     dataset = mx8.Dataset(root, columns=["id", "data"], verify="shard")
     list(dataset)
