@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from mx8shards.disk import steps
 from mx8shards.errors import DatasetExistsError, FormatError, SchemaError, ShardsError
 from mx8shards.format import compression as compressions
 from mx8shards.format.columns import MAX_BYTES, Columns
@@ -111,7 +112,8 @@ class Writer:
         self._entries: list[MdsEntry] = []
         self._publication = LocalPublication(_part_root(parse_target(out), rank, world_size))
         try:
-            self._base = self._open_base(mode)
+            with steps.refusals("open", self._publication.root):
+                self._base = self._open_base(mode)
             self._sidecars = self._open_sidecars()
             self._pool = ThreadPoolExecutor(self._threads, "mx8shards-writer")
         except BaseException:

@@ -48,9 +48,9 @@ def _open_locked(path: Path) -> int:
 
 def release(descriptor: int) -> None:
     """Free the lock at once, also where a forked process holds a copy of the descriptor."""
-    try:
+    with contextlib.suppress(OSError):  # closing it does the same, mostly
         fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
+    with contextlib.suppress(OSError):  # the descriptor is gone, whatever the system says
         os.close(descriptor)
 
 

@@ -53,7 +53,7 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     if keep < 0:
         raise ValueError(f"keep: expected at least 0, got {keep}")
     load(where)  # says so if there is no dataset
-    with contextlib.closing(LocalPublication(where.root)):
+    with steps.refusals("gc", where.root), contextlib.closing(LocalPublication(where.root)):
         return _collect(where.root, keep, progress)
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mx8shards.disk.steps import refusals
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.snapshots import INDEX, Snapshot, kept, kept_path, load
 
@@ -68,5 +69,6 @@ def _entry(snapshot: Snapshot, current: str) -> LogEntry:
 
 def _published(root: Path, name: str) -> datetime:
     path = kept_path(root, name)
-    stat = (path if path.exists() else root / INDEX).stat()
+    with refusals("look at", path):
+        stat = (path if path.exists() else root / INDEX).stat()
     return datetime.fromtimestamp(stat.st_mtime, UTC)

@@ -51,21 +51,23 @@ def merge(
     if how not in HOWS:
         raise ValueError(f"how: expected one of {', '.join(map(repr, HOWS))}, got {how!r}")
     target = parse_target(out)
-    _require_no_index(target)
-    links = find_parts(parts)
-    if how == "move" and any(link.snapshot for link in links):
-        raise ShardsError(subject="merge", expected='whole datasets for how="move"', found="a link with an id")
-    snapshots = [load(link) for link in links]
-    _require_equal_columns(snapshots)
-    united = _united_metadata(snapshots) if metadata is None else _checked_metadata(metadata)
-    with contextlib.closing(LocalPublication(target)) as publication:
+    with steps.refusals("merge", target):
         _require_no_index(target)
-        _require_no_history(target)
-        name = _Merge(publication, snapshots, hard_link=how != "copy").publish(united, progress)
+        links = find_parts(parts)
+        if how == "move" and any(link.snapshot for link in links):
+            raise ShardsError(subject="merge", expected='whole datasets for how="move"', found="a link with an id")
+        snapshots = [load(link) for link in links]
+        _require_equal_columns(snapshots)
+        united = _united_metadata(snapshots) if metadata is None else _checked_metadata(metadata)
+        with contextlib.closing(LocalPublication(target)) as publication:
+            _require_no_index(target)
+            _require_no_history(target)
+            name = _Merge(publication, snapshots, hard_link=how != "copy").publish(united, progress)
     if how == "move":
         for snapshot in snapshots:
             try:
-                _remove_part(snapshot)
+                with steps.refusals("remove", snapshot.root):
+                    _remove_part(snapshot)
             except DiskError as error:
                 error.hint = f"the merged dataset is in place already, as {target}@{name}"
                 raise

@@ -33,7 +33,7 @@ def seal_current(link: Link, progress: Progress | None) -> Report | None:
         )
     if _unsealed(link.root) is None and not is_unfinished(link.root):
         return None
-    with contextlib.closing(LocalPublication(link.root)) as publication:
+    with steps.refusals("seal", link.root), contextlib.closing(LocalPublication(link.root)) as publication:
         snapshot = _unsealed(link.root)  # again, because now nobody else can change it
         return None if snapshot is None else _Seal(publication, snapshot).publish(progress)
 

@@ -109,9 +109,10 @@ class LocalPublication:
 
     def put_sidecar(self, staged: Path, sidecar: Sidecar) -> None:
         """Publish the finished file `staged`, which lies in `scratch`, as this side-car."""
-        target = self.stage(sidecar_name(sidecar))
-        if not target.exists():
-            steps.rename(staged, target)
+        with steps.refusals("publish", self.root):
+            target = self.stage(sidecar_name(sidecar))
+            if not target.exists():
+                steps.rename(staged, target)
 
     def scratch(self, name: str) -> Path:
         """A free path on the same disk for something that has no name yet."""
@@ -131,7 +132,8 @@ class LocalPublication:
             )
         if found != name:
             # a foreign dataset's index stays readable under its id, too
-            self._publish(name, data, {found: now, name: data} if found and now else {name: data})
+            with steps.refusals("publish", self.root):
+                self._publish(name, data, {found: now, name: data} if found and now else {name: data})
         return name
 
     def _publish(self, name: str, data: bytes, keep: Mapping[str, bytes]) -> None:

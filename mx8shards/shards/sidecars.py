@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.disk.map import Bytes, ReadFile, map_file
-from mx8shards.errors import FormatError, IntegrityError, SchemaError
+from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, SchemaError
 from mx8shards.format.columns import Columns
 from mx8shards.format.hashing import hash_hex
 from mx8shards.format.sidecars import DIGEST_BYTES, MAGIC, Sidecar, blocks_of, padded, sidecar_bytes, widths
@@ -16,12 +16,19 @@ from mx8shards.shards.snapshots import Snapshot, sidecar_path
 
 
 def open_sidecar(snapshot: Snapshot, sidecar: Sidecar) -> Bytes | None:
-    """The checked bytes of a side-car, or None where the file is missing: side-cars are optional."""
+    """The checked bytes of a side-car, or None where the file is missing: side-cars are optional.
+
+    One that is there and cannot be read is DatasetNotFoundError: the merged or sealed dataset would lack it for good.
+    """
     path = sidecar_path(snapshot.root, sidecar.blake3)
     try:
         file = ReadFile(path)
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        unreadable = DatasetNotFoundError(f"cannot be opened: {error.strerror}", subject=str(path))
+        unreadable.errno = error.errno
+        raise unreadable from error
     index = snapshot.index
     try:
         needed = sidecar_bytes(sidecar, index.stored_bytes, index.samples, _columns(snapshot, sidecar))

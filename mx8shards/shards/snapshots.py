@@ -15,7 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from mx8shards.disk.steps import refusal
+from mx8shards.disk.steps import refusal, refusals
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.shards.links import Link
@@ -56,8 +56,9 @@ def sidecar_path(root: Path, blake3: str) -> Path:
 def kept(root: Path) -> list[str]:
     """The ids of all snapshots kept in this directory, sorted."""
     directory = root / STATE / "snapshots"
-    names = (entry.name for entry in directory.iterdir()) if directory.is_dir() else ()
-    return sorted(f"sha256:{match[1]}" for match in map(_KEPT.fullmatch, names) if match)
+    with refusals("list", directory):
+        names = (entry.name for entry in directory.iterdir()) if directory.is_dir() else ()
+        return sorted(f"sha256:{match[1]}" for match in map(_KEPT.fullmatch, names) if match)
 
 
 def current_bytes(root: Path) -> bytes | None:
