@@ -14,6 +14,7 @@ from typing import Any
 
 from invalid_files import invalid_files
 from invalid_index import invalid_indices
+from order_parts import block_shuffle, order_words, permuted, shuffle
 from valid_cases import all_valid
 from vector_parts import BLOCK, DIGESTS, Vector, below, block_digests, draws, purpose_word, uniform
 
@@ -52,6 +53,68 @@ def one_draw(seed: int, epoch: int, sample_id: int, purpose: str) -> dict[str, A
         "uniforms": [uniform(word).hex() for word in words],
         "integers": {str(limit): [below(word, limit) for word in words] for limit in LIMITS},
     }
+
+
+def permutation() -> dict[str, Any]:
+    """Words, permutations and whole orders (§12). What may exceed 2⁵³ is a string."""
+    keys = [
+        ("shuffle", "", "", 0, 0),
+        ("shuffle", "sha256:" + "9f" * 32, "whole", 17, 3),
+        ("block_shuffle parts", "größe", "a+b", -1, (1 << 64) + 1),
+    ]
+    counts = [1, 2, 3, 4, 5, 8, 9, 1000, 4096, 4097, 65_537, 10**9 + 7, (1 << 53) + 1, (1 << 62) - 1, 1 << 62]
+    return {
+        "rule": "§12",
+        "permutations": [words_and_permutations(key, counts) for key in keys],
+        "shuffles": [one_shuffle(count, *keys[1][1:3], seed, 2) for count in (0, 1, 6, 50) for seed in (0, 1)],
+        "block_shuffles": [
+            one_block_shuffle(groups, shards, *keys[1][1:3], seed, 1)
+            for groups in shard_groups()
+            for shards in (1, 2, 3, 5)
+            for seed in (0, 7)
+        ],
+    }
+
+
+def shard_groups() -> list[list[list[int]]]:
+    """Positions by shard: equal shards, unequal ones with empty ones among them, and a view that jumps between them."""
+    sizes = [[4, 4, 4, 4], [0, 7, 1, 0, 12, 3, 2, 0, 5], [1, 1, 1, 1, 1, 1]]
+    groups = [[list(range(sum(row[:i]), sum(row[: i + 1]))) for i in range(len(row))] for row in sizes]
+    return [*groups, [[1, 5, 9], [0, 2, 8, 10], [], [3, 4, 11], [6, 7]]]
+
+
+def words_and_permutations(key: tuple[str, str, str, int, int], counts: list[int]) -> dict[str, Any]:
+    purpose, snapshot, view, seed, epoch = key
+    words = order_words(*key)
+    return {
+        "purpose": purpose,
+        "snapshot": snapshot,
+        "view": view,
+        "seed": str(seed),
+        "epoch": str(epoch),
+        "words": [f"{word:016x}" for word in words],
+        "values": [one_permutation(count, number, words) for count in counts for number in (0, 1, 1000)],
+    }
+
+
+def one_permutation(count: int, number: int, words: list[int]) -> dict[str, Any]:
+    """What stands at a few positions."""
+    positions = sorted({i for i in (0, 1, 2, count // 2, count - 2, count - 1) if 0 <= i < count})
+    values = {str(position): str(permuted(position, count, number, words)) for position in positions}
+    return {"count": str(count), "number": number, "at": values}
+
+
+def one_shuffle(count: int, snapshot: str, view: str, seed: int, epoch: int) -> dict[str, Any]:
+    order = shuffle(count, snapshot, view, seed, epoch)
+    return {"snapshot": snapshot, "view": view, "seed": seed, "epoch": epoch, "count": count, "order": order}
+
+
+def one_block_shuffle(
+    groups: list[list[int]], shards: int, snapshot: str, view: str, seed: int, epoch: int
+) -> dict[str, Any]:
+    order = block_shuffle(groups, shards, snapshot, view, seed, epoch)
+    asked = {"snapshot": snapshot, "view": view, "seed": seed, "epoch": epoch}
+    return {**asked, "groups": groups, "shards": shards, "order": order}
 
 
 def blocks() -> dict[str, Any]:
@@ -93,7 +156,8 @@ def write_group(folder: Path, vectors: list[Vector]) -> None:
 def write_all(out: Path) -> None:
     write_group(out / "valid", all_valid())
     write_group(out / "invalid", [*invalid_indices(), *invalid_files()])
-    for name, tables in (("randomness", randomness()), ("blocks", blocks()), ("hashes", digests())):
+    made = {"randomness": randomness(), "permutation": permutation(), "blocks": blocks(), "hashes": digests()}
+    for name, tables in made.items():
         (out / f"{name}.json").write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -1,0 +1,158 @@
+"""Which number stands where in a shuffle of range(n), with nothing in memory but a key? (spec §12.1, §12.2)
+
+A Feistel network on a grid of a·2^k cells, a little more than n, and cycle walking: a result outside range(n) is put in
+again until one is inside. It is a permutation of range(n) whatever its round function is, and is computed for any
+positions in any order. All arithmetic is on uint64 and wraps, so a kernel can repeat it to the bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+LARGEST = 1 << 62  # rows and columns then have 31 bits, and no product overflows
+WORDS = 25  # one for each round of a small permutation, and the last for numbers
+
+# With five rounds above 4096, and 20 below, nothing in tests/property/test_order_statistics.py tells the order from
+# numpy.random's: ten and 24 leave room. A round has few bits to decide by in a small grid: hence the more of them.
+_SMALL = 1 << 12
+_ROUNDS_SMALL = 24
+_ROUNDS = 10
+
+# SplitMix64's (Steele, Lea and Flood, OOPSLA 2014)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
+_HALF = np.uint64(32)
+
+_RUN = 1 << 15  # positions at a time: five arrays of them stay in a core's cache
+
+
+class Permutation:
+    """The permutation of range(count) that `words` select."""
+
+    def __init__(self, count: int, words: Words) -> None:
+        self._count = checked_count(count)
+        rows, bits = _grid(np.array([count], np.int64))
+        self._rows, self._bits = rows[0], bits[0]
+        # Number 0 of a family: its tweak goes into the words, so that a round costs nothing more.
+        self._words = words[: WORDS - 1] ^ _tweaks(1, words)[0]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, positions: Ids) -> Ids:
+        """What stands at each of these positions, all of them in range(count)."""
+        out = np.empty(len(positions), np.int64)
+        for start in range(0, len(positions), _RUN):
+            run = slice(start, start + _RUN)
+            out[run] = self._walk(positions[run].astype(np.uint64)).view(np.int64)
+        return out
+
+    def _walk(self, cells: Words) -> Words:
+        rounds, count = _rounds(self._count), np.uint64(self._count)
+        found = _feistel(cells, self._rows, self._bits, None, self._words[:rounds])
+        outside = np.flatnonzero(found >= count)
+        while outside.size:
+            found[outside] = _feistel(found[outside], self._rows, self._bits, None, self._words[:rounds])
+            outside = outside[found[outside] >= count]
+        return found
+
+
+class Permutations:
+    """A family of permutations selected by the same words: number t is one of range(counts[t])."""
+
+    def __init__(self, counts: Ids, words: Words) -> None:
+        self._counts = counts.astype(np.uint64)
+        self._rows, self._bits = _grid(counts)
+        self._tweaks = _tweaks(len(counts), words)
+        self._words = words
+
+    def of(self, numbers: Ids, positions: Ids) -> Ids:
+        """What stands at positions[i] of permutation number numbers[i]."""
+        out = np.empty(len(positions), np.int64)
+        small = self._counts[numbers] <= _SMALL
+        for rounds, these in ((_ROUNDS_SMALL, np.flatnonzero(small)), (_ROUNDS, np.flatnonzero(~small))):
+            for start in range(0, len(these), _RUN):
+                run = these[start : start + _RUN]
+                out[run] = self._walk(numbers[run], positions[run].astype(np.uint64), rounds).view(np.int64)
+        return out
+
+    def _walk(self, numbers: Ids, cells: Words, rounds: int) -> Words:
+        counts = self._counts[numbers]
+        found = self._once(numbers, cells, rounds)
+        outside = np.flatnonzero(found >= counts)
+        while outside.size:
+            found[outside] = self._once(numbers[outside], found[outside], rounds)
+            outside = outside[found[outside] >= counts[outside]]
+        return found
+
+    def _once(self, numbers: Ids, cells: Words, rounds: int) -> Words:
+        grid = self._rows[numbers], self._bits[numbers]
+        return _feistel(cells, *grid, self._tweaks[numbers], self._words[:rounds])
+
+
+def checked_count(count: int) -> int:
+    """The count, if there can be a permutation of so many."""
+    if not 0 <= count <= LARGEST:
+        raise ValueError(f"expected a count from 0 to 2**62, got {count}")
+    return count
+
+
+def _rounds(count: int) -> int:
+    return _ROUNDS_SMALL if count <= _SMALL else _ROUNDS
+
+
+def _grid(counts: Ids) -> tuple[Words, Words]:
+    """Rows a and bits k of the smallest grid of a·2^k >= count cells in which k is half of the count's bits."""
+    left = np.maximum(counts - 1, 0)
+    bits = np.zeros(len(counts), np.int64)
+    for shift in (32, 16, 8, 4, 2, 1):
+        more = left >> shift != 0
+        bits += shift * more
+        left = np.where(more, left >> shift, left)
+    bits = (bits + left + 1) >> 1  # `left` is now the topmost bit: 1, or 0 where there was none
+    return (-(-counts >> bits)).astype(np.uint64), bits.astype(np.uint64)
+
+
+def _tweaks(count: int, words: Words) -> Words:
+    """A word for each number of a family: SplitMix64's, begun at the last of the words."""
+    z = np.arange(count, dtype=np.uint64) * _GOLDEN + words[WORDS - 1 : WORDS]
+    z = (z ^ (z >> np.uint64(30))) * _FIRST
+    z = (z ^ (z >> np.uint64(27))) * _SECOND
+    mixed: Words = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+def _feistel(cells: Words, rows: Any, bits: Any, tweaks: Words | None, words: Words) -> Words:
+    """Where each cell goes in one pass. `rows` and `bits` are one word for all cells, or an array with one for each."""
+    mask = (np.uint64(1) << bits) - np.uint64(1)
+    drop = _HALF - bits
+    row, column = cells >> bits, cells & mask
+    h, other = np.empty_like(cells), np.empty_like(cells)
+    for i, word in enumerate(words):
+        np.bitwise_xor(column if i % 2 == 0 else row, word, out=h)
+        if tweaks is not None:
+            h ^= tweaks
+        h *= _FIRST
+        np.right_shift(h, _HALF, out=other)
+        h ^= other
+        h *= _SECOND
+        h >>= _HALF
+        if i % 2 == 0:
+            h *= rows
+            h >>= _HALF
+            row += h
+            np.subtract(row, rows, out=other)  # below zero it wraps and is the larger one
+            np.minimum(row, other, out=row)
+        else:
+            h >>= drop
+            column += h
+            column &= mask
+    found: Words = row << bits | column
+    return found

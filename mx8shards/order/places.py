@@ -1,0 +1,89 @@
+"""In which shard does each position of a view lie?
+
+Orders count in positions of a view and know nothing of samples; what is fetched and mapped are shards. This is all
+they are told of the way from one to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mx8shards.order.permutation import Ids
+
+Resolve = Callable[[Ids, int], Ids]
+
+_RUN = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The positions of a view, shard by shard: those of shard i are number bounds[i] to before bounds[i + 1].
+
+    `positions` says which position has which number; None if the view goes through its shards one after the other.
+    """
+
+    bounds: Ids
+    positions: Ids | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """A view of `count` positions over shards of which number i holds the samples starts[i] to before starts[i + 1].
+
+    `resolve(positions, epoch)` gives their sample_ids; None means that a position is its sample_id.
+    """
+
+    count: int
+    starts: Ids
+    resolve: Resolve | None = None
+
+    def __post_init__(self) -> None:
+        if self.resolve is None and self.count != self.starts[-1]:
+            raise ValueError(f"expected a view of all {self.starts[-1]} samples, got {self.count} positions")
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return len(self.starts) - 1
+
+    def shards_of(self, positions: Ids, epoch: int) -> Ids:
+        """The shard of each position."""
+        sample_ids = positions if self.resolve is None else self.resolve(positions, epoch)
+        return np.searchsorted(self.starts, sample_ids, side="right") - 1
+
+    def grouped(self, epoch: int = 0) -> Groups:
+        """The positions shard by shard, in the order of the view within each.
+
+        A view that goes through its shards in order (all samples, a sorted selection, clips, joined datasets) is told
+        apart by looking, and costs memory for its shards only; any other costs eight bytes per position.
+        """
+        if self.resolve is None:
+            return Groups(self.starts)
+        counts = np.zeros(self.shards, np.int64)
+        last, in_order = 0, True
+        for _, shards in self._runs(epoch):
+            counts += np.bincount(shards, minlength=self.shards)
+            in_order = in_order and last <= shards[0] and not (shards[1:] < shards[:-1]).any()
+            last = shards[-1]
+        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        return Groups(bounds, None if in_order else self._sorted(bounds, epoch))
+
+    def _sorted(self, bounds: Ids, epoch: int) -> Ids:
+        """All positions, stably sorted by shard, with no second array of that size."""
+        out = np.empty(self.count, np.int64)
+        free = bounds[:-1].copy()
+        for start, shards in self._runs(epoch):
+            by_shard = np.argsort(shards, kind="stable")
+            found, first, counts = np.unique(shards[by_shard], return_index=True, return_counts=True)
+            within = np.arange(len(shards)) - np.repeat(first, counts)
+            out[np.repeat(free[found], counts) + within] = start + by_shard
+            free[found] += counts
+        return out
+
+    def _runs(self, epoch: int) -> Iterator[tuple[int, Ids]]:
+        for start in range(0, self.count, _RUN):
+            positions = np.arange(start, min(start + _RUN, self.count), dtype=np.int64)
+            yield start, self.shards_of(positions, epoch)

@@ -1,0 +1,270 @@
+"""Does every order deliver each position once, replay equal, differ by epoch, and keep to its shards?"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from format_spec import order_parts
+from mx8shards.order.blocks import BlockOrder, BlockShuffle
+from mx8shards.order.keys import Key
+from mx8shards.order.orders import PADDING, Order, Sequential, Shuffle, shards_ahead
+from mx8shards.order.places import Places
+from mx8shards.order.steps import Steps
+
+Ids = npt.NDArray[np.int64]
+
+KEY = Key("sha256:00", "whole", 17)
+KEY_PARTS = (KEY.snapshot, KEY.view, KEY.seed)
+SIZES = st.lists(st.integers(0, 12), max_size=14)
+SHARDS = st.integers(1, 16)
+EPOCHS = st.integers(0, 3)
+
+
+def over(sizes: list[int]) -> Places:
+    """All samples of shards of these sizes."""
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(sizes, np.int64))])
+    return Places(int(starts[-1]), starts)
+
+
+class Picked:
+    """A view of some samples, in some order, repeats included."""
+
+    def __init__(self, sample_ids: list[int]) -> None:
+        self.sample_ids = np.array(sample_ids, np.int64)
+
+    def __call__(self, positions: Ids, epoch: int) -> Ids:
+        found: Ids = self.sample_ids[positions]
+        return found
+
+
+@st.composite
+def any_places(draw: st.DrawFn) -> Places:
+    """All samples, or a selection of them: sorted, or in any order."""
+    places = over(draw(SIZES))
+    kind = draw(st.sampled_from(["all", "sorted", "any"]))
+    if kind == "all" or places.count == 0:
+        return places
+    picked = draw(st.lists(st.integers(0, places.count - 1), max_size=60))
+    return Places(len(picked), places.starts, Picked(sorted(picked) if kind == "sorted" else picked))
+
+
+def sequential(places: Places) -> Order:
+    return Sequential(places)
+
+
+def shuffle(places: Places) -> Order:
+    return Shuffle(places, KEY)
+
+
+def blocks(places: Places) -> Order:
+    return BlockOrder(places, KEY, BlockShuffle(shards=3))
+
+
+EVERY_ORDER = pytest.mark.parametrize("make", [sequential, shuffle, blocks])
+Make = Callable[[Places], Order]
+
+
+@EVERY_ORDER
+@given(any_places(), EPOCHS)
+def test_every_position_comes_once_in_every_epoch(make: Make, places: Places, epoch: int) -> None:
+    order = make(places)
+    ids = order.ids(epoch, 0, len(order))
+    assert len(order) == places.count
+    assert ids.dtype == np.int64
+    assert np.array_equal(np.sort(ids), np.arange(places.count))
+
+
+@EVERY_ORDER
+@given(any_places(), st.lists(st.tuples(EPOCHS, st.floats(0, 1), st.floats(0, 1)), max_size=8))
+def test_any_range_of_any_epoch_in_any_sequence_replays_equal(
+    make: Make, places: Places, asked: list[tuple[int, float, float]]
+) -> None:
+    order, again = make(places), pickle.loads(pickle.dumps(make(places)))
+    for epoch, one, other in asked:
+        start, stop = sorted((int(one * len(order)), int(other * len(order))))
+        ids = order.ids(epoch, start, stop)
+        assert np.array_equal(ids, make(places).ids(epoch, 0, len(order))[start:stop])
+        assert np.array_equal(ids, again.at(epoch, np.arange(start, stop)[::-1])[::-1])
+
+
+@EVERY_ORDER
+@given(any_places(), EPOCHS, st.floats(0, 1), st.integers(0, 80))
+def test_the_shards_ahead_are_those_needed_in_the_order_of_first_need(
+    make: Make, places: Places, epoch: int, where: float, n: int
+) -> None:
+    order = make(places)
+    position = int(where * len(order))
+    needed = places.shards_of(order.ids(epoch, position, min(position + n, len(order))), epoch)
+    assert list(order.shards_ahead(epoch, position, n)) == list(dict.fromkeys(needed.tolist()))
+
+
+@given(any_places(), SHARDS, EPOCHS)
+def test_a_block_shuffle_is_the_specs(places: Places, shards: int, epoch: int) -> None:
+    found = BlockOrder(places, KEY, BlockShuffle(shards=shards)).ids(epoch, 0, places.count)
+    shard_of = places.shards_of(np.arange(places.count), epoch)
+    groups = [np.flatnonzero(shard_of == shard).tolist() for shard in range(places.shards)]
+    assert found.tolist() == order_parts.block_shuffle(groups, shards, *KEY_PARTS, epoch)
+
+
+@given(any_places(), SHARDS, EPOCHS)
+def test_a_block_shuffle_keeps_to_its_number_of_shards(places: Places, shards: int, epoch: int) -> None:
+    order = BlockOrder(places, KEY, BlockShuffle(shards=shards))
+    ids = order.ids(epoch, 0, len(order))
+    used = places.shards_of(ids, epoch).tolist()
+    groups = [ids[np.array(used) == shard].tolist() for shard in range(places.shards)]
+    if len(set(used)) <= shards:
+        return
+    # Slots are as long as their parts are in sum, wherever each shard is
+    lengths = [len(slot) for slot in order_parts.slots([sorted(group) for group in groups], shards, *KEY_PARTS, epoch)]
+    ends = np.cumsum([0, *lengths]).tolist()
+    in_slots = [set(used[begin:end]) for begin, end in itertools.pairwise(ends)]
+    for i in range(len(in_slots)):
+        for width in range(1, len(in_slots) - i + 1):
+            assert len(set().union(*in_slots[i : i + width])) <= shards + width - 1
+    # A shard is in use once without a pause, but for those that the epoch begins and ends with
+    slots_of = {shard: [i for i, slot in enumerate(in_slots) if shard in slot] for shard in set(used)}
+    paused = [shard for shard, found in slots_of.items() if found[-1] - found[0] >= shards]
+    assert len(paused) <= shards - 1
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 8, 19])
+def test_a_slot_uses_so_many_shards_and_the_next_one_changes_one_of_them(shards: int) -> None:
+    size, count = 60, 20  # all alike, so a slot is as long as a shard
+    places = over([size] * count)
+    order = BlockOrder(places, KEY, BlockShuffle(shards=shards))
+    for epoch in range(3):
+        used = places.shards_of(order.ids(epoch, 0, len(order)), epoch).reshape(count, size)
+        slots = [set(slot.tolist()) for slot in used]
+        assert all(len(slot) == shards for slot in slots)
+        for i in range(count):
+            assert len(slots[i] - slots[i - 1]) == 1  # the first one follows the last one
+        for i in range(count - 3):
+            assert len(set().union(*slots[i : i + 3])) == min(shards + 2, count)
+
+
+def test_as_many_shards_as_there_are_make_it_the_whole_shuffle() -> None:
+    places = over([5, 0, 9, 7])
+    whole = Shuffle(places, KEY)
+    for shards in (3, 4, 100):
+        assert np.array_equal(BlockOrder(places, KEY, BlockShuffle(shards=shards)).ids(1, 0, 21), whole.ids(1, 0, 21))
+    assert not np.array_equal(BlockOrder(places, KEY, BlockShuffle(shards=2)).ids(1, 0, 21), whole.ids(1, 0, 21))
+
+
+@pytest.mark.parametrize("make", [shuffle, blocks])
+def test_epochs_seeds_and_views_differ(make: Make) -> None:
+    places = over([50] * 20)
+    order = make(places)
+    epochs = [order.ids(epoch, 0, 1000) for epoch in range(5)]
+    for i, one in enumerate(epochs):
+        for other in epochs[:i]:
+            assert (one == other).mean() < 0.01
+    for key in (Key("sha256:01", "whole", 17), Key("sha256:00", "half", 17), Key("sha256:00", "whole", 18)):
+        other = Shuffle(places, key) if make is shuffle else BlockOrder(places, key, BlockShuffle(shards=3))
+        assert (other.ids(0, 0, 1000) == epochs[0]).mean() < 0.01
+
+
+@given(any_places())
+def test_positions_are_grouped_by_shard_without_an_array_where_the_view_keeps_their_order(places: Places) -> None:
+    groups = places.grouped()
+    shards = places.shards_of(np.arange(places.count), 0)
+    assert groups.bounds.tolist() == [int((shards < i).sum()) for i in range(places.shards + 1)]
+    if (shards[1:] >= shards[:-1]).all():
+        assert groups.positions is None
+    else:
+        assert groups.positions is not None
+        assert np.array_equal(groups.positions, np.argsort(shards, kind="stable"))
+
+
+def test_a_large_view_is_grouped_run_by_run() -> None:
+    rng = np.random.default_rng(3)
+    picked = rng.integers(0, 10_000, 200_000)
+    places = Places(len(picked), np.arange(0, 10_001, 100), Picked(picked.tolist()))
+    groups = places.grouped()
+    assert groups.positions is not None
+    assert np.array_equal(groups.positions, np.argsort(picked // 100, kind="stable"))
+    in_order = Places(len(picked), places.starts, Picked(np.sort(picked).tolist())).grouped()
+    assert in_order.positions is None
+    assert np.array_equal(in_order.bounds, groups.bounds)
+
+
+def test_shards_ahead_look_no_further_than_they_are_asked_for() -> None:
+    class Counting(Shuffle):
+        looked = 0
+
+        def ids(self, epoch: int, start: int, stop: int) -> Ids:
+            self.looked = max(self.looked, stop)
+            return super().ids(epoch, start, stop)
+
+    places = over([1000] * 1000)
+    order = Counting(places, KEY)
+    ahead = order.shards_ahead(0, 0, len(order))
+    assert order.looked == 0
+    assert len({next(ahead) for _ in range(10)}) == 10
+    assert order.looked <= 10_000
+    assert sorted([*range(1000)]) == sorted({*order.shards_ahead(0, 0, len(order))})
+    assert order.looked < 100_000  # all were seen: the rest can bring no new one
+
+
+def test_shards_ahead_skip_padding_and_repeats() -> None:
+    class Padded(Sequential):
+        def ids(self, epoch: int, start: int, stop: int) -> Ids:
+            return np.array([PADDING, 5, 5, PADDING, 0, 2, 9], np.int64)[start:stop]
+
+        def __len__(self) -> int:
+            return 7
+
+    places = over([3, 3, 4])
+    assert list(shards_ahead(Padded(places), places, 0, 0, 7)) == [1, 0, 2]
+    assert list(shards_ahead(Padded(places), places, 0, 3, 100)) == [0, 2]
+    assert list(shards_ahead(Padded(places), places, 0, 0, 1)) == []
+
+
+@EVERY_ORDER
+def test_a_description_is_json_and_tells_orders_apart(make: Make) -> None:
+    description = make(over([4])).description
+    assert json.loads(json.dumps(description)) == description
+    assert description["name"] == {"sequential": "sequential", "shuffle": "shuffle"}.get(make.__name__, "block_shuffle")
+    two, three = (BlockOrder(over([4]), KEY, BlockShuffle(shards=k)).description for k in (2, 3))
+    assert two != three
+
+
+@EVERY_ORDER
+@pytest.mark.parametrize("sizes", [[], [0], [0, 0, 0], [1], [0, 1, 0]])
+def test_nothing_or_a_single_sample_is_an_order_as_well(make: Make, sizes: list[int]) -> None:
+    order = make(over(sizes))
+    assert order.ids(0, 0, len(order)).tolist() == list(range(sum(sizes)))
+    assert list(order.shards_ahead(0, 0, 10)) == [i for i, size in enumerate(sizes) if size]
+
+
+@EVERY_ORDER
+@pytest.mark.parametrize("world_size", range(1, 17))
+def test_all_ranks_together_deliver_each_id_once(make: Make, world_size: int) -> None:
+    order = make(over([7, 30, 0, 11, 25]))
+    steps = Steps(length=len(order), batch_size=3, world_size=world_size)
+    epoch, position, seen = 0, 0, []
+    while epoch == 0:
+        for rank in range(world_size):
+            share = steps.share(rank, position)
+            seen += order.at(epoch, share.positions[~share.padding]).tolist()
+        epoch, position = steps.after(epoch, position)
+    assert sorted(seen) == list(range(len(order)))
+
+
+def test_a_view_of_fewer_positions_than_samples_must_say_which() -> None:
+    with pytest.raises(ValueError, match="expected a view of all 4 samples, got 3 positions"):
+        Places(3, np.array([0, 4]))
+
+
+@pytest.mark.parametrize("shards", [0, -1, 2.0, True, None, "3"])
+def test_a_number_of_shards_that_is_none_is_refused(shards: object) -> None:
+    with pytest.raises(ValueError, match=f"BlockShuffle: expected shards to be an int of at least 1, got {shards!r}"):
+        BlockShuffle(shards=shards)  # type: ignore[arg-type]
