@@ -1,0 +1,112 @@
+"""Which part of an order is whose, and when is an epoch over?
+
+One order per epoch is cut into global steps of batch_size · world_size positions, and rank r of a step takes a slice of
+its own. All arithmetic begins at the number of positions that completed steps have consumed, which is equal on all
+ranks: so any world and any batch size can go on where another one stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.order.permutation import Ids
+
+Uneven = Literal["split", "pad", "drop", "exact"]
+UNEVEN: tuple[Uneven, ...] = ("split", "pad", "drop", "exact")
+
+
+class Share(NamedTuple):
+    """What one rank gets of one step: positions of the order, and which of them are repeats that only fill it up."""
+
+    positions: Ids
+    padding: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """How an order of `length` positions is cut for `world_size` ranks with `batch_size` samples each.
+
+    `uneven` says what becomes of the rest that is smaller than a step:
+
+    "split"  all ranks get equal shares of it, to within one sample. If there are fewer samples than ranks, the ranks
+             that would get none get one repeat each.
+    "pad"    it is filled up with repeats, so that every batch has its full size.
+    "drop"   it is left out, in this epoch.
+    "exact"  the ranks' slices end where the order ends: the last ranks may get a short batch, or none.
+
+    Repeats are what the order began with, marked as padding.
+    """
+
+    length: int
+    batch_size: int
+    world_size: int = 1
+    uneven: Uneven = "split"
+
+    def __post_init__(self) -> None:
+        for name, least in (("length", 0), ("batch_size", 1), ("world_size", 1)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name}: expected an int of at least {least}, got {value!r}")
+        if self.uneven not in UNEVEN:
+            raise ValueError(f"uneven: expected one of {', '.join(map(repr, UNEVEN))}, got {self.uneven!r}")
+
+    @property
+    def size(self) -> int:
+        """Positions of a whole step, of all ranks together."""
+        return self.batch_size * self.world_size
+
+    def left(self, position: int = 0) -> int:
+        """How many steps the epoch has from this position on."""
+        rest = self._rest(position)
+        return rest // self.size if self.uneven == "drop" else -(-rest // self.size)
+
+    def batches(self, rank: int, position: int = 0) -> int:
+        """How many batches this rank gets from this position on: one per step, but for the last of "exact"."""
+        steps = self.left(position)
+        if self.uneven == "exact" and steps:
+            begin, end = self._slice(rank, position + (steps - 1) * self.size)
+            return steps if begin < end else steps - 1
+        return steps
+
+    def share(self, rank: int, position: int) -> Share:
+        """What this rank gets of the step that begins at this position. It is empty only where a rank gets no batch."""
+        begin, end = self._slice(rank, position)
+        counts = np.arange(begin, end, dtype=np.int64)
+        padding = counts >= self.length
+        return Share(counts % self.length if self.length else counts, padding)
+
+    def after(self, epoch: int, position: int) -> tuple[int, int]:
+        """Epoch and position when the step that begins here is done. At an epoch's end it is (epoch + 1, 0)."""
+        done = position + self.size
+        return (epoch, done) if self.left(position) and self.left(min(done, self.length)) else (epoch + 1, 0)
+
+    def at(self, step: int) -> int:
+        """The position at which this step of an epoch begins, if the epoch is cut like this from its beginning."""
+        if not 0 <= step < self.left():
+            raise IndexError(f"step {step} of {self.left()}")
+        return step * self.size
+
+    def _slice(self, rank: int, position: int) -> tuple[int, int]:
+        """This rank's slice of the order; what lies beyond the order's end is a repeat."""
+        if not 0 <= rank < self.world_size:
+            raise ValueError(f"rank: expected 0 to {self.world_size - 1}, got {rank}")
+        rest = self._rest(position)
+        if not self.left(position):
+            return position, position
+        if rest >= self.size or self.uneven == "pad":
+            begin, end = rank * self.batch_size, (rank + 1) * self.batch_size
+        elif self.uneven == "exact":
+            begin, end = min(rank * self.batch_size, rest), min((rank + 1) * self.batch_size, rest)
+        else:
+            shared = max(rest, self.world_size)
+            begin, end = rank * shared // self.world_size, (rank + 1) * shared // self.world_size
+        return position + begin, position + end
+
+    def _rest(self, position: int) -> int:
+        if not 0 <= position <= self.length:
+            raise ValueError(f"position: expected 0 to {self.length}, got {position}")
+        return self.length - position
