@@ -1,0 +1,84 @@
+"""Does a state survive JSON, and is every other value, and every other dataset, refused by name?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mx8shards.errors import FormatError, IntegrityError, LoaderError
+from mx8shards.order.state import State
+
+STATE = State(
+    snapshot="sha256:" + "9f" * 32,
+    view="whole",
+    order={"name": "block_shuffle", "shards": 16},
+    seed=-3,
+    epoch=2,
+    position=512,
+)
+
+
+def test_a_state_survives_json() -> None:
+    assert State.from_json(json.loads(json.dumps(STATE.to_json()))) == STATE
+
+
+@pytest.mark.parametrize("value", [None, [], "state", 3])
+def test_a_state_that_is_no_object_is_refused(value: Any) -> None:
+    with pytest.raises(FormatError, match=r"state: at \$: expected object, got"):
+        State.from_json(value)
+
+
+BAD = {
+    "state": ["streaming", None, 1],
+    "version": [2, 1.0, True, "1"],
+    "snapshot": [None, 1],
+    "view": [None, 1],
+    "order": ["shuffle", None, []],
+    "seed": [None, True, 1.0, "1"],
+    "epoch": [-1, 1.5, False],
+    "position": [-1, None, "0", 2.0],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+def test_a_field_that_cannot_be_right_is_refused_by_its_place(name: str, value: Any) -> None:
+    with pytest.raises(FormatError, match=rf"state: at \$\.{name}: expected "):
+        State.from_json(STATE.to_json() | {name: value})
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_missing_field_is_refused_by_name(name: str) -> None:
+    value = STATE.to_json()
+    del value[name]
+    with pytest.raises(FormatError, match=name):
+        State.from_json(value)
+
+
+def test_an_unknown_field_is_refused_by_name() -> None:
+    with pytest.raises(FormatError, match=r"state: at \$: expected no other keys, got 'rank'"):
+        State.from_json(STATE.to_json() | {"rank": 3})
+
+
+def test_the_same_data_and_settings_go_on_at_any_epoch_and_position() -> None:
+    STATE.check(replace(STATE, epoch=0, position=0), 512)
+
+
+@pytest.mark.parametrize("name", ["snapshot", "view"])
+def test_other_data_are_refused_by_what_differs(name: str) -> None:
+    words = rf"state: at \$\.{name}: expected other \(this loader's\), got {getattr(STATE, name)} \("
+    with pytest.raises(IntegrityError, match=words):
+        STATE.check(replace(STATE, **{name: "other"}), 10_000)
+
+
+@pytest.mark.parametrize(("name", "value"), [("order", {"name": "shuffle"}), ("seed", 17)])
+def test_another_order_of_the_same_data_is_refused_by_what_differs(name: str, value: Any) -> None:
+    with pytest.raises(LoaderError, match=rf"state: at \$\.{name}: expected .* \(this loader's\), got"):
+        STATE.check(replace(STATE, **{name: value}), 10_000)
+
+
+def test_a_position_beyond_the_epoch_is_refused() -> None:
+    with pytest.raises(LoaderError, match=r"state: at \$\.position: expected at most 511 \(an epoch\), got 512"):
+        STATE.check(STATE, 511)
