@@ -17,6 +17,7 @@ from mx8shards.disk.map import ReadFile
 from mx8shards.errors import DiskError
 from mx8shards.format.compression import decompress
 from mx8shards.format.entries import MdsEntry
+from mx8shards.format.hashing import CONTENT_HASHES
 from mx8shards.shards.snapshots import STATE
 
 
@@ -26,12 +27,9 @@ def default_directories(root: Path, snapshot: str) -> list[Path]:
     return [root / STATE / "cache", home / "mx8shards" / snapshot.removeprefix("sha256:")]
 
 
-def raw_file(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
-    """The path of the shard's raw form, decompressed now if no process did so before."""
+def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
+    """The path of the raw form of a shard whose hash was checked, decompressed by whichever process comes first."""
     name = cached_name(entry, stored)
-    found = cached_file(name, directories)
-    if found is not None:
-        return found
     refused: DiskError | None = None
     for directory in directories:
         try:
@@ -50,9 +48,13 @@ def cached_file(name: str, directories: list[Path]) -> Path | None:
 
 
 def cached_name(entry: MdsEntry, stored: ReadFile) -> str:
-    """Equal for equal contents: by the index's hashes, or for lack of them by what the file system says of the file."""
-    facts: list[object] = [entry.stored.to_json(), entry.raw.size_bytes]
-    if not entry.stored.hashes:
+    """Equal for equal contents: by their content hashes, or for lack of them by what the file system says of the file.
+
+    Datasets may share a directory, so a hash counts only once it was checked: who unpacks a shard does that first.
+    """
+    stored_hashes = {name: value for name, value in entry.stored.hashes.items() if name in CONTENT_HASHES}
+    facts: list[object] = [entry.kind.compression, entry.stored.size_bytes, entry.raw.size_bytes, stored_hashes]
+    if not stored_hashes:
         stat = os.fstat(stored.descriptor)
         facts += [stat.st_dev, stat.st_ino, stat.st_mtime_ns]
     return f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]}.mds"

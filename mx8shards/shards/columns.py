@@ -12,7 +12,7 @@ from mx8shards.errors import FormatError
 from mx8shards.format.columns import Columns
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
-from mx8shards.shards.sidecars import scalar_column
+from mx8shards.shards.sidecars import numbers_in
 
 Ints = npt.NDArray[np.int64]
 
@@ -95,7 +95,11 @@ def _from_sidecars(shards: Shards, name: str, dtype: np.dtype[Any]) -> dict[int,
     found: dict[int, npt.NDArray[Any]] = {}
     before = 0
     for snapshot in shards.snapshots:
-        found.update((before + i, values) for i, values in scalar_column(snapshot, name, dtype).items())
+        for sidecar in snapshot.index.sidecars:
+            data = shards.open_sidecar(snapshot, sidecar) if name in sidecar.columns else None
+            if data is not None:
+                numbers = numbers_in(snapshot, sidecar, data)
+                found.update((before + i, values.view(dtype)) for i, column, values in numbers if column == name)
         before += snapshot.index.shards
     return found
 

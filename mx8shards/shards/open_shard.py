@@ -11,13 +11,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.disk.map import ReadFile
+from mx8shards.disk.map import Bytes, ReadFile
 from mx8shards.errors import FormatError, IntegrityError
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.hashing import CONTENT_HASHES, HASHES, hasher
+from mx8shards.format.sidecars import Sidecar
 from mx8shards.shards import cache
 from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
+from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import Snapshot
 
 Verify = Literal["structure", "shard"]
@@ -38,6 +40,7 @@ class Shards:
         self._begin_of = np.cumsum([0, *(snapshot.index.shards for snapshot in self.snapshots)])
         self._starts = self.starts.data  # three times quicker than the array for one element at a time
         self._open: list[Shard | None] = [None] * self.count
+        self._sidecars: dict[str, Bytes | None] = {}
         self._files = OpenFiles(_most_files())
 
     @classmethod
@@ -80,6 +83,16 @@ class Shards:
         """Shard `i`, checked. It is opened once and stays open."""
         return self._open[i] or self._open_new(i)
 
+    def open_sidecar(self, snapshot: Snapshot, sidecar: Sidecar) -> Bytes | None:
+        """The checked bytes of a side-car, or None where it is missing. It is checked once and stays mapped."""
+        if sidecar.blake3 not in self._sidecars:
+            try:
+                self._sidecars[sidecar.blake3] = open_sidecar(snapshot, sidecar)
+            except (FormatError, IntegrityError) as error:
+                error.hint = error.hint or "a side-car is optional: without this file, the shards are read"
+                raise
+        return self._sidecars[sidecar.blake3]
+
     def _open_new(self, i: int) -> Shard:
         snapshot, number = self.place(i)
         entry = snapshot.index.entry(number)
@@ -96,11 +109,12 @@ class Shards:
     def _raw_path(self, snapshot: Snapshot, entry: Entry, path: Path, name: str) -> Path:
         stored = open_shard_file(path, name)
         check_size(stored, entry.stored, name)
-        if self._verify == "shard":
-            check_hash(stored, entry.stored, name)
         directories = [self._cache_dir] if self._cache_dir else cache.default_directories(snapshot.root, snapshot.id)
+        found = cache.cached_file(cache.cached_name(entry, stored), directories)
+        if found is None or self._verify == "shard":
+            check_hash(stored, entry.stored, name)
         try:
-            return cache.raw_file(entry, stored, directories)
+            return found or cache.unpack(entry, stored, directories)
         except FormatError as error:
             raise error.at(subject=name) from error.__cause__
 

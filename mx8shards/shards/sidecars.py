@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from mx8shards.disk.map import Bytes, ReadFile, map_file
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, SchemaError
@@ -72,15 +71,3 @@ def numbers_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tu
         for column, width in zip(sidecar.columns, sizes, strict=True):
             yield i, column, data[begin : begin + samples * width]
             begin += padded(samples * width)
-
-
-def scalar_column(snapshot: Snapshot, name: str, dtype: np.dtype[np.generic]) -> dict[int, npt.NDArray[np.generic]]:
-    """For every shard that a `columns` side-car covers, the values of this column of one number per sample."""
-    found = {}
-    for sidecar in snapshot.index.sidecars:
-        data = open_sidecar(snapshot, sidecar) if name in sidecar.columns else None
-        if data is not None:
-            for i, column, numbers in numbers_in(snapshot, sidecar, data):
-                if column == name:
-                    found[i] = numbers.view(dtype)
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -259,3 +260,19 @@ def test_uncompressed_shards_need_no_place_to_write(tmp_path: Path) -> None:
     before = cached(root)
     assert list(mx8.Dataset(root, verify="shard")) == [{"x": b"abc"}]
     assert cached(root) == before
+
+
+def test_a_claimed_hash_gives_no_entry_to_a_shared_cache(tmp_path: Path) -> None:
+    honest, hostile, cache = tmp_path / "honest", tmp_path / "hostile", tmp_path / "cache"
+    write(honest, size_limit=None)
+    write(hostile, size_limit=None, metadata={"other": True})
+    index = json.loads((honest / "index.json").read_bytes())
+    (entry,) = index["shards"]
+    raw = bytearray(reference.decompress("zstd", (honest / entry["zip_data"]["basename"]).read_bytes()))
+    raw[-1] ^= 1
+    frame = reference.compress("zstd", bytes(raw)).ljust(entry["zip_data"]["bytes"], b"\0")
+    (hostile / entry["zip_data"]["basename"]).write_bytes(frame[: entry["zip_data"]["bytes"]])
+    with pytest.raises(mx8.IntegrityError, match="blake3"):
+        mx8.Dataset(hostile, cache_dir=cache)[0]
+    assert cached(cache) == []
+    assert same(list(mx8.Dataset(honest, cache_dir=cache)), WANTED)
