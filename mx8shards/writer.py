@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import threading
@@ -23,8 +22,7 @@ from mx8shards.format import compression as compressions
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.entries import FileInfo, MdsEntry
 from mx8shards.format.hashing import HASHES, hash_hex
-from mx8shards.format.index import index_bytes
-from mx8shards.format.jsontext import dump
+from mx8shards.format.index import checked_metadata, index_bytes
 from mx8shards.format.shard import ShardKind, head
 from mx8shards.format.sidecars import scalar_columns
 from mx8shards.format.sizes import parse_size_limit
@@ -100,7 +98,7 @@ class Writer:
         self._columns = Columns.of(columns, allow_pickle=allow_pickle)
         self._limit = parse_size_limit(size_limit)
         self._kind = ShardKind(self._columns, compression, _sorted_hashes(hashes), self._limit)
-        self._metadata = _checked_metadata(metadata)
+        self._metadata = None if metadata is None else checked_metadata(metadata)
         self._match_streaming = match_streaming
         self._config = self._kind.config_bytes()
         self._memory = _Memory()
@@ -348,17 +346,6 @@ def _sorted_hashes(names: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise SchemaError(subject="hashes", expected="every name once", found=", ".join(names))
     return tuple(sorted(names))
-
-
-def _checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if metadata is None:
-        return None
-    try:
-        text = dump(dict(metadata))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SchemaError(f"not JSON: {error}", subject="metadata") from error
-    found: dict[str, Any] = json.loads(text)  # as a reader will get it, and not the user's to change any more
-    return found
 
 
 def _thread_count(threads: int | None) -> int:

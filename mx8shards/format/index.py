@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError
+from mx8shards.errors import FormatError, SchemaError
 from mx8shards.format import jsontext
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, Files, Ints, MdsEntry
@@ -121,6 +121,15 @@ def index_bytes(
         found, hint = f"{len(data)}", "no reader would open it: larger shards or less metadata make it smaller"
         raise FormatError(subject=SUBJECT, expected=f"at most {MAX_INDEX_BYTES} bytes", found=found, hint=hint)
     return data
+
+
+def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata as a reader will get them; SchemaError where JSON cannot hold them."""
+    try:
+        found: dict[str, Any] = json.loads(jsontext.dump(dict(metadata)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SchemaError(f"not JSON: {error}", subject="metadata") from error
+    return found
 
 
 def parse_index(data: bytes) -> Index:

@@ -21,7 +21,8 @@ from mx8shards.maintain.work import Progress, Ticker
 from mx8shards.shards.cache import cached_name
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.open_shard import shard_path
-from mx8shards.shards.publication import LocalPublication, files_of, remove_files
+from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.recovery import files_of, remove_files
 from mx8shards.shards.snapshots import STATE, Snapshot, load
 
 _CACHED = re.compile(r"[0-9a-f]{40}\.(mds|tmp)")

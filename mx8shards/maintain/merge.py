@@ -15,14 +15,15 @@ from mx8shards.disk import publish, steps
 from mx8shards.errors import DatasetExistsError, DiskError, FormatError, SchemaError, ShardsError
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
-from mx8shards.format.index import index_bytes
+from mx8shards.format.index import checked_metadata, index_bytes
 from mx8shards.format.jsontext import dump, short
 from mx8shards.format.sidecars import Sidecar
 from mx8shards.maintain.parts import find_parts
 from mx8shards.maintain.work import Progress, Ticker, in_order, thread_count
 from mx8shards.shards.links import Link, parse_target
 from mx8shards.shards.open_shard import check_size, shard_name, shard_path
-from mx8shards.shards.publication import LocalPublication, files_of, remove_files, sidecar_name
+from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.recovery import files_of, remove_files, sidecar_name
 from mx8shards.shards.shard import open_shard_file
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, kept, load, sidecar_path
@@ -58,7 +59,7 @@ def merge(
             raise ShardsError(subject="merge", expected='whole datasets for how="move"', found="a link with an id")
         snapshots = [load(link) for link in links]
         _require_equal_columns(snapshots)
-        united = _united_metadata(snapshots) if metadata is None else _checked_metadata(metadata)
+        united = _united_metadata(snapshots) if metadata is None else checked_metadata(metadata)
         with contextlib.closing(LocalPublication(target)) as publication:
             _require_no_index(target)
             _require_no_history(target)
@@ -109,14 +110,6 @@ def _columns(snapshot: Snapshot) -> Columns:
     except FormatError as error:
         error.subject = str(snapshot.root / INDEX)
         raise
-
-
-def _checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        dump(dict(metadata))
-    except (TypeError, ValueError) as error:
-        raise SchemaError(f"not JSON: {error}", subject="metadata") from error
-    return dict(metadata)
 
 
 def _united_metadata(snapshots: Sequence[Snapshot]) -> dict[str, Any]:

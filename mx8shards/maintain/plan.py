@@ -11,7 +11,7 @@ from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.shard import table_bytes
 from mx8shards.format.sidecars import Sidecar
 from mx8shards.maintain.report import Damage, damage_of
-from mx8shards.shards.publication import sidecar_name
+from mx8shards.shards.recovery import sidecar_name
 from mx8shards.shards.sidecars import blocks_in, numbers_in, open_sidecar
 from mx8shards.shards.snapshots import Snapshot, sidecar_path
 

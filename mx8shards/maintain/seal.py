@@ -20,7 +20,8 @@ from mx8shards.maintain.report import Report
 from mx8shards.maintain.work import Progress, Ticker, in_order
 from mx8shards.shards.links import Link
 from mx8shards.shards.open_shard import file_pieces
-from mx8shards.shards.publication import LocalPublication, is_unfinished
+from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.recovery import is_unfinished
 from mx8shards.shards.sidecar_files import NewSidecar
 from mx8shards.shards.snapshots import Snapshot, current, kept, sidecar_path
 

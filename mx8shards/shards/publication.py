@@ -6,39 +6,29 @@
 2. `staging/intent.json` names them all and the snapshot they belong to.
 3. They are renamed to their final names, the index is kept under its id, and index.json is replaced last.
 
-Whoever takes the lock next finds an unfinished staging directory and, unless index.json already is the intended one,
-takes back exactly what the intent names and no kept snapshot uses. Nothing else is ever removed. A name that depends on
-another is made after the other one is durable, and taken away before: no order in which a file system writes its
-directories to the disk can tear a snapshot.
+What is interrupted, `recovery` takes back. A name that depends on another is made after the other one is durable, and
+taken away before: no order in which a file system writes its directories to the disk can tear a snapshot.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 from mx8shards.disk import lock, publish, steps
-from mx8shards.errors import DatasetExistsError, DiskError, FormatError, ShardsError
-from mx8shards.format.basename import is_basename
-from mx8shards.format.index import Index, parse_index
-from mx8shards.format.jsontext import SNAPSHOT_ID, short
+from mx8shards.errors import DatasetExistsError, DiskError, ShardsError
+from mx8shards.format.index import parse_index
 from mx8shards.format.sidecars import Sidecar
-from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept, kept_path, snapshot_id
+from mx8shards.shards.recovery import SIDECAR, Intent, recover, sidecar_name, write_intent
+from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept_path, snapshot_id
 
 Pieces = Iterable[bytes | memoryview]
 
 _logger = logging.getLogger("mx8shards")
-
-_SIDECARS = f"{STATE}/sidecars/"
-_SIDECAR = re.compile(re.escape(_SIDECARS) + "[0-9a-f]{64}")
 
 
 class Publication(Protocol):
@@ -46,6 +36,12 @@ class Publication(Protocol):
 
     def put_shard(self, basename: str, pieces: Pieces) -> None:
         """Store a shard's file, durably, without showing it."""
+
+    def scratch(self, name: str) -> Path:
+        """A free local path for a file that has no name yet."""
+
+    def put_sidecar(self, staged: Path, sidecar: Sidecar) -> None:
+        """Store the durable file `staged`, which lies in scratch, as this side-car."""
 
     def put_index(self, data: bytes, if_match: str | None) -> str:
         """Show everything stored so far as one snapshot and return its id, if the current one still is `if_match`."""
@@ -120,9 +116,13 @@ class LocalPublication:
         return self._staging / f"~{name}"
 
     def put_index(self, data: bytes, if_match: str | None) -> str:
-        """Publish; DiskError where another index was put in place meanwhile, and then nothing has changed."""
+        """Publish; DiskError where another index was put in place meanwhile, and then nothing has changed.
+
+        What no reader could read is not published: the index is parsed once more, as they will.
+        """
         self._make_staging()
         name = snapshot_id(data)
+        parse_index(data)
         now = current_bytes(self.root)
         found = None if now is None else snapshot_id(now)
         if found != if_match:
@@ -142,7 +142,7 @@ class LocalPublication:
             self._require_free(file)
         publish.write_file(self._staging / "index.json", [data])
         keep = {name: data for name, data in keep.items() if not kept_path(self.root, name).exists()}
-        _write_intent(self.root, _Intent(name, tuple(new), tuple(keep)))
+        write_intent(self.root, Intent(name, tuple(new), tuple(keep)))
         parents = {(self.root / file).parent for file in new}
         for parent in sorted(parents):
             publish.make_directories(parent, below=self.root)
@@ -165,7 +165,7 @@ class LocalPublication:
         It may well be the better one: nobody has looked at the bytes that lie there.
         """
         target = self.root / name
-        if os.path.lexists(target) and not _SIDECAR.fullmatch(name):
+        if os.path.lexists(target) and not SIDECAR.fullmatch(name):
             raise DatasetExistsError("a file of this name is here that the snapshot does not know", subject=str(target))
 
     def _keep(self, name: str, data: bytes) -> None:
@@ -211,148 +211,6 @@ class LocalPublication:
             if forgotten:
                 message = f"{self.root}: never closed, so nothing was published"
                 warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
-
-
-def sidecar_name(sidecar: Sidecar) -> str:
-    """The path of a side-car below the dataset's root."""
-    return f"{_SIDECARS}{sidecar.blake3}"
-
-
-def files_of(index: Index) -> set[str]:
-    """The names below the root of every file that a snapshot with this index needs."""
-    stored = {index.zip.basenames[i] or index.raw.basenames[i] for i in range(index.shards)}
-    return stored | {sidecar_name(sidecar) for sidecar in index.sidecars}
-
-
-@dataclass(frozen=True)
-class _Intent:
-    """What a publication or a removal is about to do; all that a later process may take back."""
-
-    snapshot: str | None  # the id of the index.json that is to be; None: files are to be removed, and no more
-    files: tuple[str, ...]
-    keeps: tuple[str, ...] = ()  # the snapshots that are kept because of it
-
-
-def is_unfinished(root: Path) -> bool:
-    """Whether a publication or a removal is going on here, or was interrupted: what is kept may yet be taken back."""
-    return (root / STATE / "staging").exists()
-
-
-def recover(root: Path) -> None:
-    """Finish or take back what an earlier publication or removal left behind. Needs the lock."""
-    staging = root / STATE / "staging"
-    if not staging.is_dir():
-        return
-    intent = _read_intent(root)
-    if intent is not None:
-        steps.sync_directory(root)  # which index.json is there must be certain before anything hangs on it
-        _take_back(root, intent)
-        steps.unlink(staging / "intent.json")  # first: without the files beside it, the intent means something else
-        steps.sync_directory(staging)
-    publish.remove_tree(staging)
-
-
-def _take_back(root: Path, intent: _Intent) -> None:
-    now = current_bytes(root)
-    if now is not None and snapshot_id(now) == intent.snapshot:
-        return  # index.json was put in place: the publication is complete
-    _forget(root, reversed(intent.keeps))
-    staging = root / STATE / "staging"
-    staged = {path.name for path in staging.iterdir()} if staging.is_dir() else set()
-    used = _used(root)
-    # a staged copy means that the file of this name below the root is not the one we meant to put there
-    doomed = [name for name in intent.files if name not in used and name.replace("/", "~") not in staged]
-    for name in doomed:
-        steps.unlink(root / name)
-    _remove_empty_directories(root, intent.files)
-    for parent in sorted({(root / name).parent for name in doomed}):
-        if parent.is_dir():
-            steps.sync_directory(parent)
-
-
-def _forget(root: Path, snapshots: Iterable[str]) -> None:
-    """Take away the kept indices, durably, so that their files may go."""
-    paths = [path for path in (kept_path(root, snapshot) for snapshot in snapshots) if path.exists()]
-    for path in paths:
-        steps.unlink(path)
-    for parent in {path.parent for path in paths}:
-        steps.sync_directory(parent)
-
-
-def _remove_empty_directories(root: Path, names: Iterable[str]) -> None:
-    """Where the last file of a generation went, its directory goes; the next one gets the same name in its place."""
-    own = {parent for name in names for parent in Path(name).parents} - {Path()}
-    for directory in sorted(own - {Path(STATE), Path(STATE, "sidecars")}, reverse=True):
-        path = root / directory
-        if path.is_dir() and not any(path.iterdir()):
-            steps.remove_directory(path)
-            steps.sync_directory(path.parent)
-
-
-def _used(root: Path) -> set[str]:
-    used: set[str] = set()
-    indices = [kept_path(root, name).read_bytes() for name in kept(root)]
-    for data in filter(None, [*indices, current_bytes(root)]):
-        used |= files_of(parse_index(data))
-    return used
-
-
-def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> None:
-    """Forget these snapshots, then remove those of the files `names` that no other snapshot uses. Needs the lock.
-
-    A kill in between leaves an intent, and `recover` goes on from there. A full disk may have no room for one: there a
-    kill leaves files that no snapshot knows, but space can be freed.
-    """
-    intent = _Intent(None, tuple(sorted(names)))
-    with steps.refusals("remove files", root):
-        _require_ours(root, intent.files)
-        try:
-            publish.make_directories(root / STATE / "staging", below=root)
-            _write_intent(root, intent)
-        except DiskError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-        _forget(root, snapshots)
-        if _read_intent(root) is None:
-            _take_back(root, intent)
-        recover(root)
-
-
-def _write_intent(root: Path, intent: _Intent) -> None:
-    target = root / STATE / "staging" / "intent.json"
-    draft = target.with_name("intent.draft")
-    publish.write_file(draft, [json.dumps(asdict(intent)).encode()])
-    steps.rename(draft, target)
-    steps.sync_directory(target.parent)
-
-
-def _read_intent(root: Path) -> _Intent | None:
-    path = root / STATE / "staging" / "intent.json"
-    try:
-        values = json.loads(path.read_bytes())
-        intent = _Intent(values["snapshot"], tuple(values["files"]), tuple(values["keeps"]))
-        _require_ours(root, intent.files)
-        for name in intent.keeps:
-            if not SNAPSHOT_ID.fullmatch(name):
-                raise FormatError(expected="sha256:<64 hex digits>", found=short(name))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        hint = "look at what lies beside it, then move it away"
-        raise FormatError(f"not an intent of ours: {error}", subject=str(path), hint=hint) from error
-    return intent
-
-
-def _require_ours(root: Path, names: Iterable[object]) -> None:
-    """FormatError for a name that no publication can have put there. What asks for a removal is a claim, too."""
-    parents = set()
-    for name in names:
-        if not isinstance(name, str) or name == INDEX or not (is_basename(name) or _SIDECAR.fullmatch(name)):
-            raise FormatError(expected="the name of a shard or a side-car", found=short(name))
-        parents.add(Path(name).parent)
-    for parent in parents:
-        if (root / parent).resolve() != root.resolve() / parent:
-            raise FormatError(expected=f"{parent} to be a directory below {root}", found="a symlink")
 
 
 def _make_root(root: Path) -> None:

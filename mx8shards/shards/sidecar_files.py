@@ -8,13 +8,13 @@ from mx8shards.disk.publish import NewFile
 from mx8shards.format.columns import Columns
 from mx8shards.format.hashing import hash_hex, hasher
 from mx8shards.format.sidecars import BLOCK_BYTES, MAGIC, Sidecar, padded, scalar_columns
-from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.publication import Publication
 
 
 class NewSidecar:
     """A side-car being written, the arrays of one shard after the other. Its name follows from its last byte."""
 
-    def __init__(self, publication: LocalPublication, kind: str, columns: tuple[str, ...] = ()) -> None:
+    def __init__(self, publication: Publication, kind: str, columns: tuple[str, ...] = ()) -> None:
         self._publication = publication
         self._kind = kind
         self._columns = columns

@@ -15,7 +15,8 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.format.index import index_bytes, parse_index
-from mx8shards.shards.publication import LocalPublication, Publication, files_of, recover
+from mx8shards.shards.publication import LocalPublication, Publication
+from mx8shards.shards.recovery import files_of, recover
 from tests import reference
 
 EMPTY = index_bytes([], metadata={})

@@ -1,0 +1,167 @@
+"""What did a publication or a removal that never ended leave behind, and what becomes of it?
+
+An *intent* is written before the first name changes. Whoever takes the lock next takes back what it names and no kept
+snapshot uses, or, where index.json already is the intended one, lets it stand. Nothing else is ever removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mx8shards.disk import publish, steps
+from mx8shards.errors import DiskError, FormatError
+from mx8shards.format.basename import is_basename
+from mx8shards.format.index import Index, parse_index
+from mx8shards.format.jsontext import SNAPSHOT_ID, short
+from mx8shards.format.sidecars import Sidecar
+from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept, kept_path, snapshot_id
+
+_SIDECARS = f"{STATE}/sidecars/"
+SIDECAR = re.compile(re.escape(_SIDECARS) + "[0-9a-f]{64}")
+
+
+def sidecar_name(sidecar: Sidecar) -> str:
+    """The path of a side-car below the dataset's root."""
+    return f"{_SIDECARS}{sidecar.blake3}"
+
+
+def files_of(index: Index) -> set[str]:
+    """The names below the root of every file that a snapshot with this index needs."""
+    stored = {index.zip.basenames[i] or index.raw.basenames[i] for i in range(index.shards)}
+    return stored | {sidecar_name(sidecar) for sidecar in index.sidecars}
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a publication or a removal is about to do; all that a later process may take back."""
+
+    snapshot: str | None  # the id of the index.json that is to be; None: files are to be removed, and no more
+    files: tuple[str, ...]
+    keeps: tuple[str, ...] = ()  # the snapshots that are kept because of it
+
+
+def is_unfinished(root: Path) -> bool:
+    """Whether a publication or a removal is going on here, or was interrupted: what is kept may yet be taken back."""
+    return (root / STATE / "staging").exists()
+
+
+def recover(root: Path) -> None:
+    """Finish or take back what an earlier publication or removal left behind. Needs the lock."""
+    staging = root / STATE / "staging"
+    if not staging.is_dir():
+        return
+    intent = _read_intent(root)
+    if intent is not None:
+        steps.sync_directory(root)  # which index.json is there must be certain before anything hangs on it
+        _take_back(root, intent)
+        steps.unlink(staging / "intent.json")  # first: without the files beside it, the intent means something else
+        steps.sync_directory(staging)
+    publish.remove_tree(staging)
+
+
+def _take_back(root: Path, intent: Intent) -> None:
+    now = current_bytes(root)
+    if now is not None and snapshot_id(now) == intent.snapshot:
+        return  # index.json was put in place: the publication is complete
+    _forget(root, reversed(intent.keeps))
+    staging = root / STATE / "staging"
+    staged = {path.name for path in staging.iterdir()} if staging.is_dir() else set()
+    used = _used(root)
+    # a staged copy means that the file of this name below the root is not the one we meant to put there
+    doomed = [name for name in intent.files if name not in used and name.replace("/", "~") not in staged]
+    for name in doomed:
+        steps.unlink(root / name)
+    _remove_empty_directories(root, intent.files)
+    for parent in sorted({(root / name).parent for name in doomed}):
+        if parent.is_dir():
+            steps.sync_directory(parent)
+
+
+def _forget(root: Path, snapshots: Iterable[str]) -> None:
+    """Take away the kept indices, durably, so that their files may go."""
+    paths = [path for path in (kept_path(root, snapshot) for snapshot in snapshots) if path.exists()]
+    for path in paths:
+        steps.unlink(path)
+    for parent in {path.parent for path in paths}:
+        steps.sync_directory(parent)
+
+
+def _remove_empty_directories(root: Path, names: Iterable[str]) -> None:
+    """Where the last file of a generation went, its directory goes; the next one gets the same name in its place."""
+    own = {parent for name in names for parent in Path(name).parents} - {Path()}
+    for directory in sorted(own - {Path(STATE), Path(STATE, "sidecars")}, reverse=True):
+        path = root / directory
+        if path.is_dir() and not any(path.iterdir()):
+            steps.remove_directory(path)
+            steps.sync_directory(path.parent)
+
+
+def _used(root: Path) -> set[str]:
+    used: set[str] = set()
+    indices = [kept_path(root, name).read_bytes() for name in kept(root)]
+    for data in filter(None, [*indices, current_bytes(root)]):
+        used |= files_of(parse_index(data))
+    return used
+
+
+def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> None:
+    """Forget these snapshots, then remove those of the files `names` that no other snapshot uses. Needs the lock.
+
+    A kill in between leaves an intent, and `recover` goes on from there. A full disk may have no room for one: there a
+    kill leaves files that no snapshot knows, but space can be freed.
+    """
+    intent = Intent(None, tuple(sorted(names)))
+    with steps.refusals("remove files", root):
+        _require_ours(root, intent.files)
+        try:
+            publish.make_directories(root / STATE / "staging", below=root)
+            write_intent(root, intent)
+        except DiskError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        _forget(root, snapshots)
+        if _read_intent(root) is None:
+            _take_back(root, intent)
+        recover(root)
+
+
+def write_intent(root: Path, intent: Intent) -> None:
+    target = root / STATE / "staging" / "intent.json"
+    draft = target.with_name("intent.draft")
+    publish.write_file(draft, [json.dumps(asdict(intent)).encode()])
+    steps.rename(draft, target)
+    steps.sync_directory(target.parent)
+
+
+def _read_intent(root: Path) -> Intent | None:
+    path = root / STATE / "staging" / "intent.json"
+    try:
+        values = json.loads(path.read_bytes())
+        intent = Intent(values["snapshot"], tuple(values["files"]), tuple(values["keeps"]))
+        _require_ours(root, intent.files)
+        for name in intent.keeps:
+            if not SNAPSHOT_ID.fullmatch(name):
+                raise FormatError(expected="sha256:<64 hex digits>", found=short(name))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        hint = "look at what lies beside it, then move it away"
+        raise FormatError(f"not an intent of ours: {error}", subject=str(path), hint=hint) from error
+    return intent
+
+
+def _require_ours(root: Path, names: Iterable[object]) -> None:
+    """FormatError for a name that no publication can have put there. What asks for a removal is a claim, too."""
+    parents = set()
+    for name in names:
+        if not isinstance(name, str) or name == INDEX or not (is_basename(name) or SIDECAR.fullmatch(name)):
+            raise FormatError(expected="the name of a shard or a side-car", found=short(name))
+        parents.add(Path(name).parent)
+    for parent in parents:
+        if (root / parent).resolve() != root.resolve() / parent:
+            raise FormatError(expected=f"{parent} to be a directory below {root}", found="a symlink")
