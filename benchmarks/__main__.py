@@ -1,7 +1,7 @@
 """How quick is it here?
 
 python -m benchmarks write|getitem|open|zstd [--quick] [--rounds N] [--json FILE] [--directory DIR]
-python -m benchmarks table      the README's tables, made anew from benchmarks/results
+python -m benchmarks table      the tables in the READMEs, made anew from benchmarks/results
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness, table
-from benchmarks.machine import ROOT
 
 CASES = ("write", "getitem", "open", "zstd")
 
@@ -33,8 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     if options.case == "table":
-        readme = ROOT / "README.md"
-        readme.write_text(table.updated(readme.read_text()))
+        for page in table.PAGES:
+            page.write_text(table.updated(page))
         return
     case: Any = importlib.import_module(f"benchmarks.cases.{options.case}")
     rounds = 1 if options.quick and options.rounds == 5 else options.rounds
@@ -42,7 +41,6 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json or not options.quick:
         table.save(results, options.json or table.RESULTS / f"{options.case}.json")
     print(table.render(results))
-    print(f"\n{table.verdicts(results)}")
 
 
 if __name__ == "__main__":

@@ -82,6 +82,10 @@ class Case(Protocol):
         """The columns of the table."""
 
     @property
+    def HEADLINES(self) -> Sequence[str]:  # noqa: N802
+        """The groups that the README shows."""
+
+    @property
     def NEEDS_BYTES(self) -> int:  # noqa: N802
         """How much disk is used at a time."""
 
@@ -116,6 +120,7 @@ def run(name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None 
         "rounds": rounds,
         "seconds": round(time.monotonic() - start, 1),
         "machine": facts,
+        "headlines": list(case.HEADLINES),
         "groups": groups,
         "targets": [_judged(target, runs) for target in case.targets() if target.wanted[0].group in groups],
         "columns": [
@@ -214,8 +219,7 @@ def _found(wanted: Wanted, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found = spread(ratios(runs, wanted.group, wanted.contender, wanted.against, wanted.number))
     else:
         found = spread(values(runs, wanted.group, wanted.contender, wanted.number))
-    what = f"{wanted.group}: {wanted.number} of {wanted.contender}"
-    what += f" / of {wanted.against}" if wanted.against else ""
+    what = f"{wanted.number} of {wanted.contender}" + (f" / of {wanted.against}" if wanted.against else "")
     bounds = {"least": wanted.least} if wanted.least else {"most": wanted.most}
     return {"what": what, **bounds, **found, "met": wanted.least <= found["median"] <= wanted.most}
 

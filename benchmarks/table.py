@@ -1,4 +1,4 @@
-"""What do the results look like in the README? (python -m benchmarks table)"""
+"""What do the results look like in the READMEs? (python -m benchmarks table)"""
 
 from __future__ import annotations
 
@@ -15,16 +15,26 @@ Results = dict[str, Any]
 
 
 def render(results: Results) -> str:
-    """One case as Markdown: the table, the notes and where it was measured."""
+    """One case as Markdown, whole: the table, where it was measured, the notes and the targets."""
+    parts = [_table(results, list(results["groups"])), _where(results), results["notes"], verdicts(results)]
+    return "\n\n".join(filter(None, parts))
+
+
+def render_headlines(results: Results) -> str:
+    """What the README shows of a case: the groups that say most."""
+    return "\n\n".join([_table(results, results["headlines"]), _machine(results)])
+
+
+def _table(results: Results, groups: list[str]) -> str:
     columns = results["columns"]
     lines = [_row(["", "", *(column["title"] for column in columns)])]
     lines.append(_row(["---", "---", *("--:" for _ in columns)]))
-    for group, contenders in results["groups"].items():
+    for group in groups:
         shown = group
-        for contender, found in contenders.items():
+        for contender, found in results["groups"][group].items():
             lines.append(_row([shown, contender, *(_cell(column, found) for column in columns)]))
             shown = ""
-    return "\n".join([*lines, "", _where(results), "", results["notes"]])
+    return "\n".join(lines)
 
 
 def _row(cells: list[str]) -> str:
@@ -41,30 +51,33 @@ def _cell(column: dict[str, Any], found: dict[str, Any]) -> str:
 
 
 def _where(results: Results) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in results["machine"]["versions"].items())
+    rounds = f"{results['rounds']} interleaved rounds" if results["rounds"] > 1 else "One round"
+    how = f"{rounds}: the median (lowest–highest); a ratio is that of numbers of one round."
+    return f"{how} {_machine(results)} {versions}; commit {results['machine']['commit']}."
+
+
+def _machine(results: Results) -> str:
     facts = results["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"Medians of {results['rounds']} interleaved rounds (lowest–highest); a ratio is taken within a round. "
-        f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gb']} GB, {facts['disk']}, {facts['kernel']}, "
-        f"Python {facts['python']}; {versions}; commit {facts['commit']}, {facts['date']}."
+        f"Measured {facts['date']}: {facts['processor']}, {facts['cores']} cores, {facts['memory_gb']:.0f} GB, "
+        f"{facts['disk']}, {facts['kernel']}, Python {facts['python']}."
     )
 
 
 def verdicts(results: Results) -> str:
-    """Which targets are met, line by line."""
+    """Which targets are met, as a list."""
     return "\n".join(_verdict(target) for target in results["targets"])
 
 
 def _verdict(target: dict[str, Any]) -> str:
-    found = "; ".join(
-        f"{term['median']:g} ({term['low']:g}–{term['high']:g}) for {_bound(term)}: {term['what']}"
-        for term in target["found"]
-    )
-    return f"{'met   ' if target['met'] else 'MISSED'} {target['claim']}\n         {found}"
+    found = ", ".join(_term(term) for term in target["found"])
+    return f"- {'met' if target['met'] else '**missed**'}: {target['claim']}: {found}"
 
 
-def _bound(term: dict[str, Any]) -> str:
-    return f"≥ {term['least']:g}" if "least" in term else f"≤ {term['most']:g}"
+def _term(term: dict[str, Any]) -> str:
+    wanted = f"≥ {term['least']:g}" if "least" in term else f"≤ {term['most']:g}"
+    return f"{term['median']:.3g} ({term['low']:.3g}–{term['high']:.3g}) for {wanted}"
 
 
 def load(name: str) -> Results:
@@ -79,10 +92,14 @@ def save(results: Results, path: Path) -> None:
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
-def updated(text: str) -> str:
-    """A README with every table between `<!-- bench:case -->` and `<!-- /bench -->` made anew from the results."""
+# which page shows what
+PAGES = {ROOT / "README.md": render_headlines, ROOT / "benchmarks" / "README.md": render}
 
-    def table(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{render(load(match[2]))}\n{match[3]}"
 
-    return re.sub(r"(<!-- bench:(\w+) -->).*?(<!-- /bench -->)", table, text, flags=re.DOTALL)
+def updated(page: Path) -> str:
+    """A page with everything between `<!-- bench:case -->` and `<!-- /bench -->` made anew from the results."""
+
+    def shown(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{PAGES[page](load(match[2]))}\n\n{match[3]}"
+
+    return re.sub(r"(<!-- bench:(\w+) -->).*?(<!-- /bench -->)", shown, page.read_text(), flags=re.DOTALL)

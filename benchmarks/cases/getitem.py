@@ -26,7 +26,7 @@ NOTES = """\
 """
 COLUMNS = (
     Column(title="µs per sample", number="microseconds", digits=2),
-    Column(title="× dataset[i]", number="microseconds", digits=2, ratio=True),
+    Column(title="time, × dataset[i]", number="microseconds", digits=2, ratio=True),
     Column(title="peak memory, MB", number="peak_growth_mb", digits=0, spread=False),
 )
 
@@ -37,6 +37,7 @@ OURS, PAYLOAD, LOCAL, LIT = (
     "streaming LocalDataset[i]",
     "litdata dataset[i]",
 )
+HEADLINES = (ARRAYS, BLOBS)
 MMAP, PREAD = "bare mmap slice", "bare pread"
 
 # the columns, the one that is touched, and what stands before and after its bytes in every sample
@@ -127,7 +128,7 @@ def read(
     with Measured() as whole:
         get = getattr(module, reader)(Path(root), **options)
         taken = [one_pass(get, key, order) for _ in range(3 if quick else max(4, 20_000 // len(order)))]
-    return {"microseconds": statistics.median(taken[1:]), "first_pass_microseconds": taken[0], **whole.memory}
+    return {"microseconds": statistics.median(taken[1:]), "first_pass_microseconds": taken[0], **whole.numbers}
 
 
 def one_pass(get: Callable[[int], Any], key: str | None, order: Sequence[int]) -> float:

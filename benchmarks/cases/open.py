@@ -20,12 +20,14 @@ NOTES = """\
 """
 COLUMNS = (
     Column(title="open, s", number="open_s", digits=2),
-    Column(title="× mx8shards", number="open_s", digits=1, ratio=True),
+    Column(title="time, × mx8shards", number="open_s", digits=1, ratio=True),
+    Column(title="processor, s", number="processor_s", digits=2),
     Column(title="peak memory, MB", number="peak_mb", digits=0),
     Column(title="import, s", number="import_s", digits=2, spread=False),
 )
 OURS, LOCAL, STREAMING, PLAIN = "mx8shards Dataset", "streaming LocalDataset", "streaming StreamingDataset", "json.load"
 SEALED, FOREIGN = "with blake3 and xxh128", "without hashes, as Streaming writes by default"
+HEADLINES = (SEALED,)
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
@@ -96,4 +98,4 @@ def measure(adapter: str, opener: str, root: str) -> Numbers:
         dataset = opens(Path(root))
     size_mb = (Path(root) / "index.json").stat().st_size / MB
     numbers = {"open_s": taken.seconds, "import_s": imported, "index_mb": size_mb, "length": float(len(dataset))}
-    return {**numbers, **taken.memory}
+    return {**numbers, **taken.numbers}

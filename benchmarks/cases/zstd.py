@@ -31,6 +31,7 @@ COLUMNS = (
     Column(title="peak memory, MB", number="peak_growth_mb", digits=0, spread=False),
 )
 KINDS = ("JPEGs", "texts", "arrays")
+HEADLINES = KINDS
 SIZE_LIMIT = "16mb"
 LEVELS = ("none", "zstd:1", "zstd:3", "zstd:9", "zstd:19")
 
@@ -84,7 +85,7 @@ def measure(level: str, payloads: str, out: str) -> Numbers:
         "stored_percent": 100 * sum(stored) / raw_bytes,
         "write_mb_per_s": raw_bytes / written.seconds / MB,
         "microseconds": statistics.median(one_pass(dataset.__getitem__, "x", order) for _ in range(3)),
-        **written.memory,
+        **written.numbers,
     }
     remove(root)
     if compression is None:
