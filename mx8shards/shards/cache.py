@@ -6,6 +6,7 @@ is decompressed once for all processes: whoever holds the temporary file's lock 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,8 +24,11 @@ from mx8shards.shards.snapshots import STATE
 
 def default_directories(root: Path, snapshot: str) -> list[Path]:
     """Where raw forms may be kept, best first."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [root / STATE / "cache", home / "mx8shards" / snapshot.removeprefix("sha256:")]
+    found = [root / STATE / "cache"]
+    with contextlib.suppress(RuntimeError):  # a user without a home, as containers have them
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        found.append(home / "mx8shards" / snapshot.removeprefix("sha256:"))
+    return found
 
 
 def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
@@ -34,7 +38,10 @@ def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
     for directory in directories:
         try:
             _make(directory)
-            return _decompress_to(directory / name, entry, stored)
+            found = _decompress_to(directory / name, entry, stored)
+            if os.access(found, os.R_OK):
+                return found
+            refused = DiskError("here already, but not readable", subject=str(found))
         except DiskError as error:
             refused = error
     raise DiskError(

@@ -18,7 +18,7 @@ def attempt(kind: str, first: int, count: int, log: Path, repository: Path) -> d
     """In a process of its own: the answer to be feared is one that ends it."""
     command = [sys.executable, "-m", "tests.property.mutations", kind, str(first), str(count), str(log)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-    last = log.read_text().splitlines()[-1] if log.exists() else "the first"
+    last = (log.read_text().splitlines() if log.exists() else [])[-1:] or "before the first"
     assert done.returncode == 0, f"{last}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     tally: dict[str, int] = json.loads(done.stdout)
     assert sum(tally.values()) == count

@@ -255,6 +255,40 @@ except mx8.DiskError as error:
     assert "cache_dir=" in said
 
 
+def test_what_another_user_unpacked_for_himself_alone_is_unpacked_again(
+    root: Path, tmp_path: Path, repository: Path
+) -> None:
+    list(mx8.Dataset(root))
+    for path in (root / ".mx8shards" / "cache").iterdir():
+        path.chmod(0)
+    code = "assert same(list(dataset), samples_as_read(NUMBERED, numbered_samples(60)))\nprint(dataset.snapshot)"
+    snapshot = run(code, repository, root, tmp_path / "home").strip().removeprefix("sha256:")
+    assert len(cached(tmp_path / "home" / "mx8shards" / snapshot)) == len(list(root.glob("*.zstd")))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a home")
+def test_a_user_without_a_home_reads_beside_the_data(root: Path, tmp_path: Path, repository: Path) -> None:
+    """As in a container that runs under any number. Such a user may not read this Python: it has all loaded before."""
+    code = f"""
+import os
+import mx8shards as mx8
+from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
+list(mx8.Dataset({str(tmp_path / "other")!r}))
+del os.environ["XDG_CACHE_HOME"], os.environ["HOME"]
+os.setuid(54321)
+assert same(list(mx8.Dataset({str(root)!r})), samples_as_read(NUMBERED, numbered_samples(60)))
+"""
+    shutil.copytree(root, tmp_path / "other")
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o777)
+    for path in root.parents:
+        if path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o755)
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(cached(root / ".mx8shards" / "cache")) == len(list(root.glob("*.zstd")))
+
+
 def test_uncompressed_shards_need_no_place_to_write(tmp_path: Path) -> None:
     root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": b"abc"}]])
     before = cached(root)
