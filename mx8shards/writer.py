@@ -209,7 +209,7 @@ class Writer:
             raise ValueError("the Writer is closed: nothing can be published") from self._failure
         try:
             self._publication.require_owner()
-            if self._sizes:
+            if self._sizes or self._is_empty():
                 self._flush()
             while self._running:
                 self._collect(self._running.popleft().result())
@@ -219,6 +219,13 @@ class Writer:
             raise
         self._close()
         return self.snapshot
+
+    def _is_empty(self) -> bool:
+        """Whether there would be no shard at all, and nothing to tell the columns: then one without samples does.
+
+        Streaming writes none.
+        """
+        return not (self._entries or self._running or self._appends or self._match_streaming)
 
     def _publish(self, publication: LocalPublication) -> str:
         base, old = self._base, self._base if self._appends else None

@@ -92,7 +92,7 @@ def test_without_numbers_there_is_no_side_car_of_columns(tmp_path: Path) -> None
 
 
 def test_without_shards_there_is_no_side_car(tmp_path: Path) -> None:
-    assert entries(write(tmp_path / "data", 0)) == []
+    assert entries(write(tmp_path / "data", 0, match_streaming=True)) == []
 
 
 def test_every_publication_adds_its_own(tmp_path: Path) -> None:

@@ -65,8 +65,9 @@ def test_a_summary_is_json(tmp_path: Path) -> None:
 def test_a_dataset_of_no_samples_has_a_summary(tmp_path: Path) -> None:
     write(tmp_path, range(0))
     found = mx8.summary(tmp_path)
-    assert (found.samples, found.shards, found.samples_per_shard, found.bytes_per_sample) == (0, 0, (0, 0.0, 0), 0.0)
-    assert found.columns == ()
+    assert (found.samples, found.shards, found.samples_per_shard, found.bytes_per_sample) == (0, 1, (0, 0.0, 0), 0.0)
+    assert [column.name for column in found.columns] == ["blob", "label", "score", "text"]
+    assert all(column.numbers is None or column.numbers.mean is None for column in found.columns)
 
 
 def test_a_pinned_link_is_summed_up_as_it_was(tmp_path: Path) -> None:

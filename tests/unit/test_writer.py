@@ -124,11 +124,18 @@ def test_a_sample_beyond_the_limit_has_a_shard_to_itself(
 
 def test_no_samples_make_an_empty_dataset(tmp_path: Path) -> None:
     write(tmp_path / "data", [], metadata={"why": "none matched"})
-    index = reference.read_index(tmp_path / "data")
-    assert index["shards"] == index["mx8shards"]["sidecars"] == []
+    assert [entry["samples"] for entry in reference.read_index(tmp_path / "data")["shards"]] == [0]
     with mx8.Dataset(tmp_path / "data") as dataset:
         assert len(dataset) == 0
         assert dataset.metadata == {"why": "none matched"}
+        assert dataset.columns == NUMBERED  # told by a shard without samples
+
+
+def test_no_samples_make_no_shard_where_streaming_is_matched(tmp_path: Path) -> None:
+    write(tmp_path / "data", [], match_streaming=True)
+    index = reference.read_index(tmp_path / "data")
+    assert index["shards"] == index["mx8shards"]["sidecars"] == []
+    assert len(mx8.Dataset(tmp_path / "data")) == 0
 
 
 def test_files_have_the_mode_of_the_umask(tmp_path: Path) -> None:
