@@ -102,6 +102,22 @@ def test_they_read_zero_samples_beside_some(streaming: Any, tmp_path: Path) -> N
     assert read_remote(streaming, root, tmp_path / "cache", validate_hash="xxh128") == samples
 
 
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("match_streaming", [False, True])
+def test_they_open_a_dataset_of_no_samples(
+    match_streaming: bool, compression: str | None, streaming: Any, tmp_path: Path
+) -> None:
+    """Ours keeps the columns, in a shard without samples. One that matches theirs has no shards, as they make it and
+    cannot open it themselves.
+    """
+    options = {"compression": compression, "match_streaming": match_streaming}
+    root = write_ours(tmp_path / "data", NUMBERED, [], **options)
+    if not match_streaming:
+        assert read_local(streaming, root) == []
+    write_ours(root, NUMBERED, numbered_samples(2), mode="append", **options)
+    assert same(read_remote(streaming, root, tmp_path / "cache"), as_numbered(numbered_samples(2)))
+
+
 def test_they_read_metadata_and_sidecars_as_if_there_were_none(streaming: Any, tmp_path: Path) -> None:
     root = write_ours(
         tmp_path / "data", NUMBERED, numbered_samples(5), metadata={"classes": ["ä", "b"], "nested": {"a": [1.5, None]}}

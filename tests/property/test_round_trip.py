@@ -69,7 +69,7 @@ def test_every_dataset_comes_back(count: int, place: Path) -> None:
                 for sample in samples:
                     writer.write(sample)
             with mx8.Dataset(root, allow_pickle=True, verify="shard") as dataset:
-                assert dataset.columns == (columns if samples else {})
+                assert dataset.columns == (columns if samples or not options["match_streaming"] else {})
                 assert dataset.snapshot == writer.snapshot
                 assert dataset.sealed
                 compare(dataset, samples_as_read(columns, samples), reference.read_dataset(root))
