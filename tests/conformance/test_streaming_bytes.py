@@ -122,7 +122,7 @@ def test_size_limits_are_refused_by_both(size_limit: int | str, streaming: Any, 
         write_theirs(streaming, tmp_path / "theirs", NUMBERED, [], size_limit=size_limit)
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(3000, marks=pytest.mark.hunt)])
+@pytest.mark.parametrize("count", [60, *(pytest.param(400, id=f"hunt{i}", marks=pytest.mark.hunt) for i in range(8))])
 def test_samples_of_any_size_are_cut_into_the_same_shards_under_any_limit(
     count: int, streaming: Any, tmp_path: Path
 ) -> None:

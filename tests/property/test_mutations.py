@@ -11,7 +11,8 @@ import pytest
 
 # How many mutations of each kind: 3,000 and 100,000 in all.
 KINDS = {"index": 800, "table": 400, "header": 300, "payload": 250, "frame": 800, "kept": 150, "sidecar": 300}
-HUNT = {kind: count * 100 // 3 for kind, count in KINDS.items()}
+CHUNK = 1000
+HUNT = [(kind, 1_000_000 + CHUNK * i) for kind, count in KINDS.items() for i in range(count * 100 // 3 // CHUNK + 1)]
 
 
 def attempt(kind: str, first: int, count: int, log: Path, repository: Path) -> dict[str, int]:
@@ -35,12 +36,8 @@ def test_every_one_of_three_thousand_changes_is_refused_or_read_rightly(
 
 
 @pytest.mark.hunt
-@pytest.mark.parametrize("kind", HUNT)
+@pytest.mark.parametrize(("kind", "first"), HUNT)
 def test_every_one_of_a_hundred_thousand_changes_is_refused_or_read_rightly(
-    kind: str, tmp_path: Path, repository: Path
+    kind: str, first: int, tmp_path: Path, repository: Path
 ) -> None:
-    done, chunk = 0, 2000
-    while done < HUNT[kind]:
-        attempt(kind, 1_000_000 + done, chunk, tmp_path / "log", repository)
-        done += chunk
-    assert done >= HUNT[kind]
+    attempt(kind, first, CHUNK, tmp_path / "log", repository)

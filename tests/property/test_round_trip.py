@@ -33,7 +33,9 @@ CUTS = st.lists(st.integers(0, 6), max_size=3)
 
 
 def counts(normally: int) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("count", [normally, pytest.param(5000, marks=pytest.mark.hunt)])
+    """Of examples; a hunt takes many rounds, each of which ends within pytest's time for one test."""
+    rounds = [pytest.param(400, id=f"hunt{i}", marks=pytest.mark.hunt) for i in range(12)]
+    return pytest.mark.parametrize("count", [normally, *rounds])
 
 
 @pytest.fixture(scope="module")
