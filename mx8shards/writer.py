@@ -37,6 +37,7 @@ MODES: tuple[Mode, ...] = ("create", "append", "overwrite")
 
 _SHARD = re.compile(r"shard\.(\d{5,18})\.mds(?:\.[a-z0-9]+)?")
 _GENERATION = re.compile(r"g(\d{4,})")
+_IN_GENERATION = re.compile(r"g\d{4,}/")
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,7 @@ class Writer:
             self._prefix = f"g{_next_generation(root):04}/"
             return base
         self._appends = True
-        self._number = _next_number(root, base)
+        self._prefix, self._number = _next_place(root, base)
         theirs = base.index.columns()
         if base.index.shards and theirs != self._columns:
             raise SchemaError(
@@ -312,10 +313,18 @@ class Writer:
         )
 
 
-def _next_number(root: Path, base: Snapshot) -> int:
-    """The first number that no shard has, so that an append continues the row: of this snapshot or of another one."""
-    names = chain(base.index.raw.basenames, (path.name for path in root.iterdir()))
-    return max((int(match[1]) + 1 for match in map(_SHARD.fullmatch, names) if match), default=0)
+def _next_place(root: Path, base: Snapshot) -> tuple[str, int]:
+    """Where an append goes on: the directory of the last shard, and the first number that none has there.
+
+    Not at the top again after an overwrite: once gc has been here, names of an earlier generation would be free, and
+    somebody who still reads that one would find other shards under them.
+    """
+    last = _IN_GENERATION.match(base.index.raw.basenames[-1]) if base.index.shards else None
+    prefix = last[0] if last else ""
+    there = root / prefix
+    files = (path.name for path in there.iterdir()) if there.is_dir() else ()
+    names = chain((name.removeprefix(prefix) for name in base.index.raw.basenames), files)
+    return prefix, max((int(match[1]) + 1 for match in map(_SHARD.fullmatch, names) if match), default=0)
 
 
 def _next_generation(root: Path) -> int:

@@ -65,7 +65,7 @@ def _collect(root: Path, keep: int, progress: Progress | None) -> Removed:
     names = _needed(root, unwanted) - _needed(root, wanted)
     there = [name for name in sorted(names) if (root / name).is_file()]
     stale = list(_stale(root, wanted))
-    freed = sum(stat.st_size for stat in map(os.stat, [*(root / name for name in there), *stale]) if stat.st_nlink == 1)
+    freed = sum(map(_freed_bytes, [*(root / name for name in there), *stale]))
     ticker = Ticker(progress, freed)
     ticker.tick(0)
     if unwanted:
@@ -79,6 +79,15 @@ def _collect(root: Path, keep: int, progress: Progress | None) -> Removed:
         freed_bytes=freed,
         kept=tuple(wanted),
     )
+
+
+def _freed_bytes(path: Path) -> int:
+    """What removing this name gives back."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0  # a draft in the cache, which a reader has finished meanwhile
+    return stat.st_size if stat.st_nlink == 1 else 0
 
 
 def _needed(root: Path, snapshots: Iterable[str]) -> set[str]:

@@ -95,7 +95,14 @@ class Shards:
 
     def _open_new(self, i: int) -> Shard:
         snapshot, number = self.place(i)
-        entry = snapshot.index.entry(number)
+        try:
+            shard = self._open_checked(snapshot, snapshot.index.entry(number))
+        finally:
+            snapshot.require_kept()
+        self._open[i] = shard
+        return shard
+
+    def _open_checked(self, snapshot: Snapshot, entry: Entry) -> Shard:
         name = shard_name(snapshot, entry.stored)
         path = shard_path(snapshot, entry.stored)
         if entry.zip is not None:
@@ -103,7 +110,6 @@ class Shards:
         shard = Shard(name, path, entry, self._files)
         if self._verify == "shard":
             check_hash(shard.open_file(), entry.raw, name)
-        self._open[i] = shard
         return shard
 
     def _raw_path(self, snapshot: Snapshot, entry: Entry, path: Path, name: str) -> Path:

@@ -33,6 +33,16 @@ class Snapshot:
     root: Path
     id: str
     index: Index
+    kept: bool  # whether this directory keeps it: one of ours, not a foreign dataset's
+
+    def require_kept(self) -> None:
+        """DatasetNotFoundError if gc has removed it since. To be asked after a file of it was opened, not before.
+
+        Its names are free then, and what was found under one of them may be another snapshot's.
+        """
+        path = kept_path(self.root, self.id)
+        if self.kept and not path.exists() and path.parent.exists():
+            raise DatasetNotFoundError("gc removed this snapshot after it was opened", subject=f"{self.root}@{self.id}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return load, (Link(self.root, self.id),)  # an index may be large; another process reads its own
@@ -73,9 +83,18 @@ def current(root: Path, *, trusting: bool = False) -> Snapshot:
     """The current snapshot. `trusting` accepts one that this directory does not keep (what `verify --seal` is for)."""
     data = _read(root / INDEX)
     name = snapshot_id(data)
-    if not trusting:
-        _require_kept(root, name, kept(root))
-    return Snapshot(root, name, _parse(data, root / INDEX))
+    known = kept(root)
+    while known and name not in known and not trusting:
+        data, before = _read(root / INDEX), data
+        if data == before:  # else another one was published, and the first one collected, while we looked
+            raise IntegrityError(
+                subject=str(root / INDEX),
+                expected="one of the snapshots kept here",
+                found=f"{name}: changed outside mx8shards",
+                hint="`mx8shards verify --seal` accepts it as a new snapshot",
+            )
+        name, known = snapshot_id(data), kept(root)
+    return Snapshot(root, name, _parse(data, root / INDEX), name in known)
 
 
 def load(link: Link) -> Snapshot:
@@ -95,7 +114,7 @@ def load(link: Link) -> Snapshot:
         raise IntegrityError(
             subject=str(kept_path(link.root, name)), expected=f"an index of id {name}", found=snapshot_id(data)
         )
-    return Snapshot(link.root, name, _parse(data, kept_path(link.root, name)))
+    return Snapshot(link.root, name, _parse(data, kept_path(link.root, name)), kept=True)
 
 
 def _parse(data: bytes, path: Path) -> Index:
@@ -104,16 +123,6 @@ def _parse(data: bytes, path: Path) -> Index:
     except FormatError as error:
         error.subject = str(path)
         raise
-
-
-def _require_kept(root: Path, name: str, known: Collection[str]) -> None:
-    if known and name not in known:
-        raise IntegrityError(
-            subject=str(root / INDEX),
-            expected="one of the snapshots kept here",
-            found=f"{name}: changed outside mx8shards",
-            hint="`mx8shards verify --seal` accepts it as a new snapshot",
-        )
 
 
 def _read(path: Path) -> bytes:
