@@ -20,7 +20,7 @@ from typing import Any
 
 import mx8shards as mx8
 from mx8shards.disk import steps
-from tests.crash.scenes import BY_NAME
+from tests.crash.scenes import BY_NAME, IN_MEMORY
 
 DONE, REFUSED, IN_PLACE, BROKEN = range(4)  # exit statuses
 _PR_SET_PTRACER = 0x59616D61
@@ -72,7 +72,7 @@ def act_and_exit(scene: str, place: Path, where: str) -> None:
 def warm_up() -> None:
     """Load all that is loaded late, so that no system call of an import is counted."""
     for scene in BY_NAME.values():
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory(dir=IN_MEMORY) as place:
             scene.prepare(Path(place))
             scene.act(Path(place))
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.crash.scenes import Scene, Story
+from tests.crash.scenes import IN_MEMORY, Scene, Story
 
 
 @pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
     """A directory in memory where the machine has one: whoever stops the world by hand need not wait for a disk."""
-    shm = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as directory:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
         yield Path(directory)
 
 

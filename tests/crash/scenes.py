@@ -26,6 +26,8 @@ FOREIGN = {
     "beside.txt": b"least of all this",
 }
 
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
 Sample = dict[str, Any]
 
 

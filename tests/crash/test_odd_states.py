@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +117,30 @@ def test_after_going_back_to_an_earlier_index_by_hand_all_goes_on(scratch: Path)
         with mx8.Dataset(f"{root}@{snapshot}", verify="shard") as dataset:
             assert [sample["label"] for sample in dataset] == labels
     assert mx8.verify(root, data=True).ok
+
+
+def test_who_reads_a_snapshot_that_gc_removed_is_told_so_and_finds_no_other_shard_under_its_names(
+    scratch: Path,
+) -> None:
+    root = scratch / "data"
+    first = write(root, 0, 2)
+    write(root, 3, 6, mode="append")
+    slow = mx8.Dataset(root)
+    shutil.copy(kept_path(root, first), root / "index.json")
+    mx8.gc(root, keep=0)
+    write(root, 6, 9, mode="append")  # by names that are free now, and of the same sizes
+    with slow, pytest.raises(mx8.DatasetNotFoundError, match="gc removed this snapshot after it was opened"):
+        slow[2]
+
+
+def test_an_append_goes_on_beside_the_newest_shards_so_that_no_name_is_used_twice(scratch: Path) -> None:
+    root = scratch / "data"
+    write(root, 0, 3)
+    write(root, 0, 3, mode="overwrite")
+    mx8.gc(root, keep=0)
+    write(root, 3, 6, mode="append")
+    assert sorted(path.name for path in root.glob("**/*.mds")) == [f"shard.{i:05}.mds" for i in range(4)]
+    assert not list(root.glob("*.mds"))
 
 
 def test_a_snapshot_that_was_kept_before_stays_kept_when_it_is_published_again_and_that_fails(scratch: Path) -> None:
@@ -348,7 +374,11 @@ def test_a_writer_that_is_forgotten_says_so_and_frees_its_lock(scratch: Path) ->
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         forget()
-        gc.collect()
+        for _ in range(1_000):
+            if threading.active_count() == 1:
+                break
+            time.sleep(0.01)  # a thread of it may still be storing a shard
+            gc.collect()
     ours = [str(warning.message) for warning in found if issubclass(warning.category, ResourceWarning)]
     assert ours == [f"{scratch / 'data'}: never closed, so nothing was published"]
     assert write(scratch / "data") == write(scratch / "undisturbed")

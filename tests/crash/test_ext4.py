@@ -1,0 +1,109 @@
+"""Is a dataset whole on a real file system whose disk stopped at any step?
+
+The image of a mounted ext4 holds what its kernel has written so far. A copy of it, mounted in turn, is what the machine
+would find after a power cut. ext4 orders more than POSIX promises: test_power_cut.py is the stricter one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mx8shards.disk import steps
+from tests.crash.scenes import BY_NAME, Scene, Story
+
+StoryOf = Callable[[Scene], Story]
+
+
+def sh(*command: object) -> None:
+    subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
+
+
+@contextlib.contextmanager
+def mounted(image: Path, where: Path) -> Iterator[Path]:
+    """The file system in an image."""
+    where.mkdir(exist_ok=True)
+    sh("mount", "-o", "loop", image, where)
+    try:
+        yield where
+    finally:
+        gc.collect()  # files that errors hold on to would keep it busy
+        sh("umount", where)
+
+
+@pytest.fixture
+def image(scratch: Path) -> Path:
+    """An empty ext4 in a file."""
+    path = scratch / "image"
+    with path.open("wb") as file:
+        file.truncate(8 << 20)
+    try:
+        sh("mkfs.ext4", "-q", path)
+        with mounted(path, scratch / "trial"):
+            pass
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no ext4 can be mounted here: {getattr(error, 'stderr', error)}")
+    return path
+
+
+def copies_at_steps(story: Story, image: Path, stride: int) -> list[Path]:
+    """Copies of the image as it is before every `stride`-th step of the scene, and after the last one."""
+    copies: list[Path] = []
+    count = 0
+    lock = threading.Lock()
+
+    def before(_name: str, _arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        with lock:
+            if count % stride == 0:
+                copies.append(Path(shutil.copyfile(image, image.with_name(f"image{count:03}"))))
+            count += 1
+
+    with mounted(image, image.with_name("first")) as disk:
+        shutil.copytree(story.prepared, disk / "place")
+        sh("sync", "-f", disk)
+        real, steps.before = steps.before, before
+        try:
+            story.scene.act(disk / "place")
+        finally:
+            steps.before = real
+        copies.append(Path(shutil.copyfile(image, image.with_name("image-at-last"))))
+    return copies
+
+
+def look_at_copies(story: Story, image: Path, stride: int) -> tuple[int, int]:
+    """Check what is on every copy, before and after the next publication; how many had the old state, and the new."""
+    new = old = 0
+    copies = copies_at_steps(story, image, stride)
+    for copy in copies:
+        with mounted(copy, copy.with_name("second")) as disk:
+            if story.check(disk / "place", image.with_name("cache")):
+                new += 1
+            else:
+                old += 1
+                assert copy is not copies[-1], "what was published is gone"
+            story.finish(disk / "place", image.with_name("cache"))
+        copy.unlink()
+    return old, new
+
+
+def test_an_ext4_that_stopped_at_some_step_has_the_old_state_or_the_new_one(story_of: StoryOf, image: Path) -> None:
+    old, new = look_at_copies(story_of(BY_NAME["overwrite"]), image, 12)
+    assert old > 0
+    assert new > 0
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize(
+    "name", ["create", "append", "append to a foreign dataset", "overwrite", "merge", "merge and move", "gc", "seal"]
+)
+def test_so_has_one_that_stopped_at_any_step(name: str, story_of: StoryOf, image: Path) -> None:
+    print(name, look_at_copies(story_of(BY_NAME[name]), image, 1))
