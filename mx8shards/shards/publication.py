@@ -23,7 +23,7 @@ from mx8shards.disk import lock, publish, steps
 from mx8shards.errors import DatasetExistsError, DiskError, ShardsError
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecars import Sidecar
-from mx8shards.shards.recovery import SIDECAR, Intent, recover, sidecar_name, write_intent
+from mx8shards.shards.recovery import SIDECAR, Intent, recover, sidecar_name, staged_name, write_intent
 from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept_path, snapshot_id
 
 Pieces = Iterable[bytes | memoryview]
@@ -93,7 +93,7 @@ class LocalPublication:
             self._staging_made = True
 
     def _staged(self, name: str) -> Path:
-        return self._staging / name.replace("/", "~")  # no basename holds a "~"
+        return self._staging / staged_name(name)
 
     def put_shard(self, basename: str, pieces: Pieces) -> None:
         """A durable file that will be `basename`."""

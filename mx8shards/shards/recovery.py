@@ -7,6 +7,7 @@ snapshot uses, or, where index.json already is the intended one, lets it stand. 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -19,15 +20,23 @@ from mx8shards.format.basename import is_basename
 from mx8shards.format.index import Index, parse_index
 from mx8shards.format.jsontext import SNAPSHOT_ID, short
 from mx8shards.format.sidecars import Sidecar
-from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept, kept_path, snapshot_id
+from mx8shards.shards.links import Link
+from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept, kept_path, load, snapshot_id
 
 _SIDECARS = f"{STATE}/sidecars/"
+_MAX_NAME_CHARS = 255  # of one component, on every file system of note
 SIDECAR = re.compile(re.escape(_SIDECARS) + "[0-9a-f]{64}")
 
 
 def sidecar_name(sidecar: Sidecar) -> str:
     """The path of a side-car below the dataset's root."""
     return f"{_SIDECARS}{sidecar.blake3}"
+
+
+def staged_name(name: str) -> str:
+    """What a file that will be published as `name` is called in staging: no basename holds a "~"."""
+    flat = name.replace("/", "~")
+    return flat if len(flat) <= _MAX_NAME_CHARS else f"~{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def files_of(index: Index) -> set[str]:
@@ -73,7 +82,7 @@ def _take_back(root: Path, intent: Intent) -> None:
     staged = {path.name for path in staging.iterdir()} if staging.is_dir() else set()
     used = _used(root)
     # a staged copy means that the file of this name below the root is not the one we meant to put there
-    doomed = [name for name in intent.files if name not in used and name.replace("/", "~") not in staged]
+    doomed = [name for name in intent.files if name not in used and staged_name(name) not in staged]
     for name in doomed:
         steps.unlink(root / name)
     _remove_empty_directories(root, intent.files)
@@ -103,10 +112,10 @@ def _remove_empty_directories(root: Path, names: Iterable[str]) -> None:
 
 def _used(root: Path) -> set[str]:
     used: set[str] = set()
-    indices = [kept_path(root, name).read_bytes() for name in kept(root)]
-    for data in filter(None, [*indices, current_bytes(root)]):
-        used |= files_of(parse_index(data))
-    return used
+    for name in kept(root):
+        used |= files_of(load(Link(root, name)).index)
+    now = current_bytes(root)
+    return used if now is None else used | files_of(parse_index(now))
 
 
 def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> None:
