@@ -15,24 +15,26 @@ PEERS_IMPORT := boto3 catalogue lightning-utilities requests tqdm zstd
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation
 
-.PHONY: demo test hunt setup
+.PHONY: demo test tested newest hunt setup
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
 	@.venv/bin/python -m benchmarks.demo
 
-# Two cores, two legs side by side. What fails with the newest versions alone is a matter of versions; kills and full
-# disks are not, so that leg leaves them to the other one.
+# Two cores, two legs side by side. What fails with the newest versions alone is a matter of versions; kills, full disks,
+# hostile bytes and the evenness of a shuffle are not, so that leg leaves them to the other one.
 test: setup
 	.venv/bin/ruff check --quiet .
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
-	@.venv-newest/bin/python -m pytest -m "not hunt and not streaming" --ignore=tests/crash --ignore=tests/integration \
-		>.venv-newest/test.log 2>&1 & newest=$$!; \
-	.venv/bin/python -m pytest; tested=$$?; \
-	wait $$newest; newest=$$?; \
-	echo "with the newest versions:"; if [ $$newest = 0 ]; then tail -n 1; else cat; fi <.venv-newest/test.log; \
-	exit $$((tested > newest ? tested : newest))
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 newest tested
+
+tested: .venv/.ready
+	.venv/bin/python -m pytest
+
+newest: .venv-newest/.ready
+	.venv-newest/bin/python -m pytest -m "not hunt and not streaming" --ignore=tests/crash --ignore=tests/integration \
+		--ignore=tests/property/test_mutations.py --ignore=tests/property/test_order_statistics.py
 
 hunt: .venv/.ready
 	.venv/bin/python -m pytest -m hunt --hypothesis-profile=hunt
