@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.conformance.peer import files, write_ours, write_theirs
+from tests.places import QUICK
 from tests.reference import config, fixed_size, sample_bytes, shard_bytes
 from tests.strategies import (
     COMPRESSIONS,
@@ -123,9 +124,7 @@ def test_size_limits_are_refused_by_both(size_limit: int | str, streaming: Any, 
 
 
 @pytest.mark.parametrize("count", [60, *(pytest.param(400, id=f"hunt{i}", marks=pytest.mark.hunt) for i in range(8))])
-def test_samples_of_any_size_are_cut_into_the_same_shards_under_any_limit(
-    count: int, streaming: Any, tmp_path: Path
-) -> None:
+def test_samples_of_any_size_are_cut_into_the_same_shards_under_any_limit(count: int, streaming: Any) -> None:
     @settings(max_examples=count)
     @given(
         sizes=st.lists(st.integers(0, 700), max_size=30),
@@ -138,7 +137,7 @@ def test_samples_of_any_size_are_cut_into_the_same_shards_under_any_limit(
     def check(sizes: list[int], size_limit: int | None, compression: str | None) -> None:
         samples = [{"a": bytes([i % 251]) * size, "n": i % 256} for i, size in enumerate(sizes)]
         options = {"size_limit": size_limit, "compression": compression}
-        with tempfile.TemporaryDirectory(dir=tmp_path) as place:
+        with tempfile.TemporaryDirectory(dir=QUICK) as place:
             ours, theirs = write_both(streaming, Path(place), {"a": "bytes", "n": "uint8"}, samples, **options)
             assert files(ours) == files(theirs)
 

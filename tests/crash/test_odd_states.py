@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import re
 import shutil
 import sys
@@ -20,6 +21,7 @@ import pytest
 import mx8shards as mx8
 from mx8shards import writer as writer_module
 from mx8shards.disk import steps
+from mx8shards.shards import snapshots
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.snapshots import kept_path
 from tests.crash import double
@@ -28,14 +30,14 @@ from tests.crash.power import Disk, File
 from tests.crash.scenes import BY_NAME, COLUMNS, Story, samples, tree, write
 
 
-def stop_at(name: str, ending: str, act: Callable[[], object]) -> None:
-    """Die before the first step of this kind on a path with this ending."""
+def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[[], object]) -> World:
+    """Die before the first step of which this is true; the steps that were taken."""
     world = World()
 
-    def before(step: str, arguments: tuple[Any, ...]) -> None:
-        if step == name and any(str(argument).endswith(ending) for argument in arguments):
+    def before(name: str, arguments: tuple[Any, ...]) -> None:
+        if is_there(name, arguments):
             world.over = Stopped
-        world.before(step, arguments)
+        world.before(name, arguments)
 
     real, steps.before = steps.before, before
     try:
@@ -43,6 +45,12 @@ def stop_at(name: str, ending: str, act: Callable[[], object]) -> None:
             act()
     finally:
         steps.before = real
+    return world
+
+
+def stop_at(name: str, ending: str, act: Callable[[], object]) -> None:
+    """Die before the first step of this name to a path with this ending."""
+    stop_before(lambda step, arguments: step == name and str(arguments[-1]).endswith(ending), act)
 
 
 # somebody else in the same directory ------------------------------------------------------------------------------
@@ -90,6 +98,43 @@ def test_a_file_that_has_the_name_of_a_new_shard_is_never_replaced(
     (root / "shard.00003.mds").unlink()
     assert tree(root) == before
     assert len(write(root, 3, 8, mode="append")) == 71
+
+
+def leave_their_shard_beside_an_intent(root: Path) -> Path:
+    """Somebody else takes a name that is about to be published, and we die before we come to it; the path."""
+    write(root, 0, 3)
+    theirs = root / "shard.00002.mds"
+
+    def take_it(name: str, arguments: tuple[Any, ...]) -> bool:
+        if name == "rename" and arguments[-1] == theirs:
+            theirs.write_bytes(b"theirs")
+        return theirs.exists()
+
+    stop_before(take_it, lambda: write(root, 3, 8, mode="append"))
+    return theirs
+
+
+def test_a_rollback_spares_a_file_of_somebody_else_however_often_it_is_cut_short(scratch: Path) -> None:
+    original = scratch / "original"
+    theirs = leave_their_shard_beside_an_intent(original / "data").relative_to(original)
+    whole = World()
+    place = shutil.copytree(original, scratch / "place")
+    disk = Disk.of(place)
+    with whole.running():
+        LocalPublication(place / "data").close()
+    assert (place / theirs).read_bytes() == b"theirs"
+    for at, step in enumerate(whole.steps):
+        stopped = shutil.copytree(original, scratch / f"stopped{at}")
+        with World(at, double.stop).running(), pytest.raises(Stopped):
+            LocalPublication(stopped / "data")
+        for chance in (0, 0.5, 1):
+            cut = scratch / f"cut{at}-{chance}"
+            disk.cut(place, cut, random.Random(at), chance)
+            LocalPublication(cut / "data").close()
+            assert (cut / theirs).read_bytes() == b"theirs"
+        LocalPublication(stopped / "data").close()
+        assert (stopped / theirs).read_bytes() == b"theirs"
+        disk.play(step)
 
 
 def test_a_generation_that_somebody_else_started_is_passed_over(scratch: Path) -> None:
@@ -416,6 +461,53 @@ def test_names_too_long_for_one_file_are_staged_all_the_same(scratch: Path) -> N
     snapshot = mx8.merge([scratch / "part"], scratch / "all")
     with mx8.Dataset(f"{scratch / 'all'}@{snapshot}", verify="shard") as dataset:
         assert list(dataset) == list(samples(0, 3))
+
+
+def test_gc_after_a_killed_publication_removes_nothing_that_a_power_cut_brings_back(scratch: Path) -> None:
+    place, cut = scratch / "place", scratch / "cut"
+    root = place / "data"
+    write(root, 0, 3)
+    write(root, 3, 6, mode="overwrite")
+    (root / "g0001/notes.txt").write_bytes(b"so that the directory stays")
+    mx8.gc(root, keep=0)
+    disk = Disk.of(place)
+
+    def is_last(name: str, arguments: tuple[Any, ...]) -> bool:
+        staged = root / ".mx8shards/staging"
+        return (name, arguments) == ("sync_directory", (root,)) and not (staged / "index.json").exists()
+
+    killed = stop_before(is_last, lambda: write(root, 6, 9, mode="overwrite"))
+    collecting = World()
+    with collecting.running():
+        mx8.gc(root, keep=0)
+    for at, step in enumerate([*killed.steps, *collecting.steps]):
+        disk.play(step)
+        for chance in (0, 0.5):
+            shutil.rmtree(cut, ignore_errors=True)
+            disk.cut(place, cut, random.Random(at), chance)
+            with mx8.Dataset(cut / "data", verify="shard") as dataset:
+                assert list(dataset) in (list(samples(3, 6)), list(samples(6, 9)))
+
+
+def test_a_reader_that_is_overtaken_by_a_publication_and_gc_looks_again(scratch: Path) -> None:
+    root = scratch / "data"
+    write(root, 0, 3)
+    overtaken = []
+
+    def overtake(frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code is snapshots.kept.__code__ and not overtaken:
+            overtaken.append(True)
+            sys.settrace(None)
+            write(root, 3, 6, mode="overwrite")
+            mx8.gc(root, keep=0)
+
+    sys.settrace(overtake)
+    try:
+        with mx8.Dataset(root) as dataset:
+            assert list(dataset) == list(samples(3, 6))
+    finally:
+        sys.settrace(None)
+    assert overtaken
 
 
 def test_moving_parts_spares_what_was_published_in_them_meanwhile(scratch: Path) -> None:

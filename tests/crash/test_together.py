@@ -107,6 +107,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 child = os.fork()
 if not child:
+    signal.alarm(60)  # should the parent come to grief
     signal.pause()
 for sample in samples(4, 6):
     writer.write(sample)

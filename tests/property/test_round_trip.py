@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ import mx8shards as mx8
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.hashing import HASHES
 from tests import reference
+from tests.places import QUICK
 from tests.strategies import COMPRESSIONS, ENCODINGS, VALUES, Sample, as_read, datasets, same, samples_as_read
 
 OPTIONS = st.fixed_dictionaries(
@@ -39,8 +41,9 @@ def counts(normally: int) -> pytest.MarkDecorator:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("round-trip")
+def place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=QUICK) as place:
+        yield Path(place)
 
 
 @counts(60)
