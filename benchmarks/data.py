@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ from PIL import Image, ImageCms, ImageDraw
 
 ARRAY_ITEMS = 1024
 BLOB_BYTES = 100_000
+TINY_BYTES = 64
+TINY_PER_SHARD = 500_000
 
 _VOCABULARY = 20_000
 _FOLLOWERS = 32
@@ -90,3 +96,45 @@ def load(path: Path) -> list[bytes]:
         data, sizes = kept["data"].tobytes(), kept["sizes"]
     ends = np.cumsum(sizes)
     return [data[a:b] for a, b in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]
+
+
+def tiny(out: Path, count: int) -> None:
+    """A dataset of samples of 64 bytes: as many shards as that takes, all with the same bytes."""
+    from benchmarks.adapters import ours
+
+    per_shard = min(count, TINY_PER_SHARD)
+    payloads = np.random.default_rng(17).integers(0, 256, (per_shard, TINY_BYTES), np.uint8)
+    ours.write(out, {"x": f"ndarray:uint8:{TINY_BYTES}"}, ({"x": payload} for payload in payloads), size_limit="1gb")
+    repeat_shard(out, count // per_shard, shutil.copyfile)
+
+
+def sparse(out: Path, shards: int, per_shard: int, sample_bytes: int) -> None:
+    """A dataset whose shards have their tables only: their samples are holes, and read as zeros."""
+    from benchmarks.adapters import ours
+
+    payload = np.zeros(sample_bytes, np.uint8)
+    ours.write(
+        out, {"x": f"ndarray:uint8:{sample_bytes}"}, ({"x": payload} for _ in range(per_shard)), size_limit="1gb"
+    )
+    repeat_shard(out, shards, lambda shard, path: _copy_table(shard, path, per_shard))
+
+
+def _copy_table(shard: Path, path: Path, samples: int) -> None:
+    table = np.fromfile(shard, "<u4", samples + 2)
+    with shard.open("rb") as file:
+        path.write_bytes(file.read(int(table[1])))
+    os.truncate(path, shard.stat().st_size)
+
+
+def repeat_shard(root: Path, count: int, copy: Callable[[Path, Path], object]) -> None:
+    """Make `count` shards of a dataset's only one. Its index is then as Streaming writes it: without hashes."""
+    entry = json.loads((root / "index.json").read_bytes())["shards"][0]
+    shard = root / entry["raw_data"]["basename"]
+    entries = []
+    for number in range(count):
+        raw = entry["raw_data"] | {"basename": f"copy.{number:05}.mds", "hashes": {}}
+        copy(shard, root / raw["basename"])
+        entries.append(entry | {"raw_data": raw, "hashes": []})
+    shutil.rmtree(root / ".mx8shards")
+    shard.unlink()
+    (root / "index.json").write_text(json.dumps({"shards": entries, "version": 2}))

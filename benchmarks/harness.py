@@ -7,6 +7,7 @@ reported is their median, beside the lowest and the highest.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ class Job:
     arguments: dict[str, Any]
     settings: dict[str, object] = field(default_factory=dict)
     rounds: int | None = None  # where fewer are enough, because one takes long
+    needs: str = ""  # a module without which it is skipped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +111,11 @@ def run(name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None 
         facts = machine.facts(directory)
         say(f"{name}: {question}")
         case.prepare(directory, quick=quick)
-        jobs = case.jobs(directory, quick=quick)
+        wanted = case.jobs(directory, quick=quick)
+        jobs = [job for job in wanted if is_installed(job.needs)]
+        skipped = {job.contender: f"{job.needs} is not installed" for job in wanted if job not in jobs}
+        for contender, reason in skipped.items():
+            say(f"  {contender}: skipped, {reason}")
         runs = _interleaved(jobs, rounds, directory)
     groups = _groups(jobs, runs)
     return {
@@ -122,7 +128,8 @@ def run(name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None 
         "machine": facts,
         "headlines": list(case.HEADLINES),
         "groups": groups,
-        "targets": [_judged(target, runs) for target in case.targets() if target.wanted[0].group in groups],
+        "skipped": skipped,
+        "targets": [_judged(target, runs) for target in case.targets() if _is_measured(target, groups)],
         "columns": [
             {"title": column.title, "number": column.number, "digits": column.digits}
             | {"ratio": column.ratio, "spread": column.spread}
@@ -209,6 +216,12 @@ def spread(numbers: Sequence[float]) -> dict[str, float]:
     return {key: float(f"{value:.4g}") for key, value in found.items()}
 
 
+def _is_measured(target: Target, groups: dict[str, dict[str, Any]]) -> bool:
+    return all(
+        {term.contender, term.against or term.contender} <= groups.get(term.group, {}).keys() for term in target.wanted
+    )
+
+
 def _judged(target: Target, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found = [_found(wanted, runs) for wanted in target.wanted]
     return {"claim": target.claim, "met": any(term["met"] for term in found), "found": found}
@@ -222,6 +235,14 @@ def _found(wanted: Wanted, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     what = f"{wanted.number} of {wanted.contender}" + (f" / of {wanted.against}" if wanted.against else "")
     bounds = {"least": wanted.least} if wanted.least else {"most": wanted.most}
     return {"what": what, **bounds, **found, "met": wanted.least <= found["median"] <= wanted.most}
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; the one without a name always can."""
+    try:
+        return not module or importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def say(text: str) -> None:

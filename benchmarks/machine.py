@@ -12,7 +12,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PACKAGES = ("mx8shards", "mosaicml-streaming", "litdata", "numpy", "zstandard", "blake3", "xxhash", "torch", "Pillow")
+PACKAGES = (
+    *("mx8shards", "mosaicml-streaming", "litdata", "webdataset", "spdl-core", "ffcv"),
+    *("numpy", "numba", "zstandard", "blake3", "xxhash", "torch", "Pillow"),
+)
 
 
 def facts(directory: Path) -> dict[str, object]:

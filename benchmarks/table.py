@@ -16,7 +16,8 @@ Results = dict[str, Any]
 
 def render(results: Results) -> str:
     """One case as Markdown, whole: the table, where it was measured, the notes and the targets."""
-    parts = [_table(results, list(results["groups"])), _where(results), results["notes"], verdicts(results)]
+    groups = list(results["groups"])
+    parts = [_table(results, groups), _skipped(results), _where(results), results["notes"], verdicts(results)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -48,6 +49,11 @@ def _cell(column: dict[str, Any], found: dict[str, Any]) -> str:
     low, median, high = (f"{values[key]:,.{column['digits']}f}" for key in ("low", "median", "high"))
     median = f"{median} ×" if column["ratio"] else median
     return f"{median} ({low}–{high})" if column["spread"] and low != high else median
+
+
+def _skipped(results: Results) -> str:
+    found = "; ".join(f"{contender}, because {reason}" for contender, reason in results.get("skipped", {}).items())
+    return f"Not measured here: {found}." if found else ""
 
 
 def _where(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,26 @@ def reader(root: Path) -> Callable[[int], Any]:
     """`LocalDataset[i]`."""
     dataset = open_dataset(root)
     return lambda position: dataset[position]
+
+
+def open_loader(root: Path, batch_size: int, workers: int = 0, joined: bool = False) -> Any:
+    """StreamingDataset, the whole of it shuffled, in a DataLoader. It stands still for nothing: all is ready before."""
+    from benchmarks.adapters.torch_loader import Epochs, collate
+
+    dataset = streaming.StreamingDataset(
+        local=str(root),
+        batch_size=batch_size,
+        shuffle=True,
+        shuffle_seed=17,
+        num_canonical_nodes=1,
+        shuffle_block_size=1 << 40,
+        predownload=1 << 20,
+    )
+    gather = functools.partial(collate, joined=joined)
+    return Epochs(streaming.StreamingDataLoader, workers, dataset=dataset, batch_size=batch_size, collate_fn=gather)
+
+
+def resume(loader: Any, delivered: int) -> None:
+    """What loading a state means, once so many samples of the first epoch were delivered."""
+    dataset = loader.loader.dataset
+    dataset.load_state_dict(dataset.state_dict(delivered, False))

@@ -39,3 +39,15 @@ def payload_reader(root: Path, column: str) -> Callable[[int], Any]:
     """One column's bytes of a sample, as a view into the mapped shard."""
     payload = open_dataset(root).payload
     return lambda position: payload(position, column)
+
+
+def open_loader(root: Path, batch_size: int, **options: Any) -> Any:
+    """The Loader over all columns, the whole dataset shuffled; everything else as it comes unless `options` say so."""
+    from mx8shards import Loader
+
+    return Loader(Dataset(root), batch_size=batch_size, shuffle=True, seed=17, **options)
+
+
+def resume(loader: Any, delivered: int) -> None:
+    """Go on where so many samples of the epoch were delivered."""
+    loader.load_state_dict(loader.state_dict() | {"epoch": 0, "position": delivered})

@@ -1,0 +1,64 @@
+"""How does a pipeline of SPDL read samples?
+
+SPDL has no format of its own and gives threads and queues only. Here it is given what its users would have to find out:
+where each sample lies in the mapped shards. An operation makes one batch in one of its threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from spdl.pipeline import PipelineBuilder
+
+from benchmarks.adapters import spans
+
+AHEAD = 4  # batches that wait at the end of the pipeline
+
+
+class PipelineLoader:
+    """A pipeline for every epoch, as SPDL's own loaders make one."""
+
+    def __init__(self, root: Path, batch_size: int, threads: int) -> None:
+        self._spans = spans.find(root)
+        self._maps = [np.memmap(path, np.uint8, "r").data for path in self._spans.paths]
+        self._random = np.random.default_rng(17)
+        self._batch_size = batch_size
+        self._threads = threads
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        order = self._random.permutation(len(self._spans))
+        rows = np.split(order, range(self._batch_size, len(order), self._batch_size))
+        builder: Any = PipelineBuilder()
+        builder.add_source(rows).pipe(self._batch, concurrency=self._threads, output_order="input")
+        pipeline = builder.add_sink(AHEAD).build(num_threads=self._threads)
+        with pipeline.auto_stop():
+            yield from pipeline
+
+    def _batch(self, rows: npt.NDArray[np.int64]) -> list[Any]:
+        """Bytes of one size become a tensor, others a list; that copies each once more, or not."""
+        found = self._spans
+        shards, columns = found.shards[rows].tolist(), []
+        for column in range(found.sizes.shape[1]):
+            begins, sizes = found.begins[rows, column], found.sizes[rows, column]
+            ends = (begins + sizes).tolist()
+            parts = [self._maps[shard][a:b] for shard, a, b in zip(shards, begins.tolist(), ends, strict=True)]
+            small = sizes.max() <= 1 << 16
+            columns.append(_stacked(parts, len(rows)) if small else [bytes(part) for part in parts])
+        return columns
+
+    def close(self) -> None:
+        """Each epoch's pipeline ended with it."""
+
+
+def _stacked(parts: list[memoryview], rows: int) -> torch.Tensor:
+    return torch.frombuffer(bytearray().join(parts), dtype=torch.uint8).view(rows, -1)
+
+
+def open_loader(root: Path, batch_size: int, threads: int) -> PipelineLoader:
+    """All columns of all samples."""
+    return PipelineLoader(root, batch_size, threads)

@@ -1,0 +1,74 @@
+"""What does a sample cost when there are a hundred million of them, and what is held for each?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import data, reading
+from benchmarks.harness import Column, Job, Target, Wanted
+
+NEEDS_BYTES = 8_500_000_000
+BATCH = 4096
+BUDGET = 64 << 20
+NOTES = """\
+- Samples of 64 bytes, the whole dataset shuffled, batches of 4,096, a warm page cache, a budget of 64 MiB.
+- Held: growth of anonymous memory from before the dataset is opened until the loader has run for a while, budget and
+  all, divided by the number of samples.
+- Sparse shards are holes behind real offset tables: 6,000 shards of 66 MB, 6,000,000 samples of 64 KiB; batches of 64.
+  A page of a hole costs the kernel a page of zeros.
+"""
+COLUMNS = (
+    Column(title="ns per sample", number="nanoseconds", digits=0),
+    Column(title="× 10⁵ samples", number="nanoseconds", digits=2, ratio=True),
+    Column(title="first batch, s", number="first_batch_s", digits=2),
+    Column(title="anonymous memory, MB", number="anonymous_growth_mb", digits=0),
+    Column(title="held, bytes per sample", number="held_bytes_per_sample", digits=2, spread=False),
+)
+GROUP, SHARDS = "64-byte samples", "64 KiB samples"
+COUNTS = {"10⁵": 100_000, "10⁷": 10_000_000, "10⁸": 100_000_000}
+FEW, MANY = "60 sparse shards", "6,000 sparse shards"
+SPARSE = {FEW: 60, MANY: 6_000}
+HEADLINES = (GROUP, SHARDS)
+PER_SHARD, SPARSE_BYTES = 1_000, 65_536
+
+
+def _counts(quick: bool) -> dict[str, int]:
+    return {name: count // 100 for name, count in list(COUNTS.items())[:2]} if quick else COUNTS
+
+
+def prepare(directory: Path, *, quick: bool) -> None:
+    """All sizes, and shards that are holes."""
+    for name, count in _counts(quick).items():
+        data.tiny(directory / name, count)
+    for name, shards in SPARSE.items():
+        data.sparse(directory / name, shards // (60 if quick else 1), PER_SHARD // (10 if quick else 1), SPARSE_BYTES)
+
+
+def jobs(directory: Path, *, quick: bool) -> list[Job]:
+    """We at every size; there is nobody to compare with but ourselves."""
+    seconds = 0.05 if quick else 2.0
+
+    def job(group: str, name: str, samples: int, batch: int) -> Job:
+        arguments: dict[str, Any] = {"adapter": "ours", "root": str(directory / name), "options": {"memory": BUDGET}}
+        arguments |= {"samples": samples, "batch_size": batch, "seconds": seconds}
+        return Job(group=group, contender=name, run=reading.scale, arguments=arguments)
+
+    share = 600 if quick else 1
+    return [job(GROUP, name, count, BATCH) for name, count in _counts(quick).items()] + [
+        job(SHARDS, name, shards * PER_SHARD // share, 64) for name, shards in SPARSE.items()
+    ]
+
+
+def targets() -> list[Target]:
+    """1.5 × and 16 bytes."""
+
+    def against_few(name: str, most: float) -> Target:
+        wanted = Wanted(group=GROUP, contender=name, against="10⁵", number="nanoseconds", most=most)
+        return Target(f"{name} samples: at most {most} × the time at 10⁵", (wanted,))
+
+    def held(name: str) -> Target:
+        wanted = Wanted(group=GROUP, contender=name, number="held_bytes_per_sample", most=16)
+        return Target(f"{name} samples: at most 16 bytes held for each", (wanted,))
+
+    return [against_few("10⁸", 1.5), held("10⁷"), held("10⁸")]
