@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import family, page_cache
+from benchmarks import cgroup, family, page_cache
 from benchmarks.process import MB, Measured, Numbers
 
 PAGE = 4096
@@ -242,3 +242,46 @@ def scale(adapter: str, root: str, options: dict[str, Any], samples: int, batch_
         **whole.numbers,
         "held_bytes_per_sample": whole.numbers["anonymous_growth_mb"] * MB / samples,
     }
+
+
+def larger_than_ram(
+    adapter: str,
+    root: str,
+    options: dict[str, Any],
+    sample_bytes: int,
+    batch_size: int,
+    limit_bytes: int,
+    held_bytes: int,
+    seconds: float,
+) -> Numbers:
+    """The pace at first, from an empty page cache, and after so many bytes, when it is full."""
+    page_cache.drop(Path(root))
+    group = cgroup.limit_memory(limit_bytes) if limit_bytes else None
+    with Measured() as whole:
+        loader = open_loader(adapter, root, batch_size, options)
+        taken = batches(loader, float("inf"))
+        batch_bytes = batch_size * sample_bytes
+        next(taken)
+        cold = _pace(taken, seconds) * batch_bytes
+        for _ in range(held_bytes // batch_bytes):
+            next(taken)
+        steady = _pace(taken, seconds) * batch_bytes
+        loader.close()
+    if group:
+        cgroup.leave(group)
+    return {
+        "cold_mb_per_s": cold / MB,
+        "steady_mb_per_s": steady / MB,
+        "steady_per_cold": steady / cold,
+        "limit_gb": (limit_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 1e9,
+        **whole.numbers,
+    }
+
+
+def _pace(taken: Iterator[int], seconds: float) -> float:
+    """Batches per second."""
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        next(taken)
+        count += 1
+    return count / (time.perf_counter() - start)
