@@ -22,17 +22,21 @@ if TYPE_CHECKING:
         SourceError,
     )
     from mx8shards.format.encodings import register_encoding
+    from mx8shards.loading.loader import Loader
+    from mx8shards.loading.pool import Pool
     from mx8shards.maintain.diff import diff
     from mx8shards.maintain.gc import gc
     from mx8shards.maintain.log import log
     from mx8shards.maintain.merge import merge
     from mx8shards.maintain.summary import summary
     from mx8shards.maintain.verify import verify
+    from mx8shards.order.blocks import BlockShuffle
     from mx8shards.writer import Writer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BlockShuffle",
     "Dataset",
     "DatasetExistsError",
     "DatasetNotFoundError",
@@ -40,8 +44,10 @@ __all__ = [
     "DiskError",
     "FormatError",
     "IntegrityError",
+    "Loader",
     "LoaderError",
     "MissingPackageError",
+    "Pool",
     "RemoteError",
     "SchemaError",
     "ShardsError",
@@ -61,6 +67,9 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Dataset", "concat"), "dataset"),
     "Writer": "writer",
+    "BlockShuffle": "order.blocks",
+    "Loader": "loading.loader",
+    "Pool": "loading.pool",
     "register_encoding": "format.encodings",
     **{name: f"maintain.{name}" for name in ("diff", "gc", "log", "merge", "summary", "verify")},
     **{name: "errors" for name in __all__ if name.endswith("Error")},

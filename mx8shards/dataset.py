@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DatasetNotFoundError, FormatError, SchemaError
+from mx8shards.format.columns import Columns
 from mx8shards.shards import links, snapshots
 from mx8shards.shards.columns import RaggedColumn, stacked_column
 from mx8shards.shards.open_shard import VERIFY, Shards, Verify
@@ -107,6 +108,20 @@ class Dataset:
     def metadata(self) -> dict[str, Any]:
         """What its Writer was given as metadata; of several joined datasets, the first one's."""
         return self._every[0].index.metadata
+
+    @property
+    def shards(self) -> Shards:
+        """The shards it reads, for loaders."""
+        return self._door
+
+    @property
+    def view(self) -> View:
+        """Which sample stands at which position, for loaders."""
+        return self._view
+
+    def picked(self, columns: Sequence[str] | None) -> Columns:
+        """These columns, or all that it has, for loaders."""
+        return self._columns if columns is None else self._columns.pick(columns)
 
     # samples ----------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,11 @@ sample (a clip's first frame, say); the views here know nothing more.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
@@ -27,6 +30,10 @@ class View(Protocol):
     def __len__(self) -> int:
         """How many positions there are."""
 
+    @property
+    def digest(self) -> str:
+        """A hash of the mapping: equal for equal views, whatever data they are of."""
+
     @overload
     def resolve(self, position: int, epoch: int = 0, seed: int = 0) -> tuple[int, Extras]: ...
     @overload
@@ -44,6 +51,11 @@ class Whole:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def digest(self) -> str:
+        """A hash of the count."""
+        return _digest("whole", self.count)
+
     def resolve(self, position: _P, epoch: int = 0, seed: int = 0) -> tuple[_P, Extras]:
         """The position itself."""
         return position, NO_EXTRAS
@@ -58,6 +70,11 @@ class Select:
 
     def __len__(self) -> int:
         return len(self._positions)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the positions, and of the view they are of."""
+        return _digest("select", self._base.digest, hashlib.sha256(self._positions.astype("<i8").data).hexdigest())
 
     @overload
     def resolve(self, position: int, epoch: int = 0, seed: int = 0) -> tuple[int, Extras]: ...
@@ -79,6 +96,11 @@ class Join:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def digest(self) -> str:
+        """A hash of the views and of where their samples start."""
+        return _digest("join", *([view.digest, int(start)] for view, start in self._views))
+
     @overload
     def resolve(self, position: int, epoch: int = 0, seed: int = 0) -> tuple[int, Extras]: ...
     @overload
@@ -95,6 +117,10 @@ class Join:
             here = which == number
             found[here] = start + view.resolve(position[here] - self._starts[number], epoch, seed)[0]
         return found, NO_EXTRAS
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def checked_positions(positions: Any, count: int) -> Ids:

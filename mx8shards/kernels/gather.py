@@ -1,12 +1,12 @@
 """Where do the payloads of a batch lie, and how do they get into its rows?
 
-Samples are named by the address of their shard's map and their row in it. One batch goes through three kernels:
+One batch goes through these, between which shards are opened and memory is found:
 
+    locate          the shard of each sample, and its row there
     sample_spans    offsets of the samples, from the tables alone: an upper bound of the bytes that will be read
     payload_spans   where in them the wanted columns lie, from their size headers
-    copy_payloads   the bytes of one column, to where its rows begin
-
-Each takes a range of rows, so that threads can share a batch.
+    place           where in the bank each row of a ragged column begins
+    copy_payloads   the bytes of all columns, to their rows
 """
 
 from __future__ import annotations
@@ -17,83 +17,154 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.memory import load_uint32, memcpy
+from mx8shards.kernels.memory import load_int64, load_uint32, memcpy, read_fully, store_int64
+from mx8shards.kernels.records import MAPPED, OK, OUT_OF_SHARD, READ_FAILED, SIZES_DIFFER
 
 Array = npt.NDArray[Any]
 
-OK = 0
-SIZES_DIFFER = 1  # a sample's size header does not add up to its length
+# What `payload_spans` must know of each kind of shards, one row of `kinds` each.
+KIND_FIELDS = 2
+VARIABLE = 0  # how many columns have no fixed size
+FIXED_BYTES = 1  # how many bytes all others have together
 
-# What `payload_spans` must know of each wanted column, one row of `layout` each.
+# What it must know of each wanted column in each kind, one row of `layouts[kind]` each.
 LAYOUT_FIELDS = 3
 FIXED_BEFORE = 0  # bytes of fixed columns before it
 VARIABLE_BEFORE = 1  # how many columns of variable size stand before it
 FIXED_SIZE = 2  # its own size, or -1 if that varies
 
-
-@kernel
-def sample_spans(bases: Array, shards: Array, rows: Array, start: int, stop: int, begins: Array, ends: Array) -> None:
-    """Each sample's span in its shard. `bases` has the address of every shard's map, `rows` were checked against it."""
-    for i in range(start, stop):
-        entry = bases[shards[i]] + np.uint64(4) * np.uint64(rows[i] + 1)
-        begins[i] = load_uint32(entry)
-        ends[i] = load_uint32(entry + np.uint64(4))
+# What `place` and `copy_payloads` must know of each wanted column, one row of `targets` each.
+TARGET_FIELDS = 4
+COLUMN = 0  # which column of the spans it is
+VALUES_AT = 1  # the address where its values begin
+OFFSETS_AT = 2  # that of its offsets; 0 if all its values are of one size
+VALUE_SIZE = 3  # that size
 
 
 @kernel
-def payload_spans(
-    bases: Array,
-    shards: Array,
-    begins: Array,
-    ends: Array,
-    variable: int,
-    fixed_bytes: int,
-    layout: Array,
-    start: int,
-    stop: int,
-    payload_begins: Array,
-    payload_sizes: Array,
-    status: Array,
-) -> None:
+def locate(starts: Array, sample_ids: Array, rows: Array) -> None:
+    """The shard that holds each sample, and for now its row there as `begin`."""
+    for i in range(len(sample_ids)):
+        sample_id = sample_ids[i]
+        low = np.int64(0)
+        left = np.int64(len(starts) - 1)
+        while left > 1:  # starts[low] <= sample_id < starts[low + left]
+            half = left >> 1
+            low += half if starts[low + half] <= sample_id else 0
+            left -= half
+        rows[i]["sample_id"] = sample_id
+        rows[i]["shard"] = low
+        rows[i]["begin"] = sample_id - starts[low]
+
+
+@kernel
+def list_unseen(rows: Array, mark: int, marks: Array, count: Array, out: Array) -> None:
+    """The shards of these rows that do not bear the mark yet, each once; they bear it now."""
+    count[0] = 0
+    for i in range(len(rows)):
+        shard = rows[i]["shard"]
+        if marks[shard] != mark:
+            marks[shard] = mark
+            out[count[0]] = shard
+            count[0] += 1
+
+
+@kernel
+def sample_spans(shards: Array, rows: Array) -> None:
+    """Each sample's span in its shard. The table was checked when the shard was opened, and is not believed blindly."""
+    for i in range(len(rows)):
+        shard = rows[i]["shard"]
+        entry = shards[shard]["table"] + np.uint64(4) * np.uint64(rows[i]["begin"] + 1)
+        begin = np.int64(load_uint32(entry))
+        end = np.int64(load_uint32(entry + np.uint64(4)))
+        good = begin <= end and end <= shards[shard]["size"]
+        rows[i]["begin"] = begin if good else np.int64(0)
+        rows[i]["end"] = end if good else np.int64(0)
+        rows[i]["status"] = OK if good else OUT_OF_SHARD
+
+
+@kernel
+def payload_spans(shards: Array, kinds: Array, layouts: Array, header: Array, rows: Array, spans: Array) -> None:
     """Where the wanted columns of each sample begin in its shard, and their sizes: row by column.
 
-    `variable` columns of varying size have a uint32 each in the sample's header; all others together have
-    `fixed_bytes`. A sample whose sizes do not add up gets the status SIZES_DIFFER and spans of no bytes.
+    `header` is scratch for one sample's size header. A row that is not OK, or whose sizes do not add up, gets spans of
+    no bytes.
     """
-    for i in range(start, stop):
-        sample = bases[shards[i]] + np.uint64(begins[i])
-        total = np.int64(4) * variable + fixed_bytes
-        for v in range(variable):
-            total += np.int64(load_uint32(sample + np.uint64(4 * v)))
-        good = total == ends[i] - begins[i]
-        status[i] = OK if good else SIZES_DIFFER
-        for column in range(layout.shape[0]):
-            at = begins[i] + np.int64(4) * variable + layout[column, FIXED_BEFORE]
-            size = layout[column, FIXED_SIZE]
-            before = layout[column, VARIABLE_BEFORE]
-            if good:
+    for i in range(len(rows)):
+        shard = rows[i]["shard"]
+        kind = shards[shard]["kind"]
+        variable = kinds[kind, VARIABLE]
+        header_bytes = np.int64(4) * variable
+        begin = rows[i]["begin"]
+        length = rows[i]["end"] - begin
+        sample = shards[shard]["base"] + np.uint64(begin)
+        if rows[i]["status"] == OK and length < header_bytes:
+            rows[i]["status"] = SIZES_DIFFER
+        if rows[i]["status"] == OK and rows[i]["way"] != MAPPED and variable > 0:
+            sample = np.uint64(header.ctypes.data)
+            if not read_fully(rows[i]["file"], sample, header_bytes, begin):
+                rows[i]["status"] = READ_FAILED
+        if rows[i]["status"] == OK:
+            total = header_bytes + kinds[kind, FIXED_BYTES]
+            for v in range(variable):
+                total += np.int64(load_uint32(sample + np.uint64(4 * v)))
+            if total != length:
+                rows[i]["status"] = SIZES_DIFFER
+        good = rows[i]["status"] == OK
+        for column in range(spans.shape[1]):
+            at = begin + header_bytes + layouts[kind, column, FIXED_BEFORE]
+            size = layouts[kind, column, FIXED_SIZE]
+            before = layouts[kind, column, VARIABLE_BEFORE]
+            if not good:
+                size = np.int64(0)
+            else:
                 for v in range(before):
                     at += np.int64(load_uint32(sample + np.uint64(4 * v)))
                 if size < 0:
                     size = np.int64(load_uint32(sample + np.uint64(4 * before)))
-            else:
-                size = np.int64(0)
-            payload_begins[i, column] = at
-            payload_sizes[i, column] = size
+            spans[i, column]["begin"] = at
+            spans[i, column]["size"] = size
 
 
 @kernel
-def copy_payloads(
-    bases: Array,
-    shards: Array,
-    begins: Array,
-    sizes: Array,
-    offsets: Array,
-    start: int,
-    stop: int,
-    out: Array,
-) -> None:
-    """Copy each row's payload to `offsets[i]` of the bytes `out`."""
-    target = np.uint64(out.ctypes.data)
+def sum_sizes(spans: Array, out: Array) -> None:
+    """How many bytes each column has in all rows."""
+    out[:] = 0
+    for i in range(len(spans)):
+        for column in range(spans.shape[1]):
+            out[column] += spans[i, column]["size"]
+
+
+@kernel
+def place(spans: Array, targets: Array) -> None:
+    """Write the offsets of all ragged columns: where each row begins among the values, and where the last one ends."""
+    for target in range(len(targets)):
+        if targets[target, OFFSETS_AT] != 0:
+            at = np.uint64(targets[target, OFFSETS_AT])
+            total = np.int64(0)
+            for i in range(len(spans)):
+                store_int64(at + np.uint64(8 * i), total)
+                total += spans[i, targets[target, COLUMN]]["size"]
+            store_int64(at + np.uint64(8 * len(spans)), total)
+
+
+@kernel
+def copy_payloads(shards: Array, spans: Array, targets: Array, start: int, stop: int, rows: Array) -> None:
+    """The payloads of rows from start to before stop, each to its place. Rows that are not OK are left alone."""
     for i in range(start, stop):
-        memcpy(target + np.uint64(offsets[i]), bases[shards[i]] + np.uint64(begins[i]), np.uint64(sizes[i]))
+        if rows[i]["status"] != OK:
+            continue
+        shard = rows[i]["shard"]
+        for target in range(len(targets)):
+            size = spans[i, targets[target, COLUMN]]["size"]
+            begin = spans[i, targets[target, COLUMN]]["begin"]
+            to = np.uint64(targets[target, VALUES_AT])
+            offsets = np.uint64(targets[target, OFFSETS_AT])
+            if offsets != 0:
+                to += np.uint64(load_int64(offsets + np.uint64(8 * i)))
+            else:
+                to += np.uint64(i) * np.uint64(targets[target, VALUE_SIZE])
+            if rows[i]["way"] == MAPPED:
+                memcpy(to, shards[shard]["base"] + np.uint64(begin), np.uint64(size))
+            elif not read_fully(rows[i]["file"], to, size, begin):
+                rows[i]["status"] = READ_FAILED

@@ -1,4 +1,4 @@
-"""How does a kernel copy and read memory that it knows by address?"""
+"""How does a kernel copy and read memory that it knows by address, and how does it speak to the page cache?"""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mx8shards.kernels.jit import linked
+from mx8shards.kernels.jit import kernel, linked
 
 _libc = ctypes.CDLL(None)
 
@@ -20,15 +21,75 @@ memcpy = linked(_libc, "memcpy", types.uintp(types.uintp, types.uintp, types.uin
 # pread(descriptor, to, size, begin): a file cut short is a short count, never a signal.
 pread = linked(_libc, "pread", types.intp(types.intc, types.uintp, types.uintp, types.int64))
 
+# madvise(address, size, advice): 0, or -1.
+madvise = linked(_libc, "madvise", types.intc(types.uintp, types.uintp, types.intc))
+
+# mincore(address, size, bytes): one byte per page, whose lowest bit says whether it is in memory.
+mincore = linked(_libc, "mincore", types.intc(types.uintp, types.uintp, types.uintp))
+
+# Both are Linux's: elsewhere nothing is known of the page cache, and kernels that ask are not called.
+KNOWS_CACHE = hasattr(_libc, "preadv2") and hasattr(_libc, "posix_fadvise")
+if KNOWS_CACHE:
+    # preadv2(descriptor, vectors, count, begin, flags)
+    preadv2 = linked(_libc, "preadv2", types.intp(types.intc, types.uintp, types.intc, types.int64, types.intc))
+    # posix_fadvise(descriptor, begin, size, advice)
+    fadvise = linked(_libc, "posix_fadvise", types.intc(types.intc, types.int64, types.int64, types.intc))
+    # __errno_location(): the address of this thread's errno
+    errno_address = linked(_libc, "__errno_location", types.uintp())
+else:  # pragma: no cover - for the compiler: same types, never called
+    preadv2 = pread
+    fadvise = madvise
+    errno_address = linked(_libc, "__error", types.uintp())
+
+
+def _loader(kind: Any, bits: int, align: int) -> Any:
+    """A function of an address that gives the little-endian integer there."""
+
+    @intrinsic
+    def load(_typing: Any, address: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
+            return builder.load(pointer, align=align)
+
+        return kind(types.uintp), generate
+
+    return load
+
+
+# load_uint32(address): the address need not be aligned.
+load_uint32 = cast(Callable[[Any], Any], _loader(types.uint32, 32, 1))
+
+# load_int64(address): the address is a multiple of eight.
+load_int64 = cast(Callable[[Any], Any], _loader(types.int64, 64, 8))
+
 
 @intrinsic
-def _load_uint32(_typing: Any, address: Any) -> Any:
+def _store_int64(_typing: Any, address: Any, value: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(32).as_pointer())
-        return builder.load(pointer, align=1)
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        builder.store(arguments[1], pointer, align=8)
+        return _context.get_dummy_value()
 
-    return types.uint32(types.uintp), generate
+    return types.void(types.uintp, types.int64), generate
 
 
-# load_uint32(address): the little-endian uint32 there, which need not be aligned.
-load_uint32 = cast(Callable[[Any], Any], _load_uint32)
+# store_int64(address, value): the address is a multiple of eight.
+store_int64 = cast(Callable[[Any, Any], None], _store_int64)
+
+
+@kernel
+def read_fully(descriptor: int, to: Any, size: Any, begin: Any) -> bool:
+    """Read so many bytes from `begin` to an address; whether all of them came."""
+    done = np.int64(0)
+    tries = 0
+    while done < size:
+        got = pread(descriptor, to + np.uint64(done), np.uint64(size - done), begin + done)
+        if got == 0:
+            return False
+        if got < 0:  # a signal, perhaps: an error that stays is the same again
+            tries += 1
+            if tries == 3:
+                return False
+        else:
+            done += got
+    return True

@@ -7,7 +7,7 @@ data that is. It is small JSON, loaded in constant time at any position.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from mx8shards.errors import FormatError, IntegrityError, LoaderError
@@ -22,6 +22,7 @@ _TYPES: dict[str, type] = {
     "seed": int,
     "epoch": int,
     "position": int,
+    "lost": dict,
 }
 _NAMES = {str: "str", dict: "object", int: "int"}
 
@@ -32,7 +33,8 @@ class State:
 
     `snapshot` is a snapshot's id, or several of joined datasets; `view` is a hash of the view; `order` is the order's
     description; `position` counts what completed global steps have consumed of the epoch's order. At an epoch's end it
-    is 0 and the epoch is the next one.
+    is 0 and the epoch is the next one. `lost` has the count and the digest of the samples that this rank could not
+    deliver: it is what was, and decides nothing.
     """
 
     snapshot: str
@@ -41,6 +43,7 @@ class State:
     seed: int
     epoch: int
     position: int
+    lost: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "digest": ""})
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON-able values."""
@@ -99,6 +102,9 @@ def _checked(value: Any) -> dict[str, Any]:
     for name in ("epoch", "position"):
         if value[name] < 0:
             raise FormatError(place=f"$.{name}", expected="an int of at least 0", found=str(value[name]))
+    lost = value["lost"]
+    if lost.keys() != {"count", "digest"} or type(lost["count"]) is not int or type(lost["digest"]) is not str:
+        raise FormatError(place="$.lost", expected="a count and a digest", found=f"{lost!r:.60}")
     unknown = sorted(str(name) for name in set(value) - {"state", "version", *_TYPES})
     if unknown:
         raise FormatError(place="$", expected="no other keys", found=", ".join(map(repr, unknown)))

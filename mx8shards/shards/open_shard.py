@@ -59,6 +59,11 @@ class Shards:
         """How many samples there are."""
         return int(self.starts[-1])
 
+    @property
+    def table_room(self) -> int:
+        """How many bytes of offset tables may still be kept in memory."""
+        return self._files.table_room
+
     def columns(self, names: Sequence[str] | None) -> Columns:
         """The columns that the shards of all snapshots share."""
         found = [snapshot.index.columns(names) for snapshot in self.snapshots if snapshot.index.shards]

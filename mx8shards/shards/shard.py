@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from weakref import ref
 
+import numpy as np
+
 from mx8shards.disk.map import Bytes, ReadFile, map_file
 from mx8shards.errors import DatasetNotFoundError, DiskError, FormatError, IntegrityError
 from mx8shards.format.columns import Columns, Payload
@@ -56,9 +58,10 @@ class Shard:
         self.size_bytes = entry.raw.size_bytes
         self.columns: Columns = entry.kind.columns
         self.file: ReadFile | None = None
-        self._path = path
+        self.path = path
         self._files = files
         self._inode: tuple[int, int] | None = None
+        self._kept_head: bytes | None = None
         self._kept_offsets: memoryview | None = None
         try:
             self._check_table(self.open_file())
@@ -75,13 +78,14 @@ class Shard:
         check_table(head, self.samples, self.size_bytes, self.columns)
         if len(head) <= self._files.table_room:
             self._files.table_room -= len(head)
+            self._kept_head = head
             self._kept_offsets = memoryview(head)[4:].cast("I")
 
     def open_file(self) -> ReadFile:
         """The shard's file, opened anew if it was closed meanwhile; IntegrityError if another took its name."""
         file = self.file
         if file is None:
-            file = open_shard_file(self._path, self.name)
+            file = open_shard_file(self.path, self.name)
             stat = os.fstat(file.descriptor)
             if self._inode not in (None, (stat.st_dev, stat.st_ino)):
                 raise IntegrityError("the file was replaced since it was opened", subject=self.name)
@@ -105,6 +109,14 @@ class Shard:
     def table(self) -> Offsets:
         """The mapped offsets, samples + 1 of them."""
         return read_table(self.data, self.samples)
+
+    def head(self, *, mapped: bool) -> Bytes:
+        """Its number of samples and its offsets as memory: what is kept of them, else mapped or read anew."""
+        if self._kept_head is not None:
+            return np.frombuffer(self._kept_head, np.uint8)
+        if mapped:
+            return self.data
+        return np.frombuffer(self.open_file().read(0, table_bytes(self.samples)), np.uint8)
 
     @cached_property
     def view(self) -> memoryview:

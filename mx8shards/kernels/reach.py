@@ -1,0 +1,116 @@
+"""Which rows may be copied from their shard's map, and which have to be read?
+
+A shard's file is looked at in windows. One whose pages are in the page cache is populated, all of it at once, before
+any of it is touched: where the file was cut short meanwhile, that is an error code and no signal. Rows in all other
+windows are read into the bank; the kernel is told of all of them before the first is waited for.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.memory import errno_address, fadvise, load_uint32, madvise, mincore, preadv2
+from mx8shards.kernels.records import MAPPED, READ, UNKNOWN
+
+Array = npt.NDArray[Any]
+
+WINDOW_BYTES = 4 << 20
+PAGE_BYTES = 4 << 10
+PROBE_BYTES = 32 + WINDOW_BYTES // PAGE_BYTES  # of scratch, for `judge_windows`
+
+_PROBES = 8  # half of the pages missing are overlooked once in 256 times
+_FEW = 64  # one page in so many may be missing
+_NOWAIT = 8  # RWF_NOWAIT: an error instead of a wait for the disk
+_RANDOM = 1  # MADV_RANDOM
+_UNSUPPORTED = errno.EOPNOTSUPP  # by tmpfs, among others
+_POPULATE = 22  # MADV_POPULATE_READ
+_WILLNEED = 3  # POSIX_FADV_WILLNEED
+_AT_ONCE = 128 << 10  # a longer advice is cut, silently, to what the device reads ahead
+
+
+@kernel
+def choose_ways(shards: Array, rows: Array, verdicts: Array, counts: Array) -> None:
+    """Each row's way, as far as windows were judged; `counts` says how many are UNKNOWN, MAPPED and READ."""
+    counts[:] = 0
+    for i in range(len(rows)):
+        shard = rows[i]["shard"]
+        way = MAPPED
+        if shards[shard]["base"] == 0:
+            way = READ
+        elif rows[i]["begin"] < rows[i]["end"]:
+            first = shards[shard]["window"] + rows[i]["begin"] // WINDOW_BYTES
+            last = shards[shard]["window"] + (rows[i]["end"] - 1) // WINDOW_BYTES
+            for window in range(first, last + 1):
+                if verdicts[window] == UNKNOWN:
+                    way = UNKNOWN
+                    break
+                if verdicts[window] == READ:
+                    way = READ
+        rows[i]["way"] = way
+        counts[way] += 1
+
+
+@kernel
+def judge_windows(shards: Array, rows: Array, probe: bool, scratch: Array, verdicts: Array) -> None:
+    """Judge the windows of all rows whose way is UNKNOWN. Without `probe` every window is populated, come what may."""
+    for i in range(len(rows)):
+        if rows[i]["way"] != UNKNOWN:
+            continue
+        shard = rows[i]["shard"]
+        for number in range(rows[i]["begin"] // WINDOW_BYTES, (rows[i]["end"] - 1) // WINDOW_BYTES + 1):
+            window = shards[shard]["window"] + number
+            if verdicts[window] != UNKNOWN:
+                continue
+            begin = np.int64(number * WINDOW_BYTES)
+            size = min(np.int64(WINDOW_BYTES), shards[shard]["size"] - begin)
+            address = shards[shard]["base"] + np.uint64(begin)
+            verdict = READ
+            cached = not probe or _is_cached(rows[i]["file"], address, begin, size, scratch)
+            if cached and madvise(address, np.uint64(size), _POPULATE) == 0:
+                verdict = MAPPED
+            verdicts[window] = verdict
+
+
+@kernel
+def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, scratch: Array) -> Any:
+    """Whether (nearly) all pages of a window are in the page cache.
+
+    mincore knows it exactly, but tells only those who may write the file and says yes to all others; so a few bytes
+    are read as well, on condition that no disk has to be waited for.
+    """
+    pages = (size + PAGE_BYTES - 1) // PAGE_BYTES
+    bytes_at = np.uint64(scratch.ctypes.data) + np.uint64(32)
+    if mincore(address, np.uint64(size), bytes_at) == 0:
+        missing = 0
+        for page in range(pages):
+            missing += 1 - (scratch[32 + page] & 1)
+        if missing * _FEW > pages:
+            return False
+    vector = scratch[:16].view(np.uint64)
+    vector[0] = np.uint64(scratch.ctypes.data) + np.uint64(16)
+    vector[1] = 1
+    for k in range(_PROBES):
+        at = begin + (pages * k // _PROBES) * PAGE_BYTES
+        if preadv2(descriptor, np.uint64(scratch.ctypes.data), 1, at, _NOWAIT) != 1:
+            return load_uint32(errno_address()) == _UNSUPPORTED  # then only mincore can be asked
+    return True
+
+
+@kernel
+def advise_reads(rows: Array) -> None:
+    """Have the spans of all rows that will be read brought into the page cache, without waiting for them."""
+    for i in range(len(rows)):
+        if rows[i]["way"] == READ:
+            for begin in range(rows[i]["begin"], rows[i]["end"], _AT_ONCE):
+                fadvise(rows[i]["file"], begin, min(rows[i]["end"] - begin, np.int64(_AT_ONCE)), _WILLNEED)
+
+
+@kernel
+def expect_random(address: int, size: int) -> None:
+    """Say that a map is touched here and there: no page beside those touched is worth reading."""
+    madvise(address, np.uint64(size), _RANDOM)

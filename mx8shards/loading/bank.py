@@ -1,0 +1,202 @@
+"""Where do batches lie in memory, and when may that memory be used again?
+
+`Memory` is a hard limit, shared by loaders in equal parts. A loader's `Share` first reserves an upper bound of what a
+batch will need, then takes a bank of the size it really needs, lends it with the batch, and gets it back when the last
+array that views it is gone. Banks that came back stay, to be used again, while there is room for them.
+
+A lease may end anywhere: in any thread, within a garbage collection, while any lock is held. So it only appends to a
+queue, which whoever needs memory empties.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from mx8shards.errors import LoaderError
+
+_LEAST_BYTES = 64 << 10
+_STEPS = 8  # between a power of two and the next one: a bank is at most an eighth larger than what was asked for
+_HUGE_BYTES = 2 << 20
+
+
+def bank_bytes(size_bytes: int) -> int:
+    """The size of the bank that holds this many bytes: few sizes, so that a bank that came back often fits."""
+    step = max(_LEAST_BYTES, (1 << max(size_bytes - 1, 0).bit_length() - 1) // _STEPS) if size_bytes else _LEAST_BYTES
+    return max(1, -(-size_bytes // step)) * step
+
+
+class Bank:
+    """Anonymous memory for one batch."""
+
+    __slots__ = ("_memory", "address", "size_bytes")
+
+    def __init__(self, size_bytes: int) -> None:
+        self._memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if size_bytes >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self.size_bytes = size_bytes
+        self.address = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
+
+
+class Lease:
+    """A bank that somebody views: the base of every array over it. The bank goes back when the lease is gone."""
+
+    def __init__(self, bank: Bank, give_back: Callable[[Bank], None]) -> None:
+        self._bank = bank
+        self._give_back = give_back
+        self.__array_interface__: dict[str, Any] = {
+            "version": 3,
+            "shape": (bank.size_bytes,),
+            "typestr": "|u1",
+            "data": (bank.address, False),
+        }
+
+    def __del__(self) -> None:
+        self._give_back(self._bank)
+
+
+def _nobody_waits() -> None:
+    pass
+
+
+class Memory:
+    """So many bytes for all banks of all loaders that share it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.lock = Lock()
+        self.shares: tuple[Share, ...] = ()
+        self.free: list[Bank] = []  # the one that came back last is last: it may still be in a cache
+        self.free_bytes = 0
+
+    def join(self) -> Share:
+        """Another equal share."""
+        share = Share(self)
+        with self.lock:
+            self.shares = (*self.shares, share)
+        return share
+
+    def leave(self, share: Share) -> None:
+        """This share's part is the others' from now on; what it has lent is given up when it comes back."""
+        with self.lock:
+            self.shares = tuple(other for other in self.shares if other is not share)
+            if not self.shares:
+                self.free.clear()
+                self.free_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """All that is mapped now."""
+        return self.free_bytes + sum(share.fixed_bytes + share.used_bytes for share in self.shares)
+
+    @property
+    def promised_bytes(self) -> int:
+        """All that is in use or reserved: free banks make room for it."""
+        return sum(share.fixed_bytes + share.used_bytes + share.reserved_bytes for share in self.shares)
+
+    def find(self, least: int, most: int) -> Bank:
+        """A bank of `least` to `most` bytes; the lock is held. A new one makes room for itself among the free ones."""
+        fitting = [(bank.size_bytes, -i) for i, bank in enumerate(self.free) if least <= bank.size_bytes <= most]
+        if fitting:
+            return self._remove(-min(fitting)[1])
+        while self.free and self.held_bytes + least > self.limit_bytes:
+            self._remove(0)
+        return Bank(least)
+
+    def put_back(self, bank: Bank) -> None:
+        """Keep a bank for the next; the lock is held."""
+        self.free.append(bank)
+        self.free_bytes += bank.size_bytes
+
+    def _remove(self, i: int) -> Bank:
+        bank = self.free.pop(i)
+        self.free_bytes -= bank.size_bytes
+        return bank
+
+
+class Share:
+    """What one loader has of a Memory: counters of what it reserved and uses.
+
+    `wake` is called, from anywhere, when a bank comes back while `waiting` is set.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self.wake: Callable[[], None] = _nobody_waits
+        self._returned: deque[Bank] = deque()
+        self.waiting = False
+        self.reserved_bytes = 0
+        self.used_bytes = 0
+        self.leases = 0
+        self.fixed_bytes = 0
+        self.high_water_bytes = 0
+
+    @property
+    def limit_bytes(self) -> int:
+        """How much it may hold now."""
+        return self._memory.limit_bytes // max(1, len(self._memory.shares)) - self.fixed_bytes
+
+    def reserve(self, size_bytes: int) -> bool:
+        """Set aside room for a bank of so many bytes, if there is room."""
+        with self._memory.lock:
+            self._take_back()
+            mine = self.used_bytes + self.reserved_bytes + size_bytes
+            if mine > self.limit_bytes or self._memory.promised_bytes + size_bytes > self._memory.limit_bytes:
+                return False
+            self.reserved_bytes += size_bytes
+            self.high_water_bytes = max(self.high_water_bytes, mine)
+            return True
+
+    def cancel(self, reserved_bytes: int) -> None:
+        """Give up what was reserved."""
+        with self._memory.lock:
+            self.reserved_bytes -= reserved_bytes
+
+    def take(self, reserved_bytes: int, size_bytes: int) -> Lease:
+        """A bank of at least `size_bytes` for what was reserved; what it does not need is free again."""
+        least = bank_bytes(size_bytes)
+        if least > reserved_bytes:
+            raise LoaderError(f"a batch needs {least} bytes, and {reserved_bytes} were reserved for it")
+        with self._memory.lock:
+            self._take_back()
+            bank = self._memory.find(least, reserved_bytes)
+            self.reserved_bytes -= reserved_bytes
+            self.used_bytes += bank.size_bytes
+            self.leases += 1
+        return Lease(bank, self._come_back)
+
+    def report(self) -> dict[str, int]:
+        """What it holds now, by name."""
+        with self._memory.lock:
+            self._take_back()
+            return {
+                "memory_limit_bytes": self.limit_bytes,
+                "memory_high_water_bytes": self.high_water_bytes,
+                "bytes_in_use": self.used_bytes,
+                "bytes_reserved": self.reserved_bytes,
+                "bytes_free_in_banks": self._memory.free_bytes,
+                "banks_in_use": self.leases,
+                "banks_free": len(self._memory.free),
+            }
+
+    def leave(self) -> None:
+        """Give this part up to the others. What is still lent is given up when it comes back."""
+        self._memory.leave(self)
+
+    def _come_back(self, bank: Bank) -> None:
+        self._returned.append(bank)
+        if self.waiting:
+            self.wake()
+
+    def _take_back(self) -> None:
+        while self._returned:
+            bank = self._returned.popleft()
+            self.leases -= 1
+            self.used_bytes -= bank.size_bytes
+            self._memory.put_back(bank)

@@ -1,0 +1,125 @@
+"""What does a loader yield?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import require
+from mx8shards.loading.outputs import Layout, Output, array_of
+
+OutputKind = Literal["torch", "numpy"]
+OUTPUT_KINDS: tuple[OutputKind, ...] = ("torch", "numpy")
+Array = npt.NDArray[Any]
+Decode = Callable[[memoryview], Any]
+
+
+def converter(kind: OutputKind) -> Callable[[Array], Any]:
+    """How an array becomes what the user asked for: the same memory in either case."""
+    return require("torch", "torch").from_numpy if kind == "torch" else _itself
+
+
+def _itself(array: Array) -> Array:
+    return array
+
+
+class Ragged:
+    """Rows of different lengths: `values` holds their bytes one after the other, row i those from `offsets[i]` on.
+
+    `ragged[i]` decodes a row as the dataset does. What it gives may be a view of the batch's memory.
+    """
+
+    def __init__(self, values: Any, offsets: Any, decode: Decode) -> None:
+        self.values = values
+        self.offsets = offsets
+        self._decode = decode
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> Any:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of {len(self)}")
+        i %= len(self)
+        begin, end = int(self.offsets[i]), int(self.offsets[i + 1])
+        return self._decode(np.asarray(self.values)[begin:end].data.toreadonly())
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<Ragged: {len(self)} rows, {len(self.values)} bytes>"
+
+    def copy(self) -> Ragged:
+        """The same rows in memory of their own."""
+        return Ragged(copied(self.values), copied(self.offsets), self._decode)
+
+    def map(self, change: Callable[[Any], Any]) -> Ragged:
+        """The same rows with values and offsets changed: moved to a device, say."""
+        return Ragged(change(self.values), change(self.offsets), self._decode)
+
+
+class Batch(Mapping[str, Any]):
+    """The rows of one step for one rank, by column.
+
+    Arrays and tensors view a bank of the loader, which uses it again once the last of them is gone: hold a batch for as
+    long as you like, at the price of its memory. `copy()` gives one that costs the loader nothing.
+    """
+
+    sample_ids: Any
+    padding: Any
+
+    def __init__(self, values: dict[str, Any], sample_ids: Any, padding: Any) -> None:
+        self._values = values
+        self.sample_ids = sample_ids
+        self.padding = padding
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self.sample_ids)}: {', '.join(self._values)}>"
+
+    def copy(self) -> Batch:
+        """The same batch in memory of its own."""
+        values = {key: value.copy() if isinstance(value, Ragged) else copied(value) for key, value in self.items()}
+        return Batch(values, copied(self.sample_ids), copied(self.padding))
+
+
+def copied(value: Any) -> Any:
+    """A tensor or array with memory of its own; any other value copied as a whole."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return value.clone() if hasattr(value, "clone") else copy.deepcopy(value)
+
+
+def make_batch(
+    whole: npt.NDArray[np.uint8],
+    outputs: Mapping[str, Output],
+    decoders: Mapping[str, Decode],
+    layout: Layout,
+    sample_ids: Array,
+    padding: Array,
+    convert: Callable[[Array], Any],
+) -> Batch:
+    """The batch that lies in a bank."""
+    rows = len(sample_ids)
+    values: dict[str, Any] = {}
+    for key, output in outputs.items():
+        place = layout.places[key]
+        value = convert(array_of(whole, output, place, rows))
+        if place.offsets is not None:
+            offsets = whole[place.offsets : place.offsets + 8 * (rows + 1)].view(np.int64)
+            value = Ragged(value, convert(offsets), decoders[key])
+        values[key] = value
+    return Batch(values, convert(sample_ids), convert(padding))

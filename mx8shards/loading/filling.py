@@ -1,0 +1,160 @@
+"""How does a planned batch become a batch?
+
+prepare   choose the way to each row, and have cold ones fetched        (planner)
+begin     read size headers, take a bank of the size that is needed     (a thread)
+fill      every stage, for a range of rows                              (threads side by side)
+finish    look at each row's status, hand out the bank as a batch       (the thread that is last)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mx8shards.errors import FormatError
+from mx8shards.format.columns import Columns
+from mx8shards.kernels import gather
+from mx8shards.kernels.records import READ
+from mx8shards.loading.bank import Share
+from mx8shards.loading.batch import Batch, Decode, make_batch
+from mx8shards.loading.outputs import Output, lay_out
+from mx8shards.loading.plan import Planned
+from mx8shards.loading.reach import Ids, Reach
+from mx8shards.loading.stages import Stage, Work
+from mx8shards.loading.times import Times
+from mx8shards.shards.shard import Shard
+
+Range = tuple[int, int]
+
+_RANGE_BYTES = 1 << 20  # smaller ranges would cost more in Python than they gain
+
+
+class Filler:
+    """What all batches of a loader have in common: columns, stages, and the way to the bytes."""
+
+    def __init__(
+        self,
+        *,
+        reach: Reach,
+        share: Share,
+        wanted: Sequence[str],
+        stages: Sequence[Stage],
+        decoders: Mapping[str, Decode],
+        convert: Callable[[Any], Any],
+        most_ranges: int,
+    ) -> None:
+        self.stages = tuple(stages)
+        self.outputs: dict[str, Output] = {key: output for stage in stages for key, output in stage.outputs.items()}
+        self._reach = reach
+        self._share = share
+        self._wanted = wanted
+        kinds = reach.kinds
+        self._kinds = np.array([(kind.variable, kind.fixed_bytes) for kind in kinds], np.int64)
+        self._layouts = np.array([[_fields(kind, name) for name in wanted] for kind in kinds], np.int64)
+        self._layouts = self._layouts.reshape(-1, len(wanted), gather.LAYOUT_FIELDS)
+        self._header_bytes = max((kind.header_bytes for kind in kinds), default=0)
+        self.overhead = min((kind.header_bytes + kind.fixed_bytes for kind in kinds), default=0)
+        self._ragged = {key: wanted.index(key) for key, output in self.outputs.items() if output.shape is None}
+        self._decoders = decoders
+        self._convert = convert
+        self._most_ranges = most_ranges
+
+    def prepare(self, planned: Planned) -> list[object]:
+        """Choose how each row is reached; what must be held until it is filled."""
+        return self._reach.prepare(planned.rows)
+
+    def begin(self, planned: Planned, times: Times) -> Work:
+        """Find the payloads, and take a bank for them out of what was reserved."""
+        begun = time.perf_counter()
+        work = Work(planned, self._reach.table, len(self._wanted))
+        header = np.empty(self._header_bytes, np.uint8)
+        gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans)
+        for stage in self.stages:
+            stage.narrow(work)
+        sizes = np.empty(len(self._wanted), np.int64)
+        gather.sum_sizes(work.spans, sizes)
+        ragged = {key: int(sizes[number]) for key, number in self._ragged.items()}
+        work.layout = lay_out(self.outputs, len(work.rows), ragged)
+        work.whole = np.asarray(self._share.take(planned.reserve_bytes, work.layout.size_bytes))
+        for stage in self.stages:
+            stage.begin(work)
+        work.reads = bool((work.rows["way"] == READ).any())
+        times.add("read" if work.reads else "gather", time.perf_counter() - begun)
+        return work
+
+    def ranges(self, work: Work) -> list[Range]:
+        """Parts of the rows that take about as long as one another: those that cost most come first."""
+        rows = work.rows
+        sizes = rows["end"] - rows["begin"]
+        total = int(sizes.sum())
+        count = min(len(rows), self._most_ranges, -(-total // _RANGE_BYTES))
+        if count <= 1:
+            return [(0, len(rows))]
+        ends = np.cumsum(sizes)
+        cuts = np.searchsorted(ends, total * np.arange(1, count) // count, side="right")
+        bounds = np.unique(np.concatenate([[0], cuts, [len(rows)]]))
+        before = np.concatenate([[0], ends])
+        costs = before[bounds[1:]] - before[bounds[:-1]]
+        return [(int(bounds[i]), int(bounds[i + 1])) for i in np.argsort(-costs, kind="stable")]
+
+    def fill(self, work: Work, start: int, stop: int, scratch: Callable[[Any], Any], times: Times) -> None:
+        """Every stage, for these rows."""
+        for stage in self.stages:
+            begun = time.perf_counter()
+            stage.fill(work, start, stop, scratch(stage))
+            kind = "read" if work.reads and stage.kind == "gather" else stage.kind
+            times.add(kind, time.perf_counter() - begun)
+
+    def finish(self, work: Work) -> Batch:
+        """The batch that lies in the bank."""
+        sample_ids = work.rows["sample_id"].copy()
+        padding = work.planned.padding.copy()
+        return make_batch(work.whole, self.outputs, self._decoders, work.layout, sample_ids, padding, self._convert)
+
+    def why(self, row: Any) -> Exception:
+        """What is wrong with a row: what the obvious reader says of it."""
+        shard: Shard | None = None
+        try:
+            shard, number = self._reach.locate(int(row["sample_id"]))
+            shard.payloads(number, [shard.columns.names.index(name) for name in self._wanted])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
+            return error
+        return FormatError(
+            subject=shard.name,
+            place=f"sample {number}",
+            expected="the bytes that were there when the shard was opened",
+            found=f"others for a moment (status {int(row['status'])})",
+        )
+
+    def without(self, work: Work, good: Ids) -> None:
+        """Move the rows that are good to the front, and forget the others."""
+        for key, output in self.outputs.items():
+            place = work.layout.places[key]
+            if place.offsets is None:
+                array = work.array(key, output)
+                for to, i in enumerate(good.tolist()):
+                    array[to] = array[i]
+                size = len(good) * (output.row_bytes or 0)
+            else:
+                offsets = work.whole[place.offsets : place.offsets + 8 * (len(work.rows) + 1)].view(np.int64)
+                values = work.whole[place.values : place.values + place.value_bytes]
+                size = 0
+                for to, i in enumerate(good.tolist()):
+                    begin, end = int(offsets[i]), int(offsets[i + 1])
+                    values[size : size + end - begin] = values[begin:end].copy()
+                    offsets[to] = size
+                    size += end - begin
+                offsets[len(good)] = size
+            work.layout.places[key] = place._replace(value_bytes=size)
+        work.rows = work.rows[good]
+
+
+def _fields(columns: Columns, name: str) -> tuple[int, int, int]:
+    """A line of the layouts that `payload_spans` wants."""
+    number = columns.names.index(name)
+    before = columns.sizes[:number]
+    size = columns.sizes[number]
+    return sum(s for s in before if s is not None), sum(s is None for s in before), -1 if size is None else size

@@ -1,0 +1,122 @@
+"""Which bytes go into which batch, and what does it cost?
+
+Nothing is read here but offset tables. A batch's payloads are bounded from above by the lengths of its samples; what
+they really need is known when their size headers are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import LoaderError
+from mx8shards.loading.bank import bank_bytes
+from mx8shards.loading.outputs import Output, most_bytes
+from mx8shards.loading.reach import Ids, Reach, Rows
+from mx8shards.order.orders import PADDING, Order
+from mx8shards.order.steps import Steps
+from mx8shards.views import Extras, View
+
+# A shuffle is computed several times as quickly for thousands of positions at once.
+_WINDOW = 4096
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Planned:
+    """One rank's batch of one step: its rows with their spans, and how many bytes its bank has at most."""
+
+    epoch: int
+    position: int
+    rows: Rows
+    padding: npt.NDArray[np.bool_]
+    extras: Extras
+    reserve_bytes: int
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Plan:
+    """All that determines which samples the batches of an epoch hold, and where they lie."""
+
+    order: Order
+    view: View
+    seed: int
+    steps: Steps
+    rank: int
+    reach: Reach
+    outputs: Mapping[str, Output]
+    overhead: int  # bytes of each sample that are no part of a ragged column
+    limit_bytes: Callable[[], int]
+
+    def sample_ids(self, epoch: int, counts: Ids) -> tuple[Ids, npt.NDArray[np.bool_], Extras]:
+        """The samples at these counts of an epoch's order, which of them are padding, and what the view adds."""
+        positions = self.order.at(epoch, counts)
+        padding = positions == PADDING
+        if padding.any():
+            positions = np.where(padding, 0, positions)
+        found, extras = self.view.resolve(positions, epoch, self.seed)
+        return found, padding, extras
+
+    def batches(self, epoch: int, position: int) -> Iterator[Planned]:
+        """The batches of an epoch from a position on, without end as far as memory goes: each is planned when asked."""
+        before = 0
+        window = 1
+        while self.steps.left(position):
+            count = min(window, self.steps.left(position))
+            for planned, most in self._window(epoch, position, count):
+                if before + most > self.limit_bytes():
+                    raise self._too_large(planned, before, most)
+                before = most
+                if len(planned.rows):  # with uneven="exact" the last step may have nothing for this rank
+                    yield planned
+            position = min(position + count * self.steps.size, self.steps.length)
+            if self.steps.uneven == "drop" and not self.steps.left(position):
+                return
+            window = min(2 * window, max(1, _WINDOW // self.steps.size))
+
+    def again(self, planned: Planned, sample_ids: Ids) -> Planned:
+        """The same batch with other samples in it."""
+        found = self.reach.find(sample_ids)
+        reserve = self._reserve(found)
+        if reserve > self.limit_bytes():
+            raise self._too_large(planned, 0, reserve)
+        return Planned(planned.epoch, planned.position, found, planned.padding, planned.extras, reserve)
+
+    def _window(self, epoch: int, position: int, count: int) -> Iterator[tuple[Planned, int]]:
+        """So many steps at once: each with this rank's part, and the bytes that the greediest rank reserves for it.
+
+        All ranks' parts are looked at, so that all agree on whether a step fits into memory.
+        """
+        first, last = (0, self.steps.world_size) if self.steps.world_size > 1 else (self.rank, self.rank + 1)
+        begins = [position + k * self.steps.size for k in range(count)]
+        shares = [self.steps.share(rank, begin) for begin in begins for rank in range(first, last)]
+        counts = np.concatenate([share.positions for share in shares])
+        sample_ids, absent, extras = self.sample_ids(epoch, counts)
+        rows = self.reach.find(sample_ids)
+        padding = absent | np.concatenate([share.padding for share in shares])
+        bounds = np.cumsum([0, *(len(share.positions) for share in shares)]).tolist()
+        width = last - first
+        for k, begin in enumerate(begins):
+            parts = [slice(*bounds[i : i + 2]) for i in range(k * width, (k + 1) * width)]
+            needs = [self._reserve(rows[part]) for part in parts]
+            mine = parts[self.rank - first]
+            of_mine = {name: values[mine] for name, values in extras.items()}
+            yield Planned(epoch, begin, rows[mine], padding[mine], of_mine, needs[self.rank - first]), max(needs)
+
+    def _reserve(self, rows: Rows) -> int:
+        """The most that a bank for these rows can need."""
+        ragged = np.maximum(rows["end"] - rows["begin"] - self.overhead, 0).sum() if self._has_ragged() else 0
+        return bank_bytes(most_bytes(self.outputs, len(rows), int(ragged)))
+
+    def _has_ragged(self) -> bool:
+        return any(output.shape is None for output in self.outputs.values())
+
+    def _too_large(self, planned: Planned, before: int, most: int) -> LoaderError:
+        return LoaderError(
+            subject=f"epoch {planned.epoch}, position {planned.position}",
+            expected=f"a batch that fits into {self.limit_bytes()} bytes of memory, beside {before} of the one before",
+            found=f"one of up to {most} bytes",
+            hint=f"memory={before + most} or a smaller batch_size",
+        )

@@ -1,0 +1,110 @@
+"""Who does the work? Threads, and memory for banks, that one loader has or several share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from mx8shards.errors import LoaderError
+from mx8shards.format.sizes import parse_size
+from mx8shards.loading.bank import Memory
+from mx8shards.loading.machine import default_memory, default_threads
+
+Scratch = Callable[[Any], Any]
+Task = Callable[[Scratch], None]
+
+_JOIN_S = 5.0
+
+
+class Pool:
+    """Threads and a memory budget, for several loaders: `Loader(…, pool=pool)`.
+
+    Each loader may hold an equal part of the memory. Threads start when they are first needed, and anew in a forked
+    child, which inherits none.
+    """
+
+    def __init__(self, *, memory: int | str | None = None, threads: int | None = None) -> None:
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise LoaderError(subject="threads", expected="an int of at least 1, or None", found=repr(threads))
+        self.memory = Memory(default_memory() if memory is None else _checked_memory(memory))
+        self.threads = default_threads() if threads is None else threads
+        self._lock = Lock()
+        self._crew: _Crew | None = None
+        self._closed = False
+
+    def submit(self, task: Task) -> None:
+        """Have a thread call the task, which must not raise, with a function that finds the thread's scratch."""
+        crew = self._crew
+        if crew is None or crew.process != os.getpid():
+            with self._lock:
+                if self._closed:
+                    raise LoaderError("the pool is closed")
+                if self._crew is None or self._crew.process != os.getpid():
+                    self._crew = _Crew(self.threads)
+                    weakref.finalize(self, _Crew.dismiss, self._crew)
+                crew = self._crew
+        crew.tasks.put(task)
+
+    def close(self) -> None:
+        """End the threads, once they have done what was submitted."""
+        with self._lock:
+            self._closed = True
+            crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.dismiss()
+            crew.join()
+
+
+def _checked_memory(memory: int | str) -> int:
+    found = memory if type(memory) is int else parse_size(memory)
+    if found is None or found < 1:
+        raise LoaderError(subject="memory", expected="a number of bytes, or a text such as 2gb", found=repr(memory))
+    return found
+
+
+class _Crew:
+    """The threads of one process. They know their queue and nothing else, so that they keep nothing alive."""
+
+    def __init__(self, count: int) -> None:
+        self.process = os.getpid()
+        self.tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._threads = [
+            Thread(target=_work, args=(self.tasks,), name=f"mx8shards-{i}", daemon=True) for i in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def dismiss(self) -> None:
+        if self.process == os.getpid():
+            for _ in self._threads:
+                self.tasks.put(None)
+
+    def join(self) -> None:
+        if self.process != os.getpid():
+            return
+        for thread in self._threads:
+            thread.join(_JOIN_S)
+            if thread.is_alive():  # it waits for a disk that does not answer, and can only be left behind
+                logging.getLogger("mx8shards").warning("a thread does not end: %s", thread.name)
+
+
+def _work(tasks: SimpleQueue[Task | None]) -> None:
+    kept: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+    def scratch(stage: Any) -> Any:
+        if stage not in kept:
+            kept[stage] = stage.scratch()
+        return kept[stage]
+
+    while (task := tasks.get()) is not None:
+        task(scratch)
+        del task  # with all that it holds
+    for found in kept.values():
+        if hasattr(found, "close"):
+            found.close()

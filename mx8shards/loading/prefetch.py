@@ -1,0 +1,376 @@
+"""How are batches made ahead of the one who consumes them?
+
+A run has one thread of its own, the planner, and uses a pool's threads. The planner plans the batches of an epoch one
+after the other and starts each as soon as there is memory for it; threads fill them in any order; the consumer takes
+them in order. A failure is a result like any other, and comes in its turn.
+
+    planner  → pool       tasks
+    threads  → consumer   results, by their number
+    consumer → planner    that one was taken, or that it waits
+    leases   → planner    that memory came back
+
+Nothing here waits for something that may never come: not the planner once the run is stopped, not the consumer while
+a read does not come back.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mx8shards.errors import LoaderError
+from mx8shards.format.randomness import integers
+from mx8shards.kernels.records import OK
+from mx8shards.loading.bank import Share
+from mx8shards.loading.filling import Filler, Range
+from mx8shards.loading.ledger import MOST_ATTEMPTS, Entry, OnError
+from mx8shards.loading.plan import Plan, Planned
+from mx8shards.loading.pool import Pool, Scratch
+from mx8shards.loading.stages import Work
+from mx8shards.loading.times import Times
+
+_PLANNER = -1  # its key among the numbers of batches
+
+_LOOK_S = 0.5  # how often one who waits looks whether it still makes sense
+_JOIN_S = 5.0
+
+Transform = Callable[[Any], Any]
+
+
+class Ready(NamedTuple):
+    """A batch, and what it cost."""
+
+    batch: Any
+    planned: Planned
+    samples: int
+    size_bytes: int
+    entries: tuple[Entry, ...]
+    times: Times
+
+
+class Failed(NamedTuple):
+    """No batch; `error` says why."""
+
+    error: BaseException
+
+
+class Restart(NamedTuple):
+    """There is no room for substitutes beside the batches that come later: give those up, and make them again.
+
+    `tried` has, for a row, the sample that stood there first, and how many others did since.
+    """
+
+    planned: Planned
+    entries: tuple[Entry, ...]
+    tried: dict[int, tuple[int, int]]
+
+
+class Done(NamedTuple):
+    """The epoch is over."""
+
+
+Result = Ready | Failed | Restart | Done
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What the runs of one loader have in common."""
+
+    plan: Plan
+    filler: Filler
+    share: Share
+    pool: Pool
+    transform: Transform | None
+    on_error: OnError
+    depth: int
+    read_timeout_s: float
+
+
+@dataclass(eq=False)
+class Task:
+    """A planned batch that is being filled."""
+
+    number: int
+    planned: Planned
+    held: list[object]
+    entries: tuple[Entry, ...] = ()
+    tried: dict[int, tuple[int, int]] = field(default_factory=dict)
+    times: Times = field(default_factory=Times)
+    work: Work | None = None
+    ranges: Iterator[Range] = field(default_factory=lambda: iter(()))
+    count: int = 1
+    ended: Iterator[int] = field(default_factory=itertools.count)
+    error: BaseException | None = None
+
+
+class Run:
+    """The batches of one epoch from a position on. `stop` it, or take it to its end."""
+
+    def __init__(self, recipe: Recipe, epoch: int, position: int, first: Restart | None = None) -> None:
+        self._recipe = recipe
+        self._epoch = epoch
+        self._position = position
+        self._first = first
+        self._inbox: SimpleQueue[None] = SimpleQueue()
+        self._results: SimpleQueue[tuple[int, Result]] = SimpleQueue()
+        self._arrived: dict[int, Result] = {}
+        self._filling: set[int] = set()  # batches that threads have, or will have
+        self._reading: dict[int, float] = {_PLANNER: time.monotonic()}  # since when somebody waits for a file
+        self._stopped = False
+        self._starving = False
+        self._started = 0
+        self._taken = 0
+        self.waited_for_memory_s = 0.0
+        recipe.share.wake = self._wake
+        recipe.plan.reach.begin_epoch()
+        self._planner = Thread(target=self._plan, name="mx8shards-planner", daemon=True)
+        self._planner.start()
+
+    # the consumer -----------------------------------------------------------------------------------------------
+
+    def take(self) -> Result:
+        """The next result, in order."""
+        number = self._taken
+        if number not in self._arrived:
+            self._wait_for(number)
+        result = self._arrived.pop(number)
+        self._taken += 1
+        if self._recipe.share.waiting and self._started - self._taken <= self._recipe.depth // 2:
+            self._wake()
+        return result
+
+    def _wait_for(self, number: int) -> None:
+        while number not in self._arrived:
+            try:
+                found, result = self._results.get_nowait()
+            except Empty:
+                self._starving = True
+                if self._recipe.share.waiting:
+                    self._wake()
+                try:
+                    found, result = self._results.get(timeout=_LOOK_S)
+                except Empty:
+                    self._look()
+                    continue
+                finally:
+                    self._starving = False
+            self._arrived[found] = result
+
+    def _look(self) -> None:
+        """Is there still something to wait for?"""
+        oldest = min(self._reading.copy().values(), default=None)
+        waited = 0.0 if oldest is None else time.monotonic() - oldest
+        if waited > self._recipe.read_timeout_s:
+            raise LoaderError(
+                f"a read has not come back for {waited:.0f} s: the file system does not answer",
+                subject=f"epoch {self._epoch}",
+                hint=f"read_timeout_s={self._recipe.read_timeout_s:g}",
+            )
+        if not self._planner.is_alive() and self._results.empty() and not self._filling:
+            raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")
+
+    def stop(self) -> None:
+        """End it: what was made ahead is given up. Safe to call again, and from anywhere."""
+        self._stopped = True
+        self._wake()
+
+    def join(self) -> None:
+        """Wait until its thread has ended, and all that it started; not for ever, should a disk not answer."""
+        self._planner.join(_JOIN_S)
+        if self._planner.is_alive():
+            logging.getLogger("mx8shards").warning("a thread does not end: %s", self._planner.name)
+        self._arrived.clear()
+        while not self._results.empty():
+            self._results.get()
+
+    # the planner ------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self._inbox.put(None)
+
+    def _plan(self) -> None:
+        recipe, position = self._recipe, self._position
+        try:
+            if self._first is not None:
+                self._start(*self._first)
+                position = min(position + recipe.plan.steps.size, recipe.plan.steps.length)
+            for planned in recipe.plan.batches(self._epoch, position):
+                if not self._start(planned):
+                    break
+            self._results.put((self._started, Done()))
+        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for the batch
+            self._results.put((self._started, Failed(error)))
+        finally:
+            self._reading.pop(_PLANNER, None)
+            while self._stopped and self._filling:  # until the threads have let go of the memory
+                time.sleep(0.001)
+
+    def _start(
+        self, planned: Planned, entries: tuple[Entry, ...] = (), tried: dict[int, tuple[int, int]] | None = None
+    ) -> bool:
+        """Start a batch when there is room for it; False if the run was stopped meanwhile."""
+        recipe = self._recipe
+        del self._reading[_PLANNER]
+        if not self._admit(planned):
+            return False
+        self._reading[_PLANNER] = time.monotonic()
+        try:
+            held = recipe.filler.prepare(planned)
+        except BaseException:
+            recipe.share.cancel(planned.reserve_bytes)
+            raise
+        task = Task(self._started, planned, held, entries, tried or {})
+        self._filling.add(task.number)
+        self._started += 1
+        recipe.pool.submit(lambda scratch: self._begin(task, scratch))
+        return True
+
+    def _admit(self, planned: Planned) -> bool:
+        """Wait until fewer than `depth` batches are ahead and its memory is reserved."""
+        share = self._recipe.share
+        begun = time.perf_counter()
+        try:
+            while not self._stopped:
+                share.waiting = True  # from here on whatever comes back wakes us
+                ahead = self._started - self._taken
+                if ahead < self._recipe.depth and share.reserve(planned.reserve_bytes):
+                    return True
+                if not ahead and self._starving:
+                    self._expect_room(planned)
+                    return True
+                self._inbox.get()
+                while not self._inbox.empty():
+                    self._inbox.get_nowait()
+        finally:
+            share.waiting = False
+            self.waited_for_memory_s += time.perf_counter() - begun
+        return False
+
+    def _expect_room(self, planned: Planned) -> None:
+        """Nothing is ahead, and the consumer waits: only batches that somebody holds can be in the way."""
+        share = self._recipe.share
+        gc.collect()  # some may be held by cycles that nobody can reach
+        if share.reserve(planned.reserve_bytes):
+            return
+        raise LoaderError(
+            subject=f"epoch {planned.epoch}, position {planned.position}",
+            expected=f"{planned.reserve_bytes} bytes of memory for the next batch, of {share.limit_bytes} in all",
+            found=f"{share.used_bytes} in use by {share.leases} batches that are still held",
+            hint="batch.copy() gives one that costs the loader nothing, and memory= sets the limit",
+        )
+
+    # the threads ------------------------------------------------------------------------------------------------
+
+    def _begin(self, task: Task, scratch: Scratch) -> None:
+        """Find the payloads, and share the copying of them with other threads if it is worth it."""
+        recipe = self._recipe
+        try:
+            if self._stopped:
+                raise LoaderError("the run was stopped")
+            self._reading[task.number] = time.monotonic()
+            task.work = recipe.filler.begin(task.planned, task.times)
+            ranges = recipe.filler.ranges(task.work)
+        except BaseException as error:  # noqa: BLE001
+            if task.work is None:
+                recipe.share.cancel(task.planned.reserve_bytes)
+            self._end(task, Failed(error))
+            return
+        task.ranges, task.count = iter(ranges), len(ranges)
+        for _ in range(min(len(ranges), recipe.pool.threads) - 1):
+            recipe.pool.submit(lambda scratch: self._fill(task, scratch))
+        self._fill(task, scratch)
+
+    def _fill(self, task: Task, scratch: Scratch) -> None:
+        """Take ranges until there are none; whoever ends the last one finishes the batch."""
+        for start, stop in task.ranges:
+            try:
+                if task.error is None and not self._stopped and task.work is not None:
+                    self._recipe.filler.fill(task.work, start, stop, scratch, task.times)
+            except BaseException as error:  # noqa: BLE001
+                task.error = error
+            if next(task.ended) + 1 == task.count:
+                self._end(task, self._finished(task, scratch))
+
+    def _finished(self, task: Task, scratch: Scratch) -> Result:
+        if task.error is not None or task.work is None or self._stopped:
+            return Failed(task.error or LoaderError("the run was stopped"))
+        try:
+            bad = np.flatnonzero(task.work.rows["status"] != OK)
+            return self._mended(task, task.work, bad, scratch) if len(bad) else self._delivered(task, task.work)
+        except BaseException as error:  # noqa: BLE001
+            return Failed(error)
+
+    def _delivered(self, task: Task, work: Work) -> Ready:
+        transform = self._recipe.transform
+        batch = self._recipe.filler.finish(work)
+        if transform is not None:
+            self._reading.pop(task.number, None)  # however long this takes, it is not the disk
+            begun = time.perf_counter()
+            batch = transform(batch)
+            task.times.add("transform", time.perf_counter() - begun)
+        return Ready(batch, task.planned, len(work.rows), work.layout.size_bytes, task.entries, task.times)
+
+    def _mended(self, task: Task, work: Work, bad: Any, scratch: Scratch) -> Result:
+        """The batch with its bad rows left out or replaced, if that is what the user wants."""
+        recipe, planned = self._recipe, task.planned
+        why = {row: recipe.filler.why(work.rows[row]) for row in bad.tolist()}
+        if recipe.on_error == "raise":
+            return Failed(next(iter(why.values())))
+        sample_ids = work.rows["sample_id"].copy()
+        instead: dict[int, int | None] = dict.fromkeys(why)
+        if recipe.on_error == "substitute":
+            instead = {row: self._substitute(task, row, int(sample_ids[row]), why[row]) for row in why}
+        task.entries += tuple(
+            Entry(planned.epoch, planned.position, int(sample_ids[row]), str(why[row]), instead[row]) for row in why
+        )
+        if recipe.on_error == "skip":
+            recipe.filler.without(work, np.flatnonzero(work.rows["status"] == OK))
+            return self._delivered(task, work)
+        for row, sample_id in instead.items():
+            sample_ids[row] = sample_id
+        work.release()
+        task.work = None
+        again = recipe.plan.again(planned, sample_ids)
+        if not recipe.share.reserve(again.reserve_bytes):
+            return Restart(again, task.entries, task.tried)
+        task.planned = again
+        try:
+            task.held = recipe.filler.prepare(again)
+            task.work = recipe.filler.begin(again, task.times)
+        except BaseException:
+            recipe.share.cancel(again.reserve_bytes)
+            raise
+        recipe.filler.fill(task.work, 0, len(sample_ids), scratch, task.times)
+        return self._finished(task, scratch)
+
+    def _substitute(self, task: Task, row: int, sample_id: int, why: Exception) -> int:
+        """Another sample: at a position keyed by the one that stood there first, and by how often that was tried."""
+        plan, epoch = self._recipe.plan, task.planned.epoch
+        first, attempts = task.tried.get(row, (sample_id, 0))
+        if attempts == MOST_ATTEMPTS:
+            raise LoaderError(
+                f"{MOST_ATTEMPTS} substitutes in a row were no better", subject=f"sample {first}"
+            ) from why
+        task.tried[row] = first, attempts + 1
+        most = min(len(plan.view), 1 << 32)
+        drawn = integers(plan.seed, epoch, np.array([first]), "substitute", MOST_ATTEMPTS, most)
+        return int(plan.view.resolve(int(drawn[0, attempts]), epoch, plan.seed)[0])
+
+    def _end(self, task: Task, result: Result) -> None:
+        """Hand over a result. The memory of one that failed goes back before anyone hears of it."""
+        if task.work is not None and not isinstance(result, Ready):
+            task.work.release()  # a traceback may hold on to the rest
+        task.work = None
+        task.held = []
+        self._reading.pop(task.number, None)
+        self._results.put((task.number, result))
+        self._filling.discard(task.number)

@@ -1,0 +1,116 @@
+"""How do kernels reach the samples of a dataset? Its shards are opened when first needed, and checked each epoch."""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.format.columns import Columns
+from mx8shards.kernels import gather, memory, reach
+from mx8shards.kernels.records import READ, ROW, SHARD, UNKNOWN
+from mx8shards.loading.filesystems import is_remote
+from mx8shards.shards.open_shard import Shards
+from mx8shards.shards.shard import Shard
+
+IO = Literal["auto", "mmap", "pread"]
+IOS: tuple[IO, ...] = ("auto", "mmap", "pread")
+
+Rows = npt.NDArray[Any]  # of records, ROW
+Ids = npt.NDArray[np.int64]
+
+
+class Reach:
+    """The shards of one dataset as kernels see them. Threads may share it.
+
+    "auto" copies from the map what is in the page cache, and reads the rest; network file systems are never mapped.
+    "mmap" maps everything and "pread" nothing. The bytes are the same.
+    """
+
+    def __init__(self, shards: Shards, io: IO) -> None:
+        self._shards = shards
+        self._io = io
+        self._probe = io == "auto" and memory.KNOWS_CACHE
+        self._lock = Lock()
+        self._heads: list[npt.NDArray[np.uint8] | None] = [None] * shards.count  # keeps the addresses valid
+        self._marks = np.zeros(shards.count, np.int64)
+        self._mark = 0
+        self._out = np.zeros(shards.count, np.int64)
+        self._count = np.zeros(1, np.int64)
+        self._counts = np.zeros(3, np.int64)
+        self._scratch = np.zeros(reach.PROBE_BYTES, np.uint8)
+        indices = [snapshot.index for snapshot in shards.snapshots]
+        first_kinds = np.cumsum([0, *(len(index.kinds) for index in indices)])
+        self.kinds: tuple[Columns, ...] = tuple(kind.columns for index in indices for kind in index.kinds)
+        self.table = np.zeros(shards.count, SHARD)
+        self.table["size"] = np.concatenate([index.raw.size_bytes for index in indices])
+        self.table["kind"] = np.concatenate([i.kind + first for i, first in zip(indices, first_kinds, strict=False)])
+        windows = np.cumsum(-(-self.table["size"] // reach.WINDOW_BYTES))
+        self.table["window"][1:] = windows[:-1]
+        self._verdicts = np.zeros(windows[-1] if len(windows) else 0, np.uint8)
+
+    @property
+    def kept_bytes(self) -> int:
+        """An upper bound of what it keeps in memory: tables, and some words for each shard."""
+        tables = 4 * (self._shards.samples + 2 * self._shards.count)
+        room = tables if self._io == "pread" else min(tables, self._shards.table_room)
+        return room + self.table.nbytes + self._verdicts.nbytes + 16 * self._shards.count
+
+    def begin_epoch(self) -> None:
+        """From now on, every shard is looked at anew when it is first needed: its size, and what of it is cached."""
+        with self._lock:
+            self._mark += 1
+            self._verdicts.fill(UNKNOWN)
+
+    def find(self, sample_ids: Ids) -> Rows:
+        """A row for each sample, with its span. Shards that were not needed before are opened and checked."""
+        rows = np.zeros(len(sample_ids), ROW)
+        with self._lock:
+            gather.locate(self._shards.starts, sample_ids, rows)
+            gather.list_unseen(rows, self._mark, self._marks, self._count, self._out)
+            for i in self._out[: self._count[0]].tolist():
+                self._see(i)
+            gather.sample_spans(self.table, rows)
+        return rows
+
+    def prepare(self, rows: Rows) -> list[object]:
+        """Choose how each row is reached, and have those fetched that must be read; files to hold until they are."""
+        files: list[object] = []
+        with self._lock:
+            reach.choose_ways(self.table, rows, self._verdicts, self._counts)
+            if self._counts[UNKNOWN]:
+                files += self._open_files(rows, UNKNOWN)
+                reach.judge_windows(self.table, rows, self._probe, self._scratch, self._verdicts)
+                reach.choose_ways(self.table, rows, self._verdicts, self._counts)
+            if self._counts[READ]:
+                files += self._open_files(rows, READ)
+                if memory.KNOWS_CACHE:
+                    reach.advise_reads(rows)
+        return files
+
+    def locate(self, sample_id: int) -> tuple[Shard, int]:
+        """The open shard that holds a sample, and its number there."""
+        i, number = self._shards.locate(sample_id)
+        return self._shards.open_shard(i), number
+
+    def _see(self, i: int) -> None:
+        shard = self._shards.open_shard(i)
+        shard.check_size()
+        if self._heads[i] is None:
+            mapped = self._io == "mmap" or (self._io == "auto" and not is_remote(shard.path.parent))
+            head = self._heads[i] = shard.head(mapped=mapped)
+            self.table[i]["table"] = head.ctypes.data
+            if mapped:
+                address = shard.data.ctypes.data
+                self.table[i]["base"] = address
+                reach.expect_random(address, shard.size_bytes)
+
+    def _open_files(self, rows: Rows, way: int) -> list[object]:
+        """Open the files of all rows with this way, and note their descriptors."""
+        chosen = np.flatnonzero(rows["way"] == way)
+        numbers, which = np.unique(rows["shard"][chosen], return_inverse=True)
+        files = [self._shards.open_shard(i).open_file() for i in numbers.tolist()]
+        rows["file"][chosen] = np.array([file.descriptor for file in files], np.int32)[which]
+        return list(files)

@@ -1,0 +1,100 @@
+"""How is it going, and what holds it up?"""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from mx8shards.loading.bank import Share
+from mx8shards.loading.ledger import Ledger
+from mx8shards.loading.prefetch import Ready
+
+Bottleneck = Literal["consumer", "storage", "gather", "decode", "transform", "nothing yet"]
+
+_REMEMBERED = 1_000
+_WAITS = 0.1  # a consumer that waits for less than this part of the time is the bottleneck itself
+_NAMES: dict[str, Bottleneck] = {"read": "storage", "gather": "gather", "decode": "decode", "transform": "transform"}
+
+
+class Counters:
+    """What was delivered, and how long who waited. Only the consumer's thread writes here."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.samples = 0
+        self.bytes = 0
+        self.consumer_waited_s = 0.0
+        self.consumer_worked_s = 0.0
+        self.producer_waited_s = 0.0
+        self.seconds: Counter[str] = Counter()
+        self._sizes: deque[int] = deque(maxlen=_REMEMBERED)
+        self._faults = _faults()
+
+    def delivered(self, ready: Ready) -> None:
+        """One more batch."""
+        self.batches += 1
+        self.samples += ready.samples
+        self.bytes += ready.size_bytes
+        self._sizes.append(ready.size_bytes)
+        self.seconds.update(ready.times.totals())
+
+    def report(self, share: Share, ledger: Ledger) -> dict[str, Any]:
+        """Everything, by name."""
+        minor, major = (now - then for now, then in zip(_faults(), self._faults, strict=True))
+        p50, p95 = np.percentile(self._sizes, [50, 95]).tolist() if self._sizes else (0.0, 0.0)
+        return {
+            "batches": self.batches,
+            "samples": self.samples,
+            "bytes": self.bytes,
+            "batch_bytes_p50": p50,
+            "batch_bytes_p95": p95,
+            "consumer_waited_s": self.consumer_waited_s,
+            "consumer_worked_s": self.consumer_worked_s,
+            "producer_waited_s": self.producer_waited_s,
+            **{f"{kind}_s": self.seconds[kind] for kind in _NAMES},
+            **share.report(),
+            "minor_faults": minor,
+            "major_faults": major,
+            "lost": ledger.count,
+            "lost_last": list(ledger.last),
+        }
+
+
+def _faults() -> tuple[int, int]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt, usage.ru_majflt
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which part is the slowest, and how one can tell."""
+
+    bottleneck: Bottleneck
+    evidence: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join((f"bottleneck: {self.bottleneck}", *(f"  {line}" for line in self.evidence)))
+
+
+def explain(stats: dict[str, Any], threads: int) -> Explanation:
+    """What held up the batches that these stats are of."""
+    waited, worked = stats["consumer_waited_s"], stats["consumer_worked_s"]
+    whole = waited + worked
+    if not stats["batches"] or not whole:
+        return Explanation("nothing yet", ("no batch was delivered",))
+    seconds = {name: stats[f"{kind}_s"] for kind, name in _NAMES.items()}
+    busy = sum(seconds.values())
+    evidence = (
+        f"the consumer waited for batches for {waited:.2f} s of {whole:.2f} s ({waited / whole:.0%})",
+        f"{threads} threads worked for {busy:.2f} s ({busy / (threads * whole):.0%} of their time): "
+        + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
+        f"batches waited for memory, or to be taken, for {stats['producer_waited_s']:.2f} s",
+        f"{stats['major_faults']} page faults had to wait for the disk",
+    )
+    if waited < _WAITS * whole:
+        return Explanation("consumer", evidence)
+    return Explanation(max(seconds, key=lambda name: seconds[name]), evidence)
