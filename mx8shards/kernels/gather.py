@@ -84,12 +84,15 @@ def sample_spans(shards: Array, rows: Array) -> None:
 
 
 @kernel
-def payload_spans(shards: Array, kinds: Array, layouts: Array, header: Array, rows: Array, spans: Array) -> None:
-    """Where the wanted columns of each sample begin in its shard, and their sizes: row by column.
+def payload_spans(
+    shards: Array, kinds: Array, layouts: Array, header: Array, rows: Array, spans: Array, totals: Array
+) -> None:
+    """Where the wanted columns of each sample begin in its shard, and their sizes: row by column, and in all.
 
     `header` is scratch for one sample's size header. A row that is not OK, or whose sizes do not add up, gets spans of
     no bytes.
     """
+    totals[:] = 0
     for i in range(len(rows)):
         shard = rows[i]["shard"]
         kind = shards[shard]["kind"]
@@ -124,15 +127,7 @@ def payload_spans(shards: Array, kinds: Array, layouts: Array, header: Array, ro
                     size = np.int64(load_uint32(sample + np.uint64(4 * before)))
             spans[i, column]["begin"] = at
             spans[i, column]["size"] = size
-
-
-@kernel
-def sum_sizes(spans: Array, out: Array) -> None:
-    """How many bytes each column has in all rows."""
-    out[:] = 0
-    for i in range(len(spans)):
-        for column in range(spans.shape[1]):
-            out[column] += spans[i, column]["size"]
+            totals[column] += size
 
 
 @kernel

@@ -17,7 +17,6 @@ import numpy as np
 from mx8shards.errors import FormatError
 from mx8shards.format.columns import Columns
 from mx8shards.kernels import gather
-from mx8shards.kernels.records import READ
 from mx8shards.loading.bank import Share
 from mx8shards.loading.batch import Batch, Decode, make_batch
 from mx8shards.loading.outputs import Output, lay_out
@@ -29,7 +28,7 @@ from mx8shards.shards.shard import Shard
 
 Range = tuple[int, int]
 
-_RANGE_BYTES = 1 << 20  # smaller ranges would cost more in Python than they gain
+_RANGE_BYTES = 2 << 20  # smaller ranges would cost more in Python than they gain
 
 
 class Filler:
@@ -66,34 +65,31 @@ class Filler:
         """Choose how each row is reached; what must be held until it is filled."""
         return self._reach.prepare(planned.rows)
 
-    def begin(self, planned: Planned, times: Times) -> Work:
+    def begin(self, planned: Planned, reads: bool, times: Times) -> Work:
         """Find the payloads, and take a bank for them out of what was reserved."""
         begun = time.perf_counter()
-        work = Work(planned, self._reach.table, len(self._wanted))
+        work = Work(planned, self._reach.table, len(self._wanted), reads)
         header = np.empty(self._header_bytes, np.uint8)
-        gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans)
+        totals = np.empty(len(self._wanted), np.int64)
+        gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans, totals)
         for stage in self.stages:
             stage.narrow(work)
-        sizes = np.empty(len(self._wanted), np.int64)
-        gather.sum_sizes(work.spans, sizes)
-        ragged = {key: int(sizes[number]) for key, number in self._ragged.items()}
+        ragged = {key: int(totals[number]) for key, number in self._ragged.items()}
         work.layout = lay_out(self.outputs, len(work.rows), ragged)
         work.whole = np.asarray(self._share.take(planned.reserve_bytes, work.layout.size_bytes))
         for stage in self.stages:
             stage.begin(work)
-        work.reads = bool((work.rows["way"] == READ).any())
         times.add("read" if work.reads else "gather", time.perf_counter() - begun)
         return work
 
     def ranges(self, work: Work) -> list[Range]:
         """Parts of the rows that take about as long as one another: those that cost most come first."""
         rows = work.rows
-        sizes = rows["end"] - rows["begin"]
-        total = int(sizes.sum())
-        count = min(len(rows), self._most_ranges, -(-total // _RANGE_BYTES))
+        count = min(len(rows), self._most_ranges, work.layout.size_bytes // _RANGE_BYTES)
         if count <= 1:
             return [(0, len(rows))]
-        ends = np.cumsum(sizes)
+        ends = np.cumsum(rows["end"] - rows["begin"])
+        total = int(ends[-1])
         cuts = np.searchsorted(ends, total * np.arange(1, count) // count, side="right")
         bounds = np.unique(np.concatenate([[0], cuts, [len(rows)]]))
         before = np.concatenate([[0], ends])

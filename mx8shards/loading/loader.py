@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mx8shards.dataset import Dataset
 from mx8shards.errors import IntegrityError, LoaderError
+from mx8shards.kernels.permutation import walk
 from mx8shards.kernels.records import ROW, SPAN
 from mx8shards.loading import machine
 from mx8shards.loading.bank import bank_bytes
@@ -211,7 +212,7 @@ class Loader:
         return self._state().to_json()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the very next step, on any number of ranks: with the same data, or an error names the difference."""
+        """Go on with the very next step, on any number of ranks: with the same data, or an error says what differs."""
         found = State.from_json(dict(state))
         try:
             found.check(self._state(), len(self._order))
@@ -379,7 +380,7 @@ def _order(dataset: Dataset, shuffle: bool | BlockShuffle, seed: int) -> Order:
         return Sequential(places)
     key = Key(dataset.snapshot, view.digest, seed)
     if shuffle is True:
-        return Shuffle(places, key)
+        return Shuffle(places, key, walk)
     if isinstance(shuffle, BlockShuffle):
         return BlockOrder(places, key, shuffle)
     raise LoaderError(subject="shuffle", expected="False, True or a BlockShuffle", found=repr(shuffle))

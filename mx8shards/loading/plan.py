@@ -90,13 +90,11 @@ class Plan:
         All ranks' parts are looked at, so that all agree on whether a step fits into memory.
         """
         first, last = (0, self.steps.world_size) if self.steps.world_size > 1 else (self.rank, self.rank + 1)
-        begins = [position + k * self.steps.size for k in range(count)]
-        shares = [self.steps.share(rank, begin) for begin in begins for rank in range(first, last)]
-        counts = np.concatenate([share.positions for share in shares])
+        begins = range(position, position + count * self.steps.size, self.steps.size)
+        counts, padding, bounds = self.steps.shares(range(first, last), position, count)
         sample_ids, absent, extras = self.sample_ids(epoch, counts)
         rows = self.reach.find(sample_ids)
-        padding = absent | np.concatenate([share.padding for share in shares])
-        bounds = np.cumsum([0, *(len(share.positions) for share in shares)]).tolist()
+        padding |= absent
         width = last - first
         for k, begin in enumerate(begins):
             parts = [slice(*bounds[i : i + 2]) for i in range(k * width, (k + 1) * width)]

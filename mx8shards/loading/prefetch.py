@@ -20,6 +20,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -185,9 +186,12 @@ class Run:
 
     def join(self) -> None:
         """Wait until its thread has ended, and all that it started; not for ever, should a disk not answer."""
+        deadline = time.monotonic() + _JOIN_S
         self._planner.join(_JOIN_S)
-        if self._planner.is_alive():
-            logging.getLogger("mx8shards").warning("a thread does not end: %s", self._planner.name)
+        while self._filling and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        if self._planner.is_alive() or self._filling:
+            logging.getLogger("mx8shards").warning("reads that were begun do not end: they are left behind")
         self._arrived.clear()
         while not self._results.empty():
             self._results.get()
@@ -211,8 +215,6 @@ class Run:
             self._results.put((self._started, Failed(error)))
         finally:
             self._reading.pop(_PLANNER, None)
-            while self._stopped and self._filling:  # until the threads have let go of the memory
-                time.sleep(0.001)
 
     def _start(
         self, planned: Planned, entries: tuple[Entry, ...] = (), tried: dict[int, tuple[int, int]] | None = None
@@ -277,7 +279,7 @@ class Run:
             if self._stopped:
                 raise LoaderError("the run was stopped")
             self._reading[task.number] = time.monotonic()
-            task.work = recipe.filler.begin(task.planned, task.times)
+            task.work = recipe.filler.begin(task.planned, bool(task.held), task.times)
             ranges = recipe.filler.ranges(task.work)
         except BaseException as error:  # noqa: BLE001
             if task.work is None:
@@ -285,8 +287,9 @@ class Run:
             self._end(task, Failed(error))
             return
         task.ranges, task.count = iter(ranges), len(ranges)
-        for _ in range(min(len(ranges), recipe.pool.threads) - 1):
-            recipe.pool.submit(lambda scratch: self._fill(task, scratch))
+        with suppress(LoaderError):  # a pool that was closed meanwhile: then it is done here alone
+            for _ in range(min(len(ranges), recipe.pool.threads) - 1):
+                recipe.pool.submit(lambda scratch: self._fill(task, scratch))
         self._fill(task, scratch)
 
     def _fill(self, task: Task, scratch: Scratch) -> None:
@@ -345,7 +348,7 @@ class Run:
         task.planned = again
         try:
             task.held = recipe.filler.prepare(again)
-            task.work = recipe.filler.begin(again, task.times)
+            task.work = recipe.filler.begin(again, bool(task.held), task.times)
         except BaseException:
             recipe.share.cancel(again.reserve_bytes)
             raise

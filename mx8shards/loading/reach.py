@@ -76,19 +76,20 @@ class Reach:
         return rows
 
     def prepare(self, rows: Rows) -> list[object]:
-        """Choose how each row is reached, and have those fetched that must be read; files to hold until they are."""
+        """Choose how each row is reached, and have those fetched that must be read; what to hold until they are."""
         files: list[object] = []
         with self._lock:
             reach.choose_ways(self.table, rows, self._verdicts, self._counts)
             if self._counts[UNKNOWN]:
-                files += self._open_files(rows, UNKNOWN)
+                files = self._open_files(rows, UNKNOWN)
                 reach.judge_windows(self.table, rows, self._probe, self._scratch, self._verdicts)
                 reach.choose_ways(self.table, rows, self._verdicts, self._counts)
             if self._counts[READ]:
-                files += self._open_files(rows, READ)
+                files = self._open_files(rows, READ)
                 if memory.KNOWS_CACHE:
                     reach.advise_reads(rows)
-        return files
+                return files
+        return []
 
     def locate(self, sample_id: int) -> tuple[Shard, int]:
         """The open shard that holds a sample, and its number there."""

@@ -28,10 +28,10 @@ class Work:
 
     whole: npt.NDArray[np.uint8]
     layout: Layout
-    reads = False  # whether some rows are read, not copied from a map
 
-    def __init__(self, planned: Planned, shards: Array, columns: int) -> None:
+    def __init__(self, planned: Planned, shards: Array, columns: int, reads: bool) -> None:
         self.planned = planned
+        self.reads = reads  # whether some rows are read, and not copied from a map
         self.rows: Rows = planned.rows
         self.shards = shards
         self.spans: Array = np.empty((len(planned.rows), columns), SPAN)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mx8shards.order.keys import Key
 from mx8shards.order.per_epoch import PerEpoch
-from mx8shards.order.permutation import Ids, Permutation, checked_count
+from mx8shards.order.permutation import Ids, Permutation, Walk, checked_count
 from mx8shards.order.places import Places
 
 Description = dict[str, Any]
@@ -74,10 +74,11 @@ class Sequential:
 class Shuffle:
     """Every position once, any order of them as likely as any other, and nothing held in memory (spec §12.4)."""
 
-    def __init__(self, places: Places, key: Key) -> None:
+    def __init__(self, places: Places, key: Key, walk: Walk | None = None) -> None:
         checked_count(places.count)
         self._places = places
         self._key = key
+        self._walk = walk
         self._permutations = PerEpoch[Permutation]()
 
     def __len__(self) -> int:
@@ -101,7 +102,7 @@ class Shuffle:
         return {"name": "shuffle"}
 
     def _permutation(self, epoch: int) -> Permutation:
-        return Permutation(len(self), self._key.words("shuffle", epoch))
+        return Permutation(len(self), self._key.words("shuffle", epoch), self._walk)
 
 
 def shards_ahead(order: Order, places: Places, epoch: int, position: int, n: int) -> Iterator[int]:

@@ -7,6 +7,7 @@ positions in any order. All arithmetic is on uint64 and wraps, so a kernel can r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,15 @@ _HALF = np.uint64(32)
 _RUN = 1 << 15  # positions at a time: five arrays of them stay in a core's cache
 
 
-class Permutation:
-    """The permutation of range(count) that `words` select."""
+# walk(cells, count, rows, bits, words, out): where each cell goes, walked until that is below count
+Walk = Callable[[Words, np.uint64, np.uint64, np.uint64, Words, Words], None]
 
-    def __init__(self, count: int, words: Words) -> None:
+
+class Permutation:
+    """The permutation of range(count) that `words` select. A `walk` that is compiled takes a fifth of the time."""
+
+    def __init__(self, count: int, words: Words, walk: Walk | None = None) -> None:
+        self._walked = walk or walked
         self._count = checked_count(count)
         rows, bits = _grid(np.array([count], np.int64))
         self._rows, self._bits = rows[0], bits[0]
@@ -49,19 +55,21 @@ class Permutation:
     def of(self, positions: Ids) -> Ids:
         """What stands at each of these positions, all of them in range(count)."""
         out = np.empty(len(positions), np.int64)
+        words = self._words[: _rounds(self._count)]
         for start in range(0, len(positions), _RUN):
-            run = slice(start, start + _RUN)
-            out[run] = self._walk(positions[run].astype(np.uint64)).view(np.int64)
+            cells = positions[start : start + _RUN].astype(np.uint64)
+            found = out[start : start + _RUN].view(np.uint64)
+            self._walked(cells, np.uint64(self._count), self._rows, self._bits, words, found)
         return out
 
-    def _walk(self, cells: Words) -> Words:
-        rounds, count = _rounds(self._count), np.uint64(self._count)
-        found = _feistel(cells, self._rows, self._bits, None, self._words[:rounds])
-        outside = np.flatnonzero(found >= count)
-        while outside.size:
-            found[outside] = _feistel(found[outside], self._rows, self._bits, None, self._words[:rounds])
-            outside = outside[found[outside] >= count]
-        return found
+
+def walked(cells: Words, count: np.uint64, rows: np.uint64, bits: np.uint64, words: Words, out: Words) -> None:
+    """A `Walk` by whole arrays."""
+    out[:] = _feistel(cells, rows, bits, None, words)
+    outside = np.flatnonzero(out >= count)
+    while outside.size:
+        out[outside] = _feistel(out[outside], rows, bits, None, words)
+        outside = outside[out[outside] >= count]
 
 
 class Permutations:

@@ -7,6 +7,7 @@ ranks: so any world and any batch size can go on where another one stopped.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -78,6 +79,17 @@ class Steps:
         counts = np.arange(begin, end, dtype=np.int64)
         padding = counts >= self.length
         return Share(counts % self.length if self.length else counts, padding)
+
+    def shares(self, ranks: range, position: int, count: int) -> tuple[Ids, npt.NDArray[np.bool_], list[int]]:
+        """What these ranks get of the next `count` steps, step by step and rank by rank in one row, with its bounds."""
+        whole = min(count, self._rest(position) // self.size)
+        begins = position + np.arange(whole)[:, None] * self.size + np.arange(ranks.start, ranks.stop) * self.batch_size
+        rest = [self.share(rank, position + whole * self.size) for rank in ranks] if whole < count else []
+        counts = (begins.reshape(-1, 1) + np.arange(self.batch_size)).ravel()
+        sizes = [self.batch_size] * begins.size + [len(share.positions) for share in rest]
+        positions = np.concatenate([counts, *(share.positions for share in rest)])
+        padding = np.concatenate([np.zeros(len(counts), bool), *(share.padding for share in rest)])
+        return positions, padding, [0, *itertools.accumulate(sizes)]
 
     def after(self, epoch: int, position: int) -> tuple[int, int]:
         """Epoch and position when the step that begins here is done. At an epoch's end it is (epoch + 1, 0)."""
