@@ -11,10 +11,11 @@ queue, which whoever needs memory empties.
 from __future__ import annotations
 
 import mmap
+import weakref
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,17 +32,30 @@ def bank_bytes(size_bytes: int) -> int:
     return max(1, -(-size_bytes // step)) * step
 
 
+class Pins(Protocol):
+    """What makes memory ready to be copied from by a device."""
+
+    def pin(self, address: int, size_bytes: int) -> None:
+        """Before it is used."""
+
+    def unpin(self, address: int) -> None:
+        """Before it is unmapped."""
+
+
 class Bank:
     """Anonymous memory for one batch."""
 
-    __slots__ = ("_memory", "address", "size_bytes")
+    __slots__ = ("__weakref__", "_memory", "address", "size_bytes")
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, pins: Pins | None = None) -> None:
         self._memory = mmap.mmap(-1, size_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if size_bytes >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
             self._memory.madvise(mmap.MADV_HUGEPAGE)
         self.size_bytes = size_bytes
         self.address = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
+        if pins is not None:
+            pins.pin(self.address, size_bytes)
+            weakref.finalize(self, pins.unpin, self.address)
 
 
 class Lease:
@@ -74,6 +88,7 @@ class Memory:
         self.shares: tuple[Share, ...] = ()
         self.free: list[Bank] = []  # the one that came back last is last: it may still be in a cache
         self.free_bytes = 0
+        self.pins: Pins | None = None
 
     def join(self) -> Share:
         """Another equal share."""
@@ -107,7 +122,7 @@ class Memory:
             return self._remove(-min(fitting)[1])
         while self.free and self.held_bytes + least > self.limit_bytes:
             self._remove(0)
-        return Bank(least)
+        return Bank(least, self.pins)
 
     def put_back(self, bank: Bank) -> None:
         """Keep a bank for the next; the lock is held."""

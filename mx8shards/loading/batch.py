@@ -56,7 +56,7 @@ class Ragged:
 
     def copy(self) -> Ragged:
         """The same rows in memory of their own."""
-        return Ragged(copied(self.values), copied(self.offsets), self._decode)
+        return self.map(copied)
 
     def map(self, change: Callable[[Any], Any]) -> Ragged:
         """The same rows with values and offsets changed: moved to a device, say."""
@@ -92,8 +92,12 @@ class Batch(Mapping[str, Any]):
 
     def copy(self) -> Batch:
         """The same batch in memory of its own."""
-        values = {key: value.copy() if isinstance(value, Ragged) else copied(value) for key, value in self.items()}
-        return Batch(values, copied(self.sample_ids), copied(self.padding))
+        return self.map(copied)
+
+    def map(self, change: Callable[[Any], Any]) -> Batch:
+        """The same batch with every array changed: moved to a device, say."""
+        values = {key: value.map(change) if isinstance(value, Ragged) else change(value) for key, value in self.items()}
+        return Batch(values, change(self.sample_ids), change(self.padding))
 
 
 def copied(value: Any) -> Any:

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,14 @@ from mx8shards.kernels.records import ROW, SPAN
 from mx8shards.loading import machine
 from mx8shards.loading.bank import bank_bytes
 from mx8shards.loading.batch import OUTPUT_KINDS, OutputKind, converter
+from mx8shards.loading.device import Mover, Moving
 from mx8shards.loading.difference import difference
 from mx8shards.loading.filling import Filler
 from mx8shards.loading.ledger import ON_ERROR, Ledger, OnError
 from mx8shards.loading.outputs import most_bytes
 from mx8shards.loading.plan import Plan
 from mx8shards.loading.pool import Pool
-from mx8shards.loading.prefetch import Done, Ready, Recipe, Restart, Run
+from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run
 from mx8shards.loading.reach import IO, IOS, Reach
 from mx8shards.loading.stages import Gather, Stage
 from mx8shards.loading.stats import Counters, Explanation, explain
@@ -36,6 +37,9 @@ from mx8shards.order.places import Places
 from mx8shards.order.state import State
 from mx8shards.order.steps import Steps, Uneven
 from mx8shards.views import Whole
+
+if TYPE_CHECKING:
+    from mx8shards.loading.iterable import IterableBatches
 
 _DEPTH_BYTES = 16 << 20  # small batches are made further ahead, so that nobody waits for a thread to be woken
 _MOST_DEPTH = 64
@@ -97,7 +101,25 @@ class Loader:
         self._dataset = dataset
         self._order = _order(dataset, shuffle, seed)
         self._steps = Steps(length=len(self._order), batch_size=batch_size, world_size=self.world_size, uneven=uneven)
+        mover = None if device == "cpu" else Mover(device)
+        self._settings = {
+            "batch_size": batch_size,
+            "shuffle": shuffle,
+            "seed": seed,
+            "columns": columns,
+            "decode": decode,
+            "transform": transform,
+            "uneven": uneven,
+            "on_error": on_error,
+            "memory": memory,
+            "threads": threads,
+            "io": io,
+            "output": output,
+            "read_timeout_s": read_timeout_s,
+        }
         self._pool = Pool(memory=memory, threads=threads) if pool is None else pool
+        if mover is not None:
+            self._pool.memory.pins = mover
         self._owns_pool = pool is None
         share = self._pool.memory.join()
         self._share = share
@@ -144,6 +166,7 @@ class Loader:
             on_error=on_error,
             depth=depth,
             read_timeout_s=read_timeout_s,
+            mover=mover,
         )
         self._seed = seed
         self._epoch = 0
@@ -204,6 +227,14 @@ class Loader:
         finally:
             run.stop()
             run.join()
+
+    def as_iterable_dataset(self) -> IterableBatches:
+        """The same batches for a plain `DataLoader(…, batch_size=None)`, copied out; workers split this rank's part."""
+        from mx8shards.loading.iterable import IterableBatches
+
+        if not self._owns_pool:
+            raise LoaderError("a loader with pool= cannot be taken to other processes")
+        return IterableBatches(self._dataset, self._settings, self.rank, self.world_size, self._epoch)
 
     # where it stands --------------------------------------------------------------------------------------------
 
@@ -312,6 +343,7 @@ class _Batches(Iterator[Any]):
         self._process = os.getpid()
         self._run = Run(recipe, epoch, position)
         self._given: float | None = None
+        self._ahead: tuple[Ready | Failed | Done, Moving | None] | None = None
         self._end = weakref.finalize(self, Run.stop, self._run)
 
     def __next__(self) -> Any:
@@ -325,9 +357,7 @@ class _Batches(Iterator[Any]):
         if self._given is not None:
             counters.consumer_worked_s += asked - self._given
         try:
-            result = self._run.take()
-            while isinstance(result, Restart):
-                result = self._restarted(result)
+            result = self._result() if self._recipe.mover is None else self._moved(self._recipe.mover)
         except BaseException:
             self.close()
             raise
@@ -345,13 +375,28 @@ class _Batches(Iterator[Any]):
             raise error
         raise LoaderError(f"{type(error).__name__}: {error}", subject=f"epoch {self._epoch}") from error
 
-    def _restarted(self, restart: Restart) -> Any:
-        """Everything that was made ahead is given up, so that a batch with substitutes has room."""
-        self._end()
-        self._run.join()
-        self._run = Run(self._recipe, self._epoch, restart.planned.position, restart)
-        self._end = weakref.finalize(self, Run.stop, self._run)
-        return self._run.take()
+    def _result(self) -> Ready | Failed | Done:
+        """What comes next."""
+        result = self._run.take()
+        while isinstance(result, Restart):  # all that was made ahead is given up: substitutes need the room
+            self._end()
+            self._run.join()
+            self._run = Run(self._recipe, self._epoch, result.planned.position, result)
+            self._end = weakref.finalize(self, Run.stop, self._run)
+            result = self._run.take()
+        return result
+
+    def _moved(self, mover: Mover) -> Ready | Failed | Done:
+        """What comes next, on the device; the one after it is sent on its way."""
+        result, moving = self._ahead or self._sent(mover, self._result())
+        following = self._run.take_ready()
+        self._ahead = None if following is None else self._sent(mover, following)
+        if isinstance(result, Ready) and moving is not None:
+            return result._replace(batch=mover.finish(moving))
+        return result
+
+    def _sent(self, mover: Mover, result: Ready | Failed | Done) -> tuple[Ready | Failed | Done, Moving | None]:
+        return result, mover.start(result.batch) if isinstance(result, Ready) else None
 
     def _stop(self) -> None:
         if self._loader is not None:

@@ -32,6 +32,7 @@ from mx8shards.errors import LoaderError
 from mx8shards.format.randomness import integers
 from mx8shards.kernels.records import OK
 from mx8shards.loading.bank import Share
+from mx8shards.loading.device import Mover
 from mx8shards.loading.filling import Filler, Range
 from mx8shards.loading.ledger import MOST_ATTEMPTS, Entry, OnError
 from mx8shards.loading.plan import Plan, Planned
@@ -43,6 +44,7 @@ _PLANNER = -1  # its key among the numbers of batches
 
 _LOOK_S = 0.5  # how often one who waits looks whether it still makes sense
 _JOIN_S = 5.0
+_COPY_S = 0.001
 
 Transform = Callable[[Any], Any]
 
@@ -94,6 +96,7 @@ class Recipe:
     on_error: OnError
     depth: int
     read_timeout_s: float
+    mover: Mover | None
 
 
 @dataclass(eq=False)
@@ -148,6 +151,13 @@ class Run:
         if self._recipe.share.waiting and self._started - self._taken <= self._recipe.depth // 2:
             self._wake()
         return result
+
+    def take_ready(self) -> Ready | None:
+        """The next batch, if it is there already."""
+        while not self._results.empty():
+            found, result = self._results.get()
+            self._arrived[found] = result
+        return self.take() if isinstance(self._arrived.get(self._taken), Ready) else None  # type: ignore[return-value]
 
     def _wait_for(self, number: int) -> None:
         while number not in self._arrived:
@@ -238,18 +248,22 @@ class Run:
 
     def _admit(self, planned: Planned) -> bool:
         """Wait until fewer than `depth` batches are ahead and its memory is reserved."""
-        share = self._recipe.share
+        recipe, share = self._recipe, self._recipe.share
         begun = time.perf_counter()
         try:
             while not self._stopped:
                 share.waiting = True  # from here on whatever comes back wakes us
                 ahead = self._started - self._taken
-                if ahead < self._recipe.depth and share.reserve(planned.reserve_bytes):
+                if ahead < recipe.depth and share.reserve(planned.reserve_bytes):
                     return True
                 if not ahead and self._starving:
                     self._expect_room(planned)
                     return True
-                self._inbox.get()
+                if recipe.mover is None:
+                    self._inbox.get()
+                else:  # no one says when a copy is done
+                    recipe.mover.release()
+                    time.sleep(_COPY_S)
                 while not self._inbox.empty():
                     self._inbox.get_nowait()
         finally:

@@ -1,0 +1,93 @@
+"""How do batches get onto a GPU?
+
+Banks are registered as pinned memory, so that they are copied from where they lie, on a stream of their own: the copy
+of the next batch runs beside the step that works on this one. A bank goes back when its copy is done.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from threading import Lock
+from typing import Any, NamedTuple
+
+from mx8shards.errors import LoaderError, require
+from mx8shards.loading.batch import Batch, Ragged
+
+
+class Moving(NamedTuple):
+    """A value that is on its way to the device."""
+
+    value: Any
+    done: Any
+
+
+class Mover:
+    """Copies batches to one CUDA device."""
+
+    def __init__(self, device: str) -> None:
+        self._torch = require("torch", "torch")
+        if not self._torch.cuda.is_available():
+            raise LoaderError(subject="device", expected="'cpu', as torch sees no CUDA device here", found=repr(device))
+        self._device = self._torch.device(device)
+        self._stream = self._torch.cuda.Stream(self._device)
+        self._lock = Lock()
+        self._under_way: deque[tuple[Any, Any]] = deque()  # until its copy is done, a batch keeps its bank
+
+    def pin(self, address: int, size_bytes: int) -> None:
+        """Register a bank as pinned memory."""
+        self._check(self._torch.cuda.cudart().cudaHostRegister(address, size_bytes, 0))
+
+    def unpin(self, address: int) -> None:
+        """The reverse."""
+        self._check(self._torch.cuda.cudart().cudaHostUnregister(address))
+
+    def start(self, value: Any) -> Moving:
+        """Begin to copy all tensors of a batch, or of whatever a transform made of it."""
+        with self._torch.cuda.stream(self._stream):
+            moved = self._moved(value)
+            done = self._stream.record_event()
+        self._under_way.append((value, done))
+        return Moving(moved, done)
+
+    def finish(self, moving: Moving) -> Any:
+        """The value, for work on the current stream, which waits for the copy; the caller does not."""
+        self._torch.cuda.current_stream(self._device).wait_event(moving.done)
+        self._each(moving.value, lambda tensor: tensor.record_stream(self._torch.cuda.current_stream(self._device)))
+        self.release()
+        return moving.value
+
+    def release(self) -> None:
+        """Let go of the batches whose copies are done. Any thread may."""
+        with self._lock:
+            while self._under_way and self._under_way[0][1].query():
+                self._under_way.popleft()
+
+    def _moved(self, value: Any) -> Any:
+        if isinstance(value, self._torch.Tensor):
+            return value.to(self._device, non_blocking=True)
+        if isinstance(value, Ragged):
+            return value.map(self._moved)
+        if isinstance(value, Batch):
+            return value.map(self._moved)
+        if isinstance(value, dict):
+            return {key: self._moved(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self._moved, value))
+        return value
+
+    def _each(self, value: Any, act: Any) -> None:
+        if isinstance(value, self._torch.Tensor):
+            act(value)
+        elif isinstance(value, Ragged):
+            self._each([value.values, value.offsets], act)
+        elif isinstance(value, Batch):
+            self._each([*value.values(), value.sample_ids, value.padding], act)
+        elif isinstance(value, dict):
+            self._each(list(value.values()), act)
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                self._each(inner, act)
+
+    def _check(self, code: Any) -> None:
+        if int(code):
+            raise LoaderError(f"CUDA could not register a bank as pinned memory: error {int(code)}")

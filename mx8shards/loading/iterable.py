@@ -1,0 +1,63 @@
+"""How do batches come out of a plain DataLoader?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import IterableDataset
+
+from mx8shards.dataset import Dataset
+from mx8shards.loading.loader import Loader
+from mx8shards.loading.machine import worker_share
+
+
+class IterableBatches(IterableDataset[dict[str, Any]]):
+    """For `DataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=…)`.
+
+    Each worker is a rank of its own within the loader's rank, with threads and memory of its own; batches are copied
+    out of the banks. Workers begin at the epoch and position that were last set here, so call `set_epoch` before each
+    epoch unless they persist. The state is the worker's, for loaders that keep one for each.
+    """
+
+    def __init__(self, dataset: Dataset, settings: Mapping[str, Any], rank: int, world_size: int, epoch: int) -> None:
+        super().__init__()
+        self._dataset = dataset
+        self._settings = settings
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch: int | None = epoch
+        self._state: Mapping[str, Any] | None = None
+        self._loader: Loader | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration is this epoch, from its beginning."""
+        self._epoch, self._state = epoch, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this worker stands."""
+        return self._opened().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on there with the next iteration."""
+        self._epoch, self._state = None, dict(state)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        loader = self._opened()
+        if self._state is not None:
+            loader.load_state_dict(self._state)
+        elif self._epoch is not None:
+            loader.set_epoch(self._epoch)
+        self._epoch = self._state = None
+        for batch in loader:
+            yield dict(batch.copy()) if hasattr(batch, "copy") else batch
+
+    def _opened(self) -> Loader:
+        if self._loader is None:
+            worker, workers = worker_share()
+            rank, world_size = self._rank * workers + worker, self._world_size * workers
+            self._loader = Loader(self._dataset, rank=rank, world_size=world_size, **self._settings)
+        return self._loader
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loader": None}  # threads and memory stay behind
