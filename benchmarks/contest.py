@@ -14,10 +14,11 @@ from benchmarks.harness import Job, in_a_process, is_installed, say
 from benchmarks.process import Numbers
 
 OURS, MEMCPY = "mx8shards Loader", "bare memcpy"
-MOSAIC, LIT, WEB, SPDL = "streaming StreamingDataset", "litdata StreamingDataset", "WebDataset", "SPDL over mapped MDS"
+MOSAIC, LIT, WEB = "streaming StreamingDataset", "litdata StreamingDataset", "WebDataset"
+FFCV, SPDL = "FFCV", "SPDL over mapped MDS"
 
 THREADS = len(os.sched_getaffinity(0))
-BANKS = 4
+BANKS = 6
 
 Options = dict[str, Any]
 
@@ -70,7 +71,12 @@ class Reading:
     rounds: int | None = None
 
 
-FORMATS = {"mds": "ours", "litdata": "lightning", "tar": "webds"}  # who writes what is in a folder
+FORMATS = {
+    "mds": "ours",
+    "litdata": "lightning",
+    "tar": "webds",
+    "beton": "ffcv_beton",
+}  # who writes what is in a folder
 
 
 def workers(*counts: int, joined: bool) -> list[Options]:
@@ -89,6 +95,7 @@ def peers(*, joined: bool, counts: Sequence[int] = (0, 1, 2, 4)) -> list[Contend
         ),
         Contender(WEB, "webds", "tar", tries, "webdataset"),
         Contender(SPDL, "spdl_threads", "mds", threads, "spdl.pipeline"),
+        Contender(FFCV, "ffcv_beton", "beton", threads, "ffcv"),
     ]
 
 

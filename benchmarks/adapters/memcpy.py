@@ -7,6 +7,7 @@ is taken. What is left is what no loader that copies can do without.
 from __future__ import annotations
 
 import itertools
+import mmap
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,7 +50,7 @@ class MemcpyLoader:
         most = [
             max(int(batch[column].sizes.sum()) for batch in self._batches) for column in range(found.sizes.shape[1])
         ]
-        self._banks = [[np.ones(size, np.uint8) for size in most] for _ in range(banks)]
+        self._banks = [[_memory(size) for size in most] for _ in range(banks)]
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
 
@@ -93,6 +94,15 @@ def _copy(bases: Array, found: spans.Spans, rows: Array, column: int) -> _Copy:
     sizes = np.ascontiguousarray(found.sizes[rows, column])
     sources = bases[found.shards[rows]] + found.begins[rows, column].astype(np.uint64)
     return _Copy(sources, sizes, np.cumsum(sizes) - sizes)
+
+
+def _memory(size_bytes: int) -> Array:
+    """Written once, so that it is there; in huge pages where the kernel has them, as it suits a copy best."""
+    memory = mmap.mmap(-1, max(size_bytes, 1))
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    bank = np.frombuffer(memory, np.uint8)
+    bank[:] = 1
+    return bank
 
 
 def _done(bank: list[Array], futures: list[Future[None]]) -> dict[str, Any]:

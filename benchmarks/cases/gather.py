@@ -13,7 +13,7 @@ BATCH = 256
 NOTES = """\
 - Batches of 256, the whole dataset shuffled, a warm page cache, epoch after epoch; each loader saw every sample before.
   The consumer touches one byte per page of every batch.
-- Bare memcpy: the same samples at random from the same maps, by as many threads into 4 banks in turn, where every row
+- Bare memcpy: the same samples at random from the same maps, by as many threads into 6 banks in turn, where every row
   lies and goes known beforehand.
 - streaming reads the same files as we do, litdata and WebDataset their own ones of 64 MB. Each peer was tried with 0,
   1, 2 and 4 workers (SPDL: 1, 2 and 4 threads) and measured with those that suited it best. Without workers it gives a

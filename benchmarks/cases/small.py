@@ -25,8 +25,7 @@ HEADLINES = (GROUPS[512],)
 
 
 def _contenders(quick: bool) -> list[Contender]:
-    mosaic, lit, web, spdl = contest.peers(joined=False)
-    return [Contender(OURS, "ours", "mds"), contest.memcpy(), *([] if quick else [mosaic, lit, web, spdl])]
+    return [Contender(OURS, "ours", "mds"), contest.memcpy(), *([] if quick else contest.peers(joined=False))]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
