@@ -90,7 +90,7 @@ def look_at_copies(story: Story, image: Path, stride: int) -> tuple[int, int]:
             else:
                 old += 1
                 assert copy is not copies[-1], "what was published is gone"
-            story.finish(disk / "place", image.with_name("cache"))
+            story.finish(disk / "place")
         copy.unlink()
     return old, new
 

@@ -48,7 +48,7 @@ def disturb(victims: Victims, story: Story, scratch: Path, point: Point, option:
         assert new, what
     elif new and status > 0 and story.before.current != story.after.current:
         assert status == IN_PLACE, what
-    story.finish(place, scratch / "cache")
+    story.finish(place)
     return status
 
 
@@ -105,7 +105,7 @@ def kill_at_random(victims: Victims, story_of: StoryOf, directory: Path, times: 
             victims.kill(pid)
         died += victims.status == -signal.SIGKILL
         story.check(place, directory / "cache")
-        story.finish(place, directory / "cache")
+        story.finish(place)
     return died
 
 

@@ -39,7 +39,7 @@ def cut_everywhere(story: Story, scratch: Path, steps: list[Step], chances: list
                 disk.cut(place, left, random.Random(number), chance)
                 new = story.check(left, cache)
                 assert new or number < len(steps), "what was published is gone"
-                story.finish(left, cache)
+                story.finish(left)
                 states += 1
         if number < len(steps):
             disk.play(steps[number])
@@ -93,7 +93,7 @@ def cut_again_and_again(story: Story, scratch: Path, seed: int) -> None:
         disk.cut(place, left, rng, rng.random())
         if story.check(left, cache):
             break
-    story.finish(left, cache)
+    story.finish(left)
 
 
 @pytest.mark.parametrize("name", ["create", "overwrite"])

@@ -208,26 +208,41 @@ def test_every_cut_and_every_lengthening_decodes_or_is_a_format_error(name: str)
             decode_or_refuse(name, payload + tail)
 
 
-@EVERY_SAFE
-@given(st.data())
-@hypothesis.settings(max_examples=60)
-def test_damaged_payloads_decode_or_are_format_errors(name: str, data: st.DataObject) -> None:
-    payload = bytearray(get_encoding(name).encode(data.draw(st.sampled_from(VALUES[name]))))
-    for _ in range(data.draw(st.integers(1, 4)) if payload else 0):
-        # the interesting bytes, which are sizes and codes, stand at the start
-        at = data.draw(st.integers(0, min(len(payload) - 1, 30)) | st.integers(0, len(payload) - 1))
-        payload[at] = data.draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
-    with warnings_of_pillow_ignored():
-        decode_or_refuse(name, bytes(payload))
+# Of examples. A few of every encoding each time: tests/property/mutations.py damages thousands of whole datasets.
+COUNTS = pytest.mark.parametrize("count", [20, pytest.param(2_000, marks=pytest.mark.hunt)])
 
 
 @EVERY_SAFE
-@given(st.binary(max_size=120))
-@hypothesis.settings(max_examples=100)
-def test_garbage_decodes_or_is_a_format_error(name: str, garbage: bytes) -> None:
+@COUNTS
+def test_damaged_payloads_decode_or_are_format_errors(name: str, count: int) -> None:
+    payloads = [get_encoding(name).encode(value) for value in VALUES[name]]
+    # the interesting bytes, which are sizes and codes, stand at the start
+    places = st.integers(0, 30) | st.integers(0, max(map(len, payloads)))
+    bytes_ = st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]) | st.integers(0, 255)
+
+    @hypothesis.settings(max_examples=count)
+    @given(st.sampled_from(payloads), st.lists(st.tuples(places, bytes_), min_size=1, max_size=4))
+    def check(payload: bytes, changes: list[tuple[int, int]]) -> None:
+        damaged = bytearray(payload)
+        for at, value in changes if payload else ():
+            damaged[at % len(payload)] = value
+        decode_or_refuse(name, bytes(damaged))
+
     with warnings_of_pillow_ignored():
+        check()
+
+
+@EVERY_SAFE
+@COUNTS
+def test_garbage_decodes_or_is_a_format_error(name: str, count: int) -> None:
+    @hypothesis.settings(max_examples=count)
+    @given(st.binary(max_size=120))
+    def check(garbage: bytes) -> None:
         decode_or_refuse(name, garbage)
         decode_or_refuse(name, memoryview(garbage))
+
+    with warnings_of_pillow_ignored():
+        check()
 
 
 @EVERY_SAFE
@@ -371,7 +386,7 @@ def test_sized_integers_take_whole_floats_and_numpy_bools_as_streaming_does() ->
 
 @pytest.mark.parametrize("name", ["float16", "float32", "float64"])
 @given(value=st.floats(allow_nan=True) | st.integers(-(2**60), 2**60))
-@hypothesis.settings(max_examples=200)
+@hypothesis.settings(max_examples=100)
 def test_floats_are_numpys_to_the_bit_or_are_refused_as_too_large(name: str, value: float) -> None:
     with np.errstate(over="ignore"):
         numpys = np.dtype(name).type(value)
