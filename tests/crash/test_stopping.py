@@ -54,7 +54,9 @@ def check(story: Story, place: Path, cache: Path, error: BaseException | None) -
     story.finish(place)
 
 
-def sweep(story: Story, scratch: Path, fault: Callable[[World, double.Step], None], first: int = 0, stride: int = 1) -> int:
+def sweep(
+    story: Story, scratch: Path, fault: Callable[[World, double.Step], None], first: int = 0, stride: int = 1
+) -> int:
     """Disturb the scene at every step, or at every `stride`-th one from `first` on; how many there were."""
     for at in range(first, 10_000, stride):
         world = World(at, fault)
