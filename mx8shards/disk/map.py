@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ class ReadFile:
             data += more
         return data
 
-    def __del__(self, close: Any = os.close) -> None:
+    def __del__(self, close: Any = os.close, suppress: Any = suppress) -> None:
         if self.descriptor >= 0:
-            close(self.descriptor)
+            with suppress(OSError):  # it is closed all the same, and nothing that was read is the worse for it
+                close(self.descriptor)

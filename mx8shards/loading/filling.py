@@ -66,19 +66,27 @@ class Filler:
         return self._reach.prepare(planned.rows)
 
     def begin(self, planned: Planned, reads: bool, times: Times) -> Work:
-        """Find the payloads, and take a bank for them out of what was reserved."""
+        """Find the payloads, and take a bank for them out of what was reserved: that is spent, also by a failure."""
         begun = time.perf_counter()
         work = Work(planned, self._reach.table, len(self._wanted), reads)
         header = np.empty(self._header_bytes, np.uint8)
         totals = np.empty(len(self._wanted), np.int64)
         gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans, totals)
-        for stage in self.stages:
-            stage.narrow(work)
-        ragged = {key: int(totals[number]) for key, number in self._ragged.items()}
-        work.layout = lay_out(self.outputs, len(work.rows), ragged)
-        work.whole = np.asarray(self._share.take(planned.reserve_bytes, work.layout.size_bytes))
-        for stage in self.stages:
-            stage.begin(work)
+        try:
+            for stage in self.stages:
+                stage.narrow(work)
+            ragged = {key: int(totals[number]) for key, number in self._ragged.items()}
+            work.layout = lay_out(self.outputs, len(work.rows), ragged)
+            work.whole = np.asarray(self._share.take(planned.reserve_bytes, work.layout.size_bytes))
+        except BaseException:
+            self._share.cancel(planned.reserve_bytes)
+            raise
+        try:
+            for stage in self.stages:
+                stage.begin(work)
+        except BaseException:
+            work.release()  # a traceback may hold on to the rest
+            raise
         times.add("read" if work.reads else "gather", time.perf_counter() - begun)
         return work
 

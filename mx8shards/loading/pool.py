@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -34,6 +35,7 @@ class Pool:
             raise LoaderError(subject="threads", expected="an int of at least 1, or None", found=repr(threads))
         self.memory = Memory(default_memory() if memory is None else _checked_memory(memory))
         self.threads = default_threads() if threads is None else threads
+        self.moved_at = time.monotonic()  # when a thread last took up a batch, or was done with one
         self._lock = Lock()
         self._crew: _Crew | None = None
         self._closed = False
@@ -88,8 +90,9 @@ class _Crew:
     def join(self) -> None:
         if self.process != os.getpid():
             return
+        deadline = time.monotonic() + _JOIN_S
         for thread in self._threads:
-            thread.join(_JOIN_S)
+            thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():  # it waits for a disk that does not answer, and can only be left behind
                 logging.getLogger("mx8shards").warning("a thread does not end: %s", thread.name)
 

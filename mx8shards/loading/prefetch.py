@@ -129,13 +129,13 @@ class Run:
         self._arrived: dict[int, Result] = {}
         self._filling: set[int] = set()  # batches that threads have, or will have
         self._reading: dict[int, float] = {_PLANNER: time.monotonic()}  # since when somebody waits for a file
+        self._queued: dict[int, float] = {}  # since when a batch waits for a thread
         self._stopped = False
         self._starving = False
         self._started = 0
         self._taken = 0
         self.waited_for_memory_s = 0.0
         recipe.share.wake = self._wake
-        recipe.plan.reach.begin_epoch()
         self._planner = Thread(target=self._plan, name="mx8shards-planner", daemon=True)
         self._planner.start()
 
@@ -186,6 +186,14 @@ class Run:
                 subject=f"epoch {self._epoch}",
                 hint=f"read_timeout_s={self._recipe.read_timeout_s:g}",
             )
+        queued = min(self._queued.copy().values(), default=None)
+        waited = 0.0 if queued is None else time.monotonic() - max(queued, self._recipe.pool.moved_at)
+        if waited > self._recipe.read_timeout_s:
+            raise LoaderError(
+                f"no thread has become free for {waited:.0f} s: reads or transforms from before do not end",
+                subject=f"epoch {self._epoch}",
+                hint=f"read_timeout_s={self._recipe.read_timeout_s:g}",
+            )
         if not self._planner.is_alive() and self._results.empty() and not self._filling:
             raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")
 
@@ -214,6 +222,7 @@ class Run:
     def _plan(self) -> None:
         recipe, position = self._recipe, self._position
         try:
+            recipe.plan.reach.begin_epoch()  # here: it waits for a run before, whose planner may hang on a file
             if self._first is not None:
                 self._start(*self._first)
                 position = min(position + recipe.plan.steps.size, recipe.plan.steps.length)
@@ -243,6 +252,7 @@ class Run:
         task = Task(self._started, planned, held, entries, tried or {})
         self._filling.add(task.number)
         self._started += 1
+        self._queued[task.number] = time.monotonic()
         recipe.pool.submit(lambda scratch: self._begin(task, scratch))
         return True
 
@@ -289,15 +299,15 @@ class Run:
     def _begin(self, task: Task, scratch: Scratch) -> None:
         """Find the payloads, and share the copying of them with other threads if it is worth it."""
         recipe = self._recipe
+        recipe.pool.moved_at = self._reading[task.number] = time.monotonic()
+        self._queued.pop(task.number, None)
         try:
             if self._stopped:
+                recipe.share.cancel(task.planned.reserve_bytes)
                 raise LoaderError("the run was stopped")
-            self._reading[task.number] = time.monotonic()
             task.work = recipe.filler.begin(task.planned, bool(task.held), task.times)
             ranges = recipe.filler.ranges(task.work)
         except BaseException as error:  # noqa: BLE001
-            if task.work is None:
-                recipe.share.cancel(task.planned.reserve_bytes)
             self._end(task, Failed(error))
             return
         task.ranges, task.count = iter(ranges), len(ranges)
@@ -362,10 +372,10 @@ class Run:
         task.planned = again
         try:
             task.held = recipe.filler.prepare(again)
-            task.work = recipe.filler.begin(again, bool(task.held), task.times)
         except BaseException:
             recipe.share.cancel(again.reserve_bytes)
             raise
+        task.work = recipe.filler.begin(again, bool(task.held), task.times)
         recipe.filler.fill(task.work, 0, len(sample_ids), scratch, task.times)
         return self._finished(task, scratch)
 
@@ -389,5 +399,6 @@ class Run:
         task.work = None
         task.held = []
         self._reading.pop(task.number, None)
+        self._recipe.pool.moved_at = time.monotonic()
         self._results.put((task.number, result))
         self._filling.discard(task.number)
