@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import numbers
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -136,6 +137,9 @@ class Dataset:
             return [self._sample(i) for i in range(*key.indices(len(self)))]
         if hasattr(key, "__index__") and getattr(key, "ndim", 0) == 0:
             return self._sample(operator.index(key))
+        if isinstance(key, str):
+            one = f"{key!r}: expected a position"
+            raise TypeError(f"{one}; dataset.column({key!r}) is a column, dataset[i][{key!r}] one value of it")
         return [self._sample(i) for i in checked_positions(key, len(self)).tolist()]
 
     def __iter__(self) -> Iterator[Sample]:
@@ -220,6 +224,8 @@ class Dataset:
                 raise SchemaError(subject=f"column {column!r}", expected="one value", found="several", hint=hint)
             if values.ndim != 1:
                 raise self._not_one_value(column)
+            if not isinstance(value, numbers.Number) and np.asarray(value).dtype.kind not in "biuf":
+                raise SchemaError(subject=f"column {column!r}", expected="a number", found=repr(value))
             return self.select(np.flatnonzero(values == value))
         matches = []
         for i, found in enumerate(values):

@@ -21,9 +21,10 @@ Every error names its subject (a file, a dataset), the place in it, what was exp
 
 from __future__ import annotations
 
+import operator
 from importlib import import_module
 from types import ModuleType
-from typing import Self
+from typing import Any, Self
 
 
 class ShardsError(Exception):
@@ -109,6 +110,13 @@ class LoaderError(ShardsError, RuntimeError):
 
 class MissingPackageError(ShardsError, ImportError):
     """This call needs an optional package that is not installed."""
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """The value of a setting that counts something; ValueError, with what was given, for one that cannot."""
+    if not hasattr(value, "__index__") or value < least:
+        raise ValueError(f"{name}: expected a whole number from {least}, got {value!r}")
+    return operator.index(value)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from mx8shards.disk import steps
-from mx8shards.errors import DatasetExistsError, FormatError, SchemaError, ShardsError
+from mx8shards.errors import DatasetExistsError, FormatError, SchemaError, ShardsError, whole_number
 from mx8shards.format import compression as compressions
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.entries import FileInfo, MdsEntry
@@ -343,8 +343,8 @@ def _require_empty(root: Path) -> None:
 def _part_root(out: Path, rank: int | None, world_size: int | None) -> Path:
     if rank is None and world_size is None:
         return out
-    if rank is None or world_size is None or not 0 <= rank < world_size:
-        raise ValueError(f"rank, world_size: expected 0 ≤ rank < world_size, got {rank}, {world_size}")
+    if not hasattr(rank, "__index__") or not hasattr(world_size, "__index__") or not 0 <= rank < world_size:
+        raise ValueError(f"rank, world_size: expected 0 ≤ rank < world_size, got {rank!r}, {world_size!r}")
     return out / STATE / "parts" / f"rank-{rank:05}-of-{world_size:05}"
 
 
@@ -356,8 +356,8 @@ def _check_compression(text: str | None) -> None:
         raise SchemaError(subject="compression", expected=error.expected, found=error.found) from None
 
 
-def _sorted_hashes(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
+def _sorted_hashes(names: Any) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
         raise SchemaError(subject="hashes", expected="a list of names", found=repr(names))
     for name in names:
         if name not in HASHES:
@@ -373,6 +373,4 @@ def _thread_count(threads: int | None) -> int:
         if not world.isdecimal() or not int(world):
             raise ValueError(f"LOCAL_WORLD_SIZE: expected a number from 1, got {world!r}")
         return max(1, core_count() // int(world))
-    if threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {threads}")
-    return threads
+    return whole_number("threads", threads, 1)

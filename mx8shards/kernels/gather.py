@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from mx8shards.kernels.jit import kernel
 from mx8shards.kernels.memory import load_int64, load_uint32, memcpy, read_fully, store_int64
-from mx8shards.kernels.records import MAPPED, OK, OUT_OF_SHARD, READ_FAILED, SIZES_DIFFER
+from mx8shards.kernels.reach import populate
+from mx8shards.kernels.records import FAULT, MAPPED, OK, OUT_OF_SHARD, READ_FAILED, SIZES_DIFFER
 
 Array = npt.NDArray[Any]
 
@@ -103,6 +104,11 @@ def payload_spans(
         sample = shards[shard]["base"] + np.uint64(begin)
         if rows[i]["status"] == OK and length < header_bytes:
             rows[i]["status"] = SIZES_DIFFER
+        if rows[i]["status"] == OK and rows[i]["way"] == FAULT:
+            if populate(sample, length):
+                rows[i]["way"] = MAPPED
+            else:
+                rows[i]["status"] = READ_FAILED
         if rows[i]["status"] == OK and rows[i]["way"] != MAPPED and variable > 0:
             sample = np.uint64(header.ctypes.data)
             if not read_fully(rows[i]["file"], sample, header_bytes, begin):

@@ -27,6 +27,7 @@ _PROBES = 8  # half of the pages missing are overlooked once in 256 times
 _FEW = 64  # one page in so many may be missing
 _NOWAIT = 8  # RWF_NOWAIT: an error instead of a wait for the disk
 _RANDOM = 1  # MADV_RANDOM
+_UNKNOWN_ADVICE = errno.EINVAL  # before Linux 5.14
 _UNSUPPORTED = errno.EOPNOTSUPP  # by tmpfs, among others
 _POPULATE = 22  # MADV_POPULATE_READ
 _WILLNEED = 3  # POSIX_FADV_WILLNEED
@@ -34,8 +35,8 @@ _AT_ONCE = 128 << 10  # a longer advice is cut, silently, to what the device rea
 
 
 @kernel
-def choose_ways(shards: Array, rows: Array, verdicts: Array, counts: Array) -> None:
-    """Each row's way, as far as windows were judged; `counts` says how many are UNKNOWN, MAPPED and READ."""
+def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: Array) -> None:
+    """Each row's way, as far as windows were judged: `cold` in those that are not cached. How many go each way."""
     counts[:] = 0
     for i in range(len(rows)):
         shard = rows[i]["shard"]
@@ -50,14 +51,14 @@ def choose_ways(shards: Array, rows: Array, verdicts: Array, counts: Array) -> N
                     way = UNKNOWN
                     break
                 if verdicts[window] == READ:
-                    way = READ
+                    way = cold
         rows[i]["way"] = way
         counts[way] += 1
 
 
 @kernel
-def judge_windows(shards: Array, rows: Array, probe: bool, scratch: Array, verdicts: Array) -> None:
-    """Judge the windows of all rows whose way is UNKNOWN. Without `probe` every window is populated, come what may."""
+def judge_windows(shards: Array, rows: Array, scratch: Array, verdicts: Array) -> None:
+    """Judge the windows of all rows whose way is UNKNOWN: MAPPED if they are cached and now populated, else READ."""
     for i in range(len(rows)):
         if rows[i]["way"] != UNKNOWN:
             continue
@@ -70,7 +71,7 @@ def judge_windows(shards: Array, rows: Array, probe: bool, scratch: Array, verdi
             size = min(np.int64(WINDOW_BYTES), shards[shard]["size"] - begin)
             address = shards[shard]["base"] + np.uint64(begin)
             verdict = READ
-            cached = not probe or _is_cached(rows[i]["file"], address, begin, size, scratch)
+            cached = _is_cached(rows[i]["file"], address, begin, size, scratch)
             if cached and madvise(address, np.uint64(size), _POPULATE) == 0:
                 verdict = MAPPED
             verdicts[window] = verdict
@@ -103,11 +104,19 @@ def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, scratch: Ar
 
 @kernel
 def advise_reads(rows: Array) -> None:
-    """Have the spans of all rows that will be read brought into the page cache, without waiting for them."""
+    """Have the spans of all cold rows brought into the page cache, without waiting for them."""
     for i in range(len(rows)):
-        if rows[i]["way"] == READ:
+        if rows[i]["way"] != MAPPED:
             for begin in range(rows[i]["begin"], rows[i]["end"], _AT_ONCE):
                 fadvise(rows[i]["file"], begin, min(rows[i]["end"] - begin, np.int64(_AT_ONCE)), _WILLNEED)
+
+
+@kernel
+def populate(address: Any, size: Any) -> Any:
+    """Have the pages of some mapped bytes there before they are touched; False if they cannot be."""
+    before = address % np.uint64(PAGE_BYTES)
+    failed = madvise(address - before, np.uint64(size) + before, _POPULATE) != 0
+    return not failed or load_uint32(errno_address()) == _UNKNOWN_ADVICE
 
 
 @kernel

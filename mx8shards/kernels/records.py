@@ -28,7 +28,10 @@ ROW = np.dtype(
 SPAN = np.dtype([("begin", "i8"), ("size", "i8")])
 
 # ways to a row's bytes
-UNKNOWN, MAPPED, READ = 0, 1, 2
+UNKNOWN = 0
+MAPPED = 1  # copied from the map, which is populated there
+READ = 2  # read into the bank
+FAULT = 3  # the map is populated just there before it is copied from
 
 # what became of a row
 OK = 0

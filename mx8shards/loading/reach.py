@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mx8shards.format.columns import Columns
 from mx8shards.kernels import gather, memory, reach
-from mx8shards.kernels.records import READ, ROW, SHARD, UNKNOWN
+from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.filesystems import is_remote
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
@@ -32,14 +32,14 @@ class Reach:
     def __init__(self, shards: Shards, io: IO) -> None:
         self._shards = shards
         self._io = io
-        self._probe = io == "auto" and memory.KNOWS_CACHE
+        self._cold = FAULT if io == "mmap" else READ
         self._lock = Lock()
         self._heads: list[npt.NDArray[np.uint8] | None] = [None] * shards.count  # keeps the addresses valid
         self._marks = np.zeros(shards.count, np.int64)
         self._mark = 0
         self._out = np.zeros(shards.count, np.int64)
         self._count = np.zeros(1, np.int64)
-        self._counts = np.zeros(3, np.int64)
+        self._counts = np.zeros(4, np.int64)
         self._scratch = np.zeros(reach.PROBE_BYTES, np.uint8)
         indices = [snapshot.index for snapshot in shards.snapshots]
         first_kinds = np.cumsum([0, *(len(index.kinds) for index in indices)])
@@ -79,13 +79,13 @@ class Reach:
         """Choose how each row is reached, and have those fetched that must be read; what to hold until they are."""
         files: list[object] = []
         with self._lock:
-            reach.choose_ways(self.table, rows, self._verdicts, self._counts)
+            reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
             if self._counts[UNKNOWN]:
-                files = self._open_files(rows, UNKNOWN)
-                reach.judge_windows(self.table, rows, self._probe, self._scratch, self._verdicts)
-                reach.choose_ways(self.table, rows, self._verdicts, self._counts)
-            if self._counts[READ]:
-                files = self._open_files(rows, READ)
+                files = self._open_files(rows, np.flatnonzero(rows["way"] == UNKNOWN))
+                reach.judge_windows(self.table, rows, self._scratch, self._verdicts)
+                reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
+            if self._counts[READ] + self._counts[FAULT]:
+                files = self._open_files(rows, np.flatnonzero(rows["way"] != MAPPED))
                 if memory.KNOWS_CACHE:
                     reach.advise_reads(rows)
                 return files
@@ -108,9 +108,8 @@ class Reach:
                 self.table[i]["base"] = address
                 reach.expect_random(address, shard.size_bytes)
 
-    def _open_files(self, rows: Rows, way: int) -> list[object]:
-        """Open the files of all rows with this way, and note their descriptors."""
-        chosen = np.flatnonzero(rows["way"] == way)
+    def _open_files(self, rows: Rows, chosen: npt.NDArray[np.intp]) -> list[object]:
+        """Open the files of these rows, and note their descriptors."""
         numbers, which = np.unique(rows["shard"][chosen], return_inverse=True)
         files = [self._shards.open_shard(i).open_file() for i in numbers.tolist()]
         rows["file"][chosen] = np.array([file.descriptor for file in files], np.int32)[which]

@@ -15,7 +15,7 @@ import numpy as np
 
 from mx8shards.disk import lock, steps
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import ShardsError
+from mx8shards.errors import ShardsError, whole_number
 from mx8shards.maintain.log import log
 from mx8shards.maintain.work import Progress, Ticker
 from mx8shards.shards.cache import cached_name
@@ -51,8 +51,7 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     where = parse_link(link)
     if where.snapshot is not None:
         raise ShardsError(subject=str(where), expected="a link without an id", found="one")
-    if keep < 0:
-        raise ValueError(f"keep: expected at least 0, got {keep}")
+    keep = whole_number("keep", keep, 0)
     load(where)  # says so if there is no dataset
     with steps.refusals("gc", where.root), contextlib.closing(LocalPublication(where.root)):
         return _collect(where.root, keep, progress)

@@ -17,7 +17,7 @@ _RANK = re.compile(r"rank-(\d{5,})-of-(\d{5,})")
 
 def find_parts(links: Iterable[str | os.PathLike[str]]) -> list[Link]:
     """One link per dataset, in order. A directory without index.json stands for all datasets beneath it, by name."""
-    if isinstance(links, str):
+    if isinstance(links, str) or not isinstance(links, Iterable):
         raise ShardsError(subject="merge", expected="a list of parts", found=repr(links))
     found: list[Link] = []
     for text in links:

@@ -58,7 +58,7 @@ def parse_share(text: str | float) -> float:
     """The share that "5%" or 0.05 names; ValueError for one that is not above 0 and at most 1."""
     try:
         share = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
-    except ValueError:
+    except (TypeError, ValueError):
         share = 0.0
     if not 0 < share <= 1:
         raise ValueError(f"subset: expected a share such as 5% or 0.05, got {text!r}")
