@@ -224,7 +224,8 @@ class Dataset:
                 raise SchemaError(subject=f"column {column!r}", expected="one value", found="several", hint=hint)
             if values.ndim != 1:
                 raise self._not_one_value(column)
-            if not isinstance(value, numbers.Number) and np.asarray(value).dtype.kind not in "biuf":
+            is_number = isinstance(value, numbers.Number) or np.asarray(value).dtype.kind in "biuf"
+            if values.dtype.kind in "iuf" and not is_number:
                 raise SchemaError(subject=f"column {column!r}", expected="a number", found=repr(value))
             return self.select(np.flatnonzero(values == value))
         matches = []

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -340,7 +340,7 @@ def _require_empty(root: Path) -> None:
         )
 
 
-def _part_root(out: Path, rank: int | None, world_size: int | None) -> Path:
+def _part_root(out: Path, rank: Any, world_size: Any) -> Path:
     if rank is None and world_size is None:
         return out
     if not hasattr(rank, "__index__") or not hasattr(world_size, "__index__") or not 0 <= rank < world_size:
@@ -357,7 +357,7 @@ def _check_compression(text: str | None) -> None:
 
 
 def _sorted_hashes(names: Any) -> tuple[str, ...]:
-    if isinstance(names, str) or not isinstance(names, Iterable):
+    if isinstance(names, str) or not isinstance(names, Collection):
         raise SchemaError(subject="hashes", expected="a list of names", found=repr(names))
     for name in names:
         if name not in HASHES:

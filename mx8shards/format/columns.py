@@ -152,7 +152,7 @@ class Columns:
 
     def pick(self, names: Sequence[str]) -> Columns:
         """These columns alone, in sorted order; a SchemaError for one that is not here."""
-        if isinstance(names, str):
+        if isinstance(names, str) or not isinstance(names, Iterable):
             raise SchemaError(subject="columns", expected="a list of names", found=repr(names))
         for name in names:
             if name not in self.names:

@@ -103,6 +103,11 @@ def test_keys_that_are_no_positions_are_type_errors(key: Any, root: Path) -> Non
         mx8.Dataset(root)[key]
 
 
+def test_the_name_of_a_column_is_no_position_and_the_message_says_what_to_ask(root: Path) -> None:
+    with pytest.raises(TypeError, match=r"^'x': expected a position; dataset\.column\('x'\) is .* dataset\[i\]\['x'\]"):
+        mx8.Dataset(root)["x"]  # type: ignore[call-overload]
+
+
 def test_a_dataset_without_samples_is_an_empty_sequence(tmp_path: Path) -> None:
     with mx8.Dataset(write(tmp_path / "data", samples=[])) as dataset:
         assert (len(dataset), list(dataset), dataset[:], dataset[[]]) == (0, [], [], [])

@@ -124,8 +124,9 @@ def test_a_pinned_link_or_a_negative_number_is_refused(tmp_path: Path) -> None:
     ids = generations(tmp_path, 2)
     with pytest.raises(ShardsError, match="expected a link without an id"):
         gc(f"{tmp_path}@{ids[1]}")
-    with pytest.raises(ValueError, match="keep: expected at least 0, got -1"):
-        gc(tmp_path, keep=-1)
+    for keep in (-1, "3", 1.5, None):
+        with pytest.raises(ValueError, match=f"^keep: expected a whole number from 0, got {keep!r}$"):
+            gc(tmp_path, keep=keep)  # type: ignore[arg-type]
 
 
 def test_no_dataset_is_an_error_and_creates_nothing(tmp_path: Path) -> None:

@@ -88,5 +88,6 @@ def test_nothing_is_written_to_a_snapshot(state: str) -> None:
 
 def test_parts_are_a_list_and_not_one_name() -> None:
     write("data")
-    with pytest.raises(mx8.ShardsError, match=r"^merge: expected a list of parts, got 'data'$"):
-        mx8.merge("data", "merged")
+    for parts in ("data", 3, None):
+        with pytest.raises(mx8.ShardsError, match=rf"^merge: expected a list of parts, got {parts!r}$"):
+            mx8.merge(parts, "merged")  # type: ignore[arg-type]

@@ -404,7 +404,7 @@ def test_a_subset_is_never_empty(root: Path) -> None:
     assert mx8.verify(root, subset=1).data_shards == len(list(root.glob("shard.*")))
 
 
-@pytest.mark.parametrize("subset", ["0%", "101%", "five", "", "%", 0, -1, 1.5, float("nan")])
+@pytest.mark.parametrize("subset", ["0%", "101%", "five", "", "%", 0, -1, 1.5, float("nan"), [1], b"5%"])
 def test_a_subset_that_is_no_share_is_refused(root: Path, subset: Any) -> None:
     with pytest.raises(ValueError, match="subset"):
         mx8.verify(root, subset=subset)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +140,19 @@ def test_where_finds_equal_texts(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("label", 9), ("label", "a"), ("label", None), ("text", "c"), ("text", 1)]
+    ("column", "value"),
+    [("label", 9), ("label", 2.5), ("label", Decimal(9)), ("label", 2**70), ("text", "c"), ("text", 1)],
 )
 def test_where_nothing_is_equal_the_view_is_empty(column: str, value: Any, root: Path) -> None:
     view = mx8.Dataset(root).where(column, value)
     assert len(view) == 0
     assert list(view) == []
+
+
+@pytest.mark.parametrize("value", ["2", b"2", None, np.str_("2")], ids=repr)
+def test_where_finds_no_text_in_a_column_of_numbers_and_says_so(value: Any, root: Path) -> None:
+    with pytest.raises(mx8.SchemaError, match=f"^column 'label': expected a number, got {re.escape(repr(value))}$"):
+        mx8.Dataset(root).where("label", value)
 
 
 @pytest.mark.parametrize("encoding", ["ndarray:uint8:2", "ndarray"])

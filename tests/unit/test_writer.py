@@ -547,6 +547,8 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"hashes": ["crc32"]}, "hashes: expected some of .*, got 'crc32'"),
     ({"hashes": ["md5", "md5"]}, "hashes: expected every name once, got md5, md5"),
     ({"hashes": "md5"}, "hashes: expected a list of names, got 'md5'"),
+    ({"hashes": None}, "hashes: expected a list of names, got None"),
+    ({"hashes": [["md5"]]}, "hashes: expected some of"),
     ({"size_limit": -1}, "size_limit: expected 0 to 4294967295 bytes"),
     ({"size_limit": "4gb"}, "size_limit: expected"),
     ({"size_limit": 1.5}, "size_limit: expected"),
@@ -555,10 +557,13 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {"x": float("nan")}}, "metadata: not JSON"),
     ({"metadata": [1]}, "metadata: not JSON"),
     ({"metadata": {1: 2, "1": 3}}, "metadata: not JSON"),
-    ({"threads": 0}, "threads: expected at least 1, got 0"),
+    ({"threads": 0}, "threads: expected a whole number from 1, got 0"),
+    ({"threads": "4"}, "threads: expected a whole number from 1, got '4'"),
+    ({"threads": 1.5}, "threads: expected a whole number from 1, got 1.5"),
     ({"rank": 0}, "rank, world_size: expected 0 ≤ rank < world_size, got 0, None"),
     ({"rank": 2, "world_size": 2}, "rank, world_size: expected"),
     ({"rank": -1, "world_size": 2}, "rank, world_size: expected"),
+    ({"rank": "0", "world_size": 2}, "rank, world_size: expected 0 ≤ rank < world_size, got '0', 2"),
 ]
 
 
