@@ -42,7 +42,7 @@ def write(out: Path, columns: Mapping[str, str], samples: Iterable[Mapping[str, 
 
 
 def open_loader(
-    root: Path, batch_size: int, workers: int = 0, joined: bool = False, batch_decode: int | str = "auto"
+    root: Path, batch_size: int, workers: int = 0, joined: bool = True, batch_decode: int | str = "auto"
 ) -> Any:
     """Its StreamingDataset and StreamingDataLoader over its own format; shuffled as it does."""
     from benchmarks.adapters.torch_loader import Epochs, collate

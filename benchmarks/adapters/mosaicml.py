@@ -46,7 +46,7 @@ def reader(root: Path) -> Callable[[int], Any]:
     return lambda position: dataset[position]
 
 
-def open_loader(root: Path, batch_size: int, workers: int = 0, joined: bool = False) -> Any:
+def open_loader(root: Path, batch_size: int, workers: int = 0, joined: bool = True) -> Any:
     """StreamingDataset, the whole of it shuffled, in a DataLoader. It stands still for nothing: all is ready before."""
     from benchmarks.adapters.torch_loader import Epochs, collate
 

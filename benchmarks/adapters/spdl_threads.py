@@ -40,23 +40,18 @@ class PipelineLoader:
             yield from pipeline
 
     def _batch(self, rows: npt.NDArray[np.int64]) -> list[Any]:
-        """Bytes of one size become a tensor, others a list; that copies each once more, or not."""
+        """Each column's bytes as one tensor, and their sizes."""
         found = self._spans
         shards, columns = found.shards[rows].tolist(), []
         for column in range(found.sizes.shape[1]):
             begins, sizes = found.begins[rows, column], found.sizes[rows, column]
             ends = (begins + sizes).tolist()
             parts = [self._maps[shard][a:b] for shard, a, b in zip(shards, begins.tolist(), ends, strict=True)]
-            small = sizes.max() <= 1 << 16
-            columns.append(_stacked(parts, len(rows)) if small else [bytes(part) for part in parts])
+            columns.append((torch.frombuffer(bytearray().join(parts), dtype=torch.uint8), sizes))
         return columns
 
     def close(self) -> None:
         """Each epoch's pipeline ended with it."""
-
-
-def _stacked(parts: list[memoryview], rows: int) -> torch.Tensor:
-    return torch.frombuffer(bytearray().join(parts), dtype=torch.uint8).view(rows, -1)
 
 
 def open_loader(root: Path, batch_size: int, threads: int) -> PipelineLoader:

@@ -12,10 +12,10 @@ import torch
 Batch = dict[str, Any]
 
 
-def collate(samples: Sequence[Mapping[str, Any]], *, joined: bool = False) -> Batch:
-    """One value per column: arrays and numbers stacked, bytes as a list or `joined` into one tensor and offsets.
+def collate(samples: Sequence[Mapping[str, Any]], *, joined: bool = True) -> Batch:
+    """One value per column: arrays and numbers stacked, bytes `joined` into one tensor with offsets, or as a list.
 
-    A list costs nothing within one process. From a worker it would go through a pipe, a tensor through shared memory.
+    From a worker a list would go through a pipe, a tensor goes through shared memory.
     """
     return {name: _column([sample[name] for sample in samples], joined) for name in samples[0]}
 

@@ -41,7 +41,7 @@ def _bytes(value: Any) -> bytes:
     )
 
 
-def open_loader(root: Path, batch_size: int, workers: int = 0, joined: bool = False) -> Any:
+def open_loader(root: Path, batch_size: int, workers: int = 0, joined: bool = True) -> Any:
     """Tar files in random order, a shuffle buffer, batches made inside the workers."""
     files = sorted(str(path) for path in root.glob("*.tar"))
     dataset = webdataset.WebDataset(files, shardshuffle=len(files), seed=17, empty_check=False)

@@ -43,7 +43,7 @@ def _contenders(kind: Kind, quick: bool) -> list[Contender]:
     mapped = Contender(MMAP, "ours", "mds", [{"io": "mmap"}])
     if quick:
         return [*ours, bare]
-    return [*ours, mapped, bare, *(contest.peers(joined=True, counts=(0, 2, 4)) if kind is BLOBS else ())]
+    return [*ours, mapped, bare, *(contest.peers(counts=(0, 2, 4)) if kind is BLOBS else ())]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:

@@ -50,7 +50,7 @@ SIZES = Kind(GROUP, {"x": "bytes"}, 0, _samples)
 def _contenders(quick: bool) -> list[Contender]:
     budgets = (64, 128) if quick else BUDGETS_MB
     ours = [Contender(_ours(mb), "ours", "mds", [{"memory": mb * 1_000_000}]) for mb in budgets]
-    return [*ours, *(() if quick else contest.peers(joined=True, counts=(2,))[:3])]
+    return [*ours, *(() if quick else contest.peers(counts=(2,))[:3])]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:

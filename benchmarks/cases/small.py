@@ -25,7 +25,7 @@ HEADLINES = (GROUPS[512],)
 
 
 def _contenders(quick: bool) -> list[Contender]:
-    return [Contender(OURS, "ours", "mds"), contest.memcpy(), *([] if quick else contest.peers(joined=False))]
+    return [Contender(OURS, "ours", "mds"), contest.memcpy(), *([] if quick else contest.peers())]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:

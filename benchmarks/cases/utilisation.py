@@ -32,7 +32,7 @@ FOLDERS = {BLOBS.name: "blobs", ARRAYS.name: "arrays"}
 
 
 def _contenders(kind: Kind, quick: bool) -> list[Contender]:
-    peers = contest.peers(joined=kind is BLOBS, counts=(2,))
+    peers = contest.peers(counts=(2,))
     return [Contender(OURS, "ours", "mds"), contest.memcpy(), *(() if quick else peers)]
 
 
