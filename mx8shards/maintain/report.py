@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,15 +63,22 @@ class Report:
 def damage_of(
     error: ShardsError | OSError, *, file: str, snapshot: str, samples: Iterable[Range] = (), blocks: Iterable[int] = ()
 ) -> Damage:
-    """What an error says about a file."""
+    """What an error says about a file, without the file's name: `file` has it."""
     return Damage(
         file=file,
         reason=_reason(error),
-        error=str(error),
+        error=_without_subject(error),
         snapshot=snapshot,
         samples=tuple(samples),
         blocks=tuple(blocks),
     )
+
+
+def _without_subject(error: ShardsError | OSError) -> str:
+    if isinstance(error, ShardsError):
+        error = copy(error)
+        error.subject = ""
+    return str(error)
 
 
 def _reason(error: Exception) -> Reason:

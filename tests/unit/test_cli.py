@@ -167,7 +167,7 @@ def test_damage_is_3_and_reported_on_stdout(root: str, capsys: Capture) -> None:
     out, err = capsys.readouterr()
     assert err == ""
     (damaged,) = [value for name, value in lines(out) if name == "damaged"]
-    assert damaged.startswith("shard.00001.mds: integrity: data/shard.00001.mds: blake3: expected ")
+    assert damaged.startswith("shard.00001.mds: integrity: blake3: expected ")
     start, stop = mx8.verify(root, data=True).damage[0].samples[0]
     assert damaged.endswith(f"; samples {start}-{stop - 1}")
     assert main(["verify", root, "--data", "--json"]) == 3

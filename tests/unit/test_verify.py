@@ -124,7 +124,7 @@ def test_broken_structure_is_found_without_reading_data(root: Path, harm: Any) -
     damage = only(mx8.verify(root))
     assert (damage.file, damage.reason) == ("shard.00000.mds", "format")
     assert ids(damage.samples) == set(range(len(offsets(root / "shard.00001.mds")) - 1))
-    assert damage.error.startswith("data/shard.00000.mds: ")
+    assert "shard.00000.mds" not in damage.error
 
 
 def test_a_directory_that_became_a_file_makes_shards_unreadable(tmp_path: Path) -> None:
