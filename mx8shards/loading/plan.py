@@ -65,15 +65,20 @@ class Plan:
         window = 1
         while self.steps.left(position):
             count = min(window, self.steps.left(position))
-            for planned, most in self._window(epoch, position, count):
+            try:
+                found = self._window(epoch, position, count)
+            except Exception:
+                if count == 1:
+                    raise
+                window = 1  # the steps before the one that fails are good
+                continue
+            for planned, most in found:
                 if before + most > self.limit_bytes():
                     raise self._too_large(planned, before, most)
                 before = most
                 if len(planned.rows):  # with uneven="exact" the last step may have nothing for this rank
                     yield planned
             position = min(position + count * self.steps.size, self.steps.length)
-            if self.steps.uneven == "drop" and not self.steps.left(position):
-                return
             window = min(2 * window, max(1, _WINDOW // self.steps.size))
 
     def again(self, planned: Planned, sample_ids: Ids) -> Planned:
@@ -84,7 +89,7 @@ class Plan:
             raise self._too_large(planned, 0, reserve)
         return Planned(planned.epoch, planned.position, found, planned.padding, planned.extras, reserve)
 
-    def _window(self, epoch: int, position: int, count: int) -> Iterator[tuple[Planned, int]]:
+    def _window(self, epoch: int, position: int, count: int) -> list[tuple[Planned, int]]:
         """So many steps at once: each with this rank's part, and the bytes that the greediest rank reserves for it.
 
         All ranks' parts are looked at, so that all agree on whether a step fits into memory.
@@ -96,12 +101,15 @@ class Plan:
         rows = self.reach.find(sample_ids)
         padding |= absent
         width = last - first
+        planned = []
         for k, begin in enumerate(begins):
             parts = [slice(*bounds[i : i + 2]) for i in range(k * width, (k + 1) * width)]
             needs = [self._reserve(rows[part]) for part in parts]
             mine = parts[self.rank - first]
             of_mine = {name: values[mine] for name, values in extras.items()}
-            yield Planned(epoch, begin, rows[mine], padding[mine], of_mine, needs[self.rank - first]), max(needs)
+            needed = needs[self.rank - first]
+            planned.append((Planned(epoch, begin, rows[mine], padding[mine], of_mine, needed), max(needs)))
+        return planned
 
     def _reserve(self, rows: Rows) -> int:
         """The most that a bank for these rows can need."""

@@ -70,8 +70,13 @@ class Reach:
         with self._lock:
             gather.locate(self._shards.starts, sample_ids, rows)
             gather.list_unseen(rows, self._mark, self._marks, self._count, self._out)
-            for i in self._out[: self._count[0]].tolist():
-                self._see(i)
+            unseen = self._out[: self._count[0]].tolist()
+            try:
+                for i in unseen:
+                    self._see(i)
+            except BaseException:
+                self._marks[unseen] = -1  # kernels must not believe that they were seen
+                raise
             gather.sample_spans(self.table, rows)
         return rows
 
