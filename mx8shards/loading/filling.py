@@ -115,7 +115,7 @@ class Filler:
     def finish(self, work: Work) -> Batch:
         """The batch that lies in the bank."""
         sample_ids = work.rows["sample_id"].copy()
-        padding = work.planned.padding.copy()
+        padding = work.padding.copy()
         return make_batch(work.whole, self.outputs, self._decoders, work.layout, sample_ids, padding, self._convert)
 
     def why(self, row: Any) -> Exception:
@@ -153,7 +153,7 @@ class Filler:
                     size += end - begin
                 offsets[len(good)] = size
             work.layout.places[key] = place._replace(value_bytes=size)
-        work.rows = work.rows[good]
+        work.rows, work.padding = work.rows[good], work.padding[good]
 
 
 def _fields(columns: Columns, name: str) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch.utils.data import IterableDataset
@@ -10,6 +11,7 @@ from torch.utils.data import IterableDataset
 from mx8shards.dataset import Dataset
 from mx8shards.loading.loader import Loader
 from mx8shards.loading.machine import worker_share
+from mx8shards.loading.settings import Settings
 
 
 class IterableBatches(IterableDataset[dict[str, Any]]):
@@ -20,7 +22,7 @@ class IterableBatches(IterableDataset[dict[str, Any]]):
     epoch unless they persist. The state is the worker's, for loaders that keep one for each.
     """
 
-    def __init__(self, dataset: Dataset, settings: Mapping[str, Any], rank: int, world_size: int, epoch: int) -> None:
+    def __init__(self, dataset: Dataset, settings: Settings, rank: int, world_size: int, epoch: int) -> None:
         super().__init__()
         self._dataset = dataset
         self._settings = settings
@@ -55,8 +57,9 @@ class IterableBatches(IterableDataset[dict[str, Any]]):
     def _opened(self) -> Loader:
         if self._loader is None:
             worker, workers = worker_share()
+            settings = {field.name: getattr(self._settings, field.name) for field in fields(Settings)}
             rank, world_size = self._rank * workers + worker, self._world_size * workers
-            self._loader = Loader(self._dataset, rank=rank, world_size=world_size, **self._settings)
+            self._loader = Loader(self._dataset, rank=rank, world_size=world_size, **settings)
         return self._loader
 
     def __getstate__(self) -> dict[str, Any]:

@@ -36,18 +36,27 @@ class Pool:
         self.memory = Memory(default_memory() if memory is None else _checked_memory(memory))
         self.threads = default_threads() if threads is None else threads
         self.moved_at = time.monotonic()  # when a thread last took up a batch, or was done with one
+        self._process = os.getpid()
         self._lock = Lock()
         self._crew: _Crew | None = None
         self._closed = False
 
+    def renew(self) -> None:
+        """In a forked child: memory and locks of its own, as those it inherited may be in use for ever."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self.memory = Memory(self.memory.limit_bytes)
+            self._lock = Lock()
+            self._crew = None
+
     def submit(self, task: Task) -> None:
         """Have a thread call the task, which must not raise, with a function that finds the thread's scratch."""
         crew = self._crew
-        if crew is None or crew.process != os.getpid():
+        if crew is None:
             with self._lock:
                 if self._closed:
                     raise LoaderError("the pool is closed")
-                if self._crew is None or self._crew.process != os.getpid():
+                if self._crew is None:
                     self._crew = _Crew(self.threads)
                     weakref.finalize(self, _Crew.dismiss, self._crew)
                 crew = self._crew

@@ -134,7 +134,7 @@ class Run:
         self._starving = False
         self._started = 0
         self._taken = 0
-        self.waited_for_memory_s = 0.0
+        self.waited_s = 0.0
         recipe.share.wake = self._wake
         self._planner = Thread(target=self._plan, name="mx8shards-planner", daemon=True)
         self._planner.start()
@@ -278,7 +278,7 @@ class Run:
                     self._inbox.get_nowait()
         finally:
             share.waiting = False
-            self.waited_for_memory_s += time.perf_counter() - begun
+            self.waited_s += time.perf_counter() - begun
         return False
 
     def _expect_room(self, planned: Planned) -> None:

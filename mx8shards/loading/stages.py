@@ -33,6 +33,7 @@ class Work:
         self.planned = planned
         self.reads = reads  # whether some rows are read, and not copied from a map
         self.rows: Rows = planned.rows
+        self.padding = planned.padding
         self.shards = shards
         self.spans: Array = np.empty((len(planned.rows), columns), SPAN)
         self.notes: dict[Stage, Any] = {}  # what a stage wants to know again when it fills

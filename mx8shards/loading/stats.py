@@ -34,16 +34,18 @@ class Counters:
         self._sizes: deque[int] = deque(maxlen=_REMEMBERED)
         self._faults = _faults()
 
-    def delivered(self, ready: Ready) -> None:
-        """One more batch."""
+    def delivered(self, ready: Ready, waited_s: float, worked_s: float) -> None:
+        """One more batch, for which the consumer waited so long, after working so long with the one before."""
+        self.consumer_waited_s += waited_s
+        self.consumer_worked_s += worked_s
         self.batches += 1
         self.samples += ready.samples
         self.bytes += ready.size_bytes
         self._sizes.append(ready.size_bytes)
         self.seconds.update(ready.times.totals())
 
-    def report(self, share: Share, ledger: Ledger) -> dict[str, Any]:
-        """Everything, by name."""
+    def report(self, share: Share, ledger: Ledger, producer_waits_s: float) -> dict[str, Any]:
+        """Everything, by name. `producer_waits_s` is what the iteration that is under way adds."""
         minor, major = (now - then for now, then in zip(_faults(), self._faults, strict=True))
         p50, p95 = np.percentile(self._sizes, [50, 95]).tolist() if self._sizes else (0.0, 0.0)
         return {
@@ -54,7 +56,7 @@ class Counters:
             "batch_bytes_p95": p95,
             "consumer_waited_s": self.consumer_waited_s,
             "consumer_worked_s": self.consumer_worked_s,
-            "producer_waited_s": self.producer_waited_s,
+            "producer_waited_s": self.producer_waited_s + producer_waits_s,
             **{f"{kind}_s": self.seconds[kind] for kind in _NAMES},
             **share.report(),
             "minor_faults": minor,

@@ -88,7 +88,7 @@ class State:
 
 def _checked(value: Any) -> dict[str, Any]:
     """The fields of a state, each of its type."""
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise FormatError(place="$", expected="object", found=type(value).__name__)
     for name, wanted in (("state", DIALECT), ("version", VERSION)):
         found = value.get(name)

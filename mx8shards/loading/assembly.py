@@ -1,0 +1,115 @@
+"""How do a dataset and settings become what runs are made of, inside a budget?"""
+
+from __future__ import annotations
+
+from mx8shards.dataset import Dataset
+from mx8shards.errors import LoaderError
+from mx8shards.kernels.permutation import walk
+from mx8shards.kernels.records import ROW, SPAN
+from mx8shards.loading.bank import Share, bank_bytes
+from mx8shards.loading.batch import converter
+from mx8shards.loading.device import Mover
+from mx8shards.loading.filling import Filler
+from mx8shards.loading.outputs import most_bytes
+from mx8shards.loading.plan import Plan
+from mx8shards.loading.pool import Pool
+from mx8shards.loading.prefetch import Recipe
+from mx8shards.loading.reach import Reach
+from mx8shards.loading.settings import Settings
+from mx8shards.loading.stages import Gather
+from mx8shards.order.blocks import BlockOrder
+from mx8shards.order.keys import Key
+from mx8shards.order.orders import Order, Sequential, Shuffle
+from mx8shards.order.places import Places
+from mx8shards.order.steps import Steps
+from mx8shards.shards.open_shard import Shards
+from mx8shards.views import Whole
+
+_DEPTH_BYTES = 16 << 20  # small batches are made further ahead, so that nobody waits for a thread to be woken
+_MOST_DEPTH = 64
+
+
+def order_of(dataset: Dataset, settings: Settings) -> Order:
+    """The order that `shuffle` and `seed` mean for this view of these data."""
+    view, seed, shuffle = dataset.view, settings.seed, settings.shuffle
+    resolve = None if isinstance(view, Whole) else lambda positions, epoch: view.resolve(positions, epoch, seed)[0]
+    places = Places(len(view), dataset.shards.starts, resolve)
+    if shuffle is False:
+        return Sequential(places)
+    key = Key(dataset.snapshot, view.digest, seed)
+    return Shuffle(places, key, walk) if shuffle is True else BlockOrder(places, key, shuffle)
+
+
+def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool) -> Recipe:
+    """What every run needs. LoaderError if three batches of mean size do not fit into this loader's share."""
+    picked = dataset.picked(settings.columns)
+    for name in settings.decode:
+        if name not in picked.names:
+            raise picked.unknown(name)
+    encodings = dict(zip(picked.names, picked.encodings, strict=True))
+    gather = Gather(picked, [name for name in picked.names if name not in settings.decode])
+    decoders = [decoder.stage(name, encodings[name]) for name, decoder in sorted(settings.decode.items())]
+    mover = None if settings.device == "cpu" else Mover(settings.device)
+    convert = converter(settings.output)
+    pool.memory.pins = mover or pool.memory.pins
+    share = pool.memory.join()
+    try:
+        reach = Reach(dataset.shards, settings.io)
+        filler = Filler(
+            reach=reach,
+            share=share,
+            wanted=picked.names,
+            stages=[gather, *decoders],
+            decoders=gather.decoders,
+            convert=convert,
+            most_ranges=4 * pool.threads,
+        )
+        mean = mean_batch_bytes(dataset.shards, filler, min(steps.batch_size, max(1, len(order))))
+        depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, _DEPTH_BYTES // mean))
+        record_bytes = steps.batch_size * (2 * ROW.itemsize + len(picked.names) * SPAN.itemsize)
+        share.fixed_bytes = reach.kept_bytes + depth * record_bytes
+        require_three(mean, share)
+    except BaseException:
+        share.leave()
+        raise
+    plan = Plan(
+        order=order,
+        view=dataset.view,
+        seed=settings.seed,
+        steps=steps,
+        rank=rank,
+        reach=reach,
+        outputs=filler.outputs,
+        overhead=filler.overhead,
+        limit_bytes=lambda: share.limit_bytes,
+    )
+    return Recipe(
+        plan=plan,
+        filler=filler,
+        share=share,
+        pool=pool,
+        transform=settings.transform,
+        on_error=settings.on_error,
+        depth=depth,
+        read_timeout_s=settings.read_timeout_s,
+        mover=mover,
+    )
+
+
+def mean_batch_bytes(shards: Shards, filler: Filler, rows: int) -> int:
+    """The bytes of a bank for a batch of samples as they are on average."""
+    raw = sum(int(snapshot.index.raw.size_bytes.sum()) for snapshot in shards.snapshots)
+    payload = max(0, raw // max(1, shards.samples) - 4 - filler.overhead)
+    ragged = any(output.shape is None for output in filler.outputs.values())
+    return bank_bytes(most_bytes(filler.outputs, rows, rows * payload if ragged else 0))
+
+
+def require_three(mean: int, share: Share) -> None:
+    """LoaderError if the share has no room for two batches that are held and one that is filled."""
+    if 3 * mean > share.limit_bytes:
+        raise LoaderError(
+            subject="memory",
+            expected=f"room for three batches: two that are held, and one that is filled (about {mean} bytes each)",
+            found=f"{share.limit_bytes} bytes, beside {share.fixed_bytes} for tables",
+            hint=f"memory={3 * mean + share.fixed_bytes} or a smaller batch_size",
+        )

@@ -1,0 +1,111 @@
+"""What does a `for` over a loader go through?"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from mx8shards.errors import LoaderError
+from mx8shards.loading.device import Mover, Moving
+from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run
+
+Outcome = Ready | Failed | Done
+
+
+class Listener(Protocol):
+    """Who is told of what is handed over."""
+
+    def delivered(self, ready: Ready, waited_s: float, worked_s: float) -> None:
+        """A batch is the consumer's now, who waited for it and before that worked for so long."""
+
+    def ended(self, epoch: int) -> None:
+        """There is no more of this epoch."""
+
+
+class Epoch(Iterator[Any]):
+    """The batches of one epoch from a position on, in order. It ends with its last batch, an error, or `close`."""
+
+    def __init__(self, recipe: Recipe, listener: Listener, epoch: int, position: int) -> None:
+        self._recipe = recipe
+        self._listener = listener
+        self._epoch = epoch
+        self._process = os.getpid()
+        self._given_at = time.perf_counter()
+        self._ahead: tuple[Outcome, Moving | None] | None = None
+        self._over = False
+        self._left = False
+        self._start(Run(recipe, epoch, position))
+
+    def __next__(self) -> Any:
+        if self._process != os.getpid():
+            raise LoaderError("this iteration belongs to another process: iterate anew after a fork")
+        if self._left:
+            raise LoaderError("this iteration was left: a newer one has begun, or the loader was closed")
+        if self._over:
+            raise StopIteration
+        asked_at = time.perf_counter()
+        try:
+            result = self._result() if self._recipe.mover is None else self._moved(self._recipe.mover)
+        except BaseException:
+            self._end()
+            raise
+        now = time.perf_counter()
+        if isinstance(result, Ready):
+            self._listener.delivered(result, now - asked_at, asked_at - self._given_at)
+            self._given_at = now
+            return result.batch
+        self._end()
+        if isinstance(result, Done):
+            self._listener.ended(self._epoch)
+            raise StopIteration
+        error = result.error
+        if isinstance(error, LoaderError):
+            raise error
+        raise LoaderError(f"{type(error).__name__}: {error}", subject=f"epoch {self._epoch}") from error
+
+    @property
+    def producer_waited_s(self) -> float:
+        """How long batches have waited for memory, or to be taken."""
+        return self._run.waited_s
+
+    def close(self) -> None:
+        """Give up what was made ahead. Whoever asks for more gets an error."""
+        if not self._over and self._process == os.getpid():
+            self._left = True
+            self._end()
+
+    def _result(self) -> Outcome:
+        """What comes next."""
+        result = self._run.take()
+        while isinstance(result, Restart):  # all that was made ahead is given up: substitutes need the room
+            self._stop()
+            self._run.join()
+            self._start(Run(self._recipe, self._epoch, result.planned.position, result))
+            result = self._run.take()
+        return result
+
+    def _moved(self, mover: Mover) -> Outcome:
+        """What comes next, on the device; the one after it is sent on its way."""
+        result, moving = self._ahead or _sent(mover, self._result())
+        following = self._run.take_ready()
+        self._ahead = None if following is None else _sent(mover, following)
+        if isinstance(result, Ready) and moving is not None:
+            return result._replace(batch=mover.finish(moving))
+        return result
+
+    def _start(self, run: Run) -> None:
+        self._run = run
+        self._stop = weakref.finalize(self, Run.stop, run)  # also if nobody takes it to its end
+
+    def _end(self) -> None:
+        self._over = True
+        self._ahead = None
+        self._stop()
+        self._run.join()
+
+
+def _sent(mover: Mover, result: Outcome) -> tuple[Outcome, Moving | None]:
+    return result, mover.start(result.batch) if isinstance(result, Ready) else None

@@ -1,0 +1,67 @@
+"""What can be asked of a loader?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mx8shards.errors import LoaderError
+from mx8shards.loading.batch import OUTPUT_KINDS, OutputKind
+from mx8shards.loading.ledger import ON_ERROR, OnError
+from mx8shards.loading.reach import IO, IOS
+from mx8shards.loading.stages import Stage
+from mx8shards.order.blocks import BlockShuffle
+from mx8shards.order.steps import UNEVEN, Uneven
+
+
+class Decoder(Protocol):
+    """What can be given for a column in `decode=`."""
+
+    def stage(self, column: str, encoding: str) -> Stage:
+        """The stage that does it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The keywords of a Loader, but for its rank and pool. They travel to the workers of a DataLoader."""
+
+    batch_size: int
+    shuffle: bool | BlockShuffle = False
+    seed: int = 0
+    columns: Sequence[str] | None = None
+    decode: Mapping[str, Decoder] = field(default_factory=dict)
+    transform: Callable[[Any], Any] | None = None
+    uneven: Uneven = "split"
+    on_error: OnError = "raise"
+    memory: int | str | None = None
+    threads: int | None = None
+    io: IO = "auto"
+    device: str = "cpu"
+    output: OutputKind = "torch"
+    read_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        choices: dict[str, Sequence[str]] = {
+            "uneven": UNEVEN,
+            "on_error": ON_ERROR,
+            "io": IOS,
+            "output": OUTPUT_KINDS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                _refuse(name, f"one of {', '.join(map(repr, known))}", getattr(self, name))
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            _refuse("batch_size", "an int of at least 1", self.batch_size)
+        if type(self.seed) is not int:
+            _refuse("seed", "an int", self.seed)
+        if not isinstance(self.shuffle, (bool, BlockShuffle)):
+            _refuse("shuffle", "False, True or a BlockShuffle", self.shuffle)
+        if self.transform is not None and not callable(self.transform):
+            _refuse("transform", "a function of a batch", self.transform)
+        if not self.read_timeout_s > 0:
+            _refuse("read_timeout_s", "a number of seconds above 0", self.read_timeout_s)
+
+
+def _refuse(name: str, expected: str, found: object) -> None:
+    raise LoaderError(subject=name, expected=expected, found=repr(found))
