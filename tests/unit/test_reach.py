@@ -1,0 +1,223 @@
+"""Are rows copied from the map where that is safe and quick, and read everywhere else?"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.kernels import memory, reach
+from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
+from mx8shards.loading.reach import IOS, Reach
+from tests.places import QUICK
+
+WINDOW = reach.WINDOW_BYTES
+PAGE = reach.PAGE_BYTES
+needs_cache_calls = pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
+
+
+class Files:
+    """Files of zeros, mapped, as kernels know them."""
+
+    def __init__(self, place: Path, *sizes: int) -> None:
+        self.paths = [place / f"{i}" for i in range(len(sizes))]
+        self.descriptors, self.maps = [], []
+        self.table = np.zeros(len(sizes), SHARD)
+        windows = 0
+        for i, (path, size) in enumerate(zip(self.paths, sizes, strict=True)):
+            path.write_bytes(bytes(size))
+            self.descriptors.append(os.open(path, os.O_RDONLY))
+            self.maps.append(np.memmap(path, np.uint8, "r"))
+            self.table[i] = (self.maps[i].ctypes.data, 0, size, windows, 0)
+            windows += -(-size // WINDOW)
+        self.verdicts = np.zeros(windows, np.uint8)
+        self.counts = np.zeros(4, np.int64)
+
+    def rows(self, *spans: tuple[int, int, int]) -> np.ndarray:
+        rows = np.zeros(len(spans), ROW)
+        for row, (i, begin, end) in zip(rows, spans, strict=True):
+            row["shard"], row["begin"], row["end"], row["file"] = i, begin, end, self.descriptors[i]
+        return rows
+
+    def choose(self, rows: np.ndarray, cold: int = READ) -> list[int]:
+        reach.choose_ways(self.table, rows, self.verdicts, cold, self.counts)
+        assert self.counts.tolist() == np.bincount(rows["way"], minlength=4).tolist()
+        return list(rows["way"].tolist())
+
+    def judge(self, rows: np.ndarray) -> list[int]:
+        self.choose(rows)
+        reach.judge_windows(self.table, rows, np.zeros(reach.PROBE_BYTES, np.uint8), self.verdicts)
+        return self.choose(rows)
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Files]:
+    made = Files(tmp_path, 2 * WINDOW + 10, 3 * PAGE + 5)
+    yield made
+    made.close()
+
+
+def test_a_row_is_mapped_if_all_of_its_windows_are_and_read_if_one_of_them_is(files: Files) -> None:
+    rows = files.rows(
+        (0, 0, 1), (0, WINDOW - 1, WINDOW + 1), (0, WINDOW, 2 * WINDOW), (0, 0, 2 * WINDOW + 10), (1, 9, 10)
+    )
+    assert files.choose(rows) == [UNKNOWN] * 5
+    files.verdicts[:] = [MAPPED, READ, UNKNOWN, MAPPED]
+    assert files.choose(rows) == [MAPPED, READ, READ, UNKNOWN, MAPPED]
+    files.verdicts[:] = [MAPPED, MAPPED, READ, READ]
+    assert files.choose(rows) == [MAPPED, MAPPED, MAPPED, READ, READ]
+    assert files.choose(rows, FAULT) == [MAPPED, MAPPED, MAPPED, FAULT, FAULT]
+
+
+def test_a_row_without_bytes_needs_no_window(files: Files) -> None:
+    assert files.choose(files.rows((0, 2 * WINDOW + 10, 2 * WINDOW + 10), (0, 0, 0))) == [MAPPED, MAPPED]
+
+
+def test_what_is_not_mapped_is_read(files: Files) -> None:
+    files.table[1]["base"] = 0
+    for cold in (READ, FAULT):
+        assert files.choose(files.rows((1, 0, 0), (1, 5, 9)), cold) == [READ, READ]
+
+
+def test_no_window_is_judged_but_those_that_rows_need(files: Files) -> None:
+    assert files.judge(files.rows((0, WINDOW, WINDOW + 1), (1, 0, 3))) == [MAPPED, MAPPED]
+    assert files.verdicts.tolist() == [UNKNOWN, MAPPED, UNKNOWN, MAPPED]
+
+
+def test_a_verdict_stays_until_it_is_asked_for_anew(files: Files) -> None:
+    rows = files.rows((1, 0, 3))
+    files.verdicts[3] = READ
+    assert files.judge(rows) == [READ]
+    files.verdicts[3] = UNKNOWN
+    assert files.judge(rows) == [MAPPED]
+
+
+@needs_cache_calls
+def test_what_was_just_written_is_in_the_page_cache_and_mapped(files: Files) -> None:
+    assert files.judge(files.rows((0, 5, 2 * WINDOW + 10), (1, 0, 3 * PAGE + 5))) == [MAPPED, MAPPED]
+
+
+@needs_cache_calls
+@pytest.mark.skipif(QUICK is None, reason="there is no file system in memory")
+def test_a_file_system_in_memory_is_always_cached() -> None:
+    """It may refuse to be asked by reading: then what mincore says decides."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir=QUICK) as place:
+        files = Files(Path(place), WINDOW + 5)
+        assert files.judge(files.rows((0, 0, WINDOW + 5))) == [MAPPED]
+        files.close()
+
+
+@needs_cache_calls
+def test_what_is_not_in_the_page_cache_is_read(files: Files, tmp_path: Path) -> None:
+    for descriptor in files.descriptors:
+        os.fsync(descriptor)
+    del files.maps[:]
+    os.posix_fadvise(files.descriptors[0], 0, 0, os.POSIX_FADV_DONTNEED)
+    files.maps.append(np.memmap(files.paths[0], np.uint8, "r"))
+    files.table[0]["base"] = files.maps[0].ctypes.data
+    pages = np.zeros(WINDOW // PAGE, np.uint8)
+    libc = ctypes.CDLL(None)
+    libc.mincore(
+        ctypes.c_void_p(int(files.table[0]["base"])), ctypes.c_size_t(WINDOW), ctypes.c_void_p(pages.ctypes.data)
+    )
+    if (pages & 1).any():
+        pytest.skip("this file system keeps its pages")
+    assert files.judge(files.rows((0, 7, 9), (0, WINDOW, WINDOW + 9))) == [READ, READ]
+
+
+@kernel
+def _populate(shards: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+    for i in range(len(rows)):
+        begin, end = rows[i]["begin"], rows[i]["end"]
+        out[i] = reach.populate(shards[rows[i]["shard"]]["base"] + np.uint64(begin), end - begin)
+
+
+def test_bytes_can_be_populated_just_there_unless_the_file_was_cut_short(files: Files) -> None:
+    rows = files.rows((0, 7, 9), (0, WINDOW - 1, WINDOW + PAGE), (0, WINDOW + PAGE, WINDOW + PAGE + 1), (1, 0, 0))
+    found = np.zeros(4, bool)
+    _populate(files.table, rows, found)
+    assert found.all()
+    os.truncate(files.paths[0], WINDOW + PAGE)
+    _populate(files.table, rows, found)
+    assert found.tolist() == [True, True, False, True]
+
+
+def test_a_window_whose_file_was_cut_short_is_read_and_kills_nobody(files: Files) -> None:
+    """Populating fails where there is no page: an error code, where touching would be a SIGBUS."""
+    os.truncate(files.paths[0], WINDOW + PAGE)
+    assert files.judge(files.rows((0, 0, 9), (0, WINDOW, WINDOW + 9))) == [MAPPED, READ]
+    os.truncate(files.paths[1], 0)
+    assert files.judge(files.rows((1, 3 * PAGE, 3 * PAGE + 5))) == [READ]
+
+
+@needs_cache_calls
+def test_rows_that_will_be_read_are_announced_and_no_others(files: Files) -> None:
+    """Advice changes nothing that can be seen but the cache: it must not fail, whatever the spans and descriptors."""
+    rows = files.rows((0, 3, 2 * WINDOW), (1, 0, 0), (1, 5, 9), (1, 5, 9))
+    rows["way"] = [READ, FAULT, READ, MAPPED]
+    rows["file"][2:] = -1
+    before = rows.copy()
+    reach.advise_reads(rows)
+    assert (rows == before).all()
+
+
+# of a dataset --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    with mx8.Writer(tmp_path / "data", columns={"a": "bytes", "b": "int"}, size_limit=4_000) as writer:
+        for i in range(40):
+            writer.write({"a": bytes([i]) * 500, "b": i})
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("io", IOS)
+def test_rows_are_found_with_their_spans_and_the_way_that_was_asked_for(io: str, root: Path) -> None:
+    dataset = mx8.Dataset(root)
+    found = Reach(dataset.shards, io)  # type: ignore[arg-type]
+    found.begin_epoch()
+    rows = found.find(np.array([7, 0, 39, 7]))
+    assert rows["sample_id"].tolist() == [7, 0, 39, 7]
+    held = found.prepare(rows)
+    assert set(rows["way"].tolist()) == {"mmap": {MAPPED}, "pread": {READ}}.get(io, set(rows["way"].tolist()))
+    assert bool(held) == (READ in rows["way"])
+    for row in rows:
+        shard = dataset.shards.open_shard(int(row["shard"]))
+        assert shard.size_bytes >= row["end"]
+        assert row["end"] - row["begin"] == 4 + 500 + 8
+        assert shard.data[row["begin"] + 4 + 500 - 1] == row["sample_id"]
+
+
+def test_each_epoch_looks_at_every_file_anew(root: Path) -> None:
+    found = Reach(mx8.Dataset(root).shards, "mmap")
+    found.begin_epoch()
+    found.prepare(found.find(np.arange(40)))
+    path = root / "shard.00000.mds"
+    os.truncate(path, path.stat().st_size - 1)
+    found.find(np.arange(40))  # within an epoch nothing is asked twice
+    found.begin_epoch()
+    with pytest.raises(mx8.FormatError, match=r"data/shard\.00000\.mds: expected .* as when it was opened"):
+        found.find(np.arange(40))
+
+
+def test_shards_are_opened_only_when_a_sample_of_theirs_is_needed(root: Path) -> None:
+    for path in sorted(root.glob("*.mds"))[1:]:
+        path.unlink()
+    found = Reach(mx8.Dataset(root).shards, "auto")
+    found.begin_epoch()
+    found.prepare(found.find(np.arange(3)))
+    with pytest.raises(mx8.DatasetNotFoundError, match=r"shard\.00005\.mds"):
+        found.find(np.array([39]))
