@@ -1,0 +1,118 @@
+"""How is one stage of a loader made to fail, at one sample? A decoder and a transform that do it on command."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mx8shards.kernels.records import MAPPED, OK, REFUSED
+from mx8shards.loading.outputs import Output
+from mx8shards.loading.stages import Stage, Work
+
+BLOB = 0  # its number among the columns
+
+
+class OnCommandError(Exception):
+    """What fails fails with this."""
+
+
+@dataclass(eq=False)
+class Fault:
+    """Something goes wrong `where`, when one of these samples is at hand. Unset `armed` and all goes well."""
+
+    where: str
+    act: Callable[[], None]
+    samples: frozenset[int] = frozenset()
+    armed: bool = True
+    happened: int = field(default=0)
+
+    def strike(self, where: str, sample_ids: Any) -> None:
+        """Is it here and now?"""
+        if self.armed and where == self.where and (not self.samples or self.samples.intersection(sample_ids)):
+            self.happened += 1
+            self.act()
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    """An act that raises."""
+
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@dataclass(frozen=True)
+class Weigh:
+    """A decoder: a blob's length and checksum. It refuses `bad` samples, if they are the first or any one asked for."""
+
+    fault: Fault | None = None
+    bad: frozenset[int] = frozenset()
+    takes_s: float = 0.0
+
+    def stage(self, column: str, encoding: str) -> Weighing:
+        """The stage that does it."""
+        return Weighing(column, self)
+
+
+class Scratch:
+    """One thread's."""
+
+    def __init__(self, fault: Fault | None) -> None:
+        self._fault = fault
+
+    def close(self) -> None:
+        """When the thread ends."""
+        if self._fault is not None:
+            self._fault.strike("close", self._fault.samples)
+
+
+class Weighing(Stage):
+    """Makes two numbers of each blob."""
+
+    def __init__(self, column: str, settings: Weigh) -> None:
+        self.columns = (column,)
+        self.outputs = {"weight": Output(np.dtype(np.int64), (2,))}
+        self._settings = settings
+
+    def _strike(self, where: str, work: Work, start: int = 0, stop: int | None = None) -> None:
+        if self._settings.fault is not None:
+            self._settings.fault.strike(where, work.rows["sample_id"][start:stop].tolist())
+
+    def scratch(self) -> Scratch:
+        if self._settings.fault is not None and self._settings.fault.where == "scratch":
+            self._settings.fault.strike("scratch", self._settings.fault.samples)
+        return Scratch(self._settings.fault)
+
+    def narrow(self, work: Work) -> None:
+        self._strike("narrow", work)
+
+    def begin(self, work: Work) -> None:
+        self._strike("begin", work)
+
+    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
+        weights = work.array("weight", self.outputs["weight"])
+        for i in range(start, stop):
+            row = work.rows[i]
+            self._strike("fill", work, i, i + 1)
+            if int(row["sample_id"]) in self._settings.bad:
+                work.rows["status"][i] = REFUSED
+            if work.rows["status"][i] == OK:
+                span = work.spans[i, BLOB]
+                blob = _bytes(work, row, int(span["begin"]), int(span["size"]))
+                weights[i] = len(blob), zlib.crc32(blob)
+            if self._settings.takes_s:
+                time.sleep(self._settings.takes_s)
+
+
+def _bytes(work: Work, row: Any, begin: int, size: int) -> bytes:
+    if row["way"] == MAPPED:
+        return ctypes.string_at(int(work.shards[row["shard"]]["base"]) + begin, size)
+    return os.pread(int(row["file"]), size, begin)

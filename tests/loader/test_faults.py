@@ -1,0 +1,378 @@
+"""Does every failure reach the consumer in its turn, with its reason, and is nothing left behind?"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.views import Whole
+from tests.loader.faults import Fault, OnCommandError, Weigh, raising
+from tests.loader.filesystem import shown_again
+from tests.loader.parts import digests, ids_of, nothing_left, shards, write
+
+SAMPLES, BATCH = 120, 8
+STEPS = SAMPLES // BATCH
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small samples in several shards."""
+    return write(tmp_path_factory.mktemp("faults") / "data", SAMPLES)
+
+
+@dataclass(frozen=True)
+class FaultyView:
+    """The whole dataset, unless the fault strikes."""
+
+    whole: Whole
+    fault: Fault
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    @property
+    def digest(self) -> str:
+        return self.whole.digest
+
+    def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
+        self.fault.strike("view", np.asarray(position).ravel().tolist())
+        return self.whole.resolve(position, epoch, seed)
+
+
+@dataclass(frozen=True)
+class FaultyOrder:
+    """An order that fails at some positions."""
+
+    inner: Any
+    fault: Fault
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def at(self, epoch: int, counts: Any) -> Any:
+        self.fault.strike("order", counts.tolist())
+        return self.inner.at(epoch, counts)
+
+
+# what may go wrong: the stages of a decoder, the user's function, and those that plan
+PLACES = ["scratch", "narrow", "begin", "fill", "transform", "view", "order"]
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "OnCommandError": lambda: OnCommandError("on command"),
+    "ValueError": lambda: ValueError("on command"),
+    "KeyError": lambda: KeyError("on command"),
+    "MemoryError": lambda: MemoryError("on command"),
+    "OSError": lambda: OSError(5, "on command"),
+    "StopIteration": lambda: StopIteration("on command"),
+    "GeneratorExit": lambda: GeneratorExit("on command"),
+    "SystemExit": lambda: SystemExit("on command"),
+    "KeyboardInterrupt": lambda: KeyboardInterrupt("on command"),
+    "AssertionError": AssertionError,
+    "LoaderError": lambda: mx8.LoaderError("on command"),
+    "DecodeError": lambda: mx8.DecodeError("on command"),
+}
+
+
+def loader_with(dataset: mx8.Dataset, fault: Fault, **options: Any) -> mx8.Loader:
+    """A loader in which the fault strikes."""
+
+    def transform(batch: Any) -> Any:
+        fault.strike("transform", batch.sample_ids.tolist())
+        return batch
+
+    if fault.where == "view":
+        dataset._view = FaultyView(Whole(len(dataset)), fault)
+    loader = mx8.Loader(
+        dataset,
+        **{"batch_size": BATCH, "decode": {"blob": Weigh(fault)}, "transform": transform, "output": "numpy"} | options,
+    )
+    if fault.where == "order":
+        plan = replace(loader._recipe.plan, order=FaultyOrder(loader._recipe.plan.order, fault))
+        loader._recipe = replace(loader._recipe, plan=plan)
+    return loader
+
+
+def taken(batches: Iterator[Any]) -> tuple[list[list[int]], mx8.LoaderError | None]:
+    """The samples of all batches that come, each held against the data, and the error that ends it."""
+    found = []
+    try:
+        for batch in batches:
+            found.append(ids_of(batch))
+            if "weight" in batch:
+                assert batch["weight"].tolist() == digests(found[-1])
+    except mx8.LoaderError as error:
+        return found, error
+    return found, None
+
+
+def fail_once(data: Path, where: str, name: str, step: int, **options: Any) -> None:
+    """Let one thing fail in one step; hold all against what is promised."""
+    error = ERRORS[name]()
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        fault = Fault(where, raising(error), armed=False)
+        loader = loader_with(dataset, fault, **options)
+        with loader:
+            expected = [loader.ids(epoch=0, step=k).tolist() for k in range(len(loader))]
+            fault.armed, fault.samples = True, frozenset(expected[step][:1])
+            if where == "order":  # which knows positions only
+                fault.samples = frozenset([step * BATCH])
+            found, caught = taken(iter(loader))
+            assert fault.happened
+            assert caught is not None
+            reason = caught if isinstance(error, mx8.LoaderError) else caught.__cause__
+            assert reason is error
+            if where == "scratch":
+                assert found == []
+            elif where in ("view", "order") and not isinstance(error, Exception):  # many steps are planned at once
+                assert found == expected[: len(found)]
+                assert len(found) <= step
+            else:
+                assert found == expected[:step]
+            del caught, reason
+            error.__traceback__ = error.__context__ = None  # its frames hold what was worked on
+            assert loader.state_dict()["position"] == len(found) * BATCH
+            fault.armed = False
+            again = [loader.ids(epoch=1, step=k).tolist() for k in range(len(loader))]
+            assert taken(iter(loader)) == (again, None)
+            assert loader.stats()["bytes_reserved"] == 0
+            assert loader.stats()["bytes_in_use"] == 0
+        del loader
+        dataset.close()
+        del dataset, fault, error
+
+
+IN_SUITE = [
+    *((where, "OnCommandError") for where in PLACES),
+    *(("transform", name) for name in ("StopIteration", "SystemExit", "KeyboardInterrupt", "LoaderError")),
+    *((where, "GeneratorExit") for where in ("fill", "order")),
+]
+
+
+@pytest.mark.parametrize(("where", "name"), IN_SUITE)
+def test_an_error_comes_in_its_turn_with_its_reason_and_the_next_for_works(data: Path, where: str, name: str) -> None:
+    fail_once(data, where, name, step=5, threads=2)
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("name", ERRORS)
+def test_so_does_any_error_at_any_place_and_step(data: Path, where: str, name: str) -> None:
+    rng = random.Random(f"{where} {name}")
+    for step in (0, rng.randrange(STEPS), STEPS - 1):
+        options = {"threads": rng.choice([1, 2, 5]), "shuffle": rng.random() < 0.5, "io": rng.choice(["mmap", "pread"])}
+        fail_once(data, where, name, step, **options)
+
+
+# what is done to the file of a shard, and how its errors are told
+
+
+def cut_table(path: Path) -> None:
+    """Its offsets decrease."""
+    with open(path, "r+b") as file:
+        file.seek(8)
+        file.write(b"\xff\xff\xff\xff")
+
+
+def break_sizes(path: Path) -> None:
+    """No sample's size header adds up."""
+    data = bytearray(path.read_bytes())
+    count = int.from_bytes(data[:4], "little")
+    for i in range(count):
+        begin = int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "little")
+        data[begin] ^= 0x55
+    with open(path, "r+b") as file:  # in place, as rot does it
+        file.write(data)
+
+
+def cut_short(path: Path) -> None:
+    """Its last bytes are gone."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def make_longer(path: Path) -> None:
+    """There are more bytes than before."""
+    with open(path, "ab") as file:
+        file.write(b"more")
+
+
+def empty(path: Path) -> None:
+    """It has no bytes."""
+    os.truncate(path, 0)
+
+
+def put_another(path: Path) -> None:
+    """Another file has its name."""
+    shutil.copy(path, path.with_name("copy"))
+    os.replace(path.with_name("copy"), path)
+
+
+def make_a_directory(path: Path) -> None:
+    """It is no file."""
+    path.unlink()
+    path.mkdir()
+
+
+def make_a_link(path: Path) -> None:
+    """It leads elsewhere."""
+    os.replace(path, path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+BEFORE = [cut_table, break_sizes, cut_short, make_longer, empty, os.unlink, make_a_directory, make_a_link]
+LATER = [cut_short, make_longer, empty]  # what an open shard cannot overlook
+
+
+def expect_damage(data: Path, damaged: Path, first_bad: int, io: str, *, damage: Callable[[], None]) -> None:
+    """All before the damaged shard comes, then the reason; with the file as it was, everything comes."""
+    intact = damaged.read_bytes()
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy")  # type: ignore[arg-type]
+        with loader:
+            damage()
+            found, caught = taken(iter(loader))
+            assert caught is not None
+            assert isinstance(caught.__cause__, mx8.ShardsError)
+            assert damaged.name in str(caught)
+            assert found == [list(range(i, i + BATCH)) for i in range(0, first_bad // BATCH * BATCH, BATCH)]
+            del caught
+            if damaged.is_dir():
+                damaged.rmdir()
+            damaged.unlink(missing_ok=True)
+            damaged.write_bytes(intact)
+        del loader
+        dataset.close()
+        del dataset
+        with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, output="numpy") as loader:
+            assert len(taken(iter(loader))[0]) == STEPS
+        del loader, dataset
+
+
+@pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
+@pytest.mark.parametrize("damage", BEFORE)
+def test_a_shard_that_is_damaged_before_it_is_opened_is_named(
+    tmp_path: Path, io: str, damage: Callable[[Path], None]
+) -> None:
+    data = write(tmp_path / "data", SAMPLES)
+    with mx8.Dataset(data) as dataset:
+        first_bad = int(dataset.shards.starts[2])
+    damaged = shards(data)[2]
+    expect_damage(data, damaged, first_bad, io, damage=lambda: damage(damaged))
+
+
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+@pytest.mark.parametrize("damage", LATER)
+def test_a_shard_that_is_damaged_between_two_epochs_is_named(
+    tmp_path: Path, io: str, damage: Callable[[Path], None]
+) -> None:
+    data = write(tmp_path / "data", SAMPLES)
+    damaged = shards(data)[2]
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        first_bad = int(dataset.shards.starts[2])
+        with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
+            assert taken(iter(loader))[1] is None
+            damage(damaged)
+            found, caught = taken(iter(loader))
+        assert damaged.name in str(caught)
+        assert len(found) == first_bad // BATCH
+        dataset.close()
+        del loader, dataset, caught
+
+
+@pytest.mark.parametrize("change", [os.unlink, put_another])
+def test_a_shard_that_is_deleted_or_replaced_while_it_is_open_is_read_on(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    data = write(tmp_path / "data", SAMPLES)
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        with mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy") as loader:
+            assert len(taken(iter(loader))[0]) == STEPS
+            for path in shards(data):
+                change(path)
+            assert len(taken(iter(loader))[0]) == STEPS
+        dataset.close()
+        del loader, dataset
+
+
+def test_a_file_cut_short_between_two_batches_is_an_error_where_it_is_read(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", 4 * SAMPLES)
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        with mx8.Loader(dataset, batch_size=BATCH, threads=1, io="pread", output="numpy") as loader:
+            batches = iter(loader)
+            found = [ids_of(next(batches))]
+            for path in shards(data):
+                cut_short(path)
+            more, caught = taken(batches)
+        assert [i for ids in found + more for i in ids] == list(range(BATCH * (1 + len(more))))
+        assert isinstance(caught.__cause__ if caught else None, mx8.FormatError)
+        dataset.close()
+        del loader, dataset, batches, caught
+
+
+def test_a_disk_that_fails_is_named_and_what_comes_after_is_read(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", SAMPLES)
+    with shown_again(data, tmp_path / "mount") as shown, nothing_left(shown.root):
+        dataset = mx8.Dataset(shown.root)
+        for io in ("auto", "mmap", "pread"):
+            with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
+                batches = iter(loader)
+                found = [ids_of(next(batches))]
+                shown.forget()
+                shown.reads("fail")
+                shown.forget()
+                more, caught = taken(batches)
+                if caught is not None:  # else all was there already
+                    assert isinstance(caught.__cause__, OSError)
+                assert [i for ids in found + more for i in ids] == list(range(BATCH * (1 + len(more))))
+                again, caught = taken(iter(loader))
+                assert isinstance(caught.__cause__ if caught else None, OSError)
+                assert again == []
+                shown.reads("ok")
+                assert len(taken(iter(loader))[0]) == STEPS
+            del loader, batches, caught
+        dataset.close()
+        del dataset
+
+
+# what a transform may return
+
+
+@pytest.mark.parametrize("result", [None, 7, [], ValueError("a value"), StopIteration(), object, {"a": [1]}], ids=repr)
+def test_whatever_a_transform_returns_is_delivered(data: Path, result: Any) -> None:
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        with mx8.Loader(dataset, batch_size=BATCH, transform=lambda batch: result, output="numpy", threads=2) as loader:
+            assert [found is result for found in loader] == [True] * STEPS
+            assert loader.stats()["samples"] == SAMPLES
+        dataset.close()
+        del loader, dataset
+
+
+def test_a_transform_may_keep_batches_until_memory_is_full_and_is_told_so(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", 4000)
+    kept: list[Any] = []
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        with mx8.Loader(dataset, batch_size=200, transform=kept.append, memory="2mb", output="numpy") as loader:
+            caught: mx8.LoaderError | None = None
+            try:
+                for _ in loader:
+                    pass
+            except mx8.LoaderError as error:
+                caught = error
+        assert "still held" in str(caught)
+        kept.clear()
+        dataset.close()
+        del loader, dataset, caught
