@@ -64,11 +64,13 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
             convert=convert,
             most_ranges=4 * pool.threads,
         )
-        mean = mean_batch_bytes(dataset.shards, filler, min(steps.batch_size, max(1, len(order))))
+        rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, len(order)))
+        mean = mean_batch_bytes(dataset.shards, filler, rows)
         depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, _DEPTH_BYTES // mean))
-        record_bytes = steps.batch_size * (2 * ROW.itemsize + len(picked.names) * SPAN.itemsize)
-        share.fixed_bytes = reach.kept_bytes + depth * record_bytes
-        require_three(mean, share)
+        record_bytes = rows * (2 * ROW.itemsize + len(picked.names) * SPAN.itemsize)
+        fixed = reach.kept_bytes + depth * record_bytes
+        require_three(mean, fixed, share)
+        share.set_fixed(fixed)
     except BaseException:
         share.leave()
         raise
@@ -82,6 +84,7 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         outputs=filler.outputs,
         overhead=filler.overhead,
         limit_bytes=lambda: share.limit_bytes,
+        memory_for=share.memory_for,
     )
     return Recipe(
         plan=plan,
@@ -104,12 +107,12 @@ def mean_batch_bytes(shards: Shards, filler: Filler, rows: int) -> int:
     return bank_bytes(most_bytes(filler.outputs, rows, rows * payload if ragged else 0))
 
 
-def require_three(mean: int, share: Share) -> None:
-    """LoaderError if the share has no room for two batches that are held and one that is filled."""
-    if 3 * mean > share.limit_bytes:
+def require_three(mean: int, fixed: int, share: Share) -> None:
+    """LoaderError if the share has no room for two held batches and one that is filled, beside what is fixed."""
+    if 3 * mean > share.limit_bytes - fixed:
         raise LoaderError(
             subject="memory",
             expected=f"room for three batches: two that are held, and one that is filled (about {mean} bytes each)",
-            found=f"{share.limit_bytes} bytes, beside {share.fixed_bytes} for tables",
-            hint=f"memory={3 * mean + share.fixed_bytes} or a smaller batch_size",
+            found=f"{max(0, share.limit_bytes - fixed)} bytes, beside {fixed} for tables",
+            hint=f"memory={share.memory_for(3 * mean + fixed)} or a smaller batch_size",
         )

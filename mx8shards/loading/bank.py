@@ -28,7 +28,8 @@ _HUGE_BYTES = 2 << 20
 
 def bank_bytes(size_bytes: int) -> int:
     """The size of the bank that holds this many bytes: few sizes, so that a bank that came back often fits."""
-    step = max(_LEAST_BYTES, (1 << max(size_bytes - 1, 0).bit_length() - 1) // _STEPS) if size_bytes else _LEAST_BYTES
+    power = 1 << max(size_bytes - 1, 1).bit_length() - 1
+    step = max(_LEAST_BYTES, power // _STEPS)
     return max(1, -(-size_bytes // step)) * step
 
 
@@ -86,6 +87,8 @@ class Memory:
         self.limit_bytes = limit_bytes
         self.lock = Lock()
         self.shares: tuple[Share, ...] = ()
+        self.departed: tuple[Share, ...] = ()  # they left, but somebody still holds what they lent
+        self.returned: deque[tuple[Share, Bank]] = deque()
         self.free: list[Bank] = []  # the one that came back last is last: it may still be in a cache
         self.free_bytes = 0
         self.pins: Pins | None = None
@@ -98,36 +101,53 @@ class Memory:
         return share
 
     def leave(self, share: Share) -> None:
-        """This share's part is the others' from now on; what it has lent is given up when it comes back."""
+        """This share's part is the others' from now on, but for what it has lent until that comes back."""
         with self.lock:
-            self.shares = tuple(other for other in self.shares if other is not share)
-            if not self.shares:
-                self.free.clear()
-                self.free_bytes = 0
+            if share in self.shares:
+                self.shares = tuple(other for other in self.shares if other is not share)
+                self.departed = (*self.departed, share)
+                share.fixed_bytes = 0
+            self.take_back()
 
     @property
     def held_bytes(self) -> int:
         """All that is mapped now."""
-        return self.free_bytes + sum(share.fixed_bytes + share.used_bytes for share in self.shares)
+        return self.free_bytes + sum(share.fixed_bytes + share.used_bytes for share in self._all)
 
     @property
     def promised_bytes(self) -> int:
         """All that is in use or reserved: free banks make room for it."""
-        return sum(share.fixed_bytes + share.used_bytes + share.reserved_bytes for share in self.shares)
+        return sum(share.fixed_bytes + share.used_bytes + share.reserved_bytes for share in self._all)
+
+    @property
+    def _all(self) -> tuple[Share, ...]:
+        return self.shares + self.departed
 
     def find(self, least: int, most: int) -> Bank:
         """A bank of `least` to `most` bytes; the lock is held. A new one makes room for itself among the free ones."""
         fitting = [(bank.size_bytes, -i) for i, bank in enumerate(self.free) if least <= bank.size_bytes <= most]
         if fitting:
             return self._remove(-min(fitting)[1])
-        while self.free and self.held_bytes + least > self.limit_bytes:
-            self._remove(0)
+        self.make_room(least)
         return Bank(least, self.pins)
 
-    def put_back(self, bank: Bank) -> None:
-        """Keep a bank for the next; the lock is held."""
-        self.free.append(bank)
-        self.free_bytes += bank.size_bytes
+    def make_room(self, size_bytes: int) -> None:
+        """Give up free banks for so many bytes; the lock is held."""
+        while self.free and self.held_bytes + size_bytes > self.limit_bytes:
+            self._remove(0)
+
+    def take_back(self) -> None:
+        """Count what came back, to whichever share, and keep it for the next; the lock is held."""
+        while self.returned:
+            share, bank = self.returned.popleft()
+            share.leases -= 1
+            share.used_bytes -= bank.size_bytes
+            self.free.append(bank)
+            self.free_bytes += bank.size_bytes
+        self.departed = tuple(share for share in self.departed if share.leases or share.reserved_bytes)
+        if not self.shares:
+            self.free.clear()
+            self.free_bytes = 0
 
     def _remove(self, i: int) -> Bank:
         bank = self.free.pop(i)
@@ -144,7 +164,6 @@ class Share:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.wake: Callable[[], None] = _nobody_waits
-        self._returned: deque[Bank] = deque()
         self.waiting = False
         self.reserved_bytes = 0
         self.used_bytes = 0
@@ -157,10 +176,28 @@ class Share:
         """How much it may hold now."""
         return self._memory.limit_bytes // max(1, len(self._memory.shares)) - self.fixed_bytes
 
+    def set_fixed(self, size_bytes: int) -> None:
+        """So many bytes are held besides banks; LoaderError if others already use what that would take."""
+        memory = self._memory
+        with memory.lock:
+            memory.take_back()
+            if memory.promised_bytes + size_bytes > memory.limit_bytes:
+                raise LoaderError(
+                    subject="memory",
+                    expected=f"room for {size_bytes} bytes of tables, of {memory.limit_bytes} in all",
+                    found=f"{memory.promised_bytes} in use",
+                )
+            memory.make_room(size_bytes)
+            self.fixed_bytes = size_bytes
+
+    def memory_for(self, size_bytes: int) -> int:
+        """The `memory=` that leaves this share so many bytes for banks."""
+        return (size_bytes + self.fixed_bytes) * max(1, len(self._memory.shares))
+
     def reserve(self, size_bytes: int) -> bool:
         """Set aside room for a bank of so many bytes, if there is room."""
         with self._memory.lock:
-            self._take_back()
+            self._memory.take_back()
             mine = self.used_bytes + self.reserved_bytes + size_bytes
             if mine > self.limit_bytes or self._memory.promised_bytes + size_bytes > self._memory.limit_bytes:
                 return False
@@ -179,7 +216,7 @@ class Share:
         if least > reserved_bytes:
             raise LoaderError(f"a batch needs {least} bytes, and {reserved_bytes} were reserved for it")
         with self._memory.lock:
-            self._take_back()
+            self._memory.take_back()
             bank = self._memory.find(least, reserved_bytes)
             self.reserved_bytes -= reserved_bytes
             self.used_bytes += bank.size_bytes
@@ -189,7 +226,7 @@ class Share:
     def report(self) -> dict[str, int]:
         """What it holds now, by name."""
         with self._memory.lock:
-            self._take_back()
+            self._memory.take_back()
             return {
                 "memory_limit_bytes": self.limit_bytes,
                 "memory_high_water_bytes": self.high_water_bytes,
@@ -205,13 +242,13 @@ class Share:
         self._memory.leave(self)
 
     def _come_back(self, bank: Bank) -> None:
-        self._returned.append(bank)
-        if self.waiting:
-            self.wake()
-
-    def _take_back(self) -> None:
-        while self._returned:
-            bank = self._returned.popleft()
-            self.leases -= 1
-            self.used_bytes -= bank.size_bytes
-            self._memory.put_back(bank)
+        memory = self._memory
+        memory.returned.append((self, bank))
+        for share in memory.shares:
+            if share.waiting:
+                share.wake()
+        if not memory.shares and memory.lock.acquire(blocking=False):  # nobody else will ever come to take it back
+            try:
+                memory.take_back()
+            finally:
+                memory.lock.release()

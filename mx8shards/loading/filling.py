@@ -53,7 +53,7 @@ class Filler:
         kinds = reach.kinds
         self._kinds = np.array([(kind.variable, kind.fixed_bytes) for kind in kinds], np.int64)
         self._layouts = np.array([[_fields(kind, name) for name in wanted] for kind in kinds], np.int64)
-        self._layouts = self._layouts.reshape(-1, len(wanted), gather.LAYOUT_FIELDS)
+        self._layouts = self._layouts.reshape(len(kinds), len(wanted), gather.LAYOUT_FIELDS)
         self._header_bytes = max((kind.header_bytes for kind in kinds), default=0)
         self.overhead = min((kind.header_bytes + kind.fixed_bytes for kind in kinds), default=0)
         self._ragged = {key: wanted.index(key) for key, output in self.outputs.items() if output.shape is None}

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import LoaderError
+from mx8shards.kernels import gather
 from mx8shards.loading.bank import bank_bytes
 from mx8shards.loading.outputs import Output, most_bytes
 from mx8shards.loading.reach import Ids, Reach, Rows
@@ -24,8 +26,7 @@ from mx8shards.views import Extras, View
 _WINDOW = 4096
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Planned:
+class Planned(NamedTuple):
     """One rank's batch of one step: its rows with their spans, and how many bytes its bank has at most."""
 
     epoch: int
@@ -49,6 +50,7 @@ class Plan:
     outputs: Mapping[str, Output]
     overhead: int  # bytes of each sample that are no part of a ragged column
     limit_bytes: Callable[[], int]
+    memory_for: Callable[[int], int]
 
     def sample_ids(self, epoch: int, counts: Ids) -> tuple[Ids, npt.NDArray[np.bool_], Extras]:
         """The samples at these counts of an epoch's order, which of them are padding, and what the view adds."""
@@ -84,7 +86,7 @@ class Plan:
     def again(self, planned: Planned, sample_ids: Ids) -> Planned:
         """The same batch with other samples in it."""
         found = self.reach.find(sample_ids)
-        reserve = self._reserve(found)
+        (reserve,) = self._reserves(found, [0, len(found)])
         if reserve > self.limit_bytes():
             raise self._too_large(planned, 0, reserve)
         return Planned(planned.epoch, planned.position, found, planned.padding, planned.extras, reserve)
@@ -100,29 +102,31 @@ class Plan:
         sample_ids, absent, extras = self.sample_ids(epoch, counts)
         rows = self.reach.find(sample_ids)
         padding |= absent
+        needs = self._reserves(rows, bounds)
         width = last - first
         planned = []
         for k, begin in enumerate(begins):
-            parts = [slice(*bounds[i : i + 2]) for i in range(k * width, (k + 1) * width)]
-            needs = [self._reserve(rows[part]) for part in parts]
-            mine = parts[self.rank - first]
+            i = k * width + self.rank - first
+            mine = slice(bounds[i], bounds[i + 1])
             of_mine = {name: values[mine] for name, values in extras.items()}
-            needed = needs[self.rank - first]
-            planned.append((Planned(epoch, begin, rows[mine], padding[mine], of_mine, needed), max(needs)))
+            my_rows = rows[mine] if width == 1 else rows[mine].copy()  # a view would keep those of all ranks
+            most = max(needs[k * width : (k + 1) * width])
+            planned.append((Planned(epoch, begin, my_rows, padding[mine], of_mine, needs[i]), most))
         return planned
 
-    def _reserve(self, rows: Rows) -> int:
-        """The most that a bank for these rows can need."""
-        ragged = np.maximum(rows["end"] - rows["begin"] - self.overhead, 0).sum() if self._has_ragged() else 0
-        return bank_bytes(most_bytes(self.outputs, len(rows), int(ragged)))
-
-    def _has_ragged(self) -> bool:
-        return any(output.shape is None for output in self.outputs.values())
+    def _reserves(self, rows: Rows, bounds: list[int]) -> list[int]:
+        """The most that a bank can need for each part of these rows."""
+        counts = [stop - start for start, stop in pairwise(bounds)]
+        fixed = {count: most_bytes(self.outputs, count, 0) for count in set(counts)}
+        ragged = np.zeros(len(counts), np.int64)
+        if any(output.shape is None for output in self.outputs.values()):
+            gather.sum_lengths(rows, np.array(bounds), self.overhead, ragged)
+        return [bank_bytes(fixed[count] + more) for count, more in zip(counts, ragged.tolist(), strict=True)]
 
     def _too_large(self, planned: Planned, before: int, most: int) -> LoaderError:
         return LoaderError(
             subject=f"epoch {planned.epoch}, position {planned.position}",
             expected=f"a batch that fits into {self.limit_bytes()} bytes of memory, beside {before} of the one before",
             found=f"one of up to {most} bytes",
-            hint=f"memory={before + most} or a smaller batch_size",
+            hint=f"memory={self.memory_for(before + most)} or a smaller batch_size",
         )

@@ -85,7 +85,7 @@ class Steps:
         whole = min(count, self._rest(position) // self.size)
         begins = position + np.arange(whole)[:, None] * self.size + np.arange(ranks.start, ranks.stop) * self.batch_size
         rest = [self.share(rank, position + whole * self.size) for rank in ranks] if whole < count else []
-        counts = (begins.reshape(-1, 1) + np.arange(self.batch_size)).ravel()
+        counts = (begins.reshape(-1, 1) + np.arange(self.batch_size if whole else 0)).ravel()
         sizes = [self.batch_size] * begins.size + [len(share.positions) for share in rest]
         positions = np.concatenate([counts, *(share.positions for share in rest)])
         padding = np.concatenate([np.zeros(len(counts), bool), *(share.padding for share in rest)])
