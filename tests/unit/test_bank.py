@@ -1,0 +1,405 @@
+"""Is memory never more than its limit, and never used for two batches at once, whoever takes and gives back when?"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from mx8shards.errors import LoaderError
+from mx8shards.loading.bank import Lease, Memory, Share, bank_bytes
+
+KIB = 1 << 10
+SMALLEST = 64 * KIB
+LIMIT = 16 * SMALLEST
+
+
+def array_of(lease: Lease) -> Any:
+    return np.asarray(lease)
+
+
+def taken(share: Share, size: int = SMALLEST) -> Any:
+    assert share.reserve(size)
+    return array_of(share.take(size, size))
+
+
+# sizes ----------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 1 << 42))
+def test_a_bank_is_large_enough_and_at_most_an_eighth_larger(size: int) -> None:
+    found = bank_bytes(size)
+    assert found >= max(size, SMALLEST)
+    assert found <= max(SMALLEST, size + max(SMALLEST, size // 8))
+    assert found % SMALLEST == 0
+    assert bank_bytes(found) == found  # so what was reserved is enough for what is taken
+
+
+@given(st.integers(0, 1 << 42), st.integers(0, 1 << 42))
+def test_a_larger_batch_never_gets_a_smaller_bank(one: int, other: int) -> None:
+    small, large = sorted([one, other])
+    assert bank_bytes(small) <= bank_bytes(large)
+
+
+# one share ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_taken_is_writable_memory_of_its_own() -> None:
+    share = Memory(LIMIT).join()
+    arrays = [taken(share) for _ in range(16)]
+    for i, array in enumerate(arrays):
+        assert array.flags.writeable
+        array[:] = i
+    assert [set(array.tolist()) for array in arrays[:3]] == [{0}, {1}, {2}]
+    assert all((array == i).all() for i, array in enumerate(arrays))
+
+
+def test_nothing_is_reserved_beyond_the_limit_and_what_is_given_up_can_be_reserved_again() -> None:
+    share = Memory(LIMIT).join()
+    assert share.reserve(LIMIT)
+    assert not share.reserve(1)
+    share.cancel(LIMIT)
+    assert share.reserve(LIMIT)
+
+
+def test_what_a_batch_does_not_need_of_its_reservation_is_free_at_once() -> None:
+    share = Memory(LIMIT).join()
+    assert share.reserve(LIMIT)
+    lease = share.take(LIMIT, 10)
+    assert share.used_bytes == SMALLEST
+    assert share.reserve(LIMIT - SMALLEST)
+    del lease
+
+
+def test_more_than_was_reserved_cannot_be_taken() -> None:
+    share = Memory(LIMIT).join()
+    assert share.reserve(SMALLEST)
+    with pytest.raises(LoaderError, match=f"a batch needs {2 * SMALLEST} bytes, and {SMALLEST} were reserved"):
+        share.take(SMALLEST, SMALLEST + 1)
+
+
+def test_a_bank_comes_back_with_the_last_array_over_it() -> None:
+    share = Memory(LIMIT).join()
+    array = taken(share, LIMIT)
+    part = array[100:200].view(np.int16)[::2]
+    del array
+    assert not share.reserve(SMALLEST)
+    del part
+    assert share.reserve(LIMIT)
+
+
+def test_a_bank_that_came_back_is_used_again() -> None:
+    share = Memory(LIMIT).join()
+    first = taken(share)
+    address = first.ctypes.data
+    del first
+    assert taken(share).ctypes.data == address
+    assert share.report()["banks_free"] == 1
+
+
+def test_of_several_free_banks_the_smallest_that_fits_is_used_and_the_last_that_came_back() -> None:
+    share = Memory(LIMIT).join()
+    arrays = [taken(share, size) for size in (2 * SMALLEST, SMALLEST, 4 * SMALLEST, SMALLEST)]
+    wanted = arrays[3].ctypes.data
+    while arrays:
+        del arrays[0]
+        share.report()  # takes back, one after the other
+    assert share.reserve(3 * SMALLEST)
+    found = array_of(share.take(3 * SMALLEST, 1))
+    assert found.nbytes == SMALLEST
+    assert found.ctypes.data == wanted
+
+
+def test_free_banks_make_room_for_one_that_fits_none_of_them() -> None:
+    share = Memory(LIMIT).join()
+    small = [taken(share) for _ in range(16)]
+    del small
+    assert share.report()["bytes_free_in_banks"] == LIMIT
+    large = taken(share, LIMIT - SMALLEST)
+    found = share.report()
+    assert found["bytes_in_use"] + found["bytes_free_in_banks"] <= LIMIT
+    assert large.nbytes == LIMIT - SMALLEST
+
+
+def test_a_larger_bank_is_lent_only_within_what_was_reserved() -> None:
+    """Else one small batch could take what another one reserved."""
+    share = Memory(LIMIT).join()
+    large = taken(share, LIMIT // 2)
+    del large
+    small = taken(share, SMALLEST)
+    assert small.nbytes == SMALLEST
+    assert share.used_bytes == SMALLEST
+
+
+def test_memory_that_comes_back_wakes_whoever_waits() -> None:
+    share = Memory(LIMIT).join()
+    woken: list[int] = []
+    share.wake = lambda: woken.append(1)
+    array = taken(share)
+    share.waiting = True
+    assert not woken
+    del array
+    assert woken == [1]
+    share.waiting = False
+    array = taken(share)
+    del array
+    assert woken == [1]
+
+
+def test_leases_may_end_in_any_thread_and_in_cycles_that_only_gc_finds() -> None:
+    share = Memory(LIMIT).join()
+    held: list[Any] = [taken(share) for _ in range(8)]
+    threads = [threading.Thread(target=held.pop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert share.report()["banks_in_use"] == 0
+    cycle: list[Any] = [taken(share, LIMIT)]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert share.reserve(LIMIT)
+
+
+def test_a_lease_that_ends_while_the_memory_is_locked_waits_for_nobody() -> None:
+    memory = Memory(LIMIT)
+    share = memory.join()
+    array = taken(share)
+    with memory.lock:
+        del array  # as gc may do it, in the thread that holds the lock
+    assert share.report()["banks_in_use"] == 0
+
+
+def test_the_report_tells_what_is_held() -> None:
+    share = Memory(LIMIT).join()
+    share.fixed_bytes = 1000
+    one, other = taken(share), taken(share, 2 * SMALLEST)
+    assert share.reserve(SMALLEST)
+    del other
+    found = share.report()
+    assert found == {
+        "memory_limit_bytes": LIMIT - 1000,
+        "memory_high_water_bytes": 4 * SMALLEST,
+        "bytes_in_use": SMALLEST,
+        "bytes_reserved": SMALLEST,
+        "bytes_free_in_banks": 2 * SMALLEST,
+        "banks_in_use": 1,
+        "banks_free": 1,
+    }
+    del one
+
+
+# several shares -------------------------------------------------------------------------------------------------------
+
+
+def test_shares_are_equal_parts_and_what_one_leaves_is_the_others() -> None:
+    memory = Memory(LIMIT)
+    one, other = memory.join(), memory.join()
+    assert one.limit_bytes == other.limit_bytes == LIMIT // 2
+    assert one.reserve(LIMIT // 2)
+    assert not one.reserve(SMALLEST)
+    assert other.reserve(LIMIT // 2)
+    other.cancel(LIMIT // 2)
+    other.leave()
+    assert one.limit_bytes == LIMIT
+    assert one.reserve(LIMIT // 2)
+
+
+def test_a_bank_of_one_share_serves_another_when_it_is_free() -> None:
+    memory = Memory(LIMIT)
+    one, other = memory.join(), memory.join()
+    array = taken(one)
+    address = array.ctypes.data
+    del array
+    one.report()
+    assert taken(other).ctypes.data == address
+
+
+def test_what_came_back_to_one_share_is_there_for_another_though_the_first_asks_for_nothing() -> None:
+    memory = Memory(LIMIT)
+    one = memory.join()
+    arrays = [taken(one) for _ in range(16)]
+    other = memory.join()
+    assert not other.reserve(SMALLEST)
+    del arrays
+    assert other.reserve(LIMIT // 2)
+
+
+def test_what_is_still_lent_when_a_share_leaves_counts_until_it_comes_back() -> None:
+    memory = Memory(LIMIT)
+    one, other = memory.join(), memory.join()
+    array = taken(one, LIMIT // 2)
+    one.leave()
+    assert other.reserve(LIMIT // 2)
+    assert not other.reserve(SMALLEST)
+    del array
+    assert other.reserve(LIMIT // 2)
+
+
+def test_no_memory_is_kept_when_all_shares_left_and_all_banks_came_back() -> None:
+    memory = Memory(LIMIT)
+    share = memory.join()
+    lent, free = taken(share), taken(share)
+    del free
+    share.leave()
+    assert memory.held_bytes == SMALLEST
+    lent[:] = 1
+    del lent
+    assert memory.held_bytes == 0
+    assert not memory.free
+
+
+def test_what_others_use_leaves_no_room_for_tables() -> None:
+    memory = Memory(LIMIT)
+    one = memory.join()
+    arrays = [taken(one) for _ in range(15)]
+    other = memory.join()
+    with pytest.raises(LoaderError, match=f"memory: expected room for {2 * SMALLEST} bytes of tables, of {LIMIT}"):
+        other.set_fixed(2 * SMALLEST)
+    other.set_fixed(SMALLEST)
+    del arrays
+    other.report()
+    assert memory.held_bytes == LIMIT
+    one.set_fixed(SMALLEST)
+    assert memory.held_bytes == LIMIT  # free banks made room
+
+
+def test_memory_that_comes_back_to_one_share_wakes_those_of_the_others_that_wait() -> None:
+    memory = Memory(LIMIT)
+    one, other = memory.join(), memory.join()
+    woken: list[int] = []
+    other.wake = lambda: woken.append(1)
+    other.waiting = True
+    array = taken(one)
+    del array
+    assert woken == [1]
+
+
+def test_the_memory_named_for_some_bytes_leaves_just_so_many() -> None:
+    memory = Memory(1)
+    shares = [memory.join() for _ in range(3)]
+    shares[1].fixed_bytes = 1000
+    named = shares[1].memory_for(5000)
+    memory.limit_bytes = named
+    assert shares[1].limit_bytes == 5000
+
+
+# whatever comes after what --------------------------------------------------------------------------------------------
+
+
+class Banks(RuleBasedStateMachine):
+    """Shares join, reserve, take, give back and leave in any order. A model counts beside."""
+
+    shares = Bundle("shares")
+    reservations = Bundle("reservations")
+    arrays = Bundle("arrays")
+
+    @initialize(limit=st.integers(1, 12).map(lambda n: n * SMALLEST + 77))
+    def begin(self, limit: int) -> None:
+        self.memory = Memory(limit)
+        self.members: list[Share] = []
+        self.live: dict[int, tuple[int, Any]] = {}  # address → size and array of all that is lent
+        self.reserved: dict[Share, int] = {}
+
+    @precondition(lambda self: len(self.members) < 3)
+    @rule(target=shares, fixed=st.integers(0, 2 * SMALLEST))
+    def join(self, fixed: int) -> Any:
+        share = self.memory.join()
+        try:
+            share.set_fixed(fixed)
+        except LoaderError:
+            share.leave()
+            return multiple()
+        self.members.append(share)
+        self.reserved[share] = 0
+        return share
+
+    @rule(target=reservations, share=shares, size=st.integers(0, 6 * SMALLEST))
+    def reserve(self, share: Share, size: int) -> Any:
+        size = bank_bytes(size)
+        if share not in self.members or not share.reserve(size):
+            return multiple()
+        self.reserved[share] += size
+        assert share.used_bytes + share.reserved_bytes <= share.limit_bytes
+        return share, size
+
+    @rule(reservation=consumes(reservations))
+    def cancel(self, reservation: tuple[Share, int]) -> None:
+        share, size = reservation
+        share.cancel(size)  # also of a share that left: its threads end when they can
+        self.reserved[share] -= size
+
+    @rule(target=arrays, reservation=consumes(reservations), share_of_it=st.floats(0, 1))
+    def take(self, reservation: tuple[Share, int], share_of_it: float) -> Any:
+        share, size = reservation
+        array = array_of(share.take(size, int(size * share_of_it)))
+        self.reserved[share] -= size
+        assert int(size * share_of_it) <= array.nbytes <= size
+        address = array.ctypes.data
+        for other, (length, _) in self.live.items():
+            assert address + array.nbytes <= other or other + length <= address
+        array[[0, -1]] = len(self.live) % 251
+        self.live[address] = array.nbytes, array
+        return address
+
+    @rule(address=consumes(arrays), in_thread=st.booleans())
+    def give_back(self, address: int, in_thread: bool) -> None:
+        if in_thread:
+            thread = threading.Thread(target=self.live.pop, args=(address,))
+            thread.start()
+            thread.join()
+        else:
+            del self.live[address]
+
+    @rule(share=consumes(shares))
+    def leave(self, share: Share) -> None:
+        if share in self.members:
+            share.leave()
+            self.members.remove(share)
+
+    @invariant()
+    def no_more_is_held_than_the_limit(self) -> None:
+        if not hasattr(self, "memory"):
+            return
+        lent = sum(size for size, _ in self.live.values())
+        free = sum(bank.size_bytes for bank in self.memory.free)
+        fixed = sum(share.fixed_bytes for share in self.members)
+        if not self.members:
+            assert not free
+        assert free == self.memory.free_bytes
+        assert lent + free + fixed <= self.memory.limit_bytes
+        assert lent + fixed + sum(self.reserved.values()) <= self.memory.limit_bytes
+
+    @invariant()
+    def what_is_lent_is_lent_to_nobody_else(self) -> None:
+        free = {bank.address for bank in getattr(self, "memory", Memory(1)).free}
+        assert not free & set(getattr(self, "live", ()))
+
+    def teardown(self) -> None:
+        if hasattr(self, "memory"):
+            self.live.clear()
+            for share, size in self.reserved.items():
+                share.cancel(size)
+                assert share.report()["banks_in_use"] == 0
+                share.leave()
+            assert self.memory.promised_bytes == self.memory.held_bytes == 0
+
+
+TestBanks = Banks.TestCase
+TestBanks.settings = settings(max_examples=60, stateful_step_count=40)
