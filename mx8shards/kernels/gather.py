@@ -85,6 +85,16 @@ def sample_spans(shards: Array, rows: Array) -> None:
 
 
 @kernel
+def sum_lengths(rows: Array, bounds: Array, overhead: int, out: Array) -> None:
+    """How many bytes the samples of each part have, from bounds[k] to before bounds[k + 1], beyond an overhead each."""
+    for k in range(len(out)):
+        total = np.int64(0)
+        for i in range(bounds[k], bounds[k + 1]):
+            total += max(rows[i]["end"] - rows[i]["begin"] - overhead, 0)
+        out[k] = total
+
+
+@kernel
 def payload_spans(
     shards: Array, kinds: Array, layouts: Array, header: Array, rows: Array, spans: Array, totals: Array
 ) -> None:

@@ -1,4 +1,4 @@
-"""Which number stands where in a shuffle? The order room's Feistel network, one number after the other (spec §12.1)."""
+"""Which number stands where in a shuffle? The order room's Feistel network, many numbers at a time (spec §12.1)."""
 
 from __future__ import annotations
 
@@ -16,26 +16,41 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 _HALF = np.uint64(32)
 _ONE = np.uint64(1)
 
+_BLOCK = 512  # rows and columns of so many stay in a core's first cache, and each round is one loop over them
+
 
 @kernel
 def walk(cells: Array, count: Any, rows: Any, bits: Any, words: Array, out: Array) -> None:
-    """Where each of these cells goes, again and again until that is below `count`. All of it is uint64."""
+    """Where each of these cells goes, again and again until that is below `count`. All of it is uint64.
+
+    `cells` is used up.
+    """
+    for start in range(0, len(cells), _BLOCK):
+        stop = min(start + _BLOCK, len(cells))
+        _pass(cells[start:stop], rows, bits, words, out[start:stop])
+        for i in range(start, stop):
+            while out[i] >= count:
+                cells[i] = out[i]
+                _pass(cells[i : i + 1], rows, bits, words, out[i : i + 1])
+
+
+@kernel
+def _pass(cells: Array, rows: Any, bits: Any, words: Array, out: Array) -> None:
+    """All rounds once. The rows stand in `out` and the columns in `cells` meanwhile."""
     mask = (_ONE << bits) - _ONE
     drop = _HALF - bits
     for i in range(len(cells)):
-        cell = cells[i]
-        while True:
-            row = cell >> bits
-            column = cell & mask
-            for k in range(len(words) // 2):
-                h = (column ^ words[2 * k]) * _FIRST
-                h = ((h ^ (h >> _HALF)) * _SECOND) >> _HALF
-                row += (h * rows) >> _HALF
-                row = min(row, row - rows)  # below zero it wraps and is the larger one
-                h = (row ^ words[2 * k + 1]) * _FIRST
-                h = ((h ^ (h >> _HALF)) * _SECOND) >> _HALF
-                column = (column + (h >> drop)) & mask
-            cell = row << bits | column
-            if cell < count:
-                break
-        out[i] = cell
+        out[i] = cells[i] >> bits
+        cells[i] &= mask
+    for k in range(len(words) // 2):
+        for i in range(len(cells)):
+            h = (cells[i] ^ words[2 * k]) * _FIRST
+            h = ((h ^ (h >> _HALF)) * _SECOND) >> _HALF
+            row = out[i] + ((h * rows) >> _HALF)
+            out[i] = min(row, row - rows)  # below zero it wraps and is the larger one
+        for i in range(len(cells)):
+            h = (out[i] ^ words[2 * k + 1]) * _FIRST
+            h = ((h ^ (h >> _HALF)) * _SECOND) >> _HALF
+            cells[i] = (cells[i] + (h >> drop)) & mask
+    for i in range(len(cells)):
+        out[i] = out[i] << bits | cells[i]

@@ -57,8 +57,11 @@ def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: 
 
 
 @kernel
-def judge_windows(shards: Array, rows: Array, scratch: Array, verdicts: Array) -> None:
-    """Judge the windows of all rows whose way is UNKNOWN: MAPPED if they are cached and now populated, else READ."""
+def judge_windows(shards: Array, rows: Array, scratch: Array, populated: Array, verdicts: Array) -> None:
+    """Judge the windows of all rows whose way is UNKNOWN: MAPPED if they are cached and populated, else READ.
+
+    Populating costs ten times as much as asking, so it is done once: `populated` says where it was.
+    """
     for i in range(len(rows)):
         if rows[i]["way"] != UNKNOWN:
             continue
@@ -72,7 +75,9 @@ def judge_windows(shards: Array, rows: Array, scratch: Array, verdicts: Array) -
             address = shards[shard]["base"] + np.uint64(begin)
             verdict = READ
             cached = _is_cached(rows[i]["file"], address, begin, size, scratch)
-            if cached and madvise(address, np.uint64(size), _POPULATE) == 0:
+            if cached and not populated[window]:
+                populated[window] = madvise(address, np.uint64(size), _POPULATE) == 0
+            if cached and populated[window]:
                 verdict = MAPPED
             verdicts[window] = verdict
 

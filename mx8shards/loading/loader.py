@@ -97,7 +97,7 @@ class Loader:
         self._assemble()
 
     def _assemble(self) -> None:
-        """Get a pool and a share of its memory; anew in a forked child, which has no threads, but locks held by them."""
+        """Get a pool and a share of its memory; anew in a forked child, which has their locks, but no threads."""
         self._process = os.getpid()
         self._pool = self._shared_pool or Pool(memory=self._settings.memory, threads=self._settings.threads)
         self._pool.renew()

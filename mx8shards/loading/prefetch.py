@@ -131,6 +131,7 @@ class Run:
         self._reading: dict[int, float] = {_PLANNER: time.monotonic()}  # since when somebody waits for a file
         self._queued: dict[int, float] = {}  # since when a batch waits for a thread
         self._stopped = False
+        self._stalled = False  # somebody has waited long enough
         self._starving = False
         self._started = 0
         self._taken = 0
@@ -181,6 +182,7 @@ class Run:
         oldest = min(self._reading.copy().values(), default=None)
         waited = 0.0 if oldest is None else time.monotonic() - oldest
         if waited > self._recipe.read_timeout_s:
+            self._stalled = True
             raise LoaderError(
                 f"a read has not come back for {waited:.0f} s: the file system does not answer",
                 subject=f"epoch {self._epoch}",
@@ -189,6 +191,7 @@ class Run:
         queued = min(self._queued.copy().values(), default=None)
         waited = 0.0 if queued is None else time.monotonic() - max(queued, self._recipe.pool.moved_at)
         if waited > self._recipe.read_timeout_s:
+            self._stalled = True
             raise LoaderError(
                 f"no thread has become free for {waited:.0f} s: reads or transforms from before do not end",
                 subject=f"epoch {self._epoch}",
@@ -204,8 +207,9 @@ class Run:
 
     def join(self) -> None:
         """Wait until its thread has ended, and all that it started; not for ever, should a disk not answer."""
-        deadline = time.monotonic() + _JOIN_S
-        self._planner.join(_JOIN_S)
+        wait_s = 0.0 if self._stalled else _JOIN_S
+        deadline = time.monotonic() + wait_s
+        self._planner.join(wait_s)
         while self._filling and time.monotonic() < deadline:
             time.sleep(0.0005)
         if self._planner.is_alive() or self._filling:

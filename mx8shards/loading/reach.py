@@ -50,13 +50,14 @@ class Reach:
         windows = np.cumsum(-(-self.table["size"] // reach.WINDOW_BYTES))
         self.table["window"][1:] = windows[:-1]
         self._verdicts = np.zeros(windows[-1] if len(windows) else 0, np.uint8)
+        self._populated = np.zeros(len(self._verdicts), bool)
 
     @property
     def kept_bytes(self) -> int:
         """An upper bound of what it keeps in memory: tables, and some words for each shard."""
         tables = 4 * (self._shards.samples + 2 * self._shards.count)
         room = tables if self._io == "pread" else min(tables, self._shards.table_room)
-        return room + self.table.nbytes + self._verdicts.nbytes + 16 * self._shards.count
+        return room + self.table.nbytes + 2 * self._verdicts.nbytes + 16 * self._shards.count
 
     def begin_epoch(self) -> None:
         """From now on, every shard is looked at anew when it is first needed: its size, and what of it is cached."""
@@ -87,7 +88,7 @@ class Reach:
             reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
             if self._counts[UNKNOWN]:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] == UNKNOWN))
-                reach.judge_windows(self.table, rows, self._scratch, self._verdicts)
+                reach.judge_windows(self.table, rows, self._scratch, self._populated, self._verdicts)
                 reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
             if self._counts[READ] + self._counts[FAULT]:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] != MAPPED))

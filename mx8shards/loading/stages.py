@@ -92,6 +92,7 @@ class Gather(Stage):
             stacks = coder.dtype is not None and coder.shape is not None
             self.outputs[name] = Output(np.dtype(coder.dtype), coder.shape) if stacks else RAGGED
             self.decoders[name] = coder.decode
+        self._ragged = RAGGED in self.outputs.values()
 
     def begin(self, work: Work) -> None:
         """Note where each column goes, and write the offsets of the ragged ones."""
@@ -102,7 +103,8 @@ class Gather(Stage):
             offsets = 0 if place.offsets is None else bank + place.offsets
             targets.append((number, bank + place.values, offsets, self.outputs[key].row_bytes or 0))
         work.notes[self] = np.array(targets, np.int64).reshape(-1, gather.TARGET_FIELDS)
-        gather.place(work.spans, work.notes[self])
+        if self._ragged:
+            gather.place(work.spans, work.notes[self])
 
     def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
         """Copy payloads."""
