@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,15 @@ import numpy as np
 from mx8shards.disk import lock, steps
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import ShardsError, whole_number
-from mx8shards.maintain.log import log
+from mx8shards.format.index import Index
+from mx8shards.maintain.log import history
 from mx8shards.maintain.work import Progress, Ticker
 from mx8shards.shards.cache import cached_name
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.open_shard import shard_path
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.recovery import files_of, remove_files
-from mx8shards.shards.snapshots import STATE, Snapshot, load
+from mx8shards.shards.snapshots import STATE, Snapshot, current_bytes, load
 
 _CACHED = re.compile(r"[0-9a-f]{40}\.(mds|tmp)")
 
@@ -52,16 +54,22 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     if where.snapshot is not None:
         raise ShardsError(subject=str(where), expected="a link without an id", found="one")
     keep = whole_number("keep", keep, 0)
-    load(where)  # says so if there is no dataset
+    if current_bytes(where.root) is None:
+        load(where)  # says that there is no dataset
     with steps.refusals("gc", where.root), contextlib.closing(LocalPublication(where.root)):
         return _collect(where.root, keep, progress)
 
 
 def _collect(root: Path, keep: int, progress: Progress | None) -> Removed:
-    entries = log(root)
-    wanted = [entry.snapshot for i, entry in enumerate(entries) if i < keep or entry.current]
-    unwanted = [entry.snapshot for entry in entries if entry.snapshot not in wanted]
-    names = _needed(root, unwanted) - _needed(root, wanted)
+    wanted: list[str] = []
+    unwanted: list[str] = []
+    needed: set[str] = set()
+    names: set[str] = set()
+    for i, (entry, files) in enumerate(history(Link(root), _names)):
+        stays = i < keep or entry.current
+        (wanted if stays else unwanted).append(entry.snapshot)
+        (needed if stays else names).update(files)
+    names -= needed
     there = [name for name in sorted(names) if (root / name).is_file()]
     stale = list(_stale(root, wanted))
     freed = sum(map(_freed_bytes, [*(root / name for name in there), *stale]))
@@ -89,8 +97,8 @@ def _freed_bytes(path: Path) -> int:
     return stat.st_size if stat.st_nlink == 1 else 0
 
 
-def _needed(root: Path, snapshots: Iterable[str]) -> set[str]:
-    return set().union(*(files_of(load(Link(root, name)).index) for name in snapshots))
+def _names(index: Index) -> set[str]:
+    return set(map(sys.intern, files_of(index)))  # one text for the same name in all snapshots
 
 
 # the cache of decompressed shards ---------------------------------------------------------------------------------

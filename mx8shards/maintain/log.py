@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mx8shards.disk.steps import refusals
+from mx8shards.format.index import Index
 from mx8shards.shards.links import Link, parse_link
-from mx8shards.shards.snapshots import INDEX, Snapshot, kept, kept_path, load
+from mx8shards.shards.snapshots import INDEX, Snapshot, current_bytes, kept, kept_path, load, snapshot_id
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,21 +39,35 @@ class LogEntry:
 
 def log(link: str | os.PathLike[str]) -> list[LogEntry]:
     """The snapshots of a dataset, newest first: the one the link names and its ancestors, then all others by time."""
-    where = parse_link(link)
-    asked = load(where)
-    current = asked.id if where.snapshot is None else load(Link(where.root)).id
-    entries = {name: _entry(load(Link(where.root, name)), current) for name in kept(where.root)}
-    entries.setdefault(asked.id, _entry(asked, current))
-    return _in_order(entries, asked.id)
+    return [entry for entry, _ in history(parse_link(link), lambda index: None)]
 
 
-def _in_order(entries: dict[str, LogEntry], first: str) -> list[LogEntry]:
+def history(where: Link, also: Callable[[Index], _T]) -> list[tuple[LogEntry, _T]]:
+    """What `log` says, and beside each entry what `also` finds in its index, which may be large and is read once."""
+    known = kept(where.root)
+    current = _current_id(where.root, known)
+    asked = current if where.snapshot is None else load(where).id
+    found = {}
+    for name in {asked, *known}:
+        snapshot = load(Link(where.root, name))
+        found[name] = _entry(snapshot, current), also(snapshot.index)
+    return _in_order(found, asked)
+
+
+def _current_id(root: Path, known: Collection[str]) -> str:
+    data = current_bytes(root)
+    if data is not None and snapshot_id(data) in known:
+        return snapshot_id(data)
+    return load(Link(root)).id  # a foreign one's, or an error that says what is wrong
+
+
+def _in_order(found: dict[str, tuple[LogEntry, _T]], first: str) -> list[tuple[LogEntry, _T]]:
     chain = []
     name: str | None = first
-    while name in entries:
-        chain.append(entries.pop(name))
-        name = chain[-1].parent
-    return chain + sorted(entries.values(), key=lambda entry: (entry.published, entry.snapshot), reverse=True)
+    while name in found:
+        chain.append(found.pop(name))
+        name = chain[-1][0].parent
+    return chain + sorted(found.values(), key=lambda pair: (pair[0].published, pair[0].snapshot), reverse=True)
 
 
 def _entry(snapshot: Snapshot, current: str) -> LogEntry:

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.dataset import Dataset
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import Index
 from mx8shards.format.sidecars import scalar_columns
 from mx8shards.maintain.statistics import Numbers, describe
-from mx8shards.shards.links import Link, parse_link
-from mx8shards.shards.snapshots import load
+from mx8shards.shards.columns import stacked_column
+from mx8shards.shards.links import parse_link
+from mx8shards.shards.open_shard import Shards
+from mx8shards.shards.snapshots import Snapshot, load
+
+_RUN = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +63,8 @@ def summary(link: str | os.PathLike[str]) -> Summary:
 
     These come from side-cars where there are some; otherwise each sample's number is read from its shard.
     """
-    where = parse_link(link)
-    snapshot = load(where)
+    snapshot = load(parse_link(link))
     index = snapshot.index
-    pinned = Link(where.root, snapshot.id)  # the very snapshot, whatever is published meanwhile
     samples = int(index.samples.sum())
     return Summary(
         snapshot=snapshot.id,
@@ -75,17 +76,21 @@ def summary(link: str | os.PathLike[str]) -> Summary:
         samples_per_shard=_spread(index.samples),
         stored_bytes_per_shard=_spread(index.stored_bytes),
         bytes_per_sample=float(index.raw.size_bytes.sum() / samples) if samples else 0.0,
-        columns=tuple(_columns(pinned, index)),
+        columns=tuple(_columns(snapshot)),
     )
 
 
-def _columns(link: Link, index: Index) -> Iterator[ColumnSummary]:
-    columns = _shared_columns(index)
+def _columns(snapshot: Snapshot) -> Iterator[ColumnSummary]:
+    columns = _shared_columns(snapshot.index)
     scalars = scalar_columns(columns)
-    with Dataset(str(link), columns=scalars) as dataset:
-        for name, encoding, size in zip(columns.names, columns.encodings, columns.sizes, strict=True):
-            numbers = describe(np.asarray(dataset.column(name))) if name in scalars else None
-            yield ColumnSummary(name=name, encoding=encoding, payload_bytes=size, numbers=numbers)
+    shards = Shards([snapshot], verify="structure", cache_dir=None)
+    for name, encoding, size, coder in zip(
+        columns.names, columns.encodings, columns.sizes, columns.coders, strict=True
+    ):
+        runs = (np.arange(i, min(i + _RUN, shards.samples)) for i in range(0, shards.samples, _RUN))
+        numbers = stacked_column(shards, name, np.dtype(coder.dtype), (), runs) if name in scalars else None
+        found = None if numbers is None else describe(numbers)
+        yield ColumnSummary(name=name, encoding=encoding, payload_bytes=size, numbers=found)
 
 
 def _shared_columns(index: Index) -> Columns:

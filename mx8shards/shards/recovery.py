@@ -111,11 +111,12 @@ def _remove_empty_directories(root: Path, names: Iterable[str]) -> None:
 
 
 def _used(root: Path) -> set[str]:
+    known = kept(root)
     used: set[str] = set()
-    for name in kept(root):
+    for name in known:
         used |= files_of(load(Link(root, name)).index)
     now = current_bytes(root)
-    return used if now is None else used | files_of(parse_index(now))
+    return used if now is None or snapshot_id(now) in known else used | files_of(parse_index(now))
 
 
 def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> None:

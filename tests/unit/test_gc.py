@@ -10,6 +10,7 @@ import pytest
 import mx8shards as mx8
 from mx8shards.disk import steps
 from mx8shards.errors import IntegrityError, ShardsError
+from mx8shards.format.index import Index, parse_index
 from mx8shards.maintain.gc import gc
 from tests.maintenance import COLUMNS, STATE, edit_index, make_foreign, sample, tree, write
 
@@ -118,6 +119,21 @@ def test_copies_stay_where_a_shard_is_missing(tmp_path: Path) -> None:
     before = set((tmp_path / STATE / "cache").iterdir())
     gc(tmp_path, keep=1)
     assert set((tmp_path / STATE / "cache").iterdir()) == before
+
+
+def test_every_index_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generations(tmp_path, 3)
+    parsed: list[bytes] = []
+
+    def count(data: bytes) -> Index:
+        parsed.append(data)
+        return parse_index(data)
+
+    monkeypatch.setattr("mx8shards.shards.snapshots.parse_index", count)
+    for look, indices in ((gc, 3), (mx8.log, 3), (mx8.verify, 3), (mx8.summary, 1)):
+        parsed.clear()
+        look(tmp_path)
+        assert len(parsed) == len(set(parsed)) == indices
 
 
 def test_a_pinned_link_or_a_negative_number_is_refused(tmp_path: Path) -> None:
