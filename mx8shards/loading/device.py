@@ -56,6 +56,11 @@ class Mover:
         self.release()
         return moving.value
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether copies are under way."""
+        return bool(self._under_way)
+
     def release(self) -> None:
         """Let go of the batches whose copies are done. Any thread may."""
         with self._lock:

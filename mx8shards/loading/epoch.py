@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from mx8shards.errors import LoaderError
 from mx8shards.loading.device import Mover, Moving
 from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run
+from mx8shards.loading.times import ProducerTimes
 
 Outcome = Ready | Failed | Done
 
@@ -67,9 +68,9 @@ class Epoch(Iterator[Any]):
         raise LoaderError(f"{type(error).__name__}: {error}", subject=f"epoch {self._epoch}") from error
 
     @property
-    def producer_waited_s(self) -> float:
-        """How long batches have waited for memory, or to be taken."""
-        return self._run.waited_s
+    def producer_s(self) -> ProducerTimes:
+        """How the planner has spent its time."""
+        return ProducerTimes(self._run.waited_s, self._run.planned_s)
 
     def close(self) -> None:
         """Give up what was made ahead. Whoever asks for more gets an error."""

@@ -24,6 +24,7 @@ from mx8shards.loading.prefetch import Ready, Run
 from mx8shards.loading.reach import IO
 from mx8shards.loading.settings import Decoder, Settings
 from mx8shards.loading.stats import Counters, Explanation, explain
+from mx8shards.loading.times import ProducerTimes
 from mx8shards.order.blocks import BlockShuffle
 from mx8shards.order.state import State
 from mx8shards.order.steps import Steps, Uneven
@@ -189,8 +190,8 @@ class Loader:
     def stats(self) -> dict[str, Any]:
         """What was delivered and lost, who waited for whom, and what is held, as plain numbers."""
         iterating = self._iterating()
-        waited = iterating.producer_waited_s if iterating is not None else 0.0
-        return self._counters.report(self._recipe.share, self._ledger, waited)
+        producer = iterating.producer_s if iterating is not None else ProducerTimes()
+        return self._counters.report(self._recipe.share, self._ledger, producer)
 
     def explain(self) -> Explanation:
         """The bottleneck, with the evidence."""
@@ -227,7 +228,7 @@ class Loader:
         iterating = self._iterating()
         if iterating is not None:
             iterating.close()
-            self._counters.producer_waited_s += iterating.producer_waited_s
+            self._counters.produced(iterating.producer_s)
         self._epoch = None
 
     def _steps_of(self, world_size: int) -> Steps:

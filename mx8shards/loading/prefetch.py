@@ -136,6 +136,7 @@ class Run:
         self._started = 0
         self._taken = 0
         self.waited_s = 0.0
+        self.planned_s = 0.0
         recipe.share.wake = self._wake
         self._planner = Thread(target=self._plan, name="mx8shards-planner", daemon=True)
         self._planner.start()
@@ -244,7 +245,7 @@ class Run:
     ) -> bool:
         """Start a batch when there is room for it; False if the run was stopped meanwhile."""
         recipe = self._recipe
-        del self._reading[_PLANNER]
+        self.planned_s += time.monotonic() - self._reading.pop(_PLANNER)
         if not self._admit(planned):
             return False
         self._reading[_PLANNER] = time.monotonic()
@@ -270,7 +271,7 @@ class Run:
                 ahead = self._started - self._taken
                 if ahead < recipe.depth and share.reserve(planned.reserve_bytes):
                     return True
-                if not ahead and self._starving:
+                if not ahead and self._starving and (recipe.mover is None or not recipe.mover.is_busy):
                     self._expect_room(planned)
                     return True
                 if recipe.mover is None:

@@ -61,6 +61,7 @@ class Stage:
     kind = "decode"  # what its time is counted as
     columns: Sequence[str]
     outputs: Mapping[str, Output]
+    scratch_bytes = 0  # how much memory one thread's scratch has at most
 
     def scratch(self) -> Any:
         """What one thread needs, made once; its `close`, if it has one, is called when the thread ends."""

@@ -12,8 +12,9 @@ import numpy as np
 from mx8shards.loading.bank import Share
 from mx8shards.loading.ledger import Ledger
 from mx8shards.loading.prefetch import Ready
+from mx8shards.loading.times import ProducerTimes
 
-Bottleneck = Literal["consumer", "storage", "gather", "decode", "transform", "nothing yet"]
+Bottleneck = Literal["consumer", "storage", "gather", "decode", "transform", "plan", "nothing yet"]
 
 _REMEMBERED = 1_000
 _WAITS = 0.1  # a consumer that waits for less than this part of the time is the bottleneck itself
@@ -29,7 +30,7 @@ class Counters:
         self.bytes = 0
         self.consumer_waited_s = 0.0
         self.consumer_worked_s = 0.0
-        self.producer_waited_s = 0.0
+        self.producer = ProducerTimes()
         self.seconds: Counter[str] = Counter()
         self._sizes: deque[int] = deque(maxlen=_REMEMBERED)
         self._faults = _faults()
@@ -44,8 +45,13 @@ class Counters:
         self._sizes.append(ready.size_bytes)
         self.seconds.update(ready.times.totals())
 
-    def report(self, share: Share, ledger: Ledger, producer_waits_s: float) -> dict[str, Any]:
-        """Everything, by name. `producer_waits_s` is what the iteration that is under way adds."""
+    def produced(self, times: ProducerTimes) -> None:
+        """An iteration is over."""
+        self.producer = self.producer.plus(times)
+
+    def report(self, share: Share, ledger: Ledger, under_way: ProducerTimes) -> dict[str, Any]:
+        """Everything, by name, with what the iteration that is under way adds."""
+        producer = self.producer.plus(under_way)
         minor, major = (now - then for now, then in zip(_faults(), self._faults, strict=True))
         p50, p95 = np.percentile(self._sizes, [50, 95]).tolist() if self._sizes else (0.0, 0.0)
         return {
@@ -56,7 +62,8 @@ class Counters:
             "batch_bytes_p95": p95,
             "consumer_waited_s": self.consumer_waited_s,
             "consumer_worked_s": self.consumer_worked_s,
-            "producer_waited_s": self.producer_waited_s + producer_waits_s,
+            "producer_waited_s": producer.waited_s,
+            "plan_s": producer.planned_s,
             **{f"{kind}_s": self.seconds[kind] for kind in _NAMES},
             **share.report(),
             "minor_faults": minor,
@@ -94,9 +101,12 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
         f"the consumer waited for batches for {waited:.2f} s of {whole:.2f} s ({waited / whole:.0%})",
         f"{threads} threads worked for {busy:.2f} s ({busy / (threads * whole):.0%} of their time): "
         + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
+        f"the planner worked for {stats['plan_s']:.2f} s: it computes the order and opens shards",
         f"batches waited for memory, or to be taken, for {stats['producer_waited_s']:.2f} s",
         f"{stats['major_faults']} page faults had to wait for the disk",
     )
     if waited < _WAITS * whole:
         return Explanation("consumer", evidence)
+    if stats["plan_s"] > busy / threads:
+        return Explanation("plan", evidence)
     return Explanation(max(seconds, key=lambda name: seconds[name]), evidence)

@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import NamedTuple
+
+
+class ProducerTimes(NamedTuple):
+    """How long the planner waited for memory, or for batches to be taken; and how long it planned."""
+
+    waited_s: float = 0.0
+    planned_s: float = 0.0
+
+    def plus(self, other: ProducerTimes) -> ProducerTimes:
+        """The sums."""
+        return ProducerTimes(self.waited_s + other.waited_s, self.planned_s + other.planned_s)
 
 
 class Times:
