@@ -2,7 +2,8 @@
 
 `python -m tests.loader.filesystem SOURCE MOUNT` serves it, read-only, from a process of its own: stopping that process
 is a file server that has gone away. It speaks the kernel's protocol itself and needs root and /dev/fuse, nothing else.
-On its standard input it is told what becomes of reads: `ok`, `fail`, `delay SECONDS`. It unmounts when that ends.
+On its standard input it is told what becomes of reads: `ok`, `fail`, `delay SECONDS`, or `hold` for no answer until
+later. It unmounts when that ends.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ class Server:
         self._numbers = {source: 1}
         self._files: dict[int, int] = {}
         self._reads = ["ok"]
+        self._held: list[bytes] = []
         self._device = os.open("/dev/fuse", os.O_RDWR)
         options = f"fd={self._device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
         if _libc.mount(b"mx8shards-test", bytes(mount), b"fuse", _RDONLY_NOSUID_NODEV, options.encode()) != 0:
@@ -68,16 +70,21 @@ class Server:
                 if not self._reads:
                     return
                 print("heard", flush=True)
+                while self._held and self._reads[0] != "hold":
+                    self._reply(self._held.pop())
             if self._device in ready:
                 try:
-                    self._answer(os.read(self._device, 1 << 17))
+                    request = os.read(self._device, 1 << 17)
                 except OSError as error:
                     if error.errno == errno.ENODEV:  # unmounted
                         return
-                    if error.errno != errno.ENOENT:  # the asker did not wait
-                        raise
+                    raise
+                if self._reads[0] == "hold" and _IN.unpack_from(request)[1] == READ:
+                    self._held.append(request)
+                else:
+                    self._reply(request)
 
-    def _answer(self, request: bytes) -> None:
+    def _reply(self, request: bytes) -> None:
         _, code, unique, node, *_ = _IN.unpack_from(request)
         if code in _SILENT:
             return
@@ -86,7 +93,8 @@ class Server:
             body = self._body(code, node, request[_IN.size :])
         except OSError as failure:
             error = -(failure.errno or errno.EIO)
-        os.write(self._device, _OUT.pack(_OUT.size + len(body), error, unique) + body)
+        with suppress(FileNotFoundError):  # whoever asked did not wait
+            os.write(self._device, _OUT.pack(_OUT.size + len(body), error, unique) + body)
 
     def _body(self, code: int, node: int, body: bytes) -> bytes:
         if code == INIT:
@@ -160,7 +168,7 @@ class Mounted:
             raise OSError(errno.EPERM, "this process may not mount a file system of its own")
 
     def reads(self, what: str) -> None:
-        """What becomes of reads from now on: `ok`, `fail`, `delay SECONDS`."""
+        """What becomes of reads from now on: `ok`, `fail`, `delay SECONDS`, `hold`."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(what + "\n")
