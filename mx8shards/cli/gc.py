@@ -34,5 +34,6 @@ def run(args: argparse.Namespace) -> int:
     fields: list[tuple[str, object]] = [("removed", name) for name in removed.snapshots]
     fields += [("kept", name) for name in removed.kept]
     fields += [("files", len(removed.files)), ("freed", size_text(removed.freed_bytes))]
+    fields += [("left", f"{name}: a part of one rank, which gc never removes") for name in removed.parts]
     show_fields(fields)
     return 0

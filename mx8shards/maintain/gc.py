@@ -19,6 +19,7 @@ from mx8shards.disk.map import ReadFile
 from mx8shards.errors import ShardsError, whole_number
 from mx8shards.format.index import Index
 from mx8shards.maintain.log import history
+from mx8shards.maintain.parts import left_parts
 from mx8shards.maintain.work import Progress, Ticker
 from mx8shards.shards.cache import cached_name
 from mx8shards.shards.links import Link, parse_link
@@ -38,6 +39,7 @@ class Removed:
     files: tuple[str, ...]  # below the dataset's directory
     freed_bytes: int  # of files that have no other name
     kept: tuple[str, ...]
+    parts: tuple[str, ...] = ()  # that ranks wrote here and merge left; they are datasets of their own, and stay
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -85,6 +87,7 @@ def _collect(root: Path, keep: int, progress: Progress | None) -> Removed:
         files=(*there, *(str(path.relative_to(root)) for path in stale)),
         freed_bytes=freed,
         kept=tuple(wanted),
+        parts=tuple(left_parts(root)),
     )
 
 

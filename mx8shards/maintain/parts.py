@@ -32,6 +32,13 @@ def find_parts(links: Iterable[str | os.PathLike[str]]) -> list[Link]:
     return found
 
 
+def left_parts(root: Path) -> list[str]:
+    """The names below `root` of the parts that ranks wrote for this dataset and that nobody has removed."""
+    directory = root / STATE / "parts"
+    names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
+    return sorted(f"{STATE}/parts/{name}" for name in names if _RANK.fullmatch(name))
+
+
 def _datasets(root: Path, above: frozenset[str]) -> Iterator[Path]:
     if (root / INDEX).is_file():
         yield root

@@ -20,7 +20,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import COMMANDS, main, output
-from tests.maintenance import COLUMNS, STATE, edit_index, flip, make_foreign, sample, write
+from tests.maintenance import COLUMNS, STATE, edit_index, flip, make_foreign, sample, tree, write
 
 Capture = pytest.CaptureFixture[str]
 
@@ -228,6 +228,18 @@ def test_ls_lists_the_shards(root: str, capsys: Capture) -> None:
     assert [int(row[1]) for row in rows] == [path.stat().st_size for path in shards]
     assert sum(int(row[0]) for row in rows) == 100
     assert {row[2] for row in rows} == {"none"}
+
+
+def test_gc_mentions_the_parts_of_ranks_that_merge_has_left(tmp_path: Path, capsys: Capture) -> None:
+    for rank in range(2):
+        write(tmp_path, range(10), rank=rank, world_size=2)
+    mx8.merge([tmp_path], tmp_path)
+    before = tree(tmp_path)
+    parts = [f".mx8shards/parts/rank-0000{rank}-of-00002" for rank in range(2)]
+    left = [value for name, value in lines(run(capsys, "gc", str(tmp_path))) if name == "left"]
+    assert left == [f"{part}: a part of one rank, which gc never removes" for part in parts]
+    assert json.loads(run(capsys, "gc", str(tmp_path), "--json"))["parts"] == parts
+    assert tree(tmp_path) == before
 
 
 def test_log_lists_the_snapshots_and_gc_removes_them(root: str, capsys: Capture) -> None:
