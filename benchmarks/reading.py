@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import resource
 import statistics
@@ -44,7 +45,7 @@ def touch(value: Any) -> int:
     return int(value)
 
 
-def batches(loader: Any, seconds: float) -> Iterator[int]:
+def batches(loader: Any, seconds: float = math.inf) -> Iterator[int]:
     """Batches of epoch after epoch, each touched: its number in its epoch. It ends within an epoch when time is up."""
     end = time.perf_counter() + seconds
     while True:
@@ -55,14 +56,19 @@ def batches(loader: Any, seconds: float) -> Iterator[int]:
                 return
 
 
-def rate(loader: Any, samples: int, batch_size: int, seconds: float) -> Numbers:
-    """Samples per second, starts of epochs included."""
+def warmed_rate(taken: Iterator[int], samples: int, batch_size: int, seconds: float) -> float:
+    """Samples per second, after an epoch or so many seconds. A new epoch begins where one comes, and not for us."""
     last = -(-samples // batch_size) - 1
-    rest = samples - last * batch_size
+    end = time.perf_counter() + 2 * seconds
+    for number in taken:
+        if number == last or time.perf_counter() > end:
+            break
     start, delivered = time.perf_counter(), 0
-    for number in batches(loader, seconds):
-        delivered += rest if number == last else batch_size
-    return {"samples": delivered, "seconds": time.perf_counter() - start}
+    for number in taken:
+        delivered += samples - last * batch_size if number == last else batch_size
+        if time.perf_counter() > start + seconds:
+            break
+    return delivered / (time.perf_counter() - start)
 
 
 def warm(
@@ -73,14 +79,11 @@ def warm(
     with Measured() as whole:
         start = time.perf_counter()
         loader = open_loader(adapter, root, batch_size, options)
-        next(batches(loader, 0.0))
+        taken = batches(loader)
+        next(taken)
         first_batch_s = time.perf_counter() - start
-        for number in batches(loader, seconds):
-            if number == -(-samples // batch_size) - 1:
-                break
-        found = rate(loader, samples, batch_size, seconds)
+        per_second = warmed_rate(taken, samples, batch_size, seconds)
         loader.close()
-    per_second = found["samples"] / found["seconds"]
     return {
         "samples_per_s": per_second,
         "gb_per_s": per_second * sample_bytes / 1e9,
@@ -229,14 +232,14 @@ def scale(adapter: str, root: str, options: dict[str, Any], samples: int, batch_
     with Measured() as whole:
         start = time.perf_counter()
         loader = open_loader(adapter, root, batch_size, options)
-        next(batches(loader, 0.0))
+        taken = batches(loader)
+        next(taken)
         first_batch_s = time.perf_counter() - start
-        rate(loader, samples, batch_size, seconds)
-        found = rate(loader, samples, batch_size, seconds)
+        per_second = warmed_rate(taken, samples, batch_size, seconds)
         held_mb = family.anonymous_mb()
         loader.close()
     return {
-        "nanoseconds": found["seconds"] / found["samples"] * 1e9,
+        "nanoseconds": 1e9 / per_second,
         "first_batch_s": first_batch_s,
         "anonymous_mb": held_mb,
         **whole.numbers,
@@ -259,7 +262,7 @@ def larger_than_ram(
     group = cgroup.limit_memory(limit_bytes) if limit_bytes else None
     with Measured() as whole:
         loader = open_loader(adapter, root, batch_size, options)
-        taken = batches(loader, float("inf"))
+        taken = batches(loader)
         batch_bytes = batch_size * sample_bytes
         next(taken)
         cold = _pace(taken, seconds) * batch_bytes
