@@ -54,7 +54,7 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
     pool.memory.pins = mover or pool.memory.pins
     share = pool.memory.join()
     try:
-        reach = Reach(dataset.shards, settings.io)
+        reach = Reach(dataset.shards, settings.io, pool.each)
         filler = Filler(
             reach=reach,
             share=share,

@@ -29,9 +29,10 @@ def difference(before: str, now: Sequence[Snapshot]) -> str:
 
 
 def _between(old: Index, new: Index) -> str:
-    was, is_ = _shards(old), _shards(new)
+    hashes = sorted(_hashes(old) & _hashes(new))
+    was, is_ = _shards(old, hashes), _shards(new, hashes)
     if was == is_:
-        return f"has the same shards, but other facts: {int(old.samples.sum())} samples then and now"
+        return "has the same shards, but another index: it was sealed, perhaps, or its metadata were changed"
     common = set(was) & set(is_)
     added, removed = len(is_) - len(common), len(was) - len(common)
     if not added and not removed:
@@ -41,11 +42,17 @@ def _between(old: Index, new: Index) -> str:
     return f"has {added} shards that it had not, and lacks {removed} that it had"
 
 
-def _shards(index: Index) -> list[tuple[str, int, int, str]]:
-    """What tells one shard from another: name, size, samples and any hash."""
-    found = []
+def _hashes(index: Index) -> set[str]:
+    """The algorithms that all shards have a hash of."""
+    found = [set(index.entry(i).stored.hashes) for i in range(index.shards)]
+    return set.intersection(*found) if found else set()
+
+
+def _shards(index: Index, hashes: Sequence[str]) -> list[tuple[object, ...]]:
+    """What tells one shard from another: name, size, samples and these hashes."""
+    found: list[tuple[object, ...]] = []
     for i in range(index.shards):
         entry = index.entry(i)
-        hashes = entry.stored.hashes
-        found.append((entry.stored.basename, entry.stored.size_bytes, entry.samples, min(hashes.items(), default="")))
-    return [(name, size, samples, str(hashed)) for name, size, samples, hashed in found]
+        file = entry.stored
+        found.append((file.basename, file.size_bytes, entry.samples, *(file.hashes[name] for name in hashes)))
+    return found

@@ -57,6 +57,7 @@ class Filler:
         self._header_bytes = max((kind.header_bytes for kind in kinds), default=0)
         self.overhead = min((kind.header_bytes + kind.fixed_bytes for kind in kinds), default=0)
         self._ragged = {key: wanted.index(key) for key, output in self.outputs.items() if output.shape is None}
+        self._narrows = any(type(stage).narrow is not Stage.narrow for stage in self.stages)
         self._decoders = decoders
         self._convert = convert
         self._most_ranges = most_ranges
@@ -75,6 +76,8 @@ class Filler:
         try:
             for stage in self.stages:
                 stage.narrow(work)
+            if self._narrows:
+                totals = work.spans["size"].sum(axis=0)
             ragged = {key: int(totals[number]) for key, number in self._ragged.items()}
             work.layout = lay_out(self.outputs, len(work.rows), ragged)
             work.whole = np.asarray(self._share.take(planned.reserve_bytes, work.layout.size_bytes))

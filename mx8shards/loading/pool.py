@@ -6,7 +6,8 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
@@ -61,6 +62,24 @@ class Pool:
                     weakref.finalize(self, _Crew.dismiss, self._crew)
                 crew = self._crew
         crew.tasks.put(task)
+
+    def each(self, act: Callable[[int], object], numbers: Sequence[int]) -> None:
+        """Act on all numbers, in all threads; the first error is raised when all are done."""
+        done: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def one(number: int, _: Scratch) -> None:
+            try:
+                act(number)
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                done.put(error)
+            else:
+                done.put(None)
+
+        for number in numbers:
+            self.submit(partial(one, number))
+        errors = [error for error in [done.get() for _ in numbers] if error is not None]
+        if errors:
+            raise errors[0]
 
     def close(self) -> None:
         """End the threads, once they have done what was submitted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from mx8shards.shards.shard import Shard
 IO = Literal["auto", "mmap", "pread"]
 IOS: tuple[IO, ...] = ("auto", "mmap", "pread")
 
+Each = Callable[[Callable[[int], object], Sequence[int]], None]  # acts on all numbers, side by side
 Rows = npt.NDArray[Any]  # of records, ROW
 Ids = npt.NDArray[np.int64]
 
@@ -29,8 +31,9 @@ class Reach:
     "mmap" maps everything and "pread" nothing. The bytes are the same.
     """
 
-    def __init__(self, shards: Shards, io: IO) -> None:
+    def __init__(self, shards: Shards, io: IO, each: Each | None = None) -> None:
         self._shards = shards
+        self._each = each or _in_turn
         self._io = io
         self._cold = FAULT if io == "mmap" else READ
         self._lock = Lock()
@@ -72,7 +75,10 @@ class Reach:
             gather.locate(self._shards.starts, sample_ids, rows)
             gather.list_unseen(rows, self._mark, self._marks, self._count, self._out)
             unseen = self._out[: self._count[0]].tolist()
+            new = [i for i in unseen if self._heads[i] is None]
             try:
+                if len(new) > 1:  # tables have to be read, and shards perhaps unpacked
+                    self._each(self._shards.open_shard, new)
                 for i in unseen:
                     self._see(i)
             except BaseException:
@@ -120,3 +126,8 @@ class Reach:
         files = [self._shards.open_shard(i).open_file() for i in numbers.tolist()]
         rows["file"][chosen] = np.array([file.descriptor for file in files], np.int32)[which]
         return list(files)
+
+
+def _in_turn(act: Callable[[int], object], numbers: Sequence[int]) -> None:
+    for number in numbers:
+        act(number)
