@@ -37,6 +37,7 @@ class Files:
             self.table[i] = (self.maps[i].ctypes.data, 0, size, windows, 0)
             windows += -(-size // WINDOW)
         self.verdicts = np.zeros(windows, np.uint8)
+        self.populated = np.zeros(len(self.verdicts), bool)
         self.counts = np.zeros(4, np.int64)
 
     def rows(self, *spans: tuple[int, int, int]) -> np.ndarray:
@@ -52,7 +53,7 @@ class Files:
 
     def judge(self, rows: np.ndarray) -> list[int]:
         self.choose(rows)
-        reach.judge_windows(self.table, rows, np.zeros(reach.PROBE_BYTES, np.uint8), self.verdicts)
+        reach.judge_windows(self.table, rows, np.zeros(reach.PROBE_BYTES, np.uint8), self.populated, self.verdicts)
         return self.choose(rows)
 
     def close(self) -> None:
