@@ -129,11 +129,11 @@ def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size  # the buffer for a read is as large as what is asked for
-            data = file.read(min(size, MAX_INDEX_BYTES) + 1)
+            data = file.read(size + 1) if size <= MAX_INDEX_BYTES else b""
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetNotFoundError("no dataset here: there is no such file", subject=str(path)) from None
     except OSError as error:
         raise refusal(error, "read", (path,)) from error
-    if len(data) > MAX_INDEX_BYTES:
+    if max(size, len(data)) > MAX_INDEX_BYTES:
         raise FormatError(subject=str(path), expected=f"at most {MAX_INDEX_BYTES} bytes", found="more")
     return data

@@ -46,7 +46,7 @@ def place() -> Iterator[Path]:
         yield Path(place)
 
 
-@counts(60)
+@counts(25)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_value_of_an_encoding_comes_back(encoding: str, count: int) -> None:
     coder = get_encoding(encoding)
@@ -110,7 +110,7 @@ def test_however_it_is_cut_into_appends_the_samples_are_the_same(count: int, pla
     check()
 
 
-@counts(60)
+@counts(25)
 def test_every_dataset_of_another_writer_is_read(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), compression=st.sampled_from(COMPRESSIONS), cuts=CUTS)

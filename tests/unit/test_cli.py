@@ -140,10 +140,9 @@ def test_an_error_of_ours_is_1_and_names_what_is_wrong(tmp_path: Path, capsys: C
 def test_text_that_the_output_cannot_hold_is_escaped(encoding: str, tmp_path: Path) -> None:
     write(tmp_path / "data", range(3), metadata={"name": "é\ud800"})
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    for command in ("info", "summary"):
-        done = run_apart(command, str(tmp_path / "data"), env=environment)
-        assert (done.returncode, done.stderr) == (0, "")
-    assert "\\ud800" in run_apart("info", str(tmp_path / "data"), env=environment).stdout
+    done = run_apart("info", str(tmp_path / "data"), env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\ud800" in done.stdout
 
 
 def test_an_error_of_the_system_is_1(tmp_path: Path, capsys: Capture) -> None:

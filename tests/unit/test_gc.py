@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -173,10 +174,10 @@ def test_a_gc_stopped_at_any_step_is_finished_by_the_next_one(tmp_path: Path, mo
     class StoppedError(BaseException):
         pass
 
+    ids = generations(tmp_path / "prepared", 3)
     stopped = 0
     for stop in range(1000):
-        root = tmp_path / str(stop)
-        ids = generations(root, 3)
+        root = shutil.copytree(tmp_path / "prepared", tmp_path / str(stop))
         left = stop
 
         def before(name: str, arguments: object) -> None:

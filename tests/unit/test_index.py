@@ -95,7 +95,7 @@ METADATA = st.dictionaries(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(entries(), METADATA)
 def test_what_is_written_is_what_is_read(made: list[MdsEntry], metadata: dict[str, Any]) -> None:
     parent = "sha256:" + "0a" * 32
