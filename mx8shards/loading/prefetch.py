@@ -258,7 +258,14 @@ class Run:
         self._filling.add(task.number)
         self._started += 1
         self._queued[task.number] = time.monotonic()
-        recipe.pool.submit(lambda scratch: self._begin(task, scratch))
+        try:
+            recipe.pool.submit(lambda scratch: self._begin(task, scratch))
+        except BaseException:  # a pool that was closed: nobody will have this batch
+            self._started -= 1
+            self._queued.clear()
+            self._filling.discard(task.number)
+            recipe.share.cancel(planned.reserve_bytes)
+            raise
         return True
 
     def _admit(self, planned: Planned) -> bool:
