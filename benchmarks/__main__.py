@@ -1,6 +1,6 @@
 """How quick is it here?
 
-python -m benchmarks write|getitem|open|zstd [--quick] [--rounds N] [--json FILE] [--directory DIR]
+python -m benchmarks CASE [--quick] [--rounds N] [--json FILE] [--directory DIR]
 python -m benchmarks table      the tables in the READMEs, made anew from benchmarks/results
 """
 
@@ -13,7 +13,10 @@ from typing import Any
 
 from benchmarks import harness, table
 
-CASES = ("write", "getitem", "open", "zstd")
+CASES = (
+    *("write", "getitem", "open", "zstd"),
+    *("gather", "small", "cold", "larger_than_ram", "utilisation", "memory", "first_batch", "resume", "scale"),
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

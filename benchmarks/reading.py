@@ -26,6 +26,12 @@ def open_loader(adapter: str, root: str, batch_size: int, options: Mapping[str, 
     return module.open_loader(Path(root), batch_size, **options)
 
 
+def import_all(adapter: str) -> None:
+    """What is imported takes memory, and is not what is asked for."""
+    for module in ("torch", "numba", f"benchmarks.adapters.{adapter}"):
+        importlib.import_module(module)
+
+
 def touch(value: Any) -> int:
     """The sum of one byte per page of all that a batch holds."""
     if isinstance(value, bytes | bytearray | memoryview):
@@ -76,6 +82,7 @@ def warm(
 ) -> Numbers:
     """What a loader delivers from files in the page cache, after it has seen each sample once or for as long."""
     page_cache.fill(Path(root))
+    import_all(adapter)
     with Measured() as whole:
         start = time.perf_counter()
         loader = open_loader(adapter, root, batch_size, options)
@@ -133,6 +140,7 @@ def utilisation(
     before anything is ahead, do not count.
     """
     page_cache.fill(Path(root))
+    import_all(adapter)
     with Measured() as whole:
         loader = open_loader(adapter, root, batch_size, options)
         one_pass(loader, step_s, seconds / 4)
@@ -229,6 +237,7 @@ def resume(adapter: str, root: str, options: dict[str, Any], batch_size: int, de
 
 def scale(adapter: str, root: str, options: dict[str, Any], samples: int, batch_size: int, seconds: float) -> Numbers:
     """What a sample costs and how much is held for it, once the loader has run for a while."""
+    import_all(adapter)
     with Measured() as whole:
         start = time.perf_counter()
         loader = open_loader(adapter, root, batch_size, options)

@@ -92,6 +92,11 @@ def load(name: str) -> Results:
     return results
 
 
+def kept() -> list[str]:
+    """The cases whose results are kept, which are those that the pages show."""
+    return sorted(path.stem for path in RESULTS.glob("*.json"))
+
+
 def save(results: Results, path: Path) -> None:
     """Keep results."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,12 +38,12 @@ def _kinds(quick: bool) -> list[tuple[Kind, int]]:
 
 
 def _contenders(kind: Kind, quick: bool) -> list[Contender]:
-    ours = [Contender(OURS, "ours", "mds"), Contender(PREAD, "ours", "mds", [{"io": "pread"}])]
     bare = Contender(BARE, "preads", "mds", [{"depth": depth} for depth in DEPTHS])
-    mapped = Contender(MMAP, "ours", "mds", [{"io": "mmap"}])
+    ours = Contender(OURS, "ours", "mds")
     if quick:
-        return [*ours, bare]
-    return [*ours, mapped, bare, *(contest.peers(counts=(0, 2, 4)) if kind is BLOBS else ())]
+        return [ours, bare]
+    ways = [Contender(PREAD, "ours", "mds", [{"io": "pread"}]), Contender(MMAP, "ours", "mds", [{"io": "mmap"}])]
+    return [ours, *ways, bare, *(contest.peers(counts=(0, 2, 4)) if kind is BLOBS else ())]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:

@@ -97,7 +97,7 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     assert harness.spread(harness.ratios(runs, "g", "peer", "ours", "s")) == {"median": 3.0, "low": 2.0, "high": 4.0}
 
 
-@EVERY_CASE
+@pytest.mark.parametrize("case", table.kept())
 def test_the_kept_results_are_shown(case: str, repository: Path) -> None:
     kept = table.load(case)
     assert not kept["quick"]
