@@ -1,0 +1,278 @@
+"""Does a loader hold no more than it may, and say what would be enough where that is too little?"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mx8shards as mx8
+from mx8shards.loading.reach import IOS
+from tests.batches import check_values, flat, ids_of, quick_place, removed_afterwards, write
+
+BLOBS = {"blob": "bytes", "id": "int"}
+KIB = 1 << 10
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with quick_place() as place:
+        yield place
+
+
+def blobs(root: Path, sizes: Any) -> mx8.Dataset:
+    """Samples of these sizes, in shards of several."""
+    samples = ({"blob": bytes([i % 251]) * int(size), "id": i} for i, size in enumerate(sizes))
+    return write(root, samples, BLOBS, size_limit=4 << 20, hashes=())
+
+
+def named_memory(error: mx8.LoaderError) -> int:
+    """The memory= that the message says would do."""
+    [found] = re.findall(r"\(memory=(\d+) or a smaller batch_size\)", str(error))
+    return int(found)
+
+
+# how much is held -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def log_normal(place: Path) -> mx8.Dataset:
+    sizes = np.random.default_rng(1).lognormal(np.log(20 * KIB), 1.5, 200).clip(100, 2_000 * KIB)
+    return blobs(place / "log-normal", sizes)
+
+
+@pytest.mark.parametrize("io", IOS)
+@pytest.mark.parametrize("memory", ["6mb", "20mb", "200mb"])
+def test_no_more_than_the_limit_is_held_whatever_the_sizes(memory: str, io: Any, log_normal: mx8.Dataset) -> None:
+    limit = int(memory[:-2]) << 20
+    with mx8.Loader(log_normal, batch_size=8, shuffle=True, memory=memory, threads=3, io=io) as loader:
+        for _ in range(2):
+            seen = []
+            for batch in loader:
+                found = loader.stats()
+                assert found["memory_high_water_bytes"] <= found["memory_limit_bytes"] <= limit
+                assert found["bytes_in_use"] + found["bytes_reserved"] <= found["memory_limit_bytes"]
+                assert found["bytes_in_use"] + found["bytes_free_in_banks"] <= limit
+                for sample_id, data in zip(batch.sample_ids.tolist(), batch["blob"], strict=True):
+                    assert data == bytes([sample_id % 251]) * len(data)
+                    seen.append(sample_id)
+            assert sorted(seen) == list(range(200))
+        del batch, data
+        gc.collect()
+        assert loader.stats()["bytes_in_use"] == 0
+
+
+@settings(max_examples=25)
+@given(
+    held=st.lists(st.booleans(), min_size=30, max_size=30),
+    batch_size=st.integers(1, 12),
+    threads=st.integers(1, 3),
+)
+def test_whatever_is_held_and_let_go_of_the_limit_stands(
+    log_normal: mx8.Dataset, held: list[bool], batch_size: int, threads: int
+) -> None:
+    """Batches that are held keep what they say, and those that do not fit beside them are an error."""
+    with mx8.Loader(log_normal, batch_size=batch_size, memory="12mb", threads=threads) as loader:
+        kept: list[Any] = []
+        refused = ""
+        try:
+            for hold, batch in zip(held, loader, strict=False):
+                if hold:
+                    kept.append(batch)
+                elif kept:
+                    kept.pop(0)
+                assert loader.stats()["memory_high_water_bytes"] <= 12 << 20
+        except mx8.LoaderError as error:
+            refused = str(error)
+        assert not refused or ("batches that are still held" in refused and kept)
+        for batch in kept:
+            for sample_id, data in zip(batch.sample_ids.tolist(), batch["blob"], strict=True):
+                assert data == bytes([sample_id % 251]) * len(data)
+
+
+# too little -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_three_mean_batches_must_fit_and_what_is_named_is_enough(count: int, place: Path) -> None:
+    with removed_afterwards(place / "mean") as root:
+        dataset = blobs(root, [300 * KIB] * count)
+        for batch_size in (1, 5):
+            with pytest.raises(mx8.LoaderError, match="memory: expected room for three batches") as caught:
+                mx8.Loader(dataset, batch_size=batch_size, memory="300kb", threads=2)
+            named = named_memory(caught.value)
+            with pytest.raises(mx8.LoaderError, match="room for three batches"):
+                mx8.Loader(dataset, batch_size=batch_size, memory=named - 1, threads=2)
+            with mx8.Loader(dataset, batch_size=batch_size, memory=named, threads=2) as loader:
+                assert flat(ids_of(loader)) == list(range(count))
+
+
+@pytest.fixture(scope="module")
+def with_giants(place: Path) -> mx8.Dataset:
+    """Small samples, and two in a row that are large."""
+    return blobs(place / "giants", [3_000 * KIB if i in (40, 41) else 10 * KIB for i in range(80)])
+
+
+@pytest.mark.parametrize(("batch_size", "step"), [(1, 41), (8, 5)])
+def test_a_later_batch_that_cannot_fit_is_an_error_and_what_it_names_is_enough(
+    batch_size: int, step: int, with_giants: mx8.Dataset
+) -> None:
+    """Two of one size that follow one another must fit side by side: one is held while the other is filled."""
+    with mx8.Loader(with_giants, batch_size=batch_size, memory="5mb", threads=2) as loader:
+        with pytest.raises(mx8.LoaderError, match="expected a batch that fits into") as caught:
+            ids_of(loader)
+        assert loader.stats()["batches"] == step
+        assert f"epoch 0, position {step * batch_size}" in str(caught.value)
+        assert loader.state_dict()["position"] == step * batch_size
+        assert loader.stats()["bytes_reserved"] == 0
+    named = named_memory(caught.value)
+    with mx8.Loader(with_giants, batch_size=batch_size, memory=named, threads=2) as loader:
+        assert flat(ids_of(loader)) == list(range(80))
+    loader = mx8.Loader(with_giants, batch_size=batch_size, memory=named - (1 << 20), threads=2)
+    with pytest.raises(mx8.LoaderError, match="expected a batch that fits into"):
+        ids_of(loader)
+
+
+@pytest.mark.parametrize("uneven", ["split", "exact", "pad", "drop"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_all_ranks_refuse_the_same_step(shuffle: bool, uneven: Any, with_giants: mx8.Dataset) -> None:
+    """Whichever rank's batch it is that does not fit: else the others would wait for it in their next collective."""
+    ends = []
+    for rank in range(4):
+        options = {"memory": "3mb", "threads": 2, "seed": 5, "rank": rank, "world_size": 4}
+        with mx8.Loader(with_giants, batch_size=4, shuffle=shuffle, uneven=uneven, **options) as loader:
+            steps = 0
+            try:
+                for _ in loader:
+                    steps += 1
+            except mx8.LoaderError as error:
+                ends.append((steps, str(error)))
+            else:
+                ends.append((steps, ""))
+            assert loader.state_dict()["position"] == (steps * 16 if ends[-1][1] else 0)
+    assert len(set(ends)) == 1
+    assert "expected a batch that fits" in ends[0][1]
+
+
+def test_after_a_batch_that_did_not_fit_the_loader_can_be_used_on(with_giants: mx8.Dataset) -> None:
+    with mx8.Loader(with_giants, batch_size=8, memory="5mb", threads=2) as loader:
+        for _ in range(2):
+            loader.set_epoch(0)
+            with pytest.raises(mx8.LoaderError, match="epoch 0, position 40: expected a batch that fits into"):
+                ids_of(loader)
+        with mx8.Loader(with_giants, batch_size=1, memory="20mb") as other:
+            other.load_state_dict(loader.state_dict())
+            assert flat(ids_of(other)) == list(range(40, 80))
+
+
+# held -----------------------------------------------------------------------------------------------------------------
+
+
+def test_batches_that_are_held_until_nothing_is_left_are_an_error_that_says_so(log_normal: mx8.Dataset) -> None:
+    with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
+        held = []
+        words = r"(\d+) in use by (\d+) batches that are still held \(batch\.copy\(\)"
+        with pytest.raises(mx8.LoaderError, match=words) as caught:
+            held.extend(loader)
+        used, count = map(int, re.search(words, str(caught.value)).groups())  # type: ignore[union-attr]
+        assert count == loader.stats()["banks_in_use"] > 0
+        assert used == loader.stats()["bytes_in_use"] <= 6 << 20
+
+
+def test_copies_cost_the_loader_nothing(log_normal: mx8.Dataset) -> None:
+    with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
+        held = [batch.copy() for batch in loader]
+        assert loader.stats()["banks_in_use"] == 0
+    assert flat(batch.sample_ids.tolist() for batch in held) == list(range(200))
+    check_values(held[3], log_normal)
+
+
+def test_batches_in_cycles_that_nobody_can_reach_hold_up_nobody(log_normal: mx8.Dataset) -> None:
+    gc.disable()  # so that it is the loader that looks
+    try:
+        with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
+            for batch in loader:
+                cycle: list[Any] = [batch]
+                cycle.append(cycle)
+    finally:
+        gc.enable()
+
+
+def test_batches_outlive_their_loader(log_normal: mx8.Dataset) -> None:
+    loader = mx8.Loader(log_normal, batch_size=8, memory="6mb")
+    batch = next(iter(loader))
+    blob = batch["blob"]
+    del loader, batch
+    gc.collect()
+    assert [bytes(data) for data in blob] == [log_normal[i]["blob"] for i in range(8)]
+
+
+# several loaders ------------------------------------------------------------------------------------------------------
+
+
+def test_two_loaders_share_threads_and_memory_in_equal_parts(log_normal: mx8.Dataset) -> None:
+    pool = mx8.Pool(memory="30mb", threads=2)
+    one = mx8.Loader(log_normal, batch_size=8, shuffle=True, pool=pool)
+    other = mx8.Loader(log_normal, batch_size=5, pool=pool)
+    try:
+        assert one.stats()["memory_limit_bytes"] <= 15 << 20
+        seen: tuple[list[int], list[int]] = ([], [])
+        first, second = iter(one), iter(other)
+        for step in range(40):
+            for batches, ids in zip((first, second) if step % 3 else (first,), seen, strict=False):
+                batch = next(batches, None)
+                ids.extend([] if batch is None else batch.sample_ids.tolist())
+                assert pool.memory.held_bytes <= 30 << 20
+        del batch
+        seen[1].extend(flat(batch.sample_ids.tolist() for batch in second))
+        assert sorted(seen[0]) == seen[1] == list(range(200))
+        for loader in (one, other):
+            found = loader.stats()
+            assert found["memory_high_water_bytes"] <= 15 << 20
+    finally:
+        one.close()
+        other.close()
+        pool.close()
+
+
+def test_what_one_loader_leaves_is_the_others(log_normal: mx8.Dataset) -> None:
+    pool = mx8.Pool(memory="30mb", threads=2)
+    one, other = (mx8.Loader(log_normal, batch_size=8, pool=pool) for _ in range(2))
+    assert one.stats()["memory_limit_bytes"] < 15 << 20
+    other.close()
+    assert one.stats()["memory_limit_bytes"] > 25 << 20
+    assert flat(ids_of(one)) == list(range(200))
+    with pytest.raises(mx8.LoaderError, match="the loader is closed"):
+        iter(other)
+    one.close()
+    pool.close()
+
+
+def test_of_a_shared_memory_the_whole_of_it_is_named(with_giants: mx8.Dataset) -> None:
+    with mx8.Loader(with_giants, batch_size=8, pool=mx8.Pool(memory="12mb", threads=1)) as alone:
+        assert flat(ids_of(alone)) == list(range(80))
+    pool = mx8.Pool(memory="12mb", threads=1)
+    loaders = [mx8.Loader(with_giants, batch_size=8, pool=pool) for _ in range(3)]
+    with pytest.raises(mx8.LoaderError, match="expected a batch that fits into") as caught:
+        ids_of(loaders[1])
+    pool = mx8.Pool(memory=named_memory(caught.value), threads=1)
+    loaders = [mx8.Loader(with_giants, batch_size=8, pool=pool) for _ in range(3)]
+    assert flat(ids_of(loaders[1])) == list(range(80))
+
+
+def test_a_pool_brings_its_own_memory_and_threads(log_normal: mx8.Dataset) -> None:
+    pool = mx8.Pool(memory="30mb", threads=2)
+    for own in ({"memory": "1mb"}, {"threads": 1}):
+        with pytest.raises(mx8.LoaderError, match="pool= brings its own memory and threads"):
+            mx8.Loader(log_normal, batch_size=8, pool=pool, **own)  # type: ignore[arg-type]
+    pool.close()
+    loader = mx8.Loader(log_normal, batch_size=8, pool=pool)
+    with pytest.raises(mx8.LoaderError, match="the pool is closed"):
+        next(iter(loader))
