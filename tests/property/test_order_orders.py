@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from format_spec import order_parts
@@ -84,6 +84,7 @@ def test_every_position_comes_once_in_every_epoch(make: Make, places: Places, ep
 
 
 @EVERY_ORDER
+@settings(max_examples=50)
 @given(any_places(), st.lists(st.tuples(EPOCHS, st.floats(0, 1), st.floats(0, 1)), max_size=8))
 def test_any_range_of_any_epoch_in_any_sequence_replays_equal(
     make: Make, places: Places, asked: list[tuple[int, float, float]]

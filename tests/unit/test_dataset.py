@@ -301,8 +301,7 @@ def read_all(datasets: list[mx8.Dataset], queue: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("touched", [False, True], ids=["fresh", "used"])
+@pytest.mark.parametrize(("method", "touched"), [("fork", False), ("fork", True), ("spawn", True)])
 def test_another_process_reads_what_it_is_given(
     method: str, touched: bool, root: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
