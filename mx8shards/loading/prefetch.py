@@ -19,6 +19,7 @@ import gc
 import itertools
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -137,7 +138,7 @@ class Run:
         self._taken = 0
         self.waited_s = 0.0
         self.planned_s = 0.0
-        recipe.share.wake = self._wake
+        recipe.share.wake = _waker(weakref.ref(self))
         self._planner = Thread(target=self._plan, name="mx8shards-planner", daemon=True)
         self._planner.start()
 
@@ -414,3 +415,14 @@ class Run:
         self._recipe.pool.moved_at = time.monotonic()
         self._results.put((task.number, result))
         self._filling.discard(task.number)
+
+
+def _waker(run: weakref.ref[Run]) -> Callable[[], None]:
+    """Wakes a run's planner, and keeps nothing alive: the memory of a dropped loader must not wait for a gc."""
+
+    def wake() -> None:
+        found = run()
+        if found is not None:
+            found._wake()
+
+    return wake

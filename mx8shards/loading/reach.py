@@ -37,7 +37,9 @@ class Reach:
         self._io = io
         self._cold = FAULT if io == "mmap" else READ
         self._lock = Lock()
-        self._heads: list[npt.NDArray[np.uint8] | None] = [None] * shards.count  # keeps the addresses valid
+        # keeps the addresses valid: another loader of the same data may have opened a shard at the same time, so that
+        # this one is nobody else's
+        self._kept: list[tuple[Shard, npt.NDArray[np.uint8]] | None] = [None] * shards.count
         self._marks = np.zeros(shards.count, np.int64)
         self._mark = 0
         self._out = np.zeros(shards.count, np.int64)
@@ -75,7 +77,7 @@ class Reach:
             gather.locate(self._shards.starts, sample_ids, rows)
             gather.list_unseen(rows, self._mark, self._marks, self._count, self._out)
             unseen = self._out[: self._count[0]].tolist()
-            new = [i for i in unseen if self._heads[i] is None]
+            new = [i for i in unseen if self._kept[i] is None]
             try:
                 if len(new) > 1:  # tables have to be read, and shards perhaps unpacked
                     self._each(self._shards.open_shard, new)
@@ -109,16 +111,18 @@ class Reach:
         return self._shards.open_shard(i), number
 
     def _see(self, i: int) -> None:
-        shard = self._shards.open_shard(i)
+        kept = self._kept[i]
+        shard = self._shards.open_shard(i) if kept is None else kept[0]
         shard.check_size()
-        if self._heads[i] is None:
+        if kept is None:
             mapped = self._io == "mmap" or (self._io == "auto" and not is_remote(shard.path.parent))
-            head = self._heads[i] = shard.head(mapped=mapped)
-            self.table[i]["table"] = head.ctypes.data
+            head = shard.head(mapped=mapped)
             if mapped:
                 address = shard.data.ctypes.data
                 self.table[i]["base"] = address
                 reach.expect_random(address, shard.size_bytes)
+            self.table[i]["table"] = head.ctypes.data
+            self._kept[i] = shard, head
 
     def _open_files(self, rows: Rows, chosen: npt.NDArray[np.intp]) -> list[object]:
         """Open the files of these rows, and note their descriptors."""
