@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -76,6 +77,25 @@ def test_padding_repeats_positions_and_comes_only_where_the_setting_says_so(step
             assert share.positions.dtype == np.int64
             assert share.padding.dtype == bool
             assert ((share.positions >= 0) & (share.positions < steps.length)).all()
+
+
+@given(ALL_STEPS, st.data())
+def test_several_steps_at_once_are_those_of_one_after_the_other(steps: Steps, data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, steps.length))
+    left = steps.left(position)
+    count = data.draw(st.integers(0, left))
+    first = data.draw(st.integers(0, steps.world_size))
+    ranks = range(first, data.draw(st.integers(first, steps.world_size)))
+    positions, padding, bounds = steps.shares(ranks, position, count)
+    assert positions.dtype == np.int64
+    assert padding.dtype == bool
+    wanted = [steps.share(rank, position + k * steps.size) for k in range(count) for rank in ranks]
+    found = [slice(*pair) for pair in pairwise(bounds)]
+    assert len(found) == len(wanted)
+    for part, share in zip(found, wanted, strict=True):
+        assert positions[part].tolist() == share.positions.tolist()
+        assert padding[part].tolist() == share.padding.tolist()
+    assert bounds[-1] == len(positions) == len(padding)
 
 
 @given(LENGTHS, st.sampled_from([12, 16, 24]), UNEVENS)

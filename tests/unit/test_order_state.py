@@ -18,6 +18,7 @@ STATE = State(
     seed=-3,
     epoch=2,
     position=512,
+    lost={"count": 3, "digest": "c0ffee"},
 )
 
 
@@ -40,6 +41,15 @@ BAD = {
     "seed": [None, True, 1.0, "1"],
     "epoch": [-1, 1.5, False],
     "position": [-1, None, "0", 2.0],
+    "lost": [
+        None,
+        [],
+        {},
+        {"count": 0},
+        {"count": "0", "digest": ""},
+        {"count": 0, "digest": 1},
+        {"count": True, "digest": ""},
+    ],
 }
 
 
@@ -82,3 +92,12 @@ def test_another_order_of_the_same_data_is_refused_by_what_differs(name: str, va
 def test_a_position_beyond_the_epoch_is_refused() -> None:
     with pytest.raises(LoaderError, match=r"state: at \$\.position: expected at most 511 \(an epoch\), got 512"):
         STATE.check(STATE, 511)
+
+
+def test_what_was_lost_before_decides_nothing() -> None:
+    STATE.check(replace(STATE, lost={"count": 0, "digest": ""}), 512)
+
+
+def test_a_state_begins_with_nothing_lost() -> None:
+    fields = {name: getattr(STATE, name) for name in ("snapshot", "view", "order", "seed", "epoch", "position")}
+    assert State(**fields).to_json()["lost"] == {"count": 0, "digest": ""}

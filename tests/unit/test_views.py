@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,38 @@ def test_views_do_not_depend_on_epoch_seed_or_what_was_asked_before() -> None:
         *([9] * 4),
     ]
     assert ids_of(view) == ids_of(view) == ids_of(pickle.loads(pickle.dumps(view))) == [8, 1, 9, 10, 11]
+
+
+VIEWS: dict[str, Callable[[], View]] = {
+    "all": lambda: Whole(9),
+    "fewer": lambda: Whole(8),
+    "none": lambda: Whole(0),
+    "all, selected": lambda: Select(Whole(9), range(9)),
+    "some": lambda: Select(Whole(9), [1, 2]),
+    "some of fewer": lambda: Select(Whole(8), [1, 2]),
+    "some the other way round": lambda: Select(Whole(9), [2, 1]),
+    "some twice": lambda: Select(Whole(9), [1, 2, 1, 2]),
+    "none selected": lambda: Select(Whole(9), []),
+    "joined": lambda: Join([(Whole(9), 0)]),
+    "joined with none": lambda: Join([(Whole(9), 0), (Whole(0), 9)]),
+    "joined with some": lambda: Join([(Whole(9), 0), (Select(Whole(9), [1, 2]), 9)]),
+    "joined elsewhere": lambda: Join([(Whole(9), 0), (Select(Whole(9), [1, 2]), 10)]),
+    "joined the other way round": lambda: Join([(Select(Whole(9), [1, 2]), 0), (Whole(9), 9)]),
+    "of joined ones": lambda: Select(Join([(Whole(9), 0)]), [1, 2]),
+}
+
+
+def test_equal_views_have_equal_digests_and_different_ones_do_not() -> None:
+    digests = {name: make().digest for name, make in VIEWS.items()}
+    assert digests == {name: pickle.loads(pickle.dumps(make())).digest for name, make in VIEWS.items()}
+    assert len(set(digests.values())) == len(digests)
+    assert Select(Whole(9), [1, -1]).digest == Select(Whole(9), np.array([1, 8], np.int8)).digest
+
+
+def test_digests_stay_what_they_were() -> None:
+    """States hold them: another digest of the same view would refuse every state that was kept."""
+    found = {name: VIEWS[name]().digest[:16] for name in ("all", "some", "joined with some")}
+    assert found == {"all": "cdad63faf541a847", "some": "93933399200adcc3", "joined with some": "41a99a3dfc8220e7"}
 
 
 def test_a_selection_is_not_changed_by_changing_what_it_was_made_of() -> None:

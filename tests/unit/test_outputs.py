@@ -1,0 +1,65 @@
+"""Does everything that a batch consists of have a place of its own in the bank?"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mx8shards.loading.outputs import RAGGED, Output, array_of, lay_out, most_bytes
+
+SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+FIXED = st.builds(Output, st.sampled_from(["u1", "i2", "f4", "f8"]).map(np.dtype), SHAPES)
+OUTPUTS = st.dictionaries(st.text(max_size=2), FIXED | st.just(RAGGED), max_size=6)
+
+
+@given(outputs=OUTPUTS, rows=st.integers(0, 40), data=st.data())
+def test_places_are_aligned_and_lie_side_by_side(outputs: dict[str, Output], rows: int, data: st.DataObject) -> None:
+    ragged = {key: data.draw(st.integers(0, 5_000)) for key, output in outputs.items() if output.shape is None}
+    layout = lay_out(outputs, rows, ragged)
+    spans = [(0, 0)]
+    for key, output in outputs.items():
+        place = layout.places[key]
+        if output.shape is None:
+            assert place.value_bytes == ragged[key]
+            assert place.offsets is not None
+            spans.append((place.offsets, place.offsets + 8 * (rows + 1)))
+        else:
+            assert place.value_bytes == rows * output.dtype.itemsize * math.prod(output.shape)
+            assert place.offsets is None
+        spans.append((place.values, place.values + place.value_bytes))
+    assert all(begin % 64 == 0 for begin, _ in spans)
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+    assert spans[-1][1] <= layout.size_bytes <= spans[-1][1] + 63
+    assert layout.size_bytes <= most_bytes(outputs, rows, sum(ragged.values()))
+
+
+@given(outputs=OUTPUTS, rows=st.integers(0, 40), more=st.integers(0, 500))
+def test_what_is_needed_at_most_is_the_fixed_part_and_so_many_ragged_bytes(
+    outputs: dict[str, Output], rows: int, more: int
+) -> None:
+    assert most_bytes(outputs, rows, more) == most_bytes(outputs, rows, 0) + more
+    assert most_bytes(outputs, rows, 0) <= most_bytes(outputs, rows + 1, 0)
+
+
+@given(outputs=OUTPUTS, rows=st.integers(0, 9))
+def test_arrays_over_a_bank_have_the_shape_that_was_declared(outputs: dict[str, Output], rows: int) -> None:
+    layout = lay_out(outputs, rows, dict.fromkeys(outputs, 33))
+    whole: Any = np.zeros(layout.size_bytes, np.uint8)
+    for value, (key, output) in enumerate(outputs.items(), 1):
+        array = array_of(whole, output, layout.places[key], rows)
+        assert array.shape == ((33,) if output.shape is None else (rows, *output.shape))
+        assert array.dtype == output.dtype
+        array[...] = value
+    for value, (key, output) in enumerate(outputs.items(), 1):
+        assert (array_of(whole, output, layout.places[key], rows) == value).all()
+
+
+def test_rows_without_a_shape_have_no_size() -> None:
+    assert RAGGED.row_bytes is None
+    assert Output(np.dtype("i2"), ()).row_bytes == 2
+    assert Output(np.dtype("i2"), (3, 0)).row_bytes == 0

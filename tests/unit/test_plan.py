@@ -1,0 +1,104 @@
+"""Is planned what was asked for, for all ranks alike, and never more than its batch was given?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mx8shards as mx8
+from mx8shards.loading.assembly import assemble, order_of
+from mx8shards.loading.outputs import lay_out
+from mx8shards.loading.plan import Plan
+from mx8shards.loading.settings import Settings
+from mx8shards.order.steps import UNEVEN, Steps
+from tests.batches import numbered, quick_place
+
+COUNT = 61
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with quick_place() as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def dataset(place: Path) -> mx8.Dataset:
+    return numbered(place / "numbered", COUNT)
+
+
+def plan_of(dataset: mx8.Dataset, rank: int = 0, size: int = 1, memory: Any = "64mb", **options: Any) -> Plan:
+    """What a loader with these settings would go by, in its first epoch."""
+    chosen = Settings(memory=memory, **options)
+    order = order_of(dataset, chosen)
+    steps = Steps(length=len(order), batch_size=chosen.batch_size, world_size=size, uneven=chosen.uneven)
+    plan = assemble(dataset, chosen, order, steps, rank, mx8.Pool(memory=memory, threads=1)).plan
+    plan.reach.begin_epoch()
+    return plan
+
+
+@settings(max_examples=40)
+@given(
+    size=st.integers(1, 5),
+    batch_size=st.integers(1, 9),
+    uneven=st.sampled_from(UNEVEN),
+    position=st.integers(0, COUNT),
+    columns=st.lists(st.sampled_from(["data", "id", "name", "x"]), unique=True),
+)
+def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
+    dataset: mx8.Dataset, size: int, batch_size: int, uneven: Any, position: int, columns: list[str]
+) -> None:
+    rank = size - 1
+    options = {"batch_size": batch_size, "uneven": uneven, "shuffle": True, "columns": columns}
+    plan = plan_of(dataset, rank, size, **options)
+    found = list(plan.batches(3, position))
+    assert len(found) == plan.steps.batches(rank, position)
+    for number, planned in enumerate(found):
+        begin = position + number * batch_size * size
+        share = plan.steps.share(rank, begin)
+        sample_ids, _, _ = plan.sample_ids(3, share.positions)
+        assert (planned.epoch, planned.position) == (3, begin)
+        assert planned.rows["sample_id"].tolist() == sample_ids.tolist()
+        assert planned.padding.tolist() == share.padding.tolist()
+        samples = [dataset[int(i)] for i in sample_ids]
+        sizes = {"data": sum(len(s["data"]) for s in samples), "name": sum(len(s["name"]) for s in samples)}
+        assert planned.reserve_bytes >= lay_out(plan.outputs, len(samples), sizes).size_bytes
+
+
+def test_a_rank_keeps_no_rows_of_the_others(dataset: mx8.Dataset) -> None:
+    for planned in plan_of(dataset, 3, 8, batch_size=2).batches(0, 0):
+        rows = planned.rows
+        assert rows.base is None or len(rows.base) == len(rows)
+
+
+def test_the_same_batch_with_other_samples_has_room_for_those(dataset: mx8.Dataset) -> None:
+    plan = plan_of(dataset, batch_size=4)
+    first = next(iter(plan.batches(0, 0)))
+    other = plan.again(first, np.array([7, 7, 60, 0]))
+    assert other.rows["sample_id"].tolist() == [7, 7, 60, 0]
+    assert (other.epoch, other.position) == (0, 0)
+    assert first.rows["sample_id"].tolist() == [0, 1, 2, 3]
+
+
+def test_steps_before_one_that_cannot_be_planned_are_there(place: Path) -> None:
+    root = place / "broken"
+    numbered(root, COUNT)
+    last = max(root.glob("*.mds"))
+    last.write_bytes(last.read_bytes()[:-1])
+    found = []
+    batches = plan_of(mx8.Dataset(root), batch_size=2).batches(0, 0)
+    with pytest.raises(mx8.FormatError, match=last.name):
+        found.extend(batch.rows["sample_id"].tolist() for batch in batches)
+    whole = int(mx8.Dataset(root).shards.starts[-2])
+    found = []
+    for planned in plan_of(mx8.Dataset(root), batch_size=2).batches(0, 0):
+        found += planned.rows["sample_id"].tolist()
+        if len(found) >= whole - 1:
+            break
+    assert found == list(range(len(found)))
