@@ -1,0 +1,149 @@
+"""What runs in processes that are interrupted, killed, forked or simply end?
+
+`python -m tests.loader.child` acts out what comes in on its standard input, one JSON line each, in a fork of its own:
+forking is a hundred times quicker than starting Python with NumPy and Numba anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mx8shards as mx8
+from tests.loader.parts import ids_of, write
+
+held: list[Any] = []  # to the end of the process
+
+
+def say(*words: object) -> None:
+    """One line for whoever started us."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def loader_of(data: str, **options: Any) -> mx8.Loader:
+    return mx8.Loader(mx8.Dataset(data), **{"batch_size": 8, "threads": 2, "output": "numpy"} | options)
+
+
+def slowly(batch: Any) -> Any:
+    """A transform that says that it began, and takes its time."""
+    say("transform")
+    time.sleep(1.0)
+    return batch
+
+
+def interrupted(data: str, where: str) -> None:
+    """Somebody presses Ctrl-C."""
+    loader = loader_of(data, transform=None if where == "body" else slowly)
+    try:
+        if where == "warm_up":
+            loader.warm_up()
+        elif where == "body":
+            for _ in loader:
+                say("transform")
+                time.sleep(30)
+        else:
+            list(loader)
+    except KeyboardInterrupt:
+        say("interrupted")
+    say("further", sum(len(ids_of(batch)) for batch, _ in zip(loader_of(data), range(3), strict=False)))
+
+
+def left_open(data: str, how: str) -> None:
+    """The interpreter ends while threads are at work and batches are held."""
+    loader = loader_of(data, transform=(lambda batch: (time.sleep(0.05), batch)[1]) if how == "transform" else None)
+    batches = iter(loader)
+    held.extend([loader, batches, next(batches), next(batches)])
+    if how == "exit":
+        sys.exit(7)
+    if how == "error":
+        raise RuntimeError("on command")
+
+
+def forked(data: str, times: int) -> None:
+    """A process forks while it loads; its children load, too."""
+    loader = loader_of(data, transform=lambda batch: batch, shuffle=True)
+    expected = [loader.ids(epoch=0, step=k).tolist() for k in range(len(loader))]
+    anew = [loader.ids(epoch=1, step=k).tolist() for k in range(len(loader))]
+    found = []
+    batches = iter(loader)
+    for batch in batches:
+        found.append(ids_of(batch))
+        if len(found) % (len(expected) // times) == 1:
+            pid = os.fork()
+            if not pid:
+                signal.alarm(20)
+                status = 1
+                with contextlib.suppress(Exception):
+                    try:
+                        next(batches)
+                    except mx8.LoaderError:
+                        status = 2
+                    if status == 2 and ids_of(batch) == found[-1] and [ids_of(other) for other in loader] == anew:
+                        status = 0
+                os._exit(status)
+            say("forked", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    say("whole", found == expected)
+
+
+def trained(data: str, state: str, log: str, world_size: int, batch_size: int, epochs: int, seed: int) -> None:
+    """All ranks of a training in one process: a step, what it consumed into a log, then its state in one piece."""
+    pool = mx8.Pool(memory="64mb", threads=2)
+    loaders = [
+        loader_of(data, batch_size=batch_size, rank=rank, world_size=world_size, pool=pool, threads=None, shuffle=True)
+        for rank in range(world_size)
+    ]
+    if os.path.exists(state):
+        for loader in loaders:
+            loader.load_state_dict(json.loads(Path(state).read_text()))
+    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def write_down(**what: Any) -> None:
+        os.write(output, (json.dumps(what) + "\n").encode())
+
+    at = loaders[0].state_dict()
+    write_down(run=True, epoch=at["epoch"], position=at["position"])
+    while at["epoch"] < epochs:
+        for batches in zip(*loaders, strict=True):
+            write_down(epoch=at["epoch"], position=at["position"], ids=[i for batch in batches for i in ids_of(batch)])
+            at = loaders[seed % world_size].state_dict()
+            Path(state + ".new").write_text(json.dumps(at))
+            os.replace(state + ".new", state)
+            say("step")
+    say("done")
+
+
+SCENES: dict[str, Callable[..., None]] = {f.__name__: f for f in (interrupted, left_open, forked, trained)}
+
+
+def warm_up() -> None:
+    """Load and compile all that scenes need."""
+    with tempfile.TemporaryDirectory() as directory, mx8.Dataset(write(Path(directory) / "data", 40)) as dataset:
+        for options in ({"io": "mmap"}, {"io": "pread"}, {"shuffle": True}):
+            with mx8.Loader(dataset, batch_size=8, threads=1, output="numpy", **options) as loader:  # type: ignore[arg-type]
+                list(loader)
+
+
+def main() -> None:
+    """Act out what comes in, one after the other."""
+    warm_up()
+    say("ready")
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            SCENES[request.pop("scene")](**request)  # and from here the interpreter ends as it does for everybody
+            return
+        say("pid", pid)
+        say("status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+if __name__ == "__main__":
+    main()

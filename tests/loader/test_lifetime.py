@@ -1,0 +1,236 @@
+"""What is left of a loader that was closed, dropped, interrupted, forked, or forgotten at the end?"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from tests.loader.acting import Actor
+from tests.loader.faults import Fault, OnCommandError, Weigh, raising
+from tests.loader.parts import anonymous_bytes, descriptors, ids_of, in_time, nothing_left, threads, write
+
+SAMPLES, BATCH = 240, 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("lifetime") / "data", SAMPLES)
+
+
+def all_of(loader: mx8.Loader) -> list[int]:
+    return [i for batch in loader for i in ids_of(batch)]
+
+
+def by_del(batches: Iterator[Any]) -> None:
+    next(batches)
+    del batches
+
+
+def by_break(batches: Iterator[Any]) -> None:
+    for _ in batches:
+        break
+
+
+def by_an_error(batches: Iterator[Any]) -> None:
+    with suppress(OnCommandError):
+        for _ in batches:
+            raise OnCommandError
+
+
+def by_a_generator(batches: Iterator[Any]) -> None:
+    generator = (ids_of(batch) for batch in batches)
+    next(generator)
+    del generator
+
+
+def by_a_cycle(batches: Iterator[Any]) -> None:
+    cycle: list[Any] = [batches, next(batches)]
+    cycle.append(cycle)
+
+
+@pytest.mark.parametrize("leave", [by_del, by_break, by_an_error, by_a_generator, by_a_cycle])
+def test_an_iteration_that_is_left_ends_its_work_and_the_next_one_is_whole(
+    data: Path, leave: Callable[[Iterator[Any]], None]
+) -> None:
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, shuffle=True, output="numpy")
+        for epoch in range(3):
+            leave(iter(loader))
+            gc.collect()
+            assert loader.state_dict()["epoch"] == 2 * epoch
+            assert loader.state_dict()["position"] == BATCH
+            expected = [i for k in range(len(loader)) for i in loader.ids(epoch=2 * epoch + 1, step=k).tolist()]
+            assert all_of(loader) == expected
+            assert "mx8shards-planner" not in threads()
+        loader.close()
+        dataset.close()
+        del loader, dataset
+
+
+def test_an_iteration_that_another_one_replaced_says_so(data: Path) -> None:
+    with nothing_left(data), mx8.Dataset(data) as dataset:
+        with mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy") as loader:
+            first = iter(loader)
+            next(first)
+            second = iter(loader)
+            with pytest.raises(mx8.LoaderError, match="newer one has begun"):
+                next(first)
+            assert len(list(second)) == len(loader)
+            with pytest.raises(StopIteration):
+                next(second)
+        del loader, first, second, dataset
+
+
+def test_closing_in_the_middle_ends_the_loop_and_what_is_held_stays(data: Path) -> None:
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy")
+        batches = iter(loader)
+        held = [next(batches) for _ in range(4)]
+        loader.close()
+        for use in (loader.warm_up, loader.__iter__, batches.__next__):
+            with pytest.raises(mx8.LoaderError, match="closed"):
+                use()
+        loader.close()
+        dataset.close()
+        del loader, dataset
+        assert [i for other in held for i in ids_of(other)] == list(range(4 * BATCH))
+        assert all(batch["number"].flags.writeable for batch in held)
+        del held, batches, use
+
+
+def test_loaders_made_and_dropped_leave_nothing_behind(data: Path) -> None:
+    def use(how: int) -> None:
+        dataset = mx8.Dataset(data)
+        loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, memory="32mb", output="numpy")
+        batches = iter(loader)
+        ids_of(next(batches))
+        if how % 3 == 0:
+            loader.close()
+        elif how % 3 == 1:
+            list(batches)
+
+    with in_time():
+        for how in range(3):
+            use(how)
+        gc.collect()
+        files, memory = descriptors(), anonymous_bytes()
+        for how in range(60):
+            use(how)
+        gc.collect()
+        while threads():  # their last batches may be under way
+            time.sleep(0.01)
+    assert set(descriptors().values()) <= set(files.values())
+    assert anonymous_bytes() - memory < 32 << 20
+
+
+def test_a_loader_that_is_dropped_gives_up_its_threads_and_memory_without_a_collection(data: Path) -> None:
+    with nothing_left(data):
+        gc.disable()
+        try:
+            loader = mx8.Loader(mx8.Dataset(data), batch_size=BATCH, threads=2, output="numpy")
+            batches = iter(loader)
+            next(batches)
+            del loader, batches
+            while threads():
+                time.sleep(0.01)
+            assert not [path for path in descriptors().values() if path.startswith(str(data))]
+        finally:
+            gc.enable()
+
+
+def test_loaders_of_one_dataset_may_open_its_shards_at_the_same_time(data: Path) -> None:
+    with nothing_left(data):
+        for _ in range(20):
+            dataset = mx8.Dataset(data)
+            loaders = [mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") for _ in range(3)]
+            found: list[list[int]] = []
+            users = [threading.Thread(target=lambda one=one, found=found: found.append(all_of(one))) for one in loaders]
+            for user in users:
+                user.start()
+            for user in users:
+                user.join()
+            assert found == [list(range(SAMPLES))] * 3
+            for loader in loaders:
+                loader.close()
+        dataset.close()
+        del dataset, loaders, loader, users, user
+
+
+def test_faults_in_one_loader_of_a_pool_are_no_matter_to_the_other(data: Path) -> None:
+    with nothing_left(data):
+        pool = mx8.Pool(memory="64mb", threads=2)
+        dataset = mx8.Dataset(data)
+        error = OnCommandError("on command")
+        fault = Fault("fill", raising(error), frozenset([100]))
+        faulty = mx8.Loader(dataset, batch_size=BATCH, decode={"blob": Weigh(fault)}, pool=pool, output="numpy")
+        fine = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
+        for _ in range(3):
+            found = []
+            broken = iter(faulty)
+            for good in fine:
+                try:
+                    assert ids_of(next(broken)) == ids_of(good)
+                except mx8.LoaderError:
+                    break
+                found.append(ids_of(good))
+            assert len(found) == 100 // BATCH
+            assert all_of(fine) == list(range(SAMPLES))
+        faulty.close()
+        assert all_of(fine) == list(range(SAMPLES))
+        fine.close()
+        error.__traceback__ = error.__context__ = None
+        pool.close()
+        with pytest.raises(mx8.LoaderError, match="pool is closed"):
+            next(iter(mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")))
+        dataset.close()
+        del dataset, faulty, fine, pool, broken, good, fault, error
+
+
+@pytest.mark.parametrize("where", ["next", "warm_up", "body"])
+def test_ctrl_c_comes_at_once_and_one_can_go_on_or_end(actor: Actor, data: Path, where: str) -> None:
+    with in_time():
+        actor.start("interrupted", data=str(data), where=where)
+        assert actor.hear() == "transform"
+        os.kill(actor.pid, signal.SIGINT)
+        said, status = actor.rest()
+    assert [line for line in said if line != "transform"] == ["interrupted", f"further {3 * BATCH}"]
+    assert (status, actor.errors) == (0, "")
+
+
+@pytest.mark.parametrize(("how", "status"), [("idly", 0), ("transform", 0), ("exit", 7), ("error", 1)])
+def test_the_interpreter_ends_with_a_loader_that_was_never_closed(
+    actor: Actor, data: Path, how: str, status: int
+) -> None:
+    with in_time():
+        actor.start("left_open", data=str(data), how=how)
+        assert actor.rest() == ([], status)
+    assert actor.errors.strip().endswith("RuntimeError: on command" if how == "error" else "")
+    assert how == "error" or not actor.errors
+
+
+def test_children_forked_in_the_middle_of_an_epoch_iterate_anew_and_the_parent_goes_on(
+    actor: Actor, data: Path
+) -> None:
+    with in_time():
+        actor.start("forked", data=str(data), times=10)
+        said, status = actor.rest()
+    assert said == ["forked 0"] * 10 + ["whole True"]
+    assert (status, actor.errors) == (0, "")
+
+
+@pytest.mark.hunt
+def test_so_do_children_forked_at_any_moment(actor: Actor, data: Path) -> None:
+    for _ in range(40):
+        test_children_forked_in_the_middle_of_an_epoch_iterate_anew_and_the_parent_goes_on(actor, data)
