@@ -300,11 +300,16 @@ class Run:
         gc.collect()  # some may be held by cycles that nobody can reach
         if share.reserve(planned.reserve_bytes):
             return
+        found = f"{share.used_bytes} in use by {share.leases} batches that are still held"
+        hint = "batch.copy() gives one that costs the loader nothing, and memory= sets the limit"
+        if share.used_bytes + planned.reserve_bytes <= share.limit_bytes:
+            found = f"more than their part in use by other loaders of the pool, beside {share.used_bytes} by this one"
+            hint = "make all loaders of a pool before one of them is iterated"
         raise LoaderError(
             subject=f"epoch {planned.epoch}, position {planned.position}",
             expected=f"{planned.reserve_bytes} bytes of memory for the next batch, of {share.limit_bytes} in all",
-            found=f"{share.used_bytes} in use by {share.leases} batches that are still held",
-            hint="batch.copy() gives one that costs the loader nothing, and memory= sets the limit",
+            found=found,
+            hint=hint,
         )
 
     # the threads ------------------------------------------------------------------------------------------------
@@ -413,7 +418,8 @@ class Run:
         task.held = []
         self._reading.pop(task.number, None)
         self._recipe.pool.moved_at = time.monotonic()
-        self._results.put((task.number, result))
+        if not self._stopped:  # else nobody takes it, and an error would hold on to this run, and this run to it
+            self._results.put((task.number, result))
         self._filling.discard(task.number)
 
 
