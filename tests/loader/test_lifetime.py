@@ -139,10 +139,11 @@ def test_a_loader_that_is_dropped_gives_up_its_threads_and_memory_without_a_coll
     with nothing_left(data):
         gc.disable()
         try:
-            loader = mx8.Loader(mx8.Dataset(data), batch_size=BATCH, threads=2, output="numpy")
-            batches = iter(loader)
-            next(batches)
-            del loader, batches
+            for _ in range(20):
+                loader = mx8.Loader(mx8.Dataset(data), batch_size=BATCH, threads=2, output="numpy")
+                batches = iter(loader)
+                next(batches)
+                del loader, batches
             while threads():
                 time.sleep(0.01)
             assert not [path for path in descriptors().values() if path.startswith(str(data))]
