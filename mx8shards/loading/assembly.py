@@ -66,8 +66,8 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         )
         rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, len(order)))
         mean = mean_batch_bytes(dataset.shards, filler, rows)
-        depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, _DEPTH_BYTES // mean))
         record_bytes = rows * (2 * ROW.itemsize + len(picked.names) * SPAN.itemsize)
+        depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
         scratch_bytes = pool.threads * sum(stage.scratch_bytes for stage in filler.stages)
         fixed = reach.kept_bytes + depth * record_bytes + scratch_bytes
         require_three(mean, fixed, share)
