@@ -276,3 +276,35 @@ def test_a_pool_brings_its_own_memory_and_threads(log_normal: mx8.Dataset) -> No
     loader = mx8.Loader(log_normal, batch_size=8, pool=pool)
     with pytest.raises(mx8.LoaderError, match="the pool is closed"):
         next(iter(loader))
+
+
+def test_what_others_use_already_is_no_fault_of_a_late_comer_who_is_told_so(log_normal: mx8.Dataset) -> None:
+    """Parts are equal, but nobody gives up what it was lent before there was another one."""
+    sizes = [len(sample["blob"]) for sample in log_normal]
+    large = log_normal.select([int(np.argmax(sizes))])
+    pool = mx8.Pool(memory="6mb", threads=1)
+    early = mx8.Loader(log_normal, batch_size=1, pool=pool)
+    held: list[Any] = []
+    with pytest.raises(mx8.LoaderError, match="batches that are still held"):
+        held.extend(early)
+    del held[-2:]  # a little room for tables
+    late = mx8.Loader(large, batch_size=1, pool=pool)
+    with pytest.raises(
+        mx8.LoaderError, match=r"in use by other loaders of the pool, .* \(make all loaders of a pool before"
+    ):
+        next(iter(late))
+    held.clear()
+    late.set_epoch(0)
+    check_values(next(iter(late)), log_normal)
+    late.close()
+    early.close()
+    pool.close()
+
+
+def test_bookkeeping_of_many_tiny_rows_leaves_room_for_them(place: Path) -> None:
+    """Batches are made ahead no further than their rows' records take as much room as their bytes."""
+    with removed_afterwards(place / "tiny") as root:
+        dataset = write(root, ({"id": i} for i in range(20_000)), {"id": "int"}, size_limit=1 << 20)
+        with mx8.Loader(dataset, batch_size=10_000, memory="32mb", threads=1) as loader:
+            assert loader.stats()["memory_limit_bytes"] > 16 << 20
+            assert flat(ids_of(loader)) == list(range(20_000))
