@@ -200,7 +200,7 @@ def publish(root: Path, number: int) -> None:
 
 @pytest.mark.parametrize(
     ("times", "collect"),
-    [(200, False), (100, True), *(pytest.param(2_000, collect, marks=pytest.mark.hunt) for collect in (False, True))],
+    [(100, False), (60, True), *(pytest.param(2_000, collect, marks=pytest.mark.hunt) for collect in (False, True))],
 )
 def test_readers_never_see_a_torn_snapshot(times: int, collect: bool, scratch: Path) -> None:
     found = publish_while_others_read(scratch / "data", times, collect=collect)
