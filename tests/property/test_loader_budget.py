@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,42 @@ def test_whatever_is_held_and_let_go_of_the_limit_stands(
         for batch in kept:
             for sample_id, data in zip(batch.sample_ids.tolist(), batch["blob"], strict=True):
                 assert data == bytes([sample_id % 251]) * len(data)
+
+
+_GROWTH = """
+import sys
+from pathlib import Path
+import mx8shards as mx8
+
+def anonymous_bytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+
+most = 0
+link, memory, io = sys.argv[1:]
+with mx8.Loader(mx8.Dataset(link), batch_size=4, shuffle=True, memory=memory, io=io, output="numpy") as loader:
+    loader.warm_up()
+    before = anonymous_bytes()
+    for epoch in range(2):
+        for batch in loader:
+            most = max(most, anonymous_bytes() - before)
+print(most)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody tells how much memory is used here")
+@pytest.mark.parametrize("io", ["pread", pytest.param("mmap", marks=pytest.mark.hunt)])
+def test_anonymous_memory_grows_by_no_more_than_the_budget(io: str, place: Path, repository: Path) -> None:
+    """As the system counts it, with sizes from a KiB to 50 MB mixed."""
+    root = place / "to-50-mb"
+    if not root.exists():
+        sizes = np.random.default_rng(7).lognormal(np.log(100 * KIB), 2.0, 120).clip(KIB, 50_000_000)
+        sizes[60] = 50_000_000
+        samples = ({"blob": bytes([i % 251]) * int(size), "id": i} for i, size in enumerate(sizes))
+        write(root, samples, BLOBS, size_limit=1 << 26, hashes=())
+    run = [sys.executable, "-c", _GROWTH, str(root), "160mb", io]
+    done = subprocess.run(run, cwd=repository, check=True, capture_output=True, text=True)
+    assert 50_000_000 < int(done.stdout) <= (160 << 20) + (64 << 20)
 
 
 # too little -----------------------------------------------------------------------------------------------------------
