@@ -101,7 +101,7 @@ class Plan:
         begins = range(position, position + count * self.steps.size, self.steps.size)
         counts, padding, bounds = self.steps.shares(range(first, last), position, count)
         sample_ids, absent, extras = self.sample_ids(epoch, counts)
-        rows = self.reach.find(sample_ids)
+        rows = self.reach.find(sample_ids, side_by_side=True)
         padding |= absent
         needs = self._reserves(rows, bounds)
         width = last - first

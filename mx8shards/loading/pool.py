@@ -52,16 +52,13 @@ class Pool:
 
     def submit(self, task: Task) -> None:
         """Have a thread call the task, which must not raise, with a function that finds the thread's scratch."""
-        crew = self._crew
-        if crew is None:
-            with self._lock:
-                if self._closed:
-                    raise LoaderError("the pool is closed")
-                if self._crew is None:
-                    self._crew = _Crew(self.threads)
-                    weakref.finalize(self, _Crew.dismiss, self._crew)
-                crew = self._crew
-        crew.tasks.put(task)
+        with self._lock:  # held to the end: no thread would take what is put behind the word to stop
+            if self._closed:
+                raise LoaderError("the pool is closed")
+            if self._crew is None:
+                self._crew = _Crew(self.threads)
+                weakref.finalize(self, _Crew.dismiss, self._crew)
+            self._crew.tasks.put(task)
 
     def each(self, act: Callable[[int], object], numbers: Sequence[int]) -> None:
         """Act on all numbers, in all threads; the first error is raised when all are done."""

@@ -40,6 +40,7 @@ class Reach:
         # keeps the addresses valid: another loader of the same data may have opened a shard at the same time, so that
         # this one is nobody else's
         self._kept: list[tuple[Shard, npt.NDArray[np.uint8]] | None] = [None] * shards.count
+        self._unopened = shards.count
         self._marks = np.zeros(shards.count, np.int64)
         self._mark = 0
         self._out = np.zeros(shards.count, np.int64)
@@ -70,17 +71,22 @@ class Reach:
             self._mark += 1
             self._verdicts.fill(UNKNOWN)
 
-    def find(self, sample_ids: Ids) -> Rows:
-        """A row for each sample, with its span. Shards that were not needed before are opened and checked."""
+    def find(self, sample_ids: Ids, *, side_by_side: bool = False) -> Rows:
+        """A row for each sample, with its span. Shards that were not needed before are opened and checked.
+
+        Those are opened `side_by_side` by threads of the pool: it is not theirs to ask for that, nor is the lock held,
+        which they may wait for.
+        """
         rows = np.zeros(len(sample_ids), ROW)
+        gather.locate(self._shards.starts, sample_ids, rows)
+        if side_by_side and self._unopened:
+            new = [i for i in np.unique(rows["shard"]).tolist() if self._kept[i] is None]
+            if len(new) > 1:  # tables have to be read, and shards perhaps unpacked
+                self._each(self._shards.open_shard, new)
         with self._lock:
-            gather.locate(self._shards.starts, sample_ids, rows)
             gather.list_unseen(rows, self._mark, self._marks, self._count, self._out)
             unseen = self._out[: self._count[0]].tolist()
-            new = [i for i in unseen if self._kept[i] is None]
             try:
-                if len(new) > 1:  # tables have to be read, and shards perhaps unpacked
-                    self._each(self._shards.open_shard, new)
                 for i in unseen:
                     self._see(i)
             except BaseException:
@@ -123,6 +129,7 @@ class Reach:
                 reach.expect_random(address, shard.size_bytes)
             self.table[i]["table"] = head.ctypes.data
             self._kept[i] = shard, head
+            self._unopened -= 1
 
     def _open_files(self, rows: Rows, chosen: npt.NDArray[np.intp]) -> list[object]:
         """Open the files of these rows, and note their descriptors."""
