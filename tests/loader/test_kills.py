@@ -1,0 +1,79 @@
+"""Is no sample lost and none doubled when a training is killed again and again, and goes on with other ranks?"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.loader.acting import Actor
+from tests.loader.parts import in_time, write
+
+SAMPLES, EPOCHS = 301, 3
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("kills") / "data", SAMPLES)
+
+
+def kept_of(lines: list[dict[str, Any]]) -> dict[int, list[int]]:
+    """What was consumed by steps that count, by epoch: a step that no state knows of was the killed one."""
+    runs: list[list[dict[str, Any]]] = []
+    for line in lines:
+        if "run" in line:
+            runs.append([line])
+        else:
+            runs[-1].append(line)
+    kept: dict[int, list[int]] = {epoch: [] for epoch in range(EPOCHS)}
+    for run, following in zip(runs, [*runs[1:], None], strict=True):
+        end = (EPOCHS, 0) if following is None else (following[0]["epoch"], following[0]["position"])
+        steps = [((line["epoch"], line["position"]), line["ids"]) for line in run[1:]]
+        assert sum(at >= end for at, _ in steps) <= 1
+        for (epoch, _), ids in (step for step in steps if step[0] < end):
+            kept[epoch] += ids
+    return kept
+
+
+def train_and_kill(actor: Actor, data: Path, place: Path, rng: random.Random, kills: int) -> int:
+    """Train to the end, in spite of so many kills; how many struck."""
+    place.mkdir()
+    struck = 0
+    while True:
+        world_size, batch_size = rng.choice([1, 2, 3]), rng.choice([4, 7, 16])
+        files = {"data": str(data), "state": str(place / "state"), "log": str(place / "log")}
+        settings = {"world_size": world_size, "batch_size": batch_size, "epochs": EPOCHS, "seed": rng.randrange(99)}
+        with in_time():
+            actor.start("trained", **files, **settings)
+            if struck < kills:
+                heard = next((word for _ in range(rng.randrange(1, 6)) if (word := actor.hear()) == "done"), "step")
+                if heard == "step":
+                    os.kill(actor.pid, signal.SIGKILL)
+            _, status = actor.rest()
+        struck += status == -signal.SIGKILL
+        assert status in (0, -signal.SIGKILL), actor.errors
+        if status == 0:
+            break
+    kept = kept_of([json.loads(line) for line in (place / "log").read_text().splitlines()])
+    for epoch, ids in kept.items():
+        counts = Counter(ids)
+        doubled = sum(counts.values()) - SAMPLES  # where fewer samples than ranks were left, ranks repeat some
+        assert set(counts) == set(range(SAMPLES)), f"epoch {epoch}"
+        assert 0 <= doubled <= 2, f"epoch {epoch}"
+    return struck
+
+
+def test_killed_again_and_again_a_training_sees_every_sample_once(actor: Actor, data: Path, tmp_path: Path) -> None:
+    assert train_and_kill(actor, data, tmp_path / "place", random.Random(0), 20) >= 18
+
+
+@pytest.mark.hunt
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_so_does_one_that_is_killed_two_hundred_times(actor: Actor, data: Path, tmp_path: Path, seed: int) -> None:
+    assert train_and_kill(actor, data, tmp_path / "place", random.Random(seed), 20) >= 10
