@@ -207,6 +207,10 @@ class Writer:
 
     # out it goes ------------------------------------------------------------------------------------------------
 
+    def set_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Give the metadata now that they are known: at any time before it closes."""
+        self._metadata = checked_metadata(metadata)
+
     def finish(self) -> str:
         """Publish everything written and return the snapshot's id."""
         if self._publication is None:

@@ -63,6 +63,8 @@ EVERY_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(pat
 
 
 def room_of(path: Path) -> str:
+    if path.name == "__main__.py":  # the command line's other doors
+        return "__main__"
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "diff": "the samples that two snapshots have not in common",
     "verify": "check it, and give it content hashes",
     "merge": "join datasets without writing a sample anew",
+    "convert": "make a dataset of other people's data",
     "gc": "remove old snapshots and what only they need",
 }
 

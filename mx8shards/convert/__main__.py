@@ -1,0 +1,10 @@
+"""What does `python -m mx8shards.convert` do? The same as `mx8shards convert`."""
+
+from __future__ import annotations
+
+import sys
+
+from mx8shards.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["convert", *sys.argv[1:]]))

@@ -1,0 +1,284 @@
+"""How does a folder of pictures become samples?
+
+    SRC/cat/1.jpg, SRC/dog/2.png   one folder per class: columns image, label, path, height, width
+    SRC/1.jpg, SRC/more/2.jpg      no classes (--labels none): the same without label
+
+A picture's bytes are kept as they are, unless a side or a quality is asked for. Height and width are those of its
+raster, before any rotation that its EXIF data ask of a viewer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mx8shards.convert.source import Item
+from mx8shards.errors import SourceError, require
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+)
+SPLITS = ("train", "val", "valid", "validation", "test")
+
+_MOST_PIXELS = 1 << 28
+_EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"))
+_ENCODED = frozenset(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What can be said of a folder of pictures."""
+    parser.add_argument("src", metavar="SRC", help="a folder of pictures, or an uncompressed .tar of one")
+    parser.add_argument(
+        "--labels",
+        choices=("auto", "none", "imagefolder"),
+        default="auto",
+        help="imagefolder: each folder is a class; none: no labels; auto: whichever the folder looks like",
+    )
+    parser.add_argument("--max-side", type=int, metavar="PIXELS", help="scale down until no side is longer")
+    parser.add_argument("--min-side", type=int, metavar="PIXELS", help="scale down until the shorter side is this long")
+    parser.add_argument("--quality", type=int, metavar="1-100", help="encode all as JPEG of this quality")
+
+
+def open_source(args: argparse.Namespace) -> ImageFolder:
+    """The folder that a command line means."""
+    for name in ("max_side", "min_side"):
+        value = getattr(args, name, None)
+        if value is not None and value < 1:
+            raise SourceError(subject=f"--{name.replace('_', '-')}", expected="at least 1 pixel", found=str(value))
+    quality = getattr(args, "quality", None)
+    if quality is not None and not 1 <= quality <= 100:
+        raise SourceError(subject="--quality", expected="1 to 100", found=str(quality))
+    return ImageFolder(
+        Path(args.src),
+        labels=getattr(args, "labels", "auto"),
+        max_side=getattr(args, "max_side", None),
+        min_side=getattr(args, "min_side", None),
+        quality=quality,
+    )
+
+
+class ImageFolder:
+    """Pictures in folders, or in a tar of them, in the order of their paths."""
+
+    def __init__(
+        self, src: Path, *, labels: str, max_side: int | None, min_side: int | None, quality: int | None
+    ) -> None:
+        self._files: Files = Tar(src) if src.is_file() else Folder(src)
+        self._max_side, self._min_side, self._quality = max_side, min_side, quality
+        names = self._files.names()
+        self.classes = _classes(src, names, labels)
+        self._names = names
+        self._numbers = {name: number for number, name in enumerate(self.classes or ())}
+        self.columns: Mapping[str, str] = {
+            "image": "bytes",
+            "path": "str",
+            "height": "int32",
+            "width": "int32",
+            **({"label": "int"} if self.classes is not None else {}),
+        }
+        options = {"labels": labels, "max_side": max_side, "min_side": min_side, "quality": quality}
+        self.metadata: Mapping[str, Any] = {
+            "imagefolder": {name: value for name, value in options.items() if value is not None},
+            **({"classes": list(self.classes)} if self.classes is not None else {}),
+        }
+
+    def items(self) -> Sequence[Item]:
+        """The pictures' paths below SRC."""
+        return [(name,) for name in self._names]
+
+    def stamp(self, item: Item) -> object:
+        """Size and time of a picture's file."""
+        return self._files.stamp(item[0])
+
+    def sample(self, item: Item) -> Mapping[str, Any]:
+        """One picture, looked at whole: none that is cut short gets in."""
+        name = item[0]
+        data = self._files.read(name)
+        image, width, height = self._checked(data)
+        sample = {"image": image, "path": name, "height": height, "width": width}
+        if self.classes is not None:
+            sample["label"] = self._numbers[name.split("/", 1)[0]]
+        return sample
+
+    def _checked(self, data: bytes) -> tuple[bytes, int, int]:
+        """The bytes to keep, and the size of their raster."""
+        pillow = require("PIL.Image", "convert")
+        if not data:
+            raise SourceError("the file is empty")
+        try:
+            with pillow.open(io.BytesIO(data)) as picture:
+                _check_kind(picture)
+                resized = self._resized(picture)
+                if resized is not None:
+                    return resized
+                if picture.format == "JPEG":
+                    _check_jpeg(data)
+                else:
+                    picture.load()
+                return data, picture.width, picture.height
+        except SourceError:
+            raise
+        except pillow.UnidentifiedImageError:
+            raise SourceError("no picture: its first bytes are not those of any known format") from None
+        except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
+            raise SourceError(f"no picture that can be read: {' '.join(str(error).split())[:200]}") from error
+
+    def _resized(self, picture: Any) -> tuple[bytes, int, int] | None:
+        """The picture scaled down or encoded anew, if that was asked for and changes anything."""
+        scale = 1.0
+        if self._max_side is not None:
+            scale = min(scale, self._max_side / max(picture.size))
+        if self._min_side is not None:
+            scale = min(scale, self._min_side / min(picture.size))
+        if scale >= 1 and self._quality is None:
+            return None
+        upright = require("PIL.ImageOps", "convert").exif_transpose(picture).convert("RGB")
+        if scale < 1:
+            size = [max(1, round(side * scale)) for side in upright.size]
+            upright = upright.resize(size, require("PIL.Image", "convert").Resampling.LANCZOS)
+        out = io.BytesIO()
+        upright.save(out, "JPEG", quality=self._quality or 95, subsampling="4:2:0")
+        return out.getvalue(), upright.width, upright.height
+
+
+def _check_kind(picture: Any) -> None:
+    """SourceError for what a training set should not hold unseen."""
+    if picture.format not in _ENCODED:
+        raise SourceError(expected=f"one of {', '.join(sorted(_ENCODED))}", found=str(picture.format))
+    if picture.width * picture.height > _MOST_PIXELS:
+        raise SourceError(expected=f"at most {_MOST_PIXELS} pixels", found=f"{picture.width} x {picture.height}")
+    frames = getattr(picture, "n_frames", 1)
+    if frames != 1:
+        raise SourceError(expected="one picture", found=f"{frames} frames")
+    if picture.mode not in _EIGHT_BITS:
+        raise SourceError(expected="8 bits per channel", found=f"mode {picture.mode}")
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Decode at an eighth of the size, where a warning is an error: every byte has to be there for that."""
+    simplejpeg = require("simplejpeg", "convert")
+    try:
+        simplejpeg.decode_jpeg(
+            data, colorspace="GRAY", fastdct=True, min_factor=8, min_width=1, min_height=1, strict=True
+        )
+    except ValueError as error:
+        if "cmyk" not in str(error).lower() and "colorspace" not in str(error).lower():
+            raise
+        pillow = require("PIL.Image", "convert")
+        with pillow.open(io.BytesIO(data)) as picture:
+            picture.load()
+
+
+def _classes(src: Path, names: Sequence[str], labels: str) -> tuple[str, ...] | None:
+    """The folders at the top if they are classes, sorted; None if there are no labels."""
+    if labels == "none":
+        return None
+    loose = [name for name in names if "/" not in name]
+    found = tuple(sorted({name.split("/", 1)[0] for name in names if "/" in name}))
+    if found and set(found) <= set(SPLITS):
+        raise SourceError(
+            subject=str(src),
+            expected="one split, or classes",
+            found=f"the splits {', '.join(found)}",
+            hint=f"convert each of them: {src}/{found[0]}; --labels none takes all pictures as one",
+        )
+    if labels == "auto" and not found:
+        return None
+    if not found or loose:
+        what = f"{loose[0]} beside them" if loose else "none"
+        raise SourceError(
+            subject=str(src), expected="a folder for each class", found=what, hint="--labels none takes pictures alone"
+        )
+    return found
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :].lower()  # a Path for each of a million names takes seconds
+
+
+class Folder:
+    """Files in a folder, those of its folders included; symlinks are followed."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise SourceError(expected="a folder, or a .tar file", found="no such thing", subject=str(root))
+        self._root = root
+
+    def names(self) -> list[str]:
+        """The pictures' paths, sorted."""
+        return sorted(self._walk(self._root, "", frozenset()))
+
+    def _walk(self, directory: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
+        here = os.path.realpath(directory)
+        if here in above:  # a symlink that leads back up
+            return
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        yield from self._walk(directory / entry.name, f"{prefix}{entry.name}/", above | {here})
+                    elif _suffix(entry.name) in SUFFIXES and not entry.name.startswith("."):
+                        yield prefix + entry.name
+        except OSError as error:
+            raise SourceError(f"cannot be listed: {error.strerror}", subject=str(directory)) from error
+
+    def stamp(self, name: str) -> object:
+        """Size and time, or why there are none."""
+        try:
+            found = (self._root / name).stat()
+        except OSError as error:
+            return str(error.strerror)
+        return [found.st_size, found.st_mtime_ns]
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        try:
+            return (self._root / name).read_bytes()
+        except OSError as error:
+            raise SourceError(f"cannot be read: {error.strerror}") from error
+
+
+class Tar:
+    """Files in an uncompressed tar, read where they lie."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[str, tuple[int, int]] = {}
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    name = member.name.removeprefix("./")
+                    if member.isreg() and _suffix(name) in SUFFIXES:
+                        self._places[name] = (member.offset_data, member.size)
+        except (tarfile.TarError, OSError) as error:
+            hint = "a compressed one has to be unpacked first"
+            raise SourceError(f"no tar that can be read: {error}", subject=str(path), hint=hint) from error
+
+    def names(self) -> list[str]:
+        """The pictures' paths, sorted, without a folder that all of them are in."""
+        return sorted(self._places)
+
+    def stamp(self, name: str) -> object:
+        """Place and size, and the time of the tar."""
+        return [*self._places[name], self._path.stat().st_mtime_ns]
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        begin, size = self._places[name]
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(begin)
+                data = file.read(size)
+        except OSError as error:
+            raise SourceError(f"cannot be read: {error.strerror}") from error
+        if len(data) < size:
+            raise SourceError(expected=f"{size} bytes", found=f"{len(data)}: the tar is cut short")
+        return data
+
+
+Files = Folder | Tar
