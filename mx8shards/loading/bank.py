@@ -158,13 +158,12 @@ class Memory:
 class Share:
     """What one loader has of a Memory: counters of what it reserved and uses.
 
-    `wake` is called, from anywhere, when a bank comes back while `waiting` is set.
+    `wake` is called, from anywhere, whenever a bank comes back to any of the shares.
     """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.wake: Callable[[], None] = _nobody_waits
-        self.waiting = False
         self.reserved_bytes = 0
         self.used_bytes = 0
         self.leases = 0
@@ -245,8 +244,7 @@ class Share:
         memory = self._memory
         memory.returned.append((self, bank))
         for share in memory.shares:
-            if share.waiting:
-                share.wake()
+            share.wake()
         if not memory.shares and memory.lock.acquire(blocking=False):  # nobody else will ever come to take it back
             try:
                 memory.take_back()

@@ -134,6 +134,7 @@ class Run:
         self._stopped = False
         self._stalled = False  # somebody has waited long enough
         self._starving = False
+        self._waiting = False  # the planner: not the share, which the planner of a run that was dropped has as well
         self._started = 0
         self._taken = 0
         self.waited_s = 0.0
@@ -151,7 +152,7 @@ class Run:
             self._wait_for(number)
         result = self._arrived.pop(number)
         self._taken += 1
-        if self._recipe.share.waiting and self._started - self._taken <= self._recipe.depth // 2:
+        if self._waiting and self._started - self._taken <= self._recipe.depth // 2:
             self._wake()
         return result
 
@@ -168,7 +169,7 @@ class Run:
                 found, result = self._results.get_nowait()
             except Empty:
                 self._starving = True
-                if self._recipe.share.waiting:
+                if self._waiting:
                     self._wake()
                 try:
                     found, result = self._results.get(timeout=_LOOK_S)
@@ -275,7 +276,7 @@ class Run:
         begun = time.perf_counter()
         try:
             while not self._stopped:
-                share.waiting = True  # from here on whatever comes back wakes us
+                self._waiting = True  # from here on whatever comes back wakes us
                 ahead = self._started - self._taken
                 if ahead < recipe.depth and share.reserve(planned.reserve_bytes):
                     return True
@@ -290,7 +291,7 @@ class Run:
                 while not self._inbox.empty():
                     self._inbox.get_nowait()
         finally:
-            share.waiting = False
+            self._waiting = False
             self.waited_s += time.perf_counter() - begun
         return False
 
@@ -428,7 +429,7 @@ def _waker(run: weakref.ref[Run]) -> Callable[[], None]:
 
     def wake() -> None:
         found = run()
-        if found is not None:
+        if found is not None and found._waiting:
             found._wake()
 
     return wake

@@ -346,3 +346,14 @@ def test_bookkeeping_of_many_tiny_rows_leaves_room_for_them(place: Path) -> None
         with mx8.Loader(dataset, batch_size=10_000, memory="32mb", threads=1) as loader:
             assert loader.stats()["memory_limit_bytes"] > 16 << 20
             assert flat(ids_of(loader)) == list(range(20_000))
+
+
+def test_iterations_that_are_dropped_one_after_the_other_leave_nobody_waiting(log_normal: mx8.Dataset) -> None:
+    """The planner of one that was dropped ends while that of the next one begins: it must take nothing from it."""
+    with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
+        for _ in range(150):
+            for step, _ in enumerate(loader):
+                if step == 3:
+                    break
+        assert loader.state_dict()["epoch"] == 149
+        assert flat(ids_of(loader)) == list(range(200))
