@@ -1,0 +1,130 @@
+"""What does each rank of a distributed training do, and what does a DataLoader's process?
+
+`python -m tests.loader.ranks SCENE DATA OUT …` writes what it found to OUT, as JSON. Ranks are forks of one process
+that has imported torch: that takes longer than all the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+import mx8shards as mx8
+from tests.loader.parts import ids_of
+
+AT = 3  # the step after which a state is taken
+
+
+def train(data: str) -> dict[str, Any]:
+    """Two epochs of a model that waits for all ranks in each step; then from the state of another rank on."""
+    model = DistributedDataParallel(torch.nn.Linear(1, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = mx8.Loader(mx8.Dataset(data), batch_size=8, shuffle=True, threads=1, memory="64mb")
+    epochs: list[list[list[int]]] = [[], []]
+    state: dict[str, Any] = {}
+    for batches in epochs:
+        for batch in loader:
+            optimizer.zero_grad()
+            model(batch["number"].float()[:, None] / 100).square().mean().backward()
+            optimizer.step()
+            batches.append(ids_of(batch))
+            if not state and len(batches) == AT:
+                state = loader.state_dict()
+    loader.close()
+    states: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, state)
+    with mx8.Loader(mx8.Dataset(data), batch_size=8, shuffle=True, threads=1, memory="64mb") as loader:
+        loader.load_state_dict(states[(loader.rank + 1) % loader.world_size])
+        rest = [ids_of(batch) for batch in loader]
+    found = {"rank": loader.rank, "world_size": loader.world_size, "epochs": epochs, "rest": rest, "states": states}
+    return {**found, "length": len(loader), "weight": model.module.weight.item()}
+
+
+def rank_of(data: str, out: str, rank: int, world_size: int) -> None:
+    """One rank under gloo."""
+    store = f"file://{out}/store-{world_size}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+    found = train(data)
+    dist.destroy_process_group()
+    Path(out, f"{world_size}-{rank}.json").write_text(json.dumps(found))
+
+
+def ranks(data: str, out: str, *world_sizes: str) -> None:
+    """Worlds of so many ranks, one after the other."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    for world_size in map(int, world_sizes):
+        children = []
+        for rank in range(world_size):
+            pid = os.fork()
+            if not pid:
+                status = 1
+                try:
+                    rank_of(data, out, rank, world_size)
+                    status = 0
+                finally:
+                    sys.excepthook(*sys.exc_info()) if status else None  # type: ignore[arg-type]
+                    os._exit(status)
+            children.append(pid)
+        failed = [pid for pid in children if os.waitpid(pid, 0)[1]]
+        assert not failed
+
+
+def under_torchrun(data: str, out: str) -> None:
+    """One rank, as torchrun starts it: first with the environment alone, then with a process group."""
+    with mx8.Loader(mx8.Dataset(data), batch_size=8, output="numpy", memory="64mb") as loader:
+        assert (loader.rank, loader.world_size) == (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    dist.init_process_group("gloo")
+    found = train(data)
+    dist.destroy_process_group()
+    Path(out, f"{found['world_size']}-{found['rank']}.json").write_text(json.dumps(found))
+
+
+def workers(data: str, out: str, context: str, *counts: str) -> None:
+    """A plain DataLoader with so many workers, for two epochs, of which all batches are held."""
+    found: dict[str, Any] = {}
+    for count in map(int, counts):
+        with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=8, shuffle=True, memory="3mb") as loader:
+            batches = loader.as_iterable_dataset()
+            options = {"multiprocessing_context": context} if count else {}
+            plain: Any = DataLoader(batches, batch_size=None, num_workers=count, **options)
+            epochs = []
+            for epoch in range(2):
+                batches.set_epoch(epoch)
+                epochs.append([batch["number"].tolist() for batch in list(plain)])
+            found[str(count)] = epochs
+    Path(out, f"{context}.json").write_text(json.dumps(found))
+
+
+def stateful(data: str, out: str) -> None:
+    """torchdata's StatefulDataLoader goes on where another one was left."""
+    from torchdata.stateful_dataloader import StatefulDataLoader  # type: ignore[import-not-found]
+
+    found: dict[str, Any] = {}
+    for count, at in itertools.product((0, 2), (0, 1, 5)):
+        with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=8, shuffle=True, memory="8mb") as loader:
+            first = StatefulDataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=count)
+            batches = iter(first)
+            before = [next(batches)["number"].tolist() for _ in range(at)]
+            state = first.state_dict()
+            rest = [batch["number"].tolist() for batch in batches]
+            second = StatefulDataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=count)
+            second.load_state_dict(state)
+            found[f"{count} {at}"] = [before, rest, [batch["number"].tolist() for batch in second]]
+    Path(out, "stateful.json").write_text(json.dumps(found))
+
+
+SCENES: dict[str, Callable[..., None]] = {f.__name__: f for f in (ranks, under_torchrun, workers, stateful)}
+
+if __name__ == "__main__":
+    SCENES[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,115 @@
+"""Do all ranks together, and all workers of a DataLoader, get every sample once?"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from tests.loader.parts import ids_of, write
+
+pytest.importorskip("torch")
+
+SAMPLES, BATCH, AT = 203, 8, 3
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("distributed") / "data", SAMPLES)
+
+
+def act(repository: Path, *arguments: object) -> None:
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def check_world(data: Path, out: Path, world_size: int) -> None:
+    found = [json.loads((out / f"{world_size}-{rank}.json").read_text()) for rank in range(world_size)]
+    assert [(one["rank"], one["world_size"]) for one in found] == [(rank, world_size) for rank in range(world_size)]
+    assert len({one["weight"] for one in found}) == 1  # each step was everybody's
+    with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
+        for one in found:
+            for epoch, batches in enumerate(one["epochs"]):
+                assert len(batches) == one["length"] == -(-SAMPLES // (BATCH * world_size))
+                places = [{"epoch": epoch, "rank": one["rank"], "world_size": world_size}] * len(batches)
+                assert batches == [loader.ids(step=k, **place).tolist() for k, place in enumerate(places)]
+            assert one["rest"] == one["epochs"][0][AT:]
+            assert one["states"] == [found[0]["states"][0]] * world_size
+        for epoch in range(2):
+            union = [i for one in found for batch in one["epochs"][epoch] for i in batch]
+            assert sorted(union) == list(range(SAMPLES))
+        for other in (1, 3):  # a world of another size goes on with what is left
+            rest = []
+            for rank in range(other):
+                options: dict[str, Any] = {"rank": rank, "world_size": other, "output": "numpy", "shuffle": True}
+                with mx8.Loader(dataset, batch_size=BATCH, **options) as loader:
+                    loader.load_state_dict(found[-1]["states"][-1])
+                    rest += [i for batch in loader for i in ids_of(batch)]
+            done = [i for one in found for batch in one["epochs"][0][:AT] for i in batch]
+            assert sorted(done + rest) == list(range(SAMPLES))
+
+
+def test_ranks_under_gloo_train_in_step_and_see_every_sample_once(data: Path, tmp_path: Path, repository: Path) -> None:
+    act(repository, "-m", "tests.loader.ranks", "ranks", data, tmp_path, 2, 4)
+    for world_size in (2, 4):
+        check_world(data, tmp_path, world_size)
+
+
+@pytest.mark.hunt
+def test_so_do_ranks_that_torchrun_started(data: Path, tmp_path: Path, repository: Path) -> None:
+    run = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    act(repository, *run, "-m", "tests.loader.ranks", "under_torchrun", data, tmp_path)
+    check_world(data, tmp_path, 2)
+
+
+def check_workers(out: Path) -> None:
+    for count, epochs in json.loads(out.read_text()).items():
+        for batches in epochs:
+            assert sorted(i for batch in batches for i in batch) == list(range(SAMPLES)), count
+        assert epochs[0] != epochs[1]
+
+
+def test_forked_workers_of_a_data_loader_give_every_sample_once(data: Path, tmp_path: Path, repository: Path) -> None:
+    act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "fork", 0, 1, 2)
+    check_workers(tmp_path / "fork.json")
+
+
+@pytest.mark.hunt
+def test_so_do_spawned_ones(data: Path, tmp_path: Path, repository: Path) -> None:
+    act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "spawn", 0, 1, 2)
+    check_workers(tmp_path / "spawn.json")
+
+
+def test_the_state_of_an_iterable_dataset_goes_on_in_another_one(data: Path) -> None:
+    with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
+        for at in (0, 1, 7):
+            first = loader.as_iterable_dataset()
+            batches = iter(first)
+            before = [next(batches)["number"].tolist() for _ in range(at)]
+            state = json.loads(json.dumps(first.state_dict()))
+            second = loader.as_iterable_dataset()
+            second.load_state_dict(state)
+            rest = [batch["number"].tolist() for batch in second]
+            assert rest == [batch["number"].tolist() for batch in batches]
+            assert sorted(i for batch in before + rest for i in batch) == list(range(SAMPLES))
+        second.load_state_dict({**state, "snapshot": "sha256:" + "0" * 64})
+        batches = iter(second)
+        with pytest.raises(mx8.IntegrityError):
+            next(batches)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchdata") is None, reason="torchdata is not installed")
+def test_a_stateful_data_loader_goes_on_where_another_one_was_left(
+    data: Path, tmp_path: Path, repository: Path
+) -> None:
+    act(repository, "-m", "tests.loader.ranks", "stateful", data, tmp_path)
+    for before, rest, again in json.loads((tmp_path / "stateful.json").read_text()).values():
+        assert again == rest
+        assert sorted(i for batch in before + rest for i in batch) == list(range(SAMPLES))
