@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,7 +86,7 @@ class Loader:
             output=output,
             read_timeout_s=read_timeout_s,
         )
-        self._dataset = dataset
+        self._dataset = copy.copy(dataset)  # this one stays open when the user closes theirs
         self._order = order_of(dataset, self._settings)
         self._steps = self._steps_of(self.world_size)
         self._shared_pool = pool
