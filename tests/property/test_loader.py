@@ -312,6 +312,19 @@ def test_a_closed_loader_says_so_and_its_batches_stay(dataset: mx8.Dataset) -> N
         iter(loader)
 
 
+def test_a_loader_outlives_the_dataset_that_it_was_made_of(place: Path) -> None:
+    root = place / "closed"
+    with numbered(root, 20) as dataset:
+        loader = mx8.Loader(dataset, batch_size=7)
+    assert flat(ids_of(loader)) == list(range(20))
+    loader.load_state_dict(loader.state_dict())
+    for batch in loader:
+        check_values(batch, mx8.Dataset(root))
+    loader.close()
+    with pytest.raises(ValueError, match="the dataset is closed"):
+        mx8.Loader(dataset, batch_size=7)
+
+
 # edges ----------------------------------------------------------------------------------------------------------------
 
 
@@ -532,11 +545,11 @@ def test_a_snapshot_that_is_replaced_under_a_loader_stays_its_own(io: Any, mode:
 
 
 def test_shards_that_are_gone_before_they_were_needed_are_an_error_that_names_them(place: Path) -> None:
-    with removed_afterwards(place / "gone") as root:
+    with removed_afterwards(place / "collected") as root:
         numbered(root, 40)
         with mx8.Loader(mx8.Dataset(root), batch_size=5, threads=1) as loader:
             numbered(root, 5, mode="overwrite")
             mx8.gc(root, keep=1)
-            with pytest.raises(mx8.LoaderError, match="gone") as caught:
+            with pytest.raises(mx8.LoaderError, match="gc removed this snapshot after it was opened") as caught:
                 list(loader)
         assert isinstance(caught.value.__cause__, mx8.DatasetNotFoundError)

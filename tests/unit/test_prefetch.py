@@ -1,0 +1,91 @@
+"""Do runs end, begin and make room for one another without anybody waiting for ever?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import mx8shards as mx8
+from mx8shards.loading.assembly import assemble, order_of
+from mx8shards.loading.prefetch import Done, Ready, Recipe, Run
+from mx8shards.loading.settings import Settings
+from mx8shards.order.steps import Steps
+from tests.batches import quick_place, write
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Iterator[mx8.Dataset]:
+    with quick_place() as place:
+        yield write(place / "data", ({"a": bytes(100_000)} for _ in range(60)), {"a": "bytes"}, size_limit=1 << 20)
+
+
+@pytest.fixture
+def recipe(dataset: mx8.Dataset) -> Iterator[Recipe]:
+    """Of batches of which not all fit into memory."""
+    settings = Settings(batch_size=2, memory="2mb")
+    order = order_of(dataset, settings)
+    pool = mx8.Pool(memory="2mb", threads=1)
+    yield assemble(dataset, settings, order, Steps(length=60, batch_size=2), 0, pool)
+    pool.close()
+
+
+def taken(run: Run) -> list[int]:
+    """The positions of all batches to its end."""
+    found = []
+    while isinstance(result := run.take(), Ready):
+        found.append(result.planned.position)
+    assert isinstance(result, Done)
+    return found
+
+
+def filled(recipe: Recipe) -> None:
+    """Return when memory is full, or should be."""
+    deadline = time.monotonic() + 10
+    while recipe.share.report()["bytes_in_use"] < 1 << 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_a_run_that_ends_leaves_its_memory_to_one_that_waits_for_it(recipe: Recipe) -> None:
+    """As after a `for` that was left: nobody waits for the end of the run before."""
+    first = Run(recipe, 0, 0)
+    filled(recipe)
+    second = Run(recipe, 1, 0)
+    time.sleep(0.3)  # now both wait for memory: if not, this proves less
+    first.stop()
+    first.join()
+    assert taken(second) == list(range(0, 60, 2))
+    second.join()
+    assert recipe.share.report()["bytes_in_use"] == 0
+
+
+@pytest.mark.parametrize("batches", [0, 1, 7, 30])
+def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: int, recipe: Recipe) -> None:
+    run = Run(recipe, 0, 0)
+    for _ in range(batches):
+        assert isinstance(run.take(), Ready)
+    run.stop()
+    run.stop()
+    run.join()
+    found = recipe.share.report()
+    assert [found["bytes_in_use"], found["bytes_reserved"], found["banks_in_use"]] == [0, 0, 0]
+
+
+def test_a_run_begins_at_any_position_of_an_epoch(recipe: Recipe) -> None:
+    for position in (0, 6, 58, 60):
+        run = Run(recipe, 0, position)
+        assert taken(run) == list(range(position, 60, 2))
+        run.stop()
+        run.join()
+
+
+def test_batches_that_are_there_can_be_taken_without_waiting(recipe: Recipe) -> None:
+    run = Run(recipe, 0, 0)
+    filled(recipe)
+    ready = run.take_ready()
+    assert ready is not None
+    assert ready.planned.position == 0
+    run.stop()
+    run.join()
+    assert run.take_ready() is None
