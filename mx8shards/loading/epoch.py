@@ -70,7 +70,7 @@ class Epoch(Iterator[Any]):
     @property
     def producer_s(self) -> ProducerTimes:
         """How the planner has spent its time."""
-        return ProducerTimes(self._run.waited_s, self._run.planned_s)
+        return self._run.producer_s
 
     def close(self) -> None:
         """Give up what was made ahead. Whoever asks for more gets an error."""

@@ -39,7 +39,7 @@ from mx8shards.loading.ledger import MOST_ATTEMPTS, Entry, OnError
 from mx8shards.loading.plan import Plan, Planned
 from mx8shards.loading.pool import Pool, Scratch
 from mx8shards.loading.stages import Work
-from mx8shards.loading.times import Times
+from mx8shards.loading.times import ProducerTimes, Times
 
 _PLANNER = -1  # its key among the numbers of batches
 
@@ -139,9 +139,16 @@ class Run:
         self._taken = 0
         self.waited_s = 0.0
         self.planned_s = 0.0
+        self._opened_before_s = recipe.plan.reach.files_s
         recipe.share.wake = _waker(weakref.ref(self))
         self._planner = Thread(target=self._plan, name="mx8shards-planner", daemon=True)
         self._planner.start()
+
+    @property
+    def producer_s(self) -> ProducerTimes:
+        """What the planner did with its time."""
+        opened_s = self._recipe.plan.reach.files_s - self._opened_before_s
+        return ProducerTimes(self.waited_s, max(0.0, self.planned_s - opened_s), opened_s)
 
     # the consumer -----------------------------------------------------------------------------------------------
 

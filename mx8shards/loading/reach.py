@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Literal
@@ -41,6 +42,7 @@ class Reach:
         # this one is nobody else's
         self._kept: list[tuple[Shard, npt.NDArray[np.uint8]] | None] = [None] * shards.count
         self._unopened = shards.count
+        self.files_s = 0.0  # how long it took to open files, and to learn what of them is cached
         self._marks = np.zeros(shards.count, np.int64)
         self._mark = 0
         self._out = np.zeros(shards.count, np.int64)
@@ -79,6 +81,7 @@ class Reach:
         """
         rows = np.zeros(len(sample_ids), ROW)
         gather.locate(self._shards.starts, sample_ids, rows)
+        begun = time.perf_counter()
         if side_by_side and self._unopened:
             new = [i for i in np.unique(rows["shard"]).tolist() if self._kept[i] is None]
             if len(new) > 1:  # tables have to be read, and shards perhaps unpacked
@@ -92,6 +95,8 @@ class Reach:
             except BaseException:
                 self._marks[unseen] = -1  # kernels must not believe that they were seen
                 raise
+            if unseen:
+                self.files_s += time.perf_counter() - begun
             gather.sample_spans(self.table, rows)
         return rows
 
@@ -100,6 +105,7 @@ class Reach:
         files: list[object] = []
         with self._lock:
             reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
+            begun = time.perf_counter()
             if self._counts[UNKNOWN]:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] == UNKNOWN))
                 reach.judge_windows(self.table, rows, self._scratch, self._populated, self._verdicts)
@@ -108,8 +114,10 @@ class Reach:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] != MAPPED))
                 if memory.KNOWS_CACHE:
                     reach.advise_reads(rows)
-                return files
-        return []
+            else:
+                files = []
+            self.files_s += time.perf_counter() - begun
+        return files
 
     def locate(self, sample_id: int) -> tuple[Shard, int]:
         """The open shard that holds a sample, and its number there."""

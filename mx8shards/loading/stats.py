@@ -65,6 +65,7 @@ class Counters:
             "producer_waited_s": producer.waited_s,
             "plan_s": producer.planned_s,
             **{f"{kind}_s": self.seconds[kind] for kind in _NAMES},
+            "read_s": self.seconds["read"] + producer.opened_s,
             **share.report(),
             "minor_faults": minor,
             "major_faults": major,
@@ -101,7 +102,7 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
         f"the consumer waited for batches for {waited:.2f} s of {whole:.2f} s ({waited / whole:.0%})",
         f"{threads} threads worked for {busy:.2f} s ({busy / (threads * whole):.0%} of their time): "
         + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
-        f"the planner worked for {stats['plan_s']:.2f} s: it computes the order and opens shards",
+        f"the planner worked for {stats['plan_s']:.2f} s: it computes the order and reserves memory",
         f"batches waited for memory, or to be taken, for {stats['producer_waited_s']:.2f} s",
         f"{stats['major_faults']} page faults had to wait for the disk",
     )

@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 
 class ProducerTimes(NamedTuple):
-    """How long the planner waited for memory, or for batches to be taken; and how long it planned."""
+    """How long the planner waited for memory, or for batches to be taken; how long it planned, and opened files."""
 
     waited_s: float = 0.0
     planned_s: float = 0.0
+    opened_s: float = 0.0
 
     def plus(self, other: ProducerTimes) -> ProducerTimes:
         """The sums."""
-        return ProducerTimes(self.waited_s + other.waited_s, self.planned_s + other.planned_s)
+        return ProducerTimes(*(mine + others for mine, others in zip(self, other, strict=True)))
 
 
 class Times:
