@@ -1,0 +1,114 @@
+"""Does `explain` name what holds a loader up? Each cause is put there on purpose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+import mx8shards as mx8
+from tests.loader.faults import Weigh
+from tests.loader.filesystem import Mounted, shown_again
+from tests.loader.parts import in_time, write
+
+SAMPLES, BATCH = 160, 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """What takes how long: reading 128 KiB, decoding a sample, transforming a batch, consuming one."""
+
+    expected: Literal["storage", "gather", "decode", "transform", "consumer"]
+    read_s: float = 0.0
+    decode_s: float = 0.0
+    transform_s: float = 0.0
+    consume_s: float = 0.0
+    io: Literal["auto", "mmap", "pread"] = "auto"
+    threads: int = 2
+    large: bool = False
+
+
+CASES = [
+    Case("storage", read_s=0.01),
+    Case("storage", read_s=0.01, io="pread", threads=1),
+    Case("storage", read_s=0.01, io="mmap"),
+    Case("storage", read_s=0.02, transform_s=0.001, consume_s=0.001),
+    Case("decode", decode_s=0.003),
+    Case("decode", decode_s=0.004, transform_s=0.004, consume_s=0.001),
+    Case("transform", transform_s=0.03),
+    Case("transform", transform_s=0.04, decode_s=0.001, consume_s=0.002),
+    Case("consumer", consume_s=0.02),
+    Case("consumer", consume_s=0.06, decode_s=0.001, transform_s=0.005),
+    Case("gather", large=True, threads=1),
+    Case("gather", large=True, threads=1, io="mmap", consume_s=0.0001),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("explain") / "data", SAMPLES, size_limit="4kb")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So many bytes that copying them is what is left to do."""
+    root = tmp_path_factory.mktemp("explain") / "large"
+    with mx8.Writer(root, columns={"blob": "bytes"}, hashes=(), threads=1) as writer:
+        for i in range(64):
+            writer.write({"blob": bytes([i]) * (1 << 20)})
+    return root
+
+
+@pytest.fixture
+def shown(data: Path, tmp_path: Path) -> Iterator[Mounted]:
+    with shown_again(data, tmp_path / "mount") as found:
+        yield found
+
+
+def named(case: Case, root: Path) -> mx8.Loader | Any:
+    """The bottleneck that is named after an epoch under these conditions."""
+
+    def transform(batch: Any) -> Any:
+        if case.transform_s:
+            time.sleep(case.transform_s)
+        return batch
+
+    decode = {"blob": Weigh(takes_s=case.decode_s)} if case.decode_s else None
+    with (
+        mx8.Dataset(root) as dataset,
+        mx8.Loader(
+            dataset,
+            batch_size=BATCH,
+            shuffle=True,
+            decode=decode,
+            transform=transform,
+            threads=case.threads,
+            io=case.io,
+            output="numpy",
+        ) as loader,
+    ):
+        for _ in loader:
+            if case.consume_s:
+                time.sleep(case.consume_s)
+        return loader.explain()
+
+
+def test_the_bottleneck_is_named_in_eleven_of_twelve_cases(data: Path, large: Path, shown: Mounted) -> None:
+    wrong = []
+    named(Case("consumer"), data)  # the first one in a process waits for kernels, too
+    with in_time():
+        for case in CASES:
+            root = large if case.large else data
+            if case.read_s:
+                shown.reads("ok")
+                shown.forget()
+                shown.reads(f"delay {case.read_s}")
+                root = shown.root
+            found = named(case, root)
+            if found.bottleneck != case.expected:
+                wrong.append(f"{case}: {found}")
+    assert len(wrong) <= 1, "\n".join(wrong)
