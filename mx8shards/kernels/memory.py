@@ -77,6 +77,22 @@ def _store_int64(_typing: Any, address: Any, value: Any) -> Any:
 store_int64 = cast(Callable[[Any, Any], None], _store_int64)
 
 
+@intrinsic
+def _prefetch(_typing: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pointer, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp), generate
+
+
+# prefetch(address): the cache line there will be read soon. It need not be mapped.
+prefetch = cast(Callable[[Any], None], _prefetch)
+
+
 @kernel
 def read_fully(descriptor: int, to: Any, size: Any, begin: Any) -> bool:
     """Read so many bytes from `begin` to an address; whether all of them came."""
