@@ -308,7 +308,7 @@ def test_a_shard_that_is_deleted_or_replaced_while_it_is_open_is_read_on(
 
 
 def test_a_file_cut_short_between_two_batches_is_an_error_where_it_is_read(tmp_path: Path) -> None:
-    data = write(tmp_path / "data", 4 * SAMPLES)
+    data = write(tmp_path / "data", 12 * SAMPLES)  # more than is made ahead
     with nothing_left(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=BATCH, threads=1, io="pread", output="numpy") as loader:

@@ -15,7 +15,7 @@ import mx8shards as mx8
 from tests.loader.filesystem import Mounted, shown_again
 from tests.loader.parts import ids_of, in_time, nothing_left, threads, write
 
-SAMPLES, BATCH = 400, 8
+SAMPLES, BATCH = 1200, 8  # more than is made ahead
 STALLED = r"file system does not answer|no thread has become free"
 
 
