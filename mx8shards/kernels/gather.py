@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mx8shards.kernels.jit import kernel
 from mx8shards.kernels.memory import load_int64, load_uint32, memcpy, prefetch, read_fully, store_int64
 from mx8shards.kernels.reach import populate
-from mx8shards.kernels.records import FAULT, MAPPED, OK, OUT_OF_SHARD, READ_FAILED, SIZES_DIFFER
+from mx8shards.kernels.records import FAULT, OK, OUT_OF_SHARD, READ, READ_FAILED, SIZES_DIFFER
 
 Array = npt.NDArray[Any]
 
@@ -116,15 +116,17 @@ def payload_spans(
         sample = shards[shard]["base"] + np.uint64(begin)
         if rows[i]["status"] == OK and length < header_bytes:
             rows[i]["status"] = SIZES_DIFFER
-        if rows[i]["status"] == OK and rows[i]["way"] == FAULT:
-            if populate(sample, length):
-                rows[i]["way"] = MAPPED
+        if rows[i]["status"] == OK and variable > 0:
+            # what is checked and what is used must be one copy: somebody may write to the file between the two
+            header_at = np.uint64(header.ctypes.data)
+            if rows[i]["way"] == READ:
+                if not read_fully(rows[i]["file"], header_at, header_bytes, begin):
+                    rows[i]["status"] = READ_FAILED
+            elif rows[i]["way"] == FAULT and not populate(sample, header_bytes):
+                rows[i]["status"] = READ_FAILED
             else:
-                rows[i]["status"] = READ_FAILED
-        if rows[i]["status"] == OK and rows[i]["way"] != MAPPED and variable > 0:
-            sample = np.uint64(header.ctypes.data)
-            if not read_fully(rows[i]["file"], sample, header_bytes, begin):
-                rows[i]["status"] = READ_FAILED
+                memcpy(header_at, sample, np.uint64(header_bytes))
+            sample = header_at
         if rows[i]["status"] == OK:
             total = header_bytes + kinds[kind, FIXED_BYTES]
             for v in range(variable):
@@ -183,7 +185,11 @@ def copy_payloads(shards: Array, spans: Array, targets: Array, start: int, stop:
                 to += np.uint64(load_int64(offsets + np.uint64(8 * i)))
             else:
                 to += np.uint64(i) * np.uint64(targets[target, VALUE_SIZE])
-            if rows[i]["way"] == MAPPED:
-                memcpy(to, shards[shard]["base"] + np.uint64(begin), np.uint64(size))
-            elif not read_fully(rows[i]["file"], to, size, begin):
+            source = shards[shard]["base"] + np.uint64(begin)
+            if rows[i]["way"] == READ:
+                if not read_fully(rows[i]["file"], to, size, begin):
+                    rows[i]["status"] = READ_FAILED
+            elif rows[i]["way"] == FAULT and size > 0 and not populate(source, size):
                 rows[i]["status"] = READ_FAILED
+            else:
+                memcpy(to, source, np.uint64(size))

@@ -1,37 +1,50 @@
 """Which rows may be copied from their shard's map, and which have to be read?
 
 A shard's file is looked at in windows. One whose pages are in the page cache is populated, all of it at once, before
-any of it is touched: where the file was cut short meanwhile, that is an error code and no signal. Rows in all other
-windows are read into the bank; the kernel is told of all of them before the first is waited for.
+any of it is touched: where the file had been cut short by then, that is an error code. (Cut short later, a map gives a
+signal, which nobody can prevent: only reading is safe from that.) Rows in all other windows are read into the bank; the
+kernel is told of all of them before the first is waited for.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.memory import errno_address, fadvise, load_uint32, madvise, mincore, preadv2
+from mx8shards.kernels.memory import KNOWS_CACHE, errno_address, fadvise, load_uint32, madvise, mincore, preadv2
 from mx8shards.kernels.records import MAPPED, READ, UNKNOWN
 
 Array = npt.NDArray[Any]
 
 WINDOW_BYTES = 4 << 20
-PAGE_BYTES = 4 << 10
+PAGE_BYTES = mmap.PAGESIZE  # 16 or 64 KiB on some arm64 machines
 PROBE_BYTES = 32 + WINDOW_BYTES // PAGE_BYTES  # of scratch, for `judge_windows`
 
 _PROBES = 8  # half of the pages missing are overlooked once in 256 times
 _FEW = 64  # one page in so many may be missing
 _NOWAIT = 8  # RWF_NOWAIT: an error instead of a wait for the disk
 _RANDOM = 1  # MADV_RANDOM
-_UNKNOWN_ADVICE = errno.EINVAL  # before Linux 5.14
 _UNSUPPORTED = errno.EOPNOTSUPP  # by tmpfs, among others
 _POPULATE = 22  # MADV_POPULATE_READ
 _WILLNEED = 3  # POSIX_FADV_WILLNEED
 _AT_ONCE = 128 << 10  # a longer advice is cut, silently, to what the device reads ahead
+
+
+def can_map() -> bool:
+    """Whether this system tells what is cached and populates a map on request: Linux does, from 5.14 on."""
+    if not KNOWS_CACHE:
+        return False
+    with mmap.mmap(-1, PAGE_BYTES) as page:
+        try:
+            page.madvise(_POPULATE)
+        except OSError:
+            return False
+    return True
 
 
 @kernel
@@ -108,20 +121,31 @@ def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, scratch: Ar
 
 
 @kernel
-def advise_reads(rows: Array) -> None:
-    """Have the spans of all cold rows brought into the page cache, without waiting for them."""
+def advise_samples(rows: Array, most: int) -> None:
+    """Have the first so many bytes of all cold rows brought into the page cache, without waiting for them."""
     for i in range(len(rows)):
         if rows[i]["way"] != MAPPED:
-            for begin in range(rows[i]["begin"], rows[i]["end"], _AT_ONCE):
-                fadvise(rows[i]["file"], begin, min(rows[i]["end"] - begin, np.int64(_AT_ONCE)), _WILLNEED)
+            end = min(rows[i]["end"], rows[i]["begin"] + most)
+            for begin in range(rows[i]["begin"], end, _AT_ONCE):
+                fadvise(rows[i]["file"], begin, min(end - begin, np.int64(_AT_ONCE)), _WILLNEED)
+
+
+@kernel
+def advise_spans(rows: Array, spans: Array) -> None:
+    """The same for the payloads of all cold rows."""
+    for i in range(len(rows)):
+        if rows[i]["way"] != MAPPED:
+            for column in range(spans.shape[1]):
+                end = spans[i, column]["begin"] + spans[i, column]["size"]
+                for begin in range(spans[i, column]["begin"], end, _AT_ONCE):
+                    fadvise(rows[i]["file"], begin, min(end - begin, np.int64(_AT_ONCE)), _WILLNEED)
 
 
 @kernel
 def populate(address: Any, size: Any) -> Any:
     """Have the pages of some mapped bytes there before they are touched; False if they cannot be."""
     before = address % np.uint64(PAGE_BYTES)
-    failed = madvise(address - before, np.uint64(size) + before, _POPULATE) != 0
-    return not failed or load_uint32(errno_address()) == _UNKNOWN_ADVICE
+    return madvise(address - before, np.uint64(size) + before, _POPULATE) == 0
 
 
 @kernel

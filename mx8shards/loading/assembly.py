@@ -79,6 +79,7 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         order=order,
         view=dataset.view,
         seed=settings.seed,
+        samples=dataset.shards.samples,
         steps=steps,
         rank=rank,
         reach=reach,

@@ -89,6 +89,7 @@ class Memory:
         self.shares: tuple[Share, ...] = ()
         self.departed: tuple[Share, ...] = ()  # they left, but somebody still holds what they lent
         self.returned: deque[tuple[Share, Bank]] = deque()
+        self.abandoned: deque[Share] = deque()
         self.free: list[Bank] = []  # the one that came back last is last: it may still be in a cache
         self.free_bytes = 0
         self.pins: Pins | None = None
@@ -103,11 +104,10 @@ class Memory:
     def leave(self, share: Share) -> None:
         """This share's part is the others' from now on, but for what it has lent until that comes back."""
         with self.lock:
-            if share in self.shares:
-                self.shares = tuple(other for other in self.shares if other is not share)
-                self.departed = (*self.departed, share)
-                share.fixed_bytes = 0
+            self.abandoned.append(share)
             self.take_back()
+        for other in self.shares:
+            other.wake()
 
     @property
     def held_bytes(self) -> int:
@@ -138,6 +138,12 @@ class Memory:
 
     def take_back(self) -> None:
         """Count what came back, to whichever share, and keep it for the next; the lock is held."""
+        while self.abandoned:
+            share = self.abandoned.popleft()
+            if share in self.shares:
+                self.shares = tuple(other for other in self.shares if other is not share)
+                self.departed = (*self.departed, share)
+                share.fixed_bytes = 0
         while self.returned:
             share, bank = self.returned.popleft()
             share.leases -= 1
@@ -239,6 +245,10 @@ class Share:
     def leave(self) -> None:
         """Give this part up to the others. What is still lent is given up when it comes back."""
         self._memory.leave(self)
+
+    def abandon(self) -> None:
+        """The same, where a garbage collection may be under way: in due time."""
+        self._memory.abandoned.append(self)
 
     def _come_back(self, bank: Bank) -> None:
         memory = self._memory

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -37,16 +36,21 @@ class Ragged:
         self.values = values
         self.offsets = offsets
         self._decode = decode
+        self._rows: tuple[memoryview, list[int]] | None = None  # what indexing needs, once it does
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, i: int) -> Any:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"row {i} of {len(self)}")
-        i %= len(self)
-        begin, end = int(self.offsets[i]), int(self.offsets[i + 1])
-        return self._decode(np.asarray(self.values)[begin:end].data.toreadonly())
+        if self._rows is None:
+            values, offsets = (each.cpu() if hasattr(each, "cpu") else each for each in (self.values, self.offsets))
+            self._rows = np.asarray(values).data.toreadonly(), np.asarray(offsets).tolist()
+        values, offsets = self._rows
+        count = len(offsets) - 1
+        if not -count <= i < count:
+            raise IndexError(f"row {i} of {count}")
+        i %= count
+        return self._decode(values[offsets[i] : offsets[i + 1]])
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
@@ -59,7 +63,7 @@ class Ragged:
         return self.map(copied)
 
     def map(self, change: Callable[[Any], Any]) -> Ragged:
-        """The same rows with values and offsets changed: moved to a device, say."""
+        """The same rows with values and offsets changed: copied, or moved to a device, where they are only bytes."""
         return Ragged(change(self.values), change(self.offsets), self._decode)
 
 
@@ -101,10 +105,23 @@ class Batch(Mapping[str, Any]):
 
 
 def copied(value: Any) -> Any:
-    """A tensor or array with memory of its own; any other value copied as a whole."""
+    """A tensor or array with memory of its own; anything else as it is."""
     if isinstance(value, np.ndarray):
         return value.copy()
-    return value.clone() if hasattr(value, "clone") else copy.deepcopy(value)
+    return value.clone() if hasattr(value, "clone") else value
+
+
+def changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A batch, or whatever a transform made of it, with every array and tensor in it changed."""
+    if isinstance(value, (Batch, Ragged)):
+        return value.map(change)
+    if isinstance(value, dict):
+        return {key: changed(inner, change) for key, inner in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(changed(inner, change) for inner in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(changed(inner, change) for inner in value)
+    return change(value)
 
 
 def make_batch(

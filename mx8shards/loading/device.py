@@ -11,7 +11,9 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from mx8shards.errors import LoaderError, require
-from mx8shards.loading.batch import Batch, Ragged
+from mx8shards.loading.batch import changed
+
+_PORTABLE = 1  # pinned for every device's context
 
 
 class Moving(NamedTuple):
@@ -29,13 +31,16 @@ class Mover:
         if not self._torch.cuda.is_available():
             raise LoaderError(subject="device", expected="'cpu', as torch sees no CUDA device here", found=repr(device))
         self._device = self._torch.device(device)
+        self._index = self._device.index if self._device.index is not None else self._torch.cuda.current_device()
+        self._device = self._torch.device("cuda", self._index)
         self._stream = self._torch.cuda.Stream(self._device)
         self._lock = Lock()
         self._under_way: deque[tuple[Any, Any]] = deque()  # until its copy is done, a batch keeps its bank
 
     def pin(self, address: int, size_bytes: int) -> None:
         """Register a bank as pinned memory."""
-        self._check(self._torch.cuda.cudart().cudaHostRegister(address, size_bytes, 0))
+        with self._torch.cuda.device(self._index):  # a new thread's own is the first one
+            self._check(self._torch.cuda.cudart().cudaHostRegister(address, size_bytes, _PORTABLE))
 
     def unpin(self, address: int) -> None:
         """The reverse."""
@@ -44,15 +49,22 @@ class Mover:
     def start(self, value: Any) -> Moving:
         """Begin to copy all tensors of a batch, or of whatever a transform made of it."""
         with self._torch.cuda.stream(self._stream):
-            moved = self._moved(value)
+            moved = changed(value, self._moved)
             done = self._stream.record_event()
         self._under_way.append((value, done))
         return Moving(moved, done)
 
     def finish(self, moving: Moving) -> Any:
         """The value, for work on the current stream, which waits for the copy; the caller does not."""
-        self._torch.cuda.current_stream(self._device).wait_event(moving.done)
-        self._each(moving.value, lambda tensor: tensor.record_stream(self._torch.cuda.current_stream(self._device)))
+        stream = self._torch.cuda.current_stream(self._device)
+        stream.wait_event(moving.done)
+
+        def in_use(value: Any) -> Any:
+            if isinstance(value, self._torch.Tensor) and value.is_cuda:
+                value.record_stream(stream)
+            return value
+
+        changed(moving.value, in_use)
         self.release()
         return moving.value
 
@@ -67,31 +79,14 @@ class Mover:
             while self._under_way and self._under_way[0][1].query():
                 self._under_way.popleft()
 
-    def _moved(self, value: Any) -> Any:
-        if isinstance(value, self._torch.Tensor):
-            return value.to(self._device, non_blocking=True)
-        if isinstance(value, Ragged):
-            return value.map(self._moved)
-        if isinstance(value, Batch):
-            return value.map(self._moved)
-        if isinstance(value, dict):
-            return {key: self._moved(inner) for key, inner in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(self._moved, value))
-        return value
+    def wait(self) -> None:
+        """Until all copies are done, so that no bank is in use any more."""
+        with self._lock:
+            while self._under_way:
+                self._under_way.popleft()[1].synchronize()
 
-    def _each(self, value: Any, act: Any) -> None:
-        if isinstance(value, self._torch.Tensor):
-            act(value)
-        elif isinstance(value, Ragged):
-            self._each([value.values, value.offsets], act)
-        elif isinstance(value, Batch):
-            self._each([*value.values(), value.sample_ids, value.padding], act)
-        elif isinstance(value, dict):
-            self._each(list(value.values()), act)
-        elif isinstance(value, (list, tuple)):
-            for inner in value:
-                self._each(inner, act)
+    def _moved(self, value: Any) -> Any:
+        return value.to(self._device, non_blocking=True) if isinstance(value, self._torch.Tensor) else value
 
     def _check(self, code: Any) -> None:
         if int(code):

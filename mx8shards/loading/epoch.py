@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from mx8shards.errors import LoaderError
 from mx8shards.loading.device import Mover, Moving
 from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run
-from mx8shards.loading.times import ProducerTimes
 
 Outcome = Ready | Failed | Done
 
@@ -29,7 +28,8 @@ class Listener(Protocol):
 class Epoch(Iterator[Any]):
     """The batches of one epoch from a position on, in order. It ends with its last batch, an error, or `close`."""
 
-    def __init__(self, recipe: Recipe, listener: Listener, epoch: int, position: int) -> None:
+    def __init__(self, recipe: Recipe, listener: Listener, epoch: int, position: int, runs: list[Run]) -> None:
+        self._runs = runs  # the one that is under way, for somebody who has to wait for its end when we are gone
         self._recipe = recipe
         self._listener = listener
         self._epoch = epoch
@@ -67,11 +67,6 @@ class Epoch(Iterator[Any]):
             raise error
         raise LoaderError(f"{type(error).__name__}: {error}", subject=f"epoch {self._epoch}") from error
 
-    @property
-    def producer_s(self) -> ProducerTimes:
-        """How the planner has spent its time."""
-        return self._run.producer_s
-
     def close(self) -> None:
         """Give up what was made ahead. Whoever asks for more gets an error."""
         if not self._over and self._process == os.getpid():
@@ -99,6 +94,7 @@ class Epoch(Iterator[Any]):
 
     def _start(self, run: Run) -> None:
         self._run = run
+        self._runs[:] = [run]
         self._stop = weakref.finalize(self, Run.stop, run)  # also if nobody takes it to its end
 
     def _end(self) -> None:
@@ -106,6 +102,8 @@ class Epoch(Iterator[Any]):
         self._ahead = None
         self._stop()
         self._run.join()
+        if self._recipe.mover is not None:
+            self._recipe.mover.wait()
 
 
 def _sent(mover: Mover, result: Outcome) -> tuple[Outcome, Moving | None]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from mx8shards.errors import FormatError
-from mx8shards.format.columns import Columns
+from mx8shards.errors import FormatError, LoaderError
+from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather
+from mx8shards.kernels.reach import advise_spans
 from mx8shards.loading.bank import Share
 from mx8shards.loading.batch import Batch, Decode, make_batch
 from mx8shards.loading.outputs import Output, lay_out
@@ -56,15 +57,17 @@ class Filler:
         self._layouts = self._layouts.reshape(len(kinds), len(wanted), gather.LAYOUT_FIELDS)
         self._header_bytes = max((kind.header_bytes for kind in kinds), default=0)
         self.overhead = min((kind.header_bytes + kind.fixed_bytes for kind in kinds), default=0)
-        self._ragged = {key: wanted.index(key) for key, output in self.outputs.items() if output.shape is None}
+        self._ragged = {key: _column_of(key, wanted) for key, output in self.outputs.items() if output.shape is None}
         self._narrows = any(type(stage).narrow is not Stage.narrow for stage in self.stages)
+        self._takes_all = not self._narrows and all(len(kind.names) == len(wanted) for kind in kinds)
+        self._most_advised = MAX_BYTES if self._takes_all else max(self._header_bytes, 1)
         self._decoders = decoders
         self._convert = convert
         self._most_ranges = most_ranges
 
     def prepare(self, planned: Planned) -> list[object]:
         """Choose how each row is reached; what must be held until it is filled."""
-        return self._reach.prepare(planned.rows)
+        return self._reach.prepare(planned.rows, self._most_advised)
 
     def begin(self, planned: Planned, reads: bool, times: Times) -> Work:
         """Find the payloads, and take a bank for them out of what was reserved: that is spent, also by a failure."""
@@ -78,6 +81,8 @@ class Filler:
                 stage.narrow(work)
             if self._narrows:
                 totals = work.spans["size"].sum(axis=0)
+            if reads and not self._takes_all:
+                advise_spans(work.rows, work.spans)
             ragged = {key: int(totals[number]) for key, number in self._ragged.items()}
             work.layout = lay_out(self.outputs, len(work.rows), ragged)
             work.whole = np.asarray(self._share.take(planned.reserve_bytes, work.layout.size_bytes))
@@ -157,6 +162,15 @@ class Filler:
                 offsets[len(good)] = size
             work.layout.places[key] = place._replace(value_bytes=size)
         work.rows, work.padding = work.rows[good], work.padding[good]
+
+
+def _column_of(key: str, wanted: Sequence[str]) -> int:
+    """The column whose payloads a ragged output holds."""
+    if key not in wanted:
+        raise LoaderError(
+            subject=f"output {key!r}", expected="rows of one shape, or a column's payloads", found="neither"
+        )
+    return wanted.index(key)
 
 
 def _fields(columns: Columns, name: str) -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ from mx8shards.loading.epoch import Epoch
 from mx8shards.loading.ledger import Ledger, OnError
 from mx8shards.loading.machine import distributed_rank
 from mx8shards.loading.pool import Pool
-from mx8shards.loading.prefetch import Ready, Run
+from mx8shards.loading.prefetch import Failed, Ready, Run
 from mx8shards.loading.reach import IO
 from mx8shards.loading.settings import Decoder, Settings
 from mx8shards.loading.stats import Counters, Explanation, explain
@@ -93,28 +93,31 @@ class Loader:
         self._at = (0, 0)  # epoch and position of the next step
         self._under_way = False  # whether a `for` has begun this epoch
         self._epoch: weakref.ref[Epoch] | None = None
+        self._runs: list[Run] = []
         self._counters = Counters()
         self._ledger = Ledger()
         self._closed = False
         self._assemble()
 
     def _assemble(self) -> None:
-        """Get a pool and a share of its memory; anew in a forked child, which has their locks, but no threads."""
+        """Get a pool, and a share of its memory."""
         self._process = os.getpid()
         self._pool = self._shared_pool or Pool(memory=self._settings.memory, threads=self._settings.threads)
         self._pool.renew()
         self._recipe = assemble(self._dataset, self._settings, self._order, self._steps, self.rank, self._pool)
-        self._leave = weakref.finalize(self, self._recipe.share.leave)
-        self._leave.atexit = False  # a forked child might wait for the lock for ever
+        self._leave = weakref.finalize(self, self._recipe.share.abandon)
+        self._leave.atexit = False
 
     # batches ----------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
         self._make_ready()
         self._abandon()
-        epoch, position = (self._at[0] + 1, 0) if self._under_way else self._at
+        epoch, position = self._at
+        if self._under_way or (position and not self._steps.left(position)):  # "drop" may leave nothing of an epoch
+            epoch, position = epoch + 1, 0
         self._at, self._under_way = (epoch, position), True
-        batches = Epoch(self._recipe, _Listener(self), epoch, position)
+        batches = Epoch(self._recipe, _Listener(self), epoch, position, self._runs)
         self._epoch = weakref.ref(batches)
         return batches
 
@@ -144,7 +147,9 @@ class Loader:
         if self._iterating() is None:
             run = Run(self._recipe, *self._at)
             try:
-                run.take()
+                result = run.take()
+                if isinstance(result, Failed):
+                    raise result.error
             finally:
                 run.stop()
                 run.join()
@@ -155,7 +160,7 @@ class Loader:
 
         if self._shared_pool is not None:
             raise LoaderError("a loader with pool= cannot be taken to other processes")
-        return IterableBatches(self._dataset, self._settings, self.rank, self.world_size, self._at[0])
+        return IterableBatches(self._dataset, self._settings, self.rank, self.world_size, self.state_dict())
 
     # where it stands --------------------------------------------------------------------------------------------
 
@@ -190,8 +195,8 @@ class Loader:
 
     def stats(self) -> dict[str, Any]:
         """What was delivered and lost, who waited for whom, and what is held, as plain numbers."""
-        iterating = self._iterating()
-        producer = iterating.producer_s if iterating is not None else ProducerTimes()
+        self._renew()
+        producer = self._runs[0].producer_s if self._runs else ProducerTimes()
         return self._counters.report(self._recipe.share, self._ledger, producer)
 
     def explain(self) -> Explanation:
@@ -206,7 +211,8 @@ class Loader:
             self._closed = True
             self._abandon()
             if self._process == os.getpid():
-                self._leave()
+                self._leave.detach()
+                self._recipe.share.leave()
                 if self._shared_pool is None:
                     self._pool.close()
 
@@ -219,18 +225,30 @@ class Loader:
     def _make_ready(self) -> None:
         if self._closed:
             raise LoaderError("the loader is closed")
+        self._renew()
+
+    def _renew(self) -> None:
+        """A forked child has the loader's locks, perhaps held, and none of its threads."""
         if self._process != os.getpid():
+            self._runs = []
+            self._leave.detach()
             self._assemble()
 
     def _iterating(self) -> Epoch | None:
         return self._epoch() if self._epoch is not None else None
 
     def _abandon(self) -> None:
+        """End what is under way, and wait for it, also if nobody has the iteration any more."""
         iterating = self._iterating()
         if iterating is not None:
             iterating.close()
-            self._counters.produced(iterating.producer_s)
         self._epoch = None
+        if self._process == os.getpid():
+            for run in self._runs:
+                run.stop()
+                run.join()
+                self._counters.produced(run.producer_s)
+        self._runs.clear()
 
     def _steps_of(self, world_size: int) -> Steps:
         settings = self._settings

@@ -45,6 +45,7 @@ class Plan:
     order: Order
     view: View
     seed: int
+    samples: int  # of the dataset
     steps: Steps
     rank: int
     reach: Reach
@@ -60,6 +61,12 @@ class Plan:
         if padding.any():
             positions = np.where(padding, 0, positions)
         found, extras = self.view.resolve(positions, epoch, self.seed)
+        if len(found) and not 0 <= found.min() <= found.max() < self.samples:  # kernels would believe it
+            raise LoaderError(
+                subject="view",
+                expected=f"sample_ids from 0 to {self.samples - 1}",
+                found=f"{found.min()} to {found.max()}",
+            )
         return found, padding, extras
 
     def batches(self, epoch: int, position: int) -> Iterator[Planned]:

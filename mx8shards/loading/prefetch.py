@@ -46,6 +46,7 @@ _PLANNER = -1  # its key among the numbers of batches
 _LOOK_S = 0.5  # how often one who waits looks whether it still makes sense
 _JOIN_S = 5.0
 _COPY_S = 0.001
+_DEEP = 16  # so many small batches ahead are made in bursts, each of which costs one waking
 
 Transform = Callable[[Any], Any]
 
@@ -134,7 +135,11 @@ class Run:
         self._stopped = False
         self._stalled = False  # somebody has waited long enough
         self._starving = False
-        self._waiting = False  # the planner: not the share, which the planner of a run that was dropped has as well
+        # The planner waits for memory, or for a batch to be taken. It is woken for what it waits for and nothing else:
+        # a thread that is woken takes the GIL from the consumer.
+        self._hungry = False
+        self._full = False
+        self._low = recipe.depth // 2 if recipe.depth >= _DEEP else recipe.depth - 1
         self._started = 0
         self._taken = 0
         self.waited_s = 0.0
@@ -159,7 +164,7 @@ class Run:
             self._wait_for(number)
         result = self._arrived.pop(number)
         self._taken += 1
-        if self._waiting and self._started - self._taken <= self._recipe.depth // 2:
+        if self._full and self._started - self._taken <= self._low:
             self._wake()
         return result
 
@@ -176,7 +181,7 @@ class Run:
                 found, result = self._results.get_nowait()
             except Empty:
                 self._starving = True
-                if self._waiting:
+                if self._hungry or self._full:
                     self._wake()
                 try:
                     found, result = self._results.get(timeout=_LOOK_S)
@@ -189,8 +194,10 @@ class Run:
 
     def _look(self) -> None:
         """Is there still something to wait for?"""
-        oldest = min(self._reading.copy().values(), default=None)
-        waited = 0.0 if oldest is None else time.monotonic() - oldest
+        reading = self._reading.copy()
+        if _PLANNER in reading:  # it may open many shards at once
+            reading[_PLANNER] = max(reading[_PLANNER], self._recipe.plan.reach.moved_at)
+        waited = time.monotonic() - min(reading.values()) if reading else 0.0
         if waited > self._recipe.read_timeout_s:
             self._stalled = True
             raise LoaderError(
@@ -224,9 +231,13 @@ class Run:
             time.sleep(0.0005)
         if self._planner.is_alive() or self._filling:
             logging.getLogger("mx8shards").warning("reads that were begun do not end: they are left behind")
+        self._drop_results()
+
+    def _drop_results(self) -> None:
         self._arrived.clear()
-        while not self._results.empty():
-            self._results.get()
+        with suppress(Empty):
+            while True:
+                self._results.get_nowait()
 
     # the planner ------------------------------------------------------------------------------------------------
 
@@ -248,6 +259,8 @@ class Run:
             self._results.put((self._started, Failed(error)))
         finally:
             self._reading.pop(_PLANNER, None)
+            if self._stopped:
+                self._drop_results()
 
     def _start(
         self, planned: Planned, entries: tuple[Entry, ...] = (), tried: dict[int, tuple[int, int]] | None = None
@@ -283,10 +296,13 @@ class Run:
         begun = time.perf_counter()
         try:
             while not self._stopped:
-                self._waiting = True  # from here on whatever comes back wakes us
+                self._full = True  # from here on whoever takes a batch wakes us
                 ahead = self._started - self._taken
-                if ahead < recipe.depth and share.reserve(planned.reserve_bytes):
-                    return True
+                if ahead < recipe.depth:
+                    self._full = False
+                    self._hungry = True  # and from here on whatever comes back
+                    if share.reserve(planned.reserve_bytes):
+                        return True
                 if not ahead and self._starving and (recipe.mover is None or not recipe.mover.is_busy):
                     self._expect_room(planned)
                     return True
@@ -295,10 +311,11 @@ class Run:
                 else:  # no one says when a copy is done
                     recipe.mover.release()
                     time.sleep(_COPY_S)
+                self._hungry = False
                 while not self._inbox.empty():
                     self._inbox.get_nowait()
         finally:
-            self._waiting = False
+            self._hungry = self._full = False
             self.waited_s += time.perf_counter() - begun
         return False
 
@@ -332,7 +349,8 @@ class Run:
                 recipe.share.cancel(task.planned.reserve_bytes)
                 raise LoaderError("the run was stopped")
             task.work = recipe.filler.begin(task.planned, bool(task.held), task.times)
-            ranges = recipe.filler.ranges(task.work)
+            # While batches are ready, one thread is enough for the next: the consumer may need the other cores.
+            ranges = recipe.filler.ranges(task.work) if self._starving else [(0, len(task.work.rows))]
         except BaseException as error:  # noqa: BLE001
             self._end(task, Failed(error))
             return
@@ -367,6 +385,7 @@ class Run:
         batch = self._recipe.filler.finish(work)
         if transform is not None:
             self._reading.pop(task.number, None)  # however long this takes, it is not the disk
+            task.held = []
             begun = time.perf_counter()
             batch = transform(batch)
             task.times.add("transform", time.perf_counter() - begun)
@@ -375,9 +394,9 @@ class Run:
     def _mended(self, task: Task, work: Work, bad: Any, scratch: Scratch) -> Result:
         """The batch with its bad rows left out or replaced, if that is what the user wants."""
         recipe, planned = self._recipe, task.planned
-        why = {row: recipe.filler.why(work.rows[row]) for row in bad.tolist()}
         if recipe.on_error == "raise":
-            return Failed(next(iter(why.values())))
+            return Failed(recipe.filler.why(work.rows[bad[0]]))
+        why = {row: recipe.filler.why(work.rows[row]) for row in bad.tolist()}
         sample_ids = work.rows["sample_id"].copy()
         instead: dict[int, int | None] = dict.fromkeys(why)
         if recipe.on_error == "substitute":
@@ -436,7 +455,7 @@ def _waker(run: weakref.ref[Run]) -> Callable[[], None]:
 
     def wake() -> None:
         found = run()
-        if found is not None and found._waiting:
+        if found is not None and found._hungry:
             found._wake()
 
     return wake

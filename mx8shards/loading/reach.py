@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import time
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -10,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.format.columns import Columns
+from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather, memory, reach
 from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.filesystems import is_remote
@@ -21,6 +23,7 @@ IO = Literal["auto", "mmap", "pread"]
 IOS: tuple[IO, ...] = ("auto", "mmap", "pread")
 
 Each = Callable[[Callable[[int], object], Sequence[int]], None]  # acts on all numbers, side by side
+Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[Any]  # of records, ROW
 Ids = npt.NDArray[np.int64]
 
@@ -36,14 +39,17 @@ class Reach:
         self._shards = shards
         self._each = each or _in_turn
         self._io = io
+        remote = any(is_remote(snapshot.root) for snapshot in shards.snapshots)
+        self._maps = io != "pread" and reach.can_map() and (io == "mmap" or not remote)
         self._cold = FAULT if io == "mmap" else READ
         self._lock = Lock()
         # keeps the addresses valid: another loader of the same data may have opened a shard at the same time, so that
         # this one is nobody else's
-        self._kept: list[tuple[Shard, npt.NDArray[np.uint8]] | None] = [None] * shards.count
+        self._kept: list[tuple[Shard, Bytes, Bytes] | None] = [None] * shards.count
         self._unopened = shards.count
         self.files_s = 0.0  # how long it took to open files, and to learn what of them is cached
-        self._marks = np.zeros(shards.count, np.int64)
+        self.moved_at = time.monotonic()  # when a shard was last opened
+        self._marks = np.full(shards.count, -1, np.int64)
         self._mark = 0
         self._out = np.zeros(shards.count, np.int64)
         self._count = np.zeros(1, np.int64)
@@ -64,7 +70,7 @@ class Reach:
     def kept_bytes(self) -> int:
         """An upper bound of what it keeps in memory: tables, and some words for each shard."""
         tables = 4 * (self._shards.samples + 2 * self._shards.count)
-        room = tables if self._io == "pread" else min(tables, self._shards.table_room)
+        room = min(tables, self._shards.table_room) if self._maps else tables
         return room + self.table.nbytes + 2 * self._verdicts.nbytes + 16 * self._shards.count
 
     def begin_epoch(self) -> None:
@@ -85,7 +91,7 @@ class Reach:
         if side_by_side and self._unopened:
             new = [i for i in np.unique(rows["shard"]).tolist() if self._kept[i] is None]
             if len(new) > 1:  # tables have to be read, and shards perhaps unpacked
-                self._each(self._shards.open_shard, new)
+                self._each(self._open, new)
         with self._lock:
             gather.list_unseen(rows, self._mark, self._marks, self._count, self._out)
             unseen = self._out[: self._count[0]].tolist()
@@ -100,8 +106,11 @@ class Reach:
             gather.sample_spans(self.table, rows)
         return rows
 
-    def prepare(self, rows: Rows) -> list[object]:
-        """Choose how each row is reached, and have those fetched that must be read; what to hold until they are."""
+    def prepare(self, rows: Rows, most: int = MAX_BYTES) -> list[object]:
+        """Choose how each row is reached, and have the first `most` bytes of cold ones fetched.
+
+        What this gives has to be held until they are.
+        """
         files: list[object] = []
         with self._lock:
             reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
@@ -113,7 +122,7 @@ class Reach:
             if self._counts[READ] + self._counts[FAULT]:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] != MAPPED))
                 if memory.KNOWS_CACHE:
-                    reach.advise_reads(rows)
+                    reach.advise_samples(rows, most)
             else:
                 files = []
             self.files_s += time.perf_counter() - begun
@@ -124,27 +133,43 @@ class Reach:
         i, number = self._shards.locate(sample_id)
         return self._shards.open_shard(i), number
 
+    def _open(self, i: int) -> Shard:
+        shard = self._shards.open_shard(i)
+        self.moved_at = time.monotonic()
+        return shard
+
     def _see(self, i: int) -> None:
         kept = self._kept[i]
-        shard = self._shards.open_shard(i) if kept is None else kept[0]
+        shard = self._open(i) if kept is None else kept[0]
         shard.check_size()
         if kept is None:
-            mapped = self._io == "mmap" or (self._io == "auto" and not is_remote(shard.path.parent))
-            head = shard.head(mapped=mapped)
-            if mapped:
-                address = shard.data.ctypes.data
-                self.table[i]["base"] = address
-                reach.expect_random(address, shard.size_bytes)
+            head = shard.head(mapped=self._maps)
+            data = shard.data if self._maps else head
+            if self._maps:
+                self.table[i]["base"] = data.ctypes.data
+                reach.expect_random(data.ctypes.data, shard.size_bytes)
             self.table[i]["table"] = head.ctypes.data
-            self._kept[i] = shard, head
+            self._kept[i] = shard, head, data
             self._unopened -= 1
 
     def _open_files(self, rows: Rows, chosen: npt.NDArray[np.intp]) -> list[object]:
         """Open the files of these rows, and note their descriptors."""
         numbers, which = np.unique(rows["shard"][chosen], return_inverse=True)
-        files = [self._shards.open_shard(i).open_file() for i in numbers.tolist()]
+        files = [_opened(self._shards.open_shard(i)) for i in numbers.tolist()]
         rows["file"][chosen] = np.array([file.descriptor for file in files], np.int32)[which]
-        return list(files)
+        return files
+
+
+def _opened(shard: Shard) -> Any:
+    """The shard's file. A batch of many shards needs many at once: the limit is raised then, as far as it may be."""
+    try:
+        return shard.open_file()
+    except OSError as error:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if error.errno != errno.EMFILE or soft == hard:
+            raise
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return shard.open_file()
 
 
 def _in_turn(act: Callable[[int], object], numbers: Sequence[int]) -> None:

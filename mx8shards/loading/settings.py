@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -51,8 +52,11 @@ class Settings:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 _refuse(name, f"one of {', '.join(map(repr, known))}", getattr(self, name))
-        if type(self.batch_size) is not int or self.batch_size < 1:
+        if not hasattr(self.batch_size, "__index__") or isinstance(self.batch_size, bool) or self.batch_size < 1:
             _refuse("batch_size", "an int of at least 1", self.batch_size)
+        object.__setattr__(self, "batch_size", operator.index(self.batch_size))  # NumPy's ints, too
+        if self.device != "cpu" and self.output == "numpy":
+            _refuse("output", f"'torch' for device={self.device!r}", self.output)
         if type(self.seed) is not int:
             _refuse("seed", "an int", self.seed)
         if not isinstance(self.shuffle, (bool, BlockShuffle)):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.format.columns import Columns
+from mx8shards.format.encodings import Encoding
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import SPAN
 from mx8shards.loading.batch import Decode
@@ -90,8 +91,7 @@ class Gather(Stage):
         self._numbers = [columns.names.index(name) for name in wanted]
         for name, number in zip(wanted, self._numbers, strict=True):
             coder = columns.coders[number]
-            stacks = coder.dtype is not None and coder.shape is not None
-            self.outputs[name] = Output(np.dtype(coder.dtype), coder.shape) if stacks else RAGGED
+            self.outputs[name] = _output(coder)
             self.decoders[name] = coder.decode
         self._ragged = RAGGED in self.outputs.values()
 
@@ -110,3 +110,12 @@ class Gather(Stage):
     def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
         """Copy payloads."""
         gather.copy_payloads(work.shards, work.spans, work.notes[self], start, stop, work.rows)
+
+
+def _output(coder: Encoding) -> Output:
+    """Rows of one dtype and shape, if every payload has just their bytes; whoever registered the encoding may err."""
+    if coder.dtype is None or coder.shape is None:
+        return RAGGED
+    output = Output(np.dtype(coder.dtype), coder.shape)
+    fits = output.row_bytes == coder.size_bytes and not output.dtype.hasobject
+    return output if fits else RAGGED

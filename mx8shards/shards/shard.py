@@ -7,7 +7,6 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from weakref import ref
 
@@ -18,6 +17,7 @@ from mx8shards.errors import DatasetNotFoundError, DiskError, FormatError, Integ
 from mx8shards.format.columns import Columns, Payload
 from mx8shards.format.entries import MdsEntry
 from mx8shards.format.shard import Offsets, check_table, read_table, table_bytes
+from mx8shards.shards.lazily import lazily
 
 _PAIR = struct.Struct("<II")
 
@@ -94,7 +94,7 @@ class Shard:
             self._files.opened(self)
         return file
 
-    @cached_property
+    @lazily
     def data(self) -> Bytes:
         """The whole shard as mapped memory. Touching it after the file was cut short is a SIGBUS."""
         self.check_size()
@@ -105,7 +105,7 @@ class Shard:
             error.hint = "a process has at most vm.max_map_count maps"
             raise error.at(subject=self.name) from error.__cause__
 
-    @cached_property
+    @lazily
     def table(self) -> Offsets:
         """The mapped offsets, samples + 1 of them."""
         return read_table(self.data, self.samples)
@@ -116,14 +116,17 @@ class Shard:
             return np.frombuffer(self._kept_head, np.uint8)
         if mapped:
             return self.data
-        return np.frombuffer(self.open_file().read(0, table_bytes(self.samples)), np.uint8)
+        head = self.open_file().read(0, table_bytes(self.samples))
+        if len(head) < table_bytes(self.samples):
+            raise self._changed(f"{len(head)} bytes")
+        return np.frombuffer(head, np.uint8)
 
-    @cached_property
+    @lazily
     def view(self) -> memoryview:
         """The mapped bytes, for slices without a copy."""
         return self.data.data
 
-    @cached_property
+    @lazily
     def _mapped_offsets(self) -> memoryview:
         return self.view[4 : table_bytes(self.samples)].cast("I")
 

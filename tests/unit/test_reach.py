@@ -170,7 +170,7 @@ def test_rows_that_will_be_read_are_announced_and_no_others(files: Files) -> Non
     rows["way"] = [READ, FAULT, READ, MAPPED]
     rows["file"][2:] = -1
     before = rows.copy()
-    reach.advise_reads(rows)
+    reach.advise_samples(rows, 1 << 30)
     assert (rows == before).all()
 
 
