@@ -125,6 +125,8 @@ class Memory:
 
     def find(self, least: int, most: int) -> Bank:
         """A bank of `least` to `most` bytes; the lock is held. A new one makes room for itself among the free ones."""
+        if self.free and least <= self.free[-1].size_bytes <= most:  # nearly always
+            return self._remove(-1)
         fitting = [(bank.size_bytes, -i) for i, bank in enumerate(self.free) if least <= bank.size_bytes <= most]
         if fitting:
             return self._remove(-min(fitting)[1])
@@ -150,7 +152,8 @@ class Memory:
             share.used_bytes -= bank.size_bytes
             self.free.append(bank)
             self.free_bytes += bank.size_bytes
-        self.departed = tuple(share for share in self.departed if share.leases or share.reserved_bytes)
+        if self.departed:
+            self.departed = tuple(share for share in self.departed if share.leases or share.reserved_bytes)
         if not self.shares:
             self.free.clear()
             self.free_bytes = 0

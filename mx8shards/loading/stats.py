@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections import Counter, deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ class Counters:
         self.consumer_waited_s = 0.0
         self.consumer_worked_s = 0.0
         self.producer = ProducerTimes()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._sizes: deque[int] = deque(maxlen=_REMEMBERED)
         self._faults = _faults()
 
@@ -43,7 +43,8 @@ class Counters:
         self.samples += ready.samples
         self.bytes += ready.size_bytes
         self._sizes.append(ready.size_bytes)
-        self.seconds.update(ready.times.totals())
+        for kind, seconds in ready.times.spent:
+            self.seconds[kind] += seconds
 
     def produced(self, times: ProducerTimes) -> None:
         """An iteration is over."""
