@@ -21,10 +21,14 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.cli.output import progress, show_json
     from mx8shards.convert.run import Job, convert
     from mx8shards.convert.source import load_module
+    from mx8shards.errors import SourceError
     from mx8shards.maintain.rejects import keep_rejects
 
     parser = argparse.ArgumentParser(prog=f"mx8shards convert {args.source}")
-    load_module(args.source).add_arguments(parser)
+    try:
+        load_module(args.source).add_arguments(parser)
+    except SourceError as error:
+        args.parser.error(str(error))
     parser.add_argument("out", metavar="OUT", help="the directory of the new dataset")
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes that read and check (1)")
     parser.add_argument("--size-limit", default="64mb", help="of a shard (64mb)")
@@ -33,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = parser.parse_args(args.rest)
     options = {"size_limit": wanted.size_limit, "compression": wanted.compression}
     job = Job(args.source, wanted, Path(wanted.out), options)
-    with progress("convert") as tell:
+    with progress("convert", "items") as tell:
         outcome = convert(job, workers=wanted.workers, progress=tell)
     report = keep_rejects(job.out, outcome.snapshot, outcome.rejects) if outcome.rejects else None
     if wanted.json or args.json:

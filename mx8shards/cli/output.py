@@ -85,15 +85,18 @@ def ranges_text(ranges: Iterable[Sequence[int]], most: int = 8) -> str:
 
 
 @contextlib.contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with (done, total) bytes; stderr gets a bar on a terminal, else a line now and then."""
+def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
+    """A function to call with (done, total) bytes, or whatever is counted; stderr gets a bar on a terminal, else a line
+    now and then.
+    """
     if not sys.stderr.isatty():
-        yield Lines(title)
+        yield Lines(title, unit=unit)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(title), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    counted = DownloadColumn(binary_units=True) if unit == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn(title), BarColumn(), counted, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -102,8 +105,9 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 class Lines:
     """Prints how far a long job is, every ten seconds."""
 
-    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic, unit: str = "bytes") -> None:
         self._title = title
+        self._unit = unit
         self._clock = clock
         self._next = clock() + 10
 
@@ -111,4 +115,6 @@ class Lines:
         if self._clock() >= self._next:
             self._next = self._clock() + 10
             share = f"{done / total:.0%}" if total else "100%"
-            print(f"{self._title}: {share} ({size_text(done)} of {size_text(total)})", file=sys.stderr, flush=True)
+            text = size_text if self._unit == "bytes" else "{:.0f}".format
+            unit = "" if self._unit == "bytes" else f" {self._unit}"
+            print(f"{self._title}: {share} ({text(done)} of {text(total)}{unit})", file=sys.stderr, flush=True)

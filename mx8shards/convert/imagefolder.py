@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mx8shards.convert.source import Item
-from mx8shards.errors import SourceError, require
+from mx8shards.errors import MissingPackageError, SourceError, require
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
@@ -27,6 +28,9 @@ SPLITS = ("train", "val", "valid", "validation", "test")
 
 _MOST_PIXELS = 1 << 28
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"))
+_MOST_LINKS = 40  # as many as Linux follows
+_NOWHERE = (-1, 0)
+_PNG_END = b"IEND\xaeB`\x82"
 _ENCODED = frozenset(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"))
 
 
@@ -39,27 +43,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="imagefolder: each folder is a class; none: no labels; auto: whichever the folder looks like",
     )
-    parser.add_argument("--max-side", type=int, metavar="PIXELS", help="scale down until no side is longer")
-    parser.add_argument("--min-side", type=int, metavar="PIXELS", help="scale down until the shorter side is this long")
-    parser.add_argument("--quality", type=int, metavar="1-100", help="encode all as JPEG of this quality")
+    parser.add_argument("--max-side", type=_side, metavar="PIXELS", help="scale down until no side is longer")
+    parser.add_argument("--min-side", type=_side, metavar="PIXELS", help="scale down until the shorter side is so long")
+    parser.add_argument("--quality", type=_quality, metavar="1-100", help="encode all as JPEG of this quality")
 
 
 def open_source(args: argparse.Namespace) -> ImageFolder:
     """The folder that a command line means."""
-    for name in ("max_side", "min_side"):
-        value = getattr(args, name, None)
-        if value is not None and value < 1:
-            raise SourceError(subject=f"--{name.replace('_', '-')}", expected="at least 1 pixel", found=str(value))
-    quality = getattr(args, "quality", None)
-    if quality is not None and not 1 <= quality <= 100:
-        raise SourceError(subject="--quality", expected="1 to 100", found=str(quality))
     return ImageFolder(
         Path(args.src),
         labels=getattr(args, "labels", "auto"),
         max_side=getattr(args, "max_side", None),
         min_side=getattr(args, "min_side", None),
-        quality=quality,
+        quality=getattr(args, "quality", None),
     )
+
+
+def _side(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1 pixel, got {text}")
+    return int(text)
+
+
+def _quality(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected 1 to 100, got {text}")
+    return int(text)
 
 
 class ImageFolder:
@@ -98,6 +107,8 @@ class ImageFolder:
     def sample(self, item: Item) -> Mapping[str, Any]:
         """One picture, looked at whole: none that is cut short gets in."""
         name = item[0]
+        if not _is_text(name):
+            raise SourceError("its name is not UTF-8")
         data = self._files.read(name)
         image, width, height = self._checked(data)
         sample = {"image": image, "path": name, "height": height, "width": width}
@@ -120,8 +131,9 @@ class ImageFolder:
                     _check_jpeg(data)
                 else:
                     picture.load()
+                    _check_end(picture, data)
                 return data, picture.width, picture.height
-        except SourceError:
+        except (SourceError, MissingPackageError):
             raise
         except pillow.UnidentifiedImageError:
             raise SourceError("no picture: its first bytes are not those of any known format") from None
@@ -155,8 +167,15 @@ def _check_kind(picture: Any) -> None:
     frames = getattr(picture, "n_frames", 1)
     if frames != 1:
         raise SourceError(expected="one picture", found=f"{frames} frames")
-    if picture.mode not in _EIGHT_BITS:
-        raise SourceError(expected="8 bits per channel", found=f"mode {picture.mode}")
+    raw = str(getattr(picture.tile[0], "args", "")) if picture.tile else ""
+    if picture.mode not in _EIGHT_BITS or ";16" in raw:  # Pillow makes eight bits of sixteen where there are colours
+        raise SourceError(expected="8 bits per channel", found=f"mode {raw if ';16' in raw else picture.mode}")
+
+
+def _check_end(picture: Any, data: bytes) -> None:
+    """SourceError for a PNG whose last chunk is missing: Pillow is content with the others."""
+    if picture.format == "PNG" and _PNG_END not in data:
+        raise SourceError("no picture that can be read: it is cut short")
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -180,6 +199,9 @@ def _classes(src: Path, names: Sequence[str], labels: str) -> tuple[str, ...] | 
         return None
     loose = [name for name in names if "/" not in name]
     found = tuple(sorted({name.split("/", 1)[0] for name in names if "/" in name}))
+    for name in found:
+        if not _is_text(name):
+            raise SourceError("the folder's name is not UTF-8", subject=f"{src}/{os.fsencode(name)!r}")
     if found and set(found) <= set(SPLITS):
         raise SourceError(
             subject=str(src),
@@ -201,8 +223,17 @@ def _suffix(name: str) -> str:
     return name[name.rfind(".") :].lower()  # a Path for each of a million names takes seconds
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name, as Python got it from the file system, can be stored."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Folder:
-    """Files in a folder, those of its folders included; symlinks are followed."""
+    """Files in a folder, those of its folders included; symlinks are followed, and what is hidden is not looked at."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
@@ -220,9 +251,11 @@ class Folder:
         try:
             with os.scandir(directory) as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if entry.name.startswith("."):
+                        continue
+                    if _is_directory(entry):
                         yield from self._walk(directory / entry.name, f"{prefix}{entry.name}/", above | {here})
-                    elif _suffix(entry.name) in SUFFIXES and not entry.name.startswith("."):
+                    elif _suffix(entry.name) in SUFFIXES and (entry.is_symlink() or entry.is_file()):  # no pipe
                         yield prefix + entry.name
         except OSError as error:
             raise SourceError(f"cannot be listed: {error.strerror}", subject=str(directory)) from error
@@ -243,25 +276,42 @@ class Folder:
             raise SourceError(f"cannot be read: {error.strerror}") from error
 
 
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symlink to itself
+        return False
+
+
 class Tar:
-    """Files in an uncompressed tar, read where they lie."""
+    """Files in an uncompressed tar, read where they lie. Links to files in it are followed, hidden ones left out."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._places: dict[str, tuple[int, int]] = {}
+        links: dict[str, str] = {}
         try:
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
-                    name = member.name.removeprefix("./")
-                    if member.isreg() and _suffix(name) in SUFFIXES:
+                    name = posixpath.normpath(member.name).lstrip("/")
+                    if member.isreg():
                         self._places[name] = (member.offset_data, member.size)
+                    elif member.islnk():
+                        links[name] = posixpath.normpath(member.linkname).lstrip("/")
+                    elif member.issym():
+                        links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
         except (tarfile.TarError, OSError) as error:
             hint = "a compressed one has to be unpacked first"
             raise SourceError(f"no tar that can be read: {error}", subject=str(path), hint=hint) from error
 
+        for name, target in links.items():
+            for _ in range(_MOST_LINKS):
+                target = links.get(target, target)
+            self._places[name] = self._places.get(target, _NOWHERE)
+
     def names(self) -> list[str]:
-        """The pictures' paths, sorted, without a folder that all of them are in."""
-        return sorted(self._places)
+        """The pictures' paths, sorted."""
+        return sorted(name for name in self._places if "/." not in f"/{name}" and _suffix(name) in SUFFIXES)
 
     def stamp(self, name: str) -> object:
         """Place and size, and the time of the tar."""
@@ -270,6 +320,8 @@ class Tar:
     def read(self, name: str) -> bytes:
         """A file's bytes."""
         begin, size = self._places[name]
+        if begin < 0:
+            raise SourceError("cannot be read: a link to nothing in the tar")
         try:
             with open(self._path, "rb") as file:
                 file.seek(begin)

@@ -13,6 +13,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -28,8 +29,6 @@ PART_ITEMS = 2_000
 REJECTS = "rejects"  # the key of a part's metadata
 
 Progress = Callable[[int, int], object]
-
-_AHEAD = 2  # parts per worker that are handed out before the first of them is done
 
 
 class Reject(NamedTuple):
@@ -89,7 +88,7 @@ def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> 
         raise SourceError(
             f"none of {len(items)} items could be converted: {rejects[0].reason}", subject=rejects[0].item
         )
-    provenance = {"source": job.source, "mx8shards": version("mx8shards"), REJECTS: len(rejects)}
+    provenance = {"source": Path(job.source).name, "mx8shards": version("mx8shards"), REJECTS: len(rejects)}
     metadata = {**source.metadata, "conversion": provenance}
     snapshot = merge([part.path for part in parts], job.out, how="move", metadata=metadata)
     return Outcome(snapshot, len(items) - len(rejects), rejects)
@@ -104,6 +103,9 @@ def _parts(job: Job, source: Source, runs: Sequence[Sequence[Item]], workers: in
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_open, initargs=(job,))
     try:
         yield from pool.map(_write, runs)
+    except BrokenProcessPool as error:
+        hint = "the same command goes on with what is missing; fewer workers need less memory"
+        raise SourceError("a worker was killed", subject=job.source, hint=hint) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +49,7 @@ def load_module(name: str) -> ModuleType:
         known = ", ".join(BUILT_IN)
         raise SourceError(subject="source", expected=f"{known}, or the path of a recipe's .py file", found=repr(name))
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses in it look there
     spec.loader.exec_module(module)
     for needed in ("add_arguments", "open_source"):
         if not hasattr(module, needed):
