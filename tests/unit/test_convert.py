@@ -1,0 +1,381 @@
+"""Does a conversion give one snapshot, whoever writes its parts, and however often it is killed on the way?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from mx8shards.cli import main
+from mx8shards.convert import run as running
+from mx8shards.convert.run import Job, convert, part_name
+from mx8shards.convert.source import load_module, open_source
+from mx8shards.errors import DatasetExistsError, SourceError
+from mx8shards.maintain.rejects import keep_rejects
+
+Capture = pytest.CaptureFixture[str]
+
+# Numbers as they stand in a file, one a line: a word is a reject. Every sample that is made is written down.
+RECIPE = """
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from mx8shards.errors import SourceError
+
+def add_arguments(parser):
+    parser.add_argument("lines")
+    parser.add_argument("--twice", action="store_true")
+
+def open_source(args):
+    return Lines(Path(args.lines), getattr(args, "twice", False))
+
+@dataclass
+class Lines:
+    path: Path
+    twice: bool = False
+
+    @property
+    def columns(self):
+        return {"number": "int", "text": "str"}
+
+    @property
+    def metadata(self):
+        return {"twice": self.twice}
+
+    def items(self):
+        return [(f"line {i}", i) for i in range(len(self.path.read_text().split()))]
+
+    def stamp(self, item):
+        return self.path.read_text().split()[item[1]]
+
+    def sample(self, item):
+        word = self.path.read_text().split()[item[1]]
+        with open(self.path.with_name("log"), "a") as log:
+            log.write(f"{item[1]}\\n")
+        if word == "kill":
+            self.path.write_text(self.path.read_text().replace("kill", "7"))
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "fail":
+            raise ZeroDivisionError(item[0])
+        if not word.isdigit():
+            raise SourceError(expected="a number", found=repr(word))
+        return {"number": int(word) * (2 if self.twice else 1), "text": item[0]}
+"""
+
+
+class Place:
+    """A recipe, its data, and what became of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.recipe = root / "numbers_in_lines.py"
+        self.recipe.write_text(RECIPE)
+        self.lines = root / "lines"
+        self.out = root / "out"
+
+    def job(self, out: str = "out", **options: Any) -> Job:
+        args = argparse.Namespace(lines=str(self.lines), twice=False)
+        return Job(str(self.recipe), args, self.root / out, options)
+
+    def write(self, *words: object) -> None:
+        self.lines.write_text(" ".join(map(str, words)))
+
+    def made(self) -> list[int]:
+        """The numbers of the items that samples were made of since this was last asked for."""
+        log = self.root / "log"
+        found = [int(line) for line in log.read_text().split()] if log.exists() else []
+        log.unlink(missing_ok=True)
+        return found
+
+    def command(self, *arguments: object) -> list[str]:
+        return ["convert", str(self.recipe), str(self.lines), str(self.out), *map(str, arguments)]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(running, "PART_ITEMS", 5)
+    return Place(tmp_path)
+
+
+def numbers(root: Path) -> list[int]:
+    with mx8.Dataset(root) as dataset:
+        return [sample["number"] for sample in dataset]
+
+
+def test_three_workers_write_the_snapshot_that_one_writes_in_the_order_of_the_items(place: Place) -> None:
+    place.write(*range(18), "word", *range(20, 33))
+    told: list[tuple[int, int]] = []
+    alone = convert(place.job("alone"), progress=lambda done, total: told.append((done, total)))
+    together = convert(place.job("together"), workers=3)
+    assert alone == together
+    assert alone.samples == 31
+    assert alone.rejects == (("line 18", "expected a number, got 'word'"),)
+    assert told == [(n, 32) for n in (5, 10, 15, 20, 25, 30, 32)]
+    for name in ("alone", "together"):
+        assert numbers(place.root / name) == [*range(18), *range(20, 33)]
+        assert mx8.Dataset(place.root / name).snapshot == alone.snapshot
+        assert not (place.root / name / ".mx8shards/parts").exists()
+    metadata = mx8.Dataset(place.out.with_name("alone")).metadata
+    assert metadata["twice"] is False
+    assert metadata["conversion"] == {"source": place.recipe.name, "rejects": 1, "mx8shards": version("mx8shards")}
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from mx8shards.convert import run as running
+from mx8shards.errors import ShardsError
+from tests.unit.test_convert import Place
+
+running.PART_ITEMS = 5
+
+def killing(name, number):
+    real, left = getattr(os, name), [number]
+    def call(*arguments, **options):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    setattr(os, name, call)
+
+def forked(act):
+    pid = os.fork()
+    if not pid:
+        act()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+for number, (name, count) in enumerate(json.loads(sys.argv[2])):
+    root = Path(sys.argv[1]) / str(number)
+    root.mkdir()
+    place = Place(root)
+    words = [str(i) for i in range(18)]
+    words[7] = "kill" if name == "sample" else "7"
+    if name == "sample":
+        words[7], words[count] = "7", "kill"
+    place.write(*words)
+    def first():
+        if name != "sample":
+            killing(name, count)
+        running.convert(place.job())
+    status = forked(first)
+    if name == "sample":
+        place.write(*(7 if word == "kill" else word for word in words))
+    before = place.made()
+    def second():
+        try:
+            found = running.convert(place.job()).snapshot
+        except ShardsError as error:
+            found = type(error).__name__
+        (root / "found").write_text(found)
+    forked(second)
+    print(json.dumps([status, before, place.made(), (root / "found").read_text()]), flush=True)
+"""
+
+
+def test_killed_at_any_point_it_goes_on_and_writes_no_finished_part_again(place: Place, repository: Path) -> None:
+    points = [("sample", n) for n in (0, 4, 5, 12, 17)]
+    points += [(name, n) for name in ("link", "rename", "replace", "unlink", "rmdir", "fsync") for n in (1, 3, 8)]
+    place.write(*range(18))
+    whole = convert(place.job()).snapshot
+    command = [sys.executable, "-c", KILLED, str(place.root), json.dumps(points)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(points)
+    for number, ((name, n), (status, before, after, result)) in enumerate(zip(points, found, strict=True)):
+        root = place.root / str(number) / "out"
+        if name == "sample":
+            assert status == -9
+            assert before == list(range(n + 1))
+            assert after == list(range(n - n % 5, 18))
+            assert numbers(root) == [7 if i == n else i for i in range(18)]
+            continue
+        assert status in (-9, 0), name  # 0: it makes fewer such calls
+        assert before == list(range(len(before)))
+        parts = [list(range(i, min(i + 5, 18))) for i in range(0, 18, 5)]
+        assert after in [[i for part in parts[k:] for i in part] for k in range(5)]
+        assert not set(after) & set(range(len(before) - len(before) % 5 - 5))
+        assert result in (whole, "DatasetExistsError"), (name, n)
+        if result != whole:
+            assert after == []
+        assert mx8.Dataset(root).snapshot == whole
+        assert numbers(root) == list(range(18))
+    assert sum(status == -9 for status, *_ in found) > len(points) // 2
+
+
+def test_a_worker_that_is_killed_is_an_error_that_says_how_to_go_on(place: Place) -> None:
+    place.write(*range(12), "kill", *range(13, 18))
+    with pytest.raises(SourceError, match=r"a worker was killed \(the same command goes on"):
+        convert(place.job(), workers=2)
+    assert not (place.out / "index.json").exists()
+    before = place.made()
+    assert convert(place.job()).samples == 18
+    assert set(place.made()) <= set(range(18)) - set(range(5)) or len(before) < 5
+    assert numbers(place.out) == [*range(12), 7, *range(13, 18)]
+
+
+def test_only_the_part_of_an_item_that_changed_is_written_again(place: Place) -> None:
+    place.write(*range(16), "fail")
+    with pytest.raises(ZeroDivisionError, match="line 16"):
+        convert(place.job())
+    assert place.made() == list(range(17))
+    assert not (place.out / "index.json").exists()
+    place.write(*range(7), 70, *range(8, 17))
+    assert convert(place.job()).samples == 17
+    assert place.made() == [5, 6, 7, 8, 9, 15, 16]
+    assert numbers(place.out) == [*range(7), 70, *range(8, 17)]
+
+
+def test_a_failure_in_a_worker_is_the_one_that_is_raised(place: Place) -> None:
+    place.write(*range(8), "fail", *range(9, 12))
+    with pytest.raises(ZeroDivisionError, match="line 8"):
+        convert(place.job(), workers=2)
+    assert not (place.out / "index.json").exists()
+
+
+def test_a_part_is_named_by_all_that_its_bytes_depend_on(place: Place) -> None:
+    place.write(*range(9))
+    job = place.job(size_limit="1mb")
+    source: Any = open_source(job.source, job.args)
+    items = source.items()
+    names = {part_name(job, source, items), part_name(job, source, items[:5]), part_name(job, source, items[4:])}
+    names.add(part_name(place.job(size_limit="2mb"), source, items))
+    source.twice = True
+    names.add(part_name(job, source, items))
+    source.twice = False
+    place.write(*range(8), 80)
+    names.add(part_name(job, source, items))
+    assert len(names) == 6
+    place.write(*range(9))
+    assert part_name(place.job("elsewhere", size_limit="1mb"), source, items) in names
+    assert all(len(name) == 32 for name in names)
+
+
+def test_parts_of_rejects_alone_are_no_obstacle(place: Place) -> None:
+    place.write(*"abcde", *range(5, 8), "x", 9, *"vwxyz")
+    outcome = convert(place.job())
+    assert [item for item, _ in outcome.rejects] == [f"line {i}" for i in (*range(5), 8, *range(10, 15))]
+    assert numbers(place.out) == [5, 6, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [("a b", "line 0: none of 2 items could be converted: expected a number"), ("", "nothing to")]
+)
+def test_nothing_is_published_if_there_is_nothing_to_publish(place: Place, words: str, message: str) -> None:
+    place.write(words)
+    with pytest.raises(SourceError, match=message):
+        convert(place.job())
+    assert not (place.out / "index.json").exists()
+
+
+def test_a_dataset_that_is_there_is_not_touched(place: Place) -> None:
+    place.write(*range(3))
+    convert(place.job())
+    before = (place.out / "index.json").read_bytes()
+    place.made()
+    with pytest.raises(DatasetExistsError, match="convert makes a new one"):
+        convert(place.job())
+    assert place.made() == []
+    assert (place.out / "index.json").read_bytes() == before
+
+
+def test_rejects_are_lines_of_json_named_by_the_snapshot_and_written_anew(tmp_path: Path) -> None:
+    (tmp_path / ".mx8shards").mkdir()
+    name = "sha256:" + "ab" * 32
+    keep_rejects(tmp_path, name, [("other", "why")])
+    path = keep_rejects(tmp_path, name, [("a\nb", "é"), ("caf\udce9", "its name")])
+    assert path == tmp_path / ".mx8shards" / f"rejects-{'ab' * 8}.jsonl"
+    lines = [json.loads(line) for line in path.read_text("ascii").splitlines()]
+    assert lines == [{"item": "a\nb", "reason": "é"}, {"item": "caf\udce9", "reason": "its name"}]
+
+
+# the command ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_the_snapshot_and_takes_what_the_recipe_takes(place: Place, capsys: Capture) -> None:
+    place.write(*range(7))
+    assert main(place.command("--twice", "--size-limit", "1mb", "--compression", "zstd:1")) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == (f"{mx8.Dataset(place.out).snapshot}\n", "")
+    assert numbers(place.out) == [0, 2, 4, 6, 8, 10, 12]
+    entry = json.loads((place.out / "index.json").read_text())["shards"][0]
+    assert (entry["compression"], entry["size_limit"]) == ("zstd:1", 1 << 20)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_with_rejects_the_exit_code_is_4_and_the_report_is_named(place: Place, capsys: Capture, as_json: bool) -> None:
+    place.write(1, "two", 3)
+    assert main(place.command(*["--json"] * as_json)) == 4
+    out, err = capsys.readouterr()
+    snapshot = mx8.Dataset(place.out).snapshot
+    reject = {"item": "line 1", "reason": "expected a number, got 'two'"}
+    if as_json:
+        assert json.loads(out) == {"snapshot": snapshot, "samples": 2, "rejects": [reject]}
+    else:
+        assert out == f"{snapshot}\n"
+    said, _, path = err.strip().partition(": see ")
+    assert said == "1 items could not be converted"
+    assert [json.loads(line) for line in Path(path).read_text().splitlines()] == [reject]
+
+
+NOT_A_RECIPE = "def add_arguments(parser): pass"
+USAGE: dict[str, tuple[Callable[[Place], list[str]], str]] = {
+    "no source": (lambda place: ["convert"], "SOURCE"),
+    "an unknown source": (lambda place: ["convert", "parquet", "a", "b"], "imagefolder, or the path of a recipe"),
+    "a missing recipe": (lambda place: ["convert", str(place.root / "no.py"), "a"], "no.py"),
+    "no recipe": (lambda place: ["convert", str(place.root / "half.py"), "a"], "expected a function open_source"),
+    "no OUT": (lambda place: place.command()[:-1], "OUT"),
+    "no worker": (lambda place: place.command("--workers", "0"), "expected at least 1, got 0"),
+    "an unknown option": (lambda place: place.command("--fast"), "--fast"),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_a_command_line_that_means_nothing_ends_with_2(place: Place, capsys: Capture, name: str) -> None:
+    place.write(*range(3))
+    (place.root / "half.py").write_text(NOT_A_RECIPE)
+    arguments, message = USAGE[name]
+    assert main(arguments(place)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert not place.out.exists()
+
+
+def test_the_help_of_a_source_is_its_own(place: Place, capsys: Capture) -> None:
+    assert main(["convert", str(place.recipe), "--help"]) == 0
+    assert "--twice" in capsys.readouterr().out
+
+
+def test_a_recipe_may_be_given_by_any_path_and_hold_dataclasses(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    place.write(1, 2)
+    monkeypatch.chdir(place.root)
+    assert load_module(place.recipe.name).Lines(place.lines).items() == [("line 0", 0), ("line 1", 1)]
+    assert main(["convert", place.recipe.name, "lines", "out"]) == 0
+    assert numbers(place.out) == [1, 2]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--size-limit", "much"), ("--compression", "rar")])
+def test_options_of_the_writer_that_it_refuses_are_errors(
+    place: Place, capsys: Capture, option: str, value: str
+) -> None:
+    place.write(*range(3))
+    assert main(place.command(option, value)) == 1
+    assert repr(value) in capsys.readouterr().err
+    assert not (place.out / "index.json").exists()
+    assert main(place.command()) == 0
