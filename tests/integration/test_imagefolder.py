@@ -1,0 +1,414 @@
+"""Which pictures of a folder, or of a tar, become samples, and what is said of the others?"""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import struct
+import sys
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.cli import main
+from mx8shards.convert.imagefolder import Folder
+from mx8shards.errors import SourceError
+from tests.privileges import give_up_privileges
+
+pytest.importorskip("simplejpeg")
+pytest.importorskip("PIL.Image")
+from PIL import Image
+
+Capture = pytest.CaptureFixture[str]
+
+WIDTH, HEIGHT = 60, 40
+NOISE = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def picture(kind: str, mode: str = "RGB", **options: Any) -> bytes:
+    """The bytes of a picture that is nothing but noise."""
+    out = io.BytesIO()
+    Image.fromarray(NOISE).convert(mode).save(out, kind, **options)
+    return out.getvalue()
+
+
+def rotated() -> bytes:
+    """A picture that its viewer is asked to turn."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return picture("JPEG", exif=exif)
+
+
+def png(bits: int, kind: int, channels: int) -> bytes:
+    """A PNG made by hand: Pillow writes no colours of 16 bits."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = (b"\0" + bytes(8 * channels * bits // 8)) * 8
+    header = struct.pack(">IIBBBBB", 8, 8, bits, kind, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def animated() -> bytes:
+    other = Image.fromarray(NOISE[::-1].copy())
+    return picture("GIF", save_all=True, append_images=[other])
+
+
+GOOD = {
+    "cat/1.jpg": lambda: picture("JPEG"),
+    "cat/CAPITALS.JPG": lambda: picture("JPEG", "L"),
+    "cat/more/deep.jpeg": lambda: picture("JPEG", progressive=True),
+    "cat/print.jpg": lambda: picture("JPEG", "CMYK"),
+    "cat/turned.jpg": rotated,
+    "cat/with a tail.jpg": lambda: picture("JPEG") + b"a tail",
+    "dog/1.png": lambda: picture("PNG"),
+    "dog/eight.png": lambda: png(8, 2, 3),
+    "dog/palette.png": lambda: picture("PNG", "P"),
+    "dog/png in truth.jpg": lambda: picture("PNG"),
+    "dog/still.gif": lambda: picture("GIF"),
+    "dog/transparent.png": lambda: picture("PNG", "RGBA"),
+    "dog/webp in truth.jpg": lambda: picture("WEBP"),
+    "été/ü.bmp": lambda: picture("BMP"),
+}
+BAD = {
+    "cat/cut.jpg": (lambda: picture("JPEG")[:-2], "Premature end"),
+    "cat/cut print.jpg": (lambda: picture("JPEG", "CMYK")[:900], "Premature end"),
+    "cat/half.jpg": (lambda: picture("JPEG", progressive=True)[:900], "Premature end"),
+    "cat/nothing.jpg": (lambda: b"", "the file is empty"),
+    "cat/text.jpg": (lambda: b"<html>404</html>", "no picture: its first bytes"),
+    "dog/cut.png": (lambda: picture("PNG")[:-12], "cut short"),
+    "dog/half.png": (lambda: picture("PNG")[:2_000], "truncated"),
+    "dog/grey16.png": (lambda: png(16, 0, 1), "expected 8 bits per channel, got mode I;16"),
+    "dog/colours16.png": (lambda: png(16, 2, 3), "expected 8 bits per channel, got mode RGB;16"),
+    "dog/moving.gif": (animated, "expected one picture, got 2 frames"),
+    "dog/psd.png": (lambda: b"8BPS" + bytes(40), "no picture"),
+}
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    """A folder of these files."""
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def few(*names: str) -> dict[str, bytes]:
+    return {name: picture("JPEG", quality=50 + number) for number, name in enumerate(names)}
+
+
+def run(capsys: Capture, src: Path, out: Path, *options: str, code: int = 0) -> tuple[str, str]:
+    """What the command prints, once it has ended with the code that was expected."""
+    found = main(["convert", "imagefolder", *options, str(src), str(out)])
+    said, complained = capsys.readouterr()
+    assert found == code, complained
+    assert (complained == "") is (code == 0), complained
+    return said, complained
+
+
+def rejects(complained: str) -> dict[str, str]:
+    """The report that a command named."""
+    lines = Path(complained.strip().rpartition(": see ")[2]).read_text().splitlines()
+    return {line["item"]: line["reason"] for line in map(json.loads, lines)}
+
+
+def samples(root: Path) -> list[Any]:
+    with mx8.Dataset(root) as dataset:
+        return [{**sample, "image": bytes(sample["image"])} for sample in dataset]
+
+
+def labels(root: Path) -> dict[str, int]:
+    return {sample["path"]: int(sample["label"]) for sample in samples(root)}
+
+
+def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(tmp_path: Path, capsys: Capture) -> None:
+    files = {name: make() for name, make in GOOD.items()} | {name: make() for name, (make, _) in BAD.items()}
+    src = write(tmp_path / "src", files | {"cat/notes.txt": b"no picture", "cat/.hidden.jpg": b"", ".git/a.jpg": b""})
+    said, complained = run(capsys, src, tmp_path / "out", code=4)
+    assert complained.startswith(f"{len(BAD)} items could not be converted")
+    found = samples(tmp_path / "out")
+    assert [sample["path"] for sample in found] == sorted(GOOD)
+    for sample in found:
+        assert sample["image"] == files[sample["path"]], sample["path"]
+        size = (8, 8) if sample["path"] == "dog/eight.png" else (HEIGHT, WIDTH)
+        assert (sample["height"], sample["width"]) == size, sample["path"]
+        assert sample["label"] == ["cat", "dog", "été"].index(sample["path"].split("/")[0])
+    report = rejects(complained)
+    assert list(report) == sorted(BAD)
+    for name, (_, reason) in BAD.items():
+        assert reason in report[name], name
+    dataset = mx8.Dataset(tmp_path / "out")
+    assert said == f"{dataset.snapshot}\n"
+    assert dataset.metadata["classes"] == ["cat", "dog", "été"]
+    assert dataset.metadata["conversion"]["rejects"] == len(BAD)
+
+
+def test_links_are_followed_loops_are_not_and_broken_ones_are_listed(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg"))
+    (src / "a/again.jpg").symlink_to("1.jpg")
+    (src / "a/broken.jpg").symlink_to("nowhere.jpg")
+    (src / "a/itself").symlink_to("itself")
+    (src / "a/itself.jpg").symlink_to("itself.jpg")
+    (src / "b/up").symlink_to("..")
+    (src / "c").symlink_to("b")
+    os.mkfifo(src / "a/pipe.jpg")
+    _, complained = run(capsys, src, tmp_path / "out", code=4)
+    assert labels(tmp_path / "out") == {"a/1.jpg": 0, "a/again.jpg": 0, "b/2.jpg": 1, "c/2.jpg": 2}
+    found = rejects(complained)
+    assert list(found) == ["a/broken.jpg", "a/itself.jpg"]
+    assert "No such file" in found["a/broken.jpg"]
+    assert "symbolic links" in found["a/itself.jpg"]
+
+
+def test_a_file_whose_name_is_no_text_is_listed_and_a_folder_refused(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("a/1.jpg"))
+    name = os.path.join(os.fsencode(src), b"a", b"caf\xe9.jpg")
+    try:
+        with open(name, "wb") as file:
+            file.write(picture("JPEG"))
+    except OSError:
+        pytest.skip("this file system takes text only")
+    _, complained = run(capsys, src, tmp_path / "out", code=4)
+    assert rejects(complained) == {"a/caf\udce9.jpg": "its name is not UTF-8"}
+    assert labels(tmp_path / "out") == {"a/1.jpg": 0}
+    os.rename(src / "a", os.path.join(os.fsencode(src), b"b\xe9te"))
+    _, complained = run(capsys, src, tmp_path / "other", code=1)
+    assert "the folder's name is not UTF-8" in complained
+    assert not (tmp_path / "other").exists()
+
+
+def read_as_nobody(src: str, found: Any) -> None:
+    give_up_privileges()
+    folder = Folder(Path(src))
+    for name in folder.names():
+        try:
+            found.put((name, len(folder.read(name))))
+        except SourceError as error:
+            found.put((name, str(error)))
+    (Path(src) / "b").chmod(0)
+    try:
+        folder.names()
+    except SourceError as error:
+        found.put(("", str(error)))
+
+
+def test_what_may_not_be_read_is_listed_and_a_folder_of_it_is_an_error(tmp_path: Path) -> None:
+    src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg"))
+    (src / "a/1.jpg").chmod(0)
+    context = multiprocessing.get_context("spawn")  # privileges do not come back
+    found = context.Queue()
+    child = context.Process(target=read_as_nobody, args=(str(src), found))
+    child.start()
+    said = [found.get(timeout=60) for _ in range(3)]
+    child.join()
+    (src / "b").chmod(0o755)
+    assert said == [
+        ("a/1.jpg", "cannot be read: Permission denied"),
+        ("b/2.jpg", (src / "b/2.jpg").stat().st_size),
+        ("", f"{src}/b: cannot be listed: Permission denied"),
+    ]
+
+
+# labels ---------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_those_of_the_folders_if_there_are_any(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "classes", few("b/x/1.jpg", "a/2.jpg", "c/3.jpg") | {"empty/notes.txt": b""})
+    run(capsys, src, tmp_path / "auto")
+    run(capsys, src, tmp_path / "imagefolder", "--labels", "imagefolder")
+    run(capsys, src, tmp_path / "none", "--labels", "none")
+    for name in ("auto", "imagefolder"):
+        assert labels(tmp_path / name) == {"a/2.jpg": 0, "b/x/1.jpg": 1, "c/3.jpg": 2}
+        assert mx8.Dataset(tmp_path / name).metadata["classes"] == ["a", "b", "c"]
+    found = samples(tmp_path / "none")
+    assert [sorted(sample) for sample in found] == [["height", "image", "path", "width"]] * 3
+    assert "classes" not in mx8.Dataset(tmp_path / "none").metadata
+
+
+def test_a_folder_without_folders_has_no_labels(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "flat", few("2.jpg", "1.jpg"))
+    run(capsys, src, tmp_path / "out")
+    assert [sample["path"] for sample in samples(tmp_path / "out")] == ["1.jpg", "2.jpg"]
+    assert "label" not in samples(tmp_path / "out")[0]
+    _, complained = run(capsys, src, tmp_path / "labelled", "--labels", "imagefolder", code=1)
+    assert "expected a folder for each class, got 1.jpg beside them (--labels none" in complained
+
+
+def test_pictures_beside_classes_are_refused_unless_labels_are_not_wanted(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "mixed", few("1.jpg", "a/2.jpg"))
+    _, complained = run(capsys, src, tmp_path / "out", code=1)
+    assert "1.jpg beside them (--labels none takes pictures alone)" in complained
+    assert not (tmp_path / "out").exists()
+    run(capsys, src, tmp_path / "out", "--labels", "none")
+    assert len(samples(tmp_path / "out")) == 2
+
+
+def test_splits_are_no_classes(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "splits", few("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"))
+    for how in ("auto", "imagefolder"):
+        _, complained = run(capsys, src, tmp_path / "out", "--labels", how, code=1)
+        assert "the splits train, val" in complained
+        assert f"(convert each of them: {src}/train; --labels none takes all" in complained
+    run(capsys, src / "train", tmp_path / "out")
+    assert labels(tmp_path / "out") == {"a/1.jpg": 0, "b/2.jpg": 1}
+    run(capsys, src, tmp_path / "all", "--labels", "none")
+    assert len(samples(tmp_path / "all")) == 3
+
+
+# tar ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_tar_gives_the_snapshot_that_its_folder_gives(tmp_path: Path, capsys: Capture) -> None:
+    files = few("a/1.jpg", "a/deep/2.jpg", "b/3.jpg") | {"b/bad.jpg": b"bad", "a/._1.jpg": b"", "notes.txt": b""}
+    src = write(tmp_path / "src", files)
+    (src / "b/hard.jpg").hardlink_to(src / "b/3.jpg")
+    (src / "b/chain.jpg").symlink_to("soft.jpg")
+    (src / "b/soft.jpg").symlink_to("../a/deep/2.jpg")
+    for name, top in (("dotted", "."), ("bare", "")):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            tar.add(src, top)
+    from_folder, complained = run(capsys, src, tmp_path / "folder", code=4)
+    assert [sample["path"] for sample in samples(tmp_path / "folder")] == [
+        *("a/1.jpg", "a/deep/2.jpg", "b/3.jpg", "b/chain.jpg", "b/hard.jpg", "b/soft.jpg")
+    ]
+    wanted = rejects(complained)
+    assert list(wanted) == ["b/bad.jpg"]
+    for name in ("dotted", "bare"):
+        said, complained = run(capsys, tmp_path / f"{name}.tar", tmp_path / name, code=4)
+        assert said == from_folder
+        assert rejects(complained) == wanted
+
+
+def test_a_link_to_nothing_in_a_tar_is_listed(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("a/1.jpg"))
+    (src / "a/2.jpg").symlink_to("/somewhere/else.jpg")
+    with tarfile.open(tmp_path / "src.tar", "w") as tar:
+        tar.add(src, ".")
+    _, complained = run(capsys, tmp_path / "src.tar", tmp_path / "out", code=4)
+    assert rejects(complained) == {"a/2.jpg": "cannot be read: a link to nothing in the tar"}
+
+
+def test_a_tar_that_is_compressed_or_none_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("a/1.jpg"))
+    with tarfile.open(tmp_path / "src.tar.gz", "w:gz") as tar:
+        tar.add(src, ".")
+    (tmp_path / "text.tar").write_text("no tar")
+    for name in ("src.tar.gz", "text.tar"):
+        _, complained = run(capsys, tmp_path / name, tmp_path / "out", code=1)
+        assert "no tar that can be read" in complained
+        assert "has to be unpacked first" in complained
+    _, complained = run(capsys, tmp_path / "nowhere", tmp_path / "out", code=1)
+    assert "expected a folder, or a .tar file, got no such thing" in complained
+    assert not (tmp_path / "out").exists()
+
+
+# sizes ----------------------------------------------------------------------------------------------------------------
+
+
+def sizes(root: Path) -> dict[str, tuple[int, int]]:
+    """Height and width of every sample, which must be those of its picture."""
+    found = {}
+    for sample in samples(root):
+        with Image.open(io.BytesIO(sample["image"])) as image:
+            assert image.size == (sample["width"], sample["height"])
+        found[sample["path"]] = (sample["height"], sample["width"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "turned"),
+    [
+        (("--max-side", "30"), (20, 30), (30, 20)),
+        (("--min-side", "20"), (20, 30), (30, 20)),
+        (("--min-side", "20", "--max-side", "15"), (10, 15), (15, 10)),
+        (("--max-side", "60", "--min-side", "40"), (40, 60), None),
+        (("--max-side", "100"), (40, 60), None),
+        (("--max-side", "100", "--quality", "50"), (40, 60), (60, 40)),
+        (("--max-side", "1"), (1, 1), (1, 1)),
+    ],
+)
+def test_pictures_are_scaled_down_as_far_as_that_is_asked_for(
+    tmp_path: Path, capsys: Capture, options: tuple[str, ...], size: tuple[int, int], turned: tuple[int, int] | None
+) -> None:
+    files = {"a.jpg": picture("JPEG"), "b.png": picture("PNG", "RGBA"), "c.jpg": picture("JPEG", "CMYK")}
+    files["turned.jpg"] = rotated()
+    run(capsys, write(tmp_path / "src", files), tmp_path / "out", *options)
+    assert sizes(tmp_path / "out") == {name: turned or size if name == "turned.jpg" else size for name in files}
+    for sample in samples(tmp_path / "out"):
+        same = sample["image"] == files[sample["path"]]
+        assert same is (turned is None)
+        if not same:
+            with Image.open(io.BytesIO(sample["image"])) as image:
+                assert (image.format, image.mode) == ("JPEG", "RGB")
+
+
+def test_quality_is_that_of_every_picture(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", {"a.jpg": picture("JPEG", quality=90), "b.png": picture("PNG")})
+    found = []
+    for quality in ("20", "80"):
+        run(capsys, src, tmp_path / quality, "--quality", quality)
+        found.append([len(sample["image"]) for sample in samples(tmp_path / quality)])
+        metadata = mx8.Dataset(tmp_path / quality).metadata["imagefolder"]
+        assert metadata == {"labels": "auto", "quality": int(quality)}
+    assert all(coarse < fine for coarse, fine in zip(*found, strict=True))
+
+
+def test_what_is_cut_short_is_not_scaled_either(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", {"a.jpg": picture("JPEG"), "b.jpg": picture("JPEG")[:1_000]})
+    _, complained = run(capsys, src, tmp_path / "out", "--max-side", "30", code=4)
+    assert list(rejects(complained)) == ["b.jpg"]
+
+
+NONSENSE = ("--quality 0", "--quality 101", "--quality good", "--max-side 0", "--min-side -3", "--labels some")
+
+
+@pytest.mark.parametrize("text", NONSENSE)
+def test_options_that_mean_nothing_end_with_2(tmp_path: Path, capsys: Capture, text: str) -> None:
+    options = text.split()
+    src = write(tmp_path / "src", few("a/1.jpg"))
+    _, complained = run(capsys, src, tmp_path / "out", *options, code=2)
+    assert options[0] in complained
+    assert not (tmp_path / "out").exists()
+
+
+# all of it ------------------------------------------------------------------------------------------------------------
+
+
+def test_workers_and_parts_change_nothing(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = few(*(f"{'abc'[i % 3]}/{i}.jpg" for i in range(20))) | {"b/bad.jpg": b"bad"}
+    src = write(tmp_path / "src", files)
+    monkeypatch.setattr("mx8shards.convert.run.PART_ITEMS", 6)
+    found = [run(capsys, src, tmp_path / str(n), "--workers", str(n), code=4) for n in (1, 3)]
+    assert found[0][0] == found[1][0]
+    assert rejects(found[0][1]) == rejects(found[1][1])
+    assert samples(tmp_path / "1") == samples(tmp_path / "3")
+
+
+def test_a_folder_without_one_good_picture_publishes_nothing(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", {"a/1.jpg": b"", "a/2.jpg": b"bad"})
+    _, complained = run(capsys, src, tmp_path / "out", code=1)
+    assert "none of 2 items could be converted: the file is empty" in complained
+    assert not (tmp_path / "out/index.json").exists()
+    _, complained = run(capsys, write(tmp_path / "none", {"notes.txt": b""}), tmp_path / "other", code=1)
+    assert "there is nothing to convert" in complained
+    assert not (tmp_path / "other").exists()
+
+
+def test_without_a_package_that_it_needs_nothing_is_a_reject(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    src = write(tmp_path / "src", {**few("a/1.jpg"), "a/2.png": picture("PNG")})
+    _, complained = run(capsys, src, tmp_path / "out", code=1)
+    assert 'pip install "mx8shards[convert]"' in complained
+    assert not (tmp_path / "out/index.json").exists()
