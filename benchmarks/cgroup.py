@@ -4,32 +4,51 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path("/sys/fs/cgroup")
 
 
+class Group(NamedTuple):
+    """A control group for memory, and the name of the file that holds its limit."""
+
+    path: Path
+    limit: str
+
+
 def problem() -> str:
     """Why no limit can be set here, or nothing if one can."""
-    controllers = ROOT / "cgroup.controllers"
-    if not controllers.is_file():
-        return "there is no memory controller of cgroup v2"
-    if "memory" not in controllers.read_text().split():
-        return "cgroup v2 has no memory controller"
-    if "memory" not in _here().joinpath("cgroup.subtree_control").read_text().split():
+    here = _here()
+    if here is None:
+        return "there is no memory controller of cgroups"
+    if here.limit == "memory.max" and "memory" not in (here.path / "cgroup.subtree_control").read_text().split():
         return "memory is not delegated to groups below this process's own one"
-    return "" if os.access(_here(), os.W_OK) else "groups below this process's own one may not be made"
+    return "" if os.access(here.path, os.W_OK) else "groups below this process's own one may not be made"
 
 
-def _here() -> Path:
-    line = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    return ROOT / line[3:].strip().lstrip("/")
+def _here() -> Group | None:
+    """The group of this process, of version 2 or 1, if its memory is controlled."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":
+            return Group(ROOT / "memory" / path.lstrip("/"), "memory.limit_in_bytes")
+        group = ROOT / path.lstrip("/")
+        if not controllers and "memory" in _text(group / "cgroup.controllers").split():
+            return Group(group, "memory.max")
+    return None
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
 
 
 def limit_memory(size_bytes: int) -> Path:
     """Move this process into a new group below its own one, which may hold as much, page cache included."""
-    group = _here() / f"mx8shards-benchmark-{os.getpid()}"
+    here = _here()
+    assert here is not None, "problem() says whether there is one"
+    group = here.path / f"mx8shards-benchmark-{os.getpid()}"
     group.mkdir()
-    (group / "memory.max").write_text(str(size_bytes))
+    (group / here.limit).write_text(str(size_bytes))
     (group / "cgroup.procs").write_text(str(os.getpid()))
     return group
 
