@@ -35,12 +35,13 @@ class IterableBatches(IterableDataset[dict[str, Any]]):
         self._world_size = world_size
         self._epoch: int | None = None
         self._state: Mapping[str, Any] | None = state
+        self._wanted = True  # whether the loader has yet to be told of these
         self._loader: Loader | None = None
         self._worker = (0, 0, 1)  # whose the loader is: process, number, and how many there are
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch, from its beginning."""
-        self._epoch, self._state = epoch, None
+        self._epoch, self._state, self._wanted = epoch, None, True
 
     def state_dict(self) -> dict[str, Any]:
         """Where this worker stands."""
@@ -48,16 +49,10 @@ class IterableBatches(IterableDataset[dict[str, Any]]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on there with the next iteration."""
-        self._epoch, self._state = None, dict(state)
+        self._epoch, self._state, self._wanted = None, dict(state), True
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        loader = self._opened()
-        if self._state is not None:
-            loader.load_state_dict(self._state)
-        elif self._epoch is not None:
-            loader.set_epoch(self._epoch)
-        self._epoch = self._state = None
-        for batch in loader:
+        for batch in self._opened():
             own = changed(batch, copied)
             yield {**own, "sample_ids": own.sample_ids, "padding": own.padding} if isinstance(own, Batch) else own
 
@@ -65,10 +60,16 @@ class IterableBatches(IterableDataset[dict[str, Any]]):
         worker, workers = worker_share()
         here = (os.getpid(), worker, workers)
         if self._loader is None or self._worker != here:  # one that was opened before a fork is somebody else's
-            self._worker = here
+            self._worker, self._wanted = here, True
             settings = {field.name: getattr(self._settings, field.name) for field in fields(Settings)}
             rank, world_size = self._rank * workers + worker, self._world_size * workers
             self._loader = Loader(self._dataset, rank=rank, world_size=world_size, **settings)
+        if self._wanted:
+            if self._state is not None:
+                self._loader.load_state_dict(self._state)
+            elif self._epoch is not None:
+                self._loader.set_epoch(self._epoch)
+            self._wanted = False
         return self._loader
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from mx8shards.errors import LoaderError
 from mx8shards.loading.batch import OUTPUT_KINDS, OutputKind
 from mx8shards.loading.ledger import ON_ERROR, OnError
@@ -52,7 +54,11 @@ class Settings:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 _refuse(name, f"one of {', '.join(map(repr, known))}", getattr(self, name))
-        if not hasattr(self.batch_size, "__index__") or isinstance(self.batch_size, bool) or self.batch_size < 1:
+        if (
+            not hasattr(self.batch_size, "__index__")
+            or isinstance(self.batch_size, (bool, np.bool_))
+            or self.batch_size < 1
+        ):
             _refuse("batch_size", "an int of at least 1", self.batch_size)
         object.__setattr__(self, "batch_size", operator.index(self.batch_size))  # NumPy's ints, too
         if self.device != "cpu" and self.output == "numpy":
