@@ -10,6 +10,7 @@ import struct
 import sys
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def animated() -> bytes:
     return picture("GIF", save_all=True, append_images=[other])
 
 
-GOOD = {
+GOOD: dict[str, Callable[[], bytes]] = {
     "cat/1.jpg": lambda: picture("JPEG"),
     "cat/CAPITALS.JPG": lambda: picture("JPEG", "L"),
     "cat/more/deep.jpeg": lambda: picture("JPEG", progressive=True),
@@ -79,7 +80,7 @@ GOOD = {
     "dog/webp in truth.jpg": lambda: picture("WEBP"),
     "été/ü.bmp": lambda: picture("BMP"),
 }
-BAD = {
+BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "cat/cut.jpg": (lambda: picture("JPEG")[:-2], "Premature end"),
     "cat/cut print.jpg": (lambda: picture("JPEG", "CMYK")[:900], "Premature end"),
     "cat/half.jpg": (lambda: picture("JPEG", progressive=True)[:900], "Premature end"),

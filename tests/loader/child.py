@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -120,7 +121,56 @@ def trained(data: str, state: str, log: str, world_size: int, batch_size: int, e
     say("done")
 
 
-SCENES: dict[str, Callable[..., None]] = {f.__name__: f for f in (interrupted, left_open, forked, trained)}
+def forked_while_locked(data: str, how: str) -> None:
+    """A process forks just when somebody has the lock of the loader's memory; in the child nobody will ever open it."""
+    loader = loader_of(data)
+    batches = iter(loader)
+    next(batches)
+    lock = loader._pool.memory.lock
+    with lock:
+        pid = os.fork()
+        if pid:
+            say("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    if pid:
+        say("rest", sum(len(ids_of(batch)) for batch in batches))
+        return
+    lock.acquire()  # leaving the block has opened the child's copy
+    signal.alarm(20)
+    if how == "del":
+        del loader, batches
+    elif how == "stats":
+        assert loader.stats()["banks_in_use"] == 0
+    elif how == "close":
+        loader.close()
+    elif how == "for":
+        assert len(list(loader)) == len(loader)
+
+
+def few_files(data: str, io: str, most: int) -> None:
+    """A process that may not have many files open, as yet, needs all shards at once."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    loader = loader_of(data, io=io, batch_size=1_000, shuffle=True)
+    for _ in range(2):
+        say("batches", *(len(ids_of(batch)) for batch in loader))
+
+
+def worked_for(data: str, count: int) -> None:
+    """Somebody looks into an iterable dataset before a DataLoader forks its workers."""
+    from torch.utils.data import DataLoader
+
+    batches = loader_of(data, columns=["number"], output="torch").as_iterable_dataset()
+    first = next(iter(batches))["sample_ids"].tolist()
+    batches.state_dict()
+    loaded = list(DataLoader(batches, batch_size=None, num_workers=count, multiprocessing_context="fork"))
+    numbers = sorted(i for batch in loaded for i in batch["number"].tolist())
+    keys = sorted({key for batch in loaded for key in batch})
+    say(json.dumps({"first": first, "numbers": numbers, "keys": keys}))
+
+
+SCENES: dict[str, Callable[..., None]] = {
+    scene.__name__: scene
+    for scene in (interrupted, left_open, forked, trained, forked_while_locked, few_files, worked_for)
+}
 
 
 def warm_up() -> None:

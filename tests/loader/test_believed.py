@@ -1,0 +1,274 @@
+"""Is what kernels believe, addresses and sizes, true for as long as they believe it?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.disk.map import map_file
+from mx8shards.kernels import gather
+from mx8shards.kernels.records import MAPPED, OK, ROW, SHARD, SIZES_DIFFER, SPAN
+from mx8shards.loading.batch import Ragged
+from mx8shards.loading.outputs import Output
+from mx8shards.loading.stages import Stage, Work
+from mx8shards.shards.lazily import lazily
+from mx8shards.shards.open_shard import Shards
+from tests.loader.parts import SECONDS, ids_of, in_time, mapped, payload, write
+
+SAMPLES, BATCH = 40, 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One shard."""
+    return write(tmp_path_factory.mktemp("believed") / "data", SAMPLES, size_limit="1mb")
+
+
+# maps -----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_two_threads_compute_at_once_is_one_value_for_both() -> None:
+    both = threading.Barrier(2)
+
+    class Computed:
+        @lazily
+        def value(self) -> object:
+            both.wait(SECONDS)
+            return object()
+
+    one = Computed()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: one.value, range(2))
+    assert first is second is one.value
+
+
+def addresses(root: Path) -> list[range]:
+    """Where the shard is mapped now."""
+    bounds = [line.split()[0].split("-") for line in mapped(root) if line.endswith(".mds")]
+    return [range(int(begin, 16), int(end, 16)) for begin, end in bounds]
+
+
+def base_of(loader: mx8.Loader) -> int:
+    """Where kernels look for the shard's bytes."""
+    return int(loader._recipe.plan.reach.table["base"][0])
+
+
+@pytest.fixture
+def mapped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two who map a shard do so at the same time."""
+    both = threading.Barrier(2)
+
+    def map_and_wait(descriptor: int, size_bytes: int) -> Any:
+        found = map_file(descriptor, size_bytes)
+        both.wait(SECONDS)
+        return found
+
+    monkeypatch.setattr("mx8shards.shards.shard.map_file", map_and_wait)
+
+
+@pytest.mark.usefixtures("mapped_at_once")
+def test_two_loaders_that_map_a_shard_at_once_keep_one_map(data: Path) -> None:
+    dataset = mx8.Dataset(data)
+    dataset.shards.open_shard(0)
+    loaders = [mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") for _ in range(2)]
+    iterations = [iter(loader) for loader in loaders]
+    firsts = [next(batches) for batches in iterations]
+    (place,) = addresses(data)
+    assert {base_of(loader) for loader in loaders} == {place.start}
+    assert [ids_of(batch) for batch in firsts] == [list(range(BATCH))] * 2
+    for batches in iterations:
+        assert [i for batch in batches for i in ids_of(batch)] == list(range(BATCH, SAMPLES))
+    for loader in loaders:
+        loader.close()
+
+
+@pytest.mark.usefixtures("mapped_at_once")
+def test_so_do_a_loader_and_somebody_who_asks_for_a_payload(data: Path) -> None:
+    dataset = mx8.Dataset(data)
+    dataset.shards.open_shard(0)
+    with mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") as loader:
+        batches = iter(loader)  # its planner begins
+        found = dataset.payload(3, "blob")
+        first = next(batches)
+        (place,) = addresses(data)
+        assert base_of(loader) == place.start
+        assert np.frombuffer(found, np.uint8).ctypes.data in place
+        assert bytes(found) == payload(3)
+        assert [i for batch in (first, *batches) for i in ids_of(batch)] == list(range(SAMPLES))
+
+
+def test_two_loaders_that_open_a_shard_at_once_each_keep_what_they_opened(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+    opened = Shards._open_checked
+
+    def open_and_wait(self: Shards, *arguments: Any) -> Any:
+        found = opened(self, *arguments)
+        both.wait(SECONDS)
+        return found
+
+    monkeypatch.setattr(Shards, "_open_checked", open_and_wait)
+    dataset = mx8.Dataset(data)
+    loaders = [mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") for _ in range(2)]
+    iterations = [iter(loader) for loader in loaders]
+    firsts = [next(batches) for batches in iterations]
+    places = addresses(data)
+    assert all(any(base_of(loader) == place.start for place in places) for loader in loaders)
+    for first, batches in zip(firsts, iterations, strict=True):
+        assert [i for batch in (first, *batches) for i in ids_of(batch)] == list(range(SAMPLES))
+    for loader in loaders:
+        loader.close()
+
+
+# encodings ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claims:
+    """An encoding of bytes that says of them what may not be so."""
+
+    dtype: str | None
+    shape: tuple[int, ...] | None
+    size_bytes: int | None
+    name: str = "claims"
+    unsafe: bool = False
+
+    def encode(self, value: Any, /) -> bytes:
+        return bytes(value)
+
+    def decode(self, payload: bytes | memoryview, /) -> Any:
+        return bytes(payload)
+
+
+UNTRUE = {
+    "of no fixed size": Claims("float32", (4,), None),
+    "smaller": Claims("float32", (4,), 8),
+    "larger": Claims("float32", (2,), 16),
+    "objects": Claims("object", (2,), 16),
+    "without a shape": Claims("uint8", None, 16),
+    "without a dtype": Claims(None, (16,), 16),
+}
+
+
+@pytest.mark.parametrize("claims", UNTRUE.values(), ids=UNTRUE)
+def test_what_is_not_an_array_of_just_so_many_bytes_is_never_stacked(tmp_path: Path, claims: Claims) -> None:
+    mx8.register_encoding("claims", claims)
+    rows = [bytes([i]) * (claims.size_bytes or 3 * i) for i in range(20)]
+    with mx8.Writer(tmp_path, columns={"claimed": "claims", "number": "int"}) as writer:
+        for i, row in enumerate(rows):
+            writer.write({"claimed": row, "number": i})
+    with mx8.Loader(mx8.Dataset(tmp_path), batch_size=8, threads=1, output="numpy") as loader:
+        for batch in loader:
+            assert isinstance(batch["claimed"], Ragged)
+            assert list(batch["claimed"]) == [rows[i] for i in batch["number"].tolist()]
+
+
+def test_what_is_one_is_stacked(tmp_path: Path) -> None:
+    mx8.register_encoding("claims", Claims("<f4", (2, 2), 16))
+    with mx8.Writer(tmp_path, columns={"claimed": "claims"}) as writer:
+        for i in range(20):
+            writer.write({"claimed": np.full(4, i, "<f4").tobytes()})
+    with mx8.Loader(mx8.Dataset(tmp_path), batch_size=20, threads=1, output="numpy") as loader:
+        (batch,) = loader
+        assert np.array_equal(batch["claimed"], np.arange(20, dtype="<f4")[:, None, None].repeat(2, 1).repeat(2, 2))
+
+
+# sizes ----------------------------------------------------------------------------------------------------------------
+
+ROWS = 20_000
+LARGE, SMALL = 60_000, 10
+
+
+@contextmanager
+def written_all_the_time(words: Any) -> Iterator[None]:
+    """While the block runs, somebody exchanges the two sizes of a header."""
+    ended = threading.Event()
+
+    def exchange() -> None:
+        one, other = np.array([LARGE, SMALL], "<u4").view("<u8"), np.array([SMALL, LARGE], "<u4").view("<u8")
+        while not ended.is_set():
+            words[:] = one
+            words[:] = other
+
+    writer = threading.Thread(target=exchange)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
+
+
+def test_the_sizes_that_are_used_are_those_that_were_checked_whoever_writes_to_the_file() -> None:
+    sample = np.zeros(8 + LARGE + SMALL + 8, np.uint8)
+    aligned = sample[-sample.ctypes.data % 8 :][: 8 + LARGE + SMALL]
+    shards = np.zeros(1, SHARD)
+    shards[0] = (aligned.ctypes.data, 0, len(aligned), 0, 0)
+    kinds = np.array([[2, 0]], np.int64)
+    layouts = np.array([[[0, 0, -1], [0, 1, -1]]], np.int64)
+    rows, spans = np.zeros(ROWS, ROW), np.zeros((ROWS, 2), SPAN)
+    header, totals = np.zeros(8, np.uint8), np.zeros(2, np.int64)
+    mixed = 0
+    with in_time(), written_all_the_time(aligned[:8].view("<u8")):
+        while mixed < 5:
+            rows["end"], rows["way"], rows["status"] = len(aligned), MAPPED, OK
+            gather.payload_spans(shards, kinds, layouts, header, rows, spans, totals)
+            good = rows["status"] == OK
+            assert set(np.unique(rows["status"])) <= {OK, SIZES_DIFFER}
+            sizes, begins = spans["size"][good], spans["begin"][good]
+            assert np.all(sizes.sum(axis=1) == LARGE + SMALL)
+            assert set(np.unique(sizes)) <= {LARGE, SMALL}
+            assert np.all(begins[:, 0] == 8)
+            assert np.all(begins[:, 1] == 8 + sizes[:, 0])
+            assert not spans["size"][~good].any()
+            assert totals.tolist() == spans["size"].sum(axis=0).tolist()
+            mixed += len(np.unique(sizes[:, 0])) > 1
+
+
+@dataclass(frozen=True)
+class Shorten:
+    """A decoder of a number that wants no more of the blob beside it than its first bytes."""
+
+    most: int
+
+    def stage(self, column: str, encoding: str) -> Stage:
+        return Shortening(column, self.most)
+
+
+class Shortening(Stage):
+    """Shrinks the spans of another column."""
+
+    def __init__(self, column: str, most: int) -> None:
+        self.columns = (column,)
+        self.outputs = {"kept": Output(np.dtype(np.int64), ())}
+        self._most = most
+
+    def narrow(self, work: Work) -> None:
+        work.spans["size"][:, 0] = np.minimum(work.spans["size"][:, 0], self._most)
+
+    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
+        work.array("kept", self.outputs["kept"])[start:stop] = work.spans["size"][start:stop, 0]
+
+
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+@pytest.mark.parametrize("most", [0, 7, 10_000])
+def test_a_ragged_column_that_was_narrowed_has_no_more_bytes_than_its_rows(data: Path, io: Any, most: int) -> None:
+    dataset = mx8.Dataset(data)
+    options: dict[str, Any] = {"decode": {"number": Shorten(most)}, "io": io, "output": "numpy", "threads": 1}
+    with mx8.Loader(dataset, batch_size=BATCH, **options) as loader:
+        for batch in loader:
+            blobs = [payload(i)[:most] for i in batch.sample_ids.tolist()]
+            assert [bytes(blob) for blob in batch["blob"]] == blobs
+            assert batch["blob"].values.tobytes() == b"".join(blobs)
+            assert batch["blob"].offsets[-1] == len(batch["blob"].values)
+            assert batch["kept"].tolist() == [len(blob) for blob in blobs]

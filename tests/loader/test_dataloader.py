@@ -1,0 +1,116 @@
+"""What comes out of a loader that is taken to a DataLoader: from where on, and in whose memory?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from tests.loader.acting import Actor
+from tests.loader.parts import ids_of, in_time, payload, write
+
+SAMPLES, BATCH = 120, 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("dataloader") / "data", SAMPLES)
+
+
+def loader_of(data: Path, **options: Any) -> mx8.Loader:
+    return mx8.Loader(mx8.Dataset(data), **{"batch_size": BATCH, "threads": 2, "output": "numpy"} | options)
+
+
+def numbers(batches: Any) -> list[int]:
+    return [i for batch in batches for i in batch["number"].tolist()]
+
+
+def test_it_goes_on_where_the_loader_stands(data: Path) -> None:
+    with loader_of(data, shuffle=True) as loader:
+        batches = iter(loader)
+        before = [i for _ in range(5) for i in ids_of(next(batches))]
+        state = json.loads(json.dumps(loader.state_dict()))
+        rest = numbers(loader.as_iterable_dataset())
+        assert rest == numbers(batches)
+        assert sorted(before + rest) == list(range(SAMPLES))
+    with loader_of(data, shuffle=True) as other:
+        other.load_state_dict(state)
+        taken = other.as_iterable_dataset()
+        assert taken.state_dict() == state
+        assert numbers(taken) == rest
+        assert len(numbers(taken)) == SAMPLES  # and then comes the next epoch
+        again = other.as_iterable_dataset()
+        again.set_epoch(0)
+        assert sorted(numbers(again)) == list(range(SAMPLES))
+
+
+def test_workers_make_loaders_of_their_own_after_a_fork(actor: Actor, data: Path) -> None:
+    with in_time():
+        actor.start("worked_for", data=str(data), count=2)
+        (said,), status = actor.rest()
+    assert (status, actor.errors) == (0, "")
+    found = json.loads(said)
+    assert found["first"] == list(range(BATCH))
+    assert found["numbers"] == list(range(SAMPLES))
+    assert found["keys"] == ["number", "padding", "sample_ids"]
+
+
+class Pair(NamedTuple):
+    number: Any
+    rest: Any
+
+
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "list": lambda batch: [batch["number"], batch["number"]],
+    "tuple": lambda batch: (batch["number"], "a word"),
+    "named": lambda batch: Pair(batch["number"], {"deep": [batch["number"]]}),
+    "dict": lambda batch: {"number": batch["number"], "blob": batch["blob"]},
+    "array": lambda batch: batch["number"],
+    "ragged": lambda batch: batch["blob"],
+    "batch": lambda batch: batch,
+    "nothing": lambda batch: None,
+}
+
+
+def arrays(value: Any) -> list[Any]:
+    """All memory in what a transform made."""
+    if hasattr(value, "offsets"):
+        return [value.values, value.offsets]
+    if isinstance(value, dict):
+        return [array for inner in value.values() for array in arrays(inner)]
+    if isinstance(value, (list, tuple)):
+        return [array for inner in value for array in arrays(inner)]
+    return [value] if hasattr(value, "__array__") else []
+
+
+@pytest.mark.parametrize("output", ["numpy", "torch"])
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_a_transform_returns_is_copied_out_of_the_banks(data: Path, form: str, output: Any) -> None:
+    with loader_of(data, transform=FORMS[form], output=output) as loader, in_time():
+        taken = loader.as_iterable_dataset()
+        found = list(taken)
+        assert taken._loader is not None
+        assert taken._loader.stats()["bytes_in_use"] == 0
+        expected = list(loader)
+        assert len(found) == len(expected) == SAMPLES // BATCH
+        for one, other in zip(found, expected, strict=True):
+            if form == "batch":
+                assert type(one) is dict
+                assert sorted(one) == ["blob", "number", "padding", "sample_ids"]
+                assert one["sample_ids"].tolist() == one["number"].tolist() == other.sample_ids.tolist()
+                assert not one["padding"].any()
+                assert [bytes(blob) for blob in one["blob"]] == [payload(i) for i in one["number"].tolist()]
+            else:
+                assert type(one) is type(other)
+                copied, lent = arrays(one), arrays(other)
+                assert len(copied) == len(lent)
+                for mine, theirs in zip(copied, lent, strict=True):
+                    assert type(mine) is type(theirs)
+                    assert np.array_equal(mine, theirs)
+                    assert not np.shares_memory(np.asarray(mine), np.asarray(theirs))
+        assert form != "nothing" or found == [None] * len(found)

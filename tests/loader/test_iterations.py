@@ -1,0 +1,221 @@
+"""What does one iteration leave to the next, one loader to another, and a process to its children?"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.shards.open_shard import Shards
+from mx8shards.views import Whole
+from tests.loader.acting import Actor
+from tests.loader.parts import ids_of, in_time, nothing_left, shards, write
+
+SAMPLES, BATCH = 120, 8
+CHILDREN = pytest.mark.parametrize("how", ["del", "stats", "close", "for", "exit"])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("iterations") / "data", SAMPLES)
+
+
+def loader_of(data: Path | mx8.Dataset, **options: Any) -> mx8.Loader:
+    dataset = data if isinstance(data, mx8.Dataset) else mx8.Dataset(data)
+    return mx8.Loader(dataset, **{"batch_size": BATCH, "threads": 2, "output": "numpy"} | options)
+
+
+def all_of(loader: mx8.Loader) -> list[int]:
+    return [i for batch in loader for i in ids_of(batch)]
+
+
+# locks ----------------------------------------------------------------------------------------------------------------
+
+
+class Trainer:
+    """Has a loader that has it."""
+
+    def __init__(self, dataset: mx8.Dataset, pool: mx8.Pool) -> None:
+        self.loader = mx8.Loader(dataset, batch_size=BATCH, pool=pool, transform=self.transform, output="numpy")
+
+    def transform(self, batch: Any) -> Any:
+        return batch
+
+
+def test_a_loader_in_a_cycle_may_be_collected_while_its_memory_is_locked(data: Path) -> None:
+    with nothing_left(data), mx8.Dataset(data) as dataset:
+        pool = mx8.Pool(memory="64mb", threads=2)
+        gone = weakref.ref(Trainer(dataset, pool).loader)
+        other = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
+        shared = other.stats()["memory_limit_bytes"]
+        assert gone() is not None
+        with pool.memory.lock:
+            gc.collect()
+            assert gone() is None
+        assert all_of(other) == list(range(SAMPLES))
+        assert other.stats()["memory_limit_bytes"] > 1.9 * shared
+        other.close()
+        pool.close()
+        del other, pool, dataset
+
+
+@CHILDREN
+def test_a_child_that_was_forked_while_the_memory_was_locked_does_not_wait_for_it(
+    actor: Actor, data: Path, how: str
+) -> None:
+    with in_time():
+        actor.start("forked_while_locked", data=str(data), how=how)
+        assert actor.rest() == (["child 0", f"rest {SAMPLES - BATCH}"], 0)
+    assert actor.errors == ""
+
+
+# one for after another ------------------------------------------------------------------------------------------------
+
+
+def test_the_next_for_waits_for_what_the_last_one_left_in_a_slow_transform(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"number": "int", "blob": "bytes"}, size_limit="64kb") as writer:
+        for i in range(400):
+            writer.write({"number": i, "blob": bytes([i % 251]) * 2_000})
+
+    def transform(batch: Any) -> Any:
+        time.sleep(0.05)
+        return batch
+
+    with nothing_left(tmp_path):
+        loader = loader_of(tmp_path / "data", batch_size=32, memory=470_000, transform=transform)
+        for epoch in range(3):
+            for batch in loader:
+                assert batch["number"].tolist() == list(range(32))
+                assert [bytes(blob) for blob in batch["blob"]] == [bytes([i % 251]) * 2_000 for i in range(32)]
+                break
+            del batch
+            assert loader.state_dict()["epoch"] == epoch
+        assert [i for batch in loader for i in batch["number"].tolist()] == list(range(400))
+        loader.close()
+        del loader
+
+
+def test_what_the_planner_worked_is_still_counted_when_its_iteration_was_left(data: Path) -> None:
+    with loader_of(data) as loader:
+        for epoch in range(3):
+            for batch in loader:
+                if ids_of(batch)[0] >= SAMPLES // 2:
+                    break
+            before = loader.stats()
+            assert before["plan_s"] > 0
+            next(iter(loader))
+            after = loader.stats()
+            assert after["plan_s"] > before["plan_s"]
+            assert after["producer_waited_s"] >= before["producer_waited_s"]
+            assert after["batches"] == before["batches"] + 1, epoch
+
+
+def test_warming_up_raises_what_the_first_batch_would(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", SAMPLES)
+    with mx8.Dataset(data) as dataset:
+        first, *_ = shards(data)
+        moved = first.rename(tmp_path / "elsewhere")
+        with loader_of(dataset) as loader:
+            with pytest.raises(mx8.DatasetNotFoundError, match=first.name):
+                loader.warm_up()
+            with pytest.raises(mx8.LoaderError, match=first.name):
+                next(iter(loader))
+            moved.rename(first)
+            loader.warm_up()
+            assert all_of(loader) == list(range(SAMPLES))
+
+
+def test_where_less_than_a_step_is_left_and_dropped_the_next_for_is_the_next_epoch(data: Path) -> None:
+    with loader_of(data, shuffle=True, uneven="drop") as alone:
+        batches = iter(alone)
+        while alone.state_dict()["position"] < SAMPLES - BATCH:
+            next(batches)
+        state = json.loads(json.dumps(alone.state_dict()))
+    assert (state["epoch"], state["position"]) == (0, SAMPLES - BATCH)
+    for rank in range(2):
+        with loader_of(data, shuffle=True, uneven="drop", rank=rank, world_size=2) as loader:
+            loader.load_state_dict(state)
+            expected = [i for step in range(len(loader)) for i in loader.ids(epoch=1, step=step).tolist()]
+            assert len(expected) == len(loader) * BATCH == SAMPLES // (2 * BATCH) * BATCH
+            assert all_of(loader) == expected
+            assert loader.state_dict()["epoch"] == 2
+
+
+# what is asked for ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Astray:
+    """The whole dataset, but for one position."""
+
+    whole: Whole
+    sample_id: int
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    @property
+    def digest(self) -> str:
+        return self.whole.digest
+
+    def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
+        found, extras = self.whole.resolve(position, epoch, seed)
+        return np.where(found == 50, self.sample_id, found), extras
+
+
+@pytest.mark.parametrize("sample_id", [-1, SAMPLES, 1 << 40])
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+def test_a_view_that_names_samples_which_are_not_there_is_an_error(data: Path, sample_id: int, io: Any) -> None:
+    dataset = mx8.Dataset(data)
+    dataset._view = Astray(Whole(SAMPLES), sample_id)
+    with loader_of(dataset, io=io) as loader:
+        for epoch in range(2):
+            found = []
+            with pytest.raises(mx8.LoaderError, match=f"view: expected sample_ids from 0 to 119, got .*{sample_id}"):
+                found.extend(ids_of(batch) for batch in loader)
+            assert found == [list(range(i, i + BATCH)) for i in range(0, 48, BATCH)], epoch
+        with pytest.raises(mx8.LoaderError, match="view: expected"):
+            loader.ids(epoch=0, step=50 // BATCH)
+
+
+@pytest.mark.parametrize("size", [np.int64(4), np.uint8(4), np.array(4)[()]])
+def test_a_batch_size_may_be_any_whole_number(data: Path, size: Any) -> None:
+    with loader_of(data, batch_size=size) as loader:
+        assert [len(ids_of(batch)) for batch in loader] == [4] * (SAMPLES // 4)
+        state = loader.state_dict()
+        assert json.loads(json.dumps(state)) == state
+
+
+@pytest.mark.parametrize("size", [True, False, 0, -1, 4.0, "4", None, np.int64(0), np.True_])
+def test_what_is_no_batch_size_is_refused(data: Path, size: Any) -> None:
+    with pytest.raises(mx8.LoaderError, match="batch_size: expected an int of at least 1"):
+        loader_of(data, batch_size=size)
+
+
+# time -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("io", ["auto", "pread"])
+def test_opening_many_shards_may_take_longer_than_one_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, io: Any
+) -> None:
+    opened = Shards._open_checked
+
+    def slowly(self: Shards, *arguments: Any) -> Any:
+        time.sleep(0.04)
+        return opened(self, *arguments)
+
+    data = write(tmp_path / "data", SAMPLES, size_limit=1_000)
+    monkeypatch.setattr(Shards, "_open_checked", slowly)
+    dataset = mx8.Dataset(data)
+    assert dataset.shards.count * 0.04 > 2
+    with loader_of(dataset, batch_size=SAMPLES, threads=1, read_timeout_s=1.0, io=io) as loader:
+        assert all_of(loader) == list(range(SAMPLES))
