@@ -85,12 +85,16 @@ def test_the_next_for_waits_for_what_the_last_one_left_in_a_slow_transform(tmp_p
         for i in range(400):
             writer.write({"number": i, "blob": bytes([i % 251]) * 2_000})
 
+    takes_s = 0.3
+
     def transform(batch: Any) -> Any:
-        time.sleep(0.05)
+        time.sleep(takes_s)
         return batch
 
     with nothing_left(tmp_path):
-        loader = loader_of(tmp_path / "data", batch_size=32, memory=470_000, transform=transform)
+        with loader_of(tmp_path / "data", batch_size=32, memory="64mb") as roomy:
+            three_batches = roomy._recipe.share.memory_for(3 * 65_536)
+        loader = loader_of(tmp_path / "data", batch_size=32, memory=three_batches, transform=transform)
         for epoch in range(3):
             for batch in loader:
                 assert batch["number"].tolist() == list(range(32))
@@ -98,9 +102,10 @@ def test_the_next_for_waits_for_what_the_last_one_left_in_a_slow_transform(tmp_p
                 break
             del batch
             assert loader.state_dict()["epoch"] == epoch
+        takes_s = 0.0
         assert [i for batch in loader for i in batch["number"].tolist()] == list(range(400))
         loader.close()
-        del loader
+        del loader, roomy
 
 
 def test_what_the_planner_worked_is_still_counted_when_its_iteration_was_left(data: Path) -> None:
