@@ -10,6 +10,7 @@ raster, before any rotation that its EXIF data ask of a viewer.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import posixpath
@@ -279,7 +280,9 @@ class Folder:
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a symlink to itself
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a symlink to itself
+            raise
         return False
 
 
