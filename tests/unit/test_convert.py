@@ -15,6 +15,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
+from mx8shards.cli.output import Lines
 from mx8shards.convert import run as running
 from mx8shards.convert.run import Job, convert, part_name
 from mx8shards.convert.source import load_module, open_source
@@ -368,6 +369,19 @@ def test_a_recipe_may_be_given_by_any_path_and_hold_dataclasses(
     assert load_module(place.recipe.name).Lines(place.lines).items() == [("line 0", 0), ("line 1", 1)]
     assert main(["convert", place.recipe.name, "lines", "out"]) == 0
     assert numbers(place.out) == [1, 2]
+
+
+def test_the_package_is_a_command_too(place: Place) -> None:
+    place.write(1, 2)
+    command = [sys.executable, "-m", "mx8shards.convert", *place.command()[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"{mx8.Dataset(place.out).snapshot}\n", "")
+
+
+def test_a_long_conversion_counts_items(capsys: Capture) -> None:
+    now = iter([0.0, 11.0, 11.0])
+    Lines("convert", lambda: next(now), "items")(3_000, 12_000)
+    assert capsys.readouterr().err == "convert: 25% (3000 of 12000 items)\n"
 
 
 @pytest.mark.parametrize(("option", "value"), [("--size-limit", "much"), ("--compression", "rar")])
