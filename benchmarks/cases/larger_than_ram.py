@@ -19,7 +19,7 @@ NEEDS_BYTES = DATA_BYTES
 BATCH = 256
 PER_SHARD = 600
 NOTES = """\
-- Where memory of a control group is ours to divide, each process gets 1 GiB, page cache included, for 4 GiB of 100 KB blobs.
+- Where a control group's memory is ours to divide, each process gets 1 GiB, page cache included, for 4 GiB of blobs.
   Elsewhere the data are a quarter larger than the machine's memory. Limited to: what the process had.
 - Cold: the first seconds, when the page cache is empty. Steady: the last ones, after more was read than can be held.
 - Bare memcpy reads the maps with no hint to the kernel.
