@@ -26,6 +26,15 @@ def open_loader(adapter: str, root: str, batch_size: int, options: Mapping[str, 
     return module.open_loader(Path(root), batch_size, **options)
 
 
+def begun(adapter: str, root: str, batch_size: int, options: Mapping[str, Any]) -> tuple[Any, Iterator[int], float]:
+    """An open loader, its batches from the second on, and how long the first one took, opening included."""
+    start = time.perf_counter()
+    loader = open_loader(adapter, root, batch_size, options)
+    taken = batches(loader)
+    next(taken)
+    return loader, taken, time.perf_counter() - start
+
+
 def import_all(adapter: str) -> None:
     """What is imported takes memory, and is not what is asked for."""
     for module in ("torch", "numba", f"benchmarks.adapters.{adapter}"):
@@ -84,11 +93,7 @@ def warm(
     page_cache.fill(Path(root))
     import_all(adapter)
     with Measured() as whole:
-        start = time.perf_counter()
-        loader = open_loader(adapter, root, batch_size, options)
-        taken = batches(loader)
-        next(taken)
-        first_batch_s = time.perf_counter() - start
+        loader, taken, first_batch_s = begun(adapter, root, batch_size, options)
         per_second = warmed_rate(taken, samples, batch_size, seconds)
         loader.close()
     return {
@@ -239,11 +244,7 @@ def scale(adapter: str, root: str, options: dict[str, Any], samples: int, batch_
     """What a sample costs and how much is held for it, once the loader has run for a while."""
     import_all(adapter)
     with Measured() as whole:
-        start = time.perf_counter()
-        loader = open_loader(adapter, root, batch_size, options)
-        taken = batches(loader)
-        next(taken)
-        first_batch_s = time.perf_counter() - start
+        loader, taken, first_batch_s = begun(adapter, root, batch_size, options)
         per_second = warmed_rate(taken, samples, batch_size, seconds)
         held_mb = family.anonymous_mb()
         loader.close()

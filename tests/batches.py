@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 
 import mx8shards as mx8
-from tests.places import QUICK
 from tests.strategies import NUMBERED, Sample, numbered_samples, same
 
 
@@ -23,12 +21,6 @@ def write(root: Path, samples: Iterable[Sample], columns: Mapping[str, str] = NU
         for sample in samples:
             writer.write(sample)
     return mx8.Dataset(root, allow_pickle=True)
-
-
-@contextlib.contextmanager
-def quick_place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=QUICK) as place:
-        yield Path(place)
 
 
 @contextlib.contextmanager

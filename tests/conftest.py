@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import hypothesis
 import pytest
 
 from tests import streaming_stub
+from tests.places import quick_place
 
 # Equal runs give equal results, here and in CI; `make hunt` searches at random and keeps what it finds.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None, print_blob=True)
@@ -36,6 +38,13 @@ def streaming() -> Any:
 def repository() -> Path:
     """The directory that holds pyproject.toml: where subprocesses find `tests` and `benchmarks`."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A directory for a module's datasets, in memory where there is one."""
+    with quick_place() as place:
+        yield place
 
 
 @pytest.fixture(autouse=True)

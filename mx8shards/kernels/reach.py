@@ -73,7 +73,7 @@ def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: 
 def judge_windows(shards: Array, rows: Array, scratch: Array, populated: Array, verdicts: Array) -> None:
     """Judge the windows of all rows whose way is UNKNOWN: MAPPED if they are cached and populated, else READ.
 
-    Populating costs ten times as much as asking, so it is done once: `populated` says where it was.
+    Populating costs far more than asking, so it is done once: `populated` says where it was.
     """
     for i in range(len(rows)):
         if rows[i]["way"] != UNKNOWN:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import require
-from mx8shards.loading.outputs import Layout, Output, array_of
+from mx8shards.loading.outputs import Layout, Output, array_of, offsets_of
 
 OutputKind = Literal["torch", "numpy"]
 OUTPUT_KINDS: tuple[OutputKind, ...] = ("torch", "numpy")
@@ -140,7 +140,6 @@ def make_batch(
         place = layout.places[key]
         value = convert(array_of(whole, output, place, rows))
         if place.offsets is not None:
-            offsets = whole[place.offsets : place.offsets + 8 * (rows + 1)].view(np.int64)
-            value = Ragged(value, convert(offsets), decoders[key])
+            value = Ragged(value, convert(offsets_of(whole, place, rows)), decoders[key])
         values[key] = value
     return Batch(values, convert(sample_ids), convert(padding))

@@ -20,7 +20,7 @@ from mx8shards.kernels import gather
 from mx8shards.kernels.reach import advise_spans
 from mx8shards.loading.bank import Share
 from mx8shards.loading.batch import Batch, Decode, make_batch
-from mx8shards.loading.outputs import Output, lay_out
+from mx8shards.loading.outputs import Output, lay_out, offsets_of
 from mx8shards.loading.plan import Planned
 from mx8shards.loading.reach import Ids, Reach
 from mx8shards.loading.stages import Stage, Work
@@ -151,8 +151,8 @@ class Filler:
                     array[to] = array[i]
                 size = len(good) * (output.row_bytes or 0)
             else:
-                offsets = work.whole[place.offsets : place.offsets + 8 * (len(work.rows) + 1)].view(np.int64)
-                values = work.whole[place.values : place.values + place.value_bytes]
+                offsets = offsets_of(work.whole, place, len(work.rows))
+                values = work.array(key, output)
                 size = 0
                 for to, i in enumerate(good.tolist()):
                     begin, end = int(offsets[i]), int(offsets[i + 1])

@@ -74,6 +74,12 @@ def _aligned(at: int) -> int:
     return -(-at // _ALIGNMENT) * _ALIGNMENT
 
 
+def offsets_of(whole: npt.NDArray[np.uint8], place: Place, rows: int) -> npt.NDArray[np.int64]:
+    """Where the rows of a ragged key begin among its values, and where the last one ends."""
+    assert place.offsets is not None, "only ragged keys have them"
+    return whole[place.offsets : place.offsets + 8 * (rows + 1)].view(np.int64)
+
+
 def array_of(whole: npt.NDArray[np.uint8], output: Output, place: Place, rows: int) -> npt.NDArray[np.generic]:
     """A key's values as an array over the bank: rows of its shape, or all bytes of a ragged one."""
     raw = whole[place.values : place.values + place.value_bytes]

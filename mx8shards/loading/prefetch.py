@@ -198,24 +198,21 @@ class Run:
         if _PLANNER in reading:  # it may open many shards at once
             reading[_PLANNER] = max(reading[_PLANNER], self._recipe.plan.reach.moved_at)
         waited = time.monotonic() - min(reading.values()) if reading else 0.0
-        if waited > self._recipe.read_timeout_s:
-            self._stalled = True
-            raise LoaderError(
-                f"a read has not come back for {waited:.0f} s: the file system does not answer",
-                subject=f"epoch {self._epoch}",
-                hint=f"read_timeout_s={self._recipe.read_timeout_s:g}",
-            )
+        self._expect_answer(waited, "a read has not come back for {:.0f} s: the file system does not answer")
         queued = min(self._queued.copy().values(), default=None)
         waited = 0.0 if queued is None else time.monotonic() - max(queued, self._recipe.pool.moved_at)
-        if waited > self._recipe.read_timeout_s:
-            self._stalled = True
-            raise LoaderError(
-                f"no thread has become free for {waited:.0f} s: reads or transforms from before do not end",
-                subject=f"epoch {self._epoch}",
-                hint=f"read_timeout_s={self._recipe.read_timeout_s:g}",
-            )
+        self._expect_answer(
+            waited, "no thread has become free for {:.0f} s: reads or transforms from before do not end"
+        )
         if not self._planner.is_alive() and self._results.empty() and not self._filling:
             raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")
+
+    def _expect_answer(self, waited_s: float, complaint: str) -> None:
+        limit_s = self._recipe.read_timeout_s
+        if waited_s > limit_s:
+            self._stalled = True
+            message = complaint.format(waited_s)
+            raise LoaderError(message, subject=f"epoch {self._epoch}", hint=f"read_timeout_s={limit_s:g}")
 
     def stop(self) -> None:
         """End it: what was made ahead is given up. Safe to call again, and from anywhere."""

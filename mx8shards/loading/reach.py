@@ -38,7 +38,6 @@ class Reach:
     def __init__(self, shards: Shards, io: IO, each: Each | None = None) -> None:
         self._shards = shards
         self._each = each or _in_turn
-        self._io = io
         remote = any(is_remote(snapshot.root) for snapshot in shards.snapshots)
         self._maps = io != "pread" and reach.can_map() and (io == "mmap" or not remote)
         self._cold = FAULT if io == "mmap" else READ

@@ -10,6 +10,7 @@ import types
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,22 @@ import numpy as np
 
 import mx8shards as mx8
 from mx8shards.loading.bank import Bank
+from mx8shards.views import Whole
+
+
+@dataclass(frozen=True)
+class Around:
+    """What views of the whole have in common that resolve in their own way; none is a Whole, which is not asked."""
+
+    whole: Whole
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    @property
+    def digest(self) -> str:
+        return self.whole.digest
+
 
 COLUMNS = {"blob": "bytes", "number": "int"}
 SECONDS = 60  # no case takes a tenth of that

@@ -14,9 +14,9 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.kernels import memory
-from tests.batches import quick_place
 from tests.loader.acting import Actor
 from tests.loader.parts import in_time, shards, write
+from tests.places import quick_place
 
 SAMPLES, PAYLOAD = 32, 128 << 10
 

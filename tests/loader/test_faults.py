@@ -17,7 +17,7 @@ import mx8shards as mx8
 from mx8shards.views import Whole
 from tests.loader.faults import Fault, OnCommandError, Weigh, raising
 from tests.loader.filesystem import shown_again
-from tests.loader.parts import digests, ids_of, nothing_left, shards, write
+from tests.loader.parts import Around, digests, ids_of, nothing_left, shards, write
 
 SAMPLES, BATCH = 120, 8
 STEPS = SAMPLES // BATCH
@@ -30,18 +30,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class FaultyView:
+class FaultyView(Around):
     """The whole dataset, unless the fault strikes."""
 
-    whole: Whole
     fault: Fault
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    @property
-    def digest(self) -> str:
-        return self.whole.digest
 
     def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
         self.fault.strike("view", np.asarray(position).ravel().tolist())

@@ -17,7 +17,7 @@ import mx8shards as mx8
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Whole
 from tests.loader.acting import Actor
-from tests.loader.parts import ids_of, in_time, nothing_left, shards, write
+from tests.loader.parts import Around, ids_of, in_time, nothing_left, shards, write
 
 SAMPLES, BATCH = 120, 8
 CHILDREN = pytest.mark.parametrize("how", ["del", "stats", "close", "for", "exit"])
@@ -158,18 +158,10 @@ def test_where_less_than_a_step_is_left_and_dropped_the_next_for_is_the_next_epo
 
 
 @dataclass(frozen=True)
-class Astray:
+class Astray(Around):
     """The whole dataset, but for one position."""
 
-    whole: Whole
     sample_id: int
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    @property
-    def digest(self) -> str:
-        return self.whole.digest
 
     def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
         found, extras = self.whole.resolve(position, epoch, seed)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import mx8shards as mx8
 from mx8shards.loading.reach import IOS
 from mx8shards.order.steps import UNEVEN
-from tests.batches import check_values, flat, ids_of, numbered, quick_place, removed_afterwards, row_differs, write
+from tests.batches import check_values, flat, ids_of, numbered, removed_afterwards, row_differs, write
+from tests.hunts import counts
 from tests.strategies import (
     EVERY_COLUMN,
     EVERY_SAMPLE,
@@ -41,18 +42,6 @@ LAYOUTS = st.fixed_dictionaries(
         "uneven": st.sampled_from(UNEVEN),
     }
 )
-
-
-def counts(normally: int) -> pytest.MarkDecorator:
-    """Of examples; a hunt takes many rounds, each of which ends within pytest's time for one test."""
-    rounds = [pytest.param(400, id=f"hunt{i}", marks=pytest.mark.hunt) for i in range(6)]
-    return pytest.mark.parametrize("count", [normally, *rounds])
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with quick_place() as place:
-        yield place
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import gc
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,10 @@ from hypothesis import strategies as st
 
 import mx8shards as mx8
 from mx8shards.loading.reach import IOS
-from tests.batches import check_values, flat, ids_of, quick_place, removed_afterwards, write
+from tests.batches import check_values, flat, ids_of, removed_afterwards, write
 
 BLOBS = {"blob": "bytes", "id": "int"}
 KIB = 1 << 10
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with quick_place() as place:
-        yield place
 
 
 def blobs(root: Path, sizes: Any) -> mx8.Dataset:

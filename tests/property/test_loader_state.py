@@ -20,23 +20,12 @@ import mx8shards as mx8
 from mx8shards.order.steps import UNEVEN
 from mx8shards.views import Whole
 from tests import reference
-from tests.batches import check_values, flat, ids_of, numbered, quick_place, write
+from tests.batches import check_values, flat, ids_of, numbered, write
+from tests.hunts import counts
 from tests.strategies import numbered_samples
 
 COUNT = 37
 SHUFFLES: tuple[Any, ...] = (False, True, mx8.BlockShuffle(shards=3))
-
-
-def counts(normally: int) -> pytest.MarkDecorator:
-    """Of examples; a hunt takes many rounds, each of which ends within pytest's time for one test."""
-    rounds = [pytest.param(400, id=f"hunt{i}", marks=pytest.mark.hunt) for i in range(6)]
-    return pytest.mark.parametrize("count", [normally, *rounds])
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with quick_place() as place:
-        yield place
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +18,7 @@ import mx8shards as mx8
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.hashing import HASHES
 from tests import reference
-from tests.places import QUICK
+from tests.hunts import counts
 from tests.strategies import COMPRESSIONS, ENCODINGS, VALUES, Sample, as_read, datasets, same, samples_as_read
 
 OPTIONS = st.fixed_dictionaries(
@@ -34,19 +33,7 @@ OPTIONS = st.fixed_dictionaries(
 CUTS = st.lists(st.integers(0, 6), max_size=3)
 
 
-def counts(normally: int) -> pytest.MarkDecorator:
-    """Of examples; a hunt takes many rounds, each of which ends within pytest's time for one test."""
-    rounds = [pytest.param(400, id=f"hunt{i}", marks=pytest.mark.hunt) for i in range(12)]
-    return pytest.mark.parametrize("count", [normally, *rounds])
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=QUICK) as place:
-        yield Path(place)
-
-
-@counts(25)
+@counts(25, rounds=12)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_value_of_an_encoding_comes_back(encoding: str, count: int) -> None:
     coder = get_encoding(encoding)
@@ -63,7 +50,7 @@ def test_every_value_of_an_encoding_comes_back(encoding: str, count: int) -> Non
     check()
 
 
-@counts(40)
+@counts(40, rounds=12)
 def test_every_dataset_comes_back(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), options=OPTIONS)
@@ -92,7 +79,7 @@ def compare(dataset: mx8.Dataset, wanted: list[Sample], stored: list[reference.P
         assert same(found, [sample[name] for sample in wanted])
 
 
-@counts(20)
+@counts(20, rounds=12)
 def test_however_it_is_cut_into_appends_the_samples_are_the_same(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), cuts=CUTS, options=OPTIONS)
@@ -110,7 +97,7 @@ def test_however_it_is_cut_into_appends_the_samples_are_the_same(count: int, pla
     check()
 
 
-@counts(25)
+@counts(25, rounds=12)
 def test_every_dataset_of_another_writer_is_read(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), compression=st.sampled_from(COMPRESSIONS), cuts=CUTS)

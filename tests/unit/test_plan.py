@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,9 @@ from mx8shards.loading.outputs import lay_out
 from mx8shards.loading.plan import Plan
 from mx8shards.loading.settings import Settings
 from mx8shards.order.steps import UNEVEN, Steps
-from tests.batches import numbered, quick_place
+from tests.batches import numbered
 
 COUNT = 61
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with quick_place() as place:
-        yield place
 
 
 @pytest.fixture(scope="module")

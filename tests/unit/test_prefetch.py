@@ -12,7 +12,8 @@ from mx8shards.loading.assembly import assemble, order_of
 from mx8shards.loading.prefetch import Done, Ready, Recipe, Run
 from mx8shards.loading.settings import Settings
 from mx8shards.order.steps import Steps
-from tests.batches import quick_place, write
+from tests.batches import write
+from tests.places import quick_place
 
 
 @pytest.fixture(scope="module")
