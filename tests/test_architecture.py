@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "mx8shards"
 
 ALL_BELOW = {
     *("errors", "disk", "format", "order", "kernels", "transforms", "shards", "views", "dataset", "writer"),
-    *("media", "remote", "maintain", "convert", "loading", "streaming"),
+    *("stages", "media", "remote", "maintain", "convert", "loading", "streaming"),
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -32,9 +32,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "views": {"errors", "disk", "format"},
     "dataset": {"errors", "disk", "format", "shards", "views"},
     "writer": {"errors", "disk", "format", "shards", "views"},
-    "media": {"errors", "format", "kernels"},
+    "stages": set(),
+    "media": {"errors", "format", "kernels", "stages"},
     "remote": {"errors", "disk", "format", "shards"},
-    "loading": {"errors", "format", "shards", "views", "order", "dataset", "kernels", "media"},
+    "loading": {"errors", "format", "shards", "views", "order", "dataset", "kernels", "media", "stages"},
     "convert": {"errors", "format", "writer", "dataset", "maintain", "media"},
     "maintain": {"errors", "disk", "format", "shards", "views", "dataset", "writer"},
     "streaming": ALL_BELOW - {"streaming"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mx8shards.dataset import Dataset
 from mx8shards.errors import LoaderError
+from mx8shards.format.columns import Columns
 from mx8shards.kernels.permutation import walk
 from mx8shards.kernels.records import ROW, SPAN
 from mx8shards.loading.bank import Share, bank_bytes
@@ -23,10 +24,12 @@ from mx8shards.order.orders import Order, Sequential, Shuffle
 from mx8shards.order.places import Places
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
+from mx8shards.stages import Use
 from mx8shards.views import Whole
 
 _DEPTH_BYTES = 16 << 20  # small batches are made further ahead, so that nobody waits for a thread to be woken
 _MOST_DEPTH = 64
+_SCRATCH_PART = 4  # that part of the memory may be for decoders' scratch
 
 
 def order_of(dataset: Dataset, settings: Settings) -> Order:
@@ -46,14 +49,17 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
     for name in settings.decode:
         if name not in picked.names:
             raise picked.unknown(name)
-    encodings = dict(zip(picked.names, picked.encodings, strict=True))
     gather = Gather(picked, [name for name in picked.names if name not in settings.decode])
-    decoders = [decoder.stage(name, encodings[name]) for name, decoder in sorted(settings.decode.items())]
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
     pool.memory.pins = mover or pool.memory.pins
     share = pool.memory.join()
     try:
+        room = share.limit_bytes // _SCRATCH_PART // max(1, len(settings.decode))
+        decoders = [
+            decoder.stage(use_of(picked, name, settings.seed, pool.threads, room))
+            for name, decoder in sorted(settings.decode.items())
+        ]
         reach = Reach(dataset.shards, settings.io, pool.each)
         filler = Filler(
             reach=reach,
@@ -68,7 +74,7 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         mean = mean_batch_bytes(dataset.shards, filler, rows)
         record_bytes = rows * (2 * ROW.itemsize + len(picked.names) * SPAN.itemsize)
         depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
-        scratch_bytes = pool.threads * sum(stage.scratch_bytes for stage in filler.stages)
+        scratch_bytes = sum(stage.scratch_bytes for stage in filler.stages)
         fixed = reach.kept_bytes + depth * record_bytes + scratch_bytes
         require_three(mean, fixed, share)
         share.set_fixed(fixed)
@@ -99,6 +105,13 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         read_timeout_s=settings.read_timeout_s,
         mover=mover,
     )
+
+
+def use_of(picked: Columns, name: str, seed: int, threads: int, room: int) -> Use:
+    """What a column's decoder must know."""
+    number = picked.names.index(name)
+    encoding = picked.encodings[number]
+    return Use(column=name, number=number, encoding=encoding, seed=seed, threads=threads, scratch_bytes=room)
 
 
 def mean_batch_bytes(shards: Shards, filler: Filler, rows: int) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import require
-from mx8shards.loading.outputs import Layout, Output, array_of, offsets_of
+from mx8shards.loading.outputs import Layout, array_of, offsets_of
+from mx8shards.stages import Output
 
 OutputKind = Literal["torch", "numpy"]
 OUTPUT_KINDS: tuple[OutputKind, ...] = ("torch", "numpy")
@@ -76,11 +77,13 @@ class Batch(Mapping[str, Any]):
 
     sample_ids: Any
     padding: Any
+    epoch: int
 
-    def __init__(self, values: dict[str, Any], sample_ids: Any, padding: Any) -> None:
+    def __init__(self, values: dict[str, Any], sample_ids: Any, padding: Any, epoch: int) -> None:
         self._values = values
         self.sample_ids = sample_ids
         self.padding = padding
+        self.epoch = epoch
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -101,7 +104,7 @@ class Batch(Mapping[str, Any]):
     def map(self, change: Callable[[Any], Any]) -> Batch:
         """The same batch with every array changed: moved to a device, say."""
         values = {key: value.map(change) if isinstance(value, Ragged) else change(value) for key, value in self.items()}
-        return Batch(values, change(self.sample_ids), change(self.padding))
+        return Batch(values, change(self.sample_ids), change(self.padding), self.epoch)
 
 
 def copied(value: Any) -> Any:
@@ -131,6 +134,7 @@ def make_batch(
     layout: Layout,
     sample_ids: Array,
     padding: Array,
+    epoch: int,
     convert: Callable[[Array], Any],
 ) -> Batch:
     """The batch that lies in a bank."""
@@ -142,4 +146,4 @@ def make_batch(
         if place.offsets is not None:
             value = Ragged(value, convert(offsets_of(whole, place, rows)), decoders[key])
         values[key] = value
-    return Batch(values, convert(sample_ids), convert(padding))
+    return Batch(values, convert(sample_ids), convert(padding), epoch)

@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from mx8shards.errors import FormatError, LoaderError
+from mx8shards.errors import FormatError, LoaderError, ShardsError
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather
 from mx8shards.kernels.reach import advise_spans
 from mx8shards.loading.bank import Share
 from mx8shards.loading.batch import Batch, Decode, make_batch
-from mx8shards.loading.outputs import Output, lay_out, offsets_of
+from mx8shards.loading.outputs import lay_out, offsets_of
 from mx8shards.loading.plan import Planned
 from mx8shards.loading.reach import Ids, Reach
-from mx8shards.loading.stages import Stage, Work
+from mx8shards.loading.stages import Work
 from mx8shards.loading.times import Times
 from mx8shards.shards.shard import Shard
+from mx8shards.stages import Output, Stage
 
 Range = tuple[int, int]
 
@@ -47,7 +48,8 @@ class Filler:
         most_ranges: int,
     ) -> None:
         self.stages = tuple(stages)
-        self.outputs: dict[str, Output] = {key: output for stage in stages for key, output in stage.outputs.items()}
+        self.outputs = _together(self.stages)
+        self.pixels = {stage.columns[0]: stage.path for stage in stages if stage.path}
         self._reach = reach
         self._share = share
         self._wanted = wanted
@@ -124,14 +126,21 @@ class Filler:
         """The batch that lies in the bank."""
         sample_ids = work.rows["sample_id"].copy()
         padding = work.padding.copy()
-        return make_batch(work.whole, self.outputs, self._decoders, work.layout, sample_ids, padding, self._convert)
+        return make_batch(
+            work.whole, self.outputs, self._decoders, work.layout, sample_ids, padding, work.epoch, self._convert
+        )
 
     def why(self, row: Any) -> Exception:
         """What is wrong with a row: what the obvious reader says of it."""
         shard: Shard | None = None
         try:
             shard, number = self._reach.locate(int(row["sample_id"]))
-            shard.payloads(number, [shard.columns.names.index(name) for name in self._wanted])
+            payloads = shard.payloads(number, [shard.columns.names.index(name) for name in self._wanted])
+            for stage in self.stages:
+                for column in stage.columns:
+                    reason = stage.why(memoryview(payloads[self._wanted.index(column)]))
+                    if reason is not None:
+                        return _placed(reason, shard, number, column)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
             return error
         return FormatError(
@@ -162,6 +171,26 @@ class Filler:
                 offsets[len(good)] = size
             work.layout.places[key] = place._replace(value_bytes=size)
         work.rows, work.padding = work.rows[good], work.padding[good]
+
+
+def _together(stages: Sequence[Stage]) -> dict[str, Output]:
+    """The outputs of all stages; LoaderError if two would give the same name to what they make."""
+    outputs: dict[str, Output] = {}
+    for stage in stages:
+        for key, output in stage.outputs.items():
+            if key in outputs:
+                raise LoaderError(
+                    subject="decode", expected="a name of its own for everything in a batch", found=f"{key!r} twice"
+                )
+            outputs[key] = output
+    return outputs
+
+
+def _placed(reason: Exception, shard: Shard, number: int, column: str) -> Exception:
+    """The error, which knows what is wrong with a payload, with the place where that lies."""
+    if isinstance(reason, ShardsError):
+        reason.at(subject=shard.name, place=f"sample {number}, column {column!r}")
+    return reason
 
 
 def _column_of(key: str, wanted: Sequence[str]) -> int:

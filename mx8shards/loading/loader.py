@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -23,12 +24,13 @@ from mx8shards.loading.machine import distributed_rank
 from mx8shards.loading.pool import Pool
 from mx8shards.loading.prefetch import Failed, Ready, Run
 from mx8shards.loading.reach import IO
-from mx8shards.loading.settings import Decoder, Settings
+from mx8shards.loading.settings import Settings
 from mx8shards.loading.stats import Counters, Explanation, explain
 from mx8shards.loading.times import ProducerTimes
 from mx8shards.order.blocks import BlockShuffle
 from mx8shards.order.state import State
 from mx8shards.order.steps import Steps, Uneven
+from mx8shards.stages import Decoder
 
 if TYPE_CHECKING:
     from mx8shards.loading.iterable import IterableBatches
@@ -176,6 +178,12 @@ class Loader:
         except IntegrityError as error:
             error.hint = difference(found.snapshot, self._dataset.shards.snapshots) or error.hint
             raise
+        pixels = self._recipe.filler.pixels
+        if found.pixels != pixels:
+            told = (
+                "the state was taken where pictures became pixels in another way: %s then, %s now; values differ a bit"
+            )
+            warnings.warn(told % (_ways(found.pixels), _ways(pixels)), stacklevel=2)
         self._abandon()
         self._at, self._under_way = (found.epoch, found.position), False
         self._ledger.go_on(found.lost)
@@ -189,6 +197,7 @@ class Loader:
             epoch=self._at[0],
             position=self._at[1],
             lost=self._ledger.to_json(),
+            pixels=self._recipe.filler.pixels,
         )
 
     # how it goes ------------------------------------------------------------------------------------------------
@@ -197,7 +206,8 @@ class Loader:
         """What was delivered and lost, who waited for whom, and what is held, as plain numbers."""
         self._renew()
         producer = self._runs[0].producer_s if self._runs else ProducerTimes()
-        return self._counters.report(self._recipe.share, self._ledger, producer)
+        counted = self._counters.report(self._recipe.share, self._ledger, producer)
+        return {**counted, "pixels": self._recipe.filler.pixels}
 
     def explain(self) -> Explanation:
         """The bottleneck, with the evidence."""
@@ -254,6 +264,10 @@ class Loader:
         settings = self._settings
         length, size = len(self._order), settings.batch_size
         return Steps(length=length, batch_size=size, world_size=world_size, uneven=settings.uneven)
+
+
+def _ways(pixels: Mapping[str, str]) -> str:
+    return ", ".join(f"{column} by {way!r}" for column, way in sorted(pixels.items())) or "none"
 
 
 class _Listener:

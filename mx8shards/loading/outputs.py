@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.stages import Output
+
 _ALIGNMENT = 64
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a stage declares under one key: equally shaped rows of one dtype, or, with no shape, ragged bytes."""
-
-    dtype: np.dtype[np.generic]
-    shape: tuple[int, ...] | None
-
-    @property
-    def row_bytes(self) -> int | None:
-        """How long one row is; None if rows differ."""
-        return None if self.shape is None else self.dtype.itemsize * math.prod(self.shape)
-
-
-RAGGED = Output(np.dtype(np.uint8), None)
 
 
 class Place(NamedTuple):

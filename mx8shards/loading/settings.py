@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +13,9 @@ from mx8shards.errors import LoaderError
 from mx8shards.loading.batch import OUTPUT_KINDS, OutputKind
 from mx8shards.loading.ledger import ON_ERROR, OnError
 from mx8shards.loading.reach import IO, IOS
-from mx8shards.loading.stages import Stage
 from mx8shards.order.blocks import BlockShuffle
 from mx8shards.order.steps import UNEVEN, Uneven
-
-
-class Decoder(Protocol):
-    """What can be given for a column in `decode=`."""
-
-    def stage(self, column: str, encoding: str) -> Stage:
-        """The stage that does it."""
+from mx8shards.stages import Decoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

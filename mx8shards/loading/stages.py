@@ -1,8 +1,8 @@
-"""Who turns spans into rows? Gather is the first stage; decoders are others."""
+"""How does a batch on its way look to its stages, and how are payloads gathered, as they are?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from mx8shards.format.encodings import Encoding
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import SPAN
 from mx8shards.loading.batch import Decode
-from mx8shards.loading.outputs import RAGGED, Layout, Output, Place, array_of
+from mx8shards.loading.outputs import Layout, Place, array_of
 from mx8shards.loading.plan import Planned
 from mx8shards.loading.reach import Rows
+from mx8shards.stages import RAGGED, Output, Stage
+from mx8shards.stages import Work as AnyWork
 
 Array = npt.NDArray[Any]
 
@@ -23,8 +25,7 @@ Array = npt.NDArray[Any]
 class Work:
     """One batch on its way: its rows, where their payloads lie, and its bank once there is one.
 
-    `spans` has a line per row and, in it, a span per wanted column, in the order of the columns' names. A stage that
-    cannot make anything of a row writes a status into `rows`.
+    `spans` has a line per row and, in it, a span per wanted column, in the order of the columns' names.
     """
 
     whole: npt.NDArray[np.uint8]
@@ -37,7 +38,12 @@ class Work:
         self.padding = planned.padding
         self.shards = shards
         self.spans: Array = np.empty((len(planned.rows), columns), SPAN)
-        self.notes: dict[Stage, Any] = {}  # what a stage wants to know again when it fills
+        self.notes: dict[Any, Any] = {}
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the batch belongs to."""
+        return self.planned.epoch
 
     def release(self) -> None:
         """Let go of the bank."""
@@ -50,33 +56,6 @@ class Work:
     def array(self, key: str, output: Output) -> Array:
         """An output's values, over the bank."""
         return array_of(self.whole, output, self.layout.places[key], len(self.rows))
-
-
-class Stage:
-    """One step that turns payloads into rows.
-
-    It says beforehand what it will put into a batch, and from which columns; memory is reserved by that. `fill` is
-    called for disjoint ranges of rows, in several threads at once, each with scratch of its own.
-    """
-
-    kind = "decode"  # what its time is counted as
-    columns: Sequence[str]
-    outputs: Mapping[str, Output]
-    scratch_bytes = 0  # how much memory one thread's scratch has at most
-
-    def scratch(self) -> Any:
-        """What one thread needs, made once; its `close`, if it has one, is called when the thread ends."""
-        return None
-
-    def narrow(self, work: Work) -> None:
-        """Shrink the spans of its columns, before any of their bytes are read."""
-
-    def begin(self, work: Work) -> None:
-        """Make ready to fill: the bank is there now."""
-
-    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
-        """Fill the rows from start to before stop."""
-        raise NotImplementedError
 
 
 class Gather(Stage):
@@ -95,7 +74,7 @@ class Gather(Stage):
             self.decoders[name] = coder.decode
         self._ragged = RAGGED in self.outputs.values()
 
-    def begin(self, work: Work) -> None:
+    def begin(self, work: AnyWork) -> None:
         """Note where each column goes, and write the offsets of the ragged ones."""
         bank = int(work.whole.ctypes.data)
         targets = []
@@ -107,7 +86,7 @@ class Gather(Stage):
         if self._ragged:
             gather.place(work.spans, work.notes[self])
 
-    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
+    def fill(self, work: AnyWork, start: int, stop: int, scratch: Any) -> None:
         """Copy payloads."""
         gather.copy_payloads(work.shards, work.spans, work.notes[self], start, stop, work.rows)
 

@@ -23,6 +23,7 @@ _TYPES: dict[str, type] = {
     "epoch": int,
     "position": int,
     "lost": dict,
+    "pixels": dict,
 }
 _NAMES = {str: "str", dict: "object", int: "int"}
 
@@ -34,7 +35,8 @@ class State:
     `snapshot` is a snapshot's id, or several of joined datasets; `view` is a hash of the view; `order` is the order's
     description; `position` counts what completed global steps have consumed of the epoch's order. At an epoch's end it
     is 0 and the epoch is the next one. `lost` has the count and the digest of the samples that this rank could not
-    deliver: it is what was, and decides nothing.
+    deliver: it is what was, and decides nothing. `pixels` says in which of several ways the pixels of each column were
+    made: another one gives slightly other values.
     """
 
     snapshot: str
@@ -44,6 +46,7 @@ class State:
     epoch: int
     position: int
     lost: Mapping[str, Any] = field(default_factory=lambda: {"count": 0, "digest": ""})
+    pixels: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON-able values."""
@@ -105,6 +108,8 @@ def _checked(value: Any) -> dict[str, Any]:
     lost = value["lost"]
     if lost.keys() != {"count", "digest"} or type(lost["count"]) is not int or type(lost["digest"]) is not str:
         raise FormatError(place="$.lost", expected="a count and a digest", found=f"{lost!r:.60}")
+    if not all(type(name) is type(path) is str for name, path in value["pixels"].items()):
+        raise FormatError(place="$.pixels", expected="a name for each column", found=f"{value['pixels']!r:.60}")
     unknown = sorted(str(name) for name in set(value) - {"state", "version", *_TYPES})
     if unknown:
         raise FormatError(place="$", expected="no other keys", found=", ".join(map(repr, unknown)))

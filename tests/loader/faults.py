@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from mx8shards.kernels.records import MAPPED, OK, REFUSED
-from mx8shards.loading.outputs import Output
-from mx8shards.loading.stages import Stage, Work
+from mx8shards.stages import Output, Stage, Use, Work
 
 BLOB = 0  # its number among the columns
 
@@ -57,9 +56,9 @@ class Weigh:
     bad: frozenset[int] = frozenset()
     takes_s: float = 0.0
 
-    def stage(self, column: str, encoding: str) -> Weighing:
+    def stage(self, use: Use) -> Weighing:
         """The stage that does it."""
-        return Weighing(column, self)
+        return Weighing(use.column, self)
 
 
 class Scratch:

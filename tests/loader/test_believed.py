@@ -18,10 +18,9 @@ from mx8shards.disk.map import map_file
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import MAPPED, OK, ROW, SHARD, SIZES_DIFFER, SPAN
 from mx8shards.loading.batch import Ragged
-from mx8shards.loading.outputs import Output
-from mx8shards.loading.stages import Stage, Work
 from mx8shards.shards.lazily import lazily
 from mx8shards.shards.open_shard import Shards
+from mx8shards.stages import Output, Stage, Use, Work
 from tests.loader.parts import SECONDS, ids_of, in_time, mapped, payload, write
 
 SAMPLES, BATCH = 40, 8
@@ -241,8 +240,8 @@ class Shorten:
 
     most: int
 
-    def stage(self, column: str, encoding: str) -> Stage:
-        return Shortening(column, self.most)
+    def stage(self, use: Use) -> Stage:
+        return Shortening(use.column, self.most)
 
 
 class Shortening(Stage):

@@ -19,6 +19,7 @@ STATE = State(
     epoch=2,
     position=512,
     lost={"count": 3, "digest": "c0ffee"},
+    pixels={"image": "planes"},
 )
 
 
@@ -50,6 +51,7 @@ BAD = {
         {"count": 0, "digest": 1},
         {"count": True, "digest": ""},
     ],
+    "pixels": [None, [], {"image": 1}, {1: "planes"}],
 }
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mx8shards.loading.outputs import RAGGED, Output, array_of, lay_out, most_bytes
+from mx8shards.loading.outputs import array_of, lay_out, most_bytes
+from mx8shards.stages import RAGGED, Output
 
 SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 FIXED = st.builds(Output, st.sampled_from(["u1", "i2", "f4", "f8"]).map(np.dtype), SHAPES)

@@ -1,0 +1,112 @@
+"""What is a stage? The port between a loader and those who turn payloads into rows.
+
+A loader knows where payloads lie and how they are reached; a stage makes rows of them. Neither knows the other: both
+know this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage declares under one key: equally shaped rows of one dtype, or, with no shape, ragged bytes."""
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...] | None
+
+    @property
+    def row_bytes(self) -> int | None:
+        """How long one row is; None if rows differ."""
+        return None if self.shape is None else self.dtype.itemsize * math.prod(self.shape)
+
+
+RAGGED = Output(np.dtype(np.uint8), None)
+
+
+class Work(Protocol):
+    """One batch on its way, as stages see it.
+
+    `rows` and `spans` are records (kernels.records): how each sample is reached and what became of it, and where in its
+    shard the payload of each wanted column lies; `shards` says where the shards are. A stage that cannot make anything
+    of a row writes a status into `rows`. `notes` keeps what a stage wants to know again when it fills.
+    """
+
+    rows: Array
+    spans: Array
+    shards: Array
+    notes: dict[Any, Any]
+    whole: npt.NDArray[np.uint8]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the batch belongs to."""
+
+    def place(self, key: str) -> Any:
+        """Where an output lies in the bank."""
+
+    def array(self, key: str, output: Output) -> Array:
+        """An output's values, over the bank."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Use:
+    """What a decoder is used for: the payloads of one column, by so many threads, which share room for their scratch.
+
+    `number` is the column's among those of the spans.
+    """
+
+    column: str
+    number: int
+    encoding: str
+    seed: int
+    threads: int
+    scratch_bytes: int
+
+
+class Stage:
+    """One step that turns payloads into rows.
+
+    It says beforehand what it will put into a batch, and from which columns; memory is reserved by that. `fill` is
+    called for disjoint ranges of rows, in several threads at once, each with scratch of its own.
+    """
+
+    kind = "decode"  # what its time is counted as
+    columns: Sequence[str]
+    outputs: Mapping[str, Output]
+    scratch_bytes = 0  # how much memory the scratch of all threads has at most
+    path = ""  # which of several ways it goes, if they give different values: a state remembers it
+
+    def scratch(self) -> Any:
+        """What one thread needs, made once; its `close`, if it has one, is called when the thread ends."""
+        return None
+
+    def narrow(self, work: Work) -> None:
+        """Shrink the spans of its columns, before any of their bytes are read."""
+
+    def begin(self, work: Work) -> None:
+        """Make ready to fill: the bank is there now."""
+
+    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
+        """Fill the rows from start to before stop."""
+        raise NotImplementedError
+
+    def why(self, payload: memoryview) -> Exception | None:
+        """What it has against a payload, if it refuses it."""
+        return None
+
+
+class Decoder(Protocol):
+    """What can be given for a column in `decode=`."""
+
+    def stage(self, use: Use) -> Stage:
+        """The stage that does it."""
