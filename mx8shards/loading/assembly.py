@@ -68,6 +68,7 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
             stages=[gather, *decoders],
             decoders=gather.decoders,
             convert=convert,
+            seed=settings.seed,
             most_ranges=4 * pool.threads,
         )
         rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, len(order)))

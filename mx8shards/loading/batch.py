@@ -78,12 +78,14 @@ class Batch(Mapping[str, Any]):
     sample_ids: Any
     padding: Any
     epoch: int
+    seed: int
 
-    def __init__(self, values: dict[str, Any], sample_ids: Any, padding: Any, epoch: int) -> None:
+    def __init__(self, values: dict[str, Any], sample_ids: Any, padding: Any, epoch: int, seed: int) -> None:
         self._values = values
         self.sample_ids = sample_ids
         self.padding = padding
         self.epoch = epoch
+        self.seed = seed
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -104,7 +106,11 @@ class Batch(Mapping[str, Any]):
     def map(self, change: Callable[[Any], Any]) -> Batch:
         """The same batch with every array changed: moved to a device, say."""
         values = {key: value.map(change) if isinstance(value, Ragged) else change(value) for key, value in self.items()}
-        return Batch(values, change(self.sample_ids), change(self.padding), self.epoch)
+        return Batch(values, change(self.sample_ids), change(self.padding), self.epoch, self.seed)
+
+    def replace(self, values: Mapping[str, Any]) -> Batch:
+        """The same rows, with these values in the place of its own, or beside them."""
+        return Batch({**self._values, **values}, self.sample_ids, self.padding, self.epoch, self.seed)
 
 
 def copied(value: Any) -> Any:
@@ -135,6 +141,7 @@ def make_batch(
     sample_ids: Array,
     padding: Array,
     epoch: int,
+    seed: int,
     convert: Callable[[Array], Any],
 ) -> Batch:
     """The batch that lies in a bank."""
@@ -146,4 +153,4 @@ def make_batch(
         if place.offsets is not None:
             value = Ragged(value, convert(offsets_of(whole, place, rows)), decoders[key])
         values[key] = value
-    return Batch(values, convert(sample_ids), convert(padding), epoch)
+    return Batch(values, convert(sample_ids), convert(padding), epoch, seed)

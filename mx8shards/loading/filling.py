@@ -45,6 +45,7 @@ class Filler:
         stages: Sequence[Stage],
         decoders: Mapping[str, Decode],
         convert: Callable[[Any], Any],
+        seed: int,
         most_ranges: int,
     ) -> None:
         self.stages = tuple(stages)
@@ -65,6 +66,7 @@ class Filler:
         self._most_advised = MAX_BYTES if self._takes_all else max(self._header_bytes, 1)
         self._decoders = decoders
         self._convert = convert
+        self._seed = seed
         self._most_ranges = most_ranges
 
     def prepare(self, planned: Planned) -> list[object]:
@@ -127,7 +129,15 @@ class Filler:
         sample_ids = work.rows["sample_id"].copy()
         padding = work.padding.copy()
         return make_batch(
-            work.whole, self.outputs, self._decoders, work.layout, sample_ids, padding, work.epoch, self._convert
+            work.whole,
+            self.outputs,
+            self._decoders,
+            work.layout,
+            sample_ids,
+            padding,
+            work.epoch,
+            self._seed,
+            self._convert,
         )
 
     def why(self, row: Any) -> Exception:
