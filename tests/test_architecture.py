@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "format": {"errors"},
     "order": {"errors"},
     "kernels": set(),
-    "transforms": {"errors"},
+    "transforms": {"errors", "format"},
     "shards": {"errors", "disk", "format"},
     "views": {"errors", "disk", "format"},
     "dataset": {"errors", "disk", "format", "shards", "views"},

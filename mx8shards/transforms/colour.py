@@ -1,0 +1,167 @@
+"""How are colours changed, each picture's by an amount of its own?
+
+The formulas are torchvision's, for floats from 0 to 1. Every step is one plain operation (no fused ones, whose rounding
+depends on where in memory a number lies), so that a picture comes out the same in whatever batch it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mx8shards.transforms.draws import uniforms
+from mx8shards.transforms.pictures import Rows, as_before, as_floats, beside, factors, pictures, probability
+
+R = TypeVar("R", bound=Rows)
+Amount = float | tuple[float, float]
+Array = npt.NDArray[Any]
+
+_PIECE_BYTES = 4 << 20  # so many are worked on at a time on a CPU, for its caches' sake
+
+
+@dataclass(frozen=True, slots=True)
+class RandomGrayscale:
+    """Each picture loses its colours with probability `p`, and keeps its three channels."""
+
+    p: float = 0.1
+    image: str = "image"
+
+    def __post_init__(self) -> None:
+        probability("p", self.p)
+
+    @property
+    def purpose(self) -> str:
+        """What it draws for."""
+        return f"grayscale:{self.image}"
+
+    def __call__(self, batch: R) -> R:
+        """The batch with some of its pictures without colours."""
+        images = pictures(batch, self.image, "RandomGrayscale", 3)
+        chosen = np.flatnonzero(uniforms(batch, self.purpose, 1)[:, 0] < self.p)
+        return batch.replace(values={self.image: grey(images, chosen)})
+
+
+@dataclass(frozen=True, slots=True)
+class ColorJitter:
+    """Brightness, contrast, saturation and hue of each picture changed by random amounts, in a random order.
+
+    An amount `a` means a factor from max(0, 1 - a) to 1 + a, a pair (least, most) those factors; for hue, a turn from
+    -a to a, or from least to most, where 0.5 is half the circle. As torchvision's, but that it draws for each picture,
+    and that uint8 pictures are rounded once, in the end, not cut off after every step.
+    """
+
+    brightness: Amount = 0.0
+    contrast: Amount = 0.0
+    saturation: Amount = 0.0
+    hue: Amount = 0.0
+    image: str = "image"
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation"):
+            least, most = _range(getattr(self, name), 1.0)
+            if not 0 <= least <= most < np.inf:
+                raise ValueError(f"{name}: expected an amount from 0, or (least, most), got {getattr(self, name)!r}")
+        least, most = _range(self.hue, 0.0)
+        if not -0.5 <= least <= most <= 0.5:
+            raise ValueError(f"hue: expected an amount from 0 to 0.5, or (least, most), got {self.hue!r}")
+
+    @property
+    def purpose(self) -> str:
+        """What it draws for: four amounts, and four numbers whose order is that of the steps."""
+        return f"jitter:{self.image}"
+
+    def __call__(self, batch: R) -> R:
+        """The batch with its pictures' colours changed."""
+        images = pictures(batch, self.image, "ColorJitter", 3)
+        drawn = uniforms(batch, self.purpose, 8)
+        amounts = (self.brightness, self.contrast, self.saturation)
+        least, most = np.array([*(_range(each, 1.0) for each in amounts), _range(self.hue, 0.0)]).T
+        changes = least + (most - least) * drawn[:, :4]
+        return batch.replace(values={self.image: jittered(images, changes, np.argsort(drawn[:, 4:], axis=1))})
+
+
+def _range(amount: Amount, neutral: float) -> tuple[float, float]:
+    """The least and the most of a factor (never below 0) or of a turn."""
+    if isinstance(amount, (tuple, list)):
+        least, most = amount
+        return least, most
+    return max(neutral - amount, 0.0) if neutral else -amount, neutral + amount
+
+
+def grey(images: torch.Tensor, rows: Array) -> torch.Tensor:
+    """The pictures, those at `rows` as their luma in every channel."""
+    out = images.clone()
+    chosen = beside(rows, images)
+    out[chosen] = as_before(_luma(as_floats(images[chosen])), images.dtype).expand(-1, 3, -1, -1)
+    return out
+
+
+def jittered(images: torch.Tensor, changes: Array, order: Array) -> torch.Tensor:
+    """The pictures changed by `changes` [B, 4] (of brightness, contrast, saturation, hue), in the order of each row."""
+    out = torch.empty_like(images)
+    step = len(images) if images.is_cuda else max(1, _PIECE_BYTES // max(1, 4 * images[:1].numel()))
+    for start in range(0, len(images), max(1, step)):
+        rows = slice(start, start + step)
+        out[rows] = as_before(_jittered(as_floats(images[rows]), changes[rows], order[rows]), images.dtype)
+    return out
+
+
+def _jittered(work: torch.Tensor, changes: Array, order: Array) -> torch.Tensor:
+    for place in range(order.shape[1]):
+        for number, (adjust, neutral) in enumerate(_STEPS):
+            rows = np.flatnonzero((order[:, place] == number) & (changes[:, number] != neutral))
+            if len(rows):
+                chosen = beside(rows, work)
+                work[chosen] = adjust(work[chosen], factors(changes[rows, number], work))
+    return work
+
+
+def brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Floats from 0 to 1, times a factor for each."""
+    return (images * factor).clamp_(0, 1)
+
+
+def contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Floats from 0 to 1, the distance from the picture's mean luma times a factor for each."""
+    mean = _luma(images).mean((1, 2, 3), keepdim=True, dtype=torch.float64).to(images.dtype)
+    return _blended(images, mean, factor)
+
+
+def saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Floats from 0 to 1, the distance from each pixel's luma times a factor for each."""
+    return _blended(images, _luma(images), factor)
+
+
+def hue(images: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """Floats from 0 to 1, their hues turned by so much of the circle for each, as HSV has them."""
+    red, green, blue = images.unbind(1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    chroma = high - torch.minimum(torch.minimum(red, green), blue)
+    unit = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
+    of_blue = (red - green) / unit + 4
+    of_green = (blue - red) / unit + 2
+    sixth = torch.where(high == red, (green - blue) / unit, torch.where(high == green, of_green, of_blue))
+    sixth += turn[:, 0] * 6
+    return torch.stack([high - _share(sixth + start) * chroma for start in (5, 3, 1)], 1)
+
+
+def _share(sixth: torch.Tensor) -> torch.Tensor:
+    """How much of its chroma a channel lacks, around the circle of six: up from 0 to 1, 1 for two sixths, down."""
+    at = sixth - torch.floor(sixth / 6) * 6
+    return torch.minimum(at, 4 - at).clamp_(0, 1)
+
+
+def _luma(images: torch.Tensor) -> torch.Tensor:
+    red, green, blue = images.unbind(1)
+    return (red * 0.2989 + green * 0.587 + blue * 0.114)[:, None]
+
+
+def _blended(images: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return (images * factor).add_(other * (1 - factor)).clamp_(0, 1)
+
+
+_STEPS = ((brightness, 1.0), (contrast, 1.0), (saturation, 1.0), (hue, 0.0))

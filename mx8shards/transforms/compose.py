@@ -1,0 +1,36 @@
+"""How are several transforms one?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mx8shards.transforms.colour import ColorJitter
+from mx8shards.transforms.normalize import Normalize
+
+
+@dataclass(frozen=True, slots=True)
+class Compose:
+    """One transform after the other. Any function from batch to batch may be among them."""
+
+    steps: Sequence[Callable[[Any], Any]]
+
+    def __post_init__(self) -> None:
+        drawn: set[str] = set()
+        normalized: set[str] = set()
+        for step in self.steps:
+            purpose = getattr(step, "purpose", None)
+            if purpose is not None and purpose in drawn:
+                raise ValueError(f"steps: {step} would draw the same numbers as the one before of its kind")
+            if isinstance(step, ColorJitter) and step.image in normalized:
+                raise ValueError("steps: ColorJitter takes colours from 0 to 1: put it before Normalize")
+            drawn.add(purpose or "")
+            if isinstance(step, Normalize):
+                normalized.add(step.image)
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch after all steps."""
+        for step in self.steps:
+            batch = step(batch)
+        return batch
