@@ -1,0 +1,491 @@
+"""How do the entropy-coded data of a JPEG get restart markers at other places?
+
+A restart marker changes two things: the bits before it are padded to whole bytes, and the first DC coefficient of each
+component after it is coded as it is, not as the difference to the one before. All other bits are copied as they are, in
+runs that are as long as possible; they are looked at only to find out where each block ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jpeg import BAD_SEGMENT, OK, skip_fill, uint16
+
+Array = npt.NDArray[Any]
+Record = Any
+
+# One Huffman table: the first four of eight are for DC coefficients, the others for AC.
+HUFFMAN = np.dtype(
+    [
+        ("counts", "i8", (17,)),  # how many codes of each length
+        ("symbols", "i8", (256,)),  # what they mean, in the order of the codes
+        ("given", "i8"),  # how many of them stood in the file
+        ("total", "i8"),  # and with those that `extend` added
+        ("added", "i8"),  # which these are, one bit each
+        ("first_code", "i8", (17,)),  # of each length
+        ("first_symbol", "i8", (17,)),  # the place of its meaning
+        ("codes", "i8", (256,)),  # by symbol
+        ("lengths", "i8", (256,)),  # 0 where it has none
+    ]
+)
+
+PEEK = 12  # bits that are looked up at once: longer codes are rare, and a larger table takes long to make
+SPARE = 512  # bytes that must be free behind unpacked bits: a block of nonsense is read to its end before that is seen
+CATEGORIES = 12  # of DC differences, with 8 bits per sample
+
+# statuses, beside those of a head
+BAD_ENTROPY = 8  # not what the head promises, or in no way that any encoder writes
+NO_CODE = 9  # the Huffman tables have no code for what would have to be written, and no room for one
+NO_SPACE = 10  # an array is too small
+
+# What `recode` found out, in an array of so many numbers. The rest of them are its own.
+FOUND = 16
+END = 0  # where the entropy-coded data end
+PADDING = 1  # the bits that intervals end with: the last n bits of this number where n are missing
+PADDED = 2  # how many bits of it are known
+USED = 3  # whether codes were written that the file's tables don't have
+_READ = 4  # by component: the DC coefficient that came before it, where it was read
+_WRITTEN = 8  # and where it is written
+
+
+# tables --------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def read_tables(data: Array, head: Record, tables: Array) -> int:
+    """Fill in the Huffman tables that the first scan finds, as a status."""
+    for i in range(8):
+        tables[i]["total"] = tables[i]["added"] = 0
+        tables[i]["counts"][:] = 0
+    at = 2
+    while True:
+        at = skip_fill(data, at)
+        if at >= head["sos"]:
+            return OK
+        end = at + 2 + uint16(data, at + 2)
+        if data[at + 1] == 0xC4:
+            at += 4
+            while at < end:
+                at = _read_table(data, at, end, tables)
+                if at < 0:
+                    return BAD_SEGMENT
+        at = end
+
+
+@kernel
+def _read_table(data: Array, at: Any, end: Any, tables: Array) -> Any:
+    """One table of a segment; where the next one begins, or -1."""
+    number = np.int64(data[at])
+    if at + 17 > end or number >> 4 > 1 or number & 15 > 3:
+        return -1
+    table = tables[(number >> 4) * 4 + (number & 15)]
+    total = np.int64(0)
+    room = np.int64(1 << 16)  # codes of 16 bits that are still free
+    table["counts"][0] = 0
+    for length in range(1, 17):
+        count = np.int64(data[at + length])
+        table["counts"][length] = count
+        total += count
+        room -= count << (16 - length)
+    if room < 0 or total > 256 or at + 17 + total > end:
+        return -1
+    for i in range(total):
+        table["symbols"][i] = data[at + 17 + i]
+    table["given"] = table["total"] = total
+    table["added"] = 0
+    return at + 17 + total
+
+
+@kernel
+def extend(table: Record) -> None:
+    """Give a table of DC codes one for each category, behind all others, if there is room.
+
+    An encoder that counts first makes codes for what it meets; at the beginning of a tile larger numbers stand.
+    """
+    missing = 0
+    for category in range(CATEGORIES):
+        missing += 0 if _has(table, category) else 1
+    room = 1 << 16
+    longest = 1
+    for length in range(1, 17):
+        room -= table["counts"][length] << (16 - length)
+        if table["counts"][length] > 0:
+            longest = length
+    while longest < 16 and room >> (16 - longest) <= missing:
+        longest += 1
+    if missing == 0 or room >> (16 - longest) <= missing:  # a code of ones alone is none
+        return
+    table["counts"][longest] += missing
+    for category in range(CATEGORIES):
+        if not _has(table, category):
+            table["symbols"][table["total"]] = category
+            table["total"] += 1
+            table["added"] |= 1 << category
+
+
+@kernel
+def _has(table: Record, symbol: int) -> bool:
+    found = False
+    for i in range(table["total"]):
+        found = found or table["symbols"][i] == symbol
+    return found
+
+
+@kernel
+def derive(table: Record, of_ac: bool, lookup: Array) -> None:
+    """All that follows from the lengths of the codes.
+
+    An element of `lookup` says what the next bits mean. From the lowest bit on: of the first symbol, how many bits it
+    takes with its value (5 bits), how many coefficients it tells (7; for DC: its category), and whether it ends the
+    block (1); the same of as many symbols as are known from these bits (13); and the length of the first code (4). It
+    is 0 where that is longer, or means nothing.
+    """
+    table["lengths"][:] = 0
+    lookup[:] = 0
+    code = 0
+    place = 0
+    for length in range(1, 17):
+        table["first_code"][length] = code
+        table["first_symbol"][length] = place
+        for _ in range(table["counts"][length]):
+            symbol = table["symbols"][place]
+            table["codes"][symbol] = code
+            table["lengths"][symbol] = length
+            if length <= PEEK:
+                meaning = _meaning(symbol, length, of_ac)
+                for index in range(code << (PEEK - length), (code + 1) << (PEEK - length)):
+                    lookup[index] = meaning
+            code += 1
+            place += 1
+        code <<= 1
+    if of_ac:
+        _group(lookup)
+
+
+@kernel
+def _meaning(symbol: Any, length: Any, of_ac: bool) -> Any:
+    """What a code says, as an element of `lookup`; 0 for an AC symbol that there is only in progressive files."""
+    size = symbol & 15
+    if not of_ac:
+        return length | symbol << 5
+    if size > 0 or symbol == 0xF0:
+        return (length + size) | ((symbol >> 4) + 1) << 5 | length << 26
+    return length | 1 << 12 | length << 26 if symbol == 0 else 0
+
+
+@kernel
+def _group(lookup: Array) -> None:
+    """Let each element tell of all symbols whose codes lie within its bits. The last one's value may go beyond."""
+    for index in range(1 << PEEK):
+        used = np.int64(0)
+        coefficients = np.int64(0)
+        ends = np.int64(0)
+        while used < PEEK and coefficients < 64 and ends == 0:
+            one = np.int64(lookup[(index << used) & ((1 << PEEK) - 1)])
+            length = one >> 26
+            if length == 0 or used + length > PEEK:
+                break
+            used += one & 31
+            coefficients += one >> 5 & 127
+            ends = one >> 12 & 1
+        lookup[index] |= np.uint32((used | coefficients << 5 | ends << 12) << 13)
+
+
+@kernel
+def _symbol(table: Record, window: Any) -> Any:
+    """The symbol whose code the highest of 64 bits begin with, and behind it (<< 8) the code's length; or -1."""
+    first = np.int64(window >> np.uint64(48))
+    for length in range(1, 17):
+        place = (first >> (16 - length)) - table["first_code"][length]
+        if 0 <= place < table["counts"][length]:
+            return table["symbols"][table["first_symbol"][length] + place] | length << 8
+    return -1
+
+
+# bits ----------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _load(bits: Array, at: Any) -> Any:
+    """Eight bytes as a big-endian number: written like this, it is one instruction."""
+    return (
+        np.uint64(bits[at]) << np.uint64(56)
+        | np.uint64(bits[at + np.uint64(1)]) << np.uint64(48)
+        | np.uint64(bits[at + np.uint64(2)]) << np.uint64(40)
+        | np.uint64(bits[at + np.uint64(3)]) << np.uint64(32)
+        | np.uint64(bits[at + np.uint64(4)]) << np.uint64(24)
+        | np.uint64(bits[at + np.uint64(5)]) << np.uint64(16)
+        | np.uint64(bits[at + np.uint64(6)]) << np.uint64(8)
+        | np.uint64(bits[at + np.uint64(7)])
+    )
+
+
+@kernel
+def _append(out: Array, filled: Any, window: Any) -> None:
+    """Write the highest 56 of 64 bits behind so many bits that are there. What stood there is lost."""
+    at = np.uint64(filled >> 3)
+    shift = np.uint64(filled & 7)
+    kept = np.uint64(out[at]) & (np.uint64(0xFF00) >> shift)
+    word = kept << np.uint64(56) | window >> shift
+    out[at] = word >> np.uint64(56)
+    out[at + np.uint64(1)] = word >> np.uint64(48) & np.uint64(255)
+    out[at + np.uint64(2)] = word >> np.uint64(40) & np.uint64(255)
+    out[at + np.uint64(3)] = word >> np.uint64(32) & np.uint64(255)
+    out[at + np.uint64(4)] = word >> np.uint64(24) & np.uint64(255)
+    out[at + np.uint64(5)] = word >> np.uint64(16) & np.uint64(255)
+    out[at + np.uint64(6)] = word >> np.uint64(8) & np.uint64(255)
+    out[at + np.uint64(7)] = word & np.uint64(255)
+
+
+@kernel
+def _append_run(bits: Array, begin: Any, end: Any, out: Array, filled: Any) -> Any:
+    """Append the bits from `begin` to before `end`; how many are there then."""
+    for at in range(begin, end, 56):
+        _append(out, filled, _load(bits, np.uint64(at >> 3)) << np.uint64(at & 7))
+        filled += min(56, end - at)
+    return filled
+
+
+@kernel
+def _append_dc(table: Record, difference: Any, out: Array, filled: Any, found: Array) -> Any:
+    """Append a DC difference; how many bits are there then, or -1 if there is no code for it."""
+    category = 0
+    while abs(difference) >> category > 0:
+        category += 1
+    if category >= CATEGORIES or table["lengths"][category] == 0:
+        return -1
+    value = difference if difference >= 0 else difference + (1 << category) - 1
+    found[USED] |= table["added"] >> category & 1
+    size = table["lengths"][category] + category
+    word = np.uint64(table["codes"][category] << category | value)
+    _append(out, filled, word << np.uint64(64 - size))
+    return filled + size
+
+
+@kernel
+def _unpack(data: Array, at: Any, bits: Array) -> tuple[Any, Any]:
+    """The bytes up to the next marker without what is stuffed between them: where that is, and how many they are."""
+    count = np.uint64(0)
+    place = np.uint64(at)
+    size = np.uint64(len(data))
+    while place < size:
+        byte = data[place]
+        if byte == 0xFF:
+            if place + np.uint64(1) >= size or data[place + np.uint64(1)] != 0:
+                break
+            place += np.uint64(1)
+        bits[count] = byte
+        count += np.uint64(1)
+        place += np.uint64(1)
+    return np.int64(place), np.int64(count)
+
+
+@kernel
+def _pack(bits: Array, count: Any, out: Array, size: Any) -> Any:
+    """Append so many bytes, with a zero behind each 0xFF; the size of `out` then."""
+    to = np.uint64(size)
+    for i in range(np.uint64(count)):
+        byte = bits[i]
+        out[to] = byte
+        to += np.uint64(1)
+        if byte == 0xFF:
+            out[to] = 0
+            to += np.uint64(1)
+    return np.int64(to)
+
+
+@kernel
+def _close(bits: Array, filled: Any, padding: Any, out: Array, size: Any) -> Any:
+    """Pad bits to whole bytes and append them; the size of `out` then, or -1 if there is no room."""
+    missing = -filled & 7
+    if missing > 0:
+        _append(bits, filled, np.uint64(padding & ((1 << missing) - 1)) << np.uint64(64 - missing))
+    count = (filled + missing) >> 3
+    if size + 2 * count + 2 > len(out):
+        return -1
+    return _pack(bits, count, out, size)
+
+
+# blocks --------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _skip_ac(bits: Array, window: Any, valid: Any, at: Any, lookup: Array, table: Record) -> tuple[Any, Any, Any, bool]:
+    """Read to the end of a block, and say whether it has one.
+
+    The highest `valid` bits of the window are the next ones, those from byte `at` on come after them.
+    """
+    k = np.int64(1)
+    while k < 64:
+        window |= _load(bits, at) >> valid
+        at += (np.uint64(63) - valid) >> np.uint64(3)
+        valid |= np.uint64(56)
+        element = np.int64(lookup[window >> np.uint64(64 - PEEK)])
+        several = element >> 13
+        used = several & 31
+        coefficients = several >> 5 & 127
+        ends = several >> 12 & 1
+        if used == 0:
+            found = _symbol(table, window)
+            element = _meaning(found & 255, found >> 8, True) if found >= 0 else np.int64(0)
+            if element == 0:
+                return window, valid, at, False
+        if used == 0 or k + coefficients + ends > 64:
+            used = element & 31
+            coefficients = element >> 5 & 127
+            ends = element >> 12 & 1
+            if k + coefficients + ends > 64:
+                return window, valid, at, False
+        window <<= np.uint64(used)
+        valid -= np.uint64(used)
+        k += coefficients
+        if ends != 0:
+            break
+    return window, valid, at, True
+
+
+@kernel
+def recode(
+    data: Array,
+    head: Record,
+    tables: Array,
+    lookups: Array,
+    interval: int,
+    padding: int,
+    bits: Array,
+    fresh: Array,
+    sizes: Array,
+    out: Array,
+    found: Array,
+) -> Any:
+    """Write the entropy-coded data with another restart interval; how many bytes they are, or a status below zero.
+
+    `bits` and `fresh` are room for the bits of one interval each, as they are read and written. `sizes` gets the size
+    of each interval that is written, without its marker.
+    """
+    found[:] = 0
+    total = head["columns"] * head["rows"]
+    interval = interval if interval > 0 else total
+    read_interval = head["restart_interval"] if head["restart_interval"] > 0 else total
+    end = head["entropy"] - 2
+    size = 0
+    begun = 0  # where in `out` the present interval begins
+    limit = 0  # bits
+    run = np.int64(0)  # those before this one are copied
+    filled = 0
+    window = np.uint64(0)
+    valid = np.uint64(0)
+    at = np.uint64(0)
+    for mcu in range(total):
+        if mcu % read_interval == 0:
+            if mcu > 0:
+                position = np.int64(at) * 8 - np.int64(valid)
+                if not _check_end(bits, position, limit, found):
+                    return -BAD_ENTROPY
+                number = mcu // read_interval - 1
+                if end + 2 > len(data) or data[end + 1] != 0xD0 + number % 8:
+                    return -BAD_ENTROPY
+                if filled + position - run + 64 > 8 * len(fresh):
+                    return -NO_SPACE
+                filled = _append_run(bits, run, position, fresh, filled)
+            if len(data) - end + SPARE > len(bits):
+                return -NO_SPACE
+            end, count = _unpack(data, end + 2, bits)
+            limit = 8 * count
+            run = np.int64(0)
+            window = np.uint64(0)
+            valid = np.uint64(0)
+            at = np.uint64(0)
+            found[_READ : _READ + 4] = 0
+        if mcu % interval == 0:
+            if mcu > 0:
+                position = np.int64(at) * 8 - np.int64(valid)
+                if filled + position - run + 64 > 8 * len(fresh):
+                    return -NO_SPACE
+                filled = _append_run(bits, run, position, fresh, filled)
+                run = position
+                size = _close(fresh, filled, padding, out, size)
+                if size < 0:
+                    return -NO_SPACE
+                number = mcu // interval - 1
+                sizes[number] = size - begun
+                out[size] = 0xFF
+                out[size + 1] = 0xD0 + number % 8
+                size += 2
+                begun = size
+            filled = 0
+            found[_WRITTEN : _WRITTEN + 4] = 0
+        for component in range(head["components"]):
+            dc = tables[head["dc_table"][component]]
+            ac = tables[4 + head["ac_table"][component]]
+            dc_lookup = lookups[head["dc_table"][component]]
+            ac_lookup = lookups[4 + head["ac_table"][component]]
+            blocks = head["h"][component] * head["v"][component] if head["components"] > 1 else 1
+            for _ in range(blocks):
+                window |= _load(bits, at) >> valid
+                at += (np.uint64(63) - valid) >> np.uint64(3)
+                valid |= np.uint64(56)
+                position = np.int64(at) * 8 - np.int64(valid)
+                element = np.int64(dc_lookup[window >> np.uint64(64 - PEEK)])
+                if element == 0:
+                    symbol = _symbol(dc, window)
+                    if symbol < 0:
+                        return -BAD_ENTROPY
+                    element = _meaning(symbol & 255, symbol >> 8, False)
+                category = element >> 5 & 127
+                if category >= CATEGORIES:
+                    return -BAD_ENTROPY
+                window <<= np.uint64(element & 31)
+                value = np.int64(window >> np.uint64(63 - category) >> np.uint64(1))
+                if value < (1 << category) >> 1:
+                    value -= (1 << category) - 1
+                window <<= np.uint64(category)
+                valid -= np.uint64((element & 31) + category)
+                value += found[_READ + component]
+                if found[_READ + component] != found[_WRITTEN + component]:
+                    if filled + position - run + 128 > 8 * len(fresh):
+                        return -NO_SPACE
+                    filled = _append_run(bits, run, position, fresh, filled)
+                    filled = _append_dc(dc, value - found[_WRITTEN + component], fresh, filled, found)
+                    if filled < 0:
+                        return -NO_CODE
+                    run = np.int64(at) * 8 - np.int64(valid)
+                found[_READ + component] = value
+                found[_WRITTEN + component] = value
+                window, valid, at, good = _skip_ac(bits, window, valid, at, ac_lookup, ac)
+                if not good or np.int64(at) * 8 - np.int64(valid) > limit:
+                    return -BAD_ENTROPY
+    position = np.int64(at) * 8 - np.int64(valid)
+    if not _check_end(bits, position, limit, found):
+        return -BAD_ENTROPY
+    if filled + position - run + 64 > 8 * len(fresh):
+        return -NO_SPACE
+    filled = _append_run(bits, run, position, fresh, filled)
+    size = _close(fresh, filled, padding, out, size)
+    if size < 0:
+        return -NO_SPACE
+    sizes[(total - 1) // interval] = size - begun
+    found[END] = end
+    return size
+
+
+@kernel
+def _check_end(bits: Array, position: Any, limit: Any, found: Array) -> Any:
+    """Whether an interval ends within its last byte, padded with the same bits as those before it."""
+    missing = limit - position
+    if not 0 <= missing < 8:
+        return False
+    if missing == 0:
+        return True
+    seen = np.int64(bits[(limit >> 3) - 1]) & ((1 << missing) - 1)
+    known = (1 << min(missing, found[PADDED])) - 1
+    if (seen ^ found[PADDING]) & known != 0:
+        return False
+    if missing > found[PADDED]:
+        found[PADDED] = missing
+        found[PADDING] = seen
+    return True

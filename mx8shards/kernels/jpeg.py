@@ -1,0 +1,265 @@
+"""What does a JPEG's head say?
+
+Everything before the entropy-coded data of the first scan. Its bytes may be anybody's: what a segment says is checked
+against its own size and that of the data before it is used, and no byte beyond `data` is looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.kernels.jit import kernel
+
+Array = npt.NDArray[Any]
+Record = Any  # one element of an array of records: both compiled and plain code read and write its fields by name
+
+# What a head says. Offsets count from the data's first byte, and a segment's is that of its marker; 0: there is none.
+HEAD = np.dtype(
+    [
+        ("size", "i8"),  # of the whole file: whoever reads only its beginning says here how long it is
+        ("width", "i8"),
+        ("height", "i8"),
+        ("kind", "i8"),
+        ("colours", "i8"),
+        ("adobe", "i8"),  # the transform that an Adobe segment names, or -1
+        ("components", "i8"),
+        ("h", "i8", (4,)),  # sampling factors of each component, 1 to 4; the first one's are those of the luma
+        ("v", "i8", (4,)),
+        ("mcu_width", "i8"),  # pixels
+        ("mcu_height", "i8"),
+        ("columns", "i8"),  # MCUs per row
+        ("rows", "i8"),
+        ("restart_interval", "i8"),  # MCUs, or 0
+        ("one_scan", "i8"),  # 1 if the first scan has all components, in their order, and all coefficients
+        ("dc_table", "i8", (4,)),  # which Huffman tables each of them has, 0 to 3
+        ("ac_table", "i8", (4,)),
+        ("sof", "i8"),
+        ("dri", "i8"),  # the last one
+        ("sos", "i8"),
+        ("entropy", "i8"),  # where the entropy-coded data begin
+        ("tiles", "i8"),  # the segment of spec §14
+        ("tiles_size", "i8"),  # with its marker
+    ]
+)
+
+# kinds; all are of 8 bits per sample
+SEQUENTIAL = 0  # baseline, or extended with Huffman codes
+PROGRESSIVE = 1
+OTHER = 2  # arithmetic, lossless, hierarchical, 12 bits …: the status is UNSUPPORTED
+
+# colour models, found out as libjpeg does
+GREY = 0
+YCBCR = 1
+RGB = 2
+CMYK = 3
+YCCK = 4
+
+# statuses
+OK = 0
+NO_JPEG = 1  # it does not begin with the marker that all JPEGs begin with
+CUT_SHORT = 2  # it ends before the entropy-coded data begin
+UNSUPPORTED = 3  # it is a JPEG of a rare kind; its size is told where the frame header is of the usual form
+BAD_SEGMENT = 4  # a marker or segment that cannot be
+
+TILES_MARKER = 0xE9  # APP9
+TILES_MAGIC = b"mx8tiles"
+
+_MAGIC = np.frombuffer(TILES_MAGIC, np.uint8)
+_JFIF = np.frombuffer(b"JFIF\0", np.uint8)
+_ADOBE = np.frombuffer(b"Adobe", np.uint8)
+
+
+@kernel
+def read_head(data: Array, head: Record) -> int:
+    """Fill in all fields and return a status. Where that is not OK, what was found so far stands there."""
+    _clear(head)
+    head["size"] = len(data)
+    if len(data) < 2:
+        return CUT_SHORT
+    if data[0] != 0xFF or data[1] != 0xD8:
+        return NO_JPEG
+    jfif = False
+    at = np.int64(2)
+    while True:
+        at = skip_fill(data, at)
+        if at + 4 > len(data):
+            return CUT_SHORT
+        marker = data[at + 1]
+        if data[at] != 0xFF or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
+            return BAD_SEGMENT
+        length = np.int64(uint16(data, at + 2))
+        if length < 2:
+            return BAD_SEGMENT
+        if at + 2 + length > len(data):
+            return CUT_SHORT
+        status = OK
+        if marker == 0xDA:
+            status = _read_scan(data, at, head)
+            if status == OK:
+                head["colours"] = _colours(jfif, data, head)
+            return status
+        if is_frame(marker):
+            status = _read_frame(data, at, head)
+        elif marker == 0xDD:
+            status = OK if length == 4 else BAD_SEGMENT
+            if status == OK:
+                head["dri"] = at
+                head["restart_interval"] = uint16(data, at + 4)
+        elif marker == 0xDE or marker == 0xDF or marker == 0xC8:
+            head["kind"] = OTHER
+            status = UNSUPPORTED
+        elif is_jfif(data, at):
+            jfif = True
+        elif is_adobe(data, at):
+            head["adobe"] = data[at + 15]
+        elif is_tiles(data, at):
+            head["tiles"] = at
+            head["tiles_size"] = length + 2
+        if status != OK:
+            return status
+        at += 2 + length
+
+
+@kernel
+def _clear(head: Record) -> None:
+    head["width"] = head["height"] = head["kind"] = head["colours"] = head["components"] = 0
+    head["adobe"] = -1
+    for i in range(4):
+        head["h"][i] = head["v"][i] = head["dc_table"][i] = head["ac_table"][i] = 0
+    head["mcu_width"] = head["mcu_height"] = head["columns"] = head["rows"] = 0
+    head["restart_interval"] = head["one_scan"] = 0
+    head["sof"] = head["dri"] = head["sos"] = head["entropy"] = head["tiles"] = head["tiles_size"] = 0
+
+
+@kernel
+def skip_fill(data: Array, at: Any) -> Any:
+    """Where a marker begins that any number of 0xFF may precede."""
+    while at + 1 < len(data) and data[at] == 0xFF and data[at + 1] == 0xFF:
+        at += 1
+    return at
+
+
+@kernel
+def uint16(data: Array, at: Any) -> Any:
+    """The big-endian number there."""
+    return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
+
+
+@kernel
+def is_frame(marker: int) -> bool:
+    """Whether a segment is a frame header, of any kind."""
+    return 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC
+
+
+@kernel
+def _begins(data: Array, at: Any, marker: int, least: int, magic: Array) -> bool:
+    """Whether a segment has this marker, this many bytes and this beginning."""
+    if data[at + 1] != marker or uint16(data, at + 2) < 2 + least or at + 4 + least > len(data):
+        return False
+    same = True
+    for i in range(len(magic)):
+        same = same and data[at + 4 + i] == magic[i]
+    return same
+
+
+@kernel
+def is_jfif(data: Array, at: Any) -> bool:
+    """Whether this segment says that the colours are those of JFIF."""
+    return _begins(data, at, 0xE0, 14, _JFIF)
+
+
+@kernel
+def is_adobe(data: Array, at: Any) -> bool:
+    """Whether this segment says which colours they are, in Adobe's way."""
+    return _begins(data, at, 0xEE, 12, _ADOBE)
+
+
+@kernel
+def is_tiles(data: Array, at: Any) -> bool:
+    """Whether this segment tells where tiles lie."""
+    return _begins(data, at, TILES_MARKER, len(_MAGIC), _MAGIC)
+
+
+@kernel
+def _read_frame(data: Array, at: Any, head: Record) -> int:
+    length = uint16(data, at + 2)
+    if head["sof"] != 0 or length < 11:
+        return BAD_SEGMENT
+    count = np.int64(data[at + 9])
+    head["sof"] = at
+    head["height"] = uint16(data, at + 5)
+    head["width"] = uint16(data, at + 7)
+    head["components"] = count
+    marker = data[at + 1]
+    head["kind"] = OTHER
+    if data[at + 4] == 8 and marker <= 0xC2:
+        head["kind"] = PROGRESSIVE if marker == 0xC2 else SEQUENTIAL
+    if length != 8 + 3 * count or head["width"] == 0:
+        return BAD_SEGMENT
+    # without a height (it would come after the first scan), or of a count of components that no encoder makes
+    if head["kind"] == OTHER or head["height"] == 0 or not (count == 1 or count == 3 or count == 4):
+        head["kind"] = OTHER
+        return UNSUPPORTED
+    for i in range(count):
+        sampling = np.int64(data[at + 11 + 3 * i])
+        head["h"][i] = sampling >> 4
+        head["v"][i] = sampling & 15
+        if not (1 <= sampling >> 4 <= 4 and 1 <= sampling & 15 <= 4):
+            return BAD_SEGMENT
+    _measure(head)
+    return OK
+
+
+@kernel
+def _measure(head: Record) -> None:
+    """How large an MCU is, and how many there are: of a single component, each is one block."""
+    h = 1
+    v = 1
+    if head["components"] > 1:
+        for i in range(head["components"]):
+            h = max(h, head["h"][i])
+            v = max(v, head["v"][i])
+    head["mcu_width"] = 8 * h
+    head["mcu_height"] = 8 * v
+    head["columns"] = (head["width"] + 8 * h - 1) // (8 * h)
+    head["rows"] = (head["height"] + 8 * v - 1) // (8 * v)
+
+
+@kernel
+def _read_scan(data: Array, at: Any, head: Record) -> int:
+    length = uint16(data, at + 2)
+    if head["sof"] == 0 or length < 8:
+        return BAD_SEGMENT
+    count = np.int64(data[at + 4])
+    if not 1 <= count <= head["components"] or length != 6 + 2 * count:
+        return BAD_SEGMENT
+    whole = count == head["components"]
+    for i in range(count):
+        tables = np.int64(data[at + 6 + 2 * i])
+        head["dc_table"][i] = tables >> 4
+        head["ac_table"][i] = tables & 15
+        if tables >> 4 > 3 or tables & 15 > 3:
+            return BAD_SEGMENT
+        whole = whole and data[at + 5 + 2 * i] == data[head["sof"] + 10 + 3 * i]
+    last = at + 5 + 2 * count
+    whole = whole and data[last] == 0 and data[last + 1] == 63 and data[last + 2] == 0
+    head["one_scan"] = 1 if whole else 0
+    head["sos"] = at
+    head["entropy"] = at + 2 + length
+    return OK
+
+
+@kernel
+def _colours(jfif: bool, data: Array, head: Record) -> int:
+    if head["components"] == 1:
+        return GREY
+    if head["components"] == 4:
+        return CMYK if head["adobe"] <= 0 else YCCK
+    if jfif or head["adobe"] > 0:
+        return YCBCR
+    at = head["sof"] + 10
+    named = data[at] == ord("R") and data[at + 3] == ord("G") and data[at + 6] == ord("B")
+    return RGB if head["adobe"] == 0 or named else YCBCR

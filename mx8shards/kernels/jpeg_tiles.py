@@ -1,0 +1,212 @@
+"""Where in a tiled JPEG do the pixels of a rectangle lie, and how do they become a small JPEG of their own?
+
+A tile is one restart interval: as many MCUs of a row as the interval says, one MCU row high (spec §14). Tiles are
+copied, never decoded. What the segment of tiles says is checked against the data's size before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jpeg import OK, SEQUENTIAL, is_adobe, is_frame, is_jfif, skip_fill, uint16
+
+Array = npt.NDArray[Any]
+Record = Any
+
+# A rectangle of tiles: which columns of tiles and rows, which pixels these are, and where in the file they lie.
+TILES = np.dtype(
+    [
+        ("column_begin", "i8"),
+        ("column_end", "i8"),
+        ("row_begin", "i8"),
+        ("row_end", "i8"),
+        ("left", "i8"),  # pixels
+        ("top", "i8"),
+        ("width", "i8"),
+        ("height", "i8"),
+        ("begin", "i8"),  # bytes: from the first tile to behind the last one, whatever lies between
+        ("end", "i8"),
+    ]
+)
+
+# statuses, beside those of a head
+NOT_TILED = 5  # it has no segment of tiles
+BAD_TILES = 6  # its segment of tiles does not fit it
+NO_ROOM = 7  # `out` is too small
+
+# the segment of tiles, from its marker on
+VERSION_AT = 12
+WIDTH_AT = 13  # bytes per size, 2 or 3
+PADDING_AT = 14
+REST_AT = 15  # how many bytes follow the last tile, 4 bytes
+SIZES_AT = 19
+
+
+@kernel
+def check_tiles(data: Array, head: Record) -> int:
+    """Whether the segment of tiles fits the picture and the file, as a status. `data` is the head at least."""
+    at = head["tiles"]
+    if at == 0:
+        return NOT_TILED
+    interval = head["restart_interval"]
+    if head["kind"] != SEQUENTIAL or head["one_scan"] == 0 or interval == 0 or head["columns"] % interval != 0:
+        return BAD_TILES
+    if head["tiles_size"] < SIZES_AT or data[at + VERSION_AT] != 1 or not _in_order(data, head):
+        return BAD_TILES
+    count = head["rows"] * (head["columns"] // interval)
+    width = np.int64(data[at + WIDTH_AT])
+    if not 2 <= width <= 3 or head["tiles_size"] != SIZES_AT + count * width:
+        return BAD_TILES
+    rest = uint16(data, at + REST_AT) << 16 | uint16(data, at + REST_AT + 2)
+    total = head["entropy"] + 2 * (count - 1) + rest
+    for i in range(count):
+        total += tile_size(data, at + SIZES_AT + i * width, width)
+    return OK if rest >= 2 and total == head["size"] else BAD_TILES
+
+
+@kernel
+def _in_order(data: Array, head: Record) -> Any:
+    """Whether behind the segment come at most one segment of Huffman tables, the restart interval, and the scan."""
+    at = head["tiles"] + head["tiles_size"]
+    if at < head["dri"] and data[at + 1] == 0xC4:
+        at += 2 + uint16(data, at + 2)
+    return at == head["dri"] and at + 6 == head["sos"]
+
+
+@kernel
+def tile_size(data: Array, at: Any, width: Any) -> Any:
+    """One of the sizes, of two or three bytes."""
+    size = uint16(data, at)
+    return size if width == 2 else size << 8 | np.int64(data[at + 2])
+
+
+@kernel
+def tiles_for(data: Array, head: Record, left: int, top: int, right: int, bottom: int, out: Record) -> int:
+    """The fewest tiles that cover some pixels of the picture, as a status. `data` is the head at least."""
+    status = check_tiles(data, head)
+    if status != OK:
+        return status
+    if not (0 <= left < right <= head["width"] and 0 <= top < bottom <= head["height"]):
+        return BAD_TILES
+    interval = head["restart_interval"]
+    across = interval * head["mcu_width"]
+    down = head["mcu_height"]
+    columns = head["columns"] // interval
+    column_begin, column_end = left // across, (right + across - 1) // across
+    row_begin, row_end = top // down, (bottom + down - 1) // down
+    out["column_begin"], out["column_end"] = column_begin, column_end
+    out["row_begin"], out["row_end"] = row_begin, row_end
+    out["left"], out["top"] = column_begin * across, row_begin * down
+    out["width"] = min(column_end * across, head["width"]) - column_begin * across
+    out["height"] = min(row_end * down, head["height"]) - row_begin * down
+    first = row_begin * columns + column_begin
+    last = (row_end - 1) * columns + column_end - 1
+    out["begin"] = head["entropy"] + _bytes_of(data, head, 0, first)
+    out["end"] = out["begin"] + _bytes_of(data, head, first, last + 1) - 2
+    return OK
+
+
+@kernel
+def _bytes_of(data: Array, head: Record, start: Any, stop: Any) -> Any:
+    """How long these tiles are, each with the marker that follows it."""
+    width = np.int64(data[head["tiles"] + WIDTH_AT])
+    at = head["tiles"] + SIZES_AT
+    total = 2 * (stop - start)
+    for i in range(start, stop):
+        total += tile_size(data, at + i * width, width)
+    return total
+
+
+@kernel
+def splice(data: Array, head: Record, payload: Array, payload_begin: int, tiles: Record, out: Array) -> Any:
+    """A JPEG of some tiles alone: how many bytes of `out` it has, or a status below zero.
+
+    `tiles` is what `tiles_for` found, `payload` the bytes of the file from `payload_begin` to `tiles["end"]` at least;
+    `data` need not reach beyond the head. Somebody may be writing to the file, so nothing is believed because it was
+    checked before.
+    """
+    size = _splice_head(data, head, tiles, out)
+    if size < 0:
+        return size
+    columns = head["columns"] // max(head["restart_interval"], 1)
+    first = tiles["row_begin"] * columns + tiles["column_begin"]
+    last = (tiles["row_end"] - 1) * columns + tiles["column_end"] - 1
+    width = np.int64(data[head["tiles"] + WIDTH_AT])
+    sizes = head["tiles"] + SIZES_AT
+    if not (2 <= width <= 3 and 0 <= first <= last < head["rows"] * columns):
+        return -BAD_TILES
+    if sizes + (last + 1) * width > len(data):
+        return -BAD_TILES
+    at = tiles["begin"] - payload_begin
+    number = 0
+    for i in range(first, last + 1):
+        end = at + tile_size(data, sizes + i * width, width)
+        if at < 0 or end + (2 if i < last else 0) > len(payload):
+            return -BAD_TILES
+        if i < last and not (payload[end] == 0xFF and payload[end + 1] == 0xD0 + i % 8):
+            return -BAD_TILES
+        if tiles["column_begin"] <= i % columns < tiles["column_end"]:
+            if size + (end - at) + 2 > len(out):
+                return -NO_ROOM
+            copy(payload, at, end, out, size)
+            size += end - at
+            out[size] = 0xFF
+            out[size + 1] = 0xD9 if i == last else 0xD0 + number % 8
+            size += 2
+            number += 1
+        at = end + 2
+    return size
+
+
+@kernel
+def _splice_head(data: Array, head: Record, tiles: Record, out: Array) -> Any:
+    """The segments that a decoder must see, with the size of the tiles; how many bytes, or a status below zero."""
+    if len(out) < 2:
+        return -NO_ROOM
+    out[0] = 0xFF
+    out[1] = 0xD8
+    size = 2
+    at = 2
+    while True:
+        at = skip_fill(data, at)
+        if at + 4 > len(data) or at > head["sos"]:
+            return -BAD_TILES
+        marker = data[at + 1]
+        end = at + 2 + uint16(data, at + 2)
+        if end > len(data) or end < at + 4:
+            return -BAD_TILES
+        if _decides(data, at):
+            if size + end - at > len(out):
+                return -NO_ROOM
+            copy(data, at, end, out, size)
+            if is_frame(marker) and end >= at + 9:
+                out[size + 5] = tiles["height"] >> 8
+                out[size + 6] = tiles["height"] & 255
+                out[size + 7] = tiles["width"] >> 8
+                out[size + 8] = tiles["width"] & 255
+            size += end - at
+        if marker == 0xDA:
+            return size
+        at = end
+
+
+@kernel
+def _decides(data: Array, at: int) -> bool:
+    """Whether what a decoder makes of the entropy-coded data depends on this segment."""
+    marker = data[at + 1]
+    if marker < 0xE0:
+        return True
+    return is_jfif(data, at) or is_adobe(data, at)
+
+
+@kernel
+def copy(source: Array, begin: Any, end: Any, out: Array, at: Any) -> None:
+    """The bytes from `begin` to before `end`, to `at`. Unsigned, so that the loop is vectorised."""
+    to = np.uint64(at)
+    start = np.uint64(begin)
+    for i in range(np.uint64(end - begin)):
+        out[to + i] = source[start + i]

@@ -1,0 +1,158 @@
+"""How does a JPEG get restart markers, so that a rectangle of it can be decoded alone, and how does it lose them again?
+
+    tile      the same picture in tiles of about 64 pixels, one row of MCUs high; about one per cent larger
+    untile    the very bytes it was made of
+
+The coefficients are the same, and every decoder gives the same pixels. What cannot be tiled stays as it is: progressive
+and arithmetic files, several scans, CMYK, and whatever isn't restored to its last bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import DecodeError
+from mx8shards.kernels import huffman
+from mx8shards.kernels.jpeg import HEAD, OK, SEQUENTIAL, TILES_MAGIC, TILES_MARKER, read_head
+from mx8shards.kernels.jpeg_tiles import PADDING_AT, check_tiles
+
+_TILE_PIXELS = 64
+_LEAST_PIXELS = 32
+_MOST_BLOCKS = 10  # per MCU
+_SEGMENT_BYTES = 65_535
+_FIXED_BYTES = 17  # of the segment of tiles, without its marker and the sizes
+_EOI = b"\xff\xd9"
+_ONES = 127  # what intervals of ours are padded with
+
+
+def tile(jpeg: bytes) -> bytes:
+    """The same picture in tiles, or these very bytes if they cannot be tiled and restored."""
+    tiled = _tiled(jpeg)
+    try:
+        return tiled if tiled is not None and untile(tiled) == jpeg else jpeg
+    except DecodeError:
+        return jpeg
+
+
+def is_tiled(jpeg: bytes) -> bool:
+    """Whether these bytes have a segment of tiles that fits them."""
+    data, head, status = _head(jpeg)
+    return status == OK and check_tiles(data, head) == OK
+
+
+def untile(jpeg: bytes) -> bytes:
+    """The bytes that a picture was tiled from; these very bytes if they are not tiled. DecodeError if that fails."""
+    data, head, status = _head(jpeg)
+    if status != OK or head["tiles"] == 0:
+        return jpeg
+    if check_tiles(data, head) != OK:
+        raise DecodeError("a tiled JPEG whose segment of tiles does not fit it")
+    before = jpeg[: head["tiles"]] + jpeg[head["sos"] : head["entropy"]]
+    _, source, status = _head(before)
+    padding = data[head["tiles"] + PADDING_AT]
+    recoded = _Recoded(data, head, int(source["restart_interval"]), int(padding))
+    whole = recoded.status == OK and recoded.padding == _ONES & ((1 << recoded.padded) - 1)
+    if status != OK or not whole:
+        raise DecodeError("a tiled JPEG whose data are damaged")
+    return before + recoded.entropy + jpeg[recoded.end :]
+
+
+def _head(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], Any, int]:
+    data = np.frombuffer(jpeg, np.uint8)
+    head: Any = np.zeros(1, HEAD)[0]
+    return data, head, read_head(data, head)
+
+
+class _Recoded:
+    """Entropy-coded data with another restart interval."""
+
+    def __init__(self, data: npt.NDArray[np.uint8], head: Any, interval: int, padding: int) -> None:
+        self.tables = np.zeros(8, huffman.HUFFMAN)
+        found = np.zeros(huffman.FOUND, np.int64)
+        count = -(-int(head["columns"] * head["rows"]) // interval) if interval else 1
+        sizes = np.zeros(count, np.int64)
+        self.status = self._prepare(data, head)
+        if self.status != OK:
+            return
+        room = len(data) + 16 * count + huffman.SPARE
+        bits, fresh, out = np.empty(room, np.uint8), np.empty(room, np.uint8), np.empty(2 * room, np.uint8)
+        size = huffman.recode(data, head, self.tables, self._lookups, interval, padding, bits, fresh, sizes, out, found)
+        self.status = OK if size >= 0 else -size
+        self.entropy = out[: max(size, 0)].tobytes()
+        self.sizes = sizes
+        self.end, self.padding, self.padded = (int(found[i]) for i in (huffman.END, huffman.PADDING, huffman.PADDED))
+        self.extended = bool(found[huffman.USED])
+
+    def _prepare(self, data: npt.NDArray[np.uint8], head: Any) -> int:
+        self._lookups = np.empty((8, 1 << huffman.PEEK), np.uint32)
+        status = huffman.read_tables(data, head, self.tables)
+        if status != OK:
+            return status
+        components = head["components"]
+        for number in {int(i) for i in head["dc_table"][:components]}:
+            huffman.extend(self.tables[number])
+            huffman.derive(self.tables[number], False, self._lookups[number])
+        for number in {int(i) + 4 for i in head["ac_table"][:components]}:
+            huffman.derive(self.tables[number], True, self._lookups[number])
+        return OK
+
+
+def _tiled(jpeg: bytes) -> bytes | None:
+    """The picture in tiles, unchecked; None if that cannot be."""
+    data, head, status = _head(jpeg)
+    if status != OK or not _can_be_tiled(head):
+        return None
+    interval = _interval(head)
+    if interval is None:
+        return None
+    recoded = _Recoded(data, head, interval, _ONES)
+    if recoded.status != OK or jpeg[recoded.end : recoded.end + 2] != _EOI:
+        return None
+    width = 2 if recoded.sizes.max() < 1 << 16 else 3
+    length = _FIXED_BYTES + width * len(recoded.sizes)
+    if length > _SEGMENT_BYTES or recoded.sizes.max() >= 1 << 24:
+        return None
+    segment = [
+        bytes((0xFF, TILES_MARKER)) + length.to_bytes(2, "big") + TILES_MAGIC + bytes((1, width, recoded.padding)),
+        (len(jpeg) - recoded.end).to_bytes(4, "big"),
+        recoded.sizes.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 4 - width :].tobytes(),
+    ]
+    tables = _table_segment(recoded.tables[:4]) if recoded.extended else b""
+    restart = b"\xff\xdd\0\4" + interval.to_bytes(2, "big")
+    sos, entropy = head["sos"], head["entropy"]
+    parts = [jpeg[:sos], *segment, tables, restart, jpeg[sos:entropy], recoded.entropy, jpeg[recoded.end :]]
+    return b"".join(parts)
+
+
+def _can_be_tiled(head: Any) -> bool:
+    """Whether there is one scan with all that tiles must have."""
+    several = head["components"] == 3 and (head["h"] * head["v"]).sum() <= _MOST_BLOCKS
+    usual = head["kind"] == SEQUENTIAL and head["one_scan"] and (several or head["components"] == 1)
+    return bool(usual and head["tiles"] == 0 and head["size"] < 1 << 32)
+
+
+def _interval(head: Any) -> int | None:
+    """How many MCUs a tile has: a divisor of those in a row, so many that their sizes fit into one segment."""
+    columns, rows, across = int(head["columns"]), int(head["rows"]), int(head["mcu_width"])
+    fitting = [
+        n
+        for n in range(1, columns + 1)
+        if columns % n == 0
+        and (n * across >= _LEAST_PIXELS or n == columns)
+        and rows * (columns // n) * 2 + _FIXED_BYTES <= _SEGMENT_BYTES
+    ]
+    if not fitting or rows * columns == fitting[0]:
+        return None
+    return min(fitting, key=lambda n: max(n * across / _TILE_PIXELS, _TILE_PIXELS / (n * across)))
+
+
+def _table_segment(tables: npt.NDArray[Any]) -> bytes:
+    """A segment of the tables that have more codes than they had."""
+    text = b""
+    for number, table in enumerate(tables):
+        if table["added"]:
+            text += bytes((number, *table["counts"][1:].tolist(), *table["symbols"][: table["total"]].tolist()))
+    return b"\xff\xc4" + (2 + len(text)).to_bytes(2, "big") + text
