@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mx8shards.kernels.jit import kernel
 from mx8shards.kernels.memory import load_int64, load_uint32, memcpy, prefetch, read_fully, store_int64
 from mx8shards.kernels.reach import populate
-from mx8shards.kernels.records import FAULT, OK, OUT_OF_SHARD, READ, READ_FAILED, SIZES_DIFFER
+from mx8shards.kernels.records import FAULT, NOT_OPENED, OK, OUT_OF_SHARD, READ, READ_FAILED, SIZES_DIFFER
 
 Array = npt.NDArray[Any]
 
@@ -74,6 +74,11 @@ def sample_spans(shards: Array, rows: Array) -> None:
     """Each sample's span in its shard. The table was checked when the shard was opened, and is not believed blindly."""
     for i in range(len(rows)):
         shard = rows[i]["shard"]
+        if shards[shard]["table"] == 0:
+            rows[i]["begin"] = 0
+            rows[i]["end"] = 0
+            rows[i]["status"] = NOT_OPENED
+            continue
         entry = shards[shard]["table"] + np.uint64(4) * np.uint64(rows[i]["begin"] + 1)
         begin = np.int64(load_uint32(entry))
         end = np.int64(load_uint32(entry + np.uint64(4)))

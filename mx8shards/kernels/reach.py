@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mx8shards.kernels.jit import kernel
 from mx8shards.kernels.memory import KNOWS_CACHE, errno_address, fadvise, load_uint32, madvise, mincore, preadv2
-from mx8shards.kernels.records import MAPPED, READ, UNKNOWN
+from mx8shards.kernels.records import MAPPED, OK, READ, UNKNOWN
 
 Array = npt.NDArray[Any]
 
@@ -49,14 +49,18 @@ def can_map() -> bool:
 
 @kernel
 def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: Array) -> None:
-    """Each row's way, as far as windows were judged: `cold` in those that are not cached. How many go each way."""
+    """Each row's way, as far as windows were judged: `cold` in those that are not cached. How many go each way.
+
+    Nothing is read for a row that is not OK: it counts as mapped.
+    """
     counts[:] = 0
     for i in range(len(rows)):
         shard = rows[i]["shard"]
         way = MAPPED
-        if shards[shard]["base"] == 0:
+        good = rows[i]["status"] == OK
+        if good and shards[shard]["base"] == 0:
             way = READ
-        elif rows[i]["begin"] < rows[i]["end"]:
+        elif good and rows[i]["begin"] < rows[i]["end"]:
             first = shards[shard]["window"] + rows[i]["begin"] // WINDOW_BYTES
             last = shards[shard]["window"] + (rows[i]["end"] - 1) // WINDOW_BYTES
             for window in range(first, last + 1):
@@ -76,7 +80,7 @@ def judge_windows(shards: Array, rows: Array, scratch: Array, populated: Array, 
     Populating costs far more than asking, so it is done once: `populated` says where it was.
     """
     for i in range(len(rows)):
-        if rows[i]["way"] != UNKNOWN:
+        if rows[i]["way"] != UNKNOWN or rows[i]["status"] != OK:
             continue
         shard = rows[i]["shard"]
         for number in range(rows[i]["begin"] // WINDOW_BYTES, (rows[i]["end"] - 1) // WINDOW_BYTES + 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # One open shard. `base` is the address of its map, 0 if it is not mapped; `table` that of its number of samples, which
-# the offsets follow; `window` is the number of its first window among all shards'; shards of one `kind` have the same
+# the offsets follow, 0 if the shard cannot be opened; `window` is the number of its first window among all shards'; shards of one `kind` have the same
 # columns.
 SHARD = np.dtype([("base", "u8"), ("table", "u8"), ("size", "i8"), ("window", "i8"), ("kind", "i8")])
 
@@ -39,3 +39,4 @@ OUT_OF_SHARD = 1  # its span is none: the table changed after it was checked
 SIZES_DIFFER = 2  # its size header does not add up to its length
 READ_FAILED = 3  # the file gave fewer bytes, or an error
 REFUSED = 4  # a stage could not make anything of its payload
+NOT_OPENED = 5  # its shard cannot be opened

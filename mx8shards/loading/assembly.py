@@ -60,7 +60,7 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
             decoder.stage(use_of(picked, name, settings.seed, pool.threads, room))
             for name, decoder in sorted(settings.decode.items())
         ]
-        reach = Reach(dataset.shards, settings.io, pool.each)
+        reach = Reach(dataset.shards, settings.io, pool.each, forgives=settings.on_error != "raise")
         filler = Filler(
             reach=reach,
             share=share,

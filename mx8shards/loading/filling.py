@@ -18,6 +18,7 @@ from mx8shards.errors import FormatError, LoaderError, ShardsError
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather
 from mx8shards.kernels.reach import advise_spans
+from mx8shards.kernels.records import NOT_OPENED
 from mx8shards.loading.bank import Share
 from mx8shards.loading.batch import Batch, Decode, make_batch
 from mx8shards.loading.outputs import lay_out, offsets_of
@@ -142,6 +143,9 @@ class Filler:
 
     def why(self, row: Any) -> Exception:
         """What is wrong with a row: what the obvious reader says of it."""
+        failure = self._reach.failure(int(row["shard"]))
+        if failure is not None and row["status"] == NOT_OPENED:
+            return failure
         shard: Shard | None = None
         try:
             shard, number = self._reach.locate(int(row["sample_id"]))

@@ -61,6 +61,11 @@ class Plan:
         padding = positions == PADDING
         if padding.any():
             positions = np.where(padding, 0, positions)
+        found, extras = self.resolve(positions, epoch)
+        return found, padding, extras
+
+    def resolve(self, positions: Ids, epoch: int) -> tuple[Ids, Extras]:
+        """The samples at these positions of the view, and what it adds."""
         found, extras = self.view.resolve(positions, epoch, self.seed)
         if len(found) and not 0 <= found.min() <= found.max() < self.samples:  # kernels would believe it
             raise LoaderError(
@@ -68,7 +73,7 @@ class Plan:
                 expected=f"sample_ids from 0 to {self.samples - 1}",
                 found=f"{found.min()} to {found.max()}",
             )
-        return found, padding, extras
+        return found, extras
 
     def batches(self, epoch: int, position: int) -> Iterator[Planned]:
         """The batches of an epoch from a position on, without end as far as memory goes: each is planned when asked."""
@@ -92,13 +97,17 @@ class Plan:
             position = min(position + count * self.steps.size, self.steps.length)
             window = min(2 * window, max(1, _WINDOW // self.steps.size))
 
-    def again(self, planned: Planned, sample_ids: Ids) -> Planned:
-        """The same batch with other samples in it."""
-        found = self.reach.find(sample_ids)
+    def again(self, planned: Planned, rows: Ids, positions: Ids) -> Planned:
+        """The same batch with what stands at these positions of the view in the place of these rows."""
+        sample_ids, extras = self.resolve(positions, planned.epoch)
+        chosen = np.arange(len(planned.rows))
+        chosen[rows] = len(chosen) + np.arange(len(rows))
+        found = self.reach.find(np.concatenate([planned.rows["sample_id"], sample_ids])[chosen])
         (reserve,) = self._reserves(found, [0, len(found)])
         if reserve > self.limit_bytes():
             raise self._too_large(planned, 0, reserve)
-        return Planned(planned.epoch, planned.position, found, planned.padding, planned.extras, reserve)
+        both = {name: np.concatenate([values, extras[name]])[chosen] for name, values in planned.extras.items()}
+        return planned._replace(rows=found, extras=both, reserve_bytes=reserve)
 
     def _window(self, epoch: int, position: int, count: int) -> list[tuple[Planned, int]]:
         """So many steps at once: each with this rank's part, and the bytes that the greediest rank reserves for it.

@@ -20,7 +20,7 @@ import itertools
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -393,22 +393,17 @@ class Run:
         recipe, planned = self._recipe, task.planned
         if recipe.on_error == "raise":
             return Failed(recipe.filler.why(work.rows[bad[0]]))
-        why = {row: recipe.filler.why(work.rows[row]) for row in bad.tolist()}
-        sample_ids = work.rows["sample_id"].copy()
-        instead: dict[int, int | None] = dict.fromkeys(why)
-        if recipe.on_error == "substitute":
-            instead = {row: self._substitute(task, row, int(sample_ids[row]), why[row]) for row in why}
-        task.entries += tuple(
-            Entry(planned.epoch, planned.position, int(sample_ids[row]), str(why[row]), instead[row]) for row in why
-        )
+        why = [recipe.filler.why(row) for row in work.rows[bad]]
+        lost = work.rows["sample_id"][bad].tolist()
         if recipe.on_error == "skip":
+            task.entries += _entries(planned, lost, why, [None] * len(lost))
             recipe.filler.without(work, np.flatnonzero(work.rows["status"] == OK))
             return self._delivered(task, work)
-        for row, sample_id in instead.items():
-            sample_ids[row] = sample_id
+        positions = [self._substitute(task, *each) for each in zip(bad.tolist(), lost, why, strict=True)]
         work.release()
         task.work = None
-        again = recipe.plan.again(planned, sample_ids)
+        again = recipe.plan.again(planned, bad, np.array(positions))
+        task.entries += _entries(planned, lost, why, again.rows["sample_id"][bad].tolist())
         if not recipe.share.reserve(again.reserve_bytes):
             return Restart(again, task.entries, task.tried)
         task.planned = again
@@ -418,11 +413,11 @@ class Run:
             recipe.share.cancel(again.reserve_bytes)
             raise
         task.work = recipe.filler.begin(again, bool(task.held), task.times)
-        recipe.filler.fill(task.work, 0, len(sample_ids), scratch, task.times)
+        recipe.filler.fill(task.work, 0, len(again.rows), scratch, task.times)
         return self._finished(task, scratch)
 
     def _substitute(self, task: Task, row: int, sample_id: int, why: Exception) -> int:
-        """Another sample: at a position keyed by the one that stood there first, and by how often that was tried."""
+        """Another position: keyed by the sample that stood there first, and by how often that was tried."""
         plan, epoch = self._recipe.plan, task.planned.epoch
         first, attempts = task.tried.get(row, (sample_id, 0))
         if attempts == MOST_ATTEMPTS:
@@ -432,7 +427,7 @@ class Run:
         task.tried[row] = first, attempts + 1
         most = min(len(plan.view), 1 << 32)
         drawn = integers(plan.seed, epoch, np.array([first]), "substitute", MOST_ATTEMPTS, most)
-        return int(plan.view.resolve(int(drawn[0, attempts]), epoch, plan.seed)[0])
+        return int(drawn[0, attempts])
 
     def _end(self, task: Task, result: Result) -> None:
         """Hand over a result. The memory of one that failed goes back before anyone hears of it."""
@@ -445,6 +440,16 @@ class Run:
         if not self._stopped:  # else nobody takes it, and an error would hold on to this run, and this run to it
             self._results.put((task.number, result))
         self._filling.discard(task.number)
+
+
+def _entries(
+    planned: Planned, lost: Sequence[int], why: Sequence[Exception], instead: Sequence[int | None]
+) -> tuple[Entry, ...]:
+    """What is written down of the samples that a batch lost, and of those in their place."""
+    return tuple(
+        Entry(planned.epoch, planned.position, sample_id, str(reason), other)
+        for sample_id, reason, other in zip(lost, why, instead, strict=True)
+    )
 
 
 def _waker(run: weakref.ref[Run]) -> Callable[[], None]:

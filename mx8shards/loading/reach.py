@@ -6,15 +6,17 @@ import errno
 import resource
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.errors import FormatError, IntegrityError
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather, memory, reach
-from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
+from mx8shards.kernels.records import FAULT, MAPPED, NOT_OPENED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.filesystems import is_remote
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
@@ -26,6 +28,9 @@ Each = Callable[[Callable[[int], object], Sequence[int]], None]  # acts on all n
 Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[Any]  # of records, ROW
 Ids = npt.NDArray[np.int64]
+_T = TypeVar("_T")
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # no fault of the file that could not be opened
 
 
 class Reach:
@@ -33,10 +38,14 @@ class Reach:
 
     "auto" copies from the map what is in the page cache, and reads the rest; network file systems are never mapped.
     "mmap" maps everything and "pread" nothing. The bytes are the same.
+
+    A shard that cannot be opened is an error; if Reach `forgives`, its rows are NOT_OPENED, until the next epoch.
     """
 
-    def __init__(self, shards: Shards, io: IO, each: Each | None = None) -> None:
+    def __init__(self, shards: Shards, io: IO, each: Each | None = None, *, forgives: bool = False) -> None:
         self._shards = shards
+        self._forgives = forgives
+        self._failures: dict[int, Exception] = {}
         self._each = each or _in_turn
         remote = any(is_remote(snapshot.root) for snapshot in shards.snapshots)
         self._maps = io != "pread" and reach.can_map() and (io == "mmap" or not remote)
@@ -76,6 +85,7 @@ class Reach:
         """From now on, every shard is looked at anew when it is first needed: its size, and what of it is cached."""
         with self._lock:
             self._mark += 1
+            self._failures.clear()
             self._verdicts.fill(UNKNOWN)
 
     def find(self, sample_ids: Ids, *, side_by_side: bool = False) -> Rows:
@@ -88,15 +98,16 @@ class Reach:
         gather.locate(self._shards.starts, sample_ids, rows)
         begun = time.perf_counter()
         if side_by_side and self._unopened:
-            new = [i for i in np.unique(rows["shard"]).tolist() if self._kept[i] is None]
+            shards = np.unique(rows["shard"]).tolist()
+            new = [i for i in shards if self._kept[i] is None and i not in self._failures]
             if len(new) > 1:  # tables have to be read, and shards perhaps unpacked
-                self._each(self._open, new)
+                self._each(partial(self._tried, self._open), new)
         with self._lock:
             gather.list_unseen(rows, self._mark, self._marks, self._count, self._out)
             unseen = self._out[: self._count[0]].tolist()
             try:
                 for i in unseen:
-                    self._see(i)
+                    self._tried(self._see, i)
             except BaseException:
                 self._marks[unseen] = -1  # kernels must not believe that they were seen
                 raise
@@ -132,6 +143,23 @@ class Reach:
         i, number = self._shards.locate(sample_id)
         return self._shards.open_shard(i), number
 
+    def failure(self, i: int) -> Exception | None:
+        """Why this shard could not be opened in this epoch, if it could not."""
+        return self._failures.get(i)
+
+    def _tried(self, act: Callable[[int], _T], i: int) -> _T | None:
+        """What this gives for a shard. None where that fails, or failed before, and need be no error."""
+        if i in self._failures:
+            return None
+        try:
+            return act(i)
+        except (FormatError, IntegrityError, OSError) as error:
+            if not self._forgives or getattr(error, "errno", None) in _EXHAUSTED:
+                raise
+            self._failures[i] = error.with_traceback(None)  # its frames would stay as long
+            self.table[i]["table"] = 0
+            return None
+
     def _open(self, i: int) -> Shard:
         shard = self._shards.open_shard(i)
         self.moved_at = time.monotonic()
@@ -147,16 +175,20 @@ class Reach:
             if self._maps:
                 self.table[i]["base"] = data.ctypes.data
                 reach.expect_random(data.ctypes.data, shard.size_bytes)
-            self.table[i]["table"] = head.ctypes.data
-            self._kept[i] = shard, head, data
+            self._kept[i] = kept = shard, head, data
             self._unopened -= 1
+        self.table[i]["table"] = kept[1].ctypes.data
 
     def _open_files(self, rows: Rows, chosen: npt.NDArray[np.intp]) -> list[object]:
         """Open the files of these rows, and note their descriptors."""
         numbers, which = np.unique(rows["shard"][chosen], return_inverse=True)
-        files = [_opened(self._shards.open_shard(i)) for i in numbers.tolist()]
-        rows["file"][chosen] = np.array([file.descriptor for file in files], np.int32)[which]
+        files = [self._tried(self._open_file, i) for i in numbers.tolist()]
+        rows["file"][chosen] = np.array([-1 if file is None else file.descriptor for file in files], np.int32)[which]
+        rows["status"][chosen[rows["file"][chosen] < 0]] = NOT_OPENED
         return files
+
+    def _open_file(self, i: int) -> Any:
+        return _opened(self._shards.open_shard(i))
 
 
 def _opened(shard: Shard) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.views import Whole
+from tests.loader.damage import BEFORE, LATER, cut_short, put_another
 from tests.loader.faults import Fault, OnCommandError, Weigh, raising
 from tests.loader.filesystem import shown_again
 from tests.loader.parts import Around, digests, ids_of, nothing_left, shards, write
@@ -166,63 +166,7 @@ def test_so_does_any_error_at_any_place_and_step(data: Path, where: str, name: s
         fail_once(data, where, name, step, **options)
 
 
-# what is done to the file of a shard, and how its errors are told
-
-
-def cut_table(path: Path) -> None:
-    """Its offsets decrease."""
-    with open(path, "r+b") as file:
-        file.seek(8)
-        file.write(b"\xff\xff\xff\xff")
-
-
-def break_sizes(path: Path) -> None:
-    """No sample's size header adds up."""
-    data = bytearray(path.read_bytes())
-    count = int.from_bytes(data[:4], "little")
-    for i in range(count):
-        begin = int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "little")
-        data[begin] ^= 0x55
-    with open(path, "r+b") as file:  # in place, as rot does it
-        file.write(data)
-
-
-def cut_short(path: Path) -> None:
-    """Its last bytes are gone."""
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def make_longer(path: Path) -> None:
-    """There are more bytes than before."""
-    with open(path, "ab") as file:
-        file.write(b"more")
-
-
-def empty(path: Path) -> None:
-    """It has no bytes."""
-    os.truncate(path, 0)
-
-
-def put_another(path: Path) -> None:
-    """Another file has its name."""
-    shutil.copy(path, path.with_name("copy"))
-    os.replace(path.with_name("copy"), path)
-
-
-def make_a_directory(path: Path) -> None:
-    """It is no file."""
-    path.unlink()
-    path.mkdir()
-
-
-def make_a_link(path: Path) -> None:
-    """It leads elsewhere."""
-    os.replace(path, path.parent.parent / "elsewhere")
-    path.symlink_to(path.parent.parent / "elsewhere")
-
-
-BEFORE = [cut_table, break_sizes, cut_short, make_longer, empty, os.unlink, make_a_directory, make_a_link]
-LATER = [cut_short, make_longer, empty]  # what an open shard cannot overlook
+# shards that are damaged
 
 
 def expect_damage(data: Path, damaged: Path, first_bad: int, io: str, *, damage: Callable[[], None]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.format.randomness import integers
+from mx8shards.shards.open_shard import Shards
+from tests.loader.damage import BEFORE, break_sizes, cut_short, make_longer, put_another
 from tests.loader.faults import Weigh
 from tests.loader.parts import digests, ids_of, nothing_left, shards, write
 
@@ -180,3 +185,150 @@ def test_the_last_thousand_are_kept(tmp_path: Path) -> None:
             assert [entry.sample_id for entry in loader.stats()["lost_last"]] == list(range(200, 1200))
         dataset.close()
         del loader, dataset
+
+
+# shards that cannot be opened -----------------------------------------------------------------------------------------
+
+
+def whole_shard(root: Path, number: int) -> frozenset[int]:
+    """The samples of one shard."""
+    with mx8.Dataset(root) as dataset:
+        start, stop = dataset.shards.starts[number : number + 2].tolist()
+    return frozenset(range(start, stop))
+
+
+def in_place_of(ids: list[int], epoch: int, on_error: str, bad: frozenset[int]) -> list[int]:
+    if on_error == "skip":
+        return [i for i in ids if i not in bad]
+    return [substitute(i, epoch, bad)[-1] if i in bad else i for i in ids]
+
+
+@pytest.mark.parametrize("damage", [damage for damage in BEFORE if damage is not break_sizes])
+@pytest.mark.parametrize("on_error", ["skip", "substitute"])
+def test_a_shard_that_cannot_be_opened_loses_its_samples_and_no_batch(
+    tmp_path: Path, on_error: str, damage: Callable[[Path], None]
+) -> None:
+    root = write(tmp_path / "data", SAMPLES)
+    lost, path = whole_shard(root, 2), shards(root)[2]
+    with nothing_left(root):
+        dataset = mx8.Dataset(root)
+        damage(path)
+        with loader_of(dataset, on_error) as loader:
+            for epoch in range(2):
+                planned = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
+                assert delivered(loader) == [in_place_of(ids, epoch, on_error, lost) for ids in planned]
+            entries = [entry for entry in loader.stats()["lost_last"] if entry.epoch == 1]
+            assert {entry.sample_id for entry in entries} == lost
+            assert all(entry.reason.startswith(f"data/{path.name}: ") for entry in entries)
+            assert loader.stats()["bytes_reserved"] == 0
+        dataset.close()
+        del loader, dataset
+
+
+@pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
+@pytest.mark.parametrize("on_error", ["skip", "substitute"])
+def test_each_epoch_looks_anew_at_a_shard_that_failed(tmp_path: Path, on_error: str, io: str) -> None:
+    root = write(tmp_path / "data", SAMPLES)
+    lost, path = whole_shard(root, 2), shards(root)[2]
+    intact = path.read_bytes()
+    with nothing_left(root):
+        dataset = mx8.Dataset(root)
+        with loader_of(dataset, on_error, io=io) as loader:
+            for epoch, damage in enumerate([None, cut_short, None, make_longer, None]):
+                with path.open("r+b") as file:  # the same file, which stays open
+                    file.truncate(len(intact))
+                    file.write(intact)
+                if damage is not None:
+                    damage(path)
+                planned = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
+                bad = frozenset() if damage is None else lost
+                assert delivered(loader) == [in_place_of(ids, epoch, on_error, bad) for ids in planned]
+        dataset.close()
+        del loader, dataset
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_shard_that_failed_is_not_opened_again_in_that_epoch(
+    tmp_path: Path, world_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path / "data", SAMPLES)
+    gone = [shards(root)[i] for i in (1, 2, 5)]
+    lost = frozenset.union(*(whole_shard(root, i) for i in (1, 2, 5)))
+    for path in gone:
+        path.unlink()
+    asked: list[str] = []
+    opened = Shards._open_checked
+
+    def noted(self: Shards, snapshot: Any, entry: Any) -> Any:
+        asked.append(entry.stored.basename)
+        return opened(self, snapshot, entry)
+
+    monkeypatch.setattr(Shards, "_open_checked", noted)
+    with mx8.Dataset(root) as dataset, loader_of(dataset, "skip", rank=0, world_size=world_size) as loader:
+        for epoch in (1, 2):
+            found = [i for ids in delivered(loader) for i in ids]
+            assert not lost.intersection(found)
+            assert [asked.count(path.name) for path in gone] == [epoch] * 3
+
+
+@pytest.mark.parametrize("on_error", ["skip", "substitute"])
+def test_memory_is_bounded_and_results_are_the_same_with_a_shard_that_cannot_be_opened(
+    tmp_path: Path, on_error: str
+) -> None:
+    root = write(tmp_path / "data", SAMPLES)
+    shards(root)[3].unlink()
+    shards(root)[6].unlink()
+
+    def run(**options: Any) -> tuple[list[list[int]], Any]:
+        with mx8.Dataset(root) as dataset, loader_of(dataset, on_error, **options) as loader:
+            found = delivered(loader), loader.state_dict()
+            assert loader.stats()["memory_high_water_bytes"] <= loader.stats()["memory_limit_bytes"]
+            return found
+
+    with nothing_left(root):
+        first = run()
+        assert run(threads=1, io="pread") == first
+        assert run(memory="300kb") == first  # nearly every substitute needs a restart
+
+
+@pytest.mark.parametrize("change", [put_another, os.unlink])
+@pytest.mark.parametrize("on_error", ["skip", "substitute"])
+def test_a_shard_whose_file_is_gone_when_it_is_to_be_opened_again_is_lost_from_there_on(
+    tmp_path: Path, on_error: str, change: Callable[[Path], None]
+) -> None:
+    root = write(tmp_path / "data", 5 * SAMPLES)
+    with nothing_left(root):
+        dataset = mx8.Dataset(root)
+        dataset.shards._files.most = 1  # no other one's descriptor stays open
+        with loader_of(dataset, on_error, io="pread", threads=1, batch_size=4, memory="1mb") as loader:
+            batches = iter(loader)
+            found = ids_of(next(batches))
+            for path in shards(root)[2:6]:
+                change(path)
+            steps = 1
+            for batch in batches:
+                found += ids_of(batch)
+                steps += 1
+            lost = [entry for entry in loader.stats()["lost_last"] if entry.substitute is None]
+            assert steps == len(loader)
+            assert loader.stats()["lost"] >= len(lost)
+            assert loader.stats()["lost"] > 0
+            assert len(found) == (5 * SAMPLES - len(lost))
+        dataset.close()
+        del loader, dataset, batch, batches
+
+
+def test_files_that_cannot_be_opened_because_too_many_are_is_an_error_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path / "data", SAMPLES)
+
+    def refuse(self: Shards, snapshot: Any, entry: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with mx8.Dataset(root) as dataset, loader_of(dataset, "skip") as loader:
+        monkeypatch.setattr(Shards, "_open_checked", refuse)
+        with pytest.raises(mx8.LoaderError, match="Too many open files"):
+            delivered(loader)
+        monkeypatch.undo()
+        assert sum(map(len, delivered(loader))) == SAMPLES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from mx8shards.loading.outputs import lay_out
 from mx8shards.loading.plan import Plan
 from mx8shards.loading.settings import Settings
 from mx8shards.order.steps import UNEVEN, Steps
+from mx8shards.views import Whole
 from tests.batches import numbered
+from tests.loader.parts import Around
 
 COUNT = 61
 
@@ -70,13 +73,35 @@ def test_a_rank_keeps_no_rows_of_the_others(dataset: mx8.Dataset) -> None:
         assert rows.base is None or len(rows.base) == len(rows)
 
 
-def test_the_same_batch_with_other_samples_has_room_for_those(dataset: mx8.Dataset) -> None:
-    plan = plan_of(dataset, batch_size=4)
+@dataclass(frozen=True)
+class Told(Around):
+    """The samples from the last to the first, each with two things that are known of it."""
+
+    def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
+        position = np.asarray(position)
+        pairs = np.stack([position, position * 10], axis=-1)
+        return COUNT - 1 - position, {"name": np.char.add("n", position.astype(str)), "pair": pairs}
+
+
+def test_the_same_batch_with_other_samples_has_room_and_extras_for_those(dataset: mx8.Dataset) -> None:
+    plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
     first = next(iter(plan.batches(0, 0)))
-    other = plan.again(first, np.array([7, 7, 60, 0]))
-    assert other.rows["sample_id"].tolist() == [7, 7, 60, 0]
+    other = plan.again(first, np.array([2, 0]), np.array([7, 60]))
+    assert other.rows["sample_id"].tolist() == [0, 59, 53, 57]
+    assert other.extras["name"].tolist() == ["n60", "n1", "n7", "n3"]
+    assert other.extras["pair"].tolist() == [[60, 600], [1, 10], [7, 70], [3, 30]]
     assert (other.epoch, other.position) == (0, 0)
-    assert first.rows["sample_id"].tolist() == [0, 1, 2, 3]
+    lengths = (other.rows["end"] - other.rows["begin"]).sum()
+    assert other.reserve_bytes >= lengths - 4 * plan.overhead
+    assert first.rows["sample_id"].tolist() == [60, 59, 58, 57]
+    assert first.extras["name"].tolist() == ["n0", "n1", "n2", "n3"]
+
+
+def test_a_substitute_that_is_no_sample_is_refused(dataset: mx8.Dataset) -> None:
+    plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
+    first = next(iter(plan.batches(0, 0)))
+    with pytest.raises(mx8.LoaderError, match="view: expected sample_ids from 0 to 60, got -1 to -1"):
+        plan.again(first, np.array([1]), np.array([61]))
 
 
 def test_steps_before_one_that_cannot_be_planned_are_there(place: Path) -> None:
