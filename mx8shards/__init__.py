@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mx8shards.maintain.merge import merge
     from mx8shards.maintain.summary import summary
     from mx8shards.maintain.verify import verify
+    from mx8shards.media.specs import CenterCrop, MultiCrop, RandomResizedCrop, ResizeCrop
     from mx8shards.order.blocks import BlockShuffle
     from mx8shards.writer import Writer
 
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BlockShuffle",
+    "CenterCrop",
     "Dataset",
     "DatasetExistsError",
     "DatasetNotFoundError",
@@ -47,8 +49,11 @@ __all__ = [
     "Loader",
     "LoaderError",
     "MissingPackageError",
+    "MultiCrop",
     "Pool",
+    "RandomResizedCrop",
     "RemoteError",
+    "ResizeCrop",
     "SchemaError",
     "ShardsError",
     "SourceError",
@@ -71,6 +76,7 @@ _HOMES = {
     "Loader": "loading.loader",
     "Pool": "loading.pool",
     "register_encoding": "format.encodings",
+    **dict.fromkeys(("CenterCrop", "MultiCrop", "RandomResizedCrop", "ResizeCrop"), "media.specs"),
     **{name: f"maintain.{name}" for name in ("diff", "gc", "log", "merge", "summary", "verify")},
     **{name: "errors" for name in __all__ if name.endswith("Error")},
 }

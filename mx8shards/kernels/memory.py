@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, cast
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -91,6 +92,25 @@ def _prefetch(_typing: Any, address: Any) -> Any:
 
 # prefetch(address): the cache line there will be read soon. It need not be mapped.
 prefetch = cast(Callable[[Any], None], _prefetch)
+
+
+@intrinsic
+def _pointer(_typing: Any, address: Any) -> Any:
+    kind = cast(Any, types.CPointer)(types.uint8)
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(kind))
+
+    return kind(types.uintp), generate
+
+
+_byte_pointer = cast(Callable[[Any], Any], _pointer)
+
+
+@kernel
+def view_bytes(address: Any, count: Any) -> Any:
+    """So many bytes at an address, as an array."""
+    return numba.carray(_byte_pointer(address), (count,))  # type: ignore[attr-defined]
 
 
 @kernel

@@ -1,0 +1,376 @@
+"""How do the payloads of rows become crops, with no Python in between?
+
+For each row: the head is read, the boxes of all crops are found, the tiles that they touch are cut out, decoded to
+planes at a scale that suits, and each crop is resized and coloured into its place in the bank.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.kernels import crop, turbo
+from mx8shards.kernels.boxes import find_box
+from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jpeg import CMYK, GREY, HEAD, YCBCR, YCCK, read_head
+from mx8shards.kernels.jpeg import OK as HEAD_OK
+from mx8shards.kernels.jpeg_tiles import TILES, splice, tiles_for
+from mx8shards.kernels.memory import read_fully, view_bytes
+from mx8shards.kernels.reach import populate
+from mx8shards.kernels.records import FAULT, OK, READ, READ_FAILED, REFUSED
+from mx8shards.kernels.resample import carve
+
+Array = npt.NDArray[Any]
+Record = Any
+
+# Where a crop's rows go: the address of the first, and how long each is; whether channels come last in it.
+TARGET = np.dtype([("address", "u8"), ("row_bytes", "i8"), ("channels_last", "i8")])
+
+# What of a picture is decoded: these of its pixels, at one `scale`-th of the size; `tiled` if they are cut out first.
+CUT = np.dtype(
+    [
+        ("left", "i8"),
+        ("top", "i8"),
+        ("width", "i8"),
+        ("height", "i8"),
+        ("scale", "i8"),
+        ("tiled", "i8"),
+        ("tiles", TILES),
+    ]
+)
+
+# What a thread has, beside memory: records that kernels write into.
+DESK = np.dtype([("head", HEAD), ("cut", CUT), ("status", "i8"), ("bytes", "i8")])
+
+# What becomes of a row in the kernels here, beside the statuses of rows. These are left to Python:
+NO_ROOM = 101  # it needs so many `bytes` of scratch
+OTHER = 102  # it is no JPEG that the kernel decodes
+
+_WHOLE = 0.9  # of a picture: a cut that is nearly all of it is not worth the copy
+_PAD = 2  # pixels, at any scale, that chroma is smoothed over where it is made as fine as luma
+_ROW = 64  # planes' strides are multiples of that
+
+
+@kernel
+def _find_boxes(head: Record, crops: Array, draws: Array, found: Array) -> Any:
+    """The box of each crop, and by how much the picture may be scaled down so that none has to be enlarged for it."""
+    scale = np.int64(8)
+    for k in range(len(crops)):
+        box = found[k]
+        find_box(crops[k], draws[k], head["width"], head["height"], box)
+        across, down = _steps(crops[k], box)
+        while scale > 1 and min(across, down) < scale:
+            scale //= 2
+    return scale
+
+
+@kernel
+def _steps(crop: Record, box: Record) -> Any:
+    """How many pixels of the picture make one of the crop, across and down."""
+    return (box["right"] - box["left"]) / crop["width"], (box["bottom"] - box["top"]) / crop["height"]
+
+
+@kernel
+def find_cut(
+    data: Array, head: Record, crops: Array, draws: Array, found: Array, whole: Any, pad: Any, cut: Record
+) -> None:
+    """The box of each crop, and what has to be decoded for all of them: so many pixels more than they look at.
+
+    `whole`: all of the picture, in its own size.
+    """
+    width, height = head["width"], head["height"]
+    scale = _find_boxes(head, crops, draws, found)
+    cut["left"], cut["top"], cut["width"], cut["height"], cut["tiled"] = 0, 0, width, height, 0
+    cut["scale"] = 1 if whole else scale
+    if whole or head["tiles"] == 0:
+        return
+    coarse_x, coarse_y = head["h"][0] * scale, head["v"][0] * scale  # pixels that one sample of chroma is made of
+    left, top, right, bottom = width, height, 0, 0
+    for k in range(len(crops)):
+        box = found[k]
+        across, down = _steps(crops[k], box)
+        reach_x, reach_y = max(across, coarse_x) + coarse_x, max(down, coarse_y) + coarse_y
+        left = min(left, max(box["low_x"], np.int64(np.floor(box["left"] - reach_x))) - pad * scale)
+        top = min(top, max(box["low_y"], np.int64(np.floor(box["top"] - reach_y))) - pad * scale)
+        right = max(right, min(box["high_x"], np.int64(np.ceil(box["right"] + reach_x))) + pad * scale)
+        bottom = max(bottom, min(box["high_y"], np.int64(np.ceil(box["bottom"] + reach_y))) + pad * scale)
+    left, top, right, bottom = max(0, left), max(0, top), min(width, right), min(height, bottom)
+    if np.float64(right - left) * np.float64(bottom - top) > _WHOLE * np.float64(width) * np.float64(height):
+        return
+    tiles = cut["tiles"]
+    if tiles_for(data, head, left, top, right, bottom, tiles) == HEAD_OK:
+        cut["left"], cut["top"] = tiles["left"], tiles["top"]
+        cut["width"], cut["height"] = tiles["width"], tiles["height"]
+        cut["tiled"] = 1
+
+
+@kernel
+def has_planes(head: Record) -> Any:
+    """Whether TurboJPEG gives this picture's planes: luma, and two of chroma that are 1, 2 or 4 times as coarse."""
+    if head["colours"] == GREY:
+        return True
+    if head["colours"] != YCBCR:
+        return False
+    for i in range(1, 3):
+        if head["h"][i] != 1 or head["v"][i] != 1:
+            return False
+    h, v = head["h"][0], head["v"][0]
+    return (v == 1 and (h == 1 or h == 2 or h == 4)) or (v == 2 and h <= 2)
+
+
+@kernel
+def _decode_planes(handle: Any, jpeg: Array, head: Record, cut: Record, memory: Array, at: Any) -> Any:
+    """Y, Cb and Cr of what is decoded, in scratch, and where the next bytes of it begin; False if that failed."""
+    width, height = _scaled(cut["width"], cut["scale"]), _scaled(cut["height"], cut["scale"])
+    h, v = head["h"][0], head["v"][0]
+    luma, at = _plane(width, height, h, v, memory, at)
+    grey = head["colours"] == GREY
+    blue, at = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), 1, 1, memory, at)
+    red, at = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), 1, 1, memory, at)
+    words, at = carve(memory, at, 48)
+    planes, strides = words[:24].view(np.uint64), words[24:36].view(np.int32)
+    planes[0], planes[1], planes[2] = luma.ctypes.data, blue.ctypes.data, red.ctypes.data
+    strides[0], strides[1], strides[2] = luma.shape[1], blue.shape[1], red.shape[1]
+    failed = turbo.decompress_to_planes(
+        np.uint64(handle),
+        np.uint64(jpeg.ctypes.data),
+        np.uint64(len(jpeg)),
+        np.uint64(planes.ctypes.data),
+        np.int32(width),
+        np.uint64(strides.ctypes.data),
+        np.int32(height),
+        np.int32(turbo.STOP_ON_WARNING),
+    )
+    return failed == 0, luma, blue, red, at
+
+
+@kernel
+def _scaled(length: Any, scale: Any) -> Any:
+    return (length + scale - 1) // scale
+
+
+@kernel
+def _plane(width: Any, height: Any, h: Any, v: Any, memory: Array, at: Any) -> Any:
+    """Room for a plane, padded as TurboJPEG pads it."""
+    stride = (width + h + _ROW - 1) // _ROW * _ROW
+    rows = (height + v - 1) // v * v
+    found, at = carve(memory, at, stride * rows)
+    return found.reshape(rows, stride), at
+
+
+@kernel
+def _planes_bytes(head: Record, cut: Record) -> Any:
+    """Scratch for `_decode_planes`."""
+    width, height = _scaled(cut["width"], cut["scale"]), _scaled(cut["height"], cut["scale"])
+    return 3 * ((width + 4 + _ROW) * (height + 4) + _ROW) + 64
+
+
+@kernel
+def crop_bytes(crops: Array, cut: Record) -> Any:
+    """Scratch for the crop that needs most, once the pixels are there."""
+    width, height = _scaled(cut["width"], cut["scale"]), _scaled(cut["height"], cut["scale"])
+    most = 0
+    for k in range(len(crops)):
+        most = max(most, crop.scratch_bytes(width, height, crops[k]["width"], crops[k]["height"]))
+    return most + 128
+
+
+@kernel
+def _shift(box: Record, cut: Record, memory: Array, at: Any) -> Any:
+    """A box of the picture and its clip, in pixels of the part of it that was decoded."""
+    words, at = carve(memory, at, 64)
+    corners, clip = words[:32].view(np.float64), words[32:].view(np.int64)
+    scale = np.float64(cut["scale"])
+    corners[0], corners[1] = (box["left"] - cut["left"]) / scale, (box["top"] - cut["top"]) / scale
+    corners[2], corners[3] = (box["right"] - cut["left"]) / scale, (box["bottom"] - cut["top"]) / scale
+    clip[0] = max(0, np.int64(np.floor((box["low_x"] - cut["left"]) / scale)))
+    clip[1] = max(0, np.int64(np.floor((box["low_y"] - cut["top"]) / scale)))
+    clip[2] = _scaled(min(cut["width"], box["high_x"] - cut["left"]), cut["scale"])
+    clip[3] = _scaled(min(cut["height"], box["high_y"] - cut["top"]), cut["scale"])
+    return corners, clip, at
+
+
+@kernel
+def _place_of(target: Record, row: Any) -> Any:
+    """A crop's row in the bank, as bytes."""
+    return view_bytes(target["address"] + np.uint64(row * target["row_bytes"]), target["row_bytes"])
+
+
+@kernel
+def crop_rgb(
+    pixels: Array, cut: Record, crops: Array, found: Array, tables: Array, targets: Array, row: Any, memory: Array
+) -> None:
+    """All crops of pixels in red, green and blue, into their places."""
+    for k in range(len(crops)):
+        corners, clip, at = _shift(found[k], cut, memory, 0)
+        shape = (crops[k]["height"], crops[k]["width"])
+        flip, last = found[k]["flip"] == 1, targets[k]["channels_last"] == 1
+        crop.rgb(pixels, corners, clip, flip, tables[k], shape, last, memory[at:], _place_of(targets[k], row))
+
+
+@kernel
+def _crop_planes(
+    sources: tuple[Array, Array, Array],
+    factors: tuple[int, int],
+    cut: Record,
+    crops: Array,
+    found: Array,
+    tables: Array,
+    targets: Array,
+    row: Any,
+    memory: Array,
+) -> None:
+    """All crops of planes, into their places."""
+    for k in range(len(crops)):
+        corners, clip, at = _shift(found[k], cut, memory, 0)
+        shape = (crops[k]["height"], crops[k]["width"])
+        flip, last = found[k]["flip"] == 1, targets[k]["channels_last"] == 1
+        out = _place_of(targets[k], row)
+        crop.planes(sources, factors, corners, clip, flip, tables[k], shape, last, memory[at:], out)
+
+
+@kernel
+def cut_out(data: Array, crops: Array, draws: Array, exact: Any, desk: Record, found: Array, memory: Array) -> Any:
+    """What a decoder that gives red, green and blue has to decode of a JPEG, if that are tiles.
+
+    How many bytes of scratch a JPEG of them has; 0 if it is all of `data`, else a status below zero.
+    """
+    head, cut = desk["head"], desk["cut"]
+    if read_head(data, head) != HEAD_OK:
+        return -OTHER
+    if head["colours"] == CMYK or head["colours"] == YCCK:
+        return -REFUSED
+    find_cut(data, head, crops, draws, found, exact or head["colours"] != YCBCR, _PAD, cut)
+    if cut["tiled"] == 0:
+        return 0
+    if _spliced_bytes(head, cut) > len(memory):
+        desk["bytes"] = _spliced_bytes(head, cut)
+        return -NO_ROOM
+    size = splice(data, head, data, 0, cut["tiles"], memory)
+    return size if size > 0 else -REFUSED
+
+
+@kernel
+def place_whole(width: Any, height: Any, crops: Array, draws: Array, found: Array, cut: Record) -> None:
+    """The boxes of all crops in a picture of this size that was decoded whole."""
+    for k in range(len(crops)):
+        find_box(crops[k], draws[k], width, height, found[k])
+    cut["left"], cut["top"], cut["width"], cut["height"], cut["scale"], cut["tiled"] = 0, 0, width, height, 1, 0
+
+
+@kernel
+def _spliced_bytes(head: Record, cut: Record) -> Any:
+    """Scratch for a JPEG of the tiles that are cut out."""
+    return head["entropy"] + cut["tiles"]["end"] - cut["tiles"]["begin"] + 64 if cut["tiled"] == 1 else 0
+
+
+@kernel
+def _fill_row(
+    handle: Any,
+    data: Array,
+    row: Any,
+    crops: Array,
+    draws: Array,
+    exact: Any,
+    tables: Array,
+    targets: Array,
+    desk: Record,
+    found: Array,
+    memory: Array,
+    at: Any,
+) -> Any:
+    """All crops of one JPEG, into their places; a status."""
+    head, cut = desk["head"], desk["cut"]
+    if read_head(data, head) != HEAD_OK:
+        return OTHER
+    if head["colours"] == CMYK or head["colours"] == YCCK:
+        return REFUSED
+    planar = not exact and has_planes(head)
+    find_cut(data, head, crops, draws, found, not planar, 0, cut)
+    copied = _spliced_bytes(head, cut)
+    need = at + copied + 64
+    if planar:
+        need += _planes_bytes(head, cut) + crop_bytes(crops, cut)
+    else:
+        need += 3 * cut["width"] * cut["height"] + crop_bytes(crops, cut)
+    if need > len(memory):
+        desk["bytes"] = need
+        return NO_ROOM
+    jpeg = data
+    if cut["tiled"] == 1:
+        room, at = carve(memory, at, copied)
+        size = splice(data, head, data, 0, cut["tiles"], room)
+        if size < 0:
+            return REFUSED
+        jpeg = room[:size]
+    if planar:
+        good, luma, blue, red, at = _decode_planes(handle, jpeg, head, cut, memory, at)
+        if not good:
+            return REFUSED
+        factors = (head["h"][0], head["v"][0])
+        _crop_planes((luma, blue, red), factors, cut, crops, found, tables, targets, row, memory[at:])
+        return OK
+    pixels, at = carve(memory, at, 3 * cut["width"] * cut["height"])
+    failed = turbo.decompress(
+        np.uint64(handle),
+        np.uint64(jpeg.ctypes.data),
+        np.uint64(len(jpeg)),
+        np.uint64(pixels.ctypes.data),
+        np.int32(cut["width"]),
+        np.int32(3 * cut["width"]),
+        np.int32(cut["height"]),
+        np.int32(turbo.RGB),
+        np.int32(turbo.STOP_ON_WARNING),
+    )
+    if failed != 0:
+        return REFUSED
+    rgb = pixels.reshape(cut["height"], cut["width"], 3)
+    crop_rgb(rgb, cut, crops, found, tables, targets, row, memory[at:])
+    return OK
+
+
+@kernel
+def fill_rows(
+    handle: Any,
+    shards: Array,
+    rows: Array,
+    spans: Array,
+    crops: Array,
+    draws: Array,
+    exact: Any,
+    tables: Array,
+    targets: Array,
+    desk: Array,
+    found: Array,
+    memory: Array,
+    start: Any,
+    stop: Any,
+) -> Any:
+    """The crops of rows from start on; how far that went. The row it stops at has a status on the desk."""
+    for i in range(start, stop):
+        if rows[i]["status"] != OK:
+            continue
+        begin, size = spans[i]["begin"], spans[i]["size"]
+        address = shards[rows[i]["shard"]]["base"] + np.uint64(begin)
+        at = 0
+        if rows[i]["way"] == READ:
+            if size > len(memory):
+                desk[0]["status"], desk[0]["bytes"] = NO_ROOM, size
+                return i
+            raw, at = carve(memory, 0, size)
+            address = np.uint64(raw.ctypes.data)
+            if not read_fully(rows[i]["file"], address, size, begin):
+                rows[i]["status"] = READ_FAILED
+                continue
+        elif rows[i]["way"] == FAULT and size > 0 and not populate(address, size):
+            rows[i]["status"] = READ_FAILED
+            continue
+        data = view_bytes(address, size)
+        status = _fill_row(handle, data, i, crops, draws[i], exact, tables, targets, desk[0], found, memory, at)
+        if status in (NO_ROOM, OTHER):
+            desk[0]["status"] = status
+            return i
+        rows[i]["status"] = status
+    return stop

@@ -1,0 +1,80 @@
+"""Is there a libturbojpeg on this machine, and how do kernels call it?
+
+Any TurboJPEG from 2.0 on has these functions. Each thread needs a handle of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from mx8shards.kernels.jit import linked
+
+VARIABLE = "MX8SHARDS_TURBOJPEG"  # the path of another library; empty: none
+_NAMES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "libturbojpeg.0.dylib")
+
+_NEEDED = ("tjInitDecompress", "tjDestroy", "tjDecompressToYUVPlanes", "tjDecompress2", "tjGetErrorStr2")
+
+RGB = 0  # TJPF_RGB
+STOP_ON_WARNING = 8192  # TJFLAG_STOPONWARNING: half a picture is an error
+
+
+def find_library() -> ctypes.CDLL | None:
+    """The library with all that is needed of it, or None."""
+    chosen = os.environ.get(VARIABLE)
+    for name in _NAMES if chosen is None else [chosen] if chosen else []:
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        if all(hasattr(library, needed) for needed in _NEEDED):
+            return library
+    return None
+
+
+library = find_library()
+
+
+def _linked(name: str, signature: Any) -> Callable[..., Any]:
+    return _absent if library is None else linked(library, name, signature)
+
+
+def _absent(*_: Any) -> int:
+    raise RuntimeError("there is no libturbojpeg here")
+
+
+_AT = types.uintp  # an address
+
+# (handle, jpeg, jpeg_bytes, addresses of planes, width, their strides, height, flags): 0, or -1
+decompress_to_planes = _linked(
+    "tjDecompressToYUVPlanes",
+    types.intc(_AT, _AT, types.ulong, _AT, types.intc, _AT, types.intc, types.intc),
+)
+
+# (handle, jpeg, jpeg_bytes, to, width, stride, height, pixel format, flags): 0, or -1
+decompress = _linked(
+    "tjDecompress2",
+    types.intc(_AT, _AT, types.ulong, _AT, types.intc, types.intc, types.intc, types.intc, types.intc),
+)
+
+
+class Handle:
+    """One thread's decompressor."""
+
+    def __init__(self) -> None:
+        assert library is not None
+        library.tjInitDecompress.restype = ctypes.c_void_p
+        library.tjDestroy.argtypes = [ctypes.c_void_p]
+        self.address: int | None = library.tjInitDecompress()
+        if not self.address:
+            raise MemoryError("libturbojpeg has no memory for a decompressor")
+
+    def close(self) -> None:
+        """Free it."""
+        if self.address and library is not None:
+            library.tjDestroy(self.address)
+            self.address = None

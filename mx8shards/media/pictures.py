@@ -1,0 +1,239 @@
+"""How does a column of pictures become crops? The stage that decodes, in a loader's threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import DecodeError, LoaderError
+from mx8shards.format.randomness import uniforms
+from mx8shards.kernels import boxes, pictures, turbo
+from mx8shards.kernels.colour import value_table
+from mx8shards.kernels.reach import populate
+from mx8shards.kernels.records import FAULT, OK, READ, READ_FAILED, REFUSED
+from mx8shards.media import decoding
+from mx8shards.media.specs import CenterCrop, Crop, RandomResizedCrop
+from mx8shards.stages import Output, Stage, Use, Work
+
+Array = npt.NDArray[Any]
+Bytes = npt.NDArray[np.uint8]
+
+ENCODINGS = ("bytes", "jpeg", "png")
+
+_FIRST_BYTES = 2 << 20  # of a thread's scratch, which grows as pictures ask for it
+_MOST_BYTES = 64 << 20  # of a thread's; larger pictures take turns
+_LARGE_BYTES = 256 << 20
+
+
+class Pictures(Stage):
+    """Crops of one column's pictures.
+
+    With libturbojpeg, JPEGs are decoded by a kernel, and Python sees only what that cannot do. Each thread has scratch
+    of its own; pictures that need more take turns with the largest there may be.
+    """
+
+    def __init__(self, crops: Mapping[str, Crop], use: Use) -> None:
+        if use.encoding not in ENCODINGS:
+            raise LoaderError(
+                subject=f"column {use.column!r}",
+                expected=f"an encoding of whole picture files: {', '.join(ENCODINGS)}",
+                found=repr(use.encoding),
+            )
+        self.columns = (use.column,)
+        self.outputs = {name: _output(crop) for name, crop in crops.items()}
+        self._crops = crops
+        self._use = use
+        self._exact = any(crop.exact for crop in crops.values())
+        self._turbo = turbo.library is not None
+        self.path = "exact" if self._exact else "planes" if self._turbo else "rgb"
+        self._table = np.array([_record(crop) for crop in crops.values()], boxes.CROP)
+        self._values = np.array([_values(crop) for crop in crops.values()])
+        self._own_bytes = min(_MOST_BYTES, use.scratch_bytes // 2 // use.threads)
+        self._large = _Large(min(_LARGE_BYTES, use.scratch_bytes // 2))
+        self.scratch_bytes = self._own_bytes * use.threads + self._large.most_bytes
+
+    def scratch(self) -> Scratch:
+        """A decompressor, and memory that grows."""
+        return Scratch(len(self._crops), min(_FIRST_BYTES, self._own_bytes), self._turbo)
+
+    def begin(self, work: Work) -> None:
+        """Draw the numbers of all crops, and note where each goes."""
+        draws = np.zeros((len(work.rows), len(self._crops), boxes.DRAWS))
+        targets = np.zeros(len(self._crops), pictures.TARGET)
+        for k, (name, crop) in enumerate(self._crops.items()):
+            if isinstance(crop, RandomResizedCrop) or crop.flip:
+                purpose = f"crop {name}" if crop.seed is None else f"crops of seed {crop.seed}"
+                ids = work.rows["sample_id"]
+                draws[:, k] = uniforms(self._use.seed, work.epoch, ids, purpose, boxes.DRAWS)
+            output = self.outputs[name]
+            targets[k] = (work.array(name, output).ctypes.data, output.row_bytes, crop.layout == "HWC")
+        work.notes[self] = draws, targets
+
+    def fill(self, work: Work, start: int, stop: int, scratch: Scratch) -> None:
+        """Decode and crop the pictures of rows from start to before stop."""
+        while start < stop:
+            if self._turbo:
+                start = self._by_kernel(work, start, stop, scratch, scratch.memory)
+            if start < stop:
+                self._by_hand(work, start, scratch)
+                start += 1
+
+    def _by_kernel(self, work: Work, start: int, stop: int, scratch: Scratch, memory: Bytes) -> int:
+        """As many rows as it can make anything of; where it stopped."""
+        assert scratch.handle is not None
+        draws, targets = work.notes[self]
+        return int(
+            pictures.fill_rows(
+                scratch.handle.address,
+                work.shards,
+                work.rows,
+                work.spans[:, self._use.number],
+                self._table,
+                draws,
+                self._exact,
+                self._values,
+                targets,
+                scratch.desk,
+                scratch.found,
+                memory,
+                start,
+                stop,
+            )
+        )
+
+    def _by_hand(self, work: Work, i: int, scratch: Scratch) -> None:
+        """One row: with more memory, or by a library that Python calls. Its status says what came of it."""
+        if work.rows["status"][i] != OK:
+            return
+        if self._turbo and scratch.desk[0]["status"] == pictures.NO_ROOM:
+            self._with_room(int(scratch.desk[0]["bytes"]), work, i, scratch)
+            return
+        payload = _payload(work, i, self._use.number)
+        if payload is None:
+            work.rows["status"][i] = READ_FAILED
+            return
+        try:
+            self._by_library(payload, work, i, scratch)
+        except DecodeError:
+            work.rows["status"][i] = REFUSED
+
+    def _with_room(self, size_bytes: int, work: Work, i: int, scratch: Scratch) -> None:
+        """One row by the kernel, with so much scratch."""
+        if size_bytes <= self._own_bytes:
+            scratch.memory = room(min(2 * size_bytes, self._own_bytes))
+            self._by_kernel(work, i, i + 1, scratch, scratch.memory)
+        elif size_bytes <= self._large.most_bytes:
+            with self._large.lock:
+                self._by_kernel(work, i, i + 1, scratch, self._large.memory(size_bytes))
+        else:
+            work.rows["status"][i] = REFUSED
+
+    def _by_library(self, payload: bytes, work: Work, i: int, scratch: Scratch) -> None:
+        """One row by simplejpeg, if the kernel could have decoded it, else by Pillow."""
+        draws, targets = work.notes[self]
+        desk, found = scratch.desk[0], scratch.found
+        data = np.frombuffer(payload, np.uint8)
+        size = pictures.cut_out(data, self._table, draws[i], self._exact, desk, found, scratch.memory)
+        cut = desk["cut"]
+        if size >= 0:
+            jpeg = scratch.memory[:size] if size else data
+            scale = int(cut["scale"])
+            pixels = decoding.decode_jpeg(jpeg, -(-int(cut["height"]) // scale), -(-int(cut["width"]) // scale))
+        elif size == -pictures.OTHER:
+            pixels = decoding.decode(payload, self._large.most_bytes)
+            pictures.place_whole(pixels.shape[1], pixels.shape[0], self._table, draws[i], found, cut)
+        else:
+            raise DecodeError("refused")
+        needed = int(pictures.crop_bytes(self._table, cut))
+        pictures.crop_rgb(pixels, cut, self._table, found, self._values, targets, i, room(needed))
+
+    def why(self, payload: memoryview) -> Exception | None:
+        """What is wrong with a picture."""
+        try:
+            decoding.decode(bytes(payload), self._large.most_bytes)
+        except DecodeError as error:
+            return error
+        return None
+
+
+class Scratch:
+    """What one thread needs: a decompressor, memory, and records to work on."""
+
+    def __init__(self, crops: int, size_bytes: int, turbo_too: bool) -> None:
+        self.handle = turbo.Handle() if turbo_too else None
+        self.memory = room(size_bytes)
+        self.desk = np.zeros(1, pictures.DESK)
+        self.found = np.zeros(crops, boxes.BOX)
+
+    def close(self) -> None:
+        """When the thread ends."""
+        if self.handle is not None:
+            self.handle.close()
+
+
+class _Large:
+    """Memory for one picture at a time that is too large for a thread's own."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.lock = Lock()
+        self._memory = room(0)
+
+    def memory(self, size_bytes: int) -> Bytes:
+        """At least so many bytes; the lock is held."""
+        if len(self._memory) < size_bytes:
+            self._memory = room(0)
+            self._memory = room(min(2 * size_bytes, self.most_bytes))
+        return self._memory
+
+
+def room(size_bytes: int) -> Bytes:
+    """Scratch that begins where vectors like it."""
+    whole = np.empty(size_bytes + 64, np.uint8)
+    skip = -whole.ctypes.data % 64
+    return whole[skip : skip + size_bytes]
+
+
+def _payload(work: Work, i: int, column: int) -> bytes | None:
+    """A row's payload, copied; None if it cannot be read."""
+    row, span = work.rows[i], work.spans[i, column]
+    begin, size = int(span["begin"]), int(span["size"])
+    if row["way"] == READ:
+        try:
+            payload = os.pread(int(row["file"]), size, begin)
+        except OSError:
+            return None
+        return payload if len(payload) == size else None
+    address = int(work.shards[row["shard"]]["base"]) + begin
+    if row["way"] == FAULT and size and not populate(address, size):
+        return None
+    return ctypes.string_at(address, size)
+
+
+def _output(crop: Crop) -> Output:
+    shape = (3, crop.height, crop.width) if crop.layout == "CHW" else (crop.height, crop.width, 3)
+    return Output(np.dtype(crop.dtype), shape)
+
+
+def _record(crop: Crop) -> tuple[Any, ...]:
+    """A crop as kernels see it."""
+    kind, resize, scale, ratio = boxes.COVER, 0, (1.0, 1.0), (1.0, 1.0)
+    if isinstance(crop, RandomResizedCrop):
+        kind, scale, ratio = boxes.RANDOM, crop.scale, crop.ratio
+    elif isinstance(crop, CenterCrop):
+        kind, resize = (boxes.NATIVE, 0) if crop.resize is None else (boxes.WITHIN, crop.resize)
+    return kind, crop.height, crop.width, resize, *scale, *ratio, crop.flip
+
+
+def _values(crop: Crop) -> npt.NDArray[np.uint32]:
+    """What each level of each channel is in a batch."""
+    if crop.dtype == "uint8":
+        return value_table(np.ones(3), np.zeros(3), np.uint8)
+    mean, std = np.array(crop.mean or (0.0,) * 3), np.array(crop.std or (1.0,) * 3)
+    return value_table(1 / (255 * std), -mean / std, np.dtype(crop.dtype))

@@ -1,0 +1,177 @@
+"""What can be asked of a column of pictures? Frozen values, each of which names what its crops are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from mx8shards.stages import Stage, Use
+
+Layout = Literal["CHW", "HWC"]
+Kind = Literal["uint8", "float16", "float32"]
+Size = int | tuple[int, int]
+
+_LAYOUTS = ("CHW", "HWC")
+_KINDS = ("uint8", "float16", "float32")
+_MOST = 1 << 14  # pixels of a crop's side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What all crops have in common.
+
+    `layout` and `dtype` are those of a batch: uint8 from 0 to 255; a float dtype is from 0 to 1, or, with `mean` and
+    `std` (of that scale, one per channel), normalised. `flip` is how often a crop is mirrored. Crops that have the same
+    `seed` draw the same numbers; others draw by their names. `exact` decodes to RGB first and resizes that, as Pillow
+    would: slower, and nearly the same.
+    """
+
+    flip: float = 0.0
+    layout: Layout = "CHW"
+    dtype: Kind = "uint8"
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    seed: int | None = None
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.layout not in _LAYOUTS:
+            self._refuse("layout", "'CHW' or 'HWC'", self.layout)
+        if self.dtype not in _KINDS:
+            self._refuse("dtype", " or ".join(map(repr, _KINDS)), self.dtype)
+        if not 0 <= self.flip <= 1:
+            self._refuse("flip", "a probability", self.flip)
+        if self.seed is not None and type(self.seed) is not int:
+            self._refuse("seed", "an int, or None", self.seed)
+        if (self.mean is None) != (self.std is None):
+            self._refuse("mean and std", "both, or neither", (self.mean, self.std))
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None:
+                if self.dtype == "uint8":
+                    self._refuse(name, "a float dtype for it", self.dtype)
+                if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                    self._refuse(name, "a number for each of red, green and blue", values)
+                object.__setattr__(self, name, tuple(float(value) for value in values))
+        if self.std is not None and not all(value > 0 for value in self.std):
+            self._refuse("std", "numbers above 0", self.std)
+
+    def _refuse(self, name: str, expected: str, found: object) -> None:
+        raise ValueError(f"{type(self).__name__}: {name}: expected {expected}, got {found!r}")
+
+    def crops(self, column: str) -> Mapping[str, Crop]:
+        """Each crop that is made of a picture, by its name in a batch."""
+        raise NotImplementedError
+
+    def stage(self, use: Use) -> Stage:
+        """The stage that makes them."""
+        from mx8shards.media.pictures import Pictures  # numba, for those who decode
+
+        return Pictures(self.crops(use.column), use)
+
+
+@dataclass(frozen=True)
+class Crop(Picture):
+    """A part of a picture, resized to `size`: height and width, or one number for both."""
+
+    size: Size
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sides: Any = (self.size, self.size) if type(self.size) is int else self.size
+        if type(sides) is not tuple or len(sides) != 2 or not all(type(s) is int and 1 <= s <= _MOST for s in sides):
+            self._refuse("size", f"pixels from 1 to {_MOST}: one number, or height and width", self.size)
+
+    @property
+    def height(self) -> int:
+        """Of what is made."""
+        return self.size if isinstance(self.size, int) else self.size[0]
+
+    @property
+    def width(self) -> int:
+        """Of what is made."""
+        return self.size if isinstance(self.size, int) else self.size[1]
+
+    def crops(self, column: str) -> Mapping[str, Crop]:
+        """This one, under the column's name."""
+        return {column: self}
+
+
+@dataclass(frozen=True)
+class CenterCrop(Crop):
+    """The middle of a picture.
+
+    With `resize`, of the picture resized so that its shorter side is that long, as torchvision's Resize and CenterCrop
+    do. Without, of the picture as it is: only one that is smaller than the crop is enlarged.
+    """
+
+    resize: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resize is not None and (
+            type(self.resize) is not int or not max(self.height, self.width) <= self.resize <= _MOST
+        ):
+            self._refuse("resize", f"pixels from the size to {_MOST}, or None", self.resize)
+
+
+@dataclass(frozen=True)
+class ResizeCrop(Crop):
+    """As much of a picture as has the shape of `size`, from its middle, resized."""
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop(Crop):
+    """A random part of a picture, as torchvision's: of `scale` of its area, with a `ratio` of width to height."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = field(default=0.5, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _are_range(self.scale) or self.scale[1] > 1:
+            self._refuse("scale", "two numbers from above 0 to 1, the smaller one first", self.scale)
+        if not _are_range(self.ratio):
+            self._refuse("ratio", "two numbers above 0, the smaller one first", self.ratio)
+
+
+@dataclass(frozen=True)
+class MultiCrop:
+    """Several crops of each picture, which is decoded once. Their names become keys of a batch.
+
+    Each draws numbers of its own, by its name; crops with the same `seed` draw the same ones.
+    """
+
+    each: Mapping[str, Crop]
+
+    def __post_init__(self) -> None:
+        each: Any = self.each
+        if not isinstance(each, Mapping) or not each:
+            raise ValueError(f"MultiCrop: expected crops by name, got {self.each!r}")
+        for name, crop in self.each.items():
+            if type(name) is not str or not isinstance(crop, Crop):
+                raise ValueError(f"MultiCrop: expected crops by name, got {crop!r} under {name!r}")
+        if len({crop.exact for crop in self.each.values()}) > 1:
+            raise ValueError("MultiCrop: exact: expected the same for all crops, as the picture is decoded once")
+        object.__setattr__(self, "each", dict(self.each))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.each.items()))
+
+    def stage(self, use: Use) -> Stage:
+        """The stage that makes them."""
+        from mx8shards.media.pictures import Pictures  # numba, for those who decode
+
+        return Pictures(self.each, use)
+
+
+def _are_range(values: Any) -> bool:
+    return (
+        isinstance(values, tuple)
+        and len(values) == 2
+        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+        and 0 < values[0] <= values[1]
+    )
