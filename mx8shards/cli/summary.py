@@ -1,8 +1,9 @@
-"""mx8shards summary LINK"""
+"""mx8shards summary LINK [--pixels [--column image] [--subset 5%]]"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from mx8shards.cli import add_link
@@ -10,26 +11,59 @@ from mx8shards.cli import add_link
 if TYPE_CHECKING:
     from mx8shards.maintain.statistics import Numbers
     from mx8shards.maintain.summary import Summary
+    from mx8shards.media.pixels import PixelSummary
 
 _BAR = 40
+_MOST_ROWS = 20  # of sizes and classes; --json has all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this command takes."""
     add_link(parser)
+    parser.add_argument("--pixels", action="store_true", help="decode the pictures: colours, sizes, classes")
+    parser.add_argument(
+        "--column", metavar="NAME", help="with --pixels: the column of pictures, where that is not clear"
+    )
+    parser.add_argument("--subset", type=share, metavar="5%", help="with --pixels: only that share, evenly spread")
+
+
+def share(text: str) -> float:
+    """The share of the pictures that a user asks for."""
+    from mx8shards.maintain.verify import parse_share
+
+    return parse_share(text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print counts, sizes and the distribution of every column of numbers."""
+    """Print counts, sizes and the distribution of every column of numbers; 4 if pictures could not be decoded."""
     from mx8shards.cli.output import show_json
     from mx8shards.maintain.summary import summary
 
+    if (args.column or args.subset) and not args.pixels:
+        args.parser.error("--column and --subset go with --pixels")
     found = summary(args.link)
+    pixels = _look(args) if args.pixels else None
     if args.json:
-        show_json(found.to_json())
+        show_json(found.to_json() | ({} if pixels is None else {"pixels": pixels.to_json()}))
     else:
         _show(found)
-    return 0
+        if pixels is not None:
+            _show_pixels(pixels)
+    if pixels is None or pixels.pictures == pixels.samples:
+        return 0
+    print(f"{pixels.samples - pixels.pictures} of {pixels.samples} pictures could not be decoded", file=sys.stderr)
+    return 4
+
+
+def _look(args: argparse.Namespace) -> PixelSummary:
+    from mx8shards.cli.output import progress
+    from mx8shards.dataset import Dataset
+    from mx8shards.media.pixels import summarize_pixels
+    from mx8shards.shards.cores import core_count
+
+    # pictures and labels alone are decoded, so that an unsafe encoding beside them does no harm
+    with Dataset(args.link, allow_pickle=True) as dataset, progress("pixels", "pictures") as tell:
+        return summarize_pixels(dataset, args.column, share=args.subset or 1.0, threads=core_count(), progress=tell)
 
 
 def _show(found: Summary) -> None:
@@ -62,4 +96,36 @@ def _histogram(numbers: Numbers) -> list[tuple[str, int, str]]:
     rows = [(f"{value}", count) for value, count in (numbers.values or {}).items()]
     rows += [(f"{begin:.6g} to {end:.6g}", count) for begin, end, count in numbers.bins or ()]
     most = max((count for _, count in rows), default=1)
-    return [(label, count, "█" * -(-_BAR * count // most)) for label, count in rows]
+    return [(label, count, _bar(count, most)) for label, count in rows]
+
+
+def _show_pixels(found: PixelSummary) -> None:
+    from mx8shards.cli.output import show_fields
+
+    print(f"\n{found.column}: pixels")
+    fields: list[tuple[str, object]] = [("pictures", f"{found.pictures} of {found.samples} that were looked at")]
+    if found.mean is not None and found.std is not None:
+        fields.append(("mean", "  ".join(f"{value:.6f}" for value in found.mean)))
+        fields.append(("std", "  ".join(f"{value:.6f}" for value in found.std)))
+    fields += [("refused", f"sample {sample}: {reason}") for sample, reason in found.refused]
+    show_fields(fields)
+    _show_counts("height x width", "pictures", [(f"{high} x {wide}", count) for high, wide, count in found.sizes])
+    if found.classes is not None:
+        rows = [(str(label) if name is None else f"{label} {name}", count) for label, name, count in found.classes]
+        _show_counts("class", "samples", rows)
+
+
+def _show_counts(what: str, counted: str, rows: list[tuple[str, int]]) -> None:
+    from mx8shards.cli.output import show_table
+
+    print(f"\n{len(rows)} different: {what}")
+    most = max((count for _, count in rows), default=1)
+    shown = [(label, count, _bar(count, most)) for label, count in rows[:_MOST_ROWS]]
+    show_table((what, counted, ""), shown, numbers=(counted,))
+    left = [count for _, count in rows[_MOST_ROWS:]]
+    if left:
+        print(f"and {len(left)} more, with {sum(left)} {counted}: --json has all")
+
+
+def _bar(count: int, most: int) -> str:
+    return "█" * -(-_BAR * count // most)

@@ -1,0 +1,116 @@
+"""What is counted of pictures, exactly?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from mx8shards.errors import DecodeError, FormatError, require
+from mx8shards.format.encodings import get_encoding
+from mx8shards.media.decoding import Pixels, decode, decode_jpeg
+
+ENCODINGS = ("jpeg", "png", "pil", "bytes")
+MOST_NAMED = 1_000  # of pictures that could not be decoded: of more, only the number is kept
+
+_MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"))  # eight bits and no ink
+_MOST_BYTES = 1 << 31  # of one picture
+_ROWS = 1 << 16  # so many squares of 255 fit into a uint32
+
+
+class Refused(NamedTuple):
+    """A picture that could not be decoded, and why."""
+
+    sample: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was counted so far."""
+
+    samples: int = 0
+    pixels: int = 0
+    levels: list[int] = field(default_factory=lambda: [0, 0, 0])
+    squares: list[int] = field(default_factory=lambda: [0, 0, 0])
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    refusals: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """Count what another one did."""
+        self.samples += other.samples
+        self.pixels += other.pixels
+        self.levels = [a + b for a, b in zip(self.levels, other.levels, strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares, other.squares, strict=True)]
+        self.sizes.update(other.sizes)
+        self.refusals += other.refusals
+        self.refused += other.refused[: MOST_NAMED - len(self.refused)]
+
+    def mean(self) -> tuple[float, ...] | None:
+        """Of each channel."""
+        return tuple(level / (255 * self.pixels) for level in self.levels) if self.pixels else None
+
+    def std(self) -> tuple[float, ...] | None:
+        """Of each channel, over all pixels; integers until the root, as differences of large floats are noise."""
+        if not self.pixels:
+            return None
+        pairs = zip(self.levels, self.squares, strict=True)
+        return tuple(math.sqrt((self.pixels * b - a * a) / (255 * self.pixels) ** 2) for a, b in pairs)
+
+
+def tally_of(payloads: Iterable[tuple[int, memoryview]], encoding: str) -> Tally:
+    """What is to be counted of some samples."""
+    tally = Tally()
+    for sample, payload in payloads:
+        tally.samples += 1
+        try:
+            pixels = pixels_of(payload, encoding)
+        except (DecodeError, FormatError) as error:
+            tally.refusals += 1
+            tally.refused.append(Refused(sample, str(error)))
+            continue
+        height, width, _ = pixels.shape
+        levels, squares = sums(pixels)
+        tally.add(Tally(0, height * width, levels, squares, Counter({(height, width): 1})))
+    return tally
+
+
+def pixels_of(payload: memoryview, encoding: str) -> Pixels:
+    """Red, green and blue [H, W, 3]; DecodeError or FormatError for what is no picture, or not a whole one."""
+    if encoding == "pil":
+        picture = get_encoding("pil").decode(payload)
+        if picture.mode not in _MODES:
+            raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {picture.mode}")
+        return np.asarray(picture.convert("RGB"))
+    if bytes(payload[:2]) == b"\xff\xd8":
+        _check_head(payload)
+        return decode_jpeg(payload, 0, 0)
+    return decode(bytes(payload), _MOST_BYTES)
+
+
+def _check_head(jpeg: memoryview) -> None:
+    try:
+        height, width, colours, _ = require("simplejpeg", "images").decode_jpeg_header(jpeg)
+    except ValueError as error:
+        raise DecodeError(expected="a JPEG", found=" ".join(str(error).split())) from error
+    if 3 * height * width > _MOST_BYTES:
+        raise DecodeError(expected=f"at most {_MOST_BYTES // 3} pixels", found=f"{width} x {height}")
+    if colours in ("CMYK", "YCCK"):
+        raise DecodeError(expected="a JPEG in RGB or grey", found=colours)
+
+
+def sums(pixels: Pixels) -> tuple[list[int], list[int]]:
+    """Per channel the sum of all levels, and that of their squares. Exact."""
+    total = np.zeros((2, 3), np.int64)
+    for start in range(0, len(pixels), _ROWS):
+        rows = pixels[start : start + _ROWS].reshape(-1, 3 * pixels.shape[1])
+        squares = np.multiply(rows, rows, dtype=np.uint16)
+        for found, each in zip(total, (rows, squares), strict=True):
+            found += each.sum(axis=0, dtype=np.uint32).reshape(-1, 3).sum(axis=0, dtype=np.int64)
+    levels, squared = total.tolist()
+    return levels, squared

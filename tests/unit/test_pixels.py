@@ -1,0 +1,313 @@
+"""Are the numbers of a dataset's pictures those of a plain twin, and are damaged ones named?"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+import mx8shards as mx8
+from mx8shards.cli import main
+from mx8shards.errors import FormatError, SchemaError
+from mx8shards.media import pixels, tally
+from mx8shards.media.pixels import PixelSummary, picture_column, summarize_pixels
+from mx8shards.media.tally import sums
+
+SIZES = [(7, 5), (64, 48), (1, 1), (33, 70), (7, 5)]
+
+
+def picture(i: int) -> Image.Image:
+    height, width = SIZES[i % len(SIZES)]
+    rng = np.random.default_rng(i)
+    smooth = Image.fromarray(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)).resize((width, height))
+    modes = ("RGB", "RGB", "L", "RGBA", "P", "1", "LA")
+    return smooth.convert(modes[i % len(modes)])
+
+
+def file_of(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    if kind == "JPEG" and image.mode not in ("RGB", "L"):
+        image = image.convert("RGB")
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def value(i: int, encoding: str) -> Any:
+    """What a column of this encoding is given; half of the bytes are PNGs."""
+    if encoding == "pil":
+        return picture(i) if picture(i).mode != "P" else picture(i).convert("RGB")
+    if encoding == "bytes":
+        return file_of(picture(i), ("JPEG", "PNG")[i % 2])
+    return picture(i).convert("RGB")
+
+
+def write(root: Path, count: int = 30, encoding: str = "bytes", **options: Any) -> Path:
+    with mx8.Writer(root, columns={"image": encoding, "label": "int"}, size_limit="8kb", **options) as writer:
+        for i in range(count):
+            writer.write({"image": value(i, encoding), "label": i % 3})
+    return root
+
+
+def look(root: Path, **options: Any) -> PixelSummary:
+    with mx8.Dataset(root) as dataset:
+        return summarize_pixels(dataset, **options)
+
+
+def twin(root: Path, positions: list[int]) -> tuple[np.ndarray, np.ndarray, Counter[tuple[int, int]]]:
+    """All pixels in one array, by Pillow."""
+    with mx8.Dataset(root) as dataset:
+        found = [dataset[i]["image"] for i in positions]
+    images = [Image.open(io.BytesIO(each)) if isinstance(each, bytes) else each for each in found]
+    plain = [np.asarray(each.convert("RGB")) for each in images]
+    every = np.concatenate([each.reshape(-1, 3) for each in plain]) / 255
+    return every.mean(axis=0), every.std(axis=0), Counter(each.shape[:2] for each in plain)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("encoding", ["bytes", "jpeg", "png", "pil"])
+def test_means_deviations_and_sizes_are_the_twins(tmp_path: Path, encoding: str, threads: int) -> None:
+    root = write(tmp_path / "data", encoding=encoding)
+    mean, std, sizes = twin(root, list(range(30)))
+    found = look(root, threads=threads)
+    assert (found.column, found.samples, found.pictures, found.refused) == ("image", 30, 30, ())
+    assert found.pixels == sum(height * width * count for (height, width), count in sizes.items())
+    assert found.mean == pytest.approx(mean, abs=1e-12)
+    assert found.std == pytest.approx(std, abs=1e-12)
+    assert {(height, width): count for height, width, count in found.sizes} == sizes
+    counts = [count for _, _, count in found.sizes]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_threads_and_runs_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write(tmp_path / "data")
+    whole = look(root)
+    monkeypatch.setattr(pixels, "_RUN", 4)
+    monkeypatch.setattr(pixels, "_LABELS", 7)
+    monkeypatch.setattr(tally, "_ROWS", 5)
+    told: list[tuple[int, int]] = []
+    assert look(root, threads=3, progress=lambda *done: told.append(done)) == whole
+    assert told == [(min(done, 30), 30) for done in range(4, 34, 4)]
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))))
+def test_sums_are_exact(levels: np.ndarray) -> None:
+    wide = levels.reshape(-1, 3).astype(object)
+    assert sums(levels) == (wide.sum(axis=0).tolist(), (wide * wide).sum(axis=0).tolist())
+
+
+def test_sums_of_the_tallest_white_picture_are_exact() -> None:
+    white = np.full((70_000, 2, 3), 255, np.uint8)
+    assert sums(white) == ([255 * 140_000] * 3, [65_025 * 140_000] * 3)
+
+
+def test_a_deviation_next_to_nothing_is_not_lost() -> None:
+    found = tally.Tally(pixels=10**12, levels=[200 * 10**12 + 1] * 3, squares=[200 * 200 * 10**12 + 401] * 3)
+    assert found.std() == pytest.approx([1e-6 / 255] * 3, rel=1e-6)
+
+
+def test_a_share_is_spread_evenly_and_at_least_one_picture(tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    found = look(root, share=0.2)
+    mean, _, sizes = twin(root, [0, 5, 10, 15, 20, 25])
+    assert found.samples == 6
+    assert found.mean == pytest.approx(mean, abs=1e-12)
+    assert {(height, width): count for height, width, count in found.sizes} == sizes
+    assert found.classes == ((0, None, 2), (1, None, 2), (2, None, 2))
+    assert look(root, share=0.0001).samples == 1
+
+
+@pytest.mark.parametrize("encoding", ["int", "uint8", "int32", "uint64"])
+def test_classes_have_the_names_that_the_metadata_give_them(tmp_path: Path, encoding: str) -> None:
+    metadata = {"classes": ["cat", "dog"]}
+    with mx8.Writer(tmp_path, columns={"image": "bytes", "label": encoding}, metadata=metadata) as writer:
+        for i in range(10):
+            writer.write({"image": value(1, "bytes"), "label": 2 * i % 3})
+    assert look(tmp_path).classes == ((0, "cat", 4), (1, "dog", 3), (2, None, 3))
+
+
+@pytest.mark.parametrize("metadata", [None, {"classes": {"cat": 0}}, {"classes": 3}])
+def test_classes_without_names_are_numbers(tmp_path: Path, metadata: Any) -> None:
+    found = look(write(tmp_path / "data", 6, metadata=metadata)).classes
+    assert found == ((0, None, 2), (1, None, 2), (2, None, 2))
+
+
+def test_what_has_too_many_values_or_is_no_integer_is_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding, label in (("float32", 0.5), ("str", "cat"), ("ndarray:int64:2", np.zeros(2, np.int64))):
+        root = tmp_path / encoding.replace(":", "-")
+        with mx8.Writer(root, columns={"image": "bytes", "label": encoding}) as writer:
+            writer.write({"image": value(1, "bytes"), "label": label})
+        assert look(root).classes is None
+    monkeypatch.setattr(pixels, "MOST_CLASSES", 2)
+    assert look(write(tmp_path / "data")).classes is None
+
+
+def damaged() -> dict[str, bytes]:
+    jpeg, png = file_of(picture(1), "JPEG"), file_of(picture(1), "PNG")
+    bomb = bytearray(jpeg)
+    at = bomb.index(b"\xff\xc0") + 5
+    bomb[at : at + 4] = b"\xff\xdc\xff\xdc"
+    return {
+        "no bytes": b"",
+        "any byte": b"any bytes at all",
+        "JPEG": jpeg[: len(jpeg) // 2],
+        "a JPEG": jpeg[:10],
+        "PNG|truncated|whole": png[: len(png) // 2],
+        "65500 x 65500": bytes(bomb),
+        "CMYK": file_of_cmyk(),
+        "I;16": file_of(Image.fromarray(np.full((4, 4), 999, np.uint16)), "PNG"),
+    }
+
+
+def file_of_cmyk() -> bytes:
+    file = io.BytesIO()
+    picture(1).convert("CMYK").save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_damaged_pictures_are_counted_and_named_and_the_others_measured(tmp_path: Path) -> None:
+    write(tmp_path / "good", 30)
+    bad = damaged()
+    with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
+        for i in range(30):
+            writer.write({"image": value(i, "bytes")})
+            if i % 3 == 0 and i // 3 < len(bad):
+                writer.write({"image": list(bad.values())[i // 3]})
+    good, found = look(tmp_path / "good"), look(tmp_path / "data", threads=2)
+    assert (found.samples, found.pictures) == (30 + len(bad), 30)
+    assert (found.mean, found.std, found.sizes) == (good.mean, good.std, good.sizes)
+    assert [sample for sample, _ in found.refused] == [1 + 4 * i for i in range(len(bad))]
+    for words, (_, reason) in zip(bad, found.refused, strict=True):
+        assert any(word in reason for word in words.split("|")), reason
+
+
+def test_of_very_many_damaged_pictures_the_first_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "MOST_NAMED", 5)
+    monkeypatch.setattr(pixels, "_RUN", 3)
+    with mx8.Writer(tmp_path, columns={"image": "bytes"}) as writer:
+        for _ in range(20):
+            writer.write({"image": b"none"})
+    found = look(tmp_path, threads=2)
+    assert (found.samples, found.pictures, found.pixels, found.mean, found.std) == (20, 0, 0, None, None)
+    assert [sample for sample, _ in found.refused] == [0, 1, 2, 3, 4]
+    assert found.sizes == ()
+
+
+def test_a_damaged_shard_is_an_error_and_no_damaged_picture(tmp_path: Path) -> None:
+    write(tmp_path / "data")
+    shard = next(iter(sorted((tmp_path / "data").glob("shard.*"))))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(FormatError, match=shard.name):
+        look(tmp_path / "data", threads=2)
+
+
+def test_an_empty_dataset_has_no_pixels(tmp_path: Path) -> None:
+    found = look(write(tmp_path / "data", 0))
+    assert (found.samples, found.pictures, found.mean, found.std, found.sizes) == (0, 0, None, None, ())
+    assert found.classes == ()
+
+
+COLUMNS = {
+    "image": {"image": "bytes", "caption": "bytes", "label": "int"},
+    "photo": {"image": "bytes", "photo": "jpeg"},
+    "only": {"only": "bytes", "label": "int"},
+    "p": {"p": "pil", "raw": "bytes"},
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_column_of_pictures_is_the_one_that_can_be(name: str) -> None:
+    assert picture_column(COLUMNS[name], None) == name
+
+
+def test_a_column_may_be_named() -> None:
+    assert picture_column(COLUMNS["image"], "caption") == "caption"
+
+
+@pytest.mark.parametrize(
+    ("columns", "wanted", "says"),
+    [
+        ({"a": "jpeg", "b": "png"}, None, "pictures: expected one column, got 2 that may be it among a, b"),
+        ({"a": "bytes", "b": "bytes"}, None, "got 2 that may be it"),
+        ({"x": "int"}, None, "got 0 that may be it among x"),
+        ({"x": "int"}, "x", "column 'x': expected one of jpeg, png, pil, bytes, got 'int'"),
+        ({"x": "int"}, "y", "column 'y': expected one of jpeg, png, pil, bytes, got the columns x"),
+    ],
+)
+def test_a_column_that_cannot_be_told_is_refused(columns: dict[str, str], wanted: str | None, says: str) -> None:
+    with pytest.raises(SchemaError, match=says):
+        picture_column(columns, wanted)
+
+
+# the command ----------------------------------------------------------------------------------------------------------
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_the_command_prints_what_was_found(tmp_path: Path, capsys: Capture) -> None:
+    root = write(tmp_path / "data", metadata={"classes": ["cat", "dog", "[red]"]})
+    found = look(root)
+    assert main(["summary", "--pixels", str(root)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "pictures\t30 of 30 that were looked at" in out
+    assert "mean\t" + "  ".join(f"{value:.6f}" for value in found.mean or ()) in out
+    assert "7 x 5\t12\t" in out
+    assert "2 [red]\t10\t" in out
+    assert main(["summary", "--pixels", "--json", str(root)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["samples"] == 30
+    assert told["pixels"] == json.loads(json.dumps(found.to_json()))
+    assert told["pixels"]["classes"][0] == {"label": 0, "name": "cat", "samples": 10}
+    assert main(["summary", str(root), "--json"]) == 0
+    assert "pixels" not in json.loads(capsys.readouterr().out)
+
+
+def test_the_command_ends_with_4_and_names_the_damaged(tmp_path: Path, capsys: Capture) -> None:
+    with mx8.Writer(tmp_path, columns={"image": "bytes", "caption": "bytes"}) as writer:
+        for i in range(3):
+            writer.write({"image": value(1, "bytes") if i else b"none", "caption": b"none"})
+    assert main(["summary", "--pixels", str(tmp_path)]) == 4
+    out, err = capsys.readouterr()
+    assert "refused\tsample 0: expected a picture" in out
+    assert err == "1 of 3 pictures could not be decoded\n"
+    assert main(["summary", "--pixels", str(tmp_path), "--column", "caption", "--json"]) == 4
+    told = json.loads(capsys.readouterr().out)["pixels"]
+    assert [each["sample"] for each in told["refused"]] == [0, 1, 2]
+    assert told["mean"] is None
+
+
+def test_the_command_looks_at_a_subset(tmp_path: Path, capsys: Capture) -> None:
+    root = write(tmp_path / "data")
+    assert main(["summary", "--pixels", str(root), "--subset", "10%", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pixels"]["samples"] == 3
+
+
+def test_many_sizes_are_cut_short_on_paper_and_not_in_json(tmp_path: Path, capsys: Capture) -> None:
+    with mx8.Writer(tmp_path, columns={"image": "png"}) as writer:
+        for i in range(30):
+            writer.write({"image": Image.new("RGB", (i + 1, 2))})
+    assert main(["summary", "--pixels", str(tmp_path)]) == 0
+    assert "and 10 more, with 10 pictures: --json has all" in capsys.readouterr().out
+    assert main(["summary", "--pixels", str(tmp_path), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["pixels"]["sizes"]) == 30
+
+
+@pytest.mark.parametrize("option", [("--column", "image"), ("--subset", "5%"), ("--pixels", "--subset", "0%")])
+def test_options_that_go_with_pixels_alone_are_a_matter_of_usage(tmp_path: Path, capsys: Capture, option: Any) -> None:
+    assert main(["summary", str(write(tmp_path / "data", 2)), *option]) == 2
+    assert "subset" in capsys.readouterr().err
+
+
+def test_a_column_of_pickles_beside_the_pictures_is_not_read(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path, columns={"image": "bytes", "x": "pkl"}, allow_pickle=True) as writer:
+        writer.write({"image": value(1, "bytes"), "x": [3]})
+    assert main(["summary", "--pixels", str(tmp_path)]) == 0
