@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.jpeg import BAD_SEGMENT, OK, skip_fill, uint16
+from mx8shards.kernels.jpeg import BAD_SEGMENT, OK, copy, skip_fill, uint16
 
 Array = npt.NDArray[Any]
 Record = Any
@@ -30,6 +30,9 @@ HUFFMAN = np.dtype(
         ("first_symbol", "i8", (17,)),  # the place of its meaning
         ("codes", "i8", (256,)),  # by symbol
         ("lengths", "i8", (256,)),  # 0 where it has none
+        ("derived", "i8"),  # whether what follows was derived, and of which table: most pictures have the same ones
+        ("derived_counts", "i8", (17,)),
+        ("derived_symbols", "i8", (256,)),
     ]
 )
 
@@ -43,13 +46,16 @@ NO_CODE = 9  # the Huffman tables have no code for what would have to be written
 NO_SPACE = 10  # an array is too small
 
 # What `recode` found out, in an array of so many numbers. The rest of them are its own.
-FOUND = 16
+FOUND = 24
 END = 0  # where the entropy-coded data end
 PADDING = 1  # the bits that intervals end with: the last n bits of this number where n are missing
 PADDED = 2  # how many bits of it are known
 USED = 3  # whether codes were written that the file's tables don't have
 _READ = 4  # by component: the DC coefficient that came before it, where it was read
 _WRITTEN = 8  # and where it is written
+_BLOCKS = 12  # how many blocks of it are in an MCU
+_DC = 16  # which table its DC coefficients have
+_AC = 20  # and its AC coefficients
 
 
 # tables --------------------------------------------------------------------------------------------------------------
@@ -136,14 +142,16 @@ def _has(table: Record, symbol: int) -> bool:
 
 
 @kernel
-def derive(table: Record, of_ac: bool, lookup: Array) -> None:
-    """All that follows from the lengths of the codes.
+def derive(tables: Array, number: int, lookups: Array) -> None:
+    """All that follows from the lengths of a table's codes.
 
-    An element of `lookup` says what the next bits mean. From the lowest bit on: of the first symbol, how many bits it
-    takes with its value (5 bits), how many coefficients it tells (7; for DC: its category), and whether it ends the
-    block (1); the same of as many symbols as are known from these bits (13); and the length of the first code (4). It
-    is 0 where that is longer, or means nothing.
+    A table's row of `lookups` says which symbol the next bits begin with, as `_meaning` has it, or 0 where its code is
+    longer. For AC, the row four further on says the same of all symbols whose codes lie within these bits.
     """
+    table = tables[number]
+    lookup = lookups[number]
+    if _is_derived(table):
+        return
     table["lengths"][:] = 0
     lookup[:] = 0
     code = 0
@@ -156,43 +164,60 @@ def derive(table: Record, of_ac: bool, lookup: Array) -> None:
             table["codes"][symbol] = code
             table["lengths"][symbol] = length
             if length <= PEEK:
-                meaning = _meaning(symbol, length, of_ac)
+                meaning = _meaning(symbol, length, number >= 4)
                 for index in range(code << (PEEK - length), (code + 1) << (PEEK - length)):
                     lookup[index] = meaning
             code += 1
             place += 1
         code <<= 1
-    if of_ac:
-        _group(lookup)
+    if number >= 4:
+        _group(lookup, lookups[number + 4])
+
+
+@kernel
+def _is_derived(table: Record) -> Any:
+    """Whether this was done for the same table the last time. From now on it was."""
+    same = table["derived"] != 0
+    for length in range(17):
+        same = same and table["counts"][length] == table["derived_counts"][length]
+        table["derived_counts"][length] = table["counts"][length]
+    for place in range(table["total"]):
+        same = same and table["symbols"][place] == table["derived_symbols"][place]
+        table["derived_symbols"][place] = table["symbols"][place]
+    table["derived"] = 1
+    return same
 
 
 @kernel
 def _meaning(symbol: Any, length: Any, of_ac: bool) -> Any:
-    """What a code says, as an element of `lookup`; 0 for an AC symbol that there is only in progressive files."""
+    """What a code says: how many bits it takes with its value (6 bits), its steps (7), and its own length.
+
+    The steps are the category of a DC difference; for AC the coefficients that it tells of, and 64 more if it ends the
+    block. 0 for a symbol that there is only in progressive files.
+    """
     size = symbol & 15
     if not of_ac:
-        return length | symbol << 5
+        return length | symbol << 6
     if size > 0 or symbol == 0xF0:
-        return (length + size) | ((symbol >> 4) + 1) << 5 | length << 26
-    return length | 1 << 12 | length << 26 if symbol == 0 else 0
+        return (length + size) | ((symbol >> 4) + 1) << 6 | length << 13
+    return length | 64 << 6 | length << 13 if symbol == 0 else 0
 
 
 @kernel
-def _group(lookup: Array) -> None:
-    """Let each element tell of all symbols whose codes lie within its bits. The last one's value may go beyond."""
+def _group(lookup: Array, out: Array) -> None:
+    """Which symbols' codes lie within so many bits, all together. The last one's value may go beyond."""
     for index in range(1 << PEEK):
         used = np.int64(0)
-        coefficients = np.int64(0)
-        ends = np.int64(0)
-        while used < PEEK and coefficients < 64 and ends == 0:
+        steps = np.int64(0)
+        while used < PEEK and steps < 64:
             one = np.int64(lookup[(index << used) & ((1 << PEEK) - 1)])
-            length = one >> 26
-            if length == 0 or used + length > PEEK:
+            if one == 0 or used + (one >> 13) > PEEK:
                 break
-            used += one & 31
-            coefficients += one >> 5 & 127
-            ends = one >> 12 & 1
-        lookup[index] |= np.uint32((used | coefficients << 5 | ends << 12) << 13)
+            used += one & 63
+            steps += one >> 6 & 127
+        if used == 0 or steps > 127:
+            steps = np.int64(127)
+        out[index] = used | steps << 6
 
 
 @kernel
@@ -225,20 +250,25 @@ def _load(bits: Array, at: Any) -> Any:
 
 
 @kernel
+def _store(out: Array, at: Any, word: Any) -> None:
+    """Write eight bytes as a big-endian number."""
+    for i in range(8):
+        out[at + np.uint64(i)] = word >> np.uint64(56 - 8 * i) & np.uint64(255)
+
+
+@kernel
+def _has_ones(word: Any) -> Any:
+    """Whether one of eight bytes is 0xFF."""
+    return (~word - np.uint64(0x0101010101010101)) & word & np.uint64(0x8080808080808080) != 0
+
+
+@kernel
 def _append(out: Array, filled: Any, window: Any) -> None:
     """Write the highest 56 of 64 bits behind so many bits that are there. What stood there is lost."""
     at = np.uint64(filled >> 3)
     shift = np.uint64(filled & 7)
     kept = np.uint64(out[at]) & (np.uint64(0xFF00) >> shift)
-    word = kept << np.uint64(56) | window >> shift
-    out[at] = word >> np.uint64(56)
-    out[at + np.uint64(1)] = word >> np.uint64(48) & np.uint64(255)
-    out[at + np.uint64(2)] = word >> np.uint64(40) & np.uint64(255)
-    out[at + np.uint64(3)] = word >> np.uint64(32) & np.uint64(255)
-    out[at + np.uint64(4)] = word >> np.uint64(24) & np.uint64(255)
-    out[at + np.uint64(5)] = word >> np.uint64(16) & np.uint64(255)
-    out[at + np.uint64(6)] = word >> np.uint64(8) & np.uint64(255)
-    out[at + np.uint64(7)] = word & np.uint64(255)
+    _store(out, at, kept << np.uint64(56) | window >> shift)
 
 
 @kernel
@@ -267,35 +297,50 @@ def _append_dc(table: Record, difference: Any, out: Array, filled: Any, found: A
 
 
 @kernel
+def _next_ones(data: Array, at: Any, end: Any) -> Any:
+    """Where the next 0xFF is, or the end."""
+    while at + np.uint64(8) <= end and not _has_ones(_load(data, at)):
+        at += np.uint64(8)
+    while at < end and data[at] != 0xFF:
+        at += np.uint64(1)
+    return at
+
+
+@kernel
 def _unpack(data: Array, at: Any, bits: Array) -> tuple[Any, Any]:
     """The bytes up to the next marker without what is stuffed between them: where that is, and how many they are."""
     count = np.uint64(0)
     place = np.uint64(at)
     size = np.uint64(len(data))
-    while place < size:
-        byte = data[place]
-        if byte == 0xFF:
-            if place + np.uint64(1) >= size or data[place + np.uint64(1)] != 0:
-                break
-            place += np.uint64(1)
-        bits[count] = byte
+    while True:
+        start = place
+        place = _next_ones(data, start, size)
+        copy(data, start, place, bits, count)
+        count += place - start
+        if place + np.uint64(1) >= size or data[place + np.uint64(1)] != 0:
+            return np.int64(place), np.int64(count)
+        bits[count] = 0xFF
         count += np.uint64(1)
-        place += np.uint64(1)
-    return np.int64(place), np.int64(count)
+        place += np.uint64(2)
 
 
 @kernel
 def _pack(bits: Array, count: Any, out: Array, size: Any) -> Any:
     """Append so many bytes, with a zero behind each 0xFF; the size of `out` then."""
     to = np.uint64(size)
-    for i in range(np.uint64(count)):
-        byte = bits[i]
-        out[to] = byte
-        to += np.uint64(1)
-        if byte == 0xFF:
-            out[to] = 0
-            to += np.uint64(1)
-    return np.int64(to)
+    place = np.uint64(0)
+    end = np.uint64(count)
+    while True:
+        start = place
+        place = _next_ones(bits, start, end)
+        copy(bits, start, place, out, to)
+        to += place - start
+        if place == end:
+            return np.int64(to)
+        out[to] = 0xFF
+        out[to + np.uint64(1)] = 0
+        to += np.uint64(2)
+        place += np.uint64(1)
 
 
 @kernel
@@ -314,38 +359,39 @@ def _close(bits: Array, filled: Any, padding: Any, out: Array, size: Any) -> Any
 
 
 @kernel
-def _skip_ac(bits: Array, window: Any, valid: Any, at: Any, lookup: Array, table: Record) -> tuple[Any, Any, Any, bool]:
+def _ends(k: Any, steps: Any) -> Any:
+    """Whether a block ends with these steps, and not beyond its last coefficient."""
+    return k + steps == 64 if steps < 64 else k + steps < 128
+
+
+@kernel
+def _skip_ac(
+    bits: Array, window: Any, valid: Any, at: Any, tables: Array, number: Any, lookups: Array
+) -> tuple[Any, Any, Any, bool]:
     """Read to the end of a block, and say whether it has one.
 
     The highest `valid` bits of the window are the next ones, those from byte `at` on come after them.
     """
     k = np.int64(1)
-    while k < 64:
+    while True:
         window |= _load(bits, at) >> valid
         at += (np.uint64(63) - valid) >> np.uint64(3)
         valid |= np.uint64(56)
-        element = np.int64(lookup[window >> np.uint64(64 - PEEK)])
-        several = element >> 13
-        used = several & 31
-        coefficients = several >> 5 & 127
-        ends = several >> 12 & 1
-        if used == 0:
-            found = _symbol(table, window)
-            element = _meaning(found & 255, found >> 8, True) if found >= 0 else np.int64(0)
+        element = np.int64(lookups[number + np.uint64(4), window >> np.uint64(64 - PEEK)])
+        steps = element >> 6 & 127
+        if k + steps >= 64 and (not _ends(k, steps) or element & 63 == 0):  # one by one, then
+            element = np.int64(lookups[number, window >> np.uint64(64 - PEEK)])
             if element == 0:
+                found = _symbol(tables[number], window)
+                element = _meaning(found & 255, found >> 8, True) if found >= 0 else np.int64(0)
+            steps = element >> 6 & 127
+            if element == 0 or (k + steps >= 64 and not _ends(k, steps)):
                 return window, valid, at, False
-        if used == 0 or k + coefficients + ends > 64:
-            used = element & 31
-            coefficients = element >> 5 & 127
-            ends = element >> 12 & 1
-            if k + coefficients + ends > 64:
-                return window, valid, at, False
-        window <<= np.uint64(used)
-        valid -= np.uint64(used)
-        k += coefficients
-        if ends != 0:
-            break
-    return window, valid, at, True
+        window <<= np.uint64(element & 63)
+        valid -= np.uint64(element & 63)
+        k += steps
+        if k >= 64:
+            return window, valid, at, True
 
 
 @kernel
@@ -368,6 +414,11 @@ def recode(
     of each interval that is written, without its marker.
     """
     found[:] = 0
+    components = head["components"]
+    for component in range(components):
+        found[_BLOCKS + component] = head["h"][component] * head["v"][component] if components > 1 else 1
+        found[_DC + component] = head["dc_table"][component]
+        found[_AC + component] = 4 + head["ac_table"][component]
     total = head["columns"] * head["rows"]
     interval = interval if interval > 0 else total
     read_interval = head["restart_interval"] if head["restart_interval"] > 0 else total
@@ -419,44 +470,41 @@ def recode(
                 begun = size
             filled = 0
             found[_WRITTEN : _WRITTEN + 4] = 0
-        for component in range(head["components"]):
-            dc = tables[head["dc_table"][component]]
-            ac = tables[4 + head["ac_table"][component]]
-            dc_lookup = lookups[head["dc_table"][component]]
-            ac_lookup = lookups[4 + head["ac_table"][component]]
-            blocks = head["h"][component] * head["v"][component] if head["components"] > 1 else 1
-            for _ in range(blocks):
+        for component in range(components):
+            dc = np.uint64(found[_DC + component])
+            ac = np.uint64(found[_AC + component])
+            for _ in range(found[_BLOCKS + component]):
                 window |= _load(bits, at) >> valid
                 at += (np.uint64(63) - valid) >> np.uint64(3)
                 valid |= np.uint64(56)
                 position = np.int64(at) * 8 - np.int64(valid)
-                element = np.int64(dc_lookup[window >> np.uint64(64 - PEEK)])
+                element = np.int64(lookups[dc, window >> np.uint64(64 - PEEK)])
                 if element == 0:
-                    symbol = _symbol(dc, window)
+                    symbol = _symbol(tables[dc], window)
                     if symbol < 0:
                         return -BAD_ENTROPY
                     element = _meaning(symbol & 255, symbol >> 8, False)
-                category = element >> 5 & 127
+                category = element >> 6 & 127
                 if category >= CATEGORIES:
                     return -BAD_ENTROPY
-                window <<= np.uint64(element & 31)
+                window <<= np.uint64(element & 63)
                 value = np.int64(window >> np.uint64(63 - category) >> np.uint64(1))
                 if value < (1 << category) >> 1:
                     value -= (1 << category) - 1
                 window <<= np.uint64(category)
-                valid -= np.uint64((element & 31) + category)
+                valid -= np.uint64((element & 63) + category)
                 value += found[_READ + component]
                 if found[_READ + component] != found[_WRITTEN + component]:
                     if filled + position - run + 128 > 8 * len(fresh):
                         return -NO_SPACE
                     filled = _append_run(bits, run, position, fresh, filled)
-                    filled = _append_dc(dc, value - found[_WRITTEN + component], fresh, filled, found)
+                    filled = _append_dc(tables[dc], value - found[_WRITTEN + component], fresh, filled, found)
                     if filled < 0:
                         return -NO_CODE
                     run = np.int64(at) * 8 - np.int64(valid)
                 found[_READ + component] = value
                 found[_WRITTEN + component] = value
-                window, valid, at, good = _skip_ac(bits, window, valid, at, ac_lookup, ac)
+                window, valid, at, good = _skip_ac(bits, window, valid, at, tables, ac, lookups)
                 if not good or np.int64(at) * 8 - np.int64(valid) > limit:
                     return -BAD_ENTROPY
     position = np.int64(at) * 8 - np.int64(valid)

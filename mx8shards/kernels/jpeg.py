@@ -263,3 +263,12 @@ def _colours(jfif: bool, data: Array, head: Record) -> int:
     at = head["sof"] + 10
     named = data[at] == ord("R") and data[at + 3] == ord("G") and data[at + 6] == ord("B")
     return RGB if head["adobe"] == 0 or named else YCBCR
+
+
+@kernel
+def copy(source: Array, begin: Any, end: Any, out: Array, at: Any) -> None:
+    """The bytes from `begin` to before `end`, to `at`. Unsigned, so that the loop is vectorised."""
+    to = np.uint64(at)
+    start = np.uint64(begin)
+    for i in range(np.uint64(end - begin)):
+        out[to + i] = source[start + i]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.jpeg import OK, SEQUENTIAL, is_adobe, is_frame, is_jfif, skip_fill, uint16
+from mx8shards.kernels.jpeg import OK, SEQUENTIAL, copy, is_adobe, is_frame, is_jfif, skip_fill, uint16
 
 Array = npt.NDArray[Any]
 Record = Any
@@ -201,12 +201,3 @@ def _decides(data: Array, at: int) -> bool:
     if marker < 0xE0:
         return True
     return is_jfif(data, at) or is_adobe(data, at)
-
-
-@kernel
-def copy(source: Array, begin: Any, end: Any, out: Array, at: Any) -> None:
-    """The bytes from `begin` to before `end`, to `at`. Unsigned, so that the loop is vectorised."""
-    to = np.uint64(at)
-    start = np.uint64(begin)
-    for i in range(np.uint64(end - begin)):
-        out[to + i] = source[start + i]

@@ -9,7 +9,8 @@ and arithmetic files, several scans, CMYK, and whatever isn't restored to its la
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ _MOST_BLOCKS = 10  # per MCU
 _SEGMENT_BYTES = 65_535
 _FIXED_BYTES = 17  # of the segment of tiles, without its marker and the sizes
 _EOI = b"\xff\xd9"
+_KEPT_BYTES = 16 << 20  # of memory that a thread keeps
 _ONES = 127  # what intervals of ours are padded with
 
 
@@ -53,11 +55,10 @@ def untile(jpeg: bytes) -> bytes:
     before = jpeg[: head["tiles"]] + jpeg[head["sos"] : head["entropy"]]
     _, source, status = _head(before)
     padding = data[head["tiles"] + PADDING_AT]
-    recoded = _Recoded(data, head, int(source["restart_interval"]), int(padding))
-    whole = recoded.status == OK and recoded.padding == _ONES & ((1 << recoded.padded) - 1)
-    if status != OK or not whole:
+    recoded = _recode(data, head, int(source["restart_interval"]), int(padding))
+    if status != OK or recoded is None or recoded.padding != _ONES & ((1 << recoded.padded) - 1):
         raise DecodeError("a tiled JPEG whose data are damaged")
-    return before + recoded.entropy + jpeg[recoded.end :]
+    return b"".join((before, recoded.entropy, jpeg[recoded.end :]))
 
 
 def _head(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], Any, int]:
@@ -66,38 +67,55 @@ def _head(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], Any, int]:
     return data, head, read_head(data, head)
 
 
-class _Recoded:
+class _Scratch(threading.local):
+    """Memory of each thread: fresh pages for every picture would take longer than Huffman tables do."""
+
+    def __init__(self) -> None:
+        self.tables = np.zeros(8, huffman.HUFFMAN)
+        self.lookups = np.empty((12, 1 << huffman.PEEK), np.uint32)
+        self._bytes = np.empty(0, np.uint8)
+
+    def rooms(self, size: int) -> list[npt.NDArray[np.uint8]]:
+        """Two of so many bytes, and one twice as large."""
+        whole = self._bytes if len(self._bytes) >= 4 * size else np.empty(4 * size, np.uint8)
+        self._bytes = whole if len(whole) <= _KEPT_BYTES else self._bytes
+        return [whole[:size], whole[size : 2 * size], whole[2 * size : 4 * size]]
+
+
+_scratch = _Scratch()
+
+
+class _Recoded(NamedTuple):
     """Entropy-coded data with another restart interval."""
 
-    def __init__(self, data: npt.NDArray[np.uint8], head: Any, interval: int, padding: int) -> None:
-        self.tables = np.zeros(8, huffman.HUFFMAN)
-        found = np.zeros(huffman.FOUND, np.int64)
-        count = -(-int(head["columns"] * head["rows"]) // interval) if interval else 1
-        sizes = np.zeros(count, np.int64)
-        self.status = self._prepare(data, head)
-        if self.status != OK:
-            return
-        room = len(data) + 16 * count + huffman.SPARE
-        bits, fresh, out = np.empty(room, np.uint8), np.empty(room, np.uint8), np.empty(2 * room, np.uint8)
-        size = huffman.recode(data, head, self.tables, self._lookups, interval, padding, bits, fresh, sizes, out, found)
-        self.status = OK if size >= 0 else -size
-        self.entropy = out[: max(size, 0)].tobytes()
-        self.sizes = sizes
-        self.end, self.padding, self.padded = (int(found[i]) for i in (huffman.END, huffman.PADDING, huffman.PADDED))
-        self.extended = bool(found[huffman.USED])
+    entropy: memoryview  # gone when this thread recodes the next
+    sizes: npt.NDArray[np.int64]  # of the intervals
+    end: int  # of what was read
+    padding: int
+    padded: int
+    tables: bytes  # a segment of tables that have more codes than they had
 
-    def _prepare(self, data: npt.NDArray[np.uint8], head: Any) -> int:
-        self._lookups = np.empty((8, 1 << huffman.PEEK), np.uint32)
-        status = huffman.read_tables(data, head, self.tables)
-        if status != OK:
-            return status
-        components = head["components"]
-        for number in {int(i) for i in head["dc_table"][:components]}:
-            huffman.extend(self.tables[number])
-            huffman.derive(self.tables[number], False, self._lookups[number])
-        for number in {int(i) + 4 for i in head["ac_table"][:components]}:
-            huffman.derive(self.tables[number], True, self._lookups[number])
-        return OK
+
+def _recode(data: npt.NDArray[np.uint8], head: Any, interval: int, padding: int) -> _Recoded | None:
+    """The data recoded, or None if that cannot be."""
+    tables, lookups = _scratch.tables, _scratch.lookups
+    if huffman.read_tables(data, head, tables) != OK:
+        return None
+    components = int(head["components"])
+    for number in set(head["dc_table"][:components].tolist()):
+        huffman.extend(tables[number])
+        huffman.derive(tables, number, lookups)
+    for number in set(head["ac_table"][:components].tolist()):
+        huffman.derive(tables, 4 + number, lookups)
+    count = -(-int(head["columns"] * head["rows"]) // interval) if interval else 1
+    sizes, found = np.zeros(count, np.int64), np.zeros(huffman.FOUND, np.int64)
+    bits, fresh, out = _scratch.rooms(len(data) + 16 * count + huffman.SPARE)
+    size = huffman.recode(data, head, tables, lookups, interval, padding, bits, fresh, sizes, out, found)
+    if size < 0:
+        return None
+    end, seen, known = (int(found[i]) for i in (huffman.END, huffman.PADDING, huffman.PADDED))
+    extended = _table_segment(tables[:4]) if found[huffman.USED] else b""
+    return _Recoded(out[:size].data, sizes, end, seen, known, extended)
 
 
 def _tiled(jpeg: bytes) -> bytes | None:
@@ -108,8 +126,8 @@ def _tiled(jpeg: bytes) -> bytes | None:
     interval = _interval(head)
     if interval is None:
         return None
-    recoded = _Recoded(data, head, interval, _ONES)
-    if recoded.status != OK or jpeg[recoded.end : recoded.end + 2] != _EOI:
+    recoded = _recode(data, head, interval, _ONES)
+    if recoded is None or jpeg[recoded.end : recoded.end + 2] != _EOI:
         return None
     width = 2 if recoded.sizes.max() < 1 << 16 else 3
     length = _FIXED_BYTES + width * len(recoded.sizes)
@@ -120,11 +138,10 @@ def _tiled(jpeg: bytes) -> bytes | None:
         (len(jpeg) - recoded.end).to_bytes(4, "big"),
         recoded.sizes.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 4 - width :].tobytes(),
     ]
-    tables = _table_segment(recoded.tables[:4]) if recoded.extended else b""
     restart = b"\xff\xdd\0\4" + interval.to_bytes(2, "big")
     sos, entropy = head["sos"], head["entropy"]
-    parts = [jpeg[:sos], *segment, tables, restart, jpeg[sos:entropy], recoded.entropy, jpeg[recoded.end :]]
-    return b"".join(parts)
+    before = [jpeg[:sos], *segment, recoded.tables, restart, jpeg[sos:entropy]]
+    return b"".join((*before, recoded.entropy, jpeg[recoded.end :]))
 
 
 def _can_be_tiled(head: Any) -> bool:
