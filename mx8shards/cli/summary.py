@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mx8shards.cli import add_link
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _BAR = 40
 _MOST_ROWS = 20  # of sizes and classes; --json has all
+_RANGES = 20  # of heights and widths
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,10 +111,28 @@ def _show_pixels(found: PixelSummary) -> None:
         fields.append(("std", "  ".join(f"{value:.6f}" for value in found.std)))
     fields += [("refused", f"sample {sample}: {reason}") for sample, reason in found.refused]
     show_fields(fields)
+    if len(found.sizes) > _MOST_ROWS:
+        _show_sides(found.sizes)
     _show_counts("height x width", "pictures", [(f"{high} x {wide}", count) for high, wide, count in found.sizes])
     if found.classes is not None:
         rows = [(str(label) if name is None else f"{label} {name}", count) for label, name, count in found.classes]
         _show_counts("class", "samples", rows)
+
+
+def _show_sides(sizes: Sequence[tuple[int, int, int]]) -> None:
+    """Heights and widths apart, in equal ranges: of very many sizes, the most frequent ones say little."""
+    import numpy as np
+
+    from mx8shards.cli.output import show_table
+
+    *sides, counts = np.array(sizes).T
+    for name, side in zip(("height", "width"), sides, strict=True):
+        width = -(-int(np.ptp(side) + 1) // _RANGES)
+        starts = np.arange(side.min(), side.max() + 1, width)
+        found = np.bincount((side - starts[0]) // width, weights=counts).astype(int).tolist()
+        print(f"\n{name}: from {side.min()} to {side.max()}")
+        rows = [(f"{a} to {a + width - 1}", n, _bar(n, max(found))) for a, n in zip(starts, found, strict=True)]
+        show_table((name, "pictures", ""), rows, numbers=("pictures",))
 
 
 def _show_counts(what: str, counted: str, rows: list[tuple[str, int]]) -> None:

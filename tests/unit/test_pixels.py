@@ -296,7 +296,11 @@ def test_many_sizes_are_cut_short_on_paper_and_not_in_json(tmp_path: Path, capsy
         for i in range(30):
             writer.write({"image": Image.new("RGB", (i + 1, 2))})
     assert main(["summary", "--pixels", str(tmp_path)]) == 0
-    assert "and 10 more, with 10 pictures: --json has all" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "and 10 more, with 10 pictures: --json has all" in out
+    assert "height: from 2 to 2\n2 to 2\t30\t" in out
+    assert "width: from 1 to 30\n1 to 2\t2\t" in out
+    assert out.count("\n29 to 30\t2\t") == 1
     assert main(["summary", "--pixels", str(tmp_path), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["pixels"]["sizes"]) == 30
 
