@@ -47,6 +47,7 @@ setup: .venv/.ready .venv-newest/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(call new_environment,.venv)
+	@$(find_turbojpeg)
 	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt hatchling editables
 	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt -e '.[torch,images,compress,convert,test]' $(PEERS_IMPORT)
 	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt --no-deps $(PEERS)
@@ -58,6 +59,20 @@ setup: .venv/.ready .venv-newest/.ready
 	@.venv-newest/bin/python $(PIP_INSTALL) -c constraints-newest.txt -e '.[torch,images,compress]' \
 		pytest hypothesis jsonschema
 	@touch $@
+
+# Pictures are decoded with libturbojpeg where the machine has it, and with simplejpeg where it has not. It is installed
+# where that takes nobody's password; whatever comes of it, all works.
+define find_turbojpeg
+	if ! .venv/bin/python -c 'import sys, ctypes.util as u; sys.exit(not u.find_library("turbojpeg"))' \
+		&& command -v apt-get >/dev/null; then \
+		as_root=; [ "$$(id -u)" = 0 ] || as_root="sudo -n"; \
+		if $$as_root true 2>/dev/null; then \
+			echo "installing libturbojpeg0, which decodes pictures"; \
+			{ $$as_root apt-get update -qq; $$as_root env DEBIAN_FRONTEND=noninteractive \
+				apt-get install -y -qq libturbojpeg0; } >/dev/null 2>&1 || true; \
+		fi; \
+	fi
+endef
 
 # An environment whose pip does not answer (half made, or its interpreter is gone) is made anew.
 # Debian keeps ensurepip in a package of its own.

@@ -1,0 +1,56 @@
+"""Do the notebooks run, and are they kept without what they print?
+
+Their code cells are plain Python, so they are executed as a script would be: a kernel adds nothing but minutes and
+thirty packages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import streaming_stub
+
+pytest.importorskip("torch")
+pytest.importorskip("PIL.Image")
+pytest.importorskip("matplotlib")
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+EVERY_NOTEBOOK = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+STAND_INS = "from tests import streaming_stub\nstreaming_stub.is_installed() and streaming_stub.import_streaming()\n"
+
+
+def code_cells(path: Path) -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+@EVERY_NOTEBOOK
+def test_a_notebook_runs_on_small_data(path: Path, repository: Path, tmp_path: Path) -> None:
+    script = tmp_path / f"{path.stem}.py"
+    script.write_text(STAND_INS + "\n\n".join("".join(cell["source"]) for cell in code_cells(path)))
+    environment = {
+        **os.environ,
+        "MX8SHARDS_NOTEBOOK_PICTURES": "96",
+        "MPLBACKEND": "agg",
+        "PYTHONPATH": os.pathsep.join([str(repository), os.environ.get("PYTHONPATH", "")]),
+        "TMPDIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("mx8shards", "plain folder", *(["mosaicml-streaming"] if streaming_stub.is_installed() else [])):
+        assert any(line.startswith(name) and line.count("images/s") == 3 for line in done.stdout.splitlines()), name
+    assert not list(tmp_path.glob("*/")), "it leaves a folder behind"
+
+
+@EVERY_NOTEBOOK
+def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code_cells(path))
