@@ -47,10 +47,15 @@ def reader(root: Path) -> Callable[[int], Any]:
 
 
 def open_loader(root: Path, batch_size: int, workers: int = 0, joined: bool = True) -> Any:
+    """All columns of all samples."""
+    return open_shuffled(root, batch_size, workers, joined)
+
+
+def open_shuffled(root: Path, batch_size: int, workers: int, joined: bool = True, kind: Any = None) -> Any:
     """StreamingDataset, the whole of it shuffled, in a DataLoader. It stands still for nothing: all is ready before."""
     from benchmarks.adapters.torch_loader import Epochs, collate
 
-    dataset = streaming.StreamingDataset(
+    dataset = (kind or streaming.StreamingDataset)(
         local=str(root),
         batch_size=batch_size,
         shuffle=True,

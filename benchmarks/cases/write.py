@@ -104,7 +104,7 @@ def write(
     with Measured() as closed:
         writer.write(target, COLUMNS_OF[kind], samples, hashes, compression)
     with Measured() as synced:
-        _sync_files(target)
+        sync_files(target)
     stored = sum(path.stat().st_size for path in target.rglob("*.mds*") if path.is_file())
     remove(target)
     durable_s = closed.seconds + synced.seconds
@@ -143,7 +143,8 @@ def _samples(kind: str, count: int, blobs: Path) -> list[dict[str, Any]]:
     return [{"signal": signals[i % len(signals)], "label": i} for i in range(count)]
 
 
-def _sync_files(root: Path) -> None:
+def sync_files(root: Path) -> None:
+    """Every file is on the disk."""
     for path in (root, *root.rglob("*")):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)

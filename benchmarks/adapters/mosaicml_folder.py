@@ -1,0 +1,49 @@
+"""How does a folder of pictures become MDS with mosaicml-streaming? (python -m benchmarks.adapters.mosaicml_folder)
+
+Its own examples do this: a pool of processes, each of which writes a part with MDSWriter; then the indices are merged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks import pictures
+from benchmarks.adapters.streaming_stub import import_streaming
+
+streaming = import_streaming()  # before the workers are forked, so that they need not
+
+COLUMNS = {"image": "bytes", "label": "int"}
+
+
+def write_part(out: str, files: list[tuple[Path, int]], look: bool) -> None:
+    """One worker's share."""
+    with streaming.MDSWriter(out=out, columns=COLUMNS, size_limit="64mb") as writer:
+        for path, label in files:
+            if look:
+                with Image.open(path) as picture:
+                    picture.load()
+            writer.write({"image": path.read_bytes(), "label": label})
+
+
+def main() -> None:
+    """FILES OUT WORKERS [--look]"""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("files", type=Path)
+    parser.add_argument("out")
+    parser.add_argument("workers", type=int)
+    parser.add_argument("--look", action="store_true")
+    options = parser.parse_args()
+    files = pictures.files(options.files)
+    share = -(-len(files) // options.workers)
+    parts = [(f"{options.out}/{k}", files[k * share : (k + 1) * share], options.look) for k in range(options.workers)]
+    with multiprocessing.Pool(options.workers) as pool:
+        pool.starmap(write_part, parts)
+    streaming.base.util.merge_index(options.out, keep_local=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""How quickly does a folder of pictures become a dataset, beside a loop over MDSWriter with as many workers?"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import page_cache, pictures
+from benchmarks.cases.write import sync_files
+from benchmarks.decoding import GENERATED
+from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.machine import ROOT
+from benchmarks.process import Measured, Numbers
+
+NEEDS_BYTES = 1_500_000_000
+WORKERS = 2
+NOTES = """\
+- Each is run as a user runs it: a process that starts, imports what it needs, and has two workers. The files are in the
+  page cache; the time ends when all that was written is on the disk.
+- mx8shards looks at every picture whole, stores image, label, path, height and width, hashes all with blake3, and can
+  be resumed. Tiled: it also writes the entropy stream anew and checks that the original can be restored.
+- MDSWriter: each worker writes half of the files as they are, with their labels, and looks at none of them; the indices
+  are merged. Looked at: each is decoded with Pillow first, as a check. No hashes.
+"""
+COLUMNS = (
+    Column(title="images/s", number="images_per_s", digits=0),
+    Column(title="time, × mx8shards --no-tiles", number="seconds", digits=2, ratio=True),
+    Column(title="without the start, s", number="without_start_s", digits=2),
+    Column(title="processor, s", number="processor_s", digits=1, spread=False),
+)
+GROUP = "generated pictures"
+OURS, TILED, BYTES, CHECKED = "mx8shards --no-tiles", "mx8shards, tiled", "MDSWriter", "MDSWriter, looked at"
+HEADLINES = (GROUP,)
+
+
+def _count(quick: bool) -> int:
+    return 40 if quick else 4_000
+
+
+def prepare(directory: Path, *, quick: bool) -> None:
+    """A folder of files."""
+    pictures.write_folder(directory / "files", GENERATED.make(10 if quick else 640), _count(quick))
+
+
+def jobs(directory: Path, *, quick: bool) -> list[Job]:
+    """Our converter, and the loop."""
+    places = {"files": str(directory / "files"), "out": str(directory / "out"), "count": _count(quick)}
+    ours = {OURS: ["--no-tiles"], TILED: []}
+    loops = {} if quick else {BYTES: False, CHECKED: True}
+    return [
+        *(
+            Job(group=GROUP, contender=name, run=convert, arguments={**places, "options": options})
+            for name, options in ours.items()
+        ),
+        *(
+            Job(group=GROUP, contender=name, run=loop, arguments={**places, "look": look}, needs="streaming")
+            for name, look in loops.items()
+        ),
+    ]
+
+
+def targets() -> list[Target]:
+    """What the issue asks for."""
+    wanted = Wanted(group=GROUP, contender=BYTES, against=OURS, number="seconds", least=1.5)
+    return [Target("--no-tiles at least 1.5 × as quick as a loop over MDSWriter with two workers", (wanted,))]
+
+
+# in a process of its own ------------------------------------------------------------------------------------------
+
+
+def convert(files: str, out: str, count: int, options: list[str]) -> Numbers:
+    """Our converter, from the command to its end."""
+    command = ["-m", "mx8shards.convert", "imagefolder", files, out, "--workers", str(WORKERS), *options]
+    return _measured(command, ["-m", "mx8shards.convert", "--help"], Path(files), Path(out), count)
+
+
+def loop(files: str, out: str, count: int, look: bool) -> Numbers:
+    """The loop, from the command to its end."""
+    command = ["-m", "benchmarks.adapters.mosaicml_folder", files, out, str(WORKERS), *(["--look"] if look else [])]
+    return _measured(command, ["-c", "import benchmarks.adapters.mosaicml_folder"], Path(files), Path(out), count)
+
+
+def _measured(command: list[str], start: list[str], files: Path, out: Path, count: int) -> Numbers:
+    page_cache.fill(files)
+    began = time.perf_counter()
+    _run(start)
+    start_s = time.perf_counter() - began
+    with Measured() as whole:
+        _run(command)
+        sync_files(out)
+    shutil.rmtree(out)
+    return {
+        "images_per_s": count / whole.seconds,
+        "seconds": whole.seconds,
+        "without_start_s": whole.seconds - start_s,
+        **whole.numbers,
+    }
+
+
+def _run(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)}: ended with {done.returncode}\n{done.stderr[-2000:]}")

@@ -1,0 +1,94 @@
+"""How quickly do pictures of about 500 × 375 become crops, in random order, from files that are in memory?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import decoding
+from benchmarks.contest import Contender
+from benchmarks.decoding import FFCV, GENERATED, MOSAIC, PLANES, REAL, SIMPLEJPEG, TILED, UNTOUCHED, Kind
+from benchmarks.harness import Column, Job, Target, Wanted
+
+NEEDS_BYTES = 8_500_000_000
+NOTES = """\
+- All decode the very same JPEG files (4:2:0), to uint8, shuffled, with as many threads or worker processes as there are
+  cores, from a warm page cache; the consumer touches one byte per page. Nobody mirrors a crop.
+- Generated: ellipses, natural spectrum and grain, 112 KB on average. Photographs: pieces of nine that scikit-image and
+  scikit-learn carry, encoded anew, 74 KB on average.
+- Untouched: the files' own bytes (convert --no-tiles). Tiled: the same pixels and 1 % more bytes, from which the files
+  can be restored; it is the default. yuv420: planes, stored without any compression.
+- Random crop: RandomResizedCrop 224. Centre crop: 224 of 256. Six crops: two of 224 and four of 98 pixels. FFCV decodes
+  a picture once for each crop of it, and resizes by areas.
+- The slow ones were measured in the first two rounds only.
+"""
+COLUMNS = (
+    Column(title="images/s", number="samples_per_s", digits=0),
+    Column(title="time, × mx8shards tiled", number="microseconds", digits=2, ratio=True),
+    Column(title="processor, s", number="processor_s", digits=1, spread=False),
+    Column(title="anonymous memory, MB", number="anonymous_growth_mb", digits=0, spread=False),
+)
+RANDOM, CENTRE = "generated, random crop", "generated, centre crop"
+TWO, SIX = "generated, two random crops", "generated, six crops"
+REAL_RANDOM, REAL_CENTRE = "photographs, random crop", "photographs, centre crop"
+HEADLINES = (RANDOM,)
+
+OURS = ("tiled", "mds")
+
+
+def _groups() -> dict[str, tuple[Kind, list[Contender]]]:
+    """Who is compared in each group."""
+    ours, ffcv, pillow = decoding.ours, decoding.ffcv, decoding.pillow
+    others = [*decoding.ours_otherwise("random"), pillow("random"), *decoding.others("random")]
+    return {
+        RANDOM: (GENERATED, [*ours("random"), ffcv("random"), *others]),
+        CENTRE: (GENERATED, [*ours("centre"), ffcv("centre"), pillow("centre")]),
+        TWO: (GENERATED, [*ours("two", OURS), ffcv("two")]),
+        SIX: (GENERATED, [*ours("six", OURS), ffcv("six")]),
+        REAL_RANDOM: (REAL, [*ours("random"), ffcv("random"), pillow("random")]),
+        REAL_CENTRE: (REAL, [*ours("centre", OURS), ffcv("centre")]),
+    }
+
+
+def _asked(quick: bool) -> dict[str, tuple[Kind, list[Contender]]]:
+    if not quick:
+        return _groups()
+    return {RANDOM: (GENERATED, decoding.ours("random", OURS)), REAL_RANDOM: (REAL, decoding.ours("random", OURS))}
+
+
+def prepare(directory: Path, *, quick: bool) -> None:
+    """Both kinds of pictures, in every form."""
+    for kind in (GENERATED, REAL):
+        contenders = [one for of, members in _asked(quick).values() if of is kind for one in members]
+        decoding.prepare(directory, kind, contenders, quick=quick)
+
+
+def jobs(directory: Path, *, quick: bool) -> list[Job]:
+    """Everyone who decodes."""
+    found = []
+    for group, (kind, contenders) in _asked(quick).items():
+        found += decoding.jobs(directory, group, kind, contenders, quick=quick)
+    return found
+
+
+def targets() -> list[Target]:
+    """What the issue asks for: images/s as a multiple of those of others."""
+
+    def times(group: str, contender: str, least: float, against: str = FFCV) -> Target:
+        wanted = Wanted(group=group, contender=contender, against=against, number="samples_per_s", least=least)
+        return Target(f"{group}: {contender} at least {least:g} × as quick as {against}", (wanted,))
+
+    return [
+        times(RANDOM, UNTOUCHED, 1.5),
+        times(RANDOM, TILED, 2.2),
+        times(RANDOM, SIMPLEJPEG, 1.3),
+        times(RANDOM, PLANES, 8),
+        times(RANDOM, TILED, 6, MOSAIC),
+        times(CENTRE, UNTOUCHED, 1.4),
+        times(CENTRE, TILED, 1.9),
+        times(TWO, UNTOUCHED, 2.2),
+        times(REAL_RANDOM, UNTOUCHED, 1.5),
+        times(REAL_RANDOM, TILED, 2.2),
+        times(REAL_RANDOM, PLANES, 8),
+        times(REAL_CENTRE, UNTOUCHED, 1.4),
+        times(REAL_CENTRE, TILED, 1.9),
+    ]

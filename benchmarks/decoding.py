@@ -1,0 +1,137 @@
+"""Who decodes the same pictures, from which files?"""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import contest, pictures, reading
+from benchmarks.contest import Contender, Reading
+from benchmarks.harness import Job, is_installed, say
+from benchmarks.machine import ROOT
+
+UNTOUCHED, TILED, PLANES = "mx8shards, untouched files", "mx8shards, tiled", "mx8shards, yuv420"
+EXACT, SIMPLEJPEG = "mx8shards, untouched files, exact", "mx8shards, tiled, simplejpeg only"
+FFCV, PILLOW, MOSAIC = "FFCV", "Pillow + torch DataLoader", "streaming + Pillow"
+LIT, SPDL = "litdata + Pillow", "SPDL (FFmpeg)"
+
+THREADS = contest.THREADS
+FEW = 2  # rounds for those who are slow, and far from the others
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Pictures of one kind: so many different ones, which make so many files."""
+
+    name: str
+    make: Callable[[int], list[bytes]]
+    different: int
+    count: int
+    batch: int
+
+    def folder(self, directory: Path) -> Path:
+        """Where all its forms are."""
+        return directory / self.name.replace(" ", "-")
+
+
+GENERATED = Kind("generated", pictures.generated, 640, 6_400, 64)
+REAL = Kind("photographs", pictures.real, 450, 4_480, 64)
+LARGE = Kind("12 megapixels", pictures.large, 12, 96, 8)
+
+OPTIONS = {"mds": ["--no-tiles"], "tiled": [], "yuv420": ["--format", "yuv420"]}  # of our converter
+WRITERS = {"stock": "mosaicml_images", "litdata": "lightning_images"}
+IMAGE_AND_LABEL = {"image": "bytes", "label": "int"}
+
+
+def ours(crops: str, forms: Sequence[str] = ("tiled", "mds", "yuv420")) -> list[Contender]:
+    """Each form of our files. The first is the one that others are compared with."""
+    names = {"mds": UNTOUCHED, "tiled": TILED, "yuv420": PLANES}
+    return [Contender(names[form], "ours_images", form, [{"crops": crops}]) for form in forms]
+
+
+def ours_otherwise(crops: str) -> list[Contender]:
+    """Ours where every pixel is decoded to RGB before it is resized, and where there is no libturbojpeg."""
+    exact, plain = {"crops": crops, "exact": True}, {"crops": crops, "turbojpeg": False}
+    return [
+        Contender(EXACT, "ours_images", "mds", [exact], rounds=FEW),
+        Contender(SIMPLEJPEG, "ours_images", "tiled", [plain]),
+    ]
+
+
+def ffcv(crops: str, ahead: int = 3) -> Contender:
+    """The quickest of the others."""
+    return Contender(FFCV, "ffcv_images", "beton", [{"crops": crops, "threads": THREADS, "ahead": ahead}], "ffcv")
+
+
+def pillow(crops: str) -> Contender:
+    """What most people do."""
+    return Contender(PILLOW, "pillow_images", "files", [{"crops": crops, "workers": THREADS}], rounds=FEW)
+
+
+def others(crops: str) -> list[Contender]:
+    """Peers that read other formats, or decode in another way."""
+    workers, threads = {"crops": crops, "workers": THREADS}, {"crops": crops, "threads": THREADS}
+    return [
+        Contender(MOSAIC, "mosaicml_images", "stock", [workers], "streaming", rounds=FEW),
+        Contender(LIT, "lightning_images", "litdata", [workers], "litdata", rounds=FEW),
+        Contender(SPDL, "spdl_images", "stock", [threads], "spdl.io", rounds=FEW),
+    ]
+
+
+def prepare(directory: Path, kind: Kind, contenders: Sequence[Contender], *, quick: bool) -> None:
+    """A folder of files, and from it every form that those who are here read."""
+    root = kind.folder(directory)
+    files = root / "files"
+    payloads = kind.make(min(kind.different, 2 if kind is LARGE else 10) if quick else kind.different)
+    pictures.write_folder(files, payloads, count(kind, quick))
+    mean = sum(map(len, payloads)) / len(payloads)
+    say(f"  {kind.name}: {count(kind, quick)} files, {len(payloads)} different ones, of {mean / 1e3:.0f} KB on average")
+    here = [contender.folder for contender in contenders if is_installed(contender.needs)]
+    for form in dict.fromkeys(here):
+        if form != "files":
+            write(root, form)
+
+
+def count(kind: Kind, quick: bool) -> int:
+    """How many files."""
+    return (4 if kind is LARGE else 40) if quick else kind.count
+
+
+def write(root: Path, form: str) -> None:
+    """One form of the folder of files beside it."""
+    if form in OPTIONS:
+        return convert(root / "files", root / form, *OPTIONS[form])
+    files = pictures.files(root / "files")
+    if form == "beton":
+        importlib.import_module("benchmarks.adapters.ffcv_images").write(root / form, files)
+    else:
+        writer: Any = importlib.import_module(f"benchmarks.adapters.{WRITERS[form]}")
+        samples = ({"image": path.read_bytes(), "label": label} for path, label in files)
+        writer.write(root / form, IMAGE_AND_LABEL, samples)
+    return None
+
+
+def convert(src: Path, out: Path, *options: str) -> None:
+    """Our converter, as a user runs it."""
+    command = [sys.executable, "-m", "mx8shards.convert", "imagefolder", str(src), str(out), "--workers", str(THREADS)]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[2:])}: ended with {done.returncode}\n{done.stderr[-2000:]}")
+
+
+def jobs(
+    directory: Path, group: str, kind: Kind, contenders: Sequence[Contender], *, quick: bool, seconds: float = 3.0
+) -> list[Job]:
+    """One job of each, from files in the page cache."""
+    arguments = {
+        "samples": count(kind, quick),
+        "sample_bytes": 0,
+        "batch_size": 4 if quick else kind.batch,
+        "seconds": 0.05 if quick else seconds,
+    }
+    return contest.jobs(Reading(group, kind.folder(directory), reading.warm, arguments), contenders, quick=quick)
