@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGES = (
-    *("mx8shards", "mosaicml-streaming", "litdata", "webdataset", "spdl-core", "ffcv"),
-    *("numpy", "numba", "zstandard", "blake3", "xxhash", "torch", "Pillow"),
+    *("mx8shards", "mosaicml-streaming", "litdata", "webdataset", "spdl-core", "spdl-io", "ffcv"),
+    *("numpy", "numba", "zstandard", "blake3", "xxhash", "torch", "Pillow", "simplejpeg"),
 )
 
 

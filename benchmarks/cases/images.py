@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import decoding
+from benchmarks import decoding, pictures
 from benchmarks.contest import Contender
 from benchmarks.decoding import FFCV, GENERATED, MOSAIC, PLANES, REAL, SIMPLEJPEG, TILED, UNTOUCHED, Kind
 from benchmarks.harness import Column, Job, Target, Wanted
@@ -50,15 +50,17 @@ def _groups() -> dict[str, tuple[Kind, list[Contender]]]:
 
 
 def _asked(quick: bool) -> dict[str, tuple[Kind, list[Contender]]]:
-    if not quick:
-        return _groups()
-    return {RANDOM: (GENERATED, decoding.ours("random", OURS)), REAL_RANDOM: (REAL, decoding.ours("random", OURS))}
+    if quick:
+        return {RANDOM: (GENERATED, decoding.ours("random", OURS))}
+    there = bool(pictures.real_files())
+    return {group: asked for group, asked in _groups().items() if there or asked[0] is not REAL}
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
     """Both kinds of pictures, in every form."""
-    for kind in (GENERATED, REAL):
-        contenders = [one for of, members in _asked(quick).values() if of is kind for one in members]
+    asked = _asked(quick).values()
+    for kind in dict.fromkeys(kind for kind, _ in asked):
+        contenders = [one for of, members in asked if of is kind for one in members]
         decoding.prepare(directory, kind, contenders, quick=quick)
 
 
