@@ -21,6 +21,7 @@ from mx8shards.kernels.memory import read_fully, view_bytes
 from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, OK, READ, READ_FAILED, REFUSED
 from mx8shards.kernels.resample import carve
+from mx8shards.kernels.yuv420 import is_yuv420, planes_of, size_of
 
 Array = npt.NDArray[Any]
 Record = Any
@@ -121,15 +122,15 @@ def has_planes(head: Record) -> Any:
 
 
 @kernel
-def _decode_planes(handle: Any, jpeg: Array, head: Record, cut: Record, memory: Array, at: Any) -> Any:
-    """Y, Cb and Cr of what is decoded, in scratch, and where the next bytes of it begin; False if that failed."""
+def decode_planes(handle: Any, jpeg: Array, head: Record, cut: Record, memory: Array) -> Any:
+    """Y, Cb and Cr of what is decoded, in scratch, and what is left of that; before them False, if that failed."""
     width, height = _scaled(cut["width"], cut["scale"]), _scaled(cut["height"], cut["scale"])
     h, v = head["h"][0], head["v"][0]
-    luma, at = _plane(width, height, h, v, memory, at)
+    luma, memory = _plane(width, height, h, v, memory)
     grey = head["colours"] == GREY
-    blue, at = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), 1, 1, memory, at)
-    red, at = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), 1, 1, memory, at)
-    words, at = carve(memory, at, 48)
+    blue, memory = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), 1, 1, memory)
+    red, memory = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), 1, 1, memory)
+    words, memory = carve(memory, 48)
     planes, strides = words[:24].view(np.uint64), words[24:36].view(np.int32)
     planes[0], planes[1], planes[2] = luma.ctypes.data, blue.ctypes.data, red.ctypes.data
     strides[0], strides[1], strides[2] = luma.shape[1], blue.shape[1], red.shape[1]
@@ -143,7 +144,7 @@ def _decode_planes(handle: Any, jpeg: Array, head: Record, cut: Record, memory: 
         np.int32(height),
         np.int32(turbo.STOP_ON_WARNING),
     )
-    return failed == 0, luma, blue, red, at
+    return failed == 0, luma, blue, red, memory
 
 
 @kernel
@@ -152,17 +153,17 @@ def _scaled(length: Any, scale: Any) -> Any:
 
 
 @kernel
-def _plane(width: Any, height: Any, h: Any, v: Any, memory: Array, at: Any) -> Any:
+def _plane(width: Any, height: Any, h: Any, v: Any, memory: Array) -> Any:
     """Room for a plane, padded as TurboJPEG pads it."""
     stride = (width + h + _ROW - 1) // _ROW * _ROW
     rows = (height + v - 1) // v * v
-    found, at = carve(memory, at, stride * rows)
-    return found.reshape(rows, stride), at
+    found, memory = carve(memory, stride * rows)
+    return found.reshape(rows, stride), memory
 
 
 @kernel
-def _planes_bytes(head: Record, cut: Record) -> Any:
-    """Scratch for `_decode_planes`."""
+def planes_bytes(head: Record, cut: Record) -> Any:
+    """Scratch for `decode_planes`."""
     width, height = _scaled(cut["width"], cut["scale"]), _scaled(cut["height"], cut["scale"])
     return 3 * ((width + 4 + _ROW) * (height + 4) + _ROW) + 64
 
@@ -178,9 +179,9 @@ def crop_bytes(crops: Array, cut: Record) -> Any:
 
 
 @kernel
-def _shift(box: Record, cut: Record, memory: Array, at: Any) -> Any:
+def _shift(box: Record, cut: Record, memory: Array) -> Any:
     """A box of the picture and its clip, in pixels of the part of it that was decoded."""
-    words, at = carve(memory, at, 64)
+    words, memory = carve(memory, 64)
     corners, clip = words[:32].view(np.float64), words[32:].view(np.int64)
     scale = np.float64(cut["scale"])
     corners[0], corners[1] = (box["left"] - cut["left"]) / scale, (box["top"] - cut["top"]) / scale
@@ -189,7 +190,7 @@ def _shift(box: Record, cut: Record, memory: Array, at: Any) -> Any:
     clip[1] = max(0, np.int64(np.floor((box["low_y"] - cut["top"]) / scale)))
     clip[2] = _scaled(min(cut["width"], box["high_x"] - cut["left"]), cut["scale"])
     clip[3] = _scaled(min(cut["height"], box["high_y"] - cut["top"]), cut["scale"])
-    return corners, clip, at
+    return corners, clip, memory
 
 
 @kernel
@@ -204,10 +205,10 @@ def crop_rgb(
 ) -> None:
     """All crops of pixels in red, green and blue, into their places."""
     for k in range(len(crops)):
-        corners, clip, at = _shift(found[k], cut, memory, 0)
+        corners, clip, rest = _shift(found[k], cut, memory)
         shape = (crops[k]["height"], crops[k]["width"])
         flip, last = found[k]["flip"] == 1, targets[k]["channels_last"] == 1
-        crop.rgb(pixels, corners, clip, flip, tables[k], shape, last, memory[at:], _place_of(targets[k], row))
+        crop.rgb(pixels, corners, clip, flip, tables[k], shape, last, rest, _place_of(targets[k], row))
 
 
 @kernel
@@ -224,11 +225,11 @@ def _crop_planes(
 ) -> None:
     """All crops of planes, into their places."""
     for k in range(len(crops)):
-        corners, clip, at = _shift(found[k], cut, memory, 0)
+        corners, clip, rest = _shift(found[k], cut, memory)
         shape = (crops[k]["height"], crops[k]["width"])
         flip, last = found[k]["flip"] == 1, targets[k]["channels_last"] == 1
         out = _place_of(targets[k], row)
-        crop.planes(sources, factors, corners, clip, flip, tables[k], shape, last, memory[at:], out)
+        crop.planes(sources, factors, corners, clip, flip, tables[k], shape, last, rest, out)
 
 
 @kernel
@@ -267,6 +268,31 @@ def _spliced_bytes(head: Record, cut: Record) -> Any:
 
 
 @kernel
+def crop_yuv420(
+    data: Array,
+    crops: Array,
+    draws: Array,
+    tables: Array,
+    targets: Array,
+    desk: Record,
+    found: Array,
+    row: Any,
+    memory: Array,
+) -> Any:
+    """All crops of planes that lie in the payload, into their places; a status."""
+    height, width = size_of(data)
+    if height == 0:
+        return REFUSED
+    place_whole(width, height, crops, draws, found, desk["cut"])
+    needed = crop_bytes(crops, desk["cut"])
+    if needed > len(memory):
+        desk["bytes"] = needed
+        return NO_ROOM
+    _crop_planes(planes_of(data, height, width), (2, 2), desk["cut"], crops, found, tables, targets, row, memory)
+    return OK
+
+
+@kernel
 def _fill_row(
     handle: Any,
     data: Array,
@@ -279,9 +305,10 @@ def _fill_row(
     desk: Record,
     found: Array,
     memory: Array,
-    at: Any,
 ) -> Any:
     """All crops of one JPEG, into their places; a status."""
+    if is_yuv420(data):
+        return crop_yuv420(data, crops, draws, tables, targets, desk, found, row, memory)
     head, cut = desk["head"], desk["cut"]
     if read_head(data, head) != HEAD_OK:
         return OTHER
@@ -290,9 +317,9 @@ def _fill_row(
     planar = not exact and has_planes(head)
     find_cut(data, head, crops, draws, found, not planar, 0, cut)
     copied = _spliced_bytes(head, cut)
-    need = at + copied + 64
+    need = copied + 64
     if planar:
-        need += _planes_bytes(head, cut) + crop_bytes(crops, cut)
+        need += planes_bytes(head, cut) + crop_bytes(crops, cut)
     else:
         need += 3 * cut["width"] * cut["height"] + crop_bytes(crops, cut)
     if need > len(memory):
@@ -300,19 +327,19 @@ def _fill_row(
         return NO_ROOM
     jpeg = data
     if cut["tiled"] == 1:
-        room, at = carve(memory, at, copied)
+        room, memory = carve(memory, copied)
         size = splice(data, head, data, 0, cut["tiles"], room)
         if size < 0:
             return REFUSED
         jpeg = room[:size]
     if planar:
-        good, luma, blue, red, at = _decode_planes(handle, jpeg, head, cut, memory, at)
+        good, luma, blue, red, memory = decode_planes(handle, jpeg, head, cut, memory)
         if not good:
             return REFUSED
         factors = (head["h"][0], head["v"][0])
-        _crop_planes((luma, blue, red), factors, cut, crops, found, tables, targets, row, memory[at:])
+        _crop_planes((luma, blue, red), factors, cut, crops, found, tables, targets, row, memory)
         return OK
-    pixels, at = carve(memory, at, 3 * cut["width"] * cut["height"])
+    pixels, memory = carve(memory, 3 * cut["width"] * cut["height"])
     failed = turbo.decompress(
         np.uint64(handle),
         np.uint64(jpeg.ctypes.data),
@@ -327,7 +354,7 @@ def _fill_row(
     if failed != 0:
         return REFUSED
     rgb = pixels.reshape(cut["height"], cut["width"], 3)
-    crop_rgb(rgb, cut, crops, found, tables, targets, row, memory[at:])
+    crop_rgb(rgb, cut, crops, found, tables, targets, row, memory)
     return OK
 
 
@@ -354,12 +381,12 @@ def fill_rows(
             continue
         begin, size = spans[i]["begin"], spans[i]["size"]
         address = shards[rows[i]["shard"]]["base"] + np.uint64(begin)
-        at = 0
+        left = memory
         if rows[i]["way"] == READ:
             if size > len(memory):
                 desk[0]["status"], desk[0]["bytes"] = NO_ROOM, size
                 return i
-            raw, at = carve(memory, 0, size)
+            raw, left = carve(memory, size)
             address = np.uint64(raw.ctypes.data)
             if not read_fully(rows[i]["file"], address, size, begin):
                 rows[i]["status"] = READ_FAILED
@@ -368,9 +395,10 @@ def fill_rows(
             rows[i]["status"] = READ_FAILED
             continue
         data = view_bytes(address, size)
-        status = _fill_row(handle, data, i, crops, draws[i], exact, tables, targets, desk[0], found, memory, at)
+        status = _fill_row(handle, data, i, crops, draws[i], exact, tables, targets, desk[0], found, left)
         if status in (NO_ROOM, OTHER):
             desk[0]["status"] = status
+            desk[0]["bytes"] += len(memory) - len(left)
             return i
         rows[i]["status"] = status
     return stop

@@ -55,6 +55,13 @@ def decode_jpeg(jpeg: Any, height: int, width: int) -> Pixels:
     return pixels
 
 
+def room(size_bytes: int) -> Pixels:
+    """Scratch that begins where vectors like it."""
+    whole = np.empty(size_bytes + 64, np.uint8)
+    skip = -whole.ctypes.data % 64
+    return whole[skip : skip + size_bytes]
+
+
 def _check(picture: Any, most_bytes: int) -> None:
     """DecodeError for what this would decode wrongly, or not within the memory there is."""
     if picture.mode not in _MODES:

@@ -17,6 +17,7 @@ from mx8shards.kernels import boxes, pictures, turbo
 from mx8shards.kernels.colour import value_table
 from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, OK, READ, READ_FAILED, REFUSED
+from mx8shards.kernels.yuv420 import is_yuv420
 from mx8shards.media import decoding
 from mx8shards.media.specs import CenterCrop, Crop, RandomResizedCrop
 from mx8shards.stages import Output, Stage, Use, Work
@@ -68,7 +69,7 @@ class Pictures(Stage):
         targets = np.zeros(len(self._crops), pictures.TARGET)
         for k, (name, crop) in enumerate(self._crops.items()):
             if isinstance(crop, RandomResizedCrop) or crop.flip:
-                purpose = f"crop {name}" if crop.seed is None else f"crops of seed {crop.seed}"
+                purpose = f"crop:{name}" if crop.seed is None else f"crops:{crop.seed}"
                 ids = work.rows["sample_id"]
                 draws[:, k] = uniforms(self._use.seed, work.epoch, ids, purpose, boxes.DRAWS)
             output = self.outputs[name]
@@ -126,7 +127,7 @@ class Pictures(Stage):
     def _with_room(self, size_bytes: int, work: Work, i: int, scratch: Scratch) -> None:
         """One row by the kernel, with so much scratch."""
         if size_bytes <= self._own_bytes:
-            scratch.memory = room(min(2 * size_bytes, self._own_bytes))
+            scratch.memory = decoding.room(min(2 * size_bytes, self._own_bytes))
             self._by_kernel(work, i, i + 1, scratch, scratch.memory)
         elif size_bytes <= self._large.most_bytes:
             with self._large.lock:
@@ -139,6 +140,9 @@ class Pictures(Stage):
         draws, targets = work.notes[self]
         desk, found = scratch.desk[0], scratch.found
         data = np.frombuffer(payload, np.uint8)
+        if is_yuv420(data):
+            self._of_planes(data, work, i, scratch)
+            return
         size = pictures.cut_out(data, self._table, draws[i], self._exact, desk, found, scratch.memory)
         cut = desk["cut"]
         if size >= 0:
@@ -151,7 +155,17 @@ class Pictures(Stage):
         else:
             raise DecodeError("refused")
         needed = int(pictures.crop_bytes(self._table, cut))
-        pictures.crop_rgb(pixels, cut, self._table, found, self._values, targets, i, room(needed))
+        pictures.crop_rgb(pixels, cut, self._table, found, self._values, targets, i, decoding.room(needed))
+
+    def _of_planes(self, data: Bytes, work: Work, i: int, scratch: Scratch) -> None:
+        """One row by the kernel, which needs no library for it."""
+        draws, targets = work.notes[self]
+        desk, found = scratch.desk[0], scratch.found
+        arguments = data, self._table, draws[i], self._values, targets, desk, found, i
+        status = pictures.crop_yuv420(*arguments, scratch.memory)
+        if status == pictures.NO_ROOM:
+            status = pictures.crop_yuv420(*arguments, decoding.room(int(desk["bytes"])))
+        work.rows["status"][i] = status
 
     def why(self, payload: memoryview) -> Exception | None:
         """What is wrong with a picture."""
@@ -167,7 +181,7 @@ class Scratch:
 
     def __init__(self, crops: int, size_bytes: int, turbo_too: bool) -> None:
         self.handle = turbo.Handle() if turbo_too else None
-        self.memory = room(size_bytes)
+        self.memory = decoding.room(size_bytes)
         self.desk = np.zeros(1, pictures.DESK)
         self.found = np.zeros(crops, boxes.BOX)
 
@@ -183,21 +197,14 @@ class _Large:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.lock = Lock()
-        self._memory = room(0)
+        self._memory = decoding.room(0)
 
     def memory(self, size_bytes: int) -> Bytes:
         """At least so many bytes; the lock is held."""
         if len(self._memory) < size_bytes:
-            self._memory = room(0)
-            self._memory = room(min(2 * size_bytes, self.most_bytes))
+            self._memory = decoding.room(0)
+            self._memory = decoding.room(min(2 * size_bytes, self.most_bytes))
         return self._memory
-
-
-def room(size_bytes: int) -> Bytes:
-    """Scratch that begins where vectors like it."""
-    whole = np.empty(size_bytes + 64, np.uint8)
-    skip = -whole.ctypes.data % 64
-    return whole[skip : skip + size_bytes]
 
 
 def _payload(work: Work, i: int, column: int) -> bytes | None:

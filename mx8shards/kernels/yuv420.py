@@ -1,0 +1,64 @@
+"""Where in a yuv420 payload do the planes lie? (spec §15)
+
+bytes 0–7     magic
+bytes 8–15    height and width of the picture, uint32
+then          Y, Cb and Cr, row by row; Y has even sides, the others half of each
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.kernels.jit import kernel
+
+Array = npt.NDArray[Any]
+
+MAGIC = b"mx8yuv\x00\x01"
+HEADER_BYTES = 16
+
+_MAGIC = np.frombuffer(MAGIC, np.uint8)
+
+
+@kernel
+def is_yuv420(data: Array) -> Any:
+    """Whether it begins like one."""
+    if len(data) < HEADER_BYTES:
+        return False
+    same = True
+    for i in range(len(_MAGIC)):
+        same = same and data[i] == _MAGIC[i]
+    return same
+
+
+@kernel
+def size_of(data: Array) -> Any:
+    """Height and width; 0 and 0 if that is not the size of what follows."""
+    height, width = _uint32(data, 8), _uint32(data, 12)
+    down, across = height + height % 2, width + width % 2
+    if height > 0 and width > 0 and len(data) == HEADER_BYTES + down * across + 2 * (down // 2) * (across // 2):
+        return height, width
+    return np.int64(0), np.int64(0)
+
+
+@kernel
+def _uint32(data: Array, at: Any) -> Any:
+    number = np.int64(0)
+    for i in range(4):
+        number |= np.int64(data[at + i]) << (8 * i)
+    return number
+
+
+@kernel
+def planes_of(data: Array, height: Any, width: Any) -> Any:
+    """Y, Cb and Cr, where they lie."""
+    down, across = height + height % 2, width + width % 2
+    blue = HEADER_BYTES + down * across
+    red = blue + down * across // 4
+    return (
+        data[HEADER_BYTES:blue].reshape(down, across),
+        data[blue:red].reshape(down // 2, across // 2),
+        data[red:].reshape(down // 2, across // 2),
+    )

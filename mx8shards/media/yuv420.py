@@ -1,0 +1,92 @@
+"""How does a picture become planes that need no decoding? (spec §15)
+
+A byte of luma for each pixel, and two of chroma for each four: several times as large as a JPEG, and read several times
+as quickly. The planes of a JPEG are those that its decoder has before it makes colours of them.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import DecodeError, require
+from mx8shards.kernels import jpeg, turbo
+from mx8shards.kernels.pictures import CUT, decode_planes, has_planes, planes_bytes
+from mx8shards.kernels.yuv420 import MAGIC, is_yuv420, planes_of, size_of
+from mx8shards.media import decoding
+
+Plane = npt.NDArray[np.uint8]
+
+_MOST_BYTES = 1 << 31
+_GREY = 128
+
+
+def encode(picture: bytes) -> bytes:
+    """The planes of a picture file. DecodeError for what is none."""
+    luma, blue, red = _planes_of_jpeg(picture) or _planes_by_pillow(picture)
+    height, width = luma.shape
+    parts = (_padded(luma), blue, red)
+    return MAGIC + struct.pack("<II", height, width) + b"".join(part.tobytes() for part in parts)
+
+
+def planes(payload: bytes) -> tuple[Plane, Plane, Plane]:
+    """Y, Cb and Cr as they lie in a payload: Y without the padding of odd sides."""
+    data = np.frombuffer(payload, np.uint8)
+    height, width = size_of(data) if is_yuv420(data) else (0, 0)
+    if not height:
+        raise DecodeError(expected="the planes that yuv420 payloads hold", found=f"{len(payload)} other bytes")
+    luma, blue, red = planes_of(data, height, width)
+    return luma[:height, :width], blue, red
+
+
+def _planes_of_jpeg(picture: bytes) -> tuple[Plane, Plane, Plane] | None:
+    """As the decoder has them, with chroma made half as fine as luma; None without TurboJPEG, or for other files."""
+    data, head = np.frombuffer(picture, np.uint8), np.zeros(1, jpeg.HEAD)
+    if turbo.library is None or jpeg.read_head(data, head[0]) != jpeg.OK or not has_planes(head[0]):
+        return None
+    cut = np.zeros(1, CUT)
+    width, height = int(head[0]["width"]), int(head[0]["height"])
+    cut["width"], cut["height"], cut["scale"] = width, height, 1
+    memory = decoding.room(int(planes_bytes(head[0], cut[0])))
+    handle = turbo.Handle()
+    try:
+        good, luma, blue, red, _ = decode_planes(handle.address, data, head[0], cut[0], memory)
+    finally:
+        handle.close()
+    if not good:
+        raise DecodeError(expected="a whole JPEG", found="one that is damaged")
+    h, v = int(head[0]["h"][0]), int(head[0]["v"][0])
+    luma = luma[:height, :width]
+    if len(blue) == 0:
+        grey = np.full((-(-height // 2), -(-width // 2)), _GREY, np.uint8)
+        return luma, grey, grey
+    chroma = (plane[: -(-height // v), : -(-width // h)] for plane in (blue, red))
+    blue, red = (_coarse(np.repeat(plane, max(1, h // 2), axis=1), h == 1, v == 1) for plane in chroma)
+    half = -(-width // 2)
+    return luma, blue[:, :half], red[:, :half]
+
+
+def _planes_by_pillow(picture: bytes) -> tuple[Plane, Plane, Plane]:
+    pixels = decoding.decode(picture, _MOST_BYTES)
+    pillow = require("PIL.Image", "images")
+    whole = np.asarray(pillow.fromarray(pixels).convert("YCbCr"))
+    return whole[..., 0], _coarse(whole[..., 1], True, True), _coarse(whole[..., 2], True, True)
+
+
+def _coarse(plane: Plane, across: bool, down: bool) -> Plane:
+    """A plane with half as many columns, or rows, each the mean of two; an odd one stands for itself."""
+    sums = _padded(plane, across=across, down=down).astype(np.uint16)
+    count = 1
+    if across:
+        sums, count = sums[:, ::2] + sums[:, 1::2], 2 * count
+    if down:
+        sums, count = sums[::2] + sums[1::2], 2 * count
+    return ((sums + count // 2) // count).astype(np.uint8)
+
+
+def _padded(plane: Plane, *, across: bool = True, down: bool = True) -> Plane:
+    """With even sides, where asked for: the last row and column twice."""
+    more = ((0, down and plane.shape[0] % 2), (0, across and plane.shape[1] % 2))
+    return np.pad(plane, more, mode="edge")
