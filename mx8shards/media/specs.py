@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -42,21 +43,23 @@ class Picture:
             self._refuse("layout", "'CHW' or 'HWC'", self.layout)
         if self.dtype not in _KINDS:
             self._refuse("dtype", " or ".join(map(repr, _KINDS)), self.dtype)
-        if not 0 <= self.flip <= 1:
+        if not _is_number(self.flip) or not 0 <= self.flip <= 1:
             self._refuse("flip", "a probability", self.flip)
         if self.seed is not None and type(self.seed) is not int:
             self._refuse("seed", "an int, or None", self.seed)
+        if type(self.exact) is not bool:
+            self._refuse("exact", "True or False", self.exact)
         if (self.mean is None) != (self.std is None):
             self._refuse("mean and std", "both, or neither", (self.mean, self.std))
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None:
                 if self.dtype == "uint8":
                     self._refuse(name, "a float dtype for it", self.dtype)
-                if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                if not hasattr(values, "__getitem__") or len(values) != 3 or not all(map(_is_number, values)):
                     self._refuse(name, "a number for each of red, green and blue", values)
+                if name == "std" and not all(value > 0 for value in values):
+                    self._refuse(name, "numbers above 0", values)
                 object.__setattr__(self, name, tuple(float(value) for value in values))
-        if self.std is not None and not all(value > 0 for value in self.std):
-            self._refuse("std", "numbers above 0", self.std)
 
     def _refuse(self, name: str, expected: str, found: object) -> None:
         raise ValueError(f"{type(self).__name__}: {name}: expected {expected}, got {found!r}")
@@ -159,7 +162,7 @@ class MultiCrop:
         object.__setattr__(self, "each", dict(self.each))
 
     def __hash__(self) -> int:
-        return hash(tuple(self.each.items()))
+        return hash(frozenset(self.each.items()))
 
     def stage(self, use: Use) -> Stage:
         """The stage that makes them."""
@@ -168,10 +171,11 @@ class MultiCrop:
         return Pictures(self.each, use)
 
 
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
 def _are_range(values: Any) -> bool:
     return (
-        isinstance(values, tuple)
-        and len(values) == 2
-        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
-        and 0 < values[0] <= values[1]
+        isinstance(values, tuple) and len(values) == 2 and all(map(_is_number, values)) and 0 < values[0] <= values[1]
     )

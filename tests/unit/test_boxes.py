@@ -1,0 +1,237 @@
+"""Are boxes of crops those of torchvision, and do they always lie in the picture?"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mx8shards.kernels.boxes import BOX, COVER, CROP, DRAWS, NATIVE, RANDOM, TRIES, WITHIN, find_box
+
+Array = npt.NDArray[Any]
+
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+
+
+class Box(NamedTuple):
+    left: float
+    top: float
+    right: float
+    bottom: float
+    low_x: int
+    low_y: int
+    high_x: int
+    high_y: int
+    flip: int
+
+
+def crop_of(kind: int, height: int, width: int, **fields: Any) -> Any:
+    crop = np.zeros(1, CROP)
+    crop[0] = (kind, height, width, 0, *SCALE, *RATIO, 0.0)
+    for name, value in fields.items():
+        crop[0][name] = value
+    return crop[0]
+
+
+def found(crop: Any, draws: Array, width: int, height: int, find: Any = find_box) -> Box:
+    box: Any = np.full(1, -7, BOX)
+    find(crop, draws, width, height, box[0])
+    return Box(*box[0].item())
+
+
+# random ---------------------------------------------------------------------------------------------------------------
+
+Part = tuple[int, int, int, int]  # left, top, width, height
+
+
+def get_params(
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    uniform: Callable[[float, float], float],
+    below: Callable[[int], int],
+) -> Part:
+    """torchvision's algorithm, as its documentation and paper tell it: ten tries, then the middle."""
+    for _ in range(10):
+        area = width * height * uniform(*scale)
+        aspect = math.exp(uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return below(width - w + 1), below(height - h + 1), w, h
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = max(1, round(width / ratio[0]))
+    elif width / height > ratio[1]:
+        w = max(1, round(height * ratio[1]))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def by_draws(width: int, height: int, scale: Any, ratio: Any, draws: Array) -> Part:
+    """The same with the numbers that the kernel has: two for each try, and the last ones for where it lies."""
+    tries, places = iter(draws[: 2 * TRIES].tolist()), iter(draws[2 * TRIES :].tolist())
+    return get_params(
+        width,
+        height,
+        scale,
+        ratio,
+        lambda low, high: low + next(tries) * (high - low),
+        lambda count: int(next(places) * count),
+    )
+
+
+def part_of(box: Box) -> Part:
+    assert (box.left, box.top, box.right, box.bottom) == (box.low_x, box.low_y, box.high_x, box.high_y)
+    return box.low_x, box.low_y, box.high_x - box.low_x, box.high_y - box.low_y
+
+
+SIDES = st.one_of(st.integers(1, 12), st.integers(1, 700), st.integers(1, 5_000))
+SCALES = st.tuples(st.floats(0.001, 1), st.floats(0.001, 1)).map(sorted).map(tuple)
+RATIOS = st.tuples(st.floats(0.05, 20), st.floats(0.05, 20)).map(sorted).map(tuple)
+
+
+@settings(max_examples=500)
+@given(width=SIDES, height=SIDES, scale=SCALES, ratio=RATIOS, seed=st.integers(0, 1 << 32), flip=st.floats(0, 1))
+def test_random_boxes_are_those_of_a_plain_twin_with_the_same_numbers(
+    width: int, height: int, scale: Any, ratio: Any, seed: int, flip: float
+) -> None:
+    fields = {"scale_low": scale[0], "scale_high": scale[1], "ratio_low": ratio[0], "ratio_high": ratio[1]}
+    crop = crop_of(RANDOM, 224, 224, flip=flip, **fields)
+    draws = np.random.default_rng(seed).random(DRAWS)
+    box = found(crop, draws, width, height)
+    assert box == found(crop, draws, width, height, find_box.py_func)
+    assert part_of(box) == by_draws(width, height, scale, ratio, draws)
+    assert 0 <= box.left < box.right <= width
+    assert 0 <= box.top < box.bottom <= height
+    assert box.flip == (draws[-1] < flip)
+
+
+@pytest.mark.parametrize("draw", [0.0, 1 - 2.0**-53])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5_000), (5_000, 1), (341, 256), (65_535, 65_535)])
+def test_the_least_and_the_greatest_numbers_stay_in_the_picture(size: tuple[int, int], draw: float) -> None:
+    left, top, width, height = part_of(found(crop_of(RANDOM, 224, 224), np.full(DRAWS, draw), *size))
+    assert 0 <= left <= left + width <= size[0]
+    assert 0 <= top <= top + height <= size[1]
+    assert min(width, height) >= 1
+
+
+def measures(parts: list[Part], width: int, height: int) -> dict[str, Array]:
+    """What a distribution of boxes is looked at for."""
+    left, top, across, down = np.array(parts, np.float64).T
+    return {
+        "x": left,
+        "y": top,
+        "width": across,
+        "height": down,
+        "area": across * down,
+        "aspect": across / down,
+        "centre": (left + across / 2) / width + (top + down / 2) / height,
+        "touches": ((left == 0) | (top == 0) | (left + across == width) | (top + down == height)).astype(np.float64),
+    }
+
+
+def distance(a: Array, b: Array) -> float:
+    """Kolmogorov and Smirnov's: the most that two empirical distributions differ."""
+    values = np.union1d(a, b)
+    shares = [np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (a, b)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+@pytest.mark.parametrize("size", [(341, 256), (256, 341), (1_000, 100), (100, 1_000), (1, 1), (500, 375), (7, 3)])
+def test_their_distribution_is_that_of_torchvision(size: tuple[int, int]) -> None:
+    """`count` of the same distribution differ by more than 1.95 · sqrt(2 / count) once in a thousand times."""
+    count = 8_000
+    chance = random.Random(f"torchvision {size}")
+    theirs = [get_params(*size, SCALE, RATIO, chance.uniform, chance.randrange) for _ in range(count)]
+    crop, draws = crop_of(RANDOM, 224, 224), np.random.default_rng(11).random((count, DRAWS))
+    ours = [part_of(found(crop, draws[i], *size)) for i in range(count)]
+    mine, other = measures(ours, *size), measures(theirs, *size)
+    far = {name: round(distance(mine[name], other[name]), 4) for name in mine}
+    assert max(far.values()) < 1.95 * math.sqrt(2 / count), far
+
+
+def test_the_distance_tells_boxes_that_keep_to_the_edges() -> None:
+    """What the test above would say of a crop whose place is drawn first and then pushed back into the picture."""
+    chance = random.Random(5)
+    theirs = [get_params(341, 256, SCALE, RATIO, chance.uniform, chance.randrange) for _ in range(2_000)]
+    pushed = [(min(chance.randrange(341), 341 - w), min(chance.randrange(256), 256 - h), w, h) for *_, w, h in theirs]
+    mine, other = measures(pushed, 341, 256), measures(theirs, 341, 256)
+    assert min(distance(mine[name], other[name]) for name in ("x", "y", "touches")) > 1.95 * math.sqrt(2 / 2_000)
+
+
+# in the middle --------------------------------------------------------------------------------------------------------
+
+OUT = st.integers(1, 600)
+
+
+@st.composite
+def within(draw: Any) -> tuple[int, int, int]:
+    height, width = draw(OUT), draw(OUT)
+    return height, width, draw(st.integers(max(height, width), 1_000))
+
+
+@settings(max_examples=300)
+@given(size=within(), width=SIDES, height=SIDES)
+def test_with_resize_it_is_the_middle_of_the_resized_picture(
+    size: tuple[int, int, int], width: int, height: int
+) -> None:
+    """As torchvision's Resize and CenterCrop: whole pixels of the resized picture, seen in the one that is there."""
+    out_height, out_width, resize = size
+    crop = crop_of(WITHIN, out_height, out_width, resize=resize)
+    box = found(crop, np.zeros(DRAWS), width, height)
+    assert box == found(crop, np.zeros(DRAWS), width, height, find_box.py_func)
+    short, long = min(width, height), max(width, height)
+    new_short, new_long = resize, int(resize * long / short)
+    new_width, new_height = (new_short, new_long) if width <= height else (new_long, new_short)
+    top, left = round((new_height - out_height) / 2.0), round((new_width - out_width) / 2.0)
+    edges = left * width / new_width, top * height / new_height
+    ends = (left + out_width) * width / new_width, (top + out_height) * height / new_height
+    assert box[:4] == pytest.approx((*edges, *ends), rel=1e-12, abs=1e-9)
+    assert box[4:8] == (0, 0, width, height)
+    check_inside(box, width, height)
+
+
+@settings(max_examples=300)
+@given(kind=st.sampled_from([COVER, NATIVE]), out_width=OUT, out_height=OUT, width=SIDES, height=SIDES)
+def test_without_it_is_the_largest_of_its_shape(
+    kind: int, out_width: int, out_height: int, width: int, height: int
+) -> None:
+    crop = crop_of(kind, out_height, out_width)
+    box = found(crop, np.zeros(DRAWS), width, height)
+    assert box == found(crop, np.zeros(DRAWS), width, height, find_box.py_func)
+    across, down = box.right - box.left, box.bottom - box.top
+    assert across * out_height == pytest.approx(down * out_width, rel=1e-9)
+    fits = out_width <= width and out_height <= height
+    if kind == NATIVE and fits:
+        assert (across, down) == (out_width, out_height)
+        assert box[:4] == tuple(map(int, box[:4]))  # no pixel is resampled
+        # torchvision's CenterCrop
+        assert (box.top, box.left) == (round((height - out_height) / 2), round((width - out_width) / 2))
+    else:
+        assert max(across / width, down / height) == pytest.approx(1, rel=1e-9)
+        assert (box.left + box.right, box.top + box.bottom) == pytest.approx((width, height), abs=1.01)
+    assert box[4:8] == (0, 0, width, height)
+    check_inside(box, width, height)
+
+
+def check_inside(box: Box, width: int, height: int) -> None:
+    assert 0 <= box.left < box.right <= width
+    assert 0 <= box.top < box.bottom <= height
+    assert box.flip == 0
+
+
+@pytest.mark.parametrize("kind", [RANDOM, COVER, NATIVE, WITHIN])
+@pytest.mark.parametrize(
+    ("flip", "draw", "flipped"), [(0.0, 0.0, 0), (1.0, 1 - 2.0**-53, 1), (0.3, 0.3, 0), (0.3, 0.29, 1)]
+)
+def test_a_number_below_the_probability_mirrors(kind: int, flip: float, draw: float, flipped: int) -> None:
+    draws = np.full(DRAWS, 0.5)
+    draws[-1] = draw
+    assert found(crop_of(kind, 8, 8, flip=flip, resize=8), draws, 20, 30).flip == flipped
