@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import numbers
 import operator
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from mx8shards.errors import DatasetNotFoundError, FormatError, SchemaError
 from mx8shards.format.columns import Columns
 from mx8shards.shards import links, snapshots
-from mx8shards.shards.columns import RaggedColumn, stacked_column
+from mx8shards.shards.columns import RaggedColumn, equal_payloads, stacked_column
 from mx8shards.shards.open_shard import VERIFY, Shards, Verify
 from mx8shards.shards.shard import Shard
 from mx8shards.views import Join, Select, View, Whole, checked_positions
@@ -217,6 +218,9 @@ class Dataset:
 
     def where(self, column: str, value: Any) -> Dataset:
         """The samples whose column equals `value`: a view over the same shards, found without reading other columns."""
+        payload = _only_payload(self._columns.pick([column]).coders[0].name, value)
+        if payload is not None:
+            return self.select(equal_payloads(self._door, column, payload, self._sample_ids()))
         values = self.column(column)
         if isinstance(values, np.ndarray):
             if np.ndim(value):
@@ -264,6 +268,16 @@ class Dataset:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._decoders = self._make_decoders()
+
+
+def _only_payload(encoding: str, value: Any) -> bytes | None:
+    """The payload that all equal values have, in encodings where they have one: then none needs to be decoded."""
+    if encoding == "bytes" and isinstance(value, bytes):
+        return value
+    if encoding == "str" and isinstance(value, str):
+        with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate, which no sample has
+            return value.encode()
+    return None
 
 
 def concat(datasets: Iterable[Dataset]) -> Dataset:

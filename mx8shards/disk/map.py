@@ -80,6 +80,11 @@ class ReadFile:
             data += more
         return data
 
+    def expect(self, begin: int, size_bytes: int) -> None:
+        """Have the kernel fetch these bytes meanwhile, and nothing around them, where it can be told."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.descriptor, begin, size_bytes, os.POSIX_FADV_WILLNEED)
+
     def __del__(self, close: Any = os.close, suppress: Any = suppress) -> None:
         if self.descriptor >= 0:
             with suppress(OSError):  # it is closed all the same, and nothing that was read is the worse for it

@@ -20,6 +20,9 @@ Ints = npt.NDArray[np.int64]
 _INDEX_ITEMS = 1 << 20
 _SHORT_BYTES = 64
 
+# Of samples longer than that on average, the kernel is told what will be touched: reading ahead, it would read all.
+_LONG_BYTES = 64 << 10
+
 
 class Samples(Protocol):
     """A sequence of samples, each a dict by column name."""
@@ -76,19 +79,48 @@ def _run(
     sample_ids: Ints,
     known: Mapping[int, npt.NDArray[Any]],
 ) -> npt.NDArray[Any]:
+    found = list(_by_shard(shards, sample_ids))
+    opened = {i: shards.open_shard(i) for i, _, _ in found if i not in known}  # checked, before anything is allocated
+    out = np.empty((len(sample_ids), *shape), dtype)
+    for i, here, rows in found:
+        out[here] = known[i][rows] if i in known else _from_shard(opened[i], name, dtype, shape, rows)
+    return out
+
+
+def _by_shard(shards: Shards, sample_ids: Ints) -> Iterator[tuple[int, Ints, Ints]]:
+    """Each shard that holds some of the samples: its number, where among them its own stand, and their rows in it."""
     order = np.argsort(sample_ids, kind="stable")
     ids = sample_ids[order]
     first, last = np.searchsorted(shards.starts, ids[[0, -1]], side="right").tolist()
-    starts = shards.starts[first - 1 : last + 1]
-    bounds = np.searchsorted(ids, starts)
-    touched = (np.flatnonzero(np.diff(bounds)) + first - 1).tolist()
-    opened = {i: shards.open_shard(i) for i in touched if i not in known}  # checked, before anything is allocated
-    out = np.empty((len(ids), *shape), dtype)
-    for i in touched:
-        here = slice(bounds[i - first + 1], bounds[i - first + 2])
-        rows = ids[here] - shards.starts[i]
-        out[order[here]] = known[i][rows] if i in known else _from_shard(opened[i], name, dtype, shape, rows)
-    return out
+    bounds = np.searchsorted(ids, shards.starts[first - 1 : last + 1])
+    for k in np.flatnonzero(np.diff(bounds)).tolist():
+        here = slice(bounds[k], bounds[k + 1])
+        yield first - 1 + k, order[here], ids[here] - shards.starts[first - 1 + k]
+
+
+def equal_payloads(shards: Shards, name: str, payload: bytes, runs: Iterable[Ints]) -> Ints:
+    """Where, in the runs of samples one after the other, a column's payload is just these bytes."""
+    found = [np.zeros(0, np.int64)]
+    before = 0
+    for ids in runs:
+        for i, here, rows in _by_shard(shards, ids):
+            found.append(before + here[_equal(shards.open_shard(i), name, payload, rows)])
+        before += len(ids)
+    return np.sort(np.concatenate(found))
+
+
+def _equal(shard: Shard, name: str, payload: bytes, rows: Ints) -> Ints:
+    """Which of the rows have this payload."""
+    shard.check_size()
+    begins, sizes = payload_spans(shard, shard.columns.names.index(name), rows)
+    likely = np.flatnonzero(sizes == len(payload))
+    _expect(shard, begins[likely], len(payload))
+    wanted = np.frombuffer(payload, np.uint8)
+    step = max(1, _INDEX_ITEMS // max(1, len(payload)))
+    pieces = [likely[start : start + step] for start in range(0, len(likely), step)]
+    equal = [(shard.data[begins[piece, None] + np.arange(len(payload))] == wanted).all(axis=1) for piece in pieces]
+    found: Ints = likely[np.concatenate([np.zeros(0, bool), *equal])]
+    return found
 
 
 def _from_sidecars(shards: Shards, name: str, dtype: np.dtype[Any]) -> dict[int, npt.NDArray[Any]]:
@@ -107,8 +139,9 @@ def _from_sidecars(shards: Shards, name: str, dtype: np.dtype[Any]) -> dict[int,
 def _from_shard(shard: Shard, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], rows: Ints) -> npt.NDArray[Any]:
     shard.check_size()
     column = shard.columns.names.index(name)
-    begins = payload_begins(shard, column, rows)
+    begins, _ = payload_spans(shard, column, rows)
     width = shard.columns.sizes[column] or 0
+    _expect(shard, begins, width)
     found = np.empty((len(rows), width), np.uint8)
     if width > _SHORT_BYTES:
         for row, begin in enumerate(begins.tolist()):
@@ -121,10 +154,20 @@ def _from_shard(shard: Shard, name: str, dtype: np.dtype[Any], shape: tuple[int,
     return found.view(dtype).reshape(len(rows), *shape)
 
 
-def payload_begins(shard: Shard, column: int, rows: Ints) -> Ints:
-    """Where the payloads of a column begin in the shard's file, once every size header was found to add up."""
+def _expect(shard: Shard, begins: Ints, size_bytes: int) -> None:
+    """Have the kernel fetch what will be touched of long samples."""
+    if shard.size_bytes > _LONG_BYTES * shard.samples:
+        file = shard.open_file()
+        for begin in begins.tolist():
+            file.expect(begin, max(1, size_bytes))  # 0 would be all up to the file's end
+
+
+def payload_spans(shard: Shard, column: int, rows: Ints) -> tuple[Ints, Ints]:
+    """Where the payloads of a column begin in the shard's file, and their sizes, once all were found to add up."""
     columns = shard.columns
     begins = shard.table[rows].astype(np.int64)
+    if columns.variable:
+        _expect(shard, begins, columns.header_bytes)
     sizes = _size_headers(shard, begins, columns)
     lengths = shard.table[rows + 1].astype(np.int64) - begins
     bad = np.flatnonzero(columns.header_bytes + columns.fixed_bytes + sizes.sum(axis=1) != lengths)
@@ -141,7 +184,8 @@ def payload_begins(shard: Shard, column: int, rows: Ints) -> Ints:
     fixed = columns.header_bytes + sum(size for size in before if size is not None)
     variable = sum(size is None for size in before)
     payloads: Ints = begins + fixed + sizes[:, :variable].sum(axis=1)
-    return payloads
+    width = columns.sizes[column]
+    return payloads, sizes[:, variable] if width is None else np.full(len(rows), width)
 
 
 def _size_headers(shard: Shard, begins: Ints, columns: Columns) -> Ints:
