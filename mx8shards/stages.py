@@ -7,7 +7,7 @@ know this.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,6 +84,7 @@ class Stage:
     columns: Sequence[str]
     outputs: Mapping[str, Output]
     scratch_bytes = 0  # how much memory the scratch of all threads has at most
+    decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # what rows of its ragged outputs are decoded by
     path = ""  # which of several ways it goes, if they give different values: a state remembers it
 
     def scratch(self) -> Any:
@@ -92,6 +93,14 @@ class Stage:
 
     def narrow(self, work: Work) -> None:
         """Shrink the spans of its columns, before any of their bytes are read."""
+
+    def measure(self, work: Work) -> Mapping[str, Array]:
+        """How many bytes each row of its ragged outputs will have, if the heads of payloads tell.
+
+        This is asked twice, in different threads: before memory is reserved, for the rows of several batches at once,
+        and again before the bank is there. Rows that are not OK have none.
+        """
+        return {}
 
     def begin(self, work: Work) -> None:
         """Make ready to fill: the bank is there now."""

@@ -66,7 +66,6 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
             share=share,
             wanted=picked.names,
             stages=[gather, *decoders],
-            decoders=gather.decoders,
             convert=convert,
             seed=settings.seed,
             most_ranges=4 * pool.threads,
@@ -77,7 +76,10 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
         scratch_bytes = sum(stage.scratch_bytes for stage in filler.stages)
         fixed = reach.kept_bytes + depth * record_bytes + scratch_bytes
-        require_three(mean, fixed, share)
+        # where samples' lengths tell little of what is wanted of them, the first steps tell
+        require_three(
+            mean if filler.bound == "tight" else bank_bytes(most_bytes(filler.outputs, rows, 0)), fixed, share
+        )
         share.set_fixed(fixed)
     except BaseException:
         share.leave()
@@ -92,6 +94,8 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         reach=reach,
         outputs=filler.outputs,
         overhead=filler.overhead,
+        bound=filler.bound,
+        measure=filler.measure,
         limit_bytes=lambda: share.limit_bytes,
         memory_for=share.memory_for,
     )

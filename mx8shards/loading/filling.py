@@ -9,7 +9,7 @@ finish    look at each row's status, hand out the bank as a batch       (the thr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from mx8shards.kernels import gather
 from mx8shards.kernels.reach import advise_spans
 from mx8shards.kernels.records import NOT_OPENED
 from mx8shards.loading.bank import Share
-from mx8shards.loading.batch import Batch, Decode, make_batch
+from mx8shards.loading.batch import Batch, make_batch
 from mx8shards.loading.outputs import lay_out, offsets_of
-from mx8shards.loading.plan import Planned
+from mx8shards.loading.plan import Bound, Planned
 from mx8shards.loading.reach import Ids, Reach
 from mx8shards.loading.stages import Work
 from mx8shards.loading.times import Times
@@ -44,7 +44,6 @@ class Filler:
         share: Share,
         wanted: Sequence[str],
         stages: Sequence[Stage],
-        decoders: Mapping[str, Decode],
         convert: Callable[[Any], Any],
         seed: int,
         most_ranges: int,
@@ -60,15 +59,53 @@ class Filler:
         self._layouts = np.array([[_fields(kind, name) for name in wanted] for kind in kinds], np.int64)
         self._layouts = self._layouts.reshape(len(kinds), len(wanted), gather.LAYOUT_FIELDS)
         self._header_bytes = max((kind.header_bytes for kind in kinds), default=0)
-        self.overhead = min((kind.header_bytes + kind.fixed_bytes for kind in kinds), default=0)
-        self._ragged = {key: _column_of(key, wanted) for key, output in self.outputs.items() if output.shape is None}
+        self._measuring = [stage for stage in self.stages if type(stage).measure is not Stage.measure]
+        measured = {key for stage in self._measuring for key in stage.outputs}
+        ragged = [key for key, output in self.outputs.items() if output.shape is None and key not in measured]
+        self._ragged = {key: _column_of(key, wanted) for key in ragged}
         self._narrows = any(type(stage).narrow is not Stage.narrow for stage in self.stages)
+        self.overhead = min((_overhead(kind, self._ragged) for kind in kinds), default=0)
+        self.bound = self._bound()
         self._takes_all = not self._narrows and all(len(kind.names) == len(wanted) for kind in kinds)
         self._most_advised = MAX_BYTES if self._takes_all else max(self._header_bytes, 1)
-        self._decoders = decoders
+        self._decoders = {key: decode for stage in self.stages for key, decode in stage.decoders.items()}
         self._convert = convert
         self._seed = seed
         self._most_ranges = most_ranges
+
+    def _bound(self) -> Bound:
+        """What samples' lengths tell of the ragged outputs: a lot if these are all there is of variable size."""
+        if self._measuring:
+            return "none"
+        kinds = [zip(kind.names, kind.sizes, strict=True) for kind in self._reach.kinds]
+        same = all(name in self._ragged or size is not None for kind in kinds for name, size in kind)
+        return "tight" if not self._ragged or (same and not self._narrows) else "loose"
+
+    def measure(self, planned: Planned, bounds: Ids) -> Ids:
+        """How many bytes the ragged outputs have in each part of these rows, by size headers, and heads of payloads.
+
+        What is found bad on the way stays bad.
+        """
+        files = self._reach.prepare(planned.rows, self._most_advised)
+        begun = time.perf_counter()
+        work, _ = self._found(planned, bool(files))
+        sizes = [work.spans["size"][:, number] for number in self._ragged.values()]
+        for stage in self._measuring:
+            sizes += stage.measure(work).values()
+        ends = np.concatenate([[0], np.cumsum(np.sum(sizes, axis=0, dtype=np.int64))])
+        if files:
+            self._reach.files_s += time.perf_counter() - begun
+        return np.diff(ends[bounds])
+
+    def _found(self, planned: Planned, reads: bool) -> tuple[Work, Ids]:
+        """These rows with the spans of their payloads, and how many bytes those of each column have."""
+        work = Work(planned, self._reach.table, len(self._wanted), reads)
+        header = np.empty(self._header_bytes, np.uint8)
+        totals = np.empty(len(self._wanted), np.int64)
+        gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans, totals)
+        for stage in self.stages:
+            stage.narrow(work)
+        return work, work.spans["size"].sum(axis=0) if self._narrows else totals
 
     def prepare(self, planned: Planned) -> list[object]:
         """Choose how each row is reached; what must be held until it is filled."""
@@ -77,24 +114,22 @@ class Filler:
     def begin(self, planned: Planned, reads: bool, times: Times) -> Work:
         """Find the payloads, and take a bank for them out of what was reserved: that is spent, also by a failure."""
         begun = time.perf_counter()
-        work = Work(planned, self._reach.table, len(self._wanted), reads)
-        header = np.empty(self._header_bytes, np.uint8)
-        totals = np.empty(len(self._wanted), np.int64)
-        gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans, totals)
         try:
-            for stage in self.stages:
-                stage.narrow(work)
-            if self._narrows:
-                totals = work.spans["size"].sum(axis=0)
+            work, totals = self._found(planned, reads)
             if reads and not self._takes_all:
                 advise_spans(work.rows, work.spans)
             ragged = {key: int(totals[number]) for key, number in self._ragged.items()}
+            measured = {key: sizes for stage in self._measuring for key, sizes in stage.measure(work).items()}
+            ragged |= {key: int(sizes.sum()) for key, sizes in measured.items()}
             work.layout = lay_out(self.outputs, len(work.rows), ragged)
             work.whole = np.asarray(self._share.take(planned.reserve_bytes, work.layout.size_bytes))
         except BaseException:
             self._share.cancel(planned.reserve_bytes)
             raise
         try:
+            for key, sizes in measured.items():
+                offsets = offsets_of(work.whole, work.layout.places[key], len(work.rows))
+                offsets[0], offsets[1:] = 0, np.cumsum(sizes)
             for stage in self.stages:
                 stage.begin(work)
         except BaseException:
@@ -214,6 +249,12 @@ def _column_of(key: str, wanted: Sequence[str]) -> int:
             subject=f"output {key!r}", expected="rows of one shape, or a column's payloads", found="neither"
         )
     return wanted.index(key)
+
+
+def _overhead(columns: Columns, ragged: Container[str]) -> int:
+    """How many bytes of each sample are in no ragged output, whatever is in its columns."""
+    sizes = zip(columns.names, columns.sizes, strict=True)
+    return columns.header_bytes + sum(size for name, size in sizes if size is not None and name not in ragged)
 
 
 def _fields(columns: Columns, name: str) -> tuple[int, int, int]:

@@ -1,7 +1,9 @@
 """Which bytes go into which batch, and what does it cost?
 
-Nothing is read here but offset tables. A batch's payloads are bounded from above by the lengths of its samples; what
-they really need is known when their size headers are read.
+Nothing is read here but offset tables, if these tell enough: a batch's payloads are bounded from above by the lengths
+of its samples, and what they really need is known when their size headers are read. Where only few of a sample's
+columns are wanted, or decoders give rows whose sizes no table tells, that bound may be far too large, or none: then
+batches are measured before memory is reserved for them.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,10 @@ from mx8shards.views import Extras, View
 
 # A shuffle is computed several times as quickly for thousands of positions at once.
 _WINDOW = 4096
+
+
+# What the lengths of samples tell of the bytes that their ragged outputs need.
+Bound = Literal["tight", "loose", "none"]
 
 
 class Planned(NamedTuple):
@@ -52,6 +58,8 @@ class Plan:
     reach: Reach
     outputs: Mapping[str, Output]
     overhead: int  # bytes of each sample that are no part of a ragged column
+    bound: Bound
+    measure: Callable[[Planned, Ids], Ids]  # the bytes of ragged outputs in each part of some rows, just so
     limit_bytes: Callable[[], int]
     memory_for: Callable[[int], int]
 
@@ -80,9 +88,11 @@ class Plan:
         before = 0
         window = 1
         while self.steps.left(position):
-            count = min(window, self.steps.left(position))
+            ranks = self._looked_at()
+            many = 1 if self.bound == "none" else max(1, _WINDOW // (self.steps.batch_size * len(ranks)))
+            count = min(window, many, self.steps.left(position))
             try:
-                found = self._window(epoch, position, count)
+                found = self._window(epoch, position, count, ranks)
             except Exception:
                 if count == 1:
                     raise
@@ -95,7 +105,7 @@ class Plan:
                 if len(planned.rows):  # with uneven="exact" the last step may have nothing for this rank
                     yield planned
             position = min(position + count * self.steps.size, self.steps.length)
-            window = min(2 * window, max(1, _WINDOW // self.steps.size))
+            window = 2 * count
 
     def again(self, planned: Planned, rows: Ids, positions: Ids) -> Planned:
         """The same batch with what stands at these positions of the view in the place of these rows."""
@@ -103,28 +113,40 @@ class Plan:
         chosen = np.arange(len(planned.rows))
         chosen[rows] = len(chosen) + np.arange(len(rows))
         found = self.reach.find(np.concatenate([planned.rows["sample_id"], sample_ids])[chosen])
-        (reserve,) = self._reserves(found, [0, len(found)])
+        both = {name: np.concatenate([values, extras[name]])[chosen] for name, values in planned.extras.items()}
+        again = planned._replace(rows=found, extras=both)
+        (reserve,) = self._reserves(again, [0, len(found)], 1)
         if reserve > self.limit_bytes():
             raise self._too_large(planned, 0, reserve)
-        both = {name: np.concatenate([values, extras[name]])[chosen] for name, values in planned.extras.items()}
-        return planned._replace(rows=found, extras=both, reserve_bytes=reserve)
+        return again._replace(reserve_bytes=reserve)
 
-    def _window(self, epoch: int, position: int, count: int) -> list[tuple[Planned, int]]:
-        """So many steps at once: each with this rank's part, and the bytes that the greediest rank reserves for it.
+    def _looked_at(self) -> range:
+        """Whose parts of a step have to be looked at: all ranks', so that all agree on whether it fits into memory.
 
-        All ranks' parts are looked at, so that all agree on whether a step fits into memory.
+        This rank's alone will do if it fits whatever its samples are. Where no table tells what a batch needs, all
+        ranks' payloads would have to be read: then each rank knows of its own batches.
         """
-        first, last = (0, self.steps.world_size) if self.steps.world_size > 1 else (self.rank, self.rank + 1)
+        rows = self.steps.batch_size
+        longest = self.reach.longest() - self.overhead if self._has_ragged else 0
+        fits = 2 * bank_bytes(most_bytes(self.outputs, rows, rows * longest)) <= self.limit_bytes()
+        return range(self.rank, self.rank + 1) if fits or self.bound == "none" else range(self.steps.world_size)
+
+    @property
+    def _has_ragged(self) -> bool:
+        return any(output.shape is None for output in self.outputs.values())
+
+    def _window(self, epoch: int, position: int, count: int, ranks: range) -> list[tuple[Planned, int]]:
+        """So many steps at once: each with this rank's part, and the bytes that the greediest of `ranks` reserves."""
         begins = range(position, position + count * self.steps.size, self.steps.size)
-        counts, padding, bounds = self.steps.shares(range(first, last), position, count)
+        counts, padding, bounds = self.steps.shares(ranks, position, count)
         sample_ids, absent, extras = self.sample_ids(epoch, counts)
         rows = self.reach.find(sample_ids, side_by_side=True)
         padding |= absent
-        needs = self._reserves(rows, bounds)
-        width = last - first
+        width = len(ranks)
+        needs = self._reserves(Planned(epoch, position, rows, padding, extras, 0), bounds, width)
         planned = []
         for k, begin in enumerate(begins):
-            i = k * width + self.rank - first
+            i = k * width + self.rank - ranks.start
             mine = slice(bounds[i], bounds[i + 1])
             of_mine = {name: values[mine] for name, values in extras.items()}
             my_rows = rows[mine] if width == 1 else rows[mine].copy()  # a view would keep those of all ranks
@@ -132,14 +154,28 @@ class Plan:
             planned.append((Planned(epoch, begin, my_rows, padding[mine], of_mine, needs[i]), most))
         return planned
 
-    def _reserves(self, rows: Rows, bounds: list[int]) -> list[int]:
-        """The most that a bank can need for each part of these rows."""
+    def _reserves(self, planned: Planned, bounds: list[int], width: int) -> list[int]:
+        """The most that a bank can need for each part of these rows. A step has as many parts as `width` says.
+
+        A step that may need more than half of the memory is measured, if that can make a difference: so any two that
+        are not measured fit side by side.
+        """
         counts = [stop - start for start, stop in pairwise(bounds)]
         fixed = {count: most_bytes(self.outputs, count, 0) for count in set(counts)}
+
+        def banks(ragged: Ids) -> list[int]:
+            return [bank_bytes(fixed[count] + more) for count, more in zip(counts, ragged.tolist(), strict=True)]
+
         ragged = np.zeros(len(counts), np.int64)
-        if any(output.shape is None for output in self.outputs.values()):
-            gather.sum_lengths(rows, np.array(bounds), self.overhead, ragged)
-        return [bank_bytes(fixed[count] + more) for count, more in zip(counts, ragged.tolist(), strict=True)]
+        if self._has_ragged:
+            gather.sum_lengths(planned.rows, np.array(bounds), self.overhead, ragged)
+        most = banks(ragged)
+        half = self.limit_bytes() // 2
+        large = [self.bound == "none" or max(most[k : k + width]) > half for k in range(0, len(most), width)]
+        if self.bound == "tight" or not any(large):
+            return most
+        measured = banks(self.measure(planned, np.array(bounds)))
+        return [measured[i] if large[i // width] else most[i] for i in range(len(most))]
 
     def _too_large(self, planned: Planned, before: int, most: int) -> LoaderError:
         return LoaderError(

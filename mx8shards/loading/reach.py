@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import FormatError, IntegrityError
 from mx8shards.format.columns import MAX_BYTES, Columns
+from mx8shards.format.shard import table_bytes
 from mx8shards.kernels import gather, memory, reach
 from mx8shards.kernels.records import FAULT, MAPPED, NOT_OPENED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.filesystems import is_remote
@@ -54,6 +55,7 @@ class Reach:
         # keeps the addresses valid: another loader of the same data may have opened a shard at the same time, so that
         # this one is nobody else's
         self._kept: list[tuple[Shard, Bytes, Bytes] | None] = [None] * shards.count
+        self._unmeasured: list[int] = []  # shards that were opened, but whose longest sample was not asked for yet
         self._unopened = shards.count
         self.files_s = 0.0  # how long it took to open files, and to learn what of them is cached
         self.moved_at = time.monotonic()  # when a shard was last opened
@@ -69,6 +71,7 @@ class Reach:
         self.table = np.zeros(shards.count, SHARD)
         self.table["size"] = np.concatenate([index.raw.size_bytes for index in indices])
         self.table["kind"] = np.concatenate([i.kind + first for i, first in zip(indices, first_kinds, strict=False)])
+        self._longest = self.table["size"].copy()
         windows = np.cumsum(-(-self.table["size"] // reach.WINDOW_BYTES))
         self.table["window"][1:] = windows[:-1]
         self._verdicts = np.zeros(windows[-1] if len(windows) else 0, np.uint8)
@@ -79,7 +82,7 @@ class Reach:
         """An upper bound of what it keeps in memory: tables, and some words for each shard."""
         tables = 4 * (self._shards.samples + 2 * self._shards.count)
         room = min(tables, self._shards.table_room) if self._maps else tables
-        return room + self.table.nbytes + 2 * self._verdicts.nbytes + 16 * self._shards.count
+        return room + self.table.nbytes + 2 * self._verdicts.nbytes + 24 * self._shards.count
 
     def begin_epoch(self) -> None:
         """From now on, every shard is looked at anew when it is first needed: its size, and what of it is cached."""
@@ -115,6 +118,17 @@ class Reach:
                 self.files_s += time.perf_counter() - begun
             gather.sample_spans(self.table, rows)
         return rows
+
+    def longest(self) -> int:
+        """The most bytes that any sample can have: as the tables of open shards tell, or else a whole shard."""
+        with self._lock:
+            while self._unmeasured:
+                i = self._unmeasured.pop()
+                kept = self._kept[i]
+                if kept is not None and kept[0].samples:
+                    offsets = kept[1][4 : table_bytes(kept[0].samples)].view("<u4")
+                    self._longest[i] = np.diff(offsets).max()
+            return int(self._longest.max(initial=0))
 
     def prepare(self, rows: Rows, most: int = MAX_BYTES) -> list[object]:
         """Choose how each row is reached, and have the first `most` bytes of cold ones fetched.
@@ -176,6 +190,7 @@ class Reach:
                 self.table[i]["base"] = data.ctypes.data
                 reach.expect_random(data.ctypes.data, shard.size_bytes)
             self._kept[i] = kept = shard, head, data
+            self._unmeasured.append(i)
             self._unopened -= 1
         self.table[i]["table"] = kept[1].ctypes.data
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 import mx8shards as mx8
 from mx8shards.loading.assembly import assemble, order_of
-from mx8shards.loading.outputs import lay_out
+from mx8shards.loading.bank import bank_bytes
+from mx8shards.loading.outputs import lay_out, most_bytes
 from mx8shards.loading.plan import Plan
 from mx8shards.loading.settings import Settings
 from mx8shards.order.steps import UNEVEN, Steps
 from mx8shards.views import Whole
-from tests.batches import numbered
+from tests.batches import flat, numbered, write
 from tests.loader.parts import Around
 
 COUNT = 61
@@ -67,10 +68,76 @@ def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
         assert planned.reserve_bytes >= lay_out(plan.outputs, len(samples), sizes).size_bytes
 
 
-def test_a_rank_keeps_no_rows_of_the_others(dataset: mx8.Dataset) -> None:
-    for planned in plan_of(dataset, 3, 8, batch_size=2).batches(0, 0):
+SIZES = [int(size) for size in np.random.default_rng(3).lognormal(np.log(20_000), 1.0, COUNT).clip(0, 400_000)]
+
+
+@pytest.fixture(scope="module")
+def uneven_sizes(place: Path) -> mx8.Dataset:
+    """Samples of all sizes, in shards of several."""
+    samples = ({"data": bytes(size), "id": i} for i, size in enumerate(SIZES))
+    return write(place / "sizes", samples, {"data": "bytes", "id": "int"}, size_limit=500_000)
+
+
+def test_a_rank_keeps_no_rows_of_the_others(uneven_sizes: mx8.Dataset) -> None:
+    whole = plan_of(uneven_sizes, 3, 8, batch_size=2)
+    plan = replace(whole, limit_bytes=lambda: 2 * max(SIZES))  # so little that they have to be looked at
+    for planned in plan.batches(0, 0):
         rows = planned.rows
         assert rows.base is None or len(rows.base) == len(rows)
+
+
+@settings(max_examples=60)
+@given(
+    size=st.integers(1, 5),
+    batch_size=st.integers(1, 9),
+    uneven=st.sampled_from(UNEVEN),
+    shuffle=st.booleans(),
+    limit=st.integers(1, 40).map(lambda n: n << 16),
+    columns=st.sampled_from([["data", "id"], ["id"]]),
+)
+def test_all_ranks_stop_at_the_first_step_that_does_not_fit_beside_the_one_before(
+    uneven_sizes: mx8.Dataset, size: int, batch_size: int, uneven: Any, shuffle: bool, limit: int, columns: list[str]
+) -> None:
+    options = {"batch_size": batch_size, "uneven": uneven, "shuffle": shuffle, "columns": columns}
+    plans = [replace(plan_of(uneven_sizes, r, size, **options), limit_bytes=lambda: limit) for r in range(size)]
+    steps, outputs = plans[0].steps, plans[0].outputs
+    stop, told, before = steps.left(), [], 0
+    for step in range(steps.left()):
+        shares = [plans[0].sample_ids(0, steps.share(r, steps.at(step)).positions)[0] for r in range(size)]
+        needs = [most_bytes(outputs, len(ids), sum(SIZES[i] for i in ids) * ("data" in columns)) for ids in shares]
+        most = max(map(bank_bytes, needs))
+        if before + most > limit:
+            place = f"epoch 0, position {steps.at(step)}"
+            told = [f"{place}: expected", f", beside {before} of the one before, got one of up to {most} bytes"]
+            stop = step
+            break
+        before = most
+    for rank, plan in enumerate(plans):
+        found, error = [], ""
+        try:
+            found.extend(planned.position for planned in plan.batches(0, 0))
+        except mx8.LoaderError as caught:
+            error = str(caught)
+        assert found == [steps.at(k) for k in range(stop) if len(steps.share(rank, steps.at(k)).positions)]
+        assert bool(error) == bool(told)
+        assert all(words in error for words in told)
+
+
+def test_what_other_ranks_need_is_not_opened_where_all_of_it_fits(place: Path) -> None:
+    root = place / "theirs"
+    dataset = numbered(root, COUNT)
+    mine = plan_of(dataset, 0, 2, batch_size=10)
+    ids = [planned.rows["sample_id"] for planned in mine.batches(0, 0)]
+    needed = set((np.searchsorted(dataset.shards.starts, np.concatenate(ids), side="right") - 1).tolist())
+    theirs = [path for i, path in enumerate(sorted(root.glob("*.mds"))) if i not in needed]
+    assert theirs
+    for path in theirs:
+        path.unlink()
+    found = [planned.rows["sample_id"] for planned in plan_of(mx8.Dataset(root), 0, 2, batch_size=10).batches(0, 0)]
+    assert flat(found) == flat(ids)
+    plan = replace(plan_of(mx8.Dataset(root), 0, 2, batch_size=10), limit_bytes=lambda: 1 << 16)
+    with pytest.raises(mx8.DatasetNotFoundError):
+        list(plan.batches(0, 0))
 
 
 @dataclass(frozen=True)
