@@ -18,11 +18,13 @@ Array = npt.NDArray[Any]
 
 # What is asked for. RANDOM: a part of `scale` of the area and of a `ratio` of width to height. COVER: the largest box
 # of the crop's shape, in the middle. NATIVE: the same, but no larger than the crop, so that pixels stay as large as
-# they are. WITHIN: as if the shorter side were resized to `resize` first, and the middle cut out of that.
+# they are. WITHIN: as if the shorter side were resized to `resize` first, and the middle cut out of that. WHOLE: all of
+# it, as it is; the crop has no size of its own.
 RANDOM = 0
 COVER = 1
 NATIVE = 2
 WITHIN = 3
+WHOLE = 4
 
 CROP = np.dtype(
     [
@@ -49,6 +51,8 @@ BOX = np.dtype(
         ("low_y", "i8"),
         ("high_x", "i8"),
         ("high_y", "i8"),
+        ("height", "i8"),  # of what is made of it
+        ("width", "i8"),
         ("flip", "i8"),
     ]
 )
@@ -60,11 +64,15 @@ DRAWS = 2 * TRIES + 3  # scale and ratio of each try, where it lies, and the fli
 @kernel
 def find_box(crop: Any, draws: Array, width: Any, height: Any, box: Any) -> None:
     """The box of a crop in a picture of this size, by DRAWS numbers in [0, 1) where it is random."""
+    box["height"], box["width"] = crop["height"], crop["width"]
     box["flip"] = 1 if draws[DRAWS - 1] < crop["flip"] else 0
     if crop["kind"] == RANDOM:
         _find_random(crop, draws, width, height, box)
         return
-    if crop["kind"] == WITHIN:
+    if crop["kind"] == WHOLE:
+        box["height"], box["width"] = height, width
+        box["left"], box["top"], box["right"], box["bottom"] = 0.0, 0.0, width, height
+    elif crop["kind"] == WITHIN:
         _find_within(crop, width, height, box)
     else:
         part = min(width / crop["width"], height / crop["height"])

@@ -17,17 +17,20 @@ from mx8shards.kernels.jit import kernel
 from mx8shards.kernels.jpeg import CMYK, GREY, HEAD, YCBCR, YCCK, read_head
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg_tiles import TILES, splice, tiles_for
-from mx8shards.kernels.memory import read_fully, view_bytes
+from mx8shards.kernels.memory import load_int64, read_fully, view_bytes
 from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, OK, READ, READ_FAILED, REFUSED
 from mx8shards.kernels.resample import carve
-from mx8shards.kernels.yuv420 import is_yuv420, planes_of, size_of
+from mx8shards.kernels.yuv420 import claimed_size, is_yuv420, planes_of, size_of
 
 Array = npt.NDArray[Any]
 Record = Any
 
-# Where a crop's rows go: the address of the first, and how long each is; whether channels come last in it.
-TARGET = np.dtype([("address", "u8"), ("row_bytes", "i8"), ("channels_last", "i8")])
+# Where a crop's rows go: the address of the first, and that of their offsets, 0 if all are of one size; how many bytes
+# each number has; whether channels come last.
+TARGET = np.dtype([("address", "u8"), ("offsets", "u8"), ("item_bytes", "i8"), ("channels_last", "i8")])
+
+SIZE_BYTES = 8  # height and width, uint32, before the pixels of a row whose size only the picture tells
 
 # What of a picture is decoded: these of its pixels, at one `scale`-th of the size; `tiled` if they are cut out first.
 CUT = np.dtype(
@@ -50,6 +53,9 @@ NO_ROOM = 101  # it needs so many `bytes` of scratch
 OTHER = 102  # it is no JPEG that the kernel decodes
 
 _WHOLE = 0.9  # of a picture: a cut that is nearly all of it is not worth the copy
+UNKNOWN_SIZE = -1
+
+_PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
 _PAD = 2  # pixels, at any scale, that chroma is smoothed over where it is made as fine as luma
 _ROW = 64  # planes' strides are multiples of that
 
@@ -61,16 +67,16 @@ def _find_boxes(head: Record, crops: Array, draws: Array, found: Array) -> Any:
     for k in range(len(crops)):
         box = found[k]
         find_box(crops[k], draws[k], head["width"], head["height"], box)
-        across, down = _steps(crops[k], box)
+        across, down = _steps(box)
         while scale > 1 and min(across, down) < scale:
             scale //= 2
     return scale
 
 
 @kernel
-def _steps(crop: Record, box: Record) -> Any:
+def _steps(box: Record) -> Any:
     """How many pixels of the picture make one of the crop, across and down."""
-    return (box["right"] - box["left"]) / crop["width"], (box["bottom"] - box["top"]) / crop["height"]
+    return (box["right"] - box["left"]) / box["width"], (box["bottom"] - box["top"]) / box["height"]
 
 
 @kernel
@@ -91,7 +97,7 @@ def find_cut(
     left, top, right, bottom = width, height, 0, 0
     for k in range(len(crops)):
         box = found[k]
-        across, down = _steps(crops[k], box)
+        across, down = _steps(box)
         reach_x, reach_y = max(across, coarse_x) + coarse_x, max(down, coarse_y) + coarse_y
         left = min(left, max(box["low_x"], np.int64(np.floor(box["left"] - reach_x))) - pad * scale)
         top = min(top, max(box["low_y"], np.int64(np.floor(box["top"] - reach_y))) - pad * scale)
@@ -169,12 +175,12 @@ def planes_bytes(head: Record, cut: Record) -> Any:
 
 
 @kernel
-def crop_bytes(crops: Array, cut: Record) -> Any:
+def crop_bytes(found: Array, cut: Record) -> Any:
     """Scratch for the crop that needs most, once the pixels are there."""
     width, height = _scaled(cut["width"], cut["scale"]), _scaled(cut["height"], cut["scale"])
     most = 0
-    for k in range(len(crops)):
-        most = max(most, crop.scratch_bytes(width, height, crops[k]["width"], crops[k]["height"]))
+    for k in range(len(found)):
+        most = max(most, crop.scratch_bytes(width, height, found[k]["width"], found[k]["height"]))
     return most + 128
 
 
@@ -194,21 +200,43 @@ def _shift(box: Record, cut: Record, memory: Array) -> Any:
 
 
 @kernel
-def _place_of(target: Record, row: Any) -> Any:
-    """A crop's row in the bank, as bytes."""
-    return view_bytes(target["address"] + np.uint64(row * target["row_bytes"]), target["row_bytes"])
+def fits(found: Array, targets: Array, row: Any) -> Any:
+    """Whether the bank has room for just these crops in this row: a picture may have changed since it was measured."""
+    for k in range(len(found)):
+        offsets = targets[k]["offsets"] + np.uint64(8 * row)
+        if targets[k]["offsets"] != 0:
+            size = load_int64(offsets + np.uint64(8)) - load_int64(offsets)
+            if size != whole_bytes(found[k]["height"], found[k]["width"], targets[k]["item_bytes"]):
+                return False
+    return True
 
 
 @kernel
-def crop_rgb(
-    pixels: Array, cut: Record, crops: Array, found: Array, tables: Array, targets: Array, row: Any, memory: Array
-) -> None:
+def whole_bytes(height: Any, width: Any, item_bytes: Any) -> Any:
+    """How long a row is that begins with its size: a multiple of eight."""
+    return SIZE_BYTES + (3 * height * width * item_bytes + 7) // 8 * 8
+
+
+@kernel
+def _place_of(target: Record, box: Record, row: Any) -> Any:
+    """A crop's place in the bank, as bytes."""
+    size = 3 * box["height"] * box["width"] * target["item_bytes"]
+    if target["offsets"] == 0:
+        return view_bytes(target["address"] + np.uint64(row * size), size)
+    begin = target["address"] + np.uint64(load_int64(target["offsets"] + np.uint64(8 * row)))
+    sides = view_bytes(begin, SIZE_BYTES).view(np.uint32)
+    sides[0], sides[1] = box["height"], box["width"]
+    return view_bytes(begin + np.uint64(SIZE_BYTES), size)
+
+
+@kernel
+def crop_rgb(pixels: Array, cut: Record, found: Array, tables: Array, targets: Array, row: Any, memory: Array) -> None:
     """All crops of pixels in red, green and blue, into their places."""
-    for k in range(len(crops)):
+    for k in range(len(found)):
         corners, clip, rest = _shift(found[k], cut, memory)
-        shape = (crops[k]["height"], crops[k]["width"])
+        shape = (found[k]["height"], found[k]["width"])
         flip, last = found[k]["flip"] == 1, targets[k]["channels_last"] == 1
-        crop.rgb(pixels, corners, clip, flip, tables[k], shape, last, rest, _place_of(targets[k], row))
+        crop.rgb(pixels, corners, clip, flip, tables[k], shape, last, rest, _place_of(targets[k], found[k], row))
 
 
 @kernel
@@ -216,7 +244,6 @@ def _crop_planes(
     sources: tuple[Array, Array, Array],
     factors: tuple[int, int],
     cut: Record,
-    crops: Array,
     found: Array,
     tables: Array,
     targets: Array,
@@ -224,11 +251,11 @@ def _crop_planes(
     memory: Array,
 ) -> None:
     """All crops of planes, into their places."""
-    for k in range(len(crops)):
+    for k in range(len(found)):
         corners, clip, rest = _shift(found[k], cut, memory)
-        shape = (crops[k]["height"], crops[k]["width"])
+        shape = (found[k]["height"], found[k]["width"])
         flip, last = found[k]["flip"] == 1, targets[k]["channels_last"] == 1
-        out = _place_of(targets[k], row)
+        out = _place_of(targets[k], found[k], row)
         crop.planes(sources, factors, corners, clip, flip, tables[k], shape, last, rest, out)
 
 
@@ -284,11 +311,13 @@ def crop_yuv420(
     if height == 0:
         return REFUSED
     place_whole(width, height, crops, draws, found, desk["cut"])
-    needed = crop_bytes(crops, desk["cut"])
+    if not fits(found, targets, row):
+        return REFUSED
+    needed = crop_bytes(found, desk["cut"])
     if needed > len(memory):
         desk["bytes"] = needed
         return NO_ROOM
-    _crop_planes(planes_of(data, height, width), (2, 2), desk["cut"], crops, found, tables, targets, row, memory)
+    _crop_planes(planes_of(data, height, width), (2, 2), desk["cut"], found, tables, targets, row, memory)
     return OK
 
 
@@ -316,12 +345,14 @@ def _fill_row(
         return REFUSED
     planar = not exact and has_planes(head)
     find_cut(data, head, crops, draws, found, not planar, 0, cut)
+    if not fits(found, targets, row):
+        return REFUSED
     copied = _spliced_bytes(head, cut)
     need = copied + 64
     if planar:
-        need += planes_bytes(head, cut) + crop_bytes(crops, cut)
+        need += planes_bytes(head, cut) + crop_bytes(found, cut)
     else:
-        need += 3 * cut["width"] * cut["height"] + crop_bytes(crops, cut)
+        need += 3 * cut["width"] * cut["height"] + crop_bytes(found, cut)
     if need > len(memory):
         desk["bytes"] = need
         return NO_ROOM
@@ -337,7 +368,7 @@ def _fill_row(
         if not good:
             return REFUSED
         factors = (head["h"][0], head["v"][0])
-        _crop_planes((luma, blue, red), factors, cut, crops, found, tables, targets, row, memory)
+        _crop_planes((luma, blue, red), factors, cut, found, tables, targets, row, memory)
         return OK
     pixels, memory = carve(memory, 3 * cut["width"] * cut["height"])
     failed = turbo.decompress(
@@ -354,7 +385,7 @@ def _fill_row(
     if failed != 0:
         return REFUSED
     rgb = pixels.reshape(cut["height"], cut["width"], 3)
-    crop_rgb(rgb, cut, crops, found, tables, targets, row, memory)
+    crop_rgb(rgb, cut, found, tables, targets, row, memory)
     return OK
 
 
@@ -402,3 +433,57 @@ def fill_rows(
             return i
         rows[i]["status"] = status
     return stop
+
+
+@kernel
+def measure_rows(
+    shards: Array, rows: Array, spans: Array, item_bytes: Any, desk: Array, memory: Array, sizes: Array
+) -> None:
+    """How long the rows of whole pictures will be, from their heads; UNKNOWN_SIZE where a kernel cannot tell."""
+    for i in range(len(rows)):
+        sizes[i] = 0
+        if rows[i]["status"] != OK:
+            continue
+        begin, size = spans[i]["begin"], spans[i]["size"]
+        address = shards[rows[i]["shard"]]["base"] + np.uint64(begin)
+        seen = size
+        if rows[i]["way"] == READ:
+            seen = min(size, len(memory))
+            address = np.uint64(memory.ctypes.data)
+            if not read_fully(rows[i]["file"], address, seen, begin):
+                rows[i]["status"] = READ_FAILED
+                continue
+        elif rows[i]["way"] == FAULT and size > 0 and not populate(address, size):
+            rows[i]["status"] = READ_FAILED
+            continue
+        height, width = _sides(view_bytes(address, seen), desk[0]["head"])
+        sizes[i] = whole_bytes(height, width, item_bytes) if height > 0 else UNKNOWN_SIZE
+
+
+@kernel
+def _sides(data: Array, head: Record) -> Any:
+    """Height and width of a picture, from its beginning; 0 and 0 where that does not tell."""
+    if is_yuv420(data):
+        return claimed_size(data)
+    if is_png(data):
+        return _uint32(data, 20), _uint32(data, 16)
+    read_head(data, head)
+    return head["height"], head["width"]
+
+
+@kernel
+def is_png(data: Array) -> Any:
+    """Whether it begins as a PNG does, with its size."""
+    same = len(data) >= 24
+    for i in range(len(_PNG)):
+        same = same and data[i] == _PNG[i]
+    return same
+
+
+@kernel
+def _uint32(data: Array, at: Any) -> Any:
+    """The big-endian number there."""
+    number = np.int64(0)
+    for i in range(4):
+        number = number << 8 | np.int64(data[at + i])
+    return number

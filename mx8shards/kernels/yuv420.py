@@ -36,11 +36,17 @@ def is_yuv420(data: Array) -> Any:
 @kernel
 def size_of(data: Array) -> Any:
     """Height and width; 0 and 0 if that is not the size of what follows."""
-    height, width = _uint32(data, 8), _uint32(data, 12)
+    height, width = claimed_size(data)
     down, across = height + height % 2, width + width % 2
     if height > 0 and width > 0 and len(data) == HEADER_BYTES + down * across + 2 * (down // 2) * (across // 2):
         return height, width
     return np.int64(0), np.int64(0)
+
+
+@kernel
+def claimed_size(data: Array) -> Any:
+    """Height and width, of which nothing was checked."""
+    return _uint32(data, 8), _uint32(data, 12)
 
 
 @kernel

@@ -72,8 +72,10 @@ class Pictures(Stage):
                 purpose = f"crop:{name}" if crop.seed is None else f"crops:{crop.seed}"
                 ids = work.rows["sample_id"]
                 draws[:, k] = uniforms(self._use.seed, work.epoch, ids, purpose, boxes.DRAWS)
-            output = self.outputs[name]
-            targets[k] = (work.array(name, output).ctypes.data, output.row_bytes, crop.layout == "HWC")
+            place = work.place(name)
+            bank = work.whole.ctypes.data
+            offsets = 0 if place.offsets is None else bank + place.offsets
+            targets[k] = bank + place.values, offsets, np.dtype(crop.dtype).itemsize, crop.layout == "HWC"
         work.notes[self] = draws, targets
 
     def fill(self, work: Work, start: int, stop: int, scratch: Scratch) -> None:
@@ -154,8 +156,8 @@ class Pictures(Stage):
             pictures.place_whole(pixels.shape[1], pixels.shape[0], self._table, draws[i], found, cut)
         else:
             raise DecodeError("refused")
-        needed = int(pictures.crop_bytes(self._table, cut))
-        pictures.crop_rgb(pixels, cut, self._table, found, self._values, targets, i, decoding.room(needed))
+        needed = int(pictures.crop_bytes(found, cut))
+        pictures.crop_rgb(pixels, cut, found, self._values, targets, i, decoding.room(needed))
 
     def _of_planes(self, data: Bytes, work: Work, i: int, scratch: Scratch) -> None:
         """One row by the kernel, which needs no library for it."""

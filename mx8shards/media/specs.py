@@ -64,7 +64,7 @@ class Picture:
     def _refuse(self, name: str, expected: str, found: object) -> None:
         raise ValueError(f"{type(self).__name__}: {name}: expected {expected}, got {found!r}")
 
-    def crops(self, column: str) -> Mapping[str, Crop]:
+    def crops(self, column: str) -> Mapping[str, Picture]:
         """Each crop that is made of a picture, by its name in a batch."""
         raise NotImplementedError
 
@@ -76,6 +76,27 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Decode(Picture):
+    """Whole pictures, decoded exactly and not resized.
+
+    With a `size` (height and width, or one number for both) all have to be of that size, and are stacked. Without, they
+    differ, and a batch has them as Ragged: `batch["image"][i]` is one picture as an array.
+    """
+
+    size: Size | None = None
+    exact: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size is not None:
+            object.__setattr__(self, "size", _sides(self, self.size))
+
+    def crops(self, column: str) -> Mapping[str, Decode]:
+        """This one, under the column's name."""
+        return {column: self}
+
+
+@dataclass(frozen=True)
 class Crop(Picture):
     """A part of a picture, resized to `size`: height and width, or one number for both."""
 
@@ -83,9 +104,7 @@ class Crop(Picture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sides: Any = (self.size, self.size) if type(self.size) is int else self.size
-        if type(sides) is not tuple or len(sides) != 2 or not all(type(s) is int and 1 <= s <= _MOST for s in sides):
-            self._refuse("size", f"pixels from 1 to {_MOST}: one number, or height and width", self.size)
+        _sides(self, self.size)
 
     @property
     def height(self) -> int:
@@ -173,6 +192,14 @@ class MultiCrop:
 
 def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def _sides(picture: Picture, size: Any) -> tuple[int, int]:
+    """Height and width, if they can be; else ValueError."""
+    sides = (size, size) if type(size) is int else size
+    if type(sides) is not tuple or len(sides) != 2 or not all(type(s) is int and 1 <= s <= _MOST for s in sides):
+        picture._refuse("size", f"pixels from 1 to {_MOST}: one number, or height and width", size)
+    return sides[0], sides[1]
 
 
 def _are_range(values: Any) -> bool:
