@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.jpeg import BAD_SEGMENT, OK, copy, skip_fill, uint16
+from mx8shards.kernels.jpeg import BAD_ENTROPY, BAD_SEGMENT, NO_CODE, NO_ROOM, OK, copy, skip_fill, uint16
 
 Array = npt.NDArray[Any]
 Record = Any
@@ -39,11 +39,6 @@ HUFFMAN = np.dtype(
 PEEK = 12  # bits that are looked up at once: longer codes are rare, and a larger table takes long to make
 SPARE = 512  # bytes that must be free behind unpacked bits: a block of nonsense is read to its end before that is seen
 CATEGORIES = 12  # of DC differences, with 8 bits per sample
-
-# statuses, beside those of a head
-BAD_ENTROPY = 8  # not what the head promises, or in no way that any encoder writes
-NO_CODE = 9  # the Huffman tables have no code for what would have to be written, and no room for one
-NO_SPACE = 10  # an array is too small
 
 # What `recode` found out, in an array of so many numbers. The rest of them are its own.
 FOUND = 24
@@ -123,8 +118,8 @@ def extend(table: Record) -> None:
             longest = length
     while longest < 16 and room >> (16 - longest) <= missing:
         longest += 1
-    if missing == 0 or room >> (16 - longest) <= missing:  # a code of ones alone is none
-        return
+    if missing == 0 or room >> (16 - longest) <= missing or table["total"] + missing > 256:
+        return  # a code of ones alone is none
     table["counts"][longest] += missing
     for category in range(CATEGORIES):
         if not _has(table, category):
@@ -211,13 +206,12 @@ def _group(lookup: Array, out: Array) -> None:
         steps = np.int64(0)
         while used < PEEK and steps < 64:
             one = np.int64(lookup[(index << used) & ((1 << PEEK) - 1)])
-            if one == 0 or used + (one >> 13) > PEEK:
+            more = one >> 6 & 127
+            if one == 0 or used + (one >> 13) > PEEK or (more < 64 and steps + more >= 64):
                 break
             used += one & 63
-            steps += one >> 6 & 127
-        if used == 0 or steps > 127:
-            steps = np.int64(127)
-        out[index] = used | steps << 6
+            steps += more
+        out[index] = used | steps << 6 if used > 0 else 127 << 6
 
 
 @kernel
@@ -441,10 +435,10 @@ def recode(
                 if end + 2 > len(data) or data[end + 1] != 0xD0 + number % 8:
                     return -BAD_ENTROPY
                 if filled + position - run + 64 > 8 * len(fresh):
-                    return -NO_SPACE
+                    return -NO_ROOM
                 filled = _append_run(bits, run, position, fresh, filled)
             if len(data) - end + SPARE > len(bits):
-                return -NO_SPACE
+                return -NO_ROOM
             end, count = _unpack(data, end + 2, bits)
             limit = 8 * count
             run = np.int64(0)
@@ -456,12 +450,12 @@ def recode(
             if mcu > 0:
                 position = np.int64(at) * 8 - np.int64(valid)
                 if filled + position - run + 64 > 8 * len(fresh):
-                    return -NO_SPACE
+                    return -NO_ROOM
                 filled = _append_run(bits, run, position, fresh, filled)
                 run = position
                 size = _close(fresh, filled, padding, out, size)
                 if size < 0:
-                    return -NO_SPACE
+                    return -NO_ROOM
                 number = mcu // interval - 1
                 sizes[number] = size - begun
                 out[size] = 0xFF
@@ -496,7 +490,7 @@ def recode(
                 value += found[_READ + component]
                 if found[_READ + component] != found[_WRITTEN + component]:
                     if filled + position - run + 128 > 8 * len(fresh):
-                        return -NO_SPACE
+                        return -NO_ROOM
                     filled = _append_run(bits, run, position, fresh, filled)
                     filled = _append_dc(tables[dc], value - found[_WRITTEN + component], fresh, filled, found)
                     if filled < 0:
@@ -511,11 +505,11 @@ def recode(
     if not _check_end(bits, position, limit, found):
         return -BAD_ENTROPY
     if filled + position - run + 64 > 8 * len(fresh):
-        return -NO_SPACE
+        return -NO_ROOM
     filled = _append_run(bits, run, position, fresh, filled)
     size = _close(fresh, filled, padding, out, size)
     if size < 0:
-        return -NO_SPACE
+        return -NO_ROOM
     sizes[(total - 1) // interval] = size - begun
     found[END] = end
     return size

@@ -57,12 +57,17 @@ RGB = 2
 CMYK = 3
 YCCK = 4
 
-# statuses
+# statuses, those of tiles included
 OK = 0
 NO_JPEG = 1  # it does not begin with the marker that all JPEGs begin with
 CUT_SHORT = 2  # it ends before the entropy-coded data begin
 UNSUPPORTED = 3  # it is a JPEG of a rare kind; its size is told where the frame header is of the usual form
 BAD_SEGMENT = 4  # a marker or segment that cannot be
+NOT_TILED = 5  # it has no segment of tiles
+BAD_TILES = 6  # its segment of tiles does not fit it
+BAD_ENTROPY = 7  # the entropy-coded data are not what the head promises, or in no way that any encoder writes
+NO_CODE = 8  # the Huffman tables have no code for what would have to be written, and no room for one
+NO_ROOM = 9  # `out`, or what memory there is besides, is too small
 
 TILES_MARKER = 0xE9  # APP9
 TILES_MAGIC = b"mx8tiles"

@@ -12,7 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.jpeg import OK, SEQUENTIAL, copy, is_adobe, is_frame, is_jfif, skip_fill, uint16
+from mx8shards.kernels.jpeg import (
+    BAD_TILES,
+    NO_ROOM,
+    NOT_TILED,
+    OK,
+    SEQUENTIAL,
+    copy,
+    is_adobe,
+    is_frame,
+    is_jfif,
+    skip_fill,
+    uint16,
+)
 
 Array = npt.NDArray[Any]
 Record = Any
@@ -32,11 +44,6 @@ TILES = np.dtype(
         ("end", "i8"),
     ]
 )
-
-# statuses, beside those of a head
-NOT_TILED = 5  # it has no segment of tiles
-BAD_TILES = 6  # its segment of tiles does not fit it
-NO_ROOM = 7  # `out` is too small
 
 # the segment of tiles, from its marker on
 VERSION_AT = 12

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError
 from mx8shards.kernels import huffman
 from mx8shards.kernels.jpeg import HEAD, OK, SEQUENTIAL, TILES_MAGIC, TILES_MARKER, read_head
-from mx8shards.kernels.jpeg_tiles import PADDING_AT, check_tiles
+from mx8shards.kernels.jpeg_tiles import PADDING_AT, REST_AT, check_tiles
 
 _TILE_PIXELS = 64
 _LEAST_PIXELS = 32
@@ -54,9 +54,11 @@ def untile(jpeg: bytes) -> bytes:
         raise DecodeError("a tiled JPEG whose segment of tiles does not fit it")
     before = jpeg[: head["tiles"]] + jpeg[head["sos"] : head["entropy"]]
     _, source, status = _head(before)
-    padding = data[head["tiles"] + PADDING_AT]
-    recoded = _recode(data, head, int(source["restart_interval"]), int(padding))
-    if status != OK or recoded is None or recoded.padding != _ONES & ((1 << recoded.padded) - 1):
+    at = int(head["tiles"])
+    recoded = _recode(data, head, int(source["restart_interval"]), jpeg[at + PADDING_AT])
+    whole = recoded is not None and recoded.padding == _ONES & ((1 << recoded.padded) - 1)
+    rest = int.from_bytes(jpeg[at + REST_AT : at + REST_AT + 4], "big")
+    if status != OK or recoded is None or not whole or recoded.end + rest != len(jpeg):
         raise DecodeError("a tiled JPEG whose data are damaged")
     return b"".join((before, recoded.entropy, jpeg[recoded.end :]))
 
@@ -99,6 +101,8 @@ class _Recoded(NamedTuple):
 def _recode(data: npt.NDArray[np.uint8], head: Any, interval: int, padding: int) -> _Recoded | None:
     """The data recoded, or None if that cannot be."""
     tables, lookups = _scratch.tables, _scratch.lookups
+    if head["columns"] * head["rows"] > 4 * len(data):  # two bits are the least that a block takes
+        return None
     if huffman.read_tables(data, head, tables) != OK:
         return None
     components = int(head["components"])
@@ -161,9 +165,8 @@ def _interval(head: Any) -> int | None:
         and (n * across >= _LEAST_PIXELS or n == columns)
         and rows * (columns // n) * 2 + _FIXED_BYTES <= _SEGMENT_BYTES
     ]
-    if not fitting or rows * columns == fitting[0]:
-        return None
-    return min(fitting, key=lambda n: max(n * across / _TILE_PIXELS, _TILE_PIXELS / (n * across)))
+    nearest = min(fitting, key=lambda n: max(n * across / _TILE_PIXELS, _TILE_PIXELS / (n * across)), default=None)
+    return None if nearest == rows * columns else nearest
 
 
 def _table_segment(tables: npt.NDArray[Any]) -> bytes:
