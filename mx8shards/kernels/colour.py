@@ -11,14 +11,15 @@ from mx8shards.kernels.jit import kernel
 
 Array = npt.NDArray[Any]
 
-# Full-range BT.601, as JFIF has it, in 65,536ths.
-_RED_OF_RED = np.int32(round(1.402 * 65536))
-_GREEN_OF_BLUE = np.int32(round(0.344136286 * 65536))
-_GREEN_OF_RED = np.int32(round(0.714136286 * 65536))
-_BLUE_OF_BLUE = np.int32(round(1.772 * 65536))
-_HALF = np.int32(1 << 15)
-_BITS = np.int32(16)
-_GREY = np.int32(128)
+# Full-range BT.601, as JFIF has it.
+_RED_OF_RED = np.float32(1.402)
+_GREEN_OF_BLUE = np.float32(0.344136286)
+_GREEN_OF_RED = np.float32(0.714136286)
+_BLUE_OF_BLUE = np.float32(1.772)
+_HALF = np.float32(0.5)
+_GREY = np.float32(128)
+_ZERO = np.int32(0)
+_TOP = np.int32(255)
 
 
 def value_table(scale: Array, shift: Array, dtype: Any) -> Array:
@@ -30,40 +31,70 @@ def value_table(scale: Array, shift: Array, dtype: Any) -> Array:
 
 @kernel
 def _level(value: Any) -> Any:
-    return np.uint8(min(max(value >> _BITS, np.int32(0)), np.int32(255)))
+    return np.uint8(min(max(np.int32(value), _ZERO), _TOP))
 
 
 @kernel
 def to_rgb(planes: Array) -> None:
-    """Y, Cb, Cr become R, G, B, in place."""
-    luma, blue, red = planes[0].ravel(), planes[1].ravel(), planes[2].ravel()
-    for i in range(np.uint64(len(luma))):
-        y = (np.int32(luma[i]) << _BITS) + _HALF
-        b = np.int32(blue[i]) - _GREY
-        r = np.int32(red[i]) - _GREY
-        luma[i] = _level(y + _RED_OF_RED * r)
-        blue[i] = _level(y - _GREEN_OF_BLUE * b - _GREEN_OF_RED * r)
-        red[i] = _level(y + _BLUE_OF_BLUE * b)
+    """Y, Cb, Cr become R, G, B, in place. In float32: Numba widens products of small integers, and vectors halve."""
+    one, two, three = planes[0].ravel(), planes[1].ravel(), planes[2].ravel()
+    for i in range(np.uint64(len(one))):
+        luma = np.float32(one[i]) + _HALF
+        blue = np.float32(two[i]) - _GREY
+        red = np.float32(three[i]) - _GREY
+        one[i] = _level(luma + _RED_OF_RED * red)
+        two[i] = _level(luma - _GREEN_OF_BLUE * blue - _GREEN_OF_RED * red)
+        three[i] = _level(luma + _BLUE_OF_BLUE * blue)
 
 
 @kernel
-def _fill(levels: Array, table: Array, step: int, out: Array) -> None:
-    for i in range(np.uint64(len(levels))):
-        out[i * np.uint64(step)] = table[levels[i]]
+def to_grey(planes: Array) -> None:
+    """The first of three planes becomes all of them."""
+    one, two, three = planes[0].ravel(), planes[1].ravel(), planes[2].ravel()
+    for i in range(np.uint64(len(one))):
+        two[i] = one[i]
+        three[i] = one[i]
 
 
 @kernel
-def put(planes: Array, table: Array, channels_last: bool, out: Array) -> None:
-    """The pixels of three planes, or one that stands for three, in the output's layout and type."""
-    pixels = planes.shape[1] * planes.shape[2]
-    size = len(out) // (3 * pixels)
-    for channel in range(3):
-        levels = planes[channel].ravel()
-        start = channel * (1 if channels_last else pixels)
-        step = 3 if channels_last else 1
-        if size == 1:
-            _fill(levels, table[channel], step, out[start:])
-        elif size == 2:
-            _fill(levels, table[channel], step, out.view(np.uint16)[start:])
+def _put_bytes(planes: Array, shape: tuple[int, int], channels_last: bool, out: Array) -> None:
+    height, width = shape
+    for y in range(height):
+        if channels_last:
+            red, green, blue = planes[0, y], planes[1, y], planes[2, y]
+            row = out[3 * y * width : 3 * (y + 1) * width]
+            for x in range(np.uint64(width)):
+                row[np.uint64(3) * x] = red[x]
+                row[np.uint64(3) * x + np.uint64(1)] = green[x]
+                row[np.uint64(3) * x + np.uint64(2)] = blue[x]
         else:
-            _fill(levels, table[channel], step, out.view(np.uint32)[start:])
+            for channel in range(3):
+                levels = planes[channel, y]
+                row = out[(channel * height + y) * width : (channel * height + y + 1) * width]
+                for x in range(np.uint64(width)):
+                    row[x] = levels[x]
+
+
+@kernel
+def _put_values(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
+    height, width = shape
+    step = np.uint64(3 if channels_last else 1)
+    for channel in range(3):
+        values = table[channel]
+        for y in range(height):
+            levels = planes[channel, y]
+            row = out[3 * y * width + channel if channels_last else (channel * height + y) * width :]
+            for x in range(np.uint64(width)):
+                row[x * step] = values[levels[x]]
+
+
+@kernel
+def put(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
+    """Planes of R, G and B to `out`: the levels themselves if it has a byte for each, else what stands in the table."""
+    size = len(out) // (3 * shape[0] * shape[1])
+    if size == 1:
+        _put_bytes(planes, shape, channels_last, out)
+    elif size == 2:
+        _put_values(planes, shape, table, channels_last, out.view(np.uint16))
+    else:
+        _put_values(planes, shape, table, channels_last, out.view(np.uint32))

@@ -22,17 +22,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.colour import put, to_rgb
+from mx8shards.kernels.colour import put, to_grey, to_rgb
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.resample import carve, resize, resize_bytes
+from mx8shards.kernels.resample import carve, resize, resize_bytes, whole_lanes
 
 Array = npt.NDArray[Any]
+
+_NONE = np.int64(0)  # a plain 0 would be a type of its own, and what it is given to compiled anew
+_ONE = np.int64(1)
 
 
 @kernel
 def scratch_bytes(width: int, height: int, out_width: int, out_height: int) -> int:
     """Scratch for `planes` or `rgb` on a picture of up to this size. Never less for a larger picture."""
-    return 3 * out_width * out_height + 64 + resize_bytes(width, height, out_width, out_height, 1)
+    levels = 3 * whole_lanes(out_width) * out_height
+    return levels + 2 * 64 + resize_bytes(3 * width, height, (out_height, out_width))
+
+
+@kernel
+def _carve_levels(shape: tuple[int, int], scratch: Array) -> tuple[Array, Array]:
+    """Three planes of scratch, which `resize` writes to, and the rest."""
+    height, wide = shape[0], whole_lanes(shape[1])
+    memory, rest = carve(scratch, 3 * height * wide)
+    return memory.reshape(3, height, wide), rest
 
 
 @kernel
@@ -53,27 +65,21 @@ def planes(
     One sample of Cb and Cr covers so many of Y across and down as `factors` say, and sits in their middle. A grey
     picture has no rows of them.
     """
-    height, width = shape
-    memory, at = carve(scratch, 0, 3 * height * width)
-    levels = memory.reshape(3, height, width)
-    rest = scratch[at:]
-    resize(sources[0], 1, box, clip, flip, rest, levels[:1])
-    if len(sources[1]) == 0:
-        levels[1] = levels[0]
-        levels[2] = levels[0]
-    else:
-        memory, at = carve(rest, 0, 64)
-        rest = rest[at:]
-        chroma_box = memory[:32].view(np.float64)
-        chroma_clip = memory[32:].view(np.int64)
+    levels, scratch = _carve_levels(shape, scratch)
+    memory, scratch = carve(scratch, 64)
+    own_box, own_clip = memory[:32].view(np.float64), memory[32:].view(np.int64)
+    grey = len(sources[1]) == 0
+    for part in range(1 if grey else 2):  # brightness, then both colour differences
         for side in range(4):
-            factor = factors[side % 2]
-            chroma_box[side] = box[side] / factor
-            chroma_clip[side] = clip[side] // factor if side < 2 else (clip[side] + factor - 1) // factor
-        resize(sources[1], 1, chroma_box, chroma_clip, flip, rest, levels[1:2])
-        resize(sources[2], 1, chroma_box, chroma_clip, flip, rest, levels[2:])
+            factor = factors[side % 2] if part == 1 else 1
+            own_box[side] = box[side] / factor
+            own_clip[side] = clip[side] // factor if side < 2 else (clip[side] + factor - 1) // factor
+        resize(sources, part, 1 + 2 * part, _ONE, own_box, own_clip, flip, shape, scratch, levels[part : 1 + 2 * part])
+    if grey:
+        to_grey(levels)
+    else:
         to_rgb(levels)
-    put(levels, table, channels_last, out)
+    put(levels, shape, table, channels_last, out)
 
 
 @kernel
@@ -89,8 +95,8 @@ def rgb(
     out: Array,
 ) -> None:
     """The box of a picture in colour, resized as Pillow does it, to `out`."""
-    height, width = shape
-    memory, at = carve(scratch, 0, 3 * height * width)
-    levels = memory.reshape(3, height, width)
-    resize(pixels.reshape(len(pixels), pixels.shape[1] * 3), 3, box, clip, flip, scratch[at:], levels)
-    put(levels, table, channels_last, out)
+    levels, scratch = _carve_levels(shape, scratch)
+    rows = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
+    sources = rows, rows, rows
+    resize(sources, _NONE, _ONE, pixels.shape[2], box, clip, flip, shape, scratch, levels)
+    put(levels, shape, table, channels_last, out)

@@ -1,11 +1,11 @@
 """Which pixels make up a pixel of another size?
 
-As in Pillow and in torchvision's antialiased resize: each new pixel is the mean of the old ones under a triangle around
-its centre, two new pixels wide, or two old ones where those are larger. Weights are whole 4,194,304ths and every pass
-ends in bytes, rounded, so passes in Pillow's order (first along the rows) give Pillow's bytes.
+As in Pillow and in torchvision's antialiased resize: a new pixel is the mean of the old ones under a triangle around
+its centre, which reaches as far as the next new pixel, or the next old one where those lie further apart. Weights are
+whole 4,194,304ths and each of the two passes ends in bytes, as theirs do.
 
-One loop does all the work: `blend` adds up rows. A picture is resized along its rows by blending its columns, which are
-rows once a strip of it is turned.
+One loop does the work of both passes: `blend` adds up rows, which vectors do well. The pass along the rows blends
+columns, which are rows once the picture is turned, and `turn` does that without touching a byte by itself.
 """
 
 from __future__ import annotations
@@ -18,133 +18,230 @@ import numpy.typing as npt
 from mx8shards.kernels.jit import kernel
 
 Array = npt.NDArray[Any]
+Taps = tuple[Array, Array, Array]
 
-BITS = 22  # of a weight, behind the point: Pillow's
-STRIP = 64  # rows that are turned together: long enough for vectors, and short enough for a core's first cache
+LANES = 16  # rows that are turned together: all rows of scratch are so long, a few times
+STRIP = 256  # rows that are resized along themselves together: a core's second cache holds what comes between
+BITS = 22  # of a weight, behind the point
 
 _HALF = np.int32(1 << (BITS - 1))
+_ZERO = np.int32(0)
+_TOP = np.int32(255)
+_NONE = np.int64(0)  # a plain 0 or False would be a type of its own, and what it is given to compiled anew
+_NO = np.bool_(False)
+
+
+# how much of what ----------------------------------------------------------------------------------------------------
+
+
+@kernel
+def most_taps(length: float, total: int) -> int:
+    """No new pixel takes something from more old ones, if `total` share `length`. Always even."""
+    return 2 * int(np.ceil(max(length / total, 1.0))) + 2
 
 
 @kernel
 def weigh(
     begin: float, end: float, low: int, high: int, flip: bool, firsts: Array, counts: Array, weights: Array
 ) -> None:
-    """What each of len(firsts) new pixels takes from the old ones: from which on, how many, and how much of each.
+    """What each of len(firsts) new pixels takes from the old ones: from which on, from how many, and how much of each.
 
     The new pixels share [begin, end) among them, in reverse if flipped. None takes anything from outside [low, high).
     """
     total = len(firsts)
     step = (end - begin) / total
     radius = max(step, 1.0)
+    slope = 1.0 / radius
     for j in range(total):
+        row = total - 1 - j if flip else j
         centre = (begin - low) + (j + 0.5) * step
         first = max(int(np.floor(centre - radius + 0.5)), 0)
         count = min(int(np.floor(centre + radius + 0.5)), high - low) - first
-        row = total - 1 - j if flip else j
         whole = 0.0
         for k in range(count):
-            whole += max(1.0 - abs((k + first - centre + 0.5) * (1.0 / radius)), 0.0)
+            whole += max(1.0 - abs((k + first - centre + 0.5) * slope), 0.0)
         for k in range(count):
-            share = max(1.0 - abs((k + first - centre + 0.5) * (1.0 / radius)), 0.0) / whole
+            share = max(1.0 - abs((k + first - centre + 0.5) * slope), 0.0) / whole
             weights[row, k] = np.int32(0.5 + share * (1 << BITS))
-        for k in range(count, weights.shape[1]):
-            weights[row, k] = 0
+        if count > 1 and weights[row, count - 1] == 0:
+            count -= 1
+        weights[row, count] = 0  # `blend` takes them in pairs
         firsts[row] = low + first
         counts[row] = count
 
 
-@kernel
-def most_taps(begin: float, end: float, total: int) -> int:
-    """The most old pixels that one of `total` new ones takes something from."""
-    return int(np.ceil(max((end - begin) / total, 1.0))) * 2 + 1
+# from rows to rows ---------------------------------------------------------------------------------------------------
 
 
 @kernel
-def blend(rows: Array, start: int, firsts: Array, counts: Array, weights: Array, sums: Array, out: Array) -> None:
-    """Each row of `out` is a weighted sum of some of `rows`, the first of which is number `start`."""
-    width = np.uint64(out.shape[1])
+def blend(rows: Array, start: int, left: int, width: int, taps: Taps, sums: Array, out: Array) -> None:
+    """Each row of `out` becomes a weighted sum of some of `rows`, the first of which is number `start`.
+
+    Of those rows only `width` columns from `left` on are used. `sums` is scratch for as many.
+    """
+    firsts, counts, weights = taps
     for j in range(len(firsts)):
-        for x in range(width):
+        first = firsts[j] - start
+        last = first + counts[j] - 1
+        for x in range(np.uint64(width)):
             sums[x] = _HALF
-        for k in range(counts[j]):
-            row = rows[firsts[j] - start + k]
-            weight = weights[j, k]
-            for x in range(width):
-                sums[x] += np.int32(row[x]) * weight
+        for k in range(0, counts[j], 2):
+            one = rows[first + k, left : left + width]
+            two = rows[min(first + k + 1, last), left : left + width]
+            weight, other = weights[j, k], weights[j, k + 1]
+            for x in range(np.uint64(width)):
+                sums[x] += np.int32(one[x]) * weight + np.int32(two[x]) * other
         new = out[j]
-        for x in range(width):
-            new[x] = min(max(sums[x] >> np.int32(BITS), np.int32(0)), np.int32(255))
+        for x in range(np.uint64(width)):
+            new[x] = min(max(sums[x] >> np.int32(BITS), _ZERO), _TOP)
 
 
 @kernel
-def turn(rows: Array, start: int, step: int, out: Array) -> None:
-    """Columns become rows: every `step`-th from `start` on."""
-    for j in range(np.uint64(out.shape[0])):
-        for i in range(np.uint64(out.shape[1])):
-            out[j, i] = rows[i, np.uint64(start) + j * np.uint64(step)]
+def _shuffle(one: Array, two: Array, three: Array, four: Array, out: Array) -> None:
+    """A value from each in turn."""
+    for i in range(np.uint64(len(one))):
+        at = np.uint64(4) * i
+        out[at] = one[i]
+        out[at + np.uint64(1)] = two[i]
+        out[at + np.uint64(2)] = three[i]
+        out[at + np.uint64(3)] = four[i]
 
 
 @kernel
-def carve(scratch: Array, at: int, size: int) -> tuple[Array, int]:
-    """So many bytes of scratch, and where the next ones begin: a multiple of 64, as vectors like it."""
-    return scratch[at : at + size], at + (size + 63) // 64 * 64
+def turn(rows: Array, top: int, count: int, left: int, tile: Array, lane: int, out: Array) -> None:
+    """Columns become rows: len(out) of them, from `left` on, of `count` rows from `top` on; to `lane` and after.
+
+    16 rows at a time are shuffled like four hands of cards, twice, and then lie there by columns. Where rows are
+    missing from the last 16, the last one stands in, so up to 15 bytes after what is wanted are written, too. `tile` is
+    scratch: 32 bytes for each column.
+    """
+    width = len(out)
+    last = top + count - 1
+    once = tile[: LANES * width]
+    twice = tile[LANES * width : 2 * LANES * width]
+    hand = 4 * width
+    columns = twice.view(np.uint64)
+    words = out.view(np.uint64)
+    for strip in range(0, count, LANES):
+        for row in range(top + strip, top + strip + 4):
+            at = (row - top - strip) * hand
+            _shuffle(
+                rows[min(row, last), left : left + width],
+                rows[min(row + 4, last), left : left + width],
+                rows[min(row + 8, last), left : left + width],
+                rows[min(row + 12, last), left : left + width],
+                once[at : at + hand],
+            )
+        _shuffle(once[:hand], once[hand : 2 * hand], once[2 * hand : 3 * hand], once[3 * hand :], twice)
+        to = np.uint64((lane + strip) // 8)
+        for j in range(np.uint64(width)):
+            words[j, to] = columns[np.uint64(2) * j]
+            words[j, to + np.uint64(1)] = columns[np.uint64(2) * j + np.uint64(1)]
+
+
+# scratch -------------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def taps_bytes(length: int, total: int) -> int:
-    """Scratch for what `taps` leaves there, with boxes of up to `length` old pixels."""
-    return total * (16 + 4 * (2 * (length // total) + 5)) + 192
+def whole_lanes(count: int) -> int:
+    """The length of a row that `turn` may write `count` bytes to."""
+    return (count + LANES - 1) // LANES * LANES
 
 
 @kernel
-def taps(
-    begin: float, end: float, low: int, high: int, flip: bool, total: int, scratch: Array, at: int
-) -> tuple[Array, Array, Array, int]:
-    """firsts, counts and weights as `weigh` makes them, in scratch, and where the next bytes of it begin."""
-    most = most_taps(begin, end, total)
-    memory, at = carve(scratch, at, 8 * total)
-    firsts = memory.view(np.int64)
-    memory, at = carve(scratch, at, 8 * total)
-    counts = memory.view(np.int64)
-    memory, at = carve(scratch, at, 4 * total * most)
-    weights = memory.view(np.int32).reshape(total, most)
-    weigh(begin, end, low, high, flip, firsts, counts, weights)
-    return firsts, counts, weights, at
+def carve(scratch: Array, size: int) -> tuple[Array, Array]:
+    """So many bytes of scratch, and the rest, which begins at a multiple of 64 if `scratch` does."""
+    return scratch[:size], scratch[(size + 63) // 64 * 64 :]
 
 
 @kernel
-def resize_bytes(width: int, height: int, out_width: int, out_height: int, channels: int) -> int:
-    """Scratch for `resize`."""
-    rows = height * out_width * channels
-    turned = (max(width, 1) + out_width) * height * channels
-    sums = 4 * max(out_width, height) * channels
-    return taps_bytes(width, out_width) + taps_bytes(height, out_height) + rows + turned + sums + 512
+def carve_taps(
+    begin: float, end: float, low: int, high: int, flip: bool, total: int, scratch: Array
+) -> tuple[Taps, Array]:
+    """What `weigh` says, in scratch, and the rest of that."""
+    most = most_taps(end - begin, total)
+    firsts, scratch = carve(scratch, 8 * total)
+    counts, scratch = carve(scratch, 8 * total)
+    weights, scratch = carve(scratch, 4 * total * most)
+    taps = firsts.view(np.int64), counts.view(np.int64), weights.view(np.int32).reshape(total, most)
+    weigh(begin, end, low, high, flip, *taps)
+    return taps, scratch
 
 
 @kernel
-def resize(source: Array, channels: int, box: Array, clip: Array, flip: bool, scratch: Array, out: Array) -> None:
-    """A box of the source in the size of `out`, one plane per channel."""
-    height, width = out.shape[1:]
-    x_firsts, x_counts, x_weights, at = taps(box[0], box[2], clip[0], clip[2], flip, width, scratch, 0)
-    y_firsts, y_counts, y_weights, at = taps(box[1], box[3], clip[1], clip[3], False, height, scratch, at)
-    left = clip[2]
-    right = clip[0]
-    for j in range(width):
-        left = min(left, x_firsts[j])
-        right = max(right, x_firsts[j] + x_counts[j])
-    top = y_firsts[0]
-    bottom = y_firsts[height - 1] + y_counts[height - 1]
-    tall = bottom - top
-    memory, at = carve(scratch, at, 4 * max(width, tall))
+def reach(taps: Taps) -> tuple[int, int]:
+    """The first old pixel that any new one takes something from, and the first after the last one."""
+    firsts, counts, _ = taps
+    end = len(firsts) - 1
+    return min(firsts[0], firsts[end]), max(firsts[0] + counts[0], firsts[end] + counts[end])
+
+
+@kernel
+def resize_bytes(length: int, height: int, shape: tuple[int, int]) -> int:
+    """Scratch for `resize`, if all planes together have rows of so many bytes, and so many rows each."""
+    lanes = 3 * whole_lanes(min(max(height, shape[0]), STRIP))
+    wide = whole_lanes(shape[1])
+    longest = max(length, lanes, wide)
+    taps = 16 * (shape[0] + shape[1]) + 8 * (length + height) + 16 * (shape[0] + shape[1])
+    passes = length * (lanes // 3) * 2 + wide * lanes + 3 * wide * height
+    return taps + passes + (4 + 2 * LANES) * longest + 16 * 64
+
+
+@kernel
+def resize(
+    sources: tuple[Array, Array, Array],
+    start: int,
+    stop: int,
+    channels: int,
+    box: Array,
+    clip: Array,
+    flip: bool,
+    shape: tuple[int, int],
+    scratch: Array,
+    out: Array,
+) -> None:
+    """A box of the sources from `start` to before `stop`, in another size, to `out`: one plane per source and channel.
+
+    A source has rows of pixels of so many channels. Rows of `out` are whole lanes. Pixels of several channels are
+    resized along their rows first, as Pillow does it; planes, in the order that is less work.
+    """
+    height, width = shape
+    across, scratch = carve_taps(box[0], box[2], clip[0], clip[2], flip, width, scratch)
+    down, scratch = carve_taps(box[1], box[3], clip[1], clip[3], _NO, height, scratch)
+    left, right = reach(across)
+    top, bottom = reach(down)
+    down_first = channels == 1 and bottom - top > height
+    tall = height if down_first else bottom - top
+    parts = (tall + STRIP - 1) // STRIP
+    strip = whole_lanes((tall + parts - 1) // parts)
+    length = (right - left) * channels
+    planes = (stop - start) * channels
+    lanes = strip * planes
+    longest = max(length, lanes, width)
+
+    memory, scratch = carve(scratch, 4 * longest)
     sums = memory.view(np.int32)
-    memory, at = carve(scratch, at, (right - left) * tall)
-    turned = memory.reshape(right - left, tall)
-    memory, at = carve(scratch, at, width * tall)
-    narrow = memory.reshape(width, tall)
-    memory, at = carve(scratch, at, width * tall)
-    rows = memory.reshape(tall, width)
-    for channel in range(channels):
-        turn(source[top:bottom], left * channels + channel, channels, turned)
-        blend(turned, left, x_firsts, x_counts, x_weights, sums, narrow)
-        turn(narrow, 0, 1, rows)
-        blend(rows, top, y_firsts, y_counts, y_weights, sums, out[channel])
+    tile, scratch = carve(scratch, 2 * LANES * longest)
+    turned, scratch = carve(scratch, (right - left) * lanes)
+    memory, scratch = carve(scratch, width * lanes)
+    new = memory.reshape(width, lanes)
+    memory, scratch = carve(scratch, 0 if down_first else planes * tall * out.shape[2])
+    resized = out if down_first else memory.reshape(planes, tall, out.shape[2])
+    short = scratch[: strip * length if down_first else 0].reshape(strip if down_first else 0, length)
+
+    for row in range(0, tall, strip):
+        count = min(strip, tall - row)
+        for source in range(start, stop):
+            rows, first, column = sources[source], top + row, left * channels
+            if down_first:
+                part = down[0][row : row + count], down[1][row : row + count], down[2][row : row + count]
+                blend(rows, _NONE, column, length, part, sums, short)
+                rows, first, column = short, _NONE, _NONE
+            columns = turned.reshape(length, strip * (stop - start))
+            turn(rows, first, count, column, tile, (source - start) * strip, columns)
+        blend(turned.reshape(right - left, lanes), left, _NONE, lanes, across, sums, new)
+        for plane in range(planes):
+            turn(new, _NONE, width, plane * strip, tile, _NONE, resized[plane, row : row + count])
+    if not down_first:
+        for plane in range(planes):
+            blend(resized[plane], top, _NONE, width, down, sums, out[plane])
