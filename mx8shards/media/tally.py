@@ -87,10 +87,23 @@ def pixels_of(payload: memoryview, encoding: str) -> Pixels:
         if picture.mode not in _MODES:
             raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {picture.mode}")
         return np.asarray(picture.convert("RGB"))
+    if bytes(payload[:6]) == b"mx8yuv":
+        return _of_planes(payload)
     if bytes(payload[:2]) == b"\xff\xd8":
         _check_head(payload)
         return decode_jpeg(payload, 0, 0)
     return decode(bytes(payload), _MOST_BYTES)
+
+
+def _of_planes(payload: memoryview) -> Pixels:
+    from mx8shards.media.yuv420 import planes  # here: its kernels bring numba, which no other picture needs
+
+    pillow = require("PIL.Image", "images")
+    luma, *chroma = planes(bytes(payload))
+    height, width = luma.shape
+    full = [plane.repeat(2, axis=0).repeat(2, axis=1)[:height, :width] for plane in chroma]
+    whole = pillow.merge("YCbCr", [pillow.fromarray(np.ascontiguousarray(plane)) for plane in (luma, *full)])
+    return np.asarray(whole.convert("RGB"))
 
 
 def _check_head(jpeg: memoryview) -> None:

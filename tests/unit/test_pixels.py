@@ -21,6 +21,7 @@ from mx8shards.errors import FormatError, SchemaError
 from mx8shards.media import pixels, tally
 from mx8shards.media.pixels import PixelSummary, picture_column, summarize_pixels
 from mx8shards.media.tally import sums
+from mx8shards.media.yuv420 import encode
 
 SIZES = [(7, 5), (64, 48), (1, 1), (33, 70), (7, 5)]
 
@@ -213,6 +214,21 @@ def test_an_empty_dataset_has_no_pixels(tmp_path: Path) -> None:
     found = look(write(tmp_path / "data", 0))
     assert (found.samples, found.pictures, found.mean, found.std, found.sizes) == (0, 0, None, None, ())
     assert found.classes == ()
+
+
+def test_planes_are_pictures_too(tmp_path: Path) -> None:
+    """Their chroma is coarser, so each channel is only nearly what it was."""
+    for name, change in (("files", bytes), ("planes", encode)):
+        with mx8.Writer(tmp_path / name, columns={"image": "bytes"}) as writer:
+            for i in range(10):
+                writer.write({"image": change(file_of(picture(i).convert("RGB"), "JPEG"))})
+            if name == "planes":
+                writer.write({"image": change(file_of(picture(1), "JPEG"))[:-1]})
+    files, planes = look(tmp_path / "files"), look(tmp_path / "planes")
+    assert (planes.samples, planes.pictures, planes.sizes, planes.pixels) == (11, 10, files.sizes, files.pixels)
+    assert planes.mean == pytest.approx(files.mean, abs=1 / 255)
+    assert planes.std == pytest.approx(files.std, abs=3 / 255)
+    assert planes.refused == ((10, planes.refused[0].reason),)
 
 
 COLUMNS = {
