@@ -73,17 +73,22 @@ def batches(loader: Any, seconds: float = math.inf) -> Iterator[int]:
 
 def warmed_rate(taken: Iterator[int], samples: int, batch_size: int, seconds: float) -> float:
     """Samples per second, after an epoch or so many seconds. A new epoch begins where one comes, and not for us."""
+    return warmed(taken, samples, batch_size, seconds)[0]
+
+
+def warmed(taken: Iterator[int], samples: int, batch_size: int, seconds: float) -> tuple[float, float]:
+    """The same, and the processor's seconds for each sample."""
     last = -(-samples // batch_size) - 1
     end = time.perf_counter() + 2 * seconds
     for number in taken:
         if number == last or time.perf_counter() > end:
             break
-    start, delivered = time.perf_counter(), 0
+    start, processor_s, delivered = time.perf_counter(), family.processor_s(), 0
     for number in taken:
         delivered += samples - last * batch_size if number == last else batch_size
         if time.perf_counter() > start + seconds:
             break
-    return delivered / (time.perf_counter() - start)
+    return delivered / (time.perf_counter() - start), (family.processor_s() - processor_s) / delivered
 
 
 def warm(
@@ -99,6 +104,23 @@ def warm(
     return {
         "samples_per_s": per_second,
         "gb_per_s": per_second * sample_bytes / 1e9,
+        "microseconds": MB / per_second,
+        "first_batch_s": first_batch_s,
+        **whole.numbers,
+    }
+
+
+def decoded(adapter: str, root: str, options: dict[str, Any], samples: int, batch_size: int, seconds: float) -> Numbers:
+    """Pictures from files in the page cache: how many come, and what each takes of a core's time."""
+    page_cache.fill(Path(root))
+    import_all(adapter)
+    with Measured() as whole:
+        loader, taken, first_batch_s = begun(adapter, root, batch_size, options)
+        per_second, processor_s = warmed(taken, samples, batch_size, seconds)
+        loader.close()
+    return {
+        "images_per_s": per_second,
+        "core_us": MB * processor_s,
         "microseconds": MB / per_second,
         "first_batch_s": first_batch_s,
         **whole.numbers,
