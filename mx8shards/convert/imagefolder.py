@@ -3,8 +3,9 @@
     SRC/cat/1.jpg, SRC/dog/2.png   one folder per class: columns image, label, path, height, width
     SRC/1.jpg, SRC/more/2.jpg      no classes (--labels none): the same without label
 
-A picture's bytes are kept as they are, unless a side or a quality is asked for. Height and width are those of its
-raster, before any rotation that its EXIF data ask of a viewer.
+Nothing of a picture is lost, unless a side or a quality is asked for: JPEGs are stored in tiles (media/tiles.py), from
+which their very bytes come back, and all others as they are. Height and width are those of its raster, before any
+rotation that its EXIF data ask of a viewer.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _MOST_PIXELS = 1 << 28
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"))
 _MOST_LINKS = 40  # as many as Linux follows
 _NOWHERE = (-1, 0)
+_JPEG_BEGIN = b"\xff\xd8\xff"
 _PNG_END = b"IEND\xaeB`\x82"
 _ENCODED = frozenset(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"))
 
@@ -47,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-side", type=_side, metavar="PIXELS", help="scale down until no side is longer")
     parser.add_argument("--min-side", type=_side, metavar="PIXELS", help="scale down until the shorter side is so long")
     parser.add_argument("--quality", type=_quality, metavar="1-100", help="encode all as JPEG of this quality")
+    parser.add_argument(
+        "--no-tiles", dest="tiles", action="store_false", help="store JPEGs as they are, not in tiles to read parts of"
+    )
 
 
 def open_source(args: argparse.Namespace) -> ImageFolder:
@@ -57,6 +62,7 @@ def open_source(args: argparse.Namespace) -> ImageFolder:
         max_side=getattr(args, "max_side", None),
         min_side=getattr(args, "min_side", None),
         quality=getattr(args, "quality", None),
+        tiles=getattr(args, "tiles", True),
     )
 
 
@@ -76,10 +82,10 @@ class ImageFolder:
     """Pictures in folders, or in a tar of them, in the order of their paths."""
 
     def __init__(
-        self, src: Path, *, labels: str, max_side: int | None, min_side: int | None, quality: int | None
+        self, src: Path, *, labels: str, max_side: int | None, min_side: int | None, quality: int | None, tiles: bool
     ) -> None:
         self._files: Files = Tar(src) if src.is_file() else Folder(src)
-        self._max_side, self._min_side, self._quality = max_side, min_side, quality
+        self._max_side, self._min_side, self._quality, self._tiles = max_side, min_side, quality, tiles
         names = self._files.names()
         self.classes = _classes(src, names, labels)
         self._names = names
@@ -91,7 +97,8 @@ class ImageFolder:
             "width": "int32",
             **({"label": "int"} if self.classes is not None else {}),
         }
-        options = {"labels": labels, "max_side": max_side, "min_side": min_side, "quality": quality}
+        sizes = {"max_side": max_side, "min_side": min_side, "quality": quality}
+        options = {"labels": labels, **sizes, "tiles": tiles}
         self.metadata: Mapping[str, Any] = {
             "imagefolder": {name: value for name, value in options.items() if value is not None},
             **({"classes": list(self.classes)} if self.classes is not None else {}),
@@ -112,6 +119,8 @@ class ImageFolder:
             raise SourceError("its name is not UTF-8")
         data = self._files.read(name)
         image, width, height = self._checked(data)
+        if self._tiles and image.startswith(_JPEG_BEGIN):
+            image = _tiled(image)
         sample = {"image": image, "path": name, "height": height, "width": width}
         if self.classes is not None:
             sample["label"] = self._numbers[name.split("/", 1)[0]]
@@ -157,6 +166,12 @@ class ImageFolder:
         out = io.BytesIO()
         upright.save(out, "JPEG", quality=self._quality or 95, subsampling="4:2:0")
         return out.getvalue(), upright.width, upright.height
+
+
+def _tiled(jpeg: bytes) -> bytes:
+    from mx8shards.media.tiles import tile  # Numba takes as long to import as thousands of pictures to convert
+
+    return tile(jpeg)
 
 
 def _check_kind(picture: Any) -> None:

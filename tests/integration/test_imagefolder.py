@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import multiprocessing
@@ -20,7 +21,10 @@ import pytest
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.convert.imagefolder import Folder
+from mx8shards.convert.run import Job, part_name
+from mx8shards.convert.source import open_source
 from mx8shards.errors import SourceError
+from mx8shards.media.tiles import is_tiled, untile
 from tests.privileges import give_up_privileges
 
 pytest.importorskip("simplejpeg")
@@ -80,6 +84,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "dog/webp in truth.jpg": lambda: picture("WEBP"),
     "été/ü.bmp": lambda: picture("BMP"),
 }
+TILED = ("cat/1.jpg", "cat/CAPITALS.JPG", "cat/turned.jpg", "cat/with a tail.jpg")
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "cat/cut.jpg": (lambda: picture("JPEG")[:-2], "Premature end"),
     "cat/cut print.jpg": (lambda: picture("JPEG", "CMYK")[:900], "Premature end"),
@@ -132,15 +137,19 @@ def labels(root: Path) -> dict[str, int]:
     return {sample["path"]: int(sample["label"]) for sample in samples(root)}
 
 
-def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(tmp_path: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize("tiles", [True, False], ids=["tiled", "not tiled"])
+def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(
+    tiles: bool, tmp_path: Path, capsys: Capture
+) -> None:
     files = {name: make() for name, make in GOOD.items()} | {name: make() for name, (make, _) in BAD.items()}
     src = write(tmp_path / "src", files | {"cat/notes.txt": b"no picture", "cat/.hidden.jpg": b"", ".git/a.jpg": b""})
-    said, complained = run(capsys, src, tmp_path / "out", code=4)
+    said, complained = run(capsys, src, tmp_path / "out", *([] if tiles else ["--no-tiles"]), code=4)
     assert complained.startswith(f"{len(BAD)} items could not be converted")
     found = samples(tmp_path / "out")
     assert [sample["path"] for sample in found] == sorted(GOOD)
     for sample in found:
-        assert sample["image"] == files[sample["path"]], sample["path"]
+        assert untile(sample["image"]) == files[sample["path"]], sample["path"]
+        assert is_tiled(sample["image"]) is (tiles and sample["path"] in TILED)
         size = (8, 8) if sample["path"] == "dog/eight.png" else (HEIGHT, WIDTH)
         assert (sample["height"], sample["width"]) == size, sample["path"]
         assert sample["label"] == ["cat", "dog", "été"].index(sample["path"].split("/")[0])
@@ -346,11 +355,12 @@ def test_pictures_are_scaled_down_as_far_as_that_is_asked_for(
     run(capsys, write(tmp_path / "src", files), tmp_path / "out", *options)
     assert sizes(tmp_path / "out") == {name: turned or size if name == "turned.jpg" else size for name in files}
     for sample in samples(tmp_path / "out"):
-        same = sample["image"] == files[sample["path"]]
+        same = untile(sample["image"]) == files[sample["path"]]
         assert same is (turned is None)
         if not same:
             with Image.open(io.BytesIO(sample["image"])) as image:
                 assert (image.format, image.mode) == ("JPEG", "RGB")
+            assert is_tiled(sample["image"]) is (sample["height"] > 16)  # one tile is none
 
 
 def test_quality_is_that_of_every_picture(tmp_path: Path, capsys: Capture) -> None:
@@ -360,7 +370,7 @@ def test_quality_is_that_of_every_picture(tmp_path: Path, capsys: Capture) -> No
         run(capsys, src, tmp_path / quality, "--quality", quality)
         found.append([len(sample["image"]) for sample in samples(tmp_path / quality)])
         metadata = mx8.Dataset(tmp_path / quality).metadata["imagefolder"]
-        assert metadata == {"labels": "auto", "quality": int(quality)}
+        assert metadata == {"labels": "auto", "quality": int(quality), "tiles": True}
     assert all(coarse < fine for coarse, fine in zip(*found, strict=True))
 
 
@@ -380,6 +390,18 @@ def test_options_that_mean_nothing_end_with_2(tmp_path: Path, capsys: Capture, t
     _, complained = run(capsys, src, tmp_path / "out", *options, code=2)
     assert options[0] in complained
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_a_conversion_without_tiles_are_others(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("a.jpg"))
+    snapshots = [
+        run(capsys, src, tmp_path / name, *options)[0] for name, options in (("1", ()), ("2", ("--no-tiles",)))
+    ]
+    assert snapshots[0] != snapshots[1]
+    assert mx8.Dataset(tmp_path / "2").metadata["imagefolder"] == {"labels": "auto", "tiles": False}
+    jobs = [Job("imagefolder", argparse.Namespace(src=src, tiles=tiles), tmp_path / "3") for tiles in (True, False)]
+    folders = [open_source("imagefolder", job.args) for job in jobs]
+    assert len({part_name(*one, [("a.jpg",)]) for one in zip(jobs, folders, strict=True)}) == 2
 
 
 # all of it ------------------------------------------------------------------------------------------------------------
