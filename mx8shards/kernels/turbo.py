@@ -68,10 +68,20 @@ class Handle:
     def __init__(self) -> None:
         assert library is not None
         library.tjInitDecompress.restype = ctypes.c_void_p
+        library.tjGetErrorStr2.restype = ctypes.c_char_p
         library.tjDestroy.argtypes = [ctypes.c_void_p]
         self.address: int | None = library.tjInitDecompress()
         if not self.address:
             raise MemoryError("libturbojpeg has no memory for a decompressor")
+
+    def complaint(self, jpeg: bytes, width: int, height: int) -> str:
+        """What the library has against a JPEG of this size; nothing if it is whole. It is made small."""
+        assert library is not None
+        width, height = -(-width // 8), -(-height // 8)
+        pixels = ctypes.create_string_buffer(3 * width * height)
+        address, size = ctypes.c_void_p(self.address), ctypes.c_ulong(len(jpeg))
+        failed = library.tjDecompress2(address, jpeg, size, pixels, width, 3 * width, height, RGB, STOP_ON_WARNING)
+        return str(library.tjGetErrorStr2(address), "utf-8", "replace") if failed else ""
 
     def close(self) -> None:
         """Free it."""

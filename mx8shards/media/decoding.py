@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -10,24 +10,32 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, MissingPackageError, require
+from mx8shards.kernels import jpeg, jpeg_tiles, turbo
 
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
+PIXEL_BYTES = 7  # Pillow's own pixels have four bytes, ours three
+
 # Pillow's modes that hold eight bits per channel, and no ink.
 _MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"))
 
 
-def decode(payload: bytes, most_bytes: int) -> Pixels:
-    """Red, green and blue of a picture, by Pillow. DecodeError for what is none, or not all there."""
+def decode(payload: bytes, most_bytes: int, ready: Callable[[int, int], None] | None = None) -> Pixels:
+    """Red, green and blue of a picture, by Pillow. DecodeError for what is none, or not all there.
+
+    `ready` is told width and height before any memory is taken for that, and may refuse it.
+    """
     pillow = require("PIL.Image", "images")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a bomb, before its size is checked here; of odd metadata
-            with pillow.open(BytesIO(payload), formats=FORMATS) as picture:
-                _check(picture, most_bytes)
-                return np.array(picture.convert("RGB"))
+        with pillow.open(BytesIO(payload), formats=FORMATS) as picture:
+            _check(picture)
+            check_size(picture.width, picture.height, PIXEL_BYTES * picture.width * picture.height, most_bytes)
+            if ready is not None:
+                ready(picture.width, picture.height)
+            picture.info.pop("transparency", None)  # it goes anyway, but not without a warning
+            return np.array(picture.convert("RGB"))
     except (DecodeError, MissingPackageError):
         raise
     except pillow.UnidentifiedImageError:
@@ -36,12 +44,12 @@ def decode(payload: bytes, most_bytes: int) -> Pixels:
         raise DecodeError(expected="a whole picture", found=_said(error)) from error
 
 
-def decode_jpeg(jpeg: Any, height: int, width: int) -> Pixels:
+def decode_jpeg(data: Any, height: int, width: int) -> Pixels:
     """Red, green and blue of a JPEG of at least that size, by simplejpeg. DecodeError if any of it is missing."""
     simplejpeg = require("simplejpeg", "images")
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
-            jpeg,
+            data,
             "RGB",
             fastdct=False,
             fastupsample=False,
@@ -55,6 +63,38 @@ def decode_jpeg(jpeg: Any, height: int, width: int) -> Pixels:
     return pixels
 
 
+def check_jpeg(payload: bytes, most_bytes: int) -> None:
+    """DecodeError for a JPEG in which something is damaged or missing: Pillow overlooks much. Others pass."""
+    data, head = np.frombuffer(payload, np.uint8), np.zeros(1, jpeg.HEAD)
+    if jpeg.read_head(data, head[0]) != jpeg.OK or head[0]["colours"] in (jpeg.CMYK, jpeg.YCCK):
+        return
+    width, height = int(head[0]["width"]), int(head[0]["height"])
+    if -(-width // 8) * -(-height // 8) * 3 > most_bytes:
+        return
+    if turbo.library is None:
+        decode_jpeg(data, -(-height // 8), -(-width // 8))
+    elif complaint := _complaint(payload, width, height):
+        raise DecodeError(expected="a whole JPEG", found=complaint)
+    _check_tiles(data, head[0])
+
+
+def _complaint(payload: bytes, width: int, height: int) -> str:
+    handle = turbo.Handle()
+    try:
+        return handle.complaint(payload, width, height)
+    finally:
+        handle.close()
+
+
+def _check_tiles(data: Pixels, head: Any) -> None:
+    """DecodeError for a JPEG whose tiles are not where its segment of tiles says."""
+    tiles, out = np.zeros(1, jpeg_tiles.TILES), np.empty(len(data) + 64, np.uint8)
+    if jpeg_tiles.tiles_for(data, head, 0, 0, head["width"], head["height"], tiles[0]) != jpeg.OK:
+        return
+    if jpeg_tiles.splice(data, head, data, 0, tiles[0], out) < 0:
+        raise DecodeError(expected="tiles where the segment of tiles says", found="other bytes")
+
+
 def room(size_bytes: int) -> Pixels:
     """Scratch that begins where vectors like it."""
     whole = np.empty(size_bytes + 64, np.uint8)
@@ -62,21 +102,20 @@ def room(size_bytes: int) -> Pixels:
     return whole[skip : skip + size_bytes]
 
 
-def _check(picture: Any, most_bytes: int) -> None:
-    """DecodeError for what this would decode wrongly, or not within the memory there is."""
+def _check(picture: Any) -> None:
+    """DecodeError for what this would decode wrongly."""
     if picture.mode not in _MODES:
         raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {picture.mode}")
     if getattr(picture, "n_frames", 1) != 1:
         raise DecodeError(expected="one picture", found=f"{picture.n_frames} frames")
-    check_size(picture.width, picture.height, 7, most_bytes)  # Pillow's own pixels have four bytes, ours three
 
 
-def check_size(width: int, height: int, pixel_bytes: int, most_bytes: int) -> None:
-    """DecodeError for a picture whose pixels do not fit into scratch: it may be meant to exhaust memory."""
-    if width * height * pixel_bytes > most_bytes:
+def check_size(width: int, height: int, size_bytes: int, most_bytes: int) -> None:
+    """DecodeError for a picture that takes too much memory: it may be meant to exhaust it."""
+    if size_bytes > most_bytes:
         raise DecodeError(
-            expected=f"a picture that fits into the {most_bytes} bytes of scratch that memory= leaves for one",
-            found=f"{width} x {height} pixels",
+            expected=f"a picture that is decoded in {most_bytes} bytes, which memory= leaves for one",
+            found=f"{width} x {height} pixels, which take {size_bytes}",
         )
 
 

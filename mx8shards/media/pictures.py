@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
-from threading import Lock
+from contextlib import ExitStack
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -114,68 +115,108 @@ class Pictures(Stage):
         """One row: with more memory, or by a library that Python calls. Its status says what came of it."""
         if work.rows["status"][i] != OK:
             return
-        if self._turbo and scratch.desk[0]["status"] == pictures.NO_ROOM:
-            self._with_room(int(scratch.desk[0]["bytes"]), work, i, scratch)
-            return
+        while self._turbo and scratch.desk[0]["status"] == pictures.NO_ROOM:
+            if self._with_room(int(scratch.desk[0]["bytes"]), work, i, scratch):
+                return
         payload = _payload(work, i, self._use.number)
         if payload is None:
             work.rows["status"][i] = READ_FAILED
             return
         try:
-            self._by_library(payload, work, i, scratch)
+            with ExitStack() as turn:
+                if is_yuv420(np.frombuffer(payload, np.uint8)):
+                    self._of_planes(payload, work, i, scratch, turn)
+                else:
+                    self._by_library(payload, work, i, scratch, turn)
         except DecodeError:
             work.rows["status"][i] = REFUSED
 
-    def _with_room(self, size_bytes: int, work: Work, i: int, scratch: Scratch) -> None:
-        """One row by the kernel, with so much scratch."""
+    def _with_room(self, size_bytes: int, work: Work, i: int, scratch: Scratch) -> bool:
+        """One row by the kernel, with so much scratch; False if it stops again, for more or for another reason."""
         if size_bytes <= self._own_bytes:
             scratch.memory = decoding.room(min(2 * size_bytes, self._own_bytes))
-            self._by_kernel(work, i, i + 1, scratch, scratch.memory)
-        elif size_bytes <= self._large.most_bytes:
+            return self._by_kernel(work, i, i + 1, scratch, scratch.memory) > i
+        if size_bytes <= self._large.most_bytes:
             with self._large.lock:
-                self._by_kernel(work, i, i + 1, scratch, self._large.memory(size_bytes))
-        else:
-            work.rows["status"][i] = REFUSED
+                return self._by_kernel(work, i, i + 1, scratch, self._large.memory(size_bytes)) > i
+        work.rows["status"][i] = REFUSED
+        return True
 
-    def _by_library(self, payload: bytes, work: Work, i: int, scratch: Scratch) -> None:
+    def _by_library(self, payload: bytes, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> None:
         """One row by simplejpeg, if the kernel could have decoded it, else by Pillow."""
         draws, targets = work.notes[self]
-        desk, found = scratch.desk[0], scratch.found
-        data = np.frombuffer(payload, np.uint8)
-        if is_yuv420(data):
-            self._of_planes(data, work, i, scratch)
-            return
-        size = pictures.cut_out(data, self._table, draws[i], self._exact, desk, found, scratch.memory)
-        cut = desk["cut"]
-        if size >= 0:
-            jpeg = scratch.memory[:size] if size else data
-            scale = int(cut["scale"])
-            pixels = decoding.decode_jpeg(jpeg, -(-int(cut["height"]) // scale), -(-int(cut["width"]) // scale))
-        elif size == -pictures.OTHER:
-            pixels = decoding.decode(payload, self._large.most_bytes)
-            pictures.place_whole(pixels.shape[1], pixels.shape[0], self._table, draws[i], found, cut)
-        else:
-            raise DecodeError("refused")
-        needed = int(pictures.crop_bytes(found, cut))
-        pictures.crop_rgb(pixels, cut, found, self._values, targets, i, decoding.room(needed))
+        cut, found = scratch.desk[0]["cut"], scratch.found
 
-    def _of_planes(self, data: Bytes, work: Work, i: int, scratch: Scratch) -> None:
+        def ready(width: int, height: int) -> None:
+            pictures.place_whole(width, height, self._table, draws[i], found, cut)
+            more = int(pictures.crop_bytes(found, cut))
+            self._take(decoding.PIXEL_BYTES * width * height + more, scratch, turn)
+
+        jpeg = self._jpeg(payload, draws[i], scratch, turn)
+        if jpeg is None:
+            pixels = decoding.decode(payload, self._large.most_bytes, ready)
+        else:
+            height, width = (-(-int(cut[side]) // int(cut["scale"])) for side in ("height", "width"))
+            self._take(len(jpeg) + 3 * height * width + int(pictures.crop_bytes(found, cut)), scratch, turn)
+            pixels = decoding.decode_jpeg(jpeg, height, width)
+        memory = decoding.room(int(pictures.crop_bytes(found, cut)))
+        pictures.crop_rgb(pixels, cut, found, self._values, targets, i, memory)
+
+    def _jpeg(self, payload: bytes, draws: Array, scratch: Scratch, turn: ExitStack) -> Bytes | None:
+        """What has to be decoded of a JPEG: its tiles, or all; None if it is something else."""
+        desk, memory = scratch.desk[0], scratch.memory
+        arguments = np.frombuffer(payload, np.uint8), self._table, draws, self._exact, desk, scratch.found
+        size = pictures.cut_out(*arguments, memory)
+        if size == -pictures.NO_ROOM:
+            self._take(int(desk["bytes"]), scratch, turn)
+            memory = decoding.room(int(desk["bytes"]))
+            size = pictures.cut_out(*arguments, memory)
+        if size == -pictures.OTHER:
+            return None
+        if size < 0:
+            raise DecodeError("a JPEG of inks, or one whose tiles are none")
+        return memory[:size] if size else arguments[0]
+
+    def _of_planes(self, payload: bytes, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> None:
         """One row by the kernel, which needs no library for it."""
         draws, targets = work.notes[self]
-        desk, found = scratch.desk[0], scratch.found
-        arguments = data, self._table, draws[i], self._values, targets, desk, found, i
+        desk, data = scratch.desk[0], np.frombuffer(payload, np.uint8)
+        arguments = data, self._table, draws[i], self._values, targets, desk, scratch.found, i
         status = pictures.crop_yuv420(*arguments, scratch.memory)
         if status == pictures.NO_ROOM:
+            self._take(int(desk["bytes"]), scratch, turn)
             status = pictures.crop_yuv420(*arguments, decoding.room(int(desk["bytes"])))
         work.rows["status"][i] = status
 
+    def _take(self, size_bytes: int, scratch: Scratch, turn: ExitStack) -> None:
+        """Before a library takes so much memory: it is that of this thread, or, in turn, the largest there may be."""
+        if size_bytes > self._large.most_bytes:
+            raise DecodeError("a picture that takes more memory than there is")
+        if size_bytes > self._own_bytes:
+            turn.enter_context(self._large.lock)
+            self._large.forget()
+        elif size_bytes + len(scratch.memory) > self._own_bytes:
+            scratch.memory = decoding.room(0)
+
     def why(self, payload: memoryview) -> Exception | None:
-        """What is wrong with a picture."""
+        """What is wrong with a picture: first of all what the strictest decoder says of it."""
+        picture, most_bytes = bytes(payload), self._large.most_bytes
         try:
-            decoding.decode(bytes(payload), self._large.most_bytes)
+            decoding.check_jpeg(picture, most_bytes)
+            decoding.decode(picture, most_bytes, self._check_size)
         except DecodeError as error:
             return error
         return None
+
+    def _check_size(self, width: int, height: int) -> None:
+        """DecodeError for a picture that does not fit into the largest scratch there may be."""
+        desk: Any = np.zeros(1, pictures.DESK)
+        found, draws = np.zeros(len(self._crops), boxes.BOX), np.zeros((len(self._crops), boxes.DRAWS))
+        cut = desk[0]["cut"]
+        pictures.place_whole(width, height, self._table, draws, found, cut)
+        more = int(pictures.crop_bytes(found, cut))
+        needed = decoding.PIXEL_BYTES * width * height + more
+        decoding.check_size(width, height, needed, self._large.most_bytes)
 
 
 class Scratch:
@@ -198,7 +239,7 @@ class _Large:
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
-        self.lock = Lock()
+        self.lock = RLock()
         self._memory = decoding.room(0)
 
     def memory(self, size_bytes: int) -> Bytes:
@@ -207,6 +248,10 @@ class _Large:
             self._memory = decoding.room(0)
             self._memory = decoding.room(min(2 * size_bytes, self.most_bytes))
         return self._memory
+
+    def forget(self) -> None:
+        """Give it back, for one who brings his own; the lock is held."""
+        self._memory = decoding.room(0)
 
 
 def _payload(work: Work, i: int, column: int) -> bytes | None:
