@@ -18,13 +18,13 @@ def kernel(function: _F) -> _F:
     return cast(_F, njit(nogil=True, cache=True)(function))
 
 
-def linked(library: ctypes.CDLL, name: str, signature: Signature) -> Callable[..., Any]:
-    """A C function that kernels can call.
+def linked(library: ctypes.CDLL, name: str, signature: Signature, *, instead: str = "") -> Callable[..., Any]:
+    """A C function that kernels can call. Where there is none, `instead` names one that stands in, and is never called.
 
     Linked by symbol, because a kernel that holds an address as a ctypes global is compiled anew in every process. A
     symbol that is missing would be a SIGSEGV at the first call, so it is looked up here, where that is an error.
     """
-    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    address = ctypes.cast(getattr(library, instead or name), ctypes.c_void_p).value
     symbol = f"mx8shards_{name}"
     llvmlite.binding.add_symbol(symbol, address)
     return cast(Callable[..., Any], types.ExternalFunction(symbol, signature))

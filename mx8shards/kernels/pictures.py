@@ -16,7 +16,8 @@ from mx8shards.kernels.boxes import find_box
 from mx8shards.kernels.jit import kernel
 from mx8shards.kernels.jpeg import CMYK, GREY, HEAD, YCBCR, YCCK, read_head
 from mx8shards.kernels.jpeg import OK as HEAD_OK
-from mx8shards.kernels.jpeg_tiles import TILES, splice, tiles_for
+from mx8shards.kernels.jpeg_tiles import TILES as TILES_FOUND
+from mx8shards.kernels.jpeg_tiles import splice, tiles_for
 from mx8shards.kernels.memory import load_int64, read_fully, view_bytes
 from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, OK, READ, READ_FAILED, REFUSED
@@ -32,7 +33,7 @@ TARGET = np.dtype([("address", "u8"), ("offsets", "u8"), ("item_bytes", "i8"), (
 
 SIZE_BYTES = 8  # height and width, uint32, before the pixels of a row whose size only the picture tells
 
-# What of a picture is decoded: these of its pixels, at one `scale`-th of the size; `tiled` if they are cut out first.
+# What of a picture is decoded: these of its pixels, at one `scale`-th of the size, and `how`.
 CUT = np.dtype(
     [
         ("left", "i8"),
@@ -40,10 +41,15 @@ CUT = np.dtype(
         ("width", "i8"),
         ("height", "i8"),
         ("scale", "i8"),
-        ("tiled", "i8"),
-        ("tiles", TILES),
+        ("how", "i8"),
+        ("tiles", TILES_FOUND),
     ]
 )
+
+# how a part of a picture is decoded
+ALL = 0  # it is none
+TILES = 1  # its tiles are cut out first
+REGION = 2  # the library skips what is around it
 
 # What a thread has, beside memory: records that kernels write into.
 DESK = np.dtype([("head", HEAD), ("cut", CUT), ("status", "i8"), ("bytes", "i8")])
@@ -52,7 +58,8 @@ DESK = np.dtype([("head", HEAD), ("cut", CUT), ("status", "i8"), ("bytes", "i8")
 NO_ROOM = 101  # it needs so many `bytes` of scratch
 OTHER = 102  # it is no JPEG that the kernel decodes
 
-_WHOLE = 0.9  # of a picture: a cut that is nearly all of it is not worth the copy
+_MOST_TILES = 0.9  # of a picture: tiles that are nearly all of it are not worth the copy
+_MOST_REGION = 0.6  # of a picture: of a larger region, planes are made as soon as colours, and resized sooner
 UNKNOWN_SIZE = -1
 
 _PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
@@ -81,17 +88,25 @@ def _steps(box: Record) -> Any:
 
 @kernel
 def find_cut(
-    data: Array, head: Record, crops: Array, draws: Array, found: Array, whole: Any, pad: Any, cut: Record
+    data: Array,
+    head: Record,
+    crops: Array,
+    draws: Array,
+    found: Array,
+    whole: Any,
+    regions: Any,
+    pad: Any,
+    cut: Record,
 ) -> None:
     """The box of each crop, and what has to be decoded for all of them: so many pixels more than they look at.
 
-    `whole`: all of the picture, in its own size.
+    `whole`: all of the picture, in its own size. `regions`: the library can decode one, where there are no tiles.
     """
     width, height = head["width"], head["height"]
     scale = _find_boxes(head, crops, draws, found)
-    cut["left"], cut["top"], cut["width"], cut["height"], cut["tiled"] = 0, 0, width, height, 0
+    cut["left"], cut["top"], cut["width"], cut["height"], cut["how"] = 0, 0, width, height, ALL
     cut["scale"] = 1 if whole else scale
-    if whole or head["tiles"] == 0:
+    if whole or (head["tiles"] == 0 and not regions):
         return
     coarse_x, coarse_y = head["h"][0] * scale, head["v"][0] * scale  # pixels that one sample of chroma is made of
     left, top, right, bottom = width, height, 0, 0
@@ -104,13 +119,17 @@ def find_cut(
         right = max(right, min(box["high_x"], np.int64(np.ceil(box["right"] + reach_x))) + pad * scale)
         bottom = max(bottom, min(box["high_y"], np.int64(np.ceil(box["bottom"] + reach_y))) + pad * scale)
     left, top, right, bottom = max(0, left), max(0, top), min(width, right), min(height, bottom)
-    if np.float64(right - left) * np.float64(bottom - top) > _WHOLE * np.float64(width) * np.float64(height):
-        return
+    part = np.float64(right - left) * np.float64(bottom - top) / (np.float64(width) * np.float64(height))
     tiles = cut["tiles"]
-    if tiles_for(data, head, left, top, right, bottom, tiles) == HEAD_OK:
+    if head["tiles"] > 0 and part < _MOST_TILES and tiles_for(data, head, left, top, right, bottom, tiles) == HEAD_OK:
         cut["left"], cut["top"] = tiles["left"], tiles["top"]
         cut["width"], cut["height"] = tiles["width"], tiles["height"]
-        cut["tiled"] = 1
+        cut["how"] = TILES
+    elif regions and part < _MOST_REGION:
+        left -= left % head["mcu_width"]
+        top -= top % head["mcu_height"]
+        cut["left"], cut["top"], cut["width"], cut["height"] = left, top, right - left, bottom - top
+        cut["how"] = REGION
 
 
 @kernel
@@ -270,8 +289,8 @@ def cut_out(data: Array, crops: Array, draws: Array, exact: Any, desk: Record, f
         return -OTHER
     if head["colours"] == CMYK or head["colours"] == YCCK:
         return -REFUSED
-    find_cut(data, head, crops, draws, found, exact or head["colours"] != YCBCR, _PAD, cut)
-    if cut["tiled"] == 0:
+    find_cut(data, head, crops, draws, found, exact or head["colours"] != YCBCR, False, _PAD, cut)
+    if cut["how"] != TILES:
         return 0
     if _spliced_bytes(head, cut) > len(memory):
         desk["bytes"] = _spliced_bytes(head, cut)
@@ -285,13 +304,13 @@ def place_whole(width: Any, height: Any, crops: Array, draws: Array, found: Arra
     """The boxes of all crops in a picture of this size that was decoded whole."""
     for k in range(len(crops)):
         find_box(crops[k], draws[k], width, height, found[k])
-    cut["left"], cut["top"], cut["width"], cut["height"], cut["scale"], cut["tiled"] = 0, 0, width, height, 1, 0
+    cut["left"], cut["top"], cut["width"], cut["height"], cut["scale"], cut["how"] = 0, 0, width, height, 1, ALL
 
 
 @kernel
 def _spliced_bytes(head: Record, cut: Record) -> Any:
     """Scratch for a JPEG of the tiles that are cut out."""
-    return head["entropy"] + cut["tiles"]["end"] - cut["tiles"]["begin"] + 64 if cut["tiled"] == 1 else 0
+    return head["entropy"] + cut["tiles"]["end"] - cut["tiles"]["begin"] + 64 if cut["how"] == TILES else 0
 
 
 @kernel
@@ -322,6 +341,24 @@ def crop_yuv420(
 
 
 @kernel
+def _decode_rgb(handle: Any, jpeg: Array, cut: Record, width: Any, height: Any, pixels: Array) -> Any:
+    """Red, green and blue of what is decoded; False if that failed."""
+    handle, source, size = np.uint64(handle), np.uint64(jpeg.ctypes.data), np.uint64(len(jpeg))
+    to, stride, form = np.uint64(pixels.ctypes.data), np.int32(3 * width), np.int32(turbo.RGB)
+    if cut["how"] != REGION:
+        flags = np.int32(turbo.STOP_ON_WARNING)
+        return turbo.decompress(handle, source, size, to, np.int32(width), stride, np.int32(height), form, flags) == 0
+    corner = np.int64(cut["left"] // cut["scale"] | (cut["top"] // cut["scale"]) << 32)
+    turbo.set_parameter(handle, np.int32(turbo.STOP_ON_WARNINGS), np.int32(1))
+    good = turbo.read_header(handle, source, size) == 0
+    good = good and turbo.set_scale(handle, np.int64(1 | cut["scale"] << 32)) == 0
+    good = good and turbo.set_region(handle, corner, np.int64(width | height << 32)) == 0
+    good = good and turbo.decompress_region(handle, source, size, to, stride, form) == 0
+    turbo.set_region(handle, np.int64(0), np.int64(0))
+    return good
+
+
+@kernel
 def _fill_row(
     handle: Any,
     data: Array,
@@ -329,6 +366,7 @@ def _fill_row(
     crops: Array,
     draws: Array,
     exact: Any,
+    regions: Any,
     tables: Array,
     targets: Array,
     desk: Record,
@@ -344,7 +382,8 @@ def _fill_row(
     if head["colours"] == CMYK or head["colours"] == YCCK:
         return REFUSED
     planar = not exact and has_planes(head)
-    find_cut(data, head, crops, draws, found, not planar, 0, cut)
+    find_cut(data, head, crops, draws, found, not planar, regions and planar, _PAD if regions else 0, cut)
+    planar = planar and cut["how"] != REGION
     if not fits(found, targets, row):
         return REFUSED
     copied = _spliced_bytes(head, cut)
@@ -357,7 +396,7 @@ def _fill_row(
         desk["bytes"] = need
         return NO_ROOM
     jpeg = data
-    if cut["tiled"] == 1:
+    if cut["how"] == TILES:
         room, memory = carve(memory, copied)
         size = splice(data, head, data, 0, cut["tiles"], room)
         if size < 0:
@@ -370,22 +409,11 @@ def _fill_row(
         factors = (head["h"][0], head["v"][0])
         _crop_planes((luma, blue, red), factors, cut, found, tables, targets, row, memory)
         return OK
-    pixels, memory = carve(memory, 3 * cut["width"] * cut["height"])
-    failed = turbo.decompress(
-        np.uint64(handle),
-        np.uint64(jpeg.ctypes.data),
-        np.uint64(len(jpeg)),
-        np.uint64(pixels.ctypes.data),
-        np.int32(cut["width"]),
-        np.int32(3 * cut["width"]),
-        np.int32(cut["height"]),
-        np.int32(turbo.RGB),
-        np.int32(turbo.STOP_ON_WARNING),
-    )
-    if failed != 0:
+    width, height = _scaled(cut["width"], cut["scale"]), _scaled(cut["height"], cut["scale"])
+    pixels, memory = carve(memory, 3 * width * height)
+    if not _decode_rgb(handle, jpeg, cut, width, height, pixels):
         return REFUSED
-    rgb = pixels.reshape(cut["height"], cut["width"], 3)
-    crop_rgb(rgb, cut, found, tables, targets, row, memory)
+    crop_rgb(pixels.reshape(height, width, 3), cut, found, tables, targets, row, memory)
     return OK
 
 
@@ -398,6 +426,7 @@ def fill_rows(
     crops: Array,
     draws: Array,
     exact: Any,
+    regions: Any,
     tables: Array,
     targets: Array,
     desk: Array,
@@ -426,7 +455,7 @@ def fill_rows(
             rows[i]["status"] = READ_FAILED
             continue
         data = view_bytes(address, size)
-        status = _fill_row(handle, data, i, crops, draws[i], exact, tables, targets, desk[0], found, left)
+        status = _fill_row(handle, data, i, crops, draws[i], exact, regions, tables, targets, desk[0], found, left)
         if status in (NO_ROOM, OTHER):
             desk[0]["status"] = status
             desk[0]["bytes"] += len(memory) - len(left)

@@ -1,6 +1,7 @@
 """Is there a libturbojpeg on this machine, and how do kernels call it?
 
-Any TurboJPEG from 2.0 on has these functions. Each thread needs a handle of its own.
+Any TurboJPEG from 2.0 on has what is needed; from 3.0 on it decodes parts of a picture, too. Each thread needs a handle
+of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ VARIABLE = "MX8SHARDS_TURBOJPEG"  # the path of another library; empty: none
 _NAMES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "libturbojpeg.0.dylib")
 
 _NEEDED = ("tjInitDecompress", "tjDestroy", "tjDecompressToYUVPlanes", "tjDecompress2", "tjGetErrorStr2")
+
+_OF_REGIONS = ("tj3Set", "tj3DecompressHeader", "tj3SetScalingFactor", "tj3SetCroppingRegion", "tj3Decompress8")
 
 RGB = 0  # TJPF_RGB
 STOP_ON_WARNING = 8192  # TJFLAG_STOPONWARNING: half a picture is an error
@@ -38,9 +41,14 @@ def find_library() -> ctypes.CDLL | None:
 
 library = find_library()
 
+HAS_REGIONS = library is not None and all(hasattr(library, name) for name in _OF_REGIONS)
+
 
 def _linked(name: str, signature: Any) -> Callable[..., Any]:
-    return _absent if library is None else linked(library, name, signature)
+    """The same kernels, compiled once, serve libraries with regions and without: these do not call what they lack."""
+    if library is None:
+        return _absent
+    return linked(library, name, signature, instead="" if hasattr(library, name) else _NEEDED[0])
 
 
 def _absent(*_: Any) -> int:
@@ -60,6 +68,23 @@ decompress = _linked(
     "tjDecompress2",
     types.intc(_AT, _AT, types.ulong, _AT, types.intc, types.intc, types.intc, types.intc, types.intc),
 )
+
+STOP_ON_WARNINGS = 0  # TJPARAM_STOPONWARNING
+
+# (handle, parameter, value): 0, or -1
+set_parameter = _linked("tj3Set", types.intc(_AT, types.intc, types.intc))
+
+# (handle, jpeg, jpeg_bytes): 0, or -1
+read_header = _linked("tj3DecompressHeader", types.intc(_AT, _AT, types.ulong))
+
+# (handle, 1 | denominator << 32): 0, or -1; structs of two ints are passed as one int64 on all 64-bit Unixes
+set_scale = _linked("tj3SetScalingFactor", types.intc(_AT, types.int64))
+
+# (handle, x | y << 32, width | height << 32): 0, or -1; it stays until it is set to nothing
+set_region = _linked("tj3SetCroppingRegion", types.intc(_AT, types.int64, types.int64))
+
+# (handle, jpeg, jpeg_bytes, to, stride, pixel format): 0, or -1
+decompress_region = _linked("tj3Decompress8", types.intc(_AT, _AT, types.ulong, _AT, types.intc, types.intc))
 
 
 class Handle:

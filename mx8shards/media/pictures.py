@@ -53,7 +53,8 @@ class Pictures(Stage):
         self._use = use
         self._exact = any(crop.exact for crop in crops.values())
         self._turbo = turbo.library is not None
-        self.path = "exact" if self._exact else "planes" if self._turbo else "rgb"
+        ways = "planes and regions" if turbo.HAS_REGIONS else "planes"
+        self.path = "exact" if self._exact else ways if self._turbo else "rgb"
         self._table = np.array([_record(crop) for crop in crops.values()], boxes.CROP)
         self._values = np.array([_values(crop) for crop in crops.values()])
         self._own_bytes = min(_MOST_BYTES, use.scratch_bytes // 2 // use.threads)
@@ -101,6 +102,7 @@ class Pictures(Stage):
                 self._table,
                 draws,
                 self._exact,
+                turbo.HAS_REGIONS,
                 self._values,
                 targets,
                 scratch.desk,

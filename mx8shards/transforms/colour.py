@@ -36,7 +36,7 @@ class RandomGrayscale:
     @property
     def purpose(self) -> str:
         """What it draws for."""
-        return f"grayscale {self.image}"
+        return f"grayscale:{self.image}"
 
     def __call__(self, batch: R) -> R:
         """The batch with some of its pictures without colours."""
@@ -72,7 +72,7 @@ class ColorJitter:
     @property
     def purpose(self) -> str:
         """What it draws for: four amounts, and four numbers whose order is that of the steps."""
-        return f"jitter {self.image}"
+        return f"jitter:{self.image}"
 
     def __call__(self, batch: R) -> R:
         """The batch with its pictures' colours changed."""

@@ -28,7 +28,7 @@ class RandomHorizontalFlip:
     @property
     def purpose(self) -> str:
         """What it draws for."""
-        return f"flip {self.image}"
+        return f"flip:{self.image}"
 
     def __call__(self, batch: R) -> R:
         """The batch with some of its pictures mirrored."""

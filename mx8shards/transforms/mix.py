@@ -42,7 +42,7 @@ class _Mix:
     @property
     def purpose(self) -> str:
         """What it draws for: whether a row takes part, its share, the order of the batch, where it is cut (x, y)."""
-        return f"{type(self).__name__.lower()} {self.image}"
+        return f"{type(self).__name__.lower()}:{self.image}"
 
     def _mixed(self, batch: R, mix: Callable[[torch.Tensor, Floats, Ints, Floats], tuple[torch.Tensor, Floats]]) -> R:
         who = type(self).__name__
