@@ -1,7 +1,12 @@
 """How does a part of a picture become one picture of a batch?
 
-`planes` resizes each plane on its own and makes colours of what comes out; `rgb` resizes pixels that are in colour
-already, byte for byte as Pillow does. Of both, the picture is shared out by a box and read within a clip:
+`rgb` resizes pixels that are in colour, to the bytes that Pillow makes of them along the rows and then along the columns
+(asked for both, Pillow 13 may begin with the columns: then no byte is more than one away). `planes` resizes each plane
+on its own and makes colours of what comes out. That is not quite what is left of a full decode that is resized: on
+photographs in 4:2:0 a level is half of one away on average, and up to 35 where colours end, which a decoder smooths and
+cuts off at 0 and 255 before they are averaged.
+
+Of both, the picture is shared out by a box and read within a clip:
 
     box             left, top, right, bottom in pixels (float64): what the new pixels share among them; within the clip
     clip            left, top, right, bottom (int64): what is read at all. The crop itself for a crop that is resized,
@@ -17,7 +22,7 @@ Rows of a source may be longer than the picture: the clip ends what is used.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +33,9 @@ from mx8shards.kernels.resample import carve, resize, resize_bytes, whole_lanes
 
 Array = npt.NDArray[Any]
 
-_NONE = np.int64(0)  # a plain 0 would be a type of its own, and what it is given to compiled anew
-_ONE = np.int64(1)
+# A plain 0 or 1 would be a type of its own to Numba, and what it is given to compiled anew.
+_NONE = cast(int, np.int64(0))
+_ONE = cast(int, np.int64(1))
 
 
 @kernel

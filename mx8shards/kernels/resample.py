@@ -10,7 +10,7 @@ columns, which are rows once the picture is turned, and `turn` does that without
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,9 @@ BITS = 22  # of a weight, behind the point
 _HALF = np.int32(1 << (BITS - 1))
 _ZERO = np.int32(0)
 _TOP = np.int32(255)
-_NONE = np.int64(0)  # a plain 0 or False would be a type of its own, and what it is given to compiled anew
-_NO = np.bool_(False)
+# A plain 0 or False would be a type of its own to Numba, and what it is given to compiled anew.
+_NONE = cast(int, np.int64(0))
+_NO = cast(bool, np.bool_(False))
 
 
 # how much of what ----------------------------------------------------------------------------------------------------

@@ -1,82 +1,246 @@
-"""Is a crop of a picture what Pillow, or float64 arithmetic written out, makes of it?"""
+"""Is a crop of a picture what Pillow makes of it, or float64 arithmetic written out?"""
 
 from __future__ import annotations
 
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mx8shards.kernels import colour, crop
-
-Array = npt.NDArray[Any]
-Box = tuple[float, float, float, float]
+from tests.pixels import Array, Box, coloured, edges, picture, resized, resized_by_pillow
 
 LEVELS = colour.value_table(np.ones(3), np.zeros(3), np.uint8)
+SAMPLINGS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (4, 4)]
 
 
-def to_out(
-    kernel: Any,
-    sources: tuple[Any, ...],
-    size: tuple[int, int],
-    box: Box,
-    clip: Any,
-    shape: tuple[int, int],
-    **form: Any,
-) -> Array:
-    """What the kernel writes, as height × width × 3, with scratch that is just large enough and watched."""
-    table, dtype = form.get("table", LEVELS), np.dtype(form.get("dtype", np.uint8))
-    channels_last = form.get("channels_last", True)
-    need = crop.scratch_bytes(size[1], size[0], shape[1], shape[0])
-    scratch = np.full(need + 64, 171, np.uint8)
-    out = np.full(3 * shape[0] * shape[1] * dtype.itemsize + 64, 171, np.uint8)
-    box_array, clip_array = np.array(box, np.float64), np.array(clip, np.int64)
-    flip = form.get("flip", False)
-    kernel(*sources, box_array, clip_array, flip, table, shape, channels_last, scratch[:need], out[:-64])
-    assert (scratch[need:] == 171).all()
+def to_out(kernel: Any, sources: tuple[Any, ...], box: Box, clip: Any, shape: tuple[int, int], **form: Any) -> Array:
+    """What a kernel writes, as height × width × 3. Its scratch is as small as may be, and dirty, as a loader's is."""
+    table, dtype, channels_last = (
+        form.get("table", LEVELS),
+        form.get("dtype", np.uint8),
+        form.get("channels_last", True),
+    )
+    need = crop.scratch_bytes(clip[2], clip[3], shape[1], shape[0])
+    scratch = np.random.default_rng(need).integers(0, 256, need + 64, dtype=np.uint8)
+    after = scratch[need:].copy()
+    out = np.full(3 * shape[0] * shape[1] * np.dtype(dtype).itemsize + 64, 171, np.uint8)
+    places = np.array(box, np.float64), np.array(clip, np.int64)
+    kernel(*sources, *places, form.get("flip", False), table, shape, channels_last, scratch[:need], out[:-64])
+    assert (scratch[need:] == after).all()
     assert (out[-64:] == 171).all()
-    values = out[:-64].view(dtype)
-    return values.reshape(*shape, 3) if channels_last else values.reshape(3, *shape).transpose(1, 2, 0)
+    values: Array = out[:-64].view(dtype)
+    return values.reshape(*shape, 3) if channels_last else np.moveaxis(values.reshape(3, *shape), 0, 2)
 
 
-def picture(height: int, width: int, seed: int, smooth: bool) -> Array:
-    image = pytest.importorskip("PIL.Image")
-    random = np.random.default_rng(seed)
-    if not smooth:
-        return random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    few = random.integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
-    return np.array(image.fromarray(few).resize((width, height), image.Resampling.BICUBIC))
-
-
-def resized_by_pillow(pixels: Array, box: Box, shape: tuple[int, int]) -> Array:
-    image = pytest.importorskip("PIL.Image")
-    return np.asarray(image.fromarray(pixels).resize(shape[::-1], image.Resampling.BILINEAR, box=box))
-
-
-SIDES = st.integers(1, 70)
+def padded(plane: Array, more: int) -> Array:
+    """The plane in rows that are longer than it."""
+    return np.pad(plane, ((0, 0), (0, more)), constant_values=200)
 
 
 @st.composite
-def jobs(draw: Any) -> tuple[Array, Box, tuple[int, int]]:
-    height, width = draw(SIDES), draw(SIDES)
-    sixteenths = [
-        sorted(draw(st.lists(st.integers(0, 16 * n), min_size=2, max_size=2, unique=True))) for n in (width, height)
-    ]
-    (left, right), (top, bottom) = [[edge / 16 for edge in pair] for pair in sixteenths]
-    shape = draw(SIDES), draw(SIDES)
-    return picture(height, width, draw(st.integers(0, 9)), draw(st.booleans())), (left, top, right, bottom), shape
-
-
-@settings(max_examples=200)
-@given(jobs(), st.booleans(), st.booleans())
-def test_pixels_are_resized_as_pillow_does_it(job: Any, flip: bool, channels_last: bool) -> None:
-    pixels, box, shape = job
-    height, width = pixels.shape[:2]
-    got = to_out(
-        crop.rgb, (pixels,), (height, width), box, (0, 0, width, height), shape, flip=flip, channels_last=channels_last
+def jobs(draw: Any, most: int = 70) -> tuple[Array, Box, tuple[int, int, int, int], tuple[int, int]]:
+    """A picture, a box in it, a clip around that, and another size."""
+    height, width = draw(st.integers(1, most)), draw(st.integers(1, most))
+    (left, right), (top, bottom) = draw(edges(width)), draw(edges(height))
+    outside = st.booleans()
+    clip = (
+        int(left) if draw(outside) else 0,
+        int(top) if draw(outside) else 0,
+        int(np.ceil(right)) if draw(outside) else width,
+        int(np.ceil(bottom)) if draw(outside) else height,
     )
-    expected = resized_by_pillow(pixels, box, shape)[:, :: -1 if flip else 1]
+    shape = draw(st.integers(1, most)), draw(st.integers(1, most))
+    return picture(height, width, draw(st.integers(0, 9)), draw(st.booleans())), (left, top, right, bottom), clip, shape
+
+
+# pixels --------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=300)
+@given(job=jobs(), flip=st.booleans(), channels_last=st.booleans(), more=st.integers(0, 3))
+def test_pixels_are_resized_to_the_bytes_of_pillow(job: Any, flip: bool, channels_last: bool, more: int) -> None:
+    pixels, box, (left, top, right, bottom), shape = job
+    source = np.pad(pixels, ((0, 0), (0, more), (0, 0)))
+    form = {"flip": flip, "channels_last": channels_last}
+    got = to_out(crop.rgb, (source,), box, (left, top, right, bottom), shape, **form)
+    inner = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    expected = resized_by_pillow(pixels[top:bottom, left:right], inner, shape)
+    assert (got == expected[:, :: -1 if flip else 1]).all()
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1, 64, 64), (64, 64, 1, 1), (600, 9, 12, 300), (9, 600, 300, 12), (519, 777, 33, 20)]
+)
+@pytest.mark.parametrize("smooth", [True, False])
+def test_pixels_of_any_size_are_those_of_pillow(size: tuple[int, int, int, int], smooth: bool) -> None:
+    height, width, *shape = size
+    pixels, box = picture(height, width, 3, smooth), (0, 0, width, height)
+    got = to_out(crop.rgb, (pixels,), box, box, (shape[0], shape[1]))
+    assert (got == resized_by_pillow(pixels, box, (shape[0], shape[1]))).all()
+
+
+@settings(max_examples=100)
+@given(job=jobs())
+def test_pillow_in_one_call_is_never_more_than_one_away(job: Any) -> None:
+    pixels, box, _, shape = job
+    got = to_out(crop.rgb, (pixels,), box, (0, 0, pixels.shape[1], pixels.shape[0]), shape)
+    expected = np.asarray(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR, box))
     assert np.abs(got.astype(int) - expected).max() <= 1
+
+
+def test_torch_is_never_more_than_one_away() -> None:
+    torch = pytest.importorskip("torch")
+    pixels = picture(120, 150, 1, smooth=False)
+    for left, top, right, bottom, shape in [
+        (3, 5, 100, 90, (40, 41)),
+        (10, 20, 45, 41, (64, 50)),
+        (0, 0, 150, 120, (7, 150)),
+    ]:
+        inner = torch.from_numpy(np.moveaxis(pixels, 2, 0)[None, :, top:bottom, left:right].copy())
+        expected = torch.nn.functional.interpolate(inner, shape, mode="bilinear", antialias=True)[0].numpy()
+        box = (left, top, right, bottom)
+        got = to_out(crop.rgb, (pixels,), box, box, shape)
+        assert np.abs(np.moveaxis(got, 2, 0).astype(int) - expected).max() <= 1
+
+
+# planes --------------------------------------------------------------------------------------------------------------
+
+
+def expected_of_planes(planes: tuple[Array, ...], factors: Any, box: Box, clip: Any, shape: Any) -> Array:
+    """The crop in float64: nothing is rounded on the way."""
+    across, down = factors
+    small_box = (box[0] / across, box[1] / down, box[2] / across, box[3] / down)
+    small_clip = (clip[0] // across, clip[1] // down, -(-clip[2] // across), -(-clip[3] // down))
+    new = [resized(planes[0], box, clip, shape)]
+    new += [resized(plane, small_box, small_clip, shape) for plane in planes[1:]]
+    return coloured(np.stack(new, 2))
+
+
+def split(pixels: Array, factors: tuple[int, int]) -> tuple[Array, Array, Array]:
+    """Three planes of any content; two of them as large as this sampling has them."""
+    height, width = pixels.shape[:2]
+    small = (-(-height // factors[1]), -(-width // factors[0]))
+    return pixels[:, :, 0], pixels[: small[0], : small[1], 1], pixels[: small[0], : small[1], 2]
+
+
+@settings(max_examples=300)
+@given(
+    job=jobs(),
+    factors=st.sampled_from(SAMPLINGS),
+    flip=st.booleans(),
+    channels_last=st.booleans(),
+    more=st.integers(0, 3),
+)
+def test_planes_are_resized_and_coloured(
+    job: Any, factors: tuple[int, int], flip: bool, channels_last: bool, more: int
+) -> None:
+    pixels, box, clip, shape = job
+    planes = split(pixels, factors)
+    sources = tuple(padded(plane, more) for plane in planes)
+    got = to_out(crop.planes, (sources, factors), box, clip, shape, flip=flip, channels_last=channels_last)
+    expected = expected_of_planes(planes, factors, box, clip, shape)[:, :: -1 if flip else 1]
+    # each plane is rounded twice, by half at most; a colour adds up to 1 + 1.772 of one and is rounded, too
+    difference = np.abs(got - expected)
+    assert difference.max() < (1 + 1.772) * 1.01 + 0.5
+    assert difference.mean() < 1
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [(40, 50, 20, 25), (40, 50, 70, 60), (1, 1, 3, 2)])
+def test_grey_planes_are_grey(size: tuple[int, int, int, int], channels_last: bool) -> None:
+    height, width, *shape = size
+    luma, box = picture(height, width, 5, smooth=False)[:, :, 0].copy(), (0, 0, width, height)
+    sources = (luma, luma[:0], luma[:0])
+    got = to_out(crop.planes, (sources, (1, 1)), box, box, (shape[0], shape[1]), channels_last=channels_last)
+    expected = np.asarray(Image.fromarray(luma).resize(shape[::-1], Image.Resampling.BILINEAR))
+    assert (got == got[:, :, :1]).all()
+    assert np.abs(got[:, :, 0].astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_normalised_crop_is_the_normalised_levels(dtype: Any, channels_last: bool) -> None:
+    planes = split(picture(50, 70, 2, smooth=True), (2, 2))
+    planes = (planes[0].copy(), planes[1].copy(), planes[2].copy())
+    box, shape = (3.5, 4, 60, 41.25), (31, 45)
+    levels = to_out(crop.planes, (planes, (2, 2)), box, (0, 0, 70, 50), shape)
+    scale, shift = np.array([0.017, 0.018, 0.0174]), np.array([-2.1, -2.0, -1.8])
+    form = {"table": colour.value_table(scale, shift, dtype), "dtype": dtype, "channels_last": channels_last}
+    got = to_out(crop.planes, (planes, (2, 2)), box, (0, 0, 70, 50), shape, **form)
+    assert (got == (levels * scale + shift).astype(dtype)).all()
+
+
+def test_scratch_for_the_largest_does_for_all() -> None:
+    random = np.random.default_rng(7)
+    for _ in range(2000):
+        sizes = random.integers(1, 3000, 4)
+        smaller = random.integers(1, sizes + 1)
+        assert crop.scratch_bytes(*smaller.tolist()) <= crop.scratch_bytes(*sizes.tolist())
+
+
+@pytest.mark.parametrize(("smooth", "mean", "most"), [(True, 0.8, 8), (False, 4.5, 64)])
+def test_planes_differ_little_from_a_full_decode(smooth: bool, mean: float, most: int) -> None:
+    # a decoder cuts colours that leave RGB off before they are averaged, we after that: noise is the worst case
+    pixels = np.asarray(Image.fromarray(picture(374, 500, 4, smooth)).convert("YCbCr"))
+    chroma = [np.asarray(Image.fromarray(pixels[:, :, c].copy()).reduce(2)) for c in (1, 2)]
+    planes = pixels[:, :, 0].copy(), chroma[0].copy(), chroma[1].copy()
+    decoded = Image.open(io.BytesIO(simplejpeg.encode_jpeg_yuv_planes(*planes, quality=100)))
+    box, shape = (101, 51, 391, 331), (224, 224)
+    expected = np.asarray(decoded.crop(box).resize(shape, Image.Resampling.BILINEAR))
+    difference = np.abs(to_out(crop.planes, (planes, (2, 2)), box, box, shape).astype(int) - expected)
+    assert difference.mean() < mean
+    assert difference.max() <= most
+
+
+# how they are compiled -----------------------------------------------------------------------------------------------
+
+DIGEST = """
+import hashlib
+import numpy as np
+from mx8shards.kernels import colour, crop
+random = np.random.default_rng(5)
+pixels = random.integers(0, 256, (21, 19, 3), dtype=np.uint8)
+planes = pixels[:, :, 0].copy(), pixels[:11, :10, 1].copy(), pixels[:11, :10, 2].copy()
+digest = hashlib.sha256()
+for dtype in (np.uint8, np.float16, np.float32):
+    table = colour.value_table(np.full(3, 0.5), np.ones(3), dtype)
+    for shape, flip, last in [((9, 8), False, True), ((23, 25), True, False)]:
+        for kernel, sources in [(crop.rgb, (pixels,)), (crop.planes, (planes, (2, 2)))]:
+            scratch = np.zeros(crop.scratch_bytes(19, 21, shape[1], shape[0]), np.uint8)
+            out = np.zeros(3 * shape[0] * shape[1] * np.dtype(dtype).itemsize, np.uint8)
+            places = np.array([1.5, 2, 18, 20.25]), np.array([0, 2, 19, 21])
+            kernel(*sources, *places, flip, table, shape, last, scratch, out)
+            digest.update(out)
+print(digest.hexdigest())
+"""
+
+
+def test_python_gives_the_same_bytes_as_the_compiled_kernels(repository: Path) -> None:
+    runs = [{**os.environ, "NUMBA_DISABLE_JIT": value} for value in ("0", "1")]
+    done = [
+        subprocess.run([sys.executable, "-c", DIGEST], env=run, cwd=repository, check=True, capture_output=True)
+        for run in runs
+    ]
+    assert len(done[0].stdout) > 64
+    assert done[0].stdout == done[1].stdout
+
+
+@pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
+def test_the_kernels_pass_under_bounds_checking(tmp_path: Path, repository: Path) -> None:
+    # a cache of its own: a warm one ignores the switch, and the checked code would stay in it
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("crop", "resample", "colour")]
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "1 skipped" in done.stdout
