@@ -17,6 +17,8 @@ from PIL import Image
 import mx8shards as mx8
 from mx8shards.format import hashing, randomness
 from mx8shards.format.encodings import get_encoding
+from mx8shards.kernels import jpeg, jpeg_tiles
+from mx8shards.media import tiles
 from mx8shards.shards.sidecar_files import block_digests
 from tests.strategies import same
 
@@ -182,6 +184,26 @@ def test_our_block_digests_are_those_of_the_table() -> None:
     for file in files:
         data = (bytes(range(251)) * (file["bytes"] // 251 + 1))[: file["bytes"]]
         assert block_digests(data).hex() == "".join(file["digests"])
+
+
+@pytest.mark.parametrize("picture", table("tiles")["pictures"], ids="{0[name]}".format)
+def test_our_tiles_and_splices_are_those_of_the_table(picture: dict[str, Any]) -> None:
+    source, tiled = bytes.fromhex(picture["source"]), bytes.fromhex(picture["tiled"])
+    assert tiles.tile(source) == tiled
+    assert tiles.untile(tiled) == source
+    data, out = np.frombuffer(tiled, np.uint8), np.empty(len(tiled), np.uint8)
+    head: Any = np.zeros(1, jpeg.HEAD)[0]
+    found: Any = np.zeros(1, jpeg_tiles.TILES)[0]
+    assert jpeg.read_head(data, head) == jpeg.OK
+    assert len(picture["splices"]) > 1
+    for wanted in picture["splices"]:
+        left, top = wanted["left"], wanted["top"]
+        pixels = (left, top, left + wanted["width"], top + wanted["height"])
+        assert jpeg_tiles.tiles_for(data, head, *pixels, found) == jpeg.OK
+        assert [found["column_begin"], found["column_end"]] == wanted["columns"]
+        assert [found["row_begin"], found["row_end"]] == wanted["rows"]
+        size = jpeg_tiles.splice(data, head, data, 0, found, out)
+        assert out[:size].tobytes().hex() == wanted["jpeg"]
 
 
 def test_our_generator_draws_the_numbers_of_the_table() -> None:

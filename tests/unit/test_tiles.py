@@ -383,14 +383,13 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_table_that_does_not_add_up_is_refused(lie: str) -> None:
+def test_a_table_that_does_not_add_up_is_none(lie: str) -> None:
     data = tile(encoded(noise(256, 61)))
     at, new = LIES[lie]
     at += int(head_of(data)["tiles"])
     broken = data[:at] + new + data[at + len(new) :]
     assert not is_tiled(broken)
-    with pytest.raises(DecodeError, match="does not fit"):
-        untile(broken)
+    assert untile(broken) == broken == tile(broken)
     assert np.array_equal(jpegs.pixels(broken), jpegs.pixels(data))  # nobody else looks at the segment
 
 
