@@ -38,6 +38,7 @@ HUFFMAN = np.dtype(
 
 PEEK = 12  # bits that are looked up at once: longer codes are rare, and a larger table takes long to make
 SPARE = 512  # bytes that must be free behind unpacked bits: a block of nonsense is read to its end before that is seen
+_MOST_BITS = 10  # of an AC coefficient
 CATEGORIES = 12  # of DC differences, with 8 bits per sample
 
 # What `recode` found out, in an array of so many numbers. The rest of them are its own.
@@ -188,11 +189,13 @@ def _meaning(symbol: Any, length: Any, of_ac: bool) -> Any:
     """What a code says: how many bits it takes with its value (6 bits), its steps (7), and its own length.
 
     The steps are the category of a DC difference; for AC the coefficients that it tells of, and 64 more if it ends the
-    block. 0 for a symbol that there is only in progressive files.
+    block. 0 for a symbol that there is not in sequential files of 8 bits per sample.
     """
     size = symbol & 15
     if not of_ac:
         return length | symbol << 6
+    if size > _MOST_BITS:
+        return 0
     if size > 0 or symbol == 0xF0:
         return (length + size) | ((symbol >> 4) + 1) << 6 | length << 13
     return length | 64 << 6 | length << 13 if symbol == 0 else 0
@@ -373,6 +376,12 @@ def _skip_ac(
         valid |= np.uint64(56)
         element = np.int64(lookups[number + np.uint64(4), window >> np.uint64(64 - PEEK)])
         steps = element >> 6 & 127
+        if k + steps < 64:  # once more: at least 34 bits are left, and no symbol has more than 26
+            window <<= np.uint64(element & 63)
+            valid -= np.uint64(element & 63)
+            k += steps
+            element = np.int64(lookups[number + np.uint64(4), window >> np.uint64(64 - PEEK)])
+            steps = element >> 6 & 127
         if k + steps >= 64 and (not _ends(k, steps) or element & 63 == 0):  # one by one, then
             element = np.int64(lookups[number, window >> np.uint64(64 - PEEK)])
             if element == 0:

@@ -122,9 +122,10 @@ def look_at(data: bytes, seed: int) -> None:
     assert size <= room
     assert (out[:8] == 171).all()
     assert (out[8 + room :] == 171).all()
-    if size > 0:
+    if size > 0 and status == jpeg.OK:
         part = record(HEAD)
         assert jpeg.read_head(out[8 : 8 + size], part) == jpeg.OK
+        assert (part["width"], part["height"]) == (rectangle["width"], rectangle["height"])
 
 
 def any_rectangle(random: np.random.Generator, size: int) -> Any:
