@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mx8shards.maintain.merge import merge
     from mx8shards.maintain.summary import summary
     from mx8shards.maintain.verify import verify
-    from mx8shards.media.specs import CenterCrop, MultiCrop, RandomResizedCrop, ResizeCrop
+    from mx8shards.media.specs import CenterCrop, Decode, MultiCrop, RandomResizedCrop, ResizeCrop
     from mx8shards.order.blocks import BlockShuffle
     from mx8shards.writer import Writer
 
@@ -42,6 +42,7 @@ __all__ = [
     "Dataset",
     "DatasetExistsError",
     "DatasetNotFoundError",
+    "Decode",
     "DecodeError",
     "DiskError",
     "FormatError",
@@ -76,7 +77,7 @@ _HOMES = {
     "Loader": "loading.loader",
     "Pool": "loading.pool",
     "register_encoding": "format.encodings",
-    **dict.fromkeys(("CenterCrop", "MultiCrop", "RandomResizedCrop", "ResizeCrop"), "media.specs"),
+    **dict.fromkeys(("CenterCrop", "Decode", "MultiCrop", "RandomResizedCrop", "ResizeCrop"), "media.specs"),
     **{name: f"maintain.{name}" for name in ("diff", "gc", "log", "merge", "summary", "verify")},
     **{name: "errors" for name in __all__ if name.endswith("Error")},
 }

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 # What is asked for. RANDOM: a part of `scale` of the area and of a `ratio` of width to height. COVER: the largest box
 # of the crop's shape, in the middle. NATIVE: the same, but no larger than the crop, so that pixels stay as large as
 # they are. WITHIN: as if the shorter side were resized to `resize` first, and the middle cut out of that. WHOLE: all of
-# it, as it is; the crop has no size of its own.
+# it, as it is; what is made of it has its size, whatever the crop says.
 RANDOM = 0
 COVER = 1
 NATIVE = 2

@@ -69,13 +69,13 @@ _ROW = 64  # planes' strides are multiples of that
 
 @kernel
 def _find_boxes(head: Record, crops: Array, draws: Array, found: Array) -> Any:
-    """The box of each crop, and by how much the picture may be scaled down so that none has to be enlarged for it."""
+    """The box of each crop, and how far the picture may be scaled down so that neither that nor chroma is enlarged."""
     scale = np.int64(8)
     for k in range(len(crops)):
         box = found[k]
         find_box(crops[k], draws[k], head["width"], head["height"], box)
         across, down = _steps(box)
-        while scale > 1 and min(across, down) < scale:
+        while scale > 1 and (across < scale * head["h"][0] or down < scale * head["v"][0]):
             scale //= 2
     return scale
 
@@ -219,14 +219,18 @@ def _shift(box: Record, cut: Record, memory: Array) -> Any:
 
 
 @kernel
-def fits(found: Array, targets: Array, row: Any) -> Any:
+def fits(crops: Array, found: Array, targets: Array, row: Any) -> Any:
     """Whether the bank has room for just these crops in this row: a picture may have changed since it was measured."""
     for k in range(len(found)):
+        height, width = found[k]["height"], found[k]["width"]
         offsets = targets[k]["offsets"] + np.uint64(8 * row)
-        if targets[k]["offsets"] != 0:
-            size = load_int64(offsets + np.uint64(8)) - load_int64(offsets)
-            if size != whole_bytes(found[k]["height"], found[k]["width"], targets[k]["item_bytes"]):
+        if targets[k]["offsets"] == 0:
+            if height != crops[k]["height"] or width != crops[k]["width"]:
                 return False
+        elif load_int64(offsets + np.uint64(8)) - load_int64(offsets) != whole_bytes(
+            height, width, targets[k]["item_bytes"]
+        ):
+            return False
     return True
 
 
@@ -330,7 +334,7 @@ def crop_yuv420(
     if height == 0:
         return REFUSED
     place_whole(width, height, crops, draws, found, desk["cut"])
-    if not fits(found, targets, row):
+    if not fits(crops, found, targets, row):
         return REFUSED
     needed = crop_bytes(found, desk["cut"])
     if needed > len(memory):
@@ -384,7 +388,7 @@ def _fill_row(
     planar = not exact and has_planes(head)
     find_cut(data, head, crops, draws, found, not planar, regions and planar, _PAD if regions else 0, cut)
     planar = planar and cut["how"] != REGION
-    if not fits(found, targets, row):
+    if not fits(crops, found, targets, row):
         return REFUSED
     copied = _spliced_bytes(head, cut)
     need = copied + 64

@@ -44,6 +44,16 @@ def decode(payload: bytes, most_bytes: int, ready: Callable[[int, int], None] | 
         raise DecodeError(expected="a whole picture", found=_said(error)) from error
 
 
+def sides(payload: bytes) -> tuple[int, int]:
+    """Height and width of a picture, as its head says. DecodeError for what is none."""
+    pillow = require("PIL.Image", "images")
+    try:
+        with pillow.open(BytesIO(payload), formats=FORMATS) as picture:
+            return int(picture.height), int(picture.width)
+    except Exception as error:  # Pillow raises whatever it meets
+        raise DecodeError(expected=f"a picture ({', '.join(FORMATS)})", found=_beginning(payload)) from error
+
+
 def decode_jpeg(data: Any, height: int, width: int) -> Pixels:
     """Red, green and blue of a JPEG of at least that size, by simplejpeg. DecodeError if any of it is missing."""
     simplejpeg = require("simplejpeg", "images")

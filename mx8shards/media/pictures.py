@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -19,9 +20,9 @@ from mx8shards.kernels.colour import value_table
 from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, OK, READ, READ_FAILED, REFUSED
 from mx8shards.kernels.yuv420 import is_yuv420
-from mx8shards.media import decoding
-from mx8shards.media.specs import CenterCrop, Crop, RandomResizedCrop
-from mx8shards.stages import Output, Stage, Use, Work
+from mx8shards.media import decoding, yuv420
+from mx8shards.media.specs import CenterCrop, Decode, Picture, RandomResizedCrop
+from mx8shards.stages import RAGGED, Output, Stage, Use, Work
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -31,6 +32,7 @@ ENCODINGS = ("bytes", "jpeg", "png")
 _FIRST_BYTES = 2 << 20  # of a thread's scratch, which grows as pictures ask for it
 _MOST_BYTES = 64 << 20  # of a thread's; larger pictures take turns
 _LARGE_BYTES = 256 << 20
+_HEAD_BYTES = 64 << 10  # of a payload that is read, in which its size nearly always stands
 
 
 class Pictures(Stage):
@@ -40,7 +42,7 @@ class Pictures(Stage):
     of its own; pictures that need more take turns with the largest there may be.
     """
 
-    def __init__(self, crops: Mapping[str, Crop], use: Use) -> None:
+    def __init__(self, crops: Mapping[str, Picture], use: Use) -> None:
         if use.encoding not in ENCODINGS:
             raise LoaderError(
                 subject=f"column {use.column!r}",
@@ -204,11 +206,23 @@ class Pictures(Stage):
         """What is wrong with a picture: first of all what the strictest decoder says of it."""
         picture, most_bytes = bytes(payload), self._large.most_bytes
         try:
-            decoding.check_jpeg(picture, most_bytes)
-            decoding.decode(picture, most_bytes, self._check_size)
+            if is_yuv420(np.frombuffer(picture, np.uint8)):
+                height, width = yuv420.planes(picture)[0].shape
+                self._check_sides(width, height)
+            else:
+                decoding.check_jpeg(picture, most_bytes)
+                decoding.decode(picture, most_bytes, self._check_sides)
         except DecodeError as error:
             return error
         return None
+
+    def _check_sides(self, width: int, height: int) -> None:
+        """DecodeError for a picture of another size than all have, or of one that takes too much memory."""
+        for crop in self._crops.values():
+            if isinstance(crop, Decode) and crop.size is not None and crop.sides != (height, width):
+                expected = f"{crop.sides[0]} rows of {crop.sides[1]} pixels"
+                raise DecodeError(expected=expected, found=f"{height} of {width}")
+        self._check_size(width, height)
 
     def _check_size(self, width: int, height: int) -> None:
         """DecodeError for a picture that does not fit into the largest scratch there may be."""
@@ -272,24 +286,73 @@ def _payload(work: Work, i: int, column: int) -> bytes | None:
     return ctypes.string_at(address, size)
 
 
-def _output(crop: Crop) -> Output:
-    shape = (3, crop.height, crop.width) if crop.layout == "CHW" else (crop.height, crop.width, 3)
-    return Output(np.dtype(crop.dtype), shape)
+def _output(crop: Picture) -> Output:
+    height, width = crop.sides
+    if not height:
+        return RAGGED
+    return Output(np.dtype(crop.dtype), (3, height, width) if crop.layout == "CHW" else (height, width, 3))
 
 
-def _record(crop: Crop) -> tuple[Any, ...]:
+def _record(crop: Picture) -> tuple[Any, ...]:
     """A crop as kernels see it."""
     kind, resize, scale, ratio = boxes.COVER, 0, (1.0, 1.0), (1.0, 1.0)
-    if isinstance(crop, RandomResizedCrop):
+    if isinstance(crop, Decode):
+        kind = boxes.WHOLE
+    elif isinstance(crop, RandomResizedCrop):
         kind, scale, ratio = boxes.RANDOM, crop.scale, crop.ratio
     elif isinstance(crop, CenterCrop):
         kind, resize = (boxes.NATIVE, 0) if crop.resize is None else (boxes.WITHIN, crop.resize)
-    return kind, crop.height, crop.width, resize, *scale, *ratio, crop.flip
+    return kind, *crop.sides, resize, *scale, *ratio, crop.flip
 
 
-def _values(crop: Crop) -> npt.NDArray[np.uint32]:
+def _values(crop: Picture) -> npt.NDArray[np.uint32]:
     """What each level of each channel is in a batch."""
     if crop.dtype == "uint8":
         return value_table(np.ones(3), np.zeros(3), np.uint8)
     mean, std = np.array(crop.mean or (0.0,) * 3), np.array(crop.std or (1.0,) * 3)
     return value_table(1 / (255 * std), -mean / std, np.dtype(crop.dtype))
+
+
+class WholePictures(Pictures):
+    """One column's pictures as they are, each of its own size: a batch has them as Ragged."""
+
+    def __init__(self, crops: Mapping[str, Picture], use: Use) -> None:
+        super().__init__(crops, use)
+        self._item_bytes = {name: np.dtype(crop.dtype).itemsize for name, crop in crops.items()}
+        self.decoders = {name: partial(_whole, np.dtype(crop.dtype), crop.layout) for name, crop in crops.items()}
+
+    def measure(self, work: Work) -> Mapping[str, Array]:
+        """How many bytes each picture will have, by what its head says of its size."""
+        spans, memory = work.spans[:, self._use.number], np.empty(_HEAD_BYTES, np.uint8)
+        desk = np.zeros(1, pictures.DESK)
+        found = {}
+        for name, item_bytes in self._item_bytes.items():
+            sizes = np.zeros(len(work.rows), np.int64)
+            pictures.measure_rows(work.shards, work.rows, spans, item_bytes, desk, memory, sizes)
+            for i in np.flatnonzero(sizes == pictures.UNKNOWN_SIZE).tolist():
+                sizes[i] = pictures.whole_bytes(*_sides_of(work, i, self._use.number), item_bytes)
+            too_large = sizes > self._large.most_bytes
+            work.rows["status"][too_large] = REFUSED
+            sizes[too_large] = 0
+            found[name] = sizes
+        return found
+
+
+def _sides_of(work: Work, i: int, column: int) -> tuple[int, int]:
+    """Height and width of a picture that no kernel knows; a row that has none is refused."""
+    payload = _payload(work, i, column)
+    if payload is None:
+        work.rows["status"][i] = READ_FAILED
+        return 0, 0
+    try:
+        return decoding.sides(payload)
+    except DecodeError:
+        work.rows["status"][i] = REFUSED
+        return 0, 0
+
+
+def _whole(dtype: np.dtype[Any], layout: str, row: memoryview) -> Array:
+    """One picture of a ragged row."""
+    height, width = np.frombuffer(row[: pictures.SIZE_BYTES], np.uint32).tolist()
+    shape = (3, height, width) if layout == "CHW" else (height, width, 3)
+    return np.frombuffer(row, dtype, 3 * height * width, pictures.SIZE_BYTES).reshape(shape)

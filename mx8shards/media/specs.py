@@ -64,6 +64,11 @@ class Picture:
     def _refuse(self, name: str, expected: str, found: object) -> None:
         raise ValueError(f"{type(self).__name__}: {name}: expected {expected}, got {found!r}")
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of what is made; 0 and 0 if only the picture tells."""
+        raise NotImplementedError
+
     def crops(self, column: str) -> Mapping[str, Picture]:
         """Each crop that is made of a picture, by its name in a batch."""
         raise NotImplementedError
@@ -89,7 +94,18 @@ class Decode(Picture):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size is not None:
-            object.__setattr__(self, "size", _sides(self, self.size))
+            _checked_sides(self, self.size)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of all pictures; 0 and 0 if they differ."""
+        return (0, 0) if self.size is None else _checked_sides(self, self.size)
+
+    def stage(self, use: Use) -> Stage:
+        """The stage that decodes them."""
+        from mx8shards.media.pictures import Pictures, WholePictures  # numba, for those who decode
+
+        return (WholePictures if self.size is None else Pictures)(self.crops(use.column), use)
 
     def crops(self, column: str) -> Mapping[str, Decode]:
         """This one, under the column's name."""
@@ -104,17 +120,12 @@ class Crop(Picture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _sides(self, self.size)
+        _checked_sides(self, self.size)
 
     @property
-    def height(self) -> int:
-        """Of what is made."""
-        return self.size if isinstance(self.size, int) else self.size[0]
-
-    @property
-    def width(self) -> int:
-        """Of what is made."""
-        return self.size if isinstance(self.size, int) else self.size[1]
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return _checked_sides(self, self.size)
 
     def crops(self, column: str) -> Mapping[str, Crop]:
         """This one, under the column's name."""
@@ -133,9 +144,7 @@ class CenterCrop(Crop):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.resize is not None and (
-            type(self.resize) is not int or not max(self.height, self.width) <= self.resize <= _MOST
-        ):
+        if self.resize is not None and (type(self.resize) is not int or not max(self.sides) <= self.resize <= _MOST):
             self._refuse("resize", f"pixels from the size to {_MOST}, or None", self.resize)
 
 
@@ -194,7 +203,7 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
-def _sides(picture: Picture, size: Any) -> tuple[int, int]:
+def _checked_sides(picture: Picture, size: Any) -> tuple[int, int]:
     """Height and width, if they can be; else ValueError."""
     sides = (size, size) if type(size) is int else size
     if type(sides) is not tuple or len(sides) != 2 or not all(type(s) is int and 1 <= s <= _MOST for s in sides):
