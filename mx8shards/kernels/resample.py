@@ -84,14 +84,16 @@ def blend(rows: Array, start: int, left: int, width: int, taps: Taps, sums: Arra
     for j in range(len(firsts)):
         first = firsts[j] - start
         last = first + counts[j] - 1
-        for x in range(np.uint64(width)):
-            sums[x] = _HALF
         for k in range(0, counts[j], 2):
             one = rows[first + k, left : left + width]
             two = rows[min(first + k + 1, last), left : left + width]
             weight, other = weights[j, k], weights[j, k + 1]
-            for x in range(np.uint64(width)):
-                sums[x] += np.int32(one[x]) * weight + np.int32(two[x]) * other
+            if k == 0:
+                for x in range(np.uint64(width)):
+                    sums[x] = _HALF + np.int32(one[x]) * weight + np.int32(two[x]) * other
+            else:
+                for x in range(np.uint64(width)):
+                    sums[x] += np.int32(one[x]) * weight + np.int32(two[x]) * other
         new = out[j]
         for x in range(np.uint64(width)):
             new[x] = min(max(sums[x] >> np.int32(BITS), _ZERO), _TOP)
