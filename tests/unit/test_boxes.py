@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,23 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mx8shards.kernels.boxes import BOX, COVER, CROP, DRAWS, NATIVE, RANDOM, TRIES, WITHIN, find_box
+from mx8shards.kernels.boxes import BOX, COVER, CROP, DRAWS, NATIVE, RANDOM, WHOLE, WITHIN, find_box
+from tests.pictures import Part, get_params, part_by
 
 Array = npt.NDArray[Any]
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
-class Box(NamedTuple):
-    left: float
-    top: float
-    right: float
-    bottom: float
-    low_x: int
-    low_y: int
-    high_x: int
-    high_y: int
-    flip: int
+Box = namedtuple("Box", BOX.names)
 
 
 def crop_of(kind: int, height: int, width: int, **fields: Any) -> Any:
@@ -47,44 +39,6 @@ def found(crop: Any, draws: Array, width: int, height: int, find: Any = find_box
 
 
 # random ---------------------------------------------------------------------------------------------------------------
-
-Part = tuple[int, int, int, int]  # left, top, width, height
-
-
-def get_params(
-    width: int,
-    height: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    uniform: Callable[[float, float], float],
-    below: Callable[[int], int],
-) -> Part:
-    """torchvision's algorithm, as its documentation and paper tell it: ten tries, then the middle."""
-    for _ in range(10):
-        area = width * height * uniform(*scale)
-        aspect = math.exp(uniform(math.log(ratio[0]), math.log(ratio[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return below(width - w + 1), below(height - h + 1), w, h
-    w, h = width, height
-    if width / height < ratio[0]:
-        h = max(1, round(width / ratio[0]))
-    elif width / height > ratio[1]:
-        w = max(1, round(height * ratio[1]))
-    return (width - w) // 2, (height - h) // 2, w, h
-
-
-def by_draws(width: int, height: int, scale: Any, ratio: Any, draws: Array) -> Part:
-    """The same with the numbers that the kernel has: two for each try, and the last ones for where it lies."""
-    tries, places = iter(draws[: 2 * TRIES].tolist()), iter(draws[2 * TRIES :].tolist())
-    return get_params(
-        width,
-        height,
-        scale,
-        ratio,
-        lambda low, high: low + next(tries) * (high - low),
-        lambda count: int(next(places) * count),
-    )
 
 
 def part_of(box: Box) -> Part:
@@ -107,7 +61,7 @@ def test_random_boxes_are_those_of_a_plain_twin_with_the_same_numbers(
     draws = np.random.default_rng(seed).random(DRAWS)
     box = found(crop, draws, width, height)
     assert box == found(crop, draws, width, height, find_box.py_func)
-    assert part_of(box) == by_draws(width, height, scale, ratio, draws)
+    assert part_of(box) == part_by(draws, width, height, scale, ratio)
     assert 0 <= box.left < box.right <= width
     assert 0 <= box.top < box.bottom <= height
     assert box.flip == (draws[-1] < flip)
@@ -194,8 +148,8 @@ def test_with_resize_it_is_the_middle_of_the_resized_picture(
     edges = left * width / new_width, top * height / new_height
     ends = (left + out_width) * width / new_width, (top + out_height) * height / new_height
     assert box[:4] == pytest.approx((*edges, *ends), rel=1e-12, abs=1e-9)
-    assert box[4:8] == (0, 0, width, height)
     check_inside(box, width, height)
+    assert (box.height, box.width) == (out_height, out_width)
 
 
 @settings(max_examples=300)
@@ -217,14 +171,24 @@ def test_without_it_is_the_largest_of_its_shape(
     else:
         assert max(across / width, down / height) == pytest.approx(1, rel=1e-9)
         assert (box.left + box.right, box.top + box.bottom) == pytest.approx((width, height), abs=1.01)
-    assert box[4:8] == (0, 0, width, height)
     check_inside(box, width, height)
+    assert (box.height, box.width) == (out_height, out_width)
 
 
 def check_inside(box: Box, width: int, height: int) -> None:
     assert 0 <= box.left < box.right <= width
     assert 0 <= box.top < box.bottom <= height
+    assert (box.low_x, box.low_y, box.high_x, box.high_y) == (0, 0, width, height)
     assert box.flip == 0
+
+
+@given(width=SIDES, height=SIDES)
+def test_all_of_a_picture_is_a_box_as_large_as_it(width: int, height: int) -> None:
+    box = found(crop_of(WHOLE, 0, 0), np.zeros(DRAWS), width, height)
+    assert box == found(crop_of(WHOLE, 0, 0), np.zeros(DRAWS), width, height, find_box.py_func)
+    assert box[:4] == (0, 0, width, height)
+    assert (box.height, box.width) == (height, width)
+    check_inside(box, width, height)
 
 
 @pytest.mark.parametrize("kind", [RANDOM, COVER, NATIVE, WITHIN])

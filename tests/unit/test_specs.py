@@ -141,5 +141,5 @@ def test_numbers_given_as_lists_or_arrays_are_kept_as_tuples() -> None:
 def test_a_size_is_both_sides_or_height_and_width(size: Any, height: int, width: int) -> None:
     for kind in CROPS:
         crop: Crop = kind(size)
-        assert (crop.height, crop.width) == (height, width)
+        assert crop.sides == (height, width)
         assert crop.crops("image") == {"image": crop}

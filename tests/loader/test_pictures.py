@@ -1,0 +1,439 @@
+"""Are crops in a batch what Pillow makes of the same pictures, whoever decodes them and however they are reached?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import mx8shards as mx8
+from mx8shards.kernels import turbo
+from mx8shards.media.tiles import is_tiled, tile
+from tests.loader.parts import in_time, threads
+from tests.loader.test_cold import drop
+from tests.pictures import difference, draws_of, file_of, jpeg, twin_of, write
+from tests.pixels import picture
+
+Array = npt.NDArray[Any]
+
+SAMPLINGS = ("444", "422", "420", "440", "411", "Gray", "progressive")
+SIZES = [(300, 400), (123, 77), (33, 217), (1, 1), (1, 60), (7, 5), (16, 16), (17, 33)]
+SPECS: dict[str, Any] = {
+    "random": mx8.RandomResizedCrop(64),
+    "small parts": mx8.RandomResizedCrop((48, 96), scale=(0.05, 0.2), seed=3),
+    "center": mx8.CenterCrop(80),
+    "resized": mx8.CenterCrop((50, 60), resize=70),
+    "covered": mx8.ResizeCrop((40, 90), flip=0.5),
+}
+
+
+def encoded(sampling: str, pixels: Array) -> bytes:
+    return file_of(pixels, quality=90, progressive=True) if sampling == "progressive" else jpeg(pixels, sampling)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["smooth", "noisy"])
+def look(request: pytest.FixtureRequest) -> str:
+    return "smooth" if request.param else "noisy"
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, list[bytes]]:
+    """JPEGs of all kinds: smooth ones, and noise."""
+    kinds = [(sampling, size) for sampling in SAMPLINGS for size in SIZES]
+    return {
+        name: [encoded(sampling, picture(*size, i, name == "smooth")) for i, (sampling, size) in enumerate(kinds)]
+        for name in ("smooth", "noisy")
+    }
+
+
+@pytest.fixture(scope="module")
+def data(place: Path, files: dict[str, list[bytes]]) -> dict[str, mx8.Dataset]:
+    """Each list as a dataset, and all in tiles."""
+    tiled = {f"{name} in tiles": [tile(file) for file in each] for name, each in files.items()}
+    assert sum(map(is_tiled, tiled["smooth in tiles"])) >= 5
+    return {name: write(place / name, each) for name, each in (files | tiled).items()}
+
+
+@pytest.fixture(params=["libturbojpeg", "simplejpeg"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who decodes JPEGs."""
+    if request.param == "simplejpeg":
+        monkeypatch.setattr(turbo, "library", None)
+    elif turbo.library is None:
+        pytest.skip("there is no libturbojpeg here")
+    return str(request.param)
+
+
+def loader_of(dataset: mx8.Dataset, spec: Any, **options: Any) -> mx8.Loader:
+    settings = {"batch_size": 9, "decode": {"image": spec}, "threads": 2, "output": "numpy"}
+    return mx8.Loader(dataset, **settings | options)  # type: ignore[arg-type]
+
+
+def rows(batches: Any, key: str = "image") -> dict[int, Array]:
+    """Each sample's crop, copied out of the bank."""
+    found: dict[int, Array] = {}
+    for batch in batches:
+        assert batch["label"].tolist() == batch.sample_ids.tolist()
+        for row, sample_id in enumerate(batch.sample_ids.tolist()):
+            found[sample_id] = batch[key][row].copy()
+    return found
+
+
+def crops(dataset: mx8.Dataset, spec: Any, key: str = "image", **options: Any) -> dict[int, Array]:
+    """An epoch's."""
+    with loader_of(dataset, spec, **options) as loader:
+        return rows(loader, key)
+
+
+def same(a: dict[int, Array], b: dict[int, Array]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[i], b[i]) for i in a)
+
+
+# values ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_exact_crops_are_those_of_pillow(
+    name: str, look: str, backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
+) -> None:
+    """Within a level; within two where boxes have fractions, which Pillow rounds to single precision."""
+    spec = dataclasses.replace(SPECS[name], exact=True, layout="HWC")
+    found = crops(data[look], spec)
+    assert sorted(found) == list(range(len(files[look])))
+    for i, file in enumerate(files[look]):
+        mean, most = difference(found[i], twin_of(file, spec, "image", i))
+        told = (SAMPLINGS[i // len(SIZES)], SIZES[i % len(SIZES)], mean, most)
+        assert mean < 0.1, told
+        assert most <= (1 if isinstance(spec, mx8.RandomResizedCrop) else 2), told
+
+
+# By how many levels crops may be off that are made of planes, or of pictures scaled while they are decoded: on average
+# over a crop, and at most. Noise is the worst there is; what is smooth here is rougher than most photographs. 4:1:1 is
+# further off, as Pillow shows its colours in blocks. A few pixels have no neighbours that colours could be taken from.
+BOUNDS = {
+    "smooth": {"444": (2, 16), "422": (4, 32), "420": (5, 48), "440": (4, 32), "411": (10, 90), "Gray": (2, 16)},
+    "noisy": {"444": (12, 64), "422": (14, 96), "420": (14, 96), "440": (14, 96), "411": (18, 128), "Gray": (12, 64)},
+}
+FEW = (30, 128)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_others_are_nearly_those(
+    name: str, look: str, backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
+) -> None:
+    spec = dataclasses.replace(SPECS[name], layout="HWC")
+    found = crops(data[look], spec)
+    for i, file in enumerate(files[look]):
+        sampling, size = SAMPLINGS[i // len(SIZES)].replace("progressive", "420"), SIZES[i % len(SIZES)]
+        mean, most = difference(found[i], twin_of(file, spec, "image", i))
+        most_mean, most_most = BOUNDS[look][sampling] if min(size) >= 16 else FEW
+        assert mean <= most_mean, (sampling, size, mean, most)
+        assert most <= most_most, (sampling, size, mean, most)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("name", SPECS)
+def test_tiles_change_nothing(name: str, exact: bool, look: str, backend: str, data: dict[str, mx8.Dataset]) -> None:
+    spec = dataclasses.replace(SPECS[name], exact=exact)
+    assert same(crops(data[f"{look} in tiles"], spec), crops(data[look], spec))
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize("scale", [{}, {"mean": MEAN, "std": STD}], ids=["plain", "normalised"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("layout", ["CHW", "HWC"])
+def test_layouts_and_dtypes_are_those_levels_in_another_form(
+    layout: Any, dtype: Any, scale: Any, data: dict[str, mx8.Dataset]
+) -> None:
+    spec = SPECS["covered"]
+    levels = crops(data["smooth"], spec)
+    found = crops(data["smooth"], dataclasses.replace(spec, layout=layout, dtype=dtype, **scale))
+    mean, std = (np.array(scale.get(name, default)) for name, default in (("mean", 0.0), ("std", 1.0)))
+    for i, level in levels.items():
+        expected = (level.transpose(1, 2, 0) / 255 - mean) / std
+        expected = expected if layout == "HWC" else expected.transpose(2, 0, 1)
+        assert found[i].dtype == dtype
+        assert found[i].shape == expected.shape
+        assert np.allclose(found[i], expected, rtol=2e-3 if dtype == "float16" else 1e-5, atol=2e-3 / 4)
+
+
+def test_torch_tensors_hold_the_same(data: dict[str, mx8.Dataset]) -> None:
+    torch = pytest.importorskip("torch")
+    expected = crops(data["smooth"], SPECS["random"])
+    with loader_of(data["smooth"], SPECS["random"], output="torch") as loader:
+        for batch in loader:
+            assert batch["image"].dtype == torch.uint8
+            assert tuple(batch["image"].shape[1:]) == (3, 64, 64)
+            for row, sample_id in enumerate(batch.sample_ids.tolist()):
+                assert np.array_equal(batch["image"][row].numpy(), expected[sample_id])
+
+
+# several crops --------------------------------------------------------------------------------------------------------
+
+BIG, SMALL = (
+    mx8.RandomResizedCrop(48, layout="HWC", exact=True),
+    mx8.RandomResizedCrop(32, scale=(0.05, 0.3), exact=True),
+)
+SEVERAL = {
+    "global": BIG,
+    "other": BIG,
+    "yoked": dataclasses.replace(BIG, seed=5),
+    "with it": dataclasses.replace(BIG, seed=5),
+    "smaller": dataclasses.replace(SMALL, layout="HWC", dtype="float32"),
+}
+
+
+def test_each_of_several_crops_is_what_it_is_alone(
+    backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
+) -> None:
+    with loader_of(data["smooth in tiles"], mx8.MultiCrop(SEVERAL), columns=["image", "label"]) as loader:
+        batches = [batch.copy() for batch in loader]
+    assert all(sorted(batch) == sorted([*SEVERAL, "label"]) for batch in batches)
+    for name, spec in SEVERAL.items():
+        found = rows(batches, name)
+        for i, crop in found.items():
+            twin = twin_of(files["smooth"][i], spec, name, i)
+            levels = crop if crop.dtype == np.uint8 else np.rint(crop * 255)
+            assert difference(levels, twin)[1] <= 1
+    assert same(rows(batches, "yoked"), rows(batches, "with it"))
+    differing = sum(
+        not np.array_equal(a, b)
+        for a, b in zip(*(rows(batches, n).values() for n in SEVERAL if n in ("global", "other")), strict=True)
+    )
+    assert differing > len(files["smooth"]) // 2
+
+
+def test_crops_of_one_seed_mirror_together(data: dict[str, mx8.Dataset]) -> None:
+    """Whatever their sizes are, which are not of the draws."""
+    spec = mx8.MultiCrop({"a": mx8.RandomResizedCrop(48, seed=1), "b": mx8.RandomResizedCrop(96, seed=1)})
+    with loader_of(data["smooth"], spec) as loader:
+        for batch in loader:
+            halves = batch["b"].reshape(-1, 3, 48, 2, 48, 2).mean((3, 5))
+            assert np.abs(halves - batch["a"]).mean() < 6
+
+
+# the same crops -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def expected(data: dict[str, mx8.Dataset]) -> dict[int, Array]:
+    return crops(data["smooth in tiles"], SPECS["small parts"], threads=1, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threads": 4, "batch_size": 16},
+        {"threads": 3, "batch_size": 100},
+        {"batch_size": 5, "shuffle": True},
+        {"shuffle": mx8.BlockShuffle(shards=2)},
+        {"io": "mmap"},
+        {"io": "pread"},
+    ],
+    ids=str,
+)
+def test_threads_batches_and_orders_change_no_crop(
+    options: dict[str, Any], data: dict[str, mx8.Dataset], expected: dict[int, Array]
+) -> None:
+    assert same(crops(data["smooth in tiles"], SPECS["small parts"], **options), expected)
+
+
+def test_nor_do_ranks(data: dict[str, mx8.Dataset], expected: dict[int, Array]) -> None:
+    found: dict[int, Array] = {}
+    for rank in range(3):
+        found |= crops(data["smooth in tiles"], SPECS["small parts"], rank=rank, world_size=3, shuffle=True)
+    assert same(found, expected)
+
+
+@pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
+def test_nor_does_a_cold_disk(
+    tmp_path: Path, io: Any, files: dict[str, list[bytes]], backend: str, data: dict[str, mx8.Dataset]
+) -> None:
+    cold = write(tmp_path / "cold", [tile(file) for file in files["smooth"]])
+    drop(tmp_path / "cold")
+    assert same(crops(cold, SPECS["small parts"], io=io), crops(data["smooth"], SPECS["small parts"]))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4])
+def test_nor_does_an_interruption(cut: int, data: dict[str, mx8.Dataset]) -> None:
+    options = {"shuffle": True, "seed": 9}
+    whole = crops(data["smooth"], SPECS["random"], **options)
+    with loader_of(data["smooth"], SPECS["random"], **options) as loader:
+        batches = iter(loader)
+        found = rows(next(batches) for _ in range(cut))
+        state = json.loads(json.dumps(loader.state_dict()))
+    with loader_of(data["smooth"], SPECS["random"], threads=1, batch_size=4, **options) as loader:
+        loader.load_state_dict(state)
+        rest = rows(loader)
+    assert not found.keys() & rest.keys()
+    assert same(found | rest, whole)
+
+
+def test_each_epoch_and_each_seed_has_crops_of_its_own(
+    files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
+) -> None:
+    spec = dataclasses.replace(SPECS["random"], exact=True, layout="HWC")
+    large = [i for i in range(len(files["smooth"])) if SIZES[i % len(SIZES)] == (300, 400)]
+    with loader_of(data["smooth"], spec, seed=4) as loader:
+        epochs = [rows(loader) for _ in range(3)]
+        loader.set_epoch(1)
+        assert same(rows(loader), epochs[1])
+    other = crops(data["smooth"], spec, seed=5)
+    for i in large:
+        for epoch, found in enumerate(epochs):
+            assert difference(found[i], twin_of(files["smooth"][i], spec, "image", i, 4, epoch))[1] <= 1
+        seen = [*(found[i].tobytes() for found in epochs), other[i].tobytes()]
+        assert len(set(seen)) == 4
+
+
+def test_about_half_are_mirrored(place: Path) -> None:
+    file = file_of(np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 3, 64, 0).repeat(3, 2), "PNG")
+    dataset = write(place / "steps", [file] * 300)
+    found = crops(dataset, mx8.CenterCrop(64, flip=0.5))
+    mirrored = {i for i, crop in found.items() if crop[0, 0, 0] > crop[0, 0, -1]}
+    expected = {i for i in range(300) if draws_of(mx8.CenterCrop(64), "image", i)[-1] < 0.5}
+    assert mirrored == expected
+    assert 110 < len(mirrored) < 190
+    assert not {i for i, crop in crops(dataset, mx8.CenterCrop(64)).items() if crop[0, 0, 0] > crop[0, 0, -1]}
+
+
+# beside other columns -------------------------------------------------------------------------------------------------
+
+
+def test_two_columns_are_decoded_each_in_its_own_way(place: Path, files: dict[str, list[bytes]], backend: str) -> None:
+    some = files["smooth"][:16]
+    columns = {"left": "bytes", "right": "bytes", "caption": "str"}
+    with mx8.Writer(place / "two", columns=columns, size_limit="30kb", mode="overwrite") as writer:
+        for i, file in enumerate(some):
+            writer.write({"left": file, "right": some[-1 - i], "caption": f"number {i}"})
+    decode = {"left": mx8.CenterCrop(40, exact=True, layout="HWC"), "right": mx8.MultiCrop({"a": BIG, "b": BIG})}
+    with mx8.Loader(mx8.Dataset(place / "two"), batch_size=5, decode=decode, threads=2, output="numpy") as loader:
+        assert loader.stats()["pixels"] == {"left": "exact", "right": "exact"}
+        for batch in loader:
+            assert sorted(batch) == ["a", "b", "caption", "left"]
+            for row, i in enumerate(batch.sample_ids.tolist()):
+                assert batch["caption"][row] == f"number {i}"
+                for key, file, spec in (
+                    ("left", some[i], decode["left"]),
+                    ("a", some[-1 - i], BIG),
+                    ("b", some[-1 - i], BIG),
+                ):
+                    assert difference(batch[key][row], twin_of(file, spec, key, i))[1] <= 1
+
+
+@pytest.mark.parametrize("names", [("label", "a"), ("a", "label")])
+def test_a_crop_may_not_be_called_as_a_column_is(names: tuple[str, str], data: dict[str, mx8.Dataset]) -> None:
+    spec = mx8.MultiCrop(dict.fromkeys(names, BIG))
+    with pytest.raises(
+        mx8.LoaderError, match="expected a name of its own for everything in a batch, got 'label' twice"
+    ):
+        loader_of(data["smooth"], spec)
+    with loader_of(data["smooth"], spec, columns=["image"]) as loader:
+        assert sorted(next(iter(loader))) == sorted(names)
+
+
+@pytest.mark.parametrize("column", ["label", "nothing"])
+def test_only_columns_of_picture_files_are_decoded(column: str, data: dict[str, mx8.Dataset]) -> None:
+    with pytest.raises(mx8.ShardsError, match=column):
+        mx8.Loader(data["smooth"], batch_size=3, decode={column: BIG})
+
+
+# how pixels came about ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_way_of_the_pixels_is_told(exact: bool, backend: str, data: dict[str, mx8.Dataset]) -> None:
+    with loader_of(data["smooth"], dataclasses.replace(SPECS["random"], exact=exact)) as loader:
+        found = loader.stats()["pixels"]
+        assert list(found) == ["image"]
+        assert found["image"].split()[0] == ("exact" if exact else "planes" if backend == "libturbojpeg" else "rgb")
+        assert loader.state_dict()["pixels"] == found
+
+
+def test_going_on_in_another_way_warns(data: dict[str, mx8.Dataset]) -> None:
+    spec = SPECS["random"]
+    with loader_of(data["smooth"], spec) as loader:
+        next(iter(loader))
+        state = loader.state_dict()
+    with loader_of(data["smooth"], dataclasses.replace(spec, exact=True)) as loader:
+        with pytest.warns(
+            UserWarning, match="pictures became pixels in another way: image by '.*' then, image by 'exact' now"
+        ):
+            loader.load_state_dict(state)
+        assert len(rows(loader)) == len(data["smooth"]) - 9
+    with loader_of(data["smooth"], spec) as loader, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader.load_state_dict(state)
+
+
+# threads and processes ------------------------------------------------------------------------------------------------
+
+
+def test_a_data_loader_gets_the_same_crops(data: dict[str, mx8.Dataset], backend: str) -> None:
+    expected = crops(data["smooth"], SPECS["random"], shuffle=True)
+    with loader_of(data["smooth"], SPECS["random"], shuffle=True) as loader:
+        assert same(taken(loader.as_iterable_dataset()), expected)
+
+
+def taken(batches: Any) -> dict[int, Array]:
+    return {
+        int(i): np.asarray(crop)
+        for batch in batches
+        for i, crop in zip(batch["sample_ids"], batch["image"], strict=True)
+    }
+
+
+@pytest.fixture
+def handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many decompressors there are, at each change."""
+    counts = [0]
+
+    class Counted(turbo.Handle):
+        def __init__(self) -> None:
+            super().__init__()
+            counts.append(counts[-1] + 1)
+
+        def close(self) -> None:
+            if self.address:
+                counts.append(counts[-1] - 1)
+            super().close()
+
+    monkeypatch.setattr(turbo, "Handle", Counted)
+    return counts
+
+
+@pytest.mark.skipif(turbo.library is None, reason="there is no libturbojpeg here")
+@pytest.mark.parametrize("end", ["whole", "left", "failed"])
+def test_each_thread_has_one_decompressor_and_frees_it(
+    end: str, handles: list[int], data: dict[str, mx8.Dataset], place: Path
+) -> None:
+    dataset = data["smooth"] if end != "failed" else broken(place)
+    loader = loader_of(dataset, SPECS["random"], threads=3)
+    with in_time():
+        if end == "failed":
+            with pytest.raises(mx8.LoaderError, match=r"shard.00000.mds: sample 1, column 'image'"):
+                list(loader)
+        else:
+            for _ in loader:
+                if end == "left":
+                    break
+    loader.close()
+    assert threads() == []
+    assert handles[-1] == 0
+    assert 1 <= max(handles) <= 3 + (end == "failed")
+
+
+def broken(place: Path) -> mx8.Dataset:
+    root = place / "broken"
+    shutil.rmtree(root, ignore_errors=True)
+    return write(root, [jpeg(picture(40, 40, 0, True)), b"nothing"])
