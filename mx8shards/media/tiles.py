@@ -32,6 +32,8 @@ _ONES = 127  # what intervals of ours are padded with
 
 def tile(jpeg: bytes) -> bytes:
     """The same picture in tiles, or these very bytes if they cannot be tiled and restored."""
+    # Untiling reads the tiled bytes as every decoder does, and writes what it found. So where the source comes back, to
+    # its last bit, the tiled bytes have the source's coefficients: two pictures are not written as the same bits.
     tiled = _tiled(jpeg)
     try:
         return tiled if tiled is not None and untile(tiled) == jpeg else jpeg

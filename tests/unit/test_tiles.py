@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,14 @@ def test_tiles_of_many_bytes_have_sizes_of_three_bytes() -> None:
     assert found[head_of(found)["tiles"] + jpeg_tiles.WIDTH_AT] == 3
     part = spliced(found, tiles_of(found, 0, 8, width, 16), plain=False)
     assert np.array_equal(jpegs.pixels(part), jpegs.pixels(found)[8:])
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    sources = [encoded(noise(200 + 20 * i, 80, i), quality=40 + 10 * i, optimize=True) for i in range(6)]
+    alone = [tile(source) for source in sources]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(tile, sources * 8)) == alone * 8
+        assert list(pool.map(untile, alone * 8)) == sources * 8
 
 
 # what stays as it is -------------------------------------------------------------------------------------------------
