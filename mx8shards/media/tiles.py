@@ -111,15 +111,21 @@ def _recode(data: npt.NDArray[np.uint8], head: Any, interval: int, padding: int)
         huffman.derive(tables, number, lookups)
     for number in set(head["ac_table"][:components].tolist()):
         huffman.derive(tables, 4 + number, lookups)
-    count = -(-int(head["columns"] * head["rows"]) // interval) if interval else 1
+    count = _intervals(head, interval)
     sizes, found = np.zeros(count, np.int64), np.zeros(huffman.FOUND, np.int64)
-    bits, fresh, out = _scratch.rooms(len(data) + 16 * count + huffman.SPARE)
+    most = max(count, _intervals(head, int(head["restart_interval"])))  # each may make three DC coefficients longer
+    bits, fresh, out = _scratch.rooms(len(data) + 16 * most + huffman.SPARE)
     size = huffman.recode(data, head, tables, lookups, interval, padding, bits, fresh, sizes, out, found)
     if size < 0:
         return None
     end, seen, known = (int(found[i]) for i in (huffman.END, huffman.PADDING, huffman.PADDED))
     extended = _table_segment(tables[:4]) if found[huffman.USED] else b""
     return _Recoded(out[:size].data, sizes, end, seen, known, extended)
+
+
+def _intervals(head: Any, interval: int) -> int:
+    """How many there are in a picture."""
+    return -(-int(head["columns"] * head["rows"]) // interval) if interval else 1
 
 
 def _tiled(jpeg: bytes) -> bytes | None:
