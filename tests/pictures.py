@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,10 @@ def draws_of(spec: Any, name: str, sample_id: int, seed: int = 0, epoch: int = 0
 
 def twin_of(file: bytes, spec: Any, name: str, sample_id: int, seed: int = 0, epoch: int = 0) -> Array:
     """The crop of a file's picture."""
-    return crop_of(Image.open(io.BytesIO(file)).convert("RGB"), spec, draws_of(spec, name, sample_id, seed, epoch))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a palette's transparency is lost
+        image = Image.open(io.BytesIO(file)).convert("RGB")
+    return crop_of(image, spec, draws_of(spec, name, sample_id, seed, epoch))
 
 
 def difference(a: Array, b: Array) -> tuple[float, int]:

@@ -1,0 +1,265 @@
+"""What becomes of files that are no good pictures? Never a crash, and never the pixels of others or half a picture."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import mx8shards as mx8
+from mx8shards.errors import DecodeError
+from mx8shards.kernels import turbo
+from mx8shards.media.tiles import is_tiled, tile
+from tests.loader.parts import in_time
+from tests.loader.test_pictures import backend as backend
+from tests.loader.test_pictures import crops, loader_of, rows
+from tests.pictures import difference, file_of, jpeg, twin_of, write
+from tests.pixels import picture
+
+Array = npt.NDArray[Any]
+
+SPEC = mx8.RandomResizedCrop(32, exact=True, layout="HWC")
+FAST = mx8.RandomResizedCrop(32, scale=(0.05, 0.3), layout="HWC")
+GOOD = jpeg(picture(200, 300, 1, True))
+
+
+# other formats --------------------------------------------------------------------------------------------------------
+
+
+def modes() -> dict[str, bytes]:
+    """Pictures that are decoded, in whatever way their pixels are kept."""
+    image = Image.fromarray(picture(60, 70, 2, True))
+    clear = image.convert("RGBA")
+    clear.putalpha(100)
+    palette = image.quantize(40)
+    return {
+        "png": file_of(image, "PNG"),
+        "grey png": file_of(image.convert("L"), "PNG"),
+        "grey png with alpha": file_of(image.convert("LA"), "PNG"),
+        "1 bit": file_of(image.convert("1"), "PNG"),
+        "rgba": file_of(clear, "PNG"),
+        "palette": file_of(palette, "PNG"),
+        "palette with one clear colour": file_of(palette, "PNG", transparency=3),
+        "palette with clear colours": file_of(palette, "PNG", transparency=bytes(range(40))),
+        "rgb with a clear colour": file_of(image, "PNG", transparency=(1, 2, 3)),
+        "interlaced gif": file_of(palette, "GIF", interlace=1),
+        "webp": file_of(image, "WEBP"),
+        "lossless webp": file_of(clear, "WEBP", lossless=True),
+        "bmp": file_of(image, "BMP"),
+        "tiff": file_of(image, "TIFF", compression="tiff_lzw"),
+        "ppm": file_of(image, "PPM"),
+        "avif": file_of(image, "AVIF"),
+        "rgb jpeg": file_of(image, "JPEG", keep_rgb=True),
+        "jpeg with a profile": file_of(image, "JPEG", icc_profile=bytes(3000), exif=bytes(3000)),
+        "turned jpeg": turned(image),
+    }
+
+
+def turned(image: Image.Image) -> bytes:
+    """Its Exif data say that it lies on its side; as torchvision does, nobody looks."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return file_of(image, "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+def test_other_formats_are_decoded_by_pillow(place: Path, io: Any, backend: str) -> None:
+    files = modes()
+    dataset = write(place / f"formats {io} {backend}", files.values())
+    found = crops(dataset, SPEC, io=io, batch_size=4)
+    for i, (name, file) in enumerate(files.items()):
+        assert difference(found[i], twin_of(file, SPEC, "image", i))[1] <= 1, name
+
+
+# no pictures ----------------------------------------------------------------------------------------------------------
+
+
+def with_size(file: bytes, height: int, width: int) -> bytes:
+    """A JPEG whose frame header claims another size."""
+    at = next(i for i in range(len(file)) if file[i] == 0xFF and file[i + 1] in (0xC0, 0xC2))
+    return file[: at + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + file[at + 9 :]
+
+
+def apng() -> bytes:
+    frames = [Image.fromarray(picture(20, 20, i, True)) for i in range(3)]
+    return file_of(frames[0], "PNG", save_all=True, append_images=frames[1:])
+
+
+def moving(kind: str) -> bytes:
+    frames = [Image.fromarray(picture(20, 20, i, True)) for i in range(3)]
+    return file_of(frames[0], kind, save_all=True, append_images=frames[1:])
+
+
+def png_bomb() -> bytes:
+    """A hundred megapixels of nothing in a few kilobytes."""
+    return file_of(Image.new("1", (12_000, 12_000)), "PNG")
+
+
+BAD: dict[str, tuple[Callable[[], bytes], str]] = {
+    "nothing": (lambda: b"", "expected a picture .*, got no bytes"),
+    "text": (lambda: b"<html>404</html>", r"expected a picture .*, got 16 bytes that begin with b'<html>40'"),
+    "garbage": (lambda: bytes(np.random.default_rng(0).integers(0, 256, 5_000, dtype=np.uint8)), "expected a picture"),
+    "zeros": (lambda: bytes(9_000), "expected a picture"),
+    "only a marker": (lambda: b"\xff\xd8", "expected a"),
+    "only a head": (lambda: GOOD[: GOOD.index(b"\xff\xda")], "expected a"),
+    "16 bits": (lambda: file_of(Image.new("I;16", (9, 9)), "PNG"), "expected a picture of 8 bits .*, got mode I;16"),
+    "floats": (lambda: file_of(Image.new("F", (9, 9)), "TIFF"), "expected a picture of 8 bits .*, got mode F"),
+    "cmyk": (lambda: file_of(Image.new("CMYK", (9, 9)), "JPEG"), "expected a picture of .* RGB or grey, got mode CMYK"),
+    "gif": (lambda: moving("GIF"), "expected one picture, got 3 frames"),
+    "webp": (lambda: moving("WEBP"), "expected one picture, got 3 frames"),
+    "apng": (apng, "expected one picture, got 3 frames"),
+    "bomb": (lambda: with_size(GOOD, 65_535, 65_535), "4294836225 pixels"),
+    "grey bomb": (
+        lambda: with_size(jpeg(picture(20, 20, 0, True), "Gray"), 65_000, 60_000),
+        "3900000000 pixels",
+    ),
+    "progressive bomb": (
+        lambda: with_size(file_of(picture(20, 20, 0, True), progressive=True), 65_500, 65_500),
+        "4290250000 pixels",
+    ),
+    "png bomb": (png_bomb, "144000000 pixels"),
+    "half a jpeg": (lambda: GOOD[: len(GOOD) // 2], "expected a whole JPEG, got Premature end of JPEG file"),
+    "half a png": (lambda: (lambda f: f[: len(f) // 2])(file_of(picture(90, 90, 1, True), "PNG")), "a whole picture"),
+    "too much": (lambda: with_size(GOOD, 200, 200), "expected a whole JPEG, got .*extraneous bytes"),
+}
+
+
+@pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_picture_is_named_with_its_place_and_the_reason(
+    tmp_path: Path, kind: str, spec: Any, backend: str
+) -> None:
+    make, reason = BAD[kind]
+    dataset = write(tmp_path / "data", [GOOD, GOOD, make(), GOOD], size_limit="1mb")
+    with (
+        loader_of(dataset, spec, batch_size=4, memory="500mb") as loader,
+        in_time(),
+        pytest.raises(mx8.LoaderError) as caught,
+    ):
+        list(loader)
+    error = caught.value.__cause__
+    assert isinstance(error, DecodeError)
+    assert re.search(rf"data/shard.00000.mds: sample 2, column 'image': .*({reason})", str(error)), str(error)
+    found = crops(dataset, spec, batch_size=4, on_error="skip", memory="500mb")
+    good = crops(write(tmp_path / "good", [GOOD] * 4), spec)
+    assert sorted(found) == [0, 1, 3]
+    assert all(np.array_equal(found[i], good[i]) for i in found)
+
+
+def test_a_substitute_takes_the_place_of_what_is_no_picture(place: Path, backend: str) -> None:
+    files = [b"no picture" if i % 4 == 1 else jpeg(picture(40, 50, i, True)) for i in range(40)]
+    dataset = write(place / f"substitutes {backend}", files)
+    with loader_of(dataset, SPEC, on_error="substitute") as loader:
+        batches = [batch.copy() for batch in loader]
+        lost = loader.stats()["lost_last"]
+    assert [len(batch.sample_ids) for batch in batches] == [9, 9, 9, 9, 4]
+    assert {entry.sample_id for entry in lost} >= {i for i in range(40) if i % 4 == 1}
+    assert all("column 'image': expected a picture" in entry.reason for entry in lost)
+    for batch in batches:
+        for row, i in enumerate(batch["label"].tolist()):
+            assert i % 4 != 1
+            assert difference(batch["image"][row], twin_of(files[i], SPEC, "image", i))[1] <= 1
+
+
+# damage ---------------------------------------------------------------------------------------------------------------
+
+WHOLE = {
+    "jpeg": jpeg(picture(120, 160, 3, True), "420"),
+    "tiled": tile(jpeg(picture(160, 256, 3, True), "420")),
+    "grey": jpeg(picture(120, 160, 3, True), "Gray"),
+    "progressive": file_of(picture(120, 160, 3, True), progressive=True),
+    "png": file_of(picture(60, 80, 3, True), "PNG"),
+    "webp": file_of(picture(60, 80, 3, True), "WEBP"),
+}
+
+
+def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict[int, Array]:
+    """The crops of those files that are not refused; whoever finds a stale row here, finds a full bank's."""
+    with write(root, files, mode="overwrite") as dataset, in_time():
+        with loader_of(dataset, spec, on_error="skip", batch_size=16, **options) as loader:
+            found = rows(loader)
+            lost = loader.state_dict()["lost"]["count"]
+            assert len(found) + lost == len(files)
+            assert all(
+                "DecodeError" in entry.reason or "expected" in entry.reason for entry in loader.stats()["lost_last"]
+            )
+        return found
+
+
+@pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_files_that_end_early_are_refused(kind: str, spec: Any, place: Path, backend: str) -> None:
+    assert is_tiled(WHOLE[kind]) == (kind == "tiled")
+    whole = WHOLE[kind]
+    files = [whole[: len(whole) * i // 20] for i in range(20)] + [whole]
+    assert sorted(survivors(place / "early", files, spec)) == [20]
+
+
+def changed(file: bytes, count: int, seed: int, *, first: int = 0) -> list[bytes]:
+    """Each with one bit, or one byte, or a few of them, turned to something else."""
+    random = np.random.default_rng(seed)
+    found = []
+    for i in range(count):
+        data = bytearray(file)
+        for at in random.integers(first, len(file), 1 + 3 * (i % 4 == 3)).tolist():
+            data[at] = data[at] ^ 1 << int(random.integers(8)) if i % 2 else int(random.integers(256))
+        found.append(bytes(data))
+    return found
+
+
+def said_by_pillow(file: bytes) -> bool:
+    try:
+        Image.open(io.BytesIO(file)).convert("RGB")
+    except Exception:  # noqa: BLE001 - whatever it is
+        return False
+    return True
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_changed_files_are_refused_or_what_pillow_makes_of_them(
+    kind: str, count: int, place: Path, backend: str
+) -> None:
+    """One that is let pass has the pixels of these very bytes, in their own size."""
+    files = changed(WHOLE[kind], count, 1) + changed(WHOLE[kind][:700], count // 3, 2) + [WHOLE[kind]]
+    found = survivors(place / "changed", files, SPEC)
+    assert len(files) - 1 in found
+    for i, crop in found.items():
+        assert said_by_pillow(files[i])
+        assert difference(crop, twin_of(files[i], SPEC, "image", i))[1] <= 2, i
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
+def test_crops_of_changed_tiles_are_refused_or_right(count: int, place: Path, backend: str) -> None:
+    """Where the damage is elsewhere it is not seen, so these are those of the whole file or of the changed one."""
+    files = changed(WHOLE["tiled"], count, 4) + changed(WHOLE["tiled"], count, 5, first=600)
+    found = survivors(place / "tiles", files, FAST)
+    assert found
+    whole = crops(write(place / "whole", [WHOLE["tiled"]] * len(files), mode="overwrite"), FAST)
+    for i, crop in found.items():
+        if not np.array_equal(crop, whole[i]):
+            assert said_by_pillow(files[i])
+            mean, most = difference(crop, twin_of(files[i], FAST, "image", i))
+            assert mean <= 8, (i, mean, most)
+
+
+def test_what_the_strict_decoder_says_is_told(place: Path, backend: str) -> None:
+    """Pillow overlooks damage that libjpeg warns of."""
+    data = bytearray(jpeg(picture(120, 160, 3, True), "420"))
+    at = data.index(b"\xff\xda") + 14 + 200
+    data[at : at + 2] = b"\xff\xd3"
+    assert said_by_pillow(bytes(data))
+    dataset = write(place / f"strict {backend}", [bytes(data)])
+    with (
+        loader_of(dataset, SPEC) as loader,
+        pytest.raises(mx8.LoaderError, match=r"column 'image': expected a whole JPEG, got .*Corrupt JPEG data"),
+    ):
+        list(loader)
+    assert turbo.STOP_ON_WARNING
