@@ -138,8 +138,9 @@ def turn(rows: Array, top: int, count: int, left: int, tile: Array, lane: int, o
         _shuffle(once[:hand], once[hand : 2 * hand], once[2 * hand : 3 * hand], once[3 * hand :], twice)
         to = np.uint64((lane + strip) // 8)
         for j in range(np.uint64(width)):
-            words[j, to] = columns[np.uint64(2) * j]
-            words[j, to + np.uint64(1)] = columns[np.uint64(2) * j + np.uint64(1)]
+            one, two = columns[np.uint64(2) * j], columns[np.uint64(2) * j + np.uint64(1)]
+            words[j, to] = one  # both were read before: they are written at once
+            words[j, to + np.uint64(1)] = two
 
 
 # scratch -------------------------------------------------------------------------------------------------------------
@@ -225,12 +226,14 @@ def resize(
     memory, scratch = carve(scratch, 4 * longest)
     sums = memory.view(np.int32)
     tile, scratch = carve(scratch, 2 * LANES * longest)
+    memory, scratch = carve(scratch, strip * length)
+    short = memory.reshape(strip, length)
     turned, scratch = carve(scratch, (right - left) * lanes)
+    columns = turned.reshape(length, strip * (stop - start))
     memory, scratch = carve(scratch, width * lanes)
     new = memory.reshape(width, lanes)
-    memory, scratch = carve(scratch, 0 if down_first else planes * tall * out.shape[2])
+    memory, scratch = carve(scratch, planes * tall * out.shape[2])
     resized = out if down_first else memory.reshape(planes, tall, out.shape[2])
-    short = scratch[: strip * length if down_first else 0].reshape(strip if down_first else 0, length)
 
     for row in range(0, tall, strip):
         count = min(strip, tall - row)
@@ -240,7 +243,6 @@ def resize(
                 part = down[0][row : row + count], down[1][row : row + count], down[2][row : row + count]
                 blend(rows, _NONE, column, length, part, sums, short)
                 rows, first, column = short, _NONE, _NONE
-            columns = turned.reshape(length, strip * (stop - start))
             turn(rows, first, count, column, tile, (source - start) * strip, columns)
         blend(turned.reshape(right - left, lanes), left, _NONE, lanes, across, sums, new)
         for plane in range(planes):
