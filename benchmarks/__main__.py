@@ -16,6 +16,7 @@ from benchmarks import harness, table
 CASES = (
     *("write", "getitem", "open", "zstd"),
     *("gather", "small", "cold", "larger_than_ram", "utilisation", "memory", "first_batch", "resume", "scale"),
+    *("images", "photos", "pixels", "convert", "accuracy"),
 )
 
 

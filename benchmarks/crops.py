@@ -59,7 +59,7 @@ CROPS: dict[str, dict[str, Crop]] = {
     "centre": {"image": Centre(224, 256)},
     "two": {"one": Random(224), "two": Random(224)},
     "train": {"image": Random(64, (0.4, 1.0))},
-    "test": {"image": Centre(64, 80)},
+    "test": {"image": Centre(64, 96)},
     "six": {
         **{f"global{k}": Random(224, (0.3, 1.0)) for k in range(2)},
         **{f"local{k}": Random(98, (0.05, 0.3)) for k in range(4)},

@@ -1,0 +1,182 @@
+"""Where does each millisecond of a picture go?"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import mx8shards as mx8
+from benchmarks import decoding, pictures
+from benchmarks.decoding import GENERATED, LARGE, PLANES, TILED, UNTOUCHED, Kind
+from benchmarks.harness import Column, Job, Target
+from benchmarks.process import Measured, Numbers
+from mx8shards.kernels import boxes
+from mx8shards.kernels import pictures as rows
+from mx8shards.kernels.colour import put, to_rgb
+from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jpeg import read_head
+from mx8shards.kernels.jpeg_tiles import splice
+from mx8shards.kernels.resample import carve
+from mx8shards.kernels.turbo import Handle
+from mx8shards.kernels.yuv420 import is_yuv420, planes_of, size_of
+from mx8shards.media.decoding import room
+from mx8shards.media.pictures import Pictures
+from mx8shards.media.specs import RandomResizedCrop
+from mx8shards.stages import Use
+
+Array = npt.NDArray[Any]
+
+NEEDS_BYTES = 1_000_000_000
+NOTES = """\
+- Microseconds of one thread for one random crop of 224 pixels, by the loader's own kernels, from memory. The steps up
+  to each one are run over all pictures again and again; a step is what it adds to the quickest of these passes.
+- Entropy: decoded at an eighth of the size, where hardly anything else is left to do. Inverse DCT: what more it takes
+  to have the planes; of a crop that is twice as large as what is made of it, they are made at 1/2, 1/4 or 1/8.
+- Resample: three planes to 224 × 224. Colour: YCbCr to RGB and into the batch, timed on its own.
+"""
+STEPS = ("head_us", "tiles_us", "entropy_us", "idct_us", "resample_us", "colour_us")
+TITLES = ("head, boxes", "tiles cut out", "entropy", "inverse DCT", "resample", "colour")
+COLUMNS = (
+    *(Column(title=title, number=name, digits=0) for title, name in zip(TITLES, STEPS, strict=True)),
+    Column(title="sum, µs", number="sum_us", digits=0),
+)
+GROUPS = {f"{kind.name}, random crop": kind for kind in (GENERATED, LARGE)}
+HEADLINES = tuple(GROUPS)[:1]
+FORMS = {TILED: "tiled", UNTOUCHED: "mds", PLANES: "yuv420"}
+COUNTS = {GENERATED: 200, LARGE: 12}
+SIZE = 224
+ALL = 4  # steps that are run one after another: head, tiles, entropy, planes, crop
+
+
+def _asked(quick: bool) -> dict[str, Kind]:
+    return {group: kind for group, kind in GROUPS.items() if not quick or kind is GENERATED}
+
+
+def _forms(quick: bool) -> dict[str, str]:
+    return {name: form for name, form in FORMS.items() if not quick or form != "yuv420"}
+
+
+def _count(kind: Kind, quick: bool) -> int:
+    return 10 if quick else COUNTS[kind]
+
+
+def prepare(directory: Path, *, quick: bool) -> None:
+    """Some pictures of both kinds, in every form."""
+    for kind in _asked(quick).values():
+        count = _count(kind, quick)
+        pictures.write_folder(kind.folder(directory) / "files", kind.make(count), count)
+        for form in _forms(quick).values():
+            decoding.write(kind.folder(directory), form)
+
+
+def jobs(directory: Path, *, quick: bool) -> list[Job]:
+    """Each form on its own."""
+    return [
+        Job(
+            group=group,
+            contender=name,
+            run=steps,
+            arguments={"root": str(kind.folder(directory) / form), "passes": 1 if quick else 7},
+        )
+        for group, kind in _asked(quick).items()
+        for name, form in _forms(quick).items()
+    ]
+
+
+def targets() -> list[Target]:
+    """None: this shows where the next step is."""
+    return []
+
+
+# in a process of its own ------------------------------------------------------------------------------------------
+
+
+def steps(root: str, passes: int) -> Numbers:
+    """Microseconds that each step adds, per picture."""
+    dataset = mx8.Dataset(root)
+    payloads = [np.array(dataset.payload(i, "image")) for i in range(len(dataset))]
+    data, ends = np.concatenate(payloads), np.cumsum([len(payload) for payload in payloads])
+    use = Use(column="image", number=0, encoding="bytes", seed=17, threads=1, scratch_bytes=1 << 30)
+    stage = Pictures({"image": RandomResizedCrop(SIZE, flip=0)}, use)
+    draws = np.random.default_rng(17).random((len(payloads), 1, boxes.DRAWS))
+    scratch, handle, memory, out = stage.scratch(), Handle(), room(128 << 20), room(3 * SIZE * SIZE)
+    memory[:] = 1
+    targets = np.zeros(1, rows.TARGET)
+    targets["address"], targets["item_bytes"] = out.ctypes.data, 1
+    table, values = stage._table, stage._values
+
+    def begin_s(upto: int) -> float:
+        start = time.perf_counter()
+        done = _run(
+            handle.address, upto, data, ends, table, draws, values, targets, scratch.desk, scratch.found, memory
+        )
+        assert done == len(payloads), f"picture {done} cannot be decoded"
+        return (time.perf_counter() - start) / len(payloads)
+
+    def colour_s(times: int) -> float:
+        levels = memory[: 3 * SIZE * SIZE].reshape(3, SIZE, SIZE)
+        start = time.perf_counter()
+        for _ in range(times):
+            to_rgb(levels)
+            put(levels, (SIZE, SIZE), values[0], False, out)
+        return (time.perf_counter() - start) / times
+
+    with Measured() as whole:
+        begin_s(ALL), colour_s(1)  # compiled
+        micros = [1e6 * min(begin_s(upto) for _ in range(passes)) for upto in range(ALL + 1)]
+        colour_us = 1e6 * min(colour_s(20) for _ in range(passes))
+    head, tiles, entropy, planes, crop = np.diff(micros, prepend=0.0)
+    found = (head, tiles, entropy, planes, crop - colour_us, colour_us)
+    return {**dict(zip(STEPS, map(float, found), strict=True)), "sum_us": float(micros[-1]), **whole.numbers}
+
+
+@kernel
+def _run(
+    handle: Any,
+    upto: int,
+    data: Array,
+    ends: Array,
+    crops: Array,
+    draws: Array,
+    values: Array,
+    targets: Array,
+    desk: Array,
+    found: Array,
+    memory: Array,
+) -> Any:
+    """The first steps for each picture, up to one of them; how many pictures."""
+    head, cut = desk[0]["head"], desk[0]["cut"]
+    begin = 0
+    for i in range(len(ends)):
+        jpeg = data[begin : ends[i]]
+        begin = ends[i]
+        if is_yuv420(jpeg):
+            height, width = size_of(jpeg)
+            rows.place_whole(width, height, crops, draws[i], found, cut)
+            if upto == ALL:
+                planes = planes_of(jpeg, height, width)
+                rows._crop_planes(planes, (2, 2), cut, found, values, targets, 0, memory)
+            continue
+        read_head(jpeg, head)
+        rows.find_cut(jpeg, head, crops, draws[i], found, False, False, 0, cut)
+        rest = memory
+        if upto > 0 and cut["how"] == rows.TILES:
+            spliced, rest = carve(memory, len(jpeg))
+            size = splice(jpeg, head, jpeg, 0, cut["tiles"], spliced)
+            if size < 0:
+                return i
+            jpeg = spliced[:size]
+        if upto > 1:
+            if upto == 2:
+                cut["scale"] = 8
+            good, luma, blue, red, rest = rows.decode_planes(handle, jpeg, head, cut, rest)
+            if not good:
+                return i
+            if upto == ALL:
+                factors = (head["h"][0], head["v"][0])
+                rows._crop_planes((luma, blue, red), factors, cut, found, values, targets, 0, rest)
+    return len(ends)
