@@ -58,8 +58,19 @@ _AC = 20  # and its AC coefficients
 
 
 @kernel
-def read_tables(data: Array, head: Record, tables: Array) -> int:
-    """Fill in the Huffman tables that the first scan finds, as a status."""
+def prepare(data: Array, head: Record, tables: Array, lookups: Array) -> int:
+    """Fill in the Huffman tables that the first scan finds, with all that `recode` must know of them; a status."""
+    status = _read_tables(data, head, tables)
+    if status == OK:
+        for component in range(head["components"]):
+            extend(tables[head["dc_table"][component]])
+        for number in range(8):
+            _derive(tables, number, lookups)
+    return status
+
+
+@kernel
+def _read_tables(data: Array, head: Record, tables: Array) -> int:
     for i in range(8):
         tables[i]["total"] = tables[i]["added"] = 0
         tables[i]["counts"][:] = 0
@@ -138,7 +149,7 @@ def _has(table: Record, symbol: int) -> bool:
 
 
 @kernel
-def derive(tables: Array, number: int, lookups: Array) -> None:
+def _derive(tables: Array, number: int, lookups: Array) -> None:
     """All that follows from the lengths of a table's codes.
 
     A table's row of `lookups` says which symbol the next bits begin with, as `_meaning` has it, or 0 where its code is

@@ -103,14 +103,8 @@ def _recode(data: npt.NDArray[np.uint8], head: Any, interval: int, padding: int)
     tables, lookups = _scratch.tables, _scratch.lookups
     if head["columns"] * head["rows"] > 4 * len(data):  # two bits are the least that a block takes
         return None
-    if huffman.read_tables(data, head, tables) != OK:
+    if huffman.prepare(data, head, tables, lookups) != OK:
         return None
-    components = int(head["components"])
-    for number in set(head["dc_table"][:components].tolist()):
-        huffman.extend(tables[number])
-        huffman.derive(tables, number, lookups)
-    for number in set(head["ac_table"][:components].tolist()):
-        huffman.derive(tables, 4 + number, lookups)
     count = _intervals(head, interval)
     sizes, found = np.zeros(count, np.int64), np.zeros(huffman.FOUND, np.int64)
     most = max(count, _intervals(head, int(head["restart_interval"])))  # each may make three DC coefficients longer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,20 @@ def test_tiles_of_many_bytes_have_sizes_of_three_bytes() -> None:
     assert found[head_of(found)["tiles"] + jpeg_tiles.WIDTH_AT] == 3
     part = spliced(found, tiles_of(found, 0, 8, width, 16), plain=False)
     assert np.array_equal(jpegs.pixels(part), jpegs.pixels(found)[8:])
+
+
+def test_a_size_that_only_the_head_claims_is_no_reason_for_memory() -> None:
+    data = bytearray(encoded(noise(100, 50)))
+    at = next(at for at, marker, _ in jpegs.segments(bytes(data)) if marker == 0xC0)
+    data[at + 5 : at + 9] = b"\xff\xff\xff\xff"
+    small = bytes(data)
+    tile(small)
+    tracemalloc.start()
+    try:
+        assert tile(small) == small
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_threads_do_not_disturb_each_other() -> None:
