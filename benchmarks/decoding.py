@@ -87,7 +87,7 @@ def prepare(directory: Path, kind: Kind, contenders: Sequence[Contender], *, qui
     """A folder of files, and from it every form that those who are here read."""
     root = kind.folder(directory)
     files = root / "files"
-    payloads = kind.make(min(kind.different, 2 if kind is LARGE else 10) if quick else kind.different)
+    payloads = kind.make((1 if kind is LARGE else 10) if quick else kind.different)
     pictures.write_folder(files, payloads, count(kind, quick))
     mean = sum(map(len, payloads)) / len(payloads)
     say(f"  {kind.name}: {count(kind, quick)} files, {len(payloads)} different ones, of {mean / 1e3:.0f} KB on average")

@@ -22,7 +22,7 @@ Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]  # width, height
 
 SIZES: tuple[Size, ...] = ((500, 375), (500, 375), (500, 375), (500, 333), (375, 500), (500, 400), (480, 360))
-QUALITY = 95  # of generated pictures; about 108 KB come of it, as in ImageNet
+QUALITY = 95  # of generated pictures; about 108 KB come of it, as ImageNet's files have
 REAL_QUALITY = 95
 LARGE: Size = (4000, 3000)
 LARGE_BITS = 2.0  # per pixel, as cameras and phones write them
@@ -112,7 +112,7 @@ def encoded(pixels: Pixels, quality: int = QUALITY) -> bytes:
 def picture(size: Size, seed: int) -> Pixels:
     """One generated picture."""
     rng = np.random.default_rng(seed)
-    light = _field(rng, size, 1.1) * rng.uniform(18, 34)
+    light = _field(rng, size, 1.1) * rng.uniform(16, 31)
     tint = [_field(rng, size, 1.5) * rng.uniform(4, 12) for _ in range(2)]
     shapes = np.asarray(_leaves(rng, size), np.float32)
     grain = rng.standard_normal((*light.shape, 1), np.float32) * rng.uniform(1, 4.5)

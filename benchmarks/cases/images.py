@@ -13,7 +13,7 @@ NEEDS_BYTES = 8_500_000_000
 NOTES = """\
 - All decode the very same JPEG files (4:2:0), to uint8, shuffled, with as many threads or worker processes as there are
   cores, from a warm page cache; the consumer touches one byte per page. Nobody mirrors a crop.
-- Generated: ellipses, natural spectrum and grain, 112 KB on average. Photographs: pieces of nine that scikit-image and
+- Generated: ellipses, natural spectrum and grain, 108 KB on average. Photographs: pieces of nine that scikit-image and
   scikit-learn carry, encoded anew, 74 KB on average.
 - Untouched: the files' own bytes (convert --no-tiles). Tiled: the same pixels and 1 % more bytes, from which the files
   can be restored; it is the default. yuv420: planes, stored without any compression.
