@@ -11,17 +11,15 @@ rotation that its EXIF data ask of a viewer.
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import os
-import posixpath
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mx8shards.convert.files import is_text, open_files
 from mx8shards.convert.source import Item
-from mx8shards.errors import MissingPackageError, SourceError, require
+from mx8shards.errors import DecodeError, MissingPackageError, SourceError, require
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
@@ -30,11 +28,10 @@ SPLITS = ("train", "val", "valid", "validation", "test")
 
 _MOST_PIXELS = 1 << 28
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"))
-_MOST_LINKS = 40  # as many as Linux follows
-_NOWHERE = (-1, 0)
 _JPEG_BEGIN = b"\xff\xd8\xff"
 _PNG_END = b"IEND\xaeB`\x82"
-_ENCODED = frozenset(("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"))
+_JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a JPEG, the first is the one that all decoders show
+_ENCODED = _JPEGS | frozenset(("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-side", type=_side, metavar="PIXELS", help="scale down until no side is longer")
     parser.add_argument("--min-side", type=_side, metavar="PIXELS", help="scale down until the shorter side is so long")
+    parser.add_argument(
+        "--format",
+        choices=("jpeg", "yuv420"),
+        help="jpeg: whatever is no JPEG becomes one; yuv420: planes, larger and read faster (files as they are)",
+    )
     parser.add_argument("--quality", type=_quality, metavar="1-100", help="encode all as JPEG of this quality")
     parser.add_argument(
         "--no-tiles", dest="tiles", action="store_false", help="store JPEGs as they are, not in tiles to read parts of"
@@ -62,6 +64,7 @@ def open_source(args: argparse.Namespace) -> ImageFolder:
         max_side=getattr(args, "max_side", None),
         min_side=getattr(args, "min_side", None),
         quality=getattr(args, "quality", None),
+        format=getattr(args, "format", None),
         tiles=getattr(args, "tiles", True),
     )
 
@@ -82,10 +85,19 @@ class ImageFolder:
     """Pictures in folders, or in a tar of them, in the order of their paths."""
 
     def __init__(
-        self, src: Path, *, labels: str, max_side: int | None, min_side: int | None, quality: int | None, tiles: bool
+        self,
+        src: Path,
+        *,
+        labels: str,
+        max_side: int | None,
+        min_side: int | None,
+        quality: int | None,
+        format: str | None,  # noqa: A002 - the option's name
+        tiles: bool,
     ) -> None:
-        self._files: Files = Tar(src) if src.is_file() else Folder(src)
-        self._max_side, self._min_side, self._quality, self._tiles = max_side, min_side, quality, tiles
+        self._files = open_files(src, SUFFIXES)
+        self._max_side, self._min_side, self._quality = max_side, min_side, quality
+        self._format, self._tiles = format, tiles
         names = self._files.names()
         self.classes = _classes(src, names, labels)
         self._names = names
@@ -98,7 +110,7 @@ class ImageFolder:
             **({"label": "int"} if self.classes is not None else {}),
         }
         sizes = {"max_side": max_side, "min_side": min_side, "quality": quality}
-        options = {"labels": labels, **sizes, "tiles": tiles}
+        options = {"labels": labels, **sizes, "format": format, "tiles": tiles}
         self.metadata: Mapping[str, Any] = {
             "imagefolder": {name: value for name, value in options.items() if value is not None},
             **({"classes": list(self.classes)} if self.classes is not None else {}),
@@ -115,11 +127,13 @@ class ImageFolder:
     def sample(self, item: Item) -> Mapping[str, Any]:
         """One picture, looked at whole: none that is cut short gets in."""
         name = item[0]
-        if not _is_text(name):
+        if not is_text(name):
             raise SourceError("its name is not UTF-8")
         data = self._files.read(name)
         image, width, height = self._checked(data)
-        if self._tiles and image.startswith(_JPEG_BEGIN):
+        if self._format == "yuv420":
+            image = _planes(image)
+        elif self._tiles and image.startswith(_JPEG_BEGIN):
             image = _tiled(image)
         sample = {"image": image, "path": name, "height": height, "width": width}
         if self.classes is not None:
@@ -137,7 +151,7 @@ class ImageFolder:
                 resized = self._resized(picture)
                 if resized is not None:
                     return resized
-                if picture.format == "JPEG":
+                if picture.format in _JPEGS:
                     _check_jpeg(data)
                 else:
                     picture.load()
@@ -157,14 +171,19 @@ class ImageFolder:
             scale = min(scale, self._max_side / max(picture.size))
         if self._min_side is not None:
             scale = min(scale, self._min_side / min(picture.size))
-        if scale >= 1 and self._quality is None:
+        other = self._format == "jpeg" and picture.format not in _JPEGS
+        if scale >= 1 and self._quality is None and not other:
+            _check_colours(picture)
             return None
         upright = require("PIL.ImageOps", "convert").exif_transpose(picture).convert("RGB")
         if scale < 1:
             size = [max(1, round(side * scale)) for side in upright.size]
             upright = upright.resize(size, require("PIL.Image", "convert").Resampling.LANCZOS)
         out = io.BytesIO()
-        upright.save(out, "JPEG", quality=self._quality or 95, subsampling="4:2:0")
+        if self._format == "yuv420" and self._quality is None:
+            upright.save(out, "PNG", compress_level=1)  # only planes are made of it: nothing more is lost
+        else:
+            upright.save(out, "JPEG", quality=self._quality or 95, subsampling="4:2:0")
         return out.getvalue(), upright.width, upright.height
 
 
@@ -174,6 +193,21 @@ def _tiled(jpeg: bytes) -> bytes:
     return tile(jpeg)
 
 
+def _planes(picture: bytes) -> bytes:
+    from mx8shards.media.yuv420 import encode
+
+    try:
+        return encode(picture)
+    except DecodeError as error:
+        raise SourceError(f"no planes can be made of it: {error}") from error
+
+
+def _check_colours(picture: Any) -> None:
+    """SourceError for a picture in inks: what they look like is a guess that whoever converts should make."""
+    if picture.mode == "CMYK":
+        raise SourceError(expected="RGB or grey", found="CMYK", hint="--quality 95 encodes all pictures anew, in RGB")
+
+
 def _check_kind(picture: Any) -> None:
     """SourceError for what a training set should not hold unseen."""
     if picture.format not in _ENCODED:
@@ -181,7 +215,7 @@ def _check_kind(picture: Any) -> None:
     if picture.width * picture.height > _MOST_PIXELS:
         raise SourceError(expected=f"at most {_MOST_PIXELS} pixels", found=f"{picture.width} x {picture.height}")
     frames = getattr(picture, "n_frames", 1)
-    if frames != 1:
+    if frames != 1 and picture.format not in _JPEGS:
         raise SourceError(expected="one picture", found=f"{frames} frames")
     raw = str(getattr(picture.tile[0], "args", "")) if picture.tile else ""
     if picture.mode not in _EIGHT_BITS or ";16" in raw:  # Pillow makes eight bits of sixteen where there are colours
@@ -216,7 +250,7 @@ def _classes(src: Path, names: Sequence[str], labels: str) -> tuple[str, ...] | 
     loose = [name for name in names if "/" not in name]
     found = tuple(sorted({name.split("/", 1)[0] for name in names if "/" in name}))
     for name in found:
-        if not _is_text(name):
+        if not is_text(name):
             raise SourceError("the folder's name is not UTF-8", subject=f"{src}/{os.fsencode(name)!r}")
     if found and set(found) <= set(SPLITS):
         raise SourceError(
@@ -233,122 +267,3 @@ def _classes(src: Path, names: Sequence[str], labels: str) -> tuple[str, ...] | 
             subject=str(src), expected="a folder for each class", found=what, hint="--labels none takes pictures alone"
         )
     return found
-
-
-def _suffix(name: str) -> str:
-    return name[name.rfind(".") :].lower()  # a Path for each of a million names takes seconds
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name, as Python got it from the file system, can be stored."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class Folder:
-    """Files in a folder, those of its folders included; symlinks are followed, and what is hidden is not looked at."""
-
-    def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            raise SourceError(expected="a folder, or a .tar file", found="no such thing", subject=str(root))
-        self._root = root
-
-    def names(self) -> list[str]:
-        """The pictures' paths, sorted."""
-        return sorted(self._walk(self._root, "", frozenset()))
-
-    def _walk(self, directory: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
-        here = os.path.realpath(directory)
-        if here in above:  # a symlink that leads back up
-            return
-        try:
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if _is_directory(entry):
-                        yield from self._walk(directory / entry.name, f"{prefix}{entry.name}/", above | {here})
-                    elif _suffix(entry.name) in SUFFIXES and (entry.is_symlink() or entry.is_file()):  # no pipe
-                        yield prefix + entry.name
-        except OSError as error:
-            raise SourceError(f"cannot be listed: {error.strerror}", subject=str(directory)) from error
-
-    def stamp(self, name: str) -> object:
-        """Size and time, or why there are none."""
-        try:
-            found = (self._root / name).stat()
-        except OSError as error:
-            return str(error.strerror)
-        return [found.st_size, found.st_mtime_ns]
-
-    def read(self, name: str) -> bytes:
-        """A file's bytes."""
-        try:
-            return (self._root / name).read_bytes()
-        except OSError as error:
-            raise SourceError(f"cannot be read: {error.strerror}") from error
-
-
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        if error.errno != errno.ELOOP:  # a symlink to itself
-            raise
-        return False
-
-
-class Tar:
-    """Files in an uncompressed tar, read where they lie. Links to files in it are followed, hidden ones left out."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._places: dict[str, tuple[int, int]] = {}
-        links: dict[str, str] = {}
-        try:
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
-                    name = posixpath.normpath(member.name).lstrip("/")
-                    if member.isreg():
-                        self._places[name] = (member.offset_data, member.size)
-                    elif member.islnk():
-                        links[name] = posixpath.normpath(member.linkname).lstrip("/")
-                    elif member.issym():
-                        links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
-        except (tarfile.TarError, OSError) as error:
-            hint = "a compressed one has to be unpacked first"
-            raise SourceError(f"no tar that can be read: {error}", subject=str(path), hint=hint) from error
-
-        for name, target in links.items():
-            for _ in range(_MOST_LINKS):
-                target = links.get(target, target)
-            self._places[name] = self._places.get(target, _NOWHERE)
-
-    def names(self) -> list[str]:
-        """The pictures' paths, sorted."""
-        return sorted(name for name in self._places if "/." not in f"/{name}" and _suffix(name) in SUFFIXES)
-
-    def stamp(self, name: str) -> object:
-        """Place and size, and the time of the tar."""
-        return [*self._places[name], self._path.stat().st_mtime_ns]
-
-    def read(self, name: str) -> bytes:
-        """A file's bytes."""
-        begin, size = self._places[name]
-        if begin < 0:
-            raise SourceError("cannot be read: a link to nothing in the tar")
-        try:
-            with open(self._path, "rb") as file:
-                file.seek(begin)
-                data = file.read(size)
-        except OSError as error:
-            raise SourceError(f"cannot be read: {error.strerror}") from error
-        if len(data) < size:
-            raise SourceError(expected=f"{size} bytes", found=f"{len(data)}: the tar is cut short")
-        return data
-
-
-Files = Folder | Tar

@@ -16,6 +16,8 @@ Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
+LARGE_BYTES = 256 << 20  # of memory for one picture, however much there is
+
 PIXEL_BYTES = 7  # Pillow's own pixels have four bytes, ours three
 
 # Pillow's modes that hold eight bits per channel, and no ink.
@@ -116,7 +118,7 @@ def _check(picture: Any) -> None:
     """DecodeError for what this would decode wrongly."""
     if picture.mode not in _MODES:
         raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {picture.mode}")
-    if getattr(picture, "n_frames", 1) != 1:
+    if getattr(picture, "n_frames", 1) != 1 and picture.format != "MPO":
         raise DecodeError(expected="one picture", found=f"{picture.n_frames} frames")
 
 
@@ -124,8 +126,11 @@ def check_size(width: int, height: int, size_bytes: int, most_bytes: int) -> Non
     """DecodeError for a picture that takes too much memory: it may be meant to exhaust it."""
     if size_bytes > most_bytes:
         raise DecodeError(
-            expected=f"a picture that is decoded in {most_bytes} bytes, which memory= leaves for one",
+            expected=f"a picture that is decoded in {most_bytes} bytes of memory",
             found=f"{width} x {height} pixels, which take {size_bytes}",
+            hint=f"a memory= that is {-(-size_bytes // most_bytes)} times as large"
+            if size_bytes <= LARGE_BYTES
+            else "",
         )
 
 

@@ -20,10 +20,12 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
-from mx8shards.convert.imagefolder import Folder
+from mx8shards.convert.files import Folder
+from mx8shards.convert.imagefolder import SUFFIXES
 from mx8shards.convert.run import Job, part_name
 from mx8shards.convert.source import open_source
 from mx8shards.errors import SourceError
+from mx8shards.media import yuv420
 from mx8shards.media.tiles import is_tiled, untile
 from tests.privileges import give_up_privileges
 
@@ -72,7 +74,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "cat/1.jpg": lambda: picture("JPEG"),
     "cat/CAPITALS.JPG": lambda: picture("JPEG", "L"),
     "cat/more/deep.jpeg": lambda: picture("JPEG", progressive=True),
-    "cat/print.jpg": lambda: picture("JPEG", "CMYK"),
+    "cat/several.jpg": lambda: picture("MPO", save_all=True, append_images=[Image.fromarray(NOISE[::-1].copy())]),
     "cat/turned.jpg": rotated,
     "cat/with a tail.jpg": lambda: picture("JPEG") + b"a tail",
     "dog/1.png": lambda: picture("PNG"),
@@ -84,10 +86,10 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "dog/webp in truth.jpg": lambda: picture("WEBP"),
     "été/ü.bmp": lambda: picture("BMP"),
 }
-TILED = ("cat/1.jpg", "cat/CAPITALS.JPG", "cat/turned.jpg", "cat/with a tail.jpg")
+TILED = ("cat/1.jpg", "cat/CAPITALS.JPG", "cat/several.jpg", "cat/turned.jpg", "cat/with a tail.jpg")
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "cat/cut.jpg": (lambda: picture("JPEG")[:-2], "Premature end"),
-    "cat/cut print.jpg": (lambda: picture("JPEG", "CMYK")[:900], "Premature end"),
+    "cat/print.jpg": (lambda: picture("JPEG", "CMYK"), "got CMYK (--quality"),
     "cat/half.jpg": (lambda: picture("JPEG", progressive=True)[:900], "Premature end"),
     "cat/nothing.jpg": (lambda: b"", "the file is empty"),
     "cat/text.jpg": (lambda: b"<html>404</html>", "no picture: its first bytes"),
@@ -199,7 +201,7 @@ def test_a_file_whose_name_is_no_text_is_listed_and_a_folder_refused(tmp_path: P
 
 def read_as_nobody(src: str, found: Any) -> None:
     give_up_privileges()
-    folder = Folder(Path(src))
+    folder = Folder(Path(src), SUFFIXES)
     for name in folder.names():
         try:
             found.put((name, len(folder.read(name))))
@@ -350,8 +352,9 @@ def sizes(root: Path) -> dict[str, tuple[int, int]]:
 def test_pictures_are_scaled_down_as_far_as_that_is_asked_for(
     tmp_path: Path, capsys: Capture, options: tuple[str, ...], size: tuple[int, int], turned: tuple[int, int] | None
 ) -> None:
-    files = {"a.jpg": picture("JPEG"), "b.png": picture("PNG", "RGBA"), "c.jpg": picture("JPEG", "CMYK")}
-    files["turned.jpg"] = rotated()
+    files = {"a.jpg": picture("JPEG"), "b.png": picture("PNG", "RGBA"), "turned.jpg": rotated()}
+    if turned:  # encoded anew, it is no longer of inks
+        files["print.jpg"] = picture("JPEG", "CMYK")
     run(capsys, write(tmp_path / "src", files), tmp_path / "out", *options)
     assert sizes(tmp_path / "out") == {name: turned or size if name == "turned.jpg" else size for name in files}
     for sample in samples(tmp_path / "out"):
@@ -381,6 +384,34 @@ def test_what_is_cut_short_is_not_scaled_either(tmp_path: Path, capsys: Capture)
 
 
 NONSENSE = ("--quality 0", "--quality 101", "--quality good", "--max-side 0", "--min-side -3", "--labels some")
+
+
+def test_planes_are_those_of_the_pictures(tmp_path: Path, capsys: Capture) -> None:
+    files = {"a.jpg": picture("JPEG", subsampling="4:2:0"), "b.png": picture("PNG")}
+    write(tmp_path / "src", files)
+    run(capsys, tmp_path / "src", tmp_path / "out", "--format", "yuv420")
+    with mx8.Dataset(tmp_path / "out") as dataset:
+        assert [sample["image"] for sample in dataset] == [yuv420.encode(data) for data in files.values()]
+        assert (dataset[0]["height"], dataset[0]["width"]) == (HEIGHT, WIDTH)
+
+
+def test_planes_of_scaled_pictures_went_through_no_jpeg(tmp_path: Path, capsys: Capture) -> None:
+    write(tmp_path / "src", {"a.png": picture("PNG")})
+    run(capsys, tmp_path / "src", tmp_path / "out", "--format", "yuv420", "--max-side", "30")
+    with mx8.Dataset(tmp_path / "out") as dataset:
+        luma = yuv420.planes(dataset[0]["image"])[0]
+    wanted = Image.fromarray(NOISE).resize((30, 20), Image.Resampling.LANCZOS).convert("YCbCr")
+    assert np.array_equal(luma, np.asarray(wanted)[..., 0])
+
+
+def test_what_is_no_jpeg_becomes_one_if_that_is_asked_for(tmp_path: Path, capsys: Capture) -> None:
+    files = {"a.jpg": picture("JPEG"), "b.png": picture("PNG")}
+    write(tmp_path / "src", files)
+    run(capsys, tmp_path / "src", tmp_path / "out", "--format", "jpeg", "--no-tiles")
+    with mx8.Dataset(tmp_path / "out") as dataset:
+        assert dataset[0]["image"] == files["a.jpg"]
+        with Image.open(io.BytesIO(dataset[1]["image"])) as found:
+            assert (found.format, found.size) == ("JPEG", (WIDTH, HEIGHT))
 
 
 @pytest.mark.parametrize("text", NONSENSE)

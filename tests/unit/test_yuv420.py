@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,13 @@ def test_any_picture_can_be_made_planes() -> None:
     assert np.array_equal(luma, wanted[..., 0])
     assert blue[0, 0] == (wanted[:2, :2, 1].sum() + 2) // 4
     assert red[-1, -1] == wanted[-1, -1, 2]  # it stands for itself
+
+
+def test_the_planes_of_the_vectors_are_found(repository: Path) -> None:
+    for vector in json.loads((repository / "format_spec/vectors/planes.json").read_text())["pictures"]:
+        found = yuv420.planes(bytes.fromhex(vector["payload"]))
+        assert [plane.tobytes().hex() for plane in found] == [vector[name] for name in ("y", "cb", "cr")]
+        assert found[0].shape == (vector["height"], vector["width"])
 
 
 @pytest.mark.parametrize("payload", [b"", b"mx8yuv", file(pixels(9, 7)), b"mx8yuv\x00\x01" + struct.pack("<II", 4, 4)])

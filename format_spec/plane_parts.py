@@ -1,0 +1,31 @@
+"""What are the planes of a picture as a payload (§15)? For the vectors: pictures of odd and even sides."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+MAGIC = b"mx8yuv\0\1"
+SIZES = ((1, 1), (2, 4), (3, 5))
+
+
+def planes() -> list[dict[str, Any]]:
+    """Payloads, and what is in them, in hex: Y without what stands beyond the picture."""
+    return [_picture(height, width) for height, width in SIZES]
+
+
+def _picture(height: int, width: int) -> dict[str, Any]:
+    down, across = height + height % 2, width + width % 2
+    luma = [[(16 * y + x) % 256 for x in range(width)] for y in range(height)]
+    padded = [[*row, row[-1]][:across] for row in luma]
+    padded = [*padded, padded[-1]][:down]
+    blue, red = (bytes(first + i for i in range(down * across // 4)) for first in (100, 200))
+    payload = MAGIC + struct.pack("<II", height, width) + b"".join(map(bytes, padded)) + blue + red
+    return {
+        "height": height,
+        "width": width,
+        "payload": payload.hex(),
+        "y": b"".join(map(bytes, luma)).hex(),
+        "cb": blue.hex(),
+        "cr": red.hex(),
+    }
