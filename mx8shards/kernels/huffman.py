@@ -281,7 +281,9 @@ def _append(out: Array, filled: Any, window: Any) -> None:
 
 @kernel
 def _append_run(bits: Array, begin: Any, end: Any, out: Array, filled: Any) -> Any:
-    """Append the bits from `begin` to before `end`; how many are there then."""
+    """Append the bits from `begin` to before `end`; how many are there then, or -1 if there is no room for 64 more."""
+    if filled + end - begin + 128 > 8 * len(out):
+        return -1
     for at in range(begin, end, 56):
         _append(out, filled, _load(bits, np.uint64(at >> 3)) << np.uint64(at & 7))
         filled += min(56, end - at)
@@ -409,6 +411,12 @@ def _skip_ac(
 
 
 @kernel
+def _position(at: Any, valid: Any) -> Any:
+    """Where the next bit is."""
+    return np.int64(at) * 8 - np.int64(valid)
+
+
+@kernel
 def recode(
     data: Array,
     head: Record,
@@ -448,15 +456,15 @@ def recode(
     for mcu in range(total):
         if mcu % read_interval == 0:
             if mcu > 0:
-                position = np.int64(at) * 8 - np.int64(valid)
+                position = _position(at, valid)
                 if not _check_end(bits, position, limit, found):
                     return -BAD_ENTROPY
                 number = mcu // read_interval - 1
                 if end + 2 > len(data) or data[end + 1] != 0xD0 + number % 8:
                     return -BAD_ENTROPY
-                if filled + position - run + 64 > 8 * len(fresh):
-                    return -NO_ROOM
                 filled = _append_run(bits, run, position, fresh, filled)
+                if filled < 0:
+                    return -NO_ROOM
             if len(data) - end + SPARE > len(bits):
                 return -NO_ROOM
             end, count = _unpack(data, end + 2, bits)
@@ -468,10 +476,10 @@ def recode(
             found[_READ : _READ + 4] = 0
         if mcu % interval == 0:
             if mcu > 0:
-                position = np.int64(at) * 8 - np.int64(valid)
-                if filled + position - run + 64 > 8 * len(fresh):
-                    return -NO_ROOM
+                position = _position(at, valid)
                 filled = _append_run(bits, run, position, fresh, filled)
+                if filled < 0:
+                    return -NO_ROOM
                 run = position
                 size = _close(fresh, filled, padding, out, size)
                 if size < 0:
@@ -491,7 +499,7 @@ def recode(
                 window |= _load(bits, at) >> valid
                 at += (np.uint64(63) - valid) >> np.uint64(3)
                 valid |= np.uint64(56)
-                position = np.int64(at) * 8 - np.int64(valid)
+                position = _position(at, valid)
                 element = np.int64(lookups[dc, window >> np.uint64(64 - PEEK)])
                 if element == 0:
                     symbol = _symbol(tables[dc], window)
@@ -509,24 +517,24 @@ def recode(
                 valid -= np.uint64((element & 63) + category)
                 value += found[_READ + component]
                 if found[_READ + component] != found[_WRITTEN + component]:
-                    if filled + position - run + 128 > 8 * len(fresh):
-                        return -NO_ROOM
                     filled = _append_run(bits, run, position, fresh, filled)
+                    if filled < 0:
+                        return -NO_ROOM
                     filled = _append_dc(tables[dc], value - found[_WRITTEN + component], fresh, filled, found)
                     if filled < 0:
                         return -NO_CODE
-                    run = np.int64(at) * 8 - np.int64(valid)
+                    run = _position(at, valid)
                 found[_READ + component] = value
                 found[_WRITTEN + component] = value
                 window, valid, at, good = _skip_ac(bits, window, valid, at, tables, ac, lookups)
-                if not good or np.int64(at) * 8 - np.int64(valid) > limit:
+                if not good or _position(at, valid) > limit:
                     return -BAD_ENTROPY
-    position = np.int64(at) * 8 - np.int64(valid)
+    position = _position(at, valid)
     if not _check_end(bits, position, limit, found):
         return -BAD_ENTROPY
-    if filled + position - run + 64 > 8 * len(fresh):
-        return -NO_ROOM
     filled = _append_run(bits, run, position, fresh, filled)
+    if filled < 0:
+        return -NO_ROOM
     size = _close(fresh, filled, padding, out, size)
     if size < 0:
         return -NO_ROOM
