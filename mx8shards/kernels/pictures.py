@@ -423,7 +423,6 @@ def _fill_row(
 
 @kernel
 def fill_rows(
-    handle: Any,
     shards: Array,
     rows: Array,
     spans: Array,
@@ -459,7 +458,12 @@ def fill_rows(
             rows[i]["status"] = READ_FAILED
             continue
         data = view_bytes(address, size)
+        handle = turbo.open_handle()  # a new one is quickly made, and has no tables of another picture
+        if handle == 0:
+            rows[i]["status"] = READ_FAILED
+            continue
         status = _fill_row(handle, data, i, crops, draws[i], exact, regions, tables, targets, desk[0], found, left)
+        turbo.close_handle(handle)
         if status in (NO_ROOM, OTHER):
             desk[0]["status"] = status
             desk[0]["bytes"] += len(memory) - len(left)

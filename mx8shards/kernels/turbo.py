@@ -1,7 +1,7 @@
 """Is there a libturbojpeg on this machine, and how do kernels call it?
 
-Any TurboJPEG from 2.0 on has what is needed; from 3.0 on it decodes parts of a picture, too. Each thread needs a handle
-of its own.
+Any TurboJPEG from 2.0 on has what is needed; from 3.0 on it decodes parts of a picture, too. Each picture needs a
+handle of its own.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ def _absent(*_: Any) -> int:
 
 _AT = types.uintp  # an address
 
+# (): a handle, or 0
+open_handle = _linked("tjInitDecompress", types.uintp())
+
+# (handle): 0
+close_handle = _linked("tjDestroy", types.intc(_AT))
+
 # (handle, jpeg, jpeg_bytes, addresses of planes, width, their strides, height, flags): 0, or -1
 decompress_to_planes = _linked(
     "tjDecompressToYUVPlanes",
@@ -88,7 +94,7 @@ decompress_region = _linked("tj3Decompress8", types.intc(_AT, _AT, types.ulong, 
 
 
 class Handle:
-    """One thread's decompressor."""
+    """A decompressor for one picture: it keeps tables, and lends them to the next picture if that has none."""
 
     def __init__(self) -> None:
         assert library is not None

@@ -27,15 +27,15 @@ _MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGB
 def decode(payload: bytes, most_bytes: int, ready: Callable[[int, int], None] | None = None) -> Pixels:
     """Red, green and blue of a picture, by Pillow. DecodeError for what is none, or not all there.
 
-    `ready` is told width and height before any memory is taken for that, and may refuse it.
+    `ready` is told width and height before any memory is taken for that, and may refuse them.
     """
     pillow = require("PIL.Image", "images")
     try:
         with pillow.open(BytesIO(payload), formats=FORMATS) as picture:
             _check(picture)
-            check_size(picture.width, picture.height, PIXEL_BYTES * picture.width * picture.height, most_bytes)
             if ready is not None:
                 ready(picture.width, picture.height)
+            check_size(picture.width, picture.height, PIXEL_BYTES * picture.width * picture.height, most_bytes)
             picture.info.pop("transparency", None)  # it goes anyway, but not without a warning
             return np.array(picture.convert("RGB"))
     except (DecodeError, MissingPackageError):

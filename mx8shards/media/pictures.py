@@ -31,7 +31,6 @@ ENCODINGS = ("bytes", "jpeg", "png")
 
 _FIRST_BYTES = 2 << 20  # of a thread's scratch, which grows as pictures ask for it
 _MOST_BYTES = 64 << 20  # of a thread's; larger pictures take turns
-_LARGE_BYTES = 256 << 20
 _HEAD_BYTES = 64 << 10  # of a payload that is read, in which its size nearly always stands
 
 
@@ -60,12 +59,12 @@ class Pictures(Stage):
         self._table = np.array([_record(crop) for crop in crops.values()], boxes.CROP)
         self._values = np.array([_values(crop) for crop in crops.values()])
         self._own_bytes = min(_MOST_BYTES, use.scratch_bytes // 2 // use.threads)
-        self._large = _Large(min(_LARGE_BYTES, use.scratch_bytes // 2))
+        self._large = _Large(min(decoding.LARGE_BYTES, use.scratch_bytes // 2))
         self.scratch_bytes = self._own_bytes * use.threads + self._large.most_bytes
 
     def scratch(self) -> Scratch:
-        """A decompressor, and memory that grows."""
-        return Scratch(len(self._crops), min(_FIRST_BYTES, self._own_bytes), self._turbo)
+        """Memory that grows."""
+        return Scratch(len(self._crops), min(_FIRST_BYTES, self._own_bytes))
 
     def begin(self, work: Work) -> None:
         """Draw the numbers of all crops, and note where each goes."""
@@ -93,11 +92,9 @@ class Pictures(Stage):
 
     def _by_kernel(self, work: Work, start: int, stop: int, scratch: Scratch, memory: Bytes) -> int:
         """As many rows as it can make anything of; where it stopped."""
-        assert scratch.handle is not None
         draws, targets = work.notes[self]
         return int(
             pictures.fill_rows(
-                scratch.handle.address,
                 work.shards,
                 work.rows,
                 work.spans[:, self._use.number],
@@ -236,18 +233,12 @@ class Pictures(Stage):
 
 
 class Scratch:
-    """What one thread needs: a decompressor, memory, and records to work on."""
+    """What one thread needs: memory, and records to work on."""
 
-    def __init__(self, crops: int, size_bytes: int, turbo_too: bool) -> None:
-        self.handle = turbo.Handle() if turbo_too else None
+    def __init__(self, crops: int, size_bytes: int) -> None:
         self.memory = decoding.room(size_bytes)
         self.desk = np.zeros(1, pictures.DESK)
         self.found = np.zeros(crops, boxes.BOX)
-
-    def close(self) -> None:
-        """When the thread ends."""
-        if self.handle is not None:
-            self.handle.close()
 
 
 class _Large:
