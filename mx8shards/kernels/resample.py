@@ -84,6 +84,12 @@ def blend(rows: Array, start: int, left: int, width: int, taps: Taps, sums: Arra
     for j in range(len(firsts)):
         first = firsts[j] - start
         last = first + counts[j] - 1
+        new = out[j]
+        if first == last:
+            only = rows[first, left : left + width]
+            for x in range(np.uint64(width)):
+                new[x] = only[x]
+            continue
         for k in range(0, counts[j], 2):
             one = rows[first + k, left : left + width]
             two = rows[min(first + k + 1, last), left : left + width]
@@ -94,7 +100,6 @@ def blend(rows: Array, start: int, left: int, width: int, taps: Taps, sums: Arra
             else:
                 for x in range(np.uint64(width)):
                     sums[x] += np.int32(one[x]) * weight + np.int32(two[x]) * other
-        new = out[j]
         for x in range(np.uint64(width)):
             new[x] = min(max(sums[x] >> np.int32(BITS), _ZERO), _TOP)
 

@@ -83,7 +83,7 @@ def test_pixels_are_resized_to_the_bytes_of_pillow(job: Any, flip: bool, channel
 
 
 @pytest.mark.parametrize(
-    "size", [(1, 1, 64, 64), (64, 64, 1, 1), (600, 9, 12, 300), (9, 600, 300, 12), (519, 777, 33, 20)]
+    "size", [(1, 1, 64, 64), (64, 64, 1, 1), (40, 50, 40, 50), (600, 9, 12, 300), (9, 600, 300, 12), (519, 777, 33, 20)]
 )
 @pytest.mark.parametrize("smooth", [True, False])
 def test_pixels_of_any_size_are_those_of_pillow(size: tuple[int, int, int, int], smooth: bool) -> None:
