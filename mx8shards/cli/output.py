@@ -96,10 +96,19 @@ def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], N
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     counted = DownloadColumn(binary_units=True) if unit == "bytes" else MofNCompleteColumn()
-    columns = (TextColumn(title), BarColumn(), counted, TimeRemainingColumn())
+    columns = (TextColumn(title), BarColumn(), counted, TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(title, total=None, rate="")
+        begun = time.monotonic()
+        yield lambda done, total: bar.update(
+            task, completed=done, total=total, rate=rate_text(done, time.monotonic() - begun, unit)
+        )
+
+
+def rate_text(done: float, seconds: float, unit: str) -> str:
+    """How much is done per second, as people read it."""
+    per_second = done / max(seconds, 1e-9)
+    return f"{size_text(per_second)}/s" if unit == "bytes" else f"{per_second:.0f} {unit}/s"
 
 
 class Lines:
@@ -109,12 +118,20 @@ class Lines:
         self._title = title
         self._unit = unit
         self._clock = clock
-        self._next = clock() + 10
+        self._begun = clock()
+        self._next = self._begun + 10
 
     def __call__(self, done: int, total: int) -> None:
-        if self._clock() >= self._next:
-            self._next = self._clock() + 10
-            share = f"{done / total:.0%}" if total else "100%"
-            text = size_text if self._unit == "bytes" else "{:.0f}".format
-            unit = "" if self._unit == "bytes" else f" {self._unit}"
-            print(f"{self._title}: {share} ({text(done)} of {text(total)}{unit})", file=sys.stderr, flush=True)
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + 10
+        share = f"{done / total:.0%}" if total else "100%"
+        text = size_text if self._unit == "bytes" else "{:.0f}".format
+        unit = "" if self._unit == "bytes" else f" {self._unit}"
+        seconds = now - self._begun
+        left = f", {seconds * (total - done) / done:.0f} s left" if 0 < done < total else ""
+        rate = rate_text(done, seconds, self._unit)
+        print(
+            f"{self._title}: {share} ({text(done)} of {text(total)}{unit}, {rate}{left})", file=sys.stderr, flush=True
+        )

@@ -400,9 +400,9 @@ def test_elsewhere_a_long_job_prints_a_line_every_ten_seconds(capsys: Capture) -
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "verify: 33% (10.0 GiB of 30.0 GiB)",
-        "verify: 67% (20.0 GiB of 30.0 GiB)",
-        "verify: 100% (30.0 GiB of 30.0 GiB)",
+        "verify: 33% (10.0 GiB of 30.0 GiB, 1.0 GiB/s, 20 s left)",
+        "verify: 67% (20.0 GiB of 30.0 GiB, 1.0 GiB/s, 10 s left)",
+        "verify: 100% (30.0 GiB of 30.0 GiB, 1.0 GiB/s)",
     ]
 
 
