@@ -1,10 +1,12 @@
 """How does a part of a picture become one picture of a batch?
 
 `rgb` resizes pixels that are in colour, to the bytes that Pillow makes of them along the rows and then along the
-columns (asked for both, Pillow 13 may begin with the columns: then no byte is more than one away). `planes` resizes
-each plane on its own and makes colours of what comes out. That is not quite what is left of a full decode that is
-resized: on photographs in 4:2:0 a level is half of one away on average, and up to 35 where colours end, which a decoder
-smooths and cuts off at 0 and 255 before they are averaged.
+columns, if the box ends on whole pixels. (Elsewhere Pillow knows the box in float32, and one byte in a thousand may be
+one away. Asked for both directions, Pillow 13 may begin with the columns: then no byte is more than one away.)
+
+`planes` resizes each plane on its own and makes colours of what comes out. That is not quite what is left of a full
+decode that is resized: on photographs in 4:2:0 a level is half of one away on average, and up to 35 where colours end,
+which a decoder smooths and cuts off at 0 and 255 before they are averaged.
 
 Of both, the picture is shared out by a box and read within a clip:
 
