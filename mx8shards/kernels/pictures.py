@@ -64,6 +64,7 @@ UNKNOWN_SIZE = -1
 
 _PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
 _PAD = 2  # pixels, at any scale, that chroma is smoothed over where it is made as fine as luma
+_ONE, _HALF = np.int64(1), np.int64(2)  # a bare number is a type of its own, for which kernels are compiled anew
 _ROW = 64  # planes' strides are multiples of that
 
 
@@ -153,8 +154,8 @@ def decode_planes(handle: Any, jpeg: Array, head: Record, cut: Record, memory: A
     h, v = head["h"][0], head["v"][0]
     luma, memory = _plane(width, height, h, v, memory)
     grey = head["colours"] == GREY
-    blue, memory = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), 1, 1, memory)
-    red, memory = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), 1, 1, memory)
+    blue, memory = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), _ONE, _ONE, memory)
+    red, memory = _plane(0 if grey else _scaled(width, h), 0 if grey else _scaled(height, v), _ONE, _ONE, memory)
     words, memory = carve(memory, 48)
     planes, strides = words[:24].view(np.uint64), words[24:36].view(np.int32)
     planes[0], planes[1], planes[2] = luma.ctypes.data, blue.ctypes.data, red.ctypes.data
@@ -340,7 +341,7 @@ def crop_yuv420(
     if needed > len(memory):
         desk["bytes"] = needed
         return NO_ROOM
-    _crop_planes(planes_of(data, height, width), (2, 2), desk["cut"], found, tables, targets, row, memory)
+    _crop_planes(planes_of(data, height, width), (_HALF, _HALF), desk["cut"], found, tables, targets, row, memory)
     return OK
 
 
