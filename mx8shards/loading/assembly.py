@@ -77,9 +77,8 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         scratch_bytes = sum(stage.scratch_bytes for stage in filler.stages)
         fixed = reach.kept_bytes + depth * record_bytes + scratch_bytes
         # where samples' lengths tell little of what is wanted of them, the first steps tell
-        require_three(
-            mean if filler.bound == "tight" else bank_bytes(most_bytes(filler.outputs, rows, 0)), fixed, share
-        )
+        least = mean if filler.bound == "tight" else bank_bytes(most_bytes(filler.outputs, rows, 0))
+        require_three(least, fixed, scratch_bytes, share)
         share.set_fixed(fixed)
     except BaseException:
         share.leave()
@@ -127,12 +126,18 @@ def mean_batch_bytes(shards: Shards, filler: Filler, rows: int) -> int:
     return bank_bytes(most_bytes(filler.outputs, rows, rows * payload if ragged else 0))
 
 
-def require_three(mean: int, fixed: int, share: Share) -> None:
-    """LoaderError if the share has no room for two held batches and one that is filled, beside what is fixed."""
+def require_three(mean: int, fixed: int, scratch: int, share: Share) -> None:
+    """LoaderError if the share has no room for two held batches and one that is filled, beside what is fixed.
+
+    Of that, decoders' `scratch` grows with the share, up to its part.
+    """
     if 3 * mean > share.limit_bytes - fixed:
+        enough = 3 * mean + fixed - scratch
+        if scratch:
+            enough = -(-enough * _SCRATCH_PART // (_SCRATCH_PART - 1))
         raise LoaderError(
             subject="memory",
             expected=f"room for three batches: two that are held, and one that is filled (about {mean} bytes each)",
-            found=f"{max(0, share.limit_bytes - fixed)} bytes, beside {fixed} for tables",
-            hint=f"memory={share.memory_for(3 * mean + fixed)} or a smaller batch_size",
+            found=f"{max(0, share.limit_bytes - fixed)} bytes, beside {fixed} for tables and scratch",
+            hint=f"memory={share.memory_for(enough)} or a smaller batch_size",
         )

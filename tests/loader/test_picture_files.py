@@ -17,6 +17,7 @@ import mx8shards as mx8
 from mx8shards.errors import DecodeError
 from mx8shards.kernels import turbo
 from mx8shards.media.tiles import is_tiled, tile
+from tests.jpegs import segments
 from tests.loader.parts import in_time
 from tests.loader.test_pictures import backend as backend
 from tests.loader.test_pictures import crops, loader_of, rows
@@ -168,6 +169,24 @@ def test_a_substitute_takes_the_place_of_what_is_no_picture(place: Path, backend
             assert difference(batch["image"][row], twin_of(files[i], SPEC, "image", i))[1] <= 1
 
 
+def without(file: bytes, marker: int) -> bytes:
+    """A JPEG without the segments of one kind in its head."""
+    found = list(segments(file))
+    kept = b"".join(file[begin:end] for begin, kind, end in found if kind != marker)
+    return file[:2] + kept + file[found[-1][2] :]
+
+
+def test_no_picture_lends_its_tables_to_the_next(place: Path, backend: str) -> None:
+    """libjpeg keeps them; without Huffman tables there are the usual ones, and without others there is no picture."""
+    other, usual = file_of(picture(90, 80, 5, False), quality=20, optimize=True), jpeg(picture(90, 80, 4, True))
+    slow = file_of(picture(90, 80, 6, True), progressive=True)
+    bare = [without(usual, 0xC4), without(usual, 0xDB), without(slow, 0xC4), without(slow, 0xDB)]
+    dataset = write(place / f"tables {backend}", [file for each in bare for file in (other, slow, each)])
+    found = crops(dataset, SPEC, on_error="skip", threads=1, batch_size=12)
+    assert sorted(found) == [0, 1, 2, 3, 4, 6, 7, 9, 10]
+    assert difference(found[2], twin_of(usual, SPEC, "image", 2))[1] <= 1
+
+
 # damage ---------------------------------------------------------------------------------------------------------------
 
 WHOLE = {
@@ -202,13 +221,13 @@ def test_files_that_end_early_are_refused(kind: str, spec: Any, place: Path, bac
     assert sorted(survivors(place / "early", files, spec)) == [20]
 
 
-def changed(file: bytes, count: int, seed: int, *, first: int = 0) -> list[bytes]:
+def changed(file: bytes, count: int, seed: int, *, first: int = 0, most: int = 4) -> list[bytes]:
     """Each with one bit, or one byte, or a few of them, turned to something else."""
     random = np.random.default_rng(seed)
     found = []
     for i in range(count):
         data = bytearray(file)
-        for at in random.integers(first, len(file), 1 + 3 * (i % 4 == 3)).tolist():
+        for at in random.integers(first, len(file), most if i % 4 == 3 else 1).tolist():
             data[at] = data[at] ^ 1 << int(random.integers(8)) if i % 2 else int(random.integers(256))
         found.append(bytes(data))
     return found
@@ -239,7 +258,7 @@ def test_changed_files_are_refused_or_what_pillow_makes_of_them(
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
 def test_crops_of_changed_tiles_are_refused_or_right(count: int, place: Path, backend: str) -> None:
     """Where the damage is elsewhere it is not seen, so these are those of the whole file or of the changed one."""
-    files = changed(WHOLE["tiled"], count, 4) + changed(WHOLE["tiled"], count, 5, first=600)
+    files = changed(WHOLE["tiled"], count, 4, most=1) + changed(WHOLE["tiled"], count, 5, first=600, most=1)
     found = survivors(place / "tiles", files, FAST)
     assert found
     whole = crops(write(place / "whole", [WHOLE["tiled"]] * len(files), mode="overwrite"), FAST)
@@ -247,7 +266,7 @@ def test_crops_of_changed_tiles_are_refused_or_right(count: int, place: Path, ba
         if not np.array_equal(crop, whole[i]):
             assert said_by_pillow(files[i])
             mean, most = difference(crop, twin_of(files[i], FAST, "image", i))
-            assert mean <= 8, (i, mean, most)
+            assert mean <= 16, (i, mean, most)
 
 
 def test_what_the_strict_decoder_says_is_told(place: Path, backend: str) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import pytest
 import mx8shards as mx8
 from mx8shards.kernels import turbo
 from mx8shards.media.tiles import is_tiled, tile
-from tests.loader.parts import in_time, threads
 from tests.loader.test_cold import drop
 from tests.pictures import difference, draws_of, file_of, jpeg, twin_of, write
 from tests.pixels import picture
@@ -391,49 +388,3 @@ def taken(batches: Any) -> dict[int, Array]:
         for batch in batches
         for i, crop in zip(batch["sample_ids"], batch["image"], strict=True)
     }
-
-
-@pytest.fixture
-def handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many decompressors there are, at each change."""
-    counts = [0]
-
-    class Counted(turbo.Handle):
-        def __init__(self) -> None:
-            super().__init__()
-            counts.append(counts[-1] + 1)
-
-        def close(self) -> None:
-            if self.address:
-                counts.append(counts[-1] - 1)
-            super().close()
-
-    monkeypatch.setattr(turbo, "Handle", Counted)
-    return counts
-
-
-@pytest.mark.skipif(turbo.library is None, reason="there is no libturbojpeg here")
-@pytest.mark.parametrize("end", ["whole", "left", "failed"])
-def test_each_thread_has_one_decompressor_and_frees_it(
-    end: str, handles: list[int], data: dict[str, mx8.Dataset], place: Path
-) -> None:
-    dataset = data["smooth"] if end != "failed" else broken(place)
-    loader = loader_of(dataset, SPECS["random"], threads=3)
-    with in_time():
-        if end == "failed":
-            with pytest.raises(mx8.LoaderError, match=r"shard.00000.mds: sample 1, column 'image'"):
-                list(loader)
-        else:
-            for _ in loader:
-                if end == "left":
-                    break
-    loader.close()
-    assert threads() == []
-    assert handles[-1] == 0
-    assert 1 <= max(handles) <= 3 + (end == "failed")
-
-
-def broken(place: Path) -> mx8.Dataset:
-    root = place / "broken"
-    shutil.rmtree(root, ignore_errors=True)
-    return write(root, [jpeg(picture(40, 40, 0, True)), b"nothing"])

@@ -1,0 +1,122 @@
+"""How much memory do decoders take, and what of pictures that need more than there is?"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.errors import DecodeError
+from mx8shards.media import pictures
+from mx8shards.media.tiles import tile
+from tests.loader.parts import in_time
+from tests.loader.test_pictures import backend as backend
+from tests.loader.test_pictures import crops, loader_of, same
+from tests.pictures import file_of, jpeg, write
+from tests.pixels import picture
+
+SPECS = {
+    "small parts": mx8.RandomResizedCrop(32, scale=(0.05, 0.3)),
+    "exact": mx8.RandomResizedCrop(32, exact=True),
+    "several": mx8.MultiCrop({"image": mx8.RandomResizedCrop(64), "b": mx8.ResizeCrop((90, 20))}),
+}
+
+
+@pytest.fixture(scope="module")
+def mixed(place: Path) -> mx8.Dataset:
+    """Pictures of very different sizes and formats."""
+    files = []
+    for i, size in enumerate([(40, 30), (500, 700), (9, 900), (300, 400), (1, 1), (640, 640)]):
+        whole = jpeg(picture(*size, i, i % 2 == 0), "420", 95)
+        files += [whole, tile(whole), file_of(picture(*size, i, True), "PNG"), jpeg(picture(*size, i, True), "444")]
+    return write(place / "mixed", files, size_limit="10mb")
+
+
+@pytest.mark.parametrize("io", ["mmap", "pread"])
+@pytest.mark.parametrize("most", [64 << 20, 1 << 20, 50 << 10], ids=lambda most: f"{most >> 10} KiB")
+@pytest.mark.parametrize("name", SPECS)
+def test_pictures_that_need_more_room_get_it(
+    name: str, most: int, io: Any, backend: str, mixed: mx8.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a thread begins with, and more than it may have for its own; nobody's pixels stay in their place."""
+    expected = crops(mixed, SPECS[name])
+    monkeypatch.setattr(pictures, "_FIRST_BYTES", 3_000)
+    monkeypatch.setattr(pictures, "_MOST_BYTES", most)
+    for threads in (1, 4):
+        with in_time():
+            assert same(crops(mixed, SPECS[name], io=io, threads=threads, batch_size=5), expected)
+
+
+@pytest.mark.parametrize("spec", [SPECS["exact"], mx8.CenterCrop(1_000)], ids=["exact", "fast"])
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_a_picture_that_does_not_fit_names_a_memory_that_does(place: Path, kind: str, spec: Any, backend: str) -> None:
+    whole = picture(1_500, 2_000, 0, True)
+    dataset = write(place / f"large {kind}", [file_of(whole, kind.upper())], mode="overwrite", size_limit="10mb")
+    with loader_of(dataset, spec, memory="40mb", batch_size=1) as loader, pytest.raises(mx8.LoaderError) as caught:
+        list(loader)
+    assert isinstance(caught.value.__cause__, DecodeError)
+    told = str(caught.value.__cause__)
+    assert "column 'image'" in told
+    assert "2000 x 1500 pixels" in told
+    [times] = re.findall(r"\(a memory= that is (\d+) times as large\)", told)
+    assert 1 < int(times) < 10
+    assert len(crops(dataset, spec, memory=f"{40 * int(times)}mb", batch_size=1)) == 1
+
+
+def test_a_memory_that_has_no_room_for_batches_names_one_that_has(mixed: mx8.Dataset) -> None:
+    spec = mx8.CenterCrop(500, dtype="float32")
+    with pytest.raises(mx8.LoaderError, match="memory: expected room for three batches") as caught:
+        loader_of(mixed, spec, batch_size=8, memory="20mb")
+    [enough] = re.findall(r"memory=(\d+)", str(caught.value))
+    assert len(crops(mixed, spec, batch_size=8, memory=int(enough))) == len(mixed)
+
+
+_GROWTH = """
+import sys
+from pathlib import Path
+import mx8shards as mx8
+
+def anonymous_bytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+
+most = 0
+link, memory, warm, io = sys.argv[1:]
+spec = mx8.MultiCrop({"a": mx8.RandomResizedCrop(224), "b": mx8.RandomResizedCrop(96, scale=(0.05, 0.3))})
+options = dict(batch_size=8, decode={"image": spec}, threads=4, output="numpy", io=io)
+with mx8.Loader(mx8.Dataset(warm), **options) as loader:  # kernels and Pillow's plugins
+    list(loader)
+with mx8.Loader(mx8.Dataset(link), shuffle=True, memory=memory, **options) as loader:
+    before = anonymous_bytes()
+    for epoch in range(2):
+        for batch in loader:
+            most = max(most, anonymous_bytes() - before)
+print(most)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody tells how much memory is used here")
+@pytest.mark.parametrize("io", ["pread", pytest.param("mmap", marks=pytest.mark.hunt)])
+def test_anonymous_memory_grows_by_no_more_than_the_budget(
+    io: str, place: Path, repository: Path, mixed: mx8.Dataset
+) -> None:
+    """As the system counts it, with pictures of a few pixels and of five million mixed, in both formats."""
+    root = place / "of all sizes"
+    if not root.exists():
+        random = np.random.default_rng(3)
+        large = picture(2_000, 2_400, 0, True)
+        sides = random.lognormal(6, 0.8, (40, 2)).clip(1, 2_500).astype(int)
+        files = [jpeg(large), file_of(large, "PNG", compress_level=1)]
+        files += [jpeg(np.ascontiguousarray(large[:height, :width])) for height, width in sides]
+        files += [file_of(large[:height, :width], "PNG", compress_level=1) for height, width in sides[:8]]
+        write(root, files, size_limit="64mb")
+    run = [sys.executable, "-c", _GROWTH, str(root), "320mb", str(place / "mixed"), io]
+    done = subprocess.run(run, cwd=repository, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 20_000_000 < int(done.stdout) <= (320 << 20) + (64 << 20)
