@@ -20,9 +20,9 @@ from mx8shards.kernels.jit import kernel
 Array = npt.NDArray[Any]
 Taps = tuple[Array, Array, Array]
 
-LANES = 16  # rows that are turned together: all rows of scratch are so long, a few times
-STRIP = 256  # rows that are resized along themselves together: a core's second cache holds what comes between
-BITS = 22  # of a weight, behind the point
+LANES = 16  # rows that `turn` takes together: the rows that it writes are a multiple of it long
+STRIP = 256  # rows that are turned and blended together: a core's second cache holds what lies between the two
+BITS = 22  # of a weight, behind the point: Pillow's
 
 _HALF = np.int32(1 << (BITS - 1))
 _ZERO = np.int32(0)
