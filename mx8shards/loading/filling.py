@@ -31,7 +31,7 @@ from mx8shards.stages import Output, Stage
 
 Range = tuple[int, int]
 
-_RANGE_BYTES = 2 << 20  # smaller ranges would cost more in Python than they gain
+_RANGE_BYTES = 2 << 20  # of what is only copied: smaller ranges would cost more in Python than they gain
 
 
 class Filler:
@@ -72,6 +72,7 @@ class Filler:
         self._convert = convert
         self._seed = seed
         self._most_ranges = most_ranges
+        self._range_bytes = 1 if any(stage.kind == "decode" for stage in self.stages) else _RANGE_BYTES
 
     def _bound(self) -> Bound:
         """What samples' lengths tell of the ragged outputs: a lot if these are all there is of variable size."""
@@ -141,7 +142,7 @@ class Filler:
     def ranges(self, work: Work) -> list[Range]:
         """Parts of the rows that take about as long as one another: those that cost most come first."""
         rows = work.rows
-        count = min(len(rows), self._most_ranges, work.layout.size_bytes // _RANGE_BYTES)
+        count = min(len(rows), self._most_ranges, work.layout.size_bytes // self._range_bytes)
         if count <= 1:
             return [(0, len(rows))]
         ends = np.cumsum(rows["end"] - rows["begin"])
