@@ -40,21 +40,31 @@ VALUES_AT = 1  # the address where its values begin
 OFFSETS_AT = 2  # that of its offsets; 0 if all its values are of one size
 VALUE_SIZE = 3  # that size
 
+_SEARCHES = 256
+_ENTRIES_AHEAD = 16
+_ROWS_AHEAD = 8
+
 
 @kernel
 def locate(starts: Array, sample_ids: Array, rows: Array) -> None:
-    """The shard that holds each sample, and for now its row there as `begin`."""
-    for i in range(len(sample_ids)):
-        sample_id = sample_ids[i]
-        low = np.int64(0)
+    """The shard that holds each sample, and for now its row there as `begin`.
+
+    Many are searched for side by side: each step of a search has to wait for the one before.
+    """
+    low = rows["begin"]
+    for first in range(0, len(sample_ids), _SEARCHES):
+        last = min(first + _SEARCHES, len(sample_ids))
+        low[first:last] = 0
         left = np.int64(len(starts) - 1)
         while left > 1:  # starts[low] <= sample_id < starts[low + left]
             half = left >> 1
-            low += half if starts[low + half] <= sample_id else 0
+            for i in range(first, last):
+                low[i] += half if starts[np.uint64(low[i] + half)] <= sample_ids[i] else 0
             left -= half
-        rows[i]["sample_id"] = sample_id
-        rows[i]["shard"] = low
-        rows[i]["begin"] = sample_id - starts[low]
+        for i in range(first, last):
+            rows[i]["sample_id"] = sample_ids[i]
+            rows[i]["shard"] = low[i]
+            rows[i]["begin"] = sample_ids[i] - starts[low[i]]
 
 
 @kernel
@@ -71,8 +81,14 @@ def list_unseen(rows: Array, mark: int, marks: Array, count: Array, out: Array) 
 
 @kernel
 def sample_spans(shards: Array, rows: Array) -> None:
-    """Each sample's span in its shard. The table was checked when the shard was opened, and is not believed blindly."""
+    """Each sample's span in its shard. The table was checked when the shard was opened, and is not believed blindly.
+
+    Entries are fetched some rows ahead: in large tables, each of them is on a page of its own.
+    """
     for i in range(len(rows)):
+        if i + _ENTRIES_AHEAD < len(rows):
+            ahead = rows[i + _ENTRIES_AHEAD]
+            prefetch(shards[ahead["shard"]]["table"] + np.uint64(4) * np.uint64(ahead["begin"] + 1))
         shard = rows[i]["shard"]
         if shards[shard]["table"] == 0:
             rows[i]["begin"] = 0
@@ -171,11 +187,11 @@ def place(spans: Array, targets: Array) -> None:
 def copy_payloads(shards: Array, spans: Array, targets: Array, start: int, stop: int, rows: Array) -> None:
     """The payloads of rows from start to before stop, each to its place. Rows that are not OK are left alone.
 
-    The first line of the row after next is fetched meanwhile: its page is not in the TLB, and small rows would wait.
+    The first lines of rows to come are fetched meanwhile: their pages are not in the TLB, and small rows would wait.
     """
     for i in range(start, stop):
-        if i + 2 < stop:
-            prefetch(shards[rows[i + 2]["shard"]]["base"] + np.uint64(rows[i + 2]["begin"]))
+        if i + _ROWS_AHEAD < stop:
+            prefetch(shards[rows[i + _ROWS_AHEAD]["shard"]]["base"] + np.uint64(rows[i + _ROWS_AHEAD]["begin"]))
         if rows[i]["status"] != OK:
             continue
         shard = rows[i]["shard"]

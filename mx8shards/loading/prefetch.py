@@ -372,8 +372,10 @@ class Run:
         if task.error is not None or task.work is None or self._stopped:
             return Failed(task.error or LoaderError("the run was stopped"))
         try:
-            bad = np.flatnonzero(task.work.rows["status"] != OK)
-            return self._mended(task, task.work, bad, scratch) if len(bad) else self._delivered(task, task.work)
+            status = task.work.rows["status"]
+            if not status.any():  # all are OK
+                return self._delivered(task, task.work)
+            return self._mended(task, task.work, np.flatnonzero(status != OK), scratch)
         except BaseException as error:  # noqa: BLE001
             return Failed(error)
 
