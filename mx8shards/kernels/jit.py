@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import llvmlite.binding
 from numba import njit, types
 from numba.core.typing.templates import Signature
 
+_FILES = [(path.name, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py"))]
+_SOURCES = [(name, found.st_mtime_ns, found.st_size) for name, found in _FILES]
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def kernel(function: _F) -> _F:
-    """`function` compiled when it is first called, without the GIL, and kept on disk for the next process."""
-    return cast(_F, njit(nogil=True, cache=True)(function))
+    """`function` compiled when it is first called, without the GIL, and kept on disk for the next process.
+
+    Numba keeps it for as long as the function's own file does not change. But it contains what it calls, in other
+    files: so it is kept for as long as none of these changes.
+    """
+    compiled: Any = njit(nogil=True, cache=True)(function)
+    kept = getattr(compiled._cache, "_cache_file", None)
+    if kept is not None:
+        kept._source_stamp = (kept._source_stamp, _SOURCES)
+    return cast(_F, compiled)
 
 
 def linked(library: ctypes.CDLL, name: str, signature: Signature, *, instead: str = "") -> Callable[..., Any]:

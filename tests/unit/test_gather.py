@@ -323,6 +323,24 @@ print(sum(sum(kernel.stats.cache_hits.values()) for kernel in (gather.sample_spa
     assert [int(done.stdout) for done in hits] == [0, 2]
 
 
+def test_kernels_are_compiled_anew_when_one_that_they_call_has_changed(tmp_path: Path, repository: Path) -> None:
+    shutil.copytree(repository / "mx8shards", tmp_path / "mx8shards", ignore=shutil.ignore_patterns("__pycache__"))
+    script = """
+import numpy as np
+from mx8shards.kernels import gather
+from mx8shards.kernels.records import ROW, SHARD
+gather.sample_spans(np.zeros(0, SHARD), np.zeros(0, ROW))
+print(sum(gather.sample_spans.stats.cache_hits.values()))
+"""
+    hits = []
+    for change in ("", "# another line", ""):
+        with (tmp_path / "mx8shards/kernels/memory.py").open("a") as file:
+            file.write(change)
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
+        hits.append(int(done.stdout))
+    assert hits == [0, 0, 1]
+
+
 @kernel
 def _reads_beyond(values: Array, out: Array) -> None:
     out[0] = values[len(values) + out[0]]
@@ -338,7 +356,7 @@ def test_a_kernel_that_reads_out_of_bounds_raises() -> None:
 def test_the_kernels_pass_under_bounds_checking(tmp_path: Path, repository: Path) -> None:
     # a cache of its own: a warm one ignores the switch, and the checked code would stay in it
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    files = [__file__, *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("reach", "walk"))]
+    files = [__file__, *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("reach", "walk", "boxes"))]
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
