@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -388,3 +391,14 @@ def taken(batches: Any) -> dict[int, Array]:
         for batch in batches
         for i, crop in zip(batch["sample_ids"], batch["image"], strict=True)
     }
+
+
+@pytest.mark.hunt
+@pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
+def test_all_of_this_passes_under_bounds_checking(tmp_path: Path, repository: Path) -> None:
+    """With a cache of its own, for which all is compiled anew."""
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("pictures", "picture_files")]
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
