@@ -125,7 +125,7 @@ def convert(src: Path, out: Path, *options: str) -> None:
 
 
 def jobs(
-    directory: Path, group: str, kind: Kind, contenders: Sequence[Contender], *, quick: bool, seconds: float = 3.0
+    directory: Path, group: str, kind: Kind, contenders: Sequence[Contender], *, quick: bool, seconds: float = 2.0
 ) -> list[Job]:
     """One job of each, from files in the page cache."""
     arguments = {

@@ -40,7 +40,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
     crops = {RANDOM: "random"} if quick else {RANDOM: "random", CENTRE: "centre"}
     found = []
     for group, kind in crops.items():
-        found += decoding.jobs(directory, group, LARGE, _contenders(kind, quick), quick=quick, seconds=4)
+        found += decoding.jobs(directory, group, LARGE, _contenders(kind, quick), quick=quick, seconds=3)
     return found
 
 
