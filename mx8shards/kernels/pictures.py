@@ -20,7 +20,7 @@ from mx8shards.kernels.jpeg_tiles import TILES as TILES_FOUND
 from mx8shards.kernels.jpeg_tiles import splice, tiles_for
 from mx8shards.kernels.memory import load_int64, read_fully, view_bytes
 from mx8shards.kernels.reach import populate
-from mx8shards.kernels.records import FAULT, OK, READ, READ_FAILED, REFUSED
+from mx8shards.kernels.records import MAPPED, OK, READ, READ_FAILED, REFUSED
 from mx8shards.kernels.resample import carve
 from mx8shards.kernels.yuv420 import claimed_size, is_yuv420, planes_of, size_of
 
@@ -62,9 +62,15 @@ _MOST_TILES = 0.9  # of a picture: tiles that are nearly all of it are not worth
 _MOST_REGION = 0.6  # of a picture: of a larger region, planes are made as soon as colours, and resized sooner
 UNKNOWN_SIZE = -1
 
+HEAD_BYTES = (
+    8 << 10
+)  # of a payload that is read first: a head and its tiles nearly always fit, if there is no thumbnail
+
 _PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
 _PAD = 2  # pixels, at any scale, that chroma is smoothed over where it is made as fine as luma
-_ONE, _HALF = np.int64(1), np.int64(2)  # a bare number is a type of its own, for which kernels are compiled anew
+# a bare number is a type of its own, for which kernels are compiled anew
+_ONE: Any = np.int64(1)
+_EVEN: Any = (np.int64(2), np.int64(2))
 _ROW = 64  # planes' strides are multiples of that
 
 
@@ -341,7 +347,7 @@ def crop_yuv420(
     if needed > len(memory):
         desk["bytes"] = needed
         return NO_ROOM
-    _crop_planes(planes_of(data, height, width), (_HALF, _HALF), desk["cut"], found, tables, targets, row, memory)
+    _crop_planes(planes_of(data, height, width), _EVEN, desk["cut"], found, tables, targets, row, memory)
     return OK
 
 
@@ -364,9 +370,57 @@ def _decode_rgb(handle: Any, jpeg: Array, cut: Record, width: Any, height: Any, 
 
 
 @kernel
+def narrow_rows(
+    shards: Array,
+    rows: Array,
+    spans: Array,
+    crops: Array,
+    draws: Array,
+    regions: Any,
+    desk: Array,
+    found: Array,
+    memory: Array,
+) -> None:
+    """Shrink the spans of tiled JPEGs that are not in memory yet to the tiles that their crops touch."""
+    head, cut = desk[0]["head"], desk[0]["cut"]
+    for i in range(len(rows)):
+        if rows[i]["status"] != OK or rows[i]["way"] == MAPPED:
+            continue
+        begin, size = spans[i]["begin"], spans[i]["size"]
+        seen = min(size, len(memory))
+        address = _reached(shards, rows[i], begin, seen, memory)
+        if address == 0:
+            continue  # whoever fills it finds out why
+        data = view_bytes(address, seen)
+        if read_head(data, head) != HEAD_OK:
+            continue
+        head["size"] = size
+        if has_planes(head):
+            find_cut(data, head, crops, draws[i], found, False, regions, _PAD if regions else 0, cut)
+            if cut["how"] == TILES:
+                spans[i]["begin"] = begin + cut["tiles"]["begin"]
+                spans[i]["size"] = cut["tiles"]["end"] - cut["tiles"]["begin"]
+
+
+@kernel
+def _reached(shards: Array, row: Record, begin: Any, size: Any, memory: Array) -> Any:
+    """The address of some bytes of a shard, in its map or read into memory; 0 if they cannot be reached."""
+    address = shards[row["shard"]]["base"] + np.uint64(begin)
+    if row["way"] == READ:
+        address = np.uint64(memory.ctypes.data)
+        good = read_fully(row["file"], address, size, begin)
+    else:
+        good = row["way"] == MAPPED or size == 0 or populate(address, size)
+    return address if good else np.uint64(0)
+
+
+@kernel
 def _fill_row(
     handle: Any,
     data: Array,
+    part: Array,
+    part_begin: Any,
+    size: Any,
     row: Any,
     crops: Array,
     draws: Array,
@@ -378,18 +432,22 @@ def _fill_row(
     found: Array,
     memory: Array,
 ) -> Any:
-    """All crops of one JPEG, into their places; a status."""
+    """All crops of one JPEG of `size` bytes, into their places; a status.
+
+    `data` is all of it, or, if only a `part` was read, its head.
+    """
     if is_yuv420(data):
         return crop_yuv420(data, crops, draws, tables, targets, desk, found, row, memory)
     head, cut = desk["head"], desk["cut"]
     if read_head(data, head) != HEAD_OK:
         return OTHER
+    head["size"] = size
     if head["colours"] == CMYK or head["colours"] == YCCK:
         return REFUSED
     planar = not exact and has_planes(head)
     find_cut(data, head, crops, draws, found, not planar, regions and planar, _PAD if regions else 0, cut)
     planar = planar and cut["how"] != REGION
-    if not fits(crops, found, targets, row):
+    if not fits(crops, found, targets, row) or (cut["how"] != TILES and len(data) < size):
         return REFUSED
     copied = _spliced_bytes(head, cut)
     need = copied + 64
@@ -403,10 +461,10 @@ def _fill_row(
     jpeg = data
     if cut["how"] == TILES:
         room, memory = carve(memory, copied)
-        size = splice(data, head, data, 0, cut["tiles"], room)
-        if size < 0:
+        spliced = splice(data, head, part, part_begin, cut["tiles"], room)
+        if spliced < 0:
             return REFUSED
-        jpeg = room[:size]
+        jpeg = room[:spliced]
     if planar:
         good, luma, blue, red, memory = decode_planes(handle, jpeg, head, cut, memory)
         if not good:
@@ -426,6 +484,7 @@ def _fill_row(
 def fill_rows(
     shards: Array,
     rows: Array,
+    payloads: Array,
     spans: Array,
     crops: Array,
     draws: Array,
@@ -439,31 +498,50 @@ def fill_rows(
     start: Any,
     stop: Any,
 ) -> Any:
-    """The crops of rows from start on; how far that went. The row it stops at has a status on the desk."""
+    """The crops of rows from start on; how far that went. The row it stops at has a status on the desk.
+
+    `spans` are what is wanted of `payloads`, beside their heads.
+    """
     for i in range(start, stop):
         if rows[i]["status"] != OK:
             continue
-        begin, size = spans[i]["begin"], spans[i]["size"]
-        address = shards[rows[i]["shard"]]["base"] + np.uint64(begin)
-        left = memory
-        if rows[i]["way"] == READ:
-            if size > len(memory):
-                desk[0]["status"], desk[0]["bytes"] = NO_ROOM, size
-                return i
-            raw, left = carve(memory, size)
-            address = np.uint64(raw.ctypes.data)
-            if not read_fully(rows[i]["file"], address, size, begin):
-                rows[i]["status"] = READ_FAILED
-                continue
-        elif rows[i]["way"] == FAULT and size > 0 and not populate(address, size):
-            rows[i]["status"] = READ_FAILED
-            continue
-        data = view_bytes(address, size)
+        size = payloads[i]["size"]
+        part_begin = spans[i]["begin"] - payloads[i]["begin"]
+        whole = spans[i]["size"] == size
+        seen = size if whole else min(size, HEAD_BYTES)
+        needed = 0 if rows[i]["way"] != READ else seen + (0 if whole else spans[i]["size"] + _ROW)
+        if needed > len(memory):
+            desk[0]["status"], desk[0]["bytes"] = NO_ROOM, needed
+            return i
+        room, left = carve(memory, seen if rows[i]["way"] == READ else 0)
+        address = _reached(shards, rows[i], payloads[i]["begin"], seen, room)
+        data = view_bytes(address, seen if address != 0 else 0)
+        part = data
+        if not whole and address != 0:
+            room, left = carve(left, spans[i]["size"] if rows[i]["way"] == READ else 0)
+            address = _reached(shards, rows[i], spans[i]["begin"], spans[i]["size"], room)
+            part = view_bytes(address, spans[i]["size"] if address != 0 else 0)
         handle = turbo.open_handle()  # a new one is quickly made, and has no tables of another picture
-        if handle == 0:
+        if address == 0 or handle == 0:
             rows[i]["status"] = READ_FAILED
             continue
-        status = _fill_row(handle, data, i, crops, draws[i], exact, regions, tables, targets, desk[0], found, left)
+        status = _fill_row(
+            handle,
+            data,
+            part,
+            part_begin,
+            size,
+            i,
+            crops,
+            draws[i],
+            exact,
+            regions,
+            tables,
+            targets,
+            desk[0],
+            found,
+            left,
+        )
         turbo.close_handle(handle)
         if status in (NO_ROOM, OTHER):
             desk[0]["status"] = status
@@ -483,15 +561,9 @@ def measure_rows(
         if rows[i]["status"] != OK:
             continue
         begin, size = spans[i]["begin"], spans[i]["size"]
-        address = shards[rows[i]["shard"]]["base"] + np.uint64(begin)
-        seen = size
-        if rows[i]["way"] == READ:
-            seen = min(size, len(memory))
-            address = np.uint64(memory.ctypes.data)
-            if not read_fully(rows[i]["file"], address, seen, begin):
-                rows[i]["status"] = READ_FAILED
-                continue
-        elif rows[i]["way"] == FAULT and size > 0 and not populate(address, size):
+        seen = min(size, len(memory))
+        address = _reached(shards, rows[i], begin, seen, memory)
+        if address == 0:
             rows[i]["status"] = READ_FAILED
             continue
         height, width = _sides(view_bytes(address, seen), desk[0]["head"])

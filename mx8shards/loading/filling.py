@@ -67,7 +67,8 @@ class Filler:
         self.overhead = min((_overhead(kind, self._ragged) for kind in kinds), default=0)
         self.bound = self._bound()
         self._takes_all = not self._narrows and all(len(kind.names) == len(wanted) for kind in kinds)
-        self._most_advised = MAX_BYTES if self._takes_all else max(self._header_bytes, 1)
+        head_bytes = max(stage.head_bytes for stage in self.stages)
+        self._most_advised = MAX_BYTES if self._takes_all else max(self._header_bytes + head_bytes, 1)
         self._decoders = {key: decode for stage in self.stages for key, decode in stage.decoders.items()}
         self._convert = convert
         self._seed = seed

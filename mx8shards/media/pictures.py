@@ -34,6 +34,14 @@ _MOST_BYTES = 64 << 20  # of a thread's; larger pictures take turns
 _HEAD_BYTES = 64 << 10  # of a payload that is read, in which its size nearly always stands
 
 
+def stage_of(crops: Mapping[str, Picture], use: Use) -> Stage:
+    """The stage that makes these crops."""
+    if RAGGED in map(_output, crops.values()):
+        return WholePictures(crops, use)
+    exact = any(crop.exact for crop in crops.values())
+    return (Pictures if exact or turbo.library is None else PartialPictures)(crops, use)
+
+
 class Pictures(Stage):
     """Crops of one column's pictures.
 
@@ -67,19 +75,30 @@ class Pictures(Stage):
         return Scratch(len(self._crops), min(_FIRST_BYTES, self._own_bytes))
 
     def begin(self, work: Work) -> None:
-        """Draw the numbers of all crops, and note where each goes."""
-        draws = np.zeros((len(work.rows), len(self._crops), boxes.DRAWS))
+        """Draw the numbers of all crops, unless that is done, and note where each goes."""
         targets = np.zeros(len(self._crops), pictures.TARGET)
+        for k, (name, crop) in enumerate(self._crops.items()):
+            place = work.place(name)
+            bank = work.whole.ctypes.data
+            offsets = 0 if place.offsets is None else bank + place.offsets
+            targets[k] = bank + place.values, offsets, np.dtype(crop.dtype).itemsize, crop.layout == "HWC"
+        payloads, draws = work.notes.get(self) or (self._payloads(work).copy(), self._drawn(work))
+        work.notes[self] = payloads, draws, targets
+
+    def _payloads(self, work: Work) -> Array:
+        """The spans of this column."""
+        spans: Array = work.spans[:, self._use.number]
+        return spans
+
+    def _drawn(self, work: Work) -> Array:
+        """The numbers of all crops: those of a row depend on its sample alone."""
+        draws = np.zeros((len(work.rows), len(self._crops), boxes.DRAWS))
         for k, (name, crop) in enumerate(self._crops.items()):
             if isinstance(crop, RandomResizedCrop) or crop.flip:
                 purpose = f"crop:{name}" if crop.seed is None else f"crops:{crop.seed}"
                 ids = work.rows["sample_id"]
                 draws[:, k] = uniforms(self._use.seed, work.epoch, ids, purpose, boxes.DRAWS)
-            place = work.place(name)
-            bank = work.whole.ctypes.data
-            offsets = 0 if place.offsets is None else bank + place.offsets
-            targets[k] = bank + place.values, offsets, np.dtype(crop.dtype).itemsize, crop.layout == "HWC"
-        work.notes[self] = draws, targets
+        return draws
 
     def fill(self, work: Work, start: int, stop: int, scratch: Scratch) -> None:
         """Decode and crop the pictures of rows from start to before stop."""
@@ -92,12 +111,13 @@ class Pictures(Stage):
 
     def _by_kernel(self, work: Work, start: int, stop: int, scratch: Scratch, memory: Bytes) -> int:
         """As many rows as it can make anything of; where it stopped."""
-        draws, targets = work.notes[self]
+        payloads, draws, targets = work.notes[self]
         return int(
             pictures.fill_rows(
                 work.shards,
                 work.rows,
-                work.spans[:, self._use.number],
+                payloads,
+                self._payloads(work),
                 self._table,
                 draws,
                 self._exact,
@@ -119,7 +139,7 @@ class Pictures(Stage):
         while self._turbo and scratch.desk[0]["status"] == pictures.NO_ROOM:
             if self._with_room(int(scratch.desk[0]["bytes"]), work, i, scratch):
                 return
-        payload = _payload(work, i, self._use.number)
+        payload = _payload(work, i, work.notes[self][0][i])
         if payload is None:
             work.rows["status"][i] = READ_FAILED
             return
@@ -145,7 +165,7 @@ class Pictures(Stage):
 
     def _by_library(self, payload: bytes, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> None:
         """One row by simplejpeg, if the kernel could have decoded it, else by Pillow."""
-        draws, targets = work.notes[self]
+        _, draws, targets = work.notes[self]
         cut, found = scratch.desk[0]["cut"], scratch.found
 
         def ready(width: int, height: int) -> None:
@@ -180,7 +200,7 @@ class Pictures(Stage):
 
     def _of_planes(self, payload: bytes, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> None:
         """One row by the kernel, which needs no library for it."""
-        draws, targets = work.notes[self]
+        _, draws, targets = work.notes[self]
         desk, data = scratch.desk[0], np.frombuffer(payload, np.uint8)
         arguments = data, self._table, draws[i], self._values, targets, desk, scratch.found, i
         status = pictures.crop_yuv420(*arguments, scratch.memory)
@@ -261,9 +281,9 @@ class _Large:
         self._memory = decoding.room(0)
 
 
-def _payload(work: Work, i: int, column: int) -> bytes | None:
+def _payload(work: Work, i: int, span: Any) -> bytes | None:
     """A row's payload, copied; None if it cannot be read."""
-    row, span = work.rows[i], work.spans[i, column]
+    row = work.rows[i]
     begin, size = int(span["begin"]), int(span["size"])
     if row["way"] == READ:
         try:
@@ -304,6 +324,21 @@ def _values(crop: Picture) -> npt.NDArray[np.uint32]:
     return value_table(1 / (255 * std), -mean / std, np.dtype(crop.dtype))
 
 
+class PartialPictures(Pictures):
+    """Crops for which, of tiled JPEGs that are not in memory yet, no more is read than their tiles."""
+
+    head_bytes = pictures.HEAD_BYTES
+
+    def narrow(self, work: Work) -> None:
+        """Look at the heads of rows that have to be read."""
+        payloads, draws = self._payloads(work).copy(), self._drawn(work)
+        desk, found = np.zeros(1, pictures.DESK), np.zeros(len(self._crops), boxes.BOX)
+        memory, regions = decoding.room(pictures.HEAD_BYTES), turbo.HAS_REGIONS
+        spans = self._payloads(work)
+        pictures.narrow_rows(work.shards, work.rows, spans, self._table, draws, regions, desk, found, memory)
+        work.notes[self] = payloads, draws
+
+
 class WholePictures(Pictures):
     """One column's pictures as they are, each of its own size: a batch has them as Ragged."""
 
@@ -331,7 +366,7 @@ class WholePictures(Pictures):
 
 def _sides_of(work: Work, i: int, column: int) -> tuple[int, int]:
     """Height and width of a picture that no kernel knows; a row that has none is refused."""
-    payload = _payload(work, i, column)
+    payload = _payload(work, i, work.spans[i, column])
     if payload is None:
         work.rows["status"][i] = READ_FAILED
         return 0, 0

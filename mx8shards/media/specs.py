@@ -75,9 +75,9 @@ class Picture:
 
     def stage(self, use: Use) -> Stage:
         """The stage that makes them."""
-        from mx8shards.media.pictures import Pictures  # numba, for those who decode
+        from mx8shards.media.pictures import stage_of  # numba, for those who decode
 
-        return Pictures(self.crops(use.column), use)
+        return stage_of(self.crops(use.column), use)
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,6 @@ class Decode(Picture):
     def sides(self) -> tuple[int, int]:
         """Height and width of all pictures; 0 and 0 if they differ."""
         return (0, 0) if self.size is None else _checked_sides(self, self.size)
-
-    def stage(self, use: Use) -> Stage:
-        """The stage that decodes them."""
-        from mx8shards.media.pictures import Pictures, WholePictures  # numba, for those who decode
-
-        return (WholePictures if self.size is None else Pictures)(self.crops(use.column), use)
 
     def crops(self, column: str) -> Mapping[str, Decode]:
         """This one, under the column's name."""
@@ -194,9 +188,9 @@ class MultiCrop:
 
     def stage(self, use: Use) -> Stage:
         """The stage that makes them."""
-        from mx8shards.media.pictures import Pictures  # numba, for those who decode
+        from mx8shards.media.pictures import stage_of  # numba, for those who decode
 
-        return Pictures(self.each, use)
+        return stage_of(self.each, use)
 
 
 def _is_number(value: Any) -> bool:

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.kernels import memory
+from mx8shards.kernels import memory, turbo
+from mx8shards.media.tiles import tile
+from tests import pictures
+from tests.jpegs import encoded, noise
 from tests.loader.acting import Actor
 from tests.loader.parts import in_time, shards, write
 from tests.places import quick_place
@@ -80,6 +83,26 @@ def test_columns_that_were_not_asked_for_are_not_read(tmp_path: Path, io: Any, c
             if "head" in columns:
                 assert [bytes(head) for head in batch["head"]] == [bytes([i]) * 9 for i in batch["number"].tolist()]
     assert resident_bytes(tmp_path) < SAMPLES * PAYLOAD // 4
+
+
+@pytest.mark.skipif(turbo.library is None, reason="without libturbojpeg, whole payloads are read")
+@pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
+@pytest.mark.parametrize("io", ["auto", "pread", "mmap"])
+def test_of_tiled_pictures_only_what_crops_touch_is_read(tmp_path: Path, io: Any) -> None:
+    tiled = [tile(encoded(noise(900, 700, seed), quality=92)) for seed in range(4)]
+    crop = mx8.RandomResizedCrop(48, scale=(0.02, 0.05))
+    found = []
+    for name in ("warm", "cold"):
+        pictures.write(tmp_path / name, tiled * 4, size_limit="8mb", hashes=()).close()
+        if name == "cold":
+            drop(tmp_path / name)
+            if resident_bytes(tmp_path / name) > 64 * mmap.PAGESIZE:
+                pytest.skip("this file system forgets nothing")
+        options: dict[str, Any] = {"batch_size": 8, "decode": {"image": crop}, "threads": 2, "output": "numpy"}
+        with mx8.Loader(mx8.Dataset(tmp_path / name), **options, io=io if name == "cold" else "auto") as loader:
+            found.append(np.concatenate([batch["image"].copy() for batch in loader]))
+    assert np.array_equal(*found)
+    assert resident_bytes(tmp_path / "cold") < sum(map(len, tiled * 4)) // 2
 
 
 @pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
