@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def train(directory: str) -> None:
     files, root = f"{directory}/pictures", f"{directory}/converted"
     print(f"\n{PICTURES:,} pictures are drawn", flush=True)
     pictures.write_folder(Path(files), pictures.generated(PICTURES // 4), PICTURES)
-    command_line("convert", "imagefolder", files, root)
+    command_line("convert", "imagefolder", files, root, "--workers", str(len(os.sched_getaffinity(0))))
     with crops(root) as loader:
         loader.warm_up()  # compiles the kernels, which a machine does once
     page_cache.drop(Path(root))
