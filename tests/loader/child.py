@@ -167,9 +167,23 @@ def worked_for(data: str, count: int) -> None:
     say(json.dumps({"first": first, "numbers": numbers, "keys": keys}))
 
 
+def decoded_for(data: str, count: int) -> None:
+    """A DataLoader's workers decode pictures, after a fork."""
+    import zlib
+
+    from torch.utils.data import DataLoader
+
+    decode = {"image": mx8.RandomResizedCrop(32)}
+    batches = loader_of(data, decode=decode, shuffle=True, output="torch").as_iterable_dataset()
+    loaded = list(DataLoader(batches, batch_size=None, num_workers=count, multiprocessing_context="fork"))
+    pairs = [pair for batch in loaded for pair in zip(batch["label"], batch["image"], strict=True)]
+    rows = [(int(label), zlib.crc32(image.numpy())) for label, image in pairs]
+    say(json.dumps(sorted(rows)))
+
+
 SCENES: dict[str, Callable[..., None]] = {
     scene.__name__: scene
-    for scene in (interrupted, left_open, forked, trained, forked_while_locked, few_files, worked_for)
+    for scene in (interrupted, left_open, forked, trained, forked_while_locked, few_files, worked_for, decoded_for)
 }
 
 

@@ -141,7 +141,7 @@ def test_what_is_no_picture_is_named_with_its_place_and_the_reason(
     dataset = write(tmp_path / "data", [GOOD, GOOD, make(), GOOD], size_limit="1mb")
     with (
         loader_of(dataset, spec, batch_size=4, memory="500mb") as loader,
-        in_time(),
+        in_time(240),
         pytest.raises(mx8.LoaderError) as caught,
     ):
         list(loader)
@@ -201,7 +201,7 @@ WHOLE = {
 
 def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict[int, Array]:
     """The crops of those files that are not refused; whoever finds a stale row here, finds a full bank's."""
-    with write(root, files, mode="overwrite") as dataset, in_time():
+    with write(root, files, mode="overwrite") as dataset, in_time(240):
         with loader_of(dataset, spec, on_error="skip", batch_size=16, **options) as loader:
             found = rows(loader)
             lost = loader.state_dict()["lost"]["count"]

@@ -49,7 +49,7 @@ def test_pictures_that_need_more_room_get_it(
     monkeypatch.setattr(pictures, "_FIRST_BYTES", 3_000)
     monkeypatch.setattr(pictures, "_MOST_BYTES", most)
     for threads in (1, 4):
-        with in_time():
+        with in_time(240):
             assert same(crops(mixed, SPECS[name], io=io, threads=threads, batch_size=5), expected)
 
 

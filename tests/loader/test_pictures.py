@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import pytest
 import mx8shards as mx8
 from mx8shards.kernels import turbo
 from mx8shards.media.tiles import is_tiled, tile
+from tests.loader.acting import Actor
+from tests.loader.parts import in_time
 from tests.loader.test_cold import drop
 from tests.pictures import difference, draws_of, file_of, jpeg, twin_of, write
 from tests.pixels import picture
@@ -383,6 +386,16 @@ def test_a_data_loader_gets_the_same_crops(data: dict[str, mx8.Dataset], backend
     expected = crops(data["smooth"], SPECS["random"], shuffle=True)
     with loader_of(data["smooth"], SPECS["random"], shuffle=True) as loader:
         assert same(taken(loader.as_iterable_dataset()), expected)
+
+
+def test_so_do_its_workers(actor: Actor, place: Path, data: dict[str, mx8.Dataset]) -> None:
+    pytest.importorskip("torch")
+    expected = crops(data["smooth"], mx8.RandomResizedCrop(32))
+    with in_time(240):  # kernels may have to be compiled there, first
+        actor.start("decoded_for", data=str(place / "smooth"), count=2)
+        (said,), status = actor.rest()
+    assert (status, actor.errors) == (0, "")
+    assert json.loads(said) == [[i, zlib.crc32(expected[i])] for i in sorted(expected)]
 
 
 def taken(batches: Any) -> dict[int, Array]:
