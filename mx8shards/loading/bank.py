@@ -167,12 +167,14 @@ class Memory:
 class Share:
     """What one loader has of a Memory: counters of what it reserved and uses.
 
-    `wake` is called, from anywhere, whenever a bank comes back to any of the shares.
+    `wake` is called, from anywhere, whenever a bank comes back to any of the shares; `shed` when another share joins
+    and this one has more than its part, which is smaller now: what was made ahead is to be given up.
     """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.wake: Callable[[], None] = _nobody_waits
+        self.shed: Callable[[], None] = _nobody_waits
         self.reserved_bytes = 0
         self.used_bytes = 0
         self.leases = 0
@@ -185,8 +187,16 @@ class Share:
         return self._memory.limit_bytes // max(1, len(self._memory.shares)) - self.fixed_bytes
 
     def set_fixed(self, size_bytes: int) -> None:
-        """So many bytes are held besides banks; LoaderError if others already use what that would take."""
+        """So many bytes are held besides banks; LoaderError if others already use what that would take.
+
+        Those that made more ahead than is their part now make it again later.
+        """
         memory = self._memory
+        with memory.lock:
+            memory.take_back()
+            greedy = [other for other in memory.shares if other.used_bytes + other.reserved_bytes > other.limit_bytes]
+        for other in greedy:
+            other.shed()
         with memory.lock:
             memory.take_back()
             if memory.promised_bytes + size_bytes > memory.limit_bytes:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from mx8shards.errors import LoaderError
 from mx8shards.loading.device import Mover, Moving
-from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run
+from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run, Shed
 
 Outcome = Ready | Failed | Done
 
@@ -33,6 +33,7 @@ class Epoch(Iterator[Any]):
         self._recipe = recipe
         self._listener = listener
         self._epoch = epoch
+        self._position = position  # of what is taken from the run next
         self._process = os.getpid()
         self._given_at = time.perf_counter()
         self._ahead: tuple[Outcome, Moving | None] | None = None
@@ -76,17 +77,27 @@ class Epoch(Iterator[Any]):
     def _result(self) -> Outcome:
         """What comes next."""
         result = self._run.take()
-        while isinstance(result, Restart):  # all that was made ahead is given up: substitutes need the room
+        while isinstance(result, Restart | Shed):  # all that was made ahead is given up: others need the room
             self._stop()
             self._run.join()
-            self._start(Run(self._recipe, self._epoch, result.planned.position, result))
+            if isinstance(result, Restart):
+                self._start(Run(self._recipe, self._epoch, result.planned.position, result))
+            else:
+                self._start(Run(self._recipe, self._epoch, self._position))
             result = self._run.take()
+        self._pass(result)
         return result
+
+    def _pass(self, result: Outcome | None) -> None:
+        if isinstance(result, Ready):
+            steps = self._recipe.plan.steps
+            self._position = min(result.planned.position + steps.size, steps.length)
 
     def _moved(self, mover: Mover) -> Outcome:
         """What comes next, on the device; the one after it is sent on its way."""
         result, moving = self._ahead or _sent(mover, self._result())
         following = self._run.take_ready()
+        self._pass(following)
         self._ahead = None if following is None else _sent(mover, following)
         if isinstance(result, Ready) and moving is not None:
             return result._replace(batch=mover.finish(moving))

@@ -79,11 +79,15 @@ class Restart(NamedTuple):
     tried: dict[int, tuple[int, int]]
 
 
+class Shed(NamedTuple):
+    """What was made ahead was given up, as another loader of the pool needs the room: make it again."""
+
+
 class Done(NamedTuple):
     """The epoch is over."""
 
 
-Result = Ready | Failed | Restart | Done
+Result = Ready | Failed | Restart | Shed | Done
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +137,7 @@ class Run:
         self._reading: dict[int, float] = {_PLANNER: time.monotonic()}  # since when somebody waits for a file
         self._queued: dict[int, float] = {}  # since when a batch waits for a thread
         self._stopped = False
+        self._shed = False  # what was made ahead is gone
         self._stalled = False  # somebody has waited long enough
         self._starving = False
         # The planner waits for memory, or for a batch to be taken. It is woken for what it waits for and nothing else:
@@ -146,6 +151,7 @@ class Run:
         self.planned_s = 0.0
         self._opened_before_s = recipe.plan.reach.files_s
         recipe.share.wake = _waker(weakref.ref(self))
+        recipe.share.shed = _shedder(weakref.ref(self))
         self._planner = Thread(target=self._plan, name="mx8shards-planner", daemon=True)
         self._planner.start()
 
@@ -162,7 +168,7 @@ class Run:
         number = self._taken
         if number not in self._arrived:
             self._wait_for(number)
-        result = self._arrived.pop(number)
+        result = self._arrived.pop(number, Shed())
         self._taken += 1
         if self._full and self._started - self._taken <= self._low:
             self._wake()
@@ -173,10 +179,13 @@ class Run:
         while not self._results.empty():
             found, result = self._results.get()
             self._arrived[found] = result
-        return self.take() if isinstance(self._arrived.get(self._taken), Ready) else None  # type: ignore[return-value]
+        if not isinstance(self._arrived.get(self._taken), Ready):
+            return None
+        result = self.take()
+        return result if isinstance(result, Ready) else None
 
     def _wait_for(self, number: int) -> None:
-        while number not in self._arrived:
+        while number not in self._arrived and not self._shed:
             try:
                 found, result = self._results.get_nowait()
             except Empty:
@@ -218,6 +227,13 @@ class Run:
         """End it: what was made ahead is given up. Safe to call again, and from anywhere."""
         self._stopped = True
         self._wake()
+
+    def shed(self) -> None:
+        """Give up what was made ahead and not taken yet, while somebody may be waiting for it."""
+        self._shed = True
+        self.stop()
+        self.join()
+        self._results.put((_PLANNER, Shed()))  # wakes whoever waits
 
     def join(self) -> None:
         """Wait until its thread has ended, and all that it started; not for ever, should a disk not answer."""
@@ -463,3 +479,14 @@ def _waker(run: weakref.ref[Run]) -> Callable[[], None]:
             found._wake()
 
     return wake
+
+
+def _shedder(run: weakref.ref[Run]) -> Callable[[], None]:
+    """Gives up what a run made ahead, and keeps nothing alive either."""
+
+    def shed() -> None:
+        found = run()
+        if found is not None:
+            found.shed()
+
+    return shed

@@ -6,6 +6,9 @@ import gc
 import re
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +310,53 @@ def test_a_pool_brings_its_own_memory_and_threads(log_normal: mx8.Dataset) -> No
     loader = mx8.Loader(log_normal, batch_size=8, pool=pool)
     with pytest.raises(mx8.LoaderError, match="the pool is closed"):
         next(iter(loader))
+
+
+@pytest.mark.parametrize("taken", [0, 1, 7])
+def test_a_loader_made_late_gets_its_part_of_what_others_made_ahead_and_they_go_on(
+    taken: int, log_normal: mx8.Dataset
+) -> None:
+    pool = mx8.Pool(memory="8mb", threads=2)
+    early = mx8.Loader(log_normal, batch_size=4, shuffle=True, pool=pool)
+    batches = iter(early)
+    found = [next(batches).sample_ids.tolist() for _ in range(taken)]
+    deadline = time.monotonic() + 10
+    while early.stats()["bytes_in_use"] < 5 << 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    late = mx8.Loader(log_normal, batch_size=2, pool=pool)
+    seen = flat(ids_of(late))
+    assert pool.memory.held_bytes <= 8 << 20
+    state = early.state_dict()
+    found += [batch.sample_ids.tolist() for batch in batches]
+    assert seen == list(range(200))
+    assert state["position"] == 4 * taken
+    assert found == [early.ids(epoch=0, step=step).tolist() for step in range(50)]
+    assert early.stats()["samples"] == 200
+    late.close()
+    early.close()
+    pool.close()
+
+
+def test_loaders_that_come_and_go_in_other_threads_leave_each_batch_of_one_as_it_was(log_normal: mx8.Dataset) -> None:
+    pool = mx8.Pool(memory="8mb", threads=2)
+    early = mx8.Loader(log_normal, batch_size=4, shuffle=True, pool=pool)
+    ended = threading.Event()
+
+    def come_and_go() -> int:
+        times = 0
+        while not ended.is_set():
+            with mx8.Loader(log_normal, batch_size=1, pool=pool) as late:
+                times += next(iter(late)).sample_ids.tolist() == [0]
+        return times
+
+    with ThreadPoolExecutor(1) as other:
+        coming = other.submit(come_and_go)
+        for epoch in range(4):
+            assert ids_of(early) == [early.ids(epoch=epoch, step=step).tolist() for step in range(50)]
+        ended.set()
+        assert coming.result() > 1
+    early.close()
+    pool.close()
 
 
 def test_what_others_use_already_is_no_fault_of_a_late_comer_who_is_told_so(log_normal: mx8.Dataset) -> None:

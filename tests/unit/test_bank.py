@@ -275,6 +275,22 @@ def test_what_others_use_leaves_no_room_for_tables() -> None:
     assert memory.held_bytes == LIMIT  # free banks made room
 
 
+def test_a_share_that_joins_has_those_shed_that_have_more_than_their_part_now() -> None:
+    memory = Memory(LIMIT)
+    one, other = memory.join(), memory.join()
+    ahead = [taken(one) for _ in range(6)]
+    held = taken(other)
+    one.shed = ahead.clear
+    other.shed = lambda: pytest.fail("it has less than its part")
+    late = memory.join()
+    late.set_fixed(LIMIT // 3)
+    assert not ahead
+    assert held.nbytes == SMALLEST
+    ahead += [taken(one) for _ in range(5)]
+    one.set_fixed(0)
+    assert len(ahead) == 5
+
+
 def test_memory_that_comes_back_to_one_share_wakes_those_of_the_others_that_wait() -> None:
     memory = Memory(LIMIT)
     one, other = memory.join(), memory.join()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 import mx8shards as mx8
 from mx8shards.loading.assembly import assemble, order_of
-from mx8shards.loading.prefetch import Done, Ready, Recipe, Run
+from mx8shards.loading.prefetch import Done, Ready, Recipe, Run, Shed
 from mx8shards.loading.settings import Settings
 from mx8shards.order.steps import Steps
 from tests.batches import write
@@ -79,6 +82,32 @@ def test_a_run_begins_at_any_position_of_an_epoch(recipe: Recipe) -> None:
         assert taken(run) == list(range(position, 60, 2))
         run.stop()
         run.join()
+
+
+@pytest.mark.parametrize("batches", [0, 3, 30, 31])
+def test_a_run_that_sheds_says_so_whenever_it_is_asked_for_more_and_has_no_memory(batches: int, recipe: Recipe) -> None:
+    run = Run(recipe, 0, 0)
+    for _ in range(batches):
+        run.take()
+    recipe.share.shed()
+    assert [type(run.take()) for _ in range(3)] == [Shed] * 3
+    assert run.take_ready() is None
+    found = recipe.share.report()
+    assert [found["bytes_in_use"], found["bytes_reserved"], found["banks_in_use"]] == [0, 0, 0]
+
+
+def test_whoever_waits_for_a_run_that_sheds_is_told(recipe: Recipe) -> None:
+    stuck = threading.Event()
+    run = Run(replace(recipe, transform=lambda batch: stuck.wait(10)), 0, 0)
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(run.take)
+        time.sleep(0.1)  # now it waits: if not, this proves less
+        ending = threading.Thread(target=run.shed)
+        ending.start()
+        stuck.set()
+        ending.join()
+        assert isinstance(waiting.result(10), Shed | Ready)
+    assert isinstance(run.take(), Shed)
 
 
 def test_batches_that_are_there_can_be_taken_without_waiting(recipe: Recipe) -> None:
