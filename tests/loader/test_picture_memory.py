@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.errors import DecodeError
+from mx8shards.kernels import turbo
 from mx8shards.media import pictures
 from mx8shards.media.tiles import tile
 from tests.loader.parts import in_time
@@ -120,3 +124,48 @@ def test_anonymous_memory_grows_by_no_more_than_the_budget(
     done = subprocess.run(run, cwd=repository, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 20_000_000 < int(done.stdout) <= (320 << 20) + (64 << 20)
+
+
+def flat(side: int, kind: str, **options: Any) -> bytes:
+    """A large picture in a small file."""
+    return file_of(Image.new("RGB", (side, side), (9, 80, 200)), kind, **options)
+
+
+LARGE: dict[str, Callable[[], bytes]] = {  # what libraries take much memory for
+    "progressive": lambda: flat(6_000, "JPEG", progressive=True, quality=30),
+    "progressive 4:4:4": lambda: flat(5_000, "JPEG", progressive=True, quality=30, subsampling=0),
+    "webp": lambda: flat(2_500, "WEBP", lossless=True),
+    "png": lambda: flat(3_000, "PNG"),
+    "palette": lambda: file_of(Image.new("P", (4_000, 4_000)), "PNG"),
+    "avif": lambda: flat(2_000, "AVIF"),
+}
+
+_PEAK = """
+import resource, sys
+import mx8shards as mx8
+
+warm, link, memory, *out = sys.argv[1:]
+options = dict(batch_size=2, decode={"image": mx8.ResizeCrop(16)}, on_error="skip", threads=2, output="numpy")
+with mx8.Loader(mx8.Dataset(warm), **options) as loader:  # kernels and Pillow's plugins
+    list(loader)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with mx8.Loader(mx8.Dataset(link), memory=memory, **options) as loader:
+    list(loader)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others count memory in other units")
+@pytest.mark.parametrize("library", [None, ""], ids=["libturbojpeg", "simplejpeg"])
+def test_what_libraries_need_at_their_peak_is_in_the_budget(place: Path, library: str | None, repository: Path) -> None:
+    """Whether a picture is decoded or refused: a few kilobytes may be meant to exhaust memory."""
+    small = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}, "AVIF": {}}
+    warm, large = place / "small", place / "flat"
+    if not large.exists():
+        write(warm, [flat(60, name, **options) for name, options in small.items()])
+        write(large, [file for make in LARGE.values() for file in [make()] * 2], size_limit="64mb")
+    environment = {**os.environ} if library is None else {**os.environ, turbo.VARIABLE: library}
+    run = [sys.executable, "-c", _PEAK, str(warm), str(large), "100mb"]
+    done = subprocess.run(run, cwd=repository, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= (100 << 20) + (48 << 20)
