@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import mx8shards as mx8
 from mx8shards.kernels import turbo
-from tests.pictures import jpeg, write
+from tests.pictures import difference, file_of, jpeg, twin_of, write
 from tests.pixels import picture
 
 _DECODE = """
@@ -69,3 +72,54 @@ def test_it_says_what_is_wrong() -> None:
         handle.close()
         handle.close()
         assert (complaint == "") == (size == len(whole)), complaint
+
+
+# newer libraries ------------------------------------------------------------------------------------------------------
+
+
+def newer_library() -> str | None:
+    """A libturbojpeg 3.x, which a package may have brought along."""
+    try:
+        files = metadata.files("turbojpeg") or []
+    except metadata.PackageNotFoundError:
+        return None
+    return next((str(file.locate()) for file in files if file.name.startswith("libturbojpeg")), None)
+
+
+_CROPS = """
+import sys
+import numpy as np
+import mx8shards as mx8
+from mx8shards.kernels import turbo
+
+small = mx8.RandomResizedCrop(48, scale=(0.02, 0.2), layout="HWC")
+specs = {"small": small, "large": mx8.RandomResizedCrop(48, layout="HWC"), "middle": mx8.CenterCrop(40, layout="HWC")}
+assert turbo.HAS_REGIONS
+for name, spec in specs.items():
+    options = {"batch_size": 100, "decode": {"image": spec}, "threads": 2, "output": "numpy", "on_error": "skip"}
+    with mx8.Loader(mx8.Dataset(sys.argv[1]), **options) as loader:
+        [batch] = list(loader)
+        assert loader.stats()["pixels"] == {"image": "planes and regions"}
+        np.savez(f"{sys.argv[2]}/{name}.npz", ids=batch.sample_ids, image=batch["image"])
+"""
+
+
+@pytest.mark.skipif(newer_library() is None, reason="no package with a libturbojpeg 3.x is installed")
+def test_regions_are_right_and_damaged_ones_are_refused(tmp_path: Path, repository: Path) -> None:
+    """A region ends decoding early, so damage below it is not seen; what is seen is that of the whole picture."""
+    samplings = ("444", "422", "420", "440", "411", "Gray")
+    good = [jpeg(picture(*size, i, True), samplings[i % 6]) for i, size in enumerate([(300, 400), (511, 333)] * 6)]
+    good += [file_of(picture(300, 400, 1, True), progressive=True), jpeg(picture(9, 7, 1, True))]
+    bad = [good[0][:2_000], good[4][: len(good[4]) // 30], b"", good[1][: good[1].index(b"\xff\xda")]]
+    write(tmp_path / "data", good + bad)
+    environment = {**os.environ, turbo.VARIABLE: str(newer_library())}
+    run = [sys.executable, "-c", _CROPS, str(tmp_path / "data"), str(tmp_path)]
+    done = subprocess.run(run, cwd=repository, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    specs = {"small": mx8.RandomResizedCrop(48, scale=(0.02, 0.2)), "large": mx8.RandomResizedCrop(48)}
+    for name, spec in (specs | {"middle": mx8.CenterCrop(40)}).items():
+        found = np.load(tmp_path / f"{name}.npz")
+        assert found["ids"].tolist() == list(range(len(good)))
+        for i, crop in zip(found["ids"].tolist(), found["image"], strict=True):
+            mean, most = difference(crop, twin_of(good[i], spec, "image", i))
+            assert mean <= (30 if i == len(good) - 1 else 10 if samplings[i % 6] == "411" else 5), (name, i, mean, most)
