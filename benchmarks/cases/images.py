@@ -20,7 +20,7 @@ NOTES = """\
 - Random crop: RandomResizedCrop 224. Centre crop: 224 of 256. Six crops: two of 224 and four of 98 pixels. FFCV decodes
   a picture once for each crop of it, and resizes by areas.
 - A core's µs: the processor's time that an image took, in all threads and processes of a contender.
-- The slow ones were measured in the first two rounds only.
+- Some that are far from the others were measured in the first two rounds only.
 """
 COLUMNS = (
     Column(title="images/s", number="images_per_s", digits=0),
