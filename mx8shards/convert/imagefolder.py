@@ -5,7 +5,7 @@
 
 Nothing of a picture is lost, unless a side or a quality is asked for: JPEGs are stored in tiles (media/tiles.py), from
 which their very bytes come back, and all others as they are. Height and width are those of its raster, before any
-rotation that its EXIF data ask of a viewer.
+rotation that its EXIF data ask of a viewer; where sides or a format are asked for, pictures are turned upright.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ SPLITS = ("train", "val", "valid", "validation", "test")
 _MOST_PIXELS = 1 << 28
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"))
 _JPEG_BEGIN = b"\xff\xd8\xff"
+_ORIENTATION = 0x0112  # EXIF's tag
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a JPEG, the first is the one that all decoders show
 _ENCODED = _JPEGS | frozenset(("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"))
@@ -172,7 +173,9 @@ class ImageFolder:
         if self._min_side is not None:
             scale = min(scale, self._min_side / min(picture.size))
         other = self._format == "jpeg" and picture.format not in _JPEGS
-        if scale >= 1 and self._quality is None and not other:
+        asked = (self._max_side, self._min_side, self._format) != (None, None, None)
+        turned = asked and picture.getexif().get(_ORIENTATION, 1) != 1  # all are upright then, whatever their size
+        if scale >= 1 and self._quality is None and not other and not turned:
             _check_colours(picture)
             return None
         upright = require("PIL.ImageOps", "convert").exif_transpose(picture).convert("RGB")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mx8shards.kernels import crop, turbo
 from mx8shards.kernels.boxes import find_box
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.jpeg import CMYK, GREY, HEAD, YCBCR, YCCK, read_head
+from mx8shards.kernels.jpeg import CMYK, GREY, HEAD, SEQUENTIAL, YCBCR, YCCK, read_head
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg_tiles import TILES as TILES_FOUND
 from mx8shards.kernels.jpeg_tiles import splice, tiles_for
@@ -67,6 +67,8 @@ HEAD_BYTES = (
 )  # of a payload that is read first: a head and its tiles nearly always fit, if there is no thumbnail
 
 _PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
+_IHDR = np.frombuffer(b"IHDR", np.uint8)
+_BLOCK_BYTES = 2 * 64
 _PAD = 2  # pixels, at any scale, that chroma is smoothed over where it is made as fine as luma
 # a bare number is a type of its own, for which kernels are compiled anew
 _ONE: Any = np.int64(1)
@@ -198,6 +200,17 @@ def planes_bytes(head: Record, cut: Record) -> Any:
     """Scratch for `decode_planes`."""
     width, height = _scaled(cut["width"], cut["scale"]), _scaled(cut["height"], cut["scale"])
     return 3 * ((width + 4 + _ROW) * (height + 4) + _ROW) + 64
+
+
+@kernel
+def coefficient_bytes(head: Record) -> Any:
+    """What libjpeg keeps of a picture whose coefficients come in several scans: all of them, whatever is made of it."""
+    if head["kind"] == SEQUENTIAL and head["one_scan"] == 1:
+        return 0
+    blocks = 0
+    for i in range(head["components"]):
+        blocks += head["h"][i] * head["v"][i]
+    return blocks * head["columns"] * head["rows"] * _BLOCK_BYTES
 
 
 @kernel
@@ -450,7 +463,7 @@ def _fill_row(
     if not fits(crops, found, targets, row) or (cut["how"] != TILES and len(data) < size):
         return REFUSED
     copied = _spliced_bytes(head, cut)
-    need = copied + 64
+    need = copied + 64 + coefficient_bytes(head)
     if planar:
         need += planes_bytes(head, cut) + crop_bytes(found, cut)
     else:
@@ -553,9 +566,12 @@ def fill_rows(
 
 @kernel
 def measure_rows(
-    shards: Array, rows: Array, spans: Array, item_bytes: Any, desk: Array, memory: Array, sizes: Array
+    shards: Array, rows: Array, spans: Array, item_bytes: Any, desk: Array, memory: Array, most: Any, sizes: Array
 ) -> None:
-    """How long the rows of whole pictures will be, from their heads; UNKNOWN_SIZE where a kernel cannot tell."""
+    """How long the rows of whole pictures will be, from their heads; UNKNOWN_SIZE where a kernel cannot tell.
+
+    One that would be longer than `most` is refused.
+    """
     for i in range(len(rows)):
         sizes[i] = 0
         if rows[i]["status"] != OK:
@@ -567,7 +583,12 @@ def measure_rows(
             rows[i]["status"] = READ_FAILED
             continue
         height, width = _sides(view_bytes(address, seen), desk[0]["head"])
-        sizes[i] = whole_bytes(height, width, item_bytes) if height > 0 else UNKNOWN_SIZE
+        if height == 0 or width == 0:
+            sizes[i] = UNKNOWN_SIZE
+        elif height > most // width // (3 * item_bytes):  # a product of what is claimed may be beyond any number
+            rows[i]["status"] = REFUSED
+        else:
+            sizes[i] = whole_bytes(height, width, item_bytes)
 
 
 @kernel
@@ -587,6 +608,8 @@ def is_png(data: Array) -> Any:
     same = len(data) >= 24
     for i in range(len(_PNG)):
         same = same and data[i] == _PNG[i]
+    for i in range(len(_IHDR)):
+        same = same and data[12 + i] == _IHDR[i]
     return same
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, MissingPackageError, require
 from mx8shards.kernels import jpeg, jpeg_tiles, turbo
+from mx8shards.kernels.pictures import coefficient_bytes
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -18,32 +19,37 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
 LARGE_BYTES = 256 << 20  # of memory for one picture, however much there is
 
-PIXEL_BYTES = 7  # Pillow's own pixels have four bytes, ours three
+# What Pillow and its codecs take for each pixel at most, its own pixels and ours among it (measured: process memory).
+_PIXEL_BYTES = {"PNG": 14, "BMP": 14, "TIFF": 14, "PPM": 14, "GIF": 14}
+_MOST_PIXEL_BYTES = 20
 
 # Pillow's modes that hold eight bits per channel, and no ink.
 _MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"))
 
 
-def decode(payload: bytes, most_bytes: int, ready: Callable[[int, int], None] | None = None) -> Pixels:
+def decode(payload: bytes, ready: Callable[[int, int, int], None]) -> Pixels:
     """Red, green and blue of a picture, by Pillow. DecodeError for what is none, or not all there.
 
-    `ready` is told width and height before any memory is taken for that, and may refuse them.
+    `ready` is told width, height and how many bytes will be taken for that, and may refuse it.
     """
     pillow = require("PIL.Image", "images")
     try:
         with pillow.open(BytesIO(payload), formats=FORMATS) as picture:
             _check(picture)
-            if ready is not None:
-                ready(picture.width, picture.height)
-            check_size(picture.width, picture.height, PIXEL_BYTES * picture.width * picture.height, most_bytes)
+            size_bytes = picture.width * picture.height * _PIXEL_BYTES.get(picture.format, _MOST_PIXEL_BYTES)
+            ready(picture.width, picture.height, size_bytes)
+            width, height = picture.size
             picture.info.pop("transparency", None)  # it goes anyway, but not without a warning
-            return np.array(picture.convert("RGB"))
+            pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except (DecodeError, MissingPackageError):
         raise
     except pillow.UnidentifiedImageError:
         raise DecodeError(expected=f"a picture ({', '.join(FORMATS)})", found=_beginning(payload)) from None
     except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
         raise DecodeError(expected="a whole picture", found=_said(error)) from error
+    if pixels.shape != (height, width, 3):
+        raise DecodeError(expected=f"{height} rows of {width} pixels (its head)", found=f"{pixels.shape}")
+    return np.ascontiguousarray(pixels)
 
 
 def sides(payload: bytes) -> tuple[int, int]:
@@ -75,14 +81,25 @@ def decode_jpeg(data: Any, height: int, width: int) -> Pixels:
     return pixels
 
 
+def check_rare(payload: bytes) -> None:
+    """DecodeError for a JPEG that only Pillow decodes, if a strict decoder complains of it: Pillow overlooks much."""
+    data, head = np.frombuffer(payload, np.uint8), np.zeros(1, jpeg.HEAD)
+    if not payload.startswith(b"\xff\xd8") or jpeg.read_head(data, head[0]) == jpeg.OK:
+        return
+    height, width = int(head[0]["height"]), int(head[0]["width"])
+    if not height or not width:
+        raise DecodeError(expected="a whole JPEG", found="one whose head is damaged")
+    decode_jpeg(data, -(-height // 8), -(-width // 8))
+
+
 def check_jpeg(payload: bytes, most_bytes: int) -> None:
     """DecodeError for a JPEG in which something is damaged or missing: Pillow overlooks much. Others pass."""
     data, head = np.frombuffer(payload, np.uint8), np.zeros(1, jpeg.HEAD)
     if jpeg.read_head(data, head[0]) != jpeg.OK or head[0]["colours"] in (jpeg.CMYK, jpeg.YCCK):
         return
     width, height = int(head[0]["width"]), int(head[0]["height"])
-    if -(-width // 8) * -(-height // 8) * 3 > most_bytes:
-        return
+    if 3 * -(-width // 8) * -(-height // 8) + int(coefficient_bytes(head[0])) > most_bytes:
+        return  # it is refused for its size
     if turbo.library is None:
         decode_jpeg(data, -(-height // 8), -(-width // 8))
     elif complaint := _complaint(payload, width, height):

@@ -139,11 +139,8 @@ class Pictures(Stage):
         while self._turbo and scratch.desk[0]["status"] == pictures.NO_ROOM:
             if self._with_room(int(scratch.desk[0]["bytes"]), work, i, scratch):
                 return
-        payload = _payload(work, i, work.notes[self][0][i])
-        if payload is None:
-            work.rows["status"][i] = READ_FAILED
-            return
         try:
+            payload = self._payload(work, i, work.notes[self][0][i])
             with ExitStack() as turn:
                 if is_yuv420(np.frombuffer(payload, np.uint8)):
                     self._of_planes(payload, work, i, scratch, turn)
@@ -151,10 +148,28 @@ class Pictures(Stage):
                     self._by_library(payload, work, i, scratch, turn)
         except DecodeError:
             work.rows["status"][i] = REFUSED
+        except OSError:
+            work.rows["status"][i] = READ_FAILED
+
+    def _payload(self, work: Work, i: int, span: Any) -> bytes:
+        """A row's payload, copied. DecodeError for one that is too long, OSError for one that cannot be read."""
+        row, begin, size = work.rows[i], int(span["begin"]), int(span["size"])
+        if size > self._large.most_bytes:
+            raise DecodeError(expected=f"at most {self._large.most_bytes} bytes", found=f"{size}")
+        if row["way"] == READ:
+            payload = os.pread(int(row["file"]), size, begin)
+            if len(payload) < size:
+                raise OSError("the file is shorter than it was")
+            return payload
+        address = int(work.shards[row["shard"]]["base"]) + begin
+        if row["way"] == FAULT and size and not populate(address, size):
+            raise OSError("the pages cannot be had")
+        return ctypes.string_at(address, size)
 
     def _with_room(self, size_bytes: int, work: Work, i: int, scratch: Scratch) -> bool:
         """One row by the kernel, with so much scratch; False if it stops again, for more or for another reason."""
         if size_bytes <= self._own_bytes:
+            scratch.memory = decoding.room(0)
             scratch.memory = decoding.room(min(2 * size_bytes, self._own_bytes))
             return self._by_kernel(work, i, i + 1, scratch, scratch.memory) > i
         if size_bytes <= self._large.most_bytes:
@@ -168,18 +183,29 @@ class Pictures(Stage):
         _, draws, targets = work.notes[self]
         cut, found = scratch.desk[0]["cut"], scratch.found
 
-        def ready(width: int, height: int) -> None:
+        def prepare(height: int, width: int, size_bytes: int) -> None:
+            """Before that many pixels are made, in so many bytes."""
+            if not pictures.fits(self._table, found, targets, i):
+                raise DecodeError("a picture of another size than there is room for")
+            more = len(payload) + int(pictures.crop_bytes(found, cut))
+            decoding.check_size(width, height, size_bytes + more, self._large.most_bytes)
+            self._take(size_bytes + more, scratch, turn)
+
+        def place(width: int, height: int, size_bytes: int) -> None:
             pictures.place_whole(width, height, self._table, draws[i], found, cut)
-            more = int(pictures.crop_bytes(found, cut))
-            self._take(decoding.PIXEL_BYTES * width * height + more, scratch, turn)
+            prepare(height, width, size_bytes)
 
         jpeg = self._jpeg(payload, draws[i], scratch, turn)
         if jpeg is None:
-            pixels = decoding.decode(payload, self._large.most_bytes, ready)
+            decoding.check_rare(payload)
+            pixels = decoding.decode(payload, place)
         else:
             height, width = (-(-int(cut[side]) // int(cut["scale"])) for side in ("height", "width"))
-            self._take(len(jpeg) + 3 * height * width + int(pictures.crop_bytes(found, cut)), scratch, turn)
+            head = scratch.desk[0]["head"]
+            prepare(height, width, 3 * height * width + len(jpeg) + int(pictures.coefficient_bytes(head)))
             pixels = decoding.decode_jpeg(jpeg, height, width)
+            if pixels.shape != (height, width, 3):
+                raise DecodeError("a JPEG of another size than its head says")
         memory = decoding.room(int(pictures.crop_bytes(found, cut)))
         pictures.crop_rgb(pixels, cut, found, self._values, targets, i, memory)
 
@@ -225,31 +251,26 @@ class Pictures(Stage):
         try:
             if is_yuv420(np.frombuffer(picture, np.uint8)):
                 height, width = yuv420.planes(picture)[0].shape
-                self._check_sides(width, height)
+                self._check_sides(width, height, 0)
             else:
                 decoding.check_jpeg(picture, most_bytes)
-                decoding.decode(picture, most_bytes, self._check_sides)
+                decoding.check_rare(picture)
+                decoding.decode(picture, self._check_sides)
         except DecodeError as error:
             return error
         return None
 
-    def _check_sides(self, width: int, height: int) -> None:
+    def _check_sides(self, width: int, height: int, size_bytes: int) -> None:
         """DecodeError for a picture of another size than all have, or of one that takes too much memory."""
         for crop in self._crops.values():
             if isinstance(crop, Decode) and crop.size is not None and crop.sides != (height, width):
                 expected = f"{crop.sides[0]} rows of {crop.sides[1]} pixels"
                 raise DecodeError(expected=expected, found=f"{height} of {width}")
-        self._check_size(width, height)
-
-    def _check_size(self, width: int, height: int) -> None:
-        """DecodeError for a picture that does not fit into the largest scratch there may be."""
         desk: Any = np.zeros(1, pictures.DESK)
         found, draws = np.zeros(len(self._crops), boxes.BOX), np.zeros((len(self._crops), boxes.DRAWS))
-        cut = desk[0]["cut"]
-        pictures.place_whole(width, height, self._table, draws, found, cut)
-        more = int(pictures.crop_bytes(found, cut))
-        needed = decoding.PIXEL_BYTES * width * height + more
-        decoding.check_size(width, height, needed, self._large.most_bytes)
+        pictures.place_whole(width, height, self._table, draws, found, desk[0]["cut"])
+        more = int(pictures.crop_bytes(found, desk[0]["cut"]))
+        decoding.check_size(width, height, size_bytes + more, self._large.most_bytes)
 
 
 class Scratch:
@@ -279,22 +300,6 @@ class _Large:
     def forget(self) -> None:
         """Give it back, for one who brings his own; the lock is held."""
         self._memory = decoding.room(0)
-
-
-def _payload(work: Work, i: int, span: Any) -> bytes | None:
-    """A row's payload, copied; None if it cannot be read."""
-    row = work.rows[i]
-    begin, size = int(span["begin"]), int(span["size"])
-    if row["way"] == READ:
-        try:
-            payload = os.pread(int(row["file"]), size, begin)
-        except OSError:
-            return None
-        return payload if len(payload) == size else None
-    address = int(work.shards[row["shard"]]["base"]) + begin
-    if row["way"] == FAULT and size and not populate(address, size):
-        return None
-    return ctypes.string_at(address, size)
 
 
 def _output(crop: Picture) -> Output:
@@ -350,31 +355,30 @@ class WholePictures(Pictures):
     def measure(self, work: Work) -> Mapping[str, Array]:
         """How many bytes each picture will have, by what its head says of its size."""
         spans, memory = work.spans[:, self._use.number], np.empty(_HEAD_BYTES, np.uint8)
-        desk = np.zeros(1, pictures.DESK)
+        desk, most_bytes = np.zeros(1, pictures.DESK), self._large.most_bytes
         found = {}
         for name, item_bytes in self._item_bytes.items():
             sizes = np.zeros(len(work.rows), np.int64)
-            pictures.measure_rows(work.shards, work.rows, spans, item_bytes, desk, memory, sizes)
+            pictures.measure_rows(work.shards, work.rows, spans, item_bytes, desk, memory, most_bytes, sizes)
             for i in np.flatnonzero(sizes == pictures.UNKNOWN_SIZE).tolist():
-                sizes[i] = pictures.whole_bytes(*_sides_of(work, i, self._use.number), item_bytes)
-            too_large = sizes > self._large.most_bytes
-            work.rows["status"][too_large] = REFUSED
-            sizes[too_large] = 0
+                height, width = self._sides_of(work, i)
+                sizes[i] = pictures.whole_bytes(height, width, item_bytes) if height else 0
             found[name] = sizes
         return found
 
-
-def _sides_of(work: Work, i: int, column: int) -> tuple[int, int]:
-    """Height and width of a picture that no kernel knows; a row that has none is refused."""
-    payload = _payload(work, i, work.spans[i, column])
-    if payload is None:
-        work.rows["status"][i] = READ_FAILED
-        return 0, 0
-    try:
-        return decoding.sides(payload)
-    except DecodeError:
-        work.rows["status"][i] = REFUSED
-        return 0, 0
+    def _sides_of(self, work: Work, i: int) -> tuple[int, int]:
+        """Height and width of a picture that no kernel knows; a row that has none is refused."""
+        try:
+            payload = self._payload(work, i, work.spans[i, self._use.number])
+            height, width = decoding.sides(payload)
+            decoding.check_size(width, height, 3 * 4 * width * height, self._large.most_bytes)
+        except DecodeError:
+            work.rows["status"][i] = REFUSED
+            return 0, 0
+        except OSError:
+            work.rows["status"][i] = READ_FAILED
+            return 0, 0
+        return height, width
 
 
 def _whole(dtype: np.dtype[Any], layout: str, row: memoryview) -> Array:

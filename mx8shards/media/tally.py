@@ -12,7 +12,7 @@ import numpy as np
 
 from mx8shards.errors import DecodeError, FormatError, require
 from mx8shards.format.encodings import get_encoding
-from mx8shards.media.decoding import Pixels, decode, decode_jpeg
+from mx8shards.media.decoding import Pixels, check_size, decode, decode_jpeg
 
 ENCODINGS = ("jpeg", "png", "pil", "bytes")
 MOST_NAMED = 1_000  # of pictures that could not be decoded: of more, only the number is kept
@@ -92,7 +92,11 @@ def pixels_of(payload: memoryview, encoding: str) -> Pixels:
     if bytes(payload[:2]) == b"\xff\xd8":
         _check_head(payload)
         return decode_jpeg(payload, 0, 0)
-    return decode(bytes(payload), _MOST_BYTES)
+    return decode(bytes(payload), _check_size)
+
+
+def _check_size(width: int, height: int, size_bytes: int) -> None:
+    check_size(width, height, size_bytes, _MOST_BYTES)
 
 
 def _of_planes(payload: memoryview) -> Pixels:

@@ -69,10 +69,15 @@ def _planes_of_jpeg(picture: bytes) -> tuple[Plane, Plane, Plane] | None:
 
 
 def _planes_by_pillow(picture: bytes) -> tuple[Plane, Plane, Plane]:
-    pixels = decoding.decode(picture, _MOST_BYTES)
+    decoding.check_rare(picture)
+    pixels = decoding.decode(picture, _fits)
     pillow = require("PIL.Image", "images")
     whole = np.asarray(pillow.fromarray(pixels).convert("YCbCr"))
     return whole[..., 0], _coarse(whole[..., 1], True, True), _coarse(whole[..., 2], True, True)
+
+
+def _fits(width: int, height: int, size_bytes: int) -> None:
+    decoding.check_size(width, height, size_bytes, _MOST_BYTES)
 
 
 def _coarse(plane: Plane, across: bool, down: bool) -> Plane:
