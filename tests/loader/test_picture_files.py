@@ -137,6 +137,8 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_what_is_no_picture_is_named_with_its_place_and_the_reason(
     tmp_path: Path, kind: str, spec: Any, backend: str
 ) -> None:
+    if kind in ("half a jpeg", "too much") and ends_early(spec, backend):
+        pytest.skip("what is wrong lies behind all crops")
     make, reason = BAD[kind]
     dataset = write(tmp_path / "data", [GOOD, GOOD, make(), GOOD], size_limit="1mb")
     with (
@@ -212,13 +214,23 @@ def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict
         return found
 
 
+def ends_early(spec: Any, backend: str) -> bool:
+    """Whether decoding ends with the crop: what is wrong behind that is not seen, nor does it show."""
+    return turbo.HAS_REGIONS and backend == "libturbojpeg" and not spec.exact
+
+
 @pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", WHOLE)
 def test_files_that_end_early_are_refused(kind: str, spec: Any, place: Path, backend: str) -> None:
     assert is_tiled(WHOLE[kind]) == (kind == "tiled")
     whole = WHOLE[kind]
     files = [whole[: len(whole) * i // 20] for i in range(20)] + [whole]
-    assert sorted(survivors(place / "early", files, spec)) == [20]
+    found = survivors(place / "early", files, spec)
+    if ends_early(spec, backend):
+        expected = crops(write(place / "late", [whole] * 21, mode="overwrite"), spec)
+        assert all(difference(found[i], expected[i])[0] <= 7 for i in found)
+    else:
+        assert sorted(found) == [20]
 
 
 def changed(file: bytes, count: int, seed: int, *, first: int = 0, most: int = 4) -> list[bytes]:
@@ -285,7 +297,7 @@ def test_half_a_picture_is_none_whatever_its_head_is_like(spec: Any, place: Path
     half = noise[: noise.index(b"\xff\xda") + 3_000] + b"\xff\xd9"
     files = [*odd_heads(half), *odd_heads(noise)]
     found = survivors(place / "odd", files, spec)
-    assert not [i for i in found if i < len(files) // 2]
+    assert ends_early(spec, backend) or not [i for i in found if i < len(files) // 2]
     whole = crops(write(place / "even", [noise] * len(files), mode="overwrite"), spec)
     for i, crop in found.items():
         assert difference(crop, whole[i])[0] <= 14
@@ -303,4 +315,3 @@ def test_what_the_strict_decoder_says_is_told(place: Path, backend: str) -> None
         pytest.raises(mx8.LoaderError, match=r"column 'image': expected a whole JPEG, got .*Corrupt JPEG data"),
     ):
         list(loader)
-    assert turbo.STOP_ON_WARNING

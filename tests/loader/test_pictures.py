@@ -122,10 +122,10 @@ def test_exact_crops_are_those_of_pillow(
 # over a crop, and at most. Noise is the worst there is; what is smooth here is rougher than most photographs. 4:1:1 is
 # further off, as Pillow shows its colours in blocks. A few pixels have no neighbours that colours could be taken from.
 BOUNDS = {
-    "smooth": {"444": (2, 16), "422": (4, 32), "420": (5, 48), "440": (4, 32), "411": (10, 90), "Gray": (2, 16)},
-    "noisy": {"444": (12, 64), "422": (14, 96), "420": (14, 96), "440": (14, 96), "411": (18, 128), "Gray": (12, 64)},
+    "smooth": {"444": (2, 12), "422": (3, 24), "420": (4, 36), "440": (3, 24), "411": (10, 60), "Gray": (2, 12)},
+    "noisy": {"444": (7, 40), "422": (7, 80), "420": (7, 90), "440": (7, 80), "411": (12, 100), "Gray": (7, 40)},
 }
-FEW = (30, 128)
+FEW = (30, 90)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -146,7 +146,11 @@ def test_others_are_nearly_those(
 @pytest.mark.parametrize("name", SPECS)
 def test_tiles_change_nothing(name: str, exact: bool, look: str, backend: str, data: dict[str, mx8.Dataset]) -> None:
     spec = dataclasses.replace(SPECS[name], exact=exact)
-    assert same(crops(data[f"{look} in tiles"], spec), crops(data[look], spec))
+    tiled, plain = crops(data[f"{look} in tiles"], spec), crops(data[look], spec)
+    if turbo.HAS_REGIONS and backend == "libturbojpeg" and not exact:  # tiles become planes, and regions colours
+        assert all(difference(tiled[i], plain[i])[0] <= FEW[0] for i in plain)
+    else:
+        assert same(tiled, plain)
 
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -264,7 +268,7 @@ def test_nor_does_a_cold_disk(
 ) -> None:
     cold = write(tmp_path / "cold", [tile(file) for file in files["smooth"]])
     drop(tmp_path / "cold")
-    assert same(crops(cold, SPECS["small parts"], io=io), crops(data["smooth"], SPECS["small parts"]))
+    assert same(crops(cold, SPECS["small parts"], io=io), crops(data["smooth in tiles"], SPECS["small parts"]))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 4])
