@@ -251,16 +251,16 @@ class Pictures(Stage):
         try:
             if is_yuv420(np.frombuffer(picture, np.uint8)):
                 height, width = yuv420.planes(picture)[0].shape
-                self._check_sides(width, height, 0)
+                self._check_sides(width, height, 0, len(picture))
             else:
                 decoding.check_jpeg(picture, most_bytes)
                 decoding.check_rare(picture)
-                decoding.decode(picture, self._check_sides)
+                decoding.decode(picture, lambda *sizes: self._check_sides(*sizes, len(picture)))
         except DecodeError as error:
             return error
         return None
 
-    def _check_sides(self, width: int, height: int, size_bytes: int) -> None:
+    def _check_sides(self, width: int, height: int, size_bytes: int, payload_bytes: int) -> None:
         """DecodeError for a picture of another size than all have, or of one that takes too much memory."""
         for crop in self._crops.values():
             if isinstance(crop, Decode) and crop.size is not None and crop.sides != (height, width):
@@ -269,7 +269,7 @@ class Pictures(Stage):
         desk: Any = np.zeros(1, pictures.DESK)
         found, draws = np.zeros(len(self._crops), boxes.BOX), np.zeros((len(self._crops), boxes.DRAWS))
         pictures.place_whole(width, height, self._table, draws, found, desk[0]["cut"])
-        more = int(pictures.crop_bytes(found, desk[0]["cut"]))
+        more = payload_bytes + int(pictures.crop_bytes(found, desk[0]["cut"]))
         decoding.check_size(width, height, size_bytes + more, self._large.most_bytes)
 
 
