@@ -74,10 +74,11 @@ def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: 
 
 
 @kernel
-def judge_windows(shards: Array, rows: Array, scratch: Array, populated: Array, verdicts: Array) -> None:
+def judge_windows(shards: Array, told: Array, rows: Array, scratch: Array, populated: Array, verdicts: Array) -> None:
     """Judge the windows of all rows whose way is UNKNOWN: MAPPED if they are cached and populated, else READ.
 
-    Populating costs far more than asking, so it is done once: `populated` says where it was.
+    Populating costs far more than asking, so it is done once: `populated` says where it was; `told`, of which shards
+    mincore tells the truth.
     """
     for i in range(len(rows)):
         if rows[i]["way"] != UNKNOWN or rows[i]["status"] != OK:
@@ -91,7 +92,7 @@ def judge_windows(shards: Array, rows: Array, scratch: Array, populated: Array, 
             size = min(np.int64(WINDOW_BYTES), shards[shard]["size"] - begin)
             address = shards[shard]["base"] + np.uint64(begin)
             verdict = READ
-            cached = _is_cached(rows[i]["file"], address, begin, size, scratch)
+            cached = _is_cached(rows[i]["file"], address, begin, size, told[shard], scratch)
             if cached and not populated[window]:
                 populated[window] = madvise(address, np.uint64(size), _POPULATE) == 0
             if cached and populated[window]:
@@ -100,11 +101,11 @@ def judge_windows(shards: Array, rows: Array, scratch: Array, populated: Array, 
 
 
 @kernel
-def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, scratch: Array) -> Any:
+def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, told: Any, scratch: Array) -> Any:
     """Whether (nearly) all pages of a window are in the page cache.
 
-    mincore knows it exactly, but tells only those who may write the file and says yes to all others; so a few bytes
-    are read as well, on condition that no disk has to be waited for.
+    mincore knows it exactly, but tells only those who own the file or may write it, and says yes to all others. They
+    read a few bytes as well, on condition that no disk has to be waited for.
     """
     pages = (size + PAGE_BYTES - 1) // PAGE_BYTES
     bytes_at = np.uint64(scratch.ctypes.data) + np.uint64(32)
@@ -114,6 +115,8 @@ def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, scratch: Ar
             missing += 1 - (scratch[32 + page] & 1)
         if missing * _FEW > pages:
             return False
+        if told:
+            return True
     vector = scratch[:16].view(np.uint64)
     vector[0] = np.uint64(scratch.ctypes.data) + np.uint64(16)
     vector[1] = 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeVar
 
@@ -76,13 +79,14 @@ class Reach:
         self.table["window"][1:] = windows[:-1]
         self._verdicts = np.zeros(windows[-1] if len(windows) else 0, np.uint8)
         self._populated = np.zeros(len(self._verdicts), bool)
+        self._told = np.zeros(shards.count, bool)  # of which shards mincore tells the truth
 
     @property
     def kept_bytes(self) -> int:
         """An upper bound of what it keeps in memory: tables, and some words for each shard."""
         tables = 4 * (self._shards.samples + 2 * self._shards.count)
         room = min(tables, self._shards.table_room) if self._maps else tables
-        return room + self.table.nbytes + 2 * self._verdicts.nbytes + 24 * self._shards.count
+        return room + self.table.nbytes + 2 * self._verdicts.nbytes + 25 * self._shards.count
 
     def begin_epoch(self) -> None:
         """From now on, every shard is looked at anew when it is first needed: its size, and what of it is cached."""
@@ -141,7 +145,7 @@ class Reach:
             begun = time.perf_counter()
             if self._counts[UNKNOWN]:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] == UNKNOWN))
-                reach.judge_windows(self.table, rows, self._scratch, self._populated, self._verdicts)
+                reach.judge_windows(self.table, self._told, rows, self._scratch, self._populated, self._verdicts)
                 reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
             if self._counts[READ] + self._counts[FAULT]:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] != MAPPED))
@@ -188,6 +192,7 @@ class Reach:
             data = shard.data if self._maps else head
             if self._maps:
                 self.table[i]["base"] = data.ctypes.data
+                self._told[i] = is_told(shard.path)
                 reach.expect_random(data.ctypes.data, shard.size_bytes)
             self._kept[i] = kept = shard, head, data
             self._unmeasured.append(i)
@@ -204,6 +209,14 @@ class Reach:
 
     def _open_file(self, i: int) -> Any:
         return _opened(self._shards.open_shard(i))
+
+
+def is_told(path: Path) -> bool:
+    """Whether this process is told what of a file is in the page cache: if it owns it, or may write it."""
+    with suppress(OSError):  # it may be gone meanwhile
+        if path.stat().st_uid == os.geteuid():
+            return True
+    return os.access in os.supports_effective_ids and os.access(path, os.W_OK, effective_ids=True)
 
 
 def _opened(shard: Shard) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import mx8shards as mx8
 from mx8shards.kernels import memory, reach
 from mx8shards.kernels.jit import kernel
 from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
-from mx8shards.loading.reach import IOS, Reach
+from mx8shards.loading.reach import IOS, Reach, is_told
 from tests.places import QUICK
 
 WINDOW = reach.WINDOW_BYTES
@@ -25,7 +27,8 @@ needs_cache_calls = pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this syst
 class Files:
     """Files of zeros, mapped, as kernels know them."""
 
-    def __init__(self, place: Path, *sizes: int) -> None:
+    def __init__(self, place: Path, *sizes: int, told: bool = False) -> None:
+        self.told = np.full(len(sizes), told)
         self.paths = [place / f"{i}" for i in range(len(sizes))]
         self.descriptors, self.maps = [], []
         self.table = np.zeros(len(sizes), SHARD)
@@ -53,7 +56,8 @@ class Files:
 
     def judge(self, rows: np.ndarray) -> list[int]:
         self.choose(rows)
-        reach.judge_windows(self.table, rows, np.zeros(reach.PROBE_BYTES, np.uint8), self.populated, self.verdicts)
+        scratch = np.zeros(reach.PROBE_BYTES, np.uint8)
+        reach.judge_windows(self.table, self.told, rows, scratch, self.populated, self.verdicts)
         return self.choose(rows)
 
     def close(self) -> None:
@@ -61,9 +65,9 @@ class Files:
             os.close(descriptor)
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Iterator[Files]:
-    made = Files(tmp_path, 2 * WINDOW + 10, 3 * PAGE + 5)
+@pytest.fixture(params=[False, True], ids=["asked twice", "told"])
+def files(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Files]:
+    made = Files(tmp_path, 2 * WINDOW + 10, 3 * PAGE + 5, told=request.param)
     yield made
     made.close()
 
@@ -112,8 +116,6 @@ def test_what_was_just_written_is_in_the_page_cache_and_mapped(files: Files) -> 
 @pytest.mark.skipif(QUICK is None, reason="there is no file system in memory")
 def test_a_file_system_in_memory_is_always_cached() -> None:
     """It may refuse to be asked by reading: then what mincore says decides."""
-    import tempfile
-
     with tempfile.TemporaryDirectory(dir=QUICK) as place:
         files = Files(Path(place), WINDOW + 5)
         assert files.judge(files.rows((0, 0, WINDOW + 5))) == [MAPPED]
@@ -136,6 +138,42 @@ def test_what_is_not_in_the_page_cache_is_read(files: Files, tmp_path: Path) -> 
     if (pages & 1).any():
         pytest.skip("this file system keeps its pages")
     assert files.judge(files.rows((0, 7, 9), (0, WINDOW, WINDOW + 9))) == [READ, READ]
+
+
+@needs_cache_calls
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
+def test_whoever_believes_mincore_is_told_the_truth() -> None:
+    """It says of all pages that they are cached, to those who neither own a file nor may write it."""
+    with tempfile.TemporaryDirectory() as place:
+        _ask_as_nobody(Path(place))
+
+
+def _ask_as_nobody(place: Path) -> None:
+    place.chmod(0o755)
+    found = {}
+    owners = {"root's": (0, 0o644), "nobody's": (65534, 0o444), "everybody's": (0, 0o666)}
+    files = Files(place, *([8 * PAGE] * len(owners)))
+    for path, descriptor, (uid, mode) in zip(files.paths, files.descriptors, owners.values(), strict=True):
+        os.chown(path, uid, -1)
+        path.chmod(mode)
+        os.fsync(descriptor)
+    del files.maps[:]
+    for descriptor in files.descriptors:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    maps = [mmap.mmap(descriptor, 8 * PAGE, prot=mmap.PROT_READ) for descriptor in files.descriptors]
+    os.seteuid(65534)
+    try:
+        for name, path, mapped in zip(owners, files.paths, maps, strict=True):
+            pages, address = np.zeros(8, np.uint8), np.frombuffer(mapped, np.uint8).ctypes.data
+            arguments = ctypes.c_void_p(address), ctypes.c_size_t(8 * PAGE), ctypes.c_void_p(pages.ctypes.data)
+            assert ctypes.CDLL(None).mincore(*arguments) == 0
+            found[name] = (is_told(path), int(pages.sum()))
+    finally:
+        os.seteuid(0)
+        files.close()
+    if any(pages for name, (_, pages) in found.items() if name != "root's"):
+        pytest.skip("this file system keeps its pages")
+    assert found == {"root's": (False, 8), "nobody's": (True, 0), "everybody's": (True, 0)}
 
 
 @kernel
