@@ -24,6 +24,7 @@ NOTES = """\
 - A network of four convolutions learns ten classes, waves of five directions in two pairs of colours under a texture,
   from random crops of 64 pixels of JPEGs of 160 × 120, and is asked about centre crops of others. Crops and network
   begin with new random numbers in every round, so that the spread is the noise.
+- Exact pixels are Pillow's own, so that their distance from Pillow's accuracy is nothing but noise.
 - Pixels: the mean difference, in levels of 255, of the same centre crops from those of Pillow.
 """
 COLUMNS = (
@@ -72,11 +73,11 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """Within noise: a hundredth."""
+    """Within noise, which is two or three hundredths where every training begins anew."""
 
     def like_pillow(name: str) -> Target:
-        wanted = Wanted(group=GROUP, contender=name, against=PILLOW, number="accuracy_percent", least=0.99, most=1.01)
-        return Target(f"{name}: within 1 % of Pillow's accuracy", (wanted,))
+        wanted = Wanted(group=GROUP, contender=name, against=PILLOW, number="accuracy_percent", least=0.97, most=1.03)
+        return Target(f"{name}: within 3 % of Pillow's accuracy", (wanted,))
 
     return [like_pillow(name) for name in FORMS if name != PILLOW]
 
