@@ -126,10 +126,13 @@ class Plan:
         This rank's alone will do if it fits whatever its samples are. Where no table tells what a batch needs, all
         ranks' payloads would have to be read: then each rank knows of its own batches.
         """
+        mine, all_ranks = range(self.rank, self.rank + 1), range(self.steps.world_size)
+        if mine == all_ranks or self.bound == "none":
+            return mine
         rows = self.steps.batch_size
         longest = self.reach.longest() - self.overhead if self._has_ragged else 0
         fits = 2 * bank_bytes(most_bytes(self.outputs, rows, rows * longest)) <= self.limit_bytes()
-        return range(self.rank, self.rank + 1) if fits or self.bound == "none" else range(self.steps.world_size)
+        return mine if fits else all_ranks
 
     @property
     def _has_ragged(self) -> bool:
