@@ -7,7 +7,7 @@ know this.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,9 +60,10 @@ class Work(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Use:
-    """What a decoder is used for: the payloads of one column, by so many threads, which share room for their scratch.
+    """What a decoder is used for: the payloads of one column, by so many threads, whose scratch has so much room.
 
-    `number` is the column's among those of the spans.
+    `number` is the column's among those of the spans. The threads work for several stages, of several loaders: what
+    these share, they find in `shared`, by name.
     """
 
     column: str
@@ -71,6 +72,7 @@ class Use:
     seed: int
     threads: int
     scratch_bytes: int
+    shared: MutableMapping[str, Any]
 
 
 class Stage:
@@ -83,7 +85,7 @@ class Stage:
     kind = "decode"  # what its time is counted as
     columns: Sequence[str]
     outputs: Mapping[str, Output]
-    scratch_bytes = 0  # how much memory the scratch of all threads has at most
+    scratch_bytes = 0  # how much memory the scratch of all threads has at most, that of other stages included
     decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # what rows of its ragged outputs are decoded by
     head_bytes = 0  # how much of a payload's beginning `narrow` looks at
     path = ""  # which of several ways it goes, if they give different values: a state remembers it

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 # One open shard. `base` is the address of its map, 0 if it is not mapped; `table` that of its number of samples, which
-# the offsets follow, 0 if the shard cannot be opened; `window` is the number of its first window among all shards'; shards of one `kind` have the same
-# columns.
+# the offsets follow, 0 if the shard cannot be opened; `window` is the number of its first window among all shards';
+# shards of one `kind` have the same columns.
 SHARD = np.dtype([("base", "u8"), ("table", "u8"), ("size", "i8"), ("window", "i8"), ("kind", "i8")])
 
 # One row of a batch: which sample, where it lies in its shard, how it is reached, and what became of it. `file` is the

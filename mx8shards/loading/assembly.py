@@ -55,9 +55,8 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
     pool.memory.pins = mover or pool.memory.pins
     share = pool.memory.join()
     try:
-        room = share.limit_bytes // _SCRATCH_PART // max(1, len(settings.decode))
         decoders = [
-            decoder.stage(use_of(picked, name, settings.seed, pool.threads, room))
+            decoder.stage(use_of(picked, name, settings.seed, pool))
             for name, decoder in sorted(settings.decode.items())
         ]
         reach = Reach(dataset.shards, settings.io, pool.each, forgives=settings.on_error != "raise")
@@ -74,11 +73,11 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         mean = mean_batch_bytes(dataset.shards, filler, rows)
         record_bytes = rows * (2 * ROW.itemsize + len(picked.names) * SPAN.itemsize)
         depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
-        scratch_bytes = sum(stage.scratch_bytes for stage in filler.stages)
-        fixed = reach.kept_bytes + depth * record_bytes + scratch_bytes
+        share.scratch_bytes = max(stage.scratch_bytes for stage in filler.stages)
+        fixed = reach.kept_bytes + depth * record_bytes
         # where samples' lengths tell little of what is wanted of them, the first steps tell
         least = mean if filler.bound == "tight" else bank_bytes(most_bytes(filler.outputs, rows, 0))
-        require_three(least, fixed, scratch_bytes, share)
+        require_three(least, fixed, share)
         share.set_fixed(fixed)
     except BaseException:
         share.leave()
@@ -111,11 +110,18 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
     )
 
 
-def use_of(picked: Columns, name: str, seed: int, threads: int, room: int) -> Use:
+def use_of(picked: Columns, name: str, seed: int, pool: Pool) -> Use:
     """What a column's decoder must know."""
     number = picked.names.index(name)
-    encoding = picked.encodings[number]
-    return Use(column=name, number=number, encoding=encoding, seed=seed, threads=threads, scratch_bytes=room)
+    return Use(
+        column=name,
+        number=number,
+        encoding=picked.encodings[number],
+        seed=seed,
+        threads=pool.threads,
+        scratch_bytes=pool.memory.limit_bytes // _SCRATCH_PART,
+        shared=pool.memory.shared,
+    )
 
 
 def mean_batch_bytes(shards: Shards, filler: Filler, rows: int) -> int:
@@ -126,18 +132,19 @@ def mean_batch_bytes(shards: Shards, filler: Filler, rows: int) -> int:
     return bank_bytes(most_bytes(filler.outputs, rows, rows * payload if ragged else 0))
 
 
-def require_three(mean: int, fixed: int, scratch: int, share: Share) -> None:
+def require_three(mean: int, fixed: int, share: Share) -> None:
     """LoaderError if the share has no room for two held batches and one that is filled, beside what is fixed.
 
-    Of that, decoders' `scratch` grows with the share, up to its part.
+    Decoders' scratch grows with the memory, up to its part.
     """
-    if 3 * mean > share.limit_bytes - fixed:
-        enough = 3 * mean + fixed - scratch
-        if scratch:
-            enough = -(-enough * _SCRATCH_PART // (_SCRATCH_PART - 1))
+    room = share.limit_bytes - fixed
+    if 3 * mean > room:
+        enough = share.memory_for(3 * mean + fixed)
+        if share.scratch_bytes:
+            enough = -(-(enough - share.scratch_bytes) * _SCRATCH_PART // (_SCRATCH_PART - 1))
         raise LoaderError(
             subject="memory",
             expected=f"room for three batches: two that are held, and one that is filled (about {mean} bytes each)",
-            found=f"{max(0, share.limit_bytes - fixed)} bytes, beside {fixed} for tables and scratch",
-            hint=f"memory={share.memory_for(enough)} or a smaller batch_size",
+            found=f"{max(0, room)} bytes, beside {fixed} for tables and {share.scratch_bytes} of scratch",
+            hint=f"memory={enough} or a smaller batch_size",
         )

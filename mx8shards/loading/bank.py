@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -93,6 +94,7 @@ class Memory:
         self.free: list[Bank] = []  # the one that came back last is last: it may still be in a cache
         self.free_bytes = 0
         self.pins: Pins | None = None
+        self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of several loaders share
 
     def join(self) -> Share:
         """Another equal share."""
@@ -110,14 +112,20 @@ class Memory:
             other.wake()
 
     @property
+    def scratch_bytes(self) -> int:
+        """What the threads need to work in: whichever loader they work for, they need it once."""
+        return max((share.scratch_bytes for share in self.shares), default=0)
+
+    @property
     def held_bytes(self) -> int:
         """All that is mapped now."""
-        return self.free_bytes + sum(share.fixed_bytes + share.used_bytes for share in self._all)
+        return self.scratch_bytes + self.free_bytes + sum(share.fixed_bytes + share.used_bytes for share in self._all)
 
     @property
     def promised_bytes(self) -> int:
         """All that is in use or reserved: free banks make room for it."""
-        return sum(share.fixed_bytes + share.used_bytes + share.reserved_bytes for share in self._all)
+        promised = sum(share.fixed_bytes + share.used_bytes + share.reserved_bytes for share in self._all)
+        return self.scratch_bytes + promised
 
     @property
     def _all(self) -> tuple[Share, ...]:
@@ -179,12 +187,14 @@ class Share:
         self.used_bytes = 0
         self.leases = 0
         self.fixed_bytes = 0
+        self.scratch_bytes = 0
         self.high_water_bytes = 0
 
     @property
     def limit_bytes(self) -> int:
         """How much it may hold now."""
-        return self._memory.limit_bytes // max(1, len(self._memory.shares)) - self.fixed_bytes
+        memory = self._memory
+        return (memory.limit_bytes - memory.scratch_bytes) // max(1, len(memory.shares)) - self.fixed_bytes
 
     def set_fixed(self, size_bytes: int) -> None:
         """So many bytes are held besides banks; LoaderError if others already use what that would take.
@@ -210,7 +220,7 @@ class Share:
 
     def memory_for(self, size_bytes: int) -> int:
         """The `memory=` that leaves this share so many bytes for banks."""
-        return (size_bytes + self.fixed_bytes) * max(1, len(self._memory.shares))
+        return (size_bytes + self.fixed_bytes) * max(1, len(self._memory.shares)) + self._memory.scratch_bytes
 
     def reserve(self, size_bytes: int) -> bool:
         """Set aside room for a bank of so many bytes, if there is room."""

@@ -73,7 +73,8 @@ class Filler:
         self._convert = convert
         self._seed = seed
         self._most_ranges = most_ranges
-        self._range_bytes = 1 if any(stage.kind == "decode" for stage in self.stages) else _RANGE_BYTES
+        self.decodes = any(stage.kind == "decode" for stage in self.stages)
+        self._range_bytes = 1 if self.decodes else _RANGE_BYTES
 
     def _bound(self) -> Bound:
         """What samples' lengths tell of the ragged outputs: a lot if these are all there is of variable size."""

@@ -243,7 +243,7 @@ class Run:
         while self._filling and time.monotonic() < deadline:
             time.sleep(0.0005)
         if self._planner.is_alive() or self._filling:
-            logging.getLogger("mx8shards").warning("reads that were begun do not end: they are left behind")
+            logging.getLogger("mx8shards").warning("what was begun does not end: it is left behind")
         self._drop_results()
 
     def _drop_results(self) -> None:
@@ -260,8 +260,9 @@ class Run:
     def _plan(self) -> None:
         recipe, position = self._recipe, self._position
         try:
-            recipe.plan.reach.begin_epoch()  # here: it waits for a run before, whose planner may hang on a file
-            if self._first is not None:
+            if self._first is None:
+                recipe.plan.reach.begin_epoch()  # here: it waits for a run before, whose planner may hang on a file
+            else:
                 self._start(*self._first)
                 position = min(position + recipe.plan.steps.size, recipe.plan.steps.length)
             for planned in recipe.plan.batches(self._epoch, position):
@@ -362,14 +363,18 @@ class Run:
                 recipe.share.cancel(task.planned.reserve_bytes)
                 raise LoaderError("the run was stopped")
             task.work = recipe.filler.begin(task.planned, bool(task.held), task.times)
-            # While batches are ready, one thread is enough for the next: the consumer may need the other cores.
-            ranges = recipe.filler.ranges(task.work) if self._starving else [(0, len(task.work.rows))]
+            starving = self._starving
+            # one range costs least, but between ranges a run that was stopped is left
+            shared = starving or recipe.filler.decodes
+            ranges = recipe.filler.ranges(task.work) if shared else [(0, len(task.work.rows))]
         except BaseException as error:  # noqa: BLE001
             self._end(task, Failed(error))
             return
         task.ranges, task.count = iter(ranges), len(ranges)
+        # While batches are ready, one thread is enough for the next: the consumer may need the other cores.
+        helpers = min(len(ranges), recipe.pool.threads) - 1 if starving else 0
         with suppress(LoaderError):  # a pool that was closed meanwhile: then it is done here alone
-            for _ in range(min(len(ranges), recipe.pool.threads) - 1):
+            for _ in range(helpers):
                 recipe.pool.submit(lambda scratch: self._fill(task, scratch))
         self._fill(task, scratch)
 

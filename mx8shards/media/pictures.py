@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -67,7 +69,8 @@ class Pictures(Stage):
         self._table = np.array([_record(crop) for crop in crops.values()], boxes.CROP)
         self._values = np.array([_values(crop) for crop in crops.values()])
         self._own_bytes = min(_MOST_BYTES, use.scratch_bytes // 2 // use.threads)
-        self._large = _Large(min(decoding.LARGE_BYTES, use.scratch_bytes // 2))
+        large = _Large(min(decoding.LARGE_BYTES, use.scratch_bytes // 2))
+        self._large = use.shared.setdefault("large pictures", large)
         self.scratch_bytes = self._own_bytes * use.threads + self._large.most_bytes
 
     def scratch(self) -> Scratch:
@@ -251,16 +254,16 @@ class Pictures(Stage):
         try:
             if is_yuv420(np.frombuffer(picture, np.uint8)):
                 height, width = yuv420.planes(picture)[0].shape
-                self._check_sides(width, height, 0, len(picture))
+                self._check_sides(len(picture), width, height, 0)
             else:
                 decoding.check_jpeg(picture, most_bytes)
                 decoding.check_rare(picture)
-                decoding.decode(picture, lambda *sizes: self._check_sides(*sizes, len(picture)))
+                decoding.decode(picture, partial(self._check_sides, len(picture)))
         except DecodeError as error:
             return error
         return None
 
-    def _check_sides(self, width: int, height: int, size_bytes: int, payload_bytes: int) -> None:
+    def _check_sides(self, payload_bytes: int, width: int, height: int, size_bytes: int) -> None:
         """DecodeError for a picture of another size than all have, or of one that takes too much memory."""
         for crop in self._crops.values():
             if isinstance(crop, Decode) and crop.size is not None and crop.sides != (height, width):
@@ -274,12 +277,32 @@ class Pictures(Stage):
 
 
 class Scratch:
-    """What one thread needs: memory, and records to work on."""
+    """What one thread needs: records to work on, and memory, which all stages of a thread share."""
 
     def __init__(self, crops: int, size_bytes: int) -> None:
-        self.memory = decoding.room(size_bytes)
+        self._room = getattr(_of_thread, "room", lambda: None)() or _Room(size_bytes)
+        _of_thread.room = weakref.ref(self._room)
         self.desk = np.zeros(1, pictures.DESK)
         self.found = np.zeros(crops, boxes.BOX)
+
+    @property
+    def memory(self) -> Bytes:
+        """What there is of it now."""
+        return self._room.memory
+
+    @memory.setter
+    def memory(self, memory: Bytes) -> None:
+        self._room.memory = memory
+
+
+class _Room:
+    """A thread's memory, for as long as a stage of it lives."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.memory = decoding.room(size_bytes)
+
+
+_of_thread = threading.local()
 
 
 class _Large:
