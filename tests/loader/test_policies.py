@@ -248,8 +248,9 @@ def test_each_epoch_looks_anew_at_a_shard_that_failed(tmp_path: Path, on_error: 
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize(("on_error", "memory"), [("skip", "64mb"), ("substitute", "300kb")])
 def test_a_shard_that_failed_is_not_opened_again_in_that_epoch(
-    tmp_path: Path, world_size: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, world_size: int, on_error: str, memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write(tmp_path / "data", SAMPLES)
     gone = [shards(root)[i] for i in (1, 2, 5)]
@@ -264,7 +265,8 @@ def test_a_shard_that_failed_is_not_opened_again_in_that_epoch(
         return opened(self, snapshot, entry)
 
     monkeypatch.setattr(Shards, "_open_checked", noted)
-    with mx8.Dataset(root) as dataset, loader_of(dataset, "skip", rank=0, world_size=world_size) as loader:
+    options = {"rank": 0, "world_size": world_size, "memory": memory}
+    with mx8.Dataset(root) as dataset, loader_of(dataset, on_error, **options) as loader:
         for epoch in (1, 2):
             found = [i for ids in delivered(loader) for i in ids]
             assert not lost.intersection(found)
