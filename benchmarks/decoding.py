@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import contest, pictures, reading
 from benchmarks.contest import Contender, Reading
-from benchmarks.harness import Job, is_installed, say
+from benchmarks.harness import Job, Target, Wanted, is_installed, say
 from benchmarks.machine import ROOT
 
 UNTOUCHED, TILED, PLANES = "mx8shards, untouched files", "mx8shards, tiled", "mx8shards, yuv420"
@@ -63,9 +63,10 @@ def ours_otherwise(crops: str) -> list[Contender]:
     ]
 
 
-def ffcv(crops: str, ahead: int = 3) -> Contender:
+def ffcv(crops: str, ahead: int = 3, rounds: int | None = None) -> Contender:
     """The quickest of the others."""
-    return Contender(FFCV, "ffcv_images", "beton", [{"crops": crops, "threads": THREADS, "ahead": ahead}], "ffcv")
+    options = {"crops": crops, "threads": THREADS, "ahead": ahead}
+    return Contender(FFCV, "ffcv_images", "beton", [options], "ffcv", rounds)
 
 
 def pillow(crops: str) -> Contender:
@@ -125,7 +126,7 @@ def convert(src: Path, out: Path, *options: str) -> None:
 
 
 def jobs(
-    directory: Path, group: str, kind: Kind, contenders: Sequence[Contender], *, quick: bool, seconds: float = 2.0
+    directory: Path, group: str, kind: Kind, contenders: Sequence[Contender], *, quick: bool, seconds: float = 1.5
 ) -> list[Job]:
     """One job of each, from files in the page cache."""
     arguments = {
@@ -135,3 +136,12 @@ def jobs(
     }
     asked = Reading(group, kind.folder(directory), reading.decoded, arguments, best="images_per_s")
     return contest.jobs(asked, contenders, quick=quick)
+
+
+def as_quick(group: str, contender: str, least: float, against: str = FFCV) -> Target:
+    """So many times as many images/s, or so much less of a core's time for each."""
+    wanted = (
+        Wanted(group=group, contender=contender, against=against, number="images_per_s", least=least),
+        Wanted(group=group, contender=contender, against=against, number="images_per_core_s", least=least),
+    )
+    return Target(f"{group}: {contender} at least {least:g} × as quick as {against}", wanted)

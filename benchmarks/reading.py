@@ -121,6 +121,7 @@ def decoded(adapter: str, root: str, options: dict[str, Any], samples: int, batc
     return {
         "images_per_s": per_second,
         "core_us": MB * processor_s,
+        "images_per_core_s": 1 / processor_s if processor_s else 0.0,
         "microseconds": MB / per_second,
         "first_batch_s": first_batch_s,
         **whole.numbers,

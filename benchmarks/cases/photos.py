@@ -6,12 +6,13 @@ from pathlib import Path
 
 from benchmarks import decoding
 from benchmarks.contest import Contender
-from benchmarks.decoding import FFCV, LARGE, TILED, UNTOUCHED
-from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.decoding import LARGE, TILED, UNTOUCHED
+from benchmarks.harness import Column, Job, Target
 
 NEEDS_BYTES = 2_500_000_000
 NOTES = """\
 - 4000 × 3000 pixels, 4:2:0, generated, at 2 bits per pixel; batches of 8. Everything else as in images.
+- Of an untouched file all has to be unpacked, whatever the crop is; `pixels` shows how much of its time that takes.
 - FFCV works one batch ahead here, for every picture of each batch that it works on takes 36 MB.
 """
 COLUMNS = (
@@ -45,10 +46,6 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """What the issue asks for: images/s as a multiple of FFCV's."""
+    """What the issue asks for."""
 
-    def times(contender: str, least: float) -> Target:
-        wanted = Wanted(group=RANDOM, contender=contender, against=FFCV, number="images_per_s", least=least)
-        return Target(f"{RANDOM}: {contender} at least {least:g} × as quick as FFCV", (wanted,))
-
-    return [times(UNTOUCHED, 2.5), times(TILED, 4.5)]
+    return [decoding.as_quick(RANDOM, UNTOUCHED, 2.5), decoding.as_quick(RANDOM, TILED, 4.5)]
