@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mx8shards.kernels import crop, turbo
 from mx8shards.kernels.boxes import find_box
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.jpeg import CMYK, GREY, HEAD, SEQUENTIAL, YCBCR, YCCK, read_head
+from mx8shards.kernels.jpeg import CMYK, CUT_SHORT, GREY, HEAD, SEQUENTIAL, YCBCR, YCCK, read_head
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg_tiles import TILES as TILES_FOUND
 from mx8shards.kernels.jpeg_tiles import splice, tiles_for
@@ -62,9 +62,10 @@ _MOST_TILES = 0.9  # of a picture: tiles that are nearly all of it are not worth
 _MOST_REGION = 0.6  # of a picture: of a larger region, planes are made as soon as colours, and resized sooner
 UNKNOWN_SIZE = -1
 
-HEAD_BYTES = (
-    8 << 10
-)  # of a payload that is read first: a head and its tiles nearly always fit, if there is no thumbnail
+# Of a payload that is read, this much is looked at first: a head and its tiles nearly always fit, if there is no
+# thumbnail. Those of the largest pictures take more, but no more than this.
+HEAD_BYTES = 8 << 10
+LONG_HEAD_BYTES = 64 << 10
 
 _PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
 _IHDR = np.frombuffer(b"IHDR", np.uint8)
@@ -197,7 +198,7 @@ def _plane(width: Any, height: Any, h: Any, v: Any, memory: Array) -> Any:
 
 @kernel
 def planes_bytes(head: Record, cut: Record) -> Any:
-    """Scratch for `decode_planes`."""
+    """Scratch for `decode_planes`: three full planes, as under a map the sampling may change before it is decoded."""
     width, height = _scaled(cut["width"], cut["scale"]), _scaled(cut["height"], cut["scale"])
     return 3 * ((width + 4 + _ROW) * (height + 4) + _ROW) + 64
 
@@ -400,19 +401,26 @@ def narrow_rows(
         if rows[i]["status"] != OK or rows[i]["way"] == MAPPED:
             continue
         begin, size = spans[i]["begin"], spans[i]["size"]
-        seen = min(size, len(memory))
-        address = _reached(shards, rows[i], begin, seen, memory)
-        if address == 0:
+        data = _see_head(shards, rows[i], begin, size, head, memory)
+        if len(data) == 0 or read_head(data, head) != HEAD_OK:
             continue  # whoever fills it finds out why
-        data = view_bytes(address, seen)
-        if read_head(data, head) != HEAD_OK:
-            continue
         head["size"] = size
         if has_planes(head):
             find_cut(data, head, crops, draws[i], found, False, regions, _PAD if regions else 0, cut)
             if cut["how"] == TILES:
                 spans[i]["begin"] = begin + cut["tiles"]["begin"]
                 spans[i]["size"] = cut["tiles"]["end"] - cut["tiles"]["begin"]
+
+
+@kernel
+def _see_head(shards: Array, row: Record, begin: Any, size: Any, head: Record, memory: Array) -> Any:
+    """The beginning of a payload, as far as its head goes, if that is not too long; nothing if it cannot be reached."""
+    seen = min(size, HEAD_BYTES)
+    address = _reached(shards, row, begin, seen, memory)
+    if address != 0 and seen < size and read_head(view_bytes(address, seen), head) == CUT_SHORT:
+        seen = min(size, LONG_HEAD_BYTES)
+        address = _reached(shards, row, begin, seen, memory)
+    return view_bytes(address, seen if address != 0 else 0)
 
 
 @kernel
@@ -519,24 +527,30 @@ def fill_rows(
         if rows[i]["status"] != OK:
             continue
         size = payloads[i]["size"]
-        part_begin = spans[i]["begin"] - payloads[i]["begin"]
-        whole = spans[i]["size"] == size
-        seen = size if whole else min(size, HEAD_BYTES)
-        needed = 0 if rows[i]["way"] != READ else seen + (0 if whole else spans[i]["size"] + _ROW)
+        part_begin, part_size = spans[i]["begin"] - payloads[i]["begin"], spans[i]["size"]
+        whole = part_size == size
+        read = rows[i]["way"] == READ
+        first = size if whole else min(size, LONG_HEAD_BYTES)
+        needed = first + (0 if whole else part_size + _ROW) if read else 0
         if needed > len(memory):
             desk[0]["status"], desk[0]["bytes"] = NO_ROOM, needed
             return i
-        room, left = carve(memory, seen if rows[i]["way"] == READ else 0)
-        address = _reached(shards, rows[i], payloads[i]["begin"], seen, room)
-        data = view_bytes(address, seen if address != 0 else 0)
-        part = data
-        if not whole and address != 0:
-            room, left = carve(left, spans[i]["size"] if rows[i]["way"] == READ else 0)
-            address = _reached(shards, rows[i], spans[i]["begin"], spans[i]["size"], room)
-            part = view_bytes(address, spans[i]["size"] if address != 0 else 0)
-        handle = turbo.open_handle()  # a new one is quickly made, and has no tables of another picture
-        if address == 0 or handle == 0:
+        room, left = carve(memory, first if read else 0)
+        if whole:
+            address = _reached(shards, rows[i], payloads[i]["begin"], size, room)
+            data = view_bytes(address, size if address != 0 else 0)
+            part = data
+        else:
+            data = _see_head(shards, rows[i], payloads[i]["begin"], size, desk[0]["head"], room)
+            room, left = carve(left, part_size if read else 0)
+            address = _reached(shards, rows[i], spans[i]["begin"], part_size, room)
+            part = view_bytes(address, part_size if address != 0 else 0)
+        if address == 0 or len(data) == 0:
             rows[i]["status"] = READ_FAILED
+            continue
+        handle = turbo.open_handle()  # a new one is quickly made, and has no tables of another picture
+        if handle == 0:
+            rows[i]["status"] = REFUSED
             continue
         status = _fill_row(
             handle,

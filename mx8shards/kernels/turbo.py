@@ -29,7 +29,13 @@ STOP_ON_WARNING = 8192  # TJFLAG_STOPONWARNING: half a picture is an error
 def find_library() -> ctypes.CDLL | None:
     """The library with all that is needed of it, or None."""
     chosen = os.environ.get(VARIABLE)
-    for name in _NAMES if chosen is None else [chosen] if chosen else []:
+    if chosen:
+        library = ctypes.CDLL(chosen)
+        missing = [name for name in _NEEDED if not hasattr(library, name)]
+        if missing:
+            raise ImportError(f"{VARIABLE}={chosen}: expected libturbojpeg 2.0 or later, got one without {missing[0]}")
+        return library
+    for name in _NAMES if chosen is None else ():
         try:
             library = ctypes.CDLL(name)
         except OSError:

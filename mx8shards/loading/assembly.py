@@ -48,7 +48,8 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
     picked = dataset.picked(settings.columns)
     for name in settings.decode:
         if name not in picked.names:
-            raise picked.unknown(name)
+            known = ", ".join(map(repr, picked.names))
+            raise LoaderError(subject="decode", expected=f"a column that is loaded: {known}", found=repr(name))
     gather = Gather(picked, [name for name in picked.names if name not in settings.decode])
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)

@@ -67,14 +67,18 @@ class Filler:
         self.overhead = min((_overhead(kind, self._ragged) for kind in kinds), default=0)
         self.bound = self._bound()
         self._takes_all = not self._narrows and all(len(kind.names) == len(wanted) for kind in kinds)
-        head_bytes = max(stage.head_bytes for stage in self.stages)
-        self._most_advised = MAX_BYTES if self._takes_all else max(self._header_bytes + head_bytes, 1)
         self._decoders = {key: decode for stage in self.stages for key, decode in stage.decoders.items()}
         self._convert = convert
         self._seed = seed
         self._most_ranges = most_ranges
         self.decodes = any(stage.kind == "decode" for stage in self.stages)
         self._range_bytes = 1 if self.decodes else _RANGE_BYTES
+
+    @property
+    def _most_advised(self) -> int:
+        """How much of a sample is asked for at once: of narrowed ones, the rest is asked for when that is done."""
+        head_bytes = max(stage.head_bytes for stage in self.stages)
+        return MAX_BYTES if self._takes_all else min(MAX_BYTES, max(self._header_bytes + head_bytes, 1))
 
     def _bound(self) -> Bound:
         """What samples' lengths tell of the ragged outputs: a lot if these are all there is of variable size."""

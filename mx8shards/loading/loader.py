@@ -77,7 +77,7 @@ class Loader:
             shuffle=shuffle,
             seed=seed,
             columns=columns,
-            decode=dict(decode or {}),
+            decode=decode or {},
             transform=transform,
             uneven=uneven,
             on_error=on_error,

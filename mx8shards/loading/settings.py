@@ -60,6 +60,11 @@ class Settings:
             _refuse("seed", "an int", self.seed)
         if not isinstance(self.shuffle, (bool, BlockShuffle)):
             _refuse("shuffle", "False, True or a BlockShuffle", self.shuffle)
+        given: Any = self.decode
+        decoders = given.values() if isinstance(given, Mapping) else [None]
+        if not all(callable(getattr(decoder, "stage", None)) and not isinstance(decoder, type) for decoder in decoders):
+            _refuse("decode", "a decoder for each column, such as {'image': mx8.CenterCrop(224)}", given)
+        object.__setattr__(self, "decode", dict(given))
         if self.transform is not None and not callable(self.transform):
             _refuse("transform", "a function of a batch", self.transform)
         if not self.read_timeout_s > 0:

@@ -24,7 +24,7 @@ _PIXEL_BYTES = {"PNG": 14, "BMP": 14, "TIFF": 14, "PPM": 14, "GIF": 14}
 _MOST_PIXEL_BYTES = 20
 
 # Pillow's modes that hold eight bits per channel, and no ink.
-_MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"))
+MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"))
 
 
 def decode(payload: bytes, ready: Callable[[int, int, int], None]) -> Pixels:
@@ -81,7 +81,7 @@ def decode_jpeg(data: Any, height: int, width: int) -> Pixels:
     return pixels
 
 
-def check_rare(payload: bytes) -> None:
+def check_rare(payload: bytes, most_bytes: int) -> None:
     """DecodeError for a JPEG that only Pillow decodes, if a strict decoder complains of it: Pillow overlooks much."""
     data, head = np.frombuffer(payload, np.uint8), np.zeros(1, jpeg.HEAD)
     if not payload.startswith(b"\xff\xd8") or jpeg.read_head(data, head[0]) == jpeg.OK:
@@ -89,7 +89,8 @@ def check_rare(payload: bytes) -> None:
     height, width = int(head[0]["height"]), int(head[0]["width"])
     if not height or not width:
         raise DecodeError(expected="a whole JPEG", found="one whose head is damaged")
-    decode_jpeg(data, -(-height // 8), -(-width // 8))
+    check_size(width, height, 3 * 2 * (width + 64) * (height + 64), most_bytes)  # all coefficients, perhaps
+    _decode_strictly(payload, width, height)
 
 
 def check_jpeg(payload: bytes, most_bytes: int) -> None:
@@ -100,19 +101,22 @@ def check_jpeg(payload: bytes, most_bytes: int) -> None:
     width, height = int(head[0]["width"]), int(head[0]["height"])
     if 3 * -(-width // 8) * -(-height // 8) + int(coefficient_bytes(head[0])) > most_bytes:
         return  # it is refused for its size
-    if turbo.library is None:
-        decode_jpeg(data, -(-height // 8), -(-width // 8))
-    elif complaint := _complaint(payload, width, height):
-        raise DecodeError(expected="a whole JPEG", found=complaint)
+    _decode_strictly(payload, width, height)
     _check_tiles(data, head[0])
 
 
-def _complaint(payload: bytes, width: int, height: int) -> str:
+def _decode_strictly(payload: bytes, width: int, height: int) -> None:
+    """DecodeError for a JPEG that libjpeg complains of; it is decoded to an eighth of its size."""
+    if turbo.library is None:
+        decode_jpeg(payload, -(-height // 8), -(-width // 8))
+        return
     handle = turbo.Handle()
     try:
-        return handle.complaint(payload, width, height)
+        complaint = handle.complaint(payload, width, height)
     finally:
         handle.close()
+    if complaint:
+        raise DecodeError(expected="a whole JPEG", found=complaint)
 
 
 def _check_tiles(data: Pixels, head: Any) -> None:
@@ -133,8 +137,10 @@ def room(size_bytes: int) -> Pixels:
 
 def _check(picture: Any) -> None:
     """DecodeError for what this would decode wrongly."""
-    if picture.mode not in _MODES:
-        raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {picture.mode}")
+    raw = str(getattr(picture.tile[0], "args", "")) if picture.tile else ""
+    if picture.mode not in MODES or ";16" in raw:  # Pillow makes eight bits of sixteen where there are colours
+        found = raw if ";16" in raw else picture.mode
+        raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {found}")
     if getattr(picture, "n_frames", 1) != 1 and picture.format != "MPO":
         raise DecodeError(expected="one picture", found=f"{picture.n_frames} frames")
 

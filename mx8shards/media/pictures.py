@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, LoaderError
+from mx8shards.format.columns import MAX_BYTES
 from mx8shards.format.randomness import uniforms
 from mx8shards.kernels import boxes, pictures, turbo
 from mx8shards.kernels.colour import value_table
 from mx8shards.kernels.reach import populate
-from mx8shards.kernels.records import FAULT, OK, READ, READ_FAILED, REFUSED
+from mx8shards.kernels.records import FAULT, MAPPED, OK, READ, READ_FAILED, REFUSED
 from mx8shards.kernels.yuv420 import is_yuv420
 from mx8shards.media import decoding, yuv420
 from mx8shards.media.specs import CenterCrop, Decode, Picture, RandomResizedCrop
@@ -200,7 +201,7 @@ class Pictures(Stage):
 
         jpeg = self._jpeg(payload, draws[i], scratch, turn)
         if jpeg is None:
-            decoding.check_rare(payload)
+            decoding.check_rare(payload, self._large.most_bytes)
             pixels = decoding.decode(payload, place)
         else:
             height, width = (-(-int(cut[side]) // int(cut["scale"])) for side in ("height", "width"))
@@ -257,7 +258,7 @@ class Pictures(Stage):
                 self._check_sides(len(picture), width, height, 0)
             else:
                 decoding.check_jpeg(picture, most_bytes)
-                decoding.check_rare(picture)
+                decoding.check_rare(picture, most_bytes)
                 decoding.decode(picture, partial(self._check_sides, len(picture)))
         except DecodeError as error:
             return error
@@ -361,10 +362,14 @@ class PartialPictures(Pictures):
         """Look at the heads of rows that have to be read."""
         payloads, draws = self._payloads(work).copy(), self._drawn(work)
         desk, found = np.zeros(1, pictures.DESK), np.zeros(len(self._crops), boxes.BOX)
-        memory, regions = decoding.room(pictures.HEAD_BYTES), turbo.HAS_REGIONS
+        memory, regions = decoding.room(pictures.LONG_HEAD_BYTES), turbo.HAS_REGIONS
         spans = self._payloads(work)
         pictures.narrow_rows(work.shards, work.rows, spans, self._table, draws, regions, desk, found, memory)
         work.notes[self] = payloads, draws
+        cold = work.rows["way"] != MAPPED
+        if cold.any():  # whole payloads are asked for sooner, if there are no tiles
+            narrowed = (spans["size"] != payloads["size"]).any()
+            self.head_bytes = pictures.HEAD_BYTES if narrowed else MAX_BYTES
 
 
 class WholePictures(Pictures):

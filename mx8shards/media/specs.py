@@ -18,6 +18,7 @@ Size = int | tuple[int, int]
 _LAYOUTS = ("CHW", "HWC")
 _KINDS = ("uint8", "float16", "float32")
 _MOST = 1 << 14  # pixels of a crop's side
+_TAKEN = ("sample_ids", "padding")  # names of what else a batch has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class Decode(Picture):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size is not None:
-            _checked_sides(self, self.size)
+            object.__setattr__(self, "size", _normal(_checked_sides(self, self.size)))
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -114,7 +115,7 @@ class Crop(Picture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _checked_sides(self, self.size)
+        object.__setattr__(self, "size", _normal(_checked_sides(self, self.size)))
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -161,6 +162,8 @@ class RandomResizedCrop(Crop):
             self._refuse("scale", "two numbers from above 0 to 1, the smaller one first", self.scale)
         if not _are_range(self.ratio):
             self._refuse("ratio", "two numbers above 0, the smaller one first", self.ratio)
+        for name in ("scale", "ratio"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class MultiCrop:
         if not isinstance(each, Mapping) or not each:
             raise ValueError(f"MultiCrop: expected crops by name, got {self.each!r}")
         for name, crop in self.each.items():
-            if type(name) is not str or not isinstance(crop, Crop):
+            if type(name) is not str or name in _TAKEN or not isinstance(crop, Crop):
                 raise ValueError(f"MultiCrop: expected crops by name, got {crop!r} under {name!r}")
         if len({crop.exact for crop in self.each.values()}) > 1:
             raise ValueError("MultiCrop: exact: expected the same for all crops, as the picture is decoded once")
@@ -199,13 +202,22 @@ def _is_number(value: Any) -> bool:
 
 def _checked_sides(picture: Picture, size: Any) -> tuple[int, int]:
     """Height and width, if they can be; else ValueError."""
-    sides = (size, size) if type(size) is int else size
-    if type(sides) is not tuple or len(sides) != 2 or not all(type(s) is int and 1 <= s <= _MOST for s in sides):
+    sides = (size, size) if hasattr(size, "__index__") else size
+    if not isinstance(sides, (tuple, list)) or len(sides) != 2 or not all(map(_is_side, sides)):
         picture._refuse("size", f"pixels from 1 to {_MOST}: one number, or height and width", size)
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])
+
+
+def _normal(sides: tuple[int, int]) -> Size:
+    """Equal sides as one number: there is one value for what is meant."""
+    return sides[0] if sides[0] == sides[1] else sides
+
+
+def _is_side(value: Any) -> bool:
+    return not isinstance(value, bool) and hasattr(value, "__index__") and 1 <= value <= _MOST
 
 
 def _are_range(values: Any) -> bool:
-    return (
-        isinstance(values, tuple) and len(values) == 2 and all(map(_is_number, values)) and 0 < values[0] <= values[1]
-    )
+    if not isinstance(values, (tuple, list)) or len(values) != 2 or not all(map(_is_number, values)):
+        return False
+    return bool(0 < values[0] <= values[1])

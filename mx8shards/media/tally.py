@@ -12,12 +12,11 @@ import numpy as np
 
 from mx8shards.errors import DecodeError, FormatError, require
 from mx8shards.format.encodings import get_encoding
-from mx8shards.media.decoding import Pixels, check_size, decode, decode_jpeg
+from mx8shards.media.decoding import MODES, Pixels, check_size, decode, decode_jpeg
 
 ENCODINGS = ("jpeg", "png", "pil", "bytes")
 MOST_NAMED = 1_000  # of pictures that could not be decoded: of more, only the number is kept
 
-_MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"))  # eight bits and no ink
 _MOST_BYTES = 1 << 31  # of one picture
 _ROWS = 1 << 16  # so many squares of 255 fit into a uint32
 
@@ -84,7 +83,7 @@ def pixels_of(payload: memoryview, encoding: str) -> Pixels:
     """Red, green and blue [H, W, 3]; DecodeError or FormatError for what is no picture, or not a whole one."""
     if encoding == "pil":
         picture = get_encoding("pil").decode(payload)
-        if picture.mode not in _MODES:
+        if picture.mode not in MODES:
             raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {picture.mode}")
         return np.asarray(picture.convert("RGB"))
     if bytes(payload[:6]) == b"mx8yuv":

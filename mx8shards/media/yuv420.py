@@ -69,7 +69,7 @@ def _planes_of_jpeg(picture: bytes) -> tuple[Plane, Plane, Plane] | None:
 
 
 def _planes_by_pillow(picture: bytes) -> tuple[Plane, Plane, Plane]:
-    decoding.check_rare(picture)
+    decoding.check_rare(picture, _MOST_BYTES)
     pixels = decoding.decode(picture, _fits)
     pillow = require("PIL.Image", "images")
     whole = np.asarray(pillow.fromarray(pixels).convert("YCbCr"))

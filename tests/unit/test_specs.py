@@ -8,6 +8,7 @@ import pickle
 from dataclasses import FrozenInstanceError
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mx8shards as mx8
@@ -18,7 +19,7 @@ FLOATS = {"dtype": "float32", "mean": (0.5, 0.5, 0.5), "std": (1, 2, 3)}
 
 # the argument that is bad, and how it is given
 BAD: list[tuple[str, dict[str, Any]]] = [
-    *(("size", {"size": size}) for size in (0, -1, 2.0, True, "224", None, (1, 2, 3), (1,), (0, 5), [3, 4], 1 << 20)),
+    *(("size", {"size": size}) for size in (0, -1, 2.0, True, "224", None, (1, 2, 3), (1,), (0, 5), [3], 1 << 20)),
     *(("size", {"size": (5, bad)}) for bad in (0, 1.5, True, None)),
     *(("layout", {"layout": layout}) for layout in ("chw", "NCHW", None, ["CHW"])),
     *(("dtype", {"dtype": dtype}) for dtype in ("float64", "bfloat16", float, None, ["uint8"])),
@@ -33,7 +34,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 ]
 RANDOM_BAD: list[tuple[str, dict[str, Any]]] = [
     *(("scale", {"scale": s}) for s in ((0, 1), (0.5, 0.1), (0.1, 1.5), (0.1,), 0.5, None, (-1, 1), (0.1, math.nan))),
-    *(("scale", {"scale": s}) for s in (("0.1", "1"), [0.1, 1], (True, True))),
+    *(("scale", {"scale": s}) for s in (("0.1", "1"), [0.1], (True, True))),
     *(("ratio", {"ratio": r}) for r in ((0, 1), (2, 1), (1,), 1, None, (0.5, math.inf), (math.nan, 1), ("1", "2"))),
 ]
 CENTER_BAD = [("resize", {"resize": resize}) for resize in (0, 223, 256.0, True, "256", 1 << 20)]
@@ -143,3 +144,15 @@ def test_a_size_is_both_sides_or_height_and_width(size: Any, height: int, width:
         crop: Crop = kind(size)
         assert crop.sides == (height, width)
         assert crop.crops("image") == {"image": crop}
+
+
+def test_lists_and_numbers_of_numpy_mean_what_tuples_and_ints_do() -> None:
+    spec = mx8.RandomResizedCrop([224, 224], scale=[0.1, 1], ratio=[1, 1])  # type: ignore[arg-type]
+    assert spec == mx8.RandomResizedCrop(np.int64(224), scale=(0.1, 1.0), ratio=(1.0, 1.0))
+    assert hash(spec) == hash(mx8.RandomResizedCrop(224, scale=(0.1, 1.0), ratio=(1.0, 1.0)))
+
+
+@pytest.mark.parametrize("name", ["sample_ids", "padding"])
+def test_a_crop_has_no_name_that_a_batch_has_for_something_else(name: str) -> None:
+    with pytest.raises(ValueError, match=f"under '{name}'"):
+        mx8.MultiCrop({name: mx8.ResizeCrop(8)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -51,9 +52,10 @@ def test_a_cache_of_kernels_is_shared_by_processes_with_and_without_the_library(
 
 
 @pytest.mark.parametrize("name", ["nothing.so", "libc.so.6", "libm.so.6"])
-def test_a_library_that_is_none_or_lacks_something_is_not_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chosen_library_that_is_none_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(turbo.VARIABLE, name)
-    assert turbo.find_library() is None
+    with pytest.raises((OSError, ImportError), match=re.escape(name)):
+        turbo.find_library()
 
 
 def test_an_empty_name_means_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
