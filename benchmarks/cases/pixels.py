@@ -16,7 +16,7 @@ from benchmarks.harness import Column, Job, Target
 from benchmarks.process import Measured, Numbers
 from mx8shards.kernels import boxes
 from mx8shards.kernels import pictures as rows
-from mx8shards.kernels.colour import put, to_rgb
+from mx8shards.kernels.colour import put, to_rgb, value_table
 from mx8shards.kernels.jit import kernel
 from mx8shards.kernels.jpeg import read_head
 from mx8shards.kernels.jpeg_tiles import splice
@@ -24,9 +24,6 @@ from mx8shards.kernels.resample import carve
 from mx8shards.kernels.turbo import Handle
 from mx8shards.kernels.yuv420 import is_yuv420, planes_of, size_of
 from mx8shards.media.decoding import room
-from mx8shards.media.pictures import Pictures
-from mx8shards.media.specs import RandomResizedCrop
-from mx8shards.stages import Use
 
 Array = npt.NDArray[Any]
 
@@ -100,20 +97,17 @@ def steps(root: str, passes: int) -> Numbers:
     dataset = mx8.Dataset(root)
     payloads = [np.array(dataset.payload(i, "image")) for i in range(len(dataset))]
     data, ends = np.concatenate(payloads), np.cumsum([len(payload) for payload in payloads])
-    use = Use(column="image", number=0, encoding="bytes", seed=17, threads=1, scratch_bytes=1 << 30)
-    stage = Pictures({"image": RandomResizedCrop(SIZE, flip=0)}, use)
     draws = np.random.default_rng(17).random((len(payloads), 1, boxes.DRAWS))
-    scratch, handle, memory, out = stage.scratch(), Handle(), room(128 << 20), room(3 * SIZE * SIZE)
+    crops, values = _random_crop(), value_table(np.ones(3), np.zeros(3), np.uint8)[None]
+    desk, found = np.zeros(1, rows.DESK), np.zeros(1, boxes.BOX)
+    handle, memory, out = Handle(), room(128 << 20), room(3 * SIZE * SIZE)
     memory[:] = 1
     targets = np.zeros(1, rows.TARGET)
     targets["address"], targets["item_bytes"] = out.ctypes.data, 1
-    table, values = stage._table, stage._values
 
     def begin_s(upto: int) -> float:
         start = time.thread_time()
-        done = _run(
-            handle.address, upto, data, ends, table, draws, values, targets, scratch.desk, scratch.found, memory
-        )
+        done = _run(handle.address, upto, data, ends, crops, draws, values, targets, desk, found, memory)
         assert done == len(payloads), f"picture {done} cannot be decoded"
         return (time.thread_time() - start) / len(payloads)
 
@@ -130,8 +124,16 @@ def steps(root: str, passes: int) -> Numbers:
         micros = 1e6 * np.min([[begin_s(upto) for upto in range(ALL + 1)] for _ in range(passes)], axis=0)
         colour_us = 1e6 * min(colour_s(20) for _ in range(passes))
     head, tiles, entropy, planes, crop = np.diff(micros, prepend=0.0).clip(0)  # what adds nothing may be measured less
-    found = (head, tiles, entropy, planes, crop - colour_us, colour_us)
-    return {**dict(zip(STEPS, map(float, found), strict=True)), "sum_us": float(micros[-1]), **whole.numbers}
+    added = (head, tiles, entropy, planes, crop - colour_us, colour_us)
+    return {**dict(zip(STEPS, map(float, added), strict=True)), "sum_us": float(micros[-1]), **whole.numbers}
+
+
+def _random_crop() -> Array:
+    """RandomResizedCrop as kernels see it."""
+    crop = np.zeros(1, boxes.CROP)
+    crop["kind"], crop["height"], crop["width"] = boxes.RANDOM, SIZE, SIZE
+    crop["scale_low"], crop["scale_high"], crop["ratio_low"], crop["ratio_high"] = 0.08, 1, 3 / 4, 4 / 3
+    return crop
 
 
 @kernel
