@@ -173,9 +173,11 @@ class Plan:
         if self._has_ragged:
             gather.sum_lengths(planned.rows, np.array(bounds), self.overhead, ragged)
         most = banks(ragged)
+        if self.bound == "tight":
+            return most
         half = self.limit_bytes() // 2
         large = [self.bound == "none" or max(most[k : k + width]) > half for k in range(0, len(most), width)]
-        if self.bound == "tight" or not any(large):
+        if not any(large):
             return most
         measured = banks(self.measure(planned, np.array(bounds)))
         return [measured[i] if large[i // width] else most[i] for i in range(len(most))]
