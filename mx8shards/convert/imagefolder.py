@@ -26,7 +26,8 @@ SUFFIXES = frozenset(
 )
 SPLITS = ("train", "val", "valid", "validation", "test")
 
-_MOST_PIXELS = 1 << 28
+_MANY = 20_000
+_MOST_PIXELS = 1 << 27
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"))
 _JPEG_BEGIN = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -102,6 +103,8 @@ class ImageFolder:
         names = self._files.names()
         self.classes = _classes(src, names, labels)
         self._names = names
+        # kernels read twice as quickly as libjpeg, but Numba takes as long to import as thousands of pictures to read
+        self._by_kernels = tiles or len(names) > _MANY
         self._numbers = {name: number for number, name in enumerate(self.classes or ())}
         self.columns: Mapping[str, str] = {
             "image": "bytes",
@@ -134,8 +137,6 @@ class ImageFolder:
         image, width, height = self._checked(data)
         if self._format == "yuv420":
             image = _planes(image)
-        elif self._tiles and image.startswith(_JPEG_BEGIN):
-            image = _tiled(image)
         sample = {"image": image, "path": name, "height": height, "width": width}
         if self.classes is not None:
             sample["label"] = self._numbers[name.split("/", 1)[0]]
@@ -153,10 +154,9 @@ class ImageFolder:
                 if resized is not None:
                     return resized
                 if picture.format in _JPEGS:
-                    _check_jpeg(data)
-                else:
-                    picture.load()
-                    _check_end(picture, data)
+                    return self._whole_jpeg(data, picture), picture.width, picture.height
+                picture.load()
+                _check_end(picture, data)
                 return data, picture.width, picture.height
         except (SourceError, MissingPackageError):
             raise
@@ -164,6 +164,22 @@ class ImageFolder:
             raise SourceError("no picture: its first bytes are not those of any known format") from None
         except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
             raise SourceError(f"no picture that can be read: {' '.join(str(error).split())[:200]}") from error
+
+    def _whole_jpeg(self, data: bytes, picture: Any) -> bytes:
+        """A JPEG as it is stored. Every bit of it was read: by tiling it or, where that is not possible, by libjpeg."""
+        tables = all(component[3] in picture.quantization for component in picture.layer)
+        tiled = self._tiled(data)
+        if not tables or (tiled is data and not (self._by_kernels and _is_whole(data))):
+            _check_jpeg(data)
+        return tiled
+
+    def _tiled(self, data: bytes) -> bytes:
+        """A JPEG in tiles, if these are wanted and possible."""
+        if not self._tiles or self._format == "yuv420":
+            return data
+        from mx8shards.media.tiles import tile
+
+        return tile(data)
 
     def _resized(self, picture: Any) -> tuple[bytes, int, int] | None:
         """The picture scaled down or encoded anew, if that was asked for and changes anything."""
@@ -187,13 +203,14 @@ class ImageFolder:
             upright.save(out, "PNG", compress_level=1)  # only planes are made of it: nothing more is lost
         else:
             upright.save(out, "JPEG", quality=self._quality or 95, subsampling="4:2:0")
-        return out.getvalue(), upright.width, upright.height
+        image = out.getvalue()
+        return self._tiled(image) if image.startswith(_JPEG_BEGIN) else image, upright.width, upright.height
 
 
-def _tiled(jpeg: bytes) -> bytes:
-    from mx8shards.media.tiles import tile  # Numba takes as long to import as thousands of pictures to convert
+def _is_whole(jpeg: bytes) -> bool:
+    from mx8shards.media.tiles import is_whole
 
-    return tile(jpeg)
+    return is_whole(jpeg)
 
 
 def _planes(picture: bytes) -> bytes:

@@ -41,6 +41,15 @@ def tile(jpeg: bytes) -> bytes:
         return jpeg
 
 
+def is_whole(jpeg: bytes) -> bool:
+    """Whether all its coefficients are there, and nothing else is; False also for what cannot be tiled."""
+    data, head, status = _head(jpeg)
+    if status != OK or not _can_be_tiled(head):
+        return False
+    recoded = _recode(data, head, int(head["restart_interval"]), _ONES)
+    return recoded is not None and jpeg[recoded.end : recoded.end + 2] == _EOI
+
+
 def is_tiled(jpeg: bytes) -> bool:
     """Whether these bytes have a segment of tiles that fits them."""
     data, head, status = _head(jpeg)

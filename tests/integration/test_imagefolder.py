@@ -463,7 +463,7 @@ def test_without_a_package_that_it_needs_nothing_is_a_reject(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    src = write(tmp_path / "src", {**few("a/1.jpg"), "a/2.png": picture("PNG")})
+    src = write(tmp_path / "src", {"a/1.jpg": picture("JPEG", progressive=True), "a/2.png": picture("PNG")})
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert 'pip install "mx8shards[convert]"' in complained
     assert not (tmp_path / "out/index.json").exists()

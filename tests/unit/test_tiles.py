@@ -18,7 +18,8 @@ from mx8shards.errors import DecodeError
 from mx8shards.kernels import huffman, jpeg, jpeg_tiles
 from mx8shards.kernels.jpeg import HEAD
 from mx8shards.kernels.jpeg_tiles import TILES
-from mx8shards.media.tiles import is_tiled, tile, untile
+from mx8shards.media.decoding import decode_jpeg
+from mx8shards.media.tiles import is_tiled, is_whole, tile, untile
 from tests import jpegs
 from tests.jpegs import SAMPLINGS, TURBO_SAMPLINGS, encoded, noise
 
@@ -448,6 +449,24 @@ def test_a_tiled_picture_that_was_damaged_is_not_untiled() -> None:
 
 
 # how they are compiled -----------------------------------------------------------------------------------------------
+
+
+def test_a_picture_that_is_said_to_be_whole_is_so_for_libjpeg_too() -> None:
+    good = encoded(noise(70, 50), quality=80)
+    assert is_whole(good)
+    assert is_whole(encoded(noise(70, 50), quality=80, restart_marker_rows=1))
+    assert not is_whole(encoded(noise(70, 50), progressive=True))
+    entropy = int(head_of(good)["entropy"])
+    assert not any(is_whole(good[:end]) for end in range(entropy, len(good), 7))
+    random = np.random.default_rng(0)
+    passed = 0
+    for _ in range(300):
+        damaged = bytearray(good)
+        damaged[random.integers(entropy, len(good) - 2)] ^= 1 << int(random.integers(8))
+        if is_whole(bytes(damaged)):
+            decode_jpeg(bytes(damaged), 50, 70)  # which is strict
+            passed += 1
+    assert 0 < passed < 300  # other coefficients are as good as any
 
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
