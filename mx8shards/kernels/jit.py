@@ -24,7 +24,7 @@ def kernel(function: _F) -> _F:
     files: so it is kept for as long as none of these changes.
     """
     compiled: Any = njit(nogil=True, cache=True)(function)
-    kept = getattr(compiled._cache, "_cache_file", None)
+    kept = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if kept is not None:
         kept._source_stamp = (kept._source_stamp, _SOURCES)
     return cast(_F, compiled)

@@ -218,7 +218,7 @@ def mixed_by_the_twin(mix: Mixup | CutMix, rows: Rows) -> tuple[np.ndarray, np.n
     """Row by row, from the draws that the registry of purposes tells of."""
     ids = rows.sample_ids.numpy()
     name = type(mix).__name__.lower()
-    drawn = uniforms(rows.seed, rows.epoch, ids, f"{name} image", 5)
+    drawn = uniforms(rows.seed, rows.epoch, ids, f"{name}:image", 5)
     images, labels = rows["image"].double().numpy(), np.eye(mix.classes)[rows["label"].numpy()]
     labels = labels * (1 - mix.label_smoothing) + mix.label_smoothing / mix.classes
     order = sorted(range(len(ids)), key=lambda row: drawn[row, 2])
