@@ -38,7 +38,8 @@ def size_of(data: Array) -> Any:
     """Height and width; 0 and 0 if that is not the size of what follows."""
     height, width = claimed_size(data)
     down, across = height + height % 2, width + width % 2
-    if height > 0 and width > 0 and len(data) == HEADER_BYTES + down * across + 2 * (down // 2) * (across // 2):
+    fits = 0 < height <= len(data) and 0 < width <= len(data)  # products of larger claims may be beyond any number
+    if fits and len(data) == HEADER_BYTES + down * across + 2 * (down // 2) * (across // 2):
         return height, width
     return np.int64(0), np.int64(0)
 

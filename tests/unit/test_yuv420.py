@@ -17,6 +17,9 @@ from mx8shards.errors import DecodeError, LoaderError
 from mx8shards.kernels import turbo
 from mx8shards.media import yuv420
 
+MAGIC = b"mx8yuv\x00\x01"
+WRAPPING = MAGIC + struct.pack("<II", 3_456_352_642, 3_558_036_652) + bytes(260)  # right modulo 2 ** 64
+
 SIZES = [(1, 1), (2, 2), (3, 5), (16, 16), (17, 33), (64, 48)]
 
 
@@ -73,7 +76,7 @@ def test_the_planes_of_the_vectors_are_found(repository: Path) -> None:
         assert found[0].shape == (vector["height"], vector["width"])
 
 
-@pytest.mark.parametrize("payload", [b"", b"mx8yuv", file(pixels(9, 7)), b"mx8yuv\x00\x01" + struct.pack("<II", 4, 4)])
+@pytest.mark.parametrize("payload", [b"", b"mx8yuv", file(pixels(9, 7)), MAGIC + struct.pack("<II", 4, 4), WRAPPING])
 def test_other_bytes_have_no_planes(payload: bytes) -> None:
     with pytest.raises(DecodeError, match="yuv420"):
         yuv420.planes(payload)
