@@ -34,7 +34,6 @@ ENCODINGS = ("bytes", "jpeg", "png")
 
 _FIRST_BYTES = 2 << 20  # of a thread's scratch, which grows as pictures ask for it
 _MOST_BYTES = 64 << 20  # of a thread's; larger pictures take turns
-_HEAD_BYTES = 64 << 10  # of a payload that is read, in which its size nearly always stands
 
 
 def stage_of(crops: Mapping[str, Picture], use: Use) -> Stage:
@@ -382,7 +381,7 @@ class WholePictures(Pictures):
 
     def measure(self, work: Work) -> Mapping[str, Array]:
         """How many bytes each picture will have, by what its head says of its size."""
-        spans, memory = work.spans[:, self._use.number], np.empty(_HEAD_BYTES, np.uint8)
+        spans, memory = work.spans[:, self._use.number], np.empty(pictures.LONG_HEAD_BYTES, np.uint8)
         desk, most_bytes = np.zeros(1, pictures.DESK), self._large.most_bytes
         found = {}
         for name, item_bytes in self._item_bytes.items():
