@@ -83,12 +83,8 @@ def test_a_memory_that_has_no_room_for_batches_names_one_that_has(mixed: mx8.Dat
 
 _GROWTH = """
 import sys
-from pathlib import Path
 import mx8shards as mx8
-
-def anonymous_bytes():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+from tests.resident import anonymous_bytes
 
 most = 0
 link, memory, warm, io = sys.argv[1:]

@@ -97,12 +97,8 @@ def test_whatever_is_held_and_let_go_of_the_limit_stands(
 
 _GROWTH = """
 import sys
-from pathlib import Path
 import mx8shards as mx8
-
-def anonymous_bytes():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+from tests.resident import anonymous_bytes
 
 most = 0
 link, memory, io = sys.argv[1:]
