@@ -116,7 +116,7 @@ class Loader:
         self._make_ready()
         self._abandon()
         epoch, position = self._at
-        if self._under_way or (position and not self._steps.left(position)):  # "drop" may leave nothing of an epoch
+        if self._under_way:
             epoch, position = epoch + 1, 0
         self._at, self._under_way = (epoch, position), True
         batches = Epoch(self._recipe, _Listener(self), epoch, position, self._runs)
@@ -171,7 +171,10 @@ class Loader:
         return self._state().to_json()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the very next step, on any number of ranks: with the same data, or an error says what differs."""
+        """Go on with the very next step, on any number of ranks: with the same data, or an error says what differs.
+
+        The next `for` is the rest of that epoch: no batch at all where "drop" leaves out what another world left.
+        """
         found = State.from_json(state)
         try:
             found.check(self._state(), len(self._order))

@@ -138,7 +138,8 @@ def test_warming_up_raises_what_the_first_batch_would(tmp_path: Path) -> None:
             assert all_of(loader) == list(range(SAMPLES))
 
 
-def test_where_less_than_a_step_is_left_and_dropped_the_next_for_is_the_next_epoch(data: Path) -> None:
+def test_where_less_than_a_step_is_left_and_dropped_the_epoch_ends_with_no_batch(data: Path) -> None:
+    """The `for` of that epoch is empty, so a loop that counts its epochs itself gets the next one once."""
     with loader_of(data, shuffle=True, uneven="drop") as alone:
         batches = iter(alone)
         while alone.state_dict()["position"] < SAMPLES - BATCH:
@@ -147,11 +148,16 @@ def test_where_less_than_a_step_is_left_and_dropped_the_next_for_is_the_next_epo
     assert (state["epoch"], state["position"]) == (0, SAMPLES - BATCH)
     for rank in range(2):
         with loader_of(data, shuffle=True, uneven="drop", rank=rank, world_size=2) as loader:
-            loader.load_state_dict(state)
-            expected = [i for step in range(len(loader)) for i in loader.ids(epoch=1, step=step).tolist()]
-            assert len(expected) == len(loader) * BATCH == SAMPLES // (2 * BATCH) * BATCH
-            assert all_of(loader) == expected
-            assert loader.state_dict()["epoch"] == 2
+            wanted = [i for step in range(len(loader)) for i in loader.ids(epoch=1, step=step).tolist()]
+            assert len(wanted) == len(loader) * BATCH == SAMPLES // (2 * BATCH) * BATCH
+            for counting in (False, True):
+                loader.load_state_dict(state)
+                for epoch, expected in enumerate([[], wanted]):
+                    if counting:
+                        loader.set_epoch(epoch)
+                    loader.warm_up()
+                    assert all_of(loader) == expected
+                    assert (loader.state_dict()["epoch"], loader.state_dict()["position"]) == (epoch + 1, 0)
 
 
 # what is asked for ----------------------------------------------------------------------------------------------------
