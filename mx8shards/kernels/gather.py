@@ -5,8 +5,10 @@ One batch goes through these, between which shards are opened and memory is foun
     locate          the shard of each sample, and its row there
     sample_spans    offsets of the samples, from the tables alone: an upper bound of the bytes that will be read
     payload_spans   where in them the wanted columns lie, from their size headers
+    fixed_spans     the same, where no column needs one
     place           where in the bank each row of a ragged column begins
     copy_payloads   the bytes of all columns, to their rows
+    conclude        whether all of that went well
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import brief_kernel, kernel
 from mx8shards.kernels.memory import load_int64, load_uint32, memcpy, prefetch, read_fully, store_int64
 from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, NOT_OPENED, OK, OUT_OF_SHARD, READ, READ_FAILED, SIZES_DIFFER
@@ -67,7 +69,7 @@ def locate(starts: Array, sample_ids: Array, rows: Array) -> None:
             rows[i]["begin"] = sample_ids[i] - starts[low[i]]
 
 
-@kernel
+@brief_kernel
 def list_unseen(rows: Array, mark: int, marks: Array, count: Array, out: Array) -> None:
     """The shards of these rows that do not bear the mark yet, each once; they bear it now."""
     count[0] = 0
@@ -104,7 +106,7 @@ def sample_spans(shards: Array, rows: Array) -> None:
         rows[i]["status"] = OK if good else OUT_OF_SHARD
 
 
-@kernel
+@brief_kernel
 def sum_lengths(rows: Array, bounds: Array, overhead: int, out: Array) -> None:
     """How many bytes the samples of each part have, from bounds[k] to before bounds[k + 1], beyond an overhead each."""
     for k in range(len(out)):
@@ -170,7 +172,24 @@ def payload_spans(
             totals[column] += size
 
 
-@kernel
+@brief_kernel
+def fixed_spans(shards: Array, kinds: Array, layouts: Array, rows: Array, spans: Array, totals: Array) -> None:
+    """What `payload_spans` gives where all columns have one size: no byte of a sample is read."""
+    totals[:] = 0
+    for i in range(len(rows)):
+        kind = shards[rows[i]["shard"]]["kind"]
+        begin = rows[i]["begin"]
+        if rows[i]["status"] == OK and rows[i]["end"] - begin != kinds[kind, FIXED_BYTES]:
+            rows[i]["status"] = SIZES_DIFFER
+        good = rows[i]["status"] == OK
+        for column in range(spans.shape[1]):
+            size = layouts[kind, column, FIXED_SIZE] if good else np.int64(0)
+            spans[i, column]["begin"] = begin + layouts[kind, column, FIXED_BEFORE]
+            spans[i, column]["size"] = size
+            totals[column] += size
+
+
+@brief_kernel
 def place(spans: Array, targets: Array) -> None:
     """Write the offsets of all ragged columns: where each row begins among the values, and where the last one ends."""
     for target in range(len(targets)):
@@ -212,3 +231,12 @@ def copy_payloads(shards: Array, spans: Array, targets: Array, start: int, stop:
                 rows[i]["status"] = READ_FAILED
             else:
                 memcpy(to, source, np.uint64(size))
+
+
+@brief_kernel
+def conclude(rows: Array, sample_ids: Array, bad: Array) -> None:
+    """The samples of these rows, and how many of them are not OK."""
+    bad[0] = 0
+    for i in range(len(rows)):
+        sample_ids[i] = rows[i]["sample_id"]
+        bad[0] += rows[i]["status"] != OK

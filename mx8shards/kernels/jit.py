@@ -23,7 +23,19 @@ def kernel(function: _F) -> _F:
     Numba keeps it for as long as the function's own file does not change. But it contains what it calls, in other
     files: so it is kept for as long as none of these changes.
     """
-    compiled: Any = njit(nogil=True, cache=True)(function)
+    return _kept(function, nogil=True)
+
+
+def brief_kernel(function: _F) -> _F:
+    """The same, but the GIL is kept: for what takes microseconds, and reads no file.
+
+    One who gives the GIL up must wait until another thread, which took it meanwhile, gives it up in turn.
+    """
+    return _kept(function, nogil=False)
+
+
+def _kept(function: _F, *, nogil: bool) -> _F:
+    compiled: Any = njit(nogil=nogil, cache=True)(function)
     kept = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
     if kept is not None:
         kept._source_stamp = (kept._source_stamp, _SOURCES)

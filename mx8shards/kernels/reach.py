@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import brief_kernel, kernel
 from mx8shards.kernels.memory import KNOWS_CACHE, errno_address, fadvise, load_uint32, madvise, mincore, preadv2
 from mx8shards.kernels.records import MAPPED, OK, READ, UNKNOWN
 
@@ -47,7 +47,7 @@ def can_map() -> bool:
     return True
 
 
-@kernel
+@brief_kernel
 def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: Array) -> None:
     """Each row's way, as far as windows were judged: `cold` in those that are not cached. How many go each way.
 

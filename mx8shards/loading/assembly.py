@@ -27,7 +27,7 @@ from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import Use
 from mx8shards.views import Whole
 
-_DEPTH_BYTES = 16 << 20  # small batches are made further ahead, so that nobody waits for a thread to be woken
+_DEPTH_BYTES = 48 << 20  # small batches are made further ahead, so that nobody waits for a thread to be woken
 _MOST_DEPTH = 64
 _SCRATCH_PART = 4  # that part of the memory may be for decoders' scratch
 

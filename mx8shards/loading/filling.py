@@ -107,9 +107,12 @@ class Filler:
     def _found(self, planned: Planned, reads: bool) -> tuple[Work, Ids]:
         """These rows with the spans of their payloads, and how many bytes those of each column have."""
         work = Work(planned, self._reach.table, len(self._wanted), reads)
-        header = np.empty(self._header_bytes, np.uint8)
         totals = np.empty(len(self._wanted), np.int64)
-        gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans, totals)
+        if self._header_bytes:
+            header = np.empty(self._header_bytes, np.uint8)
+            gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans, totals)
+        else:
+            gather.fixed_spans(work.shards, self._kinds, self._layouts, work.rows, work.spans, totals)
         for stage in self.stages:
             stage.narrow(work)
         return work, work.spans["size"].sum(axis=0) if self._narrows else totals
@@ -169,14 +172,13 @@ class Filler:
 
     def finish(self, work: Work) -> Batch:
         """The batch that lies in the bank."""
-        sample_ids = work.rows["sample_id"].copy()
         padding = work.padding.copy()
         return make_batch(
             work.whole,
             self.outputs,
             self._decoders,
             work.layout,
-            sample_ids,
+            work.sample_ids,
             padding,
             work.epoch,
             self._seed,
@@ -226,7 +228,7 @@ class Filler:
                     size += end - begin
                 offsets[len(good)] = size
             work.layout.places[key] = place._replace(value_bytes=size)
-        work.rows, work.padding = work.rows[good], work.padding[good]
+        work.rows, work.padding, work.sample_ids = work.rows[good], work.padding[good], work.sample_ids[good]
 
 
 def _together(stages: Sequence[Stage]) -> dict[str, Output]:

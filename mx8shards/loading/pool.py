@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
@@ -50,15 +51,18 @@ class Pool:
             self._lock = Lock()
             self._crew = None
 
-    def submit(self, task: Task) -> None:
-        """Have a thread call the task, which must not raise, with a function that finds the thread's scratch."""
+    def submit(self, task: Task, *, first: bool = False) -> None:
+        """Have a thread call the task, which must not raise, with a function that finds the thread's scratch.
+
+        One that comes `first` is done before all that wait already.
+        """
         with self._lock:  # held to the end: no thread would take what is put behind the word to stop
             if self._closed:
                 raise LoaderError("the pool is closed")
             if self._crew is None:
                 self._crew = _Crew(self.threads)
                 weakref.finalize(self, _Crew.dismiss, self._crew)
-            self._crew.tasks.put(task)
+            self._crew.put(task, first=first)
 
     def each(self, act: Callable[[int], object], numbers: Sequence[int]) -> None:
         """Act on all numbers, in all threads; the first error is raised when all are done."""
@@ -96,21 +100,30 @@ def _checked_memory(memory: int | str) -> int:
 
 
 class _Crew:
-    """The threads of one process. They know their queue and nothing else, so that they keep nothing alive."""
+    """The threads of one process. They know what is to be done and nothing else, so that they keep nothing alive."""
 
     def __init__(self, count: int) -> None:
         self.process = os.getpid()
-        self.tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._tasks: deque[Task | None] = deque()
+        self._waiting: SimpleQueue[None] = SimpleQueue()  # as many as there are tasks
         self._threads = [
-            Thread(target=_work, args=(self.tasks,), name=f"mx8shards-{i}", daemon=True) for i in range(count)
+            Thread(target=_work, args=(self._tasks, self._waiting), name=f"mx8shards-{i}", daemon=True)
+            for i in range(count)
         ]
         for thread in self._threads:
             thread.start()
 
+    def put(self, task: Task | None, *, first: bool = False) -> None:
+        if first:
+            self._tasks.appendleft(task)
+        else:
+            self._tasks.append(task)
+        self._waiting.put(None)
+
     def dismiss(self) -> None:
         if self.process == os.getpid():
             for _ in self._threads:
-                self.tasks.put(None)
+                self.put(None)
 
     def join(self) -> None:
         if self.process != os.getpid():
@@ -122,7 +135,7 @@ class _Crew:
                 logging.getLogger("mx8shards").warning("a thread does not end: %s", thread.name)
 
 
-def _work(tasks: SimpleQueue[Task | None]) -> None:
+def _work(tasks: deque[Task | None], waiting: SimpleQueue[None]) -> None:
     kept: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
     def scratch(stage: Any) -> Any:
@@ -130,7 +143,11 @@ def _work(tasks: SimpleQueue[Task | None]) -> None:
             kept[stage] = stage.scratch()
         return kept[stage]
 
-    while (task := tasks.get()) is not None:
+    while True:
+        waiting.get()
+        task = tasks.popleft()
+        if task is None:
+            break
         task(scratch)
         del task  # with all that it holds
     for found in kept.values():

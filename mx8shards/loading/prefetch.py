@@ -375,7 +375,7 @@ class Run:
         helpers = min(len(ranges), recipe.pool.threads) - 1 if starving else 0
         with suppress(LoaderError):  # a pool that was closed meanwhile: then it is done here alone
             for _ in range(helpers):
-                recipe.pool.submit(lambda scratch: self._fill(task, scratch))
+                recipe.pool.submit(lambda scratch: self._fill(task, scratch), first=True)
         self._fill(task, scratch)
 
     def _fill(self, task: Task, scratch: Scratch) -> None:
@@ -393,10 +393,9 @@ class Run:
         if task.error is not None or task.work is None or self._stopped:
             return Failed(task.error or LoaderError("the run was stopped"))
         try:
-            status = task.work.rows["status"]
-            if not status.any():  # all are OK
+            if not task.work.conclude():
                 return self._delivered(task, task.work)
-            return self._mended(task, task.work, np.flatnonzero(status != OK), scratch)
+            return self._mended(task, task.work, np.flatnonzero(task.work.rows["status"] != OK), scratch)
         except BaseException as error:  # noqa: BLE001
             return Failed(error)
 

@@ -30,6 +30,7 @@ class Work:
 
     whole: npt.NDArray[np.uint8]
     layout: Layout
+    sample_ids: npt.NDArray[np.int64]
 
     def __init__(self, planned: Planned, shards: Array, columns: int, reads: bool) -> None:
         self.planned = planned
@@ -44,6 +45,13 @@ class Work:
     def epoch(self) -> int:
         """The epoch that the batch belongs to."""
         return self.planned.epoch
+
+    def conclude(self) -> int:
+        """Take down which samples these are. How many of them went wrong?"""
+        self.sample_ids = np.empty(len(self.rows), np.int64)
+        bad = np.empty(1, np.int64)
+        gather.conclude(self.rows, self.sample_ids, bad)
+        return int(bad[0])
 
     def release(self) -> None:
         """Let go of the bank."""

@@ -174,6 +174,41 @@ def test_unseen_shards_are_listed_once_for_each_mark(batches: list[list[int]]) -
             seen |= set(batch)
 
 
+FIXED = {"b": "int", "d": "ndarray:uint16:3", "u": "uint8"}
+
+
+@given(
+    wanted=st.lists(st.sampled_from(sorted(FIXED)), min_size=1, unique=True),
+    statuses=st.lists(st.sampled_from([OK, OK, OUT_OF_SHARD]), max_size=20),
+    changes=st.lists(st.sampled_from([0, 0, -1, 1, 1 << 40]), max_size=20),
+)
+def test_where_all_columns_have_one_size_their_spans_are_the_same_without_a_look_at_the_samples(
+    wanted: list[str], statuses: list[int], changes: list[int]
+) -> None:
+    columns = Columns.of(FIXED)
+    shards = np.zeros(2, SHARD)  # nothing is mapped: a look would be a SIGSEGV
+    shards["kind"] = [1, 0]
+    kinds = np.array([(0, 999), (columns.variable, columns.fixed_bytes)], np.int64)
+    layouts = np.array([layout(columns, wanted)] * 2, np.int64)
+    rows = np.zeros(min(len(statuses), len(changes)), ROW)
+    rows["status"] = statuses[: len(rows)]
+    rows["begin"] = 50 + 15 * np.arange(len(rows))
+    rows["end"] = rows["begin"] + columns.fixed_bytes + changes[: len(rows)]
+    found = []
+    for fixed in (False, True):
+        mine, spans, totals = rows.copy(), np.zeros((len(rows), len(wanted)), SPAN), np.zeros(len(wanted), np.int64)
+        if fixed:
+            gather.fixed_spans(shards, kinds, layouts, mine, spans, totals)
+        else:
+            gather.payload_spans(shards, kinds, layouts, np.empty(0, np.uint8), mine, spans, totals)
+        sample_ids, bad = np.zeros(len(rows), np.int64), np.zeros(1, np.int64)
+        gather.conclude(mine, sample_ids, bad)
+        assert bad[0] == np.count_nonzero(mine["status"])
+        found.append((mine.tolist(), spans.tolist(), totals.tolist()))
+    assert found[0] == found[1]
+    assert all((row["status"] == OK) == (s == OK and not c) for row, s, c in zip(mine, statuses, changes, strict=False))
+
+
 # data that are not what they were ------------------------------------------------------------------------------------
 
 

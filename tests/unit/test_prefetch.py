@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -119,3 +119,24 @@ def test_batches_that_are_there_can_be_taken_without_waiting(recipe: Recipe) -> 
     run.stop()
     run.join()
     assert run.take_ready() is None
+
+
+def test_what_comes_first_is_done_before_all_that_waits() -> None:
+    pool = mx8.Pool(memory="2mb", threads=1)
+    begun, end, order = threading.Event(), threading.Event(), list[str]()
+
+    def wait(_: object) -> None:
+        begun.set()
+        end.wait(10)
+
+    def task(name: str) -> Callable[[object], None]:
+        return lambda _: order.append(name)
+
+    pool.submit(wait)
+    assert begun.wait(10)
+    for name in "abc":
+        pool.submit(task(name))
+    pool.submit(task("first"), first=True)
+    end.set()
+    pool.close()  # when all is done
+    assert order == ["first", "a", "b", "c"]
