@@ -10,7 +10,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 
 # mosaicml-streaming and litdata want a torchvision that matches torch (there is none for CPU builds) and the clients
 # of five clouds. They are read side by side with us on local files only, so they get just what their imports touch.
-PEERS := mosaicml-streaming litdata
+# torchdata's StatefulDataLoader has to go on where our state says.
+PEERS := mosaicml-streaming litdata torchdata
 PEERS_IMPORT := boto3 catalogue lightning-utilities requests tqdm zstd
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation
