@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,7 @@ from mx8shards.errors import LoaderError
 from mx8shards.format.sizes import parse_size
 from mx8shards.loading.bank import Memory
 from mx8shards.loading.machine import default_memory, default_threads
+from mx8shards.loading.threads import start
 
 Scratch = Callable[[Any], Any]
 Task = Callable[[Scratch], None]
@@ -61,7 +62,7 @@ class Pool:
                 raise LoaderError("the pool is closed")
             if self._crew is None:
                 self._crew = _Crew(self.threads)
-                weakref.finalize(self, _Crew.dismiss, self._crew)
+                weakref.finalize(self, _Crew.stop, self._crew)
             self._crew.put(task, first=first)
 
     def each(self, act: Callable[[int], object], numbers: Sequence[int]) -> None:
@@ -88,7 +89,7 @@ class Pool:
             self._closed = True
             crew, self._crew = self._crew, None
         if crew is not None:
-            crew.dismiss()
+            crew.stop()
             crew.join()
 
 
@@ -106,12 +107,7 @@ class _Crew:
         self.process = os.getpid()
         self._tasks: deque[Task | None] = deque()
         self._waiting: SimpleQueue[None] = SimpleQueue()  # as many as there are tasks
-        self._threads = [
-            Thread(target=_work, args=(self._tasks, self._waiting), name=f"mx8shards-{i}", daemon=True)
-            for i in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads = [start(self, str(i), _work, self._tasks, self._waiting) for i in range(count)]
 
     def put(self, task: Task | None, *, first: bool = False) -> None:
         if first:
@@ -120,7 +116,7 @@ class _Crew:
             self._tasks.append(task)
         self._waiting.put(None)
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         if self.process == os.getpid():
             for _ in self._threads:
                 self.put(None)

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ import numpy as np
 from mx8shards.errors import LoaderError
 from mx8shards.format.randomness import integers
 from mx8shards.kernels.records import OK
+from mx8shards.loading import threads
 from mx8shards.loading.bank import Share
 from mx8shards.loading.device import Mover
 from mx8shards.loading.filling import Filler, Range
@@ -152,8 +152,7 @@ class Run:
         self._opened_before_s = recipe.plan.reach.files_s
         recipe.share.wake = _waker(weakref.ref(self))
         recipe.share.shed = _shedder(weakref.ref(self))
-        self._planner = Thread(target=self._plan, name="mx8shards-planner", daemon=True)
-        self._planner.start()
+        self._planner = threads.start(self, "planner", self._plan)
 
     @property
     def producer_s(self) -> ProducerTimes:

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import mx8shards as mx8
 from tests.loader.parts import ids_of, write
 
@@ -57,9 +59,20 @@ def interrupted(data: str, where: str) -> None:
     say("further", sum(len(ids_of(batch)) for batch, _ in zip(loader_of(data), range(3), strict=False)))
 
 
+def in_and_out(batch: Any) -> Any:
+    """A transform that nearly always is in C++ code of torch's, and wants the GIL back there."""
+    import torch
+
+    rows = np.zeros(4)
+    for _ in range(1000):
+        torch.from_numpy(rows).clone()
+    return batch
+
+
 def left_open(data: str, how: str) -> None:
     """The interpreter ends while threads are at work and batches are held."""
-    loader = loader_of(data, transform=(lambda batch: (time.sleep(0.05), batch)[1]) if how == "transform" else None)
+    transforms: dict[str, Any] = {"transform": lambda batch: (time.sleep(0.05), batch)[1], "torch": in_and_out}
+    loader = loader_of(data, transform=transforms.get(how))
     batches = iter(loader)
     held.extend([loader, batches, next(batches), next(batches)])
     if how == "exit":
