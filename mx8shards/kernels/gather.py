@@ -5,7 +5,7 @@ One batch goes through these, between which shards are opened and memory is foun
     locate          the shard of each sample, and its row there
     sample_spans    offsets of the samples, from the tables alone: an upper bound of the bytes that will be read
     payload_spans   where in them the wanted columns lie, from their size headers
-    fixed_spans     the same, where no column needs one
+    fixed_spans     the same, where no column needs one, and rows are few
     place           where in the bank each row of a ragged column begins
     copy_payloads   the bytes of all columns, to their rows
     conclude        whether all of that went well
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 VARIABLE = 0  # how many columns have no fixed size
 FIXED_BYTES = 1  # how many bytes all others have together
 
-# What it must know of each wanted column in each kind, one row of `layouts[kind]` each.
+# What it and `fixed_spans` must know of each wanted column in each kind, one row of `layouts[kind]` each.
 LAYOUT_FIELDS = 3
 FIXED_BEFORE = 0  # bytes of fixed columns before it
 VARIABLE_BEFORE = 1  # how many columns of variable size stand before it
@@ -174,7 +174,7 @@ def payload_spans(
 
 @brief_kernel
 def fixed_spans(shards: Array, kinds: Array, layouts: Array, rows: Array, spans: Array, totals: Array) -> None:
-    """What `payload_spans` gives where all columns have one size: no byte of a sample is read."""
+    """What `payload_spans` gives where all columns have one size: no byte of a sample is read. For small batches."""
     totals[:] = 0
     for i in range(len(rows)):
         kind = shards[rows[i]["shard"]]["kind"]
@@ -189,7 +189,7 @@ def fixed_spans(shards: Array, kinds: Array, layouts: Array, rows: Array, spans:
             totals[column] += size
 
 
-@brief_kernel
+@kernel
 def place(spans: Array, targets: Array) -> None:
     """Write the offsets of all ragged columns: where each row begins among the values, and where the last one ends."""
     for target in range(len(targets)):

@@ -27,7 +27,7 @@ def kernel(function: _F) -> _F:
 
 
 def brief_kernel(function: _F) -> _F:
-    """The same, but the GIL is kept: for what takes microseconds, and reads no file.
+    """As `kernel` does, but the GIL is kept: for what takes microseconds, and touches no file and no new memory.
 
     One who gives the GIL up must wait until another thread, which took it meanwhile, gives it up in turn.
     """

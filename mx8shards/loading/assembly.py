@@ -29,6 +29,7 @@ from mx8shards.views import Whole
 
 _DEPTH_BYTES = 48 << 20  # small batches are made further ahead, so that nobody waits for a thread to be woken
 _MOST_DEPTH = 64
+_RECORDS_PART = 4  # that part of the memory, at most, is for the records of batches that are made further ahead
 _SCRATCH_PART = 4  # that part of the memory may be for decoders' scratch
 
 
@@ -73,7 +74,8 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, len(order)))
         mean = mean_batch_bytes(dataset.shards, filler, rows)
         record_bytes = rows * (2 * ROW.itemsize + len(picked.names) * SPAN.itemsize)
-        depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
+        ahead = min(_DEPTH_BYTES // (mean + record_bytes), share.limit_bytes // _RECORDS_PART // record_bytes)
+        depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, ahead))
         share.scratch_bytes = max(stage.scratch_bytes for stage in filler.stages)
         fixed = reach.kept_bytes + depth * record_bytes
         # where samples' lengths tell little of what is wanted of them, the first steps tell

@@ -3,7 +3,7 @@
 prepare   choose the way to each row, and have cold ones fetched        (planner)
 begin     read size headers, take a bank of the size that is needed     (a thread)
 fill      every stage, for a range of rows                              (threads side by side)
-finish    look at each row's status, hand out the bank as a batch       (the thread that is last)
+finish    hand out the bank as a batch, if each row's status is good    (the thread that is last)
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from mx8shards.stages import Output, Stage
 
 Range = tuple[int, int]
 
+_MOST_BRIEF = 16_384  # so many spans are found in the time that it takes to give up the GIL and get it back
 _RANGE_BYTES = 2 << 20  # of what is only copied: smaller ranges would cost more in Python than they gain
 
 
@@ -108,7 +109,7 @@ class Filler:
         """These rows with the spans of their payloads, and how many bytes those of each column have."""
         work = Work(planned, self._reach.table, len(self._wanted), reads)
         totals = np.empty(len(self._wanted), np.int64)
-        if self._header_bytes:
+        if self._header_bytes or work.spans.size > _MOST_BRIEF:
             header = np.empty(self._header_bytes, np.uint8)
             gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans, totals)
         else:
@@ -267,7 +268,7 @@ def _overhead(columns: Columns, ragged: Container[str]) -> int:
 
 
 def _fields(columns: Columns, name: str) -> tuple[int, int, int]:
-    """A line of the layouts that `payload_spans` wants."""
+    """A line of the layouts that `payload_spans` and `fixed_spans` want."""
     number = columns.names.index(name)
     before = columns.sizes[:number]
     size = columns.sizes[number]

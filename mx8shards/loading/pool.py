@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import weakref
@@ -10,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,12 +17,10 @@ from mx8shards.errors import LoaderError
 from mx8shards.format.sizes import parse_size
 from mx8shards.loading.bank import Memory
 from mx8shards.loading.machine import default_memory, default_threads
-from mx8shards.loading.threads import start
+from mx8shards.loading.threads import join, start_thread
 
 Scratch = Callable[[Any], Any]
 Task = Callable[[Scratch], None]
-
-_JOIN_S = 5.0
 
 
 class Pool:
@@ -57,7 +54,7 @@ class Pool:
 
         One that comes `first` is done before all that wait already.
         """
-        with self._lock:  # held to the end: no thread would take what is put behind the word to stop
+        with self._lock:
             if self._closed:
                 raise LoaderError("the pool is closed")
             if self._crew is None:
@@ -105,33 +102,57 @@ class _Crew:
 
     def __init__(self, count: int) -> None:
         self.process = os.getpid()
-        self._tasks: deque[Task | None] = deque()
-        self._waiting: SimpleQueue[None] = SimpleQueue()  # as many as there are tasks
-        self._threads = [start(self, str(i), _work, self._tasks, self._waiting) for i in range(count)]
+        self._lock = Lock()
+        self._stopped = False
+        self._threads: list[Thread] = []
+        self._to_do = _ToDo()
+        try:
+            for i in range(count):
+                self._threads.append(start_thread(self, str(i), _work, self._to_do))
+        except BaseException:
+            self.stop()
+            raise
 
-    def put(self, task: Task | None, *, first: bool = False) -> None:
-        if first:
-            self._tasks.appendleft(task)
-        else:
-            self._tasks.append(task)
-        self._waiting.put(None)
+    def put(self, task: Task, *, first: bool) -> None:
+        with self._lock:  # no thread would take what is put behind the word to stop
+            if self._stopped:
+                raise LoaderError("the pool is closed")
+            self._to_do.put(task, first=first)
 
     def stop(self) -> None:
         if self.process == os.getpid():
-            for _ in self._threads:
-                self.put(None)
+            with self._lock:
+                if not self._stopped:
+                    for _ in self._threads:
+                        self._to_do.put(None)
+                self._stopped = True
 
     def join(self) -> None:
-        if self.process != os.getpid():
-            return
-        deadline = time.monotonic() + _JOIN_S
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():  # it waits for a disk that does not answer, and can only be left behind
-                logging.getLogger("mx8shards").warning("a thread does not end: %s", thread.name)
+        if self.process == os.getpid():
+            join(self._threads)
 
 
-def _work(tasks: deque[Task | None], waiting: SimpleQueue[None]) -> None:
+class _ToDo:
+    """Tasks, in the order of their coming: first those that come first. None is the word to stop."""
+
+    def __init__(self) -> None:
+        self._first: deque[Task | None] = deque()
+        self._others: deque[Task | None] = deque()
+        self._there: SimpleQueue[None] = SimpleQueue()  # as many as there are tasks
+
+    def put(self, task: Task | None, *, first: bool = False) -> None:
+        (self._first if first else self._others).append(task)
+        self._there.put(None)
+
+    def take(self) -> Task | None:
+        self._there.get()
+        try:
+            return self._first.popleft()
+        except IndexError:
+            return self._others.popleft()
+
+
+def _work(to_do: _ToDo) -> None:
     kept: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
     def scratch(stage: Any) -> Any:
@@ -139,11 +160,7 @@ def _work(tasks: deque[Task | None], waiting: SimpleQueue[None]) -> None:
             kept[stage] = stage.scratch()
         return kept[stage]
 
-    while True:
-        waiting.get()
-        task = tasks.popleft()
-        if task is None:
-            break
+    while (task := to_do.take()) is not None:
         task(scratch)
         del task  # with all that it holds
     for found in kept.values():

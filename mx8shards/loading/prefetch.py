@@ -31,7 +31,6 @@ import numpy as np
 from mx8shards.errors import LoaderError
 from mx8shards.format.randomness import integers
 from mx8shards.kernels.records import OK
-from mx8shards.loading import threads
 from mx8shards.loading.bank import Share
 from mx8shards.loading.device import Mover
 from mx8shards.loading.filling import Filler, Range
@@ -39,12 +38,12 @@ from mx8shards.loading.ledger import MOST_ATTEMPTS, Entry, OnError
 from mx8shards.loading.plan import Plan, Planned
 from mx8shards.loading.pool import Pool, Scratch
 from mx8shards.loading.stages import Work
+from mx8shards.loading.threads import JOIN_S, start_thread
 from mx8shards.loading.times import ProducerTimes, Times
 
 _PLANNER = -1  # its key among the numbers of batches
 
 _LOOK_S = 0.5  # how often one who waits looks whether it still makes sense
-_JOIN_S = 5.0
 _COPY_S = 0.001
 _DEEP = 16  # so many small batches ahead are made in bursts, each of which costs one waking
 
@@ -152,7 +151,7 @@ class Run:
         self._opened_before_s = recipe.plan.reach.files_s
         recipe.share.wake = _waker(weakref.ref(self))
         recipe.share.shed = _shedder(weakref.ref(self))
-        self._planner = threads.start(self, "planner", self._plan)
+        self._planner = start_thread(self, "planner", self._plan)
 
     @property
     def producer_s(self) -> ProducerTimes:
@@ -236,7 +235,7 @@ class Run:
 
     def join(self) -> None:
         """Wait until its thread has ended, and all that it started; not for ever, should a disk not answer."""
-        wait_s = 0.0 if self._stalled else _JOIN_S
+        wait_s = 0.0 if self._stalled else JOIN_S
         deadline = time.monotonic() + wait_s
         self._planner.join(wait_s)
         while self._filling and time.monotonic() < deadline:

@@ -1,54 +1,78 @@
 """Which threads are at work here, and who ends them when the interpreter ends?
 
 Python stops a daemon thread by unwinding it at the moment when it wants the GIL back. Where that passes through C++
-code of torch's or Numba's, the process aborts: so none may be left by then.
+code of torch's or Numba's, the process aborts: so none should be left by then.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import time
-from collections.abc import Callable
-from threading import Thread
+from collections.abc import Callable, Iterable
+from threading import Lock, Thread
 from typing import Protocol
 from weakref import WeakSet
 
-_JOIN_S = 5.0  # a read or a transform that takes longer is left behind
+from mx8shards.errors import LoaderError
+
+JOIN_S = 5.0  # a read or a transform that takes longer is left behind
 
 
 class Owner(Protocol):
     """Who has threads."""
 
     def stop(self) -> None:
-        """Tell them to end, and do not wait for that. Safe to call again."""
+        """Tell them to end, and do not wait for that. Safe to call again, and never an error."""
 
 
-_owners: WeakSet[Owner] = WeakSet()
-_threads: WeakSet[Thread] = WeakSet()
+class _Known:
+    """The threads of this process that have not ended, perhaps, and their owners."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """As a forked child does: it has none of its parent's threads, and perhaps a lock that one of them holds."""
+        self.lock = Lock()
+        self.owners: WeakSet[Owner] = WeakSet()
+        self.threads: WeakSet[Thread] = WeakSet()
+        self.ending = False
 
 
-def start(owner: Owner, name: str, target: Callable[..., object], *arguments: object) -> Thread:
+_known = _Known()
+
+
+def start_thread(owner: Owner, name: str, target: Callable[..., object], *arguments: object) -> Thread:
     """A thread that ends when its owner is stopped: by whoever has that, or when the interpreter ends."""
     thread = Thread(target=target, args=arguments, name=f"mx8shards-{name}", daemon=True)
+    with _known.lock:
+        if _known.ending:
+            raise LoaderError("the interpreter is about to end")
+        _known.owners.add(owner)
+        _known.threads.add(thread)
     thread.start()
-    _owners.add(owner)
-    _threads.add(thread)
     return thread
+
+
+def join(threads: Iterable[Thread]) -> None:
+    """Wait until these have ended, but not for ever: one that waits for a disk which does not answer is left behind."""
+    deadline = time.monotonic() + JOIN_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            logging.getLogger("mx8shards").warning("a thread does not end: %s", thread.name)
 
 
 @atexit.register
 def _end_all() -> None:
-    for owner in list(_owners):
+    with _known.lock:
+        _known.ending = True
+        owners, threads = list(_known.owners), list(_known.threads)
+    for owner in owners:
         owner.stop()
-    deadline = time.monotonic() + _JOIN_S
-    for thread in list(_threads):
-        thread.join(max(0.0, deadline - time.monotonic()))
+    join(thread for thread in threads if thread.ident is not None)
 
 
-def _forget_all() -> None:
-    _owners.clear()
-    _threads.clear()
-
-
-os.register_at_fork(after_in_child=_forget_all)  # a child has none of its parent's threads
+os.register_at_fork(after_in_child=_known.forget)

@@ -74,7 +74,10 @@ def left_open(data: str, how: str) -> None:
     transforms: dict[str, Any] = {"transform": lambda batch: (time.sleep(0.05), batch)[1], "torch": in_and_out}
     loader = loader_of(data, transform=transforms.get(how))
     batches = iter(loader)
-    held.extend([loader, batches, next(batches), next(batches)])
+    held.extend([loader, batches])
+    if how == "begun":
+        return
+    held.extend([next(batches), next(batches)])
     if how == "exit":
         sys.exit(7)
     if how == "error":

@@ -303,7 +303,7 @@ def test_a_transform_may_keep_batches_until_memory_is_full_and_is_told_so(tmp_pa
     kept: list[Any] = []
     with nothing_left(data):
         dataset = mx8.Dataset(data)
-        with mx8.Loader(dataset, batch_size=200, transform=kept.append, memory="2mb", output="numpy") as loader:
+        with mx8.Loader(dataset, batch_size=200, transform=kept.append, memory="1mb", output="numpy") as loader:
             caught: mx8.LoaderError | None = None
             try:
                 for _ in loader:

@@ -210,7 +210,9 @@ def test_ctrl_c_comes_at_once_and_one_can_go_on_or_end(actor: Actor, data: Path,
     assert (status, actor.errors) == (0, "")
 
 
-@pytest.mark.parametrize(("how", "status"), [("idly", 0), ("transform", 0), ("torch", 0), ("exit", 7), ("error", 1)])
+@pytest.mark.parametrize(
+    ("how", "status"), [("begun", 0), ("idly", 0), ("transform", 0), ("torch", 0), ("exit", 7), ("error", 1)]
+)
 def test_the_interpreter_ends_with_a_loader_that_was_never_closed(
     actor: Actor, data: Path, how: str, status: int
 ) -> None:

@@ -136,7 +136,44 @@ def test_what_comes_first_is_done_before_all_that_waits() -> None:
     assert begun.wait(10)
     for name in "abc":
         pool.submit(task(name))
-    pool.submit(task("first"), first=True)
+    for name in ("first", "second"):
+        pool.submit(task(name), first=True)
     end.set()
     pool.close()  # when all is done
-    assert order == ["first", "a", "b", "c"]
+    assert order == ["first", "second", "a", "b", "c"]
+
+
+def test_threads_that_were_told_to_end_take_nothing_more(dataset: mx8.Dataset) -> None:
+    """As at the end of the interpreter: whoever still wants something is told, and does not wait."""
+    pool = mx8.Pool(memory="2mb", threads=2)
+    with mx8.Loader(dataset, batch_size=2, pool=pool) as loader:
+        loader.warm_up()
+        assert pool._crew is not None
+        pool._crew.stop()
+        pool._crew.stop()
+        with pytest.raises(mx8.LoaderError, match="the pool is closed"):
+            next(iter(loader))
+    pool.close()
+
+
+def test_where_not_all_threads_can_be_started_those_that_were_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(threading.enumerate())
+    pool = mx8.Pool(memory="2mb", threads=3)
+    starts = iter([threading.Thread.start, threading.Thread.start])
+
+    def start(thread: threading.Thread) -> None:
+        if (found := next(starts, None)) is None:
+            raise RuntimeError("can't start new thread")
+        found(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            pool.submit(lambda _: None)
+    done = threading.Event()
+    pool.submit(lambda _: done.set())
+    assert done.wait(10)
+    pool.close()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert set(threading.enumerate()) <= before
