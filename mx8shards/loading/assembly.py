@@ -27,7 +27,7 @@ from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import Use
 from mx8shards.views import Whole
 
-_DEPTH_BYTES = 48 << 20  # small batches are made further ahead, so that nobody waits for a thread to be woken
+_DEPTH_BYTES = 48 << 20  # small batches are planned further ahead: threads have work while more are planned
 _MOST_DEPTH = 64
 _RECORDS_PART = 4  # that part of the memory, at most, is for the records of batches that are made further ahead
 _SCRATCH_PART = 4  # that part of the memory may be for decoders' scratch

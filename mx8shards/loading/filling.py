@@ -173,14 +173,13 @@ class Filler:
 
     def finish(self, work: Work) -> Batch:
         """The batch that lies in the bank."""
-        padding = work.padding.copy()
         return make_batch(
             work.whole,
             self.outputs,
             self._decoders,
             work.layout,
             work.sample_ids,
-            padding,
+            work.padding.copy(),
             work.epoch,
             self._seed,
             self._convert,

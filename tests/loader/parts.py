@@ -94,14 +94,6 @@ def mapped(root: Path) -> list[str]:
     return [line for line in lines if str(root) in line]
 
 
-def anonymous_bytes() -> int:
-    """Memory of this process that is no file's."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1]) << 10
-    raise AssertionError("no such line")
-
-
 @contextmanager
 def in_time(seconds: int = SECONDS) -> Iterator[None]:
     """What hangs within is interrupted, and fails."""

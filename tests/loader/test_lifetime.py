@@ -17,7 +17,8 @@ import pytest
 import mx8shards as mx8
 from tests.loader.acting import Actor
 from tests.loader.faults import Fault, OnCommandError, Weigh, raising
-from tests.loader.parts import anonymous_bytes, descriptors, ids_of, in_time, nothing_left, threads, write
+from tests.loader.parts import descriptors, ids_of, in_time, nothing_left, threads, write
+from tests.resident import anonymous_bytes
 
 SAMPLES, BATCH = 240, 8
 

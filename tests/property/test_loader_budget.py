@@ -379,7 +379,7 @@ def test_what_others_use_already_is_no_fault_of_a_late_comer_who_is_told_so(log_
 
 
 def test_bookkeeping_of_many_tiny_rows_leaves_room_for_them(place: Path) -> None:
-    """Batches are made ahead no further than their rows' records take as much room as their bytes."""
+    """Batches are made ahead no further than their rows' records leave most of the memory to their bytes."""
     with removed_afterwards(place / "tiny") as root:
         dataset = write(root, ({"id": i} for i in range(20_000)), {"id": "int"}, size_limit=1 << 20)
         with mx8.Loader(dataset, batch_size=10_000, memory="32mb", threads=1) as loader:
