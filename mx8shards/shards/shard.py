@@ -141,16 +141,15 @@ class Shard:
     def payloads(self, row: int, wanted: Sequence[int]) -> list[Payload]:
         """The payloads of these columns of one sample, read (never mapped): a file cut short is an error, no signal."""
         file = self.file or self.open_file()  # held until the end: its descriptor must not close under the reads
-        descriptor = file.descriptor
         offsets = self._kept_offsets
         try:
             if offsets is not None:
                 begin, end = offsets[row], offsets[row + 1]
             else:
-                begin, end = _PAIR.unpack(os.pread(descriptor, 8, 4 + 4 * row))
+                begin, end = _PAIR.unpack(file.read(4 + 4 * row, 8))
             size = end - begin
             if 0 <= size <= _WHOLE_BYTES:
-                whole = os.pread(descriptor, size, begin)
+                whole = file.read(begin, size)
                 if len(whole) != size:
                     raise self._changed(f"sample {row} after its end")
                 bounds = self.columns.bounds(whole, size)

@@ -2,8 +2,8 @@
 
 `python -m tests.loader.filesystem SOURCE MOUNT` serves it, read-only, from a process of its own: stopping that process
 is a file server that has gone away. It speaks the kernel's protocol itself and needs root and /dev/fuse, nothing else.
-On its standard input it is told what becomes of reads: `ok`, `fail`, `delay SECONDS`, or `hold` for no answer until
-later. It unmounts when that ends.
+On its standard input it is told what becomes of reads: `ok`, `fail`, `fail FROM` for those that reach beyond a byte,
+`delay SECONDS`, or `hold` for no answer until later. It unmounts when that ends.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Server:
         raise OSError(errno.ENOSYS, "unknown")
 
     def _read(self, descriptor: int, begin: int, size: int) -> bytes:
-        if self._reads[0] == "fail":
+        if self._reads[0] == "fail" and begin + size > int(self._reads[1] if self._reads[1:] else 0):
             raise OSError(errno.EIO, "as told")
         if self._reads[0] == "delay":
             time.sleep(float(self._reads[1]))
@@ -168,7 +168,7 @@ class Mounted:
             raise OSError(errno.EPERM, "this process may not mount a file system of its own")
 
     def reads(self, what: str) -> None:
-        """What becomes of reads from now on: `ok`, `fail`, `delay SECONDS`, `hold`."""
+        """What becomes of reads from now on: `ok`, `fail`, `fail FROM`, `delay SECONDS`, `hold`."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(what + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -259,29 +261,60 @@ def test_a_file_cut_short_between_two_batches_is_an_error_where_it_is_read(tmp_p
         del loader, dataset, batches, caught
 
 
-def test_a_disk_that_fails_is_named_and_what_comes_after_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("io", ["auto", "pread"])
+def test_a_disk_that_fails_is_named_and_what_comes_after_is_read(tmp_path: Path, io: str) -> None:
+    """(Not of a map: that its pages are taken away between being populated and being copied is a signal.)"""
     data = write(tmp_path / "data", SAMPLES)
     with shown_again(data, tmp_path / "mount") as shown, nothing_left(shown.root):
         dataset = mx8.Dataset(shown.root)
-        for io in ("auto", "mmap", "pread"):
-            with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
-                batches = iter(loader)
-                found = [ids_of(next(batches))]
-                shown.forget()
-                shown.reads("fail")
-                shown.forget()
-                more, caught = taken(batches)
-                if caught is not None:  # else all was there already
-                    assert isinstance(caught.__cause__, OSError)
-                assert [i for ids in found + more for i in ids] == list(range(BATCH * (1 + len(more))))
-                again, caught = taken(iter(loader))
-                assert isinstance(caught.__cause__ if caught else None, OSError)
-                assert again == []
-                shown.reads("ok")
-                assert len(taken(iter(loader))[0]) == STEPS
-            del loader, batches, caught
+        with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
+            batches = iter(loader)
+            found = [ids_of(next(batches))]
+            shown.forget()
+            shown.reads("fail")
+            shown.forget()
+            more, caught = taken(batches)
+            if caught is not None:  # else all was there already
+                assert isinstance(caught.__cause__, OSError)
+            assert [i for ids in found + more for i in ids] == list(range(BATCH * (1 + len(more))))
+            shown.reads("ok")
+            assert len(taken(iter(loader))[0]) == STEPS
         dataset.close()
-        del dataset
+        del loader, batches, caught, dataset
+
+
+@pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
+def test_a_disk_that_fails_between_two_epochs_is_named(tmp_path: Path, io: str) -> None:
+    data = write(tmp_path / "data", SAMPLES)
+    with shown_again(data, tmp_path / "mount") as shown, nothing_left(shown.root):
+        dataset = mx8.Dataset(shown.root)
+        with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
+            assert len(taken(iter(loader))[0]) == STEPS
+            shown.reads("fail")
+            shown.forget()
+            found, caught = taken(iter(loader))
+            assert isinstance(caught.__cause__ if caught else None, OSError)
+            assert found == []
+            shown.reads("ok")
+            assert len(taken(iter(loader))[0]) == STEPS
+        dataset.close()
+        del loader, caught, dataset
+
+
+@pytest.mark.parametrize("size_bytes", [3 * mmap.PAGESIZE, 3 << 20])
+def test_a_disk_that_fails_within_a_sample_is_no_file_cut_short(tmp_path: Path, size_bytes: int) -> None:
+    """What comes before the page that fails is a short count without an error: that comes when asked again."""
+    with mx8.Writer(tmp_path / "data", columns={"blob": "bytes"}, hashes=()) as writer:
+        writer.write({"blob": bytes(size_bytes)})
+    with shown_again(tmp_path / "data", tmp_path / "mount") as shown, mx8.Dataset(shown.root) as dataset:
+        assert len(dataset[0]["blob"]) == size_bytes
+        shown.reads(f"fail {2 * mmap.PAGESIZE}")
+        shown.forget()
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            dataset[0]
+        with mx8.Loader(dataset, batch_size=1, output="numpy") as loader, pytest.raises(mx8.LoaderError) as stopped:
+            list(loader)
+        assert isinstance(stopped.value.__cause__, OSError)
 
 
 # what a transform may return
