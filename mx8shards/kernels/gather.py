@@ -19,7 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.jit import brief_kernel, kernel
-from mx8shards.kernels.memory import load_int64, load_uint32, memcpy, prefetch, read_fully, store_int64
+from mx8shards.kernels.memory import (
+    copy_past_caches,
+    load_int64,
+    load_uint32,
+    memcpy,
+    prefetch,
+    read_fully,
+    store_int64,
+    wait_for_copies,
+)
 from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, NOT_OPENED, OK, OUT_OF_SHARD, READ, READ_FAILED, SIZES_DIFFER
 
@@ -203,7 +212,9 @@ def place(spans: Array, targets: Array) -> None:
 
 
 @kernel
-def copy_payloads(shards: Array, spans: Array, targets: Array, start: int, stop: int, rows: Array) -> None:
+def copy_payloads(
+    shards: Array, spans: Array, targets: Array, start: int, stop: int, past_caches: bool, rows: Array
+) -> None:
     """The payloads of rows from start to before stop, each to its place. Rows that are not OK are left alone.
 
     The first lines of rows to come are fetched meanwhile: their pages are not in the TLB, and small rows would wait.
@@ -229,8 +240,12 @@ def copy_payloads(shards: Array, spans: Array, targets: Array, start: int, stop:
                     rows[i]["status"] = READ_FAILED
             elif rows[i]["way"] == FAULT and size > 0 and not populate(source, size):
                 rows[i]["status"] = READ_FAILED
+            elif past_caches:
+                copy_past_caches(to, source, np.uint64(size))
             else:
                 memcpy(to, source, np.uint64(size))
+    if past_caches:
+        wait_for_copies()
 
 
 @brief_kernel

@@ -14,6 +14,8 @@ from numba.extending import intrinsic
 
 from mx8shards.kernels.jit import kernel, linked
 
+_LINE_BYTES = 64
+
 _libc = ctypes.CDLL(None)
 
 # memcpy(to, from, size): the C library's, because it copies 4 KiB four times as fast as a loop over a slice.
@@ -92,6 +94,51 @@ def _prefetch(_typing: Any, address: Any) -> Any:
 
 # prefetch(address): the cache line there will be read soon. It need not be mapped.
 prefetch = cast(Callable[[Any], None], _prefetch)
+
+
+@intrinsic
+def _line(_typing: Any, to: Any, source: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        line = ir.VectorType(ir.IntType(8), _LINE_BYTES).as_pointer()
+        value = builder.load(builder.inttoptr(arguments[1], line), align=1)
+        stored = builder.store(value, builder.inttoptr(arguments[0], line), align=_LINE_BYTES)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.uintp), generate
+
+
+# _copy_line(to, source): 64 bytes past the caches; `to` is a multiple of that.
+_copy_line = cast(Callable[[Any, Any], None], _line)
+
+
+@intrinsic
+def _fence(_typing: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+# wait_for_copies(): what was copied past the caches is there, for other threads, too.
+wait_for_copies = cast(Callable[[], None], _fence)
+
+
+@kernel
+def copy_past_caches(to: Any, source: Any, size: Any) -> None:
+    """Copy so many bytes to memory that nobody reads soon: it is not fetched first, and nothing gives way to it.
+
+    `wait_for_copies` before anybody else is told of them.
+    """
+    line = np.uint64(_LINE_BYTES)
+    head = min(size, (line - to % line) % line)
+    memcpy(to, source, head)
+    lines = (size - head) // line
+    for k in range(lines):
+        _copy_line(to + head + line * k, source + head + line * k)
+    done = head + line * lines
+    memcpy(to + done, source + done, size - done)
 
 
 @intrinsic

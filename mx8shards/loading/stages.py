@@ -21,6 +21,8 @@ from mx8shards.stages import Work as AnyWork
 
 Array = npt.NDArray[Any]
 
+_LARGE_BYTES = 8 << 20  # of such a batch, little is still in a cache when the whole of it is there
+
 
 class Work:
     """One batch on its way: its rows, where their payloads lie, and its bank once there is one.
@@ -96,7 +98,8 @@ class Gather(Stage):
 
     def fill(self, work: AnyWork, start: int, stop: int, scratch: Any) -> None:
         """Copy payloads."""
-        gather.copy_payloads(work.shards, work.spans, work.notes[self], start, stop, work.rows)
+        past_caches = len(work.whole) >= _LARGE_BYTES
+        gather.copy_payloads(work.shards, work.spans, work.notes[self], start, stop, past_caches, work.rows)
 
 
 def _output(coder: Encoding) -> Output:
