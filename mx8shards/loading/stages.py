@@ -21,7 +21,7 @@ from mx8shards.stages import Work as AnyWork
 
 Array = npt.NDArray[Any]
 
-_LARGE_BYTES = 8 << 20  # of such a batch, little is still in a cache when the whole of it is there
+_LARGE_BYTES = 2 << 20  # batches so large, and those made ahead beside them, have left the caches before they are used
 
 
 class Work:
