@@ -104,6 +104,7 @@ class _Crew:
         self.process = os.getpid()
         self._lock = Lock()
         self._stopped = False
+        self._count = count
         self._threads: list[Thread] = []
         self._to_do = _ToDo()
         try:
@@ -123,7 +124,7 @@ class _Crew:
         if self.process == os.getpid():
             with self._lock:
                 if not self._stopped:
-                    for _ in self._threads:
+                    for _ in range(self._count):  # not all may have been started yet
                         self._to_do.put(None)
                 self._stopped = True
 
