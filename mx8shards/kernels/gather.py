@@ -213,12 +213,14 @@ def place(spans: Array, targets: Array) -> None:
 
 @kernel
 def copy_payloads(
-    shards: Array, spans: Array, targets: Array, start: int, stop: int, past_caches: bool, rows: Array
+    shards: Array, spans: Array, targets: Array, start: int, stop: int, large_bytes: int, rows: Array
 ) -> None:
     """The payloads of rows from start to before stop, each to its place. Rows that are not OK are left alone.
 
-    The first lines of rows to come are fetched meanwhile: their pages are not in the TLB, and small rows would wait.
+    Those of `large_bytes` and more are copied past the caches. The first lines of rows to come are fetched meanwhile:
+    their pages are not in the TLB, and small rows would wait.
     """
+    waits = False
     for i in range(start, stop):
         if i + _ROWS_AHEAD < stop:
             prefetch(shards[rows[i + _ROWS_AHEAD]["shard"]]["base"] + np.uint64(rows[i + _ROWS_AHEAD]["begin"]))
@@ -240,11 +242,12 @@ def copy_payloads(
                     rows[i]["status"] = READ_FAILED
             elif rows[i]["way"] == FAULT and size > 0 and not populate(source, size):
                 rows[i]["status"] = READ_FAILED
-            elif past_caches:
+            elif size >= large_bytes:
                 copy_past_caches(to, source, np.uint64(size))
+                waits = True
             else:
                 memcpy(to, source, np.uint64(size))
-    if past_caches:
+    if waits:
         wait_for_copies()
 
 

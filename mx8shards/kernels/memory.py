@@ -97,7 +97,7 @@ prefetch = cast(Callable[[Any], None], _prefetch)
 
 
 @intrinsic
-def _line(_typing: Any, to: Any, source: Any) -> Any:
+def _copied_line(_typing: Any, to: Any, source: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         line = ir.VectorType(ir.IntType(8), _LINE_BYTES).as_pointer()
         value = builder.load(builder.inttoptr(arguments[1], line), align=1)
@@ -109,27 +109,27 @@ def _line(_typing: Any, to: Any, source: Any) -> Any:
 
 
 # _copy_line(to, source): 64 bytes past the caches; `to` is a multiple of that.
-_copy_line = cast(Callable[[Any, Any], None], _line)
+_copy_line = cast(Callable[[Any, Any], None], _copied_line)
 
 
 @intrinsic
-def _fence(_typing: Any) -> Any:
+def _waited(_typing: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
-        builder.fence("seq_cst")
+        builder.fence("seq_cst")  # on x86 a locked instruction, which empties the buffers; a weaker fence is none there
         return context.get_dummy_value()
 
     return types.void(), generate
 
 
 # wait_for_copies(): what was copied past the caches is there, for other threads, too.
-wait_for_copies = cast(Callable[[], None], _fence)
+wait_for_copies = cast(Callable[[], None], _waited)
 
 
 @kernel
 def copy_past_caches(to: Any, source: Any, size: Any) -> None:
-    """Copy so many bytes to memory that nobody reads soon: it is not fetched first, and nothing gives way to it.
+    """Copy so many bytes to memory that nobody reads soon: it is not fetched first, nor does it take others' place.
 
-    `wait_for_copies` before anybody else is told of them.
+    That pays from 4 KiB on, and is slower below. `wait_for_copies` before anybody else is told of them.
     """
     line = np.uint64(_LINE_BYTES)
     head = min(size, (line - to % line) % line)

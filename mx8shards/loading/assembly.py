@@ -51,7 +51,8 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         if name not in picked.names:
             known = ", ".join(map(repr, picked.names))
             raise LoaderError(subject="decode", expected=f"a column that is loaded: {known}", found=repr(name))
-    gather = Gather(picked, [name for name in picked.names if name not in settings.decode])
+    undecoded = [name for name in picked.names if name not in settings.decode]
+    gather = Gather(picked, undecoded, at_once=settings.transform is not None)
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
     pool.memory.pins = mover or pool.memory.pins

@@ -77,8 +77,8 @@ class Lease:
         self._give_back(self._bank)
 
 
-def _nobody_waits() -> None:
-    pass
+def nobody_waits() -> None:
+    """What a share calls where there is no run that could be woken, or shed."""
 
 
 class Memory:
@@ -181,8 +181,8 @@ class Share:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self.wake: Callable[[], None] = _nobody_waits
-        self.shed: Callable[[], None] = _nobody_waits
+        self.wake: Callable[[], None] = nobody_waits
+        self.shed: Callable[[], None] = nobody_waits
         self.reserved_bytes = 0
         self.used_bytes = 0
         self.leases = 0

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ import numpy as np
 from mx8shards.errors import LoaderError
 from mx8shards.format.randomness import integers
 from mx8shards.kernels.records import OK
-from mx8shards.loading.bank import Share
+from mx8shards.loading.bank import Share, nobody_waits
 from mx8shards.loading.device import Mover
 from mx8shards.loading.filling import Filler, Range
 from mx8shards.loading.ledger import MOST_ATTEMPTS, Entry, OnError
@@ -149,9 +150,14 @@ class Run:
         self.waited_s = 0.0
         self.planned_s = 0.0
         self._opened_before_s = recipe.plan.reach.files_s
+        self._planner: Thread | None = None  # until it is started, as others may want to shed by then
         recipe.share.wake = _waker(weakref.ref(self))
         recipe.share.shed = _shedder(weakref.ref(self))
-        self._planner = start_thread(self, "planner", self._plan)
+        try:
+            self._planner = start_thread(self, "planner", self._plan)
+        except BaseException:
+            recipe.share.wake = recipe.share.shed = nobody_waits
+            raise
 
     @property
     def producer_s(self) -> ProducerTimes:
@@ -211,7 +217,7 @@ class Run:
         self._expect_answer(
             waited, "no thread has become free for {:.0f} s: reads or transforms from before do not end"
         )
-        if not self._planner.is_alive() and self._results.empty() and not self._filling:
+        if not self._is_planning and self._results.empty() and not self._filling:
             raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")
 
     def _expect_answer(self, waited_s: float, complaint: str) -> None:
@@ -220,6 +226,10 @@ class Run:
             self._stalled = True
             message = complaint.format(waited_s)
             raise LoaderError(message, subject=f"epoch {self._epoch}", hint=f"read_timeout_s={limit_s:g}")
+
+    @property
+    def _is_planning(self) -> bool:
+        return self._planner is None or self._planner.is_alive()
 
     def stop(self) -> None:
         """End it: what was made ahead is given up. Safe to call again, and from anywhere."""
@@ -237,10 +247,11 @@ class Run:
         """Wait until its thread has ended, and all that it started; not for ever, should a disk not answer."""
         wait_s = 0.0 if self._stalled else JOIN_S
         deadline = time.monotonic() + wait_s
-        self._planner.join(wait_s)
-        while self._filling and time.monotonic() < deadline:
+        if self._planner is not None:
+            self._planner.join(wait_s)
+        while (self._is_planning or self._filling) and time.monotonic() < deadline:
             time.sleep(0.0005)
-        if self._planner.is_alive() or self._filling:
+        if self._is_planning or self._filling:
             logging.getLogger("mx8shards").warning("what was begun does not end: it is left behind")
         self._drop_results()
 
@@ -260,8 +271,9 @@ class Run:
         try:
             if self._first is None:
                 recipe.plan.reach.begin_epoch()  # here: it waits for a run before, whose planner may hang on a file
+            elif not self._start(*self._first):
+                return
             else:
-                self._start(*self._first)
                 position = min(position + recipe.plan.steps.size, recipe.plan.steps.length)
             for planned in recipe.plan.batches(self._epoch, position):
                 if not self._start(planned):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.format.columns import Columns
+from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.encodings import Encoding
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import SPAN
@@ -21,7 +21,10 @@ from mx8shards.stages import Work as AnyWork
 
 Array = npt.NDArray[Any]
 
-_LARGE_BYTES = 2 << 20  # batches so large, and those made ahead beside them, have left the caches before they are used
+_LARGE_BYTES = 4 << 10  # smaller rows are not copied past the caches in any batch
+# So large a batch has left the caches before anybody reads it: if it waits for its turn, beside others that are made
+# ahead, or if it is used at once.
+_WAITING_BYTES, _AT_ONCE_BYTES = 2 << 20, 8 << 20
 
 
 class Work:
@@ -73,8 +76,9 @@ class Gather(Stage):
 
     kind = "gather"
 
-    def __init__(self, columns: Columns, wanted: Sequence[str]) -> None:
+    def __init__(self, columns: Columns, wanted: Sequence[str], *, at_once: bool) -> None:
         self.columns = tuple(wanted)
+        self._cached_bytes = _AT_ONCE_BYTES if at_once else _WAITING_BYTES
         self.decoders: dict[str, Decode] = {}
         self.outputs = {}
         self._numbers = [columns.names.index(name) for name in wanted]
@@ -87,19 +91,22 @@ class Gather(Stage):
     def begin(self, work: AnyWork) -> None:
         """Note where each column goes, and write the offsets of the ragged ones."""
         bank = int(work.whole.ctypes.data)
-        targets = []
+        targets, copied_bytes = [], 0
         for key, number in zip(self.columns, self._numbers, strict=True):
             place = work.place(key)
             offsets = 0 if place.offsets is None else bank + place.offsets
             targets.append((number, bank + place.values, offsets, self.outputs[key].row_bytes or 0))
-        work.notes[self] = np.array(targets, np.int64).reshape(-1, gather.TARGET_FIELDS)
+            copied_bytes += place.value_bytes
+        large_bytes = MAX_BYTES if copied_bytes < self._cached_bytes else _LARGE_BYTES
+        table = np.array(targets, np.int64).reshape(-1, gather.TARGET_FIELDS)
+        work.notes[self] = table, large_bytes
         if self._ragged:
-            gather.place(work.spans, work.notes[self])
+            gather.place(work.spans, table)
 
     def fill(self, work: AnyWork, start: int, stop: int, scratch: Any) -> None:
         """Copy payloads."""
-        past_caches = len(work.whole) >= _LARGE_BYTES
-        gather.copy_payloads(work.shards, work.spans, work.notes[self], start, stop, past_caches, work.rows)
+        targets, large_bytes = work.notes[self]
+        gather.copy_payloads(work.shards, work.spans, targets, start, stop, large_bytes, work.rows)
 
 
 def _output(coder: Encoding) -> Output:

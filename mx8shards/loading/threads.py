@@ -50,9 +50,9 @@ def start_thread(owner: Owner, name: str, target: Callable[..., object], *argume
     with _known.lock:
         if _known.ending:
             raise LoaderError("the interpreter is about to end")
+        thread.start()  # here: who ends all threads must not overlook one
         _known.owners.add(owner)
         _known.threads.add(thread)
-    thread.start()
     return thread
 
 
@@ -72,7 +72,7 @@ def _end_all() -> None:
         owners, threads = list(_known.owners), list(_known.threads)
     for owner in owners:
         owner.stop()
-    join(thread for thread in threads if thread.ident is not None)
+    join(threads)
 
 
 os.register_at_fork(after_in_child=_known.forget)

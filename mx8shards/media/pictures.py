@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 from collections.abc import Mapping
@@ -19,7 +20,6 @@ from mx8shards.format.columns import MAX_BYTES
 from mx8shards.format.randomness import uniforms
 from mx8shards.kernels import boxes, pictures, turbo
 from mx8shards.kernels.colour import value_table
-from mx8shards.kernels.memory import read_fully
 from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, MAPPED, OK, READ, READ_FAILED, REFUSED
 from mx8shards.kernels.yuv420 import is_yuv420
@@ -160,10 +160,10 @@ class Pictures(Stage):
         if size > self._large.most_bytes:
             raise DecodeError(expected=f"at most {self._large.most_bytes} bytes", found=f"{size}")
         if row["way"] == READ:
-            payload = np.empty(size, np.uint8)
-            if not read_fully(int(row["file"]), np.uint64(payload.ctypes.data), np.int64(size), np.int64(begin)):
-                raise OSError("the bytes cannot be read")
-            return payload.tobytes()
+            payload = os.pread(int(row["file"]), size, begin)
+            if len(payload) < size:
+                raise OSError("the file is shorter than it was")
+            return payload
         address = int(work.shards[row["shard"]]["base"]) + begin
         if row["way"] == FAULT and size and not populate(address, size):
             raise OSError("the pages cannot be had")

@@ -124,7 +124,8 @@ class Server:
         raise OSError(errno.ENOSYS, "unknown")
 
     def _read(self, descriptor: int, begin: int, size: int) -> bytes:
-        if self._reads[0] == "fail" and begin + size > int(self._reads[1] if self._reads[1:] else 0):
+        whole = int(self._reads[1]) if self._reads[0] == "fail" and len(self._reads) > 1 else 0
+        if self._reads[0] == "fail" and begin + size > whole:
             raise OSError(errno.EIO, "as told")
         if self._reads[0] == "delay":
             time.sleep(float(self._reads[1]))

@@ -379,6 +379,26 @@ def test_one_large_sample_among_tiny_ones(place: Path) -> None:
                 assert found == {i: sample["data"] for i, sample in enumerate(samples)}
 
 
+@pytest.mark.parametrize("mebibytes", [1, 3, 9])
+def test_large_batches_hold_the_same_bytes_as_small_ones(mebibytes: int, place: Path) -> None:
+    """Of these, large rows are copied in another way; with a transform, from larger batches on."""
+    rng = np.random.default_rng(3)
+    sizes = [0, 1, 4095, 4096, 4097, 5000, 30_000, 70_001]
+    columns = {"array": "ndarray:int16:2500", "data": "bytes", "label": "int"}
+    samples = [
+        {"array": rng.integers(0, 999, 2500, np.int16), "data": rng.bytes(sizes[i % len(sizes)]), "label": i}
+        for i in range(mebibytes * 100)
+    ]
+    with removed_afterwards(place / "large batches") as root:
+        dataset = write(root, samples, columns, size_limit=1 << 22, hashes=())
+        for transform in (None, lambda batch: batch):
+            with mx8.Loader(
+                dataset, batch_size=len(samples) // 2, shuffle=True, threads=3, transform=transform
+            ) as loader:
+                for batch in loader:
+                    check_values(batch, dataset)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

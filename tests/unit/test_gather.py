@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.format.columns import Columns
+from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather, memory
 from mx8shards.kernels.jit import kernel
 from mx8shards.kernels.records import MAPPED, OK, OUT_OF_SHARD, READ, READ_FAILED, ROW, SHARD, SIZES_DIFFER, SPAN
@@ -73,7 +73,7 @@ class Known:
             self.table[i] = (shard.data.ctypes.data, self.heads[i].ctypes.data, shard.size_bytes, 0, kind)
 
     def gather(
-        self, sample_ids: Array, wanted: Sequence[str], way: int, *, parts: int = 2, past_caches: bool = False
+        self, sample_ids: Array, wanted: Sequence[str], way: int, *, parts: int = 2, large_bytes: int = MAX_BYTES
     ) -> Gathered:
         """What the kernels make of a batch of these samples: copied in parts, as several threads would."""
         found = Gathered(np.zeros(len(sample_ids), ROW), np.zeros((len(sample_ids), len(wanted)), SPAN))
@@ -87,10 +87,10 @@ class Known:
         totals = np.full(len(wanted), -1, np.int64)
         gather.payload_spans(self.table, kinds, layouts, header, found.rows, found.spans, totals)
         assert totals.tolist() == found.spans["size"].sum(axis=0).tolist()
-        self._copy(found, wanted, totals, parts, past_caches)
+        self._copy(found, wanted, totals, parts, large_bytes)
         return found
 
-    def _copy(self, found: Gathered, wanted: Sequence[str], totals: Array, parts: int, past_caches: bool) -> None:
+    def _copy(self, found: Gathered, wanted: Sequence[str], totals: Array, parts: int, large_bytes: int) -> None:
         """Into one array per column, with a guard after the last row."""
         count = len(found.rows)
         sizes = [reference.fixed_size(COLUMNS[name]) for name in wanted]
@@ -106,7 +106,7 @@ class Known:
         gather.place(found.spans, targets)
         bounds = [count * part // parts for part in range(parts + 1)]
         for start, stop in reversed(list(pairwise(bounds))):
-            gather.copy_payloads(self.table, found.spans, targets, start, stop, past_caches, found.rows)
+            gather.copy_payloads(self.table, found.spans, targets, start, stop, large_bytes, found.rows)
         for name, size, column, ends in zip(wanted, sizes, values, offsets, strict=True):
             assert column[-1] == 171  # nothing was written beyond the last row
             ends = np.arange(count + 1) * size if size else ends
@@ -141,8 +141,8 @@ def test_gathered_payloads_are_those_of_the_obvious_reader(
     finally:
         shutil.rmtree(place, ignore_errors=True)
     ids = np.random.default_rng(seed).integers(0, len(samples), 2 * len(samples))
-    for way, past_caches in ((MAPPED, False), (MAPPED, True), (READ, False)):
-        found = known.gather(ids, wanted, way, parts=1 + seed % 3, past_caches=past_caches)
+    for way, large_bytes in ((MAPPED, MAX_BYTES), (MAPPED, 20), (READ, MAX_BYTES)):
+        found = known.gather(ids, wanted, way, parts=1 + seed % 3, large_bytes=large_bytes)
         assert set(found.status) == {OK}
         for name in wanted:
             assert found.payloads[name] == [samples[i][name] for i in ids]
@@ -156,7 +156,7 @@ def _copied(to: Array, source: Array, size: int) -> None:
 
 @given(to=st.integers(0, 127), source=st.integers(0, 127), size=st.integers(0, 500))
 def test_past_the_caches_the_same_bytes_are_copied_and_no_others(to: int, source: int, size: int) -> None:
-    given_bytes = np.arange(700, dtype=np.uint32).astype(np.uint8)
+    given_bytes = np.random.default_rng(size).integers(0, 256, 700, dtype=np.uint8)
     found = np.full(700, 171, np.uint8)
     _copied(found[to:], given_bytes[source:], size)
     assert found.tolist() == [171] * to + given_bytes[source : source + size].tolist() + [171] * (700 - to - size)
@@ -313,7 +313,7 @@ def test_a_descriptor_that_cannot_be_read_is_a_status(shard: Path) -> None:
     targets = np.array([(0, values.ctypes.data, offsets.ctypes.data, 0)], np.int64)
     gather.place(spans, targets)
     assert offsets.tolist() == [0, 10, 20, 30]
-    gather.copy_payloads(known.table, spans, targets, 0, 3, past_caches=False, rows=rows)
+    gather.copy_payloads(known.table, spans, targets, 0, 3, MAX_BYTES, rows)
     assert rows["status"].tolist() == [READ_FAILED, SIZES_DIFFER, OK]
     assert values[10:20].tolist() == [171] * 10  # a row that is not OK is left alone
     assert values[20:30].tobytes() == shard.read_bytes()[:10]
@@ -378,7 +378,7 @@ def test_kernels_are_compiled_anew_when_one_that_they_call_has_changed(tmp_path:
     shutil.copytree(repository / "mx8shards", tmp_path / "mx8shards", ignore=shutil.ignore_patterns("__pycache__"))
     script = """
 import numpy as np
-from mx8shards.kernels import gather, memory
+from mx8shards.kernels import gather
 from mx8shards.kernels.records import ROW, SHARD
 gather.sample_spans(np.zeros(0, SHARD), np.zeros(0, ROW))
 print(sum(gather.sample_spans.stats.cache_hits.values()))

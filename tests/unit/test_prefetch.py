@@ -97,6 +97,38 @@ def test_a_run_that_sheds_says_so_whenever_it_is_asked_for_more_and_has_no_memor
     assert [found["bytes_in_use"], found["bytes_reserved"], found["banks_in_use"]] == [0, 0, 0]
 
 
+def test_a_run_can_shed_while_its_thread_is_started(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = threading.Thread.start
+    shedding: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        shedding.append(threading.Thread(target=recipe.share.shed))
+        begin(shedding[0])
+        time.sleep(0.1)  # now it sheds: if not, this proves less
+        begin(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        run = Run(recipe, 0, 0)
+    shedding[0].join(10)
+    assert not shedding[0].is_alive()
+    assert isinstance(run.take(), Shed)
+    assert recipe.share.report()["bytes_reserved"] == 0
+
+
+def test_a_run_whose_thread_cannot_be_started_need_not_shed(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start") as caught:
+            Run(recipe, 0, 0)
+    assert caught.tb is not None  # it holds on to the run
+    recipe.share.shed()
+    assert taken(Run(recipe, 0, 0)) == list(range(0, 60, 2))
+
+
 def test_whoever_waits_for_a_run_that_sheds_is_told(recipe: Recipe) -> None:
     stuck = threading.Event()
     run = Run(replace(recipe, transform=lambda batch: stuck.wait(10)), 0, 0)
