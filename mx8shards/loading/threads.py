@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from threading import Lock, Thread
+from threading import RLock, Thread
 from typing import Protocol
 from weakref import WeakSet
 
@@ -35,7 +35,7 @@ class _Known:
 
     def forget(self) -> None:
         """As a forked child does: it has none of its parent's threads, and perhaps a lock that one of them holds."""
-        self.lock = Lock()
+        self.lock = RLock()  # a garbage collection in `start_thread` may come back here
         self.owners: WeakSet[Owner] = WeakSet()
         self.threads: WeakSet[Thread] = WeakSet()
         self.ending = False
