@@ -104,7 +104,6 @@ class _Crew:
         self.process = os.getpid()
         self._lock = Lock()
         self._stopped = False
-        self._count = count
         self._threads: list[Thread] = []
         self._to_do = _ToDo()
         try:
@@ -124,8 +123,7 @@ class _Crew:
         if self.process == os.getpid():
             with self._lock:
                 if not self._stopped:
-                    for _ in range(self._count):  # not all may have been started yet
-                        self._to_do.put(None)
+                    self._to_do.put(None)
                 self._stopped = True
 
     def join(self) -> None:
@@ -164,6 +162,7 @@ def _work(to_do: _ToDo) -> None:
     while (task := to_do.take()) is not None:
         task(scratch)
         del task  # with all that it holds
+    to_do.put(None)  # for the next one, which may not have been started yet
     for found in kept.values():
         if hasattr(found, "close"):
             found.close()

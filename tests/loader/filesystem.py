@@ -124,11 +124,11 @@ class Server:
         raise OSError(errno.ENOSYS, "unknown")
 
     def _read(self, descriptor: int, begin: int, size: int) -> bytes:
-        whole = int(self._reads[1]) if self._reads[0] == "fail" and len(self._reads) > 1 else 0
-        if self._reads[0] == "fail" and begin + size > whole:
+        what, number = (*self._reads, "0")[:2]
+        if what == "fail" and begin + size > int(number):
             raise OSError(errno.EIO, "as told")
-        if self._reads[0] == "delay":
-            time.sleep(float(self._reads[1]))
+        if what == "delay":
+            time.sleep(float(number))
         return os.pread(descriptor, size, begin)
 
     def _entries(self, node: int, offset: int, size: int) -> bytes:

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import mx8shards as mx8
+from mx8shards.loading import pool as pools
+from mx8shards.loading import threads
 from mx8shards.loading.assembly import assemble, order_of
 from mx8shards.loading.prefetch import Done, Ready, Recipe, Run, Shed
 from mx8shards.loading.settings import Settings
-from mx8shards.loading.threads import _known as known
 from mx8shards.order.steps import Steps
 from tests.batches import write
 from tests.places import quick_place
@@ -214,20 +216,18 @@ def test_where_not_all_threads_can_be_started_those_that_were_end(monkeypatch: p
 
 def test_threads_that_are_told_to_end_while_the_others_are_started_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the interpreter ends just then."""
-    before, owners = set(threading.enumerate()), set(known.owners)
-    pool = mx8.Pool(memory="2mb", threads=2)
-    begin = threading.Thread.start
+    before = set(threading.enumerate())
+    shared = mx8.Pool(memory="2mb", threads=2)
 
-    def start(thread: threading.Thread) -> None:
-        begin(thread)
-        for owner in set(known.owners) - owners:
-            owner.stop()
-        monkeypatch.setattr(known, "ending", True)
+    def start(owner: threads.Owner, *arguments: Any) -> threading.Thread:
+        thread = threads.start_thread(owner, *arguments)
+        owner.stop()
+        monkeypatch.setattr(threads._known, "ending", True)
+        return thread
 
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", start)
-        with pytest.raises(mx8.LoaderError, match="about to end"):
-            pool.submit(lambda _: None)
+    monkeypatch.setattr(pools, "start_thread", start)
+    with pytest.raises(mx8.LoaderError, match="about to end"):
+        shared.submit(lambda _: None)
     for thread in set(threading.enumerate()) - before:
         thread.join(10)
     assert set(threading.enumerate()) <= before
