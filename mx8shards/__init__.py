@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MissingPackageError,
         RemoteError,
         SchemaError,
+        SettingError,
         ShardsError,
         SourceError,
     )
@@ -56,6 +57,7 @@ __all__ = [
     "RemoteError",
     "ResizeCrop",
     "SchemaError",
+    "SettingError",
     "ShardsError",
     "SourceError",
     "Writer",

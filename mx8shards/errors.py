@@ -4,6 +4,7 @@
     ├── FormatError (ValueError)             bytes or JSON break the spec
     ├── IntegrityError (ValueError)          well-formed, but a hash differs
     ├── SchemaError (ValueError)             a sample does not fit its columns
+    ├── SettingError (ValueError)            an argument has a value that is not allowed
     ├── DecodeError (ValueError)             a decoder refuses a payload
     ├── SourceError (ValueError)             a converter's source cannot give a sample
     ├── DatasetNotFoundError (FileNotFoundError)
@@ -22,6 +23,7 @@ Every error names its subject (a file, a dataset), the place in it, what was exp
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Self
@@ -80,6 +82,10 @@ class SchemaError(ShardsError, ValueError):
     """A sample or a value does not fit its columns."""
 
 
+class SettingError(ShardsError, ValueError):
+    """An argument has a value that is not allowed. `subject` names the argument, `expected` the allowed values."""
+
+
 class DecodeError(ShardsError, ValueError):
     """A decoder refuses a payload."""
 
@@ -112,11 +118,19 @@ class MissingPackageError(ShardsError, ImportError):
     """This call needs an optional package that is not installed."""
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
-    """The value of a setting that counts something; ValueError, with what was given, for one that cannot."""
-    if not hasattr(value, "__index__") or value < least:
-        raise ValueError(f"{name}: expected a whole number from {least}, got {value!r}")
+def whole_number(name: str, value: Any, least: int, most: int = 2**62) -> int:
+    """The value of the integer setting `name`, from `least` to `most`; NumPy integers count, bools do not."""
+    if not hasattr(value, "__index__") or type(value).__name__ in ("bool", "bool_") or not least <= value <= most:
+        limit = f" to {most}" if most < 2**62 else ""
+        raise SettingError(subject=name, expected=f"an int from {least}{limit}", found=repr(value))
     return operator.index(value)
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Refuse a value of the setting `name` that is none of the `allowed` texts."""
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise SettingError(subject=name, expected=f"one of {', '.join(map(repr, allowed))}", found=repr(value))
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -142,7 +142,7 @@ def test_a_pinned_link_or_a_negative_number_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShardsError, match="expected a link without an id"):
         gc(f"{tmp_path}@{ids[1]}")
     for keep in (-1, "3", 1.5, None):
-        with pytest.raises(ValueError, match=f"^keep: expected a whole number from 0, got {keep!r}$"):
+        with pytest.raises(ValueError, match=f"^keep: expected an int from 0, got {keep!r}$"):
             gc(tmp_path, keep=keep)  # type: ignore[arg-type]
 
 

@@ -519,7 +519,7 @@ def test_all_orders_of_steps_are_drawn_equally_often() -> None:
         (lambda: Normalize([], []), "mean and std"),
         (lambda: Normalize([0.5], [0]), "std: expected numbers above 0"),
         (lambda: Normalize([0.5], [0.5], torch.uint8), "dtype: expected one of floats, got torch.uint8"),
-        (lambda: Mixup(classes=0), "classes: expected a whole number from 1, got 0"),
+        (lambda: Mixup(classes=0), "classes: expected an int from 1, got 0"),
         (lambda: Mixup(classes=5, alpha=0), "alpha: expected a number above 0, got 0"),
         (lambda: CutMix(classes=5, label_smoothing=2), "label_smoothing: expected a probability"),
         (lambda: CutMix(classes=5, p=2), "p: expected"),
