@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contest, pictures, reading
+from benchmarks import contest, pictures, reading, turbojpeg
 from benchmarks.contest import Contender, Reading
 from benchmarks.harness import Job, Target, Wanted, is_installed, say
 from benchmarks.machine import ROOT
 
 UNTOUCHED, TILED, PLANES = "mx8shards, untouched files", "mx8shards, tiled", "mx8shards, yuv420"
 EXACT, SIMPLEJPEG = "mx8shards, untouched files, exact", "mx8shards, tiled, simplejpeg only"
+REFERENCE, SYSTEM = "mx8shards, tiled, another libturbojpeg 3.x", "mx8shards, tiled, the system's libturbojpeg"
 FFCV, PILLOW, MOSAIC = "FFCV", "Pillow + torch DataLoader", "streaming + Pillow"
 LIT, SPDL = "litdata + Pillow", "SPDL (FFmpeg)"
 
@@ -55,11 +56,15 @@ def ours(crops: str, forms: Sequence[str] = ("tiled", "mds", "yuv420")) -> list[
 
 
 def ours_otherwise(crops: str) -> list[Contender]:
-    """Ours where every pixel is decoded to RGB before it is resized, and where there is no libturbojpeg."""
-    exact, plain = {"crops": crops, "exact": True}, {"crops": crops, "turbojpeg": False}
+    """Ours where every pixel is decoded to RGB before it is resized, and with other libraries, or none, than pip's."""
+    libraries = {REFERENCE: "turbojpeg", SYSTEM: "system", SIMPLEJPEG: "none"}
     return [
-        Contender(EXACT, "ours_images", "mds", [exact], rounds=FEW),
-        Contender(SIMPLEJPEG, "ours_images", "tiled", [plain], rounds=FEW),
+        Contender(EXACT, "ours_images", "mds", [{"crops": crops, "exact": True}], rounds=FEW),
+        *(
+            Contender(name, "ours_images", "tiled", [{"crops": crops, "library": library}], rounds=rounds)
+            for (name, library), rounds in zip(libraries.items(), (None, FEW, FEW), strict=True)
+            if turbojpeg.path_of(library) is not None
+        ),
     ]
 
 

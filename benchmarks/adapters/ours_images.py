@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import mx8shards as mx8
+from benchmarks import turbojpeg
 from benchmarks.crops import CROPS, Centre, Crop
 
 
 def open_loader(
-    root: Path, batch_size: int, crops: str, exact: bool = False, turbojpeg: bool = True, **options: Any
+    root: Path, batch_size: int, crops: str, exact: bool = False, library: str | None = None, **options: Any
 ) -> Any:
-    """The Loader, the whole dataset shuffled; uint8 [B, 3, height, width]."""
-    if not turbojpeg:
-        os.environ["MX8SHARDS_TURBOJPEG"] = ""  # looked at when the first picture is to be decoded
+    """The Loader, the whole dataset shuffled; uint8 [B, 3, height, width]. `library`: one that `turbojpeg` knows."""
+    if library is not None:
+        path = turbojpeg.path_of(library)
+        assert path is not None
+        os.environ["MX8SHARDS_TURBOJPEG"] = path  # looked at when the first picture is to be decoded
     decode = {"image": _spec(CROPS[crops], exact)}
     return mx8.Loader(
         mx8.Dataset(root),

@@ -1,22 +1,29 @@
-"""Is there a libturbojpeg on this machine, and how do kernels call it?
+"""Which libturbojpeg decodes JPEGs here, and how do kernels call it?
 
-Any TurboJPEG from 2.0 on has what is needed; from 3.0 on it decodes parts of a picture, too. Each picture needs a
-handle of its own.
+Any TurboJPEG from 2.0 on has the functions that are needed; from 3.0 on it decodes regions of a picture, too. Each
+thread needs a handle of its own.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from numba import types
 
 from mx8shards.kernels.jit import linked
 
-VARIABLE = "MX8SHARDS_TURBOJPEG"  # the path of another library; empty: none
-_NAMES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "libturbojpeg.0.dylib")
+VARIABLE = "MX8SHARDS_TURBOJPEG"  # the path of the library to use; empty: use none
+_SYSTEM_NAMES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "libturbojpeg.0.dylib")
+
+# Wheels whose extension module holds a whole libturbojpeg 3.x and exports it: package → the module's name. They export
+# it by accident, so every symbol is probed before it is used.
+_WHEELS = {"pylibjxl": "_pylibjxl"}
 
 _NEEDED = ("tjInitDecompress", "tjDestroy", "tjDecompressToYUVPlanes", "tjDecompress2", "tjGetErrorStr2")
 
@@ -27,7 +34,7 @@ STOP_ON_WARNING = 8192  # TJFLAG_STOPONWARNING: half a picture is an error
 
 
 def find_library() -> ctypes.CDLL | None:
-    """The library with all that is needed of it, or None."""
+    """The library that is named by the environment; else the system's or a wheel's 3.x; else the system's 2.x."""
     chosen = os.environ.get(VARIABLE)
     if chosen:
         library = ctypes.CDLL(chosen)
@@ -35,19 +42,42 @@ def find_library() -> ctypes.CDLL | None:
         if missing:
             raise ImportError(f"{VARIABLE}={chosen}: expected libturbojpeg 2.0 or later, got one without {missing[0]}")
         return library
-    for name in _NAMES if chosen is None else ():
+    if chosen is not None:
+        return None
+    older = None
+    for library in _candidates():
+        if _has(library, _NEEDED):
+            if _has(library, _OF_REGIONS):
+                return library
+            older = older or library
+    return older
+
+
+def _candidates() -> Iterator[ctypes.CDLL]:
+    """Every library that can be loaded, those of the system first."""
+    for name in (*_SYSTEM_NAMES, *_wheel_paths()):
         try:
-            library = ctypes.CDLL(name)
+            yield ctypes.CDLL(name)
         except OSError:
             continue
-        if all(hasattr(library, needed) for needed in _NEEDED):
-            return library
-    return None
+
+
+def _wheel_paths() -> Iterator[str]:
+    """Where installed wheels keep such a library. Nothing of them is imported: that would run their code."""
+    for package, module in _WHEELS.items():
+        spec = find_spec(package)
+        for directory in (spec.submodule_search_locations or ()) if spec else ():
+            paths = (Path(directory, module + suffix) for suffix in EXTENSION_SUFFIXES)
+            yield from (str(path) for path in paths if path.is_file())
+
+
+def _has(library: ctypes.CDLL, names: tuple[str, ...]) -> bool:
+    return all(hasattr(library, name) for name in names)
 
 
 library = find_library()
 
-HAS_REGIONS = library is not None and all(hasattr(library, name) for name in _OF_REGIONS)
+HAS_REGIONS = library is not None and _has(library, _OF_REGIONS)
 
 
 def _linked(name: str, signature: Any) -> Callable[..., Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +77,58 @@ def test_it_says_what_is_wrong() -> None:
         handle.close()
         handle.close()
         assert (complaint == "") == (size == len(whole)), complaint
+
+
+# which library -------------------------------------------------------------------------------------------------------
+
+_WHICH = """
+import os, sys
+from mx8shards.kernels import turbo
+print(os.path.basename(turbo.library._name) if turbo.library else "none", "pylibjxl" in sys.modules)
+"""
+
+
+def found(repository: Path, **environment: str) -> list[str]:
+    settings = {name: value for name, value in os.environ.items() if name != turbo.VARIABLE}
+    command = [sys.executable, "-c", _WHICH]
+    done = subprocess.run(
+        command, cwd=repository, env=settings | environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def elf_with(directory: Path, *names: str) -> str:
+    """A shared library that exports functions of these names; none of them does anything."""
+    source = directory / "stub.c"
+    source.write_text("".join(f"int {name}(void) {{ return -1; }}\n" for name in names))
+    library = directory / "libturbojpeg.so.0"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    return str(directory)
+
+
+@pytest.mark.skipif(find_spec("pylibjxl") is None, reason="the wheel with a libturbojpeg 3.x is not installed")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.parametrize(
+    ("exports", "chosen"),
+    [
+        (turbo._NEEDED + turbo._OF_REGIONS, "libturbojpeg.so.0"),  # a 3.x of the system comes first
+        (turbo._NEEDED, "_pylibjxl"),  # then that of the wheel
+        (turbo._OF_REGIONS, "_pylibjxl"),  # and a library that lacks a symbol is none
+    ],
+)
+def test_a_3x_of_the_system_comes_before_the_one_of_a_wheel_and_that_before_a_2x_of_the_system(
+    tmp_path: Path, repository: Path, exports: tuple[str, ...], chosen: str
+) -> None:
+    name, imported = found(repository, LD_LIBRARY_PATH=elf_with(tmp_path, *exports))
+    assert name.startswith(chosen)
+    assert imported == "False"
+
+
+@pytest.mark.skipif(ctypes.util.find_library("turbojpeg") is None, reason="the system has no libturbojpeg")
+def test_without_the_wheel_the_library_of_the_system_is_taken(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "pylibjxl").mkdir()  # a package of this name that holds no library
+    (tmp_path / "pylibjxl" / "__init__.py").touch()
+    assert found(repository, PYTHONPATH=f"{tmp_path}:{repository}") == ["libturbojpeg.so.0", "False"]
 
 
 # newer libraries ------------------------------------------------------------------------------------------------------

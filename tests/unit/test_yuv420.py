@@ -108,4 +108,7 @@ def test_a_batch_has_the_pixels_of_jpegs_that_are_not_scaled(crop: Any, tmp_path
                 writer.write({"image": payload})
         with mx8.Loader(mx8.Dataset(tmp_path / name), batch_size=8, decode={"image": crop}, output="numpy") as loader:
             found.append(next(iter(loader))["image"].copy())
-    assert np.array_equal(*found)
+    if turbo.HAS_REGIONS:  # libturbojpeg 3.x may decode a region of a JPEG to colours instead
+        assert np.abs(np.subtract(*found, dtype=np.int16)).mean() < 3
+    else:
+        assert np.array_equal(*found)
