@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "media": {"errors", "format", "kernels", "stages"},
     "remote": {"errors", "disk", "format", "shards"},
     "loading": {"errors", "format", "shards", "views", "order", "dataset", "kernels", "media", "stages"},
-    "convert": {"errors", "format", "writer", "dataset", "maintain", "media"},
+    "convert": {"errors", "disk", "format", "writer", "dataset", "maintain", "media"},
     "maintain": {"errors", "disk", "format", "shards", "views", "dataset", "writer"},
     "streaming": ALL_BELOW - {"streaming"},
     "cli": ALL_BELOW | {"__init__"},

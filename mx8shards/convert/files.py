@@ -9,7 +9,10 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mx8shards.errors import SourceError
+from mx8shards.disk.files import open_regular, read_bounded
+from mx8shards.errors import FormatError, SourceError
+
+MOST_BYTES = 1 << 30  # of one file; the largest picture that is converted has half as many bytes of pixels
 
 _MOST_LINKS = 40  # as many as Linux follows
 _NOWHERE = (-1, 0)
@@ -68,9 +71,11 @@ class Folder:
     def read(self, name: str) -> bytes:
         """A file's bytes."""
         try:
-            return (self._root / name).read_bytes()
+            return read_bounded(self._root / name, MOST_BYTES)
         except OSError as error:
             raise SourceError(f"cannot be read: {error.strerror}") from error
+        except FormatError as error:
+            raise SourceError(expected=error.expected, found=error.found) from None
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -122,8 +127,10 @@ class Tar:
         begin, size = self._places[name]
         if begin < 0:
             raise SourceError("cannot be read: a link to nothing in the tar")
+        if size > MOST_BYTES:
+            raise SourceError(expected=f"at most {MOST_BYTES} bytes", found=f"{size}")
         try:
-            with open(self._path, "rb") as file:
+            with open(open_regular(self._path), "rb") as file:
                 file.seek(begin)
                 data = file.read(size)
         except OSError as error:

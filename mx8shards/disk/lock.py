@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mx8shards.disk import steps
+from mx8shards.disk.files import open_regular
 from mx8shards.errors import DiskError
 
 # No symlink is followed: in a dataset from elsewhere it could make us cut any file of the user's to nothing.
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT
 
 
 def acquire(path: Path) -> int:
@@ -32,7 +33,7 @@ def acquire(path: Path) -> int:
 
 
 def _open_locked(path: Path) -> int:
-    descriptor = os.open(path, _LOCK_FLAGS, 0o666)
+    descriptor = open_regular(path, follow=False, flags=_LOCK_FLAGS)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException as error:
@@ -61,7 +62,7 @@ def only_writer(path: Path) -> Iterator[int]:
     The file may have been renamed or removed by the previous holder: then the name is opened anew.
     """
     while True:
-        descriptor = os.open(path, _LOCK_FLAGS, 0o666)
+        descriptor = open_regular(path, follow=False, flags=_LOCK_FLAGS)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _names(path, descriptor):

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.disk import steps
+from mx8shards.disk.files import open_regular
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -59,14 +60,17 @@ def map_file(descriptor: int, size_bytes: int) -> Bytes:
 
 
 class ReadFile:
-    """An open file that is read by position; safe from many threads. It closes with its last reference."""
+    """An open regular file, no symlink, that is read by position; safe from many threads.
+
+    It closes with its last reference.
+    """
 
     __slots__ = ("descriptor", "path")
 
     def __init__(self, path: Path | str) -> None:
         self.descriptor = -1
         self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self.descriptor = open_regular(path, follow=False)
 
     @property
     def size_bytes(self) -> int:

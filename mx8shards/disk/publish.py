@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mx8shards.disk import steps
+from mx8shards.disk.files import open_regular
 from mx8shards.errors import DiskError
 
 
@@ -74,7 +75,7 @@ def make_directories(path: Path, *, below: Path) -> None:
 
 def copy_file(source: Path, target: Path, *, hard_link: bool) -> None:
     """`target`, which must be free, gets the bytes of `source`: hard-linked where asked and possible."""
-    with steps.refusals("read", source), source.open("rb") as file:
+    with steps.refusals("read", source), open(open_regular(source, follow=False), "rb", buffering=0) as file:
         if hard_link and _linked(source, target):
             steps.sync(file.fileno(), source)  # whoever wrote it need not have cared
         else:

@@ -246,9 +246,9 @@ class _DataCheck:
             return
         sums = _Sums(self._entry.raw, blake3=False)
         file = ReadFile(path)
-        for piece in file_pieces(file, file.size_bytes):
+        for piece in file_pieces(file, min(file.size_bytes, self._entry.raw.size_bytes)):
             sums.update(piece)
-        if sums.found() != self._raw.found(sums.best):
+        if file.size_bytes != self._entry.raw.size_bytes or sums.found() != self._raw.found(sums.best):
             error = IntegrityError(
                 place="decompressed copy", expected="the shard's raw bytes", found="others", hint="remove this file"
             )

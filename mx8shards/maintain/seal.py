@@ -100,9 +100,9 @@ class _Seal:
         if path.exists():
             file = ReadFile(path)
             found = hasher("blake3")
-            for piece in file_pieces(file, file.size_bytes):
+            for piece in file_pieces(file, min(file.size_bytes, sidecar.size_bytes)):
                 found.update(piece)
-            if found.hexdigest() != sidecar.blake3:
+            if file.size_bytes != sidecar.size_bytes or found.hexdigest() != sidecar.blake3:
                 steps.unlink(path)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
+from mx8shards.format.index import MAX_INDEX_BYTES
 from mx8shards.maintain.report import Damage, damage_of
 from mx8shards.shards.links import Link
 from mx8shards.shards.snapshots import INDEX, Snapshot, current, current_bytes, kept, kept_path, load, snapshot_id
@@ -53,10 +55,10 @@ def _check_kept(root: Path, name: str, states: States) -> None:
     file = kept_path(root, name)
     states.checked += 1
     try:
-        found = snapshot_id(file.read_bytes())
+        found = snapshot_id(read_bounded(file, MAX_INDEX_BYTES))
         if found != name:
             raise IntegrityError(subject=str(file), expected=f"an index of id {name}", found=found)
-    except (IntegrityError, OSError) as error:
+    except (FormatError, IntegrityError, OSError) as error:
         states.damage.append(damage_of(error, file=str(file.relative_to(root)), snapshot=name))
     else:
         if name != states.id or states.asked is None:

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mx8shards.disk import publish, steps
+from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DiskError, FormatError
 from mx8shards.format.basename import is_basename
-from mx8shards.format.index import Index, parse_index
+from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.format.jsontext import SNAPSHOT_ID, short
 from mx8shards.format.sidecars import Sidecar
 from mx8shards.shards.links import Link
@@ -151,7 +152,7 @@ def write_intent(root: Path, intent: Intent) -> None:
 def _read_intent(root: Path) -> Intent | None:
     path = root / STATE / "staging" / "intent.json"
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_bounded(path, MAX_INDEX_BYTES, follow=False))
         intent = Intent(values["snapshot"], tuple(values["files"]), tuple(values["keeps"]))
         _require_ours(root, intent.files)
         for name in intent.keeps:

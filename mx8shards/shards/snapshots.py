@@ -9,12 +9,12 @@ A directory with kept snapshots is ours: there, an index.json that is not kept w
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from mx8shards.disk.files import read_bounded
 from mx8shards.disk.steps import refusal, refusals
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
@@ -127,13 +127,8 @@ def _parse(data: bytes, path: Path) -> Index:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size  # the buffer for a read is as large as what is asked for
-            data = file.read(size + 1) if size <= MAX_INDEX_BYTES else b""
+        return read_bounded(path, MAX_INDEX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetNotFoundError("no dataset here: there is no such file", subject=str(path)) from None
     except OSError as error:
         raise refusal(error, "read", (path,)) from error
-    if max(size, len(data)) > MAX_INDEX_BYTES:
-        raise FormatError(subject=str(path), expected=f"at most {MAX_INDEX_BYTES} bytes", found="more")
-    return data

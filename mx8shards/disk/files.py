@@ -1,0 +1,78 @@
+"""How is a file opened that somebody else may have put there?
+
+A FIFO blocks whoever opens it, a link to /dev/zero never ends, and a sparse file claims terabytes. So every file of a
+dataset or of a source is opened here: without blocking, only if it is a regular file, and read up to a bound.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from mx8shards.errors import FormatError
+
+_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+_PIECE_BYTES = 1 << 16  # of a file that grows, or whose file system does not say how large it is
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a directory",
+}
+
+
+def open_regular(path: Path | str, *, follow: bool = True, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """A descriptor of the regular file `path`; an OSError says what else it is. It never blocks.
+
+    `follow=False` refuses a symlink as the last component. `flags` and `mode` are those of `os.open`.
+    """
+    descriptor = _open(path, flags | _FLAGS | (0 if follow else os.O_NOFOLLOW), mode)
+    try:
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind != stat.S_IFREG:
+            raise _not_regular(path, kind)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open(path: Path | str, flags: int, mode: int) -> int:
+    try:
+        return os.open(path, flags, mode)
+    except OSError as error:
+        if error.errno in (
+            errno.ENXIO,
+            errno.ENODEV,
+        ):  # a socket; a FIFO to write to; a missing device
+            with suppress(FileNotFoundError):
+                raise _not_regular(path, stat.S_IFMT(os.stat(path).st_mode)) from None
+        raise
+
+
+def _not_regular(path: Path | str, kind: int) -> OSError:
+    number = errno.EISDIR if kind == stat.S_IFDIR else errno.EINVAL
+    return OSError(number, f"expected a regular file, got {_KINDS.get(kind, 'something else')}", os.fspath(path))
+
+
+def read_bounded(path: Path | str, most: int, *, follow: bool = True) -> bytes:
+    """All bytes of the regular file `path`; FormatError, and no memory spent, where there are more than `most`."""
+    with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise FormatError(subject=str(path), expected=f"at most {most} bytes", found=f"{size}")
+        pieces = []
+        left = most + 1
+        while left and (piece := file.read(min(left, max(size + 1, _PIECE_BYTES)))):
+            pieces.append(piece)
+            left -= len(piece)
+            size -= len(piece)
+    if not left:
+        raise FormatError(subject=str(path), expected=f"at most {most} bytes", found="more")
+    return b"".join(pieces)
