@@ -15,7 +15,7 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import DatasetNotFoundError, FormatError, SchemaError
+from mx8shards.errors import DatasetNotFoundError, FormatError, SchemaError, one_of, true_or_false
 from mx8shards.format.columns import Columns
 from mx8shards.shards import links, snapshots
 from mx8shards.shards.columns import RaggedColumn, equal_payloads, stacked_column
@@ -46,8 +46,8 @@ class Dataset:
         cache_dir: str | os.PathLike[str] | None = None,
         allow_pickle: bool = False,
     ) -> None:
-        if verify not in VERIFY:
-            raise ValueError(f"verify: expected one of {', '.join(map(repr, VERIFY))}, got {verify!r}")
+        one_of("verify", verify, VERIFY)
+        true_or_false("allow_pickle", allow_pickle)
         snapshot = snapshots.load(links.parse_link(link))
         cache = None if cache_dir is None else Path(cache_dir)
         self._open(Shards([snapshot], verify=verify, cache_dir=cache), columns, allow_pickle)

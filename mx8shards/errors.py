@@ -22,9 +22,11 @@ Every error names its subject (a file, a dataset), the place in it, what was exp
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
+from numbers import Real
 from types import ModuleType
 from typing import Any, Self
 
@@ -120,17 +122,51 @@ class MissingPackageError(ShardsError, ImportError):
 
 def whole_number(name: str, value: Any, least: int, most: int = 2**62) -> int:
     """The value of the integer setting `name`, from `least` to `most`; NumPy integers count, bools do not."""
-    if not hasattr(value, "__index__") or type(value).__name__ in ("bool", "bool_") or not least <= value <= most:
+    try:
+        number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
+    except TypeError:  # arrays of several values have __index__ too
+        number = None
+    if number is None or not least <= number <= most:
         limit = f" to {most}" if most < 2**62 else ""
-        raise SettingError(subject=name, expected=f"an int from {least}{limit}", found=repr(value))
-    return operator.index(value)
+        raise SettingError(subject=name, expected=f"an int from {least}{limit}", found=shown(value))
+    return number
+
+
+def real_number(name: str, value: Any, expected: str, fits: Callable[[float], bool]) -> float:
+    """The value of the setting `name`: a real number that `fits`, as `expected` says; NaN and bools never do."""
+    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value) or not fits(float(value)):
+        raise SettingError(subject=name, expected=expected, found=shown(value))
+    return float(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number; NumPy's count, bools do not."""
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def probability(name: str, value: Any) -> float:
+    """The value of the setting `name`: a number from 0 to 1."""
+    return real_number(name, value, "a probability from 0 to 1", lambda number: 0 <= number <= 1)
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Refuse a value of the setting `name` that is none of the `allowed` texts."""
     allowed = tuple(allowed)
-    if value not in allowed:
-        raise SettingError(subject=name, expected=f"one of {', '.join(map(repr, allowed))}", found=repr(value))
+    if not isinstance(value, str) or value not in allowed:
+        raise SettingError(subject=name, expected=f"one of {', '.join(map(repr, allowed))}", found=shown(value))
+
+
+def true_or_false(name: str, value: Any) -> bool:
+    """The value of the setting `name`: a bool, NumPy's included."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise SettingError(subject=name, expected="True or False", found=shown(value))
+    return bool(value)
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: its repr, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def require(module: str, extra: str) -> ModuleType:

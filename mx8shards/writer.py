@@ -17,7 +17,17 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from mx8shards.disk import steps
-from mx8shards.errors import DatasetExistsError, FormatError, SchemaError, ShardsError, whole_number
+from mx8shards.errors import (
+    DatasetExistsError,
+    FormatError,
+    SchemaError,
+    SettingError,
+    ShardsError,
+    one_of,
+    shown,
+    true_or_false,
+    whole_number,
+)
 from mx8shards.format import compression as compressions
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.entries import FileInfo, MdsEntry
@@ -26,7 +36,7 @@ from mx8shards.format.index import checked_metadata, index_bytes
 from mx8shards.format.shard import ShardKind, head
 from mx8shards.format.sidecars import scalar_columns
 from mx8shards.format.sizes import parse_size_limit
-from mx8shards.shards.cores import core_count
+from mx8shards.shards.cores import core_count, local_world_size
 from mx8shards.shards.links import Link, parse_target
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.sidecar_files import NewSidecar, block_digests, column_arrays
@@ -34,6 +44,7 @@ from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, load
 
 Mode = Literal["create", "append", "overwrite"]
 MODES: tuple[Mode, ...] = ("create", "append", "overwrite")
+MOST_THREADS = 1 << 12
 
 _SHARD = re.compile(r"shard\.(\d{5,18})\.mds(?:\.[a-z0-9]+)?")
 _GENERATION = re.compile(r"g(\d{4,})")
@@ -96,14 +107,14 @@ class Writer:
         self._publication: LocalPublication | None = None
         self._failure: BaseException | None = None
         self.snapshot: str | None = None
-        if mode not in MODES:
-            raise ValueError(f"mode: expected one of {', '.join(map(repr, MODES))}, got {mode!r}")
+        one_of("mode", mode, MODES)
         _check_compression(compression)
+        true_or_false("allow_pickle", allow_pickle)
+        self._match_streaming = true_or_false("match_streaming", match_streaming)
         self._columns = Columns.of(columns, allow_pickle=allow_pickle)
         self._limit = parse_size_limit(size_limit)
         self._kind = ShardKind(self._columns, compression, _sorted_hashes(hashes), self._limit)
         self._metadata = None if metadata is None else checked_metadata(metadata)
-        self._match_streaming = match_streaming
         self._config = self._kind.config_bytes()
         self._memory = _Memory()
         self._threads = _thread_count(threads)
@@ -347,8 +358,11 @@ def _require_empty(root: Path) -> None:
 def _part_root(out: Path, rank: Any, world_size: Any) -> Path:
     if rank is None and world_size is None:
         return out
-    if not hasattr(rank, "__index__") or not hasattr(world_size, "__index__") or not 0 <= rank < world_size:
-        raise ValueError(f"rank, world_size: expected 0 ≤ rank < world_size, got {rank!r}, {world_size!r}")
+    if rank is None or world_size is None:
+        found = f"rank={shown(rank)}, world_size={shown(world_size)}"
+        raise SettingError(subject="rank and world_size", expected="both, or neither", found=found)
+    world_size = whole_number("world_size", world_size, 1)
+    rank = whole_number("rank", rank, 0, world_size - 1)
     return out / STATE / "parts" / f"rank-{rank:05}-of-{world_size:05}"
 
 
@@ -357,24 +371,21 @@ def _check_compression(text: str | None) -> None:
         if text is not None:
             compressions.parse(text)
     except FormatError as error:
-        raise SchemaError(subject="compression", expected=error.expected, found=error.found) from None
+        raise SettingError(subject="compression", expected=error.expected, found=error.found) from None
 
 
 def _sorted_hashes(names: Any) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Collection):
-        raise SchemaError(subject="hashes", expected="a list of names", found=repr(names))
+        raise SettingError(subject="hashes", expected=f"a list of some of {', '.join(HASHES)}", found=shown(names))
     for name in names:
-        if name not in HASHES:
-            raise SchemaError(subject="hashes", expected=f"some of {', '.join(HASHES)}", found=repr(name))
+        if not isinstance(name, str) or name not in HASHES:
+            raise SettingError(subject="hashes", expected=f"some of {', '.join(HASHES)}", found=shown(name))
     if len(set(names)) != len(names):
-        raise SchemaError(subject="hashes", expected="every name once", found=", ".join(names))
+        raise SettingError(subject="hashes", expected="every name once", found=", ".join(names))
     return tuple(sorted(names))
 
 
 def _thread_count(threads: int | None) -> int:
     if threads is None:
-        world = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        if not world.isdecimal() or not int(world):
-            raise ValueError(f"LOCAL_WORLD_SIZE: expected a number from 1, got {world!r}")
-        return max(1, core_count() // int(world))
-    return whole_number("threads", threads, 1)
+        return max(1, core_count() // local_world_size())
+    return whole_number("threads", threads, 1, MOST_THREADS)

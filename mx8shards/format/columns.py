@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mx8shards.errors import FormatError, SchemaError
+from mx8shards.errors import FormatError, SchemaError, SettingError, shown
 from mx8shards.format.encodings import Encoding, get_encoding
 
 Payload = bytes | memoryview
@@ -30,7 +30,7 @@ class Columns:
 
     @classmethod
     def of(cls, encodings: Mapping[str, str], *, allow_pickle: bool = False) -> Columns:
-        """The columns a user names; SchemaError where they cannot be written: readers would refuse them."""
+        """The columns a user names; SettingError or SchemaError where no reader would take them."""
         _check_names(encodings)
         names = tuple(sorted(encodings))
         coders = [_coder(name, encodings[name]) for name in names]
@@ -44,7 +44,7 @@ class Columns:
         sizes = tuple(coder.size_bytes for coder in coders)
         fixed = sum(size for size in sizes if size is not None)
         if fixed > MAX_BYTES:
-            raise SchemaError(subject="columns", expected=f"at most {MAX_BYTES} bytes of fixed size", found=f"{fixed}")
+            raise SettingError(subject="columns", expected=f"at most {MAX_BYTES} bytes of fixed size", found=f"{fixed}")
         return cls(names, tuple(encodings[name] for name in names), sizes)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -145,15 +145,16 @@ class Columns:
         """The bounds in every sample; empty where they differ."""
         return [] if self.variable else self._bounds(())
 
-    def unknown(self, name: str) -> SchemaError:
+    def unknown(self, name: str) -> SettingError:
         """The error for a column that is not here, listing those that are."""
         known = ", ".join(map(repr, self.names)) or "no column"
-        return SchemaError(subject="columns", expected=f"one of {known}", found=repr(name))
+        return SettingError(subject="columns", expected=f"one of {known}", found=repr(name))
 
     def pick(self, names: Sequence[str]) -> Columns:
-        """These columns alone, in sorted order; a SchemaError for one that is not here."""
+        """These columns alone, in sorted order; a SettingError for one that is not here."""
         if isinstance(names, str) or not isinstance(names, Iterable):
-            raise SchemaError(subject="columns", expected="a list of names", found=repr(names))
+            raise SettingError(subject="columns", expected="a list of names", found=shown(names))
+        names = list(names)
         for name in names:
             if name not in self.names:
                 raise self.unknown(name)
@@ -167,18 +168,18 @@ class Columns:
 
 def _check_names(names: Mapping[str, str]) -> None:
     if not isinstance(names, Mapping):
-        raise SchemaError(subject="columns", expected="names with their encodings", found=type(names).__name__)
+        raise SettingError(subject="columns", expected="names with their encodings", found=type(names).__name__)
     if not names:
-        raise SchemaError(subject="columns", expected="at least one column", found="none")
+        raise SettingError(subject="columns", expected="at least one column", found="none")
     if len(names) > MAX_COLUMNS:
-        raise SchemaError(subject="columns", expected=f"at most {MAX_COLUMNS}", found=f"{len(names)}")
+        raise SettingError(subject="columns", expected=f"at most {MAX_COLUMNS}", found=f"{len(names)}")
     for name in names:
         if not isinstance(name, str):
-            raise SchemaError(subject="columns", expected="names of type str", found=type(name).__name__)
+            raise SettingError(subject="columns", expected="names of type str", found=type(name).__name__)
         if not name:
-            raise SchemaError(subject="columns", expected="a name", found="an empty one")
+            raise SettingError(subject="columns", expected="a name", found="an empty one")
         if len(name) > MAX_TEXT:
-            raise SchemaError(
+            raise SettingError(
                 subject="columns", expected=f"names of at most {MAX_TEXT} characters", found=f"{len(name)}"
             )
 

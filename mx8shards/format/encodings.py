@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from mx8shards.errors import FormatError
+from mx8shards.errors import FormatError, SettingError, shown
 from mx8shards.format import arrays, images, scalars
 from mx8shards.format.codec import Encoding, brief, describe
 
@@ -55,10 +56,13 @@ def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding])
     No other reader of the format knows it, so whoever reads such a dataset has to register it as well, under the same
     name. Built-in names cannot be taken; an own name may be given anew.
     """
-    if not name or ":" in name or name in _BUILT_IN:
-        raise FormatError(expected="a name of your own without a colon", found=repr(name))
+    given: Any = name
+    if not isinstance(given, str) or not name or ":" in name or name in _BUILT_IN:
+        raise SettingError(subject="name", expected="a name of your own without a colon", found=shown(name))
     if not callable(encoding) and not isinstance(encoding, Encoding):
-        raise FormatError(expected="an Encoding, or a function that gives one", found=repr(encoding)[:80])
+        raise SettingError(
+            subject="encoding", expected="an Encoding, or a function that gives one", found=shown(encoding)
+        )
     _registered[name] = encoding
     _parse.cache_clear()
 

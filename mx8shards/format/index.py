@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError, SchemaError
+from mx8shards.errors import FormatError, SettingError
 from mx8shards.format import jsontext
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, Files, Ints, MdsEntry
@@ -124,11 +124,11 @@ def index_bytes(
 
 
 def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata as a reader will get them; SchemaError where JSON cannot hold them."""
+    """The metadata as a reader will get them; SettingError where JSON cannot hold them."""
     try:
         found: dict[str, Any] = json.loads(jsontext.dump(dict(metadata)))
     except (TypeError, ValueError, RecursionError) as error:
-        raise SchemaError(f"not JSON: {error}", subject="metadata") from error
+        raise SettingError(f"not JSON: {error}", subject="metadata") from error
     return found
 
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from mx8shards.errors import SettingError
+
 Words = NDArray[np.uint64]
 
 _MASK = (1 << 64) - 1
@@ -53,7 +55,7 @@ def integers(
     They are even to within n / 2**32: the word's upper half is scaled, none is rejected, so every draw costs one word.
     """
     if not 1 <= n <= 1 << 32:
-        raise ValueError(f"expected n from 1 to 2**32, got {n}")
+        raise SettingError(subject="n", expected="an int from 1 to 2**32", found=f"{n}")
     scaled: Words = ((words(seed, epoch, sample_ids, purpose, count) >> _HALF) * np.uint64(n)) >> _HALF
     return scaled.astype(np.int64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mx8shards.errors import SchemaError
+from mx8shards.errors import SettingError, shown, whole_number
 from mx8shards.format.columns import MAX_BYTES
 
 # Streaming's suffixes: powers of 1024 in either case; a fraction is fine except of a byte.
@@ -14,16 +14,14 @@ _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.ASCII)
 
 def parse_size_limit(value: int | str | None) -> int | None:
     """The most bytes a raw shard may have; None and 0 mean no limit but the format's own 4 GiB."""
-    if value is None or (type(value) is int and value == 0):  # Streaming writes null for 0, though not for "0"
+    if value is None:
         return None
-    found = value if type(value) is int else parse_size(value)
-    if found is None or not 0 <= found <= MAX_BYTES:
-        raise SchemaError(
-            subject="size_limit",
-            expected=f"0 to {MAX_BYTES} bytes, as a number or as a text such as 64mb",
-            found=repr(value),
-        )
-    return found
+    try:
+        found = whole_number("size_limit", parse_size(value) if isinstance(value, str) else value, 0, MAX_BYTES)
+    except SettingError:
+        expected = f"0 to {MAX_BYTES} bytes, as a number or as a text such as 64mb"
+        raise SettingError(subject="size_limit", expected=expected, found=shown(value)) from None
+    return None if found == 0 and not isinstance(value, str) else found  # Streaming writes null for 0, not for "0"
 
 
 def parse_size(text: object) -> int | None:

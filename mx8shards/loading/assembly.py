@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mx8shards.dataset import Dataset
-from mx8shards.errors import LoaderError
+from mx8shards.errors import SettingError, shown
 from mx8shards.format.columns import Columns
 from mx8shards.kernels.permutation import walk
 from mx8shards.kernels.records import ROW, SPAN
@@ -45,12 +45,12 @@ def order_of(dataset: Dataset, settings: Settings) -> Order:
 
 
 def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool) -> Recipe:
-    """What every run needs. LoaderError if three batches of mean size do not fit into this loader's share."""
+    """What every run needs. SettingError if three batches of mean size do not fit into this loader's share."""
     picked = dataset.picked(settings.columns)
     for name in settings.decode:
         if name not in picked.names:
             known = ", ".join(map(repr, picked.names))
-            raise LoaderError(subject="decode", expected=f"a column that is loaded: {known}", found=repr(name))
+            raise SettingError(subject="decode", expected=f"a column that is loaded: {known}", found=shown(name))
     undecoded = [name for name in picked.names if name not in settings.decode]
     gather = Gather(picked, undecoded, at_once=settings.transform is not None)
     mover = None if settings.device == "cpu" else Mover(settings.device)
@@ -137,7 +137,7 @@ def mean_batch_bytes(shards: Shards, filler: Filler, rows: int) -> int:
 
 
 def require_three(mean: int, fixed: int, share: Share) -> None:
-    """LoaderError if the share has no room for two held batches and one that is filled, beside what is fixed.
+    """SettingError if the share has no room for two held batches and one that is filled, beside what is fixed.
 
     Decoders' scratch grows with the memory, up to its part.
     """
@@ -146,7 +146,7 @@ def require_three(mean: int, fixed: int, share: Share) -> None:
         enough = share.memory_for(3 * mean + fixed)
         if share.scratch_bytes:
             enough = -(-(enough - share.scratch_bytes) * _SCRATCH_PART // (_SCRATCH_PART - 1))
-        raise LoaderError(
+        raise SettingError(
             subject="memory",
             expected=f"room for three batches: two that are held, and one that is filled (about {mean} bytes each)",
             found=f"{max(0, room)} bytes, beside {fixed} for tables and {share.scratch_bytes} of scratch",

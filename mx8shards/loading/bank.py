@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from mx8shards.errors import LoaderError
+from mx8shards.errors import LoaderError, SettingError
 
 _LEAST_BYTES = 64 << 10
 _STEPS = 8  # between a power of two and the next one: a bank is at most an eighth larger than what was asked for
@@ -197,7 +197,7 @@ class Share:
         return (memory.limit_bytes - memory.scratch_bytes) // max(1, len(memory.shares)) - self.fixed_bytes
 
     def set_fixed(self, size_bytes: int) -> None:
-        """So many bytes are held besides banks; LoaderError if others already use what that would take.
+        """So many bytes are held besides banks; SettingError if others already use what that would take.
 
         Those that made more ahead than is their part now make it again later.
         """
@@ -210,7 +210,7 @@ class Share:
         with memory.lock:
             memory.take_back()
             if memory.promised_bytes + size_bytes > memory.limit_bytes:
-                raise LoaderError(
+                raise SettingError(
                     subject="memory",
                     expected=f"room for {size_bytes} bytes of tables, of {memory.limit_bytes} in all",
                     found=f"{memory.promised_bytes} in use",

@@ -10,7 +10,7 @@ from collections import deque
 from threading import Lock
 from typing import Any, NamedTuple
 
-from mx8shards.errors import LoaderError, require
+from mx8shards.errors import LoaderError, SettingError, require
 from mx8shards.loading.batch import changed
 
 _PORTABLE = 1  # pinned for every device's context
@@ -29,9 +29,15 @@ class Mover:
     def __init__(self, device: str) -> None:
         self._torch = require("torch", "torch")
         if not self._torch.cuda.is_available():
-            raise LoaderError(subject="device", expected="'cpu', as torch sees no CUDA device here", found=repr(device))
+            raise SettingError(
+                subject="device", expected="'cpu', as torch sees no CUDA device here", found=repr(device)
+            )
         self._device = self._torch.device(device)
         self._index = self._device.index if self._device.index is not None else self._torch.cuda.current_device()
+        count = self._torch.cuda.device_count()
+        if self._index >= count:
+            expected = f"'cuda:0' to 'cuda:{count - 1}', which torch sees here"
+            raise SettingError(subject="device", expected=expected, found=repr(device))
         self._device = self._torch.device("cuda", self._index)
         self._stream = self._torch.cuda.Stream(self._device)
         self._lock = Lock()

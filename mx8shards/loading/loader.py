@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.dataset import Dataset
-from mx8shards.errors import IntegrityError, LoaderError
+from mx8shards.errors import IntegrityError, LoaderError, SettingError, shown, whole_number
 from mx8shards.loading.assembly import assemble, order_of
 from mx8shards.loading.batch import OutputKind
 from mx8shards.loading.difference import difference
@@ -70,7 +70,11 @@ class Loader:
         read_timeout_s: float = 300.0,
     ) -> None:
         if pool is not None and (memory is not None or threads is not None):
-            raise LoaderError("pool= brings its own memory and threads: leave out memory= and threads=")
+            found = f"memory={shown(memory)}, threads={shown(threads)}"
+            hint = "pool= brings its own memory and threads"
+            raise SettingError(subject="memory and threads", expected="neither beside pool=", found=found, hint=hint)
+        if pool is not None and not isinstance(pool, Pool):
+            raise SettingError(subject="pool", expected="a Pool, or None", found=shown(pool))
         self.rank, self.world_size = distributed_rank(rank, world_size)
         self._settings = Settings(
             batch_size=batch_size,
@@ -129,8 +133,7 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """The next `for` is this epoch, from its beginning. Naming the epoch of a loaded state keeps its position."""
-        if type(epoch) is not int or epoch < 0:
-            raise LoaderError(subject="epoch", expected="an int of at least 0", found=repr(epoch))
+        epoch = whole_number("epoch", epoch, 0)
         if epoch != self._at[0] or self._under_way:
             self._abandon()
             self._at, self._under_way = (epoch, 0), False
@@ -139,8 +142,10 @@ class Loader:
         self, *, epoch: int, step: int, rank: int | None = None, world_size: int | None = None
     ) -> npt.NDArray[np.int64]:
         """The sample_ids of one step of an epoch, as any rank of any world gets or got them; no data are read."""
+        epoch = whole_number("epoch", epoch, 0)
         steps = self._steps_of(self.world_size if world_size is None else world_size)
-        share = steps.share(self.rank if rank is None else rank, steps.at(step))
+        rank = whole_number("rank", self.rank if rank is None else rank, 0, steps.world_size - 1)
+        share = steps.share(rank, steps.at(whole_number("step", step, 0)))
         return self._recipe.plan.sample_ids(epoch, share.positions)[0]
 
     def warm_up(self) -> None:
@@ -161,7 +166,8 @@ class Loader:
         from mx8shards.loading.iterable import IterableBatches  # torch, for those who have it
 
         if self._shared_pool is not None:
-            raise LoaderError("a loader with pool= cannot be taken to other processes")
+            expected = "None for a loader that is taken to other processes"
+            raise SettingError(subject="pool", expected=expected, found=shown(self._shared_pool))
         return IterableBatches(self._dataset, self._settings, self.rank, self.world_size, self.state_dict())
 
     # where it stands --------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mx8shards.errors import LoaderError
-from mx8shards.shards.cores import core_count
+from mx8shards.errors import SettingError, shown, whole_number
+from mx8shards.order.steps import MOST_RANKS
+from mx8shards.shards.cores import core_count, environment_number, local_world_size
 
 MOST_DEFAULT_BYTES = 4 << 30
 _CGROUP = Path("/sys/fs/cgroup")
@@ -27,7 +28,7 @@ def default_threads() -> int:
 def sharers() -> int:
     """How many processes divide this machine: local ranks, and the workers of a DataLoader within each."""
     worker = _worker_info()
-    return _from_environment("LOCAL_WORLD_SIZE", 1, least=1) * (worker.num_workers if worker else 1)
+    return local_world_size() * (worker.num_workers if worker else 1)
 
 
 def memory_limit() -> int:
@@ -66,17 +67,16 @@ def _cgroup_files() -> list[Path]:
 def distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """The rank and world size that were given; else torch.distributed's, else the environment's, else 0 of 1."""
     if (rank is None) != (world_size is None):
-        raise LoaderError(subject="Loader", expected="rank and world_size, or neither", found=f"{rank=}, {world_size=}")
-    if rank is None or world_size is None:
-        rank, world_size = _distributed() or (
-            _from_environment("RANK", 0, least=0),
-            _from_environment("WORLD_SIZE", 1, least=1),
-        )
-    if type(world_size) is not int or world_size < 1 or type(rank) is not int or not 0 <= rank < world_size:
-        raise LoaderError(
-            subject="Loader", expected="a rank from 0 to before world_size", found=f"{rank=}, {world_size=}"
-        )
-    return rank, world_size
+        found = f"rank={shown(rank)}, world_size={shown(world_size)}"
+        raise SettingError(subject="rank and world_size", expected="both, or neither", found=found)
+    if rank is not None:
+        world_size = whole_number("world_size", world_size, 1, MOST_RANKS)
+        return whole_number("rank", rank, 0, world_size - 1), world_size
+    found_here = _distributed()
+    if found_here is not None:
+        return found_here
+    world_size = environment_number("WORLD_SIZE", 1, 1, MOST_RANKS)
+    return environment_number("RANK", 0, 0, world_size - 1), world_size
 
 
 def _distributed() -> tuple[int, int] | None:
@@ -97,14 +97,3 @@ def worker_share() -> tuple[int, int]:
     """The number of this DataLoader worker and how many there are; 0 of 1 elsewhere."""
     worker = _worker_info()
     return (int(worker.id), int(worker.num_workers)) if worker else (0, 1)
-
-
-def _from_environment(name: str, default: int, least: int) -> int:
-    text = os.environ.get(name)
-    if text is None:
-        return default
-    if not text.isdigit() or int(text) < least:
-        raise LoaderError(
-            subject=f"environment variable {name}", expected=f"an int of at least {least}", found=repr(text)
-        )
-    return int(text)

@@ -13,7 +13,7 @@ from threading import Lock, Thread
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mx8shards.errors import LoaderError
+from mx8shards.errors import LoaderError, SettingError, shown, whole_number
 from mx8shards.format.sizes import parse_size
 from mx8shards.loading.bank import Memory
 from mx8shards.loading.machine import default_memory, default_threads
@@ -21,6 +21,8 @@ from mx8shards.loading.threads import join, start_thread
 
 Scratch = Callable[[Any], Any]
 Task = Callable[[Scratch], None]
+
+MOST_THREADS = 1 << 12
 
 
 class Pool:
@@ -31,10 +33,8 @@ class Pool:
     """
 
     def __init__(self, *, memory: int | str | None = None, threads: int | None = None) -> None:
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise LoaderError(subject="threads", expected="an int of at least 1, or None", found=repr(threads))
+        self.threads = default_threads() if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
         self.memory = Memory(default_memory() if memory is None else _checked_memory(memory))
-        self.threads = default_threads() if threads is None else threads
         self.moved_at = time.monotonic()  # when a thread last took up a batch, or was done with one
         self._process = os.getpid()
         self._lock = Lock()
@@ -91,10 +91,12 @@ class Pool:
 
 
 def _checked_memory(memory: int | str) -> int:
-    found = memory if type(memory) is int else parse_size(memory)
-    if found is None or found < 1:
-        raise LoaderError(subject="memory", expected="a number of bytes, or a text such as 2gb", found=repr(memory))
-    return found
+    found = parse_size(memory) if isinstance(memory, str) else memory
+    try:
+        return whole_number("memory", found, 1)
+    except SettingError:
+        expected = "a number of bytes from 1, or a text such as '2gb'"
+        raise SettingError(subject="memory", expected=expected, found=shown(memory)) from None
 
 
 class _Crew:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mx8shards.errors import LoaderError
+from mx8shards.errors import SettingError, one_of, real_number, shown, whole_number
 from mx8shards.loading.batch import OUTPUT_KINDS, OutputKind
 from mx8shards.loading.ledger import ON_ERROR, OnError
 from mx8shards.loading.reach import IO, IOS
 from mx8shards.order.blocks import BlockShuffle
-from mx8shards.order.steps import UNEVEN, Uneven
+from mx8shards.order.steps import MOST_SAMPLES, UNEVEN, Uneven
 from mx8shards.stages import Decoder
+
+SEEDS = (-(1 << 63), (1 << 64) - 1)  # drawing takes a seed modulo 2**64
+_DEVICE = re.compile(r"cpu(:0)?|cuda(:[0-9]{1,4})?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,31 +48,38 @@ class Settings:
             "output": OUTPUT_KINDS,
         }
         for name, known in choices.items():
-            if getattr(self, name) not in known:
-                _refuse(name, f"one of {', '.join(map(repr, known))}", getattr(self, name))
-        if (
-            not hasattr(self.batch_size, "__index__")
-            or isinstance(self.batch_size, (bool, np.bool_))
-            or self.batch_size < 1
-        ):
-            _refuse("batch_size", "an int of at least 1", self.batch_size)
-        object.__setattr__(self, "batch_size", operator.index(self.batch_size))  # NumPy's ints, too
+            one_of(name, getattr(self, name), known)
+        self._keep("batch_size", whole_number("batch_size", self.batch_size, 1, MOST_SAMPLES))
+        self._keep("seed", whole_number("seed", self.seed, *SEEDS))
+        self._keep("device", _checked_device(self.device))
         if self.device != "cpu" and self.output == "numpy":
             _refuse("output", f"'torch' for device={self.device!r}", self.output)
-        if type(self.seed) is not int:
-            _refuse("seed", "an int", self.seed)
+        if isinstance(self.shuffle, np.bool_):
+            self._keep("shuffle", bool(self.shuffle))
         if not isinstance(self.shuffle, (bool, BlockShuffle)):
             _refuse("shuffle", "False, True or a BlockShuffle", self.shuffle)
         given: Any = self.decode
         decoders = given.values() if isinstance(given, Mapping) else [None]
         if not all(callable(getattr(decoder, "stage", None)) and not isinstance(decoder, type) for decoder in decoders):
             _refuse("decode", "a decoder for each column, such as {'image': mx8.CenterCrop(224)}", given)
-        object.__setattr__(self, "decode", dict(given))
+        self._keep("decode", dict(given))
         if self.transform is not None and not callable(self.transform):
             _refuse("transform", "a function of a batch", self.transform)
-        if not self.read_timeout_s > 0:
-            _refuse("read_timeout_s", "a number of seconds above 0", self.read_timeout_s)
+        seconds = real_number("read_timeout_s", self.read_timeout_s, "a number of seconds above 0", lambda s: s > 0)
+        self._keep("read_timeout_s", seconds)
+
+    def _keep(self, name: str, value: object) -> None:
+        """Set a field of this frozen value to its checked form."""
+        object.__setattr__(self, name, value)
+
+
+def _checked_device(device: Any) -> str:
+    """The name of a device: torch.device("cuda", 0) means "cuda:0"."""
+    name = str(device) if type(device).__name__ == "device" else device
+    if not isinstance(name, str) or not _DEVICE.fullmatch(name):
+        _refuse("device", "'cpu', 'cuda' or 'cuda:N'", device)
+    return "cpu" if name.startswith("cpu") else name
 
 
 def _refuse(name: str, expected: str, found: object) -> None:
-    raise LoaderError(subject=name, expected=expected, found=repr(found))
+    raise SettingError(subject=name, expected=expected, found=shown(found))

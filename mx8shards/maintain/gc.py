@@ -16,7 +16,7 @@ import numpy as np
 
 from mx8shards.disk import lock, steps
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import ShardsError, whole_number
+from mx8shards.errors import SettingError, whole_number
 from mx8shards.format.index import Index
 from mx8shards.maintain.log import history
 from mx8shards.maintain.parts import left_parts
@@ -54,7 +54,7 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     """
     where = parse_link(link)
     if where.snapshot is not None:
-        raise ShardsError(subject=str(where), expected="a link without an id", found="one")
+        raise SettingError(subject=str(where), expected="a link without an id", found="one")
     keep = whole_number("keep", keep, 0)
     if current_bytes(where.root) is None:
         load(where)  # says that there is no dataset

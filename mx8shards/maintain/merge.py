@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mx8shards.disk import publish, steps
-from mx8shards.errors import DatasetExistsError, DiskError, FormatError, SchemaError, ShardsError
+from mx8shards.errors import DatasetExistsError, DiskError, FormatError, SchemaError, SettingError, one_of
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.index import checked_metadata, index_bytes
@@ -49,14 +49,13 @@ def merge(
     links after which the parts are removed with their history. Metadata are united; for a key on which parts disagree
     give `metadata=`. Should anything be wrong, nothing is published.
     """
-    if how not in HOWS:
-        raise ValueError(f"how: expected one of {', '.join(map(repr, HOWS))}, got {how!r}")
+    one_of("how", how, HOWS)
     target = parse_target(out)
     with steps.refusals("merge", target):
         _require_no_index(target)
         links = find_parts(parts)
         if how == "move" and any(link.snapshot for link in links):
-            raise ShardsError(subject="merge", expected='whole datasets for how="move"', found="a link with an id")
+            raise SettingError(subject="merge", expected='whole datasets for how="move"', found="a link with an id")
         snapshots = [load(link) for link in links]
         _require_equal_columns(snapshots)
         united = _united_metadata(snapshots) if metadata is None else checked_metadata(metadata)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, ShardsError
+from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, SettingError
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.snapshots import INDEX, STATE
 
@@ -18,7 +18,7 @@ _RANK = re.compile(r"rank-(\d{5,})-of-(\d{5,})")
 def find_parts(links: Iterable[str | os.PathLike[str]]) -> list[Link]:
     """One link per dataset, in order. A directory without index.json stands for all datasets beneath it, by name."""
     if isinstance(links, str) or not isinstance(links, Iterable):
-        raise ShardsError(subject="merge", expected="a list of parts", found=repr(links))
+        raise SettingError(subject="parts", expected="a list of parts", found=repr(links))
     found: list[Link] = []
     for text in links:
         link = parse_link(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mx8shards.disk import steps
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import FormatError, ShardsError
+from mx8shards.errors import FormatError, SettingError
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.hashing import hasher
 from mx8shards.format.index import Index, index_bytes
@@ -29,7 +29,7 @@ from mx8shards.shards.snapshots import Snapshot, current, kept, sidecar_path
 def seal_current(link: Link, progress: Progress | None) -> Report | None:
     """Check every byte of the current snapshot and publish it with content hashes; None if it is sealed and kept."""
     if link.snapshot is not None:
-        raise ShardsError(
+        raise SettingError(
             subject=str(link), expected="a link without an id, as the current snapshot is sealed", found="one"
         )
     if _unsealed(link.root) is None and not is_unfinished(link.root):

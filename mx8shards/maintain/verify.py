@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 from functools import partial
+from typing import Any
 
+from mx8shards.errors import SettingError, real_number, shown, true_or_false
 from mx8shards.maintain.check import check_shard, check_threads
 from mx8shards.maintain.plan import Job, Plan
 from mx8shards.maintain.report import Mode, Report
@@ -33,7 +35,7 @@ def verify(
     """
     where = parse_link(link)
     mode, share = _mode(data, subset)
-    if seal and (sealed := seal_current(where, progress)):
+    if true_or_false("seal", seal) and (sealed := seal_current(where, progress)):
         return sealed
     states = find_states(where)
     plan = Plan(data=mode != "structure")
@@ -47,22 +49,26 @@ def verify(
 
 
 def _mode(data: bool, subset: str | float | None) -> tuple[Mode, float]:
-    if data and subset is not None:
-        raise ValueError("verify: expected data or subset, got both")
+    if true_or_false("data", data) and subset is not None:
+        raise SettingError(subject="data and subset", expected="one of them", found="both")
     if subset is None:
         return ("data", 1.0) if data else ("structure", 0.0)
     return "subset", parse_share(subset)
 
 
 def parse_share(text: str | float) -> float:
-    """The share that "5%" or 0.05 names; ValueError for one that is not above 0 and at most 1."""
+    """The share that "5%" or 0.05 names; SettingError for one that is not above 0 and at most 1."""
+    share: Any = text
+    if isinstance(text, str):
+        try:
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            share = None
     try:
-        share = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
-    except (TypeError, ValueError):
-        share = 0.0
-    if not 0 < share <= 1:
-        raise ValueError(f"subset: expected a share such as 5% or 0.05, got {text!r}")
-    return share
+        return real_number("subset", share, "", lambda share: 0 < share <= 1)
+    except SettingError:
+        expected = "a share above 0, up to 1, such as 5% or 0.05"
+        raise SettingError(subject="subset", expected=expected, found=shown(text)) from None
 
 
 def choose(jobs: list[Job], share: float) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import DecodeError, LoaderError
+from mx8shards.errors import DecodeError, SettingError
 from mx8shards.format.columns import MAX_BYTES
 from mx8shards.format.randomness import uniforms
 from mx8shards.kernels import boxes, pictures, turbo
@@ -53,8 +53,9 @@ class Pictures(Stage):
 
     def __init__(self, crops: Mapping[str, Picture], use: Use) -> None:
         if use.encoding not in ENCODINGS:
-            raise LoaderError(
-                subject=f"column {use.column!r}",
+            raise SettingError(
+                subject="decode",
+                place=f"column {use.column!r}",
                 expected=f"an encoding of whole picture files: {', '.join(ENCODINGS)}",
                 found=repr(use.encoding),
             )

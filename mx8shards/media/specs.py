@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
+
+from mx8shards.errors import SettingError, is_number, shown
 
 if TYPE_CHECKING:
     from mx8shards.stages import Stage, Use
@@ -44,7 +44,7 @@ class Picture:
             self._refuse("layout", "'CHW' or 'HWC'", self.layout)
         if self.dtype not in _KINDS:
             self._refuse("dtype", " or ".join(map(repr, _KINDS)), self.dtype)
-        if not _is_number(self.flip) or not 0 <= self.flip <= 1:
+        if not is_number(self.flip) or not 0 <= self.flip <= 1:
             self._refuse("flip", "a probability", self.flip)
         if self.seed is not None and type(self.seed) is not int:
             self._refuse("seed", "an int, or None", self.seed)
@@ -56,14 +56,14 @@ class Picture:
             if values is not None:
                 if self.dtype == "uint8":
                     self._refuse(name, "a float dtype for it", self.dtype)
-                if not hasattr(values, "__getitem__") or len(values) != 3 or not all(map(_is_number, values)):
+                if not hasattr(values, "__getitem__") or len(values) != 3 or not all(map(is_number, values)):
                     self._refuse(name, "a number for each of red, green and blue", values)
                 if name == "std" and not all(value > 0 for value in values):
                     self._refuse(name, "numbers above 0", values)
                 object.__setattr__(self, name, tuple(float(value) for value in values))
 
     def _refuse(self, name: str, expected: str, found: object) -> None:
-        raise ValueError(f"{type(self).__name__}: {name}: expected {expected}, got {found!r}")
+        raise SettingError(subject=f"{type(self).__name__}: {name}", expected=expected, found=shown(found))
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -178,12 +178,14 @@ class MultiCrop:
     def __post_init__(self) -> None:
         each: Any = self.each
         if not isinstance(each, Mapping) or not each:
-            raise ValueError(f"MultiCrop: expected crops by name, got {self.each!r}")
+            raise SettingError(subject="MultiCrop: each", expected="crops by name", found=shown(self.each))
         for name, crop in self.each.items():
             if type(name) is not str or name in _TAKEN or not isinstance(crop, Crop):
-                raise ValueError(f"MultiCrop: expected crops by name, got {crop!r} under {name!r}")
+                found = f"{shown(crop)} under {shown(name)}"
+                raise SettingError(subject="MultiCrop: each", expected="crops by name", found=found)
         if len({crop.exact for crop in self.each.values()}) > 1:
-            raise ValueError("MultiCrop: exact: expected the same for all crops, as the picture is decoded once")
+            expected = "crops that agree on exact, as the picture is decoded once"
+            raise SettingError(subject="MultiCrop: each", expected=expected, found="both True and False")
         object.__setattr__(self, "each", dict(self.each))
 
     def __hash__(self) -> int:
@@ -194,10 +196,6 @@ class MultiCrop:
         from mx8shards.media.pictures import stage_of  # numba, for those who decode
 
         return stage_of(self.each, use)
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def _checked_sides(picture: Picture, size: Any) -> tuple[int, int]:
@@ -218,6 +216,6 @@ def _is_side(value: Any) -> bool:
 
 
 def _are_range(values: Any) -> bool:
-    if not isinstance(values, (tuple, list)) or len(values) != 2 or not all(map(_is_number, values)):
+    if not isinstance(values, (tuple, list)) or len(values) != 2 or not all(map(is_number, values)):
         return False
     return bool(0 < values[0] <= values[1])

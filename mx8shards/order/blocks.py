@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mx8shards.errors import whole_number
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import Description, Shuffle, shards_ahead
 from mx8shards.order.per_epoch import PerEpoch
@@ -36,8 +37,7 @@ class BlockShuffle:
     shards: int
 
     def __post_init__(self) -> None:
-        if type(self.shards) is not int or self.shards < 1:
-            raise ValueError(f"BlockShuffle: expected shards to be an int of at least 1, got {self.shards!r}")
+        object.__setattr__(self, "shards", whole_number("shards", self.shards, 1))
 
 
 class BlockOrder:

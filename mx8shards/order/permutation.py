@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.errors import SettingError
+
 Ids = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
@@ -108,7 +110,7 @@ class Permutations:
 def checked_count(count: int) -> int:
     """The count, if there can be a permutation of so many."""
     if not 0 <= count <= LARGEST:
-        raise ValueError(f"expected a count from 0 to 2**62, got {count}")
+        raise SettingError(subject="count", expected="an int from 0 to 2**62", found=f"{count}")
     return count
 
 

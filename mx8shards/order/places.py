@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mx8shards.errors import SettingError
 from mx8shards.order.permutation import Ids
 
 Resolve = Callable[[Ids, int], Ids]
@@ -42,7 +43,9 @@ class Places:
 
     def __post_init__(self) -> None:
         if self.resolve is None and self.count != self.starts[-1]:
-            raise ValueError(f"expected a view of all {self.starts[-1]} samples, got {self.count} positions")
+            raise SettingError(
+                subject="count", expected=f"{self.starts[-1]}, as a position is a sample_id", found=f"{self.count}"
+            )
 
     @property
     def shards(self) -> int:

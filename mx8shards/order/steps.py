@@ -14,10 +14,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.errors import SettingError, one_of, whole_number
 from mx8shards.order.permutation import Ids
 
 Uneven = Literal["split", "pad", "drop", "exact"]
 UNEVEN: tuple[Uneven, ...] = ("split", "pad", "drop", "exact")
+
+MOST_SAMPLES, MOST_RANKS = 1 << 32, 1 << 24  # of a batch, of a world: int64 holds every position a step may count to
 
 
 class Share(NamedTuple):
@@ -48,12 +51,9 @@ class Steps:
     uneven: Uneven = "split"
 
     def __post_init__(self) -> None:
-        for name, least in (("length", 0), ("batch_size", 1), ("world_size", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name}: expected an int of at least {least}, got {value!r}")
-        if self.uneven not in UNEVEN:
-            raise ValueError(f"uneven: expected one of {', '.join(map(repr, UNEVEN))}, got {self.uneven!r}")
+        for name, least, most in (("length", 0, 2**62), ("batch_size", 1, MOST_SAMPLES), ("world_size", 1, MOST_RANKS)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least, most))
+        one_of("uneven", self.uneven, UNEVEN)
 
     @property
     def size(self) -> int:
@@ -105,7 +105,7 @@ class Steps:
     def _slice(self, rank: int, position: int) -> tuple[int, int]:
         """This rank's slice of the order; what lies beyond the order's end is a repeat."""
         if not 0 <= rank < self.world_size:
-            raise ValueError(f"rank: expected 0 to {self.world_size - 1}, got {rank}")
+            raise SettingError(subject="rank", expected=f"an int from 0 to {self.world_size - 1}", found=f"{rank}")
         rest = self._rest(position)
         if not self.left(position):
             return position, position
@@ -120,5 +120,5 @@ class Steps:
 
     def _rest(self, position: int) -> int:
         if not 0 <= position <= self.length:
-            raise ValueError(f"position: expected 0 to {self.length}, got {position}")
+            raise SettingError(subject="position", expected=f"an int from 0 to {self.length}", found=f"{position}")
         return self.length - position

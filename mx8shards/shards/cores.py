@@ -1,11 +1,31 @@
-"""How many processor cores may this process use?"""
+"""How many processor cores may this process use, and how many processes share the machine?"""
 
 from __future__ import annotations
 
 import os
+
+from mx8shards.errors import SettingError, whole_number
 
 
 def core_count() -> int:
     """The cores that its affinity leaves to this process, where the system has such a thing (macOS has not)."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def local_world_size() -> int:
+    """How many processes of this kind share the machine, as launchers put it into the environment."""
+    return environment_number("LOCAL_WORLD_SIZE", 1, 1)
+
+
+def environment_number(name: str, default: int, least: int, most: int = 2**62) -> int:
+    """The int in an environment variable, or the default where it is not set."""
+    text = os.environ.get(name)
+    if text is None:
+        return default
+    try:
+        return whole_number(name, int(text) if text.isdecimal() and len(text) < 20 else None, least, most)
+    except SettingError as error:
+        raise SettingError(
+            subject=f"environment variable {name}", expected=error.expected, found=repr(text[:80])
+        ) from None

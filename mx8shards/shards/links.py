@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mx8shards.errors import DatasetNotFoundError, RemoteError, ShardsError
+from mx8shards.errors import DatasetNotFoundError, RemoteError, SettingError
 
 _PINNED = re.compile(r"(?P<place>.*)@(?P<state>sha256:[0-9a-f]+|refresh)", re.DOTALL)
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -49,5 +49,5 @@ def parse_target(text: str | os.PathLike[str]) -> Path:
     """The directory a user names to publish in: no URL, and no link to a snapshot, which nothing can be put into."""
     text = os.fsdecode(text)
     if _PINNED.fullmatch(text):
-        raise ShardsError(subject=text, expected="a directory to write to", found="a link to a snapshot")
+        raise SettingError(subject=text, expected="a directory to write to", found="a link to a snapshot")
     return parse_link(text).root

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mx8shards.disk.map import Bytes, ReadFile, map_file
-from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, SchemaError
+from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, SettingError
 from mx8shards.format.columns import Columns
 from mx8shards.format.hashing import hash_hex
 from mx8shards.format.sidecars import DIGEST_BYTES, MAGIC, Sidecar, blocks_of, padded, sidecar_bytes, widths
@@ -49,7 +49,7 @@ def open_sidecar(snapshot: Snapshot, sidecar: Sidecar) -> Bytes | None:
 def _columns(snapshot: Snapshot, sidecar: Sidecar) -> Columns:
     try:
         return snapshot.index.columns(sidecar.columns) if sidecar.kind == "columns" else Columns((), (), ())
-    except SchemaError as error:
+    except SettingError as error:
         raise FormatError(place="columns", expected=error.expected, found=error.found) from None
 
 

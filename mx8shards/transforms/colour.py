@@ -6,6 +6,7 @@ depends on where in memory a number lies), so that a picture comes out the same 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mx8shards.errors import SettingError, is_number, probability, shown
 from mx8shards.transforms.draws import uniforms
-from mx8shards.transforms.pictures import Rows, as_before, as_floats, beside, factors, pictures, probability
+from mx8shards.transforms.pictures import Rows, as_before, as_floats, beside, factors, pictures
 
 R = TypeVar("R", bound=Rows)
 Amount = float | tuple[float, float]
@@ -62,12 +64,8 @@ class ColorJitter:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "contrast", "saturation"):
-            least, most = _range(getattr(self, name), 1.0)
-            if not 0 <= least <= most < np.inf:
-                raise ValueError(f"{name}: expected an amount from 0, or (least, most), got {getattr(self, name)!r}")
-        least, most = _range(self.hue, 0.0)
-        if not -0.5 <= least <= most <= 0.5:
-            raise ValueError(f"hue: expected an amount from 0 to 0.5, or (least, most), got {self.hue!r}")
+            object.__setattr__(self, name, _checked(name, getattr(self, name), 1.0, (0.0, math.inf)))
+        object.__setattr__(self, "hue", _checked("hue", self.hue, 0.0, (-0.5, 0.5)))
 
     @property
     def purpose(self) -> str:
@@ -82,6 +80,19 @@ class ColorJitter:
         least, most = np.array([*(_range(each, 1.0) for each in amounts), _range(self.hue, 0.0)]).T
         changes = least + (most - least) * drawn[:, :4]
         return batch.replace(values={self.image: jittered(images, changes, np.argsort(drawn[:, 4:], axis=1))})
+
+
+def _checked(name: str, given: Any, neutral: float, allowed: tuple[float, float]) -> Amount:
+    """An amount or a pair, as floats, if the factors or turns that it means are within the allowed ones."""
+    is_pair = isinstance(given, (tuple, list))
+    values = list(given) if is_pair else [given]
+    if len(values) == 1 + is_pair and all(map(is_number, values)):
+        amount: Amount = (float(values[0]), float(values[1])) if is_pair else float(given)
+        least, most = _range(amount, neutral)
+        if allowed[0] <= least <= most <= allowed[1]:
+            return amount
+    span = "from 0 to 0.5" if name == "hue" else "from 0"
+    raise SettingError(subject=name, expected=f"an amount {span}, or (least, most)", found=shown(given))
 
 
 def _range(amount: Amount, neutral: float) -> tuple[float, float]:

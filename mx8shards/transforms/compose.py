@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mx8shards.errors import SettingError
 from mx8shards.transforms.colour import ColorJitter
 from mx8shards.transforms.normalize import Normalize
 
@@ -22,9 +23,12 @@ class Compose:
         for step in self.steps:
             purpose = getattr(step, "purpose", None)
             if purpose is not None and purpose in drawn:
-                raise ValueError(f"steps: {step} would draw the same numbers as the one before of its kind")
+                found = f"{step}, which would draw the same numbers as the one before of its kind"
+                raise SettingError(subject="steps", expected="each random step once for a column", found=found)
             if isinstance(step, ColorJitter) and step.image in normalized:
-                raise ValueError("steps: ColorJitter takes colours from 0 to 1: put it before Normalize")
+                hint = "ColorJitter takes colours from 0 to 1: put it before Normalize"
+                found = "ColorJitter after Normalize"
+                raise SettingError(subject="steps", expected="ColorJitter before Normalize", found=found, hint=hint)
             drawn.add(purpose or "")
             if isinstance(step, Normalize):
                 normalized.add(step.image)

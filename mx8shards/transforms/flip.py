@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mx8shards.errors import probability
 from mx8shards.transforms.draws import uniforms
-from mx8shards.transforms.pictures import Rows, beside, pictures, probability
+from mx8shards.transforms.pictures import Rows, beside, pictures
 
 R = TypeVar("R", bound=Rows)
 

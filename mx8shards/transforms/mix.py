@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mx8shards.errors import SchemaError, whole_number
+from mx8shards.errors import SchemaError, probability, real_number, whole_number
 from mx8shards.transforms.draws import Floats, betas, uniforms
-from mx8shards.transforms.pictures import Rows, beside, column, pictures, probability
+from mx8shards.transforms.pictures import Rows, beside, column, pictures
 
 R = TypeVar("R", bound=Rows)
 Ints = npt.NDArray[np.int64]
@@ -33,11 +33,10 @@ class _Mix:
     label: str = "label"
 
     def __post_init__(self) -> None:
-        whole_number("classes", self.classes, 1)
+        object.__setattr__(self, "classes", whole_number("classes", self.classes, 1))
         probability("p", self.p)
         probability("label_smoothing", self.label_smoothing)
-        if not 0 < self.alpha < np.inf:
-            raise ValueError(f"alpha: expected a number above 0, got {self.alpha!r}")
+        real_number("alpha", self.alpha, "a finite number above 0", lambda alpha: 0 < alpha < np.inf)
 
     @property
     def purpose(self) -> str:

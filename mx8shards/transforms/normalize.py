@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from mx8shards.errors import SettingError, is_number, shown
 from mx8shards.transforms.pictures import Rows, beside, pictures
 
 R = TypeVar("R", bound=Rows)
@@ -28,17 +29,29 @@ class Normalize:
     image: str = "image"
 
     def __post_init__(self) -> None:
-        if not self.mean or len(self.mean) != len(self.std):
-            raise ValueError(f"mean and std: expected as many numbers each, got {self.mean!r} and {self.std!r}")
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _per_channel(name, getattr(self, name)))
+        if len(self.mean) != len(self.std):
+            found = f"{shown(self.mean)} and {shown(self.std)}"
+            raise SettingError(subject="mean and std", expected="as many numbers each", found=found)
         if not all(each > 0 for each in self.std):
-            raise ValueError(f"std: expected numbers above 0, got {self.std!r}")
-        if not self.dtype.is_floating_point:
-            raise ValueError(f"dtype: expected one of floats, got {self.dtype}")
+            raise SettingError(subject="std", expected="numbers above 0", found=shown(self.std))
+        dtype: Any = self.dtype
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise SettingError(subject="dtype", expected="a torch.dtype of floats", found=shown(self.dtype))
 
     def __call__(self, batch: R) -> R:
         """The batch with its pictures normalised."""
         images = pictures(batch, self.image, "Normalize", len(self.mean))
         return batch.replace(values={self.image: normalized(images, self.mean, self.std, self.dtype)})
+
+
+def _per_channel(name: str, given: Any) -> tuple[float, ...]:
+    """A list, tuple, array or tensor of finite numbers as a tuple of floats."""
+    values = given.tolist() if isinstance(given, (np.ndarray, torch.Tensor)) else given
+    if not isinstance(values, (list, tuple)) or not values or not all(map(is_number, values)):
+        raise SettingError(subject=name, expected="finite numbers, one for each channel", found=shown(given))
+    return tuple(map(float, values))
 
 
 def normalized(

@@ -86,9 +86,3 @@ def as_floats(images: torch.Tensor) -> torch.Tensor:
 def as_before(work: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The reverse of `as_floats`; levels are rounded."""
     return (work * 255).round_().to(dtype) if dtype == torch.uint8 else work.to(dtype)
-
-
-def probability(name: str, value: float) -> None:
-    """ValueError unless `value` is a number from 0 to 1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: expected a probability from 0 to 1, got {value!r}")

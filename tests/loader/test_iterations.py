@@ -199,7 +199,7 @@ def test_a_batch_size_may_be_any_whole_number(data: Path, size: Any) -> None:
 
 @pytest.mark.parametrize("size", [True, False, 0, -1, 4.0, "4", None, np.int64(0), np.True_])
 def test_what_is_no_batch_size_is_refused(data: Path, size: Any) -> None:
-    with pytest.raises(mx8.LoaderError, match="batch_size: expected an int of at least 1"):
+    with pytest.raises(mx8.SettingError, match="batch_size: expected an int from 1"):
         loader_of(data, batch_size=size)
 
 

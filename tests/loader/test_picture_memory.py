@@ -75,7 +75,7 @@ def test_a_picture_that_does_not_fit_names_a_memory_that_does(place: Path, kind:
 
 def test_a_memory_that_has_no_room_for_batches_names_one_that_has(mixed: mx8.Dataset) -> None:
     spec = mx8.CenterCrop(500, dtype="float32")
-    with pytest.raises(mx8.LoaderError, match="memory: expected room for three batches") as caught:
+    with pytest.raises(mx8.SettingError, match="memory: expected room for three batches") as caught:
         loader_of(mixed, spec, batch_size=8, memory="20mb")
     [enough] = re.findall(r"memory=(\d+)", str(caught.value))
     assert len(crops(mixed, spec, batch_size=8, memory=int(enough))) == len(mixed)

@@ -424,11 +424,11 @@ def test_all_of_this_passes_under_bounds_checking(tmp_path: Path, repository: Pa
 @pytest.mark.parametrize("decode", ["rgb8", {"image": "rgb8"}, {"image": mx8.CenterCrop}, mx8.CenterCrop(8)])
 def test_what_is_no_decoder_is_refused_by_what_it_is(decode: Any, tmp_path: Path) -> None:
     dataset = write(tmp_path, [])
-    with pytest.raises(mx8.LoaderError, match="decode: expected a decoder for each column"):
+    with pytest.raises(mx8.SettingError, match="decode: expected a decoder for each column"):
         mx8.Loader(dataset, batch_size=1, decode=decode)
 
 
 def test_a_decoder_for_a_column_that_is_not_loaded_is_refused(tmp_path: Path) -> None:
     dataset = write(tmp_path, [])
-    with pytest.raises(mx8.LoaderError, match="decode: expected a column that is loaded: 'label', got 'image'"):
+    with pytest.raises(mx8.SettingError, match="decode: expected a column that is loaded: 'label', got 'image'"):
         mx8.Loader(dataset, batch_size=1, columns=["label"], decode={"image": mx8.CenterCrop(8)})

@@ -135,10 +135,10 @@ def test_three_mean_batches_must_fit_and_what_is_named_is_enough(count: int, pla
     with removed_afterwards(place / "mean") as root:
         dataset = blobs(root, [300 * KIB] * count)
         for batch_size in (1, 5):
-            with pytest.raises(mx8.LoaderError, match="memory: expected room for three batches") as caught:
+            with pytest.raises(mx8.SettingError, match="memory: expected room for three batches") as caught:
                 mx8.Loader(dataset, batch_size=batch_size, memory="300kb", threads=2)
             named = named_memory(caught.value)
-            with pytest.raises(mx8.LoaderError, match="room for three batches"):
+            with pytest.raises(mx8.SettingError, match="room for three batches"):
                 mx8.Loader(dataset, batch_size=batch_size, memory=named - 1, threads=2)
             with mx8.Loader(dataset, batch_size=batch_size, memory=named, threads=2) as loader:
                 assert flat(ids_of(loader)) == list(range(count))
@@ -300,7 +300,7 @@ def test_of_a_shared_memory_the_whole_of_it_is_named(with_giants: mx8.Dataset) -
 def test_a_pool_brings_its_own_memory_and_threads(log_normal: mx8.Dataset) -> None:
     pool = mx8.Pool(memory="30mb", threads=2)
     for own in ({"memory": "1mb"}, {"threads": 1}):
-        with pytest.raises(mx8.LoaderError, match="pool= brings its own memory and threads"):
+        with pytest.raises(mx8.SettingError, match="pool= brings its own memory and threads"):
             mx8.Loader(log_normal, batch_size=8, pool=pool, **own)  # type: ignore[arg-type]
     pool.close()
     loader = mx8.Loader(log_normal, batch_size=8, pool=pool)

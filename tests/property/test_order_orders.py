@@ -261,11 +261,11 @@ def test_all_ranks_together_deliver_each_id_once(make: Make, world_size: int) ->
 
 
 def test_a_view_of_fewer_positions_than_samples_must_say_which() -> None:
-    with pytest.raises(ValueError, match="expected a view of all 4 samples, got 3 positions"):
+    with pytest.raises(ValueError, match="count: expected 4, as a position is a sample_id, got 3"):
         Places(3, np.array([0, 4]))
 
 
 @pytest.mark.parametrize("shards", [0, -1, 2.0, True, None, "3"])
 def test_a_number_of_shards_that_is_none_is_refused(shards: object) -> None:
-    with pytest.raises(ValueError, match=f"BlockShuffle: expected shards to be an int of at least 1, got {shards!r}"):
+    with pytest.raises(ValueError, match=f"shards: expected an int from 1, got {shards!r}"):
         BlockShuffle(shards=shards)  # type: ignore[arg-type]

@@ -181,10 +181,10 @@ def test_totals_beyond_32_bits_do_not_wrap() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"length": -1}, "length: expected an int of at least 0, got -1"),
-        ({"batch_size": 0}, "batch_size: expected an int of at least 1, got 0"),
-        ({"batch_size": 2.0}, "batch_size: expected an int of at least 1, got 2.0"),
-        ({"world_size": True}, "world_size: expected an int of at least 1, got True"),
+        ({"length": -1}, "length: expected an int from 0, got -1"),
+        ({"batch_size": 0}, "batch_size: expected an int from 1 to 4294967296, got 0"),
+        ({"batch_size": 2.0}, "batch_size: expected an int from 1 to 4294967296, got 2.0"),
+        ({"world_size": True}, "world_size: expected an int from 1 to 16777216, got True"),
         ({"uneven": "even"}, "uneven: expected one of 'split', 'pad', 'drop', 'exact', got 'even'"),
     ],
 )
@@ -195,9 +195,9 @@ def test_settings_that_make_no_steps_are_refused(change: dict[str, object], word
 
 def test_a_rank_or_position_that_does_not_exist_is_refused() -> None:
     steps = Steps(length=8, batch_size=2, world_size=2)
-    with pytest.raises(ValueError, match="rank: expected 0 to 1, got 2"):
+    with pytest.raises(ValueError, match="rank: expected an int from 0 to 1, got 2"):
         steps.share(2, 0)
-    with pytest.raises(ValueError, match="position: expected 0 to 8, got 9"):
+    with pytest.raises(ValueError, match="position: expected an int from 0 to 8, got 9"):
         steps.left(9)
     with pytest.raises(IndexError, match="step 2 of 2"):
         steps.at(2)

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from mx8shards.errors import LoaderError
+from mx8shards.errors import LoaderError, SettingError
 from mx8shards.loading.bank import Lease, Memory, Share, bank_bytes
 
 KIB = 1 << 10
@@ -265,7 +265,7 @@ def test_what_others_use_leaves_no_room_for_tables() -> None:
     one = memory.join()
     arrays = [taken(one) for _ in range(15)]
     other = memory.join()
-    with pytest.raises(LoaderError, match=f"memory: expected room for {2 * SMALLEST} bytes of tables, of {LIMIT}"):
+    with pytest.raises(SettingError, match=f"memory: expected room for {2 * SMALLEST} bytes of tables, of {LIMIT}"):
         other.set_fixed(2 * SMALLEST)
     other.set_fixed(SMALLEST)
     del arrays
@@ -333,7 +333,7 @@ class Banks(RuleBasedStateMachine):
         share = self.memory.join()
         try:
             share.set_fixed(fixed)
-        except LoaderError:
+        except SettingError:
             share.leave()
             return multiple()
         self.members.append(share)

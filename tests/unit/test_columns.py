@@ -124,7 +124,7 @@ def test_an_empty_view_has_empty_columns_of_the_right_shape(root: Path) -> None:
 
 
 def test_an_unknown_column_is_refused_with_those_there_are(root: Path) -> None:
-    with pytest.raises(mx8.SchemaError, match=r"expected one of 'blob', 'fixed', .* got 'nope'"):
+    with pytest.raises(mx8.SettingError, match=r"expected one of 'blob', 'fixed', .* got 'nope'"):
         mx8.Dataset(root).column("nope")
 
 

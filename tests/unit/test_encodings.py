@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 from PIL import Image
 
-from mx8shards.errors import FormatError, MissingPackageError, SchemaError, ShardsError
+from mx8shards.errors import FormatError, MissingPackageError, SchemaError, SettingError, ShardsError
 from mx8shards.format.arrays import CODES
 from mx8shards.format.encodings import Encoding, get_encoding, register_encoding
 
@@ -850,12 +850,12 @@ def test_a_function_makes_encodings_from_the_text_after_the_colon() -> None:
 
 @pytest.mark.parametrize("name", ["int", "ndarray", "pkl", "list[png]", "", "my:own"])
 def test_built_in_names_and_colons_cannot_be_taken(name: str) -> None:
-    with pytest.raises(FormatError, match="expected a name of your own without a colon"):
+    with pytest.raises(SettingError, match="expected a name of your own without a colon"):
         register_encoding(name, Reversed(name))
 
 
 def test_what_is_no_encoding_cannot_be_registered() -> None:
-    with pytest.raises(FormatError, match="expected an Encoding, or a function that gives one"):
+    with pytest.raises(SettingError, match="expected an Encoding, or a function that gives one"):
         register_encoding("thing", 5)  # type: ignore[arg-type]
 
 

@@ -89,5 +89,5 @@ def test_nothing_is_written_to_a_snapshot(state: str) -> None:
 def test_parts_are_a_list_and_not_one_name() -> None:
     write("data")
     for parts in ("data", 3, None):
-        with pytest.raises(mx8.ShardsError, match=rf"^merge: expected a list of parts, got {parts!r}$"):
+        with pytest.raises(mx8.SettingError, match=rf"^parts: expected a list of parts, got {parts!r}$"):
             mx8.merge(parts, "merged")  # type: ignore[arg-type]

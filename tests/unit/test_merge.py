@@ -19,6 +19,7 @@ from mx8shards.errors import (
     FormatError,
     IntegrityError,
     SchemaError,
+    SettingError,
     ShardsError,
 )
 from mx8shards.maintain.merge import merge
@@ -262,7 +263,7 @@ def test_metadata_that_contradict_each_other_are_named_and_can_be_given(tmp_path
 
 
 def test_metadata_that_are_no_json_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match="metadata"):
+    with pytest.raises(SettingError, match="metadata"):
         merge(parts(tmp_path, 10), tmp_path / "out", metadata={"a": object()})
     assert not (tmp_path / "out").exists()
 

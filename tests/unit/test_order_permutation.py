@@ -80,7 +80,7 @@ def test_the_positions_asked_for_together_do_not_matter() -> None:
 
 @pytest.mark.parametrize("count", [-1, LARGEST + 1])
 def test_a_count_without_a_permutation_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=rf"expected a count from 0 to 2\*\*62, got {count}"):
+    with pytest.raises(ValueError, match=rf"count: expected an int from 0 to 2\*\*62, got {count}"):
         Permutation(count, KEY.words("shuffle", 0))
 
 

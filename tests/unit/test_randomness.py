@@ -78,7 +78,7 @@ def test_an_integer_below_one_is_always_zero_and_the_largest_bound_is_the_words_
 
 @pytest.mark.parametrize("n", [0, -1, 2**32 + 1])
 def test_a_bound_that_half_a_word_cannot_reach_is_refused(n: int) -> None:
-    with pytest.raises(ValueError, match=rf"expected n from 1 to 2\*\*32, got {n}"):
+    with pytest.raises(ValueError, match=rf"n: expected an int from 1 to 2\*\*32, got {n}"):
         integers(1, 1, np.arange(2), "n", 1, n)
 
 

@@ -74,12 +74,12 @@ def test_so_is_a_resize_that_leaves_too_little(name: str, given: dict[str, Any])
     "each", [{}, None, 5, [mx8.ResizeCrop(5)], {"a": 5}, {1: mx8.ResizeCrop(5)}, {"a": mx8.MultiCrop}], ids=str
 )
 def test_a_multi_crop_wants_crops_by_name(each: Any) -> None:
-    with pytest.raises(ValueError, match=r"^MultiCrop: expected crops by name, got "):
+    with pytest.raises(ValueError, match=r"^MultiCrop: each: expected crops by name, got "):
         mx8.MultiCrop(each)
 
 
 def test_a_picture_is_decoded_once_for_all_crops() -> None:
-    with pytest.raises(ValueError, match=r"^MultiCrop: exact: expected the same for all"):
+    with pytest.raises(ValueError, match=r"^MultiCrop: each: expected crops that agree on exact"):
         mx8.MultiCrop({"a": mx8.ResizeCrop(5), "b": mx8.ResizeCrop(5, exact=True)})
 
 

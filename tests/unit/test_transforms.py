@@ -516,11 +516,11 @@ def test_all_orders_of_steps_are_drawn_equally_often() -> None:
         (lambda: ColorJitter(hue=0.6), "hue: expected an amount from 0 to 0.5"),
         (lambda: ColorJitter(hue=-0.1), "hue"),
         (lambda: Normalize([0.5], [0.5, 0.5]), "mean and std: expected as many numbers each"),
-        (lambda: Normalize([], []), "mean and std"),
+        (lambda: Normalize([], []), "mean: expected finite numbers, one for each channel"),
         (lambda: Normalize([0.5], [0]), "std: expected numbers above 0"),
-        (lambda: Normalize([0.5], [0.5], torch.uint8), "dtype: expected one of floats, got torch.uint8"),
+        (lambda: Normalize([0.5], [0.5], torch.uint8), "dtype: expected a torch.dtype of floats, got torch.uint8"),
         (lambda: Mixup(classes=0), "classes: expected an int from 1, got 0"),
-        (lambda: Mixup(classes=5, alpha=0), "alpha: expected a number above 0, got 0"),
+        (lambda: Mixup(classes=5, alpha=0), "alpha: expected a finite number above 0, got 0"),
         (lambda: CutMix(classes=5, label_smoothing=2), "label_smoothing: expected a probability"),
         (lambda: CutMix(classes=5, p=2), "p: expected"),
         (lambda: Compose([RandomHorizontalFlip(), RandomHorizontalFlip(0.1)]), "would draw the same numbers"),
@@ -528,7 +528,7 @@ def test_all_orders_of_steps_are_drawn_equally_often() -> None:
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_with_what_was_given(make: Any, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(mx8.SettingError, match=says):
         make()
 
 

@@ -406,12 +406,12 @@ def test_a_subset_is_never_empty(root: Path) -> None:
 
 @pytest.mark.parametrize("subset", ["0%", "101%", "five", "", "%", 0, -1, 1.5, float("nan"), [1], b"5%"])
 def test_a_subset_that_is_no_share_is_refused(root: Path, subset: Any) -> None:
-    with pytest.raises(ValueError, match="subset"):
+    with pytest.raises(mx8.SettingError, match="subset: expected a share above 0"):
         mx8.verify(root, subset=subset)
 
 
 def test_data_and_subset_exclude_each_other(root: Path) -> None:
-    with pytest.raises(ValueError, match="both"):
+    with pytest.raises(mx8.SettingError, match="data and subset: expected one of them, got both"):
         mx8.verify(root, data=True, subset="5%")
 
 
