@@ -1,6 +1,6 @@
 """How quick is it here?
 
-python -m benchmarks CASE [--quick] [--rounds N] [--json FILE] [--directory DIR]
+python -m benchmarks CASE [--quick] [--rounds N] [--json FILE] [--directory DIR] [--before CHECKOUT]
 python -m benchmarks table      the tables in the READMEs, made anew from benchmarks/results
 """
 
@@ -34,6 +34,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--directory", type=Path, metavar="DIR", help="the disk to measure on (default: the temporary one)"
     )
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="CHECKOUT",
+        help="compare ours with an older checkout; no peers",
+    )
     options = parser.parse_args(arguments)
     if options.case == "table":
         for page in table.PAGES:
@@ -41,8 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     case: Any = importlib.import_module(f"benchmarks.cases.{options.case}")
     rounds = 1 if options.quick and options.rounds == 5 else options.rounds
-    results = harness.run(options.case, case, rounds=rounds, quick=options.quick, parent=options.directory)
-    if options.json or not options.quick:
+    place = {"parent": options.directory, "before": options.before}
+    results = harness.run(options.case, case, rounds=rounds, quick=options.quick, **place)
+    if options.json or not (options.quick or options.before):
         table.save(results, options.json or table.RESULTS / f"{options.case}.json")
     print(table.render(results))
 

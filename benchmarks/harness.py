@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ class Job:
     settings: dict[str, object] = field(default_factory=dict)
     rounds: int | None = None  # where fewer are enough, because one takes long
     needs: str = ""  # a module without which it is skipped
+    checkout: Path = machine.ROOT  # whose package and benchmarks run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,8 +102,10 @@ class Case(Protocol):
         """What should come out."""
 
 
-def run(name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None = None) -> dict[str, Any]:
-    """The results of a case, ready for JSON."""
+def run(
+    name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None = None, before: Path | None = None
+) -> dict[str, Any]:
+    """The results of a case, ready for JSON. `before`: compare ours with an older checkout, and with nobody else."""
     start = time.monotonic()
     question = (case.__doc__ or "").partition("\n")[0]
     with tempfile.TemporaryDirectory(prefix=f"mx8shards-{name}-", dir=parent) as text:
@@ -116,6 +119,8 @@ def run(name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None 
         skipped = {job.contender: f"{job.needs} is not installed" for job in wanted if job not in jobs}
         for contender, reason in skipped.items():
             say(f"  {contender}: skipped, {reason}")
+        if before is not None:
+            jobs = _now_and_before(jobs, before)
         runs = _interleaved(jobs, rounds, directory)
     groups = _groups(jobs, runs)
     return {
@@ -137,6 +142,16 @@ def run(name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None 
         ],
         "runs": runs,
     }
+
+
+def _now_and_before(jobs: Sequence[Job], before: Path) -> list[Job]:
+    """Each job of ours, and the same one with the code of an older checkout: a group of two."""
+    found = []
+    for job in jobs:
+        if str(job.arguments.get("adapter", "")).startswith("ours"):
+            now = replace(job, group=f"{job.group}: {job.contender}", contender="now")
+            found += [now, replace(now, contender="before", checkout=before.resolve())]
+    return found
 
 
 def _require_room(directory: Path, needed: int) -> None:
@@ -166,8 +181,8 @@ def in_a_process(job: Job, directory: Path) -> Numbers:
     private = {"HOME": str(directory), "TMPDIR": str(directory), "XDG_CACHE_HOME": str(directory / "cache")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "benchmarks.process"],
-        cwd=machine.ROOT,
-        env={**os.environ, **private},
+        cwd=job.checkout,
+        env={**os.environ, **private, "PYTHONPATH": os.pathsep.join(_paths(job.checkout))},
         input=json.dumps(question),
         capture_output=True,
         text=True,
@@ -177,6 +192,11 @@ def in_a_process(job: Job, directory: Path) -> Numbers:
         raise SystemExit(f"{job.group}, {job.contender}: ended with {done.returncode}\n{done.stderr[-4000:]}")
     numbers: Numbers = json.loads(done.stdout)
     return {key: float(f"{value:.6g}") for key, value in numbers.items()}
+
+
+def _paths(checkout: Path) -> list[str]:
+    """Where modules are looked for: a package that is installed must not come before the checkout's."""
+    return [str(checkout), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
 
 def _groups(jobs: Sequence[Job], runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

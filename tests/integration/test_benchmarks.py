@@ -59,6 +59,19 @@ def results(repository: Path, directory: Path) -> dict[str, dict[str, Any]]:
         return {case: results for part in found for case, results in part.items()}
 
 
+def test_ours_is_compared_with_an_older_checkout_and_nobody_else(repository: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "older"
+    checkout.mkdir()
+    for name in ("mx8shards", "benchmarks"):
+        (checkout / name).symlink_to(repository / name)
+    command = [sys.executable, "-m", "benchmarks", "small", "--quick", "--before", str(checkout)]
+    command += ["--json", str(tmp_path / "out.json"), "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=repository, capture_output=True, check=True)
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["groups"]
+    assert all(group.keys() == {"now", "before"} for group in found["groups"].values())
+
+
 @EVERY_CASE
 def test_a_case_reports_all_contenders_with_all_their_numbers(case: str, results: dict[str, dict[str, Any]]) -> None:
     found = results[case]
