@@ -12,10 +12,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from crop_parts import crops
 from invalid_files import invalid_files
 from invalid_index import invalid_indices
 from order_parts import block_shuffle, order_words, permuted, shuffle
 from plane_parts import planes
+from step_parts import steps, views
 from tile_parts import tiles
 from valid_cases import all_valid
 from vector_parts import BLOCK, DIGESTS, Vector, below, block_digests, draws, purpose_word, uniform
@@ -159,7 +161,7 @@ def write_all(out: Path) -> None:
     write_group(out / "valid", all_valid())
     write_group(out / "invalid", [*invalid_indices(), *invalid_files()])
     made = {"randomness": randomness(), "permutation": permutation(), "blocks": blocks(), "hashes": digests()}
-    made |= {"tiles": tiles(), "planes": {"pictures": planes()}}
+    made |= {"tiles": tiles(), "planes": {"pictures": planes()}, "views": views(), "steps": steps(), "crops": crops()}
     for name, tables in made.items():
         (out / f"{name}.json").write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -1,0 +1,91 @@
+"""Which views have which text, and what does each rank get of an epoch? The rules of §12.6 to §12.8 for the vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+UNEVEN = ("split", "pad", "drop", "exact")
+
+
+def text_of(*parts: object) -> str:
+    """§12.6"""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def whole(samples: int) -> str:
+    return text_of("whole", samples)
+
+
+def select(base: str, positions: Sequence[int]) -> str:
+    packed = struct.pack(f"<{len(positions)}q", *positions)
+    return text_of("select", base, hashlib.sha256(packed).hexdigest())
+
+
+def join(parts: Sequence[tuple[str, int]]) -> str:
+    return text_of("join", *parts)
+
+
+def views() -> dict[str, Any]:
+    """A few views, each with the list of §12.6 that its text is the hash of."""
+    ten, none = whole(10), whole(0)
+    picked = select(ten, [3, 3, 0])
+    return {
+        "rule": "§12.6",
+        "views": [
+            {"whole": 0, "text": none},
+            {"whole": 10, "text": ten},
+            {"whole": 1 << 40, "text": whole(1 << 40)},
+            {"select": [], "of": {"whole": 10}, "text": select(ten, [])},
+            {"select": [3, 3, 0], "of": {"whole": 10}, "text": picked},
+            {"select": [1, 2], "of": {"select": [3, 3, 0], "of": {"whole": 10}}, "text": select(picked, [1, 2])},
+            {"join": [{"whole": 10}, {"whole": 4}], "starts": [0, 10], "text": join([(ten, 0), (whole(4), 10)])},
+            {
+                "join": [{"select": [3, 3, 0], "of": {"whole": 10}}, {"whole": 10}],
+                "starts": [0, 10],
+                "text": join([(picked, 0), (ten, 10)]),
+            },
+        ],
+    }
+
+
+def step_slice(length: int, position: int, batch_size: int, world_size: int, rank: int, uneven: str) -> range:
+    """§12.7: the counts that a rank gets of the step that begins at a position; those from `length` on are padding."""
+    rest, whole_step = length - position, batch_size * world_size
+    begin, end = rank * batch_size, (rank + 1) * batch_size
+    if (rest < whole_step and uneven == "drop") or not rest:
+        begin, end = 0, 0
+    elif rest < whole_step and uneven == "exact":
+        begin, end = min(begin, rest), min(end, rest)
+    elif rest < whole_step and uneven == "split":
+        shared = max(rest, world_size)
+        begin, end = rank * shared // world_size, (rank + 1) * shared // world_size
+    return range(position + begin, position + end)
+
+
+def epoch_of(length: int, position: int, batch_size: int, world_size: int, uneven: str) -> list[list[list[int]]]:
+    """Per step and rank: what it gets of the order, -1 - count for padding."""
+    found = []
+    while position < length and not (uneven == "drop" and length - position < batch_size * world_size):
+        slices = [step_slice(length, position, batch_size, world_size, rank, uneven) for rank in range(world_size)]
+        found.append([[count if count < length else -1 - count % length for count in one] for one in slices])
+        position += batch_size * world_size
+    return found
+
+
+def steps() -> dict[str, Any]:
+    """Whole epochs and rests of epochs, cut for several worlds."""
+    asked = [
+        (length, position, batch_size, world_size, uneven)
+        for length, position in ((0, 0), (1, 0), (7, 0), (12, 0), (13, 5), (25, 8))
+        for batch_size, world_size in ((1, 1), (4, 1), (2, 3), (3, 4))
+        for uneven in UNEVEN
+    ]
+    names = ("length", "position", "batch_size", "world_size", "uneven")
+    return {
+        "rule": "§12.7",
+        "epochs": [{**dict(zip(names, one, strict=True)), "steps": epoch_of(*one)} for one in asked],
+    }
