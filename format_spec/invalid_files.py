@@ -194,6 +194,11 @@ def zstd_frames() -> Iterator[tuple[str, bytes, str]]:
         "memory is asked for before a byte is decoded",
     )
     yield (
+        "zstd-frame-that-asks-for-a-window-of-144-mebibytes",
+        zstd_head(ZSTD_SUM, 0, window=17 << 3 | 1) + zstd_stored(raw, ZSTD_SUM)[6:],
+        "the next larger window than the largest that is allowed",
+    )
+    yield (
         "zstd-frame-that-needs-a-dictionary",
         good[:4] + bytes([ZSTD_SIZE_AND_SUM | 1]) + b"\x07" + good[5:],
         "a shard brings no dictionary",
@@ -453,6 +458,42 @@ def sidecar_files() -> Iterator[Vector]:
             yield invalid(name, "§10.4", files, why, error=error, when="verify", path=short)
 
 
+def missing_files() -> Iterator[Vector]:
+    """The index names what is not there."""
+    published = publish(PLAIN)
+    yield invalid(
+        "shard-whose-file-is-missing",
+        "§1.1",
+        {path: data for path, data in published.files.items() if path != FIRST_SHARD},
+        "the index is sound, so it opens; its samples are not there",
+        error="DatasetNotFoundError",
+        when="read",
+        path=FIRST_SHARD,
+    )
+    squeezed_shard = make_shard(COLUMNS, rows(3), compression="zstd")
+    yield invalid(
+        "compressed-shard-whose-file-is-missing",
+        "§1.8",
+        {"index.json": foreign([squeezed_shard])["index.json"]},
+        "neither the compressed file nor a raw one is there",
+        error="DatasetNotFoundError",
+        when="read",
+        path=FIRST_SHARD,
+    )
+    for kind in ("blocks", "columns"):
+        sidecar = make_sidecar(kind, PLAIN)
+        files = publish(PLAIN, sidecars=[sidecar]).files
+        yield invalid(
+            f"side-car-of-{kind}-whose-file-is-missing",
+            "§10.4",
+            {path: data for path, data in files.items() if path != sidecar.path},
+            "reading does without it; verifying reports it",
+            error="DatasetNotFoundError",
+            when="verify",
+            path=sidecar.entry["blake3"][:12],
+        )
+
+
 def untrue_sidecars() -> Iterator[Vector]:
     """Side-cars that are what the index names, and say of the shards what is not so."""
     blocks = make_sidecar("blocks", PLAIN, data=BLOCKS_MAGIC + b"".join(block_digests(flip(PLAIN[0].raw, 0))))
@@ -496,6 +537,7 @@ GROUPS = (
     damaged_payloads,
     snapshots,
     sidecar_files,
+    missing_files,
     untrue_sidecars,
     sidecar_entries,
 )

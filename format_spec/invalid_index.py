@@ -685,6 +685,14 @@ SIDECAR_BREACHES = (
 )
 
 
+def in_descending_order(kind: str) -> tuple[list[Shard], dict[str, Any]]:
+    """Two side-cars of one kind that do not overlap, the later one first."""
+    shards, index = overlapping(kind)
+    parts = [make_sidecar(kind, shards[start : start + 1], start) for start in (1, 0)]
+    index["mx8shards"]["sidecars"] = [part.entry for part in parts]
+    return shards, index
+
+
 def overlapping(kind: str) -> tuple[list[Shard], dict[str, Any]]:
     """An index with two side-cars of one kind that both cover the first shard."""
     sidecars = [make_sidecar(kind, TWO[:1]), make_sidecar(kind, TWO)]
@@ -699,6 +707,10 @@ def keys() -> Iterator[Vector]:
         shards, twice = overlapping(kind)
         why = "two side-cars of one kind would both answer for a shard"
         yield invalid(f"side-cars-of-{kind}-that-overlap", "§10.2", foreign(shards, twice), why, path=f"{KEY}.sidecars")
+        shards, turned = in_descending_order(kind)
+        why = "ranges of one kind ascend, so that a reader can search them"
+        name = f"side-cars-of-{kind}-in-descending-order"
+        yield invalid(name, "§10.2", foreign(shards, turned), why, path=f"{KEY}.sidecars")
 
 
 def entries() -> Iterator[Vector]:

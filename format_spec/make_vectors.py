@@ -16,11 +16,12 @@ from crop_parts import crops
 from invalid_files import invalid_files
 from invalid_index import invalid_indices
 from order_parts import block_shuffle, order_words, permuted, shuffle
-from plane_parts import planes
+from plane_parts import planes, refused
 from step_parts import steps, views
 from tile_parts import tiles
 from valid_cases import all_valid
 from vector_parts import BLOCK, DIGESTS, Vector, below, block_digests, draws, purpose_word, uniform
+from writer_parts import writer
 
 HERE = Path(__file__).parent / "vectors"
 LIMITS = (1, 2, 3, 1000, 1 << 31, 1 << 32)
@@ -161,7 +162,14 @@ def write_all(out: Path) -> None:
     write_group(out / "valid", all_valid())
     write_group(out / "invalid", [*invalid_indices(), *invalid_files()])
     made = {"randomness": randomness(), "permutation": permutation(), "blocks": blocks(), "hashes": digests()}
-    made |= {"tiles": tiles(), "planes": {"pictures": planes()}, "views": views(), "steps": steps(), "crops": crops()}
+    made["writer"] = writer()
+    made |= {
+        "tiles": tiles(),
+        "planes": {"pictures": planes(), "refused": refused()},
+        "views": views(),
+        "steps": steps(),
+        "crops": crops(),
+    }
     for name, tables in made.items():
         (out / f"{name}.json").write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -14,6 +14,21 @@ def planes() -> list[dict[str, Any]]:
     return [_picture(height, width) for height, width in SIZES]
 
 
+def refused() -> list[dict[str, str]]:
+    """Payloads that begin with the magic and are a breach of §15.2, in hex."""
+    good = bytes.fromhex(_picture(3, 5)["payload"])
+    wrapping = MAGIC + struct.pack("<II", 1 << 31, 1 << 31) + bytes(8)
+    cases = {
+        "one byte less": good[:-1],
+        "one byte more": good + b"\0",
+        "no height": MAGIC + struct.pack("<II", 0, 5) + good[16:],
+        "no width": MAGIC + struct.pack("<II", 3, 0) + good[16:],
+        "a size whose product wraps in 64 bits": wrapping,
+        "nothing after the magic": MAGIC,
+    }
+    return [{"why": why, "payload": payload.hex()} for why, payload in cases.items()]
+
+
 def _picture(height: int, width: int) -> dict[str, Any]:
     down, across = height + height % 2, width + width % 2
     luma = [[(16 * y + x) % 256 for x in range(width)] for y in range(height)]

@@ -32,6 +32,7 @@ class Picture(NamedTuple):
     before: bytes  # segments in front of the source's own
     rest: bytes  # what follows the source's last bit
     tile: int
+    size_bytes: int = 2  # of each size in the segment of tiles
 
 
 GREY = Picture("grey", 150, 20, [(2, 2)], ALL_CATEGORIES, None, 0, 127, JFIF, EOI, 19)
@@ -197,8 +198,8 @@ def tiled(picture: Picture) -> bytes:
     """§14.1"""
     _, missing = intervals(picture, picture.interval, picture.dc, picture.padding)
     parts, _ = intervals(picture, picture.tile, picture.extended or picture.dc, 127)
-    sizes = b"".join(struct.pack(">H", len(part)) for part in parts)
-    facts = struct.pack(">BBBI", 1, 2, picture.padding & ((1 << missing) - 1), len(picture.rest))
+    sizes = b"".join(len(part).to_bytes(picture.size_bytes, "big") for part in parts)
+    facts = struct.pack(">BBBI", 1, picture.size_bytes, picture.padding & ((1 << missing) - 1), len(picture.rest))
     inserted = segment(0xE9, b"mx8tiles" + facts + sizes)
     inserted += table_segment(0x00, picture.extended) if picture.extended else b""
     inserted += restart_segment(picture.tile)
@@ -229,7 +230,35 @@ def tiles() -> dict[str, Any]:
         (COLOURS, [((0, 4), (0, 3)), ((1, 3), (0, 2)), ((3, 4), (2, 3))]),
         (FEW, [((0, 3), (0, 3)), ((1, 2), (1, 3)), ((2, 3), (0, 1))]),
     ]
-    return {"rule": "§14", "pictures": [one_picture(*one) for one in asked]}
+    wide = one_picture(GREY._replace(name="sizes of three bytes, where two would do", size_bytes=3), asked[0][1])
+    return {
+        "rule": "§14",
+        "pictures": [one_picture(*one) for one in asked],
+        "read_only": [wide],
+        "not_tiled": not_tiled(),
+    }
+
+
+def not_tiled() -> list[dict[str, str]]:
+    """JPEGs whose segment of tiles does not fit them (§14.3): a reader takes them as any other JPEG."""
+    good = tiled(GREY)
+    at = good.index(b"mx8tiles")
+    changed = {
+        "another version": (8, 2),
+        "sizes of four bytes": (9, 4),
+        "a tile that is longer by one byte": (16, good[at + 16] + 1),
+        "a rest that is longer by one byte": (14, good[at + 14] + 1),
+        "another magic": (0, ord("M")),
+    }
+    found = [
+        {"why": why, "jpeg": (good[: at + offset] + bytes([value]) + good[at + offset + 1 :]).hex()}
+        for why, (offset, value) in changed.items()
+    ]
+    interval = good.index(b"\xff\xdd\0\4")
+    other = good[: interval + 4] + struct.pack(">H", GREY.tile - 1) + good[interval + 6 :]
+    found.append({"why": "a restart interval that does not divide a row", "jpeg": other.hex()})
+    found.append({"why": "a byte after the file's end", "jpeg": (good + b"\0").hex()})
+    return found
 
 
 def one_picture(picture: Picture, splices: Sequence[Any]) -> dict[str, Any]:

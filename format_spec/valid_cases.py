@@ -12,6 +12,7 @@ from vector_parts import (
     SCALARS,
     ZSTD_SIZE,
     ZSTD_SUM,
+    ZSTD_WINDOW_SIZE_AND_SUM,
     Cell,
     Columns,
     Files,
@@ -41,6 +42,7 @@ from vector_parts import (
     snapshot_id,
     text,
     written,
+    zstd_head,
     zstd_stored,
 )
 
@@ -359,6 +361,11 @@ def picked_columns() -> Iterator[Vector]:
 # ---------------------------------------------------------------------------------------------- compression and hashes
 
 
+def wide(raw: bytes) -> bytes:
+    """A frame with a window of 128 MiB, 2²⁷ bytes: the exponent less 10 stands in the upper five bits."""
+    return zstd_head(ZSTD_SUM, 0, window=17 << 3) + zstd_stored(raw, ZSTD_SUM)[6:]
+
+
 def compressions() -> Iterator[Vector]:
     for name, compression, needs in (
         ("compressed-with-zstd", "zstd", []),
@@ -372,9 +379,16 @@ def compressions() -> Iterator[Vector]:
     for name, descriptor in (
         ("zstd-frame-without-a-content-size", ZSTD_SUM),
         ("zstd-frame-without-a-checksum", ZSTD_SIZE),
+        ("zstd-frame-with-a-window-and-a-content-size", ZSTD_WINDOW_SIZE_AND_SUM),
     ):
         shards = numbered_shards([3], compression="zstd", squeeze=lambda raw, kind=descriptor: zstd_stored(raw, kind))
         yield valid(name, "§6.3", shards)
+    yield valid(
+        "zstd-frame-with-the-largest-window-allowed", "§6.4", numbered_shards([3], compression="zstd", squeeze=wide)
+    )
+    both = numbered_shards([2], compression="zstd")
+    beside = foreign(both) | {"shard.00000.mds": both[0].raw}
+    yield valid("compressed-shard-beside-its-raw-file", "§1.8", both, beside)
     squeezed = make_shard(
         {"text": "str", "n": "int"},
         [{"text": text(REPEATED), "n": integer(n)} for n in range(12)],

@@ -282,7 +282,10 @@ def foreign(shards: Sequence[Shard], index: dict[str, Any] | None = None) -> Fil
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_BLOCK = 1 << 17
+# Descriptors of frame headers. Those with a content size are a single segment and have no window, but for one.
 ZSTD_SIZE_AND_SUM, ZSTD_SUM, ZSTD_SIZE = 0b10_1_00_1_00, 0b00_0_00_1_00, 0b10_1_00_0_00
+ZSTD_WINDOW_SIZE_AND_SUM = 0b10_0_00_1_00
+ZSTD_SINGLE_SEGMENT = 1 << 5
 
 
 def zstd_block(kind: int, size: int, content: bytes, *, last: bool) -> bytes:
@@ -292,8 +295,8 @@ def zstd_block(kind: int, size: int, content: bytes, *, last: bool) -> bytes:
 
 def zstd_head(descriptor: int, size: int, *, window: int = 0x38) -> bytes:
     """A frame's first bytes: with a declared content size (then no window), or with a window (0x38 is 128 KiB)."""
-    declares_size = bool(descriptor >> 6)
-    return ZSTD_MAGIC + bytes([descriptor]) + (struct.pack("<I", size) if declares_size else bytes([window]))
+    window_byte = b"" if descriptor & ZSTD_SINGLE_SEGMENT else bytes([window])
+    return ZSTD_MAGIC + bytes([descriptor]) + window_byte + (struct.pack("<I", size) if descriptor >> 6 else b"")
 
 
 def zstd_sum(data: bytes) -> bytes:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mx8shards as mx8
 from mx8shards.format.randomness import uniforms
+from mx8shards.format.sizes import parse_size_limit
 from mx8shards.kernels import boxes
 from mx8shards.order.steps import Steps
 from mx8shards.views import Join, Select, View, Whole
@@ -65,3 +67,41 @@ def test_a_random_crop_is_the_box_that_the_rules_draw(crop: dict[str, Any]) -> N
     left, top, width, height = crop["box"]
     assert [found[0][side] for side in ("left", "top", "right", "bottom")] == [left, top, left + width, top + height]
     assert found[0]["flip"] == (float.fromhex(crop["flip"]) < 0.5)
+
+
+# writers -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", table("writer")["limits"], ids=lambda limit: repr(limit["given"]))
+def test_a_size_limit_is_stored_as_the_rules_say(limit: dict[str, Any]) -> None:
+    assert parse_size_limit(limit["given"]) == limit["stored"]
+
+
+@pytest.mark.parametrize("given", table("writer")["refused_limits"], ids=repr)
+def test_a_size_limit_that_the_rules_refuse_is_refused(given: Any) -> None:
+    with pytest.raises(mx8.SettingError, match="size_limit"):
+        parse_size_limit(given)
+
+
+@pytest.mark.parametrize("case", table("writer")["shards"])
+def test_samples_fill_shards_as_the_rules_say(case: dict[str, Any], tmp_path: Path) -> None:
+    options = {"size_limit": case["size_limit"], "match_streaming": case["match_streaming"], "hashes": ()}
+    with mx8.Writer(tmp_path, columns={"x": "bytes"}, **options) as writer:
+        for size in case["payload_bytes"]:
+            writer.write({"x": bytes(size)})
+    index = json.loads((tmp_path / "index.json").read_bytes())
+    assert [shard["samples"] for shard in index["shards"]] == case["samples_per_shard"]
+
+
+@pytest.mark.parametrize("case", table("writer")["samples"])
+def test_a_sample_is_taken_or_refused_as_the_rules_say(case: dict[str, Any], tmp_path: Path) -> None:
+    sample = {
+        name: bytes.fromhex(value["bytes"]) if isinstance(value, dict) else value
+        for name, value in case["sample"].items()
+    }
+    with mx8.Writer(tmp_path, columns=case["columns"]) as writer:
+        if case["refused"] is None:
+            writer.write(sample)
+        else:
+            with pytest.raises(mx8.SchemaError):
+                writer.write(sample)

@@ -190,6 +190,24 @@ def test_our_block_digests_are_those_of_the_table() -> None:
 def test_our_tiles_and_splices_are_those_of_the_table(picture: dict[str, Any]) -> None:
     source, tiled = bytes.fromhex(picture["source"]), bytes.fromhex(picture["tiled"])
     assert tiles.tile(source) == tiled
+    check_splices(picture)
+
+
+@pytest.mark.parametrize("picture", table("tiles")["read_only"], ids="{0[name]}".format)
+def test_tiles_that_we_would_not_write_are_read(picture: dict[str, Any]) -> None:
+    assert tiles.tile(bytes.fromhex(picture["source"])) != bytes.fromhex(picture["tiled"])
+    check_splices(picture)
+
+
+@pytest.mark.parametrize("case", table("tiles")["not_tiled"], ids="{0[why]}".format)
+def test_a_segment_of_tiles_that_does_not_fit_is_no_breach(case: dict[str, Any]) -> None:
+    data = bytes.fromhex(case["jpeg"])
+    assert not tiles.is_tiled(data)
+    assert tiles.untile(data) == data
+
+
+def check_splices(picture: dict[str, Any]) -> None:
+    source, tiled = bytes.fromhex(picture["source"]), bytes.fromhex(picture["tiled"])
     assert tiles.untile(tiled) == source
     data, out = np.frombuffer(tiled, np.uint8), np.empty(len(tiled), np.uint8)
     head: Any = np.zeros(1, jpeg.HEAD)[0]

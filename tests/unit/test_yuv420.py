@@ -76,6 +76,14 @@ def test_the_planes_of_the_vectors_are_found(repository: Path) -> None:
         assert found[0].shape == (vector["height"], vector["width"])
 
 
+def test_the_payloads_that_the_vectors_refuse_are_refused(repository: Path) -> None:
+    refused = json.loads((repository / "format_spec/vectors/planes.json").read_text())["refused"]
+    assert len(refused) > 3
+    for vector in refused:
+        with pytest.raises(DecodeError, match="yuv420"):
+            yuv420.planes(bytes.fromhex(vector["payload"]))
+
+
 @pytest.mark.parametrize("payload", [b"", b"mx8yuv", file(pixels(9, 7)), MAGIC + struct.pack("<II", 4, 4), WRAPPING])
 def test_other_bytes_have_no_planes(payload: bytes) -> None:
     with pytest.raises(DecodeError, match="yuv420"):
