@@ -161,9 +161,9 @@ def datasets(
 
 
 def as_read(encoding: str, value: Any) -> Any:
-    """What a reader of `encoding` has to give for `value`: Streaming's types, and JPEG's losses."""
+    """What our reader of `encoding` has to give for `value`: Python's numbers, and JPEG's losses."""
     if encoding in ARRAY_DTYPES:
-        return np.dtype(encoding).type(value)
+        return np.dtype(encoding).type(value).item()
     if encoding == "jpeg":
         return Image.open(io.BytesIO(picture_file("JPEG", value)))
     if encoding == "list[jpeg]":
@@ -177,6 +177,13 @@ def as_read(encoding: str, value: Any) -> Any:
 
 def samples_as_read(encodings: Mapping[str, str], samples: Sequence[Sample]) -> list[Sample]:
     return [{name: as_read(encoding, sample[name]) for name, encoding in encodings.items()} for sample in samples]
+
+
+def samples_as_streaming_reads(encodings: Mapping[str, str], samples: Sequence[Sample]) -> list[Sample]:
+    """The same values in Streaming's types: NumPy scalars for all numbers that have a dtype in their name."""
+    types = {name: np.dtype(encoding).type for name, encoding in encodings.items() if encoding in ARRAY_DTYPES}
+    found = samples_as_read(encodings, samples)
+    return [sample | {name: kind(sample[name]) for name, kind in types.items()} for sample in found]
 
 
 def same(found: Any, wanted: Any) -> bool:

@@ -91,7 +91,10 @@ class Int(Codec):
 
 
 class Number(Codec):
-    """`uint8` … `float64`: the number's own bytes, little-endian; comes back as a NumPy scalar.
+    """`uint8` … `float64`: the number's own bytes, little-endian; comes back as a Python int or float.
+
+    Every value of these types is a Python number exactly, so nothing is lost, and code that takes Python numbers (json,
+    isinstance, dict keys) needs no `.item()`. The array of a whole column keeps the dtype.
 
     Streaming casts what it is given; here a value that would change (a fraction or too large a number for an integer,
     a finite number that becomes infinite, text) is refused. Rounding to the nearest float is not.
@@ -106,6 +109,13 @@ class Number(Codec):
         self.size_bytes = self._dtype.itemsize
         self.takes = f"a number that fits {name}"
         self._struct = struct.Struct("<" + _LETTERS[name])
+        self._unpack = self._struct.unpack
+
+    def decode(self, payload: bytes | memoryview, /) -> Any:
+        try:
+            return self._unpack(payload)[0]
+        except struct.error:
+            return super().decode(payload)
 
 
 class Integer(Number):
@@ -125,9 +135,6 @@ class Integer(Number):
             return self.encode(int(value) if whole else operator.index(value))
         except TypeError as error:
             self.refuse(value, cause=error)
-
-    def unpack(self, payload: bytes | memoryview) -> Any:
-        return self._dtype.type(self._struct.unpack(payload)[0])
 
 
 class Float(Number):
@@ -152,9 +159,6 @@ class Float(Number):
         if not isinstance(number, np.generic):
             self.refuse(value)
         return number.tobytes()
-
-    def unpack(self, payload: bytes | memoryview) -> Any:
-        return np.frombuffer(payload, self._dtype)[0]
 
 
 class Written(Codec):

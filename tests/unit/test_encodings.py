@@ -95,7 +95,7 @@ def decoded(name: str, value: Any) -> Any:
         return [Image.open(BytesIO(item)) for item in value]
     if name == "list[jpeg]":
         return [Image.open(BytesIO(file_of(item, "JPEG"))) for item in value]
-    return np.dtype(name).type(value) if name in CODES else value
+    return np.dtype(name).type(value).item() if name in CODES else value
 
 
 # ---------------------------------------------------------------------------------------------- the contract
@@ -387,7 +387,7 @@ def test_sized_integers_take_whole_floats_and_numpy_bools_as_streaming_does() ->
 @pytest.mark.parametrize("name", ["float16", "float32", "float64"])
 @given(value=st.floats(allow_nan=True) | st.integers(-(2**60), 2**60))
 @hypothesis.settings(max_examples=100)
-def test_floats_are_numpys_to_the_bit_or_are_refused_as_too_large(name: str, value: float) -> None:
+def test_floats_are_stored_as_numpys_to_the_bit_or_are_refused_as_too_large(name: str, value: float) -> None:
     with np.errstate(over="ignore"):
         numpys = np.dtype(name).type(value)
     if np.isinf(numpys) and not np.isinf(np.float64(value)):
@@ -397,8 +397,17 @@ def test_floats_are_numpys_to_the_bit_or_are_refused_as_too_large(name: str, val
         payload = get_encoding(name).encode(value)
         assert payload == numpys.tobytes()
         found = get_encoding(name).decode(payload)
-        assert type(found) is type(numpys)
-        assert found.tobytes() == payload
+        assert type(found) is float
+        assert found != found if np.isnan(numpys) else np.dtype(name).type(found).tobytes() == payload
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_numbers_come_back_as_pythons(name: str) -> None:
+    limits: Any = np.iinfo(name) if "int" in name else np.finfo(name)
+    for value in (limits.min, limits.max, np.dtype(name).type(1)):
+        found = get_encoding(name).decode(get_encoding(name).encode(value))
+        assert type(found) is (int if "int" in name else float)
+        assert np.dtype(name).type(found) == value
 
 
 @pytest.mark.parametrize("value", [None, "1.5", 1j, np.complex64(1j), [1.0], np.ones(2), 10**400], ids=repr)
