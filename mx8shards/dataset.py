@@ -8,16 +8,16 @@ import numbers
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import DatasetNotFoundError, FormatError, SchemaError, one_of, true_or_false
+from mx8shards.errors import DatasetNotFoundError, FormatError, SchemaError, SettingError, one_of, true_or_false
 from mx8shards.format.columns import Columns
 from mx8shards.shards import links, snapshots
+from mx8shards.shards.agreement import classes_difference, shared_metadata
 from mx8shards.shards.columns import RaggedColumn, equal_payloads, stacked_column
 from mx8shards.shards.open_shard import VERIFY, Shards, Verify
 from mx8shards.shards.shard import Shard
@@ -49,7 +49,7 @@ class Dataset:
         one_of("verify", verify, VERIFY)
         true_or_false("allow_pickle", allow_pickle)
         snapshot = snapshots.load(links.parse_link(link))
-        cache = None if cache_dir is None else Path(cache_dir)
+        cache = None if cache_dir is None else links.absolute(os.fsdecode(cache_dir))
         self._open(Shards([snapshot], verify=verify, cache_dir=cache), columns, allow_pickle)
 
     def _open(self, shards: Shards, columns: Sequence[str] | None, allow_pickle: bool) -> None:
@@ -108,8 +108,8 @@ class Dataset:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What its Writer was given as metadata; of several joined datasets, the first one's."""
-        return self._every[0].index.metadata
+        """What its Writer was given as metadata; of several joined datasets, the keys that have equal values in all."""
+        return shared_metadata([snapshot.index for snapshot in self._every])
 
     @property
     def shards(self) -> Shards:
@@ -281,16 +281,51 @@ def _only_payload(encoding: str, value: Any) -> bytes | None:
 
 
 def concat(datasets: Iterable[Dataset]) -> Dataset:
-    """The samples of several datasets, one after the other, as one dataset. They need equal columns."""
-    datasets = list(datasets)
-    if not datasets:
-        raise DatasetNotFoundError("concat: expected at least one dataset, got none")
+    """The samples of several datasets, one after the other, as one dataset: a view, for which nothing is copied.
+
+    Args:
+        datasets: open datasets with equal columns. Where one has a list of class names (`metadata["classes"]`), all
+            have to have the same list in the same order: label 3 would be another class in each, otherwise.
+
+    The metadata are those that all of them agree on.
+    """
+    datasets = _listed(datasets)
     first, *others = [other for other in datasets if other._door.count] or datasets[:1]  # no shards, no columns
     for other in others:
         if other._columns != first._columns:
             raise SchemaError(subject="concat", expected=f"the columns {first.columns}", found=f"{other.columns}")
+        _require_equal_classes(first, other)
     starts = [0, *itertools.accumulate(other._door.samples for other in datasets)]
     joined = first._derived(Join([(other._view, start) for other, start in zip(datasets, starts, strict=False)]))
     joined._shards = Shards.joined([other._door for other in datasets])
     joined._readers = {}
     return joined
+
+
+def _listed(datasets: Any) -> list[Dataset]:
+    """The datasets given to `concat`; an error for anything else."""
+    one = isinstance(datasets, Dataset | str | bytes | os.PathLike) or not isinstance(datasets, Iterable)
+    found = [datasets] if one else list(datasets)
+    wrong = [item for item in found if not isinstance(item, Dataset)]
+    if one or wrong:
+        hint = "mx8shards.concat([mx8shards.Dataset(a), mx8shards.Dataset(b)])"
+        shown = repr((wrong or found)[0])[:80]
+        raise SettingError(subject="concat", expected="a list of open datasets", found=shown, hint=hint)
+    if not found:
+        raise DatasetNotFoundError("concat: expected at least one dataset, got none")
+    return found
+
+
+def _require_equal_classes(first: Dataset, other: Dataset) -> None:
+    """SchemaError where a label of one dataset would get the name of another class in the other one."""
+    ours, theirs = first.metadata.get("classes"), other.metadata.get("classes")
+    if ours != theirs:
+        mine, its = first._every[0].root, other._every[0].root
+        raise SchemaError(
+            subject="concat",
+            place="metadata 'classes'",
+            expected=f"the classes of {mine}",
+            found=f"others in {its}: {classes_difference(ours, theirs)}",
+            hint="convert one of them again with `mx8shards convert … --classes FILE`, where FILE lists the classes of "
+            "both; a list that is missing is added by mx8shards.Writer(path, mode='append', metadata={'classes': […]})",
+        )

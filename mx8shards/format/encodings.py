@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
@@ -39,6 +40,36 @@ _BUILT_IN: dict[str, Encoding] = {
         images.Items("list[jpeg]", images.Jpeg("jpeg")),
         images.Items("list[png]", images.Picture("png")),
     )
+}
+_KNOWN = (
+    "bytes, str, int, int8 to int64, uint8 to uint64, float16 to float64, str_int, str_float, str_decimal, json, pkl, "
+    "ndarray[:dtype[:shape]], pil, jpeg, png, jpegarray, list[pil], list[jpeg], list[png]"
+)
+
+# What other libraries call them.
+_MEANT = {
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "bool": "uint8",
+    "boolean": "uint8",
+    "long": "int64",
+    "integer": "int",
+    "string": "str",
+    "text": "str",
+    "utf8": "str",
+    "byte": "bytes",
+    "binary": "bytes",
+    "image": "jpeg",
+    "jpg": "jpeg",
+    "list": "json",
+    "dict": "json",
+    "object": "json",
+    "pickle": "pkl",
+    "array": "ndarray",
+    "numpy": "ndarray",
+    "tensor": "ndarray",
+    "decimal": "str_decimal",
 }
 _registered: dict[str, Encoding | Callable[[str], Encoding]] = {}
 
@@ -79,9 +110,16 @@ def _parse(name: str) -> Encoding:
             return _own(family, colon, text)
     except (TypeError, ValueError) as error:
         raise FormatError(expected="a known encoding", found=repr(name[:80]), hint=brief(error)) from error
-    raise FormatError(
-        expected="a known encoding", found=repr(name[:80]), hint="mx8shards.register_encoding makes one known"
-    )
+    raise FormatError(expected="a known encoding", found=repr(name[:80]), hint=_advice(name))
+
+
+def _advice(name: str) -> str:
+    """Which encoding was probably meant, and which there are."""
+    plain = name[:80].strip().lower()
+    close = [_MEANT[plain]] if plain in _MEANT else difflib.get_close_matches(plain, [*_BUILT_IN, *_registered], 2)
+    question = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    known = ", ".join([_KNOWN, *sorted(_registered)[:8]])
+    return f"{question}Known are {known}; mx8shards.register_encoding makes others known"
 
 
 def _own(family: str, colon: str, text: str) -> Encoding:

@@ -19,6 +19,7 @@ from mx8shards.disk.steps import refusal, refusals
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.shards.links import Link
+from mx8shards.shards.nearby import advice
 
 INDEX = "index.json"
 STATE = ".mx8shards"
@@ -81,7 +82,11 @@ def current_bytes(root: Path) -> bytes | None:
 
 def current(root: Path, *, trusting: bool = False) -> Snapshot:
     """The current snapshot. `trusting` accepts one that this directory does not keep (what `verify --seal` is for)."""
-    data = _read(root / INDEX)
+    try:
+        data = _read(root / INDEX)
+    except DatasetNotFoundError as error:
+        error.hint = advice(root)
+        raise
     name = snapshot_id(data)
     known = kept(root)
     while known and name not in known and not trusting:
@@ -107,7 +112,8 @@ def load(link: Link) -> Snapshot:
         if now is not None and snapshot_id(now).startswith(link.snapshot):
             return current(link.root)
         found = "none" if not known else " and ".join(known)
-        raise DatasetNotFoundError(subject=str(link), expected="a snapshot of this id", found=found)
+        hint = f"`mx8shards log {link.root}` lists those that are there" if now is not None else advice(link.root)
+        raise DatasetNotFoundError(subject=str(link), expected="a snapshot of this id", found=found, hint=hint)
     (name,) = known
     data = _read(kept_path(link.root, name))
     if snapshot_id(data) != name:

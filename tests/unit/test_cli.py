@@ -133,7 +133,8 @@ def test_what_makes_no_sense_is_a_usage_error(capsys: Capture, arguments: list[s
 def test_an_error_of_ours_is_1_and_names_what_is_wrong(tmp_path: Path, capsys: Capture) -> None:
     assert main(["info", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
-    assert (out, err) == ("", f"error: {tmp_path}/index.json: no dataset here: there is no such file\n")
+    wanted = f"error: {tmp_path}/index.json: no dataset here: there is no such file (the directory is empty)\n"
+    assert (out, err) == ("", wanted)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -801,9 +801,35 @@ def test_a_name_that_stands_for_nothing_is_refused(name: Any) -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_an_unknown_name_says_how_to_make_it_known() -> None:
-    with pytest.raises(FormatError, match=r"expected a known encoding, got 'audio' \(mx8shards\.register_encoding"):
+def test_an_unknown_name_says_which_are_known_and_how_to_make_it_known() -> None:
+    with pytest.raises(
+        FormatError,
+        match=r"expected a known encoding, got 'audio' \(Known are bytes, str, int, .*; mx8shards\.register_encoding",
+    ):
         get_encoding("audio")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *(("float", "float32"), ("double", "float64"), ("string", "str"), ("Int", "int"), ("int ", "int")),
+        *(("unt8", "uint8"), ("bool", "uint8"), ("image", "jpeg"), ("JPG", "jpeg"), ("ndaray", "ndarray")),
+        *(("jpegs", "jpeg"), ("pickle", "pkl"), ("strint", "str_int"), ("list", "json")),
+    ],
+)
+def test_an_unknown_name_says_which_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        get_encoding(name)
+    assert caught.value.hint.startswith(f"did you mean {meant!r}")
+    get_encoding(meant)
+
+
+def test_every_known_encoding_is_named_to_who_asks_for_another() -> None:
+    with pytest.raises(FormatError) as caught:
+        get_encoding("audio")
+    for name in VALUES:
+        family = name.partition(":")[0].rstrip("0123456789").replace("jpeg_array", "jpegarray")
+        assert family in caught.value.hint, name
 
 
 def test_the_same_error_is_not_handed_out_twice() -> None:

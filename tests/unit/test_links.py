@@ -70,9 +70,9 @@ def test_a_path_whose_name_is_not_unicode_names_a_dataset() -> None:
 
 def test_nothing_is_written_to_a_url() -> None:
     write("data")
-    with pytest.raises(mx8.RemoteError, match=r"^s3://bucket/data: this version opens local directories only$"):
+    with pytest.raises(mx8.RemoteError, match=r"^s3://bucket/data: this version opens local directories only \("):
         write("s3://bucket/data")
-    with pytest.raises(mx8.RemoteError, match=r"^s3://bucket/data: this version opens local directories only$"):
+    with pytest.raises(mx8.RemoteError, match=r"^s3://bucket/data: this version opens local directories only \("):
         mx8.merge(["data"], "s3://bucket/data")
     assert os.listdir() == ["data"]
 
@@ -91,3 +91,44 @@ def test_parts_are_a_list_and_not_one_name() -> None:
     for parts in ("data", 3, None):
         with pytest.raises(mx8.SettingError, match=rf"^parts: expected a list of parts, got {parts!r}$"):
             mx8.merge(parts, "merged")  # type: ignore[arg-type]
+
+
+def test_a_tilde_is_the_home_directory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    (here / "home").mkdir()
+    snapshot = write("~/data")
+    assert (here / "home/data/index.json").is_file()
+    assert mx8.Dataset("~/data").snapshot == mx8.Dataset(Path("~/data")).snapshot == snapshot
+    assert mx8.Dataset(f"~/data@{snapshot[:15]}").snapshot == snapshot
+    assert mx8.verify("~/data").ok
+    assert sorted(os.listdir(here)) == ["home"]
+    write("./~/data")
+    assert (here / "~/data/index.json").is_file()
+    write("~nobody-of-this-name/data")
+    assert (here / "~nobody-of-this-name/data").is_dir()
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/data", "gs://b/d", "hf://datasets/x", "https://host/data", "S3://b"])
+def test_a_url_is_refused_with_what_to_do(url: str) -> None:
+    for link in (url, Path(url), f"{url}@sha256:0123456789"):
+        with pytest.raises(mx8.RemoteError, match=r"opens local directories only \(copy the dataset"):
+            mx8.Dataset(link)
+
+
+def test_a_file_url_is_told_its_path(here: Path) -> None:
+    with pytest.raises(mx8.RemoteError, match=f"give its path: {here}"):
+        mx8.Dataset(f"file://{here}")
+
+
+@pytest.mark.parametrize("value", [["a", "b"], ("a",), 3, None, {"a": 1}], ids=repr)
+def test_what_is_no_link_is_refused(value: object) -> None:
+    with pytest.raises(mx8.SettingError, match=r"^link: expected the path of one dataset") as caught:
+        mx8.Dataset(value)  # type: ignore[arg-type]
+    assert isinstance(caught.value, ValueError)
+    assert ("mx8shards.concat" in str(caught.value)) == isinstance(value, list | tuple)
+
+
+def test_an_open_dataset_is_no_link() -> None:
+    write("data")
+    with pytest.raises(mx8.SettingError, match="this is an open dataset already"):
+        mx8.Dataset(mx8.Dataset("data"))  # type: ignore[arg-type]

@@ -257,3 +257,58 @@ def test_an_empty_dataset_fits_any_other(tmp_path: Path, root: Path) -> None:
         [mx8.Dataset(root), mx8.Dataset(tmp_path / "empty")],
     ):
         assert ids(mx8.concat(datasets)) == list(range(30))
+
+
+# class lists ----------------------------------------------------------------------------------------------------------
+
+
+def with_metadata(root: Path, metadata: dict[str, Any] | None) -> mx8.Dataset:
+    with mx8.Writer(root, columns={"label": "int"}, metadata=metadata) as writer:
+        writer.write({"label": 0})
+    return mx8.Dataset(root)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "message"),
+    [
+        (["cat", "dog"], ["dog", "cat"], 'label 0 is "dog", not "cat", label 1 is "cat", not "dog"'),
+        (["cat", "dog"], ["cat", "dog", "eel"], "3 classes instead of 2"),
+        (["cat", "dog"], None, "no class list instead of a list of 2 classes"),
+        (None, ["cat"], "a list of 1 classes instead of no class list"),
+        (list("abcdefgh"), list("hgfedcba"), 'label 2 is "f", not "c", and so on for 8 labels'),
+    ],
+    ids=["order", "more", "none", "only the other", "many"],
+)
+def test_datasets_whose_labels_name_other_classes_are_not_joined(
+    ours: Any, theirs: Any, message: str, tmp_path: Path
+) -> None:
+    first = with_metadata(tmp_path / "a", ours and {"classes": ours})
+    other = with_metadata(tmp_path / "b", theirs and {"classes": theirs})
+    with pytest.raises(mx8.SchemaError) as caught:
+        mx8.concat([first, first, other])
+    assert str(caught.value).startswith(f"concat: metadata 'classes': expected the classes of {tmp_path}/a, got others")
+    assert message in str(caught.value)
+    assert "--classes FILE" in str(caught.value)
+
+
+def test_equal_classes_are_joined_and_only_shared_metadata_stay(tmp_path: Path) -> None:
+    first = with_metadata(tmp_path / "a", {"classes": ["x", "y"], "source": "web", "year": 1})
+    other = with_metadata(tmp_path / "b", {"classes": ["x", "y"], "source": "book", "more": 2, "year": 1})
+    assert mx8.concat([first, other]).metadata == {"classes": ["x", "y"], "year": 1}
+    assert mx8.concat([first]).metadata == first.metadata
+    assert mx8.concat([first, first]).metadata == first.metadata
+
+
+def test_a_missing_class_list_can_be_added_as_the_error_says(tmp_path: Path) -> None:
+    first = with_metadata(tmp_path / "a", {"classes": ["x", "y"]})
+    with_metadata(tmp_path / "b", None)
+    with mx8.Writer(tmp_path / "b", columns={"label": "int"}, mode="append", metadata={"classes": ["x", "y"]}):
+        pass
+    joined = mx8.concat([first, mx8.Dataset(tmp_path / "b")])
+    assert (len(joined), joined.metadata) == (2, {"classes": ["x", "y"]})
+
+
+@pytest.mark.parametrize("wrong", ["a", ["a", "b"], Path("a"), 3, None], ids=repr)
+def test_concat_takes_open_datasets(wrong: Any) -> None:
+    with pytest.raises(mx8.SettingError, match=r"concat: expected a list of open datasets, got .*mx8shards\.Dataset"):
+        mx8.concat(wrong)

@@ -512,7 +512,10 @@ def test_at_most_threads_and_one_shards_wait_in_memory(tmp_path: Path, monkeypat
 BAD_COLUMNS: dict[str, tuple[Any, str]] = {
     "none": ({}, "columns: expected at least one column, got none"),
     "no name": ({"": "int"}, "columns: expected a name, got an empty one"),
-    "unknown": ({"x": "integer"}, r"column 'x': expected a known encoding, got 'integer' \(mx8shards\.register_enc"),
+    "unknown": (
+        {"x": "integer"},
+        r"column 'x': expected a known encoding, got 'integer' \(did you mean 'int'",
+    ),
     "bools": ({"x": "ndarray:bool"}, "column 'x': expected a known encoding, got 'ndarray:bool'"),
     "zero": ({"x": "ndarray:uint8:0"}, "column 'x': expected a known encoding"),
     "no encoding": ({"x": None}, "column 'x': expected the name of an encoding, got NoneType"),

@@ -1,0 +1,95 @@
+"""What lies where a user looked for a dataset and there is none, and what should the user type instead?
+
+Only names are looked at, and of large directories only the first few thousand.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+_INDEX = "index.json"
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
+_MOST_NAMES = 2_000  # of one directory
+_MOST_FOLDERS = 50  # that are looked into
+_SHOWN = 5
+
+
+def advice(root: Path) -> str:
+    """What to do about `root`, which holds no dataset; "" if nothing there says."""
+    try:
+        if root.is_dir():
+            return _of_directory(root)
+        return _of_file(root) if root.exists() else _of_nothing(root)
+    except OSError:  # it is advice only: what cannot be listed is not talked about
+        return ""
+
+
+def _of_file(path: Path) -> str:
+    if path.name == _INDEX:
+        return f"give the dataset's directory: {path.parent}"
+    if ".mds" in path.suffixes:
+        return f"this is a shard; give the dataset's directory: {path.parent}"
+    if path.suffix == ".tar":
+        return f"this is a tar: `mx8shards convert imagefolder {path} OUT` makes a dataset of the pictures in it"
+    return "this is a file; give the dataset's directory"
+
+
+def _of_nothing(path: Path) -> str:
+    """The path is wrong from its first missing component on."""
+    missing, there = path, path.parent
+    while not there.exists() and there != there.parent:
+        missing, there = there, there.parent
+    if not there.is_dir():
+        return f"{there} is a file"
+    alike = difflib.get_close_matches(missing.name, _names(there), _SHOWN, 0.6)
+    found = [there / name for name in alike]
+    return f"there is no {missing}" + (f"; did you mean {_either(found)}?" if found else "")
+
+
+def _of_directory(root: Path) -> str:
+    if _rank_parts(root):
+        return (
+            f"ranks wrote parts here that are not merged yet: mx8shards.merge([{str(root)!r}], {str(root)!r}), "
+            f"or `mx8shards merge {root} {root}`"
+        )
+    kept = list((root / ".mx8shards/snapshots").glob("*.json"))
+    if kept:
+        return f"snapshots are kept here: `{root}@sha256:{kept[0].stem}` opens one of them"
+    names = _names(root)
+    folders = [root / name for name in names if not name.startswith(".") and (root / name).is_dir()][:_MOST_FOLDERS]
+    datasets = [folder for folder in folders if (folder / _INDEX).exists() or _rank_parts(folder)]
+    if datasets:
+        return f"there are datasets below: {_either(datasets, 'and')}"
+    if any(name.endswith(".mds") or ".mds." in name for name in names):
+        return "there are shards but no index.json: the writing never ended, or the index was not copied"
+    if any(map(_is_picture, names)) or any(_is_picture(name) for folder in folders for name in _names(folder)):
+        return f"these are pictures: `mx8shards convert imagefolder {root} OUT` makes a dataset of them"
+    return "" if names else "the directory is empty"
+
+
+def _rank_parts(root: Path) -> bool:
+    parts = root / ".mx8shards/parts"
+    return parts.is_dir() and any(name.startswith("rank-") for name in _names(parts))
+
+
+def _names(directory: Path) -> list[str]:
+    """The names in a directory, sorted; the first that the system gives of very many."""
+    with os.scandir(directory) as entries:
+        return sorted(islice(_each(entries), _MOST_NAMES))
+
+
+def _each(entries: Iterator[os.DirEntry[str]]) -> Iterator[str]:
+    return (entry.name for entry in entries)
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(_PICTURES)
+
+
+def _either(paths: list[Path], word: str = "or") -> str:
+    shown = list(map(str, paths[:_SHOWN])) + ([f"{len(paths) - _SHOWN} more"] if len(paths) > _SHOWN else [])
+    return f" {word} ".join([*filter(None, [", ".join(shown[:-1])]), shown[-1]])
