@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from typing import Any
 
@@ -30,6 +31,8 @@ _BY_KIND = {(dtype.kind, dtype.itemsize): name for name, dtype in _LITTLE.items(
 _DIMS = "BHIQ"  # a dimension in 1, 2, 4 or 8 bytes …
 _POWERS = (0, 0, 1, 2, 2, 3, 3, 3, 3)  # … and which of them it takes if it has so many significant bytes
 MAX_DIMS = 63
+
+_SIDE = re.compile(r" *[0-9]+ *")  # Python's int() takes more: signs, underscores, digits of other scripts
 MAX_BYTES = (1 << 32) - 1
 
 Array = NDArray[Any]
@@ -131,7 +134,10 @@ def parse_array(name: str, text: str) -> Codec:
         raise ValueError(f"dtype {dtype[:20]!r} is none of {', '.join(CODES)}")
     if not colon:
         return DynamicArray(name, dtype)
-    shape = tuple(map(int, dims.split(",", MAX_DIMS - 1)))
+    sides = dims.split(",")
+    if len(sides) > MAX_DIMS or not all(map(_SIDE.fullmatch, sides)):
+        raise ValueError(f"a shape is at most {MAX_DIMS} numbers in ASCII digits, joined by commas")
+    shape = tuple(map(int, sides))
     if min(shape) < 1 or math.prod(shape) * np.dtype(dtype).itemsize > MAX_BYTES:
         raise ValueError("dimensions start at 1, and a sample is shorter than 4 GiB")
     return FixedArray(name, dtype, shape)

@@ -166,6 +166,11 @@ class Columns:
         )
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether there is no lone surrogate in a text."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _check_names(names: Mapping[str, str]) -> None:
     if not isinstance(names, Mapping):
         raise SettingError(subject="columns", expected="names with their encodings", found=type(names).__name__)
@@ -178,6 +183,9 @@ def _check_names(names: Mapping[str, str]) -> None:
             raise SettingError(subject="columns", expected="names of type str", found=type(name).__name__)
         if not name:
             raise SettingError(subject="columns", expected="a name", found="an empty one")
+        if not _is_unicode(name):
+            expected = "names that UTF-8 can hold, as parsers of JSON in other languages want them"
+            raise SettingError(subject="columns", expected=expected, found=ascii(name))
         if len(name) > MAX_TEXT:
             raise SettingError(
                 subject="columns", expected=f"names of at most {MAX_TEXT} characters", found=f"{len(name)}"

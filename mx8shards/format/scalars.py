@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import operator
 import pickle
+import re
 import struct
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -161,12 +163,23 @@ class Float(Number):
         return number.tobytes()
 
 
+# What Python reads as a number is more: `1_0`, `٣` and ` 1 ` are, and other readers refuse them.
+_DIGITS = r"[+-]?[0-9]+"
+_FLOAT = r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)"
+_GRAMMARS: dict[type, re.Pattern[str]] = {
+    int: re.compile(_DIGITS),
+    float: re.compile(_FLOAT, re.ASCII | re.IGNORECASE),
+    Decimal: re.compile(rf"{_FLOAT}|[+-]?s?nan[0-9]*", re.ASCII | re.IGNORECASE),
+}
+
+
 class Written(Codec):
     """`str_int`, `str_float`, `str_decimal`: the number as Python writes it, so with as many digits as it has."""
 
     def __init__(self, name: str, kind: type, like: tuple[type, ...]) -> None:
         super().__init__(name)
-        self._kind = kind
+        self._kind: Any = kind
+        self._grammar = _GRAMMARS[kind]
         self._like = (kind, *like)
         self.takes = kind.__name__
 
@@ -179,9 +192,12 @@ class Written(Codec):
             self.refuse(value, cause=error)
 
     def unpack(self, payload: bytes | memoryview) -> Any:
+        text = str(payload, "utf-8", "replace")
+        if not self._grammar.fullmatch(text):
+            raise FormatError(expected=f"the digits of a {self.takes}", found=repr(text[:40]))
         try:
-            return self._kind(str(payload, "utf-8"))
-        except (ValueError, ArithmeticError) as error:
+            return self._kind(text)
+        except (ValueError, ArithmeticError) as error:  # more digits than Python converts
             raise FormatError(expected=f"the digits of a {self.takes}", found=brief(error) or "none") from None
 
 
