@@ -1,7 +1,7 @@
 """Do the rooms of the house keep to their layers?
 
-The table is the plan's: a room imports what stands beside it and nothing else of ours, wherever in the file the import
-is written. All other rules here are short forms of "only this room may do that".
+The table is that of ARCHITECTURE.md: a room imports what stands beside it and nothing else of ours, wherever in the
+file the import is written. All other rules here are short forms of "only this room may do that".
 """
 
 from __future__ import annotations
@@ -17,32 +17,29 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "mx8shards"
 
-ALL_BELOW = {
-    *("errors", "disk", "format", "order", "kernels", "transforms", "shards", "views", "dataset", "writer"),
-    *("stages", "media", "remote", "maintain", "convert", "loading", "streaming"),
-}
-MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(),
-    "disk": {"errors"},
-    "format": {"errors"},
-    "order": {"errors"},
-    "kernels": set(),
-    "transforms": {"errors", "format"},
-    "shards": {"errors", "disk", "format"},
-    "views": {"errors", "disk", "format"},
-    "dataset": {"errors", "disk", "format", "shards", "views"},
-    "writer": {"errors", "disk", "format", "shards", "views"},
-    "stages": set(),
-    "media": {"errors", "format", "kernels", "stages"},
-    "remote": {"errors", "disk", "format", "shards"},
-    "loading": {"errors", "format", "shards", "views", "order", "dataset", "kernels", "media", "stages"},
-    "convert": {"errors", "disk", "format", "writer", "dataset", "maintain", "media"},
-    "maintain": {"errors", "disk", "format", "shards", "views", "dataset", "writer"},
-    "streaming": ALL_BELOW - {"streaming"},
-    "cli": ALL_BELOW | {"__init__"},
-    "__init__": ALL_BELOW - {"streaming"},
-    "__main__": {"cli"},
-}
+ARCHITECTURE = PACKAGE.parent / "ARCHITECTURE.md"
+
+
+def layers() -> dict[str, set[str]]:
+    """The table of ARCHITECTURE.md: each room, and the rooms that it may import."""
+    text = ARCHITECTURE.read_text(encoding="utf-8").partition("<!-- layers -->")[2].partition("<!-- /layers -->")[0]
+    rows = [
+        [cell.strip().replace("`", "") for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line
+    ]
+    below: set[str] = set()
+    found: dict[str, set[str]] = {}
+    for room, _, allowed in rows[2:]:
+        names = {name.strip() for name in allowed.split(",")} - {""}
+        if "all below but streaming" in names:
+            names = below - {"streaming", "cli", "__init__"}
+        elif "all below" in names:
+            names = names - {"all below"} | below
+        found[room] = names
+        below.add(room)
+    return found
+
+
+MAY_IMPORT = layers()
 MAY_IMPORT_NUMBA = {"kernels"}
 MAY_IMPORT_TORCH = {"loading", "transforms", "streaming"}
 
