@@ -24,11 +24,20 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from numbers import Real
 from types import ModuleType
 from typing import Any, Self
+
+# Control characters, and those that change the direction of what follows: a terminal obeys them.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def visible(text: str) -> str:
+    """The text with its control characters escaped: names, texts and errors of a dataset may come from anybody."""
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class ShardsError(Exception):
@@ -69,7 +78,7 @@ class ShardsError(Exception):
         what = self.message or f"expected {self.expected}, got {self.found}"
         place = f"at {self.place}" if self.place.startswith("$") else self.place
         where = ": ".join(part for part in (self.subject, place) if part)
-        return (f"{where}: " if where else "") + what + (f" ({self.hint})" if self.hint else "")
+        return visible((f"{where}: " if where else "") + what + (f" ({self.hint})" if self.hint else ""))
 
 
 class FormatError(ShardsError, ValueError):

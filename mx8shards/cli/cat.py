@@ -1,9 +1,10 @@
-"""mx8shards cat LINK [--sample 7] [--column image] [--raw]"""
+"""mx8shards cat LINK [--sample 7] [--column image] [--raw | --original]"""
 
 from __future__ import annotations
 
 import argparse
 import base64
+import json
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,22 @@ if TYPE_CHECKING:
 _SHOWN_BYTES = 24
 _SHOWN_CHARS = 200
 
+_FILES = frozenset(("jpeg", "png"))  # encodings whose payload is a file, and whose value is a picture of Pillow's
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this command takes."""
     add_link(parser)
     parser.add_argument(
-        "--sample", type=int, action="append", metavar="N", help="only this one; -1 is the last; repeatable"
+        "--sample", type=int, action="append", metavar="N", help="only sample N; -1 is the last one; repeatable"
     )
-    parser.add_argument("--column", action="append", metavar="NAME", help="only this one; repeatable")
-    parser.add_argument(
-        "--raw", action="store_true", help="write the payload of one sample's column to stdout, as it is"
+    parser.add_argument("--column", action="append", metavar="NAME", help="only this column; repeatable")
+    whole = parser.add_mutually_exclusive_group()
+    whole.add_argument(
+        "--raw", action="store_true", help="write the payload of one sample's column to stdout, as it is stored"
+    )
+    whole.add_argument(
+        "--original", action="store_true", help="the same, but a JPEG that was stored in tiles becomes its source file"
     )
 
 
@@ -33,16 +40,30 @@ def run(args: argparse.Namespace) -> int:
     """Print samples, or write one payload."""
     from mx8shards.dataset import Dataset
 
-    if args.raw and (len(args.column or ()) != 1 or len(args.sample or ()) != 1 or args.json):
-        args.parser.error("--raw takes one --sample, one --column and no --json")
+    whole = args.raw or args.original
+    if whole and (len(args.column or ()) != 1 or len(args.sample or ()) != 1 or args.json):
+        args.parser.error(f"{'--raw' if args.raw else '--original'} takes one --sample, one --column and no --json")
     # a payload is not decoded, so that an unsafe encoding does no harm
-    with Dataset(args.link, columns=args.column, allow_pickle=args.raw) as dataset:
+    with Dataset(args.link, columns=args.column, allow_pickle=whole) as dataset:
         positions = _positions(dataset, args.sample, args.link)
-        if args.raw:
-            sys.stdout.buffer.write(dataset.payload(positions[0], args.column[0]))
+        if whole:
+            payload = dataset.payload(positions[0], args.column[0])
+            sys.stdout.buffer.write(_original(payload) if args.original else payload)
         else:
             _print(dataset, positions, args.json)
     return 0
+
+
+def _original(payload: memoryview) -> bytes:
+    """The bytes that a picture was tiled from; those of any other payload as they are."""
+    from mx8shards.media.sniff import sniff
+
+    data = bytes(payload)
+    if "tiled" not in sniff(data):  # Numba, which untiling needs, takes a second to import
+        return data
+    from mx8shards.media.tiles import untile
+
+    return untile(data)
 
 
 def _positions(dataset: Dataset, wanted: list[int] | None, link: str) -> range | list[int]:
@@ -56,32 +77,75 @@ def _positions(dataset: Dataset, wanted: list[int] | None, link: str) -> range |
 
 
 def _print(dataset: Dataset, positions: Iterable[int], as_json: bool) -> None:
-    from mx8shards.cli.output import show_json
+    from mx8shards.cli.output import say, show_json
 
+    classes = dataset.metadata.get("classes")
     for position in positions:
-        sample = dataset[position]
+        sample = _values(dataset, position)
         if as_json:
             show_json({"sample": position, "columns": {name: _json(value) for name, value in sample.items()}})
-        else:
-            print(f"sample {position}")
-            for name, value in sample.items():
-                print(f"  {name}: {short(value)}")
+            continue
+        say(f"sample {position}")
+        for name, value in sample.items():
+            text = short(value, dataset.columns[name])
+            say(f"  {name}: {text}{_class_name(classes, value) if name == 'label' else ''}")
 
 
-def short(value: Any) -> str:
+def _class_name(classes: Any, label: Any) -> str:
+    """The name of a label's class, in brackets; "" if the metadata have none for it."""
+    known = isinstance(classes, list) and isinstance(label, int) and 0 <= label < len(classes)
+    return f" ({classes[label]})" if known else ""
+
+
+def _values(dataset: Dataset, position: int) -> dict[str, Any]:
+    """A sample, but encoded pictures as the files they are: to be described they need not be decoded."""
+    from mx8shards.errors import FormatError
+    from mx8shards.format.encodings import get_encoding
+
+    if not _FILES & set(dataset.columns.values()):
+        return dataset[position]
+    values = {}
+    for name, encoding in dataset.columns.items():
+        payload = bytes(dataset.payload(position, name))
+        try:
+            values[name] = payload if encoding in _FILES else get_encoding(encoding).decode(payload)
+        except FormatError as error:
+            raise error.at(place=f"sample {position}, column {name!r}") from error.__cause__
+    return values
+
+
+def short(value: Any, encoding: str = "") -> str:
     """A value on one line of bounded length."""
     if isinstance(value, bytes):
-        rest = "…" if len(value) > _SHOWN_BYTES else ""
-        return f"{len(value)} bytes {value[:_SHOWN_BYTES].hex(' ')}{rest}"
+        return _bytes(value)
     if hasattr(value, "dtype") and value.shape:
         return f"{value.dtype} array of shape {value.shape}: {_cut(' '.join(map(str, value.flat[:32])))}"
+    if encoding == "json":
+        return f"JSON {_cut(json.dumps(value, ensure_ascii=False))}"
+    if hasattr(value, "mode") and hasattr(value, "size"):  # Pillow's picture
+        return f"picture {value.size[0]}×{value.size[1]} {value.mode}"
     if isinstance(value, list):
         return _cut(f"[{', '.join(map(short, value[:32]))}{', …' if len(value) > 32 else ''}]")
-    return _cut(repr(value) if isinstance(value, str) else str(value))
+    if isinstance(value, str):
+        text = _cut(repr(value[: 4 * _SHOWN_CHARS]))
+        return text if len(text) <= _SHOWN_CHARS - 1 else f"{text} ({len(value)} characters)"
+    return _cut(str(value))
+
+
+def _bytes(value: bytes) -> str:
+    """What a payload is, how long, and how it begins where that says more."""
+    from mx8shards.media.sniff import sniff
+
+    kind = sniff(value)
+    if kind in ("UTF-8 text", "JSON"):
+        return f"{len(value)} bytes, {kind}: {_cut(repr(value[: 4 * _SHOWN_CHARS].decode(errors='ignore')))}"
+    if kind:
+        return f"{len(value)} bytes, {kind}"
+    rest = "…" if len(value) > _SHOWN_BYTES else ""
+    return f"{len(value)} bytes {value[:_SHOWN_BYTES].hex(' ')}{rest}".rstrip()
 
 
 def _cut(text: str) -> str:
-    text = " ".join(text.splitlines())
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
 
 

@@ -1,6 +1,7 @@
 """How does a result reach the eyes, or the program, that asked for it?
 
-On a terminal as tables, with rich; anywhere else as plain lines whose fields are separated by tabs.
+On a terminal as tables, with rich; anywhere else as plain lines whose fields are separated by tabs. Control characters
+are escaped everywhere: a terminal would obey them, and what is printed may come from a dataset of somebody else's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+
+from mx8shards.errors import visible
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -27,7 +30,7 @@ def show_fields(fields: Iterable[tuple[str, object]]) -> None:
         return show_plain(rows)
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        _print(_text(name.ljust(width), "bold").append(f"  {value}", style="not bold"))
+        _print(_text(name.ljust(width), "bold").append(f"  {visible(value)}", style="not bold"))
     return None
 
 
@@ -48,13 +51,18 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numb
 def show_plain(rows: Iterable[Sequence[object]]) -> None:
     """Rows as lines of fields separated by tabs."""
     for row in rows:
-        print(*row, sep="\t")
+        print(*(visible(str(field)) for field in row), sep="\t")
+
+
+def say(text: str = "", *, error: bool = False) -> None:
+    """One line on stdout, or on stderr."""
+    print(visible(text), file=sys.stderr if error else sys.stdout)
 
 
 def _text(text: str, style: str = "") -> Any:
     from rich.text import Text
 
-    return Text(text, style)  # brackets in a name are no markup
+    return Text(visible(text), style)  # brackets in a name are no markup
 
 
 def _print(what: Any) -> None:

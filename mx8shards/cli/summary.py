@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mx8shards.cli import add_link
 
 if TYPE_CHECKING:
     from mx8shards.maintain.statistics import Numbers
-    from mx8shards.maintain.summary import Summary
+    from mx8shards.maintain.summary import ColumnSummary, Summary
     from mx8shards.media.pixels import PixelSummary
 
 _BAR = 40
@@ -51,10 +53,16 @@ def run(args: argparse.Namespace) -> int:
         _show(found)
         if pixels is not None:
             _show_pixels(pixels)
+        _show_columns([column for column in found.columns if pixels is None or not _shown_with(pixels, column)])
     if pixels is None or pixels.pictures == pixels.samples:
         return 0
     print(f"{pixels.samples - pixels.pictures} of {pixels.samples} pictures could not be decoded", file=sys.stderr)
     return 4
+
+
+def _shown_with(pixels: PixelSummary, column: ColumnSummary) -> bool:
+    """Whether the classes of the pictures were shown already."""
+    return pixels.classes is not None and column.name == "label"
 
 
 def _look(args: argparse.Namespace) -> PixelSummary:
@@ -69,7 +77,7 @@ def _look(args: argparse.Namespace) -> PixelSummary:
 
 
 def _show(found: Summary) -> None:
-    from mx8shards.cli.output import show_fields, show_table, size_text
+    from mx8shards.cli.output import show_fields, size_text
 
     least, median, most = found.samples_per_shard
     smallest, middle, largest = map(size_text, found.stored_bytes_per_shard)
@@ -85,26 +93,86 @@ def _show(found: Summary) -> None:
             ("stored per shard", f"{smallest} least, {middle} median, {largest} most"),
         )
     )
-    for column in found.columns:
-        size = "differing sizes" if column.payload_bytes is None else size_text(column.payload_bytes)
-        print(f"\n{column.name}: {column.encoding}, {size}")
-        if column.numbers is not None:
-            numbers = column.numbers
-            print(f"from {numbers.minimum} to {numbers.maximum}, mean {numbers.mean}, {numbers.not_finite} not finite")
-            show_table(("value", "samples", ""), _histogram(numbers), numbers=("value", "samples"))
 
 
-def _histogram(numbers: Numbers) -> list[tuple[str, int, str]]:
-    rows = [(f"{value}", count) for value, count in (numbers.values or {}).items()]
-    rows += [(f"{begin:.6g} to {end:.6g}", count) for begin, end, count in numbers.bins or ()]
+def _show_columns(columns: Sequence[ColumnSummary]) -> None:
+    from mx8shards.cli.output import say
+
+    for column in columns:
+        say()
+        say(f"{column.name}: {column.encoding}{_length_text(column)}")
+        if column.numbers is not None and column.numbers.minimum is not None:
+            say(_range_text(column.numbers))
+            _show_numbers(column, column.numbers)
+        elif column.numbers is not None and column.numbers.not_finite:
+            say(f"{column.numbers.not_finite} not finite, and no others")
+
+
+def _length_text(column: ColumnSummary) -> str:
+    """How long the values are."""
+    from mx8shards.cli.output import size_text
+
+    if column.payload_bytes is not None:
+        return f", {size_text(column.payload_bytes)}"
+    lengths = column.lengths
+    if lengths is None:
+        return ", differing sizes"
+    text = partial(_count_text, unit=lengths.unit)
+    if lengths.minimum == lengths.maximum:
+        found = f", {text(lengths.minimum)} each"
+    else:
+        found = (
+            f", {text(lengths.minimum)} to {text(lengths.maximum)}, "
+            f"median {text(lengths.median)}, mean {text(lengths.mean)}"
+        )
+    return f"{found} ({lengths.samples} samples looked at)"
+
+
+def _count_text(number: float, unit: str) -> str:
+    from mx8shards.cli.output import size_text
+
+    return size_text(number) if unit == "bytes" else f"{number:.6g} {unit}"
+
+
+def _range_text(numbers: Numbers) -> str:
+    not_finite = f", {numbers.not_finite} not finite" if numbers.not_finite else ""
+    return f"from {numbers.minimum} to {numbers.maximum}, mean {numbers.mean:.6g}{not_finite}"
+
+
+def _show_numbers(column: ColumnSummary, numbers: Numbers) -> None:
+    """Classes by how often they occur; values and ranges in their order. Rows without samples say nothing."""
+    from mx8shards.cli.output import show_table
+
+    names = column.classes
+    if names is not None and numbers.values is not None:
+        counts = sorted(numbers.values.items(), key=lambda pair: (-pair[1], pair[0]))
+        rows = [
+            (f"{label} {names[int(label)]}" if 0 <= label < len(names) else f"{label}", count)
+            for label, count in counts
+        ]
+        return _show_counts("class", "samples", rows)
+    rows = _rows(numbers)
     most = max((count for _, count in rows), default=1)
-    return [(label, count, _bar(count, most)) for label, count in rows]
+    shown = [(label, count, _bar(count, most)) for label, count in rows if count]
+    return show_table(("value", "samples", ""), shown, numbers=("value", "samples"))
+
+
+def _rows(numbers: Numbers) -> list[tuple[str, int]]:
+    """Each value, or each range of them, with its number of samples."""
+    if numbers.values is not None:
+        return [(f"{value}", count) for value, count in numbers.values.items()]
+    bins = numbers.bins or ()
+    if isinstance(numbers.minimum, int):  # the whole numbers that lie in a range
+        ends = [math.ceil(end) - 1 for _, end, _ in bins[:-1]] + [numbers.maximum]
+        return [(f"{math.ceil(begin)} to {end}", count) for (begin, _, count), end in zip(bins, ends, strict=True)]
+    return [(f"{begin:.6g} to {end:.6g}", count) for begin, end, count in bins]
 
 
 def _show_pixels(found: PixelSummary) -> None:
-    from mx8shards.cli.output import show_fields
+    from mx8shards.cli.output import say, show_fields
 
-    print(f"\n{found.column}: pixels")
+    say()
+    say(f"{found.column}: pixels")
     fields: list[tuple[str, object]] = [("pictures", f"{found.pictures} of {found.samples} that were looked at")]
     if found.mean is not None and found.std is not None:
         fields.append(("mean", "  ".join(f"{value:.6f}" for value in found.mean)))
@@ -131,7 +199,7 @@ def _show_sides(sizes: Sequence[tuple[int, int, int]]) -> None:
         starts = np.arange(side.min(), side.max() + 1, width)
         found = np.bincount((side - starts[0]) // width, weights=counts).astype(int).tolist()
         print(f"\n{name}: from {side.min()} to {side.max()}")
-        rows = [(f"{a} to {a + width - 1}", n, _bar(n, max(found))) for a, n in zip(starts, found, strict=True)]
+        rows = [(f"{a} to {a + width - 1}", n, _bar(n, max(found))) for a, n in zip(starts, found, strict=True) if n]
         show_table((name, "pictures", ""), rows, numbers=("pictures",))
 
 

@@ -1,9 +1,10 @@
-"""What does the index say of a snapshot and its shards? No shard is opened to answer."""
+"""What is a dataset: which snapshot, what is in it, how large is it, and are its files there? No shard is opened."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +13,18 @@ import numpy as np
 
 from mx8shards.format.index import Index
 from mx8shards.shards.links import parse_link
-from mx8shards.shards.snapshots import load
+from mx8shards.shards.snapshots import Snapshot, current_bytes, kept, load, snapshot_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """One snapshot, as its index describes it."""
+    """One snapshot, as its index describes it, and what of it is missing on the disk."""
 
+    root: str  # the dataset's directory
     snapshot: str
     parent: str | None
+    current: bool  # or an earlier snapshot, which is kept
+    kept: int  # snapshots in this directory
     sealed: bool
     columns: dict[str, str]  # encodings by name
     samples: int
@@ -30,6 +34,8 @@ class Info:
     compression: tuple[str, ...]  # all that occur
     hashes: tuple[str, ...]  # known of every stored file
     sidecars: tuple[str, ...]  # kinds
+    missing: tuple[str, ...]  # shards' files that are not there …
+    resized: tuple[str, ...]  # … or have another size than the index says
     metadata: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -55,13 +61,18 @@ class ShardInfo:
 
 
 def info(link: str | os.PathLike[str]) -> Info:
-    """What the index says of a snapshot as a whole."""
+    """What a snapshot is as a whole. Of each shard's file only the size is looked at."""
     snapshot = load(parse_link(link))
     index = snapshot.index
+    now = current_bytes(snapshot.root)
+    missing, resized = _wrong_files(snapshot)
     columns = (zip(kind.columns.names, kind.columns.encodings, strict=True) for kind in index.kinds)
     return Info(
+        root=str(snapshot.root),
         snapshot=snapshot.id,
         parent=index.parent,
+        current=now is not None and snapshot_id(now) == snapshot.id,
+        kept=len(kept(snapshot.root)),
         sealed=index.sealed,
         columns=dict(sorted(pair for pairs in columns for pair in pairs)),
         samples=int(index.samples.sum()),
@@ -71,8 +82,25 @@ def info(link: str | os.PathLike[str]) -> Info:
         compression=tuple(sorted({kind.compression for kind in index.kinds if kind.compression})),
         hashes=_hashes_of_all(index),
         sidecars=tuple(sorted({sidecar.kind for sidecar in index.sidecars})),
+        missing=missing,
+        resized=resized,
         metadata=index.metadata,
     )
+
+
+def _wrong_files(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The shards' files that are missing, and those whose size is another one."""
+    index = snapshot.index
+    missing, resized = [], []
+    for i, size in enumerate(index.stored_bytes.tolist()):
+        name = index.zip.basenames[i] or index.raw.basenames[i]
+        try:
+            found = os.lstat(snapshot.root / name)
+        except OSError:
+            missing.append(name)
+        else:
+            resized += [name] if found.st_size != size or not stat.S_ISREG(found.st_mode) else []
+    return tuple(missing), tuple(resized)
 
 
 def _hashes_of_all(index: Index) -> tuple[str, ...]:

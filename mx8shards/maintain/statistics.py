@@ -27,7 +27,7 @@ class Numbers:
     maximum: Number | None
     mean: float | None
     not_finite: int
-    values: dict[Number, int] | None  # how often each occurs, if there are at most 64 …
+    values: dict[Number, int] | None  # how often each occurs, if there are few enough …
     bins: tuple[tuple[float, float, int], ...] | None  # … or else (begin, end, count) of 20 equal ranges
 
     def to_json(self) -> dict[str, Any]:
@@ -36,12 +36,12 @@ class Numbers:
         return dataclasses.asdict(self) | {"values": values}
 
 
-def describe(numbers: npt.NDArray[Any]) -> Numbers:
-    """The distribution of an array of numbers."""
+def describe(numbers: npt.NDArray[Any], most_values: int = MAX_VALUES) -> Numbers:
+    """The distribution of an array of numbers; each value is counted if there are at most `most_values` of them."""
     least, most, total, count = _bounds(numbers)
     if least is None or most is None:
         return Numbers(minimum=None, maximum=None, mean=None, not_finite=len(numbers), values={}, bins=None)
-    values = _values(numbers)
+    values = _values(numbers, most_values)
     return Numbers(
         minimum=least,
         maximum=most,
@@ -70,14 +70,14 @@ def _bounds(numbers: npt.NDArray[Any]) -> tuple[Number | None, Number | None, fl
     return min(least), max(most), sum(sums), sum(counts)
 
 
-def _values(numbers: npt.NDArray[Any]) -> dict[Number, int] | None:
+def _values(numbers: npt.NDArray[Any], most_values: int) -> dict[Number, int] | None:
     found: Counter[Number] = Counter()
     for piece in _finite_pieces(numbers):
         values, counts = np.unique(piece, return_counts=True)
-        if len(values) > MAX_VALUES:
+        if len(values) > most_values:
             return None
         found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-        if len(found) > MAX_VALUES:
+        if len(found) > most_values:
             return None
     return dict(sorted(found.items()))
 

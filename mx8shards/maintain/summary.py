@@ -14,23 +14,27 @@ import numpy.typing as npt
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import Index
 from mx8shards.format.sidecars import scalar_columns
-from mx8shards.maintain.statistics import Numbers, describe
+from mx8shards.maintain.lengths import Lengths, lengths_of
+from mx8shards.maintain.statistics import MAX_VALUES, Numbers, describe
 from mx8shards.shards.columns import stacked_column
 from mx8shards.shards.links import parse_link
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.snapshots import Snapshot, load
 
 _RUN = 1 << 20
+_MOST_CLASSES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnSummary:
-    """One column: how it is encoded, how long its payloads are where that is fixed, and how its numbers are spread."""
+    """One column: how it is encoded, how long its payloads are, and how its numbers are distributed."""
 
     name: str
     encoding: str
     payload_bytes: int | None  # of each sample; None: they differ
     numbers: Numbers | None = None  # for columns of one number per sample
+    lengths: Lengths | None = None  # for columns whose payloads differ in size
+    classes: tuple[str, ...] | None = None  # the names of the labels, for the column `label`
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -59,9 +63,10 @@ class Summary:
 
 
 def summary(link: str | os.PathLike[str]) -> Summary:
-    """Counts and sizes of a snapshot, and of each column of numbers its range, mean and histogram.
+    """Counts and sizes of a snapshot, and its columns: of numbers range, mean and histogram, of all others the lengths.
 
-    These come from side-cars where there are some; otherwise each sample's number is read from its shard.
+    Numbers come from side-cars where there are some; otherwise each sample's number is read from its shard. Lengths are
+    those of up to 10,000 samples. The labels of the column `label` are counted up to as many as have class names.
     """
     snapshot = load(parse_link(link))
     index = snapshot.index
@@ -81,16 +86,31 @@ def summary(link: str | os.PathLike[str]) -> Summary:
 
 
 def _columns(snapshot: Snapshot) -> Iterator[ColumnSummary]:
-    columns = _shared_columns(snapshot.index)
+    index = snapshot.index
+    columns = _shared_columns(index)
     scalars = scalar_columns(columns)
     shards = Shards([snapshot], verify="structure", cache_dir=None)
-    for name, encoding, size, coder in zip(
-        columns.names, columns.encodings, columns.sizes, columns.coders, strict=True
-    ):
+    every = list(zip(columns.names, columns.encodings, columns.sizes, columns.coders, strict=True))
+    lengths = lengths_of(shards, index, [(name, coder) for name, _, size, coder in every if size is None])
+    for name, encoding, size, coder in every:
         runs = (np.arange(i, min(i + _RUN, shards.samples)) for i in range(0, shards.samples, _RUN))
         numbers = stacked_column(shards, name, np.dtype(coder.dtype), (), runs) if name in scalars else None
-        found = None if numbers is None else describe(numbers)
-        yield ColumnSummary(name=name, encoding=encoding, payload_bytes=size, numbers=found)
+        classes = _classes(index, name)
+        most = max(MAX_VALUES, len(classes or ()))
+        yield ColumnSummary(
+            name=name,
+            encoding=encoding,
+            payload_bytes=size,
+            numbers=None if numbers is None else describe(numbers, most),
+            lengths=lengths.get(name),
+            classes=classes,
+        )
+
+
+def _classes(index: Index, column: str) -> tuple[str, ...] | None:
+    """The class names that the metadata have for the labels of a column."""
+    classes = index.metadata.get("classes")
+    return tuple(map(str, classes[:_MOST_CLASSES])) if column == "label" and isinstance(classes, list) else None
 
 
 def _shared_columns(index: Index) -> Columns:

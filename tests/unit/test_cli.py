@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 import os
@@ -17,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.cli import COMMANDS, main, output
+from mx8shards.media import tiles
 from tests.maintenance import COLUMNS, STATE, edit_index, flip, make_foreign, sample, tree, write
 
 Capture = pytest.CaptureFixture[str]
@@ -221,6 +224,33 @@ def test_info_says_what_the_dataset_is(root: str, capsys: Capture) -> None:
     assert json.loads(run(capsys, "info", root, "--json"))["columns"] == dataset.columns
 
 
+def test_info_says_what_is_wrong_at_first_sight(root: str, capsys: Capture) -> None:
+    first = mx8.Dataset(root).snapshot
+    found = fields(run(capsys, "info", root))
+    assert (found["dataset"], found["state"], found["snapshots kept"]) == (root, "the current snapshot", "1")
+    assert found["files"] == "all there, in the right sizes"
+    write(Path(root), range(100, 110), mode="append", metadata={"classes": [f"class {i}" for i in range(100)]})
+    found = fields(run(capsys, "info", root))
+    assert (found["state"], found["snapshots kept"]) == ("the current snapshot", "2")
+    assert found["metadata classes"] == "100: class 0, class 1, class 2, class 3, class 4, …"
+    assert fields(run(capsys, "info", f"{root}@{first}"))["state"] == "an earlier snapshot"
+    shards = sorted(Path(root).glob("shard.*"))
+    shards[0].unlink()
+    os.truncate(shards[1], 5)
+    text = f"2 of {len(mx8.Dataset(root).shards.starts) - 1} are wrong: missing {shards[0].name}, of another size"
+    assert fields(run(capsys, "info", root))["files"] == f"{text} {shards[1].name}"
+    told = json.loads(run(capsys, "info", root, "--json"))
+    assert (told["missing"], told["resized"]) == ([shards[0].name], [shards[1].name])
+
+
+def test_info_says_how_much_compression_saves(tmp_path: Path, capsys: Capture) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"x": "bytes"}, compression="zstd") as writer:
+        writer.write({"x": bytes(100_000)})
+    found = fields(run(capsys, "info", str(tmp_path / "data")))
+    assert found["compression"] == "zstd"
+    assert found["stored bytes"].endswith("% of raw)")
+
+
 def test_ls_lists_the_shards(root: str, capsys: Capture) -> None:
     shards = sorted(Path(root).glob("shard.*"))
     rows = lines(run(capsys, "ls", root))
@@ -255,9 +285,49 @@ def test_log_lists_the_snapshots_and_gc_removes_them(root: str, capsys: Capture)
 
 def test_summary_draws_histograms(root: str, capsys: Capture) -> None:
     text = run(capsys, "summary", root)
-    assert "label: int, 8 bytes\nfrom 0 to 9, mean 4.5, 0 not finite\n" in text
+    assert "label: int, 8 bytes\nfrom 0 to 9, mean 4.5\n" in text
     assert f"3\t10\t{'█' * 40}" in text
-    assert "blob: bytes, differing sizes" in text
+    assert "\nblob: bytes, 40 bytes each (100 samples looked at)\n" in text
+    assert "\ntext: str, 6 bytes to 7 bytes, median 7 bytes, mean 7 bytes (100 samples looked at)\n" in text
+
+
+def test_summary_names_classes_and_counts_whole_numbers(tmp_path: Path, capsys: Capture) -> None:
+    columns = {"label": "int", "size": "int", "same": "str", "rare": "float32", "none": "float32", "few": "int"}
+    names = ["[red]", *(f"class {i}" for i in range(1, 100))]
+    with mx8.Writer(tmp_path, columns=columns, metadata={"classes": names}) as writer:
+        for i in range(300):
+            label = 0 if i < 150 else i % 100
+            numbers = {"label": label, "size": i, "rare": math.nan if i else 1.0, "none": math.nan}
+            writer.write({**numbers, "same": "abc", "few": 5 if i else 1000})
+    text = run(capsys, "summary", str(tmp_path))
+    assert "0 [red]\t151\t" in text
+    assert "\n50 class 50\t2\t" in text
+    assert "and 80 more, with " in text
+    assert "\n0 to 14\t15\t" in text
+    assert "\n285 to 299\t15\t" in text
+    assert "\nsame: str, 3 bytes each (300 samples looked at)\n" in text
+    assert "from 1.0 to 1.0, mean 1, 299 not finite\n" in text
+    assert "\nnone: float32, 4 bytes\n300 not finite, and no others\n" in text
+    assert [line for line in text.splitlines() if "\t0\t" in line] == []
+    told = {column["name"]: column for column in json.loads(run(capsys, "summary", str(tmp_path), "--json"))["columns"]}
+    assert told["label"]["classes"] == names
+    assert told["label"]["numbers"]["values"][0] == [0, 151]
+    assert told["same"]["lengths"] == {
+        "unit": "bytes",
+        "minimum": 3,
+        "median": 3.0,
+        "mean": 3.0,
+        "maximum": 3,
+        "samples": 300,
+    }
+
+
+def test_summary_shows_pixels_before_columns_and_classes_once(tmp_path: Path, capsys: Capture) -> None:
+    with mx8.Writer(tmp_path, columns={"image": "png", "label": "int"}, metadata={"classes": ["cat"]}) as writer:
+        writer.write({"image": Image.new("RGB", (3, 2)), "label": 0})
+    text = run(capsys, "summary", str(tmp_path), "--pixels")
+    assert text.index("image: pixels") < text.index("image: png, ")
+    assert text.count("0 cat") == 1
 
 
 # cat ------------------------------------------------------------------------------------------------------------------
@@ -290,6 +360,88 @@ def test_cat_gives_json_that_holds_every_value(tmp_path: Path, capsys: Capture) 
     text = run(capsys, "cat", str(tmp_path))
     assert "  a: 2 bytes 00 ff\n" in text
     assert "  g: int16 array of shape (2, 3): 0 1 2 3 4 5\n" in text
+
+
+def noise(size: tuple[int, int], kind: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise(size, 50).convert("RGB").save(out, format=kind, **options)
+    return out.getvalue()
+
+
+def test_cat_says_what_a_payload_is(tmp_path: Path, capsys: Capture) -> None:
+    columns = {"a": "bytes", "b": "jpeg", "c": "png", "d": "pil", "e": "json", "f": "bytes", "label": "int"}
+    picture = Image.new("RGB", (7, 5))
+    values = {"a": noise((50, 40), "PNG"), "b": noise((500, 375), "JPEG"), "c": noise((3, 2), "PNG"), "d": picture}
+    values |= {"e": {"é": [1, None]}, "f": "tëxt".encode(), "label": 1}
+    with mx8.Writer(tmp_path, columns=columns, metadata={"classes": ["cat", "dog"]}) as writer:
+        writer.write(values)
+    text = run(capsys, "cat", str(tmp_path))
+    assert text.splitlines() == [
+        "sample 0",
+        f"  a: {len(values['a'])} bytes, PNG 50×40",
+        f"  b: {len(values['b'])} bytes, JPEG 500×375",
+        f"  c: {len(values['c'])} bytes, PNG 3×2",
+        "  d: picture 7×5 RGB",
+        '  e: JSON {"é": [1, null]}',
+        "  f: 5 bytes, UTF-8 text: 'tëxt'",
+        "  label: 1 (dog)",
+    ]
+    found = json.loads(run(capsys, "cat", str(tmp_path), "--json"))
+    assert base64.b64decode(found["columns"]["b"]["base64"]) == values["b"]
+
+
+def test_cat_restores_what_was_tiled(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    source, other = noise((500, 375), "JPEG"), noise((50, 40), "PNG")
+    tiled = tiles.tile(source)
+    assert tiled != source
+    with mx8.Writer(tmp_path, columns={"image": "bytes"}) as writer:
+        writer.write({"image": tiled})
+        writer.write({"image": other})
+    assert main(["cat", str(tmp_path), "--sample", "0"]) == 0
+    assert f"{len(tiled)} bytes, JPEG 500×375, tiled\n" in capfdbinary.readouterr().out.decode()
+    for sample_id, option, wanted in (("0", "--original", source), ("0", "--raw", tiled), ("1", "--original", other)):
+        assert main(["cat", str(tmp_path), "--sample", sample_id, "--column", "image", option]) == 0
+        assert capfdbinary.readouterr() == (wanted, b"")
+    for wrong in (["--original"], ["--original", "--sample", "0"], ["--original", "--raw", "--sample", "0"]):
+        assert main(["cat", str(tmp_path), *wrong]) == 2
+
+
+EVIL = "a\x1b]0;owned\x07\x9b31m\u202e[red]\n"
+
+
+def test_no_control_character_of_a_dataset_reaches_the_terminal(tmp_path: Path, capsys: Capture) -> None:
+    root = str(tmp_path / "data")
+    columns = {EVIL: "bytes", "label": "int", "text": "str", "json": "json"}
+    metadata = {"classes": [EVIL, "dog"], EVIL: EVIL}
+    with mx8.Writer(root, columns=columns, metadata=metadata) as writer:
+        for label in (0, 1):
+            writer.write({EVIL: EVIL.encode(), "label": label, "text": EVIL, "json": {EVIL: EVIL}})
+    wrong = Path(f"{root}{EVIL}")
+    commands = [[name, *arguments] for name, arguments in every_command(root).items() if name != "cat"]
+    commands += [["cat", root], ["cat", root, "--column", EVIL], ["cat", root, "--column", f"{EVIL}x"]]
+    commands += [["info", str(wrong)], ["ls", f"{root}@sha256:{'0' * 64}"], ["diff", root, root]]
+    for command in commands:
+        main(command)
+        out, err = capsys.readouterr()
+        assert [c for c in out + err if not c.isprintable() and c not in "\n\t"] == [], command
+        assert "owned" not in out + err or "\\x1b]0;owned\\x07\\x9b31m\\u202e[red]\\n" in out + err
+
+
+def test_a_terminal_gets_names_as_they_are_and_no_markup(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    with mx8.Writer(root, columns={"label": "int"}, metadata={"classes": [EVIL], "[red]": EVIL}) as writer:
+        writer.write({"label": 0})
+    for command in (["info"], ["summary"], ["cat"]):
+        _, shown = on_a_terminal(*command, str(root))
+        assert not set("\x07\x9b\u202e") & set(shown)
+        assert "\x1b]0;" not in shown
+        assert "[red]" in shown
+
+
+def test_an_error_shows_control_characters_escaped() -> None:
+    error = mx8.FormatError(EVIL, subject=EVIL, hint=EVIL)
+    assert all(character.isprintable() for character in str(error))
+    assert str(error).count("\\x1b]0;owned") == 3
 
 
 def test_cat_keeps_every_value_on_one_short_line(tmp_path: Path, capsys: Capture) -> None:

@@ -97,6 +97,45 @@ def test_unsafe_columns_are_not_decoded(tmp_path: Path) -> None:
     assert list(columns(tmp_path)) == ["x", "y"]
 
 
+# lengths --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_lengths_are_those_of_texts_bytes_and_ragged_arrays(tmp_path: Path, compression: str | None) -> None:
+    kinds = {"text": "str", "blob": "bytes", "tokens": "ndarray:uint16", "any": "ndarray", "fixed": "ndarray:int8:3"}
+    with mx8.Writer(tmp_path, columns=kinds, size_limit=20_000, compression=compression) as writer:
+        for i in range(100):
+            arrays = {"tokens": np.zeros(i + 1, np.uint16), "any": np.zeros((2, i + 1)), "fixed": np.zeros(3, np.int8)}
+            writer.write({"text": "é" * i, "blob": bytes(i), **arrays})
+    found = columns(tmp_path)
+    assert found["fixed"].lengths is None
+    unit = {name: (column.lengths.unit, column.lengths.minimum) for name, column in found.items() if column.lengths}
+    assert unit == {"text": ("bytes", 0), "blob": ("bytes", 0), "tokens": ("values", 1), "any": ("values", 2)}
+    if compression is None:
+        every = {name: column.lengths for name, column in found.items() if column.lengths}
+        assert all(lengths.samples == 100 for lengths in every.values())
+        assert (every["text"].maximum, every["text"].mean, every["blob"].median) == (198, 99.0, 49.5)
+        assert (every["tokens"].maximum, every["any"].maximum) == (100, 200)
+
+
+def test_of_many_samples_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mx8shards.maintain.lengths.MOST_SAMPLES", 40)
+    with mx8.Writer(tmp_path, columns={"text": "str"}, size_limit=400) as writer:
+        for i in range(1000):
+            writer.write({"text": "x" * (i % 10)})
+    lengths = columns(tmp_path)["text"].lengths
+    assert lengths is not None
+    assert lengths.samples == 40
+    assert 0 <= lengths.minimum <= lengths.mean <= lengths.maximum <= 9
+
+
+def test_a_damaged_array_is_named(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path, columns={"x": "ndarray:uint16"}) as writer:
+        writer.write({"x": b"\x04"})
+    with pytest.raises(mx8.FormatError, match=r"shard\.00000\.mds: sample 0, column 'x': "):
+        mx8.summary(tmp_path)
+
+
 # distributions --------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,137 @@
+"""What kind of file is a payload? Its first bytes tell; nothing is decoded, and neither Pillow nor Numba is needed."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+
+_JPEG = b"\xff\xd8\xff"
+_TILES = b"mx8tiles"  # what kernels.jpeg calls TILES_MAGIC; importing that one takes as long as importing Numba
+_TILES_MARKER = 0xE9
+_PLANES = b"mx8yuv\0\1"
+_PARSED_BYTES = 1 << 20  # of text that is tried as JSON
+_TEXT_BYTES = 4096  # of a payload that are looked at
+_TEXT_CONTROLS = frozenset("\t\n\r\f")
+
+# How other kinds begin; where a size follows, it is not looked for.
+_BEGINNINGS = (
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\x03\x04", "ZIP"),
+    (b"%PDF-", "PDF"),
+    (b"\x93NUMPY", "NumPy array file"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"OggS", "Ogg"),
+    (b"fLaC", "FLAC"),
+    (b"ID3", "MP3"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\x1aE\xdf\xa3", "Matroska or WebM"),
+)
+
+
+def sniff(payload: bytes) -> str:
+    """The kind of a payload in a few words, as "JPEG 500×375, tiled"; "" if nothing is recognised."""
+    for begin, describe in _PICTURES:
+        if payload.startswith(begin):
+            try:
+                return describe(payload)
+            except (struct.error, IndexError):
+                return f"{describe.__name__[1:].upper()}, cut short"
+    if payload[:4] == b"RIFF" and payload[8:12] == b"WAVE":
+        return "WAV"
+    if payload[4:8] == b"ftyp":
+        return "AVIF" if payload[8:12] in (b"avif", b"avis") else "MP4"
+    known = next((kind for begin, kind in _BEGINNINGS if payload.startswith(begin)), "")
+    return known or _text(payload)
+
+
+def _jpeg(payload: bytes) -> str:
+    """Walk over the segments up to the first scan."""
+    at, size, more = 2, "", []
+    while payload[at] == 0xFF and payload[at + 1] != 0xDA:
+        marker = payload[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", payload, at + 2)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width, components = struct.unpack_from(">HHB", payload, at + 5)
+            size = f"{width}×{height}"
+            more += ["progressive"] if marker == 0xC2 else []
+            more += {1: ["grey"], 4: ["CMYK"]}.get(components, [])
+        elif marker == _TILES_MARKER and payload.startswith(_TILES, at + 4):
+            more.append("tiled")
+        at += 2 + max(2, length)
+    return ", ".join([f"JPEG {size}".rstrip(), *more])
+
+
+def _png(payload: bytes) -> str:
+    width, height = struct.unpack_from(">II", payload, 16)
+    return f"PNG {width}×{height}"
+
+
+def _gif(payload: bytes) -> str:
+    width, height = struct.unpack_from("<HH", payload, 6)
+    return f"GIF {width}×{height}"
+
+
+def _bmp(payload: bytes) -> str:
+    if payload[6:10] != bytes(4):
+        return _text(payload)
+    width, height = struct.unpack_from("<ii", payload, 18)
+    return f"BMP {width}×{abs(height)}"
+
+
+def _webp(payload: bytes) -> str:
+    """One of three layouts: lossy, lossless, extended."""
+    if payload[8:12] != b"WEBP":
+        return "WAV" if payload[8:12] == b"WAVE" else "RIFF"
+    kind = payload[12:16]
+    if kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", payload, 26))
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", payload, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(payload[at : at + 3], "little") + 1 for at in (24, 27))
+        payload[29]  # it is long enough
+    return f"WebP {width}×{height}"
+
+
+def _yuv420(payload: bytes) -> str:
+    height, width = struct.unpack_from("<II", payload, len(_PLANES))
+    return f"planes {width}×{height} (yuv420)"
+
+
+_PICTURES: tuple[tuple[bytes, Callable[[bytes], str]], ...] = (
+    (_JPEG, _jpeg),
+    (b"\x89PNG\r\n\x1a\n", _png),
+    (b"GIF8", _gif),
+    (b"BM", _bmp),
+    (b"RIFF", _webp),
+    (_PLANES, _yuv420),
+)
+
+
+def _text(payload: bytes) -> str:
+    """The word for text, and for JSON among it; "" if what is looked at is no text."""
+    if not payload:
+        return ""
+    try:
+        text = payload[:_TEXT_BYTES].decode()
+    except UnicodeDecodeError as error:
+        if len(payload) <= _TEXT_BYTES or error.start < _TEXT_BYTES - 3:  # else a character was cut in two
+            return ""
+        text = payload[: error.start].decode()
+    if not all(character.isprintable() or character in _TEXT_CONTROLS for character in text):
+        return ""
+    return "JSON" if text.lstrip()[:1] in ("{", "[") and _is_json(payload) else "UTF-8 text"
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        json.loads(payload[:_PARSED_BYTES])
+    except (ValueError, RecursionError):
+        return False
+    return True
