@@ -31,8 +31,17 @@ _RUN = 1 << 20
 class Dataset:
     """One snapshot of a dataset, opened for reading: a sequence of samples.
 
-    `link` is a path, plain or with `@sha256:…` for an earlier snapshot. `columns` picks columns; others are not read.
-    `verify="shard"` holds every shard against its hash when it is first touched; the default checks its structure.
+    Args:
+        link: the directory of a dataset, as a path. `~` is the home directory. `path@sha256:9f2c…` opens an earlier
+            snapshot by its id, or by the first eight digits of it or more.
+        columns: the names of the columns to read; others are not read, nor decoded. None: all columns.
+        verify: `"structure"` checks sizes and offsets of each shard when it is first touched; `"shard"` checks the hash
+            of the whole shard as well.
+        cache_dir: where compressed shards are decompressed to. None: below the dataset, or, where that cannot be
+            written, below `$XDG_CACHE_HOME/mx8shards`.
+        allow_pickle: also read columns of the encoding `pkl`, which runs code that the dataset chooses.
+
+    `dataset[i]` is a dict of Python values by column name, `dataset[2:5]` and `dataset[[4, 1]]` are lists of them.
     Opening reads the index and touches no shard. Samples are read, not mapped, so a file that someone cuts short is an
     error; only `payload` and the arrays of `column` view mapped memory.
     """
@@ -178,7 +187,11 @@ class Dataset:
         return self._door.locate(sample_id)
 
     def payload(self, position: int, column: str) -> memoryview:
-        """The bytes of one value as they lie in the mapped shard, read-only and without a copy.
+        """The stored bytes of one value, as a read-only view of the mapped shard, without a copy.
+
+        Args:
+            position: which sample; negative ones count from the end.
+            column: the name of the column.
 
         The view stays valid after `close`. Should somebody cut the shard's file short in place, touching the view ends
         the process by SIGBUS: no reader of mapped memory can prevent that. `dataset[i]` raises an error instead.
@@ -192,7 +205,14 @@ class Dataset:
         return shard.mapped_payload(row, number)
 
     def column(self, name: str) -> npt.NDArray[Any] | RaggedColumn:
-        """One column of all samples: an array where every value has one dtype and shape, else a lazy sequence."""
+        """One column of all samples.
+
+        Args:
+            name: the name of the column.
+
+        An array of the column's dtype where every value has one dtype and shape; otherwise a sequence that decodes a
+        value when it is asked for it.
+        """
         coder = self._columns.pick([name]).coders[0]
         if coder.dtype is None or coder.shape is None:
             return RaggedColumn(self._only(name), name)
@@ -213,11 +233,21 @@ class Dataset:
     # views ------------------------------------------------------------------------------------------------------
 
     def select(self, sample_ids: Sequence[int] | npt.NDArray[Any]) -> Dataset:
-        """The samples at these positions, in this order, repeats included: a view over the same shards."""
+        """The samples at these positions, in this order, repeats included: a view over the same shards.
+
+        Args:
+            sample_ids: positions in this dataset, which may be a view itself; negative ones count from the end. For a
+                mask of bools, give `numpy.flatnonzero(mask)`.
+        """
         return self._derived(Select(self._view, sample_ids))
 
     def where(self, column: str, value: Any) -> Dataset:
-        """The samples whose column equals `value`: a view over the same shards, found without reading other columns."""
+        """The samples whose column equals a value: a view over the same shards, found without reading other columns.
+
+        Args:
+            column: the name of the column.
+            value: what to compare with: a number, a text, bytes, or whatever the column's encoding gives.
+        """
         payload = _only_payload(self._columns.pick([column]).coders[0].name, value)
         if payload is not None:
             return self.select(equal_payloads(self._door, column, payload, self._sample_ids()))

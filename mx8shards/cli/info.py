@@ -41,7 +41,7 @@ def _fields(found: Info) -> list[tuple[str, object]]:
         ("dataset", found.root),
         ("snapshot", found.snapshot),
         ("state", "the current snapshot" if found.current else "an earlier snapshot"),
-        ("snapshots kept", found.kept if found.kept else "0: another program has written this index"),
+        ("snapshots kept", found.kept or "0: another program has written this index"),
         ("parent", found.parent or "none"),
         ("sealed", "yes" if found.sealed else "no: `mx8shards verify --seal` gives it content hashes"),
         ("samples", found.samples),
