@@ -82,10 +82,17 @@ def get_encoding(name: str) -> Encoding:
 
 
 def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding]) -> None:
-    """Let columns use an encoding of your own as `name`, or as `name:text` where `encoding` is a function of the text.
+    """Let columns use an encoding of your own.
+
+    Args:
+        name: how the index and `columns` name it: without a colon, and none of the built-in names.
+        encoding: an object with the attributes of `Encoding`: `name`, `size_bytes` (None: payloads differ in size),
+            `dtype` and `shape` (of payloads that are the bytes of equally shaped arrays, else None), `unsafe` (decoding
+            runs code), and the methods `encode(value) -> bytes` and `decode(payload) -> value`. Or a function of the
+            text after the colon that makes such an object, for columns of the encoding `name:text`.
 
     No other reader of the format knows it, so whoever reads such a dataset has to register it as well, under the same
-    name. Built-in names cannot be taken; an own name may be given anew.
+    name. A name of yours may be registered again, with another encoding.
     """
     given: Any = name
     if not isinstance(given, str) or not name or ":" in name or name in _BUILT_IN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import os
 import pickle
@@ -12,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -443,3 +444,21 @@ def test_the_soft_limit_of_open_files_bounds_the_descriptors_kept() -> None:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert 8 <= _most_files() <= max(8, min(512, soft))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(mx8.Dataset, mx8.Dataset.select, mx8.Dataset.where, mx8.Dataset.column, mx8.Dataset.payload),
+        *(mx8.concat, mx8.register_encoding),
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_help_explains_every_argument(function: Any) -> None:
+    text = inspect.getdoc(function) or ""
+    for name in inspect.signature(function).parameters:
+        assert name == "self" or f"\n    {name}: " in text, name
+
+
+def test_a_checker_knows_the_allowed_values() -> None:
+    assert set(get_args(get_type_hints(mx8.Dataset.__init__)["verify"])) == {"structure", "shard"}
