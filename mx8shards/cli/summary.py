@@ -102,7 +102,6 @@ def _show_columns(columns: Sequence[ColumnSummary]) -> None:
         say()
         say(f"{column.name}: {column.encoding}{_length_text(column)}")
         if column.numbers is not None and column.numbers.minimum is not None:
-            say(_range_text(column.numbers))
             _show_numbers(column, column.numbers)
         elif column.numbers is not None and column.numbers.not_finite:
             say(f"{column.numbers.not_finite} not finite, and no others")
@@ -141,7 +140,7 @@ def _range_text(numbers: Numbers) -> str:
 
 def _show_numbers(column: ColumnSummary, numbers: Numbers) -> None:
     """Classes by how often they occur; values and ranges in their order. Rows without samples say nothing."""
-    from mx8shards.cli.output import show_table
+    from mx8shards.cli.output import say, show_table
 
     names = column.classes
     if names is not None and numbers.values is not None:
@@ -151,6 +150,7 @@ def _show_numbers(column: ColumnSummary, numbers: Numbers) -> None:
             for label, count in counts
         ]
         return _show_counts("class", "samples", rows)
+    say(_range_text(numbers))
     rows = _rows(numbers)
     most = max((count for _, count in rows), default=1)
     shown = [(label, count, _bar(count, most)) for label, count in rows if count]
@@ -206,7 +206,7 @@ def _show_sides(sizes: Sequence[tuple[int, int, int]]) -> None:
 def _show_counts(what: str, counted: str, rows: list[tuple[str, int]]) -> None:
     from mx8shards.cli.output import show_table
 
-    print(f"\n{len(rows)} different: {what}")
+    print(f"\n{what}: {len(rows)} different")
     most = max((count for _, count in rows), default=1)
     shown = [(label, count, _bar(count, most)) for label, count in rows[:_MOST_ROWS]]
     show_table((what, counted, ""), shown, numbers=(counted,))

@@ -36,6 +36,8 @@ def parse_link(text: str | os.PathLike[str]) -> Link:
     if not isinstance(text, str | bytes | os.PathLike):
         raise _no_link(text)
     text = os.fsdecode(text)
+    if "\0" in text:
+        raise _no_link(text)
     if _URL.match(text):
         raise _no_url(text)
     match = _PINNED.fullmatch(text)

@@ -120,7 +120,7 @@ def test_a_file_url_is_told_its_path(here: Path) -> None:
         mx8.Dataset(f"file://{here}")
 
 
-@pytest.mark.parametrize("value", [["a", "b"], ("a",), 3, None, {"a": 1}], ids=repr)
+@pytest.mark.parametrize("value", [["a", "b"], ("a",), 3, None, {"a": 1}, "a\0b", b"\0"], ids=repr)
 def test_what_is_no_link_is_refused(value: object) -> None:
     with pytest.raises(mx8.SettingError, match=r"^link: expected the path of one dataset") as caught:
         mx8.Dataset(value)  # type: ignore[arg-type]
