@@ -14,7 +14,15 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import DatasetNotFoundError, FormatError, SchemaError, SettingError, one_of, true_or_false
+from mx8shards.errors import (
+    DatasetNotFoundError,
+    FormatError,
+    SchemaError,
+    SettingError,
+    one_of,
+    true_or_false,
+    visible,
+)
 from mx8shards.format.columns import Columns
 from mx8shards.shards import links, snapshots
 from mx8shards.shards.agreement import classes_difference, shared_metadata
@@ -88,7 +96,7 @@ class Dataset:
         if self._shards is None:
             return "<Dataset, closed>"
         roots = ", ".join(f"{snapshot.root}@{snapshot.id[:15]}…" for snapshot in self._every)
-        return f"<Dataset {roots}: {len(self)} samples of {', '.join(self._columns.names) or 'no columns'}>"
+        return visible(f"<Dataset {roots}: {len(self)} samples of {', '.join(self._columns.names) or 'no columns'}>")
 
     @property
     def _door(self) -> Shards:

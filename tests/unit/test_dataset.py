@@ -138,6 +138,12 @@ def test_it_tells_what_it_is(tmp_path: Path) -> None:
         assert "50 samples of data, id, name, x" in repr(dataset)
 
 
+def test_its_repr_escapes_what_a_terminal_would_obey(tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path, columns={"\x1b[31mx": "int"}) as writer:
+        writer.write({"\x1b[31mx": 1})
+    assert repr(mx8.Dataset(tmp_path)).endswith(": 1 samples of \\x1b[31mx>")
+
+
 def test_samples_are_the_callers_own(root: Path) -> None:
     dataset = mx8.Dataset(root)
     dataset[3].clear()
