@@ -71,6 +71,17 @@ class DynamicArray(Codec):
             raise self.damaged(f"{len(payload) - begin} bytes of values for the {_some(size_bytes)} of its shape")
         return _view(payload, shape, dtype, begin)
 
+    def count(self, head: bytes | memoryview, size_bytes: int) -> int:
+        """How many values a payload of `size_bytes` bytes holds, told by its first two bytes."""
+        name, begin = (self._fixed, 0) if self._fixed else (self._dtype_of(head), 1)
+        if len(head) <= begin:
+            raise self.damaged("no shape")
+        ndim, width = head[begin] >> 2, 1 << (head[begin] & 3)
+        values, rest = divmod(size_bytes - begin - 1 - ndim * width, _LITTLE[name].itemsize)
+        if ndim == 0 or values < 0 or rest:
+            raise self.damaged(f"{size_bytes} bytes, which do not fit its {ndim} dimensions of {name}")
+        return values
+
     def _dtype_of(self, payload: bytes | memoryview) -> str:
         if not payload:
             raise self.damaged("no bytes")

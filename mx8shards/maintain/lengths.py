@@ -15,6 +15,7 @@ from mx8shards.errors import FormatError
 from mx8shards.format.arrays import DynamicArray
 from mx8shards.format.codec import Encoding
 from mx8shards.format.index import Index
+from mx8shards.shards.columns import payload_spans
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
 
@@ -36,18 +37,29 @@ class Lengths:
 
 
 def lengths_of(shards: Shards, index: Index, columns: Sequence[tuple[str, Encoding]]) -> dict[str, Lengths]:
-    """The lengths in these columns, each of variable size, by name."""
+    """The lengths in these columns, each of variable size, by name. Of payloads, two bytes of arrays are read."""
+    chosen = _chosen_shards(index) if columns else []
     found: dict[str, list[int]] = {name: [] for name, _ in columns}
-    chosen = _chosen_shards(index)
-    for i in chosen if columns else ():
+    for i in chosen:
         shard = shards.open_shard(i)
-        numbers = [shard.columns.names.index(name) for name, _ in columns]
-        for row in _spread(shard.samples, MOST_SAMPLES // len(chosen)):
-            for (name, coder), payload in zip(columns, shard.payloads(row, numbers), strict=True):
-                found[name].append(_length(coder, payload, shard, row, name))
-    return {
-        name: _lengths(values, coder) for (name, coder), values in zip(columns, found.values(), strict=True) if values
-    }
+        shard.check_size()
+        rows = np.array(_spread(shard.samples, max(1, MOST_SAMPLES // len(chosen))), np.int64)
+        for name, coder in columns:
+            begins, sizes = payload_spans(shard, shard.columns.names.index(name), rows)
+            if isinstance(coder, DynamicArray):
+                spans = zip(rows.tolist(), begins.tolist(), sizes.tolist(), strict=True)
+                found[name] += [_count(coder, shard, name, *span) for span in spans]
+            else:
+                found[name] += sizes.tolist()
+    return {name: _lengths(found[name], coder) for name, coder in columns if found[name]}
+
+
+def _count(coder: DynamicArray, shard: Shard, name: str, row: int, begin: int, size: int) -> int:
+    """How many values an array has."""
+    try:
+        return coder.count(shard.view[begin : begin + min(2, size)], size)
+    except FormatError as error:
+        raise error.at(subject=shard.name, place=f"sample {row}, column {name!r}") from error.__cause__
 
 
 def _chosen_shards(index: Index) -> list[int]:
@@ -61,15 +73,6 @@ def _spread(count: int, most: int) -> list[int]:
     """At most `most` of the numbers below `count`, evenly spread."""
     taken = min(count, most)
     return [k * count // taken for k in range(taken)]
-
-
-def _length(coder: Encoding, payload: bytes | memoryview, shard: Shard, row: int, name: str) -> int:
-    if not isinstance(coder, DynamicArray):
-        return len(payload)
-    try:
-        return int(coder.decode(payload).size)
-    except FormatError as error:
-        raise error.at(subject=shard.name, place=f"sample {row}, column {name!r}") from error.__cause__
 
 
 def _lengths(values: list[int], coder: Encoding) -> Lengths:

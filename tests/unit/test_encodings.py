@@ -25,7 +25,7 @@ from hypothesis.extra import numpy as numpy_st
 from PIL import Image
 
 from mx8shards.errors import FormatError, MissingPackageError, SchemaError, SettingError, ShardsError
-from mx8shards.format.arrays import CODES
+from mx8shards.format.arrays import CODES, DynamicArray
 from mx8shards.format.encodings import Encoding, get_encoding, register_encoding
 
 
@@ -548,6 +548,20 @@ def test_arrays_of_any_order_and_byte_order_come_back_in_every_form(array: np.nd
     assert {len(payload) for payload in payloads} == {
         array.nbytes + extra for extra in (0, 1 + array.ndim, 2 + array.ndim)
     }
+
+
+@pytest.mark.parametrize("name", ["ndarray", "ndarray:int16"])
+@given(shape=numpy_st.array_shapes(max_dims=5, max_side=300), cut=st.integers(1, 3))
+@hypothesis.settings(max_examples=50)
+def test_the_number_of_values_is_told_by_two_bytes(name: str, shape: tuple[int, ...], cut: int) -> None:
+    hypothesis.assume(np.prod(shape) < 1 << 16)
+    encoding = get_encoding(name)
+    assert isinstance(encoding, DynamicArray)
+    payload = encoding.encode(np.zeros(shape, np.int16))
+    assert encoding.count(payload[:2], len(payload)) == np.prod(shape)
+    for head, size in ((b"", 0), (payload[:2], len(payload) - 2 * int(np.prod(shape)) - cut), (b"\x11\0", 10)):
+        with pytest.raises(FormatError, match=f"a payload of {name}"):
+            encoding.count(head, size)
 
 
 def test_arrays_come_back_as_read_only_views_of_the_payload() -> None:
