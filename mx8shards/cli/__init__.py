@@ -1,7 +1,4 @@
-"""Which command does the user mean, and how did it end?
-
-Exit codes: 0 fine · 1 our error · 2 usage · 3 format or integrity · 4 finished with rejects · 130 interrupted.
-"""
+"""Which command does the user mean, and how did it end?"""
 
 from __future__ import annotations
 
@@ -9,26 +6,39 @@ import argparse
 import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib import import_module
+from types import FrameType
 
 from mx8shards import __version__
-from mx8shards.errors import FormatError, IntegrityError, ShardsError
+from mx8shards.errors import FormatError, IntegrityError, ShardsError, visible
+
+EXIT_CODES = """\
+exit codes:
+  0    success
+  1    an error; the message says which
+  2    wrong usage
+  3    a format or integrity error: damaged data
+  4    finished, but some items could not be converted; the path of the report is printed
+  130  interrupted by Ctrl-C
+"""
 
 # Each command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`. Only the one that
 # is called is imported, and numpy not before it runs.
 COMMANDS = {
-    "info": "what the index says of a dataset",
-    "ls": "its shards",
-    "cat": "its samples",
-    "summary": "counts, sizes and distributions",
-    "log": "its snapshots",
-    "diff": "the samples that two snapshots have not in common",
-    "verify": "check it, and give it content hashes",
-    "merge": "join datasets without writing a sample anew",
-    "convert": "make a dataset of other people's data",
-    "gc": "remove old snapshots and what only they need",
+    "info": "show what the index says about a dataset",
+    "ls": "list the shards of a dataset",
+    "cat": "print samples of a dataset",
+    "summary": "show counts, sizes and distributions of a dataset",
+    "log": "list the snapshots of a dataset",
+    "diff": "show in which samples two snapshots differ",
+    "verify": "check a dataset for damage; give it content hashes",
+    "merge": "join datasets without rewriting their samples",
+    "convert": "make a dataset from a folder of pictures or another source",
+    "gc": "remove old snapshots and the files that only they need",
 }
 
 
@@ -39,28 +49,76 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # what a dataset says need not fit the terminal's encoding
     try:
         args = _parser(arguments).parse_args(arguments)
-        code: int = args.run(args)
+        with _interruptible():
+            code: int = args.run(args)
         sys.stdout.flush()
     except SystemExit as stop:  # argparse has said what there was to say
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
+        if argv is None:  # this process is the command: all is cleaned up, and another Ctrl-C must not disturb its end
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(130)
         return 130
     except BrokenPipeError:  # the reader has seen enough; nothing may be flushed into the pipe at exit
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
         return 141
     except (ShardsError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         return 3 if isinstance(error, FormatError | IntegrityError) else 1
     return code
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """The first Ctrl-C is a KeyboardInterrupt, which cleans up; the second one ends the process at once.
+
+    Whatever is published is as safe from that as from any kill. Where Ctrl-C is ignored (`nohup`), it stays so.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = False
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, _end_now)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if not interrupted:
+            signal.signal(signal.SIGINT, usual)
+
+
+def _end_now(_number: int, _frame: FrameType | None) -> None:
+    if os.isatty(2):
+        os.write(2, b"\x1b[?25h\n")  # the progress bar has hidden the cursor
+    os._exit(130)
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mx8shards", description="MDS datasets with content-hashed snapshots.")
+    parser = argparse.ArgumentParser(
+        prog="mx8shards",
+        description="MDS datasets with content-hashed snapshots.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"mx8shards {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, help_text in COMMANDS.items():
-        command = commands.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
+        command = commands.add_parser(
+            name,
+            help=help_text,
+            description=f"{help_text[0].upper()}{help_text[1:]}.",
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if name in arguments[:1]:
             module = import_module(f"mx8shards.cli.{name}")
             module.add_arguments(command)

@@ -7,4 +7,5 @@ import sys
 from mx8shards.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["convert", *sys.argv[1:]]))
+    sys.argv.insert(1, "convert")
+    sys.exit(main())

@@ -1,32 +1,40 @@
 """How are the items of a source written in parallel, and gone on with after a kill?
 
-A part is a fixed run of items, never of workers: a complete dataset below `OUT/.mx8shards/parts/`, named by a hash of
-its items, of the state of their files and of all options. A part that is there already is not written again. In the end
-all parts are published as one, so the snapshot's id depends on nothing but the source and the options.
+A part is a fixed run of items, whatever the number of workers: a complete dataset below `OUT/.mx8shards/parts/`, named
+by a hash of its items, of the state of their files and of all options. A part that is there already is not written
+again. In the end all parts are published as one, so the snapshot's id depends on nothing but the source and the
+options. Parts that a changed source or other options have left are removed then.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mx8shards.convert.source import Item, Source, open_source
+from mx8shards.convert.workers import in_order
 from mx8shards.dataset import Dataset
-from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, SourceError
+from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, DiskError, SourceError
+from mx8shards.maintain.conversion import only_conversion, part_path, remove_part, unused_parts
 from mx8shards.maintain.merge import merge
 from mx8shards.writer import Writer
 
 PART_ITEMS = 2_000
-REJECTS = "rejects"  # the key of a part's metadata
+REJECTS, COUNTS = "rejects", "counts"  # keys of a part's metadata
+_PATIENCE_S = 30  # for a worker of a conversion that was killed: it ends as soon as it notices
+
+_logger = logging.getLogger("mx8shards")
 
 Progress = Callable[[int, int], object]
 
@@ -45,6 +53,7 @@ class Outcome:
     snapshot: str
     samples: int
     rejects: tuple[Reject, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)  # of what else the source counts, such as turned pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,7 @@ class Part(NamedTuple):
 
     path: Path
     rejects: tuple[Reject, ...]
+    counts: Mapping[str, int]
 
 
 def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> Outcome:
@@ -69,77 +79,102 @@ def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> 
 
     What cannot be made a sample is a reject. `progress` is told how many items are done, and how many there are.
     """
-    if (job.out / "index.json").exists():
-        raise DatasetExistsError("a dataset is here already", subject=str(job.out), hint="convert makes a new one")
+    _require_no_dataset(job.out)
     source = open_source(job.source, job.args)
     items = source.items()
     if not items:
         raise SourceError("there is nothing to convert", subject=job.source)
+    with only_conversion(job.out):
+        _require_no_dataset(job.out)  # another conversion may have just ended
+        parts = _write_parts(job, source, items, workers, progress)
+        outcome = _publish(job, source, parts, len(items))
+        for path in unused_parts(job.out):
+            try:
+                remove_part(path)
+            except DiskError as error:  # the dataset is there and sound: that is the news
+                _logger.warning("left to gc: %s", error)
+    return outcome
+
+
+def _require_no_dataset(out: Path) -> None:
+    if (out / "index.json").exists():
+        raise DatasetExistsError("a dataset is here already", subject=str(out), hint="convert makes a new one")
+
+
+def _write_parts(
+    job: Job, source: Source, items: Sequence[Item], workers: int, progress: Progress | None
+) -> list[Part]:
     runs = [items[start : start + PART_ITEMS] for start in range(0, len(items), PART_ITEMS)]
     parts: list[Part] = []
     done = 0
-    for run, part in zip(runs, _parts(job, source, runs, workers), strict=True):
-        parts.append(part)
-        done += len(run)
-        if progress is not None:
-            progress(done, len(items))
+    with contextlib.closing(_parts(job, source, runs, workers)) as written:
+        for run, part in zip(runs, written, strict=True):
+            parts.append(part)
+            done += len(run)
+            if progress is not None:
+                progress(done, len(items))
+    return parts
+
+
+def _publish(job: Job, source: Source, parts: Sequence[Part], items: int) -> Outcome:
     rejects = tuple(reject for part in parts for reject in part.rejects)
-    if len(rejects) == len(items):
-        raise SourceError(
-            f"none of {len(items)} items could be converted: {rejects[0].reason}", subject=rejects[0].item
-        )
-    provenance = {"source": Path(job.source).name, "mx8shards": version("mx8shards"), REJECTS: len(rejects)}
+    if len(rejects) == items:
+        raise SourceError(f"none of {items} items could be converted: {rejects[0].reason}", subject=rejects[0].item)
+    counts = dict(sorted(sum((Counter(part.counts) for part in parts), Counter[str]()).items()))
+    provenance = {"source": Path(job.source).name, "mx8shards": version("mx8shards"), REJECTS: len(rejects), **counts}
     metadata = {**source.metadata, "conversion": provenance}
     snapshot = merge([part.path for part in parts], job.out, how="move", metadata=metadata)
-    return Outcome(snapshot, len(items) - len(rejects), rejects)
+    return Outcome(snapshot, items - len(rejects), rejects, counts)
 
 
-def _parts(job: Job, source: Source, runs: Sequence[Sequence[Item]], workers: int) -> Iterator[Part]:
+def _parts(job: Job, source: Source, runs: Sequence[Sequence[Item]], workers: int) -> Generator[Part, None, None]:
     """The part of every run, in order, made by so many processes; by this one if it is alone."""
     if workers <= 1:
         yield from (write_part(job, source, run) for run in runs)
-        return
-    spawn = multiprocessing.get_context("spawn")  # a fork would inherit threads that do not run in it
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_open, initargs=(job,))
-    try:
-        yield from pool.map(_write, runs)
-    except BrokenProcessPool as error:
-        hint = "the same command goes on with what is missing; fewer workers need less memory"
-        raise SourceError("a worker was killed", subject=job.source, hint=hint) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    else:
+        yield from in_order(partial(_opened, job), runs, workers, job.source)
 
 
-_of_this_process: tuple[Job, Source] | None = None  # a worker opens the source once
-
-
-def _open(job: Job) -> None:
-    global _of_this_process  # noqa: PLW0603 - an initializer has no other way to leave something
-    _of_this_process = job, open_source(job.source, job.args)
-
-
-def _write(run: Sequence[Item]) -> Part:
-    assert _of_this_process is not None
-    return write_part(*_of_this_process, run)
+def _opened(job: Job) -> Callable[[Sequence[Item]], Part]:
+    return partial(write_part, job, open_source(job.source, job.args))
 
 
 def write_part(job: Job, source: Source, run: Sequence[Item]) -> Part:
     """The part of these items, written unless it is there."""
-    path = job.out / ".mx8shards/parts" / part_name(job, source, run)
+    path = part_path(job.out, part_name(job, source, run))
     try:
         with Dataset(path) as there:
-            return Part(path, tuple(Reject(*reject) for reject in there.metadata[REJECTS]))
+            found = there.metadata
+            return Part(path, tuple(Reject(*reject) for reject in found[REJECTS]), found.get(COUNTS, {}))
     except DatasetNotFoundError:
         pass
+    before = Counter(_counts(source))
     rejects: list[Reject] = []
-    with Writer(path, columns=dict(source.columns), threads=1, **job.options) as writer:
+    with _part_writer(path, source, job.options) as writer:
         for item in run:
             try:
                 writer.write(source.sample(item))
             except SourceError as error:
                 rejects.append(Reject(str(item[0]), str(error)))
-        writer.set_metadata({REJECTS: rejects})
-    return Part(path, tuple(rejects))
+        counts = dict(Counter(_counts(source)) - before)
+        writer.set_metadata({REJECTS: rejects, COUNTS: counts})
+    return Part(path, tuple(rejects), counts)
+
+
+def _counts(source: Source) -> Mapping[str, int]:
+    return getattr(source, "counts", {})  # not every source counts something
+
+
+def _part_writer(path: Path, source: Source, options: Mapping[str, Any]) -> Writer:
+    """A Writer of a part. Only a worker that has not yet noticed the end of its conversion can have the part's lock."""
+    give_up = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return Writer(path, columns=dict(source.columns), threads=1, **options)
+        except DiskError as error:
+            if not isinstance(error.__cause__, BlockingIOError) or time.monotonic() > give_up:
+                raise
+        time.sleep(0.05)
 
 
 def part_name(job: Job, source: Source, run: Sequence[Item]) -> str:

@@ -24,7 +24,10 @@ Item = Sequence[Any]
 
 
 class Source(Protocol):
-    """Samples that can be made one by one, in any process."""
+    """Samples that can be made one by one, in any process.
+
+    It may also have `counts`: names and numbers of what else happened while samples were made. They are reported.
+    """
 
     columns: Mapping[str, str]
     metadata: Mapping[str, Any]
@@ -47,7 +50,9 @@ def load_module(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path) if path.suffix == ".py" else None
     if spec is None or spec.loader is None or not path.is_file():
         known = ", ".join(BUILT_IN)
-        raise SourceError(subject="source", expected=f"{known}, or the path of a recipe's .py file", found=repr(name))
+        hint = f"mx8shards convert imagefolder {name} OUT" if path.is_dir() else ""
+        expected = f"{known}, or the path of a recipe's .py file"
+        raise SourceError(subject="source", expected=expected, found=repr(name), hint=hint)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses in it look there
     spec.loader.exec_module(module)

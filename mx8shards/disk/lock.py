@@ -42,7 +42,8 @@ def _open_locked(path: Path) -> int:
         if not isinstance(error, BlockingIOError):
             raise
         raise DiskError(
-            f"another Writer, merge, gc or seal is at work in this dataset (process {holder})", subject=str(path)
+            f"another Writer, convert, merge, gc or seal is at work in this dataset (process {holder})",
+            subject=str(path),
         ) from error
     return descriptor
 

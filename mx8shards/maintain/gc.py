@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mx8shards.disk import lock, steps
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import SettingError, whole_number
 from mx8shards.format.index import Index
+from mx8shards.maintain.conversion import files_below, removable_parts, remove_part
 from mx8shards.maintain.log import history
 from mx8shards.maintain.parts import left_parts
 from mx8shards.maintain.work import Progress, Ticker
@@ -49,8 +50,8 @@ class Removed:
 def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None = None) -> Removed:
     """Forget all snapshots but the current one and the newest `keep`, in `log`'s order; remove what only those needed.
 
-    That is shards, side-cars and decompressed copies. A file that no snapshot ever named is not touched. Should a gc be
-    killed, whoever changes the dataset next finishes it.
+    That is shards, side-cars, decompressed copies, and parts that a conversion left. No other file is touched. Should a
+    gc be killed, whoever changes the dataset next finishes it.
     """
     where = parse_link(link)
     if where.snapshot is not None:
@@ -58,11 +59,16 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     keep = whole_number("keep", keep, 0)
     if current_bytes(where.root) is None:
         load(where)  # says that there is no dataset
-    with steps.refusals("gc", where.root), contextlib.closing(LocalPublication(where.root)):
-        return _collect(where.root, keep, progress)
+    with (
+        steps.refusals("gc", where.root),
+        contextlib.closing(LocalPublication(where.root)),
+        removable_parts(where.root) as parts,
+    ):
+        return _collect(where.root, keep, parts, progress)
 
 
-def _collect(root: Path, keep: int, progress: Progress | None) -> Removed:
+def _collect(root: Path, keep: int, parts: Sequence[Path], progress: Progress | None) -> Removed:
+    """`parts` are those of conversions."""
     wanted: list[str] = []
     unwanted: list[str] = []
     needed: set[str] = set()
@@ -74,17 +80,19 @@ def _collect(root: Path, keep: int, progress: Progress | None) -> Removed:
     names -= needed
     there = [name for name in sorted(names) if (root / name).is_file()]
     stale = list(_stale(root, wanted))
-    freed = sum(map(_freed_bytes, [*(root / name for name in there), *stale]))
+    files_of_parts = [path for part in parts for path in files_below(part)]
+    freed = sum(map(_freed_bytes, [*(root / name for name in there), *stale, *files_of_parts]))
     ticker = Ticker(progress, freed)
     ticker.tick(0)
     if unwanted:
         remove_files(root, there, unwanted)
     for path in stale:
         _remove_cached(path)
+    removed_parts = [path for path in parts if remove_part(path)]
     ticker.tick(freed)
     return Removed(
         snapshots=tuple(unwanted),
-        files=(*there, *(str(path.relative_to(root)) for path in stale)),
+        files=(*there, *(str(path.relative_to(root)) for path in (*stale, *removed_parts))),
         freed_bytes=freed,
         kept=tuple(wanted),
         parts=tuple(left_parts(root)),

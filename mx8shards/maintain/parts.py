@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, SettingError
+from mx8shards.maintain.conversion import is_part
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.snapshots import INDEX, STATE
 
@@ -51,7 +52,7 @@ def _datasets(root: Path, above: frozenset[str]) -> Iterator[Path]:
     if ranks.is_dir():
         children += ranks.iterdir()
     for child in sorted(children):
-        if child.is_dir() and child.name != STATE:
+        if child.is_dir() and child.name != STATE and not is_part(child):  # of a conversion: not a dataset yet
             yield from _datasets(child, above | {here})
 
 

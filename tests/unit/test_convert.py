@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,8 @@ from mx8shards.cli.output import Lines
 from mx8shards.convert import run as running
 from mx8shards.convert.run import Job, convert, part_name
 from mx8shards.convert.source import load_module, open_source
-from mx8shards.errors import DatasetExistsError, SourceError
+from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, DiskError, SourceError
+from mx8shards.maintain.conversion import only_conversion, unused_parts
 from mx8shards.maintain.rejects import keep_rejects
 
 Capture = pytest.CaptureFixture[str]
@@ -65,6 +70,11 @@ class Lines:
         word = self.path.read_text().split()[item[1]]
         with open(self.path.with_name("log"), "a") as log:
             log.write(f"{item[1]}\\n")
+        if word == "wait":  # until it is killed, the first time
+            if not self.path.with_name("go").exists():
+                self.path.with_name(f"waiting-{os.getpid()}").touch()
+                signal.pause()
+            word = str(item[1])
         if word == "kill":
             self.path.write_text(self.path.read_text().replace("kill", "7"))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -222,10 +232,146 @@ def test_a_worker_that_is_killed_is_an_error_that_says_how_to_go_on(place: Place
     with pytest.raises(SourceError, match=r"a worker was killed \(the same command goes on"):
         convert(place.job(), workers=2)
     assert not (place.out / "index.json").exists()
-    before = place.made()
+    place.made()
     assert convert(place.job()).samples == 18
-    assert set(place.made()) <= set(range(18)) - set(range(5)) or len(before) < 5
+    again = place.made()
+    assert {10, 11, 12, 13, 14} <= set(again) < set(range(18))  # the part before it in that worker is kept
     assert numbers(place.out) == [*range(12), 7, *range(13, 18)]
+
+
+# processes ------------------------------------------------------------------------------------------------------------
+
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore Ctrl-C
+from mx8shards.cli import main
+from mx8shards.convert import run as running
+running.PART_ITEMS = 5
+sys.exit(main())
+"""
+
+
+@contextlib.contextmanager
+def at_work(place: Place, repository: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A conversion as a terminal runs it, and the processes of it that wait in the middle of a part."""
+    place.write(*range(3), "wait", *range(4, 8), "wait", *range(9, 18))
+    command = [sys.executable, "-c", COMMAND, *place.command("--workers", workers)]
+    with subprocess.Popen(
+        command, cwd=repository, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            while len(waiting := list(place.root.glob("waiting-*"))) < workers:
+                assert process.poll() is None
+                time.sleep(0.01)
+            yield process, [int(path.name.removeprefix("waiting-")) for path in waiting]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for_end(processes: list[int]) -> None:
+    """Returns when there is none of them any more: the time limit of a test is for those that never end."""
+    while any(Path(f"/proc/{pid}/fd").exists() and "Z" not in state(pid) for pid in processes):
+        time.sleep(0.01)
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
+def go_on(place: Place, repository: Path, workers: int) -> None:
+    """The same command at once, which waits for nothing now."""
+    (place.root / "go").touch()
+    command = [sys.executable, "-c", COMMAND, *place.command("--workers", workers)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert numbers(place.out) == list(range(18))
+    assert not (place.out / ".mx8shards/parts").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_workers_end_with_their_conversion_and_the_same_command_goes_on(place: Place, repository: Path) -> None:
+    with at_work(place, repository, 2) as (process, workers):
+        process.kill()
+        process.wait()
+        go_on(place, repository, 2)
+        wait_for_end(workers)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_ctrl_c_ends_a_conversion_with_130_however_often_it_comes(
+    place: Place, repository: Path, times: int, workers: int
+) -> None:
+    with at_work(place, repository, workers) as (process, processes):
+        for _ in range(times):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)  # a terminal tells all of them
+        _, said = process.communicate()
+        assert process.returncode == 130
+        assert "Traceback" not in said
+        wait_for_end(processes)
+    go_on(place, repository, workers)
+
+
+def test_only_one_conversion_is_at_work_in_a_place(place: Place, repository: Path) -> None:
+    with at_work(place, repository, 2):
+        with pytest.raises(DiskError, match="at work in this dataset"):
+            convert(place.job())
+        assert unused_parts(place.out) == []
+
+
+def test_parts_of_a_changed_source_go_when_the_dataset_is_there(place: Place) -> None:
+    place.write(*range(12), "fail", *range(13, 18))
+    with pytest.raises(ZeroDivisionError):
+        convert(place.job())
+    parts = place.out / ".mx8shards/parts"
+    old = {path.name for path in parts.iterdir()}
+    assert len(old) >= 2
+    assert unused_parts(place.out) == []  # who knows whether they are gone on with?
+    place.write(*range(50, 68))
+    convert(place.job())
+    assert numbers(place.out) == list(range(50, 68))
+    assert not parts.exists()
+    assert sorted(path.name for path in (place.out / ".mx8shards").iterdir()) == ["lock", "sidecars", "snapshots"]
+
+
+def test_gc_removes_parts_that_a_kill_left_but_none_of_a_conversion_at_work(place: Place) -> None:
+    place.write(*range(12), "fail", *range(13, 18))
+    with pytest.raises(ZeroDivisionError):
+        convert(place.job())
+    left = place.root / "left"
+    (place.out / ".mx8shards/parts").rename(left)
+    place.write(*range(18))
+    convert(place.job())
+    left.rename(place.out / ".mx8shards/parts")
+    names = [f".mx8shards/parts/{path.name}" for path in sorted((place.out / ".mx8shards/parts").iterdir())]
+    outside = place.root / "outside"
+    outside.mkdir()
+    (place.out / ".mx8shards/parts" / ("0" * 32)).symlink_to(outside)
+    (place.out / ".mx8shards/parts/mine").mkdir()
+    with only_conversion(place.out):
+        assert mx8.gc(place.out).files == ()
+    removed = mx8.gc(place.out)
+    assert removed.files == tuple(names)
+    assert removed.freed_bytes > 0
+    assert sorted(path.name for path in (place.out / ".mx8shards/parts").iterdir()) == ["0" * 32, "mine"]
+    assert numbers(place.out) == list(range(18))
+
+
+def test_merge_does_not_take_parts_of_a_conversion_for_datasets(place: Place) -> None:
+    place.write(*range(12), "fail", *range(13, 18))
+    with pytest.raises(ZeroDivisionError):
+        convert(place.job())
+    with pytest.raises(DatasetNotFoundError, match="nor a dataset beneath it"):
+        mx8.merge([place.out], place.root / "merged")
+
+
+# what is written again ------------------------------------------------------------------------------------------------
 
 
 def test_only_the_part_of_an_item_that_changed_is_written_again(place: Place) -> None:
@@ -310,7 +456,7 @@ def test_the_command_prints_the_snapshot_and_takes_what_the_recipe_takes(place: 
     place.write(*range(7))
     assert main(place.command("--twice", "--size-limit", "1mb", "--compression", "zstd:1")) == 0
     out, err = capsys.readouterr()
-    assert (out, err) == (f"{mx8.Dataset(place.out).snapshot}\n", "")
+    assert (out, err) == (f"{mx8.Dataset(place.out).snapshot}\t7 samples\n", "")
     assert numbers(place.out) == [0, 2, 4, 6, 8, 10, 12]
     entry = json.loads((place.out / "index.json").read_text())["shards"][0]
     assert (entry["compression"], entry["size_limit"]) == ("zstd:1", 1 << 20)
@@ -326,9 +472,9 @@ def test_with_rejects_the_exit_code_is_4_and_the_report_is_named(place: Place, c
     if as_json:
         assert json.loads(out) == {"snapshot": snapshot, "samples": 2, "rejects": [reject]}
     else:
-        assert out == f"{snapshot}\n"
+        assert out == f"{snapshot}\t2 samples\n"
     said, _, path = err.strip().partition(": see ")
-    assert said == "1 items could not be converted"
+    assert said == "1 of 3 items could not be converted"
     assert [json.loads(line) for line in Path(path).read_text().splitlines()] == [reject]
 
 
@@ -336,8 +482,11 @@ NOT_A_RECIPE = "def add_arguments(parser): pass"
 USAGE: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "no source": (lambda place: ["convert"], "SOURCE"),
     "an unknown source": (lambda place: ["convert", "parquet", "a", "b"], "imagefolder, or the path of a recipe"),
+    "a folder alone": (lambda place: ["convert", str(place.root), "out"], "(mx8shards convert imagefolder "),
     "a missing recipe": (lambda place: ["convert", str(place.root / "no.py"), "a"], "no.py"),
     "no recipe": (lambda place: ["convert", str(place.root / "half.py"), "a"], "expected a function open_source"),
+    "OUT in itself": (lambda place: ["convert", "imagefolder", str(place.root), str(place.root / "out")], "outside of"),
+    "OUT alone": (lambda place: ["convert", "imagefolder", str(place.root)], "OUT"),
     "no OUT": (lambda place: place.command()[:-1], "OUT"),
     "no worker": (lambda place: place.command("--workers", "0"), "expected at least 1, got 0"),
     "an unknown option": (lambda place: place.command("--fast"), "--fast"),
@@ -358,7 +507,13 @@ def test_a_command_line_that_means_nothing_ends_with_2(place: Place, capsys: Cap
 
 def test_the_help_of_a_source_is_its_own(place: Place, capsys: Capture) -> None:
     assert main(["convert", str(place.recipe), "--help"]) == 0
-    assert "--twice" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--twice" in said
+    assert "exit codes:" in said
+    assert main(["convert", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "imagefolder" in said
+    assert "exit codes:" in said
 
 
 def test_a_recipe_may_be_given_by_any_path_and_hold_dataclasses(
@@ -375,7 +530,7 @@ def test_the_package_is_a_command_too(place: Place) -> None:
     place.write(1, 2)
     command = [sys.executable, "-m", "mx8shards.convert", *place.command()[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == (f"{mx8.Dataset(place.out).snapshot}\n", "")
+    assert (done.stdout, done.stderr) == (f"{mx8.Dataset(place.out).snapshot}\t2 samples\n", "")
 
 
 def test_a_long_conversion_counts_items(capsys: Capture) -> None:
