@@ -5,32 +5,36 @@
 
 Nothing of a picture is lost, unless a side or a quality is asked for: JPEGs are stored in tiles (media/tiles.py), from
 which their very bytes come back, and all others as they are. Height and width are those of its raster, before any
-rotation that its EXIF data ask of a viewer; where sides or a format are asked for, pictures are turned upright.
+rotation that its EXIF data ask of a viewer. With --upright, and where sides or a format are asked for, that rotation is
+applied to the raster. A file that is no picture is a reject; a hidden file (its name begins with a dot) is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mx8shards.convert.files import is_text, open_files
+from mx8shards.convert.classes import class_list, classes_of
+from mx8shards.convert.files import is_text, open_files, suffix_of
 from mx8shards.convert.source import Item
 from mx8shards.errors import DecodeError, MissingPackageError, SourceError, require
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 )
-SPLITS = ("train", "val", "valid", "validation", "test")
-
+_HIDDEN = "files and folders whose name begins with a dot are not looked at"
 _MANY = 20_000
 _MOST_PIXELS = 1 << 27
 _EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"))
 _JPEG_BEGIN = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112  # EXIF's tag
+_SIDEWAYS = 5  # orientations from this one on exchange width and height
+_COARSE = 2  # what Pillow calls 4:2:0
+_PNG_MODES = frozenset(("1", "L", "LA", "P", "RGB", "RGBA"))
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a JPEG, the first is the one that all decoders show
 _ENCODED = _JPEGS | frozenset(("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"))
@@ -38,36 +42,56 @@ _ENCODED = _JPEGS | frozenset(("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be said of a folder of pictures."""
-    parser.add_argument("src", metavar="SRC", help="a folder of pictures, or an uncompressed .tar of one")
+    parser.add_argument(
+        "src",
+        metavar="SRC",
+        help="a folder of pictures, or an uncompressed .tar of one; hidden files (.name) are left out",
+    )
     parser.add_argument(
         "--labels",
         choices=("auto", "none", "imagefolder"),
         default="auto",
-        help="imagefolder: each folder is a class; none: no labels; auto: whichever the folder looks like",
+        help="imagefolder: each folder in SRC is a class; none: no labels; auto: classes if SRC holds folders (auto)",
+    )
+    parser.add_argument(
+        "--classes",
+        type=class_list,
+        metavar="FILE",
+        help="the class names in the order of their labels: one name per line, or a JSON list (default: the names of "
+        "the folders, sorted)",
     )
     parser.add_argument("--max-side", type=_side, metavar="PIXELS", help="scale down until no side is longer")
-    parser.add_argument("--min-side", type=_side, metavar="PIXELS", help="scale down until the shorter side is so long")
+    parser.add_argument("--min-side", type=_side, metavar="PIXELS", help="scale the shorter side down to this length")
     parser.add_argument(
         "--format",
         choices=("jpeg", "yuv420"),
-        help="jpeg: whatever is no JPEG becomes one; yuv420: planes, larger and read faster (files as they are)",
+        help="jpeg: encode all other formats as JPEG; yuv420: store decoded planes, which are larger and faster to "
+        "read (default: keep the format)",
     )
-    parser.add_argument("--quality", type=_quality, metavar="1-100", help="encode all as JPEG of this quality")
+    parser.add_argument("--quality", type=_quality, metavar="1-100", help="encode all pictures as JPEG of this quality")
     parser.add_argument(
-        "--no-tiles", dest="tiles", action="store_false", help="store JPEGs as they are, not in tiles to read parts of"
+        "--upright",
+        action="store_true",
+        help="apply the rotation in the EXIF data: without loss to JPEGs whose sides are whole blocks (needs "
+        "libturbojpeg), to other JPEGs by encoding them again at quality 95, to other formats as PNG",
+    )
+    parser.add_argument(
+        "--no-tiles", dest="tiles", action="store_false", help="store JPEGs as they are, without tiles for fast crops"
     )
 
 
 def open_source(args: argparse.Namespace) -> ImageFolder:
     """The folder that a command line means."""
     return ImageFolder(
-        Path(args.src),
+        Path(args.src).expanduser(),
         labels=getattr(args, "labels", "auto"),
         max_side=getattr(args, "max_side", None),
         min_side=getattr(args, "min_side", None),
         quality=getattr(args, "quality", None),
         format=getattr(args, "format", None),
         tiles=getattr(args, "tiles", True),
+        upright=getattr(args, "upright", False),
+        classes=getattr(args, "classes", None),
     )
 
 
@@ -96,15 +120,23 @@ class ImageFolder:
         quality: int | None,
         format: str | None,  # noqa: A002 - the option's name
         tiles: bool,
+        upright: bool,
+        classes: Sequence[str] | None,
     ) -> None:
-        self._files = open_files(src, SUFFIXES)
+        self._files = open_files(src)
         self._max_side, self._min_side, self._quality = max_side, min_side, quality
-        self._format, self._tiles = format, tiles
-        names = self._files.names()
-        self.classes = _classes(src, names, labels)
-        self._names = names
+        self._format, self._tiles, self._upright = format, tiles, upright
+        self._names = self._files.names()
+        pictures = [name for name in self._names if suffix_of(name) in SUFFIXES]
+        if not pictures:
+            found = f"none among {len(self._names)} files"
+            raise SourceError(
+                subject=str(src), expected=f"pictures ({' '.join(sorted(SUFFIXES))})", found=found, hint=_HIDDEN
+            )
+        self.classes = classes_of(src, pictures, labels, classes)
+        self.counts: Counter[str] = Counter()  # of samples: how many were turned upright, and how many by encoding anew
         # kernels read twice as quickly as libjpeg, but Numba takes as long to import as thousands of pictures to read
-        self._by_kernels = tiles or len(names) > _MANY
+        self._by_kernels = tiles or len(pictures) > _MANY
         self._numbers = {name: number for number, name in enumerate(self.classes or ())}
         self.columns: Mapping[str, str] = {
             "image": "bytes",
@@ -114,25 +146,27 @@ class ImageFolder:
             **({"label": "int"} if self.classes is not None else {}),
         }
         sizes = {"max_side": max_side, "min_side": min_side, "quality": quality}
-        options = {"labels": labels, **sizes, "format": format, "tiles": tiles}
+        options = {"labels": labels, **sizes, "format": format, "tiles": tiles, "upright": upright or None}
         self.metadata: Mapping[str, Any] = {
             "imagefolder": {name: value for name, value in options.items() if value is not None},
             **({"classes": list(self.classes)} if self.classes is not None else {}),
         }
 
     def items(self) -> Sequence[Item]:
-        """The pictures' paths below SRC."""
+        """The paths of all files below SRC."""
         return [(name,) for name in self._names]
 
     def stamp(self, item: Item) -> object:
         """Size and time of a picture's file."""
-        return self._files.stamp(item[0])
+        return self._files.stamp(item[0]) if suffix_of(item[0]) in SUFFIXES else None
 
     def sample(self, item: Item) -> Mapping[str, Any]:
         """One picture, looked at whole: none that is cut short gets in."""
         name = item[0]
         if not is_text(name):
             raise SourceError("its name is not UTF-8")
+        if suffix_of(name) not in SUFFIXES:
+            raise SourceError("no picture, by its name: the suffix is none that is known")
         data = self._files.read(name)
         image, width, height = self._checked(data)
         if self._format == "yuv420":
@@ -150,9 +184,11 @@ class ImageFolder:
         try:
             with pillow.open(io.BytesIO(data)) as picture:
                 _check_kind(picture)
-                resized = self._resized(picture)
-                if resized is not None:
-                    return resized
+                turned = self._upright and _orientation(picture) != 1  # asked first: loading a TIFF turns it
+                changed = self._resized(picture) or (self._turned(data, picture) if turned else None)
+                if changed is not None:
+                    self.counts["upright"] += turned
+                    return changed
                 if picture.format in _JPEGS:
                     return self._whole_jpeg(data, picture), picture.width, picture.height
                 picture.load()
@@ -190,7 +226,8 @@ class ImageFolder:
             scale = min(scale, self._min_side / min(picture.size))
         other = self._format == "jpeg" and picture.format not in _JPEGS
         asked = (self._max_side, self._min_side, self._format) != (None, None, None)
-        turned = asked and picture.getexif().get(_ORIENTATION, 1) != 1  # all are upright then, whatever their size
+        turned = asked and _orientation(picture) != 1  # all are upright then, whatever their size …
+        turned = turned and (not self._upright or self._format == "yuv420")  # … and `_turned` does that without loss
         if scale >= 1 and self._quality is None and not other and not turned:
             _check_colours(picture)
             return None
@@ -205,6 +242,45 @@ class ImageFolder:
             upright.save(out, "JPEG", quality=self._quality or 95, subsampling="4:2:0")
         image = out.getvalue()
         return self._tiled(image) if image.startswith(_JPEG_BEGIN) else image, upright.width, upright.height
+
+    def _turned(self, data: bytes, picture: Any) -> tuple[bytes, int, int]:
+        """The picture turned upright: a JPEG without loss or, where that is impossible, encoded anew; others as PNG."""
+        upright = None
+        if picture.format in _JPEGS:
+            _check_jpeg(data)
+            upright = _turned_jpeg(data, _orientation(picture))
+        if upright is not None:
+            width, height = picture.size if _orientation(picture) < _SIDEWAYS else picture.size[::-1]
+            return self._tiled(upright), width, height
+        turned = require("PIL.ImageOps", "convert").exif_transpose(picture)
+        out = io.BytesIO()
+        profile = picture.info.get("icc_profile")
+        if picture.format in _JPEGS:
+            sampling = require("PIL.JpegImagePlugin", "convert").get_sampling(picture)
+            coarse = sampling == _COARSE or picture.mode == "L"
+            turned.save(out, "JPEG", quality=95, subsampling="4:2:0" if coarse else "4:4:4", icc_profile=profile)
+            self.counts["upright_reencoded"] += 1
+            return self._tiled(out.getvalue()), turned.width, turned.height
+        turned = turned if turned.mode in _PNG_MODES else turned.convert("RGBA" if "A" in turned.mode else "RGB")
+        turned.save(out, "PNG", icc_profile=profile)
+        return out.getvalue(), turned.width, turned.height
+
+
+def _orientation(picture: Any) -> int:
+    """What EXIF (or XMP) data say of the raster, from 1 to 8; 1, which is upright, where they make no sense."""
+    found = picture.getexif().get(_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
+def _turned_jpeg(data: bytes, orientation: int) -> bytes | None:
+    """A JPEG turned upright without loss, or None where its sides or its EXIF data do not allow that."""
+    from mx8shards.media.upright import upright_jpeg
+
+    found = upright_jpeg(data, orientation)
+    if found is not None:
+        with require("PIL.Image", "convert").open(io.BytesIO(found)) as picture:
+            found = found if _orientation(picture) == 1 else None
+    return found
 
 
 def _is_whole(jpeg: bytes) -> bool:
@@ -261,29 +337,3 @@ def _check_jpeg(data: bytes) -> None:
         pillow = require("PIL.Image", "convert")
         with pillow.open(io.BytesIO(data)) as picture:
             picture.load()
-
-
-def _classes(src: Path, names: Sequence[str], labels: str) -> tuple[str, ...] | None:
-    """The folders at the top if they are classes, sorted; None if there are no labels."""
-    if labels == "none":
-        return None
-    loose = [name for name in names if "/" not in name]
-    found = tuple(sorted({name.split("/", 1)[0] for name in names if "/" in name}))
-    for name in found:
-        if not is_text(name):
-            raise SourceError("the folder's name is not UTF-8", subject=f"{src}/{os.fsencode(name)!r}")
-    if found and set(found) <= set(SPLITS):
-        raise SourceError(
-            subject=str(src),
-            expected="one split, or classes",
-            found=f"the splits {', '.join(found)}",
-            hint=f"convert each of them: {src}/{found[0]}; --labels none takes all pictures as one",
-        )
-    if labels == "auto" and not found:
-        return None
-    if not found or loose:
-        what = f"{loose[0]} beside them" if loose else "none"
-        raise SourceError(
-            subject=str(src), expected="a folder for each class", found=what, hint="--labels none takes pictures alone"
-        )
-    return found

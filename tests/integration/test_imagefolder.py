@@ -8,30 +8,35 @@ import json
 import multiprocessing
 import os
 import struct
+import subprocess
 import sys
 import tarfile
+import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.convert.files import Folder
-from mx8shards.convert.imagefolder import SUFFIXES
-from mx8shards.convert.run import Job, part_name
+from mx8shards.convert.run import Job, part_name, write_part
 from mx8shards.convert.source import open_source
 from mx8shards.errors import SourceError
+from mx8shards.kernels import turbo
 from mx8shards.media import yuv420
 from mx8shards.media.tiles import is_tiled, untile
+from mx8shards.media.upright import upright_jpeg
+from tests.places import QUICK
 from tests.privileges import give_up_privileges
 
 pytest.importorskip("simplejpeg")
 pytest.importorskip("PIL.Image")
-from PIL import Image
+from PIL import Image, ImageOps
 
 Capture = pytest.CaptureFixture[str]
 
@@ -119,6 +124,7 @@ def run(capsys: Capture, src: Path, out: Path, *options: str, code: int = 0) -> 
     """What the command prints, once it has ended with the code that was expected."""
     found = main(["convert", "imagefolder", *options, str(src), str(out)])
     said, complained = capsys.readouterr()
+    complained = "".join(line for line in complained.splitlines(True) if not line.startswith("convert: "))  # progress
     assert found == code, complained
     assert (complained == "") is (code == 0), complained
     return said, complained
@@ -146,7 +152,7 @@ def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(
     files = {name: make() for name, make in GOOD.items()} | {name: make() for name, (make, _) in BAD.items()}
     src = write(tmp_path / "src", files | {"cat/notes.txt": b"no picture", "cat/.hidden.jpg": b"", ".git/a.jpg": b""})
     said, complained = run(capsys, src, tmp_path / "out", *([] if tiles else ["--no-tiles"]), code=4)
-    assert complained.startswith(f"{len(BAD)} items could not be converted")
+    assert complained.startswith(f"{len(BAD) + 1} of {len(BAD) + 1 + len(GOOD)} items could not be converted")
     found = samples(tmp_path / "out")
     assert [sample["path"] for sample in found] == sorted(GOOD)
     for sample in found:
@@ -156,13 +162,14 @@ def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(
         assert (sample["height"], sample["width"]) == size, sample["path"]
         assert sample["label"] == ["cat", "dog", "été"].index(sample["path"].split("/")[0])
     report = rejects(complained)
-    assert list(report) == sorted(BAD)
+    assert list(report) == sorted((*BAD, "cat/notes.txt"))  # and nothing that is hidden
+    assert "no picture, by its name" in report["cat/notes.txt"]
     for name, (_, reason) in BAD.items():
         assert reason in report[name], name
     dataset = mx8.Dataset(tmp_path / "out")
-    assert said == f"{dataset.snapshot}\n"
+    assert said == f"{dataset.snapshot}\t{len(GOOD)} samples\n"
     assert dataset.metadata["classes"] == ["cat", "dog", "été"]
-    assert dataset.metadata["conversion"]["rejects"] == len(BAD)
+    assert dataset.metadata["conversion"]["rejects"] == len(BAD) + 1
 
 
 def test_links_are_followed_loops_are_not_and_broken_ones_are_listed(tmp_path: Path, capsys: Capture) -> None:
@@ -173,13 +180,16 @@ def test_links_are_followed_loops_are_not_and_broken_ones_are_listed(tmp_path: P
     (src / "a/itself.jpg").symlink_to("itself.jpg")
     (src / "b/up").symlink_to("..")
     (src / "c").symlink_to("b")
+    (src / "a/zeros.jpg").symlink_to("/dev/zero")
     os.mkfifo(src / "a/pipe.jpg")
     _, complained = run(capsys, src, tmp_path / "out", code=4)
     assert labels(tmp_path / "out") == {"a/1.jpg": 0, "a/again.jpg": 0, "b/2.jpg": 1, "c/2.jpg": 2}
     found = rejects(complained)
-    assert list(found) == ["a/broken.jpg", "a/itself.jpg"]
+    assert list(found) == ["a/broken.jpg", "a/itself", "a/itself.jpg", "a/pipe.jpg", "a/zeros.jpg"]
     assert "No such file" in found["a/broken.jpg"]
     assert "symbolic links" in found["a/itself.jpg"]
+    assert "expected a regular file" in found["a/pipe.jpg"]
+    assert "expected a regular file" in found["a/zeros.jpg"]
 
 
 def test_a_file_whose_name_is_no_text_is_listed_and_a_folder_refused(tmp_path: Path, capsys: Capture) -> None:
@@ -201,7 +211,7 @@ def test_a_file_whose_name_is_no_text_is_listed_and_a_folder_refused(tmp_path: P
 
 def read_as_nobody(src: str, found: Any) -> None:
     give_up_privileges()
-    folder = Folder(Path(src), SUFFIXES)
+    folder = Folder(Path(src))
     for name in folder.names():
         try:
             found.put((name, len(folder.read(name))))
@@ -236,9 +246,9 @@ def test_what_may_not_be_read_is_listed_and_a_folder_of_it_is_an_error(tmp_path:
 
 def test_labels_are_those_of_the_folders_if_there_are_any(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "classes", few("b/x/1.jpg", "a/2.jpg", "c/3.jpg") | {"empty/notes.txt": b""})
-    run(capsys, src, tmp_path / "auto")
-    run(capsys, src, tmp_path / "imagefolder", "--labels", "imagefolder")
-    run(capsys, src, tmp_path / "none", "--labels", "none")
+    run(capsys, src, tmp_path / "auto", code=4)
+    run(capsys, src, tmp_path / "imagefolder", "--labels", "imagefolder", code=4)
+    run(capsys, src, tmp_path / "none", "--labels", "none", code=4)
     for name in ("auto", "imagefolder"):
         assert labels(tmp_path / name) == {"a/2.jpg": 0, "b/x/1.jpg": 1, "c/3.jpg": 2}
         assert mx8.Dataset(tmp_path / name).metadata["classes"] == ["a", "b", "c"]
@@ -277,6 +287,151 @@ def test_splits_are_no_classes(tmp_path: Path, capsys: Capture) -> None:
     assert len(samples(tmp_path / "all")) == 3
 
 
+@pytest.mark.parametrize("text", ["dog\ncat\nowl\n", '["dog", "cat", "owl"]', "\ufeffdog\r\ncat\r\n\r\nowl"])
+def test_a_list_of_classes_decides_the_labels(text: str, tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("cat/1.jpg", "dog/2.jpg"))
+    (tmp_path / "classes").write_text(text, newline="")
+    run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"))
+    assert labels(tmp_path / "out") == {"cat/1.jpg": 1, "dog/2.jpg": 0}
+    assert mx8.Dataset(tmp_path / "out").metadata["classes"] == ["dog", "cat", "owl"]
+
+
+def test_a_folder_that_is_not_in_the_list_of_classes_is_an_error_that_names_both(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    src = write(tmp_path / "src", few("cat/1.jpg", "dog/2.jpg"))
+    (tmp_path / "classes").write_text("dog\nowl")
+    _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=1)
+    assert f"{src}: expected folders that --classes names: dog, owl, got cat" in complained
+    (tmp_path / "classes").write_text("train\ntest")  # whoever names them means them
+    src = write(tmp_path / "vehicles", few("train/1.jpg", "test/2.jpg"))
+    run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"))
+    assert labels(tmp_path / "out") == {"test/2.jpg": 1, "train/1.jpg": 0}
+    flat = write(tmp_path / "flat", few("1.jpg"))
+    _, complained = run(capsys, flat, tmp_path / "other", "--classes", str(tmp_path / "classes"), code=1)
+    assert "expected a folder for each class" in complained
+    _, complained = run(
+        capsys, src, tmp_path / "other", "--labels", "none", "--classes", str(tmp_path / "classes"), code=1
+    )
+    assert "--classes and --labels none exclude each other" in complained
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"cat": 0}\n{"cat": 0}', '["cat", 3]', "[cat]", "cat\ndog\ncat", "\udce9"])
+def test_a_list_of_classes_that_is_none_ends_with_2(text: str, tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("cat/1.jpg"))
+    (tmp_path / "classes").write_bytes(text.encode("utf-8", "surrogateescape"))
+    _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=2)
+    assert "--classes" in complained
+    assert str(tmp_path / "classes") in complained
+    _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "nowhere"), code=2)
+    assert "No such file" in complained
+
+
+def test_folders_of_folders_in_one_folder_are_not_one_class_by_themselves(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("photos/cat/1.jpg", "photos/dog/2.jpg"))
+    _, complained = run(capsys, src, tmp_path / "out", code=1)
+    assert f"convert {src}/photos; --labels imagefolder takes photos as the one class" in complained
+    run(capsys, src, tmp_path / "out", "--labels", "imagefolder")
+    assert set(labels(tmp_path / "out").values()) == {0}
+
+
+def test_splits_beside_other_folders_are_no_classes_either(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("Train/cat/1.jpg", "Test/cat/2.jpg", "extra/3.jpg"))
+    _, complained = run(capsys, src, tmp_path / "out", code=1)
+    assert "the splits Test, Train" in complained
+    src = write(tmp_path / "vehicles", few("train/1.jpg", "car/2.jpg"))  # one alone is a class
+    run(capsys, src, tmp_path / "out")
+
+
+# which files ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_picture_is_listed_and_what_is_hidden_is_left_out(tmp_path: Path, capsys: Capture) -> None:
+    others = ("README.txt", "a/Thumbs.db", "a/labels.csv", "a/picture", "a/jpg")
+    hidden = (".DS_Store", "a/._1.jpg", "a/.hidden.jpg", ".git/a.jpg")
+    src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg") | dict.fromkeys((*others, *hidden), b"no picture"))
+    with tarfile.open(tmp_path / "src.tar", "w") as tar:
+        tar.add(src, ".")
+    for source in (src, tmp_path / "src.tar"):
+        said, complained = run(capsys, source, tmp_path / f"out-{source.name}", code=4)
+        assert said.rstrip().endswith("\t2 samples")
+        assert complained.startswith("5 of 7 items could not be converted: see ")
+        assert list(rejects(complained)) == sorted(others)
+        assert mx8.Dataset(tmp_path / f"out-{source.name}").metadata["classes"] == ["a", "b"]
+
+
+@pytest.fixture
+def deep() -> Iterator[tuple[Path, Callable[[int], int]]]:
+    """A folder, and a function that makes so many folders below the last one in it, and opens the new last one."""
+    root = Path(tempfile.mkdtemp(dir=QUICK))
+    (root / "a").mkdir()
+    here = os.open(root / "a", os.O_RDONLY)
+
+    def deeper(count: int) -> int:
+        nonlocal here
+        for _ in range(count):  # one by one: a path may have 4,096 bytes
+            os.mkdir("d", dir_fd=here)
+            here, above = os.open("d", os.O_RDONLY, dir_fd=here), here
+            os.close(above)
+        return here
+
+    yield root, deeper
+    os.close(here)
+    subprocess.run(["rm", "-rf", str(root)], check=True)  # Python's own rmtree is recursive
+
+
+def test_folders_may_lie_as_deep_as_the_system_allows(
+    deep: tuple[Path, Callable[[int], int]], tmp_path: Path, capsys: Capture
+) -> None:
+    src, deeper = deep
+    write(src, few("a/1.jpg"))
+    folder = deeper(1_500)
+    with open("2.jpg", "wb", opener=lambda path, flags: os.open(path, flags, dir_fd=folder)) as file:
+        file.write(picture("JPEG"))
+    run(capsys, src, tmp_path / "out")
+    assert sorted(map(len, labels(tmp_path / "out"))) == [len("a/1.jpg"), len("a/2.jpg") + 2 * 1_500]
+    deeper(1_000)
+    _, complained = run(capsys, src, tmp_path / "other", code=1)
+    assert "cannot be listed: File name too long" in complained
+
+
+def test_a_file_larger_than_any_picture_is_listed_and_not_read(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("a/1.jpg", "a/2.jpg"))
+    os.truncate(src / "a/2.jpg", 1 << 40)
+    _, complained = run(capsys, src, tmp_path / "out", code=4)
+    assert f"got {1 << 40}" in rejects(complained)["a/2.jpg"]
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("a\x1b[31m/1\n.jpg", "2\x1b.jpg"))
+    _, complained = run(capsys, src, tmp_path / "out", code=1)
+    assert "\x1b" not in complained
+    assert "got 2\\x1b.jpg beside them" in complained
+    (src / "2\x1b.jpg").unlink()
+    (src / "a\x1b[31m/bad\x1b.jpg").write_bytes(b"bad")
+    _, complained = run(capsys, src, tmp_path / "out", code=4)
+    assert list(rejects(complained)) == ["a\x1b[31m/bad\x1b.jpg"]
+    assert labels(tmp_path / "out") == {"a\x1b[31m/1\n.jpg": 0}
+
+
+def test_a_source_may_be_given_with_spaces_and_from_the_home_directory(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "my photos", few("a/1.jpg"))
+    run(capsys, Path("~/my photos"), Path("~/the data"))
+    assert labels(tmp_path / "the data") == {"a/1.jpg": 0}
+
+
+def test_a_symlink_to_itself_is_neither_a_source_nor_a_place(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    _, complained = run(capsys, tmp_path / "loop", tmp_path / "out", code=1)
+    assert "symbolic links" in complained
+    _, complained = run(capsys, write(tmp_path / "src", few("a/1.jpg")), tmp_path / "loop", code=1)
+    assert complained.startswith("error: ")
+    assert str(tmp_path / "loop") in complained
+
+
 # tar ------------------------------------------------------------------------------------------------------------------
 
 
@@ -294,7 +449,7 @@ def test_a_tar_gives_the_snapshot_that_its_folder_gives(tmp_path: Path, capsys: 
         *("a/1.jpg", "a/deep/2.jpg", "b/3.jpg", "b/chain.jpg", "b/hard.jpg", "b/soft.jpg")
     ]
     wanted = rejects(complained)
-    assert list(wanted) == ["b/bad.jpg"]
+    assert list(wanted) == ["b/bad.jpg", "notes.txt"]
     for name in ("dotted", "bare"):
         said, complained = run(capsys, tmp_path / f"{name}.tar", tmp_path / name, code=4)
         assert said == from_folder
@@ -317,10 +472,10 @@ def test_a_tar_that_is_compressed_or_none_is_refused(tmp_path: Path, capsys: Cap
     (tmp_path / "text.tar").write_text("no tar")
     for name in ("src.tar.gz", "text.tar"):
         _, complained = run(capsys, tmp_path / name, tmp_path / "out", code=1)
-        assert "no tar that can be read" in complained
-        assert "has to be unpacked first" in complained
+        assert "expected a folder, or an uncompressed tar, got a file that is neither" in complained
+        assert "unpack a compressed tar, or a zip, first" in complained
     _, complained = run(capsys, tmp_path / "nowhere", tmp_path / "out", code=1)
-    assert "expected a folder, or a .tar file, got no such thing" in complained
+    assert "expected a folder, or a .tar file, got none: No such file" in complained
     assert not (tmp_path / "out").exists()
 
 
@@ -384,6 +539,150 @@ def test_what_is_cut_short_is_not_scaled_either(tmp_path: Path, capsys: Capture)
     assert list(rejects(complained)) == ["b.jpg"]
 
 
+# upright --------------------------------------------------------------------------------------------------------------
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """A picture without symmetry, in which a turn by mistake is seen at once."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = (255 * x // width, 255 * y // height, 255 * (x * y) // (width * height))
+    return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
+
+
+def exif(orientation: int) -> Any:
+    found = Image.Exif()
+    found[0x0112] = orientation
+    found[0x010E] = "a description"
+    return found
+
+
+def saved(image: Image.Image, kind: str, orientation: int, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, exif=exif(orientation), **options)
+    return out.getvalue()
+
+
+def shown(data: bytes) -> npt.NDArray[np.int16]:
+    """What a viewer shows that obeys EXIF."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(np.int16)
+
+
+def raster(data: bytes) -> npt.NDArray[np.int16]:
+    """What a decoder gives that does not."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB")).astype(np.int16)
+
+
+has_transform = pytest.mark.skipif(not hasattr(turbo.library, "tjTransform"), reason="there is no libturbojpeg")
+
+
+@has_transform
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("options", [{"subsampling": "4:4:4"}, {"subsampling": "4:2:0"}, {"progressive": True}])
+def test_a_jpeg_of_whole_blocks_is_turned_without_loss(orientation: int, options: dict[str, Any]) -> None:
+    source = saved(smooth(64, 48), "JPEG", orientation, **options)
+    found = upright_jpeg(source, orientation)
+    assert found is not None
+    with Image.open(io.BytesIO(found)) as image:
+        assert image.getexif().get(0x0112) == 1
+        assert image.getexif()[0x010E] == "a description"
+    assert raster(found).shape == shown(source).shape
+    assert np.abs(raster(found) - shown(source)).max() <= 4  # chroma is scaled up, and DCTs are rounded, after the turn
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    again = upright_jpeg(with_orientation(found, back), back)
+    assert again is not None
+    assert np.array_equal(raster(again), raster(source))  # nothing was lost
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """The JPEG with another orientation in its EXIF data."""
+    entry = b"\x01\x12\0\x03\0\0\0\x01\0"
+    at = jpeg.index(entry) + len(entry)
+    return jpeg[:at] + bytes([orientation]) + jpeg[at + 1 :]
+
+
+def test_pictures_are_turned_upright_and_counted_and_others_are_kept(tmp_path: Path, capsys: Capture) -> None:
+    files = {
+        "blocks.jpg": saved(smooth(64, 48), "JPEG", 6, subsampling="4:2:0"),
+        "odd.jpg": saved(smooth(61, 47), "JPEG", 8, quality=95),
+        "grey.jpg": saved(smooth(61, 47).convert("L"), "JPEG", 3, quality=95),
+        "turned.png": saved(smooth(60, 40).convert("RGBA"), "PNG", 5),
+        "palette.png": saved(smooth(60, 40).convert("P"), "PNG", 7),
+        "turned.webp": saved(smooth(60, 40), "WEBP", 6),
+        "turned.tif": saved(smooth(60, 40), "TIFF", 6),
+        "upright.jpg": saved(smooth(61, 47), "JPEG", 1),
+        "nonsense.jpg": saved(smooth(61, 47), "JPEG", 9),
+        "plain.png": picture("PNG"),
+    }
+    cut = saved(smooth(64, 48), "JPEG", 6)[:-30]
+    src = write(tmp_path / "src", files | {"cut.jpg": cut})
+    said, complained = run(capsys, src, tmp_path / "out", "--upright", code=4)
+    assert list(rejects(complained)) == ["cut.jpg"]
+    lossless = hasattr(turbo.library, "tjTransform")
+    again = 2 if lossless else 3
+    assert said.rstrip().endswith(f"\t10 samples\t7 upright\t{again} upright reencoded")
+    assert mx8.Dataset(tmp_path / "out").metadata["conversion"]["upright"] == 7
+    for sample in samples(tmp_path / "out"):
+        name, data = sample["path"], untile(sample["image"])
+        source = files[name]
+        assert raster(data).shape[:2] == (sample["height"], sample["width"]), name
+        if name in ("upright.jpg", "nonsense.jpg", "plain.png"):
+            assert data == source
+            continue
+        assert np.array_equal(raster(data), shown(data)), name  # nothing is left to turn
+        worst = np.abs(raster(data) - shown(source)).max()
+        assert worst <= (16 if name.endswith(".jpg") else 0), name
+
+
+def test_without_a_lossless_way_pictures_are_encoded_again(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turbo, "library", None)
+    source = saved(smooth(64, 48), "JPEG", 6)
+    said, _ = run(capsys, write(tmp_path / "src", {"a.jpg": source}), tmp_path / "out", "--upright")
+    assert said.rstrip().endswith("\t1 sample\t1 upright\t1 upright reencoded")
+    (sample,) = samples(tmp_path / "out")
+    assert np.abs(raster(sample["image"]) - shown(source)).max() <= 16
+
+
+def test_the_first_of_several_pictures_is_the_one_that_is_turned(tmp_path: Path, capsys: Capture) -> None:
+    source = saved(smooth(64, 48), "MPO", 6, save_all=True, append_images=[smooth(64, 48).rotate(180)])
+    run(capsys, write(tmp_path / "src", {"a.jpg": source}), tmp_path / "out", "--upright")
+    (sample,) = samples(tmp_path / "out")
+    assert np.abs(raster(sample["image"]) - shown(source)).max() <= 16
+    assert np.array_equal(raster(sample["image"]), shown(sample["image"]))
+    with Image.open(io.BytesIO(sample["image"])) as image:
+        assert image.format == "JPEG"  # not one that claims to hold several
+
+
+def test_upright_pictures_may_be_scaled_and_become_planes(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", {"a.jpg": saved(smooth(64, 48), "JPEG", 6), "b.png": saved(smooth(64, 48), "PNG", 6)})
+    said, _ = run(capsys, src, tmp_path / "small", "--upright", "--max-side", "32")
+    assert said.rstrip().endswith("\t2 samples\t2 upright")
+    assert sizes(tmp_path / "small") == {"a.jpg": (32, 24), "b.png": (32, 24)}
+    said, _ = run(capsys, src, tmp_path / "jpeg", "--upright", "--format", "jpeg")
+    assert sizes(tmp_path / "jpeg") == {"a.jpg": (64, 48), "b.png": (64, 48)}
+    assert all(sample["image"].startswith(b"\xff\xd8") for sample in samples(tmp_path / "jpeg"))
+    run(capsys, src, tmp_path / "planes", "--upright", "--format", "yuv420")
+    found = {sample["path"]: yuv420.planes(sample["image"])[0].shape for sample in samples(tmp_path / "planes")}
+    assert found == {"a.jpg": (64, 48), "b.png": (64, 48)}
+
+
+def test_parts_that_are_there_already_are_counted_too(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"{i}.png": saved(smooth(60, 40), "PNG", 6 if i % 2 else 1) for i in range(8)}
+    src = write(tmp_path / "src", files)
+    monkeypatch.setattr("mx8shards.convert.run.PART_ITEMS", 3)
+    args = argparse.Namespace(src=src, upright=True)
+    job = Job("imagefolder", args, tmp_path / "out", {"size_limit": "64mb", "compression": None})
+    source = open_source("imagefolder", args)
+    write_part(job, source, source.items()[:3])
+    said, _ = run(capsys, src, tmp_path / "out", "--upright", "--workers", "2")
+    assert said.rstrip().endswith("\t8 samples\t4 upright")
+
+
 NONSENSE = ("--quality 0", "--quality 101", "--quality good", "--max-side 0", "--min-side -3", "--labels some")
 
 
@@ -427,7 +726,8 @@ def test_options_that_mean_nothing_end_with_2(tmp_path: Path, capsys: Capture, t
 def test_parts_of_a_conversion_without_tiles_are_others(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("a.jpg"))
     snapshots = [
-        run(capsys, src, tmp_path / name, *options)[0] for name, options in (("1", ()), ("2", ("--no-tiles",)))
+        run(capsys, src, tmp_path / name, *options)[0].split("\t")[0]
+        for name, options in (("1", ()), ("2", ("--no-tiles",)))
     ]
     assert snapshots[0] != snapshots[1]
     assert mx8.Dataset(tmp_path / "2").metadata["imagefolder"] == {"labels": "auto", "tiles": False}
@@ -455,7 +755,8 @@ def test_a_folder_without_one_good_picture_publishes_nothing(tmp_path: Path, cap
     assert "none of 2 items could be converted: the file is empty" in complained
     assert not (tmp_path / "out/index.json").exists()
     _, complained = run(capsys, write(tmp_path / "none", {"notes.txt": b""}), tmp_path / "other", code=1)
-    assert "there is nothing to convert" in complained
+    assert "expected pictures (.avif" in complained
+    assert "got none among 1 files" in complained
     assert not (tmp_path / "other").exists()
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.convert.files import MOST_BYTES, open_files
+from mx8shards.convert.files import open_files
+from mx8shards.convert.tarball import MOST_BYTES
 from mx8shards.disk.files import open_regular, read_bounded
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import DiskError, FormatError, ShardsError, SourceError
@@ -243,11 +244,11 @@ def test_an_intent_and_a_lock_are_regular_files(put: Callable[[Path], None], tmp
 def test_a_picture_is_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
     put(tmp_path / "it.jpg")
     with pytest.raises(SourceError, match="expected a regular file"):
-        open_files(tmp_path, frozenset([".jpg"])).read("it.jpg")
+        open_files(tmp_path).read("it.jpg")
 
 
 def test_a_huge_sparse_picture_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "it.jpg").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(SourceError, match=f"at most {MOST_BYTES} bytes"):
-        open_files(tmp_path, frozenset([".jpg"])).read("it.jpg")
+        open_files(tmp_path).read("it.jpg")

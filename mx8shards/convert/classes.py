@@ -1,0 +1,88 @@
+"""Which classes does a folder of pictures have, and which label has each?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from mx8shards.convert.files import is_text
+from mx8shards.errors import SourceError
+
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+
+
+def class_list(path: str) -> tuple[str, ...]:
+    """The names in a file for `--classes`: one per line, or a JSON list. A class's label is its place in the list."""
+    try:
+        text = Path(path).expanduser().read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: cannot be read: {error}") from None
+    try:
+        names = json.loads(text) if text.lstrip().startswith("[") else [line for line in text.splitlines() if line]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{path}: expected a JSON list of names: {error}") from None
+    if not all(isinstance(name, str) and is_text(name) for name in names):
+        raise argparse.ArgumentTypeError(f"{path}: expected a list of names alone")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not names or twice:
+        raise argparse.ArgumentTypeError(f"{path}: expected names, each once, got {twice[0] if twice else 'none'!r}")
+    return tuple(names)
+
+
+def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The class names in the order of their labels: `wanted`, or the folders at the top, sorted. None: no labels."""
+    if labels == "none":
+        if wanted is not None:
+            raise SourceError("--classes and --labels none exclude each other", subject=str(src))
+        return None
+    loose = [name for name in pictures if "/" not in name]
+    found = tuple(sorted({name.split("/", 1)[0] for name in pictures if "/" in name}))
+    for name in found:
+        if not is_text(name):
+            raise SourceError("the folder's name is not UTF-8", subject=f"{src}/{os.fsencode(name)!r}")
+    if wanted is None:
+        _check_no_splits(src, found)
+    if labels == "auto" and wanted is None:
+        if not found:
+            return None
+        _check_depth(src, found, pictures)
+    if not found or loose:
+        what = f"{loose[0]} beside them" if loose else "none"
+        raise SourceError(
+            subject=str(src), expected="a folder for each class", found=what, hint="--labels none takes pictures alone"
+        )
+    unknown = sorted(set(found) - set(wanted)) if wanted is not None else []
+    if wanted is not None and unknown:
+        listed = ", ".join(wanted[:10]) + (f" and {len(wanted) - 10} more" if len(wanted) > 10 else "")
+        others = f" (and {len(unknown) - 1} more folders)" if len(unknown) > 1 else ""
+        raise SourceError(
+            subject=str(src), expected=f"folders that --classes names: {listed}", found=f"{unknown[0]}{others}"
+        )
+    return found if wanted is None else tuple(wanted)
+
+
+def _check_no_splits(src: Path, found: Sequence[str]) -> None:
+    """SourceError where the folders are splits, whose names would become the classes."""
+    splits = [name for name in found if name.lower() in SPLITS]
+    if splits and (len(splits) > 1 or len(splits) == len(found)):
+        raise SourceError(
+            subject=str(src),
+            expected="one split, or classes",
+            found=f"the splits {', '.join(splits)}",
+            hint=f"convert each of them: {src}/{splits[0]}; --labels none takes all pictures as one",
+        )
+
+
+def _check_depth(src: Path, found: Sequence[str], pictures: Sequence[str]) -> None:
+    """SourceError where everything lies in one folder of folders: the classes are probably a level deeper."""
+    if len(found) == 1 and all(name.count("/") > 1 for name in pictures):
+        raise SourceError(
+            subject=str(src),
+            expected="a folder for each class",
+            found=f"one folder, {found[0]}, that holds folders alone",
+            hint=f"convert {src}/{found[0]}; --labels imagefolder takes {found[0]} as the one class",
+        )

@@ -1,0 +1,122 @@
+"""How is a JPEG turned upright without loss?
+
+A JPEG's coefficients can be mirrored and turned as they are, block by block. That is exact where the sides that end up
+at the top or on the left consist of whole MCUs. libturbojpeg does it; without it, or with a side that does not fit,
+there is no lossless way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from typing import Literal
+
+from mx8shards.kernels import turbo
+from mx8shards.kernels.jpeg import TILES_MAGIC
+
+_OPERATIONS = {2: 1, 3: 6, 4: 2, 5: 3, 6: 5, 7: 4, 8: 7}  # EXIF's orientation: the TJXOP_ that undoes it
+_PERFECT = 1  # TJXOPT_PERFECT: refuse what is no whole MCU
+_COPY_NOTHING = 64  # TJXOPT_COPYNONE
+_ORIENTATION = 0x0112
+_SHORT = 3  # EXIF's type of 16-bit numbers
+_EXIF, _MPF = b"Exif\0\0", b"MPF\0"
+_APP0, _APP1, _SOS, _COM = 0xE0, 0xE1, 0xDA, 0xFE
+_COPIED = frozenset(range(0xE1, 0xF0)) - {0xEE}  # APP1 to APP15 without Adobe's, which the library writes as JFIF's
+
+
+class _Transform(ctypes.Structure):
+    """tjtransform, as turbojpeg.h of 2.x and 3.x has it."""
+
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("x", "y", "w", "h", "op", "options")),
+        ("data", ctypes.c_void_p),
+        ("custom_filter", ctypes.c_void_p),
+    )
+
+
+def upright_jpeg(jpeg: bytes, orientation: int) -> bytes | None:
+    """The JPEG with its raster turned as `orientation` asks and its EXIF saying so; None where that is not exact."""
+    turned = _transformed(jpeg, _OPERATIONS[orientation])
+    return None if turned is None else _with_segments(turned, jpeg)
+
+
+def _transformed(jpeg: bytes, operation: int) -> bytes | None:
+    library = turbo.library
+    if library is None or not all(hasattr(library, name) for name in ("tjInitTransform", "tjTransform", "tjFree")):
+        return None
+    start, transform, free, destroy = library.tjInitTransform, library.tjTransform, library.tjFree, library.tjDestroy
+    start.restype = ctypes.c_void_p
+    transform.argtypes = [
+        *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_int),
+        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int),
+    ]
+    free.argtypes = destroy.argtypes = [ctypes.c_void_p]
+    handle = start()
+    if not handle:
+        raise MemoryError("libturbojpeg has no memory for a transformer")
+    out, size = ctypes.c_void_p(), ctypes.c_ulong()
+    options = _Transform(op=operation, options=_PERFECT | _COPY_NOTHING)
+    try:
+        failed = transform(
+            *(handle, jpeg, len(jpeg), 1),
+            *(ctypes.byref(out), ctypes.byref(size), ctypes.byref(options), turbo.STOP_ON_WARNING),
+        )
+        return None if failed or not out.value else ctypes.string_at(out.value, size.value)
+    finally:
+        free(out)
+        destroy(handle)
+
+
+def _with_segments(turned: bytes, source: bytes) -> bytes | None:
+    """The turned JPEG with the source's EXIF, ICC and other segments; EXIF's orientation is 1 in it.
+
+    Versions of the library differ in what they copy, so nothing is left to them. What is no longer true is left out:
+    the list of further pictures (MPF), and a tile index of ours.
+    """
+    kept = []
+    changed = False
+    for marker, segment in _segments(source):
+        if marker == _APP1 and segment[4:].startswith(_EXIF):
+            at = _orientation_at(segment)
+            if at is None:
+                return None
+            value = (1).to_bytes(2, _order(segment[10:]))
+            kept.append(segment[:at] + value + segment[at + 2 :])
+            changed = True
+        elif (marker in _COPIED or marker == _COM) and not segment[4:].startswith((_MPF, TILES_MAGIC)):
+            kept.append(segment)
+    head = 2
+    if turned[2:4] == bytes((0xFF, _APP0)):  # JFIF's segment has to be the first
+        head += 2 + int.from_bytes(turned[4:6], "big")
+    return b"".join((turned[:head], *kept, turned[head:])) if changed else None
+
+
+def _segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and bytes of every segment before the first scan."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff":
+        while jpeg[at + 1 : at + 2] == b"\xff":  # fill bytes
+            at += 1
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        if end > len(jpeg) or jpeg[at + 1] == _SOS:
+            return
+        yield jpeg[at + 1], jpeg[at:end]
+        at = end
+
+
+def _order(tiff: bytes) -> Literal["little", "big"]:
+    return "little" if tiff.startswith(b"II") else "big"
+
+
+def _orientation_at(segment: bytes) -> int | None:
+    """Where in an EXIF segment the number of the orientation stands, if it is stored as is usual."""
+    tiff = segment[10:]
+    order = _order(tiff)
+    directory = int.from_bytes(tiff[4:8], order)
+    count = int.from_bytes(tiff[directory : directory + 2], order)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        head = tiff[entry : entry + 8]
+        if len(head) == 8 and int.from_bytes(head[:2], order) == _ORIENTATION:
+            usual = head[2:] == _SHORT.to_bytes(2, order) + (1).to_bytes(4, order)
+            return 10 + entry + 8 if usual and len(tiff) >= entry + 12 else None
+    return None

@@ -1,0 +1,202 @@
+"""Does a tar give the bytes that its files had, and does a damaged or hostile one give an error that says so?"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from mx8shards.convert import tarball
+from mx8shards.convert.tarball import Tar
+from mx8shards.errors import SourceError
+
+BLOCK = 512
+SPARSE = {
+    "old GNU": ("--format=gnu",),
+    "PAX 0.0": ("--format=posix", "--sparse-version=0.0"),
+    "PAX 0.1": ("--format=posix", "--sparse-version=0.1"),
+    "PAX 1.0": ("--format=posix", "--sparse-version=1.0"),
+}
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, **fields: object) -> bytes:
+    """A header as it stands in a tar: of 512 bytes, with any size."""
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    for field, value in fields.items():
+        setattr(member, field, value)
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % BLOCK)
+
+
+def file(name: str, data: bytes) -> bytes:
+    return header(name, len(data)) + padded(data)
+
+
+def pax(**records: str) -> bytes:
+    """A PAX header of these records, before the header that it is about."""
+    text = b""
+    for key, value in records.items():
+        rest = f" {key.replace('_', '.')}={value}\n".encode()
+        length = len(rest)
+        while len(str(length)) + len(rest) != length:
+            length = len(str(length)) + len(rest)
+        text += str(length).encode() + rest
+    return header("pax", len(text), tarfile.XHDTYPE) + padded(text)
+
+
+END = bytes(2 * BLOCK)
+GOOD = file("good", b"good" * 300)
+
+
+def made(tmp_path: Path, *pieces: bytes) -> Path:
+    path = tmp_path / "made.tar"
+    path.write_bytes(b"".join(pieces))
+    return path
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="there is no tar")
+@pytest.mark.parametrize("kind", SPARSE)
+def test_a_sparse_file_is_expanded(kind: str, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("few", "many", "ends in a hole", "a hole alone", "whole")}
+    for name, runs, size in (
+        ("few", ((0, b"begin"), (1 << 20, b"middle"), (3 << 20, b"end")), (3 << 20) + 3),
+        ("many", tuple((i << 16, bytes([i + 1]) * 5_000) for i in range(40)), 40 << 16),
+        ("ends in a hole", ((4096, b"x" * 4096),), 1 << 20),
+        ("a hole alone", (), 1 << 20),
+        ("whole", ((0, b"whole"),), 5),
+    ):
+        with open(files[name], "wb") as out:
+            for offset, data in runs:
+                out.seek(offset)
+                out.write(data)
+            out.truncate(size)
+    path = tmp_path / "sparse.tar"
+    done = subprocess.run(
+        ["tar", "-S", *SPARSE[kind], "-cf", str(path), "-C", str(tmp_path), *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"this tar does not write sparse files: {done.stderr}")
+    if os.stat(files["few"]).st_blocks * BLOCK < 1 << 20:  # the file system has holes
+        assert path.stat().st_size < 3 << 20
+    tar = Tar(path)
+    assert tar.names() == sorted(files)
+    for name, original in files.items():
+        assert tar.read(name) == original.read_bytes(), name
+
+
+SPARSE_RECORDS = {
+    "overlapping runs": "0,10,5,10",
+    "runs backwards": "100,10,0,10",
+    "a run behind the end": "990,20",
+    "a run that begins before the file": "-5,10",
+    "more than is stored": "0,900000",
+}
+
+
+@pytest.mark.parametrize("name", SPARSE_RECORDS)
+def test_a_damaged_map_of_holes_is_a_reason_and_other_files_are_kept(name: str, tmp_path: Path) -> None:
+    size = "1000000" if name == "more than is stored" else "1000"
+    records = {"GNU_sparse_map": SPARSE_RECORDS[name], "GNU_sparse_size": size, "GNU_sparse_name": "bad"}
+    tar = Tar(made(tmp_path, GOOD, pax(**records), file("stored", bytes(20)), file("last", b"last"), END))
+    assert tar.names() == ["bad", "good", "last"]
+    with pytest.raises(SourceError, match="a sparse file"):
+        tar.read("bad")
+    assert (tar.read("good"), tar.read("last")) == (b"good" * 300, b"last")
+
+
+def test_a_sparse_file_of_any_size_takes_no_memory(tmp_path: Path) -> None:
+    records = {"GNU_sparse_map": "0,10", "GNU_sparse_size": str(1 << 50), "GNU_sparse_name": "bad"}
+    tar = Tar(made(tmp_path, pax(**records), file("stored", bytes(10)), GOOD, END))
+    with pytest.raises(SourceError, match=f"expected at most {tarball.MOST_BYTES} bytes, got {1 << 50}"):
+        tar.read("bad")
+    assert tar.read("good") == b"good" * 300
+
+
+def chain(length: int) -> bytes:
+    """A file whose name is given by so many headers, one before the other."""
+    return b"".join(header("././@LongLink", 5, tarfile.GNUTYPE_LONGNAME) + padded(b"name") for _ in range(length))
+
+
+BROKEN = {
+    "a negative size": ((header("bad", -BLOCK), END), "'bad' has a negative size"),
+    "a small negative size": ((header("bad", -1), END), "'bad' has a negative size"),
+    "a size of exbibytes": ((header("bad", 1 << 60), END), "'bad' to end at byte"),
+    "a size that no file has": ((header("bad", 1 << 80), END), "'bad' to end at byte"),
+    "a negative PAX size": ((pax(size="-512"), file("bad", b"x"), END), "'bad' has a negative size"),
+    "a huge PAX size": ((pax(size="9" * 30), file("bad", b"x"), END), "'bad' to end at byte"),
+    "a PAX size of 5,000 digits": ((pax(size="9" * 5000), header("bad", 0), b"x" * BLOCK, END), "no header of a file"),
+    "a PAX size that is no number": ((pax(GNU_sparse_size="x", GNU_sparse_map="0,1"), GOOD, END), "a damaged one"),
+    "a PAX header of gibibytes": ((header("pax", 1 << 32, tarfile.XHDTYPE), END), "a header of at most"),
+    "a PAX header of a negative size": ((header("pax", -BLOCK, tarfile.XHDTYPE), END), "a header of at most"),
+    "a name of gibibytes": ((header("n", 1 << 32, tarfile.GNUTYPE_LONGNAME), END), "a header of at most"),
+    "names of names": ((chain(2_000), GOOD, END), "headers of headers, nested too deeply"),
+    "a name of nothing": ((chain(1), END), "a damaged one"),
+    "no end": ((), "the tar is cut short"),
+    "an end of one byte": ((b"\0",), "the tar is cut short"),
+    "half a header": ((header("bad", 0)[:300],), "the tar is cut short"),
+    "a damaged header": ((header("bad", 0).replace(b"bad", b"BAD"), GOOD, END), "bytes that are no header"),
+    "half a file": ((GOOD[:700],), "'good' to end at byte"),
+    "a tar behind the tar": ((END, bytes(8 * BLOCK), GOOD, END), "another tar behind its end"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_tar_in_which_no_further_file_can_be_found_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+    pieces, message = BROKEN[name]
+    path = made(tmp_path, GOOD, *pieces)
+    with pytest.raises(SourceError, match=message) as found:
+        Tar(path)
+    assert str(found.value).startswith(f"{path}: ")
+    assert "tar -x" in str(found.value)  # what to do about it
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if name not in ("no end", "a tar behind the tar")])
+def test_so_is_one_that_begins_like_that(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        Tar(made(tmp_path, *BROKEN[name][0]))
+
+
+def test_bytes_behind_the_end_that_are_no_tar_do_no_harm(tmp_path: Path) -> None:
+    assert Tar(made(tmp_path, GOOD, END, b"something else" * 1000)).names() == ["good"]
+    assert Tar(made(tmp_path, GOOD, END, bytes(3 << 20))).names() == ["good"]
+
+
+def test_names_of_any_bytes_are_listed(tmp_path: Path) -> None:
+    names = ["a\x1b[31mb", "line\nbreak", "caf\udce9", "n" * 5_000, "été"]
+    path = tmp_path / "names.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"data"))
+    tar = Tar(path)
+    assert tar.names() == sorted(names)
+    assert {tar.read(name) for name in names} == {b"data"}
+
+
+def test_links_lead_to_files_and_loops_to_a_reason(tmp_path: Path) -> None:
+    def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> bytes:
+        return header(name, 0, kind, linkname=target)
+
+    links = (link("itself", "itself"), link("a", "b"), link("b", "a"), link("hard", "good", tarfile.LNKTYPE))
+    replaced = (link("replaced", "nowhere"), file("replaced", b"new"), header("pipe", 0, tarfile.FIFOTYPE))
+    tar = Tar(made(tmp_path, GOOD, *links, *replaced, END))
+    assert tar.read("hard") == b"good" * 300
+    assert tar.read("replaced") == b"new"
+    for name in ("itself", "a", "b"):
+        with pytest.raises(SourceError, match="a link to nothing"):
+            tar.read(name)
+    with pytest.raises(SourceError, match="expected a regular file"):
+        tar.read("pipe")
