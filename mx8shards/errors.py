@@ -129,15 +129,18 @@ class MissingPackageError(ShardsError, ImportError):
     """This call needs an optional package that is not installed."""
 
 
-def whole_number(name: str, value: Any, least: int, most: int = 2**62) -> int:
-    """The value of the integer setting `name`, from `least` to `most`; NumPy integers count, bools do not."""
+def whole_number(name: str, value: Any, least: int | None, most: int = 2**62) -> int:
+    """The value of the integer setting `name`, from `least` to `most`; NumPy integers count, bools do not.
+
+    With `least` None it may be any int.
+    """
     try:
         number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
     except TypeError:  # arrays of several values have __index__ too
         number = None
-    if number is None or not least <= number <= most:
-        limit = f" to {most}" if most < 2**62 else ""
-        raise SettingError(subject=name, expected=f"an int from {least}{limit}", found=shown(value))
+    if number is None or not (least is None or least <= number <= most):
+        limits = ("" if least is None else f" from {least}") + (f" to {most}" if most < 2**62 else "")
+        raise SettingError(subject=name, expected=f"an int{limits}", found=shown(value))
     return number
 
 

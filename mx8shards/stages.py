@@ -19,10 +19,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Output:
-    """What a stage declares under one key: equally shaped rows of one dtype, or, with no shape, ragged bytes."""
+    """What a stage declares under one key: equally shaped rows of one dtype, or, with no shape, ragged bytes.
+
+    `layout` is "CHW" or "HWC" for rows that are pictures: a shape alone does not tell which of its sides are colours.
+    """
 
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...] | None
+    layout: str = ""
 
     @property
     def row_bytes(self) -> int | None:

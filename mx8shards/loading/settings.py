@@ -17,7 +17,6 @@ from mx8shards.order.blocks import BlockShuffle
 from mx8shards.order.steps import MOST_SAMPLES, UNEVEN, Uneven
 from mx8shards.stages import Decoder
 
-SEEDS = (-(1 << 63), (1 << 64) - 1)  # drawing takes a seed modulo 2**64
 _DEVICE = re.compile(r"cpu(:0)?|cuda(:[0-9]{1,4})?")
 
 
@@ -50,7 +49,7 @@ class Settings:
         for name, known in choices.items():
             one_of(name, getattr(self, name), known)
         self._keep("batch_size", whole_number("batch_size", self.batch_size, 1, MOST_SAMPLES))
-        self._keep("seed", whole_number("seed", self.seed, *SEEDS))
+        self._keep("seed", whole_number("seed", self.seed, None))  # any int: draws take it modulo 2**64
         self._keep("device", _checked_device(self.device))
         if self.device != "cpu" and self.output == "numpy":
             _refuse("output", f"'torch' for device={self.device!r}", self.output)

@@ -330,7 +330,8 @@ def _output(crop: Picture) -> Output:
     height, width = crop.sides
     if not height:
         return RAGGED
-    return Output(np.dtype(crop.dtype), (3, height, width) if crop.layout == "CHW" else (height, width, 3))
+    shape = (3, height, width) if crop.layout == "CHW" else (height, width, 3)
+    return Output(np.dtype(crop.dtype), shape, crop.layout)
 
 
 def _record(crop: Picture) -> tuple[Any, ...]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from mx8shards.errors import SettingError, is_number, shown
+from mx8shards.errors import SettingError, is_number, one_of, probability, shown, true_or_false, whole_number
 
 if TYPE_CHECKING:
     from mx8shards.stages import Stage, Use
 
-Layout = Literal["CHW", "HWC"]
-Kind = Literal["uint8", "float16", "float32"]
 Size = int | tuple[int, int]
 
 _LAYOUTS = ("CHW", "HWC")
@@ -23,47 +21,49 @@ _TAKEN = ("sample_ids", "padding")  # names of what else a batch has
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """What all crops have in common.
-
-    `layout` and `dtype` are those of a batch: uint8 from 0 to 255; a float dtype is from 0 to 1, or, with `mean` and
-    `std` (of that scale, one per channel), normalised. `flip` is how often a crop is mirrored. Crops that have the same
-    `seed` draw the same numbers; others draw by their names. `exact` decodes to RGB first and resizes that, as Pillow
-    would: slower, and nearly the same.
-    """
+    """What `Decode` and all crops have in common: each of them explains these arguments."""
 
     flip: float = 0.0
-    layout: Layout = "CHW"
-    dtype: Kind = "uint8"
+    layout: Literal["CHW", "HWC"] = "CHW"
+    dtype: Literal["uint8", "float16", "float32"] = "uint8"
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     seed: int | None = None
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if self.layout not in _LAYOUTS:
-            self._refuse("layout", "'CHW' or 'HWC'", self.layout)
-        if self.dtype not in _KINDS:
-            self._refuse("dtype", " or ".join(map(repr, _KINDS)), self.dtype)
-        if not is_number(self.flip) or not 0 <= self.flip <= 1:
-            self._refuse("flip", "a probability", self.flip)
-        if self.seed is not None and type(self.seed) is not int:
-            self._refuse("seed", "an int, or None", self.seed)
-        if type(self.exact) is not bool:
-            self._refuse("exact", "True or False", self.exact)
+        one_of(self._named("layout"), self.layout, _LAYOUTS)
+        one_of(self._named("dtype"), self.dtype, _KINDS)
+        probability(self._named("flip"), self.flip)
+        if self.seed is not None:
+            self._keep("seed", whole_number(self._named("seed"), self.seed, None))
+        self._keep("exact", true_or_false(self._named("exact"), self.exact))
         if (self.mean is None) != (self.std is None):
             self._refuse("mean and std", "both, or neither", (self.mean, self.std))
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None:
-                if self.dtype == "uint8":
-                    self._refuse(name, "a float dtype for it", self.dtype)
-                if not hasattr(values, "__getitem__") or len(values) != 3 or not all(map(is_number, values)):
-                    self._refuse(name, "a number for each of red, green and blue", values)
-                if name == "std" and not all(value > 0 for value in values):
-                    self._refuse(name, "numbers above 0", values)
-                object.__setattr__(self, name, tuple(float(value) for value in values))
+        for name in ("mean", "std"):
+            if getattr(self, name) is not None:
+                self._keep(name, self._per_channel(name, getattr(self, name)))
 
-    def _refuse(self, name: str, expected: str, found: object) -> None:
-        raise SettingError(subject=f"{type(self).__name__}: {name}", expected=expected, found=shown(found))
+    def _per_channel(self, name: str, given: Any) -> tuple[float, ...]:
+        """A list, tuple, array or tensor of three numbers as a tuple of floats."""
+        values = given.tolist() if hasattr(given, "tolist") else given
+        if self.dtype == "uint8":
+            self._refuse(name, "a float dtype for it", self.dtype)
+        if not isinstance(values, (tuple, list)) or len(values) != 3 or not all(map(is_number, values)):
+            self._refuse(name, "a finite number for each of red, green and blue", given)
+        if name == "std" and not all(value > 0 for value in values):
+            self._refuse(name, "numbers above 0", given)
+        return tuple(map(float, values))
+
+    def _keep(self, name: str, value: object) -> None:
+        """Set a field of this frozen value to its checked form."""
+        object.__setattr__(self, name, value)
+
+    def _named(self, name: str) -> str:
+        return f"{type(self).__name__}: {name}"
+
+    def _refuse(self, name: str, expected: str, found: object) -> NoReturn:
+        raise SettingError(subject=self._named(name), expected=expected, found=shown(found))
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -85,11 +85,21 @@ class Picture:
 class Decode(Picture):
     """Whole pictures, decoded exactly and not resized.
 
-    With a `size` (height and width, or one number for both) all have to be of that size, and are stacked. Without, they
-    differ, and a batch has them as Ragged: `batch["image"][i]` is one picture as an array.
+    Args:
+        size: The height and width that all pictures have, or one number for both: a batch has them stacked, and a
+            picture of another size is an error. None: sizes differ, and a batch has them as Ragged, of which
+            `batch["image"][i]` is one picture as an array.
+        flip: The probability, from 0 to 1, that a picture is mirrored, left to right. 0, as with torchvision: never.
+        layout: "CHW" or "HWC": whether a batch has `[B, 3, height, width]` or `[B, height, width, 3]`.
+        dtype: "uint8" for levels from 0 to 255; "float16" or "float32" for numbers from 0 to 1.
+        mean: With `std` and a float dtype, pictures are normalised: `(value - mean) / std`. Three finite numbers, for
+            red, green and blue from 0 to 1.
+        std: Three numbers above 0; given with `mean` or not at all.
+        seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
+            from its name in the batch.
     """
 
-    size: Size | None = None
+    size: int | tuple[int, int] | None = None
     exact: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
@@ -111,7 +121,7 @@ class Decode(Picture):
 class Crop(Picture):
     """A part of a picture, resized to `size`: height and width, or one number for both."""
 
-    size: Size
+    size: int | tuple[int, int]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,30 +141,76 @@ class Crop(Picture):
 class CenterCrop(Crop):
     """The middle of a picture.
 
-    With `resize`, of the picture resized so that its shorter side is that long, as torchvision's Resize and CenterCrop
-    do. Without, of the picture as it is: only one that is smaller than the crop is enlarged.
+    Args:
+        size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
+        resize: The length of the picture's shorter side after it was resized, as torchvision's Resize does before its
+            CenterCrop: from the longer side of `size` to 16384. None: the picture is not resized, unless it is smaller
+            than the crop.
+        flip: The probability, from 0 to 1, that a crop is mirrored, left to right. 0, as with torchvision: never.
+        layout: "CHW" or "HWC": whether a batch has `[B, 3, height, width]` or `[B, height, width, 3]`.
+        dtype: "uint8" for levels from 0 to 255; "float16" or "float32" for numbers from 0 to 1.
+        mean: With `std` and a float dtype, crops are normalised: `(value - mean) / std`. Three finite numbers, for
+            red, green and blue from 0 to 1.
+        std: Three numbers above 0; given with `mean` or not at all.
+        seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
+            from its name in the batch.
+        exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
+            before they become RGB: quicker, and half a level away on average.
     """
 
     resize: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.resize is not None and (type(self.resize) is not int or not max(self.sides) <= self.resize <= _MOST):
+        if self.resize is None:
+            return
+        try:
+            self._keep("resize", whole_number("resize", self.resize, max(self.sides), _MOST))
+        except SettingError:
             self._refuse("resize", f"pixels from the size to {_MOST}, or None", self.resize)
 
 
 @dataclass(frozen=True)
 class ResizeCrop(Crop):
-    """As much of a picture as has the shape of `size`, from its middle, resized."""
+    """The largest part of a picture that has the shape of `size`, from its middle, resized.
+
+    Args:
+        size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
+        flip: The probability, from 0 to 1, that a crop is mirrored, left to right. 0, as with torchvision: never.
+        layout: "CHW" or "HWC": whether a batch has `[B, 3, height, width]` or `[B, height, width, 3]`.
+        dtype: "uint8" for levels from 0 to 255; "float16" or "float32" for numbers from 0 to 1.
+        mean: With `std` and a float dtype, crops are normalised: `(value - mean) / std`. Three finite numbers, for
+            red, green and blue from 0 to 1.
+        std: Three numbers above 0; given with `mean` or not at all.
+        seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
+            from its name in the batch.
+        exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
+            before they become RGB: quicker, and half a level away on average.
+    """
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Crop):
-    """A random part of a picture, as torchvision's: of `scale` of its area, with a `ratio` of width to height."""
+    """A random part of a picture, resized, as torchvision's. What is drawn follows from seed, epoch, sample and name.
+
+    Args:
+        size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
+        scale: The least and the most of the picture's area that a crop has, above 0, up to 1.
+        ratio: The least and the most of a crop's width by its height, before it is resized; above 0.
+        flip: The probability, from 0 to 1, that a crop is mirrored, left to right. 0, as with torchvision: never.
+        layout: "CHW" or "HWC": whether a batch has `[B, 3, height, width]` or `[B, height, width, 3]`.
+        dtype: "uint8" for levels from 0 to 255; "float16" or "float32" for numbers from 0 to 1.
+        mean: With `std` and a float dtype, crops are normalised: `(value - mean) / std`. Three finite numbers, for
+            red, green and blue from 0 to 1.
+        std: Three numbers above 0; given with `mean` or not at all.
+        seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
+            from its name in the batch.
+        exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
+            before they become RGB: quicker, and half a level away on average.
+    """
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = field(default=0.5, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,6 +227,10 @@ class MultiCrop:
     """Several crops of each picture, which is decoded once. Their names become keys of a batch.
 
     Each draws numbers of its own, by its name; crops with the same `seed` draw the same ones.
+
+    Args:
+        each: The crops by their names in the batch, such as `{"large": CenterCrop(224), "small": CenterCrop(96)}`. All
+            have the same `exact`.
     """
 
     each: Mapping[str, Crop]
@@ -199,20 +259,18 @@ class MultiCrop:
 
 
 def _checked_sides(picture: Picture, size: Any) -> tuple[int, int]:
-    """Height and width, if they can be; else ValueError."""
-    sides = (size, size) if hasattr(size, "__index__") else size
-    if not isinstance(sides, (tuple, list)) or len(sides) != 2 or not all(map(_is_side, sides)):
+    """Height and width, if they can be; else SettingError."""
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    try:
+        height, width = (whole_number("size", side, 1, _MOST) for side in sides)
+    except ValueError:  # SettingError, or other than two of them
         picture._refuse("size", f"pixels from 1 to {_MOST}: one number, or height and width", size)
-    return int(sides[0]), int(sides[1])
+    return height, width
 
 
 def _normal(sides: tuple[int, int]) -> Size:
     """Equal sides as one number: there is one value for what is meant."""
     return sides[0] if sides[0] == sides[1] else sides
-
-
-def _is_side(value: Any) -> bool:
-    return not isinstance(value, bool) and hasattr(value, "__index__") and 1 <= value <= _MOST
 
 
 def _are_range(values: Any) -> bool:

@@ -26,12 +26,14 @@ _MOST_PARTS = 1 << 20  # looked through at a time
 class BlockShuffle:
     """Shuffle with about `shards` shards in use at any time: for data that are larger than memory, or not yet local.
 
-    A batch comes from that many shards, in equal shares. The more there are, the closer this is to a whole shuffle; as
-    many as the dataset has make it one. `shards` - 1 of them are used twice: when an epoch begins and when it ends.
+    A batch comes from that many shards, in equal shares. The order in which the dataset was written decides how much
+    the choice matters. The worst case is a dataset sorted by class: of 1000 classes, two shards each, a batch of 256
+    sees 226 after a whole shuffle, 172 with 256 shards, 63 with 64, and 16 with 16. A dataset written in random order
+    loses nothing.
 
-    How much it matters depends on how the dataset was written. The worst are classes in a row: of 1000 classes, two
-    shards each, a batch of 256 sees 226 if shuffled whole, else 172 with 256 shards, 63 with 64, and 16 with 16. Data
-    written in random order lose nothing.
+    Args:
+        shards: How many shards are in use at a time, an int from 1. More come closer to a whole shuffle; with as many
+            as the dataset has, it is one. `shards` - 1 of them are read twice: when an epoch begins and when it ends.
     """
 
     shards: int

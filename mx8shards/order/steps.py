@@ -20,7 +20,7 @@ from mx8shards.order.permutation import Ids
 Uneven = Literal["split", "pad", "drop", "exact"]
 UNEVEN: tuple[Uneven, ...] = ("split", "pad", "drop", "exact")
 
-MOST_SAMPLES, MOST_RANKS = 1 << 32, 1 << 24  # of a batch, of a world: int64 holds every position a step may count to
+MOST_SAMPLES, MOST_RANKS = 1 << 40, 1 << 20  # of a batch, of a world: int64 holds every position a step may count to
 
 
 class Share(NamedTuple):

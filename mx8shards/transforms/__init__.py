@@ -1,8 +1,9 @@
 """What can be done to the pictures of a whole batch? The names a user needs; each is loaded when it is first used.
 
-All take batches of pictures as `[B, C, H, W]`, uint8 or floats from 0 to 1, on the CPU or a GPU, and give a new batch.
-What is random about a picture follows from (seed, epoch, sample_id) alone: it is the same on any number of ranks, after
-any resume, in the loader's threads or after them.
+All take batches of pictures, uint8 or floats from 0 to 1, on the CPU or a GPU, and give a new batch. Pictures are
+`[B, C, H, W]` or `[B, H, W, C]`, as the batch says; `layout=` says it where the batch does not know and their number of
+channels does not tell. What is random about a picture follows from (seed, epoch, sample_id) alone: it is the same on
+any number of ranks, after any resume, in the loader's threads or after them.
 """
 
 from __future__ import annotations

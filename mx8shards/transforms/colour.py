@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,17 @@ import torch
 
 from mx8shards.errors import SettingError, is_number, probability, shown
 from mx8shards.transforms.draws import uniforms
-from mx8shards.transforms.pictures import Rows, as_before, as_floats, beside, factors, pictures
+from mx8shards.transforms.pictures import (
+    R,
+    as_before,
+    as_floats,
+    beside,
+    check_layout,
+    factors,
+    pictures,
+    require_rows,
+)
 
-R = TypeVar("R", bound=Rows)
 Amount = float | tuple[float, float]
 Array = npt.NDArray[Any]
 
@@ -27,59 +35,81 @@ _PIECE_BYTES = 4 << 20  # so many are worked on at a time on a CPU, for its cach
 
 @dataclass(frozen=True, slots=True)
 class RandomGrayscale:
-    """Each picture loses its colours with probability `p`, and keeps its three channels."""
+    """Each picture of a batch becomes grey with a probability of its own draw, and keeps its three channels.
+
+    Args:
+        p: The probability, from 0 to 1, that a picture becomes grey.
+        image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1.
+        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
+            not tell. None: the batch's, which the Loader knows of all that it decodes.
+    """
 
     p: float = 0.1
     image: str = "image"
+    layout: Literal["CHW", "HWC"] | None = None
 
     def __post_init__(self) -> None:
         probability("p", self.p)
+        check_layout(self.layout)
 
     @property
     def purpose(self) -> str:
-        """What it draws for."""
+        """The name of its draws."""
         return f"grayscale:{self.image}"
 
     def __call__(self, batch: R) -> R:
         """The batch with some of its pictures without colours."""
-        images = pictures(batch, self.image, "RandomGrayscale", 3)
+        who = type(self).__name__
+        seen = pictures(require_rows(batch, who), self.image, who, self.layout, 3)
         chosen = np.flatnonzero(uniforms(batch, self.purpose, 1)[:, 0] < self.p)
-        return batch.replace(values={self.image: grey(images, chosen)})
+        return batch.replace(values={self.image: seen.put_back(grey(seen.images, chosen))})
 
 
 @dataclass(frozen=True, slots=True)
 class ColorJitter:
     """Brightness, contrast, saturation and hue of each picture changed by random amounts, in a random order.
 
-    An amount `a` means a factor from max(0, 1 - a) to 1 + a, a pair (least, most) those factors; for hue, a turn from
-    -a to a, or from least to most, where 0.5 is half the circle. As torchvision's, but that it draws for each picture,
-    and that uint8 pictures are rounded once, in the end, not cut off after every step.
+    The formulas are torchvision's. It draws for each picture, and rounds uint8 pictures once, after the last step.
+
+    Args:
+        brightness: An amount `a` from 0, for a factor from max(0, 1 - a) to 1 + a, or a pair (least, most) of factors.
+        contrast: The same for the distance from the picture's mean luma.
+        saturation: The same for the distance from each pixel's luma.
+        hue: An amount `a` from 0 to 0.5, for a turn from -a to a around the circle of hues, or a pair (least, most) of
+            turns from -0.5 to 0.5, which is half the circle.
+        image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1: not normalised yet.
+        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
+            not tell. None: the batch's, which the Loader knows of all that it decodes.
     """
 
-    brightness: Amount = 0.0
-    contrast: Amount = 0.0
-    saturation: Amount = 0.0
-    hue: Amount = 0.0
+    brightness: float | tuple[float, float] = 0.0
+    contrast: float | tuple[float, float] = 0.0
+    saturation: float | tuple[float, float] = 0.0
+    hue: float | tuple[float, float] = 0.0
     image: str = "image"
+    layout: Literal["CHW", "HWC"] | None = None
 
     def __post_init__(self) -> None:
+        check_layout(self.layout)
         for name in ("brightness", "contrast", "saturation"):
             object.__setattr__(self, name, _checked(name, getattr(self, name), 1.0, (0.0, math.inf)))
         object.__setattr__(self, "hue", _checked("hue", self.hue, 0.0, (-0.5, 0.5)))
 
     @property
     def purpose(self) -> str:
-        """What it draws for: four amounts, and four numbers whose order is that of the steps."""
+        """The name of its draws: four amounts, and four numbers whose order is that of the steps."""
         return f"jitter:{self.image}"
 
     def __call__(self, batch: R) -> R:
         """The batch with its pictures' colours changed."""
-        images = pictures(batch, self.image, "ColorJitter", 3)
+        who = type(self).__name__
+        seen = pictures(require_rows(batch, who), self.image, who, self.layout, 3)
         drawn = uniforms(batch, self.purpose, 8)
         amounts = (self.brightness, self.contrast, self.saturation)
         least, most = np.array([*(_range(each, 1.0) for each in amounts), _range(self.hue, 0.0)]).T
         changes = least + (most - least) * drawn[:, :4]
-        return batch.replace(values={self.image: jittered(images, changes, np.argsort(drawn[:, 4:], axis=1))})
+        images = jittered(seen.images, changes, np.argsort(drawn[:, 4:], axis=1))
+        return batch.replace(values={self.image: seen.put_back(images)})
 
 
 def _checked(name: str, given: Any, neutral: float, allowed: tuple[float, float]) -> Amount:

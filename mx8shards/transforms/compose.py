@@ -13,7 +13,12 @@ from mx8shards.transforms.normalize import Normalize
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """One transform after the other. Any function from batch to batch may be among them."""
+    """One transform after the other.
+
+    Args:
+        steps: Functions from batch to batch, in the order in which they are called: transforms of this package, or any
+            others. A random one may stand there once for each column: two equal ones would draw the same numbers.
+    """
 
     steps: Sequence[Callable[[Any], Any]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,35 +11,43 @@ import torch
 
 from mx8shards.errors import probability
 from mx8shards.transforms.draws import uniforms
-from mx8shards.transforms.pictures import Rows, beside, pictures
-
-R = TypeVar("R", bound=Rows)
+from mx8shards.transforms.pictures import R, beside, check_layout, pictures, require_rows
 
 
 @dataclass(frozen=True, slots=True)
 class RandomHorizontalFlip:
-    """Each picture is mirrored with probability `p`."""
+    """Each picture of a batch is mirrored, left to right, with a probability of its own draw.
+
+    Args:
+        p: The probability, from 0 to 1, that a picture is mirrored.
+        image: The column that holds the pictures, uint8 or floats, four sides.
+        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
+            not tell. None: the batch's, which the Loader knows of all that it decodes.
+    """
 
     p: float = 0.5
     image: str = "image"
+    layout: Literal["CHW", "HWC"] | None = None
 
     def __post_init__(self) -> None:
         probability("p", self.p)
+        check_layout(self.layout)
 
     @property
     def purpose(self) -> str:
-        """What it draws for."""
+        """The name of its draws."""
         return f"flip:{self.image}"
 
     def __call__(self, batch: R) -> R:
         """The batch with some of its pictures mirrored."""
-        images = pictures(batch, self.image, "RandomHorizontalFlip")
+        who = type(self).__name__
+        seen = pictures(require_rows(batch, who), self.image, who, self.layout)
         chosen = np.flatnonzero(uniforms(batch, self.purpose, 1)[:, 0] < self.p)
-        return batch.replace(values={self.image: flipped(images, chosen)})
+        return batch.replace(values={self.image: seen.put_back(flipped(seen.images, chosen))})
 
 
-def flipped(images: torch.Tensor, rows: npt.NDArray[Any]) -> torch.Tensor:
-    """The pictures, those at `rows` mirrored."""
+def flipped(images: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+    """The pictures `[B, C, H, W]`, those at `rows` mirrored."""
     out = images.clone()
     chosen = beside(rows, images)
     out[chosen] = images[chosen].flip(-1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,19 @@ import torch
 
 from mx8shards.errors import SchemaError, probability, real_number, whole_number
 from mx8shards.transforms.draws import Floats, betas, uniforms
-from mx8shards.transforms.pictures import Rows, beside, column, pictures
+from mx8shards.transforms.pictures import (
+    Pictures,
+    R,
+    beside,
+    check_layout,
+    column,
+    images_of,
+    pictures,
+    require_rows,
+)
 
-R = TypeVar("R", bound=Rows)
 Ints = npt.NDArray[np.int64]
+Mix = Callable[[torch.Tensor, Floats, Ints, Floats], tuple[torch.Tensor, Floats]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,50 +49,79 @@ class _Mix:
 
     @property
     def purpose(self) -> str:
-        """What it draws for: whether a row takes part, its share, the order of the batch, where it is cut (x, y)."""
+        """The name of its draws: whether a row takes part, its share, the order of the batch, where it is cut."""
         return f"{type(self).__name__.lower()}:{self.image}"
 
-    def _mixed(self, batch: R, mix: Callable[[torch.Tensor, Floats, Ints, Floats], tuple[torch.Tensor, Floats]]) -> R:
+    def _mixed(self, batch: R, seen: Pictures, mix: Mix) -> R:
         who = type(self).__name__
-        images = pictures(batch, self.image, who)
         labels = shares_of(
             column(batch, self.label, who), self.classes, self.label_smoothing, f"{who}: batch[{self.label!r}]"
         )
         drawn = uniforms(batch, self.purpose, 5)
         share = np.where(drawn[:, 0] < self.p, betas(drawn[:, 1], self.alpha), 1.0)
         partner = partners(drawn[:, 2])
-        out, share = mix(images, share, partner, drawn[:, 3:])
-        return batch.replace(values={self.image: out, self.label: blended(labels, share, partner)})
+        images, share = mix(seen.images, share, partner, drawn[:, 3:])
+        return batch.replace(values={self.image: seen.put_back(images), self.label: blended(labels, share, partner)})
 
 
 class Mixup(_Mix):
     """Each picture becomes `share * picture + (1 - share) * partner`, and so does its label.
 
-    Shares come from Beta(alpha, alpha); a row takes part with probability `p`. Labels are integers below `classes`, or
-    what another mix left; they become float32 [B, classes], `label_smoothing` of each spread over all classes. A row's
-    partner is another row of the batch, itself only in a batch of one: so replay is exact for the same world size and
-    batch size.
+    A row's partner is another row of the batch, itself only in a batch of one: so replay is exact for the same world
+    size and batch size.
+
+    Args:
+        classes: How many classes there are: labels are ints below it, or float shares [B, classes] that another mix
+            left, and become float32 [B, classes].
+        alpha: The share comes from Beta(alpha, alpha); a finite number above 0. Below 1 most pictures keep nearly all
+            of themselves or of their partner, above 1 most are mixed about half and half.
+        p: The probability, from 0 to 1, that a row takes part.
+        label_smoothing: How much of each integer label, from 0 to 1, is spread over all classes.
+        image: The column that holds the pictures.
+        label: The column that holds the labels.
     """
 
     __slots__ = ()
 
     def __call__(self, batch: R) -> R:
         """The batch with its pictures and labels mixed."""
-        return self._mixed(batch, lambda images, share, partner, _: (blended(images, share, partner), share))
+        who = type(self).__name__
+        images = images_of(require_rows(batch, who), self.image, who, "[B, C, H, W] or [B, H, W, C]")
+        return self._mixed(batch, Pictures(images, "CHW"), _blended)  # what is only blended may have any layout
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CutMix(_Mix):
     """Each picture gets a box of its partner's, and of its partner's label as much as the box has of the picture.
 
-    The box has the picture's proportions and 1 - share of its area, share from Beta(alpha, alpha), less what lies
-    outside: its centre may be anywhere. All else is as with Mixup.
+    The box has the picture's proportions and 1 - share of its area, less what lies outside: its centre may be anywhere.
+    A row's partner is another row of the batch, itself only in a batch of one: so replay is exact for the same world
+    size and batch size.
+
+    Args:
+        classes: How many classes there are: labels are ints below it, or float shares [B, classes] that another mix
+            left, and become float32 [B, classes].
+        alpha: The share comes from Beta(alpha, alpha); a finite number above 0. Below 1 most pictures keep nearly all
+            of themselves or of their partner, above 1 most are mixed about half and half.
+        p: The probability, from 0 to 1, that a row takes part.
+        label_smoothing: How much of each integer label, from 0 to 1, is spread over all classes.
+        image: The column that holds the pictures.
+        label: The column that holds the labels.
+        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
+            not tell. None: the batch's, which the Loader knows of all that it decodes.
     """
 
-    __slots__ = ()
+    layout: Literal["CHW", "HWC"] | None = None
+
+    def __post_init__(self) -> None:
+        _Mix.__post_init__(self)
+        check_layout(self.layout)
 
     def __call__(self, batch: R) -> R:
         """The batch with its pictures and labels mixed."""
-        return self._mixed(batch, _cut_and_pasted)
+        who = type(self).__name__
+        seen = pictures(require_rows(batch, who), self.image, who, self.layout)
+        return self._mixed(batch, seen, _cut_and_pasted)
 
 
 def partners(keys: Floats) -> Ints:
@@ -103,6 +141,10 @@ def boxes(share: Floats, centre: Floats, height: int, width: int) -> Ints:
         sides += [np.maximum(middle - reach, 0), np.minimum(middle + reach, size)]
     found: Ints = np.stack(sides, 1).astype(np.int64)
     return found
+
+
+def _blended(images: torch.Tensor, share: Floats, partner: Ints, _: Floats) -> tuple[torch.Tensor, Floats]:
+    return blended(images, share, partner), share
 
 
 def _cut_and_pasted(images: torch.Tensor, share: Floats, partner: Ints, centre: Floats) -> tuple[torch.Tensor, Floats]:

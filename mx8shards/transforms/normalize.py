@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
 from mx8shards.errors import SettingError, is_number, shown
-from mx8shards.transforms.pictures import Rows, beside, pictures
+from mx8shards.transforms.pictures import beside, check_layout, pictures, replaced
 
-R = TypeVar("R", bound=Rows)
+B = TypeVar("B", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Normalize:
-    """`(picture - mean) / std` per channel, as `dtype`, of uint8 pictures (then divided by 255) or floats from 0 to 1.
+    """`(picture - mean) / std` per channel, of uint8 pictures (divided by 255 before) or floats from 0 to 1.
 
-    `mean` and `std` are of pictures from 0 to 1, one number per channel, as torchvision has them and as
-    `mx8shards summary --pixels` prints them.
+    It draws nothing, so that it also takes a plain dict of tensors, as a DataLoader makes it.
+
+    Args:
+        mean: The mean of each channel of pictures from 0 to 1, as torchvision has it and as
+            `mx8shards summary --pixels` prints it: a list, tuple, array or tensor of numbers.
+        std: The standard deviation of each channel, above 0.
+        dtype: The torch.dtype of the result: torch.float32, or another one of floats.
+        image: The column that holds the pictures.
+        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
+            not tell. None: the batch's, which the Loader knows of all that it decodes.
     """
 
     mean: Sequence[float]
     std: Sequence[float]
     dtype: torch.dtype = torch.float32
     image: str = "image"
+    layout: Literal["CHW", "HWC"] | None = None
 
     def __post_init__(self) -> None:
+        check_layout(self.layout)
         for name in ("mean", "std"):
             object.__setattr__(self, name, _per_channel(name, getattr(self, name)))
         if len(self.mean) != len(self.std):
@@ -40,10 +50,12 @@ class Normalize:
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise SettingError(subject="dtype", expected="a torch.dtype of floats", found=shown(self.dtype))
 
-    def __call__(self, batch: R) -> R:
+    def __call__(self, batch: B) -> B:
         """The batch with its pictures normalised."""
-        images = pictures(batch, self.image, "Normalize", len(self.mean))
-        return batch.replace(values={self.image: normalized(images, self.mean, self.std, self.dtype)})
+        seen = pictures(batch, self.image, type(self).__name__, self.layout, len(self.mean))
+        images = normalized(seen.images, self.mean, self.std, self.dtype)
+        found: B = replaced(batch, {self.image: seen.put_back(images)})
+        return found
 
 
 def _per_channel(name: str, given: Any) -> tuple[float, ...]:

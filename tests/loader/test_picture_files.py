@@ -26,8 +26,8 @@ from tests.pixels import picture
 
 Array = npt.NDArray[Any]
 
-SPEC = mx8.RandomResizedCrop(32, exact=True, layout="HWC")
-FAST = mx8.RandomResizedCrop(32, scale=(0.05, 0.3), layout="HWC")
+SPEC = mx8.RandomResizedCrop(32, exact=True, layout="HWC", flip=0.5)
+FAST = mx8.RandomResizedCrop(32, scale=(0.05, 0.3), layout="HWC", flip=0.5)
 GOOD = jpeg(picture(200, 300, 1, True))
 
 

@@ -30,8 +30,8 @@ Array = npt.NDArray[Any]
 SAMPLINGS = ("444", "422", "420", "440", "411", "Gray", "progressive")
 SIZES = [(300, 400), (123, 77), (33, 217), (1, 1), (1, 60), (7, 5), (16, 16), (17, 33)]
 SPECS: dict[str, Any] = {
-    "random": mx8.RandomResizedCrop(64),
-    "small parts": mx8.RandomResizedCrop((48, 96), scale=(0.05, 0.2), seed=3),
+    "random": mx8.RandomResizedCrop(64, flip=0.5),
+    "small parts": mx8.RandomResizedCrop((48, 96), scale=(0.05, 0.2), seed=3, flip=0.5),
     "center": mx8.CenterCrop(80),
     "resized": mx8.CenterCrop((50, 60), resize=70),
     "covered": mx8.ResizeCrop((40, 90), flip=0.5),
@@ -188,8 +188,8 @@ def test_torch_tensors_hold_the_same(data: dict[str, mx8.Dataset]) -> None:
 # several crops --------------------------------------------------------------------------------------------------------
 
 BIG, SMALL = (
-    mx8.RandomResizedCrop(48, layout="HWC", exact=True),
-    mx8.RandomResizedCrop(32, scale=(0.05, 0.3), exact=True),
+    mx8.RandomResizedCrop(48, layout="HWC", exact=True, flip=0.5),
+    mx8.RandomResizedCrop(32, scale=(0.05, 0.3), exact=True, flip=0.5),
 )
 SEVERAL = {
     "global": BIG,
@@ -222,7 +222,9 @@ def test_each_of_several_crops_is_what_it_is_alone(
 
 def test_crops_of_one_seed_mirror_together(data: dict[str, mx8.Dataset]) -> None:
     """Whatever their sizes are, which are not of the draws."""
-    spec = mx8.MultiCrop({"a": mx8.RandomResizedCrop(48, seed=1), "b": mx8.RandomResizedCrop(96, seed=1)})
+    spec = mx8.MultiCrop(
+        {"a": mx8.RandomResizedCrop(48, seed=1, flip=0.5), "b": mx8.RandomResizedCrop(96, seed=1, flip=0.5)}
+    )
     with loader_of(data["smooth"], spec) as loader:
         for batch in loader:
             halves = batch["b"].reshape(-1, 3, 48, 2, 48, 2).mean((3, 5))

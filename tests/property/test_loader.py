@@ -402,8 +402,8 @@ def test_large_batches_hold_the_same_bytes_as_small_ones(mebibytes: int, place: 
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"batch_size": True}, mx8.SettingError, "batch_size: expected an int from 1 to 4294967296, got True"),
-        ({"batch_size": 0}, mx8.SettingError, "batch_size: expected an int from 1 to 4294967296, got 0"),
+        ({"batch_size": True}, mx8.SettingError, "batch_size: expected an int from 1 to 1099511627776, got True"),
+        ({"batch_size": 0}, mx8.SettingError, "batch_size: expected an int from 1 to 1099511627776, got 0"),
         ({"uneven": "even"}, mx8.SettingError, "uneven: expected one of 'split', 'pad', 'drop', 'exact', got 'even'"),
         (
             {"on_error": "ignore"},
@@ -413,7 +413,7 @@ def test_large_batches_hold_the_same_bytes_as_small_ones(mebibytes: int, place: 
         ({"io": "read"}, mx8.SettingError, "io: expected one of 'auto', 'mmap', 'pread', got 'read'"),
         ({"output": "jax"}, mx8.SettingError, "output: expected one of 'torch', 'numpy', got 'jax'"),
         ({"shuffle": 3}, mx8.SettingError, "shuffle: expected False, True or a BlockShuffle, got 3"),
-        ({"seed": 1.5}, mx8.SettingError, "seed: expected an int from .*, got 1.5"),
+        ({"seed": 1.5}, mx8.SettingError, "seed: expected an int, got 1.5"),
         ({"threads": 0}, mx8.SettingError, "threads: expected an int from 1 to 4096, got 0"),
         ({"memory": 0}, mx8.SettingError, "memory: expected a number of bytes from 1, or a text such as '2gb', got 0"),
         ({"columns": ["nope"]}, mx8.SettingError, "columns: expected one of 'data', 'id', 'name', 'x', got 'nope'"),

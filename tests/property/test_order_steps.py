@@ -182,9 +182,9 @@ def test_totals_beyond_32_bits_do_not_wrap() -> None:
     ("change", "words"),
     [
         ({"length": -1}, "length: expected an int from 0, got -1"),
-        ({"batch_size": 0}, "batch_size: expected an int from 1 to 4294967296, got 0"),
-        ({"batch_size": 2.0}, "batch_size: expected an int from 1 to 4294967296, got 2.0"),
-        ({"world_size": True}, "world_size: expected an int from 1 to 16777216, got True"),
+        ({"batch_size": 0}, "batch_size: expected an int from 1 to 1099511627776, got 0"),
+        ({"batch_size": 2.0}, "batch_size: expected an int from 1 to 1099511627776, got 2.0"),
+        ({"world_size": True}, "world_size: expected an int from 1 to 1048576, got True"),
         ({"uneven": "even"}, "uneven: expected one of 'split', 'pad', 'drop', 'exact', got 'even'"),
     ],
 )

@@ -385,6 +385,94 @@ def test_the_layout_in_memory_changes_nothing() -> None:
         assert torch.equal(transform(rows)["image"], transform(last)["image"])
 
 
+def turned(rows: Rows, layout: str | None = "HWC") -> Rows:
+    """The same rows with their pictures as `[B, H, W, C]`, in a batch that says so."""
+    found = rows.replace({"image": rows["image"].permute(0, 2, 3, 1).contiguous()})
+    if layout is not None:
+        found.layouts = {"image": layout}  # type: ignore[attr-defined]
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("layout", ["HWC", None], ids=["declared", "told by the channels"])
+@pytest.mark.parametrize("transform", [*EVERY, *MIXES], ids=lambda each: type(each).__name__)
+def test_pictures_may_have_their_channels_last(transform: Any, layout: str | None, dtype: torch.dtype) -> None:
+    rows = batch(range(16), dtype=dtype)
+    wanted, found = transform(rows), transform(turned(rows, layout))
+    assert torch.equal(found["image"].permute(0, 3, 1, 2), wanted["image"])
+    assert torch.equal(found["label"], wanted["label"])
+    assert found["image"].is_contiguous()
+
+
+def square(count: int = 12) -> torch.Tensor:
+    """Pictures of three rows and three columns, or rather: nobody can tell."""
+    return levels(count)[:, :, 1:4, 1:4].contiguous()
+
+
+UNTOLD = [RandomHorizontalFlip(), RandomGrayscale(), ColorJitter(0.4), Normalize([0.5] * 3, [1] * 3), CutMix(classes=5)]
+EACH_UNTOLD = pytest.mark.parametrize("transform", UNTOLD, ids=lambda each: type(each).__name__)
+
+
+@EACH_UNTOLD
+def test_pictures_that_could_have_either_layout_are_an_error_that_says_how_to_tell(transform: Any) -> None:
+    rows = Rows({"image": square(), "label": torch.arange(12) % 5}, torch.arange(12))
+    hint = "layout='CHW' or layout='HWC' says which of them it is"
+    with pytest.raises(SchemaError, match=rf"{type(transform).__name__}: batch\['image'\]: expected .*{hint}"):
+        transform(rows)
+
+
+@pytest.mark.parametrize("channels", [2, 13])
+def test_so_are_pictures_of_no_usual_number_of_channels(channels: int) -> None:
+    rows = Rows({"image": torch.zeros(4, channels, 20, 30)}, torch.arange(4))
+    with pytest.raises(SchemaError, match=r"expected a tensor of uint8 or floats, \[B, C, H, W\] or .* says which"):
+        RandomHorizontalFlip()(rows)
+    RandomHorizontalFlip(layout="CHW")(rows)
+    Normalize([0.5] * channels, [1] * channels)(rows)  # their number tells
+    Mixup(classes=2)(rows.replace({"label": torch.zeros(4, dtype=torch.int64)}))  # needs no layout
+
+
+@pytest.mark.parametrize("layout", ["CHW", "HWC"])
+@pytest.mark.parametrize("told", ["batch", "transform"])
+def test_a_layout_that_is_told_is_believed(told: str, layout: Any) -> None:
+    image, ids = square(), torch.arange(12)
+    rows = Rows({"image": image}, ids)
+    if told == "batch":
+        rows.layouts = {"image": layout}  # type: ignore[attr-defined]
+    found = RandomHorizontalFlip(1, layout=layout if told == "transform" else None)(rows)["image"]
+    assert torch.equal(found, image.flip(3 if layout == "CHW" else 2))
+
+
+def test_a_layout_that_is_not_the_batchs_is_refused() -> None:
+    with pytest.raises(SchemaError, match="Normalize: layout: expected 'HWC', as the batch says, got 'CHW'"):
+        Normalize([0.5] * 3, [1] * 3, layout="CHW")(turned(batch(range(4))))
+
+
+@pytest.mark.parametrize("transform", [*EVERY[:3], *MIXES], ids=lambda each: type(each).__name__)
+def test_a_plain_dict_has_nothing_to_draw_by_and_the_error_says_so(transform: Any) -> None:
+    rows = dict(batch(range(4)))
+    wanted = f"{type(transform).__name__}: expected a Batch: .* got dict .*transform="
+    with pytest.raises(SchemaError, match=wanted):
+        transform(rows)
+
+
+def test_a_plain_dict_can_be_normalised() -> None:
+    rows = batch(range(4))
+    found = EVERY[3](dict(rows))
+    assert type(found) is dict
+    assert torch.equal(found["image"], EVERY[3](rows)["image"])
+    with pytest.raises(SchemaError, match="expected a batch with 'image', got tuple"):
+        EVERY[3]((rows["image"], rows["label"]))
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_means_may_be_lists_arrays_or_tensors(kind: Any) -> None:
+    rows = batch(range(4))
+    given = Normalize(kind([0.5, 0.25, 0.125]), kind([0.5, 0.25, 0.125]))
+    assert torch.equal(given(rows)["image"], Normalize((0.5, 0.25, 0.125), (0.5, 0.25, 0.125))(rows)["image"])
+    assert given == Normalize((0.5, 0.25, 0.125), (0.5, 0.25, 0.125))
+    assert hash(given) == hash(Normalize((0.5, 0.25, 0.125), (0.5, 0.25, 0.125)))
+
+
 def test_ids_may_be_numpys() -> None:
     rows = batch(range(9))
     numpys = Rows(rows, rows.sample_ids.numpy(), rows.epoch, rows.seed)
@@ -535,7 +623,7 @@ def test_a_setting_that_cannot_be_is_refused_with_what_was_given(make: Any, says
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        (levels(4).permute(0, 2, 3, 1), r"uint8 \[4, 13, 11, 3\]"),
+        (levels(4)[:, :2], r"uint8 \[4, 2, 13, 11\]"),
         (levels(4)[0], r"uint8 \[3, 13, 11\]"),
         (levels(4).int(), r"int32 \[4, 3, 13, 11\]"),
         (levels(4).numpy(), "ndarray, which is no tensor"),
@@ -544,7 +632,7 @@ def test_a_setting_that_cannot_be_is_refused_with_what_was_given(make: Any, says
 )
 @pytest.mark.parametrize("transform", [EVERY[1], EVERY[2], EVERY[3]], ids=lambda each: type(each).__name__)
 def test_what_are_no_pictures_is_refused_with_what_was_found(transform: Any, value: Any, found: str) -> None:
-    wanted = r"batch\['image'\]: expected a tensor of uint8 or floats, \[B, 3, H, W\], got"
+    wanted = r"batch\['image'\]: expected a tensor of uint8 or floats, \[B, 3, H, W\] or \[B, H, W, 3\], got"
     with pytest.raises(SchemaError, match=f"^{type(transform).__name__}: {wanted} {found}") as caught:
         transform(Rows({"image": value}, torch.arange(4)))
     assert isinstance(caught.value, ValueError)

@@ -149,7 +149,7 @@ import numpy as np
 import mx8shards as mx8
 from mx8shards.kernels import turbo
 
-small = mx8.RandomResizedCrop(48, scale=(0.02, 0.2), layout="HWC")
+small = mx8.RandomResizedCrop(48, scale=(0.02, 0.2), layout="HWC", flip=0.5)
 specs = {"small": small, "large": mx8.RandomResizedCrop(48, layout="HWC"), "middle": mx8.CenterCrop(40, layout="HWC")}
 assert turbo.HAS_REGIONS
 for name, spec in specs.items():
@@ -173,7 +173,8 @@ def test_regions_are_right_and_damaged_ones_are_refused(tmp_path: Path, reposito
     run = [sys.executable, "-c", _CROPS, str(tmp_path / "data"), str(tmp_path)]
     done = subprocess.run(run, cwd=repository, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    specs = {"small": mx8.RandomResizedCrop(48, scale=(0.02, 0.2)), "large": mx8.RandomResizedCrop(48)}
+    small = mx8.RandomResizedCrop(48, scale=(0.02, 0.2), flip=0.5)
+    specs = {"small": small, "large": mx8.RandomResizedCrop(48)}
     for name, spec in (specs | {"middle": mx8.CenterCrop(40)}).items():
         found = np.load(tmp_path / f"{name}.npz")
         assert found["ids"].tolist() == list(range(len(good)))

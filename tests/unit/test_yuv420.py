@@ -106,7 +106,9 @@ def test_a_payload_whose_size_is_wrong_is_refused_by_name(change: bytes, tmp_pat
 
 
 @pytest.mark.skipif(turbo.library is None, reason="planes of JPEGs come from libturbojpeg")
-@pytest.mark.parametrize("crop", [mx8.RandomResizedCrop(48), mx8.CenterCrop(64, resize=70), mx8.ResizeCrop((50, 80))])
+@pytest.mark.parametrize(
+    "crop", [mx8.RandomResizedCrop(48, flip=0.5), mx8.CenterCrop(64, resize=70), mx8.ResizeCrop((50, 80))]
+)
 def test_a_batch_has_the_pixels_of_jpegs_that_are_not_scaled(crop: Any, tmp_path: Path) -> None:
     jpegs = [file(pixels(90 + 7 * i, 130 - 9 * i), quality=90, subsampling="4:2:0") for i in range(8)]
     found = []
