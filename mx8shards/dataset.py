@@ -243,6 +243,9 @@ class Dataset:
     def select(self, sample_ids: Sequence[int] | npt.NDArray[Any]) -> Dataset:
         """The samples at these positions, in this order, repeats included: a view over the same shards.
 
+        What a Loader draws at random for a sample (crops, flips, transforms) follows from seed, epoch and sample_id. So
+        a sample that is selected twice looks the same both times within an epoch, and other in the next one.
+
         Args:
             sample_ids: positions in this dataset, which may be a view itself; negative ones count from the end. For a
                 mask of bools, give `numpy.flatnonzero(mask)`.

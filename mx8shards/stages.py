@@ -92,6 +92,7 @@ class Stage:
     scratch_bytes = 0  # how much memory the scratch of all threads has at most, that of other stages included
     decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # what rows of its ragged outputs are decoded by
     head_bytes = 0  # how much of a payload's beginning `narrow` looks at; all, where it finds nothing to shrink
+    draws = False  # whether random numbers decide what it makes of a sample
     path = ""  # which of several ways it goes, if they give different values: a state remembers it
 
     def scratch(self) -> Any:

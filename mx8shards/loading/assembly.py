@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
 from mx8shards.dataset import Dataset
 from mx8shards.errors import SettingError, shown
 from mx8shards.format.columns import Columns
@@ -24,9 +29,12 @@ from mx8shards.order.orders import Order, Sequential, Shuffle
 from mx8shards.order.places import Places
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
-from mx8shards.stages import Use
+from mx8shards.stages import Stage, Use
 from mx8shards.views import Whole
 
+_logger = logging.getLogger("mx8shards")
+
+_MOST_LOOKED_THROUGH = 1 << 18  # positions of a view: some milliseconds
 _DEPTH_BYTES = 48 << 20  # small batches are planned further ahead: threads have work while more are planned
 _MOST_DEPTH = 64
 _RECORDS_PART = 4  # that part of the memory, at most, is for the records of batches that are made further ahead
@@ -112,6 +120,24 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         read_timeout_s=settings.read_timeout_s,
         mover=mover,
     )
+
+
+def warn_of_repeats(dataset: Dataset, stages: Sequence[Stage]) -> None:
+    """Log that repeats in a view get equal random crops, where that is quickly seen.
+
+    A view of more positions than there are samples has repeats. Others are looked through if they are small.
+    """
+    view, samples = dataset.view, dataset.shards.samples
+    if isinstance(view, Whole) or not any(stage.draws for stage in stages):
+        return
+    repeats = len(view) > samples
+    if not repeats and len(view) <= _MOST_LOOKED_THROUGH:
+        ids = view.resolve(np.arange(len(view), dtype=np.int64))[0]
+        repeats = len(np.unique(ids)) < len(ids)
+    if repeats:
+        _logger.warning(
+            "the view has some samples several times: within an epoch each of them gets the same random crop every time"
+        )
 
 
 def use_of(picked: Columns, name: str, seed: int, pool: Pool) -> Use:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mx8shards.dataset import Dataset
 from mx8shards.errors import IntegrityError, LoaderError, SettingError, shown, whole_number
-from mx8shards.loading.assembly import assemble, order_of
+from mx8shards.loading.assembly import assemble, order_of, warn_of_repeats
 from mx8shards.loading.batch import OutputKind
 from mx8shards.loading.difference import difference
 from mx8shards.loading.epoch import Epoch
@@ -104,6 +104,8 @@ class Loader:
         self._ledger = Ledger()
         self._closed = False
         self._assemble()
+        if self.rank == 0:
+            warn_of_repeats(dataset, self._recipe.filler.stages)
 
     def _assemble(self) -> None:
         """Get a pool, and a share of its memory."""

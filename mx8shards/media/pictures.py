@@ -63,6 +63,7 @@ class Pictures(Stage):
         self.outputs = {name: _output(crop) for name, crop in crops.items()}
         self._crops = crops
         self._use = use
+        self.draws = any(isinstance(crop, RandomResizedCrop) or crop.flip for crop in crops.values())
         self._exact = any(crop.exact for crop in crops.values())
         self._turbo = turbo.library is not None
         ways = "planes and regions" if turbo.HAS_REGIONS else "planes"
