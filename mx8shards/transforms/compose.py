@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mx8shards.errors import SettingError
+from mx8shards.errors import SettingError, shown
 from mx8shards.transforms.colour import ColorJitter
 from mx8shards.transforms.normalize import Normalize
 
@@ -23,6 +23,9 @@ class Compose:
     steps: Sequence[Callable[[Any], Any]]
 
     def __post_init__(self) -> None:
+        steps: Any = self.steps
+        if not isinstance(steps, (list, tuple)) or not all(map(callable, steps)):
+            raise SettingError(subject="steps", expected="a list of functions of a batch", found=shown(steps))
         drawn: set[str] = set()
         normalized: set[str] = set()
         for step in self.steps:
