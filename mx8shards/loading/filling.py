@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mx8shards.errors import FormatError, LoaderError, ShardsError
+from mx8shards.errors import FormatError, LoaderError, SettingError, ShardsError
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather
 from mx8shards.kernels.reach import advise_spans
@@ -232,12 +232,12 @@ class Filler:
 
 
 def _together(stages: Sequence[Stage]) -> dict[str, Output]:
-    """The outputs of all stages; LoaderError if two would give the same name to what they make."""
+    """The outputs of all stages; SettingError if two would give the same name to what they make."""
     outputs: dict[str, Output] = {}
     for stage in stages:
         for key, output in stage.outputs.items():
             if key in outputs:
-                raise LoaderError(
+                raise SettingError(
                     subject="decode", expected="a name of its own for everything in a batch", found=f"{key!r} twice"
                 )
             outputs[key] = output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +179,7 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
     if name in PICTURES and {"mean", "std"} & given.keys():
         given = {**floats, **given}
     if not name.startswith("Loader"):
-        made: Any = transforms if name.startswith("transforms.") else mx8
-        return getattr(made, name.removeprefix("transforms."))(**{**needed.get(name, {}), **given})
+        return made_by(name)(**{**needed.get(name, {}), **given})
     with mx8.Dataset(root) as dataset:
         if name == "Loader":
             return mx8.Loader(dataset, **{"batch_size": 4, **world, **given})
@@ -213,9 +213,35 @@ PUBLIC = [name for name in mx8.__all__ if not name.endswith("Error")]
 
 @pytest.mark.parametrize("name", [*PUBLIC, *(f"transforms.{name}" for name in transforms.__all__)])
 def test_every_argument_of_a_public_call_is_tried_or_no_setting(name: str) -> None:
-    made: Any = transforms if name.startswith("transforms.") else mx8
-    arguments = set(inspect.signature(getattr(made, name.removeprefix("transforms."))).parameters)
+    arguments = set(inspect.signature(made_by(name)).parameters)
     assert arguments - NO_SETTINGS.get(name, set()) <= set(BAD.get(name, {}))
+
+
+# help() --------------------------------------------------------------------------------------------------------------
+
+EXPLAINED = [*PICTURES, "MultiCrop", "BlockShuffle", *(f"transforms.{name}" for name in transforms.__all__)]
+
+
+def made_by(name: str) -> Any:
+    """What a dotted name of this test means."""
+    return getattr(transforms if name.startswith("transforms.") else mx8, name.removeprefix("transforms."))
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_help_explains_every_argument(name: str) -> None:
+    text = inspect.getdoc(made_by(name)) or ""
+    explained = re.findall(r"^    (\w+): ", text[text.index("Args:") :], re.MULTILINE)
+    assert set(explained) == set(inspect.signature(made_by(name)).parameters)
+    assert len(explained) == len(set(explained))
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_the_signature_shows_what_may_be_chosen(name: str) -> None:
+    for argument, parameter in inspect.signature(made_by(name)).parameters.items():
+        if argument == "layout":
+            assert "Literal['CHW', 'HWC']" in str(parameter).replace('"', "'")
+        if argument == "dtype" and name in PICTURES:
+            assert "Literal['uint8', 'float16', 'float32']" in str(parameter).replace('"', "'")
 
 
 # what is allowed ------------------------------------------------------------------------------------------------------
