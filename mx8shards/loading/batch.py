@@ -73,15 +73,12 @@ class Batch(Mapping[str, Any]):
 
     Arrays and tensors view a bank of the loader, which uses it again once the last of them is gone: hold a batch for as
     long as you like, at the price of its memory. `copy()` gives one that costs the loader nothing.
-
-    `layouts` says of each column of decoded pictures whether they are "CHW" or "HWC": transforms go by it.
     """
 
     sample_ids: Any
     padding: Any
     epoch: int
     seed: int
-    layouts: Mapping[str, str]
 
     def __init__(
         self,
@@ -90,14 +87,21 @@ class Batch(Mapping[str, Any]):
         padding: Any,
         epoch: int,
         seed: int,
-        layouts: Mapping[str, str] | None = None,
+        pictures: Mapping[str, Output] | None = None,
     ) -> None:
         self._values = values
-        self.layouts = layouts or {}
+        self._pictures = pictures or {}
         self.sample_ids = sample_ids
         self.padding = padding
         self.epoch = epoch
         self.seed = seed
+
+    @property
+    def layouts(self) -> dict[str, str]:
+        """ "CHW" or "HWC" for each column of decoded pictures, unless a transform has given them another shape."""
+        shapes = {key: getattr(value, "shape", ())[1:] for key, value in self.items() if key in self._pictures}
+        declared = self._pictures
+        return {key: declared[key].layout for key, shape in shapes.items() if tuple(shape) == declared[key].shape}
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -118,23 +122,12 @@ class Batch(Mapping[str, Any]):
     def map(self, change: Callable[[Any], Any]) -> Batch:
         """The same batch with every array changed: moved to a device, say."""
         values = {key: value.map(change) if isinstance(value, Ragged) else change(value) for key, value in self.items()}
-        return Batch(values, change(self.sample_ids), change(self.padding), self.epoch, self.seed, self.layouts)
+        return Batch(values, change(self.sample_ids), change(self.padding), self.epoch, self.seed, self._pictures)
 
     def replace(self, values: Mapping[str, Any]) -> Batch:
-        """The same rows, with these values in the place of its own, or beside them.
-
-        Pictures of another shape than before may have another layout: theirs is no longer known.
-        """
-        layouts = {
-            key: layout
-            for key, layout in self.layouts.items()
-            if key not in values or _shape(values[key]) == _shape(self[key])
-        }
-        return Batch({**self._values, **values}, self.sample_ids, self.padding, self.epoch, self.seed, layouts)
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(getattr(value, "shape", ()))
+        """The same rows, with these values in the place of its own, or beside them."""
+        values = {**self._values, **values}
+        return Batch(values, self.sample_ids, self.padding, self.epoch, self.seed, self._pictures)
 
 
 def copied(value: Any) -> Any:
@@ -177,5 +170,5 @@ def make_batch(
         if place.offsets is not None:
             value = Ragged(value, convert(offsets_of(whole, place, rows)), decoders[key])
         values[key] = value
-    layouts = {key: output.layout for key, output in outputs.items() if output.layout}
-    return Batch(values, convert(sample_ids), convert(padding), epoch, seed, layouts)
+    pictures = {key: output for key, output in outputs.items() if output.layout}
+    return Batch(values, convert(sample_ids), convert(padding), epoch, seed, pictures)
