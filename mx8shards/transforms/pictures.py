@@ -136,7 +136,7 @@ def column(batch: Any, key: str, who: str) -> Any:
 
 def replaced(batch: Any, values: Mapping[str, Any]) -> Any:
     """The batch with these values in the place of its own; a plain dict stays one."""
-    return batch.replace(values) if hasattr(batch, "replace") else {**batch, **values}
+    return batch.replace(values=values) if hasattr(batch, "replace") else {**batch, **values}
 
 
 def _described(value: Any) -> str:
