@@ -60,8 +60,8 @@ R = TypeVar("R", bound=Rows)
 
 
 def require_rows(batch: R, who: str) -> R:
-    """The batch, if it says which samples of which epoch it has; SchemaError for a plain dict, say."""
-    if not all(hasattr(batch, name) for name in ("seed", "epoch", "sample_ids", "replace")):
+    """The batch, which knows its samples and their epoch; SchemaError for a plain dict, which does not."""
+    if not hasattr(batch, "replace"):
         raise SchemaError(
             subject=who,
             expected="a Batch: what is drawn follows from its seed, epoch and sample_ids",

@@ -208,7 +208,7 @@ def test_a_bad_setting_is_named_with_what_is_allowed_and_what_came(
     assert list(tmp_path.iterdir()) == []
 
 
-PUBLIC = [name for name in mx8.__all__ if not name.endswith("Error")]
+PUBLIC = [name for name in mx8.__all__ if not name.endswith("Error") and callable(getattr(mx8, name))]
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, *(f"transforms.{name}" for name in transforms.__all__)])
