@@ -49,7 +49,7 @@ def touch(value: Any) -> int:
         return sum(map(touch, value.values()))
     if isinstance(value, list | tuple):
         return sum(map(touch, value))
-    if hasattr(value, "offsets"):  # ours, ragged
+    if hasattr(value, "padded"):  # ours, ragged
         return touch(value.values) + touch(value.offsets)
     if hasattr(value, "sample_ids"):  # ours, a batch
         return sum(touch(value[key]) for key in value)

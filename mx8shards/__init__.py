@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mx8shards import transforms
     from mx8shards.dataset import Dataset, concat
     from mx8shards.errors import (
         DatasetExistsError,
@@ -68,6 +69,7 @@ __all__ = [
     "merge",
     "register_encoding",
     "summary",
+    "transforms",
     "verify",
 ]
 
@@ -86,6 +88,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "transforms":
+        return import_module("mx8shards.transforms")
     if name not in _HOMES:
         raise AttributeError(f"module 'mx8shards' has no attribute {name!r}")
     value = getattr(import_module(f"mx8shards.{_HOMES[name]}"), name)
@@ -94,4 +98,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -50,7 +50,7 @@ def row_differs(batch: Any, row: int, wanted: Sample) -> str:
     assert sorted(batch) == sorted(wanted)
     for name, value in wanted.items():
         found = batch[name]
-        if hasattr(found, "offsets"):
+        if hasattr(found, "padded"):
             if not same(found[row], value):
                 return name
         else:

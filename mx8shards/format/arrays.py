@@ -53,6 +53,11 @@ class DynamicArray(Codec):
         if fixed:
             self.takes = f"{self.takes}, as {fixed}"
 
+    @property
+    def dtype_name(self) -> str | None:
+        """The dtype of all its arrays; None where each payload names its own."""
+        return self._fixed
+
     def pack(self, value: Any) -> bytes:
         name, array = _numbers(self, value)
         if self._fixed not in (None, name):

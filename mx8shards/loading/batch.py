@@ -2,109 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import partial
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import require
 from mx8shards.loading.outputs import Layout, array_of, offsets_of
+from mx8shards.loading.ragged import Decode, Ragged, copied, moved, pinned
 from mx8shards.stages import Output
 
 OutputKind = Literal["torch", "numpy"]
 OUTPUT_KINDS: tuple[OutputKind, ...] = ("torch", "numpy")
 Array = npt.NDArray[Any]
-Decode = Callable[[memoryview], Any]
 
 
 def converter(kind: OutputKind) -> Callable[[Array], Any]:
     """How an array becomes what the user asked for: the same memory in either case."""
-    return require("torch", "torch").from_numpy if kind == "torch" else _itself
+    if kind == "numpy":
+        return _itself
+    torch = require("torch", "torch")
+    from mx8shards.loading.torch_containers import register_batches  # imports torch
+
+    register_batches()
+    return torch.from_numpy  # type: ignore[no-any-return]
 
 
 def _itself(array: Array) -> Array:
     return array
 
 
-class Ragged:
-    """Rows of different lengths: `values` holds their bytes one after the other, row i those from `offsets[i]` on.
+class Batch(MutableMapping[str, Any]):
+    """The rows of one step for one rank, by column: a mapping from names to arrays, tensors and `Ragged` rows.
 
-    `ragged[i]` decodes a row as the dataset does. What it gives may be a view of the batch's memory.
-    """
-
-    def __init__(self, values: Any, offsets: Any, decode: Decode) -> None:
-        self.values = values
-        self.offsets = offsets
-        self._decode = decode
-        self._rows: tuple[memoryview, list[int]] | None = None  # what indexing needs, once it does
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: int) -> Any:
-        if self._rows is None:
-            values, offsets = (each.cpu() if hasattr(each, "cpu") else each for each in (self.values, self.offsets))
-            self._rows = np.asarray(values).data.toreadonly(), np.asarray(offsets).tolist()
-        values, offsets = self._rows
-        count = len(offsets) - 1
-        if not -count <= i < count:
-            raise IndexError(f"row {i} of {count}")
-        i %= count
-        return self._decode(values[offsets[i] : offsets[i + 1]])
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
-    def __repr__(self) -> str:
-        return f"<Ragged: {len(self)} rows, {len(self.values)} bytes>"
-
-    def copy(self) -> Ragged:
-        """The same rows in memory of their own."""
-        return self.map(copied)
-
-    def map(self, change: Callable[[Any], Any]) -> Ragged:
-        """The same rows with values and offsets changed: copied, or moved to a device, where they are only bytes."""
-        return Ragged(change(self.values), change(self.offsets), self._decode)
-
-
-class Batch(Mapping[str, Any]):
-    """The rows of one step for one rank, by column.
+    values      the columns, by name
+    sample_ids  which sample each row is, as int64; always on the host
+    padding     which rows are repeats that only fill the batch up, as bools
+    epoch       the epoch that the batch belongs to
+    seed        the loader's
+    pictures    what the loader declares of columns of pictures: `layouts` is made of it
 
     Arrays and tensors view a bank of the loader, which uses it again once the last of them is gone: hold a batch for as
     long as you like, at the price of its memory. `copy()` gives one that costs the loader nothing.
-    """
 
-    sample_ids: Any
-    padding: Any
-    epoch: int
-    seed: int
+    A batch can be pickled, and torch, Lightning and Accelerate treat it as they treat a dict. One that was made of a
+    mapping alone, `Batch({"image": …})`, does not know its sample_ids, padding, epoch and seed: asking for them is an
+    AttributeError. `replace`, `copy`, `map`, `to`, `pin_memory` and `copy.copy` keep them.
+    """
 
     def __init__(
         self,
-        values: dict[str, Any],
-        sample_ids: Any,
-        padding: Any,
-        epoch: int,
-        seed: int,
+        values: Mapping[str, Any],
+        sample_ids: Any = None,
+        padding: Any = None,
+        epoch: int | None = None,
+        seed: int | None = None,
         pictures: Mapping[str, Output] | None = None,
     ) -> None:
-        self._values = values
-        self._pictures = pictures or {}
-        self.sample_ids = sample_ids
-        self.padding = padding
-        self.epoch = epoch
-        self.seed = seed
+        self._values = dict(values)
+        self._rows: tuple[Any, Any, int | None, int | None, Mapping[str, Output] | None]
+        if isinstance(values, Batch) and sample_ids is None:
+            self._rows = values._rows
+        else:
+            self._rows = (sample_ids, padding, epoch, seed, pictures)
+
+    @property
+    def sample_ids(self) -> Any:
+        """Which sample each row is. It stays on the host, wherever the columns are."""
+        return self._known(0, "sample_ids")
+
+    @property
+    def padding(self) -> Any:
+        """Which rows are repeats that only fill the batch up."""
+        return self._known(1, "padding")
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the batch belongs to."""
+        return int(self._known(2, "epoch"))
+
+    @property
+    def seed(self) -> int:
+        """The loader's seed."""
+        return int(self._known(3, "seed"))
 
     @property
     def layouts(self) -> dict[str, str]:
         """ "CHW" or "HWC" for each column of decoded pictures, unless a transform has given them another shape."""
-        shapes = {key: getattr(value, "shape", ())[1:] for key, value in self.items() if key in self._pictures}
-        declared = self._pictures
+        declared = self._rows[4] or {}
+        shapes = {key: getattr(value, "shape", ())[1:] for key, value in self.items() if key in declared}
         return {key: declared[key].layout for key, shape in shapes.items() if tuple(shape) == declared[key].shape}
+
+    def _known(self, number: int, name: str) -> Any:
+        found = self._rows[number]
+        if found is None:
+            lost = "this batch was made of a mapping of columns alone, which does not tell"
+            where = "in the Loader's transform=, or before Accelerate dispatches batches"
+            raise AttributeError(f"{lost} its {name}: use them where they are known, {where}")
+        return found
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._values[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._values[key]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -113,34 +119,56 @@ class Batch(Mapping[str, Any]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"<Batch of {len(self.sample_ids)}: {', '.join(self._values)}>"
+        ids = self._rows[0]
+        rows = "" if ids is None else f" of {len(ids)}"
+        return f"<Batch{rows}: {', '.join(self._values)}>"
 
-    def copy(self) -> Batch:
+    def __copy__(self) -> Self:
+        return self._with(self._values)
+
+    def copy(self) -> Self:
         """The same batch in memory of its own."""
-        return self.map(copied)
+        sample_ids, padding, *others = self._rows
+        values = {key: changed(value, copied) for key, value in self.items()}
+        return type(self)(values, copied(sample_ids), copied(padding), *others)
 
-    def map(self, change: Callable[[Any], Any]) -> Batch:
-        """The same batch with every array changed: moved to a device, say."""
-        values = {key: value.map(change) if isinstance(value, Ragged) else change(value) for key, value in self.items()}
-        return Batch(values, change(self.sample_ids), change(self.padding), self.epoch, self.seed, self._pictures)
+    def map(self, change: Callable[[Any], Any]) -> Self:
+        """The same rows with a function applied to every array and tensor, and to `padding`; not to `sample_ids`.
 
-    def replace(self, values: Mapping[str, Any]) -> Batch:
-        """The same rows, with these values in the place of its own, or beside them."""
-        values = {**self._values, **values}
-        return Batch(values, self.sample_ids, self.padding, self.epoch, self.seed, self._pictures)
+        change  takes an array or tensor, or whatever else a transform put into the batch, and gives one
+        """
+        sample_ids, padding, *others = self._rows
+        values = {key: changed(value, change) for key, value in self.items()}
+        return type(self)(values, sample_ids, None if padding is None else change(padding), *others)
 
+    def replace(self, values: Mapping[str, Any]) -> Self:
+        """The same rows, with other columns: a new batch.
 
-def copied(value: Any) -> Any:
-    """A tensor or array with memory of its own; anything else as it is."""
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    return value.clone() if hasattr(value, "clone") else value
+        values  columns that take the place of those of the same name, or stand beside the others
+        """
+        return self._with({**self._values, **values})
+
+    def to(self, device: Any, non_blocking: bool = False) -> Self:
+        """The batch with all tensors, and `padding`, on this device; `sample_ids` stay on the host.
+
+        device        a torch.device or its name
+        non_blocking  return before tensors in pinned memory are copied, as `Tensor.to` does. It waits for those in
+                      a bank of the loader, which may be filled again: call `pin_memory()` before
+        """
+        return self.map(partial(moved, device=device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """A copy in pinned memory, from which a GPU copies while the host goes on: `.to("cuda", non_blocking=True)`."""
+        return self.map(pinned)
+
+    def _with(self, values: Mapping[str, Any]) -> Self:
+        return type(self)(values, *self._rows)
 
 
 def changed(value: Any, change: Callable[[Any], Any]) -> Any:
     """A batch, or whatever a transform made of it, with every array and tensor in it changed."""
     if isinstance(value, (Batch, Ragged)):
-        return value.map(change)
+        return value.copy() if change is copied else value.map(change)
     if isinstance(value, dict):
         return {key: changed(inner, change) for key, inner in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):

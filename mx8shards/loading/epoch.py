@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from mx8shards.errors import LoaderError
+from mx8shards.errors import LoaderError, ShardsError
 from mx8shards.loading.device import Mover, Moving
 from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run, Shed
 
@@ -23,6 +23,15 @@ class Listener(Protocol):
 
     def ended(self, epoch: int) -> None:
         """There is no more of this epoch."""
+
+    def failed(self) -> None:
+        """The next batch could not be made."""
+
+    def what_next(self, epoch: int) -> str:
+        """What comes after such a failure, for the user."""
+
+    def left(self, epoch: int) -> int:
+        """How many batches are still to come of this epoch."""
 
 
 class Epoch(Iterator[Any]):
@@ -51,7 +60,11 @@ class Epoch(Iterator[Any]):
         asked_at = time.perf_counter()
         try:
             result = self._result() if self._recipe.mover is None else self._moved(self._recipe.mover)
-        except BaseException:
+        except Exception:
+            self._end()
+            self._listener.failed()
+            raise
+        except BaseException:  # Ctrl-C: the epoch is one that was left
             self._end()
             raise
         now = time.perf_counter()
@@ -63,10 +76,24 @@ class Epoch(Iterator[Any]):
         if isinstance(result, Done):
             self._listener.ended(self._epoch)
             raise StopIteration
+        self._listener.failed()
         error = result.error
         if isinstance(error, LoaderError):
             raise error
-        raise LoaderError(f"{type(error).__name__}: {error}", subject=f"epoch {self._epoch}") from error
+        raise LoaderError(
+            f"{type(error).__name__}: {error}", subject=f"epoch {self._epoch}", hint=self._how_to_go_on(error)
+        ) from error
+
+    def __len__(self) -> int:
+        """How many batches are still to come: of a whole epoch as many as the loader has, after a resume fewer."""
+        return 0 if self._over or self._left else self._listener.left(self._epoch)
+
+    def _how_to_go_on(self, error: BaseException) -> str:
+        """What a user can do about a batch that could not be made."""
+        again = self._listener.what_next(self._epoch)
+        if isinstance(error, ShardsError) and self._recipe.on_error == "raise":
+            return f'on_error="skip" or "substitute" passes over bad samples; {again}'
+        return again
 
     def close(self) -> None:
         """Give up what was made ahead. Whoever asks for more gets an error."""
@@ -91,7 +118,7 @@ class Epoch(Iterator[Any]):
     def _pass(self, result: Outcome | None) -> None:
         if isinstance(result, Ready):
             steps = self._recipe.plan.steps
-            self._position = min(result.planned.position + steps.size, steps.length)
+            self._position = min(result.planned.position + steps.stride, steps.length)
 
     def _moved(self, mover: Mover) -> Outcome:
         """What comes next, on the device; the one after it is sent on its way."""

@@ -4,73 +4,191 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from mx8shards.dataset import Dataset
-from mx8shards.loading.batch import Batch, changed, copied
+from mx8shards.errors import LoaderError, whole_number
+from mx8shards.loading.batch import changed
 from mx8shards.loading.loader import Loader
 from mx8shards.loading.machine import worker_share
+from mx8shards.loading.ragged import copied
 from mx8shards.loading.settings import Settings
+from mx8shards.loading.shared_epoch import SharedEpoch, key_of
+from mx8shards.loading.torch_containers import register_batches
+from mx8shards.order.steps import Steps
 
 
-class IterableBatches(IterableDataset[dict[str, Any]]):
-    """For `DataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=…)`.
+class IterableBatches(IterableDataset[Any]):
+    """A loader's batches for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`.
 
-    Each worker is a rank of its own within the loader's rank, with threads and memory of its own; batches are copied
-    out of the banks. Workers begin at the epoch and position that were last set here, so call `set_epoch` before each
-    epoch unless they persist. The state is the worker's, for loaders that keep one for each. A batch is a dict of its
-    columns, and of `sample_ids` and `padding`.
+    The DataLoader gives the batches that the loader gives, in the same order, with any number of workers: these take
+    turns. Each worker has a loader of its own, with its threads and memory, and copies batches out of its banks. Leave
+    out `batch_size`, `shuffle` and `sampler`, which are the loader's.
+
+    Every iteration is the next epoch, with workers that are started anew or persist, forked or spawned; `set_epoch`
+    here reaches all of them. With workers, an iteration counts as soon as they have begun, as these work ahead, and
+    also if it fails: then `set_epoch` or `load_state_dict` goes on with that epoch. `len` is the number of batches in a
+    whole epoch.
+
+    A batch is a `Batch`, or what the loader's `transform` makes of it. `state_dict` and `load_state_dict` are what
+    torchdata's StatefulDataLoader calls: within a worker, the state is the worker's own, and needs as many workers
+    again.
     """
 
     def __init__(
-        self, dataset: Dataset, settings: Settings, rank: int, world_size: int, state: Mapping[str, Any]
+        self,
+        dataset: Dataset,
+        settings: Settings,
+        rank: int,
+        world_size: int,
+        length: int,
+        state: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self._dataset = dataset
         self._settings = settings
         self._rank = rank
         self._world_size = world_size
-        self._epoch: int | None = None
-        self._state: Mapping[str, Any] | None = state
-        self._wanted = True  # whether the loader has yet to be told of these
+        self._length = length
+        self._state = dict(state)  # what a loader of this process begins with
+        self._shared = SharedEpoch(state["epoch"], state["position"])
+        self._owner = os.getpid()  # the process whose workers share the count
         self._loader: Loader | None = None
-        self._worker = (0, 0, 1)  # whose the loader is: process, number, and how many there are
+        self._place = (0, 0, 1)  # whose that loader is: process, number of the worker, and how many there are
+        self._seen = 0  # the shared count when the loader last stood where it says, in the process without workers
+        self._loaded: tuple[int, int] | None = None  # epoch and position that a worker was told to go on at
+        self._epoch = state["epoch"]  # that a worker is in
+
+    def __len__(self) -> int:
+        """How many batches a whole epoch has."""
+        return self._length
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is this epoch, from its beginning."""
-        self._epoch, self._state, self._wanted = epoch, None, True
+        """The next iteration is this epoch, from its beginning, in all workers. Call it before `iter(DataLoader)`.
+
+        epoch  its number, from 0. The one that comes next anyway keeps its position: a resumed one goes on there
+        """
+        epoch = whole_number("epoch", epoch, 0)
+        self._here()
+        if self._shared.upcoming()[0] != epoch:
+            self._shared.begin(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this worker stands."""
-        return self._opened().state_dict()
+        """Where the next batch begins: in a worker, the next one of this worker."""
+        loader = self._opened()
+        state = loader.state_dict()
+        _, worker, workers = self._place
+        if get_worker_info() is None:
+            return state
+        if state["epoch"] != self._epoch:  # it has no more steps of this epoch, though other workers may
+            state |= {"epoch": self._epoch, "position": loader._steps.length}
+        return {**state, "worker": [worker, workers]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on there with the next iteration."""
-        self._epoch, self._state, self._wanted = None, dict(state), True
+        """Go on with the very next step: with the same data, or an error says what differs.
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self._opened():
-            own = changed(batch, copied)
-            yield {**own, "sample_ids": own.sample_ids, "padding": own.padding} if isinstance(own, Batch) else own
+        state  a state of a Loader, or of an iterable dataset; that of a worker only in the same worker of as many
+        """
+        whose = None
+        if isinstance(state, Mapping):  # the loader says what is wrong with anything else
+            state = dict(state)
+            whose = state.pop("worker", None)
+        loader = self._opened()
+        _, worker, workers = self._place
+        in_worker = get_worker_info() is not None
+        if whose is not None and whose != [worker, workers]:
+            raise LoaderError(
+                subject="state",
+                place="$.worker",
+                expected=f"that of worker {worker} of {workers}" if in_worker else "that of a process without workers",
+                found=f"{whose!r} (number and count)",
+                hint="take as many workers as there were, or a state of the Loader itself",
+            )
+        loader.load_state_dict(state)
+        place = state["epoch"], state["position"]
+        if not in_worker:
+            self._shared.begin(*place)
+            self._seen = self._shared.stamp
+        elif whose is not None:
+            self._loaded = place
+        else:
+            self._loaded = state["epoch"], self._first(loader, state["position"])
+
+    def __iter__(self) -> Iterator[Any]:
+        loader = self._opened()
+        worker = get_worker_info()
+        if worker is None:
+            return self._counted(loader)
+        slot, key = 1 + worker.id, key_of(worker.seed - worker.id, worker.num_workers)
+        if self._loaded is None:
+            epoch, position = self._shared.start(slot, key)
+            position = self._first(loader, position)
+        else:
+            epoch, position = self._loaded
+            self._loaded = None
+            self._shared.start_at(slot, key, epoch)
+        self._epoch = epoch
+        loader._go_to(epoch, position)
+        return (changed(batch, copied) for batch in loader)
+
+    def _counted(self, loader: Loader) -> Iterator[Any]:
+        """The batches of an epoch. It counts once it gave one."""
+        batches = iter(loader)
+        epoch = loader._at[0]
+        for number, batch in enumerate(batches):
+            if not number:
+                self._shared.start_at(0, 0, epoch)
+                self._seen = self._shared.stamp
+            yield changed(batch, copied)
+
+    def _first(self, loader: Loader, position: int) -> int:
+        """Where this worker's first step begins, if that of the first worker begins here."""
+        steps = loader._steps
+        return min(position + self._place[1] * steps.size, steps.length)
 
     def _opened(self) -> Loader:
-        worker, workers = worker_share()
-        here = (os.getpid(), worker, workers)
-        if self._loader is None or self._worker != here:  # one that was opened before a fork is somebody else's
-            self._worker, self._wanted = here, True
+        """The loader of this process, which stands where the shared count says."""
+        here = self._here()
+        if self._loader is None or self._place != here:  # one that was opened before a fork is another process's
+            self._place = here
             settings = {field.name: getattr(self._settings, field.name) for field in fields(Settings)}
-            rank, world_size = self._rank * workers + worker, self._world_size * workers
-            self._loader = Loader(self._dataset, rank=rank, world_size=world_size, **settings)
-        if self._wanted:
-            if self._state is not None:
-                self._loader.load_state_dict(self._state)
-            elif self._epoch is not None:
-                self._loader.set_epoch(self._epoch)
-            self._wanted = False
+            self._loader = _InTurns(here[2], self._dataset, rank=self._rank, world_size=self._world_size, **settings)
+            self._loader.load_state_dict(self._state)
+            self._seen = 0
+        if get_worker_info() is None and self._seen != self._shared.stamp:
+            self._loader._go_to(*self._shared.upcoming())
+            self._seen = self._shared.stamp
         return self._loader
+
+    def _here(self) -> tuple[int, int, int]:
+        """This process, as `_place` has it. One that is no worker does not share its count with its parent."""
+        if get_worker_info() is None and self._owner != os.getpid():
+            self._owner, self._shared = os.getpid(), self._shared.copy()
+        return os.getpid(), *worker_share()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loader": None}  # threads and memory stay behind
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        register_batches()
+
+
+class _InTurns(Loader):
+    """The loader of one of several workers, which take turns."""
+
+    def __init__(self, turns: int, dataset: Dataset, **settings: Any) -> None:
+        self._turns = turns
+        super().__init__(dataset, **settings)
+
+    def _what_next(self, epoch: int) -> str:
+        if get_worker_info() is None:
+            return super()._what_next(epoch)
+        again = f"set_epoch({epoch}) of the iterable dataset begins this one again"
+        return f"the DataLoader's next iteration is the next epoch, {again}, load_state_dict(…) goes on within it"
+
+    def _steps_of(self, world_size: int) -> Steps:
+        return replace(super()._steps_of(world_size), turns=self._turns)

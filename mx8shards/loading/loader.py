@@ -8,28 +8,27 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.dataset import Dataset
 from mx8shards.errors import IntegrityError, LoaderError, SettingError, shown, whole_number
+from mx8shards.loading.accepted import checked_dataset
 from mx8shards.loading.assembly import assemble, order_of, warn_of_repeats
-from mx8shards.loading.batch import OutputKind
 from mx8shards.loading.difference import difference
 from mx8shards.loading.epoch import Epoch
-from mx8shards.loading.ledger import Ledger, OnError
+from mx8shards.loading.ledger import Ledger
 from mx8shards.loading.machine import distributed_rank
 from mx8shards.loading.pool import Pool
 from mx8shards.loading.prefetch import Failed, Ready, Run
-from mx8shards.loading.reach import IO
 from mx8shards.loading.settings import Settings
 from mx8shards.loading.stats import Counters, Explanation, explain
 from mx8shards.loading.times import ProducerTimes
 from mx8shards.order.blocks import BlockShuffle
 from mx8shards.order.state import State
-from mx8shards.order.steps import Steps, Uneven
+from mx8shards.order.steps import Steps
 from mx8shards.stages import Decoder
 
 if TYPE_CHECKING:
@@ -39,12 +38,41 @@ if TYPE_CHECKING:
 class Loader:
     """Batches of a dataset, made ahead in threads, as tensors over memory that is used again and again.
 
-    Iterating gives one epoch; the next `for` is the next epoch, also after one that was left early. Each rank gets its
-    part. `memory` is a hard limit on what the loader holds, batches that you still hold included; what a `transform`
-    makes beside is its own. `transform(batch)` runs in the threads, and what it returns is what you get.
+    `for batch in loader` gives one epoch of `Batch`es, and the next `for` gives the next epoch, also after one that was
+    left early. An iteration that gave no batch does not count: `iter(loader)` alone starts nothing. After an error,
+    which says what is wrong with which sample, the next `for` goes on at the step that failed. Each rank gets its part.
 
     `state_dict()` says where the loader stands after the last batch it gave you; with the same data, any number of
     ranks goes on there.
+
+    dataset         an mx8shards.Dataset, or a view of one: `select`, `where`, `concat`. A `torch.utils.data.Subset` of
+                    a Dataset is one, too
+    batch_size      how many samples a batch of one rank has
+    shuffle         False: in order; True: all samples in an order of each epoch's own; BlockShuffle(shards=…): so that
+                    few shards are in use at a time
+    seed            what orders and random crops follow from; the same on all ranks
+    columns         the names of the columns to load; None: all
+    decode          what is done to which column: {"image": mx8.RandomResizedCrop(224)}; the others come as they are
+    transform       a function of a batch that is called in the loader's threads; what it returns is what you get
+    uneven          what becomes of the samples at an epoch's end that are fewer than a whole step of all ranks:
+                    "split": all ranks get equal shares, to within one sample
+                    "pad": the batch is filled up with samples from the epoch's beginning, marked in `batch.padding`
+                    "drop": they are left out
+                    "exact": the last ranks get a short batch, or none
+    on_error        what becomes of a sample that cannot be read or decoded: "raise" an error, "skip" it, or
+                    "substitute" another one; `stats()` tells which were lost
+    memory          a hard limit on what the loader holds, in bytes or as "4gb", batches that you still hold included;
+                    what `transform` makes is not counted. None: a quarter of the machine's or the cgroup's, 4 GB at
+                    most, divided by the ranks of this machine and the workers of a DataLoader
+    threads         how many threads make batches. None: the cores of this process, divided in the same way
+    io              how payloads are read: "mmap" copies from mapped shards, "pread" reads, which is safe from files
+                    that somebody changes in place, and "auto" takes maps for what lies in the page cache
+    rank            which rank this is, from 0. None: what torch.distributed or the environment (torchrun) says
+    world_size      how many ranks there are; with `rank`, or neither
+    device          where batches go: "cpu", "cuda" or "cuda:1"; copies to a GPU run beside the training step
+    output          "torch": tensors; "numpy": arrays, and no torch is needed
+    pool            a Pool of memory and threads that several loaders share; then `memory` and `threads` are the pool's
+    read_timeout_s  after so many seconds without an answer of the file system there is an error instead of more waiting
     """
 
     def __init__(
@@ -52,23 +80,24 @@ class Loader:
         dataset: Dataset,
         *,
         batch_size: int,
-        shuffle: bool | BlockShuffle = False,
+        shuffle: Literal[False, True] | BlockShuffle = False,
         seed: int = 0,
         columns: Sequence[str] | None = None,
         decode: Mapping[str, Decoder] | None = None,
         transform: Callable[[Any], Any] | None = None,
-        uneven: Uneven = "split",
-        on_error: OnError = "raise",
+        uneven: Literal["split", "pad", "drop", "exact"] = "split",
+        on_error: Literal["raise", "skip", "substitute"] = "raise",
         memory: int | str | None = None,
         threads: int | None = None,
-        io: IO = "auto",
+        io: Literal["auto", "mmap", "pread"] = "auto",
         rank: int | None = None,
         world_size: int | None = None,
-        device: str = "cpu",
-        output: OutputKind = "torch",
+        device: Literal["cpu", "cuda"] | str = "cpu",
+        output: Literal["torch", "numpy"] = "torch",
         pool: Pool | None = None,
         read_timeout_s: float = 300.0,
     ) -> None:
+        dataset = checked_dataset(dataset)
         if pool is not None and (memory is not None or threads is not None):
             found = f"memory={shown(memory)}, threads={shown(threads)}"
             hint = "pool= brings its own memory and threads"
@@ -97,7 +126,7 @@ class Loader:
         self._steps = self._steps_of(self.world_size)
         self._shared_pool = pool
         self._at = (0, 0)  # epoch and position of the next step
-        self._under_way = False  # whether a `for` has begun this epoch
+        self._under_way = False  # whether a `for` has given batches of this epoch, and not failed
         self._epoch: weakref.ref[Epoch] | None = None
         self._runs: list[Run] = []
         self._counters = Counters()
@@ -124,26 +153,43 @@ class Loader:
         epoch, position = self._at
         if self._under_way:
             epoch, position = epoch + 1, 0
-        self._at, self._under_way = (epoch, position), True
+        self._at, self._under_way = (epoch, position), False  # until it gives a batch
         batches = Epoch(self._recipe, _Listener(self), epoch, position, self._runs)
         self._epoch = weakref.ref(batches)
         return batches
 
     def __len__(self) -> int:
-        """How many batches this rank gets in a whole epoch."""
+        """How many batches this rank gets in a whole epoch, as learning-rate schedules and Lightning count.
+
+        The first epoch after a resume has fewer. `iter(loader)` knows how many are still to come, so a progress bar
+        that fits is `for batch in tqdm(iter(loader))`.
+        """
         return self._steps.batches(self.rank)
 
     def set_epoch(self, epoch: int) -> None:
-        """The next `for` is this epoch, from its beginning. Naming the epoch of a loaded state keeps its position."""
+        """The next `for` is this epoch, from its beginning. Naming the epoch of a loaded state keeps its position.
+
+        epoch  its number, from 0
+        """
         epoch = whole_number("epoch", epoch, 0)
         if epoch != self._at[0] or self._under_way:
-            self._abandon()
-            self._at, self._under_way = (epoch, 0), False
+            self._go_to(epoch, 0)
+
+    def _go_to(self, epoch: int, position: int) -> None:
+        """The next `for` begins here."""
+        self._abandon()
+        self._at, self._under_way = (epoch, position), False
 
     def ids(
         self, *, epoch: int, step: int, rank: int | None = None, world_size: int | None = None
     ) -> npt.NDArray[np.int64]:
-        """The sample_ids of one step of an epoch, as any rank of any world gets or got them; no data are read."""
+        """The sample_ids of one step of an epoch, as any rank of any world gets or got them; no data are read.
+
+        epoch       its number, from 0
+        step        its number in the epoch, from 0
+        rank        whose batch; None: this loader's
+        world_size  of how many ranks; None: as many as this loader has
+        """
         epoch = whole_number("epoch", epoch, 0)
         steps = self._steps_of(self.world_size if world_size is None else world_size)
         rank = whole_number("rank", self.rank if rank is None else rank, 0, steps.world_size - 1)
@@ -164,13 +210,18 @@ class Loader:
                 run.join()
 
     def as_iterable_dataset(self) -> IterableBatches:
-        """The same batches for a plain `DataLoader(…, batch_size=None)`, copied out; workers split this rank's part."""
+        """The same batches for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`, where one must be.
+
+        It takes no arguments: all settings are this loader's, and it begins where this loader stands. The DataLoader
+        gives the batches of this rank in the order of the loader, with any number of workers, which take turns, and
+        every iteration is the next epoch. Batches are copied out, so this is slower than the loader by itself.
+        """
         from mx8shards.loading.iterable import IterableBatches  # torch, for those who have it
 
         if self._shared_pool is not None:
             expected = "None for a loader that is taken to other processes"
             raise SettingError(subject="pool", expected=expected, found=shown(self._shared_pool))
-        return IterableBatches(self._dataset, self._settings, self.rank, self.world_size, self.state_dict())
+        return IterableBatches(self._dataset, self._settings, self.rank, self.world_size, len(self), self.state_dict())
 
     # where it stands --------------------------------------------------------------------------------------------
 
@@ -182,6 +233,8 @@ class Loader:
         """Go on with the very next step, on any number of ranks: with the same data, or an error says what differs.
 
         The next `for` is the rest of that epoch: no batch at all where "drop" leaves out what another world left.
+
+        state  what `state_dict()` of a loader of the same data gave, on any rank
         """
         found = State.from_json(state)
         try:
@@ -195,8 +248,7 @@ class Loader:
                 "the state was taken where pictures became pixels in another way: %s then, %s now; values differ a bit"
             )
             warnings.warn(told % (_ways(found.pixels), _ways(pixels)), stacklevel=2)
-        self._abandon()
-        self._at, self._under_way = (found.epoch, found.position), False
+        self._go_to(found.epoch, found.position)
         self._ledger.go_on(found.lost)
 
     def _state(self) -> State:
@@ -271,6 +323,10 @@ class Loader:
                 self._counters.produced(run.producer_s)
         self._runs.clear()
 
+    def _what_next(self, epoch: int) -> str:
+        """What comes after a step that failed, for the user."""
+        return f"the next `for` tries this step again, set_epoch({epoch + 1}) goes to the next epoch"
+
     def _steps_of(self, world_size: int) -> Steps:
         settings = self._settings
         length, size = len(self._order), settings.batch_size
@@ -294,6 +350,19 @@ class _Listener:
         loader._under_way = loader._at[1] > 0
         loader._ledger.add(ready.entries)
         loader._counters.delivered(ready, waited_s, worked_s)
+
+    def failed(self) -> None:
+        """The step was not done: the next `for` tries it again."""
+        self._loader._under_way = False
+
+    def what_next(self, epoch: int) -> str:
+        """What comes after a failure."""
+        return self._loader._what_next(epoch)
+
+    def left(self, epoch: int) -> int:
+        """How many batches of this epoch are still to come for this rank."""
+        loader = self._loader
+        return loader._steps.batches(loader.rank, loader._at[1]) if loader._at[0] == epoch else 0
 
     def ended(self, epoch: int) -> None:
         """The epoch is over, also if this rank got no batch of it."""

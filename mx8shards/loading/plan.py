@@ -104,7 +104,7 @@ class Plan:
                 before = most
                 if len(planned.rows):  # with uneven="exact" the last step may have nothing for this rank
                     yield planned
-            position = min(position + count * self.steps.size, self.steps.length)
+            position = min(position + count * self.steps.stride, self.steps.length)
             window = 2 * count
 
     def again(self, planned: Planned, rows: Ids, positions: Ids) -> Planned:
@@ -140,7 +140,7 @@ class Plan:
 
     def _window(self, epoch: int, position: int, count: int, ranks: range) -> list[tuple[Planned, int]]:
         """So many steps at once: each with this rank's part, and the bytes that the greediest of `ranks` reserves."""
-        begins = range(position, position + count * self.steps.size, self.steps.size)
+        begins = range(position, position + count * self.steps.stride, self.steps.stride)
         counts, padding, bounds = self.steps.shares(ranks, position, count)
         sample_ids, absent, extras = self.sample_ids(epoch, counts)
         rows = self.reach.find(sample_ids, side_by_side=True)

@@ -30,6 +30,10 @@ class Pool:
 
     Each loader may hold an equal part of the memory. Threads start when they are first needed, and anew in a forked
     child, which inherits none.
+
+    memory   a hard limit on what all its loaders hold together, in bytes or as "4gb". None: a quarter of the machine's
+             or the cgroup's, 4 GB at most, divided by the ranks of this machine and the workers of a DataLoader
+    threads  how many threads make batches for all its loaders. None: the cores of this process, divided in the same way
     """
 
     def __init__(self, *, memory: int | str | None = None, threads: int | None = None) -> None:

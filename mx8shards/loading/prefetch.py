@@ -274,7 +274,7 @@ class Run:
             elif not self._start(*self._first):
                 return
             else:
-                position = min(position + recipe.plan.steps.size, recipe.plan.steps.length)
+                position = min(position + recipe.plan.steps.stride, recipe.plan.steps.length)
             for planned in recipe.plan.batches(self._epoch, position):
                 if not self._start(planned):
                     break

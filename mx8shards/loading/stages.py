@@ -12,9 +12,9 @@ from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.encodings import Encoding
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import SPAN
-from mx8shards.loading.batch import Decode
 from mx8shards.loading.outputs import Layout, Place, array_of
 from mx8shards.loading.plan import Planned
+from mx8shards.loading.ragged import Decode
 from mx8shards.loading.reach import Rows
 from mx8shards.stages import RAGGED, Output, Stage
 from mx8shards.stages import Work as AnyWork

@@ -43,15 +43,24 @@ class Steps:
     "exact"  the ranks' slices end where the order ends: the last ranks may get a short batch, or none.
 
     Repeats are what the order began with, marked as padding.
+
+    `turns` says how many take turns: of the steps from a position on, this one gets the first and every `turns`-th
+    after it. So the workers of a DataLoader together give the steps that one loader gives.
     """
 
     length: int
     batch_size: int
     world_size: int = 1
     uneven: Uneven = "split"
+    turns: int = 1
 
     def __post_init__(self) -> None:
-        for name, least, most in (("length", 0, 2**62), ("batch_size", 1, MOST_SAMPLES), ("world_size", 1, MOST_RANKS)):
+        for name, least, most in (
+            ("length", 0, 2**62),
+            ("batch_size", 1, MOST_SAMPLES),
+            ("world_size", 1, MOST_RANKS),
+            ("turns", 1, MOST_RANKS),
+        ):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least, most))
         one_of("uneven", self.uneven, UNEVEN)
 
@@ -60,16 +69,22 @@ class Steps:
         """Positions of a whole step, of all ranks together."""
         return self.batch_size * self.world_size
 
+    @property
+    def stride(self) -> int:
+        """From the beginning of one step to that of the next, if several take turns."""
+        return min(self.size * self.turns, 2**62)  # int64 holds it; no order is longer
+
     def left(self, position: int = 0) -> int:
         """How many steps the epoch has from this position on."""
         rest = self._rest(position)
-        return rest // self.size if self.uneven == "drop" else -(-rest // self.size)
+        steps = rest // self.size if self.uneven == "drop" else -(-rest // self.size)
+        return -(-steps // self.turns)
 
     def batches(self, rank: int, position: int = 0) -> int:
         """How many batches this rank gets from this position on: one per step, but for the last of "exact"."""
         steps = self.left(position)
         if self.uneven == "exact" and steps:
-            begin, end = self._slice(rank, position + (steps - 1) * self.size)
+            begin, end = self._slice(rank, position + (steps - 1) * self.stride)
             return steps if begin < end else steps - 1
         return steps
 
@@ -82,9 +97,10 @@ class Steps:
 
     def shares(self, ranks: range, position: int, count: int) -> tuple[Ids, npt.NDArray[np.bool_], list[int]]:
         """What these ranks get of the next `count` steps, step by step and rank by rank in one row, with its bounds."""
-        whole = min(count, self._rest(position) // self.size)
-        begins = position + np.arange(whole)[:, None] * self.size + np.arange(ranks.start, ranks.stop) * self.batch_size
-        rest = [self.share(rank, position + whole * self.size) for rank in ranks] if whole < count else []
+        whole = min(count, -(-(self._rest(position) // self.size) // self.turns))
+        begins = position + np.arange(whole)[:, None] * self.stride
+        begins = begins + np.arange(ranks.start, ranks.stop) * self.batch_size
+        rest = [self.share(rank, position + whole * self.stride) for rank in ranks] if whole < count else []
         counts = (begins.reshape(-1, 1) + np.arange(self.batch_size if whole else 0)).ravel()
         sizes = [self.batch_size] * begins.size + [len(share.positions) for share in rest]
         positions = np.concatenate([counts, *(share.positions for share in rest)])
@@ -93,14 +109,14 @@ class Steps:
 
     def after(self, epoch: int, position: int) -> tuple[int, int]:
         """Epoch and position when the step that begins here is done. At an epoch's end it is (epoch + 1, 0)."""
-        done = position + self.size
+        done = position + self.stride
         return (epoch, done) if self.left(position) and self.left(min(done, self.length)) else (epoch + 1, 0)
 
     def at(self, step: int) -> int:
         """The position at which this step of an epoch begins, if the epoch is cut like this from its beginning."""
         if not 0 <= step < self.left():
             raise IndexError(f"step {step} of {self.left()}")
-        return step * self.size
+        return step * self.stride
 
     def _slice(self, rank: int, position: int) -> tuple[int, int]:
         """This rank's slice of the order; what lies beyond the order's end is a repeat."""

@@ -175,7 +175,7 @@ def worked_for(data: str, count: int) -> None:
     from torch.utils.data import DataLoader
 
     batches = loader_of(data, columns=["number"], output="torch").as_iterable_dataset()
-    first = next(iter(batches))["sample_ids"].tolist()
+    first = next(iter(batches)).sample_ids.tolist()
     batches.state_dict()
     loaded = list(DataLoader(batches, batch_size=None, num_workers=count, multiprocessing_context="fork"))
     numbers = sorted(i for batch in loaded for i in batch["number"].tolist())

@@ -90,41 +90,95 @@ def under_torchrun(data: str, out: str) -> None:
     Path(out, f"{found['world_size']}-{found['rank']}.json").write_text(json.dumps(found))
 
 
+def numbers(batches: Any, most: int | None = None) -> list[list[int]]:
+    """What is in the batches of one iteration, or in the first of them."""
+    return [batch["number"].tolist() for batch in itertools.islice(batches, most)]
+
+
 def workers(data: str, out: str, context: str, *counts: str) -> None:
-    """A plain DataLoader with so many workers, for two epochs, of which all batches are held."""
+    """A plain DataLoader with so many workers, started anew and persistent, which is told of epochs or not."""
     found: dict[str, Any] = {}
-    for count in map(int, counts):
-        with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=8, shuffle=True, memory="3mb") as loader:
+    settings: Any = {"batch_size": 8, "shuffle": True, "memory": "3mb", "threads": 1}
+    with mx8.Dataset(data) as dataset, mx8.Loader(dataset, **settings) as loader:
+        list(itertools.islice(loader, AT))
+        state = loader.state_dict()
+    for count, persistent in itertools.product(map(int, counts), (False, True)):
+        if persistent and not count:
+            continue
+        options: Any = {"num_workers": count, "persistent_workers": persistent}
+        options |= {"multiprocessing_context": context} if count else {}
+        with mx8.Dataset(data) as dataset, mx8.Loader(dataset, **settings) as loader:
             batches = loader.as_iterable_dataset()
-            options = {"multiprocessing_context": context} if count else {}
-            plain: Any = DataLoader(batches, batch_size=None, num_workers=count, **options)
-            epochs = []
-            for epoch in range(2):
+            plain: Any = DataLoader(batches, **options)
+            epochs = [numbers(plain), [batch["number"].tolist() for batch in list(plain)], numbers(plain, 1)]
+            told = []
+            for epoch in (1, 2, 0):
                 batches.set_epoch(epoch)
-                epochs.append([batch["number"].tolist() for batch in list(plain)])
-            found[str(count)] = epochs
+                torch.manual_seed(7)  # a training that seeds every epoch alike goes on, too
+                told.append(numbers(plain))
+            torch.manual_seed(7)
+            told.append(numbers(plain))
+            batches.load_state_dict(state)
+            loaded = [numbers(plain), numbers(plain)]
+            loader.load_state_dict(state)
+            batches = loader.as_iterable_dataset()
+            batches.set_epoch(0)  # as Accelerate does before every epoch
+            other: Any = DataLoader(batches, **options)
+            resumed = [numbers(other), numbers(other)]
+            name = f"{count} {persistent}"
+            found[name] = {"epochs": epochs, "set": told, "loaded": loaded, "resumed": resumed, "length": len(plain)}
+            del plain, other
     Path(out, f"{context}.json").write_text(json.dumps(found))
 
 
+def spawned(data: str, out: str) -> None:
+    """Spawned workers that are started anew in each of a few epochs: they take seconds to start."""
+    settings: Any = {"batch_size": 8, "shuffle": True, "memory": "3mb", "threads": 1}
+    with mx8.Dataset(data) as dataset, mx8.Loader(dataset, **settings) as loader:
+        batches = loader.as_iterable_dataset()
+        plain: Any = DataLoader(batches, num_workers=2, multiprocessing_context="spawn")
+        found = [numbers(plain), numbers(plain)]
+        batches.set_epoch(0)
+        found.append(numbers(plain))
+    Path(out, "spawned.json").write_text(json.dumps(found))
+
+
 def stateful(data: str, out: str) -> None:
-    """torchdata's StatefulDataLoader goes on where another one was left."""
+    """torchdata's StatefulDataLoader goes on where another one was left, and with the epochs after that."""
     from torchdata.stateful_dataloader import StatefulDataLoader  # type: ignore[import-not-found]
 
     found: dict[str, Any] = {}
-    for count, at in itertools.product((0, 2), (0, 1, 5)):
+    for count, at, persistent in [
+        (0, 0, False),
+        (0, 5, False),
+        (2, 0, False),
+        (2, 1, False),
+        (2, 5, False),
+        (2, 5, True),
+    ]:
         with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=8, shuffle=True, memory="8mb") as loader:
-            first = StatefulDataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=count)
+
+            def made(loader: Any = loader, count: int = count, persistent: bool = persistent) -> Any:
+                return StatefulDataLoader(
+                    loader.as_iterable_dataset(), num_workers=count, persistent_workers=persistent
+                )
+
+            first = made()
             batches = iter(first)
-            before = [next(batches)["number"].tolist() for _ in range(at)]
+            before = numbers(batches, at)
             state = first.state_dict()
-            rest = [batch["number"].tolist() for batch in batches]
-            second = StatefulDataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=count)
+            rest = numbers(batches)
+            second = made()
             second.load_state_dict(state)
-            found[f"{count} {at}"] = [before, rest, [batch["number"].tolist() for batch in second]]
+            again, following = numbers(second), numbers(second)
+            third = made()
+            third.load_state_dict(second.state_dict())  # at the end of an epoch
+            found[f"{count} {at} {persistent}"] = [before, rest, again, following, numbers(third)]
+            del batches, first, second, third
     Path(out, "stateful.json").write_text(json.dumps(found))
 
 
-SCENES: dict[str, Callable[..., None]] = {f.__name__: f for f in (ranks, under_torchrun, workers, stateful)}
+SCENES: dict[str, Callable[..., None]] = {f.__name__: f for f in (ranks, under_torchrun, workers, spawned, stateful)}
 
 if __name__ == "__main__":
     SCENES[sys.argv[1]](*sys.argv[2:])

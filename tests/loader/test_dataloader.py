@@ -12,7 +12,7 @@ import pytest
 
 import mx8shards as mx8
 from tests.loader.acting import Actor
-from tests.loader.parts import ids_of, in_time, payload, write
+from tests.loader.parts import ids_of, in_time, payload, shards, write
 
 SAMPLES, BATCH = 120, 8
 
@@ -45,7 +45,9 @@ def test_it_goes_on_where_the_loader_stands(data: Path) -> None:
         assert numbers(taken) == rest
         assert len(numbers(taken)) == SAMPLES  # and then comes the next epoch
         again = other.as_iterable_dataset()
-        again.set_epoch(0)
+        again.set_epoch(0)  # the one that comes anyway: it keeps its position, as the loader's does
+        assert numbers(again) == rest
+        again.set_epoch(0)  # and now it does not
         assert sorted(numbers(again)) == list(range(SAMPLES))
 
 
@@ -57,7 +59,50 @@ def test_workers_make_loaders_of_their_own_after_a_fork(actor: Actor, data: Path
     found = json.loads(said)
     assert found["first"] == list(range(BATCH))
     assert found["numbers"] == list(range(SAMPLES))
-    assert found["keys"] == ["number", "padding", "sample_ids"]
+    assert found["keys"] == ["number"]
+
+
+def test_columns_may_have_the_names_of_what_a_batch_knows(tmp_path: Path) -> None:
+    names = ("sample_ids", "padding", "epoch", "seed")
+    with mx8.Writer(tmp_path / "data", columns=dict.fromkeys(names, "int")) as writer:
+        for i in range(10):
+            writer.write(dict.fromkeys(names, 100 + i))
+    with loader_of(tmp_path / "data", batch_size=10) as loader:
+        for batches in (loader, loader.as_iterable_dataset()):
+            (batch,) = batches
+            assert all(batch[name].tolist() == list(range(100, 110)) for name in names)
+            assert batch.sample_ids.tolist() == list(range(10))
+
+
+def test_a_state_of_a_worker_is_refused_elsewhere_and_so_is_what_is_no_state(data: Path) -> None:
+    with loader_of(data) as loader:
+        batches = loader.as_iterable_dataset()
+        state = {**loader.state_dict(), "worker": [1, 2]}
+        with pytest.raises(mx8.LoaderError, match=r"expected that of a process without workers, got \[1, 2\]"):
+            batches.load_state_dict(state)
+        for value in (None, [], "state", {"worker": 3}, {}):
+            with pytest.raises((mx8.FormatError, mx8.LoaderError)):
+                batches.load_state_dict(value)  # type: ignore[arg-type]
+        assert numbers(batches) == list(range(SAMPLES))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_says_what_the_next_iteration_of_a_data_loader_is(tmp_path: Path, workers: int) -> None:
+    data_loader = pytest.importorskip("torch.utils.data").DataLoader
+    data = write(tmp_path / "data", SAMPLES)
+    *_, last = shards(data)
+    last.rename(tmp_path / "elsewhere")
+    with loader_of(data, output="torch") as loader, in_time():
+        batches = loader.as_iterable_dataset()
+        found = data_loader(batches, num_workers=workers)
+        words = r"set_epoch\(0\) of the iterable dataset begins this one again" if workers else "tries this step again"
+        for _ in range(2):
+            batches.set_epoch(0)
+            with pytest.raises(mx8.LoaderError, match=words):
+                list(found)
+        (tmp_path / "elsewhere").rename(last)
+        batches.set_epoch(0)
+        assert numbers(found) == list(range(SAMPLES))
 
 
 class Pair(NamedTuple):
@@ -79,7 +124,7 @@ FORMS: dict[str, Callable[[Any], Any]] = {
 
 def arrays(value: Any) -> list[Any]:
     """All memory in what a transform made."""
-    if hasattr(value, "offsets"):
+    if hasattr(value, "padded"):
         return [value.values, value.offsets]
     if isinstance(value, dict):
         return [array for inner in value.values() for array in arrays(inner)]
@@ -100,10 +145,10 @@ def test_whatever_a_transform_returns_is_copied_out_of_the_banks(data: Path, for
         assert len(found) == len(expected) == SAMPLES // BATCH
         for one, other in zip(found, expected, strict=True):
             if form == "batch":
-                assert type(one) is dict
-                assert sorted(one) == ["blob", "number", "padding", "sample_ids"]
-                assert one["sample_ids"].tolist() == one["number"].tolist() == other.sample_ids.tolist()
-                assert not one["padding"].any()
+                assert type(one) is type(other)
+                assert sorted(one) == ["blob", "number"]
+                assert one.sample_ids.tolist() == one["number"].tolist() == other.sample_ids.tolist()
+                assert not one.padding.any()
                 assert [bytes(blob) for blob in one["blob"]] == [payload(i) for i in one["number"].tolist()]
             else:
                 assert type(one) is type(other)

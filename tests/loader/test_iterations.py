@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import time
 import weakref
@@ -160,6 +161,98 @@ def test_where_less_than_a_step_is_left_and_dropped_the_epoch_ends_with_no_batch
                     assert (loader.state_dict()["epoch"], loader.state_dict()["position"]) == (epoch + 1, 0)
 
 
+def batches_of(loader: mx8.Loader) -> list[list[int]]:
+    return [ids_of(batch) for batch in loader]
+
+
+def test_an_iteration_that_gave_no_batch_does_not_count(data: Path) -> None:
+    with loader_of(data, shuffle=True) as loader, loader_of(data, shuffle=True) as other:
+        epochs = [batches_of(other) for _ in range(3)]
+        for epoch in range(2):
+            for _ in range(3):
+                iter(loader)
+            loader.warm_up()
+            assert loader.state_dict()["epoch"] == epoch
+            assert batches_of(loader) == epochs[epoch]
+        next(iter(loader))  # this one does: it is an epoch that was left
+        loader.set_epoch(2)
+        batches = iter(loader)
+        assert [ids_of(next(batches)) for _ in range(3)] == epochs[2][:3]
+        loader.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+        for _ in range(2):
+            iter(loader)
+        assert batches_of(loader) == epochs[2][3:]
+
+
+def test_an_iteration_knows_how_many_batches_are_still_to_come_and_a_bar_fits(data: Path) -> None:
+    tqdm = pytest.importorskip("tqdm")
+    with loader_of(data) as loader:
+        batches = iter(loader)
+        for taken in range(6):
+            assert len(batches) == len(loader) - taken  # type: ignore[arg-type]
+            next(batches)
+        loader.load_state_dict(loader.state_dict())
+        with tqdm.tqdm(iter(loader), disable=None, file=io.StringIO()) as bar:
+            assert bar.total == sum(1 for _ in bar) == len(loader) - 6
+        assert len(loader) == SAMPLES // BATCH
+        loader.load_state_dict({**loader.state_dict(), "epoch": 0, "position": SAMPLES - BATCH})
+        batches = iter(loader)
+        assert (len(batches), len(list(batches)), len(batches)) == (1, 1, 0)  # type: ignore[arg-type]
+        next(batches := iter(loader))
+        iter(loader)
+        assert len(batches) == 0  # type: ignore[arg-type]
+        assert len(iter(loader)) == len(loader)  # type: ignore[arg-type]
+
+
+# after an error -------------------------------------------------------------------------------------------------------
+
+
+class Flaky:
+    """A transform that fails so many times at one sample."""
+
+    def __init__(self, sample_id: int, times: int) -> None:
+        self.sample_id, self.times = sample_id, times
+
+    def __call__(self, batch: Any) -> Any:
+        if self.times and self.sample_id in batch.sample_ids:
+            self.times -= 1
+            raise OSError("the network was away")
+        return batch
+
+
+@pytest.mark.parametrize("at", [0, 44, SAMPLES - 1])
+def test_after_an_error_the_next_for_goes_on_at_the_step_that_failed(data: Path, at: int) -> None:
+    with loader_of(data, transform=Flaky(at, 2)) as loader:
+        found, errors = [], []
+        while loader.state_dict()["epoch"] == 0:
+            try:
+                for batch in loader:
+                    found.append(ids_of(batch))  # noqa: PERF401 - those before the error count
+            except mx8.LoaderError as error:
+                errors.append(str(error))
+                assert loader.state_dict()["position"] == at // BATCH * BATCH
+        assert found == [list(range(i, i + BATCH)) for i in range(0, SAMPLES, BATCH)]
+        wanted = "epoch 0: OSError: the network was away (the next `for` tries this step again, set_epoch(1) goes to"
+        assert len(errors) == 2
+        assert all(error.startswith(wanted) for error in errors)
+        assert len(all_of(loader)) == SAMPLES
+
+
+def test_the_error_says_how_bad_samples_are_passed_over_and_set_epoch_leaves_them(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", SAMPLES)
+    _, second, *_ = shards(data)
+    second.rename(tmp_path / "elsewhere")
+    with loader_of(data) as loader:
+        for _ in range(2):
+            with pytest.raises(
+                mx8.LoaderError, match='on_error="skip" or "substitute" passes over bad samples; the next'
+            ):
+                list(loader)
+        (tmp_path / "elsewhere").rename(second)
+        loader.set_epoch(1)
+        assert (all_of(loader), loader.state_dict()["epoch"]) == (list(range(SAMPLES)), 2)
+
+
 # what is asked for ----------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +277,7 @@ def test_a_view_that_names_samples_which_are_not_there_is_an_error(data: Path, s
             found = []
             with pytest.raises(mx8.LoaderError, match=f"view: expected sample_ids from 0 to 119, got .*{sample_id}"):
                 found.extend(ids_of(batch) for batch in loader)
-            assert found == [list(range(i, i + BATCH)) for i in range(0, 48, BATCH)], epoch
+            assert found == [list(range(i, i + BATCH)) for i in range(0, 0 if epoch else 48, BATCH)]
         with pytest.raises(mx8.LoaderError, match="view: expected"):
             loader.ids(epoch=0, step=50 // BATCH)
 

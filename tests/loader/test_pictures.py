@@ -406,9 +406,7 @@ def test_so_do_its_workers(actor: Actor, place: Path, data: dict[str, mx8.Datase
 
 def taken(batches: Any) -> dict[int, Array]:
     return {
-        int(i): np.asarray(crop)
-        for batch in batches
-        for i, crop in zip(batch["sample_ids"], batch["image"], strict=True)
+        int(i): np.asarray(crop) for batch in batches for i, crop in zip(batch.sample_ids, batch["image"], strict=True)
     }
 
 

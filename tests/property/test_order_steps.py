@@ -201,3 +201,30 @@ def test_a_rank_or_position_that_does_not_exist_is_refused() -> None:
         steps.left(9)
     with pytest.raises(IndexError, match="step 2 of 2"):
         steps.at(2)
+
+
+@given(st.integers(0, 60), st.integers(1, 5), st.integers(1, 3), st.integers(1, 5), UNEVENS, st.integers(0, 80))
+def test_those_who_take_turns_give_the_steps_that_one_alone_gives(
+    length: int, size: int, world: int, turns: int, uneven: Uneven, position: int
+) -> None:
+    position = min(position, length)
+    alone = Steps(length=length, batch_size=size, world_size=world, uneven=uneven)
+    one = Steps(length=length, batch_size=size, world_size=world, uneven=uneven, turns=turns)
+    for rank in range(world):
+        wanted = [alone.share(rank, position + step * alone.size) for step in range(alone.left(position))]
+        wanted = [share for share in wanted if len(share.positions)]
+        found: list[tuple[int, tuple[list[int], list[bool]]]] = []
+        counted = 0
+        for turn in range(turns):
+            at = min(position + turn * one.size, length)
+            counted += one.batches(rank, at)
+            positions, padding, bounds = one.shares(range(rank, rank + 1), at, one.left(at))
+            parts = [((positions[a:b] % max(length, 1)).tolist(), padding[a:b].tolist()) for a, b in pairwise(bounds)]
+            begins = [at + step * one.stride for step in range(one.left(at))]
+            found += zip(begins, parts, strict=True)
+            if begins:
+                ends = [one.after(0, begin) for begin in begins]
+                assert ends == [*((0, begin) for begin in begins[1:]), (1, 0)]
+        in_order = [part for _, part in sorted(found, key=lambda each: each[0]) if part[0]]
+        assert counted == len(wanted)
+        assert in_order == [(share.positions.tolist(), share.padding.tolist()) for share in wanted]

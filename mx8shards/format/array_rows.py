@@ -1,0 +1,87 @@
+"""Where are the numbers in the payloads of many arrays? (spec: registry, "Arrays")
+
+The payloads of `ndarray` and `ndarray:<dtype>` lie one after the other, each with its own header. Here the headers of
+all rows are read and removed at once, in NumPy operations over the rows, so that what is left are the numbers alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.format.arrays import CODES, MAX_BYTES
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+_NAMES = {code: name for name, code in CODES.items()}
+
+
+class Numbers(NamedTuple):
+    """Rows of numbers: row i is `values[offsets[i]:offsets[i + 1]]`, in C order, and its shape is `dims[i]`.
+
+    `dims` has as many columns as the row with the most dimensions; a row with fewer has zeros behind its own.
+    """
+
+    values: npt.NDArray[Any]
+    offsets: Ints
+    dims: Ints
+
+
+def numbers_of(payloads: Bytes, offsets: Ints, dtype: str | None) -> Numbers | int:
+    """The numbers of all rows, copied out of their payloads; or the first row that has no place among them.
+
+    `dtype` is the one in the encoding's name; None where each payload names its own. A row has no place among the
+    others if its payload is damaged or if its dtype differs from the first row's: decoding it alone tells.
+    """
+    lengths = np.diff(offsets)
+    if not len(lengths):
+        return Numbers(np.empty(0, dtype or "uint8"), np.zeros(1, np.int64), np.empty((0, 1), np.int64))
+    at = 1 if dtype is None else 0  # where the byte of the shape stands
+    if (row := _first(lengths <= at)) is not None:
+        return row
+    if dtype is None:
+        codes = payloads[offsets[:-1]]
+        dtype = _NAMES.get(int(codes[0]))
+        if (row := _first(codes != codes[0])) is not None or dtype is None:
+            return row or 0
+    dims, heads, row = _shapes(payloads, offsets[:-1] + at, lengths - at)
+    if row is not None:
+        return row
+    kind = np.dtype(dtype).newbyteorder("<")
+    # floats cannot wrap, and are exact for every count that fits into a payload
+    counts = np.where(dims > 0, dims, 1).prod(axis=1, dtype=np.float64)
+    if (row := _first((counts * kind.itemsize != lengths - at - heads) | (dims[:, 0] < 1))) is not None:
+        return row
+    keep = np.ones(len(payloads), bool)
+    for byte in range(at + int(heads.max())):
+        keep[offsets[:-1][byte < at + heads] + byte] = False
+    values = payloads[keep].view(kind)
+    return Numbers(values, np.concatenate([[0], np.cumsum(counts.astype(np.int64))]), dims)
+
+
+def _shapes(payloads: Bytes, begins: Ints, room: Ints) -> tuple[Ints, Ints, int | None]:
+    """The dimensions of each row, how long the part of its header that holds them is, and the first row without one."""
+    shape = payloads[begins].astype(np.int64)
+    ndim, width = shape >> 2, 1 << (shape & 3)
+    heads = 1 + ndim * width
+    if (row := _first((ndim == 0) | (heads > room))) is not None:
+        return begins, begins, row
+    dims = np.zeros((len(begins), int(ndim.max())), np.int64)
+    for d in range(dims.shape[1]):
+        for byte in range(8):
+            has = (ndim > d) & (width > byte)
+            part = payloads[np.where(has, begins + 1 + d * width + byte, 0)].astype(np.int64)
+            if byte == 7 and (row := _first(has & (part > 127))) is not None:
+                return begins, begins, row
+            dims[:, d] |= np.where(has, part, 0) << (8 * byte)
+        if (row := _first((ndim > d) & ((dims[:, d] < 1) | (dims[:, d] > MAX_BYTES)))) is not None:
+            return begins, begins, row
+    return dims, heads, None
+
+
+def _first(wrong: npt.NDArray[np.bool_]) -> int | None:
+    found = np.flatnonzero(wrong)
+    return int(found[0]) if len(found) else None

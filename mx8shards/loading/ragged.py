@@ -1,0 +1,303 @@
+"""What does a batch hold for a column whose rows differ in length: texts, tokens, encoded files?"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import LoaderError, SchemaError, SettingError, real_number, require, whole_number
+from mx8shards.format.array_rows import numbers_of
+from mx8shards.format.arrays import DynamicArray
+
+Array = npt.NDArray[Any]
+Decode = Callable[[memoryview], Any]
+Carry = tuple[Any, Any]
+
+_HINT = 'make the Loader with output="torch"'
+
+
+class Packed(NamedTuple):
+    """Rows of one length that are filled with the numbers of ragged rows, one after the other.
+
+    tokens        [n, length]: integers as int64, floats as they are
+    cu_seqlens    int32: where the sequences begin in `tokens.flatten()`, and where the last one ends. A sequence is a
+                  ragged row, or the part of one that lies in one row of `tokens`
+    position_ids  int64 [n, length]: how far each number is from the beginning of its sequence
+    carry         the numbers that did not fill a row, and the offsets of the rows they are of: give it to the next
+                  call, and keep it in a checkpoint beside the loader's state
+    """
+
+    tokens: Any
+    cu_seqlens: Any
+    position_ids: Any
+    carry: Carry
+
+
+class Ragged:
+    """The rows of a column that differ in length, one after the other in memory.
+
+    `ragged[i]` decodes row i as `dataset[i]` does, and `for row in ragged` all of them. What that gives may be a view
+    of the batch's memory.
+
+    values   all rows in one array or tensor: for the encodings `ndarray` and `ndarray:<dtype>` their numbers, in that
+             dtype, and for all others the bytes of the payloads as uint8
+    offsets  row i is `values[offsets[i]:offsets[i + 1]]`; an int64 more than there are rows
+    decode   what makes a row of its payload, where `values` are payloads
+    dims     the shape of each row, where `values` are numbers
+    """
+
+    def __init__(self, values: Any, offsets: Any, decode: Decode | None, dims: Array | None = None) -> None:
+        self._values = values
+        self._offsets = offsets
+        self._decode = decode
+        self._dims = dims
+        self._numbers: Ragged | None = None  # what the payloads of arrays are as numbers, once that is asked for
+        self._host: tuple[Array, list[int]] | None = None  # what indexing needs, once it does
+
+    @property
+    def values(self) -> Any:
+        """All rows, one after the other: numbers of arrays, the bytes of all else."""
+        return self._as_numbers()._values
+
+    @property
+    def offsets(self) -> Any:
+        """Where each row begins in `values`, and where the last one ends."""
+        return self._as_numbers()._offsets
+
+    @property
+    def lengths(self) -> Any:
+        """How many numbers or bytes each row has."""
+        offsets = self.offsets
+        return offsets[1:] - offsets[:-1]
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, i: int) -> Any:
+        if self._host is None:
+            self._host = _on_host(self._values), _on_host(self._offsets).tolist()
+        values, offsets = self._host
+        count = len(offsets) - 1
+        i = operator.index(i)
+        if not -count <= i < count:
+            raise IndexError(f"row {i} of {count}")
+        i %= count
+        row = values[offsets[i] : offsets[i + 1]]
+        if self._dims is None and self._decode is not None:
+            return self._decode(row.data.toreadonly())
+        if self._dims is not None:
+            row = row.reshape(self._dims[i][self._dims[i] > 0] if len(row) else 0)
+        row.setflags(write=False)
+        return row
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        kind = "bytes" if self._dims is None else f"numbers of {_name(self._values)}"
+        return f"<Ragged: {len(self)} rows, {len(self._values)} {kind}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_host": None, "_numbers": None}
+
+    # as rectangles ----------------------------------------------------------------------------------------------
+
+    def padded(self, fill: Any = 0, length: int | None = None) -> Any:
+        """The rows as one array or tensor [rows, length], with `fill` behind the end of each.
+
+        fill    the number that stands where a row has none
+        length  how long all rows become: longer ones are cut at their end. None: as long as the longest
+
+        Integers become int64, which embeddings take (uint64 stays), and floats stay as they are. Rows must have one
+        dimension. `ragged.lengths` makes the mask: `torch.arange(length) < ragged.lengths[:, None]`.
+        """
+        rows = self._flat("padded")
+        counts = np.diff(_on_host(rows._offsets))
+        longest = int(counts.max(initial=0))
+        length = longest if length is None else whole_number("length", length, 1)
+        values = rows._values
+        if longest > length:
+            within = np.arange(len(values)) - np.repeat(_on_host(rows._offsets)[:-1], counts)
+            values = values[_like(values, within < length)]
+        values = _wide(values)
+        fitting = _fitting(fill, np.dtype(_name(values)))
+        filled = np.arange(length) < counts[:, None]
+        if _is_tensor(values) and values.device.type != "cpu":
+            return values.new_full(filled.shape, fitting).masked_scatter_(_like(values, filled), values)
+        out = np.full(filled.shape, fitting, _name(values))
+        out[filled] = _on_host(values)
+        return _like(values, out)
+
+    def packed(self, length: int, carry: Carry | None = None) -> Packed:
+        """The rows one after the other, cut into rows of `length` numbers: no padding, and nothing is lost.
+
+        length  how many numbers a row has
+        carry   what the last call left over: it comes first
+
+        `tokens, cu_seqlens, position_ids, carry = batch["tokens"].packed(2048, carry)` in every step, with None at
+        first. Fewer than `length` numbers are left over each time. The next call takes them, so they belong to the one
+        who loops over the batches, and not to the loader: save `carry` with `loader.state_dict()`, each rank its own,
+        and a resumed training packs the very same rows. Without it, these numbers are lost, and all others are there.
+        Take the batches in order: this is for the training loop, not for `transform=`, which runs in several threads.
+        """
+        length = whole_number("length", length, 1)
+        rows = self._flat("packed")
+        values, bounds = _wide(rows._values), _on_host(rows._offsets)
+        if carry is not None:
+            left, left_offsets = carry
+            values = _joined(left, values)
+            bounds = np.concatenate([_on_host(left_offsets)[:-1], bounds + len(left)])
+        used = len(values) // length * length
+        begins = np.union1d(bounds[bounds <= used], np.arange(0, used + 1, length))
+        positions = np.arange(used) - np.repeat(begins[:-1], np.diff(begins))
+        rest = np.concatenate([[0], bounds[bounds > used] - used])
+        return Packed(
+            values[:used].reshape(-1, length),
+            _like(values, begins.astype(np.int32)),
+            _like(values, positions.reshape(-1, length)),
+            (copied(values[used:]), _like(values, rest)),
+        )
+
+    def to_nested(self) -> Any:
+        """A `torch.nested` tensor of these rows, with jagged layout. Integers become int64 (uint64 stays)."""
+        rows = self._flat("to_nested")
+        torch = require("torch", "torch")
+        if isinstance(rows._values, np.ndarray):
+            raise LoaderError("to_nested: expected tensors, got NumPy arrays", hint=_HINT)
+        return torch.nested.nested_tensor_from_jagged(_wide(rows._values), rows._offsets)
+
+    def view(self, dtype: str) -> Ragged:
+        """The same bytes as numbers of this dtype: for tokens that were stored in a `bytes` column, say.
+
+        dtype  its NumPy name: "uint16", "int32", "float16", …
+        """
+        rows = self._as_numbers()
+        if rows._dims is not None:
+            raise SchemaError(subject="view", expected="rows of bytes", found=repr(rows))
+        kind = np.dtype(dtype)
+        offsets = _on_host(rows._offsets)
+        if kind.kind not in "iuf":
+            raise SettingError(subject="dtype", expected="one of integers or floats", found=repr(dtype))
+        if (odd := np.flatnonzero(offsets % kind.itemsize)).size:
+            row = int(odd[0]) - 1
+            found = f"{offsets[row + 1] - offsets[row]} bytes"
+            raise SchemaError(subject=f"row {row}", expected=f"a multiple of {kind.itemsize} bytes", found=found)
+        bounds = offsets // kind.itemsize
+        values = rows._values
+        numbers = values.view(kind if isinstance(values, np.ndarray) else getattr(require("torch", "torch"), kind.name))
+        return Ragged(numbers, _like(values, bounds), None, np.diff(bounds)[:, None])
+
+    # elsewhere --------------------------------------------------------------------------------------------------
+
+    def copy(self) -> Self:
+        """The same rows in memory of their own."""
+        return type(self)(copied(self._values), copied(self._offsets), self._decode, self._dims)
+
+    def map(self, change: Callable[[Any], Any]) -> Ragged:
+        """The same rows with `values` and `offsets` changed by a function: moved to a device, say."""
+        rows = self
+        with suppress(SchemaError, ValueError):  # rows that are not arrays of one dtype stay payloads
+            rows = self._as_numbers()
+        return Ragged(change(rows._values), change(rows._offsets), rows._decode, rows._dims)
+
+    def to(self, device: Any, non_blocking: bool = False) -> Ragged:
+        """The same rows on this device; see `Batch.to`."""
+        return self.map(partial(moved, device=device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Ragged:
+        """A copy in pinned memory, from which a GPU copies by itself."""
+        return self.map(pinned)
+
+    def _flat(self, who: str) -> Ragged:
+        """The rows as numbers of one dimension each."""
+        rows = self._as_numbers()
+        if rows._dims is not None and rows._dims.shape[1] > 1 and (many := np.flatnonzero(rows._dims[:, 1] > 0)).size:
+            shape = tuple(rows._dims[many[0]][rows._dims[many[0]] > 0].tolist())
+            raise SchemaError(subject=f"{who}: row {many[0]}", expected="one dimension", found=f"the shape {shape}")
+        return rows
+
+    def _as_numbers(self) -> Ragged:
+        """These rows themselves, unless they are payloads of arrays, which become numbers."""
+        codec = getattr(self._decode, "__self__", None)
+        if self._dims is not None or not isinstance(codec, DynamicArray):
+            return self
+        if self._numbers is None:
+            found = numbers_of(_on_host(self._values), _on_host(self._offsets), codec.dtype_name)
+            if isinstance(found, int):
+                other = self[found].dtype  # an error of its own where the payload is damaged
+                expected = f"an array of {self[0].dtype}, as row 0"
+                raise SchemaError(subject=f"row {found}", expected=expected, found=str(other))
+            values, offsets = (_like(self._values, array) for array in (found.values, found.offsets))
+            self._numbers = Ragged(values, offsets, self._decode, found.dims)
+        return self._numbers
+
+
+def copied(value: Any) -> Any:
+    """A tensor or array with memory of its own; anything else as it is."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return value.clone() if hasattr(value, "clone") else value
+
+
+def moved(value: Any, device: Any, non_blocking: bool = False) -> Any:
+    """A tensor on this device; anything else as it is, but for NumPy's arrays, which cannot be anywhere else."""
+    if isinstance(value, np.ndarray):
+        raise LoaderError(f"NumPy arrays cannot be moved to {device!s}", hint=_HINT)
+    if not _is_tensor(value):
+        return value
+    # memory that is not torch's own may be a bank, which is filled again once its tensors are gone: also before a copy
+    # that nobody waits for is done
+    return value.to(device, non_blocking=non_blocking and value.untyped_storage().resizable())
+
+
+def pinned(value: Any) -> Any:
+    """A tensor's copy in pinned memory; anything else as it is."""
+    if isinstance(value, np.ndarray):
+        raise LoaderError("NumPy arrays cannot be pinned", hint=_HINT)
+    return value.pin_memory() if _is_tensor(value) else value
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "untyped_storage")
+
+
+def _on_host(value: Any) -> Array:
+    return np.asarray(value if isinstance(value, np.ndarray) else value.cpu())
+
+
+def _like(value: Any, array: Array) -> Any:
+    """A host's array as what `value` is: an array, or a tensor on its device."""
+    return array if isinstance(value, np.ndarray) else require("torch", "torch").from_numpy(array).to(value.device)
+
+
+def _joined(first: Any, second: Any) -> Any:
+    if isinstance(second, np.ndarray):
+        return np.concatenate([np.asarray(first, second.dtype), second])
+    torch = require("torch", "torch")
+    return torch.cat([torch.as_tensor(first, dtype=second.dtype, device=second.device), second])
+
+
+def _name(values: Any) -> str:
+    """A dtype's name, which torch and NumPy share."""
+    return str(values.dtype).removeprefix("torch.")
+
+
+def _wide(values: Any) -> Any:
+    """Integers as int64, where that holds them all; anything else as it is."""
+    if np.dtype(_name(values)).kind not in "iu" or _name(values) in ("int64", "uint64"):
+        return values
+    return values.astype(np.int64) if isinstance(values, np.ndarray) else values.long()
+
+
+def _fitting(fill: Any, dtype: np.dtype[Any]) -> Any:
+    """The fill as a plain number; SettingError for one that this dtype does not hold."""
+    if dtype.kind == "f":
+        is_nan = isinstance(fill, float) and np.isnan(fill)
+        return fill if is_nan else real_number("fill", fill, f"a number that {dtype} holds", lambda number: True)
+    return whole_number("fill", fill, int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))

@@ -1,0 +1,159 @@
+"""Does a batch stay what it is in the hands of torch, of pickle, and of whoever rebuilds it from a mapping?"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, default_collate, default_convert
+
+from mx8shards.errors import LoaderError
+from mx8shards.format.encodings import get_encoding
+from mx8shards.loading.batch import Batch, converter
+from mx8shards.loading.ragged import Ragged
+from mx8shards.transforms import RandomHorizontalFlip
+
+DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
+
+
+def batch_of(rows: int = 4, output: Any = "torch") -> Batch:
+    convert = converter(output)
+    texts = np.frombuffer(b"".join(b"row %d" % i for i in range(rows)), np.uint8).copy()
+    values = {
+        "image": convert(np.arange(rows * 12, dtype=np.uint8).reshape(rows, 3, 2, 2)),
+        "text": Ragged(convert(texts), convert(np.arange(0, 5 * rows + 1, 5)), get_encoding("str").decode),
+    }
+    return Batch(values, convert(np.arange(10, 10 + rows)), convert(np.arange(rows) == rows - 1), 3, 17)
+
+
+def assert_equal(found: Batch, wanted: Batch) -> None:
+    assert type(found) is Batch
+    assert list(found) == list(wanted)
+    assert np.array_equal(found["image"], wanted["image"])
+    assert [*found["text"]] == [*wanted["text"]]
+    assert_same_rows(found, wanted)
+
+
+def assert_same_rows(found: Batch, wanted: Batch) -> None:
+    assert found.sample_ids.tolist() == wanted.sample_ids.tolist()
+    assert found.padding.tolist() == wanted.padding.tolist()
+    assert (found.epoch, found.seed) == (wanted.epoch, wanted.seed)
+
+
+WAYS: dict[str, Callable[[Batch], Batch]] = {
+    "copy": Batch.copy,
+    "copy.copy": copy.copy,
+    "copy.deepcopy": copy.deepcopy,
+    "pickle": lambda batch: pickle.loads(pickle.dumps(batch)),
+    "replace": lambda batch: batch.replace({}),
+    "map": lambda batch: batch.map(lambda value: value + 0),
+    "of itself": Batch,
+    "pytree": lambda batch: pytree.tree_map(lambda value: value + 0, batch),
+    "default_convert": default_convert,
+    "default_collate": lambda batch: default_collate([batch]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("output", ["torch", "numpy"])
+def test_a_batch_keeps_its_columns_and_what_is_known_of_its_rows(way: str, output: Any) -> None:
+    batch = batch_of(output=output)
+    assert batch["text"][-1] == "row 3"  # a row that was indexed keeps memory that cannot be pickled
+    found = WAYS[way](batch)
+    if way == "default_convert":
+        assert isinstance(found["image"], torch.Tensor)
+    assert_equal(found, batch_of(output=output))
+
+
+def test_a_copy_shares_no_memory_and_a_shallow_one_no_columns() -> None:
+    batch = batch_of()
+    copied, shallow = batch.copy(), copy.copy(batch)
+    shallow["image"] = shallow["image"] + 1
+    del shallow["text"]
+    batch["image"][:] = 0
+    batch["text"].values[:] = 0
+    batch.sample_ids[:] = 0
+    batch.padding[:] = True
+    assert_equal(copied, batch_of())
+    assert list(batch) == ["image", "text"]
+
+
+def test_columns_can_be_set_and_others_stand_beside_them() -> None:
+    batch = batch_of()
+    batch["image"] = batch["image"].float() / 255
+    changed = batch.replace({"label": torch.arange(4)})
+    assert list(changed) == ["image", "text", "label"]
+    assert list(batch) == ["image", "text"]
+    assert changed["image"].dtype == torch.float32
+    assert_same_rows(changed, batch_of())
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_a_batch_that_is_rebuilt_from_a_mapping_has_its_columns_and_says_what_it_lacks(kind: Any) -> None:
+    batch = batch_of()
+    found = type(batch)(kind(batch.items()))
+    assert list(found) == ["image", "text"]
+    assert found["image"] is batch["image"]
+    assert repr(found) == "<Batch: image, text>"
+    for name in ("sample_ids", "padding", "epoch", "seed"):
+        assert not hasattr(found, name)
+        with pytest.raises(AttributeError, match=f"made of a mapping of columns alone, which does not tell its {name}"):
+            getattr(found, name)
+    with pytest.raises(AttributeError, match="sample_ids"):
+        RandomHorizontalFlip()(found)
+    assert list(found.map(lambda value: value)) == list(found.copy()) == list(pickle.loads(pickle.dumps(found)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_on_another_device_keeps_its_sample_ids_on_the_host(device: str) -> None:
+    for non_blocking in (False, True):
+        found = batch_of().to(device, non_blocking=non_blocking)
+        assert found["image"].device.type == found["text"].values.device.type == found.padding.device.type == device
+        assert found.sample_ids.device.type == "cpu"
+        assert found.sample_ids.tolist() == [10, 11, 12, 13]
+        assert (found.epoch, found.seed) == (3, 17)
+    assert_equal(batch_of().to("cpu"), batch_of())
+    assert_equal(batch_of().to(torch.device("cpu"), non_blocking=True), batch_of())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_pinned_batch_is_pinned_and_comes_back_from_the_gpu() -> None:
+    pinned = batch_of().pin_memory()
+    assert pinned["image"].is_pinned()
+    assert pinned["text"].values.is_pinned()
+    assert_equal(pinned.to("cuda", non_blocking=True).to("cpu"), batch_of())
+
+
+def test_what_a_transform_put_into_a_batch_moves_with_it() -> None:
+    batch = batch_of().replace({"pair": (torch.ones(4), ["a", torch.zeros(1)]), "note": "text", "nothing": None})
+    found = batch.to("meta")
+    assert found["pair"][0].device.type == found["pair"][1][1].device.type == "meta"
+    assert (found["pair"][1][0], found["note"], found["nothing"]) == ("a", "text", None)
+
+
+def test_arrays_cannot_be_moved_or_pinned() -> None:
+    for act in (lambda batch: batch.to("cuda"), Batch.pin_memory):
+        with pytest.raises(LoaderError, match='output="torch"'):
+            act(batch_of(output="numpy"))
+
+
+def test_the_leaves_of_a_batch_are_its_columns_and_ragged_rows_have_two() -> None:
+    leaves, spec = pytree.tree_flatten(batch_of())
+    assert [leaf.shape[0] for leaf in leaves] == [4, 20, 5]
+    other = pytree.tree_flatten(batch_of(4).replace({}))[1]
+    assert spec == other
+    assert_equal(pytree.tree_unflatten(leaves, spec), batch_of())
+    assert pytree.tree_map(lambda one, two: int((one == two).all()), batch_of(), batch_of())["image"] == 1
+
+
+def test_a_data_loader_that_would_collate_batches_is_told_so() -> None:
+    assert_equal(next(iter(DataLoader([batch_of()]))), batch_of())  # type: ignore[arg-type]
+    with pytest.raises(LoaderError, match="batch_size=None"):
+        next(iter(DataLoader([batch_of(), batch_of()], batch_size=2)))  # type: ignore[arg-type]

@@ -1,0 +1,123 @@
+"""Do processes that begin iterations in any order agree on which epoch each of them is?"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mx8shards.errors import LoaderError
+from mx8shards.loading.shared_epoch import SharedEpoch, key_of
+
+
+def test_the_first_iteration_goes_on_at_the_position_and_the_others_begin_their_epochs() -> None:
+    shared = SharedEpoch(3, 40)
+    assert shared.upcoming() == (3, 40)
+    assert [shared.start(0, 0) for _ in range(3)] == [(3, 40), (4, 0), (5, 0)]
+    shared.begin(1, 8)
+    assert [shared.start(0, 0) for _ in range(2)] == [(1, 8), (2, 0)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 4),  # workers
+            st.integers(0, 3),  # keys may come again: a training that seeds every epoch alike
+            st.none() | st.tuples(st.integers(0, 9), st.integers(0, 99)),  # what is set before
+            st.randoms(use_true_random=False),
+        ),
+        max_size=12,
+    )
+)
+def test_all_workers_of_an_iteration_get_its_epoch_in_whatever_order_they_start(iterations: list[Any]) -> None:
+    shared, expected = SharedEpoch(0, 5), (0, 5)
+    for workers, key, told, random in iterations:
+        if told is not None:
+            shared.begin(*told)
+            expected = told
+        order = list(range(workers))
+        random.shuffle(order)
+        assert {shared.start(1 + worker, key_of(key, workers)) for worker in order} == {expected}
+        expected = (expected[0] + 1, 0)
+        assert shared.upcoming() == expected
+
+
+@given(st.integers(1, 4), st.integers(0, 4))
+def test_workers_that_were_killed_before_they_began_do_not_hold_the_others_back(began: int, key: int) -> None:
+    shared = SharedEpoch(0, 0)
+    for worker in range(began):
+        assert shared.start(1 + worker, key_of(key, 4)) == (0, 0)
+    assert {shared.start(1 + worker, key_of(key + 1, 4)) for worker in (3, 1, 0, 2)} == {(1, 0)}
+
+
+def test_a_worker_that_starts_late_gets_the_epoch_of_its_iteration_though_another_was_set() -> None:
+    shared = SharedEpoch(2, 16)
+    assert shared.start(1, key_of(9, 4)) == (2, 16)
+    shared.begin(7, 0)
+    assert shared.start(2, key_of(9, 4)) == (2, 16)
+    assert {shared.start(slot, key_of(10, 4)) for slot in (2, 1)} == {(7, 0)}
+
+
+def test_workers_that_loaded_states_go_on_with_the_epoch_after_theirs() -> None:
+    for begun in (0, 1, 8):
+        shared = SharedEpoch(begun, 0)
+        shared.start(1, key_of(1, 4))
+        shared.start(2, key_of(1, 4))
+        for slot in (2, 1):
+            shared.start_at(slot, key_of(5, 4), 4)
+        assert {shared.start(slot, key_of(6, 4)) for slot in (1, 2)} == {(5, 0)}
+
+
+def test_workers_that_start_at_the_same_moment_get_the_same_epoch() -> None:
+    shared, workers = SharedEpoch(0, 0), 4
+    barrier = threading.Barrier(workers)
+
+    def act(worker: int) -> list[tuple[int, int]]:
+        found = []
+        for iteration in range(300):
+            barrier.wait(60)
+            found.append(shared.start(1 + worker, key_of(iteration % 3, workers)))
+        return found
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # between any two bytecodes
+    try:
+        with ThreadPoolExecutor(workers) as threads:
+            found = list(threads.map(act, range(workers)))
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [[(epoch, 0) for epoch in range(300)]] * workers
+
+
+def counted(shared: SharedEpoch, slot: int, out: Any) -> None:
+    out.put(shared.start(slot, key_of(1, 4)))
+
+
+@pytest.mark.parametrize("way", ["as it is", "pickle", "deepcopy"])
+def test_forked_processes_count_in_the_memory_of_their_parent(way: str) -> None:
+    ways: dict[str, Any] = {"pickle": lambda it: pickle.loads(pickle.dumps(it)), "deepcopy": copy.deepcopy}
+    shared = ways.get(way, lambda it: it)(SharedEpoch(4, 2))
+    context = multiprocessing.get_context("fork")
+    out = context.Queue()
+    for slot in (1, 2):
+        process = context.Process(target=counted, args=(shared, slot, out))
+        process.start()
+        assert out.get(timeout=60) == (4, 2)
+        process.join(60)
+    assert shared.upcoming() == (5, 0)
+    assert shared.copy().upcoming() == (5, 0)
+
+
+def test_more_workers_than_there_is_room_for_are_refused() -> None:
+    with pytest.raises(LoaderError, match="num_workers: expected at most 1023"):
+        SharedEpoch(0, 0).start(1024, 1)
+    with pytest.raises(LoaderError, match="epoch: expected less than"):
+        SharedEpoch(0, 0).begin(1 << 27, 0)
