@@ -128,18 +128,18 @@ class Batch(MutableMapping[str, Any]):
 
     def copy(self) -> Self:
         """The same batch in memory of its own."""
-        sample_ids, padding, *others = self._rows
+        sample_ids, padding, epoch, seed, pictures = self._rows
         values = {key: changed(value, copied) for key, value in self.items()}
-        return type(self)(values, copied(sample_ids), copied(padding), *others)
+        return type(self)(values, copied(sample_ids), copied(padding), epoch, seed, pictures)
 
     def map(self, change: Callable[[Any], Any]) -> Self:
         """The same rows with a function applied to every array and tensor, and to `padding`; not to `sample_ids`.
 
         change  takes an array or tensor, or whatever else a transform put into the batch, and gives one
         """
-        sample_ids, padding, *others = self._rows
+        sample_ids, padding, epoch, seed, pictures = self._rows
         values = {key: changed(value, change) for key, value in self.items()}
-        return type(self)(values, sample_ids, None if padding is None else change(padding), *others)
+        return type(self)(values, sample_ids, None if padding is None else change(padding), epoch, seed, pictures)
 
     def replace(self, values: Mapping[str, Any]) -> Self:
         """The same rows, with other columns: a new batch.

@@ -18,6 +18,7 @@ from mx8shards.errors import LoaderError
 from mx8shards.format.encodings import get_encoding
 from mx8shards.loading.batch import Batch, converter
 from mx8shards.loading.ragged import Ragged
+from mx8shards.stages import Output
 from mx8shards.transforms import RandomHorizontalFlip
 
 DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
@@ -30,7 +31,8 @@ def batch_of(rows: int = 4, output: Any = "torch") -> Batch:
         "image": convert(np.arange(rows * 12, dtype=np.uint8).reshape(rows, 3, 2, 2)),
         "text": Ragged(convert(texts), convert(np.arange(0, 5 * rows + 1, 5)), get_encoding("str").decode),
     }
-    return Batch(values, convert(np.arange(10, 10 + rows)), convert(np.arange(rows) == rows - 1), 3, 17)
+    pictures = {"image": Output(np.dtype(np.uint8), (3, 2, 2), "CHW")}
+    return Batch(values, convert(np.arange(10, 10 + rows)), convert(np.arange(rows) == rows - 1), 3, 17, pictures)
 
 
 def assert_equal(found: Batch, wanted: Batch) -> None:
@@ -45,6 +47,7 @@ def assert_same_rows(found: Batch, wanted: Batch) -> None:
     assert found.sample_ids.tolist() == wanted.sample_ids.tolist()
     assert found.padding.tolist() == wanted.padding.tolist()
     assert (found.epoch, found.seed) == (wanted.epoch, wanted.seed)
+    assert found.layouts == wanted.layouts == {"image": "CHW"}
 
 
 WAYS: dict[str, Callable[[Batch], Batch]] = {
@@ -102,6 +105,7 @@ def test_a_batch_that_is_rebuilt_from_a_mapping_has_its_columns_and_says_what_it
     assert list(found) == ["image", "text"]
     assert found["image"] is batch["image"]
     assert repr(found) == "<Batch: image, text>"
+    assert found.layouts == {}
     for name in ("sample_ids", "padding", "epoch", "seed"):
         assert not hasattr(found, name)
         with pytest.raises(AttributeError, match=f"made of a mapping of columns alone, which does not tell its {name}"):
