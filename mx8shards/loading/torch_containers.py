@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import torch
 from torch.utils import _pytree
 from torch.utils.data._utils.collate import default_collate_fn_map
 
@@ -36,12 +38,34 @@ def register_batches() -> None:
 
 
 def _batch_parts(batch: Batch) -> tuple[list[Any], Any]:
-    return list(batch.values()), (tuple(batch), _Beside(batch._rows))
+    """A batch's columns as leaves; those of several sides first, as torchvision takes a first tensor for an image."""
+    names = sorted(batch, key=lambda name: getattr(batch[name], "ndim", 0) < 3)
+    layouts = batch.layouts if "torchvision.tv_tensors" in sys.modules else {}
+    leaves = [_as_image(batch[name], layouts[name]) if name in layouts else batch[name] for name in names]
+    return leaves, (tuple(names), _Beside((batch._rows, layouts)))
 
 
 def _batch_of(values: Any, context: Any) -> Batch:
-    names, rows = context
-    return Batch(dict(zip(names, values, strict=True)), *rows.content)
+    names, beside = context
+    rows, layouts = beside.content
+    columns = zip(names, values, strict=True)
+    return Batch({name: _of_image(leaf, layouts[name]) if name in layouts else leaf for name, leaf in columns}, *rows)
+
+
+def _as_image(value: Any, layout: str) -> Any:
+    """Pictures as torchvision's transforms look for them among the leaves: a tv_tensors.Image, channels first."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    image = sys.modules["torchvision.tv_tensors"].Image
+    return image(value if layout == "CHW" else value.permute(0, 3, 1, 2))
+
+
+def _of_image(leaf: Any, layout: str) -> Any:
+    """The reverse, whatever became of the leaf."""
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    plain = leaf.as_subclass(torch.Tensor)
+    return plain.permute(0, 2, 3, 1).contiguous() if layout == "HWC" and plain.ndim == 4 else plain
 
 
 def _ragged_parts(ragged: Ragged) -> tuple[list[Any], Any]:
