@@ -6,8 +6,9 @@ import struct
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from mx8shards.errors import FormatError, SchemaError, require
+from mx8shards.errors import DecodeError, FormatError, SchemaError, require
 from mx8shards.format.codec import Codec, Encoding, brief, describe
+from mx8shards.format.picture_files import open_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,9 +82,11 @@ class Picture(Codec):
         return file.getvalue()
 
     def unpack(self, payload: bytes | memoryview) -> Any:
-        Image = _image()  # noqa: N806
+        _image()
         try:
-            return Image.open(BytesIO(payload), formats=_FORMATS)
+            return open_picture(bytes(payload), _FORMATS)
+        except DecodeError as error:  # it costs more than its size explains
+            raise FormatError(expected=error.expected, found=error.found) from error
         except Exception as error:
             start = bytes(payload[:8]).hex(" ") or "no bytes"
             raise FormatError(expected="a JPEG or PNG file", found=start, hint=type(error).__name__) from error

@@ -69,6 +69,10 @@ BAD_ENTROPY = 7  # the entropy-coded data are not what the head promises, or in 
 NO_CODE = 8  # the Huffman tables have no code for what would have to be written, and no room for one
 NO_ROOM = 9  # `out`, or what memory there is besides, is too small
 
+# No encoder writes more scans. Each costs a walk over all blocks of the picture, so a small file of thousands of scans
+# would take minutes. As in format/picture_cost.py, which kernels cannot import.
+MOST_SCANS = 100
+
 TILES_MARKER = 0xE9  # APP9
 TILES_MAGIC = b"mx8tiles"
 
@@ -268,6 +272,39 @@ def _colours(jfif: bool, data: Array, head: Record) -> int:
     at = head["sof"] + 10
     named = data[at] == ord("R") and data[at + 3] == ord("G") and data[at + 6] == ord("B")
     return RGB if head["adobe"] == 0 or named else YCBCR
+
+
+@kernel
+def has_too_many_scans(data: Array, head: Record) -> bool:
+    """Whether a JPEG in several scans has more than MOST_SCANS. All of it has to be there."""
+    if head["kind"] == SEQUENTIAL and head["one_scan"] == 1:
+        return False
+    if _scan_markers(data, head["sos"]) <= MOST_SCANS:
+        return False
+    at = head["sos"]
+    scans = 0
+    while at + 4 <= len(data) and data[at + 1] != 0xD9 and scans <= MOST_SCANS:
+        scans += 1 if data[at + 1] == 0xDA else 0
+        at += 2 + uint16(data, at + 2)
+        while at + 1 < len(data) and not (data[at] == 0xFF and _ends_scan(data[at + 1])):
+            at += 1
+    return scans > MOST_SCANS
+
+
+@kernel
+def _scan_markers(data: Array, begin: Any) -> Any:
+    """How often the marker of a scan stands there or later, in other segments too; a bound, as the loop is vectorised."""
+    start = np.uint64(begin)
+    found = np.int64(0)
+    for i in range(np.uint64(max(0, len(data) - 1 - begin))):
+        found += (data[start + i] == 0xFF) & (data[start + i + np.uint64(1)] == 0xDA)
+    return found
+
+
+@kernel
+def _ends_scan(marker: int) -> bool:
+    """Whether the byte after 0xFF begins a segment: it is neither stuffing, nor a restart marker, nor filling."""
+    return marker != 0 and marker != 0xFF and not 0xD0 <= marker <= 0xD7
 
 
 @kernel

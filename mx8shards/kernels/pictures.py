@@ -14,7 +14,18 @@ import numpy.typing as npt
 from mx8shards.kernels import crop, turbo
 from mx8shards.kernels.boxes import find_box
 from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.jpeg import CMYK, CUT_SHORT, GREY, HEAD, SEQUENTIAL, YCBCR, YCCK, read_head
+from mx8shards.kernels.jpeg import (
+    CMYK,
+    CUT_SHORT,
+    GREY,
+    HEAD,
+    MOST_SCANS,
+    SEQUENTIAL,
+    YCBCR,
+    YCCK,
+    has_too_many_scans,
+    read_head,
+)
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg_tiles import TILES as TILES_FOUND
 from mx8shards.kernels.jpeg_tiles import splice, tiles_for
@@ -177,7 +188,7 @@ def decode_planes(handle: Any, jpeg: Array, head: Record, cut: Record, memory: A
         np.int32(width),
         np.uint64(strides.ctypes.data),
         np.int32(height),
-        np.int32(turbo.STOP_ON_WARNING),
+        np.int32(turbo.STRICT),
     )
     return failed == 0, luma, blue, red, memory
 
@@ -312,7 +323,7 @@ def cut_out(data: Array, crops: Array, draws: Array, exact: Any, desk: Record, f
     head, cut = desk["head"], desk["cut"]
     if read_head(data, head) != HEAD_OK:
         return -OTHER
-    if head["colours"] == CMYK or head["colours"] == YCCK:
+    if head["colours"] == CMYK or head["colours"] == YCCK or has_too_many_scans(data, head):
         return -REFUSED
     find_cut(data, head, crops, draws, found, exact or head["colours"] != YCBCR, False, _PAD, cut)
     if cut["how"] != TILES:
@@ -371,10 +382,11 @@ def _decode_rgb(handle: Any, jpeg: Array, cut: Record, width: Any, height: Any, 
     handle, source, size = np.uint64(handle), np.uint64(jpeg.ctypes.data), np.uint64(len(jpeg))
     to, stride, form = np.uint64(pixels.ctypes.data), np.int32(3 * width), np.int32(turbo.RGB)
     if cut["how"] != REGION:
-        flags = np.int32(turbo.STOP_ON_WARNING)
+        flags = np.int32(turbo.STRICT)
         return turbo.decompress(handle, source, size, to, np.int32(width), stride, np.int32(height), form, flags) == 0
     corner = np.int64(cut["left"] // cut["scale"] | (cut["top"] // cut["scale"]) << 32)
     turbo.set_parameter(handle, np.int32(turbo.STOP_ON_WARNINGS), np.int32(1))
+    turbo.set_parameter(handle, np.int32(turbo.SCAN_LIMIT), np.int32(MOST_SCANS))
     good = turbo.read_header(handle, source, size) == 0
     good = good and turbo.set_scale(handle, np.int64(1 | cut["scale"] << 32)) == 0
     good = good and turbo.set_region(handle, corner, np.int64(width | height << 32)) == 0
@@ -463,7 +475,7 @@ def _fill_row(
     if read_head(data, head) != HEAD_OK:
         return OTHER
     head["size"] = size
-    if head["colours"] == CMYK or head["colours"] == YCCK:
+    if head["colours"] == CMYK or head["colours"] == YCCK or has_too_many_scans(data, head):
         return REFUSED
     planar = not exact and has_planes(head)
     find_cut(data, head, crops, draws, found, not planar, regions and planar, _PAD if regions else 0, cut)

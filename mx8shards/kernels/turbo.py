@@ -30,7 +30,8 @@ _NEEDED = ("tjInitDecompress", "tjDestroy", "tjDecompressToYUVPlanes", "tjDecomp
 _OF_REGIONS = ("tj3Set", "tj3DecompressHeader", "tj3SetScalingFactor", "tj3SetCroppingRegion", "tj3Decompress8")
 
 RGB = 0  # TJPF_RGB
-STOP_ON_WARNING = 8192  # TJFLAG_STOPONWARNING: half a picture is an error
+# TJFLAG_STOPONWARNING: half a picture is an error; TJFLAG_LIMITSCANS (from 2.1 on): so are more than 500 scans
+STRICT = 8192 | 32768
 
 
 def find_library() -> ctypes.CDLL | None:
@@ -112,6 +113,7 @@ decompress = _linked(
 )
 
 STOP_ON_WARNINGS = 0  # TJPARAM_STOPONWARNING
+SCAN_LIMIT = 13  # TJPARAM_SCANLIMIT
 
 # (handle, parameter, value): 0, or -1
 set_parameter = _linked("tj3Set", types.intc(_AT, types.intc, types.intc))
@@ -147,7 +149,7 @@ class Handle:
         width, height = -(-width // 8), -(-height // 8)
         pixels = ctypes.create_string_buffer(3 * width * height)
         address, size = ctypes.c_void_p(self.address), ctypes.c_ulong(len(jpeg))
-        failed = library.tjDecompress2(address, jpeg, size, pixels, width, 3 * width, height, RGB, STOP_ON_WARNING)
+        failed = library.tjDecompress2(address, jpeg, size, pixels, width, 3 * width, height, RGB, STRICT)
         return str(library.tjGetErrorStr2(address), "utf-8", "replace") if failed else ""
 
     def close(self) -> None:

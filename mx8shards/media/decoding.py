@@ -10,56 +10,57 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, MissingPackageError, require
+from mx8shards.format.picture_cost import check_cost
+from mx8shards.format.picture_files import (
+    FORMATS,
+    MOST_DECODED_BYTES,
+    check_kind,
+    check_size,
+    decoded_bytes,
+    open_picture,
+)
 from mx8shards.kernels import jpeg, jpeg_tiles, turbo
 from mx8shards.kernels.pictures import coefficient_bytes
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
-
-LARGE_BYTES = 256 << 20  # of memory for one picture, however much there is
-
-# What Pillow and its codecs take for each pixel at most, its own pixels and ours among it (measured: process memory).
-_PIXEL_BYTES = {"PNG": 14, "BMP": 14, "TIFF": 14, "PPM": 14, "GIF": 14}
-_MOST_PIXEL_BYTES = 20
-
-# Pillow's modes that hold eight bits per channel, and no ink.
-MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"))
-
-
 def decode(payload: bytes, ready: Callable[[int, int, int], None]) -> Pixels:
-    """Red, green and blue of a picture, by Pillow. DecodeError for what is none, or not all there.
+    """Red, green and blue of a picture, by Pillow. DecodeError for a file that is no picture, or only part of one.
 
-    `ready` is told width, height and how many bytes will be taken for that, and may refuse it.
+    `ready` is told width, height and how many bytes of memory will be taken, and may refuse that.
     """
-    pillow = require("PIL.Image", "images")
     try:
-        with pillow.open(BytesIO(payload), formats=FORMATS) as picture:
-            _check(picture)
-            size_bytes = picture.width * picture.height * _PIXEL_BYTES.get(picture.format, _MOST_PIXEL_BYTES)
-            ready(picture.width, picture.height, size_bytes)
+        with open_picture(payload) as picture:
+            check_kind(picture)
+            ready(picture.width, picture.height, decoded_bytes(picture))
             width, height = picture.size
             picture.info.pop("transparency", None)  # it goes anyway, but not without a warning
             pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except (DecodeError, MissingPackageError):
         raise
-    except pillow.UnidentifiedImageError:
-        raise DecodeError(expected=f"a picture ({', '.join(FORMATS)})", found=_beginning(payload)) from None
     except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
-        raise DecodeError(expected="a whole picture", found=_said(error)) from error
+        raise _refusal(payload, error) from error
     if pixels.shape != (height, width, 3):
         raise DecodeError(expected=f"{height} rows of {width} pixels (its head)", found=f"{pixels.shape}")
     return np.ascontiguousarray(pixels)
 
 
 def sides(payload: bytes) -> tuple[int, int]:
-    """Height and width of a picture, as its head says. DecodeError for what is none."""
-    pillow = require("PIL.Image", "images")
+    """Height and width of a picture, as its head says. DecodeError for a file that is no picture."""
     try:
-        with pillow.open(BytesIO(payload), formats=FORMATS) as picture:
+        with open_picture(payload) as picture:
             return int(picture.height), int(picture.width)
+    except (DecodeError, MissingPackageError):
+        raise
     except Exception as error:  # Pillow raises whatever it meets
-        raise DecodeError(expected=f"a picture ({', '.join(FORMATS)})", found=_beginning(payload)) from error
+        raise _refusal(payload, error) from error
+
+
+def _refusal(payload: bytes, error: Exception) -> DecodeError:
+    """The DecodeError for an exception of Pillow."""
+    if isinstance(error, require("PIL.Image", "images").UnidentifiedImageError):
+        return DecodeError(expected=f"a picture ({', '.join(FORMATS)})", found=_beginning(payload))
+    return DecodeError(expected="a whole picture", found=_said(error))
 
 
 def decode_jpeg(data: Any, height: int, width: int) -> Pixels:
@@ -86,10 +87,11 @@ def check_rare(payload: bytes, most_bytes: int) -> None:
     data, head = np.frombuffer(payload, np.uint8), np.zeros(1, jpeg.HEAD)
     if not payload.startswith(b"\xff\xd8") or jpeg.read_head(data, head[0]) == jpeg.OK:
         return
+    check_cost(payload)
     height, width = int(head[0]["height"]), int(head[0]["width"])
     if not height or not width:
         raise DecodeError(expected="a whole JPEG", found="one whose head is damaged")
-    check_size(width, height, 3 * 2 * (width + 64) * (height + 64), most_bytes)  # all coefficients, perhaps
+    check_fits(width, height, 3 * 2 * (width + 64) * (height + 64), most_bytes)  # all coefficients, perhaps
     _decode_strictly(payload, width, height)
 
 
@@ -98,6 +100,7 @@ def check_jpeg(payload: bytes, most_bytes: int) -> None:
     data, head = np.frombuffer(payload, np.uint8), np.zeros(1, jpeg.HEAD)
     if jpeg.read_head(data, head[0]) != jpeg.OK or head[0]["colours"] in (jpeg.CMYK, jpeg.YCCK):
         return
+    check_cost(payload)
     width, height = int(head[0]["width"]), int(head[0]["height"])
     if 3 * -(-width // 8) * -(-height // 8) + int(coefficient_bytes(head[0])) > most_bytes:
         return  # it is refused for its size
@@ -135,26 +138,10 @@ def room(size_bytes: int) -> Pixels:
     return whole[skip : skip + size_bytes]
 
 
-def _check(picture: Any) -> None:
-    """DecodeError for what this would decode wrongly."""
-    raw = str(getattr(picture.tile[0], "args", "")) if picture.tile else ""
-    if picture.mode not in MODES or ";16" in raw:  # Pillow makes eight bits of sixteen where there are colours
-        found = raw if ";16" in raw else picture.mode
-        raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {found}")
-    if getattr(picture, "n_frames", 1) != 1 and picture.format != "MPO":
-        raise DecodeError(expected="one picture", found=f"{picture.n_frames} frames")
-
-
-def check_size(width: int, height: int, size_bytes: int, most_bytes: int) -> None:
-    """DecodeError for a picture that takes too much memory: it may be meant to exhaust it."""
-    if size_bytes > most_bytes:
-        raise DecodeError(
-            expected=f"a picture that is decoded in {most_bytes} bytes of memory",
-            found=f"{width} x {height} pixels, which take {size_bytes}",
-            hint=f"a memory= that is {-(-size_bytes // most_bytes)} times as large"
-            if size_bytes <= LARGE_BYTES
-            else "",
-        )
+def check_fits(width: int, height: int, size_bytes: int, most_bytes: int) -> None:
+    """DecodeError for a picture that takes more memory than a loader has for one, with a budget that is enough."""
+    hint = f"a memory= that is {-(-size_bytes // most_bytes)} times as large"
+    check_size(width, height, size_bytes, most_bytes, hint if size_bytes <= MOST_DECODED_BYTES else "")
 
 
 def _beginning(payload: bytes) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, SettingError
 from mx8shards.format.columns import MAX_BYTES
+from mx8shards.format.picture_files import MOST_DECODED_BYTES
 from mx8shards.format.randomness import uniforms
 from mx8shards.kernels import boxes, pictures, turbo
 from mx8shards.kernels.colour import value_table
@@ -71,7 +72,7 @@ class Pictures(Stage):
         self._table = np.array([_record(crop) for crop in crops.values()], boxes.CROP)
         self._values = np.array([_values(crop) for crop in crops.values()])
         self._own_bytes = min(_MOST_BYTES, use.scratch_bytes // 2 // use.threads)
-        large = _Large(min(decoding.LARGE_BYTES, use.scratch_bytes // 2))
+        large = _Large(min(MOST_DECODED_BYTES, use.scratch_bytes // 2))
         self._large = use.shared.setdefault("large pictures", large)
         self.scratch_bytes = self._own_bytes * use.threads + self._large.most_bytes
 
@@ -193,7 +194,7 @@ class Pictures(Stage):
             if not pictures.fits(self._table, found, targets, i):
                 raise DecodeError("a picture of another size than there is room for")
             more = len(payload) + int(pictures.crop_bytes(found, cut))
-            decoding.check_size(width, height, size_bytes + more, self._large.most_bytes)
+            decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
             self._take(size_bytes + more, scratch, turn)
 
         def place(width: int, height: int, size_bytes: int) -> None:
@@ -275,7 +276,7 @@ class Pictures(Stage):
         found, draws = np.zeros(len(self._crops), boxes.BOX), np.zeros((len(self._crops), boxes.DRAWS))
         pictures.place_whole(width, height, self._table, draws, found, desk[0]["cut"])
         more = payload_bytes + int(pictures.crop_bytes(found, desk[0]["cut"]))
-        decoding.check_size(width, height, size_bytes + more, self._large.most_bytes)
+        decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
 
 
 class Scratch:
@@ -401,7 +402,7 @@ class WholePictures(Pictures):
         try:
             payload = self._payload(work, i, work.spans[i, self._use.number])
             height, width = decoding.sides(payload)
-            decoding.check_size(width, height, 3 * 4 * width * height, self._large.most_bytes)
+            decoding.check_fits(width, height, 3 * 4 * width * height, self._large.most_bytes)
         except DecodeError:
             work.rows["status"][i] = REFUSED
             return 0, 0

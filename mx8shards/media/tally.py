@@ -12,12 +12,13 @@ import numpy as np
 
 from mx8shards.errors import DecodeError, FormatError, require
 from mx8shards.format.encodings import get_encoding
-from mx8shards.media.decoding import MODES, Pixels, check_size, decode, decode_jpeg
+from mx8shards.format.picture_cost import check_cost, walk_jpeg
+from mx8shards.format.picture_files import RGB_MODES, TO_RGB8, check_size
+from mx8shards.media.decoding import Pixels, decode, decode_jpeg
 
 ENCODINGS = ("jpeg", "png", "pil", "bytes")
 MOST_NAMED = 1_000  # of pictures that could not be decoded: of more, only the number is kept
 
-_MOST_BYTES = 1 << 31  # of one picture
 _ROWS = 1 << 16  # so many squares of 255 fit into a uint32
 
 
@@ -83,19 +84,19 @@ def pixels_of(payload: memoryview, encoding: str) -> Pixels:
     """Red, green and blue [H, W, 3]; DecodeError or FormatError for what is no picture, or not a whole one."""
     if encoding == "pil":
         picture = get_encoding("pil").decode(payload)
-        if picture.mode not in MODES:
+        if picture.mode not in RGB_MODES:
             raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {picture.mode}")
         return np.asarray(picture.convert("RGB"))
     if bytes(payload[:6]) == b"mx8yuv":
         return _of_planes(payload)
     if bytes(payload[:2]) == b"\xff\xd8":
-        _check_head(payload)
+        _check_jpeg(bytes(payload))
         return decode_jpeg(payload, 0, 0)
     return decode(bytes(payload), _check_size)
 
 
 def _check_size(width: int, height: int, size_bytes: int) -> None:
-    check_size(width, height, size_bytes, _MOST_BYTES)
+    check_size(width, height, size_bytes)
 
 
 def _of_planes(payload: memoryview) -> Pixels:
@@ -109,15 +110,16 @@ def _of_planes(payload: memoryview) -> Pixels:
     return np.asarray(whole.convert("RGB"))
 
 
-def _check_head(jpeg: memoryview) -> None:
+def _check_jpeg(payload: bytes) -> None:
+    """DecodeError for a JPEG that is not decoded: for its colours, its scans or its size."""
+    check_cost(payload)
     try:
-        height, width, colours, _ = require("simplejpeg", "images").decode_jpeg_header(jpeg)
+        height, width, colours, _ = require("simplejpeg", "images").decode_jpeg_header(payload)
     except ValueError as error:
         raise DecodeError(expected="a JPEG", found=" ".join(str(error).split())) from error
-    if 3 * height * width > _MOST_BYTES:
-        raise DecodeError(expected=f"at most {_MOST_BYTES // 3} pixels", found=f"{width} x {height}")
+    check_size(width, height, 3 * height * width + walk_jpeg(payload).coefficient_bytes(payload))
     if colours in ("CMYK", "YCCK"):
-        raise DecodeError(expected="a JPEG in RGB or grey", found=colours)
+        raise DecodeError(expected="a JPEG in RGB or grey", found=colours, hint=TO_RGB8)
 
 
 def sums(pixels: Pixels) -> tuple[list[int], list[int]]:

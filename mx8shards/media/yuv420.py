@@ -12,19 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, require
+from mx8shards.format.picture_cost import check_cost
+from mx8shards.format.picture_files import MOST_DECODED_BYTES, check_size
 from mx8shards.kernels import jpeg, turbo
-from mx8shards.kernels.pictures import CUT, decode_planes, has_planes, planes_bytes
+from mx8shards.kernels.pictures import CUT, coefficient_bytes, decode_planes, has_planes, planes_bytes
 from mx8shards.kernels.yuv420 import MAGIC, is_yuv420, planes_of, size_of
 from mx8shards.media import decoding
 
 Plane = npt.NDArray[np.uint8]
 
-_MOST_BYTES = 1 << 31
 _GREY = 128
 
 
 def encode(picture: bytes) -> bytes:
     """The planes of a picture file. DecodeError for what is none."""
+    check_cost(picture)
     luma, blue, red = _planes_of_jpeg(picture) or _planes_by_pillow(picture)
     height, width = luma.shape
     parts = (_padded(luma), blue, red)
@@ -48,6 +50,7 @@ def _planes_of_jpeg(picture: bytes) -> tuple[Plane, Plane, Plane] | None:
         return None
     cut = np.zeros(1, CUT)
     width, height = int(head[0]["width"]), int(head[0]["height"])
+    check_size(width, height, 3 * width * height + int(coefficient_bytes(head[0])))
     cut["width"], cut["height"], cut["scale"] = width, height, 1
     memory = decoding.room(int(planes_bytes(head[0], cut[0])))
     handle = turbo.Handle()
@@ -69,7 +72,7 @@ def _planes_of_jpeg(picture: bytes) -> tuple[Plane, Plane, Plane] | None:
 
 
 def _planes_by_pillow(picture: bytes) -> tuple[Plane, Plane, Plane]:
-    decoding.check_rare(picture, _MOST_BYTES)
+    decoding.check_rare(picture, MOST_DECODED_BYTES)
     pixels = decoding.decode(picture, _fits)
     pillow = require("PIL.Image", "images")
     whole = np.asarray(pillow.fromarray(pixels).convert("YCbCr"))
@@ -77,7 +80,7 @@ def _planes_by_pillow(picture: bytes) -> tuple[Plane, Plane, Plane]:
 
 
 def _fits(width: int, height: int, size_bytes: int) -> None:
-    decoding.check_size(width, height, size_bytes, _MOST_BYTES)
+    check_size(width, height, size_bytes)
 
 
 def _coarse(plane: Plane, across: bool, down: bool) -> Plane:

@@ -1,0 +1,216 @@
+"""Does a picture file cost more to open or decode than its size explains?
+
+Pillow walks a file's head in Python, byte by byte, chunk by chunk or tag by tag, and libjpeg goes over all of a picture
+for each scan of it. So a small file can keep a core busy for minutes. `check_cost` walks the head first, with searches
+that run at the speed of memory, and refuses a file that no honest encoder writes. It judges the cost alone: a file that
+passes may still be damaged.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+from mx8shards.errors import DecodeError
+
+# No encoder writes more scans of one JPEG: libjpeg's script has 10, those of mozjpeg and jpegli not many more. libtiff
+# has the same bound. Each scan costs a walk over all blocks, so the bound keeps decoding within 10 times of the usual.
+MOST_SCANS = 100
+
+_SMALL_BYTES = 1 << 16  # the head of a smaller file, other than a JPEG's, is walked in a few milliseconds whatever it has
+_MOST_FILLING = 1 << 16  # bytes of a head that say nothing
+_MOST_SEGMENTS = 4096  # of a JPEG; the longest known metadata (depth maps in XMP) take a few hundred
+_MOST_COMMENTS = 1024  # of a plain PPM: Pillow copies up to 1 MiB for each
+_MOST_VALUES = 1 << 17  # of a TIFF tag: Pillow makes a Python object of each
+
+_SCAN_PAIR = 0xDAFF  # the marker 0xFF 0xDA, read as a little-endian number
+_JPEG = b"\xff\xd8"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_BARE_MARKERS = frozenset((*range(0xD0, 0xDA), *range(0xF0, 0xFE), 0xC8))  # Pillow reads no segment after them
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_FILL = re.compile(rb"\xff*")
+_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+_TIFF_BYTES = frozenset((1, 2, 6, 7))  # types that Pillow keeps as bytes
+
+
+def check_cost(data: bytes) -> None:
+    """DecodeError for a picture file whose head or scans cost more than its size explains."""
+    if data.startswith(_JPEG):
+        head = walk_jpeg(data)
+        check_exif(head.exif)
+        if head.several_scans:
+            check_scans(data, head.scan)
+    elif len(data) <= _SMALL_BYTES:
+        return
+    elif data.startswith(_PNG):
+        _check_png(data)
+    elif data.startswith(b"GIF8"):
+        _check_gif(data)
+    elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        check_tags(data)
+    elif data[:1] == b"P" and data[1:2] in b"123456fy0":
+        _check_ppm(data)
+
+
+class JpegHead(NamedTuple):
+    """Where frame and scan headers of a JPEG lie, 0 if there are none, and what Pillow takes for its EXIF data."""
+
+    frame: int
+    scan: int
+    several_scans: bool
+    exif: bytes
+
+    def coefficient_bytes(self, data: bytes) -> int:
+        """What libjpeg keeps of a picture in several scans: all its coefficients, two bytes each."""
+        if not self.several_scans or self.frame + 10 > len(data):
+            return 0
+        height, width, count = struct.unpack_from(">HHB", data, self.frame + 5)
+        factors = [divmod(byte, 16) for byte in data[self.frame + 11 : self.frame + 10 + 3 * count : 3]]
+        h, v = (max((1, *(factor[i] for factor in factors))) for i in (0, 1))
+        return -(-width // (8 * h)) * -(-height // (8 * v)) * 128 * sum(a * b for a, b in factors)
+
+
+def walk_jpeg(data: bytes) -> JpegHead:
+    """The head of a JPEG, walked as Pillow does. DecodeError for one that is mostly filling or has no end of segments."""
+    at, filling, frame, exif = 2, 0, 0, b""
+    parts: list[bytes] = []
+    for _ in range(_MOST_SEGMENTS):
+        begin = at
+        at = data.find(b"\xff", at)
+        if at < 0:
+            at = len(data)
+        at = max(at, _FILL.match(data, at).end() - 1)  # type: ignore[union-attr]  # it matches nothing, too
+        filling += at - begin
+        if filling > _MOST_FILLING:
+            raise DecodeError(expected=f"at most {_MOST_FILLING} bytes of filling in a JPEG's head", found="more")
+        if at + 4 > len(data):
+            return JpegHead(frame, 0, False, b"".join(parts))
+        marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
+        if marker == 0 or marker in _BARE_MARKERS:
+            at += 2
+            filling += 2
+            continue
+        if marker in _FRAMES:
+            frame = at
+        elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            parts.append(data[at + 10 : at + 2 + length])
+        elif marker == 0xE2 and data[at + 4 : at + 8] == b"MPF\0":
+            check_exif(data[at + 8 : at + 2 + length])
+        elif marker == 0xDA:
+            exif = b"".join(parts)
+            partial = frame > 0 and data[at + 4 : at + 5] != data[frame + 9 : frame + 10]
+            return JpegHead(frame, at, partial or (frame > 0 and data[frame + 1] in _PROGRESSIVE), exif)
+        at += 2 + length
+    raise DecodeError(expected=f"at most {_MOST_SEGMENTS} segments in a JPEG's head", found="more")
+
+
+def check_scans(data: bytes, at: int) -> None:
+    """DecodeError for a JPEG with too many scans, the first of which begins there."""
+    if _starts_of_scans(data, at) <= MOST_SCANS:
+        return
+    scans = 0
+    while at + 4 <= len(data) and data[at + 1] != 0xD9:
+        scans += data[at + 1] == 0xDA
+        found = _MARKER_IN_SCAN.search(data, at + 2 + (data[at + 2] << 8 | data[at + 3]))
+        if found is None:
+            break
+        at = found.start()
+    if scans > MOST_SCANS:
+        raise DecodeError(expected=f"a JPEG of at most {MOST_SCANS} scans", found=f"{scans}")
+
+
+def _starts_of_scans(data: bytes, at: int) -> int:
+    """How often the marker of a scan stands there or later, in other segments and behind the end too; a quick bound."""
+    pairs = (np.frombuffer(data, "<u2", (len(data) - begin) // 2, begin) for begin in (at, at + 1))
+    return sum(int(np.count_nonzero(pair == _SCAN_PAIR)) for pair in pairs)
+
+
+def check_exif(exif: bytes) -> None:
+    """DecodeError for EXIF data whose tags share their bytes so often that they take many times as much memory."""
+    if exif[:2] in (b"II", b"MM"):
+        check_tags(exif)
+
+
+def check_tags(data: bytes) -> None:
+    """DecodeError for a TIFF whose first directory of tags claims several times the file, or far too many numbers."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:3] == b"+" or data[3:4] == b"+"
+    entry, count, first = (struct.Struct(order + form) for form in (("HHQ8x", "Q", "8xQ") if big else ("HHI4x", "H", "4xI")))
+    try:
+        (at,) = first.unpack_from(data)
+        (entries,) = count.unpack_from(data, at)
+    except (struct.error, OverflowError):
+        return
+    at += count.size
+    end = min(at + entries * entry.size, len(data) - entry.size + 1)
+    claimed = 0
+    for place in range(at, end, entry.size):
+        _, kind, values = entry.unpack_from(data, place)
+        size = values * _TIFF_SIZES.get(kind, 0)
+        if size > len(data):
+            continue  # Pillow skips it, as there are not so many bytes
+        claimed += size
+        if claimed > 4 * len(data) or (place - at) // entry.size > _MOST_VALUES:
+            raise DecodeError(expected="tags of the file's size", found="tags that share their bytes many times")
+        if kind not in _TIFF_BYTES and values > _MOST_VALUES:
+            raise DecodeError(expected=f"tags of at most {_MOST_VALUES} numbers", found=f"{values}")
+
+
+def _check_png(data: bytes) -> None:
+    """DecodeError for a PNG of too many chunks: Pillow takes as long for an empty one as for 1 KiB of another."""
+    at, most = len(_PNG), _MOST_SEGMENTS + len(data) // 512
+    for _ in range(most):
+        if at + 12 > len(data) or data[at + 4 : at + 8] == b"IEND":
+            return
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    raise DecodeError(expected=f"at most {most} chunks in a PNG of {len(data)} bytes", found="more")
+
+
+def _check_gif(data: bytes) -> None:
+    """DecodeError for a GIF of too many blocks, counted to the second frame, which is as far as anything looks."""
+    most, frames = _MOST_SEGMENTS + len(data) // 64, 0
+    at = 13 + (3 << (data[10] % 8 + 1) if data[10] & 0x80 else 0)
+    for _ in range(most):
+        if at + 11 > len(data) or frames == 2:
+            return
+        if data[at] == 0x2C:
+            frames += 1
+            at += 11 + (3 << (data[at + 9] % 8 + 1) if data[at + 9] & 0x80 else 0)
+        elif data[at] == 0x21:
+            at += 2
+        elif data[at] == 0x3B:
+            return
+        else:
+            at += 1
+            continue
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+            most -= 1
+            if most < 0:
+                break
+        at += 1
+    raise DecodeError(expected="a GIF whose blocks have 64 bytes on average", found="shorter ones")
+
+
+def _check_ppm(data: bytes) -> None:
+    """DecodeError for a PPM with long comments: Pillow reads a head byte by byte, and copies a block per comment."""
+    plain = data[1:2] in b"123"
+    wanted, at, inside = 2 if data[1:2] in b"14" else 3, 2, False
+    while wanted and at < _MOST_FILLING:
+        byte = data[at : at + 1]
+        if byte == b"#":
+            ends = [end for end in (data.find(line, at, _MOST_FILLING) for line in (b"\n", b"\r")) if end >= 0]
+            at = min(ends, default=_MOST_FILLING)
+        elif byte.isspace():
+            wanted -= inside
+            inside = False
+        else:
+            inside = True
+        at += 1
+    if wanted or (plain and data.count(b"#") > _MOST_COMMENTS):
+        raise DecodeError(expected=f"a PPM whose head ends within {_MOST_FILLING} bytes", found="long comments")

@@ -1,0 +1,107 @@
+"""How is a picture file opened by Pillow, and which of its pictures are decoded? One answer for all who read pictures.
+
+A file comes from anybody. So its cost is checked before Pillow sees it (`picture_cost`), few formats are tried, and
+depth, frames and size are checked before any pixel is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+from mx8shards.errors import DecodeError, require
+from mx8shards.format.picture_cost import check_cost
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a JPEG, all decoders show the first
+
+MOST_PIXELS = 1 << 27  # of a JPEG that no step here decodes whole
+MOST_DECODED_BYTES = 256 << 20  # of memory that decoding one picture takes: in the Loader, `summary --pixels`, `convert`
+
+# What Pillow and its codecs take for each pixel at most, its own pixels and ours among it (measured: process memory).
+_PIXEL_BYTES = {"PNG": 14, "BMP": 14, "TIFF": 14, "PPM": 14, "GIF": 14}
+_MOST_PIXEL_BYTES = 20
+
+# Pillow decodes these in Python, up to a microsecond a byte or sample.
+_SLOW_DECODERS = frozenset(("ppm", "ppm_plain", "bmp_rle"))
+_MOST_SLOW = 1 << 21
+
+# Pillow's modes of eight bits per channel from which RGB follows without a profile.
+RGB_MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"))
+
+TO_RGB8 = "`convert imagefolder --rgb8` makes 8-bit RGB or grey of it"
+
+_BITS_PER_SAMPLE = 258  # tags of TIFF
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+
+
+def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
+    """Pillow's picture of a file, not yet decoded. DecodeError for one that costs too much, else what Pillow raises."""
+    check_cost(data)
+    return require("PIL.Image", "images").open(BytesIO(data), formats=formats)
+
+
+def check_kind(picture: Any) -> None:
+    """DecodeError for a picture that would be decoded to something else than it is, or slowly."""
+    bits = bits_of(picture)
+    if bits > 8 or picture.mode not in RGB_MODES:
+        found = f"{bits} bits (mode {picture.mode})" if bits > 8 else f"mode {picture.mode}"
+        hint = TO_RGB8 if bits <= 16 else ""
+        raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=found, hint=hint)
+    check_frames(picture)
+    check_speed(picture)
+
+
+def check_frames(picture: Any) -> None:
+    """DecodeError for an animation, or a file of several pages. It is looked for the second one only."""
+    if picture.format not in JPEGS and getattr(picture, "is_animated", False):
+        raise DecodeError(expected="one picture", found="several frames")
+
+
+def check_speed(picture: Any) -> None:
+    """DecodeError for a large picture of a kind that Pillow decodes in Python, and for tiles larger than the picture."""
+    pixels = picture.width * picture.height
+    slow = picture.tile and picture.tile[0][0] in _SLOW_DECODERS
+    if slow and max(pixels * len(picture.getbands()), picture.fp.getbuffer().nbytes) > _MOST_SLOW:
+        kind = "with run lengths" if picture.tile[0][0] == "bmp_rle" else "in text, or of another range than 255"
+        raise DecodeError(
+            expected=f"at most {_MOST_SLOW} samples and bytes of a {picture.format} {kind}",
+            found=f"{picture.width} x {picture.height}",
+        )
+    tags = getattr(picture, "tag_v2", {})
+    if picture.format == "TIFF" and _tile_pixels(tags) > 2 * pixels + (1 << 22):
+        raise DecodeError(expected="a TIFF whose tiles are no larger than the picture", found=f"{_tile_pixels(tags)}")
+
+
+def bits_of(picture: Any) -> int:
+    """Bits per channel in the file. Pillow gives 8 of each colour of more, without a word."""
+    mode, arguments = picture.mode, picture.tile[0][3] if picture.tile else ()
+    if picture.format == "TIFF":
+        return int(max(picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
+    if picture.format == "PNG":
+        return 16 if str(arguments).endswith(";16B") else 8
+    if picture.format == "PPM" and mode != "F":
+        white = arguments[-1] if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 255
+        return 16 if white > 255 or mode == "I" else 8
+    return 16 if mode.startswith("I;16") else 32 if mode in ("I", "F") else 8
+
+
+def decoded_bytes(picture: Any) -> int:
+    """How much memory is taken to decode it at most."""
+    return int(picture.width * picture.height * _PIXEL_BYTES.get(picture.format, _MOST_PIXEL_BYTES))
+
+
+def check_size(width: int, height: int, size_bytes: int, most_bytes: int = MOST_DECODED_BYTES, hint: str = "") -> None:
+    """DecodeError for a picture that takes too much memory: it may be meant to exhaust it."""
+    if size_bytes > most_bytes:
+        raise DecodeError(
+            expected=f"a picture that is decoded in {most_bytes} bytes of memory",
+            found=f"{width} x {height} pixels, which take {size_bytes}",
+            hint=hint,
+        )
+
+
+def _tile_pixels(tags: Any) -> int:
+    sides = tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH)
+    return sides[0] * sides[1] if isinstance(sides[0], int) and isinstance(sides[1], int) else 0
