@@ -20,24 +20,22 @@ from typing import Any
 
 from mx8shards.convert.classes import class_list, classes_of
 from mx8shards.convert.files import is_text, open_files, suffix_of
+from mx8shards.convert.picture_checks import can_be_rgb8, check_kept, check_picture, in_rgb8, shrink
 from mx8shards.convert.source import Item
 from mx8shards.errors import DecodeError, MissingPackageError, SourceError, require
+from mx8shards.format.picture_files import FORMATS, JPEGS, open_picture
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 )
 _HIDDEN = "files and folders whose name begins with a dot are not looked at"
 _MANY = 20_000
-_MOST_PIXELS = 1 << 27
-_EIGHT_BITS = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"))
 _JPEG_BEGIN = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112  # EXIF's tag
 _SIDEWAYS = 5  # orientations from this one on exchange width and height
 _COARSE = 2  # what Pillow calls 4:2:0
 _PNG_MODES = frozenset(("1", "L", "LA", "P", "RGB", "RGBA"))
 _PNG_END = b"IEND\xaeB`\x82"
-_JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a JPEG, the first is the one that all decoders show
-_ENCODED = _JPEGS | frozenset(("PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "libturbojpeg), to other JPEGs by encoding them again at quality 95, to other formats as PNG",
     )
     parser.add_argument(
+        "--rgb8",
+        action="store_true",
+        help="make 8-bit RGB or grey of pictures in CMYK or of 16 bits per channel, which are rejects otherwise: JPEGs "
+        "are encoded anew at quality 95 (or --quality), others become PNGs",
+    )
+    parser.add_argument(
         "--no-tiles", dest="tiles", action="store_false", help="store JPEGs as they are, without tiles for fast crops"
     )
 
@@ -92,6 +96,7 @@ def open_source(args: argparse.Namespace) -> ImageFolder:
         tiles=getattr(args, "tiles", True),
         upright=getattr(args, "upright", False),
         classes=getattr(args, "classes", None),
+        rgb8=getattr(args, "rgb8", False),
     )
 
 
@@ -122,10 +127,11 @@ class ImageFolder:
         tiles: bool,
         upright: bool,
         classes: Sequence[str] | None,
+        rgb8: bool,
     ) -> None:
         self._files = open_files(src)
         self._max_side, self._min_side, self._quality = max_side, min_side, quality
-        self._format, self._tiles, self._upright = format, tiles, upright
+        self._format, self._tiles, self._upright, self._rgb8 = format, tiles, upright, rgb8
         self._names = self._files.names()
         pictures = [name for name in self._names if suffix_of(name) in SUFFIXES]
         if not pictures:
@@ -146,7 +152,8 @@ class ImageFolder:
             **({"label": "int"} if self.classes is not None else {}),
         }
         sizes = {"max_side": max_side, "min_side": min_side, "quality": quality}
-        options = {"labels": labels, **sizes, "format": format, "tiles": tiles, "upright": upright or None}
+        asked = {"upright": upright or None, "rgb8": rgb8 or None}
+        options = {"labels": labels, **sizes, "format": format, "tiles": tiles, **asked}
         self.metadata: Mapping[str, Any] = {
             "imagefolder": {name: value for name, value in options.items() if value is not None},
             **({"classes": list(self.classes)} if self.classes is not None else {}),
@@ -182,22 +189,30 @@ class ImageFolder:
         if not data:
             raise SourceError("the file is empty")
         try:
-            with pillow.open(io.BytesIO(data)) as picture:
-                _check_kind(picture)
+            with open_picture(data) as picture:
+                if self._rgb8 and can_be_rgb8(picture):
+                    return self._checked(in_rgb8(picture, self._quality or 95))
+                check_picture(picture)
                 turned = self._upright and _orientation(picture) != 1  # asked first: loading a TIFF turns it
-                changed = self._resized(picture) or (self._turned(data, picture) if turned else None)
+                changed = self._resized(picture, data)
+                if changed is None:
+                    check_kept(picture, data)
+                    changed = self._turned(data, picture) if turned else None
                 if changed is not None:
                     self.counts["upright"] += turned
                     return changed
-                if picture.format in _JPEGS:
+                if picture.format in JPEGS:
                     return self._whole_jpeg(data, picture), picture.width, picture.height
                 picture.load()
                 _check_end(picture, data)
                 return data, picture.width, picture.height
         except (SourceError, MissingPackageError):
             raise
+        except DecodeError as error:
+            what, hint = {"expected": error.expected, "found": error.found}, error.hint
+            raise SourceError(error.message, **what, hint=hint) from error
         except pillow.UnidentifiedImageError:
-            raise SourceError("no picture: its first bytes are not those of any known format") from None
+            raise SourceError(f"no picture: its first bytes are not those of {', '.join(FORMATS)}") from None
         except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
             raise SourceError(f"no picture that can be read: {' '.join(str(error).split())[:200]}") from error
 
@@ -217,20 +232,26 @@ class ImageFolder:
 
         return tile(data)
 
-    def _resized(self, picture: Any) -> tuple[bytes, int, int] | None:
-        """The picture scaled down or encoded anew, if that was asked for and changes anything."""
+    def _scale(self, size: tuple[int, int]) -> float:
+        """How far a picture of this size is scaled down."""
         scale = 1.0
         if self._max_side is not None:
-            scale = min(scale, self._max_side / max(picture.size))
+            scale = min(scale, self._max_side / max(size))
         if self._min_side is not None:
-            scale = min(scale, self._min_side / min(picture.size))
-        other = self._format == "jpeg" and picture.format not in _JPEGS
+            scale = min(scale, self._min_side / min(size))
+        return scale
+
+    def _resized(self, picture: Any, data: bytes) -> tuple[bytes, int, int] | None:
+        """The picture scaled down or encoded anew, if that was asked for and changes anything."""
+        scale = self._scale(picture.size)
+        other = self._format == "jpeg" and picture.format not in JPEGS
         asked = (self._max_side, self._min_side, self._format) != (None, None, None)
         turned = asked and _orientation(picture) != 1  # all are upright then, whatever their size …
         turned = turned and (not self._upright or self._format == "yuv420")  # … and `_turned` does that without loss
         if scale >= 1 and self._quality is None and not other and not turned:
-            _check_colours(picture)
             return None
+        shrink(picture, data, scale)
+        scale = self._scale(picture.size)
         upright = require("PIL.ImageOps", "convert").exif_transpose(picture).convert("RGB")
         if scale < 1:
             size = [max(1, round(side * scale)) for side in upright.size]
@@ -246,16 +267,17 @@ class ImageFolder:
     def _turned(self, data: bytes, picture: Any) -> tuple[bytes, int, int]:
         """The picture turned upright: a JPEG without loss or, where that is impossible, encoded anew; others as PNG."""
         upright = None
-        if picture.format in _JPEGS:
+        if picture.format in JPEGS:
             _check_jpeg(data)
             upright = _turned_jpeg(data, _orientation(picture))
         if upright is not None:
             width, height = picture.size if _orientation(picture) < _SIDEWAYS else picture.size[::-1]
             return self._tiled(upright), width, height
+        shrink(picture, data, 1)
         turned = require("PIL.ImageOps", "convert").exif_transpose(picture)
         out = io.BytesIO()
         profile = picture.info.get("icc_profile")
-        if picture.format in _JPEGS:
+        if picture.format in JPEGS:
             sampling = require("PIL.JpegImagePlugin", "convert").get_sampling(picture)
             coarse = sampling == _COARSE or picture.mode == "L"
             turned.save(out, "JPEG", quality=95, subsampling="4:2:0" if coarse else "4:4:4", icc_profile=profile)
@@ -278,7 +300,7 @@ def _turned_jpeg(data: bytes, orientation: int) -> bytes | None:
 
     found = upright_jpeg(data, orientation)
     if found is not None:
-        with require("PIL.Image", "convert").open(io.BytesIO(found)) as picture:
+        with open_picture(found) as picture:
             found = found if _orientation(picture) == 1 else None
     return found
 
@@ -296,26 +318,6 @@ def _planes(picture: bytes) -> bytes:
         return encode(picture)
     except DecodeError as error:
         raise SourceError(f"no planes can be made of it: {error}") from error
-
-
-def _check_colours(picture: Any) -> None:
-    """SourceError for a picture in inks: what they look like is a guess that whoever converts should make."""
-    if picture.mode == "CMYK":
-        raise SourceError(expected="RGB or grey", found="CMYK", hint="--quality 95 encodes all pictures anew, in RGB")
-
-
-def _check_kind(picture: Any) -> None:
-    """SourceError for what a training set should not hold unseen."""
-    if picture.format not in _ENCODED:
-        raise SourceError(expected=f"one of {', '.join(sorted(_ENCODED))}", found=str(picture.format))
-    if picture.width * picture.height > _MOST_PIXELS:
-        raise SourceError(expected=f"at most {_MOST_PIXELS} pixels", found=f"{picture.width} x {picture.height}")
-    frames = getattr(picture, "n_frames", 1)
-    if frames != 1 and picture.format not in _JPEGS:
-        raise SourceError(expected="one picture", found=f"{frames} frames")
-    raw = str(getattr(picture.tile[0], "args", "")) if picture.tile else ""
-    if picture.mode not in _EIGHT_BITS or ";16" in raw:  # Pillow makes eight bits of sixteen where there are colours
-        raise SourceError(expected="8 bits per channel", found=f"mode {raw if ';16' in raw else picture.mode}")
 
 
 def _check_end(picture: Any, data: bytes) -> None:

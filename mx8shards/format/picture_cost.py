@@ -20,7 +20,7 @@ from mx8shards.errors import DecodeError
 # has the same bound. Each scan costs a walk over all blocks, so the bound keeps decoding within 10 times of the usual.
 MOST_SCANS = 100
 
-_SMALL_BYTES = 1 << 16  # the head of a smaller file, other than a JPEG's, is walked in a few milliseconds whatever it has
+_SMALL_BYTES = 1 << 16  # no walk over a smaller file takes more than some milliseconds
 _MOST_FILLING = 1 << 16  # bytes of a head that say nothing
 _MOST_SEGMENTS = 4096  # of a JPEG; the longest known metadata (depth maps in XMP) take a few hundred
 _MOST_COMMENTS = 1024  # of a plain PPM: Pillow copies up to 1 MiB for each
@@ -45,14 +45,14 @@ def check_cost(data: bytes) -> None:
         check_exif(head.exif)
         if head.several_scans:
             check_scans(data, head.scan)
+    elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        check_tags(data)
     elif len(data) <= _SMALL_BYTES:
         return
     elif data.startswith(_PNG):
         _check_png(data)
     elif data.startswith(b"GIF8"):
         _check_gif(data)
-    elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        check_tags(data)
     elif data[:1] == b"P" and data[1:2] in b"123456fy0":
         _check_ppm(data)
 
@@ -72,11 +72,11 @@ class JpegHead(NamedTuple):
         height, width, count = struct.unpack_from(">HHB", data, self.frame + 5)
         factors = [divmod(byte, 16) for byte in data[self.frame + 11 : self.frame + 10 + 3 * count : 3]]
         h, v = (max((1, *(factor[i] for factor in factors))) for i in (0, 1))
-        return -(-width // (8 * h)) * -(-height // (8 * v)) * 128 * sum(a * b for a, b in factors)
+        return int(-(-width // (8 * h)) * -(-height // (8 * v)) * 128 * sum(a * b for a, b in factors))
 
 
 def walk_jpeg(data: bytes) -> JpegHead:
-    """The head of a JPEG, walked as Pillow does. DecodeError for one that is mostly filling or has no end of segments."""
+    """The head of a JPEG, walked as Pillow walks it. DecodeError for too much filling, or too many segments."""
     at, filling, frame, exif = 2, 0, 0, b""
     parts: list[bytes] = []
     for _ in range(_MOST_SEGMENTS):
@@ -140,7 +140,8 @@ def check_tags(data: bytes) -> None:
     """DecodeError for a TIFF whose first directory of tags claims several times the file, or far too many numbers."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:3] == b"+" or data[3:4] == b"+"
-    entry, count, first = (struct.Struct(order + form) for form in (("HHQ8x", "Q", "8xQ") if big else ("HHI4x", "H", "4xI")))
+    forms = ("HHQ8x", "Q", "8xQ") if big else ("HHI4x", "H", "4xI")
+    entry, count, first = (struct.Struct(order + form) for form in forms)
     try:
         (at,) = first.unpack_from(data)
         (entries,) = count.unpack_from(data, at)
@@ -199,7 +200,8 @@ def _check_gif(data: bytes) -> None:
 
 def _check_ppm(data: bytes) -> None:
     """DecodeError for a PPM with long comments: Pillow reads a head byte by byte, and copies a block per comment."""
-    plain = data[1:2] in b"123"
+    if data[1:2] in b"123" and data.count(b"#") > _MOST_COMMENTS:
+        raise DecodeError(expected=f"at most {_MOST_COMMENTS} comments in a PPM of text", found="more")
     wanted, at, inside = 2 if data[1:2] in b"14" else 3, 2, False
     while wanted and at < _MOST_FILLING:
         byte = data[at : at + 1]
@@ -212,5 +214,5 @@ def _check_ppm(data: bytes) -> None:
         else:
             inside = True
         at += 1
-    if wanted or (plain and data.count(b"#") > _MOST_COMMENTS):
+    if wanted:
         raise DecodeError(expected=f"a PPM whose head ends within {_MOST_FILLING} bytes", found="long comments")

@@ -7,7 +7,7 @@ depth, frames and size are checked before any pixel is decoded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import Any
 
 from mx8shards.errors import DecodeError, require
@@ -17,7 +17,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a JPEG, all decoders show the first
 
 MOST_PIXELS = 1 << 27  # of a JPEG that no step here decodes whole
-MOST_DECODED_BYTES = 256 << 20  # of memory that decoding one picture takes: in the Loader, `summary --pixels`, `convert`
+MOST_DECODED_BYTES = (
+    256 << 20
+)  # of memory that decoding one picture takes: in the Loader, `summary --pixels`, `convert`
 
 # What Pillow and its codecs take for each pixel at most, its own pixels and ours among it (measured: process memory).
 _PIXEL_BYTES = {"PNG": 14, "BMP": 14, "TIFF": 14, "PPM": 14, "GIF": 14}
@@ -60,10 +62,10 @@ def check_frames(picture: Any) -> None:
 
 
 def check_speed(picture: Any) -> None:
-    """DecodeError for a large picture of a kind that Pillow decodes in Python, and for tiles larger than the picture."""
+    """DecodeError for a large picture that Pillow decodes in Python, and for a TIFF's tiles larger than the picture."""
     pixels = picture.width * picture.height
     slow = picture.tile and picture.tile[0][0] in _SLOW_DECODERS
-    if slow and max(pixels * len(picture.getbands()), picture.fp.getbuffer().nbytes) > _MOST_SLOW:
+    if slow and max(pixels * len(picture.getbands()), picture.fp.seek(0, SEEK_END)) > _MOST_SLOW:
         kind = "with run lengths" if picture.tile[0][0] == "bmp_rle" else "in text, or of another range than 255"
         raise DecodeError(
             expected=f"at most {_MOST_SLOW} samples and bytes of a {picture.format} {kind}",

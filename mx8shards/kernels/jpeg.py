@@ -293,7 +293,7 @@ def has_too_many_scans(data: Array, head: Record) -> bool:
 
 @kernel
 def _scan_markers(data: Array, begin: Any) -> Any:
-    """How often the marker of a scan stands there or later, in other segments too; a bound, as the loop is vectorised."""
+    """How often the marker of a scan stands from there on, in other segments too. The loop is vectorised."""
     start = np.uint64(begin)
     found = np.int64(0)
     for i in range(np.uint64(max(0, len(data) - 1 - begin))):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from mx8shards.kernels import jpeg, jpeg_tiles, turbo
 from mx8shards.kernels.pictures import coefficient_bytes
 
 Pixels = npt.NDArray[np.uint8]
+
 
 def decode(payload: bytes, ready: Callable[[int, int, int], None]) -> Pixels:
     """Red, green and blue of a picture, by Pillow. DecodeError for a file that is no picture, or only part of one.

@@ -94,15 +94,15 @@ GOOD: dict[str, Callable[[], bytes]] = {
 TILED = ("cat/1.jpg", "cat/CAPITALS.JPG", "cat/several.jpg", "cat/turned.jpg", "cat/with a tail.jpg")
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "cat/cut.jpg": (lambda: picture("JPEG")[:-2], "Premature end"),
-    "cat/print.jpg": (lambda: picture("JPEG", "CMYK"), "got CMYK (--quality"),
+    "cat/print.jpg": (lambda: picture("JPEG", "CMYK"), "got CMYK (--rgb8"),
     "cat/half.jpg": (lambda: picture("JPEG", progressive=True)[:900], "Premature end"),
     "cat/nothing.jpg": (lambda: b"", "the file is empty"),
     "cat/text.jpg": (lambda: b"<html>404</html>", "no picture: its first bytes"),
     "dog/cut.png": (lambda: picture("PNG")[:-12], "cut short"),
     "dog/half.png": (lambda: picture("PNG")[:2_000], "truncated"),
-    "dog/grey16.png": (lambda: png(16, 0, 1), "expected 8 bits per channel, got mode I;16"),
-    "dog/colours16.png": (lambda: png(16, 2, 3), "expected 8 bits per channel, got mode RGB;16"),
-    "dog/moving.gif": (animated, "expected one picture, got 2 frames"),
+    "dog/grey16.png": (lambda: png(16, 0, 1), "expected 8 bits per channel, got 16 (mode I;16)"),
+    "dog/colours16.png": (lambda: png(16, 2, 3), "expected 8 bits per channel, got 16 (mode RGB)"),
+    "dog/moving.gif": (animated, "expected one picture, got several frames"),
     "dog/psd.png": (lambda: b"8BPS" + bytes(40), "no picture"),
 }
 

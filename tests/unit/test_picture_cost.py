@@ -1,0 +1,214 @@
+"""Is a file that costs more than its size explains refused before that is spent, and does every honest one pass?"""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mx8shards.convert.picture_checks import check_kept, check_picture
+from mx8shards.errors import DecodeError, FormatError
+from mx8shards.format import picture_cost
+from mx8shards.format.encodings import get_encoding
+from mx8shards.format.picture_cost import MOST_SCANS, check_cost, walk_jpeg
+from mx8shards.format.picture_files import MOST_DECODED_BYTES, open_picture
+from mx8shards.kernels import jpeg
+from mx8shards.media import decoding, tally, yuv420
+from tests.hostile import HOSTILE, JPEG, SMALL, chunk, encoded, filled, frames, gif, pages, png, progressive, sequential
+from tests.jpegs import segment
+
+KNOWN = ("progressive scans", "sequential scans", "fill bytes", "junk", "empty comments", "EXIF bomb", "MPF bomb")
+
+
+def converted(data: bytes) -> None:
+    with open_picture(data) as picture:
+        check_picture(picture)
+        check_kept(picture, data)
+        picture.load()
+
+
+READERS: dict[str, Any] = {
+    "convert": converted,
+    "planes": yuv420.encode,
+    "summary": lambda data: tally.pixels_of(memoryview(data), "bytes"),
+    "loader": lambda data: (decoding.check_rare(data, MOST_DECODED_BYTES), decoding.decode(data, lambda *_: None)),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_costs_too_much_is_refused_with_the_reason_before_it_costs(name: str, reader: str) -> None:
+    make, reason = HOSTILE[name]
+    data = make(1)
+    READERS[reader](JPEG)  # whatever is imported for it
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match=reason):
+            READERS[reader](data)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data) + (1 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", [*KNOWN, "empty chunks"])
+def test_a_dataset_refuses_it_too(name: str) -> None:
+    make, reason = HOSTILE[name]
+    with pytest.raises(FormatError, match=reason):
+        get_encoding("jpeg").decode(make(1))
+
+
+def test_as_many_scans_as_allowed_are_decoded() -> None:
+    for make in (progressive, sequential):
+        data = make(MOST_SCANS)
+        check_cost(data)
+        assert (decoding.decode(data, lambda *_: None) == 128).all()
+        with pytest.raises(DecodeError, match=f"at most {MOST_SCANS} scans, got {MOST_SCANS + 1}"):
+            check_cost(make(MOST_SCANS + 1))
+
+
+@pytest.mark.parametrize("scans", [2, MOST_SCANS, MOST_SCANS + 1, 882])
+def test_kernels_count_the_same_scans(scans: int) -> None:
+    assert jpeg.MOST_SCANS == MOST_SCANS
+    for data in (progressive(scans), sequential(max(3, scans)), progressive(scans) + b"\xff\xda" * 900):
+        head = np.zeros(1, jpeg.HEAD)
+        assert jpeg.read_head(np.frombuffer(data, np.uint8), head[0]) == jpeg.OK
+        assert jpeg.has_too_many_scans(np.frombuffer(data, np.uint8), head[0]) == (scans > MOST_SCANS)
+        for end in range(len(data) - 2_000, len(data), 97):  # of what is cut short, too, nothing is read beyond
+            jpeg.has_too_many_scans(np.frombuffer(data[:end], np.uint8), head[0])
+            walk_jpeg(data[:end])
+
+
+def test_what_looks_like_scans_and_is_none_is_not_counted() -> None:
+    """Markers in metadata, such as a thumbnail's, and behind the end, where phones put films."""
+    data = encoded(SMALL, "JPEG", progressive=True)
+    thumbnail = segment(0xE3, b"\xff\xda\0\4" * 10_000)
+    for file in (data + b"\xff\xda\0\4" * 5_000, data[:2] + thumbnail + data[2:], data[:-2] + thumbnail + data[-2:]):
+        assert file.count(b"\xff\xda") > MOST_SCANS
+        check_cost(file)
+        assert np.array_equal(decoding.decode(file, lambda *_: None), decoding.decode(data, lambda *_: None))
+
+
+def exif() -> bytes:
+    found = Image.Exif()
+    found[0x0112], found[0x010F], found[0x9286] = 6, "a camera", b"x" * 30_000
+    return found.tobytes()
+
+
+HONEST = {
+    "JPEG": JPEG,
+    "progressive": encoded(SMALL, "JPEG", progressive=True),
+    "EXIF": encoded(SMALL, "JPEG", exif=exif(), icc_profile=bytes(200_000)),
+    "several": encoded(SMALL, "MPO", save_all=True, append_images=[SMALL, SMALL]),
+    "some filling": filled(0) + JPEG[-2:] + bytes(100_000),
+    "PNG": encoded(SMALL, "PNG", exif=exif()),
+    "PNG of small chunks": png(b"".join(chunk(b"teSt", bytes(600)) for _ in range(9_000))),
+    "GIF": encoded(SMALL, "GIF", comment=b"x" * 100_000),
+    "large GIF": encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (600, 600), np.uint8)), "GIF"),
+    "TIFF": encoded(SMALL, "TIFF"),
+    "TIFF of many strips": encoded(SMALL.resize((60, 9_000)), "TIFF", compression="tiff_lzw", strip_size=180),
+    "PPM": b"P6 # a comment\n 4#another\n 4 255\n" + bytes(48) + b" " * 100_000,
+    "PPM of blanks": b"P6 200 200 255\n" + b" " * 120_000,
+    "plain": b"P3 2 1 255 # ends\n 1 2 3 # so\n 4 5 6\n",
+    "bitmap": b"P4 8 1 \n\n",
+    "BMP": encoded(SMALL, "BMP"),
+    "WebP": encoded(SMALL, "WEBP", exif=exif()),
+    "AVIF": encoded(SMALL, "AVIF"),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_files_pass(name: str) -> None:
+    check_cost(HONEST[name])
+    assert decoding.decode(HONEST[name], lambda *_: None).size
+    converted(HONEST[name])
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *HONEST])
+def test_no_damage_makes_the_check_fail_otherwise(name: str) -> None:
+    """Cut anywhere or changed anywhere, a file passes or is refused; nothing else is raised."""
+    data = HONEST[name] if name in HONEST else HOSTILE[name][0](1)
+    random = np.random.default_rng(len(data))
+    for i in range(150):
+        changed = bytearray(data[: 400 + int(random.integers(3_000))])
+        for at in random.integers(0, min(300, len(changed)), 3).tolist():
+            changed[at] = int(random.integers(256))
+        for part in (bytes(changed), data[: int(random.integers(min(len(data), 600)))]):
+            try:
+                check_cost(part)
+                if i % 10 == 0:
+                    walk_jpeg(part).coefficient_bytes(part)
+            except DecodeError:
+                continue
+
+
+# size -----------------------------------------------------------------------------------------------------------------
+
+
+def webp(side: int) -> bytes:
+    """A WebP of a few bytes that claims a large picture."""
+    data = bytearray(encoded(Image.new("RGB", (16, 16)), "WEBP", lossless=True))
+    assert data[12:16] == b"VP8L"
+    struct.pack_into("<I", data, 21, (side - 1) | (side - 1) << 14)
+    return bytes(data)
+
+
+LARGE = {
+    "WebP": webp(9_000),
+    "PNG": png(b"", width=6_000, height=6_000),
+    "PPM": b"P5 9000 9000 255\n" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", LARGE)
+def test_one_limit_of_memory_holds_for_all_who_decode(name: str, reader: str) -> None:
+    read = READERS[reader]
+    if reader == "loader":
+        read = lambda data: decoding.decode(data, lambda *found: decoding.check_fits(*found, MOST_DECODED_BYTES))  # noqa: E731
+    with pytest.raises(DecodeError, match=f"decoded in {MOST_DECODED_BYTES} bytes of memory"):
+        read(LARGE[name])
+
+
+def test_a_jpeg_of_several_scans_takes_memory_for_all_coefficients() -> None:
+    data = encoded(SMALL, "JPEG", progressive=True, subsampling="4:4:4")
+    at = walk_jpeg(data).frame
+    large = data[: at + 5] + struct.pack(">HH", 9_000, 9_000) + data[at + 9 :]
+    assert walk_jpeg(large).coefficient_bytes(large) == 1_125 * 1_125 * 3 * 128
+    for read in (converted, READERS["summary"], yuv420.encode):
+        with pytest.raises(DecodeError, match="bytes of memory"):
+            read(large)
+
+
+def test_pages_and_frames_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow counts them one by one: it is asked for the second alone."""
+    from PIL import GifImagePlugin, TiffImagePlugin
+
+    for module, name, data in (
+        (GifImagePlugin, "GifImageFile", frames(1)),
+        (TiffImagePlugin, "TiffImageFile", pages(1)),
+    ):
+        sought: list[int] = []
+        plugin: Any = getattr(module, name)
+        real = plugin._seek
+
+        def seek(self: Any, frame: int, *rest: Any, real: Any = real, sought: list[int] = sought) -> Any:
+            sought.append(frame)
+            return real(self, frame, *rest)
+
+        monkeypatch.setattr(plugin, "_seek", seek)
+        with pytest.raises(DecodeError, match="several frames"):
+            decoding.decode(data, lambda *_: None)
+        assert len(sought) <= 4, name
+
+
+def test_the_bounds_are_far_above_what_encoders_write() -> None:
+    with open_picture(encoded(SMALL, "JPEG", progressive=True)) as picture:
+        assert picture.info["progressive"]
+    assert encoded(SMALL, "JPEG", progressive=True).count(b"\xff\xda") * 5 < picture_cost.MOST_SCANS
+    assert io.BytesIO(gif(b"")).read(4) == b"GIF8"
