@@ -23,6 +23,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
+from mx8shards.convert import picture_checks
 from mx8shards.convert.files import Folder
 from mx8shards.convert.run import Job, part_name, write_part
 from mx8shards.convert.source import open_source
@@ -31,6 +32,7 @@ from mx8shards.kernels import turbo
 from mx8shards.media import yuv420
 from mx8shards.media.tiles import is_tiled, untile
 from mx8shards.media.upright import upright_jpeg
+from tests.hostile import HOSTILE
 from tests.places import QUICK
 from tests.privileges import give_up_privileges
 
@@ -768,3 +770,68 @@ def test_without_a_package_that_it_needs_nothing_is_a_reject(
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert 'pip install "mx8shards[convert]"' in complained
     assert not (tmp_path / "out/index.json").exists()
+
+
+def test_inks_and_sixteen_bits_become_rgb_if_that_is_asked_for(tmp_path: Path, capsys: Capture) -> None:
+    files = {
+        "a.jpg": picture("JPEG"),
+        "grey16.png": png(16, 0, 1),
+        "print.jpg": picture("JPEG", "CMYK"),
+        "print.tif": picture("TIFF", "CMYK"),
+        "rgb16.png": png(16, 2, 3),
+    }
+    src = write(tmp_path / "src", files)
+    _, complained = run(capsys, src, tmp_path / "without", code=4)
+    assert len(rejects(complained)) == 4
+    assert all("--rgb8" in reason for reason in rejects(complained).values())
+    run(capsys, src, tmp_path / "out", "--rgb8")
+    kinds = {}
+    for sample in samples(tmp_path / "out"):
+        with Image.open(io.BytesIO(sample["image"])) as image:
+            kinds[sample["path"]] = image.format, image.mode
+    assert untile(samples(tmp_path / "out")[0]["image"]) == files["a.jpg"]
+    assert kinds == {
+        "a.jpg": ("JPEG", "RGB"),
+        "grey16.png": ("PNG", "L"),
+        "print.jpg": ("JPEG", "RGB"),
+        "print.tif": ("PNG", "RGB"),
+        "rgb16.png": ("PNG", "RGB"),
+    }
+    assert mx8.Dataset(tmp_path / "out").metadata["imagefolder"]["rgb8"] is True
+
+
+def test_a_turned_print_is_turned_upright_with_its_side(tmp_path: Path, capsys: Capture) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(tmp_path / "src", {"a.jpg": picture("JPEG", "CMYK", exif=exif)})
+    run(capsys, tmp_path / "src", tmp_path / "out", "--rgb8", "--max-side", "30")
+    assert sizes(tmp_path / "out") == {"a.jpg": (30, 20)}
+
+
+def test_hostile_pictures_are_rejects_with_their_reasons(tmp_path: Path, capsys: Capture) -> None:
+    suffixes = {"progressive scans": "jpg", "EXIF bomb": "jpg", "empty chunks": "png", "frames": "gif", "tags": "tif"}
+    files = {f"{name}.{suffix}": HOSTILE[name][0](1) for name, suffix in suffixes.items()}
+    _, complained = run(capsys, write(tmp_path / "src", files | few("a.jpg")), tmp_path / "out", code=4)
+    report = rejects(complained)
+    assert set(report) == set(files)
+    for name, reason in report.items():
+        assert HOSTILE[name.partition(".")[0]][1] in reason
+    _, complained = run(capsys, tmp_path / "src", tmp_path / "small", "--max-side", "8", "--rgb8", code=4)
+    assert rejects(complained) == report
+
+
+def test_a_jpeg_too_large_to_be_decoded_whole_is_scaled_down_while_it_is_decoded(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_checks, "_MOST_BYTES", 12 * 75 * 50)  # an eighth of each side
+    large = Image.fromarray(NOISE).resize((600, 400), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    large.save(out, "JPEG", quality=95)
+    write(tmp_path / "src", {"a.jpg": out.getvalue()})
+    run(capsys, tmp_path / "src", tmp_path / "out", "--max-side", "24")
+    assert sizes(tmp_path / "out") == {"a.jpg": (16, 24)}
+    with Image.open(io.BytesIO(samples(tmp_path / "out")[0]["image"])) as image:
+        found = np.asarray(image).astype(int)
+    assert np.abs(found - np.asarray(large.resize((24, 16), Image.Resampling.LANCZOS))).mean() < 8
+    _, complained = run(capsys, tmp_path / "src", tmp_path / "none", "--quality", "50", code=1)
+    assert "bytes of memory" in complained
