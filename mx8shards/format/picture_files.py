@@ -6,6 +6,7 @@ depth, frames and size are checked before any pixel is decoded.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from io import SEEK_END, BytesIO
 from typing import Any
@@ -36,6 +37,8 @@ TO_RGB8 = "`convert imagefolder --rgb8` makes 8-bit RGB or grey of it"
 
 _BITS_PER_SAMPLE = 258  # tags of TIFF
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_ORIENTATION = 274
+_SHORT, _LONG = 3, 4  # types of their values
 
 
 def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
@@ -87,6 +90,30 @@ def bits_of(picture: Any) -> int:
         white = arguments[-1] if isinstance(arguments, tuple) and isinstance(arguments[-1], int) else 255
         return 16 if white > 255 or mode == "I" else 8
     return 16 if mode.startswith("I;16") else 32 if mode in ("I", "F") else 8
+
+
+def orientation_of(picture: Any) -> int:
+    """How the raster lies, by EXIF's number from 1 (upright) to 8. Pillow turns TIFFs upright itself."""
+    return 1 if picture.format == "TIFF" else orientation_in(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+
+
+def orientation_in(exif: bytes) -> int:
+    """The orientation that EXIF data tell; 1 where nothing, or nothing of sense, is said."""
+    if exif[:2] not in (b"II", b"MM"):
+        return 1
+    order = "<" if exif[:2] == b"II" else ">"
+    try:
+        (at,) = struct.unpack_from(f"{order}4xI", exif)
+        (count,) = struct.unpack_from(f"{order}H", exif, at)
+        for place in range(at + 2, min(at + 2 + 12 * count, len(exif) - 11), 12):
+            tag, kind, values = struct.unpack_from(f"{order}HHI", exif, place)
+            if tag == _ORIENTATION:
+                form, most = ("H", 2) if kind == _SHORT else ("I", 1)
+                (found,) = struct.unpack_from(order + form, exif, place + 8)  # of several, the first one
+                return int(found) if kind in (_SHORT, _LONG) and 1 <= values <= most and 1 <= found <= 8 else 1
+    except struct.error:
+        pass
+    return 1
 
 
 def decoded_bytes(picture: Any) -> int:

@@ -37,6 +37,7 @@ CROP = np.dtype(
         ("ratio_low", "f8"),
         ("ratio_high", "f8"),
         ("flip", "f8"),
+        ("upright", "i8"),  # 1: the box is one of the picture as its EXIF data turn it; the same for all crops
     ]
 )
 

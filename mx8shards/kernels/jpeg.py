@@ -40,6 +40,7 @@ HEAD = np.dtype(
         ("dri", "i8"),  # the last one
         ("sos", "i8"),
         ("entropy", "i8"),  # where the entropy-coded data begin
+        ("exif", "i8"),  # the first segment of EXIF data
         ("tiles", "i8"),  # the segment of spec §14
         ("tiles_size", "i8"),  # with its marker
     ]
@@ -79,6 +80,8 @@ TILES_MAGIC = b"mx8tiles"
 _MAGIC = np.frombuffer(TILES_MAGIC, np.uint8)
 _JFIF = np.frombuffer(b"JFIF\0", np.uint8)
 _ADOBE = np.frombuffer(b"Adobe", np.uint8)
+_EXIF = np.frombuffer(b"Exif\0\0", np.uint8)
+_ORIENTATION = 0x0112  # EXIF's tag
 
 
 @kernel
@@ -124,6 +127,8 @@ def read_head(data: Array, head: Record) -> int:
             jfif = True
         elif is_adobe(data, at):
             head["adobe"] = data[at + 15]
+        elif is_exif(data, at) and head["exif"] == 0:
+            head["exif"] = at
         elif is_tiles(data, at):
             head["tiles"] = at
             head["tiles_size"] = length + 2
@@ -140,7 +145,8 @@ def _clear(head: Record) -> None:
         head["h"][i] = head["v"][i] = head["dc_table"][i] = head["ac_table"][i] = 0
     head["mcu_width"] = head["mcu_height"] = head["columns"] = head["rows"] = 0
     head["restart_interval"] = head["one_scan"] = 0
-    head["sof"] = head["dri"] = head["sos"] = head["entropy"] = head["tiles"] = head["tiles_size"] = 0
+    head["sof"] = head["dri"] = head["sos"] = head["entropy"] = 0
+    head["exif"] = head["tiles"] = head["tiles_size"] = 0
 
 
 @kernel
@@ -187,9 +193,49 @@ def is_adobe(data: Array, at: Any) -> bool:
 
 
 @kernel
+def is_exif(data: Array, at: Any) -> bool:
+    """Whether this segment holds EXIF data, which are a TIFF without a picture."""
+    return _begins(data, at, 0xE1, 14, _EXIF)
+
+
+@kernel
 def is_tiles(data: Array, at: Any) -> bool:
     """Whether this segment tells where tiles lie."""
     return _begins(data, at, TILES_MARKER, len(_MAGIC), _MAGIC)
+
+
+@kernel
+def orientation(data: Array, head: Record) -> Any:
+    """How the raster lies, by EXIF's number from 1 (upright) to 8; 1 where nothing, or nothing of sense, is said."""
+    if head["exif"] == 0:
+        return 1
+    begin = head["exif"] + 10
+    end = min(len(data), head["exif"] + 2 + uint16(data, head["exif"] + 2))
+    little = data[begin] == ord("I")
+    if data[begin] != data[begin + 1] or not (little or data[begin] == ord("M")):
+        return 1
+    at = begin + _number(data, begin + 4, 4, little)
+    if at + 2 > end:
+        return 1
+    count = _number(data, at, 2, little)
+    at += 2
+    for i in range(min(count, (end - at) // 12)):
+        entry = at + 12 * i
+        if _number(data, entry, 2, little) == _ORIENTATION:
+            kind, values = _number(data, entry + 2, 2, little), _number(data, entry + 4, 4, little)
+            size = 2 if kind == 3 else 4
+            found = _number(data, entry + 8, size, little)  # of several, the first one
+            return found if (kind == 3 or kind == 4) and 1 <= values <= 4 // size and 1 <= found <= 8 else 1
+    return 1
+
+
+@kernel
+def _number(data: Array, at: Any, size: int, little: bool) -> Any:
+    """The number of so many bytes there, in EXIF's byte order."""
+    number = np.int64(0)
+    for i in range(size):
+        number = number << 8 | np.int64(data[at + (size - 1 - i if little else i)])
+    return number
 
 
 @kernel

@@ -24,6 +24,7 @@ from mx8shards.kernels.jpeg import (
     YCBCR,
     YCCK,
     has_too_many_scans,
+    orientation,
     read_head,
 )
 from mx8shards.kernels.jpeg import OK as HEAD_OK
@@ -67,7 +68,7 @@ DESK = np.dtype([("head", HEAD), ("cut", CUT), ("status", "i8"), ("bytes", "i8")
 
 # What becomes of a row in the kernels here, beside the statuses of rows. These are left to Python:
 NO_ROOM = 101  # it needs so many `bytes` of scratch
-OTHER = 102  # it is no JPEG that the kernel decodes
+OTHER = 102  # it is no JPEG that the kernel decodes, or one that has to be turned
 
 _MOST_TILES = 0.9  # of a picture: tiles that are nearly all of it are not worth the copy
 _MOST_REGION = 0.6  # of a picture: of a larger region, planes are made as soon as colours, and resized sooner
@@ -416,6 +417,8 @@ def narrow_rows(
         data = _see_head(shards, rows[i], begin, size, head, memory)
         if len(data) == 0 or read_head(data, head) != HEAD_OK:
             continue  # whoever fills it finds out why
+        if crops[0]["upright"] and orientation(data, head) != 1:
+            continue
         head["size"] = size
         if has_planes(head):
             find_cut(data, head, crops, draws[i], found, False, regions, _PAD if regions else 0, cut)
@@ -475,6 +478,8 @@ def _fill_row(
     if read_head(data, head) != HEAD_OK:
         return OTHER
     head["size"] = size
+    if crops[0]["upright"] and orientation(data, head) != 1:
+        return OTHER
     if head["colours"] == CMYK or head["colours"] == YCCK or has_too_many_scans(data, head):
         return REFUSED
     planar = not exact and has_planes(head)

@@ -17,23 +17,28 @@ from mx8shards.format.picture_files import (
     check_size,
     decoded_bytes,
     open_picture,
+    orientation_of,
 )
 from mx8shards.kernels import jpeg, jpeg_tiles, turbo
 from mx8shards.kernels.pictures import coefficient_bytes
+from mx8shards.media.turning import UPRIGHT, turned, turned_size
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def decode(payload: bytes, ready: Callable[[int, int, int], None]) -> Pixels:
+def decode(payload: bytes, ready: Callable[[int, int, int], None], *, upright: bool = False) -> Pixels:
     """Red, green and blue of a picture, by Pillow. DecodeError for a file that is no picture, or only part of one.
 
-    `ready` is told width, height and how many bytes of memory will be taken, and may refuse that.
+    `ready` is told width, height and how many bytes of memory will be taken, and may refuse that. `upright`: as the
+    EXIF data turn it.
     """
     try:
         with open_picture(payload) as picture:
             check_kind(picture)
-            ready(picture.width, picture.height, decoded_bytes(picture))
+            orientation = orientation_of(picture) if upright else UPRIGHT
             width, height = picture.size
+            copied = 3 * width * height if orientation != UPRIGHT else 0
+            ready(*turned_size(width, height, orientation), decoded_bytes(picture) + copied)
             picture.info.pop("transparency", None)  # it goes anyway, but not without a warning
             pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except (DecodeError, MissingPackageError):
@@ -42,7 +47,7 @@ def decode(payload: bytes, ready: Callable[[int, int, int], None]) -> Pixels:
         raise _refusal(payload, error) from error
     if pixels.shape != (height, width, 3):
         raise DecodeError(expected=f"{height} rows of {width} pixels (its head)", found=f"{pixels.shape}")
-    return np.ascontiguousarray(pixels)
+    return turned(pixels, orientation)
 
 
 def sides(payload: bytes) -> tuple[int, int]:

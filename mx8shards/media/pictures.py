@@ -26,6 +26,8 @@ from mx8shards.kernels.records import FAULT, MAPPED, OK, READ, READ_FAILED, REFU
 from mx8shards.kernels.yuv420 import is_yuv420
 from mx8shards.media import decoding, yuv420
 from mx8shards.media.specs import CenterCrop, Decode, Picture, RandomResizedCrop
+from mx8shards.media.turned_jpegs import decode_turned, orientation_of
+from mx8shards.media.turning import UPRIGHT, turned_size
 from mx8shards.stages import RAGGED, Output, Stage, Use, Work
 
 Array = npt.NDArray[Any]
@@ -66,6 +68,7 @@ class Pictures(Stage):
         self._use = use
         self.draws = any(isinstance(crop, RandomResizedCrop) or crop.flip for crop in crops.values())
         self._exact = any(crop.exact for crop in crops.values())
+        self._upright = any(crop.upright for crop in crops.values())
         self._turbo = turbo.library is not None
         ways = "planes and regions" if turbo.HAS_REGIONS else "planes"
         self.path = "exact" if self._exact else ways if self._turbo else "rgb"
@@ -201,13 +204,18 @@ class Pictures(Stage):
             pictures.place_whole(width, height, self._table, draws[i], found, cut)
             prepare(height, width, size_bytes)
 
-        jpeg = self._jpeg(payload, draws[i], scratch, turn)
-        if jpeg is None:
+        head = scratch.desk[0]["head"]
+        orientation = orientation_of(payload, head) if self._upright else UPRIGHT
+        jpeg = self._jpeg(payload, draws[i], scratch, turn) if orientation == UPRIGHT else None
+        if orientation != UPRIGHT:
+            size = turned_size(head["width"], head["height"], orientation)
+            pictures.place_whole(*size, self._table, draws[i], found, cut)
+            pixels = decode_turned(payload, head, orientation, found, self._exact, cut, prepare)
+        elif jpeg is None:
             decoding.check_rare(payload, self._large.most_bytes)
-            pixels = decoding.decode(payload, place)
+            pixels = decoding.decode(payload, place, upright=self._upright)
         else:
             height, width = (-(-int(cut[side]) // int(cut["scale"])) for side in ("height", "width"))
-            head = scratch.desk[0]["head"]
             prepare(height, width, 3 * height * width + len(jpeg) + int(pictures.coefficient_bytes(head)))
             pixels = decoding.decode_jpeg(jpeg, height, width)
             if pixels.shape != (height, width, 3):
@@ -261,7 +269,7 @@ class Pictures(Stage):
             else:
                 decoding.check_jpeg(picture, most_bytes)
                 decoding.check_rare(picture, most_bytes)
-                decoding.decode(picture, partial(self._check_sides, len(picture)))
+                decoding.decode(picture, partial(self._check_sides, len(picture)), upright=self._upright)
         except DecodeError as error:
             return error
         return None
@@ -345,7 +353,7 @@ def _record(crop: Picture) -> tuple[Any, ...]:
         kind, scale, ratio = boxes.RANDOM, crop.scale, crop.ratio
     elif isinstance(crop, CenterCrop):
         kind, resize = (boxes.NATIVE, 0) if crop.resize is None else (boxes.WITHIN, crop.resize)
-    return kind, *crop.sides, resize, *scale, *ratio, crop.flip
+    return kind, *crop.sides, resize, *scale, *ratio, crop.flip, crop.upright
 
 
 def _values(crop: Picture) -> npt.NDArray[np.uint32]:

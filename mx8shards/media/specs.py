@@ -30,6 +30,7 @@ class Picture:
     std: Sequence[float] | None = None
     seed: int | None = None
     exact: bool = False
+    upright: bool = False
 
     def __post_init__(self) -> None:
         one_of(self._named("layout"), self.layout, _LAYOUTS)
@@ -37,7 +38,8 @@ class Picture:
         probability(self._named("flip"), self.flip)
         if self.seed is not None:
             self._keep("seed", whole_number(self._named("seed"), self.seed, None))
-        self._keep("exact", true_or_false(self._named("exact"), self.exact))
+        for name in ("exact", "upright"):
+            self._keep(name, true_or_false(self._named(name), getattr(self, name)))
         if (self.mean is None) != (self.std is None):
             self._refuse("mean and std", "both, or neither", (self.mean, self.std))
         for name in ("mean", "std"):
@@ -97,6 +99,9 @@ class Decode(Picture):
         std: Three numbers above 0; given with `mean` or not at all.
         seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
             from its name in the batch.
+        upright: True applies the rotation in EXIF data (not in XMP) first, which takes longer for pictures that have one:
+            `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
+            torchvision's ImageFolder.
     """
 
     size: int | tuple[int, int] | None = None
@@ -156,6 +161,9 @@ class CenterCrop(Crop):
             from its name in the batch.
         exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
             before they become RGB: quicker, and half a level away on average.
+        upright: True applies the rotation in EXIF data (not in XMP) first, which takes longer for pictures that have one:
+            `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
+            torchvision's ImageFolder.
     """
 
     resize: int | None = None
@@ -186,6 +194,9 @@ class ResizeCrop(Crop):
             from its name in the batch.
         exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
             before they become RGB: quicker, and half a level away on average.
+        upright: True applies the rotation in EXIF data (not in XMP) first, which takes longer for pictures that have one:
+            `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
+            torchvision's ImageFolder.
     """
 
 
@@ -207,6 +218,9 @@ class RandomResizedCrop(Crop):
             from its name in the batch.
         exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
             before they become RGB: quicker, and half a level away on average.
+        upright: True applies the rotation in EXIF data (not in XMP) first, which takes longer for pictures that have one:
+            `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
+            torchvision's ImageFolder.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -230,7 +244,7 @@ class MultiCrop:
 
     Args:
         each: The crops by their names in the batch, such as `{"large": CenterCrop(224), "small": CenterCrop(96)}`. All
-            have the same `exact`.
+            have the same `exact` and `upright`.
     """
 
     each: Mapping[str, Crop]
@@ -243,9 +257,10 @@ class MultiCrop:
             if type(name) is not str or name in _TAKEN or not isinstance(crop, Crop):
                 found = f"{shown(crop)} under {shown(name)}"
                 raise SettingError(subject="MultiCrop: each", expected="crops by name", found=found)
-        if len({crop.exact for crop in self.each.values()}) > 1:
-            expected = "crops that agree on exact, as the picture is decoded once"
-            raise SettingError(subject="MultiCrop: each", expected=expected, found="both True and False")
+        for setting in ("exact", "upright"):
+            if len({getattr(crop, setting) for crop in self.each.values()}) > 1:
+                expected = f"crops that agree on {setting}, as the picture is decoded once"
+                raise SettingError(subject="MultiCrop: each", expected=expected, found="both True and False")
         object.__setattr__(self, "each", dict(self.each))
 
     def __hash__(self) -> int:
