@@ -7,6 +7,7 @@ Nothing of a picture is lost, unless a side or a quality is asked for: JPEGs are
 which their very bytes come back, and all others as they are. Height and width are those of its raster, before any
 rotation that its EXIF data ask of a viewer. With --upright, and where sides or a format are asked for, that rotation is
 applied to the raster. A file that is no picture is a reject; a hidden file (its name begins with a dot) is left out.
+A picture in CMYK or of 16 bits per channel is a reject, too, unless --rgb8 asks for 8-bit RGB of it.
 """
 
 from __future__ import annotations

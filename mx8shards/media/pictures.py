@@ -235,7 +235,7 @@ class Pictures(Stage):
         if size == -pictures.OTHER:
             return None
         if size < 0:
-            raise DecodeError("a JPEG of inks, or one whose tiles are none")
+            raise DecodeError("a JPEG in CMYK or of too many scans, or one whose tile index does not match its data")
         return memory[:size] if size else arguments[0]
 
     def _of_planes(self, payload: bytes, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> None:

@@ -26,6 +26,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     *(("flip", {"flip": flip}) for flip in (-0.1, 1.5, math.nan, "0.5", None, [0.5])),
     *(("seed", {"seed": seed}) for seed in (1.0, "1", True)),
     *(("exact", {"exact": exact}) for exact in (1, None, "no")),
+    *(("upright", {"upright": upright}) for upright in (1, None, "no")),
     ("mean and std", {"dtype": "float32", "mean": (0, 0, 0)}),
     ("mean and std", {"dtype": "float32", "std": (1, 1, 1)}),
     ("mean", {**FLOATS, "dtype": "uint8"}),
