@@ -26,7 +26,7 @@ Box = namedtuple("Box", BOX.names)
 
 def crop_of(kind: int, height: int, width: int, **fields: Any) -> Any:
     crop = np.zeros(1, CROP)
-    crop[0] = (kind, height, width, 0, *SCALE, *RATIO, 0.0)
+    crop[0] = (kind, height, width, 0, *SCALE, *RATIO, 0.0, 0)
     for name, value in fields.items():
         crop[0][name] = value
     return crop[0]
