@@ -98,6 +98,11 @@ def mpf_bomb(scale: int) -> bytes:
     return JPEG[:2] + segment(0xE2, b"MPF\0" + tag_bomb(min(65_000, 20_000 * scale))) + JPEG[2:]
 
 
+def webp_bomb(scale: int) -> bytes:
+    """The same in a WebP."""
+    return encoded(SMALL, "WEBP", exif=tag_bomb(20_000 * scale))
+
+
 def chunk(name: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -216,6 +221,7 @@ HOSTILE: dict[str, tuple[Callable[[int], bytes], str]] = {
     "empty comments": (commented, "segments"),
     "EXIF bomb": (exif_bomb, "share their bytes"),
     "MPF bomb": (mpf_bomb, "share their bytes"),
+    "WebP bomb": (webp_bomb, "share their bytes"),
     "empty chunks": (chunky, "chunks"),
     "crumbled comment": (crumbled, "GIF"),
     "many comments": (commented_gif, "GIF"),

@@ -337,6 +337,5 @@ def _check_jpeg(data: bytes) -> None:
     except ValueError as error:
         if "cmyk" not in str(error).lower() and "colorspace" not in str(error).lower():
             raise
-        pillow = require("PIL.Image", "convert")
-        with pillow.open(io.BytesIO(data)) as picture:
+        with open_picture(data) as picture:
             picture.load()

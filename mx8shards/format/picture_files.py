@@ -12,7 +12,7 @@ from io import SEEK_END, BytesIO
 from typing import Any
 
 from mx8shards.errors import DecodeError, require
-from mx8shards.format.picture_cost import check_cost
+from mx8shards.format.picture_cost import check_cost, check_exif
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a JPEG, all decoders show the first
@@ -44,7 +44,9 @@ _SHORT, _LONG = 3, 4  # types of their values
 def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
     """Pillow's picture of a file, not yet decoded. DecodeError for one that costs too much, else what Pillow raises."""
     check_cost(data)
-    return require("PIL.Image", "images").open(BytesIO(data), formats=formats)
+    picture = require("PIL.Image", "images").open(BytesIO(data), formats=formats)
+    check_exif(_exif_of(picture))  # that of a JPEG was checked before: Pillow looks into it when it opens one
+    return picture
 
 
 def check_kind(picture: Any) -> None:
@@ -94,7 +96,12 @@ def bits_of(picture: Any) -> int:
 
 def orientation_of(picture: Any) -> int:
     """How the raster lies, by EXIF's number from 1 (upright) to 8. Pillow turns TIFFs upright itself."""
-    return 1 if picture.format == "TIFF" else orientation_in(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+    return 1 if picture.format == "TIFF" else orientation_in(_exif_of(picture))
+
+
+def _exif_of(picture: Any) -> bytes:
+    exif: bytes = picture.info.get("exif") or b""
+    return exif.removeprefix(b"Exif\0\0")
 
 
 def orientation_in(exif: bytes) -> int:
