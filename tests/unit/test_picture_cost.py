@@ -18,7 +18,8 @@ from mx8shards.format import picture_cost
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.picture_cost import MOST_SCANS, check_cost, walk_jpeg
 from mx8shards.format.picture_files import MOST_DECODED_BYTES, open_picture
-from mx8shards.kernels import jpeg
+from mx8shards.kernels import jpeg, turbo
+from mx8shards.kernels.pictures import CUT, REGION, _decode_rgb
 from mx8shards.media import decoding, tally, yuv420
 from tests.hostile import HOSTILE, JPEG, SMALL, chunk, encoded, filled, frames, gif, pages, png, progressive, sequential
 from tests.jpegs import segment
@@ -212,3 +213,28 @@ def test_the_bounds_are_far_above_what_encoders_write() -> None:
         assert picture.info["progressive"]
     assert encoded(SMALL, "JPEG", progressive=True).count(b"\xff\xda") * 5 < picture_cost.MOST_SCANS
     assert io.BytesIO(gif(b"")).read(4) == b"GIF8"
+
+
+@pytest.mark.skipif(turbo.library is None, reason="needs libturbojpeg")
+def test_the_library_has_a_limit_of_its_own_for_bytes_that_change_while_they_are_decoded() -> None:
+    handle = turbo.Handle()
+    try:
+        assert handle.complaint(progressive(MOST_SCANS), 1024, 1024) == ""
+        said = handle.complaint(progressive(882), 1024, 1024)
+    finally:
+        handle.close()
+    assert "scans" in said
+
+
+@pytest.mark.skipif(not turbo.HAS_REGIONS, reason="needs libturbojpeg 3")
+def test_so_has_the_decoder_of_regions() -> None:
+    cut = np.zeros(1, CUT)
+    cut["width"], cut["height"], cut["scale"], cut["how"] = 64, 64, 1, REGION
+    pixels = np.zeros(3 * 64 * 64, np.uint8)
+    for scans, good in ((MOST_SCANS, True), (MOST_SCANS + 1, False)):
+        handle = turbo.Handle()
+        try:
+            data = np.frombuffer(progressive(scans), np.uint8)
+            assert bool(_decode_rgb(handle.address, data, cut[0], 64, 64, pixels)) is good
+        finally:
+            handle.close()
