@@ -268,13 +268,13 @@ class ImageFolder:
     def _turned(self, data: bytes, picture: Any) -> tuple[bytes, int, int]:
         """The picture turned upright: a JPEG without loss or, where that is impossible, encoded anew; others as PNG."""
         upright = None
+        shrink(picture, data, 1)
         if picture.format in JPEGS:
             _check_jpeg(data)
             upright = _turned_jpeg(data, _orientation(picture))
         if upright is not None:
             width, height = picture.size if _orientation(picture) < _SIDEWAYS else picture.size[::-1]
             return self._tiled(upright), width, height
-        shrink(picture, data, 1)
         turned = require("PIL.ImageOps", "convert").exif_transpose(picture)
         out = io.BytesIO()
         profile = picture.info.get("icc_profile")

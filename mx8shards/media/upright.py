@@ -59,7 +59,7 @@ def _transformed(jpeg: bytes, operation: int) -> bytes | None:
     try:
         failed = transform(
             *(handle, jpeg, len(jpeg), 1),
-            *(ctypes.byref(out), ctypes.byref(size), ctypes.byref(options), turbo.STOP_ON_WARNING),
+            *(ctypes.byref(out), ctypes.byref(size), ctypes.byref(options), turbo.STRICT),
         )
         return None if failed or not out.value else ctypes.string_at(out.value, size.value)
     finally:
