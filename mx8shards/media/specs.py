@@ -99,7 +99,7 @@ class Decode(Picture):
         std: Three numbers above 0; given with `mean` or not at all.
         seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
             from its name in the batch.
-        upright: True applies the rotation in EXIF data (not in XMP) first, which takes longer for pictures that have one:
+        upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
             `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
             torchvision's ImageFolder.
     """
@@ -161,7 +161,7 @@ class CenterCrop(Crop):
             from its name in the batch.
         exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
             before they become RGB: quicker, and half a level away on average.
-        upright: True applies the rotation in EXIF data (not in XMP) first, which takes longer for pictures that have one:
+        upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
             `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
             torchvision's ImageFolder.
     """
@@ -194,7 +194,7 @@ class ResizeCrop(Crop):
             from its name in the batch.
         exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
             before they become RGB: quicker, and half a level away on average.
-        upright: True applies the rotation in EXIF data (not in XMP) first, which takes longer for pictures that have one:
+        upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
             `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
             torchvision's ImageFolder.
     """
@@ -218,7 +218,7 @@ class RandomResizedCrop(Crop):
             from its name in the batch.
         exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
             before they become RGB: quicker, and half a level away on average.
-        upright: True applies the rotation in EXIF data (not in XMP) first, which takes longer for pictures that have one:
+        upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
             `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
             torchvision's ImageFolder.
     """
