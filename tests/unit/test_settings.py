@@ -31,6 +31,7 @@ PICTURE: dict[str, tuple[Any, ...]] = {
     "seed": NO_INTS,
     "mean": NO_NUMBERS,
     "std": (*NO_NUMBERS, (0, 1, 1), (1, -1, 1)),
+    "upright": NO_FLAGS,
 }
 CROP: dict[str, tuple[Any, ...]] = {**PICTURE, "exact": NO_FLAGS}
 TRANSFORM: dict[str, tuple[Any, ...]] = {"p": NO_PROBABILITIES, "layout": (*NO_TEXTS[:2], *NO_TEXTS[3:])}
