@@ -38,9 +38,10 @@ from mx8shards.format.sidecars import scalar_columns
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.shards.cores import core_count, local_world_size
 from mx8shards.shards.links import Link, parse_target
+from mx8shards.shards.parts import part_root
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.sidecar_files import NewSidecar, block_digests, column_arrays
-from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, load
+from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, load, require_columns
 
 Mode = Literal["create", "append", "overwrite"]
 MODES: tuple[Mode, ...] = ("create", "append", "overwrite")
@@ -81,11 +82,23 @@ class _Memory(threading.local):
 class Writer:
     """Writes samples into the shards of one new snapshot, and publishes it last of all.
 
-    Use it as a context manager: leaving by an exception, or being killed, publishes nothing. `mode="create"` wants an
-    empty place; "append" and "overwrite" publish a new snapshot and leave the old one readable under its id.
-    `hashes` are kept in the index (blake3 always is); equal samples and options give equal bytes and an equal
-    `snapshot`, whatever `threads` is. `match_streaming` makes every shard file byte for byte Streaming's. With `rank`
-    and `world_size` it writes one part of a dataset, and `merge` joins the parts.
+    Use it as a context manager: leaving by an exception, or being killed, publishes nothing. Equal samples and options
+    give equal bytes and an equal `snapshot`, on any machine and with any number of threads.
+
+    out: the directory of the dataset. It is made if it is missing.
+    columns: the name of each column and its encoding, such as {"image": "bytes", "label": "int"}.
+    compression: None, or a codec and perhaps its level: "zstd", "zstd:7", "gz", "bz2", "br", "snappy".
+    hashes: the hashes of each file that the index keeps; "blake3" always is one of them.
+    size_limit: the most bytes of a raw shard, such as "64mb" or a number; None puts all samples into one shard.
+    mode: "create" wants an empty directory; "append" adds samples, "overwrite" replaces them, and both leave the
+        snapshot before readable under its id.
+    metadata: a dict for JSON that the snapshot keeps. None keeps that of a dataset which is appended to.
+    threads: how many threads compress, hash and write; None means one for each core that this process may use.
+    rank, world_size: the Writer writes one part of a dataset, below `out`; `merge([out], out)` joins the parts of all
+        ranks. Where `out` is a dataset already, mode="append" writes parts that `merge([out], out, mode="append")`
+        adds to it. The snapshot's id depends on which rank wrote which samples.
+    allow_pickle: permits columns of the encoding "pkl", which readers open only if told to, as it can run code.
+    match_streaming: makes every shard file byte for byte what Streaming's MDSWriter writes.
     """
 
     def __init__(
@@ -123,9 +136,12 @@ class Writer:
         self._number = 0
         self._running: deque[Future[_Stored]] = deque()
         self._entries: list[MdsEntry] = []
-        self._publication = LocalPublication(_part_root(parse_target(out), rank, world_size))
+        root = parse_target(out)
+        if rank is not None or world_size is not None:
+            root = part_root(root, mode, self._columns, rank, world_size)
         try:
-            with steps.refusals("open", self._publication.root):
+            self._publication = LocalPublication(root)
+            with steps.refusals("open", root):
                 self._base = self._open_base(mode)
             self._sidecars = self._open_sidecars()
             self._pool = ThreadPoolExecutor(self._threads, "mx8shards-writer")
@@ -310,13 +326,7 @@ class Writer:
             return base
         self._appends = True
         self._prefix, self._number = _next_place(root, base)
-        theirs = base.index.columns()
-        if base.index.shards and theirs != self._columns:
-            raise SchemaError(
-                subject=str(root),
-                expected=f"the columns of the dataset: {dict(zip(theirs.names, theirs.encodings, strict=True))}",
-                found=f"{dict(zip(self._columns.names, self._columns.encodings, strict=True))}",
-            )
+        require_columns(base, self._columns)
         return base
 
     def _open_sidecars(self) -> tuple[NewSidecar, NewSidecar | None]:
@@ -353,17 +363,6 @@ def _require_empty(root: Path) -> None:
         raise DatasetExistsError(
             subject=str(root), expected="an empty directory, or a dataset", found=f"{others[0]!r} and no {INDEX}"
         )
-
-
-def _part_root(out: Path, rank: Any, world_size: Any) -> Path:
-    if rank is None and world_size is None:
-        return out
-    if rank is None or world_size is None:
-        found = f"rank={shown(rank)}, world_size={shown(world_size)}"
-        raise SettingError(subject="rank and world_size", expected="both, or neither", found=found)
-    world_size = whole_number("world_size", world_size, 1)
-    rank = whole_number("rank", rank, 0, world_size - 1)
-    return out / STATE / "parts" / f"rank-{rank:05}-of-{world_size:05}"
 
 
 def _check_compression(text: str | None) -> None:

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     fields: list[tuple[str, object]] = [("removed", name) for name in removed.snapshots]
     fields += [("kept", name) for name in removed.kept]
     fields += [("files", len(removed.files)), ("freed", size_text(removed.freed_bytes))]
-    fields += [("left", f"{name}: a part of one rank, which gc never removes") for name in removed.parts]
+    fields += [("part", f"{name}: removed") for name in removed.removed_parts]
+    fields += [("part", f"{name}: stays, as no snapshot holds its samples") for name in removed.parts]
     show_fields(fields)
     return 0

@@ -1,4 +1,4 @@
-"""mx8shards merge PART… OUT"""
+"""mx8shards merge PART… OUT [--append] [--how link|copy|move]"""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--how", choices=HOWS, default="link", help="; ".join(f"{how}: {what}" for how, what in HOWS.items())
     )
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="add to the dataset in OUT; OUT as the only PART stands for what ranks wrote there to append",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.maintain.merge import merge
 
     with progress("merge") as tell:
-        snapshot = merge(args.parts, args.out, how=args.how, progress=tell)
+        snapshot = merge(args.parts, args.out, how=args.how, mode="append" if args.append else "create", progress=tell)
     if args.json:
         show_json({"snapshot": snapshot})
     else:

@@ -21,21 +21,29 @@ _LOCK_FLAGS = os.O_RDWR | os.O_CREAT
 
 def acquire(path: Path) -> int:
     """A descriptor that holds the exclusive lock `path` until `release`. DiskError at once where another has it."""
-    with steps.refusals("lock", path):
-        descriptor = _open_locked(path)
-        while not _names(path, descriptor):  # the last holder removed the file, and with it the dataset
-            os.close(descriptor)
+    descriptor = -1
+    try:
+        with steps.refusals("lock", path):
             descriptor = _open_locked(path)
-    with contextlib.suppress(OSError):  # for the message below only, and a full disk may have no room for it
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
+            while not _names(path, descriptor):  # the last holder removed the file, and with it the dataset
+                os.close(descriptor)
+                descriptor = -1
+                descriptor = _open_locked(path)
+        with contextlib.suppress(OSError):  # for the message below only, and a full disk may have no room for it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        return descriptor
+    except BaseException:  # Ctrl-C among them: nobody would free the lock before the process ends
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise
 
 
 def _open_locked(path: Path) -> int:
     descriptor = open_regular(path, follow=False, flags=_LOCK_FLAGS)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
     except BaseException as error:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
@@ -45,7 +53,6 @@ def _open_locked(path: Path) -> int:
             f"another Writer, convert, merge, gc or seal is at work in this dataset (process {holder})",
             subject=str(path),
         ) from error
-    return descriptor
 
 
 def release(descriptor: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from mx8shards.disk import steps
 from mx8shards.disk.files import open_regular
-from mx8shards.errors import DiskError
+from mx8shards.errors import DiskError, FormatError
 
 
 class NewFile:
@@ -64,13 +64,24 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
 
 
 def make_directories(path: Path, *, below: Path) -> None:
-    """`path` and its parents exist, durably, down from `below`, which must exist already."""
-    missing = [path]
-    while missing[-1] != below and not missing[-1].is_dir():
-        missing.append(missing[-1].parent)
-    for directory in reversed(missing[:-1]):
+    """`path` and its parents exist, durably, down from `below`, which must exist already. None of them is a symlink."""
+    missing = []
+    for directory in (path, *path.parents):
+        if directory == below:
+            break
+        require_no_link(directory)
+        if not directory.is_dir():
+            missing.append(directory)
+    for directory in reversed(missing):
         steps.make_directory(directory)
         steps.sync_directory(directory.parent)
+
+
+def require_no_link(path: Path) -> None:
+    """FormatError where `path` is a symlink: whatever is created or removed beneath it would lie elsewhere."""
+    if path.is_symlink():
+        hint = "a dataset's own directories are never symlinks; remove it"
+        raise FormatError(subject=str(path), expected="a directory", found="a symlink", hint=hint)
 
 
 def copy_file(source: Path, target: Path, *, hard_link: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -102,8 +103,12 @@ def unlink(path: Path) -> None:
 
 @_step
 def make_directory(path: Path) -> None:
-    """The directory exists; its parent must."""
-    path.mkdir(exist_ok=True)
+    """The directory exists, and is no symlink to one; its parent must exist."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise
 
 
 @_step

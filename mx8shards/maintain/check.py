@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,7 @@ from mx8shards.maintain.report import Damage, Range, damage_of, ranges
 from mx8shards.maintain.walk import SampleWalk
 from mx8shards.maintain.work import thread_count
 from mx8shards.shards.cache import cached_file, cached_name, default_directories
-from mx8shards.shards.open_shard import best_hash, check_size, file_pieces, shard_name, shard_path
+from mx8shards.shards.open_shard import best_hash, check_size, file_pieces, raw_beside, shard_name, shard_path
 from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
 from mx8shards.shards.sidecar_files import block_digests
 
@@ -192,7 +194,7 @@ class _DataCheck:
             self._checked.add(found.at(subject=self._name), rows=bad)
             return
         self._compare_numbers()
-        self._check_cached()
+        self._check_copies()
         if self._facts:
             raw, stored = self._raw.found("blake3"), self._stored.found("blake3")
             self._checked.facts = Facts(raw, stored, b"".join(self._digests), self._walk.numbers)
@@ -236,21 +238,23 @@ class _DataCheck:
                 wrong = (numbers.reshape(rows) != other.reshape(rows)).any(axis=1)
                 self._checked.add(error, rows=np.flatnonzero(wrong), file=self._job.numbers_file)
 
-    def _check_cached(self) -> None:
-        """The cache holds what readers get to see of a compressed shard."""
-        snapshot = self._job.snapshot
+    def _check_copies(self) -> None:
+        """A raw file beside a compressed shard, and a copy in the cache: one of them is what readers get to see."""
         if self._entry.zip is None:
             return
-        path = cached_file(cached_name(self._entry, self._file), default_directories(snapshot.root, snapshot.id))
-        if path is None:
-            return
+        snapshot = self._job.snapshot
+        cached = cached_file(cached_name(self._entry, self._file), default_directories(snapshot.root))
+        for path in filter(None, (raw_beside(snapshot, self._entry), cached)):
+            with contextlib.suppress(FileNotFoundError):  # it was evicted meanwhile
+                self._check_copy(path, ReadFile(path))
+
+    def _check_copy(self, path: Path, file: ReadFile) -> None:
         sums = _Sums(self._entry.raw, blake3=False)
-        file = ReadFile(path)
         for piece in file_pieces(file, min(file.size_bytes, self._entry.raw.size_bytes)):
             sums.update(piece)
         if file.size_bytes != self._entry.raw.size_bytes or sums.found() != self._raw.found(sums.best):
             error = IntegrityError(
                 place="decompressed copy", expected="the shard's raw bytes", found="others", hint="remove this file"
             )
-            name = str(path.relative_to(snapshot.root) if path.is_relative_to(snapshot.root) else path)
-            self._checked.add(error, file=name)
+            root = self._job.snapshot.root
+            self._checked.add(error, file=str(path.relative_to(root) if path.is_relative_to(root) else path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,16 +19,15 @@ from mx8shards.errors import SettingError, whole_number
 from mx8shards.format.index import Index
 from mx8shards.maintain.conversion import files_below, removable_parts, remove_part
 from mx8shards.maintain.log import history
-from mx8shards.maintain.parts import left_parts
+from mx8shards.maintain.removal import Key, collect_parts, standing_shards
 from mx8shards.maintain.work import Progress, Ticker
-from mx8shards.shards.cache import cached_name
+from mx8shards.shards.cache import cached_name, copies_in
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.open_shard import shard_path
+from mx8shards.shards.parts import part_roots
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.recovery import files_of, remove_files
 from mx8shards.shards.snapshots import STATE, Snapshot, current_bytes, load
-
-_CACHED = re.compile(r"[0-9a-f]{40}\.(mds|tmp)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,8 @@ class Removed:
     files: tuple[str, ...]  # below the dataset's directory
     freed_bytes: int  # of files that have no other name
     kept: tuple[str, ...]
-    parts: tuple[str, ...] = ()  # that ranks wrote here and merge left; they are datasets of their own, and stay
+    parts: tuple[str, ...] = ()  # that ranks wrote here and that stay: no snapshot holds their samples yet
+    removed_parts: tuple[str, ...] = ()  # whose samples all stand in a snapshot, or that can never become part of one
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -48,10 +47,15 @@ class Removed:
 
 
 def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None = None) -> Removed:
-    """Forget all snapshots but the current one and the newest `keep`, in `log`'s order; remove what only those needed.
+    """Remove old snapshots, and what only they need: shards, side-cars and decompressed copies.
 
-    That is shards, side-cars, decompressed copies, and parts that a conversion left. No other file is touched. Should a
-    gc be killed, whoever changes the dataset next finishes it.
+    Parts that ranks or a conversion wrote below the dataset go as well once all their samples stand in a snapshot; one
+    that is being written stays. A file that no snapshot ever named is not touched. Should a gc be killed, whoever
+    changes the dataset next finishes it.
+
+    link: the dataset's directory.
+    keep: how many of the newest snapshots stay, in `log`'s order. The current one stays in any case, also with 0.
+    progress: called with the bytes that are removed and the bytes there are to remove.
     """
     where = parse_link(link)
     if where.snapshot is not None:
@@ -62,40 +66,53 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     with (
         steps.refusals("gc", where.root),
         contextlib.closing(LocalPublication(where.root)),
-        removable_parts(where.root) as parts,
+        removable_parts(where.root) as conversions,
     ):
-        return _collect(where.root, keep, parts, progress)
+        return _collect(where.root, keep, conversions, progress)
 
 
-def _collect(root: Path, keep: int, parts: Sequence[Path], progress: Progress | None) -> Removed:
-    """`parts` are those of conversions."""
+def _collect(root: Path, keep: int, conversions: Sequence[Path], progress: Progress | None) -> Removed:
+    """`conversions` are the parts of conversions."""
     wanted: list[str] = []
     unwanted: list[str] = []
     needed: set[str] = set()
     names: set[str] = set()
-    for i, (entry, files) in enumerate(history(Link(root), _names)):
+    standing: dict[Key, str] = {}
+    now = ""
+    has_parts = bool(part_roots(root))
+
+    def look(index: Index) -> set[str]:
+        if has_parts:
+            standing.update(standing_shards(index))
+        return _names(index)
+
+    for i, (entry, files) in enumerate(history(Link(root), look)):
         stays = i < keep or entry.current
+        now = entry.snapshot if entry.current else now
         (wanted if stays else unwanted).append(entry.snapshot)
         (needed if stays else names).update(files)
     names -= needed
+    parts = list(collect_parts(root, now, standing))
     there = [name for name in sorted(names) if (root / name).is_file()]
     stale = list(_stale(root, wanted))
-    files_of_parts = [path for part in parts for path in files_below(part)]
-    freed = sum(map(_freed_bytes, [*(root / name for name in there), *stale, *files_of_parts]))
+    files_of_conversions = [path for part in conversions for path in files_below(part)]
+    freed = sum(freed for _, freed in parts if freed)
+    freed += sum(map(_freed_bytes, [*(root / name for name in there), *stale, *files_of_conversions]))
     ticker = Ticker(progress, freed)
     ticker.tick(0)
     if unwanted:
         remove_files(root, there, unwanted)
     for path in stale:
         _remove_cached(path)
-    removed_parts = [path for path in parts if remove_part(path)]
+    removed_parts = [path for path in conversions if remove_part(path)]
     ticker.tick(freed)
     return Removed(
         snapshots=tuple(unwanted),
         files=(*there, *(str(path.relative_to(root)) for path in (*stale, *removed_parts))),
         freed_bytes=freed,
         kept=tuple(wanted),
-        parts=tuple(left_parts(root)),
+        parts=tuple(name for name, freed in parts if freed is None),
+        removed_parts=tuple(name for name, freed in parts if freed is not None),
     )
 
 
@@ -117,8 +134,7 @@ def _names(index: Index) -> set[str]:
 
 def _stale(root: Path, wanted: Iterable[str]) -> Iterator[Path]:
     """Copies that no wanted snapshot needs, and drafts that a killed process left."""
-    directory = root / STATE / "cache"
-    found = [path for path in sorted(directory.iterdir()) if _CACHED.fullmatch(path.name)] if directory.is_dir() else []
+    found = copies_in(root / STATE / "cache")
     if found:
         try:
             needed = {name for snapshot in wanted for name in _cached_names(load(Link(root, snapshot)))}

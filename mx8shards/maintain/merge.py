@@ -5,31 +5,55 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from mx8shards.disk import publish, steps
-from mx8shards.errors import DatasetExistsError, DiskError, FormatError, SchemaError, SettingError, one_of
+from mx8shards.disk import steps
+from mx8shards.errors import (
+    DatasetExistsError,
+    DiskError,
+    FormatError,
+    SchemaError,
+    SettingError,
+    ShardsError,
+    one_of,
+)
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.index import checked_metadata, index_bytes
 from mx8shards.format.jsontext import dump, short
 from mx8shards.format.sidecars import Sidecar
-from mx8shards.maintain.parts import find_parts
+from mx8shards.maintain.parts import find_parts, is_same, moved_parts, parse_links
+from mx8shards.maintain.removal import remove_part
 from mx8shards.maintain.work import Progress, Ticker, in_order, thread_count
 from mx8shards.shards.links import Link, parse_target
 from mx8shards.shards.open_shard import check_size, shard_name, shard_path
 from mx8shards.shards.publication import LocalPublication
-from mx8shards.shards.recovery import files_of, remove_files, sidecar_name
+from mx8shards.shards.recovery import sidecar_name
 from mx8shards.shards.shard import open_shard_file
 from mx8shards.shards.sidecars import open_sidecar
-from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, kept, load, sidecar_path
+from mx8shards.shards.snapshots import (
+    INDEX,
+    Snapshot,
+    current,
+    current_bytes,
+    kept,
+    load,
+    sidecar_path,
+    snapshot_id,
+)
 
 How = Literal["link", "copy", "move"]
+Mode = Literal["create", "append"]
 HOWS: tuple[How, ...] = ("link", "copy", "move")
+MODES: tuple[Mode, ...] = ("create", "append")
+
+_PLACE = re.compile(r"p(\d{4,})(?:/|$)")  # the directory of a part's shards in the merged dataset
 
 _logger = logging.getLogger("mx8shards")
 
@@ -39,50 +63,83 @@ def merge(
     out: str | os.PathLike[str],
     *,
     how: How = "link",
+    mode: Mode = "create",
     metadata: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Publish the samples of all parts, one after the other, as one dataset in `out`, and return the snapshot's id.
+    """Publish the samples of all parts, one after the other, as one dataset, and return the snapshot's id.
 
-    A part is a dataset, or a directory of datasets at any depth: `merge(["data/train"], "data/train")` joins what the
-    ranks of a Writer left there. Shards become hard links where that is possible ("link"), copies, or, with "move",
-    links after which the parts are removed with their history. Metadata are united; for a key on which parts disagree
-    give `metadata=`. Should anything be wrong, nothing is published.
+    No sample is written anew. Should anything be wrong, nothing is published.
+
+    parts: links to datasets, in the order of their samples. A directory without index.json stands for all datasets
+        beneath it, at any depth and by name: `merge(["data/train"], "data/train")` joins what the ranks of a Writer
+        left there. With `mode="append"` that means the parts which ranks wrote to append to the current snapshot.
+    out: the directory of the merged dataset.
+    how: "link" makes hard links where that is possible, and copies elsewhere; "copy" makes copies; "move" makes links
+        and then removes the parts with their history. Should it be killed, the same call finishes the removal.
+    mode: "create" makes a new dataset; "append" publishes a new snapshot of the one that is there, or makes a new one.
+    metadata: what the dataset gets as metadata. Without it those of the parts (and of the dataset they are appended to)
+        are united; keys on which they disagree are an error.
+    progress: called with the bytes that are done and the bytes there are.
     """
     one_of("how", how, HOWS)
+    one_of("mode", mode, MODES)
     target = parse_target(out)
+    given = parse_links(parts)
+    if how == "move" and any(link.snapshot for link in given):
+        raise SettingError(subject="how", expected="'link' or 'copy' for a link with an id", found=repr(how))
     with steps.refusals("merge", target):
-        _require_no_index(target)
-        links = find_parts(parts)
-        if how == "move" and any(link.snapshot for link in links):
-            raise SettingError(subject="merge", expected='whole datasets for how="move"', found="a link with an id")
-        snapshots = [load(link) for link in links]
-        _require_equal_columns(snapshots)
-        united = _united_metadata(snapshots) if metadata is None else checked_metadata(metadata)
+        _require_no_index(target, mode, given if how == "move" else ())
         with contextlib.closing(LocalPublication(target)) as publication:
-            _require_no_index(target)
-            _require_no_history(target)
-            name = _Merge(publication, snapshots, hard_link=how != "copy").publish(united, progress)
+            # under the lock: what a killed run has left is finished or taken back now
+            if how == "move" and (name := _finish_moves(given, target)):
+                return name
+            _require_no_index(target, mode, ())
+            return _merge(publication, given, how, metadata, progress)
+
+
+def _merge(
+    publication: LocalPublication,
+    given: Sequence[Link],
+    how: How,
+    metadata: Mapping[str, Any] | None,
+    progress: Progress | None,
+) -> str:
+    target = publication.root
+    base = _base(target)
+    snapshots = [load(link) for link in find_parts(given, target, base.id if base else None)]
+    for snapshot in snapshots:
+        if is_same(snapshot.root, target) and (how == "move" or base is None or snapshot.id == base.id):
+            raise DatasetExistsError("a dataset cannot be a part of itself", subject=str(target))
+    everything = snapshots if base is None else [base, *snapshots]
+    _require_equal_columns(everything)
+    united = _united_metadata(everything) if metadata is None else checked_metadata(metadata)
+    moved = list({os.path.realpath(snapshot.root): snapshot for snapshot in snapshots}.values())
+    merging = _Merge(publication, base, snapshots, hard_link=how != "copy")
+    name = merging.publish(united, moved if how == "move" else (), progress)
     if how == "move":
-        for snapshot in snapshots:
-            try:
-                with steps.refusals("remove", snapshot.root):
-                    _remove_part(snapshot)
-            except DiskError as error:
-                error.hint = f"the merged dataset is in place already, as {target}@{name}"
-                raise
+        _remove_moved([snapshot.root for snapshot in moved], target, name)
     return name
 
 
-def _require_no_index(out: Path) -> None:
-    if (out / INDEX).exists():
-        raise DatasetExistsError("a dataset is here already", subject=str(out), hint="merge makes a new one")
+def _base(target: Path) -> Snapshot | None:
+    """The snapshot that is appended to. None where a new dataset is made.
+
+    To be asked under the lock: before, the snapshot of a merge that was killed may still be there.
+    """
+    if (target / INDEX).exists():
+        return current(target)
+    if kept(target):
+        raise DatasetExistsError("earlier snapshots are kept here", subject=str(target), hint="merge makes a new one")
+    return None
 
 
-def _require_no_history(out: Path) -> None:
-    """To be asked under the lock: before, the snapshot of a merge that was killed may still be there."""
-    if kept(out):
-        raise DatasetExistsError("earlier snapshots are kept here", subject=str(out), hint="merge makes a new dataset")
+def _require_no_index(target: Path, mode: Mode, moved: Iterable[Link]) -> None:
+    """DatasetExistsError if a dataset is there, unless it is appended to, or one of these parts was moved into it."""
+    if mode == "create" and (target / INDEX).exists() and not moved_parts(moved, target)[0]:
+        raise DatasetExistsError(
+            "a dataset is here already", subject=str(target), hint='merge makes a new one; mode="append" adds to it'
+        )
 
 
 # what all parts have to agree on ----------------------------------------------------------------------------------
@@ -147,20 +204,41 @@ def _united_extra(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
 class _Merge:
     """Brings the files of all parts under their new names and writes the index that names them."""
 
-    def __init__(self, publication: LocalPublication, snapshots: Sequence[Snapshot], *, hard_link: bool) -> None:
+    def __init__(
+        self, publication: LocalPublication, base: Snapshot | None, snapshots: Sequence[Snapshot], *, hard_link: bool
+    ) -> None:
         self._publication = publication
+        self._base = base
         self._snapshots = snapshots
         self._hard_link = hard_link
+        self._first = _next_place(publication.root, base) if base else 0
+        self._before = base.index.shards if base else 0
 
-    def publish(self, metadata: Mapping[str, Any], progress: Progress | None) -> str:
-        """The new snapshot's id."""
+    def publish(self, metadata: Mapping[str, Any], moved: Sequence[Snapshot], progress: Progress | None) -> str:
+        """The new snapshot's id. The parts in `moved` are told that it removes them."""
         ticker = Ticker(progress, sum(int(snapshot.index.stored_bytes.sum()) for snapshot in self._snapshots))
-        numbered = [(n, s, i) for n, s in enumerate(self._snapshots) for i in range(s.index.shards)]
+        numbered = [(n, s, i) for n, s in enumerate(self._snapshots, self._first) for i in range(s.index.shards)]
         with in_order(partial(self._take, ticker), numbered, thread_count()) as entries:
             taken = list(entries)
-        sidecars = self._take_sidecars()
-        data = index_bytes(taken, metadata=metadata, sidecars=sidecars, extra=_united_extra(self._snapshots))
-        return self._publication.put_index(data, None)
+        base = self._base
+        old: Iterable[Entry] = map(base.index.entry, range(self._before)) if base else ()
+        data = index_bytes(
+            chain(old, taken),
+            metadata=metadata,
+            sidecars=(*(base.index.sidecars if base else ()), *self._take_sidecars()),
+            parent=base.id if base else None,
+            extra=_united_extra([base, *self._snapshots] if base else self._snapshots),
+        )
+        try:
+            for part in moved:
+                _hand_over(part, self._publication.root, snapshot_id(data))
+            return self._publication.put_index(data, base.id if base else None)
+        except BaseException:
+            if current_bytes(self._publication.root) != data:
+                for part in moved:
+                    with contextlib.suppress(ShardsError):  # else the next one who writes there takes it back
+                        LocalPublication(part.root).close()
+            raise
 
     def _take(self, ticker: Ticker, which: tuple[int, Snapshot, int]) -> Entry:
         number, snapshot, i = which
@@ -176,7 +254,7 @@ class _Merge:
         """Those of the parts, each covering the same shards as before. Parts may share one, and may lack one."""
         found: list[Sidecar] = []
         files: dict[str, Path] = {}
-        before = 0
+        before = self._before
         for snapshot in self._snapshots:
             for sidecar in snapshot.index.sidecars:
                 if open_sidecar(snapshot, sidecar) is not None:
@@ -192,27 +270,49 @@ def _below(number: int, info: FileInfo) -> FileInfo:
     return replace(info, basename=f"p{number:04}/{info.basename}")
 
 
+def _next_place(root: Path, base: Snapshot) -> int:
+    """The first number from which on no part of the base, and no directory, has a place."""
+    directories = (path.name for path in root.iterdir())
+    found = (_PLACE.match(name) for name in chain(base.index.raw.basenames, directories))
+    return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+
 # how="move" -------------------------------------------------------------------------------------------------------
+#
+# Each part holds an intent to remove itself before the index is published that makes it superfluous. So at any time a
+# part is whole, or whoever opens it next finishes its removal.
 
 
-def _remove_part(part: Snapshot) -> None:
-    """Remove a part that was merged, with its history: the files that are a dataset's, and no other."""
-    root = part.root
-    if not (root / INDEX).exists():
-        return  # it was given twice
-    with contextlib.closing(LocalPublication(root)):
-        if load(Link(root)).id != part.id:
-            raise DiskError("something was published here since it was merged, so it is not removed", subject=str(root))
-        states = kept(root)
-        files = files_of(part.index).union(*(files_of(load(Link(root, name)).index) for name in states))
-        steps.unlink(root / INDEX)  # first: what is left of it is no dataset
-        steps.sync_directory(root)
-        remove_files(root, files, states)
-        publish.remove_tree(root / STATE / "cache")
-        steps.unlink(root / STATE / "lock")
-    emptied = {root, root / STATE, root / STATE / "sidecars", root / STATE / "snapshots"}
-    if root.parent.name == "parts" and root.parent.parent.name == STATE:
-        emptied.add(root.parent)
-    for directory in sorted(emptied, reverse=True):
-        with contextlib.suppress(DiskError):  # something else lies there
-            steps.remove_directory(directory)
+def _hand_over(part: Snapshot, target: Path, name: str) -> None:
+    publication = LocalPublication(part.root)
+    try:
+        if load(Link(part.root)).id != part.id:
+            raise DiskError("something was published here since the merge began", subject=str(part.root))
+        publication.hand_over(target, name)
+    finally:
+        publication.close()
+
+
+def _remove_moved(roots: Iterable[Path], target: Path, name: str) -> None:
+    for root in roots:
+        try:
+            with steps.refusals("remove", root):
+                remove_part(root)
+                if (root / INDEX).exists():
+                    raise DiskError(
+                        "something was published here since it was merged, so it is not removed", subject=str(root)
+                    )
+        except DiskError as error:
+            error.hint = f"the merged dataset is in place already, as {target}@{name}"
+            raise
+
+
+def _finish_moves(given: Iterable[Link], target: Path) -> str | None:
+    """Remove the parts that an earlier run moved into `target` and was killed before it could remove them.
+
+    The snapshot they went into, if no other parts are meant: then that run was this same command.
+    """
+    moved, others = moved_parts(given, target)
+    for root, name in moved.items():
+        _remove_moved([root], target, name)
+    return None if others or not moved else next(iter(moved.values()))

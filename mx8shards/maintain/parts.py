@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,19 +10,25 @@ from pathlib import Path
 from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, SettingError
 from mx8shards.maintain.conversion import is_part
 from mx8shards.shards.links import Link, parse_link
-from mx8shards.shards.snapshots import INDEX, STATE
+from mx8shards.shards.parts import Rank, base_digits, parse_rank, part_roots, parts_directory
+from mx8shards.shards.recovery import moved_to
+from mx8shards.shards.snapshots import INDEX, STATE, kept
 
-_RANK = re.compile(r"rank-(\d{5,})-of-(\d{5,})")
+_MOST_NAMES = 20  # in a message
 
 
-def find_parts(links: Iterable[str | os.PathLike[str]]) -> list[Link]:
-    """One link per dataset, in order. A directory without index.json stands for all datasets beneath it, by name."""
-    if isinstance(links, str) or not isinstance(links, Iterable):
-        raise SettingError(subject="parts", expected="a list of parts", found=repr(links))
+def find_parts(links: Iterable[Link], target: Path, base: str | None) -> list[Link]:
+    """One link per dataset, in order. A directory without index.json stands for all datasets beneath it, by name.
+
+    `base` is the snapshot of `target` that they are appended to, if any: then `target` itself stands for what ranks
+    wrote there to be appended to this snapshot.
+    """
     found: list[Link] = []
-    for text in links:
-        link = parse_link(text)
-        beneath = [link] if link.snapshot else [Link(root) for root in _datasets(link.root, frozenset())]
+    for link in links:
+        if base is not None and link.snapshot is None and is_same(link.root, target):
+            beneath = [Link(root) for root in _parts_on(target, base)]
+        else:
+            beneath = [link] if link.snapshot else [Link(root) for root in _datasets(link.root, frozenset())]
         if not beneath:
             raise DatasetNotFoundError("neither an index.json here nor a dataset beneath it", subject=str(link.root))
         found += beneath
@@ -33,48 +38,82 @@ def find_parts(links: Iterable[str | os.PathLike[str]]) -> list[Link]:
     return found
 
 
-def left_parts(root: Path) -> list[str]:
-    """The names below `root` of the parts that ranks wrote for this dataset and that nobody has removed."""
-    directory = root / STATE / "parts"
-    names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
-    return sorted(f"{STATE}/parts/{name}" for name in names if _RANK.fullmatch(name))
+def parse_links(links: Iterable[str | os.PathLike[str]]) -> list[Link]:
+    """The links a user gave."""
+    if isinstance(links, str | os.PathLike) or not isinstance(links, Iterable):
+        raise SettingError(subject="parts", expected="a list of parts", found=repr(links))
+    return [parse_link(text) for text in links]
+
+
+def moved_parts(links: Iterable[Link], target: Path) -> tuple[dict[Path, str], list[Path]]:
+    """The parts that are meant and were moved into a snapshot of `target`, which names it; and all other parts."""
+    published = set(kept(target))
+    moved: dict[Path, str] = {}
+    others: list[Path] = []
+    for link in links:
+        own = is_same(link.root, target)
+        for root in part_roots(target) if own else _datasets(link.root, frozenset()):
+            into = moved_to(root)
+            if into is not None and is_same(into[0], target) and into[1] in published:
+                moved[root] = into[1]
+            else:
+                others.append(root)
+    return moved, others
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one directory."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _parts_on(target: Path, base: str) -> list[Path]:
+    """The parts that ranks wrote to be appended to this snapshot of `target`."""
+    written = [(path, rank) for path in part_roots(target) if (rank := parse_rank(path.name))]
+    found = [path for path, rank in written if rank.base == base_digits(base) and (path / INDEX).is_file()]
+    if not found:
+        others = ", ".join(path.name for path, _ in written[:_MOST_NAMES]) or "none at all"
+        raise DatasetNotFoundError(
+            subject=str(parts_directory(target)),
+            expected=f"parts that ranks wrote to append to the current snapshot, {base}",
+            found=others,
+            hint='Writer(…, mode="append", rank=…, world_size=…) writes them',
+        )
+    return found
 
 
 def _datasets(root: Path, above: frozenset[str]) -> Iterator[Path]:
-    if (root / INDEX).is_file():
+    if (root / INDEX).is_file() or moved_to(root):  # or what is left of one that is being removed
         yield root
         return
     here = os.path.realpath(root)
     if here in above:  # a symlink that leads back up
         return
     children = list(root.iterdir()) if root.is_dir() else []
-    ranks = root / STATE / "parts"
-    if ranks.is_dir():
-        children += ranks.iterdir()
-    for child in sorted(children):
+    for child in sorted([*children, *part_roots(root)]):
         if child.is_dir() and child.name != STATE and not is_part(child):  # of a conversion: not a dataset yet
             yield from _datasets(child, above | {here})
 
 
 def _require_every_rank(parts: Iterable[Link]) -> None:
-    """Parts that ranks wrote side by side are told by their names: all of one world size, and none missing."""
-    worlds: dict[Path, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    """Parts that ranks wrote side by side are told by their names: all of one run, and none missing."""
+    runs: dict[Path, dict[tuple[int, str], set[int]]] = defaultdict(lambda: defaultdict(set))
     for part in parts:
-        match = _RANK.fullmatch(part.root.name)
-        if match:
-            worlds[part.root.parent][int(match[2])].add(int(match[1]))
-    for directory, sizes in worlds.items():
-        if len(sizes) > 1:
+        name = parse_rank(part.root.name)
+        if name:
+            runs[part.root.parent][name.world_size, name.base].add(name.rank)
+    for directory, run in runs.items():
+        if len(run) > 1:
+            texts = sorted(f"parts of {size}" + (f" to append to {base}" if base else "") for size, base in run)
             raise DatasetExistsError(
                 subject=str(directory),
                 expected="the parts of one world size",
-                found=" and ".join(f"parts of {size}" for size in sorted(sizes)),
+                found=" and ".join(texts),
                 hint="remove those of the run that is not meant",
             )
-        ((size, ranks),) = sizes.items()
+        (((size, base), ranks),) = run.items()
         missing = sorted(set(range(size)) - ranks)
         if missing:
-            names = ", ".join(f"rank-{rank:05}-of-{size:05}" for rank in missing[:20])
+            names = ", ".join(Rank(rank, size, base).name for rank in missing[:_MOST_NAMES])
             raise DatasetNotFoundError(
                 subject=str(directory), expected=f"the parts of {size} ranks", found=f"none of {names}"
             )

@@ -6,12 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
-from mx8shards.format.index import MAX_INDEX_BYTES
 from mx8shards.maintain.report import Damage, damage_of
 from mx8shards.shards.links import Link
-from mx8shards.shards.snapshots import INDEX, Snapshot, current, current_bytes, kept, kept_path, load, snapshot_id
+from mx8shards.shards.recovery import is_unfinished
+from mx8shards.shards.snapshots import (
+    INDEX,
+    Snapshot,
+    current,
+    current_bytes,
+    kept,
+    kept_path,
+    load,
+    read_index,
+    snapshot_id,
+)
 
 
 @dataclass
@@ -36,17 +45,26 @@ def find_states(link: Link) -> States:
         return States(pinned.id, pinned, checked=1)
     data = current_bytes(link.root)
     names = kept(link.root)
-    if data is None and not names:
-        current(link.root)  # says that there is no dataset
+    if data is None and (not names or is_unfinished(link.root)):
+        current(link.root)  # says that there is no dataset: its first snapshot may be about to be published
     states = _current_state(link.root, "" if data is None else snapshot_id(data))
     for name in names:
         _check_kept(link.root, name, states)
     return states
 
 
+def is_there(root: Path, name: str) -> bool:
+    """Whether a state is one of the dataset's still: kept, or else current. "" is that of one without index.json."""
+    if name and kept_path(root, name).exists():
+        return True
+    data = current_bytes(root)
+    return name == ("" if data is None else snapshot_id(data))
+
+
 def _current_state(root: Path, name: str) -> States:
     try:
-        return States(name, current(root))
+        found = current(root)
+        return States(found.id, found)
     except (FormatError, IntegrityError, DatasetNotFoundError) as error:
         return States(name, None, damage=[damage_of(error, file=INDEX, snapshot=name)])
 
@@ -55,7 +73,7 @@ def _check_kept(root: Path, name: str, states: States) -> None:
     file = kept_path(root, name)
     states.checked += 1
     try:
-        found = snapshot_id(read_bounded(file, MAX_INDEX_BYTES))
+        found = snapshot_id(read_index(file))
         if found != name:
             raise IntegrityError(subject=str(file), expected=f"an index of id {name}", found=found)
     except (FormatError, IntegrityError, OSError) as error:

@@ -7,14 +7,16 @@ import random
 from functools import partial
 from typing import Any
 
-from mx8shards.errors import SettingError, real_number, shown, true_or_false
+from mx8shards.errors import DatasetNotFoundError, SettingError, real_number, shown, true_or_false
 from mx8shards.maintain.check import check_shard, check_threads
 from mx8shards.maintain.plan import Job, Plan
 from mx8shards.maintain.report import Mode, Report
 from mx8shards.maintain.seal import seal_current
-from mx8shards.maintain.states import States, find_states
+from mx8shards.maintain.states import States, find_states, is_there
 from mx8shards.maintain.work import Progress, Ticker, in_order
-from mx8shards.shards.links import parse_link
+from mx8shards.shards.links import Link, parse_link
+
+_MOST_TRIES = 3  # where others remove what is being verified
 
 
 def verify(
@@ -27,17 +29,40 @@ def verify(
 ) -> Report:
     """Check a dataset and report every damaged file, with the samples that the damage touches.
 
-    The structure: index.json and every kept index against their ids, the size of every file of the current snapshot,
-    the offsets of its uncompressed shards. `data=True` adds every byte of every kept snapshot, side-cars, decompression
-    and the cache included; `subset="5%"` (or 0.05) does so for that share of the shards, drawn anew each time. A pinned
-    link (`…@sha256:…`) asks for that snapshot alone. Nothing is changed, but by `seal=True`: it checks the bytes of a
-    current snapshot that lacks content hashes, or that was changed outside mx8shards, and publishes it with them.
+    Without options it checks the structure: index.json and every kept index against their ids, the size of every file
+    of the current snapshot, and the offsets of its uncompressed shards. Nothing is changed, but by `seal=True`. Others
+    may publish and collect meanwhile: what they removed is not damage.
+
+    link: the dataset's directory. A pinned one, `…@sha256:…`, asks for that snapshot alone.
+    data: also check every byte of every kept snapshot: shards, side-cars, what compressed shards decompress to, and
+        their decompressed copies.
+    subset: check every byte of this share of the shards, drawn anew each time: "5%" or 0.05. Excludes `data`.
+    seal: if the current snapshot lacks content hashes, or was changed outside mx8shards, check its every byte and
+        publish it with content hashes.
+    progress: called with the bytes that are done and the bytes there are.
     """
     where = parse_link(link)
     mode, share = _mode(data, subset)
     if true_or_false("seal", seal) and (sealed := seal_current(where, progress)):
         return sealed
-    states = find_states(where)
+    for _ in range(_MOST_TRIES):
+        states = find_states(where)
+        try:
+            report = _check(where, states, mode, share, progress)
+        except DatasetNotFoundError:
+            if all(is_there(where.root, name) for name in states.sound):
+                raise
+        else:
+            if all(is_there(where.root, name) for name in {damage.snapshot for damage in report.damage}):
+                return report
+    raise DatasetNotFoundError(
+        f"changed while it was verified, {_MOST_TRIES} times: nothing can be said about it",
+        subject=str(where),
+        hint="run it again while nobody runs gc or writes there",
+    )
+
+
+def _check(where: Link, states: States, mode: Mode, share: float, progress: Progress | None) -> Report:
     plan = Plan(data=mode != "structure")
     if states.asked is not None:
         plan.add(states.asked)

@@ -2,6 +2,10 @@
 
 Beside the data in `.mx8shards/cache/`, or, where that cannot be written, below `$XDG_CACHE_HOME/mx8shards/`. Each shard
 is decompressed once for all processes: whoever holds the temporary file's lock writes it, the others wait and find it.
+
+The cache takes at most half of the disk space that would be free without it. Before a shard is unpacked, the copies go
+that were opened the longest time ago. A reader that has one mapped keeps it, and one that comes back for it unpacks it
+again. CACHEDIR.TAG tells backup programs to pass over the directory; its lock says who makes room.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,14 +27,28 @@ from mx8shards.format.entries import MdsEntry
 from mx8shards.format.hashing import CONTENT_HASHES
 from mx8shards.shards.snapshots import STATE
 
+_COPY = re.compile(r"[0-9a-f]{40}\.(mds|tmp)")
+_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
+# This file marks a cache of mx8shards: decompressed shards, which are made again when they are needed.
+# See https://bford.info/cachedir/
+"""
 
-def default_directories(root: Path, snapshot: str) -> list[Path]:
-    """Where raw forms may be kept, best first."""
-    found = [root / STATE / "cache"]
+
+def default_directories(root: Path) -> list[Path]:
+    """Where raw forms may be kept, best first. No symlink leads us to write elsewhere."""
+    beside = root / STATE / "cache"
+    found = [] if beside.is_symlink() or beside.parent.is_symlink() else [beside]
     with contextlib.suppress(RuntimeError):  # a user without a home, as containers have them
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        found.append(home / "mx8shards" / snapshot.removeprefix("sha256:"))
+        found.append(home / "mx8shards" / "shards")
     return found
+
+
+def copies_in(directory: Path) -> list[Path]:
+    """The decompressed shards in a cache directory, and the drafts of such, by name."""
+    if directory.is_symlink() or not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if _COPY.fullmatch(path.name))
 
 
 def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
@@ -38,6 +58,8 @@ def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
     for directory in directories:
         try:
             _make(directory)
+            with contextlib.suppress(DiskError):  # another user's cache may be full: it is tried all the same
+                _make_room(directory, entry.raw.size_bytes)
             found = _decompress_to(directory / name, entry, stored)
             if os.access(found, os.R_OK):
                 return found
@@ -50,8 +72,12 @@ def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
 
 
 def cached_file(name: str, directories: list[Path]) -> Path | None:
-    """Where the raw form of this name is kept already."""
-    return next((directory / name for directory in directories if os.access(directory / name, os.R_OK)), None)
+    """Where the raw form of this name is kept already. Others are evicted before it."""
+    found = next((directory / name for directory in directories if os.access(directory / name, os.R_OK)), None)
+    if found is not None:
+        with contextlib.suppress(OSError):  # it belongs to somebody else, or was evicted just now
+            os.utime(found, ns=(time.time_ns(), found.stat().st_mtime_ns))
+    return found
 
 
 def cached_name(entry: MdsEntry, stored: ReadFile) -> str:
@@ -71,6 +97,24 @@ def _make(directory: Path) -> None:
     missing = [path for path in (directory, *directory.parents) if not os.access(path, os.F_OK)]
     for path in reversed(missing):
         steps.make_directory(path)
+
+
+def _make_room(directory: Path, size_bytes: int) -> None:
+    """Evict the copies used longest ago, until the cache and `size_bytes` more take half of the free space at most."""
+    tag = directory / "CACHEDIR.TAG"
+    with steps.refusals("make room in", directory), lock.only_writer(tag) as descriptor:
+        if not os.fstat(descriptor).st_size:
+            steps.write(descriptor, _TAG, tag)
+        stats = {path: path.stat() for path in copies_in(directory)}
+        total = size_bytes + sum(stat.st_size for stat in stats.values())
+        disk = os.statvfs(directory)
+        limit = (disk.f_bavail * disk.f_frsize + total - size_bytes) // 2
+        for path in sorted(stats, key=lambda path: max(stats[path].st_atime_ns, stats[path].st_mtime_ns)):
+            if total <= limit:
+                break
+            if path.suffix != ".tmp":  # somebody may be writing it
+                steps.unlink(path)
+                total -= stats[path].st_size
 
 
 def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import resource
+import stat
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -109,25 +111,14 @@ class Shards:
 
     def _open_checked(self, snapshot: Snapshot, entry: Entry) -> Shard:
         name = shard_name(snapshot, entry.stored)
-        path = shard_path(snapshot, entry.stored)
-        if entry.zip is not None:
-            path = self._raw_path(snapshot, entry, path, name)
-        shard = Shard(name, path, entry, self._files)
+        if entry.zip is None:
+            shard = Shard(name, shard_path(snapshot, entry.stored), entry, self._files)
+        else:
+            provide = partial(raw_path, snapshot, entry, self._cache_dir, check=self._verify == "shard")
+            shard = Shard(name, provide(), entry, self._files, provide)
         if self._verify == "shard":
             check_hash(shard.open_file(), entry.raw, name)
         return shard
-
-    def _raw_path(self, snapshot: Snapshot, entry: Entry, path: Path, name: str) -> Path:
-        stored = open_shard_file(path, name)
-        check_size(stored, entry.stored, name)
-        directories = [self._cache_dir] if self._cache_dir else cache.default_directories(snapshot.root, snapshot.id)
-        found = cache.cached_file(cache.cached_name(entry, stored), directories)
-        if found is None or self._verify == "shard":
-            check_hash(stored, entry.stored, name)
-        try:
-            return found or cache.unpack(entry, stored, directories)
-        except FormatError as error:
-            raise error.at(subject=name) from error.__cause__
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopened, (self.snapshots, self._verify, self._cache_dir)  # small, however many shards there are
@@ -135,6 +126,39 @@ class Shards:
 
 def _reopened(snapshots: Sequence[Snapshot], verify: Verify, cache_dir: Path | None) -> Shards:
     return Shards(snapshots, verify=verify, cache_dir=cache_dir)
+
+
+def raw_path(snapshot: Snapshot, entry: Entry, cache_dir: Path | None, *, check: bool) -> Path:
+    """The raw form of a compressed shard: beside it, as Streaming leaves it, or in a cache, where it is unpacked now.
+
+    The bytes of the compressed file are held against its hash before they are unpacked, and in any case with `check`.
+    """
+    beside = raw_beside(snapshot, entry)
+    if beside is not None:
+        return beside
+    name = shard_name(snapshot, entry.stored)
+    stored = open_shard_file(shard_path(snapshot, entry.stored), name)
+    check_size(stored, entry.stored, name)
+    directories = [cache_dir] if cache_dir else cache.default_directories(snapshot.root)
+    found = cache.cached_file(cache.cached_name(entry, stored), directories)
+    if found is None or check:
+        check_hash(stored, entry.stored, name)
+    try:
+        return found or cache.unpack(entry, stored, directories)
+    except FormatError as error:
+        raise error.at(subject=name) from error.__cause__
+
+
+def raw_beside(snapshot: Snapshot, entry: Entry) -> Path | None:
+    """The raw file of a compressed shard in the dataset's directory, if it is there and of the right size."""
+    path = snapshot.root / entry.raw.basename
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode) or found.st_size != entry.raw.size_bytes:
+        return None
+    return shard_path(snapshot, entry.raw)
 
 
 def _most_files() -> int:

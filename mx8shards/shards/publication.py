@@ -12,10 +12,14 @@ taken away before: no order in which a file system writes its directories to the
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import logging
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,10 +27,20 @@ from mx8shards.disk import lock, publish, steps
 from mx8shards.errors import DatasetExistsError, DiskError, ShardsError
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecars import Sidecar
-from mx8shards.shards.recovery import SIDECAR, Intent, recover, sidecar_name, staged_name, write_intent
+from mx8shards.shards.recovery import (
+    SIDECAR,
+    Intent,
+    recover,
+    removal_of,
+    sidecar_name,
+    staged_name,
+    write_intent,
+)
 from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept_path, snapshot_id
 
 Pieces = Iterable[bytes | memoryview]
+
+_MOST_ATTEMPTS = 100  # to lock a directory that others keep removing
 
 _logger = logging.getLogger("mx8shards")
 
@@ -61,15 +75,33 @@ class LocalPublication:
         self._staging_made = False
         self._names: list[str] = []
         self._process = os.getpid()
+        self._missing: list[Path] = []  # our directories, and new ones: an abandoned publication removes them if empty
         with steps.refusals("open", root):
-            _make_root(root)
-            publish.make_directories(root / STATE, below=root)
-            self._lock = lock.acquire(root / STATE / "lock")
+            self._missing += itertools.takewhile(
+                lambda path: STATE in path.parts or not path.exists(), (root / STATE, root, *root.parents)
+            )
             try:
+                _require_no_links(root)
+                self._take_lock()
                 recover(root)
             except BaseException:
+                with contextlib.suppress(ShardsError):  # the error that is under way says more
+                    self._leave_nothing()
                 self._release()
                 raise
+
+    def _take_lock(self) -> None:
+        """Make the directories and lock them. Who abandons a publication may just be removing them: then again."""
+        for attempt in itertools.count():
+            try:
+                _make_root(self.root)
+                publish.make_directories(self.root / STATE, below=self.root)
+                self._lock = lock.acquire(self.root / STATE / "lock")
+            except DiskError as error:
+                if error.errno != errno.ENOENT or attempt == _MOST_ATTEMPTS:
+                    raise
+            else:
+                return
 
     def require_owner(self) -> None:
         """DiskError in a process forked from the one that opened this: it has neither the lock nor the threads."""
@@ -176,6 +208,26 @@ class LocalPublication:
         steps.rename(staged, target)
         steps.sync_directory(target.parent)
 
+    def hand_over(self, target: Path, snapshot: str) -> None:
+        """Close, and have this whole dataset removed once the dataset `target` has published `snapshot`.
+
+        Whoever opens a publication here next removes it, or drops the intent if that snapshot was never published.
+        """
+        with steps.refusals("hand over", self.root):
+            there = os.path.relpath(target.resolve(), self.root.resolve())
+            intent = replace(removal_of(self.root), moved=(there, snapshot), whole=False)
+            self._make_staging()
+            write_intent(self.root, intent)
+        self._release()
+
+    def remove(self) -> None:
+        """Remove the whole dataset with its history, and no file of others."""
+        with steps.refusals("remove", self.root):
+            intent = removal_of(self.root)
+            self._make_staging()
+            write_intent(self.root, intent)
+            recover(self.root)
+
     def close(self) -> None:
         """Remove what was staged and free the lock. Published files are not touched.
 
@@ -190,14 +242,31 @@ class LocalPublication:
         try:
             with steps.refusals("clean up", self.root):
                 recover(self.root)
+                self._leave_nothing()
         except ShardsError as error:
             _logger.warning("left to the next publication to clean up: %s", error)
         finally:
             self._release()
 
+    def _leave_nothing(self) -> None:
+        """Take away the lock, if it is all there is of our state, and the directories that were not there before.
+
+        Who does not hold the lock leaves it: another process may.
+        """
+        state = self.root / STATE
+        if self._lock >= 0 and state.is_dir() and {path.name for path in state.iterdir()} <= {"lock"}:
+            steps.unlink(state / "lock")
+            steps.remove_directory(state)
+        for directory in self._missing:
+            if directory.is_dir():
+                if any(directory.iterdir()):
+                    break
+                steps.remove_directory(directory)
+
     def _release(self) -> None:
         descriptor, self._lock = self._lock, -1
-        lock.release(descriptor)
+        if descriptor >= 0:
+            lock.release(descriptor)
 
     def _drop(self) -> None:
         """Close the descriptor of the lock, which is not freed if another process has a copy: that one owns it."""
@@ -218,3 +287,15 @@ def _make_root(root: Path) -> None:
         return
     existing = next(parent for parent in root.parents if parent.exists())
     publish.make_directories(root, below=existing)
+
+
+def _require_no_links(root: Path) -> None:
+    """FormatError where a directory of ours, or one that a part of a dataset lies in, is a symlink.
+
+    `staging` may be one: it is swept, and not followed.
+    """
+    directories = [root / STATE / name for name in ("snapshots", "sidecars", "parts")]
+    own = root / STATE
+    above = [path for path in (own, *own.parents) if STATE in path.parts]
+    for path in (*reversed(above), *directories):
+        publish.require_no_link(path)

@@ -11,12 +11,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mx8shards.disk import publish, steps
 from mx8shards.disk.files import read_bounded
-from mx8shards.errors import DiskError, FormatError
+from mx8shards.errors import DatasetNotFoundError, DiskError, FormatError
 from mx8shards.format.basename import is_basename
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.format.jsontext import SNAPSHOT_ID, short
@@ -25,6 +25,7 @@ from mx8shards.shards.links import Link
 from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept, kept_path, load, snapshot_id
 
 _SIDECARS = f"{STATE}/sidecars/"
+_DRAFT = "intent.draft"
 _MAX_NAME_CHARS = 255  # of one component, on every file system of note
 SIDECAR = re.compile(re.escape(_SIDECARS) + "[0-9a-f]{64}")
 
@@ -53,6 +54,10 @@ class Intent:
     snapshot: str | None  # the id of the index.json that is to be; None: files are to be removed, and no more
     files: tuple[str, ...]
     keeps: tuple[str, ...] = ()  # the snapshots that are kept because of it
+    # The whole dataset `snapshot` is removed once this directory has published this snapshot, of which it is a part.
+    # The path is relative to the dataset, so that both may lie elsewhere by then.
+    moved: tuple[str, str] | None = None
+    whole: bool = False  # the whole dataset is removed, whatever else there is: this is decided
 
 
 def is_unfinished(root: Path) -> bool:
@@ -63,12 +68,17 @@ def is_unfinished(root: Path) -> bool:
 def recover(root: Path) -> None:
     """Finish or take back what an earlier publication or removal left behind. Needs the lock."""
     staging = root / STATE / "staging"
+    if staging.is_symlink():  # never made by us: what lies beyond it is not ours to read or to remove
+        steps.unlink(staging)
     if not staging.is_dir():
         return
     intent = _read_intent(root)
     if intent is not None:
         steps.sync_directory(root)  # which index.json is there must be certain before anything hangs on it
-        _take_back(root, intent)
+        if intent.whole or _was_moved(root, intent):
+            _remove_whole(root, intent)
+        elif intent.moved is None:
+            _take_back(root, intent)
         steps.unlink(staging / "intent.json")  # first: without the files beside it, the intent means something else
         steps.sync_directory(staging)
     publish.remove_tree(staging)
@@ -94,6 +104,7 @@ def _take_back(root: Path, intent: Intent) -> None:
 
 def _forget(root: Path, snapshots: Iterable[str]) -> None:
     """Take away the kept indices, durably, so that their files may go."""
+    publish.require_no_link(root / STATE / "snapshots")
     paths = [path for path in (kept_path(root, snapshot) for snapshot in snapshots) if path.exists()]
     for path in paths:
         steps.unlink(path)
@@ -141,9 +152,65 @@ def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> 
         recover(root)
 
 
+# the removal of a whole dataset -----------------------------------------------------------------------------------
+
+
+def removal_of(root: Path) -> Intent:
+    """The intent to remove the dataset in `root` with its history."""
+    now = current_bytes(root)
+    if now is None:
+        raise DatasetNotFoundError("no dataset here: there is no index.json", subject=str(root))
+    files = files_of(parse_index(now)) | _used(root)
+    return Intent(snapshot_id(now), tuple(sorted(files)), tuple(kept(root)), whole=True)
+
+
+def moved_to(root: Path) -> tuple[Path, str] | None:
+    """The directory and the snapshot that the dataset in `root` was or is being moved into, if it was not removed."""
+    staging = root / STATE / "staging"
+    intent = None if staging.is_symlink() else _read_intent(root)
+    return None if intent is None or intent.moved is None else (root.resolve() / intent.moved[0], intent.moved[1])
+
+
+def _was_moved(root: Path, intent: Intent) -> bool:
+    """Whether the snapshot that this dataset was to become part of stands, and nothing was published here since.
+
+    It stands where it is current, and where it is kept and no intent says that this may yet be taken back.
+    """
+    if intent.moved is None:
+        return False
+    target, snapshot = root.resolve() / intent.moved[0], intent.moved[1]
+    now = current_bytes(root)
+    if now is None or snapshot_id(now) != intent.snapshot or not kept_path(target, snapshot).exists():
+        return False
+    steps.sync_directory(target)  # nothing may be removed here that a power cut could make needed again
+    theirs = None if (target / STATE / "staging").is_symlink() else _read_intent(target)
+    there = current_bytes(target)
+    if there is not None and snapshot_id(there) == snapshot:
+        return True
+    return (theirs is None or snapshot not in theirs.keeps) and kept_path(target, snapshot).exists()
+
+
+def _remove_whole(root: Path, intent: Intent) -> None:
+    """Remove a dataset's files, and none of others. Readers see all of it or none: its index.json goes first."""
+    if not intent.whole:
+        steps.unlink(root / STATE / "staging" / _DRAFT)  # of a process that was killed here
+        write_intent(root, replace(intent, whole=True))
+    steps.unlink(root / INDEX)
+    steps.sync_directory(root)
+    _take_back(root, replace(intent, snapshot=None))
+    publish.remove_tree(root / STATE / "cache")
+    for name in ("sidecars", "snapshots"):
+        directory = root / STATE / name
+        if directory.is_dir() and not any(directory.iterdir()):
+            steps.remove_directory(directory)
+
+
+# reading and writing intents --------------------------------------------------------------------------------------
+
+
 def write_intent(root: Path, intent: Intent) -> None:
     target = root / STATE / "staging" / "intent.json"
-    draft = target.with_name("intent.draft")
+    draft = target.with_name(_DRAFT)
     publish.write_file(draft, [json.dumps(asdict(intent)).encode()])
     steps.rename(draft, target)
     steps.sync_directory(target.parent)
@@ -153,17 +220,30 @@ def _read_intent(root: Path) -> Intent | None:
     path = root / STATE / "staging" / "intent.json"
     try:
         values = json.loads(read_bounded(path, MAX_INDEX_BYTES, follow=False))
-        intent = Intent(values["snapshot"], tuple(values["files"]), tuple(values["keeps"]))
+        moved = values.get("moved")
+        intent = Intent(
+            values["snapshot"],
+            tuple(values["files"]),
+            tuple(values["keeps"]),
+            None if moved is None else _checked_move(*moved),
+            values.get("whole") is True,
+        )
         _require_ours(root, intent.files)
         for name in intent.keeps:
             if not SNAPSHOT_ID.fullmatch(name):
                 raise FormatError(expected="sha256:<64 hex digits>", found=short(name))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "look at what lies beside it, then move it away"
         raise FormatError(f"not an intent of ours: {error}", subject=str(path), hint=hint) from error
     return intent
+
+
+def _checked_move(directory: object, snapshot: object) -> tuple[str, str]:
+    if not isinstance(directory, str) or not isinstance(snapshot, str) or not SNAPSHOT_ID.fullmatch(snapshot):
+        raise FormatError(expected="a directory and sha256:<64 hex digits>", found=short([directory, snapshot]))
+    return directory, snapshot
 
 
 def _require_ours(root: Path, names: Iterable[object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import ref
@@ -24,6 +24,8 @@ _PAIR = struct.Struct("<II")
 # Up to here a sample is read whole, in one call; beyond it, only the columns that are asked for, each without a second
 # copy. Measured: one more call costs about as much as copying 16 KiB.
 _WHOLE_BYTES = 16 << 10
+
+_MOST_EVICTIONS = 3  # of a copy in a cache, between its making and its opening
 
 
 @dataclass
@@ -52,7 +54,10 @@ class OpenFiles:
 class Shard:
     """An open shard whose table was checked. Many threads may read it."""
 
-    def __init__(self, name: str, path: Path, entry: MdsEntry, files: OpenFiles) -> None:
+    def __init__(
+        self, name: str, path: Path, entry: MdsEntry, files: OpenFiles, provide: Callable[[], Path] | None = None
+    ) -> None:
+        """`provide` makes the file again where it is a copy in a cache, from which it may be evicted."""
         self.name = name
         self.samples = entry.samples
         self.size_bytes = entry.raw.size_bytes
@@ -60,6 +65,7 @@ class Shard:
         self.file: ReadFile | None = None
         self.path = path
         self._files = files
+        self._provide = provide
         self._inode: tuple[int, int] | None = None
         self._kept_head: bytes | None = None
         self._kept_offsets: memoryview | None = None
@@ -85,14 +91,25 @@ class Shard:
         """The shard's file, opened anew if it was closed meanwhile; IntegrityError if another took its name."""
         file = self.file
         if file is None:
-            file = open_shard_file(self.path, self.name)
+            file = self._open()
             stat = os.fstat(file.descriptor)
             if self._inode not in (None, (stat.st_dev, stat.st_ino)):
                 raise IntegrityError("the file was replaced since it was opened", subject=self.name)
-            self._inode = (stat.st_dev, stat.st_ino)
+            if self._provide is None:
+                self._inode = (stat.st_dev, stat.st_ino)
             self.file = file
             self._files.opened(self)
         return file
+
+    def _open(self) -> ReadFile:
+        for _ in range(_MOST_EVICTIONS):
+            try:
+                return open_shard_file(self.path, self.name)
+            except DatasetNotFoundError:
+                if self._provide is None:
+                    raise
+                self.path = self._provide()
+        return open_shard_file(self.path, self.name)
 
     @lazily
     def data(self) -> Bytes:

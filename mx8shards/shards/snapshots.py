@@ -16,7 +16,8 @@ from pathlib import Path
 
 from mx8shards.disk.files import read_bounded
 from mx8shards.disk.steps import refusal, refusals
-from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
+from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, SchemaError
+from mx8shards.format.columns import Columns
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.shards.links import Link
 from mx8shards.shards.nearby import advice
@@ -75,7 +76,7 @@ def kept(root: Path) -> list[str]:
 def current_bytes(root: Path) -> bytes | None:
     """The bytes of index.json, or None where there is none."""
     try:
-        return _read(root / INDEX)
+        return read_index(root / INDEX)
     except DatasetNotFoundError:
         return None
 
@@ -83,14 +84,14 @@ def current_bytes(root: Path) -> bytes | None:
 def current(root: Path, *, trusting: bool = False) -> Snapshot:
     """The current snapshot. `trusting` accepts one that this directory does not keep (what `verify --seal` is for)."""
     try:
-        data = _read(root / INDEX)
+        data = read_index(root / INDEX)
     except DatasetNotFoundError as error:
         error.hint = advice(root)
         raise
     name = snapshot_id(data)
     known = kept(root)
     while known and name not in known and not trusting:
-        data, before = _read(root / INDEX), data
+        data, before = read_index(root / INDEX), data
         if data == before:  # else another one was published, and the first one collected, while we looked
             raise IntegrityError(
                 subject=str(root / INDEX),
@@ -115,12 +116,23 @@ def load(link: Link) -> Snapshot:
         hint = f"`mx8shards log {link.root}` lists those that are there" if now is not None else advice(link.root)
         raise DatasetNotFoundError(subject=str(link), expected="a snapshot of this id", found=found, hint=hint)
     (name,) = known
-    data = _read(kept_path(link.root, name))
+    data = read_index(kept_path(link.root, name))
     if snapshot_id(data) != name:
         raise IntegrityError(
             subject=str(kept_path(link.root, name)), expected=f"an index of id {name}", found=snapshot_id(data)
         )
     return Snapshot(link.root, name, _parse(data, kept_path(link.root, name)), kept=True)
+
+
+def require_columns(base: Snapshot, columns: Columns) -> None:
+    """SchemaError unless samples of these columns can be added to the snapshot."""
+    theirs = base.index.columns()
+    if base.index.shards and theirs != columns:
+        raise SchemaError(
+            subject=str(base.root),
+            expected=f"the columns of the dataset: {dict(zip(theirs.names, theirs.encodings, strict=True))}",
+            found=f"{dict(zip(columns.names, columns.encodings, strict=True))}",
+        )
 
 
 def _parse(data: bytes, path: Path) -> Index:
@@ -131,7 +143,8 @@ def _parse(data: bytes, path: Path) -> Index:
         raise
 
 
-def _read(path: Path) -> bytes:
+def read_index(path: Path) -> bytes:
+    """The bytes of an index file, of which there are at most MAX_INDEX_BYTES."""
     try:
         return read_bounded(path, MAX_INDEX_BYTES)
     except (FileNotFoundError, NotADirectoryError):

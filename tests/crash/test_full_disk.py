@@ -125,6 +125,26 @@ def test_a_full_disk_keeps_nobody_from_reading_compressed_shards(small_disk: Sma
     assert [name for name in tree(root) if name.endswith(".tmp")] == []
 
 
+def test_decompressed_copies_take_half_of_the_free_space_at_most_and_the_oldest_go_first(small_disk: SmallDisk) -> None:
+    root = small_disk.path / "data"
+    small_disk.change("size=8m")
+    with mx8.Writer(root, columns={"data": "bytes"}, compression="zstd", size_limit="300kb", threads=1) as writer:
+        for number in range(40):
+            writer.write({"data": bytes([number]) * 256_000})
+    cache = root / ".mx8shards/cache"
+    disk = os.statvfs(root)
+    with mx8.Dataset(root) as dataset:
+        dataset[0], dataset[1]
+        first, second = sorted(cache.glob("*.mds"), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(second, ns=(0, 0))
+        for number in [*range(2, 40), *range(40)]:
+            assert dataset[number]["data"] == bytes([number]) * 256_000
+            assert sum(path.stat().st_size for path in cache.iterdir()) <= disk.f_bavail * disk.f_frsize // 2
+            assert first.exists() or not second.exists()
+        assert not first.exists()
+    assert mx8.verify(root, data=True).ok
+
+
 def test_a_disk_that_became_read_only_is_read_and_not_written(small_disk: SmallDisk) -> None:
     root = small_disk.path / "data"
     write(root, 0, 100, compression="gz")
@@ -152,7 +172,6 @@ from tests.crash.scenes import write, tree
 
 warm_up()  # what is imported late may lie where nobody else may look
 place = Path(sys.argv[1])
-os.environ["XDG_CACHE_HOME"] = str(place / "home")
 if os.getuid() == 0:
     os.chown(place, 65534, 65534)
     os.setgroups([])
@@ -175,6 +194,7 @@ def read():
 found = {}
 for closed, mode in json.loads(sys.argv[2]):
     root = place / str(len(found)) / "data"
+    os.environ["XDG_CACHE_HOME"] = str(root.parent / "home")
     root.parent.mkdir()
     write(root, 0, 3, compression="gz")
     read()

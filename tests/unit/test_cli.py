@@ -23,7 +23,7 @@ from PIL import Image
 import mx8shards as mx8
 from mx8shards.cli import COMMANDS, main, output
 from mx8shards.media import tiles
-from tests.maintenance import COLUMNS, STATE, edit_index, flip, make_foreign, sample, tree, write
+from tests.maintenance import COLUMNS, STATE, edit_index, flip, make_foreign, sample, write
 
 Capture = pytest.CaptureFixture[str]
 
@@ -260,16 +260,20 @@ def test_ls_lists_the_shards(root: str, capsys: Capture) -> None:
     assert {row[2] for row in rows} == {"none"}
 
 
-def test_gc_mentions_the_parts_of_ranks_that_merge_has_left(tmp_path: Path, capsys: Capture) -> None:
+def test_gc_says_which_parts_of_ranks_it_removed_and_which_stay(tmp_path: Path, capsys: Capture) -> None:
     for rank in range(2):
         write(tmp_path, range(10), rank=rank, world_size=2)
-    mx8.merge([tmp_path], tmp_path)
-    before = tree(tmp_path)
-    parts = [f".mx8shards/parts/rank-0000{rank}-of-00002" for rank in range(2)]
-    left = [value for name, value in lines(run(capsys, "gc", str(tmp_path))) if name == "left"]
-    assert left == [f"{part}: a part of one rank, which gc never removes" for part in parts]
-    assert json.loads(run(capsys, "gc", str(tmp_path), "--json"))["parts"] == parts
-    assert tree(tmp_path) == before
+    snapshot = run(capsys, "merge", str(tmp_path), str(tmp_path)).strip()
+    write(tmp_path, range(10), rank=0, world_size=2, mode="append")
+    merged = [f".mx8shards/parts/rank-0000{rank}-of-00002" for rank in range(2)]
+    left = f".mx8shards/parts/rank-00000-of-00002-on-{snapshot[7:23]}"
+    parts = [value for name, value in lines(run(capsys, "gc", str(tmp_path))) if name == "part"]
+    assert parts == [f"{part}: removed" for part in merged] + [f"{left}: stays, as no snapshot holds its samples"]
+    found = json.loads(run(capsys, "gc", str(tmp_path), "--json"))
+    assert (found["parts"], found["removed_parts"]) == ([left], [])
+    write(tmp_path, range(10), rank=1, world_size=2, mode="append")
+    run(capsys, "merge", "--append", str(tmp_path), str(tmp_path))
+    assert len(mx8.Dataset(tmp_path)) == 40
 
 
 def test_log_lists_the_snapshots_and_gc_removes_them(root: str, capsys: Capture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from mx8shards.disk import steps
 from mx8shards.errors import IntegrityError, ShardsError
 from mx8shards.format.index import Index, parse_index
 from mx8shards.maintain.gc import gc
-from tests.maintenance import COLUMNS, STATE, edit_index, make_foreign, sample, tree, write
+from tests.maintenance import COLUMNS, STATE, cut, edit_index, make_foreign, sample, tree, write
 
 
 def generations(root: Path, count: int, compression: str | None = None) -> list[str]:
@@ -98,7 +99,7 @@ def test_decompressed_copies_go_with_their_shards(tmp_path: Path) -> None:
     gc(tmp_path, keep=1)
     after = {path.name for path in cache.iterdir()}
     assert after < before | {"notes"}
-    assert len(after) - 1 == mx8.log(tmp_path)[0].shards
+    assert len(after - {"notes", "CACHEDIR.TAG"}) == mx8.log(tmp_path)[0].shards
     assert "notes" in after
     assert len(list(mx8.Dataset(tmp_path))) == 30
 
@@ -214,3 +215,89 @@ def test_progress_ends_with_the_bytes_that_were_freed(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     removed = gc(tmp_path, keep=1, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(0, removed.freed_bytes), (removed.freed_bytes, removed.freed_bytes)]
+
+
+# parts that ranks wrote -----------------------------------------------------------------------------------------------
+
+
+def live_bytes(root: Path) -> int:
+    """The bytes that all files of a dataset have on the disk, each file once."""
+    stats = [path.stat() for path in root.rglob("*") if path.is_file() and path.name != "lock"]
+    return sum({stat.st_ino: stat.st_size for stat in stats}.values())
+
+
+@pytest.mark.parametrize("how", ["link", "copy", "move"])
+def test_after_a_merge_of_ranks_and_gc_only_what_is_live_is_left(tmp_path: Path, how: Any) -> None:
+    for rank in range(2):
+        write(tmp_path / "data", range(30 * rank, 30 * rank + 30), rank=rank, world_size=2)
+    mx8.merge([tmp_path / "data"], tmp_path / "data", how=how)
+    removed = gc(tmp_path / "data", keep=0)
+    assert not (tmp_path / "data" / STATE / "parts").exists()
+    assert len(removed.removed_parts) == (0 if how == "move" else 2)
+    assert removed.parts == ()
+    live = live_bytes(tmp_path / "data")
+    write(tmp_path / "data", range(5), mode="overwrite")
+    gc(tmp_path / "data", keep=0)
+    assert live_bytes(tmp_path / "data") < live / 2
+    assert [found["label"] for found in mx8.Dataset(tmp_path / "data")] == [0, 1, 2, 3, 4]
+
+
+def test_a_part_goes_with_the_snapshot_that_it_became_part_of(tmp_path: Path) -> None:
+    for rank in range(2):
+        write(tmp_path, range(30 * rank, 30 * rank + 30), rank=rank, world_size=2)
+    mx8.merge([tmp_path], tmp_path, how="copy")
+    write(tmp_path, range(5), mode="overwrite")
+    part_bytes = sum(path.stat().st_size for path in (tmp_path / STATE / "parts").rglob("*.mds"))
+    removed = gc(tmp_path, keep=0)
+    assert len(removed.removed_parts) == 2
+    assert removed.freed_bytes > 2 * part_bytes
+    assert mx8.verify(tmp_path, data=True).ok
+
+
+def test_a_part_that_no_snapshot_holds_stays_and_is_named(tmp_path: Path) -> None:
+    write(tmp_path, range(10))
+    write(tmp_path, range(10, 20), mode="append", rank=0, world_size=2)
+    write(tmp_path, range(10), mode="append", rank=1, world_size=2)  # samples that stand there: to be added once more
+    before = tree(tmp_path)
+    removed = gc(tmp_path, keep=0)
+    assert [Path(name).name[:19] for name in removed.parts] == ["rank-00000-of-00002", "rank-00001-of-00002"]
+    assert removed.removed_parts == ()
+    assert tree(tmp_path) == before
+    mx8.merge([tmp_path], tmp_path, mode="append")
+    assert [found["label"] for found in mx8.Dataset(tmp_path)] == [*range(10), *range(10), *range(10)]
+    assert len(gc(tmp_path).removed_parts) == 2
+
+
+def test_a_part_whose_shard_is_damaged_in_the_dataset_stays(tmp_path: Path) -> None:
+    write(tmp_path, range(30), rank=0, world_size=1)
+    mx8.merge([tmp_path], tmp_path, how="copy")
+    cut(next((tmp_path / "p0000").glob("shard.*")))
+    assert len(gc(tmp_path).parts) == 1
+    assert mx8.verify(tmp_path / STATE / "parts" / "rank-00000-of-00001", data=True).ok
+
+
+def test_a_part_that_a_rank_is_writing_stays_and_what_a_killed_one_left_goes(tmp_path: Path) -> None:
+    write(tmp_path, range(10))
+    options: dict[str, Any] = {"columns": COLUMNS, "mode": "append", "world_size": 2, "size_limit": 1000}
+    with mx8.Writer(tmp_path, rank=0, **options) as writer:
+        for number in range(20):
+            writer.write(sample(number))
+        (killed,) = (tmp_path / STATE / "parts").iterdir()
+        left = killed.with_name(killed.name.replace("00000", "00001", 1))
+        (left / STATE / "staging").mkdir(parents=True)
+        (left / STATE / "staging" / "shard.00000.mds").write_bytes(b"half a shard")
+        removed = gc(tmp_path)
+        assert [Path(name).name for name in removed.parts] == [killed.name]
+        assert [Path(name).name for name in removed.removed_parts] == [left.name]
+        assert not left.exists()
+    assert writer.snapshot is not None
+
+
+def test_parts_of_a_conversion_are_of_no_use_once_the_dataset_is_there(tmp_path: Path) -> None:
+    write(tmp_path, range(10))
+    write(tmp_path / STATE / "parts" / ("0" * 32), range(10, 20))
+    write(tmp_path / STATE / "parts" / "somebody's", range(10, 20))
+    removed = gc(tmp_path)
+    assert f"{STATE}/parts/{'0' * 32}" in removed.files
+    assert not (tmp_path / STATE / "parts" / ("0" * 32)).exists()
+    assert removed.parts == (f"{STATE}/parts/somebody's",)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from mx8shards.disk import steps
 from mx8shards.errors import (
     DatasetExistsError,
     DatasetNotFoundError,
@@ -23,6 +26,7 @@ from mx8shards.errors import (
     ShardsError,
 )
 from mx8shards.maintain.merge import merge
+from mx8shards.shards.publication import LocalPublication
 from tests.maintenance import COLUMNS, STATE, cut, edit_index, flip, make_foreign, plain, sample, tree, write
 
 
@@ -358,18 +362,18 @@ def test_a_foreign_part_is_moved_with_its_directories(tmp_path: Path) -> None:
 
 def test_a_pinned_part_cannot_be_moved(tmp_path: Path) -> None:
     snapshot = write(tmp_path / "part", range(10))
-    with pytest.raises(ShardsError, match="expected whole datasets"):
+    with pytest.raises(ShardsError, match="how: expected 'link' or 'copy'"):
         merge([f"{tmp_path}/part@{snapshot}"], tmp_path / "out", how="move")
 
 
-def test_a_part_that_a_writer_holds_is_not_removed(tmp_path: Path) -> None:
+def test_a_part_that_a_writer_holds_cannot_be_moved_and_nothing_is_published(tmp_path: Path) -> None:
     (root,) = parts(tmp_path, 30)
     with mx8.Writer(root, columns=COLUMNS, mode="append") as writer:
         writer.write(sample(30))
         with pytest.raises(mx8.DiskError, match="another Writer"):
             merge([root], tmp_path / "out", how="move")
     check_samples(root, range(31))
-    check_samples(tmp_path / "out", range(30))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second file system")
@@ -382,3 +386,202 @@ def test_parts_on_another_file_system_are_copied(tmp_path: Path) -> None:
         assert {path.stat().st_nlink for path in (tmp_path / "out").rglob("shard.*")} == {1}
     finally:
         shutil.rmtree(there)
+
+
+# a move that was cut short --------------------------------------------------------------------------------------------
+
+
+def stop_moving(roots: list[Path], out: Path, is_there: Callable[[], bool]) -> None:
+    """Merge and move these parts, and die at the first step before which this is true."""
+
+    class StoppedError(BaseException):
+        pass
+
+    def before(name: str, arguments: object) -> None:
+        if is_there():
+            raise StoppedError
+
+    real, steps.before = steps.before, before
+    try:
+        with pytest.raises(StoppedError):
+            merge(roots, out, how="move")
+    finally:
+        steps.before = real
+
+
+def test_the_same_command_finishes_a_move_that_was_killed(tmp_path: Path) -> None:
+    roots = parts(tmp_path, 30, 40, 50)
+    stop_moving(roots, tmp_path / "out", lambda: not (roots[1] / "shard.00000.mds").exists())
+    published = mx8.Dataset(tmp_path / "out").snapshot
+    assert roots[1].exists()
+    assert mx8.verify(roots[2], data=True).ok
+    assert merge(roots, tmp_path / "out", how="move") == published
+    assert [root.exists() for root in roots] == [False] * 3
+    check_samples(tmp_path / "out", range(120))
+    with pytest.raises(DatasetExistsError, match="a dataset is here already"):
+        merge(roots, tmp_path / "out", how="move")
+
+
+def test_a_move_is_finished_where_parts_and_dataset_were_moved_to_meanwhile(tmp_path: Path) -> None:
+    roots = parts(tmp_path / "here", 30, 40)
+    stop_moving(roots, tmp_path / "here" / "out", lambda: not (roots[0] / "shard.00000.mds").exists())
+    (tmp_path / "here").rename(tmp_path / "there")
+    there = tmp_path / "there"
+    merge([there / "part0", there / "part1"], there / "out", how="move")
+    assert [path.name for path in there.iterdir()] == ["out"]
+    check_samples(there / "out", range(70))
+
+
+def test_half_a_part_is_never_merged(tmp_path: Path) -> None:
+    roots = parts(tmp_path / "parts", 30, 40)
+    stop_moving(roots, tmp_path / "out", lambda: not (roots[0] / "shard.00000.mds").exists())
+    with pytest.raises(DatasetNotFoundError, match=r"part0/index\.json: no dataset here"):
+        merge([tmp_path / "parts"], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_whoever_writes_to_a_part_next_finishes_its_removal_and_starts_anew(tmp_path: Path) -> None:
+    (root,) = parts(tmp_path, 30)
+    stop_moving([root], tmp_path / "out", (tmp_path / "out" / "index.json").exists)
+    assert (root / "index.json").exists()
+    write(root, range(5))
+    check_samples(root, range(5))
+    check_samples(tmp_path / "out", range(30))
+
+
+def test_gc_finishes_the_removal_of_parts_below_the_dataset(tmp_path: Path) -> None:
+    for rank in range(3):
+        write(tmp_path / "data", range(10 * rank, 10 * rank + 10), rank=rank, world_size=3)
+    stop_moving([tmp_path / "data"], tmp_path / "data", (tmp_path / "data" / "index.json").exists)
+    assert len(mx8.gc(tmp_path / "data").removed_parts) == 3
+    assert not (tmp_path / "data" / STATE / "parts").exists()
+    check_samples(tmp_path / "data", range(30))
+
+
+def test_a_part_stays_if_the_merge_was_killed_before_it_published(tmp_path: Path) -> None:
+    roots = parts(tmp_path, 30, 40)
+    before = [tree(root) for root in roots]
+    stop_moving(roots, tmp_path / "out", (tmp_path / "out" / STATE / "staging" / "intent.json").exists)
+    write(roots[0], range(30, 35), mode="append")
+    check_samples(roots[0], range(35))
+    with contextlib.closing(LocalPublication(roots[1])):
+        pass
+    assert tree(roots[1]) == before[1]
+
+
+def test_an_intent_to_move_from_elsewhere_removes_nothing_without_its_snapshot(tmp_path: Path) -> None:
+    (root,) = parts(tmp_path, 30)
+    snapshot = mx8.Dataset(root).snapshot
+    staging = root / STATE / "staging"
+    staging.mkdir()
+    intent = {"snapshot": snapshot, "files": ["shard.00000.mds"], "keeps": [snapshot]}
+    for moved in (["/nowhere", snapshot], [str(root), f"sha256:{'0' * 64}"], [str(root / "shard.00000.mds"), snapshot]):
+        (staging / "intent.json").write_text(json.dumps({**intent, "moved": moved}))
+        write(root, range(0), mode="append")
+        check_samples(root, range(30))
+        staging.mkdir()
+    for moved in ("text", [1, 2], [str(root)], [str(root), "../x"]):
+        (staging / "intent.json").write_text(json.dumps({**intent, "moved": moved}))
+        with pytest.raises(FormatError, match="not an intent of ours"):
+            write(root, range(0), mode="append")
+    check_samples(root, range(30))
+
+
+# appending ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["link", "copy", "move"])
+def test_ranks_append_and_merge_publishes_what_they_wrote(tmp_path: Path, how: Any) -> None:
+    ids = []
+    for start in range(0, 120, 40):
+        mode: Any = "append" if start else "create"
+        for rank in (1, 0):
+            numbers = range(start + 20 * rank, start + 20 * rank + 20)
+            write(tmp_path / "data", numbers, rank=rank, world_size=2, mode=mode, compression="zstd")
+        ids.append(merge([tmp_path / "data"], tmp_path / "data", mode=mode, how=how))
+        check_samples(tmp_path / "data", range(start + 40))
+    assert [entry.snapshot for entry in mx8.log(tmp_path / "data")] == ids[::-1]
+    assert mx8.verify(tmp_path / "data", data=True).ok
+    assert len({info["zip_data"]["basename"] for info in index_of(tmp_path / "data")["shards"]}) == len(
+        index_of(tmp_path / "data")["shards"]
+    )
+    assert len(mx8.gc(tmp_path / "data", keep=0).removed_parts) == (0 if how == "move" else 6)
+    check_samples(tmp_path / "data", range(120))
+
+
+def test_equal_datasets_and_equal_parts_give_an_equal_id(tmp_path: Path) -> None:
+    ids = set()
+    for place in ("here", "there"):
+        write(tmp_path / place, range(30), threads=1 if place == "here" else 3)
+        (part,) = parts(tmp_path / f"parts {place}", 20)
+        ids.add(merge([part], tmp_path / place, mode="append", how="link" if place == "here" else "copy"))
+    assert len(ids) == 1
+
+
+def test_parts_from_elsewhere_are_appended_after_an_overwrite_and_a_gc(tmp_path: Path) -> None:
+    write(tmp_path / "data", range(5))
+    write(tmp_path / "data", range(20), mode="overwrite", metadata={"a": 1})
+    for number in range(2):
+        write(tmp_path / f"part{number}", range(20 + 10 * number, 30 + 10 * number), metadata={"b": 2})
+        merge([tmp_path / f"part{number}"], tmp_path / "data", mode="append")
+        mx8.gc(tmp_path / "data", keep=0)
+    check_samples(tmp_path / "data", range(40))
+    assert mx8.Dataset(tmp_path / "data").metadata == {"a": 1, "b": 2}
+    assert sorted(path.name for path in (tmp_path / "data").iterdir() if path.is_dir()) == [
+        *(STATE, "g0001", "p0000", "p0001")
+    ]
+
+
+def test_an_append_to_nothing_makes_a_dataset(tmp_path: Path) -> None:
+    one = merge(parts(tmp_path / "a", 30, 20), tmp_path / "out", mode="append")
+    assert one == merge(parts(tmp_path / "b", 30, 20), tmp_path / "else")
+
+
+def test_parts_of_a_foreign_dataset_can_be_appended_to_a_foreign_one(tmp_path: Path) -> None:
+    roots = parts(tmp_path, 30, 20)
+    for root in roots:
+        make_foreign(root)
+    merge([roots[1]], roots[0], mode="append")
+    check_samples(roots[0], range(50))
+    assert len(mx8.log(roots[0])) == 2
+
+
+def test_parts_whose_columns_or_metadata_do_not_fit_the_dataset_are_not_appended(tmp_path: Path) -> None:
+    write(tmp_path / "data", range(10), metadata={"a": 1})
+    with mx8.Writer(tmp_path / "other", columns={"label": "int"}) as writer:
+        writer.write({"label": 3})
+    write(tmp_path / "part", range(10), metadata={"a": 2})
+    before = tree(tmp_path)
+    with pytest.raises(SchemaError, match=r"/other: expected the columns of .*/data"):
+        merge([tmp_path / "other"], tmp_path / "data", mode="append")
+    with pytest.raises(SchemaError, match=r"metadata 'a': expected 1 in all parts, as in .*/data, got 2 in .*/part"):
+        merge([tmp_path / "part"], tmp_path / "data", mode="append")
+    assert tree(tmp_path) == before
+
+
+def test_what_ranks_wrote_is_appended_once_and_only_to_the_snapshot_it_was_written_for(tmp_path: Path) -> None:
+    for rank in range(2):
+        write(tmp_path, range(10), rank=rank, world_size=2)
+    merge([tmp_path], tmp_path)
+    with pytest.raises(DatasetNotFoundError, match=r"expected parts that ranks wrote .*got rank-00000-of-00002"):
+        merge([tmp_path], tmp_path, mode="append")
+    write(tmp_path, range(10), rank=0, world_size=2, mode="append")
+    with pytest.raises(DatasetNotFoundError, match="none of rank-00001-of-00002-on-"):
+        merge([tmp_path], tmp_path, mode="append")
+    write(tmp_path, range(20, 21), mode="append")
+    write(tmp_path, range(10), rank=1, world_size=2, mode="append")
+    with pytest.raises(DatasetNotFoundError, match="none of rank-00000-of-00002-on-"):
+        merge([tmp_path], tmp_path, mode="append")
+    assert len(mx8.Dataset(tmp_path)) == 21
+
+
+def test_a_dataset_is_no_part_of_itself(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "data", range(10))
+    with pytest.raises(DatasetExistsError, match="cannot be a part of itself"):
+        merge([tmp_path / "in"], tmp_path / "in" / "data", mode="append")
+    check_samples(tmp_path / "in" / "data", range(10))
+
+
+def test_an_unknown_mode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="mode: expected one of 'create', 'append', got 'overwrite'"):
+        merge(parts(tmp_path, 10), tmp_path / "out", mode="overwrite")  # type: ignore[arg-type]

@@ -285,6 +285,61 @@ def test_a_damaged_decompressed_copy_is_found(tmp_path: Path) -> None:
 # datasets of others ---------------------------------------------------------------------------------------------------
 
 
+# others who publish and collect meanwhile -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"data": True}, {"subset": "100%"}, {}])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_what_gc_removes_meanwhile_is_not_damage(tmp_path: Path, options: Any, compression: str | None) -> None:
+    write(tmp_path, range(200), compression=compression)
+    newer: list[str] = []
+
+    def replace(done: int, total: int) -> None:
+        if not newer:
+            newer.append(write(tmp_path, range(100), mode="overwrite", compression=compression))
+            mx8.gc(tmp_path, keep=0)
+
+    report = mx8.verify(tmp_path, progress=replace, **options)
+    assert report.ok
+    if options or compression is None:  # else no shard's file is read, and nothing tells of progress
+        assert (report.snapshot, report.samples) == (newer[0], 100)
+
+
+def test_a_dataset_that_changes_all_the_time_gets_an_error_and_no_report(tmp_path: Path) -> None:
+    write(tmp_path, range(200))
+    numbers = itertools.count(1)
+
+    def replace(done: int, total: int) -> None:
+        write(tmp_path, range(200), mode="overwrite", metadata={"number": next(numbers)})
+        mx8.gc(tmp_path, keep=0)
+
+    with pytest.raises(mx8.DatasetNotFoundError, match="changed while it was verified, 3 times: nothing can be said"):
+        mx8.verify(tmp_path, data=True, progress=replace)
+    assert mx8.verify(tmp_path, data=True).ok
+
+
+def test_damage_is_reported_though_others_publish_meanwhile(tmp_path: Path) -> None:
+    write(tmp_path, range(200))
+    cut(tmp_path / "shard.00003.mds")
+    written: list[str] = []
+
+    def append(done: int, total: int) -> None:
+        if not written:
+            written.append(write(tmp_path, range(100), mode="append"))
+            mx8.gc(tmp_path, keep=0)
+
+    assert [damage.file for damage in mx8.verify(tmp_path, data=True, progress=append).damage] == ["shard.00003.mds"]
+    assert written
+
+
+def test_a_first_snapshot_that_is_being_published_is_none_yet(tmp_path: Path) -> None:
+    write(tmp_path, range(20))
+    (tmp_path / "index.json").unlink()
+    (tmp_path / STATE / "staging").mkdir()
+    with pytest.raises(mx8.DatasetNotFoundError, match="no dataset here"):
+        mx8.verify(tmp_path)
+
+
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_shards_without_hashes_are_counted_and_not_called_damaged(root: Path, compression: str | None) -> None:
     shutil.rmtree(root)
@@ -430,7 +485,8 @@ class Everything:
         self._write(range(60), mode="overwrite")
         self.new = write(root, range(60, 90), mode="append", compression="zstd", size_limit=3000)
         assert len(list(mx8.Dataset(root))) == 90  # fills the cache
-        self.files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != "lock")
+        private = ("lock", "CACHEDIR.TAG")  # they say nothing of the data
+        self.files = sorted(path for path in root.rglob("*") if path.is_file() and path.name not in private)
         self.samples = {path: self._samples_of(path) for path in self.files}
 
     def _write(self, numbers: range, **options: Any) -> None:

@@ -10,7 +10,9 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,15 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards import writer as writer_module
+from mx8shards.disk import files as disk_files
+from mx8shards.disk import lock, publish, steps
 from mx8shards.format.hashing import HASHES, hash_hex
+from mx8shards.shards import publication, recovery
 from tests import reference
 from tests.strategies import COMPRESSIONS, NUMBERED, numbered_samples, same, samples_as_read
 
 ONE = {"x": "int"}
+INTERRUPTED = {module.__file__ for module in (writer_module, publication, recovery, lock, publish, steps, disk_files)}
 
 
 def write(root: Path, samples: Any = None, **options: Any) -> str:
@@ -373,12 +379,100 @@ def test_leaving_by_an_exception_publishes_nothing(mode: str, tmp_path: Path) ->
     assert files(tmp_path / "data") == before
 
 
-def test_leaving_a_new_dataset_by_an_exception_leaves_an_empty_place(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        leave_by(ZeroDivisionError(), tmp_path / "data")
-    assert files(tmp_path / "data") == {}
+def everything(root: Path) -> set[str]:
+    """The names of all files and directories below `root`."""
+    return {str(path.relative_to(root)) for path in root.rglob("*")}
+
+
+def abandon(root: Path, **options: Any) -> None:
+    writer = mx8.Writer(root, **{"columns": ONE, "size_limit": 200, **options})
+    for i in range(100):
+        writer.write({"x": i})
+    writer.abandon()
+
+
+@pytest.mark.parametrize("options", [{}, {"rank": 1, "world_size": 2}, {"mode": "append"}, {"mode": "overwrite"}])
+@pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError, None])
+def test_what_is_not_published_leaves_nothing_where_nothing_was(
+    end: type[BaseException] | None, options: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for out in (tmp_path / "in" / "new" / "directories", tmp_path / "empty"):
+        if end is None:
+            abandon(out, **options)
+        else:
+            with pytest.raises(end):
+                leave_by(end(), out, **options)
+    assert everything(tmp_path) == {"empty"}
+    write(tmp_path / "empty")
+    assert ids(tmp_path / "empty") == list(range(50))
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_what_is_not_published_leaves_a_foreign_dataset_without_a_trace(mode: Any, tmp_path: Path) -> None:
+    write(tmp_path)
+    shutil.rmtree(tmp_path / ".mx8shards")
+    before = everything(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        leave_by(KeyboardInterrupt(), tmp_path, mode=mode)
+    assert everything(tmp_path) == before
+
+
+def test_a_writer_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     write(tmp_path / "data")
-    assert ids(tmp_path / "data") == list(range(50))
+    shutil.rmtree(tmp_path / "data" / ".mx8shards")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes").touch()
+    before = everything(tmp_path)
+    for name, options, error in (
+        ("data", {"mode": "create"}, mx8.DatasetExistsError),
+        ("data", {"mode": "append", "columns": {"y": "int"}}, mx8.SchemaError),
+        ("data", {"mode": "append", "columns": {"y": "int"}, "rank": 0, "world_size": 1}, mx8.SchemaError),
+        ("other", {}, mx8.DatasetExistsError),
+        ("other/notes", {}, mx8.DiskError),
+        ("other/notes/data", {}, mx8.DiskError),
+        ("new/data", {"threads": 0}, ValueError),
+    ):
+        with pytest.raises(error):
+            mx8.Writer(tmp_path / name, **{"columns": ONE, **options})
+        assert everything(tmp_path) == before, name
+
+
+@pytest.mark.filterwarnings("ignore:.*never closed", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_at_any_line_while_a_writer_begins_or_is_abandoned_leaves_no_lock_held(place: Path) -> None:
+    for at in range(1, 10_000):
+        left = at
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename not in INTERRUPTED:
+                return None
+            left -= event == "line"
+            if event == "line" and left == 0:
+                raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            mx8.Writer(place / "in" / "data", columns={"x": "bytes"}).abandon()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        mx8.Writer(place / "in" / "data", columns=ONE).abandon()  # nobody holds its lock
+        if left > 0:
+            break
+    assert at > 50
+
+
+def test_writers_that_are_abandoned_do_not_disturb_those_that_begin_beside_them(place: Path) -> None:
+    def begin(rank: int) -> None:
+        for _ in range(100):
+            mx8.Writer(place / "a" / "b", columns=ONE, rank=rank, world_size=4, threads=1).abandon()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(begin, range(4)))
+    assert everything(place / "a") <= {"b"}
 
 
 def test_an_index_that_no_reader_would_open_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -705,3 +799,34 @@ def test_merge_joins_the_parts_of_all_ranks_in_order(tmp_path: Path) -> None:
         write(tmp_path / "data", some, rank=rank, world_size=3)
     mx8.merge([tmp_path / "data"], tmp_path / "data")
     assert ids(tmp_path / "data") == list(range(30))
+
+
+def test_ranks_neither_create_nor_overwrite_where_a_dataset_is(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = everything(tmp_path)
+    ranked: dict[str, Any] = {"columns": NUMBERED, "rank": 0, "world_size": 2}
+    with pytest.raises(mx8.DatasetExistsError, match='mode="append" writes parts'):
+        mx8.Writer(tmp_path, **ranked)
+    with pytest.raises(mx8.SettingError, match=r"mode: expected 'append', as ranks add to .*, got 'overwrite'"):
+        mx8.Writer(tmp_path, mode="overwrite", **ranked)
+    assert everything(tmp_path) == before
+
+
+def test_a_rank_appends_one_part_to_a_snapshot(tmp_path: Path) -> None:
+    snapshot = write(tmp_path)
+    ranked: dict[str, Any] = {"columns": NUMBERED, "rank": 0, "world_size": 1, "mode": "append"}
+    for _ in range(2):
+        with mx8.Writer(tmp_path, **ranked) as writer:
+            writer.write(numbered_samples(60)[50])
+        with pytest.raises(mx8.DatasetExistsError, match=r"rank 0 has written its part already .*remove .*anew"):
+            mx8.Writer(tmp_path, **ranked)
+        mx8.merge([tmp_path], tmp_path, mode="append")
+    assert ids(tmp_path) == [*range(50), 50, 50]
+    assert ids(Path(f"{tmp_path}@{snapshot}")) == list(range(50))
+
+
+def test_a_rank_writes_its_part_anew_while_there_is_no_dataset(tmp_path: Path) -> None:
+    for mode in ("create", "overwrite"):
+        write(tmp_path, numbered_samples(10), rank=0, world_size=1, mode=mode)
+    mx8.merge([tmp_path], tmp_path)
+    assert ids(tmp_path) == list(range(10))
