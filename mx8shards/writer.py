@@ -82,23 +82,24 @@ class _Memory(threading.local):
 class Writer:
     """Writes samples into the shards of one new snapshot, and publishes it last of all.
 
+    Args:
+        out: the directory of the dataset. It is made if it is missing.
+        columns: the name of each column and its encoding, such as `{"image": "bytes", "label": "int"}`.
+        compression: None, or a codec and perhaps its level: `"zstd"`, `"zstd:7"`, `"gz"`, `"bz2"`, `"br"`, `"snappy"`.
+        hashes: the hashes of each file that the index keeps, by name; blake3 always is among them.
+        size_limit: the most bytes of a raw shard, such as `"64mb"` or a number. None: all samples go into one shard.
+        mode: `"create"` wants an empty directory, `"append"` adds samples, `"overwrite"` replaces them. The last two
+            leave the snapshot before readable under its id.
+        metadata: what JSON can hold, by name. None: none, or with `"append"` those of the snapshot before.
+        threads: how many threads compress, hash and write. None: one for each core that this process may use.
+        rank: which part of a dataset this Writer writes, from 0; `merge([out], out)` joins the parts of all ranks. If
+            `out` is a dataset already, `mode="append"` writes parts that `merge([out], out, mode="append")` adds to it.
+        world_size: how many ranks write parts. Each has shards of its own, so the merged snapshot's id depends on it.
+        allow_pickle: also write columns of the encoding `pkl`, which readers decode only if told to: it runs code.
+        match_streaming: make every shard file byte for byte what Streaming's MDSWriter writes.
+
     Use it as a context manager: leaving by an exception, or being killed, publishes nothing. Equal samples and options
     give equal bytes and an equal `snapshot`, on any machine and with any number of threads.
-
-    out: the directory of the dataset. It is made if it is missing.
-    columns: the name of each column and its encoding, such as {"image": "bytes", "label": "int"}.
-    compression: None, or a codec and perhaps its level: "zstd", "zstd:7", "gz", "bz2", "br", "snappy".
-    hashes: the hashes of each file that the index keeps; "blake3" always is one of them.
-    size_limit: the most bytes of a raw shard, such as "64mb" or a number; None puts all samples into one shard.
-    mode: "create" wants an empty directory; "append" adds samples, "overwrite" replaces them, and both leave the
-        snapshot before readable under its id.
-    metadata: a dict for JSON that the snapshot keeps. None keeps that of a dataset which is appended to.
-    threads: how many threads compress, hash and write; None means one for each core that this process may use.
-    rank, world_size: the Writer writes one part of a dataset, below `out`; `merge([out], out)` joins the parts of all
-        ranks. Where `out` is a dataset already, mode="append" writes parts that `merge([out], out, mode="append")`
-        adds to it. The snapshot's id depends on which rank wrote which samples.
-    allow_pickle: permits columns of the encoding "pkl", which readers open only if told to, as it can run code.
-    match_streaming: makes every shard file byte for byte what Streaming's MDSWriter writes.
     """
 
     def __init__(
@@ -152,7 +153,11 @@ class Writer:
     # samples in -------------------------------------------------------------------------------------------------
 
     def write(self, sample: Mapping[str, Any]) -> None:
-        """Add one sample: a mapping with a value for every column. Other keys are ignored."""
+        """Add one sample.
+
+        Args:
+            sample: a value for every column, by name. Other keys are ignored.
+        """
         if self._publication is None:
             raise ValueError("the Writer is closed: nothing can be added to what it published or gave up")
         pieces = self._columns.encode(sample, self._written)
@@ -235,7 +240,11 @@ class Writer:
     # out it goes ------------------------------------------------------------------------------------------------
 
     def set_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Give the metadata now that they are known: at any time before it closes."""
+        """Give the metadata once they are known, at any time before the Writer closes.
+
+        Args:
+            metadata: what JSON can hold, by name. It takes the place of `metadata` given before.
+        """
         self._metadata = checked_metadata(metadata)
 
     def finish(self) -> str:

@@ -69,6 +69,11 @@ class Diff:
 def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], *, progress: Progress | None = None) -> Diff:
     """The samples that were added, removed or changed from one snapshot to another, told by the hash of their bytes.
 
+    Args:
+        a: the snapshot before: a dataset's directory, or `path@sha256:9f2c…`.
+        b: the snapshot after, of the same dataset or of another one.
+        progress: called with the bytes that are done and the bytes there are.
+
     Shards that both have are not read. Of every other sample a few dozen bytes are held in memory.
     """
     first, second = load(parse_link(a)), load(parse_link(b))

@@ -49,13 +49,14 @@ class Removed:
 def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None = None) -> Removed:
     """Remove old snapshots, and what only they need: shards, side-cars and decompressed copies.
 
+    Args:
+        link: the dataset's directory.
+        keep: how many of the newest snapshots stay, in `log`'s order. The current one stays in any case, also with 0.
+        progress: called with the bytes that are removed and the bytes there are to remove.
+
     Parts that ranks or a conversion wrote below the dataset go as well once all their samples stand in a snapshot; one
     that is being written stays. A file that no snapshot ever named is not touched. Should a gc be killed, whoever
     changes the dataset next finishes it.
-
-    link: the dataset's directory.
-    keep: how many of the newest snapshots stay, in `log`'s order. The current one stays in any case, also with 0.
-    progress: called with the bytes that are removed and the bytes there are to remove.
     """
     where = parse_link(link)
     if where.snapshot is not None:

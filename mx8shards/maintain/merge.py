@@ -69,18 +69,20 @@ def merge(
 ) -> str:
     """Publish the samples of all parts, one after the other, as one dataset, and return the snapshot's id.
 
-    No sample is written anew. Should anything be wrong, nothing is published.
+    Args:
+        parts: links to datasets, in the order of their samples. A directory without index.json stands for all datasets
+            beneath it, at any depth and by name: `merge(["data/train"], "data/train")` joins what the ranks of a Writer
+            left there. With `mode="append"` those are the parts that ranks wrote for the current snapshot.
+        out: the directory of the merged dataset.
+        how: `"link"` makes hard links where that is possible and copies elsewhere, `"copy"` makes copies, and `"move"`
+            makes links and then removes the parts with their history.
+        mode: `"create"` makes a new dataset; `"append"` adds the samples to the one in `out`, if there is one.
+        metadata: those of the merged dataset. None: those of the parts and of the dataset they are appended to, united;
+            keys on which they disagree are an error.
+        progress: called with the bytes that are done and the bytes there are.
 
-    parts: links to datasets, in the order of their samples. A directory without index.json stands for all datasets
-        beneath it, at any depth and by name: `merge(["data/train"], "data/train")` joins what the ranks of a Writer
-        left there. With `mode="append"` that means the parts which ranks wrote to append to the current snapshot.
-    out: the directory of the merged dataset.
-    how: "link" makes hard links where that is possible, and copies elsewhere; "copy" makes copies; "move" makes links
-        and then removes the parts with their history. Should it be killed, the same call finishes the removal.
-    mode: "create" makes a new dataset; "append" publishes a new snapshot of the one that is there, or makes a new one.
-    metadata: what the dataset gets as metadata. Without it those of the parts (and of the dataset they are appended to)
-        are united; keys on which they disagree are an error.
-    progress: called with the bytes that are done and the bytes there are.
+    No sample is written anew. Should anything be wrong, nothing is published. If a `"move"` is killed after that, the
+    same call finishes the removal of the parts.
     """
     one_of("how", how, HOWS)
     one_of("mode", mode, MODES)

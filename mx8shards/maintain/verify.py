@@ -29,17 +29,18 @@ def verify(
 ) -> Report:
     """Check a dataset and report every damaged file, with the samples that the damage touches.
 
-    Without options it checks the structure: index.json and every kept index against their ids, the size of every file
-    of the current snapshot, and the offsets of its uncompressed shards. Nothing is changed, but by `seal=True`. Others
-    may publish and collect meanwhile: what they removed is not damage.
+    Args:
+        link: the dataset's directory. A pinned one, `path@sha256:9f2c…`, asks for that snapshot alone.
+        data: also check every byte of every kept snapshot: shards, side-cars, what compressed shards decompress to, and
+            their decompressed copies.
+        subset: check every byte of this share of the shards, drawn anew each time: `"5%"` or 0.05. Excludes `data`.
+        seal: if the current snapshot lacks content hashes, or was changed outside mx8shards, check its every byte and
+            publish it with content hashes.
+        progress: called with the bytes that are done and the bytes there are.
 
-    link: the dataset's directory. A pinned one, `…@sha256:…`, asks for that snapshot alone.
-    data: also check every byte of every kept snapshot: shards, side-cars, what compressed shards decompress to, and
-        their decompressed copies.
-    subset: check every byte of this share of the shards, drawn anew each time: "5%" or 0.05. Excludes `data`.
-    seal: if the current snapshot lacks content hashes, or was changed outside mx8shards, check its every byte and
-        publish it with content hashes.
-    progress: called with the bytes that are done and the bytes there are.
+    Without options it checks the structure: index.json and every kept index against their ids, the size of every file
+    of the current snapshot, and the offsets of its uncompressed shards. Nothing is changed, but by `seal=True`. What
+    others remove meanwhile, as gc does, is not damage.
     """
     where = parse_link(link)
     mode, share = _mode(data, subset)

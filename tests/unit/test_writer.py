@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -830,3 +831,23 @@ def test_a_rank_writes_its_part_anew_while_there_is_no_dataset(tmp_path: Path) -
         write(tmp_path, numbered_samples(10), rank=0, world_size=1, mode=mode)
     mx8.merge([tmp_path], tmp_path)
     assert ids(tmp_path) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        *(mx8.Writer, mx8.Writer.write, mx8.Writer.set_metadata, mx8.merge, mx8.gc, mx8.verify),
+        *(mx8.log, mx8.diff, mx8.summary),
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_help_explains_every_argument(function: Any) -> None:
+    text = inspect.getdoc(function) or ""
+    for name in inspect.signature(function).parameters:
+        assert name == "self" or f"\n    {name}: " in text, name
+
+
+def test_a_checker_knows_the_allowed_values() -> None:
+    assert get_args(get_type_hints(mx8.Writer.__init__)["mode"]) == ("create", "append", "overwrite")
+    assert get_args(get_type_hints(mx8.merge)["how"]) == ("link", "copy", "move")
+    assert get_args(get_type_hints(mx8.merge)["mode"]) == ("create", "append")
