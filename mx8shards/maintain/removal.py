@@ -13,6 +13,7 @@ from mx8shards.format.index import Index
 from mx8shards.maintain.conversion import is_part
 from mx8shards.shards.parts import base_digits, parse_rank, part_roots
 from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.recovery import moved_to
 from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, current
 
 Key = tuple[object, ...]
@@ -49,15 +50,14 @@ def _key(entry: Entry) -> Key | None:
 def collect_parts(root: Path, now: str, standing: dict[Key, str]) -> Iterator[tuple[str, int | None]]:
     """Remove the parts below `root` that are of no more use; each one's name, and the bytes freed or None if it stays.
 
-    `now` is the current snapshot, `standing` has the shards of all.
-
-    Those are: a part that was moved but for its removal, what a killed rank left that published nothing, and a part whose
-    every sample stands in the dataset. A part stays that somebody is writing, or that a merge can still append to the current snapshot: its samples may be
-    meant to stand there twice.
+    `now` is the current snapshot, `standing` has the shards of all. Of no more use are a part that was moved but for its
+    removal, what a killed rank left that published nothing, and a part whose every sample stands in the dataset. A part
+    stays that somebody is writing, or that a merge can still append to the current snapshot: its samples may be meant
+    to stand there twice. Parts of conversions are the business of `maintain.conversion`.
     """
     for part in part_roots(root):
-        if is_part(part):
-            continue  # of a conversion, which `maintain.conversion` sees to
+        if is_part(part) or not (parse_rank(part.name) or moved_to(part)):
+            continue
         freed = _freed_bytes(part)
         try:
             removed = _collect_part(root, part, base_digits(now), standing)

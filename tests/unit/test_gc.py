@@ -300,4 +300,5 @@ def test_parts_of_a_conversion_are_of_no_use_once_the_dataset_is_there(tmp_path:
     removed = gc(tmp_path)
     assert f"{STATE}/parts/{'0' * 32}" in removed.files
     assert not (tmp_path / STATE / "parts" / ("0" * 32)).exists()
-    assert removed.parts == (f"{STATE}/parts/somebody's",)
+    assert removed.parts == removed.removed_parts == ()
+    assert len(mx8.Dataset(tmp_path / STATE / "parts" / "somebody's")) == 10
