@@ -51,9 +51,9 @@ def collect_parts(root: Path, now: str, standing: dict[Key, str]) -> Iterator[tu
     """Remove the parts below `root` that are of no more use; each one's name, and the bytes freed, or None if it stays.
 
     `now` is the current snapshot, `standing` has the shards of all. Of no more use are: a part that was moved but for
-    its removal, what a killed rank left that published nothing, and a part whose every sample stands in the dataset. A part
-    stays that somebody is writing, or that a merge can still append to the current snapshot: its samples may be meant
-    to stand there twice. Parts of conversions are the business of `maintain.conversion`.
+    its removal, what a killed rank left that published nothing, and a part whose every sample stands in the dataset.
+    A part stays that somebody is writing, or that a merge can still append to the current snapshot: its samples may be
+    meant to stand there twice. Parts of conversions are the business of `maintain.conversion`.
     """
     for part in part_roots(root):
         if is_part(part) or not (parse_rank(part.name) or moved_to(part)):
