@@ -25,11 +25,14 @@ from __future__ import annotations
 import math
 import operator
 import re
+import traceback
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from numbers import Real
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+_E = TypeVar("_E", bound=BaseException)
 
 # Control characters, and those that change the direction of what follows: a terminal obeys them.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
@@ -127,6 +130,35 @@ class LoaderError(ShardsError, RuntimeError):
 
 class MissingPackageError(ShardsError, ImportError):
     """This call needs an optional package that is not installed."""
+
+
+def without_traceback(error: _E) -> _E:
+    """The error, and all that led to it, without tracebacks: for an error that is kept, whose message says enough.
+
+    A traceback keeps the variables of all functions that were under way, payloads and pixels among them. One of these
+    is often the error itself: then only a garbage collection ends that.
+    """
+    for found in _chain(error):
+        found.__traceback__ = None
+    return error
+
+
+def without_locals(error: _E) -> _E:
+    """The error, and all that led to it, with the lines of their tracebacks but without the variables there.
+
+    Functions that have not returned yet keep theirs.
+    """
+    for found in _chain(error):
+        traceback.clear_frames(found.__traceback__)
+    return error
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error, its causes and contexts, and theirs."""
+    chain = [error]
+    for found in chain:
+        chain += [other for other in (found.__cause__, found.__context__) if other is not None and other not in chain]
+    return chain
 
 
 def whole_number(name: str, value: Any, least: int | None, most: int = 2**62) -> int:

@@ -117,8 +117,11 @@ class Stage:
         """Fill the rows from start to before stop."""
         raise NotImplementedError
 
-    def why(self, payload: memoryview) -> Exception | None:
-        """What it has against a payload, if it refuses it."""
+    def why(self, size_bytes: int, read: Callable[[], bytes]) -> Exception | None:
+        """What it has against a payload of so many bytes, if it refuses it. `read` gives it.
+
+        Several threads may ask this at once: what all of them take together must be within `scratch_bytes`.
+        """
         return None
 
 

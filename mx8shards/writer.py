@@ -31,7 +31,7 @@ from mx8shards.errors import (
 from mx8shards.format import compression as compressions
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.entries import FileInfo, MdsEntry
-from mx8shards.format.hashing import HASHES, hash_hex
+from mx8shards.format.hashing import HASHES, hash_hex, hasher
 from mx8shards.format.index import checked_metadata, index_bytes
 from mx8shards.format.shard import ShardKind, head
 from mx8shards.format.sidecars import scalar_columns
@@ -145,10 +145,18 @@ class Writer:
             with steps.refusals("open", root):
                 self._base = self._open_base(mode)
             self._sidecars = self._open_sidecars()
+            self._import_packages()
             self._pool = ThreadPoolExecutor(self._threads, "mx8shards-writer")
         except BaseException:
             self.abandon()
             raise
+
+    def _import_packages(self) -> None:
+        """What threads hash and compress with is imported before they start: a fork must not come meanwhile."""
+        for name in self._kind.hashes:
+            hasher(name)
+        if self._kind.compression is not None:
+            compressions.import_package(self._kind.compression)
 
     # samples in -------------------------------------------------------------------------------------------------
 

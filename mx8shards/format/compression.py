@@ -10,7 +10,9 @@ import bz2
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 
 from mx8shards.errors import FormatError, require
 
@@ -33,6 +35,17 @@ def parse(text: str) -> tuple[str, int | None]:
     if level is None:
         raise FormatError(expected=algorithm.spelling(name), found=repr(text)[:80])
     return name, level
+
+
+def import_package(text: str) -> None:
+    """Import what this compression needs, if it is there: before threads start, as a fork may come while they import.
+
+    A child inherits a module that another thread was importing half made, and waits for it for ever.
+    """
+    package = {"zstd": "zstandard", "br": "brotli", "snappy": "snappy"}.get(parse(text)[0])
+    if package is not None:
+        with suppress(ImportError):  # whoever needs it says so
+            import_module(package)
 
 
 def extension(text: str) -> str:

@@ -11,6 +11,8 @@ import llvmlite.binding
 from numba import njit, types
 from numba.core.typing.templates import Signature
 
+from mx8shards.kernels import forking  # noqa: F401 - from here on, forks wait for what is being compiled
+
 _FILES = [(path.name, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py"))]
 _SOURCES = [(name, found.st_mtime_ns, found.st_size) for name, found in _FILES]
 

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numba import types
 
 from mx8shards.kernels.jit import linked
@@ -143,13 +144,14 @@ class Handle:
         if not self.address:
             raise MemoryError("libturbojpeg has no memory for a decompressor")
 
-    def complaint(self, jpeg: bytes, width: int, height: int) -> str:
+    def complaint(self, jpeg: bytes | memoryview, width: int, height: int) -> str:
         """What the library has against a JPEG of this size; nothing if it is whole. It is made small."""
         assert library is not None
         width, height = -(-width // 8), -(-height // 8)
         pixels = ctypes.create_string_buffer(3 * width * height)
         address, size = ctypes.c_void_p(self.address), ctypes.c_ulong(len(jpeg))
-        failed = library.tjDecompress2(address, jpeg, size, pixels, width, 3 * width, height, RGB, STRICT)
+        data = ctypes.c_void_p(np.frombuffer(jpeg, np.uint8).ctypes.data)
+        failed = library.tjDecompress2(address, data, size, pixels, width, 3 * width, height, RGB, STRICT)
         return str(library.tjGetErrorStr2(address), "utf-8", "replace") if failed else ""
 
     def close(self) -> None:

@@ -61,11 +61,10 @@ class Bank:
 
 
 class Lease:
-    """A bank that somebody views: the base of every array over it. The bank goes back when the lease is gone."""
+    """The base of every array over a bank that somebody views. The bank goes back when the lease is gone."""
 
-    def __init__(self, bank: Bank, give_back: Callable[[Bank], None]) -> None:
-        self._bank = bank
-        self._give_back = give_back
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank  # it stays mapped, also when the loader and its pool are gone
         self.__array_interface__: dict[str, Any] = {
             "version": 3,
             "shape": (bank.size_bytes,),
@@ -73,8 +72,20 @@ class Lease:
             "data": (bank.address, False),
         }
 
-    def __del__(self) -> None:
-        self._give_back(self._bank)
+
+class Lent(weakref.ref[Lease]):
+    """A bank that is lent, and what watches its lease.
+
+    That a lease ended is noted by a callback that is no Python code: in a `__del__`, or a callback in Python, Ctrl-C
+    may come before its first statement, and the bank would be lost. Waking those who wait for memory is Python code. If
+    Ctrl-C comes there, the consumer wakes them, at the latest half a second after it began to wait.
+    """
+
+    __slots__ = ("bank", "share", "waking")
+
+    bank: Bank
+    share: Share
+    waking: weakref.ref[Lease]
 
 
 def nobody_waits() -> None:
@@ -89,7 +100,8 @@ class Memory:
         self.lock = Lock()
         self.shares: tuple[Share, ...] = ()
         self.departed: tuple[Share, ...] = ()  # they left, but somebody still holds what they lent
-        self.returned: deque[tuple[Share, Bank]] = deque()
+        self.lent: dict[int, Lent] = {}
+        self.returned: deque[Lent] = deque()  # some may be there twice
         self.abandoned: deque[Share] = deque()
         self.free: list[Bank] = []  # the one that came back last is last: it may still be in a cache
         self.free_bytes = 0
@@ -155,7 +167,11 @@ class Memory:
                 self.departed = (*self.departed, share)
                 share.fixed_bytes = 0
         while self.returned:
-            share, bank = self.returned.popleft()
+            lent = self.returned.popleft()
+            if self.lent.pop(id(lent), None) is None:
+                continue
+            share, bank = lent.share, lent.bank
+            del lent.bank  # the second time may come much later
             share.leases -= 1
             share.used_bytes -= bank.size_bytes
             self.free.append(bank)
@@ -249,7 +265,15 @@ class Share:
             self.reserved_bytes -= reserved_bytes
             self.used_bytes += bank.size_bytes
             self.leases += 1
-        return Lease(bank, self._come_back)
+        return self._lend(bank)
+
+    def _lend(self, bank: Bank) -> Lease:
+        memory, lease = self._memory, Lease(bank)
+        lent = Lent(lease, memory.returned.append)
+        lent.bank, lent.share = bank, self
+        lent.waking = weakref.ref(lease, lambda _: self._come_back(lent))
+        memory.lent[id(lent)] = lent
+        return lease
 
     def report(self) -> dict[str, int]:
         """What it holds now, by name."""
@@ -273,9 +297,9 @@ class Share:
         """The same, where a garbage collection may be under way: in due time."""
         self._memory.abandoned.append(self)
 
-    def _come_back(self, bank: Bank) -> None:
+    def _come_back(self, lent: Lent) -> None:
         memory = self._memory
-        memory.returned.append((self, bank))
+        memory.returned.append(lent)  # this may come before the callback that only does this
         for share in memory.shares:
             share.wake()
         if not memory.shares and memory.lock.acquire(blocking=False):  # nobody else will ever come to take it back

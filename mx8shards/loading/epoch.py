@@ -6,20 +6,28 @@ import os
 import time
 import weakref
 from collections.abc import Iterator
+from threading import get_ident
 from typing import Any, Protocol
 
 from mx8shards.errors import LoaderError, ShardsError
+from mx8shards.kernels import compiling
 from mx8shards.loading.device import Mover, Moving
 from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run, Shed
 
 Outcome = Ready | Failed | Done
 
 
+_LEFT = "this iteration was left: a newer one has begun, or the loader was closed"
+
+
 class Listener(Protocol):
     """Who is told of what is handed over."""
 
-    def delivered(self, ready: Ready, waited_s: float, worked_s: float) -> None:
-        """A batch is the consumer's now, who waited for it and before that worked for so long."""
+    def delivered(self, ready: Ready, waited_s: float, worked_s: float, compiled_s: float) -> None:
+        """A batch is the consumer's now, who waited for it and before that worked for so long.
+
+        While it waited, kernels were compiled for `compiled_s`.
+        """
 
     def ended(self, epoch: int) -> None:
         """There is no more of this epoch."""
@@ -48,28 +56,44 @@ class Epoch(Iterator[Any]):
         self._ahead: tuple[Outcome, Moving | None] | None = None
         self._over = False
         self._left = False
+        self._asking: dict[str, int] = {}  # the thread that waits for a batch
         self._start(Run(recipe, epoch, position))
 
     def __next__(self) -> Any:
         if self._process != os.getpid():
             raise LoaderError("this iteration belongs to another process: iterate anew after a fork")
         if self._left:
-            raise LoaderError("this iteration was left: a newer one has begun, or the loader was closed")
+            raise LoaderError(_LEFT)
         if self._over:
             raise StopIteration
-        asked_at = time.perf_counter()
+        if self._asking.setdefault("thread", get_ident()) != get_ident():  # at once, unlike a lock after Ctrl-C
+            raise LoaderError("another thread waits for the next batch of this iteration: one thread at a time may")
+        try:
+            return self._next()
+        finally:
+            self._asking.clear()
+
+    def _next(self) -> Any:
+        asked_at, compiled_s = time.perf_counter(), compiling.seconds()
         try:
             result = self._result() if self._recipe.mover is None else self._moved(self._recipe.mover)
-        except Exception:
+        except Exception as error:
             self._end()
+            if self._left and isinstance(error, LoaderError):
+                raise LoaderError(_LEFT) from None
             self._listener.failed()
             raise
-        except BaseException:  # Ctrl-C: the epoch is one that was left
+        except BaseException as error:  # Ctrl-C: the epoch is one that was left
             self._end()
+            if self._left and isinstance(error, LoaderError):
+                raise LoaderError(_LEFT) from None
+            if isinstance(error, KeyboardInterrupt):
+                error.__context__ = None  # that a queue was empty when it came tells nothing
             raise
         now = time.perf_counter()
         if isinstance(result, Ready):
-            self._listener.delivered(result, now - asked_at, asked_at - self._given_at)
+            compiled_s = min(compiling.seconds() - compiled_s, now - asked_at)
+            self._listener.delivered(result, now - asked_at, asked_at - self._given_at, compiled_s)
             self._given_at = now
             return result.batch
         self._end()
@@ -77,12 +101,12 @@ class Epoch(Iterator[Any]):
             self._listener.ended(self._epoch)
             raise StopIteration
         self._listener.failed()
-        error = result.error
-        if isinstance(error, LoaderError):
-            raise error
+        reason = result.error
+        if isinstance(reason, LoaderError):
+            raise reason
         raise LoaderError(
-            f"{type(error).__name__}: {error}", subject=f"epoch {self._epoch}", hint=self._how_to_go_on(error)
-        ) from error
+            f"{type(reason).__name__}: {reason}", subject=f"epoch {self._epoch}", hint=self._how_to_go_on(reason)
+        ) from reason
 
     def __len__(self) -> int:
         """How many batches are still to come: of a whole epoch as many as the loader has, after a resume fewer."""
@@ -107,6 +131,8 @@ class Epoch(Iterator[Any]):
         while isinstance(result, Restart | Shed):  # all that was made ahead is given up: others need the room
             self._stop()
             self._run.join()
+            if self._left:
+                raise LoaderError(_LEFT)
             if isinstance(result, Restart):
                 self._start(Run(self._recipe, self._epoch, result.planned.position, result))
             else:
@@ -132,8 +158,11 @@ class Epoch(Iterator[Any]):
 
     def _start(self, run: Run) -> None:
         self._run = run
-        self._runs[:] = [run]
+        self._runs[:] = [run]  # before its thread starts: Ctrl-C may come from there on
         self._stop = weakref.finalize(self, Run.stop, run)  # also if nobody takes it to its end
+        run.start()
+        if self._left:  # another thread closed the loader just now
+            run.stop()
 
     def _end(self) -> None:
         self._over = True

@@ -8,13 +8,13 @@ finish    hand out the bank as a batch, if each row's status is good    (the thr
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mx8shards.errors import FormatError, LoaderError, SettingError, ShardsError
+from mx8shards.errors import FormatError, LoaderError, SettingError, ShardsError, without_traceback
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather
 from mx8shards.kernels.reach import advise_spans
@@ -25,13 +25,14 @@ from mx8shards.loading.outputs import lay_out, offsets_of
 from mx8shards.loading.plan import Bound, Planned
 from mx8shards.loading.reach import Ids, Reach
 from mx8shards.loading.stages import Work
-from mx8shards.loading.times import Times
+from mx8shards.loading.times import Times, clock
 from mx8shards.shards.shard import Shard
 from mx8shards.stages import Output, Stage
 
 Range = tuple[int, int]
 
 _MOST_BRIEF = 16_384  # so many spans are found in the time that it takes to give up the GIL and get it back
+_PIECE_BYTES = 1 << 20  # of a payload that is read again to find out what is wrong with it
 _RANGE_BYTES = 2 << 20  # of what is only copied: smaller ranges would cost more in Python than they gain
 
 
@@ -95,14 +96,14 @@ class Filler:
         What is found bad on the way stays bad.
         """
         files = self._reach.prepare(planned.rows, self._most_advised)
-        begun = time.perf_counter()
+        begun = clock()
         work, _ = self._found(planned, bool(files))
         sizes = [work.spans["size"][:, number] for number in self._ragged.values()]
         for stage in self._measuring:
             sizes += stage.measure(work).values()
         ends = np.concatenate([[0], np.cumsum(np.sum(sizes, axis=0, dtype=np.int64))])
         if files:
-            self._reach.files_s += time.perf_counter() - begun
+            self._reach.files_s += clock() - begun
         return np.diff(ends[bounds])
 
     def _found(self, planned: Planned, reads: bool) -> tuple[Work, Ids]:
@@ -124,7 +125,7 @@ class Filler:
 
     def begin(self, planned: Planned, reads: bool, times: Times) -> Work:
         """Find the payloads, and take a bank for them out of what was reserved: that is spent, also by a failure."""
-        begun = time.perf_counter()
+        begun = clock()
         try:
             work, totals = self._found(planned, reads)
             if reads and not self._takes_all:
@@ -146,7 +147,7 @@ class Filler:
         except BaseException:
             work.release()  # a traceback may hold on to the rest
             raise
-        times.add("read" if work.reads else "gather", time.perf_counter() - begun)
+        times.add("read" if work.reads else "gather", clock() - begun)
         return work
 
     def ranges(self, work: Work) -> list[Range]:
@@ -166,10 +167,10 @@ class Filler:
     def fill(self, work: Work, start: int, stop: int, scratch: Callable[[Any], Any], times: Times) -> None:
         """Every stage, for these rows."""
         for stage in self.stages:
-            begun = time.perf_counter()
+            begun = clock()
             stage.fill(work, start, stop, scratch(stage))
             kind = "read" if work.reads and stage.kind == "gather" else stage.kind
-            times.add(kind, time.perf_counter() - begun)
+            times.add(kind, clock() - begun)
 
     def finish(self, work: Work) -> Batch:
         """The batch that lies in the bank."""
@@ -186,21 +187,27 @@ class Filler:
         )
 
     def why(self, row: Any) -> Exception:
-        """What is wrong with a row: what the obvious reader says of it."""
+        """Why a row is bad: read it again, plainly, and give the error that comes of it.
+
+        A payload is read in pieces, and whole only by a stage that has memory for it.
+        """
         failure = self._reach.failure(int(row["shard"]))
         if failure is not None and row["status"] == NOT_OPENED:
             return failure
-        shard: Shard | None = None
         try:
             shard, number = self._reach.locate(int(row["sample_id"]))
-            payloads = shard.payloads(number, [shard.columns.names.index(name) for name in self._wanted])
-            for stage in self.stages:
-                for column in stage.columns:
-                    reason = stage.why(memoryview(payloads[self._wanted.index(column)]))
-                    if reason is not None:
-                        return _placed(reason, shard, number, column)
+            spans = shard.payload_spans(number, [shard.columns.names.index(name) for name in self._wanted])
+            for begin, size in spans:
+                for _ in _pieces(shard, begin, size):
+                    pass  # an error of reading comes first
+            for column, (begin, size) in zip(self._wanted, spans, strict=True):
+                for stage in self.stages:
+                    if column in stage.columns:
+                        reason = stage.why(size, partial(shard.read_payload, begin, size))
+                        if reason is not None:
+                            return without_traceback(_placed(reason, shard, number, column))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
-            return error
+            return without_traceback(error)
         return FormatError(
             subject=shard.name,
             place=f"sample {number}",
@@ -229,6 +236,12 @@ class Filler:
                 offsets[len(good)] = size
             work.layout.places[key] = place._replace(value_bytes=size)
         work.rows, work.padding, work.sample_ids = work.rows[good], work.padding[good], work.sample_ids[good]
+
+
+def _pieces(shard: Shard, begin: int, size: int) -> Iterator[bytes]:
+    """A payload, read piece by piece."""
+    for at in range(begin, begin + size, _PIECE_BYTES):
+        yield shard.read_payload(at, min(_PIECE_BYTES, begin + size - at))
 
 
 def _together(stages: Sequence[Stage]) -> dict[str, Output]:

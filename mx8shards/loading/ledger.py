@@ -15,6 +15,7 @@ ON_ERROR: tuple[OnError, ...] = ("raise", "skip", "substitute")
 MOST_ATTEMPTS = 8
 
 _KEPT = 1_000
+_MOST_REASON = 500  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,12 @@ class Entry:
     sample_id: int
     reason: str
     substitute: int | None = None
+
+
+def reason_of(error: BaseException) -> str:
+    """What an entry keeps of an error. Only text: an error keeps the variables of all functions it passed through."""
+    text = str(error) or type(error).__name__
+    return text if len(text) <= _MOST_REASON else text[: _MOST_REASON - 1] + "…"
 
 
 class Ledger:

@@ -17,6 +17,7 @@ from mx8shards.dataset import Dataset
 from mx8shards.errors import IntegrityError, LoaderError, SettingError, shown, whole_number
 from mx8shards.loading.accepted import checked_dataset
 from mx8shards.loading.assembly import assemble, order_of, warn_of_repeats
+from mx8shards.loading.bank import Share
 from mx8shards.loading.difference import difference
 from mx8shards.loading.epoch import Epoch
 from mx8shards.loading.ledger import Ledger
@@ -142,7 +143,7 @@ class Loader:
         self._pool = self._shared_pool or Pool(memory=self._settings.memory, threads=self._settings.threads)
         self._pool.renew()
         self._recipe = assemble(self._dataset, self._settings, self._order, self._steps, self.rank, self._pool)
-        self._leave = weakref.finalize(self, self._recipe.share.abandon)
+        self._leave = weakref.finalize(self, _give_up, self._runs, self._recipe.share)
         self._leave.atexit = False
 
     # batches ----------------------------------------------------------------------------------------------------
@@ -200,14 +201,18 @@ class Loader:
         """Have everything ready that a first batch needs: threads, kernels, the shards that it is in."""
         self._make_ready()
         if self._iterating() is None:
+            self._abandon()
             run = Run(self._recipe, *self._at)
+            self._runs[:] = [run]  # before its thread starts: Ctrl-C may come from there on
             try:
+                run.start()
                 result = run.take()
                 if isinstance(result, Failed):
                     raise result.error
             finally:
                 run.stop()
                 run.join()
+                self._runs.clear()
 
     def as_iterable_dataset(self) -> IterableBatches:
         """The same batches for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`, where one must be.
@@ -333,6 +338,13 @@ class Loader:
         return Steps(length=length, batch_size=size, world_size=world_size, uneven=settings.uneven)
 
 
+def _give_up(runs: list[Run], share: Share) -> None:
+    """What becomes of a loader's threads and memory when nobody has it any more."""
+    for run in list(runs):
+        run.stop()
+    share.abandon()
+
+
 def _ways(pixels: Mapping[str, str]) -> str:
     return ", ".join(f"{column} by {way!r}" for column, way in sorted(pixels.items())) or "none"
 
@@ -343,13 +355,13 @@ class _Listener:
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
-    def delivered(self, ready: Ready, waited_s: float, worked_s: float) -> None:
+    def delivered(self, ready: Ready, waited_s: float, worked_s: float, compiled_s: float) -> None:
         """A step is done when its batch was handed over."""
         loader = self._loader
         loader._at = loader._steps.after(ready.planned.epoch, ready.planned.position)
         loader._under_way = loader._at[1] > 0
         loader._ledger.add(ready.entries)
-        loader._counters.delivered(ready, waited_s, worked_s)
+        loader._counters.delivered(ready, waited_s, worked_s, compiled_s)
 
     def failed(self) -> None:
         """The step was not done: the next `for` tries it again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from mx8shards.errors import LoaderError, SettingError, shown, whole_number
 from mx8shards.format.sizes import parse_size
 from mx8shards.loading.bank import Memory
 from mx8shards.loading.machine import default_memory, default_threads
+from mx8shards.loading.stalls import Working
 from mx8shards.loading.threads import join, start_thread
 
 Scratch = Callable[[Any], Any]
@@ -39,7 +39,7 @@ class Pool:
     def __init__(self, *, memory: int | str | None = None, threads: int | None = None) -> None:
         self.threads = default_threads() if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
         self.memory = Memory(default_memory() if memory is None else _checked_memory(memory))
-        self.moved_at = time.monotonic()  # when a thread last took up a batch, or was done with one
+        self.working = Working()
         self._process = os.getpid()
         self._lock = Lock()
         self._crew: _Crew | None = None
@@ -52,6 +52,7 @@ class Pool:
             self.memory = Memory(self.memory.limit_bytes)
             self._lock = Lock()
             self._crew = None
+            self.working = Working()
 
     def submit(self, task: Task, *, first: bool = False) -> None:
         """Have a thread call the task, which must not raise, with a function that finds the thread's scratch.
@@ -71,12 +72,15 @@ class Pool:
         done: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def one(number: int, _: Scratch) -> None:
+            before = self.working.begin(None)
             try:
                 act(number)
             except BaseException as error:  # noqa: BLE001 - raised where it is waited for
                 done.put(error)
             else:
                 done.put(None)
+            finally:
+                self.working.end(before)
 
         for number in numbers:
             self.submit(partial(one, number))
@@ -86,6 +90,9 @@ class Pool:
 
     def close(self) -> None:
         """End the threads, once they have done what was submitted."""
+        if self._process != os.getpid():  # a forked child has none of them, and perhaps a lock that is held for ever
+            self._closed = True
+            return
         with self._lock:
             self._closed = True
             crew, self._crew = self._crew, None

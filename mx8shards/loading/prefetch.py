@@ -23,32 +23,37 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mx8shards.errors import LoaderError
+from mx8shards.errors import LoaderError, without_locals
 from mx8shards.format.randomness import integers
+from mx8shards.kernels import compiling
 from mx8shards.kernels.records import OK
 from mx8shards.loading.bank import Share, nobody_waits
 from mx8shards.loading.device import Mover
 from mx8shards.loading.filling import Filler, Range
-from mx8shards.loading.ledger import MOST_ATTEMPTS, Entry, OnError
+from mx8shards.loading.ledger import MOST_ATTEMPTS, Entry, OnError, reason_of
 from mx8shards.loading.plan import Plan, Planned
 from mx8shards.loading.pool import Pool, Scratch
 from mx8shards.loading.stages import Work
+from mx8shards.loading.stalls import Stalls
 from mx8shards.loading.threads import JOIN_S, start_thread
-from mx8shards.loading.times import ProducerTimes, Times
+from mx8shards.loading.times import ProducerTimes, Times, clock
 
-_PLANNER = -1  # its key among the numbers of batches
+_NOBODY = -1  # not the number of any batch
 
-_LOOK_S = 0.5  # how often one who waits looks whether it still makes sense
+_LOOK_S = 0.5  # the watchdog's interval while the consumer is blocked
 _COPY_S = 0.001
 _DEEP = 16  # so many small batches ahead are made in bursts, each of which costs one waking
 
 Transform = Callable[[Any], Any]
+
+_logger = logging.getLogger("mx8shards")
 
 
 class Ready(NamedTuple):
@@ -122,6 +127,16 @@ class Task:
     error: BaseException | None = None
 
 
+@dataclass(eq=False)
+class _Waiting:
+    """One wait of the consumer for a batch."""
+
+    since: float = field(default_factory=time.monotonic)
+    compiled_s: float = field(default_factory=compiling.seconds)
+    stalls: Stalls = field(default_factory=Stalls)
+    told: bool = False
+
+
 class Run:
     """The batches of one epoch from a position on. `stop` it, or take it to its end."""
 
@@ -134,8 +149,7 @@ class Run:
         self._results: SimpleQueue[tuple[int, Result]] = SimpleQueue()
         self._arrived: dict[int, Result] = {}
         self._filling: set[int] = set()  # batches that threads have, or will have
-        self._reading: dict[int, float] = {_PLANNER: time.monotonic()}  # since when somebody waits for a file
-        self._queued: dict[int, float] = {}  # since when a batch waits for a thread
+        self._planning_since = 0.0  # by the planner's clock, which stands still while it compiles
         self._stopped = False
         self._shed = False  # what was made ahead is gone
         self._stalled = False  # somebody has waited long enough
@@ -150,13 +164,21 @@ class Run:
         self.waited_s = 0.0
         self.planned_s = 0.0
         self._opened_before_s = recipe.plan.reach.files_s
-        self._planner: Thread | None = None  # until it is started, as others may want to shed by then
+        self._planner: Thread | None = None
+        self._starting = False
+        self._planning = False
         recipe.share.wake = _waker(weakref.ref(self))
         recipe.share.shed = _shedder(weakref.ref(self))
+
+    def start(self) -> None:
+        """Begin to make batches. Whoever can stop this run must have it by then, as Ctrl-C may come at any moment."""
         try:
+            self._starting = True  # until the thread runs: others may want to shed meanwhile
             self._planner = start_thread(self, "planner", self._plan)
-        except BaseException:
-            recipe.share.wake = recipe.share.shed = nobody_waits
+        except BaseException:  # no thread, or Ctrl-C while one starts: that one ends as soon as it looks
+            self._starting = False
+            self.stop()
+            self._recipe.share.wake = self._recipe.share.shed = nobody_waits
             raise
 
     @property
@@ -168,7 +190,7 @@ class Run:
     # the consumer -----------------------------------------------------------------------------------------------
 
     def take(self) -> Result:
-        """The next result, in order."""
+        """The next result, in order. LoaderError if the run is stopped meanwhile, by another thread."""
         number = self._taken
         if number not in self._arrived:
             self._wait_for(number)
@@ -180,45 +202,67 @@ class Run:
 
     def take_ready(self) -> Ready | None:
         """The next batch, if it is there already."""
-        while not self._results.empty():
-            found, result = self._results.get()
-            self._arrived[found] = result
+        while (found := self._received()) is not None:
+            self._arrived[found[0]] = found[1]
         if not isinstance(self._arrived.get(self._taken), Ready):
             return None
         result = self.take()
         return result if isinstance(result, Ready) else None
 
-    def _wait_for(self, number: int) -> None:
-        while number not in self._arrived and not self._shed:
-            try:
-                found, result = self._results.get_nowait()
-            except Empty:
-                self._starving = True
-                if self._hungry or self._full:
-                    self._wake()
-                try:
-                    found, result = self._results.get(timeout=_LOOK_S)
-                except Empty:
-                    self._look()
-                    continue
-                finally:
-                    self._starving = False
-            self._arrived[found] = result
+    def _received(self, timeout_s: float = 0.0) -> tuple[int, Result] | None:
+        """A result and its number, if one comes in time."""
+        try:
+            return self._results.get(timeout_s > 0, timeout_s or None)
+        except Empty:
+            return None
 
-    def _look(self) -> None:
-        """Is there still something to wait for?"""
-        reading = self._reading.copy()
-        if _PLANNER in reading:  # it may open many shards at once
-            reading[_PLANNER] = max(reading[_PLANNER], self._recipe.plan.reach.moved_at)
-        waited = time.monotonic() - min(reading.values()) if reading else 0.0
-        self._expect_answer(waited, "a read has not come back for {:.0f} s: the file system does not answer")
-        queued = min(self._queued.copy().values(), default=None)
-        waited = 0.0 if queued is None else time.monotonic() - max(queued, self._recipe.pool.moved_at)
-        self._expect_answer(
-            waited, "no thread has become free for {:.0f} s: reads or transforms from before do not end"
-        )
+    def _wait_for(self, number: int) -> None:
+        waiting = _Waiting()
+        while number not in self._arrived and not self._shed:
+            found = self._received()
+            if found is None and self._stopped and not self._shed:
+                raise LoaderError("the run was stopped")
+            found = found or self._received_starving()
+            if found is None:
+                self._look(waiting)
+            else:
+                self._arrived[found[0]] = found[1]
+
+    def _received_starving(self) -> tuple[int, Result] | None:
+        """As `_received` does, after a while; meanwhile the planner and the threads know that somebody waits."""
+        self._starving = True
+        try:
+            if self._hungry or self._full:
+                self._wake()
+            return self._received(_LOOK_S)
+        finally:
+            self._starving = False
+
+    def _look(self, waiting: _Waiting) -> None:
+        """Is there still something to wait for? This is asked again and again while the consumer waits for a batch."""
+        recipe = self._recipe
+        threads = recipe.pool.working.now()
+        stalled = waiting.stalls.look(threads)
+        mine = [number for number, (_, owner) in threads.items() if owner is recipe or owner is None]
+        waited_s = max((stalled[number] for number in mine), default=0.0)
+        self._expect_answer(waited_s, "a read has not come back for {:.0f} s: the file system does not answer")
+        planner = self._planner.native_id if self._planner is not None else None
+        if self._filling and set(mine) <= {
+            planner
+        }:  # other loaders' batches, or those of a run before, have all threads
+            waited_s = max(stalled.values(), default=0.0)
+            self._expect_answer(waited_s, "no thread has become free for {:.0f} s: reads from before do not come back")
         if not self._is_planning and self._results.empty() and not self._filling:
             raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")
+        waited_s = time.monotonic() - waiting.since
+        if waited_s > recipe.read_timeout_s and not waiting.told:
+            waiting.told = True
+            _logger.warning(
+                "the next batch has taken %.1f s, %.1f of them to compile %s; no read stalls: something else is slow",
+                waited_s,
+                compiling.seconds() - waiting.compiled_s,
+                compiling.current() or "kernels",
+            )
 
     def _expect_answer(self, waited_s: float, complaint: str) -> None:
         limit_s = self._recipe.read_timeout_s
@@ -229,30 +273,32 @@ class Run:
 
     @property
     def _is_planning(self) -> bool:
-        return self._planner is None or self._planner.is_alive()
+        planner = self._planner
+        return self._starting or (self._planning and (planner is None or planner.is_alive()))
 
     def stop(self) -> None:
         """End it: what was made ahead is given up. Safe to call again, and from anywhere."""
         self._stopped = True
         self._wake()
+        self._results.put((_NOBODY, Shed()))  # wakes whoever waits
 
     def shed(self) -> None:
         """Give up what was made ahead and not taken yet, while somebody may be waiting for it."""
         self._shed = True
         self.stop()
         self.join()
-        self._results.put((_PLANNER, Shed()))  # wakes whoever waits
+        self._results.put((_NOBODY, Shed()))  # `join` drops the one that `stop` put
 
     def join(self) -> None:
         """Wait until its thread has ended, and all that it started; not for ever, should a disk not answer."""
-        wait_s = 0.0 if self._stalled else JOIN_S
-        deadline = time.monotonic() + wait_s
-        if self._planner is not None:
-            self._planner.join(wait_s)
+        deadline = time.monotonic() + (0.0 if self._stalled else JOIN_S)
+        planner = self._planner
+        if planner is not None:
+            planner.join(max(0.0, deadline - time.monotonic()))
         while (self._is_planning or self._filling) and time.monotonic() < deadline:
             time.sleep(0.0005)
         if self._is_planning or self._filling:
-            logging.getLogger("mx8shards").warning("what was begun does not end: it is left behind")
+            _logger.warning("what was begun does not end: it is left behind")
         self._drop_results()
 
     def _drop_results(self) -> None:
@@ -268,6 +314,9 @@ class Run:
 
     def _plan(self) -> None:
         recipe, position = self._recipe, self._position
+        self._planning, self._starting = True, False
+        recipe.pool.working.begin(recipe)
+        self._planning_since = clock()
         try:
             if self._first is None:
                 recipe.plan.reach.begin_epoch()  # here: it waits for a run before, whose planner may hang on a file
@@ -282,7 +331,8 @@ class Run:
         except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for the batch
             self._results.put((self._started, Failed(error)))
         finally:
-            self._reading.pop(_PLANNER, None)
+            recipe.pool.working.end(None)
+            self._planning = False
             if self._stopped:
                 self._drop_results()
 
@@ -291,10 +341,10 @@ class Run:
     ) -> bool:
         """Start a batch when there is room for it; False if the run was stopped meanwhile."""
         recipe = self._recipe
-        self.planned_s += time.monotonic() - self._reading.pop(_PLANNER)
+        self.planned_s += clock() - self._planning_since
         if not self._admit(planned):
             return False
-        self._reading[_PLANNER] = time.monotonic()
+        self._planning_since = clock()
         try:
             held = recipe.filler.prepare(planned)
         except BaseException:
@@ -303,12 +353,10 @@ class Run:
         task = Task(self._started, planned, held, entries, tried or {})
         self._filling.add(task.number)
         self._started += 1
-        self._queued[task.number] = time.monotonic()
         try:
-            recipe.pool.submit(lambda scratch: self._begin(task, scratch))
+            recipe.pool.submit(partial(self._at_work, self._begin, task))
         except BaseException:  # a pool that was closed: nobody will have this batch
             self._started -= 1
-            self._queued.clear()
             self._filling.discard(task.number)
             recipe.share.cancel(planned.reserve_bytes)
             raise
@@ -363,11 +411,18 @@ class Run:
 
     # the threads ------------------------------------------------------------------------------------------------
 
+    def _at_work(self, act: Callable[[Task, Scratch], None], task: Task, scratch: Scratch) -> None:
+        """Work for this loader, so that whoever waits for it sees who is stalled."""
+        working = self._recipe.pool.working
+        before = working.begin(self._recipe)
+        try:
+            act(task, scratch)
+        finally:
+            working.end(before)
+
     def _begin(self, task: Task, scratch: Scratch) -> None:
         """Find the payloads, and share the copying of them with other threads if it is worth it."""
         recipe = self._recipe
-        recipe.pool.moved_at = self._reading[task.number] = time.monotonic()
-        self._queued.pop(task.number, None)
         try:
             if self._stopped:
                 recipe.share.cancel(task.planned.reserve_bytes)
@@ -378,14 +433,14 @@ class Run:
             shared = starving or recipe.filler.decodes
             ranges = recipe.filler.ranges(task.work) if shared else [(0, len(task.work.rows))]
         except BaseException as error:  # noqa: BLE001
-            self._end(task, Failed(error))
+            self._end(task, Failed(without_locals(error)))
             return
         task.ranges, task.count = iter(ranges), len(ranges)
         # While batches are ready, one thread is enough for the next: the consumer may need the other cores.
         helpers = min(len(ranges), recipe.pool.threads) - 1 if starving else 0
         with suppress(LoaderError):  # a pool that was closed meanwhile: then it is done here alone
             for _ in range(helpers):
-                recipe.pool.submit(lambda scratch: self._fill(task, scratch), first=True)
+                recipe.pool.submit(partial(self._at_work, self._fill, task), first=True)
         self._fill(task, scratch)
 
     def _fill(self, task: Task, scratch: Scratch) -> None:
@@ -395,7 +450,7 @@ class Run:
                 if task.error is None and not self._stopped and task.work is not None:
                     self._recipe.filler.fill(task.work, start, stop, scratch, task.times)
             except BaseException as error:  # noqa: BLE001
-                task.error = error
+                task.error = without_locals(error)  # all batches that are made ahead may fail, and hold on to payloads
             if next(task.ended) + 1 == task.count:
                 self._end(task, self._finished(task, scratch))
 
@@ -413,11 +468,15 @@ class Run:
         transform = self._recipe.transform
         batch = self._recipe.filler.finish(work)
         if transform is not None:
-            self._reading.pop(task.number, None)  # however long this takes, it is not the disk
             task.held = []
-            begun = time.perf_counter()
-            batch = transform(batch)
-            task.times.add("transform", time.perf_counter() - begun)
+            working = self._recipe.pool.working
+            before = working.begin("transform")  # what it reads of its own is no matter of ours
+            begun = clock()
+            try:
+                batch = transform(batch)
+            finally:
+                working.end(before)
+            task.times.add("transform", clock() - begun)
         return Ready(batch, task.planned, len(work.rows), work.layout.size_bytes, task.entries, task.times)
 
     def _mended(self, task: Task, work: Work, bad: Any, scratch: Scratch) -> Result:
@@ -425,7 +484,7 @@ class Run:
         recipe, planned = self._recipe, task.planned
         if recipe.on_error == "raise":
             return Failed(recipe.filler.why(work.rows[bad[0]]))
-        why = [recipe.filler.why(row) for row in work.rows[bad]]
+        why = [reason_of(recipe.filler.why(row)) for row in work.rows[bad]]
         lost = work.rows["sample_id"][bad].tolist()
         if recipe.on_error == "skip":
             task.entries += _entries(planned, lost, why, [None] * len(lost))
@@ -448,14 +507,15 @@ class Run:
         recipe.filler.fill(task.work, 0, len(again.rows), scratch, task.times)
         return self._finished(task, scratch)
 
-    def _substitute(self, task: Task, row: int, sample_id: int, why: Exception) -> int:
+    def _substitute(self, task: Task, row: int, sample_id: int, why: str) -> int:
         """Another position: keyed by the sample that stood there first, and by how often that was tried."""
         plan, epoch = self._recipe.plan, task.planned.epoch
         first, attempts = task.tried.get(row, (sample_id, 0))
         if attempts == MOST_ATTEMPTS:
             raise LoaderError(
-                f"{MOST_ATTEMPTS} substitutes in a row were no better", subject=f"sample {first}"
-            ) from why
+                f"{MOST_ATTEMPTS} substitutes in a row were no better; of the last one: {why}",
+                subject=f"sample {first}",
+            )
         task.tried[row] = first, attempts + 1
         most = min(len(plan.view), 1 << 32)
         drawn = integers(plan.seed, epoch, np.array([first]), "substitute", MOST_ATTEMPTS, most)
@@ -467,19 +527,17 @@ class Run:
             task.work.release()  # a traceback may hold on to the rest
         task.work = None
         task.held = []
-        self._reading.pop(task.number, None)
-        self._recipe.pool.moved_at = time.monotonic()
         if not self._stopped:  # else nobody takes it, and an error would hold on to this run, and this run to it
             self._results.put((task.number, result))
         self._filling.discard(task.number)
 
 
 def _entries(
-    planned: Planned, lost: Sequence[int], why: Sequence[Exception], instead: Sequence[int | None]
+    planned: Planned, lost: Sequence[int], why: Sequence[str], instead: Sequence[int | None]
 ) -> tuple[Entry, ...]:
     """What is written down of the samples that a batch lost, and of those in their place."""
     return tuple(
-        Entry(planned.epoch, planned.position, sample_id, str(reason), other)
+        Entry(planned.epoch, planned.position, sample_id, reason, other)
         for sample_id, reason, other in zip(lost, why, instead, strict=True)
     )
 

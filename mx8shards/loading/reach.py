@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,14 +13,18 @@ from threading import Lock
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import numpy.ma
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError, IntegrityError
+from mx8shards.errors import FormatError, IntegrityError, without_traceback
 from mx8shards.format.columns import MAX_BYTES, Columns
+from mx8shards.format.compression import import_package
+from mx8shards.format.hashing import hasher
 from mx8shards.format.shard import table_bytes
 from mx8shards.kernels import gather, memory, reach
 from mx8shards.kernels.records import FAULT, MAPPED, NOT_OPENED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.filesystems import is_remote
+from mx8shards.loading.times import clock
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
 
@@ -61,7 +64,6 @@ class Reach:
         self._unmeasured: list[int] = []  # shards that were opened, but whose longest sample was not asked for yet
         self._unopened = shards.count
         self.files_s = 0.0  # how long it took to open files, and to learn what of them is cached
-        self.moved_at = time.monotonic()  # when a shard was last opened
         self._marks = np.full(shards.count, -1, np.int64)
         self._mark = 0
         self._out = np.zeros(shards.count, np.int64)
@@ -70,6 +72,7 @@ class Reach:
         self._scratch = np.zeros(reach.PROBE_BYTES, np.uint8)
         indices = [snapshot.index for snapshot in shards.snapshots]
         first_kinds = np.cumsum([0, *(len(index.kinds) for index in indices)])
+        _import_packages({kind.compression for index in indices for kind in index.kinds if kind.compression})
         self.kinds: tuple[Columns, ...] = tuple(kind.columns for index in indices for kind in index.kinds)
         self.table = np.zeros(shards.count, SHARD)
         self.table["size"] = np.concatenate([index.raw.size_bytes for index in indices])
@@ -103,7 +106,7 @@ class Reach:
         """
         rows = np.zeros(len(sample_ids), ROW)
         gather.locate(self._shards.starts, sample_ids, rows)
-        begun = time.perf_counter()
+        begun = clock()
         if side_by_side and self._unopened:
             shards = np.unique(rows["shard"]).tolist()
             new = [i for i in shards if self._kept[i] is None and i not in self._failures]
@@ -119,7 +122,7 @@ class Reach:
                 self._marks[unseen] = -1  # kernels must not believe that they were seen
                 raise
             if unseen:
-                self.files_s += time.perf_counter() - begun
+                self.files_s += clock() - begun
             gather.sample_spans(self.table, rows)
         return rows
 
@@ -142,7 +145,7 @@ class Reach:
         files: list[object] = []
         with self._lock:
             reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
-            begun = time.perf_counter()
+            begun = clock()
             if self._counts[UNKNOWN]:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] == UNKNOWN))
                 reach.judge_windows(self.table, self._told, rows, self._scratch, self._populated, self._verdicts)
@@ -153,7 +156,7 @@ class Reach:
                     reach.advise_samples(rows, most)
             else:
                 files = []
-            self.files_s += time.perf_counter() - begun
+            self.files_s += clock() - begun
         return files
 
     def locate(self, sample_id: int) -> tuple[Shard, int]:
@@ -174,14 +177,12 @@ class Reach:
         except (FormatError, IntegrityError, OSError) as error:
             if not self._forgives or getattr(error, "errno", None) in _EXHAUSTED:
                 raise
-            self._failures[i] = error.with_traceback(None)  # its frames would stay as long
+            self._failures[i] = without_traceback(error)  # it is kept until the next epoch
             self.table[i]["table"] = 0
             return None
 
     def _open(self, i: int) -> Shard:
-        shard = self._shards.open_shard(i)
-        self.moved_at = time.monotonic()
-        return shard
+        return self._shards.open_shard(i)
 
     def _see(self, i: int) -> None:
         kept = self._kept[i]
@@ -229,6 +230,18 @@ def _opened(shard: Shard) -> Any:
             raise
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return shard.open_file()
+
+
+def _import_packages(compressions: set[str]) -> None:
+    """Import what unpacking needs, before a thread does so.
+
+    A child that is forked while a thread imports a module inherits it half made, and waits for it for ever. This is
+    also why this module imports `numpy.ma`, which `np.unique` would import in a thread.
+    """
+    for compression in compressions:
+        import_package(compression)
+        for name in ("blake3", "xxh64"):  # what is unpacked is held against its hash
+            hasher(name)
 
 
 def _in_turn(act: Callable[[int], object], numbers: Sequence[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections import defaultdict, deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from mx8shards.loading.ledger import Ledger
 from mx8shards.loading.prefetch import Ready
 from mx8shards.loading.times import ProducerTimes
 
-Bottleneck = Literal["consumer", "storage", "gather", "decode", "transform", "plan", "nothing yet"]
+Bottleneck = Literal["consumer", "storage", "gather", "decode", "transform", "plan", "compile", "nothing yet"]
 
 _REMEMBERED = 1_000
 _WAITS = 0.1  # a consumer that waits for less than this part of the time is the bottleneck itself
@@ -30,13 +30,15 @@ class Counters:
         self.bytes = 0
         self.consumer_waited_s = 0.0
         self.consumer_worked_s = 0.0
+        self.compiled_s = 0.0  # while the consumer waited
         self.producer = ProducerTimes()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._sizes: deque[int] = deque(maxlen=_REMEMBERED)
         self._faults = _faults()
 
-    def delivered(self, ready: Ready, waited_s: float, worked_s: float) -> None:
+    def delivered(self, ready: Ready, waited_s: float, worked_s: float, compiled_s: float) -> None:
         """One more batch, for which the consumer waited so long, after working so long with the one before."""
+        self.compiled_s += compiled_s
         self.consumer_waited_s += waited_s
         self.consumer_worked_s += worked_s
         self.batches += 1
@@ -63,6 +65,7 @@ class Counters:
             "batch_bytes_p95": p95,
             "consumer_waited_s": self.consumer_waited_s,
             "consumer_worked_s": self.consumer_worked_s,
+            "compile_s": self.compiled_s,
             "producer_waited_s": producer.waited_s,
             "plan_s": producer.planned_s,
             **{f"{kind}_s": self.seconds[kind] for kind in _NAMES},
@@ -71,7 +74,7 @@ class Counters:
             "minor_faults": minor,
             "major_faults": major,
             "lost": ledger.count,
-            "lost_last": list(ledger.last),
+            "lost_last": [asdict(entry) for entry in ledger.last],
         }
 
 
@@ -105,10 +108,13 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
         + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
         f"the planner worked for {stats['plan_s']:.2f} s: it computes the order and reserves memory",
         f"batches waited for memory, or to be taken, for {stats['producer_waited_s']:.2f} s",
+        f"kernels were compiled for {stats['compile_s']:.2f} s while the consumer waited: they are kept on disk",
         f"{stats['major_faults']} page faults had to wait for the disk",
     )
     if waited < _WAITS * whole:
         return Explanation("consumer", evidence)
+    if stats["compile_s"] > waited / 2:
+        return Explanation("compile", evidence)
     if stats["plan_s"] > busy / threads:
         return Explanation("plan", evidence)
     return Explanation(max(seconds, key=lambda name: seconds[name]), evidence)

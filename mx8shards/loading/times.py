@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
+
+from mx8shards.kernels import compiling
+
+
+def clock() -> float:
+    """Seconds that pass, but for those in which the calling thread compiles, or waits for another one to do so.
+
+    So a kernel that is compiled when a stage first needs it is not taken for a slow stage.
+    """
+    return time.perf_counter() - compiling.thread_seconds()
 
 
 class ProducerTimes(NamedTuple):

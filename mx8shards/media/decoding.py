@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,18 @@ from mx8shards.kernels.pictures import coefficient_bytes
 from mx8shards.media.turning import UPRIGHT, turned, turned_size
 
 Pixels = npt.NDArray[np.uint8]
+
+
+def import_libraries() -> None:
+    """Import the libraries that are there, with Pillow's plugins, which it imports when it meets a format.
+
+    This is done before threads start: a child that is forked while a thread imports a module inherits it half made, and
+    waits for it for ever. Where a library is missing, whoever needs it says so.
+    """
+    with suppress(ImportError):
+        import_module("simplejpeg")
+    with suppress(ImportError):
+        import_module("PIL.Image").init()
 
 
 def decode(payload: bytes, ready: Callable[[int, int, int], None], *, upright: bool = False) -> Pixels:
@@ -90,7 +105,7 @@ def decode_jpeg(data: Any, height: int, width: int) -> Pixels:
 def check_rare(payload: bytes, most_bytes: int) -> None:
     """DecodeError for a JPEG that only Pillow decodes, if a strict decoder complains of it: Pillow overlooks much."""
     data, head = np.frombuffer(payload, np.uint8), np.zeros(1, jpeg.HEAD)
-    if not payload.startswith(b"\xff\xd8") or jpeg.read_head(data, head[0]) == jpeg.OK:
+    if payload[:2] != b"\xff\xd8" or jpeg.read_head(data, head[0]) == jpeg.OK:
         return
     check_cost(payload)
     height, width = int(head[0]["height"]), int(head[0]["width"])
@@ -136,6 +151,19 @@ def _check_tiles(data: Pixels, head: Any) -> None:
         raise DecodeError(expected="tiles where the segment of tiles says", found="other bytes")
 
 
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+
+
+def return_freed_memory() -> None:
+    """Have the C library return freed memory to the system.
+
+    It keeps blocks of up to 32 MiB for each thread that freed one, and no budget counts these. Measured with 16 threads
+    and payloads of 29 MB: 410 MiB in use without this, of which 60 were needed.
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
 def room(size_bytes: int) -> Pixels:
     """Scratch that begins where vectors like it."""
     whole = np.empty(size_bytes + 64, np.uint8)
@@ -150,7 +178,7 @@ def check_fits(width: int, height: int, size_bytes: int, most_bytes: int) -> Non
 
 
 def _beginning(payload: bytes) -> str:
-    return f"{len(payload)} bytes that begin with {payload[:8]!r}" if payload else "no bytes"
+    return f"{len(payload)} bytes that begin with {bytes(payload[:8])!r}" if payload else "no bytes"
 
 
 def _said(error: Exception) -> str:

@@ -6,8 +6,8 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import RLock
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import DecodeError, SettingError
+from mx8shards.errors import DecodeError, SettingError, without_traceback
 from mx8shards.format.columns import MAX_BYTES
 from mx8shards.format.picture_files import MOST_DECODED_BYTES
 from mx8shards.format.randomness import uniforms
@@ -36,6 +36,7 @@ Bytes = npt.NDArray[np.uint8]
 ENCODINGS = ("bytes", "jpeg", "png")
 
 _FIRST_BYTES = 2 << 20  # of a thread's scratch, which grows as pictures ask for it
+_RETURNED_BYTES = 1 << 20  # smaller pictures leave little behind, and the call takes longer than they
 _MOST_BYTES = 64 << 20  # of a thread's; larger pictures take turns
 
 
@@ -62,6 +63,7 @@ class Pictures(Stage):
                 expected=f"an encoding of whole picture files: {', '.join(ENCODINGS)}",
                 found=repr(use.encoding),
             )
+        decoding.import_libraries()
         self.columns = (use.column,)
         self.outputs = {name: _output(crop) for name, crop in crops.items()}
         self._crops = crops
@@ -148,17 +150,23 @@ class Pictures(Stage):
         while self._turbo and scratch.desk[0]["status"] == pictures.NO_ROOM:
             if self._with_room(int(scratch.desk[0]["bytes"]), work, i, scratch):
                 return
+        with ExitStack() as turn:  # until nothing is held any more of what the turn is for, errors included
+            work.rows["status"][i] = self._outside(work, i, scratch, turn)
+
+    def _outside(self, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> int:
+        """One row, from a copy of its payload, and the status that this gives it."""
+        span = work.notes[self][0][i]
         try:
-            payload = self._payload(work, i, work.notes[self][0][i])
-            with ExitStack() as turn:
-                if is_yuv420(np.frombuffer(payload, np.uint8)):
-                    self._of_planes(payload, work, i, scratch, turn)
-                else:
-                    self._by_library(payload, work, i, scratch, turn)
+            self._take(int(span["size"]), scratch, turn)  # threads that wait for their turn hold no payload
+            payload = self._payload(work, i, span)
+            if is_yuv420(np.frombuffer(payload, np.uint8)):
+                return self._of_planes(payload, work, i, scratch, turn)
+            self._by_library(payload, work, i, scratch, turn)
         except DecodeError:
-            work.rows["status"][i] = REFUSED
+            return REFUSED
         except OSError:
-            work.rows["status"][i] = READ_FAILED
+            return READ_FAILED
+        return OK
 
     def _payload(self, work: Work, i: int, span: Any) -> bytes:
         """A row's payload, copied. DecodeError for one that is too long, OSError for one that cannot be read."""
@@ -198,7 +206,7 @@ class Pictures(Stage):
                 raise DecodeError("a picture of another size than there is room for")
             more = len(payload) + int(pictures.crop_bytes(found, cut))
             decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
-            self._take(size_bytes + more, scratch, turn)
+            self._take(size_bytes + more, scratch, turn, kept_bytes)
 
         def place(width: int, height: int, size_bytes: int) -> None:
             pictures.place_whole(width, height, self._table, draws[i], found, cut)
@@ -206,7 +214,7 @@ class Pictures(Stage):
 
         head = scratch.desk[0]["head"]
         orientation = orientation_of(payload, head) if self._upright else UPRIGHT
-        jpeg = self._jpeg(payload, draws[i], scratch, turn) if orientation == UPRIGHT else None
+        jpeg, kept_bytes = self._jpeg(payload, draws[i], scratch, turn) if orientation == UPRIGHT else (None, 0)
         if orientation != UPRIGHT:
             size = turned_size(head["width"], head["height"], orientation)
             pictures.place_whole(*size, self._table, draws[i], found, cut)
@@ -223,45 +231,60 @@ class Pictures(Stage):
         memory = decoding.room(int(pictures.crop_bytes(found, cut)))
         pictures.crop_rgb(pixels, cut, found, self._values, targets, i, memory)
 
-    def _jpeg(self, payload: bytes, draws: Array, scratch: Scratch, turn: ExitStack) -> Bytes | None:
-        """What has to be decoded of a JPEG: its tiles, or all; None if it is something else."""
-        desk, memory = scratch.desk[0], scratch.memory
+    def _jpeg(self, payload: bytes, draws: Array, scratch: Scratch, turn: ExitStack) -> tuple[Bytes | None, int]:
+        """The JPEG that has to be decoded, of some tiles or the payload itself; None if that is no JPEG.
+
+        Also how much of this thread's scratch it keeps in use.
+        """
+        desk, memory, kept_bytes = scratch.desk[0], scratch.memory, len(scratch.memory)
         arguments = np.frombuffer(payload, np.uint8), self._table, draws, self._exact, desk, scratch.found
         size = pictures.cut_out(*arguments, memory)
         if size == -pictures.NO_ROOM:
-            self._take(int(desk["bytes"]), scratch, turn)
+            memory, kept_bytes = decoding.room(0), 0
+            self._take(int(desk["bytes"]) + len(payload), scratch, turn)
             memory = decoding.room(int(desk["bytes"]))
             size = pictures.cut_out(*arguments, memory)
         if size == -pictures.OTHER:
-            return None
+            return None, 0
         if size < 0:
             raise DecodeError("a JPEG in CMYK or of too many scans, or one whose tile index does not match its data")
-        return memory[:size] if size else arguments[0]
+        return (memory[:size], kept_bytes) if size else (arguments[0], 0)
 
-    def _of_planes(self, payload: bytes, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> None:
-        """One row by the kernel, which needs no library for it."""
+    def _of_planes(self, payload: bytes, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> int:
+        """One row by the kernel, which needs no library for it; the status that this gives it."""
         _, draws, targets = work.notes[self]
         desk, data = scratch.desk[0], np.frombuffer(payload, np.uint8)
         arguments = data, self._table, draws[i], self._values, targets, desk, scratch.found, i
         status = pictures.crop_yuv420(*arguments, scratch.memory)
         if status == pictures.NO_ROOM:
-            self._take(int(desk["bytes"]), scratch, turn)
+            self._take(int(desk["bytes"]) + len(payload), scratch, turn)
             status = pictures.crop_yuv420(*arguments, decoding.room(int(desk["bytes"])))
-        work.rows["status"][i] = status
+        return int(status)
 
-    def _take(self, size_bytes: int, scratch: Scratch, turn: ExitStack) -> None:
-        """Before a library takes so much memory: it is that of this thread, or, in turn, the largest there may be."""
+    def _take(self, size_bytes: int, scratch: Scratch, turn: ExitStack, kept_bytes: int = 0) -> None:
+        """Before so many bytes are taken: out of this thread's own memory, or else of that for one large picture.
+
+        For that, threads take turns. Of the thread's own memory, `kept_bytes` of scratch stay in use.
+        """
         if size_bytes > self._large.most_bytes:
             raise DecodeError("a picture that takes more memory than there is")
-        if size_bytes > self._own_bytes:
-            turn.enter_context(self._large.lock)
-            self._large.forget()
+        if size_bytes + kept_bytes > self._own_bytes:
+            turn.enter_context(self._large.alone(size_bytes))
         elif size_bytes + len(scratch.memory) > self._own_bytes:
             scratch.memory = decoding.room(0)
 
-    def why(self, payload: memoryview) -> Exception | None:
-        """What is wrong with a picture: first of all what the strictest decoder says of it."""
-        picture, most_bytes = bytes(payload), self._large.most_bytes
+    def why(self, size_bytes: int, read: Callable[[], bytes]) -> Exception | None:
+        """What is wrong with a picture: first of all what the strictest decoder says of it.
+
+        It is read and decoded in the memory for one large picture, so one thread at a time does this.
+        """
+        if size_bytes > self._large.most_bytes:
+            return DecodeError(expected=f"at most {self._large.most_bytes} bytes", found=f"{size_bytes}")
+        with self._large.alone(size_bytes):
+            return self._refusal(read())
+
+    def _refusal(self, picture: bytes) -> Exception | None:
+        most_bytes = self._large.most_bytes
         try:
             if is_yuv420(np.frombuffer(picture, np.uint8)):
                 height, width = yuv420.planes(picture)[0].shape
@@ -271,7 +294,7 @@ class Pictures(Stage):
                 decoding.check_rare(picture, most_bytes)
                 decoding.decode(picture, partial(self._check_sides, len(picture)), upright=self._upright)
         except DecodeError as error:
-            return error
+            return without_traceback(error)
         return None
 
     def _check_sides(self, payload_bytes: int, width: int, height: int, size_bytes: int) -> None:
@@ -331,9 +354,16 @@ class _Large:
             self._memory = decoding.room(min(2 * size_bytes, self.most_bytes))
         return self._memory
 
-    def forget(self) -> None:
-        """Give it back, for one who brings his own; the lock is held."""
-        self._memory = decoding.room(0)
+    @contextmanager
+    def alone(self, size_bytes: int) -> Iterator[None]:
+        """The thread's turn to allocate so many bytes or more in its own way; everything is freed when that ends."""
+        with self.lock:
+            self._memory = decoding.room(0)
+            try:
+                yield
+            finally:
+                if size_bytes >= _RETURNED_BYTES:
+                    decoding.return_freed_memory()
 
 
 def _output(crop: Picture) -> Output:
@@ -407,17 +437,18 @@ class WholePictures(Pictures):
 
     def _sides_of(self, work: Work, i: int) -> tuple[int, int]:
         """Height and width of a picture that no kernel knows; a row that has none is refused."""
-        try:
-            payload = self._payload(work, i, work.spans[i, self._use.number])
-            height, width = decoding.sides(payload)
-            decoding.check_fits(width, height, 3 * 4 * width * height, self._large.most_bytes)
-        except DecodeError:
-            work.rows["status"][i] = REFUSED
-            return 0, 0
-        except OSError:
-            work.rows["status"][i] = READ_FAILED
-            return 0, 0
-        return height, width
+        span = work.spans[i, self._use.number]
+        with self._large.alone(int(span["size"])):  # for the payload, and what a library takes to look at it
+            try:
+                height, width = decoding.sides(self._payload(work, i, span))
+                decoding.check_fits(width, height, 3 * 4 * width * height, self._large.most_bytes)
+            except DecodeError:
+                work.rows["status"][i] = REFUSED
+            except OSError:
+                work.rows["status"][i] = READ_FAILED
+            else:
+                return height, width
+        return 0, 0
 
 
 def _whole(dtype: np.dtype[Any], layout: str, row: memoryview) -> Array:

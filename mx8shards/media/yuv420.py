@@ -33,7 +33,7 @@ def encode(picture: bytes) -> bytes:
     return MAGIC + struct.pack("<II", height, width) + b"".join(part.tobytes() for part in parts)
 
 
-def planes(payload: bytes) -> tuple[Plane, Plane, Plane]:
+def planes(payload: bytes | memoryview) -> tuple[Plane, Plane, Plane]:
     """Y, Cb and Cr as they lie in a payload: Y without the padding of odd sides."""
     data = np.frombuffer(payload, np.uint8)
     height, width = size_of(data) if is_yuv420(data) else (0, 0)

@@ -189,6 +189,28 @@ class Shard:
             found.append(payload)
         return found
 
+    def payload_spans(self, row: int, wanted: Sequence[int]) -> list[tuple[int, int]]:
+        """Where in the file the payloads of these columns of one sample begin, and their sizes; none of them is read.
+
+        FormatError if the sample's size header does not add up, or the file ends before it.
+        """
+        file = self.file or self.open_file()
+        try:
+            begin, end = _PAIR.unpack(file.read(4 + 4 * row, 8))
+            bounds = self.columns.bounds(file.read(begin, self.columns.header_bytes), end - begin)
+        except struct.error:
+            raise self._changed(f"nothing where sample {row} was") from None
+        except FormatError as error:
+            raise error.at(subject=self.name, place=f"sample {row}") from error.__cause__
+        return [(begin + bounds[c], bounds[c + 1] - bounds[c]) for c in wanted]
+
+    def read_payload(self, begin: int, size: int) -> bytes:
+        """The payload, or the part of one, that lies there in the file."""
+        payload = (self.file or self.open_file()).read(begin, size)
+        if len(payload) != size:
+            raise self._changed(f"a payload after {len(payload)} of {size} bytes")
+        return payload
+
     def _changed(self, found: str) -> FormatError:
         return FormatError(
             subject=self.name,

@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,10 @@ def forked_while_locked(data: str, how: str) -> None:
         loader.close()
     elif how == "for":
         assert len(list(loader)) == len(loader)
+    elif how == "pool":
+        loader._pool._lock = threading.Lock()
+        loader._pool._lock.acquire()
+        loader._pool.close()
 
 
 def few_files(data: str, io: str, most: int) -> None:
@@ -213,6 +218,7 @@ def warm_up() -> None:
 
 def main() -> None:
     """Act out what comes in, one after the other."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     warm_up()
     say("ready")
     for line in sys.stdin:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,3 +115,25 @@ def test_the_bottleneck_is_named_in_eleven_of_twelve_cases(data: Path, large: Pa
             if found.bottleneck != case.expected:
                 wrong.append(f"{case}: {found}")
     assert len(wrong) <= 1, "\n".join(wrong)
+
+
+COMPILED = """
+import sys
+import mx8shards as mx8
+with mx8.Loader(mx8.Dataset(sys.argv[1]), batch_size=8, shuffle=True, threads=2, output="numpy") as loader:
+    for batch in loader:
+        pass
+    found, stats = loader.explain(), loader.stats()
+print(found.bottleneck)
+others = [stats[f"{kind}_s"] for kind in ("plan", "read", "gather", "decode")]
+assert stats["compile_s"] > sum(others), (stats, str(found))
+"""
+
+
+def test_a_first_epoch_that_waits_for_kernels_is_explained_by_compiling(
+    data: Path, tmp_path: Path, repository: Path
+) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}
+    run = [sys.executable, "-c", COMPILED, str(data)]
+    done = subprocess.run(run, cwd=repository, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("compile\n", 0), done.stderr

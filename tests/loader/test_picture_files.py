@@ -169,8 +169,8 @@ def test_a_substitute_takes_the_place_of_what_is_no_picture(place: Path, backend
         batches = [batch.copy() for batch in loader]
         lost = loader.stats()["lost_last"]
     assert [len(batch.sample_ids) for batch in batches] == [9, 9, 9, 9, 4]
-    assert {entry.sample_id for entry in lost} >= {i for i in range(40) if i % 4 == 1}
-    assert all("column 'image': expected a picture" in entry.reason for entry in lost)
+    assert {entry["sample_id"] for entry in lost} >= {i for i in range(40) if i % 4 == 1}
+    assert all("column 'image': expected a picture" in entry["reason"] for entry in lost)
     for batch in batches:
         for row, i in enumerate(batch["label"].tolist()):
             assert i % 4 != 1
@@ -215,7 +215,8 @@ def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict
             lost = loader.state_dict()["lost"]["count"]
             assert len(found) + lost == len(files)
             assert all(
-                "DecodeError" in entry.reason or "expected" in entry.reason for entry in loader.stats()["lost_last"]
+                "DecodeError" in entry["reason"] or "expected" in entry["reason"]
+                for entry in loader.stats()["lost_last"]
             )
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
@@ -165,3 +166,89 @@ def test_what_libraries_need_at_their_peak_is_in_the_budget(place: Path, library
     done = subprocess.run(run, cwd=repository, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= (100 << 20) + (48 << 20)
+
+
+_MOST = """
+import sys, threading, time
+import mx8shards as mx8
+from tests.resident import anonymous_bytes
+
+warm, link, memory, io, on_error, decoder = sys.argv[1:]
+options = dict(batch_size=4, decode={"image": eval(f"mx8.{decoder}")}, threads=12, output="numpy", io=io)
+with mx8.Loader(mx8.Dataset(warm), on_error="skip", **options) as loader:  # kernels and Pillow's plugins
+    list(loader)
+most, over, before = 0, threading.Event(), anonymous_bytes()
+
+def watch():
+    global most
+    while not over.is_set():
+        most = max(most, anonymous_bytes() - before)
+        time.sleep(0.001)
+
+watching = threading.Thread(target=watch)
+watching.start()
+try:
+    with mx8.Loader(mx8.Dataset(link), memory=memory, on_error=on_error, **options) as loader:
+        list(loader)
+except mx8.LoaderError as error:
+    assert "no better" in str(error)
+over.set()
+watching.join()
+print(most)
+"""
+
+
+@pytest.fixture(scope="module")
+def noise(place: Path) -> Path:
+    """Large files: one picture of 27 MB many times, and beside it the same without its end."""
+    file = file_of(np.random.default_rng(1).integers(0, 256, (3_000, 3_000, 3), np.uint8), "PNG", compress_level=1)
+    write(place / "noise" / "whole", [file] * 12, size_limit="64mb", hashes=())
+    write(place / "noise" / "cut", [file[:-1_000]] * 12, size_limit="64mb", hashes=())
+    write(place / "noise" / "small", [flat(60, "PNG"), flat(60, "TIFF"), b"no picture"])
+    return place / "noise"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody tells how much memory is used here")
+@pytest.mark.parametrize(
+    ("files", "memory", "on_error"),
+    [
+        ("whole", "256mb", "skip"),
+        ("whole", "1500mb", "skip"),
+        ("cut", "1500mb", "skip"),
+        ("cut", "256mb", "substitute"),
+    ],
+)
+@pytest.mark.parametrize("decoder", ["RandomResizedCrop(64)", pytest.param("Decode()", marks=pytest.mark.hunt)])
+@pytest.mark.parametrize("io", ["pread", pytest.param("mmap", marks=pytest.mark.hunt)])
+def test_many_threads_with_large_files_hold_no_more_than_the_budget(
+    io: str, decoder: str, files: str, memory: str, on_error: str, noise: Path, repository: Path
+) -> None:
+    """Threads that wait for their turn with a library, and what is known of samples that are lost, hold no payloads."""
+    run = [sys.executable, "-c", _MOST, *map(str, (noise / "small", noise / files, memory, io, on_error, decoder))]
+    done = subprocess.run(run, cwd=repository, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= (int(memory[:-2]) << 20) + (64 << 20)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "substitute", "raise"])
+def test_of_a_sample_that_is_lost_the_reason_is_kept_and_no_error(place: Path, on_error: Any, backend: str) -> None:
+    """An error keeps the functions that it passed through, and the payloads in these, also in cycles of its own."""
+    whole = file_of(picture(90, 90, 1, True), "PNG")
+    files = [whole[: len(whole) // 2] if i % 3 == 1 else whole for i in range(12)]
+    dataset = write(place / f"lost {on_error} {backend}", files)
+    gc.collect()
+    gc.disable()
+    try:
+        with loader_of(dataset, SPECS["exact"], on_error=on_error, batch_size=12) as loader:
+            if on_error == "raise":
+                with pytest.raises(mx8.LoaderError) as caught:
+                    list(loader)
+                reason = caught.value.__cause__
+                assert isinstance(reason, DecodeError)
+                assert reason.__traceback__ is None
+                return
+            list(loader)
+            assert loader.stats()["lost"] >= 4
+        assert [found for found in gc.get_objects() if isinstance(found, DecodeError)] == []
+    finally:
+        gc.enable()

@@ -15,6 +15,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.format.randomness import integers
+from mx8shards.loading.ledger import reason_of
 from mx8shards.shards.open_shard import Shards
 from tests.loader.damage import BEFORE, break_sizes, cut_short, make_longer, put_another
 from tests.loader.faults import Weigh
@@ -104,12 +105,15 @@ def test_what_was_lost_is_counted_hashed_and_named(data: Path, on_error: str) ->
                         entries.append((0, step * BATCH, chain[0], None))
                     elif attempt < len(found := substitute(chain[0], 0)):
                         entries.append((0, step * BATCH, [chain[0], *found][attempt], found[attempt]))
-        assert [(entry.epoch, entry.position, entry.sample_id, entry.substitute) for entry in last] == entries
-        assert all("sample" in entry.reason for entry in last)
+        assert [
+            (entry["epoch"], entry["position"], entry["sample_id"], entry["substitute"]) for entry in last
+        ] == entries
+        assert all("sample" in entry["reason"] for entry in last)
         digest = ""
         for entry in entries:
             digest = hashlib.sha256(json.dumps([digest, *entry]).encode()).hexdigest()
         assert lost == {"count": len(entries), "digest": digest}
+        assert json.loads(json.dumps(last)) == last
         dataset.close()
         del loader, dataset
 
@@ -182,9 +186,26 @@ def test_the_last_thousand_are_kept(tmp_path: Path) -> None:
         with loader_of(dataset, "skip", shuffle=False, decode={"blob": Weigh(bad=bad)}, batch_size=100) as loader:
             assert [len(ids) for ids in delivered(loader)] == [0] * 12 + [100] * 3
             assert loader.state_dict()["lost"]["count"] == 1200
-            assert [entry.sample_id for entry in loader.stats()["lost_last"]] == list(range(200, 1200))
+            assert [entry["sample_id"] for entry in loader.stats()["lost_last"]] == list(range(200, 1200))
         dataset.close()
         del loader, dataset
+
+
+@pytest.mark.parametrize("on_error", ["skip", "substitute"])
+def test_stats_are_json_whatever_was_lost_and_reasons_are_short(tmp_path: Path, on_error: str) -> None:
+    root = write(tmp_path / "data", 40)
+    shards(root)[0].rename(root / ("long " * 45))
+    with (
+        mx8.Dataset(root) as dataset,
+        loader_of(dataset, on_error, decode={"blob": Weigh(bad=frozenset([30]))}) as loader,
+    ):
+        delivered(loader)
+        found = loader.stats()
+    assert found["lost"] > 0
+    assert json.loads(json.dumps(found)) == found
+    assert max(len(entry["reason"]) for entry in found["lost_last"]) <= 500
+    assert reason_of(ValueError("x" * 1_000_000)).startswith("xxx")
+    assert len(reason_of(ValueError("x" * 1_000_000))) == 500
 
 
 # shards that cannot be opened -----------------------------------------------------------------------------------------
@@ -217,9 +238,9 @@ def test_a_shard_that_cannot_be_opened_loses_its_samples_and_no_batch(
             for epoch in range(2):
                 planned = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
                 assert delivered(loader) == [in_place_of(ids, epoch, on_error, lost) for ids in planned]
-            entries = [entry for entry in loader.stats()["lost_last"] if entry.epoch == 1]
-            assert {entry.sample_id for entry in entries} == lost
-            assert all(entry.reason.startswith(f"data/{path.name}: ") for entry in entries)
+            entries = [entry for entry in loader.stats()["lost_last"] if entry["epoch"] == 1]
+            assert {entry["sample_id"] for entry in entries} == lost
+            assert all(entry["reason"].startswith(f"data/{path.name}: ") for entry in entries)
             assert loader.stats()["bytes_reserved"] == 0
         dataset.close()
         del loader, dataset
@@ -311,7 +332,7 @@ def test_a_shard_whose_file_is_gone_when_it_is_to_be_opened_again_is_lost_from_t
             for batch in batches:
                 found += ids_of(batch)
                 steps += 1
-            lost = [entry for entry in loader.stats()["lost_last"] if entry.substitute is None]
+            lost = [entry for entry in loader.stats()["lost_last"] if entry["substitute"] is None]
             assert steps == len(loader)
             assert loader.stats()["lost"] >= len(lost)
             assert loader.stats()["lost"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from tests.loader.faults import Weigh
 from tests.loader.filesystem import Mounted, shown_again
 from tests.loader.parts import ids_of, in_time, nothing_left, threads, write
 
@@ -21,12 +23,8 @@ STALLED = r"file system does not answer|no thread has become free"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small samples. They were read before: a kernel that is compiled would be taken for a read that stalls."""
-    root = write(tmp_path_factory.mktemp("stalls") / "data", SAMPLES)
-    for io in ("mmap", "pread"):
-        with mx8.Dataset(root) as dataset, mx8.Loader(dataset, batch_size=BATCH, io=io, output="numpy") as loader:  # type: ignore[arg-type]
-            all_of(loader)
-    return root
+    """Small samples."""
+    return write(tmp_path_factory.mktemp("stalls") / "data", SAMPLES)
 
 
 @pytest.fixture
@@ -118,6 +116,61 @@ def test_two_loaders_share_a_pool_and_the_stall_of_one_is_told_to_both(shown: Mo
         stalled.close()
         fine.close()
         del one, two, loader, stalled, fine, pool
+
+
+# no stalls ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
+def test_a_batch_that_takes_longer_than_the_limit_by_many_slow_reads_is_no_stall(shown: Mounted, io: str) -> None:
+    with mx8.Dataset(shown.root) as dataset, slow_loader(dataset, io=io, batch_size=SAMPLES, threads=1) as loader:
+        shown.forget()
+        shown.reads("delay 0.05")  # for each of dozens of shards
+        try:
+            begun = time.monotonic()
+            assert all_of(loader) == list(range(SAMPLES))
+            assert time.monotonic() - begun > 0.6  # if not, this proves nothing
+        finally:
+            shown.reads("ok")
+
+
+@pytest.mark.parametrize("what", ["decode", "transform"])
+def test_decoding_and_transforms_may_take_longer_than_the_limit(shown: Mounted, what: str) -> None:
+    """Also where files are read, and also where another loader of the pool takes all threads meanwhile."""
+
+    def transform(batch: Any) -> Any:
+        time.sleep(1.2)
+        return batch
+
+    options: Any = {"transform": transform} if what == "transform" else {"decode": {"blob": Weigh(takes_s=0.006)}}
+    shown.forget()
+    with mx8.Dataset(shown.root) as dataset:
+        pool = mx8.Pool(memory="64mb", threads=1)
+        slow, fine = (
+            mx8.Loader(dataset, batch_size=200, pool=pool, read_timeout_s=0.6, output="numpy", io="pread", **each)
+            for each in (options, {})
+        )
+        with in_time(), slow, fine:
+            first, second = iter(slow), iter(fine)
+            assert ids_of(next(second)) == list(range(200))
+            assert [i for batch in first for i in batch.sample_ids.tolist()] == list(range(SAMPLES))
+            assert [i for batch in second for i in ids_of(batch)] == list(range(200, SAMPLES))
+        pool.close()
+
+
+def test_compiling_may_take_longer_than_the_limit(data: Path, tmp_path: Path, repository: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.replace("0.6", "0.2"), str(data)],
+        cwd=repository,
+        env=environment,
+        input="go\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "here\n"), done.stdout + done.stderr
+    assert "of them to compile" in done.stderr
 
 
 SCRIPT = """

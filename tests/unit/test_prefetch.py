@@ -38,6 +38,13 @@ def recipe(dataset: mx8.Dataset) -> Iterator[Recipe]:
     pool.close()
 
 
+def begun(*arguments: Any) -> Run:
+    """A run that makes batches."""
+    run = Run(*arguments)
+    run.start()
+    return run
+
+
 def taken(run: Run) -> list[int]:
     """The positions of all batches to its end."""
     found = []
@@ -56,9 +63,9 @@ def filled(recipe: Recipe) -> None:
 
 def test_a_run_that_ends_leaves_its_memory_to_one_that_waits_for_it(recipe: Recipe) -> None:
     """As after a `for` that was left: nobody waits for the end of the run before."""
-    first = Run(recipe, 0, 0)
+    first = begun(recipe, 0, 0)
     filled(recipe)
-    second = Run(recipe, 1, 0)
+    second = begun(recipe, 1, 0)
     time.sleep(0.3)  # now both wait for memory: if not, this proves less
     first.stop()
     first.join()
@@ -69,7 +76,7 @@ def test_a_run_that_ends_leaves_its_memory_to_one_that_waits_for_it(recipe: Reci
 
 @pytest.mark.parametrize("batches", [0, 1, 7, 30])
 def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: int, recipe: Recipe) -> None:
-    run = Run(recipe, 0, 0)
+    run = begun(recipe, 0, 0)
     for _ in range(batches):
         assert isinstance(run.take(), Ready)
     run.stop()
@@ -81,7 +88,7 @@ def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: in
 
 def test_a_run_begins_at_any_position_of_an_epoch(recipe: Recipe) -> None:
     for position in (0, 6, 58, 60):
-        run = Run(recipe, 0, position)
+        run = begun(recipe, 0, position)
         assert taken(run) == list(range(position, 60, 2))
         run.stop()
         run.join()
@@ -89,7 +96,7 @@ def test_a_run_begins_at_any_position_of_an_epoch(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("batches", [0, 3, 30, 31])
 def test_a_run_that_sheds_says_so_whenever_it_is_asked_for_more_and_has_no_memory(batches: int, recipe: Recipe) -> None:
-    run = Run(recipe, 0, 0)
+    run = begun(recipe, 0, 0)
     for _ in range(batches):
         run.take()
     recipe.share.shed()
@@ -111,7 +118,7 @@ def test_a_run_can_shed_while_its_thread_is_started(recipe: Recipe, monkeypatch:
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
-        run = Run(recipe, 0, 0)
+        run = begun(recipe, 0, 0)
     shedding[0].join(10)
     assert not shedding[0].is_alive()
     assert isinstance(run.take(), Shed)
@@ -125,15 +132,15 @@ def test_a_run_whose_thread_cannot_be_started_need_not_shed(recipe: Recipe, monk
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start") as caught:
-            Run(recipe, 0, 0)
+            begun(recipe, 0, 0)
     assert caught.tb is not None  # it holds on to the run
     recipe.share.shed()
-    assert taken(Run(recipe, 0, 0)) == list(range(0, 60, 2))
+    assert taken(begun(recipe, 0, 0)) == list(range(0, 60, 2))
 
 
 def test_whoever_waits_for_a_run_that_sheds_is_told(recipe: Recipe) -> None:
     stuck = threading.Event()
-    run = Run(replace(recipe, transform=lambda batch: stuck.wait(10)), 0, 0)
+    run = begun(replace(recipe, transform=lambda batch: stuck.wait(10)), 0, 0)
     with ThreadPoolExecutor(1) as other:
         waiting = other.submit(run.take)
         time.sleep(0.1)  # now it waits: if not, this proves less
@@ -146,7 +153,7 @@ def test_whoever_waits_for_a_run_that_sheds_is_told(recipe: Recipe) -> None:
 
 
 def test_batches_that_are_there_can_be_taken_without_waiting(recipe: Recipe) -> None:
-    run = Run(recipe, 0, 0)
+    run = begun(recipe, 0, 0)
     filled(recipe)
     ready = run.take_ready()
     assert ready is not None

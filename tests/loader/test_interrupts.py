@@ -1,0 +1,199 @@
+"""What becomes of a loader when Ctrl-C comes at any moment, or other threads close it or take batches, too?"""
+
+from __future__ import annotations
+
+import gc
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from tests.loader.parts import ids_of, in_time, nothing_left, threads, write
+
+SAMPLES, BATCH = 48, 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("interrupts") / "data", SAMPLES)
+
+
+@contextmanager
+def ctrl_c(after_s: float) -> Iterator[threading.Event]:
+    """SIGINT for this thread after that time, unless the block has ended; whether it came.
+
+    A real signal, not an exception that a tracer raises: that can come where Python lets no signal in, as while a
+    `with` gives its lock back.
+    """
+    over, came, here = threading.Event(), threading.Event(), threading.get_ident()
+
+    def send() -> None:
+        if not over.wait(after_s):
+            came.set()
+            signal.pthread_kill(here, signal.SIGINT)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield came
+    finally:
+        over.set()
+        sender.join()
+
+
+@pytest.fixture(autouse=True)
+def _interruptible(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever starts the tests in the background has SIGINT ignored.
+
+    Ctrl-C that comes in a callback of the standard library is lost, and said to be ignored; nobody should keep it.
+    """
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    before, interval = signal.signal(signal.SIGINT, signal.default_int_handler), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # else whoever sends it waits for the GIL until there is nothing to interrupt
+    yield
+    sys.setswitchinterval(interval)
+    signal.signal(signal.SIGINT, before)
+
+
+def begin(loader: mx8.Loader) -> None:
+    """As somebody who looks at two batches."""
+    batches = iter(loader)
+    next(batches)
+    next(batches)
+
+
+def train(loader: mx8.Loader) -> None:
+    for batch in loader:
+        ids_of(batch)
+
+
+def warm_up(loader: mx8.Loader) -> None:
+    loader.warm_up()
+
+
+USES = pytest.mark.parametrize("use", [begin, train, warm_up])
+
+
+@USES
+@pytest.mark.parametrize("times", [300, pytest.param(10_000, marks=pytest.mark.hunt)])
+def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_can_be_used_on(
+    data: Path, use: Callable[[mx8.Loader], None], times: int
+) -> None:
+    struck = 0
+    random = Random(times)
+    with nothing_left(data), mx8.Dataset(data) as dataset:
+        loader = mx8.Loader(dataset, batch_size=BATCH, threads=1, memory="1mb", output="numpy")
+        list(loader)  # kernels are there now
+        begun = time.perf_counter()
+        for _ in range(10):
+            use(loader)
+        most_s = (time.perf_counter() - begun) / 10
+        for _ in range(times):
+            error: BaseException | None = None
+            try:
+                with ctrl_c(random.uniform(0, most_s)) as came:
+                    use(loader)
+            except KeyboardInterrupt as caught:
+                struck += 1
+                error = caught
+            while error is not None:
+                assert not isinstance(error, queue.Empty | mx8.ShardsError)
+                error = error.__cause__ or error.__context__
+            loader.set_epoch(0)
+            assert [i for batch in loader for i in ids_of(batch)] == list(range(SAMPLES))
+            error = None
+            gc.collect()
+            found = loader.stats()
+            assert (found["bytes_in_use"], found["bytes_reserved"], found["banks_in_use"]) == (0, 0, 0)
+            while any("planner" in name for name in threads()):  # one whose start was interrupted ends soon
+                time.sleep(0.001)
+        assert struck > times // 10
+        loader.close()
+        del loader, dataset, came
+
+
+def test_a_loader_that_is_dropped_after_ctrl_c_while_its_thread_started_leaves_nothing(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    with nothing_left(data):
+        dataset = mx8.Dataset(data)
+        pool = mx8.Pool(memory="4mb", threads=1)
+        loader = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                iter(loader)
+        del loader
+        gc.collect()
+        with mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy") as other:
+            assert [i for batch in other for i in ids_of(batch)] == list(range(SAMPLES))
+        while any("planner" in name for name in threads()):
+            time.sleep(0.01)
+        assert pool.memory.promised_bytes == 0
+        pool.close()
+        dataset.close()
+        del other, pool, dataset
+
+
+# other threads --------------------------------------------------------------------------------------------------------
+
+
+def test_whoever_waits_while_another_thread_closes_the_loader_is_told_so(data: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def transform(batch: Any) -> Any:
+        begun.set()
+        end.wait(30)
+        return batch
+
+    with in_time(), mx8.Dataset(data) as dataset:
+        loader = mx8.Loader(dataset, batch_size=BATCH, threads=1, transform=transform, output="numpy")
+
+        def close() -> None:
+            begun.wait(30)
+            time.sleep(0.1)  # now the other one waits: if not, this proves less
+            end.set()
+            loader.close()
+
+        closing = threading.Thread(target=close)
+        closing.start()
+        with pytest.raises(mx8.LoaderError, match=r"this iteration was left: .* or the loader was closed"):
+            list(loader)
+        closing.join()
+
+
+def test_several_threads_on_one_iteration_are_told_so_and_the_first_goes_on(data: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def transform(batch: Any) -> Any:
+        begun.set()
+        end.wait(30)
+        return batch
+
+    options: dict[str, Any] = {"batch_size": BATCH, "threads": 1, "transform": transform, "output": "numpy"}
+    with in_time(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
+        batches, found = iter(loader), list[int]()
+        first = threading.Thread(target=lambda: found.extend(i for batch in batches for i in ids_of(batch)))
+        first.start()
+        begun.wait(30)
+        time.sleep(0.1)  # now the first one waits
+        with pytest.raises(mx8.LoaderError, match="another thread waits for the next batch of this iteration"):
+            next(batches)
+        end.set()
+        first.join()
+        assert found == list(range(SAMPLES))
