@@ -178,8 +178,9 @@ def test_faults_in_one_loader_of_a_pool_are_no_matter_to_the_other(data: Path) -
         fault = Fault("fill", raising(error), frozenset([100]))
         faulty = mx8.Loader(dataset, batch_size=BATCH, decode={"blob": Weigh(fault)}, pool=pool, output="numpy")
         fine = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
-        for _ in range(3):
+        for epoch in range(3):
             found = []
+            faulty.set_epoch(epoch)  # else it would try the step again that failed
             broken = iter(faulty)
             for good in fine:
                 try:
