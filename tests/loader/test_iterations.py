@@ -21,7 +21,7 @@ from tests.loader.acting import Actor
 from tests.loader.parts import Around, ids_of, in_time, nothing_left, shards, write
 
 SAMPLES, BATCH = 120, 8
-CHILDREN = pytest.mark.parametrize("how", ["del", "stats", "close", "for", "exit"])
+CHILDREN = pytest.mark.parametrize("how", ["del", "stats", "close", "for", "exit", "pool"])
 
 
 @pytest.fixture(scope="module")
