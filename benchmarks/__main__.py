@@ -15,7 +15,18 @@ from benchmarks import harness, table
 
 CASES = (
     *("write", "getitem", "open", "zstd"),
-    *("gather", "small", "cold", "larger_than_ram", "utilisation", "memory", "first_batch", "resume", "scale"),
+    *(
+        "gather",
+        "small",
+        "cold",
+        "larger_than_ram",
+        "utilisation",
+        "memory",
+        "first_batch",
+        "first_use",
+        "resume",
+        "scale",
+    ),
     *("images", "photos", "pixels", "convert", "accuracy"),
 )
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.adapters import spans
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import INT, MEMORY, NOTHING, array, kernel
 from mx8shards.kernels.memory import memcpy
 
 Array = npt.NDArray[Any]
@@ -83,7 +83,7 @@ def open_loader(root: Path, batch_size: int, threads: int, banks: int) -> Memcpy
     return MemcpyLoader(root, batch_size, threads, banks)
 
 
-@kernel
+@kernel(NOTHING, array(np.uint64), array(np.int64), array(np.int64), INT, INT, MEMORY)
 def _copy_rows(sources: Array, sizes: Array, offsets: Array, start: int, stop: int, out: Array) -> None:
     target = np.uint64(out.ctypes.data)
     for i in range(start, stop):

@@ -15,13 +15,14 @@ from benchmarks.decoding import GENERATED, LARGE, PLANES, TILED, UNTOUCHED, Kind
 from benchmarks.harness import Column, Job, Target
 from benchmarks.process import Measured, Numbers
 from mx8shards.kernels import boxes
-from mx8shards.kernels import pictures as rows
 from mx8shards.kernels.colour import put, to_rgb, value_table
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.cuts import JOB, TILES, WORKSPACE, find_cut, place_whole
+from mx8shards.kernels.decompress import decode_planes, decoded
+from mx8shards.kernels.jit import INT, MEMORY, array, kernel, record
 from mx8shards.kernels.jpeg import read_head
 from mx8shards.kernels.jpeg_tiles import splice
+from mx8shards.kernels.placing import crop_planes
 from mx8shards.kernels.resample import carve
-from mx8shards.kernels.turbo import Handle
 from mx8shards.kernels.yuv420 import is_yuv420, planes_of, size_of
 from mx8shards.media.decoding import room
 
@@ -98,16 +99,14 @@ def steps(root: str, passes: int) -> Numbers:
     payloads = [np.array(dataset.payload(i, "image")) for i in range(len(dataset))]
     data, ends = np.concatenate(payloads), np.cumsum([len(payload) for payload in payloads])
     draws = np.random.default_rng(17).random((len(payloads), 1, boxes.DRAWS))
-    crops, values = _random_crop(), value_table(np.ones(3), np.zeros(3), np.uint8)[None]
-    desk, found = np.zeros(1, rows.DESK), np.zeros(1, boxes.BOX)
-    handle, memory, out = Handle(), room(128 << 20), room(3 * SIZE * SIZE)
+    jobs, workspace = _random_crop(), np.zeros(1, WORKSPACE)[0]
+    memory, out = room(128 << 20), room(3 * SIZE * SIZE)
     memory[:] = 1
-    targets = np.zeros(1, rows.TARGET)
-    targets["address"], targets["item_bytes"] = out.ctypes.data, 1
+    jobs["target"]["address"], jobs["target"]["item_bytes"] = out.ctypes.data, 1
 
     def begin_s(upto: int) -> float:
         start = time.thread_time()
-        done = _run(handle.address, upto, data, ends, crops, draws, values, targets, desk, found, memory)
+        done = _run(upto, data, ends, jobs, draws, workspace, memory)
         assert done == len(payloads), f"picture {done} cannot be decoded"
         return (time.thread_time() - start) / len(payloads)
 
@@ -116,7 +115,7 @@ def steps(root: str, passes: int) -> Numbers:
         start = time.thread_time()
         for _ in range(times):
             to_rgb(levels)
-            put(levels, (SIZE, SIZE), values[0], False, out)
+            put(levels, (SIZE, SIZE), jobs[0]["values"], False, out)
         return (time.thread_time() - start) / times
 
     with Measured() as whole:
@@ -130,43 +129,41 @@ def steps(root: str, passes: int) -> Numbers:
 
 def _random_crop() -> Array:
     """RandomResizedCrop as kernels see it."""
-    crop = np.zeros(1, boxes.CROP)
+    jobs = np.zeros(1, JOB)
+    jobs["values"] = value_table(np.ones(3), np.zeros(3), np.uint8)
+    crop = jobs["crop"]
     crop["kind"], crop["height"], crop["width"] = boxes.RANDOM, SIZE, SIZE
     crop["scale_low"], crop["scale_high"], crop["ratio_low"], crop["ratio_high"] = 0.08, 1, 3 / 4, 4 / 3
-    return crop
+    return jobs
 
 
-@kernel
-def _run(
-    handle: Any,
-    upto: int,
-    data: Array,
-    ends: Array,
-    crops: Array,
-    draws: Array,
-    values: Array,
-    targets: Array,
-    desk: Array,
-    found: Array,
-    memory: Array,
-) -> Any:
+@kernel(
+    INT,
+    INT,
+    MEMORY,
+    array(np.int64),
+    array(JOB),
+    array(np.float64, 3),
+    record(WORKSPACE),
+    MEMORY,
+)
+def _run(upto: int, data: Array, ends: Array, jobs: Array, draws: Array, workspace: Any, memory: Array) -> Any:
     """The first steps for each picture, up to one of them; how many pictures."""
-    head, cut = desk[0]["head"], desk[0]["cut"]
+    head, cut, places = workspace["head"], workspace["cut"], workspace["planes"][:]
     begin = 0
     for i in range(len(ends)):
         jpeg = data[begin : ends[i]]
         begin = ends[i]
         if is_yuv420(jpeg):
             height, width = size_of(jpeg)
-            rows.place_whole(width, height, crops, draws[i], found, cut)
+            place_whole(width, height, jobs, draws[i], cut)
             if upto == ALL:
-                planes = planes_of(jpeg, height, width)
-                rows._crop_planes(planes, (2, 2), cut, found, values, targets, 0, memory)
+                crop_planes(planes_of(jpeg, height, width), (2, 2), cut, jobs, 0, memory)
             continue
         read_head(jpeg, head)
-        rows.find_cut(jpeg, head, crops, draws[i], found, False, False, 0, cut)
+        find_cut(jpeg, head, jobs, draws[i], False, False, 0, cut)
         rest = memory
-        if upto > 0 and cut["how"] == rows.TILES:
+        if upto > 0 and cut["how"] == TILES:
             spliced, rest = carve(memory, len(jpeg))
             size = splice(jpeg, head, jpeg, 0, cut["tiles"], spliced)
             if size < 0:
@@ -175,10 +172,10 @@ def _run(
         if upto > 1:
             if upto == 2:
                 cut["scale"] = 8
-            good, luma, blue, red, rest = rows.decode_planes(handle, jpeg, head, cut, rest)
-            if not good:
+            used = decode_planes(jpeg, head, cut, places, rest)
+            if used == 0:
                 return i
             if upto == ALL:
                 factors = (head["h"][0], head["v"][0])
-                rows._crop_planes((luma, blue, red), factors, cut, found, values, targets, 0, rest)
+                crop_planes(decoded(places, rest), factors, cut, jobs, 0, rest[used:])
     return len(ends)

@@ -39,6 +39,7 @@ COMMANDS = {
     "merge": "join datasets without rewriting their samples",
     "convert": "make a dataset from a folder of pictures or another source",
     "gc": "remove old snapshots and the files that only they need",
+    "warm-up": "compile the kernels ahead of their first use",
 }
 
 
@@ -120,7 +121,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name in arguments[:1]:
-            module = import_module(f"mx8shards.cli.{name}")
+            module = import_module(f"mx8shards.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.add_argument("--json", action="store_true", help="print JSON, for machines")
             command.set_defaults(run=module.run, parser=command)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import INT, NOTHING, array, helper, kernel, record
 
 Array = npt.NDArray[Any]
 
@@ -62,7 +62,7 @@ TRIES = 10
 DRAWS = 2 * TRIES + 3  # scale and ratio of each try, where it lies, and the flip
 
 
-@kernel
+@kernel(NOTHING, record(CROP), array(np.float64), INT, INT, record(BOX))
 def find_box(crop: Any, draws: Array, width: Any, height: Any, box: Any) -> None:
     """The box of a crop in a picture of this size, by DRAWS numbers in [0, 1) where it is random."""
     box["height"], box["width"] = crop["height"], crop["width"]
@@ -90,7 +90,7 @@ def find_box(crop: Any, draws: Array, width: Any, height: Any, box: Any) -> None
     box["right"], box["bottom"] = min(box["right"], np.float64(width)), min(box["bottom"], np.float64(height))
 
 
-@kernel
+@helper
 def _find_within(crop: Any, width: Any, height: Any, box: Any) -> None:
     """torchvision's Resize(resize) and CenterCrop, at once: where the crop of the resized picture lies in this one."""
     resize = crop["resize"]
@@ -103,7 +103,7 @@ def _find_within(crop: Any, width: Any, height: Any, box: Any) -> None:
     box["top"], box["bottom"] = top * height / down, (top + crop["height"]) * height / down
 
 
-@kernel
+@helper
 def _find_random(crop: Any, draws: Array, width: Any, height: Any, box: Any) -> None:
     """torchvision's RandomResizedCrop: ten tries, then the middle."""
     area = np.float64(width) * np.float64(height)

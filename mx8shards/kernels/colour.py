@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import BOOL, MEMORY, NOTHING, PAIR, array, helper, kernel
+from mx8shards.kernels.memory import typed
 
 Array = npt.NDArray[Any]
 
@@ -21,6 +22,8 @@ _GREY = np.float32(128)
 _ZERO = np.int32(0)
 _TOP = np.int32(255)
 
+_LEVELS, _TABLE = array(np.uint8, 3), array(np.uint32, 2)  # types
+
 
 def value_table(scale: Array, shift: Array, dtype: Any) -> Array:
     """What stands in the output for each level of each channel: `level * scale + shift`, as the bits of its `dtype`."""
@@ -29,15 +32,16 @@ def value_table(scale: Array, shift: Array, dtype: Any) -> Array:
     return cells.view(f"u{cells.itemsize}").astype(np.uint32)
 
 
-@kernel
+@helper
 def _level(value: Any) -> Any:
     return np.uint8(min(max(np.int32(value), _ZERO), _TOP))
 
 
-@kernel
+@kernel(NOTHING, _LEVELS)
 def to_rgb(planes: Array) -> None:
     """Y, Cb, Cr become R, G, B, in place. In float32: Numba widens products of small integers, and vectors halve."""
-    one, two, three = planes[0].ravel(), planes[1].ravel(), planes[2].ravel()
+    flat = planes.reshape((3, planes.shape[1] * planes.shape[2]))
+    one, two, three = flat[0], flat[1], flat[2]
     for i in range(np.uint64(len(one))):
         luma = np.float32(one[i]) + _HALF
         blue = np.float32(two[i]) - _GREY
@@ -47,16 +51,17 @@ def to_rgb(planes: Array) -> None:
         three[i] = _level(luma + _BLUE_OF_BLUE * blue)
 
 
-@kernel
+@helper
 def to_grey(planes: Array) -> None:
     """The first of three planes becomes all of them."""
-    one, two, three = planes[0].ravel(), planes[1].ravel(), planes[2].ravel()
+    flat = planes.reshape((3, planes.shape[1] * planes.shape[2]))
+    one, two, three = flat[0], flat[1], flat[2]
     for i in range(np.uint64(len(one))):
         two[i] = one[i]
         three[i] = one[i]
 
 
-@kernel
+@helper
 def _put_bytes(planes: Array, shape: tuple[int, int], channels_last: bool, out: Array) -> None:
     height, width = shape
     for y in range(height):
@@ -75,7 +80,7 @@ def _put_bytes(planes: Array, shape: tuple[int, int], channels_last: bool, out: 
                     row[x] = levels[x]
 
 
-@kernel
+@helper
 def _put_values(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
     height, width = shape
     step = np.uint64(3 if channels_last else 1)
@@ -88,13 +93,23 @@ def _put_values(planes: Array, shape: tuple[int, int], table: Array, channels_la
                 row[x * step] = values[levels[x]]
 
 
-@kernel
+@kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, array(np.uint16))
+def _put_halves(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
+    _put_values(planes, shape, table, channels_last, out)
+
+
+@kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, array(np.uint32))
+def _put_words(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
+    _put_values(planes, shape, table, channels_last, out)
+
+
+@kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, MEMORY)
 def put(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
     """Planes of R, G and B to `out`: the levels themselves if it has a byte for each, else what stands in the table."""
     size = len(out) // (3 * shape[0] * shape[1])
     if size == 1:
         _put_bytes(planes, shape, channels_last, out)
     elif size == 2:
-        _put_values(planes, shape, table, channels_last, out.view(np.uint16))
+        _put_halves(planes, shape, table, channels_last, typed(out, np.uint16))
     else:
-        _put_values(planes, shape, table, channels_last, out.view(np.uint32))
+        _put_words(planes, shape, table, channels_last, typed(out, np.uint32))

@@ -24,30 +24,27 @@ Rows of a source may be longer than the picture: the clip ends what is used.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.colour import put, to_grey, to_rgb
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import helper
+from mx8shards.kernels.memory import typed
 from mx8shards.kernels.resample import carve, resize, resize_bytes, whole_lanes
 
 Array = npt.NDArray[Any]
 
-# A plain 0 or 1 would be a type of its own to Numba, and what it is given to compiled anew.
-_NONE = cast(int, np.int64(0))
-_ONE = cast(int, np.int64(1))
 
-
-@kernel
+@helper
 def scratch_bytes(width: int, height: int, out_width: int, out_height: int) -> int:
     """Scratch for `planes` or `rgb` on a picture of up to this size. Never less for a larger picture."""
     levels = 3 * whole_lanes(out_width) * out_height
     return levels + 2 * 64 + resize_bytes(3 * width, height, (out_height, out_width))
 
 
-@kernel
+@helper
 def _carve_levels(shape: tuple[int, int], scratch: Array) -> tuple[Array, Array]:
     """Three planes of scratch, which `resize` writes to, and the rest."""
     height, wide = shape[0], whole_lanes(shape[1])
@@ -55,7 +52,7 @@ def _carve_levels(shape: tuple[int, int], scratch: Array) -> tuple[Array, Array]
     return memory.reshape(3, height, wide), rest
 
 
-@kernel
+@helper
 def planes(
     sources: tuple[Array, Array, Array],
     factors: tuple[int, int],
@@ -75,14 +72,14 @@ def planes(
     """
     levels, scratch = _carve_levels(shape, scratch)
     memory, scratch = carve(scratch, 64)
-    own_box, own_clip = memory[:32].view(np.float64), memory[32:].view(np.int64)
+    own_box, own_clip = typed(memory[:32], np.float64), typed(memory[32:], np.int64)
     grey = len(sources[1]) == 0
     for part in range(1 if grey else 2):  # brightness, then both colour differences
         for side in range(4):
             factor = factors[side % 2] if part == 1 else 1
             own_box[side] = box[side] / factor
             own_clip[side] = clip[side] // factor if side < 2 else (clip[side] + factor - 1) // factor
-        resize(sources, part, 1 + 2 * part, _ONE, own_box, own_clip, flip, shape, scratch, levels[part : 1 + 2 * part])
+        resize(sources, part, 1 + 2 * part, 1, own_box, own_clip, flip, shape, scratch, levels[part : 1 + 2 * part])
     if grey:
         to_grey(levels)
     else:
@@ -90,7 +87,7 @@ def planes(
     put(levels, shape, table, channels_last, out)
 
 
-@kernel
+@helper
 def rgb(
     pixels: Array,
     box: Array,
@@ -106,5 +103,5 @@ def rgb(
     levels, scratch = _carve_levels(shape, scratch)
     rows = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
     sources = rows, rows, rows
-    resize(sources, _NONE, _ONE, pixels.shape[2], box, clip, flip, shape, scratch, levels)
+    resize(sources, 0, 1, pixels.shape[2], box, clip, flip, shape, scratch, levels)
     put(levels, shape, table, channels_last, out)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import brief_kernel, kernel
+from mx8shards.kernels.jit import INT, MEMORY, NOTHING, array, brief_kernel, kernel
 from mx8shards.kernels.memory import (
     copy_past_caches,
     load_int64,
@@ -30,9 +30,24 @@ from mx8shards.kernels.memory import (
     wait_for_copies,
 )
 from mx8shards.kernels.reach import populate
-from mx8shards.kernels.records import FAULT, NOT_OPENED, OK, OUT_OF_SHARD, READ, READ_FAILED, SIZES_DIFFER
+from mx8shards.kernels.records import (
+    FAULT,
+    NOT_OPENED,
+    OK,
+    OUT_OF_SHARD,
+    READ,
+    READ_FAILED,
+    ROW,
+    SHARD,
+    SIZES_DIFFER,
+    SPAN,
+)
 
 Array = npt.NDArray[Any]
+
+# types
+_INTS, _TABLE, _LAYOUTS = array(np.int64), array(np.int64, 2), array(np.int64, 3)
+_SHARDS, _ROWS, _SPANS = array(SHARD), array(ROW), array(SPAN, 2)
 
 # What `payload_spans` must know of each kind of shards, one row of `kinds` each.
 VARIABLE = 0  # how many columns have no fixed size
@@ -56,7 +71,7 @@ _ENTRIES_AHEAD = 16
 _ROWS_AHEAD = 8
 
 
-@kernel
+@kernel(NOTHING, _INTS, array(np.int64, readonly=True), _ROWS)
 def locate(starts: Array, sample_ids: Array, rows: Array) -> None:
     """The shard that holds each sample, and for now its row there as `begin`.
 
@@ -78,7 +93,7 @@ def locate(starts: Array, sample_ids: Array, rows: Array) -> None:
             rows[i]["begin"] = sample_ids[i] - starts[low[i]]
 
 
-@brief_kernel
+@brief_kernel(NOTHING, _ROWS, INT, _INTS, _INTS, _INTS)
 def list_unseen(rows: Array, mark: int, marks: Array, count: Array, out: Array) -> None:
     """The shards of these rows that do not bear the mark yet, each once; they bear it now."""
     count[0] = 0
@@ -90,7 +105,7 @@ def list_unseen(rows: Array, mark: int, marks: Array, count: Array, out: Array) 
             count[0] += 1
 
 
-@kernel
+@kernel(NOTHING, _SHARDS, _ROWS)
 def sample_spans(shards: Array, rows: Array) -> None:
     """Each sample's span in its shard. The table was checked when the shard was opened, and is not believed blindly.
 
@@ -115,7 +130,7 @@ def sample_spans(shards: Array, rows: Array) -> None:
         rows[i]["status"] = OK if good else OUT_OF_SHARD
 
 
-@brief_kernel
+@brief_kernel(NOTHING, _ROWS, _INTS, INT, _INTS)
 def sum_lengths(rows: Array, bounds: Array, overhead: int, out: Array) -> None:
     """How many bytes the samples of each part have, from bounds[k] to before bounds[k + 1], beyond an overhead each."""
     for k in range(len(out)):
@@ -125,7 +140,7 @@ def sum_lengths(rows: Array, bounds: Array, overhead: int, out: Array) -> None:
         out[k] = total
 
 
-@kernel
+@kernel(NOTHING, _SHARDS, _TABLE, _LAYOUTS, MEMORY, _ROWS, _SPANS, _INTS)
 def payload_spans(
     shards: Array, kinds: Array, layouts: Array, header: Array, rows: Array, spans: Array, totals: Array
 ) -> None:
@@ -181,7 +196,7 @@ def payload_spans(
             totals[column] += size
 
 
-@brief_kernel
+@brief_kernel(NOTHING, _SHARDS, _TABLE, _LAYOUTS, _ROWS, _SPANS, _INTS)
 def fixed_spans(shards: Array, kinds: Array, layouts: Array, rows: Array, spans: Array, totals: Array) -> None:
     """What `payload_spans` gives where all columns have one size: no byte of a sample is read. For small batches."""
     totals[:] = 0
@@ -198,7 +213,7 @@ def fixed_spans(shards: Array, kinds: Array, layouts: Array, rows: Array, spans:
             totals[column] += size
 
 
-@kernel
+@kernel(NOTHING, _SPANS, _TABLE)
 def place(spans: Array, targets: Array) -> None:
     """Write the offsets of all ragged columns: where each row begins among the values, and where the last one ends."""
     for target in range(len(targets)):
@@ -211,7 +226,7 @@ def place(spans: Array, targets: Array) -> None:
             store_int64(at + np.uint64(8 * len(spans)), total)
 
 
-@kernel
+@kernel(NOTHING, _SHARDS, _SPANS, _TABLE, INT, INT, INT, _ROWS)
 def copy_payloads(
     shards: Array, spans: Array, targets: Array, start: int, stop: int, large_bytes: int, rows: Array
 ) -> None:
@@ -251,7 +266,7 @@ def copy_payloads(
         wait_for_copies()
 
 
-@brief_kernel
+@brief_kernel(NOTHING, _ROWS, _INTS, _INTS)
 def conclude(rows: Array, sample_ids: Array, bad: Array) -> None:
     """The samples of these rows, and how many of them are not OK."""
     bad[0] = 0

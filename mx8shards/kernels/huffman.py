@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
-from mx8shards.kernels.jpeg import BAD_ENTROPY, BAD_SEGMENT, NO_CODE, NO_ROOM, OK, copy, skip_fill, uint16
+from mx8shards.kernels.jit import BYTES, INT, MEMORY, array, helper, kernel, record
+from mx8shards.kernels.jpeg import BAD_ENTROPY, BAD_SEGMENT, HEAD, NO_CODE, NO_ROOM, OK, copy, skip_fill, uint16
 
 Array = npt.NDArray[Any]
 Record = Any
@@ -54,10 +54,13 @@ _DC = 16  # which table its DC coefficients have
 _AC = 20  # and its AC coefficients
 
 
+_INTS, _LOOKUPS = array(np.int64), array(np.uint32, 2)  # types
+
+
 # tables --------------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@kernel(INT, BYTES, record(HEAD), array(HUFFMAN), _LOOKUPS)
 def prepare(data: Array, head: Record, tables: Array, lookups: Array) -> int:
     """Fill in the Huffman tables that the first scan finds, with all that `recode` must know of them; a status."""
     status = _read_tables(data, head, tables)
@@ -69,7 +72,7 @@ def prepare(data: Array, head: Record, tables: Array, lookups: Array) -> int:
     return status
 
 
-@kernel
+@helper
 def _read_tables(data: Array, head: Record, tables: Array) -> int:
     for i in range(8):
         tables[i]["total"] = tables[i]["added"] = 0
@@ -89,7 +92,7 @@ def _read_tables(data: Array, head: Record, tables: Array) -> int:
         at = end
 
 
-@kernel
+@helper
 def _read_table(data: Array, at: Any, end: Any, tables: Array) -> Any:
     """One table of a segment; where the next one begins, or -1."""
     number = np.int64(data[at])
@@ -113,15 +116,18 @@ def _read_table(data: Array, at: Any, end: Any, tables: Array) -> Any:
     return at + 17 + total
 
 
-@kernel
+@helper
 def extend(table: Record) -> None:
     """Give a table of DC codes one for each category, behind all others, if there is room.
 
     An encoder that counts first makes codes for what it meets; at the beginning of a tile larger numbers stand.
     """
+    absent = (1 << CATEGORIES) - 1  # the categories without a code, one bit each
+    for i in range(table["total"]):
+        absent &= ~(1 << table["symbols"][i])
     missing = 0
     for category in range(CATEGORIES):
-        missing += 0 if _has(table, category) else 1
+        missing += absent >> category & 1
     room = 1 << 16
     longest = 1
     for length in range(1, 17):
@@ -134,21 +140,13 @@ def extend(table: Record) -> None:
         return  # a code of ones alone is none
     table["counts"][longest] += missing
     for category in range(CATEGORIES):
-        if not _has(table, category):
+        if absent >> category & 1:
             table["symbols"][table["total"]] = category
             table["total"] += 1
             table["added"] |= 1 << category
 
 
-@kernel
-def _has(table: Record, symbol: int) -> bool:
-    found = False
-    for i in range(table["total"]):
-        found = found or table["symbols"][i] == symbol
-    return found
-
-
-@kernel
+@helper
 def _derive(tables: Array, number: int, lookups: Array) -> None:
     """All that follows from the lengths of a table's codes.
 
@@ -181,7 +179,7 @@ def _derive(tables: Array, number: int, lookups: Array) -> None:
         _group(lookup, lookups[number + 4])
 
 
-@kernel
+@helper
 def _is_derived(table: Record) -> Any:
     """Whether this was done for the same table the last time. From now on it was."""
     same = table["derived"] != 0
@@ -195,7 +193,7 @@ def _is_derived(table: Record) -> Any:
     return same
 
 
-@kernel
+@helper
 def _meaning(symbol: Any, length: Any, of_ac: bool) -> Any:
     """What a code says: how many bits it takes with its value (6 bits), its steps (7), and its own length.
 
@@ -212,7 +210,7 @@ def _meaning(symbol: Any, length: Any, of_ac: bool) -> Any:
     return length | 64 << 6 | length << 13 if symbol == 0 else 0
 
 
-@kernel
+@helper
 def _group(lookup: Array, out: Array) -> None:
     """Which symbols' codes lie within so many bits, all together. The last one's value may go beyond."""
     for index in range(1 << PEEK):
@@ -228,7 +226,7 @@ def _group(lookup: Array, out: Array) -> None:
         out[index] = used | steps << 6 if used > 0 else 127 << 6
 
 
-@kernel
+@helper
 def _symbol(table: Record, window: Any) -> Any:
     """The symbol whose code the highest of 64 bits begin with, and behind it (<< 8) the code's length; or -1."""
     first = np.int64(window >> np.uint64(48))
@@ -242,7 +240,7 @@ def _symbol(table: Record, window: Any) -> Any:
 # bits ----------------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@helper
 def _load(bits: Array, at: Any) -> Any:
     """Eight bytes as a big-endian number: written like this, it is one instruction."""
     return (
@@ -257,20 +255,20 @@ def _load(bits: Array, at: Any) -> Any:
     )
 
 
-@kernel
+@helper
 def _store(out: Array, at: Any, word: Any) -> None:
     """Write eight bytes as a big-endian number."""
     for i in range(8):
         out[at + np.uint64(i)] = word >> np.uint64(56 - 8 * i) & np.uint64(255)
 
 
-@kernel
+@helper
 def _has_ones(word: Any) -> Any:
     """Whether one of eight bytes is 0xFF."""
     return (~word - np.uint64(0x0101010101010101)) & word & np.uint64(0x8080808080808080) != 0
 
 
-@kernel
+@helper
 def _append(out: Array, filled: Any, window: Any) -> None:
     """Write the highest 56 of 64 bits behind so many bits that are there. What stood there is lost."""
     at = np.uint64(filled >> 3)
@@ -279,7 +277,7 @@ def _append(out: Array, filled: Any, window: Any) -> None:
     _store(out, at, kept << np.uint64(56) | window >> shift)
 
 
-@kernel
+@helper
 def _append_run(bits: Array, begin: Any, end: Any, out: Array, filled: Any) -> Any:
     """Append the bits from `begin` to before `end`; how many are there then, or -1 if there is no room for 64 more."""
     if filled + end - begin + 128 > 8 * len(out):
@@ -290,7 +288,7 @@ def _append_run(bits: Array, begin: Any, end: Any, out: Array, filled: Any) -> A
     return filled
 
 
-@kernel
+@helper
 def _append_dc(table: Record, difference: Any, out: Array, filled: Any, found: Array) -> Any:
     """Append a DC difference; how many bits are there then, or -1 if there is no code for it."""
     category = 0
@@ -306,7 +304,7 @@ def _append_dc(table: Record, difference: Any, out: Array, filled: Any, found: A
     return filled + size
 
 
-@kernel
+@helper
 def _next_ones(data: Array, at: Any, end: Any) -> Any:
     """Where the next 0xFF is, or the end."""
     while at + np.uint64(8) <= end and not _has_ones(_load(data, at)):
@@ -316,7 +314,7 @@ def _next_ones(data: Array, at: Any, end: Any) -> Any:
     return at
 
 
-@kernel
+@helper
 def _unpack(data: Array, at: Any, bits: Array) -> tuple[Any, Any]:
     """The bytes up to the next marker without what is stuffed between them: where that is, and how many they are."""
     count = np.uint64(0)
@@ -334,7 +332,7 @@ def _unpack(data: Array, at: Any, bits: Array) -> tuple[Any, Any]:
         place += np.uint64(2)
 
 
-@kernel
+@helper
 def _pack(bits: Array, count: Any, out: Array, size: Any) -> Any:
     """Append so many bytes, with a zero behind each 0xFF; the size of `out` then."""
     to = np.uint64(size)
@@ -353,7 +351,7 @@ def _pack(bits: Array, count: Any, out: Array, size: Any) -> Any:
         place += np.uint64(1)
 
 
-@kernel
+@helper
 def _close(bits: Array, filled: Any, padding: Any, out: Array, size: Any) -> Any:
     """Pad bits to whole bytes and append them; the size of `out` then, or -1 if there is no room."""
     missing = -filled & 7
@@ -368,13 +366,13 @@ def _close(bits: Array, filled: Any, padding: Any, out: Array, size: Any) -> Any
 # blocks --------------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@helper
 def _ends(k: Any, steps: Any) -> Any:
     """Whether a block ends with these steps, and not beyond its last coefficient."""
     return k + steps == 64 if steps < 64 else k + steps < 128
 
 
-@kernel
+@helper
 def _skip_ac(
     bits: Array, window: Any, valid: Any, at: Any, tables: Array, number: Any, lookups: Array
 ) -> tuple[Any, Any, Any, bool]:
@@ -410,13 +408,26 @@ def _skip_ac(
             return window, valid, at, True
 
 
-@kernel
+@helper
 def _position(at: Any, valid: Any) -> Any:
     """Where the next bit is."""
     return np.int64(at) * 8 - np.int64(valid)
 
 
-@kernel
+@kernel(
+    INT,
+    BYTES,
+    record(HEAD),
+    array(HUFFMAN),
+    array(np.uint32, 2),
+    INT,
+    INT,
+    MEMORY,
+    MEMORY,
+    array(np.int64),
+    MEMORY,
+    array(np.int64),
+)
 def recode(
     data: Array,
     head: Record,
@@ -543,7 +554,7 @@ def recode(
     return size
 
 
-@kernel
+@helper
 def _check_end(bits: Array, position: Any, limit: Any, found: Array) -> Any:
     """Whether an interval ends within its last byte, padded with the same bits as those before it."""
     missing = limit - position

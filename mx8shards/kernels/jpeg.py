@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import BOOL, BYTES, INT, helper, kernel, record
 
 Array = npt.NDArray[Any]
 Record = Any  # one element of an array of records: both compiled and plain code read and write its fields by name
@@ -84,7 +84,7 @@ _EXIF = np.frombuffer(b"Exif\0\0", np.uint8)
 _ORIENTATION = 0x0112  # EXIF's tag
 
 
-@kernel
+@kernel(INT, BYTES, record(HEAD))
 def read_head(data: Array, head: Record) -> int:
     """Fill in all fields and return a status. Where that is not OK, what was found so far stands there."""
     _clear(head)
@@ -137,7 +137,7 @@ def read_head(data: Array, head: Record) -> int:
         at += 2 + length
 
 
-@kernel
+@helper
 def _clear(head: Record) -> None:
     head["width"] = head["height"] = head["kind"] = head["colours"] = head["components"] = 0
     head["adobe"] = -1
@@ -149,7 +149,7 @@ def _clear(head: Record) -> None:
     head["exif"] = head["tiles"] = head["tiles_size"] = 0
 
 
-@kernel
+@helper
 def skip_fill(data: Array, at: Any) -> Any:
     """Where a marker begins that any number of 0xFF may precede."""
     while at + 1 < len(data) and data[at] == 0xFF and data[at + 1] == 0xFF:
@@ -157,19 +157,19 @@ def skip_fill(data: Array, at: Any) -> Any:
     return at
 
 
-@kernel
+@helper
 def uint16(data: Array, at: Any) -> Any:
     """The big-endian number there."""
     return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
 
 
-@kernel
+@helper
 def is_frame(marker: int) -> bool:
     """Whether a segment is a frame header, of any kind."""
     return 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC
 
 
-@kernel
+@helper
 def _begins(data: Array, at: Any, marker: int, least: int, magic: Array) -> bool:
     """Whether a segment has this marker, this many bytes and this beginning."""
     if data[at + 1] != marker or uint16(data, at + 2) < 2 + least or at + 4 + least > len(data):
@@ -180,39 +180,39 @@ def _begins(data: Array, at: Any, marker: int, least: int, magic: Array) -> bool
     return same
 
 
-@kernel
+@helper
 def is_jfif(data: Array, at: Any) -> bool:
     """Whether this segment says that the colours are those of JFIF."""
     return _begins(data, at, 0xE0, 14, _JFIF)
 
 
-@kernel
+@helper
 def is_adobe(data: Array, at: Any) -> bool:
     """Whether this segment says which colours they are, in Adobe's way."""
     return _begins(data, at, 0xEE, 12, _ADOBE)
 
 
-@kernel
+@helper
 def is_exif(data: Array, at: Any) -> bool:
     """Whether this segment holds EXIF data, which are a TIFF without a picture."""
     return _begins(data, at, 0xE1, 14, _EXIF)
 
 
-@kernel
+@helper
 def is_tiles(data: Array, at: Any) -> bool:
     """Whether this segment tells where tiles lie."""
     return _begins(data, at, TILES_MARKER, len(_MAGIC), _MAGIC)
 
 
-@kernel
+@kernel(INT, BYTES, record(HEAD))
 def orientation(data: Array, head: Record) -> Any:
     """How the raster lies, by EXIF's number from 1 (upright) to 8; 1 where nothing, or nothing of sense, is said."""
     if head["exif"] == 0:
         return 1
     begin = head["exif"] + 10
     end = min(len(data), head["exif"] + 2 + uint16(data, head["exif"] + 2))
-    little = data[begin] == ord("I")
-    if data[begin] != data[begin + 1] or not (little or data[begin] == ord("M")):
+    little = data[begin] == 0x49
+    if data[begin] != data[begin + 1] or not (little or data[begin] == 0x4D):
         return 1
     at = begin + _number(data, begin + 4, 4, little)
     if at + 2 > end:
@@ -229,7 +229,7 @@ def orientation(data: Array, head: Record) -> Any:
     return 1
 
 
-@kernel
+@helper
 def _number(data: Array, at: Any, size: int, little: bool) -> Any:
     """The number of so many bytes there, in EXIF's byte order."""
     number = np.int64(0)
@@ -238,7 +238,7 @@ def _number(data: Array, at: Any, size: int, little: bool) -> Any:
     return number
 
 
-@kernel
+@helper
 def _read_frame(data: Array, at: Any, head: Record) -> int:
     length = uint16(data, at + 2)
     if head["sof"] != 0 or length < 11:
@@ -268,7 +268,7 @@ def _read_frame(data: Array, at: Any, head: Record) -> int:
     return OK
 
 
-@kernel
+@helper
 def _measure(head: Record) -> None:
     """How large an MCU is, and how many there are: of a single component, each is one block."""
     h = 1
@@ -283,7 +283,7 @@ def _measure(head: Record) -> None:
     head["rows"] = (head["height"] + 8 * v - 1) // (8 * v)
 
 
-@kernel
+@helper
 def _read_scan(data: Array, at: Any, head: Record) -> int:
     length = uint16(data, at + 2)
     if head["sof"] == 0 or length < 8:
@@ -307,7 +307,7 @@ def _read_scan(data: Array, at: Any, head: Record) -> int:
     return OK
 
 
-@kernel
+@helper
 def _colours(jfif: bool, data: Array, head: Record) -> int:
     if head["components"] == 1:
         return GREY
@@ -316,15 +316,18 @@ def _colours(jfif: bool, data: Array, head: Record) -> int:
     if jfif or head["adobe"] > 0:
         return YCBCR
     at = head["sof"] + 10
-    named = data[at] == ord("R") and data[at + 3] == ord("G") and data[at + 6] == ord("B")
+    named = data[at] == 82 and data[at + 3] == 71 and data[at + 6] == 66
     return RGB if head["adobe"] == 0 or named else YCBCR
 
 
-@kernel
+@helper
 def has_too_many_scans(data: Array, head: Record) -> bool:
     """Whether a JPEG in several scans has more than MOST_SCANS. All of it has to be there."""
-    if head["kind"] == SEQUENTIAL and head["one_scan"] == 1:
-        return False
+    return not (head["kind"] == SEQUENTIAL and head["one_scan"] == 1) and _too_many_scans(data, head)
+
+
+@kernel(BOOL, BYTES, record(HEAD))
+def _too_many_scans(data: Array, head: Record) -> bool:
     if _scan_markers(data, head["sos"]) <= MOST_SCANS:
         return False
     at = head["sos"]
@@ -337,7 +340,7 @@ def has_too_many_scans(data: Array, head: Record) -> bool:
     return scans > MOST_SCANS
 
 
-@kernel
+@helper
 def _scan_markers(data: Array, begin: Any) -> Any:
     """How often the marker of a scan stands from there on, in other segments too. The loop is vectorised."""
     start = np.uint64(begin)
@@ -347,13 +350,13 @@ def _scan_markers(data: Array, begin: Any) -> Any:
     return found
 
 
-@kernel
+@helper
 def _ends_scan(marker: int) -> bool:
     """Whether the byte after 0xFF begins a segment: it is neither stuffing, nor a restart marker, nor filling."""
     return marker != 0 and marker != 0xFF and not 0xD0 <= marker <= 0xD7
 
 
-@kernel
+@helper
 def copy(source: Array, begin: Any, end: Any, out: Array, at: Any) -> None:
     """The bytes from `begin` to before `end`, to `at`. Unsigned, so that the loop is vectorised."""
     to = np.uint64(at)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import BYTES, INT, MEMORY, helper, kernel, record
 from mx8shards.kernels.jpeg import (
     BAD_TILES,
+    HEAD,
     NO_ROOM,
     NOT_TILED,
     OK,
@@ -53,7 +54,7 @@ REST_AT = 15  # how many bytes follow the last tile, 4 bytes
 SIZES_AT = 19
 
 
-@kernel
+@kernel(INT, BYTES, record(HEAD))
 def check_tiles(data: Array, head: Record) -> int:
     """Whether the segment of tiles fits the picture and the file, as a status. `data` is the head at least."""
     at = head["tiles"]
@@ -75,7 +76,7 @@ def check_tiles(data: Array, head: Record) -> int:
     return OK if rest >= 2 and total == head["size"] else BAD_TILES
 
 
-@kernel
+@helper
 def _in_order(data: Array, head: Record) -> Any:
     """Whether behind the segment come at most one segment of Huffman tables, the restart interval, and the scan."""
     at = head["tiles"] + head["tiles_size"]
@@ -84,14 +85,14 @@ def _in_order(data: Array, head: Record) -> Any:
     return at == head["dri"] and at + 6 == head["sos"]
 
 
-@kernel
+@helper
 def tile_size(data: Array, at: Any, width: Any) -> Any:
     """One of the sizes, of two or three bytes."""
     size = uint16(data, at)
     return size if width == 2 else size << 8 | np.int64(data[at + 2])
 
 
-@kernel
+@kernel(INT, BYTES, record(HEAD), INT, INT, INT, INT, record(TILES))
 def tiles_for(data: Array, head: Record, left: int, top: int, right: int, bottom: int, out: Record) -> int:
     """The fewest tiles that cover some pixels of the picture, as a status. `data` is the head at least."""
     status = check_tiles(data, head)
@@ -117,7 +118,7 @@ def tiles_for(data: Array, head: Record, left: int, top: int, right: int, bottom
     return OK
 
 
-@kernel
+@helper
 def _bytes_of(data: Array, head: Record, start: Any, stop: Any) -> Any:
     """How long these tiles are, each with the marker that follows it."""
     width = np.int64(data[head["tiles"] + WIDTH_AT])
@@ -128,7 +129,7 @@ def _bytes_of(data: Array, head: Record, start: Any, stop: Any) -> Any:
     return total
 
 
-@kernel
+@kernel(INT, BYTES, record(HEAD), BYTES, INT, record(TILES), MEMORY)
 def splice(data: Array, head: Record, payload: Array, payload_begin: int, tiles: Record, out: Array) -> Any:
     """A JPEG of some tiles alone: how many bytes of `out` it has, or a status below zero.
 
@@ -169,7 +170,7 @@ def splice(data: Array, head: Record, payload: Array, payload_begin: int, tiles:
     return size
 
 
-@kernel
+@helper
 def _splice_head(data: Array, head: Record, tiles: Record, out: Array) -> Any:
     """The segments that a decoder must see, with the size of the tiles; how many bytes, or a status below zero."""
     if len(out) < 2:
@@ -201,7 +202,7 @@ def _splice_head(data: Array, head: Record, tiles: Record, out: Array) -> Any:
         at = end
 
 
-@kernel
+@helper
 def _decides(data: Array, at: int) -> bool:
     """Whether what a decoder makes of the entropy-coded data depends on this segment."""
     marker = data[at + 1]

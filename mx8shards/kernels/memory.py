@@ -6,13 +6,18 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, cast
 
-import numba
 import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numba.np import arrayobj as _arrayobj
 
-from mx8shards.kernels.jit import kernel, linked
+from mx8shards.kernels.jit import cgutils, helper, linked, native
+
+Array = npt.NDArray[Any]
+
+_populate: Any = _arrayobj.populate_array  # it has no types
 
 _LINE_BYTES = 64
 
@@ -125,7 +130,7 @@ def _waited(_typing: Any) -> Any:
 wait_for_copies = cast(Callable[[], None], _waited)
 
 
-@kernel
+@helper
 def copy_past_caches(to: Any, source: Any, size: Any) -> None:
     """Copy so many bytes to memory that nobody reads soon: it is not fetched first, nor does it take others' place.
 
@@ -142,25 +147,48 @@ def copy_past_caches(to: Any, source: Any, size: Any) -> None:
 
 
 @intrinsic
-def _pointer(_typing: Any, address: Any) -> Any:
-    kind = cast(Any, types.CPointer)(types.uint8)
+def _viewed(_typing: Any, address: Any, count: Any) -> Any:
+    kind = cast(Any, types.Array)(types.uint8, 1, "C")
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(kind))
+        array = context.make_array(kind)(context, builder)
+        word = context.get_value_type(types.intp)
+        data = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        fields = {"shape": [arguments[1]], "strides": [word(1)], "itemsize": word(1), "meminfo": None}
+        _populate(array, data=data, **fields)
+        return array._getvalue()
 
-    return kind(types.uintp), generate
-
-
-_byte_pointer = cast(Callable[[Any], Any], _pointer)
-
-
-@kernel
-def view_bytes(address: Any, count: Any) -> Any:
-    """So many bytes at an address, as an array."""
-    return numba.carray(_byte_pointer(address), (count,))  # type: ignore[attr-defined]
+    return kind(types.uintp, types.intp), generate
 
 
-@kernel
+# view_bytes(address, count): so many bytes, as an array. Whoever makes it knows that they are there, and stay.
+view_bytes = cast(Callable[[Any, Any], Any], _viewed)
+
+
+def _typed(_typing: Any, data: Any, dtype: Any) -> Any:
+    """The intrinsic of `typed`."""
+    kind = cast(Any, types.Array)(dtype.dtype, data.ndim, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        old = context.make_array(data)(context, builder, arguments[0])
+        new = context.make_array(kind)(context, builder)
+        size = ir.Constant(context.get_value_type(types.intp), kind.dtype.bitwidth // 8)
+        shape, strides = cgutils.unpack_tuple(builder, old.shape), cgutils.unpack_tuple(builder, old.strides)
+        shape[-1], strides[-1] = builder.udiv(shape[-1], size), size
+        begin = builder.bitcast(old.data, context.get_data_type(kind.dtype).as_pointer())
+        _populate(new, data=begin, shape=shape, strides=strides, itemsize=size, meminfo=None)
+        return new._getvalue()
+
+    return kind(data, dtype), generate
+
+
+@native(_typed)
+def typed(data: Array, dtype: Any) -> Array:
+    """Bytes as numbers of this type; they begin at an address that fits it. `view` takes much longer to compile."""
+    return data.view(dtype)
+
+
+@helper
 def read_fully(descriptor: int, to: Any, size: Any, begin: Any) -> bool:
     """Read so many bytes from `begin` to an address; whether all of them came."""
     done = np.int64(0)

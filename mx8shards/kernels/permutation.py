@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import NOTHING, UINT, array, helper, kernel
 
 Array = npt.NDArray[Any]
+
+_WORDS = array(np.uint64)  # a type
 
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -19,7 +21,7 @@ _ONE = np.uint64(1)
 _BLOCK = 512  # rows and columns of so many stay in a core's first cache, and each round is one loop over them
 
 
-@kernel
+@kernel(NOTHING, _WORDS, UINT, UINT, UINT, array(np.uint64, readonly=True), _WORDS)
 def walk(cells: Array, count: Any, rows: Any, bits: Any, words: Array, out: Array) -> None:
     """Where each of these cells goes, again and again until that is below `count`. All of it is uint64.
 
@@ -34,7 +36,7 @@ def walk(cells: Array, count: Any, rows: Any, bits: Any, words: Array, out: Arra
                 _pass(cells[i : i + 1], rows, bits, words, out[i : i + 1])
 
 
-@kernel
+@helper
 def _pass(cells: Array, rows: Any, bits: Any, words: Array, out: Array) -> None:
     """All rounds once. The rows stand in `out` and the columns in `cells` meanwhile."""
     mask = (_ONE << bits) - _ONE

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import brief_kernel, kernel
-from mx8shards.kernels.memory import KNOWS_CACHE, errno_address, fadvise, load_uint32, madvise, mincore, preadv2
-from mx8shards.kernels.records import MAPPED, OK, READ, UNKNOWN
+from mx8shards.kernels.jit import ADDRESS, BOOL, INT, MEMORY, NOTHING, array, brief_kernel, helper, kernel
+from mx8shards.kernels.memory import KNOWS_CACHE, errno_address, fadvise, load_uint32, madvise, mincore, preadv2, typed
+from mx8shards.kernels.records import MAPPED, OK, READ, ROW, SHARD, SPAN, UNKNOWN
 
 Array = npt.NDArray[Any]
+
+_SHARDS, _ROWS = array(SHARD), array(ROW)  # types
 
 WINDOW_BYTES = 4 << 20
 PAGE_BYTES = mmap.PAGESIZE  # 16 or 64 KiB on some arm64 machines
@@ -47,7 +49,7 @@ def can_map() -> bool:
     return True
 
 
-@brief_kernel
+@brief_kernel(NOTHING, _SHARDS, _ROWS, MEMORY, INT, array(np.int64))
 def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: Array) -> None:
     """Each row's way, as far as windows were judged: `cold` in those that are not cached. How many go each way.
 
@@ -73,7 +75,7 @@ def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: 
         counts[way] += 1
 
 
-@kernel
+@kernel(NOTHING, _SHARDS, array(np.bool_), _ROWS, MEMORY, array(np.bool_), MEMORY)
 def judge_windows(shards: Array, told: Array, rows: Array, scratch: Array, populated: Array, verdicts: Array) -> None:
     """Judge the windows of all rows whose way is UNKNOWN: MAPPED if they are cached and populated, else READ.
 
@@ -100,7 +102,7 @@ def judge_windows(shards: Array, told: Array, rows: Array, scratch: Array, popul
             verdicts[window] = verdict
 
 
-@kernel
+@helper
 def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, told: Any, scratch: Array) -> Any:
     """Whether (nearly) all pages of a window are in the page cache.
 
@@ -117,7 +119,7 @@ def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, told: Any, 
             return False
         if told:
             return True
-    vector = scratch[:16].view(np.uint64)
+    vector = typed(scratch[:16], np.uint64)
     vector[0] = np.uint64(scratch.ctypes.data) + np.uint64(16)
     vector[1] = 1
     for k in range(_PROBES):
@@ -127,7 +129,7 @@ def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, told: Any, 
     return True
 
 
-@kernel
+@kernel(NOTHING, _ROWS, INT)
 def advise_samples(rows: Array, most: int) -> None:
     """Have the first so many bytes of all cold rows brought into the page cache, without waiting for them."""
     for i in range(len(rows)):
@@ -137,7 +139,7 @@ def advise_samples(rows: Array, most: int) -> None:
                 fadvise(rows[i]["file"], begin, min(end - begin, np.int64(_AT_ONCE)), _WILLNEED)
 
 
-@kernel
+@kernel(NOTHING, _ROWS, array(SPAN, 2))
 def advise_spans(rows: Array, spans: Array) -> None:
     """The same for the payloads of all cold rows."""
     for i in range(len(rows)):
@@ -148,14 +150,14 @@ def advise_spans(rows: Array, spans: Array) -> None:
                     fadvise(rows[i]["file"], begin, min(end - begin, np.int64(_AT_ONCE)), _WILLNEED)
 
 
-@kernel
+@kernel(BOOL, ADDRESS, INT)
 def populate(address: Any, size: Any) -> Any:
     """Have the pages of some mapped bytes there before they are touched; False if they cannot be."""
     before = address % np.uint64(PAGE_BYTES)
     return madvise(address - before, np.uint64(size) + before, _POPULATE) == 0
 
 
-@kernel
+@kernel(NOTHING, ADDRESS, INT)
 def expect_random(address: int, size: int) -> None:
     """Say that a map is touched here and there: no page beside those touched is worth reading."""
     madvise(address, np.uint64(size), _RANDOM)

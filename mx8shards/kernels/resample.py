@@ -10,12 +10,13 @@ columns, which are rows once the picture is turned, and `turn` does that without
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import BOOL, FLOAT, INT, MEMORY, NOTHING, PAIR, array, helper, kernel, several
+from mx8shards.kernels.memory import typed
 
 Array = npt.NDArray[Any]
 Taps = tuple[Array, Array, Array]
@@ -27,21 +28,23 @@ BITS = 22  # of a weight, behind the point: Pillow's
 _HALF = np.int32(1 << (BITS - 1))
 _ZERO = np.int32(0)
 _TOP = np.int32(255)
-# A plain 0 or False would be a type of its own to Numba, and what it is given to compiled anew.
-_NONE = cast(int, np.int64(0))
-_NO = cast(bool, np.bool_(False))
+# types
+ROWS = array(np.uint8, 2, readonly=True)  # of a plane; they may be longer than it
+PLANES = several(ROWS, ROWS, ROWS)
+_COUNTS, _WEIGHTS = array(np.int64), array(np.int32, 2)
+_TAPS = several(_COUNTS, _COUNTS, _WEIGHTS)
 
 
 # how much of what ----------------------------------------------------------------------------------------------------
 
 
-@kernel
+@helper
 def most_taps(length: float, total: int) -> int:
     """No new pixel takes something from more old ones, if `total` share `length`. Always even."""
     return 2 * int(np.ceil(max(length / total, 1.0))) + 2
 
 
-@kernel
+@kernel(NOTHING, FLOAT, FLOAT, INT, INT, BOOL, _COUNTS, _COUNTS, _WEIGHTS)
 def weigh(
     begin: float, end: float, low: int, high: int, flip: bool, firsts: Array, counts: Array, weights: Array
 ) -> None:
@@ -74,7 +77,7 @@ def weigh(
 # from rows to rows ---------------------------------------------------------------------------------------------------
 
 
-@kernel
+@kernel(NOTHING, ROWS, INT, INT, INT, _TAPS, array(np.int32), array(np.uint8, 2))
 def blend(rows: Array, start: int, left: int, width: int, taps: Taps, sums: Array, out: Array) -> None:
     """Each row of `out` becomes a weighted sum of some of `rows`, the first of which is number `start`.
 
@@ -104,7 +107,7 @@ def blend(rows: Array, start: int, left: int, width: int, taps: Taps, sums: Arra
             new[x] = min(max(sums[x] >> np.int32(BITS), _ZERO), _TOP)
 
 
-@kernel
+@helper
 def _shuffle(one: Array, two: Array, three: Array, four: Array, out: Array) -> None:
     """A value from each in turn."""
     for i in range(np.uint64(len(one))):
@@ -115,7 +118,7 @@ def _shuffle(one: Array, two: Array, three: Array, four: Array, out: Array) -> N
         out[at + np.uint64(3)] = four[i]
 
 
-@kernel
+@kernel(NOTHING, ROWS, INT, INT, INT, MEMORY, INT, array(np.uint8, 2))
 def turn(rows: Array, top: int, count: int, left: int, tile: Array, lane: int, out: Array) -> None:
     """Columns become rows: len(out) of them, from `left` on, of `count` rows from `top` on; to `lane` and after.
 
@@ -128,8 +131,8 @@ def turn(rows: Array, top: int, count: int, left: int, tile: Array, lane: int, o
     once = tile[: LANES * width]
     twice = tile[LANES * width : 2 * LANES * width]
     hand = 4 * width
-    columns = twice.view(np.uint64)
-    words = out.view(np.uint64)
+    columns = typed(twice, np.uint64)
+    words = typed(out, np.uint64)
     for strip in range(0, count, LANES):
         for row in range(top + strip, top + strip + 4):
             at = (row - top - strip) * hand
@@ -151,19 +154,19 @@ def turn(rows: Array, top: int, count: int, left: int, tile: Array, lane: int, o
 # scratch -------------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@helper
 def whole_lanes(count: int) -> int:
     """The length of a row that `turn` may write `count` bytes to."""
     return (count + LANES - 1) // LANES * LANES
 
 
-@kernel
+@helper
 def carve(scratch: Array, size: int) -> tuple[Array, Array]:
     """So many bytes of scratch, and the rest, which begins at a multiple of 64 if `scratch` does."""
     return scratch[:size], scratch[(size + 63) // 64 * 64 :]
 
 
-@kernel
+@helper
 def carve_taps(
     begin: float, end: float, low: int, high: int, flip: bool, total: int, scratch: Array
 ) -> tuple[Taps, Array]:
@@ -172,12 +175,12 @@ def carve_taps(
     firsts, scratch = carve(scratch, 8 * total)
     counts, scratch = carve(scratch, 8 * total)
     weights, scratch = carve(scratch, 4 * total * most)
-    taps = firsts.view(np.int64), counts.view(np.int64), weights.view(np.int32).reshape(total, most)
+    taps = typed(firsts, np.int64), typed(counts, np.int64), typed(weights, np.int32).reshape(total, most)
     weigh(begin, end, low, high, flip, *taps)
     return taps, scratch
 
 
-@kernel
+@helper
 def reach(taps: Taps) -> tuple[int, int]:
     """The first old pixel that any new one takes something from, and the first after the last one."""
     firsts, counts, _ = taps
@@ -185,7 +188,7 @@ def reach(taps: Taps) -> tuple[int, int]:
     return min(firsts[0], firsts[end]), max(firsts[0] + counts[0], firsts[end] + counts[end])
 
 
-@kernel
+@helper
 def resize_bytes(length: int, height: int, shape: tuple[int, int]) -> int:
     """Scratch for `resize`, if all planes together have rows of so many bytes, and so many rows each."""
     lanes = 3 * whole_lanes(min(max(height, shape[0]), STRIP))
@@ -196,7 +199,7 @@ def resize_bytes(length: int, height: int, shape: tuple[int, int]) -> int:
     return taps + passes + (4 + 2 * LANES) * longest + 16 * 64
 
 
-@kernel
+@kernel(NOTHING, PLANES, INT, INT, INT, array(np.float64), array(np.int64), BOOL, PAIR, MEMORY, array(np.uint8, 3))
 def resize(
     sources: tuple[Array, Array, Array],
     start: int,
@@ -216,7 +219,7 @@ def resize(
     """
     height, width = shape
     across, scratch = carve_taps(box[0], box[2], clip[0], clip[2], flip, width, scratch)
-    down, scratch = carve_taps(box[1], box[3], clip[1], clip[3], _NO, height, scratch)
+    down, scratch = carve_taps(box[1], box[3], clip[1], clip[3], False, height, scratch)
     left, right = reach(across)
     top, bottom = reach(down)
     down_first = channels == 1 and bottom - top > height
@@ -229,7 +232,7 @@ def resize(
     longest = max(length, lanes, width)
 
     memory, scratch = carve(scratch, 4 * longest)
-    sums = memory.view(np.int32)
+    sums = typed(memory, np.int32)
     tile, scratch = carve(scratch, 2 * LANES * longest)
     memory, scratch = carve(scratch, strip * length)
     short = memory.reshape(strip, length)
@@ -246,12 +249,12 @@ def resize(
             rows, first, column = sources[source], top + row, left * channels
             if down_first:
                 part = down[0][row : row + count], down[1][row : row + count], down[2][row : row + count]
-                blend(rows, _NONE, column, length, part, sums, short)
-                rows, first, column = short, _NONE, _NONE
+                blend(rows, 0, column, length, part, sums, short)
+                rows, first, column = short, 0, 0
             turn(rows, first, count, column, tile, (source - start) * strip, columns)
-        blend(turned.reshape(right - left, lanes), left, _NONE, lanes, across, sums, new)
+        blend(turned.reshape(right - left, lanes), left, 0, lanes, across, sums, new)
         for plane in range(planes):
-            turn(new, _NONE, width, plane * strip, tile, _NONE, resized[plane, row : row + count])
+            turn(new, 0, width, plane * strip, tile, 0, resized[plane, row : row + count])
     if not down_first:
         for plane in range(planes):
-            blend(resized[plane], top, _NONE, width, down, sums, out[plane])
+            blend(resized[plane], top, 0, width, down, sums, out[plane])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import helper
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,7 @@ HEADER_BYTES = 16
 _MAGIC = np.frombuffer(MAGIC, np.uint8)
 
 
-@kernel
+@helper
 def is_yuv420(data: Array) -> Any:
     """Whether it begins like one."""
     if len(data) < HEADER_BYTES:
@@ -33,7 +33,7 @@ def is_yuv420(data: Array) -> Any:
     return same
 
 
-@kernel
+@helper
 def size_of(data: Array) -> Any:
     """Height and width; 0 and 0 if that is not the size of what follows."""
     height, width = claimed_size(data)
@@ -44,13 +44,13 @@ def size_of(data: Array) -> Any:
     return np.int64(0), np.int64(0)
 
 
-@kernel
+@helper
 def claimed_size(data: Array) -> Any:
     """Height and width, of which nothing was checked."""
     return _uint32(data, 8), _uint32(data, 12)
 
 
-@kernel
+@helper
 def _uint32(data: Array, at: Any) -> Any:
     number = np.int64(0)
     for i in range(4):
@@ -58,7 +58,7 @@ def _uint32(data: Array, at: Any) -> Any:
     return number
 
 
-@kernel
+@helper
 def planes_of(data: Array, height: Any, width: Any) -> Any:
     """Y, Cb and Cr, where they lie."""
     down, across = height + height % 2, width + width % 2

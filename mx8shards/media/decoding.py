@@ -23,7 +23,7 @@ from mx8shards.format.picture_files import (
     orientation_of,
 )
 from mx8shards.kernels import jpeg, jpeg_tiles, turbo
-from mx8shards.kernels.pictures import coefficient_bytes
+from mx8shards.kernels.decompress import coefficient_bytes
 from mx8shards.media.turning import UPRIGHT, turned, turned_size
 
 Pixels = npt.NDArray[np.uint8]

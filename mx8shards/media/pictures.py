@@ -19,8 +19,11 @@ from mx8shards.errors import DecodeError, SettingError, without_traceback
 from mx8shards.format.columns import MAX_BYTES
 from mx8shards.format.picture_files import MOST_DECODED_BYTES
 from mx8shards.format.randomness import uniforms
-from mx8shards.kernels import boxes, pictures, turbo
+from mx8shards.kernels import boxes, placing, turbo
+from mx8shards.kernels import picture_rows as kernels
 from mx8shards.kernels.colour import value_table
+from mx8shards.kernels.cuts import CUT, JOB, NO_ROOM, OTHER, WORKSPACE, cut_out, place_whole
+from mx8shards.kernels.decompress import coefficient_bytes
 from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, MAPPED, OK, READ, READ_FAILED, REFUSED
 from mx8shards.kernels.yuv420 import is_yuv420
@@ -49,7 +52,7 @@ def stage_of(crops: Mapping[str, Picture], use: Use) -> Stage:
 
 
 class Pictures(Stage):
-    """Crops of one column's pictures.
+    """Crops of one column's kernels.
 
     With libturbojpeg, JPEGs are decoded by a kernel, and Python sees only what that cannot do. Each thread has scratch
     of its own; pictures that need more take turns with the largest there may be.
@@ -74,8 +77,9 @@ class Pictures(Stage):
         self._turbo = turbo.library is not None
         ways = "planes and regions" if turbo.HAS_REGIONS else "planes"
         self.path = "exact" if self._exact else ways if self._turbo else "rgb"
-        self._table = np.array([_record(crop) for crop in crops.values()], boxes.CROP)
-        self._values = np.array([_values(crop) for crop in crops.values()])
+        self._jobs = np.zeros(len(crops), JOB)
+        for job, crop in zip(self._jobs, crops.values(), strict=True):
+            job["crop"], job["values"] = _record(crop), _values(crop)
         self._own_bytes = min(_MOST_BYTES, use.scratch_bytes // 2 // use.threads)
         large = _Large(min(MOST_DECODED_BYTES, use.scratch_bytes // 2))
         self._large = use.shared.setdefault("large pictures", large)
@@ -83,18 +87,24 @@ class Pictures(Stage):
 
     def scratch(self) -> Scratch:
         """Memory that grows."""
-        return Scratch(len(self._crops), min(_FIRST_BYTES, self._own_bytes))
+        return Scratch(self._workspace(), min(_FIRST_BYTES, self._own_bytes))
+
+    def _workspace(self) -> Any:
+        """What kernels know of this stage, and room for what they find out."""
+        workspace: Any = np.zeros(1, WORKSPACE)[0]
+        workspace["exact"], workspace["regions"] = self._exact, turbo.HAS_REGIONS
+        return workspace
 
     def begin(self, work: Work) -> None:
         """Draw the numbers of all crops, unless that is done, and note where each goes."""
-        targets = np.zeros(len(self._crops), pictures.TARGET)
-        for k, (name, crop) in enumerate(self._crops.items()):
+        jobs = self._jobs.copy()
+        for job, (name, crop) in zip(jobs, self._crops.items(), strict=True):
             place = work.place(name)
             bank = work.whole.ctypes.data
             offsets = 0 if place.offsets is None else bank + place.offsets
-            targets[k] = bank + place.values, offsets, np.dtype(crop.dtype).itemsize, crop.layout == "HWC"
+            job["target"] = bank + place.values, offsets, np.dtype(crop.dtype).itemsize, crop.layout == "HWC"
         payloads, draws = work.notes.get(self) or (self._payloads(work).copy(), self._drawn(work))
-        work.notes[self] = payloads, draws, targets
+        work.notes[self] = payloads, draws, jobs
 
     def _payloads(self, work: Work) -> Array:
         """The spans of this column."""
@@ -113,55 +123,55 @@ class Pictures(Stage):
 
     def fill(self, work: Work, start: int, stop: int, scratch: Scratch) -> None:
         """Decode and crop the pictures of rows from start to before stop."""
+        jobs = work.notes[self][2].copy()  # several threads fill a batch, each for pictures of its own
         while start < stop:
+            need = OTHER
             if self._turbo:
-                start = self._by_kernel(work, start, stop, scratch, scratch.memory)
+                start, need = self._by_kernel(work, start, stop, jobs, scratch, scratch.memory)
             if start < stop:
-                self._by_hand(work, start, scratch)
+                self._by_hand(work, start, need, jobs, scratch)
                 start += 1
 
-    def _by_kernel(self, work: Work, start: int, stop: int, scratch: Scratch, memory: Bytes) -> int:
-        """As many rows as it can make anything of; where it stopped."""
-        payloads, draws, targets = work.notes[self]
-        return int(
-            pictures.fill_rows(
-                work.shards,
-                work.rows,
-                payloads,
-                self._payloads(work),
-                self._table,
-                draws,
-                self._exact,
-                turbo.HAS_REGIONS,
-                self._values,
-                targets,
-                scratch.desk,
-                scratch.found,
-                memory,
-                start,
-                stop,
-            )
+    def _by_kernel(
+        self, work: Work, start: int, stop: int, jobs: Array, scratch: Scratch, memory: Bytes
+    ) -> tuple[int, int]:
+        """As many rows as it can make anything of; the row where it stopped, and what that needs."""
+        payloads, draws, _ = work.notes[self]
+        row, need = kernels.fill_rows(
+            work.shards,
+            work.rows,
+            payloads,
+            self._payloads(work),
+            jobs,
+            draws,
+            scratch.workspace,
+            memory,
+            start,
+            stop,
         )
+        return row, need
 
-    def _by_hand(self, work: Work, i: int, scratch: Scratch) -> None:
+    def _by_hand(self, work: Work, i: int, need: int, jobs: Array, scratch: Scratch) -> None:
         """One row: with more memory, or by a library that Python calls. Its status says what came of it."""
         if work.rows["status"][i] != OK:
             return
-        while self._turbo and scratch.desk[0]["status"] == pictures.NO_ROOM:
-            if self._with_room(int(scratch.desk[0]["bytes"]), work, i, scratch):
-                return
+        row = i
+        while row == i and need == NO_ROOM:
+            row, need = self._with_room(int(scratch.workspace["bytes"]), work, i, jobs, scratch)
+        if row > i:
+            return
         with ExitStack() as turn:  # until nothing is held any more of what the turn is for, errors included
-            work.rows["status"][i] = self._outside(work, i, scratch, turn)
+            work.rows["status"][i] = self._outside(work, i, jobs, scratch, turn)
 
-    def _outside(self, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> int:
+    def _outside(self, work: Work, i: int, jobs: Array, scratch: Scratch, turn: ExitStack) -> int:
         """One row, from a copy of its payload, and the status that this gives it."""
         span = work.notes[self][0][i]
         try:
             self._take(int(span["size"]), scratch, turn)  # threads that wait for their turn hold no payload
             payload = self._payload(work, i, span)
             if is_yuv420(np.frombuffer(payload, np.uint8)):
-                return self._of_planes(payload, work, i, scratch, turn)
-            self._by_library(payload, work, i, scratch, turn)
+                return self._of_planes(payload, work, i, jobs, scratch, turn)
+            self._by_library(payload, work, i, jobs, scratch, turn)
         except DecodeError:
             return REFUSED
         except OSError:
@@ -183,82 +193,82 @@ class Pictures(Stage):
             raise OSError("the pages cannot be had")
         return ctypes.string_at(address, size)
 
-    def _with_room(self, size_bytes: int, work: Work, i: int, scratch: Scratch) -> bool:
-        """One row by the kernel, with so much scratch; False if it stops again, for more or for another reason."""
+    def _with_room(self, size_bytes: int, work: Work, i: int, jobs: Array, scratch: Scratch) -> tuple[int, int]:
+        """One row by the kernel, with so much scratch; the row where it stopped, and what that needs."""
         if size_bytes <= self._own_bytes:
             scratch.memory = decoding.room(0)
             scratch.memory = decoding.room(min(2 * size_bytes, self._own_bytes))
-            return self._by_kernel(work, i, i + 1, scratch, scratch.memory) > i
+            return self._by_kernel(work, i, i + 1, jobs, scratch, scratch.memory)
         if size_bytes <= self._large.most_bytes:
             with self._large.lock:
-                return self._by_kernel(work, i, i + 1, scratch, self._large.memory(size_bytes)) > i
+                return self._by_kernel(work, i, i + 1, jobs, scratch, self._large.memory(size_bytes))
         work.rows["status"][i] = REFUSED
-        return True
+        return i + 1, kernels.DONE
 
-    def _by_library(self, payload: bytes, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> None:
+    def _by_library(self, payload: bytes, work: Work, i: int, jobs: Array, scratch: Scratch, turn: ExitStack) -> None:
         """One row by simplejpeg, if the kernel could have decoded it, else by Pillow."""
-        _, draws, targets = work.notes[self]
-        cut, found = scratch.desk[0]["cut"], scratch.found
+        draws = work.notes[self][1][i]
+        cut = scratch.workspace["cut"]
 
         def prepare(height: int, width: int, size_bytes: int) -> None:
             """Before that many pixels are made, in so many bytes."""
-            if not pictures.fits(self._table, found, targets, i):
+            if not placing.fits(jobs, i):
                 raise DecodeError("a picture of another size than there is room for")
-            more = len(payload) + int(pictures.crop_bytes(found, cut))
+            more = len(payload) + int(placing.crop_bytes(jobs, cut))
             decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
             self._take(size_bytes + more, scratch, turn, kept_bytes)
 
         def place(width: int, height: int, size_bytes: int) -> None:
-            pictures.place_whole(width, height, self._table, draws[i], found, cut)
+            place_whole(width, height, jobs, draws, cut)
             prepare(height, width, size_bytes)
 
-        head = scratch.desk[0]["head"]
+        head = scratch.workspace["head"]
         orientation = orientation_of(payload, head) if self._upright else UPRIGHT
-        jpeg, kept_bytes = self._jpeg(payload, draws[i], scratch, turn) if orientation == UPRIGHT else (None, 0)
+        jpeg, kept_bytes = self._jpeg(payload, jobs, draws, scratch, turn) if orientation == UPRIGHT else (None, 0)
         if orientation != UPRIGHT:
             size = turned_size(head["width"], head["height"], orientation)
-            pictures.place_whole(*size, self._table, draws[i], found, cut)
-            pixels = decode_turned(payload, head, orientation, found, self._exact, cut, prepare)
+            place_whole(*size, jobs, draws, cut)
+            pixels = decode_turned(payload, head, orientation, jobs["box"], self._exact, cut, prepare)
         elif jpeg is None:
             decoding.check_rare(payload, self._large.most_bytes)
             pixels = decoding.decode(payload, place, upright=self._upright)
         else:
             height, width = (-(-int(cut[side]) // int(cut["scale"])) for side in ("height", "width"))
-            prepare(height, width, 3 * height * width + len(jpeg) + int(pictures.coefficient_bytes(head)))
+            prepare(height, width, 3 * height * width + len(jpeg) + int(coefficient_bytes(head)))
             pixels = decoding.decode_jpeg(jpeg, height, width)
             if pixels.shape != (height, width, 3):
                 raise DecodeError("a JPEG of another size than its head says")
-        memory = decoding.room(int(pictures.crop_bytes(found, cut)))
-        pictures.crop_rgb(pixels, cut, found, self._values, targets, i, memory)
+        memory = decoding.room(int(placing.crop_bytes(jobs, cut)))
+        placing.crop_rgb(pixels, cut, jobs, i, memory)
 
-    def _jpeg(self, payload: bytes, draws: Array, scratch: Scratch, turn: ExitStack) -> tuple[Bytes | None, int]:
+    def _jpeg(
+        self, payload: bytes, jobs: Array, draws: Array, scratch: Scratch, turn: ExitStack
+    ) -> tuple[Bytes | None, int]:
         """The JPEG that has to be decoded, of some tiles or the payload itself; None if that is no JPEG.
 
         Also how much of this thread's scratch it keeps in use.
         """
-        desk, memory, kept_bytes = scratch.desk[0], scratch.memory, len(scratch.memory)
-        arguments = np.frombuffer(payload, np.uint8), self._table, draws, self._exact, desk, scratch.found
-        size = pictures.cut_out(*arguments, memory)
-        if size == -pictures.NO_ROOM:
+        workspace, memory, kept_bytes = scratch.workspace, scratch.memory, len(scratch.memory)
+        data = np.frombuffer(payload, np.uint8)
+        size = cut_out(data, jobs, draws, workspace, memory)
+        if size == -NO_ROOM:
             memory, kept_bytes = decoding.room(0), 0
-            self._take(int(desk["bytes"]) + len(payload), scratch, turn)
-            memory = decoding.room(int(desk["bytes"]))
-            size = pictures.cut_out(*arguments, memory)
-        if size == -pictures.OTHER:
+            self._take(int(workspace["bytes"]) + len(payload), scratch, turn)
+            memory = decoding.room(int(workspace["bytes"]))
+            size = cut_out(data, jobs, draws, workspace, memory)
+        if size == -OTHER:
             return None, 0
         if size < 0:
             raise DecodeError("a JPEG in CMYK or of too many scans, or one whose tile index does not match its data")
-        return (memory[:size], kept_bytes) if size else (arguments[0], 0)
+        return (memory[:size], kept_bytes) if size else (data, 0)
 
-    def _of_planes(self, payload: bytes, work: Work, i: int, scratch: Scratch, turn: ExitStack) -> int:
+    def _of_planes(self, payload: bytes, work: Work, i: int, jobs: Array, scratch: Scratch, turn: ExitStack) -> int:
         """One row by the kernel, which needs no library for it; the status that this gives it."""
-        _, draws, targets = work.notes[self]
-        desk, data = scratch.desk[0], np.frombuffer(payload, np.uint8)
-        arguments = data, self._table, draws[i], self._values, targets, desk, scratch.found, i
-        status = pictures.crop_yuv420(*arguments, scratch.memory)
-        if status == pictures.NO_ROOM:
-            self._take(int(desk["bytes"]) + len(payload), scratch, turn)
-            status = pictures.crop_yuv420(*arguments, decoding.room(int(desk["bytes"])))
+        draws, workspace, data = work.notes[self][1][i], scratch.workspace, np.frombuffer(payload, np.uint8)
+        status = kernels.crop_yuv420(data, jobs, draws, workspace, i, scratch.memory)
+        if status == NO_ROOM:
+            self._take(int(workspace["bytes"]) + len(payload), scratch, turn)
+            status = kernels.crop_yuv420(data, jobs, draws, workspace, i, decoding.room(int(workspace["bytes"])))
         return int(status)
 
     def _take(self, size_bytes: int, scratch: Scratch, turn: ExitStack, kept_bytes: int = 0) -> None:
@@ -303,21 +313,20 @@ class Pictures(Stage):
             if isinstance(crop, Decode) and crop.size is not None and crop.sides != (height, width):
                 expected = f"{crop.sides[0]} rows of {crop.sides[1]} pixels"
                 raise DecodeError(expected=expected, found=f"{height} of {width}")
-        desk: Any = np.zeros(1, pictures.DESK)
-        found, draws = np.zeros(len(self._crops), boxes.BOX), np.zeros((len(self._crops), boxes.DRAWS))
-        pictures.place_whole(width, height, self._table, draws, found, desk[0]["cut"])
-        more = payload_bytes + int(pictures.crop_bytes(found, desk[0]["cut"]))
+        cut: Any = np.zeros(1, CUT)[0]
+        jobs, draws = self._jobs.copy(), np.zeros((len(self._crops), boxes.DRAWS))
+        place_whole(width, height, jobs, draws, cut)
+        more = payload_bytes + int(placing.crop_bytes(jobs, cut))
         decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
 
 
 class Scratch:
-    """What one thread needs: records to work on, and memory, which all stages of a thread share."""
+    """What one thread needs: a record to work on, and memory, which all stages of a thread share."""
 
-    def __init__(self, crops: int, size_bytes: int) -> None:
+    def __init__(self, workspace: Any, size_bytes: int) -> None:
         self._room = getattr(_of_thread, "room", lambda: None)() or _Room(size_bytes)
         _of_thread.room = weakref.ref(self._room)
-        self.desk = np.zeros(1, pictures.DESK)
-        self.found = np.zeros(crops, boxes.BOX)
+        self.workspace = workspace
 
     @property
     def memory(self) -> Bytes:
@@ -397,20 +406,18 @@ def _values(crop: Picture) -> npt.NDArray[np.uint32]:
 class PartialPictures(Pictures):
     """Crops for which, of tiled JPEGs that are not in memory yet, no more is read than their tiles."""
 
-    head_bytes = pictures.HEAD_BYTES
+    head_bytes = kernels.HEAD_BYTES
 
     def narrow(self, work: Work) -> None:
         """Look at the heads of rows that have to be read."""
         payloads, draws = self._payloads(work).copy(), self._drawn(work)
-        desk, found = np.zeros(1, pictures.DESK), np.zeros(len(self._crops), boxes.BOX)
-        memory, regions = decoding.room(pictures.LONG_HEAD_BYTES), turbo.HAS_REGIONS
-        spans = self._payloads(work)
-        pictures.narrow_rows(work.shards, work.rows, spans, self._table, draws, regions, desk, found, memory)
+        spans, jobs, memory = self._payloads(work), self._jobs.copy(), decoding.room(kernels.LONG_HEAD_BYTES)
+        kernels.narrow_rows(work.shards, work.rows, spans, jobs, draws, self._workspace(), memory)
         work.notes[self] = payloads, draws
         cold = work.rows["way"] != MAPPED
         if cold.any():  # whole payloads are asked for sooner, if there are no tiles
             narrowed = (spans["size"] != payloads["size"]).any()
-            self.head_bytes = pictures.HEAD_BYTES if narrowed else MAX_BYTES
+            self.head_bytes = kernels.HEAD_BYTES if narrowed else MAX_BYTES
 
 
 class WholePictures(Pictures):
@@ -423,15 +430,15 @@ class WholePictures(Pictures):
 
     def measure(self, work: Work) -> Mapping[str, Array]:
         """How many bytes each picture will have, by what its head says of its size."""
-        spans, memory = work.spans[:, self._use.number], np.empty(pictures.LONG_HEAD_BYTES, np.uint8)
-        desk, most_bytes = np.zeros(1, pictures.DESK), self._large.most_bytes
+        spans, memory = work.spans[:, self._use.number], np.empty(kernels.LONG_HEAD_BYTES, np.uint8)
+        workspace, most_bytes = self._workspace(), self._large.most_bytes
         found = {}
         for name, item_bytes in self._item_bytes.items():
             sizes = np.zeros(len(work.rows), np.int64)
-            pictures.measure_rows(work.shards, work.rows, spans, item_bytes, desk, memory, most_bytes, sizes)
-            for i in np.flatnonzero(sizes == pictures.UNKNOWN_SIZE).tolist():
+            kernels.measure_rows(work.shards, work.rows, spans, item_bytes, workspace, memory, most_bytes, sizes)
+            for i in np.flatnonzero(sizes == kernels.UNKNOWN_SIZE).tolist():
                 height, width = self._sides_of(work, i)
-                sizes[i] = pictures.whole_bytes(height, width, item_bytes) if height else 0
+                sizes[i] = placing.whole_bytes(height, width, item_bytes) if height else 0
             found[name] = sizes
         return found
 
@@ -453,6 +460,6 @@ class WholePictures(Pictures):
 
 def _whole(dtype: np.dtype[Any], layout: str, row: memoryview) -> Array:
     """One picture of a ragged row."""
-    height, width = np.frombuffer(row[: pictures.SIZE_BYTES], np.uint32).tolist()
+    height, width = np.frombuffer(row[: placing.SIZE_BYTES], np.uint32).tolist()
     shape = (3, height, width) if layout == "CHW" else (height, width, 3)
-    return np.frombuffer(row, dtype, 3 * height * width, pictures.SIZE_BYTES).reshape(shape)
+    return np.frombuffer(row, dtype, 3 * height * width, placing.SIZE_BYTES).reshape(shape)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError
 from mx8shards.format.picture_cost import check_cost
 from mx8shards.kernels import jpeg, jpeg_tiles
-from mx8shards.kernels.pictures import ALL, coefficient_bytes
+from mx8shards.kernels.cuts import ALL
+from mx8shards.kernels.decompress import coefficient_bytes
 from mx8shards.media.decoding import Pixels, decode_jpeg
 from mx8shards.media.turning import UPRIGHT, Part, in_raster, in_upright, turned, turned_size
 

@@ -15,7 +15,8 @@ from mx8shards.errors import DecodeError, require
 from mx8shards.format.picture_cost import check_cost
 from mx8shards.format.picture_files import MOST_DECODED_BYTES, check_size
 from mx8shards.kernels import jpeg, turbo
-from mx8shards.kernels.pictures import CUT, coefficient_bytes, decode_planes, has_planes, planes_bytes
+from mx8shards.kernels.cuts import CUT
+from mx8shards.kernels.decompress import coefficient_bytes, decode_planes, decoded, has_planes, planes_bytes
 from mx8shards.kernels.yuv420 import MAGIC, is_yuv420, planes_of, size_of
 from mx8shards.media import decoding
 
@@ -52,15 +53,11 @@ def _planes_of_jpeg(picture: bytes) -> tuple[Plane, Plane, Plane] | None:
     width, height = int(head[0]["width"]), int(head[0]["height"])
     check_size(width, height, 3 * width * height + int(coefficient_bytes(head[0])))
     cut["width"], cut["height"], cut["scale"] = width, height, 1
-    memory = decoding.room(int(planes_bytes(head[0], cut[0])))
-    handle = turbo.Handle()
-    try:
-        good, luma, blue, red, _ = decode_planes(handle.address, data, head[0], cut[0], memory)
-    finally:
-        handle.close()
-    if not good:
+    memory, places = decoding.room(int(planes_bytes(head[0], cut[0]))), np.zeros((3, 3), np.int64)
+    if not decode_planes(data, head[0], cut[0], places, memory):
         raise DecodeError(expected="a whole JPEG", found="one that is damaged")
     h, v = int(head[0]["h"][0]), int(head[0]["v"][0])
+    luma, blue, red = decoded(places, memory)
     luma = luma[:height, :width]
     if len(blue) == 0:
         grey = np.full((-(-height // 2), -(-width // 2)), _GREY, np.uint8)

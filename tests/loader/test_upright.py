@@ -16,8 +16,8 @@ import mx8shards as mx8
 from mx8shards.errors import SettingError
 from mx8shards.format.picture_files import orientation_in
 from mx8shards.kernels import boxes
+from mx8shards.kernels import cuts as kernels
 from mx8shards.kernels import jpeg as heads
-from mx8shards.kernels import pictures as kernels
 from mx8shards.media import turned_jpegs
 from mx8shards.media.tiles import is_tiled, tile
 from mx8shards.media.turning import Part, in_raster, in_upright, turned, turned_size

@@ -19,7 +19,8 @@ from mx8shards.format.encodings import get_encoding
 from mx8shards.format.picture_cost import MOST_SCANS, check_cost, walk_jpeg
 from mx8shards.format.picture_files import MOST_DECODED_BYTES, open_picture
 from mx8shards.kernels import jpeg, turbo
-from mx8shards.kernels.pictures import CUT, REGION, _decode_rgb
+from mx8shards.kernels.cuts import CUT, REGION
+from mx8shards.kernels.decompress import decode_rgb
 from mx8shards.media import decoding, tally, yuv420
 from tests.hostile import HOSTILE, JPEG, SMALL, chunk, encoded, filled, frames, gif, pages, png, progressive, sequential
 from tests.jpegs import segment
@@ -232,9 +233,5 @@ def test_so_has_the_decoder_of_regions() -> None:
     cut["width"], cut["height"], cut["scale"], cut["how"] = 64, 64, 1, REGION
     pixels = np.zeros(3 * 64 * 64, np.uint8)
     for scans, good in ((MOST_SCANS, True), (MOST_SCANS + 1, False)):
-        handle = turbo.Handle()
-        try:
-            data = np.frombuffer(progressive(scans), np.uint8)
-            assert bool(_decode_rgb(handle.address, data, cut[0], 64, 64, pixels)) is good
-        finally:
-            handle.close()
+        data = np.frombuffer(progressive(scans), np.uint8)
+        assert bool(decode_rgb(data, cut[0], 64, 64, pixels)) is good

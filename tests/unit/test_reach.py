@@ -14,7 +14,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.kernels import memory, reach
-from mx8shards.kernels.jit import kernel
+from mx8shards.kernels.jit import NOTHING, array, kernel
 from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.reach import IOS, Reach, is_told
 from tests.places import QUICK
@@ -176,7 +176,7 @@ def _ask_as_nobody(place: Path) -> None:
     assert found == {"root's": (False, 8), "nobody's": (True, 0), "everybody's": (True, 0)}
 
 
-@kernel
+@kernel(NOTHING, array(SHARD), array(ROW), array(np.bool_))
 def _populate(shards: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(rows)):
         begin, end = rows[i]["begin"], rows[i]["end"]

@@ -1,0 +1,147 @@
+"""How long does the first use on a machine take, when Numba compiles the kernels?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import decoding, pictures
+from benchmarks.contest import ARRAYS
+from benchmarks.decoding import FFCV
+from benchmarks.harness import Column, Job, Target, Wanted, is_installed
+from benchmarks.process import Measured, Numbers
+
+NEEDS_BYTES = 300_000_000
+NOTES = """\
+- Each is a fresh process. Cold: Numba's cache is empty. Warm: an earlier process filled it, as `mx8shards warm-up`
+  does. FFCV keeps nothing, so it compiles in every process.
+- Import: of mx8shards or ffcv, torch included. The first batch: from there to the first batch of 32 samples. Of convert
+  all is one number, as it is one command: 32 pictures are tiled.
+- Compiling keeps one core busy, so the processor's time is what it costs, and the time that a user waits where nothing
+  else runs.
+"""
+COLUMNS = (
+    Column(title="import, a core's s", number="import_core_s", digits=1),
+    Column(title="first batch, a core's s", number="first_core_s", digits=1),
+    Column(title="all, a core's s", number="core_s", digits=1),
+    Column(title="all, s", number="seconds", digits=1),
+)
+COLD, WARM = "cold cache", "warm cache"
+GATHER, TILED, UNTOUCHED = "4 KiB arrays", "random crops, tiled", "random crops, untouched files"
+PLANES, EXACT, CONVERT = "random crops, yuv420", "random crops, exact", "convert, 32 pictures"
+HEADLINES = (GATHER, TILED, CONVERT)
+
+_BATCH = 32
+_COUNT = 32  # pictures
+
+# What each group reads: the adapter, the folder, and its options.
+_READ: dict[str, tuple[str, str, dict[str, object]]] = {
+    GATHER: ("ours", "arrays", {}),
+    TILED: ("ours_images", "tiled", {"crops": "random"}),
+    UNTOUCHED: ("ours_images", "mds", {"crops": "random"}),
+    PLANES: ("ours_images", "yuv420", {"crops": "random"}),
+    EXACT: ("ours_images", "tiled", {"crops": "random", "exact": True}),
+}
+
+_FIRST_BATCH = """
+import importlib, json, sys, time
+from pathlib import Path
+adapter, root, options = json.loads(sys.argv[1])
+importlib.import_module("ffcv" if adapter == "ffcv_images" else "mx8shards").Loader
+module = importlib.import_module(f"benchmarks.adapters.{adapter}")
+import_core_s = time.process_time()
+loader = module.open_loader(Path(root), **options)
+next(iter(loader))
+print(json.dumps({"import_core_s": import_core_s, "first_core_s": time.process_time() - import_core_s}))
+loader.close()
+"""
+
+
+def prepare(directory: Path, *, quick: bool) -> None:
+    """A few samples of each kind."""
+    from benchmarks.adapters import ours
+
+    ours.write(directory / "arrays", dict(ARRAYS.columns), ARRAYS.samples(64))
+    if quick:
+        return
+    pictures.write_folder(directory / "files", pictures.generated(8), _COUNT)
+    for form in ["tiled", "mds", "yuv420", *(["beton"] if is_installed("ffcv") else [])]:
+        decoding.write(directory, form)
+
+
+def jobs(directory: Path, *, quick: bool) -> list[Job]:
+    """Each use twice; FFCV's beside ours."""
+    found = []
+    for group, (adapter, folder, options) in _READ.items():
+        if quick and group != GATHER:
+            continue
+        asked = {"adapter": adapter, "root": str(directory / folder), "options": {"batch_size": _BATCH, **options}}
+        found += [
+            Job(group=group, contender=name, run=first_batch, arguments={**asked, "cache": cache})
+            for name, cache in _caches(directory)
+        ]
+        if group == UNTOUCHED:
+            asked["adapter"], asked["root"] = "ffcv_images", str(directory / "beton")
+            asked["options"] = {"batch_size": _BATCH, "crops": "random", "threads": decoding.THREADS, "ahead": 3}
+            found.append(
+                Job(group=group, contender=FFCV, run=first_batch, arguments={**asked, "cache": None}, needs="ffcv")
+            )
+    if not quick:
+        found += [
+            Job(group=CONVERT, contender=name, run=convert, arguments={"files": str(directory / "files"), "cache": c})
+            for name, c in _caches(directory)
+        ]
+    return found
+
+
+def _caches(directory: Path) -> list[tuple[str, str | None]]:
+    return [(COLD, None), (WARM, str(directory / "kernels"))]
+
+
+def targets() -> list[Target]:
+    """What the issue asks for."""
+    return [
+        Target(
+            "the first batch of crops: 15 s of a core", (Wanted(group=TILED, contender=COLD, number="core_s", most=15),)
+        ),
+        Target("convert: 5 s of a core", (Wanted(group=CONVERT, contender=COLD, number="core_s", most=5),)),
+    ]
+
+
+# in a process of its own ------------------------------------------------------------------------------------------
+
+
+def first_batch(adapter: str, root: str, options: dict[str, object], cache: str | None) -> Numbers:
+    """From the start of a process to its first batch."""
+    question = json.dumps((adapter, root, options))
+    return _measured([sys.executable, "-W", "ignore", "-c", _FIRST_BATCH, question], cache)
+
+
+def convert(files: str, cache: str | None) -> Numbers:
+    """The command, with one worker."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "mx8shards", "convert", "imagefolder", files]
+        return _measured([*command, f"{out}/measured"], cache, [*command, f"{out}/before"])
+
+
+def _measured(command: list[str], cache: str | None, before: list[str] | None = None) -> Numbers:
+    """The command with an empty cache, or with one that it, or the one `before` it, filled."""
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": cache or empty}
+        if cache:
+            _run(before or command, environment)
+        with Measured() as whole:
+            answer = _run(command, environment)
+    found: Numbers = json.loads(answer) if answer.startswith("{") else {}
+    return {**found, "core_s": whole.numbers["processor_s"], "seconds": whole.seconds, **whole.numbers}
+
+
+def _run(command: list[str], environment: dict[str, str]) -> str:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[:5])}: ended with {done.returncode}\n{done.stderr[-2000:]}")
+    return done.stdout

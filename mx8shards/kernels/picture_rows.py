@@ -1,0 +1,334 @@
+"""How do the payloads of rows become crops, with no Python in between?
+
+For each row: the head is read, the boxes of all crops are found, the tiles that they touch are cut out, decoded to
+planes at a scale that suits, and each crop is resized and coloured into its place in the bank. Each of these steps is
+compiled when the first picture needs it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.kernels.cuts import (
+    JOB,
+    NO_ROOM,
+    OTHER,
+    PAD,
+    REGION,
+    TILES,
+    WORKSPACE,
+    find_cut,
+    place_whole,
+    scaled,
+    spliced_bytes,
+)
+from mx8shards.kernels.decompress import (
+    coefficient_bytes,
+    decode_planes,
+    decode_rgb,
+    decoded,
+    has_planes,
+    planes_bytes,
+)
+from mx8shards.kernels.jit import ADDRESS, BYTES, INT, MEMORY, NOTHING, PAIR, array, helper, kernel, record
+from mx8shards.kernels.jpeg import CMYK, CUT_SHORT, YCCK, has_too_many_scans, orientation, read_head
+from mx8shards.kernels.jpeg import OK as HEAD_OK
+from mx8shards.kernels.jpeg_tiles import splice
+from mx8shards.kernels.memory import read_fully, view_bytes
+from mx8shards.kernels.placing import crop_bytes, crop_planes, crop_rgb, fits, whole_bytes
+from mx8shards.kernels.reach import populate
+from mx8shards.kernels.records import MAPPED, OK, READ, READ_FAILED, REFUSED, ROW, SHARD, SPAN
+from mx8shards.kernels.resample import carve
+from mx8shards.kernels.yuv420 import claimed_size, is_yuv420, planes_of, size_of
+
+Array = npt.NDArray[Any]
+Record = Any
+
+DONE = 0  # no row is left to Python
+
+# Of a payload that is read, this much is looked at first: a head and its tiles nearly always fit, if there is no
+# thumbnail. Those of the largest pictures take more, but no more than this.
+HEAD_BYTES = 8 << 10
+LONG_HEAD_BYTES = 64 << 10
+
+UNKNOWN_SIZE = -1
+
+_PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
+_IHDR = np.frombuffer(b"IHDR", np.uint8)
+_ROOM = 64  # of scratch, between what is read of one payload
+
+# types
+_DRAWS, _ALL_DRAWS = array(np.float64, 2), array(np.float64, 3)
+_SHARDS, _ROWS, _SPANS = array(SHARD), array(ROW), array(SPAN, strided=True)  # one column of several
+_JOBS, _WORKSPACE = array(JOB), record(WORKSPACE)
+
+
+# reaching payloads ---------------------------------------------------------------------------------------------------
+
+
+@kernel(ADDRESS, _SHARDS, record(ROW), INT, INT, MEMORY)
+def _reached(shards: Array, row: Record, begin: Any, size: Any, memory: Array) -> Any:
+    """The address of some bytes of a shard, in its map or read into memory; 0 if they cannot be reached."""
+    address = shards[row["shard"]]["base"] + np.uint64(begin)
+    if row["way"] == READ:
+        address = np.uint64(memory.ctypes.data)
+        good = read_fully(row["file"], address, size, begin)
+    else:
+        good = row["way"] == MAPPED or size == 0 or populate(address, size)
+    return address if good else np.uint64(0)
+
+
+@helper
+def _see_head(shards: Array, row: Record, begin: Any, size: Any, head: Record, memory: Array) -> Any:
+    """Address and length of a payload's beginning, as far as its head goes, if that is not too long; else 0, 0."""
+    seen = min(size, HEAD_BYTES)
+    address = _reached(shards, row, begin, seen, memory)
+    if address != 0 and seen < size and read_head(view_bytes(address, seen), head) == CUT_SHORT:
+        seen = min(size, LONG_HEAD_BYTES)
+        address = _reached(shards, row, begin, seen, memory)
+    return address, seen if address != 0 else np.int64(0)
+
+
+@kernel(NOTHING, _SHARDS, _ROWS, _SPANS, _JOBS, _ALL_DRAWS, _WORKSPACE, MEMORY)
+def narrow_rows(
+    shards: Array, rows: Array, spans: Array, jobs: Array, draws: Array, workspace: Record, memory: Array
+) -> None:
+    """Shrink the spans of tiled JPEGs that are not in memory yet to the tiles that their crops touch."""
+    head, cut, regions = workspace["head"], workspace["cut"], workspace["regions"]
+    for i in range(len(rows)):
+        if rows[i]["status"] != OK or rows[i]["way"] == MAPPED:
+            continue
+        begin, size = spans[i]["begin"], spans[i]["size"]
+        address, seen = _see_head(shards, rows[i], begin, size, head, memory)
+        data = view_bytes(address, seen)
+        if seen == 0 or read_head(data, head) != HEAD_OK:
+            continue  # whoever fills it finds out why
+        if jobs[0]["crop"]["upright"] and orientation(data, head) != 1:
+            continue
+        head["size"] = size
+        if has_planes(head):
+            find_cut(data, head, jobs, draws[i], False, regions, PAD if regions else 0, cut)
+            if cut["how"] == TILES:
+                spans[i]["begin"] = begin + cut["tiles"]["begin"]
+                spans[i]["size"] = cut["tiles"]["end"] - cut["tiles"]["begin"]
+
+
+# filling rows --------------------------------------------------------------------------------------------------------
+
+
+@kernel(
+    PAIR,
+    _SHARDS,
+    _ROWS,
+    array(SPAN),
+    _SPANS,
+    _JOBS,
+    array(np.float64, 3),
+    _WORKSPACE,
+    MEMORY,
+    INT,
+    INT,
+)
+def fill_rows(
+    shards: Array,
+    rows: Array,
+    payloads: Array,
+    spans: Array,
+    jobs: Array,
+    draws: Array,
+    workspace: Record,
+    memory: Array,
+    start: Any,
+    stop: Any,
+) -> Any:
+    """The crops of rows from start on: the first row that is left to Python, and why; or `stop`, and DONE.
+
+    `spans` are what is wanted of `payloads`, beside their heads.
+    """
+    for i in range(start, stop):
+        if rows[i]["status"] != OK:
+            continue
+        size = payloads[i]["size"]
+        part_begin, part_size = spans[i]["begin"] - payloads[i]["begin"], spans[i]["size"]
+        whole = part_size == size
+        read = rows[i]["way"] == READ
+        first = size if whole else min(size, LONG_HEAD_BYTES)
+        needed = first + (0 if whole else part_size + _ROOM) if read else 0
+        if needed > len(memory):
+            workspace["bytes"] = needed
+            return i, NO_ROOM
+        room, left = carve(memory, first if read else 0)
+        if whole:
+            address = _reached(shards, rows[i], payloads[i]["begin"], size, room)
+            data = view_bytes(address, size if address != 0 else 0)
+            part = data
+        else:
+            data = view_bytes(*_see_head(shards, rows[i], payloads[i]["begin"], size, workspace["head"], room))
+            room, left = carve(left, part_size if read else 0)
+            address = _reached(shards, rows[i], spans[i]["begin"], part_size, room)
+            part = view_bytes(address, part_size if address != 0 else 0)
+        if address == 0 or len(data) == 0:
+            rows[i]["status"] = READ_FAILED
+            continue
+        if is_yuv420(data):
+            status = crop_yuv420(data, jobs, draws[i], workspace, i, left)
+        else:
+            status = _fill_jpeg(data, part, part_begin, size, i, jobs, draws[i], workspace, left)
+        if status in (NO_ROOM, OTHER):
+            workspace["bytes"] += len(memory) - len(left)
+            return i, status
+        rows[i]["status"] = status
+    return stop, DONE
+
+
+@kernel(INT, BYTES, BYTES, INT, INT, INT, _JOBS, _DRAWS, _WORKSPACE, MEMORY)
+def _fill_jpeg(
+    data: Array,
+    part: Array,
+    part_begin: Any,
+    size: Any,
+    row: Any,
+    jobs: Array,
+    draws: Array,
+    workspace: Record,
+    memory: Array,
+) -> Any:
+    """All crops of one JPEG of `size` bytes, into their places; a status.
+
+    `data` is all of it, or, if only a `part` was read, its head.
+    """
+    head, cut, regions = workspace["head"], workspace["cut"], workspace["regions"]
+    if read_head(data, head) != HEAD_OK:
+        return OTHER
+    head["size"] = size
+    if jobs[0]["crop"]["upright"] and orientation(data, head) != 1:
+        return OTHER
+    if head["colours"] == CMYK or head["colours"] == YCCK or has_too_many_scans(data, head):
+        return REFUSED
+    planar = not workspace["exact"] and has_planes(head)
+    find_cut(data, head, jobs, draws, not planar, regions and planar, PAD if regions else 0, cut)
+    planar = planar and cut["how"] != REGION
+    if not fits(jobs, row) or (cut["how"] != TILES and len(data) < size):
+        return REFUSED
+    copied = spliced_bytes(head, cut)
+    pixels = planes_bytes(head, cut) if planar else 3 * cut["width"] * cut["height"]
+    need = copied + 64 + coefficient_bytes(head) + pixels + crop_bytes(jobs, cut)
+    if need > len(memory):
+        workspace["bytes"] = need
+        return NO_ROOM
+    jpeg = data
+    if cut["how"] == TILES:
+        room, memory = carve(memory, copied)
+        spliced = splice(data, head, part, part_begin, cut["tiles"], room)
+        if spliced < 0:
+            return REFUSED
+        jpeg = view_bytes(np.uint64(room.ctypes.data), spliced)
+    if planar:
+        good = _crops_by_planes(jpeg, workspace, jobs, row, memory)
+    else:
+        good = _crops_by_rgb(jpeg, workspace, jobs, row, memory)
+    return OK if good else REFUSED
+
+
+@helper
+def _crops_by_planes(jpeg: Array, workspace: Record, jobs: Array, row: Any, memory: Array) -> Any:
+    """Whether a JPEG could be decoded; its crops are made of planes then."""
+    head, cut, planes = workspace["head"], workspace["cut"], workspace["planes"][:]
+    used = decode_planes(jpeg, head, cut, planes, memory)
+    if used > 0:
+        crop_planes(decoded(planes, memory), (head["h"][0], head["v"][0]), cut, jobs, row, memory[used:])
+    return used > 0
+
+
+@helper
+def _crops_by_rgb(jpeg: Array, workspace: Record, jobs: Array, row: Any, memory: Array) -> Any:
+    """Whether a JPEG could be decoded; its crops are made of red, green and blue then."""
+    cut = workspace["cut"]
+    width, height = scaled(cut["width"], cut["scale"]), scaled(cut["height"], cut["scale"])
+    pixels, memory = carve(memory, 3 * width * height)
+    good = decode_rgb(jpeg, cut, width, height, pixels)
+    if good:
+        crop_rgb(pixels.reshape((height, width, 3)), cut, jobs, row, memory)
+    return good
+
+
+@kernel(INT, BYTES, _JOBS, _DRAWS, _WORKSPACE, INT, MEMORY)
+def crop_yuv420(data: Array, jobs: Array, draws: Array, workspace: Record, row: Any, memory: Array) -> Any:
+    """All crops of planes that lie in the payload, into their places; a status."""
+    cut = workspace["cut"]
+    height, width = size_of(data)
+    if height == 0:
+        return REFUSED
+    place_whole(width, height, jobs, draws, cut)
+    if not fits(jobs, row):
+        return REFUSED
+    needed = crop_bytes(jobs, cut)
+    if needed > len(memory):
+        workspace["bytes"] = needed
+        return NO_ROOM
+    crop_planes(planes_of(data, height, width), (2, 2), cut, jobs, row, memory)
+    return OK
+
+
+# measuring rows ------------------------------------------------------------------------------------------------------
+
+
+@kernel(NOTHING, _SHARDS, _ROWS, _SPANS, INT, _WORKSPACE, MEMORY, INT, array(np.int64))
+def measure_rows(
+    shards: Array, rows: Array, spans: Array, item_bytes: Any, workspace: Record, memory: Array, most: Any, sizes: Array
+) -> None:
+    """How long the rows of whole pictures will be, from their heads; UNKNOWN_SIZE where a kernel cannot tell.
+
+    One that would be longer than `most` is refused.
+    """
+    for i in range(len(rows)):
+        sizes[i] = 0
+        if rows[i]["status"] != OK:
+            continue
+        begin, size = spans[i]["begin"], spans[i]["size"]
+        seen = min(size, len(memory))
+        address = _reached(shards, rows[i], begin, seen, memory)
+        if address == 0:
+            rows[i]["status"] = READ_FAILED
+            continue
+        height, width = _sides(view_bytes(address, seen), workspace["head"])
+        if height == 0 or width == 0:
+            sizes[i] = UNKNOWN_SIZE
+        elif height > most // width // (3 * item_bytes):  # a product of what is claimed may be beyond any number
+            rows[i]["status"] = REFUSED
+        else:
+            sizes[i] = whole_bytes(height, width, item_bytes)
+
+
+@helper
+def _sides(data: Array, head: Record) -> Any:
+    """Height and width of a picture, from its beginning; 0 and 0 where that does not tell."""
+    if is_yuv420(data):
+        return claimed_size(data)
+    if is_png(data):
+        return _uint32(data, 20), _uint32(data, 16)
+    read_head(data, head)
+    return head["height"], head["width"]
+
+
+@helper
+def is_png(data: Array) -> Any:
+    """Whether it begins as a PNG does, with its size."""
+    same = len(data) >= 24
+    for i in range(len(_PNG)):
+        same = same and data[i] == _PNG[i]
+    for i in range(len(_IHDR)):
+        same = same and data[12 + i] == _IHDR[i]
+    return same
+
+
+@helper
+def _uint32(data: Array, at: Any) -> Any:
+    """The big-endian number there."""
+    number = np.int64(0)
+    for i in range(4):
+        number = number << 8 | np.int64(data[at + i])
+    return number

@@ -1,0 +1,42 @@
+"""How are all kernels compiled ahead of their first use?"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from mx8shards.kernels import turbo
+from mx8shards.kernels.jit import KERNELS
+from mx8shards.kernels.notice import topic
+
+# The modules whose import brings the kernels of each topic.
+TOPICS = {"gathering": "gather", "shuffling": "permutation", "pictures": "picture_rows", "tiling": "huffman"}
+
+
+class Warmed(NamedTuple):
+    """A kernel that is on disk now, unless `place` is empty."""
+
+    kernel: str
+    topic: str
+    compiled: bool  # now; else it was there
+    seconds: float
+    place: str
+
+
+def warm_up(topics: Sequence[str]) -> Iterator[Warmed]:
+    """Compile the kernels of these topics, one after another, unless they are on disk."""
+    for module in TOPICS.values():
+        importlib.import_module(f"mx8shards.kernels.{module}")
+    for kernel in KERNELS.values():
+        of = topic(kernel.__module__)
+        needs_turbo = kernel.__module__ == "mx8shards.kernels.decompress"
+        if (
+            of in topics
+            and kernel.__module__.startswith("mx8shards.")
+            and (turbo.library is not None or not needs_turbo)
+        ):
+            begin = time.monotonic()
+            compiled = kernel.load()
+            yield Warmed(kernel.name, of, compiled, time.monotonic() - begin, kernel.place)

@@ -1,0 +1,206 @@
+"""Are kernels compiled once, when they are first reached, and what happens if they cannot be?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Two kernels call a third one, which has a helper. The last one has no meaning to the compiler.
+KERNELS = """
+from mx8shards.kernels.jit import BYTES, INT, array, helper, kernel
+
+@helper
+def plus_one(number):
+    return number + 1
+
+@kernel(INT, BYTES, INT)
+def count(data, limit):
+    total = 0
+    for i in range(limit):
+        total += plus_one(data[i])
+    return total
+
+@kernel(INT, BYTES)
+def all_of(data):
+    return count(data, len(data))
+
+@kernel(INT, BYTES)
+def half_of(data):
+    return count(data, len(data) // 2)
+
+@kernel(INT, BYTES)
+def beyond(data):
+    return count(data, 2 * len(data))
+
+@kernel(INT, INT)
+def nonsense(number):
+    return number.nothing
+
+@kernel(INT, INT)
+def calls_nonsense(number):
+    return nonsense(number) if number > 1 else number
+"""
+
+START = """
+import numpy as np
+import numba.core.event as event
+import some_kernels as k
+from mx8shards.kernels.jit import KERNELS
+
+class Compiled(event.Listener):
+    def __init__(self):
+        self.names = []
+    def on_start(self, happening):
+        self.names.append(happening.data["dispatcher"].py_func.__name__)
+    def on_end(self, happening):
+        pass
+
+compiled = Compiled()
+event.register("numba:compile", compiled)
+data = np.frombuffer(bytes(range(10)), np.uint8)
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path, repository: Path) -> object:
+    """Runs a script with these kernels, and a cache of its own."""
+    (tmp_path / "some_kernels.py").write_text(KERNELS)
+
+    def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", START + script],
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")},
+                "PYTHONPATH": os.pathsep.join((str(tmp_path), str(repository))),
+                "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_a_kernel_is_compiled_once_for_all_that_call_it_and_kept(run: object) -> None:
+    script = "print(k.all_of(data), k.half_of(data), k.count(data, 3)); print(sorted(compiled.names))"
+    first, second = run(script), run(script)
+    assert first.stdout.splitlines() == ["55 15 6", "['all_of', 'count', 'half_of', 'plus_one']"], first.stderr
+    assert second.stdout.splitlines() == ["55 15 6", "[]"]
+
+
+def test_a_kernel_that_is_not_reached_is_not_compiled(run: object) -> None:
+    done = run("print(k.calls_nonsense(1)); print(compiled.names)")
+    assert done.stdout.splitlines() == ["1", "['calls_nonsense']"], done.stderr
+
+
+def test_a_kernel_that_cannot_be_compiled_is_an_error_in_its_caller_that_says_why(run: object) -> None:
+    done = run("k.calls_nonsense(2)")
+    assert "RuntimeError: some_kernels.nonsense could not be compiled" in done.stderr
+    assert "Unknown attribute 'nothing' of type int64" in done.stderr
+
+
+def test_arguments_are_converted_and_others_refused(run: object) -> None:
+    script = """
+print(k.count(np.arange(4, dtype=np.uint8), np.int32(2)), k.count(data, True))
+for wrong in (data.astype(np.int64), data[::2], [1, 2], None):
+    try:
+        k.count(wrong, 1)
+    except TypeError as error:
+        print("refused")
+print(len(compiled.names))
+"""
+    done = run(script)
+    assert done.stdout.splitlines() == ["3 1", *["refused"] * 4, "2"], done.stderr
+
+
+def test_several_threads_may_be_the_first(run: object) -> None:
+    script = """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool:
+    print(set(pool.map(lambda _: k.all_of(data), range(40))), sorted(compiled.names))
+"""
+    done = run(script)
+    assert done.stdout.strip() == "{55} ['all_of', 'count', 'plus_one']", done.stderr
+
+
+def test_an_index_that_is_checked_is_an_error_through_all_callers(run: object) -> None:
+    done = run("k.beyond(data)", NUMBA_BOUNDSCHECK="1")
+    assert "IndexError" in done.stderr
+
+
+def test_without_the_compiler_all_of_it_is_python(run: object) -> None:
+    done = run("print(k.all_of(data), len(KERNELS)); k.beyond(data)", NUMBA_DISABLE_JIT="1")
+    assert done.stdout.strip() == "55 0"
+    assert "IndexError: index 10 is out of bounds" in done.stderr
+
+
+# what is said of it --------------------------------------------------------------------------------------------------
+
+SLOW = "from mx8shards.kernels import notice\nnotice._LEAST_S = 1e-9\n"
+
+
+def test_what_takes_long_is_said_on_stderr_with_what_and_where_and_how_long(run: object, tmp_path: Path) -> None:
+    done = run(SLOW + "k.all_of(data)")
+    one, two = done.stderr.splitlines()
+    assert one.startswith(f"mx8shards: compiling kernels for pictures (once per machine, kept in {tmp_path / 'cache'}")
+    assert two.startswith("mx8shards: compiled kernels for pictures: ")
+    assert two.endswith(" s")
+
+
+def test_what_is_on_disk_is_not_worth_a_word(run: object) -> None:
+    run("k.all_of(data)")
+    assert run(SLOW + "k.all_of(data)").stderr == ""
+
+
+def test_a_logger_that_is_set_up_is_told_instead(run: object) -> None:
+    done = run(SLOW + "import logging\nlogging.basicConfig(level=logging.INFO)\nk.all_of(data)")
+    assert len(done.stderr.splitlines()) == 2
+    assert done.stderr.startswith("INFO:mx8shards:compiling kernels for pictures")
+
+
+def test_where_nothing_can_be_kept_kernels_work_and_the_variable_is_named(run: object) -> None:
+    done = run(SLOW + "print(k.all_of(data))", NUMBA_CACHE_DIR="/proc/nowhere", HOME="/proc/nowhere")
+    assert done.stdout.strip() == "55", done.stderr
+
+
+# warming up ----------------------------------------------------------------------------------------------------------
+
+
+def test_warm_up_compiles_what_is_not_on_disk_and_says_where_it_is(tmp_path: Path, repository: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(repository)}
+    command = [sys.executable, "-m", "mx8shards", "warm-up", "shuffling"]
+    runs = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
+    first, second = ([line.split("\t") for line in done.stdout.splitlines()] for done in runs)
+    assert first[0][0] == second[0][0] == "shuffling"
+    assert first[0][1].endswith(" s, 1 of 1 kernels were compiled")
+    assert second[0][1] == "0.0 s, 0 of 1 kernels were compiled"
+    assert first[1][0] == "kept in"
+    assert Path(first[1][1]).parent == tmp_path
+    assert any(Path(first[1][1]).iterdir())
+
+
+def test_warm_up_refuses_what_it_does_not_know(repository: Path) -> None:
+    command = [sys.executable, "-m", "mx8shards", "warm-up", "engines"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "gathering, shuffling, pictures, tiling" in done.stderr
+
+
+def test_what_warm_up_compiles_is_all_that_there_is() -> None:
+    from mx8shards.cli.warm_up import _TOPICS
+    from mx8shards.kernels import warming
+    from mx8shards.kernels.jit import KERNELS
+
+    list(warming.warm_up([]))
+    assert tuple(warming.TOPICS) == _TOPICS
+    kernels = [kernel for kernel in KERNELS.values() if kernel.__module__.startswith("mx8shards.")]
+    assert {warming.topic(kernel.__module__) for kernel in kernels} == set(_TOPICS)
+    assert len({kernel.name for kernel in kernels}) == len(kernels)
+    modules = {path.stem for path in Path(warming.__file__).parent.glob("*.py") if "@kernel(" in path.read_text()}
+    assert {kernel.__module__.rpartition(".")[2] for kernel in kernels} == modules
