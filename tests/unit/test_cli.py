@@ -69,6 +69,7 @@ def every_command(root: str) -> dict[str, Sequence[str]]:
         "verify": (root, "--data"),
         "merge": (root, f"{root}-merged"),
         "gc": (root,),
+        "warm-up": ("shuffling",),
     }
 
 
