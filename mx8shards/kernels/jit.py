@@ -38,9 +38,10 @@ from numba.core.registry import cpu_target
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic, register_jitable, typeof_impl
 
-from mx8shards.kernels import notice
-
-from mx8shards.kernels import forking  # noqa: F401 - from here on, forks wait for what is being compiled
+from mx8shards.kernels import (
+    forking,  # noqa: F401 - from here on, forks wait for what is being compiled
+    notice,
+)
 
 _FILES = [(path.name, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py"))]
 _SOURCES = [(name, found.st_mtime_ns, found.st_size) for name, found in _FILES]
