@@ -240,6 +240,6 @@ def open_shard_file(path: Path, name: str) -> ReadFile:
             "the index names this shard, but there is no such file", subject=name, hint=f"looked for {path}"
         ) from None
     except OSError as error:
-        found = DatasetNotFoundError(f"cannot be opened: {error.strerror}", subject=name, hint=f"opened {path}")
+        found = DatasetNotFoundError(f"cannot be opened: {error.strerror}", subject=name, hint=f"tried to open {path}")
         found.errno = error.errno
         raise found from error
