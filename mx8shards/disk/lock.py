@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mx8shards.disk import steps
+from mx8shards.disk import publish, steps
 from mx8shards.disk.files import open_regular
 from mx8shards.errors import DiskError
 
-# No symlink is followed: in a dataset from elsewhere it could make us cut any file of the user's to nothing.
+# No symlink is followed, neither as the file nor as its directory: in a dataset from elsewhere it could make us cut any
+# file of the user's to nothing.
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT
 
 
@@ -24,6 +25,7 @@ def acquire(path: Path) -> int:
     descriptor = -1
     try:
         with steps.refusals("lock", path):
+            publish.require_no_link(path.parent)
             descriptor = _open_locked(path)
             while not _names(path, descriptor):  # the last holder removed the file, and with it the dataset
                 os.close(descriptor)

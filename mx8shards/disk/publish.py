@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -103,9 +103,25 @@ def _linked(source: Path, target: Path) -> bool:
 
 def remove_tree(path: Path) -> None:
     """The directory and everything in it is gone; one that was not there is fine."""
-    if path.is_dir() and not path.is_symlink():
-        for child in path.iterdir():
-            remove_tree(child)
-        steps.remove_directory(path)
-    else:
-        steps.unlink(path)
+    directories = []
+    waiting = [path]  # a stack of our own: directories may be nested deeper than Python may recurse
+    while waiting:
+        current = waiting.pop()
+        if current.is_dir() and not current.is_symlink():
+            directories.append(current)
+            waiting += current.iterdir()
+        else:
+            steps.unlink(current)
+    for directory in reversed(directories):  # a directory was found before all that lie in it
+        steps.remove_directory(directory)
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """Everything below the directory that is no directory itself; symlinks are not followed."""
+    waiting = [path]
+    while waiting:
+        for child in waiting.pop().iterdir():
+            if child.is_dir() and not child.is_symlink():
+                waiting.append(child)
+            else:
+                yield child

@@ -76,9 +76,10 @@ def removable_parts(root: Path) -> Iterator[list[Path]]:
 def remove_part(path: Path) -> bool:
     """Remove a part that is not used; False where a process is at work in it."""
     descriptor = -1
-    if (path / STATE).is_dir():
+    state = path / STATE
+    if state.is_dir() and not state.is_symlink():  # no process of ours works beyond a symlink
         try:
-            descriptor = lock.acquire(path / STATE / "lock")
+            descriptor = lock.acquire(state / "lock")
         except DiskError as error:
             if not isinstance(error.__cause__, BlockingIOError):
                 raise
@@ -92,9 +93,3 @@ def remove_part(path: Path) -> bool:
     with contextlib.suppress(DiskError):  # other parts are there
         steps.remove_directory(path.parent)
     return True
-
-
-def files_below(path: Path) -> Iterator[Path]:
-    """All files of a part."""
-    for directory, _, names in os.walk(path):
-        yield from (Path(directory, name) for name in names)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mx8shards.disk import lock, steps
+from mx8shards.disk import lock, publish, steps
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import SettingError, whole_number
 from mx8shards.format.index import Index
-from mx8shards.maintain.conversion import files_below, removable_parts, remove_part
+from mx8shards.maintain.conversion import removable_parts, remove_part
 from mx8shards.maintain.log import history
 from mx8shards.maintain.removal import Key, collect_parts, standing_shards
 from mx8shards.maintain.work import Progress, Ticker
@@ -96,20 +96,20 @@ def _collect(root: Path, keep: int, conversions: Sequence[Path], progress: Progr
     parts = list(collect_parts(root, now, standing))
     there = [name for name in sorted(names) if (root / name).is_file()]
     stale = list(_stale(root, wanted))
-    files_of_conversions = [path for part in conversions for path in files_below(part)]
-    freed = sum(freed for _, freed in parts if freed)
-    freed += sum(map(_freed_bytes, [*(root / name for name in there), *stale, *files_of_conversions]))
+    unused = [(path, sum(map(_freed_bytes, publish.files_below(path)))) for path in conversions]
+    unused = [(path, freed) for path, freed in unused if remove_part(path)]
+    freed = sum(freed for _, freed in (*parts, *unused) if freed)
+    freed += sum(map(_freed_bytes, [*(root / name for name in there), *stale]))
     ticker = Ticker(progress, freed)
     ticker.tick(0)
     if unwanted:
         remove_files(root, there, unwanted)
     for path in stale:
         _remove_cached(path)
-    removed_parts = [path for path in conversions if remove_part(path)]
     ticker.tick(freed)
     return Removed(
         snapshots=tuple(unwanted),
-        files=(*there, *(str(path.relative_to(root)) for path in (*stale, *removed_parts))),
+        files=(*there, *(str(path.relative_to(root)) for path in (*stale, *(path for path, _ in unused)))),
         freed_bytes=freed,
         kept=tuple(wanted),
         parts=tuple(name for name, freed in parts if freed is None),
@@ -120,7 +120,7 @@ def _collect(root: Path, keep: int, conversions: Sequence[Path], progress: Progr
 def _freed_bytes(path: Path) -> int:
     """What removing this name gives back."""
     try:
-        stat = path.stat()
+        stat = path.lstat()
     except FileNotFoundError:
         return 0  # a draft in the cache, which a reader has finished meanwhile
     return stat.st_size if stat.st_nlink == 1 else 0

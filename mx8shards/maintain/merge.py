@@ -31,8 +31,10 @@ from mx8shards.format.sidecars import Sidecar
 from mx8shards.maintain.parts import find_parts, is_same, moved_parts, parse_links
 from mx8shards.maintain.removal import remove_part
 from mx8shards.maintain.work import Progress, Ticker, in_order, thread_count
+from mx8shards.shards.agreement import classes_difference
 from mx8shards.shards.links import Link, parse_target
 from mx8shards.shards.open_shard import check_size, shard_name, shard_path
+from mx8shards.shards.parts import base_digits, parse_rank
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.recovery import sidecar_name
 from mx8shards.shards.shard import open_shard_file
@@ -53,6 +55,7 @@ Mode = Literal["create", "append"]
 HOWS: tuple[How, ...] = ("link", "copy", "move")
 MODES: tuple[Mode, ...] = ("create", "append")
 
+_CLASSES = "classes"  # the metadata's list of class names; a label is a position in it
 _PLACE = re.compile(r"p(\d{4,})(?:/|$)")  # the directory of a part's shards in the merged dataset
 
 _logger = logging.getLogger("mx8shards")
@@ -78,7 +81,7 @@ def merge(
             makes links and then removes the parts with their history.
         mode: `"create"` makes a new dataset; `"append"` adds the samples to the one in `out`, if there is one.
         metadata: those of the merged dataset. None: those of the parts and of the dataset they are appended to, united;
-            keys on which they disagree are an error.
+            keys on which they disagree are an error, and so is a list of class names (`classes`) that a part lacks.
         progress: called with the bytes that are done and the bytes there are.
 
     No sample is written anew. Should anything be wrong, nothing is published. If a `"move"` is killed after that, the
@@ -115,6 +118,8 @@ def _merge(
             raise DatasetExistsError("a dataset cannot be a part of itself", subject=str(target))
     everything = snapshots if base is None else [base, *snapshots]
     _require_equal_columns(everything)
+    if metadata is None:
+        _require_classes_in_all(base, snapshots)
     united = _united_metadata(everything) if metadata is None else checked_metadata(metadata)
     moved = list({os.path.realpath(snapshot.root): snapshot for snapshot in snapshots}.values())
     merging = _Merge(publication, base, snapshots, hard_link=how != "copy")
@@ -168,6 +173,30 @@ def _columns(snapshot: Snapshot) -> Columns:
     except FormatError as error:
         error.subject = str(snapshot.root / INDEX)
         raise
+
+
+def _require_classes_in_all(base: Snapshot | None, parts: Sequence[Snapshot]) -> None:
+    """SchemaError if a part with samples has no class list and another has one: it would name labels of both.
+
+    The ranks of one Writer share their labels. So one rank may give the list for all of them, and ranks that append
+    without metadata of their own use the list of the dataset that they append to.
+    """
+    everything = [base, *parts] if base else parts
+    named = [snapshot for snapshot in everything if _CLASSES in snapshot.index.metadata]
+    shared = {snapshot.root.parent for snapshot in named if parse_rank(snapshot.root.name)}
+    for snapshot in everything if named else ():
+        if _CLASSES in snapshot.index.metadata or not snapshot.index.samples.any():
+            continue
+        rank = parse_rank(snapshot.root.name)
+        if rank and (snapshot.root.parent in shared or (base and rank.base == base_digits(base.id))):
+            continue
+        classes = named[0].index.metadata[_CLASSES]
+        raise SchemaError(
+            subject=f"metadata {_CLASSES!r}",
+            expected=f"the class list of {named[0].root} in all parts",
+            found=f"{classes_difference(classes, None)} in {snapshot.root}",
+            hint="its labels would get the names of other classes; metadata={…} says what the merged dataset gets",
+        )
 
 
 def _united_metadata(snapshots: Sequence[Snapshot]) -> dict[str, Any]:

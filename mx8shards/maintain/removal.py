@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mx8shards.disk import steps
+from mx8shards.disk.publish import files_below
 from mx8shards.errors import DiskError
 from mx8shards.format.entries import Entry
 from mx8shards.format.index import Index
@@ -97,5 +98,4 @@ def _stands(root: Path, part: Snapshot, standing: dict[Key, str]) -> bool:
 
 
 def _freed_bytes(part: Path) -> int:
-    stats = [path.lstat() for path in part.rglob("*") if path.is_file()]
-    return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
+    return sum(stat.st_size for stat in map(Path.lstat, files_below(part)) if stat.st_nlink == 1)

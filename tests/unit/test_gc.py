@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from mx8shards.disk import steps
 from mx8shards.errors import IntegrityError, ShardsError
 from mx8shards.format.index import Index, parse_index
 from mx8shards.maintain.gc import gc
+from mx8shards.shards.publication import LocalPublication
 from tests.maintenance import COLUMNS, STATE, cut, edit_index, make_foreign, sample, tree, write
 
 
@@ -291,6 +293,61 @@ def test_a_part_that_a_rank_is_writing_stays_and_what_a_killed_one_left_goes(tmp
         assert [Path(name).name for name in removed.removed_parts] == [left.name]
         assert not left.exists()
     assert writer.snapshot is not None
+
+
+def conversion_part(root: Path, digit: str = "0") -> Path:
+    return root / STATE / "parts" / (digit * 32)
+
+
+def test_a_part_of_a_conversion_with_a_symlink_for_its_state_leads_nowhere(tmp_path: Path) -> None:
+    write(tmp_path / "data", range(10))
+    part = conversion_part(tmp_path / "data")
+    part.mkdir(parents=True)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "lock").write_bytes(b"theirs")
+    (victim / "large").write_bytes(bytes(10_000))
+    (part / STATE).symlink_to(victim)
+    (part / "large").symlink_to(victim / "large")
+    removed = gc(tmp_path / "data")
+    assert not part.exists()
+    assert (victim / "lock").read_bytes() == b"theirs"
+    assert (victim / "large").stat().st_size == 10_000
+    assert removed.freed_bytes < 1_000
+
+
+def test_a_dataset_whose_state_is_a_symlink_is_refused_and_leads_nowhere(tmp_path: Path) -> None:
+    write(tmp_path / "data", range(10))
+    (tmp_path / "data" / STATE).rename(tmp_path / "victim")
+    (tmp_path / "victim/lock").write_bytes(b"theirs")
+    (tmp_path / "data" / STATE).symlink_to(tmp_path / "victim")
+    with pytest.raises(ShardsError, match="expected a directory, got a symlink"):
+        gc(tmp_path / "data")
+    assert (tmp_path / "victim/lock").read_bytes() == b"theirs"
+
+
+def test_a_part_nested_deeper_than_python_recurses_goes_as_well(tmp_path: Path) -> None:
+    write(tmp_path, range(10))
+    part = conversion_part(tmp_path)
+    part.mkdir(parents=True)
+    here = part
+    for _ in range(1_500):
+        here /= "d"
+        here.mkdir()
+    (here / "file").write_bytes(bytes(1_000))
+    assert gc(tmp_path).freed_bytes == 1_000
+    assert not part.exists()
+
+
+def test_a_part_of_a_conversion_that_stays_frees_no_bytes(tmp_path: Path) -> None:
+    write(tmp_path, range(10))
+    write(conversion_part(tmp_path, "0"), range(10, 20))
+    write(conversion_part(tmp_path, "1"), range(10, 20))
+    goes = sum(path.stat().st_size for path in conversion_part(tmp_path, "1").rglob("*") if path.is_file())
+    with contextlib.closing(LocalPublication(conversion_part(tmp_path, "0"))):
+        assert gc(tmp_path).freed_bytes == goes
+    assert conversion_part(tmp_path, "0").is_dir()
+    assert not conversion_part(tmp_path, "1").exists()
 
 
 def test_parts_of_a_conversion_are_of_no_use_once_the_dataset_is_there(tmp_path: Path) -> None:

@@ -266,6 +266,43 @@ def test_metadata_that_contradict_each_other_are_named_and_can_be_given(tmp_path
     assert mx8.Dataset(tmp_path / "out").metadata == {"classes": ["x", "y"]}
 
 
+@pytest.mark.parametrize(("first", "second"), [(["x", "y"], None), (None, ["x", "y"])])
+def test_labels_of_a_part_without_class_names_do_not_get_those_of_another(
+    tmp_path: Path, first: list[str] | None, second: list[str] | None
+) -> None:
+    for name, classes in (("a", first), ("b", second)):
+        write(tmp_path / name, range(10), metadata=classes and {"classes": classes})
+    given = [tmp_path / "a", tmp_path / "b"]
+    expected = r"metadata 'classes': expected the class list of .*, got no class list instead of a list of 2 classes in"
+    with pytest.raises(SchemaError, match=expected):
+        merge(given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    before = tree(tmp_path / "a")
+    with pytest.raises(SchemaError, match=expected):
+        merge([tmp_path / "b"], tmp_path / "a", mode="append")
+    assert tree(tmp_path / "a") == before
+    merge(given, tmp_path / "out", metadata={"classes": ["x", "y"]})
+    assert mx8.Dataset(tmp_path / "out").metadata == {"classes": ["x", "y"]}
+
+
+def test_a_part_without_samples_needs_no_class_names(tmp_path: Path) -> None:
+    write(tmp_path / "a", range(10), metadata={"classes": ["x", "y"]})
+    write(tmp_path / "b", range(0))
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert mx8.Dataset(tmp_path / "out").metadata == {"classes": ["x", "y"]}
+
+
+def test_one_rank_may_give_the_class_names_and_ranks_that_append_keep_them(tmp_path: Path) -> None:
+    for rank in range(2):
+        write(tmp_path, range(10), rank=rank, world_size=2, metadata=None if rank else {"classes": ["x", "y"]})
+    merge([tmp_path], tmp_path)
+    for rank in range(2):
+        write(tmp_path, range(10), rank=rank, world_size=2, mode="append")
+    merge([tmp_path], tmp_path, mode="append")
+    assert mx8.Dataset(tmp_path).metadata == {"classes": ["x", "y"]}
+    assert len(mx8.Dataset(tmp_path)) == 40
+
+
 def test_metadata_that_are_no_json_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="metadata"):
         merge(parts(tmp_path, 10), tmp_path / "out", metadata={"a": object()})
