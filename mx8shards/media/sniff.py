@@ -12,6 +12,14 @@ _TILES_MARKER = 0xE9
 _PLANES = b"mx8yuv\0\1"
 _PARSED_BYTES = 1 << 20  # of text that is tried as JSON
 _TEXT_BYTES = 4096  # of a payload that are looked at
+_MOST_FILLING = 4096  # fill bytes in a JPEG's head
+_MOST_SEGMENTS = 512  # of a JPEG's head; the longest known metadata (depth maps in XMP) take a few hundred
+_BRANDS_BYTES = 256  # of the box that names an ISO file's brands
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),
+    **dict.fromkeys((b"isom", b"iso2", b"mp41", b"mp42", b"avc1"), "MP4"),
+}
 _TEXT_CONTROLS = frozenset("\t\n\r\f")
 
 # How other kinds begin; where a size follows, it is not looked for.
@@ -38,22 +46,26 @@ def sniff(payload: bytes) -> str:
                 return describe(payload)
             except (struct.error, IndexError):
                 return f"{describe.__name__[1:].upper()}, cut short"
-    if payload[:4] == b"RIFF" and payload[8:12] == b"WAVE":
-        return "WAV"
     if payload[4:8] == b"ftyp":
-        return "AVIF" if payload[8:12] in (b"avif", b"avis") else "MP4"
+        return _iso_media(payload)
     known = next((kind for begin, kind in _BEGINNINGS if payload.startswith(begin)), "")
     return known or _text(payload)
 
 
 def _jpeg(payload: bytes) -> str:
-    """Walk over the segments up to the first scan."""
-    at, size, more = 2, "", []
+    """Walk over the segments up to the first scan. Of a head made to cost time nothing but its kind is told."""
+    at, size, more, filling, segments = 2, "", [], 0, 0
     while payload[at] == 0xFF and payload[at + 1] != 0xDA:
         marker = payload[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
+            filling += 1
+            if filling > _MOST_FILLING:
+                return "JPEG"
             continue
+        segments += 1
+        if segments > _MOST_SEGMENTS:
+            return "JPEG"
         (length,) = struct.unpack_from(">H", payload, at + 2)
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width, components = struct.unpack_from(">HHB", payload, at + 5)
@@ -64,6 +76,13 @@ def _jpeg(payload: bytes) -> str:
             more.append("tiled")
         at += 2 + max(2, length)
     return ", ".join([f"JPEG {size}".rstrip(), *more])
+
+
+def _iso_media(payload: bytes) -> str:
+    """Pictures and films share this container. Its brands tell them apart: the major one, then the compatible ones."""
+    end = min(int.from_bytes(payload[:4], "big"), _BRANDS_BYTES)
+    brands = (payload[at : at + 4] for at in (8, *range(16, end, 4)))  # a version lies between them
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "MP4")
 
 
 def _png(payload: bytes) -> str:

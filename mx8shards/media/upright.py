@@ -8,6 +8,7 @@ there is no lossless way.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -21,6 +22,8 @@ _ORIENTATION = 0x0112
 _SHORT = 3  # EXIF's type of 16-bit numbers
 _EXIF, _MPF = b"Exif\0\0", b"MPF\0"
 _APP0, _APP1, _SOS, _COM = 0xE0, 0xE1, 0xDA, 0xFE
+_FILL = re.compile(rb"\xff*")
+_MOST_SEGMENTS = 4096  # more are not copied: such a JPEG counts as one that cannot be turned without loss
 _COPIED = frozenset(range(0xE1, 0xF0)) - {0xEE}  # APP1 to APP15 without Adobe's, which the library writes as JFIF's
 
 
@@ -75,7 +78,9 @@ def _with_segments(turned: bytes, source: bytes) -> bytes | None:
     """
     kept = []
     changed = False
-    for marker, segment in _segments(source):
+    for number, (marker, segment) in enumerate(_segments(source)):
+        if number == _MOST_SEGMENTS:
+            return None
         if marker == _APP1 and segment[4:].startswith(_EXIF):
             at = _orientation_at(segment)
             if at is None:
@@ -95,8 +100,8 @@ def _segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and bytes of every segment before the first scan."""
     at = 2
     while jpeg[at : at + 1] == b"\xff":
-        while jpeg[at + 1 : at + 2] == b"\xff":  # fill bytes
-            at += 1
+        if jpeg[at + 1 : at + 2] == b"\xff":  # fill bytes: the last of them begins the marker
+            at = _FILL.match(jpeg, at).end() - 1  # type: ignore[union-attr]  # it matches nothing, too
         end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
         if end > len(jpeg) or jpeg[at + 1] == _SOS:
             return

@@ -597,6 +597,18 @@ def test_a_jpeg_of_whole_blocks_is_turned_without_loss(orientation: int, options
     assert np.array_equal(raster(again), raster(source))  # nothing was lost
 
 
+@has_transform
+@pytest.mark.parametrize(("stuffing", "turned"), [(b"\xff" * 10_000, True), (b"\xff\xfe\0\2" * 5_000, False)])
+def test_a_jpeg_with_an_endless_head_is_turned_without_loss_only_if_all_of_it_is_copied(
+    stuffing: bytes, turned: bool
+) -> None:
+    source = saved(smooth(64, 48), "JPEG", 6, subsampling="4:4:4")
+    found = upright_jpeg(source[:2] + stuffing + source[2:], 6)
+    assert (found is not None) is turned
+    if found is not None:
+        assert found == upright_jpeg(source, 6)
+
+
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     """The JPEG with another orientation in its EXIF data."""
     entry = b"\x01\x12\0\x03\0\0\0\x01\0"

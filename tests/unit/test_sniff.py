@@ -54,6 +54,51 @@ def test_payloads_are_told_by_their_beginning(payload: bytes, wanted: str) -> No
     assert sniff(payload) == wanted
 
 
+def box(*brands: bytes) -> bytes:
+    major, *compatible = brands
+    data = major + bytes(4) + b"".join(compatible)
+    return (8 + len(data)).to_bytes(4, "big") + b"ftyp" + data
+
+
+@pytest.mark.parametrize(
+    ("brands", "wanted"),
+    [
+        ((b"heic", b"mif1", b"heic"), "HEIC"),
+        ((b"mif1", b"mif1", b"heic"), "HEIC"),
+        ((b"mif1", b"avif", b"miaf"), "AVIF"),
+        ((b"avis",), "AVIF"),
+        ((b"isom", b"iso2", b"avc1"), "MP4"),
+        ((b"M4V ",), "MP4"),
+        ((b"",), "MP4"),
+    ],
+)
+def test_pictures_and_films_in_one_container_are_told_by_their_brands(brands: tuple[bytes, ...], wanted: str) -> None:
+    assert sniff(box(*brands)) == wanted
+    for end in range(8, len(box(*brands))):
+        sniff(box(*brands)[:end])
+
+
+def test_other_files_in_riff_are_no_webp() -> None:
+    assert sniff(b"RIFF\x24\0\0\0WAVEfmt ") == "WAV"
+    assert sniff(b"RIFF\x24\0\0\0AVI LIST") == "RIFF"
+
+
+@pytest.mark.parametrize(
+    ("stuffing", "wanted"),
+    [
+        (b"\xff" * 100, "JPEG 500×375"),
+        (b"\xff" * 10_000, "JPEG"),
+        (b"\xff" * 20_000_000, "JPEG"),
+        (b"\xff\xfe\0\2" * 300, "JPEG 500×375"),
+        (b"\xff\xfe\0\2" * 1_000, "JPEG"),
+    ],
+    ids=["some fill bytes", "more fill bytes", "very many fill bytes", "many segments", "more segments"],
+)
+def test_of_a_jpeg_with_an_endless_head_only_the_kind_is_told(stuffing: bytes, wanted: str) -> None:
+    whole = file("JPEG")
+    assert sniff(whole[:2] + stuffing + whole[2:]) == wanted
+
+
 def test_our_own_kinds_are_told() -> None:
     assert sniff(tiles.tile(file("JPEG"))) == "JPEG 500×375, tiled"
     assert sniff(yuv420.encode(file("PNG", size=(7, 5)))) == "planes 7×5 (yuv420)"
