@@ -240,17 +240,17 @@ class Dataset:
 
     # views ------------------------------------------------------------------------------------------------------
 
-    def select(self, sample_ids: Sequence[int] | npt.NDArray[Any]) -> Dataset:
+    def select(self, positions: Sequence[int] | npt.NDArray[Any]) -> Dataset:
         """The samples at these positions, in this order, repeats included: a view over the same shards.
 
         What a Loader draws at random for a sample (crops, flips, transforms) follows from seed, epoch and sample_id. So
         a sample that is selected twice looks the same both times within an epoch, and other in the next one.
 
         Args:
-            sample_ids: positions in this dataset, which may be a view itself; negative ones count from the end. For a
+            positions: positions in this dataset, which may be a view itself; negative ones count from the end. For a
                 mask of bools, give `numpy.flatnonzero(mask)`.
         """
-        return self._derived(Select(self._view, sample_ids))
+        return self._derived(Select(self._view, positions))
 
     def where(self, column: str, value: Any) -> Dataset:
         """The samples whose column equals a value: a view over the same shards, found without reading other columns.

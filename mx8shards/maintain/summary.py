@@ -98,7 +98,8 @@ def _columns(snapshot: Snapshot) -> Iterator[ColumnSummary]:
     for name, encoding, size, coder in every:
         runs = (np.arange(i, min(i + _RUN, shards.samples)) for i in range(0, shards.samples, _RUN))
         numbers = stacked_column(shards, name, np.dtype(coder.dtype), (), runs) if name in scalars else None
-        classes = _classes(index, name)
+        are_labels = name == "label" and numbers is not None and numbers.dtype.kind in "iu"
+        classes = _classes(index) if are_labels else None
         most = max(MAX_VALUES, len(classes or ()))
         yield ColumnSummary(
             name=name,
@@ -110,10 +111,10 @@ def _columns(snapshot: Snapshot) -> Iterator[ColumnSummary]:
         )
 
 
-def _classes(index: Index, column: str) -> tuple[str, ...] | None:
-    """The class names that the metadata have for the labels of a column."""
+def _classes(index: Index) -> tuple[str, ...] | None:
+    """The class names that the metadata have for labels, which are whole numbers."""
     classes = index.metadata.get("classes")
-    return tuple(map(str, classes[:_MOST_CLASSES])) if column == "label" and isinstance(classes, list) else None
+    return tuple(map(str, classes[:_MOST_CLASSES])) if isinstance(classes, list) else None
 
 
 def _shared_columns(index: Index) -> Columns:

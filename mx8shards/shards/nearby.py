@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 
 _INDEX = "index.json"
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
 _MOST_NAMES = 2_000  # of one directory
 _MOST_FOLDERS = 50  # that are looked into
 _SHOWN = 5
+_KEPT = re.compile(r"[0-9a-f]{64}\.json")  # a kept snapshot
+_CONVERTED = re.compile("[0-9a-f]{32}")  # a part of a conversion
 
 
 def advice(root: Path) -> str:
@@ -34,7 +38,8 @@ def _of_file(path: Path) -> str:
     if ".mds" in path.suffixes:
         return f"this is a shard; give the dataset's directory: {path.parent}"
     if path.suffix == ".tar":
-        return f"this is a tar: `mx8shards convert imagefolder {path} OUT` makes a dataset of the pictures in it"
+        command = f"mx8shards convert imagefolder {quote(str(path))} OUT"
+        return f"this is a tar: `{command}` makes a dataset of the pictures in it"
     return "this is a file; give the dataset's directory"
 
 
@@ -54,11 +59,13 @@ def _of_directory(root: Path) -> str:
     if _rank_parts(root):
         return (
             f"ranks wrote parts here that are not merged yet: mx8shards.merge([{str(root)!r}], {str(root)!r}), "
-            f"or `mx8shards merge {root} {root}`"
+            f"or `mx8shards merge {quote(str(root))} {quote(str(root))}`"
         )
-    kept = list((root / ".mx8shards/snapshots").glob("*.json"))
+    kept = [name for name in _names_below(root, "snapshots") if _KEPT.fullmatch(name)]
     if kept:
-        return f"snapshots are kept here: `{root}@sha256:{kept[0].stem}` opens one of them"
+        return f"snapshots are kept here: `{root}@sha256:{kept[0].removesuffix('.json')}` opens one of them"
+    if (root / ".mx8shards/conversion.lock").exists() or any(map(_CONVERTED.fullmatch, _names_below(root, "parts"))):
+        return "a conversion into this directory has not ended: the same convert command goes on where it stopped"
     names = _names(root)
     folders = [root / name for name in names if not name.startswith(".") and (root / name).is_dir()][:_MOST_FOLDERS]
     datasets = [folder for folder in folders if (folder / _INDEX).exists() or _rank_parts(folder)]
@@ -67,13 +74,18 @@ def _of_directory(root: Path) -> str:
     if any(name.endswith(".mds") or ".mds." in name for name in names):
         return "there are shards but no index.json: the writing never ended, or the index was not copied"
     if any(map(_is_picture, names)) or any(_is_picture(name) for folder in folders for name in _names(folder)):
-        return f"these are pictures: `mx8shards convert imagefolder {root} OUT` makes a dataset of them"
+        return f"these are pictures: `mx8shards convert imagefolder {quote(str(root))} OUT` makes a dataset of them"
     return "" if names else "the directory is empty"
 
 
 def _rank_parts(root: Path) -> bool:
-    parts = root / ".mx8shards/parts"
-    return parts.is_dir() and any(name.startswith("rank-") for name in _names(parts))
+    return any(name.startswith("rank-") for name in _names_below(root, "parts"))
+
+
+def _names_below(root: Path, name: str) -> list[str]:
+    """The names in one of the directories of our own that a dataset has."""
+    directory = root / ".mx8shards" / name
+    return _names(directory) if directory.is_dir() else []
 
 
 def _names(directory: Path) -> list[str]:

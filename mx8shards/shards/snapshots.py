@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from mx8shards.disk.files import read_bounded
 from mx8shards.disk.steps import refusal, refusals
@@ -113,7 +114,8 @@ def load(link: Link) -> Snapshot:
         if now is not None and snapshot_id(now).startswith(link.snapshot):
             return current(link.root)
         found = "none" if not known else " and ".join(known)
-        hint = f"`mx8shards log {link.root}` lists those that are there" if now is not None else advice(link.root)
+        listing = f"`mx8shards log {quote(str(link.root))}` lists those that are there"
+        hint = advice(link.root) if now is None else listing
         raise DatasetNotFoundError(subject=str(link), expected="a snapshot of this id", found=found, hint=hint)
     (name,) = known
     data = read_index(kept_path(link.root, name))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import mx8shards as mx8
+from mx8shards.cli import main
 
 
 def write(root: Path, **options: object) -> None:
@@ -64,6 +69,49 @@ def test_parts_of_ranks_are_to_be_merged_and_the_advice_works(tmp_path: Path) ->
     assert f"mx8shards.merge([{str(root)!r}], {str(root)!r})" in hint
     mx8.merge([str(root)], str(root))
     assert len(mx8.Dataset(root)) == 2
+
+
+def test_commands_can_be_typed_whatever_a_path_holds(tmp_path: Path) -> None:
+    odd = tmp_path / "my photos; $(touch x) 'y'"
+    (odd / "cat").mkdir(parents=True)
+    (odd / "cat/1.jpg").write_bytes(b"")
+    command = told(odd).split("`")[1]
+    assert shlex.split(command) == ["mx8shards", "convert", "imagefolder", str(odd), "OUT"]
+    (tmp_path / "a tar.tar").write_bytes(b"")
+    assert shlex.split(told(tmp_path / "a tar.tar").split("`")[1])[3] == f"{tmp_path}/a tar.tar"
+    for rank in range(2):
+        write(tmp_path / "two words", rank=rank, world_size=2)
+    assert shlex.split(told(tmp_path / "two words").split("`")[1])[2:] == [f"{tmp_path}/two words"] * 2
+
+
+@pytest.mark.parametrize("moment", ["_write_parts", "_publish"])
+def test_after_a_killed_conversion_the_same_command_goes_on(tmp_path: Path, moment: str) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / "1.png")
+    command = ["convert", "imagefolder", str(tmp_path / "photos"), str(tmp_path / "out")]
+    code = f"""
+import os, sys
+from mx8shards.cli import main
+from mx8shards.convert import run
+run.{moment} = lambda *_: os._exit(9)
+main(sys.argv[1:])
+"""
+    killed = subprocess.run([sys.executable, "-c", code, *command], check=False)
+    assert killed.returncode == 9
+    assert "the same convert command goes on" in told(tmp_path / "out")
+    assert main(command) == 0
+    assert len(mx8.Dataset(tmp_path / "out")) == 2
+
+
+def test_of_very_many_kept_snapshots_one_is_named(tmp_path: Path) -> None:
+    directory = tmp_path / "data/.mx8shards/snapshots"
+    directory.mkdir(parents=True)
+    (directory / "notes.json").write_bytes(b"")
+    assert told(tmp_path / "data") == ""
+    for i in range(3_000):
+        (directory / f"{i:064x}.json").write_bytes(b"")
+    assert "@sha256:0000" in told(tmp_path / "data")
 
 
 def test_what_else_lies_there_is_said(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
+from mx8shards.cli import main
 from mx8shards.maintain.info import info, list_shards
 from mx8shards.maintain.statistics import BINS, describe
 from mx8shards.maintain.summary import ColumnSummary
@@ -53,6 +54,18 @@ def test_columns_of_numbers_are_described_from_sidecars_or_shards(tmp_path: Path
     assert [count for _, _, count in score.bins] == [5] * 20
     assert (found["blob"].numbers, found["blob"].payload_bytes, found["label"].payload_bytes) == (None, None, 8)
     assert list(found) == ["blob", "label", "score", "text"]
+
+
+@pytest.mark.parametrize(("encoding", "named"), [("int", True), ("uint8", True), ("float32", False), ("str", False)])
+def test_only_whole_numbers_are_labels_with_names(
+    tmp_path: Path, encoding: str, named: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mx8.Writer(tmp_path, columns={"label": encoding}, metadata={"classes": ["cat", "dog"]}) as writer:
+        for value in ("0", "1") if encoding == "str" else (0, 1) if named else (0.25, 1.5):
+            writer.write({"label": value})
+    assert columns(tmp_path)["label"].classes == (("cat", "dog") if named else None)
+    assert main(["summary", str(tmp_path)]) == 0
+    assert ("cat" in capsys.readouterr().out) is named
 
 
 def test_a_summary_is_json(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def ids(dataset: mx8.Dataset) -> list[int]:
 def test_select_gives_samples_in_the_order_asked_for(root: Path) -> None:
     view = mx8.Dataset(root).select([7, -1, 7, 0])
     assert ids(view) == [7, 29, 7, 0]
+    assert ids(mx8.Dataset(root).select(positions=[7, -1])) == [7, 29]
     assert len(view) == 4
     assert view[-1]["id"] == 0
     assert ids(view.select(range(1, 3))) == [29, 7]
