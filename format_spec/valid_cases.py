@@ -389,6 +389,8 @@ def compressions() -> Iterator[Vector]:
     both = numbered_shards([2], compression="zstd")
     beside = foreign(both) | {"shard.00000.mds": both[0].raw}
     yield valid("compressed-shard-beside-its-raw-file", "§1.8", both, beside)
+    alone = {name: data for name, data in beside.items() if not name.endswith(".zstd")}
+    yield valid("compressed-shard-of-which-only-the-raw-file-is-left", "§1.8", both, alone)
     squeezed = make_shard(
         {"text": "str", "n": "int"},
         [{"text": text(REPEATED), "n": integer(n)} for n in range(12)],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mx8shards.disk.map import Bytes
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
@@ -11,6 +13,7 @@ from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.shard import table_bytes
 from mx8shards.format.sidecars import Sidecar
 from mx8shards.maintain.report import Damage, damage_of
+from mx8shards.shards.open_shard import raw_beside
 from mx8shards.shards.recovery import sidecar_name
 from mx8shards.shards.sidecars import blocks_in, numbers_in, open_sidecar
 from mx8shards.shards.snapshots import Snapshot, sidecar_path
@@ -22,7 +25,7 @@ class Job:
 
     snapshot: Snapshot
     number: int
-    entry: Entry
+    entry: Entry  # without its compressed file, if only the raw one is there
     data: bool = False  # every byte, not the structure alone
     blocks: Bytes | None = None  # the digests of its blocks, row by row
     numbers: Mapping[str, Bytes] = field(default_factory=dict)  # what a side-car has for its scalar columns …
@@ -50,7 +53,7 @@ class Plan:
     def add(self, snapshot: Snapshot) -> None:
         """Check this snapshot's side-cars and plan its shards, but for what another snapshot had us plan already."""
         entries = map(snapshot.index.entry, range(snapshot.index.shards))
-        jobs = {i: Job(snapshot, i, entry) for i, entry in enumerate(entries) if self._is_new(entry)}
+        jobs = {i: _job(snapshot, i, entry) for i, entry in enumerate(entries) if self._is_new(entry)}
         for sidecar in snapshot.index.sidecars:
             wanted = self._data and any(i in jobs for i in range(sidecar.start, sidecar.stop))
             if wanted or sidecar.blake3 not in self._sidecars:
@@ -74,13 +77,22 @@ class Plan:
         self.sidecar_bytes += sidecar.size_bytes
         if sidecar.kind == "blocks":
             for i, digests in blocks_in(snapshot, sidecar, data):
-                if i in jobs:
+                if i in jobs and jobs[i].entry.stored.basename == snapshot.index.entry(i).stored.basename:
                     jobs[i].blocks = digests
         else:
             for i, column, numbers in numbers_in(snapshot, sidecar, data):
                 if i in jobs:
                     jobs[i].numbers = {**jobs[i].numbers, column: numbers}
                     jobs[i].numbers_file = sidecar_name(sidecar)
+
+
+def _job(snapshot: Snapshot, number: int, entry: Entry) -> Job:
+    """The check of one shard: of its raw file where that is all there is of a compressed one, as for readers (§1.8)."""
+    if entry.zip is not None and not os.path.lexists(snapshot.root / entry.zip.basename):
+        with contextlib.suppress(FormatError):  # a symlink leads there: no reader takes that
+            if raw_beside(snapshot, entry) is not None:
+                return Job(snapshot, number, replace(entry, zip=None))
+    return Job(snapshot, number, entry)
 
 
 def _covers(known: Entry, entry: Entry) -> bool:

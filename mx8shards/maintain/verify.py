@@ -39,8 +39,9 @@ def verify(
         progress: called with the bytes that are done and the bytes there are.
 
     Without options it checks the structure: index.json and every kept index against their ids, the size of every file
-    of the current snapshot, and the offsets of its uncompressed shards. Nothing is changed, but by `seal=True`. What
-    others remove meanwhile, as gc does, is not damage.
+    of the current snapshot, and the offsets of its uncompressed shards. Where only the raw file is left of a compressed
+    shard, as in a cache of Streaming, that file is checked. Nothing is changed, but by `seal=True`. What others remove
+    meanwhile, as gc does, is not damage.
     """
     where = parse_link(link)
     mode, share = _mode(data, subset)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from blake3 import blake3
 
 import mx8shards as mx8
@@ -280,6 +281,45 @@ def test_a_damaged_decompressed_copy_is_found(tmp_path: Path) -> None:
     assert (damage.file, damage.samples) == (f"{STATE}/cache/{copy.name}", ((0, 30),))
     copy.unlink()
     assert mx8.verify(tmp_path, data=True).ok
+
+
+def only_raw(root: Path, *, publisher: str) -> list[Path]:
+    """What Streaming leaves in its cache with keep_zip=False: of compressed shards the raw files."""
+    write(root, range(100), compression="zstd", hashes=("sha1",))
+    if publisher == "others":
+        make_foreign(root, hashes=("sha1",))
+    raw = []
+    for stored in sorted(root.glob("shard.*.zstd")):
+        raw.append(stored.with_suffix(""))
+        raw[-1].write_bytes(zstandard.decompress(stored.read_bytes()))
+        stored.unlink()
+    return raw
+
+
+@pytest.mark.parametrize("publisher", ["us", "others"])
+@pytest.mark.parametrize("data", [False, True])
+def test_the_raw_file_of_a_compressed_shard_is_enough(tmp_path: Path, publisher: str, data: bool) -> None:
+    raw = only_raw(tmp_path, publisher=publisher)
+    assert len(list(mx8.Dataset(tmp_path))) == 100
+    seen: list[tuple[int, int]] = []
+    report = mx8.verify(tmp_path, data=data, progress=lambda done, total: seen.append((done, total)))
+    assert report.ok
+    assert len({total for _, total in seen}) == 1
+    assert seen[-1][0] == seen[-1][1] == (sum(path.stat().st_size for path in raw) if data else seen[-1][1])
+    assert (report.shards, report.unchecked) == (len(raw), 0)
+
+
+@pytest.mark.parametrize("publisher", ["us", "others"])
+def test_damage_of_a_raw_file_that_stands_alone_is_found(tmp_path: Path, publisher: str) -> None:
+    raw = only_raw(tmp_path, publisher=publisher)
+    flip(raw[1], 8 * (raw[1].stat().st_size - 3))
+    assert mx8.verify(tmp_path).ok
+    damage = only(mx8.verify(tmp_path, data=True))
+    assert (damage.file, damage.reason) == (raw[1].name, "integrity")
+    cut(raw[2])
+    assert only(mx8.verify(tmp_path)).reason == "missing"  # no reader takes it, and there is no other
+    with pytest.raises(mx8.DatasetNotFoundError):
+        list(mx8.Dataset(tmp_path))
 
 
 # datasets of others ---------------------------------------------------------------------------------------------------
