@@ -99,14 +99,8 @@ class Dataset:
         return visible(f"<Dataset {roots}: {len(self)} samples of {', '.join(self._columns.names) or 'no columns'}>")
 
     @property
-    def _open_shards(self) -> Shards:
-        if self._shards is None:
-            raise ValueError("the dataset is closed")
-        return self._shards
-
-    @property
     def _every(self) -> tuple[snapshots.Snapshot, ...]:
-        return self._open_shards.snapshots
+        return self.shards.snapshots
 
     @property
     def columns(self) -> dict[str, str]:
@@ -130,8 +124,10 @@ class Dataset:
 
     @property
     def shards(self) -> Shards:
-        """The shards it reads, for loaders."""
-        return self._open_shards
+        """The shards it reads, for loaders; ValueError once it is closed."""
+        if self._shards is None:
+            raise ValueError("the dataset is closed")
+        return self._shards
 
     @property
     def view(self) -> View:
@@ -183,7 +179,7 @@ class Dataset:
 
     def _reader(self, i: int) -> tuple[Shard, list[int]]:
         """An open shard, and which of its columns are asked for: shards of one dataset may have others beside them."""
-        shard = self._open_shards.open_shard(i)
+        shard = self.shards.open_shard(i)
         self._readers[i] = shard, [shard.columns.names.index(name) for name in self._columns.names]
         return self._readers[i]
 
@@ -192,7 +188,7 @@ class Dataset:
         if not -count <= position < count:
             raise IndexError(f"position {position} of {count} samples")
         sample_id, _ = self._view.resolve(position if position >= 0 else position + count)
-        return self._open_shards.locate(sample_id)
+        return self.shards.locate(sample_id)
 
     def payload(self, position: int, column: str) -> memoryview:
         """The stored bytes of one value, as a read-only view of the mapped shard, without a copy.
@@ -224,7 +220,7 @@ class Dataset:
         coder = self._columns.pick([name]).coders[0]
         if coder.dtype is None or coder.shape is None:
             return RaggedColumn(self._only(name), name)
-        return stacked_column(self._open_shards, name, np.dtype(coder.dtype), coder.shape, self._sample_ids())
+        return stacked_column(self.shards, name, np.dtype(coder.dtype), coder.shape, self._sample_ids())
 
     def _sample_ids(self) -> Iterator[npt.NDArray[np.int64]]:
         """The sample_id of every position, in runs."""
@@ -261,7 +257,7 @@ class Dataset:
         """
         payload = _only_payload(self._columns.pick([column]).coders[0].name, value)
         if payload is not None:
-            return self.select(equal_payloads(self._open_shards, column, payload, self._sample_ids()))
+            return self.select(equal_payloads(self.shards, column, payload, self._sample_ids()))
         values = self.column(column)
         if isinstance(values, np.ndarray):
             if np.ndim(value):
@@ -331,14 +327,14 @@ def concat(datasets: Iterable[Dataset]) -> Dataset:
     The metadata are those that all of them agree on.
     """
     datasets = _listed(datasets)
-    first, *others = [other for other in datasets if other._open_shards.count] or datasets[:1]  # no shards, no columns
+    first, *others = [other for other in datasets if other.shards.count] or datasets[:1]  # no shards, no columns
     for other in others:
         if other._columns != first._columns:
             raise SchemaError(subject="concat", expected=f"the columns {first.columns}", found=f"{other.columns}")
         _require_equal_classes(first, other)
-    starts = [0, *itertools.accumulate(other._open_shards.samples for other in datasets)]
+    starts = [0, *itertools.accumulate(other.shards.samples for other in datasets)]
     joined = first._derived(Join([(other._view, start) for other, start in zip(datasets, starts, strict=False)]))
-    joined._shards = Shards.joined([other._open_shards for other in datasets])
+    joined._shards = Shards.joined([other.shards for other in datasets])
     joined._readers = {}
     return joined
 

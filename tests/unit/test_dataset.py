@@ -217,7 +217,7 @@ def test_payload_is_the_bytes_on_disk_read_only_and_without_a_copy(root: Path) -
             assert bytes(payload) == stored[i][name]
     again = np.frombuffer(dataset.payload(7, "data"), np.uint8)
     assert np.shares_memory(again, np.frombuffer(dataset.payload(7, "data"), np.uint8))
-    shard, _ = dataset._reader(dataset._open_shards.locate(7)[0])
+    shard, _ = dataset._reader(dataset.shards.locate(7)[0])
     assert np.shares_memory(again, shard.data)
 
 
@@ -366,7 +366,7 @@ def test_views_and_joined_datasets_can_be_pickled(root: Path, tmp_path: Path) ->
 def test_many_threads_read_through_few_descriptors(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mx8shards.shards.open_shard._most_files", lambda: 2)
     dataset = mx8.Dataset(root)
-    assert dataset._open_shards.count > 4
+    assert dataset.shards.count > 4
     errors: list[object] = []
 
     def work(seed: int) -> None:

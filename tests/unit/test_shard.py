@@ -128,10 +128,10 @@ def test_samples_are_read_alike_whether_there_is_room_for_tables_or_not(size_byt
     wanted = list(mx8.Dataset(root))
     for room in (0, 4 * 7, 1 << 20):
         with mx8.Dataset(root) as dataset:
-            dataset._open_shards._files.table_room = room
+            dataset.shards._files.table_room = room
             assert list(dataset) == wanted
             assert [bytes(dataset.payload(i, "blob")) for i in range(9)] == [sample["blob"] for sample in wanted]
-            assert dataset._open_shards._files.table_room == room - {0: 0, 4 * 7: 4 * 7}.get(room, 4 * (7 + 6))
+            assert dataset.shards._files.table_room == room - {0: 0, 4 * 7: 4 * 7}.get(room, 4 * (7 + 6))
 
 
 # hashes ---------------------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_a_descriptor_stays_open_until_the_step_that_uses_it_is_done(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another thread may let go of it at any moment, and then its number soon names another file."""
-    shard = mx8.Dataset(foreign(tmp_path / "data"))._open_shards.open_shard(0)
+    shard = mx8.Dataset(foreign(tmp_path / "data")).shards.open_shard(0)
     real = os.lseek if step == "os.lseek" else shard_module.map_file
 
     def used(*arguments: Any) -> Any:
