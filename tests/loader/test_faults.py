@@ -137,6 +137,7 @@ def fail_once(data: Path, where: str, name: str, step: int, **options: Any) -> N
             error.__traceback__ = error.__context__ = None  # its frames hold what was worked on
             assert loader.state_dict()["position"] == len(found) * BATCH
             fault.armed = False
+            assert taken(iter(loader)) == (expected[len(found) :], None)  # it goes on at the step that failed
             again = [loader.ids(epoch=1, step=k).tolist() for k in range(len(loader))]
             assert taken(iter(loader)) == (again, None)
             assert loader.stats()["bytes_reserved"] == 0
@@ -154,7 +155,7 @@ IN_SUITE = [
 
 
 @pytest.mark.parametrize(("where", "name"), IN_SUITE)
-def test_an_error_comes_in_its_turn_with_its_reason_and_the_next_for_works(data: Path, where: str, name: str) -> None:
+def test_an_error_comes_in_its_turn_with_its_reason_and_the_next_for_goes_on_there(data: Path, where: str, name: str) -> None:
     fail_once(data, where, name, step=5, threads=2)
 
 
@@ -275,6 +276,8 @@ def test_a_disk_that_fails_is_named_and_what_comes_after_is_read(tmp_path: Path)
             assert isinstance(caught.__cause__ if caught else None, OSError)
             assert [i for ids in found + more for i in ids] == list(range(BATCH * (1 + len(more))))
             shown.reads("ok")
+            rest, _ = taken(iter(loader))  # from the step that failed on
+            assert len(found + more + rest) == len(loader)
             assert len(taken(iter(loader))[0]) == len(loader)
         dataset.close()
         del loader, batches, caught, dataset
