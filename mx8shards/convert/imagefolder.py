@@ -116,6 +116,8 @@ def _quality(text: str) -> int:
 class ImageFolder:
     """Pictures in folders, or in a tar of them, in the order of their paths."""
 
+    packages = ("pillow", "simplejpeg")  # other versions may encode a picture, or refuse it, in another way
+
     def __init__(
         self,
         src: Path,
@@ -141,6 +143,7 @@ class ImageFolder:
                 subject=str(src), expected=f"pictures ({' '.join(sorted(SUFFIXES))})", found=found, hint=_HIDDEN
             )
         self.classes = classes_of(src, pictures, labels, classes)
+        self.features = {"turns without loss": upright and _turns_without_loss()}
         self.counts: Counter[str] = Counter()  # of samples: how many were turned upright, and how many by encoding anew
         # kernels read twice as quickly as libjpeg, but Numba takes as long to import as thousands of pictures to read
         self._by_kernels = tiles or len(pictures) > _MANY
@@ -293,6 +296,12 @@ def _orientation(picture: Any) -> int:
     """What EXIF (or XMP) data say of the raster, from 1 to 8; 1, which is upright, where they make no sense."""
     found = picture.getexif().get(_ORIENTATION, 1)
     return found if found in range(1, 9) else 1
+
+
+def _turns_without_loss() -> bool:
+    from mx8shards.media.upright import has_library
+
+    return has_library()
 
 
 def _turned_jpeg(data: bytes, orientation: int) -> bytes | None:

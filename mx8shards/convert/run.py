@@ -1,17 +1,15 @@
 """How are the items of a source written in parallel, and gone on with after a kill?
 
 A part is a fixed run of items, whatever the number of workers: a complete dataset below `OUT/.mx8shards/parts/`, named
-by a hash of its items, of the state of their files and of all options. A part that is there already is not written
-again. In the end all parts are published as one, so the snapshot's id depends on nothing but the source and the
-options. Parts that a changed source or other options have left are removed then.
+by a hash of all that its bytes depend on (`part_names`). A part that is there already is not written again. In the end
+all parts are published as one, so the snapshot's id depends on nothing but the source and the options. Parts that a
+changed source or other options have left are removed then.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import json
 import logging
 import time
 from collections import Counter
@@ -22,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mx8shards.convert.part_names import basis_of, part_name
 from mx8shards.convert.source import Item, Source, open_source
 from mx8shards.convert.workers import in_order
 from mx8shards.dataset import Dataset
@@ -32,6 +31,8 @@ from mx8shards.writer import Writer
 
 PART_ITEMS = 2_000
 REJECTS, COUNTS = "rejects", "counts"  # keys of a part's metadata
+_CHANGED = "the source changed while it was converted"
+_AGAIN = "the same command goes on with what has not changed"
 _PATIENCE_S = 30  # for a worker of a conversion that was killed: it ends as soon as it notices
 
 _logger = logging.getLogger("mx8shards")
@@ -129,19 +130,24 @@ def _publish(job: Job, source: Source, parts: Sequence[Part], items: int) -> Out
 
 def _parts(job: Job, source: Source, runs: Sequence[Sequence[Item]], workers: int) -> Generator[Part, None, None]:
     """The part of every run, in order, made by so many processes; by this one if it is alone."""
+    basis = basis_of(job.source, vars(job.args), job.options, source)
     if workers <= 1:
-        yield from (write_part(job, source, run) for run in runs)
+        yield from (write_part(job, source, run, basis) for run in runs)
     else:
-        yield from in_order(partial(_opened, job), runs, workers, job.source)
+        yield from in_order(partial(_opened, job, basis), runs, workers, job.source)
 
 
-def _opened(job: Job) -> Callable[[Sequence[Item]], Part]:
-    return partial(write_part, job, open_source(job.source, job.args))
+def _opened(job: Job, basis: str) -> Callable[[Sequence[Item]], Part]:
+    """What a worker does. It opens the source itself, and has to find the labels and options of the first process."""
+    source = open_source(job.source, job.args)
+    if basis_of(job.source, vars(job.args), job.options, source) != basis:
+        raise SourceError(_CHANGED, subject=job.source, hint=_AGAIN)
+    return partial(write_part, job, source, basis=basis)
 
 
-def write_part(job: Job, source: Source, run: Sequence[Item]) -> Part:
-    """The part of these items, written unless it is there."""
-    path = part_path(job.out, part_name(job, source, run))
+def write_part(job: Job, source: Source, run: Sequence[Item], basis: str) -> Part:
+    """The part of these items, written unless it is there. SourceError if their files change meanwhile."""
+    path = part_path(job.out, part_name(basis, source, run))
     try:
         with Dataset(path) as there:
             found = there.metadata
@@ -156,9 +162,15 @@ def write_part(job: Job, source: Source, run: Sequence[Item]) -> Part:
                 writer.write(source.sample(item))
             except SourceError as error:
                 rejects.append(Reject(str(item[0]), str(error)))
+        if part_name(basis, source, run) != path.name:
+            raise SourceError(_CHANGED, subject=job.source, place=_range_text(run), hint=_AGAIN)
         counts = dict(Counter(_counts(source)) - before)
         writer.set_metadata({REJECTS: rejects, COUNTS: counts})
     return Part(path, tuple(rejects), counts)
+
+
+def _range_text(run: Sequence[Item]) -> str:
+    return f"between {run[0][0]} and {run[-1][0]}"
 
 
 def _counts(source: Source) -> Mapping[str, int]:
@@ -175,11 +187,3 @@ def _part_writer(path: Path, source: Source, options: Mapping[str, Any]) -> Writ
             if not isinstance(error.__cause__, BlockingIOError) or time.monotonic() > give_up:
                 raise
         time.sleep(0.05)
-
-
-def part_name(job: Job, source: Source, run: Sequence[Item]) -> str:
-    """A hash of all that the part's bytes depend on."""
-    state = [[item, source.stamp(item)] for item in run]
-    facts = [version("mx8shards"), source.metadata, dict(source.columns), dict(job.options), state]
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

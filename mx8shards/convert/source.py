@@ -26,7 +26,12 @@ Item = Sequence[Any]
 class Source(Protocol):
     """Samples that can be made one by one, in any process.
 
-    It may also have `counts`: names and numbers of what else happened while samples were made. They are reported.
+    Every process opens the source itself. If two find different columns or metadata, the conversion ends with an
+    error. A source may also have
+
+    - `counts`: names and numbers of what else happened while samples were made. They are reported.
+    - `packages`: names of installed packages whose version its samples depend on.
+    - `features`: names and values, in JSON, of whatever else its samples depend on.
     """
 
     columns: Mapping[str, str]
@@ -60,6 +65,11 @@ def load_module(name: str) -> ModuleType:
         if not hasattr(module, needed):
             raise SourceError(subject=str(path), expected=f"a function {needed}", found="none")
     return module
+
+
+def code_of(name: str) -> bytes:
+    """The text of a recipe; empty for a source of this package, whose version says as much."""
+    return b"" if name in BUILT_IN else Path(name).read_bytes()
 
 
 def open_source(name: str, args: argparse.Namespace) -> Source:

@@ -86,7 +86,11 @@ class Tar:
 
     def stamp(self, name: str) -> object:
         """Place and size of a file, and the time of the tar."""
-        place = self._places[name]
+        place = self._places.get(name)
+        if place is None:
+            raise SourceError(
+                f"{name!r:.200} is in the tar no longer: it changed while it was converted", subject=str(self._path)
+            )
         return [place.begin, place.size, self._path.stat().st_mtime_ns]
 
     def read(self, name: str) -> bytes:

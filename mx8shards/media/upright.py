@@ -43,9 +43,16 @@ def upright_jpeg(jpeg: bytes, orientation: int) -> bytes | None:
     return None if turned is None else _with_segments(turned, jpeg)
 
 
+def has_library() -> bool:
+    """Whether there is a libturbojpeg that turns JPEGs without loss."""
+    return turbo.library is not None and all(
+        hasattr(turbo.library, name) for name in ("tjInitTransform", "tjTransform", "tjFree")
+    )
+
+
 def _transformed(jpeg: bytes, operation: int) -> bytes | None:
     library = turbo.library
-    if library is None or not all(hasattr(library, name) for name in ("tjInitTransform", "tjTransform", "tjFree")):
+    if library is None or not has_library():
         return None
     start, transform, free, destroy = library.tjInitTransform, library.tjTransform, library.tjFree, library.tjDestroy
     start.restype = ctypes.c_void_p

@@ -24,9 +24,11 @@ import pytest
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.convert import picture_checks
+from mx8shards.convert import run as running
 from mx8shards.convert.files import Folder
-from mx8shards.convert.run import Job, part_name, write_part
-from mx8shards.convert.source import open_source
+from mx8shards.convert.part_names import basis_of, part_name
+from mx8shards.convert.run import Job, convert, write_part
+from mx8shards.convert.source import load_module, open_source
 from mx8shards.errors import SourceError
 from mx8shards.kernels import turbo
 from mx8shards.media import yuv420
@@ -122,11 +124,14 @@ def few(*names: str) -> dict[str, bytes]:
     return {name: picture("JPEG", quality=50 + number) for number, name in enumerate(names)}
 
 
+_NEWS = ("convert: ", "mx8shards: compil")  # progress, and what the first run on a machine says
+
+
 def run(capsys: Capture, src: Path, out: Path, *options: str, code: int = 0) -> tuple[str, str]:
     """What the command prints, once it has ended with the code that was expected."""
     found = main(["convert", "imagefolder", *options, str(src), str(out)])
     said, complained = capsys.readouterr()
-    complained = "".join(line for line in complained.splitlines(True) if not line.startswith("convert: "))  # progress
+    complained = "".join(line for line in complained.splitlines(True) if not line.startswith(_NEWS))
     assert found == code, complained
     assert (complained == "") is (code == 0), complained
     return said, complained
@@ -689,12 +694,17 @@ def test_parts_that_are_there_already_are_counted_too(
     files = {f"{i}.png": saved(smooth(60, 40), "PNG", 6 if i % 2 else 1) for i in range(8)}
     src = write(tmp_path / "src", files)
     monkeypatch.setattr("mx8shards.convert.run.PART_ITEMS", 3)
-    args = argparse.Namespace(src=src, upright=True)
-    job = Job("imagefolder", args, tmp_path / "out", {"size_limit": "64mb", "compression": None})
+    options = {"size_limit": "64mb", "compression": None}
+    parser = argparse.ArgumentParser()
+    load_module("imagefolder").add_arguments(parser)
+    args = parser.parse_args([str(src), "--upright"], argparse.Namespace(**options))
+    job = Job("imagefolder", args, tmp_path / "out", options)
     source = open_source("imagefolder", args)
-    write_part(job, source, source.items()[:3])
+    path = write_part(job, source, source.items()[:3], basis_of("imagefolder", vars(args), options, source)).path
+    before = next(path.glob("*.mds")).stat().st_ino
     said, _ = run(capsys, src, tmp_path / "out", "--upright", "--workers", "2")
     assert said.rstrip().endswith("\t8 samples\t4 upright")
+    assert before in [file.stat().st_ino for file in (tmp_path / "out").rglob("*.mds")]
 
 
 NONSENSE = ("--quality 0", "--quality 101", "--quality good", "--max-side 0", "--min-side -3", "--labels some")
@@ -747,7 +757,80 @@ def test_parts_of_a_conversion_without_tiles_are_others(tmp_path: Path, capsys: 
     assert mx8.Dataset(tmp_path / "2").metadata["imagefolder"] == {"labels": "auto", "tiles": False}
     jobs = [Job("imagefolder", argparse.Namespace(src=src, tiles=tiles), tmp_path / "3") for tiles in (True, False)]
     folders = [open_source("imagefolder", job.args) for job in jobs]
-    assert len({part_name(*one, [("a.jpg",)]) for one in zip(jobs, folders, strict=True)}) == 2
+    bases = [basis_of("imagefolder", {}, {}, folder) for folder in folders]
+    assert len({part_name(*one, [("a.jpg",)]) for one in zip(bases, folders, strict=True)}) == 2
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_class_that_appears_before_the_workers_list_the_folder_again_shifts_no_label(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src = write(tmp_path / "src", few(*(f"{name}/{i}.jpg" for name in ("dog", "owl") for i in range(4))))
+    real = running.in_order
+
+    def late(*arguments: Any) -> Any:
+        write(src, few("cat/1.jpg"))
+        return real(*arguments)
+
+    monkeypatch.setattr(running, "PART_ITEMS", 2)
+    monkeypatch.setattr(running, "in_order", late)
+    job = Job("imagefolder", argparse.Namespace(src=src), tmp_path / "out")
+    with pytest.raises(SourceError, match="imagefolder: the source changed while it was converted"):
+        convert(job, workers=workers)
+    assert not (tmp_path / "out/index.json").exists()
+    monkeypatch.setattr(running, "in_order", real)
+    convert(job, workers=workers)
+    assert labels(tmp_path / "out") == {
+        name: ["cat", "dog", "owl"].index(name[:3]) for name in labels(tmp_path / "out")
+    }
+    assert len(labels(tmp_path / "out")) == 9
+
+
+def test_a_tar_that_is_replaced_while_it_is_converted_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = write(tmp_path / "old", few(*(f"a/{i}.jpg" for i in range(6))))
+    new = write(tmp_path / "new", few(*(f"a/{i + 10}.jpg" for i in range(6))))
+    src = tmp_path / "src.tar"
+    for folder in (new, old):
+        with tarfile.open(src.with_name(f"{folder.name}.tar"), "w") as tar:
+            tar.add(folder, "")
+    job = Job("imagefolder", argparse.Namespace(src=src), tmp_path / "out")
+    real = running.in_order
+
+    def late(*arguments: Any) -> Any:
+        os.replace(tmp_path / "new.tar", src)
+        return real(*arguments)
+
+    os.replace(tmp_path / "old.tar", src)
+    monkeypatch.setattr(running, "PART_ITEMS", 2)
+    monkeypatch.setattr(running, "in_order", late)
+    with pytest.raises(SourceError, match="changed while it was converted"):
+        convert(job, workers=2)
+    assert not (tmp_path / "out/index.json").exists()
+
+
+def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    src = write(tmp_path / "src", few(*(f"a/{i}.jpg" for i in range(4))))
+    job = Job("imagefolder", argparse.Namespace(src=src), tmp_path / "out")
+    real = Folder.read
+
+    def read(folder: Folder, name: str) -> bytes:
+        found = real(folder, name)
+        if name == "a/3.jpg":
+            (src / name).write_bytes(picture("JPEG", quality=90) + b"more")
+        return found
+
+    monkeypatch.setattr(running, "PART_ITEMS", 2)
+    monkeypatch.setattr(Folder, "read", read)
+    with pytest.raises(SourceError, match=r"between a/2\.jpg and a/3\.jpg: the source"):
+        convert(job)
+    monkeypatch.setattr(Folder, "read", real)
+    assert not (tmp_path / "out/index.json").exists()
+    convert(job)
+    assert untile(samples(tmp_path / "out")[3]["image"]).endswith(b"more")
 
 
 # all of it ------------------------------------------------------------------------------------------------------------

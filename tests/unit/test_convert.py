@@ -21,7 +21,8 @@ import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.cli.output import Lines
 from mx8shards.convert import run as running
-from mx8shards.convert.run import Job, convert, part_name
+from mx8shards.convert.part_names import basis_of, part_name
+from mx8shards.convert.run import Job, convert
 from mx8shards.convert.source import load_module, open_source
 from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, DiskError, SourceError
 from mx8shards.maintain.conversion import only_conversion, unused_parts
@@ -398,17 +399,42 @@ def test_a_part_is_named_by_all_that_its_bytes_depend_on(place: Place) -> None:
     job = place.job(size_limit="1mb")
     source: Any = open_source(job.source, job.args)
     items = source.items()
-    names = {part_name(job, source, items), part_name(job, source, items[:5]), part_name(job, source, items[4:])}
-    names.add(part_name(place.job(size_limit="2mb"), source, items))
-    source.twice = True
-    names.add(part_name(job, source, items))
-    source.twice = False
+
+    def name(run: Any = items, **changed: Any) -> str:
+        options, arguments = changed.pop("options", job.options), {**vars(job.args), **changed}
+        return part_name(basis_of(job.source, arguments, options, source), source, run)
+
+    first = name()
+    names = {first, name(items[:5]), name(items[4:]), name(options={"size_limit": "2mb"}), name(twice=True)}
+    for attribute, value in (("twice", True), ("packages", ("numpy",)), ("features", {"turns": True})):
+        before = getattr(source, attribute, None)
+        setattr(source, attribute, value)
+        names.add(name())
+        delattr(source, attribute) if before is None else setattr(source, attribute, before)
     place.write(*range(8), 80)
-    names.add(part_name(job, source, items))
-    assert len(names) == 6
+    names.add(name())
     place.write(*range(9))
-    assert part_name(place.job("elsewhere", size_limit="1mb"), source, items) in names
+    place.recipe.write_text(RECIPE + "\n")
+    names.add(name())
+    assert len(names) == 10
+    place.recipe.write_text(RECIPE)
+    assert name(out="elsewhere", workers=7, json=True) == first
     assert all(len(name) == 32 for name in names)
+
+
+def test_parts_that_another_recipe_or_other_arguments_wrote_are_not_taken(place: Place) -> None:
+    for number, (old, new) in enumerate((("* (2", "* (3"), ("line {i}", "row {i}"))):
+        place.write(*range(12), "fail")
+        place.recipe.write_text(RECIPE)
+        out = f"out{number}"
+        with pytest.raises(ZeroDivisionError):
+            convert(place.job(out))
+        place.recipe.write_text(RECIPE.replace(old, new).replace("else 1)", "else 1000)"))
+        place.made()
+        place.write(*range(13))
+        convert(place.job(out))
+        assert place.made() == list(range(13))
+        assert numbers(place.root / out) == [1000 * i for i in range(13)]
 
 
 def test_parts_of_rejects_alone_are_no_obstacle(place: Place) -> None:
