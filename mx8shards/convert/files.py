@@ -10,9 +10,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mx8shards.convert.reasons import is_about_file
 from mx8shards.convert.tarball import MOST_BYTES, Tar
 from mx8shards.disk.files import read_bounded
-from mx8shards.errors import FormatError, SourceError
+from mx8shards.errors import FormatError, SettingError, SourceError, shown
+
+_MOST_REPEATED = 1 << 20
 
 
 def suffix_of(name: str) -> str:
@@ -30,8 +33,17 @@ def is_text(name: str) -> bool:
     return True
 
 
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """The path that a user typed; a leading `~` is a home directory if there is one of that name."""
+    if "\0" in str(text):
+        raise SettingError(subject="path", expected="a path", found=shown(str(text)))
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises where there is no home
+
+
 class Folder:
     """The files in a folder and in the folders below it. Symlinks are followed, unless they lead back up."""
+
+    state = None  # each file has one of its own
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
@@ -43,8 +55,14 @@ class Folder:
         return sorted(self._walk())
 
     def _walk(self) -> Iterator[str]:
-        """Not recursive: folders may lie deeper than Python can recurse."""
+        """Not recursive: folders may lie deeper than Python can recurse.
+
+        A folder that symlinks lead to has a path for each way to it. Links to links can double that number again and
+        again, so the names that are listed a second time are counted.
+        """
         waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+        seen: set[tuple[int, int]] = set()
+        repeated = 0
         while waiting:
             prefix, above = waiting.pop()
             directory = self._root / prefix
@@ -53,22 +71,38 @@ class Folder:
                 here = (found.st_dev, found.st_ino)
                 if here in above:  # a symlink that leads back up
                     continue
+                again, below = here in seen, above | {here}
+                seen.add(here)
                 with os.scandir(directory) as entries:
                     for entry in entries:
+                        repeated += again
+                        if repeated > _MOST_REPEATED:
+                            raise self._too_many(prefix)
                         if entry.name.startswith("."):
                             continue
                         if _is_directory(entry):
-                            waiting.append((f"{prefix}{entry.name}/", above | {here}))
+                            waiting.append((f"{prefix}{entry.name}/", below))
                         else:
                             yield prefix + entry.name
             except OSError as error:
                 raise SourceError(f"cannot be listed: {error.strerror}", subject=str(directory)) from error
+
+    def _too_many(self, prefix: str) -> SourceError:
+        return SourceError(
+            subject=str(self._root),
+            place=prefix,
+            expected=f"at most {_MOST_REPEATED} names in folders that symlinks lead to again",
+            found="more",
+            hint="remove links to folders that are listed anyway",
+        )
 
     def stamp(self, name: str) -> object:
         """Size and time of a file, or the reason why there are none."""
         try:
             found = (self._root / name).stat()
         except OSError as error:
+            if not is_about_file(error):
+                raise
             return str(error.strerror)
         return [found.st_size, found.st_mtime_ns]
 
@@ -77,6 +111,8 @@ class Folder:
         try:
             return read_bounded(self._root / name, MOST_BYTES)
         except OSError as error:
+            if not is_about_file(error):
+                raise
             raise SourceError(f"cannot be read: {error.strerror}") from error
         except FormatError as error:
             raise SourceError(expected=error.expected, found=error.found) from None

@@ -136,14 +136,14 @@ class ImageFolder:
         self._max_side, self._min_side, self._quality = max_side, min_side, quality
         self._format, self._tiles, self._upright, self._rgb8 = format, tiles, upright, rgb8
         self._names = self._files.names()
-        pictures = [name for name in self._names if suffix_of(name) in SUFFIXES]
+        pictures = [name for name in self._names if suffix_of(name) in SUFFIXES and not name.startswith("../")]
         if not pictures:
             found = f"none among {len(self._names)} files"
             raise SourceError(
                 subject=str(src), expected=f"pictures ({' '.join(sorted(SUFFIXES))})", found=found, hint=_HIDDEN
             )
         self.classes = classes_of(src, pictures, labels, classes)
-        self.features = {"turns without loss": upright and _turns_without_loss()}
+        self.features = {"state": self._files.state, "turns without loss": upright and _turns_without_loss()}
         self.counts: Counter[str] = Counter()  # of samples: how many were turned upright, and how many by encoding anew
         # kernels read twice as quickly as libjpeg, but Numba takes as long to import as thousands of pictures to read
         self._by_kernels = tiles or len(pictures) > _MANY

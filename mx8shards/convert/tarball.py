@@ -1,8 +1,10 @@
 """Which files does an uncompressed tar hold, and where in it do their bytes lie?
 
 Python's `tarfile` reads the headers; the bytes are read where they lie. What a header says is a claim: sizes are
-checked against the tar, and the length of a header is bounded. `tarfile` takes the first header that it cannot read for
-the end of the tar, which would lose files silently. Here only a block of zeros is its end.
+checked against the tar, and the headers of one file are bounded. `tarfile` takes the first header that it cannot read
+for the end of the tar, which would lose files silently. Here only a block of zeros is its end.
+
+A tar may lie in another tar: then its first byte and its size are given, and nothing outside of them is read.
 
 Sparse files (`tar -S`; GNU's old format and PAX 0.0, 0.1 and 1.0) have holes that are not stored. They are expanded.
 """
@@ -17,14 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mx8shards.convert.reasons import is_about_file
 from mx8shards.disk.files import open_regular
 from mx8shards.errors import SourceError
 
-MOST_BYTES = 1 << 30  # of one file: more is no picture, and a sparse one may claim any size
+MOST_BYTES = 1 << 28  # of one file: no decoder here takes a larger picture, and a sparse file may claim any size
 
 _BLOCK = 512
 _MOST_LINKS = 40  # as many as Linux follows
-_MOST_HEADER_BYTES = 1 << 18
+_MOST_HEADER_BYTES = 1 << 18  # of one file: its own header and all that extend it
+_MOST_RUNS = 1 << 18  # of all sparse files in a tar: a map of holes takes several times as much memory as in the tar
 _MOST_ZEROS = 1 << 20  # that are searched for another tar behind the end of the first
 _UNPACK = "`tar -xf` unpacks what can still be read; convert that folder"
 
@@ -39,16 +43,23 @@ class _Place(NamedTuple):
 
 
 class Tar:
-    """The files in an uncompressed tar. Links to files in it are followed."""
+    """The files in an uncompressed tar. Links to files in it are followed.
 
-    def __init__(self, path: Path) -> None:
+    `begin` and `size` say where it lies in the file `path`, if it is not the whole file.
+    """
+
+    def __init__(self, path: Path, begin: int = 0, size: int | None = None) -> None:
         self._path = path
         self._places: dict[str, _Place] = {}
+        self._runs_left = _MOST_RUNS
         try:
-            with _Headers(io.FileIO(open_regular(path))) as file:
+            with _Headers(io.FileIO(open_regular(path)), begin, size) as file:
+                self.state = _state_of(os.fstat(file.fileno()))
                 self._list(file)
         except SourceError as error:
             raise error.at(subject=str(path)) from None
+        except MemoryError:
+            raise
         except Exception as error:  # tarfile raises whatever it meets: ValueError, OverflowError, RecursionError
             expected, found = "a folder, or an uncompressed tar", f"a file that is neither: {_text_of(error)}"
             hint = "unpack a compressed tar, or a zip, first"
@@ -61,18 +72,21 @@ class Tar:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # of a million files, they take a gigabyte
-                _check_sizes(member, tar.offset, file.size)
-                name = posixpath.normpath(member.name).lstrip("/")
+                tar.pax_headers.clear()  # type: ignore[attr-defined]  # global ones, which `tarfile` copies for each file
+                file.begin_member()
+                _check_sizes(member, tar.offset, file.end)
+                name = _name_of(member.name)
                 links.pop(name, None)  # the last of several entries with one name counts
                 if member.isreg():
-                    self._places[name] = _place_of(member, file.size)
+                    self._places[name] = self._place_of(member, file.end)
                 elif member.islnk():
-                    links[name] = posixpath.normpath(member.linkname).lstrip("/")
+                    links[name] = _name_of(member.linkname)
                 elif member.issym():
                     links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
                 elif not member.isdir():
                     kind = member.type.decode("ascii", "replace")
                     self._places[name] = _Place(-1, 0, fault=f"expected a regular file, got one of type {kind!r}")
+            file.begin_member()
             _check_end(file, tar.offset)
         for name, target in links.items():
             for _ in range(_MOST_LINKS):
@@ -81,21 +95,26 @@ class Tar:
             self._places[name] = nowhere if target in links else self._places.get(target, nowhere)
 
     def names(self) -> list[str]:
-        """Their paths, sorted."""
-        return sorted(name for name in self._places if "/." not in f"/{name}")
+        """Their paths, sorted. One that leads out of the tar is listed, too: reading it says so."""
+        return sorted(name for name in self._places if "/." not in f"/{name}" or _is_outside(name))
+
+    def place(self, name: str) -> tuple[int, int]:
+        """The first byte of a file, in the tar's own file, and its size. SourceError for one that cannot be read."""
+        begin, size, runs, fault = self._place(name)
+        if fault or runs is not None:
+            raise SourceError(fault or "a sparse file", subject=str(self._path), place=name)
+        return begin, size
 
     def stamp(self, name: str) -> object:
-        """Place and size of a file, and the time of the tar."""
-        place = self._places.get(name)
-        if place is None:
-            raise SourceError(
-                f"{name!r:.200} is in the tar no longer: it changed while it was converted", subject=str(self._path)
-            )
-        return [place.begin, place.size, self._path.stat().st_mtime_ns]
+        """Place and size of a file, and the state of the tar. SourceError if the tar changed since it was listed."""
+        place = self._place(name)
+        if _state_of(self._path.stat()) != self.state:
+            raise self._changed()
+        return [place.begin, place.size, self.state]
 
     def read(self, name: str) -> bytes:
         """A file's bytes."""
-        begin, size, runs, fault = self._places[name]
+        begin, size, runs, fault = self._place(name)
         if fault:
             raise SourceError(fault)
         stored = size if runs is None else sum(length for _, length in runs)
@@ -104,49 +123,81 @@ class Tar:
                 file.seek(begin)
                 data = file.read(stored)
         except OSError as error:
+            if not is_about_file(error):
+                raise
             raise SourceError(f"cannot be read: {error.strerror}") from error
         if len(data) < stored:
             raise SourceError(expected=f"{stored} bytes", found=f"{len(data)}: the tar is cut short")
         return data if runs is None else _expanded(data, size, runs)
 
+    def _place(self, name: str) -> _Place:
+        place = self._places.get(name)
+        if place is None:
+            raise self._changed()
+        return place
 
-def _check_sizes(member: tarfile.TarInfo, after: int, tar_bytes: int) -> None:
+    def _changed(self) -> SourceError:
+        hint = "the same command goes on with what has not changed"
+        return SourceError("the tar changed while it was converted", subject=str(self._path), hint=hint)
+
+    def _place_of(self, member: tarfile.TarInfo, end: int) -> _Place:
+        """Where a regular file lies, or what is wrong with its header."""
+        begin, size = member.offset_data, member.size
+        if _is_outside(_name_of(member.name)):
+            return _Place(begin, size, fault="its path leads out of the tar")
+        if size > MOST_BYTES:
+            return _Place(begin, size, fault=f"expected at most {MOST_BYTES} bytes, got {size}")
+        sparse: Sequence[tuple[int, int]] | None = getattr(member, "sparse", None)
+        if not member.issparse() or sparse is None:
+            return _Place(begin, size)
+        runs = tuple((offset, length) for offset, length in sparse if length)
+        last = 0
+        for offset, length in runs:
+            if offset < last or length < 0 or offset + length > size:
+                return _Place(begin, size, fault="a sparse file whose map of holes is damaged")
+            last = offset + length
+        if begin + sum(length for _, length in runs) > end:
+            return _Place(begin, size, fault="a sparse file that is cut short")
+        self._runs_left -= len(runs)
+        if self._runs_left < 0:
+            return _Place(begin, size, fault=f"expected at most {_MOST_RUNS} runs in all sparse files, got more")
+        return _Place(begin, size, runs)
+
+
+def _name_of(path: str) -> str:
+    """The path of a file below the tar's root, as `tar -x` would make it."""
+    return posixpath.normpath(path).lstrip("/")
+
+
+def _is_outside(name: str) -> bool:
+    return name.split("/", 1)[0] == ".."
+
+
+def _state_of(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_sizes(member: tarfile.TarInfo, after: int, end: int) -> None:
     """SourceError for a member without which the next one cannot be found."""
     name = repr(member.name[:200])
     if member.size < 0 or after <= member.offset:
         raise SourceError(f"{name} has a negative size", place=_at(member.offset), hint=_UNPACK)
-    if after > tar_bytes:
-        what = f"that the tar ends at byte {tar_bytes}: it is cut short"
+    if after > end:
+        what = f"that the tar ends at byte {end}: it is cut short"
         raise SourceError(expected=f"{name} to end at byte {after}", found=what, place=_at(member.offset), hint=_UNPACK)
-
-
-def _place_of(member: tarfile.TarInfo, tar_bytes: int) -> _Place:
-    """Where a regular file lies, or what is wrong with its header."""
-    begin, size = member.offset_data, member.size
-    if size > MOST_BYTES:
-        return _Place(begin, size, fault=f"expected at most {MOST_BYTES} bytes, got {size}")
-    sparse: Sequence[tuple[int, int]] | None = getattr(member, "sparse", None)
-    if not member.issparse() or sparse is None:
-        return _Place(begin, size)
-    runs = tuple((offset, length) for offset, length in sparse if length)
-    end = 0
-    for offset, length in runs:
-        if offset < end or length < 0 or offset + length > size:
-            return _Place(begin, size, fault="a sparse file whose map of holes is damaged")
-        end = offset + length
-    if begin + sum(length for _, length in runs) > tar_bytes:
-        return _Place(begin, size, fault="a sparse file that is cut short")
-    return _Place(begin, size, runs)
 
 
 def _expanded(stored: bytes, size: int, runs: Sequence[tuple[int, int]]) -> bytes:
     """A sparse file with its holes, which are zeros."""
-    whole = bytearray(size)
+    whole = io.BytesIO()
+    whole.seek(max(size - 1, 0))
+    whole.write(bytes(min(size, 1)))
     at = 0
     for offset, length in runs:
-        whole[offset : offset + length] = stored[at : at + length]
+        whole.seek(offset)
+        whole.write(stored[at : at + length])
         at += length
-    return bytes(whole)
+    return whole.getvalue()  # unlike those of a bytearray, these bytes are no copy
 
 
 def _check_end(file: _Headers, offset: int) -> None:
@@ -157,6 +208,7 @@ def _check_end(file: _Headers, offset: int) -> None:
         what = "the tar is cut short" if len(block) < _BLOCK else "bytes that are no header of a file"
         raise SourceError(expected="the end mark of the tar", found=what, place=_at(offset), hint=_UNPACK)
     while len(block) == _BLOCK and not any(block) and file.tell() < offset + _MOST_ZEROS:
+        file.begin_member()
         block = file.read(_BLOCK)
     try:
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -177,14 +229,23 @@ def _text_of(error: Exception) -> str:
 
 
 class _Headers(io.BufferedReader):
-    """The tar's file as `tarfile` gets it: it reads no more at once than a header may have."""
+    """The tar's file as `tarfile` gets it: the headers of one file are bounded, and nothing behind the tar is read."""
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: io.FileIO, begin: int, size: int | None) -> None:
         super().__init__(file)
-        self.size = os.fstat(file.fileno()).st_size
+        file_size = os.fstat(file.fileno()).st_size
+        self.end = file_size if size is None else min(begin + size, file_size)
+        self.seek(begin)
+        self.begin_member()
+
+    def begin_member(self) -> None:
+        """Count from here on anew."""
+        self._left = _MOST_HEADER_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= _MOST_HEADER_BYTES:
-            expected = f"a header of at most {_MOST_HEADER_BYTES} bytes"
-            raise SourceError(expected=expected, found=f"{size}", place=_at(self.tell()), hint=_UNPACK)
-        return super().read(size)
+        if size is None or not 0 <= size <= self._left:
+            found = "more" if size is None or size < 0 else f"{_MOST_HEADER_BYTES - self._left + size}"
+            expected = f"headers of at most {_MOST_HEADER_BYTES} bytes for one file"
+            raise SourceError(expected=expected, found=found, place=_at(self.tell()), hint=_UNPACK)
+        self._left -= size
+        return super().read(min(size, max(self.end - self.tell(), 0)))

@@ -199,6 +199,36 @@ def test_links_are_followed_loops_are_not_and_broken_ones_are_listed(tmp_path: P
     assert "expected a regular file" in found["a/zeros.jpg"]
 
 
+def test_links_to_links_that_double_the_names_at_each_level_are_refused(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("17/1.jpg"))
+    for level in range(17):
+        (src / str(level)).mkdir()
+        for name in "ab":
+            (src / str(level) / name).symlink_to(f"../{level + 1}")
+    for target in ("cat", "cats"):  # links that do no harm
+        (src / "17" / target).symlink_to("../../other")
+    write(tmp_path / "other", few("2.jpg"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mx8shards.convert.files._MOST_REPEATED", 1000)
+        _, complained = run(capsys, src, tmp_path / "out", "--labels", "none", code=1)
+        assert "expected at most 1000 names in folders that symlinks lead to again, got more" in complained
+        assert not (tmp_path / "out").exists()
+        assert len(Folder(src / "15").names()) == 3 * 4
+
+
+def test_files_of_a_tar_that_lead_out_of_it_are_rejects_and_no_class(tmp_path: Path, capsys: Capture) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("../photos/cat/1.jpg", "cat/2.jpg"):
+            member = tarfile.TarInfo(name)
+            data = picture("JPEG")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    _, complained = run(capsys, tmp_path / "a.tar", tmp_path / "out", code=4)
+    assert rejects(complained) == {"../photos/cat/1.jpg": "its path leads out of the tar"}
+    assert labels(tmp_path / "out") == {"cat/2.jpg": 0}
+    assert mx8.Dataset(tmp_path / "out").metadata["classes"] == ["cat"]
+
+
 def test_a_file_whose_name_is_no_text_is_listed_and_a_folder_refused(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("a/1.jpg"))
     name = os.path.join(os.fsencode(src), b"a", b"caf\xe9.jpg")

@@ -129,6 +129,22 @@ def chain(length: int) -> bytes:
     return b"".join(header("././@LongLink", 5, tarfile.GNUTYPE_LONGNAME) + padded(b"name") for _ in range(length))
 
 
+def sparse(blocks: int, size: int = 1 << 20) -> bytes:
+    """A sparse file of GNU's old format whose map of holes takes so many further blocks, each of 21 runs of a byte."""
+    head = bytearray(header("bad", 21 * blocks, tarfile.GNUTYPE_SPARSE))
+    head[482], head[483:495] = 1, tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    more = b""
+    for block in range(blocks):
+        runs = b"".join(
+            tarfile.itn(2 * (21 * block + i) + 2, 12, tarfile.GNU_FORMAT) + tarfile.itn(1, 12, tarfile.GNU_FORMAT)
+            for i in range(21)
+        )
+        more += runs + bytes([block < blocks - 1]) + bytes(7)
+    return bytes(head) + more + padded(bytes([7]) * (21 * blocks))
+
+
 BROKEN = {
     "a negative size": ((header("bad", -BLOCK), END), "'bad' has a negative size"),
     "a small negative size": ((header("bad", -1), END), "'bad' has a negative size"),
@@ -138,10 +154,11 @@ BROKEN = {
     "a huge PAX size": ((pax(size="9" * 30), file("bad", b"x"), END), "'bad' to end at byte"),
     "a PAX size of 5,000 digits": ((pax(size="9" * 5000), header("bad", 0), b"x" * BLOCK, END), "no header of a file"),
     "a PAX size that is no number": ((pax(GNU_sparse_size="x", GNU_sparse_map="0,1"), GOOD, END), "a damaged one"),
-    "a PAX header of gibibytes": ((header("pax", 1 << 32, tarfile.XHDTYPE), END), "a header of at most"),
-    "a PAX header of a negative size": ((header("pax", -BLOCK, tarfile.XHDTYPE), END), "a header of at most"),
-    "a name of gibibytes": ((header("n", 1 << 32, tarfile.GNUTYPE_LONGNAME), END), "a header of at most"),
-    "names of names": ((chain(2_000), GOOD, END), "headers of headers, nested too deeply"),
+    "a PAX header of gibibytes": ((header("pax", 1 << 32, tarfile.XHDTYPE), END), "headers of at most"),
+    "a PAX header of a negative size": ((header("pax", -BLOCK, tarfile.XHDTYPE), END), "headers of at most"),
+    "a name of gibibytes": ((header("n", 1 << 32, tarfile.GNUTYPE_LONGNAME), END), "headers of at most"),
+    "a map of holes of mebibytes": ((sparse(3_000), END), "headers of at most"),
+    "names of names": ((chain(2_000), GOOD, END), "headers of at most"),
     "a name of nothing": ((chain(1), END), "a damaged one"),
     "no end": ((), "the tar is cut short"),
     "an end of one byte": ((b"\0",), "the tar is cut short"),
@@ -200,3 +217,73 @@ def test_links_lead_to_files_and_loops_to_a_reason(tmp_path: Path) -> None:
             tar.read(name)
     with pytest.raises(SourceError, match="expected a regular file"):
         tar.read("pipe")
+
+
+def test_a_file_whose_path_leads_out_of_the_tar_is_listed_with_its_reason(tmp_path: Path) -> None:
+    names = ["../photos/1.jpg", "a/../../2.jpg", "..", "./.hidden", "/3.jpg"]
+    tar = Tar(made(tmp_path, *(file(name, b"data") for name in names), GOOD, END))
+    assert tar.names() == ["..", "../2.jpg", "../photos/1.jpg", "3.jpg", "good"]
+    for name in ("../2.jpg", "../photos/1.jpg"):
+        with pytest.raises(SourceError, match="its path leads out of the tar"):
+            tar.read(name)
+    assert tar.read("3.jpg") == b"data"
+
+
+def test_runs_of_all_sparse_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tarball, "_MOST_RUNS", 21 * 5)
+    good = tmp_path / "good.tar"
+    good.write_bytes(sparse(3) + GOOD + END)
+    whole = Tar(good).read("bad")
+    assert (len(whole), whole[:6], whole.count(7)) == (1 << 20, b"\0\0\7\0\7\0", 63)
+    good.write_bytes(sparse(6) + GOOD + END)
+    tar = Tar(good)
+    with pytest.raises(SourceError, match="expected at most 105 runs in all sparse files, got more"):
+        tar.read("bad")
+    assert tar.read("good") == b"good" * 300
+
+
+def test_global_headers_are_not_copied_for_each_file(tmp_path: Path) -> None:
+    record = b"".join(b"%d k%05d=v\n" % (12, i) for i in range(15_000))
+    headers = header("pax", len(record), tarfile.XGLTYPE) + padded(record)
+    seen: list[int] = []
+    files = b"".join(pax(comment="x") + file(f"{i}", b"x") for i in range(300))
+
+    class Counting(dict[str, str]):
+        def copy(self) -> Counting:
+            seen.append(len(self))
+            return Counting(self)
+
+    path = made(tmp_path, headers, files, END)
+    real = tarfile.TarFile.__init__
+
+    def begin(tar: tarfile.TarFile, *arguments: object, **options: object) -> None:
+        options["format"], options["pax_headers"] = tarfile.PAX_FORMAT, Counting()
+        real(tar, *arguments, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tarfile.TarFile, "__init__", begin)
+        assert len(Tar(path).names()) == 300
+    assert sum(size > 10_000 for size in seen) < 10  # of 300 files
+
+
+def test_a_tar_in_a_tar_is_read_where_it_lies_and_ends_with_its_size(tmp_path: Path) -> None:
+    inner = GOOD + file("other", b"other") + END
+    path = made(tmp_path, file("a.tar", inner), file("b.tar", inner[: -len(END)]), file("c", b"c"), END)
+    outer = Tar(path)
+    assert outer.names() == ["a.tar", "b.tar", "c"]
+    tar = Tar(path, *outer.place("a.tar"))
+    assert tar.names() == ["good", "other"]
+    assert tar.read("good") == b"good" * 300
+    with pytest.raises(SourceError, match="the tar is cut short"):
+        Tar(path, *outer.place("b.tar"))
+
+
+def test_a_tar_that_changes_after_it_was_listed_is_an_error(tmp_path: Path) -> None:
+    path = made(tmp_path, GOOD, END)
+    tar = Tar(path)
+    assert tar.stamp("good") == tar.stamp("good")
+    made(tmp_path, file("good", b"evil" * 300), END)
+    with pytest.raises(SourceError, match="the tar changed while it was converted"):
+        tar.stamp("good")
+    with pytest.raises(SourceError, match="the tar changed while it was converted"):
+        tar.stamp("new")
