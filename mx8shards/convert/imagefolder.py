@@ -20,11 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from mx8shards.convert.classes import class_list, classes_of
-from mx8shards.convert.files import is_text, open_files, suffix_of
-from mx8shards.convert.picture_checks import can_be_rgb8, check_kept, check_picture, in_rgb8, shrink
+from mx8shards.convert.files import is_text, open_files, suffix_of, user_path
+from mx8shards.convert.picture_checks import (
+    can_be_rgb8,
+    check_jpeg,
+    check_kept,
+    check_picture,
+    in_rgb8,
+    kept,
+    opened,
+    refusals,
+    shrink,
+    tile,
+)
 from mx8shards.convert.source import Item
-from mx8shards.errors import DecodeError, MissingPackageError, SourceError, require
-from mx8shards.format.picture_files import FORMATS, JPEGS, open_picture
+from mx8shards.errors import DecodeError, SourceError, require
+from mx8shards.format.picture_files import JPEGS, open_picture
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
@@ -36,11 +47,10 @@ _ORIENTATION = 0x0112  # EXIF's tag
 _SIDEWAYS = 5  # orientations from this one on exchange width and height
 _COARSE = 2  # what Pillow calls 4:2:0
 _PNG_MODES = frozenset(("1", "L", "LA", "P", "RGB", "RGBA"))
-_PNG_END = b"IEND\xaeB`\x82"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What can be said of a folder of pictures."""
+    """Add the command-line options of this source."""
     parser.add_argument(
         "src",
         metavar="SRC",
@@ -88,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def open_source(args: argparse.Namespace) -> ImageFolder:
     """The folder that a command line means."""
     return ImageFolder(
-        Path(args.src).expanduser(),
+        user_path(args.src),
         labels=getattr(args, "labels", "auto"),
         max_side=getattr(args, "max_side", None),
         min_side=getattr(args, "min_side", None),
@@ -177,7 +187,9 @@ class ImageFolder:
         if not is_text(name):
             raise SourceError("its name is not UTF-8")
         if suffix_of(name) not in SUFFIXES:
-            raise SourceError("no picture, by its name: the suffix is none that is known")
+            raise SourceError(
+                expected=f"a picture's suffix ({' '.join(sorted(SUFFIXES))})", found=suffix_of(name) or "none"
+            )
         data = self._files.read(name)
         image, width, height = self._checked(data)
         if self._format == "yuv420":
@@ -189,52 +201,25 @@ class ImageFolder:
 
     def _checked(self, data: bytes) -> tuple[bytes, int, int]:
         """The bytes to keep, and the size of their raster."""
-        pillow = require("PIL.Image", "convert")
-        if not data:
-            raise SourceError("the file is empty")
-        try:
-            with open_picture(data) as picture:
-                if self._rgb8 and can_be_rgb8(picture):
-                    return self._checked(in_rgb8(picture, self._quality or 95))
-                check_picture(picture)
-                turned = self._upright and _orientation(picture) != 1  # asked first: loading a TIFF turns it
-                changed = self._resized(picture, data)
-                if changed is None:
-                    check_kept(picture, data)
-                    changed = self._turned(data, picture) if turned else None
-                if changed is not None:
-                    self.counts["upright"] += turned
-                    return changed
-                if picture.format in JPEGS:
-                    return self._whole_jpeg(data, picture), picture.width, picture.height
-                picture.load()
-                _check_end(picture, data)
-                return data, picture.width, picture.height
-        except (SourceError, MissingPackageError):
-            raise
-        except DecodeError as error:
-            what, hint = {"expected": error.expected, "found": error.found}, error.hint
-            raise SourceError(error.message, **what, hint=hint) from error
-        except pillow.UnidentifiedImageError:
-            raise SourceError(f"no picture: its first bytes are not those of {', '.join(FORMATS)}") from None
-        except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
-            raise SourceError(f"no picture that can be read: {' '.join(str(error).split())[:200]}") from error
-
-    def _whole_jpeg(self, data: bytes, picture: Any) -> bytes:
-        """A JPEG as it is stored. Every bit of it was read: by tiling it or, where that is not possible, by libjpeg."""
-        tables = all(component[3] in picture.quantization for component in picture.layer)
-        tiled = self._tiled(data)
-        if not tables or (tiled is data and not (self._by_kernels and _is_whole(data))):
-            _check_jpeg(data)
-        return tiled
+        with refusals(), opened(data) as picture:
+            if self._rgb8 and can_be_rgb8(picture):
+                return self._checked(in_rgb8(picture, self._quality or 95))
+            check_picture(picture)
+            turned = self._upright and _orientation(picture) != 1  # asked first: loading a TIFF turns it
+            changed = self._resized(picture, data)
+            if changed is None:
+                check_kept(picture, data)
+                changed = self._turned(data, picture) if turned else None
+            if changed is not None:
+                self.counts["upright"] += turned
+                return changed
+            tiles = self._tiles and self._format != "yuv420"
+            image = kept(picture, data, tiles=tiles, by_kernels=self._by_kernels)
+            return image, picture.width, picture.height
 
     def _tiled(self, data: bytes) -> bytes:
         """A JPEG in tiles, if these are wanted and possible."""
-        if not self._tiles or self._format == "yuv420":
-            return data
-        from mx8shards.media.tiles import tile
-
-        return tile(data)
+        return tile(data) if self._tiles and self._format != "yuv420" else data
 
     def _scale(self, size: tuple[int, int]) -> float:
         """How far a picture of this size is scaled down."""
@@ -273,7 +258,7 @@ class ImageFolder:
         upright = None
         shrink(picture, data, 1)
         if picture.format in JPEGS:
-            _check_jpeg(data)
+            check_jpeg(data)
             upright = _turned_jpeg(data, _orientation(picture))
         if upright is not None:
             width, height = picture.size if _orientation(picture) < _SIDEWAYS else picture.size[::-1]
@@ -315,12 +300,6 @@ def _turned_jpeg(data: bytes, orientation: int) -> bytes | None:
     return found
 
 
-def _is_whole(jpeg: bytes) -> bool:
-    from mx8shards.media.tiles import is_whole
-
-    return is_whole(jpeg)
-
-
 def _planes(picture: bytes) -> bytes:
     from mx8shards.media.yuv420 import encode
 
@@ -328,23 +307,3 @@ def _planes(picture: bytes) -> bytes:
         return encode(picture)
     except DecodeError as error:
         raise SourceError(f"no planes can be made of it: {error}") from error
-
-
-def _check_end(picture: Any, data: bytes) -> None:
-    """SourceError for a PNG whose last chunk is missing: Pillow is content with the others."""
-    if picture.format == "PNG" and _PNG_END not in data:
-        raise SourceError("no picture that can be read: it is cut short")
-
-
-def _check_jpeg(data: bytes) -> None:
-    """Decode at an eighth of the size, where a warning is an error: every byte has to be there for that."""
-    simplejpeg = require("simplejpeg", "convert")
-    try:
-        simplejpeg.decode_jpeg(
-            data, colorspace="GRAY", fastdct=True, min_factor=8, min_width=1, min_height=1, strict=True
-        )
-    except ValueError as error:
-        if "cmyk" not in str(error).lower() and "colorspace" not in str(error).lower():
-            raise
-        with open_picture(data) as picture:
-            picture.load()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from mx8shards.errors import DecodeError, require
+from mx8shards.convert.reasons import is_about_file
+from mx8shards.errors import DecodeError, MissingPackageError, SourceError, require
 from mx8shards.format.picture_cost import walk_jpeg
 from mx8shards.format.picture_files import (
+    FORMATS,
     JPEGS,
     MOST_DECODED_BYTES,
     MOST_PIXELS,
@@ -19,6 +23,7 @@ from mx8shards.format.picture_files import (
     check_size,
     check_speed,
     decoded_bytes,
+    open_picture,
 )
 
 _MOST_BYTES = (
@@ -30,6 +35,89 @@ _SMALLER = "the Loader decodes no larger one; --max-side and --min-side make it 
 _RGB8 = "--rgb8 makes 8-bit RGB or grey of such pictures"
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _MOST_EXIF = 60_000
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def checked_picture(data: bytes, *, tiles: bool = True, rgb8: bool = False) -> tuple[bytes, int, int]:
+    """The bytes of a picture as a dataset keeps them, and its height and width. SourceError says why it is refused.
+
+    Every byte of the picture is read, so none that is cut short gets in. A JPEG is stored in tiles unless `tiles` is
+    False; from these its very bytes come back. Other formats are kept as they are. A picture in CMYK or of 16 bits per
+    channel is refused, or encoded anew in 8 bits if `rgb8` is True.
+    """
+    with refusals(), opened(data) as picture:
+        if rgb8 and can_be_rgb8(picture):
+            return checked_picture(in_rgb8(picture, 95), tiles=tiles)
+        check_picture(picture)
+        check_kept(picture, data)
+        return kept(picture, data, tiles=tiles, by_kernels=tiles), picture.height, picture.width
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Whatever a picture's decoder raises is a SourceError; what says nothing of the picture is left as it is."""
+    try:
+        yield
+    except (SourceError, MissingPackageError, MemoryError):
+        raise
+    except DecodeError as error:
+        what, hint = {"expected": error.expected, "found": error.found}, error.hint
+        raise SourceError(error.message, **what, hint=hint) from error
+    except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
+        if isinstance(error, OSError) and not is_about_file(error):
+            raise
+        if isinstance(error, require("PIL.Image", "convert").UnidentifiedImageError):
+            raise SourceError(f"no picture: its first bytes are not those of {', '.join(FORMATS)}") from None
+        raise SourceError(f"no picture that can be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def opened(data: bytes) -> Any:
+    """Pillow's picture of a file's bytes, not yet decoded."""
+    require("PIL.Image", "convert")
+    if not data:
+        raise SourceError("the file is empty")
+    return open_picture(data)
+
+
+def kept(picture: Any, data: bytes, *, tiles: bool, by_kernels: bool) -> bytes:
+    """The bytes of a checked picture as they are stored. All of them were read, by one decoder or another."""
+    if picture.format not in JPEGS:
+        picture.load()
+        if picture.format == "PNG" and _PNG_END not in data:  # Pillow does not ask for the last chunk
+            raise SourceError("no picture that can be read: it is cut short")
+        return data
+    tables = all(component[3] in picture.quantization for component in picture.layer)
+    tiled = tile(data) if tiles else data
+    if not tables or (tiled is data and not (by_kernels and _is_whole(data))):
+        check_jpeg(data)
+    return tiled
+
+
+def tile(jpeg: bytes) -> bytes:
+    """A JPEG in tiles, if that is possible."""
+    from mx8shards.media import tiles  # its kernels take long to import
+
+    return tiles.tile(jpeg)
+
+
+def _is_whole(jpeg: bytes) -> bool:
+    from mx8shards.media.tiles import is_whole
+
+    return is_whole(jpeg)
+
+
+def check_jpeg(data: bytes) -> None:
+    """Decode at an eighth of the size, where a warning is an error: every byte has to be there for that."""
+    simplejpeg = require("simplejpeg", "convert")
+    try:
+        simplejpeg.decode_jpeg(
+            data, colorspace="GRAY", fastdct=True, min_factor=8, min_width=1, min_height=1, strict=True
+        )
+    except ValueError as error:
+        if "cmyk" not in str(error).lower() and "colorspace" not in str(error).lower():
+            raise
+        with open_picture(data) as picture:
+            picture.load()
 
 
 def check_picture(picture: Any) -> None:

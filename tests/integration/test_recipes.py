@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.media.tiles import untile
@@ -72,7 +75,8 @@ def test_validation_pictures_get_the_labels_of_a_list(tmp_path: Path, repository
 @pytest.mark.parametrize(
     ("content", "synsets", "error"),
     [
-        (b"no tar at all" * 100, None, "not a tar that can be read"),
+        (b"no tar at all" * 100, None, "expected a folder, or an uncompressed tar"),
+        (tar_of({"n01440764.tar": tar_of({})}), None, "n01440764.tar: expected pictures, got none"),
         (tar_of({"a.JPEG": b"x"}), None, "needs --synsets FILE"),
         (tar_of({"a.JPEG": b"x"}), "n01440764\nn01443537", "expected 1 lines, got 2"),
     ],
@@ -89,3 +93,51 @@ def test_tars_that_cannot_be_meant_are_refused(
     assert done.returncode == 1
     assert error in done.stderr
     assert "Traceback" not in done.stderr
+
+
+DAMAGE: dict[str, Callable[[bytes, int], int]] = {
+    "a header of the outer tar": lambda tar, inner: tar.find(b"n01443537.tar"),
+    "a header of an inner tar": lambda tar, inner: tar.find(b"n01443537_1.JPEG"),
+    "the outer tar is cut": lambda tar, inner: len(tar) - inner - 2000,
+    "the outer tar has no end": lambda tar, inner: len(tar.rstrip(b"\0")) + 1,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_tar_is_an_error_and_loses_no_class_silently(
+    damage: str, tmp_path: Path, repository: Path, jpegs: list[bytes]
+) -> None:
+    inner = [tar_of({f"{synset}_{i}.JPEG": jpegs[i] for i in range(2)}) for synset in SYNSETS]
+    tar = bytearray(tar_of({f"{synset}.tar": data for synset, data in zip(SYNSETS, inner, strict=True)}))
+    at = DAMAGE[damage](bytes(tar), len(inner[-1]))
+    if "header" in damage:
+        tar[at + 1] ^= 1
+    else:
+        del tar[at:]
+    (tmp_path / "a.tar").write_bytes(tar)
+    done = convert(repository, str(tmp_path / "a.tar"), str(tmp_path / "out"))
+    assert done.returncode == 1, done.stderr
+    assert "a.tar: " in done.stderr
+    assert "byte " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_what_is_no_whole_picture_is_a_reject_and_cmyk_becomes_rgb(
+    tmp_path: Path, repository: Path, jpegs: list[bytes]
+) -> None:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(jpegs[1])).convert("CMYK").save(out, "JPEG")
+    files = {"1.JPEG": jpegs[0], "2.JPEG": b"no picture", "3.JPEG": jpegs[1][:-500], "4.JPEG": out.getvalue()}
+    (tmp_path / "a.tar").write_bytes(tar_of({"n01440764.tar": tar_of(files), "readme.txt": b"text"}))
+    done = convert(repository, str(tmp_path / "a.tar"), str(tmp_path / "out"))
+    assert done.returncode == 4, done.stderr
+    report = Path(done.stderr.strip().rpartition(": see ")[2]).read_text().splitlines()
+    reasons = {line["item"]: line["reason"] for line in map(json.loads, report)}
+    assert set(reasons) == {"n01440764/2.JPEG", "n01440764/3.JPEG", "readme.txt"}
+    assert "no picture" in reasons["n01440764/2.JPEG"]
+    assert "Premature end" in reasons["n01440764/3.JPEG"]
+    with mx8.Dataset(tmp_path / "out") as dataset:
+        assert [sample["path"] for sample in dataset] == ["n01440764/1.JPEG", "n01440764/4.JPEG"]
+        assert untile(dataset[0]["image"]) == jpegs[0]
+        assert Image.open(io.BytesIO(untile(dataset[1]["image"]))).mode == "RGB"
