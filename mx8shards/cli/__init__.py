@@ -24,6 +24,7 @@ exit codes:
   3    a format or integrity error: damaged data
   4    finished, but some items could not be converted; the path of the report is printed
   130  interrupted by Ctrl-C
+  141  whatever read the output has closed it, such as `head`
 """
 
 # Each command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`. Only the one that
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # what a dataset says need not fit the terminal's encoding
     try:
         args = _parser(arguments).parse_args(arguments)
-        with _interruptible():
+        with _interruptible(is_last=argv is None):
             code: int = args.run(args)
         sys.stdout.flush()
     except SystemExit as stop:  # argparse has said what there was to say
@@ -65,17 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
         return 141
-    except (ShardsError, OSError) as error:
-        print(f"error: {visible(str(error))}", file=sys.stderr)
+    except (ShardsError, OSError, MemoryError) as error:
+        print(f"error: {visible(str(error) or 'out of memory')}", file=sys.stderr)
         return 3 if isinstance(error, FormatError | IntegrityError) else 1
     return code
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(*, is_last: bool) -> Iterator[None]:
     """The first Ctrl-C is a KeyboardInterrupt, which cleans up; the second one ends the process at once.
 
-    Whatever is published is as safe from that as from any kill. Where Ctrl-C is ignored (`nohup`), it stays so.
+    After an interrupt that stays so if the process ends anyway (`is_last`). Whatever is published is as safe from that
+    as from any kill. Where Ctrl-C is ignored (`nohup`), it stays so.
     """
     usual = signal.getsignal(signal.SIGINT)
     if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
@@ -93,7 +95,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        if not interrupted:
+        if not (interrupted and is_last):
             signal.signal(signal.SIGINT, usual)
 
 

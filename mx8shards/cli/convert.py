@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, print the new snapshot's id, and leave a report of what could not be converted."""
     from mx8shards.cli.output import progress
+    from mx8shards.convert.files import user_path
     from mx8shards.convert.run import Job, convert
     from mx8shards.convert.source import load_module
     from mx8shards.errors import SourceError
@@ -49,11 +50,15 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error(str(error))
     parser.add_argument("out", metavar="OUT", help="the directory of the new dataset")
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="number of processes (1)")
-    parser.add_argument("--size-limit", default="64mb", metavar="SIZE", help="largest size of a shard (64mb)")
-    parser.add_argument("--compression", metavar="NAME", help="compression of shards: zstd, zstd:9, gz … (none)")
+    parser.add_argument(
+        "--size-limit", type=_size_limit, default="64mb", metavar="SIZE", help="largest size of a shard (64mb)"
+    )
+    parser.add_argument(
+        "--compression", type=_compression, metavar="NAME", help="compression of shards: zstd, zstd:9, gz … (none)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     wanted = parser.parse_args(args.rest)
-    out = Path(wanted.out).expanduser()
+    out = user_path(wanted.out)
     _check_places(parser, getattr(wanted, "src", None), out)
     options = {"size_limit": wanted.size_limit, "compression": wanted.compression}
     job = Job(args.source, wanted, out, options)
@@ -66,7 +71,9 @@ def _check_places(parser: argparse.ArgumentParser, src: str | None, out: Path) -
     """A dataset among the files that it is made of would change them."""
     if src is None:
         return
-    source, target = (Path(os.path.realpath(path)) for path in (Path(src).expanduser(), out))
+    from mx8shards.convert.files import user_path
+
+    source, target = (Path(os.path.realpath(path)) for path in (user_path(src), out))
     if source == target or source in target.parents:
         parser.error(f"OUT: expected a directory outside of SRC ({src}), got {out}")
 
@@ -79,7 +86,7 @@ def _report(job: Job, outcome: Outcome, *, as_json: bool) -> int:
     rejects = outcome.rejects
     report = keep_rejects(job.out, outcome.snapshot, rejects) if rejects else None
     if as_json:
-        found = {"snapshot": outcome.snapshot, "samples": outcome.samples, **outcome.counts}
+        found = {**outcome.counts, "snapshot": outcome.snapshot, "samples": outcome.samples}
         show_json({**found, "rejects": [reject._asdict() for reject in rejects]})
     else:
         counts = [f"{count} {name.replace('_', ' ')}" for name, count in outcome.counts.items()]
@@ -99,3 +106,25 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
     return int(text)
+
+
+def _size_limit(text: str) -> str:
+    from mx8shards.errors import SettingError
+    from mx8shards.format.sizes import parse_size_limit
+
+    try:
+        parse_size_limit(text)
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(f"expected {error.expected}, got {error.found}") from None
+    return text
+
+
+def _compression(text: str) -> str:
+    from mx8shards.errors import FormatError
+    from mx8shards.format.compression import parse
+
+    try:
+        parse(text)
+    except FormatError as error:
+        raise argparse.ArgumentTypeError(f"expected {error.expected}, got {error.found}") from None
+    return text

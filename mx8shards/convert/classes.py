@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mx8shards.convert.files import is_text
-from mx8shards.errors import SourceError
+from mx8shards.convert.files import is_text, user_path
+from mx8shards.errors import SettingError, SourceError
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -18,11 +20,11 @@ SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 def class_list(path: str) -> tuple[str, ...]:
     """The names in a file for `--classes`: one per line, or a JSON list. A class's label is its place in the list."""
     try:
-        text = Path(path).expanduser().read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = user_path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError, SettingError) as error:
         raise argparse.ArgumentTypeError(f"{path}: cannot be read: {error}") from None
     try:
-        names = json.loads(text) if text.lstrip().startswith("[") else [line for line in text.splitlines() if line]
+        names = _names(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{path}: expected a JSON list of names: {error}") from None
     if not all(isinstance(name, str) and is_text(name) for name in names):
@@ -31,6 +33,24 @@ def class_list(path: str) -> tuple[str, ...]:
     if not names or twice:
         raise argparse.ArgumentTypeError(f"{path}: expected names, each once, got {twice[0] if twice else 'none'!r}")
     return tuple(names)
+
+
+def _names(text: str) -> Any:
+    """What a list of classes holds. ValueError for damaged JSON.
+
+    Only a line feed ends a line, perhaps after a carriage return: a folder's name may hold any other character. Blanks
+    at the ends of a line are no part of the name. A first line such as `[unknown]` is a class, too, if further lines
+    follow that are no JSON.
+    """
+    lines = [line.strip(" \t\r") for line in text.split("\n")]
+    lines = [line for line in lines if line]
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            if len(lines) < 2 or not re.fullmatch(r"\[[^\[\]\",]+\]", lines[0]):
+                raise
+    return lines
 
 
 def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence[str] | None) -> tuple[str, ...] | None:

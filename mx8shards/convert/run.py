@@ -122,7 +122,8 @@ def _publish(job: Job, source: Source, parts: Sequence[Part], items: int) -> Out
     if len(rejects) == items:
         raise SourceError(f"none of {items} items could be converted: {rejects[0].reason}", subject=rejects[0].item)
     counts = dict(sorted(sum((Counter(part.counts) for part in parts), Counter[str]()).items()))
-    provenance = {"source": Path(job.source).name, "mx8shards": version("mx8shards"), REJECTS: len(rejects), **counts}
+    ours = {"source": Path(job.source).name, "mx8shards": version("mx8shards"), REJECTS: len(rejects)}
+    provenance = {**counts, **ours}  # a count of the source's own that has the name of one of ours is left out
     metadata = {**source.metadata, "conversion": provenance}
     snapshot = merge([part.path for part in parts], job.out, how="move", metadata=metadata)
     return Outcome(snapshot, items - len(rejects), rejects, counts)
@@ -162,6 +163,9 @@ def write_part(job: Job, source: Source, run: Sequence[Item], basis: str) -> Par
                 writer.write(source.sample(item))
             except SourceError as error:
                 rejects.append(Reject(str(item[0]), str(error)))
+            except MemoryError as error:
+                hint = "the same command goes on with what is missing; fewer workers need less"
+                raise MemoryError(f"{item[0]}: there is not enough memory to convert it ({hint})") from error
         if part_name(basis, source, run) != path.name:
             raise SourceError(_CHANGED, subject=job.source, place=_range_text(run), hint=_AGAIN)
         counts = dict(Counter(_counts(source)) - before)

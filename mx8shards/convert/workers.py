@@ -38,8 +38,7 @@ def in_order(
     done: dict[int, _R] = {}
     try:
         for _ in range(min(workers, len(tasks))):
-            ours, process = _started(start)
-            crew[ours] = process
+            _start(start, crew)
         with _answering(subject):
             for first in crew:
                 first.send(next(left))
@@ -72,19 +71,20 @@ def _answering(subject: str) -> Iterator[None]:
         raise SourceError("a worker was killed", subject=subject, hint=hint) from error
 
 
-def _started(start: Callable[[], Callable[[Any], Any]]) -> tuple[Connection, BaseProcess]:
+def _start(start: Callable[[], Callable[[Any], Any]], crew: dict[Any, BaseProcess]) -> None:
+    """Start a process and put it into the crew, by its pipe."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads that do not run in it
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(start, theirs), daemon=True)
     resource_tracker.ensure_running()  # starting it would unblock the signal below
-    # a process inherits which signals are blocked, and no Ctrl-C comes between starting it and knowing it
+    # A process inherits which signals are blocked. Until the crew has it nobody would kill it, so no Ctrl-C comes.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process.start()
+        ours, theirs = context.Pipe()
+        with theirs:
+            process = context.Process(target=_work, args=(start, theirs), daemon=True)
+            process.start()
+        crew[ours] = process
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-    return ours, process
 
 
 def _work(start: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None:

@@ -25,6 +25,7 @@ import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.convert import picture_checks
 from mx8shards.convert import run as running
+from mx8shards.convert.classes import class_list
 from mx8shards.convert.files import Folder
 from mx8shards.convert.part_names import basis_of, part_name
 from mx8shards.convert.run import Job, convert, write_part
@@ -353,8 +354,39 @@ def test_a_folder_that_is_not_in_the_list_of_classes_is_an_error_that_names_both
     assert "--classes and --labels none exclude each other" in complained
 
 
+def test_lines_of_a_list_of_classes_end_with_a_line_feed_alone(tmp_path: Path) -> None:
+    names = ["[unknown]", "nel\x85x", "vt\x0bx", "ps\u2028x", "cat"]
+    path = tmp_path / "classes"
+    path.write_text("\n".join(names[:-1]) + "\r\n cat \n\n", newline="")
+    assert class_list(str(path)) == tuple(names)
+
+
+@pytest.mark.parametrize("place", ["src", "out", "classes"])
+def test_a_home_that_does_not_exist_is_a_path_like_any_other(
+    place: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    src, nowhere = write(tmp_path / "src", few("cat/1.jpg")), "~nobody-of-that-name/x"
+    if place == "out":
+        run(capsys, src, Path(nowhere))
+        assert labels(tmp_path / nowhere) == {"cat/1.jpg": 0}
+    elif place == "src":
+        _, complained = run(capsys, Path(nowhere), tmp_path / "out", code=1)
+        assert f"error: {nowhere}: expected a folder" in complained
+    else:
+        _, complained = run(capsys, src, tmp_path / "out", "--classes", nowhere, code=2)
+        assert f"{nowhere}: cannot be read" in complained
+
+
+@pytest.mark.parametrize("place", ["src", "out"])
+def test_a_path_with_a_nul_byte_is_an_error(place: str, tmp_path: Path, capsys: Capture) -> None:
+    src, out = ("a\0b", str(tmp_path / "out")) if place == "src" else (str(tmp_path), "a\0b")
+    assert main(["convert", "imagefolder", src, out]) == 1
+    assert "expected a path, got 'a\\x00b'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"cat": 0}\n{"cat": 0}', '["cat", 3]', "[cat]", "cat\ndog\ncat", "\udce9"])
-def test_a_list_of_classes_that_is_none_ends_with_2(text: str, tmp_path: Path, capsys: Capture) -> None:
+def test_a_file_that_holds_no_list_of_classes_ends_with_2(text: str, tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("cat/1.jpg"))
     (tmp_path / "classes").write_bytes(text.encode("utf-8", "surrogateescape"))
     _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=2)

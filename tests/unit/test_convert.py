@@ -79,6 +79,8 @@ class Lines:
         if word == "kill":
             self.path.write_text(self.path.read_text().replace("kill", "7"))
             os.kill(os.getpid(), signal.SIGKILL)
+        if word == "memory":
+            raise MemoryError
         if word == "fail":
             raise ZeroDivisionError(item[0])
         if not word.isdigit():
@@ -394,6 +396,40 @@ def test_a_failure_in_a_worker_is_the_one_that_is_raised(place: Place) -> None:
     assert not (place.out / "index.json").exists()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_lack_of_memory_ends_the_conversion_and_is_no_reject(place: Place, workers: int, capsys: Capture) -> None:
+    place.write(*range(8), "memory", *range(9, 12))
+    assert main(place.command("--workers", workers)) == 1
+    assert "error: line 8: there is not enough memory to convert it" in capsys.readouterr().err
+    assert not (place.out / "index.json").exists()
+    place.write(*range(12))
+    convert(place.job())
+    assert numbers(place.out) == list(range(12))
+
+
+def test_a_count_of_a_recipe_hides_nothing_of_ours(place: Place, capsys: Capture) -> None:
+    names = ("rejects", "snapshot", "samples", "source", "mx8shards", "mine")
+    place.recipe.write_text(RECIPE + f"    counts = dict.fromkeys({names}, 0)\n" + COUNTING)
+    place.write(1, "two", 3)
+    assert main(place.command("--json")) == 4
+    said = json.loads(capsys.readouterr().out)
+    assert (said["samples"], said["snapshot"], len(said["rejects"])) == (2, mx8.Dataset(place.out).snapshot, 1)
+    assert said["mine"] == 2
+    conversion = mx8.Dataset(place.out).metadata["conversion"]
+    assert (conversion["rejects"], conversion["source"], conversion["mine"]) == (1, place.recipe.name, 2)
+    assert conversion["mx8shards"] == version("mx8shards")
+
+
+COUNTING = """
+    real = sample
+    def sample(self, item):
+        found = self.real(item)
+        for name in self.counts:
+            self.counts[name] += 1
+        return found
+"""
+
+
 def test_a_part_is_named_by_all_that_its_bytes_depend_on(place: Place) -> None:
     place.write(*range(9))
     job = place.job(size_limit="1mb")
@@ -570,7 +606,7 @@ def test_options_of_the_writer_that_it_refuses_are_errors(
     place: Place, capsys: Capture, option: str, value: str
 ) -> None:
     place.write(*range(3))
-    assert main(place.command(option, value)) == 1
+    assert main(place.command(option, value)) == 2
     assert repr(value) in capsys.readouterr().err
-    assert not (place.out / "index.json").exists()
+    assert not place.out.exists()
     assert main(place.command()) == 0

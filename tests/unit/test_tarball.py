@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from mx8shards.convert import tarball
+from mx8shards.convert import files, tarball
+from mx8shards.convert.files import Folder, user_path
 from mx8shards.convert.tarball import Tar
-from mx8shards.errors import SourceError
+from mx8shards.errors import SettingError, SourceError
 
 BLOCK = 512
 SPARSE = {
@@ -287,3 +289,42 @@ def test_a_tar_that_changes_after_it_was_listed_is_an_error(tmp_path: Path) -> N
         tar.stamp("good")
     with pytest.raises(SourceError, match="the tar changed while it was converted"):
         tar.stamp("new")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ETIMEDOUT])
+def test_an_error_of_the_machine_is_no_reject(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = made(tmp_path, GOOD, END)
+    tar, folder = Tar(path), Folder(tmp_path)
+
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(tarball, "open_regular", fail)
+    monkeypatch.setattr(files, "read_bounded", fail)
+    for source, name in ((tar, "good"), (folder, "made.tar")):
+        with pytest.raises(OSError, match="made") as found:
+            source.read(name)
+        assert found.value.errno == number
+        assert not isinstance(found.value, SourceError)
+
+
+def test_a_lack_of_descriptors_is_no_reject(tmp_path: Path) -> None:
+    folder = Folder(made(tmp_path, GOOD).parent)
+    held: list[int] = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        with pytest.raises(OSError, match="Too many open files") as found:
+            folder.read("made.tar")
+        assert not isinstance(found.value, SourceError)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+
+
+def test_a_path_that_names_no_home_is_left_as_it_is_and_one_with_a_nul_byte_is_refused() -> None:
+    assert user_path("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
+    assert user_path("~/x") == Path.home() / "x"
+    with pytest.raises(SettingError, match="expected a path"):
+        user_path("a\0b")
