@@ -16,6 +16,7 @@ from mx8shards.disk.files import read_bounded
 from mx8shards.errors import FormatError, SettingError, SourceError, shown
 
 _MOST_REPEATED = 1 << 20
+_NAMES_PER_VISIT = 32  # that are listed in the time which it takes to find a folder behind many links
 
 
 def suffix_of(name: str) -> str:
@@ -73,6 +74,7 @@ class Folder:
                     continue
                 again, below = here in seen, above | {here}
                 seen.add(here)
+                repeated += again * _NAMES_PER_VISIT
                 with os.scandir(directory) as entries:
                     for entry in entries:
                         repeated += again

@@ -82,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--upright",
         action="store_true",
         help="apply the rotation in the EXIF data: without loss to JPEGs whose sides are whole blocks (needs "
-        "libturbojpeg), to other JPEGs by encoding them again at quality 95, to other formats as PNG",
+        "libturbojpeg), to other JPEGs by encoding them again at quality 95, to other formats as PNG; what is encoded "
+        "again loses its EXIF and other metadata, except for the colour profile",
     )
     parser.add_argument(
         "--rgb8",

@@ -98,6 +98,8 @@ def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> 
 
 
 def _require_no_dataset(out: Path) -> None:
+    if out.is_symlink() and not out.exists():
+        raise DiskError("a symlink that leads nowhere, or to itself", subject=str(out))
     if (out / "index.json").exists():
         raise DatasetExistsError("a dataset is here already", subject=str(out), hint="convert makes a new one")
 

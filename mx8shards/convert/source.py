@@ -2,7 +2,7 @@
 
 A source is a module with `add_arguments(parser)` and `open_source(args) -> Source`: one of this package, or a recipe of
 your own in a file. Whatever reads samples that way can be read in parallel, can go on after a kill, and can name the
-file that is to blame.
+file that is to blame. `picture_checks.checked_picture` and `tarball.Tar` are there for recipes, too.
 """
 
 from __future__ import annotations

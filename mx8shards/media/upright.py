@@ -20,7 +20,8 @@ _PERFECT = 1  # TJXOPT_PERFECT: refuse what is no whole MCU
 _COPY_NOTHING = 64  # TJXOPT_COPYNONE
 _ORIENTATION = 0x0112
 _SHORT = 3  # EXIF's type of 16-bit numbers
-_EXIF, _MPF = b"Exif\0\0", b"MPF\0"
+_EXIF, _XMP, _MPF = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"MPF\0"
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[1-8](?=\s*[\"'<])")
 _APP0, _APP1, _SOS, _COM = 0xE0, 0xE1, 0xDA, 0xFE
 _FILL = re.compile(rb"\xff*")
 _MOST_SEGMENTS = 4096  # more are not copied: such a JPEG counts as one that cannot be turned without loss
@@ -78,7 +79,7 @@ def _transformed(jpeg: bytes, operation: int) -> bytes | None:
 
 
 def _with_segments(turned: bytes, source: bytes) -> bytes | None:
-    """The turned JPEG with the source's EXIF, ICC and other segments; EXIF's orientation is 1 in it.
+    """The turned JPEG with the source's EXIF, XMP, ICC and other segments; the orientation is 1 in all of them.
 
     Versions of the library differ in what they copy, so nothing is left to them. What is no longer true is left out:
     the list of further pictures (MPF), and a tile index of ours.
@@ -95,6 +96,8 @@ def _with_segments(turned: bytes, source: bytes) -> bytes | None:
             value = (1).to_bytes(2, _order(segment[10:]))
             kept.append(segment[:at] + value + segment[at + 2 :])
             changed = True
+        elif marker == _APP1 and segment[4:].startswith(_XMP):  # readers differ in whether they look here or at EXIF
+            kept.append(_XMP_ORIENTATION.sub(rb"\g<1>1", segment))
         elif (marker in _COPIED or marker == _COM) and not segment[4:].startswith((_MPF, TILES_MAGIC)):
             kept.append(segment)
     head = 2

@@ -578,7 +578,7 @@ def test_pictures_are_scaled_down_as_far_as_that_is_asked_for(
 ) -> None:
     kept = size == (40, 60) and "--quality" not in options
     files = {"a.jpg": picture("JPEG"), "b.png": picture("PNG", "RGBA"), "turned.jpg": rotated()}
-    if not kept:  # encoded anew, it is no longer of inks
+    if not kept:  # encoded anew, it is no longer in CMYK
         files["print.jpg"] = picture("JPEG", "CMYK")
     run(capsys, write(tmp_path / "src", files), tmp_path / "out", *options)
     assert sizes(tmp_path / "out") == {name: turned if name == "turned.jpg" else size for name in files}
@@ -992,3 +992,24 @@ def test_a_jpeg_too_large_to_be_decoded_whole_is_scaled_down_while_it_is_decoded
     assert np.abs(found - np.asarray(large.resize((24, 16), Image.Resampling.LANCZOS))).mean() < 8
     _, complained = run(capsys, tmp_path / "src", tmp_path / "none", "--quality", "50", code=1)
     assert "bytes of memory" in complained
+
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" %s></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.skipif(turbo.library is None, reason="there is no libturbojpeg")
+@pytest.mark.parametrize(
+    "text", [b'tiff:Orientation="6"/>', b"tiff:Make='x'><tiff:Orientation>6</tiff:Orientation></rdf:Description>"]
+)
+def test_the_orientation_in_xmp_is_that_of_the_upright_picture(text: bytes) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = io.BytesIO()
+    Image.fromarray(NOISE[:32, :48].copy()).save(out, "JPEG", exif=exif, xmp=XMP % text)
+    found = upright_jpeg(out.getvalue(), 6)
+    assert found is not None
+    assert XMP % text.replace(b"6", b"1") in found
+    with Image.open(io.BytesIO(found)) as image:
+        assert image.getexif().get(0x0112) == 1
+        assert image.size == (32, 48)

@@ -190,6 +190,20 @@ sys.exit(main(["info", {root!r}]))
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_a_caller_of_main_gets_its_own_handler_of_ctrl_c_back(root: str) -> None:
+    code = f"""
+import signal
+from mx8shards.cli import info, main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+info.run = lambda args: signal.raise_signal(signal.SIGINT)
+assert main(["info", {root!r}]) == 130
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert main(["info", {root!r}]) == 130
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_reader_that_leaves_early_ends_it_quietly(root: str) -> None:
     write(Path(root), range(100, 3000), mode="append")
     command = [sys.executable, "-m", "mx8shards", "cat", root]
