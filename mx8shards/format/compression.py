@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Protocol
 
 from mx8shards.errors import FormatError, require
 
@@ -20,7 +21,17 @@ PIECE_BYTES = 1 << 20
 _FEED_BYTES = 1 << 16
 _MAX_WINDOW_BYTES = 1 << 27  # level 22 needs as much
 
+_ZSTD_HEADER_BYTES = 18  # at most
+
 Buffer = bytes | memoryview
+
+
+class Slices(Protocol):
+    """Bytes of which only the slices that are asked for need be in memory: those of a file, say."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Buffer: ...
 
 
 def parse(text: str) -> tuple[str, int | None]:
@@ -63,13 +74,14 @@ def compress(text: str, data: Buffer, *, match_streaming: bool = False) -> bytes
     return algorithm.pack(data, level)
 
 
-def decompress(text: str, data: Buffer, size: int) -> Iterator[bytes]:
+def decompress(text: str, data: Buffer | Slices, size: int) -> Iterator[bytes]:
     """The `size` bytes that `data` unpacks to, in pieces of at most PIECE_BYTES; FormatError if it does not.
 
-    Memory is bounded by the piece (for Snappy, which has no pieces, by `size`), whatever the data claims.
+    Memory is bounded by the piece and the window of the algorithm (for Snappy, which has no pieces, by the data and
+    `size`), whatever the data claims. Slices of `data` are at most PIECE_BYTES and some bytes, but for Snappy's.
     """
     algorithm = _ALGORITHMS[parse(text)[0]]
-    view = memoryview(data)
+    view = memoryview(data) if isinstance(data, bytes) else data
     claimed = algorithm.claimed(view)
     if claimed not in (None, size):
         raise _wrong_size(size, f"{claimed}")
@@ -123,23 +135,23 @@ def _zstd_pack_as_streaming(data: Buffer, level: int) -> bytes:
     return zstandard.ZstdCompressor(level=level, threads=1).compress(data)
 
 
-def _zstd_claimed(data: memoryview) -> int | None:
+def _zstd_claimed(data: Slices) -> int | None:
     import zstandard
 
     if bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
         raise _damaged("zstd frame", f"one that starts with {bytes(data[:4]).hex(' ') or 'nothing'}")
     try:
-        claimed = zstandard.get_frame_parameters(data).content_size
+        claimed = zstandard.get_frame_parameters(data[:_ZSTD_HEADER_BYTES]).content_size
     except zstandard.ZstdError as error:
         raise _damaged("zstd frame", error) from None
     return None if claimed == zstandard.CONTENTSIZE_UNKNOWN else claimed
 
 
-def _zstd_unpack(data: memoryview) -> Iterator[bytes]:
+def _zstd_unpack(data: Slices) -> Iterator[bytes]:
     import zstandard
 
     decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj()
-    begin, end = 0, zstandard.frame_header_size(data)
+    begin, end = 0, zstandard.frame_header_size(data[:_ZSTD_HEADER_BYTES])
     try:
         while not decoder.eof and begin < len(data):
             yield decoder.decompress(data[begin:end])
@@ -149,7 +161,7 @@ def _zstd_unpack(data: memoryview) -> Iterator[bytes]:
     _check_end("zstd frame", decoder.eof, len(decoder.unused_data) + max(0, len(data) - begin))
 
 
-def _after_blocks(data: memoryview, begin: int) -> int:
+def _after_blocks(data: Slices, begin: int) -> int:
     """Where to cut the input so that its output is at most PIECE_BYTES: after eight blocks of at most 128 KiB each.
 
     The decoder answers any input with all of its output, and four bytes of input can stand for a whole block.
@@ -175,7 +187,7 @@ class _Decoder:
     ended: Callable[[], bool]
     unused: Callable[[], bytes] = bytes
 
-    def pieces(self, kind: str, data: memoryview) -> Iterator[bytes]:
+    def pieces(self, kind: str, data: Slices) -> Iterator[bytes]:
         """All output for `data`, which must be used up by it."""
         begin = 0
         while not self.ended():
@@ -195,7 +207,7 @@ def _gz_pack(data: Buffer, level: int) -> bytes:
     return header + zlib.compress(data, level, wbits=-15) + trailer
 
 
-def _gz_unpack(data: memoryview) -> Iterator[bytes]:
+def _gz_unpack(data: Slices) -> Iterator[bytes]:
     gz = zlib.decompressobj(wbits=31)
     decoder = _Decoder(
         read=lambda chunk: gz.decompress(chunk or gz.unconsumed_tail, PIECE_BYTES),
@@ -213,7 +225,7 @@ def _bz2_pack(data: Buffer, level: int) -> bytes:
     return bz2.compress(data, level)
 
 
-def _bz2_unpack(data: memoryview) -> Iterator[bytes]:
+def _bz2_unpack(data: Slices) -> Iterator[bytes]:
     bzip = bz2.BZ2Decompressor()
     decoder = _Decoder(
         read=lambda chunk: bzip.decompress(chunk, PIECE_BYTES),
@@ -232,7 +244,7 @@ def _br_pack(data: Buffer, level: int) -> bytes:
     return packed
 
 
-def _br_unpack(data: memoryview) -> Iterator[bytes]:
+def _br_unpack(data: Slices) -> Iterator[bytes]:
     brotli = require("brotli", "compress")
     stream = brotli.Decompressor()
     decoder = _Decoder(
@@ -255,7 +267,7 @@ def _snappy_pack(data: Buffer, _level: int) -> bytes:
     return packed
 
 
-def _snappy_claimed(data: memoryview) -> int:
+def _snappy_claimed(data: Slices) -> int:
     size = 0
     for i, byte in enumerate(data[:5]):
         size |= (byte & 0x7F) << 7 * i
@@ -266,10 +278,10 @@ def _snappy_claimed(data: memoryview) -> int:
     raise _damaged("Snappy block", f"{len(data)} bytes without a possible length")
 
 
-def _snappy_unpack(data: memoryview) -> Iterator[bytes]:
+def _snappy_unpack(data: Slices) -> Iterator[bytes]:
     snappy = require("snappy", "compress")
     try:
-        whole = memoryview(snappy.uncompress(data))
+        whole = memoryview(snappy.uncompress(data[:]))
     except snappy.UncompressError as error:
         raise _damaged("Snappy block", error.__cause__) from None
     for begin in range(0, len(whole), PIECE_BYTES):
@@ -279,17 +291,17 @@ def _snappy_unpack(data: memoryview) -> Iterator[bytes]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _no_claim(_data: memoryview) -> None:
+def _no_claim(_data: Slices) -> None:
     """gzip's own size is at the end and modulo 2**32; the other two have none."""
 
 
 @dataclass(frozen=True)
 class _Algorithm:
     pack: Callable[[Buffer, int], bytes]
-    unpack: Callable[[memoryview], Iterator[bytes]]
+    unpack: Callable[[Slices], Iterator[bytes]]
     levels: range = range(0)
     default: int = 0
-    claimed: Callable[[memoryview], int | None] = _no_claim
+    claimed: Callable[[Slices], int | None] = _no_claim
 
     def spelling(self, name: str) -> str:
         """How a `compression` with this algorithm may be written."""

@@ -76,6 +76,15 @@ def distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, int
     if found_here is not None:
         return found_here
     world_size = environment_number("WORLD_SIZE", 1, 1, MOST_RANKS)
+    given = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
+    if len(given) == 1 and (world_size > 1 or given == ["RANK"]):
+        environment_number(given[0], 0, 0, MOST_RANKS)  # a value that is none comes first
+        raise SettingError(
+            subject="environment variables RANK and WORLD_SIZE",
+            expected="both, or neither",
+            found=f"{given[0]}={shown(os.environ[given[0]])} alone",
+            hint="start the processes with torchrun, or give rank=… and world_size=… to the Loader",
+        )
     return environment_number("RANK", 0, 0, world_size - 1), world_size
 
 

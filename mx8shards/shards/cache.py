@@ -21,7 +21,7 @@ from pathlib import Path
 
 from mx8shards.disk import lock, steps
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import DiskError
+from mx8shards.errors import DiskError, FormatError
 from mx8shards.format.compression import decompress
 from mx8shards.format.entries import MdsEntry
 from mx8shards.format.hashing import CONTENT_HASHES
@@ -134,5 +134,29 @@ def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
 
 
 def _raw_pieces(entry: MdsEntry, stored: ReadFile) -> Iterator[bytes]:
-    data = stored.read(0, entry.stored.size_bytes)
+    """The raw form of a shard, piece by piece. The stored file is read piece by piece too.
+
+    Each thread of a loader may be here at once, so a whole file in memory would count several times.
+    """
+    data = _StoredBytes(stored, entry.stored.size_bytes)
     yield from decompress(entry.kind.compression or "", data, entry.raw.size_bytes)
+
+
+class _StoredBytes:
+    """The bytes of a file, of which each slice is read when it is asked for."""
+
+    def __init__(self, file: ReadFile, size_bytes: int) -> None:
+        self._file = file
+        self._size_bytes = size_bytes
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        begin, end, _ = part.indices(self._size_bytes)
+        data = self._file.read(begin, max(0, end - begin))
+        if len(data) < end - begin:
+            raise FormatError(
+                place=f"offset {begin}", expected=f"{self._size_bytes} bytes (the index)", found=f"{begin + len(data)}"
+            )
+        return data

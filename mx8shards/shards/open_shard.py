@@ -28,6 +28,7 @@ Verify = Literal["structure", "shard"]
 VERIFY: tuple[Verify, ...] = ("structure", "shard")
 
 _CHUNK_BYTES = 4 << 20
+_HASHED_BYTES = 1 << 20  # each thread of a loader may hash a file, with two chunks in memory
 
 
 class Shards:
@@ -199,7 +200,7 @@ def check_hash(file: ReadFile, info: FileInfo, name: str) -> None:
     if algorithm is None:
         return
     state = hasher(algorithm)
-    for piece in file_pieces(file, info.size_bytes):
+    for piece in file_pieces(file, info.size_bytes, _HASHED_BYTES):
         state.update(piece)
     if state.hexdigest() != info.hashes[algorithm]:
         raise IntegrityError(subject=name, place=algorithm, expected=info.hashes[algorithm], found=state.hexdigest())

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,21 @@ def test_unpacked_shards_lie_beside_the_data_one_file_each(root: Path) -> None:
     assert len(cached(root / ".mx8shards" / "cache")) == shards > 5
     assert not any(name.endswith(".tmp") for name in cached(root))
     assert same(list(mx8.Dataset(root)), WANTED)
+
+
+@pytest.mark.parametrize("codec", ["zstd:1", "gz:1", "bz2:1", "br:1"])
+def test_unpacking_a_shard_takes_little_memory_however_large_its_file_is(codec: str, tmp_path: Path) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"x": "bytes"}, size_limit="64mb", compression=codec) as writer:
+        for _ in range(500):
+            writer.write({"x": os.urandom(20_000)})
+    dataset = mx8.Dataset(tmp_path / "data")
+    tracemalloc.start()
+    try:
+        dataset.payload(499, "x")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 << 20  # of ten megabytes
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -296,6 +296,28 @@ def test_a_variable_of_the_environment_is_named(
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize(("variable", "text"), [("WORLD_SIZE", "4"), ("RANK", "0"), ("RANK", "3")])
+def test_a_rank_without_a_world_size_is_refused_and_so_is_the_reverse(
+    variable: str, text: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv(variable, text)
+    wanted = f"^environment variables RANK and WORLD_SIZE: expected both, or neither, got {variable}='{text}' alone"
+    with mx8.Dataset(root) as dataset:
+        with pytest.raises(mx8.SettingError, match=wanted):
+            mx8.Loader(dataset, batch_size=4)
+        with mx8.Loader(dataset, batch_size=4, rank=1, world_size=2) as loader:
+            assert (loader.rank, loader.world_size) == (1, 2)
+
+
+def test_a_world_of_one_needs_no_rank(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with mx8.Dataset(root) as dataset, mx8.Loader(dataset, batch_size=4) as loader:
+        assert (loader.rank, loader.world_size) == (0, 1)
+
+
 # the checks themselves ------------------------------------------------------------------------------------------------
 
 
