@@ -117,8 +117,8 @@ class Stage:
         """Fill the rows from start to before stop."""
         raise NotImplementedError
 
-    def why(self, size_bytes: int, read: Callable[[], bytes]) -> Exception | None:
-        """What it has against a payload of so many bytes, if it refuses it. `read` gives it.
+    def why(self, size_bytes: int, read: Callable[..., bytes]) -> Exception | None:
+        """What it has against a payload of so many bytes, if it refuses it. `read()` gives it, `read(n)` its beginning.
 
         Several threads may ask this at once: what all of them take together must be within `scratch_bytes`.
         """

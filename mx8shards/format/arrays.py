@@ -31,6 +31,7 @@ _BY_KIND = {(dtype.kind, dtype.itemsize): name for name, dtype in _LITTLE.items(
 _DIMS = "BHIQ"  # a dimension in 1, 2, 4 or 8 bytes …
 _POWERS = (0, 0, 1, 2, 2, 3, 3, 3, 3)  # … and which of them it takes if it has so many significant bytes
 MAX_DIMS = 63
+HEADER_BYTES = 2 + 8 * MAX_DIMS  # at most
 
 _SIDE = re.compile(r" *[0-9]+ *")  # Python's int() takes more: signs, underscores, digits of other scripts
 MAX_BYTES = (1 << 32) - 1
@@ -68,13 +69,21 @@ class DynamicArray(Codec):
         return code + _shape_bytes(array.shape) + array.astype(_LITTLE[name], copy=False).tobytes()
 
     def unpack(self, payload: bytes | memoryview) -> Array:
-        name, begin = (self._fixed, 0) if self._fixed else (self._dtype_of(payload), 1)
-        shape, begin = self._shape_of(payload, begin)
-        dtype = _LITTLE[name]
-        size_bytes = math.prod(shape) * dtype.itemsize
-        if size_bytes != len(payload) - begin:
-            raise self.damaged(f"{len(payload) - begin} bytes of values for the {_some(size_bytes)} of its shape")
+        dtype, shape, begin = self.header(payload, len(payload))
         return _view(payload, shape, dtype, begin)
+
+    def header(self, head: bytes | memoryview, size_bytes: int) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+        """The dtype and the shape of a payload of `size_bytes`, and where its values begin; FormatError if they misfit.
+
+        head  the first HEADER_BYTES of the payload, or all where it is shorter
+        """
+        name, begin = (self._fixed, 0) if self._fixed else (self._dtype_of(head), 1)
+        shape, begin = self._shape_of(head, begin)
+        dtype = _LITTLE[name]
+        wanted = math.prod(shape) * dtype.itemsize
+        if wanted != size_bytes - begin:
+            raise self.damaged(f"{size_bytes - begin} bytes of values for the {_some(wanted)} of its shape")
+        return dtype, shape, begin
 
     def count(self, head: bytes | memoryview, size_bytes: int) -> int:
         """How many values a payload of `size_bytes` bytes holds, told by its first two bytes."""

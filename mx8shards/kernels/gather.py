@@ -8,6 +8,7 @@ One batch goes through these, between which shards are opened and memory is foun
     fixed_spans     the same, where no column needs one, and rows are few
     place           where in the bank each row of a ragged column begins
     copy_payloads   the bytes of all columns, to their rows
+    check_arrays    whether the headers of arrays fit their payloads
     conclude        whether all of that went well
 """
 
@@ -18,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import INT, MEMORY, NOTHING, array, brief_kernel, kernel
+from mx8shards.kernels.jit import INT, MEMORY, NOTHING, array, brief_kernel, helper, kernel
 from mx8shards.kernels.memory import (
     copy_past_caches,
     load_int64,
+    load_uint8,
     load_uint32,
     memcpy,
     prefetch,
@@ -37,6 +39,7 @@ from mx8shards.kernels.records import (
     OUT_OF_SHARD,
     READ,
     READ_FAILED,
+    REFUSED,
     ROW,
     SHARD,
     SIZES_DIFFER,
@@ -264,6 +267,55 @@ def copy_payloads(
                 memcpy(to, source, np.uint64(size))
     if waits:
         wait_for_copies()
+
+
+@kernel(NOTHING, INT, INT, INT, INT, INT, _ROWS)
+def check_arrays(values_at: int, offsets_at: int, itemsize: int, start: int, stop: int, rows: Array) -> None:
+    """Refuse the rows from start to before stop whose payload is not an array that fills it (spec: registry, "Arrays").
+
+    `itemsize` is that of the dtype in the encoding's name, or 0 where each payload begins with a dtype code.
+    """
+    for i in range(start, stop):
+        if rows[i]["status"] == OK:
+            begin = load_int64(np.uint64(offsets_at) + np.uint64(8 * i))
+            end = load_int64(np.uint64(offsets_at) + np.uint64(8 * (i + 1)))
+            if not _is_array(np.uint64(values_at) + np.uint64(begin), end - begin, itemsize):
+                rows[i]["status"] = REFUSED
+
+
+@helper
+def _is_array(at: Any, size: Any, itemsize: Any) -> bool:
+    """Whether the bytes at this address are the header of an array and all of its values, which are not looked at."""
+    if itemsize == 0:
+        if size < 1:
+            return False
+        code = np.int64(load_uint8(at))  # eight times the size of a number, and 0, 1 or 2: unsigned, signed or float
+        itemsize = code >> 3
+        kinds = 2 if itemsize == 1 else 3
+        if code & 7 >= kinds or not (itemsize == 1 or itemsize == 2 or itemsize == 4 or itemsize == 8):
+            return False
+        at += np.uint64(1)
+        size -= 1
+    if size < 1:
+        return False
+    shape = np.int64(load_uint8(at))
+    dims, width = shape >> 2, np.int64(1) << (shape & 3)
+    room = size - 1 - dims * width
+    values = room // itemsize
+    if dims == 0 or room < 1 or values * itemsize != room:
+        return False
+    count = np.int64(1)
+    for d in range(dims):
+        side = np.int64(0)
+        for byte in range(width):
+            part = np.int64(load_uint8(at + np.uint64(1 + d * width + byte)))
+            if byte > 3 and part > 0:  # a payload is shorter than 4 GiB
+                return False
+            side |= part << (8 * (byte & 3))
+        if side == 0 or side > values // count:
+            return False
+        count *= side
+    return bool(count == values)
 
 
 @brief_kernel(NOTHING, _ROWS, _INTS, _INTS)

@@ -64,6 +64,9 @@ def _loader(kind: Any, bits: int, align: int) -> Any:
     return load
 
 
+# load_uint8(address)
+load_uint8 = cast(Callable[[Any], Any], _loader(types.uint8, 8, 1))
+
 # load_uint32(address): the address need not be aligned.
 load_uint32 = cast(Callable[[Any], Any], _loader(types.uint32, 32, 1))
 

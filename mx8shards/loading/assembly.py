@@ -22,7 +22,7 @@ from mx8shards.loading.pool import Pool
 from mx8shards.loading.prefetch import Recipe
 from mx8shards.loading.reach import Reach
 from mx8shards.loading.settings import Settings
-from mx8shards.loading.stages import Gather
+from mx8shards.loading.stages import Gather, array_checks
 from mx8shards.order.blocks import BlockOrder
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import Order, Sequential, Shuffle
@@ -75,7 +75,7 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
             reach=reach,
             share=share,
             wanted=picked.names,
-            stages=[gather, *decoders],
+            stages=[gather, *array_checks(picked, undecoded), *decoders],
             convert=convert,
             seed=settings.seed,
             most_ranges=4 * pool.threads,
@@ -83,8 +83,10 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, len(order)))
         mean = mean_batch_bytes(dataset.shards, filler, rows)
         record_bytes = rows * (2 * ROW.itemsize + len(picked.names) * SPAN.itemsize)
-        ahead = min(_DEPTH_BYTES // (mean + record_bytes), share.limit_bytes // _RECORDS_PART // record_bytes)
-        depth = max(2 * pool.threads + 2, min(_MOST_DEPTH, ahead))
+        least_depth = 2 * pool.threads + 2
+        most_depth = max(least_depth, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
+        depth = max(least_depth, min(most_depth, share.limit_bytes // _RECORDS_PART // record_bytes))
+        share.growth_bytes = (most_depth - depth) * record_bytes
         share.scratch_bytes = max(stage.scratch_bytes for stage in filler.stages)
         fixed = reach.kept_bytes + depth * record_bytes
         # where samples' lengths tell little of what is wanted of them, the first steps tell

@@ -203,6 +203,7 @@ class Share:
         self.used_bytes = 0
         self.leases = 0
         self.fixed_bytes = 0
+        self.growth_bytes = 0  # how much more would be fixed with more memory, which is a third of the rest at most
         self.scratch_bytes = 0
         self.high_water_bytes = 0
 
@@ -236,7 +237,10 @@ class Share:
 
     def memory_for(self, size_bytes: int) -> int:
         """The `memory=` that leaves this share so many bytes for banks."""
-        return (size_bytes + self.fixed_bytes) * max(1, len(self._memory.shares)) + self._memory.scratch_bytes
+        now = size_bytes + self.fixed_bytes
+        return (now + min(self.growth_bytes, now // 3 + 1)) * max(
+            1, len(self._memory.shares)
+        ) + self._memory.scratch_bytes
 
     def reserve(self, size_bytes: int) -> bool:
         """Set aside room for a bank of so many bytes, if there is room."""

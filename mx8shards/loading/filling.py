@@ -203,7 +203,7 @@ class Filler:
             for column, (begin, size) in zip(self._wanted, spans, strict=True):
                 for stage in self.stages:
                     if column in stage.columns:
-                        reason = stage.why(size, partial(shard.read_payload, begin, size))
+                        reason = stage.why(size, partial(_head, shard, begin, size))
                         if reason is not None:
                             return without_traceback(_placed(reason, shard, number, column))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
@@ -236,6 +236,11 @@ class Filler:
                 offsets[len(good)] = size
             work.layout.places[key] = place._replace(value_bytes=size)
         work.rows, work.padding, work.sample_ids = work.rows[good], work.padding[good], work.sample_ids[good]
+
+
+def _head(shard: Shard, begin: int, size: int, most: int = MAX_BYTES) -> bytes:
+    """The first bytes of a payload, or all of it."""
+    return shard.read_payload(begin, min(size, most))
 
 
 def _pieces(shard: Shard, begin: int, size: int) -> Iterator[bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.errors import FormatError
+from mx8shards.format.arrays import HEADER_BYTES, DynamicArray
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.encodings import Encoding
 from mx8shards.kernels import gather
@@ -107,6 +109,40 @@ class Gather(Stage):
         """Copy payloads."""
         targets, large_bytes = work.notes[self]
         gather.copy_payloads(work.shards, work.spans, targets, start, stop, large_bytes, work.rows)
+
+
+class ArrayCheck(Stage):
+    """Refuses rows of one column whose payload is not an array, so that `on_error` holds for them.
+
+    The header of such a row says how many numbers follow, so a damaged one would make all rows of its batch useless.
+    """
+
+    kind = "gather"
+
+    def __init__(self, column: str, codec: DynamicArray) -> None:
+        self.columns = (column,)
+        self.outputs = {}
+        self._codec = codec
+        self._itemsize = np.dtype(codec.dtype_name).itemsize if codec.dtype_name else 0
+
+    def fill(self, work: AnyWork, start: int, stop: int, scratch: Any) -> None:
+        """Look at the headers of the payloads, which are in the bank by now."""
+        bank, place = int(work.whole.ctypes.data), work.place(self.columns[0])
+        gather.check_arrays(bank + place.values, bank + place.offsets, self._itemsize, start, stop, work.rows)
+
+    def why(self, size_bytes: int, read: Callable[..., bytes]) -> Exception | None:
+        """What is wrong with the header, if anything is."""
+        try:
+            self._codec.header(read(HEADER_BYTES), size_bytes)
+        except FormatError as error:
+            return error
+        return None
+
+
+def array_checks(columns: Columns, wanted: Sequence[str]) -> list[Stage]:
+    """A check for each of the wanted columns whose payloads are arrays with headers."""
+    coders = zip(columns.names, columns.coders, strict=True)
+    return [ArrayCheck(name, coder) for name, coder in coders if name in wanted and isinstance(coder, DynamicArray)]
 
 
 def _output(coder: Encoding) -> Output:

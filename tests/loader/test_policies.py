@@ -355,3 +355,42 @@ def test_files_that_cannot_be_opened_because_too_many_are_is_an_error_and_loses_
             delivered(loader)
         monkeypatch.undo()
         assert sum(map(len, delivered(loader))) == SAMPLES
+
+
+# damaged headers of arrays --------------------------------------------------------------------------------------------
+
+HEADERS = {
+    "63 dimensions": lambda head: b"\xff" + head[1:],
+    "a number too few": lambda head: head[:1] + (int.from_bytes(head[1:3], "little") - 1).to_bytes(2, "little"),
+    "a number too many": lambda head: head[:1] + (int.from_bytes(head[1:3], "little") + 1).to_bytes(2, "little"),
+    "a side of 0": lambda head: head[:1] + b"\0\0",
+    "no dimensions": lambda head: bytes([head[0] & 3]) + head[1:],
+}
+
+
+@pytest.mark.parametrize("damage", HEADERS)
+@pytest.mark.parametrize("encoding", ["ndarray", "ndarray:uint16"])
+def test_a_row_whose_array_header_is_damaged_is_a_bad_sample_and_spoils_no_other(
+    damage: str, encoding: str, tmp_path: Path
+) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"tokens": encoding}) as writer:
+        for i in range(40):
+            writer.write({"tokens": np.arange(300 + i, dtype=np.uint16)})
+    [path] = shards(tmp_path / "data")
+    raw = bytearray(path.read_bytes())
+    at = int.from_bytes(raw[4 + 4 * 7 : 8 + 4 * 7], "little") + 4 + (encoding == "ndarray")
+    raw[at : at + 3] = HEADERS[damage](bytes(raw[at : at + 3]))
+    path.write_bytes(raw)
+    dataset = mx8.Dataset(tmp_path / "data")
+    with loader_of(dataset, "skip", shuffle=False) as loader:
+        first = next(iter(loader))
+        assert first.sample_ids.tolist() == [i for i in range(10) if i != 7]
+        assert first["tokens"].lengths.tolist() == [300 + i for i in range(10) if i != 7]
+        assert first["tokens"].padded()[8, :309].tolist() == list(range(309))
+        assert loader.stats()["lost_last"][0]["sample_id"] == 7
+    with loader_of(dataset, "raise", shuffle=False) as loader, pytest.raises(mx8.LoaderError) as caught:
+        next(iter(loader))
+    assert (
+        "shard.00000.mds: sample 7, column 'tokens': expected a payload of"
+        in f"{caught.value} {caught.value.__cause__}"
+    )

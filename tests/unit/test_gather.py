@@ -17,10 +17,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
+from mx8shards.errors import FormatError
+from mx8shards.format.arrays import CODES, DynamicArray
 from mx8shards.format.columns import MAX_BYTES, Columns
+from mx8shards.format.encodings import get_encoding
 from mx8shards.kernels import gather, memory
 from mx8shards.kernels.jit import INT, MEMORY, NOTHING, array, kernel
-from mx8shards.kernels.records import MAPPED, OK, OUT_OF_SHARD, READ, READ_FAILED, ROW, SHARD, SIZES_DIFFER, SPAN
+from mx8shards.kernels.records import (
+    MAPPED,
+    OK,
+    OUT_OF_SHARD,
+    READ,
+    READ_FAILED,
+    REFUSED,
+    ROW,
+    SHARD,
+    SIZES_DIFFER,
+    SPAN,
+)
 from mx8shards.shards.open_shard import Shards
 from tests import reference
 from tests.places import QUICK
@@ -152,6 +166,38 @@ def test_gathered_payloads_are_those_of_the_obvious_reader(
 def _copied(to: Array, source: Array, size: int) -> None:
     memory.copy_past_caches(np.uint64(to.ctypes.data), np.uint64(source.ctypes.data), np.uint64(size))
     memory.wait_for_copies()
+
+
+def array_payloads(encoding: str) -> st.SearchStrategy[bytes]:
+    """Payloads of arrays with few dimensions, many of them damaged in one byte or cut short."""
+    dtype = st.sampled_from([encoding.partition(":")[2] or name for name in CODES])
+    shape = st.lists(st.sampled_from([1, 2, 3, 70, 300]), min_size=1, max_size=3).filter(lambda s: np.prod(s) < 5_000)
+    whole = st.tuples(dtype, shape).map(lambda made: get_encoding(encoding).encode(np.zeros(made[1], made[0])))
+    changed = st.tuples(whole, st.integers(0, 6), st.integers(0, 255)).map(
+        lambda made: made[0][: made[1]] + bytes([made[2]]) + made[0][made[1] + 1 :]
+    )
+    return whole | changed | st.tuples(whole, st.integers(0, 8)).map(lambda made: made[0][: made[1]]) | st.binary()
+
+
+@pytest.mark.parametrize("encoding", ["ndarray", "ndarray:uint8", "ndarray:uint16", "ndarray:float64"])
+@settings(max_examples=200)
+@given(data=st.data())
+def test_a_header_is_refused_just_where_the_codec_refuses_the_payload(encoding: str, data: st.DataObject) -> None:
+    codec = get_encoding(encoding)
+    assert isinstance(codec, DynamicArray)
+    payloads = data.draw(st.lists(array_payloads(encoding), min_size=1, max_size=6))
+    values = np.frombuffer(b"".join(payloads) + b"\0", np.uint8)
+    offsets = np.concatenate([[0], np.cumsum([len(payload) for payload in payloads])]).astype(np.int64)
+    rows = np.zeros(len(payloads), ROW)
+    itemsize = np.dtype(codec.dtype_name).itemsize if codec.dtype_name else 0
+    gather.check_arrays(values.ctypes.data, offsets.ctypes.data, itemsize, 0, len(rows), rows)
+    for payload, row in zip(payloads, rows, strict=True):
+        try:
+            codec.decode(payload)
+        except FormatError:
+            assert row["status"] == REFUSED
+        else:
+            assert row["status"] == OK
 
 
 @given(to=st.integers(0, 127), source=st.integers(0, 127), size=st.integers(0, 500))
