@@ -144,6 +144,16 @@ def test_three_mean_batches_must_fit_and_what_is_named_is_enough(count: int, pla
                 assert flat(ids_of(loader)) == list(range(count))
 
 
+@pytest.mark.parametrize("kib", [1, 2, 8])
+def test_what_is_named_is_enough_also_for_tables_that_grow_with_the_memory(kib: int, place: Path) -> None:
+    with removed_afterwards(place / "tables") as root:
+        dataset = blobs(root, [kib * KIB] * 200)
+        with pytest.raises(mx8.SettingError, match="room for three batches") as caught:
+            mx8.Loader(dataset, batch_size=64, memory="64kb", threads=2)
+        with mx8.Loader(dataset, batch_size=64, memory=named_memory(caught.value), threads=2) as loader:
+            assert flat(ids_of(loader)) == list(range(200))
+
+
 @pytest.fixture(scope="module")
 def with_giants(place: Path) -> mx8.Dataset:
     """Small samples, and two in a row that are large."""
