@@ -60,7 +60,7 @@ class DynamicArray(Codec):
         return self._fixed
 
     def pack(self, value: Any) -> bytes:
-        name, array = _numbers(self, value)
+        name, array = _numbers(self, value, self._fixed)
         if self._fixed not in (None, name):
             self.refuse(value, hint=f"use .astype({self._fixed!r})")
         if array.size == 0 or not 1 <= array.ndim <= MAX_DIMS:
@@ -137,7 +137,7 @@ class FixedArray(Codec):
         return super().encode(value)
 
     def pack(self, value: Any) -> bytes:
-        name, array = _numbers(self, value)
+        name, array = _numbers(self, value, self.dtype)
         if name != self.dtype:
             self.refuse(value, hint=f"use .astype({self.dtype!r})")
         if array.shape != self.shape:
@@ -168,10 +168,13 @@ def parse_array(name: str, text: str) -> Codec:
     return FixedArray(name, dtype, shape)
 
 
-def _numbers(codec: Codec, value: Any) -> tuple[str, Array]:
-    """The array with the name of its dtype, which is one that has a code; SchemaError otherwise."""
+def _numbers(codec: Codec, value: Any, wanted: str | None) -> tuple[str, Array]:
+    """The array with the name of its dtype, which is one that has a code; SchemaError otherwise.
+
+    `wanted` is the dtype in the encoding's name, which the hint needs: NumPy makes int64 of a list of ints.
+    """
     if not isinstance(value, np.ndarray):
-        codec.refuse(value, hint="use numpy.asarray(value)")
+        codec.refuse(value, hint=f"use numpy.asarray(value, {wanted!r})" if wanted else "use numpy.asarray(value)")
     name = _BY_KIND.get((value.dtype.kind, value.dtype.itemsize))
     if name is None:
         codec.refuse(value, hint="use .astype('uint8')" if value.dtype == bool else f"known are {', '.join(CODES)}")

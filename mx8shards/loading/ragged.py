@@ -300,4 +300,8 @@ def _fitting(fill: Any, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "f":
         is_nan = isinstance(fill, float) and np.isnan(fill)
         return fill if is_nan else real_number("fill", fill, f"a number that {dtype} holds", lambda number: True)
-    return whole_number("fill", fill, int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    try:
+        return whole_number("fill", fill, int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    except SettingError as error:
+        error.expected = f"an int that {dtype} holds"
+        raise

@@ -615,6 +615,13 @@ def test_arrays_that_the_format_cannot_hold_are_refused(value: Any, message: str
         get_encoding("ndarray").encode(value)
 
 
+@pytest.mark.parametrize("name", ["ndarray:uint16", "ndarray:uint16:3"])
+def test_the_hint_for_a_list_gives_an_array_that_is_taken(name: str) -> None:
+    with pytest.raises(SchemaError, match=r"got list \(use numpy\.asarray\(value, 'uint16'\)\)"):
+        get_encoding(name).encode([1, 2, 3])
+    assert get_encoding(name).encode(np.asarray([1, 2, 3], "uint16"))
+
+
 def test_another_dtype_or_shape_than_the_columns_is_refused_with_what_to_do() -> None:
     array = np.zeros((2, 3), np.float32)
     with pytest.raises(SchemaError, match=r"got float32 array of shape \(2, 3\) \(use \.astype\('int32'\)\)"):
