@@ -176,7 +176,7 @@ def require_three(mean: int, fixed: int, share: Share) -> None:
             enough = -(-(enough - share.scratch_bytes) * _SCRATCH_PART // (_SCRATCH_PART - 1))
         raise SettingError(
             subject="memory",
-            expected=f"room for three batches: two that are held, and one that is filled (about {mean} bytes each)",
-            found=f"{max(0, room)} bytes, beside {fixed} for tables and {share.scratch_bytes} of scratch",
+            expected=f"room for three batches of about {mean} bytes: two that you hold, and one that a thread fills",
+            found=f"{max(0, room)} bytes, beside {fixed} for tables and {share.scratch_bytes} for decoders to work in",
             hint=f"memory={enough} or a smaller batch_size",
         )
