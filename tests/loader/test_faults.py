@@ -155,7 +155,7 @@ IN_SUITE = [
 
 
 @pytest.mark.parametrize(("where", "name"), IN_SUITE)
-def test_an_error_comes_in_its_turn_with_its_reason_and_the_next_for_goes_on_there(data: Path, where: str, name: str) -> None:
+def test_an_error_comes_in_its_turn_with_its_reason_and_the_next_for_goes_on(data: Path, where: str, name: str) -> None:
     fail_once(data, where, name, step=5, threads=2)
 
 
