@@ -17,7 +17,7 @@ from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run
 Outcome = Ready | Failed | Done
 
 
-_LEFT = "this iteration was left: a newer one has begun, or the loader was closed"
+_LEFT = "this iteration was left: a newer one has begun, it was interrupted, or the loader was closed"
 
 
 class Listener(Protocol):
@@ -70,6 +70,14 @@ class Epoch(Iterator[Any]):
             raise LoaderError("another thread waits for the next batch of this iteration: one thread at a time may")
         try:
             return self._next()
+        except Exception:
+            raise
+        except BaseException as error:  # Ctrl-C, and a batch may be lost: to go on here would hide that
+            self._left = True
+            self._end()
+            if isinstance(error, KeyboardInterrupt):
+                error.__context__ = None  # that a queue was empty when it came tells nothing
+            raise
         finally:
             self._asking.clear()
 
@@ -77,19 +85,14 @@ class Epoch(Iterator[Any]):
         asked_at, compiled_s = time.perf_counter(), compiling.seconds()
         try:
             result = self._result() if self._recipe.mover is None else self._moved(self._recipe.mover)
-        except Exception as error:
+        except Exception:
             self._end()
-            if self._left and isinstance(error, LoaderError):
+            if self._left:
                 raise LoaderError(_LEFT) from None
             self._listener.failed()
             raise
-        except BaseException as error:  # Ctrl-C: the epoch is one that was left
-            self._end()
-            if self._left and isinstance(error, LoaderError):
-                raise LoaderError(_LEFT) from None
-            if isinstance(error, KeyboardInterrupt):
-                error.__context__ = None  # that a queue was empty when it came tells nothing
-            raise
+        if self._left:  # another thread left it while this one took the result: the loader's position is not ours now
+            raise LoaderError(_LEFT)
         now = time.perf_counter()
         if isinstance(result, Ready):
             compiled_s = min(compiling.seconds() - compiled_s, now - asked_at)

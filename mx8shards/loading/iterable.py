@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from multiprocessing import current_process
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -26,16 +27,19 @@ class IterableBatches(IterableDataset[Any]):
 
     The DataLoader gives the batches that the loader gives, in the same order, with any number of workers: these take
     turns. Each worker has a loader of its own, with its threads and memory, and copies batches out of its banks. Leave
-    out `batch_size`, `shuffle` and `sampler`, which are the loader's.
+    out `shuffle` and `sampler`, which are the loader's, and `batch_size` too, or give `batch_size=None`. It must be
+    None where the loader's `transform` returns something other than a `Batch`, such as a dict or a tensor: a DataLoader
+    would collate that, as a list of one sample, and add a dimension in front.
 
     Every iteration is the next epoch, with workers that are started anew or persist, forked or spawned; `set_epoch`
     here reaches all of them. With workers, an iteration counts as soon as they have begun, as these work ahead, and
-    also if it fails: then `set_epoch` or `load_state_dict` goes on with that epoch. `len` is the number of batches in a
-    whole epoch.
+    also if it fails: then `set_epoch` or `load_state_dict` goes on with that epoch. Without workers, the next iteration
+    goes on at the step that failed, as a Loader does. `len` is the number of batches in a whole epoch.
 
     A batch is a `Batch`, or what the loader's `transform` makes of it. `state_dict` and `load_state_dict` are what
     torchdata's StatefulDataLoader calls: within a worker, the state is the worker's own, and needs as many workers
-    again.
+    again. The process that started workers does not know which batches it took from them: there `state_dict` is an
+    error.
     """
 
     def __init__(
@@ -57,8 +61,8 @@ class IterableBatches(IterableDataset[Any]):
         self._shared = SharedEpoch(state["epoch"], state["position"])
         self._owner = os.getpid()  # the process whose workers share the count
         self._loader: Loader | None = None
-        self._place = (0, 0, 1)  # whose that loader is: process, number of the worker, and how many there are
-        self._seen = 0  # the shared count when the loader last stood where it says, in the process without workers
+        self._opened_by = (0, 0, 1)  # process, worker and number of workers that opened this loader
+        self._seen = 0  # without workers: the upcoming iteration that this loader was last moved to
         self._loaded: tuple[int, int] | None = None  # epoch and position that a worker was told to go on at
         self._epoch = state["epoch"]  # that a worker is in
 
@@ -77,12 +81,22 @@ class IterableBatches(IterableDataset[Any]):
             self._shared.begin(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch begins: in a worker, the next one of this worker."""
+        """Where the next batch begins: in a worker, the next one of this worker.
+
+        LoaderError in a process whose workers gave the last batches, until `set_epoch` or `load_state_dict`.
+        """
+        self._here()
+        if get_worker_info() is None:
+            if self._shared.workers_began_last:
+                raise LoaderError(
+                    "workers of a DataLoader gave the last batches, and only it knows how many of them were taken",
+                    subject="state_dict",
+                    hint="take torchdata's StatefulDataLoader, or the Loader itself, or keep whole epochs by set_epoch",
+                )
+            return self._opened().state_dict()
         loader = self._opened()
         state = loader.state_dict()
-        _, worker, workers = self._place
-        if get_worker_info() is None:
-            return state
+        _, worker, workers = self._opened_by
         if state["epoch"] != self._epoch:  # it has no more steps of this epoch, though other workers may
             state |= {"epoch": self._epoch, "position": loader._steps.length}
         return {**state, "worker": [worker, workers]}
@@ -97,7 +111,7 @@ class IterableBatches(IterableDataset[Any]):
             state = dict(state)
             whose = state.pop("worker", None)
         loader = self._opened()
-        _, worker, workers = self._place
+        _, worker, workers = self._opened_by
         in_worker = get_worker_info() is not None
         if whose is not None and whose != [worker, workers]:
             raise LoaderError(
@@ -108,63 +122,73 @@ class IterableBatches(IterableDataset[Any]):
                 hint="take as many workers as there were, or a state of the Loader itself",
             )
         loader.load_state_dict(state)
-        place = state["epoch"], state["position"]
         if not in_worker:
-            self._shared.begin(*place)
-            self._seen = self._shared.stamp
+            self._count_from(loader)
         elif whose is not None:
-            self._loaded = place
+            self._loaded = state["epoch"], state["position"]
         else:
             self._loaded = state["epoch"], self._first(loader, state["position"])
 
     def __iter__(self) -> Iterator[Any]:
-        loader = self._opened()
         worker = get_worker_info()
         if worker is None:
-            return self._counted(loader)
-        slot, key = 1 + worker.id, key_of(worker.seed - worker.id, worker.num_workers)
+            return self._counted()
+        loader = self._opened()
+        row, key, group = 1 + worker.id, key_of(worker.seed - worker.id, worker.num_workers), _first_process(worker.id)
         if self._loaded is None:
-            epoch, position = self._shared.start(slot, key)
+            epoch, position = self._shared.start(row, key, group)
             position = self._first(loader, position)
         else:
             epoch, position = self._loaded
             self._loaded = None
-            self._shared.start_at(slot, key, epoch)
+            self._shared.start_at(row, key, epoch, group)
         self._epoch = epoch
         loader._go_to(epoch, position)
         return (changed(batch, copied) for batch in loader)
 
-    def _counted(self, loader: Loader) -> Iterator[Any]:
-        """The batches of an epoch. It counts once it gave one."""
-        batches = iter(loader)
-        epoch = loader._at[0]
-        for number, batch in enumerate(batches):
-            if not number:
-                self._shared.start_at(0, 0, epoch)
-                self._seen = self._shared.stamp
-            yield changed(batch, copied)
+    def _counted(self) -> Iterator[Any]:
+        """The batches of an epoch. It counts once it gave one, and goes on where it failed."""
+        loader = (
+            self._opened()
+        )  # with the first batch: a DataLoader makes its iterator before, and then may `set_epoch`
+        epoch, _ = loader._upcoming()
+        try:
+            for number, batch in enumerate(loader):
+                if not number:
+                    self._shared.start_at(0, 0, epoch)
+                    self._seen = self._shared.upcoming_iteration
+                yield changed(batch, copied)
+        except LoaderError:
+            if self._seen == self._shared.upcoming_iteration:  # else the epoch was set meanwhile
+                self._count_from(loader)
+            raise
+
+    def _count_from(self, loader: Loader) -> None:
+        """The next iteration begins where this loader's does."""
+        self._shared.begin(*loader._upcoming())
+        self._seen = self._shared.upcoming_iteration
 
     def _first(self, loader: Loader, position: int) -> int:
         """Where this worker's first step begins, if that of the first worker begins here."""
         steps = loader._steps
-        return min(position + self._place[1] * steps.size, steps.length)
+        return min(position + self._opened_by[1] * steps.size, steps.length)
 
     def _opened(self) -> Loader:
         """The loader of this process, which stands where the shared count says."""
         here = self._here()
-        if self._loader is None or self._place != here:  # one that was opened before a fork is another process's
-            self._place = here
+        if self._loader is None or self._opened_by != here:  # one that was opened before a fork is another process's
+            self._opened_by = here
             settings = {field.name: getattr(self._settings, field.name) for field in fields(Settings)}
             self._loader = _InTurns(here[2], self._dataset, rank=self._rank, world_size=self._world_size, **settings)
             self._loader.load_state_dict(self._state)
             self._seen = 0
-        if get_worker_info() is None and self._seen != self._shared.stamp:
+        if get_worker_info() is None and self._seen != self._shared.upcoming_iteration:
             self._loader._go_to(*self._shared.upcoming())
-            self._seen = self._shared.stamp
+            self._seen = self._shared.upcoming_iteration
         return self._loader
 
     def _here(self) -> tuple[int, int, int]:
-        """This process, as `_place` has it. One that is no worker does not share its count with its parent."""
+        """This process, as `_opened_by` has it. One that is no worker does not share its count with its parent."""
         if get_worker_info() is None and self._owner != os.getpid():
             self._owner, self._shared = os.getpid(), self._shared.copy()
         return os.getpid(), *worker_share()
@@ -175,6 +199,12 @@ class IterableBatches(IterableDataset[Any]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         register_batches()
+
+
+def _first_process(worker: int) -> int:
+    """The number of the first worker's process: a DataLoader starts all workers of an iteration one after the other."""
+    numbers: tuple[int, ...] = getattr(current_process(), "_identity", ())
+    return max(0, numbers[-1] - worker) if numbers else 0
 
 
 class _InTurns(Loader):

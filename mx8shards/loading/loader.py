@@ -40,8 +40,9 @@ class Loader:
     """Batches of a dataset, made ahead in threads, as tensors over memory that is used again and again.
 
     `for batch in loader` gives one epoch of `Batch`es, and the next `for` gives the next epoch, also after one that was
-    left early. An iteration that gave no batch does not count: `iter(loader)` alone starts nothing. After an error,
-    which says what is wrong with which sample, the next `for` goes on at the step that failed. Each rank gets its part.
+    left early. An iteration that gave no batch does not count: `iter(loader)` alone ends the iteration before it and
+    makes batches ahead, but changes neither the epoch nor `state_dict()`. After an error, which says what is wrong with
+    which sample, the next `for` goes on at the step that failed. Each rank gets its part.
 
     `state_dict()` says where the loader stands after the last batch it gave you; with the same data, any number of
     ranks goes on there.
@@ -151,11 +152,8 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         self._make_ready()
         self._abandon()
-        epoch, position = self._at
-        if self._under_way:
-            epoch, position = epoch + 1, 0
-        self._at, self._under_way = (epoch, position), False  # until it gives a batch
-        batches = Epoch(self._recipe, _Listener(self), epoch, position, self._runs)
+        epoch, position = self._upcoming()
+        batches = Epoch(self._recipe, _Listener(self, epoch, position), epoch, position, self._runs)
         self._epoch = weakref.ref(batches)
         return batches
 
@@ -168,13 +166,20 @@ class Loader:
         return self._steps.batches(self.rank)
 
     def set_epoch(self, epoch: int) -> None:
-        """The next `for` is this epoch, from its beginning. Naming the epoch of a loaded state keeps its position.
+        """The next `for` is this epoch.
+
+        It starts at the epoch's beginning, except where the loader stands within this epoch and the next `for` would
+        continue there anyway: after `load_state_dict`, and after a step that failed. Then the position stays.
 
         epoch  its number, from 0
         """
         epoch = whole_number("epoch", epoch, 0)
         if epoch != self._at[0] or self._under_way:
             self._go_to(epoch, 0)
+
+    def _upcoming(self) -> tuple[int, int]:
+        """Epoch and position at which the next `for` begins."""
+        return (self._at[0] + 1, 0) if self._under_way else self._at
 
     def _go_to(self, epoch: int, position: int) -> None:
         """The next `for` begins here."""
@@ -202,7 +207,7 @@ class Loader:
         self._make_ready()
         if self._iterating() is None:
             self._abandon()
-            run = Run(self._recipe, *self._at)
+            run = Run(self._recipe, *self._upcoming())
             self._runs[:] = [run]  # before its thread starts: Ctrl-C may come from there on
             try:
                 run.start()
@@ -350,22 +355,26 @@ def _ways(pixels: Mapping[str, str]) -> str:
 
 
 class _Listener:
-    """Keeps a loader's position and counters, and the loader alive while somebody iterates."""
+    """Keeps a loader's position and counters, and the loader alive while somebody iterates.
 
-    def __init__(self, loader: Loader) -> None:
+    The loader moves to the epoch of this iteration with its first batch, error or end, and not before.
+    """
+
+    def __init__(self, loader: Loader, epoch: int, position: int) -> None:
         self._loader = loader
+        self._at = (epoch, position)  # of the next step of this iteration
 
     def delivered(self, ready: Ready, waited_s: float, worked_s: float, compiled_s: float) -> None:
         """A step is done when its batch was handed over."""
         loader = self._loader
-        loader._at = loader._steps.after(ready.planned.epoch, ready.planned.position)
+        loader._at = self._at = loader._steps.after(ready.planned.epoch, ready.planned.position)
         loader._under_way = loader._at[1] > 0
         loader._ledger.add(ready.entries)
         loader._counters.delivered(ready, waited_s, worked_s, compiled_s)
 
     def failed(self) -> None:
         """The step was not done: the next `for` tries it again."""
-        self._loader._under_way = False
+        self._loader._at, self._loader._under_way = self._at, False
 
     def what_next(self, epoch: int) -> str:
         """What comes after a failure."""
@@ -374,12 +383,11 @@ class _Listener:
     def left(self, epoch: int) -> int:
         """How many batches of this epoch are still to come for this rank."""
         loader = self._loader
-        return loader._steps.batches(loader.rank, loader._at[1]) if loader._at[0] == epoch else 0
+        return loader._steps.batches(loader.rank, self._at[1]) if self._at[0] == epoch else 0
 
     def ended(self, epoch: int) -> None:
         """The epoch is over, also if this rank got no batch of it."""
         loader = self._loader
-        if loader._at[0] == epoch:
-            loader._at = (epoch + 1, 0)
+        loader._at = self._at = (epoch + 1, 0)
         loader._under_way = False
         loader._abandon()

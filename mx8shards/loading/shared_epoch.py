@@ -1,117 +1,158 @@
 """Which epoch do the workers of a DataLoader give next?
 
 A DataLoader starts its workers anew in every epoch, or keeps them, and tells the dataset nothing of it: neither in the
-parent nor in the workers is there a call that means "this is the next epoch". So the processes count together, in
-memory that they share. Each writes one integer of its own into it and no lock is needed; a worker may be killed at any
-time.
+parent nor in the workers is there a call that means "this is the next epoch". So the processes count iterations in
+shared memory. Each process writes into a row of its own, so counting needs no lock, and a worker may be killed at any
+time. Setting the epoch writes into a table that all share: the parent does that before it starts workers, and a worker
+that loaded a state does it before its first batch.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 
 from mx8shards.errors import LoaderError
 
-_MOST_SLOTS = 1024
-_REMEMBERED = 4  # iterations of a slot
-_BEGINS = 16  # so many of the last settings are kept, for a worker that starts late
-_EPOCH_BITS, _KEY_BITS = 27, 16
-_MOST_EPOCHS, _MOST_SETTINGS = 1 << _EPOCH_BITS, 1 << 20
-_KEYS = (1 << _KEY_BITS) - 1
+_MOST_ROWS = 1024
+_REMEMBERED = 4  # iterations in a row
+_STARTS_KEPT = 16  # a worker that starts late still finds where its iteration began
+_EPOCH_BITS, _KEY_BITS, _GROUP_BITS = 27, 16, 32
+_MOST_EPOCHS, _MOST_STARTS = 1 << _EPOCH_BITS, 1 << 20
+_KEYS, _GROUPS = (1 << _KEY_BITS) - 1, (1 << _GROUP_BITS) - 1
 
 
 class SharedEpoch:
     """The epochs that all processes with a copy of one iterable dataset have begun.
 
-    An iteration has a number: how often the epoch was set, then the epoch. A slot has the numbers of the last
-    iterations that a process of this place began (slot 0 is the process without workers), each with the key of the
-    DataLoader iteration that it was for. An equal key in another slot, with a number newer than all that this process
-    was in, means that this iteration has begun there already.
+    An iteration is one number: how often the epoch was set, then the epoch, so a newer iteration has a larger number.
+    Row 0 belongs to the process without workers, row 1 + i to worker i. A row holds the last iterations that a process
+    of this row began, each with the key of its DataLoader iteration, and beside it which process wrote it.
+
+    A worker joins the newest iteration that another row has begun under the same key, unless its own row had that one
+    already: then it begins the next one. Keys repeat where a training calls `torch.manual_seed` before every epoch. So
+    what a dead process of another group of workers began does not count: a worker that was terminated before it began
+    would otherwise leave its part of that iteration to its successor.
     """
 
     def __init__(self, epoch: int, position: int) -> None:
-        self._slots = _shared(torch.zeros(_MOST_SLOTS, _REMEMBERED, dtype=torch.int64))
-        self._settings = _shared(torch.zeros(1 + 2 * _BEGINS, dtype=torch.int64))
+        self._begun = _shared(torch.zeros(_MOST_ROWS, _REMEMBERED, dtype=torch.int64))
+        self._writers = _shared(torch.zeros(_MOST_ROWS, _REMEMBERED, dtype=torch.int64))
+        self._starts = _shared(torch.zeros(1 + 2 * _STARTS_KEPT, dtype=torch.int64))
         self.begin(epoch, position)
 
     def begin(self, epoch: int, position: int) -> None:
         """Set where the next iteration begins, for all processes."""
         if epoch >= _MOST_EPOCHS - 1:
             raise LoaderError(subject="epoch", expected=f"less than {_MOST_EPOCHS - 1}", found=str(epoch))
-        settings = self._settings.numpy()
-        version = int(settings[0]) + 1
-        if version == _MOST_SETTINGS:
+        starts = self._starts.numpy()
+        count = int(starts[0]) + 1
+        if count == _MOST_STARTS:
             raise LoaderError("the epoch was set a million times: call as_iterable_dataset() again")
-        at = 1 + 2 * (version % _BEGINS)
-        settings[at : at + 2] = epoch, position
-        settings[0] = version  # last: whoever sees it finds the rest
+        at = 1 + 2 * (count % _STARTS_KEPT)
+        starts[at : at + 2] = epoch, position
+        starts[0] = count  # last: a reader of this count finds the epoch and the position
 
     @property
-    def stamp(self) -> int:
+    def upcoming_iteration(self) -> int:
         """The number of the iteration that comes next."""
-        return self._next(self._slots.tolist())
+        return self._next(self._begun.tolist())
 
     def upcoming(self) -> tuple[int, int]:
         """Epoch and position at which the next iteration begins."""
-        return self._place(self.stamp)
+        return self._where(self.upcoming_iteration)
 
-    def start(self, slot: int, key: int) -> tuple[int, int]:
-        """Begin the next iteration in the process of this slot. Epoch and position at which it begins."""
-        slots = self._read(slot)  # once: what others write meanwhile must not count, or two would get different numbers
-        number = max(_begun_elsewhere(slots, slot, key), default=None)
-        number = self._next(slots) if number is None else number
-        self._write(slot, number, key)
-        return self._place(number)
+    @property
+    def workers_began_last(self) -> bool:
+        """Whether workers began the last iteration, and the epoch was not set since."""
+        begun = self._begun.tolist()
+        last = max(map(max, begun))
+        return last >> _KEY_BITS >> _EPOCH_BITS == int(self._starts[0]) and last >> _KEY_BITS not in [
+            entry >> _KEY_BITS for entry in begun[0]
+        ]
 
-    def start_at(self, slot: int, key: int, epoch: int) -> None:
-        """Begin an iteration of this epoch, as a state says that was loaded in the process of this slot."""
-        slots = self._read(slot)
-        begun = [number for number in _begun_elsewhere(slots, slot, key) if number % _MOST_EPOCHS == epoch]
-        if not begun and self._next(slots) % _MOST_EPOCHS != epoch:
+    def start(self, row: int, key: int, group: int = 0) -> tuple[int, int]:
+        """Begin the next iteration in the process of this row. Epoch and position at which it begins.
+
+        group  a number that all workers of one DataLoader iteration have, and those started for another one do not
+        """
+        begun = self._read(row)  # once: if later writes of others counted, two workers could get different iterations
+        iteration = max(self._begun_elsewhere(begun, row, key, group), default=None)
+        iteration = self._next(begun) if iteration is None else iteration
+        self._write(row, iteration, key, group)
+        return self._where(iteration)
+
+    def start_at(self, row: int, key: int, epoch: int, group: int = 0) -> None:
+        """Begin an iteration of this epoch, as a state says that was loaded in the process of this row."""
+        begun = self._read(row)
+        same = [found for found in self._begun_elsewhere(begun, row, key, group) if found % _MOST_EPOCHS == epoch]
+        if not same and self._next(begun) % _MOST_EPOCHS != epoch:
             self.begin(epoch, 0)
-        self._write(slot, max(begun) if begun else self._next(slots), key)
+        self._write(row, max(same) if same else self._next(begun), key, group)
 
     def copy(self) -> SharedEpoch:
         """A count of its own that begins where this one stands."""
         return SharedEpoch(*self.upcoming())
 
-    def _next(self, slots: list[list[int]]) -> int:
-        version = int(self._settings[0])
-        last = max(map(max, slots)) >> _KEY_BITS
-        if last >> _EPOCH_BITS == version:
+    def _next(self, begun: list[list[int]]) -> int:
+        count = int(self._starts[0])
+        last = max(map(max, begun)) >> _KEY_BITS
+        if last >> _EPOCH_BITS == count:
             return last + 1
-        return version << _EPOCH_BITS | int(self._settings[1 + 2 * (version % _BEGINS)])
+        return count << _EPOCH_BITS | int(self._starts[1 + 2 * (count % _STARTS_KEPT)])
 
-    def _read(self, slot: int) -> list[list[int]]:
-        """All slots, if there is this one among them."""
-        if slot >= _MOST_SLOTS:
-            raise LoaderError(subject="num_workers", expected=f"at most {_MOST_SLOTS - 1}", found=f"at least {slot}")
-        slots: list[list[int]] = self._slots.tolist()
-        return slots
+    def _read(self, row: int) -> list[list[int]]:
+        """All rows, if there is this one among them."""
+        if row >= _MOST_ROWS:
+            raise LoaderError(subject="num_workers", expected=f"at most {_MOST_ROWS - 1}", found=f"at least {row}")
+        begun: list[list[int]] = self._begun.tolist()
+        return begun
 
-    def _write(self, slot: int, number: int, key: int) -> None:
-        """Put this in the place of the oldest iteration of a slot. One integer is written at once."""
-        row = self._slots[slot]
-        row[int(row.argmin())] = number << _KEY_BITS | key
+    def _begun_elsewhere(self, begun: list[list[int]], row: int, key: int, group: int) -> list[int]:
+        """The iterations under this key that other rows have begun and this row has not."""
+        mine = begun[row]
+        old = max([min(mine), *(entry for entry in mine if entry & _KEYS == key)]) >> _KEY_BITS
+        return [
+            entry >> _KEY_BITS
+            for other, entries in enumerate(begun)
+            for at, entry in enumerate(entries)
+            if entry & _KEYS == key and entry >> _KEY_BITS > old and self._counts(int(self._writers[other, at]), group)
+        ]
 
-    def _place(self, number: int) -> tuple[int, int]:
-        version, epoch = divmod(number, _MOST_EPOCHS)
-        at = 1 + 2 * (version % _BEGINS)
-        began, position = self._settings[at : at + 2].tolist()
+    @staticmethod
+    def _counts(writer: int, group: int) -> bool:
+        """Whether an entry of this process counts for this group: dead processes of other groups do not."""
+        return writer & _GROUPS == group or _is_alive(writer >> _GROUP_BITS)
+
+    def _write(self, row: int, iteration: int, key: int, group: int) -> None:
+        """Replace the oldest iteration of a row. A reader sees an entry only once its writer stands beside it."""
+        at = int(self._begun[row].argmin())
+        self._begun[row, at] = 0
+        self._writers[row, at] = os.getpid() << _GROUP_BITS | group
+        self._begun[row, at] = iteration << _KEY_BITS | key
+
+    def _where(self, iteration: int) -> tuple[int, int]:
+        """Epoch and position at which an iteration begins: a position only in the epoch that was set."""
+        count, epoch = divmod(iteration, _MOST_EPOCHS)
+        at = 1 + 2 * (count % _STARTS_KEPT)
+        began, position = self._starts[at : at + 2].tolist()
         return epoch, position if epoch == began else 0
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._slots, self._settings = _shared(self._slots), _shared(self._settings)
+        self._begun, self._writers, self._starts = map(_shared, (self._begun, self._writers, self._starts))
 
 
-def _begun_elsewhere(slots: list[list[int]], slot: int, key: int) -> list[int]:
-    """The numbers of iterations for this key that others have begun, and this process has not."""
-    mine = slots[slot]
-    old = max([min(mine), *(each for each in mine if each & _KEYS == key)]) >> _KEY_BITS
-    return [each >> _KEY_BITS for row in slots for each in row if each & _KEYS == key and each >> _KEY_BITS > old]
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _shared(numbers: torch.Tensor) -> torch.Tensor:
@@ -122,5 +163,5 @@ def _shared(numbers: torch.Tensor) -> torch.Tensor:
 
 
 def key_of(seed: int, workers: int) -> int:
-    """The key of a DataLoader iteration with this base seed and so many workers; 0 is that of no workers."""
-    return 1 + (seed * _MOST_SLOTS + workers) % _KEYS
+    """The key of a DataLoader iteration with this base seed and this many workers; 0 is that of no workers."""
+    return 1 + (seed * _MOST_ROWS + workers) % _KEYS

@@ -87,7 +87,9 @@ def test_a_state_of_a_worker_is_refused_elsewhere_and_so_is_what_is_no_state(dat
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_says_what_the_next_iteration_of_a_data_loader_is(tmp_path: Path, workers: int) -> None:
+def test_after_an_error_the_next_iteration_of_a_data_loader_is_what_the_error_says(
+    tmp_path: Path, workers: int
+) -> None:
     data_loader = pytest.importorskip("torch.utils.data").DataLoader
     data = write(tmp_path / "data", SAMPLES)
     *_, last = shards(data)
@@ -102,7 +104,80 @@ def test_an_error_says_what_the_next_iteration_of_a_data_loader_is(tmp_path: Pat
                 list(found)
         (tmp_path / "elsewhere").rename(last)
         batches.set_epoch(0)
-        assert numbers(found) == list(range(SAMPLES))
+        again = numbers(found)
+        assert again == (list(range(SAMPLES)) if workers else list(range(SAMPLES))[-len(again) :])
+        assert workers or 0 < len(again) < SAMPLES  # the rest, from the step that failed
+        assert numbers(found) == list(range(SAMPLES))  # and then comes the next epoch
+
+
+def fails_once(at: int) -> Callable[[Any], Any]:
+    failed: list[int] = []
+
+    def transform(batch: Any) -> Any:
+        if at in batch.sample_ids and not failed:
+            failed.append(at)
+            raise OSError("the network was away")
+        return batch
+
+    return transform
+
+
+def epochs_of(batches: Any) -> list[int]:
+    return sorted({batch.epoch for batch in batches})
+
+
+def test_set_epoch_leaves_an_epoch_that_failed_without_workers(data: Path) -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+    for told, first in [(None, 40), (0, 40), (1, 0), (2, 0)]:
+        with loader_of(data, output="torch", transform=fails_once(44)) as loader:
+            batches = loader.as_iterable_dataset()
+            found = torch_data.DataLoader(batches)
+            with pytest.raises(mx8.LoaderError, match="the network was away"):
+                list(found)
+            assert batches.state_dict()["position"] == 40
+            if told is not None:
+                batches.set_epoch(told)
+            rest = list(found)
+            assert (epochs_of(rest), numbers(rest)) == ([told or 0], list(range(first, SAMPLES)))
+            assert epochs_of(found) == [(told or 0) + 1]
+
+
+def test_an_epoch_that_is_set_after_the_iterator_was_made_is_not_lost(data: Path) -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+    with loader_of(data, output="torch") as loader:
+        batches = loader.as_iterable_dataset()
+        found = torch_data.DataLoader(batches)
+        iterator = iter(found)
+        batches.set_epoch(5)
+        assert epochs_of(iterator) == [5]
+        assert epochs_of(found) == [6]
+
+
+def test_the_process_that_has_workers_refuses_to_say_where_they_are(data: Path) -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+    with loader_of(data, output="torch") as loader, in_time():
+        batches = loader.as_iterable_dataset()
+        assert batches.state_dict() == loader.state_dict()
+        found = iter(torch_data.DataLoader(batches, num_workers=1))
+        next(found)
+        with pytest.raises(mx8.LoaderError, match="state_dict: workers of a DataLoader gave the last batches"):
+            batches.state_dict()
+        del found
+        batches.set_epoch(3)
+        assert (batches.state_dict()["epoch"], batches.state_dict()["position"]) == (3, 0)
+        next(iter(torch_data.DataLoader(batches)))  # without workers it is known
+        assert (batches.state_dict()["epoch"], batches.state_dict()["position"]) == (3, BATCH)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_with_batch_size_none_a_data_loader_gives_what_a_transform_made(data: Path, workers: int) -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+    for form in ("dict", "array", "list", "batch"):
+        with loader_of(data, columns=["number"], transform=SHAPED[form], output="torch") as loader, in_time():
+            found = torch_data.DataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=workers)
+            for one, other in zip(found, loader, strict=True):
+                assert type(one) is type(other)
+                assert [array.tolist() for array in arrays(one)] == [array.tolist() for array in arrays(other)]
 
 
 class Pair(NamedTuple):
@@ -119,6 +194,14 @@ FORMS: dict[str, Callable[[Any], Any]] = {
     "ragged": lambda batch: batch["blob"],
     "batch": lambda batch: batch,
     "nothing": lambda batch: None,
+}
+
+
+SHAPED: dict[str, Callable[[Any], Any]] = {
+    "dict": lambda batch: {"number": batch["number"].float()},
+    "array": lambda batch: batch["number"],
+    "list": lambda batch: [batch["number"], batch["number"] + 1],
+    "batch": lambda batch: batch,
 }
 
 

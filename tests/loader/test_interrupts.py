@@ -150,6 +150,24 @@ def test_a_loader_that_is_dropped_after_ctrl_c_while_its_thread_started_leaves_n
         del other, pool, dataset
 
 
+def test_an_iteration_that_ctrl_c_ended_does_not_look_complete(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy") as loader:
+        batches = iter(loader)
+        next(batches)
+        with monkeypatch.context() as patched:
+            patched.setattr(loader._counters, "delivered", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                next(batches)
+        for _ in range(2):
+            with pytest.raises(mx8.LoaderError, match=r"this iteration was left: .* it was interrupted"):
+                next(batches)
+        assert next(iter(loader)).epoch == 1
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 # other threads --------------------------------------------------------------------------------------------------------
 
 
@@ -197,3 +215,38 @@ def test_several_threads_on_one_iteration_are_told_so_and_the_first_goes_on(data
         end.set()
         first.join()
         assert found == list(range(SAMPLES))
+
+
+def test_an_iteration_that_was_left_while_it_waited_does_not_move_the_newer_one(data: Path) -> None:
+    begun, newer = threading.Event(), threading.Event()
+
+    def transform(batch: Any) -> Any:
+        if batch.epoch == 0 and 2 * BATCH in batch.sample_ids:
+            begun.set()
+            newer.wait(1)  # the newer iteration begins only when this one has ended
+            raise OSError("too late")
+        return batch
+
+    options: dict[str, Any] = {"batch_size": BATCH, "threads": 1, "transform": transform, "output": "numpy"}
+    with in_time(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
+        batches, errors = iter(loader), list[str]()
+        next(batches)
+        next(batches)
+
+        def wait() -> None:
+            try:
+                next(batches)
+            except mx8.LoaderError as error:
+                errors.append(str(error))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        begun.wait(30)
+        time.sleep(0.1)  # now it waits
+        found = next(iter(loader))
+        newer.set()
+        waiting.join()
+        assert found.epoch == 1
+        assert len(errors) == 1
+        assert errors[0].startswith("this iteration was left")
+        assert loader._upcoming() == (2, 0)

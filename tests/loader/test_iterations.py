@@ -184,6 +184,25 @@ def test_an_iteration_that_gave_no_batch_does_not_count(data: Path) -> None:
         assert batches_of(loader) == epochs[2][3:]
 
 
+def test_an_iteration_that_gave_no_batch_does_not_move_the_state(data: Path) -> None:
+    with loader_of(data) as loader:
+        next(batches := iter(loader))
+        next(batches)
+        before = loader.state_dict()
+        iter(loader)
+        iter(loader)
+        loader.warm_up()
+        assert loader.state_dict() == before
+        assert len(batches_of(loader)) == SAMPLES // BATCH
+        assert (loader.state_dict()["epoch"], loader.state_dict()["position"]) == (2, 0)
+    with loader_of(data, transform=Flaky(0, 1, epoch=1)) as loader:
+        next(iter(loader))
+        with pytest.raises(mx8.LoaderError, match="the network was away"):
+            next(iter(loader))
+        assert (loader.state_dict()["epoch"], loader.state_dict()["position"]) == (1, 0)
+        assert next(iter(loader)).epoch == 1
+
+
 def test_an_iteration_knows_how_many_batches_are_still_to_come_and_a_bar_fits(data: Path) -> None:
     tqdm = pytest.importorskip("tqdm")
     with loader_of(data) as loader:
@@ -210,11 +229,11 @@ def test_an_iteration_knows_how_many_batches_are_still_to_come_and_a_bar_fits(da
 class Flaky:
     """A transform that fails so many times at one sample."""
 
-    def __init__(self, sample_id: int, times: int) -> None:
-        self.sample_id, self.times = sample_id, times
+    def __init__(self, sample_id: int, times: int, epoch: int = 0) -> None:
+        self.sample_id, self.times, self.epoch = sample_id, times, epoch
 
     def __call__(self, batch: Any) -> Any:
-        if self.times and self.sample_id in batch.sample_ids:
+        if self.times and batch.epoch == self.epoch and self.sample_id in batch.sample_ids:
             self.times -= 1
             raise OSError("the network was away")
         return batch

@@ -121,3 +121,41 @@ def test_more_workers_than_there_is_room_for_are_refused() -> None:
         SharedEpoch(0, 0).start(1024, 1)
     with pytest.raises(LoaderError, match="epoch: expected less than"):
         SharedEpoch(0, 0).begin(1 << 27, 0)
+
+
+def begin_elsewhere(shared: SharedEpoch, row: int, group: int) -> tuple[int, int]:
+    """What a worker gets whose process has ended since."""
+    out = multiprocessing.get_context("fork").Queue()
+
+    def act() -> None:
+        out.put(shared.start(row, key_of(7, 2), group))
+
+    process = multiprocessing.get_context("fork").Process(target=act)
+    process.start()
+    found: tuple[int, int] = out.get(timeout=60)
+    process.join(60)
+    return found
+
+
+def test_a_worker_that_died_before_it_began_leaves_nothing_to_its_successor_though_keys_are_equal() -> None:
+    shared = SharedEpoch(0, 0)
+    assert begin_elsewhere(shared, 1, group=1) == (0, 0)  # the other worker of this group never begins
+    for epoch, group in [(1, 3), (2, 5)]:
+        assert [begin_elsewhere(shared, row, group) for row in (2, 1)] == [(epoch, 0)] * 2
+
+
+def test_a_worker_that_ended_before_another_one_of_its_iteration_began_still_counts() -> None:
+    shared = SharedEpoch(0, 0)
+    for epoch in range(3):
+        assert [begin_elsewhere(shared, row, group=2 * epoch + 1) for row in (1, 2)] == [(epoch, 0)] * 2
+
+
+def test_it_knows_whether_workers_began_the_last_iteration() -> None:
+    shared = SharedEpoch(0, 0)
+    assert not shared.workers_began_last
+    shared.start(0, 0)
+    assert not shared.workers_began_last
+    shared.start(1, key_of(1, 2))
+    assert shared.workers_began_last
+    shared.begin(1, 0)
+    assert not shared.workers_began_last
