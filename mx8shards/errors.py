@@ -178,14 +178,26 @@ def whole_number(name: str, value: Any, least: int | None, most: int = 2**62) ->
 
 def real_number(name: str, value: Any, expected: str, fits: Callable[[float], bool]) -> float:
     """The value of the setting `name`: a real number that `fits`, as `expected` says; NaN and bools never do."""
-    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value) or not fits(float(value)):
+    number = _as_float(value)
+    if number is None or math.isnan(number) or not fits(number):
         raise SettingError(subject=name, expected=expected, found=shown(value))
-    return float(value)
+    return number
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite real number; NumPy's count, bools do not."""
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    number = _as_float(value)
+    return number is not None and math.isfinite(number)
+
+
+def _as_float(value: Any) -> float | None:
+    """A real number as a float; None for anything else, and for an int that no float holds."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def probability(name: str, value: Any) -> float:
@@ -209,7 +221,10 @@ def true_or_false(name: str, value: Any) -> bool:
 
 def shown(value: object) -> str:
     """A value as an error shows it: its repr, cut where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an int of thousands of digits
+        return f"{type(value).__name__} that Python does not print"
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 

@@ -24,9 +24,8 @@ def converter(kind: OutputKind) -> Callable[[Array], Any]:
     if kind == "numpy":
         return _itself
     torch = require("torch", "torch")
-    from mx8shards.loading.torch_containers import register_batches  # imports torch
+    from mx8shards.loading import torch_containers  # noqa: F401 - imports torch, and registers batches with it
 
-    register_batches()
     return torch.from_numpy  # type: ignore[no-any-return]
 
 

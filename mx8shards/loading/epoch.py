@@ -108,17 +108,18 @@ class Epoch(Iterator[Any]):
         if isinstance(reason, LoaderError):
             raise reason
         raise LoaderError(
-            f"{type(reason).__name__}: {reason}", subject=f"epoch {self._epoch}", hint=self._how_to_go_on(reason)
+            f"{type(reason).__name__}: {reason}", subject=f"epoch {self._epoch}", hint=self._how_to_go_on(result)
         ) from reason
 
     def __len__(self) -> int:
         """How many batches are still to come: of a whole epoch as many as the loader has, after a resume fewer."""
         return 0 if self._over or self._left else self._listener.left(self._epoch)
 
-    def _how_to_go_on(self, error: BaseException) -> str:
+    def _how_to_go_on(self, failed: Failed) -> str:
         """What a user can do about a batch that could not be made."""
         again = self._listener.what_next(self._epoch)
-        if isinstance(error, ShardsError) and self._recipe.on_error == "raise":
+        of_sample = isinstance(failed.error, ShardsError) and not failed.from_transform
+        if of_sample and self._recipe.on_error == "raise":
             return f'on_error="skip" or "substitute" passes over bad samples; {again}'
         return again
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+import mx8shards.loading.torch_containers  # noqa: F401 - a worker that unpickles a dataset gives batches, too
 from mx8shards.dataset import Dataset
 from mx8shards.errors import LoaderError, whole_number
 from mx8shards.loading.batch import changed
@@ -18,7 +19,6 @@ from mx8shards.loading.machine import worker_share
 from mx8shards.loading.ragged import copied
 from mx8shards.loading.settings import Settings
 from mx8shards.loading.shared_epoch import SharedEpoch, key_of
-from mx8shards.loading.torch_containers import register_batches
 from mx8shards.order.steps import Steps
 
 
@@ -195,10 +195,6 @@ class IterableBatches(IterableDataset[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loader": None}  # threads and memory stay behind
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        register_batches()
 
 
 def _first_process(worker: int) -> int:

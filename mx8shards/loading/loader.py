@@ -112,7 +112,7 @@ class Loader:
             shuffle=shuffle,
             seed=seed,
             columns=columns,
-            decode=decode or {},
+            decode={} if decode is None else decode,
             transform=transform,
             uneven=uneven,
             on_error=on_error,

@@ -68,9 +68,10 @@ class Ready(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """No batch; `error` says why."""
+    """No batch; `error` says why, and whether the user's transform raised it."""
 
     error: BaseException
+    from_transform: bool = False
 
 
 class Restart(NamedTuple):
@@ -462,7 +463,7 @@ class Run:
                 return self._delivered(task, task.work)
             return self._mended(task, task.work, np.flatnonzero(task.work.rows["status"] != OK), scratch)
         except BaseException as error:  # noqa: BLE001
-            return Failed(error)
+            return Failed(error, from_transform=self._recipe.transform is not None)
 
     def _delivered(self, task: Task, work: Work) -> Ready:
         transform = self._recipe.transform

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import LoaderError, SchemaError, SettingError, real_number, require, whole_number
+from mx8shards.errors import LoaderError, SchemaError, one_of, real_number, require, whole_number
 from mx8shards.format.array_rows import numbers_of
-from mx8shards.format.arrays import DynamicArray
+from mx8shards.format.arrays import CODES, DynamicArray
+from mx8shards.format.encodings import get_encoding
 
 Array = npt.NDArray[Any]
 Decode = Callable[[memoryview], Any]
@@ -37,6 +38,24 @@ class Packed(NamedTuple):
     cu_seqlens: Any
     position_ids: Any
     carry: Carry
+
+
+class EncodingDecoder:
+    """Decodes payloads as the encoding of this name does.
+
+    It is pickled as that name: workers of a DataLoader send it with each batch, and the object of an encoding that a
+    user registered may not be picklable.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.encoding = get_encoding(name)
+
+    def __call__(self, payload: memoryview) -> Any:
+        return self.encoding.decode(payload)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name,)
 
 
 class Ragged:
@@ -175,15 +194,14 @@ class Ragged:
     def view(self, dtype: str) -> Ragged:
         """The same bytes as numbers of this dtype: for tokens that were stored in a `bytes` column, say.
 
-        dtype  its NumPy name: "uint16", "int32", "float16", …
+        dtype  its NumPy name: "uint16", "int32", "float16", … in this machine's byte order, as arrays are
         """
         rows = self._as_numbers()
         if rows._dims is not None:
             raise SchemaError(subject="view", expected="rows of bytes", found=repr(rows))
+        one_of("dtype", dtype, CODES)
         kind = np.dtype(dtype)
         offsets = _on_host(rows._offsets)
-        if kind.kind not in "iuf":
-            raise SettingError(subject="dtype", expected="one of integers or floats", found=repr(dtype))
         if (odd := np.flatnonzero(offsets % kind.itemsize)).size:
             row = int(odd[0]) - 1
             found = f"{offsets[row + 1] - offsets[row]} bytes"
@@ -224,7 +242,7 @@ class Ragged:
 
     def _as_numbers(self) -> Ragged:
         """These rows themselves, unless they are payloads of arrays, which become numbers."""
-        codec = getattr(self._decode, "__self__", None)
+        codec = self._decode.encoding if isinstance(self._decode, EncodingDecoder) else None
         if self._dims is not None or not isinstance(codec, DynamicArray):
             return self
         if self._numbers is None:

@@ -16,7 +16,7 @@ from mx8shards.kernels import gather
 from mx8shards.kernels.records import SPAN
 from mx8shards.loading.outputs import Layout, Place, array_of
 from mx8shards.loading.plan import Planned
-from mx8shards.loading.ragged import Decode
+from mx8shards.loading.ragged import Decode, EncodingDecoder
 from mx8shards.loading.reach import Rows
 from mx8shards.stages import RAGGED, Output, Stage
 from mx8shards.stages import Work as AnyWork
@@ -87,7 +87,7 @@ class Gather(Stage):
         for name, number in zip(wanted, self._numbers, strict=True):
             coder = columns.coders[number]
             self.outputs[name] = _output(coder)
-            self.decoders[name] = coder.decode
+            self.decoders[name] = EncodingDecoder(columns.encodings[number])
         self._ragged = RAGGED in self.outputs.values()
 
     def begin(self, work: AnyWork) -> None:

@@ -1,10 +1,12 @@
-"""How do torch's own tools look into a batch: pytrees, and the collation of a DataLoader?"""
+"""How do torch's own tools look into a batch: pytrees, and the collation of a DataLoader?
+
+Importing this module registers both. An import happens once, also with several threads, and is repeated after Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,7 +19,10 @@ from mx8shards.loading.ragged import Ragged
 
 
 class _Beside:
-    """What a container has beside its tensors. It is no part of the structure: all of these are equal."""
+    """What a container has beside its tensors, such as sample_ids.
+
+    All are equal, so that two batches with the same columns have equal tree structures.
+    """
 
     def __init__(self, content: Any) -> None:
         self.content = content
@@ -27,14 +32,6 @@ class _Beside:
 
     def __hash__(self) -> int:
         return 0
-
-
-@cache
-def register_batches() -> None:
-    """Make batches and ragged rows pytrees, and have a DataLoader that collates leave batches as they are."""
-    _pytree.register_pytree_node(Batch, _batch_parts, _batch_of, serialized_type_name="mx8shards.Batch")
-    _pytree.register_pytree_node(Ragged, _ragged_parts, _ragged_of, serialized_type_name="mx8shards.Ragged")
-    default_collate_fn_map[Batch] = _collated
 
 
 def _batch_parts(batch: Batch) -> tuple[list[Any], Any]:
@@ -85,3 +82,9 @@ def _collated(batches: Sequence[Batch], *, collate_fn_map: Any = None) -> Batch:
             hint="DataLoader(…, batch_size=None)",
         )
     return batches[0]
+
+
+for _class, _parts, _whole in ((Batch, _batch_parts, _batch_of), (Ragged, _ragged_parts, _ragged_of)):
+    if _class not in _pytree.SUPPORTED_NODES:  # it is there where Ctrl-C ended the first import of this module
+        _pytree.register_pytree_node(_class, _parts, _whole, serialized_type_name=f"mx8shards.{_class.__name__}")
+default_collate_fn_map[Batch] = _collated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -242,3 +243,26 @@ def test_whatever_a_transform_returns_is_copied_out_of_the_banks(data: Path, for
                     assert np.array_equal(mine, theirs)
                     assert not np.shares_memory(np.asarray(mine), np.asarray(theirs))
         assert form != "nothing" or found == [None] * len(found)
+
+
+class Spelled:
+    """An encoding whose object cannot be pickled, as one of a closure."""
+
+    name, size_bytes, dtype, shape, unsafe = "spelled", None, None, None, False
+
+    def __init__(self) -> None:
+        self.encode = lambda value: value.encode()
+        self.decode = lambda payload: bytes(payload).decode()
+
+
+def test_ragged_rows_of_a_users_encoding_come_from_workers(tmp_path: Path) -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+    mx8.register_encoding("spelled", Spelled())
+    with mx8.Writer(tmp_path / "data", columns={"word": "spelled"}) as writer:
+        for i in range(10):
+            writer.write({"word": "a" * i})
+    with loader_of(tmp_path / "data", output="torch") as loader, in_time():
+        batches = torch_data.DataLoader(loader.as_iterable_dataset(), num_workers=1)
+        assert [word for batch in batches for word in batch["word"]] == ["a" * i for i in range(10)]
+        copied = pickle.loads(pickle.dumps(next(iter(loader))["word"]))
+        assert list(copied) == ["a" * i for i in range(BATCH)]

@@ -272,6 +272,17 @@ def test_the_error_says_how_bad_samples_are_passed_over_and_set_epoch_leaves_the
         assert (all_of(loader), loader.state_dict()["epoch"]) == (list(range(SAMPLES)), 2)
 
 
+def test_a_hint_to_skip_samples_is_not_given_for_an_error_of_the_users_transform(data: Path) -> None:
+    def transform(batch: Any) -> Any:
+        raise mx8.SchemaError("rows of one dimension are needed")
+
+    with loader_of(data, transform=transform) as loader:
+        with pytest.raises(mx8.LoaderError, match="rows of one dimension") as caught:
+            list(loader)
+        assert "skip" not in str(caught.value)
+        assert "the next `for` tries this step again" in str(caught.value)
+
+
 # what is asked for ----------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +17,8 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, default_collate, default_convert
 
 from mx8shards.errors import LoaderError
-from mx8shards.format.encodings import get_encoding
 from mx8shards.loading.batch import Batch, converter
-from mx8shards.loading.ragged import Ragged
+from mx8shards.loading.ragged import EncodingDecoder, Ragged
 from mx8shards.stages import Output
 from mx8shards.transforms import RandomHorizontalFlip
 
@@ -29,7 +30,7 @@ def batch_of(rows: int = 4, output: Any = "torch") -> Batch:
     texts = np.frombuffer(b"".join(b"row %d" % i for i in range(rows)), np.uint8).copy()
     values = {
         "image": convert(np.arange(rows * 12, dtype=np.uint8).reshape(rows, 3, 2, 2)),
-        "text": Ragged(convert(texts), convert(np.arange(0, 5 * rows + 1, 5)), get_encoding("str").decode),
+        "text": Ragged(convert(texts), convert(np.arange(0, 5 * rows + 1, 5)), EncodingDecoder("str")),
     }
     pictures = {"image": Output(np.dtype(np.uint8), (3, 2, 2), "CHW")}
     return Batch(values, convert(np.arange(10, 10 + rows)), convert(np.arange(rows) == rows - 1), 3, 17, pictures)
@@ -161,3 +162,48 @@ def test_a_data_loader_that_would_collate_batches_is_told_so() -> None:
     assert_equal(next(iter(DataLoader([batch_of()]))), batch_of())  # type: ignore[arg-type]
     with pytest.raises(LoaderError, match="batch_size=None"):
         next(iter(DataLoader([batch_of(), batch_of()], batch_size=2)))  # type: ignore[arg-type]
+
+
+REGISTER = """
+import sys, threading, warnings
+import torch
+from torch.utils import _pytree
+warnings.simplefilter("error")
+sys.setswitchinterval(1e-6)
+real, calls = _pytree.register_pytree_node, []
+
+def interrupted(*arguments, **options):
+    real(*arguments, **options)
+    raise KeyboardInterrupt
+
+from mx8shards.loading.batch import Batch, converter
+_pytree.register_pytree_node = interrupted
+try:
+    converter("torch")
+except KeyboardInterrupt:
+    _pytree.register_pytree_node = real
+errors, ready = [], threading.Barrier(4)
+
+def register():
+    ready.wait()
+    try:
+        converter("torch")
+    except Exception as error:
+        errors.append(error)
+
+threads = [threading.Thread(target=register) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not errors, errors
+assert _pytree.tree_map(lambda leaf: leaf + 1, Batch({"a": torch.zeros(2)}))["a"].tolist() == [1, 1]
+from mx8shards.loading.ragged import Ragged
+assert Ragged in _pytree.SUPPORTED_NODES
+print("registered")
+"""
+
+
+def test_batches_are_registered_with_torch_once_by_several_threads_and_after_ctrl_c() -> None:
+    done = subprocess.run([sys.executable, "-c", REGISTER], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.stdout, done.returncode) == ("registered\n", 0), done.stderr

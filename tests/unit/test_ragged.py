@@ -18,7 +18,7 @@ from mx8shards.errors import FormatError, LoaderError, SchemaError, SettingError
 from mx8shards.format.array_rows import Numbers, numbers_of
 from mx8shards.format.arrays import CODES
 from mx8shards.format.encodings import get_encoding
-from mx8shards.loading.ragged import Ragged
+from mx8shards.loading.ragged import EncodingDecoder, Ragged
 
 OUTPUTS = pytest.mark.parametrize("output", ["numpy", "torch"])
 TOKENS = pytest.mark.parametrize("encoding", ["ndarray:uint16", "ndarray"])
@@ -29,7 +29,7 @@ def ragged_of(payloads: list[bytes], encoding: str, output: str = "numpy") -> Ra
     values = np.frombuffer(b"".join(payloads), np.uint8).copy()
     offsets = np.cumsum([0, *map(len, payloads)], dtype=np.int64)
     wrap: Any = torch.from_numpy if output == "torch" else lambda array: array
-    return Ragged(wrap(values), wrap(offsets), get_encoding(encoding).decode)
+    return Ragged(wrap(values), wrap(offsets), EncodingDecoder(encoding))
 
 
 def tokens(rows: list[Any], encoding: str, output: str = "numpy", dtype: str = "uint16") -> Ragged:

@@ -14,12 +14,14 @@ import torch
 
 import mx8shards as mx8
 from mx8shards import transforms
-from mx8shards.errors import one_of, probability, real_number, true_or_false, whole_number
+from mx8shards.errors import one_of, probability, real_number, shown, true_or_false, whole_number
+from mx8shards.loading.ragged import Ragged
 
 NAN = math.nan
 NO_INTS = (1.5, "1", True, NAN, np.True_, np.array([1, 2]), torch.tensor([1, 2]), [1])
+HUGE = 10**5000  # Python prints no int of so many digits
 NO_FLAGS = ("yes", "no", 1, 0, None, [])
-NO_PROBABILITIES = (-0.1, 1.5, NAN, "0.5", None, True, [0.5], np.float64(2))
+NO_PROBABILITIES = (10**400, HUGE, -0.1, 1.5, NAN, "0.5", None, True, [0.5], np.float64(2))
 NO_TEXTS = ("nope", "", None, 3, True, ["nope"], np.array(["a", "b"]))
 NO_NUMBERS = ((), [], "123", 0.5, (NAN, 0.5, 0.5), (0.5, 0.5, math.inf), ("1", "2", "3"), [[0.5] * 3], True)
 
@@ -62,13 +64,16 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "match_streaming": NO_FLAGS,
     },
     "Loader": {
-        "batch_size": (0, -1, 2**63, None, *NO_INTS),
+        "batch_size": (0, -1, 2**63, HUGE, None, *NO_INTS),
         "shuffle": (3, 0, "yes", None, mx8.BlockShuffle),
         "seed": (None, *NO_INTS),
         "columns": ("id", 5, ["nope"]),
         "decode": (
             "rgb8",
             5,
+            [],
+            (),
+            False,
             {"id": 5},
             {"nope": mx8.CenterCrop(8)},
             {"id": mx8.CenterCrop},
@@ -85,15 +90,16 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "device": ("gpu", "", None, 0, "cuda:x", "cuda:-1", "mps", "cuda:9999", torch.device("meta")),
         "output": NO_TEXTS,
         "pool": (5, "pool", mx8.Pool),
-        "read_timeout_s": (0, -1, "3", NAN, None, True, [3]),
+        "read_timeout_s": (0, -1, 10**400, HUGE, "3", NAN, None, True, [3]),
     },
     "Loader.set_epoch": {"epoch": (-1, None, *NO_INTS)},
     "Loader.ids": {
-        "epoch": (-1, None, *NO_INTS),
+        "epoch": (-1, HUGE, None, *NO_INTS),
         "step": (-1, None, *NO_INTS),
         "rank": (-1, 4, *NO_INTS),
         "world_size": (0, -1, *NO_INTS),
     },
+    "Ragged.view": {"dtype": (">u2", "foo", "float128", "bool", np.uint16, np.dtype("uint16"), None, 3)},
     "Pool": {"memory": (0, -1, "much", True, 1.5, NAN, []), "threads": (0, -1, 1 << 20, *NO_INTS)},
     "BlockShuffle": {"shards": (0, -1, None, *NO_INTS)},
     "Decode": PICTURE,
@@ -179,6 +185,8 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
     floats = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "dtype": "float32"}
     if name in PICTURES and {"mean", "std"} & given.keys():
         given = {**floats, **given}
+    if name == "Ragged.view":
+        return Ragged(torch.zeros(16, dtype=torch.uint8), torch.tensor([0, 16]), None).view(**given)
     if not name.startswith("Loader"):
         return made_by(name)(**{**needed.get(name, {}), **given})
     with mx8.Dataset(root) as dataset:
@@ -190,7 +198,7 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
 
 
 CASES = [
-    pytest.param(name, argument, value, id=f"{name}({argument}={value!r})"[:100])
+    pytest.param(name, argument, value, id=f"{name}({argument}={shown(value)})"[:100])
     for name, arguments in BAD.items()
     for argument, values in arguments.items()
     for value in values
