@@ -77,6 +77,9 @@ class ShardsError(Exception):
             self.place = ": ".join(part for part in (place, self.place) if part)
         return self
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
     def __str__(self) -> str:
         what = self.message or f"expected {self.expected}, got {self.found}"
         place = f"at {self.place}" if self.place.startswith("$") else self.place

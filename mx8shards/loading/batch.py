@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +33,23 @@ def _itself(array: Array) -> Array:
     return array
 
 
+class _Rows(NamedTuple):
+    """What is known of the rows of a batch beside their columns."""
+
+    sample_ids: Any = None
+    padding: Any = None
+    epoch: int | None = None
+    seed: int | None = None
+    pictures: Mapping[str, Output] | None = None
+
+
 class Batch(MutableMapping[str, Any]):
     """The rows of one step for one rank, by column: a mapping from names to arrays, tensors and `Ragged` rows.
 
     values      the columns, by name
-    sample_ids  which sample each row is, as int64; always on the host
+    sample_ids  which sample each row is, as int64; always on the host. Of a view, such as `select` or `where` gives,
+                these are positions in the dataset that it is a view of, and of `concat` in all datasets one after the
+                other; they are not positions in the view
     padding     which rows are repeats that only fill the batch up, as bools
     epoch       the epoch that the batch belongs to
     seed        the loader's
@@ -61,41 +73,38 @@ class Batch(MutableMapping[str, Any]):
         pictures: Mapping[str, Output] | None = None,
     ) -> None:
         self._values = dict(values)
-        self._rows: tuple[Any, Any, int | None, int | None, Mapping[str, Output] | None]
-        if isinstance(values, Batch) and sample_ids is None:
-            self._rows = values._rows
-        else:
-            self._rows = (sample_ids, padding, epoch, seed, pictures)
+        rows = _Rows(sample_ids, padding, epoch, seed, pictures)
+        self._rows: _Rows = values._rows if isinstance(values, Batch) and sample_ids is None else rows
 
     @property
     def sample_ids(self) -> Any:
         """Which sample each row is. It stays on the host, wherever the columns are."""
-        return self._known(0, "sample_ids")
+        return self._known("sample_ids")
 
     @property
     def padding(self) -> Any:
         """Which rows are repeats that only fill the batch up."""
-        return self._known(1, "padding")
+        return self._known("padding")
 
     @property
     def epoch(self) -> int:
         """The epoch that the batch belongs to."""
-        return int(self._known(2, "epoch"))
+        return int(self._known("epoch"))
 
     @property
     def seed(self) -> int:
         """The loader's seed."""
-        return int(self._known(3, "seed"))
+        return int(self._known("seed"))
 
     @property
     def layouts(self) -> dict[str, str]:
         """ "CHW" or "HWC" for each column of decoded pictures, unless a transform has given them another shape."""
-        declared = self._rows[4] or {}
+        declared = self._rows.pictures or {}
         shapes = {key: getattr(value, "shape", ())[1:] for key, value in self.items() if key in declared}
         return {key: declared[key].layout for key, shape in shapes.items() if tuple(shape) == declared[key].shape}
 
-    def _known(self, number: int, name: str) -> Any:
-        found = self._rows[number]
+    def _known(self, name: str) -> Any:
+        found = getattr(self._rows, name)
         if found is None:
             lost = "this batch was made of a mapping of columns alone, which does not tell"
             where = "in the Loader's transform=, or before Accelerate dispatches batches"
@@ -118,7 +127,7 @@ class Batch(MutableMapping[str, Any]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        ids = self._rows[0]
+        ids = self._rows.sample_ids
         rows = "" if ids is None else f" of {len(ids)}"
         return f"<Batch{rows}: {', '.join(self._values)}>"
 
@@ -127,18 +136,19 @@ class Batch(MutableMapping[str, Any]):
 
     def copy(self) -> Self:
         """The same batch in memory of its own."""
-        sample_ids, padding, epoch, seed, pictures = self._rows
-        values = {key: changed(value, copied) for key, value in self.items()}
-        return type(self)(values, copied(sample_ids), copied(padding), epoch, seed, pictures)
+        rows = self._rows._replace(sample_ids=copied(self._rows.sample_ids))
+        return self._with(self._values, rows)._relocated(copied)
 
     def map(self, change: Callable[[Any], Any]) -> Self:
-        """The same rows with a function applied to every array and tensor, and to `padding`; not to `sample_ids`.
+        """The same rows with a function applied to every array and tensor, and to `padding`.
+
+        It is not applied to `sample_ids` and to the offsets of `Ragged` rows.
 
         change  takes an array or tensor, or whatever else a transform put into the batch, and gives one
         """
-        sample_ids, padding, epoch, seed, pictures = self._rows
+        padding = None if self._rows.padding is None else change(self._rows.padding)
         values = {key: changed(value, change) for key, value in self.items()}
-        return type(self)(values, sample_ids, None if padding is None else change(padding), epoch, seed, pictures)
+        return self._with(values, self._rows._replace(padding=padding))
 
     def replace(self, values: Mapping[str, Any]) -> Self:
         """The same rows, with other columns: a new batch.
@@ -154,26 +164,47 @@ class Batch(MutableMapping[str, Any]):
         non_blocking  return before tensors in pinned memory are copied, as `Tensor.to` does. It waits for those in
                       a bank of the loader, which may be filled again: call `pin_memory()` before
         """
-        return self.map(partial(moved, device=device, non_blocking=non_blocking))
+        return self._relocated(partial(moved, device=device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
         """A copy in pinned memory, from which a GPU copies while the host goes on: `.to("cuda", non_blocking=True)`."""
-        return self.map(pinned)
+        return self._relocated(pinned)
 
-    def _with(self, values: Mapping[str, Any]) -> Self:
-        return type(self)(values, *self._rows)
+    def _relocated(self, move: Callable[[Any], Any]) -> Self:
+        padding = None if self._rows.padding is None else move(self._rows.padding)
+        values = {key: relocated(value, move) for key, value in self.items()}
+        return self._with(values, self._rows._replace(padding=padding))
+
+    def _with(self, values: Mapping[str, Any], rows: _Rows | None = None) -> Self:
+        return type(self)(values, *(rows or self._rows))
 
 
 def changed(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A batch, or whatever a transform made of it, with every array and tensor in it changed."""
+    """A batch, or a value that a transform made of it, with every array and tensor of its columns changed."""
     if isinstance(value, (Batch, Ragged)):
-        return value.copy() if change is copied else value.map(change)
+        return value.map(change)
+    return _rebuilt(value, partial(changed, change=change), change)
+
+
+def relocated(value: Any, move: Callable[[Any], Any]) -> Any:
+    """The same value with all its arrays and tensors in other memory, where this function puts them.
+
+    Unlike `changed`, this includes `padding` and the offsets of ragged rows. `sample_ids` stay on the host.
+    """
+    if isinstance(value, Ragged):
+        return value.copy() if move is copied else value.relocated(move)
+    if isinstance(value, Batch):
+        return value._relocated(move)
+    return _rebuilt(value, partial(relocated, move=move), move)
+
+
+def _rebuilt(value: Any, inside: Callable[[Any], Any], change: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
-        return {key: changed(inner, change) for key, inner in value.items()}
+        return {key: inside(inner) for key, inner in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(changed(inner, change) for inner in value))
+        return type(value)(*map(inside, value))
     if isinstance(value, (list, tuple)):
-        return type(value)(changed(inner, change) for inner in value)
+        return type(value)(map(inside, value))
     return change(value)
 
 

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from mx8shards.errors import LoaderError, SettingError, require
-from mx8shards.loading.batch import changed
+from mx8shards.loading.batch import relocated
 
 _PORTABLE = 1  # pinned for every device's context
 
@@ -55,7 +55,7 @@ class Mover:
     def start(self, value: Any) -> Moving:
         """Begin to copy all tensors of a batch, or of whatever a transform made of it."""
         with self._torch.cuda.stream(self._stream):
-            moved = changed(value, self._moved)
+            moved = relocated(value, self._moved)
             done = self._stream.record_event()
         self._under_way.append((value, done))
         return Moving(moved, done)
@@ -70,7 +70,7 @@ class Mover:
                 value.record_stream(stream)
             return value
 
-        changed(moving.value, in_use)
+        relocated(moving.value, in_use)
         self.release()
         return moving.value
 

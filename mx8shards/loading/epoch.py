@@ -106,9 +106,12 @@ class Epoch(Iterator[Any]):
         self._listener.failed()
         reason = result.error
         if isinstance(reason, LoaderError):
-            raise reason
+            raise reason.at(place=result.transformed) if result.transformed else reason
         raise LoaderError(
-            f"{type(reason).__name__}: {reason}", subject=f"epoch {self._epoch}", hint=self._how_to_go_on(result)
+            f"{type(reason).__name__}: {reason}",
+            subject=f"epoch {self._epoch}",
+            place=result.transformed,
+            hint=self._how_to_go_on(result),
         ) from reason
 
     def __len__(self) -> int:
@@ -118,7 +121,7 @@ class Epoch(Iterator[Any]):
     def _how_to_go_on(self, failed: Failed) -> str:
         """What a user can do about a batch that could not be made."""
         again = self._listener.what_next(self._epoch)
-        of_sample = isinstance(failed.error, ShardsError) and not failed.from_transform
+        of_sample = isinstance(failed.error, ShardsError) and not failed.transformed
         if of_sample and self._recipe.on_error == "raise":
             return f'on_error="skip" or "substitute" passes over bad samples; {again}'
         return again

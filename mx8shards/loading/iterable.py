@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 import mx8shards.loading.torch_containers  # noqa: F401 - a worker that unpickles a dataset gives batches, too
 from mx8shards.dataset import Dataset
 from mx8shards.errors import LoaderError, whole_number
-from mx8shards.loading.batch import changed
+from mx8shards.loading.batch import relocated
 from mx8shards.loading.loader import Loader
 from mx8shards.loading.machine import worker_share
 from mx8shards.loading.ragged import copied
@@ -144,7 +144,7 @@ class IterableBatches(IterableDataset[Any]):
             self._shared.start_at(row, key, epoch, group)
         self._epoch = epoch
         loader._go_to(epoch, position)
-        return (changed(batch, copied) for batch in loader)
+        return (relocated(batch, copied) for batch in loader)
 
     def _counted(self) -> Iterator[Any]:
         """The batches of an epoch. It counts once it gave one, and goes on where it failed."""
@@ -157,7 +157,7 @@ class IterableBatches(IterableDataset[Any]):
                 if not number:
                     self._shared.start_at(0, 0, epoch)
                     self._seen = self._shared.upcoming_iteration
-                yield changed(batch, copied)
+                yield relocated(batch, copied)
         except LoaderError:
             if self._seen == self._shared.upcoming_iteration:  # else the epoch was set meanwhile
                 self._count_from(loader)

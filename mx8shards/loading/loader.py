@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from mx8shards.stages import Decoder
 
 if TYPE_CHECKING:
     from mx8shards.loading.iterable import IterableBatches
+
+
+_TAKEN = "DataLoader(loader.as_iterable_dataset(), num_workers=…) takes it to other processes"
 
 
 class Loader:
@@ -304,6 +307,12 @@ class Loader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise LoaderError("a Loader has threads and memory: it can be neither pickled nor copied", hint=_TAKEN)
+
+    def __getitem__(self, i: object) -> NoReturn:
+        raise LoaderError("a Loader gives batches one after the other, not by number", hint=_TAKEN)
 
     def _make_ready(self) -> None:
         if self._closed:

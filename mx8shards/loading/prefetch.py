@@ -68,10 +68,10 @@ class Ready(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """No batch; `error` says why, and whether the user's transform raised it."""
+    """No batch; `error` says why. Where the user's transform raised it, `transformed` says what it was given."""
 
     error: BaseException
-    from_transform: bool = False
+    transformed: str = ""
 
 
 class Restart(NamedTuple):
@@ -463,7 +463,7 @@ class Run:
                 return self._delivered(task, task.work)
             return self._mended(task, task.work, np.flatnonzero(task.work.rows["status"] != OK), scratch)
         except BaseException as error:  # noqa: BLE001
-            return Failed(error, from_transform=self._recipe.transform is not None)
+            return Failed(error, _described(task) if self._recipe.transform is not None else "")
 
     def _delivered(self, task: Task, work: Work) -> Ready:
         transform = self._recipe.transform
@@ -477,6 +477,8 @@ class Run:
                 batch = transform(batch)
             finally:
                 working.end(before)
+            if batch is None:
+                raise LoaderError("expected a batch from transform=, got None", hint="return the batch that it changed")
             task.times.add("transform", clock() - begun)
         return Ready(batch, task.planned, len(work.rows), work.layout.size_bytes, task.entries, task.times)
 
@@ -563,3 +565,10 @@ def _shedder(run: weakref.ref[Run]) -> Callable[[], None]:
             found.shed()
 
     return shed
+
+
+def _described(task: Task) -> str:
+    """The step of a batch and the samples in it, in a few words."""
+    step, ids = task.planned.position, task.planned.rows["sample_id"].tolist()
+    some = ", ".join(map(str, ids[:8])) + (", …" if len(ids) > 8 else "")
+    return f"transform of the batch at position {step}, sample_ids {some}"

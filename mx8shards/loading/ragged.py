@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import LoaderError, SchemaError, one_of, real_number, require, whole_number
+from mx8shards.errors import LoaderError, SchemaError, SettingError, one_of, real_number, require, shown, whole_number
 from mx8shards.format.array_rows import numbers_of
 from mx8shards.format.arrays import CODES, DynamicArray
 from mx8shards.format.encodings import get_encoding
@@ -169,7 +169,7 @@ class Ragged:
         rows = self._flat("packed")
         values, bounds = _wide(rows._values), _on_host(rows._offsets)
         if carry is not None:
-            left, left_offsets = carry
+            left, left_offsets = _checked_carry(carry)
             values = _joined(left, values)
             bounds = np.concatenate([_on_host(left_offsets)[:-1], bounds + len(left)])
         used = len(values) // length * length
@@ -218,19 +218,31 @@ class Ragged:
         return type(self)(copied(self._values), copied(self._offsets), self._decode, self._dims)
 
     def map(self, change: Callable[[Any], Any]) -> Ragged:
-        """The same rows with `values` and `offsets` changed by a function: moved to a device, say."""
-        rows = self
-        with suppress(SchemaError, ValueError):  # rows that are not arrays of one dtype stay payloads
-            rows = self._as_numbers()
-        return Ragged(change(rows._values), change(rows._offsets), rows._decode, rows._dims)
+        """The same rows with `values` changed by a function. `offsets` keep their values, on the same device."""
+        rows = self._numbers_if_any()
+        values, offsets = change(rows._values), rows._offsets
+        if _is_tensor(values) and _is_tensor(offsets) and offsets.device != values.device:
+            offsets = moved(offsets, values.device)
+        return Ragged(values, offsets, rows._decode, rows._dims)
+
+    def relocated(self, move: Callable[[Any], Any]) -> Ragged:
+        """The same rows with `values` and `offsets` in other memory, where this function puts them."""
+        rows = self._numbers_if_any()
+        return Ragged(move(rows._values), move(rows._offsets), rows._decode, rows._dims)
+
+    def _numbers_if_any(self) -> Ragged:
+        """The rows as numbers; those that are not arrays of one dtype stay payloads."""
+        with suppress(SchemaError, ValueError):
+            return self._as_numbers()
+        return self
 
     def to(self, device: Any, non_blocking: bool = False) -> Ragged:
         """The same rows on this device; see `Batch.to`."""
-        return self.map(partial(moved, device=device, non_blocking=non_blocking))
+        return self.relocated(partial(moved, device=device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Ragged:
         """A copy in pinned memory, from which a GPU copies by itself."""
-        return self.map(pinned)
+        return self.relocated(pinned)
 
     def _flat(self, who: str) -> Ragged:
         """The rows as numbers of one dimension each."""
@@ -279,6 +291,14 @@ def pinned(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         raise LoaderError("NumPy arrays cannot be pinned", hint=_HINT)
     return value.pin_memory() if _is_tensor(value) else value
+
+
+def _checked_carry(carry: Any) -> Carry:
+    """The `carry` of a call of `packed`, perhaps as a checkpoint gave it back."""
+    pair: Any = carry if isinstance(carry, (tuple, list)) and len(carry) == 2 else (None, None)
+    if any(not isinstance(part, np.ndarray) and not _is_tensor(part) for part in pair) or not len(pair[1]):
+        raise SettingError(subject="carry", expected="None, or the carry that `packed` returned", found=shown(carry))
+    return pair[0], pair[1]
 
 
 def _is_tensor(value: Any) -> bool:

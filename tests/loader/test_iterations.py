@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import io
 import json
+import pickle
 import time
 import weakref
 from dataclasses import dataclass
@@ -251,9 +253,9 @@ def test_after_an_error_the_next_for_goes_on_at_the_step_that_failed(data: Path,
                 errors.append(str(error))
                 assert loader.state_dict()["position"] == at // BATCH * BATCH
         assert found == [list(range(i, i + BATCH)) for i in range(0, SAMPLES, BATCH)]
-        wanted = "epoch 0: OSError: the network was away (the next `for` tries this step again, set_epoch(1) goes to"
+        wanted = "OSError: the network was away (the next `for` tries this step again, set_epoch(1) goes to"
         assert len(errors) == 2
-        assert all(error.startswith(wanted) for error in errors)
+        assert all(wanted in error for error in errors)
         assert len(all_of(loader)) == SAMPLES
 
 
@@ -281,6 +283,25 @@ def test_a_hint_to_skip_samples_is_not_given_for_an_error_of_the_users_transform
             list(loader)
         assert "skip" not in str(caught.value)
         assert "the next `for` tries this step again" in str(caught.value)
+        wanted = "epoch 0: transform of the batch at position 0, sample_ids 0, 1, 2, 3, 4, 5, 6, 7: SchemaError: "
+        assert str(caught.value).startswith(wanted)
+
+
+def test_a_transform_that_returns_nothing_is_an_error(data: Path) -> None:
+    with (
+        loader_of(data, transform=lambda batch: None) as loader,
+        pytest.raises(mx8.LoaderError, match=r"sample_ids 0, .*7: expected a batch from transform=, got None"),
+    ):
+        list(loader)
+
+
+def test_a_loader_that_is_pickled_copied_or_indexed_names_its_iterable_dataset(data: Path) -> None:
+    torch_data = pytest.importorskip("torch.utils.data")
+    acts: list[Any] = [pickle.dumps, copy.copy, copy.deepcopy, lambda loader: list(torch_data.DataLoader(loader))]
+    with loader_of(data) as loader:
+        for act in acts:
+            with pytest.raises(mx8.LoaderError, match=r"DataLoader\(loader.as_iterable_dataset\(\)"):
+                act(loader)
 
 
 # what is asked for ----------------------------------------------------------------------------------------------------

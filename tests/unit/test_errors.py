@@ -29,3 +29,7 @@ def test_places_are_added_on_the_way_up_and_the_first_subject_stays() -> None:
     error = mx8.FormatError(place="[0]", expected="str", found="int").at(subject="index.json", place="$.names")
     assert str(error.at(subject="other")) == "index.json: at $.names[0]: expected str, got int"
     assert str(mx8.FormatError("bad").at(place="sample 3").at(place="shard 1")) == "shard 1: sample 3: bad"
+
+
+def test_repr_shows_the_message() -> None:
+    assert repr(mx8.LoaderError("gone", subject="epoch 0")) == "LoaderError('epoch 0: gone')"

@@ -290,3 +290,19 @@ def test_a_loader_gives_tokens_as_the_dataset_has_them(tmp_path: Path) -> None:
             *found, carry = batch["tokens"].packed(64, carry)
             packed += found[0].flatten().tolist()
         assert packed + carry[0].tolist() == seen
+
+
+@pytest.mark.parametrize("carry", ["x", (1, 2), (), [torch.zeros(3)], torch.zeros(3), (torch.zeros(3), [0, 3])])
+def test_what_is_no_carry_is_refused(carry: Any) -> None:
+    with pytest.raises(SettingError, match="carry: expected None, or the carry that `packed` returned"):
+        tokens([[1, 2, 3]], "ndarray:uint16", "torch").packed(2, carry)
+
+
+@OUTPUTS
+def test_a_function_of_a_batch_does_not_change_offsets(output: str) -> None:
+    rows = tokens([[1, 2, 3], [4]], "ndarray:uint16", output)
+    found = rows.map(lambda values: values * 0.5)
+    assert found.offsets.tolist() == [0, 3, 4]
+    assert found.padded().tolist() == [[0.5, 1, 1.5], [2, 0, 0]]
+    if output == "torch":
+        assert found.map(lambda values: values.to("meta")).offsets.device.type == "meta"
