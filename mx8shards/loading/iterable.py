@@ -38,8 +38,9 @@ class IterableBatches(IterableDataset[Any]):
 
     A batch is a `Batch`, or what the loader's `transform` makes of it. `state_dict` and `load_state_dict` are what
     torchdata's StatefulDataLoader calls: within a worker, the state is the worker's own, and needs as many workers
-    again. The process that started workers does not know which batches it took from them: there `state_dict` is an
-    error.
+    again. With workers, the state that a StatefulDataLoader gives in the loop over its last batch is the end of that
+    epoch: the iteration that resumes there is empty, and the one after it is the next epoch. The process that started workers does not know which
+    batches it took from them: there `state_dict` is an error.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class IterableBatches(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch, from its beginning, in all workers. Call it before `iter(DataLoader)`.
 
-        epoch  its number, from 0. The one that comes next anyway keeps its position: a resumed one goes on there
+        epoch  its number, from 0. If this epoch comes next anyway, its position stays: a resumed epoch is continued
         """
         epoch = whole_number("epoch", epoch, 0)
         self._here()
@@ -209,6 +210,9 @@ class _InTurns(Loader):
     def __init__(self, turns: int, dataset: Dataset, **settings: Any) -> None:
         self._turns = turns
         super().__init__(dataset, **settings)
+
+    def _warn_of_repeats(self) -> None:
+        """The loader that the iterable dataset was made of has warned."""
 
     def _what_next(self, epoch: int) -> str:
         if get_worker_info() is None:

@@ -43,9 +43,9 @@ class Loader:
     """Batches of a dataset, made ahead in threads, as tensors over memory that is used again and again.
 
     `for batch in loader` gives one epoch of `Batch`es, and the next `for` gives the next epoch, also after one that was
-    left early. An iteration that gave no batch does not count: `iter(loader)` alone ends the iteration before it and
-    makes batches ahead, but changes neither the epoch nor `state_dict()`. After an error, which says what is wrong with
-    which sample, the next `for` goes on at the step that failed. Each rank gets its part.
+    left early. An epoch is begun by its first batch: `iter(loader)` alone ends the iteration before it and makes
+    batches ahead, but changes neither the epoch nor `state_dict()`. After an error, which says what is wrong with which
+    sample, the next `for` goes on at the step that failed. Each rank gets its part.
 
     `state_dict()` says where the loader stands after the last batch it gave you; with the same data, any number of
     ranks goes on there.
@@ -138,8 +138,7 @@ class Loader:
         self._ledger = Ledger()
         self._closed = False
         self._assemble()
-        if self.rank == 0:
-            warn_of_repeats(dataset, self._recipe.filler.stages)
+        self._warn_of_repeats()
 
     def _assemble(self) -> None:
         """Get a pool, and a share of its memory."""
@@ -245,7 +244,8 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the very next step, on any number of ranks: with the same data, or an error says what differs.
 
-        The next `for` is the rest of that epoch: no batch at all where "drop" leaves out what another world left.
+        The next `for` is the rest of that epoch. With another number of ranks this rest may be shorter than one step;
+        with `uneven="drop"` it then has no batch.
 
         state  what `state_dict()` of a loader of the same data gave, on any rank
         """
@@ -341,6 +341,10 @@ class Loader:
                 run.join()
                 self._counters.produced(run.producer_s)
         self._runs.clear()
+
+    def _warn_of_repeats(self) -> None:
+        if self.rank == 0:
+            warn_of_repeats(self._dataset, self._recipe.filler.stages)
 
     def _what_next(self, epoch: int) -> str:
         """What comes after a step that failed, for the user."""

@@ -35,9 +35,12 @@ class _Beside:
 
 
 def _batch_parts(batch: Batch) -> tuple[list[Any], Any]:
-    """A batch's columns as leaves; those of several sides first, as torchvision takes a first tensor for an image."""
+    """A batch's columns as leaves; those of several sides first, as torchvision takes a first tensor for an image.
+
+    Decoded pictures are leaves with their channels first, whatever their layout is in the batch.
+    """
     names = sorted(batch, key=lambda name: getattr(batch[name], "ndim", 0) < 3)
-    layouts = batch.layouts if "torchvision.tv_tensors" in sys.modules else {}
+    layouts = batch.layouts
     leaves = [_as_image(batch[name], layouts[name]) if name in layouts else batch[name] for name in names]
     return leaves, (tuple(names), _Beside((batch._rows, layouts)))
 
@@ -50,15 +53,16 @@ def _batch_of(values: Any, context: Any) -> Batch:
 
 
 def _as_image(value: Any, layout: str) -> Any:
-    """Pictures as torchvision's transforms look for them among the leaves: a tv_tensors.Image, channels first."""
+    """Pictures with their channels first; for torchvision's transforms, where it is imported, a tv_tensors.Image."""
     if not isinstance(value, torch.Tensor):
         return value
-    image = sys.modules["torchvision.tv_tensors"].Image
-    return image(value if layout == "CHW" else value.permute(0, 3, 1, 2))
+    first = value if layout == "CHW" else value.permute(0, 3, 1, 2)
+    images = sys.modules.get("torchvision.tv_tensors")
+    return first if images is None else images.Image(first)
 
 
 def _of_image(leaf: Any, layout: str) -> Any:
-    """The reverse, whatever became of the leaf."""
+    """The leaf as a plain tensor in the batch's layout, if it still has channels first."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
     plain = leaf.as_subclass(torch.Tensor)

@@ -45,6 +45,17 @@ def test_repeats_with_random_crops_are_logged_once(
     assert "the same random crop" in told
 
 
+def test_loaders_of_an_iterable_dataset_do_not_log_it_again(
+    dataset: mx8.Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.WARNING, "mx8shards"),
+        mx8.Loader(dataset.select([1, 1]), batch_size=2, decode={"image": RANDOM}) as loader,
+    ):
+        assert len(list(loader.as_iterable_dataset())) == 1
+    assert len([record for record in caplog.records if "the same random crop" in record.getMessage()]) == 1
+
+
 @pytest.mark.parametrize("positions", [[2, 1], range(COUNT)], ids=str)
 def test_views_without_repeats_are_not(dataset: mx8.Dataset, positions: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert warnings_of(dataset.select(positions), RANDOM, caplog) == []

@@ -128,6 +128,27 @@ def test_a_batch_on_another_device_keeps_its_sample_ids_on_the_host(device: str)
     assert_equal(batch_of().to(torch.device("cpu"), non_blocking=True), batch_of())
 
 
+def test_a_copy_out_of_a_bank_is_waited_for_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bank is filled again once its tensors are gone, which may be before a copy is done that nobody waits for."""
+    asked: dict[int, bool] = {}
+    real = torch.Tensor.to
+
+    def recorded(tensor: torch.Tensor, *arguments: Any, non_blocking: bool = False, **options: Any) -> torch.Tensor:
+        asked[tensor.data_ptr()] = non_blocking
+        return real(tensor, *arguments, non_blocking=non_blocking, **options)
+
+    batch = batch_of().replace({"own": torch.ones(4)})
+    text = batch["text"]
+    lent = [batch["image"], batch.padding, text.values, text.offsets, batch["image"][1:]]
+    batch["part"] = lent[-1]
+    monkeypatch.setattr(torch.Tensor, "to", recorded)
+    batch.to("meta", non_blocking=True)
+    assert [asked.pop(tensor.data_ptr()) for tensor in lent] == [False] * len(lent)
+    assert asked == {batch["own"].data_ptr(): True}
+    batch.to("meta")
+    assert not any(asked.values())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_pinned_batch_is_pinned_and_comes_back_from_the_gpu() -> None:
     pinned = batch_of().pin_memory()
@@ -207,3 +228,16 @@ print("registered")
 def test_batches_are_registered_with_torch_once_by_several_threads_and_after_ctrl_c() -> None:
     done = subprocess.run([sys.executable, "-c", REGISTER], capture_output=True, text=True, timeout=300, check=False)
     assert (done.stdout, done.returncode) == ("registered\n", 0), done.stderr
+
+
+def test_pictures_are_leaves_with_their_channels_first_whether_torchvision_is_there_or_not() -> None:
+    pixels = torch.arange(2 * 5 * 4 * 3, dtype=torch.uint8).reshape(2, 5, 4, 3)
+    known = {"image": Output(np.dtype(np.uint8), (5, 4, 3), "HWC")}
+    batch = Batch({"image": pixels}, torch.arange(2), torch.zeros(2, dtype=torch.bool), 0, 0, known)
+    [leaf], spec = pytree.tree_flatten(batch)
+    assert leaf.shape == (2, 3, 5, 4)
+    same = pytree.tree_unflatten([leaf], spec)
+    assert torch.equal(same["image"], pixels)
+    assert same["image"].is_contiguous()
+    assert same["image"].data_ptr() == pixels.data_ptr()  # no copy
+    assert torch.equal(pytree.tree_map(lambda leaf: leaf[:, :, :2], batch)["image"], pixels[:, :2])
