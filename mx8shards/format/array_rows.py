@@ -68,7 +68,8 @@ def _without_heads(payloads: Bytes, offsets: Ints, heads: Ints) -> Bytes:
     keep = np.ones(len(payloads), bool)
     for byte in range(int(heads.max())):
         keep[offsets[:-1][byte < heads] + byte] = False
-    return payloads[keep]
+    kept: Bytes = payloads[keep]
+    return kept
 
 
 def _shapes(payloads: Bytes, begins: Ints, room: Ints) -> tuple[Ints, Ints, int | None]:

@@ -58,7 +58,8 @@ class Batch(MutableMapping[str, Any]):
     Arrays and tensors view a bank of the loader, which uses it again once the last of them is gone: hold a batch for as
     long as you like, at the price of its memory. `copy()` gives one that costs the loader nothing.
 
-    A batch can be pickled, and torch, Lightning and Accelerate treat it as they treat a dict. One that was made of a
+    A batch can be pickled, and torch, Lightning and Accelerate treat it as they treat a dict. As a pytree of torch's it
+    has decoded pictures with their channels first, whatever their layout. One that was made of a
     mapping alone, `Batch({"image": …})`, does not know its sample_ids, padding, epoch and seed: asking for them is an
     AttributeError. `replace`, `copy`, `map`, `to`, `pin_memory` and `copy.copy` keep them.
     """

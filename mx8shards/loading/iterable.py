@@ -39,8 +39,8 @@ class IterableBatches(IterableDataset[Any]):
     A batch is a `Batch`, or what the loader's `transform` makes of it. `state_dict` and `load_state_dict` are what
     torchdata's StatefulDataLoader calls: within a worker, the state is the worker's own, and needs as many workers
     again. With workers, the state that a StatefulDataLoader gives in the loop over its last batch is the end of that
-    epoch: the iteration that resumes there is empty, and the one after it is the next epoch. The process that started workers does not know which
-    batches it took from them: there `state_dict` is an error.
+    epoch: the iteration that resumes there is empty, and the one after it is the next epoch. The process that started
+    workers does not know which batches it took from them: there `state_dict` is an error.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class Picture:
         return f"{type(self).__name__}: {name}"
 
     def _refuse(self, name: str, expected: str, found: object) -> NoReturn:
-        raise SettingError(subject=self._named(name), expected=expected, found=shown(found))
+        raise SettingError(subject=self._named(name), expected=expected, found=shown(found)) from None
 
     @property
     def sides(self) -> tuple[int, int]:
