@@ -117,7 +117,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "subset": ("0%", "101%", "five", 0, -1, 1.5, NAN, True, [1], b"5%"),
         "seal": NO_FLAGS,
     },
-    "merge": {"parts": ("part", 5, None), "how": NO_TEXTS, "metadata": ({"x": object()}, [1])},
+    "merge": {"parts": ("part", 5, None), "how": NO_TEXTS, "mode": NO_TEXTS, "metadata": ({"x": object()}, [1])},
     "gc": {"keep": (-1, None, *NO_INTS)},
     "transforms.RandomHorizontalFlip": TRANSFORM,
     "transforms.RandomGrayscale": TRANSFORM,
