@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from mx8shards.errors import visible
 
 OnError = Literal["raise", "skip", "substitute"]
 ON_ERROR: tuple[OnError, ...] = ("raise", "skip", "substitute")
@@ -44,8 +47,11 @@ class Ledger:
         self.last: deque[Entry] = deque(maxlen=_KEPT)
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Write down what a delivered batch has lost."""
+        """Write down what a delivered batch has lost. The first sample that is lost is logged, all others are counted."""
         for entry in entries:
+            if not self.last:
+                told = "epoch %d: sample %d was lost: %s; stats()['lost'] counts all that follow"
+                logging.getLogger("mx8shards").warning(told, entry.epoch, entry.sample_id, visible(entry.reason))
             fields = asdict(entry)
             del fields["reason"]
             text = json.dumps([self.digest, *fields.values()])

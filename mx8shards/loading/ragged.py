@@ -247,6 +247,9 @@ class Ragged:
     def _flat(self, who: str) -> Ragged:
         """The rows as numbers of one dimension each."""
         rows = self._as_numbers()
+        if rows._dims is None and not isinstance(self._decode, EncodingDecoder):
+            hint = "rows[i] is one of them"
+            raise SchemaError(subject=who, expected="rows of numbers", found="pictures that were decoded", hint=hint)
         if rows._dims is not None and rows._dims.shape[1] > 1 and (many := np.flatnonzero(rows._dims[:, 1] > 0)).size:
             shape = tuple(rows._dims[many[0]][rows._dims[many[0]] > 0].tolist())
             raise SchemaError(subject=f"{who}: row {many[0]}", expected="one dimension", found=f"the shape {shape}")

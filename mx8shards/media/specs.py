@@ -53,6 +53,8 @@ class Picture:
             self._refuse(name, "a float dtype for it", self.dtype)
         if not isinstance(values, (tuple, list)) or len(values) != 3 or not all(map(is_number, values)):
             self._refuse(name, "a finite number for each of red, green and blue", given)
+        if name == "mean" and max(values) > 1:
+            self._refuse(name, "numbers up to 1, as levels are from 0 to 1 (divide those of 0 to 255 by 255)", given)
         if name == "std" and not all(value > 0 for value in values):
             self._refuse(name, "numbers above 0", given)
         return tuple(map(float, values))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_every_rank_gets_all_its_batches_of_what_is_good(data: Path, on_error: s
                     assert delivered(loader) == [expected(ids, epoch, on_error) for ids in planned]
         dataset.close()
         del loader, dataset
+
+
+def test_the_first_sample_that_is_lost_is_logged_and_no_other(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with mx8.Dataset(data) as dataset, loader_of(dataset, "skip") as loader:
+        with caplog.at_level(logging.WARNING, "mx8shards"):
+            delivered(loader)
+        first = loader.stats()["lost_last"][0]
+    assert loader.stats()["lost"] > 1
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"sample {first['sample_id']} was lost" in told
 
 
 def test_a_batch_in_which_nothing_is_good_is_empty_and_counts(data: Path) -> None:

@@ -98,6 +98,17 @@ def test_nor_do_ranks(data: mx8.Dataset) -> None:
     assert same(found, whole(data))
 
 
+@pytest.mark.parametrize("method", ["padded", "to_nested"])
+def test_pictures_are_no_rows_of_numbers(method: str, data: mx8.Dataset) -> None:
+    options = {"batch_size": 4, "decode": {"image": mx8.Decode()}, "on_error": "skip", "output": "numpy"}
+    with mx8.Loader(data, **options) as loader:
+        rows = next(iter(loader))["image"]
+        with pytest.raises(
+            mx8.SchemaError, match=f"^{method}: expected rows of numbers, got pictures that were decoded"
+        ):
+            getattr(rows, method)()
+
+
 def test_those_of_one_size_are_stacked(place: Path, backend: str) -> None:
     files = [file_of(picture(20, 30, i, True), kind) for i in range(6) for kind in ("JPEG", "PNG", "WEBP")]
     dataset = write(place / f"equal {backend}", files)

@@ -30,7 +30,10 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("mean and std", {"dtype": "float32", "mean": (0, 0, 0)}),
     ("mean and std", {"dtype": "float32", "std": (1, 1, 1)}),
     ("mean", {**FLOATS, "dtype": "uint8"}),
-    *(("mean", {**FLOATS, "mean": mean}) for mean in ((1, 2), (0, math.nan, 0), 0.5, (0, 0, "x"), "abc", {1, 2, 3})),
+    *(
+        ("mean", {**FLOATS, "mean": mean})
+        for mean in ((1, 2), (0, math.nan, 0), 0.5, (0, 0, "x"), "abc", {1, 2, 3}, (123.7, 116.3, 103.5))
+    ),
     *(("std", {**FLOATS, "std": std}) for std in ((1, 0, 1), (1, -1, 1), (1, 1, math.inf), (1, 1, 1, 1), 1.0)),
 ]
 RANDOM_BAD: list[tuple[str, dict[str, Any]]] = [
