@@ -47,7 +47,7 @@ class Ledger:
         self.last: deque[Entry] = deque(maxlen=_KEPT)
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Write down what a delivered batch has lost. The first sample that is lost is logged, all others are counted."""
+        """Write down what a delivered batch has lost. The first sample that is lost is logged, too."""
         for entry in entries:
             if not self.last:
                 told = "epoch %d: sample %d was lost: %s; stats()['lost'] counts all that follow"
