@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -16,9 +17,14 @@ from mx8shards.shards.snapshots import INDEX, STATE, kept
 
 _MOST_NAMES = 20  # in a message
 
+_logger = logging.getLogger("mx8shards")
+
 
 def find_parts(links: Iterable[Link], target: Path, base: str | None) -> list[Link]:
     """One link per dataset, in order. A directory without index.json stands for all datasets beneath it, by name.
+
+    Hidden directories (`.snapshot`, `.Trash`) are not looked at: they often hold copies. A dataset that lies below
+    another one is no part; a warning names it.
 
     `base` is the snapshot of `target` that they are appended to, if any: then `target` itself stands for what ranks
     wrote there to be appended to this snapshot.
@@ -28,7 +34,8 @@ def find_parts(links: Iterable[Link], target: Path, base: str | None) -> list[Li
         if base is not None and link.snapshot is None and is_same(link.root, target):
             beneath = [Link(root) for root in _parts_on(target, base)]
         else:
-            beneath = [link] if link.snapshot else [Link(root) for root in _datasets(link.root, frozenset())]
+            beneath = [link] if link.snapshot else [Link(root) for root in _datasets(link.root)]
+            _warn_of_inner(beneath)
         if not beneath:
             raise DatasetNotFoundError("neither an index.json here nor a dataset beneath it", subject=str(link.root))
         found += beneath
@@ -52,7 +59,7 @@ def moved_parts(links: Iterable[Link], target: Path) -> tuple[dict[Path, str], l
     others: list[Path] = []
     for link in links:
         own = is_same(link.root, target)
-        for root in part_roots(target) if own else _datasets(link.root, frozenset()):
+        for root in part_roots(target) if own else _datasets(link.root):
             into = moved_to(root)
             if into is not None and is_same(into[0], target) and into[1] in published:
                 moved[root] = into[1]
@@ -81,17 +88,37 @@ def _parts_on(target: Path, base: str) -> list[Path]:
     return found
 
 
-def _datasets(root: Path, above: frozenset[str]) -> Iterator[Path]:
-    if (root / INDEX).is_file() or moved_to(root):  # or what is left of one that is being removed
-        yield root
-        return
-    here = os.path.realpath(root)
-    if here in above:  # a symlink that leads back up
-        return
-    children = list(root.iterdir()) if root.is_dir() else []
-    for child in sorted([*children, *part_roots(root)]):
-        if child.is_dir() and child.name != STATE and not is_part(child):  # of a conversion: not a dataset yet
-            yield from _datasets(child, above | {here})
+def _datasets(given: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """The datasets beneath a directory, by name, or the directory itself. What lies below one of them is not looked at.
+
+    `above` has the real paths of the directories it lies in.
+    """
+    stack = [(given, above)]
+    while stack:
+        root, above = stack.pop()
+        here = os.path.realpath(root)
+        if here in above:  # a symlink that leads back up
+            continue
+        if (root / INDEX).is_file() or moved_to(root):  # or what is left of one that is being removed
+            yield root
+            continue
+        parts = (path for path in part_roots(root) if not is_part(path))  # of a conversion: not a dataset yet
+        stack += ((child, above | {here}) for child in sorted([*_visible(root), *parts], reverse=True))
+
+
+def _visible(root: Path) -> list[Path]:
+    """The directories in a directory, without hidden ones, whose names begin with a dot."""
+    children = root.iterdir() if root.is_dir() else ()
+    return [path for path in children if not path.name.startswith(".") and path.is_dir()]
+
+
+def _warn_of_inner(links: Iterable[Link]) -> None:
+    """Log the datasets that lie below a part and so are left out: the user may expect their samples, too."""
+    for link in links:
+        above = frozenset([os.path.realpath(link.root)])
+        for child in sorted(_visible(link.root)):
+            for path in _datasets(child, above):
+                _logger.warning("merge: %s lies below the dataset %s and is left out", path, link.root)
 
 
 def _require_every_rank(parts: Iterable[Link]) -> None:

@@ -190,6 +190,28 @@ def test_a_symlink_that_leads_back_up_is_followed_once(tmp_path: Path) -> None:
     check_samples(tmp_path / "out", range(40))
 
 
+def test_datasets_in_hidden_directories_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "tree" / "a", range(20))
+    shutil.copytree(tmp_path / "tree", tmp_path / "tree" / ".snapshot")
+    merge([tmp_path / "tree"], tmp_path / "out")
+    check_samples(tmp_path / "out", range(20))
+    merge([tmp_path / "tree" / ".snapshot"], tmp_path / "named")  # a hidden directory that is given is meant
+    check_samples(tmp_path / "named", range(20))
+
+
+def test_a_dataset_below_another_one_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outer, inner = tmp_path / "tree" / "a", tmp_path / "tree" / "a" / "more" / "b"
+    write(outer, range(20))
+    write(inner, range(20, 30))
+    (outer / "loop").symlink_to(tmp_path / "tree")
+    with caplog.at_level(logging.WARNING, "mx8shards"):
+        merge([tmp_path / "tree"], tmp_path / "out")
+    check_samples(tmp_path / "out", range(20))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"merge: {inner} lies below the dataset {outer} and is left out"
+    ]
+
+
 def test_a_missing_rank_is_named(tmp_path: Path) -> None:
     for rank in (0, 2):
         write(tmp_path / "data", range(10), rank=rank, world_size=4)
