@@ -100,6 +100,9 @@ class Writer:
 
     Use it as a context manager: leaving by an exception, or being killed, publishes nothing. Equal samples and options
     give equal bytes and an equal `snapshot`, on any machine and with any number of threads.
+
+    One thread at a time may use it: `write` and `finish` raise ShardsError while another thread is in one of them. To
+    write from several threads, give each of them a rank.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Writer:
     ) -> None:
         self._publication: LocalPublication | None = None
         self._failure: BaseException | None = None
+        self._in_use = threading.Lock()
         self.snapshot: str | None = None
         one_of("mode", mode, MODES)
         _check_compression(compression)
@@ -166,8 +170,16 @@ class Writer:
         Args:
             sample: a value for every column, by name. Other keys are ignored.
         """
+        if not self._in_use.acquire(blocking=False):
+            raise _used_twice()
+        try:
+            self._add(sample)
+        finally:
+            self._in_use.release()
+
+    def _add(self, sample: Mapping[str, Any]) -> None:
         if self._publication is None:
-            raise ValueError("the Writer is closed: nothing can be added to what it published or gave up")
+            raise _closed("nothing can be added to what it published or gave up")
         pieces = self._columns.encode(sample, self._written)
         size = sum(map(len, pieces))
         if self._over_limit(size):
@@ -253,12 +265,22 @@ class Writer:
         Args:
             metadata: what JSON can hold, by name. It takes the place of `metadata` given before.
         """
+        if self._publication is None:
+            raise _closed("its metadata cannot be changed any more")
         self._metadata = checked_metadata(metadata)
 
     def finish(self) -> str:
         """Publish everything written and return the snapshot's id."""
+        if not self._in_use.acquire(blocking=False):
+            raise _used_twice()
+        try:
+            return self._finish()
+        finally:
+            self._in_use.release()
+
+    def _finish(self) -> str:
         if self._publication is None:
-            raise ValueError("the Writer is closed: nothing can be published") from self._failure
+            raise _closed("nothing can be published") from self._failure
         try:
             self._publication.require_owner()
             if self._sizes or self._is_empty():
@@ -353,6 +375,17 @@ class Writer:
             NewSidecar(self._publication, "blocks"),
             NewSidecar(self._publication, "columns", scalars) if scalars else None,
         )
+
+
+def _closed(consequence: str) -> SettingError:
+    return SettingError(f"the Writer is closed: {consequence}")
+
+
+def _used_twice() -> ShardsError:
+    return ShardsError(
+        "the Writer is used by two threads at once, so this call did nothing",
+        hint="write from one thread, hold a lock of your own, or give each thread a Writer with a rank",
+    )
 
 
 def _next_place(root: Path, base: Snapshot) -> tuple[str, int]:

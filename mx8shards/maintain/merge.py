@@ -74,8 +74,9 @@ def merge(
 
     Args:
         parts: links to datasets, in the order of their samples. A directory without index.json stands for all datasets
-            beneath it, at any depth and by name, but for hidden directories and for what lies below one of the datasets:
-            `merge(["data/train"], "data/train")` joins what the ranks of a Writer left there. With `mode="append"` those are the parts that ranks wrote for the current snapshot.
+            beneath it, at any depth and by name, but for hidden directories and datasets below another dataset:
+            `merge(["data/train"], "data/train")` joins what the ranks of a Writer left there. With `mode="append"`
+            those are the parts that ranks wrote for the current snapshot.
         out: the directory of the merged dataset.
         how: `"link"` makes hard links where that is possible and copies elsewhere, `"copy"` makes copies, and `"move"`
             makes links and then removes the parts with their history.

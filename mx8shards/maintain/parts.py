@@ -13,7 +13,7 @@ from mx8shards.maintain.conversion import is_part
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.parts import Rank, base_digits, parse_rank, part_roots, parts_directory
 from mx8shards.shards.recovery import moved_to
-from mx8shards.shards.snapshots import INDEX, STATE, kept
+from mx8shards.shards.snapshots import INDEX, kept
 
 _MOST_NAMES = 20  # in a message
 

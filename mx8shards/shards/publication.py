@@ -278,7 +278,8 @@ class LocalPublication:
             forgotten = os.getpid() == self._process
             self._drop()
             if forgotten:
-                message = f"{self.root}: never closed, so nothing was published"
+                message = f"{self.root}: never closed, so nothing was published; use `with Writer(…)`, or call finish()"
+                _logger.warning(message)  # most programs do not show a ResourceWarning
                 warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
 

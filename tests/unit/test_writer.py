@@ -23,6 +23,7 @@ import mx8shards as mx8
 from mx8shards import writer as writer_module
 from mx8shards.disk import files as disk_files
 from mx8shards.disk import lock, publish, steps
+from mx8shards.errors import ShardsError
 from mx8shards.format.hashing import HASHES, hash_hex
 from mx8shards.shards import publication, recovery
 from tests import reference
@@ -489,10 +490,46 @@ def test_a_closed_writer_takes_nothing(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns=ONE) as writer:
         writer.write({"x": 1})
         assert writer.finish() == writer.snapshot
-    for again in (writer.finish, lambda: writer.write({"x": 1})):
-        with pytest.raises(ValueError, match="the Writer is closed"):
+    for again in (writer.finish, lambda: writer.write({"x": 1}), lambda: writer.set_metadata({"a": 1})):
+        with pytest.raises(ValueError, match="the Writer is closed") as caught:
             again()
+        assert isinstance(caught.value, ShardsError)
     assert len(mx8.Dataset(tmp_path / "data")) == 1
+
+
+@pytest.mark.parametrize("call", ["write", "finish"])
+def test_a_second_thread_at_once_is_refused_and_the_first_goes_on(tmp_path: Path, call: str) -> None:
+    inside, done = threading.Event(), threading.Event()
+
+    class Slow(dict[str, Any]):
+        """A sample whose value another thread waits for."""
+
+        def __getitem__(self, key: str) -> Any:
+            inside.set()
+            assert done.wait(60)
+            return super().__getitem__(key)
+
+    with mx8.Writer(tmp_path / "data", columns=ONE) as writer, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(writer.write, Slow(x=1))
+        assert inside.wait(60)
+        try:
+            with pytest.raises(ShardsError, match="two threads at once"):
+                writer.write({"x": 2}) if call == "write" else writer.finish()
+        finally:
+            done.set()
+        first.result()
+        writer.write({"x": 3})
+    assert [sample["x"] for sample in mx8.Dataset(tmp_path / "data")] == [1, 3]
+
+
+def test_a_writer_that_is_never_finished_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer = mx8.Writer(tmp_path / "data", columns=ONE)
+    writer.write({"x": 1})
+    with pytest.warns(ResourceWarning, match="nothing was published; use `with Writer"):
+        del writer
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert str(tmp_path / "data") in message
+    assert "finish()" in message
 
 
 def test_a_writer_can_be_abandoned(tmp_path: Path) -> None:
