@@ -233,7 +233,10 @@ class _DataCheck:
                 rows = (self._entry.samples, -1)
                 other = np.frombuffer(found[column], np.uint8)
                 error = IntegrityError(
-                    place=f"column {column!r}", expected=f"the numbers in {self._name}", found="others"
+                    subject=self._job.numbers_file,
+                    place=f"column {column!r}",
+                    expected=f"the numbers in {self._name}",
+                    found="others",
                 )
                 wrong = (numbers.reshape(rows) != other.reshape(rows)).any(axis=1)
                 self._checked.add(error, rows=np.flatnonzero(wrong), file=self._job.numbers_file)
@@ -254,7 +257,11 @@ class _DataCheck:
             sums.update(piece)
         if file.size_bytes != self._entry.raw.size_bytes or sums.found() != self._raw.found(sums.best):
             error = IntegrityError(
-                place="decompressed copy", expected="the shard's raw bytes", found="others", hint="remove this file"
+                subject=str(path),
+                place="decompressed copy",
+                expected="the shard's raw bytes",
+                found="others",
+                hint="remove this file",
             )
             root = self._job.snapshot.root
             self._checked.add(error, file=str(path.relative_to(root) if path.is_relative_to(root) else path))

@@ -16,7 +16,7 @@ from mx8shards.maintain.report import Damage, damage_of
 from mx8shards.shards.open_shard import raw_beside
 from mx8shards.shards.recovery import sidecar_name
 from mx8shards.shards.sidecars import blocks_in, numbers_in, open_sidecar
-from mx8shards.shards.snapshots import Snapshot, sidecar_path
+from mx8shards.shards.snapshots import STATE, Snapshot, sidecar_path
 
 
 @dataclass(slots=True)
@@ -120,7 +120,11 @@ def _checked(snapshot: Snapshot, sidecar: Sidecar, *, data: bool) -> Bytes | Non
     except OSError:
         size = None
     if size is None or data:
-        raise DatasetNotFoundError("the index names this side-car, but it cannot be opened", subject=str(path))
+        raise DatasetNotFoundError(
+            "the index names this side-car, but it cannot be opened",
+            subject=str(path),
+            hint="" if snapshot.kept else f"a copy without {STATE}? `mx8shards verify --seal` makes side-cars anew",
+        )
     if size != sidecar.size_bytes:
         raise FormatError(subject=str(path), expected=f"{sidecar.size_bytes} bytes (the index)", found=f"{size}")
     return None

@@ -68,7 +68,7 @@ class _Seal:
             extra=self._index.extra,
         )
         return Report(
-            snapshot=self._publication.put_index(data, self._snapshot.id),
+            snapshot=self._publication.put_index(data, self._snapshot.id, keep_old=self._has_sidecars(sidecars)),
             sealed=True,
             mode="data",
             snapshots=0,
@@ -93,6 +93,15 @@ class _Seal:
                 numbers.write(checked.facts.numbers if self._scalars else [])
             count = len(entries)
             return entries, blocks.finish(0, count) + numbers.finish(0, count if self._scalars else 0)
+
+    def _has_sidecars(self, new: tuple[Sidecar, ...]) -> bool:
+        """Whether all side-cars of the old snapshot will be there. A copy without hidden files lacks those of ours.
+
+        Such an old index is not kept: it would be a snapshot that lacks files, which `verify --data` calls damaged.
+        """
+        made = {sidecar.blake3 for sidecar in new}
+        old = (sidecar.blake3 for sidecar in self._index.sidecars)
+        return all(digest in made or sidecar_path(self._snapshot.root, digest).exists() for digest in old)
 
     def _drop_if_damaged(self, sidecar: Sidecar) -> None:
         """A side-car is not published where one of its name is; that one has to be worth it."""

@@ -147,10 +147,11 @@ class LocalPublication:
         self._make_staging()
         return self._staging / f"~{name}"
 
-    def put_index(self, data: bytes, if_match: str | None) -> str:
+    def put_index(self, data: bytes, if_match: str | None, *, keep_old: bool = True) -> str:
         """Publish; DiskError where another index was put in place meanwhile, and then nothing has changed.
 
-        What no reader could read is not published: the index is parsed once more, as they will.
+        What no reader could read is not published: the index is parsed once more, as they will. With `keep_old`, the
+        index that is replaced is kept too, if it is not already.
         """
         self._make_staging()
         name = snapshot_id(data)
@@ -165,7 +166,7 @@ class LocalPublication:
         if found != name:
             # a foreign dataset's index stays readable under its id, too
             with steps.refusals("publish", self.root):
-                self._publish(name, data, {found: now, name: data} if found and now else {name: data})
+                self._publish(name, data, {found: now, name: data} if found and now and keep_old else {name: data})
         return name
 
     def _publish(self, name: str, data: bytes, keep: Mapping[str, bytes]) -> None:

@@ -116,6 +116,33 @@ def test_a_half_sealed_dataset_becomes_sealed(foreign: Path) -> None:
     assert verify(foreign, data=True).ok
 
 
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_copy_without_hidden_files_is_sound_once_it_is_sealed(tmp_path: Path, compression: str | None) -> None:
+    write(tmp_path, range(60), compression=compression)
+    write(tmp_path, range(60, 100), compression=compression, mode="append")
+    shutil.rmtree(tmp_path / STATE)
+    damage = verify(tmp_path).damage
+    assert damage
+    assert all("`mx8shards verify --seal` makes side-cars anew" in found.error for found in damage)
+    old = mx8.Dataset(tmp_path).snapshot
+    assert verify(tmp_path, seal=True).ok
+    for data in (False, True):
+        assert verify(tmp_path, data=data).ok
+    assert [entry.snapshot for entry in mx8.log(tmp_path)] == [mx8.Dataset(tmp_path).snapshot]
+    assert index_of(tmp_path)["mx8shards"]["parent"] == old
+    assert [found["label"] for found in mx8.Dataset(tmp_path)] == [i % 10 for i in range(100)]
+
+
+def test_a_seal_that_a_decompressed_copy_stops_names_that_file(tmp_path: Path) -> None:
+    write(tmp_path, range(30), compression="zstd")
+    copy = tmp_path / "shard.00000.mds"
+    copy.write_bytes(bytes(index_of(tmp_path)["shards"][0]["raw_data"]["bytes"]))
+    make_foreign(tmp_path)
+    with pytest.raises(IntegrityError, match="decompressed copy") as caught:
+        verify(tmp_path, seal=True)
+    assert caught.value.subject == str(copy)
+
+
 def test_a_damaged_sidecar_of_the_same_name_is_replaced(tmp_path: Path) -> None:
     write(tmp_path, range(100))
     edit_index(tmp_path, lambda index: index["mx8shards"].update(metadata={"a": 2}))
