@@ -49,8 +49,11 @@ def log(link: str | os.PathLike[str]) -> list[LogEntry]:
 def history(where: Link, also: Callable[[Index], _T]) -> list[tuple[LogEntry, _T]]:
     """What `log` says, and beside each entry what `also` finds in its index, which may be large and is read once."""
     known = kept(where.root)
-    current = _current_id(where.root, known)
-    asked = current if where.snapshot is None else load(where).id
+    if where.snapshot is None:
+        asked = current = _current_id(where.root, known)
+    else:  # also where index.json is damaged: the others can be listed
+        data = current_bytes(where.root)
+        asked, current = load(where).id, "" if data is None else snapshot_id(data)
     found = {}
     for name in {asked, *known}:
         snapshot = load(Link(where.root, name))

@@ -61,9 +61,8 @@ def _of_directory(root: Path) -> str:
             f"ranks wrote parts here that are not merged yet: mx8shards.merge([{str(root)!r}], {str(root)!r}), "
             f"or `mx8shards merge {quote(str(root))} {quote(str(root))}`"
         )
-    kept = [name for name in _names_below(root, "snapshots") if _KEPT.fullmatch(name)]
-    if kept:
-        return f"snapshots are kept here: `{root}@sha256:{kept[0].removesuffix('.json')}` opens one of them"
+    if kept := kept_advice(root):
+        return kept
     if (root / ".mx8shards/conversion.lock").exists() or any(map(_CONVERTED.fullmatch, _names_below(root, "parts"))):
         return "a conversion into this directory has not ended: the same convert command goes on where it stopped"
     names = _names(root)
@@ -76,6 +75,18 @@ def _of_directory(root: Path) -> str:
     if any(map(_is_picture, names)) or any(_is_picture(name) for folder in folders for name in _names(folder)):
         return f"these are pictures: `mx8shards convert imagefolder {quote(str(root))} OUT` makes a dataset of them"
     return "" if names else "the directory is empty"
+
+
+def kept_advice(root: Path) -> str:
+    """How to open the newest snapshot that is kept in `root`, going by the times of the files; "" if there is none."""
+    directory = root / ".mx8shards/snapshots"
+    try:
+        kept = [name for name in _names_below(root, "snapshots") if _KEPT.fullmatch(name)]
+        newest = max(kept, key=lambda name: (directory / name).stat().st_mtime_ns, default="")
+    except OSError:
+        return ""
+    opens = f"`{root}@sha256:{newest.removesuffix('.json')}` opens the newest of them"
+    return f"snapshots are kept here: {opens}" if newest else ""
 
 
 def _rank_parts(root: Path) -> bool:

@@ -21,7 +21,7 @@ from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, 
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.shards.links import Link
-from mx8shards.shards.nearby import advice
+from mx8shards.shards.nearby import advice, kept_advice
 
 INDEX = "index.json"
 STATE = ".mx8shards"
@@ -98,7 +98,7 @@ def current(root: Path, *, trusting: bool = False) -> Snapshot:
                 subject=str(root / INDEX),
                 expected="one of the snapshots kept here",
                 found=f"{name}: changed outside mx8shards",
-                hint="`mx8shards verify --seal` accepts it as a new snapshot",
+                hint=_changed_advice(root, data),
             )
         name, known = snapshot_id(data), kept(root)
     return Snapshot(root, name, _parse(data, root / INDEX), name in known)
@@ -142,7 +142,18 @@ def _parse(data: bytes, path: Path) -> Index:
         return parse_index(data)
     except FormatError as error:
         error.subject = str(path)
+        if path.name == INDEX:
+            error.hint = error.hint or kept_advice(path.parent)
         raise
+
+
+def _changed_advice(root: Path, data: bytes) -> str:
+    """What to do about an index.json that was changed outside mx8shards: no seal can read one that is damaged."""
+    try:
+        parse_index(data)
+    except FormatError as error:
+        return f"it is damaged, {error}; {kept_advice(root)}"
+    return f"`mx8shards verify --seal` accepts it as a new snapshot; {kept_advice(root)}"
 
 
 def read_index(path: Path) -> bytes:

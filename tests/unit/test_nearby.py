@@ -118,7 +118,7 @@ def test_what_else_lies_there_is_said(tmp_path: Path) -> None:
     write(tmp_path / "data")
     snapshot = mx8.Dataset(tmp_path / "data").snapshot
     (tmp_path / "data/index.json").unlink()
-    assert told(tmp_path / "data") == f"snapshots are kept here: `{tmp_path}/data@{snapshot}` opens one of them"
+    assert told(tmp_path / "data") == f"snapshots are kept here: `{tmp_path}/data@{snapshot}` opens the newest of them"
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards/shard.00000.mds.zstd").write_bytes(b"")
     assert told(tmp_path / "shards").startswith("there are shards but no index.json")

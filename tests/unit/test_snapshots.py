@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,13 +100,31 @@ def test_an_index_changed_outside_is_refused_where_snapshots_are_kept(root: Path
     for changed in (json.dumps(index), json.dumps(index, indent=1, sort_keys=True), "{}", ""):
         (root / "index.json").write_text(changed + " ")
         with pytest.raises(
-            mx8.IntegrityError, match=r"index\.json: expected one of the snapshots kept here, got .*--seal"
-        ):
+            mx8.IntegrityError, match=r"index\.json: expected one of the snapshots kept here, got "
+        ) as caught:
             mx8.Dataset(root)
+        assert ("--seal" in caught.value.hint) == ("shards" in changed)  # no seal reads what is damaged
+        assert f"`{root}@{first}` opens the newest" in caught.value.hint
         assert values(f"{root}@{first}") == [1]
         now = f"sha256:{hashlib.sha256((root / 'index.json').read_bytes()).hexdigest()}"
         with pytest.raises(mx8.IntegrityError, match="changed outside mx8shards"):
             mx8.Dataset(f"{root}@{now}")
+
+
+def test_a_damaged_index_names_the_newest_kept_snapshot_and_seal_says_so_too(root: Path) -> None:
+    kept = [publish(root, number) for number in range(6)]
+    for age, name in enumerate(reversed(kept)):
+        os.utime(snapshots.kept_path(root, name), (10**9 - age, 10**9 - age))
+    data = (root / "index.json").read_bytes()
+    (root / "index.json").write_bytes(data[: len(data) // 2])
+    for call in (mx8.Dataset, mx8.log, lambda link: mx8.verify(link, seal=True)):
+        with pytest.raises((mx8.IntegrityError, mx8.FormatError)) as caught:
+            call(root)
+        assert "--seal" not in str(caught.value)
+        assert f"`{root}@{kept[-1]}` opens the newest of them" in str(caught.value)
+    entries = mx8.log(f"{root}@{kept[-1]}")
+    assert [entry.snapshot for entry in entries] == kept[::-1]
+    assert not any(entry.current for entry in entries)
 
 
 def test_an_index_put_back_to_an_earlier_snapshot_is_that_snapshot(root: Path) -> None:
