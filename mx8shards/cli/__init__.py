@@ -43,6 +43,8 @@ COMMANDS = {
     "warm-up": "compile the kernels ahead of their first use",
 }
 
+_JSON = {"cat": "JSON Lines, one sample per line"}  # all other commands print one value
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
@@ -125,7 +127,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name in arguments[:1]:
             module = import_module(f"mx8shards.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
-            command.add_argument("--json", action="store_true", help="print JSON, for machines")
+            command.add_argument("--json", action="store_true", help=f"print {_JSON.get(name, 'JSON')}, for machines")
             command.set_defaults(run=module.run, parser=command)
     return parser
 

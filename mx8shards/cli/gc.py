@@ -15,16 +15,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def count(text: str) -> int:
     """A number from 0."""
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected an int from 0, got {text!r}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
     """Remove old snapshots and say what went."""
     from mx8shards.cli.output import progress, show_fields, show_json, size_text
     from mx8shards.maintain.gc import gc
+    from mx8shards.maintain.parts import append_command
+    from mx8shards.shards.links import parse_link
 
     with progress("gc") as tell:
         removed = gc(args.link, keep=args.keep, progress=tell)
@@ -36,5 +37,9 @@ def run(args: argparse.Namespace) -> int:
     fields += [("files", len(removed.files)), ("freed", size_text(removed.freed_bytes))]
     fields += [("part", f"{name}: removed") for name in removed.removed_parts]
     fields += [("part", f"{name}: stays, as no snapshot holds its samples") for name in removed.parts]
+    if removed.parts:
+        root = parse_link(args.link).root
+        command = append_command([root / name for name in removed.parts], root)
+        fields.append(("hint", f"once all ranks have ended, {command} adds their samples; or remove these directories"))
     show_fields(fields)
     return 0

@@ -62,6 +62,7 @@ def _fields(found: Info) -> list[tuple[str, object]]:
 def _files_text(found: Info) -> str:
     """Whether all shards' files are there."""
     wrong = [f"missing {name}" for name in found.missing] + [f"of another size {name}" for name in found.resized]
+    wrong += [f"no regular file {name}" for name in found.irregular]
     if not wrong:
         return "all there, in the right sizes"
     rest = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""

@@ -1,8 +1,10 @@
-"""mx8shards merge PART… OUT [--append] [--how link|copy|move]"""
+"""mx8shards merge PART… OUT [--append] [--how link|copy|move] [--metadata JSON]"""
 
 from __future__ import annotations
 
 import argparse
+import json
+from typing import Any
 
 HOWS = {"link": "hard links where that is possible", "copy": "copies", "move": "links, and the parts are removed"}
 
@@ -21,15 +23,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="add to the dataset in OUT; OUT as the only PART stands for what ranks wrote there to append",
     )
+    parser.add_argument(
+        "--metadata", type=json_object, metavar="JSON", help="the metadata of the result, instead of those of the parts"
+    )
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The object that a JSON text holds."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, such as '{{\"a\": 1}}', got {text!r}")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
     """Join datasets and print the new snapshot's id."""
     from mx8shards.cli.output import progress, show_json
-    from mx8shards.maintain.merge import merge
+    from mx8shards.maintain.merge import Mode, merge
 
     with progress("merge") as tell:
-        snapshot = merge(args.parts, args.out, how=args.how, mode="append" if args.append else "create", progress=tell)
+        mode: Mode = "append" if args.append else "create"
+        snapshot = merge(args.parts, args.out, how=args.how, mode=mode, metadata=args.metadata, progress=tell)
     if args.json:
         show_json({"snapshot": snapshot})
     else:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mx8shards.cli import add_link
+from mx8shards.cli.verify import share
 
 if TYPE_CHECKING:
     from mx8shards.maintain.statistics import Numbers
@@ -29,13 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--column", metavar="NAME", help="with --pixels: the column of pictures, where that is not clear"
     )
     parser.add_argument("--subset", type=share, metavar="5%", help="with --pixels: only that share, evenly spread")
-
-
-def share(text: str) -> float:
-    """The share of the pictures that a user asks for."""
-    from mx8shards.maintain.verify import parse_share
-
-    return parse_share(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -28,9 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def share(text: str) -> float:
     """The share of the shards that a user asks for."""
+    from mx8shards.errors import SettingError
     from mx8shards.maintain.verify import parse_share
 
-    return parse_share(text)
+    try:
+        return parse_share(text)
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(f"expected {error.expected}, got {error.found}") from None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -129,7 +129,20 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(jsontext.dump(dict(metadata)))
     except (TypeError, ValueError, RecursionError) as error:
         raise SettingError(f"not JSON: {error}", subject="metadata") from error
+    _require_text_keys(metadata, "metadata")
     return found
+
+
+def _require_text_keys(value: Any, place: str) -> None:
+    """SettingError where a key is not a str: JSON would turn 1 and True into "1" and "true"."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise SettingError(subject=place, expected="keys of type str", found=repr(key))
+            _require_text_keys(item, f"{place}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _require_text_keys(item, f"{place}[{i}]")
 
 
 def parse_index(data: bytes) -> Index:

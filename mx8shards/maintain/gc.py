@@ -27,7 +27,7 @@ from mx8shards.shards.open_shard import shard_path
 from mx8shards.shards.parts import part_roots
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.recovery import files_of, remove_files
-from mx8shards.shards.snapshots import STATE, Snapshot, current_bytes, load
+from mx8shards.shards.snapshots import STATE, Snapshot, current_bytes, kept_path, load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Removed:
 
     snapshots: tuple[str, ...]
     files: tuple[str, ...]  # below the dataset's directory
-    freed_bytes: int  # of files that have no other name
+    freed_bytes: int  # of files that have no other name, the snapshots' indexes included
     kept: tuple[str, ...]
     parts: tuple[str, ...] = ()  # that ranks wrote here and that stay: no snapshot holds their samples yet
     removed_parts: tuple[str, ...] = ()  # whose samples all stand in a snapshot, or that can never become part of one
@@ -99,7 +99,8 @@ def _collect(root: Path, keep: int, conversions: Sequence[Path], progress: Progr
     unused = [(path, sum(map(_freed_bytes, publish.files_below(path)))) for path in conversions]
     unused = [(path, freed) for path, freed in unused if remove_part(path)]
     freed = sum(freed for _, freed in (*parts, *unused) if freed)
-    freed += sum(map(_freed_bytes, [*(root / name for name in there), *stale]))
+    indexes = [kept_path(root, name) for name in unwanted]
+    freed += sum(map(_freed_bytes, [*(root / name for name in there), *stale, *indexes]))
     ticker = Ticker(progress, freed)
     ticker.tick(0)
     if unwanted:

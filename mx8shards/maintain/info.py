@@ -35,7 +35,8 @@ class Info:
     hashes: tuple[str, ...]  # known of every stored file
     sidecars: tuple[str, ...]  # kinds
     missing: tuple[str, ...]  # shards' files that are not there …
-    resized: tuple[str, ...]  # … or have another size than the index says
+    resized: tuple[str, ...]  # … or have another size than the index says …
+    irregular: tuple[str, ...]  # … or are no regular files: symlinks, FIFOs, directories
     metadata: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def info(link: str | os.PathLike[str]) -> Info:
     snapshot = load(parse_link(link))
     index = snapshot.index
     now = current_bytes(snapshot.root)
-    missing, resized = _wrong_files(snapshot)
+    missing, resized, irregular = _wrong_files(snapshot)
     columns = (zip(kind.columns.names, kind.columns.encodings, strict=True) for kind in index.kinds)
     return Info(
         root=str(snapshot.root),
@@ -84,23 +85,27 @@ def info(link: str | os.PathLike[str]) -> Info:
         sidecars=tuple(sorted({sidecar.kind for sidecar in index.sidecars})),
         missing=missing,
         resized=resized,
+        irregular=irregular,
         metadata=index.metadata,
     )
 
 
-def _wrong_files(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The shards' files that are missing, and those whose size is another one."""
+def _wrong_files(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The shards' files that are missing, those of another size, and those that are no regular files."""
     index = snapshot.index
-    missing, resized = [], []
+    missing, resized, irregular = [], [], []
     for i, size in enumerate(index.stored_bytes.tolist()):
         name = index.zip.basenames[i] or index.raw.basenames[i]
         try:
             found = os.lstat(snapshot.root / name)
         except OSError:
             missing.append(name)
-        else:
-            resized += [name] if found.st_size != size or not stat.S_ISREG(found.st_mode) else []
-    return tuple(missing), tuple(resized)
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            irregular.append(name)
+        elif found.st_size != size:
+            resized.append(name)
+    return tuple(missing), tuple(resized), tuple(irregular)
 
 
 def _hashes_of_all(index: Index) -> tuple[str, ...]:

@@ -196,7 +196,7 @@ def _require_classes_in_all(base: Snapshot | None, parts: Sequence[Snapshot]) ->
             subject=f"metadata {_CLASSES!r}",
             expected=f"the class list of {named[0].root} in all parts",
             found=f"{classes_difference(classes, None)} in {snapshot.root}",
-            hint="its labels would get the names of other classes; metadata={…} says what the merged dataset gets",
+            hint="else its labels get the names of other classes; or give metadata={…} (`--metadata` of the command)",
         )
 
 
@@ -210,7 +210,7 @@ def _united_metadata(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
                     subject=f"metadata {key!r}",
                     expected=f"{short(united[key])} in all parts, as in {came_from[key]}",
                     found=f"{short(value)} in {snapshot.root}",
-                    hint="metadata={…} says what the merged dataset gets",
+                    hint="metadata={…} (`--metadata` of the command) gives those of the result",
                 )
             came_from.setdefault(key, snapshot.root)
     return united

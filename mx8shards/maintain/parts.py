@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
 from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, SettingError
 from mx8shards.maintain.conversion import is_part
@@ -78,14 +79,21 @@ def _parts_on(target: Path, base: str) -> list[Path]:
     written = [(path, rank) for path in part_roots(target) if (rank := parse_rank(path.name))]
     found = [path for path, rank in written if rank.base == base_digits(base) and (path / INDEX).is_file()]
     if not found:
-        others = ", ".join(path.name for path, _ in written[:_MOST_NAMES]) or "none at all"
+        others = [path for path, _ in written if (path / INDEX).is_file()]
+        hint = f"if these are not published yet, {append_command(others, target)} adds their samples"
         raise DatasetNotFoundError(
             subject=str(parts_directory(target)),
             expected=f"parts that ranks wrote to append to the current snapshot, {base}",
-            found=others,
-            hint='Writer(…, mode="append", rank=…, world_size=…) writes them',
+            found=", ".join(path.name for path, _ in written[:_MOST_NAMES]) or "none at all",
+            hint=hint if others else 'Writer(…, mode="append", rank=…, world_size=…) writes them',
         )
     return found
+
+
+def append_command(parts: Sequence[Path], target: Path) -> str:
+    """The command that appends these parts, named one by one; in place of very many, the first ones."""
+    named = [*(quote(str(path)) for path in parts[:_MOST_NAMES]), *(["…"] if len(parts) > _MOST_NAMES else [])]
+    return f"`mx8shards merge --append {' '.join(named)} {quote(str(target))}`"
 
 
 def _datasets(given: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -142,5 +150,8 @@ def _require_every_rank(parts: Iterable[Link]) -> None:
         if missing:
             names = ", ".join(Rank(rank, size, base).name for rank in missing[:_MOST_NAMES])
             raise DatasetNotFoundError(
-                subject=str(directory), expected=f"the parts of {size} ranks", found=f"none of {names}"
+                subject=str(directory),
+                expected=f"the parts of {size} ranks",
+                found=f"none of {names}",
+                hint="every rank has to finish its Writer, also one without samples: run these ranks again",
             )

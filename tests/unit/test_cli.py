@@ -282,7 +282,10 @@ def test_gc_says_which_parts_of_ranks_it_removed_and_which_stay(tmp_path: Path, 
     write(tmp_path, range(10), rank=0, world_size=2, mode="append")
     merged = [f".mx8shards/parts/rank-0000{rank}-of-00002" for rank in range(2)]
     left = f".mx8shards/parts/rank-00000-of-00002-on-{snapshot[7:23]}"
-    parts = [value for name, value in lines(run(capsys, "gc", str(tmp_path))) if name == "part"]
+    said = lines(run(capsys, "gc", str(tmp_path)))
+    parts = [value for name, value in said if name == "part"]
+    (hint,) = [value for name, value in said if name == "hint"]
+    assert f"`mx8shards merge --append {tmp_path / left} {tmp_path}` adds their samples" in hint
     assert parts == [f"{part}: removed" for part in merged] + [f"{left}: stays, as no snapshot holds its samples"]
     found = json.loads(run(capsys, "gc", str(tmp_path), "--json"))
     assert (found["parts"], found["removed_parts"]) == ([left], [])
@@ -515,6 +518,32 @@ def test_verify_seals(root: str, capsys: Capture) -> None:
     assert found["sealed"] == "yes"
     assert found["snapshot"] == mx8.Dataset(root).snapshot
     assert mx8.Dataset(root).sealed
+
+
+def test_merge_takes_the_metadata_of_the_result(tmp_path: Path, capsys: Capture) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, range(3), metadata={"name": name})
+    command = ["merge", str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "`--metadata` of the command" in capsys.readouterr().err
+    run(capsys, *command, "--metadata", '{"name": "both"}')
+    assert mx8.Dataset(tmp_path / "out").metadata == {"name": "both"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["merge", "a", "b", "--metadata", "[1]"], "a JSON object"),
+        (["merge", "a", "b", "--metadata", "{"], "a JSON object"),
+        (["verify", "a", "--subset", "0%"], "a share above 0, up to 1"),
+        (["gc", "a", "--keep", "-1"], "an int from 0"),
+        (["gc", "a", "--keep", "x"], "an int from 0"),
+        (["summary", "a", "--pixels", "--subset", "2"], "a share above 0, up to 1"),
+    ],
+)
+def test_a_usage_error_says_what_is_allowed(capsys: Capture, arguments: list[str], allowed: str) -> None:
+    assert main(arguments) == 2
+    assert allowed in capsys.readouterr().err
 
 
 def test_merge_joins_what_ranks_wrote_and_prints_the_id(tmp_path: Path, capsys: Capture) -> None:

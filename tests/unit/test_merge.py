@@ -6,8 +6,9 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from mx8shards.cli import main
 from mx8shards.disk import steps
 from mx8shards.errors import (
     DatasetExistsError,
@@ -46,7 +48,7 @@ def index_of(root: Path) -> dict[str, Any]:
     return found
 
 
-def check_samples(root: Path, numbers: range) -> None:
+def check_samples(root: Path, numbers: Sequence[int]) -> None:
     dataset = mx8.Dataset(root, verify="shard")
     assert [plain(found) for found in dataset] == [sample(number) for number in numbers]
     assert dataset.column("label").tolist() == [number % 10 for number in numbers]
@@ -223,7 +225,7 @@ def test_a_rank_that_did_not_finish_is_a_missing_one(tmp_path: Path) -> None:
     write(tmp_path / "data", range(10), rank=0, world_size=2)
     with pytest.raises(KeyError), mx8.Writer(tmp_path / "data", columns=COLUMNS, rank=1, world_size=2):
         raise KeyError
-    with pytest.raises(DatasetNotFoundError, match="rank-00001-of-00002"):
+    with pytest.raises(DatasetNotFoundError, match=r"rank-00001-of-00002 \(every rank has to finish its Writer"):
         merge([tmp_path / "data"], tmp_path / "data")
 
 
@@ -632,6 +634,19 @@ def test_what_ranks_wrote_is_appended_once_and_only_to_the_snapshot_it_was_writt
     with pytest.raises(DatasetNotFoundError, match="none of rank-00000-of-00002-on-"):
         merge([tmp_path], tmp_path, mode="append")
     assert len(mx8.Dataset(tmp_path)) == 21
+
+
+def test_parts_of_a_snapshot_that_is_no_longer_current_are_named_and_can_be_appended(tmp_path: Path) -> None:
+    root = tmp_path / "a set"  # whose name a shell has to be shown quoted
+    write(root, range(10))
+    for rank in range(2):
+        write(root, range(10 + 5 * rank, 15 + 5 * rank), rank=rank, world_size=2, mode="append")
+    write(root, range(20, 21), mode="append")
+    with pytest.raises(DatasetNotFoundError, match="if these are not published yet, `mx8shards merge") as caught:
+        merge([root], root, mode="append")
+    command = shlex.split(caught.value.hint.split("`")[1])
+    assert main(command[1:]) == 0
+    check_samples(root, [*range(10), 20, *range(10, 20)])
 
 
 def test_a_dataset_is_no_part_of_itself(tmp_path: Path) -> None:

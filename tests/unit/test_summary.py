@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
+from mx8shards.errors import FormatError
 from mx8shards.maintain.info import info, list_shards
 from mx8shards.maintain.statistics import BINS, describe
 from mx8shards.maintain.summary import ColumnSummary
@@ -229,3 +231,20 @@ def test_a_hash_that_some_shards_lack_is_not_listed(tmp_path: Path) -> None:
     write(tmp_path, range(50, 60), mode="append", hashes=("sha1", "md5"))
     assert info(tmp_path).hashes == ("sha1",)
     assert not info(tmp_path).sealed
+
+
+def test_info_tells_files_of_another_size_from_what_is_no_regular_file(tmp_path: Path) -> None:
+    write(tmp_path, range(200))
+    shards = sorted(tmp_path.glob("shard.*"))
+    os.truncate(shards[0], 10)
+    shards[1].rename(tmp_path / "elsewhere")
+    shards[1].symlink_to("elsewhere")
+    shards[2].unlink()
+    os.mkfifo(shards[2])
+    shards[3].unlink()
+    found = info(tmp_path)
+    assert found.resized == (shards[0].name,)
+    assert found.irregular == (shards[1].name, shards[2].name)
+    assert found.missing == (shards[3].name,)
+    with pytest.raises(FormatError, match="a symlink"):  # §1.6
+        mx8.Dataset(tmp_path)[int(mx8.Dataset(tmp_path).shards.starts[1])]

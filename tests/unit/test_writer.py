@@ -23,7 +23,7 @@ import mx8shards as mx8
 from mx8shards import writer as writer_module
 from mx8shards.disk import files as disk_files
 from mx8shards.disk import lock, publish, steps
-from mx8shards.errors import ShardsError
+from mx8shards.errors import SettingError, ShardsError
 from mx8shards.format.hashing import HASHES, hash_hex
 from mx8shards.shards import publication, recovery
 from tests import reference
@@ -484,6 +484,13 @@ def test_an_index_that_no_reader_would_open_is_not_published(tmp_path: Path, mon
         write(tmp_path / "data", mode="append", metadata={"names": "x" * 20_000})
     assert mx8.Dataset(tmp_path / "data").snapshot == before
     assert mx8.verify(tmp_path / "data", data=True).ok
+
+
+@pytest.mark.parametrize("metadata", [{1: 2}, {"a": {None: 1}}, {"a": [{True: 1}]}])
+def test_metadata_whose_keys_are_not_text_are_refused(tmp_path: Path, metadata: Any) -> None:
+    with pytest.raises(SettingError, match=r"^metadata.*: expected keys of type str, got "):
+        mx8.Writer(tmp_path / "data", columns=ONE, metadata=metadata)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_closed_writer_takes_nothing(tmp_path: Path) -> None:
