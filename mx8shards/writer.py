@@ -170,31 +170,28 @@ class Writer:
         Args:
             sample: a value for every column, by name. Other keys are ignored.
         """
-        if not self._in_use.acquire(blocking=False):
+        if not self._in_use.acquire(False):
             raise _used_twice()
-        try:
-            self._add(sample)
+        try:  # in place, for speed: a call more costs as much as the lock
+            if self._publication is None:
+                raise _closed("nothing can be added to what it published or gave up")
+            pieces = self._columns.encode(sample, self._written)
+            size = sum(map(len, pieces))
+            if self._over_limit(size):
+                self._flush()
+            if self._bytes + size + 4 > MAX_BYTES:
+                raise SchemaError(
+                    subject=f"sample {self._written}",
+                    expected=f"a shard of at most {MAX_BYTES} bytes",
+                    found=f"{self._bytes + size + 4} bytes",
+                    hint="set size_limit",
+                )
+            self._bytes += size + 4
+            self._pieces += pieces
+            self._sizes.append(size)
+            self._written += 1
         finally:
             self._in_use.release()
-
-    def _add(self, sample: Mapping[str, Any]) -> None:
-        if self._publication is None:
-            raise _closed("nothing can be added to what it published or gave up")
-        pieces = self._columns.encode(sample, self._written)
-        size = sum(map(len, pieces))
-        if self._over_limit(size):
-            self._flush()
-        if self._bytes + size + 4 > MAX_BYTES:
-            raise SchemaError(
-                subject=f"sample {self._written}",
-                expected=f"a shard of at most {MAX_BYTES} bytes",
-                found=f"{self._bytes + size + 4} bytes",
-                hint="set size_limit",
-            )
-        self._bytes += size + 4
-        self._pieces += pieces
-        self._sizes.append(size)
-        self._written += 1
 
     def _over_limit(self, size: int) -> bool:
         """Streaming's rule, exact: the raw file never exceeds the limit unless one sample alone does.
@@ -271,7 +268,7 @@ class Writer:
 
     def finish(self) -> str:
         """Publish everything written and return the snapshot's id."""
-        if not self._in_use.acquire(blocking=False):
+        if not self._in_use.acquire(False):
             raise _used_twice()
         try:
             return self._finish()

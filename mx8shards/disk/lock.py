@@ -6,6 +6,7 @@ flock, because the kernel frees it however its holder ends: there is never a sta
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ def acquire(path: Path) -> int:
     """A descriptor that holds the exclusive lock `path` until `release`. DiskError at once where another has it."""
     descriptor = -1
     try:
-        with steps.refusals("lock", path):
+        with _lock_hint(), steps.refusals("lock", path):
             publish.require_no_link(path.parent)
             descriptor = _open_locked(path)
             while not _names(path, descriptor):  # the last holder removed the file, and with it the dataset
@@ -38,6 +39,17 @@ def acquire(path: Path) -> int:
     except BaseException:  # Ctrl-C among them: nobody would free the lock before the process ends
         if descriptor >= 0:
             os.close(descriptor)
+        raise
+
+
+@contextlib.contextmanager
+def _lock_hint() -> Iterator[None]:
+    """Say why a command that changes little needs the right to write: it takes the lock, which is a file."""
+    try:
+        yield
+    except DiskError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            error.hint = error.hint or "whoever changes a dataset needs the right to write there, for its lock as well"
         raise
 
 

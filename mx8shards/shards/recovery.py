@@ -42,9 +42,12 @@ def staged_name(name: str) -> str:
 
 
 def files_of(index: Index) -> set[str]:
-    """The names below the root of every file that a snapshot with this index needs."""
-    stored = {index.zip.basenames[i] or index.raw.basenames[i] for i in range(index.shards)}
-    return stored | {sidecar_name(sidecar) for sidecar in index.sidecars}
+    """The names below the root of every file that a snapshot with this index needs, or may have.
+
+    Beside a compressed shard the raw one may lie, as in a cache of Streaming. It goes and stays with the shard.
+    """
+    names = (*index.raw.basenames, *filter(None, index.zip.basenames))
+    return {*names, *map(sidecar_name, index.sidecars)}
 
 
 @dataclass(frozen=True)

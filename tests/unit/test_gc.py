@@ -97,6 +97,15 @@ def test_a_hard_link_frees_no_bytes(tmp_path: Path) -> None:
     assert removed.freed_bytes == state
 
 
+def test_raw_copies_beside_compressed_shards_go_and_stay_with_their_shards(tmp_path: Path) -> None:
+    generations(tmp_path, 2, "zstd")
+    copies = [path.with_suffix("") for path in tmp_path.rglob("shard.*.zstd")]
+    for path in copies:
+        path.write_bytes(b"raw")
+    gc(tmp_path, keep=1)
+    assert {path for path in copies if path.exists()} == set((tmp_path / "g0001").glob("shard.*.mds"))
+
+
 def test_decompressed_copies_go_with_their_shards(tmp_path: Path) -> None:
     ids = generations(tmp_path, 2, "zstd")
     for name in ids:

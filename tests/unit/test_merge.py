@@ -413,6 +413,16 @@ def test_moving_removes_the_history_of_a_part_and_no_file_of_others(tmp_path: Pa
     assert check_samples_twice == [sample(number) for number in range(30, 60)] * 2
 
 
+def test_moving_a_cache_of_streaming_removes_the_raw_copies_beside_compressed_shards(tmp_path: Path) -> None:
+    (part,) = parts(tmp_path, 50, compression="zstd")
+    make_foreign(part)
+    for shard in index_of(part)["shards"]:
+        (part / shard["raw_data"]["basename"]).write_bytes(bytes(shard["raw_data"]["bytes"]))
+    merge([part], tmp_path / "out", how="move")
+    assert not part.exists()
+    check_samples(tmp_path / "out", range(50))
+
+
 def test_a_foreign_part_is_moved_with_its_directories(tmp_path: Path) -> None:
     merge(parts(tmp_path, 20, 20), tmp_path / "joined")
     make_foreign(tmp_path / "joined")

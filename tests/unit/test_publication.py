@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -94,7 +96,7 @@ def test_a_shard_is_not_put_twice(tmp_path: Path) -> None:
             publication.put_shard("a.mds", [b"2"])
 
 
-def test_the_files_of_an_index_are_its_stored_shards_and_side_cars(tmp_path: Path) -> None:
+def test_the_files_of_an_index_are_its_shards_stored_and_raw_and_its_side_cars(tmp_path: Path) -> None:
     for compression in (None, "zstd"):
         root = tmp_path / f"{compression}"
         with mx8.Writer(root, columns={"x": "int"}, compression=compression, size_limit=300) as writer:
@@ -104,7 +106,23 @@ def test_the_files_of_an_index_are_its_stored_shards_and_side_cars(tmp_path: Pat
         others = {
             name for name in visible(root) if not name.startswith(".mx8shards/snapshots/") and name != "index.json"
         }
-        assert found == others
+        raw = {name.removesuffix(".zstd") for name in others}
+        assert found == others | raw
+
+
+def test_who_may_not_write_to_the_lock_is_told_why_it_is_needed(tmp_path: Path, repository: Path) -> None:
+    root = reference.write_dataset(tmp_path / "data", {"x": "int"}, [[{"x": bytes(8)}]])
+    mx8.verify(root, seal=True)
+    (root / ".mx8shards/lock").chmod(0o444)
+    code = f"""
+from mx8shards.cli import main
+from tests.privileges import give_up_privileges
+give_up_privileges()
+raise SystemExit(main(["gc", {str(root)!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "lock: lock failed: Permission denied (whoever changes a dataset needs the right to write" in done.stderr
 
 
 def test_where_nothing_was_begun_there_is_nothing_to_recover(tmp_path: Path) -> None:
