@@ -344,8 +344,8 @@ def test_a_transform_may_keep_batches_until_memory_is_full_and_is_told_so(tmp_pa
         with mx8.Loader(dataset, batch_size=200, transform=keep, memory="1mb", output="numpy") as loader:
             caught: mx8.LoaderError | None = None
             try:
-                for _ in loader:
-                    pass
+                for batch in loader:
+                    del batch
             except mx8.LoaderError as error:
                 caught = error
         assert "still held" in str(caught)
