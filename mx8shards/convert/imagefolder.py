@@ -5,9 +5,10 @@
 
 Nothing of a picture is lost, unless a side or a quality is asked for: JPEGs are stored in tiles (media/tiles.py), from
 which their very bytes come back, and all others as they are. Height and width are those of its raster, before any
-rotation that its EXIF data ask of a viewer. With --upright, and where sides or a format are asked for, that rotation is
-applied to the raster. A file that is no picture is a reject; a hidden file (its name begins with a dot) is left out.
-A picture in CMYK or of 16 bits per channel is a reject, too, unless --rgb8 asks for 8-bit RGB of it.
+rotation that its EXIF data ask of a viewer. With --upright, --max-side, --min-side, --format or --quality, that rotation
+is applied to the raster. A file that is no picture is a reject; a hidden file (its name begins with a dot) is left out.
+A picture of 16 bits per channel is a reject, too, unless --rgb8 asks for 8-bit RGB of it; so is one in CMYK that no
+option encodes anew.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from mx8shards.convert.classes import class_list, classes_of
 from mx8shards.convert.files import is_text, open_files, suffix_of, user_path
 from mx8shards.convert.picture_checks import (
     can_be_rgb8,
-    check_jpeg,
     check_kept,
     check_picture,
+    check_whole,
     in_rgb8,
     kept,
     opened,
@@ -42,6 +43,7 @@ SUFFIXES = frozenset(
 )
 _HIDDEN = "files and folders whose name begins with a dot are not looked at"
 _MANY = 20_000
+_TURNS = "applies the rotation in the EXIF data, too"
 _JPEG_BEGIN = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112  # EXIF's tag
 _SIDEWAYS = 5  # orientations from this one on exchange width and height
@@ -69,15 +71,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the class names in the order of their labels: one name per line, or a JSON list (default: the names of "
         "the folders, sorted)",
     )
-    parser.add_argument("--max-side", type=_side, metavar="PIXELS", help="scale down until no side is longer")
-    parser.add_argument("--min-side", type=_side, metavar="PIXELS", help="scale the shorter side down to this length")
+    parser.add_argument(
+        "--max-side", type=_side, metavar="PIXELS", help=f"scale down until no side is longer; {_TURNS}"
+    )
+    parser.add_argument(
+        "--min-side", type=_side, metavar="PIXELS", help=f"scale the shorter side down to this length; {_TURNS}"
+    )
     parser.add_argument(
         "--format",
         choices=("jpeg", "yuv420"),
         help="jpeg: encode all other formats as JPEG; yuv420: store decoded planes, which are larger and faster to "
-        "read (default: keep the format)",
+        f"read; {_TURNS} (default: keep the format)",
     )
-    parser.add_argument("--quality", type=_quality, metavar="1-100", help="encode all pictures as JPEG of this quality")
+    parser.add_argument(
+        "--quality", type=_quality, metavar="1-100", help=f"encode all pictures as JPEG of this quality; {_TURNS}"
+    )
     parser.add_argument(
         "--upright",
         action="store_true",
@@ -88,8 +96,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rgb8",
         action="store_true",
-        help="make 8-bit RGB or grey of pictures in CMYK or of 16 bits per channel, which are rejects otherwise: JPEGs "
-        "are encoded anew at quality 95 (or --quality), others become PNGs",
+        help="make 8-bit RGB or grey of pictures in CMYK or of 16 bits per channel: JPEGs are encoded anew at quality "
+        "95 (or --quality), others become PNGs. Without it, pictures of 16 bits are rejects, and so are those in CMYK, "
+        "except where another option encodes them anew, which makes RGB of them: --quality, or --max-side, --min-side "
+        "and --format where they change the picture",
     )
     parser.add_argument(
         "--no-tiles", dest="tiles", action="store_false", help="store JPEGs as they are, without tiles for fast crops"
@@ -204,7 +214,7 @@ class ImageFolder:
         """The bytes to keep, and the size of their raster."""
         with refusals(), opened(data) as picture:
             if self._rgb8 and can_be_rgb8(picture):
-                return self._checked(in_rgb8(picture, self._quality or 95))
+                return self._checked(in_rgb8(picture, data, self._quality or 95))
             check_picture(picture)
             turned = self._upright and _orientation(picture) != 1  # asked first: loading a TIFF turns it
             changed = self._resized(picture, data)
@@ -241,6 +251,7 @@ class ImageFolder:
         if scale >= 1 and self._quality is None and not other and not turned:
             return None
         shrink(picture, data, scale)
+        check_whole(picture, data)
         scale = self._scale(picture.size)
         upright = require("PIL.ImageOps", "convert").exif_transpose(picture).convert("RGB")
         if scale < 1:
@@ -258,8 +269,8 @@ class ImageFolder:
         """The picture turned upright: a JPEG without loss or, where that is impossible, encoded anew; others as PNG."""
         upright = None
         shrink(picture, data, 1)
+        check_whole(picture, data)
         if picture.format in JPEGS:
-            check_jpeg(data)
             upright = _turned_jpeg(data, _orientation(picture))
         if upright is not None:
             width, height = picture.size if _orientation(picture) < _SIDEWAYS else picture.size[::-1]

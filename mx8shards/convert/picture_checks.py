@@ -47,7 +47,7 @@ def checked_picture(data: bytes, *, tiles: bool = True, rgb8: bool = False) -> t
     """
     with refusals(), opened(data) as picture:
         if rgb8 and can_be_rgb8(picture):
-            return checked_picture(in_rgb8(picture, 95), tiles=tiles)
+            return checked_picture(in_rgb8(picture, data, 95), tiles=tiles)
         check_picture(picture)
         check_kept(picture, data)
         return kept(picture, data, tiles=tiles, by_kernels=tiles), picture.height, picture.width
@@ -82,9 +82,8 @@ def opened(data: bytes) -> Any:
 def kept(picture: Any, data: bytes, *, tiles: bool, by_kernels: bool) -> bytes:
     """The bytes of a checked picture as they are stored. All of them were read, by one decoder or another."""
     if picture.format not in JPEGS:
+        check_whole(picture, data)
         picture.load()
-        if picture.format == "PNG" and _PNG_END not in data:  # Pillow does not ask for the last chunk
-            raise SourceError("no picture that can be read: it is cut short")
         return data
     tables = all(component[3] in picture.quantization for component in picture.layer)
     tiled = tile(data) if tiles else data
@@ -106,17 +105,25 @@ def _is_whole(jpeg: bytes) -> bool:
     return is_whole(jpeg)
 
 
+def check_whole(picture: Any, data: bytes) -> None:
+    """Raise for damage that Pillow overlooks when it decodes a picture: libjpeg's warnings, a PNG without its end."""
+    if picture.format in JPEGS:
+        check_jpeg(data)
+    elif picture.format == "PNG" and _PNG_END not in data:
+        raise SourceError("no picture that can be read: it is cut short")
+
+
 def check_jpeg(data: bytes) -> None:
     """Decode at an eighth of the size, where a warning is an error: every byte has to be there for that."""
     simplejpeg = require("simplejpeg", "convert")
-    try:
-        simplejpeg.decode_jpeg(
-            data, colorspace="GRAY", fastdct=True, min_factor=8, min_width=1, min_height=1, strict=True
-        )
-    except ValueError as error:
-        if "cmyk" not in str(error).lower() and "colorspace" not in str(error).lower():
-            raise
-        with open_picture(data) as picture:
+    small = {"fastdct": True, "min_factor": 8, "min_width": 1, "min_height": 1, "strict": True}
+    with open_picture(data) as picture:
+        colours = "CMYK" if picture.mode == "CMYK" else "GRAY"  # libjpeg makes no grey of CMYK
+        try:
+            simplejpeg.decode_jpeg(data, colorspace=colours, **small)
+        except ValueError as error:
+            if "cmyk" not in str(error).lower() and "colorspace" not in str(error).lower():
+                raise
             picture.load()
 
 
@@ -155,10 +162,11 @@ def can_be_rgb8(picture: Any) -> bool:
     return bool(8 < bits_of(picture) <= 16 or picture.mode == "CMYK") and not signed
 
 
-def in_rgb8(picture: Any, quality: int) -> bytes:
+def in_rgb8(picture: Any, data: bytes, quality: int) -> bytes:
     """The picture in 8-bit RGB or grey: a JPEG as JPEG, others as PNG. Of 16 bits the upper 8 are kept."""
     _check_raster(picture)
     check_size(picture.width, picture.height, decoded_bytes(picture), _MOST_BYTES)
+    check_whole(picture, data)
     form, bits, mode = picture.format, bits_of(picture), picture.mode
     exif = picture.info.get("exif", b"")
     options: dict[str, Any] = {"exif": exif if len(exif) <= _MOST_EXIF else b""}

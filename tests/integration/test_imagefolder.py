@@ -608,6 +608,45 @@ def test_what_is_cut_short_is_not_scaled_either(tmp_path: Path, capsys: Capture)
     assert list(rejects(complained)) == ["b.jpg"]
 
 
+def damaged(jpeg: bytes) -> bytes:
+    """A JPEG with noise in the middle of its data."""
+    middle = len(jpeg) // 2
+    noise = bytes((byte * 7 + 13) % 255 for byte in jpeg[middle : middle + 40])
+    return jpeg[:middle] + noise + jpeg[middle + 40 :]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--quality", "90"),
+        ("--max-side", "30"),
+        ("--min-side", "30"),
+        ("--upright",),
+        ("--rgb8",),
+        ("--rgb8", "--quality", "90"),
+        ("--format", "jpeg"),
+        ("--format", "yuv420"),
+        ("--format", "yuv420", "--quality", "90"),
+        ("--no-tiles",),
+    ],
+    ids=" ".join,
+)
+def test_a_damaged_picture_is_a_reject_whatever_the_options(
+    options: tuple[str, ...], tmp_path: Path, capsys: Capture
+) -> None:
+    files = {
+        "bad.jpg": damaged(picture("JPEG")),
+        "cut.png": picture("PNG")[:-12],
+        "print.jpg": damaged(picture("JPEG", "CMYK")),
+        "turned.jpg": damaged(rotated()),
+        "turned.png": saved(smooth(64, 48), "PNG", 6)[:-12],
+    }
+    src = write(tmp_path / "src", few("good.jpg") | files)
+    _, complained = run(capsys, src, tmp_path / "out", *options, code=4)
+    assert list(rejects(complained)) == sorted(files)
+
+
 # upright --------------------------------------------------------------------------------------------------------------
 
 
@@ -714,6 +753,19 @@ def test_pictures_are_turned_upright_and_counted_and_others_are_kept(tmp_path: P
         assert np.array_equal(raster(data), shown(data)), name  # nothing is left to turn
         worst = np.abs(raster(data) - shown(source)).max()
         assert worst <= (16 if name.endswith(".jpg") else 0), name
+
+
+@pytest.mark.parametrize("option", ["--quality 90", "--max-side 900", "--min-side 900", "--format yuv420"])
+def test_options_that_encode_anew_turn_pictures_upright_and_their_help_says_so(
+    option: str, tmp_path: Path, capsys: Capture
+) -> None:
+    src = write(tmp_path / "src", {"a.jpg": saved(smooth(64, 48), "JPEG", 6)})
+    run(capsys, src, tmp_path / "out", *option.split())
+    assert sizes(tmp_path / "out") == {"a.jpg": (64, 48)}
+    assert main(["convert", "imagefolder", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.partition("options:")[2].split())
+    own = text.partition(f" {option.split()[0]} ")[2].partition(" --")[0]
+    assert "applies the rotation in the EXIF data, too" in own
 
 
 def test_without_a_lossless_way_pictures_are_encoded_again(

@@ -136,7 +136,7 @@ def test_the_upper_eight_bits_are_kept_of_sixteen(name: str) -> None:
     data, expected = DEEP[name]
     with open_picture(data) as picture:
         assert can_be_rgb8(picture)
-        found = in_rgb8(picture, 95)
+        found = in_rgb8(picture, data, 95)
     with Image.open(io.BytesIO(found)) as made:
         assert made.format == "PNG"
         check_kind(made)
@@ -148,7 +148,7 @@ def test_inks_become_rgb_in_the_form_that_they_had() -> None:
     for name, form in (("CMYK JPEG", "JPEG"), ("CMYK TIFF", "PNG")):
         with open_picture(INKS[name]) as picture:
             assert can_be_rgb8(picture)
-            found = in_rgb8(picture, 95)
+            found = in_rgb8(picture, INKS[name], 95)
         with Image.open(io.BytesIO(found)) as made:
             assert (made.format, made.mode, made.size) == (form, "RGB", SMALL.size)
             difference = np.abs(np.asarray(made).astype(int) - np.asarray(SMALL))
