@@ -62,8 +62,12 @@ def run(args: argparse.Namespace) -> int:
     _check_places(parser, getattr(wanted, "src", None), out)
     options = {"size_limit": wanted.size_limit, "compression": wanted.compression}
     job = Job(args.source, wanted, out, options)
-    with progress("convert", "items") as tell:
-        outcome = convert(job, workers=wanted.workers, progress=tell)
+    try:
+        with progress("convert", "items") as tell:
+            outcome = convert(job, workers=wanted.workers, progress=tell)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on with what is missing", file=sys.stderr)
+        raise
     return _report(job, outcome, as_json=wanted.json or args.json)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mx8shards.convert.files import is_text, user_path
-from mx8shards.errors import SettingError, SourceError
+from mx8shards.errors import SettingError, SourceError, visible
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -30,8 +30,10 @@ def class_list(path: str) -> tuple[str, ...]:
     if not all(isinstance(name, str) and is_text(name) for name in names):
         raise argparse.ArgumentTypeError(f"{path}: expected a list of names alone")
     twice = [name for name, count in Counter(names).items() if count > 1]
-    if not names or twice:
-        raise argparse.ArgumentTypeError(f"{path}: expected names, each once, got {twice[0] if twice else 'none'!r}")
+    if not names:
+        raise argparse.ArgumentTypeError(f"{path}: expected at least one class name, but the list is empty")
+    if twice:
+        raise argparse.ArgumentTypeError(f"{path}: expected each class name once, got {twice[0]!r} several times")
     return tuple(names)
 
 
@@ -85,6 +87,31 @@ def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence
     return found if wanted is None else tuple(wanted)
 
 
+def check_no_empty(src: Path, folders: Sequence[str], names: Sequence[str]) -> None:
+    """SourceError for a folder at the top without any file: as no class, it would shift the labels of those after it.
+
+    Names are those of all files. A folder whose files are no pictures is let through: each of them becomes a reject.
+    """
+    empty = sorted(set(folders) - {name.split("/", 1)[0] for name in names})
+    if empty:
+        others = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+        raise SourceError(
+            subject=str(src),
+            expected="files in the folder of each class",
+            found=f"none in {visible(empty[0])}{others}",
+            hint="remove the folder, or give the classes of all splits in a file with --classes FILE",
+        )
+
+
+def top_of_tar(names: Sequence[str]) -> str:
+    """The folder, with "/", in which everything in a tar lies if it holds folders alone; else "".
+
+    `tar -cf photos.tar photos` makes such a tar. Its classes are the folders in that one.
+    """
+    top = names[0].split("/", 1)[0] + "/" if names else ""
+    return top if top != "../" and all(name.startswith(top) and name.count("/") > 1 for name in names) else ""
+
+
 def _check_no_splits(src: Path, found: Sequence[str]) -> None:
     """SourceError where the folders are splits, whose names would become the classes."""
     splits = [name for name in found if name.lower() in SPLITS]
@@ -93,7 +120,7 @@ def _check_no_splits(src: Path, found: Sequence[str]) -> None:
             subject=str(src),
             expected="one split, or classes",
             found=f"the splits {', '.join(splits)}",
-            hint=f"convert each of them: {src}/{splits[0]}; --labels none takes all pictures as one",
+            hint=f"convert each of them: {_folder(src, splits[0])}; --labels none takes all pictures as one",
         )
 
 
@@ -104,5 +131,10 @@ def _check_depth(src: Path, found: Sequence[str], pictures: Sequence[str]) -> No
             subject=str(src),
             expected="a folder for each class",
             found=f"one folder, {found[0]}, that holds folders alone",
-            hint=f"convert {src}/{found[0]}; --labels imagefolder takes {found[0]} as the one class",
+            hint=f"convert {_folder(src, found[0])}; --labels imagefolder takes {found[0]} as the one class",
         )
+
+
+def _folder(src: Path, name: str) -> str:
+    """How to name a folder of the source as a source of its own. One in a tar has to be unpacked first."""
+    return f"{name}, unpacked from the tar" if src.is_file() else f"{src}/{name}"

@@ -55,6 +55,15 @@ class Folder:
         """Their paths, sorted."""
         return sorted(self._walk())
 
+    def folders(self) -> list[str]:
+        """The folders at the top, whether or not they hold files. A symlink to the root itself is none."""
+        try:
+            with os.scandir(self._root) as entries:
+                found = [entry for entry in entries if not entry.name.startswith(".") and _is_directory(entry)]
+                return [entry.name for entry in found if not os.path.samestat(entry.stat(), self._root.stat())]
+        except OSError as error:
+            raise SourceError(f"cannot be listed: {error.strerror}", subject=str(self._root)) from error
+
     def _walk(self) -> Iterator[str]:
         """Not recursive: folders may lie deeper than Python can recurse.
 

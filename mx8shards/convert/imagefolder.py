@@ -5,7 +5,7 @@
 
 Nothing of a picture is lost, unless a side or a quality is asked for: JPEGs are stored in tiles (media/tiles.py), from
 which their very bytes come back, and all others as they are. Height and width are those of its raster, before any
-rotation that its EXIF data ask of a viewer. With --upright, --max-side, --min-side, --format or --quality, that rotation
+rotation that its EXIF data ask of a viewer. With --upright, --max-side, --min-side, --format or --quality, the rotation
 is applied to the raster. A file that is no picture is a reject; a hidden file (its name begins with a dot) is left out.
 A picture of 16 bits per channel is a reject, too, unless --rgb8 asks for 8-bit RGB of it; so is one in CMYK that no
 option encodes anew.
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mx8shards.convert.classes import class_list, classes_of
+from mx8shards.convert.classes import check_no_empty, class_list, classes_of, top_of_tar
 from mx8shards.convert.files import is_text, open_files, suffix_of, user_path
 from mx8shards.convert.picture_checks import (
     can_be_rgb8,
@@ -35,6 +35,7 @@ from mx8shards.convert.picture_checks import (
     tile,
 )
 from mx8shards.convert.source import Item
+from mx8shards.convert.tarball import Tar
 from mx8shards.errors import DecodeError, SourceError, require
 from mx8shards.format.picture_files import JPEGS, open_picture
 
@@ -156,7 +157,9 @@ class ImageFolder:
         self._files = open_files(src)
         self._max_side, self._min_side, self._quality = max_side, min_side, quality
         self._format, self._tiles, self._upright, self._rgb8 = format, tiles, upright, rgb8
-        self._names = self._files.names()
+        names = self._files.names()
+        self._top = top_of_tar(names) if isinstance(self._files, Tar) and labels == "auto" else ""
+        self._names = [name.removeprefix(self._top) for name in names]
         pictures = [name for name in self._names if suffix_of(name) in SUFFIXES and not name.startswith("../")]
         if not pictures:
             found = f"none among {len(self._names)} files"
@@ -164,6 +167,9 @@ class ImageFolder:
                 subject=str(src), expected=f"pictures ({' '.join(sorted(SUFFIXES))})", found=found, hint=_HIDDEN
             )
         self.classes = classes_of(src, pictures, labels, classes)
+        if self.classes is not None and classes is None:
+            folders = self._files.folders(self._top) if isinstance(self._files, Tar) else self._files.folders()
+            check_no_empty(src, folders, self._names)
         self.features = {"state": self._files.state, "turns without loss": upright and _turns_without_loss()}
         self.counts: Counter[str] = Counter()  # of samples: how many were turned upright, and how many by encoding anew
         # kernels read twice as quickly as libjpeg, but Numba takes as long to import as thousands of pictures to read
@@ -190,7 +196,7 @@ class ImageFolder:
 
     def stamp(self, item: Item) -> object:
         """Size and time of a picture's file."""
-        return self._files.stamp(item[0]) if suffix_of(item[0]) in SUFFIXES else None
+        return self._files.stamp(self._top + item[0]) if suffix_of(item[0]) in SUFFIXES else None
 
     def sample(self, item: Item) -> Mapping[str, Any]:
         """One picture, looked at whole: none that is cut short gets in."""
@@ -201,7 +207,7 @@ class ImageFolder:
             raise SourceError(
                 expected=f"a picture's suffix ({' '.join(sorted(SUFFIXES))})", found=suffix_of(name) or "none"
             )
-        data = self._files.read(name)
+        data = self._files.read(self._top + name)
         image, width, height = self._checked(data)
         if self._format == "yuv420":
             image = _planes(image)

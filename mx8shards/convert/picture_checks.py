@@ -82,8 +82,8 @@ def opened(data: bytes) -> Any:
 def kept(picture: Any, data: bytes, *, tiles: bool, by_kernels: bool) -> bytes:
     """The bytes of a checked picture as they are stored. All of them were read, by one decoder or another."""
     if picture.format not in JPEGS:
-        check_whole(picture, data)
         picture.load()
+        check_whole(picture, data)
         return data
     tables = all(component[3] in picture.quantization for component in picture.layer)
     tiled = tile(data) if tiles else data

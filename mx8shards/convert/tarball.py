@@ -51,6 +51,7 @@ class Tar:
     def __init__(self, path: Path, begin: int = 0, size: int | None = None) -> None:
         self._path = path
         self._places: dict[str, _Place] = {}
+        self._folders: set[str] = set()
         self._runs_left = _MOST_RUNS
         try:
             with _Headers(io.FileIO(open_regular(path)), begin, size) as file:
@@ -83,7 +84,9 @@ class Tar:
                     links[name] = _name_of(member.linkname)
                 elif member.issym():
                     links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
-                elif not member.isdir():
+                elif member.isdir():
+                    self._folders.add(name)
+                else:
                     kind = member.type.decode("ascii", "replace")
                     self._places[name] = _Place(-1, 0, fault=f"expected a regular file, got one of type {kind!r}")
             file.begin_member()
@@ -97,6 +100,11 @@ class Tar:
     def names(self) -> list[str]:
         """Their paths, sorted. One that leads out of the tar is listed, too: reading it says so."""
         return sorted(name for name in self._places if "/." not in f"/{name}" or _is_outside(name))
+
+    def folders(self, below: str = "") -> list[str]:
+        """The folders that the tar lists directly in the folder `below` (a path that ends with "/"; "": the root)."""
+        found = (name.removeprefix(below) for name in self._folders if name.startswith(below))
+        return [name for name in found if "/" not in name and not name.startswith(".")]
 
     def place(self, name: str) -> tuple[int, int]:
         """The first byte of a file, in the tar's own file, and its size. SourceError for one that cannot be read."""

@@ -396,12 +396,72 @@ def test_a_file_that_holds_no_list_of_classes_ends_with_2(text: str, tmp_path: P
     assert "No such file" in complained
 
 
+def test_an_empty_list_of_classes_and_a_name_given_twice_are_told_apart(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("cat/1.jpg"))
+    for text, said in (("", "but the list is empty"), ("cat\ncat", "each class name once, got 'cat' several times")):
+        (tmp_path / "classes").write_text(text)
+        _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=2)
+        assert said in complained
+
+
 def test_folders_of_folders_in_one_folder_are_not_one_class_by_themselves(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("photos/cat/1.jpg", "photos/dog/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert f"convert {src}/photos; --labels imagefolder takes photos as the one class" in complained
     run(capsys, src, tmp_path / "out", "--labels", "imagefolder")
     assert set(labels(tmp_path / "out").values()) == {0}
+
+
+def test_the_only_folder_of_a_tar_is_its_root_if_it_holds_folders_alone(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "photos", few("cat/1.jpg", "dog/2.jpg", "dog/deep/3.jpg") | {"dog/bad.jpg": b"bad"})
+    (tmp_path / "classes").write_text("dog\ncat")
+    for name, top in (("slim", "photos"), ("dotted", "./photos"), ("split", "train")):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            tar.add(src, top)
+        for options in ((), ("--classes", str(tmp_path / "classes"))):
+            outs = [tmp_path / f"{name}-{len(options)}-{kind}" for kind in ("folder", "tar")]
+            said, complained = run(capsys, src, outs[0], *options, code=4)
+            found, too = run(capsys, tmp_path / f"{name}.tar", outs[1], *options, code=4)
+            assert found == said
+            assert rejects(complained).keys() == rejects(too).keys() == {"dog/bad.jpg"}
+    run(capsys, tmp_path / "slim.tar", tmp_path / "one", "--labels", "imagefolder", code=4)
+    assert mx8.Dataset(tmp_path / "one").metadata["classes"] == ["photos"]
+    assert "photos/cat/1.jpg" in labels(tmp_path / "one")
+
+
+def test_hints_about_folders_in_a_tar_can_be_followed(tmp_path: Path, capsys: Capture) -> None:
+    for number, (name, wanted) in enumerate((("train/a/1.jpg", "train"), ("all/photos/cat/1.jpg", "photos"))):
+        src = write(tmp_path / str(number), few(name, name.replace("train", "val")))
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            tar.add(src, "")
+        if wanted == "train":
+            _, complained = run(capsys, tmp_path / f"{number}.tar", tmp_path / "out", code=1)
+            assert "convert each of them: train, unpacked from the tar" in complained
+        else:
+            _, complained = run(capsys, tmp_path / f"{number}.tar", tmp_path / "out", code=1)
+            assert "convert photos, unpacked from the tar" in complained
+
+
+@pytest.mark.parametrize("form", ["folder", "tar", "tar of one folder"])
+def test_a_folder_without_files_is_an_error_unless_classes_are_given(
+    form: str, tmp_path: Path, capsys: Capture
+) -> None:
+    src = write(tmp_path / "val", few("a/1.jpg", "c/2.jpg") | {"d/bad.jpg": b"bad", ".hidden/1.txt": b""})
+    (src / "b/deep").mkdir(parents=True)
+    (src / "up").symlink_to(src if form == "folder" else "a/1.jpg")  # no class
+    if form != "folder":
+        (src / "up").unlink()
+        with tarfile.open(tmp_path / "val.tar", "w") as tar:
+            tar.add(src, "" if form == "tar" else "top")
+        src = tmp_path / "val.tar"
+    _, complained = run(capsys, src, tmp_path / "out", code=1)
+    assert f"{src}: expected files in the folder of each class, got none in b (" in complained
+    assert "--classes FILE" in complained
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "classes").write_text("a\nb\nc\nd")
+    run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=4)
+    assert labels(tmp_path / "out") == {"a/1.jpg": 0, "c/2.jpg": 2}
+    run(capsys, src, tmp_path / "none", "--labels", "none", code=4)
 
 
 def test_splits_beside_other_folders_are_no_classes_either(tmp_path: Path, capsys: Capture) -> None:
@@ -761,7 +821,7 @@ def test_options_that_encode_anew_turn_pictures_upright_and_their_help_says_so(
 ) -> None:
     src = write(tmp_path / "src", {"a.jpg": saved(smooth(64, 48), "JPEG", 6)})
     run(capsys, src, tmp_path / "out", *option.split())
-    assert sizes(tmp_path / "out") == {"a.jpg": (64, 48)}
+    assert [(sample["height"], sample["width"]) for sample in samples(tmp_path / "out")] == [(64, 48)]
     assert main(["convert", "imagefolder", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.partition("options:")[2].split())
     own = text.partition(f" {option.split()[0]} ")[2].partition(" --")[0]
