@@ -103,13 +103,15 @@ def check_no_empty(src: Path, folders: Sequence[str], names: Sequence[str]) -> N
         )
 
 
-def top_of_tar(names: Sequence[str]) -> str:
-    """The folder, with "/", in which everything in a tar lies if it holds folders alone; else "".
+def top_of_tar(names: Sequence[str], pictures: Sequence[str], folders: Sequence[str]) -> str:
+    """The one folder at the top of a tar, with "/", if all pictures lie in folders in it; else "".
 
-    `tar -cf photos.tar photos` makes such a tar. Its classes are the folders in that one.
+    `tar -cf photos.tar photos` makes such a tar: its classes are the folders in that one.
     """
-    top = names[0].split("/", 1)[0] + "/" if names else ""
-    return top if top != "../" and all(name.startswith(top) and name.count("/") > 1 for name in names) else ""
+    tops = {name.split("/", 1)[0] for name in names} | set(folders)
+    if len(tops) != 1 or tops == {".."} or not all(name.count("/") > 1 for name in pictures):
+        return ""
+    return f"{tops.pop()}/"
 
 
 def _check_no_splits(src: Path, found: Sequence[str]) -> None:

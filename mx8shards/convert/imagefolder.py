@@ -57,13 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "src",
         metavar="SRC",
-        help="a folder of pictures, or an uncompressed .tar of one; hidden files (.name) are left out",
+        help="a folder of pictures, or an uncompressed .tar of one; hidden files (.name) are left out. If a tar holds "
+        "one folder whose pictures all lie in folders, that folder is taken as SRC (unless --labels is given)",
     )
     parser.add_argument(
         "--labels",
         choices=("auto", "none", "imagefolder"),
         default="auto",
-        help="imagefolder: each folder in SRC is a class; none: no labels; auto: classes if SRC holds folders (auto)",
+        help="imagefolder: each folder in SRC is a class, and has to hold a file; none: no labels; "
+        "auto: classes if SRC holds folders (auto)",
     )
     parser.add_argument(
         "--classes",
@@ -158,9 +160,14 @@ class ImageFolder:
         self._max_side, self._min_side, self._quality = max_side, min_side, quality
         self._format, self._tiles, self._upright, self._rgb8 = format, tiles, upright, rgb8
         names = self._files.names()
-        self._top = top_of_tar(names) if isinstance(self._files, Tar) and labels == "auto" else ""
+        pictures = [name for name in names if suffix_of(name) in SUFFIXES and not name.startswith("../")]
+        folders, self._top = self._files.folders(), ""
+        if isinstance(self._files, Tar) and labels == "auto":
+            top = top_of_tar(names, pictures, folders)
+            if top and top[:-1] not in (classes or ()):
+                self._top, folders = top, self._files.folders(top)
         self._names = [name.removeprefix(self._top) for name in names]
-        pictures = [name for name in self._names if suffix_of(name) in SUFFIXES and not name.startswith("../")]
+        pictures = [name.removeprefix(self._top) for name in pictures]
         if not pictures:
             found = f"none among {len(self._names)} files"
             raise SourceError(
@@ -168,7 +175,6 @@ class ImageFolder:
             )
         self.classes = classes_of(src, pictures, labels, classes)
         if self.classes is not None and classes is None:
-            folders = self._files.folders(self._top) if isinstance(self._files, Tar) else self._files.folders()
             check_no_empty(src, folders, self._names)
         self.features = {"state": self._files.state, "turns without loss": upright and _turns_without_loss()}
         self.counts: Counter[str] = Counter()  # of samples: how many were turned upright, and how many by encoding anew

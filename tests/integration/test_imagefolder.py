@@ -464,6 +464,25 @@ def test_a_folder_without_files_is_an_error_unless_classes_are_given(
     run(capsys, src, tmp_path / "none", "--labels", "none", code=4)
 
 
+def test_a_tar_with_another_folder_at_its_top_or_whose_top_is_a_class_keeps_its_paths(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    src = write(tmp_path / "src", few("cat/more/1.jpg", "cat/other/2.jpg") | {"cat/notes.txt": b""})
+    with tarfile.open(tmp_path / "one.tar", "w") as tar:
+        tar.add(src, "")
+    (src / "dog").mkdir()
+    with tarfile.open(tmp_path / "two.tar", "w") as tar:
+        tar.add(src, "")
+    run(capsys, tmp_path / "one.tar", tmp_path / "root", code=4)
+    assert mx8.Dataset(tmp_path / "root").metadata["classes"] == ["more", "other"]
+    (tmp_path / "classes").write_text("cat\ndog")
+    for name in ("one", "two"):
+        run(capsys, tmp_path / f"{name}.tar", tmp_path / name, "--classes", str(tmp_path / "classes"), code=4)
+        assert labels(tmp_path / name) == {"cat/more/1.jpg": 0, "cat/other/2.jpg": 0}
+    _, complained = run(capsys, tmp_path / "two.tar", tmp_path / "out", "--labels", "imagefolder", code=1)
+    assert "got none in dog" in complained
+
+
 def test_splits_beside_other_folders_are_no_classes_either(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("Train/cat/1.jpg", "Test/cat/2.jpg", "extra/3.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
