@@ -29,11 +29,12 @@ _MOST_VALUES = 1 << 17  # of a TIFF tag: Pillow makes a Python object of each
 _SCAN_PAIR = 0xDAFF  # the marker 0xFF 0xDA, read as a little-endian number
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_BARE_MARKERS = frozenset((*range(0xD0, 0xDA), *range(0xF0, 0xFE), 0xC8))  # Pillow reads no segment after them
+_BARE_MARKERS = frozenset((*range(0xC0), *range(0xD0, 0xDA), *range(0xF0, 0xFE), 0xC8))  # no decoder reads a length
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _FILL = re.compile(rb"\xff*")
-_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+# What ends a scan. libjpeg takes a marker below 0xC0 for a bare one, or refuses it: no length follows, so none is skipped.
+_MARKER_IN_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 _TIFF_BYTES = frozenset((1, 2, 6, 7))  # types that Pillow keeps as bytes
 
@@ -91,7 +92,7 @@ def walk_jpeg(data: bytes) -> JpegHead:
         if at + 4 > len(data):
             return JpegHead(frame, 0, False, b"".join(parts))
         marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
-        if marker == 0 or marker in _BARE_MARKERS:
+        if marker in _BARE_MARKERS:
             at += 2
             filling += 2
             continue

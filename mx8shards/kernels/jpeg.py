@@ -352,8 +352,11 @@ def _scan_markers(data: Array, begin: Any) -> Any:
 
 @helper
 def _ends_scan(marker: int) -> bool:
-    """Whether the byte after 0xFF begins a segment: it is neither stuffing, nor a restart marker, nor filling."""
-    return marker != 0 and marker != 0xFF and not 0xD0 <= marker <= 0xD7
+    """Whether the byte after 0xFF begins a segment: it is no stuffing, no filling and no bare marker, such as restarts.
+
+    libjpeg takes a marker below 0xC0 for a bare one, or refuses it: no length follows, so none is skipped.
+    """
+    return 0xC0 <= marker < 0xFF and not 0xD0 <= marker <= 0xD7
 
 
 @helper

@@ -86,6 +86,38 @@ def test_kernels_count_the_same_scans(scans: int) -> None:
             walk_jpeg(data[:end])
 
 
+def hidden(scans: int, marker: int) -> bytes:
+    """Scans behind bare markers: who reads a length after one skips 65,498 bytes, which are all other scans."""
+    first, scan, rest = progressive(scans).partition(b"\xff\xda")
+    return first + scan + rest.replace(b"\xff\xda", bytes((0xFF, marker)) + b"\xff\xda")
+
+
+@pytest.mark.parametrize("marker", [0x01, 0x02, 0xBF])
+def test_a_marker_without_a_length_hides_no_scans(marker: int) -> None:
+    for scans in (MOST_SCANS, MOST_SCANS + 1):
+        data, head = hidden(scans, marker), np.zeros(1, jpeg.HEAD)
+        assert jpeg.read_head(np.frombuffer(data, np.uint8), head[0]) == jpeg.OK
+        assert jpeg.has_too_many_scans(np.frombuffer(data, np.uint8), head[0]) == (scans > MOST_SCANS)
+    check_cost(hidden(MOST_SCANS, marker))
+    with pytest.raises(DecodeError, match=f"at most {MOST_SCANS} scans, got {MOST_SCANS + 1}"):
+        check_cost(hidden(MOST_SCANS + 1, marker))
+    if marker == 0x01:  # libjpeg refuses the others
+        assert (decoding.decode(hidden(MOST_SCANS, marker), lambda *_: None) == 128).all()
+
+
+@pytest.mark.parametrize("marker", [0x01, 0xD0, 0xD7])
+def test_a_marker_without_a_length_hides_no_head(marker: int) -> None:
+    """Who reads a length after it skips 65,519 bytes, which are the whole file."""
+    data = encoded(SMALL, "JPEG", progressive=True)
+    bare = bytes((0xFF, marker)) + segment(0xEF, b"")
+    plain, found = walk_jpeg(data), walk_jpeg(data[:2] + bare + data[2:])
+    assert (found.frame, found.scan) == (plain.frame + len(bare), plain.scan + len(bare))
+    assert found.coefficient_bytes(data[:2] + bare + data[2:]) == plain.coefficient_bytes(data) > 0
+    scans = progressive(MOST_SCANS + 1)
+    with pytest.raises(DecodeError, match="scans"):
+        check_cost(scans[:2] + bare + scans[2:])
+
+
 def test_what_looks_like_scans_and_is_none_is_not_counted() -> None:
     """Markers in metadata, such as a thumbnail's, and behind the end, where phones put films."""
     data = encoded(SMALL, "JPEG", progressive=True)
