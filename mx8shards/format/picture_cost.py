@@ -33,7 +33,7 @@ _BARE_MARKERS = frozenset((*range(0xC0), *range(0xD0, 0xDA), *range(0xF0, 0xFE),
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _FILL = re.compile(rb"\xff*")
-# What ends a scan. libjpeg takes a marker below 0xC0 for a bare one, or refuses it: no length follows, so none is skipped.
+# What ends a scan. libjpeg takes a marker below 0xC0 for a bare one, or refuses it: no length follows it.
 _MARKER_IN_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 _TIFF_BYTES = frozenset((1, 2, 6, 7))  # types that Pillow keeps as bytes
@@ -66,11 +66,18 @@ class JpegHead(NamedTuple):
     several_scans: bool
     exif: bytes
 
+    def size(self, data: bytes) -> tuple[int, int, int]:
+        """Height, width and number of components; three times 0 without a frame."""
+        if not self.frame or self.frame + 10 > len(data):
+            return 0, 0, 0
+        height, width, count = struct.unpack_from(">HHB", data, self.frame + 5)
+        return height, width, count
+
     def coefficient_bytes(self, data: bytes) -> int:
         """What libjpeg keeps of a picture in several scans: all its coefficients, two bytes each."""
-        if not self.several_scans or self.frame + 10 > len(data):
+        height, width, count = self.size(data)
+        if not self.several_scans:
             return 0
-        height, width, count = struct.unpack_from(">HHB", data, self.frame + 5)
         factors = [divmod(byte, 16) for byte in data[self.frame + 11 : self.frame + 10 + 3 * count : 3]]
         h, v = (max((1, *(factor[i] for factor in factors))) for i in (0, 1))
         return int(-(-width // (8 * h)) * -(-height // (8 * v)) * 128 * sum(a * b for a, b in factors))

@@ -113,13 +113,13 @@ def _of_planes(payload: memoryview) -> Pixels:
 def _check_jpeg(payload: bytes) -> None:
     """DecodeError for a JPEG that is not decoded: for its colours, its scans or its size."""
     check_cost(payload)
-    try:
-        height, width, colours, _ = require("simplejpeg", "images").decode_jpeg_header(payload)
-    except ValueError as error:
-        raise DecodeError(expected="a JPEG", found=" ".join(str(error).split())) from error
-    check_size(width, height, 3 * height * width + walk_jpeg(payload).coefficient_bytes(payload))
-    if colours in ("CMYK", "YCCK"):
-        raise DecodeError(expected="a JPEG in RGB or grey", found=colours, hint=TO_RGB8)
+    head = walk_jpeg(payload)  # simplejpeg's own reader of heads knows fewer samplings than its decoder
+    height, width, components = head.size(payload)
+    if not height or not width:
+        raise DecodeError(expected="a JPEG", found="one without a size")
+    check_size(width, height, 3 * height * width + head.coefficient_bytes(payload))
+    if components == 4:
+        raise DecodeError(expected="a JPEG in RGB or grey", found="CMYK", hint=TO_RGB8)
 
 
 def sums(pixels: Pixels) -> tuple[list[int], list[int]]:

@@ -19,9 +19,11 @@ import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.errors import FormatError, SchemaError
 from mx8shards.media import pixels, tally
+from mx8shards.media.decoding import decode_jpeg
 from mx8shards.media.pixels import PixelSummary, picture_column, summarize_pixels
 from mx8shards.media.tally import sums
 from mx8shards.media.yuv420 import encode
+from tests.jpegs import encoded, noise, resampled
 
 SIZES = [(7, 5), (64, 48), (1, 1), (33, 70), (7, 5)]
 
@@ -188,6 +190,28 @@ def test_damaged_pictures_are_counted_and_named_and_the_others_measured(tmp_path
     assert [sample for sample, _ in found.refused] == [1 + 4 * i for i in range(len(bad))]
     for words, (_, reason) in zip(bad, found.refused, strict=True):
         assert any(word in reason for word in words.split("|")), reason
+
+
+def look_at(root: Path, data: bytes) -> PixelSummary:
+    with mx8.Writer(root, columns={"image": "bytes"}) as writer:
+        writer.write({"image": data})
+    return look(root)
+
+
+@pytest.mark.parametrize("luma", [0x14, 0x41])
+def test_a_jpeg_of_every_sampling_that_is_decoded_is_measured(tmp_path: Path, luma: int) -> None:
+    """simplejpeg decodes luma of 1 x 4, but has no name for it."""
+    data = resampled(encoded(noise(64, 64), subsampling="4:2:0"), [luma, 0x11, 0x11])
+    found = look_at(tmp_path / "data", data)
+    assert found.sizes == ((64, 64, 1),)
+    assert found.mean == pytest.approx(tuple(decode_jpeg(data, 0, 0).mean(axis=(0, 1)) / 255))
+
+
+@pytest.mark.parametrize("luma", [0x24, 0x13])
+def test_a_jpeg_of_a_sampling_that_is_not_decoded_is_named(tmp_path: Path, luma: int) -> None:
+    data = resampled(encoded(noise(64, 64), subsampling="4:2:0"), [luma, 0x11, 0x11])
+    (refused,) = look_at(tmp_path / "data", data).refused
+    assert "subsampling" in refused[1]
 
 
 def test_of_very_many_damaged_pictures_the_first_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
