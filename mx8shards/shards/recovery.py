@@ -28,6 +28,8 @@ _SIDECARS = f"{STATE}/sidecars/"
 _DRAFT = "intent.draft"
 _MAX_NAME_CHARS = 255  # of one component, on every file system of note
 SIDECAR = re.compile(re.escape(_SIDECARS) + "[0-9a-f]{64}")
+# What Writers call shards, and whatever lies in a directory that an overwrite or a merge made.
+_SHARD = re.compile(r"(?:[^/]+/)*(?:[gp][0-9]{4,}/.+|[^/]+\.mds(?:\.(?:br|bz2|gz|snappy|zstd))?)")
 
 
 def sidecar_name(sidecar: Sidecar) -> str:
@@ -212,6 +214,8 @@ def _remove_whole(root: Path, intent: Intent) -> None:
 
 
 def write_intent(root: Path, intent: Intent) -> None:
+    """Write it durably; FormatError for one that nobody could read and recover from."""
+    _require_ours(root, intent.files)
     target = root / STATE / "staging" / "intent.json"
     draft = target.with_name(_DRAFT)
     publish.write_file(draft, [json.dumps(asdict(intent)).encode()])
@@ -250,11 +254,20 @@ def _checked_move(directory: object, snapshot: object) -> tuple[str, str]:
 
 
 def _require_ours(root: Path, names: Iterable[object]) -> None:
-    """FormatError for a name that no publication can have put there. What asks for a removal is a claim, too."""
+    """FormatError for a name that no publication can have put there. What asks for a removal is a claim, too.
+
+    Datasets come from elsewhere with all that lies in them: an intent or an index in one must not have the user's own
+    files removed.
+    """
     parents = set()
     for name in names:
-        if not isinstance(name, str) or name == INDEX or not (is_basename(name) or SIDECAR.fullmatch(name)):
-            raise FormatError(expected="the name of a shard or a side-car", found=short(name))
+        if not isinstance(name, str) or not ((is_basename(name) and _SHARD.fullmatch(name)) or SIDECAR.fullmatch(name)):
+            raise FormatError(
+                subject=str(root),
+                expected="the name of a shard (….mds, or with the ending of its compression) or of a side-car",
+                found=short(name),
+                hint="only such files are ever removed",
+            )
         parents.add(Path(name).parent)
     for parent in parents:
         if (root / parent).resolve() != root.resolve() / parent:

@@ -218,8 +218,11 @@ HOSTILE: dict[str, dict[str, object]] = {
     "up and out": {"files": ["../victim"]},
     "an absolute path": {"files": ["/etc/hostname"]},
     "the index": {"files": ["index.json"]},
+    "a file of the user": {"files": ["thesis.tex"]},
+    "a file of the user below": {"files": ["notes/thesis.tex"]},
+    "a file of the user, and all": {"files": ["thesis.tex"], "whole": True},
     "the state": {"files": [".mx8shards/lock"]},
-    "through a symlink": {"files": ["away/victim"]},
+    "through a symlink": {"files": ["away/victim.mds"]},
     "no names": {"files": [17]},
     "no list": {"files": 17},
     "a snapshot outside": {"keeps": ["../../../victim"]},
@@ -235,13 +238,42 @@ def test_an_intent_from_elsewhere_removes_nothing_but_shards_and_side_cars_here(
     path = leave_an_intent(root, **changes)
     (scratch / "victim").write_bytes(b"dear")
     (scratch / "victim.json").write_bytes(b"dear")
+    (scratch / "victim.mds").write_bytes(b"dear")
     (root / "away").symlink_to(scratch)
+    (root / "notes").mkdir()
+    for theirs in ("thesis.tex", "notes/thesis.tex"):
+        (root / theirs).write_bytes(b"dear")
     before = tree(scratch)
     with pytest.raises(mx8.FormatError, match=r"staging/intent\.json: not an intent of ours: .*then move it away"):
         write(root, 3, 6, mode="append")
     assert tree(scratch) == before
     path.unlink()
     write(root, 3, 6, mode="append")
+
+
+def test_shards_of_odd_names_can_be_merged_and_recovered_but_are_not_removed_from_their_own_place(
+    scratch: Path,
+) -> None:
+    part, target = scratch / "part", scratch / "all"
+    write(part, 0, 3)
+    text = (part / "index.json").read_text()
+    for path in part.glob("*.mds"):
+        text = text.replace(path.name, f"odd{path.name[9:11]}")
+        path.rename(part / f"odd{path.name[9:11]}")
+    shutil.rmtree(part / ".mx8shards/snapshots")
+    (part / "index.json").write_text(text)
+    before = tree(part)
+    with pytest.raises(mx8.FormatError, match=r'/part: expected the name of a shard .*, got "odd00".*ever removed'):
+        mx8.merge([part], target, how="move")
+    assert tree(part) == before
+    assert not (target / "index.json").exists()
+    stop_at("rename", "all/index.json", lambda: mx8.merge([part], target))
+    assert (target / "p0000/odd00").exists()
+    LocalPublication(target).close()
+    assert not (target / "p0000").exists()
+    mx8.merge([part], target)
+    with mx8.Dataset(target, verify="shard") as dataset:
+        assert list(dataset) == list(samples(0, 3))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'"text"', b"null", b"[" * 100_000, b"\xff", b'{"files": []}'])
