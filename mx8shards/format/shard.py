@@ -8,7 +8,7 @@ Offsets count from the start of the file; sample i is [offset[i], offset[i + 1])
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ from mx8shards.format.columns import MAX_BYTES, Columns
 
 Offsets = npt.NDArray[np.uint32]
 VERSION = 2
+
+_OFFSETS_AT_ONCE = 1 << 20  # are checked: 4 MiB of a table
 
 
 @dataclass(frozen=True)
@@ -72,34 +74,50 @@ def read_table(data: npt.NDArray[np.uint8] | bytes | memoryview, samples: int) -
 
 
 def check_table(
-    data: npt.NDArray[np.uint8] | bytes | memoryview, samples: int, size_bytes: int, columns: Columns
+    read: Callable[[int, int], npt.NDArray[np.uint8] | bytes | memoryview],
+    samples: int,
+    size_bytes: int,
+    columns: Columns,
 ) -> None:
-    """Nothing, if the table at the start of `data` agrees with the index and with itself; else a FormatError.
+    """Nothing, if the table of a shard agrees with the index and with itself; else a FormatError.
 
     After it, every sample's span lies inside the file and has room for its size header and its fixed columns.
+    `read(begin, size)` gives bytes of the file. The table is read in pieces, up to the first fault: a sparse file may
+    claim gigabytes of a table that it does not have.
     """
-    count = int.from_bytes(bytes(data[:4]), "little")
+    end = table_bytes(samples)
+    (count,) = _words(read, 0, 4, size_bytes)
     if count != samples:
         raise FormatError(place="sample count", expected=f"{samples} (the index)", found=f"{count}")
-    offsets = read_table(data, samples)
-    first, last = int(offsets[0]), int(offsets[-1])
-    if first < table_bytes(samples):
+    (first,), (last,) = _words(read, 4, 8, size_bytes), _words(read, end - 4, end, size_bytes)
+    if first < end:
         raise FormatError(
-            place=f"offset 0 of {samples}",
-            expected=f"at least {table_bytes(samples)} (end of the table)",
-            found=f"{first}",
+            place=f"offset 0 of {samples}", expected=f"at least {end} (end of the table)", found=f"{first}"
         )
     if last != size_bytes:
         raise FormatError(
             place=f"offset {samples} of {samples}", expected=f"{size_bytes} (end of file)", found=f"{last}"
         )
     least = columns.header_bytes + columns.fixed_bytes
-    # uint32 differences wrap for a falling offset, so compare before subtracting
-    bad = np.flatnonzero((offsets[1:] < offsets[:-1]) | (offsets[1:] - offsets[:-1] < least))
-    if bad.size:
-        i = int(bad[0])
-        raise FormatError(
-            place=f"offset {i + 1} of {samples}",
-            expected=f"at least {int(offsets[i]) + least} (the {least} bytes every sample has)",
-            found=f"{int(offsets[i + 1])}",
-        )
+    for before in range(0, samples, _OFFSETS_AT_ONCE):
+        # each piece begins with the offset that the one before it ended with
+        piece = _words(read, 4 + 4 * before, min(end, 8 + 4 * (before + _OFFSETS_AT_ONCE)), size_bytes)
+        # uint32 differences wrap for a falling offset, so compare before subtracting
+        bad = np.flatnonzero((piece[1:] < piece[:-1]) | (piece[1:] - piece[:-1] < least))
+        if bad.size:
+            i = int(bad[0])
+            raise FormatError(
+                place=f"offset {before + i + 1} of {samples}",
+                expected=f"at least {int(piece[i]) + least} (the {least} bytes every sample has)",
+                found=f"{int(piece[i + 1])}",
+            )
+
+
+def _words(
+    read: Callable[[int, int], npt.NDArray[np.uint8] | bytes | memoryview], begin: int, end: int, size_bytes: int
+) -> Offsets:
+    """The words of a table in these bytes of a file; FormatError where the file ends before."""
+    data = read(begin, end - begin)
+    if len(data) < end - begin:
+        raise FormatError(expected=f"{size_bytes} bytes (the index)", found=f"its end before byte {end}")
+    return np.frombuffer(data, "<u4")

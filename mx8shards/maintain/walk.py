@@ -67,7 +67,8 @@ class SampleWalk:
 
     def _take_table(self, data: bytes) -> None:
         try:
-            check_table(data, self._samples, self._size_bytes, self._columns)
+            view = memoryview(data)
+            check_table(lambda begin, size: view[begin : begin + size], self._samples, self._size_bytes, self._columns)
         except FormatError as error:
             self._error = error
             return

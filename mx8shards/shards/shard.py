@@ -78,14 +78,16 @@ class Shard:
         size = file.size_bytes
         if size != self.size_bytes:
             raise FormatError(expected=f"{self.size_bytes} bytes (the index)", found=f"{size}")
-        head = file.read(0, table_bytes(self.samples))
-        if len(head) < table_bytes(self.samples):
-            raise FormatError(expected=f"{self.size_bytes} bytes (the index)", found=f"{len(head)}")
-        check_table(head, self.samples, self.size_bytes, self.columns)
-        if len(head) <= self._files.table_room:
-            self._files.table_room -= len(head)
-            self._kept_head = head
-            self._kept_offsets = memoryview(head)[4:].cast("I")
+        wanted = table_bytes(self.samples)
+        if wanted > self._files.table_room:
+            check_table(file.read, self.samples, size, self.columns)
+            return
+        head = file.read(0, wanted)
+        view = memoryview(head)
+        check_table(lambda begin, count: view[begin : begin + count], self.samples, size, self.columns)
+        self._files.table_room -= wanted
+        self._kept_head = head
+        self._kept_offsets = memoryview(head)[4:].cast("I")
 
     def open_file(self) -> ReadFile:
         """The shard's file, opened anew if it was closed meanwhile; IntegrityError if another took its name."""

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
+from mx8shards.format.columns import Columns
+from mx8shards.format.shard import check_table
 from mx8shards.shards import shard as shard_module
 from tests import reference
 from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
@@ -78,6 +80,63 @@ def test_damaged_offset_table_names_the_shard_and_the_offset(at: int, word: int,
     for ask in (lambda d: d[0], lambda d: d.payload(0, "id"), lambda d: d.column("id"), lambda d: d.column("blob")[19]):
         with mx8.Dataset(root) as dataset, pytest.raises(mx8.FormatError, match=rf"^data/shard\.00000\.mds: {message}"):
             ask(dataset)
+
+
+@pytest.mark.parametrize("bad", [1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20, (3 << 20) + 5])
+def test_a_fault_in_any_piece_of_a_long_table_is_found(bad: int) -> None:
+    count = (3 << 20) + 5
+    columns = Columns.of({"x": "uint8"})
+    words = np.concatenate(([count], np.arange(count + 1) + 4 * (count + 2))).astype("<u4")
+    size = int(words[-1])
+
+    def check() -> None:
+        data = words.tobytes()
+        check_table(lambda begin, length: data[begin : begin + length], count, size, columns)
+
+    check()
+    words[1 + bad] = 0
+    message = "end of file" if bad == count else f"offset {bad} of {count}: expected at least {int(words[bad]) + 1} "
+    with pytest.raises(mx8.FormatError, match=message):
+        check()
+
+
+HUGE_TABLE = """
+import json, resource, shutil, struct, sys
+from pathlib import Path
+import mx8shards as mx8
+
+root, samples = Path(sys.argv[1]), 100_000_000
+index = json.loads((root / "index.json").read_bytes())
+shard = index["shards"][0]
+begin = 4 * (samples + 2)
+shard["samples"], shard["raw_data"]["bytes"], shard["raw_data"]["hashes"] = samples, begin + samples, {}
+del index["mx8shards"]
+shutil.rmtree(root / ".mx8shards")
+(root / "index.json").write_text(json.dumps(index))
+with (root / "shard.00000.mds").open("wb") as file:
+    file.write(struct.pack("<II", samples, begin))
+    file.truncate(begin + samples)
+    file.seek(begin - 4)
+    file.write(struct.pack("<I", begin + samples))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    mx8.Dataset(root)[0]
+except mx8.FormatError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def test_a_sparse_shard_that_claims_a_huge_table_takes_no_memory_for_it(tmp_path: Path, repository: Path) -> None:
+    root = tmp_path / "data"
+    with mx8.Writer(root, columns={"x": "uint8"}) as writer:
+        writer.write({"x": 1})
+    done = subprocess.run(
+        [sys.executable, "-c", HUGE_TABLE, str(root)], cwd=repository, capture_output=True, text=True, check=True
+    )
+    message, mebibytes = done.stdout.splitlines()
+    assert "shard.00000.mds: offset 1 of 100000000: expected at least" in message
+    assert int(mebibytes) < 100  # the table claims 381
 
 
 @pytest.mark.parametrize("size_bytes", [10, 5000, 40_000])
