@@ -25,6 +25,8 @@ _TYPES: dict[str, type] = {
     "lost": dict,
     "pixels": dict,
 }
+_MOST_SHOWN = 300  # characters of a value in a message
+_MOST = 1 << 62  # an epoch or a position, so that sums of them stay within 64 bits
 _NAMES = {str: "str", dict: "object", int: "int"}
 
 
@@ -59,6 +61,8 @@ class State:
             return cls(**_checked(value))
         except FormatError as error:
             raise error.at(subject="state") from None
+        except RecursionError:
+            raise FormatError("nested too deeply", subject="state") from None
 
     def check(self, now: State, length: int) -> None:
         """Refuse to go on from this state with a loader whose own state is `now` and whose order is `length` long.
@@ -71,22 +75,41 @@ class State:
                     subject="state",
                     place=f"$.{name}",
                     expected=f"{getattr(now, name)} (this loader's)",
-                    found=getattr(self, name),
+                    found=_shown(getattr(self, name)),
                     hint="a state goes on with the data it was taken from",
                 )
         for name in ("order", "seed"):
-            if getattr(self, name) != getattr(now, name):
+            if not _is_equal(getattr(self, name), getattr(now, name)):
                 raise LoaderError(
                     subject="state",
                     place=f"$.{name}",
                     expected=f"{getattr(now, name)!r} (this loader's)",
-                    found=f"{getattr(self, name)!r}",
+                    found=_shown(getattr(self, name)),
                     hint="make the loader with the settings of the state",
                 )
         if self.position > length:
             raise LoaderError(
                 subject="state", place="$.position", expected=f"at most {length} (an epoch)", found=str(self.position)
             )
+
+
+def _is_equal(theirs: object, ours: object) -> bool:
+    """Whether they are equal. What is nested deeper than Python can compare is not."""
+    try:
+        return theirs == ours
+    except RecursionError:
+        return False
+
+
+def _shown(value: object) -> str:
+    """A value from outside in a message: at most some 300 characters, however large or deep it is."""
+    if isinstance(value, int) and abs(value) > 1 << 64:
+        return f"an int of {value.bit_length()} bits"
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (RecursionError, ValueError):  # too deep; an int in it of more digits than Python writes
+        return f"a value of type {type(value).__name__} that cannot be shown"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _checked(value: Any) -> dict[str, Any]:
@@ -96,21 +119,23 @@ def _checked(value: Any) -> dict[str, Any]:
     for name, wanted in (("state", DIALECT), ("version", VERSION)):
         found = value.get(name)
         if type(found) is not type(wanted) or found != wanted:
-            raise FormatError(place=f"$.{name}", expected=repr(wanted), found=repr(found))
+            raise FormatError(place=f"$.{name}", expected=repr(wanted), found=_shown(found))
     for name, kind in _TYPES.items():
         if name not in value:
             raise FormatError(place="$", expected=f"a key {name!r}", found="none")
         if type(value[name]) is not kind:
             raise FormatError(place=f"$.{name}", expected=_NAMES[kind], found=type(value[name]).__name__)
     for name in ("epoch", "position"):
-        if value[name] < 0:
-            raise FormatError(place=f"$.{name}", expected="an int of at least 0", found=str(value[name]))
+        if not 0 <= value[name] <= _MOST:
+            raise FormatError(place=f"$.{name}", expected=f"an int from 0 to {_MOST}", found=_shown(value[name]))
     lost = value["lost"]
     if lost.keys() != {"count", "digest"} or type(lost["count"]) is not int or type(lost["digest"]) is not str:
-        raise FormatError(place="$.lost", expected="a count and a digest", found=f"{lost!r:.60}")
+        raise FormatError(place="$.lost", expected="a count and a digest", found=_shown(lost))
+    if not 0 <= lost["count"] <= _MOST:
+        raise FormatError(place="$.lost.count", expected=f"an int from 0 to {_MOST}", found=_shown(lost["count"]))
     if not all(type(name) is type(path) is str for name, path in value["pixels"].items()):
-        raise FormatError(place="$.pixels", expected="a name for each column", found=f"{value['pixels']!r:.60}")
-    unknown = sorted(str(name) for name in set(value) - {"state", "version", *_TYPES})
+        raise FormatError(place="$.pixels", expected="a name for each column", found=_shown(value["pixels"]))
+    unknown = sorted(_shown(name) for name in set(value) - {"state", "version", *_TYPES})
     if unknown:
-        raise FormatError(place="$", expected="no other keys", found=", ".join(map(repr, unknown)))
+        raise FormatError(place="$", expected="no other keys", found=_shown(", ".join(map(repr, unknown))))
     return {name: value[name] for name in _TYPES}

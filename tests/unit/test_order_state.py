@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +41,8 @@ BAD = {
     "view": [None, 1],
     "order": ["shuffle", None, []],
     "seed": [None, True, 1.0, "1"],
-    "epoch": [-1, 1.5, False],
-    "position": [-1, None, "0", 2.0],
+    "epoch": [-1, 1.5, False, 1 << 64, (1 << 62) + 1],
+    "position": [-1, None, "0", 2.0, 1 << 64],
     "lost": [
         None,
         [],
@@ -50,6 +51,7 @@ BAD = {
         {"count": "0", "digest": ""},
         {"count": 0, "digest": 1},
         {"count": True, "digest": ""},
+        {"count": -5, "digest": ""},
     ],
     "pixels": [None, [], {"image": 1}, {1: "planes"}],
 }
@@ -57,7 +59,7 @@ BAD = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
 def test_a_field_that_cannot_be_right_is_refused_by_its_place(name: str, value: Any) -> None:
-    with pytest.raises(FormatError, match=rf"state: at \$\.{name}: expected "):
+    with pytest.raises(FormatError, match=rf"state: at \$\.{name}(\.count)?: expected "):
         State.from_json(STATE.to_json() | {name: value})
 
 
@@ -89,6 +91,40 @@ def test_other_data_are_refused_by_what_differs(name: str) -> None:
 def test_another_order_of_the_same_data_is_refused_by_what_differs(name: str, value: Any) -> None:
     with pytest.raises(LoaderError, match=rf"state: at \$\.{name}: expected .* \(this loader's\), got"):
         STATE.check(replace(STATE, **{name: value}), 10_000)
+
+
+def deep() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(100_000):
+        found = {"order": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("order", deep),
+        ("order", lambda: {"name": 10**5_000}),
+        ("order", lambda: {"name": "x" * 10_000_000}),
+        ("seed", lambda: 10**5_000),
+        ("epoch", lambda: 10**5_000),
+        ("position", lambda: -(10**5_000)),
+        ("lost", lambda: {"count": 10**5_000, "digest": ""}),
+        ("snapshot", lambda: "x" * 10_000_000),
+        ("view", lambda: "x" * 10_000_000),
+        ("state", lambda: "x" * 10_000_000),
+        ("state", deep),
+        ("version", lambda: 10**5_000),
+        ("lost", deep),
+        ("pixels", deep),
+        ("x" * 10_000_000, lambda: 1),
+    ],
+    ids=map(str, range(15)),
+)
+def test_a_value_of_any_size_and_depth_is_refused_in_a_short_message(name: str, make: Callable[[], Any]) -> None:
+    with pytest.raises((FormatError, IntegrityError, LoaderError), match=r"^state: at \$") as caught:
+        State.from_json(STATE.to_json() | {name: make()}).check(STATE, 512)
+    assert len(str(caught.value)) < 1_000
 
 
 def test_a_position_beyond_the_epoch_is_refused() -> None:
