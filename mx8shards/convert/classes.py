@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mx8shards.convert.files import is_text, user_path
-from mx8shards.errors import SettingError, SourceError, visible
+from mx8shards.disk.files import read_bounded
+from mx8shards.errors import FormatError, SettingError, SourceError, visible
+
+_MOST_BYTES = 64 << 20  # of a list of classes: more than a million names
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -20,13 +23,15 @@ SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 def class_list(path: str) -> tuple[str, ...]:
     """The names in a file for `--classes`: one per line, or a JSON list. A class's label is its place in the list."""
     try:
-        text = user_path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError, SettingError) as error:
+        text = read_bounded(user_path(path), _MOST_BYTES).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, SettingError, FormatError) as error:
         raise argparse.ArgumentTypeError(f"{path}: cannot be read: {error}") from None
     try:
         names = _names(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{path}: expected a JSON list of names: {error}") from None
+    except RecursionError:
+        raise argparse.ArgumentTypeError(f"{path}: expected a JSON list of names: nested too deeply") from None
     if not all(isinstance(name, str) and is_text(name) for name in names):
         raise argparse.ArgumentTypeError(f"{path}: expected a list of names alone")
     twice = [name for name, count in Counter(names).items() if count > 1]

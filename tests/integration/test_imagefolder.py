@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -383,6 +384,25 @@ def test_a_path_with_a_nul_byte_is_an_error(place: str, tmp_path: Path, capsys: 
     src, out = ("a\0b", str(tmp_path / "out")) if place == "src" else (str(tmp_path), "a\0b")
     assert main(["convert", "imagefolder", src, out]) == 1
     assert "expected a path, got 'a\\x00b'" in capsys.readouterr().err
+
+
+def test_a_list_of_classes_that_never_ends_or_is_nested_deeply_ends_with_2(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", few("cat/1.jpg"))
+    (tmp_path / "deep").write_text("[" * 200_000)
+    (tmp_path / "link").symlink_to("/dev/zero")
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    os.mkfifo(tmp_path / "fifo")
+    said = {
+        "deep": "expected a JSON list of names: nested too deeply",
+        "link": "cannot be read: .*expected a regular file, got a device",
+        "sparse": "cannot be read: .*expected at most 67108864 bytes, got 1099511627776",
+        "fifo": "cannot be read: .*expected a regular file, got a FIFO",
+    }
+    for name, message in said.items():
+        _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / name), code=2)
+        assert re.search(message, complained)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cat": 0}\n{"cat": 0}', '["cat", 3]', "[cat]", "cat\ndog\ncat", "\udce9"])
