@@ -98,19 +98,24 @@ def check_table(
         raise FormatError(
             place=f"offset {samples} of {samples}", expected=f"{size_bytes} (end of file)", found=f"{last}"
         )
-    least = columns.header_bytes + columns.fixed_bytes
     for before in range(0, samples, _OFFSETS_AT_ONCE):
         # each piece begins with the offset that the one before it ended with
         piece = _words(read, 4 + 4 * before, min(end, 8 + 4 * (before + _OFFSETS_AT_ONCE)), size_bytes)
-        # uint32 differences wrap for a falling offset, so compare before subtracting
-        bad = np.flatnonzero((piece[1:] < piece[:-1]) | (piece[1:] - piece[:-1] < least))
-        if bad.size:
-            i = int(bad[0])
-            raise FormatError(
-                place=f"offset {before + i + 1} of {samples}",
-                expected=f"at least {int(piece[i]) + least} (the {least} bytes every sample has)",
-                found=f"{int(piece[i + 1])}",
-            )
+        check_offsets(piece, before, samples, columns)
+
+
+def check_offsets(piece: Offsets, before: int, samples: int, columns: Columns) -> None:
+    """FormatError if these offsets of a table, the first of them offset `before`, leave a sample too little room."""
+    least = columns.header_bytes + columns.fixed_bytes
+    # uint32 differences wrap for a falling offset, so compare before subtracting
+    bad = np.flatnonzero((piece[1:] < piece[:-1]) | (piece[1:] - piece[:-1] < least))
+    if bad.size:
+        i = int(bad[0])
+        raise FormatError(
+            place=f"offset {before + i + 1} of {samples}",
+            expected=f"at least {int(piece[i]) + least} (the {least} bytes every sample has)",
+            found=f"{int(piece[i + 1])}",
+        )
 
 
 def _words(

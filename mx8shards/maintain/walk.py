@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import FormatError
 from mx8shards.format.columns import Columns
-from mx8shards.format.shard import Offsets, check_table, read_table, table_bytes
+from mx8shards.format.shard import Offsets, check_offsets, check_table, read_table, table_bytes
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -29,6 +29,7 @@ class SampleWalk:
         self._samples = samples
         self._size_bytes = size_bytes
         self._head = bytearray()
+        self._checked = 0  # offsets in it, but for the last of them
         self._offsets: Offsets | None = None
         self._error: FormatError | None = None
         self._tail = b""
@@ -47,6 +48,7 @@ class SampleWalk:
         if self._error is None and self._offsets is None:
             self._head += piece
             if len(self._head) < table_bytes(self._samples):
+                self._check_so_far()
                 return
             piece = bytes(self._head)
             self._head.clear()
@@ -64,6 +66,19 @@ class SampleWalk:
             self._error = FormatError(place=f"sample {rows[0]}", expected="columns that fill it", found=found)
         if self._error is not None:
             raise self._error
+
+    def _check_so_far(self) -> None:
+        """Find a fault in the offsets that came last: a sparse file may claim gigabytes of a table."""
+        there = len(self._head) // 4 - 1
+        if there - self._checked < 2:
+            return
+        piece = np.frombuffer(bytes(self._head[4 + 4 * self._checked : 4 + 4 * there]), "<u4")
+        try:
+            check_offsets(piece, self._checked, self._samples, self._columns)
+        except FormatError as error:
+            self._error = error
+            self._head.clear()
+        self._checked = there - 1
 
     def _take_table(self, data: bytes) -> None:
         try:

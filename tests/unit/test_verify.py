@@ -664,7 +664,8 @@ def test_the_walk_names_every_row_that_does_not_add_up(step: int) -> None:
 
 def test_the_walk_refuses_a_shard_shorter_than_its_table() -> None:
     walk = SampleWalk(Columns.of({"a": "int"}), 10, 200)
-    walk.feed(bytes(20))
+    for word in (10, 48, 56, 64, 72):
+        walk.feed(word.to_bytes(4, "little"))
     with pytest.raises(FormatError, match="48 bytes of offsets"):
         walk.finish()
 
