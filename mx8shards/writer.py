@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -123,7 +124,9 @@ class Writer:
     ) -> None:
         self._publication: LocalPublication | None = None
         self._failure: BaseException | None = None
-        self._token = [None]  # whoever writes holds the item: pop is atomic as a lock, and costs a third of one
+        # Which thread writes now. setdefault is atomic under the GIL and costs a third of a lock; a thread whose call
+        # Ctrl-C ended, before it could take its entry away, may call again.
+        self._user: dict[str, int] = {}
         self.snapshot: str | None = None
         one_of("mode", mode, MODES)
         _check_compression(compression)
@@ -170,10 +173,8 @@ class Writer:
         Args:
             sample: a value for every column, by name. Other keys are ignored.
         """
-        try:
-            self._token.pop()
-        except IndexError:
-            raise _used_twice() from None
+        if self._user.setdefault("thread", me := get_ident()) != me:
+            raise _used_twice()
         try:  # in place, for speed: one more call costs more than the token
             if self._publication is None:
                 raise _closed("nothing can be added to what it published or gave up")
@@ -193,7 +194,7 @@ class Writer:
             self._sizes.append(size)
             self._written += 1
         finally:
-            self._token.append(None)
+            self._user.pop("thread", None)
 
     def _over_limit(self, size: int) -> bool:
         """Streaming's rule, exact: the raw file never exceeds the limit unless one sample alone does.
@@ -270,14 +271,12 @@ class Writer:
 
     def finish(self) -> str:
         """Publish everything written and return the snapshot's id."""
-        try:
-            self._token.pop()
-        except IndexError:
-            raise _used_twice() from None
+        if self._user.setdefault("thread", me := get_ident()) != me:
+            raise _used_twice()
         try:
             return self._finish()
         finally:
-            self._token.append(None)
+            self._user.pop("thread", None)
 
     def _finish(self) -> str:
         if self._publication is None:

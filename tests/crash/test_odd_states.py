@@ -520,7 +520,8 @@ def test_a_writer_that_is_forgotten_says_so_and_frees_its_lock(scratch: Path) ->
             time.sleep(0.01)  # a thread of it may still be storing a shard
             gc.collect()
     ours = [str(warning.message) for warning in found if issubclass(warning.category, ResourceWarning)]
-    assert ours == [f"{scratch / 'data'}: never closed, so nothing was published"]
+    never = "never closed, so nothing was published; use `with Writer(…)`, or call finish()"
+    assert ours == [f"{scratch / 'data'}: {never}"]
     assert write(scratch / "data") == write(scratch / "undisturbed")
     assert tree(scratch / "data") == tree(scratch / "undisturbed")
 
