@@ -90,7 +90,7 @@ def real_files() -> list[Path]:
 
 def write_folder(root: Path, payloads: Sequence[bytes], count: int) -> None:
     """Files in ten folders, one per class; the payloads in turn, until there are so many."""
-    for label in range(CLASSES):
+    for label in range(min(CLASSES, count)):  # an empty folder would be no class
         (root / f"class{label}").mkdir(parents=True)
     for number in range(count):
         path = root / f"class{number % CLASSES}" / f"{number:06}.jpg"

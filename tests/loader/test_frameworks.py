@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ needs_lightning = pytest.mark.skipif(importlib.util.find_spec("lightning") is No
 needs_accelerate = pytest.mark.skipif(
     importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed"
 )
+
+
+@pytest.fixture(autouse=True)
+def _no_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning looks for the packages that tests of mosaicml-streaming put stand-ins for."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("torchvision", "transformers") and module.__spec__ and not module.__spec__.loader:
+            monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.fixture(scope="module")
