@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,22 +114,23 @@ def _count(text: str) -> int:
 
 
 def _size_limit(text: str) -> str:
-    from mx8shards.errors import SettingError
     from mx8shards.format.sizes import parse_size_limit
 
-    try:
-        parse_size_limit(text)
-    except SettingError as error:
-        raise argparse.ArgumentTypeError(f"expected {error.expected}, got {error.found}") from None
-    return text
+    return _parsed_by(parse_size_limit, text)
 
 
 def _compression(text: str) -> str:
-    from mx8shards.errors import FormatError
     from mx8shards.format.compression import parse
+
+    return _parsed_by(parse, text)
+
+
+def _parsed_by(parse: Callable[[str], object], text: str) -> str:
+    """The text, if `parse` takes it; what that refuses is wrong usage."""
+    from mx8shards.errors import FormatError, SettingError
 
     try:
         parse(text)
-    except FormatError as error:
+    except (FormatError, SettingError) as error:
         raise argparse.ArgumentTypeError(f"expected {error.expected}, got {error.found}") from None
     return text

@@ -138,7 +138,7 @@ def check_picture(picture: Any) -> None:
 
 def check_kept(picture: Any, data: bytes) -> None:
     """DecodeError for a picture that cannot be stored as it is, as no Loader could decode it."""
-    if picture.mode == "CMYK":  # what inks look like is a guess that whoever converts should make
+    if picture.mode == "CMYK":  # which RGB it becomes depends on a colour profile: the user decides
         raise DecodeError(expected="RGB or grey", found="CMYK", hint=_RGB8)
     if picture.format in JPEGS:
         check_size(picture.width, picture.height, walk_jpeg(data).coefficient_bytes(data), hint=_SMALLER)

@@ -31,7 +31,7 @@ def in_order(
 ) -> Generator[_R, None, None]:
     """The results of all tasks, in their order. `start` makes the function that does a task, once in each process.
 
-    Whoever stops before the end has to close this generator: that ends the processes.
+    A caller that stops early must close this generator, which ends the worker processes.
     """
     crew: dict[Any, BaseProcess] = {}  # by their pipes
     left = iter(enumerate(tasks))

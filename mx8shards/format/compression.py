@@ -55,7 +55,7 @@ def import_package(text: str) -> None:
     """
     package = {"zstd": "zstandard", "br": "brotli", "snappy": "snappy"}.get(parse(text)[0])
     if package is not None:
-        with suppress(ImportError):  # whoever needs it says so
+        with suppress(ImportError):  # the call that needs it raises MissingPackageError
             import_module(package)
 
 

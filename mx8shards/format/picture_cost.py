@@ -162,7 +162,7 @@ def check_tags(data: bytes) -> None:
         _, kind, values = entry.unpack_from(data, place)
         size = values * _TIFF_SIZES.get(kind, 0)
         if size > len(data):
-            continue  # Pillow skips it, as there are not so many bytes
+            continue  # Pillow skips a tag that claims more bytes than the file has
         claimed += size
         if claimed > 4 * len(data) or (place - at) // entry.size > _MOST_VALUES:
             raise DecodeError(expected="tags of the file's size", found="tags that share their bytes many times")

@@ -74,8 +74,10 @@ class Batch(MutableMapping[str, Any]):
         pictures: Mapping[str, Output] | None = None,
     ) -> None:
         self._values = dict(values)
-        rows = _Rows(sample_ids, padding, epoch, seed, pictures)
-        self._rows: _Rows = values._rows if isinstance(values, Batch) and sample_ids is None else rows
+        if sample_ids is None and isinstance(values, Batch):
+            self._rows = values._rows
+        else:
+            self._rows = _Rows(sample_ids, padding, epoch, seed, pictures)
 
     @property
     def sample_ids(self) -> Any:
