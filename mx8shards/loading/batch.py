@@ -74,6 +74,7 @@ class Batch(MutableMapping[str, Any]):
         pictures: Mapping[str, Output] | None = None,
     ) -> None:
         self._values = dict(values)
+        self._rows: _Rows
         if sample_ids is None and isinstance(values, Batch):
             self._rows = values._rows
         else:
