@@ -26,7 +26,7 @@ from mx8shards.errors import (
 from mx8shards.format.columns import Columns
 from mx8shards.shards import links, snapshots
 from mx8shards.shards.agreement import classes_difference, shared_metadata
-from mx8shards.shards.columns import RaggedColumn, equal_payloads, stacked_column
+from mx8shards.shards.column_values import RaggedColumn, equal_payloads, stacked_column
 from mx8shards.shards.open_shard import VERIFY, Shards, Verify
 from mx8shards.shards.shard import Shard
 from mx8shards.views import Join, Select, View, Whole, checked_positions

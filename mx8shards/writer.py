@@ -17,7 +17,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from mx8shards.errors import (
     DatasetExistsError,
     FormatError,
@@ -34,8 +34,8 @@ from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.entries import FileInfo, MdsEntry
 from mx8shards.format.hashing import HASHES, hash_hex, hasher
 from mx8shards.format.index import checked_metadata, index_bytes
-from mx8shards.format.shard import ShardKind, head
-from mx8shards.format.sidecars import scalar_columns
+from mx8shards.format.shard_bytes import ShardKind, head
+from mx8shards.format.sidecar_bytes import scalar_columns
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.shards.cores import core_count, local_world_size
 from mx8shards.shards.links import Link, parse_target
@@ -149,7 +149,7 @@ class Writer:
             root = part_root(root, mode, self._columns, rank, world_size)
         try:
             self._publication = LocalPublication(root)
-            with steps.refusals("open", root):
+            with operations.refusals("open", root):
                 self._base = self._open_base(mode)
             self._sidecars = self._open_sidecars()
             self._import_packages()

@@ -15,7 +15,7 @@ from benchmarks.decoding import GENERATED, LARGE, PLANES, TILED, UNTOUCHED, Kind
 from benchmarks.harness import Column, Job, Target
 from benchmarks.process import Measured, Numbers
 from mx8shards.kernels import boxes
-from mx8shards.kernels.colour import put, to_rgb, value_table
+from mx8shards.kernels.colour_conversion import put, to_rgb, value_table
 from mx8shards.kernels.cuts import JOB, TILES, WORKSPACE, find_cut, place_whole
 from mx8shards.kernels.decompress import decode_planes, decoded
 from mx8shards.kernels.jit import INT, MEMORY, array, kernel, record
@@ -23,7 +23,7 @@ from mx8shards.kernels.jpeg import read_head
 from mx8shards.kernels.jpeg_tiles import splice
 from mx8shards.kernels.placing import crop_planes
 from mx8shards.kernels.resample import carve
-from mx8shards.kernels.yuv420 import is_yuv420, planes_of, size_of
+from mx8shards.kernels.yuv420_planes import is_yuv420, planes_of, size_of
 from mx8shards.media.decoding import room
 
 Array = npt.NDArray[Any]

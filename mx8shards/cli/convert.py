@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, print the new snapshot's id, and leave a report of what could not be converted."""
     from mx8shards.cli.output import progress
-    from mx8shards.convert.files import user_path
     from mx8shards.convert.run import Job, convert
     from mx8shards.convert.source import load_module
+    from mx8shards.convert.source_files import user_path
     from mx8shards.errors import SourceError
 
     parser = argparse.ArgumentParser(
@@ -76,7 +76,7 @@ def _check_places(parser: argparse.ArgumentParser, src: str | None, out: Path) -
     """A dataset among the files that it is made of would change them."""
     if src is None:
         return
-    from mx8shards.convert.files import user_path
+    from mx8shards.convert.source_files import user_path
 
     source, target = (Path(os.path.realpath(path)) for path in (user_path(src), out))
     if source == target or source in target.parents:

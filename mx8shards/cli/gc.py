@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Remove old snapshots and say what went."""
     from mx8shards.cli.output import progress, show_fields, show_json, size_text
     from mx8shards.maintain.gc import gc
-    from mx8shards.maintain.parts import append_command
+    from mx8shards.maintain.merge_inputs import append_command
     from mx8shards.shards.links import parse_link
 
     with progress("gc") as tell:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mx8shards.convert.files import is_text, user_path
+from mx8shards.convert.source_files import is_text, user_path
 from mx8shards.disk.files import read_bounded
 from mx8shards.errors import FormatError, SettingError, SourceError, visible
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from mx8shards.convert.classes import check_no_empty, class_list, classes_of, top_of_tar
-from mx8shards.convert.files import is_text, open_files, suffix_of, user_path
 from mx8shards.convert.picture_checks import (
     can_be_rgb8,
     check_kept,
@@ -35,6 +34,7 @@ from mx8shards.convert.picture_checks import (
     tile,
 )
 from mx8shards.convert.source import Item
+from mx8shards.convert.source_files import is_text, open_files, suffix_of, user_path
 from mx8shards.convert.tarball import Tar
 from mx8shards.errors import DecodeError, SourceError, require
 from mx8shards.format.picture_files import JPEGS, open_picture

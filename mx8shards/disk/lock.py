@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mx8shards.disk import publish, steps
+from mx8shards.disk import operations, publish
 from mx8shards.disk.files import open_regular
 from mx8shards.errors import DiskError
 
@@ -25,7 +25,7 @@ def acquire(path: Path) -> int:
     """A descriptor that holds the exclusive lock `path` until `release`. DiskError at once where another has it."""
     descriptor = -1
     try:
-        with _lock_hint(), steps.refusals("lock", path):
+        with _lock_hint(), operations.refusals("lock", path):
             publish.require_no_link(path.parent)
             descriptor = _open_locked(path)
             while not _names(path, descriptor):  # the last holder removed the file, and with it the dataset

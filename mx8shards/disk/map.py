@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from mx8shards.disk.files import open_regular
 
 Bytes = npt.NDArray[np.uint8]
@@ -39,7 +39,7 @@ class _Mapping:
         address = _mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
         if address == _MAP_FAILED:
             number = ctypes.get_errno()
-            raise steps.refusal(OSError(number, os.strerror(number)), "map")
+            raise operations.refusal(OSError(number, os.strerror(number)), "map")
         self._address = address
         self._size_bytes = size_bytes
         self.__array_interface__: dict[str, Any] = {

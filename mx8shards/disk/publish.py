@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from mx8shards.disk.files import open_regular
 from mx8shards.errors import DiskError, FormatError
 
@@ -20,27 +20,27 @@ class NewFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = steps.create(path)
+        self._descriptor = operations.create(path)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`."""
-        steps.write(self._descriptor, data, self.path)
+        operations.write(self._descriptor, data, self.path)
 
     def finish(self) -> None:
         """Every byte written so far is on the disk; nothing more can be written."""
-        steps.sync(self._descriptor, self.path)
+        operations.sync(self._descriptor, self.path)
         self.close()
 
     def discard(self) -> None:
         """Close the file and take its name away."""
         self.close()
-        steps.unlink(self.path)
+        operations.unlink(self.path)
 
     def close(self) -> None:
         """Let go of the descriptor."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            with steps.refusals("close", self.path):
+            with operations.refusals("close", self.path):
                 os.close(descriptor)
 
     def __del__(self, close: Any = os.close) -> None:
@@ -73,8 +73,8 @@ def make_directories(path: Path, *, below: Path) -> None:
         if not directory.is_dir():
             missing.append(directory)
     for directory in reversed(missing):
-        steps.make_directory(directory)
-        steps.sync_directory(directory.parent)
+        operations.make_directory(directory)
+        operations.sync_directory(directory.parent)
 
 
 def require_no_link(path: Path) -> None:
@@ -86,16 +86,16 @@ def require_no_link(path: Path) -> None:
 
 def copy_file(source: Path, target: Path, *, hard_link: bool) -> None:
     """`target`, which must be free, gets the bytes of `source`: hard-linked where asked and possible."""
-    with steps.refusals("read", source), open(open_regular(source, follow=False), "rb", buffering=0) as file:
+    with operations.refusals("read", source), open(open_regular(source, follow=False), "rb", buffering=0) as file:
         if hard_link and _linked(source, target):
-            steps.sync(file.fileno(), source)  # whoever wrote it need not have cared
+            operations.sync(file.fileno(), source)  # whoever wrote it need not have cared
         else:
             write_file(target, iter(lambda: file.read(1 << 22), b""))
 
 
 def _linked(source: Path, target: Path) -> bool:
     try:
-        steps.link(source, target)
+        operations.link(source, target)
     except DiskError:
         return False  # another file system, or one without links
     return True
@@ -111,9 +111,9 @@ def remove_tree(path: Path) -> None:
             directories.append(current)
             waiting += current.iterdir()
         else:
-            steps.unlink(current)
+            operations.unlink(current)
     for directory in reversed(directories):  # a directory was found before all that lie in it
-        steps.remove_directory(directory)
+        operations.remove_directory(directory)
 
 
 def files_below(path: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.format.shard import ShardKind
+from mx8shards.format.shard_bytes import ShardKind
 
 Ints = npt.NDArray[np.int64]
 

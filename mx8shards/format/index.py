@@ -15,11 +15,11 @@ from mx8shards.errors import FormatError, SettingError
 from mx8shards.format import jsontext
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, Files, Ints, MdsEntry
+from mx8shards.format.entry_checks import Rows
 from mx8shards.format.hashing import CONTENT_HASHES
 from mx8shards.format.jsontext import kind_of
-from mx8shards.format.rows import Rows
-from mx8shards.format.shard import VERSION, ShardKind
-from mx8shards.format.sidecars import Sidecar, parse_sidecars
+from mx8shards.format.shard_bytes import VERSION, ShardKind
+from mx8shards.format.sidecar_bytes import Sidecar, parse_sidecars
 
 SUBJECT = "index.json"
 MAX_INDEX_BYTES = 512 << 20

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.colour import put, to_grey, to_rgb
+from mx8shards.kernels.colour_conversion import put, to_grey, to_rgb
 from mx8shards.kernels.jit import helper
 from mx8shards.kernels.memory import typed
 from mx8shards.kernels.resample import carve, resize, resize_bytes, whole_lanes

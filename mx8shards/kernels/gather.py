@@ -31,7 +31,6 @@ from mx8shards.kernels.memory import (
     store_int64,
     wait_for_copies,
 )
-from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import (
     FAULT,
     NOT_OPENED,
@@ -45,6 +44,7 @@ from mx8shards.kernels.records import (
     SIZES_DIFFER,
     SPAN,
 )
+from mx8shards.kernels.residency import populate
 
 Array = npt.NDArray[Any]
 

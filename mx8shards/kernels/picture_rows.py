@@ -39,10 +39,10 @@ from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg_tiles import splice
 from mx8shards.kernels.memory import read_fully, view_bytes
 from mx8shards.kernels.placing import crop_bytes, crop_planes, crop_rgb, fits, whole_bytes
-from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import MAPPED, OK, READ, READ_FAILED, REFUSED, ROW, SHARD, SPAN
 from mx8shards.kernels.resample import carve
-from mx8shards.kernels.yuv420 import claimed_size, is_yuv420, planes_of, size_of
+from mx8shards.kernels.residency import populate
+from mx8shards.kernels.yuv420_planes import claimed_size, is_yuv420, planes_of, size_of
 
 Array = npt.NDArray[Any]
 Record = Any

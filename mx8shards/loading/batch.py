@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import require
-from mx8shards.loading.outputs import Layout, array_of, offsets_of
+from mx8shards.loading.memory.batch_layout import Layout, array_of, offsets_of
 from mx8shards.loading.ragged import Decode, Ragged, copied, moved, pinned
 from mx8shards.stages import Output
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from mx8shards.errors import LoaderError, ShardsError
 from mx8shards.kernels import compiling
-from mx8shards.loading.device import Mover, Moving
-from mx8shards.loading.prefetch import Done, Failed, Ready, Recipe, Restart, Run, Shed
+from mx8shards.loading.execution.device import Mover, Moving
+from mx8shards.loading.execution.prefetch import Done, Failed, Ready, Recipe, Restart, Run, Shed
 
 Outcome = Ready | Failed | Done
 

@@ -15,25 +15,25 @@ import numpy.typing as npt
 
 from mx8shards.dataset import Dataset
 from mx8shards.errors import IntegrityError, LoaderError, SettingError, shown, whole_number
-from mx8shards.loading.accepted import checked_dataset
-from mx8shards.loading.assembly import assemble, order_of, warn_of_repeats
-from mx8shards.loading.bank import Share
-from mx8shards.loading.difference import difference
 from mx8shards.loading.epoch import Epoch
-from mx8shards.loading.ledger import Ledger
-from mx8shards.loading.machine import distributed_rank
+from mx8shards.loading.execution.prefetch import Failed, Ready, Run
+from mx8shards.loading.memory.banks import Share
+from mx8shards.loading.planning.accepted_datasets import checked_dataset
+from mx8shards.loading.planning.assembly import assemble, order_of, warn_of_repeats
+from mx8shards.loading.planning.machine import distributed_rank
+from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.pool import Pool
-from mx8shards.loading.prefetch import Failed, Ready, Run
-from mx8shards.loading.settings import Settings
-from mx8shards.loading.stats import Counters, Explanation, explain
-from mx8shards.loading.times import ProducerTimes
+from mx8shards.loading.reporting.lost_samples import Ledger
+from mx8shards.loading.reporting.state_difference import difference
+from mx8shards.loading.reporting.stats import Counters, Explanation, explain
+from mx8shards.loading.reporting.times import ProducerTimes
 from mx8shards.order.blocks import BlockShuffle
 from mx8shards.order.state import State
 from mx8shards.order.steps import Steps
 from mx8shards.stages import Decoder
 
 if TYPE_CHECKING:
-    from mx8shards.loading.iterable import IterableBatches
+    from mx8shards.loading.iterable_dataset import IterableBatches
 
 
 _TAKEN = "DataLoader(loader.as_iterable_dataset(), num_workers=…) takes it to other processes"
@@ -228,7 +228,7 @@ class Loader:
         gives the batches of this rank in the order of the loader, with any number of workers, which take turns, and
         every iteration is the next epoch. Batches are copied out, so this is slower than the loader by itself.
         """
-        from mx8shards.loading.iterable import IterableBatches  # torch, for those who have it
+        from mx8shards.loading.iterable_dataset import IterableBatches  # torch, for those who have it
 
         if self._shared_pool is not None:
             expected = "None for a loader that is taken to other processes"

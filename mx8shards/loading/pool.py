@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 
 from mx8shards.errors import LoaderError, SettingError, shown, whole_number
 from mx8shards.format.sizes import parse_size
-from mx8shards.loading.bank import Memory
-from mx8shards.loading.machine import default_memory, default_threads
-from mx8shards.loading.stalls import Working
-from mx8shards.loading.threads import join, start_thread
+from mx8shards.loading.execution.stalls import Working
+from mx8shards.loading.execution.threads import join, start_thread
+from mx8shards.loading.memory.banks import Memory
+from mx8shards.loading.planning.machine import default_memory, default_threads
 
 Scratch = Callable[[Any], Any]
 Task = Callable[[Scratch], None]

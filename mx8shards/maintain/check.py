@@ -16,12 +16,12 @@ from mx8shards.errors import FormatError, IntegrityError, ShardsError
 from mx8shards.format.compression import decompress
 from mx8shards.format.entries import FileInfo
 from mx8shards.format.hashing import hash_hex, hasher
-from mx8shards.format.shard import read_table, table_bytes
-from mx8shards.format.sidecars import BLOCK_BYTES, scalar_columns
-from mx8shards.maintain.plan import Job
+from mx8shards.format.shard_bytes import read_table, table_bytes
+from mx8shards.format.sidecar_bytes import BLOCK_BYTES, scalar_columns
+from mx8shards.maintain.parallel import thread_count
 from mx8shards.maintain.report import Damage, Range, damage_of, ranges
+from mx8shards.maintain.verify_plan import Job
 from mx8shards.maintain.walk import SampleWalk
-from mx8shards.maintain.work import thread_count
 from mx8shards.shards.cache import cached_file, cached_name, default_directories
 from mx8shards.shards.open_shard import best_hash, check_size, file_pieces, raw_beside, shard_name, shard_path
 from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file

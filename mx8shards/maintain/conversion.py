@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mx8shards.disk import lock, publish, steps
+from mx8shards.disk import lock, operations, publish
 from mx8shards.errors import DiskError
 from mx8shards.shards.snapshots import INDEX, STATE
 
@@ -35,7 +35,7 @@ def is_part(path: Path) -> bool:
 @contextlib.contextmanager
 def only_conversion(out: Path) -> Iterator[None]:
     """Holds the right to convert into `out`; DiskError where another process has it."""
-    with steps.refusals("open", out):
+    with operations.refusals("open", out):
         existing = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
         publish.make_directories(out / STATE, below=existing)
     path = out / STATE / "conversion.lock"
@@ -44,7 +44,7 @@ def only_conversion(out: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(DiskError):  # a full disk or one that is gone: an empty file is left
-            steps.unlink(path)
+            operations.unlink(path)
         lock.release(descriptor)
 
 
@@ -85,11 +85,11 @@ def remove_part(path: Path) -> bool:
                 raise
             return False
     try:
-        with steps.refusals("remove", path):
+        with operations.refusals("remove", path):
             publish.remove_tree(path)
     finally:
         if descriptor >= 0:
             lock.release(descriptor)
     with contextlib.suppress(DiskError):  # other parts are there
-        steps.remove_directory(path.parent)
+        operations.remove_directory(path.parent)
     return True

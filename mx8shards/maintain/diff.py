@@ -17,9 +17,9 @@ from mx8shards.disk.map import ReadFile
 from mx8shards.format.entries import Entry
 from mx8shards.format.hashing import CONTENT_HASHES
 from mx8shards.format.index import Index
-from mx8shards.format.shard import read_table, table_bytes
+from mx8shards.format.shard_bytes import read_table, table_bytes
+from mx8shards.maintain.parallel import Progress, Ticker, in_order, thread_count
 from mx8shards.maintain.report import ranges
-from mx8shards.maintain.work import Progress, Ticker, in_order, thread_count
 from mx8shards.shards.links import parse_link
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from mx8shards.disk import lock, publish, steps
+from mx8shards.disk import lock, operations, publish
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import SettingError, whole_number
 from mx8shards.format.index import Index
 from mx8shards.maintain.conversion import removable_parts, remove_part
 from mx8shards.maintain.log import history
+from mx8shards.maintain.parallel import Progress, Ticker
 from mx8shards.maintain.removal import Key, collect_parts, standing_shards
-from mx8shards.maintain.work import Progress, Ticker
 from mx8shards.shards.cache import cached_name, copies_in
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.open_shard import shard_path
@@ -65,7 +65,7 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     if current_bytes(where.root) is None:
         load(where)  # says that there is no dataset
     with (
-        steps.refusals("gc", where.root),
+        operations.refusals("gc", where.root),
         contextlib.closing(LocalPublication(where.root)),
         removable_parts(where.root) as conversions,
     ):
@@ -154,6 +154,6 @@ def _cached_names(snapshot: Snapshot) -> Iterator[str]:
 def _remove_cached(path: Path) -> None:
     if path.suffix == ".tmp":
         with lock.only_writer(path):  # it may be in the making: then it has its final name when we get here
-            steps.unlink(path)
+            operations.unlink(path)
     else:
-        steps.unlink(path)
+        operations.unlink(path)

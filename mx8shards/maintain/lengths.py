@@ -15,7 +15,7 @@ from mx8shards.errors import FormatError
 from mx8shards.format.arrays import DynamicArray
 from mx8shards.format.codec import Encoding
 from mx8shards.format.index import Index
-from mx8shards.shards.columns import payload_spans
+from mx8shards.shards.column_values import payload_spans
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
 

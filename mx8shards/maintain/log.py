@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mx8shards.disk.steps import refusals
+from mx8shards.disk.operations import refusals
 from mx8shards.format.index import Index
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.snapshots import INDEX, Snapshot, current_bytes, kept, kept_path, load, snapshot_id

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from mx8shards.errors import (
     DatasetExistsError,
     DiskError,
@@ -27,10 +27,10 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.index import checked_metadata, index_bytes
 from mx8shards.format.jsontext import dump, short
-from mx8shards.format.sidecars import Sidecar
-from mx8shards.maintain.parts import find_parts, is_same, moved_parts, parse_links
+from mx8shards.format.sidecar_bytes import Sidecar
+from mx8shards.maintain.merge_inputs import find_parts, is_same, moved_parts, parse_links
+from mx8shards.maintain.parallel import Progress, Ticker, in_order, thread_count
 from mx8shards.maintain.removal import remove_part
-from mx8shards.maintain.work import Progress, Ticker, in_order, thread_count
 from mx8shards.shards.agreement import classes_difference
 from mx8shards.shards.links import Link, parse_target
 from mx8shards.shards.open_shard import check_size, shard_name, shard_path
@@ -94,7 +94,7 @@ def merge(
     given = parse_links(parts)
     if how == "move" and any(link.snapshot for link in given):
         raise SettingError(subject="how", expected="'link' or 'copy' for a link with an id", found=repr(how))
-    with steps.refusals("merge", target):
+    with operations.refusals("merge", target):
         _require_no_index(target, mode, given if how == "move" else ())
         with contextlib.closing(LocalPublication(target)) as publication:
             # under the lock: what a killed run has left is finished or taken back now
@@ -328,7 +328,7 @@ def _hand_over(part: Snapshot, target: Path, name: str) -> None:
 def _remove_moved(roots: Iterable[Path], target: Path, name: str) -> None:
     for root in roots:
         try:
-            with steps.refusals("remove", root):
+            with operations.refusals("remove", root):
                 remove_part(root)
                 if (root / INDEX).exists():
                     raise DiskError(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from mx8shards.disk import publish, steps
+from mx8shards.disk import operations, publish
 from mx8shards.shards.snapshots import STATE
 
 
@@ -14,8 +14,8 @@ def keep_rejects(root: Path, snapshot: str, rejects: Iterable[tuple[str, str]]) 
     """Write a line of JSON for each item and its reason, beside the snapshot that was made without them; the path."""
     path = root / STATE / f"rejects-{snapshot.removeprefix('sha256:')[:16]}.jsonl"
     lines = "".join(f"{json.dumps({'item': item, 'reason': reason})}\n" for item, reason in rejects)
-    with steps.refusals("write", path):
+    with operations.refusals("write", path):
         if path.exists():
-            steps.unlink(path)
+            operations.unlink(path)
         publish.write_file(path, [lines.encode()])
     return path

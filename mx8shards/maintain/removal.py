@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from mx8shards.disk.publish import files_below
 from mx8shards.errors import DiskError
 from mx8shards.format.entries import Entry
@@ -29,7 +29,7 @@ def remove_part(root: Path) -> None:
     for directory in emptied:
         if directory.is_dir() and not any(directory.iterdir()):
             with contextlib.suppress(DiskError):  # something has come to lie there
-                steps.remove_directory(directory)
+                operations.remove_directory(directory)
 
 
 def standing_shards(index: Index) -> dict[Key, str]:

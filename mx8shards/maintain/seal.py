@@ -7,17 +7,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import FormatError, SettingError
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.hashing import hasher
 from mx8shards.format.index import Index, index_bytes
-from mx8shards.format.sidecars import Sidecar, scalar_columns
+from mx8shards.format.sidecar_bytes import Sidecar, scalar_columns
 from mx8shards.maintain.check import Facts, check_shard, check_threads
-from mx8shards.maintain.plan import Job
+from mx8shards.maintain.parallel import Progress, Ticker, in_order
 from mx8shards.maintain.report import Report
-from mx8shards.maintain.work import Progress, Ticker, in_order
+from mx8shards.maintain.verify_plan import Job
 from mx8shards.shards.links import Link
 from mx8shards.shards.open_shard import file_pieces
 from mx8shards.shards.publication import LocalPublication
@@ -34,7 +34,7 @@ def seal_current(link: Link, progress: Progress | None) -> Report | None:
         )
     if _unsealed(link.root) is None and not is_unfinished(link.root):
         return None
-    with steps.refusals("seal", link.root), contextlib.closing(LocalPublication(link.root)) as publication:
+    with operations.refusals("seal", link.root), contextlib.closing(LocalPublication(link.root)) as publication:
         snapshot = _unsealed(link.root)  # again, because now nobody else can change it
         return None if snapshot is None else _Seal(publication, snapshot).publish(progress)
 
@@ -112,7 +112,7 @@ class _Seal:
             for piece in file_pieces(file, min(file.size_bytes, sidecar.size_bytes)):
                 found.update(piece)
             if file.size_bytes != sidecar.size_bytes or found.hexdigest() != sidecar.blake3:
-                steps.unlink(path)
+                operations.unlink(path)
 
 
 def _shared_scalars(index: Index) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import Index
-from mx8shards.format.sidecars import scalar_columns
+from mx8shards.format.sidecar_bytes import scalar_columns
 from mx8shards.maintain.lengths import Lengths, lengths_of
 from mx8shards.maintain.statistics import MAX_VALUES, Numbers, describe
-from mx8shards.shards.columns import stacked_column
+from mx8shards.shards.column_values import stacked_column
 from mx8shards.shards.links import parse_link
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.snapshots import Snapshot, load

@@ -9,11 +9,11 @@ from typing import Any
 
 from mx8shards.errors import DatasetNotFoundError, SettingError, real_number, shown, true_or_false
 from mx8shards.maintain.check import check_shard, check_threads
-from mx8shards.maintain.plan import Job, Plan
+from mx8shards.maintain.parallel import Progress, Ticker, in_order
 from mx8shards.maintain.report import Mode, Report
 from mx8shards.maintain.seal import seal_current
 from mx8shards.maintain.states import States, find_states, is_there
-from mx8shards.maintain.work import Progress, Ticker, in_order
+from mx8shards.maintain.verify_plan import Job, Plan
 from mx8shards.shards.links import Link, parse_link
 
 _MOST_TRIES = 3  # where others remove what is being verified

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import FormatError
 from mx8shards.format.columns import Columns
-from mx8shards.format.shard import Offsets, check_offsets, check_table, read_table, table_bytes
+from mx8shards.format.shard_bytes import Offsets, check_offsets, check_table, read_table, table_bytes
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]

@@ -80,7 +80,7 @@ class Picture:
 
     def stage(self, use: Use) -> Stage:
         """The stage that makes them."""
-        from mx8shards.media.pictures import stage_of  # numba, for those who decode
+        from mx8shards.media.picture_stage import stage_of  # numba, for those who decode
 
         return stage_of(self.crops(use.column), use)
 
@@ -270,7 +270,7 @@ class MultiCrop:
 
     def stage(self, use: Use) -> Stage:
         """The stage that makes them."""
-        from mx8shards.media.pictures import stage_of  # numba, for those who decode
+        from mx8shards.media.picture_stage import stage_of  # numba, for those who decode
 
         return stage_of(self.each, use)
 

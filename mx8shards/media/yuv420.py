@@ -17,7 +17,7 @@ from mx8shards.format.picture_files import MOST_DECODED_BYTES, check_size
 from mx8shards.kernels import jpeg, turbo
 from mx8shards.kernels.cuts import CUT
 from mx8shards.kernels.decompress import coefficient_bytes, decode_planes, decoded, has_planes, planes_bytes
-from mx8shards.kernels.yuv420 import MAGIC, is_yuv420, planes_of, size_of
+from mx8shards.kernels.yuv420_planes import MAGIC, is_yuv420, planes_of, size_of
 from mx8shards.media import decoding
 
 Plane = npt.NDArray[np.uint8]

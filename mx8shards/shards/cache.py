@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mx8shards.disk import lock, steps
+from mx8shards.disk import lock, operations
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import DiskError, FormatError
 from mx8shards.format.compression import decompress
@@ -96,15 +96,15 @@ def cached_name(entry: MdsEntry, stored: ReadFile) -> str:
 def _make(directory: Path) -> None:
     missing = [path for path in (directory, *directory.parents) if not os.access(path, os.F_OK)]
     for path in reversed(missing):
-        steps.make_directory(path)
+        operations.make_directory(path)
 
 
 def _make_room(directory: Path, size_bytes: int) -> None:
     """Evict the copies used longest ago, until the cache and `size_bytes` more take half of the free space at most."""
     tag = directory / "CACHEDIR.TAG"
-    with steps.refusals("make room in", directory), lock.only_writer(tag) as descriptor:
+    with operations.refusals("make room in", directory), lock.only_writer(tag) as descriptor:
         if not os.fstat(descriptor).st_size:
-            steps.write(descriptor, _TAG, tag)
+            operations.write(descriptor, _TAG, tag)
         stats = {path: path.stat() for path in copies_in(directory)}
         total = size_bytes + sum(stat.st_size for stat in stats.values())
         disk = os.statvfs(directory)
@@ -113,23 +113,23 @@ def _make_room(directory: Path, size_bytes: int) -> None:
             if total <= limit:
                 break
             if path.suffix != ".tmp":  # somebody may be writing it
-                steps.unlink(path)
+                operations.unlink(path)
                 total -= stats[path].st_size
 
 
 def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
     draft = target.with_suffix(".tmp")
-    with steps.refusals("lock", draft), lock.only_writer(draft) as descriptor:
+    with operations.refusals("lock", draft), lock.only_writer(draft) as descriptor:
         try:
             if not target.is_file():
-                steps.truncate(descriptor, 0, draft)
+                operations.truncate(descriptor, 0, draft)
                 for piece in _raw_pieces(entry, stored):
-                    steps.write(descriptor, piece, draft)
-                steps.sync(descriptor, draft)
-                steps.rename(draft, target)
+                    operations.write(descriptor, piece, draft)
+                operations.sync(descriptor, draft)
+                operations.rename(draft, target)
         finally:
             if draft.exists():  # unfinished, or made while another process finished it: it would only fill the disk
-                steps.unlink(draft)
+                operations.unlink(draft)
     return target
 
 

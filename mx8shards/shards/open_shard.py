@@ -18,7 +18,7 @@ from mx8shards.errors import FormatError, IntegrityError
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.hashing import CONTENT_HASHES, HASHES, hasher
-from mx8shards.format.sidecars import Sidecar
+from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards import cache
 from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
 from mx8shards.shards.sidecars import open_sidecar

@@ -23,10 +23,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from mx8shards.disk import lock, publish, steps
+from mx8shards.disk import lock, operations, publish
 from mx8shards.errors import DatasetExistsError, DiskError, ShardsError
 from mx8shards.format.index import parse_index
-from mx8shards.format.sidecars import Sidecar
+from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.recovery import (
     SIDECAR,
     Intent,
@@ -76,7 +76,7 @@ class LocalPublication:
         self._names: list[str] = []
         self._process = os.getpid()
         self._missing: list[Path] = []  # our directories, and new ones: an abandoned publication removes them if empty
-        with steps.refusals("open", root):
+        with operations.refusals("open", root):
             self._missing += itertools.takewhile(
                 lambda path: STATE in path.parts or not path.exists(), (root / STATE, root, *root.parents)
             )
@@ -120,8 +120,8 @@ class LocalPublication:
         """Not before it is needed: a full disk may have no room for it, and gc does without."""
         self.require_owner()
         if not self._staging_made:
-            steps.make_directory(self._staging)
-            steps.sync_directory(self._staging.parent)  # also what a killed process made there and could not sync
+            operations.make_directory(self._staging)
+            operations.sync_directory(self._staging.parent)  # also what a killed process made there and could not sync
             self._staging_made = True
 
     def _staged(self, name: str) -> Path:
@@ -137,10 +137,10 @@ class LocalPublication:
 
     def put_sidecar(self, staged: Path, sidecar: Sidecar) -> None:
         """Publish the finished file `staged`, which lies in `scratch`, as this side-car."""
-        with steps.refusals("publish", self.root):
+        with operations.refusals("publish", self.root):
             target = self.stage(sidecar_name(sidecar))
             if not target.exists():
-                steps.rename(staged, target)
+                operations.rename(staged, target)
 
     def scratch(self, name: str) -> Path:
         """A free path on the same disk for something that has no name yet."""
@@ -165,7 +165,7 @@ class LocalPublication:
             )
         if found != name:
             # a foreign dataset's index stays readable under its id, too
-            with steps.refusals("publish", self.root):
+            with operations.refusals("publish", self.root):
                 self._publish(name, data, {found: now, name: data} if found and now and keep_old else {name: data})
         return name
 
@@ -180,14 +180,14 @@ class LocalPublication:
         for parent in sorted(parents):
             publish.make_directories(parent, below=self.root)
         for file in new:
-            steps.rename(self._staged(file), self.root / file)
+            operations.rename(self._staged(file), self.root / file)
         for parent in sorted(parents):
-            steps.sync_directory(parent)
+            operations.sync_directory(parent)
         for kept_name, kept_data in keep.items():
             self._keep(kept_name, kept_data)
-        steps.rename(self._staging / "index.json", self.root / INDEX)
+        operations.rename(self._staging / "index.json", self.root / INDEX)
         try:
-            steps.sync_directory(self.root)
+            operations.sync_directory(self.root)
         except DiskError as error:
             error.hint = f"the snapshot {name} is in place already, but may not outlive a power cut"
             raise
@@ -206,15 +206,15 @@ class LocalPublication:
         publish.make_directories(target.parent, below=self.root)
         staged = self._staging / target.name
         publish.write_file(staged, [data])
-        steps.rename(staged, target)
-        steps.sync_directory(target.parent)
+        operations.rename(staged, target)
+        operations.sync_directory(target.parent)
 
     def hand_over(self, target: Path, snapshot: str) -> None:
         """Close, and have this whole dataset removed once the dataset `target` has published `snapshot`.
 
         Whoever opens a publication here next removes it, or drops the intent if that snapshot was never published.
         """
-        with steps.refusals("hand over", self.root):
+        with operations.refusals("hand over", self.root):
             there = os.path.relpath(target.resolve(), self.root.resolve())
             intent = replace(removal_of(self.root), moved=(there, snapshot), whole=False)
             self._make_staging()
@@ -223,7 +223,7 @@ class LocalPublication:
 
     def remove(self) -> None:
         """Remove the whole dataset with its history, and no file of others."""
-        with steps.refusals("remove", self.root):
+        with operations.refusals("remove", self.root):
             intent = removal_of(self.root)
             self._make_staging()
             write_intent(self.root, intent)
@@ -241,7 +241,7 @@ class LocalPublication:
             self._drop()
             return
         try:
-            with steps.refusals("clean up", self.root):
+            with operations.refusals("clean up", self.root):
                 recover(self.root)
                 self._leave_nothing()
         except ShardsError as error:
@@ -256,13 +256,13 @@ class LocalPublication:
         """
         state = self.root / STATE
         if self._lock >= 0 and state.is_dir() and {path.name for path in state.iterdir()} <= {"lock"}:
-            steps.unlink(state / "lock")
-            steps.remove_directory(state)
+            operations.unlink(state / "lock")
+            operations.remove_directory(state)
         for directory in self._missing:
             if directory.is_dir():
                 if any(directory.iterdir()):
                     break
-                steps.remove_directory(directory)
+                operations.remove_directory(directory)
 
     def _release(self) -> None:
         descriptor, self._lock = self._lock, -1

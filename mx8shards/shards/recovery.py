@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mx8shards.disk import publish, steps
+from mx8shards.disk import operations, publish
 from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, DiskError, FormatError
 from mx8shards.format.basename import is_basename
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.format.jsontext import SNAPSHOT_ID, short
-from mx8shards.format.sidecars import Sidecar
+from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.links import Link
 from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept, kept_path, load, snapshot_id
 
@@ -74,18 +74,18 @@ def recover(root: Path) -> None:
     """Finish or take back what an earlier publication or removal left behind. Needs the lock."""
     staging = root / STATE / "staging"
     if staging.is_symlink():  # never made by us: what lies beyond it is not ours to read or to remove
-        steps.unlink(staging)
+        operations.unlink(staging)
     if not staging.is_dir():
         return
     intent = _read_intent(root)
     if intent is not None:
-        steps.sync_directory(root)  # which index.json is there must be certain before anything hangs on it
+        operations.sync_directory(root)  # which index.json is there must be certain before anything hangs on it
         if intent.whole or _was_moved(root, intent):
             _remove_whole(root, intent)
         elif intent.moved is None:
             _take_back(root, intent)
-        steps.unlink(staging / "intent.json")  # first: without the files beside it, the intent means something else
-        steps.sync_directory(staging)
+        operations.unlink(staging / "intent.json")  # first: without the files beside it, the intent is another one
+        operations.sync_directory(staging)
     publish.remove_tree(staging)
 
 
@@ -100,11 +100,11 @@ def _take_back(root: Path, intent: Intent) -> None:
     # a staged copy means that the file of this name below the root is not the one we meant to put there
     doomed = [name for name in intent.files if name not in used and staged_name(name) not in staged]
     for name in doomed:
-        steps.unlink(root / name)
+        operations.unlink(root / name)
     _remove_empty_directories(root, intent.files)
     for parent in sorted({(root / name).parent for name in doomed}):
         if parent.is_dir():
-            steps.sync_directory(parent)
+            operations.sync_directory(parent)
 
 
 def _forget(root: Path, snapshots: Iterable[str]) -> None:
@@ -112,9 +112,9 @@ def _forget(root: Path, snapshots: Iterable[str]) -> None:
     publish.require_no_link(root / STATE / "snapshots")
     paths = [path for path in (kept_path(root, snapshot) for snapshot in snapshots) if path.exists()]
     for path in paths:
-        steps.unlink(path)
+        operations.unlink(path)
     for parent in {path.parent for path in paths}:
-        steps.sync_directory(parent)
+        operations.sync_directory(parent)
 
 
 def _remove_empty_directories(root: Path, names: Iterable[str]) -> None:
@@ -123,8 +123,8 @@ def _remove_empty_directories(root: Path, names: Iterable[str]) -> None:
     for directory in sorted(own - {Path(STATE), Path(STATE, "sidecars")}, reverse=True):
         path = root / directory
         if path.is_dir() and not any(path.iterdir()):
-            steps.remove_directory(path)
-            steps.sync_directory(path.parent)
+            operations.remove_directory(path)
+            operations.sync_directory(path.parent)
 
 
 def _used(root: Path) -> set[str]:
@@ -143,7 +143,7 @@ def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> 
     kill leaves files that no snapshot knows, but space can be freed.
     """
     intent = Intent(None, tuple(sorted(names)))
-    with steps.refusals("remove files", root):
+    with operations.refusals("remove files", root):
         _require_ours(root, intent.files)
         try:
             publish.make_directories(root / STATE / "staging", below=root)
@@ -187,7 +187,7 @@ def _was_moved(root: Path, intent: Intent) -> bool:
     now = current_bytes(root)
     if now is None or snapshot_id(now) != intent.snapshot or not kept_path(target, snapshot).exists():
         return False
-    steps.sync_directory(target)  # nothing may be removed here that a power cut could make needed again
+    operations.sync_directory(target)  # nothing may be removed here that a power cut could make needed again
     theirs = None if (target / STATE / "staging").is_symlink() else _read_intent(target)
     there = current_bytes(target)
     if there is not None and snapshot_id(there) == snapshot:
@@ -198,16 +198,16 @@ def _was_moved(root: Path, intent: Intent) -> bool:
 def _remove_whole(root: Path, intent: Intent) -> None:
     """Remove a dataset's files, and none of others. Readers see all of it or none: its index.json goes first."""
     if not intent.whole:
-        steps.unlink(root / STATE / "staging" / _DRAFT)  # of a process that was killed here
+        operations.unlink(root / STATE / "staging" / _DRAFT)  # of a process that was killed here
         write_intent(root, replace(intent, whole=True))
-    steps.unlink(root / INDEX)
-    steps.sync_directory(root)
+    operations.unlink(root / INDEX)
+    operations.sync_directory(root)
     _take_back(root, replace(intent, snapshot=None))
     publish.remove_tree(root / STATE / "cache")
     for name in ("sidecars", "snapshots"):
         directory = root / STATE / name
         if directory.is_dir() and not any(directory.iterdir()):
-            steps.remove_directory(directory)
+            operations.remove_directory(directory)
 
 
 # reading and writing intents --------------------------------------------------------------------------------------
@@ -219,8 +219,8 @@ def write_intent(root: Path, intent: Intent) -> None:
     target = root / STATE / "staging" / "intent.json"
     draft = target.with_name(_DRAFT)
     publish.write_file(draft, [json.dumps(asdict(intent)).encode()])
-    steps.rename(draft, target)
-    steps.sync_directory(target.parent)
+    operations.rename(draft, target)
+    operations.sync_directory(target.parent)
 
 
 def _read_intent(root: Path) -> Intent | None:

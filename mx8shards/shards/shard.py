@@ -16,7 +16,7 @@ from mx8shards.disk.map import Bytes, ReadFile, map_file
 from mx8shards.errors import DatasetNotFoundError, DiskError, FormatError, IntegrityError
 from mx8shards.format.columns import Columns, Payload
 from mx8shards.format.entries import MdsEntry
-from mx8shards.format.shard import Offsets, check_table, read_table, table_bytes
+from mx8shards.format.shard_bytes import Offsets, check_table, read_table, table_bytes
 from mx8shards.shards.lazily import lazily
 
 _PAIR = struct.Struct("<II")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from mx8shards.disk.publish import NewFile
 from mx8shards.format.columns import Columns
 from mx8shards.format.hashing import hash_hex, hasher
-from mx8shards.format.sidecars import BLOCK_BYTES, MAGIC, Sidecar, padded, scalar_columns
+from mx8shards.format.sidecar_bytes import BLOCK_BYTES, MAGIC, Sidecar, padded, scalar_columns
 from mx8shards.shards.publication import Publication
 
 

@@ -10,7 +10,7 @@ from mx8shards.disk.map import Bytes, ReadFile, map_file
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, SettingError
 from mx8shards.format.columns import Columns
 from mx8shards.format.hashing import hash_hex
-from mx8shards.format.sidecars import DIGEST_BYTES, MAGIC, Sidecar, blocks_of, padded, sidecar_bytes, widths
+from mx8shards.format.sidecar_bytes import DIGEST_BYTES, MAGIC, Sidecar, blocks_of, padded, sidecar_bytes, widths
 from mx8shards.shards.snapshots import Snapshot, sidecar_path
 
 

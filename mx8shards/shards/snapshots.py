@@ -16,7 +16,7 @@ from pathlib import Path
 from shlex import quote
 
 from mx8shards.disk.files import read_bounded
-from mx8shards.disk.steps import refusal, refusals
+from mx8shards.disk.operations import refusal, refusals
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, SchemaError
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index

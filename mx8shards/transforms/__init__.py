@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mx8shards.errors import require
 
 if TYPE_CHECKING:
-    from mx8shards.transforms.colour import ColorJitter, RandomGrayscale
+    from mx8shards.transforms.colour_changes import ColorJitter, RandomGrayscale
     from mx8shards.transforms.compose import Compose
     from mx8shards.transforms.flip import RandomHorizontalFlip
     from mx8shards.transforms.mix import CutMix, Mixup
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ColorJitter", "Compose", "CutMix", "Mixup", "Normalize", "RandomGrayscale", "RandomHorizontalFlip"]
 
 _HOMES = {
-    **dict.fromkeys(("ColorJitter", "RandomGrayscale"), "colour"),
+    **dict.fromkeys(("ColorJitter", "RandomGrayscale"), "colour_changes"),
     **dict.fromkeys(("CutMix", "Mixup"), "mix"),
     "Compose": "compose",
     "Normalize": "normalize",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mx8shards.errors import SettingError, shown
-from mx8shards.transforms.colour import ColorJitter
+from mx8shards.transforms.colour_changes import ColorJitter
 from mx8shards.transforms.normalize import Normalize
 
 

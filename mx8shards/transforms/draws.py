@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.format import randomness
-from mx8shards.transforms.pictures import Rows
+from mx8shards.transforms.picture_tensor import Rows
 
 Floats = npt.NDArray[np.float64]
 

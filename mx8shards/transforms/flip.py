@@ -11,7 +11,7 @@ import torch
 
 from mx8shards.errors import probability
 from mx8shards.transforms.draws import uniforms
-from mx8shards.transforms.pictures import R, beside, check_layout, pictures, require_rows
+from mx8shards.transforms.picture_tensor import R, beside, check_layout, pictures, require_rows
 
 
 @dataclass(frozen=True, slots=True)

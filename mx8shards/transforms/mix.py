@@ -17,7 +17,7 @@ import torch
 
 from mx8shards.errors import SchemaError, probability, real_number, whole_number
 from mx8shards.transforms.draws import Floats, betas, uniforms
-from mx8shards.transforms.pictures import (
+from mx8shards.transforms.picture_tensor import (
     Pictures,
     R,
     beside,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mx8shards.errors import SettingError, is_number, shown
-from mx8shards.transforms.pictures import beside, check_layout, pictures, replaced
+from mx8shards.transforms.picture_tensor import beside, check_layout, pictures, replaced
 
 B = TypeVar("B", bound=Mapping[str, Any])
 

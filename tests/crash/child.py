@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import mx8shards as mx8
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from tests.crash.scenes import BY_NAME, IN_MEMORY
 
 DONE, REFUSED, IN_PLACE, BROKEN = range(4)  # exit statuses
@@ -40,7 +40,7 @@ def pause() -> None:
 def pause_in_a_thread(name: str, arguments: tuple[Any, ...]) -> None:
     """Stands in for `steps.before`: the first thread beside the main one stops ahead of its first step."""
     if threading.current_thread() is not threading.main_thread():
-        steps.before = lambda name, arguments: None
+        operations.before = lambda name, arguments: None
         pause()
 
 
@@ -50,7 +50,7 @@ def act(scene: str, place: Path, where: str) -> int:
     if where == "main":
         pause()
     elif where == "thread":
-        steps.before = pause_in_a_thread
+        operations.before = pause_in_a_thread
     try:
         BY_NAME[scene].act(place)
     except mx8.ShardsError as error:

@@ -1,7 +1,7 @@
 """What if the world stops before step k, or the disk refuses it?
 
-`World` stands in for `mx8shards.disk.steps.before`, which sees every step that changes the disk. Nothing else of the
-package is replaced: the steps themselves run for real.
+`World` stands in for `mx8shards.disk.operations.before`, which sees every step that changes the disk. Nothing else
+of the package is replaced: the steps themselves run for real.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 
 Step = tuple[str, tuple[Any, ...]]
 
@@ -49,11 +49,11 @@ class World:
     @contextlib.contextmanager
     def running(self) -> Iterator[World]:
         """The package's steps go through this world for as long as the block lasts."""
-        real, steps.before = steps.before, self.before
+        real, operations.before = operations.before, self.before
         try:
             yield self
         finally:
-            steps.before = real
+            operations.before = real
 
 
 def stop(world: World, step: Step) -> None:

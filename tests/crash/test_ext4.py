@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from tests.crash.scenes import BY_NAME, Scene, Story
 
 StoryOf = Callable[[Scene], Story]
@@ -70,11 +70,11 @@ def copies_at_steps(story: Story, image: Path, stride: int) -> list[Path]:
     with mounted(image, image.with_name("first")) as disk:
         shutil.copytree(story.prepared, disk / "place")
         sh("sync", "-f", disk)
-        real, steps.before = steps.before, before
+        real, operations.before = operations.before, before
         try:
             story.scene.act(disk / "place")
         finally:
-            steps.before = real
+            operations.before = real
         copies.append(Path(shutil.copyfile(image, image.with_name("image-at-last"))))
     return copies
 

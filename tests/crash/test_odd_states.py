@@ -21,7 +21,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards import writer as writer_module
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from mx8shards.shards import snapshots
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.snapshots import kept_path
@@ -40,12 +40,12 @@ def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[
             world.over = Stopped
         world.before(name, arguments)
 
-    real, steps.before = steps.before, before
+    real, operations.before = operations.before, before
     try:
         with pytest.raises(Stopped):
             act()
     finally:
-        steps.before = real
+        operations.before = real
     return world
 
 
@@ -609,15 +609,15 @@ def test_moving_parts_spares_what_was_published_in_them_meanwhile(scratch: Path)
 
     def before(name: str, arguments: tuple[Any, ...]) -> None:
         if name == "rename" and str(arguments[-1]) == str(scratch / "all/index.json"):
-            steps.before = real
+            operations.before = real
             write(scratch / "parts/b", 6, 9, mode="append")
 
-    real, steps.before = steps.before, before
+    real, operations.before = operations.before, before
     try:
         with pytest.raises(mx8.DiskError, match=r"published here since.*in place already"):
             mx8.merge([scratch / "parts"], scratch / "all", how="move")
     finally:
-        steps.before = real
+        operations.before = real
     with mx8.Dataset(scratch / "parts/b", verify="shard") as dataset:
         assert list(dataset) == list(samples(3, 9))
     with mx8.Dataset(scratch / "all", verify="shard") as dataset:

@@ -27,10 +27,10 @@ from mx8shards.cli import main
 from mx8shards.convert import picture_checks
 from mx8shards.convert import run as running
 from mx8shards.convert.classes import class_list
-from mx8shards.convert.files import Folder
 from mx8shards.convert.part_names import basis_of, part_name
 from mx8shards.convert.run import Job, convert, write_part
 from mx8shards.convert.source import load_module, open_source
+from mx8shards.convert.source_files import Folder
 from mx8shards.errors import SourceError
 from mx8shards.kernels import turbo
 from mx8shards.media import yuv420
@@ -211,7 +211,7 @@ def test_links_to_links_that_double_the_names_at_each_level_are_refused(tmp_path
         (src / "17" / target).symlink_to("../../other")
     write(tmp_path / "other", few("2.jpg"))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("mx8shards.convert.files._MOST_REPEATED", 1000)
+        patched.setattr("mx8shards.convert.source_files._MOST_REPEATED", 1000)
         _, complained = run(capsys, src, tmp_path / "out", "--labels", "none", code=1)
         assert "expected at most 1000 names in folders that symlinks lead to again, got more" in complained
         assert not (tmp_path / "out").exists()

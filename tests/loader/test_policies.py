@@ -16,7 +16,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.format.randomness import integers
-from mx8shards.loading.ledger import reason_of
+from mx8shards.loading.reporting.lost_samples import reason_of
 from mx8shards.shards.open_shard import Shards
 from tests.loader.damage import BEFORE, break_sizes, cut_short, make_longer, put_another
 from tests.loader.faults import Weigh

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.loading.reach import IOS
+from mx8shards.loading.planning.shard_table import IOS
 from mx8shards.order.steps import UNEVEN
 from tests.batches import check_values, flat, ids_of, numbered, removed_afterwards, row_differs, write
 from tests.hunts import counts

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.loading.reach import IOS
+from mx8shards.loading.planning.shard_table import IOS
 from tests.batches import check_values, flat, ids_of, removed_afterwards, write
 
 BLOBS = {"blob": "bytes", "id": "int"}

@@ -212,7 +212,7 @@ def test_a_symlink_in_place_of_the_cache_is_not_written_through(
 READER = """
 import os, sys
 import mx8shards as mx8
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read
 
 root, log = sys.argv[1:3]
@@ -222,7 +222,7 @@ def before(name, arguments):
     if name == "rename":
         os.write(descriptor, f"{arguments[1].name}\\n".encode())
 
-steps.before = before
+operations.before = before
 sys.stdin.readline()
 assert same(list(mx8.Dataset(root)), samples_as_read(NUMBERED, numbered_samples(60)))
 """

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import mx8shards as mx8
 from mx8shards import dataset as dataset_module
 from mx8shards.format.encodings import get_encoding
-from mx8shards.shards import columns as columns_module
+from mx8shards.shards import column_values as columns_module
 from tests import reference
 from tests.strategies import ARRAY_DTYPES, NUMBERED, numbered_samples, same
 

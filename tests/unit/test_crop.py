@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mx8shards.kernels import colour, crop
+from mx8shards.kernels import colour_conversion, crop
 from tests.pixels import Array, Box, coloured, edges, picture, resized, resized_by_pillow
 
-LEVELS = colour.value_table(np.ones(3), np.zeros(3), np.uint8)
+LEVELS = colour_conversion.value_table(np.ones(3), np.zeros(3), np.uint8)
 
 # Each plane is rounded twice, by half at most; a colour adds up to 1 + 1.772 of one, and is rounded, too.
 FAR = (1 + 1.772) * 1.01 + 0.5
@@ -190,7 +190,7 @@ def test_a_normalised_crop_is_the_normalised_levels(dtype: Any, channels_last: b
     box, shape = (3.5, 4, 60, 41.25), (31, 45)
     levels = to_out(crop.planes, (planes, (2, 2)), box, (0, 0, 70, 50), shape)
     scale, shift = np.array([0.017, 0.018, 0.0174]), np.array([-2.1, -2.0, -1.8])
-    form = {"table": colour.value_table(scale, shift, dtype), "dtype": dtype, "channels_last": channels_last}
+    form = {"table": colour_conversion.value_table(scale, shift, dtype), "dtype": dtype, "channels_last": channels_last}
     got = to_out(crop.planes, (planes, (2, 2)), box, (0, 0, 70, 50), shape, **form)
     assert (got == (levels * scale + shift).astype(dtype)).all()
 
@@ -222,13 +222,13 @@ def test_planes_differ_little_from_a_full_decode(smooth: bool, mean: float, most
 DIGEST = """
 import hashlib
 import numpy as np
-from mx8shards.kernels import colour, crop
+from mx8shards.kernels import colour_conversion, crop
 random = np.random.default_rng(5)
 pixels = random.integers(0, 256, (21, 19, 3), dtype=np.uint8)
 planes = pixels[:, :, 0].copy(), pixels[:11, :10, 1].copy(), pixels[:11, :10, 2].copy()
 digest = hashlib.sha256()
 for dtype in (np.uint8, np.float16, np.float32):
-    table = colour.value_table(np.full(3, 0.5), np.ones(3), dtype)
+    table = colour_conversion.value_table(np.full(3, 0.5), np.ones(3), dtype)
     for shape, flip, last in [((9, 8), False, True), ((23, 25), True, False)]:
         for kernel, sources in [(crop.rgb, (pixels,)), (crop.planes, (planes, (2, 2)))]:
             scratch = np.zeros(crop.scratch_bytes(19, 21, shape[1], shape[0]), np.uint8)

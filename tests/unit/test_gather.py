@@ -407,10 +407,10 @@ def test_whatever_stands_in_tables_and_headers_no_byte_beyond_the_shard_is_touch
 def test_a_second_process_finds_the_compiled_kernels(tmp_path: Path, repository: Path) -> None:
     script = """
 import numpy as np
-from mx8shards.kernels import gather, permutation
-print(sum(kernel.load() for kernel in (gather.sample_spans, permutation.walk)))
+from mx8shards.kernels import feistel, gather
+print(sum(kernel.load() for kernel in (gather.sample_spans, feistel.walk)))
 words = np.zeros(10, np.uint64)
-permutation.walk(words[:1], np.uint64(1), np.uint64(1), np.uint64(0), words, words[:1])
+feistel.walk(words[:1], np.uint64(1), np.uint64(1), np.uint64(0), words, words[:1])
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     run = [sys.executable, "-c", script]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from mx8shards.errors import IntegrityError, ShardsError
 from mx8shards.format.index import Index, parse_index
 from mx8shards.maintain.gc import gc
@@ -206,7 +206,7 @@ def test_a_gc_stopped_at_any_step_is_finished_by_the_next_one(tmp_path: Path, mo
                 raise StoppedError
 
         with monkeypatch.context() as patch:
-            patch.setattr(steps, "before", before)
+            patch.setattr(operations, "before", before)
             try:
                 gc(root, keep=2)
             except StoppedError:

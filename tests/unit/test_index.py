@@ -21,8 +21,8 @@ import mx8shards as mx8
 from mx8shards.format.entries import FileInfo, MdsEntry
 from mx8shards.format.hashing import HASHES, hex_length
 from mx8shards.format.index import Index, index_bytes, parse_index
-from mx8shards.format.shard import ShardKind
-from mx8shards.format.sidecars import Sidecar
+from mx8shards.format.shard_bytes import ShardKind
+from mx8shards.format.sidecar_bytes import Sidecar
 from tests import reference
 from tests.strategies import COMPRESSIONS, ENCODINGS, columns
 

@@ -17,7 +17,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
-from mx8shards.disk import steps
+from mx8shards.disk import operations
 from mx8shards.errors import (
     DatasetExistsError,
     DatasetNotFoundError,
@@ -472,12 +472,12 @@ def stop_moving(roots: list[Path], out: Path, is_there: Callable[[], bool]) -> N
         if is_there():
             raise StoppedError
 
-    real, steps.before = steps.before, before
+    real, operations.before = operations.before, before
     try:
         with pytest.raises(StoppedError):
             merge(roots, out, how="move")
     finally:
-        steps.before = real
+        operations.before = real
 
 
 def test_the_same_command_finishes_a_move_that_was_killed(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.loading.assembly import assemble, order_of
-from mx8shards.loading.bank import bank_bytes
-from mx8shards.loading.outputs import lay_out, most_bytes
-from mx8shards.loading.plan import Plan
-from mx8shards.loading.settings import Settings
+from mx8shards.loading.memory.banks import bank_bytes
+from mx8shards.loading.memory.batch_layout import lay_out, most_bytes
+from mx8shards.loading.planning.assembly import assemble, order_of
+from mx8shards.loading.planning.batch_plan import Plan
+from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import UNEVEN, Steps
 from mx8shards.views import Whole
 from tests.batches import flat, numbered, write

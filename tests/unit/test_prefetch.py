@@ -13,10 +13,10 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.loading import pool as pools
-from mx8shards.loading import threads
-from mx8shards.loading.assembly import assemble, order_of
-from mx8shards.loading.prefetch import Done, Ready, Recipe, Run, Shed
-from mx8shards.loading.settings import Settings
+from mx8shards.loading.execution import threads
+from mx8shards.loading.execution.prefetch import Done, Ready, Recipe, Run, Shed
+from mx8shards.loading.planning.assembly import assemble, order_of
+from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import Steps
 from tests.batches import write
 from tests.places import quick_place

@@ -13,9 +13,9 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.loading.batch import OUTPUT_KINDS, Batch
-from mx8shards.loading.ledger import ON_ERROR
+from mx8shards.loading.planning.shard_table import IOS
 from mx8shards.loading.ragged import Ragged
-from mx8shards.loading.reach import IOS
+from mx8shards.loading.reporting.lost_samples import ON_ERROR
 from mx8shards.order.steps import UNEVEN
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.kernels import memory, reach
+from mx8shards.kernels import memory, residency
 from mx8shards.kernels.jit import NOTHING, array, kernel
 from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
-from mx8shards.loading.reach import IOS, Reach, is_told
+from mx8shards.loading.planning.shard_table import IOS, Reach, is_told
 from tests.places import QUICK
 
-WINDOW = reach.WINDOW_BYTES
-PAGE = reach.PAGE_BYTES
+WINDOW = residency.WINDOW_BYTES
+PAGE = residency.PAGE_BYTES
 needs_cache_calls = pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
 
 
@@ -50,14 +50,14 @@ class Files:
         return rows
 
     def choose(self, rows: np.ndarray, cold: int = READ) -> list[int]:
-        reach.choose_ways(self.table, rows, self.verdicts, cold, self.counts)
+        residency.choose_ways(self.table, rows, self.verdicts, cold, self.counts)
         assert self.counts.tolist() == np.bincount(rows["way"], minlength=4).tolist()
         return list(rows["way"].tolist())
 
     def judge(self, rows: np.ndarray) -> list[int]:
         self.choose(rows)
-        scratch = np.zeros(reach.PROBE_BYTES, np.uint8)
-        reach.judge_windows(self.table, self.told, rows, scratch, self.populated, self.verdicts)
+        scratch = np.zeros(residency.PROBE_BYTES, np.uint8)
+        residency.judge_windows(self.table, self.told, rows, scratch, self.populated, self.verdicts)
         return self.choose(rows)
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ def _ask_as_nobody(place: Path) -> None:
 def _populate(shards: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
     for i in range(len(rows)):
         begin, end = rows[i]["begin"], rows[i]["end"]
-        out[i] = reach.populate(shards[rows[i]["shard"]]["base"] + np.uint64(begin), end - begin)
+        out[i] = residency.populate(shards[rows[i]["shard"]]["base"] + np.uint64(begin), end - begin)
 
 
 def test_bytes_can_be_populated_just_there_unless_the_file_was_cut_short(files: Files) -> None:
@@ -208,7 +208,7 @@ def test_rows_that_will_be_read_are_announced_and_no_others(files: Files) -> Non
     rows["way"] = [READ, FAULT, READ, MAPPED]
     rows["file"][2:] = -1
     before = rows.copy()
-    reach.advise_samples(rows, 1 << 30)
+    residency.advise_samples(rows, 1 << 30)
     assert (rows == before).all()
 
 

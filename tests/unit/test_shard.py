@@ -14,7 +14,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.format.columns import Columns
-from mx8shards.format.shard import check_table
+from mx8shards.format.shard_bytes import check_table
 from mx8shards.shards import shard as shard_module
 from tests import reference
 from tests.strategies import NUMBERED, numbered_samples, same, samples_as_read

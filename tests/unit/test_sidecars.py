@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.format.sidecars import padded
+from mx8shards.format.sidecar_bytes import padded
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import current
 from tests import reference

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mx8shards.kernels import jpeg as jpeg_kernel
-from mx8shards.kernels import yuv420 as yuv420_kernel
+from mx8shards.kernels import yuv420_planes as yuv420_kernel
 from mx8shards.media import sniff as sniff_module
 from mx8shards.media import tiles, yuv420
 from mx8shards.media.sniff import sniff

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.convert.files import open_files
+from mx8shards.convert.source_files import open_files
 from mx8shards.convert.tarball import MOST_BYTES
 from mx8shards.disk.files import open_regular, read_bounded
 from mx8shards.disk.map import ReadFile

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mx8shards.convert import files, tarball
-from mx8shards.convert.files import Folder, user_path
+from mx8shards.convert import source_files, tarball
+from mx8shards.convert.source_files import Folder, user_path
 from mx8shards.convert.tarball import Tar
 from mx8shards.errors import SettingError, SourceError
 
@@ -300,7 +300,7 @@ def test_an_error_of_the_machine_is_no_reject(number: int, tmp_path: Path, monke
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(tarball, "open_regular", fail)
-    monkeypatch.setattr(files, "read_bounded", fail)
+    monkeypatch.setattr(source_files, "read_bounded", fail)
     for source, name in ((tar, "good"), (folder, "made.tar")):
         with pytest.raises(OSError, match="made") as found:
             source.read(name)

@@ -29,7 +29,7 @@ from mx8shards.transforms import (
     RandomGrayscale,
     RandomHorizontalFlip,
 )
-from mx8shards.transforms.colour import brightness, contrast, grey, hue, jittered, saturation
+from mx8shards.transforms.colour_changes import brightness, contrast, grey, hue, jittered, saturation
 from mx8shards.transforms.draws import betas
 from mx8shards.transforms.flip import flipped
 from mx8shards.transforms.mix import boxes, partners
@@ -165,7 +165,7 @@ def test_jitter_takes_every_picture_through_its_own_steps_in_its_own_order(dtype
 
 def test_jitter_cut_into_pieces_is_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ColorJitter(0.4, 0.4, 0.4, 0.1)(batch(range(20)))
-    monkeypatch.setattr("mx8shards.transforms.colour._PIECE_BYTES", 7 * 4 * 3 * 13 * 11)
+    monkeypatch.setattr("mx8shards.transforms.colour_changes._PIECE_BYTES", 7 * 4 * 3 * 13 * 11)
     assert same(ColorJitter(0.4, 0.4, 0.4, 0.1)(batch(range(20))), whole)
 
 

@@ -19,7 +19,7 @@ from blake3 import blake3
 import mx8shards as mx8
 from mx8shards.errors import FormatError
 from mx8shards.format.columns import Columns
-from mx8shards.format.shard import head
+from mx8shards.format.shard_bytes import head
 from mx8shards.maintain.report import Damage, Report, ranges
 from mx8shards.maintain.walk import SampleWalk
 from tests.maintenance import COLUMNS, STATE, cut, edit_index, flip, ids, make_foreign, offsets, sample, tree, write

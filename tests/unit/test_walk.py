@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mx8shards.kernels.permutation import walk
+from mx8shards.kernels.feistel import walk
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import Shuffle
 from mx8shards.order.permutation import LARGEST, WORDS, Permutation

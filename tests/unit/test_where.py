@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mx8shards as mx8
 from mx8shards.kernels import memory
-from mx8shards.shards import columns
+from mx8shards.shards import column_values
 from tests.loader.test_cold import drop, resident_bytes
 from tests.maintenance import make_foreign
 
@@ -72,7 +72,7 @@ def test_equal_payloads_are_those_of_equal_values(
     kinds = {names[0]: encoding, "number": "int", names[1] + "z": "str"}
     key = names[0]
     with TemporaryDirectory(dir=place) as root, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "_INDEX_ITEMS", 7)
+        patch.setattr(column_values, "_INDEX_ITEMS", 7)
         patch.setattr("mx8shards.dataset._RUN", 10)
         with mx8.Writer(root, columns=kinds, size_limit=400, hashes=()) as writer:
             for i, (word, other) in enumerate(samples):

@@ -22,7 +22,7 @@ import pytest
 import mx8shards as mx8
 from mx8shards import writer as writer_module
 from mx8shards.disk import files as disk_files
-from mx8shards.disk import lock, publish, steps
+from mx8shards.disk import lock, operations, publish
 from mx8shards.errors import SettingError, ShardsError
 from mx8shards.format.hashing import HASHES, hash_hex
 from mx8shards.shards import publication, recovery
@@ -30,7 +30,9 @@ from tests import reference
 from tests.strategies import COMPRESSIONS, NUMBERED, numbered_samples, same, samples_as_read
 
 ONE = {"x": "int"}
-INTERRUPTED = {module.__file__ for module in (writer_module, publication, recovery, lock, publish, steps, disk_files)}
+INTERRUPTED = {
+    module.__file__ for module in (writer_module, publication, recovery, lock, publish, operations, disk_files)
+}
 
 
 def write(root: Path, samples: Any = None, **options: Any) -> str:
@@ -595,13 +597,12 @@ def test_a_shard_that_cannot_be_stored_fails_the_writer_for_good(
     root = tmp_path / "data"
     write(root, numbered_samples(3))
     before = files(root)
-    from mx8shards.disk import steps
 
     def no_room(name: str, arguments: tuple[Any, ...]) -> None:
         if name == "create" and "shard.00002" in str(arguments[0]):
             raise mx8.DiskError("no room", subject="shard.00002")
 
-    monkeypatch.setattr(steps, "before", no_room)
+    monkeypatch.setattr(operations, "before", no_room)
     writer = mx8.Writer(root, columns=NUMBERED, size_limit=700, mode="append", threads=2)
     raised = 0
     for sample in numbered_samples(200):

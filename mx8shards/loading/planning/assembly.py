@@ -10,19 +10,19 @@ import numpy as np
 from mx8shards.dataset import Dataset
 from mx8shards.errors import SettingError, shown
 from mx8shards.format.columns import Columns
-from mx8shards.kernels.permutation import walk
+from mx8shards.kernels.feistel import walk
 from mx8shards.kernels.records import ROW, SPAN
-from mx8shards.loading.bank import Share, bank_bytes
 from mx8shards.loading.batch import converter
-from mx8shards.loading.device import Mover
-from mx8shards.loading.filling import Filler
-from mx8shards.loading.outputs import most_bytes
-from mx8shards.loading.plan import Plan
+from mx8shards.loading.execution.device import Mover
+from mx8shards.loading.execution.filling import Filler
+from mx8shards.loading.execution.gather_stage import Gather, array_checks
+from mx8shards.loading.execution.prefetch import Recipe
+from mx8shards.loading.memory.banks import Share, bank_bytes
+from mx8shards.loading.memory.batch_layout import most_bytes
+from mx8shards.loading.planning.batch_plan import Plan
+from mx8shards.loading.planning.settings import Settings
+from mx8shards.loading.planning.shard_table import Reach
 from mx8shards.loading.pool import Pool
-from mx8shards.loading.prefetch import Recipe
-from mx8shards.loading.reach import Reach
-from mx8shards.loading.settings import Settings
-from mx8shards.loading.stages import Gather, array_checks
 from mx8shards.order.blocks import BlockOrder
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import Order, Sequential, Shuffle

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mx8shards.loading.bank import Share
-from mx8shards.loading.ledger import Ledger
-from mx8shards.loading.prefetch import Ready
-from mx8shards.loading.times import ProducerTimes
+from mx8shards.loading.execution.prefetch import Ready
+from mx8shards.loading.memory.banks import Share
+from mx8shards.loading.reporting.lost_samples import Ledger
+from mx8shards.loading.reporting.times import ProducerTimes
 
 Bottleneck = Literal["consumer", "storage", "gather", "decode", "transform", "plan", "compile", "nothing yet"]
 

@@ -34,16 +34,16 @@ from mx8shards.errors import LoaderError, without_locals
 from mx8shards.format.randomness import integers
 from mx8shards.kernels import compiling
 from mx8shards.kernels.records import OK
-from mx8shards.loading.bank import Share, nobody_waits
-from mx8shards.loading.device import Mover
-from mx8shards.loading.filling import Filler, Range
-from mx8shards.loading.ledger import MOST_ATTEMPTS, Entry, OnError, reason_of
-from mx8shards.loading.plan import Plan, Planned
+from mx8shards.loading.execution.device import Mover
+from mx8shards.loading.execution.filling import Filler, Range
+from mx8shards.loading.execution.gather_stage import Work
+from mx8shards.loading.execution.stalls import Stalls
+from mx8shards.loading.execution.threads import JOIN_S, start_thread
+from mx8shards.loading.memory.banks import Share, nobody_waits
+from mx8shards.loading.planning.batch_plan import Plan, Planned
 from mx8shards.loading.pool import Pool, Scratch
-from mx8shards.loading.stages import Work
-from mx8shards.loading.stalls import Stalls
-from mx8shards.loading.threads import JOIN_S, start_thread
-from mx8shards.loading.times import ProducerTimes, Times, clock
+from mx8shards.loading.reporting.lost_samples import MOST_ATTEMPTS, Entry, OnError, reason_of
+from mx8shards.loading.reporting.times import ProducerTimes, Times, clock
 
 _NOBODY = -1  # not the number of any batch
 

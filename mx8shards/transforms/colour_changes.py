@@ -16,7 +16,7 @@ import torch
 
 from mx8shards.errors import SettingError, is_number, probability, shown
 from mx8shards.transforms.draws import uniforms
-from mx8shards.transforms.pictures import (
+from mx8shards.transforms.picture_tensor import (
     R,
     as_before,
     as_floats,

@@ -14,10 +14,10 @@ from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.encodings import Encoding
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import SPAN
-from mx8shards.loading.outputs import Layout, Place, array_of
-from mx8shards.loading.plan import Planned
+from mx8shards.loading.memory.batch_layout import Layout, Place, array_of
+from mx8shards.loading.planning.batch_plan import Planned
+from mx8shards.loading.planning.shard_table import Rows
 from mx8shards.loading.ragged import Decode, EncodingDecoder
-from mx8shards.loading.reach import Rows
 from mx8shards.stages import RAGGED, Output, Stage
 from mx8shards.stages import Work as AnyWork
 

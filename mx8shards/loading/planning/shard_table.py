@@ -20,11 +20,11 @@ from mx8shards.errors import FormatError, IntegrityError, without_traceback
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.compression import import_package
 from mx8shards.format.hashing import hasher
-from mx8shards.format.shard import table_bytes
-from mx8shards.kernels import gather, memory, reach
+from mx8shards.format.shard_bytes import table_bytes
+from mx8shards.kernels import gather, memory, residency
 from mx8shards.kernels.records import FAULT, MAPPED, NOT_OPENED, READ, ROW, SHARD, UNKNOWN
-from mx8shards.loading.filesystems import is_remote
-from mx8shards.loading.times import clock
+from mx8shards.loading.planning.filesystems import is_remote
+from mx8shards.loading.reporting.times import clock
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
 
@@ -55,7 +55,7 @@ class Reach:
         self._failures: dict[int, Exception] = {}
         self._each = each or _in_turn
         remote = any(is_remote(snapshot.root) for snapshot in shards.snapshots)
-        self._maps = io != "pread" and reach.can_map() and (io == "mmap" or not remote)
+        self._maps = io != "pread" and residency.can_map() and (io == "mmap" or not remote)
         self._cold = FAULT if io == "mmap" else READ
         self._lock = Lock()
         # keeps the addresses valid: another loader of the same data may have opened a shard at the same time, so that
@@ -69,7 +69,7 @@ class Reach:
         self._out = np.zeros(shards.count, np.int64)
         self._count = np.zeros(1, np.int64)
         self._counts = np.zeros(4, np.int64)
-        self._scratch = np.zeros(reach.PROBE_BYTES, np.uint8)
+        self._scratch = np.zeros(residency.PROBE_BYTES, np.uint8)
         indices = [snapshot.index for snapshot in shards.snapshots]
         first_kinds = np.cumsum([0, *(len(index.kinds) for index in indices)])
         _import_packages({kind.compression for index in indices for kind in index.kinds if kind.compression})
@@ -78,7 +78,7 @@ class Reach:
         self.table["size"] = np.concatenate([index.raw.size_bytes for index in indices])
         self.table["kind"] = np.concatenate([i.kind + first for i, first in zip(indices, first_kinds, strict=False)])
         self._longest = self.table["size"].copy()
-        windows = np.cumsum(-(-self.table["size"] // reach.WINDOW_BYTES))
+        windows = np.cumsum(-(-self.table["size"] // residency.WINDOW_BYTES))
         self.table["window"][1:] = windows[:-1]
         self._verdicts = np.zeros(windows[-1] if len(windows) else 0, np.uint8)
         self._populated = np.zeros(len(self._verdicts), bool)
@@ -144,16 +144,16 @@ class Reach:
         """
         files: list[object] = []
         with self._lock:
-            reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
+            residency.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
             begun = clock()
             if self._counts[UNKNOWN]:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] == UNKNOWN))
-                reach.judge_windows(self.table, self._told, rows, self._scratch, self._populated, self._verdicts)
-                reach.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
+                residency.judge_windows(self.table, self._told, rows, self._scratch, self._populated, self._verdicts)
+                residency.choose_ways(self.table, rows, self._verdicts, self._cold, self._counts)
             if self._counts[READ] + self._counts[FAULT]:
                 files = self._open_files(rows, np.flatnonzero(rows["way"] != MAPPED))
                 if memory.KNOWS_CACHE:
-                    reach.advise_samples(rows, most)
+                    residency.advise_samples(rows, most)
             else:
                 files = []
             self.files_s += clock() - begun
@@ -194,7 +194,7 @@ class Reach:
             if self._maps:
                 self.table[i]["base"] = data.ctypes.data
                 self._told[i] = is_told(shard.path)
-                reach.expect_random(data.ctypes.data, shard.size_bytes)
+                residency.expect_random(data.ctypes.data, shard.size_bytes)
             self._kept[i] = kept = shard, head, data
             self._unmeasured.append(i)
             self._unopened -= 1

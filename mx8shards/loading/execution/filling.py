@@ -17,15 +17,15 @@ import numpy as np
 from mx8shards.errors import FormatError, LoaderError, SettingError, ShardsError, without_traceback
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather
-from mx8shards.kernels.reach import advise_spans
 from mx8shards.kernels.records import NOT_OPENED
-from mx8shards.loading.bank import Share
+from mx8shards.kernels.residency import advise_spans
 from mx8shards.loading.batch import Batch, make_batch
-from mx8shards.loading.outputs import lay_out, offsets_of
-from mx8shards.loading.plan import Bound, Planned
-from mx8shards.loading.reach import Ids, Reach
-from mx8shards.loading.stages import Work
-from mx8shards.loading.times import Times, clock
+from mx8shards.loading.execution.gather_stage import Work
+from mx8shards.loading.memory.banks import Share
+from mx8shards.loading.memory.batch_layout import lay_out, offsets_of
+from mx8shards.loading.planning.batch_plan import Bound, Planned
+from mx8shards.loading.planning.shard_table import Ids, Reach
+from mx8shards.loading.reporting.times import Times, clock
 from mx8shards.shards.shard import Shard
 from mx8shards.stages import Output, Stage
 

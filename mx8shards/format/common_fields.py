@@ -12,7 +12,7 @@ from mx8shards.format import compression
 from mx8shards.format.columns import MAX_BYTES, MAX_COLUMNS, MAX_TEXT, Columns
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.jsontext import kind_of, short
-from mx8shards.format.shard import VERSION, ShardKind
+from mx8shards.format.shard_bytes import VERSION, ShardKind
 
 CONFIG_KEYS = (
     "version",

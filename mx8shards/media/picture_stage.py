@@ -21,12 +21,12 @@ from mx8shards.format.picture_files import MOST_DECODED_BYTES
 from mx8shards.format.randomness import uniforms
 from mx8shards.kernels import boxes, placing, turbo
 from mx8shards.kernels import picture_rows as kernels
-from mx8shards.kernels.colour import value_table
+from mx8shards.kernels.colour_conversion import value_table
 from mx8shards.kernels.cuts import CUT, JOB, NO_ROOM, OTHER, WORKSPACE, cut_out, place_whole
 from mx8shards.kernels.decompress import coefficient_bytes
-from mx8shards.kernels.reach import populate
 from mx8shards.kernels.records import FAULT, MAPPED, OK, READ, READ_FAILED, REFUSED
-from mx8shards.kernels.yuv420 import is_yuv420
+from mx8shards.kernels.residency import populate
+from mx8shards.kernels.yuv420_planes import is_yuv420
 from mx8shards.media import decoding, yuv420
 from mx8shards.media.specs import CenterCrop, Decode, Picture, RandomResizedCrop
 from mx8shards.media.turned_jpegs import decode_turned, orientation_of

@@ -14,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import FormatError
-from mx8shards.format import jsontext, kinds
+from mx8shards.format import common_fields, jsontext
 from mx8shards.format.basename import MAX_CHARS, RULE, is_basename
 from mx8shards.format.entries import Files, Ints
 from mx8shards.format.hashing import HASHES, hex_length
 from mx8shards.format.jsontext import kind_of
-from mx8shards.format.shard import ShardKind
+from mx8shards.format.shard_bytes import ShardKind
 
 MAX_RAW_BYTES = (1 << 32) - 1
 MAX_ZIP_BYTES = (1 << 33) - 1
 
-_config_fields = itemgetter(*kinds.CONFIG_KEYS)
+_config_fields = itemgetter(*common_fields.CONFIG_KEYS)
 
 
 class Rows:
@@ -52,14 +52,14 @@ class Rows:
 
     def _kind_of(self, entry: Any) -> int:
         """The number of the entry's kind; its fields are checked where no entry before had just these."""
-        if not isinstance(entry, dict) or entry.keys() != kinds.ENTRY_KEYS:
-            kinds.parse_kind(entry)
+        if not isinstance(entry, dict) or entry.keys() != common_fields.ENTRY_KEYS:
+            common_fields.parse_kind(entry)
         # as bytes, because as values True, 1 and 1.0 are equal; marshal is the quickest way there
         fields = marshal.dumps(_config_fields(entry), 2)
         number = self._kinds.get(fields)
         if number is None:
             number = self._kinds[fields] = len(self._found)
-            self._found.append(kinds.parse_kind(entry))
+            self._found.append(common_fields.parse_kind(entry))
         return number
 
     def finish(self) -> dict[str, Any]:
@@ -130,15 +130,15 @@ class _FileRows:
         if not isinstance(info, dict):
             raise FormatError(place=f".{self._which}", expected="an object", found=kind_of(info))
         if info.keys() != self._KEYS:
-            kinds.refuse_keys(info, self._KEYS, f".{self._which}")
+            common_fields.refuse_keys(info, self._KEYS, f".{self._which}")
         if not isinstance(info["hashes"], dict):
             raise FormatError(place=f".{self._which}.hashes", expected="an object", found=kind_of(info["hashes"]))
 
     def _new_hash(self, name: str) -> list[Any]:
-        kinds.check_hash_name(name, f".{self._which}.hashes")
-        if len(self._hashes) >= kinds.MAX_HASHES:
+        common_fields.check_hash_name(name, f".{self._which}.hashes")
+        if len(self._hashes) >= common_fields.MAX_HASHES:
             raise FormatError(
-                place=f".{self._which}.hashes", expected=f"at most {kinds.MAX_HASHES} algorithms", found="more"
+                place=f".{self._which}.hashes", expected=f"at most {common_fields.MAX_HASHES} algorithms", found="more"
             )
         return []
 
@@ -160,7 +160,7 @@ class _FileRows:
     def _finish_hash(self, name: str) -> npt.NDArray[np.bytes_]:
         values = self._hashes.pop(name)
         values.extend([""] * (len(self._present) - len(values)))
-        check = kinds.hash_pattern(hex_length(name) if name in HASHES else None).fullmatch
+        check = common_fields.hash_pattern(hex_length(name) if name in HASHES else None).fullmatch
         _require(
             np.fromiter((type(v) is str and check(v) is not None for v in values), bool, len(values)),
             f"{self._which}.hashes.{name}",

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from mx8shards.errors import LoaderError
 from mx8shards.kernels import gather
-from mx8shards.loading.bank import bank_bytes
-from mx8shards.loading.outputs import most_bytes
-from mx8shards.loading.reach import Ids, Reach, Rows
+from mx8shards.loading.memory.banks import bank_bytes
+from mx8shards.loading.memory.batch_layout import most_bytes
+from mx8shards.loading.planning.shard_table import Ids, Reach, Rows
 from mx8shards.order.orders import PADDING, Order
 from mx8shards.order.steps import Steps
 from mx8shards.stages import Output

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from mx8shards.disk.map import Bytes
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError
 from mx8shards.format.entries import Entry, FileInfo
-from mx8shards.format.shard import table_bytes
-from mx8shards.format.sidecars import Sidecar
+from mx8shards.format.shard_bytes import table_bytes
+from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.maintain.report import Damage, damage_of
 from mx8shards.shards.open_shard import raw_beside
 from mx8shards.shards.recovery import sidecar_name

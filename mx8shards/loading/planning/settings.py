@@ -11,8 +11,8 @@ import numpy as np
 
 from mx8shards.errors import SettingError, one_of, real_number, shown, whole_number
 from mx8shards.loading.batch import OUTPUT_KINDS, OutputKind
-from mx8shards.loading.ledger import ON_ERROR, OnError
-from mx8shards.loading.reach import IO, IOS
+from mx8shards.loading.planning.shard_table import IO, IOS
+from mx8shards.loading.reporting.lost_samples import ON_ERROR, OnError
 from mx8shards.order.blocks import BlockShuffle
 from mx8shards.order.steps import MOST_SAMPLES, UNEVEN, Uneven
 from mx8shards.stages import Decoder

@@ -15,9 +15,9 @@ from mx8shards.dataset import Dataset
 from mx8shards.errors import LoaderError, whole_number
 from mx8shards.loading.batch import relocated
 from mx8shards.loading.loader import Loader
-from mx8shards.loading.machine import worker_share
+from mx8shards.loading.planning.machine import worker_share
+from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.ragged import copied
-from mx8shards.loading.settings import Settings
 from mx8shards.loading.shared_epoch import SharedEpoch, key_of
 from mx8shards.order.steps import Steps
 

@@ -1,0 +1,1 @@
+"""Which threads fill batches, and how do they reach the consumer?"""

@@ -1,0 +1,1 @@
+"""Where do batches lie in memory, and how is the budget kept?"""

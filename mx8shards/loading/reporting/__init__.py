@@ -1,0 +1,1 @@
+"""What was delivered, lost and waited for?"""
