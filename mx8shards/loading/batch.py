@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import require
-from mx8shards.loading.memory.batch_layout import Layout, array_of, offsets_of
-from mx8shards.loading.ragged import Decode, Ragged, copied, moved, pinned
+from mx8shards.loading.ragged import Ragged, copied, moved, pinned
 from mx8shards.stages import Output
 
 OutputKind = Literal["torch", "numpy"]
@@ -210,27 +208,3 @@ def _rebuilt(value: Any, inside: Callable[[Any], Any], change: Callable[[Any], A
     if isinstance(value, (list, tuple)):
         return type(value)(map(inside, value))
     return change(value)
-
-
-def make_batch(
-    whole: npt.NDArray[np.uint8],
-    outputs: Mapping[str, Output],
-    decoders: Mapping[str, Decode],
-    layout: Layout,
-    sample_ids: Array,
-    padding: Array,
-    epoch: int,
-    seed: int,
-    convert: Callable[[Array], Any],
-) -> Batch:
-    """The batch that lies in a bank."""
-    rows = len(sample_ids)
-    values: dict[str, Any] = {}
-    for key, output in outputs.items():
-        place = layout.places[key]
-        value = convert(array_of(whole, output, place, rows))
-        if place.offsets is not None:
-            value = Ragged(value, convert(offsets_of(whole, place, rows)), decoders[key])
-        values[key] = value
-    pictures = {key: output for key, output in outputs.items() if output.layout}
-    return Batch(values, convert(sample_ids), convert(padding), epoch, seed, pictures)

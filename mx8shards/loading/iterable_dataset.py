@@ -152,7 +152,7 @@ class IterableBatches(IterableDataset[Any]):
         loader = (
             self._opened()
         )  # with the first batch: a DataLoader makes its iterator before, and then may `set_epoch`
-        epoch, _ = loader._upcoming()
+        epoch, _ = loader._progress.upcoming
         try:
             for number, batch in enumerate(loader):
                 if not number:
@@ -166,7 +166,7 @@ class IterableBatches(IterableDataset[Any]):
 
     def _count_from(self, loader: Loader) -> None:
         """The next iteration begins where this loader's does."""
-        self._shared.begin(*loader._upcoming())
+        self._shared.begin(*loader._progress.upcoming)
         self._seen = self._shared.upcoming_iteration
 
     def _first(self, loader: Loader, position: int) -> int:

@@ -16,16 +16,17 @@ import numpy.typing as npt
 from mx8shards.dataset import Dataset
 from mx8shards.errors import IntegrityError, LoaderError, SettingError, shown, whole_number
 from mx8shards.loading.epoch import Epoch
-from mx8shards.loading.execution.prefetch import Failed, Ready, Run
+from mx8shards.loading.execution.results import Failed
+from mx8shards.loading.execution.run import Run
 from mx8shards.loading.memory.banks import Share
 from mx8shards.loading.planning.accepted_datasets import checked_dataset
 from mx8shards.loading.planning.assembly import assemble, order_of, warn_of_repeats
 from mx8shards.loading.planning.machine import distributed_rank
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.pool import Pool
-from mx8shards.loading.reporting.lost_samples import Ledger
+from mx8shards.loading.reporting.progress import Progress
 from mx8shards.loading.reporting.state_difference import difference
-from mx8shards.loading.reporting.stats import Counters, Explanation, explain
+from mx8shards.loading.reporting.stats import Explanation, explain
 from mx8shards.loading.reporting.times import ProducerTimes
 from mx8shards.order.blocks import BlockShuffle
 from mx8shards.order.state import State
@@ -130,12 +131,9 @@ class Loader:
         self._order = order_of(dataset, self._settings)
         self._steps = self._steps_of(self.world_size)
         self._shared_pool = pool
-        self._at = (0, 0)  # epoch and position of the next step
-        self._under_way = False  # whether a `for` has given batches of this epoch, and not failed
+        self._progress = Progress()
         self._epoch: weakref.ref[Epoch] | None = None
-        self._runs: list[Run] = []
-        self._counters = Counters()
-        self._ledger = Ledger()
+        self._runs: list[Run] = []  # the one that makes batches now, if one does
         self._closed = False
         self._assemble()
         self._warn_of_repeats()
@@ -145,17 +143,17 @@ class Loader:
         self._process = os.getpid()
         self._pool = self._shared_pool or Pool(memory=self._settings.memory, threads=self._settings.threads)
         self._pool.renew()
-        self._recipe = assemble(self._dataset, self._settings, self._order, self._steps, self.rank, self._pool)
-        self._leave = weakref.finalize(self, _give_up, self._runs, self._recipe.share)
+        share = Share(self._pool.memory)
+        self._leave = weakref.finalize(self, _give_up, self._runs, share)  # before it joins: Ctrl-C may come there
         self._leave.atexit = False
+        self._assembly = assemble(self._dataset, self._settings, self._order, self._steps, self.rank, self._pool, share)
 
     # batches ----------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
         self._make_ready()
         self._abandon()
-        epoch, position = self._upcoming()
-        batches = Epoch(self._recipe, _Listener(self, epoch, position), epoch, position, self._runs)
+        batches = Epoch(self._assembly, self._progress, self._runs, self._what_next)
         self._epoch = weakref.ref(batches)
         return batches
 
@@ -176,17 +174,13 @@ class Loader:
         epoch  its number, from 0
         """
         epoch = whole_number("epoch", epoch, 0)
-        if epoch != self._at[0] or self._under_way:
+        if epoch != self._progress.at[0] or self._progress.under_way:
             self._go_to(epoch, 0)
-
-    def _upcoming(self) -> tuple[int, int]:
-        """Epoch and position at which the next `for` begins."""
-        return (self._at[0] + 1, 0) if self._under_way else self._at
 
     def _go_to(self, epoch: int, position: int) -> None:
         """The next `for` begins here."""
         self._abandon()
-        self._at, self._under_way = (epoch, position), False
+        self._progress.go_to((epoch, position))
 
     def ids(
         self, *, epoch: int, step: int, rank: int | None = None, world_size: int | None = None
@@ -202,14 +196,14 @@ class Loader:
         steps = self._steps_of(self.world_size if world_size is None else world_size)
         rank = whole_number("rank", self.rank if rank is None else rank, 0, steps.world_size - 1)
         share = steps.share(rank, steps.at(whole_number("step", step, 0)))
-        return self._recipe.plan.sample_ids(epoch, share.positions)[0]
+        return self._assembly.plan.sample_ids(epoch, share.positions)[0]
 
     def warm_up(self) -> None:
         """Have everything ready that a first batch needs: threads, kernels, the shards that it is in."""
         self._make_ready()
         if self._iterating() is None:
             self._abandon()
-            run = Run(self._recipe, *self._upcoming())
+            run = Run(self._assembly, *self._progress.upcoming)
             self._runs[:] = [run]  # before its thread starts: Ctrl-C may come from there on
             try:
                 run.start()
@@ -255,14 +249,14 @@ class Loader:
         except IntegrityError as error:
             error.hint = difference(found.snapshot, self._dataset.shards.snapshots) or error.hint
             raise
-        pixels = self._recipe.filler.pixels
+        pixels = self._assembly.filler.pixels
         if found.pixels != pixels:
             told = (
                 "the state was taken where pictures became pixels in another way: %s then, %s now; values differ a bit"
             )
             warnings.warn(told % (_ways(found.pixels), _ways(pixels)), stacklevel=2)
         self._go_to(found.epoch, found.position)
-        self._ledger.go_on(found.lost)
+        self._progress.lost.go_on(found.lost)
 
     def _state(self) -> State:
         return State(
@@ -270,10 +264,10 @@ class Loader:
             view=self._dataset.view.digest,
             order=self._order.description,
             seed=self._settings.seed,
-            epoch=self._at[0],
-            position=self._at[1],
-            lost=self._ledger.to_json(),
-            pixels=self._recipe.filler.pixels,
+            epoch=self._progress.at[0],
+            position=self._progress.at[1],
+            lost=self._progress.lost.to_json(),
+            pixels=self._assembly.filler.pixels,
         )
 
     # how it goes ------------------------------------------------------------------------------------------------
@@ -282,8 +276,8 @@ class Loader:
         """What was delivered and lost, who waited for whom, and what is held, as plain numbers."""
         self._renew()
         producer = self._runs[0].producer_s if self._runs else ProducerTimes()
-        counted = self._counters.report(self._recipe.share, self._ledger, producer)
-        return {**counted, "pixels": self._recipe.filler.pixels}
+        counted = self._progress.counters.report(self._assembly.share, self._progress.lost, producer)
+        return {**counted, "pixels": self._assembly.filler.pixels}
 
     def explain(self) -> Explanation:
         """The bottleneck, with the evidence."""
@@ -298,7 +292,7 @@ class Loader:
             self._abandon()
             if self._process == os.getpid():
                 self._leave.detach()
-                self._recipe.share.leave()
+                self._assembly.share.leave()
                 if self._shared_pool is None:
                     self._pool.close()
 
@@ -339,12 +333,12 @@ class Loader:
             for run in self._runs:
                 run.stop()
                 run.join()
-                self._counters.produced(run.producer_s)
+                self._progress.counters.produced(run.producer_s)
         self._runs.clear()
 
     def _warn_of_repeats(self) -> None:
         if self.rank == 0:
-            warn_of_repeats(self._dataset, self._recipe.filler.stages)
+            warn_of_repeats(self._dataset, self._assembly.filler.stages)
 
     def _what_next(self, epoch: int) -> str:
         """What comes after a step that failed, for the user."""
@@ -365,42 +359,3 @@ def _give_up(runs: list[Run], share: Share) -> None:
 
 def _ways(pixels: Mapping[str, str]) -> str:
     return ", ".join(f"{column} by {way!r}" for column, way in sorted(pixels.items())) or "none"
-
-
-class _Listener:
-    """Keeps a loader's position and counters, and the loader alive while somebody iterates.
-
-    The loader moves to the epoch of this iteration with its first batch, error or end, and not before.
-    """
-
-    def __init__(self, loader: Loader, epoch: int, position: int) -> None:
-        self._loader = loader
-        self._at = (epoch, position)  # of the next step of this iteration
-
-    def delivered(self, ready: Ready, waited_s: float, worked_s: float, compiled_s: float) -> None:
-        """A step is done when its batch was handed over."""
-        loader = self._loader
-        loader._at = self._at = loader._steps.after(ready.planned.epoch, ready.planned.position)
-        loader._under_way = loader._at[1] > 0
-        loader._ledger.add(ready.entries)
-        loader._counters.delivered(ready, waited_s, worked_s, compiled_s)
-
-    def failed(self) -> None:
-        """The step was not done: the next `for` tries it again."""
-        self._loader._at, self._loader._under_way = self._at, False
-
-    def what_next(self, epoch: int) -> str:
-        """What comes after a failure."""
-        return self._loader._what_next(epoch)
-
-    def left(self, epoch: int) -> int:
-        """How many batches of this epoch are still to come for this rank."""
-        loader = self._loader
-        return loader._steps.batches(loader.rank, self._at[1]) if self._at[0] == epoch else 0
-
-    def ended(self, epoch: int) -> None:
-        """The epoch is over, also if this rank got no batch of it."""
-        loader = self._loader
-        loader._at = self._at = (epoch + 1, 0)
-        loader._under_way = False
-        loader._abandon()

@@ -58,7 +58,7 @@ def addresses(root: Path) -> list[range]:
 
 def base_of(loader: mx8.Loader) -> int:
     """Where kernels look for the shard's bytes."""
-    return int(loader._recipe.plan.reach.table["base"][0])
+    return int(loader._assembly.plan.reach.table["base"][0])
 
 
 @pytest.fixture

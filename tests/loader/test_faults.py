@@ -89,8 +89,8 @@ def loader_with(dataset: mx8.Dataset, fault: Fault, **options: Any) -> mx8.Loade
         **{"batch_size": BATCH, "decode": {"blob": Weigh(fault)}, "transform": transform, "output": "numpy"} | options,
     )
     if fault.where == "order":
-        plan = replace(loader._recipe.plan, order=FaultyOrder(loader._recipe.plan.order, fault))
-        loader._recipe = replace(loader._recipe, plan=plan)
+        plan = replace(loader._assembly.plan, order=FaultyOrder(loader._assembly.plan.order, fault))
+        loader._assembly = replace(loader._assembly, plan=plan)
     return loader
 
 

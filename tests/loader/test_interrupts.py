@@ -155,7 +155,7 @@ def test_an_iteration_that_ctrl_c_ended_does_not_look_complete(data: Path, monke
         batches = iter(loader)
         next(batches)
         with monkeypatch.context() as patched:
-            patched.setattr(loader._counters, "delivered", interrupt)
+            patched.setattr(loader._progress.counters, "delivered", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 next(batches)
         for _ in range(2):
@@ -249,4 +249,4 @@ def test_an_iteration_that_was_left_while_it_waited_does_not_move_the_newer_one(
         assert found.epoch == 1
         assert len(errors) == 1
         assert errors[0].startswith("this iteration was left")
-        assert loader._upcoming() == (2, 0)
+        assert loader._progress.upcoming == (2, 0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.loading.memory.banks import bank_bytes
+from mx8shards.loading.memory.banks import Share, bank_bytes
 from mx8shards.loading.memory.batch_layout import lay_out, most_bytes
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.batch_plan import Plan
@@ -35,7 +35,8 @@ def plan_of(dataset: mx8.Dataset, rank: int = 0, size: int = 1, memory: Any = "6
     chosen = Settings(memory=memory, **options)
     order = order_of(dataset, chosen)
     steps = Steps(length=len(order), batch_size=chosen.batch_size, world_size=size, uneven=chosen.uneven)
-    plan = assemble(dataset, chosen, order, steps, rank, mx8.Pool(memory=memory, threads=1)).plan
+    pool = mx8.Pool(memory=memory, threads=1)
+    plan = assemble(dataset, chosen, order, steps, rank, pool, Share(pool.memory)).plan
     plan.reach.begin_epoch()
     return plan
 
@@ -54,18 +55,19 @@ def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
     rank = size - 1
     options = {"batch_size": batch_size, "uneven": uneven, "shuffle": True, "columns": columns}
     plan = plan_of(dataset, rank, size, **options)
-    found = list(plan.batches(3, position))
+    found = [(group, step) for group in plan.batches(3, position) for step in group.steps]
     assert len(found) == plan.steps.batches(rank, position)
-    for number, planned in enumerate(found):
+    for number, (group, step) in enumerate(found):
         begin = position + number * batch_size * size
+        rows = slice(step.start, step.stop)
         share = plan.steps.share(rank, begin)
         sample_ids, _, _ = plan.sample_ids(3, share.positions)
-        assert (planned.epoch, planned.position) == (3, begin)
-        assert planned.rows["sample_id"].tolist() == sample_ids.tolist()
-        assert planned.padding.tolist() == share.padding.tolist()
-        samples = [dataset[int(i)] for i in sample_ids]
+        assert (group.epoch, step.position) == (3, begin)
+        assert group.rows["sample_id"][rows].tolist() == sample_ids.tolist()
+        assert group.padding[rows].tolist() == share.padding.tolist()
+        samples = [dataset[int(i)] for i in group.rows["sample_id"]]
         sizes = {"data": sum(len(s["data"]) for s in samples), "name": sum(len(s["name"]) for s in samples)}
-        assert planned.reserve_bytes >= lay_out(plan.outputs, len(samples), sizes).size_bytes
+        assert group.reserve_bytes >= lay_out(plan.outputs, len(samples), sizes).size_bytes
 
 
 SIZES = [int(size) for size in np.random.default_rng(3).lognormal(np.log(20_000), 1.0, COUNT).clip(0, 400_000)]

@@ -1,9 +1,9 @@
-"""How does a planned batch become a batch?
+"""How does a planned group of batches become batches?
 
 prepare   choose the way to each row, and have cold ones fetched        (planner)
 begin     read size headers, take a bank of the size that is needed     (a thread)
 fill      every stage, for a range of rows                              (threads side by side)
-finish    hand out the bank as a batch, if each row's status is good    (the thread that is last)
+batch     a part of the bank as a batch, if each row's status is good   (the thread that is last)
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import NOT_OPENED
 from mx8shards.kernels.residency import advise_spans
-from mx8shards.loading.batch import Batch, make_batch
+from mx8shards.loading.batch import Batch
 from mx8shards.loading.execution.gather_stage import Work
-from mx8shards.loading.memory.banks import Share
+from mx8shards.loading.memory.banks import Reservation
 from mx8shards.loading.memory.batch_layout import lay_out, offsets_of
-from mx8shards.loading.planning.batch_plan import Bound, Planned
+from mx8shards.loading.planning.batch_plan import Bound, Group, Step
 from mx8shards.loading.planning.shard_table import Ids, Reach
+from mx8shards.loading.ragged import Ragged
 from mx8shards.loading.reporting.times import Times, clock
 from mx8shards.shards.shard import Shard
 from mx8shards.stages import Output, Stage
@@ -43,7 +44,6 @@ class Filler:
         self,
         *,
         reach: Reach,
-        share: Share,
         wanted: Sequence[str],
         stages: Sequence[Stage],
         convert: Callable[[Any], Any],
@@ -54,7 +54,6 @@ class Filler:
         self.outputs = _together(self.stages)
         self.pixels = {stage.columns[0]: stage.path for stage in stages if stage.path}
         self._reach = reach
-        self._share = share
         self._wanted = wanted
         kinds = reach.kinds
         self._kinds = np.array([(kind.variable, kind.fixed_bytes) for kind in kinds], np.int64)
@@ -70,6 +69,7 @@ class Filler:
         self.bound = self._bound()
         self._takes_all = not self._narrows and all(len(kind.names) == len(wanted) for kind in kinds)
         self._decoders = {key: decode for stage in self.stages for key, decode in stage.decoders.items()}
+        self._pictures = {key: output for key, output in self.outputs.items() if output.layout}
         self._convert = convert
         self._seed = seed
         self._most_ranges = most_ranges
@@ -90,14 +90,14 @@ class Filler:
         same = all(name in self._ragged or size is not None for kind in kinds for name, size in kind)
         return "tight" if not self._ragged or (same and not self._narrows) else "loose"
 
-    def measure(self, planned: Planned, bounds: Ids) -> Ids:
+    def measure(self, group: Group, bounds: Ids) -> Ids:
         """How many bytes the ragged outputs have in each part of these rows, by size headers, and heads of payloads.
 
         What is found bad on the way stays bad.
         """
-        files = self._reach.prepare(planned.rows, self._most_advised)
+        files = self._reach.prepare(group.rows, self._most_advised)
         begun = clock()
-        work, _ = self._found(planned, bool(files))
+        work, _ = self._found(group, bool(files))
         sizes = [work.spans["size"][:, number] for number in self._ragged.values()]
         for stage in self._measuring:
             sizes += stage.measure(work).values()
@@ -106,9 +106,9 @@ class Filler:
             self._reach.files_s += clock() - begun
         return np.diff(ends[bounds])
 
-    def _found(self, planned: Planned, reads: bool) -> tuple[Work, Ids]:
+    def _found(self, group: Group, reads: bool) -> tuple[Work, Ids]:
         """These rows with the spans of their payloads, and how many bytes those of each column have."""
-        work = Work(planned, self._reach.table, len(self._wanted), reads)
+        work = Work(group, self._reach.table, len(self._wanted), reads)
         totals = np.empty(len(self._wanted), np.int64)
         if self._header_bytes or work.spans.size > _MOST_BRIEF:
             header = np.empty(self._header_bytes, np.uint8)
@@ -119,25 +119,21 @@ class Filler:
             stage.narrow(work)
         return work, work.spans["size"].sum(axis=0) if self._narrows else totals
 
-    def prepare(self, planned: Planned) -> list[object]:
+    def prepare(self, group: Group) -> list[object]:
         """Choose how each row is reached; what must be held until it is filled."""
-        return self._reach.prepare(planned.rows, self._most_advised)
+        return self._reach.prepare(group.rows, self._most_advised)
 
-    def begin(self, planned: Planned, reads: bool, times: Times) -> Work:
-        """Find the payloads, and take a bank for them out of what was reserved: that is spent, also by a failure."""
+    def begin(self, group: Group, reservation: Reservation, reads: bool, times: Times) -> Work:
+        """Find the payloads, and take a bank for them out of what was reserved."""
         begun = clock()
-        try:
-            work, totals = self._found(planned, reads)
-            if reads and not self._takes_all:
-                advise_spans(work.rows, work.spans)
-            ragged = {key: int(totals[number]) for key, number in self._ragged.items()}
-            measured = {key: sizes for stage in self._measuring for key, sizes in stage.measure(work).items()}
-            ragged |= {key: int(sizes.sum()) for key, sizes in measured.items()}
-            work.layout = lay_out(self.outputs, len(work.rows), ragged)
-            work.whole = np.asarray(self._share.take(planned.reserve_bytes, work.layout.size_bytes))
-        except BaseException:
-            self._share.cancel(planned.reserve_bytes)
-            raise
+        work, totals = self._found(group, reads)
+        if reads and not self._takes_all:
+            advise_spans(work.rows, work.spans)
+        ragged = {key: int(totals[number]) for key, number in self._ragged.items()}
+        measured = {key: sizes for stage in self._measuring for key, sizes in stage.measure(work).items()}
+        ragged |= {key: int(sizes.sum()) for key, sizes in measured.items()}
+        work.layout = lay_out(self.outputs, len(work.rows), ragged)
+        work.whole = np.asarray(reservation.take(work.layout.size_bytes))
         try:
             for key, sizes in measured.items():
                 offsets = offsets_of(work.whole, work.layout.places[key], len(work.rows))
@@ -172,19 +168,24 @@ class Filler:
             kind = "read" if work.reads and stage.kind == "gather" else stage.kind
             times.add(kind, clock() - begun)
 
-    def finish(self, work: Work) -> Batch:
-        """The batch that lies in the bank."""
-        return make_batch(
-            work.whole,
-            self.outputs,
-            self._decoders,
-            work.layout,
-            work.sample_ids,
-            work.padding.copy(),
-            work.epoch,
-            self._seed,
-            self._convert,
-        )
+    def batch(self, work: Work, step: Step) -> Batch:
+        """One of the batches that lie in the bank."""
+        mine = slice(step.start, step.stop)
+        columns = {key: self._values(work, key, output, mine) for key, output in self.outputs.items()}
+        sample_ids, padding = self._convert(work.sample_ids[mine]), self._convert(work.padding[mine].copy())
+        return Batch(columns, sample_ids, padding, work.epoch, self._seed, self._pictures)
+
+    def _values(self, work: Work, key: str, output: Output, rows: slice) -> Any:
+        """What these rows have of an output, as a view of the bank."""
+        values, place = work.array(key, output), work.layout.places[key]
+        if place.offsets is None:
+            return self._convert(values[rows])
+        offsets = offsets_of(work.whole, place, len(work.rows))[rows.start : rows.stop + 1]
+        if rows.start:  # another batch lies before it
+            values, offsets = values[offsets[0] : offsets[-1]], offsets - offsets[0]
+        elif rows.stop < len(work.rows):
+            values = values[: offsets[-1]]
+        return Ragged(self._convert(values), self._convert(offsets), self._decoders[key])
 
     def why(self, row: Any) -> Exception:
         """Why a row is bad: read it again, plainly, and give the error that comes of it.
@@ -215,8 +216,11 @@ class Filler:
             found=f"others for a moment (status {int(row['status'])})",
         )
 
-    def without(self, work: Work, good: Ids) -> None:
-        """Move the rows that are good to the front, and forget the others."""
+    def without(self, work: Work, bad: Ids) -> None:
+        """Move the good rows to the front, and forget the bad ones."""
+        is_good = np.ones(len(work.rows), bool)
+        is_good[bad] = False
+        good = np.flatnonzero(is_good)
         for key, output in self.outputs.items():
             place = work.layout.places[key]
             if place.offsets is None:
@@ -236,6 +240,8 @@ class Filler:
                 offsets[len(good)] = size
             work.layout.places[key] = place._replace(value_bytes=size)
         work.rows, work.padding, work.sample_ids = work.rows[good], work.padding[good], work.sample_ids[good]
+        before = np.concatenate([[0], np.cumsum(is_good)]).tolist()
+        work.steps = tuple(Step(step.position, before[step.start], before[step.stop]) for step in work.steps)
 
 
 def _head(shard: Shard, begin: int, size: int, most: int = MAX_BYTES) -> bytes:

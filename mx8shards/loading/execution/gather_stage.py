@@ -15,7 +15,7 @@ from mx8shards.format.encodings import Encoding
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import SPAN
 from mx8shards.loading.memory.batch_layout import Layout, Place, array_of
-from mx8shards.loading.planning.batch_plan import Planned
+from mx8shards.loading.planning.batch_plan import Group, Step
 from mx8shards.loading.planning.shard_table import Rows
 from mx8shards.loading.ragged import Decode, EncodingDecoder
 from mx8shards.stages import RAGGED, Output, Stage
@@ -30,7 +30,7 @@ _WAITING_BYTES, _AT_ONCE_BYTES = 2 << 20, 8 << 20
 
 
 class Work:
-    """One batch on its way: its rows, where their payloads lie, and its bank once there is one.
+    """A group of batches on its way: its rows, where their payloads lie, and its bank once there is one.
 
     `spans` has a line per row and, in it, a span per wanted column, in the order of the columns' names.
     """
@@ -39,19 +39,15 @@ class Work:
     layout: Layout
     sample_ids: npt.NDArray[np.int64]
 
-    def __init__(self, planned: Planned, shards: Array, columns: int, reads: bool) -> None:
-        self.planned = planned
+    def __init__(self, group: Group, shards: Array, columns: int, reads: bool) -> None:
+        self.epoch = group.epoch
+        self.steps: tuple[Step, ...] = group.steps
         self.reads = reads  # whether some rows are read, and not copied from a map
-        self.rows: Rows = planned.rows
-        self.padding = planned.padding
+        self.rows: Rows = group.rows
+        self.padding = group.padding
         self.shards = shards
-        self.spans: Array = np.empty((len(planned.rows), columns), SPAN)
+        self.spans: Array = np.empty((len(group.rows), columns), SPAN)
         self.notes: dict[Any, Any] = {}
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the batch belongs to."""
-        return self.planned.epoch
 
     def conclude(self) -> int:
         """Take down which samples these are. How many of them went wrong?"""

@@ -1,11 +1,11 @@
 """Where do batches lie in memory, and when may that memory be used again?
 
-`Memory` is a hard limit, shared by loaders in equal parts. A loader's `Share` first reserves an upper bound of what a
-batch will need, then takes a bank of the size it really needs, lends it with the batch, and gets it back when the last
-array that views it is gone. Banks that came back stay, to be used again, while there is room for them.
+`Memory` is a hard limit that loaders share in equal parts. A loader's `Share` reserves an upper bound of what batches
+will need. The `Reservation` is spent on a bank of the size they really need, or cancelled. The bank is lent with the
+batches, and comes back when the last array that views it is gone. Banks are kept for reuse while there is room.
 
-A lease may end anywhere: in any thread, within a garbage collection, while any lock is held. So it only appends to a
-queue, which whoever needs memory empties.
+A lease may end anywhere: in any thread, within a garbage collection, while any lock is held. So its end only appends to
+a queue, which is emptied by whoever needs memory.
 """
 
 from __future__ import annotations
@@ -89,14 +89,20 @@ class Lent(weakref.ref[Lease]):
 
 
 def nobody_waits() -> None:
-    """What a share calls where there is no run that could be woken, or shed."""
+    """The `wake` of a share without a planner that waits for memory."""
 
 
 class Memory:
-    """So many bytes for all banks of all loaders that share it."""
+    """The budget of all banks of all loaders that share it.
 
-    def __init__(self, limit_bytes: int) -> None:
+    limit_bytes  the most bytes that all of them hold together
+    expected     how many shares will join at least: their parts are kept free for them. A forked child knows this of
+                 its parent's loaders
+    """
+
+    def __init__(self, limit_bytes: int, *, expected: int = 0) -> None:
         self.limit_bytes = limit_bytes
+        self.expected = expected
         self.lock = Lock()
         self.shares: tuple[Share, ...] = ()
         self.departed: tuple[Share, ...] = ()  # they left, but somebody still holds what they lent
@@ -108,12 +114,10 @@ class Memory:
         self.pins: Pins | None = None
         self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of several loaders share
 
-    def join(self) -> Share:
-        """Another equal share."""
-        share = Share(self)
-        with self.lock:
-            self.shares = (*self.shares, share)
-        return share
+    @property
+    def parts(self) -> int:
+        """Into how many equal parts the budget is divided."""
+        return max(1, len(self.shares), self.expected)
 
     def leave(self, share: Share) -> None:
         """This share's part is the others' from now on, but for what it has lent until that comes back."""
@@ -163,6 +167,7 @@ class Memory:
         while self.abandoned:
             share = self.abandoned.popleft()
             if share in self.shares:
+                self.expected = max(0, self.expected - 1)
                 self.shares = tuple(other for other in self.shares if other is not share)
                 self.departed = (*self.departed, share)
                 share.fixed_bytes = 0
@@ -188,17 +193,48 @@ class Memory:
         return bank
 
 
-class Share:
-    """What one loader has of a Memory: counters of what it reserved and uses.
+class Reservation:
+    """Bytes of a share that are set aside for one bank, until that is taken or the reservation is cancelled.
 
-    `wake` is called, from anywhere, whenever a bank comes back to any of the shares; `shed` when another share joins
-    and this one has more than its part, which is smaller now: what was made ahead is to be given up.
+    One thread at a time has it: the planner, and then the thread that takes the bank.
+    """
+
+    __slots__ = ("_share", "size_bytes")
+
+    def __init__(self, share: Share, size_bytes: int) -> None:
+        self._share = share
+        self.size_bytes = size_bytes  # 0 once it is spent or cancelled
+
+    def take(self, size_bytes: int) -> Lease:
+        """A bank of at least `size_bytes`, which spends the reservation."""
+        least = bank_bytes(size_bytes)
+        if least > self.size_bytes:
+            raise LoaderError(f"a batch needs {least} bytes, and {self.size_bytes} were reserved for it")
+        reserved_bytes, self.size_bytes = self.size_bytes, 0
+        try:
+            return self._share.take(reserved_bytes, least)
+        except BaseException:
+            self._share.give_up(reserved_bytes)  # no memory could be mapped
+            raise
+
+    def cancel(self) -> None:
+        """Give it up. Without effect if it was spent or cancelled before."""
+        reserved_bytes, self.size_bytes = self.size_bytes, 0
+        if reserved_bytes:
+            self._share.give_up(reserved_bytes)
+
+
+class Share:
+    """One loader's part of a Memory: counters of what it reserved and uses.
+
+    `wake` is called, from anywhere, whenever a bank comes back to any of the shares. `iterating` identifies the run
+    that makes batches now. A share counts from `join` on; one that may have joined or not can be abandoned.
     """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.wake: Callable[[], None] = nobody_waits
-        self.shed: Callable[[], None] = nobody_waits
+        self.iterating: object | None = None
         self.reserved_bytes = 0
         self.used_bytes = 0
         self.leases = 0
@@ -211,19 +247,25 @@ class Share:
     def limit_bytes(self) -> int:
         """How much it may hold now."""
         memory = self._memory
-        return (memory.limit_bytes - memory.scratch_bytes) // max(1, len(memory.shares)) - self.fixed_bytes
+        return (memory.limit_bytes - memory.scratch_bytes) // memory.parts - self.fixed_bytes
 
-    def set_fixed(self, size_bytes: int) -> None:
-        """So many bytes are held besides banks; SettingError if others already use what that would take.
-
-        Those that made more ahead than is their part now make it again later.
-        """
+    def join(self) -> None:
+        """Take an equal part. SettingError if another loader makes batches and the parts would become smaller."""
         memory = self._memory
         with memory.lock:
             memory.take_back()
-            greedy = [other for other in memory.shares if other.used_bytes + other.reserved_bytes > other.limit_bytes]
-        for other in greedy:
-            other.shed()
+            if len(memory.shares) >= memory.expected and any(share.iterating is not None for share in memory.shares):
+                raise SettingError(
+                    subject="pool",
+                    expected="a pool of which no loader iterates: all parts of its memory become smaller now",
+                    found="one whose loader makes batches",
+                    hint="make all loaders of a pool (train and validation) before one of them is iterated",
+                )
+            memory.shares = (*memory.shares, self)
+
+    def set_fixed(self, size_bytes: int) -> None:
+        """Hold so many bytes besides banks; SettingError if others already use what that would take."""
+        memory = self._memory
         with memory.lock:
             memory.take_back()
             if memory.promised_bytes + size_bytes > memory.limit_bytes:
@@ -238,34 +280,29 @@ class Share:
     def memory_for(self, size_bytes: int) -> int:
         """The `memory=` that leaves this share so many bytes for banks."""
         now = size_bytes + self.fixed_bytes
-        return (now + min(self.growth_bytes, now // 3 + 1)) * max(
-            1, len(self._memory.shares)
-        ) + self._memory.scratch_bytes
+        return (now + min(self.growth_bytes, now // 3 + 1)) * self._memory.parts + self._memory.scratch_bytes
 
-    def reserve(self, size_bytes: int) -> bool:
-        """Set aside room for a bank of so many bytes, if there is room."""
+    def reserve(self, size_bytes: int) -> Reservation | None:
+        """Set aside room for a bank of so many bytes; None if there is no room now."""
         with self._memory.lock:
             self._memory.take_back()
             mine = self.used_bytes + self.reserved_bytes + size_bytes
             if mine > self.limit_bytes or self._memory.promised_bytes + size_bytes > self._memory.limit_bytes:
-                return False
+                return None
             self.reserved_bytes += size_bytes
             self.high_water_bytes = max(self.high_water_bytes, mine)
-            return True
+        return Reservation(self, size_bytes)
 
-    def cancel(self, reserved_bytes: int) -> None:
-        """Give up what was reserved."""
+    def give_up(self, reserved_bytes: int) -> None:
+        """What a reservation held is free again."""
         with self._memory.lock:
             self.reserved_bytes -= reserved_bytes
 
     def take(self, reserved_bytes: int, size_bytes: int) -> Lease:
-        """A bank of at least `size_bytes` for what was reserved; what it does not need is free again."""
-        least = bank_bytes(size_bytes)
-        if least > reserved_bytes:
-            raise LoaderError(f"a batch needs {least} bytes, and {reserved_bytes} were reserved for it")
+        """A bank of at least `size_bytes` for what was reserved; the rest of that is free again."""
         with self._memory.lock:
             self._memory.take_back()
-            bank = self._memory.find(least, reserved_bytes)
+            bank = self._memory.find(size_bytes, reserved_bytes)
             self.reserved_bytes -= reserved_bytes
             self.used_bytes += bank.size_bytes
             self.leases += 1
@@ -298,7 +335,7 @@ class Share:
         self._memory.leave(self)
 
     def abandon(self) -> None:
-        """The same, where a garbage collection may be under way: in due time."""
+        """Leave later: a garbage collection may be under way, and a lock held."""
         self._memory.abandoned.append(self)
 
     def _come_back(self, lent: Lent) -> None:

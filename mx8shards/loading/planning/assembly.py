@@ -16,7 +16,7 @@ from mx8shards.loading.batch import converter
 from mx8shards.loading.execution.device import Mover
 from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.execution.gather_stage import Gather, array_checks
-from mx8shards.loading.execution.prefetch import Recipe
+from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.memory.banks import Share, bank_bytes
 from mx8shards.loading.memory.batch_layout import most_bytes
 from mx8shards.loading.planning.batch_plan import Plan
@@ -37,6 +37,7 @@ _logger = logging.getLogger("mx8shards")
 _MOST_LOOKED_THROUGH = 1 << 18  # positions of a view: some milliseconds
 _DEPTH_BYTES = 48 << 20  # small batches are planned further ahead: threads have work while more are planned
 _MOST_DEPTH = 64
+_GROUP_BYTES = 8 << 20  # of batches that are only copied
 _RECORDS_PART = 4  # that part of the memory, at most, is for the records of batches that are made further ahead
 _SCRATCH_PART = 4  # that part of the memory may be for decoders' scratch
 
@@ -52,7 +53,9 @@ def order_of(dataset: Dataset, settings: Settings) -> Order:
     return Shuffle(places, key, walk) if shuffle is True else BlockOrder(places, key, shuffle)
 
 
-def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool) -> Recipe:
+def assemble(
+    dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool, share: Share
+) -> Assembly:
     """What every run needs. SettingError if three batches of mean size do not fit into this loader's share."""
     picked = dataset.picked(settings.columns)
     for name in settings.decode:
@@ -64,7 +67,7 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
     pool.memory.pins = mover or pool.memory.pins
-    share = pool.memory.join()
+    share.join()
     try:
         decoders = [
             decoder.stage(use_of(picked, name, settings.seed, pool))
@@ -73,7 +76,6 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         reach = Reach(dataset.shards, settings.io, pool.each, forgives=settings.on_error != "raise")
         filler = Filler(
             reach=reach,
-            share=share,
             wanted=picked.names,
             stages=[gather, *array_checks(picked, undecoded), *decoders],
             convert=convert,
@@ -82,7 +84,7 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         )
         rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, len(order)))
         mean = mean_batch_bytes(dataset.shards, filler, rows)
-        record_bytes = rows * (2 * ROW.itemsize + len(picked.names) * SPAN.itemsize)
+        record_bytes = rows * (2 * ROW.itemsize + len(picked.names) * (SPAN.itemsize + 8))  # 8: offsets of a batch
         least_depth = 2 * pool.threads + 2
         most_depth = max(least_depth, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
         depth = max(least_depth, min(most_depth, share.limit_bytes // _RECORDS_PART // record_bytes))
@@ -108,10 +110,11 @@ def assemble(dataset: Dataset, settings: Settings, order: Order, steps: Steps, r
         overhead=filler.overhead,
         bound=filler.bound,
         measure=filler.measure,
+        group_bytes=0 if filler.decodes or settings.transform is not None else _GROUP_BYTES,
         limit_bytes=lambda: share.limit_bytes,
         memory_for=share.memory_for,
     )
-    return Recipe(
+    return Assembly(
         plan=plan,
         filler=filler,
         share=share,

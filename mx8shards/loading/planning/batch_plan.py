@@ -8,7 +8,7 @@ batches are measured before memory is reserved for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -29,20 +29,41 @@ from mx8shards.views import Extras, View
 # A shuffle is computed several times as quickly for thousands of positions at once.
 _WINDOW = 4096
 
+_GROUP_PART = 32  # several batches share so small a part of the memory: whoever holds one of them holds all of it
 
 # What the lengths of samples tell of the bytes that their ragged outputs need.
 Bound = Literal["tight", "loose", "none"]
 
 
-class Planned(NamedTuple):
-    """One rank's batch of one step: its rows with their spans, and how many bytes its bank has at most."""
+class Step(NamedTuple):
+    """One rank's batch of one step: its rows in its group, and where the step begins in the order of the epoch."""
+
+    position: int
+    start: int
+    stop: int
+
+
+class Group(NamedTuple):
+    """Consecutive batches of one rank that lie in one bank: their rows with their spans, and the most bytes it needs.
+
+    Small batches are made several at a time, as what a bank and a task cost does not depend on their size.
+    """
 
     epoch: int
-    position: int
+    steps: tuple[Step, ...]
     rows: Rows
     padding: npt.NDArray[np.bool_]
     extras: Extras
     reserve_bytes: int
+
+    @property
+    def position(self) -> int:
+        """Where the first of them begins in the order of the epoch."""
+        return self.steps[0].position
+
+    def step_of(self, row: int) -> Step:
+        """The batch that a row belongs to."""
+        return next(step for step in self.steps if row < step.stop)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -59,7 +80,8 @@ class Plan:
     outputs: Mapping[str, Output]
     overhead: int  # bytes of each sample that are no part of a ragged column
     bound: Bound
-    measure: Callable[[Planned, Ids], Ids]  # the bytes of ragged outputs in each part of some rows, just so
+    group_bytes: int  # several batches lie in one bank of so many bytes at most
+    measure: Callable[[Group, Ids], Ids]  # the bytes of ragged outputs in each part of some rows, just so
     limit_bytes: Callable[[], int]
     memory_for: Callable[[int], int]
 
@@ -83,7 +105,15 @@ class Plan:
             )
         return found, extras
 
-    def batches(self, epoch: int, position: int) -> Iterator[Planned]:
+    def begin_epoch(self) -> None:
+        """An iteration begins: look at every shard anew when it is first needed."""
+        self.reach.begin_epoch()
+
+    def after(self, group: Group) -> int:
+        """The position at which the step after these batches begins."""
+        return min(group.steps[-1].position + self.steps.stride, self.steps.length)
+
+    def batches(self, epoch: int, position: int) -> Iterator[Group]:
         """The batches of an epoch from a position on, without end as far as memory goes: each is planned when asked."""
         before = 0
         window = 1
@@ -98,26 +128,26 @@ class Plan:
                     raise
                 window = 1  # the steps before the one that fails are good
                 continue
-            for planned, most in found:
+            for group, most in found:
                 if before + most > self.limit_bytes():
-                    raise self._too_large(planned, before, most)
+                    raise self._too_large(group, before, most)
                 before = most
-                if len(planned.rows):  # with uneven="exact" the last step may have nothing for this rank
-                    yield planned
+                if len(group.rows):  # with uneven="exact" the last step may have nothing for this rank
+                    yield group
             position = min(position + count * self.steps.stride, self.steps.length)
             window = 2 * count
 
-    def again(self, planned: Planned, rows: Ids, positions: Ids) -> Planned:
-        """The same batch with what stands at these positions of the view in the place of these rows."""
-        sample_ids, extras = self.resolve(positions, planned.epoch)
-        chosen = np.arange(len(planned.rows))
+    def again(self, group: Group, rows: Ids, positions: Ids) -> Group:
+        """The same batches with what stands at these positions of the view in the place of these rows."""
+        sample_ids, extras = self.resolve(positions, group.epoch)
+        chosen = np.arange(len(group.rows))
         chosen[rows] = len(chosen) + np.arange(len(rows))
-        found = self.reach.find(np.concatenate([planned.rows["sample_id"], sample_ids])[chosen])
-        both = {name: np.concatenate([values, extras[name]])[chosen] for name, values in planned.extras.items()}
-        again = planned._replace(rows=found, extras=both)
+        found = self.reach.find(np.concatenate([group.rows["sample_id"], sample_ids])[chosen])
+        both = {name: np.concatenate([values, extras[name]])[chosen] for name, values in group.extras.items()}
+        again = group._replace(rows=found, extras=both)
         (reserve,) = self._reserves(again, [0, len(found)], 1)
         if reserve > self.limit_bytes():
-            raise self._too_large(planned, 0, reserve)
+            raise self._too_large(group, 0, reserve)
         return again._replace(reserve_bytes=reserve)
 
     def _looked_at(self) -> range:
@@ -138,26 +168,34 @@ class Plan:
     def _has_ragged(self) -> bool:
         return any(output.shape is None for output in self.outputs.values())
 
-    def _window(self, epoch: int, position: int, count: int, ranks: range) -> list[tuple[Planned, int]]:
-        """So many steps at once: each with this rank's part, and the bytes that the greediest of `ranks` reserves."""
-        begins = range(position, position + count * self.steps.stride, self.steps.stride)
+    def _window(self, epoch: int, position: int, count: int, ranks: range) -> list[tuple[Group, int]]:
+        """So many steps at once: this rank's parts of them, and the bytes that the greediest of `ranks` reserves."""
+        positions = range(position, position + count * self.steps.stride, self.steps.stride)
         counts, padding, bounds = self.steps.shares(ranks, position, count)
         sample_ids, absent, extras = self.sample_ids(epoch, counts)
         rows = self.reach.find(sample_ids, side_by_side=True)
         padding |= absent
+        every = Group(epoch, (), rows, padding, extras, 0)
         width = len(ranks)
-        needs = self._reserves(Planned(epoch, position, rows, padding, extras, 0), bounds, width)
-        planned = []
-        for k, begin in enumerate(begins):
+        needs = self._reserves(every, bounds, width)
+        room = min(self.group_bytes, self.limit_bytes() // _GROUP_PART)
+        if width == 1 and (together := room // max(needs)) > 1:
+            edges = [*range(0, count, together), count]
+            needs = self._reserves(every, [bounds[k] for k in edges], 1)
+            return [
+                (_part(every, positions[first:last], bounds[first : last + 1], need), need)
+                for (first, last), need in zip(pairwise(edges), needs, strict=True)
+            ]
+        groups = []
+        for k in range(count):
             i = k * width + self.rank - ranks.start
-            mine = slice(bounds[i], bounds[i + 1])
-            of_mine = {name: values[mine] for name, values in extras.items()}
-            my_rows = rows[mine] if width == 1 else rows[mine].copy()  # a view would keep those of all ranks
-            most = max(needs[k * width : (k + 1) * width])
-            planned.append((Planned(epoch, begin, my_rows, padding[mine], of_mine, needs[i]), most))
-        return planned
+            group = _part(every, positions[k : k + 1], bounds[i : i + 2], needs[i])
+            if width > 1:
+                group = group._replace(rows=group.rows.copy())  # a view would keep those of all ranks
+            groups.append((group, max(needs[k * width : (k + 1) * width])))
+        return groups
 
-    def _reserves(self, planned: Planned, bounds: list[int], width: int) -> list[int]:
+    def _reserves(self, group: Group, bounds: list[int], width: int) -> list[int]:
         """The most that a bank can need for each part of these rows. A step has as many parts as `width` says.
 
         A step that may need more than half of the memory is measured, if that can make a difference: so any two that
@@ -171,7 +209,7 @@ class Plan:
 
         ragged = np.zeros(len(counts), np.int64)
         if self._has_ragged:
-            gather.sum_lengths(planned.rows, np.array(bounds), self.overhead, ragged)
+            gather.sum_lengths(group.rows, np.array(bounds), self.overhead, ragged)
         most = banks(ragged)
         if self.bound == "tight":
             return most
@@ -179,13 +217,26 @@ class Plan:
         large = [self.bound == "none" or max(most[k : k + width]) > half for k in range(0, len(most), width)]
         if not any(large):
             return most
-        measured = banks(self.measure(planned, np.array(bounds)))
+        measured = banks(self.measure(group, np.array(bounds)))
         return [measured[i] if large[i // width] else most[i] for i in range(len(most))]
 
-    def _too_large(self, planned: Planned, before: int, most: int) -> LoaderError:
+    def _too_large(self, group: Group, before: int, most: int) -> LoaderError:
         return LoaderError(
-            subject=f"epoch {planned.epoch}, position {planned.position}",
+            subject=f"epoch {group.epoch}, position {group.position}",
             expected=f"a batch that fits into {self.limit_bytes()} bytes of memory, beside {before} of the one before",
             found=f"one of up to {most} bytes",
             hint=f"memory={self.memory_for(before + most)} or a smaller batch_size",
         )
+
+
+def _part(every: Group, positions: Sequence[int], bounds: Sequence[int], reserve_bytes: int) -> Group:
+    """The batches of the steps at these positions: batch k has the rows from bounds[k] to before bounds[k + 1]."""
+    first = bounds[0]
+    rows = slice(first, bounds[-1])
+    steps = tuple(
+        Step(position, start - first, stop - first)
+        for position, (start, stop) in zip(positions, pairwise(bounds), strict=True)
+        if start < stop
+    )
+    extras = {name: values[rows] for name, values in every.extras.items()}
+    return Group(every.epoch, steps, every.rows[rows], every.padding[rows], extras, reserve_bytes)

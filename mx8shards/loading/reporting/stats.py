@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mx8shards.loading.execution.prefetch import Ready
+from mx8shards.loading.execution.results import Ready
 from mx8shards.loading.memory.banks import Share
 from mx8shards.loading.reporting.lost_samples import Ledger
 from mx8shards.loading.reporting.times import ProducerTimes

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from mx8shards.errors import LoaderError, SettingError
-from mx8shards.loading.memory.banks import Lease, Memory, Share, bank_bytes
+from mx8shards.loading.memory.banks import Lease, Memory, Reservation, Share, bank_bytes
 
 KIB = 1 << 10
 SMALLEST = 64 * KIB
@@ -33,9 +33,20 @@ def array_of(lease: Lease) -> Any:
     return np.asarray(lease)
 
 
+def joined(memory: Memory) -> Share:
+    share = Share(memory)
+    share.join()
+    return share
+
+
+def reserved(share: Share, size: int) -> Reservation:
+    found = share.reserve(size)
+    assert found is not None
+    return found
+
+
 def taken(share: Share, size: int = SMALLEST) -> Any:
-    assert share.reserve(size)
-    return array_of(share.take(size, size))
+    return array_of(reserved(share, size).take(size))
 
 
 # sizes ----------------------------------------------------------------------------------------------------------------
@@ -60,7 +71,7 @@ def test_a_larger_batch_never_gets_a_smaller_bank(one: int, other: int) -> None:
 
 
 def test_what_was_taken_is_writable_memory_of_its_own() -> None:
-    share = Memory(LIMIT).join()
+    share = joined(Memory(LIMIT))
     arrays = [taken(share) for _ in range(16)]
     for i, array in enumerate(arrays):
         assert array.flags.writeable
@@ -70,31 +81,47 @@ def test_what_was_taken_is_writable_memory_of_its_own() -> None:
 
 
 def test_nothing_is_reserved_beyond_the_limit_and_what_is_given_up_can_be_reserved_again() -> None:
-    share = Memory(LIMIT).join()
-    assert share.reserve(LIMIT)
+    share = joined(Memory(LIMIT))
+    first = reserved(share, LIMIT)
     assert not share.reserve(1)
-    share.cancel(LIMIT)
+    first.cancel()
+    first.cancel()  # once is enough
+    second = reserved(share, LIMIT)
+    first.cancel()
+    assert not share.reserve(1)
+    second.cancel()
+    assert share.report()["bytes_reserved"] == 0
+
+
+def test_a_reservation_that_was_spent_cannot_be_cancelled() -> None:
+    share = joined(Memory(LIMIT))
+    reservation = reserved(share, LIMIT)
+    lease = reservation.take(LIMIT)
+    reservation.cancel()
+    assert not share.reserve(1)
+    with pytest.raises(LoaderError, match="and 0 were reserved"):
+        reservation.take(1)
+    del lease
     assert share.reserve(LIMIT)
 
 
 def test_what_a_batch_does_not_need_of_its_reservation_is_free_at_once() -> None:
-    share = Memory(LIMIT).join()
-    assert share.reserve(LIMIT)
-    lease = share.take(LIMIT, 10)
+    share = joined(Memory(LIMIT))
+    lease = reserved(share, LIMIT).take(10)
     assert share.used_bytes == SMALLEST
     assert share.reserve(LIMIT - SMALLEST)
     del lease
 
 
 def test_more_than_was_reserved_cannot_be_taken() -> None:
-    share = Memory(LIMIT).join()
-    assert share.reserve(SMALLEST)
+    share = joined(Memory(LIMIT))
+    reservation = reserved(share, SMALLEST)
     with pytest.raises(LoaderError, match=f"a batch needs {2 * SMALLEST} bytes, and {SMALLEST} were reserved"):
-        share.take(SMALLEST, SMALLEST + 1)
+        reservation.take(SMALLEST + 1)
 
 
 def test_a_bank_comes_back_with_the_last_array_over_it() -> None:
-    share = Memory(LIMIT).join()
+    share = joined(Memory(LIMIT))
     array = taken(share, LIMIT)
     part = array[100:200].view(np.int16)[::2]
     del array
@@ -104,7 +131,7 @@ def test_a_bank_comes_back_with_the_last_array_over_it() -> None:
 
 
 def test_a_bank_that_came_back_is_used_again() -> None:
-    share = Memory(LIMIT).join()
+    share = joined(Memory(LIMIT))
     first = taken(share)
     address = first.ctypes.data
     del first
@@ -113,20 +140,19 @@ def test_a_bank_that_came_back_is_used_again() -> None:
 
 
 def test_of_several_free_banks_the_smallest_that_fits_is_used_and_the_last_that_came_back() -> None:
-    share = Memory(LIMIT).join()
+    share = joined(Memory(LIMIT))
     arrays = [taken(share, size) for size in (2 * SMALLEST, SMALLEST, 4 * SMALLEST, SMALLEST)]
     wanted = arrays[3].ctypes.data
     while arrays:
         del arrays[0]
         share.report()  # takes back, one after the other
-    assert share.reserve(3 * SMALLEST)
-    found = array_of(share.take(3 * SMALLEST, 1))
+    found = array_of(reserved(share, 3 * SMALLEST).take(1))
     assert found.nbytes == SMALLEST
     assert found.ctypes.data == wanted
 
 
 def test_free_banks_make_room_for_one_that_fits_none_of_them() -> None:
-    share = Memory(LIMIT).join()
+    share = joined(Memory(LIMIT))
     small = [taken(share) for _ in range(16)]
     del small
     assert share.report()["bytes_free_in_banks"] == LIMIT
@@ -138,7 +164,7 @@ def test_free_banks_make_room_for_one_that_fits_none_of_them() -> None:
 
 def test_a_larger_bank_is_lent_only_within_what_was_reserved() -> None:
     """Else one small batch could take what another one reserved."""
-    share = Memory(LIMIT).join()
+    share = joined(Memory(LIMIT))
     large = taken(share, LIMIT // 2)
     del large
     small = taken(share, SMALLEST)
@@ -147,7 +173,7 @@ def test_a_larger_bank_is_lent_only_within_what_was_reserved() -> None:
 
 
 def test_memory_that_comes_back_wakes_whoever_waits() -> None:
-    share = Memory(LIMIT).join()
+    share = joined(Memory(LIMIT))
     woken: list[int] = []
     share.wake = lambda: woken.append(1)
     array = taken(share)
@@ -157,7 +183,7 @@ def test_memory_that_comes_back_wakes_whoever_waits() -> None:
 
 
 def test_leases_may_end_in_any_thread_and_in_cycles_that_only_gc_finds() -> None:
-    share = Memory(LIMIT).join()
+    share = joined(Memory(LIMIT))
     held: list[Any] = [taken(share) for _ in range(8)]
     threads = [threading.Thread(target=held.pop) for _ in range(8)]
     for thread in threads:
@@ -174,7 +200,7 @@ def test_leases_may_end_in_any_thread_and_in_cycles_that_only_gc_finds() -> None
 
 def test_a_lease_that_ends_while_the_memory_is_locked_waits_for_nobody() -> None:
     memory = Memory(LIMIT)
-    share = memory.join()
+    share = joined(memory)
     array = taken(share)
     with memory.lock:
         del array  # as gc may do it, in the thread that holds the lock
@@ -182,7 +208,7 @@ def test_a_lease_that_ends_while_the_memory_is_locked_waits_for_nobody() -> None
 
 
 def test_the_report_tells_what_is_held() -> None:
-    share = Memory(LIMIT).join()
+    share = joined(Memory(LIMIT))
     share.fixed_bytes = 1000
     one, other = taken(share), taken(share, 2 * SMALLEST)
     assert share.reserve(SMALLEST)
@@ -205,12 +231,11 @@ def test_the_report_tells_what_is_held() -> None:
 
 def test_shares_are_equal_parts_and_what_one_leaves_is_the_others() -> None:
     memory = Memory(LIMIT)
-    one, other = memory.join(), memory.join()
+    one, other = joined(memory), joined(memory)
     assert one.limit_bytes == other.limit_bytes == LIMIT // 2
     assert one.reserve(LIMIT // 2)
     assert not one.reserve(SMALLEST)
-    assert other.reserve(LIMIT // 2)
-    other.cancel(LIMIT // 2)
+    reserved(other, LIMIT // 2).cancel()
     other.leave()
     assert one.limit_bytes == LIMIT
     assert one.reserve(LIMIT // 2)
@@ -218,7 +243,7 @@ def test_shares_are_equal_parts_and_what_one_leaves_is_the_others() -> None:
 
 def test_a_bank_of_one_share_serves_another_when_it_is_free() -> None:
     memory = Memory(LIMIT)
-    one, other = memory.join(), memory.join()
+    one, other = joined(memory), joined(memory)
     array = taken(one)
     address = array.ctypes.data
     del array
@@ -228,9 +253,9 @@ def test_a_bank_of_one_share_serves_another_when_it_is_free() -> None:
 
 def test_what_came_back_to_one_share_is_there_for_another_though_the_first_asks_for_nothing() -> None:
     memory = Memory(LIMIT)
-    one = memory.join()
+    one = joined(memory)
     arrays = [taken(one) for _ in range(16)]
-    other = memory.join()
+    other = joined(memory)
     assert not other.reserve(SMALLEST)
     del arrays
     assert other.reserve(LIMIT // 2)
@@ -238,7 +263,7 @@ def test_what_came_back_to_one_share_is_there_for_another_though_the_first_asks_
 
 def test_what_is_still_lent_when_a_share_leaves_counts_until_it_comes_back() -> None:
     memory = Memory(LIMIT)
-    one, other = memory.join(), memory.join()
+    one, other = joined(memory), joined(memory)
     array = taken(one, LIMIT // 2)
     one.leave()
     assert other.reserve(LIMIT // 2)
@@ -249,7 +274,7 @@ def test_what_is_still_lent_when_a_share_leaves_counts_until_it_comes_back() -> 
 
 def test_no_memory_is_kept_when_all_shares_left_and_all_banks_came_back() -> None:
     memory = Memory(LIMIT)
-    share = memory.join()
+    share = joined(memory)
     lent, free = taken(share), taken(share)
     del free
     share.leave()
@@ -262,9 +287,9 @@ def test_no_memory_is_kept_when_all_shares_left_and_all_banks_came_back() -> Non
 
 def test_what_others_use_leaves_no_room_for_tables() -> None:
     memory = Memory(LIMIT)
-    one = memory.join()
+    one = joined(memory)
     arrays = [taken(one) for _ in range(15)]
-    other = memory.join()
+    other = joined(memory)
     with pytest.raises(SettingError, match=f"memory: expected room for {2 * SMALLEST} bytes of tables, of {LIMIT}"):
         other.set_fixed(2 * SMALLEST)
     other.set_fixed(SMALLEST)
@@ -275,25 +300,40 @@ def test_what_others_use_leaves_no_room_for_tables() -> None:
     assert memory.held_bytes == LIMIT  # free banks made room
 
 
-def test_a_share_that_joins_has_those_shed_that_have_more_than_their_part_now() -> None:
+def test_no_share_joins_while_another_one_iterates_unless_its_part_was_kept_free() -> None:
     memory = Memory(LIMIT)
-    one, other = memory.join(), memory.join()
-    ahead = [taken(one) for _ in range(6)]
-    held = taken(other)
-    one.shed = ahead.clear
-    other.shed = lambda: pytest.fail("it has less than its part")
-    late = memory.join()
-    late.set_fixed(LIMIT // 3)
-    assert not ahead
-    assert held.nbytes == SMALLEST
-    ahead += [taken(one) for _ in range(5)]
-    one.set_fixed(0)
-    assert len(ahead) == 5
+    one = joined(memory)
+    one.iterating = object()
+    with pytest.raises(SettingError, match="pool: expected a pool of which no loader iterates"):
+        joined(memory)
+    assert one.limit_bytes == LIMIT
+    one.iterating = None
+    assert joined(memory).limit_bytes == LIMIT // 2
+    expecting = Memory(LIMIT, expected=2)
+    one = joined(expecting)
+    assert one.limit_bytes == LIMIT // 2
+    one.iterating = object()
+    other = joined(expecting)
+    assert other.limit_bytes == LIMIT // 2
+    with pytest.raises(SettingError, match="pool"):
+        joined(expecting)
+    other.leave()
+    assert one.limit_bytes == LIMIT
+
+
+def test_a_share_that_may_have_joined_or_not_can_be_abandoned() -> None:
+    memory = Memory(LIMIT)
+    one = joined(memory)
+    Share(memory).abandon()
+    other = joined(memory)
+    other.abandon()
+    one.report()
+    assert one.limit_bytes == LIMIT
 
 
 def test_memory_that_comes_back_to_one_share_wakes_those_of_the_others_that_wait() -> None:
     memory = Memory(LIMIT)
-    one, other = memory.join(), memory.join()
+    one, other = joined(memory), joined(memory)
     woken: list[int] = []
     other.wake = lambda: woken.append(1)
     array = taken(one)
@@ -303,7 +343,7 @@ def test_memory_that_comes_back_to_one_share_wakes_those_of_the_others_that_wait
 
 def test_the_memory_named_for_some_bytes_leaves_just_so_many() -> None:
     memory = Memory(1)
-    shares = [memory.join() for _ in range(3)]
+    shares = [joined(memory) for _ in range(3)]
     shares[1].fixed_bytes = 1000
     named = shares[1].memory_for(5000)
     memory.limit_bytes = named
@@ -326,11 +366,12 @@ class Banks(RuleBasedStateMachine):
         self.members: list[Share] = []
         self.live: dict[int, tuple[int, Any]] = {}  # address → size and array of all that is lent
         self.reserved: dict[Share, int] = {}
+        self.pending: list[Reservation] = []
 
     @precondition(lambda self: len(self.members) < 3)
     @rule(target=shares, fixed=st.integers(0, 2 * SMALLEST))
     def join(self, fixed: int) -> Any:
-        share = self.memory.join()
+        share = joined(self.memory)
         try:
             share.set_fixed(fixed)
         except SettingError:
@@ -343,22 +384,25 @@ class Banks(RuleBasedStateMachine):
     @rule(target=reservations, share=shares, size=st.integers(0, 6 * SMALLEST))
     def reserve(self, share: Share, size: int) -> Any:
         size = bank_bytes(size)
-        if share not in self.members or not share.reserve(size):
+        found = share.reserve(size) if share in self.members else None
+        if found is None:
             return multiple()
         self.reserved[share] += size
+        self.pending.append(found)
         assert share.used_bytes + share.reserved_bytes <= share.limit_bytes
-        return share, size
+        return share, found
 
     @rule(reservation=consumes(reservations))
-    def cancel(self, reservation: tuple[Share, int]) -> None:
-        share, size = reservation
-        share.cancel(size)  # also of a share that left: its threads end when they can
-        self.reserved[share] -= size
+    def cancel(self, reservation: tuple[Share, Reservation]) -> None:
+        share, found = reservation
+        self.reserved[share] -= found.size_bytes
+        found.cancel()  # also of a share that left: its threads end when they can
 
     @rule(target=arrays, reservation=consumes(reservations), share_of_it=st.floats(0, 1))
-    def take(self, reservation: tuple[Share, int], share_of_it: float) -> Any:
-        share, size = reservation
-        array = array_of(share.take(size, int(size * share_of_it)))
+    def take(self, reservation: tuple[Share, Reservation], share_of_it: float) -> Any:
+        share, found = reservation
+        size = found.size_bytes
+        array = array_of(found.take(int(size * share_of_it)))
         self.reserved[share] -= size
         assert int(size * share_of_it) <= array.nbytes <= size
         address = array.ctypes.data
@@ -404,8 +448,9 @@ class Banks(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "memory"):
             self.live.clear()
-            for share, size in self.reserved.items():
-                share.cancel(size)
+            for found in self.pending:
+                found.cancel()
+            for share in self.reserved:
                 assert share.report()["banks_in_use"] == 0
                 share.leave()
             assert self.memory.promised_bytes == self.memory.held_bytes == 0

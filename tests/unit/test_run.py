@@ -1,4 +1,4 @@
-"""Do runs end, begin and make room for one another without anybody waiting for ever?"""
+"""Do runs begin, end and restart without anybody waiting for ever?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import pytest
 import mx8shards as mx8
 from mx8shards.loading import pool as pools
 from mx8shards.loading.execution import threads
-from mx8shards.loading.execution.prefetch import Done, Ready, Recipe, Run, Shed
+from mx8shards.loading.execution.results import Done, Ready
+from mx8shards.loading.execution.run import Run
+from mx8shards.loading.execution.run_state import Assembly
+from mx8shards.loading.memory.banks import Share
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import Steps
@@ -29,12 +32,12 @@ def dataset() -> Iterator[mx8.Dataset]:
 
 
 @pytest.fixture
-def recipe(dataset: mx8.Dataset) -> Iterator[Recipe]:
+def assembly(dataset: mx8.Dataset) -> Iterator[Assembly]:
     """Of batches of which not all fit into memory."""
     settings = Settings(batch_size=2, memory="2mb")
     order = order_of(dataset, settings)
     pool = mx8.Pool(memory="2mb", threads=1)
-    yield assemble(dataset, settings, order, Steps(length=60, batch_size=2), 0, pool)
+    yield assemble(dataset, settings, order, Steps(length=60, batch_size=2), 0, pool, Share(pool.memory))
     pool.close()
 
 
@@ -49,115 +52,86 @@ def taken(run: Run) -> list[int]:
     """The positions of all batches to its end."""
     found = []
     while isinstance(result := run.take(), Ready):
-        found.append(result.planned.position)
+        found.append(result.position)
     assert isinstance(result, Done)
     return found
 
 
-def filled(recipe: Recipe) -> None:
+def filled(assembly: Assembly) -> None:
     """Return when memory is full, or should be."""
     deadline = time.monotonic() + 10
-    while recipe.share.report()["bytes_in_use"] < 1 << 20 and time.monotonic() < deadline:
+    while assembly.share.report()["bytes_in_use"] < 1 << 20 and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def test_a_run_that_ends_leaves_its_memory_to_one_that_waits_for_it(recipe: Recipe) -> None:
+def test_a_run_that_ends_leaves_its_memory_to_one_that_waits_for_it(assembly: Assembly) -> None:
     """As after a `for` that was left: nobody waits for the end of the run before."""
-    first = begun(recipe, 0, 0)
-    filled(recipe)
-    second = begun(recipe, 1, 0)
+    first = begun(assembly, 0, 0)
+    filled(assembly)
+    second = begun(assembly, 1, 0)
     time.sleep(0.3)  # now both wait for memory: if not, this proves less
     first.stop()
     first.join()
     assert taken(second) == list(range(0, 60, 2))
     second.join()
-    assert recipe.share.report()["bytes_in_use"] == 0
+    assert assembly.share.report()["bytes_in_use"] == 0
 
 
 @pytest.mark.parametrize("batches", [0, 1, 7, 30])
-def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: int, recipe: Recipe) -> None:
-    run = begun(recipe, 0, 0)
+def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: int, assembly: Assembly) -> None:
+    run = begun(assembly, 0, 0)
     for _ in range(batches):
         assert isinstance(run.take(), Ready)
     run.stop()
     run.stop()
     run.join()
-    found = recipe.share.report()
+    found = assembly.share.report()
     assert [found["bytes_in_use"], found["bytes_reserved"], found["banks_in_use"]] == [0, 0, 0]
 
 
-def test_a_run_begins_at_any_position_of_an_epoch(recipe: Recipe) -> None:
+def test_a_run_begins_at_any_position_of_an_epoch(assembly: Assembly) -> None:
     for position in (0, 6, 58, 60):
-        run = begun(recipe, 0, position)
+        run = begun(assembly, 0, position)
         assert taken(run) == list(range(position, 60, 2))
         run.stop()
         run.join()
 
 
-@pytest.mark.parametrize("batches", [0, 3, 30, 31])
-def test_a_run_that_sheds_says_so_whenever_it_is_asked_for_more_and_has_no_memory(batches: int, recipe: Recipe) -> None:
-    run = begun(recipe, 0, 0)
-    for _ in range(batches):
-        run.take()
-    recipe.share.shed()
-    assert [type(run.take()) for _ in range(3)] == [Shed] * 3
-    assert run.take_ready() is None
-    found = recipe.share.report()
-    assert [found["bytes_in_use"], found["bytes_reserved"], found["banks_in_use"]] == [0, 0, 0]
-
-
-def test_a_run_can_shed_while_its_thread_is_started(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = threading.Thread.start
-    shedding: list[threading.Thread] = []
-
-    def start(thread: threading.Thread) -> None:
-        shedding.append(threading.Thread(target=recipe.share.shed))
-        begin(shedding[0])
-        time.sleep(0.1)  # now it sheds: if not, this proves less
-        begin(thread)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", start)
-        run = begun(recipe, 0, 0)
-    shedding[0].join(10)
-    assert not shedding[0].is_alive()
-    assert isinstance(run.take(), Shed)
-    assert recipe.share.report()["bytes_reserved"] == 0
-
-
-def test_a_run_whose_thread_cannot_be_started_need_not_shed(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_thread_cannot_be_started_leaves_its_loader_able_to_begin_another(
+    assembly: Assembly, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start") as caught:
-            begun(recipe, 0, 0)
+            begun(assembly, 0, 0)
     assert caught.tb is not None  # it holds on to the run
-    recipe.share.shed()
-    assert taken(begun(recipe, 0, 0)) == list(range(0, 60, 2))
+    assert assembly.share.iterating is None
+    assert taken(begun(assembly, 0, 0)) == list(range(0, 60, 2))
 
 
-def test_whoever_waits_for_a_run_that_sheds_is_told(recipe: Recipe) -> None:
+def test_whoever_waits_for_a_run_that_is_stopped_is_told(assembly: Assembly) -> None:
     stuck = threading.Event()
-    run = begun(replace(recipe, transform=lambda batch: stuck.wait(10)), 0, 0)
+    run = begun(replace(assembly, transform=lambda batch: stuck.wait(10)), 0, 0)
     with ThreadPoolExecutor(1) as other:
         waiting = other.submit(run.take)
         time.sleep(0.1)  # now it waits: if not, this proves less
-        ending = threading.Thread(target=run.shed)
-        ending.start()
+        run.stop()
+        with pytest.raises(mx8.LoaderError, match="the run was stopped"):
+            waiting.result(10)
         stuck.set()
-        ending.join()
-        assert isinstance(waiting.result(10), Shed | Ready)
-    assert isinstance(run.take(), Shed)
+    run.join()
+    assert assembly.share.report()["bytes_in_use"] == 0
 
 
-def test_batches_that_are_there_can_be_taken_without_waiting(recipe: Recipe) -> None:
-    run = begun(recipe, 0, 0)
-    filled(recipe)
+def test_batches_that_are_there_can_be_taken_without_waiting(assembly: Assembly) -> None:
+    run = begun(assembly, 0, 0)
+    filled(assembly)
     ready = run.take_ready()
     assert ready is not None
-    assert ready.planned.position == 0
+    assert ready.position == 0
     run.stop()
     run.join()
     assert run.take_ready() is None

@@ -1,0 +1,164 @@
+"""How are batches made ahead of the one who consumes them?
+
+A run makes the batches of one epoch from a position on. Its planner, a thread of its own, plans one group of batches
+after the other and starts each as soon as there is memory for it; threads of the pool fill them in any order; the
+consumer takes them in order. A failure is a result like any other, and comes in its turn.
+
+    planner  → pool       tasks
+    threads  → consumer   results, by the batches' numbers
+    threads  → planner    that batches have to be made again, when others have made room
+    consumer → planner    that one was taken, or that it waits
+    leases   → planner    that memory came back
+
+Nothing here waits for something that may never come: not the planner once the run is stopped, not the consumer while a
+read does not come back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from queue import Empty
+from threading import Thread
+
+from mx8shards.errors import LoaderError
+from mx8shards.loading.execution.admission import Admission
+from mx8shards.loading.execution.planner import Planner
+from mx8shards.loading.execution.results import Ready, Result
+from mx8shards.loading.execution.run_state import Assembly, Cut, Message, RunState
+from mx8shards.loading.execution.threads import JOIN_S, start_thread
+from mx8shards.loading.execution.watchdog import INTERVAL_S, Watchdog
+from mx8shards.loading.memory.banks import nobody_waits
+from mx8shards.loading.reporting.times import ProducerTimes
+
+
+class Run:
+    """The batches of one epoch from a position on. `stop` it, or take it to its end."""
+
+    def __init__(self, assembly: Assembly, epoch: int, position: int) -> None:
+        self._assembly = assembly
+        self._state = RunState(assembly, epoch, position)
+        self._admission = Admission(self._state)
+        self._planner = Planner(self._state, self._admission)
+        self._arrived: dict[int, tuple[int, Result]] = {}  # by number: the generation, and the result
+        self._opened_before_s = assembly.plan.reach.files_s
+        self._token = object()  # identifies this run to the share
+        self._thread: Thread | None = None
+        self._starting = False
+
+    def start(self) -> None:
+        """Begin to make batches. Whoever can stop this run must have it by then, as Ctrl-C may come at any moment."""
+        try:
+            self._assembly.share.iterating = self._token
+            self._starting = True
+            self._thread = start_thread(self, "planner", self._planner.run)
+            self._starting = False
+        except BaseException:  # no thread, or Ctrl-C while one starts: that one ends as soon as it looks
+            self._starting = False
+            self.stop()
+            self._assembly.share.wake = nobody_waits
+            raise
+
+    @property
+    def producer_s(self) -> ProducerTimes:
+        """What the planner did with its time."""
+        opened_s = self._assembly.plan.reach.files_s - self._opened_before_s
+        return ProducerTimes(self._admission.waited_s, max(0.0, self._planner.planned_s - opened_s), opened_s)
+
+    # the consumer -----------------------------------------------------------------------------------------------
+
+    def take(self) -> Result:
+        """The next result, in order. LoaderError if the run is stopped meanwhile, by another thread."""
+        state = self._state
+        number = state.taken
+        if number not in self._arrived:
+            self._wait_for(number)
+        _, result = self._arrived.pop(number)
+        state.taken = number + 1
+        self._admission.taken()
+        return result
+
+    def take_ready(self) -> Ready | None:
+        """The next batch, if it is there already."""
+        while self._receive():
+            pass
+        _, result = self._arrived.get(self._state.taken, (0, None))
+        if not isinstance(result, Ready):
+            return None
+        self.take()
+        return result
+
+    def _receive(self, timeout_s: float = 0.0) -> bool:
+        """Whether a message came in time. What it brings is kept."""
+        try:
+            message = self._state.results.get(timeout_s > 0, timeout_s or None)
+        except Empty:
+            return False
+        if isinstance(message, Cut):
+            void = [
+                number
+                for number, (generation, _) in self._arrived.items()
+                if number >= message.number and generation < message.generation
+            ]
+            for number in void:
+                del self._arrived[number]
+            self._state.seen_generation = message.generation
+        elif isinstance(message, Message) and not self._state.is_void(message.number, message.generation):
+            for i, result in enumerate(message.results):
+                self._arrived[message.number + i] = message.generation, result
+        return True
+
+    def _wait_for(self, number: int) -> None:
+        state = self._state
+        watchdog: Watchdog | None = None
+        while number not in self._arrived:
+            if self._receive():
+                continue
+            if state.stopped:
+                raise LoaderError("the run was stopped")
+            watchdog = watchdog or Watchdog(state)
+            if not self._receive_starving():
+                thread = self._thread.native_id if self._thread is not None else None
+                watchdog.look(thread, planning=self._is_planning)
+
+    def _receive_starving(self) -> bool:
+        """As `_receive` does, after a while; meanwhile the planner and the threads know that somebody waits."""
+        state = self._state
+        state.starving = True
+        try:
+            if state.waits_for_memory or state.waits_for_room:
+                state.wake()
+            return self._receive(INTERVAL_S)
+        finally:
+            state.starving = False
+
+    @property
+    def _is_planning(self) -> bool:
+        thread = self._thread
+        return self._starting or (thread is not None and thread.is_alive() and not self._state.ended.is_set())
+
+    # its end ----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End it: what was made ahead is given up. Safe to call again, and from anywhere."""
+        self._state.stopped = True
+        if self._assembly.share.iterating is self._token:
+            self._assembly.share.iterating = None
+        self._state.wake()
+        self._state.results.put(None)
+
+    def join(self) -> None:
+        """Wait until its thread has ended, and all that it started; not for ever, should a disk not answer."""
+        state = self._state
+        deadline = time.monotonic() + (0.0 if state.stalled else JOIN_S)
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        while (self._is_planning or state.filling) and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        if self._is_planning or state.filling:
+            logging.getLogger("mx8shards").warning("what was begun does not end: it is left behind")
+        self._arrived.clear()
+        with suppress(Empty):
+            while True:
+                state.results.get_nowait()

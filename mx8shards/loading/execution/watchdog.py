@@ -1,0 +1,63 @@
+"""Is there still something to wait for? The consumer asks this again and again while it waits for a batch."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from mx8shards.errors import LoaderError
+from mx8shards.kernels import compiling
+from mx8shards.loading.execution.run_state import RunState
+from mx8shards.loading.execution.stalls import Stalls
+
+INTERVAL_S = 0.5
+
+_logger = logging.getLogger("mx8shards")
+
+
+class Watchdog:
+    """Watches the threads of a run during one wait of the consumer."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._since = time.monotonic()
+        self._compiled_s = compiling.seconds()
+        self._stalls = Stalls()
+        self._warned = False
+
+    def look(self, planner: int | None, *, planning: bool) -> None:
+        """LoaderError if a file system does not answer, or no thread is left that could make the batch.
+
+        planner   the system's number of the planner's thread
+        planning  whether that thread runs, or will
+        """
+        state, assembly = self._state, self._state.assembly
+        threads = assembly.pool.working.now()
+        stalled = self._stalls.look(threads)
+        mine = [number for number, (_, owner) in threads.items() if owner is assembly or owner is None]
+        waited_s = max((stalled[number] for number in mine), default=0.0)
+        self._expect_answer(waited_s, "a read has not come back for {:.0f} s: the file system does not answer")
+        if state.filling and set(mine) <= {planner}:  # other loaders, or a run before this one, have all threads
+            waited_s = max(stalled.values(), default=0.0)
+            self._expect_answer(waited_s, "no thread has become free for {:.0f} s: reads from before do not come back")
+        if not planning and state.results.empty() and not state.filling:
+            raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")
+        self._warn()
+
+    def _warn(self) -> None:
+        waited_s = time.monotonic() - self._since
+        if waited_s > self._state.assembly.read_timeout_s and not self._warned:
+            self._warned = True
+            _logger.warning(
+                "the next batch has taken %.1f s, %.1f of them to compile %s; no read stalls: something else is slow",
+                waited_s,
+                compiling.seconds() - self._compiled_s,
+                compiling.current() or "kernels",
+            )
+
+    def _expect_answer(self, waited_s: float, complaint: str) -> None:
+        limit_s = self._state.assembly.read_timeout_s
+        if waited_s > limit_s:
+            self._state.stalled = True
+            message = complaint.format(waited_s)
+            raise LoaderError(message, subject=f"epoch {self._state.epoch}", hint=f"read_timeout_s={limit_s:g}")
