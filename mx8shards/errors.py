@@ -46,8 +46,16 @@ def visible(text: str) -> str:
 class ShardsError(Exception):
     """The root of every error this package raises on purpose.
 
-    Give either a whole `message`, or `expected` and `found`, which make one. The innermost code knows what is wrong,
-    its callers know where: they add it on the way up with `at`.
+    Give either a whole `message`, or `expected` and `found`, from which the message is made. The innermost code knows
+    what is wrong; its callers know where, and add that with `at` while the error passes through them.
+
+    Args:
+        message: the whole message; empty if `expected` and `found` make it.
+        subject: the file, dataset or argument that the error is about.
+        place: the position in it: an offset, a JSON path, a sample and column.
+        expected: the values that are allowed there.
+        found: the value that was there.
+        hint: what to do about it.
     """
 
     def __init__(
@@ -69,7 +77,12 @@ class ShardsError(Exception):
         self.hint = hint
 
     def at(self, *, subject: str = "", place: str = "") -> Self:
-        """The same error, with its subject filled in where it had none, and `place` put before the place it had."""
+        """The same error with a subject, if it had none, and with `place` put before the place it had.
+
+        Args:
+            subject: the file, dataset or argument that the error is about.
+            place: a position in it.
+        """
         self.subject = self.subject or subject
         if self.place.startswith(("[", ".")):
             self.place = place + self.place

@@ -72,9 +72,10 @@ class IterableBatches(IterableDataset[Any]):
         return self._length
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is this epoch, from its beginning, in all workers. Call it before `iter(DataLoader)`.
+        """Make the next iteration this epoch, from its beginning, in all workers. Call it before `iter(DataLoader)`.
 
-        epoch  its number, from 0. If this epoch comes next anyway, its position stays: a resumed epoch is continued
+        Args:
+            epoch: its number, from 0. If it comes next anyway, its position stays: a resumed epoch is continued.
         """
         epoch = whole_number("epoch", epoch, 0)
         self._here()
@@ -103,9 +104,11 @@ class IterableBatches(IterableDataset[Any]):
         return {**state, "worker": [worker, workers]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the very next step: with the same data, or an error says what differs.
+        """Resume with the step after the state. If the data differ, an error says how.
 
-        state  a state of a Loader, or of an iterable dataset; that of a worker only in the same worker of as many
+        Args:
+            state: the state of a Loader or of an iterable dataset. The state of a worker fits only the worker of the
+                same number among equally many.
         """
         whose = None
         if isinstance(state, Mapping):  # the loader says what is wrong with anything else

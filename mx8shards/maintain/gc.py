@@ -36,10 +36,10 @@ class Removed:
 
     snapshots: tuple[str, ...]
     files: tuple[str, ...]  # below the dataset's directory
-    freed_bytes: int  # of files that have no other name, the snapshots' indexes included
-    kept: tuple[str, ...]
-    parts: tuple[str, ...] = ()  # that ranks wrote here and that stay: no snapshot holds their samples yet
-    removed_parts: tuple[str, ...] = ()  # whose samples all stand in a snapshot, or that can never become part of one
+    freed_bytes: int  # of files without other hard links, indexes included
+    kept: tuple[str, ...]  # the snapshots that stay
+    parts: tuple[str, ...] = ()  # parts of ranks that stay, because no snapshot holds their samples yet
+    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or that can never become part of one
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""

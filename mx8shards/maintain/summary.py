@@ -27,14 +27,14 @@ _MOST_CLASSES = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnSummary:
-    """One column: how it is encoded, how long its payloads are, and how its numbers are distributed."""
+    """One column: its encoding, the lengths of its payloads, the distribution of its numbers."""
 
     name: str
     encoding: str
-    payload_bytes: int | None  # of each sample; None: they differ
+    payload_bytes: int | None  # the size of each payload; None: they differ
     numbers: Numbers | None = None  # for columns of one number per sample
     lengths: Lengths | None = None  # for columns whose payloads differ in size
-    classes: tuple[str, ...] | None = None  # the names of the labels, for the column `label`
+    classes: tuple[str, ...] | None = None  # the class names, for the column `label`
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -53,7 +53,7 @@ class Summary:
     stored_bytes: int
     samples_per_shard: tuple[int, float, int]  # least, median, most
     stored_bytes_per_shard: tuple[int, float, int]
-    bytes_per_sample: float  # raw, offsets and all
+    bytes_per_sample: float  # uncompressed, offsets included
     columns: tuple[ColumnSummary, ...]
 
     def to_json(self) -> dict[str, Any]:
