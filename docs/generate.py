@@ -172,7 +172,7 @@ def _member(owner: str, name: str, member: Any) -> str:
         code = f"{owner}.{name}: {_annotation(inspect.signature(member.fget).return_annotation, member.fget)}"
     else:
         code = signature(f"{owner}.{name}", member)
-    return f"{_code(code)}\n\n{markdown(docstring(member))}"
+    return f"#### {owner}.{name}\n\n{_code(code)}\n\n{markdown(docstring(member))}"
 
 
 def errors() -> str:

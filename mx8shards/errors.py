@@ -44,7 +44,7 @@ def visible(text: str) -> str:
 
 
 class ShardsError(Exception):
-    """The root of every error this package raises on purpose.
+    """The base class of every error that this package raises on purpose.
 
     Give either a whole `message`, or `expected` and `found`, from which the message is made. The innermost code knows
     what is wrong; its callers know where, and add that with `at` while the error passes through them.
@@ -101,11 +101,11 @@ class ShardsError(Exception):
 
 
 class FormatError(ShardsError, ValueError):
-    """Bytes or JSON break the spec."""
+    """Bytes or JSON break a rule of the format."""
 
 
 class IntegrityError(ShardsError, ValueError):
-    """Well-formed bytes whose hash is not the one the index promises."""
+    """Well-formed bytes whose hash is not the one in the index."""
 
 
 class SchemaError(ShardsError, ValueError):
@@ -117,7 +117,7 @@ class SettingError(ShardsError, ValueError):
 
 
 class DecodeError(ShardsError, ValueError):
-    """A decoder refuses a payload."""
+    """A payload cannot be decoded."""
 
 
 class SourceError(ShardsError, ValueError):
@@ -125,15 +125,15 @@ class SourceError(ShardsError, ValueError):
 
 
 class DatasetNotFoundError(ShardsError, FileNotFoundError):
-    """There is no dataset, no such snapshot, or a file of it is missing."""
+    """There is no dataset or no such snapshot, or a file of it is missing."""
 
 
 class DatasetExistsError(ShardsError, FileExistsError):
-    """Something already lies where a new dataset was to be created."""
+    """There is something already where a new dataset was to be written."""
 
 
 class DiskError(ShardsError, OSError):
-    """The disk refused a step. Nothing was published by it, and what was published before is intact."""
+    """The disk refused a step. Nothing was published; what was published before is intact."""
 
 
 class RemoteError(ShardsError, OSError):

@@ -226,11 +226,11 @@ class Loader:
                 self._runs.clear()
 
     def as_iterable_dataset(self) -> IterableBatches:
-        """The same batches for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`, where one must be.
+        """The batches as a dataset for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`, where one is needed.
 
-        It takes no arguments: all settings are this loader's, and it begins where this loader stands. The DataLoader
-        gives the batches of this rank in the order of the loader, with any number of workers, which take turns, and
-        every iteration is the next epoch. Batches are copied out, so this is slower than the loader by itself.
+        It has this loader's settings and begins at this loader's position. The DataLoader gives the batches of this
+        rank in the loader's order, with any number of workers, and every iteration is the next epoch. Batches are
+        copied between processes, so this is slower than the loader by itself.
         """
         from mx8shards.loading.iterable_dataset import IterableBatches  # torch, for those who have it
 

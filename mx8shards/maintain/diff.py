@@ -72,7 +72,7 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], *, progress: Prog
     Args:
         a: the snapshot before: a dataset's directory, or `path@sha256:9f2c…`.
         b: the snapshot after, of the same dataset or of another one.
-        progress: called with the bytes that are done and the bytes there are.
+        progress: a function, called with the number of bytes done and of all bytes.
 
     Shards that both have are not read. Of every other sample a few dozen bytes are held in memory.
     """

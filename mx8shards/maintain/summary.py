@@ -63,13 +63,13 @@ class Summary:
 
 
 def summary(link: str | os.PathLike[str]) -> Summary:
-    """Counts and sizes of a snapshot, and its columns: of numbers range, mean and histogram, of all others the lengths.
+    """Counts and sizes of a snapshot; for each column the range, mean and histogram of its numbers, or its lengths.
 
     Args:
         link: the dataset's directory, or `path@sha256:9f2c…`.
 
-    Numbers come from side-cars where there are some; otherwise each sample's number is read from its shard. Lengths are
-    those of up to 10,000 samples. The labels of the column `label` are counted up to as many as have class names.
+    Numbers come from side-cars if there are any, and otherwise from the shards. Lengths are those of up to 10,000
+    samples. Of the column `label`, as many different labels are counted as there are class names.
     """
     snapshot = load(parse_link(link))
     index = snapshot.index
