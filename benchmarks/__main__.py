@@ -1,7 +1,7 @@
 """How quick is it here?
 
 python -m benchmarks CASE [--quick] [--rounds N] [--json FILE] [--directory DIR] [--before CHECKOUT]
-python -m benchmarks table      the tables in the READMEs, made anew from benchmarks/results
+python -m benchmarks table      make benchmarks/README.md's tables and the README's chart from benchmarks/results
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, table
+from benchmarks import chart, harness, table
 
 CASES = (
     *("write", "getitem", "open", "zstd"),
@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     if options.case == "table":
-        for page in table.PAGES:
-            page.write_text(table.updated(page))
+        table.PAGE.write_text(table.updated())
+        chart.FILE.write_text(chart.render())
         return
     case: Any = importlib.import_module(f"benchmarks.cases.{options.case}")
     rounds = 1 if options.quick and options.rounds == 5 else options.rounds

@@ -85,10 +85,6 @@ class Case(Protocol):
         """The columns of the table."""
 
     @property
-    def HEADLINES(self) -> Sequence[str]:  # noqa: N802
-        """The groups that the README shows."""
-
-    @property
     def NEEDS_BYTES(self) -> int:  # noqa: N802
         """How much disk is used at a time."""
 
@@ -131,7 +127,6 @@ def run(
         "rounds": rounds,
         "seconds": round(time.monotonic() - start, 1),
         "machine": facts,
-        "headlines": list(case.HEADLINES),
         "groups": groups,
         "skipped": skipped,
         "targets": [_judged(target, runs) for target in case.targets() if _is_measured(target, groups)],

@@ -1,4 +1,4 @@
-"""What do the results look like in the READMEs? (python -m benchmarks table)"""
+"""What do the results look like in benchmarks/README.md? (python -m benchmarks table)"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.machine import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "benchmarks" / "README.md"
 
 Results = dict[str, Any]
 
@@ -19,11 +20,6 @@ def render(results: Results) -> str:
     groups = list(results["groups"])
     parts = [_table(results, groups), _skipped(results), _where(results), results["notes"], verdicts(results)]
     return "\n\n".join(filter(None, parts))
-
-
-def render_headlines(results: Results) -> str:
-    """What the README shows of a case: the groups that say most."""
-    return "\n\n".join([_table(results, results["headlines"]), _machine(results)])
 
 
 def _table(results: Results, groups: list[str]) -> str:
@@ -60,10 +56,11 @@ def _where(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["machine"]["versions"].items())
     rounds = f"{results['rounds']} interleaved rounds" if results["rounds"] > 1 else "One round"
     how = f"{rounds}: the median (lowest–highest); a ratio is that of numbers of one round."
-    return f"{how} {_machine(results)} {versions}; commit {results['machine']['commit']}."
+    return f"{how} {machine_text(results)} {versions}; commit {results['machine']['commit']}."
 
 
-def _machine(results: Results) -> str:
+def machine_text(results: Results) -> str:
+    """When and on which machine a case was measured."""
     facts = results["machine"]
     return (
         f"Measured {facts['date']}: {facts['processor']}, {facts['cores']} cores, {facts['memory_gb']:.0f} GB, "
@@ -103,14 +100,10 @@ def save(results: Results, path: Path) -> None:
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
-# which page shows what
-PAGES = {ROOT / "README.md": render_headlines, ROOT / "benchmarks" / "README.md": render}
-
-
-def updated(page: Path) -> str:
-    """A page with everything between `<!-- bench:case -->` and `<!-- /bench -->` made anew from the results."""
+def updated() -> str:
+    """The page with everything between `<!-- bench:case -->` and `<!-- /bench -->` made anew from the results."""
 
     def shown(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{PAGES[page](load(match[2]))}\n\n{match[3]}"
+        return f"{match[1]}\n\n{render(load(match[2]))}\n\n{match[3]}"
 
-    return re.sub(r"(<!-- bench:(\w+) -->).*?(<!-- /bench -->)", shown, page.read_text(), flags=re.DOTALL)
+    return re.sub(r"(<!-- bench:(\w+) -->).*?(<!-- /bench -->)", shown, PAGE.read_text(), flags=re.DOTALL)

@@ -3,11 +3,12 @@
     python -m mx8shards.convert converters/imagenet.py ILSVRC2012_img_train.tar data/train --workers 8
     python -m mx8shards.convert converters/imagenet.py ILSVRC2012_img_val.tar --synsets val_synsets.txt data/val
 
-The tar of the training pictures holds a tar for each class, named by its synset (`n01440764.tar`). That of the
-validation pictures holds pictures alone, so it needs a text with the synset of each, line by line, in the order of
-their names. A label is the number of its synset in the sorted list of all synsets, as with torchvision; the list is the
-metadata's "classes". Columns: image (a JPEG in tiles), label, path. The one PNG is kept as it is; the few CMYK pictures
-become RGB. A damaged tar ends the conversion, because a class could be missing; a damaged picture is a reject.
+The tar of the training pictures holds a tar for each class, named by its synset (`n01440764.tar`). The tar of the
+validation pictures holds only pictures: --synsets names a text file with the synset of each picture, one per line, in
+the order of the pictures' names. A label is the number of its synset in the sorted list of all synsets, as in
+torchvision; the metadata's "classes" is that list. Columns: image (a JPEG in tiles), label, path. The one PNG is kept
+as it is; the few CMYK pictures become RGB. A damaged tar ends the conversion, because a class could be missing; a
+damaged picture is a reject.
 """
 
 from __future__ import annotations

@@ -42,12 +42,12 @@ class Dataset:
     Args:
         link: the directory of a dataset, as a path. `~` is the home directory. `path@sha256:9f2c…` opens an earlier
             snapshot by its id, or by the first eight digits of it or more.
-        columns: the names of the columns to read; others are not read, nor decoded. None: all columns.
+        columns: the names of the columns to read. Others are neither read nor decoded. None: all columns.
         verify: `"structure"` checks sizes and offsets of each shard when it is first touched; `"shard"` checks the hash
             of the whole shard as well.
-        cache_dir: where compressed shards are decompressed to. None: below the dataset, or, where that cannot be
-            written, below `$XDG_CACHE_HOME/mx8shards`.
-        allow_pickle: also read columns of the encoding `pkl`, which runs code that the dataset chooses.
+        cache_dir: the directory for unpacked copies of compressed shards. None: below the dataset, or, where that
+            cannot be written, below `$XDG_CACHE_HOME/mx8shards`.
+        allow_pickle: also read columns of the encoding `pkl`. Decoding them runs code that the dataset contains.
 
     `dataset[i]` is a dict of Python values by column name, `dataset[2:5]` and `dataset[[4, 1]]` are lists of them.
     Opening reads the index and touches no shard. Samples are read, not mapped, so a file that someone cuts short is an
@@ -119,7 +119,7 @@ class Dataset:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What its Writer was given as metadata; of several joined datasets, the keys that have equal values in all."""
+        """The metadata that the Writer was given; of joined datasets, the keys that have equal values in all."""
         return shared_metadata([snapshot.index for snapshot in self._every])
 
     @property
@@ -214,8 +214,8 @@ class Dataset:
         Args:
             name: the name of the column.
 
-        An array of the column's dtype where every value has one dtype and shape; otherwise a sequence that decodes a
-        value when it is asked for it.
+        Returns an array if all values have one dtype and shape, and otherwise a sequence that decodes a value when it
+        is asked for.
         """
         coder = self._columns.pick([name]).coders[0]
         if coder.dtype is None or coder.shape is None:
@@ -318,13 +318,13 @@ def _only_payload(encoding: str, value: Any) -> bytes | None:
 
 
 def concat(datasets: Iterable[Dataset]) -> Dataset:
-    """The samples of several datasets, one after the other, as one dataset: a view, for which nothing is copied.
+    """The samples of several datasets, one after the other, as one dataset. It is a view: nothing is copied.
 
     Args:
-        datasets: open datasets with equal columns. Where one has a list of class names (`metadata["classes"]`), all
-            have to have the same list in the same order: label 3 would be another class in each, otherwise.
+        datasets: open datasets with equal columns. If one has a list of class names (`metadata["classes"]`), all must
+            have an equal list: otherwise a label would mean a different class in each.
 
-    The metadata are those that all of them agree on.
+    The metadata are those that have equal values in all of them.
     """
     datasets = _listed(datasets)
     first, *others = [other for other in datasets if other.shards.count] or datasets[:1]  # no shards, no columns

@@ -44,10 +44,18 @@ def visible(text: str) -> str:
 
 
 class ShardsError(Exception):
-    """The root of every error this package raises on purpose.
+    """The base class of every error that this package raises on purpose.
 
-    Give either a whole `message`, or `expected` and `found`, which make one. The innermost code knows what is wrong,
-    its callers know where: they add it on the way up with `at`.
+    Give either a whole `message`, or `expected` and `found`, from which the message is made. The innermost code knows
+    what is wrong; its callers know where, and add that with `at` while the error passes through them.
+
+    Args:
+        message: the whole message; empty if `expected` and `found` make it.
+        subject: the file, dataset or argument that the error is about.
+        place: the position in it: an offset, a JSON path, a sample and column.
+        expected: the values that are allowed there.
+        found: the value that was there.
+        hint: what to do about it.
     """
 
     def __init__(
@@ -69,7 +77,12 @@ class ShardsError(Exception):
         self.hint = hint
 
     def at(self, *, subject: str = "", place: str = "") -> Self:
-        """The same error, with its subject filled in where it had none, and `place` put before the place it had."""
+        """The same error with a subject, if it had none, and with `place` put before the place it had.
+
+        Args:
+            subject: the file, dataset or argument that the error is about.
+            place: a position in it.
+        """
         self.subject = self.subject or subject
         if self.place.startswith(("[", ".")):
             self.place = place + self.place
@@ -88,11 +101,11 @@ class ShardsError(Exception):
 
 
 class FormatError(ShardsError, ValueError):
-    """Bytes or JSON break the spec."""
+    """Bytes or JSON break a rule of the format."""
 
 
 class IntegrityError(ShardsError, ValueError):
-    """Well-formed bytes whose hash is not the one the index promises."""
+    """Well-formed bytes whose hash is not the one in the index."""
 
 
 class SchemaError(ShardsError, ValueError):
@@ -104,7 +117,7 @@ class SettingError(ShardsError, ValueError):
 
 
 class DecodeError(ShardsError, ValueError):
-    """A decoder refuses a payload."""
+    """A payload cannot be decoded."""
 
 
 class SourceError(ShardsError, ValueError):
@@ -112,15 +125,15 @@ class SourceError(ShardsError, ValueError):
 
 
 class DatasetNotFoundError(ShardsError, FileNotFoundError):
-    """There is no dataset, no such snapshot, or a file of it is missing."""
+    """There is no dataset or no such snapshot, or a file of it is missing."""
 
 
 class DatasetExistsError(ShardsError, FileExistsError):
-    """Something already lies where a new dataset was to be created."""
+    """There is something already where a new dataset was to be written."""
 
 
 class DiskError(ShardsError, OSError):
-    """The disk refused a step. Nothing was published by it, and what was published before is intact."""
+    """The disk refused a step. Nothing was published; what was published before is intact."""
 
 
 class RemoteError(ShardsError, OSError):

@@ -81,26 +81,27 @@ class _Memory(threading.local):
 
 
 class Writer:
-    """Writes samples into the shards of one new snapshot, and publishes it last of all.
+    """Writes samples into shards, and publishes them as one new snapshot at the end.
 
     Args:
         out: the directory of the dataset. It is made if it is missing.
         columns: the name of each column and its encoding, such as `{"image": "bytes", "label": "int"}`.
         compression: None, or a codec and perhaps its level: `"zstd"`, `"zstd:7"`, `"gz"`, `"bz2"`, `"br"`, `"snappy"`.
-        hashes: the hashes of each file that the index keeps, by name; blake3 always is among them.
-        size_limit: the most bytes of a raw shard, such as `"64mb"` or a number. None: all samples go into one shard.
-        mode: `"create"` wants an empty directory, `"append"` adds samples, `"overwrite"` replaces them. The last two
-            leave the snapshot before readable under its id.
-        metadata: what JSON can hold, by name. None: none, or with `"append"` those of the snapshot before.
-        threads: how many threads compress, hash and write. None: one for each core that this process may use.
+        hashes: the names of the hashes that the index keeps of each file; blake3 is always added.
+        size_limit: the largest size of an uncompressed shard, in bytes or as `"64mb"`. None: one shard for all samples.
+        mode: `"create"` needs an empty directory, `"append"` adds samples to the dataset there, `"overwrite"` replaces
+            them. The previous snapshot stays readable under its id.
+        metadata: a mapping of names to JSON values. None: no metadata, or with `"append"` those of the previous
+            snapshot.
+        threads: the number of threads that compress, hash and write. None: one for each core of this process.
         rank: which part of a dataset this Writer writes, from 0; `merge([out], out)` joins the parts of all ranks. If
             `out` is a dataset already, `mode="append"` writes parts that `merge([out], out, mode="append")` adds to it.
         world_size: how many ranks write parts. Each has shards of its own, so the merged snapshot's id depends on it.
-        allow_pickle: also write columns of the encoding `pkl`, which readers decode only if told to: it runs code.
-        match_streaming: make every shard file byte for byte what Streaming's MDSWriter writes.
+        allow_pickle: allow columns of the encoding `pkl`. Decoding them runs code, so readers have to allow it, too.
+        match_streaming: make every shard file byte for byte equal to what Streaming's MDSWriter writes.
 
-    Use it as a context manager: leaving by an exception, or being killed, publishes nothing. Equal samples and options
-    give equal bytes and an equal `snapshot`, on any machine and with any number of threads.
+    Use it as a context manager: after an exception in the block, or a kill, nothing is published. Equal samples and
+    options give equal bytes and an equal `snapshot`, on any machine and with any number of threads.
 
     One thread at a time may use it: `write` and `finish` raise ShardsError while another thread is in one of them. To
     write from several threads, give each of them a rank.
@@ -260,10 +261,10 @@ class Writer:
     # out it goes ------------------------------------------------------------------------------------------------
 
     def set_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Give the metadata once they are known, at any time before the Writer closes.
+        """Set the metadata, at any time before the Writer closes.
 
         Args:
-            metadata: what JSON can hold, by name. It takes the place of `metadata` given before.
+            metadata: a mapping of names to JSON values. It replaces the metadata given before.
         """
         if self._publication is None:
             raise _closed("its metadata cannot be changed any more")

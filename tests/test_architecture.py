@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -198,3 +199,29 @@ def test_type_checkers_see_the_names_that_are_exported() -> None:
     imports = [node for block in guarded for node in block.body if isinstance(node, ast.ImportFrom)]
     names = [alias.asname or alias.name for node in imports for alias in node.names]
     assert sorted(names) == sorted(importlib.import_module("mx8shards").__all__)
+
+
+def paragraphs() -> dict[str, str]:
+    """What ARCHITECTURE.md says of each room."""
+    text = ARCHITECTURE.read_text(encoding="utf-8").partition("## Rooms in more words")[2].partition("\n## ")[0]
+    return {
+        found[1]: found[0] for found in re.finditer(r"^\*\*(\w+)\*\*.*?\n(?=\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    }
+
+
+@pytest.mark.parametrize("room", paragraphs())
+def test_the_page_names_modules_that_are_there(room: str) -> None:
+    here = sorted((PACKAGE / room).rglob("*.py"))
+    names = {part for path in here for part in path.relative_to(PACKAGE).with_suffix("").parts}
+    names |= {name for path in here for name in re.findall(r"^def (\w+)", path.read_text(), re.MULTILINE)}
+    named = re.findall(r"`([\w/]+)`", paragraphs()[room])
+    assert [name for name in named if name not in names and not (PACKAGE / f"{name}.py").exists()] == []
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_the_paths_that_a_page_names_are_there(page: str) -> None:
+    named = re.findall(r"`([\w/.]*/[\w/.]*)`", (PACKAGE.parent / page).read_text(encoding="utf-8"))
+    assert len(named) > 5
+    assert [
+        name for name in named if not any(list(PACKAGE.parent.glob(f"{start}{name}*")) for start in ("", "*/"))
+    ] == []

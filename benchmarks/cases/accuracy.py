@@ -33,7 +33,6 @@ COLUMNS = (
     Column(title="pixels", number="pixel_difference", digits=2, spread=False),
 )
 GROUP = "waves under a texture"
-HEADLINES = (GROUP,)
 FORMS = {PILLOW: "files", EXACT: "mds", UNTOUCHED: "mds", TILED: "tiled", PLANES: "yuv420"}
 EPOCHS = 6
 BATCH = 64

@@ -28,7 +28,6 @@ COLUMNS = (
 )
 BARE = "bare random reader"
 PREAD, MMAP = f'{OURS}, io="pread"', f'{OURS}, io="mmap"'
-HEADLINES = (BLOBS.name, ARRAYS.name)
 FOLDERS = {BLOBS.name: "blobs", ARRAYS.name: "arrays"}
 DEPTHS = (1, 2, 4, 8, 16, 32)
 

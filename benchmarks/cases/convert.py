@@ -38,7 +38,6 @@ COLUMNS = (
 )
 GROUP = "generated pictures"
 OURS, TILED, BYTES, CHECKED = "mx8shards --no-tiles", "mx8shards, tiled", "MDSWriter", "MDSWriter, looked at"
-HEADLINES = (GROUP,)
 CORE = "one core"
 DECODED, TILED_ONE, UNTILED = "decoded to RGB (simplejpeg)", "tiled, and checked", "untiled"
 

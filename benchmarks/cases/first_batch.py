@@ -23,7 +23,6 @@ COLUMNS = (
     Column(title="peak memory, MB", number="peak_mb", digits=0, spread=False),
 )
 GROUP = "10,000,000 samples"
-HEADLINES = (GROUP,)
 
 
 def prepare(directory: Path, *, quick: bool) -> None:

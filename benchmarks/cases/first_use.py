@@ -33,7 +33,6 @@ COLUMNS = (
 COLD, WARM = "cold cache", "warm cache"
 GATHER, TILED, UNTOUCHED = "4 KiB arrays", "random crops, tiled", "random crops, untouched files"
 PLANES, EXACT, CONVERT = "random crops, yuv420", "random crops, exact", "convert, 32 pictures"
-HEADLINES = (GATHER, TILED, CONVERT)
 
 _BATCH = 32
 _COUNT = 32  # pictures

@@ -30,7 +30,6 @@ COLUMNS = (
     Column(title="processor, s", number="processor_s", digits=1, spread=False),
     Column(title="anonymous memory, MB", number="anonymous_growth_mb", digits=0, spread=False),
 )
-HEADLINES = (BLOBS.name,)
 
 
 def _contenders(quick: bool) -> list[Contender]:

@@ -37,7 +37,6 @@ OURS, PAYLOAD, LOCAL, LIT = (
     "streaming LocalDataset[i]",
     "litdata dataset[i]",
 )
-HEADLINES = (ARRAYS, BLOBS)
 MMAP, PREAD = "bare mmap slice", "bare pread"
 
 # the columns, the one that is touched, and what stands before and after its bytes in every sample

@@ -35,7 +35,6 @@ COLUMNS = (
 RANDOM, CENTRE = "generated, random crop", "generated, centre crop"
 TWO, SIX = "generated, two random crops", "generated, six crops"
 REAL_RANDOM, REAL_CENTRE = "photographs, random crop", "photographs, centre crop"
-HEADLINES = (RANDOM,)
 
 OURS = ("tiled", "mds")
 

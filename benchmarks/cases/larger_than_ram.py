@@ -32,7 +32,6 @@ COLUMNS = (
 )
 GROUP = BLOBS.name
 PREAD = f'{OURS}, io="pread"'
-HEADLINES = (GROUP,)
 SMALL = {"memory": 256 << 20}
 CONTENDERS = (
     Contender(OURS, "ours", "mds", [SMALL]),

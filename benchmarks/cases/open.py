@@ -27,7 +27,6 @@ COLUMNS = (
 )
 OURS, LOCAL, STREAMING, PLAIN = "mx8shards Dataset", "streaming LocalDataset", "streaming StreamingDataset", "json.load"
 SEALED, FOREIGN = "with blake3 and xxh128", "without hashes, as Streaming writes by default"
-HEADLINES = (SEALED,)
 
 
 def prepare(directory: Path, *, quick: bool) -> None:

@@ -22,7 +22,6 @@ COLUMNS = (
     Column(title="anonymous memory, MB", number="anonymous_growth_mb", digits=0, spread=False),
 )
 RANDOM, CENTRE = "12 megapixels, random crop", "12 megapixels, centre crop"
-HEADLINES = (RANDOM,)
 OURS = ("tiled", "mds")
 
 

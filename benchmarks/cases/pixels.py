@@ -43,7 +43,6 @@ COLUMNS = (
     Column(title="sum, µs", number="sum_us", digits=0),
 )
 GROUPS = {f"{kind.name}, random crop": kind for kind in (GENERATED, LARGE)}
-HEADLINES = tuple(GROUPS)[:1]
 FORMS = {TILED: "tiled", UNTOUCHED: "mds", PLANES: "yuv420"}
 COUNTS = {GENERATED: 200, LARGE: 6}
 SIZE = 224

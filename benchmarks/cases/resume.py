@@ -21,9 +21,9 @@ COLUMNS = (
 )
 START, MIDDLE, END = "at the start", "in the middle", "at 99 %"
 SHARES = {START: 0.0, MIDDLE: 0.5, END: 0.99}
-HEADLINES = (f"{OURS}, 10,000,000 samples", f"{MOSAIC}, 1,000,000 samples")
 # a group's adapter, what it needs, its samples and how often
-GROUPS = dict(zip(HEADLINES, (("ours", "", 10_000_000, 20), ("mosaicml", "streaming", 1_000_000, 3)), strict=True))
+NAMES = (f"{OURS}, 10,000,000 samples", f"{MOSAIC}, 1,000,000 samples")
+GROUPS = dict(zip(NAMES, (("ours", "", 10_000_000, 20), ("mosaicml", "streaming", 1_000_000, 3)), strict=True))
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
@@ -57,7 +57,7 @@ def targets() -> list[Target]:
     return [
         Target(
             f"{contender} no more than 1.25 × what it takes {START}",
-            (Wanted(group=HEADLINES[0], contender=contender, against=START, number="resume_ms", most=1.25),),
+            (Wanted(group=NAMES[0], contender=contender, against=START, number="resume_ms", most=1.25),),
         )
         for contender in (MIDDLE, END)
     ]

@@ -29,7 +29,6 @@ GROUP, SHARDS = "64-byte samples", "64 KiB samples"
 COUNTS = {"10⁵": 100_000, "10⁷": 10_000_000, "10⁸": 100_000_000}
 FEW, MANY = "600 sparse shards", "6,000 sparse shards"
 SPARSE = {FEW: 600, MANY: 6_000}
-HEADLINES = (GROUP, SHARDS)
 PER_SHARD, SPARSE_BYTES = 1_000, 65_536
 
 

@@ -21,7 +21,6 @@ COLUMNS = (
 )
 BATCHES = (512, 256, 2048)
 GROUPS = {batch: f"{ARRAYS.name}, batches of {batch}" for batch in BATCHES}
-HEADLINES = (GROUPS[512],)
 
 
 def _contenders(quick: bool) -> list[Contender]:

@@ -27,7 +27,6 @@ STEPS: dict[str, tuple[Kind, float, int]] = {
     "4 KiB + int, steps of 50 ms": (ARRAYS, 0.050, 512),
     "4 KiB + int, steps of 5 ms": (ARRAYS, 0.005, 512),
 }
-HEADLINES = tuple(STEPS)
 FOLDERS = {BLOBS.name: "blobs", ARRAYS.name: "arrays"}
 
 

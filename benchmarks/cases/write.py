@@ -40,7 +40,6 @@ HASHES_AND_COMPRESSIONS: tuple[tuple[list[str], str | None], ...] = (
     (["sha1"], None),
     (["xxh128"], "zstd:3"),
 )
-HEADLINES = (f"{BLOBS}, xxh128", f"{ARRAYS}, xxh128")
 OURS, PEER = "mx8shards", "MDSWriter"
 BARE = {1: "bare write + fsync, 1 thread", 2: "bare write + fsync, 2 threads"}
 

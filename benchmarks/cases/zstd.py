@@ -31,7 +31,6 @@ COLUMNS = (
     Column(title="peak memory, MB", number="peak_growth_mb", digits=0, spread=False),
 )
 KINDS = ("JPEGs", "texts", "arrays")
-HEADLINES = KINDS
 SIZE_LIMIT = "16mb"
 LEVELS = ("none", "zstd:1", "zstd:3", "zstd:9", "zstd:19")
 

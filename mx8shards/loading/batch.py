@@ -42,24 +42,25 @@ class _Rows(NamedTuple):
 
 
 class Batch(MutableMapping[str, Any]):
-    """The rows of one step for one rank, by column: a mapping from names to arrays, tensors and `Ragged` rows.
+    """The rows of one step for one rank: a mapping from column names to tensors, arrays or `Ragged` rows.
 
-    values      the columns, by name
-    sample_ids  which sample each row is, as int64; always on the host. Of a view, such as `select` or `where` gives,
-                these are positions in the dataset that it is a view of, and of `concat` in all datasets one after the
-                other; they are not positions in the view
-    padding     which rows are repeats that only fill the batch up, as bools
-    epoch       the epoch that the batch belongs to
-    seed        the loader's
-    pictures    what the loader declares of columns of pictures: `layouts` is made of it
+    Tensors and arrays are views of a bank, a block of memory that the loader reuses when the last of them is gone. Hold
+    a batch for as long as you like; it counts in the loader's `memory=` until then. `copy()` gives a batch that does
+    not.
 
-    Arrays and tensors view a bank of the loader, which uses it again once the last of them is gone: hold a batch for as
-    long as you like, at the price of its memory. `copy()` gives one that costs the loader nothing.
+    A batch can be pickled. torch, Lightning and Accelerate treat it as a dict. As a pytree of torch it has decoded
+    pictures with their channels first, whatever their layout. A batch made from a mapping alone,
+    `Batch({"image": …})`, does not know its sample_ids, padding, epoch and seed: asking for them is an AttributeError.
+    `replace`, `copy`, `map`, `to`, `pin_memory` and `copy.copy` keep them.
 
-    A batch can be pickled, and torch, Lightning and Accelerate treat it as they treat a dict. As a pytree of torch's it
-    has decoded pictures with their channels first, whatever their layout. One that was made of a
-    mapping alone, `Batch({"image": …})`, does not know its sample_ids, padding, epoch and seed: asking for them is an
-    AttributeError. `replace`, `copy`, `map`, `to`, `pin_memory` and `copy.copy` keep them.
+    Args:
+        values: the columns, by name.
+        sample_ids: the sample_id of each row, as int64, always on the host. In a view, such as `select` or `where`
+            gives, it is still a position in the whole dataset, and in `concat` in all datasets one after the other.
+        padding: bools: which rows only fill the batch up.
+        epoch: the epoch of the batch.
+        seed: the loader's seed.
+        pictures: the layouts of columns of pictures, as the loader declares them. `layouts` shows them.
     """
 
     def __init__(
@@ -80,17 +81,17 @@ class Batch(MutableMapping[str, Any]):
 
     @property
     def sample_ids(self) -> Any:
-        """Which sample each row is. It stays on the host, wherever the columns are."""
+        """The sample_id of each row. It stays on the host, wherever the columns are."""
         return self._known("sample_ids")
 
     @property
     def padding(self) -> Any:
-        """Which rows are repeats that only fill the batch up."""
+        """Bools: which rows only fill the batch up (`uneven="pad"`)."""
         return self._known("padding")
 
     @property
     def epoch(self) -> int:
-        """The epoch that the batch belongs to."""
+        """The epoch of the batch."""
         return int(self._known("epoch"))
 
     @property
@@ -100,7 +101,7 @@ class Batch(MutableMapping[str, Any]):
 
     @property
     def layouts(self) -> dict[str, str]:
-        """ "CHW" or "HWC" for each column of decoded pictures, unless a transform has given them another shape."""
+        """ "CHW" or "HWC" for each column of decoded pictures, except where a transform has changed their shape."""
         declared = self._rows.pictures or {}
         shapes = {key: getattr(value, "shape", ())[1:] for key, value in self.items() if key in declared}
         return {key: declared[key].layout for key, shape in shapes.items() if tuple(shape) == declared[key].shape}
@@ -137,34 +138,38 @@ class Batch(MutableMapping[str, Any]):
         return self._with(self._values)
 
     def copy(self) -> Self:
-        """The same batch in memory of its own."""
+        """The same batch in memory of its own, which does not count in the loader's `memory=`."""
         rows = self._rows._replace(sample_ids=copied(self._rows.sample_ids))
         return self._with(self._values, rows)._relocated(copied)
 
     def map(self, change: Callable[[Any], Any]) -> Self:
-        """The same rows with a function applied to every array and tensor, and to `padding`.
+        """A new batch with a function applied to every array and tensor, and to `padding`.
 
         It is not applied to `sample_ids` and to the offsets of `Ragged` rows.
 
-        change  takes an array or tensor, or whatever else a transform put into the batch, and gives one
+        Args:
+            change: a function that takes an array or tensor, or what else a transform put into the batch, and
+                returns one.
         """
         padding = None if self._rows.padding is None else change(self._rows.padding)
         values = {key: changed(value, change) for key, value in self.items()}
         return self._with(values, self._rows._replace(padding=padding))
 
     def replace(self, values: Mapping[str, Any]) -> Self:
-        """The same rows, with other columns: a new batch.
+        """A new batch with the same rows and other columns.
 
-        values  columns that take the place of those of the same name, or stand beside the others
+        Args:
+            values: columns that replace those of the same name, or are added to the others.
         """
         return self._with({**self._values, **values})
 
     def to(self, device: Any, non_blocking: bool = False) -> Self:
         """The batch with all tensors, and `padding`, on this device; `sample_ids` stay on the host.
 
-        device        a torch.device or its name
-        non_blocking  return before tensors in pinned memory are copied, as `Tensor.to` does. It waits for those in
-                      a bank of the loader, which may be filled again: call `pin_memory()` before
+        Args:
+            device: a torch.device or its name.
+            non_blocking: True returns before tensors in pinned memory are copied, as `Tensor.to` does. It does wait for
+                tensors in a bank of the loader, which may be filled again: call `pin_memory()` first.
         """
         return self._relocated(partial(moved, device=device, non_blocking=non_blocking))
 

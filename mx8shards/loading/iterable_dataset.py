@@ -25,22 +25,22 @@ from mx8shards.order.steps import Steps
 class IterableBatches(IterableDataset[Any]):
     """A loader's batches for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`.
 
-    The DataLoader gives the batches that the loader gives, in the same order, with any number of workers: these take
-    turns. Each worker has a loader of its own, with its threads and memory, and copies batches out of its banks. Leave
-    out `shuffle` and `sampler`, which are the loader's, and `batch_size` too, or give `batch_size=None`. It must be
-    None where the loader's `transform` returns something other than a `Batch`, such as a dict or a tensor: a DataLoader
-    would collate that, as a list of one sample, and add a dimension in front.
+    The DataLoader gives the loader's batches in the loader's order, with any number of workers, which take turns. Each
+    worker has a loader of its own, with threads and memory, and copies batches out of its banks. Do not give the
+    DataLoader `shuffle`, `sampler` or `batch_size`; `batch_size=None` is allowed. It is necessary where the loader's
+    `transform` returns something other than a `Batch`, such as a dict or a tensor: a DataLoader would collate that as a
+    list of one sample, and add a dimension in front.
 
-    Every iteration is the next epoch, with workers that are started anew or persist, forked or spawned; `set_epoch`
-    here reaches all of them. With workers, an iteration counts as soon as they have begun, as these work ahead, and
-    also if it fails: then `set_epoch` or `load_state_dict` goes on with that epoch. Without workers, the next iteration
-    goes on at the step that failed, as a Loader does. `len` is the number of batches in a whole epoch.
+    Every iteration is the next epoch, whether workers persist or start anew, by fork or spawn. `set_epoch` reaches all
+    of them. With workers, an iteration counts as soon as they begin, because they work ahead, also if it fails: then
+    `set_epoch` or `load_state_dict` repeats that epoch. Without workers, the next iteration tries the step that failed
+    again, as a Loader does. `len` is the number of batches in a whole epoch.
 
-    A batch is a `Batch`, or what the loader's `transform` makes of it. `state_dict` and `load_state_dict` are what
-    torchdata's StatefulDataLoader calls: within a worker, the state is the worker's own, and needs as many workers
-    again. With workers, the state that a StatefulDataLoader gives in the loop over its last batch is the end of that
-    epoch: the iteration that resumes there is empty, and the one after it is the next epoch. The process that started
-    workers does not know which batches it took from them: there `state_dict` is an error.
+    torchdata's StatefulDataLoader calls `state_dict` and `load_state_dict`. Within a worker, the state is that of the
+    worker, and fits only the same number of workers. With workers, the state that a StatefulDataLoader gives during its
+    last batch is the end of that epoch: the iteration that resumes there is empty, and the one after it is the next
+    epoch. The process that started the workers does not know which batches it took from them: there `state_dict` is an
+    error.
     """
 
     def __init__(
@@ -72,9 +72,10 @@ class IterableBatches(IterableDataset[Any]):
         return self._length
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is this epoch, from its beginning, in all workers. Call it before `iter(DataLoader)`.
+        """Make the next iteration this epoch, from its beginning, in all workers. Call it before `iter(DataLoader)`.
 
-        epoch  its number, from 0. If this epoch comes next anyway, its position stays: a resumed epoch is continued
+        Args:
+            epoch: its number, from 0. If it comes next anyway, its position stays: a resumed epoch is continued.
         """
         epoch = whole_number("epoch", epoch, 0)
         self._here()
@@ -82,9 +83,9 @@ class IterableBatches(IterableDataset[Any]):
             self._shared.begin(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch begins: in a worker, the next one of this worker.
+        """Where the next batch begins; in a worker, the next batch of this worker.
 
-        LoaderError in a process whose workers gave the last batches, until `set_epoch` or `load_state_dict`.
+        It is a LoaderError in a process whose workers gave the last batches, until `set_epoch` or `load_state_dict`.
         """
         self._here()
         if get_worker_info() is None:
@@ -103,9 +104,11 @@ class IterableBatches(IterableDataset[Any]):
         return {**state, "worker": [worker, workers]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the very next step: with the same data, or an error says what differs.
+        """Resume with the step after the state. If the data differ, an error says how.
 
-        state  a state of a Loader, or of an iterable dataset; that of a worker only in the same worker of as many
+        Args:
+            state: the state of a Loader or of an iterable dataset. The state of a worker fits only the worker of the
+                same number among equally many.
         """
         whose = None
         if isinstance(state, Mapping):  # the loader says what is wrong with anything else

@@ -41,44 +41,46 @@ _TAKEN = "DataLoader(loader.as_iterable_dataset(), num_workers=…) takes it to 
 
 
 class Loader:
-    """Batches of a dataset, made ahead in threads, as tensors over memory that is used again and again.
+    """Batches of a dataset, prepared ahead of the training loop in threads, in memory that is reused.
 
-    `for batch in loader` gives one epoch of `Batch`es, and the next `for` gives the next epoch, also after one that was
-    left early. An epoch is begun by its first batch: `iter(loader)` alone ends the iteration before it and makes
-    batches ahead, but changes neither the epoch nor `state_dict()`. After an error, which says what is wrong with which
-    sample, the next `for` goes on at the step that failed. Each rank gets its part.
+    `for batch in loader` gives one epoch of `Batch`es. The next `for` gives the next epoch, also after a `break`. An
+    epoch begins with its first batch: `iter(loader)` alone ends the iteration before it and starts to prepare batches,
+    but changes neither the epoch nor `state_dict()`. An error names the sample; after it, the next `for` tries the step
+    that failed again. Each rank gets its own batches.
 
-    `state_dict()` says where the loader stands after the last batch it gave you; with the same data, any number of
-    ranks goes on there.
+    `state_dict()` is the position after the last batch that the loader gave. Any number of ranks can resume from it, as
+    long as the data are the same.
 
-    dataset         an mx8shards.Dataset, or a view of one: `select`, `where`, `concat`. A `torch.utils.data.Subset` of
-                    a Dataset is one, too
-    batch_size      how many samples a batch of one rank has
-    shuffle         False: in order; True: all samples in an order of each epoch's own; BlockShuffle(shards=…): so that
-                    few shards are in use at a time
-    seed            what orders and random crops follow from; the same on all ranks
-    columns         the names of the columns to load; None: all
-    decode          what is done to which column: {"image": mx8.RandomResizedCrop(224)}; the others come as they are
-    transform       a function of a batch that is called in the loader's threads; what it returns is what you get
-    uneven          what becomes of the samples at an epoch's end that are fewer than a whole step of all ranks:
-                    "split": all ranks get equal shares, to within one sample
-                    "pad": the batch is filled up with samples from the epoch's beginning, marked in `batch.padding`
-                    "drop": they are left out
-                    "exact": the last ranks get a short batch, or none
-    on_error        what becomes of a sample that cannot be read or decoded: "raise" an error, "skip" it, or
-                    "substitute" another one; `stats()` tells which were lost
-    memory          a hard limit on what the loader holds, in bytes or as "4gb", batches that you still hold included;
-                    what `transform` makes is not counted. None: a quarter of the machine's or the cgroup's, 4 GB at
-                    most, divided by the ranks of this machine and the workers of a DataLoader
-    threads         how many threads make batches. None: the cores of this process, divided in the same way
-    io              how payloads are read: "mmap" copies from mapped shards, "pread" reads, which is safe from files
-                    that somebody changes in place, and "auto" takes maps for what lies in the page cache
-    rank            which rank this is, from 0. None: what torch.distributed or the environment (torchrun) says
-    world_size      how many ranks there are; with `rank`, or neither
-    device          where batches go: "cpu", "cuda" or "cuda:1"; copies to a GPU run beside the training step
-    output          "torch": tensors; "numpy": arrays, and no torch is needed
-    pool            a Pool of memory and threads that several loaders share; then `memory` and `threads` are the pool's
-    read_timeout_s  after so many seconds without an answer of the file system there is an error instead of more waiting
+    Args:
+        dataset: an mx8shards.Dataset, or a view of one: `select`, `where`, `concat`. A `torch.utils.data.Subset` of a
+            Dataset works as well.
+        batch_size: the number of samples in a batch of one rank.
+        shuffle: False: in order. True: the whole dataset, in a new order each epoch. `BlockShuffle(shards=…)`: a
+            shuffle that uses few shards at a time.
+        seed: orders and random crops follow from it. It must be equal on all ranks.
+        columns: the names of the columns to load. None: all columns.
+        decode: how to decode which column, such as `{"image": mx8.RandomResizedCrop(224)}`. Other columns come as
+            they are.
+        transform: a function of a batch, called in the loader's threads. The loader gives what it returns.
+        uneven: what to do at the end of an epoch with samples that do not fill a step of all ranks. `"split"`: all
+            ranks get equal numbers, to within one sample. `"pad"`: the batch is filled up with samples from the
+            beginning of the epoch, which `batch.padding` marks. `"drop"`: they are left out. `"exact"`: the last ranks
+            get a short batch, or none.
+        on_error: what to do with a sample that cannot be read or decoded: `"raise"` an error, `"skip"` the sample, or
+            `"substitute"` another one. `stats()` lists the samples that were lost.
+        memory: a hard limit on the memory that the loader holds, in bytes or as `"4gb"`. Batches that you still hold
+            count; what `transform` allocates does not. None: a quarter of the memory of the machine or the cgroup, at
+            most 4 GB, divided by the ranks on this machine and by the workers of a DataLoader.
+        threads: the number of threads that prepare batches. None: the cores of this process, divided in the same way.
+        io: how payloads are read. `"mmap"` copies from mapped shards. `"pread"` reads with system calls, which is safe
+            where somebody changes files in place. `"auto"` copies from maps what the page cache holds, and reads the
+            rest.
+        rank: the rank of this process, from 0. None: what torch.distributed or the environment (torchrun) says.
+        world_size: the number of ranks. Give it with `rank`, or give neither.
+        device: where batches go: `"cpu"`, `"cuda"` or `"cuda:1"`. Copies to a GPU run beside the training step.
+        output: `"torch"` for tensors; `"numpy"` for arrays, without torch.
+        pool: a Pool of memory and threads that several loaders share. It replaces `memory` and `threads`.
+        read_timeout_s: how many seconds the file system may fail to answer before the loader raises an error.
     """
 
     def __init__(
@@ -166,12 +168,13 @@ class Loader:
         return self._steps.batches(self.rank)
 
     def set_epoch(self, epoch: int) -> None:
-        """The next `for` is this epoch.
+        """Make the next `for` this epoch.
 
-        It starts at the epoch's beginning, except where the loader stands within this epoch and the next `for` would
-        continue there anyway: after `load_state_dict`, and after a step that failed. Then the position stays.
+        It starts at the epoch's beginning, except where the next `for` would continue within this epoch anyway: after
+        `load_state_dict`, and after a step that failed. Then the position stays.
 
-        epoch  its number, from 0
+        Args:
+            epoch: its number, from 0.
         """
         epoch = whole_number("epoch", epoch, 0)
         if epoch != self._progress.at[0] or self._progress.under_way:
@@ -185,12 +188,13 @@ class Loader:
     def ids(
         self, *, epoch: int, step: int, rank: int | None = None, world_size: int | None = None
     ) -> npt.NDArray[np.int64]:
-        """The sample_ids of one step of an epoch, as any rank of any world gets or got them; no data are read.
+        """The sample_ids of one batch, of any epoch, rank and number of ranks. No data are read.
 
-        epoch       its number, from 0
-        step        its number in the epoch, from 0
-        rank        whose batch; None: this loader's
-        world_size  of how many ranks; None: as many as this loader has
+        Args:
+            epoch: its number, from 0.
+            step: the number of the step in the epoch, from 0.
+            rank: the rank that gets the batch. None: this loader's.
+            world_size: the number of ranks. None: this loader's.
         """
         epoch = whole_number("epoch", epoch, 0)
         steps = self._steps_of(self.world_size if world_size is None else world_size)
@@ -199,7 +203,7 @@ class Loader:
         return self._assembly.plan.sample_ids(epoch, share.positions)[0]
 
     def warm_up(self) -> None:
-        """Have everything ready that a first batch needs: threads, kernels, the shards that it is in."""
+        """Prepare all that a first batch needs: start threads, compile kernels, open its shards."""
         self._make_ready()
         if self._iterating() is None:
             self._abandon()
@@ -216,11 +220,11 @@ class Loader:
                 self._runs.clear()
 
     def as_iterable_dataset(self) -> IterableBatches:
-        """The same batches for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`, where one must be.
+        """The batches as a dataset for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`, where one is needed.
 
-        It takes no arguments: all settings are this loader's, and it begins where this loader stands. The DataLoader
-        gives the batches of this rank in the order of the loader, with any number of workers, which take turns, and
-        every iteration is the next epoch. Batches are copied out, so this is slower than the loader by itself.
+        It has this loader's settings and begins at this loader's position. The DataLoader gives the batches of this
+        rank in the loader's order, with any number of workers, and every iteration is the next epoch. Batches are
+        copied between processes, so this is slower than the loader by itself.
         """
         from mx8shards.loading.iterable_dataset import IterableBatches  # torch, for those who have it
 
@@ -232,16 +236,17 @@ class Loader:
     # where it stands --------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch begins, as small JSON: equal on all ranks, but for what each of them lost."""
+        """Where the next batch begins, as small JSON. Equal on all ranks, except for the samples that each lost."""
         return self._state().to_json()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the very next step, on any number of ranks: with the same data, or an error says what differs.
+        """Resume with the step after the state, on any number of ranks. If the data differ, an error says how.
 
         The next `for` is the rest of that epoch. With another number of ranks this rest may be shorter than one step;
         with `uneven="drop"` it then has no batch.
 
-        state  what `state_dict()` of a loader of the same data gave, on any rank
+        Args:
+            state: the `state_dict()` of a loader of the same data, from any rank.
         """
         found = State.from_json(state)
         try:
@@ -273,14 +278,14 @@ class Loader:
     # how it goes ------------------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """What was delivered and lost, who waited for whom, and what is held, as plain numbers."""
+        """Counts of delivered and lost samples, waiting times, and memory in use, as plain numbers by name."""
         self._renew()
         producer = self._runs[0].producer_s if self._runs else ProducerTimes()
         counted = self._progress.counters.report(self._assembly.share, self._progress.lost, producer)
         return {**counted, "pixels": self._assembly.filler.pixels}
 
     def explain(self) -> Explanation:
-        """The bottleneck, with the evidence."""
+        """Which part limits the speed, with the evidence."""
         return explain(self.stats(), self._pool.threads)
 
     # life -------------------------------------------------------------------------------------------------------

@@ -31,9 +31,12 @@ class Pool:
     Each loader may hold an equal part of the memory. Threads start when they are first needed, and anew in a forked
     child, which inherits none.
 
-    memory   a hard limit on what all its loaders hold together, in bytes or as "4gb". None: a quarter of the machine's
-             or the cgroup's, 4 GB at most, divided by the ranks of this machine and the workers of a DataLoader
-    threads  how many threads make batches for all its loaders. None: the cores of this process, divided in the same way
+    Args:
+        memory: a hard limit on the memory that all its loaders hold together, in bytes or as `"4gb"`. None: a quarter
+            of the memory of the machine or the cgroup, at most 4 GB, divided by the ranks on this machine and by the
+            workers of a DataLoader.
+        threads: the number of threads that prepare batches for all its loaders. None: the cores of this process,
+            divided in the same way.
     """
 
     def __init__(self, *, memory: int | str | None = None, threads: int | None = None) -> None:
@@ -89,7 +92,7 @@ class Pool:
             raise errors[0]
 
     def close(self) -> None:
-        """End the threads, once they have done what was submitted."""
+        """End the threads, after they have done what was submitted."""
         if self._process != os.getpid():  # a forked child has none of them, and perhaps a lock that is held for ever
             self._closed = True
             return

@@ -26,12 +26,13 @@ _HINT = 'make the Loader with output="torch"'
 class Packed(NamedTuple):
     """Rows of one length that are filled with the numbers of ragged rows, one after the other.
 
-    tokens        [n, length]: integers as int64, floats as they are
-    cu_seqlens    int32: where the sequences begin in `tokens.flatten()`, and where the last one ends. A sequence is a
-                  ragged row, or the part of one that lies in one row of `tokens`
-    position_ids  int64 [n, length]: how far each number is from the beginning of its sequence
-    carry         the numbers that did not fill a row, and the offsets of the rows they are of: give it to the next
-                  call, and keep it in a checkpoint beside the loader's state
+    Args:
+        tokens: [n, length]: integers as int64, floats as they are.
+        cu_seqlens: int32: where the sequences begin in `tokens.flatten()`, and where the last one ends. A sequence is a
+            ragged row, or the part of one that lies in one row of `tokens`.
+        position_ids: int64 [n, length]: how far each number is from the beginning of its sequence.
+        carry: the numbers that did not fill a row, and the offsets of their rows. Give it to the next call, and keep it
+            in a checkpoint beside the loader's state.
     """
 
     tokens: Any
@@ -61,14 +62,15 @@ class EncodingDecoder:
 class Ragged:
     """The rows of a column that differ in length, one after the other in memory.
 
-    `ragged[i]` decodes row i as `dataset[i]` does, and `for row in ragged` all of them. What that gives may be a view
-    of the batch's memory.
+    `ragged[i]` decodes row i as `dataset[i]` does, and `for row in ragged` decodes all rows. A decoded row may be a
+    view of the batch's memory.
 
-    values   all rows in one array or tensor: for the encodings `ndarray` and `ndarray:<dtype>` their numbers, in that
-             dtype, and for all others the bytes of the payloads as uint8
-    offsets  row i is `values[offsets[i]:offsets[i + 1]]`; an int64 more than there are rows
-    decode   what makes a row of its payload, where `values` are payloads
-    dims     the shape of each row, where `values` are numbers
+    Args:
+        values: all rows in one array or tensor: numbers for the encodings `ndarray` and `ndarray:<dtype>`, in that
+            dtype, and the bytes of the payloads as uint8 for all other encodings.
+        offsets: row i is `values[offsets[i]:offsets[i + 1]]`; int64, one more than there are rows.
+        decode: the function that decodes a payload, where `values` are payloads.
+        dims: the shape of each row, where `values` are numbers.
     """
 
     def __init__(self, values: Any, offsets: Any, decode: Decode | None, dims: Array | None = None) -> None:
@@ -91,7 +93,7 @@ class Ragged:
 
     @property
     def lengths(self) -> Any:
-        """How many numbers or bytes each row has."""
+        """The number of numbers or bytes in each row."""
         offsets = self.offsets
         return offsets[1:] - offsets[:-1]
 
@@ -128,10 +130,11 @@ class Ragged:
     # as rectangles ----------------------------------------------------------------------------------------------
 
     def padded(self, fill: Any = 0, length: int | None = None) -> Any:
-        """The rows as one array or tensor [rows, length], with `fill` behind the end of each.
+        """The rows as one array or tensor [rows, length], with `fill` after the end of each row.
 
-        fill    the number that stands where a row has none
-        length  how long all rows become: longer ones are cut at their end. None: as long as the longest
+        Args:
+            fill: the number that fills rows up.
+            length: the length of all rows: longer rows are cut at their end. None: the length of the longest row.
 
         Integers become int64, which embeddings take (uint64 stays), and floats stay as they are. Rows must have one
         dimension. `ragged.lengths` makes the mask: `torch.arange(length) < ragged.lengths[:, None]`.
@@ -156,14 +159,15 @@ class Ragged:
     def packed(self, length: int, carry: Carry | None = None) -> Packed:
         """The rows one after the other, cut into rows of `length` numbers: no padding, and nothing is lost.
 
-        length  how many numbers a row has
-        carry   what the last call left over: it comes first
+        Args:
+            length: the number of numbers in a row.
+            carry: the numbers that the call before left over. They come first. None: none.
 
-        `tokens, cu_seqlens, position_ids, carry = batch["tokens"].packed(2048, carry)` in every step, with None at
-        first. Fewer than `length` numbers are left over each time. The next call takes them, so they belong to the one
-        who loops over the batches, and not to the loader: save `carry` with `loader.state_dict()`, each rank its own,
-        and a resumed training packs the very same rows. Without it, these numbers are lost, and all others are there.
-        Take the batches in order: this is for the training loop, not for `transform=`, which runs in several threads.
+        Call it in every step: `tokens, cu_seqlens, position_ids, carry = batch["tokens"].packed(2048, carry)`, with
+        None at first. Each call leaves fewer than `length` numbers over, in `carry`. The loader does not know them:
+        save `carry` beside `loader.state_dict()`, on each rank, and a resumed training packs exactly the same rows.
+        Without `carry` only these numbers are lost. Call it in the training loop, where batches come in order, and not
+        in `transform=`, which runs in several threads.
         """
         length = whole_number("length", length, 1)
         rows = self._flat("packed")
@@ -192,9 +196,10 @@ class Ragged:
         return torch.nested.nested_tensor_from_jagged(_wide(rows._values), rows._offsets)
 
     def view(self, dtype: str) -> Ragged:
-        """The same bytes as numbers of this dtype: for tokens that were stored in a `bytes` column, say.
+        """The same bytes as numbers of a dtype: for example, tokens that were stored in a `bytes` column.
 
-        dtype  its NumPy name: "uint16", "int32", "float16", … in this machine's byte order, as arrays are
+        Args:
+            dtype: its NumPy name: `"uint16"`, `"int32"`, `"float16"`, … in this machine's byte order.
         """
         rows = self._as_numbers()
         if rows._dims is not None:
@@ -218,7 +223,11 @@ class Ragged:
         return type(self)(copied(self._values), copied(self._offsets), self._decode, self._dims)
 
     def map(self, change: Callable[[Any], Any]) -> Ragged:
-        """The same rows with `values` changed by a function. `offsets` keep their values, on the same device."""
+        """The same rows with `values` changed by a function. `offsets` keep their values, on the device of `values`.
+
+        Args:
+            change: a function that takes and returns an array or tensor.
+        """
         rows = self._numbers_if_any()
         values, offsets = change(rows._values), rows._offsets
         if _is_tensor(values) and _is_tensor(offsets) and offsets.device != values.device:
@@ -226,7 +235,11 @@ class Ragged:
         return Ragged(values, offsets, rows._decode, rows._dims)
 
     def relocated(self, move: Callable[[Any], Any]) -> Ragged:
-        """The same rows with `values` and `offsets` in other memory, where this function puts them."""
+        """The same rows with `values` and `offsets` in other memory.
+
+        Args:
+            move: a function that returns an array or tensor in its new place.
+        """
         rows = self._numbers_if_any()
         return Ragged(move(rows._values), move(rows._offsets), rows._decode, rows._dims)
 
@@ -237,7 +250,12 @@ class Ragged:
         return self
 
     def to(self, device: Any, non_blocking: bool = False) -> Ragged:
-        """The same rows on this device; see `Batch.to`."""
+        """The same rows on this device.
+
+        Args:
+            device: a torch.device or its name.
+            non_blocking: as with `Batch.to`.
+        """
         return self.relocated(partial(moved, device=device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Ragged:

@@ -36,8 +36,8 @@ _READ_BYTES = 4 << 20
 class Diff:
     """How snapshot `b` differs from snapshot `a`. All ids ascend.
 
-    A sample is `changed` where one position holds, in either snapshot, bytes that the other one has not. What remains
-    of `a` is `removed`, what remains of `b` is `added`. A sample that only moved is none of these.
+    A position is `changed` if each snapshot has a sample there that the other snapshot has nowhere. Other samples that
+    only `a` has are `removed`, other samples that only `b` has are `added`. A sample that only moved is none of these.
     """
 
     a: str
@@ -50,7 +50,7 @@ class Diff:
     columns_changed: dict[str, tuple[str, str]]
     metadata_changed: bool
     shared_shards: int
-    read_shards: int  # of both
+    read_shards: int  # the number of shards, of both snapshots, that were read
 
     @property
     def same(self) -> bool:
@@ -67,12 +67,12 @@ class Diff:
 
 
 def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], *, progress: Progress | None = None) -> Diff:
-    """The samples that were added, removed or changed from one snapshot to another, told by the hash of their bytes.
+    """The samples that were added, removed or changed from one snapshot to another, found by the hash of their bytes.
 
     Args:
         a: the snapshot before: a dataset's directory, or `path@sha256:9f2c…`.
         b: the snapshot after, of the same dataset or of another one.
-        progress: called with the bytes that are done and the bytes there are.
+        progress: a function, called with the number of bytes done and of all bytes.
 
     Shards that both have are not read. Of every other sample a few dozen bytes are held in memory.
     """

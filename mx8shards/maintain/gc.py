@@ -36,10 +36,10 @@ class Removed:
 
     snapshots: tuple[str, ...]
     files: tuple[str, ...]  # below the dataset's directory
-    freed_bytes: int  # of files that have no other name, the snapshots' indexes included
-    kept: tuple[str, ...]
-    parts: tuple[str, ...] = ()  # that ranks wrote here and that stay: no snapshot holds their samples yet
-    removed_parts: tuple[str, ...] = ()  # whose samples all stand in a snapshot, or that can never become part of one
+    freed_bytes: int  # of files without other hard links, indexes included
+    kept: tuple[str, ...]  # the snapshots that stay
+    parts: tuple[str, ...] = ()  # parts of ranks that stay, because no snapshot holds their samples yet
+    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or that can never become part of one
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -52,11 +52,11 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     Args:
         link: the dataset's directory.
         keep: how many of the newest snapshots stay, in `log`'s order. The current one stays in any case, also with 0.
-        progress: called with the bytes that are removed and the bytes there are to remove.
+        progress: a function, called with the number of bytes removed and of all bytes to remove.
 
-    Parts that ranks or a conversion wrote below the dataset go as well once all their samples stand in a snapshot; one
-    that is being written stays. A file that no snapshot ever named is not touched. Should a gc be killed, whoever
-    changes the dataset next finishes it.
+    Parts that ranks or a conversion wrote below the dataset are removed too, if all their samples are in a snapshot and
+    nobody writes them. A file that no snapshot ever named is not touched. If gc is killed, the next change of the
+    dataset finishes it.
     """
     where = parse_link(link)
     if where.snapshot is not None:

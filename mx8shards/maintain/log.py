@@ -23,9 +23,9 @@ class LogEntry:
     """One snapshot of a dataset."""
 
     snapshot: str
-    parent: str | None  # the one that it was published on top of; it need not be there any more
+    parent: str | None  # the snapshot before it, which may have been removed
     current: bool
-    published: datetime  # when its index file was made here: a copy of a dataset has times of its own
+    published: datetime  # when its index file was written here; copying a dataset may change it
     samples: int
     shards: int
     stored_bytes: int

@@ -81,11 +81,11 @@ def merge(
         how: `"link"` makes hard links where that is possible and copies elsewhere, `"copy"` makes copies, and `"move"`
             makes links and then removes the parts with their history.
         mode: `"create"` makes a new dataset; `"append"` adds the samples to the one in `out`, if there is one.
-        metadata: those of the merged dataset. None: those of the parts and of the dataset they are appended to, united;
-            keys on which they disagree are an error, and so is a list of class names (`classes`) that a part lacks.
-        progress: called with the bytes that are done and the bytes there are.
+        metadata: those of the merged dataset. None: the union of the metadata of all parts, and of the dataset that is
+            appended to. It is an error if values differ, or if a part lacks a list of class names (`classes`).
+        progress: a function, called with the number of bytes done and of all bytes.
 
-    No sample is written anew. Should anything be wrong, nothing is published. If a `"move"` is killed after that, the
+    No sample is rewritten. If anything is wrong, nothing is published. If a `"move"` is killed after publishing, the
     same call finishes the removal of the parts.
     """
     one_of("how", how, HOWS)

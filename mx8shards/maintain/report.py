@@ -20,12 +20,12 @@ Mode = Literal["structure", "subset", "data"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """One damaged file, what is wrong with it, and which samples can no longer be believed."""
+    """One damaged file, what is wrong with it, and which samples may be wrong because of it."""
 
     file: str  # below the dataset's directory: a shard's basename, index.json, a side-car
     reason: Reason
     error: str
-    snapshot: str  # whose samples are meant
+    snapshot: str  # the snapshot whose samples `samples` counts
     samples: tuple[Range, ...] = ()  # half-open ranges of sample ids
     blocks: tuple[int, ...] = ()  # the damaged 1 MiB blocks of the file, where block hashes can tell
 
@@ -36,15 +36,15 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What `verify` found. `ok` says it in one word; `damage` names every damaged file."""
+    """What `verify` found: whether the dataset is `ok`, and every damaged file in `damage`."""
 
     snapshot: str
     sealed: bool
     mode: Mode
-    snapshots: int  # kept index files that were held against their names
-    shards: int  # shards whose size and offsets were checked …
-    data_shards: int  # … and those of them whose every byte was
-    unchecked: int  # of these, shards whose payload bytes no hash vouches for
+    snapshots: int  # kept index files whose hash was compared with their name
+    shards: int  # shards whose size and offsets were checked
+    data_shards: int  # shards whose every byte was read
+    unchecked: int  # of `data_shards`, those that have no hash to compare payload bytes with
     samples: int
     bytes_checked: int
     damage: tuple[Damage, ...] = ()

@@ -21,14 +21,14 @@ Number = int | float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """What a column of numbers looks like. NaN and infinities are counted, and left out of the rest."""
+    """The distribution of a column of numbers. NaN and infinities are counted in `not_finite`, and nowhere else."""
 
     minimum: Number | None
     maximum: Number | None
     mean: float | None
     not_finite: int
-    values: dict[Number, int] | None  # how often each occurs, if there are few enough …
-    bins: tuple[tuple[float, float, int], ...] | None  # … or else (begin, end, count) of 20 equal ranges
+    values: dict[Number, int] | None  # how often each value occurs; None: there are too many
+    bins: tuple[tuple[float, float, int], ...] | None  # (begin, end, count) of 20 equal ranges, if `values` is None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it: values become a list of [value, count]."""

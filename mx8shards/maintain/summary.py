@@ -27,14 +27,14 @@ _MOST_CLASSES = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnSummary:
-    """One column: how it is encoded, how long its payloads are, and how its numbers are distributed."""
+    """One column: its encoding, the lengths of its payloads, the distribution of its numbers."""
 
     name: str
     encoding: str
-    payload_bytes: int | None  # of each sample; None: they differ
+    payload_bytes: int | None  # the size of each payload; None: they differ
     numbers: Numbers | None = None  # for columns of one number per sample
     lengths: Lengths | None = None  # for columns whose payloads differ in size
-    classes: tuple[str, ...] | None = None  # the names of the labels, for the column `label`
+    classes: tuple[str, ...] | None = None  # the class names, for the column `label`
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -53,7 +53,7 @@ class Summary:
     stored_bytes: int
     samples_per_shard: tuple[int, float, int]  # least, median, most
     stored_bytes_per_shard: tuple[int, float, int]
-    bytes_per_sample: float  # raw, offsets and all
+    bytes_per_sample: float  # uncompressed, offsets included
     columns: tuple[ColumnSummary, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -63,13 +63,13 @@ class Summary:
 
 
 def summary(link: str | os.PathLike[str]) -> Summary:
-    """Counts and sizes of a snapshot, and its columns: of numbers range, mean and histogram, of all others the lengths.
+    """Counts and sizes of a snapshot; for each column the range, mean and histogram of its numbers, or its lengths.
 
     Args:
         link: the dataset's directory, or `path@sha256:9f2c…`.
 
-    Numbers come from side-cars where there are some; otherwise each sample's number is read from its shard. Lengths are
-    those of up to 10,000 samples. The labels of the column `label` are counted up to as many as have class names.
+    Numbers come from side-cars if there are any, and otherwise from the shards. Lengths are those of up to 10,000
+    samples. Of the column `label`, as many different labels are counted as there are class names.
     """
     snapshot = load(parse_link(link))
     index = snapshot.index

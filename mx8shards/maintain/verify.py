@@ -27,21 +27,21 @@ def verify(
     seal: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Check a dataset and report every damaged file, with the samples that the damage touches.
+    """Check a dataset, and report every damaged file and the samples in it.
 
     Args:
         link: the dataset's directory. A pinned one, `path@sha256:9f2c…`, asks for that snapshot alone.
-        data: also check every byte of every kept snapshot: shards, side-cars, what compressed shards decompress to, and
-            their decompressed copies.
-        subset: check every byte of this share of the shards, drawn anew each time: `"5%"` or 0.05. Excludes `data`.
+        data: also check every byte of every kept snapshot: shards, side-cars, the raw form of compressed shards, and
+            unpacked copies.
+        subset: check every byte of a share of the shards, drawn anew each time: `"5%"` or 0.05. Not with `data`.
         seal: if the current snapshot lacks content hashes, or was changed outside mx8shards, check its every byte and
             publish it with content hashes.
-        progress: called with the bytes that are done and the bytes there are.
+        progress: a function, called with the number of bytes done and of all bytes.
 
     Without options it checks the structure: index.json and every kept index against their ids, the size of every file
     of the current snapshot, and the offsets of its uncompressed shards. Where only the raw file is left of a compressed
-    shard, as in a cache of Streaming, that file is checked. Nothing is changed, but by `seal=True`. What others remove
-    meanwhile, as gc does, is not damage.
+    shard, as in a cache of Streaming, that file is checked. Only `seal=True` changes anything. Files that
+    gc removes meanwhile are not damage.
     """
     where = parse_link(link)
     mode, share = _mode(data, subset)

@@ -99,11 +99,11 @@ class Decode(Picture):
         mean: With `std` and a float dtype, pictures are normalised: `(value - mean) / std`. Three finite numbers, for
             red, green and blue from 0 to 1.
         std: Three numbers above 0; given with `mean` or not at all.
-        seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
-            from its name in the batch.
+        seed: Crops with the same int draw the same numbers, as a picture and its mask need. None: the numbers depend on
+            the crop's name in the batch.
         upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
-            `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
-            torchvision's ImageFolder.
+            `convert imagefolder --upright` turns them once. False takes the raster as it is, as torchvision's
+            ImageFolder does.
     """
 
     size: int | tuple[int, int] | None = None
@@ -159,13 +159,13 @@ class CenterCrop(Crop):
         mean: With `std` and a float dtype, crops are normalised: `(value - mean) / std`. Three finite numbers, for
             red, green and blue from 0 to 1.
         std: Three numbers above 0; given with `mean` or not at all.
-        seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
-            from its name in the batch.
-        exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
-            before they become RGB: quicker, and half a level away on average.
+        seed: Crops with the same int draw the same numbers, as a picture and its mask need. None: the numbers depend on
+            the crop's name in the batch.
+        exact: True decodes to RGB and resizes that, as Pillow does. False resizes luma and chroma before the conversion
+            to RGB: that is faster, and differs by half a level on average.
         upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
-            `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
-            torchvision's ImageFolder.
+            `convert imagefolder --upright` turns them once. False takes the raster as it is, as torchvision's
+            ImageFolder does.
     """
 
     resize: int | None = None
@@ -192,13 +192,13 @@ class ResizeCrop(Crop):
         mean: With `std` and a float dtype, crops are normalised: `(value - mean) / std`. Three finite numbers, for
             red, green and blue from 0 to 1.
         std: Three numbers above 0; given with `mean` or not at all.
-        seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
-            from its name in the batch.
-        exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
-            before they become RGB: quicker, and half a level away on average.
+        seed: Crops with the same int draw the same numbers, as a picture and its mask need. None: the numbers depend on
+            the crop's name in the batch.
+        exact: True decodes to RGB and resizes that, as Pillow does. False resizes luma and chroma before the conversion
+            to RGB: that is faster, and differs by half a level on average.
         upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
-            `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
-            torchvision's ImageFolder.
+            `convert imagefolder --upright` turns them once. False takes the raster as it is, as torchvision's
+            ImageFolder does.
     """
 
 
@@ -208,21 +208,21 @@ class RandomResizedCrop(Crop):
 
     Args:
         size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
-        scale: The least and the most of the picture's area that a crop has, above 0, up to 1.
-        ratio: The least and the most of a crop's width by its height, before it is resized; above 0.
+        scale: The smallest and the largest share of the picture's area that a crop covers, above 0 and at most 1.
+        ratio: The smallest and the largest ratio of a crop's width to its height before it is resized, above 0.
         flip: The probability, from 0 to 1, that a crop is mirrored, left to right. 0, as with torchvision: never.
         layout: "CHW" or "HWC": whether a batch has `[B, 3, height, width]` or `[B, height, width, 3]`.
         dtype: "uint8" for levels from 0 to 255; "float16" or "float32" for numbers from 0 to 1.
         mean: With `std` and a float dtype, crops are normalised: `(value - mean) / std`. Three finite numbers, for
             red, green and blue from 0 to 1.
         std: Three numbers above 0; given with `mean` or not at all.
-        seed: An int for crops that draw the same numbers, as an image and its mask need. None: a crop's numbers follow
-            from its name in the batch.
-        exact: True decodes to RGB and resizes that, as Pillow would. False resizes brightness and colour differences
-            before they become RGB: quicker, and half a level away on average.
+        seed: Crops with the same int draw the same numbers, as a picture and its mask need. None: the numbers depend on
+            the crop's name in the batch.
+        exact: True decodes to RGB and resizes that, as Pillow does. False resizes luma and chroma before the conversion
+            to RGB: that is faster, and differs by half a level on average.
         upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
-            `convert imagefolder --upright` turns them once. False: a picture lies as its raster does, as with
-            torchvision's ImageFolder.
+            `convert imagefolder --upright` turns them once. False takes the raster as it is, as torchvision's
+            ImageFolder does.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)

@@ -32,8 +32,8 @@ class BlockShuffle:
     loses nothing.
 
     Args:
-        shards: How many shards are in use at a time, an int from 1. More come closer to a whole shuffle; with as many
-            as the dataset has, it is one. `shards` - 1 of them are read twice: when an epoch begins and when it ends.
+        shards: The number of shards in use at a time, from 1. More shards come closer to a whole shuffle. `shards` - 1
+            of them are read twice: when an epoch begins and when it ends.
     """
 
     shards: int

@@ -35,7 +35,7 @@ class Samples(Protocol):
 
 
 class RaggedColumn(Sequence[Any]):
-    """One column whose values differ in size: a lazy sequence that decodes what it is asked for."""
+    """One column whose values differ in size: a sequence that decodes a value when it is asked for."""
 
     def __init__(self, samples: Samples, name: str) -> None:
         self._samples = samples

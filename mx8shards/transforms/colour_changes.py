@@ -35,13 +35,13 @@ _PIECE_BYTES = 4 << 20  # so many are worked on at a time on a CPU, for its cach
 
 @dataclass(frozen=True, slots=True)
 class RandomGrayscale:
-    """Each picture of a batch becomes grey with a probability of its own draw, and keeps its three channels.
+    """Makes pictures of a batch grey, with three equal channels. Each picture has a draw of its own.
 
     Args:
         p: The probability, from 0 to 1, that a picture becomes grey.
         image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1.
-        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
-            not tell. None: the batch's, which the Loader knows of all that it decodes.
+        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
+            `batch.layouts`, where the Loader puts that of all pictures it decodes.
     """
 
     p: float = 0.1
@@ -67,19 +67,19 @@ class RandomGrayscale:
 
 @dataclass(frozen=True, slots=True)
 class ColorJitter:
-    """Brightness, contrast, saturation and hue of each picture changed by random amounts, in a random order.
+    """Changes brightness, contrast, saturation and hue of each picture by random amounts, in a random order.
 
-    The formulas are torchvision's. It draws for each picture, and rounds uint8 pictures once, after the last step.
+    The formulas are torchvision's. Each picture has draws of its own. uint8 pictures are rounded once, at the end.
 
     Args:
-        brightness: An amount `a` from 0, for a factor from max(0, 1 - a) to 1 + a, or a pair (least, most) of factors.
-        contrast: The same for the distance from the picture's mean luma.
-        saturation: The same for the distance from each pixel's luma.
+        brightness: An amount `a` from 0, for a factor from max(0, 1 - a) to 1 + a; or a pair (least, most) of factors.
+        contrast: An amount or a pair, as above: it scales the distance from the picture's mean luma.
+        saturation: An amount or a pair, as above: it scales the distance from each pixel's luma.
         hue: An amount `a` from 0 to 0.5, for a turn from -a to a around the circle of hues, or a pair (least, most) of
             turns from -0.5 to 0.5, which is half the circle.
         image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1: not normalised yet.
-        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
-            not tell. None: the batch's, which the Loader knows of all that it decodes.
+        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
+            `batch.layouts`, where the Loader puts that of all pictures it decodes.
     """
 
     brightness: float | tuple[float, float] = 0.0

@@ -13,11 +13,11 @@ from mx8shards.transforms.normalize import Normalize
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """One transform after the other.
+    """Calls one transform after the other.
 
     Args:
         steps: Functions from batch to batch, in the order in which they are called: transforms of this package, or any
-            others. A random one may stand there once for each column: two equal ones would draw the same numbers.
+            others. A random transform may occur once for a column: a second one would draw the same numbers.
     """
 
     steps: Sequence[Callable[[Any], Any]]

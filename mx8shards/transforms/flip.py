@@ -16,13 +16,13 @@ from mx8shards.transforms.picture_tensor import R, beside, check_layout, picture
 
 @dataclass(frozen=True, slots=True)
 class RandomHorizontalFlip:
-    """Each picture of a batch is mirrored, left to right, with a probability of its own draw.
+    """Mirrors pictures of a batch, left to right. Each picture has a draw of its own.
 
     Args:
         p: The probability, from 0 to 1, that a picture is mirrored.
-        image: The column that holds the pictures, uint8 or floats, four sides.
-        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
-            not tell. None: the batch's, which the Loader knows of all that it decodes.
+        image: The column of the pictures: uint8 or floats, four dimensions.
+        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
+            `batch.layouts`, where the Loader puts that of all pictures it decodes.
     """
 
     p: float = 0.5

@@ -67,8 +67,8 @@ class _Mix:
 class Mixup(_Mix):
     """Each picture becomes `share * picture + (1 - share) * partner`, and so does its label.
 
-    A row's partner is another row of the batch, itself only in a batch of one: so replay is exact for the same world
-    size and batch size.
+    A row's partner is another row of the batch (itself in a batch of one). Therefore a replay is exact only with the
+    same world size and batch size.
 
     Args:
         classes: How many classes there are: labels are ints below it, or float shares [B, classes] that another mix
@@ -92,11 +92,12 @@ class Mixup(_Mix):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutMix(_Mix):
-    """Each picture gets a box of its partner's, and of its partner's label as much as the box has of the picture.
+    """Each picture gets a box of its partner's pixels, and its label the same share of the partner's label.
 
-    The box has the picture's proportions and 1 - share of its area, less what lies outside: its centre may be anywhere.
-    A row's partner is another row of the batch, itself only in a batch of one: so replay is exact for the same world
-    size and batch size.
+    The box has the proportions of the picture and 1 - share of its area. Its centre may be anywhere, and what lies
+    outside of the picture is cut off.
+    A row's partner is another row of the batch (itself in a batch of one). Therefore a replay is exact only with the
+    same world size and batch size.
 
     Args:
         classes: How many classes there are: labels are ints below it, or float shares [B, classes] that another mix
@@ -107,8 +108,8 @@ class CutMix(_Mix):
         label_smoothing: How much of each integer label, from 0 to 1, is spread over all classes.
         image: The column that holds the pictures.
         label: The column that holds the labels.
-        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
-            not tell. None: the batch's, which the Loader knows of all that it decodes.
+        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
+            `batch.layouts`, where the Loader puts that of all pictures it decodes.
     """
 
     layout: Literal["CHW", "HWC"] | None = None

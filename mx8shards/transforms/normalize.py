@@ -27,8 +27,8 @@ class Normalize:
         std: The standard deviation of each channel, above 0.
         dtype: The torch.dtype of the result: torch.float32, or another one of floats.
         image: The column that holds the pictures.
-        layout: "CHW" or "HWC" for pictures whose layout the batch does not declare and their number of channels does
-            not tell. None: the batch's, which the Loader knows of all that it decodes.
+        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
+            `batch.layouts`, where the Loader puts that of all pictures it decodes.
     """
 
     mean: Sequence[float]

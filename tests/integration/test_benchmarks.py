@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import data, harness, pictures, table
+from benchmarks import chart, data, harness, pictures, table
 from benchmarks.__main__ import CASES
 
 pytest.importorskip("litdata")
@@ -124,13 +124,11 @@ def test_the_kept_results_are_shown(case: str, repository: Path) -> None:
     assert not kept["quick"]
     assert kept["rounds"] >= 3
     assert table.render(kept) in (repository / "benchmarks" / "README.md").read_text()
-    readme = (repository / "README.md").read_text()
-    assert f"<!-- bench:{case} -->" not in readme or table.render_headlines(kept) in readme
 
 
-@pytest.mark.parametrize("page", table.PAGES, ids=lambda page: page.parent.name)
-def test_making_the_tables_anew_changes_nothing(page: Path) -> None:
-    assert table.updated(page) == page.read_text()
+def test_making_the_tables_and_the_chart_anew_changes_nothing() -> None:
+    assert table.updated() == table.PAGE.read_text()
+    assert chart.render() == chart.FILE.read_text()
 
 
 def test_kept_results_name_no_directory_of_a_machine(repository: Path) -> None:

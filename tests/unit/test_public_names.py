@@ -1,10 +1,8 @@
-"""Does a user find the names, the values and the arguments that are there, by `dir`, signatures and `help`?"""
+"""Does a user find the names and the values that are allowed, by `dir` and signatures?"""
 
 from __future__ import annotations
 
 import inspect
-import pydoc
-import re
 import subprocess
 import sys
 from typing import Any, get_args, get_type_hints
@@ -12,9 +10,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import mx8shards as mx8
-from mx8shards.loading.batch import OUTPUT_KINDS, Batch
+from mx8shards.loading.batch import OUTPUT_KINDS
 from mx8shards.loading.planning.shard_table import IOS
-from mx8shards.loading.ragged import Ragged
 from mx8shards.loading.reporting.lost_samples import ON_ERROR
 from mx8shards.order.steps import UNEVEN
 
@@ -49,35 +46,3 @@ def test_the_signature_of_a_loader_shows_the_values_that_are_allowed(name: str, 
     hint = get_type_hints(mx8.Loader.__init__, {**vars(sys.modules["mx8shards.loading.loader"])})[name]
     literal = hint if get_args(hint)[:1] == values[:1] else get_args(hint)[0]
     assert set(get_args(literal)) == set(values)
-
-
-EXPLAINED = [
-    *(
-        mx8.Loader,
-        mx8.Pool,
-        Batch,
-        Ragged,
-        Ragged.padded,
-        Ragged.packed,
-        Ragged.view,
-        Batch.map,
-        Batch.replace,
-        Batch.to,
-    ),
-    *(mx8.Loader.set_epoch, mx8.Loader.ids, mx8.Loader.load_state_dict),
-]
-
-
-@pytest.mark.parametrize("what", EXPLAINED, ids=lambda what: what.__qualname__)
-def test_help_explains_every_argument(what: Any) -> None:
-    text = pydoc.plain(pydoc.render_doc(what))
-    for name in inspect.signature(what).parameters:
-        if name != "self":
-            assert re.search(rf"^[ |]*{name}  +\S", text, re.MULTILINE), name
-
-
-@pytest.mark.parametrize("kind", [mx8.Loader, Batch, Ragged, mx8.Pool])
-def test_every_public_method_has_a_word_of_help(kind: type) -> None:
-    for name, member in inspect.getmembers(kind):
-        if not name.startswith("_") and (callable(member) or isinstance(member, property)):
-            assert inspect.getdoc(member), name

@@ -85,7 +85,7 @@ def _faults() -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which part is the slowest, and how one can tell."""
+    """Which part limits the speed, and the evidence. `print` shows both."""
 
     bottleneck: Bottleneck
     evidence: tuple[str, ...]
