@@ -41,6 +41,7 @@ class _Rows(NamedTuple):
     epoch: int | None = None
     seed: int | None = None
     pictures: Mapping[str, Output] | None = None
+    extras: Mapping[str, Any] | None = None
 
 
 class Batch(MutableMapping[str, Any]):
@@ -49,11 +50,14 @@ class Batch(MutableMapping[str, Any]):
     values      the columns, by name
     sample_ids  which sample each row is, as int64; always on the host. Of a view, such as `select` or `where` gives,
                 these are positions in the dataset that it is a view of, and of `concat` in all datasets one after the
-                other; they are not positions in the view
-    padding     which rows are repeats that only fill the batch up, as bools
+                other; they are not positions in the view. A row without a sample has -1: see padding
+    padding     which rows only fill the batch up, as bools: repeats of samples, or, where an order of your own says so,
+                rows without a sample, which are zeros or have no bytes
     epoch       the epoch that the batch belongs to
     seed        the loader's
     pictures    what the loader declares of columns of pictures: `layouts` is made of it
+    extras      what the view knows of the rows beside their samples, by name, on the host: "occurrence", which tells
+                repeats of a sample apart, as a random draw for a row follows from it. Empty where nothing is known
 
     Arrays and tensors view a bank of the loader, which uses it again once the last of them is gone: hold a batch for as
     long as you like, at the price of its memory. `copy()` gives one that costs the loader nothing.
@@ -72,13 +76,14 @@ class Batch(MutableMapping[str, Any]):
         epoch: int | None = None,
         seed: int | None = None,
         pictures: Mapping[str, Output] | None = None,
+        extras: Mapping[str, Any] | None = None,
     ) -> None:
         self._values = dict(values)
         self._rows: _Rows
         if sample_ids is None and isinstance(values, Batch):
             self._rows = values._rows
         else:
-            self._rows = _Rows(sample_ids, padding, epoch, seed, pictures)
+            self._rows = _Rows(sample_ids, padding, epoch, seed, pictures, extras)
 
     @property
     def sample_ids(self) -> Any:
@@ -87,8 +92,13 @@ class Batch(MutableMapping[str, Any]):
 
     @property
     def padding(self) -> Any:
-        """Which rows are repeats that only fill the batch up."""
+        """Which rows only fill the batch up: repeats, or rows without a sample."""
         return self._known("padding")
+
+    @property
+    def extras(self) -> Mapping[str, Any]:
+        """What the view knows of the rows, by name. It stays on the host, wherever the columns are."""
+        return self._rows.extras or {}
 
     @property
     def epoch(self) -> int:
@@ -140,7 +150,8 @@ class Batch(MutableMapping[str, Any]):
 
     def copy(self) -> Self:
         """The same batch in memory of its own."""
-        rows = self._rows._replace(sample_ids=copied(self._rows.sample_ids))
+        extras = {name: copied(values) for name, values in self.extras.items()}
+        rows = self._rows._replace(sample_ids=copied(self._rows.sample_ids), extras=extras)
         return self._with(self._values, rows)._relocated(copied)
 
     def map(self, change: Callable[[Any], Any]) -> Self:
@@ -219,6 +230,7 @@ def make_batch(
     layout: Layout,
     sample_ids: Array,
     padding: Array,
+    extras: Mapping[str, Array],
     epoch: int,
     seed: int,
     convert: Callable[[Array], Any],
@@ -233,4 +245,5 @@ def make_batch(
             value = Ragged(value, convert(offsets_of(whole, place, rows)), decoders[key])
         values[key] = value
     pictures = {key: output for key, output in outputs.items() if output.layout}
-    return Batch(values, convert(sample_ids), convert(padding), epoch, seed, pictures)
+    known = {name: convert(array.copy()) for name, array in extras.items()}
+    return Batch(values, convert(sample_ids), convert(padding), epoch, seed, pictures, known)

@@ -19,7 +19,7 @@ from mx8shards.loading.epoch import Epoch
 from mx8shards.loading.execution.prefetch import Failed, Ready, Run
 from mx8shards.loading.memory.banks import Share
 from mx8shards.loading.planning.accepted_datasets import checked_dataset
-from mx8shards.loading.planning.assembly import assemble, order_of, warn_of_repeats
+from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.machine import distributed_rank
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.pool import Pool
@@ -28,6 +28,7 @@ from mx8shards.loading.reporting.state_difference import difference
 from mx8shards.loading.reporting.stats import Counters, Explanation, explain
 from mx8shards.loading.reporting.times import ProducerTimes
 from mx8shards.order.blocks import BlockShuffle
+from mx8shards.order.orders import Order
 from mx8shards.order.state import State
 from mx8shards.order.steps import Steps
 from mx8shards.stages import Decoder
@@ -76,6 +77,12 @@ class Loader:
     world_size      how many ranks there are; with `rank`, or neither
     device          where batches go: "cpu", "cuda" or "cuda:1"; copies to a GPU run beside the training step
     output          "torch": tensors; "numpy": arrays, and no torch is needed
+    order           an order of your own instead of `shuffle`: an object with `len(order)`, the positions in an epoch;
+                    `at(epoch, counts)`, an array with the position in the dataset that stands at each of these counts
+                    from 0 to before that, or -1 for padding; `ids(epoch, start, stop)`, those at a range of counts; and
+                    `description`, a dict as JSON of its "name" and all it depends on. It must be a pure function, the
+                    same on all ranks. Positions may repeat, and repeats get random crops of their own, as the count is
+                    then one of the things that these follow from
     pool            a Pool of memory and threads that several loaders share; then `memory` and `threads` are the pool's
     read_timeout_s  after so many seconds without an answer of the file system there is an error instead of more waiting
     """
@@ -99,6 +106,7 @@ class Loader:
         world_size: int | None = None,
         device: Literal["cpu", "cuda"] | str = "cpu",
         output: Literal["torch", "numpy"] = "torch",
+        order: Order | None = None,
         pool: Pool | None = None,
         read_timeout_s: float = 300.0,
     ) -> None:
@@ -124,6 +132,7 @@ class Loader:
             io=io,
             device=device,
             output=output,
+            order=order,
             read_timeout_s=read_timeout_s,
         )
         self._dataset = copy.copy(dataset)  # this one stays open when the user closes theirs
@@ -138,7 +147,6 @@ class Loader:
         self._ledger = Ledger()
         self._closed = False
         self._assemble()
-        self._warn_of_repeats()
 
     def _assemble(self) -> None:
         """Get a pool, and a share of its memory."""
@@ -192,6 +200,8 @@ class Loader:
         self, *, epoch: int, step: int, rank: int | None = None, world_size: int | None = None
     ) -> npt.NDArray[np.int64]:
         """The sample_ids of one step of an epoch, as any rank of any world gets or got them; no data are read.
+
+        Padding that has no sample is -1.
 
         epoch       its number, from 0
         step        its number in the epoch, from 0
@@ -341,10 +351,6 @@ class Loader:
                 run.join()
                 self._counters.produced(run.producer_s)
         self._runs.clear()
-
-    def _warn_of_repeats(self) -> None:
-        if self.rank == 0:
-            warn_of_repeats(self._dataset, self._recipe.filler.stages)
 
     def _what_next(self, epoch: int) -> str:
         """What comes after a step that failed, for the user."""

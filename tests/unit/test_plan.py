@@ -59,7 +59,7 @@ def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
     for number, planned in enumerate(found):
         begin = position + number * batch_size * size
         share = plan.steps.share(rank, begin)
-        sample_ids, _, _ = plan.sample_ids(3, share.positions)
+        sample_ids, _ = plan.sample_ids(3, share.positions)
         assert (planned.epoch, planned.position) == (3, begin)
         assert planned.rows["sample_id"].tolist() == sample_ids.tolist()
         assert planned.padding.tolist() == share.padding.tolist()

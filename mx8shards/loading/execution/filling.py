@@ -142,6 +142,8 @@ class Filler:
             for key, sizes in measured.items():
                 offsets = offsets_of(work.whole, work.layout.places[key], len(work.rows))
                 offsets[0], offsets[1:] = 0, np.cumsum(sizes)
+            if planned.absent is not None:
+                self._blank(work, planned.absent)
             for stage in self.stages:
                 stage.begin(work)
         except BaseException:
@@ -149,6 +151,12 @@ class Filler:
             raise
         times.add("read" if work.reads else "gather", clock() - begun)
         return work
+
+    def _blank(self, work: Work, absent: Ids) -> None:
+        """Zeros for rows that have no sample, which no stage fills. In ragged outputs they have no bytes."""
+        for key, output in self.outputs.items():
+            if output.shape is not None:
+                work.array(key, output)[absent] = 0
 
     def ranges(self, work: Work) -> list[Range]:
         """Parts of the rows that take about as long as one another: those that cost most come first."""
@@ -181,6 +189,7 @@ class Filler:
             work.layout,
             work.sample_ids,
             work.padding.copy(),
+            work.extras,
             work.epoch,
             self._seed,
             self._convert,
@@ -236,6 +245,7 @@ class Filler:
                 offsets[len(good)] = size
             work.layout.places[key] = place._replace(value_bytes=size)
         work.rows, work.padding, work.sample_ids = work.rows[good], work.padding[good], work.sample_ids[good]
+        work.extras = {name: values[good] for name, values in work.extras.items()}
 
 
 def _head(shard: Shard, begin: int, size: int, most: int = MAX_BYTES) -> bytes:

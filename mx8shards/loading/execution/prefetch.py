@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mx8shards.errors import LoaderError, without_locals
-from mx8shards.format.randomness import integers
+from mx8shards.format.randomness import occurrences_of
 from mx8shards.kernels import compiling
 from mx8shards.kernels.records import OK
 from mx8shards.loading.execution.device import Mover
@@ -77,12 +77,12 @@ class Failed(NamedTuple):
 class Restart(NamedTuple):
     """There is no room for substitutes beside the batches that come later: give those up, and make them again.
 
-    `tried` has, for a row, the sample that stood there first, and how many others did since.
+    `tried` has, for a row, the sample that stood there first and its occurrence, and how many others stood there since.
     """
 
     planned: Planned
     entries: tuple[Entry, ...]
-    tried: dict[int, tuple[int, int]]
+    tried: dict[int, tuple[int, int, int]]
 
 
 class Shed(NamedTuple):
@@ -119,7 +119,7 @@ class Task:
     planned: Planned
     held: list[object]
     entries: tuple[Entry, ...] = ()
-    tried: dict[int, tuple[int, int]] = field(default_factory=dict)
+    tried: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     times: Times = field(default_factory=Times)
     work: Work | None = None
     ranges: Iterator[Range] = field(default_factory=lambda: iter(()))
@@ -338,7 +338,7 @@ class Run:
                 self._drop_results()
 
     def _start(
-        self, planned: Planned, entries: tuple[Entry, ...] = (), tried: dict[int, tuple[int, int]] | None = None
+        self, planned: Planned, entries: tuple[Entry, ...] = (), tried: dict[int, tuple[int, int, int]] | None = None
     ) -> bool:
         """Start a batch when there is room for it; False if the run was stopped meanwhile."""
         recipe = self._recipe
@@ -511,18 +511,18 @@ class Run:
         return self._finished(task, scratch)
 
     def _substitute(self, task: Task, row: int, sample_id: int, why: str) -> int:
-        """Another position: keyed by the sample that stood there first, and by how often that was tried."""
-        plan, epoch = self._recipe.plan, task.planned.epoch
-        first, attempts = task.tried.get(row, (sample_id, 0))
+        """Another position, which follows from the sample that stood there first and how often another was tried."""
+        plan, planned = self._recipe.plan, task.planned
+        occurrences = occurrences_of(planned.extras)
+        of_row = 0 if occurrences is None else int(occurrences[row])
+        first, occurrence, attempts = task.tried.get(row, (sample_id, of_row, 0))
         if attempts == MOST_ATTEMPTS:
             raise LoaderError(
                 f"{MOST_ATTEMPTS} substitutes in a row were no better; of the last one: {why}",
                 subject=f"sample {first}",
             )
-        task.tried[row] = first, attempts + 1
-        most = min(len(plan.view), 1 << 32)
-        drawn = integers(plan.seed, epoch, np.array([first]), "substitute", MOST_ATTEMPTS, most)
-        return int(drawn[0, attempts])
+        task.tried[row] = first, occurrence, attempts + 1
+        return plan.substitute(planned.epoch, first, occurrence, attempts)
 
     def _end(self, task: Task, result: Result) -> None:
         """Hand over a result. The memory of one that failed goes back before anyone hears of it."""

@@ -17,14 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import LoaderError
+from mx8shards.format.randomness import integers
 from mx8shards.kernels import gather
+from mx8shards.kernels.records import ABSENT, MAPPED, ROW
 from mx8shards.loading.memory.banks import bank_bytes
 from mx8shards.loading.memory.batch_layout import most_bytes
 from mx8shards.loading.planning.shard_table import Ids, Reach, Rows
-from mx8shards.order.orders import PADDING, Order
+from mx8shards.order.orders import PADDING, Order, shards_ahead
+from mx8shards.order.places import Places
 from mx8shards.order.steps import Steps
 from mx8shards.stages import Output
-from mx8shards.views import Extras, View
+from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, told_apart
 
 # A shuffle is computed several times as quickly for thousands of positions at once.
 _WINDOW = 4096
@@ -35,7 +38,10 @@ Bound = Literal["tight", "loose", "none"]
 
 
 class Planned(NamedTuple):
-    """One rank's batch of one step: its rows with their spans, and how many bytes its bank has at most."""
+    """One rank's batch of one step: its rows with their spans, and how many bytes its bank has at most.
+
+    `absent` are the rows that have no sample, as the order has padding there; None where there are none.
+    """
 
     epoch: int
     position: int
@@ -43,6 +49,7 @@ class Planned(NamedTuple):
     padding: npt.NDArray[np.bool_]
     extras: Extras
     reserve_bytes: int
+    absent: Ids | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -50,7 +57,9 @@ class Plan:
     """All that determines which samples the batches of an epoch hold, and where they lie."""
 
     order: Order
+    repeats: bool  # whether the order may hold a position several times in an epoch
     view: View
+    places: Places
     seed: int
     samples: int  # of the dataset
     steps: Steps
@@ -63,19 +72,39 @@ class Plan:
     limit_bytes: Callable[[], int]
     memory_for: Callable[[int], int]
 
-    def sample_ids(self, epoch: int, counts: Ids) -> tuple[Ids, npt.NDArray[np.bool_], Extras]:
-        """The samples at these counts of an epoch's order, which of them are padding, and what the view adds."""
+    def sample_ids(self, epoch: int, counts: Ids) -> tuple[Ids, Extras]:
+        """The samples at these counts of an epoch's order, and what is known of them. Padding has the sample PADDING.
+
+        An order that may repeat a position is not asked how often it did so far, which would take a pass over all of
+        it: its counts, which no two repeats share, tell them apart.
+        """
         positions = self.order.at(epoch, counts)
-        padding = positions == PADDING
-        if padding.any():
-            positions = np.where(padding, 0, positions)
-        found, extras = self.resolve(positions, epoch)
-        return found, padding, extras
+        if len(positions) and positions.min() < 0:
+            there = np.flatnonzero(positions != PADDING)
+            found, some = self.resolve(positions[there], epoch)
+            sample_ids = np.full(len(positions), PADDING)
+            sample_ids[there] = found
+            extras = replaced_extras(NO_EXTRAS, there, some, len(positions))
+        else:
+            sample_ids, extras = self.resolve(positions, epoch)
+        return sample_ids, told_apart(extras, counts, self.view.occurrences) if self.repeats else extras
+
+    def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
+        """The shards that the next n counts of an epoch's order need, each once, in the order of first need."""
+        return shards_ahead(self.order, self.places, epoch, position, n)
+
+    def substitute(self, epoch: int, sample_id: int, occurrence: int, attempt: int) -> int:
+        """The view position that is tried for a lost sample, at this attempt from 0 (spec: registry, "substitute")."""
+        ids, occurrences = np.array([sample_id]), np.array([occurrence])
+        most = min(len(self.view), 1 << 32)
+        return int(integers(self.seed, epoch, ids, "substitute", attempt + 1, most, occurrences)[0, attempt])
 
     def resolve(self, positions: Ids, epoch: int) -> tuple[Ids, Extras]:
-        """The samples at these positions of the view, and what it adds."""
+        """The samples at these positions of the view, and what is known of these."""
         found, extras = self.view.resolve(positions, epoch, self.seed)
-        if len(found) and not 0 <= found.min() <= found.max() < self.samples:  # kernels would believe it
+        if (
+            found is not positions and len(found) and not 0 <= found.min() <= found.max() < self.samples
+        ):  # kernels would believe it
             raise LoaderError(
                 subject="view",
                 expected=f"sample_ids from 0 to {self.samples - 1}",
@@ -109,11 +138,10 @@ class Plan:
 
     def again(self, planned: Planned, rows: Ids, positions: Ids) -> Planned:
         """The same batch with what stands at these positions of the view in the place of these rows."""
-        sample_ids, extras = self.resolve(positions, planned.epoch)
-        chosen = np.arange(len(planned.rows))
-        chosen[rows] = len(chosen) + np.arange(len(rows))
-        found = self.reach.find(np.concatenate([planned.rows["sample_id"], sample_ids])[chosen])
-        both = {name: np.concatenate([values, extras[name]])[chosen] for name, values in planned.extras.items()}
+        sample_ids = planned.rows["sample_id"].copy()
+        sample_ids[rows], extras = self.resolve(positions, planned.epoch)
+        found = self._rows_of(sample_ids, planned.absent)
+        both = replaced_extras(planned.extras, rows, extras, len(found))
         again = planned._replace(rows=found, extras=both)
         (reserve,) = self._reserves(again, [0, len(found)], 1)
         if reserve > self.limit_bytes():
@@ -142,9 +170,11 @@ class Plan:
         """So many steps at once: each with this rank's part, and the bytes that the greediest of `ranks` reserves."""
         begins = range(position, position + count * self.steps.stride, self.steps.stride)
         counts, padding, bounds = self.steps.shares(ranks, position, count)
-        sample_ids, absent, extras = self.sample_ids(epoch, counts)
-        rows = self.reach.find(sample_ids, side_by_side=True)
-        padding |= absent
+        sample_ids, extras = self.sample_ids(epoch, counts)
+        absent = np.flatnonzero(sample_ids == PADDING) if self.repeats else None
+        rows = self._rows_of(sample_ids, absent, side_by_side=True)
+        if absent is not None:
+            padding[absent] = True
         width = len(ranks)
         needs = self._reserves(Planned(epoch, position, rows, padding, extras, 0), bounds, width)
         planned = []
@@ -154,8 +184,22 @@ class Plan:
             of_mine = {name: values[mine] for name, values in extras.items()}
             my_rows = rows[mine] if width == 1 else rows[mine].copy()  # a view would keep those of all ranks
             most = max(needs[k * width : (k + 1) * width])
-            planned.append((Planned(epoch, begin, my_rows, padding[mine], of_mine, needs[i]), most))
+            not_there = None if absent is None else _within(absent, bounds[i], bounds[i + 1])
+            planned.append((Planned(epoch, begin, my_rows, padding[mine], of_mine, needs[i], not_there), most))
         return planned
+
+    def _rows_of(self, sample_ids: Ids, absent: Ids | None, *, side_by_side: bool = False) -> Rows:
+        """A row for each sample, and for those that are absent one that nobody reads."""
+        if absent is None or not len(absent):
+            return self.reach.find(sample_ids, side_by_side=side_by_side)
+        there = np.ones(len(sample_ids), bool)
+        there[absent] = False
+        rows = np.zeros(len(sample_ids), ROW)
+        rows[there] = self.reach.find(sample_ids[there], side_by_side=side_by_side)
+        blank = rows[absent]
+        blank["sample_id"], blank["status"], blank["way"] = PADDING, ABSENT, MAPPED
+        rows[absent] = blank
+        return rows
 
     def _reserves(self, planned: Planned, bounds: list[int], width: int) -> list[int]:
         """The most that a bank can need for each part of these rows. A step has as many parts as `width` says.
@@ -189,3 +233,9 @@ class Plan:
             found=f"one of up to {most} bytes",
             hint=f"memory={self.memory_for(before + most)} or a smaller batch_size",
         )
+
+
+def _within(rows: Ids, start: int, stop: int) -> Ids | None:
+    """Those of some rows that lie from start to before stop, counted from start; None if none does."""
+    found = rows[(rows >= start) & (rows < stop)] - start
+    return found if len(found) else None
