@@ -43,15 +43,18 @@ def randomness() -> dict[str, Any]:
         (big, -1, big - 1, "a purpose of more than one word"),
         (9176, (1 << 64) + 2, (1 << 40) + 1, "shuffle"),
     ]
-    return {"rule": "§11", "draws": [one_draw(*arguments) for arguments in asked]}
+    again = [((0, 0, 0, "crop"), 1), ((17, 3, 123_456_789, "flip"), 2), ((0, 0, 1, "crop"), (1 << 62) + 1)]
+    once = [(arguments, 0) for arguments in asked]
+    return {"rule": "§11", "draws": [one_draw(*arguments, occurrence) for arguments, occurrence in once + again]}
 
 
-def one_draw(seed: int, epoch: int, sample_id: int, purpose: str) -> dict[str, Any]:
-    words = draws(seed, epoch, sample_id, purpose, 10)
+def one_draw(seed: int, epoch: int, sample_id: int, purpose: str, occurrence: int) -> dict[str, Any]:
+    words = draws(seed, epoch, sample_id, purpose, 10, occurrence)
     return {
         "seed": str(seed),
         "epoch": str(epoch),
         "sample_id": str(sample_id),
+        "occurrence": str(occurrence),
         "purpose": purpose,
         "purpose_word": f"{purpose_word(purpose):016x}",
         "words": [f"{word:016x}" for word in words],

@@ -8,6 +8,10 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from order_parts import order_words, permuted
+
+Keys = list[tuple[int, int]]
+
 UNEVEN = ("split", "pad", "drop", "exact")
 
 
@@ -29,6 +33,69 @@ def join(parts: Sequence[tuple[str, int]]) -> str:
     return text_of("join", *parts)
 
 
+def mix(base: str, parts: Sequence[tuple[int, int]]) -> str:
+    return text_of("mix", base, *parts)
+
+
+# §12.10: the sample and the occurrence at each position of a view, and the number that all its occurrences are below
+
+
+def whole_keys(samples: int) -> tuple[Keys, int]:
+    return [(i, 0) for i in range(samples)], 1
+
+
+def select_keys(base: tuple[Keys, int], positions: Sequence[int]) -> tuple[Keys, int]:
+    keys, most = base
+    repeats = [list(positions[:i]).count(position) for i, position in enumerate(positions)]
+    found = [(keys[p][0], keys[p][1] + r * most) for p, r in zip(positions, repeats, strict=True)]
+    return found, most * (1 + max(repeats, default=0))
+
+
+def join_keys(parts: Sequence[tuple[tuple[Keys, int], int]]) -> tuple[Keys, int]:
+    found = [(first + sample, occurrence) for (keys, _), first in parts for sample, occurrence in keys]
+    return found, max(most for (_, most), _ in parts)
+
+
+def mix_keys(
+    base: tuple[Keys, int], base_text: str, parts: Sequence[tuple[int, int]], seed: int, epoch: int
+) -> tuple[Keys, int]:
+    """§12.9"""
+    keys, most = base
+    words = order_words("mix", "", mix(base_text, parts), seed, 0)
+    found, before = [], 0
+    for k, (size, count) in enumerate(parts):
+        for j in range(count):
+            at = (epoch * count + j) % size
+            sample, occurrence = keys[before + (permuted(at, size, k, words) if count % size else at)]
+            found.append((sample, occurrence + j // size * most))
+        before += size
+    return found, most * max(1, *(-(-count // max(size, 1)) for size, count in parts))
+
+
+def resolved(keys: tuple[Keys, int], **asked: int) -> dict[str, Any]:
+    found, most = keys
+    return {**asked, "samples": [s for s, _ in found], "occurrences": [o for _, o in found], "below": most}
+
+
+def resolves() -> list[dict[str, Any]]:
+    """What stands at the positions of a few views with repeats."""
+    ten = whole_keys(10)
+    picked = select_keys(ten, [3, 3, 0])
+    joined = join_keys([(picked, 0), (ten, 10)])
+    text = join([(select(whole(10), [3, 3, 0]), 0), (whole(10), 10)])
+    described: dict[str, Any] = {"join": [{"select": [3, 3, 0], "of": {"whole": 10}}, {"whole": 10}], "starts": [0, 10]}
+    again = {"select": [1, 1, 0], "of": {"select": [3, 3, 0], "of": {"whole": 10}}}
+    found = [
+        {**again, **resolved(select_keys(picked, [1, 1, 0]), seed=0, epoch=0)},
+        {**described, **resolved(joined, seed=0, epoch=0)},
+    ]
+    parts = [(3, 7), (10, 4), (0, 0)]
+    for seed, epoch in ((0, 0), (0, 1), (-1, 5), (9, 1 << 62)):
+        keys = mix_keys(joined, text, parts, seed, epoch)
+        found.append({"mix": [list(part) for part in parts], "of": described, **resolved(keys, seed=seed, epoch=epoch)})
+    return found
+
+
 def views() -> dict[str, Any]:
     """A few views, each with the list of §12.6 that its text is the hash of."""
     ten, none = whole(10), whole(0)
@@ -48,7 +115,9 @@ def views() -> dict[str, Any]:
                 "starts": [0, 10],
                 "text": join([(picked, 0), (ten, 10)]),
             },
+            {"mix": [[3, 7], [7, 7]], "of": {"whole": 10}, "text": mix(ten, [(3, 7), (7, 7)])},
         ],
+        "resolves": resolves(),
     }
 
 

@@ -480,10 +480,10 @@ def purpose_word(purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
 
 
-def draws(seed: int, epoch: int, sample_id: int, purpose: str, count: int) -> list[int]:
+def draws(seed: int, epoch: int, sample_id: int, purpose: str, count: int, occurrence: int = 0) -> list[int]:
     """§11.2: draw j of a sample is word j % 4 of block j // 4."""
     key = (seed & WORD, purpose_word(purpose))
-    blocks = [philox(key, (block, sample_id, epoch & WORD, 0)) for block in range(-(-count // 4))]
+    blocks = [philox(key, (block, sample_id, epoch & WORD, occurrence & WORD)) for block in range(-(-count // 4))]
     return [word for block in blocks for word in block][:count]
 
 

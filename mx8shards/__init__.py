@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mx8shards import transforms
-    from mx8shards.dataset import Dataset, concat
+    from mx8shards.dataset import Dataset
     from mx8shards.errors import (
         DatasetExistsError,
         DatasetNotFoundError,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SourceError,
     )
     from mx8shards.format.encodings import register_encoding
+    from mx8shards.joining import concat
     from mx8shards.loading.loader import Loader
     from mx8shards.loading.pool import Pool
     from mx8shards.maintain.diff import diff
@@ -75,7 +76,8 @@ __all__ = [
 
 # name → the module that has it. Not imported here: `import mx8shards` must load neither numpy, numba nor torch.
 _HOMES = {
-    **dict.fromkeys(("Dataset", "concat"), "dataset"),
+    "Dataset": "dataset",
+    "concat": "joining",
     "Writer": "writer",
     "BlockShuffle": "order.blocks",
     "Loader": "loading.loader",

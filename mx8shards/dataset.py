@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import numbers
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import (
-    DatasetNotFoundError,
-    FormatError,
-    SchemaError,
-    SettingError,
-    one_of,
-    true_or_false,
-    visible,
-)
+from mx8shards.errors import FormatError, SchemaError, one_of, true_or_false, visible
 from mx8shards.format.columns import Columns
 from mx8shards.shards import links, snapshots
-from mx8shards.shards.agreement import classes_difference, shared_metadata
-from mx8shards.shards.column_values import RaggedColumn, equal_payloads, stacked_column
+from mx8shards.shards.agreement import shared_metadata
+from mx8shards.shards.column_values import RaggedColumn, equal_payloads, equal_values, only_payload, stacked_column
 from mx8shards.shards.open_shard import VERIFY, Shards, Verify
 from mx8shards.shards.shard import Shard
-from mx8shards.views import Join, Select, View, Whole, checked_positions
+from mx8shards.views import Select, View, Whole, checked_positions
 
 Sample = dict[str, Any]
 
-_RUN = 1 << 20
+_RUN = 1 << 20  # positions that are resolved at a time
+_ITERATED = 1 << 10  # the same, where each of them is read before the next one is wanted
 
 
 class Dataset:
@@ -73,7 +63,6 @@ class Dataset:
         self._shards: Shards | None = shards
         self._view: View = Whole(shards.samples)
         self._columns = shards.columns(columns)
-        self._allow_pickle = allow_pickle
         for name, coder in zip(self._columns.names, self._columns.coders, strict=True):
             if coder.unsafe and not allow_pickle:
                 raise SchemaError(
@@ -95,12 +84,8 @@ class Dataset:
     def __repr__(self) -> str:
         if self._shards is None:
             return "<Dataset, closed>"
-        roots = ", ".join(f"{snapshot.root}@{snapshot.id[:15]}…" for snapshot in self._every)
+        roots = ", ".join(f"{snapshot.root}@{snapshot.id[:15]}…" for snapshot in self.shards.snapshots)
         return visible(f"<Dataset {roots}: {len(self)} samples of {', '.join(self._columns.names) or 'no columns'}>")
-
-    @property
-    def _every(self) -> tuple[snapshots.Snapshot, ...]:
-        return self.shards.snapshots
 
     @property
     def columns(self) -> dict[str, str]:
@@ -110,17 +95,17 @@ class Dataset:
     @property
     def snapshot(self) -> str:
         """The id of the snapshot that is open; of several joined datasets, their ids joined by `+`."""
-        return "+".join(snapshot.id for snapshot in self._every)
+        return "+".join(snapshot.id for snapshot in self.shards.snapshots)
 
     @property
     def sealed(self) -> bool:
         """Whether a content hash of every shard stands in the index."""
-        return all(snapshot.index.sealed for snapshot in self._every)
+        return all(snapshot.index.sealed for snapshot in self.shards.snapshots)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """The metadata that the Writer was given; of joined datasets, the keys that have equal values in all."""
-        return shared_metadata([snapshot.index for snapshot in self._every])
+        return shared_metadata([snapshot.index for snapshot in self.shards.snapshots])
 
     @property
     def shards(self) -> Shards:
@@ -146,21 +131,27 @@ class Dataset:
     def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[Any]) -> list[Sample]: ...
     def __getitem__(self, key: Any) -> Any:
         if type(key) is int:
-            return self._sample(key)
+            return self._sample(self._sample_id(key))
         if isinstance(key, slice):
-            return [self._sample(i) for i in range(*key.indices(len(self)))]
+            return list(self._samples(range(*key.indices(len(self)))))
         if hasattr(key, "__index__") and getattr(key, "ndim", 0) == 0:
-            return self._sample(operator.index(key))
+            return self._sample(self._sample_id(operator.index(key)))
         if isinstance(key, str):
             one = f"{key!r}: expected a position"
             raise TypeError(f"{one}; dataset.column({key!r}) is a column, dataset[i][{key!r}] one value of it")
-        return [self._sample(i) for i in checked_positions(key, len(self)).tolist()]
+        return list(map(self._sample, self._view.resolve(checked_positions(key, len(self)))[0].tolist()))
 
     def __iter__(self) -> Iterator[Sample]:
-        return map(self._sample, range(len(self)))
+        return self._samples(range(len(self)))
 
-    def _sample(self, position: int) -> Sample:
-        i, row = self._locate(position)
+    def _samples(self, positions: range) -> Iterator[Sample]:
+        for start in range(0, len(positions), _ITERATED):
+            run = positions[start : start + _ITERATED]
+            sample_ids, _ = self._view.resolve(np.arange(run.start, run.stop, run.step))
+            yield from map(self._sample, sample_ids.tolist())
+
+    def _sample(self, sample_id: int) -> Sample:
+        i, row = self.shards.locate(sample_id)
         shard, wanted = self._readers.get(i) or self._reader(i)
         payloads = shard.payloads(row, wanted)
         try:
@@ -183,12 +174,14 @@ class Dataset:
         self._readers[i] = shard, [shard.columns.names.index(name) for name in self._columns.names]
         return self._readers[i]
 
-    def _locate(self, position: int) -> tuple[int, int]:
-        count = len(self._view)
+    def _sample_id(self, position: int) -> int:
+        """What stands at one position, which may be negative. In all samples it is the position itself."""
+        view = self._view
+        count = len(view)
         if not -count <= position < count:
             raise IndexError(f"position {position} of {count} samples")
-        sample_id, _ = self._view.resolve(position if position >= 0 else position + count)
-        return self.shards.locate(sample_id)
+        position = position if position >= 0 else position + count
+        return position if type(view) is Whole else int(view.resolve(np.array((position,)))[0][0])
 
     def payload(self, position: int, column: str) -> memoryview:
         """The stored bytes of one value, as a read-only view of the mapped shard, without a copy.
@@ -200,7 +193,7 @@ class Dataset:
         The view stays valid after `close`. Should somebody cut the shard's file short in place, touching the view ends
         the process by SIGBUS: no reader of mapped memory can prevent that. `dataset[i]` raises an error instead.
         """
-        i, row = self._locate(operator.index(position))
+        i, row = self.shards.locate(self._sample_id(operator.index(position)))
         shard, wanted = self._readers.get(i) or self._reader(i)
         try:
             number = wanted[self._columns.names.index(column)]
@@ -239,8 +232,8 @@ class Dataset:
     def select(self, positions: Sequence[int] | npt.NDArray[Any]) -> Dataset:
         """The samples at these positions, in this order, repeats included: a view over the same shards.
 
-        What a Loader draws at random for a sample (crops, flips, transforms) follows from seed, epoch and sample_id. So
-        a sample that is selected twice looks the same both times within an epoch, and other in the next one.
+        What a Loader draws at random for a sample (crops, flips, transforms) follows from seed, epoch, sample_id and
+        occurrence: 0 where a sample is selected first, 1 where it is selected again. So repeats look different.
 
         Args:
             positions: positions in this dataset, which may be a view itself; negative ones count from the end. For a
@@ -255,35 +248,18 @@ class Dataset:
             column: the name of the column.
             value: what to compare with: a number, a text, bytes, or whatever the column's encoding gives.
         """
-        payload = _only_payload(self._columns.pick([column]).coders[0].name, value)
-        if payload is not None:
-            return self.select(equal_payloads(self.shards, column, payload, self._sample_ids()))
-        values = self.column(column)
-        if isinstance(values, np.ndarray):
-            if np.ndim(value):
-                hint = "select(numpy.flatnonzero(numpy.isin(column, values))) finds several"
-                raise SchemaError(subject=f"column {column!r}", expected="one value", found="several", hint=hint)
-            if values.ndim != 1:
-                raise self._not_one_value(column)
-            is_number = isinstance(value, numbers.Number) or np.asarray(value).dtype.kind in "biuf"
-            if values.dtype.kind in "iuf" and not is_number:
-                raise SchemaError(subject=f"column {column!r}", expected="a number", found=repr(value))
-            return self.select(np.flatnonzero(values == value))
-        matches = []
-        for i, found in enumerate(values):
-            if isinstance(found, np.ndarray):
-                raise self._not_one_value(column)
-            if found == value:
-                matches.append(i)
-        return self.select(matches)
+        payload = only_payload(self._columns.pick([column]).coders[0].name, value)
+        if payload is None:
+            return self.select(equal_values(self.column(column), column, value))
+        return self.select(equal_payloads(self.shards, column, payload, self._sample_ids()))
 
-    def _not_one_value(self, column: str) -> SchemaError:
-        return SchemaError(subject=f"column {column!r}", expected="one value per sample", found="an array")
-
-    def _derived(self, view: View) -> Dataset:
+    def _derived(self, view: View, shards: Shards | None = None) -> Dataset:
+        """Another view over the same shards, or over others with the same columns."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._view = view
+        if shards is not None:
+            other._shards, other._readers = shards, {}
         return other
 
     # life -------------------------------------------------------------------------------------------------------
@@ -305,64 +281,3 @@ class Dataset:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._decoders = self._make_decoders()
-
-
-def _only_payload(encoding: str, value: Any) -> bytes | None:
-    """The payload that all equal values have, in encodings where they have one: then none needs to be decoded."""
-    if encoding == "bytes" and isinstance(value, bytes):
-        return value
-    if encoding == "str" and isinstance(value, str):
-        with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate, which no sample has
-            return value.encode()
-    return None
-
-
-def concat(datasets: Iterable[Dataset]) -> Dataset:
-    """The samples of several datasets, one after the other, as one dataset. It is a view: nothing is copied.
-
-    Args:
-        datasets: open datasets with equal columns. If one has a list of class names (`metadata["classes"]`), all must
-            have an equal list: otherwise a label would mean a different class in each.
-
-    The metadata are those that have equal values in all of them.
-    """
-    datasets = _listed(datasets)
-    first, *others = [other for other in datasets if other.shards.count] or datasets[:1]  # no shards, no columns
-    for other in others:
-        if other._columns != first._columns:
-            raise SchemaError(subject="concat", expected=f"the columns {first.columns}", found=f"{other.columns}")
-        _require_equal_classes(first, other)
-    starts = [0, *itertools.accumulate(other.shards.samples for other in datasets)]
-    joined = first._derived(Join([(other._view, start) for other, start in zip(datasets, starts, strict=False)]))
-    joined._shards = Shards.joined([other.shards for other in datasets])
-    joined._readers = {}
-    return joined
-
-
-def _listed(datasets: Any) -> list[Dataset]:
-    """The datasets given to `concat`; an error for anything else."""
-    one = isinstance(datasets, Dataset | str | bytes | os.PathLike) or not isinstance(datasets, Iterable)
-    found = [datasets] if one else list(datasets)
-    wrong = [item for item in found if not isinstance(item, Dataset)]
-    if one or wrong:
-        hint = "mx8shards.concat([mx8shards.Dataset(a), mx8shards.Dataset(b)])"
-        shown = repr((wrong or found)[0])[:80]
-        raise SettingError(subject="concat", expected="a list of open datasets", found=shown, hint=hint)
-    if not found:
-        raise DatasetNotFoundError("concat: expected at least one dataset, got none")
-    return found
-
-
-def _require_equal_classes(first: Dataset, other: Dataset) -> None:
-    """SchemaError where a label of one dataset would get the name of another class in the other one."""
-    ours, theirs = first.metadata.get("classes"), other.metadata.get("classes")
-    if ours != theirs:
-        mine, its = first._every[0].root, other._every[0].root
-        raise SchemaError(
-            subject="concat",
-            place="metadata 'classes'",
-            expected=f"the classes of {mine}",
-            found=f"others in {its}: {classes_difference(ours, theirs)}",
-            hint="convert one of them again with `mx8shards convert … --classes FILE`, where FILE lists the classes of "
-            "both; a list that is missing is added by mx8shards.Writer(path, mode='append', metadata={'classes': […]})",
-        )

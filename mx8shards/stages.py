@@ -42,10 +42,12 @@ class Work(Protocol):
 
     `rows` and `spans` are records (kernels.records): how each sample is reached and what became of it, and where in its
     shard the payload of each wanted column lies; `shards` says where the shards are. A stage that cannot make anything
-    of a row writes a status into `rows`. `notes` keeps what a stage wants to know again when it fills.
+    of a row writes a status into `rows`. `notes` keeps what a stage wants to know again when it fills. `extras` has
+    what the view knows of the rows beside their samples, by name: which occurrence of its sample a row is, say.
     """
 
     rows: Array
+    extras: Mapping[str, Array]
     spans: Array
     shards: Array
     notes: dict[Any, Any]
@@ -92,7 +94,6 @@ class Stage:
     scratch_bytes = 0  # how much memory the scratch of all threads has at most, that of other stages included
     decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # what rows of its ragged outputs are decoded by
     head_bytes = 0  # how much of a payload's beginning `narrow` looks at; all, where it finds nothing to shrink
-    draws = False  # whether random numbers decide what it makes of a sample
     path = ""  # which of several ways it goes, if they give different values: a state remembers it
 
     def scratch(self) -> Any:

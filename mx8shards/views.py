@@ -1,25 +1,33 @@
-"""Which sample stands at which position?
+"""Which sample stands at which position of a view: of a selection, of joined datasets, of a weighted mix?
 
-A view is a pure mapping `resolve(position, epoch, seed) → (sample_id, extras)`; positions may come one by one or as an
-array. It holds no data: several views share the shards of one dataset. `extras` is what a position knows beyond its
-sample (a clip's first frame, say); the views here know nothing more.
+A view is a pure function of arrays: `resolve(positions, epoch, seed) → (sample_ids, extras)`. It holds no data, and
+several views share the shards of one dataset. `extras` has what the view knows of the positions beside their samples,
+by name: arrays of numbers with a row for each position, or nothing at all where nothing is known.
+
+Where a sample stands at several positions, `extras["occurrence"]` tells these apart, and random draws with them: no two
+positions of a view have both the same sample and the same occurrence. A missing array means 0.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.errors import SettingError
+from mx8shards.format.randomness import OCCURRENCE
+from mx8shards.order.keys import Key
+from mx8shards.order.per_epoch import PerEpoch
+from mx8shards.order.permutation import Permutations
+
 Ids = npt.NDArray[np.int64]
-Extras = Mapping[str, Any]
-_P = TypeVar("_P", int, Ids)
+Extras = Mapping[str, npt.NDArray[Any]]
 
 NO_EXTRAS: Extras = {}
 
@@ -32,14 +40,14 @@ class View(Protocol):
 
     @property
     def digest(self) -> str:
-        """A hash of the mapping: equal for equal views, whatever data they are of."""
+        """A hash of the mapping: equal for equal views, whatever data they are of (spec §12.6)."""
 
-    @overload
-    def resolve(self, position: int, epoch: int = 0, seed: int = 0) -> tuple[int, Extras]: ...
-    @overload
-    def resolve(self, position: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]: ...
-    def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> tuple[Any, Extras]:
-        """The sample_id at a position from 0 to before len, and what else is known of it."""
+    @property
+    def occurrences(self) -> int:
+        """A number that every occurrence is below: 1 where no sample stands at two positions."""
+
+    def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
+        """The sample_ids at positions from 0 to before len, and what else is known of these positions."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +64,18 @@ class Whole:
         """A hash of the count."""
         return _digest("whole", self.count)
 
-    def resolve(self, position: _P, epoch: int = 0, seed: int = 0) -> tuple[_P, Extras]:
-        """The position itself."""
-        return position, NO_EXTRAS
+    @property
+    def occurrences(self) -> int:
+        """No sample repeats."""
+        return 1
+
+    def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
+        """The positions themselves."""
+        return positions, NO_EXTRAS
 
 
 class Select:
-    """The positions of another view that were picked, in the order they were picked, repeats included."""
+    """Positions picked from another view, in the order in which they were picked, repeats included."""
 
     def __init__(self, base: View, positions: Sequence[int] | npt.NDArray[Any]) -> None:
         self._base = base
@@ -73,17 +86,26 @@ class Select:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the positions, and of the view they are of."""
+        """A hash of the positions, and of the view that they were picked from."""
         return _digest("select", self._base.digest, hashlib.sha256(self._positions.astype("<i8").data).hexdigest())
 
-    @overload
-    def resolve(self, position: int, epoch: int = 0, seed: int = 0) -> tuple[int, Extras]: ...
-    @overload
-    def resolve(self, position: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]: ...
-    def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> tuple[Any, Extras]:
-        """What the base view has at the picked position."""
-        picked = self._positions[position]
-        return self._base.resolve(picked if isinstance(position, np.ndarray) else int(picked), epoch, seed)
+    @cached_property
+    def occurrences(self) -> int:
+        """As many as the base view has, for each time that a position was picked."""
+        most = 0 if self._repeats is None else int(self._repeats.max())
+        return self._base.occurrences * (1 + most)
+
+    @cached_property
+    def _repeats(self) -> Ids | None:
+        """How many times each position was picked before. None, and no memory, where none was picked twice."""
+        return _repeats_among(self._positions, len(self._base))
+
+    def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
+        """What the base view has at the picked positions, with occurrences of their own for repeats."""
+        found, extras = self._base.resolve(self._positions[positions], epoch, seed)
+        if self._repeats is None:
+            return found, extras
+        return found, told_apart(extras, self._repeats[positions], self._base.occurrences)
 
 
 class Join:
@@ -91,7 +113,7 @@ class Join:
 
     def __init__(self, views: Sequence[tuple[View, int]]) -> None:
         self._views = tuple(views)  # with the sample_id at which the samples of each start
-        self._starts = np.cumsum([0, *(len(view) for view, _ in self._views)])
+        self._starts = _bounds_of(len(view) for view, _ in self._views)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -101,22 +123,128 @@ class Join:
         """A hash of the views and of where their samples start."""
         return _digest("join", *([view.digest, int(start)] for view, start in self._views))
 
-    @overload
-    def resolve(self, position: int, epoch: int = 0, seed: int = 0) -> tuple[int, Extras]: ...
-    @overload
-    def resolve(self, position: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]: ...
-    def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> tuple[Any, Extras]:
-        """What the view that covers the position has there."""
-        which = np.searchsorted(self._starts, position, side="right") - 1
-        if not isinstance(position, np.ndarray):
-            view, start = self._views[which]
-            sample_id, extras = view.resolve(position - int(self._starts[which]), epoch, seed)
-            return start + sample_id, extras
-        found = np.empty(len(position), np.int64)
-        for number, (view, start) in enumerate(self._views):
-            here = which == number
-            found[here] = start + view.resolve(position[here] - self._starts[number], epoch, seed)[0]
-        return found, NO_EXTRAS
+    @property
+    def occurrences(self) -> int:
+        """As many as the view that has the most: samples of two views are different samples."""
+        return max((view.occurrences for view, _ in self._views), default=1)
+
+    @cached_property
+    def _known(self) -> Extras:
+        """What any of the views knows of positions, without rows: each batch has the same names then."""
+        none = np.zeros(0, np.int64)
+        return {name: array for view, _ in self._views for name, array in view.resolve(none)[1].items()}
+
+    def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
+        """What the views have at the positions they cover. What only others know of their positions is 0."""
+        which = np.searchsorted(self._starts, positions, side="right") - 1
+        found = np.empty(len(positions), np.int64)
+        extras = {
+            name: np.zeros((len(positions), *array.shape[1:]), array.dtype) for name, array in self._known.items()
+        }
+        for number in np.unique(which).tolist():
+            here = np.flatnonzero(which == number)
+            view, start = self._views[number]
+            sample_ids, more = view.resolve(positions[here] - self._starts[number], epoch, seed)
+            found[here] = start + sample_ids
+            for name, values in more.items():
+                extras[name][here] = values
+        return found, extras
+
+
+class Mix:
+    """Parts of another view, each with as many positions in every epoch as its weight asks for (spec §12.9).
+
+    The base view's positions are `sizes[0]` of part 0, then `sizes[1]` of part 1, and so on; this view has `counts[0]`
+    of part 0, then `counts[1]` of part 1. Each part is shuffled once, by the seed, and walked through without an end:
+    an epoch begins where the one before stopped, so that over the epochs all samples of a part come equally often. A
+    part whose count is a multiple of its size is not shuffled: it has all of its samples in any case.
+    """
+
+    def __init__(self, base: View, sizes: Sequence[int], counts: Sequence[int]) -> None:
+        if len(sizes) != len(counts) or sum(sizes) != len(base):
+            raise SettingError(subject="sizes", expected=f"parts of {len(base)} positions", found=f"{list(sizes)}")
+        if any(count < 0 or (count and not size) for size, count in zip(sizes, counts, strict=True)):
+            expected = "for each part a number from 0, and 0 for a part without samples"
+            raise SettingError(subject="counts", expected=expected, found=f"{list(counts)}")
+        self._base = base
+        self._sizes, self._counts = np.array(sizes, np.int64), np.array(counts, np.int64)
+        self._bounds, self._starts = _bounds_of(sizes), _bounds_of(counts)
+        self._whole = self._counts % np.maximum(self._sizes, 1) == 0
+        self._repeats = bool((self._counts > self._sizes).any())
+        self._shuffles = PerEpoch[Permutations]()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the sizes and counts, and of the base view."""
+        parts = zip(self._sizes.tolist(), self._counts.tolist(), strict=True)
+        return _digest("mix", self._base.digest, *map(list, parts))
+
+    @property
+    def occurrences(self) -> int:
+        """As many as the base view has, for each pass through a part in one epoch."""
+        passes = -(-self._counts // np.maximum(self._sizes, 1))
+        return self._base.occurrences * int(passes.max(initial=1))
+
+    def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
+        """What the base view has where the walks through its parts are in this epoch."""
+        part = np.searchsorted(self._starts, positions, side="right") - 1
+        number, size = positions - self._starts[part], self._sizes[part]
+        parts = zip(self._sizes.tolist(), self._counts.tolist(), strict=True)
+        walked = np.array([epoch * count % max(size, 1) for size, count in parts], np.int64)
+        within = (walked[part] + number) % size
+        moved = np.flatnonzero(~self._whole[part])
+        if len(moved):
+            shuffles = self._shuffles.get(seed, self._shuffle)
+            within[moved] = shuffles.of(part[moved], within[moved])
+        found, extras = self._base.resolve(self._bounds[part] + within, epoch, seed)
+        return found, told_apart(extras, number // size, self._base.occurrences) if self._repeats else extras
+
+    def _shuffle(self, seed: int) -> Permutations:
+        return Permutations(self._sizes, Key("", self.digest, seed).words("mix", 0))
+
+
+def told_apart(extras: Extras, repeats: Ids, occurrences: int) -> Extras:
+    """The extras of positions of a view with so many occurrences, where positions repeat under different numbers."""
+    before = extras.get(OCCURRENCE)
+    apart = repeats * occurrences
+    return {**extras, OCCURRENCE: apart if before is None else apart + before}
+
+
+def replaced_extras(extras: Extras, rows: Ids, others: Extras, count: int) -> Extras:
+    """The extras of `count` rows, with those of others in the place of some rows. What one side does not know is 0."""
+    chosen = np.arange(count)
+    chosen[rows] = count + np.arange(len(rows))
+    found = {}
+    for name, known in {**extras, **others}.items():
+        sides = [
+            side[name] if name in side else np.zeros((length, *known.shape[1:]), known.dtype)
+            for side, length in ((extras, count), (others, len(rows)))
+        ]
+        found[name] = np.concatenate(sides)[chosen]
+    return found
+
+
+def _bounds_of(counts: Iterable[int]) -> Ids:
+    return np.cumsum([0, *counts], dtype=np.int64)
+
+
+def _repeats_among(positions: Ids, count: int) -> Ids | None:
+    """How many times each of these positions, which are below `count`, stands before; None if none repeats."""
+    if (positions[1:] > positions[:-1]).all():  # as `where` gives them
+        return None
+    seen = np.zeros(count, bool)
+    seen[positions] = True
+    if np.count_nonzero(seen) == len(positions):
+        return None
+    by_position = np.argsort(positions, kind="stable")
+    values = positions[by_position]
+    firsts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+    found = np.empty(len(positions), np.int64)
+    found[by_position] = np.arange(len(values)) - np.repeat(firsts, np.diff(np.append(firsts, len(values))))
+    return found
 
 
 def _digest(*parts: object) -> str:

@@ -1,13 +1,15 @@
-"""Which random numbers belong to a sample, whoever draws them and whenever? (spec §11)
+"""Which random numbers does a sample get in an epoch? (spec §11)
 
-Philox4x64-10 (Salmon et al., SC 2011; NumPy's `Philox`): a pure function of a key and a counter, so the numbers of a
-sample are the same on any rank and thread and after any resume.
+The generator is Philox4x64-10 (Salmon et al., SC 2011; NumPy's `Philox`): a pure function of a key and a counter, so
+the numbers of a sample are the same on any rank and thread and after any resume.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,10 @@ from numpy.typing import NDArray
 from mx8shards.errors import SettingError
 
 Words = NDArray[np.uint64]
+Ids = NDArray[np.int64]
+
+# The name under which a view says which occurrence of its sample a position is: 0, or another number for each repeat.
+OCCURRENCE = "occurrence"
 
 _MASK = (1 << 64) - 1
 _ROUNDS = 10
@@ -24,39 +30,48 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
-def words(seed: int, epoch: int, sample_ids: NDArray[np.int64], purpose: str, count: int) -> Words:
+def occurrences_of(extras: Mapping[str, Any]) -> Ids | None:
+    """The occurrences among what is known of some rows; None where all of them are 0."""
+    found = extras.get(OCCURRENCE)
+    return None if found is None else np.asarray(found)
+
+
+def words(seed: int, epoch: int, sample_ids: Ids, purpose: str, count: int, occurrences: Ids | None = None) -> Words:
     """`count` random 64-bit words for each sample, in a row of its own.
 
-    `purpose` says what they are for ("crop", "flip", …), so that two uses draw independently. Seed and epoch are taken
-    modulo 2**64.
+    `purpose` says what they are for ("crop", "flip", …), so that two uses draw independently. `occurrences` tells
+    repeats of a sample apart; None means 0 for every row. Seed, epoch and occurrences are taken modulo 2**64.
     """
     ids = np.asarray(sample_ids).astype(np.uint64)
+    repeats = np.zeros(len(ids), np.uint64) if occurrences is None else np.asarray(occurrences).astype(np.uint64)
     blocks = -(-count // 4)
     counter = (
         np.tile(np.arange(blocks, dtype=np.uint64), (len(ids), 1)),
         np.repeat(ids[:, None], blocks, axis=1),
         np.full((len(ids), blocks), epoch & _MASK, dtype=np.uint64),
-        np.zeros((len(ids), blocks), dtype=np.uint64),
+        np.repeat(repeats[:, None], blocks, axis=1),
     )
     drawn = _philox(counter, (seed & _MASK, purpose_key(purpose)))
     return np.stack(drawn, axis=-1).reshape(len(ids), 4 * blocks)[:, :count]
 
 
-def uniforms(seed: int, epoch: int, sample_ids: NDArray[np.int64], purpose: str, count: int) -> NDArray[np.float64]:
+def uniforms(
+    seed: int, epoch: int, sample_ids: Ids, purpose: str, count: int, occurrences: Ids | None = None
+) -> NDArray[np.float64]:
     """Numbers in [0, 1), all multiples of 2**-53, from the words of the same arguments."""
-    return (words(seed, epoch, sample_ids, purpose, count) >> np.uint64(11)) * 2.0**-53
+    return (words(seed, epoch, sample_ids, purpose, count, occurrences) >> np.uint64(11)) * 2.0**-53
 
 
 def integers(
-    seed: int, epoch: int, sample_ids: NDArray[np.int64], purpose: str, count: int, n: int
-) -> NDArray[np.int64]:
+    seed: int, epoch: int, sample_ids: Ids, purpose: str, count: int, n: int, occurrences: Ids | None = None
+) -> Ids:
     """Integers in [0, n), 1 <= n <= 2**32, from the words of the same arguments (spec §11.4).
 
     They are even to within n / 2**32: the word's upper half is scaled, none is rejected, so every draw costs one word.
     """
     if not 1 <= n <= 1 << 32:
         raise SettingError(subject="n", expected="an int from 1 to 2**32", found=f"{n}")
-    scaled: Words = ((words(seed, epoch, sample_ids, purpose, count) >> _HALF) * np.uint64(n)) >> _HALF
+    scaled: Words = ((words(seed, epoch, sample_ids, purpose, count, occurrences) >> _HALF) * np.uint64(n)) >> _HALF
     return scaled.astype(np.int64)
 
 

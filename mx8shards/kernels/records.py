@@ -40,3 +40,4 @@ SIZES_DIFFER = 2  # its size header does not add up to its length
 READ_FAILED = 3  # the file gave fewer bytes, or an error
 REFUSED = 4  # a stage could not make anything of its payload
 NOT_OPENED = 5  # its shard cannot be opened
+ABSENT = 6  # it is padding: it has no sample, and is neither read nor decoded

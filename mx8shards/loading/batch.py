@@ -39,6 +39,7 @@ class _Rows(NamedTuple):
     epoch: int | None = None
     seed: int | None = None
     pictures: Mapping[str, Output] | None = None
+    extras: Mapping[str, Any] | None = None
 
 
 class Batch(MutableMapping[str, Any]):
@@ -57,10 +58,14 @@ class Batch(MutableMapping[str, Any]):
         values: the columns, by name.
         sample_ids: the sample_id of each row, as int64, always on the host. In a view, such as `select` or `where`
             gives, it is still a position in the whole dataset, and in `concat` in all datasets one after the other.
-        padding: bools: which rows only fill the batch up.
+            A row without a sample has -1: see `padding`.
+        padding: bools: which rows only fill the batch up. They are repeats of samples or, where an order of your own
+            says so, rows without a sample, which are zeros or have no bytes.
         epoch: the epoch of the batch.
         seed: the loader's seed.
         pictures: the layouts of columns of pictures, as the loader declares them. `layouts` shows them.
+        extras: what the view knows of the rows beside their samples, by name, on the host. `"occurrence"` tells repeats
+            of a sample apart: random draws depend on it. Empty where nothing is known.
     """
 
     def __init__(
@@ -71,13 +76,14 @@ class Batch(MutableMapping[str, Any]):
         epoch: int | None = None,
         seed: int | None = None,
         pictures: Mapping[str, Output] | None = None,
+        extras: Mapping[str, Any] | None = None,
     ) -> None:
         self._values = dict(values)
         self._rows: _Rows
         if sample_ids is None and isinstance(values, Batch):
             self._rows = values._rows
         else:
-            self._rows = _Rows(sample_ids, padding, epoch, seed, pictures)
+            self._rows = _Rows(sample_ids, padding, epoch, seed, pictures, extras)
 
     @property
     def sample_ids(self) -> Any:
@@ -86,8 +92,13 @@ class Batch(MutableMapping[str, Any]):
 
     @property
     def padding(self) -> Any:
-        """Bools: which rows only fill the batch up (`uneven="pad"`)."""
+        """Bools: which rows only fill the batch up: repeats, or rows without a sample."""
         return self._known("padding")
+
+    @property
+    def extras(self) -> Mapping[str, Any]:
+        """What the view knows of the rows, by name. It stays on the host, wherever the columns are."""
+        return self._rows.extras or {}
 
     @property
     def epoch(self) -> int:
@@ -139,7 +150,8 @@ class Batch(MutableMapping[str, Any]):
 
     def copy(self) -> Self:
         """The same batch in memory of its own, which does not count in the loader's `memory=`."""
-        rows = self._rows._replace(sample_ids=copied(self._rows.sample_ids))
+        extras = {name: copied(values) for name, values in self.extras.items()}
+        rows = self._rows._replace(sample_ids=copied(self._rows.sample_ids), extras=extras)
         return self._with(self._values, rows)._relocated(copied)
 
     def map(self, change: Callable[[Any], Any]) -> Self:

@@ -214,9 +214,6 @@ class _InTurns(Loader):
         self._turns = turns
         super().__init__(dataset, **settings)
 
-    def _warn_of_repeats(self) -> None:
-        """The loader that the iterable dataset was made of has warned."""
-
     def _what_next(self, epoch: int) -> str:
         if get_worker_info() is None:
             return super()._what_next(epoch)

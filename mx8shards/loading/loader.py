@@ -20,7 +20,7 @@ from mx8shards.loading.execution.results import Failed
 from mx8shards.loading.execution.run import Run
 from mx8shards.loading.memory.banks import Share
 from mx8shards.loading.planning.accepted_datasets import checked_dataset
-from mx8shards.loading.planning.assembly import assemble, order_of, warn_of_repeats
+from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.machine import distributed_rank
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.pool import Pool
@@ -29,6 +29,7 @@ from mx8shards.loading.reporting.state_difference import difference
 from mx8shards.loading.reporting.stats import Explanation, explain
 from mx8shards.loading.reporting.times import ProducerTimes
 from mx8shards.order.blocks import BlockShuffle
+from mx8shards.order.orders import Order
 from mx8shards.order.state import State
 from mx8shards.order.steps import Steps
 from mx8shards.stages import Decoder
@@ -79,6 +80,11 @@ class Loader:
         world_size: the number of ranks. Give it with `rank`, or give neither.
         device: where batches go: `"cpu"`, `"cuda"` or `"cuda:1"`. Copies to a GPU run beside the training step.
         output: `"torch"` for tensors; `"numpy"` for arrays, without torch.
+        order: an order of your own instead of `shuffle`: an object with `len(order)`, the number of positions in an
+            epoch; `at(epoch, counts)`, an array with the position in the dataset that stands at each of these counts
+            (from 0 to before `len`), or -1 for padding; `ids(epoch, start, stop)`, the positions at a range of counts;
+            and `description`, a JSON dict with its "name" and everything it depends on. It must be a pure function and
+            equal on all ranks. Positions may repeat; repeats get random crops of their own.
         pool: a Pool of memory and threads that several loaders share. It replaces `memory` and `threads`.
         read_timeout_s: how many seconds the file system may fail to answer before the loader raises an error.
     """
@@ -102,6 +108,7 @@ class Loader:
         world_size: int | None = None,
         device: Literal["cpu", "cuda"] | str = "cpu",
         output: Literal["torch", "numpy"] = "torch",
+        order: Order | None = None,
         pool: Pool | None = None,
         read_timeout_s: float = 300.0,
     ) -> None:
@@ -127,6 +134,7 @@ class Loader:
             io=io,
             device=device,
             output=output,
+            order=order,
             read_timeout_s=read_timeout_s,
         )
         self._dataset = copy.copy(dataset)  # this one stays open when the user closes theirs
@@ -138,7 +146,6 @@ class Loader:
         self._runs: list[Run] = []  # the one that makes batches now, if one does
         self._closed = False
         self._assemble()
-        self._warn_of_repeats()
 
     def _assemble(self) -> None:
         """Get a pool, and a share of its memory."""
@@ -189,6 +196,8 @@ class Loader:
         self, *, epoch: int, step: int, rank: int | None = None, world_size: int | None = None
     ) -> npt.NDArray[np.int64]:
         """The sample_ids of one batch, of any epoch, rank and number of ranks. No data are read.
+
+        Padding that has no sample is -1.
 
         Args:
             epoch: its number, from 0.
@@ -340,10 +349,6 @@ class Loader:
                 run.join()
                 self._progress.counters.produced(run.producer_s)
         self._runs.clear()
-
-    def _warn_of_repeats(self) -> None:
-        if self.rank == 0:
-            warn_of_repeats(self._dataset, self._assembly.filler.stages)
 
     def _what_next(self, epoch: int) -> str:
         """What comes after a step that failed, for the user."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import LoaderError, SchemaError, SettingError, one_of, real_number, require, shown, whole_number
-from mx8shards.format.array_rows import numbers_of
+from mx8shards.format.array_rows import Numbers, numbers_of
 from mx8shards.format.arrays import CODES, DynamicArray
 from mx8shards.format.encodings import get_encoding
 
@@ -111,6 +111,8 @@ class Ragged:
         i %= count
         row = values[offsets[i] : offsets[i + 1]]
         if self._dims is None and self._decode is not None:
+            if not len(row) and self._array_codec is not None:
+                return self._as_numbers()[i]  # padding without a sample, as no array has an empty payload
             return self._decode(row.data.toreadonly())
         if self._dims is not None:
             row = row.reshape(self._dims[i][self._dims[i] > 0] if len(row) else 0)
@@ -275,18 +277,36 @@ class Ragged:
 
     def _as_numbers(self) -> Ragged:
         """These rows themselves, unless they are payloads of arrays, which become numbers."""
-        codec = self._decode.encoding if isinstance(self._decode, EncodingDecoder) else None
-        if self._dims is not None or not isinstance(codec, DynamicArray):
+        codec = self._array_codec
+        if codec is None:
             return self
         if self._numbers is None:
-            found = numbers_of(_on_host(self._values), _on_host(self._offsets), codec.dtype_name)
+            bounds = _on_host(self._offsets)
+            there = np.flatnonzero(bounds[1:] > bounds[:-1])  # no array has an empty payload: other rows are padding
+            found = numbers_of(_on_host(self._values), bounds[np.append(there, len(bounds) - 1)], codec.dtype_name)
             if isinstance(found, int):
-                other = self[found].dtype  # an error of its own where the payload is damaged
-                expected = f"an array of {self[0].dtype}, as row 0"
-                raise SchemaError(subject=f"row {found}", expected=expected, found=str(other))
+                row = int(there[found])
+                other = self[row].dtype  # an error of its own where the payload is damaged
+                expected = f"an array of {self[int(there[0])].dtype}, as row {there[0]}"
+                raise SchemaError(subject=f"row {row}", expected=expected, found=str(other))
+            if len(there) < len(self):
+                found = _with_empty_rows(found, there, len(self))
             values, offsets = (_like(self._values, array) for array in (found.values, found.offsets))
             self._numbers = Ragged(values, offsets, self._decode, found.dims)
         return self._numbers
+
+    @property
+    def _array_codec(self) -> DynamicArray | None:
+        """The encoding of the rows, where they are payloads of arrays."""
+        codec = self._decode.encoding if isinstance(self._decode, EncodingDecoder) and self._dims is None else None
+        return codec if isinstance(codec, DynamicArray) else None
+
+
+def _with_empty_rows(numbers: Numbers, there: Array, rows: int) -> Numbers:
+    """The numbers of these rows, among others that have none."""
+    counts, dims = np.zeros(rows, np.int64), np.zeros((rows, numbers.dims.shape[1]), np.int64)
+    counts[there], dims[there] = np.diff(numbers.offsets), numbers.dims
+    return Numbers(numbers.values, np.concatenate([[0], np.cumsum(counts)]), dims)
 
 
 def copied(value: Any) -> Any:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError, SettingError, without_traceback
 from mx8shards.format.columns import MAX_BYTES
 from mx8shards.format.picture_files import MOST_DECODED_BYTES
-from mx8shards.format.randomness import uniforms
+from mx8shards.format.randomness import occurrences_of, uniforms
 from mx8shards.kernels import boxes, placing, turbo
 from mx8shards.kernels import picture_rows as kernels
 from mx8shards.kernels.colour_conversion import value_table
@@ -71,7 +71,6 @@ class Pictures(Stage):
         self.outputs = {name: _output(crop) for name, crop in crops.items()}
         self._crops = crops
         self._use = use
-        self.draws = any(isinstance(crop, RandomResizedCrop) or crop.flip for crop in crops.values())
         self._exact = any(crop.exact for crop in crops.values())
         self._upright = any(crop.upright for crop in crops.values())
         self._turbo = turbo.library is not None
@@ -112,13 +111,14 @@ class Pictures(Stage):
         return spans
 
     def _drawn(self, work: Work) -> Array:
-        """The numbers of all crops: those of a row depend on its sample alone."""
+        """The numbers of all crops: those of a row depend on its sample, and on which occurrence of it the row is."""
+        occurrences = occurrences_of(work.extras)
         draws = np.zeros((len(work.rows), len(self._crops), boxes.DRAWS))
         for k, (name, crop) in enumerate(self._crops.items()):
             if isinstance(crop, RandomResizedCrop) or crop.flip:
                 purpose = f"crop:{name}" if crop.seed is None else f"crops:{crop.seed}"
                 ids = work.rows["sample_id"]
-                draws[:, k] = uniforms(self._use.seed, work.epoch, ids, purpose, boxes.DRAWS)
+                draws[:, k] = uniforms(self._use.seed, work.epoch, ids, purpose, boxes.DRAWS, occurrences)
         return draws
 
     def fill(self, work: Work, start: int, stop: int, scratch: Scratch) -> None:

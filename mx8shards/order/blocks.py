@@ -7,14 +7,13 @@ a part of k shards, shuffled, and from one slot to the next one shard leaves and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from mx8shards.errors import whole_number
 from mx8shards.order.keys import Key
-from mx8shards.order.orders import Description, Shuffle, shards_ahead
+from mx8shards.order.orders import Description, Shuffle
 from mx8shards.order.per_epoch import PerEpoch
 from mx8shards.order.permutation import Ids, Permutation, Permutations, checked_count
 from mx8shards.order.places import Groups, Places
@@ -54,7 +53,7 @@ class BlockOrder:
         self._places = places
         self._key = key
         self._settings = settings
-        self._whole = Shuffle(places, key)
+        self._whole = Shuffle(places.count, key)
         self._groups: Groups | None = None
         self._plans = PerEpoch[_Slots | None]()
 
@@ -69,10 +68,6 @@ class BlockOrder:
     def ids(self, epoch: int, start: int, stop: int) -> Ids:
         """Those from start to before stop."""
         return self.at(epoch, np.arange(start, stop, dtype=np.int64))
-
-    def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
-        """The shards that the next n of this epoch need, each once, in the order of first need."""
-        return shards_ahead(self, self._places, epoch, position, n)
 
     @property
     def description(self) -> Description:

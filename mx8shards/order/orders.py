@@ -2,7 +2,7 @@
 
 An order counts from 0 to before its length in every epoch, and says which position of the view stands at each count.
 It is a pure function: whoever remembers the epoch and the count can go on from there. It knows nothing of ranks and
-batches (those are cut by `steps`), nor of what is local.
+batches, which `steps` cuts, nor of shards: `shards_ahead` finds those that it needs next.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ _FIRST_RUN, _LAST_RUN = 1 << 10, 1 << 16
 
 
 class Order(Protocol):
-    """Positions of a view, in an order of each epoch's own. Some may repeat; PADDING stands where there is none."""
+    """Positions of a view, in an order of each epoch's own. Some may repeat; PADDING stands where there is none.
+
+    An order may depend on the number of nodes it is made for. It keeps that number in its description: so a state that
+    holds it goes on with that order on any number of nodes.
+    """
 
     def __len__(self) -> int:
         """How many there are in an epoch: `len` of the order, not of the view."""
@@ -36,22 +40,19 @@ class Order(Protocol):
     def ids(self, epoch: int, start: int, stop: int) -> Ids:
         """Those from start to before stop."""
 
-    def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
-        """The shards that the next n of this epoch need, each once, in the order of first need."""
-
     @property
     def description(self) -> Description:
-        """What a state keeps of the order, as JSON. A name keeps its meaning for ever."""
+        """What a state keeps of the order, as JSON: a name, which keeps its meaning for ever, and all it depends on."""
 
 
 class Sequential:
     """The view as it is, in every epoch."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, count: int) -> None:
+        self._count = count
 
     def __len__(self) -> int:
-        return self._places.count
+        return self._count
 
     def at(self, epoch: int, counts: Ids) -> Ids:
         """The counts themselves."""
@@ -60,10 +61,6 @@ class Sequential:
     def ids(self, epoch: int, start: int, stop: int) -> Ids:
         """The range itself."""
         return np.arange(start, stop, dtype=np.int64)
-
-    def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
-        """The shards that the next n of this epoch need, each once, in the order of first need."""
-        return shards_ahead(self, self._places, epoch, position, n)
 
     @property
     def description(self) -> Description:
@@ -74,15 +71,14 @@ class Sequential:
 class Shuffle:
     """Every position once, any order of them as likely as any other, and nothing held in memory (spec §12.4)."""
 
-    def __init__(self, places: Places, key: Key, walk: Walk | None = None) -> None:
-        checked_count(places.count)
-        self._places = places
+    def __init__(self, count: int, key: Key, walk: Walk | None = None) -> None:
+        self._count = checked_count(count)
         self._key = key
         self._walk = walk
         self._permutations = PerEpoch[Permutation]()
 
     def __len__(self) -> int:
-        return self._places.count
+        return self._count
 
     def at(self, epoch: int, counts: Ids) -> Ids:
         """The positions of the view that stand at these counts."""
@@ -91,10 +87,6 @@ class Shuffle:
     def ids(self, epoch: int, start: int, stop: int) -> Ids:
         """Those from start to before stop."""
         return self.at(epoch, np.arange(start, stop, dtype=np.int64))
-
-    def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
-        """The shards that the next n of this epoch need, each once, in the order of first need."""
-        return shards_ahead(self, self._places, epoch, position, n)
 
     @property
     def description(self) -> Description:
@@ -106,7 +98,10 @@ class Shuffle:
 
 
 def shards_ahead(order: Order, places: Places, epoch: int, position: int, n: int) -> Iterator[int]:
-    """What `Order.shards_ahead` promises, found by looking: lazily, in runs that grow, until every shard was seen."""
+    """The shards that the next n of an epoch need, each once, in the order of first need.
+
+    They are found lazily, in runs of positions that grow, until every shard was seen.
+    """
     seen = np.zeros(places.shards, bool)
     missing = int(np.count_nonzero(np.diff(places.starts)))
     stop, run = min(position + n, len(order)), _FIRST_RUN

@@ -28,6 +28,11 @@ _TYPES: dict[str, type] = {
 _MOST_SHOWN = 300  # characters of a value in a message
 _MOST = 1 << 62  # an epoch or a position, so that sums of them stay within 64 bits
 _NAMES = {str: "str", dict: "object", int: "int"}
+_HINTS = {
+    "order": "make the loader with the shuffle= or order= of the state; an order that was made for a number of nodes "
+    "keeps that number, and goes on with it on any other",
+    "seed": "make the loader with the seed= of the state",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +90,7 @@ class State:
                     place=f"$.{name}",
                     expected=f"{getattr(now, name)!r} (this loader's)",
                     found=_shown(getattr(self, name)),
-                    hint="make the loader with the settings of the state",
+                    hint=_HINTS[name],
                 )
         if self.position > length:
             raise LoaderError(

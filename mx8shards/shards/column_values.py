@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError
+from mx8shards.errors import FormatError, SchemaError
 from mx8shards.format.columns import Columns
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
@@ -96,6 +98,41 @@ def _by_shard(shards: Shards, sample_ids: Ints) -> Iterator[tuple[int, Ints, Int
     for k in np.flatnonzero(np.diff(bounds)).tolist():
         here = slice(bounds[k], bounds[k + 1])
         yield first - 1 + k, order[here], ids[here] - shards.starts[first - 1 + k]
+
+
+def only_payload(encoding: str, value: Any) -> bytes | None:
+    """The payload that all values equal to this one have, if the encoding gives them one: none needs to be decoded."""
+    if encoding == "bytes" and isinstance(value, bytes):
+        return value
+    if encoding == "str" and isinstance(value, str):
+        with suppress(UnicodeEncodeError):  # a lone surrogate, which no sample has
+            return value.encode()
+    return None
+
+
+def equal_values(column: npt.NDArray[Any] | RaggedColumn, name: str, value: Any) -> Ints:
+    """The positions at which a column has a value equal to this one; SchemaError for a column of arrays."""
+    if isinstance(column, RaggedColumn):
+        return np.array([i for i, found in enumerate(column) if _is_equal(found, name, value)], np.int64)
+    if np.ndim(value):
+        hint = "select(numpy.flatnonzero(numpy.isin(column, values))) finds several"
+        raise SchemaError(subject=f"column {name!r}", expected="one value", found="several", hint=hint)
+    if column.ndim != 1:
+        raise _not_one_value(name)
+    is_number = isinstance(value, numbers.Number) or np.asarray(value).dtype.kind in "biuf"
+    if column.dtype.kind in "iuf" and not is_number:
+        raise SchemaError(subject=f"column {name!r}", expected="a number", found=repr(value))
+    return np.flatnonzero(column == value)
+
+
+def _is_equal(found: Any, name: str, value: Any) -> bool:
+    if isinstance(found, np.ndarray):
+        raise _not_one_value(name)
+    return bool(found == value)
+
+
+def _not_one_value(name: str) -> SchemaError:
+    return SchemaError(subject=f"column {name!r}", expected="one value per sample", found="an array")
 
 
 def equal_payloads(shards: Shards, name: str, payload: bytes, runs: Iterable[Ints]) -> Ints:

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +31,23 @@ _CHUNK_BYTES = 4 << 20
 _HASHED_BYTES = 1 << 20  # each thread of a loader may hash a file, with two chunks in memory
 
 
+class Opened(NamedTuple):
+    """A snapshot, how its shards are checked, and where compressed ones are unpacked to."""
+
+    snapshot: Snapshot
+    verify: Verify
+    cache_dir: Path | None
+
+
 class Shards:
     """The shards of one or several snapshots as one row of samples, each opened and checked when first needed."""
 
     def __init__(self, snapshots: Sequence[Snapshot], *, verify: Verify, cache_dir: Path | None) -> None:
-        self.snapshots = tuple(snapshots)
-        self._verify = verify
-        self._cache_dir = cache_dir
+        self._open_all(tuple(Opened(snapshot, verify, cache_dir) for snapshot in snapshots))
+
+    def _open_all(self, opened: tuple[Opened, ...]) -> None:
+        self._opened = opened
+        self.snapshots = tuple(each.snapshot for each in opened)
         counts = np.concatenate([snapshot.index.samples for snapshot in self.snapshots])
         self.starts: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         self._begin_of = np.cumsum([0, *(snapshot.index.shards for snapshot in self.snapshots)])
@@ -48,9 +58,14 @@ class Shards:
 
     @classmethod
     def joined(cls, parts: Sequence[Shards]) -> Shards:
-        """The shards of several, one after the other, opened as the first ones are."""
-        every = [snapshot for part in parts for snapshot in part.snapshots]
-        return cls(every, verify=parts[0]._verify, cache_dir=parts[0]._cache_dir)
+        """The shards of several, one after the other. Those of each are checked and unpacked as they were before."""
+        return cls._of(tuple(opened for part in parts for opened in part._opened))
+
+    @classmethod
+    def _of(cls, opened: tuple[Opened, ...]) -> Shards:
+        found = cls.__new__(cls)
+        found._open_all(opened)
+        return found
 
     @property
     def count(self) -> int:
@@ -79,8 +94,11 @@ class Shards:
 
     def place(self, i: int) -> tuple[Snapshot, int]:
         """The snapshot that shard `i` belongs to, and its number there."""
-        which = int(np.searchsorted(self._begin_of, i, side="right")) - 1
+        which = self._part_of(i)
         return self.snapshots[which], i - int(self._begin_of[which])
+
+    def _part_of(self, i: int) -> int:
+        return int(np.searchsorted(self._begin_of, i, side="right")) - 1
 
     def locate(self, sample_id: int) -> tuple[int, int]:
         """The shard that holds a sample, and the sample's row in it."""
@@ -104,29 +122,26 @@ class Shards:
     def _open_new(self, i: int) -> Shard:
         snapshot, number = self.place(i)
         try:
-            shard = self._open_checked(snapshot, snapshot.index.entry(number))
+            shard = self._open_checked(self._opened[self._part_of(i)], snapshot.index.entry(number))
         finally:
             snapshot.require_kept()
         self._open[i] = shard
         return shard
 
-    def _open_checked(self, snapshot: Snapshot, entry: Entry) -> Shard:
+    def _open_checked(self, opened: Opened, entry: Entry) -> Shard:
+        snapshot, verify, cache_dir = opened
         name = shard_name(snapshot, entry.stored)
         if entry.zip is None:
             shard = Shard(name, shard_path(snapshot, entry.stored), entry, self._files)
         else:
-            provide = partial(raw_path, snapshot, entry, self._cache_dir, check=self._verify == "shard")
+            provide = partial(raw_path, snapshot, entry, cache_dir, check=verify == "shard")
             shard = Shard(name, provide(), entry, self._files, provide)
-        if self._verify == "shard":
+        if verify == "shard":
             check_hash(shard.open_file(), entry.raw, name)
         return shard
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopened, (self.snapshots, self._verify, self._cache_dir)  # small, however many shards there are
-
-
-def _reopened(snapshots: Sequence[Snapshot], verify: Verify, cache_dir: Path | None) -> Shards:
-    return Shards(snapshots, verify=verify, cache_dir=cache_dir)
+        return Shards._of, (self._opened,)  # small, however many shards there are
 
 
 def raw_path(snapshot: Snapshot, entry: Entry, cache_dir: Path | None, *, check: bool) -> Path:

@@ -17,10 +17,14 @@ _TAIL = 40.0  # what lies beyond has a probability of e**-40
 
 
 def uniforms(batch: Rows, purpose: str, count: int) -> Floats:
-    """`count` numbers in [0, 1) for each row: those of its sample in this epoch (spec §11), whatever batch it is in."""
+    """`count` numbers in [0, 1) for each row: those of its sample in this epoch (spec §11), whatever batch it is in.
+
+    Repeats of a sample draw numbers of their own, where the batch says which occurrence a row is.
+    """
     ids = batch.sample_ids
     on_host = np.asarray(ids.cpu() if hasattr(ids, "cpu") else ids)
-    return randomness.uniforms(batch.seed, batch.epoch, on_host, purpose, count)
+    occurrences = randomness.occurrences_of(getattr(batch, "extras", {}))
+    return randomness.uniforms(batch.seed, batch.epoch, on_host, purpose, count, occurrences)
 
 
 def betas(uniform: Floats, alpha: float) -> Floats:

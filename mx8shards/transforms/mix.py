@@ -1,8 +1,8 @@
 """How are pictures of a batch, and their labels, mixed two by two?
 
-Every row gets a partner of the same batch. What is drawn for a row follows from (seed, epoch, sample_id), but who its
-partner is depends on who else is in the batch: replay is exact for the same world size and batch size, in any order of
-the rows.
+Every row gets a partner of the same batch. What is drawn for a row follows from (seed, epoch, sample_id, occurrence),
+but who its partner is depends on who else is in the batch: replay is exact for the same world size and batch size, in
+any order of the rows.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ _CHANNELS = (1, 3, 4)  # of grey pictures, of RGB, of RGBA
 class Rows(Protocol):
     """What a transform needs of a loader's batch.
 
-    Where it has `layouts`, a mapping from columns to "CHW" or "HWC", transforms go by it.
+    Where it has `layouts`, a mapping from columns to "CHW" or "HWC", transforms go by it. Where it has `extras` with an
+    array of occurrences, repeats of a sample get draws of their own.
     """
 
     @property

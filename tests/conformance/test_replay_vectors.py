@@ -14,7 +14,7 @@ from mx8shards.format.randomness import uniforms
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.kernels import boxes
 from mx8shards.order.steps import Steps
-from mx8shards.views import Join, Select, View, Whole
+from mx8shards.views import Join, Mix, Select, View, Whole
 
 VECTORS = Path(__file__).resolve().parents[2] / "format_spec" / "vectors"
 
@@ -27,6 +27,8 @@ def table(name: str) -> dict[str, Any]:
 def view_of(described: dict[str, Any]) -> View:
     if "whole" in described:
         return Whole(described["whole"])
+    if "mix" in described:
+        return Mix(view_of(described["of"]), *zip(*described["mix"], strict=True))
     if "select" in described:
         return Select(view_of(described["of"]), described["select"])
     return Join(list(zip(map(view_of, described["join"]), described["starts"], strict=True)))
@@ -35,6 +37,17 @@ def view_of(described: dict[str, Any]) -> View:
 @pytest.mark.parametrize("described", table("views")["views"], ids=lambda view: view["text"][:8])
 def test_a_view_has_the_text_that_the_rules_give_it(described: dict[str, Any]) -> None:
     assert view_of(described).digest == described["text"]
+
+
+@pytest.mark.parametrize(
+    "described", table("views")["resolves"], ids=lambda view: f"{next(iter(view))}-{view['seed']}-{view['epoch']}"
+)
+def test_a_view_has_the_samples_and_occurrences_that_the_rules_give_it(described: dict[str, Any]) -> None:
+    view = view_of(described)
+    found, extras = view.resolve(np.arange(len(view)), described["epoch"], described["seed"])
+    assert found.tolist() == described["samples"]
+    assert extras["occurrence"].tolist() == described["occurrences"]
+    assert view.occurrences == described["below"]
 
 
 @pytest.mark.parametrize(

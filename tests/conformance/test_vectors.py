@@ -229,11 +229,12 @@ def test_our_generator_draws_the_numbers_of_the_table() -> None:
     assert len(draws) > 5
     for draw in draws:
         asked = int(draw["seed"]), int(draw["epoch"]), np.array([int(draw["sample_id"])]), draw["purpose"]
-        count = len(draw["words"])
-        assert [f"{word:016x}" for word in randomness.words(*asked, count)[0].tolist()] == draw["words"]
-        assert [value.hex() for value in randomness.uniforms(*asked, count)[0].tolist()] == draw["uniforms"]
+        count, occurrence = len(draw["words"]), np.array([int(draw["occurrence"])])
+        words, uniforms = (make(*asked, count, occurrence)[0] for make in (randomness.words, randomness.uniforms))
+        assert [f"{word:016x}" for word in words.tolist()] == draw["words"]
+        assert [value.hex() for value in uniforms.tolist()] == draw["uniforms"]
         for limit, integers in draw["integers"].items():
-            assert randomness.integers(*asked, count, int(limit))[0].tolist() == integers
+            assert randomness.integers(*asked, count, int(limit), occurrence)[0].tolist() == integers
 
 
 def test_the_snapshot_of_a_vector_is_the_sha256_of_its_index() -> None:

@@ -202,14 +202,14 @@ def test_the_registry_gives_the_hashes_their_lengths(schema: jsonschema.Draft202
 
 
 @pytest.mark.parametrize(
-    "draw", table("randomness")["draws"], ids="{0[seed]}-{0[epoch]}-{0[sample_id]}-{0[purpose]}".format
+    "draw", table("randomness")["draws"], ids="{0[seed]}-{0[epoch]}-{0[sample_id]}-{0[purpose]}-{0[occurrence]}".format
 )
 def test_the_generator_is_numpys_philox(draw: dict[str, Any]) -> None:
     mask = (1 << 64) - 1
     digest = hashlib.sha256(draw["purpose"].encode()).digest()
     assert int(draw["purpose_word"], 16) == int.from_bytes(digest[:8], "little")
     key = (int(draw["seed"]) & mask) | int(draw["purpose_word"], 16) << 64
-    block = int(draw["sample_id"]) << 64 | (int(draw["epoch"]) & mask) << 128
+    block = int(draw["sample_id"]) << 64 | (int(draw["epoch"]) & mask) << 128 | int(draw["occurrence"]) << 192
     # NumPy increments its counter before it generates a block
     found = np.random.Philox(counter=(block - 1) % (1 << 256), key=key).random_raw(len(draw["words"]))
     words = np.array([int(word, 16) for word in draw["words"]], np.uint64)

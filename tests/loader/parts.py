@@ -34,6 +34,10 @@ class Around:
     def digest(self) -> str:
         return self.whole.digest
 
+    @property
+    def occurrences(self) -> int:
+        return 1
+
 
 COLUMNS = {"blob": "bytes", "number": "int"}
 SECONDS = 60  # no case takes a tenth of that

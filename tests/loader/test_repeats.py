@@ -1,9 +1,9 @@
-"""Is it said that a sample which a view repeats gets the same random crop each time?"""
+"""Does a sample that comes several times in an epoch get random crops and flips of its own each time?"""
 
 from __future__ import annotations
 
 import io
-import logging
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +13,12 @@ import torch
 from PIL import Image
 
 import mx8shards as mx8
+from mx8shards.joining import mix
+from tests.orders import Listed, Weighted
 
 COUNT = 6
 RANDOM = mx8.RandomResizedCrop(6)
+Key = tuple[int, int]
 
 
 @pytest.fixture(scope="module")
@@ -30,45 +33,140 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mx8.Dataset]:
         yield dataset
 
 
-def warnings_of(dataset: mx8.Dataset, decode: Any, caplog: pytest.LogCaptureFixture) -> list[str]:
-    with caplog.at_level(logging.WARNING, "mx8shards"):
-        mx8.Loader(dataset, batch_size=2, decode={"image": decode}).close()
-    return [record.getMessage() for record in caplog.records]
+def loader_of(dataset: mx8.Dataset, **options: Any) -> mx8.Loader:
+    return mx8.Loader(dataset, **{"batch_size": 4, "decode": {"image": RANDOM}, "threads": 2, **options})
 
 
-@pytest.mark.parametrize("positions", [[1, 1, 2], list(range(COUNT)) * 2], ids=["some", "more than there are"])
-@pytest.mark.parametrize("decode", [RANDOM, mx8.CenterCrop(6, flip=0.5), mx8.MultiCrop({"a": RANDOM})], ids=repr)
-def test_repeats_with_random_crops_are_logged_once(
-    dataset: mx8.Dataset, positions: list[int], decode: Any, caplog: pytest.LogCaptureFixture
+def crops(loader: mx8.Loader) -> dict[Key, bytes]:
+    """The crops of an epoch, by sample and occurrence, without padding."""
+    found: dict[Key, bytes] = {}
+    for batch in loader:
+        occurrences = batch.extras.get("occurrence", torch.zeros(len(batch.sample_ids), dtype=torch.int64))
+        for row, key in enumerate(zip(batch.sample_ids.tolist(), occurrences.tolist(), strict=True)):
+            if not batch.padding[row]:
+                assert key not in found
+                found[key] = batch["image"][row].numpy().tobytes()
+    return found
+
+
+def test_a_selection_tells_its_repeats_apart_and_leaves_the_first_as_it_is_without_repeats(
+    dataset: mx8.Dataset,
 ) -> None:
-    [told] = warnings_of(dataset.select(positions), decode, caplog)
-    assert "the same random crop" in told
+    with loader_of(dataset) as loader:
+        alone = crops(loader)
+    with loader_of(dataset.select([3, 3, 1, 3, 5, 1])) as loader:
+        found = crops(loader)
+        assert set(found) == {(3, 0), (3, 1), (3, 2), (1, 0), (1, 1), (5, 0)}
+        assert len(set(found.values())) == len(found)
+        assert all(found[key] == alone[key] for key in found if key[1] == 0)
+        assert not set(crops(loader).values()) & set(found.values())
 
 
-def test_loaders_of_an_iterable_dataset_do_not_log_it_again(
-    dataset: mx8.Dataset, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("shuffle", [False, True, mx8.BlockShuffle(shards=1)], ids=str)
+@pytest.mark.parametrize("size", [1, 3])
+def test_what_repeats_look_like_depends_on_neither_order_nor_ranks_nor_a_resume(
+    dataset: mx8.Dataset, shuffle: Any, size: int
 ) -> None:
-    with (
-        caplog.at_level(logging.WARNING, "mx8shards"),
-        mx8.Loader(dataset.select([1, 1]), batch_size=2, decode={"image": RANDOM}) as loader,
-    ):
-        assert len(list(loader.as_iterable_dataset())) == 1
-    assert len([record for record in caplog.records if "the same random crop" in record.getMessage()]) == 1
+    view = dataset.select([0, 2, 2, 4, 4, 4, 1, 0])
+    with loader_of(view) as loader:
+        wanted = crops(loader)
+    found: dict[Key, bytes] = {}
+    for rank in range(size):
+        options = {"shuffle": shuffle, "rank": rank, "world_size": size, "batch_size": 1}
+        with loader_of(view, **options) as loader, loader_of(view, **options) as resumed:
+            next(iter(loader))
+            resumed.load_state_dict(loader.state_dict())
+            found |= crops(resumed)
+            loader.set_epoch(0)
+            found |= crops(loader)
+    assert found == wanted
 
 
-@pytest.mark.parametrize("positions", [[2, 1], range(COUNT)], ids=str)
-def test_views_without_repeats_are_not(dataset: mx8.Dataset, positions: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert warnings_of(dataset.select(positions), RANDOM, caplog) == []
-    assert warnings_of(dataset, RANDOM, caplog) == []
-    assert warnings_of(mx8.concat([dataset, dataset]), RANDOM, caplog) == []
+def test_mirrored_repeats_and_changed_colours_differ(dataset: mx8.Dataset) -> None:
+    view = dataset.select([2] * 64)
+    flip = mx8.transforms.RandomHorizontalFlip()
+    with loader_of(view, decode={"image": mx8.CenterCrop(20)}, transform=flip, batch_size=64) as loader:
+        (batch,) = loader
+    picture = Image.open(io.BytesIO(dataset.payload(2, "image")))
+    plain = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    mirrored = [torch.equal(image, plain.flip(-1)) for image in batch["image"]]
+    assert 16 < sum(mirrored) < 48
+    assert sum(torch.equal(image, plain) for image in batch["image"]) == 64 - sum(mirrored)
+    jitter = mx8.transforms.ColorJitter(brightness=0.5)
+    with loader_of(view, decode={"image": mx8.CenterCrop(20)}, transform=jitter, batch_size=64) as loader:
+        (batch,) = loader
+    assert len({image.numpy().tobytes() for image in batch["image"]}) > 32
 
 
-def test_repeats_without_random_crops_are_not(dataset: mx8.Dataset, caplog: pytest.LogCaptureFixture) -> None:
-    assert warnings_of(dataset.select([1, 1]), mx8.CenterCrop(6), caplog) == []
+@pytest.mark.parametrize("size", [1, 2])
+def test_repeats_of_an_order_differ_and_are_drawn_alike_by_any_ranks(dataset: mx8.Dataset, size: int) -> None:
+    order = Weighted([1, 5, 1, 1, 9, 1], 24, seed=1)
+    with loader_of(dataset, order=order) as loader:
+        wanted = crops(loader)
+        assert len(wanted) == len(order) == len(set(wanted.values()))
+    found: dict[Key, bytes] = {}
+    for rank in range(size):
+        with loader_of(dataset, order=order, rank=rank, world_size=size, batch_size=5, uneven="pad") as loader:
+            found |= crops(loader)
+    assert found == wanted
 
 
-def test_what_is_logged_is_so(dataset: mx8.Dataset) -> None:
-    with mx8.Loader(dataset.select([3, 3]), batch_size=2, decode={"image": RANDOM}) as loader:
-        first, second = (next(iter(loader))["image"].clone() for _ in range(2))
-    assert torch.equal(first[0], first[1])
-    assert not torch.equal(first[0], second[0])
+def test_an_order_that_repeats_positions_of_a_view_with_repeats(dataset: mx8.Dataset) -> None:
+    with loader_of(dataset.select([3, 3, 1]), order=Listed([0, 1, 2, 1, -1, 0, 1])) as loader:
+        found = crops(loader)
+    assert [key[0] for key in found] == [3, 3, 1, 3, 3, 3]
+    assert len(set(found.values())) == len(found)
+
+
+def test_a_substitute_of_a_repeat_follows_from_which_repeat_it_is(tmp_path: Any, dataset: mx8.Dataset) -> None:
+    with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
+        writer.write({"image": b"no picture"})
+        for i in range(COUNT):
+            writer.write({"image": bytes(dataset.payload(i, "image"))})
+    view = mx8.Dataset(tmp_path / "data").select([0] * 16 + list(range(1, COUNT + 1)) * 20)
+    with loader_of(view, batch_size=16, on_error="substitute", shuffle=False) as loader:
+        first = next(iter(loader)).sample_ids.tolist()
+        assert 0 not in first
+        assert len(set(first)) > 2
+        loader.set_epoch(0)
+        assert next(iter(loader)).sample_ids.tolist() == first
+
+
+def test_a_batch_keeps_its_extras_wherever_it_goes(dataset: mx8.Dataset) -> None:
+    view = dataset.select([1, 1, 0, 1])
+    with loader_of(view) as loader:
+        batch = next(iter(loader))
+        for other in (batch.copy(), pickle.loads(pickle.dumps(batch)), batch.replace({}), batch.map(lambda x: x)):
+            assert other.extras["occurrence"].tolist() == [0, 1, 0, 2]
+        loader.set_epoch(0)
+        (there,) = torch.utils.data.DataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=1)
+        assert there.extras["occurrence"].tolist() == [0, 1, 0, 2]
+        assert torch.equal(there["image"], batch["image"])
+    with loader_of(dataset, output="numpy") as loader:
+        assert next(iter(loader)).extras == {}
+    with loader_of(view, output="numpy") as loader:
+        assert type(next(iter(loader)).extras["occurrence"]) is np.ndarray
+
+
+# views of several datasets --------------------------------------------------------------------------------------------
+
+
+def test_joined_selections_keep_their_occurrences(dataset: mx8.Dataset) -> None:
+    joined = mx8.concat([dataset, dataset.select([2, 2]), dataset.select([5])])
+    with loader_of(joined, batch_size=20) as loader:
+        (batch,) = loader
+        assert batch.sample_ids.tolist() == [0, 1, 2, 3, 4, 5, 8, 8, 17]
+        assert batch.extras["occurrence"].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0]
+        assert len({image.numpy().tobytes() for image in batch["image"]}) == 9
+    with loader_of(joined, batch_size=2) as loader:  # also where none of them is in the batch
+        assert all("occurrence" in batch.extras for batch in loader)
+
+
+def test_a_mix_repeats_what_is_smaller_than_its_share_with_other_crops(dataset: mx8.Dataset) -> None:
+    view = mix([dataset.select([0, 1]), dataset], weights=[5, 4], length=9)
+    with loader_of(view, shuffle=True) as loader:
+        found = crops(loader)
+    first = [key for key in found if key[0] < COUNT]
+    assert len(first) == 5
+    assert len(set(found.values())) == 9
+    assert {key[0] for key in first} == {0, 1}

@@ -155,6 +155,7 @@ class Counting:
     def __init__(self, count: int) -> None:
         self._whole = Whole(count)
         self.digest = self._whole.digest
+        self.occurrences = 1
         self.asked = 0
 
     def __len__(self) -> int:

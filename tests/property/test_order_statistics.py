@@ -76,8 +76,7 @@ def farthest(n: int, keys: int, shuffled: Callable[[int], Ids]) -> float:
 
 
 def by_seed(n: int) -> Callable[[int], Ids]:
-    places = Places(n, np.array([0, n]))
-    return lambda seed: Shuffle(places, Key("sha256:00", "whole", seed)).ids(seed % 3, 0, n)
+    return lambda seed: Shuffle(n, Key("sha256:00", "whole", seed)).ids(seed % 3, 0, n)
 
 
 def standardised(counts: npt.NDArray[np.int64], df: int) -> float:

@@ -61,7 +61,7 @@ def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
         begin = position + number * batch_size * size
         rows = slice(step.start, step.stop)
         share = plan.steps.share(rank, begin)
-        sample_ids, _, _ = plan.sample_ids(3, share.positions)
+        sample_ids, _ = plan.sample_ids(3, share.positions)
         assert (group.epoch, step.position) == (3, begin)
         assert group.rows["sample_id"][rows].tolist() == sample_ids.tolist()
         assert group.padding[rows].tolist() == share.padding.tolist()

@@ -18,12 +18,12 @@ IDS = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4)
 ANY_INT = st.integers(-(2**70), 2**70)
 
 
-def numpys_words(seed: int, epoch: int, sample_id: int, purpose: str, count: int) -> list[int]:
+def numpys_words(seed: int, epoch: int, sample_id: int, purpose: str, count: int, occurrence: int = 0) -> list[int]:
     """The slow twin: NumPy's generator, set to every block by itself. It steps its counter before it draws."""
     key = [seed % 2**64, int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")]
     drawn: list[int] = []
     for block in range(-(-count // 4)):
-        counter = block + (sample_id << 64) + ((epoch % 2**64) << 128)
+        counter = block + (sample_id << 64) + ((epoch % 2**64) << 128) + (occurrence << 192)
         before = [(counter - 1) % 2**256 >> shift & (2**64 - 1) for shift in (0, 64, 128, 192)]
         philox = np.random.Philox(counter=np.array(before, np.uint64), key=np.array(key, np.uint64))
         drawn += philox.random_raw(4).tolist()
@@ -37,6 +37,10 @@ def test_words_are_numpys_philox_at_the_counter_of_each_block(
     drawn = words(seed, epoch, np.array(ids, np.int64), purpose, count)
     assert drawn.dtype == np.uint64
     assert drawn.tolist() == [numpys_words(seed, epoch, sample_id, purpose, count) for sample_id in ids]
+    assert drawn.tolist() == words(seed, epoch, np.array(ids), purpose, count, np.zeros(len(ids), np.int64)).tolist()
+    repeated = words(seed, epoch, np.array(ids, np.int64), purpose, count, np.array(ids[::-1], np.int64))
+    pairs = zip(ids, ids[::-1], strict=True)
+    assert repeated.tolist() == [numpys_words(seed, epoch, i, purpose, count, repeat) for i, repeat in pairs]
 
 
 @given(ANY_INT, IDS, st.integers(1, 2**32))
@@ -60,6 +64,7 @@ def test_seed_epoch_sample_and_purpose_each_change_every_word() -> None:
         words(1, 9, np.array([3]), "crop", 8),
         words(1, 2, np.array([9]), "crop", 8),
         words(1, 2, np.array([3]), "flip", 8),
+        words(1, 2, np.array([3]), "crop", 8, np.array([1])),
     ):
         assert not np.any(base == other)
 
@@ -89,8 +94,8 @@ def test_no_samples_give_no_rows() -> None:
 def test_draws_are_those_of_the_spec() -> None:
     for draw in json.loads(VECTORS.read_text())["draws"]:
         arguments = (int(draw["seed"]), int(draw["epoch"]), np.array([int(draw["sample_id"])]), draw["purpose"])
-        count = len(draw["words"])
-        assert [f"{word:016x}" for word in words(*arguments, count)[0].tolist()] == draw["words"]
-        assert uniforms(*arguments, count)[0].tolist() == [float.fromhex(text) for text in draw["uniforms"]]
+        count, occurrence = len(draw["words"]), np.array([int(draw["occurrence"])])
+        assert [f"{word:016x}" for word in words(*arguments, count, occurrence)[0].tolist()] == draw["words"]
+        assert uniforms(*arguments, count, occurrence)[0].tolist() == [float.fromhex(text) for text in draw["uniforms"]]
         for n, expected in draw["integers"].items():
-            assert integers(*arguments, count, int(n))[0].tolist() == expected
+            assert integers(*arguments, count, int(n), occurrence)[0].tolist() == expected

@@ -66,6 +66,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
     "Loader": {
         "batch_size": (0, -1, 2**63, HUGE, None, *NO_INTS),
         "shuffle": (3, 0, "yes", None, mx8.BlockShuffle),
+        "order": ("shuffle", 3, True, [0, 1], mx8.BlockShuffle(shards=2)),
         "seed": (None, *NO_INTS),
         "columns": ("id", 5, ["nope"]),
         "decode": (

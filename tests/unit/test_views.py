@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.views import Join, Select, View, Whole, checked_positions
+from mx8shards.joining import mix, parts_of
+from mx8shards.views import Join, Mix, Select, View, Whole, checked_positions
 
 POSITIONS = st.lists(st.integers(-20, 19), max_size=12)
 
 
 def ids_of(view: View) -> list[int]:
     """By one position at a time, which must be what it says for all of them at once."""
-    one_by_one = [view.resolve(i)[0] for i in range(len(view))]
-    assert all(type(i) is int for i in one_by_one)
+    one_by_one = [int(view.resolve(np.array([i]))[0][0]) for i in range(len(view))]
     at_once, _ = view.resolve(np.arange(len(view)))
     assert at_once.dtype == np.int64
     assert at_once.tolist() == one_by_one
@@ -51,7 +51,9 @@ def test_joined_views_follow_one_another(counts: list[int]) -> None:
 
 def test_views_do_not_depend_on_epoch_seed_or_what_was_asked_before() -> None:
     view = Join([(Select(Whole(9), [8, 1]), 0), (Whole(3), 9)])
-    assert [view.resolve(i, epoch, seed)[0] for i in (4, 0, 2) for epoch in (0, 5) for seed in (0, 9)] == [
+    assert [
+        view.resolve(np.array([i]), epoch, seed)[0][0] for i in (4, 0, 2) for epoch in (0, 5) for seed in (0, 9)
+    ] == [
         *([11] * 4),
         *([8] * 4),
         *([9] * 4),
@@ -313,3 +315,195 @@ def test_a_missing_class_list_can_be_added_as_the_error_says(tmp_path: Path) -> 
 def test_concat_takes_open_datasets(wrong: Any) -> None:
     with pytest.raises(mx8.SettingError, match=r"concat: expected a list of open datasets, got .*mx8shards\.Dataset"):
         mx8.concat(wrong)
+
+
+# occurrences and extras -----------------------------------------------------------------------------------------------
+
+
+def keys_of(view: View, epoch: int = 0, seed: int = 0) -> list[tuple[int, int]]:
+    """The sample and its occurrence at every position: no two are alike."""
+    found, extras = view.resolve(np.arange(len(view)), epoch, seed)
+    occurrences = extras.get("occurrence", np.zeros(len(view), np.int64))
+    keys = list(zip(found.tolist(), occurrences.tolist(), strict=True))
+    assert len(set(keys)) == len(keys)
+    assert all(0 <= occurrence < view.occurrences for _, occurrence in keys)
+    return keys
+
+
+@given(POSITIONS, st.lists(st.integers(0, 11), max_size=9), st.lists(st.integers(0, 8), max_size=9))
+def test_a_sample_and_its_occurrence_name_one_position(first: list[int], second: list[int], third: list[int]) -> None:
+    chosen = Select(Whole(20), first)
+    again = Select(chosen, [i % len(first) for i in second] if first else [])
+    once_more = Select(again, [i % len(again) for i in third] if len(again) else [])
+    for view in (chosen, again, once_more, Join([(once_more, 0), (Whole(3), 20), (chosen, 23)])):
+        keys_of(view)
+    seen: list[int] = []
+    for sample_id, occurrence in keys_of(chosen):
+        assert occurrence == seen.count(sample_id)
+        seen.append(sample_id)
+
+
+@given(POSITIONS, st.permutations(range(12)))
+def test_what_is_picked_once_keeps_its_occurrence(first: list[int], picked: list[int]) -> None:
+    chosen = Select(Whole(20), first)
+    picked = [i for i in picked if i < len(first)]
+    wanted = keys_of(chosen)
+    assert keys_of(Select(chosen, picked)) == [wanted[i] for i in picked]
+
+
+@given(POSITIONS.filter(bool), st.lists(st.integers(0, 11), min_size=1, max_size=9))
+def test_what_a_view_says_of_some_positions_does_not_depend_on_the_others(first: list[int], asked: list[int]) -> None:
+    view = Join([(Select(Whole(20), first), 0), (Mix(Whole(5), [2, 3], [5, 1]), 20)])
+    asked = [i % len(view) for i in asked]
+    found, extras = view.resolve(np.array(asked), 3, 1)
+    keys = list(zip(found.tolist(), extras["occurrence"].tolist(), strict=True))
+    assert keys == [keys_of(view, 3, 1)[i] for i in asked]
+
+
+def test_a_view_without_repeats_knows_nothing_more() -> None:
+    for view in (Whole(4), Select(Whole(4), [2, 0]), Join([(Whole(2), 0), (Select(Whole(2), [1]), 2)])):
+        assert dict(view.resolve(np.arange(len(view)))[1]) == {}
+        assert view.occurrences == 1
+
+
+class Timed:
+    """A view of some samples that knows when each begins."""
+
+    digest = "timed"
+    occurrences = 1
+
+    def __len__(self) -> int:
+        return 4
+
+    def resolve(self, positions: Any, epoch: int = 0, seed: int = 0) -> Any:
+        return positions // 2, {"start": positions * 0.5, "pair": np.stack([positions, positions + 1], 1)}
+
+
+def test_extras_go_through_selections_joins_and_mixes() -> None:
+    _, extras = Select(Timed(), [3, 1, 3]).resolve(np.array([2, 1]))
+    assert {name: values.tolist() for name, values in extras.items()} == {
+        "start": [1.5, 0.5],
+        "pair": [[3, 4], [1, 2]],
+        "occurrence": [1, 0],
+    }
+    joined = Join([(Whole(2), 0), (Timed(), 2), (Select(Whole(1), [0, 0]), 4)])
+    found, extras = joined.resolve(np.array([5, 0, 7, 3]))
+    assert found.tolist() == [3, 0, 4, 2]
+    assert {name: values.tolist() for name, values in extras.items()} == {
+        "start": [1.5, 0, 0, 0.5],
+        "pair": [[3, 4], [0, 0], [0, 0], [1, 2]],
+        "occurrence": [0, 0, 1, 0],
+    }
+    assert sorted(joined.resolve(np.array([0]))[1]) == ["occurrence", "pair", "start"]  # in every batch
+    assert Mix(Timed(), [4], [4]).resolve(np.array([3]))[1]["start"].tolist() == [1.5]
+
+
+# mixes ----------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 14)), min_size=1, max_size=4), st.integers(0, 2**70))
+def test_a_mix_has_the_counts_asked_for_and_uses_all_samples_equally_often(
+    parts: list[tuple[int, int]], seed: int
+) -> None:
+    sizes, wanted = [size for size, _ in parts], [count for _, count in parts]
+    view = Mix(Whole(sum(sizes)), sizes, wanted)
+    assert len(view) == sum(wanted)
+    starts = np.cumsum([0, *sizes])
+    total = np.zeros(sum(sizes), np.int64)
+    for epoch in range(7):
+        keys = keys_of(view, epoch, seed)
+        assert keys == keys_of(pickle.loads(pickle.dumps(view)), epoch, seed)
+        found = np.array([sample_id for sample_id, _ in keys], np.int64)
+        total += np.bincount(found, minlength=len(total))
+        for k, (size, count) in enumerate(parts):
+            mine = found[(found >= starts[k]) & (found < starts[k + 1])]
+            assert len(mine) == count
+            often = total[starts[k] : starts[k + 1]]
+            assert often.max() - often.min() <= 1
+            assert np.bincount(mine - starts[k], minlength=size).max() == -(-count // size)
+
+
+def test_a_mix_shuffles_a_part_by_the_seed_unless_all_of_it_is_taken() -> None:
+    view = Mix(Whole(1_000), [600, 400], [200, 800])
+    first, other = (view.resolve(np.arange(1_000), 0, seed)[0] for seed in (1, 2))
+    assert not np.array_equal(first[:200], other[:200])
+    assert (np.diff(first[:200]) < 0).any()
+    assert first[200:].tolist() == other[200:].tolist() == [*range(600, 1_000)] * 2
+    epochs = np.concatenate([view.resolve(np.arange(200), epoch, 1)[0] for epoch in range(3)])
+    assert sorted(epochs.tolist()) == list(range(600))
+
+
+@pytest.mark.parametrize(("sizes", "counts"), [([3], [1, 2]), ([3, 1], [1, 2]), ([5], [-1]), ([5, 0], [1, 1])], ids=str)
+def test_a_mix_refuses_parts_that_do_not_fit(sizes: list[int], counts: list[int]) -> None:
+    with pytest.raises(mx8.SettingError, match=r"^(sizes|counts): expected"):
+        Mix(Whole(5), sizes, counts)
+
+
+def test_datasets_are_mixed_by_weights(root: Path, tmp_path: Path) -> None:
+    small = write(tmp_path / "small", range(100, 104))
+    view = mix([mx8.Dataset(root), small], weights=[3, 1], length=40)
+    assert len(view) == 40
+    assert sorted(ids(view)[:30]) == list(range(30))
+    assert sorted(ids(view)[30:]) == sorted([*range(100, 104)] * 2 + [100 + i for i in small_rest(view)])
+    assert (
+        view.where("id", 3).view.digest
+        == mix([mx8.Dataset(root), small], weights=[3, 1], length=40).where("id", 3).view.digest
+    )
+    other = mix([mx8.Dataset(root), small], weights=[1, 1], length=40)
+    assert view.view.digest != other.view.digest
+
+
+def small_rest(view: mx8.Dataset) -> list[int]:
+    """The two samples of the small dataset that come a third time."""
+    found = [i - 100 for i in ids(view)[30:]]
+    return [i for i in range(4) if found.count(i) == 3]
+
+
+@given(st.integers(0, 1000), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6))
+def test_a_length_is_divided_in_proportion(length: int, weights: list[float]) -> None:
+    found = parts_of(length, weights)
+    assert sum(found) == length
+    assert all(abs(part - length * weight / sum(weights)) < 1 for part, weight in zip(found, weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("weights", "length"), [([1], 5), ([1, 0], 5), ([1, -1], 5), ([1, float("inf")], 5), ([1, "a"], 5), ([1, 1], -1)]
+)
+def test_mix_refuses_other_weights_and_lengths(weights: Any, length: Any, root: Path) -> None:
+    with pytest.raises(mx8.SettingError, match=r"^(weights|length): expected"):
+        mix([mx8.Dataset(root), mx8.Dataset(root)], weights=weights, length=length)
+
+
+def test_mix_wants_samples_in_each_dataset(root: Path) -> None:
+    with pytest.raises(mx8.SettingError, match=r"^datasets: expected samples in each dataset, got none in number 1"):
+        mix([mx8.Dataset(root), mx8.Dataset(root).select([])], weights=[1, 1], length=3)
+
+
+# joined datasets are read as each was opened --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checked", [0, 1])
+def test_joined_datasets_are_verified_as_each_was_opened(checked: int, tmp_path: Path) -> None:
+    modes: list[Any] = ["structure", "structure"]
+    modes[checked] = "shard"
+    for name in ("one", "two"):
+        write(tmp_path / name, range(3))
+        shard = tmp_path / name / "shard.00000.mds"
+        shard.write_bytes(shard.read_bytes()[:-1] + b"?")  # the payload of the last column: no structure tells
+    datasets = [mx8.Dataset(tmp_path / name, verify=mode) for name, mode in zip(("one", "two"), modes, strict=True)]
+    joined = mx8.concat(datasets)
+    for found in (joined, pickle.loads(pickle.dumps(joined)), mx8.concat([joined]), joined.select(range(6))):
+        with pytest.raises(mx8.IntegrityError, match=("one", "two")[checked]):
+            found[3 * checked]
+        assert found[3 * (1 - checked)]["id"] == 0
+
+
+def test_joined_datasets_are_unpacked_into_the_cache_of_each(tmp_path: Path) -> None:
+    datasets = []
+    for name in ("one", "two"):
+        with mx8.Writer(tmp_path / name, columns={"id": "int"}, compression="zstd") as writer:
+            writer.write({"id": 1})
+        datasets.append(mx8.Dataset(tmp_path / name, cache_dir=tmp_path / f"cache of {name}"))
+    assert [sample["id"] for sample in mx8.concat(datasets)] == [1, 1]
+    for name in ("one", "two"):
+        assert len([path for path in (tmp_path / f"cache of {name}").rglob("*") if path.is_file()]) >= 1

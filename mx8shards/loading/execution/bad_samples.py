@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from mx8shards.errors import LoaderError
-from mx8shards.format.randomness import integers
+from mx8shards.format.randomness import occurrences_of
 from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.planning.batch_plan import Group, Plan
 from mx8shards.loading.planning.shard_table import Ids
 from mx8shards.loading.reporting.lost_samples import MOST_ATTEMPTS, Entry, reason_of
+
+# By row, the sample that stood there first and its occurrence, and how many others stood there since.
+Tried = dict[int, tuple[int, int, int]]
 
 
 def reasons(filler: Filler, rows: Any) -> list[str]:
@@ -30,23 +33,18 @@ def entries(group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids 
     )
 
 
-def substitutes(
-    plan: Plan, group: Group, bad: Ids, lost: Ids, why: Sequence[str], tried: dict[int, tuple[int, int]]
-) -> Ids:
-    """Another position of the view for each bad row, drawn by the sample that stood there first and the attempt.
-
-    `tried` keeps both for each row: they are counted up here.
-    """
+def substitutes(plan: Plan, group: Group, bad: Ids, lost: Ids, why: Sequence[str], tried: Tried) -> Ids:
+    """Another position of the view for each bad row; `tried` is counted up."""
+    occurrences = occurrences_of(group.extras)
     positions = []
     for row, sample_id, reason in zip(bad.tolist(), lost.tolist(), why, strict=True):
-        first, attempts = tried.get(row, (sample_id, 0))
+        occurrence = 0 if occurrences is None else int(occurrences[row])
+        first, occurrence, attempts = tried.get(row, (sample_id, occurrence, 0))
         if attempts == MOST_ATTEMPTS:
             raise LoaderError(
                 f"{MOST_ATTEMPTS} substitutes in a row were no better; of the last one: {reason}",
                 subject=f"sample {first}",
             )
-        tried[row] = first, attempts + 1
-        most = min(len(plan.view), 1 << 32)
-        drawn = integers(plan.seed, group.epoch, np.array([first]), "substitute", MOST_ATTEMPTS, most)
-        positions.append(int(drawn[0, attempts]))
+        tried[row] = first, occurrence, attempts + 1
+        positions.append(plan.substitute(group.epoch, first, occurrence, attempts))
     return np.array(positions)

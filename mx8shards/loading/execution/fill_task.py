@@ -33,7 +33,7 @@ class FillTask:
         number: int,
         group: Group,
         entries: tuple[Entry, ...] = (),
-        tried: dict[int, tuple[int, int]] | None = None,
+        tried: dict[int, tuple[int, int, int]] | None = None,
     ) -> None:
         self.number = number  # of the first batch
         self.group = group

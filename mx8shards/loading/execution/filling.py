@@ -138,6 +138,8 @@ class Filler:
             for key, sizes in measured.items():
                 offsets = offsets_of(work.whole, work.layout.places[key], len(work.rows))
                 offsets[0], offsets[1:] = 0, np.cumsum(sizes)
+            if group.absent is not None:
+                self._blank(work, group.absent)
             for stage in self.stages:
                 stage.begin(work)
         except BaseException:
@@ -145,6 +147,12 @@ class Filler:
             raise
         times.add("read" if work.reads else "gather", clock() - begun)
         return work
+
+    def _blank(self, work: Work, absent: Ids) -> None:
+        """Zeros for rows that have no sample, which no stage fills. In ragged outputs they have no bytes."""
+        for key, output in self.outputs.items():
+            if output.shape is not None:
+                work.array(key, output)[absent] = 0
 
     def ranges(self, work: Work) -> list[Range]:
         """Parts of the rows that take about as long as one another: those that cost most come first."""
@@ -173,7 +181,8 @@ class Filler:
         mine = slice(step.start, step.stop)
         columns = {key: self._values(work, key, output, mine) for key, output in self.outputs.items()}
         sample_ids, padding = self._convert(work.sample_ids[mine]), self._convert(work.padding[mine].copy())
-        return Batch(columns, sample_ids, padding, work.epoch, self._seed, self._pictures)
+        extras = {name: self._convert(values[mine].copy()) for name, values in work.extras.items()}
+        return Batch(columns, sample_ids, padding, work.epoch, self._seed, self._pictures, extras)
 
     def _values(self, work: Work, key: str, output: Output, rows: slice) -> Any:
         """What these rows have of an output, as a view of the bank."""
@@ -240,6 +249,7 @@ class Filler:
                 offsets[len(good)] = size
             work.layout.places[key] = place._replace(value_bytes=size)
         work.rows, work.padding, work.sample_ids = work.rows[good], work.padding[good], work.sample_ids[good]
+        work.extras = {name: values[good] for name, values in work.extras.items()}
         before = np.concatenate([[0], np.cumsum(is_good)]).tolist()
         work.steps = tuple(Step(step.position, before[step.start], before[step.stop]) for step in work.steps)
 

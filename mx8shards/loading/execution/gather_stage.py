@@ -13,7 +13,7 @@ from mx8shards.format.arrays import HEADER_BYTES, DynamicArray
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.encodings import Encoding
 from mx8shards.kernels import gather
-from mx8shards.kernels.records import SPAN
+from mx8shards.kernels.records import OK, SPAN
 from mx8shards.loading.memory.batch_layout import Layout, Place, array_of
 from mx8shards.loading.planning.batch_plan import Group, Step
 from mx8shards.loading.planning.shard_table import Rows
@@ -45,12 +45,16 @@ class Work:
         self.reads = reads  # whether some rows are read, and not copied from a map
         self.rows: Rows = group.rows
         self.padding = group.padding
+        self.extras = group.extras
+        self._absent = group.absent
         self.shards = shards
         self.spans: Array = np.empty((len(group.rows), columns), SPAN)
         self.notes: dict[Any, Any] = {}
 
     def conclude(self) -> int:
         """Take down which samples these are. How many of them went wrong?"""
+        if self._absent is not None:
+            self.rows["status"][self._absent] = OK  # there is nothing that could have gone wrong
         self.sample_ids = np.empty(len(self.rows), np.int64)
         bad = np.empty(1, np.int64)
         gather.conclude(self.rows, self.sample_ids, bad)

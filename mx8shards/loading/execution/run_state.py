@@ -38,14 +38,14 @@ class Restart(NamedTuple):
     """Batches whose substitutes have no room beside the batches after them: those are dropped and made again later.
 
     `number` is that of the first of these batches and `generation` that of their task. `entries` are the samples they
-    lost so far; `tried` has for a row the sample that stood there first, and how many others did since.
+    lost so far; `tried` has for a row the sample that stood there first, its occurrence, and how often it was replaced.
     """
 
     number: int
     generation: int
     group: Group
     entries: tuple[Entry, ...]
-    tried: dict[int, tuple[int, int]]
+    tried: dict[int, tuple[int, int, int]]
 
 
 class Cut(NamedTuple):

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-
-import numpy as np
-
 from mx8shards.dataset import Dataset
 from mx8shards.errors import SettingError, shown
 from mx8shards.format.columns import Columns
@@ -24,17 +19,15 @@ from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.planning.shard_table import Reach
 from mx8shards.loading.pool import Pool
 from mx8shards.order.blocks import BlockOrder
+from mx8shards.order.given import GivenOrder
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import Order, Sequential, Shuffle
 from mx8shards.order.places import Places
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
-from mx8shards.stages import Stage, Use
+from mx8shards.stages import Use
 from mx8shards.views import Whole
 
-_logger = logging.getLogger("mx8shards")
-
-_MOST_LOOKED_THROUGH = 1 << 18  # positions of a view: some milliseconds
 _DEPTH_BYTES = 48 << 20  # small batches are planned further ahead: threads have work while more are planned
 _MOST_DEPTH = 64
 _GROUP_BYTES = 8 << 20  # of batches that are only copied
@@ -43,14 +36,21 @@ _SCRATCH_PART = 4  # that part of the memory may be for decoders' scratch
 
 
 def order_of(dataset: Dataset, settings: Settings) -> Order:
-    """The order that `shuffle` and `seed` mean for this view of these data."""
-    view, seed, shuffle = dataset.view, settings.seed, settings.shuffle
-    resolve = None if isinstance(view, Whole) else lambda positions, epoch: view.resolve(positions, epoch, seed)[0]
-    places = Places(len(view), dataset.shards.starts, resolve)
+    """The user's order, or the one that `shuffle` and `seed` mean for this view of these data."""
+    count, shuffle = len(dataset), settings.shuffle
+    if settings.order is not None:
+        return GivenOrder(settings.order, count)
     if shuffle is False:
-        return Sequential(places)
-    key = Key(dataset.snapshot, view.digest, seed)
-    return Shuffle(places, key, walk) if shuffle is True else BlockOrder(places, key, shuffle)
+        return Sequential(count)
+    key = Key(dataset.snapshot, dataset.view.digest, settings.seed)
+    return Shuffle(count, key, walk) if shuffle is True else BlockOrder(places_of(dataset, settings.seed), key, shuffle)
+
+
+def places_of(dataset: Dataset, seed: int) -> Places:
+    """In which shard each position of the dataset's view lies."""
+    view = dataset.view
+    resolve = None if isinstance(view, Whole) else lambda positions, epoch: view.resolve(positions, epoch, seed)[0]
+    return Places(len(view), dataset.shards.starts, resolve)
 
 
 def assemble(
@@ -100,7 +100,9 @@ def assemble(
         raise
     plan = Plan(
         order=order,
+        repeats=settings.order is not None,
         view=dataset.view,
+        places=places_of(dataset, settings.seed),
         seed=settings.seed,
         samples=dataset.shards.samples,
         steps=steps,
@@ -125,24 +127,6 @@ def assemble(
         read_timeout_s=settings.read_timeout_s,
         mover=mover,
     )
-
-
-def warn_of_repeats(dataset: Dataset, stages: Sequence[Stage]) -> None:
-    """Log that repeats in a view get equal random crops, where that is quickly seen.
-
-    A view of more positions than there are samples has repeats. Others are looked through if they are small.
-    """
-    view, samples = dataset.view, dataset.shards.samples
-    if isinstance(view, Whole) or not any(stage.draws for stage in stages):
-        return
-    repeats = len(view) > samples
-    if not repeats and len(view) <= _MOST_LOOKED_THROUGH:
-        ids = view.resolve(np.arange(len(view), dtype=np.int64))[0]
-        repeats = len(np.unique(ids)) < len(ids)
-    if repeats:
-        _logger.warning(
-            "the view has some samples several times: within an epoch each of them gets the same random crop every time"
-        )
 
 
 def use_of(picked: Columns, name: str, seed: int, pool: Pool) -> Use:

@@ -17,14 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import LoaderError
+from mx8shards.format.randomness import integers
 from mx8shards.kernels import gather
+from mx8shards.kernels.records import ABSENT, MAPPED, ROW
 from mx8shards.loading.memory.banks import bank_bytes
 from mx8shards.loading.memory.batch_layout import most_bytes
 from mx8shards.loading.planning.shard_table import Ids, Reach, Rows
-from mx8shards.order.orders import PADDING, Order
+from mx8shards.order.orders import PADDING, Order, shards_ahead
+from mx8shards.order.places import Places
 from mx8shards.order.steps import Steps
 from mx8shards.stages import Output
-from mx8shards.views import Extras, View
+from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, told_apart
 
 # A shuffle is computed several times as quickly for thousands of positions at once.
 _WINDOW = 4096
@@ -46,7 +49,8 @@ class Step(NamedTuple):
 class Group(NamedTuple):
     """Consecutive batches of one rank that lie in one bank: their rows with their spans, and the most bytes it needs.
 
-    Small batches are made several at a time, as what a bank and a task cost does not depend on their size.
+    Small batches are made several at a time, as what a bank and a task cost does not depend on their size. `absent` are
+    the rows that have no sample, as the order has padding there; None where there are none.
     """
 
     epoch: int
@@ -55,6 +59,7 @@ class Group(NamedTuple):
     padding: npt.NDArray[np.bool_]
     extras: Extras
     reserve_bytes: int
+    absent: Ids | None = None
 
     @property
     def position(self) -> int:
@@ -71,7 +76,9 @@ class Plan:
     """All that determines which samples the batches of an epoch hold, and where they lie."""
 
     order: Order
+    repeats: bool  # whether the order may hold a position several times in an epoch
     view: View
+    places: Places
     seed: int
     samples: int  # of the dataset
     steps: Steps
@@ -85,19 +92,39 @@ class Plan:
     limit_bytes: Callable[[], int]
     memory_for: Callable[[int], int]
 
-    def sample_ids(self, epoch: int, counts: Ids) -> tuple[Ids, npt.NDArray[np.bool_], Extras]:
-        """The samples at these counts of an epoch's order, which of them are padding, and what the view adds."""
+    def sample_ids(self, epoch: int, counts: Ids) -> tuple[Ids, Extras]:
+        """The samples at these counts of an epoch's order, and what is known of them. Padding has the sample PADDING.
+
+        An order that may repeat a position is not asked how often it did so far, which would take a pass over all of
+        it: its counts, which no two repeats share, tell them apart.
+        """
         positions = self.order.at(epoch, counts)
-        padding = positions == PADDING
-        if padding.any():
-            positions = np.where(padding, 0, positions)
-        found, extras = self.resolve(positions, epoch)
-        return found, padding, extras
+        if len(positions) and positions.min() < 0:
+            there = np.flatnonzero(positions != PADDING)
+            found, some = self.resolve(positions[there], epoch)
+            sample_ids = np.full(len(positions), PADDING)
+            sample_ids[there] = found
+            extras = replaced_extras(NO_EXTRAS, there, some, len(positions))
+        else:
+            sample_ids, extras = self.resolve(positions, epoch)
+        return sample_ids, told_apart(extras, counts, self.view.occurrences) if self.repeats else extras
+
+    def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
+        """The shards that the next n counts of an epoch's order need, each once, in the order of first need."""
+        return shards_ahead(self.order, self.places, epoch, position, n)
+
+    def substitute(self, epoch: int, sample_id: int, occurrence: int, attempt: int) -> int:
+        """The view position that is tried for a lost sample, at this attempt from 0 (spec: registry, "substitute")."""
+        ids, occurrences = np.array([sample_id]), np.array([occurrence])
+        most = min(len(self.view), 1 << 32)
+        return int(integers(self.seed, epoch, ids, "substitute", attempt + 1, most, occurrences)[0, attempt])
 
     def resolve(self, positions: Ids, epoch: int) -> tuple[Ids, Extras]:
-        """The samples at these positions of the view, and what it adds."""
+        """The samples at these positions of the view, and what is known of these."""
         found, extras = self.view.resolve(positions, epoch, self.seed)
-        if len(found) and not 0 <= found.min() <= found.max() < self.samples:  # kernels would believe it
+        if (
+            found is not positions and len(found) and not 0 <= found.min() <= found.max() < self.samples
+        ):  # kernels would believe it
             raise LoaderError(
                 subject="view",
                 expected=f"sample_ids from 0 to {self.samples - 1}",
@@ -139,11 +166,10 @@ class Plan:
 
     def again(self, group: Group, rows: Ids, positions: Ids) -> Group:
         """The same batches with what stands at these positions of the view in the place of these rows."""
-        sample_ids, extras = self.resolve(positions, group.epoch)
-        chosen = np.arange(len(group.rows))
-        chosen[rows] = len(chosen) + np.arange(len(rows))
-        found = self.reach.find(np.concatenate([group.rows["sample_id"], sample_ids])[chosen])
-        both = {name: np.concatenate([values, extras[name]])[chosen] for name, values in group.extras.items()}
+        sample_ids = group.rows["sample_id"].copy()
+        sample_ids[rows], extras = self.resolve(positions, group.epoch)
+        found = self._rows_of(sample_ids, group.absent)
+        both = replaced_extras(group.extras, rows, extras, len(found))
         again = group._replace(rows=found, extras=both)
         (reserve,) = self._reserves(again, [0, len(found)], 1)
         if reserve > self.limit_bytes():
@@ -172,10 +198,12 @@ class Plan:
         """So many steps at once: this rank's parts of them, and the bytes that the greediest of `ranks` reserves."""
         positions = range(position, position + count * self.steps.stride, self.steps.stride)
         counts, padding, bounds = self.steps.shares(ranks, position, count)
-        sample_ids, absent, extras = self.sample_ids(epoch, counts)
-        rows = self.reach.find(sample_ids, side_by_side=True)
-        padding |= absent
-        every = Group(epoch, (), rows, padding, extras, 0)
+        sample_ids, extras = self.sample_ids(epoch, counts)
+        absent = np.flatnonzero(sample_ids == PADDING) if self.repeats else None
+        rows = self._rows_of(sample_ids, absent, side_by_side=True)
+        if absent is not None:
+            padding[absent] = True
+        every = Group(epoch, (), rows, padding, extras, 0, absent)
         width = len(ranks)
         needs = self._reserves(every, bounds, width)
         room = min(self.group_bytes, self.limit_bytes() // _GROUP_PART)
@@ -194,6 +222,19 @@ class Plan:
                 group = group._replace(rows=group.rows.copy())  # a view would keep those of all ranks
             groups.append((group, max(needs[k * width : (k + 1) * width])))
         return groups
+
+    def _rows_of(self, sample_ids: Ids, absent: Ids | None, *, side_by_side: bool = False) -> Rows:
+        """A row for each sample, and for those that are absent one that nobody reads."""
+        if absent is None or not len(absent):
+            return self.reach.find(sample_ids, side_by_side=side_by_side)
+        there = np.ones(len(sample_ids), bool)
+        there[absent] = False
+        rows = np.zeros(len(sample_ids), ROW)
+        rows[there] = self.reach.find(sample_ids[there], side_by_side=side_by_side)
+        blank = rows[absent]
+        blank["sample_id"], blank["status"], blank["way"] = PADDING, ABSENT, MAPPED
+        rows[absent] = blank
+        return rows
 
     def _reserves(self, group: Group, bounds: list[int], width: int) -> list[int]:
         """The most that a bank can need for each part of these rows. A step has as many parts as `width` says.
@@ -231,12 +272,19 @@ class Plan:
 
 def _part(every: Group, positions: Sequence[int], bounds: Sequence[int], reserve_bytes: int) -> Group:
     """The batches of the steps at these positions: batch k has the rows from bounds[k] to before bounds[k + 1]."""
-    first = bounds[0]
-    rows = slice(first, bounds[-1])
+    first, last = bounds[0], bounds[-1]
+    rows = slice(first, last)
     steps = tuple(
         Step(position, start - first, stop - first)
         for position, (start, stop) in zip(positions, pairwise(bounds), strict=True)
         if start < stop
     )
     extras = {name: values[rows] for name, values in every.extras.items()}
-    return Group(every.epoch, steps, every.rows[rows], every.padding[rows], extras, reserve_bytes)
+    absent = None if every.absent is None else _within(every.absent, first, last)
+    return Group(every.epoch, steps, every.rows[rows], every.padding[rows], extras, reserve_bytes, absent)
+
+
+def _within(rows: Ids, start: int, stop: int) -> Ids | None:
+    """Those of some rows that lie from start to before stop, counted from start; None if none does."""
+    found = rows[(rows >= start) & (rows < stop)] - start
+    return found if len(found) else None

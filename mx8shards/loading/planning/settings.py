@@ -14,6 +14,8 @@ from mx8shards.loading.batch import OUTPUT_KINDS, OutputKind
 from mx8shards.loading.planning.shard_table import IO, IOS
 from mx8shards.loading.reporting.lost_samples import ON_ERROR, OnError
 from mx8shards.order.blocks import BlockShuffle
+from mx8shards.order.given import checked_order
+from mx8shards.order.orders import Order
 from mx8shards.order.steps import MOST_SAMPLES, UNEVEN, Uneven
 from mx8shards.stages import Decoder
 
@@ -37,6 +39,7 @@ class Settings:
     io: IO = "auto"
     device: str = "cpu"
     output: OutputKind = "torch"
+    order: Order | None = None
     read_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
@@ -57,6 +60,10 @@ class Settings:
             self._keep("shuffle", bool(self.shuffle))
         if not isinstance(self.shuffle, (bool, BlockShuffle)):
             _refuse("shuffle", "False, True or a BlockShuffle", self.shuffle)
+        if self.order is not None:
+            checked_order(self.order)
+            if self.shuffle is not False:
+                _refuse("shuffle", "False beside order=, which says itself what comes when", self.shuffle)
         given: Any = self.decode
         decoders = given.values() if isinstance(given, Mapping) else [None]
         if not all(callable(getattr(decoder, "stage", None)) and not isinstance(decoder, type) for decoder in decoders):
