@@ -20,7 +20,6 @@ from typing import Any, Literal, Self
 from mx8shards.disk import operations
 from mx8shards.errors import (
     DatasetExistsError,
-    FormatError,
     SchemaError,
     SettingError,
     ShardsError,
@@ -129,7 +128,7 @@ class Writer:
         self._user: dict[str, int] = {}
         self.snapshot: str | None = None
         one_of("mode", mode, MODES)
-        _check_compression(compression)
+        compressions.check(compression)
         true_or_false("allow_pickle", allow_pickle)
         self._match_streaming = true_or_false("match_streaming", match_streaming)
         self._columns = Columns.of(columns, allow_pickle=allow_pickle)
@@ -413,14 +412,6 @@ def _require_empty(root: Path) -> None:
         raise DatasetExistsError(
             subject=str(root), expected="an empty directory, or a dataset", found=f"{others[0]!r} and no {INDEX}"
         )
-
-
-def _check_compression(text: str | None) -> None:
-    try:
-        if text is not None:
-            compressions.parse(text)
-    except FormatError as error:
-        raise SettingError(subject="compression", expected=error.expected, found=error.found) from None
 
 
 def _sorted_hashes(names: Any) -> tuple[str, ...]:

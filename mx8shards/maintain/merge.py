@@ -69,6 +69,7 @@ def merge(
     mode: Mode = "create",
     metadata: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    onto: str | None = None,
 ) -> str:
     """Publish the samples of all parts, one after the other, as one dataset, and return the snapshot's id.
 
@@ -84,6 +85,7 @@ def merge(
         metadata: those of the merged dataset. None: those of the parts and of the dataset they are appended to, united;
             keys on which they disagree are an error, and so is a list of class names (`classes`) that a part lacks.
         progress: called with the bytes that are done and the bytes there are.
+        onto: with `"append"`, the id of the snapshot that has to be the current one. None: whichever is.
 
     No sample is written anew. Should anything be wrong, nothing is published. If a `"move"` is killed after that, the
     same call finishes the removal of the parts.
@@ -101,7 +103,14 @@ def merge(
             if how == "move" and (name := _finish_moves(given, target)):
                 return name
             _require_no_index(target, mode, ())
+            _require_base(target, onto)
             return _merge(publication, given, how, metadata, progress)
+
+
+def _require_base(target: Path, onto: str | None) -> None:
+    """DatasetExistsError where another snapshot than `onto` is the current one."""
+    if onto is not None and (now := current(target).id) != onto:
+        raise DatasetExistsError(subject=str(target), expected=f"{onto} to be the current snapshot", found=now)
 
 
 def _merge(
