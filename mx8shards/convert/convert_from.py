@@ -79,8 +79,8 @@ def convert_from(
     target = user_path(out)
     origin = _origin(source, src, options)
     _check_outside(src, target)
-    if workers > 1 and not isinstance(origin, Recipe):
-        check_portable(pickled(origin), type(origin).__name__)
+    if not isinstance(origin, Recipe):
+        check_portable(pickled(origin), type(origin).__name__, workers)
     job = Job(origin, target, {"size_limit": size_limit, "compression": compression}, bool(append), parts)
     return _with_files(convert(job, workers=workers, progress=progress))
 

@@ -88,13 +88,13 @@ def require_no_worker() -> None:
         raise SettingError("a worker imports this script, which must not convert again", subject="workers", hint=_GUARD)
 
 
-def check_portable(pickled: bytes, name: str) -> None:
+def check_portable(pickled: bytes, name: str, workers: int) -> None:
     """SettingError for a pickled object that no other process can get: part of it is defined in a notebook."""
-    if b"__main__" in pickled and not _main_can_be_imported():
+    if workers > 1 and b"__main__" in pickled and not _main_can_be_imported():
         raise SettingError(
             subject="workers",
             expected=f"1, as {name} is defined in a notebook or at a prompt, which no worker can import",
-            found="more",
+            found=str(workers),
             hint="put the class into a module (.py) and import it from there",
         )
 

@@ -549,7 +549,7 @@ USAGE: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "an unknown source": (lambda place: ["convert", "parquet", "a", "b"], "imagefolder, or the path of a recipe"),
     "a folder alone": (lambda place: ["convert", str(place.root), "out"], "(mx8shards convert imagefolder "),
     "a missing recipe": (lambda place: ["convert", str(place.root / "no.py"), "a"], "no.py"),
-    "no recipe": (lambda place: ["convert", str(place.root / "half.py"), "a"], "expected a function or class open_source"),
+    "no recipe": (lambda place: ["convert", str(place.root / "half.py"), "a"], "a function or class open_source"),
     "OUT in itself": (lambda place: ["convert", "imagefolder", str(place.root), str(place.root / "out")], "outside of"),
     "OUT alone": (lambda place: ["convert", "imagefolder", str(place.root)], "OUT"),
     "no OUT": (lambda place: place.command()[:-1], "OUT"),
