@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -39,7 +39,7 @@ from mx8shards.convert.source import Item, Recipe, Source, name_of, opened
 from mx8shards.convert.splits import Split
 from mx8shards.convert.workers import in_order
 from mx8shards.dataset import Dataset
-from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, DiskError, SettingError, SourceError
+from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, DiskError, SettingError, ShardsError, SourceError
 from mx8shards.maintain.conversion import only_conversion, part_path, remove_part, unused_parts
 from mx8shards.maintain.merge import merge
 from mx8shards.writer import Writer
@@ -130,7 +130,10 @@ def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> 
         parts = _write_parts(job, source, targets, workers, progress)
         for target in targets.values():
             _check_not_all_rejected(target, parts[target.out])
-        found = {name: _publish(job, source, target, parts[target.out]) for name, target in targets.items()}
+        found: dict[str, Conversion] = {}
+        for name, target in targets.items():
+            with _told_of(found):
+                found[name] = _publish(job, source, target, parts[target.out])
         for target in targets.values():
             _remove_unused_parts(target.out)
     return _joined(job, found, time.monotonic() - begun)
@@ -280,6 +283,18 @@ def _part_writer(path: Path, source: Source, options: Mapping[str, Any]) -> Writ
 
 
 # publishing -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _told_of(published: Mapping[str, Conversion]) -> Iterator[None]:
+    """An error says which splits are published although this one is not."""
+    try:
+        yield
+    except ShardsError as error:
+        if published:
+            what = f"in place already: {', '.join(published)}; the same command goes on with the others"
+            error.hint = f"{error.hint}; {what}" if error.hint else what
+        raise
 
 
 def _check_not_all_rejected(target: Target, parts: Sequence[Part]) -> None:
