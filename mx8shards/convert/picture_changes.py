@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from mx8shards.convert.picture_checks import (
-    can_be_rgb8,
     check_kept,
     check_picture,
     check_whole,
@@ -21,7 +20,7 @@ from mx8shards.convert.picture_checks import (
     tile,
 )
 from mx8shards.errors import DecodeError, SourceError, one_of, require, true_or_false, whole_number
-from mx8shards.format.picture_files import JPEGS, open_picture
+from mx8shards.format.picture_files import JPEGS, can_be_rgb8, open_picture
 
 Format = Literal["jpeg", "yuv420"]
 
@@ -75,7 +74,7 @@ class Changes:
 
     def _checked(self, data: bytes) -> tuple[bytes, int, int]:
         """The bytes to keep, and the size of their raster."""
-        with refusals(), opened(data) as picture:
+        with refusals(data), opened(data) as picture:
             if self.rgb8 and can_be_rgb8(picture):
                 return self._checked(in_rgb8(picture, data, self.quality or 95))
             check_picture(picture)

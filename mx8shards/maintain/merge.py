@@ -22,6 +22,7 @@ from mx8shards.errors import (
     SettingError,
     ShardsError,
     one_of,
+    shown,
 )
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
@@ -92,6 +93,8 @@ def merge(
     """
     one_of("how", how, HOWS)
     one_of("mode", mode, MODES)
+    if onto is not None and mode != "append":
+        raise SettingError(subject="onto", expected='None unless mode is "append"', found=shown(onto))
     target = parse_target(out)
     given = parse_links(parts)
     if how == "move" and any(link.snapshot for link in given):

@@ -100,16 +100,19 @@ GOOD: dict[str, Callable[[], bytes]] = {
 TILED = ("cat/1.jpg", "cat/CAPITALS.JPG", "cat/several.jpg", "cat/turned.jpg", "cat/with a tail.jpg")
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "cat/cut.jpg": (lambda: picture("JPEG")[:-2], "Premature end"),
-    "cat/print.jpg": (lambda: picture("JPEG", "CMYK"), "got CMYK (--rgb8"),
+    "cat/print.jpg": (lambda: picture("JPEG", "CMYK"), "got mode CMYK (`convert imagefolder --rgb8` makes"),
     "cat/half.jpg": (lambda: picture("JPEG", progressive=True)[:900], "Premature end"),
     "cat/nothing.jpg": (lambda: b"", "the file is empty"),
-    "cat/text.jpg": (lambda: b"<html>404</html>", "no picture: its first bytes"),
+    "cat/text.jpg": (lambda: b"<html>404</html>", "expected a picture (JPEG, PNG"),
     "dog/cut.png": (lambda: picture("PNG")[:-12], "cut short"),
     "dog/half.png": (lambda: picture("PNG")[:2_000], "truncated"),
-    "dog/grey16.png": (lambda: png(16, 0, 1), "expected 8 bits per channel, got 16 (mode I;16)"),
-    "dog/colours16.png": (lambda: png(16, 2, 3), "expected 8 bits per channel, got 16 (mode RGB)"),
+    "dog/grey16.png": (
+        lambda: png(16, 0, 1),
+        "expected a picture of 8 bits per channel, in RGB or grey, got 16 bits (mode I;16)",
+    ),
+    "dog/colours16.png": (lambda: png(16, 2, 3), "in RGB or grey, got 16 bits (mode RGB)"),
     "dog/moving.gif": (animated, "expected one picture, got several frames"),
-    "dog/psd.png": (lambda: b"8BPS" + bytes(40), "no picture"),
+    "dog/psd.png": (lambda: b"8BPS" + bytes(40), "expected a picture (JPEG, PNG"),
 }
 
 
