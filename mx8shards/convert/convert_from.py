@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mx8shards.convert.outcome import Conversion
-from mx8shards.convert.run import Job, convert
+from mx8shards.convert.part_writing import Job
+from mx8shards.convert.run import convert
 from mx8shards.convert.source import Recipe, Source, pickled, recipe_of
 from mx8shards.convert.source_files import user_path
 from mx8shards.convert.splits import parse_split
@@ -38,8 +39,7 @@ def convert_from(
 ) -> Conversion:
     """Write the samples of a source into a new dataset, and report what came of it.
 
-    Built-in sources have a name, recipes of your own a file; a source may also be an object (see
-    `mx8shards.convert.source.Source`):
+    A source has a name if it is built in, or a recipe's file, or it is an object (`mx8shards.convert.source.Source`):
 
         mx8.convert_from("imagefolder", "photos/", "data/photos", workers=8, max_side=512)
         mx8.convert_from("converters/imagenet.py", "ILSVRC2012_img_train.tar", "data/train", workers=8)

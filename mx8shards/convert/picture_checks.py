@@ -112,6 +112,7 @@ def check_whole(picture: Any, data: bytes) -> None:
 
 def check_jpeg(data: bytes) -> None:
     """DecodeError for a JPEG in which anything is damaged or missing."""
+    require("simplejpeg", "convert")
     with open_picture(data) as picture:
         try:
             check_whole_jpeg(data, "CMYK" if picture.mode == "CMYK" else "GRAY")  # libjpeg makes no grey of CMYK

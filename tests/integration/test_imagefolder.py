@@ -28,7 +28,8 @@ from mx8shards.convert import run as running
 from mx8shards.convert.classes import class_names
 from mx8shards.convert.imagefolder import ImageFolder
 from mx8shards.convert.part_names import basis_of, part_name
-from mx8shards.convert.run import Job, Run, convert, write_part
+from mx8shards.convert.part_writing import Job, Run, write_part
+from mx8shards.convert.run import convert
 from mx8shards.convert.source import recipe_of
 from mx8shards.convert.source_files import Folder
 from mx8shards.errors import SourceError

@@ -21,7 +21,8 @@ from mx8shards.cli import main
 from mx8shards.cli.output import Lines
 from mx8shards.convert import run as running
 from mx8shards.convert.part_names import basis_of, part_name
-from mx8shards.convert.run import Job, convert
+from mx8shards.convert.part_writing import Job
+from mx8shards.convert.run import convert
 from mx8shards.convert.source import Recipe, opener_of
 from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, DiskError, SourceError
 from mx8shards.maintain.conversion import only_conversion, unused_parts
