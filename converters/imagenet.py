@@ -13,7 +13,6 @@ damaged picture is a reject.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,30 +24,23 @@ from mx8shards.convert.tarball import Tar
 Item = tuple[str, str, str]  # path in the dataset, synset, and name in the tar
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command-line options of this recipe."""
-    parser.add_argument("tar", type=Path, metavar="TAR", help="ILSVRC2012_img_train.tar or ILSVRC2012_img_val.tar")
-    parser.add_argument(
-        "--synsets", type=Path, metavar="FILE", help="the synset of each validation picture, line by line"
-    )
-
-
-def open_source(args: argparse.Namespace) -> ImageNet:
-    """The source that a command line means."""
-    return ImageNet(args.tar, args.synsets)
-
-
 class ImageNet:
-    """Pictures in a tar of tars, or in a tar with a list of their synsets."""
+    """Pictures in a tar of tars, or in a tar with a list of their synsets.
+
+    Args:
+        tar: ILSVRC2012_img_train.tar or ILSVRC2012_img_val.tar
+        synsets: a FILE with the synset of each validation picture, line by line
+    """
 
     columns: Mapping[str, str] = {"image": "bytes", "label": "int", "path": "str"}
     packages = ("pillow", "simplejpeg")
 
-    def __init__(self, path: Path, synsets: Path | None) -> None:
+    def __init__(self, tar: str | Path, synsets: str | Path | None = None) -> None:
+        path = Path(tar)
         self._outer = Tar(path)
         self._inner: dict[str, Tar] = {}  # by synset
         self.features = {"state": self._outer.state}
-        self._items = self._of_classes(path) if synsets is None else self._of_a_list(synsets)
+        self._items = self._of_classes(path) if synsets is None else self._of_a_list(Path(synsets))
         classes = sorted({synset for _, synset, _ in self._items if synset})
         self._labels = {synset: number for number, synset in enumerate(classes)}
         self.metadata: Mapping[str, Any] = {"classes": classes}
@@ -95,3 +87,6 @@ class ImageNet:
             raise mx8.SourceError(expected="the tar of a class", found="another file")
         image, _, _ = checked_picture(self._inner.get(synset, self._outer).read(name), rgb8=True)
         return {"image": image, "label": self._labels[synset], "path": path}
+
+
+open_source = ImageNet

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mx8shards import transforms
+    from mx8shards.convert.convert_from import convert_from
     from mx8shards.dataset import Dataset
     from mx8shards.errors import (
         DatasetExistsError,
@@ -64,6 +65,7 @@ __all__ = [
     "SourceError",
     "Writer",
     "concat",
+    "convert_from",
     "diff",
     "gc",
     "log",
@@ -82,6 +84,7 @@ _HOMES = {
     "BlockShuffle": "order.blocks",
     "Loader": "loading.loader",
     "Pool": "loading.pool",
+    "convert_from": "convert.convert_from",
     "register_encoding": "format.encodings",
     **dict.fromkeys(("CenterCrop", "Decode", "MultiCrop", "RandomResizedCrop", "ResizeCrop"), "media.specs"),
     **{name: f"maintain.{name}" for name in ("diff", "gc", "log", "merge", "summary", "verify")},

@@ -235,6 +235,11 @@ def true_or_false(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def said(error: BaseException) -> str:
+    """What an error of another package says, in one line that is not too long; its class if it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def shown(value: object) -> str:
     """A value as an error shows it: its repr, cut where it is long."""
     try:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import re
-import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from mx8shards.disk import operations
 from mx8shards.errors import (
-    DatasetExistsError,
-    FormatError,
     SchemaError,
     SettingError,
     ShardsError,
@@ -31,53 +24,21 @@ from mx8shards.errors import (
 )
 from mx8shards.format import compression as compressions
 from mx8shards.format.columns import MAX_BYTES, Columns
-from mx8shards.format.entries import FileInfo, MdsEntry
-from mx8shards.format.hashing import HASHES, hash_hex, hasher
+from mx8shards.format.entries import MdsEntry
+from mx8shards.format.hashing import HASHES
 from mx8shards.format.index import checked_metadata, index_bytes
-from mx8shards.format.shard_bytes import ShardKind, head
+from mx8shards.format.shard_bytes import ShardKind
 from mx8shards.format.sidecar_bytes import scalar_columns
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.shards.cores import core_count, local_world_size
-from mx8shards.shards.links import Link, parse_target
+from mx8shards.shards.links import parse_target
+from mx8shards.shards.new_shards import ShardMaker, StoredShard
 from mx8shards.shards.parts import part_root
 from mx8shards.shards.publication import LocalPublication
-from mx8shards.shards.sidecar_files import NewSidecar, block_digests, column_arrays
-from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, load, require_columns
+from mx8shards.shards.sidecar_files import NewSidecar
+from mx8shards.shards.writer_base import MODES, Mode, base_of
 
-Mode = Literal["create", "append", "overwrite"]
-MODES: tuple[Mode, ...] = ("create", "append", "overwrite")
 MOST_THREADS = 1 << 12
-
-_SHARD = re.compile(r"shard\.(\d{5,18})\.mds(?:\.[a-z0-9]+)?")
-_GENERATION = re.compile(r"g(\d{4,})")
-_IN_GENERATION = re.compile(r"g\d{4,}/")
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """What a background thread made of one shard."""
-
-    entry: MdsEntry
-    digests: bytes
-    scalars: list[bytes]
-
-
-class _Memory(threading.local):
-    """Each thread's memory for one raw shard. It serves for the next one again: fresh memory takes longer to fill."""
-
-    def __init__(self) -> None:
-        self._buffer = io.BytesIO()
-
-    @contextlib.contextmanager
-    def joined(self, pieces: Sequence[bytes]) -> Iterator[memoryview]:
-        """The pieces one after the other, until the block ends."""
-        size_bytes = sum(map(len, pieces))
-        self._buffer.seek(size_bytes - 1)
-        self._buffer.write(b"\0")  # asks for all the memory at once: growing step by step takes half as much again
-        self._buffer.seek(0)
-        self._buffer.writelines(pieces)
-        with self._buffer.getbuffer() as whole, whole[:size_bytes] as found:
-            yield found
 
 
 class Writer:
@@ -130,20 +91,18 @@ class Writer:
         self._user: dict[str, int] = {}
         self.snapshot: str | None = None
         one_of("mode", mode, MODES)
-        _check_compression(compression)
+        compressions.check(compression)
         true_or_false("allow_pickle", allow_pickle)
         self._match_streaming = true_or_false("match_streaming", match_streaming)
         self._columns = Columns.of(columns, allow_pickle=allow_pickle)
         self._limit = parse_size_limit(size_limit)
-        self._kind = ShardKind(self._columns, compression, _sorted_hashes(hashes), self._limit)
+        kind = ShardKind(self._columns, compression, _sorted_hashes(hashes), self._limit)
+        self._maker = ShardMaker(kind, self._columns, match_streaming=self._match_streaming)
         self._metadata = None if metadata is None else checked_metadata(metadata)
-        self._config = self._kind.config_bytes()
-        self._memory = _Memory()
         self._threads = _thread_count(threads)
         self._start_shard()
         self._written = 0
-        self._number = 0
-        self._running: deque[Future[_Stored]] = deque()
+        self._running: deque[Future[StoredShard]] = deque()
         self._entries: list[MdsEntry] = []
         root = parse_target(out)
         if rank is not None or world_size is not None:
@@ -151,20 +110,14 @@ class Writer:
         try:
             self._publication = LocalPublication(root)
             with operations.refusals("open", root):
-                self._base = self._open_base(mode)
+                self._base = base_of(root, mode, self._columns)
+            self._number = self._base.first
             self._sidecars = self._open_sidecars()
-            self._import_packages()
+            self._maker.import_packages()
             self._pool = ThreadPoolExecutor(self._threads, "mx8shards-writer")
         except BaseException:
             self.abandon()
             raise
-
-    def _import_packages(self) -> None:
-        """What threads hash and compress with is imported before they start: a fork must not come meanwhile."""
-        for name in self._kind.hashes:
-            hasher(name)
-        if self._kind.compression is not None:
-            compressions.import_package(self._kind.compression)
 
     # samples in -------------------------------------------------------------------------------------------------
 
@@ -208,15 +161,17 @@ class Writer:
     def _start_shard(self) -> None:
         self._pieces: list[bytes] = []
         self._sizes: list[int] = []
-        self._bytes = 8 + len(self._config)
+        self._bytes = 8 + len(self._maker.config)
 
     def _flush(self) -> None:
         """Hand the shard in hand to the threads; at most `threads` + 1 are in memory beside it."""
         assert self._publication is not None
         self._publication.require_owner()
-        basename = f"{self._prefix}shard.{self._number:05}.mds"
+        basename = f"{self._base.prefix}shard.{self._number:05}.mds"
         try:
-            self._running.append(self._pool.submit(self._store, basename, self._pieces, self._sizes))
+            self._running.append(
+                self._pool.submit(self._maker.store, self._publication, basename, self._pieces, self._sizes)
+            )
             self._number += 1
             self._start_shard()
             while len(self._running) > self._threads or (self._running and self._running[0].done()):
@@ -226,39 +181,14 @@ class Writer:
             self.abandon()
             raise
 
-    def _collect(self, stored: _Stored) -> None:
+    def _collect(self, stored: StoredShard) -> None:
         self._entries.append(stored.entry)
         blocks, scalars = self._sidecars
         blocks.write([stored.digests])
         if scalars is not None:
             scalars.write(stored.scalars)
 
-    # in the background ------------------------------------------------------------------------------------------
-
-    def _store(self, basename: str, pieces: list[bytes], sizes: list[int]) -> _Stored:
-        assert self._publication is not None  # shards are stored between opening and closing
-        if len(pieces) != len(sizes) * (1 + len(self._columns.names)):  # Ctrl-C came between two of its statements
-            raise ShardsError("write() was interrupted in the middle of a sample", subject=basename)
-        scalars = column_arrays(self._columns, pieces)
-        with self._memory.joined([head(self._config, sizes), *pieces]) as raw:
-            pieces.clear()
-            entry, data = self._squeeze(basename, raw, len(sizes))
-            self._publication.put_shard(entry.stored.basename, [data])
-            return _Stored(entry, block_digests(data), scalars)
-
-    def _squeeze(self, basename: str, raw: memoryview, samples: int) -> tuple[MdsEntry, bytes | memoryview]:
-        info = self._info(basename, raw)
-        if self._kind.compression is None:
-            return MdsEntry(self._kind, samples, info, None), raw
-        data = compressions.compress(self._kind.compression, raw, match_streaming=self._match_streaming)
-        suffix = compressions.extension(self._kind.compression)
-        return MdsEntry(self._kind, samples, info, self._info(f"{basename}.{suffix}", data)), data
-
-    def _info(self, basename: str, data: bytes | memoryview) -> FileInfo:
-        names = sorted({*self._kind.hashes, "blake3"})
-        return FileInfo(basename, len(data), {name: hash_hex(name, data) for name in names})
-
-    # out it goes ------------------------------------------------------------------------------------------------
+    # publishing -------------------------------------------------------------------------------------------------
 
     def set_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Set the metadata, at any time before the Writer closes.
@@ -300,10 +230,10 @@ class Writer:
 
         Streaming writes none.
         """
-        return not (self._entries or self._running or self._appends or self._match_streaming)
+        return not (self._entries or self._running or self._base.kept is not None or self._match_streaming)
 
     def _publish(self, publication: LocalPublication) -> str:
-        base, old = self._base, self._base if self._appends else None
+        base, old = self._base.snapshot, self._base.kept
         if old is not None and not self._entries and self._metadata in (None, old.index.metadata):
             return old.id  # nothing new to say
         sidecars = old.index.sidecars if old else ()
@@ -348,27 +278,6 @@ class Writer:
 
     # what was there before --------------------------------------------------------------------------------------
 
-    def _open_base(self, mode: Mode) -> Snapshot | None:
-        assert self._publication is not None
-        root = self._publication.root
-        self._prefix = ""
-        self._appends = False
-        if not (root / INDEX).exists():
-            _require_empty(root)
-            return None
-        if mode == "create":
-            raise DatasetExistsError(
-                "a dataset is here already", subject=str(root), hint='mode="append" adds to it, "overwrite" replaces it'
-            )
-        base = load(Link(root))
-        if mode == "overwrite":
-            self._prefix = f"g{_next_generation(root):04}/"
-            return base
-        self._appends = True
-        self._prefix, self._number = _next_place(root, base)
-        require_columns(base, self._columns)
-        return base
-
     def _open_sidecars(self) -> tuple[NewSidecar, NewSidecar | None]:
         assert self._publication is not None
         scalars = scalar_columns(self._columns)
@@ -387,41 +296,6 @@ def _used_twice() -> ShardsError:
         "the Writer is used by two threads at once, so this call did nothing",
         hint="write from one thread, hold a lock of your own, or give each thread a Writer with a rank",
     )
-
-
-def _next_place(root: Path, base: Snapshot) -> tuple[str, int]:
-    """Where an append goes on: the directory of the last shard, and the first number that none has there.
-
-    Not at the top again after an overwrite: once gc has been here, names of an earlier generation would be free, and
-    somebody who still reads that one would find other shards under them.
-    """
-    last = _IN_GENERATION.match(base.index.raw.basenames[-1]) if base.index.shards else None
-    prefix = last[0] if last else ""
-    there = root / prefix
-    files = (path.name for path in there.iterdir()) if there.is_dir() else ()
-    names = chain((name.removeprefix(prefix) for name in base.index.raw.basenames), files)
-    return prefix, max((int(match[1]) + 1 for match in map(_SHARD.fullmatch, names) if match), default=0)
-
-
-def _next_generation(root: Path) -> int:
-    found = (_GENERATION.fullmatch(path.name) for path in root.iterdir())
-    return 1 + max((int(match[1]) for match in found if match), default=0)
-
-
-def _require_empty(root: Path) -> None:
-    others = sorted(path.name for path in root.iterdir() if path.name != STATE)
-    if others:
-        raise DatasetExistsError(
-            subject=str(root), expected="an empty directory, or a dataset", found=f"{others[0]!r} and no {INDEX}"
-        )
-
-
-def _check_compression(text: str | None) -> None:
-    try:
-        if text is not None:
-            compressions.parse(text)
-    except FormatError as error:
-        raise SettingError(subject="compression", expected=error.expected, found=error.found) from None
 
 
 def _sorted_hashes(names: Any) -> tuple[str, ...]:

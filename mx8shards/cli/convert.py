@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mx8shards.cli import EXIT_CODES
 
 if TYPE_CHECKING:
-    from mx8shards.convert.run import Job, Outcome
+    import inspect
+    from collections.abc import Mapping
+
+    from mx8shards.convert.outcome import Conversion
 
 _ABOUT = """\
 Writes a new dataset into the directory OUT. A file that cannot be converted becomes a reject: it is listed with its
 reason in a report, whose path is printed. A command that was interrupted goes on where it stopped when it is run again.
 """
+_SHOWN_ELSEWHERE = ("source", "src", "out", "progress", "options")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,103 +35,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, print the new snapshot's id, and leave a report of what could not be converted."""
     from mx8shards.cli.output import progress
-    from mx8shards.convert.run import Job, convert
-    from mx8shards.convert.source import load_module
-    from mx8shards.convert.source_files import user_path
-    from mx8shards.errors import SourceError
+    from mx8shards.cli.signatures import option_of
+    from mx8shards.convert.convert_from import convert_from
+    from mx8shards.errors import SettingError
+
+    try:
+        parser, ours, theirs = _parser_of(args.source)
+    except SettingError as error:
+        command: argparse.ArgumentParser = args.parser
+        command.error(str(error))
+    given = vars(parser.parse_args(args.rest))
+    as_json = given.pop("json") or args.json
+    first = next((p.name for p in theirs.values() if p.kind is not p.KEYWORD_ONLY), None)
+    src = None if first is None else given.pop(first)
+    try:
+        with progress("convert", "items") as tell:
+            report = convert_from(args.source, src, progress=tell, **given)
+    except SettingError as error:
+        option = "OUT" if error.subject == "out" else option_of(error, {**theirs, **ours})
+        if option is None:
+            raise
+        error.subject = f"argument {option}"
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on with what is missing", file=sys.stderr)
+        raise
+    return _show(report, as_json=as_json)
+
+
+def _parser_of(
+    source: str,
+) -> tuple[argparse.ArgumentParser, Mapping[str, inspect.Parameter], Mapping[str, inspect.Parameter]]:
+    """A parser for the arguments of a source and of every conversion, and the parameters of the two."""
+    import inspect
+
+    from mx8shards.cli.signatures import add_parameters, documented
+    from mx8shards.convert.convert_from import convert_from
+    from mx8shards.convert.source import opener_of, parameters_of
 
     parser = argparse.ArgumentParser(
-        prog=f"mx8shards convert {args.source}",
+        prog=f"mx8shards convert {source}",
         description=_ABOUT,
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    try:
-        load_module(args.source).add_arguments(parser)
-    except SourceError as error:
-        args.parser.error(str(error))
-    parser.add_argument("out", metavar="OUT", help="the directory of the new dataset")
-    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="number of processes (1)")
-    parser.add_argument(
-        "--size-limit", type=_size_limit, default="64mb", metavar="SIZE", help="largest size of a shard (64mb)"
-    )
-    parser.add_argument(
-        "--compression", type=_compression, metavar="NAME", help="compression of shards: zstd, zstd:9, gz … (none)"
-    )
+    theirs = parameters_of(source)
+    ours = inspect.signature(convert_from, eval_str=True).parameters
+    add_parameters(parser, theirs.values(), documented(opener_of(source)))
+    helps = documented(convert_from)
+    parser.add_argument("out", metavar="OUT", help=helps["out"])
+    add_parameters(parser, [p for p in ours.values() if p.name not in _SHOWN_ELSEWHERE], helps)
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
-    wanted = parser.parse_args(args.rest)
-    out = user_path(wanted.out)
-    _check_places(parser, getattr(wanted, "src", None), out)
-    options = {"size_limit": wanted.size_limit, "compression": wanted.compression}
-    job = Job(args.source, wanted, out, options)
-    try:
-        with progress("convert", "items") as tell:
-            outcome = convert(job, workers=wanted.workers, progress=tell)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on with what is missing", file=sys.stderr)
-        raise
-    return _report(job, outcome, as_json=wanted.json or args.json)
+    return parser, ours, theirs
 
 
-def _check_places(parser: argparse.ArgumentParser, src: str | None, out: Path) -> None:
-    """A dataset among the files that it is made of would change them."""
-    if src is None:
-        return
-    from mx8shards.convert.source_files import user_path
-
-    source, target = (Path(os.path.realpath(path)) for path in (user_path(src), out))
-    if source == target or source in target.parents:
-        parser.error(f"OUT: expected a directory outside of SRC ({src}), got {out}")
-
-
-def _report(job: Job, outcome: Outcome, *, as_json: bool) -> int:
+def _show(report: Conversion, *, as_json: bool) -> int:
     """Print what came of it; the exit code."""
     from mx8shards.cli.output import show_json, show_plain
-    from mx8shards.maintain.rejects import keep_rejects
+    from mx8shards.convert.outcome import counted
 
-    rejects = outcome.rejects
-    report = keep_rejects(job.out, outcome.snapshot, rejects) if rejects else None
     if as_json:
-        found = {**outcome.counts, "snapshot": outcome.snapshot, "samples": outcome.samples}
-        show_json({**found, "rejects": [reject._asdict() for reject in rejects]})
+        show_json(report.to_json())
     else:
-        counts = [f"{count} {name.replace('_', ' ')}" for name, count in outcome.counts.items()]
-        show_plain([(outcome.snapshot, _counted(outcome.samples, "sample"), *counts)])
-    if report is None:
-        return 0
-    total = outcome.samples + len(rejects)
-    print(f"{len(rejects)} of {_counted(total, 'item')} could not be converted: see {report}", file=sys.stderr)
-    return 4
-
-
-def _counted(count: int, name: str) -> str:
-    return f"{count} {name}" if count == 1 else f"{count} {name}s"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return int(text)
-
-
-def _size_limit(text: str) -> str:
-    from mx8shards.format.sizes import parse_size_limit
-
-    return _parsed_by(parse_size_limit, text)
-
-
-def _compression(text: str) -> str:
-    from mx8shards.format.compression import parse
-
-    return _parsed_by(parse, text)
-
-
-def _parsed_by(parse: Callable[[str], object], text: str) -> str:
-    """The text, if `parse` takes it; what that refuses is wrong usage."""
-    from mx8shards.errors import FormatError, SettingError
-
-    try:
-        parse(text)
-    except (FormatError, SettingError) as error:
-        raise argparse.ArgumentTypeError(f"expected {error.expected}, got {error.found}") from None
-    return text
+        for name, part in report.splits.items():
+            show_plain([(name, part.snapshot, counted(part.samples, "sample"), *part.details)])
+        if not report.splits:
+            show_plain([(report.snapshot, counted(report.samples, "sample"), *report.details)])
+    for part in report.splits.values() or (report,):
+        if part.rejects:
+            total = counted(part.samples + len(part.rejects), "item")
+            print(f"{len(part.rejects)} of {total} could not be converted: see {part.rejects_file}", file=sys.stderr)
+    return 4 if report.rejects else 0

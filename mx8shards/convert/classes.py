@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +19,39 @@ _MOST_BYTES = 64 << 20  # of a list of classes: more than a million names
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
-def class_list(path: str) -> tuple[str, ...]:
-    """The names in a file for `--classes`: one per line, or a JSON list. A class's label is its place in the list."""
+def class_names(classes: Any) -> tuple[str, ...] | None:
+    """The names that the option `classes` gives: a list of them, or a file of one per line or a JSON list.
+
+    A class's label is its position in the list.
+    """
+    if classes is None:
+        return None
+    if isinstance(classes, str | os.PathLike):
+        return _checked(_names_in_file(os.fspath(classes)), f"{os.fspath(classes)}: ")
+    return _checked(list(classes) if isinstance(classes, Iterable) else classes, "")
+
+
+def _names_in_file(path: str) -> Any:
     try:
         text = read_bounded(user_path(path), _MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError, SettingError, FormatError) as error:
-        raise argparse.ArgumentTypeError(f"{path}: cannot be read: {error}") from None
+        raise SettingError(f"{path}: cannot be read: {error}", subject="classes") from None
     try:
-        names = _names(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{path}: expected a JSON list of names: {error}") from None
-    except RecursionError:
-        raise argparse.ArgumentTypeError(f"{path}: expected a JSON list of names: nested too deeply") from None
-    if not all(isinstance(name, str) and is_text(name) for name in names):
-        raise argparse.ArgumentTypeError(f"{path}: expected a list of names alone")
+        return _names(text)
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise SettingError(f"{path}: expected a JSON list of names: {why}", subject="classes") from None
+
+
+def _checked(names: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) and is_text(name) for name in names):
+        raise SettingError(f"{where}expected a list of names alone", subject="classes")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names:
-        raise argparse.ArgumentTypeError(f"{path}: expected at least one class name, but the list is empty")
+        raise SettingError(f"{where}expected at least one class name, but the list is empty", subject="classes")
     if twice:
-        raise argparse.ArgumentTypeError(f"{path}: expected each class name once, got {twice[0]!r} several times")
+        message = f"{where}expected each class name once, got {twice[0]!r} several times"
+        raise SettingError(message, subject="classes")
     return tuple(names)
 
 

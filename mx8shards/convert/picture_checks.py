@@ -13,26 +13,27 @@ from mx8shards.convert.reasons import is_about_file
 from mx8shards.errors import DecodeError, MissingPackageError, SourceError, require
 from mx8shards.format.picture_cost import walk_jpeg
 from mx8shards.format.picture_files import (
-    FORMATS,
     JPEGS,
     MOST_DECODED_BYTES,
     MOST_PIXELS,
     RGB_MODES,
     bits_of,
+    can_be_rgb8,
     check_frames,
+    check_mode,
     check_size,
     check_speed,
+    check_whole_jpeg,
     decoded_bytes,
     open_picture,
+    refusal,
 )
 
 _MOST_BYTES = (
     4 * MOST_DECODED_BYTES
 )  # of memory to decode a picture that is encoded anew: what is made of it is smaller
 _COPIES = 3 * 4  # bytes per pixel: Pillow decodes, transposes and converts
-_EIGHT_BITS = RGB_MODES | {"CMYK"}
 _SMALLER = "the Loader decodes no larger one; --max-side and --min-side make it smaller, --format jpeg makes it a JPEG"
-_RGB8 = "--rgb8 makes 8-bit RGB or grey of such pictures"
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _MOST_EXIF = 60_000
 _PNG_END = b"IEND\xaeB`\x82"
@@ -45,7 +46,7 @@ def checked_picture(data: bytes, *, tiles: bool = True, rgb8: bool = False) -> t
     False; from these its very bytes come back. Other formats are kept as they are. A picture in CMYK or of 16 bits per
     channel is refused, or encoded anew in 8 bits if `rgb8` is True.
     """
-    with refusals(), opened(data) as picture:
+    with refusals(data), opened(data) as picture:
         if rgb8 and can_be_rgb8(picture):
             return checked_picture(in_rgb8(picture, data, 95), tiles=tiles)
         check_picture(picture)
@@ -54,21 +55,17 @@ def checked_picture(data: bytes, *, tiles: bool = True, rgb8: bool = False) -> t
 
 
 @contextlib.contextmanager
-def refusals() -> Iterator[None]:
+def refusals(data: bytes) -> Iterator[None]:
     """Whatever a picture's decoder raises is a SourceError; what says nothing of the picture is left as it is."""
     try:
         yield
     except (SourceError, MissingPackageError, MemoryError):
         raise
-    except DecodeError as error:
-        what, hint = {"expected": error.expected, "found": error.found}, error.hint
-        raise SourceError(error.message, **what, hint=hint) from error
     except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
         if isinstance(error, OSError) and not is_about_file(error):
             raise
-        if isinstance(error, require("PIL.Image", "convert").UnidentifiedImageError):
-            raise SourceError(f"no picture: its first bytes are not those of {', '.join(FORMATS)}") from None
-        raise SourceError(f"no picture that can be read: {' '.join(str(error).split())[:200]}") from error
+        found = error if isinstance(error, DecodeError) else refusal(data, error)
+        raise SourceError(found.message, expected=found.expected, found=found.found, hint=found.hint) from error
 
 
 def opened(data: bytes) -> Any:
@@ -110,36 +107,28 @@ def check_whole(picture: Any, data: bytes) -> None:
     if picture.format in JPEGS:
         check_jpeg(data)
     elif picture.format == "PNG" and _PNG_END not in data:
-        raise SourceError("no picture that can be read: it is cut short")
+        raise DecodeError(expected="a whole picture", found="one that is cut short")
 
 
 def check_jpeg(data: bytes) -> None:
-    """Decode at an eighth of the size, where a warning is an error: every byte has to be there for that."""
-    simplejpeg = require("simplejpeg", "convert")
-    small = {"fastdct": True, "min_factor": 8, "min_width": 1, "min_height": 1, "strict": True}
+    """DecodeError for a JPEG in which anything is damaged or missing."""
+    require("simplejpeg", "convert")
     with open_picture(data) as picture:
-        colours = "CMYK" if picture.mode == "CMYK" else "GRAY"  # libjpeg makes no grey of CMYK
         try:
-            simplejpeg.decode_jpeg(data, colorspace=colours, **small)
-        except ValueError as error:
-            if "cmyk" not in str(error).lower() and "colorspace" not in str(error).lower():
-                raise
+            check_whole_jpeg(data, "CMYK" if picture.mode == "CMYK" else "GRAY")  # libjpeg makes no grey of CMYK
+        except NotImplementedError:
             picture.load()
 
 
 def check_picture(picture: Any) -> None:
     """DecodeError for a picture that a training set should not hold unseen."""
-    bits = bits_of(picture)
-    if bits > 8 or picture.mode not in _EIGHT_BITS:
-        found = f"{bits} (mode {picture.mode})" if bits > 8 else f"mode {picture.mode}"
-        raise DecodeError(expected="8 bits per channel", found=found, hint=_RGB8 if can_be_rgb8(picture) else "")
+    check_mode(picture, RGB_MODES | {"CMYK"})
     _check_raster(picture)
 
 
 def check_kept(picture: Any, data: bytes) -> None:
     """DecodeError for a picture that cannot be stored as it is, as no Loader could decode it."""
-    if picture.mode == "CMYK":  # which RGB it becomes depends on a colour profile: the user decides
-        raise DecodeError(expected="RGB or grey", found="CMYK", hint=_RGB8)
+    check_mode(picture)  # which RGB a picture in CMYK becomes depends on a colour profile: the user decides
     if picture.format in JPEGS:
         check_size(picture.width, picture.height, walk_jpeg(data).coefficient_bytes(data), hint=_SMALLER)
     else:
@@ -154,12 +143,6 @@ def shrink(picture: Any, data: bytes, scale: float) -> None:
     pixels = picture.width * picture.height
     needed = fixed + _COPIES * pixels if picture.format in JPEGS else decoded_bytes(picture)
     check_size(picture.width, picture.height, needed, _MOST_BYTES)
-
-
-def can_be_rgb8(picture: Any) -> bool:
-    """Whether a picture is in CMYK, or of 9 to 16 bits per channel: those that `in_rgb8` takes."""
-    signed = picture.mode == "I" and picture.format == "TIFF"
-    return bool(8 < bits_of(picture) <= 16 or picture.mode == "CMYK") and not signed
 
 
 def in_rgb8(picture: Any, data: bytes, quality: int) -> bytes:

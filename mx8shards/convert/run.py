@@ -2,194 +2,273 @@
 
 A part is a fixed run of items, whatever the number of workers: a complete dataset below `OUT/.mx8shards/parts/`, named
 by a hash of all that its bytes depend on (`part_names`). A part that is there already is not written again. In the end
-all parts are published as one, so the snapshot's id depends on nothing but the source and the options. Parts that a
-changed source or other options have left are removed then.
+all parts are published as one, so the snapshot's id depends on nothing but the source, the options and, with `append`,
+the snapshot that is added to. Parts that a changed source or other options have left are removed then.
+
+Of several splits each is a dataset. All parts of all splits are written before the first one is published.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from mx8shards.convert.part_names import basis_of, part_name
-from mx8shards.convert.source import Item, Source, open_source
+from mx8shards.convert.additions import (
+    CLASSES,
+    CONVERSION,
+    PATH,
+    SPLIT,
+    Base,
+    check_fits,
+    find_base,
+    new_items,
+    with_labels_of,
+    with_paths,
+)
+from mx8shards.convert.outcome import Conversion, summed
+from mx8shards.convert.part_names import basis_of
+from mx8shards.convert.part_writing import AGAIN, CHANGED, REJECTS, Job, Part, Run, write_part
+from mx8shards.convert.source import Item, Recipe, Source, name_of, opened
 from mx8shards.convert.workers import in_order
-from mx8shards.dataset import Dataset
-from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, DiskError, SourceError
-from mx8shards.maintain.conversion import only_conversion, part_path, remove_part, unused_parts
+from mx8shards.errors import DatasetExistsError, DiskError, SettingError, ShardsError, SourceError
+from mx8shards.maintain.conversion import only_conversion, remove_part, unused_parts
 from mx8shards.maintain.merge import merge
 from mx8shards.writer import Writer
 
 PART_ITEMS = 2_000
-REJECTS, COUNTS = "rejects", "counts"  # keys of a part's metadata
-_CHANGED = "the source changed while it was converted"
-_AGAIN = "the same command goes on with what has not changed"
-_PATIENCE_S = 30  # for a worker of a conversion that was killed: it ends as soon as it notices
 
 _logger = logging.getLogger("mx8shards")
 
 Progress = Callable[[int, int], object]
 
 
-class Reject(NamedTuple):
-    """An item that no sample could be made of, and why."""
-
-    item: str
-    reason: str
-
-
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a conversion."""
+class Target:
+    """A dataset that is made or added to, and the items for it. `finished`: a killed conversion has published it."""
 
-    snapshot: str
-    samples: int
-    rejects: tuple[Reject, ...]
-    counts: Mapping[str, int] = field(default_factory=dict)  # of what else the source counts, such as turned pictures
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """All that a worker must know: it opens the source itself. `options` are the Writer's."""
-
-    source: str
-    args: argparse.Namespace
     out: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
+    base: Base | None
+    items: Sequence[Item]
+    known: int
+    split: Mapping[str, Any] | None
+    finished: bool = False
+
+    @property
+    def runs(self) -> list[Run]:
+        """The items of each part."""
+        starts = range(0, len(self.items), PART_ITEMS)
+        return [Run(self.out, self.items[start : start + PART_ITEMS]) for start in starts]
 
 
-class Part(NamedTuple):
-    """A part that is there."""
-
-    path: Path
-    rejects: tuple[Reject, ...]
-    counts: Mapping[str, int]
-
-
-def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> Outcome:
-    """Write all samples of a source into a new dataset.
+def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> Conversion:
+    """Write the samples of a source into a new dataset, or one for each split; `append` adds those that are new.
 
     What cannot be made a sample is a reject. `progress` is told how many items are done, and how many there are.
     """
-    _require_no_dataset(job.out)
-    source = open_source(job.source, job.args)
+    begun = time.monotonic()
+    bases = _find_bases(job)
+    source = opened(job.source)
+    if job.append:
+        origin = with_labels_of(job.source, source, [base for base in bases.values() if base])
+        if origin is not job.source:
+            job = Job(origin, job.out, job.options, job.append, job.split)
+            source = opened(origin)
+    targets = _targets(job, source, bases)
+    with contextlib.ExitStack() as held:
+        for target in targets.values():
+            held.enter_context(only_conversion(target.out))
+        _require_same(job, bases)  # another conversion may have just ended
+        parts = _write_parts(job, source, targets, workers, progress)
+        for target in targets.values():
+            _check_not_all_rejected(target, parts[target.out])
+        found: dict[str, Conversion] = {}
+        for name, target in targets.items():
+            with _told_of(found):
+                found[name] = _publish(job, source, target, parts[target.out])
+        for target in targets.values():
+            _remove_unused_parts(target.out)
+    return _joined(job, found, time.monotonic() - begun)
+
+
+# what there is to do --------------------------------------------------------------------------------------------------
+
+
+def _find_bases(job: Job) -> dict[str, Base | None]:
+    """What is in each place now. DatasetExistsError where a new dataset cannot be made."""
+    for path in {job.out, *job.places.values()}:
+        if path.is_symlink() and not path.exists():
+            raise DiskError("a symlink that leads nowhere, or to itself", subject=str(path))
+    bases = {name: find_base(path) for name, path in job.places.items()}
+    if job.split is not None and (job.out / "index.json").exists():
+        raise DatasetExistsError("a dataset is here already", subject=str(job.out), hint="its splits would lie inside")
+    if not job.append and all(bases.values()):
+        hint = "convert makes a new one; append=True (--append) adds what is new in the source"
+        raise DatasetExistsError("a dataset is here already", subject=str(job.out), hint=hint)
+    return bases
+
+
+def _targets(job: Job, source: Source, bases: Mapping[str, Base | None]) -> dict[str, Target]:
+    """What is to be written into each place."""
+    if job.append and source.columns.get(PATH) != "str":
+        expected = f"a source with a column {PATH!r} of encoding str: known items are told by it"
+        raise SettingError(subject="append", expected=expected, found=f"the columns {dict(source.columns)}")
     items = source.items()
     if not items:
-        raise SourceError("there is nothing to convert", subject=job.source)
-    with only_conversion(job.out):
-        _require_no_dataset(job.out)  # another conversion may have just ended
-        parts = _write_parts(job, source, items, workers, progress)
-        outcome = _publish(job, source, parts, len(items))
-        for path in unused_parts(job.out):
-            try:
-                remove_part(path)
-            except DiskError as error:  # the dataset is there and sound: that is the news
-                _logger.warning("left to gc: %s", error)
-    return outcome
+        raise SourceError("there is nothing to convert", subject=job.subject)
+    parted: dict[str, list[Item]] = {name: [] for name in bases}
+    if job.split is not None:
+        for item in items:
+            parted[job.split.of(str(item[0]))].append(item)
+    targets = {}
+    for name, base in bases.items():
+        mine = items if job.split is None else parted[name]
+        facts = None if job.split is None else job.split.facts(name)
+        if base is not None:
+            check_fits(base, source, facts)
+        elif not mine:
+            hint = "add files, or give it a larger share, or another seed"
+            raise SourceError(subject=name, expected="items for this split", found=f"none of {len(items)}", hint=hint)
+        finished = base is not None and not job.append
+        new = [] if finished else new_items(with_paths(base) if base else None, mine)
+        targets[name] = Target(job.places[name], base, new, len(mine) - len(new), facts, finished)
+    return targets
 
 
-def _require_no_dataset(out: Path) -> None:
-    if out.is_symlink() and not out.exists():
-        raise DiskError("a symlink that leads nowhere, or to itself", subject=str(out))
-    if (out / "index.json").exists():
-        raise DatasetExistsError("a dataset is here already", subject=str(out), hint="convert makes a new one")
+def _require_same(job: Job, bases: Mapping[str, Base | None]) -> None:
+    """DatasetExistsError if something was published since the bases were looked at."""
+    for name, path in job.places.items():
+        now, base = find_base(path), bases[name]
+        if (now.snapshot if now else None) != (base.snapshot if base else None):
+            raise DatasetExistsError("a dataset was published here just now", subject=str(path))
+
+
+# parts ----------------------------------------------------------------------------------------------------------------
 
 
 def _write_parts(
-    job: Job, source: Source, items: Sequence[Item], workers: int, progress: Progress | None
-) -> list[Part]:
-    runs = [items[start : start + PART_ITEMS] for start in range(0, len(items), PART_ITEMS)]
-    parts: list[Part] = []
-    done = 0
+    job: Job, source: Source, targets: Mapping[str, Target], workers: int, progress: Progress | None
+) -> dict[Path, list[Part]]:
+    """The parts of each target, in order."""
+    runs = [run for target in targets.values() for run in target.runs]
+    parts: dict[Path, list[Part]] = {target.out: [] for target in targets.values()}
+    done, total = 0, sum(len(run.items) for run in runs)
     with contextlib.closing(_parts(job, source, runs, workers)) as written:
         for run, part in zip(runs, written, strict=True):
-            parts.append(part)
-            done += len(run)
+            parts[run.out].append(part)
+            done += len(run.items)
             if progress is not None:
-                progress(done, len(items))
+                progress(done, total)
     return parts
 
 
-def _publish(job: Job, source: Source, parts: Sequence[Part], items: int) -> Outcome:
-    rejects = tuple(reject for part in parts for reject in part.rejects)
-    if len(rejects) == items:
-        raise SourceError(f"none of {items} items could be converted: {rejects[0].reason}", subject=rejects[0].item)
-    counts = dict(sorted(sum((Counter(part.counts) for part in parts), Counter[str]()).items()))
-    ours = {"source": Path(job.source).name, "mx8shards": version("mx8shards"), REJECTS: len(rejects)}
-    provenance = {**counts, **ours}  # a count of the source's own that has the name of one of ours is left out
-    metadata = {**source.metadata, "conversion": provenance}
-    snapshot = merge([part.path for part in parts], job.out, how="move", metadata=metadata)
-    return Outcome(snapshot, items - len(rejects), rejects, counts)
-
-
-def _parts(job: Job, source: Source, runs: Sequence[Sequence[Item]], workers: int) -> Generator[Part, None, None]:
-    """The part of every run, in order, made by so many processes; by this one if it is alone."""
-    basis = basis_of(job.source, vars(job.args), job.options, source)
+def _parts(job: Job, source: Source, runs: Sequence[Run], workers: int) -> Generator[Part, None, None]:
+    """The part of every run, in order, written by this process if `workers` is 1, else by that many others."""
+    basis = basis_of(job.source, job.options, source)
     if workers <= 1:
         yield from (write_part(job, source, run, basis) for run in runs)
-    else:
-        yield from in_order(partial(_opened, job, basis), runs, workers, job.source)
+    elif runs:
+        yield from in_order(partial(_opened, job, basis), runs, workers, job.subject)
 
 
-def _opened(job: Job, basis: str) -> Callable[[Sequence[Item]], Part]:
-    """What a worker does. It opens the source itself, and has to find the labels and options of the first process."""
-    source = open_source(job.source, job.args)
-    if basis_of(job.source, vars(job.args), job.options, source) != basis:
-        raise SourceError(_CHANGED, subject=job.source, hint=_AGAIN)
+def _opened(job: Job, basis: str) -> Callable[[Run], Part]:
+    """What a worker does. If it opens the source itself, it has to find the labels and options of the first process."""
+    source = opened(job.source)
+    if isinstance(job.source, Recipe) and basis_of(job.source, job.options, source) != basis:
+        raise SourceError(CHANGED, subject=job.subject, hint=AGAIN)
     return partial(write_part, job, source, basis=basis)
 
 
-def write_part(job: Job, source: Source, run: Sequence[Item], basis: str) -> Part:
-    """The part of these items, written unless it is there. SourceError if their files change meanwhile."""
-    path = part_path(job.out, part_name(basis, source, run))
+# publishing -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _told_of(published: Mapping[str, Conversion]) -> Iterator[None]:
+    """An error says which splits are published although this one is not."""
     try:
-        with Dataset(path) as there:
-            found = there.metadata
-            return Part(path, tuple(Reject(*reject) for reject in found[REJECTS]), found.get(COUNTS, {}))
-    except DatasetNotFoundError:
-        pass
-    before = Counter(_counts(source))
-    rejects: list[Reject] = []
-    with _part_writer(path, source, job.options) as writer:
-        for item in run:
-            try:
-                writer.write(source.sample(item))
-            except SourceError as error:
-                rejects.append(Reject(str(item[0]), str(error)))
-            except MemoryError as error:
-                hint = "the same command goes on with what is missing; fewer workers need less"
-                raise MemoryError(f"{item[0]}: there is not enough memory to convert it ({hint})") from error
-        if part_name(basis, source, run) != path.name:
-            raise SourceError(_CHANGED, subject=job.source, place=_range_text(run), hint=_AGAIN)
-        counts = dict(Counter(_counts(source)) - before)
-        writer.set_metadata({REJECTS: rejects, COUNTS: counts})
-    return Part(path, tuple(rejects), counts)
+        yield
+    except ShardsError as error:
+        if published:
+            what = f"in place already: {', '.join(published)}; the same command goes on with the others"
+            error.hint = f"{error.hint}; {what}" if error.hint else what
+        raise
 
 
-def _range_text(run: Sequence[Item]) -> str:
-    return f"between {run[0][0]} and {run[-1][0]}"
+def _check_not_all_rejected(target: Target, parts: Sequence[Part]) -> None:
+    """SourceError if a new dataset would have no sample."""
+    rejects = [reject for part in parts for reject in part.rejects]
+    if target.base is None and len(rejects) == len(target.items):
+        raise SourceError(
+            f"none of {len(rejects)} items could be converted: {rejects[0].reason}", subject=rejects[0].item
+        )
 
 
-def _counts(source: Source) -> Mapping[str, int]:
-    return getattr(source, "counts", {})  # not every source counts something
+def _publish(job: Job, source: Source, target: Target, parts: Sequence[Part]) -> Conversion:
+    base, rejects = target.base, tuple(reject for part in parts for reject in part.rejects)
+    counts = summed(part.counts for part in parts)
+    samples = len(target.items) - len(rejects)
+    if target.finished and base is not None:
+        return Conversion(target.out, base.snapshot, 0, known=base.samples)
+    metadata = {**source.metadata, CONVERSION: _provenance(job, target, counts, len(rejects))}
+    if base is None:
+        snapshot = merge([part.path for part in parts], target.out, how="move", metadata=metadata)
+    elif samples:
+        metadata = {**base.metadata, **metadata}
+        paths = [part.path for part in parts]
+        snapshot = merge(paths, target.out, how="move", mode="append", metadata=metadata, onto=base.snapshot)
+    else:
+        snapshot = _with_classes(target.out, base, source)
+    return Conversion(target.out, snapshot, samples, rejects, counts, target.known)
 
 
-def _part_writer(path: Path, source: Source, options: Mapping[str, Any]) -> Writer:
-    """A Writer of a part. Only a worker that has not yet noticed the end of its conversion can have the part's lock."""
-    give_up = time.monotonic() + _PATIENCE_S
-    while True:
+def _provenance(job: Job, target: Target, counts: Mapping[str, int], rejects: int) -> dict[str, Any]:
+    """What the metadata say of the conversion. Counts are those of all samples, rejects those of the last run."""
+    ours = {"source": name_of(job.source), "mx8shards": version("mx8shards"), REJECTS: rejects}
+    if target.split is not None:
+        ours[SPLIT] = target.split
+    before = target.base.conversion if target.base else {}
+    old = {name: count for name, count in before.items() if name not in ours and isinstance(count, int)}
+    return {**summed([old, counts]), **ours}  # a count of the source's own that has the name of one of ours is left out
+
+
+def _with_classes(out: Path, base: Base, source: Source) -> str:
+    """Publish the list of classes if it has grown, without a sample: all splits have the same list."""
+    classes = source.metadata.get(CLASSES)
+    if classes is None or list(classes) == base.classes:
+        return base.snapshot
+    with Writer(out, columns=dict(source.columns), mode="append") as writer:
+        writer.set_metadata({**base.metadata, CLASSES: list(classes)})
+    assert writer.snapshot is not None
+    return writer.snapshot
+
+
+def _remove_unused_parts(out: Path) -> None:
+    for path in unused_parts(out):
         try:
-            return Writer(path, columns=dict(source.columns), threads=1, **options)
-        except DiskError as error:
-            if not isinstance(error.__cause__, BlockingIOError) or time.monotonic() > give_up:
-                raise
-        time.sleep(0.05)
+            remove_part(path)
+        except DiskError as error:  # the dataset is there and sound: that is the news
+            _logger.warning("left to gc: %s", error)
+
+
+def _joined(job: Job, found: Mapping[str, Conversion], seconds: float) -> Conversion:
+    """The report of the whole conversion."""
+    reports = list(found.values())
+    if job.split is None:
+        (one,) = reports
+        return Conversion(one.out, one.snapshot, one.samples, one.rejects, one.counts, one.known, seconds=seconds)
+    return Conversion(
+        job.out,
+        None,
+        sum(report.samples for report in reports),
+        tuple(reject for report in reports for reject in report.rejects),
+        summed(report.counts for report in reports),
+        sum(report.known for report in reports),
+        splits=dict(found),
+        seconds=seconds,
+    )

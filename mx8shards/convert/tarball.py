@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from mx8shards.convert.reasons import is_about_file
 from mx8shards.disk.files import open_regular
-from mx8shards.errors import SourceError
+from mx8shards.errors import SourceError, said
 
 MOST_BYTES = 1 << 28  # of one file: no decoder here takes a larger picture, and a sparse file may claim any size
 
@@ -231,9 +231,7 @@ def _at(offset: int) -> str:
 
 
 def _text_of(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "headers of headers, nested too deeply"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return "headers of headers, nested too deeply" if isinstance(error, RecursionError) else said(error)
 
 
 class _Headers(io.BufferedReader):

@@ -4,26 +4,44 @@ A worker gets the items of one part at a time and answers with the part or the e
 started it ends, however that happens: a thread of it waits for that. So no worker keeps a part's lock, or writes on,
 after its conversion was killed. Ctrl-C, which a terminal sends to all of them, is the first process's business alone:
 it kills its workers. A part that was not finished is written again by the same command.
+
+Workers are fresh interpreters, because a fork would inherit threads that do not run in it. Unlike `multiprocessing`'s
+they import the user's script only if the source's class is defined there, so a conversion can be called from a notebook
+or from a script without `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import json
 import os
 import pickle
+import select
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection, current_process, spawn
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, TypeVar
 
-from mx8shards.errors import SourceError
+from mx8shards.errors import SettingError, SourceError
 
 _R = TypeVar("_R")
+
+_GUARD = 'put the call below `if __name__ == "__main__":`, or the class into a module of its own'
+_BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from mx8shards.convert.workers import work
+work(int(sys.argv[2]))
+"""
+
+_NAME = "mx8shards-convert"
 
 
 def in_order(
@@ -33,14 +51,16 @@ def in_order(
 
     A caller that stops early must close this generator, which ends the worker processes.
     """
-    crew: dict[Any, BaseProcess] = {}  # by their pipes
+    crew: dict[Any, subprocess.Popen[bytes]] = {}  # by their pipes
     left = iter(enumerate(tasks))
     done: dict[int, _R] = {}
+    hello = _hello(start)
     try:
         for _ in range(min(workers, len(tasks))):
-            _start(start, crew)
+            _start(crew)
         with _answering(subject):
             for first in crew:
+                first.send_bytes(hello)
                 first.send(next(left))
         for number in range(len(tasks)):
             while number not in done:
@@ -55,10 +75,44 @@ def in_order(
                     done[which] = result
             yield done.pop(number)
     finally:
-        for process in crew.values():
+        for pipe, process in crew.items():
             process.kill()  # they have nothing that a kill could damage, and nobody wants to wait for a part
+            pipe.close()
         for process in crew.values():
-            process.join()
+            process.wait()
+
+
+def require_no_worker() -> None:
+    """SettingError in a worker: it imports the script that the source's class is defined in, which converts again."""
+    if current_process().name == _NAME:
+        raise SettingError("a worker imports this script, which must not convert again", subject="workers", hint=_GUARD)
+
+
+def check_portable(pickled: bytes, name: str, workers: int) -> None:
+    """SettingError for a pickled object that no other process can get: part of it is defined in a notebook."""
+    if workers > 1 and b"__main__" in pickled and not _main_can_be_imported():
+        raise SettingError(
+            subject="workers",
+            expected=f"1, as {name} is defined in a notebook or at a prompt, which no worker can import",
+            found=str(workers),
+            hint="put the class into a module (.py) and import it from there",
+        )
+
+
+def _main_can_be_imported() -> bool:
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    return getattr(main, "__spec__", None) is not None or (file is not None and Path(file).is_file())
+
+
+def _hello(start: object) -> bytes:
+    """What a worker needs before its first task. The script is imported only for what is pickled by its name there."""
+    pickled = pickle.dumps(start)
+    preparation = spawn.get_preparation_data(_NAME)
+    del preparation["authkey"]  # which is not pickled
+    if b"__main__" not in pickled:
+        preparation = {name: value for name, value in preparation.items() if not name.startswith("init_main")}
+    return pickle.dumps((preparation, pickled))
 
 
 @contextlib.contextmanager
@@ -71,44 +125,54 @@ def _answering(subject: str) -> Iterator[None]:
         raise SourceError("a worker was killed", subject=subject, hint=hint) from error
 
 
-def _start(start: Callable[[], Callable[[Any], Any]], crew: dict[Any, BaseProcess]) -> None:
+def _start(crew: dict[Any, subprocess.Popen[bytes]]) -> None:
     """Start a process and put it into the crew, by its pipe."""
-    context = multiprocessing.get_context("spawn")  # a fork would inherit threads that do not run in it
-    resource_tracker.ensure_running()  # starting it would unblock the signal below
     # A process inherits which signals are blocked. Until the crew has it nobody would kill it, so no Ctrl-C comes.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        ours, theirs = context.Pipe()
-        with theirs:
-            process = context.Process(target=_work, args=(start, theirs), daemon=True)
-            process.start()
-        crew[ours] = process
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+            crew[Connection(ours.detach())] = process
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(start: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None:
+def work(descriptor: int) -> None:
     """What a worker does: task after task, until the pipe is closed."""
-    threading.Thread(target=_end_with_parent, name="mx8shards-convert-watch", daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(descriptor,), name="mx8shards-convert-watch", daemon=True).start()
+    pipe = Connection(descriptor)
     function: Callable[[Any], Any] | None = None
     with contextlib.suppress(EOFError, ConnectionError):  # nobody is there any more
+        preparation, start = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from the process that started this one
         while True:
             number, task = pipe.recv()
             result: Any = None
             failure: BaseException | None = None
             try:
                 if function is None:
-                    function = start()
+                    _prepare(preparation)
+                    function = pickle.loads(start)()  # noqa: S301
                 result = function(task)
             except Exception as error:  # noqa: BLE001 - whatever a source raises, the first process raises
                 failure = _portable(error)
             pipe.send((number, result, failure))
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+def _prepare(preparation: dict[str, Any]) -> None:
+    """Set sys.path, sys.argv and the like, and import the user's script if that is needed."""
+    try:
+        spawn.prepare(preparation)
+    except SystemExit as error:
+        raise SettingError("a worker imports this script, which ended it", subject="workers", hint=_GUARD) from error
+
+
+def _end_with_parent(descriptor: int) -> None:
+    """Wait until the other end of the pipe is closed: by the system, at the latest, when that process ends."""
+    waiting = select.poll()
+    waiting.register(descriptor, getattr(select, "POLLRDHUP", 0))  # never for data: the other thread reads these
+    waiting.poll()
     os._exit(1)
 
 

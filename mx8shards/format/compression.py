@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
-from mx8shards.errors import FormatError, require
+from mx8shards.errors import FormatError, SettingError, require
 
 PIECE_BYTES = 1 << 20
 _FEED_BYTES = 1 << 16
@@ -46,6 +46,15 @@ def parse(text: str) -> tuple[str, int | None]:
     if level is None:
         raise FormatError(expected=algorithm.spelling(name), found=repr(text)[:80])
     return name, level
+
+
+def check(text: str | None) -> None:
+    """SettingError for a value of the setting `compression` that names no algorithm and level; None is fine."""
+    try:
+        if text is not None:
+            parse(text)
+    except FormatError as error:
+        raise SettingError(subject="compression", expected=error.expected, found=error.found) from None
 
 
 def import_package(text: str) -> None:

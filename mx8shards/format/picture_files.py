@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from io import SEEK_END, BytesIO
 from typing import Any
 
-from mx8shards.errors import DecodeError, require
+from mx8shards.errors import DecodeError, require, said
 from mx8shards.format.picture_cost import check_cost, check_exif
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
@@ -49,15 +49,48 @@ def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
     return picture
 
 
+def refusal(data: bytes, error: Exception) -> DecodeError:
+    """The DecodeError for an exception that Pillow raised over a file: SyntaxError, struct.error, one of its own …"""
+    if isinstance(error, require("PIL.Image", "images").UnidentifiedImageError):
+        found = f"{len(data)} bytes that begin with {bytes(data[:8])!r}" if data else "no bytes"
+        return DecodeError(expected=f"a picture ({', '.join(FORMATS)})", found=found)
+    return DecodeError(expected="a whole picture", found=said(error))
+
+
 def check_kind(picture: Any) -> None:
     """DecodeError for a picture that would be decoded to something else than it is, or slowly."""
-    bits = bits_of(picture)
-    if bits > 8 or picture.mode not in RGB_MODES:
-        found = f"{bits} bits (mode {picture.mode})" if bits > 8 else f"mode {picture.mode}"
-        hint = TO_RGB8 if bits <= 16 else ""
-        raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=found, hint=hint)
+    check_mode(picture)
     check_frames(picture)
     check_speed(picture)
+
+
+def check_mode(picture: Any, modes: frozenset[str] = RGB_MODES) -> None:
+    """DecodeError for a picture of more than 8 bits per channel, or of another mode than these."""
+    bits = bits_of(picture)
+    if bits > 8 or picture.mode not in modes:
+        found = f"{bits} bits (mode {picture.mode})" if bits > 8 else f"mode {picture.mode}"
+        hint = TO_RGB8 if can_be_rgb8(picture) else ""
+        raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=found, hint=hint)
+
+
+def can_be_rgb8(picture: Any) -> bool:
+    """Whether a picture is in CMYK, or of 9 to 16 bits per channel: those that `convert imagefolder --rgb8` takes."""
+    signed = picture.mode == "I" and picture.format == "TIFF"
+    return bool(8 < bits_of(picture) <= 16 or picture.mode == "CMYK") and not signed
+
+
+def check_whole_jpeg(data: bytes, colours: str = "GRAY") -> None:
+    """DecodeError for a JPEG that libjpeg complains of. It is decoded at an eighth of its size, every byte for that.
+
+    NotImplementedError if libjpeg does not decode such a JPEG to these colours.
+    """
+    small = {"fastdct": True, "min_factor": 8, "min_width": 1, "min_height": 1, "strict": True}
+    try:
+        require("simplejpeg", "images").decode_jpeg(data, colorspace=colours, **small)
+    except ValueError as error:
+        if "cmyk" in str(error).lower() or "colorspace" in str(error).lower():
+            raise NotImplementedError from error
+        raise DecodeError(expected="a whole JPEG", found=said(error)) from error
 
 
 def check_frames(picture: Any) -> None:

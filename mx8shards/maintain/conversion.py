@@ -43,9 +43,11 @@ def only_conversion(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(DiskError):  # a full disk or one that is gone: an empty file is left
-            operations.unlink(path)
-        lock.release(descriptor)
+        try:
+            with contextlib.suppress(DiskError):  # a full disk or one that is gone: an empty file is left
+                operations.unlink(path)
+        finally:  # Ctrl-C may come in between, and this process may convert again
+            lock.release(descriptor)
 
 
 def unused_parts(root: Path) -> list[Path]:

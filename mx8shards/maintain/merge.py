@@ -22,6 +22,7 @@ from mx8shards.errors import (
     SettingError,
     ShardsError,
     one_of,
+    shown,
 )
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
@@ -69,6 +70,7 @@ def merge(
     mode: Mode = "create",
     metadata: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    onto: str | None = None,
 ) -> str:
     """Publish the samples of all parts, one after the other, as one dataset, and return the snapshot's id.
 
@@ -84,12 +86,15 @@ def merge(
         metadata: those of the merged dataset. None: the union of the metadata of all parts, and of the dataset that is
             appended to. It is an error if values differ, or if a part lacks a list of class names (`classes`).
         progress: a function, called with the number of bytes done and of all bytes.
+        onto: with `"append"`, the id of the snapshot that must be the current one. None: any.
 
     No sample is rewritten. If anything is wrong, nothing is published. If a `"move"` is killed after publishing, the
     same call finishes the removal of the parts.
     """
     one_of("how", how, HOWS)
     one_of("mode", mode, MODES)
+    if onto is not None and mode != "append":
+        raise SettingError(subject="onto", expected='None unless mode is "append"', found=shown(onto))
     target = parse_target(out)
     given = parse_links(parts)
     if how == "move" and any(link.snapshot for link in given):
@@ -101,7 +106,14 @@ def merge(
             if how == "move" and (name := _finish_moves(given, target)):
                 return name
             _require_no_index(target, mode, ())
+            _require_base(target, onto)
             return _merge(publication, given, how, metadata, progress)
+
+
+def _require_base(target: Path, onto: str | None) -> None:
+    """DatasetExistsError where another snapshot than `onto` is the current one."""
+    if onto is not None and (now := current(target).id) != onto:
+        raise DatasetExistsError(subject=str(target), expected=f"{onto} to be the current snapshot", found=now)
 
 
 def _merge(

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import DecodeError, MissingPackageError, require
+from mx8shards.errors import DecodeError, MissingPackageError, require, said
 from mx8shards.format.picture_cost import check_cost
 from mx8shards.format.picture_files import (
-    FORMATS,
     MOST_DECODED_BYTES,
     check_kind,
     check_size,
+    check_whole_jpeg,
     decoded_bytes,
     open_picture,
     orientation_of,
+    refusal,
 )
 from mx8shards.kernels import jpeg, jpeg_tiles, turbo
 from mx8shards.kernels.decompress import coefficient_bytes
@@ -59,7 +60,7 @@ def decode(payload: bytes, ready: Callable[[int, int, int], None], *, upright: b
     except (DecodeError, MissingPackageError):
         raise
     except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
-        raise _refusal(payload, error) from error
+        raise refusal(payload, error) from error
     if pixels.shape != (height, width, 3):
         raise DecodeError(expected=f"{height} rows of {width} pixels (its head)", found=f"{pixels.shape}")
     return turned(pixels, orientation)
@@ -73,14 +74,7 @@ def sides(payload: bytes) -> tuple[int, int]:
     except (DecodeError, MissingPackageError):
         raise
     except Exception as error:  # Pillow raises whatever it meets
-        raise _refusal(payload, error) from error
-
-
-def _refusal(payload: bytes, error: Exception) -> DecodeError:
-    """The DecodeError for an exception of Pillow."""
-    if isinstance(error, require("PIL.Image", "images").UnidentifiedImageError):
-        return DecodeError(expected=f"a picture ({', '.join(FORMATS)})", found=_beginning(payload))
-    return DecodeError(expected="a whole picture", found=_said(error))
+        raise refusal(payload, error) from error
 
 
 def decode_jpeg(data: Any, height: int, width: int) -> Pixels:
@@ -98,7 +92,7 @@ def decode_jpeg(data: Any, height: int, width: int) -> Pixels:
             strict=True,
         )
     except ValueError as error:
-        raise DecodeError(expected="a whole JPEG", found=_said(error)) from error
+        raise DecodeError(expected="a whole JPEG", found=said(error)) from error
     return pixels
 
 
@@ -131,7 +125,7 @@ def check_jpeg(payload: bytes, most_bytes: int) -> None:
 def _decode_strictly(payload: bytes, width: int, height: int) -> None:
     """DecodeError for a JPEG that libjpeg complains of; it is decoded to an eighth of its size."""
     if turbo.library is None:
-        decode_jpeg(payload, -(-height // 8), -(-width // 8))
+        check_whole_jpeg(payload, "RGB")
         return
     handle = turbo.Handle()
     try:
@@ -175,11 +169,3 @@ def check_fits(width: int, height: int, size_bytes: int, most_bytes: int) -> Non
     """DecodeError for a picture that takes more memory than a loader has for one, with a budget that is enough."""
     hint = f"a memory= that is {-(-size_bytes // most_bytes)} times as large"
     check_size(width, height, size_bytes, most_bytes, hint if size_bytes <= MOST_DECODED_BYTES else "")
-
-
-def _beginning(payload: bytes) -> str:
-    return f"{len(payload)} bytes that begin with {bytes(payload[:8])!r}" if payload else "no bytes"
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

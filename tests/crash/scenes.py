@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mx8shards as mx8
+from mx8shards.convert import run as running
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.snapshots import kept, snapshot_id
+from tests.text_folders import write_texts
 
 COLUMNS = {"label": "int", "text": "str"}
 FOREIGN = {
@@ -152,6 +155,42 @@ def merge_ranks(place: Path, **options: Any) -> str:
     return mx8.merge([place / "data"], place / "data", **options)
 
 
+RECIPE = str(Path(__file__).parent.parent / "text_folders.py")
+
+
+def convert(place: Path, **options: Any) -> None:
+    """Convert the texts of a place, two at a time. Where that is done, what is left to remove goes by gc."""
+    try:
+        with patch.object(running, "PART_ITEMS", 2):
+            mx8.convert_from(RECIPE, place / "texts", place / "data", **options)
+    except mx8.DatasetExistsError:
+        for root in roots(place):
+            if ".mx8shards" not in root:
+                mx8.gc(place / root)
+        raise
+
+
+def split(place: Path, **options: Any) -> None:
+    """Convert them into two splits."""
+    convert(place, split={"train": 0.6, "val": 0.4}, **options)
+
+
+def _texts(place: Path) -> None:
+    _nothing(place)
+    write_texts(place / "texts", [f"{folder}/{i}.txt" for folder in ("cat", "dog") for i in range(2)])
+
+
+def _grown(place: Path, convert: Callable[[Path], None] = convert) -> None:
+    """A dataset, and more texts than it has: of a new class, too."""
+    _texts(place)
+    convert(place)
+    write_texts(place / "texts", [f"{folder}/{i}.txt" for folder in ("bee", "dog") for i in range(3, 6)])
+
+
+def _grown_splits(place: Path) -> None:
+    _grown(place, split)
+
+
 SCENES = [
     Scene("create", _nothing, lambda place: write(place / "data")),
     Scene("create one shard", _nothing, lambda place: write(place / "data", size_limit=None)),
@@ -181,6 +220,10 @@ SCENES = [
     Scene("gc of parts", _merged_ranks, lambda place: mx8.gc(place / "data", keep=1), again=True),
     Scene("gc", _histories, lambda place: mx8.gc(place / "data", keep=1)),
     Scene("gc a little", _histories, lambda place: mx8.gc(place / "data", keep=3)),
+    Scene("convert", _texts, convert, again=True),
+    Scene("convert and append", _grown, lambda place: convert(place, append=True), again=True),
+    Scene("split", _texts, split, again=True),
+    Scene("split and append", _grown_splits, lambda place: split(place, append=True), again=True),
     Scene("seal", _without_hashes, lambda place: mx8.verify(place / "data", seal=True)),
     Scene("seal what others changed", _changed_by_others, lambda place: mx8.verify(place / "data", seal=True)),
 ]
@@ -197,7 +240,7 @@ def tree(place: Path) -> dict[str, bytes | None]:
         here = Path(directory)
         found |= {str((here / name).relative_to(place)): None for name in names}
         found |= {str((here / name).relative_to(place)): (here / name).read_bytes() for name in files}
-    return {name: data for name, data in found.items() if not name.endswith(".mx8shards/lock")}
+    return {name: data for name, data in found.items() if not name.endswith((".mx8shards/lock", "/conversion.lock"))}
 
 
 @dataclass(frozen=True)

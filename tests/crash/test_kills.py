@@ -18,6 +18,7 @@ StoryOf = Callable[[Scene], Story]
 TRACED = [
     *("create", "create compressed", "append to a foreign dataset", "overwrite"),
     *("merge", "merge and move", "append by ranks and move", "gc", "gc of parts"),
+    *("convert and append", "split and append"),
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import multiprocessing
@@ -26,10 +25,12 @@ import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.convert import picture_checks
 from mx8shards.convert import run as running
-from mx8shards.convert.classes import class_list
+from mx8shards.convert.classes import class_names
+from mx8shards.convert.imagefolder import ImageFolder
 from mx8shards.convert.part_names import basis_of, part_name
-from mx8shards.convert.run import Job, convert, write_part
-from mx8shards.convert.source import load_module, open_source
+from mx8shards.convert.part_writing import Job, Run, write_part
+from mx8shards.convert.run import convert
+from mx8shards.convert.source import recipe_of
 from mx8shards.convert.source_files import Folder
 from mx8shards.errors import SourceError
 from mx8shards.kernels import turbo
@@ -100,16 +101,19 @@ GOOD: dict[str, Callable[[], bytes]] = {
 TILED = ("cat/1.jpg", "cat/CAPITALS.JPG", "cat/several.jpg", "cat/turned.jpg", "cat/with a tail.jpg")
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "cat/cut.jpg": (lambda: picture("JPEG")[:-2], "Premature end"),
-    "cat/print.jpg": (lambda: picture("JPEG", "CMYK"), "got CMYK (--rgb8"),
+    "cat/print.jpg": (lambda: picture("JPEG", "CMYK"), "got mode CMYK (`convert imagefolder --rgb8` makes"),
     "cat/half.jpg": (lambda: picture("JPEG", progressive=True)[:900], "Premature end"),
     "cat/nothing.jpg": (lambda: b"", "the file is empty"),
-    "cat/text.jpg": (lambda: b"<html>404</html>", "no picture: its first bytes"),
+    "cat/text.jpg": (lambda: b"<html>404</html>", "expected a picture (JPEG, PNG"),
     "dog/cut.png": (lambda: picture("PNG")[:-12], "cut short"),
     "dog/half.png": (lambda: picture("PNG")[:2_000], "truncated"),
-    "dog/grey16.png": (lambda: png(16, 0, 1), "expected 8 bits per channel, got 16 (mode I;16)"),
-    "dog/colours16.png": (lambda: png(16, 2, 3), "expected 8 bits per channel, got 16 (mode RGB)"),
+    "dog/grey16.png": (
+        lambda: png(16, 0, 1),
+        "expected a picture of 8 bits per channel, in RGB or grey, got 16 bits (mode I;16)",
+    ),
+    "dog/colours16.png": (lambda: png(16, 2, 3), "in RGB or grey, got 16 bits (mode RGB)"),
     "dog/moving.gif": (animated, "expected one picture, got several frames"),
-    "dog/psd.png": (lambda: b"8BPS" + bytes(40), "no picture"),
+    "dog/psd.png": (lambda: b"8BPS" + bytes(40), "expected a picture (JPEG, PNG"),
 }
 
 
@@ -359,7 +363,7 @@ def test_lines_of_a_list_of_classes_end_with_a_line_feed_alone(tmp_path: Path) -
     names = ["[unknown]", "nel\x85x", "vt\x0bx", "ps\u2028x", "cat"]
     path = tmp_path / "classes"
     path.write_text("\n".join(names[:-1]) + "\r\n cat \n\n", newline="")
-    assert class_list(str(path)) == tuple(names)
+    assert class_names(str(path)) == tuple(names)
 
 
 @pytest.mark.parametrize("place", ["src", "out", "classes"])
@@ -908,12 +912,10 @@ def test_parts_that_are_there_already_are_counted_too(
     src = write(tmp_path / "src", files)
     monkeypatch.setattr("mx8shards.convert.run.PART_ITEMS", 3)
     options = {"size_limit": "64mb", "compression": None}
-    parser = argparse.ArgumentParser()
-    load_module("imagefolder").add_arguments(parser)
-    args = parser.parse_args([str(src), "--upright"], argparse.Namespace(**options))
-    job = Job("imagefolder", args, tmp_path / "out", options)
-    source = open_source("imagefolder", args)
-    path = write_part(job, source, source.items()[:3], basis_of("imagefolder", vars(args), options, source)).path
+    recipe, out = recipe_of("imagefolder", str(src), {"upright": True}), tmp_path / "out"
+    source = recipe.open()
+    run_ = Run(out, source.items()[:3])
+    path = write_part(Job(recipe, out, options), source, run_, basis_of(recipe, options, source)).path
     before = next(path.glob("*.mds")).stat().st_ino
     said, _ = run(capsys, src, tmp_path / "out", "--upright", "--workers", "2")
     assert said.rstrip().endswith("\t8 samples\t4 upright")
@@ -968,9 +970,8 @@ def test_parts_of_a_conversion_without_tiles_are_others(tmp_path: Path, capsys: 
     ]
     assert snapshots[0] != snapshots[1]
     assert mx8.Dataset(tmp_path / "2").metadata["imagefolder"] == {"labels": "auto", "tiles": False}
-    jobs = [Job("imagefolder", argparse.Namespace(src=src, tiles=tiles), tmp_path / "3") for tiles in (True, False)]
-    folders = [open_source("imagefolder", job.args) for job in jobs]
-    bases = [basis_of("imagefolder", {}, {}, folder) for folder in folders]
+    folders = [ImageFolder(src, tiles=tiles) for tiles in (True, False)]
+    bases = [basis_of(recipe_of("imagefolder", src, {}), {}, folder) for folder in folders]
     assert len({part_name(*one, [("a.jpg",)]) for one in zip(bases, folders, strict=True)}) == 2
 
 
@@ -987,7 +988,7 @@ def test_a_class_that_appears_before_the_workers_list_the_folder_again_shifts_no
 
     monkeypatch.setattr(running, "PART_ITEMS", 2)
     monkeypatch.setattr(running, "in_order", late)
-    job = Job("imagefolder", argparse.Namespace(src=src), tmp_path / "out")
+    job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
     with pytest.raises(SourceError, match="imagefolder: the source changed while it was converted"):
         convert(job, workers=workers)
     assert not (tmp_path / "out/index.json").exists()
@@ -1008,7 +1009,7 @@ def test_a_tar_that_is_replaced_while_it_is_converted_is_an_error(
     for folder in (new, old):
         with tarfile.open(src.with_name(f"{folder.name}.tar"), "w") as tar:
             tar.add(folder, "")
-    job = Job("imagefolder", argparse.Namespace(src=src), tmp_path / "out")
+    job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
     real = running.in_order
 
     def late(*arguments: Any) -> Any:
@@ -1027,7 +1028,7 @@ def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_comma
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     src = write(tmp_path / "src", few(*(f"a/{i}.jpg" for i in range(4))))
-    job = Job("imagefolder", argparse.Namespace(src=src), tmp_path / "out")
+    job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
     real = Folder.read
 
     def read(folder: Folder, name: str) -> bytes:

@@ -135,7 +135,7 @@ def test_what_is_no_whole_picture_is_a_reject_and_cmyk_becomes_rgb(
     report = Path(done.stderr.strip().rpartition(": see ")[2]).read_text().splitlines()
     reasons = {line["item"]: line["reason"] for line in map(json.loads, report)}
     assert set(reasons) == {"n01440764/2.JPEG", "n01440764/3.JPEG", "readme.txt"}
-    assert "no picture" in reasons["n01440764/2.JPEG"]
+    assert "expected a picture (JPEG, PNG" in reasons["n01440764/2.JPEG"]
     assert "Premature end" in reasons["n01440764/3.JPEG"]
     with mx8.Dataset(tmp_path / "out") as dataset:
         assert [sample["path"] for sample in dataset] == ["n01440764/1.JPEG", "n01440764/4.JPEG"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,8 +21,9 @@ from mx8shards.cli import main
 from mx8shards.cli.output import Lines
 from mx8shards.convert import run as running
 from mx8shards.convert.part_names import basis_of, part_name
-from mx8shards.convert.run import Job, convert
-from mx8shards.convert.source import load_module, open_source
+from mx8shards.convert.part_writing import Job
+from mx8shards.convert.run import convert
+from mx8shards.convert.source import Recipe, opener_of
 from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, DiskError, SourceError
 from mx8shards.maintain.conversion import only_conversion, unused_parts
 from mx8shards.maintain.rejects import keep_rejects
@@ -31,7 +31,7 @@ from mx8shards.maintain.rejects import keep_rejects
 Capture = pytest.CaptureFixture[str]
 
 # Numbers as they stand in a file, one a line: a word is a reject. Every sample that is made is written down.
-RECIPE = """
+RECIPE = '''
 from __future__ import annotations
 
 import os
@@ -41,12 +41,14 @@ from pathlib import Path
 
 from mx8shards.errors import SourceError
 
-def add_arguments(parser):
-    parser.add_argument("lines")
-    parser.add_argument("--twice", action="store_true")
+def open_source(lines: str, *, twice: bool = False):
+    """Numbers in a file.
 
-def open_source(args):
-    return Lines(Path(args.lines), getattr(args, "twice", False))
+    Args:
+        lines: a file with a number on each line
+        twice: double all of them
+    """
+    return Lines(Path(lines), twice)
 
 @dataclass
 class Lines:
@@ -86,7 +88,7 @@ class Lines:
         if not word.isdigit():
             raise SourceError(expected="a number", found=repr(word))
         return {"number": int(word) * (2 if self.twice else 1), "text": item[0]}
-"""
+'''
 
 
 class Place:
@@ -100,8 +102,7 @@ class Place:
         self.out = root / "out"
 
     def job(self, out: str = "out", **options: Any) -> Job:
-        args = argparse.Namespace(lines=str(self.lines), twice=False)
-        return Job(str(self.recipe), args, self.root / out, options)
+        return Job(Recipe(str(self.recipe), {"lines": str(self.lines), "twice": False}), self.root / out, options)
 
     def write(self, *words: object) -> None:
         self.lines.write_text(" ".join(map(str, words)))
@@ -435,12 +436,13 @@ COUNTING = """
 def test_a_part_is_named_by_all_that_its_bytes_depend_on(place: Place) -> None:
     place.write(*range(9))
     job = place.job(size_limit="1mb")
-    source: Any = open_source(job.source, job.args)
+    assert isinstance(job.source, Recipe)
+    recipe, source = job.source, cast(Any, job.source.open())
     items = source.items()
 
-    def name(run: Any = items, **changed: Any) -> str:
-        options, arguments = changed.pop("options", job.options), {**vars(job.args), **changed}
-        return part_name(basis_of(job.source, arguments, options, source), source, run)
+    def name(run: Any = items, *, options: Any = job.options, **changed: Any) -> str:
+        origin = Recipe(recipe.name, {**recipe.arguments, **changed})
+        return part_name(basis_of(origin, options, source), source, run)
 
     first = name()
     names = {first, name(items[:5]), name(items[4:]), name(options={"size_limit": "2mb"}), name(twice=True)}
@@ -456,7 +458,7 @@ def test_a_part_is_named_by_all_that_its_bytes_depend_on(place: Place) -> None:
     names.add(name())
     assert len(names) == 10
     place.recipe.write_text(RECIPE)
-    assert name(out="elsewhere", workers=7, json=True) == first
+    assert name() == first
     assert all(len(name) == 32 for name in names)
 
 
@@ -542,17 +544,17 @@ def test_with_rejects_the_exit_code_is_4_and_the_report_is_named(place: Place, c
     assert [json.loads(line) for line in Path(path).read_text().splitlines()] == [reject]
 
 
-NOT_A_RECIPE = "def add_arguments(parser): pass"
+NOT_A_RECIPE = "def open(src): pass"
 USAGE: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "no source": (lambda place: ["convert"], "SOURCE"),
     "an unknown source": (lambda place: ["convert", "parquet", "a", "b"], "imagefolder, or the path of a recipe"),
     "a folder alone": (lambda place: ["convert", str(place.root), "out"], "(mx8shards convert imagefolder "),
     "a missing recipe": (lambda place: ["convert", str(place.root / "no.py"), "a"], "no.py"),
-    "no recipe": (lambda place: ["convert", str(place.root / "half.py"), "a"], "expected a function open_source"),
+    "no recipe": (lambda place: ["convert", str(place.root / "half.py"), "a"], "a function or class open_source"),
     "OUT in itself": (lambda place: ["convert", "imagefolder", str(place.root), str(place.root / "out")], "outside of"),
     "OUT alone": (lambda place: ["convert", "imagefolder", str(place.root)], "OUT"),
     "no OUT": (lambda place: place.command()[:-1], "OUT"),
-    "no worker": (lambda place: place.command("--workers", "0"), "expected at least 1, got 0"),
+    "no worker": (lambda place: place.command("--workers", "0"), "expected an int from 1 to 4096, got 0"),
     "an unknown option": (lambda place: place.command("--fast"), "--fast"),
 }
 
@@ -585,7 +587,7 @@ def test_a_recipe_may_be_given_by_any_path_and_hold_dataclasses(
 ) -> None:
     place.write(1, 2)
     monkeypatch.chdir(place.root)
-    assert load_module(place.recipe.name).Lines(place.lines).items() == [("line 0", 0), ("line 1", 1)]
+    assert opener_of(place.recipe.name)(place.lines).items() == [("line 0", 0), ("line 1", 1)]
     assert main(["convert", place.recipe.name, "lines", "out"]) == 0
     assert numbers(place.out) == [1, 2]
 

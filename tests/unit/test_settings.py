@@ -16,8 +16,11 @@ import mx8shards as mx8
 from mx8shards import transforms
 from mx8shards.errors import one_of, probability, real_number, shown, true_or_false, whole_number
 from mx8shards.loading.ragged import Ragged
+from tests import text_folders
+from tests.text_folders import TextFolder
 
 NAN = math.nan
+TEXT_FOLDERS = text_folders.__file__
 NO_INTS = (1.5, "1", True, NAN, np.True_, np.array([1, 2]), torch.tensor([1, 2]), [1])
 HUGE = 10**5000  # Python prints no int of so many digits
 NO_FLAGS = ("yes", "no", 1, 0, None, [])
@@ -118,7 +121,23 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "subset": ("0%", "101%", "five", 0, -1, 1.5, NAN, True, [1], b"5%"),
         "seal": NO_FLAGS,
     },
-    "merge": {"parts": ("part", 5, None), "how": NO_TEXTS, "mode": NO_TEXTS, "metadata": ({"x": object()}, [1])},
+    "merge": {
+        "parts": ("part", 5, None),
+        "how": NO_TEXTS,
+        "mode": NO_TEXTS,
+        "metadata": ({"x": object()}, [1]),
+        "onto": (5, "sha256:00"),
+    },
+    "convert_from": {
+        "source": ("parquet", "recipe.py", "", None, 5, TextFolder),
+        "out": (None,),
+        "append": NO_FLAGS,
+        "split": ("", "train", "a=x", "a=0.5,b=0.4", {"a": 1.5, "b": -0.5}, {"../a": 1}, {3: 1}, 5, [("a", 1)]),
+        "seed": (-1, 3, None, *NO_INTS),
+        "workers": (0, -1, 1 << 20, None, *NO_INTS),
+        "size_limit": (-1, 1 << 32, "much", True, 1.5, []),
+        "compression": ("lzma", "zstd:99", 3, ""),
+    },
     "gc": {"keep": (-1, None, *NO_INTS)},
     "transforms.RandomHorizontalFlip": TRANSFORM,
     "transforms.RandomGrayscale": TRANSFORM,
@@ -147,6 +166,7 @@ NO_SETTINGS: dict[str, set[str]] = {
     "Loader": {"dataset"},
     "verify": {"link", "progress"},
     "merge": {"out", "progress"},
+    "convert_from": {"src", "progress", "options"},
     "gc": {"link", "progress"},
     "diff": {"a", "b", "progress"},
     "log": {"link"},
@@ -175,6 +195,7 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
         "verify": {"link": root},
         "merge": {"parts": [root], "out": tmp_path / "merged"},
         "gc": {"link": root},
+        "convert_from": {"source": TEXT_FOLDERS, "src": root, "out": tmp_path / "new"},
         "MultiCrop": {},
         "BlockShuffle": {},
         "Pool": {},

@@ -25,7 +25,7 @@ from mx8shards.disk import files as disk_files
 from mx8shards.disk import lock, operations, publish
 from mx8shards.errors import SettingError, ShardsError
 from mx8shards.format.hashing import HASHES, hash_hex
-from mx8shards.shards import publication, recovery
+from mx8shards.shards import new_shards, publication, recovery
 from tests import reference
 from tests.strategies import COMPRESSIONS, NUMBERED, numbered_samples, same, samples_as_read
 
@@ -623,7 +623,7 @@ def test_a_shard_that_cannot_be_stored_fails_the_writer_for_good(
 
 def test_at_most_threads_and_one_shards_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting, most, lock = 0, 0, threading.Lock()
-    store, flush = writer_module.Writer._store, writer_module.Writer._flush
+    store, flush = new_shards.ShardMaker.store, writer_module.Writer._flush
 
     def counted_flush(self: Any) -> None:
         nonlocal waiting, most
@@ -641,7 +641,7 @@ def test_at_most_threads_and_one_shards_wait_in_memory(tmp_path: Path, monkeypat
                 waiting -= 1
 
     monkeypatch.setattr(writer_module.Writer, "_flush", counted_flush)
-    monkeypatch.setattr(writer_module.Writer, "_store", counted_store)
+    monkeypatch.setattr(new_shards.ShardMaker, "store", counted_store)
     write(tmp_path / "data", numbered_samples(300), threads=2)
     assert 1 <= most <= 2 + 2
 

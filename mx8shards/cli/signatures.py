@@ -1,0 +1,97 @@
+"""How do the arguments of a Python function become options of a command? By its signature and the Args: it documents.
+
+A parameter without a default is a positional argument, all others are options: `max_side` is `--max-side`, a bool that
+is True by default is `--no-NAME`. Nothing is checked here but that a number is one: the function checks its arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from mx8shards.errors import SettingError
+
+_ARGUMENT = re.compile(r"(\*{0,2}\w+): ?(.*)")
+
+
+def add_parameters(
+    parser: argparse.ArgumentParser, parameters: Iterable[inspect.Parameter], helps: Mapping[str, str]
+) -> None:
+    """Add these parameters of a function to a parser."""
+    for parameter in parameters:
+        name, text = parameter.name, helps.get(parameter.name, "").replace("%", "%%")
+        kinds = _kinds(parameter.annotation)
+        if parameter.default is parameter.empty:
+            parser.add_argument(name, metavar=name.upper(), help=text, type=_reader(kinds))
+        elif isinstance(parameter.default, bool):
+            flag, action = ("no-", "store_false") if parameter.default else ("", "store_true")
+            parser.add_argument(f"--{flag}{_dashed(name)}", dest=name, action=action, help=text)
+        else:
+            values = [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+            metavar = (
+                f"{{{','.join(values)}}}" if values else "N" if int in kinds and str not in kinds else name.upper()
+            )
+            text += "" if parameter.default is None else f" ({parameter.default})"
+            parser.add_argument(
+                f"--{_dashed(name)}",
+                dest=name,
+                metavar=metavar,
+                help=text,
+                type=_reader(kinds),
+                default=parameter.default,
+            )
+
+
+def option_of(error: SettingError, parameters: Mapping[str, inspect.Parameter]) -> str | None:
+    """How the command line calls the argument that an error is about; None if it is about none of these."""
+    parameter = parameters.get(error.subject)
+    if parameter is None:
+        return None
+    if parameter.default is parameter.empty:
+        return parameter.name.upper()
+    return f"--{'no-' if parameter.default is True else ''}{_dashed(parameter.name)}"
+
+
+def documented(function: Callable[..., Any]) -> dict[str, str]:
+    """What the Args: of a docstring say of each argument, each as one line."""
+    lines = (inspect.getdoc(function) or "").partition("\nArgs:\n")[2].splitlines()
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if line and not line.startswith(" "):
+            break  # the text behind them
+        match = _ARGUMENT.fullmatch(line.strip()) if re.match(r" {4}\S", line) else None
+        if match:
+            name = match[1].lstrip("*")
+            found[name] = match[2]
+        elif name and line.strip():
+            found[name] += f" {line.strip()}"
+    return found
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union, or the only one."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _reader(kinds: tuple[Any, ...]) -> Callable[[str], Any]:
+    """What makes a value of a text: a number where only that will do; a text that is none is left to the function."""
+    numbers = [kind for kind in (int, float) if kind in kinds and str not in kinds]
+
+    def read(text: str) -> Any:
+        for kind in numbers:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+        return text
+
+    return read

@@ -1,0 +1,122 @@
+"""What is new in a source (`append`), and do its labels and options fit the dataset that it is added to?
+
+An item is known by its path: the value of the dataset's column `path`, which is the item's name. A known file that has
+changed since is not converted again, and samples of files that are gone stay. A label is a number, so the list of
+classes may grow at its end alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mx8shards.convert.source import Item, Recipe, Source, parameters_of
+from mx8shards.dataset import Dataset
+from mx8shards.errors import DatasetNotFoundError, SchemaError, SettingError
+
+CLASSES, CONVERSION, SPLIT, PATH = "classes", "conversion", "split", "path"  # keys of the metadata; a column
+
+
+@dataclass(frozen=True)
+class Base:
+    """A dataset that is there already."""
+
+    out: Path
+    snapshot: str
+    columns: Mapping[str, str]
+    metadata: Mapping[str, Any]
+    samples: int = 0
+    paths: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of its labels."""
+        return list(self.metadata.get(CLASSES) or ())
+
+    @property
+    def conversion(self) -> Mapping[str, Any]:
+        """What its metadata say of the conversion that made it."""
+        found = self.metadata.get(CONVERSION)
+        return found if isinstance(found, Mapping) else {}
+
+
+def find_base(out: Path) -> Base | None:
+    """The dataset in a directory, without its paths; None if there is none."""
+    try:
+        with Dataset(out) as dataset:
+            return Base(out, dataset.snapshot, dataset.columns, dataset.metadata, len(dataset))
+    except DatasetNotFoundError:
+        if (out / "index.json").exists():
+            raise
+        return None
+
+
+def with_paths(base: Base) -> Base:
+    """The same with the paths of all its samples. SettingError if it has no column for them."""
+    if base.columns.get(PATH) != "str":
+        raise SettingError(
+            subject="append",
+            expected=f"a column {PATH!r} of encoding str in {base.out}: known files are told by it",
+            found=f"the columns {dict(base.columns)}",
+        )
+    with Dataset(f"{base.out}@{base.snapshot}", columns=[PATH]) as dataset:
+        return replace(base, paths=frozenset(sample[PATH] for sample in dataset))
+
+
+def with_labels_of(origin: Recipe | Source, source: Source, bases: Sequence[Base]) -> Recipe | Source:
+    """The source with the classes of the datasets it is added to, in their order, and new ones behind these.
+
+    Only a recipe with an argument `classes`, which the user has not given, can be told so. Others stay as they are.
+    """
+    found, known = source.metadata.get(CLASSES), _longest_classes(bases)
+    if not known or found is None or list(found) == known or not isinstance(origin, Recipe):
+        return origin
+    if CLASSES not in parameters_of(origin.name) or origin.arguments.get(CLASSES) is not None:
+        return origin
+    grown = [*known, *(name for name in found if name not in set(known))]
+    return replace(origin, arguments={**origin.arguments, CLASSES: tuple(grown)})
+
+
+def _longest_classes(bases: Sequence[Base]) -> list[str]:
+    """Of several splits: after a kill, the new classes may stand in some of them only."""
+    return max((base.classes for base in bases), key=len, default=[])
+
+
+def check_fits(base: Base, source: Source, split: Mapping[str, Any] | None) -> None:
+    """SchemaError where samples of the source would mean something else than those of the dataset."""
+    if dict(source.columns) != dict(base.columns):
+        raise _misfit(base, "columns", dict(base.columns), dict(source.columns))
+    if base.conversion.get(SPLIT) != split:
+        hint = "else a file could land in two splits; give OUT, split and seed as when it was made"
+        raise _misfit(base, "split", base.conversion.get(SPLIT), split, hint)
+    ours, theirs = base.metadata.get(CLASSES), source.metadata.get(CLASSES)
+    if (ours is None) != (theirs is None) or base.classes != list(theirs or ())[: len(base.classes)]:
+        hint = "labels are numbers, so the list may grow at its end alone; classes= (--classes FILE) can give it"
+        raise _misfit(base, CLASSES, ours, theirs, hint)
+    for key, value in source.metadata.items():
+        if key not in (CLASSES, CONVERSION) and _text(base.metadata.get(key)) != _text(value):
+            hint = "append with the options that it was made with, or convert into a new directory and merge"
+            raise _misfit(base, key, base.metadata.get(key), value, hint)
+
+
+def _misfit(base: Base, key: str, expected: object, found: object, hint: str = "") -> SchemaError:
+    return SchemaError(
+        subject=str(base.out), place=key, expected=_short(expected), found=f"{_short(found)} in the source", hint=hint
+    )
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def new_items(base: Base | None, items: Sequence[Item]) -> Sequence[Item]:
+    """The items that are not in the dataset yet."""
+    return items if base is None else [item for item in items if str(item[0]) not in base.paths]

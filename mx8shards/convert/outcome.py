@@ -1,0 +1,85 @@
+"""What came of a conversion?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mx8shards.errors import visible
+
+_MOST_SHOWN = 5
+
+
+class Reject(NamedTuple):
+    """An item that no sample could be made of, and why."""
+
+    item: str
+    reason: str
+
+
+@dataclass(frozen=True, repr=False)
+class Conversion:
+    """What came of a conversion. `print` shows it in words.
+
+    With `split`, samples, rejects and counts are those of all splits, `splits` has the report of each, and there is no
+    snapshot of all of them.
+    """
+
+    out: Path = field(compare=False)
+    snapshot: str | None  # the current snapshot of `out`
+    samples: int  # that were added
+    rejects: tuple[Reject, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)  # of what else the source counts, such as turned pictures
+    known: int = 0  # items that were in the dataset already, by their paths
+    splits: Mapping[str, Conversion] = field(default_factory=dict)
+    rejects_file: Path | None = field(default=None, compare=False)  # a line of JSON for each reject
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def details(self) -> list[str]:
+        """Numbers of what happened beside the samples, in words."""
+        words = [f"{count} {name.replace('_', ' ')}" for name, count in self.counts.items()]
+        return [*words, f"{self.known} known already"] if self.known else words
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        found: dict[str, Any] = {**self.counts, "snapshot": self.snapshot, "samples": self.samples}
+        found["rejects"] = [reject._asdict() for reject in self.rejects]
+        if self.known:
+            found["known"] = self.known
+        if self.splits:
+            found["splits"] = {name: split.to_json() for name, split in self.splits.items()}
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Conversion {visible(self._headline())}>"
+
+    def __str__(self) -> str:
+        lines = [self._headline()]
+        lines += [f"  {name}: {split._headline(times=False)}" for name, split in self.splits.items()]
+        lines += [f"  {reject.item}: {reject.reason}" for reject in self.rejects[:_MOST_SHOWN]]
+        if len(self.rejects) > _MOST_SHOWN:
+            where = "" if self.rejects_file is None else f": see {self.rejects_file}"
+            lines.append(f"  and {len(self.rejects) - _MOST_SHOWN} more rejects{where}")
+        return "\n".join(map(visible, lines))
+
+    def _headline(self, *, times: bool = True) -> str:
+        snapshot = f"@{self.snapshot}" if self.snapshot else ""
+        words = [counted(self.samples, "sample"), *self.details, counted(len(self.rejects), "reject")]
+        return f"{self.out}{snapshot}: {', '.join(words)}" + (f" in {self.seconds:.1f} s" if times else "")
+
+
+def counted(count: int, name: str) -> str:
+    """A number of things in words."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
+def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sums of several counts, by name."""
+    found: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            found[name] = found.get(name, 0) + count
+    return dict(sorted(found.items()))

@@ -1,0 +1,116 @@
+"""How are the samples of one part written, so that a part is whole or not there?"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mx8shards.convert.additions import PATH
+from mx8shards.convert.outcome import Reject
+from mx8shards.convert.part_names import part_name
+from mx8shards.convert.source import Item, Recipe, Source, name_of
+from mx8shards.convert.splits import Split
+from mx8shards.dataset import Dataset
+from mx8shards.errors import DatasetNotFoundError, DiskError, SettingError, SourceError
+from mx8shards.maintain.conversion import part_path
+from mx8shards.writer import Writer
+
+REJECTS, COUNTS = "rejects", "counts"  # keys of a part's metadata
+CHANGED = "the source changed while it was converted"
+AGAIN = "the same command goes on with what has not changed"
+_PATIENCE_S = 30  # for a worker of a conversion that was killed: it ends as soon as it notices
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a worker must know: it opens the source itself, unless that is an object. `options` are the Writer's."""
+
+    source: Recipe | Source
+    out: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    append: bool = False
+    split: Split | None = None
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """The directory of each split; that of the dataset, without a name, if nothing is split."""
+        return {"": self.out} if self.split is None else {name: self.out / name for name in self.split.names}
+
+    @property
+    def subject(self) -> str:
+        """What errors are about."""
+        return self.source.name if isinstance(self.source, Recipe) else name_of(self.source)
+
+
+class Part(NamedTuple):
+    """A part that is there."""
+
+    path: Path
+    rejects: tuple[Reject, ...]
+    counts: Mapping[str, int]
+
+
+class Run(NamedTuple):
+    """The items of a part, and the dataset that they are for."""
+
+    out: Path
+    items: Sequence[Item]
+
+
+def write_part(job: Job, source: Source, run: Run, basis: str) -> Part:
+    """The part of these items, written unless it is there. SourceError if their files change meanwhile."""
+    path = part_path(run.out, part_name(basis, source, run.items))
+    try:
+        with Dataset(path) as there:
+            found = there.metadata
+            return Part(path, tuple(Reject(*reject) for reject in found[REJECTS]), found.get(COUNTS, {}))
+    except DatasetNotFoundError:
+        pass
+    before = Counter(_counts(source))
+    rejects: list[Reject] = []
+    with _part_writer(path, source, job.options) as writer:
+        for item in run.items:
+            try:
+                sample = source.sample(item)
+                if job.append and sample.get(PATH) != item[0]:
+                    raise _misnamed(job, item, sample)
+                writer.write(sample)
+            except SourceError as error:
+                rejects.append(Reject(str(item[0]), str(error)))
+            except MemoryError as error:
+                hint = "the same command goes on with what is missing; fewer workers need less"
+                raise MemoryError(f"{item[0]}: there is not enough memory to convert it ({hint})") from error
+        if part_name(basis, source, run.items) != path.name:
+            raise SourceError(CHANGED, subject=job.subject, place=_range_text(run.items), hint=AGAIN)
+        counts = dict(Counter(_counts(source)) - before)
+        writer.set_metadata({REJECTS: rejects, COUNTS: counts})
+    return Part(path, tuple(rejects), counts)
+
+
+def _misnamed(job: Job, item: Item, sample: Mapping[str, Any]) -> SettingError:
+    expected = f"a source whose samples have the name of their item, {item[0]!r}, in the column {PATH!r}"
+    return SettingError(subject="append", place=job.subject, expected=expected, found=repr(sample.get(PATH)))
+
+
+def _range_text(items: Sequence[Item]) -> str:
+    return f"between {items[0][0]} and {items[-1][0]}"
+
+
+def _counts(source: Source) -> Mapping[str, int]:
+    return getattr(source, "counts", {})  # not every source counts something
+
+
+def _part_writer(path: Path, source: Source, options: Mapping[str, Any]) -> Writer:
+    """A Writer of a part. Only a worker that has not yet noticed the end of its conversion can have the part's lock."""
+    give_up = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return Writer(path, columns=dict(source.columns), threads=1, **options)
+        except DiskError as error:
+            if not isinstance(error.__cause__, BlockingIOError) or time.monotonic() > give_up:
+                raise
+        time.sleep(0.05)

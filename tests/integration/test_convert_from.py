@@ -1,0 +1,240 @@
+"""Does `convert_from` do in Python what the command does, in scripts and notebooks, with recipes of any form?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mx8shards as mx8
+from mx8shards.cli import main
+from mx8shards.cli.signatures import documented
+from mx8shards.convert import run as running
+from mx8shards.convert.imagefolder import ImageFolder
+from mx8shards.convert.source import parameters_of
+from tests.text_folders import TextFolder, write_texts
+
+Capture = pytest.CaptureFixture[str]
+
+RECIPE = str(Path(__file__).parent.parent / "text_folders.py")
+NAMES = [f"{folder}/{i}.txt" for folder in ("cat", "dog") for i in range(5)]
+
+
+@pytest.fixture
+def src(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(running, "PART_ITEMS", 3)
+    return write_texts(tmp_path / "src", NAMES)
+
+
+def paths(root: Path) -> list[str]:
+    with mx8.Dataset(root) as dataset:
+        return [sample["path"] for sample in dataset]
+
+
+def test_a_call_makes_the_snapshot_that_the_command_makes(tmp_path: Path, capsys: Capture) -> None:
+    for i, name in enumerate(("cat/1.png", "dog/2.png", "dog/3.png")):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 30, 3), 50 * i, np.uint8)).save(tmp_path / "photos" / name)
+    options = ["--max-side", "20", "--compression", "zstd:1", "--size-limit", "1mb", "--workers", "2"]
+    assert main(["convert", "imagefolder", str(tmp_path / "photos"), str(tmp_path / "command"), *options]) == 0
+    report = mx8.convert_from(
+        "imagefolder", tmp_path / "photos", tmp_path / "call", max_side=20, compression="zstd:1", size_limit="1mb"
+    )
+    assert capsys.readouterr().out == f"{report.snapshot}\t3 samples\n"
+    assert mx8.Dataset(tmp_path / "call").snapshot == mx8.Dataset(tmp_path / "command").snapshot == report.snapshot
+    assert (report.samples, report.rejects, report.known) == (3, (), 0)
+
+
+def test_a_recipe_is_called_by_its_file_or_given_as_an_object_with_any_number_of_workers(
+    src: Path, tmp_path: Path
+) -> None:
+    by_file = mx8.convert_from(RECIPE, src, tmp_path / "1", repeat=2)
+    assert mx8.Dataset(tmp_path / "1")[0]["text"] == "cat/0.txtcat/0.txt"
+    assert mx8.convert_from(RECIPE, src, tmp_path / "2", repeat=2, workers=3).snapshot == by_file.snapshot
+    alone = mx8.convert_from(TextFolder(src, repeat=2), out=tmp_path / "3")
+    together = mx8.convert_from(TextFolder(src, repeat=2), out=tmp_path / "4", workers=3)
+    assert alone.snapshot == together.snapshot
+    assert alone.counts == together.counts == {"texts": 10}
+    assert paths(tmp_path / "4") == NAMES
+
+
+def test_a_report_prints_in_a_few_lines_and_names_the_file_of_the_rejects(src: Path, tmp_path: Path) -> None:
+    write_texts(src, [f"cat/bad{i}.txt" for i in range(7)], dict.fromkeys((f"cat/bad{i}.txt" for i in range(7)), "bad"))
+    report = mx8.convert_from(RECIPE, src, tmp_path / "out")
+    lines = str(report).splitlines()
+    assert lines[0].startswith(f"{tmp_path}/out@{report.snapshot}: 10 samples, 10 texts, 7 rejects in ")
+    assert lines[1] == "  cat/bad0.txt: expected a text, got a bad one"
+    assert lines[-1] == f"  and 2 more rejects: see {report.rejects_file}"
+    assert "\n" not in repr(report)
+    assert report.rejects_file is not None
+    assert len(report.rejects_file.read_text().splitlines()) == len(report.rejects) == 7
+    assert report.seconds > 0
+
+
+class Unpicklable(TextFolder):
+    def __init__(self, src: Path) -> None:
+        super().__init__(src)
+        self.key = lambda: 0
+
+
+BAD: dict[str, tuple[Callable[[Path, Path], Any], str, str]] = {
+    "source": (
+        lambda src, out: mx8.convert_from("parquet", src, out),
+        "source",
+        "imagefolder, or the path of a recipe",
+    ),
+    "no source": (lambda src, out: mx8.convert_from(3, src, out), "source", "got 3"),  # type: ignore[arg-type]
+    "a class": (lambda src, out: mx8.convert_from(TextFolder, src, out), "source", "TextFolder"),  # type: ignore[arg-type]
+    "no out": (lambda src, out: mx8.convert_from(RECIPE, src), "out", "got none"),
+    "out in src": (lambda src, out: mx8.convert_from("imagefolder", src, src / "out"), "out", "outside of SRC"),
+    "no src": (lambda src, out: mx8.convert_from(RECIPE, out=out), "src", "needs one"),
+    "src twice": (lambda src, out: mx8.convert_from(TextFolder(src), src, out), "src", "give out= by its name"),
+    "an unknown option": (
+        lambda src, out: mx8.convert_from(RECIPE, src, out, fast=1),
+        "fast",
+        "classes, repeat, upper",
+    ),
+    "an option of an object": (lambda src, out: mx8.convert_from(TextFolder(src), out=out, repeat=2), "repeat", "2"),
+    "workers": (lambda src, out: mx8.convert_from(RECIPE, src, out, workers=0), "workers", "an int from 1 to 4096"),
+    "append": (lambda src, out: mx8.convert_from(RECIPE, src, out, append=1), "append", "True or False"),  # type: ignore[arg-type]
+    "seed": (lambda src, out: mx8.convert_from(RECIPE, src, out, split="a=1", seed=-1), "seed", "an int from 0"),
+    "a seed alone": (lambda src, out: mx8.convert_from(RECIPE, src, out, seed=2), "seed", "nothing is split"),
+    "size_limit": (lambda src, out: mx8.convert_from(RECIPE, src, out, size_limit="much"), "size_limit", "'much'"),
+    "compression": (lambda src, out: mx8.convert_from(RECIPE, src, out, compression="rar"), "compression", "'rar'"),
+    "labels": (lambda src, out: mx8.convert_from("imagefolder", src, out, labels="some"), "labels", "'auto', 'none'"),
+    "max_side": (lambda src, out: mx8.convert_from("imagefolder", src, out, max_side=0), "max_side", "an int from 1"),
+    "quality": (lambda src, out: mx8.convert_from("imagefolder", src, out, quality=101), "quality", "from 1 to 100"),
+    "format": (lambda src, out: mx8.convert_from("imagefolder", src, out, format="png"), "format", "'jpeg', 'yuv420'"),
+    "tiles": (lambda src, out: mx8.convert_from("imagefolder", src, out, tiles=1), "tiles", "True or False"),
+    "classes": (lambda src, out: mx8.convert_from("imagefolder", src, out, classes=[]), "classes", "at least one"),
+    "classes twice": (
+        lambda src, out: mx8.convert_from("imagefolder", src, out, classes=["a", "a"]),
+        "classes",
+        "once",
+    ),
+    "unpicklable": (lambda src, out: mx8.convert_from(Unpicklable(src), out=out), "source", "cannot be pickled"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_setting_that_is_not_allowed_is_an_error_that_names_the_argument(
+    name: str, src: Path, tmp_path: Path
+) -> None:
+    act, subject, text = BAD[name]
+    with pytest.raises(mx8.SettingError) as found:
+        act(src, tmp_path / "out")
+    assert found.value.subject == subject
+    assert text in str(found.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "split", ["", "train", "train=x", "a=0.5,a=0.5", "a=0.5,b=0.4", "a=1.5,b=-0.5", "../a=1", ".a=1"]
+)
+def test_a_split_that_means_nothing_is_an_error(split: str, src: Path, tmp_path: Path) -> None:
+    with pytest.raises(mx8.SettingError, match="that add up to 1"):
+        mx8.convert_from(RECIPE, src, tmp_path / "out", split=split)
+
+
+def test_every_option_has_one_definition_that_the_command_line_and_python_share(capsys: Capture) -> None:
+    assert main(["convert", "imagefolder", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for opener in (ImageFolder, mx8.convert_from):
+        helps = documented(opener)
+        assert all(len(text) > 5 for text in helps.values())
+        for name in helps.keys() - {"source", "progress", "options", "src", "out"}:
+            assert f"--{name.replace('_', '-')}" in said or f"--no-{name}" in said
+            assert " ".join(helps[name].split())[:40] in said.replace("- ", "-") or name == "tiles"
+    assert parameters_of("imagefolder").keys() == documented(ImageFolder).keys()
+
+
+# scripts and notebooks ------------------------------------------------------------------------------------------------
+
+HEAD = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent.parent.parent)!r})
+import mx8shards as mx8
+from mx8shards.convert import run
+from tests.text_folders import TextFolder
+run.PART_ITEMS = 3
+src, out = sys.argv[1:]
+"""
+OWN = "class Mine(TextFolder):\n    pass\n"
+FILE = f"print(mx8.convert_from({RECIPE!r}, src, out, workers=2).samples)\n"
+OBJECT = "print(mx8.convert_from(TextFolder(src), out=out, workers=2).samples)\n"
+MINE = "print(mx8.convert_from(Mine(src), out=out, workers=2).samples)\n"
+
+
+def guarded(code: str) -> str:
+    return f'if __name__ == "__main__":\n    {code}'
+
+
+@pytest.mark.parametrize("code", [FILE, OBJECT, guarded(FILE), guarded(OBJECT), OWN + guarded(MINE)])
+def test_a_script_converts_with_workers(code: str, src: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(HEAD + code)
+    done = run_script([tmp_path / "script.py"], src, tmp_path)
+    assert (done.stdout, done.stderr) == ("10\n", "")
+    assert paths(tmp_path / "out") == NAMES
+
+
+def run_script(script: list[Any], src: Path, tmp_path: Path, code: str | None = None) -> Any:
+    command = [sys.executable, *map(str, script), str(src), str(tmp_path / "out")]
+    return subprocess.run(command, cwd=tmp_path, input=code, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_script_whose_own_class_is_used_without_a_guard_gets_an_error_that_says_so(src: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(HEAD + OWN + MINE)
+    done = run_script([tmp_path / "script.py"], src, tmp_path)
+    assert done.returncode == 1
+    assert "SettingError: workers: a worker imports this script" in done.stderr
+    assert 'if __name__ == "__main__"' in done.stderr
+    assert not (tmp_path / "out/index.json").exists()
+
+
+@pytest.mark.parametrize("code", [FILE, OBJECT])
+def test_what_has_no_file_as_a_notebook_converts_with_workers(code: str, src: Path, tmp_path: Path) -> None:
+    done = run_script(["-"], src, tmp_path, HEAD + code)
+    assert (done.stdout, done.stderr) == ("10\n", "")
+
+
+def test_a_class_that_no_worker_can_import_is_an_error_with_workers_and_fine_without(src: Path, tmp_path: Path) -> None:
+    done = run_script(["-"], src, tmp_path, HEAD + OWN + MINE)
+    assert "SettingError: workers: expected 1, as Mine is defined in a notebook or at a prompt" in done.stderr
+    done = run_script(["-"], src, tmp_path, HEAD + OWN + MINE.replace(", workers=2", ""))
+    assert (done.stdout, done.stderr) == ("10\n", "")
+
+
+def test_a_recipe_of_the_old_form_is_told_what_to_change(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "old.py").write_text("def add_arguments(parser): pass\ndef open_source(args): pass\n")
+    assert main(["convert", str(tmp_path / "old.py"), "a", "b"]) == 2
+    assert "that takes plain arguments, got add_arguments(parser)" in capsys.readouterr().err
+    with pytest.raises(mx8.SettingError, match="plain arguments"):
+        mx8.convert_from(str(tmp_path / "old.py"), "a", "b")
+
+
+def test_parts_of_an_object_with_other_attributes_are_not_taken(src: Path, tmp_path: Path) -> None:
+    write_texts(src, ["zoo/x.txt"])
+    (src / "zoo/x.txt").write_bytes(b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        mx8.convert_from(TextFolder(src, upper=False), out=tmp_path / "out")
+    assert len(list((tmp_path / "out/.mx8shards/parts").iterdir())) == 3
+    write_texts(src, ["zoo/x.txt"])
+    assert mx8.convert_from(TextFolder(src, upper=True), out=tmp_path / "out").samples == 11
+    with mx8.Dataset(tmp_path / "out") as dataset:
+        assert all(sample["text"] == sample["text"].upper() for sample in dataset)
+
+
+def test_json_of_the_command_holds_splits(src: Path, tmp_path: Path, capsys: Capture) -> None:
+    command = ["convert", RECIPE, str(src), str(tmp_path / "out"), "--split", "train=0.5,val=0.5", "--json"]
+    assert main(command) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["snapshot"] is None
+    assert said["splits"]["val"]["snapshot"] == mx8.Dataset(tmp_path / "out/val").snapshot
+    assert said["samples"] == 10 == sum(split["samples"] for split in said["splits"].values())

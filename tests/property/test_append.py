@@ -1,0 +1,93 @@
+"""Does a folder that arrives piece by piece become the dataset that it becomes at once?
+
+However the files are divided into arrivals, and in whatever order these come, `append` gives the samples of one
+conversion of the whole folder: each path once, with its text and the name of its class. Their order, the numbers of the
+labels, and so the snapshot's id, follow the order of arrival; the same arrivals give the same id. With a split, each
+file lies in the split that it lies in if all come at once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mx8shards as mx8
+from mx8shards.convert import run as running
+from tests.places import QUICK
+from tests.text_folders import TextFolder, write_texts
+
+RECIPE = str(Path(__file__).parent.parent / "text_folders.py")
+NAMES = [f"{folder}/{i}.txt" for folder in ("bee", "ant", "cat") for i in range(4)]
+BAD = {"cat/3.txt": "bad", "ant/0.txt": "bad"}
+SPLIT = {"train": 0.6, "val": 0.4}
+
+arrivals = st.lists(st.integers(0, 3), min_size=len(NAMES), max_size=len(NAMES)).flatmap(
+    lambda numbers: st.permutations(
+        [[name for name, number in zip(NAMES, numbers, strict=True) if number == i] for i in sorted(set(numbers))]
+    )
+)
+
+
+def samples(root: Path) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """The classes; path, text and class of every sample, sorted."""
+    with mx8.Dataset(root) as dataset:
+        classes = dataset.metadata["classes"]
+        return classes, sorted((s["path"], s["text"], classes[s["label"]]) for s in dataset)
+
+
+def appended(src: Path, out: Path, pieces: Sequence[Sequence[str]]) -> str:
+    """The id of the snapshot after all pieces have come. At each step no label changes its meaning."""
+    before: list[str] = []
+    for names in pieces:
+        write_texts(src, names, BAD)
+        if not out.exists() and all(name in BAD for name in names):
+            continue  # a dataset cannot begin with rejects alone
+        mx8.convert_from(RECIPE, src, out, append=True)
+        classes, _ = samples(out)
+        assert classes[: len(before)] == before
+        before = classes
+    return mx8.convert_from(RECIPE, src, out, append=True).snapshot or ""
+
+
+@settings(max_examples=25, deadline=None)
+@given(pieces=arrivals)
+def test_a_folder_that_arrives_in_pieces_becomes_the_samples_of_the_whole(pieces: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory(dir=QUICK) as directory:
+        root, usual = Path(directory), running.PART_ITEMS
+        running.PART_ITEMS = 3
+        try:
+            mx8.convert_from(TextFolder(write_texts(root / "whole", NAMES, BAD)), out=root / "at once")
+            one = appended(root / "src", root / "out", pieces)
+            running.PART_ITEMS = 5  # shards differ, samples do not
+            appended(root / "other", root / "parts", pieces)
+            running.PART_ITEMS = 3
+            assert appended(root / "again", root / "same", pieces) == one
+        finally:
+            running.PART_ITEMS = usual
+        classes, found = samples(root / "at once")
+        for name in ("out", "parts"):
+            grown, got = samples(root / name)
+            assert got == found
+            assert sorted(grown) == classes
+
+
+@settings(max_examples=15, deadline=None)
+@given(pieces=arrivals, seed=st.integers(0, 3))
+def test_files_that_arrive_in_pieces_lie_in_the_splits_of_the_whole(pieces: list[list[str]], seed: int) -> None:
+    options: dict[str, Any] = {"split": SPLIT, "seed": seed}
+    first = [f"bee/first{i}.txt" for i in range(12)]  # so that no split begins empty
+    with tempfile.TemporaryDirectory(dir=QUICK) as directory:
+        root = Path(directory)
+        mx8.convert_from(RECIPE, write_texts(root / "whole", [*first, *NAMES]), root / "at once", **options)
+        mx8.convert_from(RECIPE, write_texts(root / "src", first), root / "out", **options)
+        for names in pieces:
+            mx8.convert_from(RECIPE, write_texts(root / "src", names), root / "out", append=True, **options)
+        grown = [samples(root / "out" / name)[0] for name in SPLIT]
+        assert grown[0] == grown[1]
+        for name in SPLIT:
+            assert samples(root / "out" / name)[1] == samples(root / "at once" / name)[1]
