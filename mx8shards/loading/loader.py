@@ -307,6 +307,7 @@ class Loader:
             if self._process == os.getpid():
                 self._leave.detach()
                 self._assembly.share.leave()
+                self._assembly.providing.close()
                 if self._shared_pool is None:
                     self._pool.close()
 

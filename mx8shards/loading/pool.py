@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from threading import Lock, Thread
-from typing import Any
-from weakref import WeakKeyDictionary
+from threading import Lock
 
 from mx8shards.errors import LoaderError, SettingError, shown, whole_number
 from mx8shards.format.sizes import parse_size
+from mx8shards.loading.execution.crew import Crew, Lane, Scratch, Task
 from mx8shards.loading.execution.stalls import Working
-from mx8shards.loading.execution.threads import join, start_thread
 from mx8shards.loading.memory.banks import Memory
 from mx8shards.loading.planning.machine import default_memory, default_threads
-
-Scratch = Callable[[Any], Any]
-Task = Callable[[Scratch], None]
 
 MOST_THREADS = 1 << 12
 
@@ -45,7 +39,7 @@ class Pool:
         self.working = Working()
         self._process = os.getpid()
         self._lock = Lock()
-        self._crew: _Crew | None = None
+        self._crew: Crew | None = None
         self._closed = False
 
     def renew(self) -> None:
@@ -57,18 +51,15 @@ class Pool:
             self._crew = None
             self.working = Working()
 
-    def submit(self, task: Task, *, first: bool = False) -> None:
-        """Have a thread call the task, which must not raise, with a function that finds the thread's scratch.
-
-        One that comes `first` is done before all that wait already.
-        """
+    def submit(self, task: Task, lane: Lane = "normal") -> None:
+        """Have a thread call the task, which must not raise, with a function that finds the thread's scratch."""
         with self._lock:
             if self._closed:
                 raise LoaderError("the pool is closed")
             if self._crew is None:
-                self._crew = _Crew(self.threads)
-                weakref.finalize(self, _Crew.stop, self._crew)
-            self._crew.put(task, first=first)
+                self._crew = Crew(self.threads)
+                weakref.finalize(self, Crew.stop, self._crew)
+            self._crew.put(task, lane)
 
     def each(self, act: Callable[[int], object], numbers: Sequence[int]) -> None:
         """Act on all numbers, in all threads; the first error is raised when all are done."""
@@ -111,74 +102,3 @@ def _checked_memory(memory: int | str) -> int:
     except SettingError:
         expected = "a number of bytes from 1, or a text such as '2gb'"
         raise SettingError(subject="memory", expected=expected, found=shown(memory)) from None
-
-
-class _Crew:
-    """The threads of one process. They know what is to be done and nothing else, so that they keep nothing alive."""
-
-    def __init__(self, count: int) -> None:
-        self.process = os.getpid()
-        self._lock = Lock()
-        self._stopped = False
-        self._threads: list[Thread] = []
-        self._to_do = _ToDo()
-        try:
-            for i in range(count):
-                self._threads.append(start_thread(self, str(i), _work, self._to_do))
-        except BaseException:
-            self.stop()
-            raise
-
-    def put(self, task: Task, *, first: bool) -> None:
-        with self._lock:  # no thread would take what is put behind the word to stop
-            if self._stopped:
-                raise LoaderError("the pool is closed")
-            self._to_do.put(task, first=first)
-
-    def stop(self) -> None:
-        if self.process == os.getpid():
-            with self._lock:
-                if not self._stopped:
-                    self._to_do.put(None)
-                self._stopped = True
-
-    def join(self) -> None:
-        if self.process == os.getpid():
-            join(self._threads)
-
-
-class _ToDo:
-    """Tasks, in the order of their coming: first those that come first. None is the word to stop."""
-
-    def __init__(self) -> None:
-        self._first: deque[Task | None] = deque()
-        self._others: deque[Task | None] = deque()
-        self._there: SimpleQueue[None] = SimpleQueue()  # as many as there are tasks
-
-    def put(self, task: Task | None, *, first: bool = False) -> None:
-        (self._first if first else self._others).append(task)
-        self._there.put(None)
-
-    def take(self) -> Task | None:
-        self._there.get()
-        try:
-            return self._first.popleft()
-        except IndexError:
-            return self._others.popleft()
-
-
-def _work(to_do: _ToDo) -> None:
-    kept: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-
-    def scratch(stage: Any) -> Any:
-        if stage not in kept:
-            kept[stage] = stage.scratch()
-        return kept[stage]
-
-    while (task := to_do.take()) is not None:
-        task(scratch)
-        del task  # with all that it holds
-    to_do.put(None)  # for the next one, which may not have been started yet
-    for found in kept.values():
-        if hasattr(found, "close"):
-            found.close()

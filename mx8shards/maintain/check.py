@@ -23,7 +23,7 @@ from mx8shards.maintain.report import Damage, Range, damage_of, ranges
 from mx8shards.maintain.verify_plan import Job
 from mx8shards.maintain.walk import SampleWalk
 from mx8shards.shards.cache import cached_file, cached_name, default_directories
-from mx8shards.shards.open_shard import best_hash, check_size, file_pieces, raw_beside, shard_name, shard_path
+from mx8shards.shards.local_files import best_hash, check_size, file_pieces, raw_beside, shard_name, shard_path
 from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
 from mx8shards.shards.sidecar_files import block_digests
 

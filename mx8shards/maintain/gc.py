@@ -23,7 +23,7 @@ from mx8shards.maintain.parallel import Progress, Ticker
 from mx8shards.maintain.removal import Key, collect_parts, standing_shards
 from mx8shards.shards.cache import cached_name, copies_in
 from mx8shards.shards.links import Link, parse_link
-from mx8shards.shards.open_shard import shard_path
+from mx8shards.shards.local_files import shard_path
 from mx8shards.shards.parts import part_roots
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.recovery import files_of, remove_files

@@ -34,7 +34,7 @@ from mx8shards.maintain.parallel import Progress, Ticker, in_order, thread_count
 from mx8shards.maintain.removal import remove_part
 from mx8shards.shards.agreement import classes_difference
 from mx8shards.shards.links import Link, parse_target
-from mx8shards.shards.open_shard import check_size, shard_name, shard_path
+from mx8shards.shards.local_files import check_size, shard_name, shard_path
 from mx8shards.shards.parts import base_digits, parse_rank
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.recovery import sidecar_name

@@ -19,7 +19,7 @@ from mx8shards.maintain.parallel import Progress, Ticker, in_order
 from mx8shards.maintain.report import Report
 from mx8shards.maintain.verify_plan import Job
 from mx8shards.shards.links import Link
-from mx8shards.shards.open_shard import file_pieces
+from mx8shards.shards.local_files import file_pieces
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.recovery import is_unfinished
 from mx8shards.shards.sidecar_files import NewSidecar

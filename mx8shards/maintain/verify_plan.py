@@ -13,7 +13,7 @@ from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.shard_bytes import table_bytes
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.maintain.report import Damage, damage_of
-from mx8shards.shards.open_shard import raw_beside
+from mx8shards.shards.local_files import raw_beside
 from mx8shards.shards.recovery import sidecar_name
 from mx8shards.shards.sidecars import blocks_in, numbers_in, open_sidecar
 from mx8shards.shards.snapshots import STATE, Snapshot, sidecar_path

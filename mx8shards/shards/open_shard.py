@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import resource
-import stat
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,37 +12,36 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.disk.map import Bytes, ReadFile
+from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, IntegrityError
 from mx8shards.format.columns import Columns
-from mx8shards.format.entries import Entry, FileInfo
-from mx8shards.format.hashing import CONTENT_HASHES, HASHES, hasher
+from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
-from mx8shards.shards import cache
-from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
+from mx8shards.shards.local_files import check_hash, shard_name
+from mx8shards.shards.providers import Cause, LocalFiles, Provider
+from mx8shards.shards.shard import OpenFiles, Shard
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import Snapshot
 
 Verify = Literal["structure", "shard"]
 VERIFY: tuple[Verify, ...] = ("structure", "shard")
 
-_CHUNK_BYTES = 4 << 20
-_HASHED_BYTES = 1 << 20  # each thread of a loader may hash a file, with two chunks in memory
-
 
 class Opened(NamedTuple):
-    """A snapshot, how its shards are checked, and where compressed ones are unpacked to."""
+    """A snapshot, how its shards are checked, and what makes them local."""
 
     snapshot: Snapshot
     verify: Verify
-    cache_dir: Path | None
+    provider: Provider
 
 
 class Shards:
     """The shards of one or several snapshots as one row of samples, each opened and checked when first needed."""
 
     def __init__(self, snapshots: Sequence[Snapshot], *, verify: Verify, cache_dir: Path | None) -> None:
-        self._open_all(tuple(Opened(snapshot, verify, cache_dir) for snapshot in snapshots))
+        """Open snapshots whose shards lie on local disks; compressed ones are unpacked into `cache_dir`."""
+        check = verify == "shard"
+        self._open_all(tuple(Opened(each, verify, LocalFiles(each, cache_dir, check=check)) for each in snapshots))
 
     def _open_all(self, opened: tuple[Opened, ...]) -> None:
         self._opened = opened
@@ -53,6 +51,7 @@ class Shards:
         self._begin_of = np.cumsum([0, *(snapshot.index.shards for snapshot in self.snapshots)])
         self._starts = self.starts.data  # three times quicker than the array for one element at a time
         self._open: list[Shard | None] = [None] * self.count
+        self._provided: dict[int, Path] = {}  # shards that are local, and not opened yet
         self._sidecars: dict[str, Bytes | None] = {}
         self._files = OpenFiles(_most_files())
 
@@ -119,23 +118,54 @@ class Shards:
                 raise
         return self._sidecars[sidecar.blake3]
 
-    def _open_new(self, i: int) -> Shard:
+    @property
+    def all_here(self) -> bool:
+        """Whether no shard has to be provided before it can be opened."""
+        return all(opened.provider.all_here for opened in self._opened)
+
+    @property
+    def most_provided(self) -> int | None:
+        """How many shards may be provided side by side; None: as many as there are threads, as it is computing."""
+        limits = [opened.provider.parallel for opened in self._opened if not opened.provider.all_here]
+        waiting = [limit for limit in limits if limit is not None]
+        return min(waiting) if waiting else None
+
+    def awaits(self, i: int) -> Cause | None:
+        """What has to happen before shard `i` can be opened; None if its file is here."""
+        if self._open[i] is not None or i in self._provided:
+            return None
+        opened, entry = self._entry(i)
+        return opened.provider.awaits(entry)
+
+    def name(self, i: int) -> str:
+        """How messages call shard `i`."""
+        opened, entry = self._entry(i)
+        return shard_name(opened.snapshot, entry.stored)
+
+    def provide(self, i: int) -> None:
+        """Make the file of shard `i` local, if it is not. This may take long; several threads may provide at a time."""
+        if self._open[i] is None and i not in self._provided:
+            opened, entry = self._entry(i)
+            self._provided[i] = opened.provider.provide(entry)
+
+    def _entry(self, i: int) -> tuple[Opened, Entry]:
         snapshot, number = self.place(i)
+        return self._opened[self._part_of(i)], snapshot.index.entry(number)
+
+    def _open_new(self, i: int) -> Shard:
+        opened, entry = self._entry(i)
         try:
-            shard = self._open_checked(self._opened[self._part_of(i)], snapshot.index.entry(number))
+            shard = self._open_checked(opened, entry, self._provided.pop(i, None))
         finally:
-            snapshot.require_kept()
+            opened.snapshot.require_kept()
         self._open[i] = shard
         return shard
 
-    def _open_checked(self, opened: Opened, entry: Entry) -> Shard:
-        snapshot, verify, cache_dir = opened
+    def _open_checked(self, opened: Opened, entry: Entry, path: Path | None) -> Shard:
+        snapshot, verify, provider = opened
         name = shard_name(snapshot, entry.stored)
-        if entry.zip is None:
-            shard = Shard(name, shard_path(snapshot, entry.stored), entry, self._files)
-        else:
-            provide = partial(raw_path, snapshot, entry, cache_dir, check=verify == "shard")
-            shard = Shard(name, provide(), entry, self._files, provide)
+        again = partial(provider.provide, entry) if provider.is_copy(entry) else None
+        shard = Shard(name, path or provider.provide(entry), entry, self._files, again)
         if verify == "shard":
             check_hash(shard.open_file(), entry.raw, name)
         return shard
@@ -144,84 +174,6 @@ class Shards:
         return Shards._of, (self._opened,)  # small, however many shards there are
 
 
-def raw_path(snapshot: Snapshot, entry: Entry, cache_dir: Path | None, *, check: bool) -> Path:
-    """The raw form of a compressed shard: beside it, as Streaming leaves it, or in a cache, where it is unpacked now.
-
-    The bytes of the compressed file are held against its hash before they are unpacked, and in any case with `check`.
-    """
-    beside = raw_beside(snapshot, entry)
-    if beside is not None:
-        return beside
-    name = shard_name(snapshot, entry.stored)
-    stored = open_shard_file(shard_path(snapshot, entry.stored), name)
-    check_size(stored, entry.stored, name)
-    directories = [cache_dir] if cache_dir else cache.default_directories(snapshot.root)
-    found = cache.cached_file(cache.cached_name(entry, stored), directories)
-    if found is None or check:
-        check_hash(stored, entry.stored, name)
-    try:
-        return found or cache.unpack(entry, stored, directories)
-    except FormatError as error:
-        raise error.at(subject=name) from error.__cause__
-
-
-def raw_beside(snapshot: Snapshot, entry: Entry) -> Path | None:
-    """The raw file of a compressed shard in the dataset's directory, if it is there and of the right size."""
-    path = snapshot.root / entry.raw.basename
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    if not stat.S_ISREG(found.st_mode) or found.st_size != entry.raw.size_bytes:
-        return None
-    return shard_path(snapshot, entry.raw)
-
-
 def _most_files() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(8, min(512, soft // 4)) if soft > 0 else 512
-
-
-def shard_name(snapshot: Snapshot, info: FileInfo) -> str:
-    """How messages call a shard: the dataset's directory and the basename."""
-    return f"{snapshot.root.name}/{info.basename}"
-
-
-def shard_path(snapshot: Snapshot, info: FileInfo) -> Path:
-    """Where a shard's file lies; FormatError if a symlink leads out of the dataset's directory."""
-    path = snapshot.root / info.basename
-    if path.resolve() != snapshot.root.resolve() / info.basename:
-        raise FormatError(
-            subject=shard_name(snapshot, info), expected="a file in the dataset's directory", found="a symlink"
-        )
-    return path
-
-
-def check_size(file: ReadFile, info: FileInfo, name: str) -> None:
-    """FormatError unless the file is as long as the index says."""
-    if file.size_bytes != info.size_bytes:
-        raise FormatError(subject=name, expected=f"{info.size_bytes} bytes (the index)", found=f"{file.size_bytes}")
-
-
-def best_hash(info: FileInfo) -> str | None:
-    """The hash to check this file by: blake3, else a content hash, else any known one."""
-    known = [name for name in info.hashes if name in HASHES]
-    return min(known, key=lambda name: (name != "blake3", name not in CONTENT_HASHES, name), default=None)
-
-
-def check_hash(file: ReadFile, info: FileInfo, name: str) -> None:
-    """IntegrityError unless the file's bytes have the hash that the index promises (if one)."""
-    algorithm = best_hash(info)
-    if algorithm is None:
-        return
-    state = hasher(algorithm)
-    for piece in file_pieces(file, info.size_bytes, _HASHED_BYTES):
-        state.update(piece)
-    if state.hexdigest() != info.hashes[algorithm]:
-        raise IntegrityError(subject=name, place=algorithm, expected=info.hashes[algorithm], found=state.hexdigest())
-
-
-def file_pieces(file: ReadFile, size_bytes: int, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[bytes]:
-    """The file's bytes in order, in chunks."""
-    for begin in range(0, size_bytes, chunk_bytes):
-        yield file.read(begin, min(chunk_bytes, size_bytes - begin))

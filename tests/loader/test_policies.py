@@ -292,9 +292,9 @@ def test_a_shard_that_failed_is_not_opened_again_in_that_epoch(
     asked: list[str] = []
     opened = Shards._open_checked
 
-    def noted(self: Shards, snapshot: Any, entry: Any) -> Any:
+    def noted(self: Shards, parts: Any, entry: Any, path: Any) -> Any:
         asked.append(entry.stored.basename)
-        return opened(self, snapshot, entry)
+        return opened(self, parts, entry, path)
 
     monkeypatch.setattr(Shards, "_open_checked", noted)
     options = {"rank": 0, "world_size": world_size, "memory": memory}
@@ -357,7 +357,7 @@ def test_files_that_cannot_be_opened_because_too_many_are_is_an_error_and_loses_
 ) -> None:
     root = write(tmp_path / "data", SAMPLES)
 
-    def refuse(self: Shards, snapshot: Any, entry: Any) -> Any:
+    def refuse(*_: Any) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
     with mx8.Dataset(root) as dataset, loader_of(dataset, "skip") as loader:

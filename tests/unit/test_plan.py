@@ -25,6 +25,19 @@ from tests.loader.parts import Around
 COUNT = 61
 
 
+class AllHere:
+    """Of a dataset whose shards are all local."""
+
+    def are_here(self, numbers: Any) -> bool:
+        return True
+
+    def need(self, numbers: Any) -> dict[int, Exception]:
+        return {}
+
+
+HERE = AllHere()
+
+
 @pytest.fixture(scope="module")
 def dataset(place: Path) -> mx8.Dataset:
     return numbered(place / "numbered", COUNT)
@@ -55,7 +68,7 @@ def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
     rank = size - 1
     options = {"batch_size": batch_size, "uneven": uneven, "shuffle": True, "columns": columns}
     plan = plan_of(dataset, rank, size, **options)
-    found = [(group, step) for group in plan.batches(3, position) for step in group.steps]
+    found = [(group, step) for group in plan.batches(3, position, HERE) for step in group.steps]
     assert len(found) == plan.steps.batches(rank, position)
     for number, (group, step) in enumerate(found):
         begin = position + number * batch_size * size
@@ -83,7 +96,7 @@ def uneven_sizes(place: Path) -> mx8.Dataset:
 def test_a_rank_keeps_no_rows_of_the_others(uneven_sizes: mx8.Dataset) -> None:
     whole = plan_of(uneven_sizes, 3, 8, batch_size=2)
     plan = replace(whole, limit_bytes=lambda: 2 * max(SIZES))  # so little that they have to be looked at
-    for planned in plan.batches(0, 0):
+    for planned in plan.batches(0, 0, HERE):
         rows = planned.rows
         assert rows.base is None or len(rows.base) == len(rows)
 
@@ -117,7 +130,7 @@ def test_all_ranks_stop_at_the_first_step_that_does_not_fit_beside_the_one_befor
     for rank, plan in enumerate(plans):
         found, error = [], ""
         try:
-            found.extend(planned.position for planned in plan.batches(0, 0))
+            found.extend(planned.position for planned in plan.batches(0, 0, HERE))
         except mx8.LoaderError as caught:
             error = str(caught)
         assert found == [steps.at(k) for k in range(stop) if len(steps.share(rank, steps.at(k)).positions)]
@@ -129,17 +142,19 @@ def test_what_other_ranks_need_is_not_opened_where_all_of_it_fits(place: Path) -
     root = place / "theirs"
     dataset = numbered(root, COUNT)
     mine = plan_of(dataset, 0, 2, batch_size=10)
-    ids = [planned.rows["sample_id"] for planned in mine.batches(0, 0)]
+    ids = [planned.rows["sample_id"] for planned in mine.batches(0, 0, HERE)]
     needed = set((np.searchsorted(dataset.shards.starts, np.concatenate(ids), side="right") - 1).tolist())
     theirs = [path for i, path in enumerate(sorted(root.glob("*.mds"))) if i not in needed]
     assert theirs
     for path in theirs:
         path.unlink()
-    found = [planned.rows["sample_id"] for planned in plan_of(mx8.Dataset(root), 0, 2, batch_size=10).batches(0, 0)]
+    found = [
+        planned.rows["sample_id"] for planned in plan_of(mx8.Dataset(root), 0, 2, batch_size=10).batches(0, 0, HERE)
+    ]
     assert flat(found) == flat(ids)
     plan = replace(plan_of(mx8.Dataset(root), 0, 2, batch_size=10), limit_bytes=lambda: 1 << 16)
     with pytest.raises(mx8.DatasetNotFoundError):
-        list(plan.batches(0, 0))
+        list(plan.batches(0, 0, HERE))
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,7 @@ class Told(Around):
 
 def test_the_same_batch_with_other_samples_has_room_and_extras_for_those(dataset: mx8.Dataset) -> None:
     plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
-    first = next(iter(plan.batches(0, 0)))
+    first = next(iter(plan.batches(0, 0, HERE)))
     other = plan.again(first, np.array([2, 0]), np.array([7, 60]))
     assert other.rows["sample_id"].tolist() == [0, 59, 53, 57]
     assert other.extras["name"].tolist() == ["n60", "n1", "n7", "n3"]
@@ -168,7 +183,7 @@ def test_the_same_batch_with_other_samples_has_room_and_extras_for_those(dataset
 
 def test_a_substitute_that_is_no_sample_is_refused(dataset: mx8.Dataset) -> None:
     plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
-    first = next(iter(plan.batches(0, 0)))
+    first = next(iter(plan.batches(0, 0, HERE)))
     with pytest.raises(mx8.LoaderError, match="view: expected sample_ids from 0 to 60, got -1 to -1"):
         plan.again(first, np.array([1]), np.array([61]))
 
@@ -179,12 +194,12 @@ def test_steps_before_one_that_cannot_be_planned_are_there(place: Path) -> None:
     last = max(root.glob("*.mds"))
     last.write_bytes(last.read_bytes()[:-1])
     found = []
-    batches = plan_of(mx8.Dataset(root), batch_size=2).batches(0, 0)
+    batches = plan_of(mx8.Dataset(root), batch_size=2).batches(0, 0, HERE)
     with pytest.raises(mx8.FormatError, match=last.name):
         found.extend(batch.rows["sample_id"].tolist() for batch in batches)
     whole = int(mx8.Dataset(root).shards.starts[-2])
     found = []
-    for planned in plan_of(mx8.Dataset(root), batch_size=2).batches(0, 0):
+    for planned in plan_of(mx8.Dataset(root), batch_size=2).batches(0, 0, HERE):
         found += planned.rows["sample_id"].tolist()
         if len(found) >= whole - 1:
             break

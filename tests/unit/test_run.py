@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.loading import pool as pools
+from mx8shards.loading.execution import crew as crews
 from mx8shards.loading.execution import threads
 from mx8shards.loading.execution.results import Done, Ready
 from mx8shards.loading.execution.run import Run
@@ -153,7 +153,7 @@ def test_what_comes_first_is_done_before_all_that_waits() -> None:
     for name in "abc":
         pool.submit(task(name))
     for name in ("first", "second"):
-        pool.submit(task(name), first=True)
+        pool.submit(task(name), "first")
     end.set()
     pool.close()  # when all is done
     assert order == ["first", "second", "a", "b", "c"]
@@ -206,7 +206,7 @@ def test_threads_that_are_told_to_end_while_the_others_are_started_end(monkeypat
         monkeypatch.setattr(threads._known, "ending", True)
         return thread
 
-    monkeypatch.setattr(pools, "start_thread", start)
+    monkeypatch.setattr(crews, "start_thread", start)
     with pytest.raises(mx8.LoaderError, match="about to end"):
         shared.submit(lambda _: None)
     for thread in set(threading.enumerate()) - before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import time
 import weakref
 from collections.abc import Callable
@@ -23,6 +24,8 @@ class Admission:
     def __init__(self, state: RunState) -> None:
         self._state = state
         depth = state.assembly.depth
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most_files = max(8, soft // 4) if soft > 0 else 512
         self._low = depth // 2 if depth >= _DEEP else depth - 1
         self.waited_s = 0.0
         state.assembly.share.wake = _waker(weakref.ref(state))
@@ -41,7 +44,7 @@ class Admission:
         try:
             while not is_interrupted():
                 state.waits_for_room = True  # from here on the consumer wakes us
-                if state.ahead < state.assembly.depth:
+                if state.ahead < state.assembly.depth and self._may_open_files():
                     state.waits_for_room = False
                     state.waits_for_memory = True  # and from here on a bank that comes back does
                     reservation = state.assembly.share.reserve(group.reserve_bytes)
@@ -56,7 +59,7 @@ class Admission:
                 self.wait()
                 state.waits_for_memory = False
         finally:
-            state.waits_for_memory = state.waits_for_room = False
+            state.waits_for_memory = state.waits_for_room = state.waits_for_files = False
             self.waited_s += time.perf_counter() - begun
         return None
 
@@ -70,6 +73,15 @@ class Admission:
             time.sleep(_COPY_S)
         while not inbox.empty():
             inbox.get_nowait()
+
+    def _may_open_files(self) -> bool:
+        """Whether the batches ahead keep few files open. If not, the next task that ends wakes the planner."""
+        state = self._state
+        state.waits_for_files = True
+        if sum(len(task.held) for task in tuple(state.filling)) >= self._most_files:
+            return False
+        state.waits_for_files = False
+        return True
 
     def _only_held_batches_are_in_the_way(self) -> bool:
         """The consumer waits, and nothing is made or moved that could give memory back."""

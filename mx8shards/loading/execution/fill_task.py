@@ -13,13 +13,13 @@ import numpy as np
 from mx8shards.errors import LoaderError, without_locals
 from mx8shards.kernels.records import OK
 from mx8shards.loading.execution import bad_samples
+from mx8shards.loading.execution.crew import Scratch
 from mx8shards.loading.execution.filling import Range
 from mx8shards.loading.execution.gather_stage import Work
 from mx8shards.loading.execution.results import Failed, Ready, Result
 from mx8shards.loading.execution.run_state import Message, Restart, RunState
 from mx8shards.loading.memory.banks import Reservation
 from mx8shards.loading.planning.batch_plan import Group, Step
-from mx8shards.loading.pool import Scratch
 from mx8shards.loading.reporting.lost_samples import Entry
 from mx8shards.loading.reporting.times import Times, clock
 
@@ -78,7 +78,7 @@ class FillTask:
         helpers = min(len(ranges), state.assembly.pool.threads) - 1 if starving else 0
         with suppress(LoaderError):  # the pool was closed meanwhile: this thread fills it alone
             for _ in range(helpers):
-                state.assembly.pool.submit(partial(self.at_work, self._fill), first=True)
+                state.assembly.pool.submit(partial(self.at_work, self._fill), "first")
         self._fill(scratch)
 
     def _begun(self) -> Work:
@@ -188,7 +188,7 @@ class FillTask:
         if wanted:  # else nobody takes them, and an error would keep this run, and the run the error
             state.results.put(Message(self.number, self._generation, results))
         state.filling.discard(self)
-        if state.drains or not wanted:
+        if state.drains or state.waits_for_files or not wanted:
             state.wake()
 
 

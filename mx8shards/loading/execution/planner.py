@@ -7,6 +7,7 @@ from functools import partial
 
 from mx8shards.loading.execution.admission import Admission
 from mx8shards.loading.execution.fill_task import FillTask
+from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.results import Done, Failed, Result
 from mx8shards.loading.execution.run_state import Cut, Message, Restart, RunState
 from mx8shards.loading.reporting.times import clock
@@ -35,6 +36,7 @@ class Planner:
                 self._start_all(self._cut(restart), plan.after(restart.group))
         finally:
             working.end(None)
+            state.provisions = None  # it refers to this planner, and this to the state
             state.ended.set()
 
     def _start_all(self, first: FillTask | None, position: int) -> None:
@@ -51,12 +53,16 @@ class Planner:
             self._drain()
 
     def _tasks(self, first: FillTask | None, position: int) -> Iterator[FillTask]:
-        state = self._state
+        state, plan = self._state, self._state.assembly.plan
         if first is not None:
             yield first
         else:
-            state.assembly.plan.begin_epoch()  # in this thread: it may have to wait for files
-        for group in state.assembly.plan.batches(state.epoch, position):
+            plan.begin_epoch()  # in this thread: it may have to wait for files
+        upcoming = plan.shards_ahead(state.epoch, position, plan.steps.length)
+        provisions = state.provisions = Provisions(
+            plan.shards, state.assembly.providing.submit, self._is_interrupted, upcoming, state.provided_s
+        )
+        for group in plan.batches(state.epoch, position, provisions):
             yield FillTask(state, state.started, group)
 
     def _start(self, task: FillTask) -> bool:

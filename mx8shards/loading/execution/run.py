@@ -63,8 +63,10 @@ class Run:
     @property
     def producer_s(self) -> ProducerTimes:
         """What the planner did with its time."""
+        provided_s = self._state.provided_s
         opened_s = self._assembly.plan.reach.files_s - self._opened_before_s
-        return ProducerTimes(self._admission.waited_s, max(0.0, self._planner.planned_s - opened_s), opened_s)
+        planned_s = max(0.0, self._planner.planned_s - opened_s - sum(provided_s.values()))
+        return ProducerTimes(self._admission.waited_s, planned_s, opened_s, provided_s["unpack"], provided_s["network"])
 
     # the consumer -----------------------------------------------------------------------------------------------
 

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from mx8shards.loading.execution.device import Mover
 from mx8shards.loading.execution.filling import Filler
+from mx8shards.loading.execution.provisions import ProviderThreads, Provisions
 from mx8shards.loading.execution.results import Result
 from mx8shards.loading.memory.banks import Share
 from mx8shards.loading.planning.batch_plan import Group, Plan
 from mx8shards.loading.pool import Pool
 from mx8shards.loading.reporting.lost_samples import Entry, OnError
+from mx8shards.shards.providers import CAUSES, Cause
 
 Transform = Callable[[Any], Any]
 
@@ -32,6 +34,7 @@ class Assembly:
     depth: int
     read_timeout_s: float
     mover: Mover | None
+    providing: ProviderThreads
 
 
 class Restart(NamedTuple):
@@ -70,6 +73,7 @@ class RunState:
     writing a field, and adding to or removing from a set or a queue, is one step under the GIL.
 
         started, generation, cuts         the planner
+        provisions, provided_s            the planner
         taken, starving, seen_generation  the consumer
         filling                           the planner adds, the thread that ends a task removes it
         stopped, stalled                  anybody, and they stay True
@@ -91,11 +95,14 @@ class RunState:
         self.starving = False  # the consumer waits
         self.stalled = False  # the consumer has waited long enough for a file system
         self.stopped = False
+        self.provisions: Provisions | None = None
+        self.provided_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)  # the planner waited so long for shards
         self.ended = Event()  # the planner has ended
         # What the planner waits for. It is woken for that and nothing else: a thread that wakes takes the GIL from the
         # consumer.
         self.waits_for_memory = False
         self.waits_for_room = False  # as many batches are ahead as may be
+        self.waits_for_files = False  # so many files are open
         self.drains = False  # all batches are started; it waits for their end
 
     @property

@@ -12,6 +12,8 @@ from mx8shards.loading.execution.stalls import Stalls
 
 INTERVAL_S = 0.5
 
+_NAMES = {"unpack": "a thread that unpacks it", "network": "the network"}
+
 _logger = logging.getLogger("mx8shards")
 
 
@@ -40,6 +42,10 @@ class Watchdog:
         if state.filling and set(mine) <= {planner}:  # other loaders, or a run before this one, have all threads
             waited_s = max(stalled.values(), default=0.0)
             self._expect_answer(waited_s, "no thread has become free for {:.0f} s: reads from before do not come back")
+        wait = state.provisions.wait if state.provisions is not None else None
+        if wait is not None:
+            complaint = f"{wait.shard} is not here after {{:.0f}} s: the loader waits for {_NAMES[wait.cause]}"
+            self._expect_answer(time.monotonic() - wait.since, complaint)
         if not planning and state.results.empty() and not state.filling:
             raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")
         self._warn()

@@ -11,6 +11,7 @@ from mx8shards.loading.batch import converter
 from mx8shards.loading.execution.device import Mover
 from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.execution.gather_stage import Gather, array_checks
+from mx8shards.loading.execution.provisions import ProviderThreads
 from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.memory.banks import Share, bank_bytes
 from mx8shards.loading.memory.batch_layout import most_bytes
@@ -103,6 +104,7 @@ def assemble(
         repeats=settings.order is not None,
         view=dataset.view,
         places=places_of(dataset, settings.seed),
+        shards=dataset.shards,
         seed=settings.seed,
         samples=dataset.shards.samples,
         steps=steps,
@@ -117,6 +119,7 @@ def assemble(
         memory_for=share.memory_for,
     )
     return Assembly(
+        providing=ProviderThreads(dataset.shards, pool.submit),
         plan=plan,
         filler=filler,
         share=share,

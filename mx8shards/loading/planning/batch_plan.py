@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,11 @@ from mx8shards.kernels import gather
 from mx8shards.kernels.records import ABSENT, MAPPED, ROW
 from mx8shards.loading.memory.banks import bank_bytes
 from mx8shards.loading.memory.batch_layout import most_bytes
-from mx8shards.loading.planning.shard_table import Ids, Reach, Rows
+from mx8shards.loading.planning.shard_table import Ids, Provide, Reach, Rows
 from mx8shards.order.orders import PADDING, Order, shards_ahead
 from mx8shards.order.places import Places
 from mx8shards.order.steps import Steps
+from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import Output
 from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, told_apart
 
@@ -36,6 +38,16 @@ _GROUP_PART = 32  # several batches share so small a part of the memory: whoever
 
 # What the lengths of samples tell of the bytes that their ragged outputs need.
 Bound = Literal["tight", "loose", "none"]
+
+
+class Provisions(Protocol):
+    """Makes the shards local that planning needs."""
+
+    def are_here(self, numbers: Sequence[int], /) -> bool:
+        """Whether nothing has to be waited for."""
+
+    def need(self, numbers: Sequence[int], /) -> dict[int, Exception]:
+        """Return when these shards are local; why some cannot be, by their numbers."""
 
 
 class Step(NamedTuple):
@@ -79,6 +91,7 @@ class Plan:
     repeats: bool  # whether the order may hold a position several times in an epoch
     view: View
     places: Places
+    shards: Shards
     seed: int
     samples: int  # of the dataset
     steps: Steps
@@ -140,8 +153,8 @@ class Plan:
         """The position at which the step after these batches begins."""
         return min(group.steps[-1].position + self.steps.stride, self.steps.length)
 
-    def batches(self, epoch: int, position: int) -> Iterator[Group]:
-        """The batches of an epoch from a position on, without end as far as memory goes: each is planned when asked."""
+    def batches(self, epoch: int, position: int, provisions: Provisions) -> Iterator[Group]:
+        """The batches of an epoch from a position on, each planned when it is asked for, whatever memory there is."""
         before = 0
         window = 1
         while self.steps.left(position):
@@ -149,11 +162,11 @@ class Plan:
             many = 1 if self.bound == "none" else max(1, _WINDOW // (self.steps.batch_size * len(ranks)))
             count = min(window, many, self.steps.left(position))
             try:
-                found = self._window(epoch, position, count, ranks)
+                found = self._window(epoch, position, count, ranks, provisions)
             except Exception:
                 if count == 1:
                     raise
-                window = 1  # the steps before the one that fails are good
+                window = 1  # the steps before the one that fails, or has to wait, are good
                 continue
             for group, most in found:
                 if before + most > self.limit_bytes():
@@ -194,13 +207,15 @@ class Plan:
     def _has_ragged(self) -> bool:
         return any(output.shape is None for output in self.outputs.values())
 
-    def _window(self, epoch: int, position: int, count: int, ranks: range) -> list[tuple[Group, int]]:
+    def _window(
+        self, epoch: int, position: int, count: int, ranks: range, provisions: Provisions
+    ) -> list[tuple[Group, int]]:
         """So many steps at once: this rank's parts of them, and the bytes that the greediest of `ranks` reserves."""
         positions = range(position, position + count * self.steps.stride, self.steps.stride)
         counts, padding, bounds = self.steps.shares(ranks, position, count)
         sample_ids, extras = self.sample_ids(epoch, counts)
         absent = np.flatnonzero(sample_ids == PADDING) if self.repeats else None
-        rows = self._rows_of(sample_ids, absent, side_by_side=True)
+        rows = self._rows_of(sample_ids, absent, provisions.need if count == 1 else partial(_expect_here, provisions))
         if absent is not None:
             padding[absent] = True
         every = Group(epoch, (), rows, padding, extras, 0, absent)
@@ -223,14 +238,14 @@ class Plan:
             groups.append((group, max(needs[k * width : (k + 1) * width])))
         return groups
 
-    def _rows_of(self, sample_ids: Ids, absent: Ids | None, *, side_by_side: bool = False) -> Rows:
+    def _rows_of(self, sample_ids: Ids, absent: Ids | None, provide: Provide | None = None) -> Rows:
         """A row for each sample, and for those that are absent one that nobody reads."""
         if absent is None or not len(absent):
-            return self.reach.find(sample_ids, side_by_side=side_by_side)
+            return self.reach.find(sample_ids, provide)
         there = np.ones(len(sample_ids), bool)
         there[absent] = False
         rows = np.zeros(len(sample_ids), ROW)
-        rows[there] = self.reach.find(sample_ids[there], side_by_side=side_by_side)
+        rows[there] = self.reach.find(sample_ids[there], provide)
         blank = rows[absent]
         blank["sample_id"], blank["status"], blank["way"] = PADDING, ABSENT, MAPPED
         rows[absent] = blank
@@ -268,6 +283,13 @@ class Plan:
             found=f"one of up to {most} bytes",
             hint=f"memory={self.memory_for(before + most)} or a smaller batch_size",
         )
+
+
+def _expect_here(provisions: Provisions, shards: Sequence[int]) -> dict[int, Exception]:
+    """LoaderError if these shards have to be waited for: steps are planned together that need no waiting."""
+    if not provisions.are_here(shards):
+        raise LoaderError("some shards of these steps are not here yet")
+    return provisions.need(shards)
 
 
 def _part(every: Group, positions: Sequence[int], bounds: Sequence[int], reserve_bytes: int) -> Group:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.ma
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError, IntegrityError, without_traceback
+from mx8shards.errors import DiskError, FormatError, IntegrityError, RemoteError, without_traceback
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.compression import import_package
 from mx8shards.format.hashing import hasher
@@ -31,6 +31,7 @@ from mx8shards.shards.shard import Shard
 IO = Literal["auto", "mmap", "pread"]
 IOS: tuple[IO, ...] = ("auto", "mmap", "pread")
 
+Provide = Callable[[Sequence[int]], dict[int, Exception]]  # why some shards cannot be made local, by their numbers
 Each = Callable[[Callable[[int], object], Sequence[int]], None]  # acts on all numbers, side by side
 Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[Any]  # of records, ROW
@@ -98,20 +99,24 @@ class Reach:
             self._failures.clear()
             self._verdicts.fill(UNKNOWN)
 
-    def find(self, sample_ids: Ids, *, side_by_side: bool = False) -> Rows:
+    def find(self, sample_ids: Ids, provide: Provide | None = None) -> Rows:
         """A row for each sample, with its span. Shards that were not needed before are opened and checked.
 
-        Those are opened `side_by_side` by threads of the pool: it is not theirs to ask for that, nor is the lock held,
-        which they may wait for.
+        `provide` returns when some shards are local, and says why others cannot be. With it, shards are opened side by
+        side by threads of the pool: a thread of the pool must not ask for that. No lock is held meanwhile.
         """
         rows = np.zeros(len(sample_ids), ROW)
         gather.locate(self._shards.starts, sample_ids, rows)
-        begun = clock()
-        if side_by_side and self._unopened:
+        if provide is not None and self._unopened:
             shards = np.unique(rows["shard"]).tolist()
             new = [i for i in shards if self._kept[i] is None and i not in self._failures]
-            if len(new) > 1:  # tables have to be read, and shards perhaps unpacked
+            for i, error in provide(new).items():
+                self._forgive(i, error, provided=True)
+            begun = clock()
+            if len(new) > 1:  # tables have to be read
                 self._each(partial(self._tried, self._open), new)
+            self.files_s += clock() - begun
+        begun = clock()
         with self._lock:
             gather.list_unseen(rows, self._mark, self._marks, self._count, self._out)
             unseen = self._out[: self._count[0]].tolist()
@@ -175,11 +180,21 @@ class Reach:
         try:
             return act(i)
         except (FormatError, IntegrityError, OSError) as error:
-            if not self._forgives or getattr(error, "errno", None) in _EXHAUSTED:
-                raise
-            self._failures[i] = without_traceback(error)  # it is kept until the next epoch
-            self.table[i]["table"] = 0
+            self._forgive(i, error)
             return None
+
+    def _forgive(self, i: int, error: Exception, *, provided: bool = False) -> None:
+        """Keep the error until the next epoch, if on_error= may pass over this shard's samples; raise any other.
+
+        A shard that is damaged or missing may be passed over. That a network or a disk does not answer, that there is
+        no room or too few descriptors, is no fault of the shard, and its samples are not lost.
+        """
+        outage = isinstance(error, RemoteError) or (provided and isinstance(error, DiskError))
+        damage = isinstance(error, (FormatError, IntegrityError, OSError)) and not outage
+        if not self._forgives or not damage or getattr(error, "errno", None) in _EXHAUSTED:
+            raise error
+        self._failures[i] = without_traceback(error)
+        self.table[i]["table"] = 0
 
     def _open(self, i: int) -> Shard:
         return self._shards.open_shard(i)

@@ -14,8 +14,11 @@ from mx8shards.loading.memory.banks import Share
 from mx8shards.loading.reporting.lost_samples import Ledger
 from mx8shards.loading.reporting.times import ProducerTimes
 
-Bottleneck = Literal["consumer", "storage", "gather", "decode", "transform", "plan", "compile", "nothing yet"]
+Bottleneck = Literal[
+    "consumer", "storage", "gather", "decode", "transform", "plan", "unpack", "network", "compile", "nothing yet"
+]
 
+_OF_PLANNER: tuple[Bottleneck, ...] = ("plan", "unpack", "network")  # what one thread does, or waits for
 _REMEMBERED = 1_000
 _WAITS = 0.1  # a consumer that waits for less than this part of the time is the bottleneck itself
 _NAMES: dict[str, Bottleneck] = {"read": "storage", "gather": "gather", "decode": "decode", "transform": "transform"}
@@ -68,6 +71,8 @@ class Counters:
             "compile_s": self.compiled_s,
             "producer_waited_s": producer.waited_s,
             "plan_s": producer.planned_s,
+            "unpack_s": producer.unpack_s,
+            "network_s": producer.network_s,
             **{f"{kind}_s": self.seconds[kind] for kind in _NAMES},
             "read_s": self.seconds["read"] + producer.opened_s,
             **share.report(),
@@ -107,6 +112,7 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
         f"{threads} threads worked for {busy:.2f} s ({busy / (threads * whole):.0%} of their time): "
         + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
         f"the planner worked for {stats['plan_s']:.2f} s: it computes the order and reserves memory",
+        f"it waited for shards: {stats['unpack_s']:.2f} s for unpacking, {stats['network_s']:.2f} s for the network",
         f"batches waited for memory, or to be taken, for {stats['producer_waited_s']:.2f} s",
         f"kernels were compiled for {stats['compile_s']:.2f} s while the consumer waited: they are kept on disk",
         f"{stats['major_faults']} page faults had to wait for the disk",
@@ -115,6 +121,7 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
         return Explanation("consumer", evidence)
     if stats["compile_s"] > waited / 2:
         return Explanation("compile", evidence)
-    if stats["plan_s"] > busy / threads:
-        return Explanation("plan", evidence)
+    slowest = max(_OF_PLANNER, key=lambda name: stats[f"{name}_s"])
+    if stats[f"{slowest}_s"] > busy / threads:
+        return Explanation(slowest, evidence)
     return Explanation(max(seconds, key=lambda name: seconds[name]), evidence)

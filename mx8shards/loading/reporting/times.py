@@ -17,11 +17,13 @@ def clock() -> float:
 
 
 class ProducerTimes(NamedTuple):
-    """How long the planner waited for memory, or for batches to be taken; how long it planned, and opened files."""
+    """How long the planner waited for memory, or for batches to be taken; planned; opened files; waited for shards."""
 
     waited_s: float = 0.0
     planned_s: float = 0.0
     opened_s: float = 0.0
+    unpack_s: float = 0.0
+    network_s: float = 0.0
 
     def plus(self, other: ProducerTimes) -> ProducerTimes:
         """The sums."""

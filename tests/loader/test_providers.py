@@ -1,0 +1,227 @@
+"""Do batches come as soon as their shards do, whatever a provider does: delay, fail, or not answer at all?"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from mx8shards.format.entries import Entry
+from mx8shards.shards.providers import Cause, LocalFiles, Provider
+from tests.loader.parts import ids_of, in_time, nothing_left, write
+
+SAMPLES, BATCH = 120, 10
+Act = Callable[[int], object]  # what is done before shard i is there
+
+
+@dataclass
+class OnCommand:
+    """A provider of shards that are there, each of which it provides when the test lets it."""
+
+    inner: Provider
+    act: Act
+    limit: int | None = 4
+    begun: list[int] = field(default_factory=list)
+    done: set[int] = field(default_factory=set)
+
+    @property
+    def all_here(self) -> bool:
+        return False
+
+    @property
+    def parallel(self) -> int | None:
+        return self.limit
+
+    def is_copy(self, entry: Entry) -> bool:
+        return False
+
+    def awaits(self, entry: Entry) -> Cause | None:
+        return None if number(entry) in self.done else "network"
+
+    def provide(self, entry: Entry) -> Path:
+        if number(entry) not in self.done:
+            self.begun.append(number(entry))
+            self.act(number(entry))
+            self.done.add(number(entry))
+        return self.inner.provide(entry)
+
+
+def number(entry: Entry) -> int:
+    return int(entry.stored.basename.split(".")[1])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("providers") / "data", SAMPLES, size_limit=1_500)
+
+
+@contextmanager
+def provided(data: Path, act: Act, limit: int | None = 4, **options: Any) -> Iterator[tuple[mx8.Loader, OnCommand]]:
+    settings: dict[str, Any] = {"batch_size": BATCH, "threads": 2, "output": "numpy", **options}
+    with mx8.Dataset(data) as dataset:
+        (opened,) = dataset.shards._opened
+        provider = OnCommand(opened.provider, act, limit)
+        dataset.shards._opened = (opened._replace(provider=provider),)
+        with mx8.Loader(dataset, **settings) as loader:
+            yield loader, provider
+
+
+def last_shard_of(data: Path, batch: int) -> int:
+    """The last shard that batch number `batch` needs in sequential order."""
+    with mx8.Dataset(data) as dataset:
+        return dataset.shards.locate(batch * BATCH + BATCH - 1)[0]
+
+
+@pytest.mark.parametrize("limit", [None, 1, 4], ids=["in the pool", "one thread", "four threads"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_slow_shards_change_nothing_and_each_is_provided_once(data: Path, limit: int | None, shuffle: bool) -> None:
+    with nothing_left(data), in_time():
+        with provided(data, lambda i: time.sleep(0.002 * (i % 5)), limit, shuffle=shuffle) as (loader, provider):
+            for epoch in range(2):
+                wanted = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
+                assert [ids_of(batch) for batch in loader] == wanted
+        assert sorted(provider.begun) == list(range(len(provider.begun)))
+        del loader, provider
+
+
+def test_batches_whose_shards_are_here_go_out_while_another_shard_does_not_come(data: Path) -> None:
+    stuck = last_shard_of(data, 5)
+    come = threading.Event()
+    with in_time(), provided(data, lambda i: i == stuck and come.wait(30)) as (loader, provider):
+        batches = iter(loader)
+        got = [ids_of(next(batches)) for _ in range(5)]
+        assert got == [list(range(k * BATCH, (k + 1) * BATCH)) for k in range(5)]
+        deadline = time.monotonic() + 10
+        while stuck not in provider.begun and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert stuck in provider.begun
+        assert stuck not in provider.done
+        come.set()
+        assert [i for batch in batches for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))
+
+
+def test_the_first_batch_waits_for_its_own_shards_only(data: Path) -> None:
+    last = last_shard_of(data, 0)
+    come = threading.Event()
+    with in_time(), provided(data, lambda i: i > last and come.wait(30)) as (loader, provider):
+        assert ids_of(next(iter(loader))) == list(range(BATCH))
+        assert max(provider.done) <= last
+        come.set()
+
+
+def test_shards_are_provided_ahead_in_the_order_of_need_and_not_all_at_once(data: Path) -> None:
+    held = threading.Event()
+    with (
+        in_time(),
+        provided(data, lambda i: None, shuffle=False, transform=lambda batch: held.wait(30) and batch) as (
+            loader,
+            provider,
+        ),
+    ):
+        batches = iter(loader)
+        deadline = time.monotonic() + 10
+        while len(provider.done) < 8 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)  # if more were to come, they would
+        total = len(list(data.glob("*.mds")))
+        assert 8 <= len(provider.done) < total
+        assert max(provider.done) == len(provider.done) - 1
+        held.set()
+        assert [i for batch in batches for i in ids_of(batch)] == list(range(SAMPLES))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
+@pytest.mark.parametrize("limit", [None, 4], ids=["in the pool", "threads"])
+def test_an_outage_is_never_a_lost_sample(data: Path, on_error: str, limit: int | None) -> None:
+    away = True
+
+    def act(i: int) -> None:
+        if away and i == 3:
+            raise mx8.RemoteError("the network was away", subject=f"shard {i}")
+
+    with in_time(), provided(data, act, limit, on_error=on_error) as (loader, _):
+        for _ in range(2):
+            with pytest.raises(mx8.LoaderError, match="the network was away"):
+                list(loader)
+        away = False
+        for _ in loader:
+            pass
+        assert loader.stats()["lost"] == 0
+        assert loader.state_dict()["epoch"] == 1
+
+
+@pytest.mark.parametrize(("on_error", "lost"), [("skip", True), ("substitute", True), ("raise", False)])
+def test_a_shard_that_the_provider_finds_damaged_is_passed_over_where_the_user_wants_that(
+    data: Path, on_error: str, lost: bool
+) -> None:
+    def act(i: int) -> None:
+        if i == 3:
+            raise mx8.IntegrityError("another hash", subject=f"shard {i}")
+
+    with in_time(), provided(data, act, on_error=on_error) as (loader, _):
+        if not lost:
+            with pytest.raises(mx8.LoaderError, match="another hash"):
+                list(loader)
+            return
+        starts = loader._dataset.shards.starts
+        gone = set(range(int(starts[3]), int(starts[4])))
+        delivered = [i for batch in loader for i in ids_of(batch)]
+        assert not gone & set(delivered)
+        assert loader.stats()["lost"] >= len(gone)
+        assert "another hash" in loader.stats()["lost_last"][0]["reason"]
+
+
+def test_a_provider_that_does_not_answer_is_named_and_the_loader_ends(data: Path) -> None:
+    stuck = last_shard_of(data, 5)
+    come = threading.Event()
+    with in_time(), provided(data, lambda i: i == stuck and come.wait(30), read_timeout_s=1) as (loader, _):
+        with pytest.raises(mx8.LoaderError, match=rf"shard\.{stuck:05d}\.mds is not here .* waits for the network"):
+            list(loader)
+        come.set()
+        assert [i for batch in loader for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))
+
+
+def test_an_iteration_that_is_left_while_its_planner_waits_for_a_shard_ends_at_once(data: Path) -> None:
+    come = threading.Event()
+    with in_time(), provided(data, lambda i: i > 2 and come.wait(30)) as (loader, _):
+        for epoch in range(3):
+            batches = iter(loader)
+            assert ids_of(next(batches)) == list(range(BATCH))
+            assert loader.state_dict()["epoch"] == epoch
+            begun = time.monotonic()
+            del batches
+            loader.set_epoch(epoch + 1)
+            assert time.monotonic() - begun < 20  # and not the thirty seconds
+        come.set()
+
+
+def test_explain_names_what_shards_waited_for(data: Path) -> None:
+    with in_time(), provided(data, lambda i: time.sleep(0.03), limit=1) as (loader, _):
+        list(loader)
+        assert loader.stats()["network_s"] > 0
+        assert loader.explain().bottleneck == "network"
+
+
+def test_zstd_shards_are_unpacked_ahead_in_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write(tmp_path / "zstd", SAMPLES, size_limit=4_000, compression="zstd")
+    real = LocalFiles.provide
+    threads: list[str] = []
+
+    def provide(self: LocalFiles, entry: Entry) -> Path:
+        threads.append(threading.current_thread().name)
+        return real(self, entry)
+
+    monkeypatch.setattr(LocalFiles, "provide", provide)
+    with in_time(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, threads=2) as loader:
+        assert [i for batch in loader for i in ids_of(batch)] == list(range(SAMPLES))
+        assert len(threads) == dataset.shards.count
+        assert {name.rpartition("-")[0] for name in threads} == {"mx8shards"}  # no planner among them
+        assert "mx8shards-planner" not in threads
+        assert loader.stats()["unpack_s"] > 0
