@@ -483,6 +483,29 @@ def snapshots() -> Iterator[Vector]:
         link=f"@{before.id}",
         path=short,
     )
+    yield invalid(
+        "older-snapshot-changed-by-hand",
+        "§9.10",
+        after.files | {old: tampered},
+        "the current snapshot can be read; verifying looks at the kept ones as well",
+        error="IntegrityError",
+        when="verify",
+        path=short,
+    )
+    first, second = (
+        make_shard(COLUMNS, rows(3), unlisted=("blake3",)),
+        make_shard(COLUMNS, rows(2), basename=f"g0001/{FIRST_SHARD}", unlisted=("blake3",)),
+    )
+    newer = publish([second], before=publish([first]))
+    yield invalid(
+        "shard-of-an-older-snapshot-that-differs-from-its-hash",
+        "§9.10",
+        newer.files | {FIRST_SHARD: flip(first.raw, len(first.raw) - 1)},
+        "the kept snapshot promises samples that are no longer there",
+        error="IntegrityError",
+        when="verify",
+        path=FIRST_SHARD,
+    )
     without = {path: data for path, data in after.files.items() if path != old}
     yield invalid(
         "snapshot-that-is-not-kept",

@@ -669,6 +669,7 @@ SIDECAR_BREACHES = (
     Breach("side-car-hash-that-climbs", "§8.3", side(BLOCKS, "blake3"), "../" * 21 + "x", "64 characters, and a path"),
     Breach("side-car-hash-in-capitals", "§8.3", side(BLOCKS, "blake3"), "AB" * 32, "one spelling per hash"),
     Breach("side-car-size-negative", "§8.3", side(BLOCKS, "bytes"), -1, "a size"),
+    Breach("side-car-size-beyond-64-bits", "§8.3", side(BLOCKS, "bytes"), 1 << 63, "no signed 64-bit integer"),
     Breach("side-car-size-of-seven", "§8.3", side(BLOCKS, "bytes"), 7, "less than the magic"),
     Breach("side-car-size-as-a-float", "§8.3", side(BLOCKS, "bytes"), 72.0, "an integer"),
     Breach(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from invalid_files import flip, with_words
 from invalid_index import COLUMNS, FIRST_SHARD, PLAIN, SQUEEZED, invalid, rows
@@ -26,7 +27,7 @@ def without(files: Files, name: str) -> Files:
 
 def links() -> Iterator[Vector]:
     whole = foreign(PLAIN)
-    at_read = {"when": "read", "path": FIRST_SHARD}
+    at_read: dict[str, Any] = {"when": "read", "path": FIRST_SHARD}
     moved = without(whole, FIRST_SHARD) | {"elsewhere.mds": PLAIN[0].raw}
     shard = invalid("shard-that-is-a-symbolic-link", "§1.6", moved, "it could lead anywhere", **at_read)
     yield linked(shard, {FIRST_SHARD: "elsewhere.mds"})
