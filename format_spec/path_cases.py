@@ -46,7 +46,7 @@ def links() -> Iterator[Vector]:
         "side-car-that-is-a-symbolic-link",
         "§1.6",
         without(files, sidecar.path) | {"elsewhere": sidecar.data},
-        "a reader does without it, as though it were missing",
+        "samples are read without it; it is never opened",
         error="DatasetNotFoundError",
         when="verify",
         path=sidecar.entry["blake3"][:12],

@@ -365,6 +365,7 @@ def index_forms() -> Iterator[Vector]:
     for name, data in (
         ("index-indented-and-with-a-final-newline", spelled(index, indent=4) + b"\n"),
         ("index-with-unsorted-keys", spelled(dict(reversed(index.items())))),
+        ("index-with-an-integer-of-4300-digits-that-nobody-reads", canonical(index | {"note": 10**4299})),
         ("index-nested-sixty-four-deep", canonical(index | {"note": nested(63)})),
         ("index-with-unknown-top-level-keys", canonical(index | {"note": {"by": "someone", "1.5": [0.5]}, "": None})),
     ):
