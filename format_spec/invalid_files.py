@@ -9,14 +9,17 @@ import bz2
 import copy
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from invalid_index import COLUMNS, FIRST_SHARD, PLAIN, invalid, rows
 from vector_parts import (
     BLOCKS_MAGIC,
     COLUMNS_MAGIC,
+    DIGESTS,
     SQUEEZE,
     ZSTD_BLOCK,
+    ZSTD_SIZE,
     ZSTD_SIZE_AND_SUM,
     ZSTD_SUM,
     Cell,
@@ -37,6 +40,7 @@ from vector_parts import (
     pil_picture,
     png_picture,
     publish,
+    sample_bytes,
     sha256_hex,
     sidecar_bytes,
     snappy_literals,
@@ -205,6 +209,20 @@ def zstd_frames() -> Iterator[tuple[str, bytes, str]]:
     )
 
 
+def single_segment(config_bytes: int) -> Files:
+    """A sound shard whose config is zeros, in one zstd frame of a few kilobytes that is a single segment."""
+    samples = [sample_bytes(COLUMNS, row) for row in rows(3)]
+    offsets = accumulate(map(len, samples), initial=4 * 5 + config_bytes)
+    table, end = struct.pack("<5I", 3, *offsets), b"".join(samples)
+    runs = [zstd_block(1, ZSTD_BLOCK, b"\0", last=False)] * (config_bytes // ZSTD_BLOCK)
+    blocks = [zstd_block(0, len(table), table, last=False), *runs, zstd_block(0, len(end), end, last=True)]
+    content = len(table) + config_bytes + len(end)
+    frame = zstd_head(ZSTD_SIZE, content) + b"".join(blocks)
+    shard = make_shard(COLUMNS, rows(3), compression="zstd", squeeze=lambda _raw: frame)
+    shard.entry["raw_data"]["bytes"] = content
+    return foreign([shard])
+
+
 def gzip_members() -> Iterator[tuple[str, bytes, str]]:
     raw = of_config("gz")
     good = gzip_stored(raw)
@@ -269,6 +287,12 @@ def compressed_files() -> Iterator[Vector]:
     for compression, cases, needs in families:
         for name, data, why in cases():
             yield at_read(name, "§6.4", squeezed(compression, data), why, needs=needs)
+    yield at_read(
+        "zstd-frame-of-a-single-segment-beyond-128-mebibytes",
+        "§6.4",
+        single_segment(128 << 20),
+        "a single segment has no smaller window than its content",
+    )
     good = SQUEEZE["zstd"](of_config("zstd"))
     yield at_read(
         "zip-file-shorter-than-the-index-says", "§6.4", squeezed("zstd", good, told=len(good) + 1), "a torn file"
@@ -305,6 +329,12 @@ def payloads() -> Iterator[Vector]:
         ("str-decimal-that-is-no-number", "str_decimal", b"one", "decimal raises an ArithmeticError, not a ValueError"),
         ("json-that-is-cut-off", "json", b'{"a": [1, 2', "no JSON"),
         ("json-that-is-not-utf-8", "json", b'"\xff"', "no UTF-8"),
+        ("json-with-a-byte-order-mark", "json", b"\xef\xbb\xbf1", "JSON begins with a value"),
+        ("json-with-a-trailing-comma", "json", b"[1,]", "no JSON"),
+        ("json-of-a-number-with-a-plus-sign", "json", b"+1", "no JSON"),
+        ("str-that-holds-a-surrogate", "str", b"\xed\xa0\x80", "surrogates have no form in UTF-8"),
+        ("str-float-in-hexadecimal", "str_float", b"0x1p3", "C reads it, the grammar does not"),
+        ("str-float-without-digits-in-its-exponent", "str_float", b"1e", "no float"),
         ("json-nested-five-thousand-deep", "json", b"[" * 5000 + b"]" * 5000 + b"x", "a RecursionError in Python"),
         ("array-that-is-empty", "ndarray", b"", "no dtype byte"),
         ("array-with-an-unknown-dtype", "ndarray", b"\x07" + whole[1:], "code 7 is no dtype"),
@@ -357,6 +387,11 @@ def picture_payloads() -> Iterator[Vector]:
         ("picture-list-that-counts-four-billion", "list[png]", pair[:4] + b"\xff" * 4, "no room for so many sizes"),
         ("picture-list-whose-sizes-do-not-add-up", "list[png]", loose, "a byte that belongs to no picture"),
         ("jpeg-array-without-its-count", "jpegarray", b"\x01\x00", "no count"),
+        ("jpeg-array-of-no-pictures", "jpegarray", bytes(4), "Streaming writes an empty one and cannot read it"),
+        ("pixels-of-an-unknown-mode", "pil", pil_picture("RGB9", (1, 1), bytes(3)).payload, "no mode of the table"),
+        ("pixels-of-no-width", "pil", pil_picture("L", (0, 1), b"").payload, "a side is at least 1"),
+        ("pixels-whose-rows-are-not-whole-bytes", "pil", pil_picture("1", (4, 2), b"\0").payload, "a row is a byte"),
+        ("pixels-followed-by-a-byte", "pil", pixels + b"\0", "a byte that belongs to no pixel"),
         ("pixels-cut-inside-their-header", "pil", pixels[:7], "no mode"),
         ("pixels-fewer-than-their-size", "pil", pixels[:-1], "three pixels for a size of four"),
     ):
@@ -387,6 +422,19 @@ def damaged_payloads() -> Iterator[Vector]:
             "§7.6",
             files,
             why,
+            error="IntegrityError",
+            when="verify",
+            path=FIRST_SHARD,
+        )
+    for strong, weak in (("blake3", "sha256"), ("sha256", "sha384"), ("md5", "sha1")):
+        shard = make_shard(COLUMNS, rows(3), hashes=(strong, weak))
+        changed = flip(shard.raw, len(shard.raw) - 1)
+        shard.entry["raw_data"]["hashes"][weak] = DIGESTS[weak](changed)
+        yield invalid(
+            f"payload-that-differs-from-its-{strong}-and-not-from-its-{weak}",
+            "§7.6",
+            foreign([shard]) | {FIRST_SHARD: changed},
+            f"of these two, {strong} is the one to check",
             error="IntegrityError",
             when="verify",
             path=FIRST_SHARD,
@@ -434,6 +482,29 @@ def snapshots() -> Iterator[Vector]:
         error="IntegrityError",
         link=f"@{before.id}",
         path=short,
+    )
+    yield invalid(
+        "older-snapshot-changed-by-hand",
+        "§9.10",
+        after.files | {old: tampered},
+        "the current snapshot can be read; verifying looks at the kept ones as well",
+        error="IntegrityError",
+        when="verify",
+        path=short,
+    )
+    first, second = (
+        make_shard(COLUMNS, rows(3), unlisted=("blake3",)),
+        make_shard(COLUMNS, rows(2), basename=f"g0001/{FIRST_SHARD}", unlisted=("blake3",)),
+    )
+    newer = publish([second], before=publish([first]))
+    yield invalid(
+        "shard-of-an-older-snapshot-that-differs-from-its-hash",
+        "§9.10",
+        newer.files | {FIRST_SHARD: flip(first.raw, len(first.raw) - 1)},
+        "the kept snapshot promises samples that are no longer there",
+        error="IntegrityError",
+        when="verify",
+        path=FIRST_SHARD,
     )
     without = {path: data for path, data in after.files.items() if path != old}
     yield invalid(
@@ -514,6 +585,18 @@ def untrue_sidecars() -> Iterator[Vector]:
             when="verify",
             path=path,
         )
+
+    sealed = [make_shard(COLUMNS, rows(3), unlisted=("blake3",))]
+    blocks = make_sidecar("blocks", sealed, data=BLOCKS_MAGIC + b"".join(block_digests(flip(sealed[0].raw, 0))))
+    yield invalid(
+        "side-car-of-blocks-that-contradicts-a-shard-whose-hash-is-right",
+        "§10.4",
+        publish(sealed, sidecars=[blocks]).files,
+        "the hash of the whole file does not make the digests of its blocks true",
+        error="IntegrityError",
+        when="verify",
+        path=blocks.entry["blake3"][:12],
+    )
 
 
 def sidecar_entries() -> Iterator[Vector]:

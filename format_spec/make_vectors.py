@@ -12,10 +12,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from colour_parts import colours
 from crop_parts import crops
 from invalid_files import invalid_files
 from invalid_index import invalid_indices
 from order_parts import block_shuffle, order_words, permuted, shuffle
+from path_cases import invalid_paths, valid_paths
 from plane_parts import planes, refused
 from step_parts import steps, views
 from tile_parts import tiles
@@ -148,6 +150,10 @@ def write_vector(folder: Path, vector: Vector) -> None:
         path = folder / vector.name / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+    for name, target in vector.links.items():
+        path = folder / vector.name / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
 
 
 def write_group(folder: Path, vectors: list[Vector]) -> None:
@@ -162,8 +168,8 @@ def write_group(folder: Path, vectors: list[Vector]) -> None:
 
 
 def write_all(out: Path) -> None:
-    write_group(out / "valid", all_valid())
-    write_group(out / "invalid", [*invalid_indices(), *invalid_files()])
+    write_group(out / "valid", [*all_valid(), *valid_paths()])
+    write_group(out / "invalid", [*invalid_indices(), *invalid_files(), *invalid_paths()])
     made = {"randomness": randomness(), "permutation": permutation(), "blocks": blocks(), "hashes": digests()}
     made["writer"] = writer()
     made |= {
@@ -172,6 +178,7 @@ def write_all(out: Path) -> None:
         "views": views(),
         "steps": steps(),
         "crops": crops(),
+        "colours": colours(),
     }
     for name, tables in made.items():
         (out / f"{name}.json").write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

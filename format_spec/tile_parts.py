@@ -12,6 +12,8 @@ Table = tuple[Sequence[int], Sequence[int]]  # how many codes of each length fro
 ALL_CATEGORIES: Table = ((0, 1, 5, 1, 1, 1, 1, 1, 1), range(12))
 FEW_CATEGORIES: Table = ((0, 2, 1), (0, 2, 3))
 FEW_EXTENDED: Table = ((0, 2, 1, 0, 9), (0, 2, 3, 1, 4, 5, 6, 7, 8, 9, 10, 11))
+TWO_CATEGORIES: Table = ((0, 2), (5, 6))
+TWO_EXTENDED: Table = ((0, 2, 0, 0, 10), (5, 6, 0, 1, 2, 3, 4, 7, 8, 9, 10, 11))
 OF_AC: Table = ((1, 1, 0, 2), (0x00, 0x01, 0x23, 0xF0))
 JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 REMARK = b"\xff\xfe\0\x0aa remark"
@@ -33,6 +35,7 @@ class Picture(NamedTuple):
     rest: bytes  # what follows the source's last bit
     tile: int
     size_bytes: int = 2  # of each size in the segment of tiles
+    fill: int = 0  # bytes of 0xFF before the marker SOS of the source
 
 
 GREY = Picture("grey", 150, 20, [(2, 2)], ALL_CATEGORIES, None, 0, 127, JFIF, EOI, 19)
@@ -43,6 +46,11 @@ COLOURS = Picture(
 FEW = Picture(
     "a table of DC differences that lacks categories",
     *(190, 24, [(1, 1), (1, 1), (1, 1)], FEW_CATEGORIES, FEW_EXTENDED, 0, 85, b"", EOI, 8),
+)
+
+RESTARTS = Picture(
+    "fill bytes before SOS, and categories that only the differences at former restarts need",
+    *(128, 16, [(1, 1), (1, 1), (1, 1)], TWO_CATEGORIES, TWO_EXTENDED, 1, 127, JFIF, EOI, 8, 2, 3),
 )
 
 
@@ -82,6 +90,8 @@ def mcus(picture: Picture) -> list[list[tuple[int, int, str]]]:
             for _ in range(h * v if len(picture.factors) > 1 else 1):
                 difference = (0, 2, 3, 6, 7, 5)[next(draw) % 6] if few else next(draw) % 401 - 200
                 before[i] += -difference if abs(before[i] + difference) > 1000 else difference
+                if picture.dc is TWO_CATEGORIES:  # each MCU is an interval of the source: values, not differences
+                    before[i] = (16 + next(draw) % 48) * (1 - 2 * (next(draw) % 2))
                 found[-1].append((i, before[i], ac_bits(draw)))
     return found
 
@@ -190,7 +200,7 @@ def head(picture: Picture, width: int, height: int) -> bytes:
 
 def source(picture: Picture) -> bytes:
     parts, _ = intervals(picture, picture.interval, picture.dc, picture.padding)
-    before = head(picture, picture.width, picture.height) + scan(picture)
+    before = head(picture, picture.width, picture.height) + b"\xff" * picture.fill + scan(picture)
     return before + joined(parts) + picture.rest
 
 
@@ -203,7 +213,7 @@ def tiled(picture: Picture) -> bytes:
     inserted = segment(0xE9, b"mx8tiles" + facts + sizes)
     inserted += table_segment(0x00, picture.extended) if picture.extended else b""
     inserted += restart_segment(picture.tile)
-    before = head(picture, picture.width, picture.height) + inserted + scan(picture)
+    before = head(picture, picture.width, picture.height) + b"\xff" * picture.fill + inserted + scan(picture)
     return before + joined(parts) + picture.rest
 
 
@@ -229,6 +239,7 @@ def tiles() -> dict[str, Any]:
         (GREY, [((0, 1), (0, 3)), ((0, 1), (2, 3))]),
         (COLOURS, [((0, 4), (0, 3)), ((1, 3), (0, 2)), ((3, 4), (2, 3))]),
         (FEW, [((0, 3), (0, 3)), ((1, 2), (1, 3)), ((2, 3), (0, 1))]),
+        (RESTARTS, [((0, 2), (0, 2)), ((1, 2), (1, 2))]),
     ]
     wide = one_picture(GREY._replace(name="sizes of three bytes, where two would do", size_bytes=3), asked[0][1])
     return {
@@ -236,7 +247,28 @@ def tiles() -> dict[str, Any]:
         "pictures": [one_picture(*one) for one in asked],
         "read_only": [wide],
         "not_tiled": not_tiled(),
+        "refused": refused(),
     }
+
+
+def refused() -> list[dict[str, str]]:
+    """JPEGs that a writer must store as they are (§14)."""
+    plain = source(GREY)
+    reserved = GREY._replace(before=JFIF + segment(0x02, bytes(4)))
+    mixed = [intervals(COLOURS, COLOURS.interval, COLOURS.dc, padding)[0] for padding in (0, 127)]
+    parts = [mixed[i % 2][i] for i in range(len(mixed[0]))]
+    two_paddings = head(COLOURS, COLOURS.width, COLOURS.height) + scan(COLOURS) + joined(parts) + COLOURS.rest
+    four = b"".join(bytes((i, 0x11, 0)) for i in range(1, 5))
+    cases = {
+        "tiled already": tiled(GREY),
+        "a reserved marker in the head": source(reserved),
+        "a byte between the entropy-coded data and EOI": plain[: -len(EOI)] + b"\xff" + EOI,
+        "intervals padded in different ways": two_paddings,
+        "four components": plain.replace(
+            frame(GREY, GREY.width, GREY.height), segment(0xC0, b"\x08\0\x14\0\x96\4" + four)
+        ),
+    }
+    return [{"why": why, "jpeg": jpeg.hex()} for why, jpeg in cases.items()]
 
 
 def not_tiled() -> list[dict[str, str]]:

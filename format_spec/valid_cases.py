@@ -221,6 +221,28 @@ def numbers() -> Iterator[Vector]:
     )
 
 
+def written_otherwise() -> Iterator[Vector]:
+    """Numbers in forms that no writer of ours makes, and every reader has to accept."""
+    ints = [("+1", 1), ("-0", 0), ("007", 7)]
+    yield one_column("integers-written-otherwise", "§3.6", "str_int", [Cell(t.encode(), n) for t, n in ints])
+    floats = ["5.", ".5", "+1E+2", "-Infinity", "INF", "-nan", "1e999", "007.50"]
+    cells = [Cell(t.encode(), {"float": t}) for t in floats]
+    yield one_column("floats-written-otherwise", "§3.6", "str_float", cells)
+    decimals = [("5.", "5"), (".5", "0.5"), ("+1e2", "1E+2"), ("-sNaN12", "-sNaN12"), ("inf", "Infinity")]
+    cells = [Cell(t.encode(), {"decimal": value}) for t, value in decimals]
+    yield one_column("decimals-written-otherwise", "§3.6", "str_decimal", cells)
+    lenient = [
+        Cell(b"NaN", {"float": "nan"}),
+        Cell(b"-Infinity", {"float": "-inf"}),
+        Cell(b'{"a": 1, "a": 2}', {"json": {"a": 2}}),
+        Cell(b"1" + b"0" * 400, {"json": 10**400}),
+        Cell(b" \n[1 ,2]\t", {"json": [1, 2]}),
+        Cell('"\u00fc"'.encode(), {"json": "\u00fc"}),
+        Cell(json.dumps(nested(64)).encode(), {"json": nested(64)}),
+    ]
+    yield one_column("json-that-few-writers-make", "§3.6", "json", lenient)
+
+
 def strings_and_objects() -> Iterator[Vector]:
     yield one_column("bytes-of-every-value", "§3.3", "bytes", [raw_bytes(bytes(range(256))), raw_bytes(b"")])
     scripts = ["", "plain", "größer", "日本語", "👩‍👧 family", "nul \0 inside", "line\r\nbreak", "\ufeffmark"]
@@ -245,6 +267,12 @@ def arrays() -> Iterator[Vector]:
         "ndarray",
         [array("ndarray", "uint8", shape, bytes(n)) for shape, n in (((1,), 1), ((1, 1, 1, 1, 5), 5), ((7, 2), 14))],
     )
+    sides = ",".join("1" * 63)
+    for name, encoding in (
+        ("array-of-sixty-three-dimensions", "ndarray"),
+        ("array-of-a-fixed-shape-of-sixty-three-dimensions", f"ndarray:uint8:{sides}"),
+    ):
+        yield one_column(name, "§3.3", encoding, [array(encoding, "uint8", (1,) * 63, [9])])
     yield one_column("array-with-a-two-byte-shape", "§3.3", "ndarray", [array("ndarray", "int8", (1, 300), [3] * 300)])
     yield one_column(
         "arrays-with-a-wider-shape-than-needed",
@@ -255,6 +283,7 @@ def arrays() -> Iterator[Vector]:
     for name, encoding, dtype, shapes in (
         ("arrays-of-a-fixed-dtype", "ndarray:float16", "float16", ((2,), (2, 2))),
         ("arrays-of-a-fixed-shape", "ndarray:int16:2,3", "int16", ((2, 3), (2, 3))),
+        ("arrays-of-a-fixed-shape-written-with-zeros", "ndarray:uint8:02,003", "uint8", ((2, 3),)),
         ("arrays-of-a-fixed-shape-written-with-a-space", "ndarray:uint8:2, 3", "uint8", ((2, 3),)),
         ("array-encoding-that-ends-in-a-colon", "ndarray:", "int64", ((1,), (2, 1))),
     ):
@@ -269,6 +298,11 @@ def pictures() -> Iterator[Vector]:
     jpeg = [jpeg_picture(GREY_JPEG, "L", (8, 8), [128]), jpeg_picture(COLOUR_JPEG, "RGB", (16, 8), [202, 40, 90])]
     pillow = ["PIL"]
     yield one_column("pictures-stored-as-pixels", "§3.3", "pil", raw, pillow)
+    rows_of_bits = [pil_picture("1", (9, 2), b"\xaa\x80\x55\x00")]
+    modes = {1: ("L", "P"), 2: ("LA", "La", "PA", "I;16", "I;16L", "I;16B", "I;16N"), 3: ("RGB", "YCbCr", "LAB", "HSV")}
+    modes[4] = ("RGBA", "RGBa", "RGBX", "CMYK", "I", "F")
+    others = [pil_picture(mode, (3, 1), bytes(range(1, 3 * size + 1))) for size in modes for mode in modes[size]]
+    yield one_column("pictures-of-every-mode", "§3.3", "pil", rows_of_bits + others, pillow)
     yield one_column("pictures-stored-as-png-files", "§3.3", "png", png, pillow)
     yield one_column("pictures-stored-as-jpeg-files", "§3.3", "jpeg", jpeg, pillow)
     for kind, cells in (("pil", raw), ("png", png), ("jpeg", jpeg)):
@@ -310,7 +344,15 @@ def how_many() -> Iterator[Vector]:
     exact = numbered_shards([2, 2, 1], size_limit=220)
     yield valid("shards-filled-to-the-last-byte-of-the-limit", "§5.2", exact)
     yield valid("size-limit-as-a-string", "§4.6", numbered_shards([1], size_limit="64mb"))
+    yield valid("hash-list-that-names-one-twice", "§4.6", numbered_shards([1], hashes=("md5", "md5")))
     yield valid("no-size-limit", "§4.6", numbered_shards([3], size_limit=None))
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
 
 
 def spelled(index: dict[str, Any], **how: Any) -> bytes:
@@ -323,6 +365,8 @@ def index_forms() -> Iterator[Vector]:
     for name, data in (
         ("index-indented-and-with-a-final-newline", spelled(index, indent=4) + b"\n"),
         ("index-with-unsorted-keys", spelled(dict(reversed(index.items())))),
+        ("index-with-an-integer-of-4300-digits-that-nobody-reads", canonical(index | {"note": 10**4299})),
+        ("index-nested-sixty-four-deep", canonical(index | {"note": nested(63)})),
         ("index-with-unknown-top-level-keys", canonical(index | {"note": {"by": "someone", "1.5": [0.5]}, "": None})),
     ):
         yield valid(name, "§4.1", shards, files | {"index.json": data})
@@ -526,6 +570,7 @@ GROUPS = (
     layout,
     order_of_columns,
     numbers,
+    written_otherwise,
     strings_and_objects,
     arrays,
     pictures,

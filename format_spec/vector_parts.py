@@ -505,6 +505,7 @@ class Vector:
     name: str
     files: Files
     expected: dict[str, Any] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)  # symbolic links and their targets
 
     @property
     def contents(self) -> Files:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vector_parts import make_shard
+from vector_parts import Shard, Snapshot, both_sidecars, integer, make_shard, publish, text
 
 LIMITS: dict[Any, int | None] = {
     "0": 0,
@@ -43,6 +43,65 @@ def one_filling(payloads: Sequence[int], limit: int | None, match_streaming: boo
     }
 
 
+def too_large() -> list[dict[str, Any]]:
+    """§5.3: payloads in a single column, and which of them, if any, would take the shard to 2³² bytes."""
+    config_bytes = len(make_shard({"x": "bytes"}, [], size_limit=None).raw) - 8
+    room = (1 << 32) - 1 - (8 + config_bytes)  # each sample takes eight bytes beside its payload
+    cases: list[tuple[list[int], int | None]] = [
+        ([room - 8], None),
+        ([room - 7], 0),
+        ([1 << 31, 1 << 31], 1),
+        ([room - 18, 2], None),
+        ([room - 18, 3], 1),
+    ]
+    return [{"payload_bytes": sizes, "size_limit": None, "refused": refused} for sizes, refused in cases]
+
+
+METADATA: dict[str, Any] = {
+    "floats": [1e-05, 0.0001, 1e16, 123456789012345.0, 100.0, 0.1, -0.0, 1e22, 5e-324],
+    "ints": [0, -1, 10**30],
+    "strings": ['"quoted" \\ / \b\f\n\r\t', "\x00\x1f\x7f", "größe", "😀", "\uffff"],
+    "Z": None,
+    "a": {"b": [True, False], "": {}},
+    "é": [],
+}
+
+
+def publications() -> list[dict[str, Any]]:
+    """Four publications on top of each other in one directory, with the ids of their snapshots (§4.8, §9)."""
+    columns = {"x": "int", "s": "str"}
+    asked: list[tuple[str, list[int], dict[str, Any] | None]] = [
+        ("create", [0, 1, 2], METADATA),
+        ("append", [3], None),
+        ("append", [4, 5], {"replaced": 1}),
+        ("overwrite", [6], None),
+    ]
+    found = []
+    shards: list[Shard] = []
+    sidecars: list[Any] = []
+    kept: dict[str, Any] = {}
+    before: Snapshot | None = None
+    for mode, numbers, metadata in asked:
+        if mode == "overwrite":
+            shards, sidecars, kept = [], [], {}
+        kept = kept if metadata is None else metadata
+        folder = "g0001/" if mode == "overwrite" else ""
+        rows = [{"x": integer(number), "s": text(f"v{number}")} for number in numbers]
+        name = f"{folder}shard.{len(shards):05}.mds"
+        new = make_shard(columns, rows, basename=name, hashes=("blake3", "xxh128"))
+        sidecars = [*sidecars, *both_sidecars([new], len(shards))]
+        shards = [*shards, new]
+        before = publish(shards, sidecars=sidecars, metadata=kept, before=before)
+        samples = [{"x": number, "s": f"v{number}"} for number in numbers]
+        found.append({"mode": mode, "metadata": metadata, "samples": samples, "snapshot": before.id})
+    return found
+
+
+def gzip_head(level: int) -> str:
+    """§6.3: what a gzip member begins with."""
+    return (b"\x1f\x8b\x08" + bytes(5) + {9: b"\2", 1: b"\4"}.get(level, b"\0") + b"\xff").hex()
+
+
 def writer() -> dict[str, Any]:
     """Limits, shards under them, and samples that are refused."""
     config_bytes = len(make_shard({"x": "bytes"}, [], size_limit=500).raw) - 8
@@ -66,4 +125,14 @@ def writer() -> dict[str, Any]:
         {"columns": {"a": "int"}, "sample": {"a": {"bytes": "0102"}}, "refused": "two bytes for a column of eight"},
         {"columns": {"a": "int"}, "sample": {"a": {"bytes": "0100000000000000"}}, "refused": None},
     ]
-    return {"rule": "§5", "limits": limits, "refused_limits": list(REFUSED), "shards": shards, "samples": samples}
+    return {
+        "rule": "§5",
+        "limits": limits,
+        "refused_limits": list(REFUSED),
+        "shards": shards,
+        "too_large": too_large(),
+        "samples": samples,
+        "gzip_heads": {str(level): gzip_head(level) for level in range(10)},
+        "columns": {"x": "int", "s": "str"},
+        "publications": publications(),
+    }

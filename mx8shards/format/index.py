@@ -78,20 +78,22 @@ class Index:
 
     def columns(self, names: Sequence[str] | None = None) -> Columns:
         """The columns that all shards share, or those of them that are picked; FormatError where they differ."""
-        every = [kind.columns if names is None else kind.columns.pick(names) for kind in self.kinds]
-        if not every:
+        if not self.kinds:
             return Columns((), (), ())
-        for number, found in enumerate(every):
-            if found != every[0]:
+        wanted = self.kinds[0].columns if names is None else self.kinds[0].columns.pick(names)
+        for number, kind in enumerate(self.kinds):
+            can_pick = names is not None and set(wanted.names) <= set(kind.columns.names)
+            found = kind.columns.pick(wanted.names) if can_pick else kind.columns
+            if found != wanted:
                 i = int(np.flatnonzero(self.kind == number)[0])
                 raise FormatError(
                     subject=SUBJECT,
                     place=f"$.shards[{i}]",
-                    expected=f"the columns of $.shards[0]: {_describe(every[0])}",
+                    expected=f"the columns of $.shards[0]: {_describe(wanted)}",
                     found=_describe(found),
                     hint="columns=[…] picks columns that are equal in all shards",
                 )
-        return every[0]
+        return wanted
 
 
 def _describe(columns: Columns) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from mx8shards.disk.map import ReadFile
 from mx8shards.errors import FormatError, IntegrityError, ShardsError
 from mx8shards.format.compression import decompress
 from mx8shards.format.entries import FileInfo
-from mx8shards.format.hashing import hash_hex, hasher
+from mx8shards.format.hashing import hasher
 from mx8shards.format.shard_bytes import read_table, table_bytes
 from mx8shards.format.sidecar_bytes import BLOCK_BYTES, scalar_columns
 from mx8shards.maintain.parallel import thread_count
@@ -147,9 +146,12 @@ class _DataCheck:
         checked, job = self._checked, self._job
         checked.vouched = self._stored.best is not None or self._raw.best is not None or job.blocks is not None
         error = self._stored.error()
-        blocks = self._damaged_blocks() if error or self._stored.best is None else []
+        blocks = self._damaged_blocks()
         if blocks and error is None:
-            error = IntegrityError(place=f"block {blocks[0]}", expected="the digest in the side-car", found="another")
+            error = self._blocks_error(blocks[0])
+            if self._stored.best is not None:  # a hash in the index vouches for the shard: the side-car is wrong
+                checked.add(error, rows=np.zeros(0, np.int64), file=job.blocks_file)
+                error = None
         if error is not None:
             checked.add(error.at(subject=self._name), rows=self._rows_in(blocks), blocks=blocks)
             return
@@ -162,9 +164,10 @@ class _DataCheck:
         size = self._entry.stored.size_bytes
         pieces = []
         done = 0
+        wants_digests = self._facts or self._job.blocks is not None
         for piece in file_pieces(self._file, size):
             self._stored.update(piece)
-            if self._facts:
+            if wants_digests:
                 self._digests.append(block_digests(piece))  # pieces are whole blocks, but for the last
             if self._entry.zip is None:
                 self._walk.feed(piece)
@@ -205,9 +208,13 @@ class _DataCheck:
         expected = self._job.blocks
         if expected is None:
             return []
-        read = partial(self._file.read, size_bytes=BLOCK_BYTES)
-        found = (hash_hex("blake3", read(number * BLOCK_BYTES)) for number in range(len(expected)))
-        return [number for number, digest in enumerate(found) if digest != expected[number].tobytes().hex()]
+        found = np.frombuffer(b"".join(self._digests), np.uint8).reshape(expected.shape)
+        numbers: list[int] = np.flatnonzero((found != expected).any(axis=1)).tolist()
+        return numbers
+
+    def _blocks_error(self, block: int) -> IntegrityError:
+        expected = f"the digest in {self._job.blocks_file}"
+        return IntegrityError(subject=self._name, place=f"block {block}", expected=expected, found="another")
 
     def _rows_in(self, blocks: list[int]) -> Rows | None:
         """The rows in these blocks; None, for all, where none is known, or they hold the table, or are compressed."""

@@ -27,7 +27,8 @@ class Job:
     number: int
     entry: Entry  # without its compressed file, if only the raw one is there
     data: bool = False  # every byte, not the structure alone
-    blocks: Bytes | None = None  # the digests of its blocks, row by row
+    blocks: Bytes | None = None  # the digests of its blocks, row by row …
+    blocks_file: str = ""  # … and the side-car that holds them
     numbers: Mapping[str, Bytes] = field(default_factory=dict)  # what a side-car has for its scalar columns …
     numbers_file: str = ""  # … and which one
 
@@ -79,6 +80,7 @@ class Plan:
             for i, digests in blocks_in(snapshot, sidecar, data):
                 if i in jobs and jobs[i].entry.stored.basename == snapshot.index.entry(i).stored.basename:
                     jobs[i].blocks = digests
+                    jobs[i].blocks_file = sidecar_name(sidecar)
         else:
             for i, column, numbers in numbers_in(snapshot, sidecar, data):
                 if i in jobs:

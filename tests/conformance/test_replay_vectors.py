@@ -1,4 +1,4 @@
-"""Does the package cut epochs, name views and draw crops as the specification's tables say?"""
+"""Does the package cut epochs, name views, draw, write and change colours as the specification's tables say?"""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import mx8shards as mx8
+from mx8shards.format.compression import compress
 from mx8shards.format.randomness import uniforms
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.kernels import boxes
+from mx8shards.loading.batch import Batch
 from mx8shards.order.steps import Steps
+from mx8shards.transforms import ColorJitter, CutMix, Mixup, RandomGrayscale, RandomHorizontalFlip
 from mx8shards.views import Join, Mix, Select, View, Whole
 
 VECTORS = Path(__file__).resolve().parents[2] / "format_spec" / "vectors"
@@ -118,3 +122,91 @@ def test_a_sample_is_taken_or_refused_as_the_rules_say(case: dict[str, Any], tmp
         else:
             with pytest.raises(mx8.SchemaError):
                 writer.write(sample)
+
+
+@pytest.mark.parametrize("case", table("writer")["too_large"])
+def test_a_sample_with_which_a_shard_would_reach_four_gibibytes_is_refused(
+    case: dict[str, Any], tmp_path: Path
+) -> None:
+    zeros = bytes(max(case["payload_bytes"]))  # the kernel gives them no memory: nobody touches them
+    writer = mx8.Writer(tmp_path, columns={"x": "bytes"}, size_limit=case["size_limit"], hashes=())
+    for i, size in enumerate(case["payload_bytes"]):
+        payload = zeros if size == len(zeros) else bytes(size)
+        if i == case["refused"]:
+            with pytest.raises(mx8.SchemaError, match="4294967295"):
+                writer.write({"x": payload})
+        else:
+            writer.write({"x": payload})
+    writer.abandon()
+
+
+def test_equal_samples_and_options_give_the_snapshots_of_the_table(tmp_path: Path) -> None:
+    given = table("writer")
+    for one in given["publications"]:
+        options = {"mode": one["mode"], "metadata": one["metadata"]}
+        with mx8.Writer(tmp_path / "data", columns=given["columns"], **options) as writer:
+            for sample in one["samples"]:
+                writer.write(sample)
+        assert writer.snapshot == one["snapshot"], one["mode"]
+
+
+@pytest.mark.parametrize(("level", "head"), table("writer")["gzip_heads"].items())
+def test_a_gzip_member_begins_as_the_rules_say(level: str, head: str) -> None:
+    assert compress(f"gz:{level}", b"a shard")[:10].hex() == head
+
+
+# what transforms draw ------------------------------------------------------------------------------------------------
+
+COLOURS = table("colours")
+
+
+def batch_of(images: torch.Tensor, sample_ids: list[int]) -> Batch:
+    labels = torch.arange(len(sample_ids))
+    values = {"image": images, "label": labels}
+    return Batch(values, torch.tensor(sample_ids), epoch=COLOURS["epoch"], seed=COLOURS["seed"])
+
+
+def picture_of(pixels: list[list[float]]) -> torch.Tensor:
+    """Four pixels, [3, 2, 2]."""
+    return torch.tensor(pixels, dtype=torch.float64).T.reshape(3, 2, 2)
+
+
+@pytest.mark.parametrize("case", COLOURS["chosen"], ids="{0[purpose]}".format)
+def test_the_pictures_that_the_rules_draw_are_mirrored_or_lose_their_colours(case: dict[str, Any]) -> None:
+    ids, picture = COLOURS["sample_ids"], picture_of(COLOURS["picture"])
+    kind, changed = {
+        "flip:image": (RandomHorizontalFlip, picture.flip(-1)),
+        "grayscale:image": (RandomGrayscale, picture_of(COLOURS["grey"])),
+    }[case["purpose"]]
+    found = kind(case["p"])(batch_of(picture.repeat(len(ids), 1, 1, 1), ids))["image"]
+    wanted = torch.stack([changed if chosen else picture for chosen in case["chosen"]])
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    assert 0 < sum(case["chosen"]) < len(ids)
+
+
+@pytest.mark.parametrize("case", COLOURS["jitters"], ids=lambda case: f"{case['sample_id']}-{case['ranges'][0]}")
+def test_colours_are_changed_as_the_rules_say(case: dict[str, Any]) -> None:
+    ranges = dict(zip(("brightness", "contrast", "saturation", "hue"), map(tuple, case["ranges"]), strict=True))
+    batch = batch_of(picture_of(COLOURS["picture"])[None], [case["sample_id"]])
+    found = ColorJitter(**ranges)(batch)["image"][0]
+    torch.testing.assert_close(found, picture_of(case["pixels"]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", COLOURS["mixes"], ids="{0[kind]}-{0[alpha]}-{0[p]}".format)
+def test_pictures_and_labels_are_mixed_as_the_rules_say(case: dict[str, Any]) -> None:
+    ids, (height, width) = COLOURS["sample_ids"], (case["height"], case["width"])
+    rows = torch.arange(len(ids))
+    images = rows.to(torch.float64)[:, None, None, None].repeat(1, 3, height, width)
+    mix = {"mixup": Mixup, "cutmix": CutMix}[case["kind"]](classes=len(ids), alpha=case["alpha"], p=case["p"])
+    found = mix(batch_of(images, ids))
+    share, partner = torch.tensor(case["shares"], dtype=torch.float64), torch.tensor(case["partners"])
+    wanted = images * share[:, None, None, None] + images[partner] * (1 - share)[:, None, None, None]
+    if case["kind"] == "cutmix":
+        wanted = images.clone()
+        for row, (left, top, right, bottom) in enumerate(case["boxes"]):
+            wanted[row, :, top:bottom, left:right] = float(partner[row])
+    torch.testing.assert_close(found["image"], wanted, rtol=0, atol=1e-4)
+    labels = torch.zeros(len(ids), len(ids), dtype=torch.float64)
+    labels[rows, rows] += share
+    labels[rows, partner] += 1 - share
+    torch.testing.assert_close(found["label"].to(torch.float64), labels, rtol=0, atol=1e-4)

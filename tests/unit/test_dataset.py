@@ -177,8 +177,10 @@ def test_shards_with_different_columns_open_only_with_columns_equal_in_all(tmp_p
     root = different_columns(tmp_path / "data")
     with pytest.raises(mx8.FormatError, match=r"at \$\.shards\[1\]: .*columns=\[…\] picks columns"):
         mx8.Dataset(root)
-    with pytest.raises(mx8.SettingError, match="expected one of 'id', 'y', got 'a'"):
+    with pytest.raises(mx8.FormatError, match=r"at \$\.shards\[1\]: .* a str, got id int, y bytes"):
         mx8.Dataset(root, columns=["a"])
+    with pytest.raises(mx8.SettingError, match="expected one of 'a', 'id', got 'y'"):
+        mx8.Dataset(root, columns=["y"])
     with mx8.Dataset(root, columns=["id"]) as dataset:
         assert list(dataset) == [{"id": 1}, {"id": 2}]
         assert dataset.column("id").tolist() == [1, 2]

@@ -249,6 +249,17 @@ def replace_sidecar(root: Path, kind: str, data: bytes) -> None:
     edit_index(root, edit, keep=True)
 
 
+def test_block_digests_that_differ_from_the_shards_are_found_though_every_hash_is_right(root: Path) -> None:
+    data = bytearray(sidecar(root, "blocks").read_bytes())
+    data[8 + 3] ^= 1  # in the digest of the first shard's first block
+    replace_sidecar(root, "blocks", bytes(data))
+    assert mx8.verify(root).ok
+    damage = only(mx8.verify(root, data=True))
+    assert (damage.file, damage.reason) == (f"{STATE}/sidecars/{blake3(bytes(data)).hexdigest()}", "integrity")
+    assert (damage.samples, damage.blocks) == ((), ())
+    assert "block 0" in damage.error
+
+
 def test_numbers_that_differ_from_the_shards_are_found_though_the_hash_is_right(root: Path) -> None:
     data = bytearray(sidecar(root, "columns").read_bytes())
     data[8 + 3 * 8] ^= 1  # the fourth label of the first shard
