@@ -232,7 +232,7 @@ def dc_table(change: Callable[[bytes], bytes]) -> bytes:
     at, _, end = next(segment for segment in jpegs.segments(data) if segment[1] == 0xC4)
     table = change(data[at + 4 : end])
     data = data[:at] + b"\xff\xc4" + (2 + len(table)).to_bytes(2, "big") + table + data[end:]
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="broken data stream"):
         Image.open(io.BytesIO(data)).load()
     return data
 
