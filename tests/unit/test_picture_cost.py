@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tracemalloc
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def converted(data: bytes) -> None:
 READERS: dict[str, Any] = {
     "convert": converted,
     "planes": yuv420.encode,
-    "summary": lambda data: tally.pixels_of(memoryview(data), "bytes"),
+    "summary": lambda data: tally.pixels_of(memoryview(data), "bytes", ExitStack()),
     "loader": lambda data: (decoding.check_rare(data, MOST_DECODED_BYTES), decoding.decode(data, lambda *_: None)),
 }
 
