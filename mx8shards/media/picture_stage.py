@@ -327,7 +327,7 @@ class Pictures(Stage):
             regions = planar and turbo.HAS_REGIONS
             find_cut(data, head, jobs, draws, not planar, regions, PAD if turbo.HAS_REGIONS else 0, cut)
             planar = planar and cut["how"] != REGION
-        size_bytes = int(kernels.jpeg_bytes(head, cut, jobs, planar))
+        size_bytes = int(kernels.jpeg_bytes(head, cut, jobs, planar)) + 2 * len(picture)  # a copy, and one of its tiles
         decoding.check_fits(int(head["width"]), int(head["height"]), size_bytes, self._large.most_bytes)
 
     def _check_sides(self, payload_bytes: int, width: int, height: int, size_bytes: int) -> None:
