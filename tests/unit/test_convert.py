@@ -137,7 +137,8 @@ def test_three_workers_write_the_snapshot_that_one_writes_in_the_order_of_the_it
     assert alone == together
     assert alone.samples == 31
     assert alone.rejects == (("line 18", "expected a number, got 'word'"),)
-    assert told == [(n, 32) for n in (5, 10, 15, 20, 25, 30, 32)]
+    assert told == sorted(told)
+    assert set(told) == {(n, 32) for n in range(33)}
     for name in ("alone", "together"):
         assert numbers(place.root / name) == [*range(18), *range(20, 33)]
         assert mx8.Dataset(place.root / name).snapshot == alone.snapshot
@@ -347,7 +348,8 @@ sys.exit(main())
         assert "Traceback" not in done.stderr
         if done.returncode:  # the conversion may have been quicker
             assert done.returncode in (128 + number, -number)
-            assert done.stderr in ("interrupted: the same command goes on with what is missing\n", "")
+            told = [line for line in done.stderr.splitlines() if not line.startswith("convert: ")]
+            assert told in (["interrupted: the same command goes on with what is missing"], [])
     go_on(place, repository, 2)
 
 
