@@ -30,14 +30,14 @@ class Dataset:
     """One snapshot of a dataset, opened for reading: a sequence of samples.
 
     Args:
-        link: the directory of a dataset, as a path. `~` is the home directory. `path@sha256:9f2c…` opens an earlier
+        link: The directory of a dataset, as a path. `~` is the home directory. `path@sha256:9f2c…` opens an earlier
             snapshot by its id, or by the first eight digits of it or more.
-        columns: the names of the columns to read. Others are neither read nor decoded. None: all columns.
+        columns: The names of the columns to read. Others are neither read nor decoded. None: all columns.
         verify: `"structure"` checks sizes and offsets of each shard when it is first touched; `"shard"` checks the hash
             of the whole shard as well.
-        cache_dir: the directory for unpacked copies of compressed shards. None: below the dataset, or, where that
+        cache_dir: The directory for unpacked copies of compressed shards. None: below the dataset, or, where that
             cannot be written, below `$XDG_CACHE_HOME/mx8shards`.
-        allow_pickle: also read columns of the encoding `pkl`. Decoding them runs code that the dataset contains.
+        allow_pickle: Also read columns of the encoding `pkl`. Decoding them runs code that the dataset contains.
 
     `dataset[i]` is a dict of Python values by column name, `dataset[2:5]` and `dataset[[4, 1]]` are lists of them.
     Opening reads the index and touches no shard. Samples are read, not mapped, so a file that someone cuts short is an
@@ -187,8 +187,8 @@ class Dataset:
         """The stored bytes of one value, as a read-only view of the mapped shard, without a copy.
 
         Args:
-            position: which sample; negative ones count from the end.
-            column: the name of the column.
+            position: Which sample; negative ones count from the end.
+            column: The name of the column.
 
         The view stays valid after `close`. Should somebody cut the shard's file short in place, touching the view ends
         the process by SIGBUS: no reader of mapped memory can prevent that. `dataset[i]` raises an error instead.
@@ -205,7 +205,7 @@ class Dataset:
         """One column of all samples.
 
         Args:
-            name: the name of the column.
+            name: The name of the column.
 
         Returns an array if all values have one dtype and shape, and otherwise a sequence that decodes a value when it
         is asked for.
@@ -236,7 +236,7 @@ class Dataset:
         occurrence: 0 where a sample is selected first, 1 where it is selected again. So repeats look different.
 
         Args:
-            positions: positions in this dataset, which may be a view itself; negative ones count from the end. For a
+            positions: Positions in this dataset, which may be a view itself; negative ones count from the end. For a
                 mask of bools, give `numpy.flatnonzero(mask)`.
         """
         return self._derived(Select(self._view, positions))
@@ -245,8 +245,8 @@ class Dataset:
         """The samples whose column equals a value: a view over the same shards, found without reading other columns.
 
         Args:
-            column: the name of the column.
-            value: what to compare with: a number, a text, bytes, or whatever the column's encoding gives.
+            column: The name of the column.
+            value: What to compare with: a number, a text, bytes, or whatever the column's encoding gives.
         """
         payload = only_payload(self._columns.pick([column]).coders[0].name, value)
         if payload is None:

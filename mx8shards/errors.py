@@ -50,12 +50,12 @@ class ShardsError(Exception):
     what is wrong; its callers know where, and add that with `at` while the error passes through them.
 
     Args:
-        message: the whole message; empty if `expected` and `found` make it.
-        subject: the file, dataset or argument that the error is about.
-        place: the position in it: an offset, a JSON path, a sample and column.
-        expected: the values that are allowed there.
-        found: the value that was there.
-        hint: what to do about it.
+        message: The whole message; empty if `expected` and `found` make it.
+        subject: The file, dataset or argument that the error is about.
+        place: The position in it: an offset, a JSON path, a sample and column.
+        expected: The values that are allowed there.
+        found: The value that was there.
+        hint: What to do about it.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class ShardsError(Exception):
         """The same error with a subject, if it had none, and with `place` put before the place it had.
 
         Args:
-            subject: the file, dataset or argument that the error is about.
-            place: a position in it.
+            subject: The file, dataset or argument that the error is about.
+            place: A position in it.
         """
         self.subject = self.subject or subject
         if self.place.startswith(("[", ".")):
@@ -214,6 +214,13 @@ def _as_float(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return None
+
+
+def finite_numbers(value: Any) -> tuple[float, ...] | None:
+    """A list, tuple, array or tensor of finite numbers as floats; None for anything else, and for an empty one."""
+    values = value.tolist() if hasattr(value, "tolist") else value
+    good = isinstance(values, (list, tuple)) and len(values) > 0 and all(map(is_number, values))
+    return tuple(map(float, values)) if good else None
 
 
 def probability(name: str, value: Any) -> float:

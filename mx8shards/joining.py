@@ -23,7 +23,7 @@ def concat(datasets: Iterable[Dataset]) -> Dataset:
     """The samples of several datasets, one after the other, as one dataset: a view, for which nothing is copied.
 
     Args:
-        datasets: open datasets with equal columns. Where one has a list of class names (`metadata["classes"]`), all
+        datasets: Open datasets with equal columns. Where one has a list of class names (`metadata["classes"]`), all
             have to have the same list in the same order: label 3 would be another class in each, otherwise.
 
     The metadata are those that all of them agree on. Each dataset's shards are verified, and unpacked into a cache, as
@@ -48,9 +48,9 @@ def mix(datasets: Iterable[Dataset], *, weights: Sequence[float], length: int) -
     stand side by side in the view: `shuffle=True` mixes them.
 
     Args:
-        datasets: open datasets, as `concat` takes them.
-        weights: a number above 0 for each: how many samples of it there are, in proportion to the others.
-        length: how many positions the view has, which is the length of an epoch.
+        datasets: Open datasets, as `concat` takes them.
+        weights: A number above 0 for each: how many samples of it there are, in proportion to the others.
+        length: How many positions the view has, which is the length of an epoch.
     """
     datasets = _listed("mix", datasets)
     weights = list(weights)

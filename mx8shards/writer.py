@@ -45,21 +45,21 @@ class Writer:
     """Writes samples into shards, and publishes them as one new snapshot at the end.
 
     Args:
-        out: the directory of the dataset. It is made if it is missing.
-        columns: the name of each column and its encoding, such as `{"image": "bytes", "label": "int"}`.
+        out: The directory of the dataset. It is made if it is missing.
+        columns: The name of each column and its encoding, such as `{"image": "bytes", "label": "int"}`.
         compression: None, or a codec and perhaps its level: `"zstd"`, `"zstd:7"`, `"gz"`, `"bz2"`, `"br"`, `"snappy"`.
-        hashes: the names of the hashes that the index keeps of each file; blake3 is always added.
-        size_limit: the largest size of an uncompressed shard, in bytes or as `"64mb"`. None: one shard for all samples.
+        hashes: The names of the hashes that the index keeps of each file; blake3 is always added.
+        size_limit: The largest size of an uncompressed shard, in bytes or as `"64mb"`. None: one shard for all samples.
         mode: `"create"` needs an empty directory, `"append"` adds samples to the dataset there, `"overwrite"` replaces
             them. The previous snapshot stays readable under its id.
-        metadata: a mapping of names to JSON values. None: no metadata, or with `"append"` those of the previous
+        metadata: A mapping of names to JSON values. None: no metadata, or with `"append"` those of the previous
             snapshot.
-        threads: the number of threads that compress, hash and write. None: one for each core of this process.
-        rank: which part of a dataset this Writer writes, from 0; `merge([out], out)` joins the parts of all ranks. If
+        threads: The number of threads that compress, hash and write. None: one for each core of this process.
+        rank: Which part of a dataset this Writer writes, from 0; `merge([out], out)` joins the parts of all ranks. If
             `out` is a dataset already, `mode="append"` writes parts that `merge([out], out, mode="append")` adds to it.
-        world_size: how many ranks write parts. Each has shards of its own, so the merged snapshot's id depends on it.
-        allow_pickle: allow columns of the encoding `pkl`. Decoding them runs code, so readers have to allow it, too.
-        match_streaming: make every shard file byte for byte equal to what Streaming's MDSWriter writes.
+        world_size: How many ranks write parts. Each has shards of its own, so the merged snapshot's id depends on it.
+        allow_pickle: Allow columns of the encoding `pkl`. Decoding them runs code, so readers have to allow it, too.
+        match_streaming: Make every shard file byte for byte equal to what Streaming's MDSWriter writes.
 
     Use it as a context manager: after an exception in the block, or a kill, nothing is published. Equal samples and
     options give equal bytes and an equal `snapshot`, on any machine and with any number of threads.
@@ -125,7 +125,7 @@ class Writer:
         """Add one sample.
 
         Args:
-            sample: a value for every column, by name. Other keys are ignored.
+            sample: A value for every column, by name. Other keys are ignored.
         """
         if self._user.setdefault("thread", me := get_ident()) != me:
             raise _used_twice()
@@ -194,7 +194,7 @@ class Writer:
         """Set the metadata, at any time before the Writer closes.
 
         Args:
-            metadata: a mapping of names to JSON values. It replaces the metadata given before.
+            metadata: A mapping of names to JSON values. It replaces the metadata given before.
         """
         if self._publication is None:
             raise _closed("its metadata cannot be changed any more")

@@ -103,6 +103,48 @@ def webp_bomb(scale: int) -> bytes:
     return encoded(SMALL, "WEBP", exif=tag_bomb(20_000 * scale))
 
 
+def avif_bomb(scale: int) -> bytes:
+    """The same in an AVIF."""
+    exif = tag_bomb(20_000 * scale)
+    harmless = exif[:8].ljust(len(exif), b"\0")  # Pillow reads what it writes
+    return encoded(SMALL, "AVIF", exif=harmless).replace(harmless, exif)
+
+
+def directory_bomb(scale: int, *, pixels: bytes = b"", tags: tuple[tuple[int, int, int, int], ...] = ()) -> bytes:
+    """A TIFF whose directory of EXIF data, below the first one, has thousands of tags with the same numbers."""
+    at = 8 + len(pixels) + 2 + 12 * (len(tags) + 1) + 4
+    first = (*tags, (34665, 4, 1, at))
+    count = 600 * scale
+    below = struct.pack("<H", count)
+    below += b"".join(struct.pack("<HHII", 40_000 + i, 3, 3_000, at + 6 + 12 * count) for i in range(count))
+    head = b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(first))
+    return head + b"".join(struct.pack("<HHII", *tag) for tag in first) + bytes(4) + below + bytes(4) + bytes(6_000)
+
+
+def exif_directory_bomb(scale: int) -> bytes:
+    """A JPEG with such EXIF data."""
+    return JPEG[:2] + segment(0xE1, b"Exif\0\0" + directory_bomb(scale, tags=((0x112, 3, 1, 6),))) + JPEG[2:]
+
+
+def tiff_directory_bomb(scale: int) -> bytes:
+    """A grey TIFF of 8 x 8 with such EXIF data."""
+    numbers = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 8, 279: 64}
+    return directory_bomb(scale, pixels=bytes(64), tags=tuple((tag, 4, 1, value) for tag, value in numbers.items()))
+
+
+def png_profile_bomb(scale: int) -> bytes:
+    """A PNG with such EXIF data, as old programs put them there: in hexadecimal, and compressed."""
+    exif = tag_bomb(20_000 * scale)
+    text = b"\nexif\n%8d\n%s\n" % (len(exif), exif.hex().encode())
+    return png(chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text, 9)))
+
+
+def late_png_bomb(scale: int) -> bytes:
+    """The same in a chunk behind the pixels."""
+    whole = png(b"")
+    return whole[:-12] + chunk(b"eXIf", tag_bomb(20_000 * scale)) + whole[-12:]
+
+
 def chunk(name: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -222,6 +264,9 @@ HOSTILE: dict[str, tuple[Callable[[int], bytes], str]] = {
     "EXIF bomb": (exif_bomb, "share their bytes"),
     "MPF bomb": (mpf_bomb, "share their bytes"),
     "WebP bomb": (webp_bomb, "share their bytes"),
+    "AVIF bomb": (avif_bomb, "share their bytes"),
+    "EXIF directory bomb": (exif_directory_bomb, "share their bytes"),
+    "TIFF directory bomb": (tiff_directory_bomb, "share their bytes"),
     "empty chunks": (chunky, "chunks"),
     "crumbled comment": (crumbled, "GIF"),
     "many comments": (commented_gif, "GIF"),

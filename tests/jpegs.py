@@ -42,7 +42,7 @@ def resampled(jpeg: bytes, factors: list[int]) -> bytes:
     return bytes(data)
 
 
-def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+def segments(jpeg: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
     """Where each segment of the head begins, its marker, and where it ends."""
     at = 2
     while True:

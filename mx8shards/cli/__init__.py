@@ -25,6 +25,7 @@ exit codes:
   4    finished, but some items could not be converted; the path of the report is printed
   130  interrupted by Ctrl-C
   141  whatever read the output has closed it, such as `head`
+  143  terminated by SIGTERM
 """
 
 # Each command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`. Only the one that
@@ -58,12 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except SystemExit as stop:  # argparse has said what there was to say
         return stop.code if isinstance(stop.code, int) else 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
         if argv is None:  # this process is the command: all is cleaned up, and another Ctrl-C must not disturb its end
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
-            os._exit(130)
-        return 130
+            os._exit(code)
+        return code
     except BrokenPipeError:  # the reader has seen enough; nothing may be flushed into the pipe at exit
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
@@ -74,37 +76,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come: it cleans up as Ctrl-C does."""
+
+
+# What ends a command, the action that Python begins with, and what cleans up.
+_ENDING = (
+    (signal.SIGINT, signal.default_int_handler, KeyboardInterrupt),
+    (signal.SIGTERM, signal.SIG_DFL, Terminated),
+)
+
+
 @contextlib.contextmanager
 def _interruptible(*, is_last: bool) -> Iterator[None]:
-    """The first Ctrl-C is a KeyboardInterrupt, which cleans up; the second one ends the process at once.
+    """The first Ctrl-C or SIGTERM raises an exception, which cleans up; the second one ends the process at once.
 
     After an interrupt that stays so if the process ends anyway (`is_last`). Whatever is published is as safe from that
-    as from any kill. Where Ctrl-C is ignored (`nohup`), it stays so.
+    as from any kill. Where Ctrl-C is ignored (`nohup`), or a program has a handler of its own, it stays so.
     """
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    usual = {number: (action, error) for number, action, error in _ENDING if signal.getsignal(number) == action}
     interrupted = False
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
         nonlocal interrupted
         interrupted = True
-        signal.signal(signal.SIGINT, _end_now)
-        raise KeyboardInterrupt
+        for each in usual:
+            signal.signal(each, _end_now)
+        raise usual[signal.Signals(number)][1]
 
-    signal.signal(signal.SIGINT, interrupt)
+    for number in usual:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
         if not (interrupted and is_last):
-            signal.signal(signal.SIGINT, usual)
+            for number, (action, _) in usual.items():
+                signal.signal(number, action)
 
 
-def _end_now(_number: int, _frame: FrameType | None) -> None:
+def _end_now(number: int, _frame: FrameType | None) -> None:
     if os.isatty(2):
         os.write(2, b"\x1b[?25h\n")  # the progress bar has hidden the cursor
-    os._exit(130)
+    os._exit(128 + number)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -120,14 +120,14 @@ def rate_text(done: float, seconds: float, unit: str) -> str:
 
 
 class Lines:
-    """Prints how far a long job is, every ten seconds."""
+    """Prints how far a long job is: after two seconds, then every ten."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic, unit: str = "bytes") -> None:
         self._title = title
         self._unit = unit
         self._clock = clock
         self._begun = clock()
-        self._next = self._begun + 10
+        self._next = self._begun + 2
 
     def __call__(self, done: int, total: int) -> None:
         now = self._clock()

@@ -15,11 +15,19 @@ _CHECKED = {
     "subset": "sizes and offsets, and every byte of some shards",
     "data": "every byte",
 }
+_DEPTH = "Without options, sizes and offsets are checked, and contents are not read."
+_NOT_READ = "--data reads every byte"
+_SOUND = {
+    "structure": f"the structure is sound; contents were not read ({_NOT_READ})",
+    "subset": f"the structure and the shards that were read are sound; the others were not read ({_NOT_READ})",
+    "data": "sound",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this command takes."""
     add_link(parser)
+    parser.description = f"{parser.description} {_DEPTH}"
     depth = parser.add_mutually_exclusive_group()
     depth.add_argument("--data", action="store_true", help="check every byte of every kept snapshot")
     depth.add_argument("--subset", type=share, metavar="5%", help="check every byte of that share of the shards")
@@ -65,7 +73,8 @@ def _show(report: Report) -> None:
             ("unchecked", f"the payload bytes of {report.unchecked} shards: no hash is known, --seal gives them one")
         )
     fields += [("damaged", _line(damage)) for damage in report.damage]
-    fields.append(("result", "sound" if report.ok else f"{len(report.damage)} damaged files"))
+    sound = "sound where hashes are known" if report.mode == "data" and report.unchecked else _SOUND[report.mode]
+    fields.append(("result", sound if report.ok else f"{len(report.damage)} damaged files"))
     show_fields(fields)
 
 

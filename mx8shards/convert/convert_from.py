@@ -46,20 +46,20 @@ def convert_from(
         mx8.convert_from(MyRecipe("scans/"), out="data/scans")
 
     Args:
-        source: the name of a built-in source (`"imagefolder"`), the path of a recipe's .py file, or an object.
-        src: what the source reads: its first argument. An object has it already.
-        out: the directory of the dataset.
-        append: add what is new in SRC to the dataset in OUT, as a new snapshot. A file is known by its path. One that
+        source: The name of a built-in source (`"imagefolder"`), the path of a recipe's .py file, or an object.
+        src: What the source reads: its first argument. An object has it already.
+        out: The directory of the dataset.
+        append: Add what is new in SRC to the dataset in OUT, as a new snapshot. A file is known by its path. One that
             changed since is not converted again, and the sample of one that was removed stays; rejects are tried again.
             New classes come behind those that are there, so labels keep their meaning.
-        split: shares of datasets that are made side by side, OUT/train and OUT/val of `train=0.9,val=0.1`. A hash of a
+        split: Shares of datasets that are made side by side, OUT/train and OUT/val of `train=0.9,val=0.1`. A hash of a
             file's path decides, so a file stays in its split when others are added.
-        seed: another number splits in another way.
-        workers: number of processes. The result does not depend on it.
-        size_limit: largest size of a shard.
-        compression: compression of shards: zstd, zstd:9, gz … (default: none)
-        progress: called with the number of items that are done, and of all.
-        **options: those of the source; `help(mx8shards.convert.imagefolder.ImageFolder)` explains the built-in ones.
+        seed: Another number splits in another way.
+        workers: Number of processes. The result does not depend on it.
+        size_limit: Largest size of a shard.
+        compression: Compression of shards: zstd, zstd:9, gz … (default: none)
+        progress: Called with the number of items that are done, and of all.
+        **options: Those of the source; `help(mx8shards.convert.imagefolder.ImageFolder)` explains the built-in ones.
 
     A file that cannot be converted is a reject, listed in the report. A conversion that was interrupted goes on where
     it stopped when the same call is made again; every split is a dataset that is published whole or not at all.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ from mx8shards.dataset import Dataset
 from mx8shards.errors import DatasetNotFoundError, DiskError, SettingError, SourceError
 from mx8shards.maintain.conversion import part_path
 from mx8shards.writer import Writer
+
+Tell = Callable[[int], object]
 
 REJECTS, COUNTS = "rejects", "counts"  # keys of a part's metadata
 CHANGED = "the source changed while it was converted"
@@ -61,8 +63,11 @@ class Run(NamedTuple):
     items: Sequence[Item]
 
 
-def write_part(job: Job, source: Source, run: Run, basis: str) -> Part:
-    """The part of these items, written unless it is there. SourceError if their files change meanwhile."""
+def write_part(job: Job, source: Source, run: Run, basis: str, tell: Tell = lambda _: None) -> Part:
+    """The part of these items, written unless it is there. SourceError if their files change meanwhile.
+
+    `tell` is called with the number of items that are done.
+    """
     path = part_path(run.out, part_name(basis, source, run.items))
     try:
         with Dataset(path) as there:
@@ -73,7 +78,8 @@ def write_part(job: Job, source: Source, run: Run, basis: str) -> Part:
     before = Counter(_counts(source))
     rejects: list[Reject] = []
     with _part_writer(path, source, job.options) as writer:
-        for item in run.items:
+        for number, item in enumerate(run.items):
+            tell(number)
             try:
                 sample = source.sample(item)
                 if job.append and sample.get(PATH) != item[0]:

@@ -20,12 +20,20 @@ from mx8shards.convert.picture_checks import (
     tile,
 )
 from mx8shards.errors import DecodeError, SourceError, one_of, require, true_or_false, whole_number
-from mx8shards.format.picture_files import JPEGS, can_be_rgb8, open_picture
+from mx8shards.format.picture_files import JPEGS, can_be_rgb8, checked_orientation, open_picture
 
 Format = Literal["jpeg", "yuv420"]
 
 _JPEG_BEGIN = b"\xff\xd8\xff"
-_ORIENTATION = 0x0112  # EXIF's tag
+_TRANSPOSITIONS = {  # by EXIF's orientation
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 _SIDEWAYS = 5  # orientations from this one on exchange width and height
 _COARSE = 2  # what Pillow calls 4:2:0
 _PNG_MODES = frozenset(("1", "L", "LA", "P", "RGB", "RGBA"))
@@ -78,7 +86,7 @@ class Changes:
             if self.rgb8 and can_be_rgb8(picture):
                 return self._checked(in_rgb8(picture, data, self.quality or 95))
             check_picture(picture)
-            turned = self.upright and _orientation(picture) != 1  # asked first: loading a TIFF turns it
+            turned = self.upright and checked_orientation(picture) != 1  # asked first: loading a TIFF turns it
             changed = self._resized(picture, data)
             if changed is None:
                 check_kept(picture, data)
@@ -108,14 +116,14 @@ class Changes:
         scale = self._scale(picture.size)
         other = self.format == "jpeg" and picture.format not in JPEGS
         asked = (self.max_side, self.min_side, self.format) != (None, None, None)
-        turned = asked and _orientation(picture) != 1  # all are upright then, whatever their size …
+        turned = asked and checked_orientation(picture) != 1  # all are upright then, whatever their size …
         turned = turned and (not self.upright or self.format == "yuv420")  # … and `_turned` does that without loss
         if scale >= 1 and self.quality is None and not other and not turned:
             return None
         shrink(picture, data, scale)
         check_whole(picture, data)
         scale = self._scale(picture.size)
-        upright = require("PIL.ImageOps", "convert").exif_transpose(picture).convert("RGB")
+        upright = _upright(picture).convert("RGB")
         if scale < 1:
             size = [max(1, round(side * scale)) for side in upright.size]
             upright = upright.resize(size, require("PIL.Image", "convert").Resampling.LANCZOS)
@@ -133,11 +141,11 @@ class Changes:
         shrink(picture, data, 1)
         check_whole(picture, data)
         if picture.format in JPEGS:
-            upright = _turned_jpeg(data, _orientation(picture))
+            upright = _turned_jpeg(data, checked_orientation(picture))
         if upright is not None:
-            width, height = picture.size if _orientation(picture) < _SIDEWAYS else picture.size[::-1]
+            width, height = picture.size if checked_orientation(picture) < _SIDEWAYS else picture.size[::-1]
             return self._tiled(upright), width, height
-        turned = require("PIL.ImageOps", "convert").exif_transpose(picture)
+        turned = _upright(picture)
         out = io.BytesIO()
         profile = picture.info.get("icc_profile")
         if picture.format in JPEGS:
@@ -151,10 +159,19 @@ class Changes:
         return out.getvalue(), turned.width, turned.height
 
 
-def _orientation(picture: Any) -> int:
-    """What EXIF (or XMP) data say of the raster, from 1 to 8; 1, which is upright, where they make no sense."""
-    found = picture.getexif().get(_ORIENTATION, 1)
-    return found if found in range(1, 9) else 1
+def _upright(picture: Any) -> Any:
+    """A picture whose rows and columns are turned as its metadata ask, without these.
+
+    Pillow's own function also reads and writes all EXIF data, which may take far more memory than they have bytes.
+    """
+    picture.load()  # this turns a TIFF
+    method = _TRANSPOSITIONS.get(checked_orientation(picture))
+    if method is None:
+        return picture
+    turned = picture.transpose(require("PIL.Image", "convert").Transpose[method])
+    for name in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):
+        turned.info.pop(name, None)
+    return turned
 
 
 def _turns_without_loss() -> bool:
@@ -170,7 +187,7 @@ def _turned_jpeg(data: bytes, orientation: int) -> bytes | None:
     found = upright_jpeg(data, orientation)
     if found is not None:
         with open_picture(found) as picture:
-            found = found if _orientation(picture) == 1 else None
+            found = found if checked_orientation(picture) == 1 else None
     return found
 
 

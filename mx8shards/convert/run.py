@@ -34,7 +34,7 @@ from mx8shards.convert.additions import (
 )
 from mx8shards.convert.outcome import Conversion, summed
 from mx8shards.convert.part_names import basis_of
-from mx8shards.convert.part_writing import AGAIN, CHANGED, REJECTS, Job, Part, Run, write_part
+from mx8shards.convert.part_writing import AGAIN, CHANGED, REJECTS, Job, Part, Run, Tell, write_part
 from mx8shards.convert.source import Item, Recipe, Source, name_of, opened
 from mx8shards.convert.workers import in_order
 from mx8shards.errors import DatasetExistsError, DiskError, SettingError, ShardsError, SourceError
@@ -159,20 +159,27 @@ def _write_parts(
     runs = [run for target in targets.values() for run in target.runs]
     parts: dict[Path, list[Part]] = {target.out: [] for target in targets.values()}
     done, total = 0, sum(len(run.items) for run in runs)
-    with contextlib.closing(_parts(job, source, runs, workers)) as written:
+
+    def tell(more: int) -> None:
+        if progress is not None:
+            progress(done + more, total)
+
+    with contextlib.closing(_parts(job, source, runs, workers, tell)) as written:
         for run, part in zip(runs, written, strict=True):
             parts[run.out].append(part)
             done += len(run.items)
-            if progress is not None:
-                progress(done, total)
+            tell(0)
     return parts
 
 
-def _parts(job: Job, source: Source, runs: Sequence[Run], workers: int) -> Generator[Part, None, None]:
-    """The part of every run, in order, written by this process if `workers` is 1, else by that many others."""
+def _parts(job: Job, source: Source, runs: Sequence[Run], workers: int, tell: Tell) -> Generator[Part, None, None]:
+    """The part of every run, in order, written by this process if `workers` is 1, else by that many others.
+
+    Alone, this process tells of each item.
+    """
     basis = basis_of(job.source, job.options, source)
     if workers <= 1:
-        yield from (write_part(job, source, run, basis) for run in runs)
+        yield from (write_part(job, source, run, basis, tell) for run in runs)
     elif runs:
         yield from in_order(partial(_opened, job, basis), runs, workers, job.subject)
 

@@ -2,7 +2,7 @@
 
 A worker gets the items of one part at a time and answers with the part or the error. It ends when the process that
 started it ends, however that happens: a thread of it waits for that. So no worker keeps a part's lock, or writes on,
-after its conversion was killed. Ctrl-C, which a terminal sends to all of them, is the first process's business alone:
+after its conversion was killed. Only the first process heeds SIGTERM and Ctrl-C, which a terminal sends to all of them:
 it kills its workers. A part that was not finished is written again by the same command.
 
 Workers are fresh interpreters, because a fork would inherit threads that do not run in it. Unlike `multiprocessing`'s
@@ -42,6 +42,7 @@ work(int(sys.argv[2]))
 """
 
 _NAME = "mx8shards-convert"
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def in_order(
@@ -126,17 +127,43 @@ def _answering(subject: str) -> Iterator[None]:
 
 
 def _start(crew: dict[Any, subprocess.Popen[bytes]]) -> None:
-    """Start a process and put it into the crew, by its pipe."""
-    # A process inherits which signals are blocked. Until the crew has it nobody would kill it, so no Ctrl-C comes.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Start a process and put it into the crew, by its pipe.
+
+    Nobody would kill a process that the crew does not have, so no signal disturbs this.
+    """
+    with _undisturbed():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # which signals are blocked is inherited
+        try:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())]
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+                crew[Connection(ours.detach())] = process
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are handled when this ends.
+
+    To block them is not enough: any other thread may get them, and the main thread then runs their handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no handler runs in it
+        yield
+        return
+    came: list[int] = []
+    usual = {number: signal.getsignal(number) for number in _ENDING}
+    ours = {number: action for number, action in usual.items() if action is not None}  # None: not set by Python
     try:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
-            crew[Connection(ours.detach())] = process
+        for number in ours:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, action in ours.items():
+            signal.signal(number, action)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def work(descriptor: int) -> None:

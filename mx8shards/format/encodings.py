@@ -85,8 +85,8 @@ def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding])
     """Let columns use an encoding of your own.
 
     Args:
-        name: how the index and `columns` name it: without a colon, and none of the built-in names.
-        encoding: an object with the attributes of `Encoding`: `name`, `size_bytes` (None: payloads differ in size),
+        name: How the index and `columns` name it: without a colon, and none of the built-in names.
+        encoding: An object with the attributes of `Encoding`: `name`, `size_bytes` (None: payloads differ in size),
             `dtype` and `shape` (of payloads that are the bytes of equally shaped arrays, else None), `unsafe` (decoding
             runs code), and the methods `encode(value) -> bytes` and `decode(payload) -> value`. Or a function of the
             text after the colon that makes such an object, for columns of the encoding `name:text`.

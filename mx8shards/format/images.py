@@ -13,6 +13,8 @@ from mx8shards.format.picture_files import open_picture
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LAYOUTS = ("CHW", "HWC")  # of a decoded picture: its axes are channels, height, width, or height, width, channels
+
 _PIL_HEADER = struct.Struct("<III")
 _COUNT = struct.Struct("<I")
 

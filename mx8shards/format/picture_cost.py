@@ -37,6 +37,9 @@ _FILL = re.compile(rb"\xff*")
 _MARKER_IN_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 _TIFF_BYTES = frozenset((1, 2, 6, 7))  # types that Pillow keeps as bytes
+_DIRECTORIES = frozenset((34665, 34853, 40965))  # tags that say where those of EXIF, of GPS and of Interop lie
+_TIFF_HEADS = re.compile(rb"II\*\0|MM\0\*")
+_MOST_HEADS = 64  # that are looked at in an AVIF; four bytes of its pixels look like one in a file of 2 GiB
 
 
 def check_cost(data: bytes) -> None:
@@ -48,6 +51,8 @@ def check_cost(data: bytes) -> None:
             check_scans(data, head.scan)
     elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         check_tags(data)
+    elif data[4:8] == b"ftyp":
+        _check_avif(data)
     elif len(data) <= _SMALL_BYTES:
         return
     elif data.startswith(_PNG):
@@ -138,36 +143,44 @@ def _starts_of_scans(data: bytes, at: int) -> int:
     return sum(int(np.count_nonzero(pair == _SCAN_PAIR)) for pair in pairs)
 
 
-def check_exif(exif: bytes) -> None:
+def check_exif(exif: bytes | memoryview) -> None:
     """DecodeError for EXIF data whose tags share their bytes so often that they take many times as much memory."""
     if exif[:2] in (b"II", b"MM"):
         check_tags(exif)
 
 
-def check_tags(data: bytes) -> None:
-    """DecodeError for a TIFF whose first directory of tags claims several times the file, or far too many numbers."""
+def check_tags(data: bytes | memoryview) -> None:
+    """DecodeError for a TIFF whose tags claim several times the file, or far too many numbers.
+
+    Counted are the first directory of tags and those of EXIF data below it: Pillow loads them, too.
+    """
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:3] == b"+" or data[3:4] == b"+"
-    forms = ("HHQ8x", "Q", "8xQ") if big else ("HHI4x", "H", "4xI")
+    forms = ("HHQ8s", "Q", "8xQ") if big else ("HHI4s", "H", "4xI")
     entry, count, first = (struct.Struct(order + form) for form in forms)
-    try:
-        (at,) = first.unpack_from(data)
-        (entries,) = count.unpack_from(data, at)
-    except (struct.error, OverflowError):
-        return
-    at += count.size
-    end = min(at + entries * entry.size, len(data) - entry.size + 1)
-    claimed = 0
-    for place in range(at, end, entry.size):
-        _, kind, values = entry.unpack_from(data, place)
-        size = values * _TIFF_SIZES.get(kind, 0)
-        if size > len(data):
-            continue  # Pillow skips a tag that claims more bytes than the file has
-        claimed += size
-        if claimed > 4 * len(data) or (place - at) // entry.size > _MOST_VALUES:
-            raise DecodeError(expected="tags of the file's size", found="tags that share their bytes many times")
-        if kind not in _TIFF_BYTES and values > _MOST_VALUES:
-            raise DecodeError(expected=f"tags of at most {_MOST_VALUES} numbers", found=f"{values}")
+    claimed = entries = 0
+    seen: set[int] = set()
+    left = list(first.unpack_from(data)) if len(data) >= first.size else []
+    while left:
+        at = left.pop()
+        if at in seen or at + count.size > len(data):
+            continue
+        seen.add(at)
+        begin = at + count.size
+        end = min(begin + count.unpack_from(data, at)[0] * entry.size, len(data) - entry.size + 1)
+        for place in range(begin, end, entry.size):
+            tag, kind, values, value = entry.unpack_from(data, place)
+            size = values * _TIFF_SIZES.get(kind, 0)
+            entries += 1
+            if size > len(data):
+                continue  # Pillow skips a tag that claims more bytes than the file has
+            claimed += size
+            if claimed > 4 * len(data) or entries > _MOST_VALUES:
+                raise DecodeError(expected="tags of the file's size", found="tags that share their bytes many times")
+            if kind not in _TIFF_BYTES and values > _MOST_VALUES:
+                raise DecodeError(expected=f"tags of at most {_MOST_VALUES} numbers", found=f"{values}")
+            if tag in _DIRECTORIES and values == 1 and size <= len(value):
+                left.append(int.from_bytes(value[:size], "little" if order == "<" else "big"))
 
 
 def _check_png(data: bytes) -> None:
@@ -204,6 +217,14 @@ def _check_gif(data: bytes) -> None:
                 break
         at += 1
     raise DecodeError(expected="a GIF whose blocks have 64 bytes on average", found="shorter ones")
+
+
+def _check_avif(data: bytes) -> None:
+    """DecodeError for an AVIF with such EXIF data: Pillow may copy all their tags while it opens the file."""
+    for number, head in enumerate(_TIFF_HEADS.finditer(data)):
+        if number == _MOST_HEADS:
+            raise DecodeError(expected=f"at most {_MOST_HEADS} heads of EXIF data in an AVIF", found="more")
+        check_tags(memoryview(data)[head.start() :])
 
 
 def _check_ppm(data: bytes) -> None:

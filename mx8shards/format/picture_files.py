@@ -57,6 +57,20 @@ def refusal(data: bytes, error: Exception) -> DecodeError:
     return DecodeError(expected="a whole picture", found=said(error))
 
 
+def checked_orientation(picture: Any) -> int:
+    """How the raster lies, by EXIF's number, wherever Pillow finds it: in EXIF data at any place, or in XMP.
+
+    DecodeError for EXIF data that would take far more memory than the file has bytes.
+    """
+    if picture.format == "PNG":
+        if "exif" not in picture.info:
+            picture.load()  # they may follow the pixels
+        check_exif(_exif_of(picture))
+        check_exif(_profile_of(picture))
+    found = picture.getexif().get(_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
 def check_kind(picture: Any) -> None:
     """DecodeError for a picture that would be decoded to something else than it is, or slowly."""
     check_mode(picture)
@@ -135,6 +149,15 @@ def orientation_of(picture: Any) -> int:
 def _exif_of(picture: Any) -> bytes:
     exif: bytes = picture.info.get("exif") or b""
     return exif.removeprefix(b"Exif\0\0")
+
+
+def _profile_of(picture: Any) -> bytes:
+    """EXIF data as old programs put them into a PNG: as text in hexadecimal, below three lines of title."""
+    try:
+        profile = bytes.fromhex("".join(picture.info.get("Raw profile type exif", "").split("\n")[3:]))
+    except ValueError:  # Pillow raises it, too
+        return b""
+    return profile.removeprefix(b"Exif\0\0")
 
 
 def orientation_in(exif: bytes) -> int:

@@ -94,7 +94,10 @@ def _read_tables(data: Array, head: Record, tables: Array) -> int:
 
 @helper
 def _read_table(data: Array, at: Any, end: Any, tables: Array) -> Any:
-    """One table of a segment; where the next one begins, or -1."""
+    """One table of a segment; where the next one begins, or -1 for a table that libjpeg refuses.
+
+    It refuses one with a code of ones alone, and a DC category above 15.
+    """
     number = np.int64(data[at])
     if at + 17 > end or number >> 4 > 1 or number & 15 > 3:
         return -1
@@ -107,10 +110,12 @@ def _read_table(data: Array, at: Any, end: Any, tables: Array) -> Any:
         table["counts"][length] = count
         total += count
         room -= count << (16 - length)
-    if room < 0 or total > 256 or at + 17 + total > end:
+    if room <= 0 or total > 256 or at + 17 + total > end:
         return -1
     for i in range(total):
         table["symbols"][i] = data[at + 17 + i]
+        if number >> 4 == 0 and data[at + 17 + i] > 15:
+            return -1
     table["given"] = table["total"] = total
     table["added"] = 0
     return at + 17 + total

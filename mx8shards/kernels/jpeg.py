@@ -100,8 +100,8 @@ def read_head(data: Array, head: Record) -> int:
         if at + 4 > len(data):
             return CUT_SHORT
         marker = data[at + 1]
-        if data[at] != 0xFF or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
-            return BAD_SEGMENT
+        if data[at] != 0xFF or marker < 0xC0 or 0xD0 <= marker <= 0xD9 or 0xF0 <= marker <= 0xFD:
+            return BAD_SEGMENT  # libjpeg refuses the last ones
         length = np.int64(uint16(data, at + 2))
         if length < 2:
             return BAD_SEGMENT
@@ -120,7 +120,7 @@ def read_head(data: Array, head: Record) -> int:
             if status == OK:
                 head["dri"] = at
                 head["restart_interval"] = uint16(data, at + 4)
-        elif marker == 0xDE or marker == 0xDF or marker == 0xC8:
+        elif marker == 0xDE or marker == 0xDF or marker == 0xC8 or marker == 0xCC:  # 0xCC: for arithmetic codes
             head["kind"] = OTHER
             status = UNSUPPORTED
         elif is_jfif(data, at):

@@ -18,7 +18,7 @@ _QUIET_S = 1.0
 
 def topic(module: str) -> str:
     """What users know the kernels of a module by."""
-    return {"gather": "gathering", "reach": "gathering", "permutation": "shuffling", "huffman": "tiling"}.get(
+    return {"gather": "gathering", "residency": "gathering", "feistel": "shuffling", "huffman": "tiling"}.get(
         module.rpartition(".")[2], "pictures"
     )
 

@@ -213,15 +213,13 @@ def _fill_jpeg(
     planar = planar and cut["how"] != REGION
     if not fits(jobs, row) or (cut["how"] != TILES and len(data) < size):
         return REFUSED
-    copied = spliced_bytes(head, cut)
-    pixels = planes_bytes(head, cut) if planar else 3 * cut["width"] * cut["height"]
-    need = copied + 64 + coefficient_bytes(head) + pixels + crop_bytes(jobs, cut)
+    need = jpeg_bytes(head, cut, jobs, planar)
     if need > len(memory):
         workspace["bytes"] = need
         return NO_ROOM
     jpeg = data
     if cut["how"] == TILES:
-        room, memory = carve(memory, copied)
+        room, memory = carve(memory, spliced_bytes(head, cut))
         spliced = splice(data, head, part, part_begin, cut["tiles"], room)
         if spliced < 0:
             return REFUSED
@@ -231,6 +229,13 @@ def _fill_jpeg(
     else:
         good = _crops_by_rgb(jpeg, workspace, jobs, row, memory)
     return OK if good else REFUSED
+
+
+@helper
+def jpeg_bytes(head: Record, cut: Record, jobs: Array, planar: Any) -> Any:
+    """Scratch for all crops of one JPEG, and what libjpeg itself keeps of it."""
+    pixels = planes_bytes(head, cut) if planar else 3 * cut["width"] * cut["height"]
+    return spliced_bytes(head, cut) + 64 + coefficient_bytes(head) + pixels + crop_bytes(jobs, cut)
 
 
 @helper

@@ -55,16 +55,16 @@ class Batch(MutableMapping[str, Any]):
     `replace`, `copy`, `map`, `to`, `pin_memory` and `copy.copy` keep them.
 
     Args:
-        values: the columns, by name.
-        sample_ids: the sample_id of each row, as int64, always on the host. In a view, such as `select` or `where`
+        values: The columns, by name.
+        sample_ids: The sample_id of each row, as int64, always on the host. In a view, such as `select` or `where`
             gives, it is still a position in the whole dataset, and in `concat` in all datasets one after the other.
             A row without a sample has -1: see `padding`.
-        padding: bools: which rows only fill the batch up. They are repeats of samples or, where an order of your own
+        padding: Bools: which rows only fill the batch up. They are repeats of samples or, where an order of your own
             says so, rows without a sample, which are zeros or have no bytes.
-        epoch: the epoch of the batch.
-        seed: the loader's seed.
-        pictures: the layouts of columns of pictures, as the loader declares them. `layouts` shows them.
-        extras: what the view knows of the rows beside their samples, by name, on the host. `"occurrence"` tells repeats
+        epoch: The epoch of the batch.
+        seed: The loader's seed.
+        pictures: The layouts of columns of pictures, as the loader declares them. `layouts` shows them.
+        extras: What the view knows of the rows beside their samples, by name, on the host. `"occurrence"` tells repeats
             of a sample apart: random draws depend on it. Empty where nothing is known.
     """
 
@@ -160,7 +160,7 @@ class Batch(MutableMapping[str, Any]):
         It is not applied to `sample_ids` and to the offsets of `Ragged` rows.
 
         Args:
-            change: a function that takes an array or tensor, or what else a transform put into the batch, and
+            change: A function that takes an array or tensor, or what else a transform put into the batch, and
                 returns one.
         """
         padding = None if self._rows.padding is None else change(self._rows.padding)
@@ -171,7 +171,7 @@ class Batch(MutableMapping[str, Any]):
         """A new batch with the same rows and other columns.
 
         Args:
-            values: columns that replace those of the same name, or are added to the others.
+            values: Columns that replace those of the same name, or are added to the others.
         """
         return self._with({**self._values, **values})
 
@@ -179,7 +179,7 @@ class Batch(MutableMapping[str, Any]):
         """The batch with all tensors, and `padding`, on this device; `sample_ids` stay on the host.
 
         Args:
-            device: a torch.device or its name.
+            device: A torch.device or its name.
             non_blocking: True returns before tensors in pinned memory are copied, as `Tensor.to` does. It does wait for
                 tensors in a bank of the loader, which may be filled again: call `pin_memory()` first.
         """

@@ -75,7 +75,7 @@ class IterableBatches(IterableDataset[Any]):
         """Make the next iteration this epoch, from its beginning, in all workers. Call it before `iter(DataLoader)`.
 
         Args:
-            epoch: its number, from 0. If it comes next anyway, its position stays: a resumed epoch is continued.
+            epoch: Its number, from 0. If it comes next anyway, its position stays: a resumed epoch is continued.
         """
         epoch = whole_number("epoch", epoch, 0)
         self._here()
@@ -107,7 +107,7 @@ class IterableBatches(IterableDataset[Any]):
         """Resume with the step after the state. If the data differ, an error says how.
 
         Args:
-            state: the state of a Loader or of an iterable dataset. The state of a worker fits only the worker of the
+            state: The state of a Loader or of an iterable dataset. The state of a worker fits only the worker of the
                 same number among equally many.
         """
         whose = None

@@ -53,40 +53,40 @@ class Loader:
     long as the data are the same.
 
     Args:
-        dataset: an mx8shards.Dataset, or a view of one: `select`, `where`, `concat`. A `torch.utils.data.Subset` of a
+        dataset: An mx8shards.Dataset, or a view of one: `select`, `where`, `concat`. A `torch.utils.data.Subset` of a
             Dataset works as well.
-        batch_size: the number of samples in a batch of one rank.
+        batch_size: The number of samples in a batch of one rank.
         shuffle: False: in order. True: the whole dataset, in a new order each epoch. `BlockShuffle(shards=…)`: a
             shuffle that uses few shards at a time.
-        seed: orders and random crops follow from it. It must be equal on all ranks.
-        columns: the names of the columns to load. None: all columns.
-        decode: how to decode which column, such as `{"image": mx8.RandomResizedCrop(224)}`. Other columns come as
+        seed: Orders and random crops follow from it. It must be equal on all ranks.
+        columns: The names of the columns to load. None: all columns.
+        decode: How to decode which column, such as `{"image": mx8.RandomResizedCrop(224)}`. Other columns come as
             they are.
-        transform: a function of a batch, called in the loader's threads. The loader gives what it returns.
-        uneven: what to do at the end of an epoch with samples that do not fill a step of all ranks. `"split"`: all
+        transform: A function of a batch, called in the loader's threads. The loader gives what it returns.
+        uneven: What to do at the end of an epoch with samples that do not fill a step of all ranks. `"split"`: all
             ranks get equal numbers, to within one sample. `"pad"`: the batch is filled up with samples from the
             beginning of the epoch, which `batch.padding` marks. `"drop"`: they are left out. `"exact"`: the last ranks
             get a short batch, or none.
-        on_error: what to do with a sample that cannot be read or decoded: `"raise"` an error, `"skip"` the sample, or
+        on_error: What to do with a sample that cannot be read or decoded: `"raise"` an error, `"skip"` the sample, or
             `"substitute"` another one. `stats()` lists the samples that were lost.
-        memory: a hard limit on the memory that the loader holds, in bytes or as `"4gb"`. Batches that you still hold
+        memory: A hard limit on the memory that the loader holds, in bytes or as `"4gb"`. Batches that you still hold
             count; what `transform` allocates does not. None: a quarter of the memory of the machine or the cgroup, at
             most 4 GB, divided by the ranks on this machine and by the workers of a DataLoader.
-        threads: the number of threads that prepare batches. None: the cores of this process, divided in the same way.
-        io: how payloads are read. `"mmap"` copies from mapped shards. `"pread"` reads with system calls, which is safe
+        threads: The number of threads that prepare batches. None: the cores of this process, divided in the same way.
+        io: How payloads are read. `"mmap"` copies from mapped shards. `"pread"` reads with system calls, which is safe
             where somebody changes files in place. `"auto"` copies from maps what the page cache holds, and reads the
             rest.
-        rank: the rank of this process, from 0. None: what torch.distributed or the environment (torchrun) says.
-        world_size: the number of ranks. Give it with `rank`, or give neither.
-        device: where batches go: `"cpu"`, `"cuda"` or `"cuda:1"`. Copies to a GPU run beside the training step.
+        rank: The rank of this process, from 0. None: what torch.distributed or the environment (torchrun) says.
+        world_size: The number of ranks. Give it with `rank`, or give neither.
+        device: Where batches go: `"cpu"`, `"cuda"` or `"cuda:1"`. Copies to a GPU run beside the training step.
         output: `"torch"` for tensors; `"numpy"` for arrays, without torch.
-        order: an order of your own instead of `shuffle`: an object with `len(order)`, the number of positions in an
+        order: An order of your own instead of `shuffle`: an object with `len(order)`, the number of positions in an
             epoch; `at(epoch, counts)`, an array with the position in the dataset that stands at each of these counts
             (from 0 to before `len`), or -1 for padding; `ids(epoch, start, stop)`, the positions at a range of counts;
             and `description`, a JSON dict with its "name" and everything it depends on. It must be a pure function and
             equal on all ranks. Positions may repeat; repeats get random crops of their own.
-        pool: a Pool of memory and threads that several loaders share. It replaces `memory` and `threads`.
-        read_timeout_s: how many seconds the file system may fail to answer before the loader raises an error.
+        pool: A Pool of memory and threads that several loaders share. It replaces `memory` and `threads`.
+        read_timeout_s: How many seconds the file system may fail to answer before the loader raises an error.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Loader:
         `load_state_dict`, and after a step that failed. Then the position stays.
 
         Args:
-            epoch: its number, from 0.
+            epoch: Its number, from 0.
         """
         epoch = whole_number("epoch", epoch, 0)
         if epoch != self._progress.at[0] or self._progress.under_way:
@@ -200,10 +200,10 @@ class Loader:
         Padding that has no sample is -1.
 
         Args:
-            epoch: its number, from 0.
-            step: the number of the step in the epoch, from 0.
-            rank: the rank that gets the batch. None: this loader's.
-            world_size: the number of ranks. None: this loader's.
+            epoch: Its number, from 0.
+            step: The number of the step in the epoch, from 0.
+            rank: The rank that gets the batch. None: this loader's.
+            world_size: The number of ranks. None: this loader's.
         """
         epoch = whole_number("epoch", epoch, 0)
         steps = self._steps_of(self.world_size if world_size is None else world_size)
@@ -255,7 +255,7 @@ class Loader:
         with `uneven="drop"` it then has no batch.
 
         Args:
-            state: the `state_dict()` of a loader of the same data, from any rank.
+            state: The `state_dict()` of a loader of the same data, from any rank.
         """
         found = State.from_json(state)
         try:

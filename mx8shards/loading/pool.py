@@ -26,10 +26,10 @@ class Pool:
     child, which inherits none.
 
     Args:
-        memory: a hard limit on the memory that all its loaders hold together, in bytes or as `"4gb"`. None: a quarter
+        memory: A hard limit on the memory that all its loaders hold together, in bytes or as `"4gb"`. None: a quarter
             of the memory of the machine or the cgroup, at most 4 GB, divided by the ranks on this machine and by the
             workers of a DataLoader.
-        threads: the number of threads that prepare batches for all its loaders. None: the cores of this process,
+        threads: The number of threads that prepare batches for all its loaders. None: the cores of this process,
             divided in the same way.
     """
 

@@ -31,7 +31,7 @@ class Packed(NamedTuple):
         cu_seqlens: int32: where the sequences begin in `tokens.flatten()`, and where the last one ends. A sequence is a
             ragged row, or the part of one that lies in one row of `tokens`.
         position_ids: int64 [n, length]: how far each number is from the beginning of its sequence.
-        carry: the numbers that did not fill a row, and the offsets of their rows. Give it to the next call, and keep it
+        carry: The numbers that did not fill a row, and the offsets of their rows. Give it to the next call, and keep it
             in a checkpoint beside the loader's state.
     """
 
@@ -66,11 +66,11 @@ class Ragged:
     view of the batch's memory.
 
     Args:
-        values: all rows in one array or tensor: numbers for the encodings `ndarray` and `ndarray:<dtype>`, in that
+        values: All rows in one array or tensor: numbers for the encodings `ndarray` and `ndarray:<dtype>`, in that
             dtype, and the bytes of the payloads as uint8 for all other encodings.
-        offsets: row i is `values[offsets[i]:offsets[i + 1]]`; int64, one more than there are rows.
-        decode: the function that decodes a payload, where `values` are payloads.
-        dims: the shape of each row, where `values` are numbers.
+        offsets: Row i is `values[offsets[i]:offsets[i + 1]]`; int64, one more than there are rows.
+        decode: The function that decodes a payload, where `values` are payloads.
+        dims: The shape of each row, where `values` are numbers.
     """
 
     def __init__(self, values: Any, offsets: Any, decode: Decode | None, dims: Array | None = None) -> None:
@@ -135,8 +135,8 @@ class Ragged:
         """The rows as one array or tensor [rows, length], with `fill` after the end of each row.
 
         Args:
-            fill: the number that fills rows up.
-            length: the length of all rows: longer rows are cut at their end. None: the length of the longest row.
+            fill: The number that fills rows up.
+            length: The length of all rows: longer rows are cut at their end. None: the length of the longest row.
 
         Integers become int64, which embeddings take (uint64 stays), and floats stay as they are. Rows must have one
         dimension. `ragged.lengths` makes the mask: `torch.arange(length) < ragged.lengths[:, None]`.
@@ -162,8 +162,8 @@ class Ragged:
         """The rows one after the other, cut into rows of `length` numbers: no padding, and nothing is lost.
 
         Args:
-            length: the number of numbers in a row.
-            carry: the numbers that the call before left over. They come first. None: none.
+            length: The number of numbers in a row.
+            carry: The numbers that the call before left over. They come first. None: none.
 
         Call it in every step: `tokens, cu_seqlens, position_ids, carry = batch["tokens"].packed(2048, carry)`, with
         None at first. Each call leaves fewer than `length` numbers over, in `carry`. The loader does not know them:
@@ -201,7 +201,7 @@ class Ragged:
         """The same bytes as numbers of a dtype: for example, tokens that were stored in a `bytes` column.
 
         Args:
-            dtype: its NumPy name: `"uint16"`, `"int32"`, `"float16"`, … in this machine's byte order.
+            dtype: Its NumPy name: `"uint16"`, `"int32"`, `"float16"`, … in this machine's byte order.
         """
         rows = self._as_numbers()
         if rows._dims is not None:
@@ -228,7 +228,7 @@ class Ragged:
         """The same rows with `values` changed by a function. `offsets` keep their values, on the device of `values`.
 
         Args:
-            change: a function that takes and returns an array or tensor.
+            change: A function that takes and returns an array or tensor.
         """
         rows = self._numbers_if_any()
         values, offsets = change(rows._values), rows._offsets
@@ -240,7 +240,7 @@ class Ragged:
         """The same rows with `values` and `offsets` in other memory.
 
         Args:
-            move: a function that returns an array or tensor in its new place.
+            move: A function that returns an array or tensor in its new place.
         """
         rows = self._numbers_if_any()
         return Ragged(move(rows._values), move(rows._offsets), rows._decode, rows._dims)
@@ -255,8 +255,8 @@ class Ragged:
         """The same rows on this device.
 
         Args:
-            device: a torch.device or its name.
-            non_blocking: as with `Batch.to`.
+            device: A torch.device or its name.
+            non_blocking: As with `Batch.to`.
         """
         return self.relocated(partial(moved, device=device, non_blocking=non_blocking))
 

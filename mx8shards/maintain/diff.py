@@ -70,9 +70,9 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], *, progress: Prog
     """The samples that were added, removed or changed from one snapshot to another, found by the hash of their bytes.
 
     Args:
-        a: the snapshot before: a dataset's directory, or `path@sha256:9f2c…`.
-        b: the snapshot after, of the same dataset or of another one.
-        progress: a function, called with the number of bytes done and of all bytes.
+        a: The snapshot before: a dataset's directory, or `path@sha256:9f2c…`.
+        b: The snapshot after, of the same dataset or of another one.
+        progress: A function, called with the number of bytes done and of all bytes.
 
     Shards that both have are not read. Of every other sample a few dozen bytes are held in memory.
     """

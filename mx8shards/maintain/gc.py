@@ -50,9 +50,9 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     """Remove old snapshots, and what only they need: shards, side-cars and decompressed copies.
 
     Args:
-        link: the dataset's directory.
-        keep: how many of the newest snapshots stay, in `log`'s order. The current one stays in any case, also with 0.
-        progress: a function, called with the number of bytes removed and of all bytes to remove.
+        link: The dataset's directory.
+        keep: How many of the newest snapshots stay, in `log`'s order. The current one stays in any case, also with 0.
+        progress: A function, called with the number of bytes removed and of all bytes to remove.
 
     Parts that ranks or a conversion wrote below the dataset are removed too, if all their samples are in a snapshot and
     nobody writes them. A file that no snapshot ever named is not touched. If gc is killed, the next change of the

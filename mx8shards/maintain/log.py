@@ -41,7 +41,7 @@ def log(link: str | os.PathLike[str]) -> list[LogEntry]:
     """The snapshots of a dataset, newest first: the one the link names and its ancestors, then all others by time.
 
     Args:
-        link: the dataset's directory, or `path@sha256:9f2c…` to begin with that snapshot.
+        link: The dataset's directory, or `path@sha256:9f2c…` to begin with that snapshot.
     """
     return [entry for entry, _ in history(parse_link(link), lambda index: None)]
 

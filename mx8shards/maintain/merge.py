@@ -75,18 +75,18 @@ def merge(
     """Publish the samples of all parts, one after the other, as one dataset, and return the snapshot's id.
 
     Args:
-        parts: links to datasets, in the order of their samples. A directory without index.json stands for all datasets
+        parts: Links to datasets, in the order of their samples. A directory without index.json stands for all datasets
             beneath it, at any depth and by name, but for hidden directories and datasets below another dataset:
             `merge(["data/train"], "data/train")` joins what the ranks of a Writer left there. With `mode="append"`
             those are the parts that ranks wrote for the current snapshot.
-        out: the directory of the merged dataset.
+        out: The directory of the merged dataset.
         how: `"link"` makes hard links where that is possible and copies elsewhere, `"copy"` makes copies, and `"move"`
             makes links and then removes the parts with their history.
         mode: `"create"` makes a new dataset; `"append"` adds the samples to the one in `out`, if there is one.
-        metadata: those of the merged dataset. None: the union of the metadata of all parts, and of the dataset that is
+        metadata: Those of the merged dataset. None: the union of the metadata of all parts, and of the dataset that is
             appended to. It is an error if values differ, or if a part lacks a list of class names (`classes`).
-        progress: a function, called with the number of bytes done and of all bytes.
-        onto: with `"append"`, the id of the snapshot that must be the current one. None: any.
+        progress: A function, called with the number of bytes done and of all bytes.
+        onto: With `"append"`, the id of the snapshot that must be the current one. None: any.
 
     No sample is rewritten. If anything is wrong, nothing is published. If a `"move"` is killed after publishing, the
     same call finishes the removal of the parts.

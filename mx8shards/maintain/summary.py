@@ -66,7 +66,7 @@ def summary(link: str | os.PathLike[str]) -> Summary:
     """Counts and sizes of a snapshot; for each column the range, mean and histogram of its numbers, or its lengths.
 
     Args:
-        link: the dataset's directory, or `path@sha256:9f2c…`.
+        link: The dataset's directory, or `path@sha256:9f2c…`.
 
     Numbers come from side-cars if there are any, and otherwise from the shards. Lengths are those of up to 10,000
     samples. Of the column `label`, as many different labels are counted as there are class names.

@@ -30,13 +30,13 @@ def verify(
     """Check a dataset, and report every damaged file and the samples in it.
 
     Args:
-        link: the dataset's directory. A pinned one, `path@sha256:9f2c…`, asks for that snapshot alone.
-        data: also check every byte of every kept snapshot: shards, side-cars, the raw form of compressed shards, and
+        link: The dataset's directory. A pinned one, `path@sha256:9f2c…`, asks for that snapshot alone.
+        data: Also check every byte of every kept snapshot: shards, side-cars, the raw form of compressed shards, and
             unpacked copies.
-        subset: check every byte of a share of the shards, drawn anew each time: `"5%"` or 0.05. Not with `data`.
-        seal: if the current snapshot lacks content hashes, or was changed outside mx8shards, check its every byte and
+        subset: Check every byte of a share of the shards, drawn anew each time: `"5%"` or 0.05. Not with `data`.
+        seal: If the current snapshot lacks content hashes, or was changed outside mx8shards, check its every byte and
             publish it with content hashes.
-        progress: a function, called with the number of bytes done and of all bytes.
+        progress: A function, called with the number of bytes done and of all bytes.
 
     Without options it checks the structure: index.json and every kept index against their ids, the size of every file
     of the current snapshot, and the offsets of its uncompressed shards. Where only the raw file is left of a compressed

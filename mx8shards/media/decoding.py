@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, MissingPackageError, require, said
-from mx8shards.format.picture_cost import check_cost
+from mx8shards.format.picture_cost import check_cost, walk_jpeg
 from mx8shards.format.picture_files import (
     MOST_DECODED_BYTES,
     check_kind,
@@ -102,7 +102,7 @@ def check_rare(payload: bytes, most_bytes: int) -> None:
     if payload[:2] != b"\xff\xd8" or jpeg.read_head(data, head[0]) == jpeg.OK:
         return
     check_cost(payload)
-    height, width = int(head[0]["height"]), int(head[0]["width"])
+    height, width, _ = walk_jpeg(payload).size(payload)  # libjpeg accepts some heads that `read_head` does not
     if not height or not width:
         raise DecodeError(expected="a whole JPEG", found="one whose head is damaged")
     check_fits(width, height, 3 * 2 * (width + 64) * (height + 64), most_bytes)  # all coefficients, perhaps

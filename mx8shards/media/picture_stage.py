@@ -22,8 +22,10 @@ from mx8shards.format.randomness import occurrences_of, uniforms
 from mx8shards.kernels import boxes, placing, turbo
 from mx8shards.kernels import picture_rows as kernels
 from mx8shards.kernels.colour_conversion import value_table
-from mx8shards.kernels.cuts import CUT, JOB, NO_ROOM, OTHER, WORKSPACE, cut_out, place_whole
-from mx8shards.kernels.decompress import coefficient_bytes
+from mx8shards.kernels.cuts import CUT, JOB, NO_ROOM, OTHER, PAD, REGION, WORKSPACE, cut_out, find_cut, place_whole
+from mx8shards.kernels.decompress import coefficient_bytes, has_planes
+from mx8shards.kernels.jpeg import OK as HEAD_OK
+from mx8shards.kernels.jpeg import orientation, read_head
 from mx8shards.kernels.records import FAULT, MAPPED, OK, READ, READ_FAILED, REFUSED
 from mx8shards.kernels.residency import populate
 from mx8shards.kernels.yuv420_planes import is_yuv420
@@ -302,10 +304,31 @@ class Pictures(Stage):
             else:
                 decoding.check_jpeg(picture, most_bytes)
                 decoding.check_rare(picture, most_bytes)
+                self._check_room(picture)
                 decoding.decode(picture, partial(self._check_sides, len(picture)), upright=self._upright)
         except DecodeError as error:
             return without_traceback(error)
         return None
+
+    def _check_room(self, picture: bytes) -> None:
+        """DecodeError for a JPEG that takes more memory to decode than there is.
+
+        Which part a random crop needs is not known here, so all of the picture is counted then.
+        """
+        workspace = self._workspace()
+        data, head, cut = np.frombuffer(picture, np.uint8), workspace["head"], workspace["cut"]
+        if read_head(data, head) != HEAD_OK or (self._upright and orientation(data, head) != UPRIGHT):
+            return
+        jobs, draws = self._jobs.copy(), np.zeros((len(self._crops), boxes.DRAWS))
+        planar = self._turbo and not self._exact and bool(has_planes(head))
+        if any(isinstance(crop, RandomResizedCrop) for crop in self._crops.values()):
+            place_whole(head["width"], head["height"], jobs, draws, cut)
+        else:
+            regions = planar and turbo.HAS_REGIONS
+            find_cut(data, head, jobs, draws, not planar, regions, PAD if turbo.HAS_REGIONS else 0, cut)
+            planar = planar and cut["how"] != REGION
+        size_bytes = int(kernels.jpeg_bytes(head, cut, jobs, planar)) + 2 * len(picture)  # a copy, and one of its tiles
+        decoding.check_fits(int(head["width"]), int(head["height"]), size_bytes, self._large.most_bytes)
 
     def _check_sides(self, payload_bytes: int, width: int, height: int, size_bytes: int) -> None:
         """DecodeError for a picture of another size than all have, or of one that takes too much memory."""

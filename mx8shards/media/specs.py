@@ -6,14 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from mx8shards.errors import SettingError, is_number, one_of, probability, shown, true_or_false, whole_number
+from mx8shards.errors import (
+    SettingError,
+    finite_numbers,
+    is_number,
+    one_of,
+    probability,
+    shown,
+    true_or_false,
+    whole_number,
+)
+from mx8shards.format.images import LAYOUTS
 
 if TYPE_CHECKING:
     from mx8shards.stages import Stage, Use
 
 Size = int | tuple[int, int]
 
-_LAYOUTS = ("CHW", "HWC")
 _KINDS = ("uint8", "float16", "float32")
 _MOST = 1 << 14  # pixels of a crop's side
 _TAKEN = ("sample_ids", "padding")  # names of what else a batch has
@@ -33,7 +42,7 @@ class Picture:
     upright: bool = False
 
     def __post_init__(self) -> None:
-        one_of(self._named("layout"), self.layout, _LAYOUTS)
+        one_of(self._named("layout"), self.layout, LAYOUTS)
         one_of(self._named("dtype"), self.dtype, _KINDS)
         probability(self._named("flip"), self.flip)
         if self.seed is not None:
@@ -47,17 +56,17 @@ class Picture:
                 self._keep(name, self._per_channel(name, getattr(self, name)))
 
     def _per_channel(self, name: str, given: Any) -> tuple[float, ...]:
-        """A list, tuple, array or tensor of three numbers as a tuple of floats."""
-        values = given.tolist() if hasattr(given, "tolist") else given
+        """Three numbers, as `given`."""
+        values = finite_numbers(given)
         if self.dtype == "uint8":
             self._refuse(name, "a float dtype for it", self.dtype)
-        if not isinstance(values, (tuple, list)) or len(values) != 3 or not all(map(is_number, values)):
+        if values is None or len(values) != 3:
             self._refuse(name, "a finite number for each of red, green and blue", given)
         if name == "mean" and max(values) > 1:
             self._refuse(name, "numbers up to 1, as levels are from 0 to 1 (divide those of 0 to 255 by 255)", given)
         if name == "std" and not all(value > 0 for value in values):
             self._refuse(name, "numbers above 0", given)
-        return tuple(map(float, values))
+        return values
 
     def _keep(self, name: str, value: object) -> None:
         """Set a field of this frozen value to its checked form."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
-from mx8shards.errors import SettingError, is_number, shown
+from mx8shards.errors import SettingError, finite_numbers, shown
 from mx8shards.transforms.picture_tensor import beside, check_layout, pictures, replaced
 
 B = TypeVar("B", bound=Mapping[str, Any])
@@ -40,7 +40,11 @@ class Normalize:
     def __post_init__(self) -> None:
         check_layout(self.layout)
         for name in ("mean", "std"):
-            object.__setattr__(self, name, _per_channel(name, getattr(self, name)))
+            given = getattr(self, name)
+            numbers = finite_numbers(given)
+            if numbers is None:
+                raise SettingError(subject=name, expected="finite numbers, one for each channel", found=shown(given))
+            object.__setattr__(self, name, numbers)
         if len(self.mean) != len(self.std):
             found = f"{shown(self.mean)} and {shown(self.std)}"
             raise SettingError(subject="mean and std", expected="as many numbers each", found=found)
@@ -56,14 +60,6 @@ class Normalize:
         images = normalized(seen.images, self.mean, self.std, self.dtype)
         found: B = replaced(batch, {self.image: seen.put_back(images)})
         return found
-
-
-def _per_channel(name: str, given: Any) -> tuple[float, ...]:
-    """A list, tuple, array or tensor of finite numbers as a tuple of floats."""
-    values = given.tolist() if isinstance(given, (np.ndarray, torch.Tensor)) else given
-    if not isinstance(values, (list, tuple)) or not values or not all(map(is_number, values)):
-        raise SettingError(subject=name, expected="finite numbers, one for each channel", found=shown(given))
-    return tuple(map(float, values))
 
 
 def normalized(

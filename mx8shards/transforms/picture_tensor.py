@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from mx8shards.errors import SchemaError, one_of
+from mx8shards.format.images import LAYOUTS
 
 Layout = Literal["CHW", "HWC"]
-LAYOUTS: tuple[Layout, ...] = ("CHW", "HWC")
 
 _CHANNELS = (1, 3, 4)  # of grey pictures, of RGB, of RGBA
 

@@ -1118,7 +1118,8 @@ def test_a_turned_print_is_turned_upright_with_its_side(tmp_path: Path, capsys: 
 
 
 def test_hostile_pictures_are_rejects_with_their_reasons(tmp_path: Path, capsys: Capture) -> None:
-    suffixes = {"progressive scans": "jpg", "EXIF bomb": "jpg", "empty chunks": "png", "frames": "gif", "tags": "tif"}
+    suffixes = {"progressive scans": "jpg", "EXIF bomb": "jpg", "EXIF directory bomb": "jpg", "frames": "gif"}
+    suffixes |= {"empty chunks": "png", "tags": "tif", "TIFF directory bomb": "tif", "AVIF bomb": "avif"}
     files = {f"{name}.{suffix}": HOSTILE[name][0](1) for name, suffix in suffixes.items()}
     _, complained = run(capsys, write(tmp_path / "src", files | few("a.jpg")), tmp_path / "out", code=4)
     report = rejects(complained)

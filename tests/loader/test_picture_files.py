@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Callable
@@ -14,7 +15,8 @@ import pytest
 from PIL import Image
 
 import mx8shards as mx8
-from mx8shards.errors import DecodeError
+from mx8shards.convert.picture_checks import checked_picture
+from mx8shards.errors import DecodeError, SourceError
 from mx8shards.kernels import turbo
 from mx8shards.media.tiles import is_tiled, tile
 from tests.hostile import HOSTILE, progressive
@@ -308,6 +310,41 @@ def test_half_a_picture_is_none_whatever_its_head_is_like(spec: Any, place: Path
     whole = crops(write(place / "even", [noise] * len(files), mode="overwrite"), spec)
     for i, crop in found.items():
         assert difference(crop, whole[i])[0] <= 14
+
+
+def kept_by_convert(files: list[bytes], *, tiles: bool) -> list[bytes]:
+    kept = []
+    for file in files:
+        with contextlib.suppress(SourceError):
+            kept.append(checked_picture(file, tiles=tiles)[0])
+    return kept
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(5_000, id="hunt", marks=pytest.mark.hunt)])
+@pytest.mark.parametrize("tiles", [True, False], ids=["tiled", "as they are"])
+def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place: Path, backend: str) -> None:
+    """Its checks are no weaker than those of any decoder here: a training run does not end with what was let in."""
+    whole = jpeg(picture(60, 100, 3, True), "420"), file_of(picture(60, 100, 3, True), quality=90, progressive=True)
+    files = [
+        file[:at] + bytes((0xFF, marker)) + length + file[at:]
+        for file in whole
+        for marker in range(0x01, 0xFF)
+        for at in (2, *(at for at, found, _ in segments(file) if found in (0xC0, 0xC2, 0xDA)))
+        for length in (b"", b"\0\4\x20\1")
+    ]
+    random = np.random.default_rng(9)
+    for i in range(count):  # what decoding depends on: tables, and headers of the frame and of the first scan
+        data = bytearray(whole[i % 2])
+        parts = [range(at + 4, end) for at, found, end in segments(data) if found in (0xC0, 0xC2, 0xC4, 0xDA, 0xDB)]
+        at = int(random.choice(parts[int(random.integers(len(parts)))]))
+        data[at] = int(random.choice((data[at] | 0x80, data[at] ^ 1 << int(random.integers(8)), random.integers(256))))
+        files.append(bytes(data))
+    kept = kept_by_convert(files, tiles=tiles)
+    assert len(files) // 20 < len(kept) < len(files) // 2
+    dataset = write(place / f"kept {backend} {tiles}", kept)
+    for spec in (FAST, SPEC, mx8.CenterCrop(32, upright=True), mx8.Decode()):
+        with loader_of(dataset, spec, batch_size=64) as loader, in_time(240):
+            assert sum(len(batch.sample_ids) for batch in loader) == len(kept)
 
 
 def test_what_the_strict_decoder_says_is_told(place: Path, backend: str) -> None:

@@ -59,10 +59,11 @@ def test_pictures_that_need_more_room_get_it(
 
 
 @pytest.mark.parametrize("spec", [SPECS["exact"], mx8.CenterCrop(1_000)], ids=["exact", "fast"])
-@pytest.mark.parametrize("kind", ["jpeg", "png"])
+@pytest.mark.parametrize("kind", ["jpeg", "progressive", "png"])
 def test_a_picture_that_does_not_fit_names_a_memory_that_does(place: Path, kind: str, spec: Any, backend: str) -> None:
     whole = picture(1_500, 2_000, 0, True)
-    dataset = write(place / f"large {kind}", [file_of(whole, kind.upper())], mode="overwrite", size_limit="10mb")
+    file = file_of(whole, progressive=True) if kind == "progressive" else file_of(whole, kind.upper())
+    dataset = write(place / f"large {kind}", [file], mode="overwrite", size_limit="10mb")
     with loader_of(dataset, spec, memory="40mb", batch_size=1) as loader, pytest.raises(mx8.LoaderError) as caught:
         list(loader)
     assert isinstance(caught.value.__cause__, DecodeError)
@@ -70,7 +71,7 @@ def test_a_picture_that_does_not_fit_names_a_memory_that_does(place: Path, kind:
     assert "column 'image'" in told
     assert "2000 x 1500 pixels" in told
     [times] = re.findall(r"\(a memory= that is (\d+) times as large\)", told)
-    assert 1 < int(times) < 20
+    assert 1 < int(times) < (20 if kind == "png" else 8)  # by whoever decodes it, which is not Pillow
     assert len(crops(dataset, spec, memory=f"{40 * int(times)}mb", batch_size=1)) == 1
 
 

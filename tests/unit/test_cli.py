@@ -178,16 +178,25 @@ def test_damage_is_3_and_reported_on_stdout(root: str, capsys: Capture) -> None:
     assert json.loads(capsys.readouterr().out)["ok"] is False
 
 
-def test_an_interrupt_is_130(root: str) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupt_is_130_and_sigterm_143(root: str, name: str, expected: int) -> None:
     code = f"""
 import signal, sys
 from mx8shards.cli import info, main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts us in the background has it ignored
-info.run = lambda args: signal.raise_signal(signal.SIGINT)
+info.run = lambda args: signal.raise_signal(signal.{name})
 sys.exit(main(["info", {root!r}]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (expected, "", "")
+
+
+def test_verify_says_what_was_not_read(root: str, capsys: Capture) -> None:
+    assert fields(run(capsys, "verify", root))["result"] == (
+        "the structure is sound; contents were not read (--data reads every byte)"
+    )
+    assert "the others were not read" in fields(run(capsys, "verify", root, "--subset", "1%"))["result"]
+    assert fields(run(capsys, "verify", root, "--data"))["result"] == "sound"
 
 
 def test_a_caller_of_main_gets_its_own_handler_of_ctrl_c_back(root: str) -> None:
@@ -198,6 +207,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 info.run = lambda args: signal.raise_signal(signal.SIGINT)
 assert main(["info", {root!r}]) == 130
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 assert main(["info", {root!r}]) == 130
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -593,7 +603,7 @@ def test_a_terminal_gets_a_progress_bar(root: str) -> None:
     assert "sound" in text
 
 
-def test_elsewhere_a_long_job_prints_a_line_every_ten_seconds(capsys: Capture) -> None:
+def test_elsewhere_a_long_job_prints_a_line_after_two_seconds_and_every_ten(capsys: Capture) -> None:
     now = 0.0
     tell = output.Lines("verify", clock=lambda: now)
     for now in range(31):
@@ -601,9 +611,9 @@ def test_elsewhere_a_long_job_prints_a_line_every_ten_seconds(capsys: Capture) -
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "verify: 33% (10.0 GiB of 30.0 GiB, 1.0 GiB/s, 20 s left)",
-        "verify: 67% (20.0 GiB of 30.0 GiB, 1.0 GiB/s, 10 s left)",
-        "verify: 100% (30.0 GiB of 30.0 GiB, 1.0 GiB/s)",
+        "verify: 7% (2.0 GiB of 30.0 GiB, 1.0 GiB/s, 28 s left)",
+        "verify: 40% (12.0 GiB of 30.0 GiB, 1.0 GiB/s, 18 s left)",
+        "verify: 73% (22.0 GiB of 30.0 GiB, 1.0 GiB/s, 8 s left)",
     ]
 
 

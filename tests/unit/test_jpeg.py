@@ -90,6 +90,8 @@ BROKEN: dict[str, tuple[int, int, bytes]] = {
     "no marker behind the first one": (jpeg.BAD_SEGMENT, 2, b"\x12"),
     "an end before the scan": (jpeg.BAD_SEGMENT, 3, b"\xd9"),
     "a restart before the scan": (jpeg.BAD_SEGMENT, 3, b"\xd3"),
+    "a marker that libjpeg refuses": (jpeg.BAD_SEGMENT, 3, b"\xf0"),
+    "conditions of arithmetic codes": (jpeg.UNSUPPORTED, 3, b"\xcc"),
     "a segment of one byte": (jpeg.BAD_SEGMENT, 4, b"\0\1"),
     "a segment beyond the end": (jpeg.CUT_SHORT, 4, b"\xff\xff"),
     "no width": (jpeg.BAD_SEGMENT, of(0xC0) + 7, b"\0\0"),

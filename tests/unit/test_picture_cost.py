@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tracemalloc
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,27 @@ from mx8shards.errors import DecodeError, FormatError
 from mx8shards.format import picture_cost
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.picture_cost import MOST_SCANS, check_cost, walk_jpeg
-from mx8shards.format.picture_files import MOST_DECODED_BYTES, open_picture
+from mx8shards.format.picture_files import MOST_DECODED_BYTES, checked_orientation, open_picture
 from mx8shards.kernels import jpeg, turbo
 from mx8shards.kernels.cuts import CUT, REGION
 from mx8shards.kernels.decompress import decode_rgb
 from mx8shards.media import decoding, tally, yuv420
-from tests.hostile import HOSTILE, JPEG, SMALL, chunk, encoded, filled, frames, gif, pages, png, progressive, sequential
+from tests.hostile import (
+    HOSTILE,
+    JPEG,
+    SMALL,
+    chunk,
+    encoded,
+    filled,
+    frames,
+    gif,
+    late_png_bomb,
+    pages,
+    png,
+    png_profile_bomb,
+    progressive,
+    sequential,
+)
 from tests.jpegs import segment
 
 KNOWN = ("progressive scans", "sequential scans", "fill bytes", "junk", "empty comments", "EXIF bomb", "MPF bomb")
@@ -38,7 +54,7 @@ def converted(data: bytes) -> None:
 READERS: dict[str, Any] = {
     "convert": converted,
     "planes": yuv420.encode,
-    "summary": lambda data: tally.pixels_of(memoryview(data), "bytes"),
+    "summary": lambda data: tally.pixels_of(memoryview(data), "bytes", ExitStack()),
     "loader": lambda data: (decoding.check_rare(data, MOST_DECODED_BYTES), decoding.decode(data, lambda *_: None)),
 }
 
@@ -56,6 +72,24 @@ def test_what_costs_too_much_is_refused_with_the_reason_before_it_costs(name: st
         assert tracemalloc.get_traced_memory()[1] < 3 * len(data) + (1 << 20)
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("make", [png_profile_bomb, late_png_bomb])
+def test_exif_data_that_only_its_orientation_is_asked_of_are_checked_before_pillow_reads_them(make: Any) -> None:
+    with open_picture(make(1)) as picture:  # Pillow has not looked at them
+        picture.load()
+        tracemalloc.start()
+        try:
+            with pytest.raises(DecodeError, match="share their bytes"):
+                checked_orientation(picture)
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_directories_of_tags_that_name_each_other_are_read_once() -> None:
+    ring = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<HHHIII", 1, 34665, 4, 1, 8, 0)
+    check_cost(ring)
 
 
 @pytest.mark.parametrize("name", [*KNOWN, "empty chunks"])
@@ -134,10 +168,21 @@ def exif() -> bytes:
     return found.tobytes()
 
 
+def directories() -> bytes:
+    """EXIF data as cameras write them: with directories of their own."""
+    found = Image.Exif()
+    found[0x0112] = 6
+    found[0x8769] = {0x829A: 0.01, 0x927C: b"maker" * 2_000, 0xA005: {1: "R98"}}
+    found[0x8825] = {1: "N", 2: (52.0, 31.0, 12.0)}
+    return found.tobytes()
+
+
 HONEST = {
     "JPEG": JPEG,
     "progressive": encoded(SMALL, "JPEG", progressive=True),
     "EXIF": encoded(SMALL, "JPEG", exif=exif(), icc_profile=bytes(200_000)),
+    "EXIF, GPS and Interop": encoded(SMALL, "JPEG", exif=directories()),
+    "AVIF with EXIF": encoded(SMALL, "AVIF", exif=directories()),
     "several": encoded(SMALL, "MPO", save_all=True, append_images=[SMALL, SMALL]),
     "some filling": filled(0) + JPEG[-2:] + bytes(100_000),
     "PNG": encoded(SMALL, "PNG", exif=exif()),

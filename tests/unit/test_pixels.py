@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def test_threads_and_runs_change_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(pixels, "_RUN", 4)
     monkeypatch.setattr(pixels, "_LABELS", 7)
     monkeypatch.setattr(tally, "_ROWS", 5)
+    monkeypatch.setattr(tally, "_OWN_BYTES", 2_000)
     told: list[tuple[int, int]] = []
     assert look(root, threads=3, progress=lambda *done: told.append(done)) == whole
     assert told == [(min(done, 30), 30) for done in range(4, 34, 4)]
@@ -110,6 +112,23 @@ def test_sums_are_exact(levels: np.ndarray) -> None:
 def test_sums_of_the_tallest_white_picture_are_exact() -> None:
     white = np.full((70_000, 2, 3), 255, np.uint8)
     assert sums(white) == ([255 * 140_000] * 3, [65_025 * 140_000] * 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive JPEG", "planes"])
+def test_large_pictures_take_little_more_than_their_pixels_and_one_at_a_time(kind: str, tmp_path: Path) -> None:
+    file = encoded(noise(3_000, 2_000), quality=30, progressive=kind == "progressive JPEG")
+    payload = encode(file) if kind == "planes" else file
+    with mx8.Writer(tmp_path, columns={"image": "bytes"}) as writer:
+        for i in range(130):  # three runs of samples: as many threads look at them
+            writer.write({"image": payload if i % 40 == 0 else b""})
+    tracemalloc.start()
+    try:
+        found = look(tmp_path, threads=3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.pictures == 4
+    assert peak < 18_000_000 + 2 * len(payload) + (6 << 20)
 
 
 def test_a_deviation_next_to_nothing_is_not_lost() -> None:
@@ -240,7 +259,7 @@ def test_an_empty_dataset_has_no_pixels(tmp_path: Path) -> None:
     assert found.classes == ()
 
 
-def test_planes_are_pictures_too(tmp_path: Path) -> None:
+def test_planes_are_pictures_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their chroma is coarser, so each channel is only nearly what it was."""
     for name, change in (("files", bytes), ("planes", encode)):
         with mx8.Writer(tmp_path / name, columns={"image": "bytes"}) as writer:
@@ -250,6 +269,8 @@ def test_planes_are_pictures_too(tmp_path: Path) -> None:
                 writer.write({"image": change(file_of(picture(1), "JPEG"))[:-1]})
     files, planes = look(tmp_path / "files"), look(tmp_path / "planes")
     assert (planes.samples, planes.pictures, planes.sizes, planes.pixels) == (11, 10, files.sizes, files.pixels)
+    monkeypatch.setattr(tally, "_STRIP_BYTES", 1)
+    assert look(tmp_path / "planes") == planes
     assert planes.mean == pytest.approx(files.mean, abs=1 / 255)
     assert planes.std == pytest.approx(files.std, abs=3 / 255)
     assert planes.refused == ((10, planes.refused[0].reason),)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,17 @@ def table_15() -> bytes:
     return data[: at + 4] + b"\x0f" + data[at + 5 :]
 
 
+def dc_table(change: Callable[[bytes], bytes]) -> bytes:
+    """A file whose first DC table is changed; libjpeg refuses it."""
+    data = encoded(noise(100, 50))
+    at, _, end = next(segment for segment in jpegs.segments(data) if segment[1] == 0xC4)
+    table = change(data[at + 4 : end])
+    data = data[:at] + b"\xff\xc4" + (2 + len(table)).to_bytes(2, "big") + table + data[end:]
+    with pytest.raises(OSError, match="broken data stream"):
+        Image.open(io.BytesIO(data)).load()
+    return data
+
+
 def other_padding() -> bytes:
     """A file with restart markers, before one of which stand zeros where there are ones before all others."""
     data = bytearray(jpegs.random_jpeg(1, 200, 60, [0x11] * 3, interval=9))
@@ -244,6 +257,10 @@ KEPT: dict[str, Any] = {
     "zeros before the end": lambda: encoded(noise(100, 50))[:-2] + b"\0\0\xff\xd9",
     "fill before the end": lambda: encoded(noise(100, 50))[:-2] + b"\xff\xff\xd9",
     "a table of an impossible number": table_15,
+    "a DC category above 15": lambda: dc_table(lambda table: table[:18] + bytes((table[18] | 0x80,)) + table[19:]),
+    "a code of ones alone": lambda: dc_table(lambda table: table[:9] + b"\2" + table[10:29] + b"\x0c" + table[29:]),
+    "a reserved marker": lambda: encoded(noise(100, 50))[:2] + b"\xff\xf0\0\4ab" + encoded(noise(100, 50))[2:],
+    "conditions of arithmetic codes": lambda: b"\xff\xd8\xff\xcc\0\4\x20\1" + encoded(noise(100, 50))[2:],
     "a marker in the midst": lambda: encoded(noise(100, 50))[:-900] + b"\xff\xd0" + encoded(noise(100, 50))[-900:],
     "paddings that differ": other_padding,
     "twice": lambda: encoded(noise(100, 50))[:-2] + encoded(noise(100, 50))[2:],

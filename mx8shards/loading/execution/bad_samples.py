@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,18 @@ def entries(group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids 
         Entry(group.epoch, position, sample_id, reason, other)
         for position, sample_id, reason, other in zip(positions, lost.tolist(), why, others, strict=True)
     )
+
+
+def with_substitutes(
+    before: tuple[Entry, ...], group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids, tried: Tried
+) -> tuple[Entry, ...]:
+    """The record with what stands in these rows now. A bad substitute is no further loss: another one replaces it."""
+    attempts = [tried[row][-1] for row in bad.tolist()]
+    found = [*before, *compress(entries(group, bad, lost, why, instead), (count == 1 for count in attempts))]
+    numbers = {row: number for number, row in enumerate(tried)}  # rows come into both in the same order
+    for row, other in zip(bad.tolist(), instead.tolist(), strict=True):
+        found[numbers[row]] = replace(found[numbers[row]], substitute=other)
+    return tuple(found)
 
 
 def substitutes(plan: Plan, group: Group, bad: Ids, lost: Ids, why: Sequence[str], tried: Tried) -> Ids:

@@ -164,7 +164,8 @@ class FillTask:
         work.release()
         self._work = None
         again = assembly.plan.again(self.group, bad, positions)
-        self._entries += bad_samples.entries(self.group, bad, lost, why, again.rows["sample_id"][bad])
+        instead = again.rows["sample_id"][bad]
+        self._entries = bad_samples.with_substitutes(self._entries, self.group, bad, lost, why, instead, self._tried)
         self.group = again
         self.reservation = assembly.share.reserve(again.reserve_bytes)
         if self.reservation is None:
