@@ -11,7 +11,7 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError, SchemaError, one_of, true_or_false, visible
+from mx8shards.errors import FormatError, SchemaError, SettingError, one_of, true_or_false, visible
 from mx8shards.format.columns import Columns
 from mx8shards.shards import links, snapshots
 from mx8shards.shards.agreement import shared_metadata
@@ -61,7 +61,7 @@ class Dataset:
 
     def _open(self, shards: Shards, columns: Sequence[str] | None, allow_pickle: bool) -> None:
         self._shards: Shards | None = shards
-        self._view: View = Whole(shards.samples)
+        self._see(Whole(shards.samples))
         self._columns = shards.columns(columns)
         for name, coder in zip(self._columns.names, self._columns.coders, strict=True):
             if coder.unsafe and not allow_pickle:
@@ -73,13 +73,18 @@ class Dataset:
         self._decoders = self._make_decoders()
         self._readers: dict[int, tuple[Shard, list[int]]] = {}
 
+    def _see(self, view: View) -> None:
+        self._view = view
+        self._count = len(view)  # what each dataset[i] asks
+        self._is_whole = type(view) is Whole
+
     def _make_decoders(self) -> list[Callable[[Any], Any]]:
         return [coder.decode for coder in self._columns.coders]
 
     # what it is -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._view)
+        return self._count
 
     def __repr__(self) -> str:
         if self._shards is None:
@@ -151,7 +156,7 @@ class Dataset:
             yield from map(self._sample, sample_ids.tolist())
 
     def _sample(self, sample_id: int) -> Sample:
-        i, row = self.shards.locate(sample_id)
+        i, row = (self._shards or self.shards).locate(sample_id)
         shard, wanted = self._readers.get(i) or self._reader(i)
         payloads = shard.payloads(row, wanted)
         try:
@@ -176,12 +181,14 @@ class Dataset:
 
     def _sample_id(self, position: int) -> int:
         """What stands at one position, which may be negative. In all samples it is the position itself."""
-        view = self._view
-        count = len(view)
+        count = self._count
         if not -count <= position < count:
             raise IndexError(f"position {position} of {count} samples")
         position = position if position >= 0 else position + count
-        return position if type(view) is Whole else int(view.resolve(np.array((position,)))[0][0])
+        if self._is_whole:
+            return position
+        sample_id: int = self._view.resolve(np.array((position,)))[0].item()
+        return sample_id
 
     def payload(self, position: int, column: str) -> memoryview:
         """The stored bytes of one value, as a read-only view of the mapped shard, without a copy.
@@ -248,6 +255,10 @@ class Dataset:
             column: The name of the column.
             value: What to compare with: a number, a text, bytes, or whatever the column's encoding gives.
         """
+        if self._view.moves:
+            hint = "where on each dataset before they are mixed"
+            expected = "a view that has the same samples in every epoch"
+            raise SettingError(subject="where", expected=expected, found="a mix", hint=hint)
         payload = only_payload(self._columns.pick([column]).coders[0].name, value)
         if payload is None:
             return self.select(equal_values(self.column(column), column, value))
@@ -257,7 +268,7 @@ class Dataset:
         """Another view over the same shards, or over others with the same columns."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._view = view
+        other._see(view)
         if shards is not None:
             other._shards, other._readers = shards, {}
         return other

@@ -45,7 +45,9 @@ def mix(datasets: Iterable[Dataset], *, weights: Sequence[float], length: int) -
 
     A dataset with fewer samples than its share repeats them within an epoch, and random draws differ between repeats.
     One with more gives other samples in the next epoch, until all were used equally often. All positions of a dataset
-    stand side by side in the view: `shuffle=True` mixes them.
+    stand side by side in the view: `shuffle=True` mixes them. `dataset[i]`, `column` and iterating give the samples of
+    epoch 0 and seed 0, and the number of shards that `BlockShuffle` keeps to holds for epoch 0, unless each dataset's
+    share is a multiple of its samples.
 
     Args:
         datasets: Open datasets, as `concat` takes them.

@@ -46,6 +46,10 @@ class View(Protocol):
     def occurrences(self) -> int:
         """A number that every occurrence is below: 1 where no sample stands at two positions."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether the samples at some positions are others in another epoch, or with another seed."""
+
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
         """The sample_ids at positions from 0 to before len, and what else is known of these positions."""
 
@@ -68,6 +72,11 @@ class Whole:
     def occurrences(self) -> int:
         """No sample repeats."""
         return 1
+
+    @property
+    def moves(self) -> bool:
+        """Never."""
+        return False
 
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
         """The positions themselves."""
@@ -94,6 +103,11 @@ class Select:
         """As many as the base view has, for each time that a position was picked."""
         most = 0 if self._repeats is None else int(self._repeats.max())
         return self._base.occurrences * (1 + most)
+
+    @property
+    def moves(self) -> bool:
+        """Where the base view does."""
+        return self._base.moves
 
     @cached_property
     def _repeats(self) -> Ids | None:
@@ -128,6 +142,11 @@ class Join:
         """As many as the view that has the most: samples of two views are different samples."""
         return max((view.occurrences for view, _ in self._views), default=1)
 
+    @property
+    def moves(self) -> bool:
+        """Where any of the views does."""
+        return any(view.moves for view, _ in self._views)
+
     @cached_property
     def _known(self) -> Extras:
         """What any of the views knows of positions, without rows: each batch has the same names then."""
@@ -141,7 +160,7 @@ class Join:
         extras = {
             name: np.zeros((len(positions), *array.shape[1:]), array.dtype) for name, array in self._known.items()
         }
-        for number in np.unique(which).tolist():
+        for number in np.flatnonzero(np.bincount(which)).tolist():
             here = np.flatnonzero(which == number)
             view, start = self._views[number]
             sample_ids, more = view.resolve(positions[here] - self._starts[number], epoch, seed)
@@ -187,6 +206,11 @@ class Mix:
         """As many as the base view has, for each pass through a part in one epoch."""
         passes = -(-self._counts // np.maximum(self._sizes, 1))
         return self._base.occurrences * int(passes.max(initial=1))
+
+    @property
+    def moves(self) -> bool:
+        """Where a part is shuffled, or the base view does."""
+        return self._base.moves or not self._whole.all()
 
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
         """What the base view has where the walks through its parts are in this epoch."""

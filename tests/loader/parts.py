@@ -38,6 +38,10 @@ class Around:
     def occurrences(self) -> int:
         return 1
 
+    @property
+    def moves(self) -> bool:
+        return False
+
 
 COLUMNS = {"blob": "bytes", "number": "int"}
 SECONDS = 60  # no case takes a tenth of that

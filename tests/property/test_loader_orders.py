@@ -34,17 +34,23 @@ def pool() -> Iterator[mx8.Pool]:
     pool.close()
 
 
-def delivered(batch: Any, dataset: mx8.Dataset) -> list[int]:
-    """The samples of a batch that are no padding. Rows are as the dataset has them, or empty without a sample."""
+def delivered(batch: Any, dataset: mx8.Dataset) -> list[tuple[int, int]]:
+    """The samples of a batch that are no padding, with their occurrences, by which random draws differ.
+
+    Rows are as the dataset has them, or empty without a sample.
+    """
     ids, padding = batch.sample_ids.tolist(), batch.padding.tolist()
     nothing = {"data": b"", "id": 0, "name": "", "x": 0.0}
     for row, sample_id in enumerate(ids):
         assert not row_differs(batch, row, nothing if sample_id < 0 else dataset[sample_id]), sample_id
         assert sample_id >= 0 or padding[row]
-    return [i for i, filled in zip(ids, padding, strict=True) if not filled]
+    occurrences = batch.extras["occurrence"].tolist()
+    rows = zip(ids, occurrences, padding, strict=True)
+    return [(i, occurrence) for i, occurrence, filled in rows if not filled]
 
 
 POSITIONS = st.lists(st.integers(-1, COUNT - 1), max_size=40)
+PICKED = st.none() | st.lists(st.integers(0, COUNT - 1), min_size=COUNT, max_size=COUNT)  # a view with repeats
 ORDERS = (
     POSITIONS.map(Listed)
     | st.builds(Weighted, st.just(range(1, COUNT + 1)), st.integers(0, 50), st.integers(0, 9))
@@ -60,15 +66,17 @@ def test_any_order_is_delivered_by_any_ranks_which_stop_and_go_on_as_other_ones(
     count: int, dataset: mx8.Dataset, pool: mx8.Pool
 ) -> None:
     @settings(max_examples=count)
-    @given(order=ORDERS, before=WORLDS, after=WORLDS, epoch=st.integers(0, 2), data=st.data())
-    def check(order: Any, before: dict[str, Any], after: dict[str, Any], epoch: int, data: st.DataObject) -> None:
+    @given(order=ORDERS, picked=PICKED, before=WORLDS, after=WORLDS, epoch=st.integers(0, 2), data=st.data())
+    def check(
+        order: Any, picked: Any, before: dict[str, Any], after: dict[str, Any], epoch: int, data: st.DataObject
+    ) -> None:
+        view = dataset if picked is None else dataset.select(picked)
+
         def loaders(world: dict[str, Any]) -> list[mx8.Loader]:
             options = {"batch_size": world["batch_size"], "uneven": world["uneven"], "order": order, "pool": pool}
-            return [
-                mx8.Loader(dataset, rank=rank, world_size=world["size"], **options) for rank in range(world["size"])
-            ]
+            return [mx8.Loader(view, rank=rank, world_size=world["size"], **options) for rank in range(world["size"])]
 
-        found: Counter[int] = Counter()
+        found: Counter[tuple[int, int]] = Counter()
         first = loaders(before)
         steps = data.draw(st.integers(0, len(first[-1])))
         states = []
@@ -93,8 +101,12 @@ def test_any_order_is_delivered_by_any_ranks_which_stop_and_go_on_as_other_ones(
         else:
             reached, last = 0, before
         left_out = (length - reached) % (last["size"] * last["batch_size"]) if last["uneven"] == "drop" else 0
-        wanted = np.asarray(order.ids(epoch, 0, length - left_out))
-        assert found == Counter(wanted[wanted >= 0].tolist())
+        positions = np.asarray(order.ids(epoch, 0, length - left_out))
+        counted = np.flatnonzero(positions >= 0)
+        sample_ids, extras = view.view.resolve(positions[counted])
+        occurrences = extras.get("occurrence", 0) + counted * view.view.occurrences
+        assert found == Counter(zip(sample_ids.tolist(), occurrences.tolist(), strict=True))
+        assert set(found.values()) <= {1}  # no two rows of an epoch get the same random draws
 
     check()
 

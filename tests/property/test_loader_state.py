@@ -156,6 +156,7 @@ class Counting:
         self._whole = Whole(count)
         self.digest = self._whole.digest
         self.occurrences = 1
+        self.moves = False
         self.asked = 0
 
     def __len__(self) -> int:

@@ -74,7 +74,7 @@ def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
         begin = position + number * batch_size * size
         rows = slice(step.start, step.stop)
         share = plan.steps.share(rank, begin)
-        sample_ids, _ = plan.sample_ids(3, share.positions)
+        sample_ids = plan.found_at(3, share.positions).sample_ids
         assert (group.epoch, step.position) == (3, begin)
         assert group.rows["sample_id"][rows].tolist() == sample_ids.tolist()
         assert group.padding[rows].tolist() == share.padding.tolist()
@@ -118,7 +118,7 @@ def test_all_ranks_stop_at_the_first_step_that_does_not_fit_beside_the_one_befor
     steps, outputs = plans[0].steps, plans[0].outputs
     stop, told, before = steps.left(), [], 0
     for step in range(steps.left()):
-        shares = [plans[0].sample_ids(0, steps.share(r, steps.at(step)).positions)[0] for r in range(size)]
+        shares = [plans[0].found_at(0, steps.share(r, steps.at(step)).positions).sample_ids for r in range(size)]
         needs = [most_bytes(outputs, len(ids), sum(SIZES[i] for i in ids) * ("data" in columns)) for ids in shares]
         most = max(map(bank_bytes, needs))
         if before + most > limit:

@@ -371,6 +371,7 @@ class Timed:
 
     digest = "timed"
     occurrences = 1
+    moves = False
 
     def __len__(self) -> int:
         return 4
@@ -445,12 +446,13 @@ def test_datasets_are_mixed_by_weights(root: Path, tmp_path: Path) -> None:
     assert len(view) == 40
     assert sorted(ids(view)[:30]) == list(range(30))
     assert sorted(ids(view)[30:]) == sorted([*range(100, 104)] * 2 + [100 + i for i in small_rest(view)])
-    assert (
-        view.where("id", 3).view.digest
-        == mix([mx8.Dataset(root), small], weights=[3, 1], length=40).where("id", 3).view.digest
-    )
-    other = mix([mx8.Dataset(root), small], weights=[1, 1], length=40)
-    assert view.view.digest != other.view.digest
+    again, other = (mix([mx8.Dataset(root), small], weights=weights, length=40) for weights in ([3, 1], [1, 1]))
+    assert view.view.digest == again.view.digest != other.view.digest
+    with pytest.raises(mx8.SettingError, match=r"^where: expected a view that has the same samples .* before they are"):
+        view.where("id", 3)
+    whole = mix([mx8.Dataset(root), small], weights=[60, 8], length=68)
+    assert ids(whole.where("id", 101)) == [101, 101]
+    assert ids(whole.select([0, 30, 59, 67])) == [0, 0, 29, 103]
 
 
 def small_rest(view: mx8.Dataset) -> list[int]:

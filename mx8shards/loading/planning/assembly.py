@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from mx8shards.dataset import Dataset
 from mx8shards.errors import SettingError, shown
 from mx8shards.format.columns import Columns
+from mx8shards.format.randomness import OCCURRENCE
 from mx8shards.kernels.feistel import walk
 from mx8shards.kernels.records import ROW, SPAN
 from mx8shards.loading.batch import converter
@@ -27,7 +32,7 @@ from mx8shards.order.places import Places
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import Use
-from mx8shards.views import Whole
+from mx8shards.views import View, Whole
 
 _DEPTH_BYTES = 48 << 20  # small batches are planned further ahead: threads have work while more are planned
 _MOST_DEPTH = 64
@@ -85,7 +90,8 @@ def assemble(
         )
         rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, len(order)))
         mean = mean_batch_bytes(dataset.shards, filler, rows)
-        record_bytes = rows * (2 * ROW.itemsize + len(picked.names) * (SPAN.itemsize + 8))  # 8: offsets of a batch
+        record_bytes = 2 * ROW.itemsize + len(picked.names) * (SPAN.itemsize + 8)  # 8: offsets of a batch
+        record_bytes = rows * (record_bytes + 2 * extras_bytes(dataset.view, repeats=settings.order is not None))
         least_depth = 2 * pool.threads + 2
         most_depth = max(least_depth, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
         depth = max(least_depth, min(most_depth, share.limit_bytes // _RECORDS_PART // record_bytes))
@@ -130,6 +136,13 @@ def assemble(
         read_timeout_s=settings.read_timeout_s,
         mover=mover,
     )
+
+
+def extras_bytes(view: View, *, repeats: bool) -> int:
+    """How many bytes a row's extras have: of its view, and its occurrence where the order may repeat positions."""
+    _, known = view.resolve(np.zeros(0, np.int64))
+    sizes = {name: array.itemsize * math.prod(array.shape[1:]) for name, array in known.items()}
+    return sum((sizes | ({OCCURRENCE: 8} if repeats else {})).values())
 
 
 def use_of(picked: Columns, name: str, seed: int, pool: Pool) -> Use:

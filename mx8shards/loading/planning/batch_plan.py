@@ -83,6 +83,14 @@ class Group(NamedTuple):
         return next(step for step in self.steps if row < step.stop)
 
 
+class Found(NamedTuple):
+    """Samples, what is known of them beside that, and which of them are none: those have the sample_id PADDING."""
+
+    sample_ids: Ids
+    extras: Extras
+    absent: Ids | None
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Plan:
     """All that determines which samples the batches of an epoch hold, and where they lie."""
@@ -105,22 +113,23 @@ class Plan:
     limit_bytes: Callable[[], int]
     memory_for: Callable[[int], int]
 
-    def sample_ids(self, epoch: int, counts: Ids) -> tuple[Ids, Extras]:
-        """The samples at these counts of an epoch's order, and what is known of them. Padding has the sample PADDING.
+    def found_at(self, epoch: int, counts: Ids) -> Found:
+        """The samples at these counts of an epoch's order, and what is known of them.
 
         An order that may repeat a position is not asked how often it did so far, which would take a pass over all of
         it: its counts, which no two repeats share, tell them apart.
         """
-        positions = self.order.at(epoch, counts)
+        positions, absent = self.order.at(epoch, counts), None
         if len(positions) and positions.min() < 0:
-            there = np.flatnonzero(positions != PADDING)
-            found, some = self.resolve(positions[there], epoch)
+            absent, there = np.flatnonzero(positions == PADDING), np.flatnonzero(positions != PADDING)
             sample_ids = np.full(len(positions), PADDING)
-            sample_ids[there] = found
+            sample_ids[there], some = self.resolve(positions[there], epoch)
             extras = replaced_extras(NO_EXTRAS, there, some, len(positions))
         else:
             sample_ids, extras = self.resolve(positions, epoch)
-        return sample_ids, told_apart(extras, counts, self.view.occurrences) if self.repeats else extras
+        if self.repeats:
+            extras = told_apart(extras, counts, self.view.occurrences)
+        return Found(sample_ids, extras, absent)
 
     def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
         """The shards that the next n counts of an epoch's order need, each once, in the order of first need."""
@@ -135,9 +144,7 @@ class Plan:
     def resolve(self, positions: Ids, epoch: int) -> tuple[Ids, Extras]:
         """The samples at these positions of the view, and what is known of these."""
         found, extras = self.view.resolve(positions, epoch, self.seed)
-        if (
-            found is not positions and len(found) and not 0 <= found.min() <= found.max() < self.samples
-        ):  # kernels would believe it
+        if len(found) and not 0 <= found.min() <= found.max() < self.samples:  # kernels would believe it
             raise LoaderError(
                 subject="view",
                 expected=f"sample_ids from 0 to {self.samples - 1}",
@@ -213,8 +220,7 @@ class Plan:
         """So many steps at once: this rank's parts of them, and the bytes that the greediest of `ranks` reserves."""
         positions = range(position, position + count * self.steps.stride, self.steps.stride)
         counts, padding, bounds = self.steps.shares(ranks, position, count)
-        sample_ids, extras = self.sample_ids(epoch, counts)
-        absent = np.flatnonzero(sample_ids == PADDING) if self.repeats else None
+        sample_ids, extras, absent = self.found_at(epoch, counts)
         rows = self._rows_of(sample_ids, absent, provisions.need if count == 1 else partial(_expect_here, provisions))
         if absent is not None:
             padding[absent] = True
@@ -240,7 +246,7 @@ class Plan:
 
     def _rows_of(self, sample_ids: Ids, absent: Ids | None, provide: Provide | None = None) -> Rows:
         """A row for each sample, and for those that are absent one that nobody reads."""
-        if absent is None or not len(absent):
+        if absent is None:
             return self.reach.find(sample_ids, provide)
         there = np.ones(len(sample_ids), bool)
         there[absent] = False
