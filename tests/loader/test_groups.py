@@ -1,0 +1,121 @@
+"""Are batches that share a bank what they would be alone, whatever becomes of their neighbours?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from tests.loader.damage import damaged
+from tests.loader.parts import ids_of, in_time
+
+SAMPLES, BATCH = 400, 6
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Columns of all layouts: fixed and ragged, some rows of no bytes."""
+    root = tmp_path_factory.mktemp("groups") / "data"
+    columns = {"number": "int", "vector": "ndarray:float32:3", "text": "str", "tokens": "ndarray:uint16"}
+    with mx8.Writer(root, columns=columns, size_limit=6_000, threads=1) as writer:
+        for i in range(SAMPLES):
+            tokens = np.arange(i % 7 + 1, dtype=np.uint16) + i
+            writer.write({"number": i, "vector": np.full(3, i, np.float32), "text": "x" * (i % 5), "tokens": tokens})
+    return root
+
+
+def loader_of(root: Path, grouped: bool, **options: Any) -> mx8.Loader:
+    loader = mx8.Loader(mx8.Dataset(root), **{"batch_size": BATCH, "shuffle": True, "output": "numpy", **options})
+    if not grouped:
+        loader._assembly = replace(loader._assembly, plan=replace(loader._assembly.plan, group_bytes=0))
+    return loader
+
+
+def contents(batch: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"ids": ids_of(batch), "padding": batch.padding.tolist()}
+    for key, value in batch.items():
+        ragged = isinstance(value, np.ndarray) is False
+        found[key] = [np.asarray(row).tolist() for row in value] if ragged else value.tolist()
+        if ragged:
+            found[f"{key}: offsets"] = value.offsets.tolist()
+            found[f"{key}: values"] = value.values.tolist()
+    return found
+
+
+@pytest.mark.parametrize("uneven", ["split", "pad", "drop", "exact"])
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (2, 3)])
+def test_batches_that_share_a_bank_are_what_they_are_alone(data: Path, uneven: str, rank: int, world_size: int) -> None:
+    options = {"uneven": uneven, "rank": rank, "world_size": world_size}
+    with in_time(), loader_of(data, True, **options) as grouped, loader_of(data, False, **options) as alone:
+        assert max(len(group.steps) for group in groups_of(grouped)) > 4
+        assert [len(group.steps) for group in groups_of(alone)] == [1] * len(alone)
+        for _ in range(2):
+            assert [contents(batch) for batch in grouped] == [contents(batch) for batch in alone]
+
+
+def groups_of(loader: mx8.Loader) -> Iterator[Any]:
+    class Here:
+        def are_here(self, _: Any) -> bool:
+            return True
+
+        def need(self, _: Any) -> dict[int, Exception]:
+            return {}
+
+    return loader._assembly.plan.batches(0, 0, Here())
+
+
+def test_a_held_batch_keeps_its_values_while_its_neighbours_are_gone(data: Path) -> None:
+    with in_time(), loader_of(data, True, memory="16mb") as loader:
+        held = [(batch, contents(batch)) for k, batch in enumerate(loader) if k % 9 == 4]
+        for _ in range(3):
+            for _ in loader:
+                pass
+        assert all(contents(batch) == before for batch, before in held)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
+def test_bad_samples_in_a_group_touch_no_other_batch_of_it(data: Path, on_error: str, tmp_path: Path) -> None:
+    bad = [7, 8, 200, 201, 202, 399]
+    root = damaged(data, tmp_path / "damaged", bad)
+    with in_time(), loader_of(root, True, on_error=on_error) as grouped, loader_of(root, False, on_error=on_error) as alone:
+        if on_error != "raise":
+            assert [contents(batch) for batch in grouped] == [contents(batch) for batch in alone]
+            assert grouped.state_dict() == alone.state_dict()
+            assert grouped.stats()["lost_last"] == alone.stats()["lost_last"]
+            return
+        found: list[list[Any]] = []
+        for loader in (grouped, alone):
+            found.append([])
+            with pytest.raises(mx8.LoaderError) as caught:
+                found[-1].extend(contents(batch) for batch in loader)
+            found[-1].append((str(caught.value), loader.state_dict()))
+        assert found[0] == found[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_loaders_that_share_a_pool_both_iterate_in_a_forked_child(data: Path) -> None:
+    """Each comes back into the pool when it is first used there, also while the other one iterates."""
+    pool = mx8.Pool(memory="16mb", threads=1)
+    one, other = (mx8.Loader(mx8.Dataset(data), batch_size=BATCH, pool=pool, output="numpy") for _ in range(2))
+    next(iter(one))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            batches = iter(one)
+            next(batches)
+            code = 0 if len(list(other)) == len(other) and len(list(batches)) == len(one) - 1 else 2
+        finally:
+            os._exit(code)
+    with in_time():
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    for loader in (one, other):
+        loader.close()
+    pool.close()
