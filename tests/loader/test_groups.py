@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from tests.loader.damage import damaged
-from tests.loader.parts import ids_of, in_time
+from tests.loader.parts import ids_of, in_time, shards
 
 SAMPLES, BATCH = 400, 6
 
@@ -79,11 +79,26 @@ def test_a_held_batch_keeps_its_values_while_its_neighbours_are_gone(data: Path)
         assert all(contents(batch) == before for batch, before in held)
 
 
+def damaged(data: Path, root: Path, bad: list[int]) -> Path:
+    """A copy in which the size headers of these samples do not add up."""
+    shutil.copytree(data, root)
+    with mx8.Dataset(root) as dataset:
+        starts = dataset.shards.starts.tolist()
+    for path, start, stop in zip(shards(root), starts[:-1], starts[1:], strict=True):
+        raw = bytearray(path.read_bytes())
+        for sample_id in set(bad).intersection(range(start, stop)):
+            row = sample_id - start
+            raw[int.from_bytes(raw[4 + 4 * row : 8 + 4 * row], "little")] ^= 0x5A
+        path.write_bytes(raw)
+    return root
+
+
 @pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
 def test_bad_samples_in_a_group_touch_no_other_batch_of_it(data: Path, on_error: str, tmp_path: Path) -> None:
     bad = [7, 8, 200, 201, 202, 399]
     root = damaged(data, tmp_path / "damaged", bad)
-    with in_time(), loader_of(root, True, on_error=on_error) as grouped, loader_of(root, False, on_error=on_error) as alone:
+    options = {"on_error": on_error}
+    with in_time(), loader_of(root, True, **options) as grouped, loader_of(root, False, **options) as alone:
         if on_error != "raise":
             assert [contents(batch) for batch in grouped] == [contents(batch) for batch in alone]
             assert grouped.state_dict() == alone.state_dict()
