@@ -18,7 +18,7 @@ from mx8shards.errors import IntegrityError, LoaderError, SettingError, shown, w
 from mx8shards.loading.epoch import Epoch
 from mx8shards.loading.execution.results import Failed
 from mx8shards.loading.execution.run import Run
-from mx8shards.loading.memory.banks import Share
+from mx8shards.loading.memory.banks import Budget
 from mx8shards.loading.planning.accepted_datasets import checked_dataset
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.machine import distributed_rank
@@ -148,14 +148,16 @@ class Loader:
         self._assemble()
 
     def _assemble(self) -> None:
-        """Get a pool, and a share of its memory."""
+        """Get a pool, and a part of its memory."""
         self._process = os.getpid()
         self._pool = self._shared_pool or Pool(memory=self._settings.memory, threads=self._settings.threads)
         self._pool.renew()
-        share = Share(self._pool.memory)
-        self._leave = weakref.finalize(self, _give_up, self._runs, share)  # before it joins: Ctrl-C may come there
+        budget = Budget(self._pool.memory)
+        self._leave = weakref.finalize(self, _give_up, self._runs, budget)  # before it joins: Ctrl-C may come there
         self._leave.atexit = False
-        self._assembly = assemble(self._dataset, self._settings, self._order, self._steps, self.rank, self._pool, share)
+        self._assembly = assemble(
+            self._dataset, self._settings, self._order, self._steps, self.rank, self._pool, budget
+        )
 
     # batches ----------------------------------------------------------------------------------------------------
 
@@ -290,7 +292,7 @@ class Loader:
         """Counts of delivered and lost samples, waiting times, and memory in use, as plain numbers by name."""
         self._renew()
         producer = self._runs[0].producer_s if self._runs else ProducerTimes()
-        counted = self._progress.counters.report(self._assembly.share, self._progress.lost, producer)
+        counted = self._progress.counters.report(self._assembly.budget, self._progress.lost, producer)
         return {**counted, "pixels": self._assembly.filler.pixels}
 
     def explain(self) -> Explanation:
@@ -306,7 +308,7 @@ class Loader:
             self._abandon()
             if self._process == os.getpid():
                 self._leave.detach()
-                self._assembly.share.leave()
+                self._assembly.budget.leave()
                 self._assembly.providing.close()
                 if self._shared_pool is None:
                     self._pool.close()
@@ -361,11 +363,11 @@ class Loader:
         return Steps(length=length, batch_size=size, world_size=world_size, uneven=settings.uneven)
 
 
-def _give_up(runs: list[Run], share: Share) -> None:
+def _give_up(runs: list[Run], budget: Budget) -> None:
     """What becomes of a loader's threads and memory when nobody has it any more."""
     for run in list(runs):
         run.stop()
-    share.abandon()
+    budget.abandon()
 
 
 def _ways(pixels: Mapping[str, str]) -> str:

@@ -46,7 +46,7 @@ class Pool:
         """In a forked child: memory and locks of its own, as those it inherited may be in use for ever."""
         if self._process != os.getpid():
             self._process = os.getpid()
-            self.memory = Memory(self.memory.limit_bytes, expected=len(self.memory.shares))
+            self.memory = Memory(self.memory.limit_bytes, expected=len(self.memory.budgets))
             self._lock = Lock()
             self._crew = None
             self.working = Working()

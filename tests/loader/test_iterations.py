@@ -96,7 +96,7 @@ def test_the_next_for_waits_for_what_the_last_one_left_in_a_slow_transform(tmp_p
 
     with nothing_left(tmp_path):
         with loader_of(tmp_path / "data", batch_size=32, memory="64mb") as roomy:
-            three_batches = roomy._assembly.share.memory_for(3 * 65_536)
+            three_batches = roomy._assembly.budget.memory_for(3 * 65_536)
         loader = loader_of(tmp_path / "data", batch_size=32, memory=three_batches, transform=transform)
         for epoch in range(3):
             for batch in loader:

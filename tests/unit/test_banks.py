@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from mx8shards.errors import LoaderError, SettingError
-from mx8shards.loading.memory.banks import Lease, Memory, Reservation, Share, bank_bytes
+from mx8shards.loading.memory.banks import Budget, Lease, Memory, Reservation, bank_bytes
 
 KIB = 1 << 10
 SMALLEST = 64 * KIB
@@ -33,20 +33,20 @@ def array_of(lease: Lease) -> Any:
     return np.asarray(lease)
 
 
-def joined(memory: Memory) -> Share:
-    share = Share(memory)
-    share.join()
-    return share
+def joined(memory: Memory) -> Budget:
+    budget = Budget(memory)
+    budget.join()
+    return budget
 
 
-def reserved(share: Share, size: int) -> Reservation:
-    found = share.reserve(size)
+def reserved(budget: Budget, size: int) -> Reservation:
+    found = budget.reserve(size)
     assert found is not None
     return found
 
 
-def taken(share: Share, size: int = SMALLEST) -> Any:
-    return array_of(reserved(share, size).take(size))
+def taken(budget: Budget, size: int = SMALLEST) -> Any:
+    return array_of(reserved(budget, size).take(size))
 
 
 # sizes ----------------------------------------------------------------------------------------------------------------
@@ -67,12 +67,12 @@ def test_a_larger_batch_never_gets_a_smaller_bank(one: int, other: int) -> None:
     assert bank_bytes(small) <= bank_bytes(large)
 
 
-# one share ------------------------------------------------------------------------------------------------------------
+# one budget ------------------------------------------------------------------------------------------------------------
 
 
 def test_what_was_taken_is_writable_memory_of_its_own() -> None:
-    share = joined(Memory(LIMIT))
-    arrays = [taken(share) for _ in range(16)]
+    budget = joined(Memory(LIMIT))
+    arrays = [taken(budget) for _ in range(16)]
     for i, array in enumerate(arrays):
         assert array.flags.writeable
         array[:] = i
@@ -81,139 +81,139 @@ def test_what_was_taken_is_writable_memory_of_its_own() -> None:
 
 
 def test_nothing_is_reserved_beyond_the_limit_and_what_is_given_up_can_be_reserved_again() -> None:
-    share = joined(Memory(LIMIT))
-    first = reserved(share, LIMIT)
-    assert not share.reserve(1)
+    budget = joined(Memory(LIMIT))
+    first = reserved(budget, LIMIT)
+    assert not budget.reserve(1)
     first.cancel()
     first.cancel()  # once is enough
-    second = reserved(share, LIMIT)
+    second = reserved(budget, LIMIT)
     first.cancel()
-    assert not share.reserve(1)
+    assert not budget.reserve(1)
     second.cancel()
-    assert share.report()["bytes_reserved"] == 0
+    assert budget.report()["bytes_reserved"] == 0
 
 
 def test_a_reservation_that_was_spent_cannot_be_cancelled() -> None:
-    share = joined(Memory(LIMIT))
-    reservation = reserved(share, LIMIT)
+    budget = joined(Memory(LIMIT))
+    reservation = reserved(budget, LIMIT)
     lease = reservation.take(LIMIT)
     reservation.cancel()
-    assert not share.reserve(1)
+    assert not budget.reserve(1)
     with pytest.raises(LoaderError, match="and 0 were reserved"):
         reservation.take(1)
     del lease
-    assert share.reserve(LIMIT)
+    assert budget.reserve(LIMIT)
 
 
 def test_what_a_batch_does_not_need_of_its_reservation_is_free_at_once() -> None:
-    share = joined(Memory(LIMIT))
-    lease = reserved(share, LIMIT).take(10)
-    assert share.used_bytes == SMALLEST
-    assert share.reserve(LIMIT - SMALLEST)
+    budget = joined(Memory(LIMIT))
+    lease = reserved(budget, LIMIT).take(10)
+    assert budget.used_bytes == SMALLEST
+    assert budget.reserve(LIMIT - SMALLEST)
     del lease
 
 
 def test_more_than_was_reserved_cannot_be_taken() -> None:
-    share = joined(Memory(LIMIT))
-    reservation = reserved(share, SMALLEST)
+    budget = joined(Memory(LIMIT))
+    reservation = reserved(budget, SMALLEST)
     with pytest.raises(LoaderError, match=f"a batch needs {2 * SMALLEST} bytes, and {SMALLEST} were reserved"):
         reservation.take(SMALLEST + 1)
 
 
 def test_a_bank_comes_back_with_the_last_array_over_it() -> None:
-    share = joined(Memory(LIMIT))
-    array = taken(share, LIMIT)
+    budget = joined(Memory(LIMIT))
+    array = taken(budget, LIMIT)
     part = array[100:200].view(np.int16)[::2]
     del array
-    assert not share.reserve(SMALLEST)
+    assert not budget.reserve(SMALLEST)
     del part
-    assert share.reserve(LIMIT)
+    assert budget.reserve(LIMIT)
 
 
 def test_a_bank_that_came_back_is_used_again() -> None:
-    share = joined(Memory(LIMIT))
-    first = taken(share)
+    budget = joined(Memory(LIMIT))
+    first = taken(budget)
     address = first.ctypes.data
     del first
-    assert taken(share).ctypes.data == address
-    assert share.report()["banks_free"] == 1
+    assert taken(budget).ctypes.data == address
+    assert budget.report()["banks_free"] == 1
 
 
 def test_of_several_free_banks_the_smallest_that_fits_is_used_and_the_last_that_came_back() -> None:
-    share = joined(Memory(LIMIT))
-    arrays = [taken(share, size) for size in (2 * SMALLEST, SMALLEST, 4 * SMALLEST, SMALLEST)]
+    budget = joined(Memory(LIMIT))
+    arrays = [taken(budget, size) for size in (2 * SMALLEST, SMALLEST, 4 * SMALLEST, SMALLEST)]
     wanted = arrays[3].ctypes.data
     while arrays:
         del arrays[0]
-        share.report()  # takes back, one after the other
-    found = array_of(reserved(share, 3 * SMALLEST).take(1))
+        budget.report()  # takes back, one after the other
+    found = array_of(reserved(budget, 3 * SMALLEST).take(1))
     assert found.nbytes == SMALLEST
     assert found.ctypes.data == wanted
 
 
 def test_free_banks_make_room_for_one_that_fits_none_of_them() -> None:
-    share = joined(Memory(LIMIT))
-    small = [taken(share) for _ in range(16)]
+    budget = joined(Memory(LIMIT))
+    small = [taken(budget) for _ in range(16)]
     del small
-    assert share.report()["bytes_free_in_banks"] == LIMIT
-    large = taken(share, LIMIT - SMALLEST)
-    found = share.report()
+    assert budget.report()["bytes_free_in_banks"] == LIMIT
+    large = taken(budget, LIMIT - SMALLEST)
+    found = budget.report()
     assert found["bytes_in_use"] + found["bytes_free_in_banks"] <= LIMIT
     assert large.nbytes == LIMIT - SMALLEST
 
 
 def test_a_larger_bank_is_lent_only_within_what_was_reserved() -> None:
     """Else one small batch could take what another one reserved."""
-    share = joined(Memory(LIMIT))
-    large = taken(share, LIMIT // 2)
+    budget = joined(Memory(LIMIT))
+    large = taken(budget, LIMIT // 2)
     del large
-    small = taken(share, SMALLEST)
+    small = taken(budget, SMALLEST)
     assert small.nbytes == SMALLEST
-    assert share.used_bytes == SMALLEST
+    assert budget.used_bytes == SMALLEST
 
 
 def test_memory_that_comes_back_wakes_whoever_waits() -> None:
-    share = joined(Memory(LIMIT))
+    budget = joined(Memory(LIMIT))
     woken: list[int] = []
-    share.wake = lambda: woken.append(1)
-    array = taken(share)
+    budget.wake = lambda: woken.append(1)
+    array = taken(budget)
     assert not woken
     del array
     assert woken == [1]
 
 
 def test_leases_may_end_in_any_thread_and_in_cycles_that_only_gc_finds() -> None:
-    share = joined(Memory(LIMIT))
-    held: list[Any] = [taken(share) for _ in range(8)]
+    budget = joined(Memory(LIMIT))
+    held: list[Any] = [taken(budget) for _ in range(8)]
     threads = [threading.Thread(target=held.pop) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert share.report()["banks_in_use"] == 0
-    cycle: list[Any] = [taken(share, LIMIT)]
+    assert budget.report()["banks_in_use"] == 0
+    cycle: list[Any] = [taken(budget, LIMIT)]
     cycle.append(cycle)
     del cycle
     gc.collect()
-    assert share.reserve(LIMIT)
+    assert budget.reserve(LIMIT)
 
 
 def test_a_lease_that_ends_while_the_memory_is_locked_waits_for_nobody() -> None:
     memory = Memory(LIMIT)
-    share = joined(memory)
-    array = taken(share)
+    budget = joined(memory)
+    array = taken(budget)
     with memory.lock:
         del array  # as gc may do it, in the thread that holds the lock
-    assert share.report()["banks_in_use"] == 0
+    assert budget.report()["banks_in_use"] == 0
 
 
 def test_the_report_tells_what_is_held() -> None:
-    share = joined(Memory(LIMIT))
-    share.fixed_bytes = 1000
-    one, other = taken(share), taken(share, 2 * SMALLEST)
-    assert share.reserve(SMALLEST)
+    budget = joined(Memory(LIMIT))
+    budget.fixed_bytes = 1000
+    one, other = taken(budget), taken(budget, 2 * SMALLEST)
+    assert budget.reserve(SMALLEST)
     del other
-    found = share.report()
+    found = budget.report()
     assert found == {
         "memory_limit_bytes": LIMIT - 1000,
         "memory_high_water_bytes": 4 * SMALLEST,
@@ -226,7 +226,7 @@ def test_the_report_tells_what_is_held() -> None:
     del one
 
 
-# several shares -------------------------------------------------------------------------------------------------------
+# several budgets -------------------------------------------------------------------------------------------------------
 
 
 def test_shares_are_equal_parts_and_what_one_leaves_is_the_others() -> None:
@@ -274,10 +274,10 @@ def test_what_is_still_lent_when_a_share_leaves_counts_until_it_comes_back() -> 
 
 def test_no_memory_is_kept_when_all_shares_left_and_all_banks_came_back() -> None:
     memory = Memory(LIMIT)
-    share = joined(memory)
-    lent, free = taken(share), taken(share)
+    budget = joined(memory)
+    lent, free = taken(budget), taken(budget)
     del free
-    share.leave()
+    budget.leave()
     assert memory.held_bytes == SMALLEST
     lent[:] = 1
     del lent
@@ -324,7 +324,7 @@ def test_no_share_joins_while_another_one_iterates_unless_its_part_was_kept_free
 def test_a_share_that_may_have_joined_or_not_can_be_abandoned() -> None:
     memory = Memory(LIMIT)
     one = joined(memory)
-    Share(memory).abandon()
+    Budget(memory).abandon()
     other = joined(memory)
     other.abandon()
     one.report()
@@ -343,11 +343,11 @@ def test_memory_that_comes_back_to_one_share_wakes_those_of_the_others_that_wait
 
 def test_the_memory_named_for_some_bytes_leaves_just_so_many() -> None:
     memory = Memory(1)
-    shares = [joined(memory) for _ in range(3)]
-    shares[1].fixed_bytes = 1000
-    named = shares[1].memory_for(5000)
+    budgets = [joined(memory) for _ in range(3)]
+    budgets[1].fixed_bytes = 1000
+    named = budgets[1].memory_for(5000)
     memory.limit_bytes = named
-    assert shares[1].limit_bytes == 5000
+    assert budgets[1].limit_bytes == 5000
 
 
 # whatever comes after what --------------------------------------------------------------------------------------------
@@ -356,54 +356,54 @@ def test_the_memory_named_for_some_bytes_leaves_just_so_many() -> None:
 class Banks(RuleBasedStateMachine):
     """Shares join, reserve, take, give back and leave in any order. A model counts beside."""
 
-    shares = Bundle("shares")
+    budgets = Bundle("budgets")
     reservations = Bundle("reservations")
     arrays = Bundle("arrays")
 
     @initialize(limit=st.integers(1, 12).map(lambda n: n * SMALLEST + 77))
     def begin(self, limit: int) -> None:
         self.memory = Memory(limit)
-        self.members: list[Share] = []
+        self.members: list[Budget] = []
         self.live: dict[int, tuple[int, Any]] = {}  # address → size and array of all that is lent
-        self.reserved: dict[Share, int] = {}
+        self.reserved: dict[Budget, int] = {}
         self.pending: list[Reservation] = []
 
     @precondition(lambda self: len(self.members) < 3)
-    @rule(target=shares, fixed=st.integers(0, 2 * SMALLEST))
+    @rule(target=budgets, fixed=st.integers(0, 2 * SMALLEST))
     def join(self, fixed: int) -> Any:
-        share = joined(self.memory)
+        budget = joined(self.memory)
         try:
-            share.set_fixed(fixed)
+            budget.set_fixed(fixed)
         except SettingError:
-            share.leave()
+            budget.leave()
             return multiple()
-        self.members.append(share)
-        self.reserved[share] = 0
-        return share
+        self.members.append(budget)
+        self.reserved[budget] = 0
+        return budget
 
-    @rule(target=reservations, share=shares, size=st.integers(0, 6 * SMALLEST))
-    def reserve(self, share: Share, size: int) -> Any:
+    @rule(target=reservations, budget=budgets, size=st.integers(0, 6 * SMALLEST))
+    def reserve(self, budget: Budget, size: int) -> Any:
         size = bank_bytes(size)
-        found = share.reserve(size) if share in self.members else None
+        found = budget.reserve(size) if budget in self.members else None
         if found is None:
             return multiple()
-        self.reserved[share] += size
+        self.reserved[budget] += size
         self.pending.append(found)
-        assert share.used_bytes + share.reserved_bytes <= share.limit_bytes
-        return share, found
+        assert budget.used_bytes + budget.reserved_bytes <= budget.limit_bytes
+        return budget, found
 
     @rule(reservation=consumes(reservations))
-    def cancel(self, reservation: tuple[Share, Reservation]) -> None:
-        share, found = reservation
-        self.reserved[share] -= found.size_bytes
-        found.cancel()  # also of a share that left: its threads end when they can
+    def cancel(self, reservation: tuple[Budget, Reservation]) -> None:
+        budget, found = reservation
+        self.reserved[budget] -= found.size_bytes
+        found.cancel()  # also of a budget that left: its threads end when they can
 
     @rule(target=arrays, reservation=consumes(reservations), share_of_it=st.floats(0, 1))
-    def take(self, reservation: tuple[Share, Reservation], share_of_it: float) -> Any:
-        share, found = reservation
+    def take(self, reservation: tuple[Budget, Reservation], share_of_it: float) -> Any:
+        budget, found = reservation
         size = found.size_bytes
         array = array_of(found.take(int(size * share_of_it)))
-        self.reserved[share] -= size
+        self.reserved[budget] -= size
         assert int(size * share_of_it) <= array.nbytes <= size
         address = array.ctypes.data
         for other, (length, _) in self.live.items():
@@ -421,11 +421,11 @@ class Banks(RuleBasedStateMachine):
         else:
             del self.live[address]
 
-    @rule(share=consumes(shares))
-    def leave(self, share: Share) -> None:
-        if share in self.members:
-            share.leave()
-            self.members.remove(share)
+    @rule(budget=consumes(budgets))
+    def leave(self, budget: Budget) -> None:
+        if budget in self.members:
+            budget.leave()
+            self.members.remove(budget)
 
     @invariant()
     def no_more_is_held_than_the_limit(self) -> None:
@@ -433,7 +433,7 @@ class Banks(RuleBasedStateMachine):
             return
         lent = sum(size for size, _ in self.live.values())
         free = sum(bank.size_bytes for bank in self.memory.free)
-        fixed = sum(share.fixed_bytes for share in self.members)
+        fixed = sum(budget.fixed_bytes for budget in self.members)
         if not self.members:
             assert not free
         assert free == self.memory.free_bytes
@@ -450,9 +450,9 @@ class Banks(RuleBasedStateMachine):
             self.live.clear()
             for found in self.pending:
                 found.cancel()
-            for share in self.reserved:
-                assert share.report()["banks_in_use"] == 0
-                share.leave()
+            for budget in self.reserved:
+                assert budget.report()["banks_in_use"] == 0
+                budget.leave()
             assert self.memory.promised_bytes == self.memory.held_bytes == 0
 
 

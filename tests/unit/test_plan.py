@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.loading.memory.banks import Share, bank_bytes
+from mx8shards.loading.memory.banks import Budget, bank_bytes
 from mx8shards.loading.memory.batch_layout import lay_out, most_bytes
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.batch_plan import Plan
@@ -49,7 +49,7 @@ def plan_of(dataset: mx8.Dataset, rank: int = 0, size: int = 1, memory: Any = "6
     order = order_of(dataset, chosen)
     steps = Steps(length=len(order), batch_size=chosen.batch_size, world_size=size, uneven=chosen.uneven)
     pool = mx8.Pool(memory=memory, threads=1)
-    plan = assemble(dataset, chosen, order, steps, rank, pool, Share(pool.memory)).plan
+    plan = assemble(dataset, chosen, order, steps, rank, pool, Budget(pool.memory)).plan
     plan.reach.begin_epoch()
     return plan
 

@@ -17,7 +17,7 @@ from mx8shards.loading.execution import threads
 from mx8shards.loading.execution.results import Done, Ready
 from mx8shards.loading.execution.run import Run
 from mx8shards.loading.execution.run_state import Assembly
-from mx8shards.loading.memory.banks import Share
+from mx8shards.loading.memory.banks import Budget
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import Steps
@@ -37,7 +37,7 @@ def assembly(dataset: mx8.Dataset) -> Iterator[Assembly]:
     settings = Settings(batch_size=2, memory="2mb")
     order = order_of(dataset, settings)
     pool = mx8.Pool(memory="2mb", threads=1)
-    yield assemble(dataset, settings, order, Steps(length=60, batch_size=2), 0, pool, Share(pool.memory))
+    yield assemble(dataset, settings, order, Steps(length=60, batch_size=2), 0, pool, Budget(pool.memory))
     pool.close()
 
 
@@ -60,7 +60,7 @@ def taken(run: Run) -> list[int]:
 def filled(assembly: Assembly) -> None:
     """Return when memory is full, or should be."""
     deadline = time.monotonic() + 10
-    while assembly.share.report()["bytes_in_use"] < 1 << 20 and time.monotonic() < deadline:
+    while assembly.budget.report()["bytes_in_use"] < 1 << 20 and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
@@ -74,7 +74,7 @@ def test_a_run_that_ends_leaves_its_memory_to_one_that_waits_for_it(assembly: As
     first.join()
     assert taken(second) == list(range(0, 60, 2))
     second.join()
-    assert assembly.share.report()["bytes_in_use"] == 0
+    assert assembly.budget.report()["bytes_in_use"] == 0
 
 
 @pytest.mark.parametrize("batches", [0, 1, 7, 30])
@@ -85,7 +85,7 @@ def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: in
     run.stop()
     run.stop()
     run.join()
-    found = assembly.share.report()
+    found = assembly.budget.report()
     assert [found["bytes_in_use"], found["bytes_reserved"], found["banks_in_use"]] == [0, 0, 0]
 
 
@@ -108,7 +108,7 @@ def test_a_run_whose_thread_cannot_be_started_leaves_its_loader_able_to_begin_an
         with pytest.raises(RuntimeError, match="can't start") as caught:
             begun(assembly, 0, 0)
     assert caught.tb is not None  # it holds on to the run
-    assert assembly.share.iterating is None
+    assert assembly.budget.iterating is None
     assert taken(begun(assembly, 0, 0)) == list(range(0, 60, 2))
 
 
@@ -123,7 +123,7 @@ def test_whoever_waits_for_a_run_that_is_stopped_is_told(assembly: Assembly) -> 
             waiting.result(10)
         stuck.set()
     run.join()
-    assert assembly.share.report()["bytes_in_use"] == 0
+    assert assembly.budget.report()["bytes_in_use"] == 0
 
 
 def test_batches_that_are_there_can_be_taken_without_waiting(assembly: Assembly) -> None:

@@ -28,7 +28,7 @@ class Admission:
         self._most_files = max(8, soft // 4) if soft > 0 else 512
         self._low = depth // 2 if depth >= _DEEP else depth - 1
         self.waited_s = 0.0
-        state.assembly.share.wake = _waker(weakref.ref(state))
+        state.assembly.budget.wake = _waker(weakref.ref(state))
 
     def taken(self) -> None:
         """The consumer took a batch: wake the planner if that makes room."""
@@ -47,7 +47,7 @@ class Admission:
                 if state.ahead < state.assembly.depth and self._may_open_files():
                     state.waits_for_room = False
                     state.waits_for_memory = True  # and from here on a bank that comes back does
-                    reservation = state.assembly.share.reserve(group.reserve_bytes)
+                    reservation = state.assembly.budget.reserve(group.reserve_bytes)
                     if reservation is not None:
                         return reservation
                 if self._only_held_batches_are_in_the_way():
@@ -93,19 +93,19 @@ class Admission:
 
 def _last_resort(state: RunState, group: Group) -> Reservation:
     """Nothing is ahead and the consumer waits: only batches that somebody holds can be in the way."""
-    share = state.assembly.share
+    budget = state.assembly.budget
     gc.collect()  # some may be held by cycles that nobody can reach
-    reservation = share.reserve(group.reserve_bytes)
+    reservation = budget.reserve(group.reserve_bytes)
     if reservation is not None:
         return reservation
-    found = f"{share.used_bytes} in use by {share.leases} batches that are still held"
+    found = f"{budget.used_bytes} in use by {budget.leases} batches that are still held"
     hint = "batch.copy() gives one that costs the loader nothing, and memory= sets the limit"
-    if share.used_bytes + group.reserve_bytes <= share.limit_bytes:
-        found = f"more than their part in use by other loaders of the pool, beside {share.used_bytes} by this one"
+    if budget.used_bytes + group.reserve_bytes <= budget.limit_bytes:
+        found = f"more than their part in use by other loaders of the pool, beside {budget.used_bytes} by this one"
         hint = "make all loaders of a pool before one of them is iterated"
     raise LoaderError(
         subject=f"epoch {group.epoch}, position {group.position}",
-        expected=f"{group.reserve_bytes} bytes of memory for the next batch, of {share.limit_bytes} in all",
+        expected=f"{group.reserve_bytes} bytes of memory for the next batch, of {budget.limit_bytes} in all",
         found=found,
         hint=hint,
     )

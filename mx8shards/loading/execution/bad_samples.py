@@ -14,7 +14,7 @@ from mx8shards.format.randomness import occurrences_of
 from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.planning.batch_plan import Group, Plan
 from mx8shards.loading.planning.shard_table import Ids
-from mx8shards.loading.reporting.lost_samples import MOST_ATTEMPTS, Entry, reason_of
+from mx8shards.loading.reporting.lost_samples import MOST_ATTEMPTS, LostSample, reason_of
 
 # By row, the sample that stood there first and its occurrence, and how many others stood there since.
 Tried = dict[int, tuple[int, int, int]]
@@ -25,19 +25,19 @@ def reasons(filler: Filler, rows: Any) -> list[str]:
     return [reason_of(filler.why(row)) for row in rows]
 
 
-def entries(group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids | None) -> tuple[Entry, ...]:
+def entries(group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids | None) -> tuple[LostSample, ...]:
     """What is recorded of the samples that stood in these rows, and of those in their place."""
     others = [None] * len(bad) if instead is None else instead.tolist()
     positions = [group.step_of(row).position for row in bad.tolist()]
     return tuple(
-        Entry(group.epoch, position, sample_id, reason, other)
+        LostSample(group.epoch, position, sample_id, reason, other)
         for position, sample_id, reason, other in zip(positions, lost.tolist(), why, others, strict=True)
     )
 
 
 def with_substitutes(
-    before: tuple[Entry, ...], group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids, tried: Tried
-) -> tuple[Entry, ...]:
+    before: tuple[LostSample, ...], group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids, tried: Tried
+) -> tuple[LostSample, ...]:
     """The record with what stands in these rows now. A bad substitute is no further loss: another one replaces it."""
     attempts = [tried[row][-1] for row in bad.tolist()]
     found = [*before, *compress(entries(group, bad, lost, why, instead), (count == 1 for count in attempts))]

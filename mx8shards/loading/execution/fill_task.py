@@ -20,7 +20,7 @@ from mx8shards.loading.execution.results import Failed, Ready, Result
 from mx8shards.loading.execution.run_state import Message, Restart, RunState
 from mx8shards.loading.memory.banks import Reservation
 from mx8shards.loading.planning.batch_plan import Group, Step
-from mx8shards.loading.reporting.lost_samples import Entry
+from mx8shards.loading.reporting.lost_samples import LostSample
 from mx8shards.loading.reporting.times import Times, clock
 
 
@@ -32,7 +32,7 @@ class FillTask:
         state: RunState,
         number: int,
         group: Group,
-        entries: tuple[Entry, ...] = (),
+        entries: tuple[LostSample, ...] = (),
         tried: dict[int, tuple[int, int, int]] | None = None,
     ) -> None:
         self.number = number  # of the first batch
@@ -167,7 +167,7 @@ class FillTask:
         instead = again.rows["sample_id"][bad]
         self._entries = bad_samples.with_substitutes(self._entries, self.group, bad, lost, why, instead, self._tried)
         self.group = again
-        self.reservation = assembly.share.reserve(again.reserve_bytes)
+        self.reservation = assembly.budget.reserve(again.reserve_bytes)
         if self.reservation is None:
             self._state.restarts.put(Restart(self.number, self._generation, again, self._entries, self._tried))
             return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mx8shards.loading.reporting.lost_samples import Entry
+from mx8shards.loading.reporting.lost_samples import LostSample
 from mx8shards.loading.reporting.times import Times
 
 
@@ -20,7 +20,7 @@ class Ready(NamedTuple):
     position: int
     samples: int
     size_bytes: int
-    entries: tuple[Entry, ...]
+    entries: tuple[LostSample, ...]
     times: Times
 
 

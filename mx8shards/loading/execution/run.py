@@ -43,21 +43,21 @@ class Run:
         self._planner = Planner(self._state, self._admission)
         self._arrived: dict[int, tuple[int, Result]] = {}  # by number: the generation, and the result
         self._opened_before_s = assembly.plan.reach.files_s
-        self._token = object()  # identifies this run to the share
+        self._token = object()  # identifies this run to the budget
         self._thread: Thread | None = None
         self._starting = False
 
     def start(self) -> None:
         """Begin to make batches. Whoever can stop this run must have it by then, as Ctrl-C may come at any moment."""
         try:
-            self._assembly.share.iterating = self._token
+            self._assembly.budget.iterating = self._token
             self._starting = True
             self._thread = start_thread(self, "planner", self._planner.run)
             self._starting = False
         except BaseException:  # no thread, or Ctrl-C while one starts: that one ends as soon as it looks
             self._starting = False
             self.stop()
-            self._assembly.share.wake = nobody_waits
+            self._assembly.budget.wake = nobody_waits
             raise
 
     @property
@@ -145,8 +145,8 @@ class Run:
     def stop(self) -> None:
         """End it: what was made ahead is given up. Safe to call again, and from anywhere."""
         self._state.stopped = True
-        if self._assembly.share.iterating is self._token:
-            self._assembly.share.iterating = None
+        if self._assembly.budget.iterating is self._token:
+            self._assembly.budget.iterating = None
         self._state.wake()
         self._state.results.put(None)
 

@@ -12,10 +12,10 @@ from mx8shards.loading.execution.device import Mover
 from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.execution.provisions import ProviderThreads, Provisions
 from mx8shards.loading.execution.results import Result
-from mx8shards.loading.memory.banks import Share
+from mx8shards.loading.memory.banks import Budget
 from mx8shards.loading.planning.batch_plan import Group, Plan
 from mx8shards.loading.pool import Pool
-from mx8shards.loading.reporting.lost_samples import Entry, OnError
+from mx8shards.loading.reporting.lost_samples import LostSample, OnError
 from mx8shards.shards.providers import CAUSES, Cause
 
 Transform = Callable[[Any], Any]
@@ -27,7 +27,7 @@ class Assembly:
 
     plan: Plan
     filler: Filler
-    share: Share
+    budget: Budget
     pool: Pool
     transform: Transform | None
     on_error: OnError
@@ -47,7 +47,7 @@ class Restart(NamedTuple):
     number: int
     generation: int
     group: Group
-    entries: tuple[Entry, ...]
+    entries: tuple[LostSample, ...]
     tried: dict[int, tuple[int, int, int]]
 
 

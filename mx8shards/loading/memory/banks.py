@@ -1,6 +1,6 @@
 """Where do batches lie in memory, and when may that memory be used again?
 
-`Memory` is a hard limit that loaders share in equal parts. A loader's `Share` reserves an upper bound of what batches
+`Memory` is a hard limit that loaders budget in equal parts. A loader's `Budget` reserves an upper bound of what batches
 will need. The `Reservation` is spent on a bank of the size they really need, or cancelled. The bank is lent with the
 batches, and comes back when the last array that views it is gone. Banks are kept for reuse while there is room.
 
@@ -81,22 +81,22 @@ class Lent(weakref.ref[Lease]):
     Ctrl-C comes there, the consumer wakes them, at the latest half a second after it began to wait.
     """
 
-    __slots__ = ("bank", "share", "waking")
+    __slots__ = ("bank", "budget", "waking")
 
     bank: Bank
-    share: Share
+    budget: Budget
     waking: weakref.ref[Lease]
 
 
 def nobody_waits() -> None:
-    """The `wake` of a share without a planner that waits for memory."""
+    """The `wake` of a budget without a planner that waits for memory."""
 
 
 class Memory:
-    """The budget of all banks of all loaders that share it.
+    """The budget of all banks of all loaders that budget it.
 
     limit_bytes  the most bytes that all of them hold together
-    expected     how many shares will join at least: their parts are kept free for them. A forked child knows this of
+    expected     how many budgets will join at least: their parts are kept free for them. A forked child knows this of
                  its parent's loaders
     """
 
@@ -104,48 +104,50 @@ class Memory:
         self.limit_bytes = limit_bytes
         self.expected = expected
         self.lock = Lock()
-        self.shares: tuple[Share, ...] = ()
-        self.departed: tuple[Share, ...] = ()  # they left, but somebody still holds what they lent
+        self.budgets: tuple[Budget, ...] = ()
+        self.departed: tuple[Budget, ...] = ()  # they left, but somebody still holds what they lent
         self.lent: dict[int, Lent] = {}
         self.returned: deque[Lent] = deque()  # some may be there twice
-        self.abandoned: deque[Share] = deque()
+        self.abandoned: deque[Budget] = deque()
         self.free: list[Bank] = []  # the one that came back last is last: it may still be in a cache
         self.free_bytes = 0
         self.pins: Pins | None = None
-        self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of several loaders share
+        self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of several loaders budget
 
     @property
     def parts(self) -> int:
         """Into how many equal parts the budget is divided."""
-        return max(1, len(self.shares), self.expected)
+        return max(1, len(self.budgets), self.expected)
 
-    def leave(self, share: Share) -> None:
-        """This share's part is the others' from now on, but for what it has lent until that comes back."""
+    def leave(self, budget: Budget) -> None:
+        """This budget's part is the others' from now on, but for what it has lent until that comes back."""
         with self.lock:
-            self.abandoned.append(share)
+            self.abandoned.append(budget)
             self.take_back()
-        for other in self.shares:
+        for other in self.budgets:
             other.wake()
 
     @property
     def scratch_bytes(self) -> int:
         """What the threads need to work in: whichever loader they work for, they need it once."""
-        return max((share.scratch_bytes for share in self.shares), default=0)
+        return max((budget.scratch_bytes for budget in self.budgets), default=0)
 
     @property
     def held_bytes(self) -> int:
         """All that is mapped now."""
-        return self.scratch_bytes + self.free_bytes + sum(share.fixed_bytes + share.used_bytes for share in self._all)
+        return (
+            self.scratch_bytes + self.free_bytes + sum(budget.fixed_bytes + budget.used_bytes for budget in self._all)
+        )
 
     @property
     def promised_bytes(self) -> int:
         """All that is in use or reserved: free banks make room for it."""
-        promised = sum(share.fixed_bytes + share.used_bytes + share.reserved_bytes for share in self._all)
+        promised = sum(budget.fixed_bytes + budget.used_bytes + budget.reserved_bytes for budget in self._all)
         return self.scratch_bytes + promised
 
     @property
-    def _all(self) -> tuple[Share, ...]:
-        return self.shares + self.departed
+    def _all(self) -> tuple[Budget, ...]:
+        return self.budgets + self.departed
 
     def find(self, least: int, most: int) -> Bank:
         """A bank of `least` to `most` bytes; the lock is held. A new one makes room for itself among the free ones."""
@@ -163,27 +165,27 @@ class Memory:
             self._remove(0)
 
     def take_back(self) -> None:
-        """Count what came back, to whichever share, and keep it for the next; the lock is held."""
+        """Count what came back, to whichever budget, and keep it for the next; the lock is held."""
         while self.abandoned:
-            share = self.abandoned.popleft()
-            if share in self.shares:
+            budget = self.abandoned.popleft()
+            if budget in self.budgets:
                 self.expected = max(0, self.expected - 1)
-                self.shares = tuple(other for other in self.shares if other is not share)
-                self.departed = (*self.departed, share)
-                share.fixed_bytes = 0
+                self.budgets = tuple(other for other in self.budgets if other is not budget)
+                self.departed = (*self.departed, budget)
+                budget.fixed_bytes = 0
         while self.returned:
             lent = self.returned.popleft()
             if self.lent.pop(id(lent), None) is None:
                 continue
-            share, bank = lent.share, lent.bank
+            budget, bank = lent.budget, lent.bank
             del lent.bank  # the second time may come much later
-            share.leases -= 1
-            share.used_bytes -= bank.size_bytes
+            budget.leases -= 1
+            budget.used_bytes -= bank.size_bytes
             self.free.append(bank)
             self.free_bytes += bank.size_bytes
         if self.departed:
-            self.departed = tuple(share for share in self.departed if share.leases or share.reserved_bytes)
-        if not self.shares:
+            self.departed = tuple(budget for budget in self.departed if budget.leases or budget.reserved_bytes)
+        if not self.budgets:
             self.free.clear()
             self.free_bytes = 0
 
@@ -194,15 +196,15 @@ class Memory:
 
 
 class Reservation:
-    """Bytes of a share that are set aside for one bank, until that is taken or the reservation is cancelled.
+    """Bytes of a budget that are set aside for one bank, until that is taken or the reservation is cancelled.
 
     One thread at a time has it: the planner, and then the thread that takes the bank.
     """
 
     __slots__ = ("_share", "size_bytes")
 
-    def __init__(self, share: Share, size_bytes: int) -> None:
-        self._share = share
+    def __init__(self, budget: Budget, size_bytes: int) -> None:
+        self._share = budget
         self.size_bytes = size_bytes  # 0 once it is spent or cancelled
 
     def take(self, size_bytes: int) -> Lease:
@@ -224,11 +226,11 @@ class Reservation:
             self._share.give_up(reserved_bytes)
 
 
-class Share:
+class Budget:
     """One loader's part of a Memory: counters of what it reserved and uses.
 
-    `wake` is called, from anywhere, whenever a bank comes back to any of the shares. `iterating` identifies the run
-    that makes batches now. A share counts from `join` on; one that may have joined or not can be abandoned.
+    `wake` is called, from anywhere, whenever a bank comes back to any of the budgets. `iterating` identifies the run
+    that makes batches now. A budget counts from `join` on; one that may have joined or not can be abandoned.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -254,14 +256,16 @@ class Share:
         memory = self._memory
         with memory.lock:
             memory.take_back()
-            if len(memory.shares) >= memory.expected and any(share.iterating is not None for share in memory.shares):
+            if len(memory.budgets) >= memory.expected and any(
+                budget.iterating is not None for budget in memory.budgets
+            ):
                 raise SettingError(
                     subject="pool",
                     expected="a pool of which no loader iterates: all parts of its memory become smaller now",
                     found="one whose loader makes batches",
                     hint="make all loaders of a pool (train and validation) before one of them is iterated",
                 )
-            memory.shares = (*memory.shares, self)
+            memory.budgets = (*memory.budgets, self)
 
     def set_fixed(self, size_bytes: int) -> None:
         """Hold so many bytes besides banks; SettingError if others already use what that would take."""
@@ -278,7 +282,7 @@ class Share:
             self.fixed_bytes = size_bytes
 
     def memory_for(self, size_bytes: int) -> int:
-        """The `memory=` that leaves this share so many bytes for banks."""
+        """The `memory=` that leaves this budget so many bytes for banks."""
         now = size_bytes + self.fixed_bytes
         return (now + min(self.growth_bytes, now // 3 + 1)) * self._memory.parts + self._memory.scratch_bytes
 
@@ -311,7 +315,7 @@ class Share:
     def _lend(self, bank: Bank) -> Lease:
         memory, lease = self._memory, Lease(bank)
         lent = Lent(lease, memory.returned.append)
-        lent.bank, lent.share = bank, self
+        lent.bank, lent.budget = bank, self
         lent.waking = weakref.ref(lease, lambda _: self._come_back(lent))
         memory.lent[id(lent)] = lent
         return lease
@@ -341,9 +345,9 @@ class Share:
     def _come_back(self, lent: Lent) -> None:
         memory = self._memory
         memory.returned.append(lent)  # this may come before the callback that only does this
-        for share in memory.shares:
-            share.wake()
-        if not memory.shares and memory.lock.acquire(blocking=False):  # nobody else will ever come to take it back
+        for budget in memory.budgets:
+            budget.wake()
+        if not memory.budgets and memory.lock.acquire(blocking=False):  # nobody else will ever come to take it back
             try:
                 memory.take_back()
             finally:

@@ -18,7 +18,7 @@ from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.execution.gather_stage import Gather, array_checks
 from mx8shards.loading.execution.provisions import ProviderThreads
 from mx8shards.loading.execution.run_state import Assembly
-from mx8shards.loading.memory.banks import Share, bank_bytes
+from mx8shards.loading.memory.banks import Budget, bank_bytes
 from mx8shards.loading.memory.batch_layout import most_bytes
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.settings import Settings
@@ -60,9 +60,9 @@ def places_of(dataset: Dataset, seed: int) -> Places:
 
 
 def assemble(
-    dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool, share: Share
+    dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool, budget: Budget
 ) -> Assembly:
-    """What every run needs. SettingError if three batches of mean size do not fit into this loader's share."""
+    """What every run needs. SettingError if three batches of mean size do not fit into this loader's budget."""
     picked = dataset.picked(settings.columns)
     for name in settings.decode:
         if name not in picked.names:
@@ -73,7 +73,7 @@ def assemble(
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
     pool.memory.pins = mover or pool.memory.pins
-    share.join()
+    budget.join()
     try:
         decoders = [
             decoder.stage(use_of(picked, name, settings.seed, pool))
@@ -94,16 +94,16 @@ def assemble(
         record_bytes = rows * (record_bytes + 2 * extras_bytes(dataset.view, repeats=settings.order is not None))
         least_depth = 2 * pool.threads + 2
         most_depth = max(least_depth, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
-        depth = max(least_depth, min(most_depth, share.limit_bytes // _RECORDS_PART // record_bytes))
-        share.growth_bytes = (most_depth - depth) * record_bytes
-        share.scratch_bytes = max(stage.scratch_bytes for stage in filler.stages)
+        depth = max(least_depth, min(most_depth, budget.limit_bytes // _RECORDS_PART // record_bytes))
+        budget.growth_bytes = (most_depth - depth) * record_bytes
+        budget.scratch_bytes = max(stage.scratch_bytes for stage in filler.stages)
         fixed = reach.kept_bytes + depth * record_bytes
         # where samples' lengths tell little of what is wanted of them, the first steps tell
         least = mean if filler.bound == "tight" else bank_bytes(most_bytes(filler.outputs, rows, 0))
-        require_three(least, fixed, share)
-        share.set_fixed(fixed)
+        require_three(least, fixed, budget)
+        budget.set_fixed(fixed)
     except BaseException:
-        share.leave()
+        budget.leave()
         raise
     plan = Plan(
         order=order,
@@ -121,14 +121,14 @@ def assemble(
         bound=filler.bound,
         measure=filler.measure,
         group_bytes=0 if filler.decodes or settings.transform is not None else _GROUP_BYTES,
-        limit_bytes=lambda: share.limit_bytes,
-        memory_for=share.memory_for,
+        limit_bytes=lambda: budget.limit_bytes,
+        memory_for=budget.memory_for,
     )
     return Assembly(
         providing=ProviderThreads(dataset.shards, pool.submit),
         plan=plan,
         filler=filler,
-        share=share,
+        budget=budget,
         pool=pool,
         transform=settings.transform,
         on_error=settings.on_error,
@@ -167,19 +167,19 @@ def mean_batch_bytes(shards: Shards, filler: Filler, rows: int) -> int:
     return bank_bytes(most_bytes(filler.outputs, rows, rows * payload if ragged else 0))
 
 
-def require_three(mean: int, fixed: int, share: Share) -> None:
-    """SettingError if the share has no room for two held batches and one that is filled, beside what is fixed.
+def require_three(mean: int, fixed: int, budget: Budget) -> None:
+    """SettingError if the budget has no room for two held batches and one that is filled, beside what is fixed.
 
     Decoders' scratch grows with the memory, up to its part.
     """
-    room = share.limit_bytes - fixed
+    room = budget.limit_bytes - fixed
     if 3 * mean > room:
-        enough = share.memory_for(3 * mean + fixed)
-        if share.scratch_bytes:
-            enough = -(-(enough - share.scratch_bytes) * _SCRATCH_PART // (_SCRATCH_PART - 1))
+        enough = budget.memory_for(3 * mean + fixed)
+        if budget.scratch_bytes:
+            enough = -(-(enough - budget.scratch_bytes) * _SCRATCH_PART // (_SCRATCH_PART - 1))
         raise SettingError(
             subject="memory",
             expected=f"room for three batches of about {mean} bytes: two that you hold, and one that a thread fills",
-            found=f"{max(0, room)} bytes, beside {fixed} for tables and {share.scratch_bytes} for decoders to work in",
+            found=f"{max(0, room)} bytes, beside {fixed} for tables and {budget.scratch_bytes} for decoders to work in",
             hint=f"memory={enough} or a smaller batch_size",
         )

@@ -22,7 +22,7 @@ _MOST_REASON = 500  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LostSample:
     """One sample that was left out (`substitute` is None), or replaced by another one."""
 
     epoch: int
@@ -38,15 +38,15 @@ def reason_of(error: BaseException) -> str:
     return text if len(text) <= _MOST_REASON else text[: _MOST_REASON - 1] + "…"
 
 
-class Ledger:
+class LostSamples:
     """A count and a running hash of all entries, and the last thousand of them. Reasons are no part of the hash."""
 
     def __init__(self) -> None:
         self.count = 0
         self.digest = ""
-        self.last: deque[Entry] = deque(maxlen=_KEPT)
+        self.last: deque[LostSample] = deque(maxlen=_KEPT)
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: Iterable[LostSample]) -> None:
         """Write down what a delivered batch has lost. The first sample that is lost is logged, too."""
         for entry in entries:
             if not self.last:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mx8shards.loading.execution.results import Ready
-from mx8shards.loading.reporting.lost_samples import Ledger
+from mx8shards.loading.reporting.lost_samples import LostSamples
 from mx8shards.loading.reporting.stats import Counters
 
 At = tuple[int, int]  # an epoch, and the position in its order at which a step begins
@@ -20,7 +20,7 @@ class Progress:
         self.at: At = (0, 0)
         self.under_way = False
         self.counters = Counters()
-        self.lost = Ledger()
+        self.lost = LostSamples()
 
     @property
     def upcoming(self) -> At:

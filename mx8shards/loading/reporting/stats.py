@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mx8shards.loading.execution.results import Ready
-from mx8shards.loading.memory.banks import Share
-from mx8shards.loading.reporting.lost_samples import Ledger
+from mx8shards.loading.memory.banks import Budget
+from mx8shards.loading.reporting.lost_samples import LostSamples
 from mx8shards.loading.reporting.times import ProducerTimes
 
 Bottleneck = Literal[
@@ -55,7 +55,7 @@ class Counters:
         """An iteration is over."""
         self.producer = self.producer.plus(times)
 
-    def report(self, share: Share, ledger: Ledger, under_way: ProducerTimes) -> dict[str, Any]:
+    def report(self, budget: Budget, lost: LostSamples, under_way: ProducerTimes) -> dict[str, Any]:
         """Everything, by name, with what the iteration that is under way adds."""
         producer = self.producer.plus(under_way)
         minor, major = (now - then for now, then in zip(_faults(), self._faults, strict=True))
@@ -75,11 +75,11 @@ class Counters:
             "network_s": producer.network_s,
             **{f"{kind}_s": self.seconds[kind] for kind in _NAMES},
             "read_s": self.seconds["read"] + producer.opened_s,
-            **share.report(),
+            **budget.report(),
             "minor_faults": minor,
             "major_faults": major,
-            "lost": ledger.count,
-            "lost_last": [asdict(entry) for entry in ledger.last],
+            "lost": lost.count,
+            "lost_last": [asdict(entry) for entry in lost.last],
         }
 
 
