@@ -155,9 +155,8 @@ class Loader:
         budget = Budget(self._pool.memory)
         self._leave = weakref.finalize(self, _give_up, self._runs, budget)  # before it joins: Ctrl-C may come there
         self._leave.atexit = False
-        self._assembly = assemble(
-            self._dataset, self._settings, self._order, self._steps, self.rank, self._pool, budget
-        )
+        settings, order, steps = self._settings, self._order, self._steps
+        self._assembly = assemble(self._dataset, settings, order, steps, self.rank, self._pool, budget)
 
     # batches ----------------------------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ def test_a_larger_batch_never_gets_a_smaller_bank(one: int, other: int) -> None:
     assert bank_bytes(small) <= bank_bytes(large)
 
 
-# one budget ------------------------------------------------------------------------------------------------------------
+# one budget -----------------------------------------------------------------------------------------------------------
 
 
 def test_what_was_taken_is_writable_memory_of_its_own() -> None:
@@ -226,7 +226,7 @@ def test_the_report_tells_what_is_held() -> None:
     del one
 
 
-# several budgets -------------------------------------------------------------------------------------------------------
+# several budgets ------------------------------------------------------------------------------------------------------
 
 
 def test_shares_are_equal_parts_and_what_one_leaves_is_the_others() -> None:

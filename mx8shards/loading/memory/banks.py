@@ -1,6 +1,6 @@
 """Where do batches lie in memory, and when may that memory be used again?
 
-`Memory` is a hard limit that loaders budget in equal parts. A loader's `Budget` reserves an upper bound of what batches
+`Memory` is a hard limit that loaders share in equal parts. A loader's `Budget` reserves an upper bound of what batches
 will need. The `Reservation` is spent on a bank of the size they really need, or cancelled. The bank is lent with the
 batches, and comes back when the last array that views it is gone. Banks are kept for reuse while there is room.
 
@@ -93,7 +93,7 @@ def nobody_waits() -> None:
 
 
 class Memory:
-    """The budget of all banks of all loaders that budget it.
+    """A hard limit on the banks of several loaders, which have equal parts of it.
 
     limit_bytes  the most bytes that all of them hold together
     expected     how many budgets will join at least: their parts are kept free for them. A forked child knows this of
@@ -112,15 +112,15 @@ class Memory:
         self.free: list[Bank] = []  # the one that came back last is last: it may still be in a cache
         self.free_bytes = 0
         self.pins: Pins | None = None
-        self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of several loaders budget
+        self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of several loaders share
 
     @property
     def parts(self) -> int:
-        """Into how many equal parts the budget is divided."""
+        """Into how many equal parts the memory is divided."""
         return max(1, len(self.budgets), self.expected)
 
     def leave(self, budget: Budget) -> None:
-        """This budget's part is the others' from now on, but for what it has lent until that comes back."""
+        """This budget's part is the others' from now on, except for what it has lent, until that comes back."""
         with self.lock:
             self.abandoned.append(budget)
             self.take_back()
@@ -201,10 +201,10 @@ class Reservation:
     One thread at a time has it: the planner, and then the thread that takes the bank.
     """
 
-    __slots__ = ("_share", "size_bytes")
+    __slots__ = ("_budget", "size_bytes")
 
     def __init__(self, budget: Budget, size_bytes: int) -> None:
-        self._share = budget
+        self._budget = budget
         self.size_bytes = size_bytes  # 0 once it is spent or cancelled
 
     def take(self, size_bytes: int) -> Lease:
@@ -214,16 +214,16 @@ class Reservation:
             raise LoaderError(f"a batch needs {least} bytes, and {self.size_bytes} were reserved for it")
         reserved_bytes, self.size_bytes = self.size_bytes, 0
         try:
-            return self._share.take(reserved_bytes, least)
+            return self._budget.take(reserved_bytes, least)
         except BaseException:
-            self._share.give_up(reserved_bytes)  # no memory could be mapped
+            self._budget.give_up(reserved_bytes)  # no memory could be mapped
             raise
 
     def cancel(self) -> None:
         """Give it up. Without effect if it was spent or cancelled before."""
         reserved_bytes, self.size_bytes = self.size_bytes, 0
         if reserved_bytes:
-            self._share.give_up(reserved_bytes)
+            self._budget.give_up(reserved_bytes)
 
 
 class Budget:
