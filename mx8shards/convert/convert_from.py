@@ -59,7 +59,7 @@ def convert_from(
         size_limit: Largest size of a shard.
         compression: Compression of shards: zstd, zstd:9, gz … (default: none)
         progress: Called with the number of items that are done, and of all.
-        **options: Those of the source; `help(mx8shards.convert.imagefolder.ImageFolder)` explains the built-in ones.
+        options: Those of the source; `help(mx8shards.convert.imagefolder.ImageFolder)` explains the built-in ones.
 
     A file that cannot be converted is a reject, listed in the report. A conversion that was interrupted goes on where
     it stopped when the same call is made again; every split is a dataset that is published whole or not at all.

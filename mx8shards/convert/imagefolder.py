@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mx8shards.convert.classes import check_no_empty, class_names, classes_of, top_of_tar
-from mx8shards.convert.picture_changes import Changes, Format
+from mx8shards.convert.picture_changes import Changes
 from mx8shards.convert.source import Item
 from mx8shards.convert.source_files import is_text, open_files, suffix_of, user_path
 from mx8shards.convert.tarball import Tar
@@ -70,7 +70,7 @@ class ImageFolder:
         classes: str | os.PathLike[str] | Sequence[str] | None = None,
         max_side: int | None = None,
         min_side: int | None = None,
-        format: Format | None = None,  # noqa: A002 - the option's name
+        format: Literal["jpeg", "yuv420"] | None = None,  # noqa: A002 - the option's name
         quality: int | None = None,
         upright: bool = False,
         rgb8: bool = False,
@@ -131,11 +131,19 @@ class ImageFolder:
         return [(name,) for name in self._names]
 
     def stamp(self, item: Item) -> object:
-        """Size and time of a picture's file."""
+        """Size and time of a picture's file.
+
+        Args:
+            item: one of `items`.
+        """
         return self._files.stamp(self._top + item[0]) if suffix_of(item[0]) in SUFFIXES else None
 
     def sample(self, item: Item) -> Mapping[str, Any]:
-        """One picture, every byte of it read: none that is cut short gets in."""
+        """One picture, every byte of it read: none that is cut short gets in.
+
+        Args:
+            item: one of `items`.
+        """
         name = item[0]
         if not is_text(name):
             raise SourceError("its name is not UTF-8")

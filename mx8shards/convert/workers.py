@@ -136,7 +136,9 @@ def _start(crew: dict[Any, subprocess.Popen[bytes]]) -> None:
         try:
             ours, theirs = socket.socketpair()
             with ours, theirs:
-                command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())]
+                paths = json.dumps([str(path) for path in sys.path])
+                # -P: what is imported before sys.path is set is no module of the user's
+                command = [sys.executable, "-P", "-c", _BOOT, paths, str(theirs.fileno())]
                 process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
                 crew[Connection(ours.detach())] = process
         finally:

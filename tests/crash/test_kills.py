@@ -18,7 +18,6 @@ StoryOf = Callable[[Scene], Story]
 TRACED = [
     *("create", "create compressed", "append to a foreign dataset", "overwrite"),
     *("merge", "merge and move", "append by ranks and move", "gc", "gc of parts"),
-    *("convert and append", "split and append"),
 ]
 
 
@@ -56,10 +55,11 @@ def disturb(victims: Victims, story: Story, scratch: Path, point: Point, option:
     return status
 
 
+@pytest.mark.parametrize("name", ["overwrite", "convert and append", "split and append"])
 def test_killed_at_some_system_calls_a_writer_leaves_the_old_state_or_the_new_one(
-    victims: Victims, story_of: StoryOf, scratch: Path
+    name: str, victims: Victims, story_of: StoryOf, scratch: Path
 ) -> None:
-    story = story_of(BY_NAME["overwrite"])
+    story = story_of(BY_NAME[name])
     points = all_points(victims, story, scratch)
     ended = [disturb(victims, story, scratch, point, kill(point)) for point in random.Random(0).sample(points, 20)]
     assert ended.count(-signal.SIGKILL) >= 18
