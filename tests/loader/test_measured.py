@@ -111,7 +111,7 @@ def test_where_whole_samples_fit_nothing_is_measured(data: Path, monkeypatch: py
     dataset = mx8.Dataset(data)
     asked = []
     with loader_of(dataset, columns=["caption", "number"], memory="64mb") as loader:
-        monkeypatch.setattr(type(loader._assembly.filler), "measure", asked.append)
+        monkeypatch.setattr(type(loader._assembly.filler.finder), "measure", asked.append)
         assert taken(loader)[1] == ""
     assert not asked
 

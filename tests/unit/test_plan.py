@@ -80,7 +80,7 @@ def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
         assert group.padding[rows].tolist() == share.padding.tolist()
         samples = [dataset[int(i)] for i in group.rows["sample_id"]]
         sizes = {"data": sum(len(s["data"]) for s in samples), "name": sum(len(s["name"]) for s in samples)}
-        assert group.reserve_bytes >= lay_out(plan.outputs, len(samples), sizes).size_bytes
+        assert group.reserve_bytes >= lay_out(plan.finder.outputs, len(samples), sizes).size_bytes
 
 
 SIZES = [int(size) for size in np.random.default_rng(3).lognormal(np.log(20_000), 1.0, COUNT).clip(0, 400_000)]
@@ -115,7 +115,7 @@ def test_all_ranks_stop_at_the_first_step_that_does_not_fit_beside_the_one_befor
 ) -> None:
     options = {"batch_size": batch_size, "uneven": uneven, "shuffle": shuffle, "columns": columns}
     plans = [replace(plan_of(uneven_sizes, r, size, **options), limit_bytes=lambda: limit) for r in range(size)]
-    steps, outputs = plans[0].steps, plans[0].outputs
+    steps, outputs = plans[0].steps, plans[0].finder.outputs
     stop, told, before = steps.left(), [], 0
     for step in range(steps.left()):
         shares = [plans[0].found_at(0, steps.share(r, steps.at(step)).positions).sample_ids for r in range(size)]
@@ -176,7 +176,7 @@ def test_the_same_batch_with_other_samples_has_room_and_extras_for_those(dataset
     assert other.extras["pair"].tolist() == [[60, 600], [1, 10], [7, 70], [3, 30]]
     assert (other.epoch, other.position) == (0, 0)
     lengths = (other.rows["end"] - other.rows["begin"]).sum()
-    assert other.reserve_bytes >= lengths - 4 * plan.overhead
+    assert other.reserve_bytes >= lengths - 4 * plan.finder.overhead
     assert first.rows["sample_id"].tolist() == [60, 59, 58, 57]
     assert first.extras["name"].tolist() == ["n0", "n1", "n2", "n3"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mx8shards.errors import LoaderError
 from mx8shards.loading.execution.run_state import RunState
 from mx8shards.loading.memory.banks import Reservation
-from mx8shards.loading.planning.batch_plan import Group
+from mx8shards.loading.planning.groups import Group
 
 _COPY_S = 0.001
 _LOOKS, _LOOK_S = 3, 0.001  # before it is an error that there is no memory

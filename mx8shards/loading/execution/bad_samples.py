@@ -12,7 +12,8 @@ import numpy as np
 from mx8shards.errors import LoaderError
 from mx8shards.format.randomness import occurrences_of
 from mx8shards.loading.execution.filling import Filler
-from mx8shards.loading.planning.batch_plan import Group, Plan
+from mx8shards.loading.planning.batch_plan import Plan
+from mx8shards.loading.planning.groups import Group
 from mx8shards.loading.planning.shard_table import Ids
 from mx8shards.loading.reporting.lost_samples import MOST_ATTEMPTS, LostSample, reason_of
 

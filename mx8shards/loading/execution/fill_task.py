@@ -15,11 +15,11 @@ from mx8shards.kernels.records import OK
 from mx8shards.loading.execution import bad_samples
 from mx8shards.loading.execution.crew import Scratch
 from mx8shards.loading.execution.filling import Range
-from mx8shards.loading.execution.gather_stage import Work
 from mx8shards.loading.execution.results import Failed, Ready, Result
 from mx8shards.loading.execution.run_state import Message, Restart, RunState
 from mx8shards.loading.memory.banks import Reservation
-from mx8shards.loading.planning.batch_plan import Group, Step
+from mx8shards.loading.planning.groups import Group, Step
+from mx8shards.loading.planning.work import Work
 from mx8shards.loading.reporting.lost_samples import LostSample
 from mx8shards.loading.reporting.times import Times, clock
 
@@ -171,7 +171,7 @@ class FillTask:
         if self.reservation is None:
             self._state.restarts.put(Restart(self.number, self._generation, again, self._entries, self._tried))
             return ()
-        self.held = assembly.filler.prepare(again)
+        self.held = assembly.filler.finder.prepare(again)
         self._work = self._begun()
         assembly.filler.fill(self._work, 0, len(again.rows), scratch, self._times)
         return self._finished(scratch)

@@ -8,134 +8,67 @@ batch     a part of the bank as a batch, if each row's status is good   (the thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mx8shards.errors import FormatError, LoaderError, SettingError, ShardsError, without_traceback
-from mx8shards.format.columns import MAX_BYTES, Columns
-from mx8shards.kernels import gather
+from mx8shards.errors import FormatError, ShardsError, without_traceback
+from mx8shards.format.columns import MAX_BYTES
 from mx8shards.kernels.records import NOT_OPENED
 from mx8shards.kernels.residency import advise_spans
 from mx8shards.loading.batch import Batch
-from mx8shards.loading.execution.gather_stage import Work
 from mx8shards.loading.memory.banks import Reservation
 from mx8shards.loading.memory.batch_layout import lay_out, offsets_of
-from mx8shards.loading.planning.batch_plan import Bound, Group, Step
-from mx8shards.loading.planning.shard_table import Ids, Reach
+from mx8shards.loading.planning.groups import Group, Ids, Step
+from mx8shards.loading.planning.payload_finder import PayloadFinder
+from mx8shards.loading.planning.work import Work
 from mx8shards.loading.ragged import Ragged
 from mx8shards.loading.reporting.times import Times, clock
 from mx8shards.shards.shard import Shard
-from mx8shards.stages import Output, Stage
+from mx8shards.stages import Output
 
 Range = tuple[int, int]
 
-_MOST_BRIEF = 16_384  # so many spans are found in the time that it takes to give up the GIL and get it back
 _PIECE_BYTES = 1 << 20  # of a payload that is read again to find out what is wrong with it
 _RANGE_BYTES = 2 << 20  # of what is only copied: smaller ranges would cost more in Python than they gain
 
 
 class Filler:
-    """What all batches of a loader have in common: columns, stages, and the way to the bytes."""
+    """Makes batches of the payloads of a group, in a bank.
 
-    def __init__(
-        self,
-        *,
-        reach: Reach,
-        wanted: Sequence[str],
-        stages: Sequence[Stage],
-        convert: Callable[[Any], Any],
-        seed: int,
-        most_ranges: int,
-    ) -> None:
-        self.stages = tuple(stages)
-        self.outputs = _together(self.stages)
-        self.pixels = {stage.columns[0]: stage.path for stage in stages if stage.path}
-        self._reach = reach
-        self._wanted = wanted
-        kinds = reach.kinds
-        self._kinds = np.array([(kind.variable, kind.fixed_bytes) for kind in kinds], np.int64)
-        self._layouts = np.array([[_fields(kind, name) for name in wanted] for kind in kinds], np.int64)
-        self._layouts = self._layouts.reshape(len(kinds), len(wanted), gather.LAYOUT_FIELDS)
-        self._header_bytes = max((kind.header_bytes for kind in kinds), default=0)
-        self._measuring = [stage for stage in self.stages if type(stage).measure is not Stage.measure]
-        measured = {key for stage in self._measuring for key in stage.outputs}
-        ragged = [key for key, output in self.outputs.items() if output.shape is None and key not in measured]
-        self._ragged = {key: _column_of(key, wanted) for key in ragged}
-        self._narrows = any(type(stage).narrow is not Stage.narrow for stage in self.stages)
-        self.overhead = min((_overhead(kind, self._ragged) for kind in kinds), default=0)
-        self.bound = self._bound()
-        self._takes_all = not self._narrows and all(len(kind.names) == len(wanted) for kind in kinds)
+    finder       which payloads the batches need
+    convert      how an array becomes what the user asked for
+    seed         the loader's
+    most_ranges  into how many ranges the rows of a group are cut at most
+    """
+
+    def __init__(self, finder: PayloadFinder, *, convert: Callable[[Any], Any], seed: int, most_ranges: int) -> None:
+        self.finder = finder
+        self.stages = finder.stages
+        self.outputs = finder.outputs
+        self.decodes = finder.decodes
+        self.pixels = {stage.columns[0]: stage.path for stage in self.stages if stage.path}
+        self._reach = finder.reach
+        self._wanted = finder.wanted
         self._decoders = {key: decode for stage in self.stages for key, decode in stage.decoders.items()}
         self._pictures = {key: output for key, output in self.outputs.items() if output.layout}
         self._convert = convert
         self._seed = seed
         self._most_ranges = most_ranges
-        self.decodes = any(stage.kind == "decode" for stage in self.stages)
         self._range_bytes = 1 if self.decodes else _RANGE_BYTES
-
-    @property
-    def _most_advised(self) -> int:
-        """How much of a sample is asked for at once: of narrowed ones, the rest is asked for when that is done."""
-        head_bytes = max(stage.head_bytes for stage in self.stages)
-        return MAX_BYTES if self._takes_all else min(MAX_BYTES, max(self._header_bytes + head_bytes, 1))
-
-    def _bound(self) -> Bound:
-        """What samples' lengths tell of the ragged outputs: a lot if these are all there is of variable size."""
-        if self._measuring:
-            return "none"
-        kinds = [zip(kind.names, kind.sizes, strict=True) for kind in self._reach.kinds]
-        same = all(name in self._ragged or size is not None for kind in kinds for name, size in kind)
-        return "tight" if not self._ragged or (same and not self._narrows) else "loose"
-
-    def measure(self, group: Group, bounds: Ids) -> Ids:
-        """How many bytes the ragged outputs have in each part of these rows, by size headers, and heads of payloads.
-
-        What is found bad on the way stays bad.
-        """
-        files = self._reach.prepare(group.rows, self._most_advised)
-        begun = clock()
-        work, _ = self._found(group, bool(files))
-        sizes = [work.spans["size"][:, number] for number in self._ragged.values()]
-        for stage in self._measuring:
-            sizes += stage.measure(work).values()
-        ends = np.concatenate([[0], np.cumsum(np.sum(sizes, axis=0, dtype=np.int64))])
-        if files:
-            self._reach.files_s += clock() - begun
-        return np.diff(ends[bounds])
-
-    def _found(self, group: Group, reads: bool) -> tuple[Work, Ids]:
-        """These rows with the spans of their payloads, and how many bytes those of each column have."""
-        work = Work(group, self._reach.table, len(self._wanted), reads)
-        totals = np.empty(len(self._wanted), np.int64)
-        if self._header_bytes or work.spans.size > _MOST_BRIEF:
-            header = np.empty(self._header_bytes, np.uint8)
-            gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans, totals)
-        else:
-            gather.fixed_spans(work.shards, self._kinds, self._layouts, work.rows, work.spans, totals)
-        for stage in self.stages:
-            stage.narrow(work)
-        return work, work.spans["size"].sum(axis=0) if self._narrows else totals
-
-    def prepare(self, group: Group) -> list[object]:
-        """Choose how each row is reached; what must be held until it is filled."""
-        return self._reach.prepare(group.rows, self._most_advised)
 
     def begin(self, group: Group, reservation: Reservation, reads: bool, times: Times) -> Work:
         """Find the payloads, and take a bank for them out of what was reserved."""
         begun = clock()
-        work, totals = self._found(group, reads)
-        if reads and not self._takes_all:
+        work = self.finder.find(group, reads)
+        if reads and not self.finder.takes_all:
             advise_spans(work.rows, work.spans)
-        ragged = {key: int(totals[number]) for key, number in self._ragged.items()}
-        measured = {key: sizes for stage in self._measuring for key, sizes in stage.measure(work).items()}
-        ragged |= {key: int(sizes.sum()) for key, sizes in measured.items()}
-        work.layout = lay_out(self.outputs, len(work.rows), ragged)
+        work.layout = lay_out(self.outputs, len(work.rows), self.finder.ragged_bytes(work))
         work.whole = np.asarray(reservation.take(work.layout.size_bytes))
         try:
-            for key, sizes in measured.items():
+            for key, sizes in work.measured.items():
                 offsets = offsets_of(work.whole, work.layout.places[key], len(work.rows))
                 offsets[0], offsets[1:] = 0, np.cumsum(sizes)
             if group.absent is not None:
@@ -265,44 +198,8 @@ def _pieces(shard: Shard, begin: int, size: int) -> Iterator[bytes]:
         yield shard.read_payload(at, min(_PIECE_BYTES, begin + size - at))
 
 
-def _together(stages: Sequence[Stage]) -> dict[str, Output]:
-    """The outputs of all stages; SettingError if two would give the same name to what they make."""
-    outputs: dict[str, Output] = {}
-    for stage in stages:
-        for key, output in stage.outputs.items():
-            if key in outputs:
-                raise SettingError(
-                    subject="decode", expected="a name of its own for everything in a batch", found=f"{key!r} twice"
-                )
-            outputs[key] = output
-    return outputs
-
-
 def _placed(reason: Exception, shard: Shard, number: int, column: str) -> Exception:
     """The error, which knows what is wrong with a payload, with the place where that lies."""
     if isinstance(reason, ShardsError):
         reason.at(subject=shard.name, place=f"sample {number}, column {column!r}")
     return reason
-
-
-def _column_of(key: str, wanted: Sequence[str]) -> int:
-    """The column whose payloads a ragged output holds."""
-    if key not in wanted:
-        raise LoaderError(
-            subject=f"output {key!r}", expected="rows of one shape, or a column's payloads", found="neither"
-        )
-    return wanted.index(key)
-
-
-def _overhead(columns: Columns, ragged: Container[str]) -> int:
-    """How many bytes of each sample are in no ragged output, whatever is in its columns."""
-    sizes = zip(columns.names, columns.sizes, strict=True)
-    return columns.header_bytes + sum(size for name, size in sizes if size is not None and name not in ragged)
-
-
-def _fields(columns: Columns, name: str) -> tuple[int, int, int]:
-    """A line of the layouts that `payload_spans` and `fixed_spans` want."""
-    number = columns.names.index(name)
-    before = columns.sizes[:number]
-    size = columns.sizes[number]
-    return sum(s for s in before if s is not None), sum(s is None for s in before), -1 if size is None else size

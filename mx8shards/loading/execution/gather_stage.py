@@ -1,4 +1,4 @@
-"""How does a batch on its way look to its stages, and how are payloads gathered, as they are?"""
+"""How are payloads gathered as they are? The stage that copies them, and the check of arrays' headers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ from mx8shards.format.arrays import HEADER_BYTES, DynamicArray
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.encodings import Encoding
 from mx8shards.kernels import gather
-from mx8shards.kernels.records import OK, SPAN
-from mx8shards.loading.memory.batch_layout import Layout, Place, array_of
-from mx8shards.loading.planning.batch_plan import Group, Step
-from mx8shards.loading.planning.shard_table import Rows
 from mx8shards.loading.ragged import Decode, EncodingDecoder
-from mx8shards.stages import RAGGED, Output, Stage
-from mx8shards.stages import Work as AnyWork
+from mx8shards.stages import RAGGED, Output, Stage, Work
 
 Array = npt.NDArray[Any]
 
@@ -27,50 +22,6 @@ _LARGE_BYTES = 4 << 10  # smaller rows are not copied past the caches in any bat
 # So large a batch has left the caches before anybody reads it: if it waits for its turn, beside others that are made
 # ahead, or if it is used at once.
 _WAITING_BYTES, _AT_ONCE_BYTES = 2 << 20, 8 << 20
-
-
-class Work:
-    """A group of batches on its way: its rows, where their payloads lie, and its bank once there is one.
-
-    `spans` has a line per row and, in it, a span per wanted column, in the order of the columns' names.
-    """
-
-    whole: npt.NDArray[np.uint8]
-    layout: Layout
-    sample_ids: npt.NDArray[np.int64]
-
-    def __init__(self, group: Group, shards: Array, columns: int, reads: bool) -> None:
-        self.epoch = group.epoch
-        self.steps: tuple[Step, ...] = group.steps
-        self.reads = reads  # whether some rows are read, and not copied from a map
-        self.rows: Rows = group.rows
-        self.padding = group.padding
-        self.extras = group.extras
-        self._absent = group.absent
-        self.shards = shards
-        self.spans: Array = np.empty((len(group.rows), columns), SPAN)
-        self.notes: dict[Any, Any] = {}
-
-    def conclude(self) -> int:
-        """Take down which samples these are. How many of them went wrong?"""
-        if self._absent is not None:
-            self.rows["status"][self._absent] = OK  # there is nothing that could have gone wrong
-        self.sample_ids = np.empty(len(self.rows), np.int64)
-        bad = np.empty(1, np.int64)
-        gather.conclude(self.rows, self.sample_ids, bad)
-        return int(bad[0])
-
-    def release(self) -> None:
-        """Let go of the bank."""
-        del self.whole
-
-    def place(self, key: str) -> Place:
-        """Where an output lies in the bank."""
-        return self.layout.places[key]
-
-    def array(self, key: str, output: Output) -> Array:
-        """An output's values, over the bank."""
-        return array_of(self.whole, output, self.layout.places[key], len(self.rows))
 
 
 class Gather(Stage):
@@ -90,7 +41,7 @@ class Gather(Stage):
             self.decoders[name] = EncodingDecoder(columns.encodings[number])
         self._ragged = RAGGED in self.outputs.values()
 
-    def begin(self, work: AnyWork) -> None:
+    def begin(self, work: Work) -> None:
         """Note where each column goes, and write the offsets of the ragged ones."""
         bank = int(work.whole.ctypes.data)
         targets, copied_bytes = [], 0
@@ -105,7 +56,7 @@ class Gather(Stage):
         if self._ragged:
             gather.place(work.spans, table)
 
-    def fill(self, work: AnyWork, start: int, stop: int, scratch: Any) -> None:
+    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
         """Copy payloads."""
         targets, large_bytes = work.notes[self]
         gather.copy_payloads(work.shards, work.spans, targets, start, stop, large_bytes, work.rows)
@@ -125,7 +76,7 @@ class ArrayCheck(Stage):
         self._codec = codec
         self._itemsize = np.dtype(codec.dtype_name).itemsize if codec.dtype_name else 0
 
-    def fill(self, work: AnyWork, start: int, stop: int, scratch: Any) -> None:
+    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
         """Look at the headers of the payloads, which are in the bank by now."""
         bank, place = int(work.whole.ctypes.data), work.place(self.columns[0])
         gather.check_arrays(bank + place.values, bank + place.offsets, self._itemsize, start, stop, work.rows)

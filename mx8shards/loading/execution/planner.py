@@ -75,7 +75,7 @@ class Planner:
         self._planning_since = clock()
         task.reservation = reservation
         try:
-            task.held = state.assembly.filler.prepare(task.group)
+            task.held = state.assembly.filler.finder.prepare(task.group)
             state.filling.add(task)
             state.started += len(task.group.steps)
             state.assembly.pool.submit(partial(task.at_work, task.begin))

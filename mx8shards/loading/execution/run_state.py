@@ -13,7 +13,8 @@ from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.execution.provisions import ProviderThreads, Provisions
 from mx8shards.loading.execution.results import Result
 from mx8shards.loading.memory.banks import Budget
-from mx8shards.loading.planning.batch_plan import Group, Plan
+from mx8shards.loading.planning.batch_plan import Plan
+from mx8shards.loading.planning.groups import Group
 from mx8shards.loading.pool import Pool
 from mx8shards.loading.reporting.lost_samples import LostSample, OnError
 from mx8shards.shards.providers import CAUSES, Cause

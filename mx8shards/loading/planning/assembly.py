@@ -21,6 +21,7 @@ from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.memory.banks import Budget, bank_bytes
 from mx8shards.loading.memory.batch_layout import most_bytes
 from mx8shards.loading.planning.batch_plan import Plan
+from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.planning.shard_table import Reach
 from mx8shards.loading.pool import Pool
@@ -80,28 +81,8 @@ def assemble(
             for name, decoder in sorted(settings.decode.items())
         ]
         reach = Reach(dataset.shards, settings.io, pool.each, forgives=settings.on_error != "raise")
-        filler = Filler(
-            reach=reach,
-            wanted=picked.names,
-            stages=[gather, *array_checks(picked, undecoded), *decoders],
-            convert=convert,
-            seed=settings.seed,
-            most_ranges=4 * pool.threads,
-        )
-        rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, len(order)))
-        mean = mean_batch_bytes(dataset.shards, filler, rows)
-        record_bytes = 2 * ROW.itemsize + len(picked.names) * (SPAN.itemsize + 8)  # 8: offsets of a batch
-        record_bytes = rows * (record_bytes + 2 * extras_bytes(dataset.view, repeats=settings.order is not None))
-        least_depth = 2 * pool.threads + 2
-        most_depth = max(least_depth, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
-        depth = max(least_depth, min(most_depth, budget.limit_bytes // _RECORDS_PART // record_bytes))
-        budget.growth_bytes = (most_depth - depth) * record_bytes
-        budget.scratch_bytes = max(stage.scratch_bytes for stage in filler.stages)
-        fixed = reach.kept_bytes + depth * record_bytes
-        # where samples' lengths tell little of what is wanted of them, the first steps tell
-        least = mean if filler.bound == "tight" else bank_bytes(most_bytes(filler.outputs, rows, 0))
-        require_three(least, fixed, budget)
-        budget.set_fixed(fixed)
+        finder = PayloadFinder(reach, picked.names, [gather, *array_checks(picked, undecoded), *decoders])
+        depth = set_aside(dataset, settings, finder, steps, pool, budget)
     except BaseException:
         budget.leave()
         raise
@@ -116,18 +97,15 @@ def assemble(
         steps=steps,
         rank=rank,
         reach=reach,
-        outputs=filler.outputs,
-        overhead=filler.overhead,
-        bound=filler.bound,
-        measure=filler.measure,
-        group_bytes=0 if filler.decodes or settings.transform is not None else _GROUP_BYTES,
+        finder=finder,
+        group_bytes=0 if finder.decodes or settings.transform is not None else _GROUP_BYTES,
         limit_bytes=lambda: budget.limit_bytes,
         memory_for=budget.memory_for,
     )
     return Assembly(
         providing=ProviderThreads(dataset.shards, pool.submit),
         plan=plan,
-        filler=filler,
+        filler=Filler(finder, convert=convert, seed=settings.seed, most_ranges=4 * pool.threads),
         budget=budget,
         pool=pool,
         transform=settings.transform,
@@ -136,6 +114,30 @@ def assemble(
         read_timeout_s=settings.read_timeout_s,
         mover=mover,
     )
+
+
+def set_aside(
+    dataset: Dataset, settings: Settings, finder: PayloadFinder, steps: Steps, pool: Pool, budget: Budget
+) -> int:
+    """Set memory aside for tables and for the records of batches. How many batches may be ahead?
+
+    SettingError if three batches of mean size do not fit into the rest.
+    """
+    rows = steps.batch_size if steps.uneven == "pad" else min(steps.batch_size, max(1, steps.length))
+    mean = mean_batch_bytes(dataset.shards, finder, rows)
+    row_bytes = 2 * ROW.itemsize + len(finder.wanted) * (SPAN.itemsize + 8)  # 8: offsets of a batch
+    record_bytes = rows * (row_bytes + 2 * extras_bytes(dataset.view, repeats=settings.order is not None))
+    least_depth = 2 * pool.threads + 2
+    most_depth = max(least_depth, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
+    depth = max(least_depth, min(most_depth, budget.limit_bytes // _RECORDS_PART // record_bytes))
+    budget.growth_bytes = (most_depth - depth) * record_bytes
+    budget.scratch_bytes = max(stage.scratch_bytes for stage in finder.stages)
+    fixed = finder.reach.kept_bytes + depth * record_bytes
+    # where samples' lengths tell little of what is wanted of them, the first steps tell
+    least = mean if finder.bound == "tight" else bank_bytes(most_bytes(finder.outputs, rows, 0))
+    require_three(least, fixed, budget)
+    budget.set_fixed(fixed)
+    return depth
 
 
 def extras_bytes(view: View, *, repeats: bool) -> int:
@@ -159,12 +161,12 @@ def use_of(picked: Columns, name: str, seed: int, pool: Pool) -> Use:
     )
 
 
-def mean_batch_bytes(shards: Shards, filler: Filler, rows: int) -> int:
+def mean_batch_bytes(shards: Shards, finder: PayloadFinder, rows: int) -> int:
     """The bytes of a bank for a batch of samples as they are on average."""
     raw = sum(int(snapshot.index.raw.size_bytes.sum()) for snapshot in shards.snapshots)
-    payload = max(0, raw // max(1, shards.samples) - 4 - filler.overhead)
-    ragged = any(output.shape is None for output in filler.outputs.values())
-    return bank_bytes(most_bytes(filler.outputs, rows, rows * payload if ragged else 0))
+    payload = max(0, raw // max(1, shards.samples) - 4 - finder.overhead)
+    ragged = any(output.shape is None for output in finder.outputs.values())
+    return bank_bytes(most_bytes(finder.outputs, rows, rows * payload if ragged else 0))
 
 
 def require_three(mean: int, fixed: int, budget: Budget) -> None:

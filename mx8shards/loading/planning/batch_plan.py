@@ -8,14 +8,13 @@ batches are measured before memory is reserved for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from mx8shards.errors import LoaderError
 from mx8shards.format.randomness import integers
@@ -23,21 +22,19 @@ from mx8shards.kernels import gather
 from mx8shards.kernels.records import ABSENT, MAPPED, ROW
 from mx8shards.loading.memory.banks import bank_bytes
 from mx8shards.loading.memory.batch_layout import most_bytes
+from mx8shards.loading.planning.groups import Group, Measured, part_of
+from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.shard_table import Ids, Provide, Reach, Rows
 from mx8shards.order.orders import PADDING, Order, shards_ahead
 from mx8shards.order.places import Places
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
-from mx8shards.stages import Output
 from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, told_apart
 
 # A shuffle is computed several times as quickly for thousands of positions at once.
 _WINDOW = 4096
 
 _GROUP_PART = 32  # several batches share so small a part of the memory: whoever holds one of them holds all of it
-
-# What the lengths of samples tell of the bytes that their ragged outputs need.
-Bound = Literal["tight", "loose", "none"]
 
 
 class Provisions(Protocol):
@@ -50,40 +47,7 @@ class Provisions(Protocol):
         """Return when these shards are local; why some cannot be, by their numbers."""
 
 
-class Step(NamedTuple):
-    """One rank's batch of one step: its rows in its group, and where the step begins in the order of the epoch."""
-
-    position: int
-    start: int
-    stop: int
-
-
-class Group(NamedTuple):
-    """Consecutive batches of one rank that lie in one bank: their rows with their spans, and the most bytes it needs.
-
-    Small batches are made several at a time, as what a bank and a task cost does not depend on their size. `absent` are
-    the rows that have no sample, as the order has padding there; None where there are none.
-    """
-
-    epoch: int
-    steps: tuple[Step, ...]
-    rows: Rows
-    padding: npt.NDArray[np.bool_]
-    extras: Extras
-    reserve_bytes: int
-    absent: Ids | None = None
-
-    @property
-    def position(self) -> int:
-        """Where the first of them begins in the order of the epoch."""
-        return self.steps[0].position
-
-    def step_of(self, row: int) -> Step:
-        """The batch that a row belongs to."""
-        return next(step for step in self.steps if row < step.stop)
-
-
-class Found(NamedTuple):
+class Samples(NamedTuple):
     """Samples, what is known of them beside that, and which of them are none: those have the sample_id PADDING."""
 
     sample_ids: Ids
@@ -105,15 +69,12 @@ class Plan:
     steps: Steps
     rank: int
     reach: Reach
-    outputs: Mapping[str, Output]
-    overhead: int  # bytes of each sample that are no part of a ragged column
-    bound: Bound
+    finder: PayloadFinder
     group_bytes: int  # several batches lie in one bank of so many bytes at most
-    measure: Callable[[Group, Ids], Ids]  # the bytes of ragged outputs in each part of some rows, just so
     limit_bytes: Callable[[], int]
     memory_for: Callable[[int], int]
 
-    def found_at(self, epoch: int, counts: Ids) -> Found:
+    def found_at(self, epoch: int, counts: Ids) -> Samples:
         """The samples at these counts of an epoch's order, and what is known of them.
 
         An order that may repeat a position is not asked how often it did so far, which would take a pass over all of
@@ -129,7 +90,7 @@ class Plan:
             sample_ids, extras = self.resolve(positions, epoch)
         if self.repeats:
             extras = told_apart(extras, counts, self.view.occurrences)
-        return Found(sample_ids, extras, absent)
+        return Samples(sample_ids, extras, absent)
 
     def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
         """The shards that the next n counts of an epoch's order need, each once, in the order of first need."""
@@ -166,7 +127,7 @@ class Plan:
         window = 1
         while self.steps.left(position):
             ranks = self._looked_at()
-            many = 1 if self.bound == "none" else max(1, _WINDOW // (self.steps.batch_size * len(ranks)))
+            many = 1 if self.finder.bound == "none" else max(1, _WINDOW // (self.steps.batch_size * len(ranks)))
             count = min(window, many, self.steps.left(position))
             try:
                 found = self._window(epoch, position, count, ranks, provisions)
@@ -190,11 +151,11 @@ class Plan:
         sample_ids[rows], extras = self.resolve(positions, group.epoch)
         found = self._rows_of(sample_ids, group.absent)
         both = replaced_extras(group.extras, rows, extras, len(found))
-        again = group._replace(rows=found, extras=both)
-        (reserve,) = self._reserves(again, [0, len(found)], 1)
+        again = group._replace(rows=found, extras=both, measured=None)
+        (reserve,), measured = self._reserves(again, [0, len(found)], 1)
         if reserve > self.limit_bytes():
             raise self._too_large(group, 0, reserve)
-        return again._replace(reserve_bytes=reserve)
+        return again._replace(reserve_bytes=reserve, measured=measured)
 
     def _looked_at(self) -> range:
         """Whose parts of a step have to be looked at: all ranks', so that all agree on whether it fits into memory.
@@ -203,16 +164,16 @@ class Plan:
         ranks' payloads would have to be read: then each rank knows of its own batches.
         """
         mine, all_ranks = range(self.rank, self.rank + 1), range(self.steps.world_size)
-        if mine == all_ranks or self.bound == "none":
+        if mine == all_ranks or self.finder.bound == "none":
             return mine
         rows = self.steps.batch_size
-        longest = self.reach.longest() - self.overhead if self._has_ragged else 0
-        fits = 2 * bank_bytes(most_bytes(self.outputs, rows, rows * longest)) <= self.limit_bytes()
+        longest = self.reach.longest() - self.finder.overhead if self._has_ragged else 0
+        fits = 2 * bank_bytes(most_bytes(self.finder.outputs, rows, rows * longest)) <= self.limit_bytes()
         return mine if fits else all_ranks
 
     @property
     def _has_ragged(self) -> bool:
-        return any(output.shape is None for output in self.outputs.values())
+        return any(output.shape is None for output in self.finder.outputs.values())
 
     def _window(
         self, epoch: int, position: int, count: int, ranks: range, provisions: Provisions
@@ -226,19 +187,20 @@ class Plan:
             padding[absent] = True
         every = Group(epoch, (), rows, padding, extras, 0, absent)
         width = len(ranks)
-        needs = self._reserves(every, bounds, width)
+        needs, measured = self._reserves(every, bounds, width)
+        every = every._replace(measured=measured)
         room = min(self.group_bytes, self.limit_bytes() // _GROUP_PART)
         if width == 1 and (together := room // max(needs)) > 1:
             edges = [*range(0, count, together), count]
-            needs = self._reserves(every, [bounds[k] for k in edges], 1)
+            needs, _ = self._reserves(every, [bounds[k] for k in edges], 1)
             return [
-                (_part(every, positions[first:last], bounds[first : last + 1], need), need)
+                (part_of(every, positions[first:last], bounds[first : last + 1], need), need)
                 for (first, last), need in zip(pairwise(edges), needs, strict=True)
             ]
         groups = []
         for k in range(count):
             i = k * width + self.rank - ranks.start
-            group = _part(every, positions[k : k + 1], bounds[i : i + 2], needs[i])
+            group = part_of(every, positions[k : k + 1], bounds[i : i + 2], needs[i])
             if width > 1:
                 group = group._replace(rows=group.rows.copy())  # a view would keep those of all ranks
             groups.append((group, max(needs[k * width : (k + 1) * width])))
@@ -257,30 +219,33 @@ class Plan:
         rows[absent] = blank
         return rows
 
-    def _reserves(self, group: Group, bounds: list[int], width: int) -> list[int]:
-        """The most that a bank can need for each part of these rows. A step has as many parts as `width` says.
+    def _reserves(self, group: Group, bounds: list[int], width: int) -> tuple[list[int], Measured | None]:
+        """The most that a bank can need for each part of these rows, and what was found if they had to be measured.
+
+        A step has as many parts as `width` says.
 
         A step that may need more than half of the memory is measured, if that can make a difference: so any two that
         are not measured fit side by side.
         """
         counts = [stop - start for start, stop in pairwise(bounds)]
-        fixed = {count: most_bytes(self.outputs, count, 0) for count in set(counts)}
+        fixed = {count: most_bytes(self.finder.outputs, count, 0) for count in set(counts)}
 
         def banks(ragged: Ids) -> list[int]:
             return [bank_bytes(fixed[count] + more) for count, more in zip(counts, ragged.tolist(), strict=True)]
 
         ragged = np.zeros(len(counts), np.int64)
         if self._has_ragged:
-            gather.sum_lengths(group.rows, np.array(bounds), self.overhead, ragged)
+            gather.sum_lengths(group.rows, np.array(bounds), self.finder.overhead, ragged)
         most = banks(ragged)
-        if self.bound == "tight":
-            return most
+        if self.finder.bound == "tight":
+            return most, None
         half = self.limit_bytes() // 2
-        large = [self.bound == "none" or max(most[k : k + width]) > half for k in range(0, len(most), width)]
+        large = [self.finder.bound == "none" or max(most[k : k + width]) > half for k in range(0, len(most), width)]
         if not any(large):
-            return most
-        measured = banks(self.measure(group, np.array(bounds)))
-        return [measured[i] if large[i // width] else most[i] for i in range(len(most))]
+            return most, None
+        ragged, found = self.finder.measure(group, np.array(bounds))
+        measured = banks(ragged)
+        return [measured[i] if large[i // width] else most[i] for i in range(len(most))], found
 
     def _too_large(self, group: Group, before: int, most: int) -> LoaderError:
         return LoaderError(
@@ -296,23 +261,3 @@ def _expect_here(provisions: Provisions, shards: Sequence[int]) -> dict[int, Exc
     if not provisions.are_here(shards):
         raise LoaderError("some shards of these steps are not here yet")
     return provisions.need(shards)
-
-
-def _part(every: Group, positions: Sequence[int], bounds: Sequence[int], reserve_bytes: int) -> Group:
-    """The batches of the steps at these positions: batch k has the rows from bounds[k] to before bounds[k + 1]."""
-    first, last = bounds[0], bounds[-1]
-    rows = slice(first, last)
-    steps = tuple(
-        Step(position, start - first, stop - first)
-        for position, (start, stop) in zip(positions, pairwise(bounds), strict=True)
-        if start < stop
-    )
-    extras = {name: values[rows] for name, values in every.extras.items()}
-    absent = None if every.absent is None else _within(every.absent, first, last)
-    return Group(every.epoch, steps, every.rows[rows], every.padding[rows], extras, reserve_bytes, absent)
-
-
-def _within(rows: Ids, start: int, stop: int) -> Ids | None:
-    """Those of some rows that lie from start to before stop, counted from start; None if none does."""
-    found = rows[(rows >= start) & (rows < stop)] - start
-    return found if len(found) else None

@@ -24,6 +24,7 @@ from mx8shards.format.shard_bytes import table_bytes
 from mx8shards.kernels import gather, memory, residency
 from mx8shards.kernels.records import FAULT, MAPPED, NOT_OPENED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.planning.filesystems import is_remote
+from mx8shards.loading.planning.mds_rows import find_samples
 from mx8shards.loading.reporting.times import clock
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.shard import Shard
@@ -128,7 +129,7 @@ class Reach:
                 raise
             if unseen:
                 self.files_s += clock() - begun
-            gather.sample_spans(self.table, rows)
+            find_samples(self.table, rows)
         return rows
 
     def longest(self) -> int:

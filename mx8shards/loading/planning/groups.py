@@ -1,0 +1,79 @@
+"""What is planned together? Consecutive batches of one rank, which lie in one bank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.views import Extras
+
+Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.int64]
+
+
+class Step(NamedTuple):
+    """One rank's batch of one step: its rows in its group, and where the step begins in the order of the epoch."""
+
+    position: int
+    start: int
+    stop: int
+
+
+class Measured(NamedTuple):
+    """What measuring a group has found: it need not be found again when the group is filled."""
+
+    spans: Array
+    totals: Ids
+    measured: Mapping[str, Ids]
+    notes: dict[Any, Any]
+
+
+class Group(NamedTuple):
+    """Consecutive batches of one rank that lie in one bank: their rows with their spans, and the most bytes it needs.
+
+    Small batches are made several at a time, as what a bank and a task cost does not depend on their size. `absent` are
+    the rows that have no sample, as the order has padding there; None where there are none.
+    """
+
+    epoch: int
+    steps: tuple[Step, ...]
+    rows: Array  # of records, ROW
+    padding: npt.NDArray[np.bool_]
+    extras: Extras
+    reserve_bytes: int
+    absent: Ids | None = None
+    measured: Measured | None = None
+
+    @property
+    def position(self) -> int:
+        """Where the first of them begins in the order of the epoch."""
+        return self.steps[0].position
+
+    def step_of(self, row: int) -> Step:
+        """The batch that a row belongs to."""
+        return next(step for step in self.steps if row < step.stop)
+
+
+def part_of(every: Group, positions: Sequence[int], bounds: Sequence[int], reserve_bytes: int) -> Group:
+    """The batches of the steps at these positions: batch k has the rows from bounds[k] to before bounds[k + 1]."""
+    first, last = bounds[0], bounds[-1]
+    rows = slice(first, last)
+    steps = tuple(
+        Step(position, start - first, stop - first)
+        for position, (start, stop) in zip(positions, pairwise(bounds), strict=True)
+        if start < stop
+    )
+    extras = {name: values[rows] for name, values in every.extras.items()}
+    absent = None if every.absent is None else _within(every.absent, first, last)
+    measured = every.measured if last - first == len(every.rows) else None
+    return Group(every.epoch, steps, every.rows[rows], every.padding[rows], extras, reserve_bytes, absent, measured)
+
+
+def _within(rows: Ids, start: int, stop: int) -> Ids | None:
+    """Those of some rows that lie from start to before stop, counted from start; None if none does."""
+    found = rows[(rows >= start) & (rows < stop)] - start
+    return found if len(found) else None
