@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.boxes import BOX, CROP, find_box
-from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, array, helper, kernel, record
+from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, array, helper, inner_kernel, kernel, record
 from mx8shards.kernels.jpeg import CMYK, HEAD, OK, YCBCR, YCCK, has_too_many_scans, read_head
 from mx8shards.kernels.jpeg_tiles import TILES as TILES_FOUND
 from mx8shards.kernels.jpeg_tiles import splice, tiles_for
@@ -66,7 +66,7 @@ _MOST_TILES = 0.9  # of a picture: tiles that are nearly all of it are not worth
 _MOST_REGION = 0.6  # of a picture: of a larger region, planes are made as soon as colours, and resized sooner
 
 
-@kernel(NOTHING, BYTES, record(HEAD), array(JOB), array(np.float64, 2), BOOL, BOOL, INT, record(CUT))
+@inner_kernel(NOTHING, BYTES, record(HEAD), array(JOB), array(np.float64, 2), BOOL, BOOL, INT, record(CUT))
 def find_cut(
     data: Array, head: Record, jobs: Array, draws: Array, whole: Any, regions: Any, pad: Any, cut: Record
 ) -> None:

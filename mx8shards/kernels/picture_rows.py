@@ -33,7 +33,19 @@ from mx8shards.kernels.decompress import (
     has_planes,
     planes_bytes,
 )
-from mx8shards.kernels.jit import ADDRESS, BYTES, INT, MEMORY, NOTHING, PAIR, array, helper, kernel, record
+from mx8shards.kernels.jit import (
+    ADDRESS,
+    BYTES,
+    INT,
+    MEMORY,
+    NOTHING,
+    PAIR,
+    array,
+    helper,
+    inner_kernel,
+    kernel,
+    record,
+)
 from mx8shards.kernels.jpeg import CMYK, CUT_SHORT, YCCK, has_too_many_scans, orientation, read_head
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg_tiles import splice
@@ -69,7 +81,7 @@ _JOBS, _WORKSPACE = array(JOB), record(WORKSPACE)
 # reaching payloads ---------------------------------------------------------------------------------------------------
 
 
-@kernel(ADDRESS, _SHARDS, record(ROW), INT, INT, MEMORY)
+@inner_kernel(ADDRESS, _SHARDS, record(ROW), INT, INT, MEMORY)
 def _reached(shards: Array, row: Record, begin: Any, size: Any, memory: Array) -> Any:
     """The address of some bytes of a shard, in its map or read into memory; 0 if they cannot be reached."""
     address = shards[row["shard"]]["base"] + np.uint64(begin)
@@ -184,7 +196,7 @@ def fill_rows(
     return stop, DONE
 
 
-@kernel(INT, BYTES, BYTES, INT, INT, INT, _JOBS, _DRAWS, _WORKSPACE, MEMORY)
+@inner_kernel(INT, BYTES, BYTES, INT, INT, INT, _JOBS, _DRAWS, _WORKSPACE, MEMORY)
 def _fill_jpeg(
     data: Array,
     part: Array,
