@@ -21,6 +21,7 @@ from mx8shards.kernels.records import NOT_OPENED
 from mx8shards.kernels.residency import advise_spans
 from mx8shards.loading.batch import Batch
 from mx8shards.loading.execution.gather_stage import Work
+from mx8shards.loading.execution.thread_resources import Resource
 from mx8shards.loading.memory.banks import Reservation
 from mx8shards.loading.memory.batch_layout import lay_out, offsets_of
 from mx8shards.loading.planning.batch_plan import Bound, Group, Step
@@ -67,6 +68,7 @@ class Filler:
         self._narrows = any(type(stage).narrow is not Stage.narrow for stage in self.stages)
         self.overhead = min((_overhead(kind, self._ragged) for kind in kinds), default=0)
         self.bound = self._bound()
+        self._shrinks = True  # whether narrowing did so, the last time. Threads write it, and none waits for it
         self._takes_all = not self._narrows and all(len(kind.names) == len(wanted) for kind in kinds)
         self._decoders = {key: decode for stage in self.stages for key, decode in stage.decoders.items()}
         self._pictures = {key: output for key, output in self.outputs.items() if output.layout}
@@ -80,7 +82,9 @@ class Filler:
     def _most_advised(self) -> int:
         """How much of a sample is asked for at once: of narrowed ones, the rest is asked for when that is done."""
         head_bytes = max(stage.head_bytes for stage in self.stages)
-        return MAX_BYTES if self._takes_all else min(MAX_BYTES, max(self._header_bytes + head_bytes, 1))
+        if self._takes_all or (head_bytes and not self._shrinks):
+            return MAX_BYTES
+        return min(MAX_BYTES, max(self._header_bytes + head_bytes, 1))
 
     def _bound(self) -> Bound:
         """What samples' lengths tell of the ragged outputs: a lot if these are all there is of variable size."""
@@ -115,8 +119,9 @@ class Filler:
             gather.payload_spans(work.shards, self._kinds, self._layouts, header, work.rows, work.spans, totals)
         else:
             gather.fixed_spans(work.shards, self._kinds, self._layouts, work.rows, work.spans, totals)
-        for stage in self.stages:
-            stage.narrow(work)
+        narrowed = [stage.narrow(work) for stage in self.stages]
+        if self._narrows and reads:
+            self._shrinks = any(narrowed)
         return work, work.spans["size"].sum(axis=0) if self._narrows else totals
 
     def prepare(self, group: Group) -> list[object]:
@@ -160,7 +165,7 @@ class Filler:
         count = min(len(rows), self._most_ranges, work.layout.size_bytes // self._range_bytes)
         if count <= 1:
             return [(0, len(rows))]
-        ends = np.cumsum(rows["end"] - rows["begin"])
+        ends = np.cumsum(np.sum([stage.costs(work) for stage in self.stages], axis=0))
         total = int(ends[-1])
         cuts = np.searchsorted(ends, total * np.arange(1, count) // count, side="right")
         bounds = np.unique(np.concatenate([[0], cuts, [len(rows)]]))
@@ -168,11 +173,12 @@ class Filler:
         costs = before[bounds[1:]] - before[bounds[:-1]]
         return [(int(bounds[i]), int(bounds[i + 1])) for i in np.argsort(-costs, kind="stable")]
 
-    def fill(self, work: Work, start: int, stop: int, scratch: Callable[[Any], Any], times: Times) -> None:
+    def fill(self, work: Work, start: int, stop: int, resource: Callable[[Stage], Resource], times: Times) -> None:
         """Every stage, for these rows."""
         for stage in self.stages:
             begun = clock()
-            stage.fill(work, start, stop, scratch(stage))
+            with resource(stage) as mine:
+                stage.fill(work, start, stop, mine)
             kind = "read" if work.reads and stage.kind == "gather" else stage.kind
             times.add(kind, clock() - begun)
 
