@@ -9,6 +9,7 @@ functions is compiled many times over. So there are two kinds of functions here:
     inner_kernel    a kernel that only kernels call: it has no wrapper for Python, which takes 40 ms to compile
     helper          a few lines that become a part of each kernel that calls them, for any type. It is translated to
                     LLVM's language once for each type, optimised only in its callers, and never kept on disk
+    inlined_helper  a helper that LLVM may not leave as a call
 
 A call by address takes about two nanoseconds: kernels call each other per picture or per row, not per pixel. The
 address stands in a cell of 8 bytes that the calling code knows by a symbol. It is 0 at first; then the calling code has
@@ -135,10 +136,19 @@ def _stated(signature: Signature, *, nogil: bool, inner: bool = False) -> _Decor
 
 def helper(function: _F) -> _F:
     """`function` as a part of all kernels that call it. Python may call it, too, and then it is not compiled."""
+    return _part(function, forced=False)
+
+
+def inlined_helper(function: _F) -> _F:
+    """As `helper`, and never left as a call: for a long one in the innermost loop, whose state is in registers."""
+    return _part(function, forced=True)
+
+
+def _part(function: _F, *, forced: bool) -> _F:
     if _disabled():
         return function
-    compiled = _njit(no_cpython_wrapper=True, pipeline_class=_HelperCompiler, **_OPTIONS)(function)
-    return cast(_F, _Native(function, compiled))
+    options = {"forceinline": forced, "no_cpython_wrapper": True, "pipeline_class": _HelperCompiler, **_OPTIONS}
+    return cast(_F, _Native(function, _njit(**options)(function)))
 
 
 def _disabled() -> bool:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mx8shards.kernels.bit_runs import append_bits, append_packed, append_run, load_word, unpack
 from mx8shards.kernels.huffman_tables import CATEGORIES, HUFFMAN, LOOKUPS, PEEK, meaning_of, symbol_at
-from mx8shards.kernels.jit import BYTES, INT, MEMORY, array, helper, kernel, record, several
+from mx8shards.kernels.jit import BYTES, INT, MEMORY, array, helper, inlined_helper, kernel, record, several
 from mx8shards.kernels.jpeg import BAD_ENTROPY, HEAD, NO_CODE, NO_ROOM
 
 Array = npt.NDArray[Any]
@@ -147,7 +147,7 @@ def _end_interval(
     return filled if filled < 0 else np.int64(0)
 
 
-@helper
+@inlined_helper
 def _recode_block(
     bits: Array,
     window: Any,
@@ -219,7 +219,7 @@ def _ends(k: Any, steps: Any) -> Any:
     return k + steps == 64 if steps < 64 else k + steps < 128
 
 
-@helper
+@inlined_helper
 def _skip_ac(
     bits: Array, window: Any, valid: Any, at: Any, tables: Array, number: Any, lookups: Array
 ) -> tuple[Any, Any, Any, bool]:
