@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.boxes import BOX, CROP, find_box
-from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, PAIR, array, helper, inner_kernel, kernel, record
+from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, PAIR, array, helper, kernel, record
 from mx8shards.kernels.jpeg import CMYK, HEAD, OK, YCBCR, YCCK, has_too_many_scans, read_head
 from mx8shards.kernels.jpeg_tiles import TILES as TILES_FOUND
 from mx8shards.kernels.jpeg_tiles import splice, tiles_for
