@@ -85,7 +85,8 @@ class Stage:
     """One step that turns payloads into rows.
 
     It says beforehand what it will put into a batch, and from which columns; memory is reserved by that. `fill` is
-    called for disjoint ranges of rows, in several threads at once, each with scratch of its own.
+    called for disjoint ranges of rows, in several threads at once, each with a resource of its own. A stage does not
+    change after it was made: what belongs to one batch is in `Work.notes`, what belongs to a thread in its resource.
     """
 
     kind = "decode"  # what its time is counted as
@@ -93,29 +94,42 @@ class Stage:
     outputs: Mapping[str, Output]
     scratch_bytes = 0  # how much memory the scratch of all threads has at most, that of other stages included
     decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # what rows of its ragged outputs are decoded by
-    head_bytes = 0  # how much of a payload's beginning `narrow` looks at; all, where it finds nothing to shrink
+    head_bytes = 0  # how much of a payload's beginning `narrow` looks at
     path = ""  # which of several ways it goes, if they give different values: a state remembers it
 
-    def scratch(self) -> Any:
-        """What one thread needs, made once; its `close`, if it has one, is called when the thread ends."""
+    def open_thread(self) -> Any:
+        """What one thread needs to fill, or None. It is made when a thread first fills rows of this stage.
+
+        Its `close()`, if it has one, is called once: when the thread ends, or before that when the loader of this stage
+        is closed or gone, whichever comes first, in any thread. It must not refer to the stage.
+        """
         return None
 
-    def narrow(self, work: Work) -> None:
-        """Shrink the spans of its columns, before any of their bytes are read."""
+    def narrow(self, work: Work) -> bool:
+        """Shrink the spans of its columns, before any of their bytes are read.
+
+        False if there was nothing to shrink in rows that have to be read: then whole payloads are asked for sooner.
+        """
+        return False
+
+    def costs(self, work: Work) -> Array:
+        """What filling each row costs, in the time that it takes to copy a byte: rows are shared out by that."""
+        costs: Array = work.spans["size"].sum(axis=1)
+        return costs
 
     def measure(self, work: Work) -> Mapping[str, Array]:
         """How many bytes each row of its ragged outputs will have, if the heads of payloads tell.
 
-        This is asked twice, in different threads: before memory is reserved, for the rows of several batches at once,
-        and again before the bank is there. Rows that are not OK have none.
+        This is asked before memory is reserved, so the bytes may have changed when rows are filled. Rows that are not
+        OK have none.
         """
         return {}
 
     def begin(self, work: Work) -> None:
         """Make ready to fill: the bank is there now."""
 
-    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
-        """Fill the rows from start to before stop."""
+    def fill(self, work: Work, start: int, stop: int, resource: Any) -> None:
+        """Fill the rows from start to before stop, with what `open_thread` made for this thread."""
         raise NotImplementedError
 
     def why(self, size_bytes: int, read: Callable[..., bytes]) -> Exception | None:

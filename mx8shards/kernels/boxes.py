@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import INT, NOTHING, array, helper, kernel, record
+from mx8shards.kernels.jit import INT, NOTHING, array, helper, inner_kernel, record
 
 Array = npt.NDArray[Any]
 
@@ -62,7 +62,7 @@ TRIES = 10
 DRAWS = 2 * TRIES + 3  # scale and ratio of each try, where it lies, and the flip
 
 
-@kernel(NOTHING, record(CROP), array(np.float64), INT, INT, record(BOX))
+@inner_kernel(NOTHING, record(CROP), array(np.float64), INT, INT, record(BOX))
 def find_box(crop: Any, draws: Array, width: Any, height: Any, box: Any) -> None:
     """The box of a crop in a picture of this size, by DRAWS numbers in [0, 1) where it is random."""
     box["height"], box["width"] = crop["height"], crop["width"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import BOOL, MEMORY, NOTHING, PAIR, array, helper, kernel
+from mx8shards.kernels.jit import BOOL, MEMORY, NOTHING, PAIR, array, helper, inner_kernel
 from mx8shards.kernels.memory import typed
 
 Array = npt.NDArray[Any]
@@ -37,7 +37,7 @@ def _level(value: Any) -> Any:
     return np.uint8(min(max(np.int32(value), _ZERO), _TOP))
 
 
-@kernel(NOTHING, _LEVELS)
+@inner_kernel(NOTHING, _LEVELS)
 def to_rgb(planes: Array) -> None:
     """Y, Cb, Cr become R, G, B, in place. In float32: Numba widens products of small integers, and vectors halve."""
     flat = planes.reshape((3, planes.shape[1] * planes.shape[2]))
@@ -93,17 +93,17 @@ def _put_values(planes: Array, shape: tuple[int, int], table: Array, channels_la
                 row[x * step] = values[levels[x]]
 
 
-@kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, array(np.uint16))
+@inner_kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, array(np.uint16))
 def _put_halves(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
     _put_values(planes, shape, table, channels_last, out)
 
 
-@kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, array(np.uint32))
+@inner_kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, array(np.uint32))
 def _put_words(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
     _put_values(planes, shape, table, channels_last, out)
 
 
-@kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, MEMORY)
+@inner_kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, MEMORY)
 def put(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
     """Planes of R, G and B to `out`: the levels themselves if it has a byte for each, else what stands in the table."""
     size = len(out) // (3 * shape[0] * shape[1])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.boxes import BOX, CROP, find_box
-from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, array, helper, kernel, record
+from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, PAIR, array, helper, kernel, record
 from mx8shards.kernels.jpeg import CMYK, HEAD, OK, YCBCR, YCCK, has_too_many_scans, read_head
 from mx8shards.kernels.jpeg_tiles import TILES as TILES_FOUND
 from mx8shards.kernels.jpeg_tiles import splice, tiles_for
@@ -48,7 +48,6 @@ WORKSPACE = np.dtype(
     [
         ("exact", "?"),  # colours are made before pixels are resized, not after
         ("regions", "?"),  # the library can decode a region
-        ("bytes", "i8"),  # how much scratch a row needs that stopped for more
         ("head", HEAD),
         ("cut", CUT),
         ("planes", "i8", (3, 3)),  # where in scratch each plane begins, how long its rows are, and how many
@@ -56,9 +55,7 @@ WORKSPACE = np.dtype(
     align=True,
 )
 
-# why a row is left to Python, beside the statuses of rows
-NO_ROOM = 101  # it needs more scratch: so many `bytes`
-OTHER = 102  # it is no JPEG that the kernel decodes, or one that has to be turned
+OTHER = 102  # a status beside those of rows: it is no JPEG that kernels decode
 
 PAD = 2  # pixels, at any scale, that chroma is smoothed over where it is made as fine as luma
 
@@ -143,22 +140,22 @@ def spliced_bytes(head: Record, cut: Record) -> Any:
     return head["entropy"] + cut["tiles"]["end"] - cut["tiles"]["begin"] + 64 if cut["how"] == TILES else 0
 
 
-@kernel(INT, BYTES, array(JOB), array(np.float64, 2), record(WORKSPACE), MEMORY)
-def cut_out(data: Array, jobs: Array, draws: Array, workspace: Record, memory: Array) -> Any:
+@kernel(PAIR, BYTES, array(JOB), array(np.float64, 2), record(WORKSPACE), MEMORY)
+def cut_out(data: Array, jobs: Array, draws: Array, workspace: Record, memory: Array) -> tuple[int, int]:
     """The part of a JPEG that a decoder which gives red, green and blue has to decode, if it is tiles.
 
-    Returns how many bytes of scratch a JPEG of them has; 0 if the part is all of `data`, else a status below zero.
+    Returns how many bytes of scratch a JPEG of them has (0 if the part is all of `data`, below zero a status), and how
+    many bytes of scratch are needed first, if there are too few.
     """
     head, cut = workspace["head"], workspace["cut"]
     if read_head(data, head) != OK:
-        return -OTHER
+        return -OTHER, 0
     if head["colours"] == CMYK or head["colours"] == YCCK or has_too_many_scans(data, head):
-        return -REFUSED
+        return -REFUSED, 0
     find_cut(data, head, jobs, draws, workspace["exact"] or head["colours"] != YCBCR, False, PAD, cut)
     if cut["how"] != TILES:
-        return 0
+        return 0, 0
     if spliced_bytes(head, cut) > len(memory):
-        workspace["bytes"] = spliced_bytes(head, cut)
-        return -NO_ROOM
+        return 0, spliced_bytes(head, cut)
     size = splice(data, head, data, 0, cut["tiles"], memory)
-    return size if size > 0 else -REFUSED
+    return size if size > 0 else -REFUSED, 0

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mx8shards.kernels import turbo
 from mx8shards.kernels.cuts import CUT, REGION, scaled
-from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, array, helper, kernel, record
+from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, array, helper, inner_kernel, kernel, record
 from mx8shards.kernels.jpeg import GREY, HEAD, MOST_SCANS, SEQUENTIAL, YCBCR
 from mx8shards.kernels.memory import typed
 
@@ -110,7 +110,7 @@ def coefficient_bytes(head: Record) -> Any:
     return blocks * head["columns"] * head["rows"] * _BLOCK_BYTES
 
 
-@kernel(BOOL, BYTES, record(CUT), INT, INT, MEMORY)
+@inner_kernel(BOOL, BYTES, record(CUT), INT, INT, MEMORY)
 def decode_rgb(jpeg: Array, cut: Record, width: Any, height: Any, pixels: Array) -> Any:
     """Decode red, green and blue to scratch; False if that failed."""
     handle = turbo.open_handle()

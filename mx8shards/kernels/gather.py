@@ -27,16 +27,14 @@ from mx8shards.kernels.memory import (
     load_uint32,
     memcpy,
     prefetch,
-    read_fully,
     store_int64,
     wait_for_copies,
 )
+from mx8shards.kernels.payloads import copy_payload, payload_at
 from mx8shards.kernels.records import (
-    FAULT,
     NOT_OPENED,
     OK,
     OUT_OF_SHARD,
-    READ,
     READ_FAILED,
     REFUSED,
     ROW,
@@ -44,7 +42,6 @@ from mx8shards.kernels.records import (
     SIZES_DIFFER,
     SPAN,
 )
-from mx8shards.kernels.residency import populate
 
 Array = npt.NDArray[Any]
 
@@ -162,20 +159,14 @@ def payload_spans(
         if variable > 0 and i + 4 < len(rows):
             prefetch(shards[rows[i + 4]["shard"]]["base"] + np.uint64(rows[i + 4]["begin"]))
         length = rows[i]["end"] - begin
-        sample = shards[shard]["base"] + np.uint64(begin)
+        sample = np.uint64(0)
         if rows[i]["status"] == OK and length < header_bytes:
             rows[i]["status"] = SIZES_DIFFER
         if rows[i]["status"] == OK and variable > 0:
             # what is checked and what is used must be one copy: somebody may write to the file between the two
-            header_at = np.uint64(header.ctypes.data)
-            if rows[i]["way"] == READ:
-                if not read_fully(rows[i]["file"], header_at, header_bytes, begin):
-                    rows[i]["status"] = READ_FAILED
-            elif rows[i]["way"] == FAULT and not populate(sample, header_bytes):
+            sample = np.uint64(header.ctypes.data)
+            if not copy_payload(shards, rows[i], begin, header_bytes, sample):
                 rows[i]["status"] = READ_FAILED
-            else:
-                memcpy(header_at, sample, np.uint64(header_bytes))
-            sample = header_at
         if rows[i]["status"] == OK:
             total = header_bytes + kinds[kind, FIXED_BYTES]
             for v in range(variable):
@@ -244,7 +235,6 @@ def copy_payloads(
             prefetch(shards[rows[i + _ROWS_AHEAD]["shard"]]["base"] + np.uint64(rows[i + _ROWS_AHEAD]["begin"]))
         if rows[i]["status"] != OK:
             continue
-        shard = rows[i]["shard"]
         for target in range(len(targets)):
             size = spans[i, targets[target, COLUMN]]["size"]
             begin = spans[i, targets[target, COLUMN]]["begin"]
@@ -254,12 +244,11 @@ def copy_payloads(
                 to += np.uint64(load_int64(offsets + np.uint64(8 * i)))
             else:
                 to += np.uint64(i) * np.uint64(targets[target, VALUE_SIZE])
-            source = shards[shard]["base"] + np.uint64(begin)
-            if rows[i]["way"] == READ:
-                if not read_fully(rows[i]["file"], to, size, begin):
-                    rows[i]["status"] = READ_FAILED
-            elif rows[i]["way"] == FAULT and size > 0 and not populate(source, size):
+            source = payload_at(shards, rows[i], begin, size, to)
+            if source == 0:
                 rows[i]["status"] = READ_FAILED
+            elif source == to:
+                continue  # it was read to its place
             elif size >= large_bytes:
                 copy_past_caches(to, source, np.uint64(size))
                 waits = True

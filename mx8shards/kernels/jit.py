@@ -3,10 +3,13 @@
 Numba puts the code of all that a function calls into that function, and optimises it there once more: a tree of
 functions is compiled many times over. So there are two kinds of functions here:
 
-    kernel, brief_kernel    has one type, which it states. It is compiled when it is first called, by Python or by
-                            another kernel, and kept on disk. Kernels call it by address, so it is compiled once
-    helper                  a few lines that become a part of each kernel that calls them, for any type. It is never
-                            compiled alone, and never kept on disk
+    kernel          has one type, which it states. It is compiled when it is first called, by Python or by another
+                    kernel, and kept on disk. Kernels call it by address, so it is compiled once
+    brief_kernel    a kernel that keeps the GIL
+    inner_kernel    a kernel that only kernels call: it has no wrapper for Python, which takes 40 ms to compile
+    helper          a few lines that become a part of each kernel that calls them, for any type. It is translated to
+                    LLVM's language once for each type, optimised only in its callers, and never kept on disk
+    inlined_helper  a helper that LLVM may not leave as a call
 
 A call by address takes about two nanoseconds: kernels call each other per picture or per row, not per pixel. The
 address stands in a cell of 8 bytes that the calling code knows by a symbol. It is 0 at first; then the calling code has
@@ -33,10 +36,12 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils as _cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import Signature
-from numba.extending import intrinsic, register_jitable, typeof_impl
+from numba.extending import intrinsic, models, register_model, typeof_impl
 
 from mx8shards.kernels import (
     forking,  # noqa: F401 - from here on, forks wait for what is being compiled
@@ -52,6 +57,13 @@ _OPTIONS: Any = {"_nrt": False, "no_cfunc_wrapper": True, "error_model": "numpy"
 
 # they have no types
 cgutils: Any = _cgutils
+_Compiler: Any = Compiler
+_Dispatcher: Any = types.Dispatcher
+_Opaque: Any = models.OpaqueModel
+_njit: Any = njit
+_without_literal: Any = types.unliteral
+_register_model: Any = register_model
+_Library: Any = JITCodeLibrary
 _resolve_type: Any = cpu_target.typing_context.resolve_value_type
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -110,14 +122,37 @@ def brief_kernel(returns: Any, *arguments: Any) -> _Decorator:
     return _stated(returns(*arguments), nogil=False)
 
 
-def _stated(signature: Signature, *, nogil: bool) -> _Decorator:
-    disabled = bool(cast(Any, numba).config.DISABLE_JIT)
-    return lambda function: function if disabled else cast(Any, _Kernel(function, signature, nogil=nogil))
+def inner_kernel(returns: Any, *arguments: Any) -> _Decorator:
+    """As `kernel` does, for a function that only kernels call.
+
+    Python may call it, too, as tests do: a wrapper is compiled then, which is not kept on disk.
+    """
+    return _stated(returns(*arguments), nogil=True, inner=True)
+
+
+def _stated(signature: Signature, *, nogil: bool, inner: bool = False) -> _Decorator:
+    return lambda function: function if _disabled() else cast(Any, _Kernel(function, signature, nogil, inner))
 
 
 def helper(function: _F) -> _F:
     """`function` as a part of all kernels that call it. Python may call it, too, and then it is not compiled."""
-    return register_jitable(no_cpython_wrapper=True, **_OPTIONS)(function)
+    return _part(function, forced=False)
+
+
+def inlined_helper(function: _F) -> _F:
+    """As `helper`, and never left as a call: for a long one in the innermost loop, whose state is in registers."""
+    return _part(function, forced=True)
+
+
+def _part(function: _F, *, forced: bool) -> _F:
+    if _disabled():
+        return function
+    options = {"forceinline": forced, "no_cpython_wrapper": True, "pipeline_class": _HelperCompiler, **_OPTIONS}
+    return cast(_F, _Native(function, _njit(**options)(function)))
+
+
+def _disabled() -> bool:
+    return bool(cast(Any, numba).config.DISABLE_JIT)
 
 
 def native(definition: Callable[..., Any]) -> _Decorator:
@@ -141,11 +176,11 @@ def linked(library: ctypes.CDLL, name: str, signature: Signature, *, instead: st
 
 
 class _Native:
-    """What Python calls as a function, and what is an intrinsic to the compiler."""
+    """A function to Python, and to the compiler `meaning`: an intrinsic, or a helper's dispatcher."""
 
     def __init__(self, function: Callable[..., Any], meaning: Any) -> None:
         update_wrapper(self, function)
-        self.intrinsic = meaning
+        self.meaning = meaning
         self._function = function
 
     def __call__(self, *arguments: Any) -> Any:
@@ -154,19 +189,69 @@ class _Native:
 
 @typeof_impl.register(_Native)
 def _type_of(value: _Native, _context: Any) -> Any:
-    return _resolve_type(value.intrinsic)
+    found = _resolve_type(value.meaning)
+    return _HelperType(value.meaning) if isinstance(found, _Dispatcher) else found
+
+
+class _HelperType(_Dispatcher):  # type: ignore[misc]
+    """The type of a helper, which is compiled once for all integers, not for each constant that it is called with."""
+
+    def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
+        named = {name: _without_literal(kind) for name, kind in kws.items()}
+        return super().get_call_type(context, tuple(map(_without_literal, args)), named)
+
+
+_register_model(_HelperType)(_Opaque)
+
+
+class _HelperLibrary(_Library):  # type: ignore[misc]
+    """The code of a helper, which is linked into that of its callers, and optimised and run only there.
+
+    Numba would optimise it and make machine code of it, too, which nothing calls: a fifth of all compiling.
+    """
+
+    def _optimize_final_module(self) -> None:
+        """Callers do that."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, _name: str) -> int:
+        """There is no machine code."""
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        """What is told the environment of the function, which only code that runs has."""
+        return self
+
+    def set_env(self, _name: str, _environment: Any) -> None:
+        """Nothing is kept."""
+
+
+class _HelperCompiler(_Compiler):  # type: ignore[misc]
+    """Numba's compiler, for helpers."""
+
+    def __init__(
+        self, typing: Any, target: Any, _library: Any, args: Any, return_type: Any, flags: Any, local_types: Any
+    ) -> None:
+        library = _HelperLibrary(target.codegen(), "mx8shards_helper")
+        super().__init__(typing, target, library, args, return_type, flags, local_types)
 
 
 class _Kernel(_Native):
     """A function of one type, and the cell in which its callers find its address."""
 
-    def __init__(self, function: Callable[..., Any], signature: Signature, *, nogil: bool) -> None:
+    def __init__(self, function: Callable[..., Any], signature: Signature, nogil: bool, inner: bool) -> None:
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.signature = signature
         self.py_func = function
         self.place = ""  # the directory where it is kept
         self.cell = ctypes.c_uint64(0)
-        self._compiled: Any = njit(nogil=nogil, **_OPTIONS)(function)
+        self._inner = inner
+        self._compiled: Any = _njit(nogil=nogil, no_cpython_wrapper=inner, **_OPTIONS)(function)
         self._keep()
         symbol = f"mx8shards_{self.name}"
         llvmlite.binding.add_symbol(symbol, ctypes.addressof(self.cell))
@@ -189,7 +274,10 @@ class _Kernel(_Native):
     def _load_and_call(self, *arguments: Any) -> Any:
         """The first call, or one in a thread that came while the first one waited."""
         self.load()
-        return self._compiled(*arguments)
+        if self._inner:
+            with global_compiler_lock:
+                self._function = _wrapper(self)
+        return self._function(*arguments)
 
     def load(self) -> bool:
         """Compile it, or find it on disk, unless it is here; whether it was compiled."""
@@ -203,7 +291,8 @@ class _Kernel(_Native):
                 self._compiled.disable_compile()  # so arguments of another type are converted
                 (found,) = self._compiled.overloads.values()
                 self.cell.value = found.library.get_pointer_to_function(found.fndesc.llvm_func_name)
-                self._function = self._compiled
+                if not self._inner:
+                    self._function = self._compiled
             finally:
                 was_compiled = not sum(self._compiled.stats.cache_hits.values())
                 seconds = time.monotonic() - begin if was_compiled else 0.0
@@ -251,10 +340,22 @@ def _call_by(symbol: str, name: str, signature: Signature) -> Callable[..., Any]
             convention.return_status_propagate(builder, status)
         return result
 
-    # An intrinsic has just as many parameters as it is called with, so this is written out for each number of them.
-    names = [f"_{k}" for k in range(len(signature.args))]
-    scope: dict[str, Any] = {"found": (signature, generate)}
-    exec(f"def call(_context, {', '.join(names)}): return found", scope)  # noqa: S102
+    return _written_out("_context, {0}", "found", len(signature.args), {"found": (signature, generate)})
+
+
+def _wrapper(kernel: _Kernel) -> Any:
+    """A function that Python can call, and that calls an inner kernel."""
+    call = _written_out("{0}", "kernel({0})", len(kernel.signature.args), {"kernel": kernel})
+    compiled: Any = _njit(nogil=True, **_OPTIONS)(call)
+    compiled.compile(kernel.signature)
+    compiled.disable_compile()
+    return compiled
+
+
+def _written_out(parameters: str, result: str, count: int, scope: dict[str, Any]) -> Callable[..., Any]:
+    """A function of so many parameters, which stand for {0}: the compiler wants each of them to have a name."""
+    names = ", ".join(f"_{k}" for k in range(count))
+    exec(f"def call({parameters.format(names)}): return {result.format(names)}", scope)  # noqa: S102
     return cast(Callable[..., Any], scope["call"])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import BOOL, BYTES, INT, helper, kernel, record
+from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, helper, inner_kernel, kernel, record
 
 Array = npt.NDArray[Any]
 Record = Any  # one element of an array of records: both compiled and plain code read and write its fields by name
@@ -326,7 +326,7 @@ def has_too_many_scans(data: Array, head: Record) -> bool:
     return not (head["kind"] == SEQUENTIAL and head["one_scan"] == 1) and _too_many_scans(data, head)
 
 
-@kernel(BOOL, BYTES, record(HEAD))
+@inner_kernel(BOOL, BYTES, record(HEAD))
 def _too_many_scans(data: Array, head: Record) -> bool:
     if _scan_markers(data, head["sos"]) <= MOST_SCANS:
         return False
@@ -359,7 +359,7 @@ def _ends_scan(marker: int) -> bool:
     return 0xC0 <= marker < 0xFF and not 0xD0 <= marker <= 0xD7
 
 
-@helper
+@inner_kernel(NOTHING, BYTES, INT, INT, MEMORY, INT)
 def copy(source: Array, begin: Any, end: Any, out: Array, at: Any) -> None:
     """The bytes from `begin` to before `end`, to `at`. Unsigned, so that the loop is vectorised."""
     to = np.uint64(at)

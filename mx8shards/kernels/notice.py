@@ -15,12 +15,20 @@ import threading
 _LEAST_S = 2.0
 _QUIET_S = 1.0
 
+# the modules whose kernels are not for pictures
+_TOPICS = {
+    "gather": "gathering",
+    "payloads": "gathering",
+    "residency": "gathering",
+    "feistel": "shuffling",
+    "huffman_tables": "tiling",
+    "recoding": "tiling",
+}
+
 
 def topic(module: str) -> str:
     """What users know the kernels of a module by."""
-    return {"gather": "gathering", "residency": "gathering", "feistel": "shuffling", "huffman": "tiling"}.get(
-        module.rpartition(".")[2], "pictures"
-    )
+    return _TOPICS.get(module.rpartition(".")[2], "pictures")
 
 
 class _Wave:

@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from mx8shards.kernels.cuts import (
     JOB,
-    NO_ROOM,
-    OTHER,
     PAD,
     REGION,
     TILES,
@@ -33,21 +31,35 @@ from mx8shards.kernels.decompress import (
     has_planes,
     planes_bytes,
 )
-from mx8shards.kernels.jit import ADDRESS, BYTES, INT, MEMORY, NOTHING, PAIR, array, helper, kernel, record
+from mx8shards.kernels.jit import (
+    BYTES,
+    INT,
+    MEMORY,
+    NOTHING,
+    PAIR,
+    array,
+    helper,
+    inner_kernel,
+    kernel,
+    record,
+    several,
+)
 from mx8shards.kernels.jpeg import CMYK, CUT_SHORT, YCCK, has_too_many_scans, orientation, read_head
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg_tiles import splice
-from mx8shards.kernels.memory import read_fully, view_bytes
+from mx8shards.kernels.memory import view_bytes
+from mx8shards.kernels.payloads import payload_at
 from mx8shards.kernels.placing import crop_bytes, crop_planes, crop_rgb, fits, whole_bytes
 from mx8shards.kernels.records import MAPPED, OK, READ, READ_FAILED, REFUSED, ROW, SHARD, SPAN
 from mx8shards.kernels.resample import carve
-from mx8shards.kernels.residency import populate
 from mx8shards.kernels.yuv420_planes import claimed_size, is_yuv420, planes_of, size_of
 
 Array = npt.NDArray[Any]
 Record = Any
 
-DONE = 0  # no row is left to Python
+# What a row needs at which `fill_rows` stopped: so many bytes of scratch, or one of these.
+NOTHING_MORE = 0
+PYTHON = -1  # a library that Python calls: it is no JPEG that kernels decode, or one that has to be turned
 
 # Of a payload that is read, this much is looked at first: a head and its tiles nearly always fit, if there is no
 # thumbnail. Those of the largest pictures take more, but no more than this.
@@ -65,38 +77,33 @@ _DRAWS, _ALL_DRAWS = array(np.float64, 2), array(np.float64, 3)
 _SHARDS, _ROWS, _SPANS = array(SHARD), array(ROW), array(SPAN, strided=True)  # one column of several
 _JOBS, _WORKSPACE = array(JOB), record(WORKSPACE)
 
+# What kernels know of a batch: its shards and rows, where the payloads lie, which part of each is wanted beside its
+# head, and the random numbers of each row.
+BATCH = several(_SHARDS, _ROWS, array(SPAN), _SPANS, _ALL_DRAWS)
 
-# reaching payloads ---------------------------------------------------------------------------------------------------
+# What is known of a JPEG: its head at least, a part of it, where in the payload that begins, and the payload's size.
+# A JPEG that was not narrowed is its own part.
+_SOURCE = several(BYTES, BYTES, INT, INT)
 
 
-@kernel(ADDRESS, _SHARDS, record(ROW), INT, INT, MEMORY)
-def _reached(shards: Array, row: Record, begin: Any, size: Any, memory: Array) -> Any:
-    """The address of some bytes of a shard, in its map or read into memory; 0 if they cannot be reached."""
-    address = shards[row["shard"]]["base"] + np.uint64(begin)
-    if row["way"] == READ:
-        address = np.uint64(memory.ctypes.data)
-        good = read_fully(row["file"], address, size, begin)
-    else:
-        good = row["way"] == MAPPED or size == 0 or populate(address, size)
-    return address if good else np.uint64(0)
+# reaching heads ------------------------------------------------------------------------------------------------------
 
 
 @helper
 def _see_head(shards: Array, row: Record, begin: Any, size: Any, head: Record, memory: Array) -> Any:
     """Address and length of a payload's beginning, as far as its head goes, if that is not too long; else 0, 0."""
-    seen = min(size, HEAD_BYTES)
-    address = _reached(shards, row, begin, seen, memory)
+    seen, room = min(size, HEAD_BYTES), np.uint64(memory.ctypes.data)
+    address = payload_at(shards, row, begin, seen, room)
     if address != 0 and seen < size and read_head(view_bytes(address, seen), head) == CUT_SHORT:
         seen = min(size, LONG_HEAD_BYTES)
-        address = _reached(shards, row, begin, seen, memory)
+        address = payload_at(shards, row, begin, seen, room)
     return address, seen if address != 0 else np.int64(0)
 
 
-@kernel(NOTHING, _SHARDS, _ROWS, _SPANS, _JOBS, _ALL_DRAWS, _WORKSPACE, MEMORY)
-def narrow_rows(
-    shards: Array, rows: Array, spans: Array, jobs: Array, draws: Array, workspace: Record, memory: Array
-) -> None:
+@kernel(NOTHING, BATCH, _JOBS, _WORKSPACE, MEMORY)
+def narrow_rows(batch: tuple[Array, ...], jobs: Array, workspace: Record, memory: Array) -> None:
     """Shrink the spans of tiled JPEGs that are not in memory yet to the tiles that their crops touch."""
+    shards, rows, _, spans, draws = batch
     head, cut, regions = workspace["head"], workspace["cut"], workspace["regions"]
     for i in range(len(rows)):
         if rows[i]["status"] != OK or rows[i]["way"] == MAPPED:
@@ -119,116 +126,88 @@ def narrow_rows(
 # filling rows --------------------------------------------------------------------------------------------------------
 
 
-@kernel(
-    PAIR,
-    _SHARDS,
-    _ROWS,
-    array(SPAN),
-    _SPANS,
-    _JOBS,
-    array(np.float64, 3),
-    _WORKSPACE,
-    MEMORY,
-    INT,
-    INT,
-)
+@kernel(PAIR, BATCH, _JOBS, _WORKSPACE, MEMORY, INT, INT)
 def fill_rows(
-    shards: Array,
-    rows: Array,
-    payloads: Array,
-    spans: Array,
-    jobs: Array,
-    draws: Array,
-    workspace: Record,
-    memory: Array,
-    start: Any,
-    stop: Any,
-) -> Any:
-    """The crops of rows from start on: the first row that is left to Python, and why; or `stop`, and DONE.
+    batch: tuple[Array, ...], jobs: Array, workspace: Record, memory: Array, start: Any, stop: Any
+) -> tuple[int, int]:
+    """Make the crops of rows from start on; the row at which that stopped, and what it needs.
 
-    `spans` are what is wanted of `payloads`, beside their heads.
+    That is a number of bytes of scratch, or PYTHON; or the row is `stop`, which needs nothing.
     """
+    shards, rows, payloads, spans, draws = batch
     for i in range(start, stop):
         if rows[i]["status"] != OK:
             continue
-        size = payloads[i]["size"]
-        part_begin, part_size = spans[i]["begin"] - payloads[i]["begin"], spans[i]["size"]
-        whole = part_size == size
-        read = rows[i]["way"] == READ
+        begin, size = payloads[i]["begin"], payloads[i]["size"]
+        part_begin, part_size = spans[i]["begin"], spans[i]["size"]
+        whole, read = part_size == size, rows[i]["way"] == READ
         first = size if whole else min(size, LONG_HEAD_BYTES)
-        needed = first + (0 if whole else part_size + _ROOM) if read else 0
-        if needed > len(memory):
-            workspace["bytes"] = needed
-            return i, NO_ROOM
+        used = first + (0 if whole else part_size + _ROOM) if read else 0
+        if used > len(memory):
+            return i, used
         room, left = carve(memory, first if read else 0)
+        part_room, left = carve(left, part_size if read and not whole else 0)
+        seen = size
         if whole:
-            address = _reached(shards, rows[i], payloads[i]["begin"], size, room)
-            data = view_bytes(address, size if address != 0 else 0)
-            part = data
+            address = payload_at(shards, rows[i], begin, size, np.uint64(room.ctypes.data))
         else:
-            data = view_bytes(*_see_head(shards, rows[i], payloads[i]["begin"], size, workspace["head"], room))
-            room, left = carve(left, part_size if read else 0)
-            address = _reached(shards, rows[i], spans[i]["begin"], part_size, room)
-            part = view_bytes(address, part_size if address != 0 else 0)
-        if address == 0 or len(data) == 0:
+            address, seen = _see_head(shards, rows[i], begin, size, workspace["head"], room)
+        part = address
+        if not whole:
+            part = payload_at(shards, rows[i], part_begin, part_size, np.uint64(part_room.ctypes.data))
+        if address == 0 or part == 0 or seen == 0:
             rows[i]["status"] = READ_FAILED
             continue
-        if is_yuv420(data):
-            status = crop_yuv420(data, jobs, draws[i], workspace, i, left)
-        else:
-            status = _fill_jpeg(data, part, part_begin, size, i, jobs, draws[i], workspace, left)
-        if status in (NO_ROOM, OTHER):
-            workspace["bytes"] += len(memory) - len(left)
-            return i, status
+        source = view_bytes(address, seen), view_bytes(part, part_size), part_begin - begin, size
+        status, need = _fill_row(source, i, jobs, draws[i], workspace, left)
+        if need != NOTHING_MORE:
+            return i, need + (len(memory) - len(left) if need > 0 else 0)
         rows[i]["status"] = status
-    return stop, DONE
+    return stop, NOTHING_MORE
 
 
-@kernel(INT, BYTES, BYTES, INT, INT, INT, _JOBS, _DRAWS, _WORKSPACE, MEMORY)
+@helper
+def _fill_row(source: Any, row: Any, jobs: Array, draws: Array, workspace: Record, memory: Array) -> Any:
+    """All crops of one picture, into their places; its status, and what it needs first."""
+    if is_yuv420(source[0]):
+        return crop_yuv420(source[0], jobs, draws, workspace, row, memory)
+    return _fill_jpeg(source, row, jobs, draws, workspace, memory)
+
+
+@inner_kernel(PAIR, _SOURCE, INT, _JOBS, _DRAWS, _WORKSPACE, MEMORY)
 def _fill_jpeg(
-    data: Array,
-    part: Array,
-    part_begin: Any,
-    size: Any,
-    row: Any,
-    jobs: Array,
-    draws: Array,
-    workspace: Record,
-    memory: Array,
-) -> Any:
-    """All crops of one JPEG of `size` bytes, into their places; a status.
-
-    `data` is all of it, or, if only a `part` was read, its head.
-    """
+    source: tuple[Array, Array, int, int], row: Any, jobs: Array, draws: Array, workspace: Record, memory: Array
+) -> tuple[int, int]:
+    """All crops of one JPEG, into their places; its status, and what it needs first."""
+    data, part, part_begin, size = source
     head, cut, regions = workspace["head"], workspace["cut"], workspace["regions"]
     if read_head(data, head) != HEAD_OK:
-        return OTHER
+        return OK, PYTHON
     head["size"] = size
     if jobs[0]["crop"]["upright"] and orientation(data, head) != 1:
-        return OTHER
+        return OK, PYTHON
     if head["colours"] == CMYK or head["colours"] == YCCK or has_too_many_scans(data, head):
-        return REFUSED
+        return REFUSED, NOTHING_MORE
     planar = not workspace["exact"] and has_planes(head)
     find_cut(data, head, jobs, draws, not planar, regions and planar, PAD if regions else 0, cut)
     planar = planar and cut["how"] != REGION
     if not fits(jobs, row) or (cut["how"] != TILES and len(data) < size):
-        return REFUSED
+        return REFUSED, NOTHING_MORE
     need = jpeg_bytes(head, cut, jobs, planar)
     if need > len(memory):
-        workspace["bytes"] = need
-        return NO_ROOM
+        return OK, need
     jpeg = data
     if cut["how"] == TILES:
         room, memory = carve(memory, spliced_bytes(head, cut))
         spliced = splice(data, head, part, part_begin, cut["tiles"], room)
         if spliced < 0:
-            return REFUSED
+            return REFUSED, NOTHING_MORE
         jpeg = view_bytes(np.uint64(room.ctypes.data), spliced)
     if planar:
         good = _crops_by_planes(jpeg, workspace, jobs, row, memory)
     else:
         good = _crops_by_rgb(jpeg, workspace, jobs, row, memory)
-    return OK if good else REFUSED
+    return OK if good else REFUSED, NOTHING_MORE
 
 
 @helper
@@ -260,22 +239,21 @@ def _crops_by_rgb(jpeg: Array, workspace: Record, jobs: Array, row: Any, memory:
     return good
 
 
-@kernel(INT, BYTES, _JOBS, _DRAWS, _WORKSPACE, INT, MEMORY)
-def crop_yuv420(data: Array, jobs: Array, draws: Array, workspace: Record, row: Any, memory: Array) -> Any:
-    """All crops of planes that lie in the payload, into their places; a status."""
+@kernel(PAIR, BYTES, _JOBS, _DRAWS, _WORKSPACE, INT, MEMORY)
+def crop_yuv420(data: Array, jobs: Array, draws: Array, workspace: Record, row: Any, memory: Array) -> tuple[int, int]:
+    """All crops of planes that lie in the payload, into their places; its status, and what it needs first."""
     cut = workspace["cut"]
     height, width = size_of(data)
     if height == 0:
-        return REFUSED
+        return REFUSED, NOTHING_MORE
     place_whole(width, height, jobs, draws, cut)
     if not fits(jobs, row):
-        return REFUSED
+        return REFUSED, NOTHING_MORE
     needed = crop_bytes(jobs, cut)
     if needed > len(memory):
-        workspace["bytes"] = needed
-        return NO_ROOM
+        return OK, needed
     crop_planes(planes_of(data, height, width), (2, 2), cut, jobs, row, memory)
-    return OK
+    return OK, NOTHING_MORE
 
 
 # measuring rows ------------------------------------------------------------------------------------------------------
@@ -295,7 +273,7 @@ def measure_rows(
             continue
         begin, size = spans[i]["begin"], spans[i]["size"]
         seen = min(size, len(memory))
-        address = _reached(shards, rows[i], begin, seen, memory)
+        address = payload_at(shards, rows[i], begin, seen, np.uint64(memory.ctypes.data))
         if address == 0:
             rows[i]["status"] = READ_FAILED
             continue

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mx8shards.kernels import crop
 from mx8shards.kernels.cuts import CUT, JOB, scaled
-from mx8shards.kernels.jit import BOOL, INT, MEMORY, NOTHING, PAIR, array, helper, kernel, record
+from mx8shards.kernels.jit import BOOL, INT, MEMORY, NOTHING, PAIR, array, helper, inner_kernel, kernel, record
 from mx8shards.kernels.memory import load_int64, typed, view_bytes
 from mx8shards.kernels.resample import PLANES, carve
 
@@ -82,7 +82,7 @@ def _shift(box: Record, cut: Record, memory: Array) -> Any:
     return corners, clip, memory
 
 
-@kernel(NOTHING, PLANES, PAIR, record(CUT), array(JOB), INT, MEMORY)
+@inner_kernel(NOTHING, PLANES, PAIR, record(CUT), array(JOB), INT, MEMORY)
 def crop_planes(
     sources: tuple[Array, Array, Array], factors: tuple[int, int], cut: Record, jobs: Array, row: Any, memory: Array
 ) -> None:

@@ -12,7 +12,7 @@ from mx8shards.kernels.jit import KERNELS
 from mx8shards.kernels.notice import topic
 
 # The modules whose import brings the kernels of each topic.
-TOPICS = {"gathering": "gather", "shuffling": "feistel", "pictures": "picture_rows", "tiling": "huffman"}
+TOPICS = {"gathering": "gather", "shuffling": "feistel", "pictures": "picture_rows", "tiling": "recoding"}
 
 
 class Warmed(NamedTuple):

@@ -311,6 +311,8 @@ class Loader:
                 self._assembly.providing.close()
                 if self._shared_pool is None:
                     self._pool.close()
+                else:
+                    self._pool.end_stages(self._assembly.filler.stages)
 
     def __enter__(self) -> Self:
         return self

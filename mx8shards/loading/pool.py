@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock
@@ -15,6 +15,7 @@ from mx8shards.loading.execution.crew import Crew, Lane, Scratch, Task
 from mx8shards.loading.execution.stalls import Working
 from mx8shards.loading.memory.banks import Memory
 from mx8shards.loading.planning.machine import default_memory, default_threads
+from mx8shards.stages import Stage
 
 MOST_THREADS = 1 << 12
 
@@ -52,7 +53,7 @@ class Pool:
             self.working = Working()
 
     def submit(self, task: Task, lane: Lane = "normal") -> None:
-        """Have a thread call the task, which must not raise, with a function that finds the thread's scratch."""
+        """Have a thread call the task, which must not raise, with a function that finds its resource for a stage."""
         with self._lock:
             if self._closed:
                 raise LoaderError("the pool is closed")
@@ -81,6 +82,12 @@ class Pool:
         errors = [error for error in [done.get() for _ in numbers] if error is not None]
         if errors:
             raise errors[0]
+
+    def end_stages(self, stages: Iterable[Stage]) -> None:
+        """Close what the threads have for these stages, whose loader is closed."""
+        crew = self._crew
+        if crew is not None and self._process == os.getpid():
+            crew.resources.end_stages(stages)
 
     def close(self) -> None:
         """End the threads, after they have done what was submitted."""

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
-from threading import RLock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, SettingError, without_traceback
-from mx8shards.format.columns import MAX_BYTES
 from mx8shards.format.picture_files import MOST_DECODED_BYTES
 from mx8shards.format.randomness import occurrences_of, uniforms
 from mx8shards.kernels import boxes, placing, turbo
 from mx8shards.kernels import picture_rows as kernels
 from mx8shards.kernels.colour_conversion import value_table
-from mx8shards.kernels.cuts import CUT, JOB, NO_ROOM, OTHER, PAD, REGION, WORKSPACE, cut_out, find_cut, place_whole
-from mx8shards.kernels.decompress import coefficient_bytes, has_planes
+from mx8shards.kernels.cuts import CUT, JOB, PAD, REGION, WORKSPACE, find_cut, place_whole
+from mx8shards.kernels.decompress import has_planes
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg import orientation, read_head
-from mx8shards.kernels.records import FAULT, MAPPED, OK, READ, READ_FAILED, REFUSED
-from mx8shards.kernels.residency import populate
+from mx8shards.kernels.records import MAPPED, OK, READ_FAILED, REFUSED
 from mx8shards.kernels.yuv420_planes import is_yuv420
-from mx8shards.media import decoding, yuv420
+from mx8shards.media import decoding, library_pictures, yuv420
+from mx8shards.media.picture_memory import LargeMemory, ThreadMemory, thread_bytes
 from mx8shards.media.specs import CenterCrop, Decode, Picture, RandomResizedCrop
-from mx8shards.media.turned_jpegs import decode_turned, orientation_of
-from mx8shards.media.turning import UPRIGHT, turned_size
+from mx8shards.media.turning import UPRIGHT
 from mx8shards.stages import RAGGED, Output, Stage, Use, Work
 
 Array = npt.NDArray[Any]
-Bytes = npt.NDArray[np.uint8]
 
 ENCODINGS = ("bytes", "jpeg", "png")
 
-_FIRST_BYTES = 2 << 20  # of a thread's scratch, which grows as pictures ask for it
-_RETURNED_BYTES = 1 << 20  # smaller pictures leave little behind, and the call takes longer than they
-_MOST_BYTES = 64 << 20  # of a thread's; larger pictures take turns
+_COST_OF_BYTE = 64  # to decode and crop one byte of a picture file takes as long as to copy so many bytes
 
 
 def stage_of(crops: Mapping[str, Picture], use: Use) -> Stage:
@@ -81,14 +70,19 @@ class Pictures(Stage):
         self._jobs = np.zeros(len(crops), JOB)
         for job, crop in zip(self._jobs, crops.values(), strict=True):
             job["crop"], job["values"] = _record(crop), _values(crop)
-        self._own_bytes = min(_MOST_BYTES, use.scratch_bytes // 2 // use.threads)
-        large = _Large(min(MOST_DECODED_BYTES, use.scratch_bytes // 2))
+        self._own_bytes = thread_bytes(use.scratch_bytes, use.threads)
+        large = LargeMemory(min(MOST_DECODED_BYTES, use.scratch_bytes // 2))
         self._large = use.shared.setdefault("large pictures", large)
         self.scratch_bytes = self._own_bytes * use.threads + self._large.most_bytes
 
-    def scratch(self) -> Scratch:
-        """Memory that grows."""
-        return Scratch(self._workspace(), min(_FIRST_BYTES, self._own_bytes))
+    def open_thread(self) -> ThreadMemory:
+        """Memory that grows as pictures ask for it."""
+        return ThreadMemory(self._workspace(), self._own_bytes, self._large)
+
+    def costs(self, work: Work) -> Array:
+        """Decoding takes longer the more bytes there are."""
+        costs: Array = _COST_OF_BYTE * self._payloads(work)["size"]
+        return costs
 
     def _workspace(self) -> Any:
         """What kernels know of this stage, and room for what they find out."""
@@ -123,167 +117,50 @@ class Pictures(Stage):
                 draws[:, k] = uniforms(self._use.seed, work.epoch, ids, purpose, boxes.DRAWS, occurrences)
         return draws
 
-    def fill(self, work: Work, start: int, stop: int, scratch: Scratch) -> None:
+    def fill(self, work: Work, start: int, stop: int, memory: ThreadMemory) -> None:
         """Decode and crop the pictures of rows from start to before stop."""
-        jobs = work.notes[self][2].copy()  # several threads fill a batch, each for pictures of its own
+        payloads, draws, jobs = work.notes[self]
+        jobs = jobs.copy()  # several threads fill a batch, each for pictures of its own
+        batch = work.shards, work.rows, payloads, self._payloads(work), draws
+        need = 0 if self._turbo else kernels.PYTHON
         while start < stop:
-            need = OTHER
-            if self._turbo:
-                start, need = self._by_kernel(work, start, stop, jobs, scratch, scratch.memory)
-            if start < stop:
-                self._by_hand(work, start, need, jobs, scratch)
+            if need >= 0:
+                start, need = self._fill_by_kernel(batch, jobs, memory, need, start, stop)
+            if need == kernels.PYTHON:
+                self._fill_by_library(work, start, jobs, memory)
                 start += 1
+                need = 0 if self._turbo else kernels.PYTHON
 
-    def _by_kernel(
-        self, work: Work, start: int, stop: int, jobs: Array, scratch: Scratch, memory: Bytes
+    def _fill_by_kernel(
+        self, batch: Any, jobs: Array, memory: ThreadMemory, need: int, start: int, stop: int
     ) -> tuple[int, int]:
-        """As many rows as it can make anything of; the row where it stopped, and what that needs."""
-        payloads, draws, _ = work.notes[self]
-        row, need = kernels.fill_rows(
-            work.shards,
-            work.rows,
-            payloads,
-            self._payloads(work),
-            jobs,
-            draws,
-            scratch.workspace,
-            memory,
-            start,
-            stop,
-        )
+        """Fill rows up to one that needs more; that row, and its need. The first row needs so many bytes of scratch."""
+        if need <= len(memory.memory) or memory.grow(need):
+            row, need = kernels.fill_rows(batch, jobs, memory.workspace, memory.memory, start, stop)
+            return row, need
+        if need > self._large.most_bytes:
+            batch[1]["status"][start] = REFUSED
+            return start + 1, 0
+        with self._large.lock:
+            room = self._large.memory(need)
+            row, need = kernels.fill_rows(batch, jobs, memory.workspace, room, start, start + 1)
         return row, need
 
-    def _by_hand(self, work: Work, i: int, need: int, jobs: Array, scratch: Scratch) -> None:
-        """One row: with more memory, or by a library that Python calls. Its status says what came of it."""
+    def _fill_by_library(self, work: Work, i: int, jobs: Array, memory: ThreadMemory) -> None:
+        """One row that kernels left."""
         if work.rows["status"][i] != OK:
             return
-        row = i
-        while row == i and need == NO_ROOM:
-            row, need = self._with_room(int(scratch.workspace["bytes"]), work, i, jobs, scratch)
-        if row > i:
-            return
-        with ExitStack() as turn:  # until nothing is held any more of what the turn is for, errors included
-            work.rows["status"][i] = self._outside(work, i, jobs, scratch, turn)
-
-    def _outside(self, work: Work, i: int, jobs: Array, scratch: Scratch, turn: ExitStack) -> int:
-        """One row, from a copy of its payload, and the status that this gives it."""
-        span = work.notes[self][0][i]
-        try:
-            self._take(int(span["size"]), scratch, turn)  # threads that wait for their turn hold no payload
-            payload = self._payload(work, i, span)
-            if is_yuv420(np.frombuffer(payload, np.uint8)):
-                return self._of_planes(payload, work, i, jobs, scratch, turn)
-            self._by_library(payload, work, i, jobs, scratch, turn)
-        except DecodeError:
-            return REFUSED
-        except OSError:
-            return READ_FAILED
-        return OK
-
-    def _payload(self, work: Work, i: int, span: Any) -> bytes:
-        """A row's payload, copied. DecodeError for one that is too long, OSError for one that cannot be read."""
-        row, begin, size = work.rows[i], int(span["begin"]), int(span["size"])
-        if size > self._large.most_bytes:
-            raise DecodeError(expected=f"at most {self._large.most_bytes} bytes", found=f"{size}")
-        if row["way"] == READ:
-            payload = os.pread(int(row["file"]), size, begin)
-            if len(payload) < size:
-                raise OSError("the file is shorter than it was")
-            return payload
-        address = int(work.shards[row["shard"]]["base"]) + begin
-        if row["way"] == FAULT and size and not populate(address, size):
-            raise OSError("the pages cannot be had")
-        return ctypes.string_at(address, size)
-
-    def _with_room(self, size_bytes: int, work: Work, i: int, jobs: Array, scratch: Scratch) -> tuple[int, int]:
-        """One row by the kernel, with so much scratch; the row where it stopped, and what that needs."""
-        if size_bytes <= self._own_bytes:
-            scratch.memory = decoding.room(0)
-            scratch.memory = decoding.room(min(2 * size_bytes, self._own_bytes))
-            return self._by_kernel(work, i, i + 1, jobs, scratch, scratch.memory)
-        if size_bytes <= self._large.most_bytes:
-            with self._large.lock:
-                return self._by_kernel(work, i, i + 1, jobs, scratch, self._large.memory(size_bytes))
-        work.rows["status"][i] = REFUSED
-        return i + 1, kernels.DONE
-
-    def _by_library(self, payload: bytes, work: Work, i: int, jobs: Array, scratch: Scratch, turn: ExitStack) -> None:
-        """One row by simplejpeg, if the kernel could have decoded it, else by Pillow."""
-        draws = work.notes[self][1][i]
-        cut = scratch.workspace["cut"]
-
-        def prepare(height: int, width: int, size_bytes: int) -> None:
-            """Before that many pixels are made, in so many bytes."""
-            if not placing.fits(jobs, i):
-                raise DecodeError("a picture of another size than there is room for")
-            more = len(payload) + int(placing.crop_bytes(jobs, cut))
-            decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
-            self._take(size_bytes + more, scratch, turn, kept_bytes)
-
-        def place(width: int, height: int, size_bytes: int) -> None:
-            place_whole(width, height, jobs, draws, cut)
-            prepare(height, width, size_bytes)
-
-        head = scratch.workspace["head"]
-        orientation = orientation_of(payload, head) if self._upright else UPRIGHT
-        jpeg, kept_bytes = self._jpeg(payload, jobs, draws, scratch, turn) if orientation == UPRIGHT else (None, 0)
-        if orientation != UPRIGHT:
-            size = turned_size(head["width"], head["height"], orientation)
-            place_whole(*size, jobs, draws, cut)
-            pixels = decode_turned(payload, head, orientation, jobs["box"], self._exact, cut, prepare)
-        elif jpeg is None:
-            decoding.check_rare(payload, self._large.most_bytes)
-            pixels = decoding.decode(payload, place, upright=self._upright)
-        else:
-            height, width = (-(-int(cut[side]) // int(cut["scale"])) for side in ("height", "width"))
-            prepare(height, width, 3 * height * width + len(jpeg) + int(coefficient_bytes(head)))
-            pixels = decoding.decode_jpeg(jpeg, height, width)
-            if pixels.shape != (height, width, 3):
-                raise DecodeError("a JPEG of another size than its head says")
-        memory = decoding.room(int(placing.crop_bytes(jobs, cut)))
-        placing.crop_rgb(pixels, cut, jobs, i, memory)
-
-    def _jpeg(
-        self, payload: bytes, jobs: Array, draws: Array, scratch: Scratch, turn: ExitStack
-    ) -> tuple[Bytes | None, int]:
-        """The JPEG that has to be decoded, of some tiles or the payload itself; None if that is no JPEG.
-
-        Also how much of this thread's scratch it keeps in use.
-        """
-        workspace, memory, kept_bytes = scratch.workspace, scratch.memory, len(scratch.memory)
-        data = np.frombuffer(payload, np.uint8)
-        size = cut_out(data, jobs, draws, workspace, memory)
-        if size == -NO_ROOM:
-            memory, kept_bytes = decoding.room(0), 0
-            self._take(int(workspace["bytes"]) + len(payload), scratch, turn)
-            memory = decoding.room(int(workspace["bytes"]))
-            size = cut_out(data, jobs, draws, workspace, memory)
-        if size == -OTHER:
-            return None, 0
-        if size < 0:
-            raise DecodeError("a JPEG in CMYK or of too many scans, or one whose tile index does not match its data")
-        return (memory[:size], kept_bytes) if size else (data, 0)
-
-    def _of_planes(self, payload: bytes, work: Work, i: int, jobs: Array, scratch: Scratch, turn: ExitStack) -> int:
-        """One row by the kernel, which needs no library for it; the status that this gives it."""
-        draws, workspace, data = work.notes[self][1][i], scratch.workspace, np.frombuffer(payload, np.uint8)
-        status = kernels.crop_yuv420(data, jobs, draws, workspace, i, scratch.memory)
-        if status == NO_ROOM:
-            self._take(int(workspace["bytes"]) + len(payload), scratch, turn)
-            status = kernels.crop_yuv420(data, jobs, draws, workspace, i, decoding.room(int(workspace["bytes"])))
-        return int(status)
-
-    def _take(self, size_bytes: int, scratch: Scratch, turn: ExitStack, kept_bytes: int = 0) -> None:
-        """Before so many bytes are taken: out of this thread's own memory, or else of that for one large picture.
-
-        For that, threads take turns. Of the thread's own memory, `kept_bytes` of scratch stay in use.
-        """
-        if size_bytes > self._large.most_bytes:
-            raise DecodeError("a picture that takes more memory than there is")
-        if size_bytes + kept_bytes > self._own_bytes:
-            turn.enter_context(self._large.alone(size_bytes))
-        elif size_bytes + len(scratch.memory) > self._own_bytes:
-            scratch.memory = decoding.room(0)
+        payloads, draws, _ = work.notes[self]
+        picture = library_pictures.Picture(
+            work=work,
+            row=i,
+            span=payloads[i],
+            jobs=jobs,
+            draws=draws[i],
+            exact=self._exact,
+            upright=self._upright,
+        )
+        work.rows["status"][i] = library_pictures.make_crops(picture, memory)
 
     def why(self, size_bytes: int, read: Callable[[], bytes]) -> Exception | None:
         """What is wrong with a picture: first of all what the strictest decoder says of it.
@@ -343,61 +220,6 @@ class Pictures(Stage):
         decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
 
 
-class Scratch:
-    """What one thread needs: a record to work on, and memory, which all stages of a thread share."""
-
-    def __init__(self, workspace: Any, size_bytes: int) -> None:
-        self._room = getattr(_of_thread, "room", lambda: None)() or _Room(size_bytes)
-        _of_thread.room = weakref.ref(self._room)
-        self.workspace = workspace
-
-    @property
-    def memory(self) -> Bytes:
-        """What there is of it now."""
-        return self._room.memory
-
-    @memory.setter
-    def memory(self, memory: Bytes) -> None:
-        self._room.memory = memory
-
-
-class _Room:
-    """A thread's memory, for as long as a stage of it lives."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self.memory = decoding.room(size_bytes)
-
-
-_of_thread = threading.local()
-
-
-class _Large:
-    """Memory for one picture at a time that is too large for a thread's own."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
-        self.lock = RLock()
-        self._memory = decoding.room(0)
-
-    def memory(self, size_bytes: int) -> Bytes:
-        """At least so many bytes; the lock is held."""
-        if len(self._memory) < size_bytes:
-            self._memory = decoding.room(0)
-            self._memory = decoding.room(min(2 * size_bytes, self.most_bytes))
-        return self._memory
-
-    @contextmanager
-    def alone(self, size_bytes: int) -> Iterator[None]:
-        """The thread's turn to allocate so many bytes or more in its own way; everything is freed when that ends."""
-        with self.lock:
-            self._memory = decoding.room(0)
-            try:
-                yield
-            finally:
-                if size_bytes >= _RETURNED_BYTES:
-                    decoding.return_freed_memory()
-
-
 def _output(crop: Picture) -> Output:
     height, width = crop.sides
     if not height:
@@ -431,16 +253,14 @@ class PartialPictures(Pictures):
 
     head_bytes = kernels.HEAD_BYTES
 
-    def narrow(self, work: Work) -> None:
+    def narrow(self, work: Work) -> bool:
         """Look at the heads of rows that have to be read."""
         payloads, draws = self._payloads(work).copy(), self._drawn(work)
-        spans, jobs, memory = self._payloads(work), self._jobs.copy(), decoding.room(kernels.LONG_HEAD_BYTES)
-        kernels.narrow_rows(work.shards, work.rows, spans, jobs, draws, self._workspace(), memory)
+        spans, memory = self._payloads(work), decoding.room(kernels.LONG_HEAD_BYTES)
+        batch = work.shards, work.rows, payloads, spans, draws
+        kernels.narrow_rows(batch, self._jobs.copy(), self._workspace(), memory)
         work.notes[self] = payloads, draws
-        cold = work.rows["way"] != MAPPED
-        if cold.any():  # whole payloads are asked for sooner, if there are no tiles
-            narrowed = (spans["size"] != payloads["size"]).any()
-            self.head_bytes = kernels.HEAD_BYTES if narrowed else MAX_BYTES
+        return bool((work.rows["way"] == MAPPED).all() or (spans["size"] != payloads["size"]).any())
 
 
 class WholePictures(Pictures):
@@ -470,7 +290,8 @@ class WholePictures(Pictures):
         span = work.spans[i, self._use.number]
         with self._large.alone(int(span["size"])):  # for the payload, and what a library takes to look at it
             try:
-                height, width = decoding.sides(self._payload(work, i, span))
+                payload = library_pictures.read_payload(work, i, span, self._large.most_bytes)
+                height, width = decoding.sides(payload)
                 decoding.check_fits(width, height, 3 * 4 * width * height, self._large.most_bytes)
             except DecodeError:
                 work.rows["status"][i] = REFUSED

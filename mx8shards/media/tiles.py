@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError
-from mx8shards.kernels import huffman
+from mx8shards.kernels import huffman_tables, recoding
 from mx8shards.kernels.jpeg import HEAD, OK, SEQUENTIAL, TILES_MAGIC, TILES_MARKER, read_head
 from mx8shards.kernels.jpeg_tiles import PADDING_AT, REST_AT, check_tiles
 
@@ -82,15 +82,15 @@ class _Scratch(threading.local):
     """Memory of each thread: fresh pages for every picture would take longer than Huffman tables do."""
 
     def __init__(self) -> None:
-        self.tables = np.zeros(8, huffman.HUFFMAN)
-        self.lookups = np.empty((12, 1 << huffman.PEEK), np.uint32)
+        self.tables = np.zeros(8, huffman_tables.HUFFMAN)
+        self.lookups = np.empty((12, 1 << huffman_tables.PEEK), np.uint32)
         self._bytes = np.empty(0, np.uint8)
 
-    def rooms(self, size: int) -> list[npt.NDArray[np.uint8]]:
+    def rooms(self, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Two of so many bytes, and one twice as large."""
         whole = self._bytes if len(self._bytes) >= 4 * size else np.empty(4 * size, np.uint8)
         self._bytes = whole if len(whole) <= _KEPT_BYTES else self._bytes
-        return [whole[:size], whole[size : 2 * size], whole[2 * size : 4 * size]]
+        return whole[:size], whole[size : 2 * size], whole[2 * size : 4 * size]
 
 
 _scratch = _Scratch()
@@ -112,18 +112,18 @@ def _recode(data: npt.NDArray[np.uint8], head: Any, interval: int, padding: int)
     tables, lookups = _scratch.tables, _scratch.lookups
     if head["columns"] * head["rows"] > 4 * len(data):  # two bits are the least that a block takes
         return None
-    if huffman.prepare(data, head, tables, lookups) != OK:
+    if huffman_tables.prepare(data, head, tables, lookups) != OK:
         return None
     count = _intervals(head, interval)
-    sizes, found = np.zeros(count, np.int64), np.zeros(huffman.FOUND, np.int64)
+    sizes, found = np.zeros(count, np.int64), np.zeros(recoding.FOUND, np.int64)
     most = max(count, _intervals(head, int(head["restart_interval"])))  # each may make three DC coefficients longer
-    bits, fresh, out = _scratch.rooms(len(data) + 16 * most + huffman.SPARE)
-    size = huffman.recode(data, head, tables, lookups, interval, padding, bits, fresh, sizes, out, found)
+    rooms = _scratch.rooms(len(data) + 16 * most + recoding.SPARE)
+    size = recoding.recode(data, head, (tables, lookups), interval, padding, rooms, sizes, found)
     if size < 0:
         return None
-    end, seen, known = (int(found[i]) for i in (huffman.END, huffman.PADDING, huffman.PADDED))
-    extended = _table_segment(tables[:4]) if found[huffman.USED] else b""
-    return _Recoded(out[:size].data, sizes, end, seen, known, extended)
+    end, seen, known = (int(found[i]) for i in (recoding.END, recoding.PADDING, recoding.PADDED))
+    extended = _table_segment(tables[:4]) if found[recoding.USED] else b""
+    return _Recoded(rooms[2][:size].data, sizes, end, seen, known, extended)
 
 
 def _intervals(head: Any, interval: int) -> int:

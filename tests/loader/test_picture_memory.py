@@ -18,7 +18,7 @@ from PIL import Image
 import mx8shards as mx8
 from mx8shards.errors import DecodeError
 from mx8shards.kernels import turbo
-from mx8shards.media import picture_stage
+from mx8shards.media import picture_memory
 from mx8shards.media.tiles import tile
 from tests.loader.parts import in_time
 from tests.loader.test_pictures import backend as backend
@@ -51,8 +51,8 @@ def test_pictures_that_need_more_room_get_it(
 ) -> None:
     """More than a thread begins with, and more than it may have for its own; nobody's pixels stay in their place."""
     expected = crops(mixed, SPECS[name])
-    monkeypatch.setattr(picture_stage, "_FIRST_BYTES", 3_000)
-    monkeypatch.setattr(picture_stage, "_MOST_BYTES", most)
+    monkeypatch.setattr(picture_memory, "_FIRST_BYTES", 3_000)
+    monkeypatch.setattr(picture_memory, "_MOST_BYTES", most)
     for threads in (1, 4):
         with in_time(240):
             assert same(crops(mixed, SPECS[name], io=io, threads=threads, batch_size=5), expected)

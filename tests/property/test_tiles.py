@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mx8shards.errors import DecodeError
-from mx8shards.kernels import huffman, jpeg, jpeg_tiles
+from mx8shards.kernels import huffman_tables, jpeg, jpeg_tiles, recoding
 from mx8shards.kernels.jpeg import HEAD
 from mx8shards.kernels.jpeg_tiles import TILES
 from mx8shards.media.tiles import is_tiled, tile, untile
@@ -189,15 +189,15 @@ def test_recoding_writes_nothing_beyond_its_room(number: int, seed: int, room: i
     """Also where the sizes of all rooms are wrong for what is to be done."""
     data = mutated(SOURCES[number], np.random.default_rng(seed))
     view, head = np.frombuffer(data, np.uint8), record(HEAD)
-    tables, lookups = np.zeros(8, huffman.HUFFMAN), np.zeros((12, 1 << huffman.PEEK), np.uint32)
-    if jpeg.read_head(view, head) != jpeg.OK or huffman.prepare(view, head, tables, lookups) != jpeg.OK:
+    tables, lookups = np.zeros(8, huffman_tables.HUFFMAN), np.zeros((12, 1 << huffman_tables.PEEK), np.uint32)
+    if jpeg.read_head(view, head) != jpeg.OK or huffman_tables.prepare(view, head, tables, lookups) != jpeg.OK:
         return
     if head["columns"] * head["rows"] > 1 << 16 or head["components"] > 3 or not head["one_scan"]:
         return
-    sizes, found = np.zeros(head["columns"] * head["rows"], np.int64), np.zeros(huffman.FOUND, np.int64)
-    rooms = [np.full(size + 16, 171, np.uint8) for size in (len(data) + huffman.SPARE, room, 2 * room)]
-    inner = [one[8:-8] for one in rooms]
-    huffman.recode(view, head, tables, lookups, 1 + seed % 5, 127, inner[0], inner[1], sizes, inner[2], found)
+    sizes, found = np.zeros(head["columns"] * head["rows"], np.int64), np.zeros(recoding.FOUND, np.int64)
+    rooms = [np.full(size + 16, 171, np.uint8) for size in (len(data) + recoding.SPARE, room, 2 * room)]
+    inner = tuple(one[8:-8] for one in rooms)
+    recoding.recode(view, head, (tables, lookups), 1 + seed % 5, 127, inner, sizes, found)
     assert all((one[:8] == 171).all() and (one[-8:] == 171).all() for one in rooms)
 
 

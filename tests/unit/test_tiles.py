@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mx8shards.errors import DecodeError
-from mx8shards.kernels import huffman, jpeg, jpeg_tiles
+from mx8shards.kernels import huffman_tables, jpeg, jpeg_tiles
 from mx8shards.kernels.jpeg import HEAD
 from mx8shards.kernels.jpeg_tiles import TILES
 from mx8shards.media.decoding import decode_jpeg
@@ -292,14 +292,14 @@ EXTENDED = {  # how many codes there are of each length, and of which length the
 def test_tables_get_all_categories_behind_their_own_codes_if_there_is_room(counts: tuple[int, ...]) -> None:
     """The code of ones alone stays free: the standard has it so."""
     length, given = EXTENDED[counts], sum(counts)
-    table: Any = np.zeros(1, huffman.HUFFMAN)[0]
+    table: Any = np.zeros(1, huffman_tables.HUFFMAN)[0]
     table["counts"][1 : len(counts) + 1] = counts
     table["total"] = given
     table["symbols"][:given] = range(20, 20 + given) if length is None else range(given)
     wanted = table["counts"].copy()
     if length is not None:
         wanted[length] += 12 - given
-    huffman.extend(table)
+    huffman_tables.extend(table)
     assert table["counts"].tolist() == wanted.tolist()
     assert table["total"] == (given if length is None else 12)
 

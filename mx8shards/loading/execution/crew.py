@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Literal
 
 from mx8shards.errors import LoaderError
+from mx8shards.loading.execution.thread_resources import Resource, ThreadResources
 from mx8shards.loading.execution.threads import join, start_thread
+from mx8shards.stages import Stage
 
-Scratch = Callable[[Any], Any]
+Scratch = Callable[[Stage], Resource]
 Task = Callable[[Scratch], None]
 Lane = Literal["first", "normal", "later"]
 
@@ -27,9 +28,10 @@ class Crew:
         self._stopped = False
         self._threads: list[Thread] = []
         self._tasks = _Tasks()
+        self.resources = ThreadResources()
         try:
             for i in range(count):
-                self._threads.append(start_thread(self, f"{name}{i}", _work, self._tasks))
+                self._threads.append(start_thread(self, f"{name}{i}", _work, self._tasks, self.resources))
         except BaseException:
             self.stop()
             raise
@@ -40,7 +42,7 @@ class Crew:
         return self._process == os.getpid()
 
     def put(self, task: Task, lane: Lane = "normal") -> None:
-        """Have a thread call the task with a function that finds the thread's scratch. It must not raise."""
+        """Have a thread call the task with a function that finds its resource for a stage. It must not raise."""
         with self._lock:  # no thread would take what is put behind the shutdown sentinel
             if self._stopped:
                 raise LoaderError("the pool is closed")
@@ -81,18 +83,9 @@ class _Tasks:
                     continue
 
 
-def _work(tasks: _Tasks) -> None:
-    kept: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-
-    def scratch(stage: Any) -> Any:
-        if stage not in kept:
-            kept[stage] = stage.scratch()
-        return kept[stage]
-
+def _work(tasks: _Tasks, resources: ThreadResources) -> None:
     while (task := tasks.take()) is not None:
-        task(scratch)
+        task(resources.of)
         del task  # with all that it holds
     tasks.put(None, "later")  # for the next thread, which may not have been started yet
-    for found in kept.values():
-        if hasattr(found, "close"):
-            found.close()
+    resources.end_thread()

@@ -19,6 +19,7 @@ from mx8shards.format.columns import MAX_BYTES
 from mx8shards.kernels.records import NOT_OPENED
 from mx8shards.kernels.residency import advise_spans
 from mx8shards.loading.batch import Batch
+from mx8shards.loading.execution.thread_resources import Resource
 from mx8shards.loading.memory.banks import Reservation
 from mx8shards.loading.memory.batch_layout import lay_out, offsets_of
 from mx8shards.loading.planning.groups import Group, Ids, Step
@@ -27,7 +28,7 @@ from mx8shards.loading.planning.work import Work
 from mx8shards.loading.ragged import Ragged
 from mx8shards.loading.reporting.times import Times, clock
 from mx8shards.shards.shard import Shard
-from mx8shards.stages import Output
+from mx8shards.stages import Output, Stage
 
 Range = tuple[int, int]
 
@@ -93,7 +94,7 @@ class Filler:
         count = min(len(rows), self._most_ranges, work.layout.size_bytes // self._range_bytes)
         if count <= 1:
             return [(0, len(rows))]
-        ends = np.cumsum(rows["end"] - rows["begin"])
+        ends = np.cumsum(np.sum([stage.costs(work) for stage in self.stages], axis=0))
         total = int(ends[-1])
         cuts = np.searchsorted(ends, total * np.arange(1, count) // count, side="right")
         bounds = np.unique(np.concatenate([[0], cuts, [len(rows)]]))
@@ -101,11 +102,12 @@ class Filler:
         costs = before[bounds[1:]] - before[bounds[:-1]]
         return [(int(bounds[i]), int(bounds[i + 1])) for i in np.argsort(-costs, kind="stable")]
 
-    def fill(self, work: Work, start: int, stop: int, scratch: Callable[[Any], Any], times: Times) -> None:
+    def fill(self, work: Work, start: int, stop: int, resource: Callable[[Stage], Resource], times: Times) -> None:
         """Every stage, for these rows."""
         for stage in self.stages:
             begun = clock()
-            stage.fill(work, start, stop, scratch(stage))
+            with resource(stage) as mine:
+                stage.fill(work, start, stop, mine)
             kind = "read" if work.reads and stage.kind == "gather" else stage.kind
             times.add(kind, clock() - begun)
 

@@ -56,7 +56,7 @@ class Gather(Stage):
         if self._ragged:
             gather.place(work.spans, table)
 
-    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
+    def fill(self, work: Work, start: int, stop: int, resource: Any) -> None:
         """Copy payloads."""
         targets, large_bytes = work.notes[self]
         gather.copy_payloads(work.shards, work.spans, targets, start, stop, large_bytes, work.rows)
@@ -76,7 +76,11 @@ class ArrayCheck(Stage):
         self._codec = codec
         self._itemsize = np.dtype(codec.dtype_name).itemsize if codec.dtype_name else 0
 
-    def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
+    def costs(self, work: Work) -> Array:
+        """Only headers are looked at."""
+        return np.zeros(len(work.rows), np.int64)
+
+    def fill(self, work: Work, start: int, stop: int, resource: Any) -> None:
         """Look at the headers of the payloads, which are in the bank by now."""
         bank, place = int(work.whole.ctypes.data), work.place(self.columns[0])
         gather.check_arrays(bank + place.values, bank + place.offsets, self._itemsize, start, stop, work.rows)

@@ -46,6 +46,7 @@ class PayloadFinder:
         self._narrows = any(type(stage).narrow is not Stage.narrow for stage in self.stages)
         self.overhead = self._mds.overhead(self._ragged)
         self.bound = self._bound()
+        self._shrinks = True  # whether narrowing did so, the last time. Threads write it, and none waits for it
         self.takes_all = not self._narrows and self._mds.takes_all
 
     def _bound(self) -> Bound:
@@ -58,7 +59,9 @@ class PayloadFinder:
     def _most_advised(self) -> int:
         """How much of a sample is asked for at once: of narrowed ones, the rest is asked for when that is done."""
         head_bytes = max(stage.head_bytes for stage in self.stages)
-        return MAX_BYTES if self.takes_all else min(MAX_BYTES, max(self._mds.header_bytes + head_bytes, 1))
+        if self.takes_all or (head_bytes and not self._shrinks):
+            return MAX_BYTES
+        return min(MAX_BYTES, max(self._mds.header_bytes + head_bytes, 1))
 
     def prepare(self, group: Group) -> list[object]:
         """Choose how each row is reached, and have cold ones fetched; what must be held until they are filled."""
@@ -69,8 +72,9 @@ class PayloadFinder:
         work = Work(group, self.reach.table, len(self.wanted), reads)
         if group.measured is None:
             self._mds.find_payloads(work.shards, work.rows, work.spans, work.totals)
-            for stage in self.stages:
-                stage.narrow(work)
+            narrowed = [stage.narrow(work) for stage in self.stages]
+            if self._narrows and reads:
+                self._shrinks = any(narrowed)
             if self._narrows:
                 work.totals = work.spans["size"].sum(axis=0)
             work.measured = {key: sizes for stage in self._measuring for key, sizes in stage.measure(work).items()}

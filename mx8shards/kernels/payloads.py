@@ -1,0 +1,50 @@
+"""How does a kernel get the bytes of a payload, or a part of it, whether its row is mapped, read or faulted in?
+
+The one place that knows the ways to a row's bytes (`records`). A caller may ask for several parts of one payload.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.kernels.jit import ADDRESS, BOOL, INT, array, helper, inner_kernel, kernel, record
+from mx8shards.kernels.memory import memcpy, read_fully
+from mx8shards.kernels.records import MAPPED, READ, ROW, SHARD
+from mx8shards.kernels.residency import populate
+
+Array = npt.NDArray[Any]
+Record = Any
+
+
+@helper
+def payload_at(shards: Array, row: Record, begin: Any, size: Any, room: Any) -> Any:
+    """The address of so many bytes of a shard; 0 if they cannot be reached.
+
+    They are where they lie in the map, so nothing is copied; or they are read to `room`, an address with space for
+    them. A mapped row costs no call.
+    """
+    address = shards[row["shard"]]["base"] + np.uint64(begin)
+    return address if row["way"] == MAPPED else _fetched(row, address, begin, size, room)
+
+
+@inner_kernel(ADDRESS, record(ROW), ADDRESS, INT, INT, ADDRESS)
+def _fetched(row: Record, address: Any, begin: Any, size: Any, room: Any) -> Any:
+    """`payload_at` for rows whose pages are not known to be in memory."""
+    if row["way"] == READ:
+        address = room
+        good = read_fully(row["file"], room, size, begin)
+    else:
+        good = size == 0 or populate(address, size)
+    return address if good else np.uint64(0)
+
+
+@kernel(BOOL, array(SHARD), record(ROW), INT, INT, ADDRESS)
+def copy_payload(shards: Array, row: Record, begin: Any, size: Any, to: Any) -> Any:
+    """Copy so many bytes of a shard to an address; False if they cannot be reached."""
+    address = payload_at(shards, row, begin, size, to)
+    if address != 0 and address != to:
+        memcpy(to, address, np.uint64(size))
+    return address != 0

@@ -1,0 +1,130 @@
+"""What a thread has for a stage is made once and closed once: with the thread, the stage or its loader."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from threading import Event, Thread, get_ident
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mx8shards as mx8
+from mx8shards.loading.execution.thread_resources import ThreadResources
+from mx8shards.stages import Output, Stage, Use, Work
+
+
+class Opened:
+    """A resource that knows who made it and how often it was closed."""
+
+    def __init__(self, log: list[Opened]) -> None:
+        self.thread = get_ident()
+        self.closed = 0
+        log.append(self)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Lengths(Stage):
+    """The length of each payload, by threads that each have a resource."""
+
+    def __init__(self, use: Use, log: list[Opened]) -> None:
+        self.columns = (use.column,)
+        self.outputs = {use.column: Output(np.dtype(np.int64), ())}
+        self._output = self.outputs[use.column]
+        self._use = use
+        self._log = log
+
+    def open_thread(self) -> Opened:
+        return Opened(self._log)
+
+    def fill(self, work: Work, start: int, stop: int, resource: Opened) -> None:
+        assert resource.thread == get_ident()
+        assert not resource.closed
+        lengths = work.array(self._use.column, self._output)
+        lengths[start:stop] = work.spans["size"][start:stop, self._use.number]
+
+
+class CountBytes:
+    """A decoder with such a stage."""
+
+    def __init__(self) -> None:
+        self.opened: list[Opened] = []
+
+    def stage(self, use: Use) -> Stage:
+        return Lengths(use, self.opened)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Any:
+    with mx8.Writer(tmp_path / "data", columns={"text": "bytes"}) as writer:
+        for i in range(64):
+            writer.write({"text": b"a" * i})
+    return mx8.Dataset(tmp_path / "data")
+
+
+def load(dataset: Any, decoder: CountBytes, pool: Any = None) -> Any:
+    loader = mx8.Loader(dataset, batch_size=8, decode={"text": decoder}, pool=pool, **({} if pool else {"threads": 3}))
+    assert [n for batch in loader for n in batch["text"].tolist()] == list(range(64))
+    return loader
+
+
+def test_each_thread_makes_one_and_a_closed_loader_has_closed_all(dataset: Any) -> None:
+    decoder = CountBytes()
+    loader = load(dataset, decoder)
+    assert [n for batch in loader for n in batch["text"].tolist()] == list(range(64))
+    assert 1 <= len(decoder.opened) == len({one.thread for one in decoder.opened}) <= 3
+    assert not any(one.closed for one in decoder.opened)
+    loader.close()
+    assert all(one.closed == 1 for one in decoder.opened)
+
+
+def test_in_a_shared_pool_a_closed_loader_closes_its_own(dataset: Any) -> None:
+    pool = mx8.Pool(threads=2, memory="64mb")
+    first, second = CountBytes(), CountBytes()
+    loaders = [load(dataset, decoder, pool) for decoder in (first, second)]
+    loaders[0].close()
+    assert all(one.closed == 1 for one in first.opened)
+    assert not any(one.closed for one in second.opened)
+    pool.close()
+    assert all(one.closed == 1 for one in first.opened + second.opened)
+
+
+def test_in_a_shared_pool_a_loader_that_is_gone_leaves_none_open(dataset: Any) -> None:
+    pool = mx8.Pool(threads=2, memory="64mb")
+    decoder = CountBytes()
+    loader = load(dataset, decoder, pool)
+    del loader
+    gc.collect()
+    assert all(one.closed == 1 for one in decoder.opened)
+    pool.close()
+    assert all(one.closed == 1 for one in decoder.opened)
+
+
+def test_one_that_is_in_use_is_closed_at_the_end_of_that() -> None:
+    resources, log = ThreadResources(), list[Opened]()
+    used, go_on = Event(), Event()
+
+    class Some(Stage):
+        def open_thread(self) -> Opened:
+            return Opened(log)
+
+    stage = Some()
+
+    def use() -> None:
+        with resources.of(stage) as mine:
+            used.set()
+            go_on.wait(60)
+            assert not mine.closed
+        resources.end_thread()
+
+    thread = Thread(target=use)
+    thread.start()
+    used.wait(60)
+    resources.end_stages([stage])
+    assert log[0].closed == 0
+    go_on.set()
+    thread.join()
+    assert [one.closed for one in log] == [1]
