@@ -122,14 +122,14 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "gif": (lambda: moving("GIF"), "expected one picture, got several frames"),
     "webp": (lambda: moving("WEBP"), "expected one picture, got several frames"),
     "apng": (apng, "expected one picture, got several frames"),
-    "bomb": (lambda: with_size(GOOD, 65_535, 65_535), "4294836225 pixels"),
+    "bomb": (lambda: with_size(GOOD, 65_535, 65_535), "65535 x 65535 pixels"),
     "grey bomb": (
         lambda: with_size(jpeg(picture(20, 20, 0, True), "Gray"), 65_000, 60_000),
-        "3900000000 pixels",
+        "60000 x 65000 pixels",
     ),
     "progressive bomb": (
         lambda: with_size(file_of(picture(20, 20, 0, True), progressive=True), 65_500, 65_500),
-        "4290250000 pixels",
+        "65500 x 65500 pixels",
     ),
     "png bomb": (png_bomb, "144000000 pixels"),
     "half a jpeg": (lambda: GOOD[: len(GOOD) // 2], "expected a whole JPEG, got Premature end of JPEG file"),

@@ -49,6 +49,7 @@ class FillTask:
         self._count = 1
         self._ended: Iterator[int] = itertools.count()  # `next` of it is one step under the GIL
         self._error: BaseException | None = None
+        self._results: tuple[Result, ...] = ()
 
     def at_work(self, act: Callable[[Scratch], None], scratch: Scratch) -> None:
         """Act, so that the watchdog sees for which loader this thread works."""
@@ -71,7 +72,8 @@ class FillTask:
             shared = starving or filler.decodes
             ranges = filler.ranges(self._work) if shared else [(0, len(self._work.rows))]
         except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for the batch
-            self._end(Failed(without_locals(error)))
+            self._results = (Failed(without_locals(error)),)
+            self._end()
             return
         self._ranges, self._count = iter(ranges), len(ranges)
         # While batches are ready, one thread is enough for the next: the consumer may need the other cores.
@@ -94,7 +96,8 @@ class FillTask:
             except BaseException as error:  # noqa: BLE001
                 self._error = without_locals(error)  # all batches that are made ahead may fail, and keep payloads
             if next(self._ended) + 1 == self._count:
-                self._end(*self._finished(scratch))
+                self._results = self._finished(scratch)
+                self._end()
 
     @property
     def _is_void(self) -> bool:
@@ -176,9 +179,14 @@ class FillTask:
         assembly.filler.fill(self._work, 0, len(again.rows), scratch, self._times)
         return self._finished(scratch)
 
-    def _end(self, *results: Result) -> None:
-        """Hand over the results. The memory of batches that failed goes back before anyone hears of it."""
+    def _end(self) -> None:
+        """Hand over the results. The memory of batches that failed goes back before anyone hears of it.
+
+        When the task is no longer among those that are filled, no frame of this thread refers to a batch: whoever waits
+        for that finds all memory given back.
+        """
         state = self._state
+        results, self._results = self._results, ()
         if self._work is not None and not all(isinstance(result, Ready) for result in results):
             self._work.release()  # a traceback may hold on to the rest
         self._work = None
@@ -188,6 +196,7 @@ class FillTask:
         wanted = bool(results) and not self._is_void
         if wanted:  # else nobody takes them, and an error would keep this run, and the run the error
             state.results.put(Message(self.number, self._generation, results))
+        del results
         state.filling.discard(self)
         if state.drains or state.waits_for_files or not wanted:
             state.wake()

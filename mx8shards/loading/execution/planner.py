@@ -27,6 +27,7 @@ class Planner:
         """Start all batches of the epoch and wait until they are made, or the run is stopped."""
         state, plan = self._state, self._state.assembly.plan
         working = state.assembly.pool.working
+        state.began.set()
         working.begin(state.assembly)
         self._planning_since = clock()
         try:

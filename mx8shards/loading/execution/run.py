@@ -45,17 +45,16 @@ class Run:
         self._opened_before_s = assembly.plan.reach.files_s
         self._token = object()  # identifies this run to the budget
         self._thread: Thread | None = None
-        self._starting = False
+        self._started = False
 
     def start(self) -> None:
         """Begin to make batches. Whoever can stop this run must have it by then, as Ctrl-C may come at any moment."""
         try:
             self._assembly.budget.iterating = self._token
-            self._starting = True
+            self._started = True
             self._thread = start_thread(self, "planner", self._planner.run)
-            self._starting = False
         except BaseException:  # no thread, or Ctrl-C while one starts: that one ends as soon as it looks
-            self._starting = False
+            self._started = False
             self.stop()
             self._assembly.budget.wake = nobody_waits
             raise
@@ -137,8 +136,10 @@ class Run:
 
     @property
     def _is_planning(self) -> bool:
-        thread = self._thread
-        return self._starting or (thread is not None and thread.is_alive() and not self._state.ended.is_set())
+        """Whether the planner runs, or will. If Ctrl-C came while it was started, only itself knows that it runs."""
+        thread, state = self._thread, self._state
+        begun = self._started or state.began.is_set()
+        return begun and not state.ended.is_set() and (thread is None or thread.is_alive())
 
     # its end ----------------------------------------------------------------------------------------------------
 

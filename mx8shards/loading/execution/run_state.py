@@ -98,7 +98,7 @@ class RunState:
         self.stopped = False
         self.provisions: Provisions | None = None
         self.provided_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)  # the planner waited so long for shards
-        self.ended = Event()  # the planner has ended
+        self.began, self.ended = Event(), Event()  # of the planner
         # What the planner waits for. It is woken for that and nothing else: a thread that wakes takes the GIL from the
         # consumer.
         self.waits_for_memory = False
