@@ -94,6 +94,8 @@ class Stage:
     outputs: Mapping[str, Output]
     scratch_bytes = 0  # how much memory the scratch of all threads has at most, that of other stages included
     decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # what rows of its ragged outputs are decoded by
+    narrows = False  # whether `narrow` may shrink spans; it is not called otherwise
+    measures = False  # whether `measure` tells the sizes of its ragged outputs, and not the payloads of their columns
     head_bytes = 0  # how much of a payload's beginning `narrow` looks at
     path = ""  # which of several ways it goes, if they give different values: a state remembers it
 

@@ -251,6 +251,7 @@ def _values(crop: Picture) -> npt.NDArray[np.uint32]:
 class PartialPictures(Pictures):
     """Crops for which, of tiled JPEGs that are not in memory yet, no more is read than their tiles."""
 
+    narrows = True
     head_bytes = kernels.HEAD_BYTES
 
     def narrow(self, work: Work) -> bool:
@@ -265,6 +266,8 @@ class PartialPictures(Pictures):
 
 class WholePictures(Pictures):
     """One column's pictures as they are, each of its own size: a batch has them as Ragged."""
+
+    measures = True
 
     def __init__(self, crops: Mapping[str, Picture], use: Use) -> None:
         super().__init__(crops, use)

@@ -76,6 +76,8 @@ class Scratch:
 class Weighing(Stage):
     """Makes two numbers of each blob."""
 
+    narrows = True
+
     def __init__(self, column: str, settings: Weigh) -> None:
         self.columns = (column,)
         self.outputs = {"weight": Output(np.dtype(np.int64), (2,))}
@@ -85,7 +87,7 @@ class Weighing(Stage):
         if self._settings.fault is not None:
             self._settings.fault.strike(where, work.rows["sample_id"][start:stop].tolist())
 
-    def scratch(self) -> Scratch:
+    def open_thread(self) -> Scratch:
         if self._settings.fault is not None and self._settings.fault.where == "scratch":
             self._settings.fault.strike("scratch", self._settings.fault.samples)
         return Scratch(self._settings.fault)

@@ -247,6 +247,8 @@ class Shorten:
 class Shortening(Stage):
     """Shrinks the spans of another column."""
 
+    narrows = True
+
     def __init__(self, column: str, most: int) -> None:
         self.columns = (column,)
         self.outputs = {"kept": Output(np.dtype(np.int64), ())}

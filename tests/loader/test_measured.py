@@ -163,6 +163,8 @@ class Enlarge:
 class Enlarging(Stage):
     """Its rows are as long as their heads say."""
 
+    measures = True
+
     def __init__(self, use: Use, settings: Enlarge) -> None:
         self.columns = (use.column,)
         self.outputs = {"large": RAGGED}

@@ -39,11 +39,11 @@ class PayloadFinder:
         self.decodes = any(stage.kind == "decode" for stage in self.stages)
         self.reach = reach
         self._mds = MdsRows(reach.kinds, wanted)
-        self._measuring = [stage for stage in self.stages if type(stage).measure is not Stage.measure]
+        self._measuring = [stage for stage in self.stages if stage.measures]
         measured = {key for stage in self._measuring for key in stage.outputs}
         ragged = [key for key, output in self.outputs.items() if output.shape is None and key not in measured]
         self._ragged = {key: _column_of(key, wanted) for key in ragged}
-        self._narrows = any(type(stage).narrow is not Stage.narrow for stage in self.stages)
+        self._narrows = any(stage.narrows for stage in self.stages)
         self.overhead = self._mds.overhead(self._ragged)
         self.bound = self._bound()
         self._shrinks = True  # whether narrowing did so, the last time. Threads write it, and none waits for it
@@ -72,7 +72,7 @@ class PayloadFinder:
         work = Work(group, self.reach.table, len(self.wanted), reads)
         if group.measured is None:
             self._mds.find_payloads(work.shards, work.rows, work.spans, work.totals)
-            narrowed = [stage.narrow(work) for stage in self.stages]
+            narrowed = [stage.narrow(work) for stage in self.stages if stage.narrows]
             if self._narrows and reads:
                 self._shrinks = any(narrowed)
             if self._narrows:
