@@ -96,12 +96,24 @@ def resolves() -> list[dict[str, Any]]:
     return found
 
 
+def clips(base: str, columns: list[str], **settings: object) -> dict[str, Any]:
+    """A view of clips, with the list that its text is the hash of."""
+    rate = {} if "fps" in settings else {"stride": 2}
+    given = {"every": 8, "frames": 16, "short": "drop", **rate, **settings}
+    parts: list[object] = [base, columns, *([name, given[name]] for name in sorted(given))]
+    return {"list": ["clips", *parts], "text": text_of("clips", *parts)}
+
+
 def views() -> dict[str, Any]:
     """A few views, each with the list of §12.6 that its text is the hash of."""
     ten, none = whole(10), whole(0)
     picked = select(ten, [3, 3, 0])
     return {
         "rule": "§12.6",
+        "clips": [
+            clips(ten, ["video"]),
+            clips(text_of("whole", 4), ["left", "right"], fps=[30000, 1001], at=[[-1, 5], [0, 1]]),
+        ],
         "views": [
             {"whole": 0, "text": none},
             {"whole": 10, "text": ten},

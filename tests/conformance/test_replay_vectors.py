@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,16 @@ def view_of(described: dict[str, Any]) -> View:
 @pytest.mark.parametrize("described", table("views")["views"], ids=lambda view: view["text"][:8])
 def test_a_view_has_the_text_that_the_rules_give_it(described: dict[str, Any]) -> None:
     assert view_of(described).digest == described["text"]
+
+
+@pytest.mark.parametrize("clips", table("views")["clips"], ids=lambda clips: clips["text"][:8])
+def test_a_view_of_clips_has_a_text_that_follows_from_its_settings(clips: dict[str, Any]) -> None:
+    """The package makes no clips yet: the text is held against the list alone."""
+    assert hashlib.sha256(json.dumps(clips["list"]).encode("ascii")).hexdigest() == clips["text"]
+    kind, inner, columns, *settings = clips["list"]
+    assert (kind, len(inner)) == ("clips", 64)
+    assert columns
+    assert [name for name, _ in settings] == sorted(name for name, _ in settings)
 
 
 @pytest.mark.parametrize(
