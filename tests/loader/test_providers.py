@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -186,6 +187,15 @@ def test_a_provider_that_does_not_answer_is_named_and_the_loader_ends(data: Path
             list(loader)
         come.set()
         assert [i for batch in loader for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))
+
+
+def test_a_wait_of_more_than_two_seconds_is_told_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with in_time(), provided(data, lambda i: time.sleep(3 if i in (2, 9) else 0), 1) as (loader, _):
+        with caplog.at_level(logging.WARNING, "mx8shards"):
+            list(loader)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("a batch has waited for the network for ")
+    assert told.endswith("shard.00002.mds")
 
 
 def test_an_iteration_that_is_left_while_its_planner_waits_for_a_shard_ends_at_once(data: Path) -> None:

@@ -75,7 +75,7 @@ class RunState:
 
         started, generation, cuts         the planner
         provisions, provided_s            the planner
-        taken, starving, seen_generation  the consumer
+        taken, starving, seen_generation, told_of_wait    the consumer
         filling                           the planner adds, the thread that ends a task removes it
         stopped, stalled                  anybody, and they stay True
     """
@@ -94,6 +94,7 @@ class RunState:
         self.cuts: tuple[Cut, ...] = ()
         self.restarts: SimpleQueue[Restart] = SimpleQueue()
         self.starving = False  # the consumer waits
+        self.told_of_wait = False
         self.stalled = False  # the consumer has waited long enough for a file system
         self.stopped = False
         self.provisions: Provisions | None = None

@@ -7,10 +7,12 @@ import time
 
 from mx8shards.errors import LoaderError
 from mx8shards.kernels import compiling
+from mx8shards.loading.execution.provisions import Wait
 from mx8shards.loading.execution.run_state import RunState
 from mx8shards.loading.execution.stalls import Stalls
 
 INTERVAL_S = 0.5
+_TELL_S = 2.0
 
 _NAMES = {"unpack": "a thread that unpacks it", "network": "the network"}
 
@@ -44,11 +46,19 @@ class Watchdog:
             self._expect_answer(waited_s, "no thread has become free for {:.0f} s: reads from before do not come back")
         wait = state.provisions.wait if state.provisions is not None else None
         if wait is not None:
+            self._tell(wait)
             complaint = f"{wait.shard} is not here after {{:.0f}} s: the loader waits for {_NAMES[wait.cause]}"
             self._expect_answer(time.monotonic() - wait.since, complaint)
         if not planning and state.results.empty() and not state.filling:
             raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")
         self._warn()
+
+    def _tell(self, wait: Wait) -> None:
+        """Log, once per run, which shard the consumer waits for."""
+        waited_s = time.monotonic() - wait.since
+        if waited_s > _TELL_S and not self._state.told_of_wait:
+            self._state.told_of_wait = True
+            _logger.warning("a batch has waited for %s for %.0f s: %s", _NAMES[wait.cause], waited_s, wait.shard)
 
     def _warn(self) -> None:
         waited_s = time.monotonic() - self._since
