@@ -190,9 +190,9 @@ def test_a_provider_that_does_not_answer_is_named_and_the_loader_ends(data: Path
 
 
 def test_a_wait_of_more_than_two_seconds_is_told_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "mx8shards")
     with in_time(), provided(data, lambda i: time.sleep(3 if i in (2, 9) else 0), 1) as (loader, _):
-        with caplog.at_level(logging.WARNING, "mx8shards"):
-            list(loader)
+        list(loader)
     (told,) = [record.getMessage() for record in caplog.records]
     assert told.startswith("a batch has waited for the network for ")
     assert told.endswith("shard.00002.mds")
