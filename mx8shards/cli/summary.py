@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mx8shards.cli import add_link
-from mx8shards.cli.verify import share
+from mx8shards.cli.verify import fraction
 
 if TYPE_CHECKING:
     from mx8shards.maintain.statistics import Numbers
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--column", metavar="NAME", help="with --pixels: the column of pictures, where that is not clear"
     )
-    parser.add_argument("--subset", type=share, metavar="5%", help="with --pixels: only that share, evenly spread")
+    parser.add_argument("--subset", type=fraction, metavar="5%", help="with --pixels: only that share, evenly spread")
 
 
 def run(args: argparse.Namespace) -> int:

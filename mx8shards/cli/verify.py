@@ -30,17 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description} {_DEPTH}"
     depth = parser.add_mutually_exclusive_group()
     depth.add_argument("--data", action="store_true", help="check every byte of every kept snapshot")
-    depth.add_argument("--subset", type=share, metavar="5%", help="check every byte of that share of the shards")
+    depth.add_argument("--subset", type=fraction, metavar="5%", help="check every byte of that fraction of the shards")
     parser.add_argument("--seal", action="store_true", help="publish a snapshot with content hashes, where they lack")
 
 
-def share(text: str) -> float:
-    """The share of the shards that a user asks for."""
+def fraction(text: str) -> float:
+    """The fraction of the shards that a user asks for."""
     from mx8shards.errors import SettingError
-    from mx8shards.maintain.verify import parse_share
+    from mx8shards.maintain.verify import parse_fraction
 
     try:
-        return parse_share(text)
+        return parse_fraction(text)
     except SettingError as error:
         raise argparse.ArgumentTypeError(f"expected {error.expected}, got {error.found}") from None
 

@@ -14,7 +14,7 @@ from mx8shards.convert.run import convert
 from mx8shards.convert.source import Recipe, Source, pickled, recipe_of
 from mx8shards.convert.source_files import user_path
 from mx8shards.convert.splits import parse_split
-from mx8shards.convert.workers import check_portable, require_no_worker
+from mx8shards.convert.workers import check_importable, require_no_worker
 from mx8shards.errors import SettingError, shown, true_or_false, whole_number
 from mx8shards.format import compression as compressions
 from mx8shards.format.sizes import parse_size_limit
@@ -80,7 +80,7 @@ def convert_from(
     origin = _origin(source, src, options)
     _check_outside(src, target)
     if not isinstance(origin, Recipe):
-        check_portable(pickled(origin), type(origin).__name__, workers)
+        check_importable(pickled(origin), type(origin).__name__, workers)
     job = Job(origin, target, {"size_limit": size_limit, "compression": compression}, bool(append), parts)
     return _with_files(convert(job, workers=workers, progress=progress))
 

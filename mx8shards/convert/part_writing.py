@@ -38,7 +38,7 @@ class Job:
     split: Split | None = None
 
     @property
-    def places(self) -> dict[str, Path]:
+    def outputs(self) -> dict[str, Path]:
         """The directory of each split; that of the dataset, without a name, if nothing is split."""
         return {"": self.out} if self.split is None else {name: self.out / name for name in self.split.names}
 
@@ -56,19 +56,19 @@ class Part(NamedTuple):
     counts: Mapping[str, int]
 
 
-class Run(NamedTuple):
+class PartItems(NamedTuple):
     """The items of a part, and the dataset that they are for."""
 
     out: Path
     items: Sequence[Item]
 
 
-def write_part(job: Job, source: Source, run: Run, basis: str, tell: Tell = lambda _: None) -> Part:
+def write_part(job: Job, source: Source, part_items: PartItems, basis: str, tell: Tell = lambda _: None) -> Part:
     """The part of these items, written unless it is there. SourceError if their files change meanwhile.
 
     `tell` is called with the number of items that are done.
     """
-    path = part_path(run.out, part_name(basis, source, run.items))
+    path = part_path(part_items.out, part_name(basis, source, part_items.items))
     try:
         with Dataset(path) as there:
             found = there.metadata
@@ -78,7 +78,7 @@ def write_part(job: Job, source: Source, run: Run, basis: str, tell: Tell = lamb
     before = Counter(_counts(source))
     rejects: list[Reject] = []
     with _part_writer(path, source, job.options) as writer:
-        for number, item in enumerate(run.items):
+        for number, item in enumerate(part_items.items):
             tell(number)
             try:
                 sample = source.sample(item)
@@ -90,8 +90,8 @@ def write_part(job: Job, source: Source, run: Run, basis: str, tell: Tell = lamb
             except MemoryError as error:
                 hint = "the same command goes on with what is missing; fewer workers need less"
                 raise MemoryError(f"{item[0]}: there is not enough memory to convert it ({hint})") from error
-        if part_name(basis, source, run.items) != path.name:
-            raise SourceError(CHANGED, subject=job.subject, place=_range_text(run.items), hint=AGAIN)
+        if part_name(basis, source, part_items.items) != path.name:
+            raise SourceError(CHANGED, subject=job.subject, place=_range_text(part_items.items), hint=AGAIN)
         counts = dict(Counter(_counts(source)) - before)
         writer.set_metadata({REJECTS: rejects, COUNTS: counts})
     return Part(path, tuple(rejects), counts)

@@ -34,9 +34,9 @@ from mx8shards.convert.additions import (
 )
 from mx8shards.convert.outcome import Conversion, summed
 from mx8shards.convert.part_names import basis_of
-from mx8shards.convert.part_writing import AGAIN, CHANGED, REJECTS, Job, Part, Run, Tell, write_part
+from mx8shards.convert.part_writing import AGAIN, CHANGED, REJECTS, Job, Part, PartItems, Tell, write_part
 from mx8shards.convert.source import Item, Recipe, Source, name_of, opened
-from mx8shards.convert.workers import in_order
+from mx8shards.convert.workers import map_in_processes
 from mx8shards.errors import DatasetExistsError, DiskError, SettingError, ShardsError, SourceError
 from mx8shards.maintain.conversion import only_conversion, remove_part, unused_parts
 from mx8shards.maintain.merge import merge
@@ -61,10 +61,10 @@ class Target:
     finished: bool = False
 
     @property
-    def runs(self) -> list[Run]:
+    def part_items(self) -> list[PartItems]:
         """The items of each part."""
         starts = range(0, len(self.items), PART_ITEMS)
-        return [Run(self.out, self.items[start : start + PART_ITEMS]) for start in starts]
+        return [PartItems(self.out, self.items[start : start + PART_ITEMS]) for start in starts]
 
 
 def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> Conversion:
@@ -90,11 +90,11 @@ def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> 
             _check_not_all_rejected(target, parts[target.out])
         found: dict[str, Conversion] = {}
         for name, target in targets.items():
-            with _told_of(found):
+            with _naming_published_splits(found):
                 found[name] = _publish(job, source, target, parts[target.out])
         for target in targets.values():
             _remove_unused_parts(target.out)
-    return _joined(job, found, time.monotonic() - begun)
+    return _combined(job, found, time.monotonic() - begun)
 
 
 # what there is to do --------------------------------------------------------------------------------------------------
@@ -102,10 +102,10 @@ def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> 
 
 def _find_bases(job: Job) -> dict[str, Base | None]:
     """What is in each place now. DatasetExistsError where a new dataset cannot be made."""
-    for path in {job.out, *job.places.values()}:
+    for path in {job.out, *job.outputs.values()}:
         if path.is_symlink() and not path.exists():
             raise DiskError("a symlink that leads nowhere, or to itself", subject=str(path))
-    bases = {name: find_base(path) for name, path in job.places.items()}
+    bases = {name: find_base(path) for name, path in job.outputs.items()}
     if job.split is not None and (job.out / "index.json").exists():
         raise DatasetExistsError("a dataset is here already", subject=str(job.out), hint="its splits would lie inside")
     if not job.append and all(bases.values()):
@@ -137,13 +137,13 @@ def _targets(job: Job, source: Source, bases: Mapping[str, Base | None]) -> dict
             raise SourceError(subject=name, expected="items for this split", found=f"none of {len(items)}", hint=hint)
         finished = base is not None and not job.append
         new = [] if finished else new_items(with_paths(base) if base else None, mine)
-        targets[name] = Target(job.places[name], base, new, len(mine) - len(new), facts, finished)
+        targets[name] = Target(job.outputs[name], base, new, len(mine) - len(new), facts, finished)
     return targets
 
 
 def _require_same(job: Job, bases: Mapping[str, Base | None]) -> None:
     """DatasetExistsError if something was published since the bases were looked at."""
-    for name, path in job.places.items():
+    for name, path in job.outputs.items():
         now, base = find_base(path), bases[name]
         if (now.snapshot if now else None) != (base.snapshot if base else None):
             raise DatasetExistsError("a dataset was published here just now", subject=str(path))
@@ -156,35 +156,37 @@ def _write_parts(
     job: Job, source: Source, targets: Mapping[str, Target], workers: int, progress: Progress | None
 ) -> dict[Path, list[Part]]:
     """The parts of each target, in order."""
-    runs = [run for target in targets.values() for run in target.runs]
+    to_write = [each for target in targets.values() for each in target.part_items]
     parts: dict[Path, list[Part]] = {target.out: [] for target in targets.values()}
-    done, total = 0, sum(len(run.items) for run in runs)
+    done, total = 0, sum(len(each.items) for each in to_write)
 
     def tell(more: int) -> None:
         if progress is not None:
             progress(done + more, total)
 
-    with contextlib.closing(_parts(job, source, runs, workers, tell)) as written:
-        for run, part in zip(runs, written, strict=True):
-            parts[run.out].append(part)
-            done += len(run.items)
+    with contextlib.closing(_parts(job, source, to_write, workers, tell)) as written:
+        for each, part in zip(to_write, written, strict=True):
+            parts[each.out].append(part)
+            done += len(each.items)
             tell(0)
     return parts
 
 
-def _parts(job: Job, source: Source, runs: Sequence[Run], workers: int, tell: Tell) -> Generator[Part, None, None]:
+def _parts(
+    job: Job, source: Source, to_write: Sequence[PartItems], workers: int, tell: Tell
+) -> Generator[Part, None, None]:
     """The part of every run, in order, written by this process if `workers` is 1, else by that many others.
 
     Alone, this process tells of each item.
     """
     basis = basis_of(job.source, job.options, source)
     if workers <= 1:
-        yield from (write_part(job, source, run, basis, tell) for run in runs)
-    elif runs:
-        yield from in_order(partial(_opened, job, basis), runs, workers, job.subject)
+        yield from (write_part(job, source, each, basis, tell) for each in to_write)
+    elif to_write:
+        yield from map_in_processes(partial(_open_in_worker, job, basis), to_write, workers, job.subject)
 
 
-def _opened(job: Job, basis: str) -> Callable[[Run], Part]:
+def _open_in_worker(job: Job, basis: str) -> Callable[[PartItems], Part]:
     """What a worker does. If it opens the source itself, it has to find the labels and options of the first process."""
     source = opened(job.source)
     if isinstance(job.source, Recipe) and basis_of(job.source, job.options, source) != basis:
@@ -196,7 +198,7 @@ def _opened(job: Job, basis: str) -> Callable[[Run], Part]:
 
 
 @contextlib.contextmanager
-def _told_of(published: Mapping[str, Conversion]) -> Iterator[None]:
+def _naming_published_splits(published: Mapping[str, Conversion]) -> Iterator[None]:
     """An error says which splits are published although this one is not."""
     try:
         yield
@@ -263,7 +265,7 @@ def _remove_unused_parts(out: Path) -> None:
             _logger.warning("left to gc: %s", error)
 
 
-def _joined(job: Job, found: Mapping[str, Conversion], seconds: float) -> Conversion:
+def _combined(job: Job, found: Mapping[str, Conversion], seconds: float) -> Conversion:
     """The report of the whole conversion."""
     reports = list(found.values())
     if job.split is None:

@@ -45,29 +45,29 @@ _NAME = "mx8shards-convert"
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
-def in_order(
+def map_in_processes(
     start: Callable[[], Callable[[Any], _R]], tasks: Sequence[Any], workers: int, subject: str
 ) -> Generator[_R, None, None]:
     """The results of all tasks, in their order. `start` makes the function that does a task, once in each process.
 
     A caller that stops early must close this generator, which ends the worker processes.
     """
-    crew: dict[Any, subprocess.Popen[bytes]] = {}  # by their pipes
+    processes: dict[Any, subprocess.Popen[bytes]] = {}  # by their pipes
     left = iter(enumerate(tasks))
     done: dict[int, _R] = {}
-    hello = _hello(start)
+    start_message = _start_message(start)
     try:
         for _ in range(min(workers, len(tasks))):
-            _start(crew)
-        with _answering(subject):
-            for first in crew:
-                first.send_bytes(hello)
+            _start(processes)
+        with _death_is_an_error(subject):
+            for first in processes:
+                first.send_bytes(start_message)
                 first.send(next(left))
         for number in range(len(tasks)):
             while number not in done:
-                for ready in connection.wait(list(crew)):
+                for ready in connection.wait(list(processes)):
                     pipe: Any = ready
-                    with _answering(subject):
+                    with _death_is_an_error(subject):
                         which, result, error = pipe.recv()
                         if (task := next(left, None)) is not None:
                             pipe.send(task)
@@ -76,10 +76,10 @@ def in_order(
                     done[which] = result
             yield done.pop(number)
     finally:
-        for pipe, process in crew.items():
+        for pipe, process in processes.items():
             process.kill()  # they have nothing that a kill could damage, and nobody wants to wait for a part
             pipe.close()
-        for process in crew.values():
+        for process in processes.values():
             process.wait()
 
 
@@ -89,7 +89,7 @@ def require_no_worker() -> None:
         raise SettingError("a worker imports this script, which must not convert again", subject="workers", hint=_GUARD)
 
 
-def check_portable(pickled: bytes, name: str, workers: int) -> None:
+def check_importable(pickled: bytes, name: str, workers: int) -> None:
     """SettingError for a pickled object that no other process can get: part of it is defined in a notebook."""
     if workers > 1 and b"__main__" in pickled and not _main_can_be_imported():
         raise SettingError(
@@ -106,7 +106,7 @@ def _main_can_be_imported() -> bool:
     return getattr(main, "__spec__", None) is not None or (file is not None and Path(file).is_file())
 
 
-def _hello(start: object) -> bytes:
+def _start_message(start: object) -> bytes:
     """What a worker needs before its first task. The script is imported only for what is pickled by its name there."""
     pickled = pickle.dumps(start)
     preparation = spawn.get_preparation_data(_NAME)
@@ -117,7 +117,7 @@ def _hello(start: object) -> bytes:
 
 
 @contextlib.contextmanager
-def _answering(subject: str) -> Iterator[None]:
+def _death_is_an_error(subject: str) -> Iterator[None]:
     """A worker that does not answer any more is a SourceError."""
     try:
         yield
@@ -126,12 +126,12 @@ def _answering(subject: str) -> Iterator[None]:
         raise SourceError("a worker was killed", subject=subject, hint=hint) from error
 
 
-def _start(crew: dict[Any, subprocess.Popen[bytes]]) -> None:
-    """Start a process and put it into the crew, by its pipe.
+def _start(processes: dict[Any, subprocess.Popen[bytes]]) -> None:
+    """Start a process and put it into the processes, by its pipe.
 
-    Nobody would kill a process that the crew does not have, so no signal disturbs this.
+    Nobody would kill a process that the processes does not have, so no signal disturbs this.
     """
-    with _undisturbed():
+    with _signals_deferred():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # which signals are blocked is inherited
         try:
             ours, theirs = socket.socketpair()
@@ -140,13 +140,13 @@ def _start(crew: dict[Any, subprocess.Popen[bytes]]) -> None:
                 # -P: what is imported before sys.path is set is no module of the user's
                 command = [sys.executable, "-P", "-c", _BOOT, paths, str(theirs.fileno())]
                 process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
-                crew[Connection(ours.detach())] = process
+                processes[Connection(ours.detach())] = process
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def _signals_deferred() -> Iterator[None]:
     """Ctrl-C and SIGTERM are handled when this ends.
 
     To block them is not enough: any other thread may get them, and the main thread then runs their handlers.
@@ -185,7 +185,7 @@ def work(descriptor: int) -> None:
                     function = pickle.loads(start)()  # noqa: S301
                 result = function(task)
             except Exception as error:  # noqa: BLE001 - whatever a source raises, the first process raises
-                failure = _portable(error)
+                failure = _picklable(error)
             pipe.send((number, result, failure))
 
 
@@ -205,7 +205,7 @@ def _end_with_parent(descriptor: int) -> None:
     os._exit(1)
 
 
-def _portable(error: Exception) -> Exception:
+def _picklable(error: Exception) -> Exception:
     """The error, with its traceback as a note, if another process can have it; else one that says the same."""
     note = "".join(traceback.format_exception(error))
     try:

@@ -1,1 +1,1 @@
-"""How is a published dataset looked at, checked, joined and cleaned?"""
+"""How is a published dataset inspected, verified, merged and garbage-collected?"""

@@ -1,4 +1,4 @@
-"""Is this one shard what its index says, and if not, which of its samples are touched?"""
+"""Does one shard match its index entry, and if it is damaged, which samples are affected?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mx8shards.format.shard_bytes import read_table, table_bytes
 from mx8shards.format.sidecar_bytes import BLOCK_BYTES, scalar_columns
 from mx8shards.maintain.parallel import thread_count
 from mx8shards.maintain.report import Damage, Range, damage_of, ranges
-from mx8shards.maintain.verify_plan import Job
+from mx8shards.maintain.verify_plan import ShardCheck
 from mx8shards.maintain.walk import SampleWalk
 from mx8shards.shards.cache import cached_file, cached_name, default_directories
 from mx8shards.shards.local_files import best_hash, check_size, file_pieces, raw_beside, shard_name, shard_path
@@ -29,12 +29,12 @@ from mx8shards.shards.sidecar_files import block_digests
 Rows = npt.NDArray[np.int64]
 Tick = Callable[[int], None]
 
-_PACKED_BYTES = 1 << 30  # of compressed files may be in memory at once
+_PACKED_BYTES = 1 << 30  # upper bound on compressed files in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What an index and side-cars could say of a sound shard."""
+    """The hashes and numbers of an intact shard, for a sealed index and its side-cars."""
 
     raw_blake3: str
     stored_blake3: str
@@ -44,10 +44,10 @@ class Facts:
 
 @dataclass
 class Checked:
-    """What the check of one shard gave."""
+    """The result of checking one shard."""
 
-    job: Job
-    vouched: bool = True  # some hash stands for its payload bytes
+    task: ShardCheck
+    vouched: bool = True  # a hash of its payload bytes is known
     damage: list[Damage] = field(default_factory=list)
     errors: list[ShardsError | OSError] = field(default_factory=list)
     facts: Facts | None = None
@@ -55,37 +55,37 @@ class Checked:
     def add(
         self, error: ShardsError | OSError, *, rows: Rows | None = None, blocks: Iterable[int] = (), file: str = ""
     ) -> None:
-        """One more thing is wrong: with every sample of the shard, unless `rows` says with which."""
-        index = self.job.snapshot.index
-        start, stop = index.starts[self.job.number : self.job.number + 2].tolist()
+        """Record an error. It affects every sample of the shard, or only `rows` if they are given."""
+        index = self.task.snapshot.index
+        start, stop = index.starts[self.task.number : self.task.number + 2].tolist()
         every: list[Range] = [(start, stop)] if start < stop else []
         self.errors.append(error)
         self.damage.append(
             damage_of(
                 error,
-                file=file or self.job.entry.stored.basename,
-                snapshot=self.job.snapshot.id,
+                file=file or self.task.entry.stored.basename,
+                snapshot=self.task.snapshot.id,
                 samples=every if rows is None else ranges(start + rows),
                 blocks=blocks,
             )
         )
 
 
-def check_shard(job: Job, tick: Tick, *, facts: bool = False) -> Checked:
-    """Hold one shard against its index entry; with `job.data`, every byte of it. `facts` gathers what a seal needs."""
-    checked = Checked(job)
-    name = shard_name(job.snapshot, job.entry.stored)
+def check_shard(task: ShardCheck, tick: Tick, *, facts: bool = False) -> Checked:
+    """Check one shard against its index entry, every byte if `task.data`. `facts` collects hashes for sealing."""
+    checked = Checked(task)
+    name = shard_name(task.snapshot, task.entry.stored)
     try:
-        path = shard_path(job.snapshot, job.entry.stored)
-        if job.data:
+        path = shard_path(task.snapshot, task.entry.stored)
+        if task.data:
             file = open_shard_file(path, name)
-            check_size(file, job.entry.stored, name)
+            check_size(file, task.entry.stored, name)
             _DataCheck(checked, file, name, facts=facts).run(tick)
-        elif job.entry.zip is not None:
-            check_size(open_shard_file(path, name), job.entry.zip, name)
+        elif task.entry.zip is not None:
+            check_size(open_shard_file(path, name), task.entry.zip, name)
         else:
-            Shard(name, path, job.entry, OpenFiles(1))
-            tick(job.cost_bytes)
+            Shard(name, path, task.entry, OpenFiles(1))
+            tick(task.cost_bytes)
     except (FormatError, IntegrityError) as error:
         checked.add(error.at(subject=name))
     except OSError as error:
@@ -93,64 +93,67 @@ def check_shard(job: Job, tick: Tick, *, facts: bool = False) -> Checked:
     return checked
 
 
-def check_threads(jobs: list[Job]) -> int:
-    """As many threads as there are cores, but no more than keep compressed files out of each other's memory."""
-    largest = max((job.entry.zip.size_bytes for job in jobs if job.data and job.entry.zip), default=1)
+def check_threads(checks: list[ShardCheck]) -> int:
+    """One thread per core, but fewer if compressed files, which are read whole, would exceed `_PACKED_BYTES`."""
+    largest = max((task.entry.zip.size_bytes for task in checks if task.data and task.entry.zip), default=1)
     return min(thread_count(), max(1, _PACKED_BYTES // max(1, largest)))
 
 
-class _Sums:
-    """The hashes of one file, computed on the way: the best one that the index has, or else blake3."""
+class _FileHashes:
+    """The hashes of one file, computed while it is read: the strongest one in the index, or blake3 if it has none."""
 
     def __init__(self, info: FileInfo, *, blake3: bool) -> None:
         self.info = info
         self.best = best_hash(info)
-        self._states = {name: hasher(name) for name in {self.best or "blake3", *(("blake3",) if blake3 else ())}}
+        self._hashers = {name: hasher(name) for name in {self.best or "blake3", *(("blake3",) if blake3 else ())}}
 
     def update(self, piece: bytes) -> None:
-        """The file's next bytes."""
-        for state in self._states.values():
-            state.update(piece)
+        """Add the next bytes of the file."""
+        for each in self._hashers.values():
+            each.update(piece)
 
     def found(self, name: str | None = None) -> str:
-        """The hash of this name, or of the one the file is checked by."""
-        return self._states[name or self.best or "blake3"].hexdigest()
+        """The computed hash called `name`, by default the one that is compared with the index."""
+        return self._hashers[name or self.best or "blake3"].hexdigest()
 
     def error(self) -> IntegrityError | None:
-        """What is wrong, if the index knows a hash and it is another one."""
+        """IntegrityError if the index has a hash and the computed one differs."""
         if self.best is None or self.info.hashes[self.best] == self.found():
             return None
         return IntegrityError(place=self.best, expected=self.info.hashes[self.best], found=self.found())
 
 
 class _DataCheck:
-    """Reads every byte of one shard, once if it is sound. Memory: a few MiB, its table, and if compressed its file."""
+    """Reads every byte of one shard, in one pass if it is intact.
+
+    Memory: a few MiB, the offset table and, if the shard is compressed, the whole compressed file.
+    """
 
     def __init__(self, checked: Checked, file: ReadFile, name: str, *, facts: bool) -> None:
         self._checked = checked
-        self._job = checked.job
-        self._entry = checked.job.entry
+        self._task = checked.task
+        self._entry = checked.task.entry
         self._file = file
         self._name = name
         self._facts = facts
         columns = self._entry.kind.columns
         self._scalars = scalar_columns(columns)
         self._walk = SampleWalk(columns, self._entry.samples, self._entry.raw.size_bytes, self._scalars)
-        self._raw = _Sums(self._entry.raw, blake3=facts)
-        self._stored = _Sums(self._entry.zip, blake3=facts) if self._entry.zip else self._raw
+        self._raw = _FileHashes(self._entry.raw, blake3=facts)
+        self._stored = _FileHashes(self._entry.zip, blake3=facts) if self._entry.zip else self._raw
         self._digests: list[bytes] = []
 
     def run(self, tick: Tick) -> None:
-        """Add to `checked` whatever is wrong."""
+        """Add every error found to `checked`."""
         packed = self._read_stored(tick)
-        checked, job = self._checked, self._job
-        checked.vouched = self._stored.best is not None or self._raw.best is not None or job.blocks is not None
+        checked, task = self._checked, self._task
+        checked.vouched = self._stored.best is not None or self._raw.best is not None or task.blocks is not None
         error = self._stored.error()
         blocks = self._damaged_blocks()
         if blocks and error is None:
             error = self._blocks_error(blocks[0])
-            if self._stored.best is not None:  # a hash in the index vouches for the shard: the side-car is wrong
-                checked.add(error, rows=np.zeros(0, np.int64), file=job.blocks_file)
+            if self._stored.best is not None:  # the shard matches a hash in the index, so the side-car is wrong
+                checked.add(error, rows=np.zeros(0, np.int64), file=task.blocks_file)
                 error = None
         if error is not None:
             checked.add(error.at(subject=self._name), rows=self._rows_in(blocks), blocks=blocks)
@@ -160,15 +163,15 @@ class _DataCheck:
         self._check_raw()
 
     def _read_stored(self, tick: Tick) -> bytes:
-        """Pass over the stored file; a compressed one is returned whole."""
+        """Read and hash the stored file. Returns its bytes if it is compressed, otherwise b""."""
         size = self._entry.stored.size_bytes
         pieces = []
         done = 0
-        wants_digests = self._facts or self._job.blocks is not None
+        wants_digests = self._facts or self._task.blocks is not None
         for piece in file_pieces(self._file, size):
             self._stored.update(piece)
             if wants_digests:
-                self._digests.append(block_digests(piece))  # pieces are whole blocks, but for the last
+                self._digests.append(block_digests(piece))  # pieces are whole blocks, except for the last
             if self._entry.zip is None:
                 self._walk.feed(piece)
             else:
@@ -185,7 +188,7 @@ class _DataCheck:
             self._walk.feed(piece)
 
     def _check_raw(self) -> None:
-        """What the raw bytes are was seen; now judge it."""
+        """Check the hash, the samples, the side-cars and the copies of the raw bytes, all of which have been read."""
         error = self._raw.error()
         if error is not None:
             self._checked.add(error.at(subject=self._name, place="raw bytes"))
@@ -202,10 +205,10 @@ class _DataCheck:
             raw, stored = self._raw.found("blake3"), self._stored.found("blake3")
             self._checked.facts = Facts(raw, stored, b"".join(self._digests), self._walk.numbers)
 
-    # which samples ----------------------------------------------------------------------------------------------
+    # damaged samples --------------------------------------------------------------------------------------------
 
     def _damaged_blocks(self) -> list[int]:
-        expected = self._job.blocks
+        expected = self._task.blocks
         if expected is None:
             return []
         found = np.frombuffer(b"".join(self._digests), np.uint8).reshape(expected.shape)
@@ -213,11 +216,14 @@ class _DataCheck:
         return numbers
 
     def _blocks_error(self, block: int) -> IntegrityError:
-        expected = f"the digest in {self._job.blocks_file}"
-        return IntegrityError(subject=self._name, place=f"block {block}", expected=expected, found="another")
+        expected = f"the digest in {self._task.blocks_file}"
+        return IntegrityError(subject=self._name, place=f"block {block}", expected=expected, found="another digest")
 
     def _rows_in(self, blocks: list[int]) -> Rows | None:
-        """The rows in these blocks; None, for all, where none is known, or they hold the table, or are compressed."""
+        """The rows with bytes in these blocks. None, for all rows, if the blocks do not tell.
+
+        They do not tell if there are none, if the shard is compressed, or if one holds part of the offset table.
+        """
         table = table_bytes(self._entry.samples)
         if not blocks or self._entry.zip is not None or blocks[0] * BLOCK_BYTES < table:
             return None
@@ -230,45 +236,45 @@ class _DataCheck:
         rows: Rows = np.unique(np.concatenate(list(map(np.arange, starts, stops))))
         return rows
 
-    # what repeats the shard's bytes -----------------------------------------------------------------------------
+    # copies of the shard's bytes --------------------------------------------------------------------------------
 
     def _compare_numbers(self) -> None:
-        """A side-car whose hash is right can still repeat wrong numbers, if it was made so."""
-        found = dict(zip(self._scalars, self._walk.numbers, strict=True)) if self._job.numbers else {}
-        for column, numbers in self._job.numbers.items():
+        """Compare the numbers in a side-car with the shard: they can be wrong although the side-car's hash is right."""
+        found = dict(zip(self._scalars, self._walk.numbers, strict=True)) if self._task.numbers else {}
+        for column, numbers in self._task.numbers.items():
             if numbers.tobytes() != found[column]:
                 rows = (self._entry.samples, -1)
                 other = np.frombuffer(found[column], np.uint8)
                 error = IntegrityError(
-                    subject=self._job.numbers_file,
+                    subject=self._task.numbers_file,
                     place=f"column {column!r}",
                     expected=f"the numbers in {self._name}",
-                    found="others",
+                    found="other numbers",
                 )
                 wrong = (numbers.reshape(rows) != other.reshape(rows)).any(axis=1)
-                self._checked.add(error, rows=np.flatnonzero(wrong), file=self._job.numbers_file)
+                self._checked.add(error, rows=np.flatnonzero(wrong), file=self._task.numbers_file)
 
     def _check_copies(self) -> None:
-        """A raw file beside a compressed shard, and a copy in the cache: one of them is what readers get to see."""
+        """Check the raw file beside a compressed shard and the copy in the cache, because readers use one of these."""
         if self._entry.zip is None:
             return
-        snapshot = self._job.snapshot
+        snapshot = self._task.snapshot
         cached = cached_file(cached_name(self._entry, self._file), default_directories(snapshot.root))
         for path in filter(None, (raw_beside(snapshot, self._entry), cached)):
             with contextlib.suppress(FileNotFoundError):  # it was evicted meanwhile
                 self._check_copy(path, ReadFile(path))
 
     def _check_copy(self, path: Path, file: ReadFile) -> None:
-        sums = _Sums(self._entry.raw, blake3=False)
+        hashes = _FileHashes(self._entry.raw, blake3=False)
         for piece in file_pieces(file, min(file.size_bytes, self._entry.raw.size_bytes)):
-            sums.update(piece)
-        if file.size_bytes != self._entry.raw.size_bytes or sums.found() != self._raw.found(sums.best):
+            hashes.update(piece)
+        if file.size_bytes != self._entry.raw.size_bytes or hashes.found() != self._raw.found(hashes.best):
             error = IntegrityError(
                 subject=str(path),
                 place="decompressed copy",
                 expected="the shard's raw bytes",
-                found="others",
+                found="other bytes",
                 hint="remove this file",
             )
-            root = self._job.snapshot.root
+            root = self._task.snapshot.root
             self._checked.add(error, file=str(path.relative_to(root) if path.is_relative_to(root) else path))

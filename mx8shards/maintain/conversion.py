@@ -1,10 +1,10 @@
-"""Where do the parts of a conversion lie, who may write them, and when do they go?
+"""Where are the parts of a conversion stored, which process may write them, and when are they removed?
 
-    OUT/.mx8shards/parts/<32 hex digits>    a dataset for each part, named by a hash of all that it is made of
-    OUT/.mx8shards/conversion.lock          locked while a conversion is at work in OUT (by flock: never stale)
+    OUT/.mx8shards/parts/<32 hex digits>    a dataset for each part, named by a hash of its inputs (convert/part_names)
+    OUT/.mx8shards/conversion.lock          locked with flock while a conversion runs, so a kill leaves no stale lock
 
-The parts of a conversion that was killed are what the same command goes on with. As soon as OUT has a dataset none of
-them is needed any more: the conversion removes them then, and `gc` removes those that a kill has left after that.
+If a conversion is killed, running the same command again reuses its finished parts. Once OUT holds a dataset, the
+parts are no longer needed: the conversion removes them, and `gc` removes those left by a kill.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _PART = re.compile("[0-9a-f]{32}")
 
 
 def part_path(out: Path, name: str) -> Path:
-    """Where the part of this name lies."""
+    """The directory of the part called `name`."""
     return out / STATE / "parts" / name
 
 
 def is_part(path: Path) -> bool:
-    """Whether this is the directory of a conversion's part, going by its name."""
+    """Whether a path is named like the directory of a conversion's part."""
     return _PART.fullmatch(path.name) is not None and path.parent.name == "parts" and path.parent.parent.name == STATE
 
 
 @contextlib.contextmanager
 def only_conversion(out: Path) -> Iterator[None]:
-    """Holds the right to convert into `out`; DiskError where another process has it."""
+    """Hold the lock for converting into `out`. DiskError if another process holds it."""
     with operations.refusals("open", out):
         existing = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
         publish.make_directories(out / STATE, below=existing)
@@ -44,25 +44,25 @@ def only_conversion(out: Path) -> Iterator[None]:
         yield
     finally:
         try:
-            with contextlib.suppress(DiskError):  # a full disk or one that is gone: an empty file is left
+            with contextlib.suppress(DiskError):  # the disk is full or gone: an empty file is left
                 operations.unlink(path)
-        finally:  # Ctrl-C may come in between, and this process may convert again
+        finally:  # also after Ctrl-C, because this process may convert again
             lock.release(descriptor)
 
 
 def unused_parts(root: Path) -> list[Path]:
-    """The parts in a dataset's directory that no conversion is going to use. None while there is no dataset yet."""
+    """The parts in a dataset's directory that no conversion will use; empty until a dataset is published there."""
     directory = root / STATE / "parts"
     real = Path(os.path.realpath(root), STATE, "parts")
     if not (root / INDEX).exists() or os.path.realpath(directory) != str(real):
-        return []  # a symlink that leads elsewhere is none of ours
+        return []  # never follow a symlink out of the dataset's directory
     found = sorted(directory.iterdir()) if directory.is_dir() else []
     return [path for path in found if is_part(path) and path.is_dir() and not path.is_symlink()]
 
 
 @contextlib.contextmanager
 def removable_parts(root: Path) -> Iterator[list[Path]]:
-    """The unused parts, and no conversion begins here meanwhile; none if one is at work."""
+    """The unused parts, with the conversion lock held. Empty if a conversion is running."""
     found = unused_parts(root)
     with contextlib.ExitStack() as held:
         try:
@@ -76,10 +76,10 @@ def removable_parts(root: Path) -> Iterator[list[Path]]:
 
 
 def remove_part(path: Path) -> bool:
-    """Remove a part that is not used; False where a process is at work in it."""
+    """Remove an unused part. False if a process holds its lock."""
     descriptor = -1
     state = path / STATE
-    if state.is_dir() and not state.is_symlink():  # no process of ours works beyond a symlink
+    if state.is_dir() and not state.is_symlink():  # we never take a lock through a symlink
         try:
             descriptor = lock.acquire(state / "lock")
         except DiskError as error:
@@ -92,6 +92,6 @@ def remove_part(path: Path) -> bool:
     finally:
         if descriptor >= 0:
             lock.release(descriptor)
-    with contextlib.suppress(DiskError):  # other parts are there
+    with contextlib.suppress(DiskError):  # other parts remain
         operations.remove_directory(path.parent)
     return True

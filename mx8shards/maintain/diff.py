@@ -1,4 +1,4 @@
-"""Which samples have two snapshots not in common?"""
+"""Which samples differ between two snapshots (`mx8shards diff`)?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mx8shards.format.entries import Entry
 from mx8shards.format.hashing import CONTENT_HASHES
 from mx8shards.format.index import Index
 from mx8shards.format.shard_bytes import read_table, table_bytes
-from mx8shards.maintain.parallel import Progress, Ticker, in_order, thread_count
+from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads, thread_count
 from mx8shards.maintain.report import ranges
 from mx8shards.shards.links import parse_link
 from mx8shards.shards.open_shard import Shards
@@ -34,47 +34,47 @@ _READ_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diff:
-    """How snapshot `b` differs from snapshot `a`. All ids ascend.
+    """How snapshot `b` differs from snapshot `a`. All sample_ids are in ascending order.
 
-    A position is `changed` if each snapshot has a sample there that the other snapshot has nowhere. Other samples that
-    only `a` has are `removed`, other samples that only `b` has are `added`. A sample that only moved is none of these.
+    A sample_id is `changed` if each snapshot has a sample there that the other one does not contain. Of the other
+    samples, those only in `a` are `removed` and those only in `b` are `added`. A sample that only moved is not listed.
     """
 
     a: str
     b: str
-    added: Ids  # sample ids of b
-    removed: Ids  # sample ids of a
-    changed: Ids  # positions in both
+    added: Ids  # sample_ids of b
+    removed: Ids  # sample_ids of a
+    changed: Ids  # sample_ids in both
     columns_added: dict[str, str]  # encodings by name
     columns_removed: dict[str, str]
     columns_changed: dict[str, tuple[str, str]]
     metadata_changed: bool
     shared_shards: int
-    read_shards: int  # the number of shards, of both snapshots, that were read
+    read_shards: int  # number of shards read, of both snapshots together
 
     @property
     def same(self) -> bool:
-        """Whether both hold the same samples, in whatever order, with the same columns and metadata."""
+        """Whether both have equal samples, in any order, and equal columns and metadata."""
         columns = self.columns_added or self.columns_removed or self.columns_changed
         samples = len(self.added) + len(self.removed) + len(self.changed)
         return not (samples or columns or self.metadata_changed)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it; ids as half-open ranges."""
+        """As a JSON object, with sample_ids as half-open ranges."""
         ids = ("added", "removed", "changed")
         fields = {name: getattr(self, name) for name in self.__slots__}
         return {"same": self.same, **fields, **{name: ranges(fields[name]) for name in ids}}
 
 
 def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], *, progress: Progress | None = None) -> Diff:
-    """The samples that were added, removed or changed from one snapshot to another, found by the hash of their bytes.
+    """Find the samples added, removed or changed between two snapshots, by a hash of their bytes.
 
     Args:
-        a: The snapshot before: a dataset's directory, or `path@sha256:9f2c…`.
-        b: The snapshot after, of the same dataset or of another one.
-        progress: A function, called with the number of bytes done and of all bytes.
+        a: The earlier snapshot: a dataset's directory, or `path@sha256:9f2c…`.
+        b: The later snapshot, of this dataset or of another one.
+        progress: A function, called with the number of bytes done and the total number of bytes.
 
-    Shards that both have are not read. Of every other sample a few dozen bytes are held in memory.
+    Shards that are in both snapshots are not read. Every sample that is read takes a few dozen bytes of memory.
     """
     first, second = load(parse_link(a)), load(parse_link(b))
     mine, theirs = _unshared(first, second)
@@ -104,11 +104,11 @@ def _encodings(index: Index) -> dict[str, str]:
     return {name: encoding for pairs in shards for name, encoding in pairs}
 
 
-# shards that both have --------------------------------------------------------------------------------------------
+# shards in both snapshots -----------------------------------------------------------------------------------------
 
 
 def _unshared(a: Snapshot, b: Snapshot) -> tuple[list[int], list[int]]:
-    """The numbers of the shards that only one has. One that stands twice in `a` has to stand twice in `b`."""
+    """The numbers of the shards that have no match in the other snapshot. Each shard matches at most one other."""
     one_place = a.root.resolve() == b.root.resolve()
     left = {i: b.index.entry(i) for i in range(b.index.shards)}
     by_key: dict[object, list[int]] = defaultdict(list)
@@ -128,7 +128,7 @@ def _unshared(a: Snapshot, b: Snapshot) -> tuple[list[int], list[int]]:
 
 
 def _keys(entry: Entry, one_place: bool) -> Iterator[object]:
-    """Shards with an equal key are equal: content hashes, or for lack of them other hashes and the name."""
+    """Two shards with a common key are equal. Keys are content hashes, or the basename with the other hashes."""
     for info in filter(None, (entry.raw, entry.zip)):
         yield from ((name, info.hashes[name], info.size_bytes) for name in sorted(CONTENT_HASHES & info.hashes.keys()))
     hashes = tuple(sorted(entry.stored.hashes.items()))
@@ -141,7 +141,7 @@ def _agree(a: Entry, b: Entry) -> bool:
     return a.samples == b.samples and all(a.raw.hashes[name] == b.raw.hashes[name] for name in both)
 
 
-# samples that both have -------------------------------------------------------------------------------------------
+# samples in both snapshots ----------------------------------------------------------------------------------------
 
 
 def _raw_bytes(snapshot: Snapshot, numbers: list[int]) -> int:
@@ -149,11 +149,11 @@ def _raw_bytes(snapshot: Snapshot, numbers: list[int]) -> int:
 
 
 def _digests(snapshot: Snapshot, numbers: list[int], ticker: Ticker) -> tuple[Ids, Digests]:
-    """The ids of the samples in these shards, and a hash of each one's bytes."""
+    """The sample_ids in these shards, and a hash of each sample's bytes."""
     shards = Shards([snapshot], verify="structure", cache_dir=None)
     starts = snapshot.index.starts
     ids = [np.arange(starts[i], starts[i + 1]) for i in numbers]
-    with in_order(lambda i: _hash_samples(shards.open_shard(i), ticker), numbers, thread_count()) as found:
+    with map_in_threads(lambda i: _hash_samples(shards.open_shard(i), ticker), numbers, thread_count()) as found:
         digests = list(found)
     none = np.zeros(0, f"S{_DIGEST_BYTES}")
     return np.concatenate([np.zeros(0, np.int64), *ids]), np.concatenate([none, *digests])
@@ -187,14 +187,14 @@ def _hash_one(file: ReadFile, begin: int, end: int) -> bytes:
 
 
 def _unmatched(a: tuple[Ids, Digests], b: tuple[Ids, Digests]) -> tuple[Ids, Ids]:
-    """The ids of either side whose bytes the other has not, or not as often: then the last of them."""
+    """The sample_ids on each side without a match on the other. Of equal samples, the last ones stay unmatched."""
     _, groups = np.unique(np.concatenate([a[1], b[1]]), return_inverse=True)
     ours, theirs = groups[: len(a[0])], groups[len(a[0]) :]
     return a[0][_beyond(ours, theirs)], b[0][_beyond(theirs, ours)]
 
 
 def _beyond(groups: Ids, others: Ids) -> npt.NDArray[np.bool_]:
-    """Which members of each group are more than the others have in it."""
+    """A mask of the surplus members of each group: those beyond the number of its members in `others`."""
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
     counts = np.bincount(others, minlength=int(groups.max(initial=-1)) + 1)

@@ -1,4 +1,4 @@
-"""Which files does no snapshot need that anyone wants to keep?"""
+"""Garbage collection (`mx8shards gc`): which files belong only to old snapshots, and may be removed?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mx8shards.format.index import Index
 from mx8shards.maintain.conversion import removable_parts, remove_part
 from mx8shards.maintain.log import history
 from mx8shards.maintain.parallel import Progress, Ticker
-from mx8shards.maintain.removal import Key, collect_parts, standing_shards
+from mx8shards.maintain.removal import Key, collect_parts, shards_by_content
 from mx8shards.shards.cache import cached_name, copies_in
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.local_files import shard_path
@@ -32,38 +32,38 @@ from mx8shards.shards.snapshots import STATE, Snapshot, current_bytes, kept_path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What `gc` has removed."""
+    """The result of `gc`."""
 
     snapshots: tuple[str, ...]
-    files: tuple[str, ...]  # below the dataset's directory
-    freed_bytes: int  # of files without other hard links, indexes included
-    kept: tuple[str, ...]  # the snapshots that stay
-    parts: tuple[str, ...] = ()  # parts of ranks that stay, because no snapshot holds their samples yet
-    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or that can never become part of one
+    files: tuple[str, ...]  # relative to the dataset's directory
+    freed_bytes: int  # size of the removed files that had no other hard link, indexes included
+    kept: tuple[str, ...]  # the remaining snapshots
+    parts: tuple[str, ...] = ()  # parts of ranks that were kept, because no snapshot has their samples yet
+    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or never can be
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self)
 
 
 def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None = None) -> Removed:
-    """Remove old snapshots, and what only they need: shards, side-cars and decompressed copies.
+    """Remove old snapshots, and the shards, side-cars and decompressed copies that only these use.
 
     Args:
         link: The dataset's directory.
-        keep: How many of the newest snapshots stay, in `log`'s order. The current one stays in any case, also with 0.
-        progress: A function, called with the number of bytes removed and of all bytes to remove.
+        keep: How many of the newest snapshots to keep, in `log`'s order. The current one is always kept, even with 0.
+        progress: A function, called with the number of bytes removed and the total number of bytes to remove.
 
-    Parts that ranks or a conversion wrote below the dataset are removed too, if all their samples are in a snapshot and
-    nobody writes them. A file that no snapshot ever named is not touched. If gc is killed, the next change of the
-    dataset finishes it.
+    Parts that ranks or a conversion wrote below the dataset are removed too, if a snapshot has all their samples and
+    no process is writing them. Files that no snapshot ever named are never removed. If gc is killed, the next operation
+    that changes the dataset finishes it.
     """
     where = parse_link(link)
     if where.snapshot is not None:
         raise SettingError(subject=str(where), expected="a link without an id", found="one")
     keep = whole_number("keep", keep, 0)
     if current_bytes(where.root) is None:
-        load(where)  # says that there is no dataset
+        load(where)  # raises: there is no dataset
     with (
         operations.refusals("gc", where.root),
         contextlib.closing(LocalPublication(where.root)),
@@ -73,18 +73,18 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
 
 
 def _collect(root: Path, keep: int, conversions: Sequence[Path], progress: Progress | None) -> Removed:
-    """`conversions` are the parts of conversions."""
+    """`conversions` are the unused parts of conversions."""
     wanted: list[str] = []
     unwanted: list[str] = []
     needed: set[str] = set()
     names: set[str] = set()
-    standing: dict[Key, str] = {}
+    published: dict[Key, str] = {}
     now = ""
     has_parts = bool(part_roots(root))
 
     def look(index: Index) -> set[str]:
         if has_parts:
-            standing.update(standing_shards(index))
+            published.update(shards_by_content(index))
         return _names(index)
 
     for i, (entry, files) in enumerate(history(Link(root), look)):
@@ -93,7 +93,7 @@ def _collect(root: Path, keep: int, conversions: Sequence[Path], progress: Progr
         (wanted if stays else unwanted).append(entry.snapshot)
         (needed if stays else names).update(files)
     names -= needed
-    parts = list(collect_parts(root, now, standing))
+    parts = list(collect_parts(root, now, published))
     there = [name for name in sorted(names) if (root / name).is_file()]
     stale = list(_stale(root, wanted))
     unused = [(path, sum(map(_freed_bytes, publish.files_below(path)))) for path in conversions]
@@ -119,28 +119,28 @@ def _collect(root: Path, keep: int, conversions: Sequence[Path], progress: Progr
 
 
 def _freed_bytes(path: Path) -> int:
-    """What removing this name gives back."""
+    """The bytes that removing this path frees: none while another hard link to the file remains."""
     try:
         stat = path.lstat()
     except FileNotFoundError:
-        return 0  # a draft in the cache, which a reader has finished meanwhile
+        return 0  # a temporary file in the cache, which a reader has renamed meanwhile
     return stat.st_size if stat.st_nlink == 1 else 0
 
 
 def _names(index: Index) -> set[str]:
-    return set(map(sys.intern, files_of(index)))  # one text for the same name in all snapshots
+    return set(map(sys.intern, files_of(index)))  # saves memory: most snapshots share most names
 
 
 # the cache of decompressed shards ---------------------------------------------------------------------------------
 
 
 def _stale(root: Path, wanted: Iterable[str]) -> Iterator[Path]:
-    """Copies that no wanted snapshot needs, and drafts that a killed process left."""
+    """Copies that no remaining snapshot uses, and temporary files left by killed processes."""
     found = copies_in(root / STATE / "cache")
     if found:
         try:
             needed = {name for snapshot in wanted for name in _cached_names(load(Link(root, snapshot)))}
-        except OSError:  # a shard is missing; what is left of it may be here
+        except OSError:  # a shard file is missing, and its only copy may be in the cache
             return
         yield from (path for path in found if path.name not in needed)
 
@@ -153,7 +153,7 @@ def _cached_names(snapshot: Snapshot) -> Iterator[str]:
 
 def _remove_cached(path: Path) -> None:
     if path.suffix == ".tmp":
-        with lock.only_writer(path):  # it may be in the making: then it has its final name when we get here
+        with lock.only_writer(path):  # a process that was writing it has renamed it by now
             operations.unlink(path)
     else:
         operations.unlink(path)

@@ -1,4 +1,4 @@
-"""What is a dataset: which snapshot, what is in it, how large is it, and are its files there? No shard is opened."""
+"""What does the index say about a snapshot (`mx8shards info`, `ls`), and are its files there? Opens no shard."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from mx8shards.shards.snapshots import Snapshot, current_bytes, kept, load, snap
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """One snapshot, as its index describes it, and what of it is missing on the disk."""
+    """One snapshot as its index describes it, and the files that are missing or wrong on disk."""
 
     root: str  # the dataset's directory
     snapshot: str
     parent: str | None
-    current: bool  # or an earlier snapshot, which is kept
-    kept: int  # snapshots in this directory
+    current: bool  # False: an earlier snapshot, which is kept
+    kept: int  # number of snapshots in this directory
     sealed: bool
     columns: dict[str, str]  # encodings by name
     samples: int
     shards: int
     raw_bytes: int
     stored_bytes: int
-    compression: tuple[str, ...]  # all that occur
-    hashes: tuple[str, ...]  # known of every stored file
-    sidecars: tuple[str, ...]  # kinds
-    missing: tuple[str, ...]  # shards' files that are not there …
-    resized: tuple[str, ...]  # … or have another size than the index says …
-    irregular: tuple[str, ...]  # … or are no regular files: symlinks, FIFOs, directories
+    compression: tuple[str, ...]  # of any shard
+    hashes: tuple[str, ...]  # present for every stored file
+    sidecars: tuple[str, ...]  # their kinds
+    missing: tuple[str, ...]  # shard files that do not exist …
+    resized: tuple[str, ...]  # … or whose size differs from the index …
+    irregular: tuple[str, ...]  # … or that are not regular files: symlinks, FIFOs, directories
     metadata: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class ShardInfo:
 
 
 def info(link: str | os.PathLike[str]) -> Info:
-    """What a snapshot is as a whole. Of each shard's file only the size is looked at."""
+    """Describe a snapshot. Reads its index, and only the size of each shard file."""
     snapshot = load(parse_link(link))
     index = snapshot.index
     now = current_bytes(snapshot.root)
@@ -91,7 +91,7 @@ def info(link: str | os.PathLike[str]) -> Info:
 
 
 def _wrong_files(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The shards' files that are missing, those of another size, and those that are no regular files."""
+    """The shard files that are missing, those of the wrong size, and those that are not regular files."""
     index = snapshot.index
     missing, resized, irregular = [], [], []
     for i, size in enumerate(index.stored_bytes.tolist()):
@@ -118,7 +118,7 @@ def _hashes_of_all(index: Index) -> tuple[str, ...]:
 
 
 def list_shards(link: str | os.PathLike[str]) -> Iterator[ShardInfo]:
-    """The shards of a snapshot, in order."""
+    """List the shards of a snapshot, in order."""
     index = load(parse_link(link)).index
     for i in range(index.shards):
         entry = index.entry(i)

@@ -1,7 +1,7 @@
-"""How long are the values of a column whose payloads differ in size?
+"""How long are the values of a column of variable size? Measured on a sample of the dataset.
 
-Their lengths stand beside the payloads, not in the index. So of a large dataset only some samples are looked at, evenly
-spread over a few shards: fewer shards where they are compressed, since each has to be decompressed first.
+The lengths are stored in the shards, not in the index. So only some samples of a large dataset are read, evenly spaced
+over a few shards: fewer shards if they are compressed, because each must be decompressed first.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _MOST_COMPRESSED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """The least, median, mean and greatest length among the samples that were looked at."""
+    """The minimum, median, mean and maximum length among the samples that were read."""
 
-    unit: str  # "bytes", or "values" of arrays
+    unit: str  # "bytes", or "values" for arrays
     minimum: int
     median: float
     mean: float
@@ -37,7 +37,7 @@ class Lengths:
 
 
 def lengths_of(shards: Shards, index: Index, columns: Sequence[tuple[str, Encoding]]) -> dict[str, Lengths]:
-    """The lengths in these columns, each of variable size, by name. Of payloads, two bytes of arrays are read."""
+    """The lengths of these columns of variable size, by name. Reads no payloads, except two bytes of each array."""
     chosen = _chosen_shards(index) if columns else []
     found: dict[str, list[int]] = {name: [] for name, _ in columns}
     for i in chosen:
@@ -55,7 +55,7 @@ def lengths_of(shards: Shards, index: Index, columns: Sequence[tuple[str, Encodi
 
 
 def _count(coder: DynamicArray, shard: Shard, name: str, row: int, begin: int, size: int) -> int:
-    """How many values an array has."""
+    """The number of values in an array."""
     try:
         return coder.count(shard.view[begin : begin + min(2, size)], size)
     except FormatError as error:
@@ -63,14 +63,14 @@ def _count(coder: DynamicArray, shard: Shard, name: str, row: int, begin: int, s
 
 
 def _chosen_shards(index: Index) -> list[int]:
-    """The numbers of the shards that are looked at: those with samples, or a few of them, evenly spread."""
+    """The numbers of the shards to read: all that have samples, or a few of these, evenly spaced."""
     filled = np.flatnonzero(index.samples)
     most = _MOST_COMPRESSED if index.compressed.any() else _MOST_SHARDS
     return [int(filled[k]) for k in _spread(len(filled), most)]
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, evenly spread."""
+    """At most `most` of the numbers below `count`, evenly spaced."""
     taken = min(count, most)
     return [k * count // taken for k in range(taken)]
 

@@ -1,4 +1,4 @@
-"""Which snapshots has a dataset, and which came after which?"""
+"""Which snapshots does a dataset have, in which order (`mx8shards log`)?"""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class LogEntry:
     """One snapshot of a dataset."""
 
     snapshot: str
-    parent: str | None  # the snapshot before it, which may have been removed
+    parent: str | None  # the previous snapshot, which may have been removed
     current: bool
-    published: datetime  # when its index file was written here; copying a dataset may change it
+    published: datetime  # modification time of its index file, which copying a dataset may change
     samples: int
     shards: int
     stored_bytes: int
@@ -33,12 +33,12 @@ class LogEntry:
     metadata: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self) | {"published": self.published.isoformat(timespec="seconds")}
 
 
 def log(link: str | os.PathLike[str]) -> list[LogEntry]:
-    """The snapshots of a dataset, newest first: the one the link names and its ancestors, then all others by time.
+    """List the snapshots of a dataset, newest first: the one of the link and its ancestors, then all others by time.
 
     Args:
         link: The dataset's directory, or `path@sha256:9f2c…` to begin with that snapshot.
@@ -47,11 +47,11 @@ def log(link: str | os.PathLike[str]) -> list[LogEntry]:
 
 
 def history(where: Link, also: Callable[[Index], _T]) -> list[tuple[LogEntry, _T]]:
-    """What `log` says, and beside each entry what `also` finds in its index, which may be large and is read once."""
+    """`log`'s entries, each with the result of `also` for its index. Each index, which may be large, is read once."""
     known = kept(where.root)
     if where.snapshot is None:
         asked = current = _current_id(where.root, known)
-    else:  # also where index.json is damaged: the others can be listed
+    else:  # also if index.json is damaged, because the others can still be listed
         data = current_bytes(where.root)
         asked, current = load(where).id, "" if data is None else snapshot_id(data)
     found = {}
@@ -65,7 +65,7 @@ def _current_id(root: Path, known: Collection[str]) -> str:
     data = current_bytes(root)
     if data is not None and snapshot_id(data) in known:
         return snapshot_id(data)
-    return load(Link(root)).id  # a foreign one's, or an error that says what is wrong
+    return load(Link(root)).id  # of an index written by another program, or raises the reason it cannot be read
 
 
 def _in_order(found: dict[str, tuple[LogEntry, _T]], first: str) -> list[tuple[LogEntry, _T]]:

@@ -1,4 +1,4 @@
-"""How do several datasets become one, without a sample being written anew?"""
+"""How are several datasets merged into one without rewriting samples?"""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from mx8shards.format.index import checked_metadata, index_bytes
 from mx8shards.format.jsontext import dump, short
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.maintain.merge_inputs import find_parts, is_same, moved_parts, parse_links
-from mx8shards.maintain.parallel import Progress, Ticker, in_order, thread_count
-from mx8shards.maintain.removal import remove_part
+from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads, thread_count
+from mx8shards.maintain.removal import finish_removal
 from mx8shards.shards.agreement import classes_difference
 from mx8shards.shards.links import Link, parse_target
 from mx8shards.shards.local_files import check_size, shard_name, shard_path
@@ -56,8 +56,8 @@ Mode = Literal["create", "append"]
 HOWS: tuple[How, ...] = ("link", "copy", "move")
 MODES: tuple[Mode, ...] = ("create", "append")
 
-_CLASSES = "classes"  # the metadata's list of class names; a label is a position in it
-_PLACE = re.compile(r"p(\d{4,})(?:/|$)")  # the directory of a part's shards in the merged dataset
+_CLASSES = "classes"  # metadata key of the list of class names; a label is an index into it
+_PART_DIRECTORY = re.compile(r"p(\d{4,})(?:/|$)")  # directory of a part's shards in the merged dataset
 
 _logger = logging.getLogger("mx8shards")
 
@@ -72,24 +72,25 @@ def merge(
     progress: Progress | None = None,
     onto: str | None = None,
 ) -> str:
-    """Publish the samples of all parts, one after the other, as one dataset, and return the snapshot's id.
+    """Publish the samples of all parts, in order, as one dataset, and return the snapshot's id.
 
     Args:
-        parts: Links to datasets, in the order of their samples. A directory without index.json stands for all datasets
-            beneath it, at any depth and by name, but for hidden directories and datasets below another dataset:
-            `merge(["data/train"], "data/train")` joins what the ranks of a Writer left there. With `mode="append"`
-            those are the parts that ranks wrote for the current snapshot.
+        parts: Links to datasets, in the order of their samples. A directory without index.json means all datasets
+            beneath it, at any depth, sorted by name, except those in hidden directories or below another dataset:
+            `merge(["data/train"], "data/train")` merges the parts that the ranks of a Writer left there. With
+            `mode="append"` these are the parts that ranks wrote for the current snapshot.
         out: The directory of the merged dataset.
-        how: `"link"` makes hard links where that is possible and copies elsewhere, `"copy"` makes copies, and `"move"`
-            makes links and then removes the parts with their history.
+        how: `"link"` makes hard links where possible and copies elsewhere, `"copy"` makes copies, and `"move"` makes
+            links and then removes the parts with their history.
         mode: `"create"` makes a new dataset; `"append"` adds the samples to the one in `out`, if there is one.
-        metadata: Those of the merged dataset. None: the union of the metadata of all parts, and of the dataset that is
-            appended to. It is an error if values differ, or if a part lacks a list of class names (`classes`).
-        progress: A function, called with the number of bytes done and of all bytes.
+        metadata: The metadata of the merged dataset. None: the union of the metadata of all parts, and of the dataset
+            that is appended to. It is an error if values differ, or if only some parts have a list of class names
+            (`classes`).
+        progress: A function, called with the number of bytes done and the total number of bytes.
         onto: With `"append"`, the id of the snapshot that must be the current one. None: any.
 
-    No sample is rewritten. If anything is wrong, nothing is published. If a `"move"` is killed after publishing, the
-    same call finishes the removal of the parts.
+    No sample is rewritten. After an error nothing is published. If a `"move"` is killed after publishing, calling merge
+    again with these arguments removes the remaining parts.
     """
     one_of("how", how, HOWS)
     one_of("mode", mode, MODES)
@@ -102,7 +103,7 @@ def merge(
     with operations.refusals("merge", target):
         _require_no_index(target, mode, given if how == "move" else ())
         with contextlib.closing(LocalPublication(target)) as publication:
-            # under the lock: what a killed run has left is finished or taken back now
+            # taking the lock has finished or rolled back an interrupted publication
             if how == "move" and (name := _finish_moves(given, target)):
                 return name
             _require_no_index(target, mode, ())
@@ -111,7 +112,7 @@ def merge(
 
 
 def _require_base(target: Path, onto: str | None) -> None:
-    """DatasetExistsError where another snapshot than `onto` is the current one."""
+    """DatasetExistsError if `onto` is given and is not the current snapshot."""
     if onto is not None and (now := current(target).id) != onto:
         raise DatasetExistsError(subject=str(target), expected=f"{onto} to be the current snapshot", found=now)
 
@@ -143,9 +144,9 @@ def _merge(
 
 
 def _base(target: Path) -> Snapshot | None:
-    """The snapshot that is appended to. None where a new dataset is made.
+    """The snapshot to append to, or None if a new dataset is made.
 
-    To be asked under the lock: before, the snapshot of a merge that was killed may still be there.
+    Call it with the lock held: before that, the snapshot of a killed merge may still be visible.
     """
     if (target / INDEX).exists():
         return current(target)
@@ -155,14 +156,14 @@ def _base(target: Path) -> Snapshot | None:
 
 
 def _require_no_index(target: Path, mode: Mode, moved: Iterable[Link]) -> None:
-    """DatasetExistsError if a dataset is there, unless it is appended to, or one of these parts was moved into it."""
+    """With mode "create", DatasetExistsError if `target` has a dataset that none of the `moved` parts went into."""
     if mode == "create" and (target / INDEX).exists() and not moved_parts(moved, target)[0]:
         raise DatasetExistsError(
             "a dataset is here already", subject=str(target), hint='merge makes a new one; mode="append" adds to it'
         )
 
 
-# what all parts have to agree on ----------------------------------------------------------------------------------
+# what must be equal in all parts ----------------------------------------------------------------------------------
 
 
 def _require_equal_columns(snapshots: Sequence[Snapshot]) -> None:
@@ -189,10 +190,10 @@ def _columns(snapshot: Snapshot) -> Columns:
 
 
 def _require_classes_in_all(base: Snapshot | None, parts: Sequence[Snapshot]) -> None:
-    """SchemaError if a part with samples has no class list and another has one: it would name labels of both.
+    """SchemaError if some parts have a class list and another part with samples has none.
 
-    The ranks of one Writer share their labels. So one rank may give the list for all of them, and ranks that append
-    without metadata of their own use the list of the dataset that they append to.
+    The list of the merged dataset would give names to the labels of that part. The ranks of one Writer are exempt, as
+    they use the same labels: one rank may set the list for all, and ranks that append may rely on the dataset's list.
     """
     everything = [base, *parts] if base else parts
     named = [snapshot for snapshot in everything if _CLASSES in snapshot.index.metadata]
@@ -208,7 +209,7 @@ def _require_classes_in_all(base: Snapshot | None, parts: Sequence[Snapshot]) ->
             subject=f"metadata {_CLASSES!r}",
             expected=f"the class list of {named[0].root} in all parts",
             found=f"{classes_difference(classes, None)} in {snapshot.root}",
-            hint="else its labels get the names of other classes; or give metadata={…} (`--metadata` of the command)",
+            hint="its labels would get the names of other classes; metadata={…} (--metadata) can give the class list",
         )
 
 
@@ -222,14 +223,14 @@ def _united_metadata(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
                     subject=f"metadata {key!r}",
                     expected=f"{short(united[key])} in all parts, as in {came_from[key]}",
                     found=f"{short(value)} in {snapshot.root}",
-                    hint="metadata={…} (`--metadata` of the command) gives those of the result",
+                    hint="give the metadata of the result with metadata={…} (--metadata)",
                 )
             came_from.setdefault(key, snapshot.root)
     return united
 
 
 def _united_extra(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
-    """Top-level keys of other programs: those that no part contradicts."""
+    """Top-level keys of other programs, without those whose values differ between parts."""
     texts: dict[str, set[str]] = {}
     values: dict[str, Any] = {}
     for snapshot in snapshots:
@@ -246,7 +247,7 @@ def _united_extra(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
 
 
 class _Merge:
-    """Brings the files of all parts under their new names and writes the index that names them."""
+    """Links or copies the files of all parts into the merged dataset and publishes its index."""
 
     def __init__(
         self, publication: LocalPublication, base: Snapshot | None, snapshots: Sequence[Snapshot], *, hard_link: bool
@@ -255,14 +256,14 @@ class _Merge:
         self._base = base
         self._snapshots = snapshots
         self._hard_link = hard_link
-        self._first = _next_place(publication.root, base) if base else 0
+        self._first = _next_part_number(publication.root, base) if base else 0
         self._before = base.index.shards if base else 0
 
     def publish(self, metadata: Mapping[str, Any], moved: Sequence[Snapshot], progress: Progress | None) -> str:
-        """The new snapshot's id. The parts in `moved` are told that it removes them."""
+        """Publish, and return the snapshot's id. Each part in `moved` first records that this snapshot replaces it."""
         ticker = Ticker(progress, sum(int(snapshot.index.stored_bytes.sum()) for snapshot in self._snapshots))
         numbered = [(n, s, i) for n, s in enumerate(self._snapshots, self._first) for i in range(s.index.shards)]
-        with in_order(partial(self._take, ticker), numbered, thread_count()) as entries:
+        with map_in_threads(partial(self._take, ticker), numbered, thread_count()) as entries:
             taken = list(entries)
         base = self._base
         old: Iterable[Entry] = map(base.index.entry, range(self._before)) if base else ()
@@ -280,7 +281,7 @@ class _Merge:
         except BaseException:
             if current_bytes(self._publication.root) != data:
                 for part in moved:
-                    with contextlib.suppress(ShardsError):  # else the next one who writes there takes it back
+                    with contextlib.suppress(ShardsError):  # on failure, the next writer of the part rolls back
                         LocalPublication(part.root).close()
             raise
 
@@ -295,7 +296,7 @@ class _Merge:
         return moved
 
     def _take_sidecars(self) -> tuple[Sidecar, ...]:
-        """Those of the parts, each covering the same shards as before. Parts may share one, and may lack one."""
+        """Link or copy the parts' side-cars and shift the shards they cover. Parts may share or lack side-cars."""
         found: list[Sidecar] = []
         files: dict[str, Path] = {}
         before = self._before
@@ -314,17 +315,17 @@ def _below(number: int, info: FileInfo) -> FileInfo:
     return replace(info, basename=f"p{number:04}/{info.basename}")
 
 
-def _next_place(root: Path, base: Snapshot) -> int:
-    """The first number from which on no part of the base, and no directory, has a place."""
+def _next_part_number(root: Path, base: Snapshot) -> int:
+    """One more than the highest number of a part's directory, in the base snapshot or on disk."""
     directories = (path.name for path in root.iterdir())
-    found = (_PLACE.match(name) for name in chain(base.index.raw.basenames, directories))
+    found = (_PART_DIRECTORY.match(name) for name in chain(base.index.raw.basenames, directories))
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
 # how="move" -------------------------------------------------------------------------------------------------------
 #
-# Each part holds an intent to remove itself before the index is published that makes it superfluous. So at any time a
-# part is whole, or whoever opens it next finishes its removal.
+# Each part records its intended removal before the merged index is published. So a part is always either complete, or
+# the next process that opens it finishes the removal.
 
 
 def _hand_over(part: Snapshot, target: Path, name: str) -> None:
@@ -341,7 +342,7 @@ def _remove_moved(roots: Iterable[Path], target: Path, name: str) -> None:
     for root in roots:
         try:
             with operations.refusals("remove", root):
-                remove_part(root)
+                finish_removal(root)
                 if (root / INDEX).exists():
                     raise DiskError(
                         "something was published here since it was merged, so it is not removed", subject=str(root)
@@ -352,9 +353,10 @@ def _remove_moved(roots: Iterable[Path], target: Path, name: str) -> None:
 
 
 def _finish_moves(given: Iterable[Link], target: Path) -> str | None:
-    """Remove the parts that an earlier run moved into `target` and was killed before it could remove them.
+    """Finish removing parts that an earlier, killed run has merged into `target`.
 
-    The snapshot they went into, if no other parts are meant: then that run was this same command.
+    Returns the snapshot they are in if all given parts are such parts, because then that run was this call. Otherwise
+    returns None.
     """
     moved, others = moved_parts(given, target)
     for root, name in moved.items():

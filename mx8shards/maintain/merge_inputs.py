@@ -1,4 +1,4 @@
-"""Which datasets does a user mean by "these parts"?"""
+"""Which datasets are the parts of a merge? Finds datasets below directories, and checks the parts of ranks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mx8shards.shards.parts import Rank, base_digits, parse_rank, part_roots, pa
 from mx8shards.shards.recovery import moved_to
 from mx8shards.shards.snapshots import INDEX, kept
 
-_MOST_NAMES = 20  # in a message
+_MOST_NAMES = 20  # listed in a message
 
 _logger = logging.getLogger("mx8shards")
 
 
 def find_parts(links: Iterable[Link], target: Path, base: str | None) -> list[Link]:
-    """One link per dataset, in order. A directory without index.json stands for all datasets beneath it, by name.
+    """One link per dataset, in order. A directory without index.json means all datasets beneath it, sorted by name.
 
-    Hidden directories (`.snapshot`, `.Trash`) are not looked at: they often hold copies. A dataset that lies below
-    another one is no part; a warning names it.
+    Hidden directories (`.snapshot`, `.Trash`) are skipped, because they often hold copies. A dataset that lies below
+    another one is not a part; a warning names it.
 
-    `base` is the snapshot of `target` that they are appended to, if any: then `target` itself stands for what ranks
-    wrote there to be appended to this snapshot.
+    `base` is the snapshot of `target` to append to, if any. Then a link to `target` itself means the parts that ranks
+    wrote there for this snapshot.
     """
     found: list[Link] = []
     for link in links:
@@ -47,14 +47,14 @@ def find_parts(links: Iterable[Link], target: Path, base: str | None) -> list[Li
 
 
 def parse_links(links: Iterable[str | os.PathLike[str]]) -> list[Link]:
-    """The links a user gave."""
+    """Parse the links given by the user."""
     if isinstance(links, str | os.PathLike) or not isinstance(links, Iterable):
         raise SettingError(subject="parts", expected="a list of parts", found=repr(links))
     return [parse_link(text) for text in links]
 
 
 def moved_parts(links: Iterable[Link], target: Path) -> tuple[dict[Path, str], list[Path]]:
-    """The parts that are meant and were moved into a snapshot of `target`, which names it; and all other parts."""
+    """The parts that were already moved into `target`, with the snapshot of each, and the remaining parts."""
     published = set(kept(target))
     moved: dict[Path, str] = {}
     others: list[Path] = []
@@ -70,12 +70,12 @@ def moved_parts(links: Iterable[Link], target: Path) -> tuple[dict[Path, str], l
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one directory."""
+    """Whether two paths are the same directory."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _parts_on(target: Path, base: str) -> list[Path]:
-    """The parts that ranks wrote to be appended to this snapshot of `target`."""
+    """The parts that ranks wrote in order to append to this snapshot of `target`."""
     written = [(path, rank) for path in part_roots(target) if (rank := parse_rank(path.name))]
     found = [path for path, rank in written if rank.base == base_digits(base) and (path / INDEX).is_file()]
     if not found:
@@ -91,37 +91,37 @@ def _parts_on(target: Path, base: str) -> list[Path]:
 
 
 def append_command(parts: Sequence[Path], target: Path) -> str:
-    """The command that appends these parts, named one by one; in place of very many, the first ones."""
+    """The command that appends these parts, listed one by one; only the first ones if there are many."""
     named = [*(quote(str(path)) for path in parts[:_MOST_NAMES]), *(["…"] if len(parts) > _MOST_NAMES else [])]
     return f"`mx8shards merge --append {' '.join(named)} {quote(str(target))}`"
 
 
 def _datasets(given: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """The datasets beneath a directory, by name, or the directory itself. What lies below one of them is not looked at.
+    """The datasets beneath a directory, sorted by name, or the directory itself. Does not descend into a dataset.
 
-    `above` has the real paths of the directories it lies in.
+    `above` has the real paths of its parent directories.
     """
     stack = [(given, above)]
     while stack:
         root, above = stack.pop()
         here = os.path.realpath(root)
-        if here in above:  # a symlink that leads back up
+        if here in above:  # a symlink to a parent directory
             continue
-        if (root / INDEX).is_file() or moved_to(root):  # or what is left of one that is being removed
+        if (root / INDEX).is_file() or moved_to(root):  # or it is being removed
             yield root
             continue
-        parts = (path for path in part_roots(root) if not is_part(path))  # of a conversion: not a dataset yet
+        parts = (path for path in part_roots(root) if not is_part(path))  # a conversion's parts are not datasets yet
         stack += ((child, above | {here}) for child in sorted([*_visible(root), *parts], reverse=True))
 
 
 def _visible(root: Path) -> list[Path]:
-    """The directories in a directory, without hidden ones, whose names begin with a dot."""
+    """The subdirectories, without hidden ones (whose names begin with a dot)."""
     children = root.iterdir() if root.is_dir() else ()
     return [path for path in children if not path.name.startswith(".") and path.is_dir()]
 
 
 def _warn_of_inner(links: Iterable[Link]) -> None:
-    """Log the datasets that lie below a part and so are left out: the user may expect their samples, too."""
+    """Warn of datasets below a part, which are left out: the user may expect their samples, too."""
     for link in links:
         above = frozenset([os.path.realpath(link.root)])
         for child in sorted(_visible(link.root)):
@@ -130,7 +130,7 @@ def _warn_of_inner(links: Iterable[Link]) -> None:
 
 
 def _require_every_rank(parts: Iterable[Link]) -> None:
-    """Parts that ranks wrote side by side are told by their names: all of one run, and none missing."""
+    """Check that the parts of ranks in one directory, recognised by name, are all parts of exactly one run."""
     runs: dict[Path, dict[tuple[int, str], set[int]]] = defaultdict(lambda: defaultdict(set))
     for part in parts:
         name = parse_rank(part.root.name)
@@ -143,7 +143,7 @@ def _require_every_rank(parts: Iterable[Link]) -> None:
                 subject=str(directory),
                 expected="the parts of one world size",
                 found=" and ".join(texts),
-                hint="remove those of the run that is not meant",
+                hint="remove the parts of the other runs",
             )
         (((size, base), ranks),) = run.items()
         missing = sorted(set(range(size)) - ranks)
@@ -153,5 +153,5 @@ def _require_every_rank(parts: Iterable[Link]) -> None:
                 subject=str(directory),
                 expected=f"the parts of {size} ranks",
                 found=f"none of {names}",
-                hint="every rank has to finish its Writer, also one without samples: run these ranks again",
+                hint="every rank must finish its Writer, even without samples: run these ranks again",
             )

@@ -1,4 +1,4 @@
-"""How is a long job spread over threads, and how is it watched?"""
+"""How is a long operation run in threads, and how does it report progress?"""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _A = TypeVar("_A")
 _R = TypeVar("_R")
 
 Progress = Callable[[int, int], object]
-"""Called with the bytes that are done and the bytes there are; never by two threads at once."""
+"""Called with the number of bytes done and the total number of bytes, never by two threads at once."""
 
 
 class Ticker:
-    """Adds up what many threads have done and tells a progress function."""
+    """Adds up the progress of several threads and calls a progress function."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress
@@ -27,7 +27,7 @@ class Ticker:
         self.done = 0
 
     def tick(self, size_bytes: int) -> None:
-        """So many bytes more are done."""
+        """Report that another `size_bytes` bytes are done."""
         with self._lock:
             self.done += size_bytes
             if self._progress is not None:
@@ -40,8 +40,8 @@ def thread_count(most: int = 8) -> int:
 
 
 @contextlib.contextmanager
-def in_order(function: Callable[[_A], _R], items: Iterable[_A], threads: int) -> Iterator[Iterator[_R]]:
-    """The results of `function` for all items, in their order, computed by threads. Leaving cancels what is left."""
+def map_in_threads(function: Callable[[_A], _R], items: Iterable[_A], threads: int) -> Iterator[Iterator[_R]]:
+    """The results of `function` for all items, in order, computed in threads. Leaving cancels the remaining items."""
     pool = ThreadPoolExecutor(threads, "mx8shards-maintain")
     try:
         yield pool.map(function, items)

@@ -1,4 +1,4 @@
-"""Where does one read what could not be converted?"""
+"""Where are rejects (items that could not be converted) listed? In a .jsonl file beside the snapshot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mx8shards.shards.snapshots import STATE
 
 
 def keep_rejects(root: Path, snapshot: str, rejects: Iterable[tuple[str, str]]) -> Path:
-    """Write a line of JSON for each item and its reason, beside the snapshot that was made without them; the path."""
+    """Write one line of JSON for each rejected item and its reason into the dataset's directory. Returns the path."""
     path = root / STATE / f"rejects-{snapshot.removeprefix('sha256:')[:16]}.jsonl"
     lines = "".join(f"{json.dumps({'item': item, 'reason': reason})}\n" for item, reason in rejects)
     with operations.refusals("write", path):

@@ -1,4 +1,4 @@
-"""How does a part go that a dataset has taken in?"""
+"""How are parts removed after a merge has added their samples to a dataset?"""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, current
 Key = tuple[object, ...]
 
 
-def remove_part(root: Path) -> None:
-    """Finish what was begun in a part: if a dataset has taken it in, its files go, and empty directories."""
+def finish_removal(root: Path) -> None:
+    """Finish an interrupted operation on a part. If it was moved into a dataset, remove its files and directory."""
     LocalPublication(root).close()
     emptied = [root]
     if root.parent.name == "parts" and root.parent.parent.name == STATE:
         emptied.append(root.parent)
     for directory in emptied:
         if directory.is_dir() and not any(directory.iterdir()):
-            with contextlib.suppress(DiskError):  # something has come to lie there
+            with contextlib.suppress(DiskError):  # a file was created there meanwhile
                 operations.remove_directory(directory)
 
 
-def standing_shards(index: Index) -> dict[Key, str]:
-    """Where the shards of a snapshot lie, by their contents. One without a content hash is none of them."""
+def shards_by_content(index: Index) -> dict[Key, str]:
+    """The basenames of a snapshot's shards, by content. Shards without a content hash are left out."""
     found = {}
     for entry in map(index.entry, range(index.shards)):
         if key := _key(entry):
@@ -48,45 +48,45 @@ def _key(entry: Entry) -> Key | None:
     return facts if digest else None
 
 
-def collect_parts(root: Path, now: str, standing: dict[Key, str]) -> Iterator[tuple[str, int | None]]:
-    """Remove the parts below `root` that are of no more use; each one's name, and the bytes freed, or None if it stays.
+def collect_parts(root: Path, now: str, published: dict[Key, str]) -> Iterator[tuple[str, int | None]]:
+    """Remove the useless parts of ranks below `root`. Yields the name of each part and the bytes freed, None if kept.
 
-    `now` is the current snapshot, `standing` has the shards of all. Of no more use are: a part that was moved but for
-    its removal, what a killed rank left that published nothing, and a part whose every sample stands in the dataset.
-    A part stays that somebody is writing, or that a merge can still append to the current snapshot: its samples may be
-    meant to stand there twice. Parts of conversions are the business of `maintain.conversion`.
+    `now` is the current snapshot; `published` has the shards of all snapshots, by content. Useless are parts whose
+    removal a merge has begun, files of a killed rank that published nothing, and parts whose samples are all in the
+    dataset. A part is kept if a process is writing it, or if it was written to append to the current snapshot, because
+    the user may want its samples twice. Parts of conversions are handled in `maintain.conversion`.
     """
     for part in part_roots(root):
         if is_part(part) or not (parse_rank(part.name) or moved_to(part)):
             continue
         freed = _freed_bytes(part)
         try:
-            removed = _collect_part(root, part, base_digits(now), standing)
+            removed = _collect_part(root, part, base_digits(now), published)
         except DiskError as error:
             if error.errno:
                 raise
-            removed = False  # a rank has its lock
+            removed = False  # a rank holds its lock
         yield str(part.relative_to(root)), freed if removed else None
 
 
-def _collect_part(root: Path, part: Path, now: str, standing: dict[Key, str]) -> bool:
-    remove_part(part)
+def _collect_part(root: Path, part: Path, now: str, published: dict[Key, str]) -> bool:
+    finish_removal(part)
     if not (part / INDEX).exists():
         return not part.exists()
     with contextlib.closing(LocalPublication(part)) as publication:
         snapshot = current(part)
         rank = parse_rank(part.name)
-        if rank is None or rank.base == now or not _stands(root, snapshot, standing):
+        if rank is None or rank.base == now or not _is_published(root, snapshot, published):
             return False
         publication.remove()
-    remove_part(part)
+    finish_removal(part)
     return not part.exists()
 
 
-def _stands(root: Path, part: Snapshot, standing: dict[Key, str]) -> bool:
-    """Whether every shard of a part is one of the dataset's, and its file is there."""
+def _is_published(root: Path, part: Snapshot, published: dict[Key, str]) -> bool:
+    """Whether every shard of a part is also in the dataset, with a file of the right size."""
     for entry in map(part.index.entry, range(part.index.shards)):
-        name = standing.get(_key(entry) or ())
+        name = published.get(_key(entry) or ())
         if name is None:
             return False
         try:

@@ -1,4 +1,4 @@
-"""What did a check find, and where?"""
+"""What is damaged? The report of `verify`: files, reasons and affected samples."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Mode = Literal["structure", "subset", "data"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """One damaged file, what is wrong with it, and which samples may be wrong because of it."""
+    """One damaged file, what is wrong with it, and which samples it may affect."""
 
-    file: str  # below the dataset's directory: a shard's basename, index.json, a side-car
+    file: str  # relative to the dataset's directory: a shard, index.json or a side-car
     reason: Reason
     error: str
-    snapshot: str  # the snapshot whose samples `samples` counts
-    samples: tuple[Range, ...] = ()  # half-open ranges of sample ids
-    blocks: tuple[int, ...] = ()  # the damaged 1 MiB blocks of the file, where block hashes can tell
+    snapshot: str  # the snapshot that the sample_ids refer to
+    samples: tuple[Range, ...] = ()  # half-open ranges of sample_ids
+    blocks: tuple[int, ...] = ()  # the damaged 1 MiB blocks of the file, if block hashes are known
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -36,15 +36,15 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What `verify` found: whether the dataset is `ok`, and every damaged file in `damage`."""
+    """The result of `verify`: whether the dataset is `ok`, and the damaged files in `damage`."""
 
     snapshot: str
     sealed: bool
     mode: Mode
-    snapshots: int  # kept index files whose hash was compared with their name
-    shards: int  # shards whose size and offsets were checked
-    data_shards: int  # shards whose every byte was read
-    unchecked: int  # of `data_shards`, those that have no hash to compare payload bytes with
+    snapshots: int  # number of kept index files whose hash was compared with their name
+    shards: int  # number of shards whose size and offsets were checked
+    data_shards: int  # number of shards of which every byte was read
+    unchecked: int  # of `data_shards`, those without any hash of their payload bytes
     samples: int
     bytes_checked: int
     damage: tuple[Damage, ...] = ()
@@ -63,7 +63,7 @@ class Report:
 def damage_of(
     error: ShardsError | OSError, *, file: str, snapshot: str, samples: Iterable[Range] = (), blocks: Iterable[int] = ()
 ) -> Damage:
-    """What an error says about a file, without the file's name: `file` has it."""
+    """The Damage that an error describes. The file's name is in `file`, so it is cut from the error's text."""
     return Damage(
         file=file,
         reason=_reason(error),
@@ -93,7 +93,7 @@ def _reason(error: Exception) -> Reason:
 
 
 def ranges(ids: npt.NDArray[np.int64]) -> list[Range]:
-    """Ascending ids as half-open ranges."""
+    """Ascending sample_ids as half-open ranges."""
     if not ids.size:
         return []
     gaps = np.flatnonzero(np.diff(ids) != 1)

@@ -1,4 +1,4 @@
-"""How does a dataset that nobody vouches for get content hashes?"""
+"""How does an unsealed dataset get content hashes (`mx8shards verify --seal`)?"""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mx8shards.format.hashing import hasher
 from mx8shards.format.index import Index, index_bytes
 from mx8shards.format.sidecar_bytes import Sidecar, scalar_columns
 from mx8shards.maintain.check import Facts, check_shard, check_threads
-from mx8shards.maintain.parallel import Progress, Ticker, in_order
+from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads
 from mx8shards.maintain.report import Report
-from mx8shards.maintain.verify_plan import Job
+from mx8shards.maintain.verify_plan import ShardCheck
 from mx8shards.shards.links import Link
 from mx8shards.shards.local_files import file_pieces
 from mx8shards.shards.publication import LocalPublication
@@ -27,15 +27,17 @@ from mx8shards.shards.snapshots import Snapshot, current, kept, sidecar_path
 
 
 def seal_current(link: Link, progress: Progress | None) -> Report | None:
-    """Check every byte of the current snapshot and publish it with content hashes; None if it is sealed and kept."""
+    """Check every byte of the current snapshot and publish it with content hashes. None if it is sealed and kept."""
     if link.snapshot is not None:
         raise SettingError(
-            subject=str(link), expected="a link without an id, as the current snapshot is sealed", found="one"
+            subject=str(link),
+            expected="a link without an id, because only the current snapshot can be sealed",
+            found="one",
         )
     if _unsealed(link.root) is None and not is_unfinished(link.root):
         return None
     with operations.refusals("seal", link.root), contextlib.closing(LocalPublication(link.root)) as publication:
-        snapshot = _unsealed(link.root)  # again, because now nobody else can change it
+        snapshot = _unsealed(link.root)  # again, now that the lock is held
         return None if snapshot is None else _Seal(publication, snapshot).publish(progress)
 
 
@@ -45,7 +47,7 @@ def _unsealed(root: Path) -> Snapshot | None:
 
 
 class _Seal:
-    """A new snapshot of the same files, about which more is known."""
+    """Makes a new snapshot of unchanged files, with content hashes and side-cars."""
 
     def __init__(self, publication: LocalPublication, snapshot: Snapshot) -> None:
         self._publication = publication
@@ -54,10 +56,10 @@ class _Seal:
         self._scalars = _shared_scalars(snapshot.index)
 
     def publish(self, progress: Progress | None) -> Report:
-        """Damaged data are never sealed: the first error is raised."""
-        jobs = [Job(self._snapshot, i, self._index.entry(i), data=True) for i in range(self._index.shards)]
-        ticker = Ticker(progress, sum(job.cost_bytes for job in jobs))
-        entries, sidecars = self._read(jobs, ticker)
+        """Check all shards and publish. Raises the first error, because damaged data must not be sealed."""
+        checks = [ShardCheck(self._snapshot, i, self._index.entry(i), data=True) for i in range(self._index.shards)]
+        ticker = Ticker(progress, sum(task.cost_bytes for task in checks))
+        entries, sidecars = self._read(checks, ticker)
         for sidecar in sidecars:
             self._drop_if_damaged(sidecar)
         data = index_bytes(
@@ -72,39 +74,40 @@ class _Seal:
             sealed=True,
             mode="data",
             snapshots=0,
-            shards=len(jobs),
-            data_shards=len(jobs),
+            shards=len(checks),
+            data_shards=len(checks),
             unchecked=0,
             samples=int(self._index.samples.sum()),
             bytes_checked=ticker.done,
         )
 
-    def _read(self, jobs: list[Job], ticker: Ticker) -> tuple[list[Entry], tuple[Sidecar, ...]]:
+    def _read(self, checks: list[ShardCheck], ticker: Ticker) -> tuple[list[Entry], tuple[Sidecar, ...]]:
         entries = []
         with contextlib.ExitStack() as stack:
             blocks = stack.enter_context(contextlib.closing(NewSidecar(self._publication, "blocks")))
             numbers = stack.enter_context(contextlib.closing(NewSidecar(self._publication, "columns", self._scalars)))
             check = partial(check_shard, tick=ticker.tick, facts=True)
-            for checked in stack.enter_context(in_order(check, jobs, check_threads(jobs))):
+            for checked in stack.enter_context(map_in_threads(check, checks, check_threads(checks))):
                 if checked.facts is None or checked.errors:
                     raise checked.errors[0]
-                entries.append(_sealed_entry(checked.job.entry, checked.facts))
+                entries.append(_sealed_entry(checked.task.entry, checked.facts))
                 blocks.write([checked.facts.digests])
                 numbers.write(checked.facts.numbers if self._scalars else [])
             count = len(entries)
             return entries, blocks.finish(0, count) + numbers.finish(0, count if self._scalars else 0)
 
     def _has_sidecars(self, new: tuple[Sidecar, ...]) -> bool:
-        """Whether all side-cars of the old snapshot will be there. A copy without hidden files lacks those of ours.
+        """Whether all side-cars of the old snapshot exist, or are among the new ones.
 
-        Such an old index is not kept: it would be a snapshot that lacks files, which `verify --data` calls damaged.
+        They are missing in a copy made without hidden files. Then the old index is not kept, because `verify --data`
+        would report that snapshot as damaged.
         """
         made = {sidecar.blake3 for sidecar in new}
         old = (sidecar.blake3 for sidecar in self._index.sidecars)
         return all(digest in made or sidecar_path(self._snapshot.root, digest).exists() for digest in old)
 
     def _drop_if_damaged(self, sidecar: Sidecar) -> None:
-        """A side-car is not published where one of its name is; that one has to be worth it."""
+        """Remove an existing side-car of this name if it is damaged: publishing would keep it."""
         path = sidecar_path(self._snapshot.root, sidecar.blake3)
         if path.exists():
             file = ReadFile(path)
@@ -118,7 +121,7 @@ class _Seal:
 def _shared_scalars(index: Index) -> tuple[str, ...]:
     try:
         return scalar_columns(index.columns())
-    except FormatError:  # the shards have different columns; a side-car holds those of all shards
+    except FormatError:  # the columns differ between shards, and a side-car covers all shards
         return ()
 
 

@@ -1,4 +1,4 @@
-"""How are the numbers of one column distributed?"""
+"""How are the numbers of a column distributed: range, mean, histogram?"""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ import numpy.typing as npt
 MAX_VALUES = 64
 BINS = 20
 
-_STEP = 1 << 20  # numbers at a time
+_STEP = 1 << 20  # numbers handled at a time
 
 Number = int | float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """The distribution of a column of numbers. NaN and infinities are counted in `not_finite`, and nowhere else."""
+    """The distribution of a column of numbers. NaN and infinities are counted only in `not_finite`."""
 
     minimum: Number | None
     maximum: Number | None
     mean: float | None
     not_finite: int
-    values: dict[Number, int] | None  # how often each value occurs; None: there are too many
-    bins: tuple[tuple[float, float, int], ...] | None  # (begin, end, count) of 20 equal ranges, if `values` is None
+    values: dict[Number, int] | None  # count of each value; None if there are too many
+    bins: tuple[tuple[float, float, int], ...] | None  # (begin, end, count) of 20 equal ranges if `values` is None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it: values become a list of [value, count]."""
+        """As a JSON object: `values` becomes a list of [value, count]."""
         values = None if self.values is None else [list(pair) for pair in self.values.items()]
         return dataclasses.asdict(self) | {"values": values}
 
 
 def describe(numbers: npt.NDArray[Any], most_values: int = MAX_VALUES) -> Numbers:
-    """The distribution of an array of numbers; each value is counted if there are at most `most_values` of them."""
+    """The distribution of an array of numbers. Counts each value if at most `most_values` different ones occur."""
     least, most, total, count = _bounds(numbers)
     if least is None or most is None:
         return Numbers(minimum=None, maximum=None, mean=None, not_finite=len(numbers), values={}, bins=None)
@@ -83,8 +83,8 @@ def _values(numbers: npt.NDArray[Any], most_values: int) -> dict[Number, int] | 
 
 
 def _bins(numbers: npt.NDArray[Any], least: Number, most: Number) -> tuple[tuple[float, float, int], ...]:
-    # NumPy's histogram makes floats of integers before it subtracts: neighbours beyond 2**53 would be one
-    scale = 0.25 if most - least == np.inf else 1  # so that even the difference of the largest floats is one
+    # NumPy's histogram converts integers to floats before it subtracts: neighbours beyond 2**53 would coincide
+    scale = 0.25 if most - least == np.inf else 1  # keeps the difference of the largest floats finite
     least, most = least * scale, most * scale
     span = most - least
     counts = np.zeros(BINS, np.int64)
@@ -96,8 +96,8 @@ def _bins(numbers: npt.NDArray[Any], least: Number, most: Number) -> tuple[tuple
 
 
 def _above(piece: npt.NDArray[Any], scale: float, least: Number) -> npt.NDArray[Any]:
-    """How far each number is above the least one; for integers, exactly."""
+    """The difference of each number from the minimum; exact for integers."""
     if piece.dtype.kind == "f":
         return np.asarray(piece.astype(np.float64) * scale - least)
     wide = piece.astype(np.uint64 if piece.dtype.kind == "u" else np.int64).view(np.uint64)
-    return np.asarray(wide - np.uint64(int(least) % (1 << 64)))  # modulo 2**64, where no difference is negative
+    return np.asarray(wide - np.uint64(int(least) % (1 << 64)))  # modulo 2**64: exact, as no difference is negative

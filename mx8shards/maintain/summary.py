@@ -1,4 +1,4 @@
-"""What is in a dataset, seen from afar?"""
+"""What does a dataset contain: counts, sizes and the distribution of each column (`mx8shards summary`)?"""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _MOST_CLASSES = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnSummary:
-    """One column: its encoding, the lengths of its payloads, the distribution of its numbers."""
+    """One column: its encoding, the lengths of its payloads, and the distribution of its numbers."""
 
     name: str
     encoding: str
-    payload_bytes: int | None  # the size of each payload; None: they differ
-    numbers: Numbers | None = None  # for columns of one number per sample
-    lengths: Lengths | None = None  # for columns whose payloads differ in size
-    classes: tuple[str, ...] | None = None  # the class names, for the column `label`
+    payload_bytes: int | None  # the size of every payload, or None if sizes vary
+    numbers: Numbers | None = None  # only for columns with one number per sample
+    lengths: Lengths | None = None  # only for columns of variable size
+    classes: tuple[str, ...] | None = None  # only for the column `label`: the class names
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -51,7 +51,7 @@ class Summary:
     shards: int
     raw_bytes: int
     stored_bytes: int
-    samples_per_shard: tuple[int, float, int]  # least, median, most
+    samples_per_shard: tuple[int, float, int]  # minimum, median, maximum
     stored_bytes_per_shard: tuple[int, float, int]
     bytes_per_sample: float  # uncompressed, offsets included
     columns: tuple[ColumnSummary, ...]
@@ -63,13 +63,13 @@ class Summary:
 
 
 def summary(link: str | os.PathLike[str]) -> Summary:
-    """Counts and sizes of a snapshot; for each column the range, mean and histogram of its numbers, or its lengths.
+    """Summarise a snapshot: counts, sizes, and for each column the distribution of its numbers or its lengths.
 
     Args:
         link: The dataset's directory, or `path@sha256:9f2c…`.
 
-    Numbers come from side-cars if there are any, and otherwise from the shards. Lengths are those of up to 10,000
-    samples. Of the column `label`, as many different labels are counted as there are class names.
+    Numbers are read from side-cars if there are any, and otherwise from the shards. Lengths are measured on at most
+    10,000 samples. If there are class names, each label of the column `label` is counted.
     """
     snapshot = load(parse_link(link))
     index = snapshot.index
@@ -112,13 +112,13 @@ def _columns(snapshot: Snapshot) -> Iterator[ColumnSummary]:
 
 
 def _classes(index: Index) -> tuple[str, ...] | None:
-    """The class names that the metadata have for labels, which are whole numbers."""
+    """The class names in the metadata, if `label` is a column of integers."""
     classes = index.metadata.get("classes")
     return tuple(map(str, classes[:_MOST_CLASSES])) if isinstance(classes, list) else None
 
 
 def _shared_columns(index: Index) -> Columns:
-    """The columns that are the same in all shards."""
+    """The columns that all shards have with equal encodings."""
     kinds = [set(zip(kind.columns.names, kind.columns.encodings, strict=True)) for kind in index.kinds]
     shared = set.intersection(*kinds) if kinds else set()
     return index.columns([name for name, _ in shared])

@@ -1,4 +1,4 @@
-"""Is a dataset what it was when it was published?"""
+"""Is a dataset damaged (`mx8shards verify`)?"""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from mx8shards.errors import DatasetNotFoundError, SettingError, real_number, shown, true_or_false
 from mx8shards.maintain.check import check_shard, check_threads
-from mx8shards.maintain.parallel import Progress, Ticker, in_order
+from mx8shards.maintain.kept_snapshots import SnapshotsToCheck, find_snapshots, is_still_there
+from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads
 from mx8shards.maintain.report import Mode, Report
 from mx8shards.maintain.seal import seal_current
-from mx8shards.maintain.states import States, find_states, is_there
-from mx8shards.maintain.verify_plan import Job, Plan
+from mx8shards.maintain.verify_plan import ShardCheck, VerifyPlan
 from mx8shards.shards.links import Link, parse_link
 
-_MOST_TRIES = 3  # where others remove what is being verified
+_MOST_TRIES = 3  # if snapshots are removed while they are verified
 
 
 def verify(
@@ -27,52 +27,53 @@ def verify(
     seal: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Check a dataset, and report every damaged file and the samples in it.
+    """Check a dataset, and report every damaged file and the samples it affects.
 
     Args:
-        link: The dataset's directory. A pinned one, `path@sha256:9f2c…`, asks for that snapshot alone.
-        data: Also check every byte of every kept snapshot: shards, side-cars, the raw form of compressed shards, and
+        link: The dataset's directory, or `path@sha256:9f2c…` to check only that snapshot.
+        data: Also check every byte of every kept snapshot: shards, side-cars, the raw bytes of compressed shards, and
             unpacked copies.
-        subset: Check every byte of a share of the shards, drawn anew each time: `"5%"` or 0.05. Not with `data`.
-        seal: If the current snapshot lacks content hashes, or was changed outside mx8shards, check its every byte and
+        subset: Check every byte of a random fraction of the shards, `"5%"` or 0.05, drawn anew by each call. Excludes
+            `data`.
+        seal: If the current snapshot lacks content hashes, or was changed by another program, check all its bytes and
             publish it with content hashes.
-        progress: A function, called with the number of bytes done and of all bytes.
+        progress: A function, called with the number of bytes done and the total number of bytes.
 
-    Without options it checks the structure: index.json and every kept index against their ids, the size of every file
-    of the current snapshot, and the offsets of its uncompressed shards. Where only the raw file is left of a compressed
-    shard, as in a cache of Streaming, that file is checked. Only `seal=True` changes anything. Files that
-    gc removes meanwhile are not damage.
+    By default only the structure is checked: index.json and every kept index against their ids, the size of every file
+    of the current snapshot, and the offsets of its uncompressed shards. If a compressed shard exists only as a raw
+    file, as in a cache of Streaming, that file is checked. Only `seal=True` changes the dataset. A file that gc removes
+    while verify runs is not damage.
     """
     where = parse_link(link)
-    mode, share = _mode(data, subset)
+    mode, fraction = _mode(data, subset)
     if true_or_false("seal", seal) and (sealed := seal_current(where, progress)):
         return sealed
     for _ in range(_MOST_TRIES):
-        states = find_states(where)
+        snapshots = find_snapshots(where)
         try:
-            report = _check(where, states, mode, share, progress)
+            report = _check(where, snapshots, mode, fraction, progress)
         except DatasetNotFoundError:
-            if all(is_there(where.root, name) for name in states.sound):
+            if all(is_still_there(where.root, name) for name in snapshots.intact):
                 raise
         else:
-            if all(is_there(where.root, name) for name in {damage.snapshot for damage in report.damage}):
+            if all(is_still_there(where.root, name) for name in {damage.snapshot for damage in report.damage}):
                 return report
     raise DatasetNotFoundError(
         f"changed while it was verified, {_MOST_TRIES} times: nothing can be said about it",
         subject=str(where),
-        hint="run it again while nobody runs gc or writes there",
+        hint="run it again while no other process runs gc or writes there",
     )
 
 
-def _check(where: Link, states: States, mode: Mode, share: float, progress: Progress | None) -> Report:
-    plan = Plan(data=mode != "structure")
-    if states.asked is not None:
-        plan.add(states.asked)
-    if mode != "structure" or states.asked is None:
-        for other in states.others(where.root):
+def _check(where: Link, snapshots: SnapshotsToCheck, mode: Mode, fraction: float, progress: Progress | None) -> Report:
+    plan = VerifyPlan(data=mode != "structure")
+    if snapshots.requested is not None:
+        plan.add(snapshots.requested)
+    if mode != "structure" or snapshots.requested is None:
+        for other in snapshots.others(where.root):
             plan.add(other)
-    choose(plan.jobs, share)
-    return _run(states, plan, mode, progress)
+    choose_for_data(plan.checks, fraction)
+    return _run(snapshots, plan, mode, progress)
 
 
 def _mode(data: bool, subset: str | float | None) -> tuple[Mode, float]:
@@ -80,47 +81,47 @@ def _mode(data: bool, subset: str | float | None) -> tuple[Mode, float]:
         raise SettingError(subject="data and subset", expected="one of them", found="both")
     if subset is None:
         return ("data", 1.0) if data else ("structure", 0.0)
-    return "subset", parse_share(subset)
+    return "subset", parse_fraction(subset)
 
 
-def parse_share(text: str | float) -> float:
-    """The share that "5%" or 0.05 names; SettingError for one that is not above 0 and at most 1."""
-    share: Any = text
+def parse_fraction(text: str | float) -> float:
+    """Parse a fraction such as "5%" or 0.05. SettingError unless it is above 0 and at most 1."""
+    fraction: Any = text
     if isinstance(text, str):
         try:
-            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+            fraction = float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError:
-            share = None
+            fraction = None
     try:
-        return real_number("subset", share, "", lambda share: 0 < share <= 1)
+        return real_number("subset", fraction, "", lambda fraction: 0 < fraction <= 1)
     except SettingError:
-        expected = "a share above 0, up to 1, such as 5% or 0.05"
+        expected = "a fraction above 0, up to 1, such as 5% or 0.05"
         raise SettingError(subject="subset", expected=expected, found=shown(text)) from None
 
 
-def choose(jobs: list[Job], share: float) -> None:
-    """Mark that share of the jobs, and at least one, for a check of every byte."""
-    count = min(len(jobs), max(1, round(share * len(jobs)))) if share else 0
-    for job in random.SystemRandom().sample(jobs, count):
-        job.data = True
+def choose_for_data(checks: list[ShardCheck], fraction: float) -> None:
+    """Mark a random fraction of the shards, at least one, for a check of every byte."""
+    count = min(len(checks), max(1, round(fraction * len(checks)))) if fraction else 0
+    for task in random.SystemRandom().sample(checks, count):
+        task.data = True
 
 
-def _run(states: States, plan: Plan, mode: Mode, progress: Progress | None) -> Report:
-    ticker = Ticker(progress, sum(job.cost_bytes for job in plan.jobs))
-    damage = states.damage + plan.damage
+def _run(snapshots: SnapshotsToCheck, plan: VerifyPlan, mode: Mode, progress: Progress | None) -> Report:
+    ticker = Ticker(progress, sum(task.cost_bytes for task in plan.checks))
+    damage = snapshots.damage + plan.damage
     unchecked = 0
-    with in_order(partial(check_shard, tick=ticker.tick), plan.jobs, check_threads(plan.jobs)) as results:
+    with map_in_threads(partial(check_shard, tick=ticker.tick), plan.checks, check_threads(plan.checks)) as results:
         for checked in results:
             damage += checked.damage
             unchecked += not checked.vouched
-    index = states.asked.index if states.asked else None
+    index = snapshots.requested.index if snapshots.requested else None
     return Report(
-        snapshot=states.id,
+        snapshot=snapshots.id,
         sealed=index is not None and index.sealed,
         mode=mode,
-        snapshots=states.checked,
-        shards=len(plan.jobs),
-        data_shards=sum(job.data for job in plan.jobs),
+        snapshots=snapshots.checked,
+        shards=len(plan.checks),
+        data_shards=sum(task.data for task in plan.checks),
         unchecked=unchecked,
         samples=int(index.samples.sum()) if index else 0,
         bytes_checked=ticker.done + plan.sidecar_bytes,

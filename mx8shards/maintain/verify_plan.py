@@ -1,4 +1,4 @@
-"""What is there to check, each thing once?"""
+"""Which shards and side-cars does `verify` check? Files that several snapshots share are checked once."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from mx8shards.shards.snapshots import STATE, Snapshot, sidecar_path
 
 
 @dataclass(slots=True)
-class Job:
-    """One shard to check, and what side-cars say about it."""
+class ShardCheck:
+    """One shard to check, and its hashes and numbers from side-cars."""
 
     snapshot: Snapshot
     number: int
-    entry: Entry  # without its compressed file, if only the raw one is there
-    data: bool = False  # every byte, not the structure alone
-    blocks: Bytes | None = None  # the digests of its blocks, row by row …
-    blocks_file: str = ""  # … and the side-car that holds them
-    numbers: Mapping[str, Bytes] = field(default_factory=dict)  # what a side-car has for its scalar columns …
-    numbers_file: str = ""  # … and which one
+    entry: Entry  # without its compressed file, if only the raw file exists
+    data: bool = False  # check every byte, not only the structure
+    blocks: Bytes | None = None  # the digests of its blocks, one per row …
+    blocks_file: str = ""  # … and the side-car they are from
+    numbers: Mapping[str, Bytes] = field(default_factory=dict)  # the numbers of its scalar columns in a side-car …
+    numbers_file: str = ""  # … and the name of that side-car
 
     @property
     def cost_bytes(self) -> int:
-        """How much of the shard's file will be read."""
+        """How many bytes of the shard's file will be read."""
         if self.data:
             return self.entry.stored.size_bytes
         return 0 if self.entry.zip else table_bytes(self.entry.samples)
 
 
-class Plan:
-    """Collects the shards of several snapshots, and checks their side-cars on the way: with `data` their every byte."""
+class VerifyPlan:
+    """Collects the shards of several snapshots to check, and checks their side-cars at once, with `data` every byte."""
 
     def __init__(self, *, data: bool) -> None:
-        self.jobs: list[Job] = []
+        self.checks: list[ShardCheck] = []
         self.damage: list[Damage] = []
         self.sidecar_bytes = 0
         self._data = data
@@ -52,20 +52,20 @@ class Plan:
         self._sidecars: set[str] = set()
 
     def add(self, snapshot: Snapshot) -> None:
-        """Check this snapshot's side-cars and plan its shards, but for what another snapshot had us plan already."""
+        """Check a snapshot's side-cars and plan its shards, except those already planned for another snapshot."""
         entries = map(snapshot.index.entry, range(snapshot.index.shards))
-        jobs = {i: _job(snapshot, i, entry) for i, entry in enumerate(entries) if self._is_new(entry)}
+        checks = {i: _check_of(snapshot, i, entry) for i, entry in enumerate(entries) if self._is_new(entry)}
         for sidecar in snapshot.index.sidecars:
-            wanted = self._data and any(i in jobs for i in range(sidecar.start, sidecar.stop))
+            wanted = self._data and any(i in checks for i in range(sidecar.start, sidecar.stop))
             if wanted or sidecar.blake3 not in self._sidecars:
-                self._look_into(snapshot, sidecar, jobs)
-        self.jobs += jobs.values()
+                self._look_into(snapshot, sidecar, checks)
+        self.checks += checks.values()
 
     def _is_new(self, entry: Entry) -> bool:
         known = self._shards.setdefault(entry.stored.basename, entry)
         return known is entry or not _covers(known, entry)
 
-    def _look_into(self, snapshot: Snapshot, sidecar: Sidecar, jobs: Mapping[int, Job]) -> None:
+    def _look_into(self, snapshot: Snapshot, sidecar: Sidecar, checks: Mapping[int, ShardCheck]) -> None:
         try:
             data = _checked(snapshot, sidecar, data=self._data)
         except (FormatError, IntegrityError, DatasetNotFoundError) as error:
@@ -78,27 +78,27 @@ class Plan:
         self.sidecar_bytes += sidecar.size_bytes
         if sidecar.kind == "blocks":
             for i, digests in blocks_in(snapshot, sidecar, data):
-                if i in jobs and jobs[i].entry.stored.basename == snapshot.index.entry(i).stored.basename:
-                    jobs[i].blocks = digests
-                    jobs[i].blocks_file = sidecar_name(sidecar)
+                if i in checks and checks[i].entry.stored.basename == snapshot.index.entry(i).stored.basename:
+                    checks[i].blocks = digests
+                    checks[i].blocks_file = sidecar_name(sidecar)
         else:
             for i, column, numbers in numbers_in(snapshot, sidecar, data):
-                if i in jobs:
-                    jobs[i].numbers = {**jobs[i].numbers, column: numbers}
-                    jobs[i].numbers_file = sidecar_name(sidecar)
+                if i in checks:
+                    checks[i].numbers = {**checks[i].numbers, column: numbers}
+                    checks[i].numbers_file = sidecar_name(sidecar)
 
 
-def _job(snapshot: Snapshot, number: int, entry: Entry) -> Job:
-    """The check of one shard: of its raw file where that is all there is of a compressed one, as for readers (§1.8)."""
+def _check_of(snapshot: Snapshot, number: int, entry: Entry) -> ShardCheck:
+    """The check of one shard. If only the raw file of a compressed shard exists, checks that, as readers do (§1.8)."""
     if entry.zip is not None and not os.path.lexists(snapshot.root / entry.zip.basename):
-        with contextlib.suppress(FormatError):  # a symlink leads there: no reader takes that
+        with contextlib.suppress(FormatError):  # a symlink, which readers refuse
             if raw_beside(snapshot, entry) is not None:
-                return Job(snapshot, number, replace(entry, zip=None))
-    return Job(snapshot, number, entry)
+                return ShardCheck(snapshot, number, replace(entry, zip=None))
+    return ShardCheck(snapshot, number, entry)
 
 
 def _covers(known: Entry, entry: Entry) -> bool:
-    """Whether who has checked `known` has checked `entry`: a sealed snapshot names more hashes of the same files."""
+    """Whether a check of `known` also checks `entry`. A sealed snapshot has more hashes of the same files."""
     return (
         (known.kind.columns, known.kind.compression, known.samples)
         == (entry.kind.columns, entry.kind.compression, entry.samples)
@@ -112,7 +112,7 @@ def _says_no_more(info: FileInfo, known: FileInfo) -> bool:
 
 
 def _checked(snapshot: Snapshot, sidecar: Sidecar, *, data: bool) -> Bytes | None:
-    """The bytes of a side-car, or None where only its size was to be checked."""
+    """Check a side-car. Returns its bytes if `data`, otherwise checks only its size and returns None."""
     path = sidecar_path(snapshot.root, sidecar.blake3)
     found = open_sidecar(snapshot, sidecar) if data else None
     if data and found is not None:
@@ -125,7 +125,7 @@ def _checked(snapshot: Snapshot, sidecar: Sidecar, *, data: bool) -> Bytes | Non
         raise DatasetNotFoundError(
             "the index names this side-car, but it cannot be opened",
             subject=str(path),
-            hint="" if snapshot.kept else f"a copy without {STATE}? `mx8shards verify --seal` makes side-cars anew",
+            hint="" if snapshot.kept else f"a copy without {STATE}? `mx8shards verify --seal` makes new side-cars",
         )
     if size != sidecar.size_bytes:
         raise FormatError(subject=str(path), expected=f"{sidecar.size_bytes} bytes (the index)", found=f"{size}")

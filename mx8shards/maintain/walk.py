@@ -1,4 +1,4 @@
-"""Do the samples of a shard add up, and which numbers do they hold? Answered in one pass over its raw bytes."""
+"""Are the samples of a shard well-formed, and which numbers do they hold? One pass over the shard's raw bytes."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from mx8shards.format.shard_bytes import Offsets, check_offsets, check_table, re
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-_INDEX_ITEMS = 1 << 20  # as many bytes are picked out of a piece by one index array
+_INDEX_ITEMS = 1 << 20  # bytes copied by one NumPy index array, which bounds its size
 
 
 class SampleWalk:
-    """Is fed a shard's raw bytes piece by piece and holds on to its table and its last few bytes.
+    """Checks a shard's raw bytes piece by piece. Keeps the offset table and the last few bytes in memory.
 
     `numbers` collects the payloads of the columns named in `scalars`, which are of fixed size.
     """
 
     def __init__(self, columns: Columns, samples: int, size_bytes: int, scalars: Sequence[str] = ()) -> None:
-        self.bad: list[Ints] = []  # rows whose sizes do not add up to the length of their sample
+        self.bad: list[Ints] = []  # rows where the sizes of the columns do not add up to the length of the sample
         self._columns = columns
         self._samples = samples
         self._size_bytes = size_bytes
         self._head = bytearray()
-        self._checked = 0  # offsets in it, but for the last of them
+        self._checked = 0  # number of offsets in `_head` that were checked, without the last one
         self._offsets: Offsets | None = None
         self._error: FormatError | None = None
         self._tail = b""
-        self._begin = 0  # of the tail, in the shard
-        self._row = 0  # the first whose size header was not yet seen
+        self._begin = 0  # offset of `_tail` in the shard
+        self._row = 0  # the first row whose size header was not read yet
         self._scalars = [_Scalar(columns, name) for name in scalars]
         self._keep = max([columns.header_bytes, *(scalar.width for scalar in self._scalars)], default=0)
 
     @property
     def numbers(self) -> list[bytes]:
-        """The payloads of each scalar column, one after the other."""
+        """The concatenated payloads of each scalar column."""
         return [b"".join(scalar.found) for scalar in self._scalars]
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes of the shard."""
+        """Add the next bytes of the shard."""
         if self._error is None and self._offsets is None:
             self._head += piece
             if len(self._head) < table_bytes(self._samples):
@@ -57,18 +57,18 @@ class SampleWalk:
             self._scan(self._tail + piece)
 
     def finish(self) -> None:
-        """FormatError if the shard has no sound table, or a sample whose sizes do not add up."""
+        """FormatError if the offset table is invalid, or the sizes in a sample do not add up to its length."""
         if self._error is None and self._offsets is None:
             self._error = FormatError(expected=f"{table_bytes(self._samples)} bytes of offsets", found="fewer")
         if self._error is None and self.bad:
             rows = np.concatenate(self.bad)
-            found = f"another sum; so in {len(rows)} samples" if len(rows) > 1 else "another sum"
+            found = f"another sum, in {len(rows)} samples" if len(rows) > 1 else "another sum"
             self._error = FormatError(place=f"sample {rows[0]}", expected="columns that fill it", found=found)
         if self._error is not None:
             raise self._error
 
     def _check_so_far(self) -> None:
-        """Find a fault in the offsets that came last: a sparse file may claim gigabytes of a table."""
+        """Check the offsets as they arrive, because a sparse file may claim a table of gigabytes."""
         there = len(self._head) // 4 - 1
         if there - self._checked < 2:
             return
@@ -90,11 +90,11 @@ class SampleWalk:
         self._offsets = read_table(data, self._samples).copy()
 
     def _scan(self, data: bytes) -> None:
-        """Look at every size header and number that lies whole in `data`; keep what may hold the start of another."""
-        assert self._offsets is not None  # feed sees to it
+        """Check every size header and collect every number that is complete in `data`. Keep the rest for later."""
+        assert self._offsets is not None  # set by `feed`
         view = np.frombuffer(data, np.uint8)
         end = self._begin + len(data)
-        # a key of the offsets' own type: any other would widen all of them, for every piece
+        # uint32 like the offsets: any other type would make searchsorted convert the whole table for every piece
         within = np.uint32(max(0, end - self._columns.header_bytes))
         last = int(np.searchsorted(self._offsets[:-1], within, "right"))
         step = max(1, _INDEX_ITEMS // max(1, self._columns.header_bytes))
@@ -119,13 +119,13 @@ class SampleWalk:
         good = columns.header_bytes + columns.fixed_bytes + sizes.sum(axis=1) == lengths
         if not good.all():
             self.bad.append(start + np.flatnonzero(~good))
-            sizes[~good] = 0  # so that numbers are looked for inside the sample
+            sizes[~good] = 0  # so that numbers are read from inside the sample
         for scalar in self._scalars:
             scalar.expect(begins + scalar.before + sizes[:, : scalar.variable_before].sum(axis=1))
 
 
 class _Scalar:
-    """Where the payloads of one fixed-size column stand, and those found so far."""
+    """Collects the payloads of one column of fixed size."""
 
     def __init__(self, columns: Columns, name: str) -> None:
         number = columns.names.index(name)
@@ -134,17 +134,17 @@ class _Scalar:
         self.before = columns.header_bytes + sum(size for size in sizes if size is not None)
         self.variable_before = sum(size is None for size in sizes)
         self.found: list[bytes] = []
-        self._places: Ints = np.zeros(0, np.int64)
+        self._begins: Ints = np.zeros(0, np.int64)
 
-    def expect(self, places: Ints) -> None:
-        """More payloads begin there."""
-        self._places = np.concatenate([self._places, places])
+    def expect(self, begins: Ints) -> None:
+        """Add offsets at which payloads begin."""
+        self._begins = np.concatenate([self._begins, begins])
 
     def collect(self, view: Bytes, begin: int, end: int) -> None:
-        """Take the payloads that lie whole in the bytes from `begin` to `end`."""
-        count = int(np.searchsorted(self._places, end - self.width, "right"))
+        """Collect the payloads that end within `view`, which holds the shard's bytes from `begin` to `end`."""
+        count = int(np.searchsorted(self._begins, end - self.width, "right"))
         step = max(1, _INDEX_ITEMS // max(1, self.width))
         for start in range(0, count, step):
-            places = self._places[start : min(count, start + step)] - begin
-            self.found.append(view[places[:, None] + np.arange(self.width)].tobytes())
-        self._places = self._places[count:]
+            begins = self._begins[start : min(count, start + step)] - begin
+            self.found.append(view[begins[:, None] + np.arange(self.width)].tobytes())
+        self._begins = self._begins[count:]

@@ -28,7 +28,7 @@ from mx8shards.convert import run as running
 from mx8shards.convert.classes import class_names
 from mx8shards.convert.imagefolder import ImageFolder
 from mx8shards.convert.part_names import basis_of, part_name
-from mx8shards.convert.part_writing import Job, Run, write_part
+from mx8shards.convert.part_writing import Job, PartItems, write_part
 from mx8shards.convert.run import convert
 from mx8shards.convert.source import recipe_of
 from mx8shards.convert.source_files import Folder
@@ -914,8 +914,8 @@ def test_parts_that_are_there_already_are_counted_too(
     options = {"size_limit": "64mb", "compression": None}
     recipe, out = recipe_of("imagefolder", str(src), {"upright": True}), tmp_path / "out"
     source = recipe.open()
-    run_ = Run(out, source.items()[:3])
-    path = write_part(Job(recipe, out, options), source, run_, basis_of(recipe, options, source)).path
+    part_items = PartItems(out, source.items()[:3])
+    path = write_part(Job(recipe, out, options), source, part_items, basis_of(recipe, options, source)).path
     before = next(path.glob("*.mds")).stat().st_ino
     said, _ = run(capsys, src, tmp_path / "out", "--upright", "--workers", "2")
     assert said.rstrip().endswith("\t8 samples\t4 upright")
@@ -980,19 +980,19 @@ def test_a_class_that_appears_before_the_workers_list_the_folder_again_shifts_no
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     src = write(tmp_path / "src", few(*(f"{name}/{i}.jpg" for name in ("dog", "owl") for i in range(4))))
-    real = running.in_order
+    real = running.map_in_processes
 
     def late(*arguments: Any) -> Any:
         write(src, few("cat/1.jpg"))
         return real(*arguments)
 
     monkeypatch.setattr(running, "PART_ITEMS", 2)
-    monkeypatch.setattr(running, "in_order", late)
+    monkeypatch.setattr(running, "map_in_processes", late)
     job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
     with pytest.raises(SourceError, match="imagefolder: the source changed while it was converted"):
         convert(job, workers=workers)
     assert not (tmp_path / "out/index.json").exists()
-    monkeypatch.setattr(running, "in_order", real)
+    monkeypatch.setattr(running, "map_in_processes", real)
     convert(job, workers=workers)
     assert labels(tmp_path / "out") == {
         name: ["cat", "dog", "owl"].index(name[:3]) for name in labels(tmp_path / "out")
@@ -1010,7 +1010,7 @@ def test_a_tar_that_is_replaced_while_it_is_converted_is_an_error(
         with tarfile.open(src.with_name(f"{folder.name}.tar"), "w") as tar:
             tar.add(folder, "")
     job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
-    real = running.in_order
+    real = running.map_in_processes
 
     def late(*arguments: Any) -> Any:
         os.replace(tmp_path / "new.tar", src)
@@ -1018,7 +1018,7 @@ def test_a_tar_that_is_replaced_while_it_is_converted_is_an_error(
 
     os.replace(tmp_path / "old.tar", src)
     monkeypatch.setattr(running, "PART_ITEMS", 2)
-    monkeypatch.setattr(running, "in_order", late)
+    monkeypatch.setattr(running, "map_in_processes", late)
     with pytest.raises(SourceError, match="changed while it was converted"):
         convert(job, workers=2)
     assert not (tmp_path / "out/index.json").exists()
