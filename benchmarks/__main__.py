@@ -1,7 +1,7 @@
-"""How quick is it here?
+"""How are the benchmarks run?
 
 python -m benchmarks CASE [--quick] [--rounds N] [--json FILE] [--directory DIR] [--before CHECKOUT]
-python -m benchmarks table      make benchmarks/README.md's tables and the README's chart from benchmarks/results
+python -m benchmarks table      generate the tables in benchmarks/README.md and the README's chart from the results
 """
 
 from __future__ import annotations
@@ -32,24 +32,29 @@ CASES = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure one case, or write the tables."""
+    """Measure one case, or generate the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("case", choices=[*CASES, "table"])
     parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes, to see that it works; says nothing about speed"
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="default: benchmarks/results/CASE.json, if not --quick"
+        "--quick", action="store_true", help="tiny sizes, to check that the benchmark runs; the numbers mean nothing"
     )
     parser.add_argument(
-        "--directory", type=Path, metavar="DIR", help="the disk to measure on (default: the temporary one)"
+        "--rounds", type=int, default=5, help="number of rounds; each measures every contender once (default: 5)"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="output file (default: benchmarks/results/CASE.json, unless --quick)"
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        metavar="DIR",
+        help="a directory on the disk to measure (default: the temporary directory)",
     )
     parser.add_argument(
         "--before",
         type=Path,
         metavar="CHECKOUT",
-        help="compare ours with an older checkout; no peers",
+        help="compare our code with an older checkout, without peers",
     )
     options = parser.parse_args(arguments)
     if options.case == "table":

@@ -1,4 +1,4 @@
-"""How does a process run with less memory than the machine has?"""
+"""How is a process limited to less memory than the machine has? With a memory cgroup, version 1 or 2."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 class Group(NamedTuple):
-    """A control group for memory, and the name of the file that holds its limit."""
+    """A memory cgroup, and the name of the file with its limit."""
 
     path: Path
     limit: str
 
 
 def problem() -> str:
-    """Why no limit can be set here, or nothing if one can."""
+    """The reason why no limit can be set here, or "" if it can."""
     here = _here()
     if here is None:
-        return "there is no memory controller of cgroups"
+        return "there is no cgroup memory controller"
     if here.limit == "memory.max" and "memory" not in (here.path / "cgroup.subtree_control").read_text().split():
-        return "memory is not delegated to groups below this process's own one"
-    return "" if os.access(here.path, os.W_OK) else "groups below this process's own one may not be made"
+        return "the memory controller is not delegated to cgroups below this process's own"
+    return "" if os.access(here.path, os.W_OK) else "no permission to create cgroups below this process's own"
 
 
 def _here() -> Group | None:
-    """The group of this process, of version 2 or 1, if its memory is controlled."""
+    """The memory cgroup of this process, version 2 or 1, if there is one."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "memory":
@@ -43,9 +43,9 @@ def _text(path: Path) -> str:
 
 
 def limit_memory(size_bytes: int) -> Path:
-    """Move this process into a new group below its own one, which may hold as much, page cache included."""
+    """Move this process into a new cgroup with this memory limit, which includes the page cache."""
     here = _here()
-    assert here is not None, "problem() says whether there is one"
+    assert here is not None, "call problem() first"
     group = here.path / f"mx8shards-benchmark-{os.getpid()}"
     group.mkdir()
     (group / here.limit).write_text(str(size_bytes))
@@ -54,6 +54,6 @@ def limit_memory(size_bytes: int) -> Path:
 
 
 def leave(group: Path) -> None:
-    """Move this process back to where it came from, and remove the group."""
+    """Move this process back to its former cgroup, and remove the new one."""
     (group.parent / "cgroup.procs").write_text(str(os.getpid()))
     group.rmdir()

@@ -1,4 +1,4 @@
-"""What does the chart in the README show? Bars of kept results, drawn as SVG (python -m benchmarks table)."""
+"""How is the README's chart drawn? As SVG bars, from benchmarks/results (python -m benchmarks table)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = ROOT / "benchmarks" / "chart.svg"
 
 
 class Panel(NamedTuple):
-    """The bars of one group of a case: which of its numbers, and what the chart calls each contender."""
+    """The bars of one group of a case: the number to show, and the label of each contender."""
 
     title: str
     case: str
@@ -63,7 +63,7 @@ rect { fill: #8c959f; }
 
 
 def render() -> str:
-    """The chart, made from the kept results."""
+    """The chart as SVG, from the stored results."""
     parts, y = [], 0
     for panel in PANELS:
         drawn, y = _panel(panel, y)
@@ -73,7 +73,7 @@ def render() -> str:
 
 
 def _panel(panel: Panel, y: int) -> tuple[list[str], int]:
-    """A title, bars and the machine, drawn below y; and where they end."""
+    """Draw a title, bars and the machine below `y`. Returns the elements and the new `y`."""
     results = load(panel.case)
     group = results["groups"][panel.group]
     values = {shown: group[name]["numbers"][panel.number]["median"] for name, shown in panel.bars.items()}

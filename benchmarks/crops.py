@@ -1,4 +1,4 @@
-"""Which crops does everybody make of a picture?"""
+"""Which crops do all contenders make of a picture? Random and centre crops, and Pillow's way to make them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RATIO = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """A piece at random of the picture's area and shape, resized, as torchvision's RandomResizedCrop takes it."""
+    """A random part of the picture, resized, like torchvision's RandomResizedCrop."""
 
     size: int
     scale: tuple[float, float] = (0.08, 1.0)
 
     def box(self, width: int, height: int) -> Box:
-        """Where it is this time."""
+        """Draw a box."""
         for _ in range(10):
             area = width * height * random.uniform(*self.scale)  # noqa: S311
             ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))  # noqa: S311
@@ -36,13 +36,13 @@ class Random:
 
 @dataclass(frozen=True, slots=True)
 class Centre:
-    """The middle, of which `resize` pixels would be the shorter side's length, resized."""
+    """The centre of the picture, scaled so that the shorter side would have `resize` pixels."""
 
     size: int
     resize: int
 
     def box(self, width: int, height: int) -> Box:
-        """Where it is."""
+        """The box."""
         return _middle(width, height, min(width, height) * self.size // self.resize)
 
 
@@ -53,7 +53,7 @@ def _middle(width: int, height: int, side: int) -> Box:
 
 Crop = Random | Centre
 
-# No crop is mirrored: that would be another pass over the pixels for some and none for others.
+# No crop is mirrored, because that would cost some contenders another pass over the pixels and others nothing.
 CROPS: dict[str, dict[str, Crop]] = {
     "random": {"image": Random(224)},
     "centre": {"image": Centre(224, 256)},
@@ -68,7 +68,7 @@ CROPS: dict[str, dict[str, Crop]] = {
 
 
 def with_pillow(picture: Any, crops: str) -> dict[str, npt.NDArray[np.uint8]]:
-    """All crops of a picture that Pillow has opened: decoded once, each resized from its box, antialiased."""
+    """All crops of a Pillow image: decoded once, each resized from its box with antialiasing."""
     picture = picture.convert("RGB")
     return {
         name: np.asarray(picture.resize((crop.size, crop.size), 2, box=crop.box(*picture.size)))  # 2: bilinear

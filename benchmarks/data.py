@@ -1,4 +1,4 @@
-"""What is measured? Made-up samples, equal on every machine, that behave like real ones: photos, text and signals."""
+"""Which samples are measured? Generated photos, texts and signals: realistic, and equal on every machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TINY_PER_SHARD = 500_000
 
 _VOCABULARY = 20_000
 _FOLLOWERS = 32
-_LETTERS = "etaoinshrdlucmfwypvbgkjxqz"  # by how often English uses them
+_LETTERS = "etaoinshrdlucmfwypvbgkjxqz"  # in order of frequency in English
 
 
 def photos(count: int, seed: int = 17) -> list[bytes]:
@@ -46,7 +46,7 @@ def _photo(rng: np.random.Generator, profile: bytes) -> bytes:
 
 
 def blobs(count: int, seed: int = 17) -> list[bytes]:
-    """Photos cut to 100,000 bytes each: zstd saves less than a hundredth of them."""
+    """Photos cut to 100,000 bytes each. zstd saves less than 1 %."""
     return [photo[:BLOB_BYTES] for photo in photos(count, seed)]
 
 
@@ -62,7 +62,7 @@ def arrays(count: int, seed: int = 17) -> npt.NDArray[np.int32]:
 
 
 def texts(count: int, words: int = 500, seed: int = 17) -> list[str]:
-    """Documents of about 3 KB. Words follow Zipf's law, and half of the time one follows as it often did before."""
+    """Documents of about 3 KB. Words follow Zipf's law, and half of them repeat a frequent pair of words."""
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(1, len(_LETTERS) + 1)
     letters = rng.choice(list(_LETTERS), (_VOCABULARY, 10), p=share / share.sum())
@@ -85,13 +85,13 @@ def _common_words(rng: np.random.Generator, shape: Any) -> npt.NDArray[np.int64]
 
 
 def keep(path: Path, payloads: list[bytes]) -> None:
-    """Keep payloads for the processes that measure."""
+    """Save payloads for the measuring processes."""
     sizes = np.array([len(payload) for payload in payloads], np.int64)
     np.savez(path, data=np.frombuffer(b"".join(payloads), np.uint8), sizes=sizes)
 
 
 def load(path: Path) -> list[bytes]:
-    """What was kept."""
+    """Load saved payloads."""
     with np.load(path) as kept:
         data, sizes = kept["data"].tobytes(), kept["sizes"]
     ends = np.cumsum(sizes)
@@ -99,7 +99,7 @@ def load(path: Path) -> list[bytes]:
 
 
 def tiny(out: Path, count: int) -> None:
-    """A dataset of samples of 64 bytes: as many shards as that takes, all with the same bytes."""
+    """A dataset of samples of 64 bytes. All its shards have equal bytes."""
     from benchmarks.adapters import ours
 
     per_shard = min(count, TINY_PER_SHARD)
@@ -109,7 +109,7 @@ def tiny(out: Path, count: int) -> None:
 
 
 def sparse(out: Path, shards: int, per_shard: int, sample_bytes: int) -> None:
-    """A dataset whose shards have their tables only: their samples are holes, and read as zeros."""
+    """A dataset with sparse shards: real offset tables, and samples that are holes, which read as zeros."""
     from benchmarks.adapters import ours
 
     payload = np.zeros(sample_bytes, np.uint8)
@@ -127,7 +127,7 @@ def _copy_table(shard: Path, path: Path, samples: int) -> None:
 
 
 def repeat_shard(root: Path, count: int, copy: Callable[[Path, Path], object]) -> None:
-    """Make `count` shards of a dataset's only one. Its index is then as Streaming writes it: without hashes."""
+    """Repeat a dataset's only shard `count` times. The index has no hashes, like Streaming's by default."""
     entry = json.loads((root / "index.json").read_bytes())["shards"][0]
     shard = root / entry["raw_data"]["basename"]
     entries = []

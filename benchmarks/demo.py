@@ -1,7 +1,4 @@
-"""What does it look like when a dataset is written, verified and read back, and a folder of pictures trained on?
-
-(`make demo`)
-"""
+"""A demonstration (`make demo`): write, verify and read a dataset, and load random crops of a folder of pictures."""
 
 from __future__ import annotations
 
@@ -18,11 +15,11 @@ from benchmarks import page_cache, pictures
 
 SAMPLES = 1_000
 PICTURES = 2_000
-SAMPLE_BYTES = 100_000  # about a photo at 400 × 300 pixels
+SAMPLE_BYTES = 100_000  # the size of a photo of about 400 × 300 pixels
 
 
 def main() -> None:
-    """Write a small dataset, let the command line check it, and read it back; then a folder of pictures, decoded."""
+    """Write a small dataset, verify it with the command line and read it; then convert and load pictures."""
     with tempfile.TemporaryDirectory(prefix="mx8shards-demo-") as directory:
         root = f"{directory}/train"
         write(root)
@@ -33,7 +30,7 @@ def main() -> None:
 
 
 def write(root: str) -> None:
-    """The dataset, from noise that no compression or deduplication makes smaller."""
+    """Write the dataset, from noise, which cannot be compressed or deduplicated."""
     noise = random.Random(17)  # noqa: S311 - pixels, not keys
     images = [noise.randbytes(SAMPLE_BYTES) for _ in range(SAMPLES)]
     start = time.perf_counter()
@@ -45,7 +42,7 @@ def write(root: str) -> None:
 
 
 def read(root: str) -> None:
-    """All samples in order, decoded, with every label checked. What was just written lies in the page cache."""
+    """Read and decode all samples in order, and check every label. The files are in the page cache."""
     start = time.perf_counter()
     with mx8.Dataset(root) as dataset:
         for position, sample in enumerate(dataset):
@@ -55,7 +52,7 @@ def read(root: str) -> None:
 
 
 def train(directory: str) -> None:
-    """A folder of pictures, converted, and the crops that a training would get: from the disk, then from memory."""
+    """Convert a folder of pictures and load random crops, first from the disk, then from memory."""
     files, root = f"{directory}/pictures", f"{directory}/converted"
     print(f"\n{PICTURES:,} pictures are drawn", flush=True)
     pictures.write_folder(Path(files), pictures.generated(PICTURES // 4), PICTURES)
@@ -73,7 +70,7 @@ def train(directory: str) -> None:
 
 
 def crops(root: str) -> mx8.Loader:
-    """A loader as a training has it."""
+    """A loader as in a training script."""
     return mx8.Loader(
         mx8.Dataset(root),
         batch_size=64,
@@ -85,14 +82,14 @@ def crops(root: str) -> mx8.Loader:
 
 
 def command_line(*arguments: str) -> None:
-    """Run `mx8shards` as a user does and show what it says."""
+    """Run `mx8shards` as a user does and show its output."""
     print(f"\n$ mx8shards {' '.join(arguments)}", flush=True)
     subprocess.run([sys.executable, "-m", "mx8shards", *arguments], check=True)
     print()
 
 
 def report(what: str, seconds: float) -> None:
-    """One line with both rates: samples and bytes."""
+    """Print one line with samples/s and MB/s."""
     megabytes = SAMPLES * SAMPLE_BYTES / 1e6
     print(f"{what}: {SAMPLES:,} samples, {megabytes:,.0f} MB in {seconds:.3f} s")
     print(f"  {SAMPLES / seconds:,.0f} samples/s, {megabytes / seconds:,.0f} MB/s")

@@ -1,8 +1,8 @@
 """How are contenders compared fairly?
 
-Every run is a process of its own. Rounds are interleaved: each goes through all contenders of a group and starts with
-another one, so that a slow minute of the machine hits all of them alike. Ratios are taken within a round; what is
-reported is their median, beside the lowest and the highest.
+Every run is a separate process. Rounds are interleaved: each round runs all contenders of a group, starting with a
+different one, so that a slow minute of the machine affects all of them. Ratios are taken within a round; reported are
+the median, the minimum and the maximum.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from benchmarks.process import Numbers
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What one contender does in one group. `run` is called with `arguments` in a process of its own.
+    """The run of one contender in one group: calls `run` with `arguments` in a separate process.
 
-    The first contender of a group is the one that the others are compared with.
+    The first contender of a group is the reference of the ratios.
     """
 
     group: str
@@ -37,14 +37,14 @@ class Job:
     run: Callable[..., Numbers]
     arguments: dict[str, Any]
     settings: dict[str, object] = field(default_factory=dict)
-    rounds: int | None = None  # where fewer are enough, because one takes long
-    needs: str = ""  # a module without which it is skipped
-    checkout: Path = machine.ROOT  # whose package and benchmarks run
+    rounds: int | None = None  # fewer rounds for a slow contender, if set
+    needs: str = ""  # a module; the job is skipped if it is not installed
+    checkout: Path = machine.ROOT  # the checkout whose package and benchmarks run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One column of the table: a number of every contender, or that as a multiple of the first contender's."""
+    """One column of the table: a number of each contender, or its ratio to the first contender's number."""
 
     title: str
     number: str
@@ -55,7 +55,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """What a target asks for: a number of `contender` within bounds, or that as a multiple of `against`'s."""
+    """A condition of a target: bounds for a number of `contender`, or for its ratio to the number of `against`."""
 
     group: str
     contender: str
@@ -67,7 +67,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A claim that is met where one of the things wanted is found."""
+    """A claim that is met if any of its conditions holds."""
 
     claim: str
     wanted: tuple[Wanted, ...]
@@ -78,7 +78,7 @@ class Case(Protocol):
 
     @property
     def NOTES(self) -> str:  # noqa: N802
-        """What a reader of the table has to know, in Markdown."""
+        """Explanations of the table, in Markdown."""
 
     @property
     def COLUMNS(self) -> Sequence[Column]:  # noqa: N802
@@ -86,22 +86,22 @@ class Case(Protocol):
 
     @property
     def NEEDS_BYTES(self) -> int:  # noqa: N802
-        """How much disk is used at a time."""
+        """The disk space needed."""
 
     def prepare(self, directory: Path, *, quick: bool) -> None:
-        """Make the data that all contenders share."""
+        """Write the data for all contenders."""
 
     def jobs(self, directory: Path, *, quick: bool) -> list[Job]:
-        """All jobs; those of one group are compared."""
+        """All jobs. Jobs of one group are compared."""
 
     def targets(self) -> list[Target]:
-        """What should come out."""
+        """The targets."""
 
 
 def run(
     name: str, case: Case, *, rounds: int, quick: bool, parent: Path | None = None, before: Path | None = None
 ) -> dict[str, Any]:
-    """The results of a case, ready for JSON. `before`: compare ours with an older checkout, and with nobody else."""
+    """Run a case and return its results for JSON. `before`: compare our code only with this older checkout."""
     start = time.monotonic()
     question = (case.__doc__ or "").partition("\n")[0]
     with tempfile.TemporaryDirectory(prefix=f"mx8shards-{name}-", dir=parent) as text:
@@ -140,7 +140,7 @@ def run(
 
 
 def _now_and_before(jobs: Sequence[Job], before: Path) -> list[Job]:
-    """Each job of ours, and the same one with the code of an older checkout: a group of two."""
+    """For each of our jobs, a group of two: this code and the older checkout's."""
     found = []
     for job in jobs:
         if str(job.arguments.get("adapter", "")).startswith("ours"):
@@ -171,7 +171,7 @@ def _interleaved(jobs: Sequence[Job], rounds: int, directory: Path) -> list[dict
 
 
 def in_a_process(job: Job, directory: Path) -> Numbers:
-    """The numbers of one job; SystemExit with what it had to say if it fails."""
+    """Run one job and return its numbers. SystemExit with its stderr if it fails."""
     question = {"run": f"{job.run.__module__}:{job.run.__name__}", "arguments": job.arguments}
     private = {"HOME": str(directory), "TMPDIR": str(directory), "XDG_CACHE_HOME": str(directory / "cache")}
     done = subprocess.run(
@@ -190,7 +190,7 @@ def in_a_process(job: Job, directory: Path) -> Numbers:
 
 
 def _paths(checkout: Path) -> list[str]:
-    """Where modules are looked for: a package that is installed must not come before the checkout's."""
+    """sys.path for a job: the checkout must come before an installed mx8shards."""
     return [str(checkout), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
 
@@ -214,19 +214,19 @@ def _numbers(runs: Sequence[dict[str, Any]], job: Job) -> list[str]:
 
 
 def values(runs: Sequence[dict[str, Any]], group: str, contender: str, number: str) -> list[float]:
-    """A number of one contender, round by round."""
+    """A number of one contender in each round."""
     mine = (run for run in runs if (run["group"], run["contender"]) == (group, contender))
     return [run["numbers"][number] for run in mine if number in run["numbers"]]
 
 
 def ratios(runs: Sequence[dict[str, Any]], group: str, contender: str, against: str, number: str) -> list[float]:
-    """A number of one contender divided by that of another in the same round."""
+    """The ratio of a number between two contenders, in each round."""
     pairs = zip(values(runs, group, contender, number), values(runs, group, against, number), strict=False)
     return [mine / other for mine, other in pairs if other]
 
 
 def spread(numbers: Sequence[float]) -> dict[str, float]:
-    """The middle of some numbers, and how far apart they are."""
+    """The median, minimum and maximum of some numbers."""
     found = {"median": statistics.median(numbers), "low": min(numbers), "high": max(numbers)}
     return {key: float(f"{value:.4g}") for key, value in found.items()}
 
@@ -253,7 +253,7 @@ def _found(wanted: Wanted, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be found; the one without a name always can."""
+    """Whether a module is installed; "" counts as installed."""
     try:
         return not module or importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
@@ -261,5 +261,5 @@ def is_installed(module: str) -> bool:
 
 
 def say(text: str) -> None:
-    """Progress, for whoever watches."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)

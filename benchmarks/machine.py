@@ -1,4 +1,4 @@
-"""Where was this measured? Facts that explain numbers, and nothing that names the machine."""
+"""On which hardware and versions was a case measured? Without anything that identifies the machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = (
 
 
 def facts(directory: Path) -> dict[str, object]:
-    """The machine, its disk under `directory`, the versions and the commit."""
+    """Processor, memory, disk of `directory`, versions and commit."""
     return {
         "processor": _first(r"model name\s*: (.*)", Path("/proc/cpuinfo")) or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
@@ -35,7 +35,7 @@ def facts(directory: Path) -> dict[str, object]:
 
 
 def filesystem(directory: Path) -> tuple[str, str]:
-    """The kind of file system that holds the directory, and its device."""
+    """The file system of a directory, and its kind of device."""
     mounts = [line.split()[:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     holding = [mount for mount in mounts if directory.is_relative_to(mount[1])]
     device, _, kind = max(holding, key=lambda mount: len(mount[1]))

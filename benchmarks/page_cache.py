@@ -1,4 +1,4 @@
-"""What of a dataset does the page cache hold?"""
+"""How are files loaded into the page cache, dropped from it, and how much of them does it hold?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def fill(root: Path) -> None:
-    """Every byte of the files is in it."""
+    """Read all files, so that they are in the page cache."""
     buffer = bytearray(1 << 24)
     for path in files(root):
         with path.open("rb", buffering=0) as file:
@@ -23,16 +23,16 @@ def fill(root: Path) -> None:
 
 
 def drop(root: Path) -> None:
-    """No byte of the files is in it, unless somebody else has mapped them."""
+    """Drop all files from the page cache. Pages that a process has mapped stay."""
     for path in files(root):
         descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)  # what is dirty cannot be dropped
+        os.fsync(descriptor)  # dirty pages cannot be dropped
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
 
 
 def resident_share(root: Path) -> float:
-    """How much of the files it holds, from 0 to 1."""
+    """The fraction of the files' bytes in the page cache."""
     found = [_resident_pages(path) for path in files(root)]
     return sum(held for held, _ in found) / max(1, sum(pages for _, pages in found))
 

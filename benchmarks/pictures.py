@@ -1,7 +1,7 @@
-"""Which pictures are decoded? Generated ones that behave like photographs, and real photographs.
+"""Which pictures are decoded? Generated pictures with the statistics of photographs, and real photographs.
 
-Natural pictures have edges, and power that falls with the square of the frequency. The generated ones are ellipses of
-all sizes over each other, each lit and textured by such a field, under a little grain.
+Photographs have edges and a power spectrum that falls with the square of the frequency. The generated pictures are
+overlapping ellipses of all sizes, each shaded with noise of that spectrum, plus a little grain.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]  # width, height
 
 SIZES: tuple[Size, ...] = ((500, 375), (500, 375), (500, 375), (500, 333), (375, 500), (500, 400), (480, 360))
-QUALITY = 95  # of generated pictures; about 108 KB come of it, as ImageNet's files have
+QUALITY = 95  # of generated pictures: gives about 108 KB, like ImageNet's files
 REAL_QUALITY = 95
 LARGE: Size = (4000, 3000)
-LARGE_BITS = 2.0  # per pixel, as cameras and phones write them
+LARGE_BITS = 2.0  # bits per pixel, like files of cameras and phones
 CLASSES = 10
 
-# Colour photographs of about 500 × 375 and more that two packages carry.
+# Colour photographs of at least about 500 × 375 pixels in scikit-image and scikit-learn.
 REAL = {
     "skimage": tuple(
         f"data/{name}"
@@ -53,19 +53,19 @@ def large(count: int, seed: int = 17) -> list[bytes]:
 
 
 def real(count: int, seed: int = 17) -> list[bytes]:
-    """Crops of real photographs, at about 500 × 375 pixels, encoded anew."""
+    """Crops of real photographs, re-encoded at about 500 × 375 pixels."""
     photos = [np.asarray(Image.open(path).convert("RGB")) for path in real_files()]
     turns = itertools.islice(zip(itertools.cycle(photos), itertools.cycle(SIZES), itertools.count(seed)), count)
     return _each(lambda job: encoded(_cropped(*job), REAL_QUALITY), turns)
 
 
 def labelled(count: int, seed: int = 17) -> list[bytes]:
-    """JPEG files of 160 × 120 pixels with waves of five directions in two pairs of colours: ten classes, in turn."""
+    """JPEG files of 160 × 120 pixels in ten classes: waves in five directions and two pairs of colours."""
     return _each(lambda k: encoded(_waves(k % CLASSES, seed + k), 85), range(count))
 
 
 def _waves(label: int, seed: int) -> Pixels:
-    """Waves that one has to look for under a texture."""
+    """Waves that are partly hidden by a texture."""
     rng = np.random.default_rng(seed)
     size = (160, 120)
     y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
@@ -78,7 +78,7 @@ def _waves(label: int, seed: int) -> Pixels:
 
 
 def real_files() -> list[Path]:
-    """The photographs of the packages that are installed; nothing of them is imported."""
+    """The photographs in the installed packages, without importing these."""
     found = {package: importlib.util.find_spec(package) for package in REAL}
     return [
         Path(spec.submodule_search_locations[0]) / name
@@ -89,8 +89,8 @@ def real_files() -> list[Path]:
 
 
 def write_folder(root: Path, payloads: Sequence[bytes], count: int) -> None:
-    """Files in ten folders, one per class; the payloads in turn, until there are so many."""
-    for label in range(min(CLASSES, count)):  # an empty folder would be no class
+    """Write `count` files into ten folders, one per class, repeating the payloads."""
+    for label in range(min(CLASSES, count)):  # the converter refuses empty folders
         (root / f"class{label}").mkdir(parents=True)
     for number in range(count):
         path = root / f"class{number % CLASSES}" / f"{number:06}.jpg"
@@ -98,12 +98,12 @@ def write_folder(root: Path, payloads: Sequence[bytes], count: int) -> None:
 
 
 def files(root: Path) -> list[tuple[Path, int]]:
-    """The pictures of such a folder with their labels."""
+    """The files in such a folder, with their labels."""
     return [(path, int(path.parent.name.removeprefix("class"))) for path in sorted(root.glob("*/*.jpg"))]
 
 
 def encoded(pixels: Pixels, quality: int = QUALITY) -> bytes:
-    """As a JPEG file."""
+    """Encode a picture as JPEG."""
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG", quality=quality, subsampling="4:2:0")
     return out.getvalue()
@@ -122,7 +122,7 @@ def picture(size: Size, seed: int) -> Pixels:
 
 
 def _field(rng: np.random.Generator, size: Size, power: float) -> npt.NDArray[np.float32]:
-    """Noise whose amplitude falls with the frequency's power, of variance 1."""
+    """Noise of variance 1 whose amplitude falls with a power of the frequency."""
     width, height = size
     shape = (_smooth(height), _smooth(width))
     frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]).astype(np.float32)
@@ -133,12 +133,12 @@ def _field(rng: np.random.Generator, size: Size, power: float) -> npt.NDArray[np
 
 
 def _smooth(length: int) -> int:
-    """As many or more, a multiple of 128 by small factors, which an FFT is quick with."""
+    """The next size that is fast for an FFT: a multiple of 128 with small prime factors."""
     return -(-length // 128) * 128
 
 
 def _leaves(rng: np.random.Generator, size: Size) -> Image.Image:
-    """Ellipses over each other, few large ones and many small ones."""
+    """Overlapping ellipses, few large ones and many small ones."""
     width, height = size
     canvas = Image.new("RGB", size, tuple(rng.integers(40, 216, 3).tolist()))
     draw = ImageDraw.Draw(canvas)
@@ -152,14 +152,14 @@ def _leaves(rng: np.random.Generator, size: Size) -> Image.Image:
 
 
 def _of_size(pixels: Pixels, bits: float) -> bytes:
-    """Encoded with the quality that gives about so many bits per pixel."""
+    """Encode with the quality that gives about `bits` per pixel."""
     wanted = pixels.shape[0] * pixels.shape[1] * bits / 8
     tried = {quality: encoded(pixels, quality) for quality in (96, 93, 90, 86, 82, 76, 70, 60)}
     return min(tried.values(), key=lambda payload: abs(len(payload) - wanted))
 
 
 def _cropped(photo: Pixels, size: Size, seed: int) -> Pixels:
-    """A piece of a photograph at random, at least as large as it will be, perhaps mirrored."""
+    """A random crop of a photograph, not smaller than the result, mirrored at random."""
     rng = np.random.default_rng(seed)
     height, width = photo.shape[:2]
     most = min(width / size[0], height / size[1])

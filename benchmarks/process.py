@@ -1,4 +1,4 @@
-"""What happens in the process that a contender has to itself? (python -m benchmarks.process, run by the harness)"""
+"""How does the process of one job measure time and memory? (python -m benchmarks.process, started by the harness)"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MB = 1e6
 
 
 class Measured:
-    """Takes the time, the processor's time and the peak of memory of the block it manages, as far as the block adds."""
+    """A context manager that measures a block: time, processor time, and peak and growth of memory."""
 
     seconds = 0.0
     numbers: Numbers
@@ -44,13 +44,13 @@ class Measured:
 
 
 def _processor_s() -> float:
-    """Of this process, and of its children as they are waited for."""
+    """Processor time of this process and of the children that have been waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _forget_peak() -> None:
-    """Let the kernel count the peak of resident memory from here on."""
+    """Reset the kernel's peak of resident memory (VmHWM)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -60,7 +60,7 @@ def _memory() -> Numbers:
 
 
 def main() -> None:
-    """Read a job from standard input, do it, write its numbers to standard output. Whatever it prints goes aside."""
+    """Read a job from stdin, run it, and write its numbers to stdout. Anything it prints goes to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     job: dict[str, Any] = json.load(sys.stdin)
@@ -68,7 +68,7 @@ def main() -> None:
     numbers = getattr(importlib.import_module(module), name)(**job["arguments"])
     json.dump(numbers, answers)
     answers.flush()
-    os._exit(0)  # threads of the peers need not be waited for
+    os._exit(0)  # without waiting for peers' threads
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is a loader's epoch worth? Batches are taken as a training loop would: one byte per page of each is touched."""
+"""How is a loader measured? Batches are consumed as in a training loop, touching one byte per page of each."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cgroup, family, page_cache
+from benchmarks import cgroup, page_cache, process_tree
 from benchmarks.process import MB, Measured, Numbers
 
 PAGE = 4096
 
 
 def open_loader(adapter: str, root: str, batch_size: int, options: Mapping[str, Any]) -> Any:
-    """What an adapter opens: it is iterated once for every epoch, and closed at last."""
+    """Open an adapter's loader. It is iterated once per epoch and finally closed."""
     module: Any = importlib.import_module(f"benchmarks.adapters.{adapter}")
     return module.open_loader(Path(root), batch_size, **options)
 
 
-def begun(adapter: str, root: str, batch_size: int, options: Mapping[str, Any]) -> tuple[Any, Iterator[int], float]:
-    """An open loader, its batches from the second on, and how long the first one took, opening included."""
+def open_and_take_first(
+    adapter: str, root: str, batch_size: int, options: Mapping[str, Any]
+) -> tuple[Any, Iterator[int], float]:
+    """Open a loader and take its first batch: the loader, its further batches, and the time until the first one."""
     start = time.perf_counter()
     loader = open_loader(adapter, root, batch_size, options)
     taken = batches(loader)
@@ -36,22 +38,22 @@ def begun(adapter: str, root: str, batch_size: int, options: Mapping[str, Any]) 
 
 
 def import_all(adapter: str) -> None:
-    """What is imported takes memory, and is not what is asked for."""
+    """Import all modules before the measurement, so that their memory does not count."""
     for module in ("torch", "numba", f"benchmarks.adapters.{adapter}"):
         importlib.import_module(module)
 
 
 def touch(value: Any) -> int:
-    """The sum of one byte per page of all that a batch holds."""
+    """Touch one byte per page of everything in a batch. Returns their sum."""
     if isinstance(value, bytes | bytearray | memoryview):
         return sum(bytes(value[::PAGE]))
     if isinstance(value, Mapping):
         return sum(map(touch, value.values()))
     if isinstance(value, list | tuple):
         return sum(map(touch, value))
-    if hasattr(value, "padded"):  # ours, ragged
+    if hasattr(value, "padded"):  # our ragged rows
         return touch(value.values) + touch(value.offsets)
-    if hasattr(value, "sample_ids"):  # ours, a batch
+    if hasattr(value, "sample_ids"):  # our Batch
         return sum(touch(value[key]) for key in value)
     if hasattr(value, "numpy"):
         return touch(value.numpy())
@@ -61,7 +63,7 @@ def touch(value: Any) -> int:
 
 
 def batches(loader: Any, seconds: float = math.inf) -> Iterator[int]:
-    """Batches of epoch after epoch, each touched: its number in its epoch. It ends within an epoch when time is up."""
+    """Touch the batches of one epoch after another and yield each one's number in its epoch, until time is up."""
     end = time.perf_counter() + seconds
     while True:
         for number, batch in enumerate(loader):
@@ -72,33 +74,33 @@ def batches(loader: Any, seconds: float = math.inf) -> Iterator[int]:
 
 
 def warmed_rate(taken: Iterator[int], samples: int, batch_size: int, seconds: float) -> float:
-    """Samples per second, after an epoch or so many seconds. A new epoch begins where one comes, and not for us."""
+    """Samples per second, after a warm-up of one epoch or 2 × `seconds`. Includes starts of epochs as they come."""
     return warmed(taken, samples, batch_size, seconds)[0]
 
 
 def warmed(taken: Iterator[int], samples: int, batch_size: int, seconds: float) -> tuple[float, float]:
-    """The same, and the processor's seconds for each sample."""
+    """Like `warmed_rate`, with the processor time per sample."""
     last = -(-samples // batch_size) - 1
     end = time.perf_counter() + 2 * seconds
     for number in taken:
         if number == last or time.perf_counter() > end:
             break
-    start, processor_s, delivered = time.perf_counter(), family.processor_s(), 0
+    start, processor_s, delivered = time.perf_counter(), process_tree.processor_s(), 0
     for number in taken:
         delivered += samples - last * batch_size if number == last else batch_size
         if time.perf_counter() > start + seconds:
             break
-    return delivered / (time.perf_counter() - start), (family.processor_s() - processor_s) / delivered
+    return delivered / (time.perf_counter() - start), (process_tree.processor_s() - processor_s) / delivered
 
 
 def warm(
     adapter: str, root: str, options: dict[str, Any], samples: int, sample_bytes: int, batch_size: int, seconds: float
 ) -> Numbers:
-    """What a loader delivers from files in the page cache, after it has seen each sample once or for as long."""
+    """The rate of a warmed-up loader that reads from the page cache."""
     page_cache.fill(Path(root))
     import_all(adapter)
     with Measured() as whole:
-        loader, taken, first_batch_s = begun(adapter, root, batch_size, options)
+        loader, taken, first_batch_s = open_and_take_first(adapter, root, batch_size, options)
         per_second = warmed_rate(taken, samples, batch_size, seconds)
         loader.close()
     return {
@@ -111,11 +113,11 @@ def warm(
 
 
 def decoded(adapter: str, root: str, options: dict[str, Any], samples: int, batch_size: int, seconds: float) -> Numbers:
-    """Pictures from files in the page cache: how many come, and what each takes of a core's time."""
+    """The rate and the processor time per picture of a warmed-up loader that reads from the page cache."""
     page_cache.fill(Path(root))
     import_all(adapter)
     with Measured() as whole:
-        loader, taken, first_batch_s = begun(adapter, root, batch_size, options)
+        loader, taken, first_batch_s = open_and_take_first(adapter, root, batch_size, options)
         per_second, processor_s = warmed(taken, samples, batch_size, seconds)
         loader.close()
     return {
@@ -131,7 +133,7 @@ def decoded(adapter: str, root: str, options: dict[str, Any], samples: int, batc
 def cold(
     adapter: str, root: str, options: dict[str, Any], samples: int, sample_bytes: int, batch_size: int, practice: str
 ) -> Numbers:
-    """One epoch of files that are not in the page cache, opening included, by a process that read `practice` before."""
+    """One epoch, including opening, of files that are not in the page cache. The process has read `practice` before."""
     one_epoch(open_loader(adapter, practice, batch_size, options))
     page_cache.drop(Path(root))
     resident = page_cache.resident_share(Path(root))
@@ -149,7 +151,7 @@ def cold(
 
 
 def one_epoch(loader: Any) -> None:
-    """All batches touched, and the loader closed."""
+    """Touch all batches of one epoch, and close the loader."""
     for batch in loader:
         touch(batch)
     loader.close()
@@ -162,19 +164,19 @@ def _blocks_read() -> int:
 def utilisation(
     adapter: str, root: str, options: dict[str, Any], batch_size: int, step_s: float, seconds: float
 ) -> Numbers:
-    """How busy an accelerator is that takes `step_s` for every batch. What it waits for a batch, it is not.
+    """The utilisation of an accelerator that takes `step_s` per batch: the fraction of time it does not wait for data.
 
-    It is emulated by sleeping; the batch is touched within the step, as a copy to the device would. The first batches,
-    before anything is ahead, do not count.
+    A step is emulated by sleeping. The batch is touched within the step, as a copy to the device would do. A quarter of
+    `seconds` is run first as a warm-up, until prefetching is ahead.
     """
     page_cache.fill(Path(root))
     import_all(adapter)
     with Measured() as whole:
         loader = open_loader(adapter, root, batch_size, options)
         one_pass(loader, step_s, seconds / 4)
-        start, processor_s = time.perf_counter(), family.processor_s()
+        start, processor_s = time.perf_counter(), process_tree.processor_s()
         steps, waited = one_pass(loader, step_s, seconds)
-        wall, processor_s = time.perf_counter() - start, family.processor_s() - processor_s
+        wall, processor_s = time.perf_counter() - start, process_tree.processor_s() - processor_s
         loader.close()
     cores = len(os.sched_getaffinity(0))
     return {
@@ -187,7 +189,7 @@ def utilisation(
 
 
 def one_pass(loader: Any, step_s: float, seconds: float) -> tuple[int, float]:
-    """The steps of some epochs, and for how long they waited."""
+    """Run steps for some seconds. Returns their number and the time they waited for batches."""
     steps, waited, end = 0, 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         asked = time.perf_counter()
@@ -204,16 +206,16 @@ def one_pass(loader: Any, step_s: float, seconds: float) -> tuple[int, float]:
 
 
 def memory(adapter: str, root: str, options: dict[str, Any], batch_size: int, practice: str, seconds: float) -> Numbers:
-    """The highest anonymous memory of the loader and its workers while it reads, over what there was before it."""
+    """The peak of anonymous memory of the loader and its workers, minus that before it was opened."""
     page_cache.fill(Path(root))
     one_epoch(open_loader(adapter, practice, batch_size, options))
-    before = family.anonymous_mb()
-    with Measured() as whole, family.Peak() as peak:
+    before = process_tree.anonymous_mb()
+    with Measured() as whole, process_tree.Peak() as peak:
         loader = open_loader(adapter, root, batch_size, options)
         warmed = before
         if hasattr(loader, "warm_up"):
             loader.warm_up()
-            warmed = family.anonymous_mb()
+            warmed = process_tree.anonymous_mb()
         start, count = time.perf_counter(), 0
         for _ in batches(loader, seconds):
             count += 1
@@ -228,7 +230,7 @@ def memory(adapter: str, root: str, options: dict[str, Any], batch_size: int, pr
 
 
 def first_batch(adapter: str, root: str, options: dict[str, Any], batch_size: int) -> Numbers:
-    """From a process that has imported torch and numba, and nothing of a loader yet, to its first batch."""
+    """The time to the first batch, including the import of the loader's package, but not of torch and numba."""
     start = time.perf_counter()
     importlib.import_module("torch")
     importlib.import_module("numba")
@@ -247,7 +249,7 @@ def first_batch(adapter: str, root: str, options: dict[str, Any], batch_size: in
 
 
 def resume(adapter: str, root: str, options: dict[str, Any], batch_size: int, delivered: int, times: int) -> Numbers:
-    """Loading a state and getting the batch that comes next, in a process that has read before."""
+    """The time to load a state and get the next batch, in a process that has read before."""
     module: Any = importlib.import_module(f"benchmarks.adapters.{adapter}")
     taken = []
     with Measured() as whole:
@@ -264,12 +266,12 @@ def resume(adapter: str, root: str, options: dict[str, Any], batch_size: int, de
 
 
 def scale(adapter: str, root: str, options: dict[str, Any], samples: int, batch_size: int, seconds: float) -> Numbers:
-    """What a sample costs and how much is held for it, once the loader has run for a while."""
+    """Time per sample and memory held per sample of a warmed-up loader."""
     import_all(adapter)
     with Measured() as whole:
-        loader, taken, first_batch_s = begun(adapter, root, batch_size, options)
+        loader, taken, first_batch_s = open_and_take_first(adapter, root, batch_size, options)
         per_second = warmed_rate(taken, samples, batch_size, seconds)
-        held_mb = family.anonymous_mb()
+        held_mb = process_tree.anonymous_mb()
         loader.close()
     return {
         "nanoseconds": 1e9 / per_second,
@@ -290,7 +292,7 @@ def larger_than_ram(
     held_bytes: int,
     seconds: float,
 ) -> Numbers:
-    """The pace at first, from an empty page cache, and after so many bytes, when it is full."""
+    """The throughput at first, with an empty page cache, and after `held_bytes`, when the page cache is full."""
     page_cache.drop(Path(root))
     group = cgroup.limit_memory(limit_bytes) if limit_bytes else None
     with Measured() as whole:

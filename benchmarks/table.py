@@ -1,4 +1,4 @@
-"""What do the results look like in benchmarks/README.md? (python -m benchmarks table)"""
+"""How are results rendered as tables in benchmarks/README.md? (python -m benchmarks table)"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Results = dict[str, Any]
 
 
 def render(results: Results) -> str:
-    """One case as Markdown, whole: the table, where it was measured, the notes and the targets."""
+    """One case as Markdown: the table, the machine, the notes and the targets."""
     groups = list(results["groups"])
     parts = [_table(results, groups), _skipped(results), _where(results), results["notes"], verdicts(results)]
     return "\n\n".join(filter(None, parts))
@@ -60,7 +60,7 @@ def _where(results: Results) -> str:
 
 
 def machine_text(results: Results) -> str:
-    """When and on which machine a case was measured."""
+    """The date and the machine of a measurement."""
     facts = results["machine"]
     return (
         f"Measured {facts['date']}: {facts['processor']}, {facts['cores']} cores, {facts['memory_gb']:.0f} GB, "
@@ -69,7 +69,7 @@ def machine_text(results: Results) -> str:
 
 
 def verdicts(results: Results) -> str:
-    """Which targets are met, as a list."""
+    """The targets, as a list of met and missed ones."""
     return "\n".join(_verdict(target) for target in results["targets"])
 
 
@@ -84,24 +84,24 @@ def _term(term: dict[str, Any]) -> str:
 
 
 def load(name: str) -> Results:
-    """The results of a case that are kept."""
+    """Load the stored results of a case."""
     results: Results = json.loads((RESULTS / f"{name}.json").read_text())
     return results
 
 
 def kept() -> list[str]:
-    """The cases whose results are kept, which are those that the pages show."""
+    """The cases with stored results, which are shown in the README."""
     return sorted(path.stem for path in RESULTS.glob("*.json"))
 
 
 def save(results: Results, path: Path) -> None:
-    """Keep results."""
+    """Store results."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
 def updated() -> str:
-    """The page with everything between `<!-- bench:case -->` and `<!-- /bench -->` made anew from the results."""
+    """The page, with the text between `<!-- bench:case -->` and `<!-- /bench -->` generated from the results."""
 
     def shown(match: re.Match[str]) -> str:
         return f"{match[1]}\n\n{render(load(match[2]))}\n\n{match[3]}"

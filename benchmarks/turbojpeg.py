@@ -1,4 +1,4 @@
-"""Where are the libturbojpegs that the same pictures can be decoded with?"""
+"""Which libturbojpeg libraries are on this machine, for comparing decoders?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from importlib import metadata
 
 
 def path_of(library: str) -> str | None:
-    """What MX8SHARDS_TURBOJPEG must hold for this library; None if it is not here.
+    """The value of MX8SHARDS_TURBOJPEG for a library; None if it is not installed.
 
-    "turbojpeg": the 3.x that the wheel of this name brings; "system": the system's; "none": no library at all.
+    "turbojpeg": the 3.x in the wheel of this name; "system": the system's library; "none": no library.
     """
     if library == "none":
         return ""

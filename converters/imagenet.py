@@ -1,14 +1,14 @@
-"""ImageNet (ILSVRC 2012) as a dataset, from its tars as they are downloaded.
+"""Recipe for ImageNet (ILSVRC 2012): converts the tars as downloaded.
 
     python -m mx8shards.convert converters/imagenet.py ILSVRC2012_img_train.tar data/train --workers 8
     python -m mx8shards.convert converters/imagenet.py ILSVRC2012_img_val.tar --synsets val_synsets.txt data/val
 
 The tar of the training pictures holds a tar for each class, named by its synset (`n01440764.tar`). The tar of the
 validation pictures holds only pictures: --synsets names a text file with the synset of each picture, one per line, in
-the order of the pictures' names. A label is the number of its synset in the sorted list of all synsets, as in
-torchvision; the metadata's "classes" is that list. Columns: image (a JPEG in tiles), label, path. The one PNG is kept
-as it is; the few CMYK pictures become RGB. A damaged tar ends the conversion, because a class could be missing; a
-damaged picture is a reject.
+the order of the pictures' names. A label is the index of its synset in the sorted list of all synsets, as in
+torchvision; "classes" in the metadata is that list. Columns: image (a JPEG in tiles), label, path. The only PNG is
+stored unchanged; the few CMYK pictures are converted to RGB. A damaged tar ends the conversion, because a class could
+be missing; a damaged picture is a reject.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Item = tuple[str, str, str]  # path in the dataset, synset, and name in the tar
 
 
 class ImageNet:
-    """Pictures in a tar of tars, or in a tar with a list of their synsets.
+    """The pictures of the training tar, or of the validation tar with a list of synsets.
 
     Args:
         tar: ILSVRC2012_img_train.tar or ILSVRC2012_img_val.tar
@@ -46,7 +46,7 @@ class ImageNet:
         self.metadata: Mapping[str, Any] = {"classes": classes}
 
     def _of_classes(self, path: Path) -> list[Item]:
-        """The pictures of each class's tar, which is read where it lies; and what else lies beside these tars."""
+        """The pictures in each class's tar, which is read in place, and any other files beside these tars."""
         items = []
         for name in self._outer.names():
             if not name.endswith(".tar"):
@@ -66,7 +66,7 @@ class ImageNet:
         return items
 
     def _of_a_list(self, synsets: Path) -> list[Item]:
-        """The pictures in the order of their names, each with its line of the list."""
+        """The pictures, sorted by name, each with the synset on its line of the list."""
         names, lines = self._outer.names(), synsets.read_text().split()
         if len(lines) != len(names):
             raise mx8.SourceError(subject=str(synsets), expected=f"{len(names)} lines", found=f"{len(lines)}")
@@ -77,11 +77,11 @@ class ImageNet:
         return self._items
 
     def stamp(self, item: Item) -> object:
-        """Place and size of a picture, and the state of the tar."""
+        """Offset and size of a picture, and the state of the tar."""
         return [item[1], self._inner.get(item[1], self._outer).stamp(item[2])]
 
     def sample(self, item: Item) -> Mapping[str, Any]:
-        """One picture."""
+        """Convert one picture."""
         path, synset, name = item
         if not synset:
             raise mx8.SourceError(expected="the tar of a class", found="another file")

@@ -1,4 +1,4 @@
-"""What would a program do that knows beforehand where everything lies, and checks nothing?"""
+"""Lower bounds: plain Python that knows all offsets in advance and checks nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE_BYTES = 64 << 20
 
 
 def write_bytes(out: Path, buffer: memoryview, size_bytes: int, threads: int) -> None:
-    """As many bytes of `buffer`, over and over, in files of its size; each file is one write and one fsync."""
+    """Write `buffer` repeatedly into files of its size, each with one write and one fsync."""
     out.mkdir()
     sizes = [min(len(buffer), size_bytes - begin) for begin in range(0, size_bytes, len(buffer))]
     with ThreadPoolExecutor(threads) as pool:
@@ -35,7 +35,7 @@ def _write_file(path: Path, data: memoryview) -> None:
 
 
 def _spans(root: Path, before: int, after: int) -> list[tuple[Path, int, int]]:
-    """Where every sample lies, without its first and its last bytes."""
+    """File, begin and end of every sample, without `head` bytes before and `tail` bytes after the payload."""
     found = []
     for entry in json.loads((root / "index.json").read_bytes())["shards"]:
         path = root / entry["raw_data"]["basename"]
@@ -45,7 +45,7 @@ def _spans(root: Path, before: int, after: int) -> list[tuple[Path, int, int]]:
 
 
 def mmap_reader(root: Path, before: int, after: int) -> Callable[[int], Any]:
-    """`bytes(map[a:b])`. A file cut short ends the process by SIGBUS."""
+    """Read with `bytes(map[a:b])`. A truncated file kills the process with SIGBUS."""
     spans = _spans(root, before, after)
     maps = {}
     for path in {path for path, _, _ in spans}:
@@ -61,7 +61,7 @@ def mmap_reader(root: Path, before: int, after: int) -> Callable[[int], Any]:
 
 
 def pread_reader(root: Path, before: int, after: int) -> Callable[[int], Any]:
-    """`os.pread`: the same bytes by a system call, which a file cut short only gives fewer bytes."""
+    """Read with `os.pread`, which returns fewer bytes from a truncated file."""
     spans = _spans(root, before, after)
     descriptors = {path: os.open(path, os.O_RDONLY) for path in {path for path, _, _ in spans}}
     known = [(descriptors[path], b - a, a) for path, a, b in spans]
@@ -74,5 +74,5 @@ def pread_reader(root: Path, before: int, after: int) -> Callable[[int], Any]:
 
 
 def load_index(root: Path) -> Any:
-    """index.json as Python objects, unchecked."""
+    """Parse index.json to Python objects, unchecked."""
     return json.loads((root / "index.json").read_bytes())

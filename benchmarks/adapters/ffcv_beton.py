@@ -1,7 +1,7 @@
 """How does FFCV write and read samples?
 
-Its rows of bytes are all as long as the longest one. Building it takes a compiler and the headers of OpenCV and
-libturbojpeg, so it is no part of any extra of ours.
+It pads rows of bytes to the longest one. Building it needs a compiler and the headers of OpenCV and libturbojpeg, so it
+is not in any of our extras.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DATA = "data.beton"
 
 
 def write(out: Path, columns: Mapping[str, str], samples: Iterable[Mapping[str, Any]]) -> None:
-    """One file."""
+    """Write one .beton file."""
     out.mkdir()
     rows = [tuple(_value(sample[name]) for name in columns) for sample in samples]
     fields = {name: _field(value) for name, value in zip(columns, rows[0], strict=True)}
@@ -43,7 +43,7 @@ _DECODERS = {IntField: IntDecoder, BytesField: BytesDecoder, NDArrayField: NDArr
 
 
 class BetonLoader:
-    """Its Loader over the mapped file, everything shuffled."""
+    """FFCV's Loader over the mapped file, fully shuffled."""
 
     def __init__(self, root: Path, batch_size: int, threads: int, ahead: int) -> None:
         path = str(root / DATA)
@@ -63,7 +63,7 @@ class BetonLoader:
         return iter(self._loader)
 
     def close(self) -> None:
-        """Its threads end with their epoch."""
+        """Nothing to do: FFCV's threads end with their epoch."""
 
 
 def open_loader(root: Path, batch_size: int, threads: int, ahead: int = 3) -> BetonLoader:

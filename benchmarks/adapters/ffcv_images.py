@@ -1,7 +1,7 @@
 """How does FFCV write and read pictures?
 
-Its writer encodes every picture anew; here it gets the file's own bytes instead, so that all decode the same. Of
-several crops of one picture each has a pipeline of its own, which decodes the picture again: it knows no other way.
+Its writer re-encodes every picture; here it stores the file's own bytes instead, so that all contenders decode equal
+files. It needs a pipeline for each crop of a picture, and each decodes the picture again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DATA = "data.beton"
 
 
 class _Files:
-    """The pictures' files for its writer, and what it asks an encoder for afterwards."""
+    """A dataset for FFCV's writer, and a replacement for its encoder that returns the file's bytes."""
 
     def __init__(self, files: Sequence[tuple[Path, int]]) -> None:
         self._files = files
@@ -46,7 +46,7 @@ class _Files:
 
 
 def write(out: Path, files: Sequence[tuple[Path, int]]) -> None:
-    """One file with every picture's own bytes."""
+    """Write one .beton file with the pictures' own bytes."""
     out.mkdir()
     source = _Files(files)
     rgb_image.encode_jpeg = source.encoded
@@ -55,7 +55,7 @@ def write(out: Path, files: Sequence[tuple[Path, int]]) -> None:
 
 
 class BetonPictures:
-    """Its Loader over the mapped file, everything shuffled."""
+    """FFCV's Loader over the mapped file, fully shuffled."""
 
     def __init__(self, root: Path, batch_size: int, crops: str, threads: int, ahead: int) -> None:
         pipelines: dict[str, Any] = {"label": [IntDecoder()], "image": None}
@@ -76,7 +76,7 @@ class BetonPictures:
         return iter(self._loader)
 
     def close(self) -> None:
-        """Its threads end with their epoch."""
+        """Nothing to do: FFCV's threads end with their epoch."""
 
 
 def _decoder(crop: Crop) -> Any:

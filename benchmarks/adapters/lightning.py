@@ -1,8 +1,8 @@
-"""How does litdata read samples: of MDS, and of its own format?
+"""How does litdata read samples, from MDS and from its own format?
 
-It reads MDS only where every shard is compressed with plain zstd, unlinks each compressed file that it has unpacked,
-and refuses a shard that zstd made no smaller. Read at random as its users would, it reads the whole shard again for
-every sample. One shard which it may map, samples decoded one by one: that is the quickest that it can be made to do.
+It reads MDS only if every shard is compressed with plain zstd, deletes each compressed file after unpacking it, and
+refuses a shard that zstd did not make smaller. By default, random access reads the whole shard again for every sample.
+The fastest setup found is one shard, memory-mapped, with samples decoded one by one.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ SETTINGS: dict[str, object] = {"shards": "one, unpacked beforehand", "batch_deco
 
 
 def open_dataset(root: Path) -> Any:
-    """Its StreamingDataset, which drops no unpacked shard."""
+    """litdata's StreamingDataset, set to keep unpacked shards."""
     return litdata.StreamingDataset(str(root), batch_decode=0, max_cache_size="1000GB")
 
 
 def reader(root: Path) -> Callable[[int], Any]:
-    """`StreamingDataset[i]`, reading from the map that its iterator would enable."""
+    """`StreamingDataset[i]`, reading from a memory map, which normally only its iterator enables."""
     dataset = open_dataset(root)
     dataset[0]  # unpacks the shard
     dataset.cache._reader.enable_mmap_for_chunks({0})
-    dataset.cache._reader._item_loader._chunk_filepath = ""  # so that the shard is opened anew
+    dataset.cache._reader._item_loader._chunk_filepath = ""  # makes it open the shard again
     return lambda position: dataset[position]
 
 
 def write(out: Path, columns: Mapping[str, str], samples: Iterable[Mapping[str, Any]]) -> None:
-    """Its own optimised format, in chunks of 64 MB, as `litdata.optimize` would leave it."""
+    """Write litdata's own format in chunks of 64 MB, as `litdata.optimize` does."""
     writer = BinaryWriter(str(out), chunk_bytes="64MB")
     for number, sample in enumerate(samples):
         writer[number] = {name: sample[name] for name in columns}
@@ -44,7 +44,7 @@ def write(out: Path, columns: Mapping[str, str], samples: Iterable[Mapping[str, 
 def open_loader(
     root: Path, batch_size: int, workers: int = 0, joined: bool = True, batch_decode: int | str = "auto"
 ) -> Any:
-    """Its StreamingDataset and StreamingDataLoader over its own format; shuffled as it does."""
+    """litdata's StreamingDataset and StreamingDataLoader over its own format, with its own shuffle."""
     from benchmarks.adapters.torch_loader import Epochs, collate
 
     dataset = litdata.StreamingDataset(

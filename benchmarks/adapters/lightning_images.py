@@ -15,7 +15,7 @@ __all__ = ["open_loader", "write"]
 
 
 class Pictures(litdata.StreamingDataset):  # type: ignore[misc]
-    """Samples whose JPEG is decoded and cropped where they are read."""
+    """Samples whose JPEGs are decoded and cropped in the worker."""
 
     crops = "random"
 
@@ -24,7 +24,7 @@ class Pictures(litdata.StreamingDataset):  # type: ignore[misc]
 
 
 def open_loader(root: Path, batch_size: int, crops: str, workers: int) -> Any:
-    """All pictures, shuffled as it does."""
+    """All pictures, with litdata's own shuffle."""
     dataset = Pictures(str(root), shuffle=True, seed=17, drop_last=False, max_cache_size="1000GB", batch_decode=0)
     dataset.crops = crops
     return Epochs(litdata.StreamingDataLoader, workers, dataset=dataset, batch_size=batch_size, collate_fn=collate)

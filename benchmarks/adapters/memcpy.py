@@ -1,7 +1,6 @@
-"""How quick is memcpy, in a random order, from the mapped shards into as many banks by as many threads?
+"""Upper bound of a copying loader: memcpy from mapped shards into banks, in random order, with several threads.
 
-Nothing is looked up, checked or counted: where each row's bytes lie and where they go stands in arrays before the time
-is taken. What is left is what no loader that copies can do without.
+Sources and destinations of all rows are computed before the measurement, so only the copying itself is measured.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class _Copy:
 
 
 class MemcpyLoader:
-    """Epochs in one and the same random order; a batch is valid until the next one is asked for."""
+    """Epochs in one fixed random order. A batch is valid until the next one is taken."""
 
     def __init__(self, root: Path, batch_size: int, threads: int, banks: int) -> None:
         found = spans.find(root)
@@ -58,7 +57,7 @@ class MemcpyLoader:
         waiting: deque[tuple[list[Array], list[Future[None]]]] = deque()
         banks = itertools.cycle(self._banks)
         for batch in self._batches:
-            if len(waiting) == len(self._banks) - 1:  # one is lent
+            if len(waiting) == len(self._banks) - 1:  # one bank is with the consumer
                 yield _done(*waiting.popleft())
             bank = next(banks)
             waiting.append((bank, self._start(batch, bank)))
@@ -74,7 +73,7 @@ class MemcpyLoader:
             _copy_rows(copy.sources, copy.sizes, copy.offsets, start, stop, out)
 
     def close(self) -> None:
-        """No thread is left."""
+        """End the threads."""
         self._pool.shutdown()
 
 
@@ -97,7 +96,7 @@ def _copy(bases: Array, found: spans.Spans, rows: Array, column: int) -> _Copy:
 
 
 def _memory(size_bytes: int) -> Array:
-    """Written once, so that it is there; in huge pages where the kernel has them, as it suits a copy best."""
+    """Allocate memory and touch it; in huge pages if the kernel has them, which is fastest for copies."""
     memory = mmap.mmap(-1, max(size_bytes, 1))
     memory.madvise(mmap.MADV_HUGEPAGE)
     bank = np.frombuffer(memory, np.uint8)

@@ -22,7 +22,7 @@ def write(
     compression: str | None = None,
     size_limit: str = "64mb",
 ) -> None:
-    """The files are closed when this returns; what of them is on the disk is up to the kernel."""
+    """Write and close the files, without syncing them to disk."""
     with streaming.MDSWriter(
         out=str(out), columns=dict(columns), hashes=sorted(hashes), compression=compression, size_limit=size_limit
     ) as writer:
@@ -31,12 +31,12 @@ def write(
 
 
 def open_dataset(root: Path) -> Any:
-    """LocalDataset: of its readers the quickest for samples at random."""
+    """LocalDataset, Streaming's fastest reader for random access."""
     return streaming.LocalDataset(str(root))
 
 
 def open_streaming_dataset(root: Path) -> Any:
-    """StreamingDataset, the one that its training loops use."""
+    """StreamingDataset, Streaming's reader for training loops."""
     return streaming.StreamingDataset(local=str(root), batch_size=1, shuffle=False)
 
 
@@ -52,7 +52,7 @@ def open_loader(root: Path, batch_size: int, workers: int = 0, joined: bool = Tr
 
 
 def open_shuffled(root: Path, batch_size: int, workers: int, joined: bool = True, kind: Any = None) -> Any:
-    """StreamingDataset, the whole of it shuffled, in a DataLoader. It stands still for nothing: all is ready before."""
+    """StreamingDataset, fully shuffled, in a DataLoader. All shards are local, so it never waits for a download."""
     from benchmarks.adapters.torch_loader import Epochs, collate
 
     dataset = (kind or streaming.StreamingDataset)(
@@ -69,6 +69,6 @@ def open_shuffled(root: Path, batch_size: int, workers: int, joined: bool = True
 
 
 def resume(loader: Any, delivered: int) -> None:
-    """What loading a state means, once so many samples of the first epoch were delivered."""
+    """Load the state after `delivered` samples of the first epoch."""
     dataset = loader.loader.dataset
     dataset.load_state_dict(dataset.state_dict(delivered, False))

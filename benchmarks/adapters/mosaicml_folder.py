@@ -1,6 +1,6 @@
-"""How does a folder of pictures become MDS with mosaicml-streaming? (python -m benchmarks.adapters.mosaicml_folder)
+"""How is a folder of pictures converted to MDS with mosaicml-streaming? (python -m benchmarks.adapters.mosaicml_folder)
 
-Its own examples do this: a pool of processes, each of which writes a part with MDSWriter; then the indices are merged.
+As in its examples: a pool of processes writes parts with MDSWriter; then the indices are merged.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from PIL import Image
 from benchmarks import pictures
 from benchmarks.adapters.streaming_stub import import_streaming
 
-streaming = import_streaming()  # before the workers are forked, so that they need not
+streaming = import_streaming()  # imported before the workers are forked, so that they share it
 
 COLUMNS = {"image": "bytes", "label": "int"}
 
 
 def write_part(out: str, files: list[tuple[Path, int]], look: bool) -> None:
-    """One worker's share."""
+    """Write the part of one worker."""
     with streaming.MDSWriter(out=out, columns=COLUMNS, size_limit="64mb") as writer:
         for path, label in files:
             if look:

@@ -12,7 +12,7 @@ __all__ = ["open_loader", "write"]
 
 
 class Pictures(streaming.StreamingDataset):  # type: ignore[misc]
-    """Samples whose JPEG is decoded and cropped where they are read."""
+    """Samples whose JPEGs are decoded and cropped in the worker."""
 
     crops = "random"
 
@@ -21,7 +21,7 @@ class Pictures(streaming.StreamingDataset):  # type: ignore[misc]
 
 
 def open_loader(root: Path, batch_size: int, crops: str, workers: int) -> Any:
-    """All pictures shuffled."""
+    """All pictures, shuffled."""
     loader = open_shuffled(root, batch_size, workers, kind=Pictures)
     loader.loader.dataset.crops = crops
     return loader

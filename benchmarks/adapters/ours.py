@@ -19,7 +19,7 @@ def write(
     compression: str | None = None,
     size_limit: str = "64mb",
 ) -> None:
-    """Every shard and the index are on the disk when this returns; blake3 is always among the hashes."""
+    """Write a dataset, synced to disk. The hashes always include blake3."""
     with Writer(out, columns=columns, hashes=hashes, compression=compression, size_limit=size_limit) as writer:
         for sample in samples:
             writer.write(sample)
@@ -36,18 +36,18 @@ def reader(root: Path) -> Callable[[int], Any]:
 
 
 def payload_reader(root: Path, column: str) -> Callable[[int], Any]:
-    """One column's bytes of a sample, as a view into the mapped shard."""
+    """Read one column of a sample as a view of the mapped shard."""
     payload = open_dataset(root).payload
     return lambda position: payload(position, column)
 
 
 def open_loader(root: Path, batch_size: int, **options: Any) -> Any:
-    """The Loader over all columns, the whole dataset shuffled; everything else as it comes unless `options` say so."""
+    """The Loader over all columns, fully shuffled, otherwise with defaults or `options`."""
     from mx8shards import Loader
 
     return Loader(Dataset(root), batch_size=batch_size, shuffle=True, seed=17, **options)
 
 
 def resume(loader: Any, delivered: int) -> None:
-    """Go on where so many samples of the epoch were delivered."""
+    """Resume after `delivered` samples of the epoch."""
     loader.load_state_dict(loader.state_dict() | {"epoch": 0, "position": delivered})

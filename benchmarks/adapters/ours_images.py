@@ -14,11 +14,11 @@ from benchmarks.crops import CROPS, Centre, Crop
 def open_loader(
     root: Path, batch_size: int, crops: str, exact: bool = False, library: str | None = None, **options: Any
 ) -> Any:
-    """The Loader, the whole dataset shuffled; uint8 [B, 3, height, width]. `library`: one that `turbojpeg` knows."""
+    """The Loader, fully shuffled; uint8 [B, 3, height, width]. `library`: a name that `turbojpeg.path_of` takes."""
     if library is not None:
         path = turbojpeg.path_of(library)
         assert path is not None
-        os.environ["MX8SHARDS_TURBOJPEG"] = path  # looked at when the first picture is to be decoded
+        os.environ["MX8SHARDS_TURBOJPEG"] = path  # read when the first picture is decoded
     decode = {"image": _spec(CROPS[crops], exact)}
     return mx8.Loader(
         mx8.Dataset(root),

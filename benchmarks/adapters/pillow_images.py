@@ -1,7 +1,7 @@
 """How does a training loop read a folder of pictures with Pillow and torch's DataLoader?
 
-This is torchvision's ImageFolder with its transforms taken together: each picture is decoded, and only the box of each
-crop is resized. Batches are uint8 [B, height, width, 3], which saves everybody a transposition.
+Equivalent to torchvision's ImageFolder with fused transforms: each picture is decoded, and only the box of each crop is
+resized. Batches are uint8 [B, height, width, 3], which avoids a transposition.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.adapters.torch_loader import Epochs, collate
 
 
 class PictureFolder(torch.utils.data.Dataset[dict[str, Any]]):
-    """Pictures in folders that are classes."""
+    """Pictures in one folder per class."""
 
     def __init__(self, root: Path, crops: str) -> None:
         self._files = pictures.files(root)
@@ -36,13 +36,13 @@ class PictureFolder(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def cropped(sample: Mapping[str, Any], crops: str) -> dict[str, Any]:
-    """The crops of a sample that holds a JPEG's bytes."""
+    """The crops of a sample with a JPEG's bytes."""
     with Image.open(io.BytesIO(sample["image"])) as picture:
         return {**kinds.with_pillow(picture, crops), "label": sample["label"]}
 
 
 def open_loader(root: Path, batch_size: int, crops: str, workers: int) -> Any:
-    """A DataLoader with worker processes, everything shuffled."""
+    """A DataLoader with worker processes, shuffled."""
     dataset = PictureFolder(root, crops)
     return Epochs(
         torch.utils.data.DataLoader,

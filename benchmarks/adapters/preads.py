@@ -1,4 +1,4 @@
-"""How quick is the disk, read at random in pieces of the samples' sizes, with so many requests at a time?"""
+"""Upper bound of cold reading: random preads of the samples' sizes with several threads, into their own buffers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS: dict[str, object] = {"checks": "none"}
 
 
 class RandomReader:
-    """Every sample once, whole, in random order, each by one preadv into a buffer that its thread has."""
+    """Reads every sample once, in random order, each with one preadv into a buffer of the thread."""
 
     def __init__(self, root: Path, batch_size: int, depth: int) -> None:
         found = spans.find(root)
@@ -30,7 +30,7 @@ class RandomReader:
         self._batch_size = batch_size
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """All is read by the time the one batch comes, which stands for them all."""
+        """Read all samples, then yield one batch that stands for the whole epoch."""
         reads = iter(self._reads)  # next() of a list's iterator is atomic
         threads = [threading.Thread(target=self._read, args=(reads, buffer)) for buffer in self._buffers]
         for thread in threads:
@@ -45,11 +45,11 @@ class RandomReader:
             os.preadv(descriptors[shard], [view[:size]], begin)
 
     def close(self) -> None:
-        """No file is open."""
+        """Close the files."""
         for descriptor in self._descriptors:
             os.close(descriptor)
 
 
 def open_loader(root: Path, batch_size: int, depth: int) -> RandomReader:
-    """The reader, its files open."""
+    """The reader, with its files open."""
     return RandomReader(root, batch_size, depth)

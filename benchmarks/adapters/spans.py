@@ -1,4 +1,4 @@
-"""Where does everything lie? What a program knows that was told beforehand, found with plain numpy."""
+"""At which offsets are the payloads of an MDS dataset? Computed with plain numpy, for the lower bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """The shards' paths; for each sample its shard, and for each column where its bytes begin and how many they are."""
+    """The shards' paths; for each sample its shard, and for each column the begin and size of its bytes."""
 
     paths: list[Path]
     shards: Array
@@ -40,7 +40,7 @@ def find(root: Path) -> Spans:
 
 
 def _columns(data: Array, samples: int, column_sizes: Sequence[int | None]) -> tuple[Array, Array]:
-    """A sample is the sizes of its columns of variable size, uint32 each, and then the bytes of every column."""
+    """A sample consists of the sizes of its columns of variable size (uint32), then the bytes of every column."""
     starts = data[4 : 4 + 4 * samples].view("<u4").astype(np.int64)
     variable = [column for column, size in enumerate(column_sizes) if size is None]
     sizes = np.empty((samples, len(column_sizes)), np.int64)

@@ -1,6 +1,6 @@
-"""How does a pipeline of SPDL decode pictures? With FFmpeg, which crops and resizes in the same graph of filters.
+"""How does an SPDL pipeline decode pictures? With FFmpeg, which crops and resizes in one filter graph.
 
-Where each picture lies in the mapped shards is known beforehand. An operation makes one batch in one of its threads.
+The offsets of all pictures in the mapped shards are computed in advance. One operation makes one batch in one thread.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from benchmarks.crops import CROPS, Crop
 
 
 class PicturePipeline(PipelineLoader):
-    """The same pipeline, whose batches are pixels."""
+    """The pipeline of `spdl_threads`, with decoded batches."""
 
     def __init__(self, root: Path, batch_size: int, threads: int, crops: str) -> None:
         super().__init__(root, batch_size, threads)
         self._crops = list(CROPS[crops].values())
 
     def _batch(self, rows: npt.NDArray[np.int64]) -> list[Any]:
-        """Each crop as one array; the label is the second column."""
+        """Each crop as one array, and the labels (the second column)."""
         found = self._spans
         shards, begins = found.shards[rows].tolist(), found.begins[rows, 0].tolist()
         sizes = found.sizes[rows, 0].tolist()

@@ -1,7 +1,7 @@
-"""How does a pipeline of SPDL read samples?
+"""How does an SPDL pipeline read samples?
 
-SPDL has no format of its own and gives threads and queues only. Here it is given what its users would have to find out:
-where each sample lies in the mapped shards. An operation makes one batch in one of its threads.
+SPDL has no format, only threads and queues. So its users would have to compute the offsets of the samples in the mapped
+shards; here they are given. One operation makes one batch in one thread.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from spdl.pipeline import PipelineBuilder
 
 from benchmarks.adapters import spans
 
-AHEAD = 4  # batches that wait at the end of the pipeline
+AHEAD = 4  # finished batches in the pipeline's last queue
 
 
 class PipelineLoader:
-    """A pipeline for every epoch, as SPDL's own loaders make one."""
+    """Builds a pipeline for every epoch, as SPDL's own loaders do."""
 
     def __init__(self, root: Path, batch_size: int, threads: int) -> None:
         self._spans = spans.find(root)
@@ -40,7 +40,7 @@ class PipelineLoader:
             yield from pipeline
 
     def _batch(self, rows: npt.NDArray[np.int64]) -> list[Any]:
-        """Each column's bytes as one tensor, and their sizes."""
+        """The bytes of each column as one tensor, with their sizes."""
         found = self._spans
         shards, columns = found.shards[rows].tolist(), []
         for column in range(found.sizes.shape[1]):
@@ -51,7 +51,7 @@ class PipelineLoader:
         return columns
 
     def close(self) -> None:
-        """Each epoch's pipeline ended with it."""
+        """Nothing to do: each pipeline ends with its epoch."""
 
 
 def open_loader(root: Path, batch_size: int, threads: int) -> PipelineLoader:

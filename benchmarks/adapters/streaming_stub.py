@@ -1,9 +1,9 @@
-"""How is mosaicml-streaming imported where torchvision cannot be?
+"""How is mosaicml-streaming imported without torchvision and transformers?
 
-A CPU build of torch refuses the torchvision of the package index (its native operators do not load), and transformers
-is 100 MB for three names. Streaming touches both only at import: as base classes of its ready-made vision and text
-datasets, and in `isinstance` checks on batches of token encodings. MDS itself needs neither, so empty classes stand in
-for them where the real packages are not installed. litdata needs no stand-in.
+The package index's torchvision does not work with a CPU build of torch (its native operators do not load), and
+transformers is 100 MB for three names. Streaming needs both only at import: as base classes of its ready-made vision
+and text datasets, and for `isinstance` checks on batches of token encodings. Reading MDS needs neither, so empty
+classes replace them if the real packages are not installed. litdata needs no such stub.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def is_installed() -> bool:
 
 
 def import_streaming() -> Any:
-    """The real `streaming` package, importable any number of times and from any process."""
+    """Import the real `streaming` package. May be called repeatedly and in any process."""
     if "streaming" not in sys.modules:
         for name, attributes in STAND_INS.items():
             if name.partition(".")[0] not in _REAL:
@@ -46,7 +46,7 @@ def _stand_in(name: str, attributes: list[str]) -> None:
         part = ".".join(parts[:depth])
         if part not in sys.modules:
             module = types.ModuleType(part, "A stand-in made by benchmarks/adapters/streaming_stub.py.")
-            # With a spec, find_spec(name) answers instead of raising ValueError: torch and litdata ask.
+            # torch and litdata call find_spec(name), which raises ValueError for a module without a spec.
             module.__spec__ = importlib.machinery.ModuleSpec(part, loader=None, is_package=True)
             module.__path__ = []
             sys.modules[part] = module

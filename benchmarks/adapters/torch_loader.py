@@ -1,4 +1,4 @@
-"""How do peers that rest on torch's DataLoader give batches as quickly as they can?"""
+"""How do peers that use torch's DataLoader collate batches as fast as possible?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Batch = dict[str, Any]
 def collate(samples: Sequence[Mapping[str, Any]], *, joined: bool = True) -> Batch:
     """One value per column: arrays and numbers stacked, bytes `joined` into one tensor with offsets, or as a list.
 
-    From a worker a list would go through a pipe, a tensor goes through shared memory.
+    A worker sends a list through a pipe, but a tensor through shared memory.
     """
     return {name: _column([sample[name] for sample in samples], joined) for name in samples[0]}
 
@@ -32,13 +32,13 @@ def _column(values: list[Any], joined: bool) -> Any:
 
 
 def joined_bytes(values: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """All bytes after each other, and where each value begins."""
+    """The concatenated bytes, and the offset of each value."""
     offsets = [0, *itertools.accumulate(map(len, values))]
     return torch.frombuffer(bytearray().join(values), dtype=torch.uint8), torch.tensor(offsets)
 
 
 class Epochs:
-    """A DataLoader that is iterated epoch after epoch and ends its workers when told."""
+    """A DataLoader that can be closed, which ends its workers."""
 
     def __init__(self, make: Callable[..., Any], workers: int, **arguments: Any) -> None:
         if workers:
@@ -49,7 +49,7 @@ class Epochs:
         return iter(self.loader)
 
     def close(self) -> None:
-        """No worker is left."""
+        """End the workers."""
         iterator = getattr(self.loader, "_iterator", None)
         if iterator is not None and hasattr(iterator, "_shutdown_workers"):
             iterator._shutdown_workers()

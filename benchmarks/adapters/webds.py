@@ -1,7 +1,7 @@
 """How does WebDataset write and read samples?
 
-It reads whole tar files in sequence. Its shuffle goes over the order of the files and a buffer of samples, so its
-batches are less random than those of the others, and its reading is easier for a disk.
+It reads tar files sequentially. It shuffles the order of the files and a buffer of samples, so its batches are less
+random than those of the others, and its reads are easier for a disk.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import webdataset
 
 from benchmarks.adapters.torch_loader import Epochs, collate
 
-BUFFERED = 1_000  # samples
-ARRAY = ".i4"  # the extension of a file that holds int32, one dimension
+BUFFERED = 1_000  # samples in the shuffle buffer
+ARRAY = ".i4"  # file extension for one-dimensional int32 arrays
 LABEL = ".cls"
 
 
 def write(out: Path, columns: Mapping[str, str], samples: Iterable[Mapping[str, Any]]) -> None:
-    """Tar files of 64 MB, the column's name as the file's extension."""
+    """Write tar files of 64 MB, with the column's name as the file's extension."""
     out.mkdir()
     with webdataset.ShardWriter(f"{out}/%05d.tar", maxsize=64_000_000, maxcount=1 << 40, verbose=0) as writer:
         for number, sample in enumerate(samples):
@@ -42,7 +42,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def open_loader(root: Path, batch_size: int, workers: int = 0, joined: bool = True) -> Any:
-    """Tar files in random order, a shuffle buffer, batches made inside the workers."""
+    """Tar files in random order and a shuffle buffer; batches are made in the workers."""
     files = sorted(str(path) for path in root.glob("*.tar"))
     dataset = webdataset.WebDataset(files, shardshuffle=len(files), seed=17, empty_check=False)
     batches = dataset.shuffle(BUFFERED).batched(batch_size, collation_fn=functools.partial(_collated, joined=joined))

@@ -1,4 +1,4 @@
-"""Does a network learn the same from pixels of each path?"""
+"""Does a network reach equal accuracy with the pixels of each decoding path?"""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import decoding, pictures, reading
+from benchmarks import picture_contenders, pictures, reading
 from benchmarks.adapters import ours_images
 from benchmarks.crops import with_pillow
-from benchmarks.decoding import EXACT, PILLOW, PLANES, TILED, UNTOUCHED
 from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.picture_contenders import EXACT, PILLOW, PLANES, TILED, UNTOUCHED
 from benchmarks.process import Measured, Numbers
 
 NEEDS_BYTES = 1_000_000_000
 NOTES = """\
-- A network of four convolutions learns ten classes, waves of five directions in two pairs of colours under a texture,
-  from random crops of 64 pixels of JPEGs of 160 × 120, and is asked about centre crops of others. Crops and network
-  begin with new random numbers in every round, so that the spread is the noise.
-- Exact pixels are Pillow's own, so that their distance from Pillow's accuracy is nothing but noise.
-- Pixels: the mean difference, in levels of 255, of the same centre crops from those of Pillow.
+- A network of four convolutions learns ten classes (waves in five directions and two pairs of colours, under a texture)
+  from random crops of 64 pixels of JPEGs of 160 × 120, and is tested on centre crops of other pictures. Every round has
+  new random seeds for crops and weights, so the spread shows the noise.
+- Exact pixels equal Pillow's, so the difference of their accuracies is pure noise.
+- Pixels: the mean difference from Pillow's centre crops, in levels of 255.
 """
 COLUMNS = (
     Column(title="accuracy, %", number="accuracy_percent", digits=1),
@@ -43,17 +43,17 @@ def _count(quick: bool) -> dict[str, int]:
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """Two folders of pictures, in every form."""
+    """Write two folders of pictures, in every format."""
     for number, (split, count) in enumerate(_count(quick).items()):
         payloads = pictures.labelled(count, seed=1_000_000 * (number + 1))
         pictures.write_folder(directory / split / "files", payloads, count)
         for form in sorted({*FORMS.values()} - {"files"}):
             if not quick or form == "mds":
-                decoding.write(directory / split, form)
+                picture_contenders.write(directory / split, form)
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """One training for each path."""
+    """One training for each decoding path."""
     return [
         Job(
             group=GROUP,
@@ -72,7 +72,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """Within noise, which is two or three hundredths where every training begins anew."""
+    """Equal accuracy within the noise, which is 2 or 3 %."""
 
     def like_pillow(name: str) -> Target:
         wanted = Wanted(group=GROUP, contender=name, against=PILLOW, number="accuracy_percent", least=0.97, most=1.03)
@@ -85,8 +85,8 @@ def targets() -> list[Target]:
 
 
 def train(root: str, form: str, exact: bool, epochs: int) -> Numbers:
-    """A network trained on the crops of one path, and how often it is right."""
-    torch.set_num_threads(1)  # several would wait for each other in a busy loop where cores are shared
+    """Train a network on the crops of one path, and measure its accuracy."""
+    torch.set_num_threads(1)  # on shared cores, several threads would busy-wait for each other
     seed = int.from_bytes(os.urandom(3))
     torch.manual_seed(seed)
     with Measured() as whole:
@@ -122,19 +122,19 @@ def _network() -> torch.nn.Module:
 
 def _loader(root: Path, form: str, crops: str, exact: bool, seed: int) -> Any:
     adapter = "pillow_images" if form == "files" else "ours_images"
-    options = {"workers": decoding.THREADS} if form == "files" else {"exact": exact, "seed": seed}
+    options = {"workers": picture_contenders.THREADS} if form == "files" else {"exact": exact, "seed": seed}
     return reading.open_loader(adapter, str(root / form), BATCH, {"crops": crops, **options})
 
 
 def _batches(loader: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Pixels from -1 to 1, channels first, and labels."""
+    """Batches of pixels in [-1, 1], channels first, and labels."""
     for batch in loader:
         images = batch["image"] if batch["image"].shape[1] == 3 else batch["image"].permute(0, 3, 1, 2)
         yield images.float() / 127.5 - 1, batch["label"]
 
 
 def _difference(root: Path, form: str, exact: bool) -> float:
-    """From Pillow's pixels."""
+    """The mean difference from Pillow's pixels."""
     if form == "files":
         return 0.0
     found = ours_images.open_loader(root / form, BATCH, "test", exact, shuffle=False)

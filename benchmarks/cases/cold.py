@@ -1,23 +1,22 @@
-"""How quickly does an epoch come, in random order, from a disk, when nothing of it is in memory?"""
+"""How fast is an epoch in random order from the disk, with an empty page cache?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import contest, reading
-from benchmarks.contest import ARRAYS, BLOBS, OURS, Contender, Kind, Reading
+from benchmarks import loader_contenders, reading
 from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.loader_contenders import ARRAYS, BLOBS, OURS, Contender, Kind, Reading
 
 NEEDS_BYTES = 4_500_000_000
 BATCH = 256
 NOTES = """\
-- One epoch, opening included. Before every run the kernel is told to drop the files from its page cache, and asked
-  whether it did. Each process has read another small dataset of the kind before, so that nothing is imported or
-  compiled while the time is taken.
-- Bare random reader: every sample once in random order, each by one preadv into a buffer that its thread keeps, with as
-  many threads (1 to 32) as were quickest when each number was tried.
-- Read per byte: what came from the disk for each byte of payload, as the kernel counts it.
-- WebDataset reads its files in sequence, and litdata whole chunks: neither reads at random.
+- One epoch, including opening. Before every run the files are dropped from the page cache, and this is checked. Each
+  process has read another small dataset of this kind before, so that no import or compilation is measured.
+- Bare random reader: every sample once in random order, each with one preadv into a buffer of the thread. Numbers of
+  threads from 1 to 32 were tried, and the fastest was measured.
+- Read per byte: bytes read from the disk, as the kernel counts them, for each byte of payload.
+- WebDataset reads its files sequentially and litdata reads whole chunks, so neither reads at random.
 """
 COLUMNS = (
     Column(title="MB/s", number="mb_per_s", digits=0),
@@ -42,18 +41,18 @@ def _contenders(kind: Kind, quick: bool) -> list[Contender]:
     if quick:
         return [ours, bare]
     ways = [Contender(PREAD, "ours", "mds", [{"io": "pread"}]), Contender(MMAP, "ours", "mds", [{"io": "mmap"}])]
-    return [ours, *ways, bare, *(contest.peers(counts=(0, 2, 4)) if kind is BLOBS else ())]
+    return [ours, *ways, bare, *(loader_contenders.peers(counts=(0, 2, 4)) if kind is BLOBS else ())]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """The same samples in each format, and some more to practise on."""
+    """Write the samples in each format, and a small dataset for warming up."""
     for kind, count in _kinds(quick):
-        contest.write(directory / FOLDERS[kind.name], kind, count, _contenders(kind, quick))
-        contest.write(directory / "practice" / FOLDERS[kind.name], kind, BATCH, _contenders(kind, quick))
+        loader_contenders.write(directory / FOLDERS[kind.name], kind, count, _contenders(kind, quick))
+        loader_contenders.write(directory / "practice" / FOLDERS[kind.name], kind, BATCH, _contenders(kind, quick))
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Everyone who reads."""
+    """All contenders."""
     found = []
     for kind, count in _kinds(quick):
         folder = FOLDERS[kind.name]
@@ -61,12 +60,12 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
         asked = Reading(
             kind.name, directory / folder, reading.cold, arguments, practice=directory / "practice" / folder
         )
-        found += contest.jobs(asked, _contenders(kind, quick), quick=quick)
+        found += loader_contenders.jobs(asked, _contenders(kind, quick), quick=quick)
     return found
 
 
 def targets() -> list[Target]:
-    """85 % of the bare reader."""
+    """85 % of the bare reader's speed."""
 
     def target(group: str) -> Target:
         wanted = Wanted(group=group, contender=BARE, against=OURS, number="microseconds", least=0.85)

@@ -1,4 +1,4 @@
-"""How quickly does a folder of pictures become a dataset, beside a loop over MDSWriter with as many workers?"""
+"""How fast is the conversion of a folder of pictures, compared with a loop over MDSWriter?"""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import simplejpeg
 
 from benchmarks import page_cache, pictures
 from benchmarks.cases.write import sync_files
-from benchmarks.decoding import GENERATED
 from benchmarks.harness import Column, Job, Target, Wanted
 from benchmarks.machine import ROOT
+from benchmarks.picture_contenders import GENERATED
 from benchmarks.process import Measured, Numbers
 from mx8shards.media import tiles
 
 NEEDS_BYTES = 1_500_000_000
 WORKERS = 2
 NOTES = """\
-- Each is run as a user runs it: a process that starts, imports what it needs, and has two workers. The files are in the
-  page cache; the time ends when all that was written is on the disk.
-- mx8shards looks at every picture whole, stores image, label, path, height and width, hashes all with blake3, and can
-  be resumed. Tiled: it also writes the entropy stream anew and checks that the original can be restored.
-- MDSWriter: each worker writes half of the files as they are, with their labels, and looks at none of them; the indices
-  are merged. Looked at: each is decoded with Pillow first, as a check. No hashes.
-- One core: what tiling adds to a picture, the check included, beside decoding the picture once.
+- Each contender is run as a user runs it: a new process, imports included, with two workers. The files are in the page
+  cache. The time ends when all output is synced to disk.
+- mx8shards checks every picture completely, stores image, label, path, height and width, hashes everything with blake3,
+  and can be resumed. Tiled: it also rewrites the entropy-coded data and checks that the original can be restored.
+- MDSWriter: each worker writes half of the files unchanged and unchecked, with their labels; the indices are merged.
+  Looked at: each file is decoded with Pillow first, as a check. No hashes.
+- One core: the time of tiling a picture, including the check, and the time of decoding it once.
 """
 COLUMNS = (
     Column(title="images/s", number="images_per_s", digits=0),
@@ -47,12 +47,12 @@ def _count(quick: bool) -> int:
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """A folder of files."""
+    """Write a folder of files."""
     pictures.write_folder(directory / "files", GENERATED.make(10 if quick else 640), _count(quick))
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Our converter, and the loop."""
+    """Our converter, and the loop over MDSWriter."""
     places = {"files": str(directory / "files"), "out": str(directory / "out"), "count": _count(quick)}
     ours = {OURS: ["--no-tiles"], TILED: []}
     loops = {} if quick else {BYTES: False, CHECKED: True}
@@ -73,7 +73,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """What the issue asks for."""
+    """Ratios of our converter to the loop, and of tiling to decoding."""
     loop = Wanted(group=GROUP, contender=BYTES, against=OURS, number="seconds", least=1.5)
     cost = Wanted(group=CORE, contender=TILED_ONE, against=DECODED, number="seconds", most=1.3)
     return [
@@ -86,19 +86,19 @@ def targets() -> list[Target]:
 
 
 def convert(files: str, out: str, count: int, options: list[str]) -> Numbers:
-    """Our converter, from the command to its end."""
+    """Run our converter, and time the whole command."""
     command = ["-m", "mx8shards.convert", "imagefolder", files, out, "--workers", str(WORKERS), *options]
     return _measured(command, ["-m", "mx8shards.convert", "--help"], Path(files), Path(out), count)
 
 
 def loop(files: str, out: str, count: int, look: bool) -> Numbers:
-    """The loop, from the command to its end."""
+    """Run the loop, and time the whole command."""
     command = ["-m", "benchmarks.adapters.mosaicml_folder", files, out, str(WORKERS), *(["--look"] if look else [])]
     return _measured(command, ["-c", "import benchmarks.adapters.mosaicml_folder"], Path(files), Path(out), count)
 
 
 def one_by_one(count: int, what: str) -> Numbers:
-    """What is done to each picture on one core; of five passes the quickest."""
+    """The time per picture of each step on one core, the fastest of five passes."""
     payloads = GENERATED.make(count)
     if what == UNTILED:
         payloads = [tiles.tile(payload) for payload in payloads]

@@ -1,19 +1,19 @@
-"""How long is it from a fresh process to the first batch of ten million samples?"""
+"""How long does a new process take to the first batch of a dataset of ten million samples?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from benchmarks import data, reading
-from benchmarks.contest import MOSAIC, OURS
 from benchmarks.harness import Column, Job, Target, Wanted, in_a_process
+from benchmarks.loader_contenders import MOSAIC, OURS
 
 NEEDS_BYTES = 1_000_000_000
 BATCH = 256
 NOTES = """\
-- Samples of 64 bytes, shuffled; a warm page cache and, for us, kernels that an earlier process compiled. The time
-  begins after torch and numba were imported: of it, imports are those of the loader's own package.
-- StreamingDataset has no workers here: they would take their time to start.
+- Samples of 64 bytes, shuffled; a warm page cache. Our kernels were compiled by an earlier process. The time begins
+  after the import of torch and numba and includes the import of the loader's own package.
+- StreamingDataset has no workers here, because starting them takes time.
 """
 COLUMNS = (
     Column(title="first batch, s", number="first_batch_s", digits=2),
@@ -26,7 +26,7 @@ GROUP = "10,000,000 samples"
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """The dataset, in the page cache, and compiled kernels."""
+    """Write the dataset, load it into the page cache, and compile the kernels."""
     data.tiny(directory / "tiny", 10_000 if quick else 10_000_000)
     if not quick:
         in_a_process(jobs(directory, quick=quick)[0], directory)
@@ -48,7 +48,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """One second."""
+    """At most one second."""
     return [
         Target("within 1 s", (Wanted(group=GROUP, contender=OURS, number="first_batch_s", most=1),)),
     ]

@@ -1,4 +1,4 @@
-"""How long does the first use on a machine take, when Numba compiles the kernels?"""
+"""How long does the first use on a machine take, while Numba compiles the kernels?"""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import decoding, pictures
-from benchmarks.contest import ARRAYS
-from benchmarks.decoding import FFCV
+from benchmarks import picture_contenders, pictures
 from benchmarks.harness import Column, Job, Target, Wanted, is_installed
+from benchmarks.loader_contenders import ARRAYS
+from benchmarks.picture_contenders import FFCV
 from benchmarks.process import Measured, Numbers
 
 NEEDS_BYTES = 300_000_000
 NOTES = """\
-- Each is a fresh process. Cold: Numba's cache is empty. Warm: an earlier process filled it, as `mx8shards warm-up`
-  does. FFCV keeps nothing, so it compiles in every process.
-- Import: of mx8shards or ffcv, torch included. The first batch: from there to the first batch of 32 samples. Of convert
-  all is one number, as it is one command: 32 pictures are tiled.
-- Compiling keeps one core busy, so the processor's time is what it costs, and the time that a user waits where nothing
-  else runs.
+- Each run is a new process. Cold: Numba's cache is empty. Warm: an earlier process filled it, as `mx8shards warm-up`
+  does. FFCV has no cache, so it compiles in every process.
+- Import: mx8shards or ffcv, and torch. First batch: from the import to the first batch of 32 samples. Convert is one
+  command that tiles 32 pictures, so it has only a total.
+- Compilation is single-threaded, so its processor time is also the time a user waits on an idle machine.
 """
 COLUMNS = (
     Column(title="import, a core's s", number="import_core_s", digits=1),
@@ -35,9 +34,9 @@ GATHER, TILED, UNTOUCHED = "4 KiB arrays", "random crops, tiled", "random crops,
 PLANES, EXACT, CONVERT = "random crops, yuv420", "random crops, exact", "convert, 32 pictures"
 
 _BATCH = 32
-_COUNT = 32  # pictures
+_COUNT = 32  # number of pictures
 
-# What each group reads: the adapter, the folder, and its options.
+# Each group's adapter, folder and options.
 _READ: dict[str, tuple[str, str, dict[str, object]]] = {
     GATHER: ("ours", "arrays", {}),
     TILED: ("ours_images", "tiled", {"crops": "random"}),
@@ -61,7 +60,7 @@ loader.close()
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """A few samples of each kind."""
+    """Write a few samples of each kind."""
     from benchmarks.adapters import ours
 
     ours.write(directory / "arrays", dict(ARRAYS.columns), ARRAYS.samples(64))
@@ -69,11 +68,11 @@ def prepare(directory: Path, *, quick: bool) -> None:
         return
     pictures.write_folder(directory / "files", pictures.generated(8), _COUNT)
     for form in ["tiled", "mds", "yuv420", *(["beton"] if is_installed("ffcv") else [])]:
-        decoding.write(directory, form)
+        picture_contenders.write(directory, form)
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Each use twice; FFCV's beside ours."""
+    """Each use with a cold and a warm cache, and FFCV's."""
     found = []
     for group, (adapter, folder, options) in _READ.items():
         if quick and group != GATHER:
@@ -85,7 +84,12 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
         ]
         if group == UNTOUCHED:
             asked["adapter"], asked["root"] = "ffcv_images", str(directory / "beton")
-            asked["options"] = {"batch_size": _BATCH, "crops": "random", "threads": decoding.THREADS, "ahead": 3}
+            asked["options"] = {
+                "batch_size": _BATCH,
+                "crops": "random",
+                "threads": picture_contenders.THREADS,
+                "ahead": 3,
+            }
             found.append(
                 Job(group=group, contender=FFCV, run=first_batch, arguments={**asked, "cache": None}, needs="ffcv")
             )
@@ -102,7 +106,7 @@ def _caches(directory: Path) -> list[tuple[str, str | None]]:
 
 
 def targets() -> list[Target]:
-    """What the issue asks for."""
+    """Limits for a core's time with a cold cache."""
     return [
         Target(
             "the first batch of crops: 15 s of a core", (Wanted(group=TILED, contender=COLD, number="core_s", most=15),)
@@ -115,20 +119,20 @@ def targets() -> list[Target]:
 
 
 def first_batch(adapter: str, root: str, options: dict[str, object], cache: str | None) -> Numbers:
-    """From the start of a process to its first batch."""
+    """The time from the start of a process to its first batch."""
     question = json.dumps((adapter, root, options))
     return _measured([sys.executable, "-W", "ignore", "-c", _FIRST_BATCH, question], cache)
 
 
 def convert(files: str, cache: str | None) -> Numbers:
-    """The command, with one worker."""
+    """The time of `mx8shards convert` with one worker."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "mx8shards", "convert", "imagefolder", files]
         return _measured([*command, f"{out}/measured"], cache, [*command, f"{out}/before"])
 
 
 def _measured(command: list[str], cache: str | None, before: list[str] | None = None) -> Numbers:
-    """The command with an empty cache, or with one that it, or the one `before` it, filled."""
+    """Run a command with an empty cache, or with one that `before` or an earlier run of the command has filled."""
     with tempfile.TemporaryDirectory() as empty:
         environment = {**os.environ, "NUMBA_CACHE_DIR": cache or empty}
         if cache:

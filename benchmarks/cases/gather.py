@@ -1,27 +1,27 @@
-"""How quickly do batches of 100 KB blobs come, in random order, from files that are in memory?"""
+"""How fast are shuffled batches of 100 KB blobs from the page cache?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import contest
-from benchmarks.contest import BLOBS, LIT, LIT_LIST, MEMCPY, MOSAIC, MOSAIC_LIST, OURS, Contender
+from benchmarks import loader_contenders
 from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.loader_contenders import BLOBS, LIT, LIT_LIST, MEMCPY, MOSAIC, MOSAIC_LIST, OURS, Contender
 
 NEEDS_BYTES = 4_500_000_000
 BATCH = 256
 NOTES = """\
-- Batches of 256, the whole dataset shuffled, a warm page cache, epoch after epoch; each loader saw every sample before.
-  The consumer touches one byte per page of every batch.
-- Bare memcpy: the same samples at random from the same maps, by as many threads into 6 banks in turn, where every row
-  lies and goes known beforehand. It is the C library's, and goes through the caches; mx8shards copies batches of 2 MiB
-  or more past them, which is quicker.
-- Every loader gives the bytes of a batch as one block of memory that is the consumer's. In the last two rows peers give
-  a list instead, of new bytes objects or of views of mapped files, where nothing was copied yet.
-- streaming reads the same files as we do, litdata, WebDataset and FFCV their own formats. Each peer was tried with 0,
-  1, 2 and 4 workers (SPDL with 1 and 2 threads), litdata also with both ways to decode, and measured with the settings
-  that suited it best. FFCV has a thread per core.
-- WebDataset reads files in sequence and shuffles their order and a buffer of 1,000 samples.
+- Batches of 256, fully shuffled, a warm page cache, several epochs; each loader has read every sample before. The
+  consumer touches one byte per page of every batch.
+- Bare memcpy: copies the samples from the mapped shards in random order, with an equal number of threads, into 6 banks
+  in turn. All addresses are computed before the measurement. It is the C library's memcpy, which writes through the
+  CPU caches; mx8shards bypasses them for batches of 2 MiB or more, which is faster.
+- Every loader delivers the bytes of a batch as one block of memory owned by the consumer. In the last two rows, peers
+  deliver a list of new bytes objects, or of views of mapped files from which nothing was copied yet.
+- streaming reads our files; litdata, WebDataset and FFCV read their own formats. Each peer was tried with 0, 1, 2 and 4
+  workers (SPDL: 1 and 2 threads; litdata: both decoding modes) and measured with its fastest settings. FFCV has one
+  thread per core.
+- WebDataset reads files sequentially and shuffles their order and a buffer of 1,000 samples.
 """
 COLUMNS = (
     Column(title="samples/s", number="samples_per_s", digits=0),
@@ -33,13 +33,17 @@ COLUMNS = (
 
 
 def _contenders(quick: bool) -> list[Contender]:
-    others = contest.peers((2,)) if quick else [*contest.peers(), *contest.listing_peers()]
-    return [Contender(OURS, "ours", "mds"), contest.memcpy(), *others]
+    others = (
+        loader_contenders.peers((2,))
+        if quick
+        else [*loader_contenders.peers(), *loader_contenders.peers_giving_lists()]
+    )
+    return [Contender(OURS, "ours", "mds"), loader_contenders.memcpy(), *others]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """The same samples in each format."""
-    contest.write(directory, BLOBS, _count(quick), _contenders(quick))
+    """Write the samples in each format."""
+    loader_contenders.write(directory, BLOBS, _count(quick), _contenders(quick))
 
 
 def _count(quick: bool) -> int:
@@ -47,13 +51,13 @@ def _count(quick: bool) -> int:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Everyone who reads."""
-    asked = contest.warm_reading(BLOBS.name, BLOBS, directory, _count(quick), BATCH, quick=quick)
-    return contest.jobs(asked, _contenders(quick), quick=quick)
+    """All contenders."""
+    asked = loader_contenders.warm_reading(BLOBS.name, BLOBS, directory, _count(quick), BATCH, quick=quick)
+    return loader_contenders.jobs(asked, _contenders(quick), quick=quick)
 
 
 def targets() -> list[Target]:
-    """What the issue asks for, as time: that of others as a multiple of ours."""
+    """Ratios of the others' time to ours."""
 
     def times(against: str, least: float, claim: str) -> Target:
         wanted = Wanted(group=BLOBS.name, contender=against, against=OURS, number="microseconds", least=least)

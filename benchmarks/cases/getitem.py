@@ -1,4 +1,4 @@
-"""What does one sample cost, picked at random from files that are in memory?"""
+"""How long does random access to one sample take, from the page cache?"""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchmarks.process import MB, Measured, Numbers
 
 NEEDS_BYTES = 1_400_000_000
 NOTES = """\
-- One process, one thread, a warm page cache: of many passes over the same random positions the quickest one counts, the
-  first one never. One byte per page of every value is touched. Each library decodes the columns as it does.
-- dataset[i] and pread read by system calls, which a file cut short only gives fewer bytes; a map gives a signal.
-- Bare: file, begin and end of the first column's bytes stand in a list. Nothing is looked up, checked or decoded.
-- litdata reads compressed MDS only, unpacks it first, and left alone reads the whole shard again for every sample.
-  Here it has one shard, and was made to map it. It knows no arrays of fixed shape and gets them as bytes.
+- One process, one thread, a warm page cache. The result is the fastest of many passes over a list of random positions,
+  without the first pass. One byte per page of every value is touched. Each library decodes the columns in its own way.
+- dataset[i] and pread use system calls, which return fewer bytes if a file is truncated; a memory map raises SIGBUS.
+- Bare: file, begin and end of the first column are in a list. Nothing is looked up, checked or decoded.
+- litdata reads only compressed MDS, which it unpacks first, and by default reads the whole shard again for every
+  sample. Here it has one shard, which it was made to map. It has no arrays of fixed shape, so it gets them as bytes.
 """
 COLUMNS = (
     Column(title="µs per sample", number="microseconds", digits=2),
@@ -39,7 +39,7 @@ OURS, PAYLOAD, LOCAL, LIT = (
 )
 MMAP, PREAD = "bare mmap slice", "bare pread"
 
-# the columns, the one that is touched, and what stands before and after its bytes in every sample
+# columns, the touched column, and the number of bytes before and after its payload in every sample
 KINDS: dict[str, tuple[dict[str, str], str, int, int]] = {
     ARRAYS: ({"array": "ndarray:int32:1024", "label": "int"}, "array", 0, 8),
     BLOBS: ({"image": "bytes"}, "image", 4, 0),
@@ -49,7 +49,7 @@ FOLDERS = {ARRAYS: "arrays", BLOBS: "blobs", LABELLED: "labelled"}
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """Every kind of dataset; for litdata once more, compressed and in one shard."""
+    """Write every kind of dataset, and compressed copies with one shard for litdata."""
     from benchmarks.adapters import ours
 
     total = 2_000_000 if quick else 160_000_000
@@ -73,7 +73,7 @@ def _packed(directory: Path, kind: str) -> Path:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Every reader on every kind."""
+    """Every reader on every kind of dataset."""
     from benchmarks.adapters import ours
 
     found = []
@@ -97,7 +97,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """What issue and plan ask for."""
+    """Ratios to Streaming and to bare reading."""
 
     def times(group: str, contender: str, against: str, least: float) -> Target:
         claim = f"{group}: {against} at least {least:.3g} × as quick as {contender}"
@@ -121,7 +121,7 @@ def targets() -> list[Target]:
 def read(
     adapter: str, reader: str, options: dict[str, Any], key: str | None, root: str, count: int, quick: bool
 ) -> Numbers:
-    """The quickest of several passes over the same random positions, which is the one that others disturbed least."""
+    """The fastest of several passes over a list of random positions, which other processes disturbed least."""
     module: Any = importlib.import_module(f"benchmarks.adapters.{adapter}")
     order = np.random.default_rng(17).permutation(count)[: 200 if quick else 10_000].tolist()
     with Measured() as whole:
@@ -140,7 +140,7 @@ def read(
 
 
 def one_pass(get: Callable[[int], Any], key: str | None, order: Sequence[int]) -> float:
-    """Microseconds per sample, its value touched."""
+    """Microseconds per sample, including touching its value."""
     start = time.perf_counter()
     if key is None:
         for position in order:
@@ -152,5 +152,5 @@ def one_pass(get: Callable[[int], Any], key: str | None, order: Sequence[int]) -
 
 
 def touch(value: Any) -> bytes:
-    """One item per page of what a reader gave (bytes, a view or an array)."""
+    """Touch one item per page of a value (bytes, a view or an array)."""
     return bytes(value[:: 4096 // getattr(value, "itemsize", 1)])

@@ -1,30 +1,30 @@
-"""How quickly do pictures of about 500 × 375 become crops, in random order, from files that are in memory?"""
+"""How fast are shuffled batches of crops of pictures of about 500 × 375 pixels, from the page cache?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import decoding, pictures
-from benchmarks.contest import Contender
-from benchmarks.decoding import GENERATED, MOSAIC, PLANES, REAL, REFERENCE, SIMPLEJPEG, TILED, UNTOUCHED, Kind
+from benchmarks import picture_contenders, pictures
 from benchmarks.harness import Column, Job, Target
+from benchmarks.loader_contenders import Contender
+from benchmarks.picture_contenders import GENERATED, MOSAIC, PLANES, REAL, REFERENCE, SIMPLEJPEG, TILED, UNTOUCHED, Kind
 
 NEEDS_BYTES = 8_500_000_000
 NOTES = """\
-- All decode the very same JPEG files (4:2:0), to uint8, shuffled, with as many threads or worker processes as there are
-  cores, from a warm page cache; the consumer touches one byte per page. Nobody mirrors a crop.
-- Generated: ellipses, natural spectrum and grain, 108 KB on average. Photographs: pieces of nine that scikit-image and
-  scikit-learn carry, encoded anew, 74 KB on average.
-- Untouched: the files' own bytes (convert --no-tiles). Tiled: the same pixels and 1 % more bytes, from which the files
-  can be restored; it is the default. yuv420: planes, stored without any compression.
+- All contenders decode equal JPEG files (4:2:0) to uint8, shuffled, with one thread or worker process per core, from a
+  warm page cache. The consumer touches one byte per page. Crops are not mirrored.
+- Generated: ellipses, natural spectrum and grain, 108 KB on average. Photographs: crops of nine photographs in
+  scikit-image and scikit-learn, re-encoded, 74 KB on average.
+- Untouched: the files' own bytes (convert --no-tiles). Tiled, the default: equal pixels in 1 % more bytes, from which
+  the original files can be restored. yuv420: uncompressed planes.
 - Random crop: RandomResizedCrop 224. Centre crop: 224 of 256. Six crops: two of 224 and four of 98 pixels. FFCV decodes
-  a picture once for each crop of it, and resizes by areas.
-- A core's µs: the processor's time that an image took, in all threads and processes of a contender. Other work on the
-  machine changes it least. A target is met by images/s (the first number), or by images per second of a core; that of
-  streaming, which was measured in two rounds, by the latter alone.
-- Libraries: ours decode with the libturbojpeg 3.x that `pip install "mx8shards[images]"` brings, unless a row says
-  otherwise. The other 3.x is the one in the wheel `turbojpeg`; FFCV is built with the system's.
-- Some that are far from the others were measured in the first two rounds only.
+  a picture once for each crop of it, and resizes by area averaging.
+- A core's µs: the processor time per image, of all threads and processes of a contender. Other load on the machine
+  affects it least. A target is met by images/s (the first number) or by images per second of a core; the target against
+  streaming, which was measured in two rounds, only by the latter.
+- Libraries: ours decode with the libturbojpeg 3.x installed by `pip install "mx8shards[images]"`, unless a row says
+  otherwise. The other 3.x is that of the wheel `turbojpeg`; FFCV is built with the system's.
+- Some contenders that are far from the others were measured only in the first two rounds.
 """
 COLUMNS = (
     Column(title="images/s", number="images_per_s", digits=0),
@@ -40,14 +40,14 @@ OURS = ("tiled", "mds")
 
 
 def _groups() -> dict[str, tuple[Kind, list[Contender]]]:
-    """Who is compared in each group."""
-    ours, ffcv, pillow = decoding.ours, decoding.ffcv, decoding.pillow
-    others = [*decoding.ours_otherwise("random"), pillow("random"), *decoding.others("random")]
+    """The contenders of each group."""
+    ours, ffcv, pillow = picture_contenders.ours, picture_contenders.ffcv, picture_contenders.pillow
+    others = [*picture_contenders.ours_variants("random"), pillow("random"), *picture_contenders.others("random")]
     return {
         RANDOM: (GENERATED, [*ours("random"), ffcv("random"), *others]),
         CENTRE: (GENERATED, [*ours("centre"), ffcv("centre"), pillow("centre")]),
         TWO: (GENERATED, [*ours("two", OURS), ffcv("two")]),
-        SIX: (GENERATED, [*ours("six", OURS), ffcv("six", rounds=decoding.FEW)]),
+        SIX: (GENERATED, [*ours("six", OURS), ffcv("six", rounds=picture_contenders.FEW_ROUNDS)]),
         REAL_RANDOM: (REAL, [*ours("random"), ffcv("random"), pillow("random")]),
         REAL_CENTRE: (REAL, [*ours("centre", OURS), ffcv("centre")]),
     }
@@ -55,38 +55,38 @@ def _groups() -> dict[str, tuple[Kind, list[Contender]]]:
 
 def _asked(quick: bool) -> dict[str, tuple[Kind, list[Contender]]]:
     if quick:
-        return {RANDOM: (GENERATED, decoding.ours("random", OURS))}
+        return {RANDOM: (GENERATED, picture_contenders.ours("random", OURS))}
     there = bool(pictures.real_files())
     return {group: asked for group, asked in _groups().items() if there or asked[0] is not REAL}
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """Both kinds of pictures, in every form."""
+    """Write both kinds of pictures, in every format."""
     asked = _asked(quick).values()
     for kind in dict.fromkeys(kind for kind, _ in asked):
         contenders = [one for of, members in asked if of is kind for one in members]
-        decoding.prepare(directory, kind, contenders, quick=quick)
+        picture_contenders.prepare(directory, kind, contenders, quick=quick)
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Everyone who decodes."""
+    """All contenders."""
     found = []
     for group, (kind, contenders) in _asked(quick).items():
-        found += decoding.jobs(directory, group, kind, contenders, quick=quick)
+        found += picture_contenders.jobs(directory, group, kind, contenders, quick=quick)
     return found
 
 
 def targets() -> list[Target]:
-    """What the issue asks for, as a multiple of others: of images/s, or of images per second of a core."""
+    """Ratios to the others, of images/s or of images per second of a core."""
 
-    times = decoding.as_quick
+    times = picture_contenders.speed_target
     return [
         times(RANDOM, UNTOUCHED, 1.5),
         times(RANDOM, TILED, 2.2),
         times(RANDOM, SIMPLEJPEG, 1.3),
         times(RANDOM, TILED, 0.98, REFERENCE),
         times(RANDOM, PLANES, 8),
-        times(RANDOM, TILED, 6, MOSAIC, decoding.EITHER[1:]),
+        times(RANDOM, TILED, 6, MOSAIC, picture_contenders.RATES[1:]),
         times(CENTRE, UNTOUCHED, 1.4),
         times(CENTRE, TILED, 1.9),
         times(TWO, UNTOUCHED, 2.2),

@@ -1,4 +1,4 @@
-"""Does a loader keep its pace when the data are larger than the memory there is for them?"""
+"""Does a loader keep its throughput if the data are larger than the memory for the page cache?"""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import os
 import shutil
 from pathlib import Path
 
-from benchmarks import cgroup, contest, data, reading
-from benchmarks.contest import BLOBS, MEMCPY, OURS, Contender, Reading
+from benchmarks import cgroup, data, loader_contenders, reading
 from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.loader_contenders import BLOBS, MEMCPY, OURS, Contender, Reading
 
 RAM_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 LIMIT_BYTES = 1 << 30
 PROBLEM = cgroup.problem()
-HELD_BYTES = RAM_BYTES if PROBLEM else LIMIT_BYTES  # what is read before the state is steady
+HELD_BYTES = RAM_BYTES if PROBLEM else LIMIT_BYTES  # bytes read before the throughput is steady
 DATA_BYTES = RAM_BYTES // 4 * 5 if PROBLEM else 4 * LIMIT_BYTES
 NEEDS_BYTES = DATA_BYTES
 BATCH = 256
 PER_SHARD = 600
 NOTES = """\
-- Where a control group's memory is ours to divide, each process gets 1 GiB, page cache included, for 4 GiB of blobs.
-  Elsewhere the data are a quarter larger than the machine's memory. Limited to: what the process had.
-- Cold: the first seconds, when the page cache is empty. Steady: the last ones, after more was read than can be held.
-- Bare memcpy reads the maps with no hint to the kernel.
+- If memory cgroups can be created, each process is limited to 1 GiB, including the page cache, for 4 GiB of blobs.
+  Otherwise the data are a quarter larger than the machine's memory. Limited to: the memory of the process.
+- Cold: the first seconds, with an empty page cache. Steady: the last seconds, after reading more than memory holds.
+- Bare memcpy reads the mapped files without hints (madvise) to the kernel.
 """
 COLUMNS = (
     Column(title="cold, MB/s", number="cold_mb_per_s", digits=0),
@@ -36,13 +36,13 @@ SMALL = {"memory": 256 << 20}
 CONTENDERS = (
     Contender(OURS, "ours", "mds", [SMALL]),
     Contender(PREAD, "ours", "mds", [{**SMALL, "io": "pread"}]),
-    contest.memcpy(),
+    loader_contenders.memcpy(),
 )
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """One shard of blobs, over and over."""
-    contest.write(directory, BLOBS, 60 if quick else PER_SHARD, CONTENDERS)
+    """Write one shard of blobs and repeat it."""
+    loader_contenders.write(directory, BLOBS, 60 if quick else PER_SHARD, CONTENDERS)
     data.repeat_shard(directory / "mds", _shards(quick), shutil.copyfile)
 
 
@@ -51,7 +51,7 @@ def _shards(quick: bool) -> int:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """We in both ways, and memcpy from the maps."""
+    """Our loader with both io settings, and memcpy from mapped files."""
     limited = not PROBLEM and not quick
     arguments = {
         "sample_bytes": BLOBS.sample_bytes,
@@ -60,13 +60,13 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
         "held_bytes": 30_000_000 if quick else HELD_BYTES,
         "seconds": 0.05 if quick else 5.0,
     }
-    return contest.jobs(
+    return loader_contenders.jobs(
         Reading(GROUP, directory, reading.larger_than_ram, arguments), CONTENDERS[:: 2 if quick else 1], quick=quick
     )
 
 
 def targets() -> list[Target]:
-    """Within a tenth of cold."""
+    """Steady throughput within 10 % of the cold one."""
     return [
         Target(
             "steady within 10 % of cold",

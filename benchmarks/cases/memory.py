@@ -1,4 +1,4 @@
-"""How much memory does a loader take that was given a budget, when sizes differ by a factor of 50,000?"""
+"""How much memory does a loader with a budget use, if sample sizes vary by a factor of 50,000?"""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import contest, reading
-from benchmarks.contest import OURS, Contender, Kind, Reading
+from benchmarks import loader_contenders, reading
 from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.loader_contenders import OURS, Contender, Kind, Reading
 
 NEEDS_BYTES = 4_000_000_000
 BATCH = 32
 NOTES = """\
-- Sizes are log-normal around 64 KB, cut at 1 KB and 50 MB, every 500th sample is one of 50 MB; batches of 32; a warm
-  page cache. Counted are anonymous and shared pages of the loader and all its workers, again and again while it reads.
-- Over warm-up: the same beyond what `warm_up` had left. Peers take no budget; they have two workers each.
+- Sizes are log-normal around 64 KB, clipped to 1 KB and 50 MB, and every 500th sample has 50 MB; batches of 32; a warm
+  page cache. The result is the peak of anonymous and shared pages of the loader and all its workers while it reads.
+- Over warm-up: the peak minus the memory after `warm_up`. Peers have no budget; they have two workers each.
 """
 COLUMNS = (
     Column(title="anonymous memory, MB", number="anonymous_mb", digits=0),
@@ -49,27 +49,29 @@ SIZES = Kind(GROUP, {"x": "bytes"}, 0, _samples)
 def _contenders(quick: bool) -> list[Contender]:
     budgets = (64, 128) if quick else BUDGETS_MB
     ours = [Contender(_ours(mb), "ours", "mds", [{"memory": mb * 1_000_000}]) for mb in budgets]
-    return [*ours, *(() if quick else contest.peers(counts=(2,))[:3])]
+    return [*ours, *(() if quick else loader_contenders.peers(counts=(2,))[:3])]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """The same samples in each format."""
-    contest.write(directory / "sizes", SIZES, 100 if quick else 4_000, _contenders(quick))
-    contest.write(directory / "practice", SIZES, 2 * BATCH, _contenders(quick))
+    """Write the samples in each format."""
+    loader_contenders.write(directory / "sizes", SIZES, 100 if quick else 4_000, _contenders(quick))
+    loader_contenders.write(directory / "practice", SIZES, 2 * BATCH, _contenders(quick))
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Everyone, for several epochs."""
+    """All contenders, for several epochs."""
     arguments = {"batch_size": BATCH, "seconds": 0.1 if quick else 4.0}
     asked = Reading(GROUP, directory / "sizes", reading.memory, arguments, practice=directory / "practice")
     contenders = _contenders(quick)
     ours = [contender for contender in contenders if contender.adapter == "ours"]
     others = [replace(peer, tries=peer.tries[:1]) for peer in contenders if peer not in ours]
-    return contest.jobs(asked, ours, quick=quick) + contest.jobs(replace(asked, rounds=3), others, quick=quick)
+    return loader_contenders.jobs(asked, ours, quick=quick) + loader_contenders.jobs(
+        replace(asked, rounds=3), others, quick=quick
+    )
 
 
 def targets() -> list[Target]:
-    """The budget and 64 MiB."""
+    """At most the budget plus 64 MiB."""
     return [
         Target(
             f"memory={mb} MB: no more than that and 64 MiB over warm-up",

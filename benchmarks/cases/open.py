@@ -1,4 +1,4 @@
-"""What does it cost to open a dataset of 100,000 shards and 100 million samples?"""
+"""How much time and memory does opening a dataset of 100,000 shards and 100 million samples take?"""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks.process import MB, Measured, Numbers
 
 NEEDS_BYTES = 200_000_000
 NOTES = """\
-- The shards need not exist: opening touches none of them. Memory is that of the whole process, imports included.
-- json.load: the same file as plain Python objects, unchecked.
+- The shard files do not exist, because opening does not touch them. Memory is that of the whole process, with imports.
+- json.load: parses index.json to plain Python objects, unchecked.
 """
 COLUMNS = (
     Column(title="open, s", number="open_s", digits=2),
@@ -30,7 +30,7 @@ SEALED, FOREIGN = "with blake3 and xxh128", "without hashes, as Streaming writes
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """Both index files."""
+    """Write both index files."""
     for name, hashes in (("sealed", ("blake3", "xxh128")), ("foreign", ())):
         entries = ", ".join(_entries(2_000 if quick else 100_000, hashes))
         (directory / name).mkdir()
@@ -59,7 +59,7 @@ def _entries(count: int, hashes: tuple[str, ...]) -> Iterator[str]:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """All who can open it. The slow ones are measured in fewer rounds."""
+    """All contenders, the slow ones in fewer rounds."""
     found = []
     for group, name in ((SEALED, "sealed"), (FOREIGN, "foreign"))[: 1 if quick else 2]:
         for contender, adapter, opener, rounds in (
@@ -74,7 +74,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """1.5 s and 250 MB."""
+    """At most 1.5 s and 250 MB."""
     found = []
     for group in (SEALED, FOREIGN):
         seconds = Wanted(group=group, contender=OURS, number="open_s", most=1.5)

@@ -1,19 +1,19 @@
-"""How quickly do photos of 12 megapixels become crops of 224 pixels, from files that are in memory?"""
+"""How fast are batches of 224-pixel crops of 12-megapixel photos, from the page cache?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import decoding
-from benchmarks.contest import Contender
-from benchmarks.decoding import LARGE, TILED, UNTOUCHED
+from benchmarks import picture_contenders
 from benchmarks.harness import Column, Job, Target
+from benchmarks.loader_contenders import Contender
+from benchmarks.picture_contenders import LARGE, TILED, UNTOUCHED
 
 NEEDS_BYTES = 2_500_000_000
 NOTES = """\
 - 4000 × 3000 pixels, 4:2:0, generated, at 2 bits per pixel; batches of 8. Everything else as in images.
-- Of an untouched file all has to be unpacked, whatever the crop is; `pixels` shows how much of its time that takes.
-- FFCV works one batch ahead here, for every picture of each batch that it works on takes 36 MB.
+- An untouched file must be entropy-decoded completely for any crop; `pixels` shows how much of the time that takes.
+- FFCV prefetches only one batch here, because each picture in a batch takes 36 MB.
 """
 COLUMNS = (
     Column(title="images/s", number="images_per_s", digits=1),
@@ -26,25 +26,28 @@ OURS = ("tiled", "mds")
 
 
 def _contenders(crops: str, quick: bool) -> list[Contender]:
-    ours = decoding.ours(crops, OURS)
-    return ours if quick else [*ours, decoding.ffcv(crops, ahead=1), decoding.pillow(crops)]
+    ours = picture_contenders.ours(crops, OURS)
+    return ours if quick else [*ours, picture_contenders.ffcv(crops, ahead=1), picture_contenders.pillow(crops)]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """The photos, in every form."""
-    decoding.prepare(directory, LARGE, _contenders("random", quick), quick=quick)
+    """Write the photos, in every format."""
+    picture_contenders.prepare(directory, LARGE, _contenders("random", quick), quick=quick)
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Everyone who decodes."""
+    """All contenders."""
     crops = {RANDOM: "random"} if quick else {RANDOM: "random", CENTRE: "centre"}
     found = []
     for group, kind in crops.items():
-        found += decoding.jobs(directory, group, LARGE, _contenders(kind, quick), quick=quick, seconds=3)
+        found += picture_contenders.jobs(directory, group, LARGE, _contenders(kind, quick), quick=quick, seconds=3)
     return found
 
 
 def targets() -> list[Target]:
-    """What the issue asks for."""
+    """Ratios to FFCV."""
 
-    return [decoding.as_quick(RANDOM, UNTOUCHED, 2.5), decoding.as_quick(RANDOM, TILED, 4.5)]
+    return [
+        picture_contenders.speed_target(RANDOM, UNTOUCHED, 2.5),
+        picture_contenders.speed_target(RANDOM, TILED, 4.5),
+    ]

@@ -1,4 +1,4 @@
-"""Where does each millisecond of a picture go?"""
+"""How long does each step of decoding and cropping a picture take?"""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 import mx8shards as mx8
-from benchmarks import decoding, pictures
-from benchmarks.decoding import GENERATED, LARGE, PLANES, TILED, UNTOUCHED, Kind
+from benchmarks import picture_contenders, pictures
 from benchmarks.harness import Column, Job, Target
+from benchmarks.picture_contenders import GENERATED, LARGE, PLANES, TILED, UNTOUCHED, Kind
 from benchmarks.process import Measured, Numbers
 from mx8shards.kernels import boxes
 from mx8shards.kernels.colour_conversion import put, to_rgb, value_table
@@ -30,11 +30,11 @@ Array = npt.NDArray[Any]
 
 NEEDS_BYTES = 1_000_000_000
 NOTES = """\
-- Microseconds of one core for one random crop of 224 pixels, by the loader's own kernels, from memory. The steps up
-  to each one are run over all pictures again and again; a step is what it adds to the quickest of these passes.
-- Entropy: decoded at an eighth of the size, where hardly anything else is left to do. Inverse DCT: what more it takes
-  to have the planes; of a crop that is twice as large as what is made of it, they are made at 1/2, 1/4 or 1/8.
-- Resample: three planes to 224 × 224. Colour: YCbCr to RGB and into the batch, timed on its own.
+- Microseconds of one core for one random crop of 224 pixels, with the loader's kernels, from memory. The first n steps
+  are run over all pictures repeatedly; the time of step n is the increase of the fastest pass.
+- Entropy: decoding at 1/8 size, which does hardly any other work. Inverse DCT: the additional time for the planes. For
+  a crop of at least twice the output size, planes are decoded at 1/2, 1/4 or 1/8.
+- Resample: three planes to 224 × 224. Colour: YCbCr to RGB into the batch, timed separately.
 """
 STEPS = ("head_us", "tiles_us", "entropy_us", "idct_us", "resample_us", "colour_us")
 TITLES = ("head, boxes", "tiles cut out", "entropy", "inverse DCT", "resample", "colour")
@@ -46,7 +46,7 @@ GROUPS = {f"{kind.name}, random crop": kind for kind in (GENERATED, LARGE)}
 FORMS = {TILED: "tiled", UNTOUCHED: "mds", PLANES: "yuv420"}
 COUNTS = {GENERATED: 200, LARGE: 6}
 SIZE = 224
-ALL = 4  # steps that are run one after another: head, tiles, entropy, planes, crop
+ALL = 4  # number of consecutive steps: head, tiles, entropy, planes, crop
 
 
 def _asked(quick: bool) -> dict[str, Kind]:
@@ -62,16 +62,16 @@ def _count(kind: Kind, quick: bool) -> int:
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """Some pictures of both kinds, in every form."""
+    """Write some pictures of both kinds, in every format."""
     for kind in _asked(quick).values():
         count = _count(kind, quick)
         pictures.write_folder(kind.folder(directory) / "files", kind.make(count), count)
         for form in _forms(quick).values():
-            decoding.write(kind.folder(directory), form)
+            picture_contenders.write(kind.folder(directory), form)
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Each form on its own."""
+    """One job for each format."""
     return [
         Job(
             group=group,
@@ -85,7 +85,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """None: this shows where the next step is."""
+    """None: this case shows what to optimise next."""
     return []
 
 
@@ -93,7 +93,7 @@ def targets() -> list[Target]:
 
 
 def steps(root: str, passes: int) -> Numbers:
-    """Microseconds that each step adds, per picture."""
+    """Microseconds per picture that each step adds."""
     dataset = mx8.Dataset(root)
     payloads = [np.array(dataset.payload(i, "image")) for i in range(len(dataset))]
     data, ends = np.concatenate(payloads), np.cumsum([len(payload) for payload in payloads])
@@ -118,16 +118,16 @@ def steps(root: str, passes: int) -> Numbers:
         return (time.thread_time() - start) / times
 
     with Measured() as whole:
-        begin_s(ALL), colour_s(1)  # compiled
+        begin_s(ALL), colour_s(1)  # compiles the kernels
         micros = 1e6 * np.min([[begin_s(upto) for upto in range(ALL + 1)] for _ in range(passes)], axis=0)
         colour_us = 1e6 * min(colour_s(20) for _ in range(passes))
-    head, tiles, entropy, planes, crop = np.diff(micros, prepend=0.0).clip(0)  # what adds nothing may be measured less
+    head, tiles, entropy, planes, crop = np.diff(micros, prepend=0.0).clip(0)  # noise can make a difference negative
     added = (head, tiles, entropy, planes, crop - colour_us, colour_us)
     return {**dict(zip(STEPS, map(float, added), strict=True)), "sum_us": float(micros[-1]), **whole.numbers}
 
 
 def _random_crop() -> Array:
-    """RandomResizedCrop as kernels see it."""
+    """RandomResizedCrop as a kernel argument."""
     jobs = np.zeros(1, JOB)
     jobs["values"] = value_table(np.ones(3), np.zeros(3), np.uint8)
     crop = jobs["crop"]
@@ -147,7 +147,7 @@ def _random_crop() -> Array:
     MEMORY,
 )
 def _run(upto: int, data: Array, ends: Array, jobs: Array, draws: Array, workspace: Any, memory: Array) -> Any:
-    """The first steps for each picture, up to one of them; how many pictures."""
+    """Run the first steps, up to `last`, on each picture. Returns the number of pictures."""
     head, cut, places = workspace["head"], workspace["cut"], workspace["planes"][:]
     begin = 0
     for i in range(len(ends)):

@@ -1,12 +1,12 @@
-"""How long does a training loop wait that goes on in the middle of an epoch?"""
+"""How long does resuming in the middle of an epoch take?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from benchmarks import data, reading
-from benchmarks.contest import MOSAIC, OURS
 from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.loader_contenders import MOSAIC, OURS
 
 NEEDS_BYTES = 1_000_000_000
 BATCH = 256
@@ -21,13 +21,13 @@ COLUMNS = (
 )
 START, MIDDLE, END = "at the start", "in the middle", "at 99 %"
 SHARES = {START: 0.0, MIDDLE: 0.5, END: 0.99}
-# a group's adapter, what it needs, its samples and how often
+# each group's adapter, needed module, number of samples and repetitions
 NAMES = (f"{OURS}, 10,000,000 samples", f"{MOSAIC}, 1,000,000 samples")
 GROUPS = dict(zip(NAMES, (("ours", "", 10_000_000, 20), ("mosaicml", "streaming", 1_000_000, 3)), strict=True))
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """One dataset of each size."""
+    """Write one dataset of each size."""
     for adapter, _, count, _ in _groups(quick).values():
         data.tiny(directory / adapter, count // (1_000 if quick else 1))
 
@@ -37,7 +37,7 @@ def _groups(quick: bool) -> dict[str, tuple[str, str, int, int]]:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Each at every position."""
+    """Each contender at every position."""
     found = []
     for group, (adapter, needs, count, times) in _groups(quick).items():
         for contender, share in list(SHARES.items())[: 2 if quick else None]:
@@ -53,7 +53,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """Flat: what is measured at one position differs by less than a quarter from that at another."""
+    """Constant time: no position takes more than 1.25 times as long as the start."""
     return [
         Target(
             f"{contender} no more than 1.25 × what it takes {START}",

@@ -1,4 +1,4 @@
-"""What does a sample cost when there are a hundred million of them, and what is held for each?"""
+"""How much time and memory does a sample take if there are a hundred million of them?"""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NEEDS_BYTES = 8_500_000_000
 BATCH = 4096
 BUDGET = 1 << 30
 NOTES = """\
-- Samples of 64 bytes, the whole dataset shuffled, batches of 4,096, a warm page cache, a budget of 1 GiB.
-- Held: growth of anonymous memory from before the dataset is opened until the loader has run for a while, budget and
-  all, divided by the number of samples.
-- Sparse shards are holes behind real offset tables: of 66 MB, 1,000 samples of 64 KiB each; batches of 64. They are
-  more than memory holds, so each sample has to be read: for a page of a hole the kernel finds a page and clears it.
+- Samples of 64 bytes, fully shuffled, batches of 4,096, a warm page cache, a budget of 1 GiB.
+- Held: growth of anonymous memory, including the loader's budget, from before the dataset is opened until the loader
+  has run for a while, divided by the number of samples.
+- Sparse shards have real offset tables, followed by holes: 66 MB with 1,000 samples of 64 KiB each; batches of 64. They
+  are larger than memory, so each sample is read: for a page in a hole, the kernel allocates and clears a page.
 """
 COLUMNS = (
     Column(title="ns per sample", number="nanoseconds", digits=0),
@@ -27,8 +27,8 @@ COLUMNS = (
 )
 GROUP, SHARDS = "64-byte samples", "64 KiB samples"
 COUNTS = {"10⁵": 100_000, "10⁷": 10_000_000, "10⁸": 100_000_000}
-FEW, MANY = "600 sparse shards", "6,000 sparse shards"
-SPARSE = {FEW: 600, MANY: 6_000}
+FEW_ROUNDS, MANY = "600 sparse shards", "6,000 sparse shards"
+SPARSE = {FEW_ROUNDS: 600, MANY: 6_000}
 PER_SHARD, SPARSE_BYTES = 1_000, 65_536
 
 
@@ -37,7 +37,7 @@ def _counts(quick: bool) -> dict[str, int]:
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """All sizes, and shards that are holes."""
+    """Write datasets of all sizes, and sparse shards."""
     for name, count in _counts(quick).items():
         data.tiny(directory / name, count)
     for name, shards in SPARSE.items():
@@ -45,7 +45,7 @@ def prepare(directory: Path, *, quick: bool) -> None:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """We at every size; there is nobody to compare with but ourselves."""
+    """Our loader at every size. There is no peer."""
     seconds = 0.05 if quick else 2.0
 
     def job(group: str, name: str, samples: int, batch: int) -> Job:
@@ -59,7 +59,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """1.5 × and 16 bytes."""
+    """At most 1.5 × the time and 16 bytes per sample."""
 
     def against_few(name: str, most: float) -> Target:
         wanted = Wanted(group=GROUP, contender=name, against="10⁵", number="nanoseconds", most=most)

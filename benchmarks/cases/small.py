@@ -1,12 +1,12 @@
-"""How quickly do batches of 4 KiB arrays and their labels come, in random order, from files that are in memory?"""
+"""How fast are shuffled batches of 4 KiB arrays and labels from the page cache?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks import contest
-from benchmarks.contest import ARRAYS, LIT, MEMCPY, MOSAIC, OURS, Contender
+from benchmarks import loader_contenders
 from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.loader_contenders import ARRAYS, LIT, MEMCPY, MOSAIC, OURS, Contender
 
 NEEDS_BYTES = 4_500_000_000
 NOTES = """\
@@ -24,12 +24,12 @@ GROUPS = {batch: f"{ARRAYS.name}, batches of {batch}" for batch in BATCHES}
 
 
 def _contenders(quick: bool) -> list[Contender]:
-    return [Contender(OURS, "ours", "mds"), contest.memcpy(), *([] if quick else contest.peers())]
+    return [Contender(OURS, "ours", "mds"), loader_contenders.memcpy(), *([] if quick else loader_contenders.peers())]
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """The same samples in each format."""
-    contest.write(directory, ARRAYS, _count(quick), _contenders(quick))
+    """Write the samples in each format."""
+    loader_contenders.write(directory, ARRAYS, _count(quick), _contenders(quick))
 
 
 def _count(quick: bool) -> int:
@@ -37,17 +37,17 @@ def _count(quick: bool) -> int:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Everyone who reads; batches of other sizes only those that are quick."""
+    """All contenders; for other batch sizes only our loader and memcpy."""
     found = []
     for batch in BATCHES[: 1 if quick else None]:
-        asked = contest.warm_reading(GROUPS[batch], ARRAYS, directory, _count(quick), batch, quick=quick)
+        asked = loader_contenders.warm_reading(GROUPS[batch], ARRAYS, directory, _count(quick), batch, quick=quick)
         contenders = _contenders(quick)
-        found += contest.jobs(asked, contenders if batch == BATCHES[0] else contenders[:2], quick=quick)
+        found += loader_contenders.jobs(asked, contenders if batch == BATCHES[0] else contenders[:2], quick=quick)
     return found
 
 
 def targets() -> list[Target]:
-    """What the issue asks for, as time: that of others as a multiple of ours."""
+    """Ratios of the others' time to ours."""
 
     def times(batch: int, against: str, least: float, claim: str) -> Target:
         wanted = Wanted(group=GROUPS[batch], contender=against, against=OURS, number="microseconds", least=least)

@@ -1,4 +1,4 @@
-"""How quickly do samples become shards, beside MDSWriter and beside the bare disk?"""
+"""How fast is writing shards, compared with MDSWriter and with the bare disk?"""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from benchmarks.process import MB, Measured, Numbers
 
 NEEDS_BYTES = 1_100_000_000
 NOTES = """\
-- All get the same samples, hashes, compression and size limit (64 MiB). mx8shards takes blake3 on top: of every shard
-  for the index, and of its blocks of 1 MiB for the side-car.
-- Durable: until every file is synced. mx8shards syncs them before it publishes; MDSWriter syncs nothing, so its files
-  are synced for it, and that time is added. Closed: without that.
-- Bare: as many bytes in files of 64 MiB, each one write and one fsync.
-- 100 KB blobs: 512 MB of photos cut to 100,000 bytes, 300 different ones in turn. 4 KiB arrays: 256 MB, 1,024 int32
+- Both writers get equal samples, hashes, compression and size limit (64 MiB). mx8shards also computes blake3 of every
+  shard for the index, and of its blocks of 1 MiB for the side-car.
+- Durable: until every file is synced. mx8shards syncs before it publishes. MDSWriter does not sync, so its files are
+  synced afterwards and that time is added. Closed: without syncing.
+- Bare: an equal number of bytes in files of 64 MiB, each with one write and one fsync.
+- 100 KB blobs: 512 MB of photos cut to 100,000 bytes, 300 different ones repeated. 4 KiB arrays: 256 MB, 1,024 int32
   each.
-- Peak memory: what the process needed beside the samples, which were there before.
+- Peak memory: of the process, without the samples, which are made before.
 """
 COLUMNS = (
     Column(title="durable, MB/s", number="durable_mb_per_s", digits=0),
@@ -45,15 +45,18 @@ BARE = {1: "bare write + fsync, 1 thread", 2: "bare write + fsync, 2 threads"}
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """The blobs; arrays are made where they are needed."""
+    """Save the blobs. Arrays are generated in the measuring process."""
     data.keep(directory / "blobs.npz", data.blobs(8 if quick else 300))
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Both writers for every kind of sample and every option, and the bare disk."""
+    """Both writers with every kind of sample and every option, and the bare disk."""
     out = str(directory / "out")
     found = []
-    for kind, whole in ((BLOBS, 512_000_000), (ARRAYS, 256_000_000)):  # eight shards, and four, for MDSWriter's sake
+    for kind, whole in (
+        (BLOBS, 512_000_000),
+        (ARRAYS, 256_000_000),
+    ):  # sizes that MDSWriter divides into full shards: eight, and four
         total = 2_000_000 if quick else whole
         for hashes, compression in HASHES_AND_COMPRESSIONS[2 if quick else 0 :]:
             group = _group(kind, hashes, compression)
@@ -74,7 +77,7 @@ def _group(kind: str, hashes: list[str], compression: str | None) -> str:
 
 
 def targets() -> list[Target]:
-    """Twice MDSWriter, or 85 % of the bare disk, whichever is less."""
+    """Twice as fast as MDSWriter, or 85 % of the bare disk, whichever is less."""
     found = []
     for kind in COLUMNS_OF:
         for hashes, compression in HASHES_AND_COMPRESSIONS:
@@ -94,11 +97,11 @@ def targets() -> list[Target]:
 def write(
     adapter: str, kind: str, count: int, hashes: list[str], compression: str | None, blobs: str, out: str
 ) -> Numbers:
-    """One dataset, written by one writer."""
+    """Write one dataset with one writer."""
     writer: Any = importlib.import_module(f"benchmarks.adapters.{adapter}")
     samples = _samples(kind, count, Path(blobs))
     target = Path(out)
-    writer.write(target, COLUMNS_OF[kind], samples[:10], hashes, compression)  # imports what is imported at first use
+    writer.write(target, COLUMNS_OF[kind], samples[:10], hashes, compression)  # triggers the lazy imports
     remove(target)
     with Measured() as closed:
         writer.write(target, COLUMNS_OF[kind], samples, hashes, compression)
@@ -117,7 +120,7 @@ def write(
 
 
 def write_bare(out: str, size_bytes: int, threads: int) -> Numbers:
-    """As many bytes, written by nobody in particular."""
+    """Write an equal number of bytes without any writer."""
     from benchmarks.adapters import bare
 
     buffer = memoryview(os.urandom(1 << 20) * (bare.FILE_BYTES >> 20))
@@ -143,7 +146,7 @@ def _samples(kind: str, count: int, blobs: Path) -> list[dict[str, Any]]:
 
 
 def sync_files(root: Path) -> None:
-    """Every file is on the disk."""
+    """Sync every file to disk."""
     for path in (root, *root.rglob("*")):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -151,6 +154,6 @@ def sync_files(root: Path) -> None:
 
 
 def remove(root: Path) -> None:
-    """The files are gone, and nothing waits to be written while the next one is measured."""
+    """Remove the files and sync, so that no write-back disturbs the next measurement."""
     shutil.rmtree(root)
     os.sync()

@@ -1,4 +1,4 @@
-"""What does zstd cost, and what does it save?"""
+"""How much time does zstd cost, and how much space does it save?"""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from benchmarks.process import MB, Measured, Numbers
 
 NEEDS_BYTES = 400_000_000
 NOTES = """\
-- Shards of 16 MiB; one thread per core writes. The first touch of a compressed shard unpacks it into the cache beside
-  the dataset; from then on it is read like any other.
-- Pays below: the speed of disk or network below which reading the smaller files and unpacking them takes less time
-  than reading the larger ones.
+- Shards of 16 MiB, written with one thread per core. The first access to a compressed shard unpacks it into the cache
+  beside the dataset; after that it is read like any other shard.
+- Pays below: the speed of disk or network below which reading and unpacking the smaller files is faster than reading
+  the larger ones.
 - JPEGs: 640 × 480 pixels with an embedded profile. Texts: documents of about 3 KB. Arrays: 1,024 int32, waves and
   noise of six bits. Level 19 was measured once.
 """
@@ -36,7 +36,7 @@ LEVELS = ("none", "zstd:1", "zstd:3", "zstd:9", "zstd:19")
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
-    """The payloads of each kind."""
+    """Save the payloads of each kind."""
     share = 50 if quick else 1
     data.keep(directory / "JPEGs.npz", data.photos(400 // share))
     data.keep(directory / "texts.npz", [text.encode() for text in data.texts(15_000 // share)])
@@ -55,7 +55,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """None: this is for advice."""
+    """None: this case is for advice on when to compress."""
     return []
 
 
@@ -63,14 +63,14 @@ def targets() -> list[Target]:
 
 
 def measure(level: str, payloads: str, out: str) -> Numbers:
-    """Write at one level, touch every shard, and read all samples at random."""
+    """Write at one level, open every shard, and read all samples in random order."""
     from benchmarks.adapters import ours
 
     root = Path(out)
     samples = [{"x": payload} for payload in data.load(Path(payloads))]
     raw_bytes = sum(len(sample["x"]) for sample in samples)
     compression = None if level == "none" else level
-    ours.write(root, {"x": "bytes"}, samples[:4], compression=compression)  # imports what is imported at first use
+    ours.write(root, {"x": "bytes"}, samples[:4], compression=compression)  # triggers the lazy imports
     remove(root)
     with Measured() as written:
         ours.write(root, {"x": "bytes"}, samples, compression=compression, size_limit=SIZE_LIMIT)

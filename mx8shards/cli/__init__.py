@@ -1,4 +1,4 @@
-"""Which command does the user mean, and how did it end?"""
+"""The command line `mx8shards`: which command runs, and with which exit code does it end?"""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ exit codes:
   3    a format or integrity error: damaged data
   4    finished, but some items could not be converted; the path of the report is printed
   130  interrupted by Ctrl-C
-  141  whatever read the output has closed it, such as `head`
+  141  the reader of the output, such as `head`, closed the pipe
   143  terminated by SIGTERM
 """
 
-# Each command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`. Only the one that
-# is called is imported, and numpy not before it runs.
+# Each command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`. Only the called
+# command is imported; it imports numpy only when it runs.
 COMMANDS = {
     "info": "show what the index says about a dataset",
     "ls": "list the shards of a dataset",
     "cat": "print samples of a dataset",
     "summary": "show counts, sizes and distributions of a dataset",
     "log": "list the snapshots of a dataset",
-    "diff": "show in which samples two snapshots differ",
+    "diff": "show which samples differ between two snapshots",
     "verify": "check a dataset for damage; give it content hashes",
-    "merge": "join datasets without rewriting their samples",
-    "convert": "make a dataset from a folder of pictures or another source",
-    "gc": "remove old snapshots and the files that only they need",
-    "warm-up": "compile the kernels ahead of their first use",
+    "merge": "merge datasets without rewriting their samples",
+    "convert": "convert a folder of pictures or another source to a dataset",
+    "gc": "remove old snapshots and the files that only they use",
+    "warm-up": "compile the kernels before their first use",
 }
 
 _JSON = {"cat": "JSON Lines, one sample per line"}  # all other commands print one value
@@ -51,22 +51,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what a dataset says need not fit the terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")  # a dataset's text may not fit the terminal's encoding
     try:
         args = _parser(arguments).parse_args(arguments)
         with _interruptible(is_last=argv is None):
             code: int = args.run(args)
         sys.stdout.flush()
-    except SystemExit as stop:  # argparse has said what there was to say
+    except SystemExit as stop:  # argparse has printed its message
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as interrupt:
         code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
-        if argv is None:  # this process is the command: all is cleaned up, and another Ctrl-C must not disturb its end
+        if argv is None:  # this process is the command: cleanup is done, so another Ctrl-C must not interrupt its exit
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
             os._exit(code)
         return code
-    except BrokenPipeError:  # the reader has seen enough; nothing may be flushed into the pipe at exit
+    except BrokenPipeError:  # the reader closed the pipe; flushing at exit would fail
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
         return 141
@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come: it cleans up as Ctrl-C does."""
+    """Raised on SIGTERM, so that it cleans up as Ctrl-C does."""
 
 
-# What ends a command, the action that Python begins with, and what cleans up.
+# Signals that end a command: number, Python's default handler, and the handler that cleans up.
 _ENDING = (
     (signal.SIGINT, signal.default_int_handler, KeyboardInterrupt),
     (signal.SIGTERM, signal.SIG_DFL, Terminated),
@@ -91,8 +91,9 @@ _ENDING = (
 def _interruptible(*, is_last: bool) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM raises an exception, which cleans up; the second one ends the process at once.
 
-    After an interrupt that stays so if the process ends anyway (`is_last`). Whatever is published is as safe from that
-    as from any kill. Where Ctrl-C is ignored (`nohup`), or a program has a handler of its own, it stays so.
+    If the process ends after the command anyway (`is_last`), an interrupt keeps this in force after the block. Ending
+    at once is safe, because published data survive any kill. Ignored signals (`nohup`) and handlers that a program has
+    set are not replaced.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -119,7 +120,7 @@ def _interruptible(*, is_last: bool) -> Iterator[None]:
 
 def _end_now(number: int, _frame: FrameType | None) -> None:
     if os.isatty(2):
-        os.write(2, b"\x1b[?25h\n")  # the progress bar has hidden the cursor
+        os.write(2, b"\x1b[?25h\n")  # show the cursor, which the progress bar hides
     os._exit(128 + number)
 
 
@@ -149,5 +150,5 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def add_link(parser: argparse.ArgumentParser, name: str = "link") -> None:
-    """The argument that says which dataset."""
+    """Add the argument LINK."""
     parser.add_argument(name, metavar=name.upper(), help="a dataset's directory, or DIRECTORY@sha256:… for a snapshot")

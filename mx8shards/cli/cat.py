@@ -1,4 +1,4 @@
-"""mx8shards cat LINK [--sample 7] [--column image] [--raw | --original]"""
+"""mx8shards cat LINK [--sample 7] [--column image] [--raw | --original]: print samples"""
 
 from __future__ import annotations
 
@@ -17,22 +17,20 @@ if TYPE_CHECKING:
 _SHOWN_BYTES = 24
 _SHOWN_CHARS = 200
 
-_FILES = frozenset(("jpeg", "png"))  # encodings whose payload is a file, and whose value is a picture of Pillow's
+_FILES = frozenset(("jpeg", "png"))  # encodings whose payload is a file and whose value is a Pillow image
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     add_link(parser)
     parser.add_argument(
-        "--sample", type=int, action="append", metavar="N", help="only sample N; -1 is the last one; repeatable"
+        "--sample", type=int, action="append", metavar="N", help="print only sample N; -1 is the last one; repeatable"
     )
-    parser.add_argument("--column", action="append", metavar="NAME", help="only this column; repeatable")
+    parser.add_argument("--column", action="append", metavar="NAME", help="print only this column; repeatable")
     whole = parser.add_mutually_exclusive_group()
+    whole.add_argument("--raw", action="store_true", help="write the stored payload of one sample and column to stdout")
     whole.add_argument(
-        "--raw", action="store_true", help="write the payload of one sample's column to stdout, as it is stored"
-    )
-    whole.add_argument(
-        "--original", action="store_true", help="the same, but a JPEG that was stored in tiles becomes its source file"
+        "--original", action="store_true", help="like --raw, but restore the original file of a tiled JPEG"
     )
 
 
@@ -43,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     whole = args.raw or args.original
     if whole and (len(args.column or ()) != 1 or len(args.sample or ()) != 1 or args.json):
         args.parser.error(f"{'--raw' if args.raw else '--original'} takes one --sample, one --column and no --json")
-    # a payload is not decoded, so that an unsafe encoding does no harm
+    # raw payloads are not decoded, so unsafe encodings (pickle) are allowed
     with Dataset(args.link, columns=args.column, allow_pickle=whole) as dataset:
         positions = _positions(dataset, args.sample, args.link)
         if whole:
@@ -55,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _original(payload: memoryview) -> bytes:
-    """The bytes that a picture was tiled from; those of any other payload as they are."""
+    """The original bytes of a tiled JPEG; other payloads unchanged."""
     from mx8shards.media.sniff import sniff
 
     data = bytes(payload)
-    if "tiled" not in sniff(data):  # Numba, which untiling needs, takes a second to import
+    if "tiled" not in sniff(data):  # untiling needs Numba, which takes a second to import
         return data
     from mx8shards.media.tiles import untile
 
@@ -92,13 +90,13 @@ def _print(dataset: Dataset, positions: Iterable[int], as_json: bool) -> None:
 
 
 def _class_name(classes: Any, label: Any) -> str:
-    """The name of a label's class, in brackets; "" if the metadata have none for it."""
+    """The class name of a label, in brackets; "" if the metadata have no name for it."""
     known = isinstance(classes, list) and isinstance(label, int) and 0 <= label < len(classes)
     return f" ({classes[label]})" if known else ""
 
 
 def _values(dataset: Dataset, position: int) -> dict[str, Any]:
-    """A sample, but encoded pictures as the files they are: to be described they need not be decoded."""
+    """A sample, with encoded pictures as bytes, because describing them does not need decoding."""
     from mx8shards.errors import FormatError
     from mx8shards.format.encodings import get_encoding
 
@@ -115,14 +113,14 @@ def _values(dataset: Dataset, position: int) -> dict[str, Any]:
 
 
 def short(value: Any, encoding: str = "") -> str:
-    """A value on one line of bounded length."""
+    """Describe a value on one line of bounded length."""
     if isinstance(value, bytes):
         return _bytes(value)
     if hasattr(value, "dtype") and value.shape:
         return f"{value.dtype} array of shape {value.shape}: {_cut(' '.join(map(str, value.flat[:32])))}"
     if encoding == "json":
         return f"JSON {_cut(json.dumps(value, ensure_ascii=False))}"
-    if hasattr(value, "mode") and hasattr(value, "size"):  # Pillow's picture
+    if hasattr(value, "mode") and hasattr(value, "size"):  # a Pillow image
         return f"picture {value.size[0]}×{value.size[1]} {value.mode}"
     if isinstance(value, list):
         return _cut(f"[{', '.join(map(short, value[:32]))}{', …' if len(value) > 32 else ''}]")
@@ -133,7 +131,7 @@ def short(value: Any, encoding: str = "") -> str:
 
 
 def _bytes(value: bytes) -> str:
-    """What a payload is, how long, and how it begins where that says more."""
+    """Describe a payload: its kind, its length and, for text and unknown data, how it begins."""
     from mx8shards.media.sniff import sniff
 
     kind = sniff(value)
@@ -150,7 +148,7 @@ def _cut(text: str) -> str:
 
 
 def _json(value: Any) -> Any:
-    """What JSON can hold: bytes as base64, arrays as lists, numbers that it has not and anything else as text."""
+    """A value for JSON: bytes as base64, arrays as lists; NaN, infinities and other types as text."""
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
     if hasattr(value, "tolist"):

@@ -1,4 +1,4 @@
-"""mx8shards convert SOURCE …"""
+"""mx8shards convert SOURCE …: convert a folder of pictures or another source to a dataset"""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 _ABOUT = """\
 Writes a new dataset into the directory OUT. A file that cannot be converted becomes a reject: it is listed with its
-reason in a report, whose path is printed. A command that was interrupted goes on where it stopped when it is run again.
+reason in a report, whose path is printed. To resume an interrupted command, run it again.
 """
 _SHOWN_ELSEWHERE = ("source", "src", "out", "progress", "options")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes: the arguments of a source follow its name."""
+    """Add this command's arguments: a source, followed by the source's own arguments."""
     from mx8shards.convert.source import BUILT_IN
 
     known = "; ".join(f"{name}: {what}" for name, what in BUILT_IN.items())
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, print the new snapshot's id, and leave a report of what could not be converted."""
+    """Convert, print the new snapshot's id, and write a report of the rejects."""
     from mx8shards.cli.output import progress
     from mx8shards.cli.signatures import option_of
     from mx8shards.convert.convert_from import convert_from
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         error.subject = f"argument {option}"
         parser.error(str(error))
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on with what is missing", file=sys.stderr)
+        print("interrupted: run the same command again to resume", file=sys.stderr)
         raise
     return _show(report, as_json=as_json)
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 def _parser_of(
     source: str,
 ) -> tuple[argparse.ArgumentParser, Mapping[str, inspect.Parameter], Mapping[str, inspect.Parameter]]:
-    """A parser for the arguments of a source and of every conversion, and the parameters of the two."""
+    """A parser for the arguments of a source and of `convert_from`, and the parameters of both functions."""
     import inspect
 
     from mx8shards.cli.signatures import add_parameters, documented
@@ -90,7 +90,7 @@ def _parser_of(
 
 
 def _show(report: Conversion, *, as_json: bool) -> int:
-    """Print what came of it; the exit code."""
+    """Print the result, and return the exit code."""
     from mx8shards.cli.output import show_json, show_plain
     from mx8shards.convert.outcome import counted
 

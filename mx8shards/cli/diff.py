@@ -1,4 +1,4 @@
-"""mx8shards diff A B"""
+"""mx8shards diff A B: show which samples differ between two snapshots"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mx8shards.cli import add_link
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     add_link(parser, "a")
     add_link(parser, "b")
 

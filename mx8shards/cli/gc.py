@@ -1,4 +1,4 @@
-"""mx8shards gc LINK [--keep 3]"""
+"""mx8shards gc LINK [--keep 3]: remove old snapshots and the files that only they use"""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from mx8shards.cli import add_link
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     add_link(parser)
-    parser.add_argument("--keep", type=count, default=3, metavar="N", help="how many of the newest snapshots stay (3)")
+    parser.add_argument(
+        "--keep", type=count, default=3, metavar="N", help="how many of the newest snapshots to keep (3)"
+    )
 
 
 def count(text: str) -> int:
-    """A number from 0."""
+    """Parse an int ≥ 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected an int from 0, got {text!r}")
     return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove old snapshots and say what went."""
+    """Remove old snapshots and print what was removed."""
     from mx8shards.cli.output import progress, show_fields, show_json, size_text
     from mx8shards.maintain.gc import gc
     from mx8shards.maintain.merge_inputs import append_command
@@ -36,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     fields += [("kept", name) for name in removed.kept]
     fields += [("files", len(removed.files)), ("freed", size_text(removed.freed_bytes))]
     fields += [("part", f"{name}: removed") for name in removed.removed_parts]
-    fields += [("part", f"{name}: stays, as no snapshot holds its samples") for name in removed.parts]
+    fields += [("part", f"{name}: kept, because no snapshot has its samples") for name in removed.parts]
     if removed.parts:
         root = parse_link(args.link).root
         command = append_command([root / name for name in removed.parts], root)

@@ -1,4 +1,4 @@
-"""mx8shards info LINK"""
+"""mx8shards info LINK: show what the index says about a dataset"""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SHOWN_CHARS = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     add_link(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what a snapshot is."""
+    """Print a description of a snapshot."""
     from mx8shards.cli.output import show_fields, show_json
     from mx8shards.maintain.info import info
 
@@ -41,7 +41,7 @@ def _fields(found: Info) -> list[tuple[str, object]]:
         ("dataset", found.root),
         ("snapshot", found.snapshot),
         ("state", "the current snapshot" if found.current else "an earlier snapshot"),
-        ("snapshots kept", found.kept or "0: another program has written this index"),
+        ("snapshots kept", found.kept or "0: this index was written by another program"),
         ("parent", found.parent or "none"),
         ("sealed", "yes" if found.sealed else "no: `mx8shards verify --seal` gives it content hashes"),
         ("samples", found.samples),
@@ -60,9 +60,9 @@ def _fields(found: Info) -> list[tuple[str, object]]:
 
 
 def _files_text(found: Info) -> str:
-    """Whether all shards' files are there."""
+    """Whether all shard files exist, with the right sizes."""
     wrong = [f"missing {name}" for name in found.missing] + [f"of another size {name}" for name in found.resized]
-    wrong += [f"no regular file {name}" for name in found.irregular]
+    wrong += [f"not a regular file {name}" for name in found.irregular]
     if not wrong:
         return "all there, in the right sizes"
     rest = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
@@ -70,7 +70,7 @@ def _files_text(found: Info) -> str:
 
 
 def _metadata_text(value: object) -> str:
-    """A value on one line; of a long list its length and its beginning."""
+    """A value on one line; for a long list, its length and first items."""
     if isinstance(value, list) and len(value) > _SHOWN:
         return f"{len(value)}: {', '.join(str(item)[:_SHOWN_CHARS] for item in value[:_SHOWN])}, …"
     text = str(value)

@@ -1,4 +1,4 @@
-"""mx8shards log LINK"""
+"""mx8shards log LINK: list the snapshots of a dataset"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mx8shards.cli import add_link
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     add_link(parser)
 
 

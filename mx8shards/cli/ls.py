@@ -1,4 +1,4 @@
-"""mx8shards ls LINK"""
+"""mx8shards ls LINK: list the shards of a dataset"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mx8shards.cli import add_link
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     add_link(parser)
 
 

@@ -1,4 +1,4 @@
-"""mx8shards merge PART… OUT [--append] [--how link|copy|move] [--metadata JSON]"""
+"""mx8shards merge PART… OUT [--append] [--how link|copy|move] [--metadata JSON]: merge datasets"""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import argparse
 import json
 from typing import Any
 
-HOWS = {"link": "hard links where that is possible", "copy": "copies", "move": "links, and the parts are removed"}
+HOWS = {
+    "link": "hard links where possible, copies elsewhere",
+    "copy": "copies",
+    "move": "like link, then remove the parts",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     parser.add_argument("parts", metavar="PART", nargs="+", help="a dataset, or a directory of datasets at any depth")
     parser.add_argument(
-        "out", metavar="OUT", help="the directory of the new dataset; may be a PART that ranks wrote to"
+        "out",
+        metavar="OUT",
+        help="the directory of the new dataset; may also be a PART with the parts that ranks wrote",
     )
     parser.add_argument(
         "--how", choices=HOWS, default="link", help="; ".join(f"{how}: {what}" for how, what in HOWS.items())
@@ -21,15 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--append",
         action="store_true",
-        help="add to the dataset in OUT; OUT as the only PART stands for what ranks wrote there to append",
+        help="add to the dataset in OUT; OUT as a PART means the parts that ranks wrote there to append",
     )
     parser.add_argument(
-        "--metadata", type=json_object, metavar="JSON", help="the metadata of the result, instead of those of the parts"
+        "--metadata",
+        type=json_object,
+        metavar="JSON",
+        help="the metadata of the result, instead of the union of the parts' metadata",
     )
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The object that a JSON text holds."""
+    """Parse a JSON object."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -40,7 +49,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Join datasets and print the new snapshot's id."""
+    """Merge datasets and print the new snapshot's id."""
     from mx8shards.cli.output import progress, show_json
     from mx8shards.maintain.merge import Mode, merge
 

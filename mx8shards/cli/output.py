@@ -1,7 +1,7 @@
-"""How does a result reach the eyes, or the program, that asked for it?
+"""How do commands print tables, fields, sizes, progress and JSON?
 
-On a terminal as tables, with rich; anywhere else as plain lines whose fields are separated by tabs. Control characters
-are escaped everywhere: a terminal would obey them, and what is printed may come from a dataset of somebody else's.
+On a terminal as tables, with rich; otherwise as plain lines of tab-separated fields. Control characters are always
+escaped, because a terminal would execute them and the printed text may come from an untrusted dataset.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def show_json(value: Any) -> None:
-    """One line of JSON."""
+    """Print one line of JSON."""
     print(json.dumps(value, allow_nan=False))
 
 
 def show_fields(fields: Iterable[tuple[str, object]]) -> None:
-    """Names and values, one pair a line."""
+    """Print names and values, one pair per line."""
     rows = [(name, str(value)) for name, value in fields]
     if not sys.stdout.isatty():
         return show_plain(rows)
@@ -35,7 +35,7 @@ def show_fields(fields: Iterable[tuple[str, object]]) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[str] = ()) -> None:
-    """Rows under headings; those named in `numbers` are flush right."""
+    """Print rows under headings. Columns named in `numbers` are right-aligned."""
     if not sys.stdout.isatty():
         return show_plain(rows)
     from rich.table import Table
@@ -49,36 +49,36 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numb
 
 
 def show_plain(rows: Iterable[Sequence[object]]) -> None:
-    """Rows as lines of fields separated by tabs."""
+    """Print rows as lines of tab-separated fields."""
     for row in rows:
         print(*(visible(str(field)) for field in row), sep="\t")
 
 
 def say(text: str = "", *, error: bool = False) -> None:
-    """One line on stdout, or on stderr."""
+    """Print one line to stdout or stderr."""
     print(visible(text), file=sys.stderr if error else sys.stdout)
 
 
 def _text(text: str, style: str = "") -> Any:
     from rich.text import Text
 
-    return Text(visible(text), style)  # brackets in a name are no markup
+    return Text(visible(text), style)  # a Text, so that rich does not parse brackets in names as markup
 
 
 def _print(what: Any) -> None:
     from rich.console import Console
 
-    # a line too long for the terminal is left to it, so that it can be copied whole
+    # rich does not wrap long lines, so that they can be copied whole
     Console(file=sys.stdout, highlight=False).print(what, soft_wrap=True)
 
 
 def id_text(snapshot: str) -> str:
-    """A snapshot's id; on a terminal the beginning of it, which a link may have instead."""
+    """A snapshot's id; on a terminal a prefix of it, which links accept."""
     return snapshot[:19] if sys.stdout.isatty() else snapshot
 
 
 def size_text(size_bytes: float) -> str:
-    """A size as people read it."""
+    """A size in a readable unit."""
     unit = 0
     while size_bytes >= 1024 and unit < len(_UNITS) - 1:
         size_bytes /= 1024
@@ -87,15 +87,16 @@ def size_text(size_bytes: float) -> str:
 
 
 def ranges_text(ranges: Iterable[Sequence[int]], most: int = 8) -> str:
-    """Half-open ranges of ids as people read them, the last one included; only the first few of many."""
+    """Half-open ranges of ids as text with inclusive ends (3-5). Lists only the first few."""
     texts = [f"{start}" if stop == start + 1 else f"{start}-{stop - 1}" for start, stop in ranges]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more ranges" if len(texts) > most else "")
 
 
 @contextlib.contextmanager
 def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
-    """A function to call with (done, total) bytes, or whatever is counted; stderr gets a bar on a terminal, else a line
-    now and then.
+    """A function to call with the number of bytes, or other units, done and in total.
+
+    It shows a progress bar on stderr if that is a terminal, otherwise an occasional line.
     """
     if not sys.stderr.isatty():
         yield Lines(title, unit=unit)
@@ -114,13 +115,13 @@ def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], N
 
 
 def rate_text(done: float, seconds: float, unit: str) -> str:
-    """How much is done per second, as people read it."""
+    """A rate per second in a readable unit."""
     per_second = done / max(seconds, 1e-9)
     return f"{size_text(per_second)}/s" if unit == "bytes" else f"{per_second:.0f} {unit}/s"
 
 
 class Lines:
-    """Prints how far a long job is: after two seconds, then every ten."""
+    """Prints the progress of a long operation after two seconds, then every ten seconds."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic, unit: str = "bytes") -> None:
         self._title = title

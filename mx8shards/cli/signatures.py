@@ -1,7 +1,7 @@
-"""How do the arguments of a Python function become options of a command? By its signature and the Args: it documents.
+"""How are command-line options generated from a Python function? From its signature and the Args: of its docstring.
 
-A parameter without a default is a positional argument, all others are options: `max_side` is `--max-side`, a bool that
-is True by default is `--no-NAME`. Nothing is checked here but that a number is one: the function checks its arguments.
+A parameter without a default becomes a positional argument, all others become options: `max_side` is `--max-side`, a
+bool that is True by default is `--no-NAME`. Only the syntax of numbers is checked here; the function checks the values.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def add_parameters(
 
 
 def option_of(error: SettingError, parameters: Mapping[str, inspect.Parameter]) -> str | None:
-    """How the command line calls the argument that an error is about; None if it is about none of these."""
+    """The command-line name of the argument that an error is about, or None."""
     parameter = parameters.get(error.subject)
     if parameter is None:
         return None
@@ -57,13 +57,13 @@ def option_of(error: SettingError, parameters: Mapping[str, inspect.Parameter]) 
 
 
 def documented(function: Callable[..., Any]) -> dict[str, str]:
-    """What the Args: of a docstring say of each argument, each as one line."""
+    """The description of each argument in the Args: of a docstring, joined to one line."""
     lines = (inspect.getdoc(function) or "").partition("\nArgs:\n")[2].splitlines()
     found: dict[str, str] = {}
     name = ""
     for line in lines:
         if line and not line.startswith(" "):
-            break  # the text behind them
+            break  # the text after the Args:
         match = _ARGUMENT.fullmatch(line.strip()) if re.match(r" {4}\S", line) else None
         if match:
             name = match[1].lstrip("*")
@@ -78,12 +78,12 @@ def _dashed(name: str) -> str:
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union, or the only one."""
+    """The members of a union, or the type itself."""
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _reader(kinds: tuple[Any, ...]) -> Callable[[str], Any]:
-    """What makes a value of a text: a number where only that will do; a text that is none is left to the function."""
+    """The function that parses an argument's text: to a number if the type has no str, otherwise to the text itself."""
     numbers = [kind for kind in (int, float) if kind in kinds and str not in kinds]
 
     def read(text: str) -> Any:

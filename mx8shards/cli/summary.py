@@ -1,4 +1,4 @@
-"""mx8shards summary LINK [--pixels [--column image] [--subset 5%]]"""
+"""mx8shards summary LINK [--pixels [--column image] [--subset 5%]]: show counts, sizes and distributions"""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ if TYPE_CHECKING:
     from mx8shards.media.pixels import PixelSummary
 
 _BAR = 40
-_MOST_ROWS = 20  # of sizes and classes; --json has all
-_RANGES = 20  # of heights and widths
+_MOST_ROWS = 20  # rows of a table; --json has all
+_RANGES = 20  # ranges of a histogram of heights or widths
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     add_link(parser)
-    parser.add_argument("--pixels", action="store_true", help="decode the pictures: colours, sizes, classes")
+    parser.add_argument("--pixels", action="store_true", help="decode the pictures and show colours, sizes and classes")
     parser.add_argument(
-        "--column", metavar="NAME", help="with --pixels: the column of pictures, where that is not clear"
+        "--column", metavar="NAME", help="with --pixels: the column of pictures, if there are several candidates"
     )
-    parser.add_argument("--subset", type=fraction, metavar="5%", help="with --pixels: only that share, evenly spread")
+    parser.add_argument(
+        "--subset", type=fraction, metavar="5%", help="with --pixels: decode only this fraction, evenly spaced"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print counts, sizes and the distribution of every column of numbers; 4 if pictures could not be decoded."""
+    """Print counts, sizes and distributions. Returns 4 if pictures could not be decoded."""
     from mx8shards.cli.output import show_json
     from mx8shards.maintain.summary import summary
 
     if (args.column or args.subset) and not args.pixels:
-        args.parser.error("--column and --subset go with --pixels")
+        args.parser.error("--column and --subset need --pixels")
     found = summary(args.link)
     pixels = _look(args) if args.pixels else None
     if args.json:
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _shown_with(pixels: PixelSummary, column: ColumnSummary) -> bool:
-    """Whether the classes of the pictures were shown already."""
+    """Whether the class counts of the pictures were already shown with the column of labels."""
     return pixels.classes is not None and column.name == "label"
 
 
@@ -65,7 +67,7 @@ def _look(args: argparse.Namespace) -> PixelSummary:
     from mx8shards.media.pixels import summarize_pixels
     from mx8shards.shards.cores import core_count
 
-    # pictures and labels alone are decoded, so that an unsafe encoding beside them does no harm
+    # only pictures and labels are decoded, so other columns may have unsafe encodings
     with Dataset(args.link, allow_pickle=True) as dataset, progress("pixels", "pictures") as tell:
         return summarize_pixels(dataset, args.column, share=args.subset or 1.0, threads=core_count(), progress=tell)
 
@@ -102,7 +104,7 @@ def _show_columns(columns: Sequence[ColumnSummary]) -> None:
 
 
 def _length_text(column: ColumnSummary) -> str:
-    """How long the values are."""
+    """The lengths of the values, as text."""
     from mx8shards.cli.output import size_text
 
     if column.payload_bytes is not None:
@@ -133,7 +135,7 @@ def _range_text(numbers: Numbers) -> str:
 
 
 def _show_numbers(column: ColumnSummary, numbers: Numbers) -> None:
-    """Classes by how often they occur; values and ranges in their order. Rows without samples say nothing."""
+    """Print classes by frequency, or values and ranges in ascending order. Empty ranges are left out."""
     from mx8shards.cli.output import say, show_table
 
     names = column.classes
@@ -152,11 +154,11 @@ def _show_numbers(column: ColumnSummary, numbers: Numbers) -> None:
 
 
 def _rows(numbers: Numbers) -> list[tuple[str, int]]:
-    """Each value, or each range of them, with its number of samples."""
+    """Each value, or each range of values, with its number of samples."""
     if numbers.values is not None:
         return [(f"{value}", count) for value, count in numbers.values.items()]
     bins = numbers.bins or ()
-    if isinstance(numbers.minimum, int):  # the whole numbers that lie in a range
+    if isinstance(numbers.minimum, int):  # the integers in a range
         ends = [math.ceil(end) - 1 for _, end, _ in bins[:-1]] + [numbers.maximum]
         return [(f"{math.ceil(begin)} to {end}", count) for (begin, _, count), end in zip(bins, ends, strict=True)]
     return [(f"{begin:.6g} to {end:.6g}", count) for begin, end, count in bins]
@@ -182,7 +184,7 @@ def _show_pixels(found: PixelSummary) -> None:
 
 
 def _show_sides(sizes: Sequence[tuple[int, int, int]]) -> None:
-    """Heights and widths apart, in equal ranges: of very many sizes, the most frequent ones say little."""
+    """Print histograms of heights and widths: with very many sizes, a list of the most frequent ones says little."""
     import numpy as np
 
     from mx8shards.cli.output import show_table

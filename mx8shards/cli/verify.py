@@ -1,4 +1,4 @@
-"""mx8shards verify LINK [--data | --subset 5%] [--seal]"""
+"""mx8shards verify LINK [--data | --subset 5%] [--seal]: check a dataset for damage"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHECKED = {
     "subset": "sizes and offsets, and every byte of some shards",
     "data": "every byte",
 }
-_DEPTH = "Without options, sizes and offsets are checked, and contents are not read."
+_DEPTH = "Without options, only sizes and offsets are checked; contents are not read."
 _NOT_READ = "--data reads every byte"
 _SOUND = {
     "structure": f"the structure is sound; contents were not read ({_NOT_READ})",
@@ -25,17 +25,21 @@ _SOUND = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     add_link(parser)
     parser.description = f"{parser.description} {_DEPTH}"
     depth = parser.add_mutually_exclusive_group()
     depth.add_argument("--data", action="store_true", help="check every byte of every kept snapshot")
-    depth.add_argument("--subset", type=fraction, metavar="5%", help="check every byte of that fraction of the shards")
-    parser.add_argument("--seal", action="store_true", help="publish a snapshot with content hashes, where they lack")
+    depth.add_argument(
+        "--subset", type=fraction, metavar="5%", help="check every byte of a random fraction of the shards"
+    )
+    parser.add_argument(
+        "--seal", action="store_true", help="publish a snapshot with content hashes, if they are missing"
+    )
 
 
 def fraction(text: str) -> float:
-    """The fraction of the shards that a user asks for."""
+    """Parse a fraction, such as 5% or 0.05."""
     from mx8shards.errors import SettingError
     from mx8shards.maintain.verify import parse_fraction
 
@@ -46,7 +50,7 @@ def fraction(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check a dataset; 3 if anything is damaged."""
+    """Check a dataset. Returns 3 if anything is damaged."""
     from mx8shards.cli.output import progress, show_json
     from mx8shards.maintain.verify import verify
 
@@ -70,7 +74,7 @@ def _show(report: Report) -> None:
     ]
     if report.unchecked:
         fields.append(
-            ("unchecked", f"the payload bytes of {report.unchecked} shards: no hash is known, --seal gives them one")
+            ("unchecked", f"the payload bytes of {report.unchecked} shards have no known hash; --seal computes them")
         )
     fields += [("damaged", _line(damage)) for damage in report.damage]
     sound = "sound where hashes are known" if report.mode == "data" and report.unchecked else _SOUND[report.mode]

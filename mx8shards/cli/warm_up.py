@@ -1,4 +1,4 @@
-"""mx8shards warm-up [WHAT ...]"""
+"""mx8shards warm-up [WHAT ...]: compile the Numba kernels before their first use"""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import argparse
 _TOPICS = ("gathering", "shuffling", "pictures", "tiling")
 
 _ABOUT = """\
-Compile the kernels ahead of their first use, so that no loader and no convert waits for it: while a container image is
-built, for example. They are kept on disk, for this version of the package at this path, and for this kind of processor.
-Numba keeps them beside the package, or, where it may not write there, in the user's cache directory. A process that may
-not write to a directory does not look there either: so if the image is not run by the user who builds it, set
-NUMBA_CACHE_DIR, both times, to one directory that both may write to.
+Compile the kernels before their first use, for example while building a container image, so that no loader or convert
+has to wait for the compiler. Numba caches them on disk for this version and path of the package and this kind of
+processor: beside the package or, if that is not writable, in the user's cache directory. A process ignores a cache that
+it may not write to. So if another user runs the image than built it, set NUMBA_CACHE_DIR when building and running to a
+directory that both users may write to.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What this command takes."""
+    """Add this command's arguments."""
     parser.description = _ABOUT
-    text = f"some of {', '.join(_TOPICS)} (of JPEGs: convert does that); all, if not given"
+    text = f"some of {', '.join(_TOPICS)} (tiling JPEGs, for convert); default: all"
     parser.add_argument("what", nargs="*", type=_topic, metavar="WHAT", help=text)
 
 
@@ -29,7 +29,7 @@ def _topic(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compile, and say what took how long, and where it is kept."""
+    """Compile, and print the time for each topic and the cache directories."""
     from mx8shards.cli.output import show_fields, show_json
     from mx8shards.kernels.warming import warm_up
 
@@ -46,5 +46,7 @@ def run(args: argparse.Namespace) -> int:
             fields.append((topic, f"{seconds:.1f} s, {count} of {len(kernels)} kernels were compiled"))
         show_fields([*fields, *(("kept in", place) for place in places)])
     if not places:
-        raise OSError("nothing is kept, as no directory may be written to: set NUMBA_CACHE_DIR to one that may be")
+        raise OSError(
+            "kernels were compiled but not cached: no cache directory is writable; set NUMBA_CACHE_DIR to one that is"
+        )
     return 0

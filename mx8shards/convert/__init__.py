@@ -1,1 +1,1 @@
-"""How do other people's data become a dataset? `python -m mx8shards.convert SOURCE …`"""
+"""How are folders, tars and other sources converted to a dataset? `python -m mx8shards.convert SOURCE …`"""

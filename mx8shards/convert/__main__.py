@@ -1,4 +1,4 @@
-"""What does `python -m mx8shards.convert` do? The same as `mx8shards convert`."""
+"""What does `python -m mx8shards.convert` do? It runs `mx8shards convert`."""
 
 from __future__ import annotations
 

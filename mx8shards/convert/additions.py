@@ -1,8 +1,8 @@
-"""What is new in a source (`append`), and do its labels and options fit the dataset that it is added to?
+"""Which items of a source are new (`append`), and are its labels and options compatible with the dataset?
 
-An item is known by its path: the value of the dataset's column `path`, which is the item's name. A known file that has
-changed since is not converted again, and samples of files that are gone stay. A label is a number, so the list of
-classes may grow at its end alone.
+An item is identified by its name, which is stored in the column `path`. A file that was converted before is not
+converted again, even if it has changed; samples of removed files stay. A label is an index into the list of classes,
+so new classes may only be added at the end of the list.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from mx8shards.convert.source import Item, Recipe, Source, parameters_of
 from mx8shards.dataset import Dataset
 from mx8shards.errors import DatasetNotFoundError, SchemaError, SettingError
 
-CLASSES, CONVERSION, SPLIT, PATH = "classes", "conversion", "split", "path"  # keys of the metadata; a column
+CLASSES, CONVERSION, SPLIT, PATH = "classes", "conversion", "split", "path"  # three keys of the metadata and a column
 
 
 @dataclass(frozen=True)
 class Base:
-    """A dataset that is there already."""
+    """An existing dataset, to which a conversion appends."""
 
     out: Path
     snapshot: str
@@ -33,18 +33,18 @@ class Base:
 
     @property
     def classes(self) -> list[str]:
-        """The names of its labels."""
+        """The class names, in the order of their labels."""
         return list(self.metadata.get(CLASSES) or ())
 
     @property
     def conversion(self) -> Mapping[str, Any]:
-        """What its metadata say of the conversion that made it."""
+        """Its metadata about the conversion that made it."""
         found = self.metadata.get(CONVERSION)
         return found if isinstance(found, Mapping) else {}
 
 
 def find_base(out: Path) -> Base | None:
-    """The dataset in a directory, without its paths; None if there is none."""
+    """The dataset in a directory, without its paths. None if there is no dataset."""
     try:
         with Dataset(out) as dataset:
             return Base(out, dataset.snapshot, dataset.columns, dataset.metadata, len(dataset))
@@ -55,11 +55,11 @@ def find_base(out: Path) -> Base | None:
 
 
 def with_paths(base: Base) -> Base:
-    """The same with the paths of all its samples. SettingError if it has no column for them."""
+    """The dataset with the paths of all its samples. SettingError if it has no column `path` of type str."""
     if base.columns.get(PATH) != "str":
         raise SettingError(
             subject="append",
-            expected=f"a column {PATH!r} of encoding str in {base.out}: known files are told by it",
+            expected=f"a column {PATH!r} of encoding str in {base.out}, which identifies converted files",
             found=f"the columns {dict(base.columns)}",
         )
     with Dataset(f"{base.out}@{base.snapshot}", columns=[PATH]) as dataset:
@@ -67,9 +67,9 @@ def with_paths(base: Base) -> Base:
 
 
 def with_labels_of(origin: Recipe | Source, source: Source, bases: Sequence[Base]) -> Recipe | Source:
-    """The source with the classes of the datasets it is added to, in their order, and new ones behind these.
+    """The source, told to use the classes of the existing datasets, in their order, followed by new classes.
 
-    Only a recipe with an argument `classes`, which the user has not given, can be told so. Others stay as they are.
+    This needs a recipe with an argument `classes` that the user has not set. Other sources are returned unchanged.
     """
     found, known = source.metadata.get(CLASSES), _longest_classes(bases)
     if not known or found is None or list(found) == known or not isinstance(origin, Recipe):
@@ -81,20 +81,20 @@ def with_labels_of(origin: Recipe | Source, source: Source, bases: Sequence[Base
 
 
 def _longest_classes(bases: Sequence[Base]) -> list[str]:
-    """Of several splits: after a kill, the new classes may stand in some of them only."""
+    """The longest class list of all splits. After a kill, only some of them may have the new classes."""
     return max((base.classes for base in bases), key=len, default=[])
 
 
 def check_fits(base: Base, source: Source, split: Mapping[str, Any] | None) -> None:
-    """SchemaError where samples of the source would mean something else than those of the dataset."""
+    """SchemaError if columns, classes, split or options of the source differ from the dataset's."""
     if dict(source.columns) != dict(base.columns):
         raise _misfit(base, "columns", dict(base.columns), dict(source.columns))
     if base.conversion.get(SPLIT) != split:
-        hint = "else a file could land in two splits; give OUT, split and seed as when it was made"
+        hint = "a file could end up in two splits; give the OUT, split and seed that it was made with"
         raise _misfit(base, "split", base.conversion.get(SPLIT), split, hint)
     ours, theirs = base.metadata.get(CLASSES), source.metadata.get(CLASSES)
     if (ours is None) != (theirs is None) or base.classes != list(theirs or ())[: len(base.classes)]:
-        hint = "labels are numbers, so the list may grow at its end alone; classes= (--classes FILE) can give it"
+        hint = "labels are numbers, so classes may only be added at the end; classes= (--classes FILE) sets their order"
         raise _misfit(base, CLASSES, ours, theirs, hint)
     for key, value in source.metadata.items():
         if key not in (CLASSES, CONVERSION) and _text(base.metadata.get(key)) != _text(value):
@@ -118,5 +118,5 @@ def _text(value: object) -> str:
 
 
 def new_items(base: Base | None, items: Sequence[Item]) -> Sequence[Item]:
-    """The items that are not in the dataset yet."""
+    """The items whose paths are not in the dataset."""
     return items if base is None else [item for item in items if str(item[0]) not in base.paths]

@@ -1,4 +1,4 @@
-"""Which classes does a folder of pictures have, and which label has each?"""
+"""Which classes does a folder of pictures have, and which label does each class get?"""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mx8shards.convert.source_files import is_text, user_path
 from mx8shards.disk.files import read_bounded
 from mx8shards.errors import FormatError, SettingError, SourceError, visible
 
-_MOST_BYTES = 64 << 20  # of a list of classes: more than a million names
+_MOST_BYTES = 64 << 20  # maximum size of a class list file: more than a million names
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
 def class_names(classes: Any) -> tuple[str, ...] | None:
-    """The names that the option `classes` gives: a list of them, or a file of one per line or a JSON list.
+    """The class names given by the option `classes`: a list, or a file with one name per line or a JSON list.
 
-    A class's label is its position in the list.
+    A class's label is its index in the list.
     """
     if classes is None:
         return None
@@ -45,7 +45,7 @@ def _names_in_file(path: str) -> Any:
 
 def _checked(names: Any, where: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) and is_text(name) for name in names):
-        raise SettingError(f"{where}expected a list of names alone", subject="classes")
+        raise SettingError(f"{where}expected a list of strings", subject="classes")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not names:
         raise SettingError(f"{where}expected at least one class name, but the list is empty", subject="classes")
@@ -56,11 +56,11 @@ def _checked(names: Any, where: str) -> tuple[str, ...]:
 
 
 def _names(text: str) -> Any:
-    """What a list of classes holds. ValueError for damaged JSON.
+    """The names in a class list file. ValueError for damaged JSON.
 
-    Only a line feed ends a line, perhaps after a carriage return: a folder's name may hold any other character. Blanks
-    at the ends of a line are no part of the name. A first line such as `[unknown]` is a class, too, if further lines
-    follow that are no JSON.
+    Lines end with LF or CRLF only, because a folder's name may contain any other line separator. Spaces and tabs at the
+    ends of a line are stripped. A class may be called `[unknown]`: a file that begins with such a line, has more lines
+    and is not JSON has one name per line.
     """
     lines = [line.strip(" \t\r") for line in text.split("\n")]
     lines = [line for line in lines if line]
@@ -74,10 +74,10 @@ def _names(text: str) -> Any:
 
 
 def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The class names in the order of their labels: `wanted`, or the folders at the top, sorted. None: no labels."""
+    """The class names in the order of their labels: `wanted`, or the sorted top-level folders. None: no labels."""
     if labels == "none":
         if wanted is not None:
-            raise SourceError("--classes and --labels none exclude each other", subject=str(src))
+            raise SourceError("--classes cannot be used with --labels none", subject=str(src))
         return None
     loose = [name for name in pictures if "/" not in name]
     found = tuple(sorted({name.split("/", 1)[0] for name in pictures if "/" in name}))
@@ -93,7 +93,10 @@ def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence
     if not found or loose:
         what = f"{loose[0]} beside them" if loose else "none"
         raise SourceError(
-            subject=str(src), expected="a folder for each class", found=what, hint="--labels none takes pictures alone"
+            subject=str(src),
+            expected="a folder for each class",
+            found=what,
+            hint="--labels none converts pictures without labels",
         )
     unknown = sorted(set(found) - set(wanted)) if wanted is not None else []
     if wanted is not None and unknown:
@@ -106,9 +109,9 @@ def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence
 
 
 def check_no_empty(src: Path, folders: Sequence[str], names: Sequence[str]) -> None:
-    """SourceError for a folder at the top without any file: as no class, it would shift the labels of those after it.
+    """SourceError for a top-level folder without files: it would be no class, and so shift the following labels.
 
-    Names are those of all files. A folder whose files are no pictures is let through: each of them becomes a reject.
+    `names` are those of all files. A folder without pictures is accepted; each of its files becomes a reject.
     """
     empty = sorted(set(folders) - {name.split("/", 1)[0] for name in names})
     if empty:
@@ -122,9 +125,9 @@ def check_no_empty(src: Path, folders: Sequence[str], names: Sequence[str]) -> N
 
 
 def top_of_tar(names: Sequence[str], pictures: Sequence[str], folders: Sequence[str]) -> str:
-    """The one folder at the top of a tar, with "/", if all pictures lie in folders in it; else "".
+    """The single top-level folder of a tar, with "/", if all pictures lie in its subfolders; otherwise "".
 
-    `tar -cf photos.tar photos` makes such a tar: its classes are the folders in that one.
+    `tar -cf photos.tar photos` makes such a tar. Its classes are the subfolders.
     """
     tops = {name.split("/", 1)[0] for name in names} | set(folders)
     if len(tops) != 1 or tops == {".."} or not all(name.count("/") > 1 for name in pictures):
@@ -133,28 +136,28 @@ def top_of_tar(names: Sequence[str], pictures: Sequence[str], folders: Sequence[
 
 
 def _check_no_splits(src: Path, found: Sequence[str]) -> None:
-    """SourceError where the folders are splits, whose names would become the classes."""
+    """SourceError if the folders are splits (train, val …), whose names would become the classes."""
     splits = [name for name in found if name.lower() in SPLITS]
     if splits and (len(splits) > 1 or len(splits) == len(found)):
         raise SourceError(
             subject=str(src),
             expected="one split, or classes",
             found=f"the splits {', '.join(splits)}",
-            hint=f"convert each of them: {_folder(src, splits[0])}; --labels none takes all pictures as one",
+            hint=f"convert each of them: {_folder(src, splits[0])}; --labels none converts all pictures without labels",
         )
 
 
 def _check_depth(src: Path, found: Sequence[str], pictures: Sequence[str]) -> None:
-    """SourceError where everything lies in one folder of folders: the classes are probably a level deeper."""
+    """SourceError if there is one folder and it only has subfolders: the classes are probably a level deeper."""
     if len(found) == 1 and all(name.count("/") > 1 for name in pictures):
         raise SourceError(
             subject=str(src),
             expected="a folder for each class",
-            found=f"one folder, {found[0]}, that holds folders alone",
+            found=f"one folder, {found[0]}, that holds only folders",
             hint=f"convert {_folder(src, found[0])}; --labels imagefolder takes {found[0]} as the one class",
         )
 
 
 def _folder(src: Path, name: str) -> str:
-    """How to name a folder of the source as a source of its own. One in a tar has to be unpacked first."""
+    """The path that converts one folder of the source. A folder in a tar must be unpacked first."""
     return f"{name}, unpacked from the tar" if src.is_file() else f"{src}/{name}"

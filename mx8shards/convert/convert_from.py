@@ -1,4 +1,4 @@
-"""How is a dataset made of a folder, a tar, or a source of one's own, from Python?"""
+"""How does Python code convert a folder, a tar or a recipe to a dataset (`mx8.convert_from`)?"""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def convert_from(
     progress: Callable[[int, int], object] | None = None,
     **options: Any,
 ) -> Conversion:
-    """Write the samples of a source into a new dataset, and report what came of it.
+    """Convert a source to a new dataset, or append to one, and report the result.
 
-    A source has a name if it is built in, or a recipe's file, or it is an object (`mx8shards.convert.source.Source`):
+    A source is the name of a built-in source, the path of a recipe, or an object (`mx8shards.convert.source.Source`):
 
         mx8.convert_from("imagefolder", "photos/", "data/photos", workers=8, max_side=512)
         mx8.convert_from("converters/imagenet.py", "ILSVRC2012_img_train.tar", "data/train", workers=8)
@@ -47,26 +47,26 @@ def convert_from(
 
     Args:
         source: The name of a built-in source (`"imagefolder"`), the path of a recipe's .py file, or an object.
-        src: What the source reads: its first argument. An object has it already.
+        src: The source's first argument, such as a folder. Not for an object, which has its arguments already.
         out: The directory of the dataset.
-        append: Add what is new in SRC to the dataset in OUT, as a new snapshot. A file is known by its path. One that
-            changed since is not converted again, and the sample of one that was removed stays; rejects are tried again.
-            New classes come behind those that are there, so labels keep their meaning.
-        split: Shares of datasets that are made side by side, OUT/train and OUT/val of `train=0.9,val=0.1`. A hash of a
-            file's path decides, so a file stays in its split when others are added.
-        seed: Another number splits in another way.
+        append: Add new files in SRC to the dataset in OUT, as a new snapshot. Files are identified by their paths: a
+            file that was converted is not converted again, even if it changed, and samples of removed files stay.
+            Rejects are tried again. New classes are added after the existing ones, so labels keep their meaning.
+        split: Make one dataset per split, with these shares of the files: `train=0.9,val=0.1` makes OUT/train and
+            OUT/val. A hash of a file's path decides, so a file stays in its split when others are added.
+        seed: A different seed gives a different split.
         workers: Number of processes. The result does not depend on it.
-        size_limit: Largest size of a shard.
+        size_limit: Maximum size of a shard.
         compression: Compression of shards: zstd, zstd:9, gz … (default: none)
-        progress: Called with the number of items that are done, and of all.
-        options: Those of the source; `help(mx8shards.convert.imagefolder.ImageFolder)` explains the built-in ones.
+        progress: Called with the number of items done and the total number of items.
+        options: Options of the source. `help(mx8shards.convert.imagefolder.ImageFolder)` lists those of imagefolder.
 
-    A file that cannot be converted is a reject, listed in the report. A conversion that was interrupted goes on where
-    it stopped when the same call is made again; every split is a dataset that is published whole or not at all.
+    A file that cannot be converted is a reject, listed in the report. To resume an interrupted conversion, make the
+    same call again. Every split is published completely or not at all.
 
-    Works in scripts and notebooks. Workers are fresh processes: only if `source` is an object whose class is defined in
-    the script itself do they import the script, which then needs `if __name__ == "__main__":` around the call. A class
-    that is defined in a notebook can be used with `workers=1`; put it into a module for more.
+    Works in scripts and notebooks. Workers are new processes. They import the script only if `source` is an object
+    whose class is defined there; the script then needs `if __name__ == "__main__":` around the call. An object whose
+    class is defined in a notebook needs `workers=1`; to use more, define the class in a module.
     """
     require_no_worker()
     true_or_false("append", append)
@@ -95,14 +95,14 @@ def _origin(source: Any, src: Any, options: Mapping[str, Any]) -> Recipe | Sourc
     if src is not None or options:
         given = {**({} if src is None else {"src": src}), **options}
         name, value = next(iter(given.items()))
-        hint = "a source that is an object has its arguments already; give out= by its name"
+        hint = "an object has its arguments already; pass out= as a keyword"
         raise SettingError(subject=name, expected="nothing", found=shown(value), hint=hint)
     origin: Source = source
     return origin
 
 
 def _check_outside(src: Any, out: Path) -> None:
-    """SettingError for a dataset among the files that it is made of, which it would change."""
+    """SettingError if `out` lies in the source's folder, because the conversion would change its own input."""
     if not isinstance(src, str | os.PathLike):
         return
     source, target = (Path(os.path.realpath(path)) for path in (user_path(src), out))
@@ -111,7 +111,7 @@ def _check_outside(src: Any, out: Path) -> None:
 
 
 def _with_files(report: Conversion) -> Conversion:
-    """The report with files that list the rejects of each dataset."""
+    """The report, after writing the rejects of each dataset to a file."""
     if report.splits:
         return replace(report, splits={name: _with_files(split) for name, split in report.splits.items()})
     if not report.rejects or report.snapshot is None:

@@ -1,14 +1,14 @@
-"""How does a folder of pictures become samples?
+"""How are the pictures in a folder or tar converted to samples (`convert imagefolder`)?
 
     SRC/cat/1.jpg, SRC/dog/2.png   one folder per class: columns image, label, path, height, width
-    SRC/1.jpg, SRC/more/2.jpg      no classes (--labels none): the same without label
+    SRC/1.jpg, SRC/more/2.jpg      no classes (--labels none): the other columns, without label
 
-Nothing of a picture is lost, unless a side or a quality is asked for: JPEGs are stored in tiles (media/tiles.py), from
-which their very bytes come back, and all others as they are. Height and width are those of its raster, before any
-rotation that its EXIF data ask of a viewer. With --upright, --max-side, --min-side, --format or --quality, the rotation
-is applied to the raster. A file that is no picture is a reject; a hidden file (its name begins with a dot) is left out.
-A picture of 16 bits per channel is a reject, too, unless --rgb8 asks for 8-bit RGB of it; so is one in CMYK that no
-option encodes anew.
+By default conversion is lossless: JPEGs are stored in tiles (media/tiles.py), from which the original bytes can be
+restored, and other files are stored unchanged. Height and width are those of the raster, before the rotation in the
+EXIF data. With --upright, --max-side, --min-side, --format or --quality, this rotation is applied to the raster. Files
+that are not pictures are rejects; hidden files (whose names begin with a dot) are skipped. Pictures with 16 bits per
+channel are rejects unless --rgb8 converts them to 8-bit RGB. CMYK pictures are rejects unless an option re-encodes
+them.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ _MANY = 20_000
 
 
 class ImageFolder:
-    """Pictures in folders, or in a tar of them, in the order of their paths.
+    """The pictures in a folder or a tar, in the order of their paths.
 
     Args:
-        src: a folder of pictures, or an uncompressed .tar of one; hidden files (.name) are left out. If a tar holds one
-            folder whose pictures all lie in folders, that folder is taken as SRC (unless --labels is given)
-        labels: imagefolder: each folder in SRC is a class, and has to hold a file; none: no labels; auto: classes if
+        src: a folder of pictures, or an uncompressed .tar of one; hidden files (.name) are skipped. If a tar holds one
+            folder with all pictures in its subfolders, that folder is used as SRC (unless --labels is given)
+        labels: imagefolder: each folder in SRC is a class and must hold a file; none: no labels; auto: classes if
             SRC holds folders
-        classes: the class names in the order of their labels, or a FILE of them: one name per line, or a JSON list
+        classes: the class names in the order of their labels, or a FILE with one name per line or a JSON list
             (default: the names of the folders, sorted)
-        max_side: scale down until no side is longer, in pixels; applies the rotation in the EXIF data, too
-        min_side: scale the shorter side down to this length, in pixels; applies the rotation in the EXIF data, too
+        max_side: scale down until no side is longer, in pixels; also applies the rotation in the EXIF data
+        min_side: scale the shorter side down to this length, in pixels; also applies the rotation in the EXIF data
         format: jpeg: encode all other formats as JPEG; yuv420: store decoded planes, which are larger and faster to
-            read; applies the rotation in the EXIF data, too (default: keep the format)
-        quality: encode all pictures as JPEG of this quality, 1 to 100; applies the rotation in the EXIF data, too
-        upright: apply the rotation in the EXIF data: without loss to JPEGs whose sides are whole blocks (needs
-            libturbojpeg), to other JPEGs by encoding them again at quality 95, to other formats as PNG; what is encoded
-            again loses its EXIF and other metadata, except for the colour profile
-        rgb8: make 8-bit RGB or grey of pictures in CMYK or of 16 bits per channel: JPEGs are encoded anew at quality 95
-            (or --quality), others become PNGs. Without it, pictures of 16 bits are rejects, and so are those in CMYK,
-            except where another option encodes them anew, which makes RGB of them: --quality, or --max-side, --min-side
-            and --format where they change the picture
-        tiles: store JPEGs in tiles for fast crops; False (--no-tiles) stores them as they are
+            read; also applies the rotation in the EXIF data (default: keep the format)
+        quality: re-encode all pictures as JPEG of this quality, 1 to 100; also applies the rotation in the EXIF data
+        upright: apply the rotation in the EXIF data: losslessly to JPEGs whose sides are whole blocks (needs
+            libturbojpeg), to other JPEGs by re-encoding at quality 95, to other formats as PNG. Re-encoding drops EXIF
+            and other metadata, except for the colour profile
+        rgb8: convert CMYK pictures and pictures with 16 bits per channel to 8-bit RGB or grey: JPEGs are re-encoded at
+            quality 95 (or --quality), others become PNGs. Without this option, 16-bit pictures are rejects, and CMYK
+            pictures are rejects unless --quality, or --max-side, --min-side or --format where they change the picture,
+            re-encode them as RGB
+        tiles: store JPEGs in tiles for fast crops; False (--no-tiles) stores them unchanged
     """
 
-    packages = ("pillow", "simplejpeg")  # other versions may encode a picture, or refuse it, in another way
+    packages = ("pillow", "simplejpeg")  # their versions affect how pictures are encoded and which are refused
 
     def __init__(
         self,
@@ -89,9 +89,11 @@ class ImageFolder:
         )
         self._files = open_files(user_path(src))
         self._list(str(src), labels, wanted)
-        # kernels read twice as quickly as libjpeg, but Numba takes as long to import as thousands of pictures to read
+        # kernels check JPEGs twice as fast as libjpeg, but importing Numba takes as long as checking thousands of them
         self._changes = replace(changes, by_kernels=tiles or len(self._names) > _MANY)
-        self.counts = self._changes.counts  # of samples: how many were turned upright, and how many by encoding anew
+        self.counts = (
+            self._changes.counts
+        )  # how many pictures were turned upright, and how many of these were re-encoded
         self.features = {"state": self._files.state, **self._changes.features}
         self._numbers = {name: number for number, name in enumerate(self.classes or ())}
         self.columns: Mapping[str, str] = {
@@ -127,11 +129,11 @@ class ImageFolder:
             check_no_empty(Path(src), folders, self._names)
 
     def items(self) -> Sequence[Item]:
-        """The paths of all files below SRC."""
+        """The paths of all files in SRC."""
         return [(name,) for name in self._names]
 
     def stamp(self, item: Item) -> object:
-        """Size and time of a picture's file.
+        """Size and modification time of a picture's file.
 
         Args:
             item: one of `items`.
@@ -139,7 +141,7 @@ class ImageFolder:
         return self._files.stamp(self._top + item[0]) if suffix_of(item[0]) in SUFFIXES else None
 
     def sample(self, item: Item) -> Mapping[str, Any]:
-        """One picture, every byte of it read: none that is cut short gets in.
+        """Convert one picture. Every byte is checked, so that truncated files are rejected.
 
         Args:
             item: one of `items`.

@@ -1,4 +1,4 @@
-"""What came of a conversion?"""
+"""What is the result of a conversion? Samples, rejects and counts, as an object and in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_SHOWN = 5
 
 
 class Reject(NamedTuple):
-    """An item that no sample could be made of, and why."""
+    """An item that could not be converted, and the reason."""
 
     item: str
     reason: str
@@ -21,30 +21,30 @@ class Reject(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Conversion:
-    """What came of a conversion. `print` shows it in words.
+    """The result of a conversion. `print` shows it in words.
 
-    With `split`, samples, rejects and counts are those of all splits, `splits` has the report of each, and there is no
-    snapshot of all of them.
+    With `split`, samples, rejects and counts are totals of all splits, `splits` has the result of each split, and
+    `snapshot` is None.
     """
 
     out: Path = field(compare=False)
     snapshot: str | None  # the current snapshot of `out`
-    samples: int  # that were added
+    samples: int  # number of samples added
     rejects: tuple[Reject, ...] = ()
-    counts: Mapping[str, int] = field(default_factory=dict)  # of what else the source counts, such as turned pictures
-    known: int = 0  # items that were in the dataset already, by their paths
+    counts: Mapping[str, int] = field(default_factory=dict)  # other counts of the source, such as turned pictures
+    known: int = 0  # items skipped because the dataset has their paths already
     splits: Mapping[str, Conversion] = field(default_factory=dict)
     rejects_file: Path | None = field(default=None, compare=False)  # a line of JSON for each reject
     seconds: float = field(default=0.0, compare=False)
 
     @property
     def details(self) -> list[str]:
-        """Numbers of what happened beside the samples, in words."""
+        """The source's counts and the number of known items, in words."""
         words = [f"{count} {name.replace('_', ' ')}" for name, count in self.counts.items()]
         return [*words, f"{self.known} known already"] if self.known else words
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         found: dict[str, Any] = {**self.counts, "snapshot": self.snapshot, "samples": self.samples}
         found["rejects"] = [reject._asdict() for reject in self.rejects]
         if self.known:
@@ -72,12 +72,12 @@ class Conversion:
 
 
 def counted(count: int, name: str) -> str:
-    """A number of things in words."""
+    """A count with its noun in the singular or plural."""
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The sums of several counts, by name."""
+    """The sum of several mappings of counts, by name."""
     found: dict[str, int] = {}
     for each in counts:
         for name, count in each.items():

@@ -1,9 +1,8 @@
-"""On what do the bytes of a conversion's part depend? A part is named by a hash of all of it.
+"""How are the parts of a conversion named? By a hash of everything that their bytes depend on.
 
-A part that is found under its name is used as it is, so whatever changes its bytes has to change the name: the code of
-a recipe and its arguments (of a source that is given as an object: its pickled bytes), the versions of the packages
-that make its samples, the options of the Writer, and the state of every item's file. Code that a recipe imports from
-elsewhere is not looked at.
+An existing part is reused if it has the right name, so everything that affects a part's bytes must be in the hash: the
+code of a recipe and its arguments (or the pickled bytes of a source object), the versions of the packages it uses, the
+options of the Writer, and the stamp (size, time) of every item's file. Modules that a recipe imports are not hashed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from mx8shards.convert.source import Item, Recipe, Source, code_of, pickled
 
 
 def basis_of(origin: Recipe | Source, options: Mapping[str, Any], source: Source) -> str:
-    """A hash of all that every part of a conversion depends on. `source` is the one that `origin` opened."""
+    """A hash of what all parts of a conversion depend on. `source` is the source that `origin` opened."""
     facts = {
         "mx8shards": version("mx8shards"),
         "code": hashlib.sha256(code_of(origin)).hexdigest(),
@@ -35,7 +34,7 @@ def basis_of(origin: Recipe | Source, options: Mapping[str, Any], source: Source
 
 
 def part_name(basis: str, source: Source, run: Sequence[Item]) -> str:
-    """The name of the part of these items, in the state in which their files are now."""
+    """The name of the part with these items, for the current stamps of their files."""
     return _hash([basis, [[item, source.stamp(item)] for item in run]])[:32]
 
 

@@ -1,4 +1,4 @@
-"""How are the samples of one part written, so that a part is whole or not there?"""
+"""How is one part of a conversion written, so that it is complete or absent?"""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Tell = Callable[[int], object]
 
 REJECTS, COUNTS = "rejects", "counts"  # keys of a part's metadata
 CHANGED = "the source changed while it was converted"
-AGAIN = "the same command goes on with what has not changed"
-_PATIENCE_S = 30  # for a worker of a conversion that was killed: it ends as soon as it notices
+AGAIN = "running the same command again converts the changed files and reuses the rest"
+_PATIENCE_S = 30  # time for a worker of a killed conversion to notice and exit
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that a worker must know: it opens the source itself, unless that is an object. `options` are the Writer's."""
+    """Everything that a worker needs. It opens a Recipe itself, or gets a source object. `options`: the Writer's."""
 
     source: Recipe | Source
     out: Path
@@ -39,17 +39,17 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        """The directory of each split; that of the dataset, without a name, if nothing is split."""
+        """The output directory of each split, by name; without a split, the one of the dataset, under the name ""."""
         return {"": self.out} if self.split is None else {name: self.out / name for name in self.split.names}
 
     @property
     def subject(self) -> str:
-        """What errors are about."""
+        """The source's name, for errors."""
         return self.source.name if isinstance(self.source, Recipe) else name_of(self.source)
 
 
 class Part(NamedTuple):
-    """A part that is there."""
+    """A written part."""
 
     path: Path
     rejects: tuple[Reject, ...]
@@ -57,16 +57,16 @@ class Part(NamedTuple):
 
 
 class PartItems(NamedTuple):
-    """The items of a part, and the dataset that they are for."""
+    """The items of a part, and the dataset they belong to."""
 
     out: Path
     items: Sequence[Item]
 
 
 def write_part(job: Job, source: Source, part_items: PartItems, basis: str, tell: Tell = lambda _: None) -> Part:
-    """The part of these items, written unless it is there. SourceError if their files change meanwhile.
+    """Write the part with these items, unless it exists. SourceError if their files change meanwhile.
 
-    `tell` is called with the number of items that are done.
+    `tell` is called with the number of items done.
     """
     path = part_path(part_items.out, part_name(basis, source, part_items.items))
     try:
@@ -88,7 +88,7 @@ def write_part(job: Job, source: Source, part_items: PartItems, basis: str, tell
             except SourceError as error:
                 rejects.append(Reject(str(item[0]), str(error)))
             except MemoryError as error:
-                hint = "the same command goes on with what is missing; fewer workers need less"
+                hint = "running the same command again resumes; fewer workers need less memory"
                 raise MemoryError(f"{item[0]}: there is not enough memory to convert it ({hint})") from error
         if part_name(basis, source, part_items.items) != path.name:
             raise SourceError(CHANGED, subject=job.subject, place=_range_text(part_items.items), hint=AGAIN)
@@ -98,7 +98,7 @@ def write_part(job: Job, source: Source, part_items: PartItems, basis: str, tell
 
 
 def _misnamed(job: Job, item: Item, sample: Mapping[str, Any]) -> SettingError:
-    expected = f"a source whose samples have the name of their item, {item[0]!r}, in the column {PATH!r}"
+    expected = f"a source that stores the name of the item, {item[0]!r}, in the column {PATH!r}"
     return SettingError(subject="append", place=job.subject, expected=expected, found=repr(sample.get(PATH)))
 
 
@@ -107,11 +107,11 @@ def _range_text(items: Sequence[Item]) -> str:
 
 
 def _counts(source: Source) -> Mapping[str, int]:
-    return getattr(source, "counts", {})  # not every source counts something
+    return getattr(source, "counts", {})  # optional in a source
 
 
 def _part_writer(path: Path, source: Source, options: Mapping[str, Any]) -> Writer:
-    """A Writer of a part. Only a worker that has not yet noticed the end of its conversion can have the part's lock."""
+    """A Writer for a part. Waits for the part's lock, which a worker of a killed conversion may hold briefly."""
     give_up = time.monotonic() + _PATIENCE_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""How are pictures changed as a folder of them is converted: scaled, turned upright, encoded anew, stored in tiles?"""
+"""How are pictures changed during conversion: scaled, turned upright, re-encoded, stored in tiles?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mx8shards.format.picture_files import JPEGS, can_be_rgb8, checked_orientati
 Format = Literal["jpeg", "yuv420"]
 
 _JPEG_BEGIN = b"\xff\xd8\xff"
-_TRANSPOSITIONS = {  # by EXIF's orientation
+_TRANSPOSITIONS = {  # Pillow's transposition for each EXIF orientation
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
     4: "FLIP_TOP_BOTTOM",
@@ -34,15 +34,15 @@ _TRANSPOSITIONS = {  # by EXIF's orientation
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-_SIDEWAYS = 5  # orientations from this one on exchange width and height
-_COARSE = 2  # what Pillow calls 4:2:0
+_SIDEWAYS = 5  # orientations 5 to 8 exchange width and height
+_COARSE = 2  # Pillow's number for 4:2:0
 _PNG_MODES = frozenset(("1", "L", "LA", "P", "RGB", "RGBA"))
-_MOST_SIDE = 1 << 16  # no JPEG is longer
+_MOST_SIDE = 1 << 16  # the limit of JPEG
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What is asked for, and how many pictures were turned by it so far (`counts`)."""
+    """The requested changes, and counts of the pictures turned so far (`counts`)."""
 
     max_side: int | None
     min_side: int | None
@@ -51,7 +51,7 @@ class Changes:
     tiles: bool
     upright: bool
     rgb8: bool
-    by_kernels: bool = field(default=True, compare=False)  # of the JPEGs that are kept: who reads them whole
+    by_kernels: bool = field(default=True, compare=False)  # check stored JPEGs with our kernels, not with libjpeg
     counts: Counter[str] = field(default_factory=Counter, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Changes:
             true_or_false(name, getattr(self, name))
 
     def to_json(self) -> Mapping[str, Any]:
-        """What differs from the defaults, and whether JPEGs are stored in tiles."""
+        """The options that differ from the defaults, and `tiles`."""
         sizes = {"max_side": self.max_side, "min_side": self.min_side, "quality": self.quality}
         asked = {"upright": self.upright or None, "rgb8": self.rgb8 or None}
         options = {**sizes, "format": self.format, "tiles": self.tiles, **asked}
@@ -72,21 +72,23 @@ class Changes:
 
     @property
     def features(self) -> Mapping[str, Any]:
-        """What else the bytes depend on."""
+        """What the converted bytes depend on beside the options."""
         return {"turns without loss": self.upright and _turns_without_loss()}
 
     def applied(self, data: bytes) -> tuple[bytes, int, int]:
-        """The bytes to store, and the width and height of their raster. SourceError for a picture that is refused."""
+        """The bytes to store, and the width and height of their raster. SourceError if the picture is refused."""
         image, width, height = self._checked(data)
         return (_planes(image) if self.format == "yuv420" else image), width, height
 
     def _checked(self, data: bytes) -> tuple[bytes, int, int]:
-        """The bytes to keep, and the size of their raster."""
+        """Check and change a picture. Returns its bytes, not yet as planes, and the width and height of its raster."""
         with refusals(data), opened(data) as picture:
             if self.rgb8 and can_be_rgb8(picture):
                 return self._checked(in_rgb8(picture, data, self.quality or 95))
             check_picture(picture)
-            turned = self.upright and checked_orientation(picture) != 1  # asked first: loading a TIFF turns it
+            turned = (
+                self.upright and checked_orientation(picture) != 1
+            )  # must be read first, because loading a TIFF turns it
             changed = self._resized(picture, data)
             if changed is None:
                 check_kept(picture, data)
@@ -99,11 +101,11 @@ class Changes:
             return image, picture.width, picture.height
 
     def _tiled(self, data: bytes) -> bytes:
-        """A JPEG in tiles, if these are wanted and possible."""
+        """Store a JPEG in tiles, if requested and possible."""
         return tile(data) if self.tiles and self.format != "yuv420" else data
 
     def _scale(self, size: tuple[int, int]) -> float:
-        """How far a picture of this size is scaled down."""
+        """The factor by which a picture of this size is scaled; 1 or more: not at all."""
         scale = 1.0
         if self.max_side is not None:
             scale = min(scale, self.max_side / max(size))
@@ -112,12 +114,12 @@ class Changes:
         return scale
 
     def _resized(self, picture: Any, data: bytes) -> tuple[bytes, int, int] | None:
-        """The picture scaled down or encoded anew, if that was asked for and changes anything."""
+        """The picture scaled down or re-encoded, or None if the options do not change it."""
         scale = self._scale(picture.size)
         other = self.format == "jpeg" and picture.format not in JPEGS
         asked = (self.max_side, self.min_side, self.format) != (None, None, None)
-        turned = asked and checked_orientation(picture) != 1  # all are upright then, whatever their size …
-        turned = turned and (not self.upright or self.format == "yuv420")  # … and `_turned` does that without loss
+        turned = asked and checked_orientation(picture) != 1  # then all pictures must be upright …
+        turned = turned and (not self.upright or self.format == "yuv420")  # … and `_turned` does it losslessly
         if scale >= 1 and self.quality is None and not other and not turned:
             return None
         shrink(picture, data, scale)
@@ -129,14 +131,14 @@ class Changes:
             upright = upright.resize(size, require("PIL.Image", "convert").Resampling.LANCZOS)
         out = io.BytesIO()
         if self.format == "yuv420" and self.quality is None:
-            upright.save(out, "PNG", compress_level=1)  # only planes are made of it: nothing more is lost
+            upright.save(out, "PNG", compress_level=1)  # lossless, because it is only an intermediate step to planes
         else:
             upright.save(out, "JPEG", quality=self.quality or 95, subsampling="4:2:0")
         image = out.getvalue()
         return self._tiled(image) if image.startswith(_JPEG_BEGIN) else image, upright.width, upright.height
 
     def _turned(self, data: bytes, picture: Any) -> tuple[bytes, int, int]:
-        """The picture turned upright: a JPEG without loss or, where that is impossible, encoded anew; others as PNG."""
+        """The picture turned upright: a JPEG losslessly or, if that is impossible, re-encoded; other formats as PNG."""
         upright = None
         shrink(picture, data, 1)
         check_whole(picture, data)
@@ -160,11 +162,11 @@ class Changes:
 
 
 def _upright(picture: Any) -> Any:
-    """A picture whose rows and columns are turned as its metadata ask, without these.
+    """The picture with its EXIF rotation applied and its EXIF and XMP data removed.
 
-    Pillow's own function also reads and writes all EXIF data, which may take far more memory than they have bytes.
+    Pillow's exif_transpose also parses and rewrites all EXIF data, which can take far more memory than their size.
     """
-    picture.load()  # this turns a TIFF
+    picture.load()  # turns a TIFF
     method = _TRANSPOSITIONS.get(checked_orientation(picture))
     if method is None:
         return picture
@@ -181,7 +183,7 @@ def _turns_without_loss() -> bool:
 
 
 def _turned_jpeg(data: bytes, orientation: int) -> bytes | None:
-    """A JPEG turned upright without loss, or None where its sides or its EXIF data do not allow that."""
+    """A JPEG turned upright losslessly, or None if its sides or its EXIF data do not allow that."""
     from mx8shards.media.upright import upright_jpeg
 
     found = upright_jpeg(data, orientation)
@@ -197,4 +199,4 @@ def _planes(picture: bytes) -> bytes:
     try:
         return encode(picture)
     except DecodeError as error:
-        raise SourceError(f"no planes can be made of it: {error}") from error
+        raise SourceError(f"cannot be stored as yuv420 planes: {error}") from error

@@ -1,4 +1,4 @@
-"""Which pictures may a training set hold, and how do those in CMYK or of 16 bits become 8-bit RGB?"""
+"""Which pictures are accepted, and how are CMYK and 16-bit pictures converted to 8-bit RGB (`--rgb8`)?"""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from mx8shards.format.picture_files import (
 _MOST_BYTES = (
     4 * MOST_DECODED_BYTES
 )  # of memory to decode a picture that is encoded anew: what is made of it is smaller
-_COPIES = 3 * 4  # bytes per pixel: Pillow decodes, transposes and converts
-_SMALLER = "the Loader decodes no larger one; --max-side and --min-side make it smaller, --format jpeg makes it a JPEG"
+_COPIES = 3 * 4  # bytes per pixel: Pillow's decoded, transposed and converted pictures
+_SMALLER = "the Loader cannot decode it; --max-side or --min-side scale it down, --format jpeg re-encodes it"
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _MOST_EXIF = 60_000
 _PNG_END = b"IEND\xaeB`\x82"
 
 
 def checked_picture(data: bytes, *, tiles: bool = True, rgb8: bool = False) -> tuple[bytes, int, int]:
-    """The bytes of a picture as a dataset keeps them, and its height and width. SourceError says why it is refused.
+    """Check a picture for a recipe: the bytes to store, its height and its width. SourceError if it is refused.
 
-    Every byte of the picture is read, so none that is cut short gets in. A JPEG is stored in tiles unless `tiles` is
-    False; from these its very bytes come back. Other formats are kept as they are. A picture in CMYK or of 16 bits per
-    channel is refused, or encoded anew in 8 bits if `rgb8` is True.
+    The whole picture is decoded, so truncated files are refused. A JPEG is stored in tiles unless `tiles` is False; its
+    original bytes can be restored from them. Other formats are stored unchanged. A CMYK picture or one with 16 bits per
+    channel is refused, or re-encoded with 8 bits if `rgb8` is True.
     """
     with refusals(data), opened(data) as picture:
         if rgb8 and can_be_rgb8(picture):
@@ -56,12 +56,12 @@ def checked_picture(data: bytes, *, tiles: bool = True, rgb8: bool = False) -> t
 
 @contextlib.contextmanager
 def refusals(data: bytes) -> Iterator[None]:
-    """Whatever a picture's decoder raises is a SourceError; what says nothing of the picture is left as it is."""
+    """Convert errors of a picture's decoder to SourceError, except those that are not about the picture."""
     try:
         yield
     except (SourceError, MissingPackageError, MemoryError):
         raise
-    except Exception as error:  # Pillow raises whatever it meets: SyntaxError, struct.error, its own
+    except Exception as error:  # Pillow raises many types: SyntaxError, struct.error, its own
         if isinstance(error, OSError) and not is_about_file(error):
             raise
         found = error if isinstance(error, DecodeError) else refusal(data, error)
@@ -69,7 +69,7 @@ def refusals(data: bytes) -> Iterator[None]:
 
 
 def opened(data: bytes) -> Any:
-    """Pillow's picture of a file's bytes, not yet decoded."""
+    """Open a picture with Pillow, without decoding it."""
     require("PIL.Image", "convert")
     if not data:
         raise SourceError("the file is empty")
@@ -77,7 +77,7 @@ def opened(data: bytes) -> Any:
 
 
 def kept(picture: Any, data: bytes, *, tiles: bool, by_kernels: bool) -> bytes:
-    """The bytes of a checked picture as they are stored. All of them were read, by one decoder or another."""
+    """The bytes to store for a checked picture, after decoding all of it with Pillow, libjpeg or our kernels."""
     if picture.format not in JPEGS:
         picture.load()
         check_whole(picture, data)
@@ -90,8 +90,8 @@ def kept(picture: Any, data: bytes, *, tiles: bool, by_kernels: bool) -> bytes:
 
 
 def tile(jpeg: bytes) -> bytes:
-    """A JPEG in tiles, if that is possible."""
-    from mx8shards.media import tiles  # its kernels take long to import
+    """Store a JPEG in tiles, if possible; otherwise return it unchanged."""
+    from mx8shards.media import tiles  # imports Numba, which takes long
 
     return tiles.tile(jpeg)
 
@@ -103,7 +103,7 @@ def _is_whole(jpeg: bytes) -> bool:
 
 
 def check_whole(picture: Any, data: bytes) -> None:
-    """Raise for damage that Pillow overlooks when it decodes a picture: libjpeg's warnings, a PNG without its end."""
+    """DecodeError for damage that Pillow ignores: libjpeg's warnings, a PNG without its end."""
     if picture.format in JPEGS:
         check_jpeg(data)
     elif picture.format == "PNG" and _PNG_END not in data:
@@ -111,24 +111,24 @@ def check_whole(picture: Any, data: bytes) -> None:
 
 
 def check_jpeg(data: bytes) -> None:
-    """DecodeError for a JPEG in which anything is damaged or missing."""
+    """DecodeError if any part of a JPEG is damaged or missing."""
     require("simplejpeg", "convert")
     with open_picture(data) as picture:
         try:
-            check_whole_jpeg(data, "CMYK" if picture.mode == "CMYK" else "GRAY")  # libjpeg makes no grey of CMYK
+            check_whole_jpeg(data, "CMYK" if picture.mode == "CMYK" else "GRAY")  # libjpeg cannot convert CMYK to grey
         except NotImplementedError:
             picture.load()
 
 
 def check_picture(picture: Any) -> None:
-    """DecodeError for a picture that a training set should not hold unseen."""
+    """DecodeError for pictures that are always refused, whatever the options: their mode or size."""
     check_mode(picture, RGB_MODES | {"CMYK"})
     _check_raster(picture)
 
 
 def check_kept(picture: Any, data: bytes) -> None:
-    """DecodeError for a picture that cannot be stored as it is, as no Loader could decode it."""
-    check_mode(picture)  # which RGB a picture in CMYK becomes depends on a colour profile: the user decides
+    """DecodeError for a picture that cannot be stored unchanged, because the Loader could not decode it."""
+    check_mode(picture)  # converting CMYK to RGB depends on a colour profile, so the user has to ask for it
     if picture.format in JPEGS:
         check_size(picture.width, picture.height, walk_jpeg(data).coefficient_bytes(data), hint=_SMALLER)
     else:
@@ -136,7 +136,7 @@ def check_kept(picture: Any, data: bytes) -> None:
 
 
 def shrink(picture: Any, data: bytes, scale: float) -> None:
-    """Let libjpeg scale a very large JPEG down while it decodes. DecodeError for a picture that is still too large."""
+    """Let libjpeg scale down a very large JPEG during decoding. DecodeError if the picture is still too large."""
     fixed = walk_jpeg(data).coefficient_bytes(data) if picture.format in JPEGS else 0
     if picture.format in JPEGS and fixed + _COPIES * picture.width * picture.height > _MOST_BYTES and scale < 1:
         picture.draft("RGB", [int(2 * side * scale) + 1 for side in picture.size])
@@ -146,7 +146,7 @@ def shrink(picture: Any, data: bytes, scale: float) -> None:
 
 
 def in_rgb8(picture: Any, data: bytes, quality: int) -> bytes:
-    """The picture in 8-bit RGB or grey: a JPEG as JPEG, others as PNG. Of 16 bits the upper 8 are kept."""
+    """The picture in 8-bit RGB or grey: a JPEG as JPEG, others as PNG. Keeps the upper 8 of 16 bits."""
     _check_raster(picture)
     check_size(picture.width, picture.height, decoded_bytes(picture), _MOST_BYTES)
     check_whole(picture, data)

@@ -1,14 +1,14 @@
-"""Which failures say that an item is bad, and which that the machine is in trouble?
+"""Which OSErrors are about the item (a reject), and which are about the machine (the conversion stops)?
 
-A bad item becomes a reject, which its part keeps for good. A disk that fails, a network that is gone, or a lack of
-memory or descriptors has to end the conversion instead: the same command goes on when it is over.
+Rejects are stored in their part and not tried again. So a failing disk, a lost network, or a lack of memory or file
+descriptors must end the conversion; once the cause is gone, running the same command again resumes it.
 """
 
 from __future__ import annotations
 
 import errno
 
-# What the system says of a path or of the file there; all other numbers are about the machine.
+# The errno values that are about a path or its file. All others are about the machine.
 _OF_A_FILE = frozenset(
     (
         *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG),
@@ -18,5 +18,5 @@ _OF_A_FILE = frozenset(
 
 
 def is_about_file(error: OSError) -> bool:
-    """Whether reading would fail on any machine in good order. Libraries raise an OSError without a number for that."""
+    """Whether an error is about the file. An OSError without errno is: libraries raise it for bad content."""
     return error.errno is None or error.errno in _OF_A_FILE

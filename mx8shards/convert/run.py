@@ -1,11 +1,12 @@
-"""How are the items of a source written in parallel, and gone on with after a kill?
+"""How are the items of a source converted in parallel, and resumed after a kill?
 
-A part is a fixed run of items, whatever the number of workers: a complete dataset below `OUT/.mx8shards/parts/`, named
-by a hash of all that its bytes depend on (`part_names`). A part that is there already is not written again. In the end
-all parts are published as one, so the snapshot's id depends on nothing but the source, the options and, with `append`,
-the snapshot that is added to. Parts that a changed source or other options have left are removed then.
+A part holds a fixed range of items, independent of the number of workers. It is a complete dataset below
+`OUT/.mx8shards/parts/`, named by a hash of everything that its bytes depend on (`part_names`). Existing parts are not
+written again. At the end all parts are merged and published, so the snapshot's id depends only on the source, the
+options and, with `append`, the snapshot that is appended to. Then the parts of other options or of an older state of
+the source are removed.
 
-Of several splits each is a dataset. All parts of all splits are written before the first one is published.
+Every split is a dataset. The parts of all splits are written before the first split is published.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A dataset that is made or added to, and the items for it. `finished`: a killed conversion has published it."""
+    """A dataset to make or append to, and its new items. `finished`: a killed conversion has already published it."""
 
     out: Path
     base: Base | None
@@ -62,15 +63,15 @@ class Target:
 
     @property
     def part_items(self) -> list[PartItems]:
-        """The items of each part."""
+        """The items, divided into parts."""
         starts = range(0, len(self.items), PART_ITEMS)
         return [PartItems(self.out, self.items[start : start + PART_ITEMS]) for start in starts]
 
 
 def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> Conversion:
-    """Write the samples of a source into a new dataset, or one for each split; `append` adds those that are new.
+    """Convert a source to a new dataset, or to one for each split; with `append`, add the new items to existing ones.
 
-    What cannot be made a sample is a reject. `progress` is told how many items are done, and how many there are.
+    Items that cannot be converted are rejects. `progress` is called with the number of items done and in total.
     """
     begun = time.monotonic()
     bases = _find_bases(job)
@@ -84,7 +85,7 @@ def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> 
     with contextlib.ExitStack() as held:
         for target in targets.values():
             held.enter_context(only_conversion(target.out))
-        _require_same(job, bases)  # another conversion may have just ended
+        _require_same(job, bases)  # another conversion may have published before we got the lock
         parts = _write_parts(job, source, targets, workers, progress)
         for target in targets.values():
             _check_not_all_rejected(target, parts[target.out])
@@ -97,17 +98,19 @@ def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> 
     return _combined(job, found, time.monotonic() - begun)
 
 
-# what there is to do --------------------------------------------------------------------------------------------------
+# targets --------------------------------------------------------------------------------------------------------------
 
 
 def _find_bases(job: Job) -> dict[str, Base | None]:
-    """What is in each place now. DatasetExistsError where a new dataset cannot be made."""
+    """The existing dataset of each split, or None. DatasetExistsError if new datasets cannot be made."""
     for path in {job.out, *job.outputs.values()}:
         if path.is_symlink() and not path.exists():
-            raise DiskError("a symlink that leads nowhere, or to itself", subject=str(path))
+            raise DiskError("a symlink to nothing, or to itself", subject=str(path))
     bases = {name: find_base(path) for name, path in job.outputs.items()}
     if job.split is not None and (job.out / "index.json").exists():
-        raise DatasetExistsError("a dataset is here already", subject=str(job.out), hint="its splits would lie inside")
+        raise DatasetExistsError(
+            "a dataset is here already", subject=str(job.out), hint="the splits would lie inside it"
+        )
     if not job.append and all(bases.values()):
         hint = "convert makes a new one; append=True (--append) adds what is new in the source"
         raise DatasetExistsError("a dataset is here already", subject=str(job.out), hint=hint)
@@ -115,9 +118,9 @@ def _find_bases(job: Job) -> dict[str, Base | None]:
 
 
 def _targets(job: Job, source: Source, bases: Mapping[str, Base | None]) -> dict[str, Target]:
-    """What is to be written into each place."""
+    """The Target of each split."""
     if job.append and source.columns.get(PATH) != "str":
-        expected = f"a source with a column {PATH!r} of encoding str: known items are told by it"
+        expected = f"a source with a column {PATH!r} of encoding str, which identifies converted items"
         raise SettingError(subject="append", expected=expected, found=f"the columns {dict(source.columns)}")
     items = source.items()
     if not items:
@@ -133,7 +136,7 @@ def _targets(job: Job, source: Source, bases: Mapping[str, Base | None]) -> dict
         if base is not None:
             check_fits(base, source, facts)
         elif not mine:
-            hint = "add files, or give it a larger share, or another seed"
+            hint = "add files, give the split a larger share, or use another seed"
             raise SourceError(subject=name, expected="items for this split", found=f"none of {len(items)}", hint=hint)
         finished = base is not None and not job.append
         new = [] if finished else new_items(with_paths(base) if base else None, mine)
@@ -142,7 +145,7 @@ def _targets(job: Job, source: Source, bases: Mapping[str, Base | None]) -> dict
 
 
 def _require_same(job: Job, bases: Mapping[str, Base | None]) -> None:
-    """DatasetExistsError if something was published since the bases were looked at."""
+    """DatasetExistsError if a snapshot was published since the bases were read."""
     for name, path in job.outputs.items():
         now, base = find_base(path), bases[name]
         if (now.snapshot if now else None) != (base.snapshot if base else None):
@@ -155,7 +158,7 @@ def _require_same(job: Job, bases: Mapping[str, Base | None]) -> None:
 def _write_parts(
     job: Job, source: Source, targets: Mapping[str, Target], workers: int, progress: Progress | None
 ) -> dict[Path, list[Part]]:
-    """The parts of each target, in order."""
+    """Write the parts of each target, and return them in order."""
     to_write = [each for target in targets.values() for each in target.part_items]
     parts: dict[Path, list[Part]] = {target.out: [] for target in targets.values()}
     done, total = 0, sum(len(each.items) for each in to_write)
@@ -175,9 +178,9 @@ def _write_parts(
 def _parts(
     job: Job, source: Source, to_write: Sequence[PartItems], workers: int, tell: Tell
 ) -> Generator[Part, None, None]:
-    """The part of every run, in order, written by this process if `workers` is 1, else by that many others.
+    """Write the parts, in this process if `workers` is 1, otherwise in worker processes; yields them in order.
 
-    Alone, this process tells of each item.
+    Only this process reports progress for each item.
     """
     basis = basis_of(job.source, job.options, source)
     if workers <= 1:
@@ -187,7 +190,7 @@ def _parts(
 
 
 def _open_in_worker(job: Job, basis: str) -> Callable[[PartItems], Part]:
-    """What a worker does. If it opens the source itself, it has to find the labels and options of the first process."""
+    """Open the source in a worker. SourceError if its labels or files differ from the first process's."""
     source = opened(job.source)
     if isinstance(job.source, Recipe) and basis_of(job.source, job.options, source) != basis:
         raise SourceError(CHANGED, subject=job.subject, hint=AGAIN)
@@ -199,18 +202,18 @@ def _open_in_worker(job: Job, basis: str) -> Callable[[PartItems], Part]:
 
 @contextlib.contextmanager
 def _naming_published_splits(published: Mapping[str, Conversion]) -> Iterator[None]:
-    """An error says which splits are published although this one is not."""
+    """Add to an error which splits are already published."""
     try:
         yield
     except ShardsError as error:
         if published:
-            what = f"in place already: {', '.join(published)}; the same command goes on with the others"
+            what = f"already published: {', '.join(published)}; running the same command again converts the others"
             error.hint = f"{error.hint}; {what}" if error.hint else what
         raise
 
 
 def _check_not_all_rejected(target: Target, parts: Sequence[Part]) -> None:
-    """SourceError if a new dataset would have no sample."""
+    """SourceError if a new dataset would have no samples."""
     rejects = [reject for part in parts for reject in part.rejects]
     if target.base is None and len(rejects) == len(target.items):
         raise SourceError(
@@ -237,17 +240,17 @@ def _publish(job: Job, source: Source, target: Target, parts: Sequence[Part]) ->
 
 
 def _provenance(job: Job, target: Target, counts: Mapping[str, int], rejects: int) -> dict[str, Any]:
-    """What the metadata say of the conversion. Counts are those of all samples, rejects those of the last run."""
+    """The metadata about the conversion. Counts cover all samples, `rejects` only this run."""
     ours = {"source": name_of(job.source), "mx8shards": version("mx8shards"), REJECTS: rejects}
     if target.split is not None:
         ours[SPLIT] = target.split
     before = target.base.conversion if target.base else {}
     old = {name: count for name, count in before.items() if name not in ours and isinstance(count, int)}
-    return {**summed([old, counts]), **ours}  # a count of the source's own that has the name of one of ours is left out
+    return {**summed([old, counts]), **ours}  # our keys win over a source's count of that name
 
 
 def _with_classes(out: Path, base: Base, source: Source) -> str:
-    """Publish the list of classes if it has grown, without a sample: all splits have the same list."""
+    """Publish a longer list of classes without new samples, because all splits must have equal lists."""
     classes = source.metadata.get(CLASSES)
     if classes is None or list(classes) == base.classes:
         return base.snapshot
@@ -261,12 +264,12 @@ def _remove_unused_parts(out: Path) -> None:
     for path in unused_parts(out):
         try:
             remove_part(path)
-        except DiskError as error:  # the dataset is there and sound: that is the news
-            _logger.warning("left to gc: %s", error)
+        except DiskError as error:  # only a warning, because the dataset is published
+            _logger.warning("an unused part was not removed; gc will do it: %s", error)
 
 
 def _combined(job: Job, found: Mapping[str, Conversion], seconds: float) -> Conversion:
-    """The report of the whole conversion."""
+    """The result of the whole conversion."""
     reports = list(found.values())
     if job.split is None:
         (one,) = reports

@@ -1,11 +1,11 @@
-"""Where do samples come from? The port between a conversion and its sources: built-in ones, and your own (recipes).
+"""Where do samples come from? The interface (`Source`) between a conversion and built-in sources or users' recipes.
 
-A source is an object with the methods of `Source`. It is opened by a function, or a class, that takes plain arguments:
-`imagefolder.ImageFolder` here, or whatever a recipe's file calls `open_source`. Its signature and the `Args:` of its
-docstring are the only place that defines the options: `convert_from` takes them as keywords, and the command line is
-made of them (`cli/signatures.py`).
+A source is an object with the methods of `Source`. It is made by a function or class that takes plain arguments:
+`imagefolder.ImageFolder`, or `open_source` in a recipe's file. The options are defined only by its signature and the
+`Args:` of its docstring: `convert_from` takes them as keywords, and the command line is generated from them
+(`cli/signatures.py`).
 
-`picture_checks.checked_picture` and `tarball.Tar` are there for recipes, too.
+Recipes may also use `picture_checks.checked_picture` and `tarball.Tar`.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ Item = Sequence[Any]
 
 
 class Source(Protocol):
-    """Samples that can be made one by one, in any process.
+    """Items that are converted to samples one by one, in any process.
 
-    A source may also have
+    Optional attributes:
 
-    - `counts`: names and numbers of what else happened while samples were made. They are reported.
-    - `packages`: names of installed packages whose version its samples depend on.
-    - `features`: names and values, in JSON, of whatever else its samples depend on.
+    - `counts`: a mapping of names to numbers of events during conversion, which are reported.
+    - `packages`: names of the installed packages whose versions affect the samples.
+    - `features`: a JSON object of other facts that affect the samples.
 
-    The metadata's "classes", if there is one, lists the names of the labels. `append` needs a column `path` whose value
-    is the name of the item.
+    "classes" in the metadata, if present, lists the class names in the order of their labels. `append` needs a column
+    `path` that stores the name of the item.
     """
 
     columns: Mapping[str, str]
     metadata: Mapping[str, Any]
 
     def items(self) -> Sequence[Item]:
-        """All items in their order. They are small, cheap to list, and JSON; the first element of each names it."""
+        """All items, in order. Each is a small JSON array; its first element is the item's name."""
 
     def stamp(self, item: Item) -> object:
-        """What changes when the item's data do: size and time of its file, say. JSON."""
+        """A JSON value that changes with the item's data, such as the size and modification time of its file."""
 
     def sample(self, item: Item) -> Mapping[str, Any]:
-        """The sample of an item: always the same. SourceError if there is none."""
+        """Convert an item, deterministically. SourceError makes it a reject."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A source that each process opens itself: the name of a built-in source or of a recipe's file, and arguments."""
+    """How each process opens a source: the name of a built-in source or the path of a recipe, and its arguments."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -68,20 +68,20 @@ class Recipe:
 
 
 def opened(source: Recipe | Source) -> Source:
-    """The source itself."""
+    """The source, opened if it is a Recipe."""
     return source.open() if isinstance(source, Recipe) else source
 
 
 def name_of(source: Recipe | Source) -> str:
-    """How errors and a dataset's metadata call a source: the file's name of a recipe, the class of an object."""
+    """The source's name in errors and metadata: a recipe's file name, or an object's class name."""
     return Path(source.name).name if isinstance(source, Recipe) else type(source).__name__
 
 
 def pickled(source: Source) -> bytes:
-    """The bytes of a source that is an object. SettingError where it cannot be pickled."""
+    """Pickle a source object. SettingError if that fails."""
     try:
         return pickle.dumps(source)
-    except Exception as error:  # pickling raises whatever the object's own code does
+    except Exception as error:  # pickling runs the object's own code, which may raise anything
         raise SettingError(
             f"a {type(source).__name__} that cannot be pickled: {error}",
             subject="source",
@@ -90,7 +90,7 @@ def pickled(source: Source) -> bytes:
 
 
 def recipe_of(name: str, src: Any, options: Mapping[str, Any]) -> Recipe:
-    """The recipe with all its arguments, defaults included. `src` is its first one. SettingError for a misfit."""
+    """The recipe with all arguments, including defaults. `src` is the first one. SettingError if they do not fit."""
     parameters = parameters_of(name)
     given = dict(options)
     first = next((p.name for p in parameters.values() if p.kind is not p.KEYWORD_ONLY), None)
@@ -110,11 +110,11 @@ def recipe_of(name: str, src: Any, options: Mapping[str, Any]) -> Recipe:
 
 
 def parameters_of(name: str) -> Mapping[str, inspect.Parameter]:
-    """The arguments that open a source."""
+    """The parameters of the function or class that opens a source."""
     opener = opener_of(name)
     try:
         found = inspect.signature(opener, eval_str=True).parameters
-    except NameError:  # a type that is imported for type checkers alone
+    except NameError:  # an annotation imported only under TYPE_CHECKING
         found = inspect.signature(opener).parameters
     for parameter in found.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -123,13 +123,13 @@ def parameters_of(name: str) -> Mapping[str, inspect.Parameter]:
 
 
 def opener_of(name: str) -> Callable[..., Any]:
-    """What opens a source: a function, or its class."""
+    """The function or class that opens a source."""
     opener: Callable[..., Any] = _module(name).open_source
     return opener
 
 
 def _module(name: str) -> ModuleType:
-    """The module of a built-in source, or of a recipe's file."""
+    """Import the module of a built-in source or of a recipe's file."""
     if name in BUILT_IN:
         return import_module(f"mx8shards.convert.{name}")
     path = Path(name)
@@ -140,20 +140,20 @@ def _module(name: str) -> ModuleType:
         expected = f"{known}, or the path of a recipe's .py file"
         raise SettingError(subject="source", expected=expected, found=repr(name), hint=hint)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses in it look there
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     if hasattr(module, "add_arguments") or not callable(getattr(module, "open_source", None)):
         raise SettingError(
             subject=str(path),
             expected="a function or class open_source(src, *, option=…) that takes plain arguments",
             found="add_arguments(parser)" if hasattr(module, "add_arguments") else "none",
-            hint="the command line is made of its signature and of the Args: in its docstring",
+            hint="the command line is generated from its signature and the Args: in its docstring",
         )
     return module
 
 
 def code_of(source: Recipe | Source) -> bytes:
-    """The code of a recipe, or of the class of an object; empty for a source of this package: its version says it."""
+    """The code of a recipe or an object's class. Empty for this package's sources, which its version identifies."""
     if isinstance(source, Recipe):
         return b"" if source.name in BUILT_IN else Path(source.name).read_bytes()
     kind = type(source)
@@ -164,5 +164,5 @@ def code_of(source: Recipe | Source) -> bytes:
         return Path(file).read_bytes()
     try:
         return inspect.getsource(kind).encode()
-    except (OSError, TypeError):  # typed at a prompt that keeps nothing
+    except (OSError, TypeError):  # defined at a prompt that keeps no source code
         return b""

@@ -1,7 +1,7 @@
-"""Which files does a source have, and how are they read? A source is a folder, or a tar of one (`tarball`).
+"""How are the files of a source listed and read? A source is a folder, or a tar of one (`tarball`).
 
-Both list their files by paths below the source. Files and folders whose name begins with a dot (.DS_Store, .git, the
-"._x" of macOS) are hidden: they are not looked at. Everything else is listed, and what cannot be read says why.
+Files are named by their paths relative to the source. Files and folders whose names begin with a dot (.DS_Store, .git,
+macOS's "._x") are hidden and skipped. Everything else is listed; reading a file that is unreadable raises the reason.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from mx8shards.disk.files import read_bounded
 from mx8shards.errors import FormatError, SettingError, SourceError, shown
 
 _MOST_REPEATED = 1 << 20
-_NAMES_PER_VISIT = 32  # that are listed in the time which it takes to find a folder behind many links
+_NAMES_PER_VISIT = 32  # opening a folder through many links costs about as much as listing this many names
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a name, in lower case, with its dot; empty if it has none."""
-    at = max(name.rfind("."), 0)  # a Path for each of a million names takes seconds
+    """The suffix of a name, in lower case and with its dot; "" if it has none."""
+    at = max(name.rfind("."), 0)  # pathlib would take seconds for a million names
     return name[at:].lower() if at > name.rfind("/") else ""
 
 
 def is_text(name: str) -> bool:
-    """Whether a name, as Python got it from the file system, can be stored."""
+    """Whether a file name is valid UTF-8, so that it can be stored."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -35,16 +35,16 @@ def is_text(name: str) -> bool:
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """The path that a user typed; a leading `~` is a home directory if there is one of that name."""
+    """Parse a path given by the user. A leading `~` or `~user` is expanded if that home directory exists."""
     if "\0" in str(text):
         raise SettingError(subject="path", expected="a path", found=shown(str(text)))
     return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises where there is no home
 
 
 class Folder:
-    """The files in a folder and in the folders below it. Symlinks are followed, unless they lead back up."""
+    """The files in a folder and its subfolders. Symlinks are followed, except to a parent folder."""
 
-    state = None  # each file has one of its own
+    state = None  # `stamp` gives the state of each file
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
@@ -52,11 +52,11 @@ class Folder:
         self._root = root
 
     def names(self) -> list[str]:
-        """Their paths, sorted."""
+        """The paths of all files, sorted."""
         return sorted(self._walk())
 
     def folders(self) -> list[str]:
-        """The folders at the top, whether or not they hold files. A symlink to the root itself is none."""
+        """The top-level folders, including empty ones, without symlinks to the root itself."""
         try:
             with os.scandir(self._root) as entries:
                 found = [entry for entry in entries if not entry.name.startswith(".") and _is_directory(entry)]
@@ -65,10 +65,10 @@ class Folder:
             raise SourceError(f"cannot be listed: {error.strerror}", subject=str(self._root)) from error
 
     def _walk(self) -> Iterator[str]:
-        """Not recursive: folders may lie deeper than Python can recurse.
+        """Not recursive, because folders may be nested deeper than Python's recursion limit.
 
-        A folder that symlinks lead to has a path for each way to it. Links to links can double that number again and
-        again, so the names that are listed a second time are counted.
+        A folder that several symlinks lead to is listed once for each. Nested links make that exponential, so the
+        names listed repeatedly are limited.
         """
         waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
         seen: set[tuple[int, int]] = set()
@@ -79,7 +79,7 @@ class Folder:
             try:
                 found = directory.stat()
                 here = (found.st_dev, found.st_ino)
-                if here in above:  # a symlink that leads back up
+                if here in above:  # a symlink to a parent folder
                     continue
                 again, below = here in seen, above | {here}
                 seen.add(here)
@@ -102,13 +102,13 @@ class Folder:
         return SourceError(
             subject=str(self._root),
             place=prefix,
-            expected=f"at most {_MOST_REPEATED} names in folders that symlinks lead to again",
+            expected=f"at most {_MOST_REPEATED} repeated names in folders reached through several symlinks",
             found="more",
-            hint="remove links to folders that are listed anyway",
+            hint="remove symlinks to folders inside the source",
         )
 
     def stamp(self, name: str) -> object:
-        """Size and time of a file, or the reason why there are none."""
+        """Size and modification time of a file, or the reason why it cannot be read."""
         try:
             found = (self._root / name).stat()
         except OSError as error:
@@ -118,7 +118,7 @@ class Folder:
         return [found.st_size, found.st_mtime_ns]
 
     def read(self, name: str) -> bytes:
-        """A file's bytes. SourceError for a device or a pipe, which might never end, and for a file too large."""
+        """Read a file. SourceError for a device or a pipe, which might never end, and for a file that is too large."""
         try:
             return read_bounded(self._root / name, MOST_BYTES)
         except OSError as error:
@@ -132,7 +132,7 @@ class Folder:
 def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a symlink to itself, or to where we may not look: reading it says so
+    except OSError:  # a symlink to itself or into a forbidden folder; `read` will raise the reason
         return False
 
 
@@ -148,5 +148,5 @@ Files = Folder | Tar
 
 
 def open_files(src: Path) -> Files:
-    """The files of a folder or of a tar; SourceError if `src` is neither."""
+    """Open a folder or a tar. SourceError if `src` is neither."""
     return (Tar if src.is_file() else Folder)(src)

@@ -1,12 +1,13 @@
-"""Which files does an uncompressed tar hold, and where in it do their bytes lie?
+"""Which files does an uncompressed tar hold, and at which offsets are their bytes?
 
-Python's `tarfile` reads the headers; the bytes are read where they lie. What a header says is a claim: sizes are
-checked against the tar, and the headers of one file are bounded. `tarfile` takes the first header that it cannot read
-for the end of the tar, which would lose files silently. Here only a block of zeros is its end.
+Python's `tarfile` reads the headers, and files are read in place. Headers are not trusted: sizes are checked against
+the tar, and the header bytes of one file are bounded. `tarfile` takes the first unreadable header for the end of the
+tar, which would lose files silently; here only a block of zeros ends a tar.
 
-A tar may lie in another tar: then its first byte and its size are given, and nothing outside of them is read.
+A tar inside another tar is given by its offset and size. Nothing outside of them is read.
 
-Sparse files (`tar -S`; GNU's old format and PAX 0.0, 0.1 and 1.0) have holes that are not stored. They are expanded.
+Sparse files (`tar -S`; GNU's old format and PAX 0.0, 0.1 and 1.0) are expanded: their holes, which are not stored,
+become zeros.
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ from mx8shards.convert.reasons import is_about_file
 from mx8shards.disk.files import open_regular
 from mx8shards.errors import SourceError, said
 
-MOST_BYTES = 1 << 28  # of one file: no decoder here takes a larger picture, and a sparse file may claim any size
+MOST_BYTES = 1 << 28  # per file: our decoders take no larger picture, and a sparse file may claim any size
 
 _BLOCK = 512
-_MOST_LINKS = 40  # as many as Linux follows
-_MOST_HEADER_BYTES = 1 << 18  # of one file: its own header and all that extend it
-_MOST_RUNS = 1 << 18  # of all sparse files in a tar: a map of holes takes several times as much memory as in the tar
-_MOST_ZEROS = 1 << 20  # that are searched for another tar behind the end of the first
+_MOST_LINKS = 40  # Linux's own limit for chains of links
+_MOST_HEADER_BYTES = 1 << 18  # per file, extension headers included
+_MOST_RUNS = 1 << 18  # stored runs of all sparse files in a tar: in memory they take several times their size
+_MOST_ZEROS = 1 << 20  # bytes after the end of a tar that are searched for a concatenated tar
 _UNPACK = "`tar -xf` unpacks what can still be read; convert that folder"
 
 
 class _Place(NamedTuple):
-    """Where the bytes of a file lie in the tar."""
+    """Offset and size of a file in the tar."""
 
     begin: int
     size: int
-    runs: tuple[tuple[int, int], ...] | None = None  # of a sparse file: (offset in the file, stored bytes)
-    fault: str = ""  # why it cannot be read
+    runs: tuple[tuple[int, int], ...] | None = None  # only for sparse files: (offset in the file, stored bytes)
+    fault: str = ""  # the reason if the file cannot be read
 
 
 class Tar:
-    """The files in an uncompressed tar. Links to files in it are followed.
+    """The files in an uncompressed tar. Links inside the tar are followed.
 
-    `begin` and `size` say where it lies in the file `path`, if it is not the whole file.
+    `begin` and `size` are the offset and size of the tar in the file `path`, if it is not the whole file.
     """
 
     def __init__(self, path: Path, begin: int = 0, size: int | None = None) -> None:
@@ -61,7 +62,7 @@ class Tar:
             raise error.at(subject=str(path)) from None
         except MemoryError:
             raise
-        except Exception as error:  # tarfile raises whatever it meets: ValueError, OverflowError, RecursionError
+        except Exception as error:  # tarfile raises many types: ValueError, OverflowError, RecursionError
             expected, found = "a folder, or an uncompressed tar", f"a file that is neither: {_text_of(error)}"
             hint = "unpack a compressed tar, or a zip, first"
             if self._places:
@@ -72,12 +73,12 @@ class Tar:
         links: dict[str, str] = {}
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # of a million files, they take a gigabyte
-                tar.pax_headers.clear()  # type: ignore[attr-defined]  # global ones, which `tarfile` copies for each file
+                tar.members.clear()  # type: ignore[attr-defined]  # a gigabyte for a million files
+                tar.pax_headers.clear()  # type: ignore[attr-defined]  # global headers, which `tarfile` copies for each file
                 file.begin_member()
                 _check_sizes(member, tar.offset, file.end)
                 name = _name_of(member.name)
-                links.pop(name, None)  # the last of several entries with one name counts
+                links.pop(name, None)  # of several members with one name, the last one counts
                 if member.isreg():
                     self._places[name] = self._place_of(member, file.end)
                 elif member.islnk():
@@ -98,30 +99,30 @@ class Tar:
             self._places[name] = nowhere if target in links else self._places.get(target, nowhere)
 
     def names(self) -> list[str]:
-        """Their paths, sorted. One that leads out of the tar is listed, too: reading it says so."""
+        """The paths of all files, sorted. Includes paths that lead out of the tar, which cannot be read."""
         return sorted(name for name in self._places if "/." not in f"/{name}" or _is_outside(name))
 
     def folders(self, below: str = "") -> list[str]:
-        """The folders that the tar lists directly in the folder `below` (a path that ends with "/"; "": the root)."""
+        """The folders listed directly in the folder `below` (a path that ends with "/", or "" for the root)."""
         found = (name.removeprefix(below) for name in self._folders if name.startswith(below))
         return [name for name in found if "/" not in name and not name.startswith(".")]
 
     def place(self, name: str) -> tuple[int, int]:
-        """The first byte of a file, in the tar's own file, and its size. SourceError for one that cannot be read."""
+        """The offset of a file's bytes in `path`, and their size. SourceError if the file cannot be read."""
         begin, size, runs, fault = self._place(name)
         if fault or runs is not None:
             raise SourceError(fault or "a sparse file", subject=str(self._path), place=name)
         return begin, size
 
     def stamp(self, name: str) -> object:
-        """Place and size of a file, and the state of the tar. SourceError if the tar changed since it was listed."""
+        """Offset and size of a file, and the state of the tar. SourceError if the tar changed since it was listed."""
         place = self._place(name)
         if _state_of(self._path.stat()) != self.state:
             raise self._changed()
         return [place.begin, place.size, self.state]
 
     def read(self, name: str) -> bytes:
-        """A file's bytes."""
+        """Read a file."""
         begin, size, runs, fault = self._place(name)
         if fault:
             raise SourceError(fault)
@@ -145,11 +146,11 @@ class Tar:
         return place
 
     def _changed(self) -> SourceError:
-        hint = "the same command goes on with what has not changed"
+        hint = "running the same command again converts the changed files and reuses the rest"
         return SourceError("the tar changed while it was converted", subject=str(self._path), hint=hint)
 
     def _place_of(self, member: tarfile.TarInfo, end: int) -> _Place:
-        """Where a regular file lies, or what is wrong with its header."""
+        """The offset and size of a regular file, or the fault of its header."""
         begin, size = member.offset_data, member.size
         if _is_outside(_name_of(member.name)):
             return _Place(begin, size, fault="its path leads out of the tar")
@@ -173,7 +174,7 @@ class Tar:
 
 
 def _name_of(path: str) -> str:
-    """The path of a file below the tar's root, as `tar -x` would make it."""
+    """The path of a file relative to the tar's root, as `tar -x` would create it."""
     return posixpath.normpath(path).lstrip("/")
 
 
@@ -186,7 +187,7 @@ def _state_of(found: os.stat_result) -> tuple[int, int, int]:
 
 
 def _check_sizes(member: tarfile.TarInfo, after: int, end: int) -> None:
-    """SourceError for a member without which the next one cannot be found."""
+    """SourceError if a member's size is invalid, because then the next member cannot be found."""
     name = repr(member.name[:200])
     if member.size < 0 or after <= member.offset:
         raise SourceError(f"{name} has a negative size", place=_at(member.offset), hint=_UNPACK)
@@ -196,7 +197,7 @@ def _check_sizes(member: tarfile.TarInfo, after: int, end: int) -> None:
 
 
 def _expanded(stored: bytes, size: int, runs: Sequence[tuple[int, int]]) -> bytes:
-    """A sparse file with its holes, which are zeros."""
+    """A sparse file with its holes filled with zeros."""
     whole = io.BytesIO()
     whole.seek(max(size - 1, 0))
     whole.write(bytes(min(size, 1)))
@@ -205,25 +206,25 @@ def _expanded(stored: bytes, size: int, runs: Sequence[tuple[int, int]]) -> byte
         whole.seek(offset)
         whole.write(stored[at : at + length])
         at += length
-    return whole.getvalue()  # unlike those of a bytearray, these bytes are no copy
+    return whole.getvalue()  # unlike bytes(bytearray), this does not copy
 
 
 def _check_end(file: _Headers, offset: int) -> None:
-    """SourceError unless the members end at `offset` with a block of zeros, and no other tar follows."""
+    """SourceError unless a block of zeros is at `offset` and no concatenated tar follows."""
     file.seek(offset)
     block = file.read(_BLOCK)
     if len(block) < _BLOCK or any(block):
-        what = "the tar is cut short" if len(block) < _BLOCK else "bytes that are no header of a file"
+        what = "the tar is cut short" if len(block) < _BLOCK else "bytes that are not the header of a file"
         raise SourceError(expected="the end mark of the tar", found=what, place=_at(offset), hint=_UNPACK)
     while len(block) == _BLOCK and not any(block) and file.tell() < offset + _MOST_ZEROS:
         file.begin_member()
         block = file.read(_BLOCK)
     try:
         tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except (tarfile.TarError, ValueError):  # zeros to the end, or bytes that are no tar
+    except (tarfile.TarError, ValueError):  # only zeros follow, or bytes that are not a tar
         return
     place, hint = _at(file.tell() - _BLOCK), "convert each of them, or unpack them with `tar -xif`"
-    raise SourceError(expected="one tar", found="another tar behind its end", place=place, hint=hint)
+    raise SourceError(expected="one tar", found="another tar after its end", place=place, hint=hint)
 
 
 def _at(offset: int) -> str:
@@ -235,7 +236,7 @@ def _text_of(error: Exception) -> str:
 
 
 class _Headers(io.BufferedReader):
-    """The tar's file as `tarfile` gets it: the headers of one file are bounded, and nothing behind the tar is read."""
+    """The file object for `tarfile`: bounds the header bytes of one file, and reads nothing after the tar."""
 
     def __init__(self, file: io.FileIO, begin: int, size: int | None) -> None:
         super().__init__(file)
@@ -245,7 +246,7 @@ class _Headers(io.BufferedReader):
         self.begin_member()
 
     def begin_member(self) -> None:
-        """Count from here on anew."""
+        """Reset the count of header bytes."""
         self._left = _MOST_HEADER_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -1,13 +1,13 @@
-"""How do several processes write the parts of a conversion, and end with the process that started them?
+"""How do worker processes write the parts of a conversion, and end with their parent process?
 
-A worker gets the items of one part at a time and answers with the part or the error. It ends when the process that
-started it ends, however that happens: a thread of it waits for that. So no worker keeps a part's lock, or writes on,
-after its conversion was killed. Only the first process heeds SIGTERM and Ctrl-C, which a terminal sends to all of them:
-it kills its workers. A part that was not finished is written again by the same command.
+A worker receives the items of one part at a time and sends back the part or the error. One of its threads watches the
+parent and ends the worker when the parent ends for any reason. So after a kill no worker holds a part's lock or writes
+on. Workers block SIGTERM and Ctrl-C, which a terminal sends to all processes; the parent kills its workers instead. An
+unfinished part is written again when the same command is run again.
 
-Workers are fresh interpreters, because a fork would inherit threads that do not run in it. Unlike `multiprocessing`'s
-they import the user's script only if the source's class is defined there, so a conversion can be called from a notebook
-or from a script without `if __name__ == "__main__"`.
+Workers are new interpreters, not forks, because a fork of a process with threads is unsafe. Unlike `multiprocessing`'s
+workers they import the user's script only if the source's class is defined there, so a conversion can be called from a
+notebook, or from a script without `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mx8shards.errors import SettingError, SourceError
 
 _R = TypeVar("_R")
 
-_GUARD = 'put the call below `if __name__ == "__main__":`, or the class into a module of its own'
+_GUARD = 'put the call below `if __name__ == "__main__":`, or move the class to a separate module'
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -48,11 +48,11 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 def map_in_processes(
     start: Callable[[], Callable[[Any], _R]], tasks: Sequence[Any], workers: int, subject: str
 ) -> Generator[_R, None, None]:
-    """The results of all tasks, in their order. `start` makes the function that does a task, once in each process.
+    """The results of all tasks, in order. Each process calls `start` once, and the function it returns for each task.
 
-    A caller that stops early must close this generator, which ends the worker processes.
+    A caller that stops early must close this generator, which kills the workers.
     """
-    processes: dict[Any, subprocess.Popen[bytes]] = {}  # by their pipes
+    processes: dict[Any, subprocess.Popen[bytes]] = {}  # keyed by their pipes
     left = iter(enumerate(tasks))
     done: dict[int, _R] = {}
     start_message = _start_message(start)
@@ -77,26 +77,28 @@ def map_in_processes(
             yield done.pop(number)
     finally:
         for pipe, process in processes.items():
-            process.kill()  # they have nothing that a kill could damage, and nobody wants to wait for a part
+            process.kill()  # safe at any time, and waiting for unfinished parts would be useless
             pipe.close()
         for process in processes.values():
             process.wait()
 
 
 def require_no_worker() -> None:
-    """SettingError in a worker: it imports the script that the source's class is defined in, which converts again."""
+    """SettingError in a worker that imports the user's script, if the script starts the conversion again."""
     if current_process().name == _NAME:
-        raise SettingError("a worker imports this script, which must not convert again", subject="workers", hint=_GUARD)
+        raise SettingError(
+            "a worker imports this script, which must not start the conversion again", subject="workers", hint=_GUARD
+        )
 
 
 def check_importable(pickled: bytes, name: str, workers: int) -> None:
-    """SettingError for a pickled object that no other process can get: part of it is defined in a notebook."""
+    """SettingError if workers cannot unpickle an object because its class is defined in a notebook."""
     if workers > 1 and b"__main__" in pickled and not _main_can_be_imported():
         raise SettingError(
             subject="workers",
             expected=f"1, as {name} is defined in a notebook or at a prompt, which no worker can import",
             found=str(workers),
-            hint="put the class into a module (.py) and import it from there",
+            hint="move the class to a module (.py) and import it from there",
         )
 
 
@@ -107,10 +109,10 @@ def _main_can_be_imported() -> bool:
 
 
 def _start_message(start: object) -> bytes:
-    """What a worker needs before its first task. The script is imported only for what is pickled by its name there."""
+    """The first message to a worker. It imports the user's script only if the pickled object refers to it."""
     pickled = pickle.dumps(start)
     preparation = spawn.get_preparation_data(_NAME)
-    del preparation["authkey"]  # which is not pickled
+    del preparation["authkey"]  # it refuses to be pickled
     if b"__main__" not in pickled:
         preparation = {name: value for name, value in preparation.items() if not name.startswith("init_main")}
     return pickle.dumps((preparation, pickled))
@@ -118,26 +120,26 @@ def _start_message(start: object) -> bytes:
 
 @contextlib.contextmanager
 def _death_is_an_error(subject: str) -> Iterator[None]:
-    """A worker that does not answer any more is a SourceError."""
+    """Raise SourceError if a worker has died."""
     try:
         yield
     except (EOFError, ConnectionError) as error:
-        hint = "the same command goes on with what is missing; fewer workers need less memory"
+        hint = "running the same command again resumes; fewer workers need less memory"
         raise SourceError("a worker was killed", subject=subject, hint=hint) from error
 
 
 def _start(processes: dict[Any, subprocess.Popen[bytes]]) -> None:
-    """Start a process and put it into the processes, by its pipe.
+    """Start a worker and add it to `processes`.
 
-    Nobody would kill a process that the processes does not have, so no signal disturbs this.
+    Signals are deferred meanwhile, because a worker that is not in `processes` would not be killed.
     """
     with _signals_deferred():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # which signals are blocked is inherited
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # the worker inherits the blocked signals
         try:
             ours, theirs = socket.socketpair()
             with ours, theirs:
                 paths = json.dumps([str(path) for path in sys.path])
-                # -P: what is imported before sys.path is set is no module of the user's
+                # -P: until sys.path is set, no module of the user can be imported by mistake
                 command = [sys.executable, "-P", "-c", _BOOT, paths, str(theirs.fileno())]
                 process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
                 processes[Connection(ours.detach())] = process
@@ -147,16 +149,18 @@ def _start(processes: dict[Any, subprocess.Popen[bytes]]) -> None:
 
 @contextlib.contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """Ctrl-C and SIGTERM are handled when this ends.
+    """Defer Ctrl-C and SIGTERM until this block ends.
 
-    To block them is not enough: any other thread may get them, and the main thread then runs their handlers.
+    Blocking them is not enough: another thread may receive them, and the main thread then runs their handlers.
     """
-    if threading.current_thread() is not threading.main_thread():  # no handler runs in it
+    if threading.current_thread() is not threading.main_thread():  # handlers only run in the main thread
         yield
         return
     came: list[int] = []
     usual = {number: signal.getsignal(number) for number in _ENDING}
-    ours = {number: action for number, action in usual.items() if action is not None}  # None: not set by Python
+    ours = {
+        number: action for number, action in usual.items() if action is not None
+    }  # None: the handler was not set by Python
     try:
         for number in ours:
             signal.signal(number, lambda number, _: came.append(number))
@@ -169,12 +173,12 @@ def _signals_deferred() -> Iterator[None]:
 
 
 def work(descriptor: int) -> None:
-    """What a worker does: task after task, until the pipe is closed."""
+    """The main function of a worker: run tasks until the pipe is closed."""
     threading.Thread(target=_end_with_parent, args=(descriptor,), name="mx8shards-convert-watch", daemon=True).start()
     pipe = Connection(descriptor)
     function: Callable[[Any], Any] | None = None
-    with contextlib.suppress(EOFError, ConnectionError):  # nobody is there any more
-        preparation, start = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from the process that started this one
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended
+        preparation, start = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our parent
         while True:
             number, task = pipe.recv()
             result: Any = None
@@ -184,33 +188,35 @@ def work(descriptor: int) -> None:
                     _prepare(preparation)
                     function = pickle.loads(start)()  # noqa: S301
                 result = function(task)
-            except Exception as error:  # noqa: BLE001 - whatever a source raises, the first process raises
+            except Exception as error:  # noqa: BLE001 - the parent raises any error of the source
                 failure = _picklable(error)
             pipe.send((number, result, failure))
 
 
 def _prepare(preparation: dict[str, Any]) -> None:
-    """Set sys.path, sys.argv and the like, and import the user's script if that is needed."""
+    """Set sys.path, sys.argv and so on, and import the user's script if needed."""
     try:
         spawn.prepare(preparation)
     except SystemExit as error:
-        raise SettingError("a worker imports this script, which ended it", subject="workers", hint=_GUARD) from error
+        raise SettingError(
+            "a worker imports this script, which called sys.exit", subject="workers", hint=_GUARD
+        ) from error
 
 
 def _end_with_parent(descriptor: int) -> None:
-    """Wait until the other end of the pipe is closed: by the system, at the latest, when that process ends."""
+    """Wait until the parent closes its end of the pipe, or the system does when the parent ends. Then exit."""
     waiting = select.poll()
-    waiting.register(descriptor, getattr(select, "POLLRDHUP", 0))  # never for data: the other thread reads these
+    waiting.register(descriptor, getattr(select, "POLLRDHUP", 0))  # not for data, which the main thread reads
     waiting.poll()
     os._exit(1)
 
 
 def _picklable(error: Exception) -> Exception:
-    """The error, with its traceback as a note, if another process can have it; else one that says the same."""
+    """The error with its traceback as a note, or a RuntimeError with its text if it cannot be pickled."""
     note = "".join(traceback.format_exception(error))
     try:
         error.add_note(f"In a worker process:\n{note}")
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
         return error
-    except Exception:  # noqa: BLE001 - pickling raises whatever the error's own code does
+    except Exception:  # noqa: BLE001 - pickling runs the error's own code, which may raise anything
         return RuntimeError(f"{type(error).__name__}: {error}\n{note}")

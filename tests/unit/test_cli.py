@@ -545,10 +545,10 @@ def test_merge_takes_the_metadata_of_the_result(tmp_path: Path, capsys: Capture)
     [
         (["merge", "a", "b", "--metadata", "[1]"], "a JSON object"),
         (["merge", "a", "b", "--metadata", "{"], "a JSON object"),
-        (["verify", "a", "--subset", "0%"], "a share above 0, up to 1"),
+        (["verify", "a", "--subset", "0%"], "a fraction above 0, up to 1"),
         (["gc", "a", "--keep", "-1"], "an int from 0"),
         (["gc", "a", "--keep", "x"], "an int from 0"),
-        (["summary", "a", "--pixels", "--subset", "2"], "a share above 0, up to 1"),
+        (["summary", "a", "--pixels", "--subset", "2"], "a fraction above 0, up to 1"),
     ],
 )
 def test_a_usage_error_says_what_is_allowed(capsys: Capture, arguments: list[str], allowed: str) -> None:

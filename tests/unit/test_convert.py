@@ -349,7 +349,7 @@ sys.exit(main())
         if done.returncode:  # the conversion may have been quicker
             assert done.returncode in (128 + number, -number)
             told = [line for line in done.stderr.splitlines() if not line.startswith("convert: ")]
-            assert told in (["interrupted: the same command goes on with what is missing"], [])
+            assert told in (["interrupted: run the same command again to resume"], [])
     go_on(place, repository, 2)
 
 

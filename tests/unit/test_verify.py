@@ -512,7 +512,7 @@ def test_a_subset_is_never_empty(root: Path) -> None:
 
 @pytest.mark.parametrize("subset", ["0%", "101%", "five", "", "%", 0, -1, 1.5, float("nan"), [1], b"5%"])
 def test_a_subset_that_is_no_share_is_refused(root: Path, subset: Any) -> None:
-    with pytest.raises(mx8.SettingError, match="subset: expected a share above 0"):
+    with pytest.raises(mx8.SettingError, match="subset: expected a fraction above 0"):
         mx8.verify(root, subset=subset)
 
 

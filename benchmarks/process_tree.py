@@ -1,4 +1,4 @@
-"""What do this process and its workers take together?"""
+"""How much processor time and memory do this process and all its descendants use?"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmarks.process import MB
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def members() -> list[int]:
-    """This process, its children and theirs."""
+def process_ids() -> list[int]:
+    """The pids of this process and all its descendants."""
     found = [os.getpid()]
     for pid in found:
         for path in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -23,17 +23,17 @@ def members() -> list[int]:
 
 
 def processor_s() -> float:
-    """The processor's time of all who live, and of children who were waited for."""
+    """The processor time of all living processes, and of children that have been waited for."""
     total = 0
-    for pid in members():
+    for pid in process_ids():
         fields = _read(Path(f"/proc/{pid}/stat")).rpartition(") ")[2].split()
         total += sum(map(int, fields[11:15] if pid == os.getpid() else fields[11:13]))
     return total / _TICKS
 
 
 def anonymous_mb() -> float:
-    """Memory that is not the files': private and shared pages, each counted once."""
-    pids = members()
+    """Anonymous memory of all processes: private and shared pages that belong to no file, each counted once."""
+    pids = process_ids()
     if len(pids) == 1:
         return _sum_kb(Path("/proc/self/status"), ("RssAnon:", "RssShmem:"))
     return sum(_sum_kb(Path(f"/proc/{pid}/smaps_rollup"), ("Pss_Anon:", "Pss_Shmem:")) for pid in pids)
@@ -45,7 +45,7 @@ def _sum_kb(path: Path, names: tuple[str, ...]) -> float:
 
 
 def _read(path: Path) -> str:
-    """The text, or none of a process that has just ended."""
+    """The text of a file in /proc, or "" if the process has just ended."""
     try:
         return path.read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -53,7 +53,7 @@ def _read(path: Path) -> str:
 
 
 class Peak:
-    """Looks at the memory of all again and again, and keeps the highest reading of the block it manages."""
+    """A context manager that samples the anonymous memory of all processes and keeps the maximum."""
 
     def __init__(self, every_s: float = 0.005) -> None:
         self._every_s = every_s

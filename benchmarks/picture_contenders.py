@@ -1,4 +1,4 @@
-"""Who decodes the same pictures, from which files?"""
+"""Which loaders decode pictures, from which files? Contenders for the picture benchmarks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contest, pictures, reading, turbojpeg
-from benchmarks.contest import Contender, Reading
+from benchmarks import loader_contenders, pictures, reading, turbojpeg
 from benchmarks.harness import Job, Target, Wanted, is_installed, say
+from benchmarks.loader_contenders import Contender, Reading
 from benchmarks.machine import ROOT
 
 UNTOUCHED, TILED, PLANES = "mx8shards, untouched files", "mx8shards, tiled", "mx8shards, yuv420"
@@ -21,13 +21,13 @@ REFERENCE, SYSTEM = "mx8shards, tiled, another libturbojpeg 3.x", "mx8shards, ti
 FFCV, PILLOW, MOSAIC = "FFCV", "Pillow + torch DataLoader", "streaming + Pillow"
 LIT, SPDL = "litdata + Pillow", "SPDL (FFmpeg)"
 
-THREADS = contest.THREADS
-FEW = 2  # rounds for those who are far from the others
+THREADS = loader_contenders.THREADS
+FEW_ROUNDS = 2  # rounds for contenders that are far slower or faster than the others
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Pictures of one kind: so many different ones, which make so many files."""
+    """A kind of pictures: `different` pictures, repeated to make `count` files."""
 
     name: str
     make: Callable[[int], list[bytes]]
@@ -36,7 +36,7 @@ class Kind:
     batch: int
 
     def folder(self, directory: Path) -> Path:
-        """Where all its forms are."""
+        """The directory of all formats of these pictures."""
         return directory / self.name.replace(" ", "-")
 
 
@@ -44,53 +44,57 @@ GENERATED = Kind("generated", pictures.generated, 640, 6_400, 64)
 REAL = Kind("photographs", pictures.real, 450, 4_480, 64)
 LARGE = Kind("12 megapixels", pictures.large, 12, 96, 8)
 
-OPTIONS = {"mds": ["--no-tiles"], "tiled": [], "yuv420": ["--format", "yuv420"]}  # of our converter
+OPTIONS = {
+    "mds": ["--no-tiles"],
+    "tiled": [],
+    "yuv420": ["--format", "yuv420"],
+}  # options of our converter for each format
 WRITERS = {"stock": "mosaicml_images", "litdata": "lightning_images"}
 IMAGE_AND_LABEL = {"image": "bytes", "label": "int"}
 
 
 def ours(crops: str, forms: Sequence[str] = ("tiled", "mds", "yuv420")) -> list[Contender]:
-    """Each form of our files. The first is the one that others are compared with."""
-    names, rounds = {"mds": UNTOUCHED, "tiled": TILED, "yuv420": PLANES}, {"yuv420": FEW}
+    """Our loader, for each format of our files. The first one is the reference of the ratios."""
+    names, rounds = {"mds": UNTOUCHED, "tiled": TILED, "yuv420": PLANES}, {"yuv420": FEW_ROUNDS}
     return [Contender(names[form], "ours_images", form, [{"crops": crops}], rounds=rounds.get(form)) for form in forms]
 
 
-def ours_otherwise(crops: str) -> list[Contender]:
-    """Ours where every pixel is decoded to RGB before it is resized, and with other libraries, or none, than pip's."""
+def ours_variants(crops: str) -> list[Contender]:
+    """Our loader with exact decoding (to RGB before resizing), and with other JPEG libraries than pip's."""
     libraries = {REFERENCE: "turbojpeg", SYSTEM: "system", SIMPLEJPEG: "none"}
     return [
-        Contender(EXACT, "ours_images", "mds", [{"crops": crops, "exact": True}], rounds=FEW),
+        Contender(EXACT, "ours_images", "mds", [{"crops": crops, "exact": True}], rounds=FEW_ROUNDS),
         *(
             Contender(name, "ours_images", "tiled", [{"crops": crops, "library": library}], rounds=rounds)
-            for (name, library), rounds in zip(libraries.items(), (None, FEW, FEW), strict=True)
+            for (name, library), rounds in zip(libraries.items(), (None, FEW_ROUNDS, FEW_ROUNDS), strict=True)
             if turbojpeg.path_of(library) is not None
         ),
     ]
 
 
 def ffcv(crops: str, ahead: int = 3, rounds: int | None = None) -> Contender:
-    """The quickest of the others."""
+    """The fastest peer."""
     options = {"crops": crops, "threads": THREADS, "ahead": ahead}
     return Contender(FFCV, "ffcv_images", "beton", [options], "ffcv", rounds)
 
 
 def pillow(crops: str) -> Contender:
-    """What most people do."""
-    return Contender(PILLOW, "pillow_images", "files", [{"crops": crops, "workers": THREADS}], rounds=FEW)
+    """The usual way: Pillow in a DataLoader."""
+    return Contender(PILLOW, "pillow_images", "files", [{"crops": crops, "workers": THREADS}], rounds=FEW_ROUNDS)
 
 
 def others(crops: str) -> list[Contender]:
-    """Peers that read other formats, or decode in another way."""
+    """Peers with other formats or decoders."""
     workers, threads = {"crops": crops, "workers": THREADS}, {"crops": crops, "threads": THREADS}
     return [
-        Contender(MOSAIC, "mosaicml_images", "stock", [workers], "streaming", rounds=FEW),
-        Contender(LIT, "lightning_images", "litdata", [workers], "litdata", rounds=FEW),
-        Contender(SPDL, "spdl_images", "stock", [threads], "spdl.io", rounds=FEW),
+        Contender(MOSAIC, "mosaicml_images", "stock", [workers], "streaming", rounds=FEW_ROUNDS),
+        Contender(LIT, "lightning_images", "litdata", [workers], "litdata", rounds=FEW_ROUNDS),
+        Contender(SPDL, "spdl_images", "stock", [threads], "spdl.io", rounds=FEW_ROUNDS),
     ]
 
 
 def prepare(directory: Path, kind: Kind, contenders: Sequence[Contender], *, quick: bool) -> None:
-    """A folder of files, and from it every form that those who are here read."""
+    """Write a folder of files, and convert it to every format that the installed contenders read."""
     root = kind.folder(directory)
     files = root / "files"
     payloads = kind.make((1 if kind is LARGE else 10) if quick else kind.different)
@@ -104,12 +108,12 @@ def prepare(directory: Path, kind: Kind, contenders: Sequence[Contender], *, qui
 
 
 def count(kind: Kind, quick: bool) -> int:
-    """How many files."""
+    """The number of files."""
     return (4 if kind is LARGE else 40) if quick else kind.count
 
 
 def write(root: Path, form: str) -> None:
-    """One form of the folder of files beside it."""
+    """Convert the folder of files to one format."""
     if form in OPTIONS:
         return convert(root / "files", root / form, *OPTIONS[form])
     files = pictures.files(root / "files")
@@ -123,7 +127,7 @@ def write(root: Path, form: str) -> None:
 
 
 def convert(src: Path, out: Path, *options: str) -> None:
-    """Our converter, as a user runs it."""
+    """Run our converter as a user does."""
     command = [sys.executable, "-m", "mx8shards.convert", "imagefolder", str(src), str(out), "--workers", str(THREADS)]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -133,20 +137,20 @@ def convert(src: Path, out: Path, *options: str) -> None:
 def jobs(
     directory: Path, group: str, kind: Kind, contenders: Sequence[Contender], *, quick: bool, seconds: float = 1.5
 ) -> list[Job]:
-    """One job of each, from files in the page cache."""
+    """One job for each contender, reading from the page cache."""
     arguments = {
         "samples": count(kind, quick),
         "batch_size": 4 if quick else kind.batch,
         "seconds": 0.05 if quick else seconds,
     }
     asked = Reading(group, kind.folder(directory), reading.decoded, arguments, best="images_per_s")
-    return contest.jobs(asked, contenders, quick=quick)
+    return loader_contenders.jobs(asked, contenders, quick=quick)
 
 
-EITHER = ("images_per_s", "images_per_core_s")
+RATES = ("images_per_s", "images_per_core_s")
 
 
-def as_quick(group: str, contender: str, least: float, against: str = FFCV, by: Sequence[str] = EITHER) -> Target:
-    """So many times as many images/s, or so much less of a core's time for each."""
+def speed_target(group: str, contender: str, least: float, against: str = FFCV, by: Sequence[str] = RATES) -> Target:
+    """A target: at least `least` times the images/s of a peer, or the images per second of a core."""
     wanted = (Wanted(group=group, contender=contender, against=against, number=number, least=least) for number in by)
     return Target(f"{group}: {contender} at least {least:g} × as quick as {against}", tuple(wanted))

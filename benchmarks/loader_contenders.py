@@ -1,4 +1,4 @@
-"""Who reads the same samples, from which files, and with which settings?"""
+"""Which loaders are compared, on which files, with which settings? Contenders for the loader benchmarks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Samples of one shape."""
+    """A kind of samples: their columns, size and values."""
 
     name: str
     columns: Mapping[str, str]
@@ -50,26 +50,26 @@ ARRAYS = Kind("4 KiB + int", {"array": "ndarray:int32:1024", "label": "int"}, 4 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Somebody who reads, the folder of the files it reads, and the settings of which the best ones are looked for."""
+    """A loader, the folder of the files it reads, and the settings to try, of which the fastest are measured."""
 
     name: str
     adapter: str
     folder: str
     tries: Sequence[Options] = ({},)
-    needs: str = ""  # what must be installed
-    rounds: int | None = None  # where fewer are enough
+    needs: str = ""  # a module it needs
+    rounds: int | None = None  # fewer rounds than the others, if set
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What all of a group are asked to do."""
+    """The task of all contenders of a group."""
 
     group: str
     root: Path
     run: Callable[..., Numbers]
     arguments: Options = field(default_factory=dict)
-    best: str = "samples_per_s"  # the number that is looked for
-    practice: Path | None = None  # small data of the same kind to begin with
+    best: str = "samples_per_s"  # the number by which settings are chosen
+    practice: Path | None = None  # small data of this kind to read before the measurement
     rounds: int | None = None
 
 
@@ -78,11 +78,11 @@ FORMATS = {
     "litdata": "lightning",
     "tar": "webds",
     "beton": "ffcv_beton",
-}  # who writes what is in a folder
+}  # the adapter that writes each folder
 
 
 def peers(counts: Sequence[int] = (0, 1, 2, 4)) -> list[Contender]:
-    """The loaders that our users would take instead. Each gives a batch's bytes as one block of memory, as we do."""
+    """The alternatives to our loader. Each delivers the bytes of a batch as one block of memory, as we do."""
     tries = [{"workers": count} for count in counts]
     per_item = [{**options, "batch_decode": 0} for options in tries]
     threads = [{"threads": count} for count in range(1, THREADS + 1)]
@@ -91,12 +91,12 @@ def peers(counts: Sequence[int] = (0, 1, 2, 4)) -> list[Contender]:
         Contender(LIT, "lightning", "litdata", [*per_item, *tries[:1]], "litdata"),
         Contender(WEB, "webds", "tar", tries, "webdataset"),
         Contender(SPDL, "spdl_threads", "mds", threads, "spdl.pipeline"),
-        Contender(FFCV, "ffcv_beton", "beton", threads[-1:], "ffcv", rounds=2),  # it compiles for a quarter of a minute
+        Contender(FFCV, "ffcv_beton", "beton", threads[-1:], "ffcv", rounds=2),  # compiling takes it 15 s
     ]
 
 
-def listing_peers() -> list[Contender]:
-    """Two of them giving a list of what they have, which costs them least and leaves the copying to whoever comes."""
+def peers_giving_lists() -> list[Contender]:
+    """Two peers that deliver a list of values, which is cheapest for them, because the consumer has to copy."""
     return [
         Contender(MOSAIC_LIST, "mosaicml", "mds", [{"joined": False}], "streaming"),
         Contender(LIT_LIST, "lightning", "litdata", [{"joined": False, "batch_decode": 0}], "litdata"),
@@ -104,12 +104,12 @@ def listing_peers() -> list[Contender]:
 
 
 def memcpy(banks: int = BANKS) -> Contender:
-    """What copying alone takes."""
+    """Copying alone, as the upper bound."""
     return Contender(MEMCPY, "memcpy", "mds", [{"threads": THREADS, "banks": banks}])
 
 
 def write(directory: Path, kind: Kind, count: int, contenders: Sequence[Contender]) -> None:
-    """The same samples in every format that the contenders who are here read."""
+    """Write samples in every format that the installed contenders read."""
     directory.mkdir(parents=True, exist_ok=True)
     for folder in dict.fromkeys(contender.folder for contender in contenders if is_installed(contender.needs)):
         writer: Any = importlib.import_module(f"benchmarks.adapters.{FORMATS[folder]}")
@@ -117,7 +117,7 @@ def write(directory: Path, kind: Kind, count: int, contenders: Sequence[Contende
 
 
 def jobs(asked: Reading, contenders: Sequence[Contender], *, quick: bool) -> list[Job]:
-    """One job of each, with the settings that suit it best."""
+    """One job for each contender, with its fastest settings."""
     return [_tuned(_jobs(asked, contender), asked, quick) for contender in contenders]
 
 
@@ -130,7 +130,7 @@ def _jobs(asked: Reading, contender: Contender) -> list[Job]:
             arguments={
                 "adapter": contender.adapter,
                 "options": options,
-                **_places(asked, contender),
+                **_data_paths(asked, contender),
                 **asked.arguments,
             },
             settings=dict(options),
@@ -141,13 +141,13 @@ def _jobs(asked: Reading, contender: Contender) -> list[Job]:
     ]
 
 
-def _places(asked: Reading, contender: Contender) -> Options:
+def _data_paths(asked: Reading, contender: Contender) -> Options:
     practice = {"practice": str(asked.practice / contender.folder)} if asked.practice else {}
     return {"root": str(asked.root / contender.folder), **practice}
 
 
 def _tuned(tries: list[Job], asked: Reading, quick: bool) -> Job:
-    """Each is tried once, and the best one kept, with what all of them gave in its settings."""
+    """Try each setting once and return the fastest job, with the results of all tries in its settings."""
     if quick or len(tries) == 1 or not is_installed(tries[0].needs):
         return tries[0]
     shorter = {key: value / 2 for key, value in asked.arguments.items() if key == "seconds"}
@@ -162,6 +162,6 @@ def _tuned(tries: list[Job], asked: Reading, quick: bool) -> Job:
 
 
 def warm_reading(group: str, kind: Kind, root: Path, count: int, batch_size: int, *, quick: bool) -> Reading:
-    """Batches from files in the page cache, for a while."""
+    """The task of reading batches from files in the page cache for some seconds."""
     arguments = {"samples": count, "sample_bytes": kind.sample_bytes, "batch_size": batch_size}
     return Reading(group, root, reading.warm, arguments | {"seconds": 0.05 if quick else 1.5})
