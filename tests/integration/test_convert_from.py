@@ -95,7 +95,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], Any], str, str]] = {
     "no out": (lambda src, out: mx8.convert_from(RECIPE, src), "out", "got none"),
     "out in src": (lambda src, out: mx8.convert_from("imagefolder", src, src / "out"), "out", "outside of SRC"),
     "no src": (lambda src, out: mx8.convert_from(RECIPE, out=out), "src", "needs one"),
-    "src twice": (lambda src, out: mx8.convert_from(TextFolder(src), src, out), "src", "give out= by its name"),
+    "src twice": (lambda src, out: mx8.convert_from(TextFolder(src), src, out), "src", "pass out= as a keyword"),
     "an unknown option": (
         lambda src, out: mx8.convert_from(RECIPE, src, out, fast=1),
         "fast",
@@ -105,7 +105,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], Any], str, str]] = {
     "workers": (lambda src, out: mx8.convert_from(RECIPE, src, out, workers=0), "workers", "an int from 1 to 4096"),
     "append": (lambda src, out: mx8.convert_from(RECIPE, src, out, append=1), "append", "True or False"),  # type: ignore[arg-type]
     "seed": (lambda src, out: mx8.convert_from(RECIPE, src, out, split="a=1", seed=-1), "seed", "an int from 0"),
-    "a seed alone": (lambda src, out: mx8.convert_from(RECIPE, src, out, seed=2), "seed", "nothing is split"),
+    "a seed alone": (lambda src, out: mx8.convert_from(RECIPE, src, out, seed=2), "seed", "expected 0 without split"),
     "size_limit": (lambda src, out: mx8.convert_from(RECIPE, src, out, size_limit="much"), "size_limit", "'much'"),
     "compression": (lambda src, out: mx8.convert_from(RECIPE, src, out, compression="rar"), "compression", "'rar'"),
     "labels": (lambda src, out: mx8.convert_from("imagefolder", src, out, labels="some"), "labels", "'auto', 'none'"),

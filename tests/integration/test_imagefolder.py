@@ -217,7 +217,7 @@ def test_links_to_links_that_double_the_names_at_each_level_are_refused(tmp_path
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("mx8shards.convert.source_files._MOST_REPEATED", 1000)
         _, complained = run(capsys, src, tmp_path / "out", "--labels", "none", code=1)
-        assert "expected at most 1000 names in folders that symlinks lead to again, got more" in complained
+        assert "at most 1000 repeated names in folders reached through several symlinks, got more" in complained
         assert not (tmp_path / "out").exists()
         assert len(Folder(src / "15").names()) == 3 * 4
 
@@ -312,7 +312,7 @@ def test_a_folder_without_folders_has_no_labels(tmp_path: Path, capsys: Capture)
 def test_pictures_beside_classes_are_refused_unless_labels_are_not_wanted(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "mixed", few("1.jpg", "a/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
-    assert "1.jpg beside them (--labels none takes pictures alone)" in complained
+    assert "1.jpg beside them (--labels none converts pictures without labels)" in complained
     assert not (tmp_path / "out").exists()
     run(capsys, src, tmp_path / "out", "--labels", "none")
     assert len(samples(tmp_path / "out")) == 2
@@ -323,7 +323,7 @@ def test_splits_are_no_classes(tmp_path: Path, capsys: Capture) -> None:
     for how in ("auto", "imagefolder"):
         _, complained = run(capsys, src, tmp_path / "out", "--labels", how, code=1)
         assert "the splits train, val" in complained
-        assert f"(convert each of them: {src}/train; --labels none takes all" in complained
+        assert f"(convert each of them: {src}/train; --labels none converts all" in complained
     run(capsys, src / "train", tmp_path / "out")
     assert labels(tmp_path / "out") == {"a/1.jpg": 0, "b/2.jpg": 1}
     run(capsys, src, tmp_path / "all", "--labels", "none")
@@ -356,7 +356,7 @@ def test_a_folder_that_is_not_in_the_list_of_classes_is_an_error_that_names_both
     _, complained = run(
         capsys, src, tmp_path / "other", "--labels", "none", "--classes", str(tmp_path / "classes"), code=1
     )
-    assert "--classes and --labels none exclude each other" in complained
+    assert "--classes cannot be used with --labels none" in complained
 
 
 def test_lines_of_a_list_of_classes_end_with_a_line_feed_alone(tmp_path: Path) -> None:
@@ -868,7 +868,7 @@ def test_options_that_encode_anew_turn_pictures_upright_and_their_help_says_so(
     assert main(["convert", "imagefolder", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.partition("options:")[2].split())
     own = text.partition(f" {option.split()[0]} ")[2].partition(" --")[0]
-    assert "applies the rotation in the EXIF data, too" in own
+    assert "also applies the rotation in the EXIF data" in own
 
 
 def test_without_a_lossless_way_pictures_are_encoded_again(

@@ -296,7 +296,7 @@ def test_gc_says_which_parts_of_ranks_it_removed_and_which_stay(tmp_path: Path, 
     parts = [value for name, value in said if name == "part"]
     (hint,) = [value for name, value in said if name == "hint"]
     assert f"`mx8shards merge --append {tmp_path / left} {tmp_path}` adds their samples" in hint
-    assert parts == [f"{part}: removed" for part in merged] + [f"{left}: stays, as no snapshot holds its samples"]
+    assert parts == [f"{part}: removed" for part in merged] + [f"{left}: kept, because no snapshot has its samples"]
     found = json.loads(run(capsys, "gc", str(tmp_path), "--json"))
     assert (found["parts"], found["removed_parts"]) == ([left], [])
     write(tmp_path, range(10), rank=1, world_size=2, mode="append")
@@ -535,7 +535,7 @@ def test_merge_takes_the_metadata_of_the_result(tmp_path: Path, capsys: Capture)
         write(tmp_path / name, range(3), metadata={"name": name})
     command = ["merge", str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "out")]
     assert main(command) == 1
-    assert "`--metadata` of the command" in capsys.readouterr().err
+    assert "with metadata={…} (--metadata)" in capsys.readouterr().err
     run(capsys, *command, "--metadata", '{"name": "both"}')
     assert mx8.Dataset(tmp_path / "out").metadata == {"name": "both"}
 

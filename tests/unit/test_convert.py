@@ -234,7 +234,7 @@ def test_killed_at_any_point_it_goes_on_and_writes_no_finished_part_again(place:
 
 def test_a_worker_that_is_killed_is_an_error_that_says_how_to_go_on(place: Place) -> None:
     place.write(*range(12), "kill", *range(13, 18))
-    with pytest.raises(SourceError, match=r"a worker was killed \(the same command goes on"):
+    with pytest.raises(SourceError, match=r"a worker was killed \(running the same command again resumes"):
         convert(place.job(), workers=2)
     assert not (place.out / "index.json").exists()
     place.made()
@@ -321,7 +321,7 @@ def test_ctrl_c_and_sigterm_end_a_conversion_however_often_they_come(
         assert process.returncode == 128 + number
         assert "Traceback" not in said
         if times == 1:  # the second one ends the process at once
-            assert "interrupted: the same command goes on" in said
+            assert "interrupted: run the same command again to resume" in said
         wait_for_end(processes)
     go_on(place, repository, workers)
 

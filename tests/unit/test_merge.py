@@ -225,7 +225,7 @@ def test_a_rank_that_did_not_finish_is_a_missing_one(tmp_path: Path) -> None:
     write(tmp_path / "data", range(10), rank=0, world_size=2)
     with pytest.raises(KeyError), mx8.Writer(tmp_path / "data", columns=COLUMNS, rank=1, world_size=2):
         raise KeyError
-    with pytest.raises(DatasetNotFoundError, match=r"rank-00001-of-00002 \(every rank has to finish its Writer"):
+    with pytest.raises(DatasetNotFoundError, match=r"rank-00001-of-00002 \(every rank must finish its Writer"):
         merge([tmp_path / "data"], tmp_path / "data")
 
 

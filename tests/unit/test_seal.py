@@ -123,7 +123,7 @@ def test_a_copy_without_hidden_files_is_sound_once_it_is_sealed(tmp_path: Path, 
     shutil.rmtree(tmp_path / STATE)
     damage = verify(tmp_path).damage
     assert damage
-    assert all("`mx8shards verify --seal` makes side-cars anew" in found.error for found in damage)
+    assert all("`mx8shards verify --seal` makes new side-cars" in found.error for found in damage)
     old = mx8.Dataset(tmp_path).snapshot
     assert verify(tmp_path, seal=True).ok
     for data in (False, True):

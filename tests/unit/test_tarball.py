@@ -154,7 +154,10 @@ BROKEN = {
     "a size that no file has": ((header("bad", 1 << 80), END), "'bad' to end at byte"),
     "a negative PAX size": ((pax(size="-512"), file("bad", b"x"), END), "'bad' has a negative size"),
     "a huge PAX size": ((pax(size="9" * 30), file("bad", b"x"), END), "'bad' to end at byte"),
-    "a PAX size of 5,000 digits": ((pax(size="9" * 5000), header("bad", 0), b"x" * BLOCK, END), "no header of a file"),
+    "a PAX size of 5,000 digits": (
+        (pax(size="9" * 5000), header("bad", 0), b"x" * BLOCK, END),
+        "not the header of a file",
+    ),
     "a PAX size that is no number": ((pax(GNU_sparse_size="x", GNU_sparse_map="0,1"), GOOD, END), "a damaged one"),
     "a PAX header of gibibytes": ((header("pax", 1 << 32, tarfile.XHDTYPE), END), "headers of at most"),
     "a PAX header of a negative size": ((header("pax", -BLOCK, tarfile.XHDTYPE), END), "headers of at most"),
@@ -165,9 +168,9 @@ BROKEN = {
     "no end": ((), "the tar is cut short"),
     "an end of one byte": ((b"\0",), "the tar is cut short"),
     "half a header": ((header("bad", 0)[:300],), "the tar is cut short"),
-    "a damaged header": ((header("bad", 0).replace(b"bad", b"BAD"), GOOD, END), "bytes that are no header"),
+    "a damaged header": ((header("bad", 0).replace(b"bad", b"BAD"), GOOD, END), "bytes that are not the header"),
     "half a file": ((GOOD[:700],), "'good' to end at byte"),
-    "a tar behind the tar": ((END, bytes(8 * BLOCK), GOOD, END), "another tar behind its end"),
+    "a tar behind the tar": ((END, bytes(8 * BLOCK), GOOD, END), "another tar after its end"),
 }
 
 
