@@ -1,16 +1,16 @@
-# make demo    a small dataset written, verified and read back with its throughput
-# make test    lint, types and the whole suite, with the tested versions and again with the newest
-# make hunt    long random searches for counter-examples; never part of `make test`
+# make demo    write, verify and read a small dataset, and print the throughput
+# make test    run ruff, mypy and all tests, with the pinned versions of packages and again with the newest ones
+# make hunt    long random searches for counter-examples; not part of `make test`
 #
-# Both work on a bare machine with Python 3.11 or newer: they make .venv and .venv-newest here, once. After that
-# nothing needs a network until pyproject.toml or a constraints file changes. Another interpreter: make PYTHON=… test
+# All work on a bare machine with Python 3.11 or newer. The first run makes .venv and .venv-newest; after that the
+# network is not needed until pyproject.toml or a constraints file changes. To choose an interpreter: make PYTHON=… test
 
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-# mosaicml-streaming and litdata want a torchvision that matches torch (there is none for CPU builds) and the clients
-# of five clouds. They are read side by side with us on local files only, so they get just what their imports touch.
-# torchdata's StatefulDataLoader has to go on where our state says.
+# mosaicml-streaming and litdata depend on a torchvision that matches torch (there is none for CPU builds) and on the
+# clients of five clouds. The tests use them only with local files, so only the packages that they import are installed.
+# torchdata is for testing that StatefulDataLoader resumes from our state.
 PEERS := mosaicml-streaming litdata torchdata
 PEERS_IMPORT := boto3 catalogue lightning-utilities requests tqdm zstd
 
@@ -22,9 +22,8 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-iso
 demo: .venv/.ready
 	@.venv/bin/python -m benchmarks.demo
 
-# Two cores, two legs side by side. What fails with the newest versions alone is a matter of versions; kills, full disks,
-# flipped bits, hostile bytes, the specification's own papers and the evenness of a shuffle are not, so that leg leaves
-# them to the other one.
+# The two legs run in parallel, on two cores. The newest leg only looks for failures that depend on package versions, so
+# it skips tests of kills, full disks, flipped bits, hostile bytes, the specification's files and shuffle statistics.
 test: setup
 	.venv/bin/ruff check --quiet .
 	.venv/bin/ruff format --quiet --check .
@@ -36,7 +35,7 @@ tested: .venv/.ready
 
 FLIPS := test_300_single_bit_flips_are_all_found_and_their_samples_named
 
-# This leg decodes with the system's libturbojpeg, where there is one: a 2.x on Debian. The other leg takes the wheel's 3.x.
+# This leg uses the system's libturbojpeg, if installed (2.x on Debian). The other leg uses the wheel's 3.x.
 newest: .venv-newest/.ready
 	library=$$(.venv-newest/bin/python -c 'import ctypes.util as u; print(u.find_library("turbojpeg") or "")'); \
 		if [ -n "$$library" ]; then export MX8SHARDS_TURBOJPEG="$$library"; fi; \
@@ -64,8 +63,8 @@ setup: .venv/.ready .venv-newest/.ready
 		pytest hypothesis jsonschema
 	@touch $@
 
-# Pictures are decoded with libturbojpeg where the machine has it, and with simplejpeg where it has not. It is installed
-# where that takes nobody's password; whatever comes of it, all works.
+# Pictures are decoded with libturbojpeg if it is installed, otherwise with simplejpeg. Try to install libturbojpeg if
+# that needs no password; a failure is harmless.
 define find_turbojpeg
 	if ! .venv/bin/python -c 'import sys, ctypes.util as u; sys.exit(not u.find_library("turbojpeg"))' \
 		&& command -v apt-get >/dev/null; then \
@@ -78,8 +77,8 @@ define find_turbojpeg
 	fi
 endef
 
-# An environment whose pip does not answer (half made, or its interpreter is gone) is made anew.
-# Debian keeps ensurepip in a package of its own.
+# Make an environment, or replace a broken one: incomplete, or with a missing interpreter. Debian has ensurepip in a
+# separate package.
 define new_environment
 	set -e; \
 	if [ -z "$(PYTHON)" ]; then \

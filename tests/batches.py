@@ -1,4 +1,4 @@
-"""What do tests of loaders share? Small datasets, and a look at batches row by row."""
+"""Helpers for loader tests: small datasets, and comparing batches row by row."""
 
 from __future__ import annotations
 

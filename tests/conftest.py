@@ -1,4 +1,4 @@
-"""What do all tests share? Profiles of hypothesis, a private cache directory, and the peers that may be missing."""
+"""Fixtures of all tests: Hypothesis profiles, a private cache directory, and optional peers."""
 
 from __future__ import annotations
 

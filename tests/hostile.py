@@ -1,6 +1,6 @@
-"""Picture files that cost far more to open or decode than their size explains, made by hand.
+"""Handmade picture files (decompression bombs) that cost far more to open or decode than their size suggests.
 
-`scale` multiplies what makes them costly: 1 is a little above what is let pass.
+`scale` multiplies their cost: 1 is a little above the accepted limit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many examples does a property get: normally, and in a hunt?"""
+"""How many random examples does a property test run, normally and in `make hunt`?"""
 
 from __future__ import annotations
 

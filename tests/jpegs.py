@@ -1,4 +1,4 @@
-"""Which JPEGs do the tests look at, and what do slow and foreign decoders make of them?"""
+"""JPEGs for tests, with slow reference decoders and foreign decoders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do tests of maintenance share? Datasets of ours and of others, and ways to damage them."""
+"""Helpers for tests of maintenance: datasets written by us and by others, and ways to damage them."""
 
 from __future__ import annotations
 

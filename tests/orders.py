@@ -1,4 +1,4 @@
-"""Which orders may a user give to a Loader? A few that are unlike the package's own."""
+"""Custom orders for `Loader(order=…)`, unlike the package's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do tests of decoding share? Files of pictures, and crops of them as Pillow makes them."""
+"""Helpers for decoding tests: picture files, and Pillow's crops of them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How would pictures be resized and coloured with nothing but float64 and whole matrices?
+"""Reference implementation of resizing and colour conversion, with float64 matrices.
 
-Slow, obvious, and not the package under test; Pillow says the rest.
+Slow, obvious and independent of the package. Other steps are compared with Pillow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where do tests write that make thousands of datasets?"""
+"""A fast directory (tmpfs) for tests that write thousands of datasets."""
 
 from __future__ import annotations
 

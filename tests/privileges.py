@@ -1,4 +1,4 @@
-"""How does a test that runs as root see a file it may not touch?"""
+"""Drop root privileges, so that permission errors can be tested as root."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How would MDS be written and read with nothing but struct and json?
+"""Reference implementation of MDS with only struct and json.
 
-Slow, obvious, and not the package under test: payloads in, payloads out. What is checked by `mx8shards` is not checked
-here. `streaming` and `mx8shards` are held against it, and tests that need a dataset of nobody's making get one from it.
+Slow, obvious and independent of the package: payloads in, payloads out, without checks. `streaming` and `mx8shards` are
+compared with it, and it writes datasets for tests that need neither program's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much memory does this process have that is no file's?"""
+"""How much anonymous memory does this process have?"""
 
 from __future__ import annotations
 

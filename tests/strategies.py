@@ -1,4 +1,4 @@
-"""Which values can a column hold, what does a reader make of them, and when are two of them the same?"""
+"""Hypothesis strategies for column values, the values read back, and equality of values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where do the tests get mosaicml-streaming from? The benchmarks need it as well, so it is told there."""
+"""Import mosaicml-streaming for tests, with the benchmarks' stub for torchvision and transformers."""
 
 from __future__ import annotations
 

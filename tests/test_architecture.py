@@ -1,7 +1,7 @@
-"""Do the rooms of the house keep to their layers?
+"""Do modules import only what the table of layers in ARCHITECTURE.md allows?
 
-The table is that of ARCHITECTURE.md: a room imports what stands beside it and nothing else of ours, wherever in the
-file the import is written. All other rules here are short forms of "only this room may do that".
+A room may import itself and the rooms in its row of the table, and nothing else of ours, also inside functions. The
+other tests check rules such as "only disk/ creates files".
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Is what the README and docs/ show true, and is docs/api.md what the docstrings say?
+"""Do the examples in the README and docs/ run, and is docs/api.md up to date with the docstrings?
 
 The Python blocks of a page run in order, in one namespace and an empty directory. Blocks in comments (`<!--python`)
-prepare what a reader has already. A block before a `text` block must raise the error that stands there, where `…` may
-cut off a line. Lines of an `sh` block that call `mx8shards` must exit with 0. A block after `<!--file NAME-->` is also
-written to that file. `py` and `txt` blocks are only shown.
+prepare what a reader has already. A block before a `text` block must raise the error shown there, in which `…` may cut
+off a line. Lines of an `sh` block that call `mx8shards` must exit with 0. A block after `<!--file NAME-->` is also
+written to that file. `py` and `txt` blocks are not run.
 """
 
 from __future__ import annotations

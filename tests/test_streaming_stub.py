@@ -1,4 +1,4 @@
-"""Are the peers that we are compared with real and at work here?"""
+"""Are the real peers (mosaicml-streaming, litdata) imported, not stubs?"""
 
 from __future__ import annotations
 

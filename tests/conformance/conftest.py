@@ -1,4 +1,4 @@
-"""What do the conformance tests share?"""
+"""Fixtures of the conformance tests."""
 
 from __future__ import annotations
 

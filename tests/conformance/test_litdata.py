@@ -1,7 +1,7 @@
-"""Does litdata, a second foreign reader of MDS, read what we write?
+"""Can litdata, the second foreign reader of MDS, read our datasets?
 
-It takes shards that are all compressed with plain "zstd", knows seven of the encodings, and unlinks each compressed
-file that it unpacks: so it gets a copy.
+It reads only datasets whose shards are all compressed with plain "zstd", supports seven of the encodings, and deletes
+each compressed file after unpacking it, so it gets a copy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does the package cut epochs, name views, draw, write and change colours as the specification's tables say?"""
+"""Does the package reproduce the specification's vectors for steps, views, random draws, writing and colours?"""
 
 from __future__ import annotations
 

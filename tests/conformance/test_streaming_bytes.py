@@ -1,4 +1,4 @@
-"""Are our shard files theirs, byte for byte?"""
+"""Are our shard files equal to mosaicml-streaming's, byte for byte?"""
 
 from __future__ import annotations
 

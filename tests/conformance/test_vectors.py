@@ -1,4 +1,4 @@
-"""Does our reader give what the specification's vectors expect, and refuse what they refuse?"""
+"""Does our reader read the specification's valid vectors and refuse the invalid ones?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the conformance vectors what their script writes, what the spec says, and enough?"""
+"""Does the script reproduce the conformance vectors, do they match the spec, and do they cover every rule?"""
 
 from __future__ import annotations
 

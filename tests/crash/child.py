@@ -1,8 +1,8 @@
-"""What runs in the process that is to be killed?
+"""The process that crash tests kill.
 
-`python -m tests.crash.child` waits for scenes on its standard input, one JSON line each, and acts each out in a fork of
-its own: forking is a hundred times quicker than starting Python with NumPy anew. A fork tells the number of the thread
-that somebody may want to trace, stops itself there, and its exit status says how it ended.
+`python -m tests.crash.child` reads scenes from its standard input, one JSON line each, and runs each in a new fork:
+forking is a hundred times faster than starting Python with NumPy. A fork reports the number of the thread to trace,
+stops itself, and its exit status says how it ended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where do crash tests put their files, and what does each scene look like undisturbed?"""
+"""Fixtures of the crash tests: directories, and the result of each scene without disturbance."""
 
 from __future__ import annotations
 

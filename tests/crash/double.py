@@ -1,7 +1,7 @@
-"""What if the world stops before step k, or the disk refuses it?
+"""Fault injection: stop the process before step k of an operation, or make that step fail.
 
-`World` stands in for `mx8shards.disk.operations.before`, which sees every step that changes the disk. Nothing else
-of the package is replaced: the steps themselves run for real.
+`World` replaces the hook `mx8shards.disk.operations.before`, which is called before every step that changes the disk.
+Nothing else is replaced: the steps themselves run for real.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How is a process killed, or its disk made to fail, at one system call of its own?"""
+"""Kill a process, or make the disk fail, at one of its system calls."""
 
 from __future__ import annotations
 

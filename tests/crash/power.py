@@ -1,8 +1,8 @@
-"""What is left on the disk when the power goes?
+"""Simulated power cuts: which disk states are possible afterwards?
 
-`Disk` replays the steps of a run on a file system that promises no more than POSIX: a file's bytes are there once the
-file was synced, a name once its directory was, and all the rest may or may not be, in any order. Real file systems
-order much more, and so forgive what this one does not. As in "All File Systems Are Not Created Equal" (OSDI '14).
+`Disk` replays the steps of a run on a file system with only POSIX's guarantees: a file's bytes are durable once the
+file was synced, a name once its directory was synced; everything else may or may not be on the disk, in any order. Real
+file systems guarantee more order, which hides bugs. See "All File Systems Are Not Created Equal" (OSDI '14).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is done to a dataset while it is disturbed, and what may be seen of it afterwards?
+"""Scenes: operations on a dataset that crash tests disturb, and the states allowed afterwards.
 
-A scene prepares a place (a directory that holds the dataset `data` and what else it needs) and then acts on it. Run
-undisturbed it tells what there is before and after; a disturbed run has to leave exactly one of the two.
+A scene prepares a directory with the dataset `data` and other inputs, and then runs an operation on it. An undisturbed
+run gives the states before and after. A disturbed run must leave exactly one of the two.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Is a dataset whole on a real file system whose disk stopped at any step?
+"""Is a dataset consistent on a real ext4 file system after a power cut at any step?
 
-The image of a mounted ext4 holds what its kernel has written so far. A copy of it, mounted in turn, is what the machine
-would find after a power cut. ext4 orders more than POSIX promises: test_power_cut.py is the stricter one.
+The image of a mounted ext4 contains what the kernel has written so far. A mounted copy of the image is what the machine
+would find after a power cut. ext4 guarantees more order than POSIX, so test_power_cut.py is stricter.
 """
 
 from __future__ import annotations

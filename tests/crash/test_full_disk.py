@@ -1,4 +1,4 @@
-"""Is a dataset whole after the disk was full, read-only, or closed to this user?"""
+"""Is a dataset consistent after the disk was full or read-only, or permission was denied?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a dataset whole after its writer was really killed, or its system calls have failed?"""
+"""Is a dataset consistent after its writer was killed, or one of its system calls failed?"""
 
 from __future__ import annotations
 

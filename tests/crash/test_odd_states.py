@@ -1,4 +1,4 @@
-"""What if others meddle with the directory, or leave there what a publication cannot have left?"""
+"""Are unexpected files, changed by other programs, handled without losing data?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a dataset whole after a power cut, which takes away all that was not synced?"""
+"""Is a dataset consistent after a power cut, which loses everything that was not synced?"""
 
 from __future__ import annotations
 

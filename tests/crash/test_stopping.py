@@ -1,4 +1,4 @@
-"""Is a dataset whole, and the next publication the same, wherever the world stops or the disk fails?"""
+"""Is a dataset consistent, and the next publication unaffected, if an operation stops or fails at any step?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do processes see of each other that read and write one dataset at a time?"""
+"""Do concurrent readers and writers of a dataset see only complete snapshots?"""
 
 from __future__ import annotations
 

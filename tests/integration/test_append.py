@@ -1,4 +1,4 @@
-"""Does `append` add what is new and nothing else, and does `split` keep each file in its split?"""
+"""Does `append` add only new items, and does `split` keep each file in its split?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the benchmarks run, and is the README what came out of them? (How quick anything is, no test asks.)"""
+"""Do the benchmarks run, and does the README show their results? No test asserts a speed."""
 
 from __future__ import annotations
 

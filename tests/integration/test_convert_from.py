@@ -1,4 +1,4 @@
-"""Does `convert_from` do in Python what the command does, in scripts and notebooks, with recipes of any form?"""
+"""Does `convert_from` work like the command, in scripts and notebooks, with all forms of sources?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pictures of a folder, or of a tar, become samples, and what is said of the others?"""
+"""Does `convert imagefolder` convert folders and tars of pictures, and report every reject and error?"""
 
 from __future__ import annotations
 

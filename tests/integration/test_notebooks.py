@@ -1,7 +1,7 @@
-"""Do the notebooks run, and are they kept without what they print?
+"""Do the notebooks run, and are they stored without output?
 
-Their code cells are plain Python, so they are executed as a script would be: a kernel adds nothing but minutes and
-thirty packages.
+Their code cells are plain Python, so they are run as a script: a Jupyter kernel would only add minutes and thirty
+packages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Do the recipes in converters/ make of a public dataset's files what they say?"""
+"""Do the recipes in converters/ convert the files of public datasets correctly?"""
 
 from __future__ import annotations
 

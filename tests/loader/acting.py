@@ -1,4 +1,4 @@
-"""How does a test have a scene acted out in a process of its own?"""
+"""Run a scene in a separate process."""
 
 from __future__ import annotations
 

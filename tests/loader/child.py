@@ -1,7 +1,7 @@
-"""What runs in processes that are interrupted, killed, forked or simply end?
+"""The process that loader tests interrupt, kill, fork or let end.
 
-`python -m tests.loader.child` acts out what comes in on its standard input, one JSON line each, in a fork of its own:
-forking is a hundred times quicker than starting Python with NumPy and Numba anew.
+`python -m tests.loader.child` reads scenes from its standard input, one JSON line each, and runs each in a separate
+fork: forking is a hundred times faster than starting Python with NumPy and Numba.
 """
 
 from __future__ import annotations

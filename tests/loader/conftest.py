@@ -1,4 +1,4 @@
-"""What do tests of loaders share?"""
+"""Fixtures of the loader tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may become of the file of a shard?"""
+"""Ways to damage, truncate or remove a shard's file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is one stage of a loader made to fail, at one sample? A decoder and a transform that do it on command."""
+"""Fault injection: a decoder and a transform that fail at one sample."""
 
 from __future__ import annotations
 

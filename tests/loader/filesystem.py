@@ -1,9 +1,9 @@
-"""What does a file system look like that stalls, fails or is slow? A directory, shown again through the kernel's FUSE.
+"""A FUSE file system that stalls, fails or is slow on command. It mirrors a directory.
 
-`python -m tests.loader.filesystem SOURCE MOUNT` serves it, read-only, from a process of its own: stopping that process
-is a file server that has gone away. It speaks the kernel's protocol itself and needs root and /dev/fuse, nothing else.
-On its standard input it is told what becomes of reads: `ok`, `fail`, `fail FROM` for those that reach beyond a byte,
-`delay SECONDS`, or `hold` for no answer until later. It unmounts when that ends.
+`python -m tests.loader.filesystem SOURCE MOUNT` serves it, read-only, in a separate process; stopping that process acts
+like a lost file server. It implements the kernel's protocol itself and needs only root and /dev/fuse. Commands on its
+standard input set what reads do: `ok`, `fail`, `fail FROM` (reads beyond byte FROM fail), `delay SECONDS`, or `hold`
+(no answer until the next command). It unmounts when its input ends.
 """
 
 from __future__ import annotations

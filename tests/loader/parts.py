@@ -1,4 +1,4 @@
-"""What do tests of a loader's bad days share? Small data, batches held against them, and a look at what is left."""
+"""Helpers for failure tests: small datasets, comparing batches, and finding leaked threads, files and memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What does each rank of a distributed training do, and what does a DataLoader's process?
+"""The processes of distributed training and DataLoader tests.
 
-`python -m tests.loader.ranks SCENE DATA OUT …` writes what it found to OUT, as JSON. Ranks are forks of one process
-that has imported torch: that takes longer than all the rest.
+`python -m tests.loader.ranks SCENE DATA OUT …` writes its results to OUT, as JSON. Ranks are forks of one process that
+has imported torch, because the import takes longer than everything else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What becomes of a dataset that is none, or one with ideas of its own, when it is given to a Loader?"""
+"""Which datasets does a Loader accept (also torch Subsets), and what does it say of other objects?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is what kernels believe, addresses and sizes, true for as long as they believe it?"""
+"""Do the addresses and sizes given to kernels stay valid while kernels use them?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read of files that are not in the page cache, and with how few of them open?"""
+"""Which bytes are read from files that are not in the page cache, and how many files are open?"""
 
 from __future__ import annotations
 

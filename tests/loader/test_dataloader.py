@@ -1,4 +1,4 @@
-"""What comes out of a loader that is taken to a DataLoader: from where on, and in whose memory?"""
+"""Does a loader work inside torch's DataLoader: batches, resuming and memory?"""
 
 from __future__ import annotations
 

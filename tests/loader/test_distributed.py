@@ -1,4 +1,4 @@
-"""Do all ranks together, and all workers of a DataLoader, get every sample once?"""
+"""Do all ranks together, or all workers of a DataLoader, get every sample exactly once?"""
 
 from __future__ import annotations
 

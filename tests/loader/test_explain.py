@@ -1,4 +1,4 @@
-"""Does `explain` name what holds a loader up? Each cause is put there on purpose."""
+"""Does `explain` name the bottleneck of a loader? Each test creates one cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every failure reach the consumer in its turn, with its reason, and is nothing left behind?"""
+"""Does every failure reach the consumer in order and with its reason, without leaking resources?"""
 
 from __future__ import annotations
 

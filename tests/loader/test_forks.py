@@ -1,4 +1,4 @@
-"""What does a child inherit that was forked while threads compile, import or load?"""
+"""Does a child process work that was forked while threads compile, import or load?"""
 
 from __future__ import annotations
 

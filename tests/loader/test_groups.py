@@ -1,4 +1,4 @@
-"""Are batches that share a bank what they would be alone, whatever becomes of their neighbours?"""
+"""Are grouped batches, which share a bank, equal to single batches, even if a neighbour fails?"""
 
 from __future__ import annotations
 

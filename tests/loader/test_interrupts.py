@@ -1,4 +1,4 @@
-"""What becomes of a loader when Ctrl-C comes at any moment, or other threads close it or take batches, too?"""
+"""Does a loader survive Ctrl-C at any moment, and other threads that close it or take batches?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does one iteration leave to the next, one loader to another, and a process to its children?"""
+"""Are iterations, loaders on one pool, and forked processes independent of each other?"""
 
 from __future__ import annotations
 

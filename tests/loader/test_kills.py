@@ -1,4 +1,4 @@
-"""Is no sample lost and none doubled when a training is killed again and again, and goes on with other ranks?"""
+"""Is every sample delivered exactly once if a training is killed repeatedly and resumes with other ranks?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do a loader's batches know the layout of their pictures, and do transforms go by it?"""
+"""Do batches record the layout of their pictures, and do transforms respect it?"""
 
 from __future__ import annotations
 

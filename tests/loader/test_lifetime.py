@@ -1,4 +1,4 @@
-"""What is left of a loader that was closed, dropped, interrupted, forked, or forgotten at the end?"""
+"""Does a loader release everything when it is closed, dropped, interrupted, forked, or still open at exit?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is what a batch needs known before memory is reserved for it, where the lengths of samples do not tell?"""
+"""Is a batch measured before its memory is reserved, if sample lengths alone do not determine its size?"""
 
 from __future__ import annotations
 

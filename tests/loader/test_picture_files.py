@@ -1,4 +1,4 @@
-"""What becomes of files that are no good pictures? Never a crash, and never the pixels of others or half a picture."""
+"""Are damaged picture files reported, without crashes, partial pictures or pixels of other pictures?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory do decoders take, and what of pictures that need more than there is?"""
+"""Do decoders stay within the memory budget, and are pictures that need more refused?"""
 
 from __future__ import annotations
 

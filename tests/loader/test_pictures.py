@@ -1,4 +1,4 @@
-"""Are crops in a batch what Pillow makes of the same pictures, whoever decodes them and however they are reached?"""
+"""Are the crops in a batch close to Pillow's, for every decoder and every way to read files?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is delivered, and written down, in the place of samples that cannot be?"""
+"""`on_error`: which samples replace bad ones, and how are lost samples reported?"""
 
 from __future__ import annotations
 

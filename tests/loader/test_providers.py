@@ -1,4 +1,4 @@
-"""Do batches come as soon as their shards do, whatever a provider does: delay, fail, or not answer at all?"""
+"""Are batches delivered as soon as their shards are available, if a provider delays, fails or never answers?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a sample that comes several times in an epoch get random crops and flips of its own each time?"""
+"""Does a sample that repeats within an epoch get different random crops and flips each time?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a loader whose file system does not answer? It is one in earnest, whose server was stopped."""
+"""Does a loader report a file system that hangs? Tested with a real FUSE mount whose server is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do torchvision's v2 transforms, given to a loader or called on its batches, change pictures and nothing else?"""
+"""Do torchvision's v2 transforms, in a loader or called on its batches, change only the pictures?"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What does a reader make of a dataset in which something was changed at random?
+"""Random mutations of datasets: does a reader give an error or valid samples?
 
-`python -m tests.property.mutations KIND FIRST COUNT [LOG]` tries the mutations FIRST … FIRST + COUNT of one kind, each
-with an alarm after ten seconds and with little memory to spare. The answer to any of them must be a ShardsError, or
-samples of the right count and size. A mutation is a function of its number: to see one again, run it with COUNT 1. The
-last line of LOG tells which one a process died of.
+`python -m tests.property.mutations KIND FIRST COUNT [LOG]` tries COUNT mutations of one kind, numbered from FIRST, each
+with a timeout of ten seconds and limited memory. Each must give a ShardsError, or samples of the right number and size.
+A mutation is a function of its number, so COUNT 1 reproduces one. The last line of LOG names the mutation that killed
+the process.
 """
 
 from __future__ import annotations

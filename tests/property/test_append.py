@@ -1,9 +1,8 @@
-"""Does a folder that arrives piece by piece become the dataset that it becomes at once?
+"""Does appending a folder in pieces give the samples of one conversion of the whole folder?
 
-However the files are divided into arrivals, and in whatever order these come, `append` gives the samples of one
-conversion of the whole folder: each path once, with its text and the name of its class. Their order, the numbers of the
-labels, and so the snapshot's id, follow the order of arrival; the same arrivals give the same id. With a split, each
-file lies in the split that it lies in if all come at once.
+For any division of the files into pieces, in any order, `append` gives each path once, with its text and the name of
+its class. The order of samples, the labels and so the snapshot's id depend on the order of the pieces; equal pieces
+give equal ids. With a split, each file is in the split that a single conversion would put it in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whatever is done to a dataset, in any order: is every state that was published and not forgotten still as it was?"""
+"""After any sequence of operations on a dataset, is every kept snapshot unchanged?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a loader give every sample once, as the dataset has it, in an order that can be told beforehand?"""
+"""Does a loader deliver every sample once, equal to the dataset's, in the predicted order?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a loader hold no more than it may, and say what would be enough where that is too little?"""
+"""Does a loader stay within its memory budget, and name the budget it needs if that is too small?"""
 
 from __future__ import annotations
 

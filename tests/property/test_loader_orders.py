@@ -1,4 +1,4 @@
-"""Does a loader deliver what any order of a user's says, with its repeats and its padding, on any ranks?"""
+"""Does a loader follow any custom order, including repeats and padding, on any number of ranks?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a loader go on just where another one stood, and with no other data than that one had?"""
+"""Does a loader resume exactly where another one stopped, and refuse a state of other data?"""
 
 from __future__ import annotations
 

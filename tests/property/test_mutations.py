@@ -1,4 +1,4 @@
-"""Is a dataset that was changed at random refused, or read rightly, and never anything else?"""
+"""Is a randomly mutated dataset either refused or read correctly?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every order deliver each position once, replay equal, differ by epoch, and keep to its shards?"""
+"""Does every order deliver each position once, reproducibly, differently per epoch, and within its blocks of shards?"""
 
 from __future__ import annotations
 

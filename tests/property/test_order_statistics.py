@@ -1,8 +1,7 @@
-"""Can a shuffle be told from `numpy.random`'s, and how far is a block shuffle from one?
+"""Is a shuffle statistically like `numpy.random`'s, and how far from it is a block shuffle?
 
-Everything here is drawn from fixed seeds: a test passes always or never. The statistics count what a weak permutation
-gives away: pairs of positions that stand close together, in one batch or in one row or column of the Feistel grid, and
-whose values do so too.
+All seeds are fixed, so a test always passes or always fails. The statistics detect weak permutations: they count pairs
+of positions in one batch, or in one row or column of the Feistel grid, whose values are close together, too.
 """
 
 from __future__ import annotations

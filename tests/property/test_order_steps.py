@@ -1,4 +1,4 @@
-"""Is every position delivered once, whatever the ranks and batches, and wherever one stops and another goes on?"""
+"""Is every position delivered once, for any world size and batch size, and any point of resuming?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every sample that can be written come back as it was?"""
+"""Is every sample that can be written read back unchanged?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever bits a JPEG is made of: is it tiled and untiled without loss, and do kernels stay within their arrays?"""
+"""Are random JPEGs tiled and untiled without loss, and do kernels stay within their arrays?"""
 
 from __future__ import annotations
 

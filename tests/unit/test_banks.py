@@ -1,4 +1,4 @@
-"""Is memory never more than its limit, and never used for two batches at once, whoever takes and gives back when?"""
+"""Do banks stay within the memory limit and never serve two batches at once, for any order of take and give back?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a batch stay what it is in the hands of torch, of pickle, and of whoever rebuilds it from a mapping?"""
+"""Does a batch survive torch's collate and pin_memory, pickle, and rebuilding from a mapping?"""
 
 from __future__ import annotations
 

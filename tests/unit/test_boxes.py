@@ -1,4 +1,4 @@
-"""Are boxes of crops those of torchvision, and do they always lie in the picture?"""
+"""Are crop boxes distributed like torchvision's, and always inside the picture?"""
 
 from __future__ import annotations
 

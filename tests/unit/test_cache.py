@@ -1,4 +1,4 @@
-"""Is each compressed shard unpacked once, within its bounds, and to where there is room?"""
+"""Is each compressed shard unpacked once, within its size limits, and into a directory with free space?"""
 
 from __future__ import annotations
 

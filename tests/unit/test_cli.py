@@ -1,4 +1,4 @@
-"""Does every command print what its function found, for people and for programs, and end with the right code?"""
+"""Does every command print its function's result, as text and as JSON, and return the right exit code?"""
 
 from __future__ import annotations
 

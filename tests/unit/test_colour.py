@@ -1,4 +1,4 @@
-"""Do planes become the colours that JFIF means, and those the numbers and the layout that a batch wants?"""
+"""Are planes converted to RGB as JFIF defines, and to the requested dtype and layout?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a column of all samples the same as the samples' values, wherever it comes from?"""
+"""Is a whole column equal to the samples' values, from shards and from side-cars?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does compressed data come back, and does nothing else come back, in bounded memory?"""
+"""Is compressed data decompressed correctly, invalid data refused, and memory bounded?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a conversion give one snapshot, whoever writes its parts, and however often it is killed on the way?"""
+"""Does a conversion give an identical snapshot with any number of workers and after any number of kills?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a crop of a picture what Pillow makes of it, or float64 arithmetic written out?"""
+"""Is a crop equal to Pillow's, or to a float64 reference?"""
 
 from __future__ import annotations
 

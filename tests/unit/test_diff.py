@@ -1,4 +1,4 @@
-"""Does diff tell added, removed and changed samples, and read no shard that both sides have?"""
+"""Does diff find added, removed and changed samples, without reading shards that are in both snapshots?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does every encoding keep the one contract, and write the very bytes that the format names?"""
+"""Does every encoding fulfil the Encoding contract, and write exactly the specified bytes?"""
 
 from __future__ import annotations
 

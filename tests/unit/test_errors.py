@@ -1,4 +1,4 @@
-"""Does every error say what is wrong, wherever it is raised and caught?"""
+"""Are all errors public and picklable, and do they keep their subject and place on the way up?"""
 
 from __future__ import annotations
 

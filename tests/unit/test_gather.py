@@ -1,4 +1,4 @@
-"""Do the kernels find and copy just the bytes that the slow, obvious reader finds?"""
+"""Do the gather kernels find and copy the bytes that the reference reader finds?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does gc remove what only old snapshots need, and nothing else?"""
+"""Does gc remove exactly the files that only old snapshots use?"""
 
 from __future__ import annotations
 

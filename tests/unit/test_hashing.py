@@ -1,4 +1,4 @@
-"""Is every hash the one its name says, piece by piece as well as at once?"""
+"""Is every hash algorithm correct, in one call and in pieces?"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Is an index.json taken for what it says, or refused with the place where it breaks the rules?
+"""Is a valid index.json parsed, and an invalid one refused with the place of the error?
 
-The vectors of format_spec break each rule by itself; here are values, sizes and combinations.
+The vectors of format_spec break each rule separately; these tests cover values, sizes and combinations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Are kernels compiled once, when they are first reached, and what happens if they cannot be?"""
+"""Are kernels compiled once, at first use, and are compilation failures reported?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the head of a JPEG say what Pillow finds, and does a broken one get the status that fits?"""
+"""Is a JPEG's header parsed like Pillow does, and does a broken one get the right status?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a name a user gives mean one directory, wherever and whenever its files are opened?"""
+"""Does a link refer to one directory, independent of later changes of the working directory?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are files reached as memory and by reading as they should be?"""
+"""Are files memory-mapped and read correctly?"""
 
 from __future__ import annotations
 

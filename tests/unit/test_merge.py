@@ -1,4 +1,4 @@
-"""Does merge join datasets without changing a sample, all of them or none?"""
+"""Does merge join datasets without changing samples, atomically?"""
 
 from __future__ import annotations
 

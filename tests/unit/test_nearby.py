@@ -1,4 +1,4 @@
-"""Is a user who opens what is no dataset told what to type instead?"""
+"""Does opening a directory that is not a dataset suggest the right path?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the orders those of the spec, to the last position?"""
+"""Do permutations match the specification at every position?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a state survive JSON, and is every other value, and every other dataset, refused by name?"""
+"""Does a loader state survive JSON, and is a state of another dataset or with invalid values refused?"""
 
 from __future__ import annotations
 

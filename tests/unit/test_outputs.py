@@ -1,4 +1,4 @@
-"""Does everything that a batch consists of have a place of its own in the bank?"""
+"""Do the outputs of a batch have separate, aligned regions in its bank?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a file that costs more than its size explains refused before that is spent, and does every honest one pass?"""
+"""Are decompression bombs refused before they cost memory and time, and are normal files accepted?"""
 
 from __future__ import annotations
 

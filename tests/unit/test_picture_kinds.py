@@ -1,4 +1,4 @@
-"""Which pictures have more than eight bits per channel, or inks, and what does `--rgb8` make of them?"""
+"""Are 16-bit and CMYK pictures recognised, and how does `--rgb8` convert them?"""
 
 from __future__ import annotations
 

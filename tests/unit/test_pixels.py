@@ -1,4 +1,4 @@
-"""Are the numbers of a dataset's pictures those of a plain twin, and are damaged ones named?"""
+"""Are pixel statistics equal to a reference implementation's, and are damaged pictures listed?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is planned what was asked for, for all ranks alike, and never more than its batch was given?"""
+"""Does the plan of a batch contain the requested rows, equally on all ranks, within the batch's memory?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a user find the names and the values that are allowed, by `dir` and signatures?"""
+"""Are public names and allowed values visible in `dir` and in signatures?"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Does a publication show everything at once, if the place still is what it was?
+"""Is a publication atomic, and refused if the dataset has changed meanwhile?
 
-What crashes leave behind is asked in tests/crash.
+Crashes are tested in tests/crash.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Do ragged rows come back as numbers, padded, packed and nested, and are they what the payloads hold?"""
+"""Are ragged rows converted correctly to padded, packed and nested tensors?"""
 
 from __future__ import annotations
 

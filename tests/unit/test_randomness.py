@@ -1,4 +1,4 @@
-"""Are the draws of a sample NumPy's own Philox, and the ones the spec's vectors tell?"""
+"""Do random draws equal NumPy's Philox and the specification's vectors?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are rows copied from the map where that is safe and quick, and read everywhere else?"""
+"""Are rows copied from the memory map only where that is safe and fast, and read with pread elsewhere?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are pixels of another size the means that they should be, to the last byte?"""
+"""Is resampling exact to the last bit of each pixel?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do runs begin, end and restart without anybody waiting for ever?"""
+"""Do a loader's runs start, end and restart without deadlocks?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does sealing give a dataset content hashes, change no shard, and refuse what is damaged?"""
+"""Does sealing add content hashes without changing shards, and refuse damaged data?"""
 
 from __future__ import annotations
 

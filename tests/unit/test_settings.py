@@ -1,4 +1,4 @@
-"""Does every public call answer a bad setting with SettingError, naming the argument, what is allowed and what came?"""
+"""Does every public call raise SettingError for a bad setting, with the argument, the allowed and the given value?"""
 
 from __future__ import annotations
 

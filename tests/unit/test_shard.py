@@ -1,4 +1,4 @@
-"""Is an open shard read rightly or refused, whatever happens to its file?"""
+"""Is an open shard read correctly or refused if its file is changed, truncated or removed?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do side-cars hold what the rules say, and is one that does not believed?"""
+"""Are side-cars written as specified, and invalid ones ignored or reported?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many bytes is "64mb"?"""
+"""Are sizes such as "64mb" parsed correctly?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is every published state found under its id, and nothing else taken for one?"""
+"""Is every published snapshot found by its id, and is nothing else accepted?"""
 
 from __future__ import annotations
 

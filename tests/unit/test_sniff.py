@@ -1,4 +1,4 @@
-"""Is it told from a payload's first bytes what it is?"""
+"""Is the kind of a payload (JPEG, PNG, text …) recognised from its first bytes?"""
 
 from __future__ import annotations
 

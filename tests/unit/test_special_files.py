@@ -1,4 +1,4 @@
-"""Does a FIFO, a socket, a device or a directory where a file should be end in an error, and never in waiting?"""
+"""Does a FIFO, socket, device or directory in place of a file raise an error, without blocking?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do specs of crops say what is wrong with them, and are they values?"""
+"""Do crop specs validate their arguments, and do they compare and pickle as values?"""
 
 from __future__ import annotations
 

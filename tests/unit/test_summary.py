@@ -1,4 +1,4 @@
-"""Does summary count, measure and draw the right histograms, with and without side-cars?"""
+"""Are the counts, lengths and histograms of summary correct, with and without side-cars?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a tar give the bytes that its files had, and does a damaged or hostile one give an error that says so?"""
+"""Are the files in a tar read correctly, and damaged or hostile tars refused?"""
 
 from __future__ import annotations
 

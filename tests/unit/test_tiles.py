@@ -1,4 +1,4 @@
-"""Is a tiled JPEG the same picture, is untiling its inverse, and is a splice just a part of it?"""
+"""Do tiled JPEGs have equal pixels, does untiling restore the bytes, and are spliced tiles correct?"""
 
 from __future__ import annotations
 

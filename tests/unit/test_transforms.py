@@ -1,4 +1,4 @@
-"""Do transforms do to each picture of a batch what a plain twin does to it alone, and the same again on replay?"""
+"""Do transforms change each picture like a reference implementation does, reproducibly?"""
 
 from __future__ import annotations
 

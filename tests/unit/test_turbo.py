@@ -1,4 +1,4 @@
-"""Is libturbojpeg found, or done without, whatever was compiled before?"""
+"""Is libturbojpeg found or replaced by simplejpeg, independent of previously cached kernels?"""
 
 from __future__ import annotations
 

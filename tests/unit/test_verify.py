@@ -1,4 +1,4 @@
-"""Does verify find every damage, name the samples that it touches, and find none where there is none?"""
+"""Does verify find all damage and the affected samples, without false alarms?"""
 
 from __future__ import annotations
 

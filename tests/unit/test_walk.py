@@ -1,4 +1,4 @@
-"""Does the compiled shuffle say, to the bit, what the order room says?"""
+"""Is the compiled shuffle equal to the one in order/, position by position?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does `where` find samples by one column, and read nothing else?"""
+"""Does `where` select samples by one column, without reading other columns?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the Writer publish exactly what it was given, or nothing?"""
+"""Does the Writer publish all samples or nothing?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the planes of a picture those that its decoder has, and does a batch get the same pixels of them?"""
+"""Are stored planes equal to the decoder's, and do they give a batch equal pixels?"""
 
 from __future__ import annotations
 
