@@ -43,12 +43,12 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error(f"{'--raw' if args.raw else '--original'} takes one --sample, one --column and no --json")
     # raw payloads are not decoded, so unsafe encodings (pickle) are allowed
     with Dataset(args.link, columns=args.column, allow_pickle=whole) as dataset:
-        positions = _positions(dataset, args.sample, args.link)
+        sample_ids = _sample_ids(dataset, args.sample, args.link)
         if whole:
-            payload = dataset.payload(positions[0], args.column[0])
+            payload = dataset.payload(sample_ids[0], args.column[0])
             sys.stdout.buffer.write(_original(payload) if args.original else payload)
         else:
-            _print(dataset, positions, args.json)
+            _print(dataset, sample_ids, args.json)
     return 0
 
 
@@ -64,26 +64,26 @@ def _original(payload: memoryview) -> bytes:
     return untile(data)
 
 
-def _positions(dataset: Dataset, wanted: list[int] | None, link: str) -> range | list[int]:
+def _sample_ids(dataset: Dataset, wanted: list[int] | None, link: str) -> range | list[int]:
     from mx8shards.errors import ShardsError
 
     count = len(dataset)
-    for position in wanted or ():
-        if not -count <= position < count:
-            raise ShardsError(subject=link, expected=f"a position among {count} samples", found=f"{position}")
-    return range(count) if wanted is None else [position % count for position in wanted]
+    for sample_id in wanted or ():
+        if not -count <= sample_id < count:
+            raise ShardsError(subject=link, expected=f"one of {count} samples", found=f"{sample_id}")
+    return range(count) if wanted is None else [sample_id % count for sample_id in wanted]
 
 
-def _print(dataset: Dataset, positions: Iterable[int], as_json: bool) -> None:
+def _print(dataset: Dataset, sample_ids: Iterable[int], as_json: bool) -> None:
     from mx8shards.cli.output import say, show_json
 
     classes = dataset.metadata.get("classes")
-    for position in positions:
-        sample = _values(dataset, position)
+    for sample_id in sample_ids:
+        sample = _values(dataset, sample_id)
         if as_json:
-            show_json({"sample": position, "columns": {name: _json(value) for name, value in sample.items()}})
+            show_json({"sample": sample_id, "columns": {name: _json(value) for name, value in sample.items()}})
             continue
-        say(f"sample {position}")
+        say(f"sample {sample_id}")
         for name, value in sample.items():
             text = short(value, dataset.columns[name])
             say(f"  {name}: {text}{_class_name(classes, value) if name == 'label' else ''}")
@@ -95,20 +95,20 @@ def _class_name(classes: Any, label: Any) -> str:
     return f" ({classes[label]})" if known else ""
 
 
-def _values(dataset: Dataset, position: int) -> dict[str, Any]:
+def _values(dataset: Dataset, sample_id: int) -> dict[str, Any]:
     """A sample, with encoded pictures as bytes, because describing them does not need decoding."""
     from mx8shards.errors import FormatError
     from mx8shards.format.encodings import get_encoding
 
     if not _FILES & set(dataset.columns.values()):
-        return dataset[position]
+        return dataset[sample_id]
     values = {}
     for name, encoding in dataset.columns.items():
-        payload = bytes(dataset.payload(position, name))
+        payload = bytes(dataset.payload(sample_id, name))
         try:
             values[name] = payload if encoding in _FILES else get_encoding(encoding).decode(payload)
         except FormatError as error:
-            raise error.at(place=f"sample {position}, column {name!r}") from error.__cause__
+            raise error.at(place=f"sample {sample_id}, column {name!r}") from error.__cause__
     return values
 
 

@@ -26,7 +26,7 @@ def add_parameters(
         name, text = parameter.name, helps.get(parameter.name, "").replace("%", "%%")
         kinds = _kinds(parameter.annotation)
         if parameter.default is parameter.empty:
-            parser.add_argument(name, metavar=name.upper(), help=text, type=_reader(kinds))
+            parser.add_argument(name, metavar=name.upper(), help=text, type=_value_parser(kinds))
         elif isinstance(parameter.default, bool):
             flag, action = ("no-", "store_false") if parameter.default else ("", "store_true")
             parser.add_argument(f"--{flag}{_dashed(name)}", dest=name, action=action, help=text)
@@ -41,7 +41,7 @@ def add_parameters(
                 dest=name,
                 metavar=metavar,
                 help=text,
-                type=_reader(kinds),
+                type=_value_parser(kinds),
                 default=parameter.default,
             )
 
@@ -82,8 +82,8 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
-def _reader(kinds: tuple[Any, ...]) -> Callable[[str], Any]:
-    """The function that parses an argument's text: to a number if the type has no str, otherwise to the text itself."""
+def _value_parser(kinds: tuple[Any, ...]) -> Callable[[str], Any]:
+    """Parse a text as a number if the type has no str. Other text is passed on, for the function to refuse."""
     numbers = [kind for kind in (int, float) if kind in kinds and str not in kinds]
 
     def read(text: str) -> Any:

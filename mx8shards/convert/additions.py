@@ -90,7 +90,7 @@ def check_fits(base: Base, source: Source, split: Mapping[str, Any] | None) -> N
     if dict(source.columns) != dict(base.columns):
         raise _misfit(base, "columns", dict(base.columns), dict(source.columns))
     if base.conversion.get(SPLIT) != split:
-        hint = "a file could end up in two splits; give the OUT, split and seed that it was made with"
+        hint = "otherwise a file could end up in two splits; give the OUT, split and seed that it was made with"
         raise _misfit(base, "split", base.conversion.get(SPLIT), split, hint)
     ours, theirs = base.metadata.get(CLASSES), source.metadata.get(CLASSES)
     if (ours is None) != (theirs is None) or base.classes != list(theirs or ())[: len(base.classes)]:

@@ -31,7 +31,7 @@ SUFFIXES = frozenset(
 )
 Labels = Literal["auto", "none", "imagefolder"]
 
-_HIDDEN = "files and folders whose name begins with a dot are not looked at"
+_HIDDEN = "files and folders whose names begin with a dot are skipped"
 _MANY = 20_000
 
 

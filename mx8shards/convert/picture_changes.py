@@ -13,10 +13,10 @@ from mx8shards.convert.picture_checks import (
     check_picture,
     check_whole,
     in_rgb8,
-    kept,
-    opened,
+    open_nonempty,
     refusals,
     shrink,
+    stored_bytes,
     tile,
 )
 from mx8shards.errors import DecodeError, SourceError, one_of, require, true_or_false, whole_number
@@ -82,7 +82,7 @@ class Changes:
 
     def _checked(self, data: bytes) -> tuple[bytes, int, int]:
         """Check and change a picture. Returns its bytes, not yet as planes, and the width and height of its raster."""
-        with refusals(data), opened(data) as picture:
+        with refusals(data), open_nonempty(data) as picture:
             if self.rgb8 and can_be_rgb8(picture):
                 return self._checked(in_rgb8(picture, data, self.quality or 95))
             check_picture(picture)
@@ -97,7 +97,7 @@ class Changes:
                 self.counts["upright"] += turned
                 return changed
             tiles = self.tiles and self.format != "yuv420"
-            image = kept(picture, data, tiles=tiles, by_kernels=self.by_kernels)
+            image = stored_bytes(picture, data, tiles=tiles, by_kernels=self.by_kernels)
             return image, picture.width, picture.height
 
     def _tiled(self, data: bytes) -> bytes:

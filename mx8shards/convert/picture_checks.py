@@ -46,12 +46,12 @@ def checked_picture(data: bytes, *, tiles: bool = True, rgb8: bool = False) -> t
     original bytes can be restored from them. Other formats are stored unchanged. A CMYK picture or one with 16 bits per
     channel is refused, or re-encoded with 8 bits if `rgb8` is True.
     """
-    with refusals(data), opened(data) as picture:
+    with refusals(data), open_nonempty(data) as picture:
         if rgb8 and can_be_rgb8(picture):
             return checked_picture(in_rgb8(picture, data, 95), tiles=tiles)
         check_picture(picture)
         check_kept(picture, data)
-        return kept(picture, data, tiles=tiles, by_kernels=tiles), picture.height, picture.width
+        return stored_bytes(picture, data, tiles=tiles, by_kernels=tiles), picture.height, picture.width
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def refusals(data: bytes) -> Iterator[None]:
         raise SourceError(found.message, expected=found.expected, found=found.found, hint=found.hint) from error
 
 
-def opened(data: bytes) -> Any:
+def open_nonempty(data: bytes) -> Any:
     """Open a picture with Pillow, without decoding it."""
     require("PIL.Image", "convert")
     if not data:
@@ -76,7 +76,7 @@ def opened(data: bytes) -> Any:
     return open_picture(data)
 
 
-def kept(picture: Any, data: bytes, *, tiles: bool, by_kernels: bool) -> bytes:
+def stored_bytes(picture: Any, data: bytes, *, tiles: bool, by_kernels: bool) -> bytes:
     """The bytes to store for a checked picture, after decoding all of it with Pillow, libjpeg or our kernels."""
     if picture.format not in JPEGS:
         picture.load()
