@@ -14,8 +14,8 @@ NOTES = """\
 - Batches of 256, fully shuffled, a warm page cache, several epochs; each loader has read every sample before. The
   consumer touches one byte per page of every batch.
 - Bare memcpy: copies the samples from the mapped shards in random order, with an equal number of threads, into 6 banks
-  in turn. All addresses are computed before the measurement. It is the C library's memcpy, which writes through the
-  CPU caches; mx8shards bypasses them for batches of 2 MiB or more, which is faster.
+  in turn. All addresses are computed before the measurement. It is the C library's memcpy, which uses the CPU
+  caches; mx8shards bypasses them for batches of 2 MiB or more, which is faster.
 - Every loader delivers the bytes of a batch as one block of memory owned by the consumer. In the last two rows, peers
   deliver a list of new bytes objects, or of views of mapped files from which nothing was copied yet.
 - streaming reads our files; litdata, WebDataset and FFCV read their own formats. Each peer was tried with 0, 1, 2 and 4

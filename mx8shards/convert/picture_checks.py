@@ -29,9 +29,7 @@ from mx8shards.format.picture_files import (
     refusal,
 )
 
-_MOST_BYTES = (
-    4 * MOST_DECODED_BYTES
-)  # of memory to decode a picture that is encoded anew: what is made of it is smaller
+_MOST_BYTES = 4 * MOST_DECODED_BYTES  # memory for decoding a picture that is re-encoded: the result may be smaller
 _COPIES = 3 * 4  # bytes per pixel: Pillow's decoded, transposed and converted pictures
 _SMALLER = "the Loader cannot decode it; --max-side or --min-side scale it down, --format jpeg re-encodes it"
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
