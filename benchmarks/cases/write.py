@@ -53,7 +53,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
     """Both writers with every kind of sample and every option, and the bare disk."""
     out = str(directory / "out")
     found = []
-    # bytes that fill eight shards and four shards, so that MDSWriter leaves no small last one
+    # eight shards of at most 64 MiB, and four
     for kind, whole in ((BLOBS, 512_000_000), (ARRAYS, 256_000_000)):
         total = 2_000_000 if quick else whole
         for hashes, compression in HASHES_AND_COMPRESSIONS[2 if quick else 0 :]:
