@@ -42,7 +42,7 @@ ERRORS = [name for name in mx8.__all__ if name.endswith("Error") and name != "Sh
 # Methods without an underscore that other modules call, and users need not.
 INTERNAL = {
     *("Dataset.shards", "Dataset.view", "Dataset.picked"),
-    *("Pool.renew", "Pool.submit", "Pool.each", "Ragged.relocated"),
+    *("Pool.renew", "Pool.submit", "Pool.each", "Pool.end_stages", "Ragged.relocated"),
     *(f"{crop}.{name}" for crop in SECTIONS["Decode pictures"] for name in ("sides", "crops", "stage")),
     *(f"{name}.purpose" for name in mx8.transforms.__all__),
 }
