@@ -1,4 +1,4 @@
-"""MDS shards for PyTorch, read at memory speed. The names a user needs; each is loaded when it is first used."""
+"""MDS shards for PyTorch, read at memory speed. These are the public names; each is imported on first use."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ __all__ = [
     "verify",
 ]
 
-# name → the module that has it. Not imported here: `import mx8shards` must load neither numpy, numba nor torch.
+# name → its module, imported on first use: `import mx8shards` must not import numpy, numba or torch.
 _HOMES = {
     "Dataset": "dataset",
     "concat": "joining",

@@ -1,4 +1,4 @@
-"""What does a user get who opens a dataset?"""
+"""The Dataset class: how are samples, payloads and columns of a dataset read, and views of it made?"""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import numpy.typing as npt
 from mx8shards.errors import FormatError, SchemaError, SettingError, one_of, true_or_false, visible
 from mx8shards.format.columns import Columns
 from mx8shards.shards import links, snapshots
-from mx8shards.shards.agreement import shared_metadata
 from mx8shards.shards.column_values import RaggedColumn, equal_payloads, equal_values, only_payload, stacked_column
+from mx8shards.shards.compare_metadata import shared_metadata
 from mx8shards.shards.open_shard import VERIFY, Shards, Verify
 from mx8shards.shards.shard import Shard
 from mx8shards.views import Select, View, Whole, checked_positions
 
 Sample = dict[str, Any]
 
-_RUN = 1 << 20  # positions that are resolved at a time
-_ITERATED = 1 << 10  # the same, where each of them is read before the next one is wanted
+_RUN = 1 << 20  # positions that `column` and `where` resolve at a time
+_ITERATION_RUN = 1 << 10  # positions that iteration resolves at a time: fewer, for a quick first sample
 
 
 class Dataset:
@@ -33,15 +33,15 @@ class Dataset:
         link: The directory of a dataset, as a path. `~` is the home directory. `path@sha256:9f2c…` opens an earlier
             snapshot by its id, or by the first eight digits of it or more.
         columns: The names of the columns to read. Others are neither read nor decoded. None: all columns.
-        verify: `"structure"` checks sizes and offsets of each shard when it is first touched; `"shard"` checks the hash
-            of the whole shard as well.
-        cache_dir: The directory for unpacked copies of compressed shards. None: below the dataset, or, where that
-            cannot be written, below `$XDG_CACHE_HOME/mx8shards`.
-        allow_pickle: Also read columns of the encoding `pkl`. Decoding them runs code that the dataset contains.
+        verify: `"structure"` checks the size and offsets of each shard when it is first opened; `"shard"` also checks
+            the hash of the whole shard.
+        cache_dir: The directory for unpacked copies of compressed shards. None: below the dataset or, if that is not
+            writable, below `$XDG_CACHE_HOME/mx8shards`.
+        allow_pickle: Also read columns with the encoding `pkl`. Decoding them runs code that the dataset contains.
 
     `dataset[i]` is a dict of Python values by column name, `dataset[2:5]` and `dataset[[4, 1]]` are lists of them.
-    Opening reads the index and touches no shard. Samples are read, not mapped, so a file that someone cuts short is an
-    error; only `payload` and the arrays of `column` view mapped memory.
+    Opening a dataset reads its index only; shards are opened when they are first needed. Samples are read, not mapped,
+    so that a truncated file raises an error; only `payload` and `column` access mapped memory.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Dataset:
 
     def _open(self, shards: Shards, columns: Sequence[str] | None, allow_pickle: bool) -> None:
         self._shards: Shards | None = shards
-        self._see(Whole(shards.samples))
+        self._set_view(Whole(shards.samples))
         self._columns = shards.columns(columns)
         for name, coder in zip(self._columns.names, self._columns.coders, strict=True):
             if coder.unsafe and not allow_pickle:
@@ -73,15 +73,15 @@ class Dataset:
         self._decoders = self._make_decoders()
         self._readers: dict[int, tuple[Shard, list[int]]] = {}
 
-    def _see(self, view: View) -> None:
+    def _set_view(self, view: View) -> None:
         self._view = view
-        self._count = len(view)  # what each dataset[i] asks
+        self._count = len(view)  # cached, because every dataset[i] needs it
         self._is_whole = type(view) is Whole
 
     def _make_decoders(self) -> list[Callable[[Any], Any]]:
         return [coder.decode for coder in self._columns.coders]
 
-    # what it is -------------------------------------------------------------------------------------------------
+    # properties -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return self._count
@@ -99,33 +99,33 @@ class Dataset:
 
     @property
     def snapshot(self) -> str:
-        """The id of the snapshot that is open; of several joined datasets, their ids joined by `+`."""
+        """The id of the open snapshot; for concatenated or mixed datasets, their ids joined by `+`."""
         return "+".join(snapshot.id for snapshot in self.shards.snapshots)
 
     @property
     def sealed(self) -> bool:
-        """Whether a content hash of every shard stands in the index."""
+        """Whether the index has a content hash of every shard."""
         return all(snapshot.index.sealed for snapshot in self.shards.snapshots)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The metadata that the Writer was given; of joined datasets, the keys that have equal values in all."""
+        """The metadata given to the Writer; for concatenated or mixed datasets, the keys with equal values in all."""
         return shared_metadata([snapshot.index for snapshot in self.shards.snapshots])
 
     @property
     def shards(self) -> Shards:
-        """The shards it reads, for loaders; ValueError once it is closed."""
+        """The shards that the dataset reads, for loaders; ValueError if it is closed."""
         if self._shards is None:
             raise ValueError("the dataset is closed")
         return self._shards
 
     @property
     def view(self) -> View:
-        """Which sample stands at which position, for loaders."""
+        """The mapping from positions to sample_ids, for loaders."""
         return self._view
 
     def picked(self, columns: Sequence[str] | None) -> Columns:
-        """These columns, or all that it has, for loaders."""
+        """The selected columns, or all columns that this dataset reads, for loaders."""
         return self._columns if columns is None else self._columns.pick(columns)
 
     # samples ----------------------------------------------------------------------------------------------------
@@ -150,8 +150,8 @@ class Dataset:
         return self._samples(range(len(self)))
 
     def _samples(self, positions: range) -> Iterator[Sample]:
-        for start in range(0, len(positions), _ITERATED):
-            run = positions[start : start + _ITERATED]
+        for start in range(0, len(positions), _ITERATION_RUN):
+            run = positions[start : start + _ITERATION_RUN]
             sample_ids, _ = self._view.resolve(np.arange(run.start, run.stop, run.step))
             yield from map(self._sample, sample_ids.tolist())
 
@@ -162,11 +162,11 @@ class Dataset:
         try:
             return dict(zip(self._columns.names, map(operator.call, self._decoders, payloads), strict=True))
         except FormatError:
-            self._blame(shard.name, row, payloads)
+            self._raise_for_column(shard.name, row, payloads)
             raise
 
-    def _blame(self, name: str, row: int, payloads: Sequence[Any]) -> None:
-        """Decode again, one by one, to name the column that could not be decoded."""
+    def _raise_for_column(self, name: str, row: int, payloads: Sequence[Any]) -> None:
+        """Decode the payloads again one by one, and raise the error with the name of its column."""
         for column, decode, payload in zip(self._columns.names, self._decoders, payloads, strict=True):
             try:
                 decode(payload)
@@ -174,13 +174,13 @@ class Dataset:
                 raise error.at(subject=name, place=f"sample {row}, column {column!r}") from error.__cause__
 
     def _reader(self, i: int) -> tuple[Shard, list[int]]:
-        """An open shard, and which of its columns are asked for: shards of one dataset may have others beside them."""
+        """An open shard and the numbers of the wanted columns in it, as a shard may have further columns."""
         shard = self.shards.open_shard(i)
         self._readers[i] = shard, [shard.columns.names.index(name) for name in self._columns.names]
         return self._readers[i]
 
     def _sample_id(self, position: int) -> int:
-        """What stands at one position, which may be negative. In all samples it is the position itself."""
+        """The sample_id at one position, which may be negative. Without a selection it is the position itself."""
         count = self._count
         if not -count <= position < count:
             raise IndexError(f"position {position} of {count} samples")
@@ -194,11 +194,11 @@ class Dataset:
         """The stored bytes of one value, as a read-only view of the mapped shard, without a copy.
 
         Args:
-            position: Which sample; negative ones count from the end.
+            position: The position of the sample; negative ones count from the end.
             column: The name of the column.
 
-        The view stays valid after `close`. Should somebody cut the shard's file short in place, touching the view ends
-        the process by SIGBUS: no reader of mapped memory can prevent that. `dataset[i]` raises an error instead.
+        The view stays valid after `close`. If the shard's file is truncated in place, accessing the view kills the
+        process with SIGBUS, which no reader of mapped memory can prevent. `dataset[i]` raises an error instead.
         """
         i, row = self.shards.locate(self._sample_id(operator.index(position)))
         shard, wanted = self._readers.get(i) or self._reader(i)
@@ -214,8 +214,8 @@ class Dataset:
         Args:
             name: The name of the column.
 
-        Returns an array if all values have one dtype and shape, and otherwise a sequence that decodes a value when it
-        is asked for.
+        Returns an array if all values have one dtype and shape, and otherwise a sequence that decodes each value on
+        access.
         """
         coder = self._columns.pick([name]).coders[0]
         if coder.dtype is None or coder.shape is None:
@@ -237,26 +237,26 @@ class Dataset:
     # views ------------------------------------------------------------------------------------------------------
 
     def select(self, positions: Sequence[int] | npt.NDArray[Any]) -> Dataset:
-        """The samples at these positions, in this order, repeats included: a view over the same shards.
+        """Select samples by position, in any order and with repeats: a view over the same shards.
 
-        What a Loader draws at random for a sample (crops, flips, transforms) follows from seed, epoch, sample_id and
-        occurrence: 0 where a sample is selected first, 1 where it is selected again. So repeats look different.
+        A Loader's random draws for a sample (crops, flips, transforms) depend on seed, epoch, sample_id and occurrence,
+        which is 0 for the first selection of a sample, 1 for the next, and so on: repeats get different draws.
 
         Args:
-            positions: Positions in this dataset, which may be a view itself; negative ones count from the end. For a
-                mask of bools, give `numpy.flatnonzero(mask)`.
+            positions: Positions in this dataset, which may itself be a view; negative ones count from the end. For a
+                boolean mask, pass `numpy.flatnonzero(mask)`.
         """
         return self._derived(Select(self._view, positions))
 
     def where(self, column: str, value: Any) -> Dataset:
-        """The samples whose column equals a value: a view over the same shards, found without reading other columns.
+        """Select the samples whose column equals a value: a view over the same shards. Reads no other column.
 
         Args:
             column: The name of the column.
-            value: What to compare with: a number, a text, bytes, or whatever the column's encoding gives.
+            value: The value to compare with: a number, text, bytes, or any value that the column's encoding decodes to.
         """
-        if self._view.moves:
-            hint = "where on each dataset before they are mixed"
+        if self._view.varies_by_epoch:
+            hint = "call where on each dataset before mixing them"
             expected = "a view that has the same samples in every epoch"
             raise SettingError(subject="where", expected=expected, found="a mix", hint=hint)
         payload = only_payload(self._columns.pick([column]).coders[0].name, value)
@@ -265,18 +265,18 @@ class Dataset:
         return self.select(equal_payloads(self.shards, column, payload, self._sample_ids()))
 
     def _derived(self, view: View, shards: Shards | None = None) -> Dataset:
-        """Another view over the same shards, or over others with the same columns."""
+        """A dataset with another view, over the same shards or over others with equal columns."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._see(view)
+        other._set_view(view)
         if shards is not None:
             other._shards, other._readers = shards, {}
         return other
 
-    # life -------------------------------------------------------------------------------------------------------
+    # closing and pickling ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the shards. Arrays and views that were handed out stay valid."""
+        """Close the dataset. Arrays and memoryviews that it returned stay valid."""
         self._shards = None
         self._readers = {}
 

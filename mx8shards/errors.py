@@ -1,20 +1,20 @@
-"""What can go wrong, and what is it called?
+"""Which exceptions does this package raise, and how do their messages read?
 
     ShardsError
-    ├── FormatError (ValueError)             bytes or JSON break the spec
-    ├── IntegrityError (ValueError)          well-formed, but a hash differs
+    ├── FormatError (ValueError)             bytes or JSON violate the spec
+    ├── IntegrityError (ValueError)          well-formed bytes whose hash differs
     ├── SchemaError (ValueError)             a sample does not fit its columns
     ├── SettingError (ValueError)            an argument has a value that is not allowed
-    ├── DecodeError (ValueError)             a decoder refuses a payload
-    ├── SourceError (ValueError)             a converter's source cannot give a sample
+    ├── DecodeError (ValueError)             a payload cannot be decoded
+    ├── SourceError (ValueError)             a converter's source cannot provide a sample
     ├── DatasetNotFoundError (FileNotFoundError)
     ├── DatasetExistsError (FileExistsError)
-    ├── DiskError (OSError)                  the disk refused a step; what was published before is intact
-    ├── RemoteError (OSError)                a fetch or upload failed for good
-    ├── MissingPackageError (ImportError)    this call needs an optional package; the message says how to install it
+    ├── DiskError (OSError)                  a disk operation failed; earlier snapshots are intact
+    ├── RemoteError (OSError)                a fetch or upload failed after all retries
+    ├── MissingPackageError (ImportError)    an optional package is missing; the message says how to install it
     └── LoaderError (RuntimeError)           a prefetch thread failed; __cause__ is the reason
 
-Every error names its subject (a file, a dataset), the place in it, what was expected there and what was found:
+Every error names its subject (a file, a dataset), the place in it, the expected value and the value found:
 
     train/shard.00003.mds: offset 17 of 512: expected at most 8999936 (end of file), got 9000012
     index.json: at $.shards[3].column_names[0]: expected str, got int
@@ -34,28 +34,28 @@ from typing import Any, Self, TypeVar
 
 _E = TypeVar("_E", bound=BaseException)
 
-# Control characters, and those that change the direction of what follows: a terminal obeys them.
+# Control characters, and characters that change the direction of text: terminals interpret them.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def visible(text: str) -> str:
-    """The text with its control characters escaped: names, texts and errors of a dataset may come from anybody."""
+    """The text with control characters escaped, because names and texts of a dataset are untrusted."""
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class ShardsError(Exception):
     """The base class of every error that this package raises on purpose.
 
-    Give either a whole `message`, or `expected` and `found`, from which the message is made. The innermost code knows
-    what is wrong; its callers know where, and add that with `at` while the error passes through them.
+    Give either a complete `message`, or `expected` and `found`, from which the message is made. The code that detects
+    the fault raises the error; its callers add the subject and the place with `at`.
 
     Args:
-        message: The whole message; empty if `expected` and `found` make it.
+        message: The complete message; empty if it is made from `expected` and `found`.
         subject: The file, dataset or argument that the error is about.
         place: The position in it: an offset, a JSON path, a sample and column.
         expected: The values that are allowed there.
         found: The value that was there.
-        hint: What to do about it.
+        hint: How to solve the problem.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ShardsError(Exception):
         self.hint = hint
 
     def at(self, *, subject: str = "", place: str = "") -> Self:
-        """The same error with a subject, if it had none, and with `place` put before the place it had.
+        """Set the subject, if there is none, and prefix the place with `place`. Returns this error.
 
         Args:
             subject: The file, dataset or argument that the error is about.
@@ -101,11 +101,11 @@ class ShardsError(Exception):
 
 
 class FormatError(ShardsError, ValueError):
-    """Bytes or JSON break a rule of the format."""
+    """Bytes or JSON violate a rule of the format."""
 
 
 class IntegrityError(ShardsError, ValueError):
-    """Well-formed bytes whose hash is not the one in the index."""
+    """Well-formed bytes whose hash differs from the one in the index."""
 
 
 class SchemaError(ShardsError, ValueError):
@@ -121,23 +121,23 @@ class DecodeError(ShardsError, ValueError):
 
 
 class SourceError(ShardsError, ValueError):
-    """A converter's source cannot give a sample."""
+    """A converter's source cannot provide a sample."""
 
 
 class DatasetNotFoundError(ShardsError, FileNotFoundError):
-    """There is no dataset or no such snapshot, or a file of it is missing."""
+    """There is no such dataset or snapshot, or one of its files is missing."""
 
 
 class DatasetExistsError(ShardsError, FileExistsError):
-    """There is something already where a new dataset was to be written."""
+    """The directory for a new dataset contains a dataset or other files."""
 
 
 class DiskError(ShardsError, OSError):
-    """The disk refused a step. Nothing was published; what was published before is intact."""
+    """A disk operation failed. Nothing was published; earlier snapshots are intact."""
 
 
 class RemoteError(ShardsError, OSError):
-    """A fetch or an upload failed for good."""
+    """A fetch or an upload failed after all retries."""
 
 
 class LoaderError(ShardsError, RuntimeError):
@@ -149,10 +149,10 @@ class MissingPackageError(ShardsError, ImportError):
 
 
 def without_traceback(error: _E) -> _E:
-    """The error, and all that led to it, without tracebacks: for an error that is kept, whose message says enough.
+    """Remove the tracebacks of the error and of its causes, before the error is stored.
 
-    A traceback keeps the variables of all functions that were under way, payloads and pixels among them. One of these
-    is often the error itself: then only a garbage collection ends that.
+    A traceback keeps the local variables of all its frames alive, including payloads and pixels. Often one of these
+    variables is the error itself, and then only the garbage collector frees them.
     """
     for found in _chain(error):
         found.__traceback__ = None
@@ -160,9 +160,9 @@ def without_traceback(error: _E) -> _E:
 
 
 def without_locals(error: _E) -> _E:
-    """The error, and all that led to it, with the lines of their tracebacks but without the variables there.
+    """Clear the local variables in the tracebacks of the error and of its causes, but keep the lines.
 
-    Functions that have not returned yet keep theirs.
+    Frames that are still running keep their variables.
     """
     for found in _chain(error):
         traceback.clear_frames(found.__traceback__)
@@ -170,7 +170,7 @@ def without_locals(error: _E) -> _E:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error, its causes and contexts, and theirs."""
+    """The error with all its direct and indirect causes and contexts."""
     chain = [error]
     for found in chain:
         chain += [other for other in (found.__cause__, found.__context__) if other is not None and other not in chain]
@@ -178,13 +178,13 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def whole_number(name: str, value: Any, least: int | None, most: int = 2**62) -> int:
-    """The value of the integer setting `name`, from `least` to `most`; NumPy integers count, bools do not.
+    """The value of the integer setting `name`, from `least` to `most`; NumPy integers are accepted, bools are not.
 
-    With `least` None it may be any int.
+    If `least` is None, any int up to `most` is accepted.
     """
     try:
         number = None if type(value).__name__ in ("bool", "bool_") else operator.index(value)
-    except TypeError:  # arrays of several values have __index__ too
+    except TypeError:  # arrays of several values have an __index__ that raises it
         number = None
     if number is None or not (least is None or least <= number <= most):
         limits = ("" if least is None else f" from {least}") + (f" to {most}" if most < 2**62 else "")
@@ -193,7 +193,7 @@ def whole_number(name: str, value: Any, least: int | None, most: int = 2**62) ->
 
 
 def real_number(name: str, value: Any, expected: str, fits: Callable[[float], bool]) -> float:
-    """The value of the setting `name`: a real number that `fits`, as `expected` says; NaN and bools never do."""
+    """The value of the setting `name`: a real number for which `fits` is true; NaN and bools are refused."""
     number = _as_float(value)
     if number is None or math.isnan(number) or not fits(number):
         raise SettingError(subject=name, expected=expected, found=shown(value))
@@ -201,13 +201,13 @@ def real_number(name: str, value: Any, expected: str, fits: Callable[[float], bo
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite real number; NumPy's count, bools do not."""
+    """Whether a value is a finite real number; NumPy numbers are, bools are not."""
     number = _as_float(value)
     return number is not None and math.isfinite(number)
 
 
 def _as_float(value: Any) -> float | None:
-    """A real number as a float; None for anything else, and for an int that no float holds."""
+    """A real number as a float; None for anything else, and for an int beyond the range of floats."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
@@ -217,7 +217,7 @@ def _as_float(value: Any) -> float | None:
 
 
 def finite_numbers(value: Any) -> tuple[float, ...] | None:
-    """A list, tuple, array or tensor of finite numbers as floats; None for anything else, and for an empty one."""
+    """A non-empty list, tuple, array or tensor of finite numbers as floats; None for anything else."""
     values = value.tolist() if hasattr(value, "tolist") else value
     good = isinstance(values, (list, tuple)) and len(values) > 0 and all(map(is_number, values))
     return tuple(map(float, values)) if good else None
@@ -229,26 +229,26 @@ def probability(name: str, value: Any) -> float:
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
-    """Refuse a value of the setting `name` that is none of the `allowed` texts."""
+    """SettingError unless the value of the setting `name` is one of the `allowed` strings."""
     allowed = tuple(allowed)
     if not isinstance(value, str) or value not in allowed:
         raise SettingError(subject=name, expected=f"one of {', '.join(map(repr, allowed))}", found=shown(value))
 
 
 def true_or_false(name: str, value: Any) -> bool:
-    """The value of the setting `name`: a bool, NumPy's included."""
+    """The value of the setting `name`: a bool of Python or NumPy."""
     if type(value).__name__ not in ("bool", "bool_"):
         raise SettingError(subject=name, expected="True or False", found=shown(value))
     return bool(value)
 
 
-def said(error: BaseException) -> str:
-    """What an error of another package says, in one line that is not too long; its class if it says nothing."""
+def error_text(error: BaseException) -> str:
+    """The message of another package's error on one line of bounded length; its class if the message is empty."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: its repr, cut where it is long."""
+    """The repr of a value for error messages, truncated if it is long."""
     try:
         text = repr(value)
     except ValueError:  # an int of thousands of digits
@@ -257,7 +257,7 @@ def shown(value: object) -> str:
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """The optional module `module`, imported; MissingPackageError names the extra of ours that brings it."""
+    """Import an optional module; MissingPackageError if it is missing, naming our extra that installs it."""
     try:
         return import_module(module)
     except ImportError as error:

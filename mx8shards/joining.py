@@ -1,4 +1,4 @@
-"""How do several datasets become one: one after the other (concat), or mixed by weights (mix)?"""
+"""How are several datasets combined into one: concatenated (concat), or mixed by weights (mix)?"""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ import numpy as np
 
 from mx8shards.dataset import Dataset
 from mx8shards.errors import DatasetNotFoundError, SchemaError, SettingError, real_number, shown, whole_number
-from mx8shards.shards.agreement import classes_difference
+from mx8shards.shards.compare_metadata import classes_difference
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Join, Mix
 
-_MOST = 1 << 40  # positions of a mix: floats hold every share of them
+_MOST = 1 << 40  # the most positions of a mix: each dataset's number of positions is then exact as a float
 
 
 def concat(datasets: Iterable[Dataset]) -> Dataset:
-    """The samples of several datasets, one after the other, as one dataset: a view, for which nothing is copied.
+    """Concatenate several datasets: one dataset that is a view of all their samples, without copying any.
 
     Args:
-        datasets: Open datasets with equal columns. Where one has a list of class names (`metadata["classes"]`), all
-            have to have the same list in the same order: label 3 would be another class in each, otherwise.
+        datasets: Open datasets with equal columns. If any of them has a list of class names (`metadata["classes"]`),
+            all must have the same list in the same order, because otherwise a label would name different classes.
 
-    The metadata are those that all of them agree on. Each dataset's shards are verified, and unpacked into a cache, as
-    that dataset was opened.
+    The metadata are the entries that are equal in all datasets. Each dataset keeps its own `verify` and `cache_dir`.
     """
     datasets = _listed("concat", datasets)
     first, *others = [other for other in datasets if other.shards.count] or datasets[:1]  # no shards, no columns
@@ -41,18 +40,19 @@ def concat(datasets: Iterable[Dataset]) -> Dataset:
 
 
 def mix(datasets: Iterable[Dataset], *, weights: Sequence[float], length: int) -> Dataset:
-    """Several datasets as one, in which each makes up a share of every epoch: a view, for which nothing is copied.
+    """Mix several datasets by weights: one dataset that is a view of them, without copying any samples.
 
-    A dataset with fewer samples than its share repeats them within an epoch, and random draws differ between repeats.
-    One with more gives other samples in the next epoch, until all were used equally often. All positions of a dataset
-    stand side by side in the view: `shuffle=True` mixes them. `dataset[i]`, `column` and iterating give the samples of
-    epoch 0 and seed 0, and the number of shards that `BlockShuffle` keeps to holds for epoch 0, unless each dataset's
-    share is a multiple of its samples.
+    In every epoch, each dataset gets a number of positions in proportion to its weight. If it has fewer samples, they
+    repeat within the epoch, and random draws differ between repeats. If it has more, the next epoch continues with the
+    others, so that over the epochs all are used equally often. The positions of one dataset are adjacent in the view;
+    use `shuffle=True` to mix them. `dataset[i]`, `column` and iteration return the samples of epoch 0 and seed 0. The
+    limit of shards of `BlockShuffle` holds for epoch 0 only, unless each dataset's number of positions is a multiple of
+    its samples.
 
     Args:
-        datasets: Open datasets, as `concat` takes them.
-        weights: A number above 0 for each: how many samples of it there are, in proportion to the others.
-        length: How many positions the view has, which is the length of an epoch.
+        datasets: Open datasets, under the conditions of `concat`.
+        weights: A number above 0 for each dataset, in proportion to which its samples occur.
+        length: The number of positions of the view, which is the length of an epoch.
     """
     datasets = _listed("mix", datasets)
     weights = list(weights)
@@ -71,7 +71,7 @@ def mix(datasets: Iterable[Dataset], *, weights: Sequence[float], length: int) -
 
 
 def parts_of(length: int, weights: Sequence[float]) -> list[int]:
-    """A length divided in proportion to weights: rounded down, and the largest remainders, the first of equals, up."""
+    """Divide a length in proportion to weights, by the largest remainder method; ties go to the first."""
     exact = np.array(weights, np.float64) / math.fsum(weights) * length
     counts = np.floor(exact).astype(np.int64)
     left = length - int(counts.sum())
@@ -80,22 +80,22 @@ def parts_of(length: int, weights: Sequence[float]) -> list[int]:
     return found
 
 
-def _listed(who: str, datasets: Any) -> list[Dataset]:
-    """The datasets given to `concat` or `mix`; an error for anything else."""
+def _listed(caller: str, datasets: Any) -> list[Dataset]:
+    """The datasets given to `concat` or `mix` as a list; an error for anything else."""
     one = isinstance(datasets, Dataset | str | bytes | os.PathLike) or not isinstance(datasets, Iterable)
     found = [datasets] if one else list(datasets)
     wrong = [item for item in found if not isinstance(item, Dataset)]
     if one or wrong:
-        hint = f"{who}([mx8shards.Dataset(a), mx8shards.Dataset(b)])"
+        hint = f"{caller}([mx8shards.Dataset(a), mx8shards.Dataset(b)])"
         given = repr((wrong or found)[0])[:80]
-        raise SettingError(subject=who, expected="a list of open datasets", found=given, hint=hint)
+        raise SettingError(subject=caller, expected="a list of open datasets", found=given, hint=hint)
     if not found:
-        raise DatasetNotFoundError(f"{who}: expected at least one dataset, got none")
+        raise DatasetNotFoundError(f"{caller}: expected at least one dataset, got none")
     return found
 
 
 def _require_equal_classes(first: Dataset, other: Dataset) -> None:
-    """SchemaError where a label of one dataset would get the name of another class in the other one."""
+    """SchemaError if the class lists differ, so that a label would name different classes."""
     ours, theirs = first.metadata.get("classes"), other.metadata.get("classes")
     if ours != theirs:
         mine, its = first.shards.snapshots[0].root, other.shards.snapshots[0].root
@@ -105,5 +105,5 @@ def _require_equal_classes(first: Dataset, other: Dataset) -> None:
             expected=f"the classes of {mine}",
             found=f"others in {its}: {classes_difference(ours, theirs)}",
             hint="convert one of them again with `mx8shards convert … --classes FILE`, where FILE lists the classes of "
-            "both; a list that is missing is added by mx8shards.Writer(path, mode='append', metadata={'classes': […]})",
+            "both; mx8shards.Writer(path, mode='append', metadata={'classes': […]}) adds a missing list",
         )

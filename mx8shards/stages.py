@@ -1,7 +1,7 @@
-"""What is a stage? The port between a loader and those who turn payloads into rows.
+"""What is a stage? The interface between the Loader and the decoders that turn payloads into rows.
 
-A loader knows where payloads lie and how they are reached; a stage makes rows of them. Neither knows the other: both
-know this.
+A loader knows where payloads are and how to read them; a stage turns them into rows. Both depend on this module and not
+on each other.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Output:
-    """What a stage declares under one key: equally shaped rows of one dtype, or, with no shape, ragged bytes.
+    """The rows that a stage produces under one key: of one dtype and shape, or ragged bytes if shape is None.
 
-    `layout` is "CHW" or "HWC" for rows that are pictures: a shape alone does not tell which of its sides are colours.
+    `layout` is "CHW" or "HWC" for pictures, because a shape alone does not tell which axis holds the channels.
     """
 
     dtype: np.dtype[np.generic]
@@ -30,7 +30,7 @@ class Output:
 
     @property
     def row_bytes(self) -> int | None:
-        """How long one row is; None if rows differ."""
+        """The size of one row; None if rows differ in size."""
         return None if self.shape is None else self.dtype.itemsize * math.prod(self.shape)
 
 
@@ -38,12 +38,12 @@ RAGGED = Output(np.dtype(np.uint8), None)
 
 
 class Work(Protocol):
-    """One batch on its way, as stages see it.
+    """The state of one batch in preparation, as stages see it.
 
-    `rows` and `spans` are records (kernels.records): how each sample is reached and what became of it, and where in its
-    shard the payload of each wanted column lies; `shards` says where the shards are. A stage that cannot make anything
-    of a row writes a status into `rows`. `notes` keeps what a stage wants to know again when it fills. `extras` has
-    what the view knows of the rows beside their samples, by name: which occurrence of its sample a row is, say.
+    `rows` and `spans` are arrays of records (kernels.records): `rows` has the access path and the status of each
+    sample, `spans` the position of each requested payload in its shard. `shards` locates the shards. A stage that
+    cannot decode a row writes a status into `rows`. `notes` keeps a stage's intermediate results until it fills.
+    `extras` are the arrays that the view adds to the rows by name, such as the occurrence of a repeated sample.
     """
 
     rows: Array
@@ -58,18 +58,18 @@ class Work(Protocol):
         """The epoch that the batch belongs to."""
 
     def place(self, key: str) -> Any:
-        """Where an output lies in the bank."""
+        """The position of an output in the bank."""
 
     def array(self, key: str, output: Output) -> Array:
-        """An output's values, over the bank."""
+        """An output's values, as an array over the bank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Use:
-    """What a decoder is used for: the payloads of one column, by so many threads, whose scratch has so much room.
+    """The context in which a decoder is used: its column, the number of threads, and the limit of their scratch memory.
 
-    `number` is the column's among those of the spans. The threads work for several stages, of several loaders: what
-    these share, they find in `shared`, by name.
+    `number` is the column's index in the spans. The threads serve several stages of several loaders; `shared` holds the
+    objects that these have in common, by name.
     """
 
     column: str
@@ -84,66 +84,69 @@ class Use:
 class Stage:
     """One step that turns payloads into rows.
 
-    It says beforehand what it will put into a batch, and from which columns; memory is reserved by that. `fill` is
-    called for disjoint ranges of rows, in several threads at once, each with a resource of its own. A stage does not
-    change after it was made: what belongs to one batch is in `Work.notes`, what belongs to a thread in its resource.
+    It declares its outputs and the columns it reads, and memory is reserved accordingly. `fill` is called for disjoint
+    ranges of rows in several threads at once, each with its own resource. A stage does not change after construction:
+    the data of one batch are in `Work.notes`, those of a thread in its resource.
     """
 
-    kind = "decode"  # what its time is counted as
+    kind = "decode"  # the name under which stats() counts its time
     columns: Sequence[str]
     outputs: Mapping[str, Output]
-    scratch_bytes = 0  # how much memory the scratch of all threads has at most, that of other stages included
-    decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # what rows of its ragged outputs are decoded by
+    scratch_bytes = 0  # the most scratch memory that all threads use, including that of other stages
+    decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # the functions that decode rows of its ragged outputs
     narrows = False  # whether `narrow` may shrink spans; it is not called otherwise
-    measures = False  # whether `measure` tells the sizes of its ragged outputs, and not the payloads of their columns
-    head_bytes = 0  # how much of a payload's beginning `narrow` looks at
-    path = ""  # which of several ways it goes, if they give different values: a state remembers it
+    measures = (
+        False  # whether `measure` gives the sizes of its ragged outputs; otherwise they are those of the payloads
+    )
+    head_bytes = 0  # the number of leading payload bytes that `narrow` reads
+    path = ""  # the name of the decoder in use, if several give different values: it is kept in states
 
     def open_thread(self) -> Any:
-        """What one thread needs to fill, or None. It is made when a thread first fills rows of this stage.
+        """Create the resource of one thread, or None; called when the thread first fills rows of this stage.
 
-        Its `close()`, if it has one, is called once: when the thread ends, or before that when the loader of this stage
-        is closed or gone, whichever comes first, in any thread. It must not refer to the stage.
+        If it has a `close()` method, that is called once, in any thread: when the thread ends, or earlier when the
+        loader of this stage is closed or garbage-collected. The resource must not refer to the stage.
         """
         return None
 
     def narrow(self, work: Work) -> bool:
-        """Shrink the spans of its columns, before any of their bytes are read.
+        """Shrink the spans of its columns to the bytes it needs, before they are read.
 
-        False if there was nothing to shrink in rows that have to be read: then whole payloads are asked for sooner.
+        False if it could not shrink the spans of rows that have to be read, so that reading whole payloads can start.
         """
         return False
 
     def costs(self, work: Work) -> Array:
-        """What filling each row costs, in the time that it takes to copy a byte: rows are shared out by that."""
+        """The cost of filling each row, in units of copying one byte, by which rows are divided among threads."""
         costs: Array = work.spans["size"].sum(axis=1)
         return costs
 
     def measure(self, work: Work) -> Mapping[str, Array]:
-        """How many bytes each row of its ragged outputs will have, if the heads of payloads tell.
+        """The size of each row of its ragged outputs, if the heads of payloads contain it.
 
-        This is asked before memory is reserved, so the bytes may have changed when rows are filled. Rows that are not
-        OK have none.
+        Called before memory is reserved, so the payloads may have changed when rows are filled. Rows whose status is
+        not OK have size 0.
         """
         return {}
 
     def begin(self, work: Work) -> None:
-        """Make ready to fill: the bank is there now."""
+        """Prepare to fill; called once the bank is assigned."""
 
     def fill(self, work: Work, start: int, stop: int, resource: Any) -> None:
-        """Fill the rows from start to before stop, with what `open_thread` made for this thread."""
+        """Fill the rows from `start` to before `stop`, with the resource that `open_thread` made for this thread."""
         raise NotImplementedError
 
     def why(self, size_bytes: int, read: Callable[..., bytes]) -> Exception | None:
-        """What it has against a payload of so many bytes, if it refuses it. `read()` gives it, `read(n)` its beginning.
+        """The error for a payload that this stage refuses; None if it accepts it.
 
-        Several threads may ask this at once: what all of them take together must be within `scratch_bytes`.
+        `read()` returns the whole payload, `read(n)` its first n bytes. Several threads may call this at once; together
+        they may use at most `scratch_bytes` of memory.
         """
         return None
 
 
 class Decoder(Protocol):
-    """What can be given for a column in `decode=`."""
+    """A decoder that `decode=` accepts for a column."""
 
     def stage(self, use: Use) -> Stage:
-        """The stage that does it."""
+        """The stage that decodes the column."""

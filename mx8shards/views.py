@@ -1,11 +1,11 @@
-"""Which sample stands at which position of a view: of a selection, of joined datasets, of a weighted mix?
+"""How do views map positions to sample_ids: a selection, joined datasets, a weighted mix?
 
-A view is a pure function of arrays: `resolve(positions, epoch, seed) → (sample_ids, extras)`. It holds no data, and
-several views share the shards of one dataset. `extras` has what the view knows of the positions beside their samples,
-by name: arrays of numbers with a row for each position, or nothing at all where nothing is known.
+A view is a pure function on arrays: `resolve(positions, epoch, seed) → (sample_ids, extras)`. It contains no samples;
+several views share the shards of one dataset. `extras` are further arrays by name, with one row per position, such as
+the occurrence; it may be empty.
 
-Where a sample stands at several positions, `extras["occurrence"]` tells these apart, and random draws with them: no two
-positions of a view have both the same sample and the same occurrence. A missing array means 0.
+If a sample has several positions in a view, `extras["occurrence"]` distinguishes them, so that their random draws
+differ: the pair of sample_id and occurrence is unique within a view. A missing array means occurrence 0.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ class View(Protocol):
     """A pure mapping from positions to samples."""
 
     def __len__(self) -> int:
-        """How many positions there are."""
+        """The number of positions."""
 
     @property
     def digest(self) -> str:
-        """A hash of the mapping: equal for equal views, whatever data they are of (spec §12.6)."""
+        """A hash of the mapping, independent of the data (spec §12.6)."""
 
     @property
     def occurrences(self) -> int:
-        """A number that every occurrence is below: 1 where no sample stands at two positions."""
+        """An upper bound: all occurrences are less than this. It is 1 if no sample repeats."""
 
     @property
-    def moves(self) -> bool:
-        """Whether the samples at some positions are others in another epoch, or with another seed."""
+    def varies_by_epoch(self) -> bool:
+        """Whether the samples at some positions depend on the epoch and the seed."""
 
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
-        """The sample_ids at positions from 0 to before len, and what else is known of these positions."""
+        """The sample_ids and the extras of these positions, each from 0 to before len."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Whole:
         return 1
 
     @property
-    def moves(self) -> bool:
-        """Never."""
+    def varies_by_epoch(self) -> bool:
+        """False: all epochs are equal."""
         return False
 
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
@@ -84,7 +84,7 @@ class Whole:
 
 
 class Select:
-    """Positions picked from another view, in the order in which they were picked, repeats included."""
+    """A selection of another view's positions, in any order and with repeats."""
 
     def __init__(self, base: View, positions: Sequence[int] | npt.NDArray[Any]) -> None:
         self._base = base
@@ -95,38 +95,38 @@ class Select:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the positions, and of the view that they were picked from."""
+        """A hash of the selected positions and of the base view."""
         return _digest("select", self._base.digest, hashlib.sha256(self._positions.astype("<i8").data).hexdigest())
 
     @cached_property
     def occurrences(self) -> int:
-        """As many as the base view has, for each time that a position was picked."""
+        """The base view's bound, times the largest number of repeats of a position."""
         most = 0 if self._repeats is None else int(self._repeats.max())
         return self._base.occurrences * (1 + most)
 
     @property
-    def moves(self) -> bool:
-        """Where the base view does."""
-        return self._base.moves
+    def varies_by_epoch(self) -> bool:
+        """Whether the base view does."""
+        return self._base.varies_by_epoch
 
     @cached_property
     def _repeats(self) -> Ids | None:
-        """How many times each position was picked before. None, and no memory, where none was picked twice."""
+        """For each selected position, how often it was selected before; None if no position repeats."""
         return _repeats_among(self._positions, len(self._base))
 
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
-        """What the base view has at the picked positions, with occurrences of their own for repeats."""
+        """The base view's result for the selected positions, with a new occurrence for each repeat."""
         found, extras = self._base.resolve(self._positions[positions], epoch, seed)
         if self._repeats is None:
             return found, extras
-        return found, told_apart(extras, self._repeats[positions], self._base.occurrences)
+        return found, with_occurrences(extras, self._repeats[positions], self._base.occurrences)
 
 
 class Join:
-    """Several views one after the other, each over samples that start where those of the one before end."""
+    """Several concatenated views. The sample_ids of each are offset by its start."""
 
     def __init__(self, views: Sequence[tuple[View, int]]) -> None:
-        self._views = tuple(views)  # with the sample_id at which the samples of each start
+        self._views = tuple(views)  # pairs of a view and the sample_id at which its samples start
         self._starts = _bounds_of(len(view) for view, _ in self._views)
 
     def __len__(self) -> int:
@@ -134,31 +134,31 @@ class Join:
 
     @property
     def digest(self) -> str:
-        """A hash of the views and of where their samples start."""
+        """A hash of the views and of their starts."""
         return _digest("join", *([view.digest, int(start)] for view, start in self._views))
 
     @property
     def occurrences(self) -> int:
-        """As many as the view that has the most: samples of two views are different samples."""
+        """The largest bound of the views, which have no samples in common."""
         return max((view.occurrences for view, _ in self._views), default=1)
 
     @property
-    def moves(self) -> bool:
-        """Where any of the views does."""
-        return any(view.moves for view, _ in self._views)
+    def varies_by_epoch(self) -> bool:
+        """Whether any of the views does."""
+        return any(view.varies_by_epoch for view, _ in self._views)
 
     @cached_property
-    def _known(self) -> Extras:
-        """What any of the views knows of positions, without rows: each batch has the same names then."""
+    def _all_extras(self) -> Extras:
+        """The extras of all views by name, without rows, so that every batch has the same names."""
         none = np.zeros(0, np.int64)
         return {name: array for view, _ in self._views for name, array in view.resolve(none)[1].items()}
 
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
-        """What the views have at the positions they cover. What only others know of their positions is 0."""
+        """The results of the views for their own positions. Extras that a view lacks are 0."""
         which = np.searchsorted(self._starts, positions, side="right") - 1
         found = np.empty(len(positions), np.int64)
         extras = {
-            name: np.zeros((len(positions), *array.shape[1:]), array.dtype) for name, array in self._known.items()
+            name: np.zeros((len(positions), *array.shape[1:]), array.dtype) for name, array in self._all_extras.items()
         }
         for number in np.flatnonzero(np.bincount(which)).tolist():
             here = np.flatnonzero(which == number)
@@ -171,12 +171,12 @@ class Join:
 
 
 class Mix:
-    """Parts of another view, each with as many positions in every epoch as its weight asks for (spec §12.9).
+    """A weighted mix of the parts of another view, with a fixed number of positions per part and epoch (spec §12.9).
 
-    The base view's positions are `sizes[0]` of part 0, then `sizes[1]` of part 1, and so on; this view has `counts[0]`
-    of part 0, then `counts[1]` of part 1. Each part is shuffled once, by the seed, and walked through without an end:
-    an epoch begins where the one before stopped, so that over the epochs all samples of a part come equally often. A
-    part whose count is a multiple of its size is not shuffled: it has all of its samples in any case.
+    The first `sizes[0]` positions of the base view are part 0, the next `sizes[1]` are part 1, and so on; this view has
+    `counts[0]` positions of part 0, then `counts[1]` of part 1. Each part is shuffled once, by the seed, and traversed
+    cyclically: an epoch continues where the previous one stopped, so that over the epochs all samples of a part occur
+    equally often. A part whose count is a multiple of its size is not shuffled, as each epoch has all of its samples.
     """
 
     def __init__(self, base: View, sizes: Sequence[int], counts: Sequence[int]) -> None:
@@ -203,17 +203,17 @@ class Mix:
 
     @property
     def occurrences(self) -> int:
-        """As many as the base view has, for each pass through a part in one epoch."""
+        """The base view's bound, times the largest number of passes through a part in one epoch."""
         passes = -(-self._counts // np.maximum(self._sizes, 1))
         return self._base.occurrences * int(passes.max(initial=1))
 
     @property
-    def moves(self) -> bool:
-        """Where a part is shuffled, or the base view does."""
-        return self._base.moves or not self._whole.all()
+    def varies_by_epoch(self) -> bool:
+        """Whether a part is shuffled, or the base view varies."""
+        return self._base.varies_by_epoch or not self._whole.all()
 
     def resolve(self, positions: Ids, epoch: int = 0, seed: int = 0) -> tuple[Ids, Extras]:
-        """What the base view has where the walks through its parts are in this epoch."""
+        """The base view's result for the positions that this epoch's passes through the parts have reached."""
         part = np.searchsorted(self._starts, positions, side="right") - 1
         number, size = positions - self._starts[part], self._sizes[part]
         parts = zip(self._sizes.tolist(), self._counts.tolist(), strict=True)
@@ -224,21 +224,24 @@ class Mix:
             shuffles = self._shuffles.get(seed, self._shuffle)
             within[moved] = shuffles.of(part[moved], within[moved])
         found, extras = self._base.resolve(self._bounds[part] + within, epoch, seed)
-        return found, told_apart(extras, number // size, self._base.occurrences) if self._repeats else extras
+        return found, with_occurrences(extras, number // size, self._base.occurrences) if self._repeats else extras
 
     def _shuffle(self, seed: int) -> Permutations:
         return Permutations(self._sizes, Key("", self.digest, seed).words("mix", 0))
 
 
-def told_apart(extras: Extras, repeats: Ids, occurrences: int) -> Extras:
-    """The extras of positions of a view with so many occurrences, where positions repeat under different numbers."""
+def with_occurrences(extras: Extras, repeats: Ids, occurrences: int) -> Extras:
+    """The extras with a distinct occurrence for each repeat of a position, whose numbers are `repeats`.
+
+    `occurrences` is the bound of the view that the extras come from.
+    """
     before = extras.get(OCCURRENCE)
     apart = repeats * occurrences
     return {**extras, OCCURRENCE: apart if before is None else apart + before}
 
 
 def replaced_extras(extras: Extras, rows: Ids, others: Extras, count: int) -> Extras:
-    """The extras of `count` rows, with those of others in the place of some rows. What one side does not know is 0."""
+    """The extras of `count` rows, with `others` substituted at `rows`. An array that one side lacks counts as 0."""
     chosen = np.arange(count)
     chosen[rows] = count + np.arange(len(rows))
     found = {}
@@ -256,8 +259,8 @@ def _bounds_of(counts: Iterable[int]) -> Ids:
 
 
 def _repeats_among(positions: Ids, count: int) -> Ids | None:
-    """How many times each of these positions, which are below `count`, stands before; None if none repeats."""
-    if (positions[1:] > positions[:-1]).all():  # as `where` gives them
+    """For each position (below `count`), how often it occurs earlier in the array; None if none repeats."""
+    if (positions[1:] > positions[:-1]).all():  # the quick test, for positions from `where`
         return None
     seen = np.zeros(count, bool)
     seen[positions] = True
@@ -276,7 +279,7 @@ def _digest(*parts: object) -> str:
 
 
 def checked_positions(positions: Any, count: int) -> Ids:
-    """Positions as int64, negative ones counted from the end; IndexError for one that is out of range."""
+    """Positions as non-negative int64, with negative ones counted from the end; IndexError if one is out of range."""
     array = np.asarray(positions)
     if array.size == 0:
         return np.zeros(0, np.int64)
@@ -284,7 +287,7 @@ def checked_positions(positions: Any, count: int) -> Ids:
         if array.dtype == bool:
             raise TypeError("expected positions, got a mask of bools: numpy.flatnonzero(mask) gives positions")
         raise TypeError(f"expected a list of positions, got {array.ndim}-dimensional {array.dtype}")
-    bad = np.flatnonzero((array < -count) | (array >= count))  # before uint64 becomes int64 and wraps
+    bad = np.flatnonzero((array < -count) | (array >= count))  # before the conversion to int64, which wraps uint64
     if bad.size:
         raise IndexError(f"position {array[bad[0]]} of {count} samples")
     array = array.astype(np.int64)

@@ -1,4 +1,4 @@
-"""How do samples become a published snapshot?"""
+"""The Writer class: how are samples written into shards and published as a snapshot?"""
 
 from __future__ import annotations
 
@@ -45,27 +45,29 @@ class Writer:
     """Writes samples into shards, and publishes them as one new snapshot at the end.
 
     Args:
-        out: The directory of the dataset. It is made if it is missing.
+        out: The directory of the dataset. It is created if it is missing.
         columns: The name of each column and its encoding, such as `{"image": "bytes", "label": "int"}`.
-        compression: None, or a codec and perhaps its level: `"zstd"`, `"zstd:7"`, `"gz"`, `"bz2"`, `"br"`, `"snappy"`.
-        hashes: The names of the hashes that the index keeps of each file; blake3 is always added.
+        compression: None, or a codec with an optional level: `"zstd"`, `"zstd:7"`, `"gz"`, `"bz2"`, `"br"`, `"snappy"`.
+        hashes: The names of the hashes that the index has of each file; blake3 is always added.
         size_limit: The largest size of an uncompressed shard, in bytes or as `"64mb"`. None: one shard for all samples.
-        mode: `"create"` needs an empty directory, `"append"` adds samples to the dataset there, `"overwrite"` replaces
-            them. The previous snapshot stays readable under its id.
+        mode: `"create"` needs an empty directory, `"append"` adds samples to an existing dataset, `"overwrite"`
+            replaces them. The previous snapshot stays readable under its id.
         metadata: A mapping of names to JSON values. None: no metadata, or with `"append"` those of the previous
             snapshot.
         threads: The number of threads that compress, hash and write. None: one for each core of this process.
-        rank: Which part of a dataset this Writer writes, from 0; `merge([out], out)` joins the parts of all ranks. If
-            `out` is a dataset already, `mode="append"` writes parts that `merge([out], out, mode="append")` adds to it.
-        world_size: How many ranks write parts. Each has shards of its own, so the merged snapshot's id depends on it.
-        allow_pickle: Allow columns of the encoding `pkl`. Decoding them runs code, so readers have to allow it, too.
-        match_streaming: Make every shard file byte for byte equal to what Streaming's MDSWriter writes.
+        rank: The number, from 0, of the part of the dataset that this Writer writes; `merge([out], out)` joins the
+            parts of all ranks. If `out` is a dataset already, `mode="append"` writes parts that
+            `merge([out], out, mode="append")` adds to it.
+        world_size: The number of ranks that write parts. Ranks do not share shards, so the merged snapshot's id depends
+            on it.
+        allow_pickle: Allow columns with the encoding `pkl`. Decoding them runs code, so readers must allow it too.
+        match_streaming: Make every shard file byte-identical to the output of Streaming's MDSWriter.
 
-    Use it as a context manager: after an exception in the block, or a kill, nothing is published. Equal samples and
+    Use it as a context manager: if the block raises or the process is killed, nothing is published. Equal samples and
     options give equal bytes and an equal `snapshot`, on any machine and with any number of threads.
 
-    One thread at a time may use it: `write` and `finish` raise ShardsError while another thread is in one of them. To
-    write from several threads, give each of them a rank.
+    Only one thread at a time may use a Writer: `write` and `finish` raise ShardsError while another thread is in one of
+    them. To write from several threads, give each a Writer with its own rank.
     """
 
     def __init__(
@@ -86,8 +88,8 @@ class Writer:
     ) -> None:
         self._publication: LocalPublication | None = None
         self._failure: BaseException | None = None
-        # Which thread writes now. setdefault is atomic under the GIL and costs a third of a lock; a thread whose call
-        # Ctrl-C ended, before it could take its entry away, may call again.
+        # The id of the thread inside `write` or `finish`. setdefault is atomic under the GIL and takes a third of the
+        # time of a lock. If Ctrl-C prevents a thread from removing its id, that thread can still call again.
         self._user: dict[str, int] = {}
         self.snapshot: str | None = None
         one_of("mode", mode, MODES)
@@ -109,7 +111,7 @@ class Writer:
             root = part_root(root, mode, self._columns, rank, world_size)
         try:
             self._publication = LocalPublication(root)
-            with operations.refusals("open", root):
+            with operations.disk_errors("open", root):
                 self._base = base_of(root, mode, self._columns)
             self._number = self._base.first
             self._sidecars = self._open_sidecars()
@@ -128,10 +130,10 @@ class Writer:
             sample: A value for every column, by name. Other keys are ignored.
         """
         if self._user.setdefault("thread", me := get_ident()) != me:
-            raise _used_twice()
-        try:  # in place, for speed: one more call costs more than the token
+            raise _used_concurrently()
+        try:  # inlined for speed: a method call would take longer than this check
             if self._publication is None:
-                raise _closed("nothing can be added to what it published or gave up")
+                raise _closed("no samples can be added")
             pieces = self._columns.encode(sample, self._written)
             size = sum(map(len, pieces))
             if self._over_limit(size):
@@ -151,9 +153,9 @@ class Writer:
             self._user.pop("thread", None)
 
     def _over_limit(self, size: int) -> bool:
-        """Streaming's rule, exact: the raw file never exceeds the limit unless one sample alone does.
+        """Whether the sample starts a new shard, by Streaming's rule: only a single sample may exceed the limit.
 
-        Where that one sample comes first Streaming writes an empty shard before it, and so do we if asked to match.
+        If the first sample alone exceeds it, Streaming writes an empty shard before it; `match_streaming` does too.
         """
         over = bool(self._limit) and self._bytes + size + 4 > (self._limit or 0)
         return over and bool(self._sizes or self._match_streaming)
@@ -164,7 +166,7 @@ class Writer:
         self._bytes = 8 + len(self._maker.config)
 
     def _flush(self) -> None:
-        """Hand the shard in hand to the threads; at most `threads` + 1 are in memory beside it."""
+        """Submit the current shard to the threads. At most `threads` + 1 others are in memory at a time."""
         assert self._publication is not None
         self._publication.require_owner()
         basename = f"{self._base.prefix}shard.{self._number:05}.mds"
@@ -176,7 +178,7 @@ class Writer:
             self._start_shard()
             while len(self._running) > self._threads or (self._running and self._running[0].done()):
                 self._collect(self._running.popleft().result())
-        except BaseException as error:  # a shard may be lost: going on would publish the others without it
+        except BaseException as error:  # a shard may be lost, so the others must not be published without it
             self._failure = error
             self.abandon()
             raise
@@ -197,13 +199,13 @@ class Writer:
             metadata: A mapping of names to JSON values. It replaces the metadata given before.
         """
         if self._publication is None:
-            raise _closed("its metadata cannot be changed any more")
+            raise _closed("its metadata cannot be changed")
         self._metadata = checked_metadata(metadata)
 
     def finish(self) -> str:
         """Publish everything written and return the snapshot's id."""
         if self._user.setdefault("thread", me := get_ident()) != me:
-            raise _used_twice()
+            raise _used_concurrently()
         try:
             return self._finish()
         finally:
@@ -226,7 +228,7 @@ class Writer:
         return self.snapshot
 
     def _is_empty(self) -> bool:
-        """Whether there would be no shard at all, and nothing to tell the columns: then one without samples does.
+        """Whether the dataset would have no shard. Then a shard without samples is written, to record the columns.
 
         Streaming writes none.
         """
@@ -235,7 +237,7 @@ class Writer:
     def _publish(self, publication: LocalPublication) -> str:
         base, old = self._base.snapshot, self._base.kept
         if old is not None and not self._entries and self._metadata in (None, old.index.metadata):
-            return old.id  # nothing new to say
+            return old.id  # nothing changed
         sidecars = old.index.sidecars if old else ()
         before = old.index.shards if old else 0
         for writer in filter(None, self._sidecars):
@@ -252,7 +254,7 @@ class Writer:
         return publication.put_index(data, base.id if base else None)
 
     def abandon(self) -> None:
-        """Publish nothing, and leave the directory as it was found."""
+        """Publish nothing, and restore the directory as it was."""
         for job in self._running:
             job.cancel()
         self._close()
@@ -262,7 +264,7 @@ class Writer:
         if hasattr(self, "_pool"):
             self._pool.shutdown(cancel_futures=True)
         for writer in filter(None, getattr(self, "_sidecars", ())):
-            with contextlib.suppress(ShardsError):  # nothing hangs on these files any more
+            with contextlib.suppress(ShardsError):  # these files are published already, or not needed
                 writer.close()
         if publication is not None:
             publication.close()
@@ -276,7 +278,7 @@ class Writer:
         elif self._publication is not None or self._failure is not None:
             self.finish()
 
-    # what was there before --------------------------------------------------------------------------------------
+    # side-cars --------------------------------------------------------------------------------------------------
 
     def _open_sidecars(self) -> tuple[NewSidecar, NewSidecar | None]:
         assert self._publication is not None
@@ -291,10 +293,10 @@ def _closed(consequence: str) -> SettingError:
     return SettingError(f"the Writer is closed: {consequence}")
 
 
-def _used_twice() -> ShardsError:
+def _used_concurrently() -> ShardsError:
     return ShardsError(
         "the Writer is used by two threads at once, so this call did nothing",
-        hint="write from one thread, hold a lock of your own, or give each thread a Writer with a rank",
+        hint="write from one thread, hold a lock around the calls, or give each thread a Writer with a rank",
     )
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from mx8shards.convert.reasons import is_about_file
 from mx8shards.disk.files import open_regular
-from mx8shards.errors import SourceError, said
+from mx8shards.errors import SourceError, error_text
 
 MOST_BYTES = 1 << 28  # per file: our decoders take no larger picture, and a sparse file may claim any size
 
@@ -232,7 +232,7 @@ def _at(offset: int) -> str:
 
 
 def _text_of(error: Exception) -> str:
-    return "headers of headers, nested too deeply" if isinstance(error, RecursionError) else said(error)
+    return "headers of headers, nested too deeply" if isinstance(error, RecursionError) else error_text(error)
 
 
 class _Headers(io.BufferedReader):

@@ -1,7 +1,7 @@
-"""How is a file opened that somebody else may have put there?
+"""How are untrusted files opened safely (FIFOs, devices, sparse files)?
 
-A FIFO blocks whoever opens it, a link to /dev/zero never ends, and a sparse file claims terabytes. So every file of a
-dataset or of a source is opened here: without blocking, only if it is a regular file, and read up to a bound.
+Opening a FIFO blocks, a symlink to /dev/zero has no end, and a sparse file can claim terabytes. Therefore every file of
+a dataset or of a source is opened here: without blocking, only if it is a regular file, and read up to a limit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mx8shards.errors import FormatError
 
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
-_PIECE_BYTES = 1 << 16  # of a file that grows, or whose file system does not say how large it is
+_PIECE_BYTES = 1 << 16  # read size for a file that grows, or whose file system reports no size
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -28,9 +28,9 @@ _KINDS = {
 
 
 def open_regular(path: Path | str, *, follow: bool = True, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
-    """A descriptor of the regular file `path`; an OSError says what else it is. It never blocks.
+    """Open the regular file `path` without blocking and return its descriptor; OSError for any other type of file.
 
-    `follow=False` refuses a symlink as the last component. `flags` and `mode` are those of `os.open`.
+    `follow=False` refuses a symlink as the last component. `flags` and `mode` are passed to `os.open`.
     """
     descriptor = _open(path, flags | _FLAGS | (0 if follow else os.O_NOFOLLOW), mode)
     try:
@@ -47,10 +47,7 @@ def _open(path: Path | str, flags: int, mode: int) -> int:
     try:
         return os.open(path, flags, mode)
     except OSError as error:
-        if error.errno in (
-            errno.ENXIO,
-            errno.ENODEV,
-        ):  # a socket; a FIFO to write to; a missing device
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, a FIFO opened for writing, or a missing device
             with suppress(FileNotFoundError):
                 raise _not_regular(path, stat.S_IFMT(os.stat(path).st_mode)) from None
         raise
@@ -62,7 +59,7 @@ def _not_regular(path: Path | str, kind: int) -> OSError:
 
 
 def read_bounded(path: Path | str, most: int, *, follow: bool = True) -> bytes:
-    """All bytes of the regular file `path`; FormatError, and no memory spent, where there are more than `most`."""
+    """Read the regular file `path`; FormatError, before memory is allocated, if it has more than `most` bytes."""
     with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:

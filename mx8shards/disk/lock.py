@@ -1,6 +1,6 @@
-"""Who may change this dataset now?
+"""Which process holds a dataset's lock?
 
-flock, because the kernel frees it however its holder ends: there is never a stale lock to clean.
+The lock is an flock, which the kernel releases when its holder dies: there are no stale locks.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from mx8shards.disk import operations, publish
 from mx8shards.disk.files import open_regular
 from mx8shards.errors import DiskError
 
-# No symlink is followed, neither as the file nor as its directory: in a dataset from elsewhere it could make us cut any
-# file of the user's to nothing.
+# Neither the lock file nor its directory may be a symlink: a downloaded dataset could use one to have us truncate any
+# file of the user.
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT
 
 
 def acquire(path: Path) -> int:
-    """A descriptor that holds the exclusive lock `path` until `release`. DiskError at once where another has it."""
+    """Take the exclusive lock `path`, held until `release`, and return its descriptor. DiskError if it is taken."""
     descriptor = -1
     try:
-        with _lock_hint(), operations.refusals("lock", path):
+        with _lock_hint(), operations.disk_errors("lock", path):
             publish.require_no_link(path.parent)
             descriptor = _open_locked(path)
-            while not _names(path, descriptor):  # the last holder removed the file, and with it the dataset
+            while not _is_same_file(path, descriptor):  # the previous holder removed the dataset, including this file
                 os.close(descriptor)
                 descriptor = -1
                 descriptor = _open_locked(path)
-        with contextlib.suppress(OSError):  # for the message below only, and a full disk may have no room for it
+        with contextlib.suppress(OSError):  # the process id is only for error messages; the disk may be full
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         return descriptor
-    except BaseException:  # Ctrl-C among them: nobody would free the lock before the process ends
+    except BaseException:  # also on Ctrl-C: otherwise the lock would be held until the process ends
         if descriptor >= 0:
             os.close(descriptor)
         raise
@@ -44,12 +44,12 @@ def acquire(path: Path) -> int:
 
 @contextlib.contextmanager
 def _lock_hint() -> Iterator[None]:
-    """Say why a command that changes little needs the right to write: it takes the lock, which is a file."""
+    """Explain in permission errors that changing a dataset needs write access for its lock file."""
     try:
         yield
     except DiskError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            error.hint = error.hint or "whoever changes a dataset needs the right to write there, for its lock as well"
+            error.hint = error.hint or "changing a dataset needs write access to its directory, also for its lock file"
         raise
 
 
@@ -70,31 +70,31 @@ def _open_locked(path: Path) -> int:
 
 
 def release(descriptor: int) -> None:
-    """Free the lock at once, also where a forked process holds a copy of the descriptor."""
-    with contextlib.suppress(OSError):  # closing it does the same, mostly
+    """Release the lock now, even if a forked process holds a copy of the descriptor."""
+    with contextlib.suppress(OSError):  # closing the descriptor releases the lock unless a fork has a copy
         fcntl.flock(descriptor, fcntl.LOCK_UN)
-    with contextlib.suppress(OSError):  # the descriptor is gone, whatever the system says
+    with contextlib.suppress(OSError):  # even a failed close releases the descriptor
         os.close(descriptor)
 
 
 @contextlib.contextmanager
 def only_writer(path: Path) -> Iterator[int]:
-    """A descriptor of the file `path` while this process alone holds it; waits for its turn.
+    """Wait for the exclusive lock on the file `path` and yield its descriptor.
 
-    The file may have been renamed or removed by the previous holder: then the name is opened anew.
+    The previous holder may have renamed or removed the file: then the path is opened again.
     """
     while True:
         descriptor = open_regular(path, follow=False, flags=_LOCK_FLAGS)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _names(path, descriptor):
+            if _is_same_file(path, descriptor):
                 yield descriptor
                 return
         finally:
             os.close(descriptor)
 
 
-def _names(path: Path, descriptor: int) -> bool:
+def _is_same_file(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""How are a file's bytes reached: as memory, or by reading?
+"""How are a file's bytes accessed: mapped (mmap), or read (pread)?
 
-`map_file` keeps no descriptor, so thousands of shards stay mapped under any `ulimit -n` (Python's own mmap keeps a
-duplicate before 3.13). Memory that is mapped raises SIGBUS where the file has shrunk since; reading through a
-`ReadFile` gives a short count instead, and never a signal.
+`map_file` keeps no descriptor, so thousands of shards stay mapped under any `ulimit -n` (before Python 3.13, its mmap
+keeps a duplicate descriptor). Accessing mapped memory raises SIGBUS if the file was truncated; a read through a
+`ReadFile` returns fewer bytes instead.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class _Mapping:
-    """The owner of one mapping; arrays that view it keep it alive, and it goes with the last of them."""
+    """Owns one mapping. Arrays over it hold a reference, and the last one to go unmaps it."""
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         self._address: int | None = None
         address = _mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
         if address == _MAP_FAILED:
             number = ctypes.get_errno()
-            raise operations.refusal(OSError(number, os.strerror(number)), "map")
+            raise operations.disk_error(OSError(number, os.strerror(number)), "map")
         self._address = address
         self._size_bytes = size_bytes
         self.__array_interface__: dict[str, Any] = {
@@ -60,10 +60,7 @@ def map_file(descriptor: int, size_bytes: int) -> Bytes:
 
 
 class ReadFile:
-    """An open regular file, no symlink, that is read by position; safe from many threads.
-
-    It closes with its last reference.
-    """
+    """An open regular file (not a symlink), read at offsets (pread). Thread-safe; the garbage collector closes it."""
 
     __slots__ = ("descriptor", "path")
 
@@ -74,22 +71,22 @@ class ReadFile:
 
     @property
     def size_bytes(self) -> int:
-        """How long the file is now."""
+        """The current size of the file."""
         return os.fstat(self.descriptor).st_size
 
     def read(self, begin: int, size_bytes: int) -> bytes:
-        """Up to `size_bytes` bytes from `begin`; fewer only where the file ends."""
+        """Read `size_bytes` bytes from offset `begin`; fewer only at the end of the file."""
         data = os.pread(self.descriptor, size_bytes, begin)
         while len(data) < size_bytes and (more := os.pread(self.descriptor, size_bytes - len(data), begin + len(data))):
             data += more
         return data
 
-    def expect(self, begin: int, size_bytes: int) -> None:
-        """Have the kernel fetch these bytes meanwhile, and nothing around them, where it can be told."""
+    def prefetch(self, begin: int, size_bytes: int) -> None:
+        """Start reading these bytes, and no others, into the page cache, if the system has posix_fadvise."""
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self.descriptor, begin, size_bytes, os.POSIX_FADV_WILLNEED)
 
     def __del__(self, close: Any = os.close, suppress: Any = suppress) -> None:
         if self.descriptor >= 0:
-            with suppress(OSError):  # it is closed all the same, and nothing that was read is the worse for it
+            with suppress(OSError):  # the descriptor is released anyway, and a failed close loses no data that was read
                 close(self.descriptor)

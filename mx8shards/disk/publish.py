@@ -1,4 +1,4 @@
-"""How does a file become visible whole, or not at all?"""
+"""How are files and directories created durably, copied, and removed?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mx8shards.errors import DiskError, FormatError
 
 
 class NewFile:
-    """A file being written under a temporary name. `finish` makes its bytes durable; leaving without it removes it."""
+    """A file being written under a temporary name. `finish` makes its bytes durable; otherwise it is removed."""
 
     _descriptor = -1
 
@@ -27,20 +27,20 @@ class NewFile:
         operations.write(self._descriptor, data, self.path)
 
     def finish(self) -> None:
-        """Every byte written so far is on the disk; nothing more can be written."""
+        """Make the written bytes durable, and close the file."""
         operations.sync(self._descriptor, self.path)
         self.close()
 
     def discard(self) -> None:
-        """Close the file and take its name away."""
+        """Close and remove the file."""
         self.close()
         operations.unlink(self.path)
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            with operations.refusals("close", self.path):
+            with operations.disk_errors("close", self.path):
                 os.close(descriptor)
 
     def __del__(self, close: Any = os.close) -> None:
@@ -56,7 +56,7 @@ class NewFile:
 
 
 def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """A durable file at `path`, which must be free. Its name is not yet durable: that is `sync_directory`."""
+    """Write a new file whose bytes are durable. Its name is durable only after `sync_directory`."""
     with NewFile(path) as file:
         for piece in pieces:
             file.write(piece)
@@ -64,7 +64,7 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
 
 
 def make_directories(path: Path, *, below: Path) -> None:
-    """`path` and its parents exist, durably, down from `below`, which must exist already. None of them is a symlink."""
+    """Create `path` and its parents below the existing directory `below`, durably; FormatError if one is a symlink."""
     missing = []
     for directory in (path, *path.parents):
         if directory == below:
@@ -78,17 +78,17 @@ def make_directories(path: Path, *, below: Path) -> None:
 
 
 def require_no_link(path: Path) -> None:
-    """FormatError where `path` is a symlink: whatever is created or removed beneath it would lie elsewhere."""
+    """FormatError if `path` is a symlink: files created or removed below it would be in another directory."""
     if path.is_symlink():
         hint = "a dataset's own directories are never symlinks; remove it"
         raise FormatError(subject=str(path), expected="a directory", found="a symlink", hint=hint)
 
 
 def copy_file(source: Path, target: Path, *, hard_link: bool) -> None:
-    """`target`, which must be free, gets the bytes of `source`: hard-linked where asked and possible."""
-    with operations.refusals("read", source), open(open_regular(source, follow=False), "rb", buffering=0) as file:
+    """Copy `source` to the new file `target`, durably; with `hard_link`, link it if the file system can."""
+    with operations.disk_errors("read", source), open(open_regular(source, follow=False), "rb", buffering=0) as file:
         if hard_link and _linked(source, target):
-            operations.sync(file.fileno(), source)  # whoever wrote it need not have cared
+            operations.sync(file.fileno(), source)  # its writer may not have synced it
         else:
             write_file(target, iter(lambda: file.read(1 << 22), b""))
 
@@ -97,14 +97,14 @@ def _linked(source: Path, target: Path) -> bool:
     try:
         operations.link(source, target)
     except DiskError:
-        return False  # another file system, or one without links
+        return False  # on another file system, or on one without hard links
     return True
 
 
 def remove_tree(path: Path) -> None:
-    """The directory and everything in it is gone; one that was not there is fine."""
+    """Remove the directory and its contents; a missing one is no error."""
     directories = []
-    waiting = [path]  # a stack of our own: directories may be nested deeper than Python may recurse
+    waiting = [path]  # no recursion: directories may be nested deeper than Python's recursion limit
     while waiting:
         current = waiting.pop()
         if current.is_dir() and not current.is_symlink():
@@ -112,12 +112,12 @@ def remove_tree(path: Path) -> None:
             waiting += current.iterdir()
         else:
             operations.unlink(current)
-    for directory in reversed(directories):  # a directory was found before all that lie in it
+    for directory in reversed(directories):  # each directory was found before its subdirectories
         operations.remove_directory(directory)
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """Everything below the directory that is no directory itself; symlinks are not followed."""
+    """The path of every file below the directory, at any depth; symlinks are yielded and not followed."""
     waiting = [path]
     while waiting:
         for child in waiting.pop().iterdir():

@@ -1,1 +1,1 @@
-"""What do the bytes mean? The spec (format_spec/) as pure functions: no files, no threads, no Numba."""
+"""How are index, shards, columns and side-cars encoded? The spec (format_spec/) as pure functions, without files."""

@@ -1,7 +1,7 @@
-"""Where are the numbers in the payloads of many arrays? (spec: registry, "Arrays")
+"""How are the payloads of many `ndarray` values decoded at once? (spec: registry, "Arrays")
 
-The payloads of `ndarray` and `ndarray:<dtype>` lie one after the other, each with its own header. Here the headers of
-all rows are read and removed at once, in NumPy operations over the rows, so that what is left are the numbers alone.
+Each payload of `ndarray` and `ndarray:<dtype>` has its own header. The headers of all rows are parsed and removed by
+NumPy operations over the rows, which leaves the concatenated values.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mx8shards.format.arrays import CODES, MAX_BYTES
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
-_LONG_BYTES = 512  # copying rows one by one is then faster than a mask of all bytes
+_LONG_BYTES = 512  # for longer rows on average, copying them one by one is faster than a mask over all bytes
 _NAMES = {code: name for name, code in CODES.items()}
 
 
 class Numbers(NamedTuple):
-    """Rows of numbers: row i is `values[offsets[i]:offsets[i + 1]]`, in C order, and its shape is `dims[i]`.
+    """Concatenated arrays: row i is `values[offsets[i]:offsets[i + 1]]`, in C order, with the shape `dims[i]`.
 
-    `dims` has as many columns as the row with the most dimensions; a row with fewer has zeros behind its own.
+    `dims` has as many columns as the largest number of dimensions; shorter shapes are padded with zeros.
     """
 
     values: npt.NDArray[Any]
@@ -32,15 +32,15 @@ class Numbers(NamedTuple):
 
 
 def numbers_of(payloads: Bytes, offsets: Ints, dtype: str | None) -> Numbers | int:
-    """The numbers of all rows, copied out of their payloads; or the first row that has no place among them.
+    """The numbers of all rows, copied from their payloads; or the first row that cannot be concatenated.
 
-    `dtype` is the one in the encoding's name; None where each payload names its own. A row has no place among the
-    others if its payload is damaged or if its dtype differs from the first row's: decoding it alone tells.
+    `dtype` is the one in the encoding's name; None if each payload names its own. A row cannot be concatenated if its
+    payload is damaged or its dtype differs from the first row's; decoding it alone tells which.
     """
     lengths = np.diff(offsets)
     if not len(lengths):
         return Numbers(np.empty(0, dtype or "uint8"), np.zeros(1, np.int64), np.empty((0, 1), np.int64))
-    at = 1 if dtype is None else 0  # where the byte of the shape stands
+    at = 1 if dtype is None else 0  # the offset of the shape byte
     if (row := _first(lengths <= at)) is not None:
         return row
     if dtype is None:
@@ -52,7 +52,7 @@ def numbers_of(payloads: Bytes, offsets: Ints, dtype: str | None) -> Numbers | i
     if row is not None:
         return row
     kind = np.dtype(dtype).newbyteorder("<")
-    # floats cannot wrap, and are exact for every count that fits into a payload
+    # floats do not overflow, and are exact for all counts that fit into a payload
     counts = np.where(dims > 0, dims, 1).prod(axis=1, dtype=np.float64)
     if (row := _first((counts * kind.itemsize != lengths - at - heads) | (dims[:, 0] < 1))) is not None:
         return row
@@ -61,7 +61,7 @@ def numbers_of(payloads: Bytes, offsets: Ints, dtype: str | None) -> Numbers | i
 
 
 def _without_heads(payloads: Bytes, offsets: Ints, heads: Ints) -> Bytes:
-    """All rows without their headers, copied one after the other."""
+    """The concatenated rows without their headers."""
     if len(payloads) > _LONG_BYTES * len(heads):
         begins, ends = (offsets[:-1] + heads).tolist(), offsets[1:].tolist()
         return np.concatenate([payloads[begin:end] for begin, end in zip(begins, ends, strict=True)])
@@ -73,7 +73,7 @@ def _without_heads(payloads: Bytes, offsets: Ints, heads: Ints) -> Bytes:
 
 
 def _shapes(payloads: Bytes, begins: Ints, room: Ints) -> tuple[Ints, Ints, int | None]:
-    """The dimensions of each row, how long the part of its header that holds them is, and the first row without one."""
+    """The dimensions of each row, the header bytes that encode them, and the first invalid row (or None)."""
     shape = payloads[begins].astype(np.int64)
     ndim, width = shape >> 2, 1 << (shape & 3)
     heads = 1 + ndim * width

@@ -1,4 +1,4 @@
-"""How do NumPy arrays become payloads?"""
+"""How are NumPy arrays encoded as payloads (ndarray encodings)?"""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CODES = {
 }
 _NAMES = {code: name for name, code in CODES.items()}
 _LITTLE = {name: np.dtype(np.dtype(name).newbyteorder("<").str) for name in CODES}
-_BY_KIND = {(dtype.kind, dtype.itemsize): name for name, dtype in _LITTLE.items()}  # whatever the byte order
-_DIMS = "BHIQ"  # a dimension in 1, 2, 4 or 8 bytes …
-_POWERS = (0, 0, 1, 2, 2, 3, 3, 3, 3)  # … and which of them it takes if it has so many significant bytes
+_BY_KIND = {(dtype.kind, dtype.itemsize): name for name, dtype in _LITTLE.items()}  # for any byte order
+_DIMS = "BHIQ"  # struct formats of a dimension in 1, 2, 4 or 8 bytes …
+_POWERS = (0, 0, 1, 2, 2, 3, 3, 3, 3)  # … and the index of the format, by the number of significant bytes
 MAX_DIMS = 63
-HEADER_BYTES = 2 + 8 * MAX_DIMS  # at most
+HEADER_BYTES = 2 + 8 * MAX_DIMS  # the largest header
 
-_SIDE = re.compile(r" *[0-9]+ *")  # Python's int() takes more: signs, underscores, digits of other scripts
+_SIDE = re.compile(r" *[0-9]+ *")  # Python's int() also accepts signs, underscores and digits of other scripts
 MAX_BYTES = (1 << 32) - 1
 
 Array = NDArray[Any]
@@ -42,8 +42,8 @@ Array = NDArray[Any]
 class DynamicArray(Codec):
     """`ndarray` and `ndarray:<dtype>`: [dtype code, unless fixed] [ndim and width of a dim] [dims] [values, C order].
 
-    Values are little-endian: a big-endian array is swapped when it is encoded. (Streaming stores it as it is, and it
-    comes back swapped.) Arrays come back as read-only views of the payload, aligned or not.
+    Values are little-endian: a big-endian array is byte-swapped when it is encoded. (Streaming stores it unchanged and
+    decodes wrong values.) Decoded arrays are read-only views of the payload, possibly unaligned.
     """
 
     takes = "an array of numbers with 1 to 63 dimensions, none of them empty"
@@ -56,7 +56,7 @@ class DynamicArray(Codec):
 
     @property
     def dtype_name(self) -> str | None:
-        """The dtype of all its arrays; None where each payload names its own."""
+        """The dtype of all its arrays; None if each payload names its own."""
         return self._fixed
 
     def pack(self, value: Any) -> bytes:
@@ -73,20 +73,20 @@ class DynamicArray(Codec):
         return _view(payload, shape, dtype, begin)
 
     def header(self, head: bytes | memoryview, size_bytes: int) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-        """The dtype and the shape of a payload of `size_bytes`, and where its values begin; FormatError if they misfit.
+        """Dtype, shape and offset of the values in a payload of `size_bytes`; FormatError if they do not fit its size.
 
-        head  the first HEADER_BYTES of the payload, or all where it is shorter
+        head  the first HEADER_BYTES of the payload, or all of a shorter one
         """
         name, begin = (self._fixed, 0) if self._fixed else (self._dtype_of(head), 1)
         shape, begin = self._shape_of(head, begin)
         dtype = _LITTLE[name]
         wanted = math.prod(shape) * dtype.itemsize
         if wanted != size_bytes - begin:
-            raise self.damaged(f"{size_bytes - begin} bytes of values for the {_some(wanted)} of its shape")
+            raise self.damaged(f"{size_bytes - begin} bytes of values for the {_count_text(wanted)} of its shape")
         return dtype, shape, begin
 
     def count(self, head: bytes | memoryview, size_bytes: int) -> int:
-        """How many values a payload of `size_bytes` bytes holds, told by its first two bytes."""
+        """The number of values in a payload of `size_bytes` bytes, from its first two bytes."""
         name, begin = (self._fixed, 0) if self._fixed else (self._dtype_of(head), 1)
         if len(head) <= begin:
             raise self.damaged("no shape")
@@ -151,7 +151,7 @@ class FixedArray(Codec):
 
 
 def parse_array(name: str, text: str) -> Codec:
-    """The encoding that `ndarray:<text>` names; ValueError where it names none."""
+    """The encoding named `ndarray:<text>`; ValueError if there is none."""
     dtype, colon, dims = text.partition(":")
     if not text:
         return DynamicArray(name)
@@ -169,9 +169,9 @@ def parse_array(name: str, text: str) -> Codec:
 
 
 def _numbers(codec: Codec, value: Any, wanted: str | None) -> tuple[str, Array]:
-    """The array with the name of its dtype, which is one that has a code; SchemaError otherwise.
+    """The name of the array's dtype, and the array; SchemaError if it is no array of a supported dtype.
 
-    `wanted` is the dtype in the encoding's name, which the hint needs: NumPy makes int64 of a list of ints.
+    `wanted` is the dtype in the encoding's name, for the hint, as numpy.asarray of a list of ints gives int64.
     """
     if not isinstance(value, np.ndarray):
         codec.refuse(value, hint=f"use numpy.asarray(value, {wanted!r})" if wanted else "use numpy.asarray(value)")
@@ -182,16 +182,16 @@ def _numbers(codec: Codec, value: Any, wanted: str | None) -> tuple[str, Array]:
 
 
 def _shape_bytes(shape: tuple[int, ...]) -> bytes:
-    """The number of dimensions, and every one of them in as few bytes as the largest needs."""
+    """The encoded shape: the number of dimensions, and all dimensions in the width that the largest needs."""
     power = _POWERS[(max(shape).bit_length() + 7) // 8]
     return struct.pack(f"<B{len(shape)}{_DIMS[power]}", len(shape) << 2 | power, *shape)
 
 
 def _view(payload: bytes | memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], begin: int) -> Array:
     array: Array = np.ndarray(shape, dtype, payload, begin)
-    array.setflags(False)  # read-only even where the payload is not
+    array.setflags(False)  # read-only even if the payload is writable
     return array
 
 
-def _some(count: int) -> str:
+def _count_text(count: int) -> str:
     return str(count) if count <= MAX_BYTES else "more than 4 GiB"

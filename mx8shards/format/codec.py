@@ -1,4 +1,4 @@
-"""What must an encoding be able to do, and how does it say no? (spec §3.6)"""
+"""What is the interface of a column encoding, and how does it refuse values and payloads? (spec §3.6)"""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from mx8shards.errors import FormatError, SchemaError
 
 @runtime_checkable
 class Encoding(Protocol):
-    """How the values of one column become bytes and come back.
+    """Encodes the values of one column to bytes, and decodes them.
 
-    `encode` raises SchemaError for a value that does not fit and lets `bytes` pass as they are (those of a fixed-size
-    column only in that size). `decode` raises FormatError, and nothing else, whatever the bytes; it allocates nothing
-    that its payload does not account for, and what it returns may be a view of the payload.
+    `encode` raises SchemaError for a value that does not fit, and returns `bytes` unchanged (for a fixed-size column,
+    only if they have that size). `decode` raises no error but FormatError for any payload, and allocates memory only in
+    proportion to the payload. The decoded value may be a view of the payload.
     """
 
-    name: str = ""  # as it stands in the index
+    name: str = ""  # the name in the index
     size_bytes: int | None = None  # None: payloads differ in size
-    dtype: str | None = None  # with `shape`, where payloads are the bytes of equally shaped arrays, so that they stack
+    dtype: str | None = (
+        None  # set, with `shape`, if all payloads are arrays of one dtype and shape, which can be stacked
+    )
     shape: tuple[int, ...] | None = None
-    unsafe: bool = False  # decoding runs code that the payload chooses
+    unsafe: bool = False  # whether decoding runs code from the payload
 
     def encode(self, value: Any, /) -> bytes:
         """The payload that holds `value`."""
@@ -34,9 +36,9 @@ class Encoding(Protocol):
 
 
 class Codec(Encoding):
-    """What the built-in encodings share: bytes and wrong sizes are dealt with here, `pack` and `unpack` do the rest."""
+    """Base class of the built-in encodings. Handles bytes and wrong sizes; subclasses define `pack` and `unpack`."""
 
-    takes = "bytes"  # what `encode` takes, in words
+    takes = "bytes"  # a description of the values that `encode` accepts
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -58,20 +60,20 @@ class Codec(Encoding):
         self.refuse(value)
 
     def unpack(self, payload: bytes | memoryview) -> Any:
-        """The value of a payload whose size is right."""
+        """The value of a payload with a valid size."""
         raise NotImplementedError
 
     def refuse(self, value: object, *, hint: str = "", cause: BaseException | None = None) -> NoReturn:
-        """SchemaError: `value` is not what this encoding takes."""
+        """Raise the SchemaError for a value that this encoding does not accept."""
         raise SchemaError(expected=self.takes, found=describe(value), hint=hint or brief(cause)) from cause
 
     def damaged(self, found: str) -> FormatError:
-        """The error to raise for a payload that is not one of this encoding's."""
+        """The error for a payload that is invalid in this encoding."""
         return FormatError(expected=f"a payload of {self.name}", found=found)
 
 
 def describe(value: object) -> str:
-    """A value in a few words; its type alone where the value would be long."""
+    """A short description of a value: its type, and the value itself if it is a number."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array of shape {value.shape}"
     kind = type(value).__name__
@@ -85,6 +87,6 @@ def describe(value: object) -> str:
 
 
 def brief(cause: BaseException | None) -> str:
-    """What another library had to say, on one line of bounded length."""
+    """The message of another library's error, on one line of bounded length; "" if there is none."""
     text = " ".join(str(cause).split()) if cause is not None else ""
     return text if len(text) <= 120 else f"{text[:119]}…"

@@ -1,4 +1,4 @@
-"""How does a sample become bytes, and where in them is which column? (spec: sample bytes)"""
+"""How is a sample laid out in bytes, and at which offset is each column? (spec: sample bytes)"""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mx8shards.format.encodings import Encoding, get_encoding
 
 Payload = bytes | memoryview
 
-# The size header of a sample is one uint32 for every column of variable size.
+# A sample's size header has one uint32 for each column of variable size.
 _SIZE = struct.Struct("<I")
 MAX_BYTES = (1 << 32) - 1
 MAX_COLUMNS = 4096
-MAX_TEXT = 1024  # characters of a name or an encoding
+MAX_TEXT = 1024  # characters of a column's name or encoding
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Columns:
 
     @classmethod
     def of(cls, encodings: Mapping[str, str], *, allow_pickle: bool = False) -> Columns:
-        """The columns a user names; SettingError or SchemaError where no reader would take them."""
+        """The columns from names and encodings; SettingError or SchemaError if a reader would refuse them."""
         _check_names(encodings)
         names = tuple(sorted(encodings))
         coders = [_coder(name, encodings[name]) for name in names]
@@ -48,7 +48,7 @@ class Columns:
         return cls(names, tuple(encodings[name] for name in names), sizes)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Columns, (self.names, self.encodings, self.sizes)  # not what was derived from them
+        return Columns, (self.names, self.encodings, self.sizes)  # without the cached properties
 
     @cached_property
     def coders(self) -> tuple[Encoding, ...]:
@@ -57,22 +57,22 @@ class Columns:
 
     @cached_property
     def variable(self) -> int:
-        """How many columns have no fixed size; each has four bytes in the sample's size header."""
+        """The number of columns of variable size; each has four bytes in the sample's size header."""
         return sum(size is None for size in self.sizes)
 
     @cached_property
     def header_bytes(self) -> int:
-        """How long a sample's size header is."""
+        """The size of a sample's size header."""
         return 4 * self.variable
 
     @cached_property
     def fixed_bytes(self) -> int:
-        """How many bytes of every sample belong to columns of fixed size."""
+        """The total size of the columns of fixed size in a sample."""
         return sum(size for size in self.sizes if size is not None)
 
     @cached_property
     def header(self) -> struct.Struct:
-        """The size header of a sample."""
+        """The struct of a sample's size header."""
         return struct.Struct(f"<{self.variable}I")
 
     @cached_property
@@ -82,7 +82,7 @@ class Columns:
     def encode(self, sample: Mapping[str, Any], number: int) -> list[bytes]:
         """The pieces of a sample's bytes: the size header, then one payload per column.
 
-        `bytes` pass through every encoding, as in Streaming: that is how encoded pictures are stored as they are.
+        Every encoding stores `bytes` unchanged, as in Streaming, so that encoded pictures need not be decoded first.
         """
         pieces = [b""]
         sizes = []
@@ -122,9 +122,9 @@ class Columns:
         )
 
     def bounds(self, header: bytes | memoryview, size_bytes: int) -> list[int]:
-        """Where the payloads of a sample of `size_bytes` bytes with this size header begin, and where the last ends.
+        """The offsets of the payloads in a sample of `size_bytes` bytes with this size header, and the end of the last.
 
-        That of column `c` is [bounds[c], bounds[c + 1]).
+        The payload of column `c` is [bounds[c], bounds[c + 1]).
         """
         bounds = self._fixed_bounds or self._bounds(self.header.unpack_from(header))
         if bounds[-1] != size_bytes:
@@ -142,16 +142,16 @@ class Columns:
 
     @cached_property
     def _fixed_bounds(self) -> list[int]:
-        """The bounds in every sample; empty where they differ."""
+        """The bounds if all columns have fixed sizes; otherwise empty."""
         return [] if self.variable else self._bounds(())
 
     def unknown(self, name: str) -> SettingError:
-        """The error for a column that is not here, listing those that are."""
+        """The error for an unknown column, listing the known ones."""
         known = ", ".join(map(repr, self.names)) or "no column"
         return SettingError(subject="columns", expected=f"one of {known}", found=repr(name))
 
     def pick(self, names: Sequence[str]) -> Columns:
-        """These columns alone, in sorted order; a SettingError for one that is not here."""
+        """A selection of the columns, sorted; SettingError for an unknown one."""
         if isinstance(names, str) or not isinstance(names, Iterable):
             raise SettingError(subject="columns", expected="a list of names", found=shown(names))
         names = list(names)
@@ -167,7 +167,7 @@ class Columns:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether there is no lone surrogate in a text."""
+    """Whether a text has no lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

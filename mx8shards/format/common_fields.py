@@ -1,4 +1,4 @@
-"""Are the fields that shards of one Writer share what the spec allows? (spec: index.json, shard entries)"""
+"""How are the fields of shard entries that all shards of a Writer share validated? (spec: index.json, shard entries)"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HASH_NAME = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
 
 
 def parse_kind(entry: Any) -> ShardKind:
-    """The shared fields of one entry, checked one by one; places start with the key's dot."""
+    """Parse and check the shared fields of one entry. The places of errors begin with the dot before the key."""
     if not isinstance(entry, dict):
         raise FormatError(expected="an object", found=kind_of(entry))
     if entry.get("format") != "mds":
@@ -44,7 +44,7 @@ def parse_kind(entry: Any) -> ShardKind:
 
 
 def refuse_keys(found: Collection[str], wanted: Collection[str], place: str) -> None:
-    """FormatError that names the first unknown key, or else the first missing one."""
+    """Raise FormatError for the first unknown key or, without any, for the first missing key."""
     for key in sorted(set(found) - set(wanted)):
         raise FormatError(place=f"{place}.{key}"[:80], expected=f"no key but {', '.join(sorted(wanted))}", found="it")
     for key in sorted(set(wanted) - set(found)):
@@ -52,14 +52,14 @@ def refuse_keys(found: Collection[str], wanted: Collection[str], place: str) -> 
 
 
 def check_hash_name(name: object, place: str) -> None:
-    """FormatError unless `name` could name an algorithm; it may be one that is not known here."""
+    """FormatError unless `name` has the form of a hash algorithm's name, known or not."""
     if not isinstance(name, str) or not _HASH_NAME.fullmatch(name):
         raise FormatError(place=place, expected="names of hash algorithms", found=short(name))
 
 
 @cache
 def hash_pattern(length: int | None) -> re.Pattern[str]:
-    """What a hash value may look like: hex digits for a known algorithm, a short text for another; '' is no value."""
+    """The pattern of hash values: hex digits for a known algorithm, short text for an unknown one, "" for no value."""
     return re.compile(
         r"[^\0\ud800-\udfff]{0,256}" if length is None else rf"(?:[0-9a-f]{{{length}}})?", re.ASCII | re.DOTALL
     )

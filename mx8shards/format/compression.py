@@ -1,7 +1,7 @@
-"""How is a shard file squeezed, and how is it unpacked without trusting it? (spec §6)
+"""How are shard files compressed (zstd, gz, bz2, br, snappy), and safely decompressed in bounded memory? (spec §6)
 
-A compressed file is one zstd frame, gzip member, bzip2 stream, Brotli stream or raw Snappy block, and nothing after it:
-that is all that writers of the format have ever made. (Streaming's own reader would also take several in a row.)
+A compressed file is exactly one zstd frame, gzip member, bzip2 stream, Brotli stream or raw Snappy block, without
+trailing bytes: no known writer makes anything else. (Streaming's reader also accepts several concatenated.)
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mx8shards.errors import FormatError, SettingError, require
 
 PIECE_BYTES = 1 << 20
 _FEED_BYTES = 1 << 16
-_MAX_WINDOW_BYTES = 1 << 27  # level 22 needs as much
+_MAX_WINDOW_BYTES = 1 << 27  # as level 22 needs
 
-_ZSTD_HEADER_BYTES = 18  # at most
+_ZSTD_HEADER_BYTES = 18  # the largest frame header
 
 Buffer = bytes | memoryview
 
 
-class Slices(Protocol):
-    """Bytes of which only the slices that are asked for need be in memory: those of a file, say."""
+class Sliceable(Protocol):
+    """Bytes that are accessed by slices, such as those of a file that is read on demand."""
 
     def __len__(self) -> int: ...
 
@@ -35,7 +35,7 @@ class Slices(Protocol):
 
 
 def parse(text: str) -> tuple[str, int | None]:
-    """The algorithm and the level (None: the default) that a shard's `compression` names; FormatError for none."""
+    """The algorithm and level (None: the default) of a shard's `compression`; FormatError if it is invalid."""
     name, colon, digits = str(text).partition(":")
     algorithm = _ALGORITHMS.get(name)
     if algorithm is None:
@@ -49,7 +49,7 @@ def parse(text: str) -> tuple[str, int | None]:
 
 
 def check(text: str | None) -> None:
-    """SettingError for a value of the setting `compression` that names no algorithm and level; None is fine."""
+    """SettingError if the setting `compression` is neither None nor a valid algorithm and level."""
     try:
         if text is not None:
             parse(text)
@@ -58,9 +58,9 @@ def check(text: str | None) -> None:
 
 
 def import_package(text: str) -> None:
-    """Import what this compression needs, if it is there: before threads start, as a fork may come while they import.
+    """Import the package that this compression needs, if it is installed. To be called before threads start.
 
-    A child inherits a module that another thread was importing half made, and waits for it for ever.
+    If a process forks while a thread imports a module, the child inherits the import lock and waits for it for ever.
     """
     package = {"zstd": "zstandard", "br": "brotli", "snappy": "snappy"}.get(parse(text)[0])
     if package is not None:
@@ -69,12 +69,12 @@ def import_package(text: str) -> None:
 
 
 def extension(text: str) -> str:
-    """What a compressed file's name ends in: the algorithm, never the level."""
+    """The suffix of a compressed file's name: the algorithm without the level."""
     return parse(text)[0]
 
 
 def compress(text: str, data: Buffer, *, match_streaming: bool = False) -> bytes:
-    """`data` squeezed. `match_streaming` gives the very bytes that Streaming would (gz: but for the time)."""
+    """Compress `data`. `match_streaming` gives the bytes that Streaming writes (for gz, except for the timestamp)."""
     name, level = parse(text)
     algorithm = _ALGORITHMS[name]
     level = algorithm.default if level is None else level
@@ -83,11 +83,11 @@ def compress(text: str, data: Buffer, *, match_streaming: bool = False) -> bytes
     return algorithm.pack(data, level)
 
 
-def decompress(text: str, data: Buffer | Slices, size: int) -> Iterator[bytes]:
-    """The `size` bytes that `data` unpacks to, in pieces of at most PIECE_BYTES; FormatError if it does not.
+def decompress(text: str, data: Buffer | Sliceable, size: int) -> Iterator[bytes]:
+    """Decompress `data` to `size` bytes, in pieces of at most PIECE_BYTES; FormatError if the size differs.
 
-    Memory is bounded by the piece and the window of the algorithm (for Snappy, which has no pieces, by the data and
-    `size`), whatever the data claims. Slices of `data` are at most PIECE_BYTES and some bytes, but for Snappy's.
+    Whatever the data claims, memory is bounded by PIECE_BYTES and the algorithm's window; for Snappy, which cannot work
+    in pieces, by the data and `size`. Except for Snappy, slices of `data` are not much longer than PIECE_BYTES.
     """
     algorithm = _ALGORITHMS[parse(text)[0]]
     view = memoryview(data) if isinstance(data, bytes) else data
@@ -134,17 +134,17 @@ def _zstd_pack(data: Buffer, level: int) -> bytes:
 
 
 def _zstd_pack_as_streaming(data: Buffer, level: int) -> bytes:
-    """Without checksum, and cut into jobs as zstd's worker threads do.
+    """Compress without a checksum, and split into jobs as with zstd's worker threads.
 
-    The `zstd` package that Streaming calls asks for as many workers as there are cores. How many does not matter to the
-    bytes, but that there are any does, from 512 KiB on.
+    The `zstd` package that Streaming calls uses one worker per core. From 512 KiB on, the bytes depend on whether there
+    are workers, but not on their number.
     """
     import zstandard
 
     return zstandard.ZstdCompressor(level=level, threads=1).compress(data)
 
 
-def _zstd_claimed(data: Slices) -> int | None:
+def _zstd_claimed(data: Sliceable) -> int | None:
     import zstandard
 
     if bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
@@ -156,7 +156,7 @@ def _zstd_claimed(data: Slices) -> int | None:
     return None if claimed == zstandard.CONTENTSIZE_UNKNOWN else claimed
 
 
-def _zstd_unpack(data: Slices) -> Iterator[bytes]:
+def _zstd_unpack(data: Sliceable) -> Iterator[bytes]:
     import zstandard
 
     decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj()
@@ -170,17 +170,17 @@ def _zstd_unpack(data: Slices) -> Iterator[bytes]:
     _check_end("zstd frame", decoder.eof, len(decoder.unused_data) + max(0, len(data) - begin))
 
 
-def _after_blocks(data: Slices, begin: int) -> int:
-    """Where to cut the input so that its output is at most PIECE_BYTES: after eight blocks of at most 128 KiB each.
+def _after_blocks(data: Sliceable, begin: int) -> int:
+    """The offset after the next eight blocks, which decompress to at most 128 KiB each: PIECE_BYTES together.
 
-    The decoder answers any input with all of its output, and four bytes of input can stand for a whole block.
+    The decoder returns all output of its input at once, and four bytes of input can encode a whole block.
     """
     for _ in range(PIECE_BYTES >> 17):
         header = int.from_bytes(data[begin : begin + 3], "little")
         last, repeats = header & 1, header >> 1 & 3 == 1
         begin += 3 + (1 if repeats else header >> 3)
         if last:
-            return begin + 4  # the checksum; where there is none, these bytes are found to be too many
+            return begin + 4  # the checksum; without one, these bytes are reported as trailing bytes
     return begin
 
 
@@ -189,18 +189,18 @@ def _after_blocks(data: Slices, begin: int) -> int:
 
 @dataclass(frozen=True)
 class _Decoder:
-    """What three packages call by different names: a decoder that is fed and drained in bounded steps."""
+    """A common interface to the incremental decoders of three packages, which produce output in bounded steps."""
 
     read: Callable[[Buffer], bytes]
-    hungry: Callable[[], bool]
+    needs_input: Callable[[], bool]
     ended: Callable[[], bool]
     unused: Callable[[], bytes] = bytes
 
-    def pieces(self, kind: str, data: Slices) -> Iterator[bytes]:
-        """All output for `data`, which must be used up by it."""
+    def pieces(self, kind: str, data: Sliceable) -> Iterator[bytes]:
+        """Decompress all of `data` in pieces; FormatError if it is cut short or has trailing bytes."""
         begin = 0
         while not self.ended():
-            chunk = data[begin : begin + _FEED_BYTES] if self.hungry() else b""
+            chunk = data[begin : begin + _FEED_BYTES] if self.needs_input() else b""
             begin += len(chunk)
             piece = self.read(chunk)
             if not chunk and not piece and not self.ended():
@@ -210,17 +210,17 @@ class _Decoder:
 
 
 def _gz_pack(data: Buffer, level: int) -> bytes:
-    """As Python 3.11's gzip.compress, which Streaming calls, but with a time of 0: equal data give equal files."""
+    """Like Python 3.11's gzip.compress, which Streaming calls, but with timestamp 0 for reproducible bytes."""
     header = b"\x1f\x8b\x08\0\0\0\0\0" + {9: b"\2", 1: b"\4"}.get(level, b"\0") + b"\xff"
     trailer = struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
     return header + zlib.compress(data, level, wbits=-15) + trailer
 
 
-def _gz_unpack(data: Slices) -> Iterator[bytes]:
+def _gz_unpack(data: Sliceable) -> Iterator[bytes]:
     gz = zlib.decompressobj(wbits=31)
     decoder = _Decoder(
         read=lambda chunk: gz.decompress(chunk or gz.unconsumed_tail, PIECE_BYTES),
-        hungry=lambda: not gz.unconsumed_tail,
+        needs_input=lambda: not gz.unconsumed_tail,
         ended=lambda: gz.eof,
         unused=lambda: gz.unused_data,
     )
@@ -234,11 +234,11 @@ def _bz2_pack(data: Buffer, level: int) -> bytes:
     return bz2.compress(data, level)
 
 
-def _bz2_unpack(data: Slices) -> Iterator[bytes]:
+def _bz2_unpack(data: Sliceable) -> Iterator[bytes]:
     bzip = bz2.BZ2Decompressor()
     decoder = _Decoder(
         read=lambda chunk: bzip.decompress(chunk, PIECE_BYTES),
-        hungry=lambda: bzip.needs_input,
+        needs_input=lambda: bzip.needs_input,
         ended=lambda: bzip.eof,
         unused=lambda: bzip.unused_data,
     )
@@ -253,13 +253,13 @@ def _br_pack(data: Buffer, level: int) -> bytes:
     return packed
 
 
-def _br_unpack(data: Slices) -> Iterator[bytes]:
+def _br_unpack(data: Sliceable) -> Iterator[bytes]:
     brotli = require("brotli", "compress")
     stream = brotli.Decompressor()
     decoder = _Decoder(
-        # its buffer grows in leaps, the last of which may pass the limit: this one is good for 352 KiB
+        # its buffer grows in steps, and the last step may exceed the limit: this limit gives at most 352 KiB
         read=lambda chunk: stream.process(chunk, output_buffer_limit=PIECE_BYTES // 4),
-        hungry=stream.can_accept_more_data,
+        needs_input=stream.can_accept_more_data,
         ended=stream.is_finished,
     )
     try:
@@ -276,18 +276,17 @@ def _snappy_pack(data: Buffer, _level: int) -> bytes:
     return packed
 
 
-def _snappy_claimed(data: Slices) -> int:
+def _snappy_claimed(data: Sliceable) -> int:
     size = 0
     for i, byte in enumerate(data[:5]):
         size |= (byte & 0x7F) << 7 * i
-        if byte < 0x80 and size <= 64 * len(
-            data
-        ):  # no byte of a block stands for more: a claim alone allocates nothing
+        # a byte of a block encodes at most 64, so that a false size does not cause a large allocation
+        if byte < 0x80 and size <= 64 * len(data):
             return size
     raise _damaged("Snappy block", f"{len(data)} bytes without a possible length")
 
 
-def _snappy_unpack(data: Slices) -> Iterator[bytes]:
+def _snappy_unpack(data: Sliceable) -> Iterator[bytes]:
     snappy = require("snappy", "compress")
     try:
         whole = memoryview(snappy.uncompress(data[:]))
@@ -300,20 +299,20 @@ def _snappy_unpack(data: Slices) -> Iterator[bytes]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _no_claim(_data: Slices) -> None:
-    """gzip's own size is at the end and modulo 2**32; the other two have none."""
+def _no_claim(_data: Sliceable) -> None:
+    """None: gzip stores the size at the end and modulo 2**32; bzip2 and Brotli do not store it."""
 
 
 @dataclass(frozen=True)
 class _Algorithm:
     pack: Callable[[Buffer, int], bytes]
-    unpack: Callable[[Slices], Iterator[bytes]]
+    unpack: Callable[[Sliceable], Iterator[bytes]]
     levels: range = range(0)
     default: int = 0
-    claimed: Callable[[Slices], int | None] = _no_claim
+    claimed: Callable[[Sliceable], int | None] = _no_claim
 
     def spelling(self, name: str) -> str:
-        """How a `compression` with this algorithm may be written."""
+        """The valid spellings of a `compression` with this algorithm, for messages."""
         return f"{name} or {name}:{self.levels[0]} to {name}:{self.levels[-1]}" if self.levels else name
 
 

@@ -1,4 +1,4 @@
-"""Which encoding does a name in the index stand for? (spec §3.3, registry)"""
+"""The registry of encodings: which encoding does a name such as "int" or "ndarray:uint8" denote? (spec §3.3)"""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _BUILT_IN: dict[str, Encoding] = {
         scalars.Int("int"),
         *(scalars.Integer(name) for name in scalars.NUMBERS if "int" in name),
         *(scalars.Float(name) for name in scalars.NUMBERS if "float" in name),
-        scalars.Written("str_int", int, (np.integer,)),
-        scalars.Written("str_float", float, (np.floating,)),
-        scalars.Written("str_decimal", Decimal, ()),
+        scalars.TextNumber("str_int", int, (np.integer,)),
+        scalars.TextNumber("str_float", float, (np.floating,)),
+        scalars.TextNumber("str_decimal", Decimal, ()),
         scalars.Json("json"),
         scalars.Pickle("pkl"),
         arrays.DynamicArray("ndarray"),
@@ -46,8 +46,8 @@ _KNOWN = (
     "ndarray[:dtype[:shape]], pil, jpeg, png, jpegarray, list[pil], list[jpeg], list[png]"
 )
 
-# What other libraries call them.
-_MEANT = {
+# Names that other libraries use, with the encoding to suggest.
+_ALIASES = {
     "float": "float32",
     "double": "float64",
     "half": "float16",
@@ -75,24 +75,24 @@ _registered: dict[str, Encoding | Callable[[str], Encoding]] = {}
 
 
 def get_encoding(name: str) -> Encoding:
-    """The encoding that `name` stands for, as it is written in an index; FormatError where it stands for none."""
+    """The encoding with this name, as it is written in an index; FormatError if there is none."""
     if not isinstance(name, str):
         raise FormatError(expected="the name of an encoding", found=type(name).__name__)
     return _parse(name)
 
 
 def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding]) -> None:
-    """Let columns use an encoding of your own.
+    """Register an encoding of your own for use in columns.
 
     Args:
-        name: How the index and `columns` name it: without a colon, and none of the built-in names.
+        name: The name in the index and in `columns`: without a colon, and not a built-in name.
         encoding: An object with the attributes of `Encoding`: `name`, `size_bytes` (None: payloads differ in size),
-            `dtype` and `shape` (of payloads that are the bytes of equally shaped arrays, else None), `unsafe` (decoding
-            runs code), and the methods `encode(value) -> bytes` and `decode(payload) -> value`. Or a function of the
-            text after the colon that makes such an object, for columns of the encoding `name:text`.
+            `dtype` and `shape` (if all payloads are arrays of one dtype and shape, otherwise None), `unsafe` (whether
+            decoding runs code), and the methods `encode(value) -> bytes` and `decode(payload) -> value`. Or a function
+            that makes such an object from the text after the colon, for columns with the encoding `name:text`.
 
-    No other reader of the format knows it, so whoever reads such a dataset has to register it as well, under the same
-    name. A name of yours may be registered again, with another encoding.
+    Other readers of the format do not know the encoding: every program that reads the dataset must register it under
+    this name. Registering a name of yours again replaces its encoding.
     """
     given: Any = name
     if not isinstance(given, str) or not name or ":" in name or name in _BUILT_IN:
@@ -114,24 +114,24 @@ def _parse(name: str) -> Encoding:
         if family == "ndarray":
             return arrays.parse_array(name, text)
         if family in _registered:
-            return _own(family, colon, text)
+            return _registered_encoding(family, colon, text)
     except (TypeError, ValueError) as error:
         raise FormatError(expected="a known encoding", found=repr(name[:80]), hint=brief(error)) from error
     raise FormatError(expected="a known encoding", found=repr(name[:80]), hint=_advice(name))
 
 
 def _advice(name: str) -> str:
-    """Which encoding was probably meant, and which there are."""
+    """A hint with the encoding that was probably meant, and the known names."""
     plain = name[:80].strip().lower()
-    close = [_MEANT[plain]] if plain in _MEANT else difflib.get_close_matches(plain, [*_BUILT_IN, *_registered], 2)
+    close = [_ALIASES[plain]] if plain in _ALIASES else difflib.get_close_matches(plain, [*_BUILT_IN, *_registered], 2)
     question = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     known = ", ".join([_KNOWN, *sorted(_registered)[:8]])
-    return f"{question}Known are {known}; mx8shards.register_encoding makes others known"
+    return f"{question}Known are {known}; mx8shards.register_encoding adds others"
 
 
-def _own(family: str, colon: str, text: str) -> Encoding:
+def _registered_encoding(family: str, colon: str, text: str) -> Encoding:
     found = _registered[family]
-    if isinstance(found, Encoding) and not isinstance(found, type):  # the class itself looks like one as well
+    if isinstance(found, Encoding) and not isinstance(found, type):  # a class also satisfies the protocol
         if colon:
             raise ValueError(f"{family} takes no text after it")
         return found

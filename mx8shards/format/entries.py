@@ -1,4 +1,4 @@
-"""What does an index say of one shard, and how is that kept for all of them? (spec §4)"""
+"""What does the index record for a shard (entry), and how are the entries stored as arrays? (spec §4)"""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One file of a shard: its name below the dataset's root, its size and its hashes by algorithm."""
+    """One file of a shard: its name relative to the dataset's root, its size and its hashes by algorithm."""
 
     basename: str
     size_bytes: int
     hashes: Mapping[str, str]
 
     def to_json(self) -> dict[str, object]:
-        """As it stands in raw_data and zip_data."""
+        """The JSON value for raw_data or zip_data."""
         return {"basename": self.basename, "bytes": self.size_bytes, "hashes": dict(self.hashes)}
 
 
 @dataclass(frozen=True, slots=True)
 class MdsEntry:
-    """One MDS shard of an index."""
+    """The index entry of one MDS shard."""
 
     kind: ShardKind
     samples: int
@@ -37,11 +37,11 @@ class MdsEntry:
 
     @property
     def stored(self) -> FileInfo:
-        """The file that lies on disk: the compressed one where there is one."""
+        """The file on disk: the compressed one, if there is one, otherwise the raw one."""
         return self.zip or self.raw
 
     def to_json(self) -> dict[str, object]:
-        """As it stands in the index's list of shards."""
+        """The JSON value in the index's list of shards."""
         return self.kind.config() | {
             "raw_data": self.raw.to_json(),
             "samples": self.samples,
@@ -49,20 +49,20 @@ class MdsEntry:
         }
 
 
-# JSON and CSV shards would join here: entries are a union tagged by `format`.
+# JSON and CSV shards would be added here: Entry is meant as a union, tagged by `format`.
 Entry = MdsEntry
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The raw or the compressed files of all shards: an entry's FileInfo turned sideways. No file: size -1, name ''."""
+    """The raw or the compressed files of all shards, field by field. A shard without one has size -1 and name ''."""
 
     basenames: list[str]
     size_bytes: Ints
     hashes: dict[str, npt.NDArray[np.bytes_]]
 
     def info(self, i: int) -> FileInfo | None:
-        """The file of shard `i`, or None where it has none."""
+        """The file of shard `i`, or None if it has none."""
         if self.size_bytes[i] < 0:
             return None
         found = {name: values[i].decode() for name, values in self.hashes.items() if values[i]}

@@ -1,7 +1,7 @@
-"""Is every field of every shard entry what the spec allows? (spec §4)
+"""How are the shard entries of an index validated? (spec §4)
 
-Entries come one by one and leave their fields in lists, which are then checked column-wise and kept as arrays: as
-Python objects, the whole of an index would take three times the memory.
+The fields of the entries are collected in lists, which are then checked as a whole and converted to arrays. As one
+Python object per entry, an index would take three times the memory.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MAX_ZIP_BYTES = (1 << 33) - 1
 _config_fields = itemgetter(*common_fields.CONFIG_KEYS)
 
 
-class Rows:
-    """The entries read so far, field by field. Adding one is quick; `finish` checks whole fields at once."""
+class EntryColumns:
+    """The entries read so far, field by field. `add` checks little; `finish` checks each field for all entries."""
 
     def __init__(self) -> None:
         self._kinds: dict[bytes, int] = {}
@@ -36,11 +36,11 @@ class Rows:
         self._count = 0
         self._kind: list[int] = []
         self._samples: list[Any] = []
-        self._raw = _FileRows("raw_data")
-        self._zip = _FileRows("zip_data")
+        self._raw = _FileColumns("raw_data")
+        self._zip = _FileColumns("zip_data")
 
     def add(self, entry: Any) -> None:
-        """One more entry of $.shards."""
+        """Add the next entry of $.shards."""
         try:
             self._kind.append(self._kind_of(entry))
             self._samples.append(entry["samples"])
@@ -51,10 +51,10 @@ class Rows:
         self._count += 1
 
     def _kind_of(self, entry: Any) -> int:
-        """The number of the entry's kind; its fields are checked where no entry before had just these."""
+        """The number of the entry's kind. Its fields are checked only if no earlier entry had equal ones."""
         if not isinstance(entry, dict) or entry.keys() != common_fields.ENTRY_KEYS:
             common_fields.parse_kind(entry)
-        # as bytes, because as values True, 1 and 1.0 are equal; marshal is the quickest way there
+        # compared as bytes, because True == 1 == 1.0; marshal is the fastest serialisation
         fields = marshal.dumps(_config_fields(entry), 2)
         number = self._kinds.get(fields)
         if number is None:
@@ -63,7 +63,7 @@ class Rows:
         return number
 
     def finish(self) -> dict[str, Any]:
-        """The fields of an Index, each checked."""
+        """The checked fields, as arguments of Index."""
         samples = _integers(self._samples, "samples", MAX_RAW_BYTES)
         kind = np.array(self._kind, np.int64)
         raw = self._raw.finish(MAX_RAW_BYTES, required=True)
@@ -95,7 +95,7 @@ class Rows:
                 seen[name] = place
 
 
-class _FileRows:
+class _FileColumns:
     """The raw_data or the zip_data of the entries read so far."""
 
     _KEYS = frozenset(("basename", "bytes", "hashes"))
@@ -108,7 +108,7 @@ class _FileRows:
         self._hashes: dict[str, list[Any]] = {}
 
     def add(self, info: Any) -> None:
-        """The next shard's file, or None."""
+        """Add the file of the next shard; None if it has none."""
         count = len(self._present)
         self._present.append(info is not None)
         if info is None:
@@ -124,7 +124,7 @@ class _FileRows:
                     values = self._hashes[name] = self._new_hash(name)
                 if len(values) < count:
                     values.extend([""] * (count - len(values)))
-                values.append(value or None)  # "" stands for no hash in the arrays, so a file may not say it
+                values.append(value or None)  # "" means no hash in the arrays; in an index it is an error
 
     def _check_keys(self, info: Any) -> None:
         if not isinstance(info, dict):
@@ -143,7 +143,7 @@ class _FileRows:
         return []
 
     def finish(self, most_bytes: int, *, required: bool) -> Files:
-        """The files of all shards, every field checked."""
+        """The files of all shards, after checking every field."""
         present = np.array(self._present, bool)
         if required:
             _require(present, self._which, lambda i: ("an object", "null"))
@@ -169,12 +169,12 @@ class _FileRows:
                 jsontext.short(values[i]),
             ),
         )
-        # one long value makes an array of bytes wide for all shards, so only known lengths go into one
+        # a bytes array has the width of its longest value: it is used for known lengths only
         return np.array([value.encode() for value in values], np.bytes_ if name in HASHES else object)
 
 
 def _integers(values: list[Any], what: str, most: int, skip: npt.NDArray[np.bool_] | None = None) -> Ints:
-    """The values as int64 after each was found to be an integer from 0 to `most`."""
+    """The values as int64; FormatError unless each is an integer from 0 to `most`, or skipped."""
     good = np.fromiter((type(v) is int and 0 <= v <= most for v in values), bool, len(values))
     _require(
         good if skip is None else good | skip,

@@ -1,4 +1,4 @@
-"""Which hash is meant, and what is it of these bytes? (spec §7, registry)"""
+"""Which hash algorithms exist (blake3, xxh128, sha256, …), and how are bytes hashed? (spec §7, registry)"""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _HEX_LENGTHS = {
 }
 HASHES = tuple(_HEX_LENGTHS)
 
-# The registry's sealing ones: they say that a file is the very file that was published, whoever tries (spec §7.5).
+# The cryptographic hashes of the registry: nobody can make another file with an equal hash (spec §7.5).
 CONTENT_HASHES = frozenset(("blake2b", "blake2s", "blake3", "sha256", "sha3_256", "sha3_512", "sha512"))
 
 
 class Hasher(Protocol):
-    """A hash that is fed piece by piece. All of them let other threads run while they are fed a large piece."""
+    """An incremental hash. All implementations release the GIL for large pieces."""
 
     def update(self, data: bytes | memoryview, /) -> Any:
         """Add more bytes."""
@@ -48,7 +48,7 @@ class Hasher(Protocol):
 
 
 def hex_length(name: str) -> int:
-    """How many hex digits a hash of this name has; FormatError for an unknown name."""
+    """The number of hex digits of a hash with this name; FormatError for an unknown name."""
     length = _HEX_LENGTHS.get(str(name))
     if length is None:
         raise FormatError(expected=f"one of {', '.join(HASHES)}", found=repr(name)[:80])
@@ -56,7 +56,7 @@ def hex_length(name: str) -> int:
 
 
 def hasher(name: str) -> Hasher:
-    """A new hash of this name; FormatError for an unknown name."""
+    """A new hash with this name; FormatError for an unknown name."""
     hex_length(name)
     return _maker(name)()
 
@@ -69,7 +69,7 @@ def hash_hex(name: str, data: bytes | memoryview) -> str:
 
 
 def _maker(name: str) -> Callable[[], Hasher]:
-    # The two packages are imported when first used: reading an index needs neither.
+    # Both packages are imported on first use, because reading an index needs neither.
     if name == "blake3":
         from blake3 import blake3
 

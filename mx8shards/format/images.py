@@ -1,4 +1,4 @@
-"""How do pictures, and lists of them, become payloads?"""
+"""How are PIL images, and lists of them, encoded as payloads (pil, jpeg, png, list[…])?"""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mx8shards.format.picture_files import open_picture
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LAYOUTS = ("CHW", "HWC")  # of a decoded picture: its axes are channels, height, width, or height, width, channels
+LAYOUTS = ("CHW", "HWC")  # the order of a decoded picture's axes: channels, height, width
 
 _PIL_HEADER = struct.Struct("<III")
 _COUNT = struct.Struct("<I")
 
-# What a column of pictures opens, whichever its name: bytes pass through unseen, so folders of "JPEGs" hold some PNGs
-# (ImageNet has one). Every further format would be one more parser that untrusted bytes reach.
+# Both picture encodings decode both formats: bytes are stored unchecked, and folders of "JPEGs" contain some PNGs
+# (ImageNet has one). Every further format would expose one more parser to untrusted bytes.
 _FORMATS = ("JPEG", "PNG")
 
-# Bits per pixel of Image.tobytes(), whose rows are whole bytes. A mode that is not here has no raw form to check.
+# Bits per pixel of Image.tobytes(), whose rows are padded to whole bytes. Other modes have no verifiable raw form.
 _BITS = {
     **dict.fromkeys(("1",), 1),
     **dict.fromkeys(("L", "P"), 8),
@@ -37,7 +37,7 @@ def _image() -> Any:
 
 
 class Pil(Codec):
-    """`pil`: uint32 width, height and length of the mode; the mode; the raw pixels. A palette is not kept."""
+    """`pil`: uint32 width, height and length of the mode; the mode; the raw pixels. A palette is not stored."""
 
     takes = "PIL image"
 
@@ -69,7 +69,7 @@ class Pil(Codec):
 
 
 class Picture(Codec):
-    """`jpeg`, `png`: a picture file. Decoding checks the header; pixels are decoded when they are first asked for."""
+    """`jpeg`, `png`: a picture file. Decoding checks the header; PIL decodes the pixels on first access."""
 
     takes = "PIL image"
 
@@ -87,7 +87,7 @@ class Picture(Codec):
         _image()
         try:
             return open_picture(bytes(payload), _FORMATS)
-        except DecodeError as error:  # it costs more than its size explains
+        except DecodeError as error:  # its cost is out of proportion to its size
             raise FormatError(expected=error.expected, found=error.found) from error
         except Exception as error:
             start = bytes(payload[:8]).hex(" ") or "no bytes"
@@ -95,9 +95,9 @@ class Picture(Codec):
 
 
 class Jpeg(Picture):
-    """`jpeg`: the file itself where a JPEG was opened by name and still lies there, else the pixels at PIL's defaults.
+    """`jpeg`: the file itself, if the image is a JPEG opened by path and the file exists; otherwise PIL's encoding.
 
-    That is Streaming's rule; it means that changes made to such an image in place are not stored. Changes made to its
+    This is Streaming's rule. It means that in-place changes of such an image are not stored, but changes of its
     `.copy()` are.
     """
 
@@ -166,7 +166,7 @@ class Items(Codec):
 
 
 class JpegArray(Items):
-    """`jpegarray`, `jpeg_array`: as `list[jpeg]` without the leading 0, and one or more JPEG files, given as bytes."""
+    """`jpegarray`, `jpeg_array`: one or more JPEG files, given as bytes; like `list[jpeg]` without the leading 0."""
 
     takes = "list of one or more JPEG files as bytes"
     _prefix = b""
@@ -183,9 +183,9 @@ def _check_image(codec: Codec, value: Any) -> None:
         codec.refuse(value)
 
 
-def _pixels(codec: Codec, value: Any, work: Any) -> Any:
-    """What `work` gives; the image is decoded by it, and may turn out to be broken or not to fit the format."""
+def _pixels(codec: Codec, value: Any, convert: Any) -> Any:
+    """The result of `convert`, which decodes the image; SchemaError if it is damaged or does not fit the format."""
     try:
-        return work()
-    except Exception as error:  # noqa: BLE001 - decoders and encoders of PIL raise all kinds
+        return convert()
+    except Exception as error:  # noqa: BLE001 - PIL's decoders and encoders raise many types
         codec.refuse(value, hint=f"{brief(error)}; its mode is {value.mode}", cause=error)

@@ -1,4 +1,4 @@
-"""What does index.json say, and can it be believed? (spec §4, §8)"""
+"""How is index.json parsed, validated and written? (spec §4, §8)"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mx8shards.errors import FormatError, SettingError
 from mx8shards.format import jsontext
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, Files, Ints, MdsEntry
-from mx8shards.format.entry_checks import Rows
+from mx8shards.format.entry_checks import EntryColumns
 from mx8shards.format.hashing import CONTENT_HASHES
 from mx8shards.format.jsontext import kind_of
 from mx8shards.format.shard_bytes import VERSION, ShardKind
@@ -29,7 +29,7 @@ KEY = "mx8shards"
 
 @dataclass(frozen=True)
 class Index:
-    """What an index.json says, in arrays: one row per shard."""
+    """A parsed index.json, in arrays with one element per shard."""
 
     kinds: tuple[ShardKind, ...]
     kind: Ints
@@ -43,27 +43,27 @@ class Index:
 
     @cached_property
     def starts(self) -> Ints:
-        """The first sample_id of every shard, and after the last one the number of samples."""
+        """The first sample_id of every shard, followed by the number of samples."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.samples)])
 
     @property
     def shards(self) -> int:
-        """How many shards there are."""
+        """The number of shards."""
         return len(self.samples)
 
     @cached_property
     def compressed(self) -> npt.NDArray[np.bool_]:
-        """Which shards lie compressed on disk."""
+        """Whether each shard is compressed on disk."""
         return self.zip.size_bytes >= 0
 
     @cached_property
     def stored_bytes(self) -> Ints:
-        """How many bytes every shard has on disk."""
+        """The size of every shard's file on disk."""
         return np.where(self.compressed, self.zip.size_bytes, self.raw.size_bytes)
 
     @cached_property
     def sealed(self) -> bool:
-        """Whether a content hash of every shard's stored file stands in the index."""
+        """Whether the index has a content hash of every shard's stored file."""
         known = np.zeros(self.shards, bool)
         for files, here in ((self.zip, self.compressed), (self.raw, ~self.compressed)):
             for name in CONTENT_HASHES & files.hashes.keys():
@@ -71,13 +71,13 @@ class Index:
         return bool(known.all())
 
     def entry(self, i: int) -> Entry:
-        """Shard `i` as one value."""
+        """The entry of shard `i`."""
         raw = self.raw.info(i)
         assert raw is not None  # parse_index gave every shard a raw file
         return MdsEntry(self.kinds[int(self.kind[i])], int(self.samples[i]), raw, self.zip.info(i))
 
     def columns(self, names: Sequence[str] | None = None) -> Columns:
-        """The columns that all shards share, or those of them that are picked; FormatError where they differ."""
+        """The columns `names` (None: all), which must be equal in all shards; FormatError otherwise."""
         if not self.kinds:
             return Columns((), (), ())
         wanted = self.kinds[0].columns if names is None else self.kinds[0].columns.pick(names)
@@ -108,7 +108,7 @@ def index_bytes(
     parent: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """An index.json in its canonical form: sorted keys, one line. Its sha256 is the snapshot's id."""
+    """An index.json in canonical form: sorted keys, one line. Its sha256 is the snapshot's id."""
     ours: dict[str, object] = {
         "spec": SPEC,
         "metadata": metadata,
@@ -120,13 +120,13 @@ def index_bytes(
     fields["shards"] = "[" + ", ".join(jsontext.dump(entry.to_json()) for entry in entries) + "]"
     data = ("{" + ", ".join(f"{json.dumps(key)}: {fields[key]}" for key in sorted(fields)) + "}").encode()
     if len(data) > MAX_INDEX_BYTES:
-        found, hint = f"{len(data)}", "no reader would open it: larger shards or less metadata make it smaller"
+        found, hint = f"{len(data)}", "no reader would open it; use larger shards or less metadata"
         raise FormatError(subject=SUBJECT, expected=f"at most {MAX_INDEX_BYTES} bytes", found=found, hint=hint)
     return data
 
 
 def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata as a reader will get them; SettingError where JSON cannot hold them."""
+    """The metadata after a round trip through JSON, as readers get them; SettingError if they are not JSON values."""
     try:
         found: dict[str, Any] = json.loads(jsontext.dump(dict(metadata)))
     except (TypeError, ValueError, RecursionError) as error:
@@ -136,7 +136,7 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_text_keys(value: Any, place: str) -> None:
-    """SettingError where a key is not a str: JSON would turn 1 and True into "1" and "true"."""
+    """SettingError if a key is not a str, as JSON would turn 1 and True into "1" and "true"."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -148,7 +148,7 @@ def _require_text_keys(value: Any, place: str) -> None:
 
 
 def parse_index(data: bytes) -> Index:
-    """The index whose bytes these are; FormatError with the JSON path of the first thing that breaks the spec."""
+    """Parse an index.json; FormatError with the JSON path of the first violation of the spec."""
     try:
         return _parse(data)
     except FormatError as error:
@@ -158,15 +158,15 @@ def parse_index(data: bytes) -> Index:
 def _parse(data: bytes) -> Index:
     if len(data) > MAX_INDEX_BYTES:
         raise FormatError(expected=f"at most {MAX_INDEX_BYTES} bytes", found=f"{len(data)}")
-    rows = Rows()
-    top = jsontext.parse_object(data, array="shards", item=rows.add)
+    fields = EntryColumns()
+    top = jsontext.parse_object(data, array="shards", item=fields.add)
     _expect_version(top.get("version"), "$.version")
     if "shards" not in top:
         raise FormatError(place="$.shards", expected="a list", found="nothing")
     ours = top.pop(KEY, {"spec": SPEC, "metadata": {}, "sidecars": []})
     if not isinstance(ours, dict):
         raise FormatError(place=f"$.{KEY}", expected="an object", found=kind_of(ours))
-    index = rows.finish()
+    index = fields.finish()
     spec = jsontext.integer(ours.get("spec"), f"$.{KEY}.spec", 1)
     if spec > SPEC:
         raise FormatError(

@@ -1,4 +1,4 @@
-"""How is JSON read that nobody vouches for, and written so that equal values have equal bytes?"""
+"""How is untrusted JSON parsed, and canonical JSON written?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TYPES = {dict: "object", list: "list", str: "str", int: "int", float: "float", 
 
 
 def dump(value: object) -> str:
-    """Canonical JSON: sorted keys, ASCII, one line, numbers that every reader understands."""
+    """Canonical JSON: sorted keys, ASCII, one line, without NaN or Infinity."""
     return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
@@ -27,22 +27,22 @@ def kind_of(value: object) -> str:
 
 
 def short(value: object) -> str:
-    """A value as a message shows it."""
+    """A value for messages, truncated to 80 characters."""
     text = repr(value) if not isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def integer(value: object, place: str, least: int = 0, most: int = (1 << 63) - 1) -> int:
-    """The value, if it is an integer (no bool) from `least` to `most`."""
+    """The value, if it is an integer (not a bool) from `least` to `most`; otherwise FormatError."""
     if type(value) is not int or not least <= value <= most:
         raise FormatError(place=place, expected=f"an integer from {least} to {most}", found=short(value))
     return value
 
 
 def parse_object(data: bytes, *, array: str, item: Callable[[Any], None]) -> dict[str, Any]:
-    """The object whose JSON this is. The items of its list `array` go one by one to `item`, and the list stays empty.
+    """Parse a JSON object. The items of its list `array` are passed one by one to `item`, and the list is left empty.
 
-    Items may hold no floats; nothing may hold NaN or Infinity.
+    The items must not contain floats, and NaN and Infinity are refused everywhere.
     """
     try:
         text = data.decode("utf-8")
@@ -56,7 +56,7 @@ def _broken(error: ValueError | RecursionError, place: str) -> FormatError:
         return error.at(place=place)
     if isinstance(error, RecursionError):
         return FormatError(place=place, expected="JSON of modest depth", found="absurd nesting")
-    return FormatError(place=place, expected="JSON", found=f"an error: {error}")  # or digits beyond what int() reads
+    return FormatError(place=place, expected="JSON", found=f"an error: {error}")  # also an int of too many digits
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -104,7 +104,7 @@ class _Scanner:
             return
         for count in itertools.count():
             item(self._scan(self._item, place, count))
-            if self._text.startswith(", {", self._at):  # as json.dumps writes it: the quick way through a long list
+            if self._text.startswith(", {", self._at):  # as json.dumps writes it: a faster path for long lists
                 self._at += 2
                 continue
             if self._skip_if("]"):

@@ -1,9 +1,8 @@
-"""Does a picture file cost more to open or decode than its size explains?
+"""Is a picture file a decompression bomb: does opening or decoding it cost far more than its size suggests?
 
-Pillow walks a file's head in Python, byte by byte, chunk by chunk or tag by tag, and libjpeg goes over all of a picture
-for each scan of it. So a small file can keep a core busy for minutes. `check_cost` walks the head first, with searches
-that run at the speed of memory, and refuses a file that no honest encoder writes. It judges the cost alone: a file that
-passes may still be damaged.
+Pillow parses a file's header in Python, by bytes, chunks or tags, and libjpeg processes the whole picture for each
+scan. So a small file can occupy a core for minutes. `check_cost` parses the header first, with fast searches, and
+refuses files that no ordinary encoder writes. It checks the cost only: a file that passes may still be damaged.
 """
 
 from __future__ import annotations
@@ -16,34 +15,34 @@ import numpy as np
 
 from mx8shards.errors import DecodeError
 
-# No encoder writes more scans of one JPEG: libjpeg's script has 10, those of mozjpeg and jpegli not many more. libtiff
-# has the same bound. Each scan costs a walk over all blocks, so the bound keeps decoding within 10 times of the usual.
+# Encoders write far fewer scans: libjpeg's script has 10, those of mozjpeg and jpegli have a few more. libtiff has this
+# limit too. Each scan is a pass over all blocks, so decoding takes at most 10 times as long as with libjpeg's script.
 MOST_SCANS = 100
 
-_SMALL_BYTES = 1 << 16  # no walk over a smaller file takes more than some milliseconds
-_MOST_FILLING = 1 << 16  # bytes of a head that say nothing
-_MOST_SEGMENTS = 4096  # of a JPEG; the longest known metadata (depth maps in XMP) take a few hundred
-_MOST_COMMENTS = 1024  # of a plain PPM: Pillow copies up to 1 MiB for each
-_MOST_VALUES = 1 << 17  # of a TIFF tag: Pillow makes a Python object of each
+_SMALL_BYTES = 1 << 16  # parsing a smaller file takes a few milliseconds at most
+_MOST_FILLING = 1 << 16  # fill bytes and comments in a header
+_MOST_SEGMENTS = 4096  # segments of a JPEG; the longest known metadata (depth maps in XMP) need a few hundred
+_MOST_COMMENTS = 1024  # comments of a plain PPM: Pillow copies up to 1 MiB for each
+_MOST_VALUES = 1 << 17  # values of a TIFF tag: Pillow makes a Python object of each
 
 _SCAN_PAIR = 0xDAFF  # the marker 0xFF 0xDA, read as a little-endian number
 _JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_BARE_MARKERS = frozenset((*range(0xC0), *range(0xD0, 0xDA), *range(0xF0, 0xFE), 0xC8))  # no decoder reads a length
+_BARE_MARKERS = frozenset((*range(0xC0), *range(0xD0, 0xDA), *range(0xF0, 0xFE), 0xC8))  # markers without a length
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _FILL = re.compile(rb"\xff*")
-# What ends a scan. libjpeg takes a marker below 0xC0 for a bare one, or refuses it: no length follows it.
+# The markers that end a scan. libjpeg treats markers below 0xC0 as having no length, or refuses them.
 _MARKER_IN_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
-_TIFF_BYTES = frozenset((1, 2, 6, 7))  # types that Pillow keeps as bytes
-_DIRECTORIES = frozenset((34665, 34853, 40965))  # tags that say where those of EXIF, of GPS and of Interop lie
+_TIFF_BYTES = frozenset((1, 2, 6, 7))  # types whose values Pillow keeps as bytes
+_DIRECTORIES = frozenset((34665, 34853, 40965))  # tags with the offsets of the EXIF, GPS and Interop directories
 _TIFF_HEADS = re.compile(rb"II\*\0|MM\0\*")
-_MOST_HEADS = 64  # that are looked at in an AVIF; four bytes of its pixels look like one in a file of 2 GiB
+_MOST_HEADS = 64  # EXIF headers in an AVIF; by chance, pixel data contain about one such pattern per 2 GiB
 
 
 def check_cost(data: bytes) -> None:
-    """DecodeError for a picture file whose head or scans cost more than its size explains."""
+    """DecodeError for a picture file whose header or scans cost far more than its size suggests."""
     if data.startswith(_JPEG):
         head = walk_jpeg(data)
         check_exif(head.exif)
@@ -64,7 +63,7 @@ def check_cost(data: bytes) -> None:
 
 
 class JpegHead(NamedTuple):
-    """Where frame and scan headers of a JPEG lie, 0 if there are none, and what Pillow takes for its EXIF data."""
+    """The offsets of a JPEG's frame and scan headers (0: none), and the bytes that Pillow uses as its EXIF data."""
 
     frame: int
     scan: int
@@ -72,14 +71,14 @@ class JpegHead(NamedTuple):
     exif: bytes
 
     def size(self, data: bytes) -> tuple[int, int, int]:
-        """Height, width and number of components; three times 0 without a frame."""
+        """Height, width and number of components; all 0 without a frame header."""
         if not self.frame or self.frame + 10 > len(data):
             return 0, 0, 0
         height, width, count = struct.unpack_from(">HHB", data, self.frame + 5)
         return height, width, count
 
     def coefficient_bytes(self, data: bytes) -> int:
-        """What libjpeg keeps of a picture in several scans: all its coefficients, two bytes each."""
+        """The memory of libjpeg for a picture in several scans: all coefficients, with two bytes each; otherwise 0."""
         height, width, count = self.size(data)
         if not self.several_scans:
             return 0
@@ -89,7 +88,7 @@ class JpegHead(NamedTuple):
 
 
 def walk_jpeg(data: bytes) -> JpegHead:
-    """The head of a JPEG, walked as Pillow walks it. DecodeError for too much filling, or too many segments."""
+    """Parse the header of a JPEG in the way Pillow does. DecodeError for too many fill bytes or segments."""
     at, filling, frame, exif = 2, 0, 0, b""
     parts: list[bytes] = []
     for _ in range(_MOST_SEGMENTS):
@@ -97,10 +96,10 @@ def walk_jpeg(data: bytes) -> JpegHead:
         at = data.find(b"\xff", at)
         if at < 0:
             at = len(data)
-        at = max(at, _FILL.match(data, at).end() - 1)  # type: ignore[union-attr]  # it matches nothing, too
+        at = max(at, _FILL.match(data, at).end() - 1)  # type: ignore[union-attr]  # it matches the empty string
         filling += at - begin
         if filling > _MOST_FILLING:
-            raise DecodeError(expected=f"at most {_MOST_FILLING} bytes of filling in a JPEG's head", found="more")
+            raise DecodeError(expected=f"at most {_MOST_FILLING} fill bytes in a JPEG's header", found="more")
         if at + 4 > len(data):
             return JpegHead(frame, 0, False, b"".join(parts))
         marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
@@ -119,11 +118,11 @@ def walk_jpeg(data: bytes) -> JpegHead:
             partial = frame > 0 and data[at + 4 : at + 5] != data[frame + 9 : frame + 10]
             return JpegHead(frame, at, partial or (frame > 0 and data[frame + 1] in _PROGRESSIVE), exif)
         at += 2 + length
-    raise DecodeError(expected=f"at most {_MOST_SEGMENTS} segments in a JPEG's head", found="more")
+    raise DecodeError(expected=f"at most {_MOST_SEGMENTS} segments in a JPEG's header", found="more")
 
 
 def check_scans(data: bytes, at: int) -> None:
-    """DecodeError for a JPEG with too many scans, the first of which begins there."""
+    """DecodeError for a JPEG with too many scans; `at` is the offset of the first one."""
     if _starts_of_scans(data, at) <= MOST_SCANS:
         return
     scans = 0
@@ -138,21 +137,21 @@ def check_scans(data: bytes, at: int) -> None:
 
 
 def _starts_of_scans(data: bytes, at: int) -> int:
-    """How often the marker of a scan stands there or later, in other segments and behind the end too; a quick bound."""
+    """A quick upper bound of the number of scans: all occurrences of the scan marker's bytes from `at` on."""
     pairs = (np.frombuffer(data, "<u2", (len(data) - begin) // 2, begin) for begin in (at, at + 1))
     return sum(int(np.count_nonzero(pair == _SCAN_PAIR)) for pair in pairs)
 
 
 def check_exif(exif: bytes | memoryview) -> None:
-    """DecodeError for EXIF data whose tags share their bytes so often that they take many times as much memory."""
+    """DecodeError for EXIF data whose tags overlap, so that together they take many times the memory of the data."""
     if exif[:2] in (b"II", b"MM"):
         check_tags(exif)
 
 
 def check_tags(data: bytes | memoryview) -> None:
-    """DecodeError for a TIFF whose tags claim several times the file, or far too many numbers.
+    """DecodeError for a TIFF whose tags claim several times the size of the file, or far too many numbers.
 
-    Counted are the first directory of tags and those of EXIF data below it: Pillow loads them, too.
+    Checks the first directory of tags and the EXIF directories below it, which are those that Pillow loads.
     """
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:3] == b"+" or data[3:4] == b"+"
@@ -168,15 +167,15 @@ def check_tags(data: bytes | memoryview) -> None:
         seen.add(at)
         begin = at + count.size
         end = min(begin + count.unpack_from(data, at)[0] * entry.size, len(data) - entry.size + 1)
-        for place in range(begin, end, entry.size):
-            tag, kind, values, value = entry.unpack_from(data, place)
+        for offset in range(begin, end, entry.size):
+            tag, kind, values, value = entry.unpack_from(data, offset)
             size = values * _TIFF_SIZES.get(kind, 0)
             entries += 1
             if size > len(data):
-                continue  # Pillow skips a tag that claims more bytes than the file has
+                continue  # Pillow skips tags that claim more bytes than the file has
             claimed += size
             if claimed > 4 * len(data) or entries > _MOST_VALUES:
-                raise DecodeError(expected="tags of the file's size", found="tags that share their bytes many times")
+                raise DecodeError(expected="tags of the file's size", found="many tags that share their bytes")
             if kind not in _TIFF_BYTES and values > _MOST_VALUES:
                 raise DecodeError(expected=f"tags of at most {_MOST_VALUES} numbers", found=f"{values}")
             if tag in _DIRECTORIES and values == 1 and size <= len(value):
@@ -184,7 +183,7 @@ def check_tags(data: bytes | memoryview) -> None:
 
 
 def _check_png(data: bytes) -> None:
-    """DecodeError for a PNG of too many chunks: Pillow takes as long for an empty one as for 1 KiB of another."""
+    """DecodeError for a PNG with too many chunks: for Pillow, an empty chunk takes as long as 1 KiB of data."""
     at, most = len(_PNG), _MOST_SEGMENTS + len(data) // 512
     for _ in range(most):
         if at + 12 > len(data) or data[at + 4 : at + 8] == b"IEND":
@@ -194,7 +193,7 @@ def _check_png(data: bytes) -> None:
 
 
 def _check_gif(data: bytes) -> None:
-    """DecodeError for a GIF of too many blocks, counted to the second frame, which is as far as anything looks."""
+    """DecodeError for a GIF with too many blocks up to the second frame, which is the last one that is examined."""
     most, frames = _MOST_SEGMENTS + len(data) // 64, 0
     at = 13 + (3 << (data[10] % 8 + 1) if data[10] & 0x80 else 0)
     for _ in range(most):
@@ -220,17 +219,17 @@ def _check_gif(data: bytes) -> None:
 
 
 def _check_avif(data: bytes) -> None:
-    """DecodeError for an AVIF with such EXIF data: Pillow may copy all their tags while it opens the file."""
+    """DecodeError for an AVIF with overlapping EXIF tags, as Pillow may copy all of them while opening the file."""
     for number, head in enumerate(_TIFF_HEADS.finditer(data)):
         if number == _MOST_HEADS:
-            raise DecodeError(expected=f"at most {_MOST_HEADS} heads of EXIF data in an AVIF", found="more")
+            raise DecodeError(expected=f"at most {_MOST_HEADS} EXIF headers in an AVIF", found="more")
         check_tags(memoryview(data)[head.start() :])
 
 
 def _check_ppm(data: bytes) -> None:
-    """DecodeError for a PPM with long comments: Pillow reads a head byte by byte, and copies a block per comment."""
+    """DecodeError for a PPM with long comments, as Pillow reads headers byte by byte and copies a block per comment."""
     if data[1:2] in b"123" and data.count(b"#") > _MOST_COMMENTS:
-        raise DecodeError(expected=f"at most {_MOST_COMMENTS} comments in a PPM of text", found="more")
+        raise DecodeError(expected=f"at most {_MOST_COMMENTS} comments in a plain PPM", found="more")
     wanted, at, inside = 2 if data[1:2] in b"14" else 3, 2, False
     while wanted and at < _MOST_FILLING:
         byte = data[at : at + 1]
@@ -244,4 +243,4 @@ def _check_ppm(data: bytes) -> None:
             inside = True
         at += 1
     if wanted:
-        raise DecodeError(expected=f"a PPM whose head ends within {_MOST_FILLING} bytes", found="long comments")
+        raise DecodeError(expected=f"a PPM whose header ends within {_MOST_FILLING} bytes", found="long comments")

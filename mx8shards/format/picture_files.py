@@ -1,7 +1,7 @@
-"""How is a picture file opened by Pillow, and which of its pictures are decoded? One answer for all who read pictures.
+"""How are picture files opened with Pillow, and which are refused (bit depth, mode, frames, size, orientation)?
 
-A file comes from anybody. So its cost is checked before Pillow sees it (`picture_cost`), few formats are tried, and
-depth, frames and size are checked before any pixel is decoded.
+Everything that opens picture files with Pillow uses this module. Files are untrusted: the cost is checked first
+(`picture_cost`), only a few formats are tried, and depth, frames and size are checked before pixels are decoded.
 """
 
 from __future__ import annotations
@@ -11,29 +11,27 @@ from collections.abc import Sequence
 from io import SEEK_END, BytesIO
 from typing import Any
 
-from mx8shards.errors import DecodeError, require, said
+from mx8shards.errors import DecodeError, error_text, require
 from mx8shards.format.picture_cost import check_cost, check_exif
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
-JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a JPEG, all decoders show the first
+JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a file (MPO), all decoders use the first
 
-MOST_PIXELS = 1 << 27  # of a JPEG that no step here decodes whole
-MOST_DECODED_BYTES = (
-    256 << 20
-)  # of memory that decoding one picture takes: in the Loader, `summary --pixels`, `convert`
+MOST_PIXELS = 1 << 27  # the limit for pictures that need not be decoded whole: a Loader may decode regions of a JPEG
+MOST_DECODED_BYTES = 256 << 20  # memory for decoding one picture, in the Loader, `summary --pixels` and `convert`
 
-# What Pillow and its codecs take for each pixel at most, its own pixels and ours among it (measured: process memory).
+# Memory of Pillow and its codecs for each pixel, including its pixels and our copy (measured as process memory).
 _PIXEL_BYTES = {"PNG": 14, "BMP": 14, "TIFF": 14, "PPM": 14, "GIF": 14}
 _MOST_PIXEL_BYTES = 20
 
-# Pillow decodes these in Python, up to a microsecond a byte or sample.
+# Pillow's decoders that are written in Python: up to a microsecond per byte or sample.
 _SLOW_DECODERS = frozenset(("ppm", "ppm_plain", "bmp_rle"))
 _MOST_SLOW = 1 << 21
 
-# Pillow's modes of eight bits per channel from which RGB follows without a profile.
+# Pillow's 8-bit modes that convert to RGB without a colour profile.
 RGB_MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr"))
 
-TO_RGB8 = "`convert imagefolder --rgb8` makes 8-bit RGB or grey of it"
+TO_RGB8 = "`convert imagefolder --rgb8` converts it to 8-bit RGB or grey"
 
 _BITS_PER_SAMPLE = 258  # tags of TIFF
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
@@ -42,29 +40,29 @@ _SHORT, _LONG = 3, 4  # types of their values
 
 
 def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
-    """Pillow's picture of a file, not yet decoded. DecodeError for one that costs too much, else what Pillow raises."""
+    """Open a picture file with Pillow, without decoding it. DecodeError if its cost is too high, or Pillow's errors."""
     check_cost(data)
     picture = require("PIL.Image", "images").open(BytesIO(data), formats=formats)
-    check_exif(_exif_of(picture))  # that of a JPEG was checked before: Pillow looks into it when it opens one
+    check_exif(_exif_of(picture))  # of formats other than JPEG, whose EXIF data check_cost has checked
     return picture
 
 
 def refusal(data: bytes, error: Exception) -> DecodeError:
-    """The DecodeError for an exception that Pillow raised over a file: SyntaxError, struct.error, one of its own …"""
+    """The DecodeError for an exception that Pillow raised: SyntaxError, struct.error, one of its own, and others."""
     if isinstance(error, require("PIL.Image", "images").UnidentifiedImageError):
         found = f"{len(data)} bytes that begin with {bytes(data[:8])!r}" if data else "no bytes"
         return DecodeError(expected=f"a picture ({', '.join(FORMATS)})", found=found)
-    return DecodeError(expected="a whole picture", found=said(error))
+    return DecodeError(expected="a whole picture", found=error_text(error))
 
 
 def checked_orientation(picture: Any) -> int:
-    """How the raster lies, by EXIF's number, wherever Pillow finds it: in EXIF data at any place, or in XMP.
+    """EXIF's orientation from all sources that Pillow knows: EXIF data anywhere in the file, or XMP.
 
-    DecodeError for EXIF data that would take far more memory than the file has bytes.
+    DecodeError for EXIF data that would take far more memory than the size of the file.
     """
     if picture.format == "PNG":
         if "exif" not in picture.info:
-            picture.load()  # they may follow the pixels
+            picture.load()  # EXIF data may follow the pixels
         check_exif(_exif_of(picture))
         check_exif(_profile_of(picture))
     found = picture.getexif().get(_ORIENTATION, 1)
@@ -72,14 +70,14 @@ def checked_orientation(picture: Any) -> int:
 
 
 def check_kind(picture: Any) -> None:
-    """DecodeError for a picture that would be decoded to something else than it is, or slowly."""
+    """DecodeError for a picture of an unsupported depth, mode or number of frames, or that Pillow decodes slowly."""
     check_mode(picture)
     check_frames(picture)
     check_speed(picture)
 
 
 def check_mode(picture: Any, modes: frozenset[str] = RGB_MODES) -> None:
-    """DecodeError for a picture of more than 8 bits per channel, or of another mode than these."""
+    """DecodeError for a picture of more than 8 bits per channel, or whose mode is not among `modes`."""
     bits = bits_of(picture)
     if bits > 8 or picture.mode not in modes:
         found = f"{bits} bits (mode {picture.mode})" if bits > 8 else f"mode {picture.mode}"
@@ -88,15 +86,16 @@ def check_mode(picture: Any, modes: frozenset[str] = RGB_MODES) -> None:
 
 
 def can_be_rgb8(picture: Any) -> bool:
-    """Whether a picture is in CMYK, or of 9 to 16 bits per channel: those that `convert imagefolder --rgb8` takes."""
+    """Whether `convert imagefolder --rgb8` can convert the picture: CMYK, or 9 to 16 bits per channel, unsigned."""
     signed = picture.mode == "I" and picture.format == "TIFF"
     return bool(8 < bits_of(picture) <= 16 or picture.mode == "CMYK") and not signed
 
 
 def check_whole_jpeg(data: bytes, colours: str = "GRAY") -> None:
-    """DecodeError for a JPEG that libjpeg complains of. It is decoded at an eighth of its size, every byte for that.
+    """DecodeError for a JPEG for which libjpeg reports an error or a warning.
 
-    NotImplementedError if libjpeg does not decode such a JPEG to these colours.
+    It is decoded at an eighth of its size, which still reads every byte. NotImplementedError if libjpeg cannot convert
+    the JPEG to these colours.
     """
     small = {"fastdct": True, "min_factor": 8, "min_width": 1, "min_height": 1, "strict": True}
     try:
@@ -104,21 +103,21 @@ def check_whole_jpeg(data: bytes, colours: str = "GRAY") -> None:
     except ValueError as error:
         if "cmyk" in str(error).lower() or "colorspace" in str(error).lower():
             raise NotImplementedError from error
-        raise DecodeError(expected="a whole JPEG", found=said(error)) from error
+        raise DecodeError(expected="a whole JPEG", found=error_text(error)) from error
 
 
 def check_frames(picture: Any) -> None:
-    """DecodeError for an animation, or a file of several pages. It is looked for the second one only."""
+    """DecodeError for an animation, or a file of several pages. Parses the file up to the second frame only."""
     if picture.format not in JPEGS and getattr(picture, "is_animated", False):
         raise DecodeError(expected="one picture", found="several frames")
 
 
 def check_speed(picture: Any) -> None:
-    """DecodeError for a large picture that Pillow decodes in Python, and for a TIFF's tiles larger than the picture."""
+    """DecodeError for a large picture that Pillow decodes in Python, or a TIFF with tiles larger than the picture."""
     pixels = picture.width * picture.height
     slow = picture.tile and picture.tile[0][0] in _SLOW_DECODERS
     if slow and max(pixels * len(picture.getbands()), picture.fp.seek(0, SEEK_END)) > _MOST_SLOW:
-        kind = "with run lengths" if picture.tile[0][0] == "bmp_rle" else "in text, or of another range than 255"
+        kind = "with run-length encoding" if picture.tile[0][0] == "bmp_rle" else "in text, or with a maximum not 255"
         raise DecodeError(
             expected=f"at most {_MOST_SLOW} samples and bytes of a {picture.format} {kind}",
             found=f"{picture.width} x {picture.height}",
@@ -129,7 +128,7 @@ def check_speed(picture: Any) -> None:
 
 
 def bits_of(picture: Any) -> int:
-    """Bits per channel in the file. Pillow gives 8 of each colour of more, without a word."""
+    """Bits per channel in the file. Pillow silently reduces deeper colours to 8 bits."""
     mode, arguments = picture.mode, picture.tile[0][3] if picture.tile else ()
     if picture.format == "TIFF":
         return int(max(picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))))
@@ -142,7 +141,7 @@ def bits_of(picture: Any) -> int:
 
 
 def orientation_of(picture: Any) -> int:
-    """How the raster lies, by EXIF's number from 1 (upright) to 8. Pillow turns TIFFs upright itself."""
+    """EXIF's orientation, from 1 (upright) to 8. It is 1 for TIFFs, which Pillow itself turns upright."""
     return 1 if picture.format == "TIFF" else orientation_in(_exif_of(picture))
 
 
@@ -152,27 +151,27 @@ def _exif_of(picture: Any) -> bytes:
 
 
 def _profile_of(picture: Any) -> bytes:
-    """EXIF data as old programs put them into a PNG: as text in hexadecimal, below three lines of title."""
+    """EXIF data in the old form for PNG: hexadecimal text after three title lines (ImageMagick's raw profile)."""
     try:
         profile = bytes.fromhex("".join(picture.info.get("Raw profile type exif", "").split("\n")[3:]))
-    except ValueError:  # Pillow raises it, too
+    except ValueError:  # Pillow raises it for such a text, too
         return b""
     return profile.removeprefix(b"Exif\0\0")
 
 
 def orientation_in(exif: bytes) -> int:
-    """The orientation that EXIF data tell; 1 where nothing, or nothing of sense, is said."""
+    """The orientation in EXIF data; 1 if there is none or it is invalid."""
     if exif[:2] not in (b"II", b"MM"):
         return 1
     order = "<" if exif[:2] == b"II" else ">"
     try:
         (at,) = struct.unpack_from(f"{order}4xI", exif)
         (count,) = struct.unpack_from(f"{order}H", exif, at)
-        for place in range(at + 2, min(at + 2 + 12 * count, len(exif) - 11), 12):
-            tag, kind, values = struct.unpack_from(f"{order}HHI", exif, place)
+        for offset in range(at + 2, min(at + 2 + 12 * count, len(exif) - 11), 12):
+            tag, kind, values = struct.unpack_from(f"{order}HHI", exif, offset)
             if tag == _ORIENTATION:
                 form, most = ("H", 2) if kind == _SHORT else ("I", 1)
-                (found,) = struct.unpack_from(order + form, exif, place + 8)  # of several, the first one
+                (found,) = struct.unpack_from(order + form, exif, offset + 8)  # the first, if there are two values
                 return int(found) if kind in (_SHORT, _LONG) and 1 <= values <= most and 1 <= found <= 8 else 1
     except struct.error:
         pass
@@ -180,15 +179,15 @@ def orientation_in(exif: bytes) -> int:
 
 
 def decoded_bytes(picture: Any) -> int:
-    """How much memory is taken to decode it at most."""
+    """An upper bound of the memory for decoding the picture."""
     return int(picture.width * picture.height * _PIXEL_BYTES.get(picture.format, _MOST_PIXEL_BYTES))
 
 
 def check_size(width: int, height: int, size_bytes: int, most_bytes: int = MOST_DECODED_BYTES, hint: str = "") -> None:
-    """DecodeError for a picture that takes too much memory: it may be meant to exhaust it."""
+    """DecodeError for a picture whose decoding takes too much memory (a possible denial of service)."""
     if size_bytes > most_bytes:
         raise DecodeError(
-            expected=f"a picture that is decoded in {most_bytes} bytes of memory",
+            expected=f"a picture that takes at most {most_bytes} bytes of memory to decode",
             found=f"{width} x {height} pixels, which take {size_bytes}",
             hint=hint,
         )

@@ -1,7 +1,7 @@
-"""Which random numbers does a sample get in an epoch? (spec §11)
+"""How are a sample's random numbers in an epoch computed (Philox, keyed by seed, epoch, sample_id, purpose)? (spec §11)
 
 The generator is Philox4x64-10 (Salmon et al., SC 2011; NumPy's `Philox`): a pure function of a key and a counter, so
-the numbers of a sample are the same on any rank and thread and after any resume.
+that a sample's numbers do not depend on ranks, threads or resuming.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mx8shards.errors import SettingError
 Words = NDArray[np.uint64]
 Ids = NDArray[np.int64]
 
-# The name under which a view says which occurrence of its sample a position is: 0, or another number for each repeat.
+# The key of the extras under which views number the occurrences of a sample: 0, and a distinct number for each repeat.
 OCCURRENCE = "occurrence"
 
 _MASK = (1 << 64) - 1
@@ -31,16 +31,16 @@ _HALF = np.uint64(32)
 
 
 def occurrences_of(extras: Mapping[str, Any]) -> Ids | None:
-    """The occurrences among what is known of some rows; None where all of them are 0."""
+    """The occurrences in the extras of some rows; None means that all are 0."""
     found = extras.get(OCCURRENCE)
     return None if found is None else np.asarray(found)
 
 
 def words(seed: int, epoch: int, sample_ids: Ids, purpose: str, count: int, occurrences: Ids | None = None) -> Words:
-    """`count` random 64-bit words for each sample, in a row of its own.
+    """`count` random 64-bit words for each sample: one row per sample.
 
-    `purpose` says what they are for ("crop", "flip", …), so that two uses draw independently. `occurrences` tells
-    repeats of a sample apart; None means 0 for every row. Seed, epoch and occurrences are taken modulo 2**64.
+    `purpose` names their use ("crop", "flip", …), so that different uses draw independently. `occurrences`
+    distinguishes repeats of a sample; None means 0 for every row. Seed, epoch and occurrences are taken modulo 2**64.
     """
     ids = np.asarray(sample_ids).astype(np.uint64)
     repeats = np.zeros(len(ids), np.uint64) if occurrences is None else np.asarray(occurrences).astype(np.uint64)
@@ -58,16 +58,17 @@ def words(seed: int, epoch: int, sample_ids: Ids, purpose: str, count: int, occu
 def uniforms(
     seed: int, epoch: int, sample_ids: Ids, purpose: str, count: int, occurrences: Ids | None = None
 ) -> NDArray[np.float64]:
-    """Numbers in [0, 1), all multiples of 2**-53, from the words of the same arguments."""
+    """Multiples of 2**-53 in [0, 1), one for each of `words` with these arguments."""
     return (words(seed, epoch, sample_ids, purpose, count, occurrences) >> np.uint64(11)) * 2.0**-53
 
 
 def integers(
     seed: int, epoch: int, sample_ids: Ids, purpose: str, count: int, n: int, occurrences: Ids | None = None
 ) -> Ids:
-    """Integers in [0, n), 1 <= n <= 2**32, from the words of the same arguments (spec §11.4).
+    """Integers in [0, n), 1 <= n <= 2**32, one for each of `words` with these arguments (spec §11.4).
 
-    They are even to within n / 2**32: the word's upper half is scaled, none is rejected, so every draw costs one word.
+    They are uniform to within n / 2**32: the upper half of each word is scaled, without rejection, so that each draw
+    uses exactly one word.
     """
     if not 1 <= n <= 1 << 32:
         raise SettingError(subject="n", expected="an int from 1 to 2**32", found=f"{n}")
@@ -92,7 +93,7 @@ def _philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) ->
 
 
 def _multiply(a: Words, factor: int) -> tuple[Words, Words]:
-    """The upper and the lower word of the 128-bit product, by way of 32-bit halves, none of whose sums overflows."""
+    """The upper and lower words of the 128-bit product, computed from 32-bit halves without overflow."""
     f0, f1 = np.uint64(factor & 0xFFFFFFFF), np.uint64(factor >> 32)
     a0, a1 = a & _LOW, a >> _HALF
     middle = a1 * f0 + (a0 * f0 >> _HALF)

@@ -1,4 +1,4 @@
-"""How do numbers, texts and other plain values become payloads?"""
+"""How are numbers, text, bytes, JSON and pickles encoded as payloads?"""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NUMBERS = tuple(_LETTERS)
 
 
 class Bytes(Codec):
-    """`bytes`: as they are."""
+    """`bytes`: stored unchanged."""
 
     def pack(self, value: Any) -> bytes:
         if not isinstance(value, (bytearray, memoryview)):
@@ -64,7 +64,7 @@ class Str(Codec):
 
 
 class Int(Codec):
-    """`int`: eight bytes, little-endian, signed; comes back as a Python int."""
+    """`int`: eight bytes, little-endian, signed; decoded to a Python int."""
 
     takes = "int from -2**63 to 2**63 - 1"
     size_bytes = 8
@@ -93,13 +93,13 @@ class Int(Codec):
 
 
 class Number(Codec):
-    """`uint8` … `float64`: the number's own bytes, little-endian; comes back as a Python int or float.
+    """`uint8` … `float64`: the number's bytes, little-endian; decoded to a Python int or float.
 
-    Every value of these types is a Python number exactly, so nothing is lost, and code that takes Python numbers (json,
-    isinstance, dict keys) needs no `.item()`. The array of a whole column keeps the dtype.
+    Python numbers represent every value of these types exactly, and code that expects them (json, isinstance, dict
+    keys) needs no `.item()`. The array of a whole column has the dtype.
 
-    Streaming casts what it is given; here a value that would change (a fraction or too large a number for an integer,
-    a finite number that becomes infinite, text) is refused. Rounding to the nearest float is not.
+    Streaming casts any value. Here a value that the cast would change is refused: a fraction or too large a number for
+    an integer, a finite number that would become infinite, text. Rounding to the nearest float is allowed.
     """
 
     shape = ()
@@ -152,7 +152,7 @@ class Float(Number):
 
     def pack(self, value: Any) -> bytes:
         if value is None or isinstance(value, (str, bytearray, memoryview, complex, np.complexfloating)):
-            self.refuse(value)  # the rest of what NumPy would cast: None to nan, text to numbers, complex to real
+            self.refuse(value)  # NumPy would cast these too: None to nan, text to numbers, complex to real
         try:
             with np.errstate(over="raise"):
                 number = self._dtype.type(value)
@@ -163,7 +163,7 @@ class Float(Number):
         return number.tobytes()
 
 
-# What Python reads as a number is more: `1_0`, `٣` and ` 1 ` are, and other readers refuse them.
+# Python also accepts `1_0`, `٣` and ` 1 ` as numbers, which readers in other languages refuse.
 _DIGITS = r"[+-]?[0-9]+"
 _FLOAT = r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf(?:inity)?|nan)"
 _GRAMMARS: dict[type, re.Pattern[str]] = {
@@ -173,8 +173,8 @@ _GRAMMARS: dict[type, re.Pattern[str]] = {
 }
 
 
-class Written(Codec):
-    """`str_int`, `str_float`, `str_decimal`: the number as Python writes it, so with as many digits as it has."""
+class TextNumber(Codec):
+    """`str_int`, `str_float`, `str_decimal`: the number as text, as Python formats it, with all its digits."""
 
     def __init__(self, name: str, kind: type, like: tuple[type, ...]) -> None:
         super().__init__(name)
@@ -184,11 +184,11 @@ class Written(Codec):
         self.takes = kind.__name__
 
     def pack(self, value: Any) -> bytes:
-        if not isinstance(value, self._like) or isinstance(value, bool):  # 'True' could not be read back
+        if not isinstance(value, self._like) or isinstance(value, bool):  # 'True' could not be decoded
             self.refuse(value, hint=f"use {self.takes}(value)")
         try:
             return str(self._kind(value)).encode()
-        except ValueError as error:  # Python writes no int of more than 4300 digits
+        except ValueError as error:  # Python does not convert an int of more than 4300 digits
             self.refuse(value, cause=error)
 
     def unpack(self, payload: bytes | memoryview) -> Any:
@@ -204,7 +204,7 @@ class Written(Codec):
 class Json(Codec):
     """`json`: ASCII JSON with default separators; an array becomes nested lists."""
 
-    takes = "what JSON can hold"
+    takes = "a JSON value"
 
     def pack(self, value: Any) -> bytes:
         try:
@@ -220,9 +220,9 @@ class Json(Codec):
 
 
 class Pickle(Codec):
-    """`pkl`: a pickle in Python's default protocol. Decoding runs whatever code the payload asks for."""
+    """`pkl`: a pickle in Python's default protocol. Decoding may run any code that the payload contains."""
 
-    takes = "what pickle can hold"
+    takes = "a value that pickle supports"
     unsafe = True
 
     def pack(self, value: Any) -> bytes:
@@ -233,6 +233,6 @@ class Pickle(Codec):
 
     def unpack(self, payload: bytes | memoryview) -> Any:
         try:
-            return pickle.loads(payload)  # noqa: S301 - `unsafe` says so, and readers ask for leave
+            return pickle.loads(payload)  # noqa: S301 - `unsafe` is set, so readers need allow_pickle=True
         except Exception as error:
             raise FormatError(expected="a pickle", found=brief(error) or describe(error)) from error

@@ -1,4 +1,4 @@
-"""What stands in a raw shard file, and is it one? (spec: shard bytes)
+"""How is a raw shard file laid out (offset table, config, samples), and how is it checked? (spec: shard bytes)
 
     uint32 n | uint32 offset[n + 1] | config JSON | sample 0 | sample 1 | …
 
@@ -20,12 +20,12 @@ from mx8shards.format.columns import MAX_BYTES, Columns
 Offsets = npt.NDArray[np.uint32]
 VERSION = 2
 
-_OFFSETS_AT_ONCE = 1 << 20  # are checked: 4 MiB of a table
+_OFFSETS_AT_ONCE = 1 << 20  # offsets that are checked at a time: 4 MiB of a table
 
 
 @dataclass(frozen=True)
 class ShardKind:
-    """What shards of one Writer have in common: what their entries say besides sizes and hashes."""
+    """The fields that all shards of a Writer share: everything in their entries but sizes and hashes."""
 
     columns: Columns
     compression: str | None
@@ -33,7 +33,7 @@ class ShardKind:
     size_limit: int | str | None
 
     def config(self) -> dict[str, object]:
-        """The shard's config, whose JSON stands in every shard and whose keys stand in every index entry."""
+        """The config, which is stored as JSON in every shard, and key by key in every index entry."""
         return {
             "column_encodings": list(self.columns.encodings),
             "column_names": list(self.columns.names),
@@ -46,12 +46,12 @@ class ShardKind:
         }
 
     def config_bytes(self) -> bytes:
-        """The config JSON byte for byte as Streaming writes it. Readers skip it: offset[0] tells where it ends."""
+        """The config JSON, byte for byte as Streaming writes it. Readers skip it, as offset[0] tells where it ends."""
         return json.dumps(self.config(), sort_keys=True).encode()
 
 
 def head(config: bytes, sizes: Sequence[int]) -> bytes:
-    """All of a shard file that stands before its first sample, for samples of these sizes."""
+    """The bytes of a shard file before its first sample, for samples of these sizes."""
     count = len(sizes)
     table = np.zeros(count + 2, np.int64)
     table[0] = count
@@ -64,12 +64,12 @@ def head(config: bytes, sizes: Sequence[int]) -> bytes:
 
 
 def table_bytes(samples: int) -> int:
-    """How many bytes at a shard's start hold the sample count and the offsets."""
+    """The size of the sample count and the offset table at the start of a shard."""
     return 4 * (samples + 2)
 
 
 def read_table(data: npt.NDArray[np.uint8] | bytes | memoryview, samples: int) -> Offsets:
-    """The offsets of a shard's first bytes, unchecked and without a copy."""
+    """The offset table in the first bytes of a shard, unchecked and without a copy."""
     return np.frombuffer(data, "<u4", samples + 1, 4)
 
 
@@ -79,11 +79,11 @@ def check_table(
     size_bytes: int,
     columns: Columns,
 ) -> None:
-    """Nothing, if the table of a shard agrees with the index and with itself; else a FormatError.
+    """FormatError unless a shard's offset table is consistent and agrees with the index.
 
-    After it, every sample's span lies inside the file and has room for its size header and its fixed columns.
-    `read(begin, size)` gives bytes of the file. The table is read in pieces, up to the first fault: a sparse file may
-    claim gigabytes of a table that it does not have.
+    Then every sample's span is inside the file and has room for its size header and its fixed-size columns.
+    `read(begin, size)` returns bytes of the file. The table is read in pieces, up to the first fault, because the table
+    of a sparse file may have gigabytes of zeros.
     """
     end = table_bytes(samples)
     (count,) = _words(read, 0, 4, size_bytes)
@@ -99,15 +99,15 @@ def check_table(
             place=f"offset {samples} of {samples}", expected=f"{size_bytes} (end of file)", found=f"{last}"
         )
     for before in range(0, samples, _OFFSETS_AT_ONCE):
-        # each piece begins with the offset that the one before it ended with
+        # each piece begins with the last offset of the previous piece
         piece = _words(read, 4 + 4 * before, min(end, 8 + 4 * (before + _OFFSETS_AT_ONCE)), size_bytes)
         check_offsets(piece, before, samples, columns)
 
 
 def check_offsets(piece: Offsets, before: int, samples: int, columns: Columns) -> None:
-    """FormatError if these offsets of a table, the first of them offset `before`, leave a sample too little room."""
+    """FormatError if these offsets, which start at number `before` of the table, make a sample too short."""
     least = columns.header_bytes + columns.fixed_bytes
-    # uint32 differences wrap for a falling offset, so compare before subtracting
+    # a uint32 difference wraps for decreasing offsets, so compare before subtracting
     bad = np.flatnonzero((piece[1:] < piece[:-1]) | (piece[1:] - piece[:-1] < least))
     if bad.size:
         i = int(bad[0])
@@ -121,7 +121,7 @@ def check_offsets(piece: Offsets, before: int, samples: int, columns: Columns) -
 def _words(
     read: Callable[[int, int], npt.NDArray[np.uint8] | bytes | memoryview], begin: int, end: int, size_bytes: int
 ) -> Offsets:
-    """The words of a table in these bytes of a file; FormatError where the file ends before."""
+    """The offsets in these bytes of a file; FormatError if the file ends before them."""
     data = read(begin, end - begin)
     if len(data) < end - begin:
         raise FormatError(expected=f"{size_bytes} bytes (the index)", found=f"its end before byte {end}")

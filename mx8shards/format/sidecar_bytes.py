@@ -1,7 +1,7 @@
-"""What stands in a side-car, and where? (spec: side-cars)
+"""How are side-cars laid out (block digests, column values), and listed in the index? (spec: side-cars)
 
-A side-car repeats facts of the shards it covers in a handier form. It is named by the blake3 of its bytes, and its
-size follows from the index, so that neither can lie.
+A side-car repeats data of the shards that it covers, for quick access. Its name is the blake3 of its bytes, and its
+size follows from the index, so both can be verified.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BLAKE3 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """One side-car as the index names it; it covers the shards from `start` to before `stop`."""
+    """The index entry of a side-car, which covers the shards from `start` to before `stop`."""
 
     kind: str
     blake3: str
@@ -39,7 +39,7 @@ class Sidecar:
     columns: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """As it stands in the index."""
+        """The JSON value in the index."""
         found: dict[str, object] = {
             "kind": self.kind,
             "blake3": self.blake3,
@@ -50,7 +50,7 @@ class Sidecar:
         return found | ({"columns": list(self.columns)} if self.kind == "columns" else {})
 
     def moved(self, shards: int) -> Sidecar:
-        """The same side-car in an index where `shards` more shards stand before the ones it covers."""
+        """The entry of this side-car in an index with `shards` more shards before the ones it covers."""
         return Sidecar(
             kind=self.kind,
             blake3=self.blake3,
@@ -62,7 +62,7 @@ class Sidecar:
 
 
 def parse_sidecars(values: object, place: str, shards: int) -> tuple[Sidecar, ...]:
-    """The side-cars of kinds known here; FormatError for one that cannot be, or for two that overlap."""
+    """The side-cars of known kinds; FormatError for an invalid one, or if two of a kind overlap."""
     if not isinstance(values, list):
         raise FormatError(place=place, expected="a list", found=kind_of(values))
     found = []
@@ -110,22 +110,22 @@ def _names(values: object, place: str) -> tuple[str, ...]:
 
 
 def blocks_of(stored_bytes: Ints) -> Ints:
-    """How many blocks files of these sizes have."""
+    """The number of blocks of files with these sizes."""
     return -(-stored_bytes // BLOCK_BYTES)
 
 
 def scalar_columns(columns: Columns) -> tuple[str, ...]:
-    """The columns that a `columns` side-car can hold: one fixed-size number per sample."""
+    """The columns that a `columns` side-car can contain: those with one fixed-size number per sample."""
     return tuple(name for name, coder in zip(columns.names, columns.coders, strict=True) if coder.shape == ())
 
 
 def padded(size_bytes: Any) -> Any:
-    """The next multiple of eight: every array of a `columns` side-car starts aligned."""
+    """The size rounded up to a multiple of eight, which aligns the arrays of a `columns` side-car."""
     return -(-size_bytes // 8) * 8
 
 
 def sidecar_bytes(sidecar: Sidecar, stored_bytes: Ints, samples: Ints, columns: Columns) -> int:
-    """How long this side-car has to be, given the sizes and samples of all shards of the index."""
+    """The expected size of this side-car, from the stored sizes and sample counts of all shards of the index."""
     covered = slice(sidecar.start, sidecar.stop)
     size = len(MAGIC[sidecar.kind])
     if sidecar.kind == "blocks":
@@ -134,7 +134,7 @@ def sidecar_bytes(sidecar: Sidecar, stored_bytes: Ints, samples: Ints, columns: 
 
 
 def widths(sidecar: Sidecar, columns: Columns) -> list[int]:
-    """The bytes per sample of each column in a `columns` side-car; FormatError for a column that cannot be in one."""
+    """The bytes per sample of each column in a `columns` side-car; FormatError for an unsupported column."""
     known = dict(zip(columns.names, columns.sizes, strict=True))
     good = set(scalar_columns(columns))
     for name in sidecar.columns:

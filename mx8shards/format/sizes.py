@@ -1,4 +1,4 @@
-"""How many bytes is "64mb"? (spec: size_limit)"""
+"""How are size limits such as "64mb" parsed into bytes? (spec: size_limit)"""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from mx8shards.errors import SettingError, shown, whole_number
 from mx8shards.format.columns import MAX_BYTES
 
-# Streaming's suffixes: powers of 1024 in either case; a fraction is fine except of a byte.
+# Streaming's suffixes: powers of 1024, in upper or lower case. Fractions are allowed, except of bytes.
 _UNITS = {"": 1, "b": 1} | {f"{letter}b": 1 << (10 * (i + 1)) for i, letter in enumerate("kmgtpez")}
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.ASCII)
 
 
 def parse_size_limit(value: int | str | None) -> int | None:
-    """The most bytes a raw shard may have; None and 0 mean no limit but the format's own 4 GiB."""
+    """The largest size of a raw shard in bytes; None and 0 mean the format's own limit of 4 GiB."""
     if value is None:
         return None
     try:
@@ -25,7 +25,7 @@ def parse_size_limit(value: int | str | None) -> int | None:
 
 
 def parse_size(text: object) -> int | None:
-    """The number of bytes that a text such as 64mb means; None if it means none."""
+    """The number of bytes of a text such as 64mb; None if it is invalid."""
     match = _SIZE.fullmatch(text.strip().lower()) if isinstance(text, str) else None
     if match is None or match[2] not in _UNITS:
         return None

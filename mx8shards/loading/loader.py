@@ -209,7 +209,7 @@ class Loader:
         epoch = whole_number("epoch", epoch, 0)
         steps = self._steps_of(self.world_size if world_size is None else world_size)
         rank = whole_number("rank", self.rank if rank is None else rank, 0, steps.world_size - 1)
-        share = steps.share(rank, steps.at(whole_number("step", step, 0)))
+        share = steps.slice_of(rank, steps.at(whole_number("step", step, 0)))
         return self._assembly.plan.found_at(epoch, share.positions).sample_ids
 
     def warm_up(self) -> None:

@@ -22,7 +22,7 @@ from mx8shards.maintain.report import Damage, Range, damage_of, ranges
 from mx8shards.maintain.verify_plan import ShardCheck
 from mx8shards.maintain.walk import SampleWalk
 from mx8shards.shards.cache import cached_file, cached_name, default_directories
-from mx8shards.shards.local_files import best_hash, check_size, file_pieces, raw_beside, shard_name, shard_path
+from mx8shards.shards.local_files import best_hash, check_size, existing_raw_file, file_pieces, shard_name, shard_path
 from mx8shards.shards.shard import OpenFiles, Shard, open_shard_file
 from mx8shards.shards.sidecar_files import block_digests
 
@@ -260,7 +260,7 @@ class _DataCheck:
             return
         snapshot = self._task.snapshot
         cached = cached_file(cached_name(self._entry, self._file), default_directories(snapshot.root))
-        for path in filter(None, (raw_beside(snapshot, self._entry), cached)):
+        for path in filter(None, (existing_raw_file(snapshot, self._entry), cached)):
             with contextlib.suppress(FileNotFoundError):  # it was evicted meanwhile
                 self._check_copy(path, ReadFile(path))
 

@@ -35,7 +35,7 @@ def is_part(path: Path) -> bool:
 @contextlib.contextmanager
 def only_conversion(out: Path) -> Iterator[None]:
     """Hold the lock for converting into `out`. DiskError if another process holds it."""
-    with operations.refusals("open", out):
+    with operations.disk_errors("open", out):
         existing = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
         publish.make_directories(out / STATE, below=existing)
     path = out / STATE / "conversion.lock"
@@ -87,7 +87,7 @@ def remove_part(path: Path) -> bool:
                 raise
             return False
     try:
-        with operations.refusals("remove", path):
+        with operations.disk_errors("remove", path):
             publish.remove_tree(path)
     finally:
         if descriptor >= 0:

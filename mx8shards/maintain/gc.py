@@ -65,7 +65,7 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     if current_bytes(where.root) is None:
         load(where)  # raises: there is no dataset
     with (
-        operations.refusals("gc", where.root),
+        operations.disk_errors("gc", where.root),
         contextlib.closing(LocalPublication(where.root)),
         removable_parts(where.root) as conversions,
     ):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mx8shards.disk.operations import refusals
+from mx8shards.disk.operations import disk_errors
 from mx8shards.format.index import Index
 from mx8shards.shards.links import Link, parse_link
 from mx8shards.shards.snapshots import INDEX, Snapshot, current_bytes, kept, kept_path, load, snapshot_id
@@ -94,6 +94,6 @@ def _entry(snapshot: Snapshot, current: str) -> LogEntry:
 
 def _published(root: Path, name: str) -> datetime:
     path = kept_path(root, name)
-    with refusals("look at", path):
+    with disk_errors("look at", path):
         stat = (path if path.exists() else root / INDEX).stat()
     return datetime.fromtimestamp(stat.st_mtime, UTC)

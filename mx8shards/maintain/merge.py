@@ -32,7 +32,7 @@ from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.maintain.merge_inputs import find_parts, is_same, moved_parts, parse_links
 from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads, thread_count
 from mx8shards.maintain.removal import finish_removal
-from mx8shards.shards.agreement import classes_difference
+from mx8shards.shards.compare_metadata import classes_difference
 from mx8shards.shards.links import Link, parse_target
 from mx8shards.shards.local_files import check_size, shard_name, shard_path
 from mx8shards.shards.parts import base_digits, parse_rank
@@ -100,7 +100,7 @@ def merge(
     given = parse_links(parts)
     if how == "move" and any(link.snapshot for link in given):
         raise SettingError(subject="how", expected="'link' or 'copy' for a link with an id", found=repr(how))
-    with operations.refusals("merge", target):
+    with operations.disk_errors("merge", target):
         _require_no_index(target, mode, given if how == "move" else ())
         with contextlib.closing(LocalPublication(target)) as publication:
             # taking the lock has finished or rolled back an interrupted publication
@@ -341,7 +341,7 @@ def _hand_over(part: Snapshot, target: Path, name: str) -> None:
 def _remove_moved(roots: Iterable[Path], target: Path, name: str) -> None:
     for root in roots:
         try:
-            with operations.refusals("remove", root):
+            with operations.disk_errors("remove", root):
                 finish_removal(root)
                 if (root / INDEX).exists():
                     raise DiskError(

@@ -12,7 +12,7 @@ from shlex import quote
 from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, SettingError
 from mx8shards.maintain.conversion import is_part
 from mx8shards.shards.links import Link, parse_link
-from mx8shards.shards.parts import Rank, base_digits, parse_rank, part_roots, parts_directory
+from mx8shards.shards.parts import RankPart, base_digits, parse_rank, part_roots, parts_directory
 from mx8shards.shards.recovery import moved_to
 from mx8shards.shards.snapshots import INDEX, kept
 
@@ -148,7 +148,7 @@ def _require_every_rank(parts: Iterable[Link]) -> None:
         (((size, base), ranks),) = run.items()
         missing = sorted(set(range(size)) - ranks)
         if missing:
-            names = ", ".join(Rank(rank, size, base).name for rank in missing[:_MOST_NAMES])
+            names = ", ".join(RankPart(rank, size, base).name for rank in missing[:_MOST_NAMES])
             raise DatasetNotFoundError(
                 subject=str(directory),
                 expected=f"the parts of {size} ranks",

@@ -14,7 +14,7 @@ def keep_rejects(root: Path, snapshot: str, rejects: Iterable[tuple[str, str]]) 
     """Write one line of JSON for each rejected item and its reason into the dataset's directory. Returns the path."""
     path = root / STATE / f"rejects-{snapshot.removeprefix('sha256:')[:16]}.jsonl"
     lines = "".join(f"{json.dumps({'item': item, 'reason': reason})}\n" for item, reason in rejects)
-    with operations.refusals("write", path):
+    with operations.disk_errors("write", path):
         if path.exists():
             operations.unlink(path)
         publish.write_file(path, [lines.encode()])

@@ -36,7 +36,7 @@ def seal_current(link: Link, progress: Progress | None) -> Report | None:
         )
     if _unsealed(link.root) is None and not is_unfinished(link.root):
         return None
-    with operations.refusals("seal", link.root), contextlib.closing(LocalPublication(link.root)) as publication:
+    with operations.disk_errors("seal", link.root), contextlib.closing(LocalPublication(link.root)) as publication:
         snapshot = _unsealed(link.root)  # again, now that the lock is held
         return None if snapshot is None else _Seal(publication, snapshot).publish(progress)
 

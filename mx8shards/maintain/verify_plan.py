@@ -13,7 +13,7 @@ from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.shard_bytes import table_bytes
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.maintain.report import Damage, damage_of
-from mx8shards.shards.local_files import raw_beside
+from mx8shards.shards.local_files import existing_raw_file
 from mx8shards.shards.recovery import sidecar_name
 from mx8shards.shards.sidecars import blocks_in, numbers_in, open_sidecar
 from mx8shards.shards.snapshots import STATE, Snapshot, sidecar_path
@@ -92,7 +92,7 @@ def _check_of(snapshot: Snapshot, number: int, entry: Entry) -> ShardCheck:
     """The check of one shard. If only the raw file of a compressed shard exists, checks that, as readers do (§1.8)."""
     if entry.zip is not None and not os.path.lexists(snapshot.root / entry.zip.basename):
         with contextlib.suppress(FormatError):  # a symlink, which readers refuse
-            if raw_beside(snapshot, entry) is not None:
+            if existing_raw_file(snapshot, entry) is not None:
                 return ShardCheck(snapshot, number, replace(entry, zip=None))
     return ShardCheck(snapshot, number, entry)
 

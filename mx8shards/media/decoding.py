@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import DecodeError, MissingPackageError, require, said
+from mx8shards.errors import DecodeError, MissingPackageError, error_text, require
 from mx8shards.format.picture_cost import check_cost, walk_jpeg
 from mx8shards.format.picture_files import (
     MOST_DECODED_BYTES,
@@ -92,7 +92,7 @@ def decode_jpeg(data: Any, height: int, width: int) -> Pixels:
             strict=True,
         )
     except ValueError as error:
-        raise DecodeError(expected="a whole JPEG", found=said(error)) from error
+        raise DecodeError(expected="a whole JPEG", found=error_text(error)) from error
     return pixels
 
 

@@ -1,8 +1,8 @@
-"""Which position of a view comes when?
+"""What is an order, and how does it map order positions to view positions (Sequential, Shuffle)?
 
-An order counts from 0 to before its length in every epoch, and says which position of the view stands at each count.
-It is a pure function: whoever remembers the epoch and the count can go on from there. It knows nothing of ranks and
-batches, which `steps` cuts, nor of shards: `shards_ahead` finds those that it needs next.
+In every epoch, an order maps the order positions from 0 to before its length, which its methods call counts, to
+positions of the view. It is a pure function, so resuming needs only the epoch and the count. Ranks and batches are
+`steps`' part. `shards_ahead` finds the shards that an order needs next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from mx8shards.order.keys import Key
 from mx8shards.order.per_epoch import PerEpoch
 from mx8shards.order.permutation import Ids, Permutation, Walk, checked_count
-from mx8shards.order.places import Places
+from mx8shards.order.shard_lookup import ShardLookup
 
 Description = dict[str, Any]
 
@@ -25,28 +25,28 @@ _FIRST_RUN, _LAST_RUN = 1 << 10, 1 << 16
 
 
 class Order(Protocol):
-    """Positions of a view, in an order of each epoch's own. Some may repeat; PADDING stands where there is none.
+    """A sequence of view positions for each epoch. Positions may repeat; PADDING marks a row without a sample.
 
-    An order may depend on the number of nodes it is made for. It keeps that number in its description: so a state that
-    holds it goes on with that order on any number of nodes.
+    An order may depend on the number of nodes it is made for. Its description then contains that number, so that a run
+    resumed from a state continues with that order on any number of nodes.
     """
 
     def __len__(self) -> int:
-        """How many there are in an epoch: `len` of the order, not of the view."""
+        """The number of positions in an epoch, which may differ from the length of the view."""
 
     def at(self, epoch: int, counts: Ids) -> Ids:
-        """The positions of the view that stand at these counts, each from 0 to before len."""
+        """The view positions at these counts (order positions from 0 to before len)."""
 
     def ids(self, epoch: int, start: int, stop: int) -> Ids:
-        """Those from start to before stop."""
+        """The view positions at the counts from start to before stop."""
 
     @property
     def description(self) -> Description:
-        """What a state keeps of the order, as JSON: a name, which keeps its meaning for ever, and all it depends on."""
+        """The order's identity in a state, as JSON: a name whose meaning never changes, and all that it depends on."""
 
 
 class Sequential:
-    """The view as it is, in every epoch."""
+    """The positions of the view in ascending order, in every epoch."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -55,21 +55,21 @@ class Sequential:
         return self._count
 
     def at(self, epoch: int, counts: Ids) -> Ids:
-        """The counts themselves."""
+        """The counts unchanged."""
         return counts
 
     def ids(self, epoch: int, start: int, stop: int) -> Ids:
-        """The range itself."""
+        """The integers from start to before stop."""
         return np.arange(start, stop, dtype=np.int64)
 
     @property
     def description(self) -> Description:
-        """Its name."""
+        """The order's name."""
         return {"name": "sequential"}
 
 
 class Shuffle:
-    """Every position once, any order of them as likely as any other, and nothing held in memory (spec §12.4)."""
+    """Every position once, in a uniformly random order that takes no memory (spec §12.4)."""
 
     def __init__(self, count: int, key: Key, walk: Walk | None = None) -> None:
         self._count = checked_count(count)
@@ -81,33 +81,33 @@ class Shuffle:
         return self._count
 
     def at(self, epoch: int, counts: Ids) -> Ids:
-        """The positions of the view that stand at these counts."""
+        """The view positions at these order positions (`counts`)."""
         return self._permutations.get(epoch, self._permutation).of(counts)
 
     def ids(self, epoch: int, start: int, stop: int) -> Ids:
-        """Those from start to before stop."""
+        """The view positions at the order positions from start to before stop."""
         return self.at(epoch, np.arange(start, stop, dtype=np.int64))
 
     @property
     def description(self) -> Description:
-        """Its name."""
+        """The order's name."""
         return {"name": "shuffle"}
 
     def _permutation(self, epoch: int) -> Permutation:
         return Permutation(len(self), self._key.words("shuffle", epoch), self._walk)
 
 
-def shards_ahead(order: Order, places: Places, epoch: int, position: int, n: int) -> Iterator[int]:
-    """The shards that the next n of an epoch need, each once, in the order of first need.
+def shards_ahead(order: Order, lookup: ShardLookup, epoch: int, position: int, n: int) -> Iterator[int]:
+    """The shards that the next n positions of an epoch need: each once, sorted by when it is needed first.
 
-    They are found lazily, in runs of positions that grow, until every shard was seen.
+    The order is read lazily, in runs that grow, until every shard was found.
     """
-    seen = np.zeros(places.shards, bool)
-    missing = int(np.count_nonzero(np.diff(places.starts)))
+    seen = np.zeros(lookup.shards, bool)
+    missing = int(np.count_nonzero(np.diff(lookup.starts)))
     stop, run = min(position + n, len(order)), _FIRST_RUN
     while position < stop and missing:
         ids = order.ids(epoch, position, min(position + run, stop))
-        shards, first = np.unique(places.shards_of(ids[ids != PADDING], epoch), return_index=True)
+        shards, first = np.unique(lookup.shards_of(ids[ids != PADDING], epoch), return_index=True)
         new = ~seen[shards]
         seen[shards] = True
         missing -= int(np.count_nonzero(new))

@@ -1,4 +1,4 @@
-"""How is what an epoch needs computed once for it?"""
+"""How are values that depend on the epoch, such as permutations, cached?"""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 class PerEpoch(Generic[T]):
-    """The values of a pure function at the last two epochs asked for: one is ending while the next is prefetched.
+    """Caches a pure function's values for the last two epochs: one may be ending while the next is prefetched.
 
-    Threads may share it without a lock. At worst two of them compute the same value.
+    Threads share it without a lock; at worst, two threads compute one value twice.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Which number stands where in a shuffle of range(n), with nothing in memory but a key? (spec §12.1, §12.2)
+"""How is a random permutation of range(n) computed from a key, without an array of n? (spec §12.1, §12.2)
 
-A Feistel network on a grid of a·2^k cells, a little more than n, and cycle walking: a result outside range(n) is put in
-again until one is inside. It is a permutation of range(n) whatever its round function is, and is computed for any
-positions in any order. All arithmetic is on uint64 and wraps, so a kernel can repeat it to the bit.
+By a Feistel network on a grid of a·2^k cells, slightly more than n, with cycle walking: a result outside range(n) is
+fed back until it is inside. This is a permutation for any round function, and each position is computed on its own. All
+arithmetic is on wrapping uint64, so that a kernel reproduces it bit for bit.
 """
 
 from __future__ import annotations
@@ -19,43 +19,44 @@ Ids = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
 LARGEST = 1 << 62  # rows and columns then have 31 bits, and no product overflows
-WORDS = 25  # one for each round of a small permutation, and the last for numbers
+WORDS = 25  # key words: one for each round of a small permutation, and the last for the tweaks of a family
 
-# With five rounds above 4096, and 20 below, nothing in tests/property/test_order_statistics.py tells the order from
-# numpy.random's: ten and 24 leave room. A round has few bits to decide by in a small grid: hence the more of them.
+# With 5 rounds above 4096 elements and 20 below, the tests in tests/property/test_order_statistics.py cannot
+# distinguish the order from numpy.random's; 10 and 24 add a margin. Small grids need more rounds, as each round has few
+# bits as input.
 _SMALL = 1 << 12
 _ROUNDS_SMALL = 24
 _ROUNDS = 10
 
-# SplitMix64's (Steele, Lea and Flood, OOPSLA 2014)
+# The constants of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 _HALF = np.uint64(32)
 
-_RUN = 1 << 15  # positions at a time: five arrays of them stay in a core's cache
+_RUN = 1 << 15  # positions per pass: the five arrays then fit into a core's cache
 
 
-# walk(cells, count, rows, bits, words, out): where each cell goes, walked until that is below count
+# walk(cells, count, rows, bits, words, out): apply the network to each cell until the result is below count
 Walk = Callable[[Words, np.uint64, np.uint64, np.uint64, Words, Words], None]
 
 
 class Permutation:
-    """The permutation of range(count) that `words` select. A `walk` that is compiled takes a fifth of the time."""
+    """The permutation of range(count) that `words` select. A compiled `walk` takes a fifth of the time."""
 
     def __init__(self, count: int, words: Words, walk: Walk | None = None) -> None:
         self._walked = walk or walked
         self._count = checked_count(count)
         rows, bits = _grid(np.array([count], np.int64))
         self._rows, self._bits = rows[0], bits[0]
-        # Number 0 of a family: its tweak goes into the words, so that a round costs nothing more.
+        # This is number 0 of a family: its tweak is mixed into the words once, which saves an operation per round.
         self._words = words[: WORDS - 1] ^ _tweaks(1, words)[0]
 
     def __len__(self) -> int:
         return self._count
 
     def of(self, positions: Ids) -> Ids:
-        """What stands at each of these positions, all of them in range(count)."""
+        """The values at these positions, which must be in range(count)."""
         out = np.empty(len(positions), np.int64)
         words = self._words[: _rounds(self._count)]
         for start in range(0, len(positions), _RUN):
@@ -66,7 +67,7 @@ class Permutation:
 
 
 def walked(cells: Words, count: np.uint64, rows: np.uint64, bits: np.uint64, words: Words, out: Words) -> None:
-    """A `Walk` by whole arrays."""
+    """A `Walk` in NumPy."""
     out[:] = _feistel(cells, rows, bits, None, words)
     outside = np.flatnonzero(out >= count)
     while outside.size:
@@ -75,7 +76,7 @@ def walked(cells: Words, count: np.uint64, rows: np.uint64, bits: np.uint64, wor
 
 
 class Permutations:
-    """A family of permutations selected by the same words: number t is one of range(counts[t])."""
+    """A family of permutations selected by one set of words: number t permutes range(counts[t])."""
 
     def __init__(self, counts: Ids, words: Words) -> None:
         self._counts = counts.astype(np.uint64)
@@ -84,7 +85,7 @@ class Permutations:
         self._words = words
 
     def of(self, numbers: Ids, positions: Ids) -> Ids:
-        """What stands at positions[i] of permutation number numbers[i]."""
+        """For each i, the value at positions[i] of permutation number numbers[i]."""
         out = np.empty(len(positions), np.int64)
         small = self._counts[numbers] <= _SMALL
         for rounds, these in ((_ROUNDS_SMALL, np.flatnonzero(small)), (_ROUNDS, np.flatnonzero(~small))):
@@ -108,7 +109,7 @@ class Permutations:
 
 
 def checked_count(count: int) -> int:
-    """The count, if there can be a permutation of so many."""
+    """The count, if it is in the range that permutations support; otherwise SettingError."""
     if not 0 <= count <= LARGEST:
         raise SettingError(subject="count", expected="an int from 0 to 2**62", found=f"{count}")
     return count
@@ -119,19 +120,19 @@ def _rounds(count: int) -> int:
 
 
 def _grid(counts: Ids) -> tuple[Words, Words]:
-    """Rows a and bits k of the smallest grid of a·2^k >= count cells in which k is half of the count's bits."""
+    """Rows a and column bits k of the smallest grid with a·2^k >= count, where k is half of the count's bits."""
     left = np.maximum(counts - 1, 0)
     bits = np.zeros(len(counts), np.int64)
     for shift in (32, 16, 8, 4, 2, 1):
         more = left >> shift != 0
         bits += shift * more
         left = np.where(more, left >> shift, left)
-    bits = (bits + left + 1) >> 1  # `left` is now the topmost bit: 1, or 0 where there was none
+    bits = (bits + left + 1) >> 1  # `left` is now the highest set bit: 1, or 0 for a count of at most 1
     return (-(-counts >> bits)).astype(np.uint64), bits.astype(np.uint64)
 
 
 def _tweaks(count: int, words: Words) -> Words:
-    """A word for each number of a family: SplitMix64's, begun at the last of the words."""
+    """A tweak for each number of a family: the output of SplitMix64, seeded by the last word."""
     z = np.arange(count, dtype=np.uint64) * _GOLDEN + words[WORDS - 1 : WORDS]
     z = (z ^ (z >> np.uint64(30))) * _FIRST
     z = (z ^ (z >> np.uint64(27))) * _SECOND
@@ -140,7 +141,7 @@ def _tweaks(count: int, words: Words) -> Words:
 
 
 def _feistel(cells: Words, rows: Any, bits: Any, tweaks: Words | None, words: Words) -> Words:
-    """Where each cell goes in one pass. `rows` and `bits` are one word for all cells, or an array with one for each."""
+    """One pass of the network over the cells. `rows` and `bits` are one word for all cells, or one word per cell."""
     mask = (np.uint64(1) << bits) - np.uint64(1)
     drop = _HALF - bits
     row, column = cells >> bits, cells & mask
@@ -158,7 +159,7 @@ def _feistel(cells: Words, rows: Any, bits: Any, tweaks: Words | None, words: Wo
             h *= rows
             h >>= _HALF
             row += h
-            np.subtract(row, rows, out=other)  # below zero it wraps and is the larger one
+            np.subtract(row, rows, out=other)  # a negative difference wraps and is then the larger of the two
             np.minimum(row, other, out=row)
         else:
             h >>= drop

@@ -1,7 +1,7 @@
-"""What must be known to deliver the very next step, on any number of ranks?
+"""What does a checkpoint of a Loader (state_dict) contain, and does it fit another loader?
 
-A state is equal on all ranks: where the order stands after the last completed global step, and which order of which
-data that is. It is small JSON, loaded in constant time at any position.
+A state is equal on all ranks: it holds the order position after the last completed global step, and identifies the data
+and the order. It is small JSON, and resuming takes constant time from any position.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from mx8shards.errors import FormatError, IntegrityError, LoaderError
 
-DIALECT = "mx8shards"  # other ones, of other loaders, may be read beside it
+DIALECT = "mx8shards"  # distinguishes these states from those of other loaders
 VERSION = 1
 
 _TYPES: dict[str, type] = {
@@ -26,24 +26,24 @@ _TYPES: dict[str, type] = {
     "pixels": dict,
 }
 _MOST_SHOWN = 300  # characters of a value in a message
-_MOST = 1 << 62  # an epoch or a position, so that sums of them stay within 64 bits
+_MOST = 1 << 62  # the limit of epochs and positions, so that sums of two stay within 64 bits
 _NAMES = {str: "str", dict: "object", int: "int"}
 _HINTS = {
-    "order": "make the loader with the shuffle= or order= of the state; an order that was made for a number of nodes "
-    "keeps that number, and goes on with it on any other",
-    "seed": "make the loader with the seed= of the state",
+    "order": "create the loader with the shuffle= or order= of the state; an order made for a number of nodes keeps "
+    "that number in its description, and can be continued on any other number",
+    "seed": "create the loader with the seed= of the state",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """Epoch and position, and the data, view, order and seed for which they hold.
+    """An epoch and order position, and the data, view, order and seed that they refer to.
 
-    `snapshot` is a snapshot's id, or several of joined datasets; `view` is a hash of the view; `order` is the order's
-    description; `position` counts what completed global steps have consumed of the epoch's order. At an epoch's end it
-    is 0 and the epoch is the next one. `lost` has the count and the digest of the samples that this rank could not
-    deliver: it is what was, and decides nothing. `pixels` says in which of several ways the pixels of each column were
-    made: another one gives slightly other values.
+    `snapshot` is the snapshot's id, or several ids for joined datasets; `view` is a hash of the view; `order` is the
+    order's description; `position` is the number of order positions that completed global steps have consumed. At the
+    end of an epoch, `position` is 0 and `epoch` is the next one. `lost` has the number and a digest of the samples that
+    this rank could not deliver; it is information only. `pixels` names the decoder that each column used: another one
+    gives slightly different values.
     """
 
     snapshot: str
@@ -61,7 +61,7 @@ class State:
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The state that `to_json` gave; FormatError, with the place in it, for anything else."""
+        """The state that `to_json` returned; FormatError with a JSON path for anything else."""
         try:
             return cls(**_checked(value))
         except FormatError as error:
@@ -70,9 +70,9 @@ class State:
             raise FormatError("nested too deeply", subject="state") from None
 
     def check(self, now: State, length: int) -> None:
-        """Refuse to go on from this state with a loader whose own state is `now` and whose order is `length` long.
+        """Check that a loader whose own state is `now`, and whose order has `length` positions, can resume from this.
 
-        IntegrityError if the data or the view of them are other ones, LoaderError if order, seed or length are.
+        IntegrityError if the data or the view differ, LoaderError if the order, the seed or the length do.
         """
         for name in ("snapshot", "view"):
             if getattr(self, name) != getattr(now, name):
@@ -81,7 +81,7 @@ class State:
                     place=f"$.{name}",
                     expected=f"{getattr(now, name)} (this loader's)",
                     found=_shown(getattr(self, name)),
-                    hint="a state goes on with the data it was taken from",
+                    hint="a state can only be resumed with the data it was taken from",
                 )
         for name in ("order", "seed"):
             if not _is_equal(getattr(self, name), getattr(now, name)):
@@ -99,7 +99,7 @@ class State:
 
 
 def _is_equal(theirs: object, ours: object) -> bool:
-    """Whether they are equal. What is nested deeper than Python can compare is not."""
+    """Whether they are equal; False if they are nested too deeply for Python to compare."""
     try:
         return theirs == ours
     except RecursionError:
@@ -107,18 +107,18 @@ def _is_equal(theirs: object, ours: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A value from outside in a message: at most some 300 characters, however large or deep it is."""
+    """An untrusted value as text for a message, limited to about 300 characters."""
     if isinstance(value, int) and abs(value) > 1 << 64:
         return f"an int of {value.bit_length()} bits"
     try:
         text = value if isinstance(value, str) else repr(value)
-    except (RecursionError, ValueError):  # too deep; an int in it of more digits than Python writes
+    except (RecursionError, ValueError):  # nested too deeply, or containing an int of too many digits for Python
         return f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _checked(value: Any) -> dict[str, Any]:
-    """The fields of a state, each of its type."""
+    """The fields of a state, after checking the type and range of each."""
     if not isinstance(value, Mapping):
         raise FormatError(place="$", expected="object", found=type(value).__name__)
     for name, wanted in (("state", DIALECT), ("version", VERSION)):

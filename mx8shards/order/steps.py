@@ -1,8 +1,8 @@
-"""Which part of an order is whose, and when is an epoch over?
+"""How is an epoch's order divided into global steps and the slices of ranks?
 
-One order per epoch is cut into global steps of batch_size · world_size positions, and rank r of a step takes a slice of
-its own. All arithmetic begins at the number of positions that completed steps have consumed, which is equal on all
-ranks: so any world and any batch size can go on where another one stopped.
+Each epoch has one order, which is cut into global steps of batch_size · world_size positions; each rank takes one slice
+of a step. Everything is computed from the number of positions that completed steps have consumed. This number is equal
+on all ranks, so a run can be resumed with another world size and batch size.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mx8shards.order.permutation import Ids
 Uneven = Literal["split", "pad", "drop", "exact"]
 UNEVEN: tuple[Uneven, ...] = ("split", "pad", "drop", "exact")
 
-MOST_SAMPLES, MOST_RANKS = 1 << 40, 1 << 20  # of a batch, of a world: int64 holds every position a step may count to
+MOST_SAMPLES, MOST_RANKS = 1 << 40, 1 << 20  # per batch, and per world: all positions then fit into int64
 
 
-class Share(NamedTuple):
-    """What one rank gets of one step: positions of the order, and which of them are repeats that only fill it up."""
+class StepSlice(NamedTuple):
+    """One rank's slice of one step: order positions, and which of them are padding (repeats)."""
 
     positions: Ids
     padding: npt.NDArray[np.bool_]
@@ -32,20 +32,20 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Steps:
-    """How an order of `length` positions is cut for `world_size` ranks with `batch_size` samples each.
+    """Divides an order of `length` positions among `world_size` ranks with `batch_size` samples each.
 
-    `uneven` says what becomes of the rest that is smaller than a step:
+    `uneven` selects how the rest of an epoch that is smaller than a step is handled:
 
-    "split"  all ranks get equal shares of it, to within one sample. If there are fewer samples than ranks, the ranks
-             that would get none get one repeat each.
-    "pad"    it is filled up with repeats, so that every batch has its full size.
-    "drop"   it is left out, in this epoch.
-    "exact"  the ranks' slices end where the order ends: the last ranks may get a short batch, or none.
+    "split"  The ranks divide it evenly, to within one sample. If there are fewer samples than ranks, each rank without
+             a sample gets one repeat.
+    "pad"    Repeats fill it up, so that every batch has its full size.
+    "drop"   It is left out of this epoch.
+    "exact"  It is delivered without repeats: the last ranks may get a short batch, or none.
 
-    Repeats are what the order began with, marked as padding.
+    Repeats are taken from the beginning of the order and marked as padding.
 
-    `turns` says how many take turns: of the steps from a position on, this one gets the first and every `turns`-th
-    after it. So the workers of a DataLoader together give the steps that one loader gives.
+    `turns` is the number of loaders that take turns, such as the workers of a DataLoader: starting at a position, this
+    one gets the first step and then every `turns`-th. Together they deliver the steps of a single loader.
     """
 
     length: int
@@ -66,60 +66,63 @@ class Steps:
 
     @property
     def size(self) -> int:
-        """Positions of a whole step, of all ranks together."""
+        """The number of positions in a full step, over all ranks."""
         return self.batch_size * self.world_size
 
     @property
     def stride(self) -> int:
-        """From the beginning of one step to that of the next, if several take turns."""
-        return min(self.size * self.turns, 2**62)  # int64 holds it; no order is longer
+        """The number of positions from the beginning of one of this loader's steps to that of its next."""
+        return min(self.size * self.turns, 2**62)  # no order is longer, and it fits into int64
 
     def left(self, position: int = 0) -> int:
-        """How many steps the epoch has from this position on."""
+        """The number of this loader's steps in the epoch from this position on."""
         rest = self._rest(position)
         steps = rest // self.size if self.uneven == "drop" else -(-rest // self.size)
         return -(-steps // self.turns)
 
     def batches(self, rank: int, position: int = 0) -> int:
-        """How many batches this rank gets from this position on: one per step, but for the last of "exact"."""
+        """The number of batches of this rank from this position on: one per step, except in the last one of "exact"."""
         steps = self.left(position)
         if self.uneven == "exact" and steps:
             begin, end = self._slice(rank, position + (steps - 1) * self.stride)
             return steps if begin < end else steps - 1
         return steps
 
-    def share(self, rank: int, position: int) -> Share:
-        """What this rank gets of the step that begins at this position. It is empty only where a rank gets no batch."""
+    def slice_of(self, rank: int, position: int) -> StepSlice:
+        """This rank's slice of the step that begins at this position; it is empty if the rank gets no batch."""
         begin, end = self._slice(rank, position)
         counts = np.arange(begin, end, dtype=np.int64)
         padding = counts >= self.length
-        return Share(counts % self.length if self.length else counts, padding)
+        return StepSlice(counts % self.length if self.length else counts, padding)
 
-    def shares(self, ranks: range, position: int, count: int) -> tuple[Ids, npt.NDArray[np.bool_], list[int]]:
-        """What these ranks get of the next `count` steps, step by step and rank by rank in one row, with its bounds."""
+    def slices_of(self, ranks: range, position: int, count: int) -> tuple[Ids, npt.NDArray[np.bool_], list[int]]:
+        """The slices of these ranks in the next `count` steps: positions, padding, and the bounds of each slice.
+
+        They are concatenated by step and, within a step, by rank.
+        """
         whole = min(count, -(-(self._rest(position) // self.size) // self.turns))
         begins = position + np.arange(whole)[:, None] * self.stride
         begins = begins + np.arange(ranks.start, ranks.stop) * self.batch_size
-        rest = [self.share(rank, position + whole * self.stride) for rank in ranks] if whole < count else []
+        rest = [self.slice_of(rank, position + whole * self.stride) for rank in ranks] if whole < count else []
         counts = (begins.reshape(-1, 1) + np.arange(self.batch_size if whole else 0)).ravel()
-        sizes = [self.batch_size] * begins.size + [len(share.positions) for share in rest]
-        positions = np.concatenate([counts, *(share.positions for share in rest)])
-        padding = np.concatenate([np.zeros(len(counts), bool), *(share.padding for share in rest)])
+        sizes = [self.batch_size] * begins.size + [len(each.positions) for each in rest]
+        positions = np.concatenate([counts, *(each.positions for each in rest)])
+        padding = np.concatenate([np.zeros(len(counts), bool), *(each.padding for each in rest)])
         return positions, padding, [0, *itertools.accumulate(sizes)]
 
     def after(self, epoch: int, position: int) -> tuple[int, int]:
-        """Epoch and position when the step that begins here is done. At an epoch's end it is (epoch + 1, 0)."""
+        """The epoch and position after the step that begins here; after the last step of an epoch, (epoch + 1, 0)."""
         done = position + self.stride
         return (epoch, done) if self.left(position) and self.left(min(done, self.length)) else (epoch + 1, 0)
 
     def at(self, step: int) -> int:
-        """The position at which this step of an epoch begins, if the epoch is cut like this from its beginning."""
+        """The position at which this step of an epoch begins, if the whole epoch uses this division."""
         if not 0 <= step < self.left():
             raise IndexError(f"step {step} of {self.left()}")
         return step * self.stride
 
     def _slice(self, rank: int, position: int) -> tuple[int, int]:
-        """This rank's slice of the order; what lies beyond the order's end is a repeat."""
+        """Begin and end of this rank's slice of the order; positions beyond the order's end are repeats."""
         if not 0 <= rank < self.world_size:
             raise SettingError(subject="rank", expected=f"an int from 0 to {self.world_size - 1}", found=f"{rank}")
         rest = self._rest(position)

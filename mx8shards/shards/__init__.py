@@ -1,1 +1,1 @@
-"""Where do local bytes live, and which of them can be believed?"""
+"""Which local files make up a dataset, and do they match its index? Snapshots, shards, cache, publication, recovery."""

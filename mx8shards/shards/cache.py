@@ -1,11 +1,12 @@
-"""Where is the raw form of a compressed shard?
+"""The cache of decompressed shards: where is the raw copy of a compressed shard, and when is it evicted?
 
-Beside the data in `.mx8shards/cache/`, or, where that cannot be written, below `$XDG_CACHE_HOME/mx8shards/`. Each shard
-is decompressed once for all processes: whoever holds the temporary file's lock writes it, the others wait and find it.
+It is in the dataset's `.mx8shards/cache/` or, if that is not writable, below `$XDG_CACHE_HOME/mx8shards/`. Each shard
+is decompressed once for all processes: the process that holds the lock of the temporary file writes it, the others
+wait.
 
-The cache takes at most half of the disk space that would be free without it. Before a shard is unpacked, the copies go
-that were opened the longest time ago. A reader that has one mapped keeps it, and one that comes back for it unpacks it
-again. CACHEDIR.TAG tells backup programs to pass over the directory; its lock says who makes room.
+The cache uses at most half of the disk space that would be free without it. Before a shard is unpacked, the least
+recently opened copies are evicted. A process that has mapped a copy keeps it; if it needs the file again, it unpacks it
+again. CACHEDIR.TAG makes backup programs skip the directory; its lock is held during eviction.
 """
 
 from __future__ import annotations
@@ -35,35 +36,35 @@ _TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 
 
 def default_directories(root: Path) -> list[Path]:
-    """Where raw forms may be kept, best first. No symlink leads us to write elsewhere."""
+    """The possible cache directories, in order of preference. Symlinks are excluded: they may lead elsewhere."""
     beside = root / STATE / "cache"
     found = [] if beside.is_symlink() or beside.parent.is_symlink() else [beside]
-    with contextlib.suppress(RuntimeError):  # a user without a home, as containers have them
+    with contextlib.suppress(RuntimeError):  # a user without a home directory, as in some containers
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         found.append(home / "mx8shards" / "shards")
     return found
 
 
 def copies_in(directory: Path) -> list[Path]:
-    """The decompressed shards in a cache directory, and the drafts of such, by name."""
+    """The decompressed shards in a cache directory, and their temporary files, sorted."""
     if directory.is_symlink() or not directory.is_dir():
         return []
     return sorted(path for path in directory.iterdir() if _COPY.fullmatch(path.name))
 
 
 def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
-    """The path of the raw form of a shard whose hash was checked, decompressed by whichever process comes first."""
+    """Decompress a shard, whose hash was checked, unless another process did; the path of the raw file."""
     name = cached_name(entry, stored)
     refused: DiskError | None = None
     for directory in directories:
         try:
             _make(directory)
-            with contextlib.suppress(DiskError):  # another user's cache may be full: it is tried all the same
+            with contextlib.suppress(DiskError):  # another user's files cannot be evicted; unpacking may still succeed
                 _make_room(directory, entry.raw.size_bytes)
             found = _decompress_to(directory / name, entry, stored)
             if os.access(found, os.R_OK):
                 return found
-            refused = DiskError("here already, but not readable", subject=str(found))
+            refused = DiskError("the decompressed shard exists but is not readable", subject=str(found))
         except DiskError as error:
             refused = error
     raise DiskError(
@@ -72,18 +73,18 @@ def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
 
 
 def cached_file(name: str, directories: list[Path]) -> Path | None:
-    """Where the raw form of this name is kept already. Others are evicted before it."""
+    """The path of a raw file that is in a cache already; None if there is none. Marks it as recently used."""
     found = next((directory / name for directory in directories if os.access(directory / name, os.R_OK)), None)
     if found is not None:
-        with contextlib.suppress(OSError):  # it belongs to somebody else, or was evicted just now
+        with contextlib.suppress(OSError):  # it belongs to another user, or was just evicted
             os.utime(found, ns=(time.time_ns(), found.stat().st_mtime_ns))
     return found
 
 
 def cached_name(entry: MdsEntry, stored: ReadFile) -> str:
-    """Equal for equal contents: by their content hashes, or for lack of them by what the file system says of the file.
+    """The name of a raw copy, from the shard's content hashes or, without any, the file's device, inode and mtime.
 
-    Datasets may share a directory, so a hash counts only once it was checked: who unpacks a shard does that first.
+    Datasets may share a cache directory, so callers must check a shard's hash before they unpack it.
     """
     stored_hashes = {name: value for name, value in entry.stored.hashes.items() if name in CONTENT_HASHES}
     facts: list[object] = [entry.kind.compression, entry.stored.size_bytes, entry.raw.size_bytes, stored_hashes]
@@ -100,9 +101,9 @@ def _make(directory: Path) -> None:
 
 
 def _make_room(directory: Path, size_bytes: int) -> None:
-    """Evict the copies used longest ago, until the cache and `size_bytes` more take half of the free space at most."""
+    """Evict the least recently used copies until the cache plus `size_bytes` fits into half of the free space."""
     tag = directory / "CACHEDIR.TAG"
-    with operations.refusals("make room in", directory), lock.only_writer(tag) as descriptor:
+    with operations.disk_errors("make room in", directory), lock.only_writer(tag) as descriptor:
         if not os.fstat(descriptor).st_size:
             operations.write(descriptor, _TAG, tag)
         stats = {path: path.stat() for path in copies_in(directory)}
@@ -112,14 +113,14 @@ def _make_room(directory: Path, size_bytes: int) -> None:
         for path in sorted(stats, key=lambda path: max(stats[path].st_atime_ns, stats[path].st_mtime_ns)):
             if total <= limit:
                 break
-            if path.suffix != ".tmp":  # somebody may be writing it
+            if path.suffix != ".tmp":  # another process may be writing it
                 operations.unlink(path)
                 total -= stats[path].st_size
 
 
 def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
     draft = target.with_suffix(".tmp")
-    with operations.refusals("lock", draft), lock.only_writer(draft) as descriptor:
+    with operations.disk_errors("lock", draft), lock.only_writer(draft) as descriptor:
         try:
             if not target.is_file():
                 operations.truncate(descriptor, 0, draft)
@@ -128,22 +129,22 @@ def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
                 operations.sync(descriptor, draft)
                 operations.rename(draft, target)
         finally:
-            if draft.exists():  # unfinished, or made while another process finished it: it would only fill the disk
+            if draft.exists():  # unfinished, or not needed because another process had finished the target
                 operations.unlink(draft)
     return target
 
 
 def _raw_pieces(entry: MdsEntry, stored: ReadFile) -> Iterator[bytes]:
-    """The raw form of a shard, piece by piece. The stored file is read piece by piece too.
+    """The raw bytes of a shard in pieces. The stored file is read in pieces too.
 
-    Each thread of a loader may be here at once, so a whole file in memory would count several times.
+    All threads of a loader may unpack at once, so each must not hold a whole file in memory.
     """
     data = _StoredBytes(stored, entry.stored.size_bytes)
     yield from decompress(entry.kind.compression or "", data, entry.raw.size_bytes)
 
 
 class _StoredBytes:
-    """The bytes of a file, of which each slice is read when it is asked for."""
+    """The bytes of a file; each slice is read on access."""
 
     def __init__(self, file: ReadFile, size_bytes: int) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""What does one column hold, over all samples?"""
+"""How are the values of one column read over all samples, and compared with a value (column, where)?"""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mx8shards.shards.sidecars import numbers_in
 
 Ints = npt.NDArray[np.int64]
 
-# Short values are picked out of the map by one index array, at most this long; long ones are copied row by row.
+# Short values are gathered from the mapping with index arrays of at most this length; long ones are copied row by row.
 _INDEX_ITEMS = 1 << 20
 _SHORT_BYTES = 64
 
-# Of samples longer than that on average, the kernel is told what will be touched: reading ahead, it would read all.
+# If samples are longer on average, the kernel is told which bytes will be accessed, as its read-ahead would read all.
 _LONG_BYTES = 64 << 10
 
 
@@ -30,14 +30,14 @@ class Samples(Protocol):
     """A sequence of samples, each a dict by column name."""
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """One of them."""
+        """One sample."""
 
 
 class RaggedColumn(Sequence[Any]):
-    """One column whose values differ in size: a sequence that decodes a value when it is asked for."""
+    """One column whose values differ in size: a sequence that decodes each value on access."""
 
     def __init__(self, samples: Samples, name: str) -> None:
         self._samples = samples
@@ -62,9 +62,10 @@ class RaggedColumn(Sequence[Any]):
 def stacked_column(
     shards: Shards, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], runs: Iterable[Ints]
 ) -> npt.NDArray[Any]:
-    """The values of a column of fixed shape: from side-cars where there are some, else from shards.
+    """The values of a column of fixed shape, from side-cars if there are any, otherwise from shards.
 
-    The samples come in runs, so that memory grows with what was found in files, not with what an index claims.
+    `runs` are arrays of sample_ids: memory is allocated run by run, after the shards were checked, so that a false
+    sample count in an index cannot exhaust it.
     """
     known = _from_sidecars(shards, name, dtype) if shape == () else {}
     found = [_run(shards, name, dtype, shape, ids, known) for ids in runs]
@@ -82,7 +83,7 @@ def _run(
     known: Mapping[int, npt.NDArray[Any]],
 ) -> npt.NDArray[Any]:
     found = list(_by_shard(shards, sample_ids))
-    opened = {i: shards.open_shard(i) for i, _, _ in found if i not in known}  # checked, before anything is allocated
+    opened = {i: shards.open_shard(i) for i, _, _ in found if i not in known}  # checked before memory is allocated
     out = np.empty((len(sample_ids), *shape), dtype)
     for i, here, rows in found:
         out[here] = known[i][rows] if i in known else _from_shard(opened[i], name, dtype, shape, rows)
@@ -90,7 +91,7 @@ def _run(
 
 
 def _by_shard(shards: Shards, sample_ids: Ints) -> Iterator[tuple[int, Ints, Ints]]:
-    """Each shard that holds some of the samples: its number, where among them its own stand, and their rows in it."""
+    """Each shard with some of the samples: its number, the indices of its samples in `sample_ids`, and their rows."""
     order = np.argsort(sample_ids, kind="stable")
     ids = sample_ids[order]
     first, last = np.searchsorted(shards.starts, ids[[0, -1]], side="right").tolist()
@@ -101,17 +102,17 @@ def _by_shard(shards: Shards, sample_ids: Ints) -> Iterator[tuple[int, Ints, Int
 
 
 def only_payload(encoding: str, value: Any) -> bytes | None:
-    """The payload that all values equal to this one have, if the encoding gives them one: none needs to be decoded."""
+    """The payload of every value equal to this one, if the encoding has a unique one: then none must be decoded."""
     if encoding == "bytes" and isinstance(value, bytes):
         return value
     if encoding == "str" and isinstance(value, str):
-        with suppress(UnicodeEncodeError):  # a lone surrogate, which no sample has
+        with suppress(UnicodeEncodeError):  # a lone surrogate, which no sample can contain
             return value.encode()
     return None
 
 
 def equal_values(column: npt.NDArray[Any] | RaggedColumn, name: str, value: Any) -> Ints:
-    """The positions at which a column has a value equal to this one; SchemaError for a column of arrays."""
+    """The positions of the values that equal this one; SchemaError for a column of arrays."""
     if isinstance(column, RaggedColumn):
         return np.array([i for i, found in enumerate(column) if _is_equal(found, name, value)], np.int64)
     if np.ndim(value):
@@ -136,7 +137,7 @@ def _not_one_value(name: str) -> SchemaError:
 
 
 def equal_payloads(shards: Shards, name: str, payload: bytes, runs: Iterable[Ints]) -> Ints:
-    """Where, in the runs of samples one after the other, a column's payload is just these bytes."""
+    """The indices, in the concatenated runs of sample_ids, of the samples whose payload equals these bytes."""
     found = [np.zeros(0, np.int64)]
     before = 0
     for ids in runs:
@@ -147,11 +148,11 @@ def equal_payloads(shards: Shards, name: str, payload: bytes, runs: Iterable[Int
 
 
 def _equal(shard: Shard, name: str, payload: bytes, rows: Ints) -> Ints:
-    """Which of the rows have this payload."""
+    """The indices of the rows with this payload."""
     shard.check_size()
     begins, sizes = payload_spans(shard, shard.columns.names.index(name), rows)
     likely = np.flatnonzero(sizes == len(payload))
-    _expect(shard, begins[likely], len(payload))
+    _prefetch(shard, begins[likely], len(payload))
     wanted = np.frombuffer(payload, np.uint8)
     step = max(1, _INDEX_ITEMS // max(1, len(payload)))
     pieces = [likely[start : start + step] for start in range(0, len(likely), step)]
@@ -178,7 +179,7 @@ def _from_shard(shard: Shard, name: str, dtype: np.dtype[Any], shape: tuple[int,
     column = shard.columns.names.index(name)
     begins, _ = payload_spans(shard, column, rows)
     width = shard.columns.sizes[column] or 0
-    _expect(shard, begins, width)
+    _prefetch(shard, begins, width)
     found = np.empty((len(rows), width), np.uint8)
     if width > _SHORT_BYTES:
         for row, begin in enumerate(begins.tolist()):
@@ -191,20 +192,20 @@ def _from_shard(shard: Shard, name: str, dtype: np.dtype[Any], shape: tuple[int,
     return found.view(dtype).reshape(len(rows), *shape)
 
 
-def _expect(shard: Shard, begins: Ints, size_bytes: int) -> None:
-    """Have the kernel fetch what will be touched of long samples."""
+def _prefetch(shard: Shard, begins: Ints, size_bytes: int) -> None:
+    """Tell the kernel which bytes of long samples will be accessed."""
     if shard.size_bytes > _LONG_BYTES * shard.samples:
         file = shard.open_file()
         for begin in begins.tolist():
-            file.expect(begin, max(1, size_bytes))  # 0 would be all up to the file's end
+            file.prefetch(begin, max(1, size_bytes))  # 0 would mean up to the end of the file
 
 
 def payload_spans(shard: Shard, column: int, rows: Ints) -> tuple[Ints, Ints]:
-    """Where the payloads of a column begin in the shard's file, and their sizes, once all were found to add up."""
+    """Offsets in the shard's file and sizes of a column's payloads; FormatError if a sample's sizes do not add up."""
     columns = shard.columns
     begins = shard.table[rows].astype(np.int64)
     if columns.variable:
-        _expect(shard, begins, columns.header_bytes)
+        _prefetch(shard, begins, columns.header_bytes)
     sizes = _size_headers(shard, begins, columns)
     lengths = shard.table[rows + 1].astype(np.int64) - begins
     bad = np.flatnonzero(columns.header_bytes + columns.fixed_bytes + sizes.sum(axis=1) != lengths)

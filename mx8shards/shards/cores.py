@@ -8,18 +8,18 @@ from mx8shards.errors import SettingError, whole_number
 
 
 def core_count() -> int:
-    """The cores that its affinity leaves to this process, where the system has such a thing (macOS has not)."""
+    """The number of cores in this process's affinity mask, or of all cores without one (macOS)."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def local_world_size() -> int:
-    """How many processes of this kind share the machine, as launchers put it into the environment."""
+    """The number of training processes on this machine, which launchers set in the environment."""
     return environment_number("LOCAL_WORLD_SIZE", 1, 1)
 
 
 def environment_number(name: str, default: int, least: int, most: int = 2**62) -> int:
-    """The int in an environment variable, or the default where it is not set."""
+    """The int in an environment variable, or the default if it is not set."""
     text = os.environ.get(name)
     if text is None:
         return default

@@ -1,4 +1,4 @@
-"""Which dataset, and which state of it, does a user name?"""
+"""How is a link parsed: which dataset directory and snapshot does path@sha256:… name?"""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mx8shards.errors import DatasetNotFoundError, RemoteError, SettingError
 
-_PINNED = re.compile(r"(?P<place>.*)@(?P<state>sha256:[0-9a-f]+|refresh)", re.DOTALL)
-# A Path of a URL keeps one slash only.
+_PINNED = re.compile(r"(?P<path>.*)@(?P<snapshot>sha256:[0-9a-f]+|refresh)", re.DOTALL)
+# pathlib.Path reduces the two slashes of a URL to one.
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://|(s3|gs|gcs|az|azure|oci|hf|https?|file):/", re.IGNORECASE)
 _SHORTEST = len("sha256:") + 8
 _WHOLE = len("sha256:") + 64
@@ -18,7 +18,7 @@ _WHOLE = len("sha256:") + 64
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A dataset's directory, and the snapshot of it that is meant: its id or the start of one, or None: the current."""
+    """A dataset's directory, and a snapshot's id or the beginning of one; None for the current snapshot."""
 
     root: Path
     snapshot: str | None = None
@@ -28,10 +28,10 @@ class Link:
 
 
 def parse_link(text: str | os.PathLike[str]) -> Link:
-    """The link a user typed: `path`, `path@sha256:…` (at least eight digits) or `path@refresh` (the current one).
+    """Parse `path`, `path@sha256:…` (at least eight digits) or `path@refresh` (the current snapshot).
 
-    A leading `~` is the home directory, as in a shell. The path is absolute: shards are opened later, perhaps from
-    another working directory or in another process.
+    A leading `~` is the home directory, as in a shell. The path is made absolute, because shards are opened later,
+    perhaps from another working directory or in another process.
     """
     if not isinstance(text, str | bytes | os.PathLike):
         raise _no_link(text)
@@ -43,16 +43,16 @@ def parse_link(text: str | os.PathLike[str]) -> Link:
     match = _PINNED.fullmatch(text)
     if match is None:
         return Link(absolute(text))
-    state = match["state"]
-    if state != "refresh" and not _SHORTEST <= len(state) <= _WHOLE:
+    snapshot = match["snapshot"]
+    if snapshot != "refresh" and not _SHORTEST <= len(snapshot) <= _WHOLE:
         raise DatasetNotFoundError(
-            subject=text, expected="a snapshot's id of 8 to 64 hex digits", found=f"{len(state) - len('sha256:')}"
+            subject=text, expected="a snapshot's id of 8 to 64 hex digits", found=f"{len(snapshot) - len('sha256:')}"
         )
-    return Link(absolute(match["place"]), None if state == "refresh" else state)
+    return Link(absolute(match["path"]), None if snapshot == "refresh" else snapshot)
 
 
 def absolute(text: str) -> Path:
-    """The path a user typed, from the root; `~` is a home directory if there is one of that name."""
+    """The absolute path; a leading `~` is expanded if that home directory exists."""
     return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path.expanduser raises where there is no home
 
 
@@ -76,7 +76,7 @@ def _no_url(text: str) -> RemoteError:
 
 
 def parse_target(text: str | os.PathLike[str]) -> Path:
-    """The directory a user names to publish in: no URL, and no link to a snapshot, which nothing can be put into."""
+    """The directory to publish in; an error for a URL, or for a link to a snapshot, as snapshots are immutable."""
     text = os.fsdecode(text)
     if _PINNED.fullmatch(text):
         raise SettingError(subject=text, expected="a directory to write to", found="a link to a snapshot")

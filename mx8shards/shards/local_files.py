@@ -1,4 +1,4 @@
-"""What are a shard's files called, where do they lie, and are they as long and do they hash as the index says?"""
+"""Where are a shard's files, and do their size and hash match the index?"""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mx8shards.format.hashing import CONTENT_HASHES, HASHES, hasher
 from mx8shards.shards.snapshots import Snapshot
 
 _CHUNK_BYTES = 4 << 20
-_HASHED_BYTES = 1 << 20  # each thread of a loader may hash a file, with two chunks in memory
+_HASHED_BYTES = 1 << 20  # smaller, as every thread of a loader may hash a file, with two chunks in memory
 
 
 def shard_name(snapshot: Snapshot, info: FileInfo) -> str:
-    """How messages call a shard: the dataset's directory and the basename."""
+    """A shard's name in messages: the name of the dataset's directory and the basename."""
     return f"{snapshot.root.name}/{info.basename}"
 
 
 def shard_path(snapshot: Snapshot, info: FileInfo) -> Path:
-    """Where a shard's file lies; FormatError if a symlink leads out of the dataset's directory."""
+    """The path of a shard's file; FormatError if its path contains a symlink below the dataset's directory."""
     path = snapshot.root / info.basename
     if path.resolve() != snapshot.root.resolve() / info.basename:
         raise FormatError(
@@ -32,19 +32,19 @@ def shard_path(snapshot: Snapshot, info: FileInfo) -> Path:
 
 
 def check_size(file: ReadFile, info: FileInfo, name: str) -> None:
-    """FormatError unless the file is as long as the index says."""
+    """FormatError unless the file has the size in the index."""
     if file.size_bytes != info.size_bytes:
         raise FormatError(subject=name, expected=f"{info.size_bytes} bytes (the index)", found=f"{file.size_bytes}")
 
 
 def best_hash(info: FileInfo) -> str | None:
-    """The hash to check this file by: blake3, else a content hash, else any known one."""
+    """The algorithm to verify this file with: blake3, otherwise a content hash, otherwise any known one."""
     known = [name for name in info.hashes if name in HASHES]
     return min(known, key=lambda name: (name != "blake3", name not in CONTENT_HASHES, name), default=None)
 
 
 def check_hash(file: ReadFile, info: FileInfo, name: str) -> None:
-    """IntegrityError unless the file's bytes have the hash that the index promises (if one)."""
+    """IntegrityError unless the file's bytes have the hash in the index, if it has one."""
     algorithm = best_hash(info)
     if algorithm is None:
         return
@@ -61,8 +61,8 @@ def file_pieces(file: ReadFile, size_bytes: int, chunk_bytes: int = _CHUNK_BYTES
         yield file.read(begin, min(chunk_bytes, size_bytes - begin))
 
 
-def raw_beside(snapshot: Snapshot, entry: Entry) -> Path | None:
-    """The raw file of a compressed shard in the dataset's directory, if it is there and of the right size."""
+def existing_raw_file(snapshot: Snapshot, entry: Entry) -> Path | None:
+    """The raw file of a compressed shard in the dataset's directory, if it exists with the right size."""
     path = snapshot.root / entry.raw.basename
     try:
         found = path.lstat()

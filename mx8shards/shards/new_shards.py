@@ -1,4 +1,4 @@
-"""How do encoded samples become a shard's file, its hashes and its side-car rows? Called from a Writer's threads."""
+"""How does a Writer's thread turn encoded samples into a shard file, its hashes and its side-car arrays?"""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from mx8shards.shards.sidecar_files import block_digests, column_arrays
 
 @dataclass(frozen=True)
 class StoredShard:
-    """What is known of a shard once its file is durable."""
+    """The index entry and side-car data of a shard whose file is durable."""
 
     entry: MdsEntry
     digests: bytes  # for the side-car "blocks"
     scalars: list[bytes]  # for the side-car "columns"
 
 
-class _Memory(threading.local):
-    """Each thread's memory for one raw shard. It is used again for the next one: fresh memory takes longer to fill."""
+class _ReusedBuffer(threading.local):
+    """Each thread's buffer for a raw shard. It is reused, because writing to newly allocated memory is slower."""
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
 
     @contextlib.contextmanager
     def joined(self, pieces: Sequence[bytes]) -> Iterator[memoryview]:
-        """The pieces one after the other, until the block ends."""
+        """The concatenated pieces, valid inside the `with` block."""
         size_bytes = sum(map(len, pieces))
         self._buffer.seek(size_bytes - 1)
-        self._buffer.write(b"\0")  # asks for all the memory at once: growing step by step takes half as much again
+        self._buffer.write(b"\0")  # allocates the full size at once: growing in steps takes 1.5 times as long
         self._buffer.seek(0)
         self._buffer.writelines(pieces)
         with self._buffer.getbuffer() as whole, whole[:size_bytes] as found:
@@ -46,25 +46,25 @@ class _Memory(threading.local):
 
 
 class ShardMaker:
-    """Makes shards of one kind. All of its methods may be called from several threads at once."""
+    """Makes shards of one kind. All methods are thread-safe."""
 
     def __init__(self, kind: ShardKind, columns: Columns, *, match_streaming: bool) -> None:
         self.kind = kind
         self.config = kind.config_bytes()
         self._columns = columns
         self._match_streaming = match_streaming
-        self._memory = _Memory()
+        self._memory = _ReusedBuffer()
 
     def import_packages(self) -> None:
-        """Import what threads hash and compress with, before they start: a fork must not come meanwhile."""
+        """Import the packages for hashing and compression before threads start: a fork during an import is unsafe."""
         for name in self.kind.hashes:
             hasher(name)
         if self.kind.compression is not None:
             compressions.import_package(self.kind.compression)
 
     def store(self, publication: Publication, basename: str, pieces: list[bytes], sizes: list[int]) -> StoredShard:
-        """Store a shard of these samples. Each has a piece for its table and one per column; `pieces` is emptied."""
-        if len(pieces) != len(sizes) * (1 + len(self._columns.names)):  # Ctrl-C came between two statements of `write`
+        """Store a shard of these samples, each a size header and one payload per column. Empties `pieces`."""
+        if len(pieces) != len(sizes) * (1 + len(self._columns.names)):  # Ctrl-C between two statements of `write`
             raise ShardsError("write() was interrupted in the middle of a sample", subject=basename)
         scalars = column_arrays(self._columns, pieces)
         with self._memory.joined([head(self.config, sizes), *pieces]) as raw:

@@ -1,4 +1,4 @@
-"""Which shard holds a sample, and may its bytes be believed? The one door to shards: nobody else opens their files."""
+"""The Shards class: which shard contains a sample, and how are shards opened and checked? The only place that does."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Verify = Literal["structure", "shard"]
 VERIFY: tuple[Verify, ...] = ("structure", "shard")
 
 
-class Opened(NamedTuple):
-    """A snapshot, how its shards are checked, and what makes them local."""
+class ProvidedSnapshot(NamedTuple):
+    """A snapshot with its verification level and the provider that makes its shards local."""
 
     snapshot: Snapshot
     verify: Verify
@@ -36,53 +36,55 @@ class Opened(NamedTuple):
 
 
 class Shards:
-    """The shards of one or several snapshots as one row of samples, each opened and checked when first needed."""
+    """The shards of one or more snapshots as one sequence. Each shard is opened and checked on first use."""
 
     def __init__(self, snapshots: Sequence[Snapshot], *, verify: Verify, cache_dir: Path | None) -> None:
-        """Open snapshots whose shards lie on local disks; compressed ones are unpacked into `cache_dir`."""
+        """Snapshots whose shards are on local disks; compressed shards are unpacked into `cache_dir`."""
         check = verify == "shard"
-        self._open_all(tuple(Opened(each, verify, LocalFiles(each, cache_dir, check=check)) for each in snapshots))
+        self._open_all(
+            tuple(ProvidedSnapshot(each, verify, LocalFiles(each, cache_dir, check=check)) for each in snapshots)
+        )
 
-    def _open_all(self, opened: tuple[Opened, ...]) -> None:
+    def _open_all(self, opened: tuple[ProvidedSnapshot, ...]) -> None:
         self._opened = opened
         self.snapshots = tuple(each.snapshot for each in opened)
         counts = np.concatenate([snapshot.index.samples for snapshot in self.snapshots])
         self.starts: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         self._begin_of = np.cumsum([0, *(snapshot.index.shards for snapshot in self.snapshots)])
-        self._starts = self.starts.data  # three times quicker than the array for one element at a time
+        self._starts = self.starts.data  # a memoryview accesses single elements three times faster than the array
         self._open: list[Shard | None] = [None] * self.count
-        self._provided: dict[int, Path] = {}  # shards that are local, and not opened yet
+        self._provided: dict[int, Path] = {}  # shards that were made local but not opened yet
         self._sidecars: dict[str, Bytes | None] = {}
         self._files = OpenFiles(_most_files())
 
     @classmethod
     def joined(cls, parts: Sequence[Shards]) -> Shards:
-        """The shards of several, one after the other. Those of each are checked and unpacked as they were before."""
+        """The concatenated shards of several instances; each shard keeps its verification level and cache."""
         return cls._of(tuple(opened for part in parts for opened in part._opened))
 
     @classmethod
-    def _of(cls, opened: tuple[Opened, ...]) -> Shards:
+    def _of(cls, opened: tuple[ProvidedSnapshot, ...]) -> Shards:
         found = cls.__new__(cls)
         found._open_all(opened)
         return found
 
     @property
     def count(self) -> int:
-        """How many shards there are."""
+        """The number of shards."""
         return len(self.starts) - 1
 
     @property
     def samples(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return int(self.starts[-1])
 
     @property
     def table_room(self) -> int:
-        """How many bytes of offset tables may still be kept in memory."""
+        """The remaining memory, in bytes, for cached offset tables."""
         return self._files.table_room
 
     def columns(self, names: Sequence[str] | None) -> Columns:
-        """The columns that the shards of all snapshots share."""
+        """The columns `names` (None: all), which must be equal in all snapshots; FormatError otherwise."""
         found = [snapshot.index.columns(names) for snapshot in self.snapshots if snapshot.index.shards]
         for other, snapshot in zip(found[1:], self.snapshots[1:], strict=False):
             if other != found[0]:
@@ -91,66 +93,68 @@ class Shards:
                 )
         return found[0] if found else Columns((), (), ())
 
-    def place(self, i: int) -> tuple[Snapshot, int]:
-        """The snapshot that shard `i` belongs to, and its number there."""
-        which = self._part_of(i)
+    def snapshot_of(self, i: int) -> tuple[Snapshot, int]:
+        """The snapshot of shard `i`, and the shard's number in it."""
+        which = self._snapshot_number(i)
         return self.snapshots[which], i - int(self._begin_of[which])
 
-    def _part_of(self, i: int) -> int:
+    def _snapshot_number(self, i: int) -> int:
         return int(np.searchsorted(self._begin_of, i, side="right")) - 1
 
     def locate(self, sample_id: int) -> tuple[int, int]:
-        """The shard that holds a sample, and the sample's row in it."""
+        """The number of the shard with this sample, and the sample's row in it."""
         i = bisect_right(self._starts, sample_id) - 1
         return i, sample_id - self._starts[i]
 
     def open_shard(self, i: int) -> Shard:
-        """Shard `i`, checked. It is opened once and stays open."""
+        """Shard `i`, checked. It is opened once and kept."""
         return self._open[i] or self._open_new(i)
 
     def open_sidecar(self, snapshot: Snapshot, sidecar: Sidecar) -> Bytes | None:
-        """The checked bytes of a side-car, or None where it is missing. It is checked once and stays mapped."""
+        """The checked bytes of a side-car, or None if it is missing. It is checked once and stays mapped."""
         if sidecar.blake3 not in self._sidecars:
             try:
                 self._sidecars[sidecar.blake3] = open_sidecar(snapshot, sidecar)
             except (FormatError, IntegrityError) as error:
-                error.hint = error.hint or "a side-car is optional: without this file, the shards are read"
+                error.hint = (
+                    error.hint or "side-cars are optional: if you remove this file, the shards are read instead"
+                )
                 raise
         return self._sidecars[sidecar.blake3]
 
     @property
     def all_here(self) -> bool:
-        """Whether no shard has to be provided before it can be opened."""
+        """Whether all shards can be opened without being provided first."""
         return all(opened.provider.all_here for opened in self._opened)
 
     @property
     def most_provided(self) -> int | None:
-        """How many shards may be provided side by side; None: as many as there are threads, as it is computing."""
+        """The most shards that may be provided concurrently; None: one per thread, for providers that compute."""
         limits = [opened.provider.parallel for opened in self._opened if not opened.provider.all_here]
         waiting = [limit for limit in limits if limit is not None]
         return min(waiting) if waiting else None
 
     def awaits(self, i: int) -> Cause | None:
-        """What has to happen before shard `i` can be opened; None if its file is here."""
+        """The cause for which shard `i` cannot be opened yet; None if its file is local."""
         if self._open[i] is not None or i in self._provided:
             return None
         opened, entry = self._entry(i)
         return opened.provider.awaits(entry)
 
     def name(self, i: int) -> str:
-        """How messages call shard `i`."""
+        """The name of shard `i` in messages."""
         opened, entry = self._entry(i)
         return shard_name(opened.snapshot, entry.stored)
 
     def provide(self, i: int) -> None:
-        """Make the file of shard `i` local, if it is not. This may take long; several threads may provide at a time."""
+        """Make the file of shard `i` local, unless it is. This may take long. Thread-safe."""
         if self._open[i] is None and i not in self._provided:
             opened, entry = self._entry(i)
             self._provided[i] = opened.provider.provide(entry)
 
-    def _entry(self, i: int) -> tuple[Opened, Entry]:
-        snapshot, number = self.place(i)
-        return self._opened[self._part_of(i)], snapshot.index.entry(number)
+    def _entry(self, i: int) -> tuple[ProvidedSnapshot, Entry]:
+        snapshot, number = self.snapshot_of(i)
+        return self._opened[self._snapshot_number(i)], snapshot.index.entry(number)
 
     def _open_new(self, i: int) -> Shard:
         opened, entry = self._entry(i)
@@ -161,7 +165,7 @@ class Shards:
         self._open[i] = shard
         return shard
 
-    def _open_checked(self, opened: Opened, entry: Entry, path: Path | None) -> Shard:
+    def _open_checked(self, opened: ProvidedSnapshot, entry: Entry, path: Path | None) -> Shard:
         snapshot, verify, provider = opened
         name = shard_name(snapshot, entry.stored)
         again = partial(provider.provide, entry) if provider.is_copy(entry) else None
@@ -171,7 +175,7 @@ class Shards:
         return shard
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Shards._of, (self._opened,)  # small, however many shards there are
+        return Shards._of, (self._opened,)  # small for any number of shards
 
 
 def _most_files() -> int:

@@ -1,11 +1,11 @@
-"""What are the parts of a dataset called that ranks and conversions write before a merge publishes them?
+"""How are the directories of parts named, which ranks and conversions write before a merge publishes them?
 
     <root>/.mx8shards/parts/rank-00000-of-00004                        of a dataset that is not published yet
-    <root>/.mx8shards/parts/rank-00000-of-00004-on-<16 hex digits>     to append to the snapshot whose id begins so
+    <root>/.mx8shards/parts/rank-00000-of-00004-on-<16 hex digits>     to append to the snapshot with this id prefix
     <root>/.mx8shards/parts/<32 hex digits>                            of a conversion
 
-Each is a whole dataset. A part to append names the snapshot it was written for: once a merge has published it, another
-snapshot is current, so that no later merge can take it for a new one.
+Each part is a complete dataset. The name of a part to append contains the snapshot that it was written for: after a
+merge has published it, another snapshot is current, and so no later merge will append it again.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mx8shards.shards.snapshots import INDEX, STATE, load, require_columns
 _RANK = re.compile(r"rank-(\d{5,})-of-(\d{5,})(?:-on-([0-9a-f]{16}))?")
 
 
-class Rank(NamedTuple):
-    """Whose part it is, and what it is appended to."""
+class RankPart(NamedTuple):
+    """A rank's part: its rank, the world size, and the snapshot that it is appended to."""
 
     rank: int
     world_size: int
-    base: str  # the first 16 hex digits of a snapshot's id, or nothing
+    base: str  # the first 16 hex digits of the snapshot's id, or ""
 
     @property
     def name(self) -> str:
@@ -36,23 +36,23 @@ class Rank(NamedTuple):
 
 
 def base_digits(snapshot: str | None) -> str:
-    """How the name of a part gives the snapshot that it is appended to."""
+    """The snapshot that a part is appended to, as written in the part's name."""
     return "" if snapshot is None else snapshot.removeprefix("sha256:")[:16]
 
 
-def parse_rank(name: str) -> Rank | None:
-    """What the name of a directory says, if it is that of a rank's part."""
+def parse_rank(name: str) -> RankPart | None:
+    """Parse the name of a directory; None if it is not a rank's part."""
     match = _RANK.fullmatch(name)
-    return Rank(int(match[1]), int(match[2]), match[3] or "") if match else None
+    return RankPart(int(match[1]), int(match[2]), match[3] or "") if match else None
 
 
 def parts_directory(root: Path) -> Path:
-    """Where the parts of a dataset lie."""
+    """The directory of the parts of a dataset."""
     return root / STATE / "parts"
 
 
 def part_roots(root: Path) -> list[Path]:
-    """The directories of the parts of a dataset, by name. A symlink is none."""
+    """The directories of the parts of a dataset, sorted. Symlinks are ignored."""
     directory = parts_directory(root)
     if directory.is_symlink() or directory.parent.is_symlink() or not directory.is_dir():
         return []
@@ -60,14 +60,14 @@ def part_roots(root: Path) -> list[Path]:
 
 
 def part_root(out: Path, mode: str, columns: Columns, rank: Any, world_size: Any) -> Path:
-    """Where a rank writes its part; an error where the parts of all ranks could not be merged into `out`."""
+    """The directory for a rank's part; an error if the parts could not be merged into `out` later."""
     if rank is None or world_size is None:
         found = f"rank={shown(rank)}, world_size={shown(world_size)}"
         raise SettingError(subject="rank and world_size", expected="both, or neither", found=found)
     world_size = whole_number("world_size", world_size, 1)
     rank = whole_number("rank", rank, 0, world_size - 1)
     base = load(Link(out)) if (out / INDEX).exists() else None
-    part = parts_directory(out) / Rank(rank, world_size, base_digits(base.id if base else None)).name
+    part = parts_directory(out) / RankPart(rank, world_size, base_digits(base.id if base else None)).name
     if base is None:
         return part
     if mode == "create":

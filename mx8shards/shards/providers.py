@@ -1,7 +1,7 @@
-"""How does a shard become a local file? It is here, it is unpacked, or it is fetched.
+"""What is a shard provider? It makes a shard's file local: the file is there, is unpacked, or is fetched.
 
-`Shards` asks a provider and never decides how. The file that a provider names is a claim: whoever opens it checks its
-size and table, and with `verify="shard"` its hash.
+`Shards` uses providers and does not know how they work. A provider's file is not trusted: its size and offsets are
+checked when it is opened, and with `verify="shard"` its hash too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from mx8shards.errors import FormatError
 from mx8shards.format.entries import Entry
 from mx8shards.shards import cache
-from mx8shards.shards.local_files import check_hash, check_size, raw_beside, shard_name, shard_path
+from mx8shards.shards.local_files import check_hash, check_size, existing_raw_file, shard_name, shard_path
 from mx8shards.shards.shard import open_shard_file
 from mx8shards.shards.snapshots import Snapshot
 
@@ -22,41 +22,40 @@ CAUSES: tuple[Cause, ...] = ("unpack", "network")
 
 
 class Provider(Protocol):
-    """Makes the shards of one snapshot local. Several threads may use it, and it can be pickled.
-
-    `all_here` says that no shard will ever have to wait. `parallel` is how many shards it provides side by side at
-    most, in threads of their own, where it waits for others; None, where it computes: in the threads of a pool.
-    """
+    """Makes the shards of one snapshot local. It is thread-safe and can be pickled."""
 
     @property
     def all_here(self) -> bool:
-        """Whether all files are local for good."""
+        """Whether all files are local already, so that no shard has to be waited for."""
 
     @property
     def parallel(self) -> int | None:
-        """How many shards at a time."""
+        """The most shards to provide concurrently, each in its own thread, for a provider that waits (network).
+
+        None for a provider that computes: it runs in the threads of the pool.
+        """
 
     def is_copy(self, entry: Entry) -> bool:
-        """Whether the local file is a copy, which may be evicted and made again."""
+        """Whether the local file is a cached copy, which may be evicted and made again."""
 
     def awaits(self, entry: Entry) -> Cause | None:
-        """What has to happen before the shard's file is here; None if it is. This is a guess, and quick."""
+        """The cause for which the shard's file is not local yet; None if it is. A quick estimate."""
 
     def provide(self, entry: Entry) -> Path:
-        """The local file of the shard, once it is there.
+        """Make the shard's file local and return its path.
 
-        FormatError, IntegrityError or DatasetNotFoundError say that this shard is damaged or missing, which on_error=
-        of a Loader may pass over. RemoteError and DiskError say that others do not answer or that there is no room.
+        FormatError, IntegrityError or DatasetNotFoundError mean that the shard is damaged or missing, which a Loader's
+        on_error= may skip. RemoteError and DiskError mean that the network or the disk failed.
         """
 
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """Shards in the dataset's directory. Compressed ones are unpacked into a cache, unless their raw form is there."""
+    """Shards in the dataset's directory. Compressed ones are unpacked into a cache unless their raw file is there."""
 
     snapshot: Snapshot
     cache_dir: Path | None
-    check: bool  # hash the compressed bytes also where the raw ones are here
+    check: bool  # whether to verify the hash of the compressed file even if the raw file is in the cache
 
     @property
     def all_here(self) -> bool:
@@ -65,32 +64,32 @@ class LocalFiles:
 
     @property
     def parallel(self) -> int | None:
-        """As many as there are threads."""
+        """None: unpacking runs in the pool's threads."""
         return None
 
     def is_copy(self, entry: Entry) -> bool:
-        """Whether it is compressed."""
+        """Whether the shard is compressed."""
         return entry.zip is not None
 
     def awaits(self, entry: Entry) -> Cause | None:
-        """Compressed shards are unpacked, if nobody did that before."""
-        if entry.zip is None or raw_beside(self.snapshot, entry) is not None:
+        """The cause "unpack" for a compressed shard without a raw file; otherwise None."""
+        if entry.zip is None or existing_raw_file(self.snapshot, entry) is not None:
             return None
         try:
             stored = open_shard_file(shard_path(self.snapshot, entry.stored), shard_name(self.snapshot, entry.stored))
             found = cache.cached_file(cache.cached_name(entry, stored), self._directories)
         except (FormatError, OSError):
-            return "unpack"  # `provide` tells what is wrong
+            return "unpack"  # `provide` raises the error
         return None if found is not None and not self.check else "unpack"
 
     def provide(self, entry: Entry) -> Path:
-        """The raw file of a shard: its own, one beside it, or one in a cache, where it is unpacked now.
+        """The raw file of a shard: in the dataset's directory, in a cache, or unpacked into a cache now.
 
-        The bytes of a compressed file are held against their hash before they are unpacked, and in any case if `check`.
+        The hash of a compressed file is verified before it is unpacked, and always if `check` is true.
         """
         if entry.zip is None:
             return shard_path(self.snapshot, entry.stored)
-        beside = raw_beside(self.snapshot, entry)
+        beside = existing_raw_file(self.snapshot, entry)
         if beside is not None:
             return beside
         name = shard_name(self.snapshot, entry.stored)

@@ -1,13 +1,13 @@
-"""How does a new snapshot become visible whole, or not at all?
+"""How is a snapshot published atomically: staging, the intent, renames, index.json last?
 
-`Publication` is the port: what the Writer needs of a place to publish to. `LocalPublication` is the local disk:
+`Publication` is the interface that the Writer needs. `LocalPublication` implements it on a local disk:
 
 1. Shards and side-cars are written to `.mx8shards/staging/`, each durable before the next step needs it.
-2. `staging/intent.json` names them all and the snapshot they belong to.
-3. They are renamed to their final names, the index is kept under its id, and index.json is replaced last.
+2. `staging/intent.json` lists them all and the snapshot they belong to.
+3. They are renamed to their final names, the index is stored under its id, and index.json is replaced last.
 
-What is interrupted, `recovery` takes back. A name that depends on another is made after the other one is durable, and
-taken away before: no order in which a file system writes its directories to the disk can tear a snapshot.
+`recovery` rolls back interrupted publications. A name that depends on another is created after the other is durable,
+and removed before it: a snapshot stays complete in whatever order the file system writes its directories to the disk.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept_path, s
 
 Pieces = Iterable[bytes | memoryview]
 
-_MOST_ATTEMPTS = 100  # to lock a directory that others keep removing
+_MOST_ATTEMPTS = 100  # attempts to lock a directory that other processes remove meanwhile
 
 _logger = logging.getLogger("mx8shards")
 
 
 class Publication(Protocol):
-    """A place that takes shards in any order and from any thread, and shows them all at once by one index."""
+    """Accepts shards in any order and from any thread, and publishes all of them at once with the index."""
 
     def put_shard(self, basename: str, pieces: Pieces) -> None:
-        """Store a shard's file, durably, without showing it."""
+        """Store a shard's file durably, without publishing it."""
 
-    def scratch(self, name: str) -> Path:
-        """A free local path for a file that has no name yet."""
+    def temporary_path(self, name: str) -> Path:
+        """A free local path for a file whose final name is not known yet."""
 
     def put_sidecar(self, staged: Path, sidecar: Sidecar) -> None:
-        """Store the durable file `staged`, which lies in scratch, as this side-car."""
+        """Store the durable file `staged`, which has a temporary path, as this side-car."""
 
     def put_index(self, data: bytes, if_match: str | None) -> str:
-        """Show everything stored so far as one snapshot and return its id, if the current one still is `if_match`."""
+        """Publish all stored files as a snapshot and return its id, if the current snapshot still is `if_match`."""
 
     def close(self) -> None:
-        """Forget what was not published."""
+        """Discard everything that was not published."""
 
 
 class LocalPublication:
-    """A publication into a local directory; holds the dataset's lock from opening to `close`."""
+    """A publication into a local directory. Holds the dataset's lock until `close`."""
 
     _lock = -1
 
@@ -75,8 +75,8 @@ class LocalPublication:
         self._staging_made = False
         self._names: list[str] = []
         self._process = os.getpid()
-        self._missing: list[Path] = []  # our directories, and new ones: an abandoned publication removes them if empty
-        with operations.refusals("open", root):
+        self._missing: list[Path] = []  # new directories and our own: an abandoned publication removes the empty ones
+        with operations.disk_errors("open", root):
             self._missing += itertools.takewhile(
                 lambda path: STATE in path.parts or not path.exists(), (root / STATE, root, *root.parents)
             )
@@ -85,13 +85,13 @@ class LocalPublication:
                 self._take_lock()
                 recover(root)
             except BaseException:
-                with contextlib.suppress(ShardsError):  # the error that is under way says more
-                    self._leave_nothing()
+                with contextlib.suppress(ShardsError):  # the original error is more useful
+                    self._remove_empty_state()
                 self._release()
                 raise
 
     def _take_lock(self) -> None:
-        """Make the directories and lock them. Who abandons a publication may just be removing them: then again."""
+        """Create the directories and take the lock. Retry if another process, closing, removes them meanwhile."""
         for attempt in itertools.count():
             try:
                 _make_root(self.root)
@@ -104,54 +104,54 @@ class LocalPublication:
                 return
 
     def require_owner(self) -> None:
-        """DiskError in a process forked from the one that opened this: it has neither the lock nor the threads."""
+        """DiskError in a forked process, which has neither the lock nor the threads of the process that opened this."""
         if os.getpid() != self._process:
             raise DiskError(
                 f"opened by process {self._process}: a process forked from it cannot publish", subject=str(self.root)
             )
 
     def stage(self, name: str) -> Path:
-        """A free path for the file that will be published as `name`; the caller writes it and makes it durable."""
+        """The staging path of the file to be published as `name`; the caller writes it and makes it durable."""
         self._make_staging()
         self._names.append(name)
         return self._staged(name)
 
     def _make_staging(self) -> None:
-        """Not before it is needed: a full disk may have no room for it, and gc does without."""
+        """Create the staging directory when it is first needed, as a full disk may lack room, and gc works without."""
         self.require_owner()
         if not self._staging_made:
             operations.make_directory(self._staging)
-            operations.sync_directory(self._staging.parent)  # also what a killed process made there and could not sync
+            operations.sync_directory(self._staging.parent)  # also if a killed process created it without syncing
             self._staging_made = True
 
     def _staged(self, name: str) -> Path:
         return self._staging / staged_name(name)
 
     def put_shard(self, basename: str, pieces: Pieces) -> None:
-        """A durable file that will be `basename`."""
+        """Store a durable file to be published as `basename`."""
         publish.write_file(self.stage(basename), pieces)
 
     def put_file(self, name: str, source: Path, *, hard_link: bool) -> None:
-        """A durable link to or copy of the file `source`, that will be published as `name`."""
+        """Store a durable hard link to the file `source`, or a copy, to be published as `name`."""
         publish.copy_file(source, self.stage(name), hard_link=hard_link)
 
     def put_sidecar(self, staged: Path, sidecar: Sidecar) -> None:
-        """Publish the finished file `staged`, which lies in `scratch`, as this side-car."""
-        with operations.refusals("publish", self.root):
+        """Store the finished file `staged`, which has a temporary path, to be published as this side-car."""
+        with operations.disk_errors("publish", self.root):
             target = self.stage(sidecar_name(sidecar))
             if not target.exists():
                 operations.rename(staged, target)
 
-    def scratch(self, name: str) -> Path:
-        """A free path on the same disk for something that has no name yet."""
+    def temporary_path(self, name: str) -> Path:
+        """A free path on the same disk for a file whose final name is not known yet."""
         self._make_staging()
         return self._staging / f"~{name}"
 
     def put_index(self, data: bytes, if_match: str | None, *, keep_old: bool = True) -> str:
-        """Publish; DiskError where another index was put in place meanwhile, and then nothing has changed.
+        """Publish the snapshot; DiskError, without any change, if another snapshot was published meanwhile.
 
-        What no reader could read is not published: the index is parsed once more, as they will. With `keep_old`, the
-        index that is replaced is kept too, if it is not already.
+        The index is parsed first, so that an unreadable one is never published. With `keep_old`, the replaced index is
+        also stored under its id, unless it is already.
         """
         self._make_staging()
         name = snapshot_id(data)
@@ -164,8 +164,8 @@ class LocalPublication:
                 subject=str(self.root / INDEX),
             )
         if found != name:
-            # a foreign dataset's index stays readable under its id, too
-            with operations.refusals("publish", self.root):
+            # storing the replaced index keeps a foreign dataset's index readable under its id
+            with operations.disk_errors("publish", self.root):
                 self._publish(name, data, {found: now, name: data} if found and now and keep_old else {name: data})
         return name
 
@@ -189,13 +189,14 @@ class LocalPublication:
         try:
             operations.sync_directory(self.root)
         except DiskError as error:
-            error.hint = f"the snapshot {name} is in place already, but may not outlive a power cut"
+            error.hint = f"the snapshot {name} is in place already, but may not survive a power failure"
             raise
 
     def _require_free(self, name: str) -> None:
-        """A shard's name that is taken is an error. A side-car has its content's name, and takes the other one's place.
+        """DatasetExistsError if the name of a new shard is taken.
 
-        It may well be the better one: nobody has looked at the bytes that lie there.
+        A new side-car replaces an existing file: its name is the hash of its contents, and the existing file may be
+        damaged.
         """
         target = self.root / name
         if os.path.lexists(target) and not SIDECAR.fullmatch(name):
@@ -210,11 +211,11 @@ class LocalPublication:
         operations.sync_directory(target.parent)
 
     def hand_over(self, target: Path, snapshot: str) -> None:
-        """Close, and have this whole dataset removed once the dataset `target` has published `snapshot`.
+        """Close, and mark this dataset for removal once the dataset `target` has published `snapshot`.
 
-        Whoever opens a publication here next removes it, or drops the intent if that snapshot was never published.
+        The next publication opened here removes it, or discards the intent if that snapshot was never published.
         """
-        with operations.refusals("hand over", self.root):
+        with operations.disk_errors("hand over", self.root):
             there = os.path.relpath(target.resolve(), self.root.resolve())
             intent = replace(removal_of(self.root), moved=(there, snapshot), whole=False)
             self._make_staging()
@@ -222,37 +223,37 @@ class LocalPublication:
         self._release()
 
     def remove(self) -> None:
-        """Remove the whole dataset with its history, and no file of others."""
-        with operations.refusals("remove", self.root):
+        """Remove the whole dataset with its history, but no other files."""
+        with operations.disk_errors("remove", self.root):
             intent = removal_of(self.root)
             self._make_staging()
             write_intent(self.root, intent)
             recover(self.root)
 
     def close(self) -> None:
-        """Remove what was staged and free the lock. Published files are not touched.
+        """Remove the staged files and release the lock. Published files are not touched.
 
-        What cannot be removed now is left to whoever takes the lock next. It is no reason to say that a publication
-        failed: who is told so might well append the same samples once more.
+        Files that cannot be removed are left to the next holder of the lock. This is only a warning: after an error,
+        the user might append the published samples again.
         """
         if self._lock < 0:
             return
         if os.getpid() != self._process:
-            self._drop()
+            self._close_lock()
             return
         try:
-            with operations.refusals("clean up", self.root):
+            with operations.disk_errors("clean up", self.root):
                 recover(self.root)
-                self._leave_nothing()
+                self._remove_empty_state()
         except ShardsError as error:
-            _logger.warning("left to the next publication to clean up: %s", error)
+            _logger.warning("the next publication has to clean up the staging directory: %s", error)
         finally:
             self._release()
 
-    def _leave_nothing(self) -> None:
-        """Take away the lock, if it is all there is of our state, and the directories that were not there before.
+    def _remove_empty_state(self) -> None:
+        """Remove our state directory if it contains only the lock, and then the empty directories that were created.
 
-        Who does not hold the lock leaves it: another process may.
+        Without the lock, the state directory is kept, because another process may hold the lock.
         """
         state = self.root / STATE
         if self._lock >= 0 and state.is_dir() and {path.name for path in state.iterdir()} <= {"lock"}:
@@ -269,18 +270,18 @@ class LocalPublication:
         if descriptor >= 0:
             lock.release(descriptor)
 
-    def _drop(self) -> None:
-        """Close the descriptor of the lock, which is not freed if another process has a copy: that one owns it."""
+    def _close_lock(self) -> None:
+        """Close the lock's descriptor; if another process has a copy of it, that process keeps the lock."""
         descriptor, self._lock = self._lock, -1
         os.close(descriptor)
 
     def __del__(self) -> None:
         if self._lock >= 0:
             forgotten = os.getpid() == self._process
-            self._drop()
+            self._close_lock()
             if forgotten:
                 message = f"{self.root}: never closed, so nothing was published; use `with Writer(…)`, or call finish()"
-                _logger.warning(message)  # most programs do not show a ResourceWarning
+                _logger.warning(message)  # because Python hides a ResourceWarning by default
                 warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
 
@@ -292,9 +293,9 @@ def _make_root(root: Path) -> None:
 
 
 def _require_no_links(root: Path) -> None:
-    """FormatError where a directory of ours, or one that a part of a dataset lies in, is a symlink.
+    """FormatError if a directory of our state, or a parent directory of a part, is a symlink.
 
-    `staging` may be one: it is swept, and not followed.
+    `staging` may be one: recovery removes the symlink without following it.
     """
     directories = [root / STATE / name for name in ("snapshots", "sidecars", "parts")]
     own = root / STATE

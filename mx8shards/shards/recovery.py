@@ -1,7 +1,7 @@
-"""What did a publication or a removal that never ended leave behind, and what becomes of it?
+"""How is an interrupted publication or removal rolled back or completed?
 
-An *intent* is written before the first name changes. Whoever takes the lock next takes back what it names and no kept
-snapshot uses, or, where index.json already is the intended one, lets it stand. Nothing else is ever removed.
+An *intent* is written before the first file is renamed. The next holder of the lock removes the files that it lists and
+no kept snapshot uses; if index.json is already the intended one, the publication is complete. Nothing else is removed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept, kept_p
 
 _SIDECARS = f"{STATE}/sidecars/"
 _DRAFT = "intent.draft"
-_MAX_NAME_CHARS = 255  # of one component, on every file system of note
+_MAX_NAME_CHARS = 255  # the limit of a path component on all common file systems
 SIDECAR = re.compile(re.escape(_SIDECARS) + "[0-9a-f]{64}")
-# What Writers call shards, and whatever lies in a directory that an overwrite or a merge made.
+# The shard names of Writers, and any file in a directory made by an overwrite (g0001) or a merge (p0001).
 _SHARD = re.compile(r"(?:[^/]+/)*(?:[gp][0-9]{4,}/.+|[^/]+\.mds(?:\.(?:br|bz2|gz|snappy|zstd))?)")
 
 
@@ -38,15 +38,15 @@ def sidecar_name(sidecar: Sidecar) -> str:
 
 
 def staged_name(name: str) -> str:
-    """What a file that will be published as `name` is called in staging: no basename holds a "~"."""
+    """The name in the staging directory of a file to be published as `name`. Basenames contain no "~"."""
     flat = name.replace("/", "~")
     return flat if len(flat) <= _MAX_NAME_CHARS else f"~{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def files_of(index: Index) -> set[str]:
-    """The names below the root of every file that a snapshot with this index needs, or may have.
+    """The names, relative to the root, of all files that belong to a snapshot with this index.
 
-    Beside a compressed shard the raw one may lie, as in a cache of Streaming. It goes and stays with the shard.
+    They include the raw files of compressed shards, which Streaming may have unpacked there; gc treats them alike.
     """
     names = (*index.raw.basenames, *filter(None, index.zip.basenames))
     return {*names, *map(sidecar_name, index.sidecars)}
@@ -54,61 +54,61 @@ def files_of(index: Index) -> set[str]:
 
 @dataclass(frozen=True)
 class Intent:
-    """What a publication or a removal is about to do; all that a later process may take back."""
+    """The planned changes of a publication or a removal, which a later process may roll back or complete."""
 
-    snapshot: str | None  # the id of the index.json that is to be; None: files are to be removed, and no more
+    snapshot: str | None  # the id of the index.json to be published; None for a removal of files
     files: tuple[str, ...]
-    keeps: tuple[str, ...] = ()  # the snapshots that are kept because of it
-    # The whole dataset `snapshot` is removed once this directory has published this snapshot, of which it is a part.
-    # The path is relative to the dataset, so that both may lie elsewhere by then.
+    keeps: tuple[str, ...] = ()  # the snapshots whose index is stored by this publication
+    # A directory and a snapshot: once that directory has published it, this dataset, which is a part of it, is removed.
+    # The path is relative to this dataset, so that both can be moved together.
     moved: tuple[str, str] | None = None
-    whole: bool = False  # the whole dataset is removed, whatever else there is: this is decided
+    whole: bool = False  # the removal of the whole dataset has begun and must be completed
 
 
 def is_unfinished(root: Path) -> bool:
-    """Whether a publication or a removal is going on here, or was interrupted: what is kept may yet be taken back."""
+    """Whether a publication or removal is running or was interrupted, so that kept snapshots may be rolled back."""
     return (root / STATE / "staging").exists()
 
 
 def recover(root: Path) -> None:
-    """Finish or take back what an earlier publication or removal left behind. Needs the lock."""
+    """Complete or roll back an interrupted publication or removal. The caller must hold the lock."""
     staging = root / STATE / "staging"
-    if staging.is_symlink():  # never made by us: what lies beyond it is not ours to read or to remove
+    if staging.is_symlink():  # not made by us: its target must not be read or removed
         operations.unlink(staging)
     if not staging.is_dir():
         return
     intent = _read_intent(root)
     if intent is not None:
-        operations.sync_directory(root)  # which index.json is there must be certain before anything hangs on it
+        operations.sync_directory(root)  # index.json must be durable before decisions depend on it
         if intent.whole or _was_moved(root, intent):
             _remove_whole(root, intent)
         elif intent.moved is None:
-            _take_back(root, intent)
-        operations.unlink(staging / "intent.json")  # first: without the files beside it, the intent is another one
+            _roll_back(root, intent)
+        operations.unlink(staging / "intent.json")  # before the staged files: the rollback depends on which exist
         operations.sync_directory(staging)
     publish.remove_tree(staging)
 
 
-def _take_back(root: Path, intent: Intent) -> None:
+def _roll_back(root: Path, intent: Intent) -> None:
     now = current_bytes(root)
     if now is not None and snapshot_id(now) == intent.snapshot:
-        return  # index.json was put in place: the publication is complete
-    _forget(root, reversed(intent.keeps))
+        return  # index.json was replaced: the publication is complete
+    _remove_kept_indices(root, reversed(intent.keeps))
     staging = root / STATE / "staging"
     staged = {path.name for path in staging.iterdir()} if staging.is_dir() else set()
-    used = _used(root)
-    # a staged copy means that the file of this name below the root is not the one we meant to put there
-    doomed = [name for name in intent.files if name not in used and staged_name(name) not in staged]
-    for name in doomed:
+    used = _referenced_files(root)
+    # a file that is still staged was not renamed: the file with its final name is another one and must stay
+    unused = [name for name in intent.files if name not in used and staged_name(name) not in staged]
+    for name in unused:
         operations.unlink(root / name)
     _remove_empty_directories(root, intent.files)
-    for parent in sorted({(root / name).parent for name in doomed}):
+    for parent in sorted({(root / name).parent for name in unused}):
         if parent.is_dir():
             operations.sync_directory(parent)
 
 
-def _forget(root: Path, snapshots: Iterable[str]) -> None:
-    """Take away the kept indices, durably, so that their files may go."""
+def _remove_kept_indices(root: Path, snapshots: Iterable[str]) -> None:
+    """Remove the stored indices of these snapshots durably, before their files are removed."""
     publish.require_no_link(root / STATE / "snapshots")
     paths = [path for path in (kept_path(root, snapshot) for snapshot in snapshots) if path.exists()]
     for path in paths:
@@ -118,7 +118,7 @@ def _forget(root: Path, snapshots: Iterable[str]) -> None:
 
 
 def _remove_empty_directories(root: Path, names: Iterable[str]) -> None:
-    """Where the last file of a generation went, its directory goes; the next one gets the same name in its place."""
+    """Remove the directories of these files that are empty now, so that the next generation reuses their names."""
     own = {parent for name in names for parent in Path(name).parents} - {Path()}
     for directory in sorted(own - {Path(STATE), Path(STATE, "sidecars")}, reverse=True):
         path = root / directory
@@ -127,7 +127,7 @@ def _remove_empty_directories(root: Path, names: Iterable[str]) -> None:
             operations.sync_directory(path.parent)
 
 
-def _used(root: Path) -> set[str]:
+def _referenced_files(root: Path) -> set[str]:
     known = kept(root)
     used: set[str] = set()
     for name in known:
@@ -137,23 +137,23 @@ def _used(root: Path) -> set[str]:
 
 
 def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> None:
-    """Forget these snapshots, then remove those of the files `names` that no other snapshot uses. Needs the lock.
+    """Remove these snapshots, then those of the files `names` that no other snapshot uses. Needs the lock.
 
-    A kill in between leaves an intent, and `recover` goes on from there. A full disk may have no room for one: there a
-    kill leaves files that no snapshot knows, but space can be freed.
+    After a kill, `recover` continues from the intent. A full disk may have no room for an intent: then a kill leaves
+    unreferenced files, but the removal can still free space.
     """
     intent = Intent(None, tuple(sorted(names)))
-    with operations.refusals("remove files", root):
-        _require_ours(root, intent.files)
+    with operations.disk_errors("remove files", root):
+        _require_removable(root, intent.files)
         try:
             publish.make_directories(root / STATE / "staging", below=root)
             write_intent(root, intent)
         except DiskError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-        _forget(root, snapshots)
+        _remove_kept_indices(root, snapshots)
         if _read_intent(root) is None:
-            _take_back(root, intent)
+            _roll_back(root, intent)
         recover(root)
 
 
@@ -161,25 +161,25 @@ def remove_files(root: Path, names: Iterable[str], snapshots: Iterable[str]) -> 
 
 
 def removal_of(root: Path) -> Intent:
-    """The intent to remove the dataset in `root` with its history."""
+    """The intent that removes the dataset in `root` with its history."""
     now = current_bytes(root)
     if now is None:
         raise DatasetNotFoundError("no dataset here: there is no index.json", subject=str(root))
-    files = files_of(parse_index(now)) | _used(root)
+    files = files_of(parse_index(now)) | _referenced_files(root)
     return Intent(snapshot_id(now), tuple(sorted(files)), tuple(kept(root)), whole=True)
 
 
 def moved_to(root: Path) -> tuple[Path, str] | None:
-    """The directory and the snapshot that the dataset in `root` was or is being moved into, if it was not removed."""
+    """The directory and snapshot that the dataset in `root` was or is being moved to; None if no intent says so."""
     staging = root / STATE / "staging"
     intent = None if staging.is_symlink() else _read_intent(root)
     return None if intent is None or intent.moved is None else (root.resolve() / intent.moved[0], intent.moved[1])
 
 
 def _was_moved(root: Path, intent: Intent) -> bool:
-    """Whether the snapshot that this dataset was to become part of stands, and nothing was published here since.
+    """Whether the target has published the snapshot that this dataset is a part of, and this dataset is unchanged.
 
-    It stands where it is current, and where it is kept and no intent says that this may yet be taken back.
+    The snapshot counts as published if it is current, or if it is kept and no intent of the target may roll it back.
     """
     if intent.moved is None:
         return False
@@ -187,7 +187,7 @@ def _was_moved(root: Path, intent: Intent) -> bool:
     now = current_bytes(root)
     if now is None or snapshot_id(now) != intent.snapshot or not kept_path(target, snapshot).exists():
         return False
-    operations.sync_directory(target)  # nothing may be removed here that a power cut could make needed again
+    operations.sync_directory(target)  # so that a power failure cannot undo the publication after the removal
     theirs = None if (target / STATE / "staging").is_symlink() else _read_intent(target)
     there = current_bytes(target)
     if there is not None and snapshot_id(there) == snapshot:
@@ -196,13 +196,13 @@ def _was_moved(root: Path, intent: Intent) -> bool:
 
 
 def _remove_whole(root: Path, intent: Intent) -> None:
-    """Remove a dataset's files, and none of others. Readers see all of it or none: its index.json goes first."""
+    """Remove a dataset's files and no others. index.json is removed first, so readers never see a partial dataset."""
     if not intent.whole:
-        operations.unlink(root / STATE / "staging" / _DRAFT)  # of a process that was killed here
+        operations.unlink(root / STATE / "staging" / _DRAFT)  # left by a process that was killed here
         write_intent(root, replace(intent, whole=True))
     operations.unlink(root / INDEX)
     operations.sync_directory(root)
-    _take_back(root, replace(intent, snapshot=None))
+    _roll_back(root, replace(intent, snapshot=None))
     publish.remove_tree(root / STATE / "cache")
     for name in ("sidecars", "snapshots"):
         directory = root / STATE / name
@@ -214,8 +214,8 @@ def _remove_whole(root: Path, intent: Intent) -> None:
 
 
 def write_intent(root: Path, intent: Intent) -> None:
-    """Write it durably; FormatError for one that nobody could read and recover from."""
-    _require_ours(root, intent.files)
+    """Write the intent durably; FormatError if `recover` would refuse it."""
+    _require_removable(root, intent.files)
     target = root / STATE / "staging" / "intent.json"
     draft = target.with_name(_DRAFT)
     publish.write_file(draft, [json.dumps(asdict(intent)).encode()])
@@ -235,7 +235,7 @@ def _read_intent(root: Path) -> Intent | None:
             None if moved is None else _checked_move(*moved),
             values.get("whole") is True,
         )
-        _require_ours(root, intent.files)
+        _require_removable(root, intent.files)
         for name in intent.keeps:
             if not SNAPSHOT_ID.fullmatch(name):
                 raise FormatError(expected="sha256:<64 hex digits>", found=short(name))
@@ -243,7 +243,7 @@ def _read_intent(root: Path) -> Intent | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "look at what lies beside it, then move it away"
-        raise FormatError(f"not an intent of ours: {error}", subject=str(path), hint=hint) from error
+        raise FormatError(f"not a valid intent: {error}", subject=str(path), hint=hint) from error
     return intent
 
 
@@ -253,18 +253,17 @@ def _checked_move(directory: object, snapshot: object) -> tuple[str, str]:
     return directory, snapshot
 
 
-def _require_ours(root: Path, names: Iterable[object]) -> None:
-    """FormatError for a name that no publication can have put there. What asks for a removal is a claim, too.
+def _require_removable(root: Path, names: Iterable[object]) -> None:
+    """FormatError for a name that no publication creates, which must not be removed.
 
-    Datasets come from elsewhere with all that lies in them: an intent or an index in one must not have the user's own
-    files removed.
+    An intent or an index in a downloaded dataset is untrusted, and must not cause the removal of the user's own files.
     """
     parents = set()
     for name in names:
         if not isinstance(name, str) or not ((is_basename(name) and _SHARD.fullmatch(name)) or SIDECAR.fullmatch(name)):
             raise FormatError(
                 subject=str(root),
-                expected="the name of a shard (….mds, or with the ending of its compression) or of a side-car",
+                expected="the name of a shard (….mds, or with the suffix of its compression) or of a side-car",
                 found=short(name),
                 hint="only such files are ever removed",
             )

@@ -1,4 +1,4 @@
-"""What does one open shard give: payload bytes by reading, or memory that is mapped?"""
+"""The Shard class: how are payloads of an open shard read (pread) or mapped (mmap)?"""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from mx8shards.errors import DatasetNotFoundError, DiskError, FormatError, Integ
 from mx8shards.format.columns import Columns, Payload
 from mx8shards.format.entries import MdsEntry
 from mx8shards.format.shard_bytes import Offsets, check_table, read_table, table_bytes
-from mx8shards.shards.lazily import lazily
+from mx8shards.shards.cached_attribute import cached_attribute
 
 _PAIR = struct.Struct("<II")
 
-# Up to here a sample is read whole, in one call; beyond it, only the columns that are asked for, each without a second
-# copy. Measured: one more call costs about as much as copying 16 KiB.
+# Samples up to this size are read in one call; of larger ones, only the wanted columns, one call for each. Measured: a
+# system call takes about as long as copying 16 KiB.
 _WHOLE_BYTES = 16 << 10
 
-_MOST_EVICTIONS = 3  # of a copy in a cache, between its making and its opening
+_MOST_EVICTIONS = 3  # how often a cached copy may be evicted between being made and being opened
 
 
 @dataclass
 class OpenFiles:
-    """The shards whose descriptors are open; the first opened closes first. Maps and tables need none.
+    """Bounds the number of open descriptors of shards (first opened, first closed). Mappings need no descriptor.
 
-    Tables stay in memory, too, while there is room for them: those of the first shards opened.
+    Also bounds the memory for offset tables: those of the first shards opened are kept until `table_room` is used up.
     """
 
     most: int
     table_room: int = 64 << 20
-    _shards: deque[ref[Shard]] = field(default_factory=deque)  # weak: a closed dataset's descriptors close at once
+    _shards: deque[ref[Shard]] = field(default_factory=deque)  # weak, so that a closed dataset closes its descriptors
 
     def opened(self, shard: Shard) -> None:
-        """Remember that `shard` has a descriptor now, and let go of the oldest beyond `most`.
+        """Record that `shard` has opened its file, and close the oldest descriptors beyond `most`.
 
-        Without a lock, which a fork might catch held: two threads here at once close one more than they need to.
+        There is no lock, as it could be held during a fork: at worst, two threads close one descriptor too many.
         """
         self._shards.append(ref(shard))
         while len(self._shards) > self.most:
             oldest = self._shards.popleft()()
             if oldest is not None:
-                oldest.file = None  # it closes once its last reader is done
+                oldest.file = None  # the file is closed when its last reader drops it
 
 
 class Shard:
-    """An open shard whose table was checked. Many threads may read it."""
+    """An open shard whose offset table was checked. Thread-safe."""
 
     def __init__(
         self, name: str, path: Path, entry: MdsEntry, files: OpenFiles, provide: Callable[[], Path] | None = None
     ) -> None:
-        """`provide` makes the file again where it is a copy in a cache, from which it may be evicted."""
+        """`provide` makes the file again after eviction, if it is a copy in a cache."""
         self.name = name
         self.samples = entry.samples
         self.size_bytes = entry.raw.size_bytes
@@ -90,7 +90,7 @@ class Shard:
         self._kept_offsets = memoryview(head)[4:].cast("I")
 
     def open_file(self) -> ReadFile:
-        """The shard's file, opened anew if it was closed meanwhile; IntegrityError if another took its name."""
+        """The shard's file, reopened if it was closed meanwhile; IntegrityError if it was replaced by another file."""
         file = self.file
         if file is None:
             file = self._open()
@@ -113,24 +113,24 @@ class Shard:
                 self.path = self._provide()
         return open_shard_file(self.path, self.name)
 
-    @lazily
+    @cached_attribute
     def data(self) -> Bytes:
-        """The whole shard as mapped memory. Touching it after the file was cut short is a SIGBUS."""
+        """The whole shard as mapped memory. Accessing it after the file was truncated raises SIGBUS."""
         self.check_size()
-        file = self.open_file()  # held: its descriptor must not close, and name another file, before it is mapped
+        file = self.open_file()  # the reference keeps the descriptor open until the file is mapped
         try:
             return map_file(file.descriptor, self.size_bytes)
         except DiskError as error:
-            error.hint = "a process has at most vm.max_map_count maps"
+            error.hint = "a process can have at most vm.max_map_count mappings"
             raise error.at(subject=self.name) from error.__cause__
 
-    @lazily
+    @cached_attribute
     def table(self) -> Offsets:
-        """The mapped offsets, samples + 1 of them."""
+        """The mapped offset table, with samples + 1 offsets."""
         return read_table(self.data, self.samples)
 
     def head(self, *, mapped: bool) -> Bytes:
-        """Its number of samples and its offsets as memory: what is kept of them, else mapped or read anew."""
+        """The number of samples and the offset table as bytes: the copy kept in memory, or else mapped or read."""
         if self._kept_head is not None:
             return np.frombuffer(self._kept_head, np.uint8)
         if mapped:
@@ -140,26 +140,26 @@ class Shard:
             raise self._changed(f"{len(head)} bytes")
         return np.frombuffer(head, np.uint8)
 
-    @lazily
+    @cached_attribute
     def view(self) -> memoryview:
-        """The mapped bytes, for slices without a copy."""
+        """The mapped bytes as a memoryview, for slices without a copy."""
         return self.data.data
 
-    @lazily
+    @cached_attribute
     def _mapped_offsets(self) -> memoryview:
         return self.view[4 : table_bytes(self.samples)].cast("I")
 
     def check_size(self) -> None:
-        """FormatError if the file is not as long as it was when it was opened."""
-        file = self.file or self.open_file()  # held, as everywhere
-        # seeking is the cheapest way to ask: 0.3 µs, fstat takes three times as long
+        """FormatError if the size of the file has changed since it was opened."""
+        file = self.file or self.open_file()  # the reference keeps the descriptor open
+        # lseek is the fastest way to get the size: 0.3 µs; fstat takes three times as long
         size = os.lseek(file.descriptor, 0, os.SEEK_END)
         if size != self.size_bytes:
             raise self._changed(f"{size} bytes")
 
     def payloads(self, row: int, wanted: Sequence[int]) -> list[Payload]:
-        """The payloads of these columns of one sample, read (never mapped): a file cut short is an error, no signal."""
-        file = self.file or self.open_file()  # held until the end: its descriptor must not close under the reads
+        """Read the payloads of these columns of one sample. As nothing is mapped, a truncated file raises an error."""
+        file = self.file or self.open_file()  # the reference keeps the descriptor open during the reads
         offsets = self._kept_offsets
         try:
             if offsets is not None:
@@ -192,9 +192,9 @@ class Shard:
         return found
 
     def payload_spans(self, row: int, wanted: Sequence[int]) -> list[tuple[int, int]]:
-        """Where in the file the payloads of these columns of one sample begin, and their sizes; none of them is read.
+        """Offsets in the file and sizes of the payloads of these columns of one sample, without reading them.
 
-        FormatError if the sample's size header does not add up, or the file ends before it.
+        FormatError if the sizes in the sample's header do not add up, or the file ends before them.
         """
         file = self.file or self.open_file()
         try:
@@ -207,7 +207,7 @@ class Shard:
         return [(begin + bounds[c], bounds[c + 1] - bounds[c]) for c in wanted]
 
     def read_payload(self, begin: int, size: int) -> bytes:
-        """The payload, or the part of one, that lies there in the file."""
+        """Read a payload, or a part of one, at this offset of the file."""
         payload = (self.file or self.open_file()).read(begin, size)
         if len(payload) != size:
             raise self._changed(f"a payload after {len(payload)} of {size} bytes")
@@ -222,7 +222,7 @@ class Shard:
         )
 
     def mapped_payload(self, row: int, column: int) -> memoryview:
-        """One payload as a view of the map. Its bytes change or vanish only if someone changes the file in place."""
+        """One payload as a view of the mapping, which stays valid unless the file is changed in place."""
         self.check_size()
         offsets = self._kept_offsets or self._mapped_offsets
         sample = self.view[offsets[row] : offsets[row + 1]]
@@ -234,7 +234,7 @@ class Shard:
 
 
 def open_shard_file(path: Path, name: str) -> ReadFile:
-    """The file of the shard called `name`; DatasetNotFoundError where it is missing."""
+    """Open the file of the shard called `name`; DatasetNotFoundError if it is missing or cannot be opened."""
     try:
         return ReadFile(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How are side-cars made, shard by shard, in bounded memory?"""
+"""How are side-car files written, shard by shard, in bounded memory?"""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mx8shards.shards.publication import Publication
 
 
 class NewSidecar:
-    """A side-car being written, the arrays of one shard after the other. Its name follows from its last byte."""
+    """A side-car being written shard by shard. Its name is its hash, so it is known only at the end."""
 
     def __init__(self, publication: Publication, kind: str, columns: tuple[str, ...] = ()) -> None:
         self._publication = publication
         self._kind = kind
         self._columns = columns
-        self._file = NewFile(publication.scratch(kind))
+        self._file = NewFile(publication.temporary_path(kind))
         self._hash = hasher("blake3")
         self._size_bytes = 0
         self._append(MAGIC[kind])
@@ -29,11 +29,11 @@ class NewSidecar:
         self._size_bytes += len(data)
 
     def write(self, arrays: Iterable[bytes]) -> None:
-        """What the next shard contributes."""
+        """Append the arrays of the next shard."""
         self._append(b"".join(data + bytes(padded(len(data)) - len(data)) for data in arrays))
 
     def finish(self, start: int, shards: int) -> tuple[Sidecar, ...]:
-        """The side-car, stored for publication, for the `shards` shards from number `start`; none if there are none."""
+        """Store the side-car of the `shards` shards from number `start` for publication; no side-car without shards."""
         if not shards:
             self.close()
             return ()
@@ -50,21 +50,21 @@ class NewSidecar:
         return (sidecar,)
 
     def close(self) -> None:
-        """Let go of the file; what was not finished is swept with the rest."""
+        """Close the file; an unfinished one is removed with the staging directory."""
         self._file.close()
 
 
 def block_digests(data: bytes | memoryview) -> bytes:
-    """The blake3 digests of a stored file's blocks, one after the other."""
+    """The concatenated blake3 digests of a stored file's blocks."""
     view = memoryview(data)
     blocks = (view[begin : begin + BLOCK_BYTES] for begin in range(0, len(data), BLOCK_BYTES))
     return b"".join(bytes.fromhex(hash_hex("blake3", block)) for block in blocks)
 
 
 def column_arrays(columns: Columns, pieces: list[bytes]) -> list[bytes]:
-    """The values of each scalar column of one shard, given the pieces of its samples in a row.
+    """The values of each scalar column of one shard, from the pieces of its samples (a size header, then the payloads).
 
-    Fixed-size payloads one after the other are the array: every sample has one piece for its sizes and one per column.
+    The concatenated fixed-size payloads of a column are its array.
     """
     stride = 1 + len(columns.names)
     return [b"".join(pieces[1 + columns.names.index(name) :: stride]) for name in scalar_columns(columns)]

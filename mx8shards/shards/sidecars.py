@@ -1,4 +1,4 @@
-"""What do this snapshot's side-cars say, and do they say it truly?"""
+"""How are a snapshot's side-cars opened, checked and read?"""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mx8shards.shards.snapshots import Snapshot, sidecar_path
 
 
 def open_sidecar(snapshot: Snapshot, sidecar: Sidecar) -> Bytes | None:
-    """The checked bytes of a side-car, or None where the file is missing: side-cars are optional.
+    """The checked bytes of a side-car, or None if the file is missing, as side-cars are optional.
 
-    One that is there and cannot be read is DatasetNotFoundError: the merged or sealed dataset would lack it for good.
+    One that exists and cannot be read raises DatasetNotFoundError, as merge and seal would otherwise lose it silently.
     """
     path = sidecar_path(snapshot.root, sidecar.blake3)
     try:
@@ -54,7 +54,7 @@ def _columns(snapshot: Snapshot, sidecar: Sidecar) -> Columns:
 
 
 def blocks_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tuple[int, Bytes]]:
-    """The shards that a `blocks` side-car with these bytes covers, each with the digests of its blocks, row by row."""
+    """Each shard that a `blocks` side-car with these bytes covers, with an array of its block digests, one per row."""
     rows = data[len(MAGIC["blocks"]) :].reshape(-1, DIGEST_BYTES)
     counts = blocks_of(snapshot.index.stored_bytes[sidecar.start : sidecar.stop])
     ends = np.cumsum(counts)
@@ -63,7 +63,7 @@ def blocks_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tup
 
 
 def numbers_in(snapshot: Snapshot, sidecar: Sidecar, data: Bytes) -> Iterator[tuple[int, str, Bytes]]:
-    """The shards and columns that a `columns` side-car with these bytes covers, each with the bytes of its numbers."""
+    """Each shard and column that a `columns` side-car with these bytes covers, with the bytes of its values."""
     sizes = widths(sidecar, _columns(snapshot, sidecar))
     begin = len(MAGIC["columns"])
     for i in range(sidecar.start, sidecar.stop):

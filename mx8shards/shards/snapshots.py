@@ -1,9 +1,9 @@
-"""Which states has a dataset, which is current, and what does one of them say?
+"""Which snapshots does a dataset have, which is current, and how is one loaded?
 
     <root>/index.json                             the current snapshot
     <root>/.mx8shards/snapshots/<sha256>.json     every snapshot published here, under its id
 
-A directory with kept snapshots is ours: there, an index.json that is not kept was changed by somebody else.
+In a directory with kept snapshots, an index.json that is not among them was changed by other software.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from shlex import quote
 
 from mx8shards.disk.files import read_bounded
-from mx8shards.disk.operations import refusal, refusals
+from mx8shards.disk.operations import disk_error, disk_errors
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, SchemaError
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.shards.links import Link
-from mx8shards.shards.nearby import advice, kept_advice
+from mx8shards.shards.not_found_hints import kept_snapshot_hint, not_found_hint
 
 INDEX = "index.json"
 STATE = ".mx8shards"
@@ -31,24 +31,24 @@ _KEPT = re.compile(r"([0-9a-f]{64})\.json")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One published state of a dataset, opened."""
+    """One published state of a dataset, with its parsed index."""
 
     root: Path
     id: str
     index: Index
-    kept: bool  # whether this directory keeps it: one of ours, not a foreign dataset's
+    kept: bool  # whether its index is stored under its id, which is not so for foreign datasets
 
     def require_kept(self) -> None:
-        """DatasetNotFoundError if gc has removed it since. To be asked after a file of it was opened, not before.
+        """DatasetNotFoundError if gc has removed the snapshot. Call this after opening one of its files, not before.
 
-        Its names are free then, and what was found under one of them may be another snapshot's.
+        After gc, another snapshot may reuse the file names, so that the opened file may belong to that one.
         """
         path = kept_path(self.root, self.id)
         if self.kept and not path.exists() and path.parent.exists():
             raise DatasetNotFoundError("gc removed this snapshot after it was opened", subject=f"{self.root}@{self.id}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return load, (Link(self.root, self.id),)  # an index may be large; another process reads its own
+        return load, (Link(self.root, self.id),)  # an index may be large, so another process reads it from the disk
 
 
 def snapshot_id(data: bytes) -> str:
@@ -57,25 +57,25 @@ def snapshot_id(data: bytes) -> str:
 
 
 def kept_path(root: Path, snapshot: str) -> Path:
-    """Where the index of a snapshot is kept."""
+    """The path under which the index of a snapshot is kept."""
     return root / STATE / "snapshots" / f"{snapshot.removeprefix('sha256:')}.json"
 
 
 def sidecar_path(root: Path, blake3: str) -> Path:
-    """Where the side-car with this hash lies."""
+    """The path of the side-car with this hash."""
     return root / STATE / "sidecars" / blake3
 
 
 def kept(root: Path) -> list[str]:
     """The ids of all snapshots kept in this directory, sorted."""
     directory = root / STATE / "snapshots"
-    with refusals("list", directory):
+    with disk_errors("list", directory):
         names = (entry.name for entry in directory.iterdir()) if directory.is_dir() else ()
         return sorted(f"sha256:{match[1]}" for match in map(_KEPT.fullmatch, names) if match)
 
 
 def current_bytes(root: Path) -> bytes | None:
-    """The bytes of index.json, or None where there is none."""
+    """The bytes of index.json, or None if it is missing."""
     try:
         return read_index(root / INDEX)
     except DatasetNotFoundError:
@@ -83,17 +83,17 @@ def current_bytes(root: Path) -> bytes | None:
 
 
 def current(root: Path, *, trusting: bool = False) -> Snapshot:
-    """The current snapshot. `trusting` accepts one that this directory does not keep (what `verify --seal` is for)."""
+    """The current snapshot. `trusting` accepts an index.json that was changed by other software (`verify --seal`)."""
     try:
         data = read_index(root / INDEX)
     except DatasetNotFoundError as error:
-        error.hint = advice(root)
+        error.hint = not_found_hint(root)
         raise
     name = snapshot_id(data)
     known = kept(root)
     while known and name not in known and not trusting:
         data, before = read_index(root / INDEX), data
-        if data == before:  # else another one was published, and the first one collected, while we looked
+        if data == before:  # otherwise a snapshot was published, and the one read first removed by gc, meanwhile
             raise IntegrityError(
                 subject=str(root / INDEX),
                 expected="one of the snapshots kept here",
@@ -114,8 +114,8 @@ def load(link: Link) -> Snapshot:
         if now is not None and snapshot_id(now).startswith(link.snapshot):
             return current(link.root)
         found = "none" if not known else " and ".join(known)
-        listing = f"`mx8shards log {quote(str(link.root))}` lists those that are there"
-        hint = advice(link.root) if now is None else listing
+        listing = f"`mx8shards log {quote(str(link.root))}` lists the snapshots"
+        hint = not_found_hint(link.root) if now is None else listing
         raise DatasetNotFoundError(subject=str(link), expected="a snapshot of this id", found=found, hint=hint)
     (name,) = known
     data = read_index(kept_path(link.root, name))
@@ -127,7 +127,7 @@ def load(link: Link) -> Snapshot:
 
 
 def require_columns(base: Snapshot, columns: Columns) -> None:
-    """SchemaError unless samples of these columns can be added to the snapshot."""
+    """SchemaError unless samples with these columns can be appended to the snapshot."""
     theirs = base.index.columns()
     if base.index.shards and theirs != columns:
         raise SchemaError(
@@ -143,24 +143,24 @@ def _parse(data: bytes, path: Path) -> Index:
     except FormatError as error:
         error.subject = str(path)
         if path.name == INDEX:
-            error.hint = error.hint or kept_advice(path.parent)
+            error.hint = error.hint or kept_snapshot_hint(path.parent)
         raise
 
 
 def _changed_advice(root: Path, data: bytes) -> str:
-    """What to do about an index.json that was changed outside mx8shards: no seal can read one that is damaged."""
+    """A hint for an index.json that was changed outside mx8shards: seal it, unless it is damaged."""
     try:
         parse_index(data)
     except FormatError as error:
-        return f"it is damaged, {error}; {kept_advice(root)}"
-    return f"`mx8shards verify --seal` accepts it as a new snapshot; {kept_advice(root)}"
+        return f"it is damaged, {error}; {kept_snapshot_hint(root)}"
+    return f"`mx8shards verify --seal` accepts it as a new snapshot; {kept_snapshot_hint(root)}"
 
 
 def read_index(path: Path) -> bytes:
-    """The bytes of an index file, of which there are at most MAX_INDEX_BYTES."""
+    """The bytes of an index file, at most MAX_INDEX_BYTES."""
     try:
         return read_bounded(path, MAX_INDEX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetNotFoundError("no dataset here: there is no such file", subject=str(path)) from None
     except OSError as error:
-        raise refusal(error, "read", (path,)) from error
+        raise disk_error(error, "read", (path,)) from error

@@ -1,4 +1,4 @@
-"""What does a Writer find where it writes, and under which names do its shards go there?"""
+"""What does a Writer start from: which snapshot is current, and how are the new shards named?"""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _IN_GENERATION = re.compile(r"g\d{4,}/")
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What a Writer starts from."""
+    """The state of the dataset that a Writer starts from."""
 
-    snapshot: Snapshot | None = None  # the current one
+    snapshot: Snapshot | None = None  # the current snapshot
     keeps_samples: bool = False  # whether the new snapshot begins with the samples of the current one
-    prefix: str = ""  # the directory of the new shards, below the dataset's
+    prefix: str = ""  # the directory of the new shards, relative to the dataset's
     first: int = 0  # the number of the first new shard
 
     @property
     def kept(self) -> Snapshot | None:
-        """The snapshot whose samples come first in the new one."""
+        """The snapshot with whose samples the new one begins."""
         return self.snapshot if self.keeps_samples else None
 
 
 def base_of(root: Path, mode: Mode, columns: Columns) -> Base:
-    """What is there to start from, under the dataset's lock; an error where `mode` does not allow that."""
+    """The state to start from; an error if `mode` does not allow it. The caller must hold the dataset's lock."""
     if not (root / INDEX).exists():
         _require_empty(root)
         return Base()
@@ -48,15 +48,15 @@ def base_of(root: Path, mode: Mode, columns: Columns) -> Base:
     if mode == "overwrite":
         return Base(snapshot, prefix=f"g{_next_generation(root):04}/")
     require_columns(snapshot, columns)
-    prefix, first = _next_place(root, snapshot)
+    prefix, first = _next_shard(root, snapshot)
     return Base(snapshot, keeps_samples=True, prefix=prefix, first=first)
 
 
-def _next_place(root: Path, base: Snapshot) -> tuple[str, int]:
-    """Where an append continues: the directory of the last shard, and the first number that is free there.
+def _next_shard(root: Path, base: Snapshot) -> tuple[str, int]:
+    """Directory and number of the first shard of an append: the last shard's directory, and the next free number in it.
 
-    After an overwrite it does not go back to the top: once gc has run, names of an earlier generation would be free,
-    and somebody who still reads that generation would find other shards under them.
+    After an overwrite, names without a generation are not reused: after gc they would be free, but a process may still
+    read the old generation, and would find other shards under its names.
     """
     last = _IN_GENERATION.match(base.index.raw.basenames[-1]) if base.index.shards else None
     prefix = last[0] if last else ""

@@ -1,9 +1,9 @@
-"""What can be done to the pictures of a whole batch? The names a user needs; each is loaded when it is first used.
+"""Batch transforms of pictures (flip, colour, Mixup, CutMix, Normalize). Each name is imported on first use.
 
-All take batches of pictures, uint8 or floats from 0 to 1, on the CPU or a GPU, and give a new batch. Pictures are
-`[B, C, H, W]` or `[B, H, W, C]`, as the batch says; `layout=` says it where the batch does not know and their number of
-channels does not tell. What is random about a picture follows from (seed, epoch, sample_id) alone: it is the same on
-any number of ranks, after any resume, in the loader's threads or after them.
+They take a batch of pictures, uint8 or floats from 0 to 1, on the CPU or a GPU, and return a new batch. Pictures are
+`[B, C, H, W]` or `[B, H, W, C]`, as the batch declares; use `layout=` if the batch does not declare it and the number
+of channels is ambiguous. Random draws depend only on (seed, epoch, sample_id, occurrence): they are equal on any number
+of ranks, after a resume, and inside or outside the loader's threads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How are colours changed, each picture's by an amount of its own?
+"""How are brightness, contrast, saturation, hue and greyness of each picture changed at random?
 
-The formulas are torchvision's, for floats from 0 to 1. Every step is one plain operation (no fused ones, whose rounding
-depends on where in memory a number lies), so that a picture comes out the same in whatever batch it is.
+The formulas are torchvision's, for floats from 0 to 1. Fused operations are avoided, because their rounding depends on
+the alignment of the data: a picture's result must not depend on the batch it is in.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from mx8shards.errors import SettingError, is_number, probability, shown
 from mx8shards.transforms.draws import uniforms
 from mx8shards.transforms.picture_tensor import (
     R,
-    as_before,
-    as_floats,
-    beside,
     check_layout,
-    factors,
+    from_floats,
+    per_picture,
     pictures,
-    require_rows,
+    require_batch,
+    to_device_of,
+    to_floats,
 )
 
 Amount = float | tuple[float, float]
 Array = npt.NDArray[Any]
 
-_PIECE_BYTES = 4 << 20  # so many are worked on at a time on a CPU, for its caches' sake
+_PIECE_BYTES = 4 << 20  # bytes per pass on a CPU, so that they stay in its cache
 
 
 @dataclass(frozen=True, slots=True)
 class RandomGrayscale:
-    """Makes pictures of a batch grey, with three equal channels. Each picture has a draw of its own.
+    """Makes random pictures of a batch grey, with three equal channels. Each picture has its own draw.
 
     Args:
         p: The probability, from 0 to 1, that a picture becomes grey.
@@ -54,13 +54,13 @@ class RandomGrayscale:
 
     @property
     def purpose(self) -> str:
-        """The name of its draws."""
+        """The name under which it draws random numbers."""
         return f"grayscale:{self.image}"
 
     def __call__(self, batch: R) -> R:
-        """The batch with some of its pictures without colours."""
-        who = type(self).__name__
-        seen = pictures(require_rows(batch, who), self.image, who, self.layout, 3)
+        """The batch with some of its pictures made grey."""
+        caller = type(self).__name__
+        seen = pictures(require_batch(batch, caller), self.image, caller, self.layout, 3)
         chosen = np.flatnonzero(uniforms(batch, self.purpose, 1)[:, 0] < self.p)
         return batch.replace(values={self.image: seen.put_back(grey(seen.images, chosen))})
 
@@ -69,15 +69,15 @@ class RandomGrayscale:
 class ColorJitter:
     """Changes brightness, contrast, saturation and hue of each picture by random amounts, in a random order.
 
-    The formulas are torchvision's. Each picture has draws of its own. uint8 pictures are rounded once, at the end.
+    The formulas are torchvision's. Each picture has its own draws. uint8 pictures are rounded once, at the end.
 
     Args:
         brightness: An amount `a` from 0, for a factor from max(0, 1 - a) to 1 + a; or a pair (least, most) of factors.
         contrast: An amount or a pair, as above: it scales the distance from the picture's mean luma.
         saturation: An amount or a pair, as above: it scales the distance from each pixel's luma.
         hue: An amount `a` from 0 to 0.5, for a turn from -a to a around the circle of hues, or a pair (least, most) of
-            turns from -0.5 to 0.5, which is half the circle.
-        image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1: not normalised yet.
+            turns from -0.5 to 0.5, where 0.5 is half the circle.
+        image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1: before Normalize.
         layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
             `batch.layouts`, where the Loader puts that of all pictures it decodes.
     """
@@ -97,13 +97,13 @@ class ColorJitter:
 
     @property
     def purpose(self) -> str:
-        """The name of its draws: four amounts, and four numbers whose order is that of the steps."""
+        """The name under which it draws: four amounts, and four numbers whose ranks give the order of the steps."""
         return f"jitter:{self.image}"
 
     def __call__(self, batch: R) -> R:
         """The batch with its pictures' colours changed."""
-        who = type(self).__name__
-        seen = pictures(require_rows(batch, who), self.image, who, self.layout, 3)
+        caller = type(self).__name__
+        seen = pictures(require_batch(batch, caller), self.image, caller, self.layout, 3)
         drawn = uniforms(batch, self.purpose, 8)
         amounts = (self.brightness, self.contrast, self.saturation)
         least, most = np.array([*(_range(each, 1.0) for each in amounts), _range(self.hue, 0.0)]).T
@@ -113,7 +113,7 @@ class ColorJitter:
 
 
 def _checked(name: str, given: Any, neutral: float, allowed: tuple[float, float]) -> Amount:
-    """An amount or a pair, as floats, if the factors or turns that it means are within the allowed ones."""
+    """An amount or a pair, as floats; SettingError if its range of factors or turns exceeds the allowed one."""
     is_pair = isinstance(given, (tuple, list))
     values = list(given) if is_pair else [given]
     if len(values) == 1 + is_pair and all(map(is_number, values)):
@@ -126,7 +126,7 @@ def _checked(name: str, given: Any, neutral: float, allowed: tuple[float, float]
 
 
 def _range(amount: Amount, neutral: float) -> tuple[float, float]:
-    """The least and the most of a factor (never below 0) or of a turn."""
+    """The range of a factor (never below 0) or of a turn."""
     if isinstance(amount, (tuple, list)):
         least, most = amount
         return least, most
@@ -134,51 +134,51 @@ def _range(amount: Amount, neutral: float) -> tuple[float, float]:
 
 
 def grey(images: torch.Tensor, rows: Array) -> torch.Tensor:
-    """The pictures, those at `rows` as their luma in every channel."""
+    """The pictures, with those at `rows` replaced by their luma in every channel."""
     out = images.clone()
-    chosen = beside(rows, images)
-    out[chosen] = as_before(_luma(as_floats(images[chosen])), images.dtype).expand(-1, 3, -1, -1)
+    chosen = to_device_of(rows, images)
+    out[chosen] = from_floats(_luma(to_floats(images[chosen])), images.dtype).expand(-1, 3, -1, -1)
     return out
 
 
 def jittered(images: torch.Tensor, changes: Array, order: Array) -> torch.Tensor:
-    """The pictures changed by `changes` [B, 4] (of brightness, contrast, saturation, hue), in the order of each row."""
+    """The pictures changed by `changes` [B, 4] (brightness, contrast, saturation, hue), in each row's `order`."""
     out = torch.empty_like(images)
     step = len(images) if images.is_cuda else max(1, _PIECE_BYTES // max(1, 4 * images[:1].numel()))
     for start in range(0, len(images), max(1, step)):
         rows = slice(start, start + step)
-        out[rows] = as_before(_jittered(as_floats(images[rows]), changes[rows], order[rows]), images.dtype)
+        out[rows] = from_floats(_jittered(to_floats(images[rows]), changes[rows], order[rows]), images.dtype)
     return out
 
 
-def _jittered(work: torch.Tensor, changes: Array, order: Array) -> torch.Tensor:
-    for place in range(order.shape[1]):
+def _jittered(floats: torch.Tensor, changes: Array, order: Array) -> torch.Tensor:
+    for turn in range(order.shape[1]):
         for number, (adjust, neutral) in enumerate(_STEPS):
-            rows = np.flatnonzero((order[:, place] == number) & (changes[:, number] != neutral))
+            rows = np.flatnonzero((order[:, turn] == number) & (changes[:, number] != neutral))
             if len(rows):
-                chosen = beside(rows, work)
-                work[chosen] = adjust(work[chosen], factors(changes[rows, number], work))
-    return work
+                chosen = to_device_of(rows, floats)
+                floats[chosen] = adjust(floats[chosen], per_picture(changes[rows, number], floats))
+    return floats
 
 
 def brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Floats from 0 to 1, times a factor for each."""
+    """Multiply each picture (floats from 0 to 1) by its factor."""
     return (images * factor).clamp_(0, 1)
 
 
 def contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Floats from 0 to 1, the distance from the picture's mean luma times a factor for each."""
+    """Scale each picture's (floats from 0 to 1) difference from its mean luma by its factor."""
     mean = _luma(images).mean((1, 2, 3), keepdim=True, dtype=torch.float64).to(images.dtype)
     return _blended(images, mean, factor)
 
 
 def saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Floats from 0 to 1, the distance from each pixel's luma times a factor for each."""
+    """Scale each picture's (floats from 0 to 1) difference from its luma, pixel by pixel, by its factor."""
     return _blended(images, _luma(images), factor)
 
 
 def hue(images: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Floats from 0 to 1, their hues turned by so much of the circle for each, as HSV has them."""
+    """Rotate each picture's (floats from 0 to 1) hues, as in HSV, by its fraction of the circle."""
     red, green, blue = images.unbind(1)
     high = torch.maximum(torch.maximum(red, green), blue)
     chroma = high - torch.minimum(torch.minimum(red, green), blue)
@@ -187,11 +187,11 @@ def hue(images: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
     of_green = (blue - red) / unit + 2
     sixth = torch.where(high == red, (green - blue) / unit, torch.where(high == green, of_green, of_blue))
     sixth += turn[:, 0] * 6
-    return torch.stack([high - _share(sixth + start) * chroma for start in (5, 3, 1)], 1)
+    return torch.stack([high - _trapezoid(sixth + start) * chroma for start in (5, 3, 1)], 1)
 
 
-def _share(sixth: torch.Tensor) -> torch.Tensor:
-    """How much of its chroma a channel lacks, around the circle of six: up from 0 to 1, 1 for two sixths, down."""
+def _trapezoid(sixth: torch.Tensor) -> torch.Tensor:
+    """HSV's trapezoid of period 6, the fraction of its chroma that a channel lacks: rising, 1, 1, falling, 0, 0."""
     at = sixth - torch.floor(sixth / 6) * 6
     return torch.minimum(at, 4 - at).clamp_(0, 1)
 

@@ -1,4 +1,4 @@
-"""How are several transforms one?"""
+"""How are several transforms composed (Compose)?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Compose:
 
     Args:
         steps: Functions from batch to batch, in the order in which they are called: transforms of this package, or any
-            others. A random transform may occur once for a column: a second one would draw the same numbers.
+            others. A random transform may occur only once per column, because a second one would draw the same numbers.
     """
 
     steps: Sequence[Callable[[Any], Any]]

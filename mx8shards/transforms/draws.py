@@ -1,4 +1,4 @@
-"""Which random numbers belong to the rows of a batch?"""
+"""How are random numbers drawn for the rows of a batch (uniform, Beta)?"""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.format import randomness
-from mx8shards.transforms.picture_tensor import Rows
+from mx8shards.transforms.picture_tensor import BatchLike
 
 Floats = npt.NDArray[np.float64]
 
 _POINTS = 4096
-_TAIL = 40.0  # what lies beyond has a probability of e**-40
+_TAIL = 40.0  # the neglected tail has a probability of e**-40
 
 
-def uniforms(batch: Rows, purpose: str, count: int) -> Floats:
-    """`count` numbers in [0, 1) for each row: those of its sample in this epoch (spec §11), whatever batch it is in.
+def uniforms(batch: BatchLike, purpose: str, count: int) -> Floats:
+    """`count` numbers in [0, 1) for each row, which depend on its sample and the epoch only (spec §11).
 
-    Repeats of a sample draw numbers of their own, where the batch says which occurrence a row is.
+    Repeats of a sample draw different numbers if the batch has their occurrences.
     """
     ids = batch.sample_ids
     on_host = np.asarray(ids.cpu() if hasattr(ids, "cpu") else ids)
@@ -28,7 +28,7 @@ def uniforms(batch: Rows, purpose: str, count: int) -> Floats:
 
 
 def betas(uniform: Floats, alpha: float) -> Floats:
-    """Uniform numbers as draws from Beta(alpha, alpha): its quantiles, to about 1e-5.
+    """Map uniform numbers to draws from Beta(alpha, alpha), by its quantile function to about 1e-5.
 
     The logit of such a draw has the density cosh(x / 2) ** (-2 alpha), which is smooth for every alpha.
     """
@@ -40,7 +40,7 @@ def betas(uniform: Floats, alpha: float) -> Floats:
 
 @lru_cache(maxsize=16)
 def _lower_half(alpha: float) -> tuple[Floats, Floats]:
-    """The distribution of the logit, from far out to its median: probabilities, and where they are reached."""
+    """The distribution of the logit up to its median: cumulative probabilities, and the logits that have them."""
     logits = np.linspace(-_TAIL / alpha - 2, 0, _POINTS)
     density = np.exp(-2 * alpha * (np.logaddexp(logits / 2, -logits / 2) - np.log(2)))
     steps = (density[1:] + density[:-1]) / 2

@@ -1,4 +1,4 @@
-"""Which pictures are mirrored?"""
+"""Which pictures of a batch are flipped (RandomHorizontalFlip)?"""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 from mx8shards.errors import probability
 from mx8shards.transforms.draws import uniforms
-from mx8shards.transforms.picture_tensor import R, beside, check_layout, pictures, require_rows
+from mx8shards.transforms.picture_tensor import R, check_layout, pictures, require_batch, to_device_of
 
 
 @dataclass(frozen=True, slots=True)
 class RandomHorizontalFlip:
-    """Mirrors pictures of a batch, left to right. Each picture has a draw of its own.
+    """Mirrors random pictures of a batch, left to right. Each picture has its own draw.
 
     Args:
         p: The probability, from 0 to 1, that a picture is mirrored.
@@ -35,20 +35,20 @@ class RandomHorizontalFlip:
 
     @property
     def purpose(self) -> str:
-        """The name of its draws."""
+        """The name under which it draws random numbers."""
         return f"flip:{self.image}"
 
     def __call__(self, batch: R) -> R:
         """The batch with some of its pictures mirrored."""
-        who = type(self).__name__
-        seen = pictures(require_rows(batch, who), self.image, who, self.layout)
+        caller = type(self).__name__
+        seen = pictures(require_batch(batch, caller), self.image, caller, self.layout)
         chosen = np.flatnonzero(uniforms(batch, self.purpose, 1)[:, 0] < self.p)
         return batch.replace(values={self.image: seen.put_back(flipped(seen.images, chosen))})
 
 
 def flipped(images: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-    """The pictures `[B, C, H, W]`, those at `rows` mirrored."""
+    """The pictures `[B, C, H, W]`, with those at `rows` mirrored."""
     out = images.clone()
-    chosen = beside(rows, images)
+    chosen = to_device_of(rows, images)
     out[chosen] = images[chosen].flip(-1)
     return out

@@ -1,4 +1,4 @@
-"""How do levels become the numbers that a network takes?"""
+"""How are pictures normalised by mean and standard deviation (Normalize)?"""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 import torch
 
 from mx8shards.errors import SettingError, finite_numbers, shown
-from mx8shards.transforms.picture_tensor import beside, check_layout, pictures, replaced
+from mx8shards.transforms.picture_tensor import check_layout, pictures, replaced, to_device_of
 
 B = TypeVar("B", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Normalize:
-    """`(picture - mean) / std` per channel, of uint8 pictures (divided by 255 before) or floats from 0 to 1.
+    """`(picture - mean) / std` per channel, for uint8 pictures (divided by 255 first) or floats from 0 to 1.
 
-    It draws nothing, so that it also takes a plain dict of tensors, as a DataLoader makes it.
+    It draws no random numbers, so it also accepts a plain dict of tensors, such as a DataLoader's.
 
     Args:
-        mean: The mean of each channel of pictures from 0 to 1, as torchvision has it and as
-            `mx8shards summary --pixels` prints it: a list, tuple, array or tensor of numbers.
+        mean: The mean of each channel, for levels from 0 to 1, as in torchvision and as printed by
+            `mx8shards summary --pixels`: a list, tuple, array or tensor of numbers.
         std: The standard deviation of each channel, above 0.
-        dtype: The torch.dtype of the result: torch.float32, or another one of floats.
+        dtype: The torch.dtype of the result: torch.float32, or another floating-point type.
         image: The column that holds the pictures.
         layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
             `batch.layouts`, where the Loader puts that of all pictures it decodes.
@@ -65,11 +65,11 @@ class Normalize:
 def normalized(
     images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """`(images - mean) / std` per channel, calculated in float32 or better."""
-    work = torch.promote_types(torch.promote_types(images.dtype, dtype), torch.float32)
+    """`(images - mean) / std` per channel, computed in float32 or a wider type."""
+    wide = torch.promote_types(torch.promote_types(images.dtype, dtype), torch.float32)
     unit = 255.0 if images.dtype == torch.uint8 else 1.0
     offset, scale = (
-        beside(np.array(each), images).to(work)[:, None, None]
+        to_device_of(np.array(each), images).to(wide)[:, None, None]
         for each in ([unit * m for m in mean], [1 / (unit * s) for s in std])
     )
-    return images.to(work, copy=True).sub_(offset).mul_(scale).to(dtype)
+    return images.to(wide, copy=True).sub_(offset).mul_(scale).to(dtype)

@@ -75,7 +75,7 @@ def test_every_rank_gets_the_slices_of_an_epoch_that_the_rules_give_it(epoch: di
     steps = Steps(**{name: epoch[name] for name in names})
     position, found = epoch["position"], []
     for _ in range(steps.left(position)):
-        shares = [steps.share(rank, position) for rank in range(steps.world_size)]
+        shares = [steps.slice_of(rank, position) for rank in range(steps.world_size)]
         found.append([np.where(one.padding, -1 - one.positions, one.positions).tolist() for one in shares])
         position += steps.size
     assert found == epoch["steps"]

@@ -244,7 +244,7 @@ def test_an_intent_from_elsewhere_removes_nothing_but_shards_and_side_cars_here(
     for theirs in ("thesis.tex", "notes/thesis.tex"):
         (root / theirs).write_bytes(b"dear")
     before = tree(scratch)
-    with pytest.raises(mx8.FormatError, match=r"staging/intent\.json: not an intent of ours: .*then move it away"):
+    with pytest.raises(mx8.FormatError, match=r"staging/intent\.json: not a valid intent: .*then move it away"):
         write(root, 3, 6, mode="append")
     assert tree(scratch) == before
     path.unlink()

@@ -185,7 +185,7 @@ def test_an_error_while_cleaning_up_after_publishing_is_only_logged(
         expected = write(scratch / "one")
     with World(len(whole.steps) - 1, double.refuse).running():
         assert write(scratch / "two") == expected
-    assert "left to the next publication to clean up" in caplog.text
+    assert "the next publication has to clean up" in caplog.text
     assert (scratch / "two/.mx8shards/staging").is_dir()
     write(scratch / "two", mode="append")
     assert not (scratch / "two/.mx8shards/staging").exists()

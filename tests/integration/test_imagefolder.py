@@ -101,7 +101,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
 TILED = ("cat/1.jpg", "cat/CAPITALS.JPG", "cat/several.jpg", "cat/turned.jpg", "cat/with a tail.jpg")
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "cat/cut.jpg": (lambda: picture("JPEG")[:-2], "Premature end"),
-    "cat/print.jpg": (lambda: picture("JPEG", "CMYK"), "got mode CMYK (`convert imagefolder --rgb8` makes"),
+    "cat/print.jpg": (lambda: picture("JPEG", "CMYK"), "got mode CMYK (`convert imagefolder --rgb8` converts"),
     "cat/half.jpg": (lambda: picture("JPEG", progressive=True)[:900], "Premature end"),
     "cat/nothing.jpg": (lambda: b"", "the file is empty"),
     "cat/text.jpg": (lambda: b"<html>404</html>", "expected a picture (JPEG, PNG"),

@@ -18,7 +18,7 @@ from mx8shards.disk.map import map_file
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import MAPPED, OK, ROW, SHARD, SIZES_DIFFER, SPAN
 from mx8shards.loading.batch import Ragged
-from mx8shards.shards.lazily import lazily
+from mx8shards.shards.cached_attribute import cached_attribute
 from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import Output, Stage, Use, Work
 from tests.loader.parts import SECONDS, ids_of, in_time, mapped, payload, write
@@ -39,7 +39,7 @@ def test_what_two_threads_compute_at_once_is_one_value_for_both() -> None:
     both = threading.Barrier(2)
 
     class Computed:
-        @lazily
+        @cached_attribute
         def value(self) -> object:
             both.wait(SECONDS)
             return object()

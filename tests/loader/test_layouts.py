@@ -77,7 +77,7 @@ def test_pictures_whose_shape_a_transform_has_changed_have_no_declared_layout(da
 def test_arrays_that_could_be_either_need_a_layout(dataset: mx8.Dataset) -> None:
     with (
         mx8.Loader(dataset, batch_size=4, transform=RandomHorizontalFlip(1, image="raw")) as loader,
-        pytest.raises(mx8.LoaderError, match="layout='CHW' or layout='HWC' says which"),
+        pytest.raises(mx8.LoaderError, match="set layout='CHW' or layout='HWC'"),
     ):
         next(iter(loader))
     flip = RandomHorizontalFlip(1, image="raw", layout="HWC")

@@ -267,7 +267,7 @@ def test_where_no_old_index_is_kept_the_ids_are_what_is_named(tmp_path: Path) ->
     reference.write_dataset(root, {"id": "int"}, [payloads[1:]])
     dataset = mx8.Dataset(root)
     words = (
-        rf"at \$\.snapshot: expected {dataset.snapshot} \(this loader's\), got {state['snapshot']} \(a state goes on"
+        rf"at \$\.snapshot: expected {dataset.snapshot} \(this loader's\), got {state['snapshot']} \(a state can only"
     )
     with mx8.Loader(dataset, batch_size=4, shuffle=True) as loader, pytest.raises(mx8.IntegrityError, match=words):
         loader.load_state_dict(state)

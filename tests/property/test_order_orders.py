@@ -17,7 +17,7 @@ from format_spec import order_parts
 from mx8shards.order.blocks import BlockOrder, BlockShuffle
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import PADDING, Order, Sequential, Shuffle, shards_ahead
-from mx8shards.order.places import Places
+from mx8shards.order.shard_lookup import ShardLookup
 from mx8shards.order.steps import Steps
 
 Ids = npt.NDArray[np.int64]
@@ -29,10 +29,10 @@ SHARDS = st.integers(1, 16)
 EPOCHS = st.integers(0, 3)
 
 
-def over(sizes: list[int]) -> Places:
+def over(sizes: list[int]) -> ShardLookup:
     """All samples of shards of these sizes."""
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(sizes, np.int64))])
-    return Places(int(starts[-1]), starts)
+    return ShardLookup(int(starts[-1]), starts)
 
 
 class Picked:
@@ -47,35 +47,35 @@ class Picked:
 
 
 @st.composite
-def any_places(draw: st.DrawFn) -> Places:
+def any_places(draw: st.DrawFn) -> ShardLookup:
     """All samples, or a selection of them: sorted, or in any order."""
     places = over(draw(SIZES))
     kind = draw(st.sampled_from(["all", "sorted", "any"]))
     if kind == "all" or places.count == 0:
         return places
     picked = draw(st.lists(st.integers(0, places.count - 1), max_size=60))
-    return Places(len(picked), places.starts, Picked(sorted(picked) if kind == "sorted" else picked))
+    return ShardLookup(len(picked), places.starts, Picked(sorted(picked) if kind == "sorted" else picked))
 
 
-def sequential(places: Places) -> Order:
+def sequential(places: ShardLookup) -> Order:
     return Sequential(places.count)
 
 
-def shuffle(places: Places) -> Order:
+def shuffle(places: ShardLookup) -> Order:
     return Shuffle(places.count, KEY)
 
 
-def blocks(places: Places) -> Order:
+def blocks(places: ShardLookup) -> Order:
     return BlockOrder(places, KEY, BlockShuffle(shards=3))
 
 
 EVERY_ORDER = pytest.mark.parametrize("make", [sequential, shuffle, blocks])
-Make = Callable[[Places], Order]
+Make = Callable[[ShardLookup], Order]
 
 
 @EVERY_ORDER
 @given(any_places(), EPOCHS)
-def test_every_position_comes_once_in_every_epoch(make: Make, places: Places, epoch: int) -> None:
+def test_every_position_comes_once_in_every_epoch(make: Make, places: ShardLookup, epoch: int) -> None:
     order = make(places)
     ids = order.ids(epoch, 0, len(order))
     assert len(order) == places.count
@@ -87,7 +87,7 @@ def test_every_position_comes_once_in_every_epoch(make: Make, places: Places, ep
 @settings(max_examples=50)
 @given(any_places(), st.lists(st.tuples(EPOCHS, st.floats(0, 1), st.floats(0, 1)), max_size=8))
 def test_any_range_of_any_epoch_in_any_sequence_replays_equal(
-    make: Make, places: Places, asked: list[tuple[int, float, float]]
+    make: Make, places: ShardLookup, asked: list[tuple[int, float, float]]
 ) -> None:
     order, again = make(places), pickle.loads(pickle.dumps(make(places)))
     for epoch, one, other in asked:
@@ -100,7 +100,7 @@ def test_any_range_of_any_epoch_in_any_sequence_replays_equal(
 @EVERY_ORDER
 @given(any_places(), EPOCHS, st.floats(0, 1), st.integers(0, 80))
 def test_the_shards_ahead_are_those_needed_in_the_order_of_first_need(
-    make: Make, places: Places, epoch: int, where: float, n: int
+    make: Make, places: ShardLookup, epoch: int, where: float, n: int
 ) -> None:
     order = make(places)
     position = int(where * len(order))
@@ -109,7 +109,7 @@ def test_the_shards_ahead_are_those_needed_in_the_order_of_first_need(
 
 
 @given(any_places(), SHARDS, EPOCHS)
-def test_a_block_shuffle_is_the_specs(places: Places, shards: int, epoch: int) -> None:
+def test_a_block_shuffle_is_the_specs(places: ShardLookup, shards: int, epoch: int) -> None:
     found = BlockOrder(places, KEY, BlockShuffle(shards=shards)).ids(epoch, 0, places.count)
     shard_of = places.shards_of(np.arange(places.count), epoch)
     groups = [np.flatnonzero(shard_of == shard).tolist() for shard in range(places.shards)]
@@ -117,7 +117,7 @@ def test_a_block_shuffle_is_the_specs(places: Places, shards: int, epoch: int) -
 
 
 @given(any_places(), SHARDS, EPOCHS)
-def test_a_block_shuffle_keeps_to_its_number_of_shards(places: Places, shards: int, epoch: int) -> None:
+def test_a_block_shuffle_keeps_to_its_number_of_shards(places: ShardLookup, shards: int, epoch: int) -> None:
     order = BlockOrder(places, KEY, BlockShuffle(shards=shards))
     ids = order.ids(epoch, 0, len(order))
     used = places.shards_of(ids, epoch).tolist()
@@ -174,8 +174,8 @@ def test_epochs_seeds_and_views_differ(make: Make) -> None:
 
 
 @given(any_places())
-def test_positions_are_grouped_by_shard_without_an_array_where_the_view_keeps_their_order(places: Places) -> None:
-    groups = places.grouped()
+def test_positions_are_grouped_by_shard_without_an_array_where_the_view_keeps_their_order(places: ShardLookup) -> None:
+    groups = places.by_shard()
     shards = places.shards_of(np.arange(places.count), 0)
     assert groups.bounds.tolist() == [int((shards < i).sum()) for i in range(places.shards + 1)]
     if (shards[1:] >= shards[:-1]).all():
@@ -188,11 +188,11 @@ def test_positions_are_grouped_by_shard_without_an_array_where_the_view_keeps_th
 def test_a_large_view_is_grouped_run_by_run() -> None:
     rng = np.random.default_rng(3)
     picked = rng.integers(0, 10_000, 200_000)
-    places = Places(len(picked), np.arange(0, 10_001, 100), Picked(picked.tolist()))
-    groups = places.grouped()
+    places = ShardLookup(len(picked), np.arange(0, 10_001, 100), Picked(picked.tolist()))
+    groups = places.by_shard()
     assert groups.positions is not None
     assert np.array_equal(groups.positions, np.argsort(picked // 100, kind="stable"))
-    in_order = Places(len(picked), places.starts, Picked(np.sort(picked).tolist())).grouped()
+    in_order = ShardLookup(len(picked), places.starts, Picked(np.sort(picked).tolist())).by_shard()
     assert in_order.positions is None
     assert np.array_equal(in_order.bounds, groups.bounds)
 
@@ -254,7 +254,7 @@ def test_all_ranks_together_deliver_each_id_once(make: Make, world_size: int) ->
     epoch, position, seen = 0, 0, []
     while epoch == 0:
         for rank in range(world_size):
-            share = steps.share(rank, position)
+            share = steps.slice_of(rank, position)
             seen += order.at(epoch, share.positions[~share.padding]).tolist()
         epoch, position = steps.after(epoch, position)
     assert sorted(seen) == list(range(len(order)))
@@ -262,7 +262,7 @@ def test_all_ranks_together_deliver_each_id_once(make: Make, world_size: int) ->
 
 def test_a_view_of_fewer_positions_than_samples_must_say_which() -> None:
     with pytest.raises(ValueError, match="count: expected 4, as a position is a sample_id, got 3"):
-        Places(3, np.array([0, 4]))
+        ShardLookup(3, np.array([0, 4]))
 
 
 @pytest.mark.parametrize("shards", [0, -1, 2.0, True, None, "3"])

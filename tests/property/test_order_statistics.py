@@ -18,7 +18,7 @@ from mx8shards.order.blocks import BlockOrder, BlockShuffle
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import Order, Shuffle
 from mx8shards.order.permutation import Permutation, Permutations
-from mx8shards.order.places import Places
+from mx8shards.order.shard_lookup import ShardLookup
 
 Ids = npt.NDArray[np.int64]
 
@@ -166,9 +166,9 @@ CLASSES, PER_CLASS, PER_SHARD = 1000, 1280, 640
 SAMPLES = CLASSES * PER_CLASS
 
 
-def sorted_by_class() -> Places:
+def sorted_by_class() -> ShardLookup:
     """What is hardest to shuffle by shards: class after class, half of one in each shard."""
-    return Places(SAMPLES, np.arange(0, SAMPLES + 1, PER_SHARD))
+    return ShardLookup(SAMPLES, np.arange(0, SAMPLES + 1, PER_SHARD))
 
 
 def labels_in_batches(order: Order) -> npt.NDArray[np.int64]:
@@ -191,7 +191,7 @@ def test_a_batch_holds_as_many_labels_as_the_docstring_says(shards: int, labels:
 
 def test_a_slot_is_shuffled_as_a_whole_shuffle_is() -> None:
     shards, size = 4, 1000
-    places = Places(8 * size, np.arange(0, 8 * size + 1, size))
+    places = ShardLookup(8 * size, np.arange(0, 8 * size + 1, size))
 
     def ranks_in_a_slot(seed: int) -> Ids:
         """The order of a slot's samples among themselves: any is as likely as any other."""
@@ -203,7 +203,7 @@ def test_a_slot_is_shuffled_as_a_whole_shuffle_is() -> None:
 
 def test_over_the_epochs_every_position_comes_at_every_time() -> None:
     count, size = 12, 5
-    places = Places(count * size, np.arange(0, count * size + 1, size))
+    places = ShardLookup(count * size, np.arange(0, count * size + 1, size))
     order = BlockOrder(places, Key("sha256:00", "whole", 5), BlockShuffle(shards=3))
     n, epochs = len(order), 500
     counts = np.zeros((n, n), np.int64)

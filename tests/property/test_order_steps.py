@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mx8shards.order.steps import UNEVEN, Share, Steps, Uneven
+from mx8shards.order.steps import UNEVEN, Steps, StepSlice, Uneven
 
 LENGTHS = st.integers(0, 90)
 BATCHES = st.integers(1, 12)
@@ -20,10 +20,10 @@ UNEVENS = st.sampled_from(UNEVEN)
 ALL_STEPS = st.builds(Steps, length=LENGTHS, batch_size=BATCHES, world_size=WORLDS, uneven=UNEVENS)
 
 
-def epoch_of(steps: Steps, position: int = 0) -> Iterator[tuple[int, list[Share]]]:
+def epoch_of(steps: Steps, position: int = 0) -> Iterator[tuple[int, list[StepSlice]]]:
     """Where each step from `position` on begins, and the shares of all ranks. That it ends is tested as well."""
     for _ in range(steps.left(position)):
-        yield position, [steps.share(rank, position) for rank in range(steps.world_size)]
+        yield position, [steps.slice_of(rank, position) for rank in range(steps.world_size)]
         epoch, position = steps.after(5, position)
         if epoch != 5:
             assert (epoch, position) == (6, 0)
@@ -86,10 +86,10 @@ def test_several_steps_at_once_are_those_of_one_after_the_other(steps: Steps, da
     count = data.draw(st.integers(0, left))
     first = data.draw(st.integers(0, steps.world_size))
     ranks = range(first, data.draw(st.integers(first, steps.world_size)))
-    positions, padding, bounds = steps.shares(ranks, position, count)
+    positions, padding, bounds = steps.slices_of(ranks, position, count)
     assert positions.dtype == np.int64
     assert padding.dtype == bool
-    wanted = [steps.share(rank, position + k * steps.size) for k in range(count) for rank in ranks]
+    wanted = [steps.slice_of(rank, position + k * steps.size) for k in range(count) for rank in ranks]
     found = [slice(*pair) for pair in pairwise(bounds)]
     assert len(found) == len(wanted)
     for part, share in zip(found, wanted, strict=True):
@@ -131,7 +131,7 @@ def test_a_run_that_changes_world_and_batch_at_every_step_sees_all_once(
         batch_size, world_size = changes[i % len(changes)]
         now = Steps(length=steps.length, batch_size=batch_size, world_size=world_size, uneven="split")
         for rank in range(world_size):
-            share = now.share(rank, position)
+            share = now.slice_of(rank, position)
             seen.update(share.positions[~share.padding].tolist())
         epoch, position = now.after(epoch, position)
         i += 1
@@ -142,7 +142,7 @@ def test_a_run_that_changes_world_and_batch_at_every_step_sees_all_once(
 def test_an_empty_order_has_no_steps_and_its_epoch_is_over(uneven: Uneven) -> None:
     steps = Steps(length=0, batch_size=4, world_size=3, uneven=uneven)
     assert [steps.left(), steps.batches(2)] == [0, 0]
-    assert steps.share(0, 0).positions.tolist() == []
+    assert steps.slice_of(0, 0).positions.tolist() == []
     assert steps.after(7, 0) == (8, 0)
 
 
@@ -165,7 +165,7 @@ def test_a_batch_larger_than_the_data_is_one_step_or_none() -> None:
 
 def test_fewer_samples_than_ranks_are_split_with_marked_repeats() -> None:
     steps = Steps(length=5, batch_size=1, world_size=4, uneven="split")
-    shares = [steps.share(rank, 4) for rank in range(4)]
+    shares = [steps.slice_of(rank, 4) for rank in range(4)]
     assert [share.positions.tolist() for share in shares] == [[4], [0], [1], [2]]
     assert [share.padding.tolist() for share in shares] == [[False], [True], [True], [True]]
 
@@ -173,7 +173,7 @@ def test_fewer_samples_than_ranks_are_split_with_marked_repeats() -> None:
 def test_totals_beyond_32_bits_do_not_wrap() -> None:
     steps = Steps(length=3072 * 10**15 + 2000, batch_size=3, world_size=1024, uneven="split")
     position = (steps.left() - 1) * steps.size
-    ends = [share.positions for share in (steps.share(0, position), steps.share(1023, position))]
+    ends = [share.positions for share in (steps.slice_of(0, position), steps.slice_of(1023, position))]
     assert ends[0][0] == position
     assert ends[1][-1] == steps.length - 1
 
@@ -196,7 +196,7 @@ def test_settings_that_make_no_steps_are_refused(change: dict[str, object], word
 def test_a_rank_or_position_that_does_not_exist_is_refused() -> None:
     steps = Steps(length=8, batch_size=2, world_size=2)
     with pytest.raises(ValueError, match="rank: expected an int from 0 to 1, got 2"):
-        steps.share(2, 0)
+        steps.slice_of(2, 0)
     with pytest.raises(ValueError, match="position: expected an int from 0 to 8, got 9"):
         steps.left(9)
     with pytest.raises(IndexError, match="step 2 of 2"):
@@ -211,14 +211,14 @@ def test_those_who_take_turns_give_the_steps_that_one_alone_gives(
     alone = Steps(length=length, batch_size=size, world_size=world, uneven=uneven)
     one = Steps(length=length, batch_size=size, world_size=world, uneven=uneven, turns=turns)
     for rank in range(world):
-        wanted = [alone.share(rank, position + step * alone.size) for step in range(alone.left(position))]
+        wanted = [alone.slice_of(rank, position + step * alone.size) for step in range(alone.left(position))]
         wanted = [share for share in wanted if len(share.positions)]
         found: list[tuple[int, tuple[list[int], list[bool]]]] = []
         counted = 0
         for turn in range(turns):
             at = min(position + turn * one.size, length)
             counted += one.batches(rank, at)
-            positions, padding, bounds = one.shares(range(rank, rank + 1), at, one.left(at))
+            positions, padding, bounds = one.slices_of(range(rank, rank + 1), at, one.left(at))
             parts = [((positions[a:b] % max(length, 1)).tolist(), padding[a:b].tolist()) for a, b in pairwise(bounds)]
             begins = [at + step * one.stride for step in range(one.left(at))]
             found += zip(begins, parts, strict=True)

@@ -553,7 +553,7 @@ def test_an_intent_to_move_from_elsewhere_removes_nothing_without_its_snapshot(t
         staging.mkdir()
     for moved in ("text", [1, 2], [str(root)], [str(root), "../x"]):
         (staging / "intent.json").write_text(json.dumps({**intent, "moved": moved}))
-        with pytest.raises(FormatError, match="not an intent of ours"):
+        with pytest.raises(FormatError, match="not a valid intent"):
             write(root, range(0), mode="append")
     check_samples(root, range(30))
 

@@ -13,7 +13,7 @@ from mx8shards.order.blocks import BlockOrder, BlockShuffle
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import Shuffle
 from mx8shards.order.permutation import LARGEST, Permutation, Permutations
-from mx8shards.order.places import Places
+from mx8shards.order.shard_lookup import ShardLookup
 
 TABLE: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "format_spec" / "vectors" / "permutation.json").read_text(encoding="utf-8")
@@ -47,7 +47,9 @@ def test_block_shuffles_are_those_of_the_spec(row: dict[str, Any]) -> None:
     shard_of = {position: shard for shard, group in enumerate(row["groups"]) for position in group}
     shards = np.array([shard_of[position] for position in range(len(shard_of))])
     # sample_ids that lie in the shards the row tells of: shard i holds 100 samples
-    places = Places(len(shards), np.arange(len(row["groups"]) + 1) * 100, lambda at, _: shards[at] * 100 + at % 100)
+    places = ShardLookup(
+        len(shards), np.arange(len(row["groups"]) + 1) * 100, lambda at, _: shards[at] * 100 + at % 100
+    )
     order = BlockOrder(places, Key(row["snapshot"], row["view"], row["seed"]), BlockShuffle(shards=row["shards"]))
     assert order.ids(row["epoch"], 0, len(order)).tolist() == row["order"]
 

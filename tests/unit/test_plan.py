@@ -73,7 +73,7 @@ def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
     for number, (group, step) in enumerate(found):
         begin = position + number * batch_size * size
         rows = slice(step.start, step.stop)
-        share = plan.steps.share(rank, begin)
+        share = plan.steps.slice_of(rank, begin)
         sample_ids = plan.found_at(3, share.positions).sample_ids
         assert (group.epoch, step.position) == (3, begin)
         assert group.rows["sample_id"][rows].tolist() == sample_ids.tolist()
@@ -118,7 +118,7 @@ def test_all_ranks_stop_at_the_first_step_that_does_not_fit_beside_the_one_befor
     steps, outputs = plans[0].steps, plans[0].finder.outputs
     stop, told, before = steps.left(), [], 0
     for step in range(steps.left()):
-        shares = [plans[0].found_at(0, steps.share(r, steps.at(step)).positions).sample_ids for r in range(size)]
+        shares = [plans[0].found_at(0, steps.slice_of(r, steps.at(step)).positions).sample_ids for r in range(size)]
         needs = [most_bytes(outputs, len(ids), sum(SIZES[i] for i in ids) * ("data" in columns)) for ids in shares]
         most = max(map(bank_bytes, needs))
         if before + most > limit:
@@ -133,7 +133,7 @@ def test_all_ranks_stop_at_the_first_step_that_does_not_fit_beside_the_one_befor
             found.extend(planned.position for planned in plan.batches(0, 0, HERE))
         except mx8.LoaderError as caught:
             error = str(caught)
-        assert found == [steps.at(k) for k in range(stop) if len(steps.share(rank, steps.at(k)).positions)]
+        assert found == [steps.at(k) for k in range(stop) if len(steps.slice_of(rank, steps.at(k)).positions)]
         assert bool(error) == bool(told)
         assert all(words in error for words in told)
 

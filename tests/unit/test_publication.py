@@ -122,7 +122,7 @@ raise SystemExit(main(["gc", {str(root)!r}]))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "lock: lock failed: Permission denied (whoever changes a dataset needs the right to write" in done.stderr
+    assert "lock: lock failed: Permission denied (changing a dataset needs write access" in done.stderr
 
 
 def test_where_nothing_was_begun_there_is_nothing_to_recover(tmp_path: Path) -> None:

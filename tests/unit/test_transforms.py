@@ -416,7 +416,7 @@ EACH_UNTOLD = pytest.mark.parametrize("transform", UNTOLD, ids=lambda each: type
 @EACH_UNTOLD
 def test_pictures_that_could_have_either_layout_are_an_error_that_says_how_to_tell(transform: Any) -> None:
     rows = Rows({"image": square(), "label": torch.arange(12) % 5}, torch.arange(12))
-    hint = "layout='CHW' or layout='HWC' says which of them it is"
+    hint = "set layout='CHW' or layout='HWC'"
     with pytest.raises(SchemaError, match=rf"{type(transform).__name__}: batch\['image'\]: expected .*{hint}"):
         transform(rows)
 
@@ -424,7 +424,7 @@ def test_pictures_that_could_have_either_layout_are_an_error_that_says_how_to_te
 @pytest.mark.parametrize("channels", [2, 13])
 def test_so_are_pictures_of_no_usual_number_of_channels(channels: int) -> None:
     rows = Rows({"image": torch.zeros(4, channels, 20, 30)}, torch.arange(4))
-    with pytest.raises(SchemaError, match=r"expected a tensor of uint8 or floats, \[B, C, H, W\] or .* says which"):
+    with pytest.raises(SchemaError, match=r"expected a tensor of uint8 or floats, \[B, C, H, W\] or .*set layout="):
         RandomHorizontalFlip()(rows)
     RandomHorizontalFlip(layout="CHW")(rows)
     Normalize([0.5] * channels, [1] * channels)(rows)  # their number tells

@@ -761,7 +761,7 @@ BAD_SAMPLES: list[tuple[Any, Any, str]] = [
     ("ndarray:uint8:2", np.zeros(3, "uint8"), r"expected uint8 array of shape \(2,\), got uint8 array of shape \(3,\)"),
     ("ndarray:uint8:2", b"123", "expected 2 bytes, got 3"),
     ("int", b"123", "expected 8 bytes, got 3"),
-    ("json", {1, 2}, "expected what JSON can hold, got set"),
+    ("json", {1, 2}, "expected a JSON value, got set"),
     ("png", b"x".decode, "expected PIL image"),
 ]
 

@@ -26,10 +26,10 @@ from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.planning.shard_table import Reach
 from mx8shards.loading.pool import Pool
 from mx8shards.order.blocks import BlockOrder
-from mx8shards.order.given import GivenOrder
+from mx8shards.order.checked_order import CheckedOrder
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import Order, Sequential, Shuffle
-from mx8shards.order.places import Places
+from mx8shards.order.shard_lookup import ShardLookup
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import Use
@@ -46,18 +46,18 @@ def order_of(dataset: Dataset, settings: Settings) -> Order:
     """The user's order, or the one that `shuffle` and `seed` mean for this view of these data."""
     count, shuffle = len(dataset), settings.shuffle
     if settings.order is not None:
-        return GivenOrder(settings.order, count)
+        return CheckedOrder(settings.order, count)
     if shuffle is False:
         return Sequential(count)
     key = Key(dataset.snapshot, dataset.view.digest, settings.seed)
     return Shuffle(count, key, walk) if shuffle is True else BlockOrder(places_of(dataset, settings.seed), key, shuffle)
 
 
-def places_of(dataset: Dataset, seed: int) -> Places:
+def places_of(dataset: Dataset, seed: int) -> ShardLookup:
     """In which shard each position of the dataset's view lies."""
     view = dataset.view
     resolve = None if isinstance(view, Whole) else lambda positions, epoch: view.resolve(positions, epoch, seed)[0]
-    return Places(len(view), dataset.shards.starts, resolve)
+    return ShardLookup(len(view), dataset.shards.starts, resolve)
 
 
 def assemble(

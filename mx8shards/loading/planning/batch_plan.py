@@ -26,10 +26,10 @@ from mx8shards.loading.planning.groups import Group, Measured, part_of
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.shard_table import Ids, Provide, Reach, Rows
 from mx8shards.order.orders import PADDING, Order, shards_ahead
-from mx8shards.order.places import Places
+from mx8shards.order.shard_lookup import ShardLookup
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
-from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, told_apart
+from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, with_occurrences
 
 # A shuffle is computed several times as quickly for thousands of positions at once.
 _WINDOW = 4096
@@ -62,7 +62,7 @@ class Plan:
     order: Order
     repeats: bool  # whether the order may hold a position several times in an epoch
     view: View
-    places: Places
+    places: ShardLookup
     shards: Shards
     seed: int
     samples: int  # of the dataset
@@ -89,7 +89,7 @@ class Plan:
         else:
             sample_ids, extras = self.resolve(positions, epoch)
         if self.repeats:
-            extras = told_apart(extras, counts, self.view.occurrences)
+            extras = with_occurrences(extras, counts, self.view.occurrences)
         return Samples(sample_ids, extras, absent)
 
     def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
@@ -180,7 +180,7 @@ class Plan:
     ) -> list[tuple[Group, int]]:
         """So many steps at once: this rank's parts of them, and the bytes that the greediest of `ranks` reserves."""
         positions = range(position, position + count * self.steps.stride, self.steps.stride)
-        counts, padding, bounds = self.steps.shares(ranks, position, count)
+        counts, padding, bounds = self.steps.slices_of(ranks, position, count)
         sample_ids, extras, absent = self.found_at(epoch, counts)
         rows = self._rows_of(sample_ids, absent, provisions.need if count == 1 else partial(_expect_here, provisions))
         if absent is not None:

@@ -14,7 +14,7 @@ from mx8shards.loading.batch import OUTPUT_KINDS, OutputKind
 from mx8shards.loading.planning.shard_table import IO, IOS
 from mx8shards.loading.reporting.lost_samples import ON_ERROR, OnError
 from mx8shards.order.blocks import BlockShuffle
-from mx8shards.order.given import checked_order
+from mx8shards.order.checked_order import require_order
 from mx8shards.order.orders import Order
 from mx8shards.order.steps import MOST_SAMPLES, UNEVEN, Uneven
 from mx8shards.stages import Decoder
@@ -61,7 +61,7 @@ class Settings:
         if not isinstance(self.shuffle, (bool, BlockShuffle)):
             _refuse("shuffle", "False, True or a BlockShuffle", self.shuffle)
         if self.order is not None:
-            checked_order(self.order)
+            require_order(self.order)
             if self.shuffle is not False:
                 _refuse("shuffle", "False beside order=, which says itself what comes when", self.shuffle)
         given: Any = self.decode

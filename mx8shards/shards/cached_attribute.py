@@ -1,4 +1,4 @@
-"""How is an attribute computed once, by whoever asks first, and without a lock?"""
+"""How is an attribute computed on first access and cached, without a lock?"""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class lazily(Generic[T]):  # noqa: N801 - it is used as a decorator
-    """Like `functools.cached_property`, of which Python 3.11 has one lock for all, and a fork may catch it held.
+class cached_attribute(Generic[T]):  # noqa: N801 - it is used as a decorator
+    """Like `functools.cached_property`, whose lock in Python 3.11 may be held by another thread during a fork.
 
-    Two threads may compute at once. The value of the first one stays, and both get it: a map whose address somebody
-    keeps is never replaced by another.
+    Two threads may compute the value at once, but both get the first one that was stored, so that a mapping whose
+    address is in use is never replaced.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:

@@ -1,6 +1,6 @@
-"""What lies where a user looked for a dataset and there is none, and what should the user type instead?
+"""Which hint helps if no dataset is at a path: unmerged parts, pictures, a parent folder, a typo?
 
-Only names are looked at, and of large directories only the first few thousand.
+Only file names are examined, and only the first few thousand of a large directory.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from shlex import quote
 
 _INDEX = "index.json"
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
-_MOST_NAMES = 2_000  # of one directory
-_MOST_FOLDERS = 50  # that are looked into
+_MOST_NAMES = 2_000  # names of one directory that are examined
+_MOST_FOLDERS = 50  # subdirectories that are examined
 _SHOWN = 5
 _KEPT = re.compile(r"[0-9a-f]{64}\.json")  # a kept snapshot
 _CONVERTED = re.compile("[0-9a-f]{32}")  # a part of a conversion
 
 
-def advice(root: Path) -> str:
-    """What to do about `root`, which holds no dataset; "" if nothing there says."""
+def not_found_hint(root: Path) -> str:
+    """A hint for `root`, where no dataset is; "" if its contents suggest none."""
     try:
         if root.is_dir():
-            return _of_directory(root)
-        return _of_file(root) if root.exists() else _of_nothing(root)
-    except OSError:  # it is advice only: what cannot be listed is not talked about
+            return _directory_hint(root)
+        return _file_hint(root) if root.exists() else _missing_path_hint(root)
+    except OSError:  # a hint is optional, so a directory that cannot be listed gets none
         return ""
 
 
-def _of_file(path: Path) -> str:
+def _file_hint(path: Path) -> str:
     if path.name == _INDEX:
         return f"give the dataset's directory: {path.parent}"
     if ".mds" in path.suffixes:
@@ -43,8 +43,8 @@ def _of_file(path: Path) -> str:
     return "this is a file; give the dataset's directory"
 
 
-def _of_nothing(path: Path) -> str:
-    """The path is wrong from its first missing component on."""
+def _missing_path_hint(path: Path) -> str:
+    """A hint for a path that does not exist: its first missing component, and similar names beside that."""
     missing, there = path, path.parent
     while not there.exists() and there != there.parent:
         missing, there = there, there.parent
@@ -52,33 +52,33 @@ def _of_nothing(path: Path) -> str:
         return f"{there} is a file"
     alike = difflib.get_close_matches(missing.name, _names(there), _SHOWN, 0.6)
     found = [there / name for name in alike]
-    return f"there is no {missing}" + (f"; did you mean {_either(found)}?" if found else "")
+    return f"there is no {missing}" + (f"; did you mean {_listing(found)}?" if found else "")
 
 
-def _of_directory(root: Path) -> str:
-    if _rank_parts(root):
+def _directory_hint(root: Path) -> str:
+    if _has_rank_parts(root):
         return (
             f"ranks wrote parts here that are not merged yet: mx8shards.merge([{str(root)!r}], {str(root)!r}), "
             f"or `mx8shards merge {quote(str(root))} {quote(str(root))}`"
         )
-    if kept := kept_advice(root):
+    if kept := kept_snapshot_hint(root):
         return kept
     if (root / ".mx8shards/conversion.lock").exists() or any(map(_CONVERTED.fullmatch, _names_below(root, "parts"))):
-        return "a conversion into this directory has not ended: the same convert command goes on where it stopped"
+        return "a conversion into this directory was interrupted: repeat the convert command to continue it"
     names = _names(root)
     folders = [root / name for name in names if not name.startswith(".") and (root / name).is_dir()][:_MOST_FOLDERS]
-    datasets = [folder for folder in folders if (folder / _INDEX).exists() or _rank_parts(folder)]
+    datasets = [folder for folder in folders if (folder / _INDEX).exists() or _has_rank_parts(folder)]
     if datasets:
-        return f"there are datasets below: {_either(datasets, 'and')}"
+        return f"there are datasets below: {_listing(datasets, 'and')}"
     if any(name.endswith(".mds") or ".mds." in name for name in names):
-        return "there are shards but no index.json: the writing never ended, or the index was not copied"
+        return "there are shards but no index.json: writing was interrupted, or the index was not copied"
     if any(map(_is_picture, names)) or any(_is_picture(name) for folder in folders for name in _names(folder)):
         return f"these are pictures: `mx8shards convert imagefolder {quote(str(root))} OUT` makes a dataset of them"
     return "" if names else "the directory is empty"
 
 
-def kept_advice(root: Path) -> str:
-    """How to open the newest snapshot that is kept in `root`, going by the times of the files; "" if there is none."""
+def kept_snapshot_hint(root: Path) -> str:
+    """How to open the newest snapshot kept in `root`, by modification time; "" if there is none."""
     directory = root / ".mx8shards/snapshots"
     try:
         kept = [name for name in _names_below(root, "snapshots") if _KEPT.fullmatch(name)]
@@ -89,23 +89,23 @@ def kept_advice(root: Path) -> str:
     return f"snapshots are kept here: {opens}" if newest else ""
 
 
-def _rank_parts(root: Path) -> bool:
+def _has_rank_parts(root: Path) -> bool:
     return any(name.startswith("rank-") for name in _names_below(root, "parts"))
 
 
 def _names_below(root: Path, name: str) -> list[str]:
-    """The names in one of the directories of our own that a dataset has."""
+    """The names in a subdirectory of the dataset's `.mx8shards` directory."""
     directory = root / ".mx8shards" / name
     return _names(directory) if directory.is_dir() else []
 
 
 def _names(directory: Path) -> list[str]:
-    """The names in a directory, sorted; the first that the system gives of very many."""
+    """The names in a directory, sorted; of a large directory only the first few thousand that scandir returns."""
     with os.scandir(directory) as entries:
-        return sorted(islice(_each(entries), _MOST_NAMES))
+        return sorted(islice(_entry_names(entries), _MOST_NAMES))
 
 
-def _each(entries: Iterator[os.DirEntry[str]]) -> Iterator[str]:
+def _entry_names(entries: Iterator[os.DirEntry[str]]) -> Iterator[str]:
     return (entry.name for entry in entries)
 
 
@@ -113,6 +113,6 @@ def _is_picture(name: str) -> bool:
     return name.lower().endswith(_PICTURES)
 
 
-def _either(paths: list[Path], word: str = "or") -> str:
+def _listing(paths: list[Path], word: str = "or") -> str:
     shown = list(map(str, paths[:_SHOWN])) + ([f"{len(paths) - _SHOWN} more"] if len(paths) > _SHOWN else [])
     return f" {word} ".join([*filter(None, [", ".join(shown[:-1])]), shown[-1]])

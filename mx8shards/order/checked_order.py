@@ -1,4 +1,4 @@
-"""Can an order that a user gives to a Loader be believed? It is checked once as a whole, and whenever it is asked."""
+"""How is a user's order (Loader(order=…)) validated? Its interface is checked once, and its positions on every call."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mx8shards.order.orders import PADDING, Description, Order
 from mx8shards.order.permutation import Ids
 
 _EXPECTED = "an order: an object with len, at(epoch, counts), ids(epoch, start, stop) and a description"
-_OURS = ("sequential", "shuffle", "block_shuffle")  # a state would take another order for one of these
+_OURS = ("sequential", "shuffle", "block_shuffle")  # reserved: a state identifies an order by its name
 
 
-def checked_order(order: Any) -> Order:
-    """The order itself, if it looks like one and says what it is; SettingError for anything else."""
+def require_order(order: Any) -> Order:
+    """The order, if it has the methods of `Order` and a valid description; otherwise SettingError."""
     methods = [getattr(order, name, None) for name in ("__len__", "at", "ids")]
     if isinstance(order, type) or not all(map(callable, methods)) or not hasattr(order, "description"):
         raise SettingError(subject="order", expected=_EXPECTED, found=shown(order))
@@ -24,8 +24,8 @@ def checked_order(order: Any) -> Order:
     return order  # type: ignore[no-any-return]
 
 
-class GivenOrder:
-    """A user's order over `count` positions of a view, whose answers are checked: kernels would believe them."""
+class CheckedOrder:
+    """A user's order over `count` view positions. Its results are checked, because kernels trust them."""
 
     def __init__(self, order: Order, count: int) -> None:
         self._order = order
@@ -40,11 +40,11 @@ class GivenOrder:
         return self._length
 
     def at(self, epoch: int, counts: Ids) -> Ids:
-        """The positions of the view that stand at these counts; LoaderError if they are none."""
+        """The view positions at these order positions; LoaderError if the order returns invalid ones."""
         return self._checked(self._order.at(epoch, counts.copy()), epoch, counts)
 
     def ids(self, epoch: int, start: int, stop: int) -> Ids:
-        """Those from start to before stop."""
+        """The view positions at the order positions from start to before stop."""
         return self._checked(self._order.ids(epoch, start, stop), epoch, np.arange(start, stop, dtype=np.int64))
 
     def _checked(self, answer: Any, epoch: int, counts: Ids) -> Ids:
@@ -68,7 +68,7 @@ class GivenOrder:
 
 
 def _checked_description(order: Any) -> Description:
-    """The description as a state that went through JSON has it."""
+    """The order's description as it reads after a round trip through JSON, in which states are saved."""
     given = order.description
     try:
         found = json.loads(json.dumps(given, allow_nan=False))

@@ -1,7 +1,7 @@
-"""In which shard does each position of a view lie?
+"""Which shard contains each position of a view?
 
-Orders count in positions of a view and know nothing of samples; what is fetched and mapped are shards. This is all
-they are told of the way from one to the other.
+Orders work on view positions, but shards are the unit that is fetched and mapped. ShardLookup is the only link between
+the two that orders know.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _RUN = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
-    """The positions of a view, shard by shard: those of shard i are number bounds[i] to before bounds[i + 1].
+class PositionsByShard:
+    """The positions of a view, sorted by shard: those of shard i are positions[bounds[i]:bounds[i + 1]].
 
-    `positions` says which position has which number; None if the view goes through its shards one after the other.
+    `positions` None stands for range(count): the view goes through its shards in order.
     """
 
     bounds: Ids
@@ -31,10 +31,10 @@ class Groups:
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
-    """A view of `count` positions over shards of which number i holds the samples starts[i] to before starts[i + 1].
+class ShardLookup:
+    """Maps the `count` positions of a view to shards: shard i has the samples from starts[i] to before starts[i + 1].
 
-    `resolve(positions, epoch)` gives their sample_ids; None means that a position is its sample_id.
+    `resolve(positions, epoch)` returns their sample_ids; None means that each position is its own sample_id.
     """
 
     count: int
@@ -49,7 +49,7 @@ class Places:
 
     @property
     def shards(self) -> int:
-        """How many shards there are."""
+        """The number of shards."""
         return len(self.starts) - 1
 
     def shards_of(self, positions: Ids, epoch: int) -> Ids:
@@ -57,14 +57,14 @@ class Places:
         sample_ids = positions if self.resolve is None else self.resolve(positions, epoch)
         return np.searchsorted(self.starts, sample_ids, side="right") - 1
 
-    def grouped(self, epoch: int = 0) -> Groups:
-        """The positions shard by shard, in the order of the view within each.
+    def by_shard(self, epoch: int = 0) -> PositionsByShard:
+        """The positions sorted by shard, in ascending order within each shard.
 
-        A view that goes through its shards in order (all samples, a sorted selection, clips, joined datasets) is told
-        apart by looking, and costs memory for its shards only; any other costs eight bytes per position.
+        A view that goes through its shards in order (all samples, a sorted selection, clips, joined datasets) is
+        detected, and needs memory per shard only; any other needs eight bytes per position.
         """
         if self.resolve is None:
-            return Groups(self.starts)
+            return PositionsByShard(self.starts)
         counts = np.zeros(self.shards, np.int64)
         last, in_order = 0, True
         for _, shards in self._runs(epoch):
@@ -72,10 +72,10 @@ class Places:
             in_order = in_order and last <= shards[0] and not (shards[1:] < shards[:-1]).any()
             last = shards[-1]
         bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        return Groups(bounds, None if in_order else self._sorted(bounds, epoch))
+        return PositionsByShard(bounds, None if in_order else self._sorted(bounds, epoch))
 
     def _sorted(self, bounds: Ids, epoch: int) -> Ids:
-        """All positions, stably sorted by shard, with no second array of that size."""
+        """All positions, stably sorted by shard, without a second array of their size."""
         out = np.empty(self.count, np.int64)
         free = bounds[:-1].copy()
         for start, shards in self._runs(epoch):

@@ -99,7 +99,7 @@ main(sys.argv[1:])
 """
     killed = subprocess.run([sys.executable, "-c", code, *command], check=False)
     assert killed.returncode == 9
-    assert "the same convert command goes on" in told(tmp_path / "out")
+    assert "repeat the convert command" in told(tmp_path / "out")
     assert main(command) == 0
     assert len(mx8.Dataset(tmp_path / "out")) == 2
 
@@ -132,7 +132,7 @@ def test_what_else_lies_there_is_said(tmp_path: Path) -> None:
 
 def test_a_pinned_snapshot_of_nothing_says_so_too(tmp_path: Path) -> None:
     write(tmp_path / "data")
-    with pytest.raises(mx8.DatasetNotFoundError, match=r"got none \(`mx8shards log .*data` lists those"):
+    with pytest.raises(mx8.DatasetNotFoundError, match=r"got none \(`mx8shards log .*data` lists the snapshots"):
         mx8.Dataset(f"{tmp_path}/data@sha256:{'0' * 64}")
     with pytest.raises(mx8.DatasetNotFoundError, match=r"got none \(there is no .*dta; did you mean .*data\?"):
         mx8.Dataset(f"{tmp_path}/dta@sha256:{'0' * 64}")

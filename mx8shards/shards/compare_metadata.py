@@ -1,4 +1,4 @@
-"""What do the metadata of several datasets say in common, and where do their class lists differ?"""
+"""Which metadata do several datasets share, and how do their class lists differ?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = 3
 
 
 def shared_metadata(indices: Sequence[Index]) -> dict[str, Any]:
-    """The metadata that all of them have, with equal values. An index without shards has no say."""
+    """The metadata that all indices have with equal values. Indices without shards are ignored."""
     first, *others = [index.metadata for index in indices if index.shards] or [indices[0].metadata]
     if not others:
         return first
@@ -24,7 +24,7 @@ def shared_metadata(indices: Sequence[Index]) -> dict[str, Any]:
 
 
 def classes_difference(ours: Any, theirs: Any) -> str:
-    """How one list of class names differs from another, in a few words."""
+    """A short description of how one list of class names differs from another."""
     if not isinstance(ours, list) or not isinstance(theirs, list):
         return f"{_text(theirs)} instead of {_text(ours)}"
     labels = [label for label, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b]
