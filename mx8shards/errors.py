@@ -12,7 +12,7 @@
     ├── DiskError (OSError)                  a disk operation failed; earlier snapshots are intact
     ├── RemoteError (OSError)                a fetch or upload failed after all retries
     ├── MissingPackageError (ImportError)    an optional package is missing; the message says how to install it
-    └── LoaderError (RuntimeError)           a prefetch thread failed; __cause__ is the reason
+    └── LoaderError (RuntimeError)           a Loader cannot go on, or is used wrongly while it loads
 
 Every error names its subject (a file, a dataset), the place in it, the expected value and the value found:
 
@@ -141,7 +141,7 @@ class RemoteError(ShardsError, OSError):
 
 
 class LoaderError(ShardsError, RuntimeError):
-    """A prefetch thread failed; `__cause__` is the reason."""
+    """A Loader cannot go on: a batch could not be made (`__cause__` is the reason), its memory is held, it was closed."""
 
 
 class MissingPackageError(ShardsError, ImportError):

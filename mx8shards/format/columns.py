@@ -184,7 +184,7 @@ def _check_names(names: Mapping[str, str]) -> None:
         if not name:
             raise SettingError(subject="columns", expected="a name", found="an empty one")
         if not _is_unicode(name):
-            expected = "names that UTF-8 can hold, as parsers of JSON in other languages want them"
+            expected = "names without lone surrogates, which other JSON parsers refuse"
             raise SettingError(subject="columns", expected=expected, found=ascii(name))
         if len(name) > MAX_TEXT:
             raise SettingError(

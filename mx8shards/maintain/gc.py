@@ -60,7 +60,7 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
     """
     where = parse_link(link)
     if where.snapshot is not None:
-        raise SettingError(subject=str(where), expected="a link without an id", found="one")
+        raise SettingError(subject=str(where), expected="a directory, without @sha256:…", found="a snapshot")
     keep = whole_number("keep", keep, 0)
     if current_bytes(where.root) is None:
         load(where)  # raises: there is no dataset
