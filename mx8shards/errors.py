@@ -141,7 +141,7 @@ class RemoteError(ShardsError, OSError):
 
 
 class LoaderError(ShardsError, RuntimeError):
-    """A Loader cannot go on: a batch could not be made (`__cause__` is the reason), its memory is held, it was closed."""
+    """A Loader cannot go on: a batch could not be made (`__cause__` is the reason), or it was closed."""
 
 
 class MissingPackageError(ShardsError, ImportError):

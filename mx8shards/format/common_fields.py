@@ -46,7 +46,8 @@ def parse_kind(entry: Any) -> ShardKind:
 def refuse_keys(found: Collection[str], wanted: Collection[str], place: str) -> None:
     """Raise FormatError for the first unknown key or, without any, for the first missing key."""
     for key in sorted(set(found) - set(wanted)):
-        raise FormatError(place=f"{place}.{key}"[:80], expected=f"one of {', '.join(sorted(wanted))}", found="an unknown key")
+        known = ", ".join(sorted(wanted))
+        raise FormatError(place=f"{place}.{key}"[:80], expected=f"one of {known}", found="an unknown key")
     for key in sorted(set(wanted) - set(found)):
         raise FormatError(place=f"{place}.{key}", expected="a value", found="nothing")
 

@@ -14,9 +14,9 @@ from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.hashing import hasher
 from mx8shards.format.index import Index, index_bytes
 from mx8shards.format.sidecar_bytes import Sidecar, scalar_columns
-from mx8shards.maintain.shard_check import Facts, check_shard, check_threads
 from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads
 from mx8shards.maintain.report import Report
+from mx8shards.maintain.shard_check import Facts, check_shard, check_threads
 from mx8shards.maintain.verify_plan import ShardCheck
 from mx8shards.shards.links import Link
 from mx8shards.shards.local_files import file_pieces

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from mx8shards.errors import DatasetNotFoundError, SettingError, real_number, shown, true_or_false
-from mx8shards.maintain.shard_check import check_shard, check_threads
 from mx8shards.maintain.kept_snapshots import SnapshotsToCheck, find_snapshots, is_still_there
 from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads
 from mx8shards.maintain.report import Mode, Report
 from mx8shards.maintain.seal import seal_current
+from mx8shards.maintain.shard_check import check_shard, check_threads
 from mx8shards.maintain.verify_plan import ShardCheck, VerifyPlan
 from mx8shards.shards.links import Link, parse_link
 
