@@ -129,11 +129,11 @@ def _decode_strictly(payload: bytes, width: int, height: int) -> None:
         return
     handle = turbo.Handle()
     try:
-        complaint = handle.complaint(payload, width, height)
+        error = handle.find_error(payload, width, height)
     finally:
         handle.close()
-    if complaint:
-        raise DecodeError(expected="a whole JPEG", found=complaint)
+    if error:
+        raise DecodeError(expected="a whole JPEG", found=error)
 
 
 def _check_tiles(data: Pixels, head: Any) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError
-from mx8shards.kernels import placing
-from mx8shards.kernels.cuts import OTHER, cut_out, place_whole
+from mx8shards.kernels import write_crops
+from mx8shards.kernels.cuts import OTHER, cut_whole, splice_crops
 from mx8shards.kernels.decompress import coefficient_bytes
 from mx8shards.kernels.payloads import copy_payload
 from mx8shards.kernels.picture_rows import crop_yuv420
@@ -93,12 +93,12 @@ def _by_library(payload: bytes, picture: Picture, memory: ThreadMemory, turn: Ex
     ready = _check_room(picture, len(payload), memory, turn, kept_bytes)
 
     def place(width: int, height: int, size_bytes: int) -> None:
-        place_whole(width, height, picture.jobs, picture.draws, cut)
+        cut_whole(width, height, picture.jobs, picture.draws, cut)
         ready(height, width, size_bytes)
 
     if orientation != UPRIGHT:
         size = turned_size(head["width"], head["height"], orientation)
-        place_whole(*size, picture.jobs, picture.draws, cut)
+        cut_whole(*size, picture.jobs, picture.draws, cut)
         pixels = decode_turned(payload, head, orientation, picture.jobs["box"], picture.exact, cut, ready)
     elif jpeg is None:
         decoding.check_rare(payload, memory.large.most_bytes)
@@ -109,8 +109,8 @@ def _by_library(payload: bytes, picture: Picture, memory: ThreadMemory, turn: Ex
         pixels = decoding.decode_jpeg(jpeg, height, width)
         if pixels.shape != (height, width, 3):
             raise DecodeError("a JPEG of another size than its head says")
-    scratch = decoding.room(int(placing.crop_bytes(picture.jobs, cut)))
-    placing.crop_rgb(pixels, cut, picture.jobs, picture.row, scratch)
+    scratch = decoding.room(int(write_crops.crop_bytes(picture.jobs, cut)))
+    write_crops.crop_rgb(pixels, cut, picture.jobs, picture.row, scratch)
     return 0
 
 
@@ -120,9 +120,9 @@ def _check_room(
     """A function to call before pixels of some height and width are made, in so many bytes; it may refuse that."""
 
     def ready(height: int, width: int, size_bytes: int) -> None:
-        if not placing.fits(picture.jobs, picture.row):
+        if not write_crops.fits(picture.jobs, picture.row):
             raise DecodeError("a picture of another size than there is room for")
-        more = payload_bytes + int(placing.crop_bytes(picture.jobs, memory.workspace["cut"]))
+        more = payload_bytes + int(write_crops.crop_bytes(picture.jobs, memory.workspace["cut"]))
         decoding.check_fits(width, height, size_bytes + more, memory.large.most_bytes)
         memory.take(size_bytes + more, turn, kept_bytes)
 
@@ -135,12 +135,12 @@ def _jpeg(payload: bytes, picture: Picture, memory: ThreadMemory, turn: ExitStac
     Also how much of this thread's memory it keeps in use.
     """
     data, room, kept_bytes = np.frombuffer(payload, np.uint8), memory.memory, len(memory.memory)
-    size, need = cut_out(data, picture.jobs, picture.draws, memory.workspace, room)
+    size, need = splice_crops(data, picture.jobs, picture.draws, memory.workspace, room)
     if need:
         room, kept_bytes = decoding.room(0), 0
         memory.take(need + len(payload), turn)
         room = decoding.room(need)
-        size, need = cut_out(data, picture.jobs, picture.draws, memory.workspace, room)
+        size, need = splice_crops(data, picture.jobs, picture.draws, memory.workspace, room)
     if size == -OTHER:
         return None, 0
     if size < 0:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError, SettingError, without_traceback
 from mx8shards.format.picture_files import MOST_DECODED_BYTES
 from mx8shards.format.randomness import occurrences_of, uniforms
-from mx8shards.kernels import boxes, placing, turbo
+from mx8shards.kernels import boxes, turbo, write_crops
 from mx8shards.kernels import picture_rows as kernels
 from mx8shards.kernels.colour_conversion import value_table
-from mx8shards.kernels.cuts import CUT, JOB, PAD, REGION, WORKSPACE, find_cut, place_whole
+from mx8shards.kernels.cuts import CUT, JOB, PAD, REGION, WORKSPACE, cut_whole, find_cut
 from mx8shards.kernels.decompress import has_planes
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg import orientation, read_head
@@ -199,7 +199,7 @@ class Pictures(Stage):
         jobs, draws = self._jobs.copy(), np.zeros((len(self._crops), boxes.DRAWS))
         planar = self._turbo and not self._exact and bool(has_planes(head))
         if any(isinstance(crop, RandomResizedCrop) for crop in self._crops.values()):
-            place_whole(head["width"], head["height"], jobs, draws, cut)
+            cut_whole(head["width"], head["height"], jobs, draws, cut)
         else:
             regions = planar and turbo.HAS_REGIONS
             find_cut(data, head, jobs, draws, not planar, regions, PAD if turbo.HAS_REGIONS else 0, cut)
@@ -215,8 +215,8 @@ class Pictures(Stage):
                 raise DecodeError(expected=expected, found=f"{height} of {width}")
         cut: Any = np.zeros(1, CUT)[0]
         jobs, draws = self._jobs.copy(), np.zeros((len(self._crops), boxes.DRAWS))
-        place_whole(width, height, jobs, draws, cut)
-        more = payload_bytes + int(placing.crop_bytes(jobs, cut))
+        cut_whole(width, height, jobs, draws, cut)
+        more = payload_bytes + int(write_crops.crop_bytes(jobs, cut))
         decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
 
 
@@ -284,7 +284,7 @@ class WholePictures(Pictures):
             kernels.measure_rows(work.shards, work.rows, spans, item_bytes, workspace, memory, most_bytes, sizes)
             for i in np.flatnonzero(sizes == kernels.UNKNOWN_SIZE).tolist():
                 height, width = self._sides_of(work, i)
-                sizes[i] = placing.whole_bytes(height, width, item_bytes) if height else 0
+                sizes[i] = write_crops.whole_bytes(height, width, item_bytes) if height else 0
             found[name] = sizes
         return found
 
@@ -307,6 +307,6 @@ class WholePictures(Pictures):
 
 def _whole(dtype: np.dtype[Any], layout: str, row: memoryview) -> Array:
     """One picture of a ragged row."""
-    height, width = np.frombuffer(row[: placing.SIZE_BYTES], np.uint32).tolist()
+    height, width = np.frombuffer(row[: write_crops.SIZE_BYTES], np.uint32).tolist()
     shape = (3, height, width) if layout == "CHW" else (height, width, 3)
-    return np.frombuffer(row, dtype, 3 * height * width, placing.SIZE_BYTES).reshape(shape)
+    return np.frombuffer(row, dtype, 3 * height * width, write_crops.SIZE_BYTES).reshape(shape)

@@ -16,7 +16,7 @@ from mx8shards.format.picture_cost import check_cost
 from mx8shards.format.picture_files import MOST_DECODED_BYTES, check_size
 from mx8shards.kernels import jpeg, turbo
 from mx8shards.kernels.cuts import CUT
-from mx8shards.kernels.decompress import coefficient_bytes, decode_planes, decoded, has_planes, planes_bytes
+from mx8shards.kernels.decompress import coefficient_bytes, decode_planes, decoded_planes, has_planes, planes_bytes
 from mx8shards.kernels.yuv420_planes import MAGIC, is_yuv420, planes_of, size_of
 from mx8shards.media import decoding
 
@@ -57,7 +57,7 @@ def _planes_of_jpeg(picture: bytes) -> tuple[Plane, Plane, Plane] | None:
     if not decode_planes(data, head[0], cut[0], places, memory):
         raise DecodeError(expected="a whole JPEG", found="one that is damaged")
     h, v = int(head[0]["h"][0]), int(head[0]["v"][0])
-    luma, blue, red = decoded(places, memory)
+    luma, blue, red = decoded_planes(places, memory)
     luma = luma[:height, :width]
     if len(blue) == 0:
         grey = np.full((-(-height // 2), -(-width // 2)), _GREY, np.uint8)
