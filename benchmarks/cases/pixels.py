@@ -24,7 +24,7 @@ from mx8shards.kernels.jpeg_tiles import splice
 from mx8shards.kernels.resample import carve
 from mx8shards.kernels.write_crops import crop_planes
 from mx8shards.kernels.yuv420_planes import is_yuv420, planes_of, size_of
-from mx8shards.media.decoding import room
+from mx8shards.media.decoding import aligned_scratch
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +99,7 @@ def steps(root: str, passes: int) -> Numbers:
     data, ends = np.concatenate(payloads), np.cumsum([len(payload) for payload in payloads])
     draws = np.random.default_rng(17).random((len(payloads), 1, boxes.DRAWS))
     jobs, workspace = _random_crop(), np.zeros(1, WORKSPACE)[0]
-    memory, out = room(128 << 20), room(3 * SIZE * SIZE)
+    memory, out = aligned_scratch(128 << 20), aligned_scratch(3 * SIZE * SIZE)
     memory[:] = 1
     jobs["target"]["address"], jobs["target"]["item_bytes"] = out.ctypes.data, 1
 

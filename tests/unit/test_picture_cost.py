@@ -55,7 +55,10 @@ READERS: dict[str, Any] = {
     "convert": converted,
     "planes": yuv420.encode,
     "summary": lambda data: tally.pixels_of(memoryview(data), "bytes", ExitStack()),
-    "loader": lambda data: (decoding.check_rare(data, MOST_DECODED_BYTES), decoding.decode(data, lambda *_: None)),
+    "loader": lambda data: (
+        decoding.check_pillow_jpeg(data, MOST_DECODED_BYTES),
+        decoding.decode(data, lambda *_: None),
+    ),
 }
 
 

@@ -97,7 +97,7 @@ def test_threads_and_runs_change_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(pixels, "_RUN", 4)
     monkeypatch.setattr(pixels, "_LABELS", 7)
     monkeypatch.setattr(tally, "_ROWS", 5)
-    monkeypatch.setattr(tally, "_OWN_BYTES", 2_000)
+    monkeypatch.setattr(tally, "_PARALLEL_BYTES", 2_000)
     told: list[tuple[int, int]] = []
     assert look(root, threads=3, progress=lambda *done: told.append(done)) == whole
     assert told == [(min(done, 30), 30) for done in range(4, 34, 4)]
