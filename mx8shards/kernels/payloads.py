@@ -20,22 +20,22 @@ Record = Any
 
 
 @helper
-def payload_at(shards: Array, row: Record, begin: Any, size: Any, room: Any) -> Any:
+def payload_at(shards: Array, row: Record, begin: Any, size: Any, buffer: Any) -> Any:
     """The address of the bytes [begin, begin + size) of a shard; 0 if they cannot be read.
 
-    The address is in the map, so that nothing is copied, or it is `room`, an address to which the bytes are read if the
-    row has to be read. A mapped row costs no call.
+    The address is in the map, so that nothing is copied, or it is `buffer`, the address to which the bytes are read if
+    the row has to be read. A mapped row costs no call.
     """
     address = shards[row["shard"]]["base"] + np.uint64(begin)
-    return address if row["way"] == MAPPED else _fetched(row, address, begin, size, room)
+    return address if row["way"] == MAPPED else _fetch(row, address, begin, size, buffer)
 
 
 @inner_kernel(ADDRESS, record(ROW), ADDRESS, INT, INT, ADDRESS)
-def _fetched(row: Record, address: Any, begin: Any, size: Any, room: Any) -> Any:
+def _fetch(row: Record, address: Any, begin: Any, size: Any, buffer: Any) -> Any:
     """`payload_at` for rows whose pages may not be in memory."""
     if row["way"] == READ:
-        address = room
-        good = read_fully(row["file"], room, size, begin)
+        address = buffer
+        good = read_fully(row["file"], buffer, size, begin)
     else:
         good = size == 0 or populate(address, size)
     return address if good else np.uint64(0)

@@ -71,9 +71,10 @@ UNKNOWN_SIZE = -1
 _PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
 _IHDR = np.frombuffer(b"IHDR", np.uint8)
 _ALIGNMENT = 64  # of pieces of scratch
+
 # types
 _DRAWS, _ALL_DRAWS = array(np.float64, 2), array(np.float64, 3)
-_SHARDS, _ROWS, _SPANS = array(SHARD), array(ROW), array(SPAN, strided=True)  # one column of tuple_of
+_SHARDS, _ROWS, _SPANS = array(SHARD), array(ROW), array(SPAN, strided=True)  # spans of one column
 _JOBS, _WORKSPACE = array(JOB), record(WORKSPACE)
 
 # What kernels know of a batch: shards, rows, spans of the payloads, spans of the parts that are needed beside the head,
@@ -91,11 +92,11 @@ _SOURCE = tuple_of(BYTES, BYTES, INT, INT)
 @helper
 def _read_beginning(shards: Array, row: Record, begin: Any, size: Any, head: Record, scratch: Array) -> Any:
     """The address and size of a payload's beginning, with the head if that is not too long; 0, 0 if reading fails."""
-    seen, room = min(size, HEAD_BYTES), np.uint64(scratch.ctypes.data)
-    address = payload_at(shards, row, begin, seen, room)
+    seen, to = min(size, HEAD_BYTES), np.uint64(scratch.ctypes.data)
+    address = payload_at(shards, row, begin, seen, to)
     if address != 0 and seen < size and read_head(view_bytes(address, seen), head) == CUT_SHORT:
         seen = min(size, LONG_HEAD_BYTES)
-        address = payload_at(shards, row, begin, seen, room)
+        address = payload_at(shards, row, begin, seen, to)
     return address, seen if address != 0 else np.int64(0)
 
 
@@ -139,21 +140,21 @@ def fill_rows(
             continue
         begin, size = payloads[i]["begin"], payloads[i]["size"]
         part_begin, part_size = spans[i]["begin"], spans[i]["size"]
-        whole, read = part_size == size, rows[i]["way"] == READ
-        first = size if whole else min(size, LONG_HEAD_BYTES)
-        used = first + (0 if whole else part_size + _ALIGNMENT) if read else 0
+        narrowed, read = part_size != size, rows[i]["way"] == READ
+        first = min(size, LONG_HEAD_BYTES) if narrowed else size
+        used = first + (part_size + _ALIGNMENT if narrowed else 0) if read else 0
         if used > len(scratch):
             return i, used
-        room, left = carve(scratch, first if read else 0)
-        part_room, left = carve(left, part_size if read and not whole else 0)
+        buffer, left = carve(scratch, first if read else 0)
+        part_buffer, left = carve(left, part_size if read and narrowed else 0)
         seen = size
-        if whole:
-            address = payload_at(shards, rows[i], begin, size, np.uint64(room.ctypes.data))
+        if narrowed:
+            address, seen = _read_beginning(shards, rows[i], begin, size, workspace["head"], buffer)
         else:
-            address, seen = _read_beginning(shards, rows[i], begin, size, workspace["head"], room)
+            address = payload_at(shards, rows[i], begin, size, np.uint64(buffer.ctypes.data))
         part = address
-        if not whole:
-            part = payload_at(shards, rows[i], part_begin, part_size, np.uint64(part_room.ctypes.data))
+        if narrowed:
+            part = payload_at(shards, rows[i], part_begin, part_size, np.uint64(part_buffer.ctypes.data))
         if address == 0 or part == 0 or seen == 0:
             rows[i]["status"] = READ_FAILED
             continue
@@ -197,11 +198,11 @@ def _fill_jpeg(
         return OK, need
     jpeg = data
     if cut["how"] == TILES:
-        room, scratch = carve(scratch, spliced_bytes(head, cut))
-        spliced = splice(data, head, part, part_begin, cut["tiles"], room)
+        out, scratch = carve(scratch, spliced_bytes(head, cut))
+        spliced = splice(data, head, part, part_begin, cut["tiles"], out)
         if spliced < 0:
             return REFUSED, NOTHING_MORE
-        jpeg = view_bytes(np.uint64(room.ctypes.data), spliced)
+        jpeg = view_bytes(np.uint64(out.ctypes.data), spliced)
     if planar:
         good = _crop_by_planes(jpeg, workspace, jobs, row, scratch)
     else:

@@ -20,7 +20,9 @@ from mx8shards.kernels.jpeg import BAD_ENTROPY, HEAD, NO_CODE, NO_ROOM
 Array = npt.NDArray[Any]
 Record = Any
 
-SPARE = 512  # bytes that must follow the unstuffed bits: a damaged block may be read beyond them before that is noticed
+SPARE = (
+    512  # bytes that must follow the unstuffed bits: a damaged block may be read past their end, which is seen later
+)
 
 # Fields of `found`, the state of `recode`. The public ones are results.
 FOUND = 28  # number of fields
@@ -58,40 +60,42 @@ def recode(
     scratch for those of an interval that is written, and the output. `sizes` receives the size of each interval that is
     written, without its marker. `padding` pads the intervals that are written.
     """
-    bits, fresh, out = buffers
+    bits, new_bits, out = buffers
     _begin(head, found)
     total = head["columns"] * head["rows"]
     interval = interval if interval > 0 else total
     read_interval = head["restart_interval"] if head["restart_interval"] > 0 else total
     run = np.int64(0)  # the first bit of the interval that is not copied yet
-    filled = np.int64(0)  # number of bits written to `fresh`, or a negative status
+    filled = np.int64(0)  # number of bits written to `new_bits`, or a negative status
     buffer = valid = at = np.uint64(0)
     for mcu in range(total):
         if mcu % read_interval == 0:
-            filled = _read_interval(data, mcu // read_interval, _position(at, valid), run, filled, bits, fresh, found)
+            filled = _read_interval(
+                data, mcu // read_interval, _position(at, valid), run, filled, bits, new_bits, found
+            )
             if filled < 0:
                 return filled
             run = np.int64(0)
             buffer = valid = at = np.uint64(0)
         if mcu % interval == 0:
             position = _position(at, valid)
-            filled = append_run(bits, run, position, fresh, filled)
-            filled = _end_interval(mcu // interval - 1, True, fresh, filled, padding, out, sizes, found)
+            filled = append_run(bits, run, position, new_bits, filled)
+            filled = _end_interval(mcu // interval - 1, True, new_bits, filled, padding, out, sizes, found)
             if filled < 0:
                 return filled
             run = position
         for component in range(head["components"]):
             for _ in range(found[_BLOCKS + component]):
                 buffer, valid, at, run, filled = _recode_block(
-                    bits, buffer, valid, at, run, filled, component, codes, fresh, found
+                    bits, buffer, valid, at, run, filled, component, codes, new_bits, found
                 )
                 if filled < 0:
                     return filled
     position = _position(at, valid)
     if not _check_end(bits, position, found):
         return -BAD_ENTROPY
-    filled = append_run(bits, run, position, fresh, filled)
-    filled = _end_interval((total - 1) // interval, False, fresh, filled, padding, out, sizes, found)
+    filled = append_run(bits, run, position, new_bits, filled)
+    filled = _end_interval((total - 1) // interval, False, new_bits, filled, padding, out, sizes, found)
     return filled if filled < 0 else found[_SIZE]
 
 
@@ -108,7 +112,7 @@ def _begin(head: Record, found: Array) -> None:
 
 @helper
 def _read_interval(
-    data: Array, number: Any, position: Any, run: Any, filled: Any, bits: Array, fresh: Array, found: Array
+    data: Array, number: Any, position: Any, run: Any, filled: Any, bits: Array, new_bits: Array, found: Array
 ) -> Any:
     """Copy the rest of the interval that was read, and unstuff the next one; the bits written, or a negative status."""
     end = found[END]
@@ -117,7 +121,7 @@ def _read_interval(
             return -BAD_ENTROPY
         if end + 2 > len(data) or data[end + 1] != 0xD0 + (number - 1) % 8:
             return -BAD_ENTROPY
-        filled = append_run(bits, run, position, fresh, filled)
+        filled = append_run(bits, run, position, new_bits, filled)
         if filled < 0:
             return filled
     if len(data) - end + SPARE > len(bits):
@@ -130,11 +134,11 @@ def _read_interval(
 
 @helper
 def _end_interval(
-    number: Any, marked: Any, fresh: Array, filled: Any, padding: Any, out: Array, sizes: Array, found: Array
+    number: Any, marked: Any, new_bits: Array, filled: Any, padding: Any, out: Array, sizes: Array, found: Array
 ) -> Any:
     """Write interval `number`, if that is not negative, and a restart marker if `marked`; 0, or a negative status."""
     if number >= 0 and filled >= 0:
-        size = append_stuffed(fresh, filled, padding, out, found[_SIZE])
+        size = append_stuffed(new_bits, filled, padding, out, found[_SIZE])
         if size < 0:
             return size
         sizes[number] = size - found[_BEGUN]
@@ -157,7 +161,7 @@ def _recode_block(
     filled: Any,
     component: Any,
     codes: tuple[Array, Array],
-    fresh: Array,
+    new_bits: Array,
     found: Array,
 ) -> Any:
     """Read one block, and write its DC coefficient if it has to be coded anew.
@@ -185,9 +189,9 @@ def _recode_block(
     valid -= np.uint64((entry & 63) + category)
     value += found[_READ + component]
     if found[_READ + component] != found[_WRITTEN + component]:
-        filled = append_run(bits, run, position, fresh, filled)
+        filled = append_run(bits, run, position, new_bits, filled)
         if filled >= 0:
-            filled = _append_dc(tables[dc], value - found[_WRITTEN + component], fresh, filled, found)
+            filled = _append_dc(tables[dc], value - found[_WRITTEN + component], new_bits, filled, found)
         run = _position(at, valid)
     found[_READ + component] = value
     found[_WRITTEN + component] = value
