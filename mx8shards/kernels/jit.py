@@ -119,7 +119,7 @@ def kernel(returns: Any, *arguments: Any) -> _Decorator:
 def brief_kernel(returns: Any, *arguments: Any) -> _Decorator:
     """As `kernel`, but it keeps the GIL: for kernels of a few microseconds that touch neither files nor new memory.
 
-    A thread that releases the GIL may have to wait tuple_of milliseconds to get it back.
+    A thread that releases the GIL has to wait until another thread, which took it meanwhile, releases it.
     """
     return _make_kernel(returns(*arguments), nogil=False)
 
@@ -287,7 +287,7 @@ class _Kernel(_Native):
 
     def load(self) -> bool:
         """Compile it or load it from the cache, unless that is done; True if it was compiled."""
-        with global_compiler_lock:  # tuple_of threads may call this at once
+        with global_compiler_lock:  # several threads may call this at once
             if self.cell.value:
                 return False
             notice.announcement.begin()

@@ -1,4 +1,4 @@
-"""Which message announces that kernels are being compiled? One for a user who waits for the first batch.
+"""When is a message shown that kernels are being compiled? For users who wait for the first batch on a new machine.
 
 Compilation that takes less than two seconds is not announced. Otherwise a message is logged after two seconds, and
 another with the total time when nothing has been compiled for a second. Messages go to the logger "mx8shards", or to

@@ -94,7 +94,7 @@ def _linked(name: str, signature: Any) -> Callable[..., Any]:
 
 
 def _absent(*_: Any) -> int:
-    raise RuntimeError("there is no libturbojpeg here")
+    raise RuntimeError("no libturbojpeg was found")
 
 
 _AT = types.uintp  # an address

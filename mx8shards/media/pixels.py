@@ -127,8 +127,8 @@ def picture_column(columns: Mapping[str, str], wanted: str | None) -> str:
     for likely in ([wanted] if wanted else [], surely, [name for name in possible if name == "image"], possible):
         if len(likely) == 1:
             return likely[0]
-    found = f"{len(possible)} that may be it among {', '.join(columns) or 'no columns'}"
-    raise SchemaError(subject="pictures", expected="one column", found=found, hint="column says which")
+    found = f"{len(possible)} possible ones among {', '.join(columns) or 'no columns'}"
+    raise SchemaError(subject="pictures", expected="one column", found=found, hint="choose one with `column`")
 
 
 def _classes(dataset: Samples, count: int) -> tuple[Class, ...] | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Size = int | tuple[int, int]
 
-_KINDS = ("uint8", "float16", "float32")
+_DTYPES = ("uint8", "float16", "float32")
 _MOST = 1 << 14  # pixels of a crop's side
 _RESERVED = ("sample_ids", "padding")  # keys that every batch has
 
@@ -43,7 +43,7 @@ class Picture:
 
     def __post_init__(self) -> None:
         one_of(self._named("layout"), self.layout, LAYOUTS)
-        one_of(self._named("dtype"), self.dtype, _KINDS)
+        one_of(self._named("dtype"), self.dtype, _DTYPES)
         probability(self._named("flip"), self.flip)
         if self.seed is not None:
             self._keep("seed", whole_number(self._named("seed"), self.seed, None))
@@ -155,7 +155,7 @@ class Crop(Picture):
 
 @dataclass(frozen=True)
 class CenterCrop(Crop):
-    """The middle of a picture.
+    """The centre of a picture, resized only if `resize` is given or the picture is smaller than the crop.
 
     Args:
         size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
@@ -191,7 +191,7 @@ class CenterCrop(Crop):
 
 @dataclass(frozen=True)
 class ResizeCrop(Crop):
-    """The largest part of a picture that has the shape of `size`, from its middle, resized.
+    """The largest centred part of a picture with the aspect ratio of `size`, resized.
 
     Args:
         size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
@@ -213,7 +213,7 @@ class ResizeCrop(Crop):
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Crop):
-    """A random part of a picture, resized, as torchvision's. What is drawn follows from seed, epoch, sample and name.
+    """A random part of a picture, resized, as torchvision does. The draw depends on seed, epoch, sample and name.
 
     Args:
         size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
@@ -251,7 +251,7 @@ class RandomResizedCrop(Crop):
 class MultiCrop:
     """Several crops of each picture, which is decoded once. Their names become keys of a batch.
 
-    Each draws numbers of its own, by its name; crops with the same `seed` draw the same ones.
+    The random numbers of a crop depend on its name; crops with the same `seed` draw the same numbers.
 
     Args:
         each: The crops by their names in the batch, such as `{"large": CenterCrop(224), "small": CenterCrop(96)}`. All

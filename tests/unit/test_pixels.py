@@ -296,9 +296,9 @@ def test_a_column_may_be_named() -> None:
 @pytest.mark.parametrize(
     ("columns", "wanted", "says"),
     [
-        ({"a": "jpeg", "b": "png"}, None, "pictures: expected one column, got 2 that may be it among a, b"),
-        ({"a": "bytes", "b": "bytes"}, None, "got 2 that may be it"),
-        ({"x": "int"}, None, "got 0 that may be it among x"),
+        ({"a": "jpeg", "b": "png"}, None, "pictures: expected one column, got 2 possible ones among a, b"),
+        ({"a": "bytes", "b": "bytes"}, None, "got 2 possible ones"),
+        ({"x": "int"}, None, "got 0 possible ones among x"),
         ({"x": "int"}, "x", "column 'x': expected one of jpeg, png, pil, bytes, got 'int'"),
         ({"x": "int"}, "y", "column 'y': expected one of jpeg, png, pil, bytes, got the columns x"),
     ],
