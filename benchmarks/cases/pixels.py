@@ -16,15 +16,15 @@ from benchmarks.picture_contenders import GENERATED, LARGE, PLANES, TILED, UNTOU
 from benchmarks.process import Measured, Numbers
 from mx8shards.kernels import boxes
 from mx8shards.kernels.colour_conversion import put, to_rgb, value_table
-from mx8shards.kernels.cuts import JOB, TILES, WORKSPACE, find_cut, place_whole
-from mx8shards.kernels.decompress import decode_planes, decoded
+from mx8shards.kernels.cuts import JOB, TILES, WORKSPACE, cut_whole, find_cut
+from mx8shards.kernels.decompress import decode_planes, decoded_planes
 from mx8shards.kernels.jit import INT, MEMORY, array, kernel, record
 from mx8shards.kernels.jpeg import read_head
 from mx8shards.kernels.jpeg_tiles import splice
-from mx8shards.kernels.placing import crop_planes
 from mx8shards.kernels.resample import carve
+from mx8shards.kernels.write_crops import crop_planes
 from mx8shards.kernels.yuv420_planes import is_yuv420, planes_of, size_of
-from mx8shards.media.decoding import room
+from mx8shards.media.decoding import aligned_scratch
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +99,7 @@ def steps(root: str, passes: int) -> Numbers:
     data, ends = np.concatenate(payloads), np.cumsum([len(payload) for payload in payloads])
     draws = np.random.default_rng(17).random((len(payloads), 1, boxes.DRAWS))
     jobs, workspace = _random_crop(), np.zeros(1, WORKSPACE)[0]
-    memory, out = room(128 << 20), room(3 * SIZE * SIZE)
+    memory, out = aligned_scratch(128 << 20), aligned_scratch(3 * SIZE * SIZE)
     memory[:] = 1
     jobs["target"]["address"], jobs["target"]["item_bytes"] = out.ctypes.data, 1
 
@@ -155,7 +155,7 @@ def _run(upto: int, data: Array, ends: Array, jobs: Array, draws: Array, workspa
         begin = ends[i]
         if is_yuv420(jpeg):
             height, width = size_of(jpeg)
-            place_whole(width, height, jobs, draws[i], cut)
+            cut_whole(width, height, jobs, draws[i], cut)
             if upto == ALL:
                 crop_planes(planes_of(jpeg, height, width), (2, 2), cut, jobs, 0, memory)
             continue
@@ -176,5 +176,5 @@ def _run(upto: int, data: Array, ends: Array, jobs: Array, draws: Array, workspa
                 return i
             if upto == ALL:
                 factors = (head["h"][0], head["v"][0])
-                crop_planes(decoded(places, rest), factors, cut, jobs, 0, rest[used:])
+                crop_planes(decoded_planes(places, rest), factors, cut, jobs, 0, rest[used:])
     return len(ends)

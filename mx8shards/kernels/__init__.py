@@ -1,6 +1,6 @@
-"""Which loops run without the GIL? Numba only; nothing of ours is imported here.
+"""Which loops run without the GIL? Numba kernels, which import no other package of mx8shards.
 
-Kernels take read-only sources first and `out` last, return nothing, allocate nothing and raise nothing: a failure is a
-status code in an array. They trust their arguments. Addresses and spans were checked before; an index out of bounds
-would be silent garbage or a SIGSEGV.
+Kernels take read-only inputs first and `out` last. They allocate nothing and raise nothing: a failure is a status code.
+They do not check their arguments. Callers check addresses and spans, because an index out of bounds would read garbage
+or cause a SIGSEGV.
 """

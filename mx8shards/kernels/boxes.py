@@ -1,7 +1,7 @@
-"""Which part of a picture is a crop made of?
+"""Which box of a picture does a crop cover: random, centred, or the whole picture?
 
-A crop is a box in the picture, in pixels and fractions of them, that is resized to the crop's size. What is resized may
-look beyond the box, but not beyond `clip`.
+A crop's box has fractional pixel coordinates and is resized to the crop's size. The resampling filter may read pixels
+outside of the box, but none outside of [low_x, high_x) and [low_y, high_y).
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from mx8shards.kernels.jit import INT, NOTHING, array, helper, inner_kernel, rec
 
 Array = npt.NDArray[Any]
 
-# What is asked for. RANDOM: a part of `scale` of the area and of a `ratio` of width to height. COVER: the largest box
-# of the crop's shape, in the middle. NATIVE: the same, but no larger than the crop, so that pixels stay as large as
-# they are. WITHIN: as if the shorter side were resized to `resize` first, and the middle cut out of that. WHOLE: all of
-# it, as it is; what is made of it has its size, whatever the crop says.
+# Kinds of crops.
+# RANDOM  a box whose area is a random `scale` of the picture's, with a random `ratio` of width to height
+# COVER   the largest centred box with the crop's aspect ratio
+# NATIVE  as COVER, but the box is no larger than the crop: pixels are never scaled down
+# WITHIN  the centre of the picture after its shorter side was resized to `resize`
+# WHOLE   the whole picture in its own size; the crop's height and width are ignored
 RANDOM = 0
 COVER = 1
 NATIVE = 2
@@ -37,11 +39,11 @@ CROP = np.dtype(
         ("ratio_low", "f8"),
         ("ratio_high", "f8"),
         ("flip", "f8"),
-        ("upright", "i8"),  # 1: the box is one of the picture as its EXIF data turn it; the same for all crops
+        ("upright", "i8"),  # 1: the box refers to the picture after its EXIF rotation; all crops of a stage agree
     ]
 )
 
-# One crop of one picture: a box, how far taps may reach, and whether it is mirrored.
+# The box of one crop in one picture, the limits of the pixels that the filter may read, and whether it is mirrored.
 BOX = np.dtype(
     [
         ("left", "f8"),
@@ -52,19 +54,19 @@ BOX = np.dtype(
         ("low_y", "i8"),
         ("high_x", "i8"),
         ("high_y", "i8"),
-        ("height", "i8"),  # of what is made of it
+        ("height", "i8"),  # of the resized crop
         ("width", "i8"),
         ("flip", "i8"),
     ]
 )
 
 TRIES = 10
-DRAWS = 2 * TRIES + 3  # scale and ratio of each try, where it lies, and the flip
+DRAWS = 2 * TRIES + 3  # scale and ratio of each try, then left, top and flip
 
 
 @inner_kernel(NOTHING, record(CROP), array(np.float64), INT, INT, record(BOX))
 def find_box(crop: Any, draws: Array, width: Any, height: Any, box: Any) -> None:
-    """The box of a crop in a picture of this size, by DRAWS numbers in [0, 1) where it is random."""
+    """Compute the box of a crop in a picture of this size. `draws` holds DRAWS random numbers in [0, 1)."""
     box["height"], box["width"] = crop["height"], crop["width"]
     box["flip"] = 1 if draws[DRAWS - 1] < crop["flip"] else 0
     if crop["kind"] == RANDOM:
@@ -76,23 +78,23 @@ def find_box(crop: Any, draws: Array, width: Any, height: Any, box: Any) -> None
     elif crop["kind"] == WITHIN:
         _find_within(crop, width, height, box)
     else:
-        part = min(width / crop["width"], height / crop["height"])
+        factor = min(width / crop["width"], height / crop["height"])
         if crop["kind"] == NATIVE:
-            part = min(part, 1.0)
-        across, down = crop["width"] * part, crop["height"] * part
+            factor = min(factor, 1.0)
+        across, down = crop["width"] * factor, crop["height"] * factor
         left, top = (width - across) / 2, (height - down) / 2
-        if part == 1.0:
+        if factor == 1.0:
             left, top = np.rint(left), np.rint(top)
         box["left"], box["top"], box["right"], box["bottom"] = left, top, left + across, top + down
     box["low_x"], box["low_y"], box["high_x"], box["high_y"] = 0, 0, width, height
-    # what is computed in fractions may be a rounding beyond the picture
+    # rounding errors may put the box slightly outside of the picture
     box["left"], box["top"] = max(box["left"], 0.0), max(box["top"], 0.0)
     box["right"], box["bottom"] = min(box["right"], np.float64(width)), min(box["bottom"], np.float64(height))
 
 
 @helper
 def _find_within(crop: Any, width: Any, height: Any, box: Any) -> None:
-    """torchvision's Resize(resize) and CenterCrop, at once: where the crop of the resized picture lies in this one."""
+    """The box of torchvision's Resize(resize) followed by CenterCrop, in coordinates of the original picture."""
     resize = crop["resize"]
     if width <= height:
         across, down = resize, resize * height // width
@@ -105,7 +107,7 @@ def _find_within(crop: Any, width: Any, height: Any, box: Any) -> None:
 
 @helper
 def _find_random(crop: Any, draws: Array, width: Any, height: Any, box: Any) -> None:
-    """torchvision's RandomResizedCrop: ten tries, then the middle."""
+    """The box of torchvision's RandomResizedCrop: ten random tries, then a centred box."""
     area = np.float64(width) * np.float64(height)
     low, high = math.log(crop["ratio_low"]), math.log(crop["ratio_high"])
     across, down = np.int64(0), np.int64(0)

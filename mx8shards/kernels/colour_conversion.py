@@ -1,4 +1,4 @@
-"""How do brightness and colour differences become red, green and blue, and those the numbers of a batch?"""
+"""How is YCbCr converted to RGB, and RGB to the dtype and layout of a batch?"""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from mx8shards.kernels.memory import typed
 
 Array = npt.NDArray[Any]
 
-# Full-range BT.601, as JFIF has it.
-_RED_OF_RED = np.float32(1.402)
-_GREEN_OF_BLUE = np.float32(0.344136286)
-_GREEN_OF_RED = np.float32(0.714136286)
-_BLUE_OF_BLUE = np.float32(1.772)
+# Full-range BT.601, as JFIF defines it.
+_CR_TO_RED = np.float32(1.402)
+_CB_TO_GREEN = np.float32(0.344136286)
+_CR_TO_GREEN = np.float32(0.714136286)
+_CB_TO_BLUE = np.float32(1.772)
 _HALF = np.float32(0.5)
-_GREY = np.float32(128)
+_CHROMA_ZERO = np.float32(128)
 _ZERO = np.int32(0)
-_TOP = np.int32(255)
+_MAX_LEVEL = np.int32(255)
 
 _LEVELS, _TABLE = array(np.uint8, 3), array(np.uint32, 2)  # types
 
 
 def value_table(scale: Array, shift: Array, dtype: Any) -> Array:
-    """What stands in the output for each level of each channel: `level * scale + shift`, as the bits of its `dtype`."""
+    """The output value of each level of each channel: the bits of `level * scale + shift` as `dtype`, in a uint32."""
     values = np.arange(256) * np.asarray(scale, np.float64)[:, None] + np.asarray(shift, np.float64)[:, None]
     cells = np.ascontiguousarray(values.astype(dtype))
     return cells.view(f"u{cells.itemsize}").astype(np.uint32)
@@ -34,31 +34,34 @@ def value_table(scale: Array, shift: Array, dtype: Any) -> Array:
 
 @helper
 def _level(value: Any) -> Any:
-    return np.uint8(min(max(np.int32(value), _ZERO), _TOP))
+    return np.uint8(min(max(np.int32(value), _ZERO), _MAX_LEVEL))
 
 
 @inner_kernel(NOTHING, _LEVELS)
 def to_rgb(planes: Array) -> None:
-    """Y, Cb, Cr become R, G, B, in place. In float32: Numba widens products of small integers, and vectors halve."""
+    """Convert planes from YCbCr to RGB in place.
+
+    In float32, because Numba widens products of small integers to 64 bits, which halves the vector width.
+    """
     flat = planes.reshape((3, planes.shape[1] * planes.shape[2]))
-    one, two, three = flat[0], flat[1], flat[2]
-    for i in range(np.uint64(len(one))):
-        luma = np.float32(one[i]) + _HALF
-        blue = np.float32(two[i]) - _GREY
-        red = np.float32(three[i]) - _GREY
-        one[i] = _level(luma + _RED_OF_RED * red)
-        two[i] = _level(luma - _GREEN_OF_BLUE * blue - _GREEN_OF_RED * red)
-        three[i] = _level(luma + _BLUE_OF_BLUE * blue)
+    y, cb, cr = flat[0], flat[1], flat[2]
+    for i in range(np.uint64(len(y))):
+        luma = np.float32(y[i]) + _HALF
+        blue = np.float32(cb[i]) - _CHROMA_ZERO
+        red = np.float32(cr[i]) - _CHROMA_ZERO
+        y[i] = _level(luma + _CR_TO_RED * red)
+        cb[i] = _level(luma - _CB_TO_GREEN * blue - _CR_TO_GREEN * red)
+        cr[i] = _level(luma + _CB_TO_BLUE * blue)
 
 
 @helper
 def to_grey(planes: Array) -> None:
-    """The first of three planes becomes all of them."""
+    """Copy the first plane, luma, to the other two."""
     flat = planes.reshape((3, planes.shape[1] * planes.shape[2]))
-    one, two, three = flat[0], flat[1], flat[2]
-    for i in range(np.uint64(len(one))):
-        two[i] = one[i]
-        three[i] = one[i]
+    y, cb, cr = flat[0], flat[1], flat[2]
+    for i in range(np.uint64(len(y))):
+        cb[i] = y[i]
+        cr[i] = y[i]
 
 
 @helper
@@ -94,22 +97,22 @@ def _put_values(planes: Array, shape: tuple[int, int], table: Array, channels_la
 
 
 @inner_kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, array(np.uint16))
-def _put_halves(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
+def _put_uint16(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
     _put_values(planes, shape, table, channels_last, out)
 
 
 @inner_kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, array(np.uint32))
-def _put_words(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
+def _put_uint32(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
     _put_values(planes, shape, table, channels_last, out)
 
 
 @inner_kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, MEMORY)
 def put(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
-    """Planes of R, G and B to `out`: the levels themselves if it has a byte for each, else what stands in the table."""
+    """Write planes of R, G and B to `out`: levels if a value has one byte there, else their values from the table."""
     size = len(out) // (3 * shape[0] * shape[1])
     if size == 1:
         _put_bytes(planes, shape, channels_last, out)
     elif size == 2:
-        _put_halves(planes, shape, table, channels_last, typed(out, np.uint16))
+        _put_uint16(planes, shape, table, channels_last, typed(out, np.uint16))
     else:
-        _put_words(planes, shape, table, channels_last, typed(out, np.uint32))
+        _put_uint32(planes, shape, table, channels_last, typed(out, np.uint32))

@@ -1,7 +1,7 @@
-"""Is Numba compiling, what, and for how long? Progress messages, `explain()` and the watchdog ask this.
+"""Which function is Numba compiling, and how much time has compiling taken? For progress, `explain()` and the watchdog.
 
-Numba compiles one function at a time in a process, under one lock. It announces each, also those of other packages,
-and each time that a thread asks for the lock. What it loads from its cache on disk is not announced as compiled.
+Numba compiles one function at a time per process, under a global lock. It emits an event for each compilation, those of
+other packages included, and for each acquisition of the lock. Loading from the cache on disk emits no compile event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba.core import event
 
 
 class _Compiling(event.Listener):
-    """The functions that are being compiled, outermost first: a caller's compilation contains its callees'."""
+    """The functions being compiled, outermost first: compiling a caller includes compiling its callees."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -33,8 +33,8 @@ class _Compiling(event.Listener):
             self.done_s += 0.0 if self.names else time.monotonic() - self.begun_at
 
 
-class _Waiting(event.Listener, threading.local):
-    """How long each thread has held the lock of Numba's compiler, or waited for it."""
+class _LockTime(event.Listener, threading.local):
+    """How long each thread has held or waited for the compiler lock of Numba."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -52,30 +52,30 @@ class _Waiting(event.Listener, threading.local):
             self.done_s += time.monotonic() - self.begun_at
 
 
-_compiling, _waiting = _Compiling(), _Waiting()
-_register: Any = event.register  # it has no types
+_compiling, _lock_time = _Compiling(), _LockTime()
+_register: Any = event.register  # numba has no type hints
 _register("numba:compile", _compiling)
-_register("numba:compiler_lock", _waiting)
+_register("numba:compiler_lock", _lock_time)
 
 
 def seconds() -> float:
-    """How long this process has spent compiling since this module was imported, up to now."""
+    """How long this process has spent compiling since this module was imported."""
     done_s = _compiling.done_s
     return done_s + time.monotonic() - _compiling.begun_at if _compiling.names else done_s
 
 
 def current() -> str | None:
-    """The function that is being compiled now, by its full name: the one that was called, not one that it calls."""
+    """The full name of the function being compiled, the outermost one; None if nothing is being compiled."""
     names = _compiling.names[:1]
     return names[0] if names else None
 
 
 def thread_seconds() -> float:
-    """How long the calling thread has spent compiling, loading compiled code, or waiting for others to do so."""
-    return _waiting.done_s
+    """How long the calling thread has spent compiling, loading compiled code, or waiting for the compiler lock."""
+    return _lock_time.done_s
 
 
 def forget() -> None:
-    """In a forked child: the thread that compiled is not here."""
+    """Reset the state in a forked child, where the compiling thread does not exist."""
     _compiling.names.clear()
-    _waiting.depth = 0
+    _lock_time.depth = 0

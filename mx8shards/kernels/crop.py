@@ -1,25 +1,25 @@
-"""How does a part of a picture become one picture of a batch?
+"""How is a box of a decoded picture resized, converted to RGB and written as one crop of a batch?
 
-`rgb` resizes pixels that are in colour, to the bytes that Pillow makes of them along the rows and then along the
-columns, if the box ends on whole pixels. (Elsewhere Pillow knows the box in float32, and one byte in a thousand may be
-one away. Asked for both directions, Pillow 13 may begin with the columns: then no byte is more than one away.)
+`rgb` resizes RGB pixels. Where the box ends on whole pixels, the bytes equal those of Pillow when it resizes rows first
+and columns second. (With fractional boxes, which Pillow stores as float32, one byte in a thousand may differ by one.
+Pillow 13 may resize columns first; then no byte differs by more than one.)
 
-`planes` resizes each plane on its own and makes colours of what comes out. That is not quite what is left of a full
-decode that is resized: on photographs in 4:2:0 a level is half of one away on average, and up to 35 where colours end,
-which a decoder smooths and cuts off at 0 and 255 before they are averaged.
+`planes` resizes Y, Cb and Cr separately and converts the result to RGB. This differs from resizing a fully decoded
+picture: on 4:2:0 photographs by half a level on average, and by up to 35 levels at colour edges, because a decoder
+smooths chroma and clamps RGB to [0, 255] before the pixels are averaged.
 
-Of both, the picture is shared out by a box and read within a clip:
+Arguments of both:
 
-    box             left, top, right, bottom in pixels (float64): what the new pixels share among them; within the clip
-    clip            left, top, right, bottom (int64): what is read at all. The crop itself for a crop that is resized,
-                    the whole picture for a resized picture that is cropped
-    flip            whether left and right change sides
-    table           what each level of each channel is in the batch (`colour.value_table`): it decides the type
+    box             left, top, right, bottom in pixels (float64), inside the clip: the area that becomes the crop
+    clip            left, top, right, bottom (int64): the pixels that may be read. The box itself if a crop is resized,
+                    the whole picture if a resized picture is cropped
+    flip            whether the crop is mirrored, left to right
+    table           the value of each level of each channel (`colour_conversion.value_table`)
     shape           height and width in the batch
-    channels_last   whether a pixel's colours lie side by side
-    scratch, out    bytes (uint8); both begin at an address that fits their numbers
+    channels_last   True for HWC, False for CHW
+    scratch, out    uint8 arrays, aligned for the item types stored in them
 
-Rows of a source may be longer than the picture: the clip ends what is used.
+Rows of a source may be longer than the picture; pixels outside of the clip are not read.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Array = npt.NDArray[Any]
 
 @helper
 def scratch_bytes(width: int, height: int, out_width: int, out_height: int) -> int:
-    """Scratch for `planes` or `rgb` on a picture of up to this size. Never less for a larger picture."""
+    """Bytes of scratch that `planes` and `rgb` need for a picture of up to this size; monotonic in the size."""
     levels = 3 * whole_lanes(out_width) * out_height
     return levels + 2 * 64 + resize_bytes(3 * width, height, (out_height, out_width))
 
 
 @helper
 def _carve_levels(shape: tuple[int, int], scratch: Array) -> tuple[Array, Array]:
-    """Three planes of scratch, which `resize` writes to, and the rest."""
+    """Three planes that `resize` writes to, taken from scratch, and the remaining scratch."""
     height, wide = shape[0], whole_lanes(shape[1])
     memory, rest = carve(scratch, 3 * height * wide)
     return memory.reshape(3, height, wide), rest
@@ -65,21 +65,21 @@ def planes(
     scratch: Array,
     out: Array,
 ) -> None:
-    """The box of a picture in Y, Cb and Cr, resized, then in colour, to `out`.
+    """Resize a box of Y, Cb and Cr planes, convert it to RGB, and write it to `out`.
 
-    One sample of Cb and Cr covers so many of Y across and down as `factors` say, and sits in their middle. A grey
-    picture has no rows of them.
+    `factors`: how many luma samples one chroma sample covers, horizontally and vertically; it is centred on them. The
+    chroma planes of a grey picture have no rows.
     """
     levels, scratch = _carve_levels(shape, scratch)
     memory, scratch = carve(scratch, 64)
-    own_box, own_clip = typed(memory[:32], np.float64), typed(memory[32:], np.int64)
+    plane_box, plane_clip = typed(memory[:32], np.float64), typed(memory[32:], np.int64)
     grey = len(sources[1]) == 0
-    for part in range(1 if grey else 2):  # brightness, then both colour differences
+    for part in range(1 if grey else 2):  # luma, then both chroma planes
         for side in range(4):
             factor = factors[side % 2] if part == 1 else 1
-            own_box[side] = box[side] / factor
-            own_clip[side] = clip[side] // factor if side < 2 else (clip[side] + factor - 1) // factor
-        resize(sources, part, 1 + 2 * part, 1, own_box, own_clip, flip, shape, scratch, levels[part : 1 + 2 * part])
+            plane_box[side] = box[side] / factor
+            plane_clip[side] = clip[side] // factor if side < 2 else (clip[side] + factor - 1) // factor
+        resize(sources, part, 1 + 2 * part, 1, plane_box, plane_clip, flip, shape, scratch, levels[part : 1 + 2 * part])
     if grey:
         to_grey(levels)
     else:
@@ -99,7 +99,7 @@ def rgb(
     scratch: Array,
     out: Array,
 ) -> None:
-    """The box of a picture in colour, resized as Pillow does it, to `out`."""
+    """Resize a box of RGB pixels as Pillow does, and write it to `out`."""
     levels, scratch = _carve_levels(shape, scratch)
     rows = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2])
     sources = rows, rows, rows

@@ -1,4 +1,4 @@
-"""How does libturbojpeg decode a part of a JPEG to planes, or to red, green and blue, in scratch?"""
+"""How does libturbojpeg decode a part of a JPEG, to YCbCr planes or to RGB pixels in scratch?"""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Array = npt.NDArray[Any]
 Record = Any
 
 _BLOCK_BYTES = 2 * 64
-_ROW = 64  # planes' strides are multiples of that
+_ROW = 64  # the strides of planes are multiples of this
 
-# of `planes`, one row for each plane
-_BEGIN = 0  # where in scratch it begins
+# Columns of `planes`, which has one row per plane.
+_BEGIN = 0  # offset in scratch
 _STRIDE = 1  # bytes from row to row
 _ROWS = 2
 
 
 @helper
 def has_planes(head: Record) -> Any:
-    """Whether TurboJPEG gives this picture's planes: luma, and two of chroma that are 1, 2 or 4 times as coarse."""
+    """Whether TurboJPEG can decode this JPEG to planes: grey, or YCbCr with chroma subsampled by 1, 2 or 4."""
     if head["colours"] == GREY:
         return True
     if head["colours"] != YCBCR:
@@ -40,22 +40,22 @@ def has_planes(head: Record) -> Any:
 
 
 @kernel(INT, BYTES, record(HEAD), record(CUT), array(np.int64, 2), MEMORY)
-def decode_planes(jpeg: Array, head: Record, cut: Record, planes: Array, memory: Array) -> Any:
-    """Decode Y, Cb and Cr to scratch, and tell in `planes` where each lies; the bytes that are used, 0 if that failed.
+def decode_planes(jpeg: Array, head: Record, cut: Record, planes: Array, scratch: Array) -> Any:
+    """Decode Y, Cb and Cr to scratch; return the number of bytes used, or 0 if decoding failed.
 
-    `memory` has `planes_bytes`.
+    `scratch` has at least `planes_bytes` bytes. `planes` receives the offset, stride and number of rows of each plane.
     """
     width, height = scaled(cut["width"], cut["scale"]), scaled(cut["height"], cut["scale"])
     h, v = head["h"][0], head["v"][0]
     grey = head["colours"] == GREY
-    used = _lay_plane(planes[0], width, height, h, v, 0)
+    used = _lay_out_plane(planes[0], width, height, h, v, 0)
     for k in range(1, 3):
-        used = _lay_plane(planes[k], 0 if grey else scaled(width, h), 0 if grey else scaled(height, v), 1, 1, used)
-    addresses, strides = typed(memory[used : used + 24], np.uint64), typed(memory[used + 24 : used + 36], np.int32)
+        used = _lay_out_plane(planes[k], 0 if grey else scaled(width, h), 0 if grey else scaled(height, v), 1, 1, used)
+    addresses, strides = typed(scratch[used : used + 24], np.uint64), typed(scratch[used + 24 : used + 36], np.int32)
     for k in range(3):
-        addresses[k] = np.uint64(memory.ctypes.data) + np.uint64(planes[k, _BEGIN])
+        addresses[k] = np.uint64(scratch.ctypes.data) + np.uint64(planes[k, _BEGIN])
         strides[k] = planes[k, _STRIDE]
-    handle = turbo.open_handle()  # a new one is quickly made, and has no tables of another picture
+    handle = turbo.open_handle()  # a new handle is cheap, and keeps no tables of another picture
     if handle == 0:
         return 0
     failed = turbo.decompress_to_planes(
@@ -73,8 +73,8 @@ def decode_planes(jpeg: Array, head: Record, cut: Record, planes: Array, memory:
 
 
 @helper
-def _lay_plane(plane: Array, width: Any, height: Any, h: Any, v: Any, begin: Any) -> Any:
-    """Room for a plane, padded as TurboJPEG pads it; where the next one begins."""
+def _lay_out_plane(plane: Array, width: Any, height: Any, h: Any, v: Any, begin: Any) -> Any:
+    """Set offset, stride and rows of a plane, padded as TurboJPEG pads it; return the offset after it."""
     plane[_BEGIN] = begin
     plane[_STRIDE] = (width + h + _ROW - 1) // _ROW * _ROW
     plane[_ROWS] = (height + v - 1) // v * v
@@ -82,26 +82,29 @@ def _lay_plane(plane: Array, width: Any, height: Any, h: Any, v: Any, begin: Any
 
 
 @helper
-def decoded(planes: Array, memory: Array) -> Any:
-    """Y, Cb and Cr that `decode_planes` made. A grey picture has no rows of the latter two."""
+def decoded_planes(planes: Array, scratch: Array) -> Any:
+    """Y, Cb and Cr as arrays over scratch, after `decode_planes`. Cb and Cr of a grey picture have no rows."""
     blue, red, end = planes[1, _BEGIN], planes[2, _BEGIN], planes[2, _BEGIN] + planes[2, _STRIDE] * planes[2, _ROWS]
     return (
-        memory[:blue].reshape((planes[0, _ROWS], planes[0, _STRIDE])),
-        memory[blue:red].reshape((planes[1, _ROWS], planes[1, _STRIDE])),
-        memory[red:end].reshape((planes[2, _ROWS], planes[2, _STRIDE])),
+        scratch[:blue].reshape((planes[0, _ROWS], planes[0, _STRIDE])),
+        scratch[blue:red].reshape((planes[1, _ROWS], planes[1, _STRIDE])),
+        scratch[red:end].reshape((planes[2, _ROWS], planes[2, _STRIDE])),
     )
 
 
 @helper
 def planes_bytes(head: Record, cut: Record) -> Any:
-    """Scratch for `decode_planes`: three full planes, as under a map the sampling may change before it is decoded."""
+    """Bytes of scratch for `decode_planes`.
+
+    Enough for 4:4:4, because the file under a map may change its sampling between this call and decoding.
+    """
     width, height = scaled(cut["width"], cut["scale"]), scaled(cut["height"], cut["scale"])
     return 3 * ((width + 4 + _ROW) * (height + 4) + _ROW) + 64
 
 
 @helper
 def coefficient_bytes(head: Record) -> Any:
-    """What libjpeg keeps of a picture whose coefficients come in several scans: all of them, whatever is made of it."""
+    """Bytes that libjpeg allocates for a JPEG in several scans: it keeps all coefficients, at any output scale."""
     if head["kind"] == SEQUENTIAL and head["one_scan"] == 1:
         return 0
     blocks = 0
@@ -112,7 +115,7 @@ def coefficient_bytes(head: Record) -> Any:
 
 @inner_kernel(BOOL, BYTES, record(CUT), INT, INT, MEMORY)
 def decode_rgb(jpeg: Array, cut: Record, width: Any, height: Any, pixels: Array) -> Any:
-    """Decode red, green and blue to scratch; False if that failed."""
+    """Decode to RGB pixels; False if decoding failed."""
     handle = turbo.open_handle()
     if handle == 0:
         return False

@@ -1,4 +1,4 @@
-"""Which number stands where in a shuffle? The order room's Feistel network, many numbers at a time (spec §12.1)."""
+"""Which number does a shuffle map each number to? A vectorised Feistel network with cycle walking (spec §12.1)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 _HALF = np.uint64(32)
 _ONE = np.uint64(1)
 
-_BLOCK = 512  # rows and columns of so many stay in a core's first cache, and each round is one loop over them
+_BLOCK = 512  # numbers that go through all rounds together: their halves fit into a core's L1 cache
 
 
 @kernel(NOTHING, _WORDS, UINT, UINT, UINT, array(np.uint64, readonly=True), _WORDS)
 def walk(cells: Array, count: Any, rows: Any, bits: Any, words: Array, out: Array) -> None:
-    """Where each of these cells goes, again and again until that is below `count`. All of it is uint64.
+    """Map each number in `cells`, repeatedly until the result is below `count`, and write the results to `out`.
 
-    `cells` is used up.
+    All numbers are uint64. `cells` is overwritten.
     """
     for start in range(0, len(cells), _BLOCK):
         stop = min(start + _BLOCK, len(cells))
@@ -38,7 +38,7 @@ def walk(cells: Array, count: Any, rows: Any, bits: Any, words: Array, out: Arra
 
 @helper
 def _pass(cells: Array, rows: Any, bits: Any, words: Array, out: Array) -> None:
-    """All rounds once. The rows stand in `out` and the columns in `cells` meanwhile."""
+    """Apply all rounds once. Between rounds, `out` holds the row of each number and `cells` its column."""
     mask = (_ONE << bits) - _ONE
     drop = _HALF - bits
     for i in range(len(cells)):
@@ -49,7 +49,7 @@ def _pass(cells: Array, rows: Any, bits: Any, words: Array, out: Array) -> None:
             h = (cells[i] ^ words[2 * k]) * _FIRST
             h = ((h ^ (h >> _HALF)) * _SECOND) >> _HALF
             row = out[i] + ((h * rows) >> _HALF)
-            out[i] = min(row, row - rows)  # below zero it wraps and is the larger one
+            out[i] = min(row, row - rows)  # row modulo rows: a negative difference wraps to a large number
         for i in range(len(cells)):
             h = (out[i] ^ words[2 * k + 1]) * _FIRST
             h = ((h ^ (h >> _HALF)) * _SECOND) >> _HALF

@@ -1,15 +1,15 @@
-"""Where do the payloads of a batch lie, and how do they get into its rows?
+"""How are payloads gathered: which bytes of which shards does a batch need, and how are they copied into its rows?
 
-One batch goes through these, between which shards are opened and memory is found:
+These kernels run in this order. Between them, shards are opened and memory is reserved.
 
-    locate          the shard of each sample, and its row there
-    sample_spans    offsets of the samples, from the tables alone: an upper bound of the bytes that will be read
-    payload_spans   where in them the wanted columns lie, from their size headers
-    fixed_spans     the same, where no column needs one, and rows are few
-    place           where in the bank each row of a ragged column begins
-    copy_payloads   the bytes of all columns, to their rows
-    check_arrays    whether the headers of arrays fit their payloads
-    conclude        whether all of that went well
+    locate          find the shard of each sample, and its index there
+    sample_spans    find the samples in their shards by the offset tables; no sample is read
+    payload_spans   find the payloads of the wanted columns in the samples, by the size headers
+    fixed_spans     find them in samples without a size header, for small batches
+    write_offsets   compute where in the bank each row of a ragged column begins
+    copy_payloads   copy the payloads to their rows
+    check_arrays    check that array payloads have valid headers and sizes
+    count_failed    count the rows that failed
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ from mx8shards.kernels.records import (
 Array = npt.NDArray[Any]
 
 # types
-_INTS, _TABLE, _LAYOUTS = array(np.int64), array(np.int64, 2), array(np.int64, 3)
+_INTS, _INT_ROWS, _LAYOUTS = array(np.int64), array(np.int64, 2), array(np.int64, 3)
 _SHARDS, _ROWS, _SPANS = array(SHARD), array(ROW), array(SPAN, 2)
 
-# What `payload_spans` must know of each kind of shards, one row of `kinds` each.
-VARIABLE = 0  # how many columns have no fixed size
-FIXED_BYTES = 1  # how many bytes all others have together
+# Fields of `kinds`, which has one row per kind of shards (shards of a kind have the same columns).
+VARIABLE = 0  # number of columns of variable size
+FIXED_BYTES = 1  # bytes of all columns of fixed size together
 
-# What it and `fixed_spans` must know of each wanted column in each kind, one row of `layouts[kind]` each.
+# Fields of `layouts[kind]`, which has one row per wanted column.
 LAYOUT_FIELDS = 3
-FIXED_BEFORE = 0  # bytes of fixed columns before it
-VARIABLE_BEFORE = 1  # how many columns of variable size stand before it
-FIXED_SIZE = 2  # its own size, or -1 if that varies
+FIXED_BEFORE = 0  # bytes of the fixed-size columns before it
+VARIABLE_BEFORE = 1  # number of variable-size columns before it
+FIXED_SIZE = 2  # its size, or -1 if that varies
 
-# What `place` and `copy_payloads` must know of each wanted column, one row of `targets` each.
+# Fields of `targets`, which has one row per output of the batch.
 TARGET_FIELDS = 4
-COLUMN = 0  # which column of the spans it is
-VALUES_AT = 1  # the address where its values begin
-OFFSETS_AT = 2  # that of its offsets; 0 if all its values are of one size
+COLUMN = 0  # its index among the columns of the spans
+VALUES_AT = 1  # address of the values
+OFFSETS_AT = 2  # address of the offsets; 0 if all values have one size
 VALUE_SIZE = 3  # that size
 
 _SEARCHES = 256
@@ -73,9 +73,9 @@ _ROWS_AHEAD = 8
 
 @kernel(NOTHING, _INTS, array(np.int64, readonly=True), _ROWS)
 def locate(starts: Array, sample_ids: Array, rows: Array) -> None:
-    """The shard that holds each sample, and for now its row there as `begin`.
+    """Find the shard of each sample, and store the index of the sample there in `begin`.
 
-    Many are searched for side by side: each step of a search has to wait for the one before.
+    The binary searches of many samples are interleaved, because each probe of a search depends on the one before.
     """
     low = rows["begin"]
     for first in range(0, len(sample_ids), _SEARCHES):
@@ -95,7 +95,7 @@ def locate(starts: Array, sample_ids: Array, rows: Array) -> None:
 
 @brief_kernel(NOTHING, _ROWS, INT, _INTS, _INTS, _INTS)
 def list_unseen(rows: Array, mark: int, marks: Array, count: Array, out: Array) -> None:
-    """The shards of these rows that do not bear the mark yet, each once; they bear it now."""
+    """List the shards of these rows whose `marks` entry is not `mark`, each once, and set it to `mark`."""
     count[0] = 0
     for i in range(len(rows)):
         shard = rows[i]["shard"]
@@ -107,9 +107,10 @@ def list_unseen(rows: Array, mark: int, marks: Array, count: Array, out: Array) 
 
 @kernel(NOTHING, _SHARDS, _ROWS)
 def sample_spans(shards: Array, rows: Array) -> None:
-    """Each sample's span in its shard. The table was checked when the shard was opened, and is not believed blindly.
+    """Read the span of each sample from the offset table of its shard.
 
-    Entries are fetched some rows ahead: in large tables, each of them is on a page of its own.
+    The table was checked when the shard was opened, but the file may have changed since, so spans are checked again.
+    Table entries are prefetched some rows ahead: in a large table, each lies on another page.
     """
     for i in range(len(rows)):
         if i + _ENTRIES_AHEAD < len(rows):
@@ -132,7 +133,7 @@ def sample_spans(shards: Array, rows: Array) -> None:
 
 @brief_kernel(NOTHING, _ROWS, _INTS, INT, _INTS)
 def sum_lengths(rows: Array, bounds: Array, overhead: int, out: Array) -> None:
-    """How many bytes the samples of each part have, from bounds[k] to before bounds[k + 1], beyond an overhead each."""
+    """Sum the sizes of the samples in rows [bounds[k], bounds[k + 1]) to out[k], each less `overhead` bytes."""
     for k in range(len(out)):
         total = np.int64(0)
         for i in range(bounds[k], bounds[k + 1]):
@@ -140,14 +141,13 @@ def sum_lengths(rows: Array, bounds: Array, overhead: int, out: Array) -> None:
         out[k] = total
 
 
-@kernel(NOTHING, _SHARDS, _TABLE, _LAYOUTS, MEMORY, _ROWS, _SPANS, _INTS)
+@kernel(NOTHING, _SHARDS, _INT_ROWS, _LAYOUTS, MEMORY, _ROWS, _SPANS, _INTS)
 def payload_spans(
     shards: Array, kinds: Array, layouts: Array, header: Array, rows: Array, spans: Array, totals: Array
 ) -> None:
-    """Where the wanted columns of each sample begin in its shard, and their sizes: row by column, and in all.
+    """Compute the spans of the wanted columns of each sample from its size header, and each column's total size.
 
-    `header` is scratch for one sample's size header. A row that is not OK, or whose sizes do not add up, gets spans of
-    no bytes.
+    `header` is scratch for one size header. A row that is not OK, or whose sizes do not add up, gets empty spans.
     """
     totals[:] = 0
     for i in range(len(rows)):
@@ -163,7 +163,7 @@ def payload_spans(
         if rows[i]["status"] == OK and length < header_bytes:
             rows[i]["status"] = SIZES_DIFFER
         if rows[i]["status"] == OK and variable > 0:
-            # what is checked and what is used must be one copy: somebody may write to the file between the two
+            # the header is copied, so that the sizes that are checked are those that are used: the file may change
             sample = np.uint64(header.ctypes.data)
             if not copy_payload(shards, rows[i], begin, header_bytes, sample):
                 rows[i]["status"] = READ_FAILED
@@ -190,9 +190,9 @@ def payload_spans(
             totals[column] += size
 
 
-@brief_kernel(NOTHING, _SHARDS, _TABLE, _LAYOUTS, _ROWS, _SPANS, _INTS)
+@brief_kernel(NOTHING, _SHARDS, _INT_ROWS, _LAYOUTS, _ROWS, _SPANS, _INTS)
 def fixed_spans(shards: Array, kinds: Array, layouts: Array, rows: Array, spans: Array, totals: Array) -> None:
-    """What `payload_spans` gives where all columns have one size: no byte of a sample is read. For small batches."""
+    """As `payload_spans`, for shards whose columns all have fixed sizes; no sample is read. For small batches."""
     totals[:] = 0
     for i in range(len(rows)):
         kind = shards[rows[i]["shard"]]["kind"]
@@ -207,9 +207,9 @@ def fixed_spans(shards: Array, kinds: Array, layouts: Array, rows: Array, spans:
             totals[column] += size
 
 
-@kernel(NOTHING, _SPANS, _TABLE)
-def place(spans: Array, targets: Array) -> None:
-    """Write the offsets of all ragged columns: where each row begins among the values, and where the last one ends."""
+@kernel(NOTHING, _SPANS, _INT_ROWS)
+def write_offsets(spans: Array, targets: Array) -> None:
+    """Write the offsets of all ragged columns: where each row begins among the values, and the end of the last row."""
     for target in range(len(targets)):
         if targets[target, OFFSETS_AT] != 0:
             at = np.uint64(targets[target, OFFSETS_AT])
@@ -220,14 +220,14 @@ def place(spans: Array, targets: Array) -> None:
             store_int64(at + np.uint64(8 * len(spans)), total)
 
 
-@kernel(NOTHING, _SHARDS, _SPANS, _TABLE, INT, INT, INT, _ROWS)
+@kernel(NOTHING, _SHARDS, _SPANS, _INT_ROWS, INT, INT, INT, _ROWS)
 def copy_payloads(
     shards: Array, spans: Array, targets: Array, start: int, stop: int, large_bytes: int, rows: Array
 ) -> None:
-    """The payloads of rows from start to before stop, each to its place. Rows that are not OK are left alone.
+    """Copy the payloads of rows [start, stop) to the bank. Rows that are not OK are skipped.
 
-    Those of `large_bytes` and more are copied past the caches. The first lines of rows to come are fetched meanwhile:
-    their pages are not in the TLB, and small rows would wait.
+    Payloads of at least `large_bytes` are copied past the caches. Some rows ahead, the first cache line is prefetched:
+    its page is not in the TLB, and copies of small payloads would wait for it.
     """
     waits = False
     for i in range(start, stop):
@@ -248,7 +248,7 @@ def copy_payloads(
             if source == 0:
                 rows[i]["status"] = READ_FAILED
             elif source == to:
-                continue  # it was read to its place
+                continue  # it was read directly into the bank
             elif size >= large_bytes:
                 copy_past_caches(to, source, np.uint64(size))
                 waits = True
@@ -260,7 +260,7 @@ def copy_payloads(
 
 @kernel(NOTHING, INT, INT, INT, INT, INT, _ROWS)
 def check_arrays(values_at: int, offsets_at: int, itemsize: int, start: int, stop: int, rows: Array) -> None:
-    """Refuse the rows from start to before stop whose payload is not an array that fills it (spec: registry, "Arrays").
+    """Refuse the rows [start, stop) whose payload is not exactly one array (spec: registry, "Arrays").
 
     `itemsize` is that of the dtype in the encoding's name, or 0 where each payload begins with a dtype code.
     """
@@ -274,11 +274,11 @@ def check_arrays(values_at: int, offsets_at: int, itemsize: int, start: int, sto
 
 @helper
 def _is_array(at: Any, size: Any, itemsize: Any) -> bool:
-    """Whether the bytes at this address are the header of an array and all of its values, which are not looked at."""
+    """Whether these bytes are an array header followed by as many values as it declares. Values are not read."""
     if itemsize == 0:
         if size < 1:
             return False
-        code = np.int64(load_uint8(at))  # eight times the size of a number, and 0, 1 or 2: unsigned, signed or float
+        code = np.int64(load_uint8(at))  # item size << 3 | kind: 0 unsigned, 1 signed, 2 float
         itemsize = code >> 3
         kinds = 2 if itemsize == 1 else 3
         if code & 7 >= kinds or not (itemsize == 1 or itemsize == 2 or itemsize == 4 or itemsize == 8):
@@ -297,10 +297,10 @@ def _is_array(at: Any, size: Any, itemsize: Any) -> bool:
     for d in range(dims):
         side = np.int64(0)
         for byte in range(width):
-            part = np.int64(load_uint8(at + np.uint64(1 + d * width + byte)))
-            if byte > 3 and part > 0:  # a payload is shorter than 4 GiB
+            value = np.int64(load_uint8(at + np.uint64(1 + d * width + byte)))
+            if byte > 3 and value > 0:  # a payload is shorter than 4 GiB
                 return False
-            side |= part << (8 * (byte & 3))
+            side |= value << (8 * (byte & 3))
         if side == 0 or side > values // count:
             return False
         count *= side
@@ -308,8 +308,8 @@ def _is_array(at: Any, size: Any, itemsize: Any) -> bool:
 
 
 @brief_kernel(NOTHING, _ROWS, _INTS, _INTS)
-def conclude(rows: Array, sample_ids: Array, bad: Array) -> None:
-    """The samples of these rows, and how many of them are not OK."""
+def count_failed(rows: Array, sample_ids: Array, bad: Array) -> None:
+    """Copy the sample_ids of these rows, and count the rows that are not OK."""
     bad[0] = 0
     for i in range(len(rows)):
         sample_ids[i] = rows[i]["sample_id"]

@@ -1,4 +1,4 @@
-"""How are the Huffman tables of a JPEG read, given the codes that tiles need besides, and looked up?"""
+"""How are the Huffman tables of a JPEG read, extended with the DC codes that tiles need, and turned into lookups?"""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from mx8shards.kernels.jpeg import BAD_SEGMENT, HEAD, OK, skip_fill, uint16
 Array = npt.NDArray[Any]
 Record = Any
 
-# One Huffman table: the first four of eight are for DC coefficients, the others for AC.
+# One Huffman table. A JPEG has eight: 0 to 3 for DC coefficients, 4 to 7 for AC.
 HUFFMAN = np.dtype(
     [
-        ("counts", "i8", (17,)),  # how many codes of each length
-        ("symbols", "i8", (256,)),  # what they mean, in the order of the codes
-        ("given", "i8"),  # how many of them stood in the file
-        ("total", "i8"),  # and with those that `extend` added
-        ("added", "i8"),  # which these are, one bit each
+        ("counts", "i8", (17,)),  # number of codes of each length
+        ("symbols", "i8", (256,)),  # in the order of the codes
+        ("given", "i8"),  # number of symbols in the file's table
+        ("total", "i8"),  # number of symbols, with those that `extend` added
+        ("added", "i8"),  # bit mask of the symbols that `extend` added
         ("first_code", "i8", (17,)),  # of each length
-        ("first_symbol", "i8", (17,)),  # the place of its meaning
+        ("first_symbol", "i8", (17,)),  # index in `symbols` of that code's symbol
         ("codes", "i8", (256,)),  # by symbol
-        ("lengths", "i8", (256,)),  # 0 where it has none
-        ("derived", "i8"),  # whether what follows was derived, and of which table: most pictures have the same ones
+        ("lengths", "i8", (256,)),  # by symbol; 0: the symbol has no code
+        # The table that `codes`, `lengths` and the lookups were derived from: most pictures have the same tables, and
+        # nothing is derived anew for these.
+        ("derived", "i8"),
         ("derived_counts", "i8", (17,)),
         ("derived_symbols", "i8", (256,)),
     ]
 )
 
-PEEK = 12  # bits that are looked up at once: longer codes are rare, and a larger table takes long to make
+PEEK = 12  # bits per lookup: longer codes are rare, and a larger lookup takes long to fill
 CATEGORIES = 12  # of DC differences, with 8 bits per sample
 _MOST_BITS = 10  # of an AC coefficient
 
@@ -40,7 +42,7 @@ LOOKUPS = array(np.uint32, 2)  # a type
 
 @kernel(INT, BYTES, record(HEAD), array(HUFFMAN), LOOKUPS)
 def prepare(data: Array, head: Record, tables: Array, lookups: Array) -> int:
-    """Fill in the Huffman tables that the first scan finds, with all that `recode` must know of them; a status."""
+    """Read the Huffman tables that are in effect for the first scan, extend them and fill the lookups; a status."""
     status = _read_tables(data, head, tables)
     if status == OK:
         for component in range(head["components"]):
@@ -72,16 +74,16 @@ def _read_tables(data: Array, head: Record, tables: Array) -> int:
 
 @helper
 def _read_table(data: Array, at: Any, end: Any, tables: Array) -> Any:
-    """One table of a segment; where the next one begins, or -1 for a table that libjpeg refuses.
+    """Read one table of a segment; return the offset of the next one, or -1 for a table that libjpeg refuses.
 
-    It refuses one with a code of ones alone, and a DC category above 15.
+    libjpeg refuses a table with a code of all one bits, and DC categories above 15.
     """
     number = np.int64(data[at])
     if at + 17 > end or number >> 4 > 1 or number & 15 > 3:
         return -1
     table = tables[(number >> 4) * 4 + (number & 15)]
     total = np.int64(0)
-    room = np.int64(1 << 16)  # codes of 16 bits that are still free
+    room = np.int64(1 << 16)  # unused codes of 16 bits
     table["counts"][0] = 0
     for length in range(1, 17):
         count = np.int64(data[at + length])
@@ -101,9 +103,10 @@ def _read_table(data: Array, at: Any, end: Any, tables: Array) -> Any:
 
 @helper
 def extend(table: Record) -> None:
-    """Give a table of DC codes one for each category, behind all others, if there is room.
+    """Append codes for the missing categories to a DC table, if there is room.
 
-    An encoder that counts first makes codes for what it meets; at the beginning of a tile larger numbers stand.
+    An optimising encoder makes codes only for the categories that occur. The first DC value of a tile is coded as an
+    absolute value, and may need a larger category.
     """
     absent = (1 << CATEGORIES) - 1  # the categories without a code, one bit each
     for i in range(table["total"]):
@@ -120,7 +123,7 @@ def extend(table: Record) -> None:
     while longest < 16 and room >> (16 - longest) <= missing:
         longest += 1
     if missing == 0 or room >> (16 - longest) <= missing or table["total"] + missing > 256:
-        return  # a code of ones alone is none
+        return  # the code of all one bits is reserved
     table["counts"][longest] += missing
     for category in range(CATEGORIES):
         if absent >> category & 1:
@@ -131,10 +134,10 @@ def extend(table: Record) -> None:
 
 @helper
 def _derive(tables: Array, number: int, lookups: Array) -> None:
-    """All that follows from the lengths of a table's codes.
+    """Derive the codes of a table, and its lookups.
 
-    A table's row of `lookups` says which symbol the next bits begin with, as `meaning_of` tells it, or 0 where its code
-    is longer. For AC, the row four further on says that of all symbols together whose codes lie within these bits.
+    Row `number` of `lookups` maps the next PEEK bits to the `lookup_entry` of the first symbol, or to 0 if its code is
+    longer. For an AC table, row `number + 4` sums up all symbols whose codes lie within these bits.
     """
     table = tables[number]
     lookup = lookups[number]
@@ -143,20 +146,20 @@ def _derive(tables: Array, number: int, lookups: Array) -> None:
     table["lengths"][:] = 0
     lookup[:] = 0
     code = 0
-    place = 0
+    index = 0
     for length in range(1, 17):
         table["first_code"][length] = code
-        table["first_symbol"][length] = place
+        table["first_symbol"][length] = index
         for _ in range(table["counts"][length]):
-            symbol = table["symbols"][place]
+            symbol = table["symbols"][index]
             table["codes"][symbol] = code
             table["lengths"][symbol] = length
             if length <= PEEK:
-                meaning = meaning_of(symbol, length, number >= 4)
-                for index in range(code << (PEEK - length), (code + 1) << (PEEK - length)):
-                    lookup[index] = meaning
+                entry = lookup_entry(symbol, length, number >= 4)
+                for bits in range(code << (PEEK - length), (code + 1) << (PEEK - length)):
+                    lookup[bits] = entry
             code += 1
-            place += 1
+            index += 1
         code <<= 1
     if number >= 4:
         _group(lookup, lookups[number + 4])
@@ -164,24 +167,25 @@ def _derive(tables: Array, number: int, lookups: Array) -> None:
 
 @helper
 def _is_derived(table: Record) -> Any:
-    """Whether this was done for the same table the last time. From now on it was."""
+    """Whether the current codes were derived from an equal table. Remembers this table for the next call."""
     same = table["derived"] != 0
     for length in range(17):
         same = same and table["counts"][length] == table["derived_counts"][length]
         table["derived_counts"][length] = table["counts"][length]
-    for place in range(table["total"]):
-        same = same and table["symbols"][place] == table["derived_symbols"][place]
-        table["derived_symbols"][place] = table["symbols"][place]
+    for i in range(table["total"]):
+        same = same and table["symbols"][i] == table["derived_symbols"][i]
+        table["derived_symbols"][i] = table["symbols"][i]
     table["derived"] = 1
     return same
 
 
 @helper
-def meaning_of(symbol: Any, length: Any, of_ac: bool) -> Any:
-    """What a code says: how many bits it takes with its value (6 bits), its steps (7), and its own length.
+def lookup_entry(symbol: Any, length: Any, of_ac: bool) -> Any:
+    """A symbol's entry in a lookup: bits to consume (6 bits), advance (7 bits), for AC the length of the code.
 
-    The steps are the category of a DC difference; for AC the coefficients that it tells of, and 64 more if it ends the
-    block. 0 for a symbol that there is not in sequential files of 8 bits per sample.
+    The bits to consume are the code and, for AC, the value that follows it. The advance is the category of a DC
+    difference; for AC the number of coefficients, or 64 for the end of the block. 0 for a symbol that does not occur in
+    sequential files of 8 bits per sample.
     """
     size = symbol & 15
     if not of_ac:
@@ -195,26 +199,29 @@ def meaning_of(symbol: Any, length: Any, of_ac: bool) -> Any:
 
 @helper
 def _group(lookup: Array, out: Array) -> None:
-    """Which symbols' codes lie within so many bits, all together. The last one's value may go beyond."""
+    """Fill an AC lookup with the sums over all symbols whose codes lie within PEEK bits.
+
+    The value of the last symbol may extend beyond these bits.
+    """
     for index in range(1 << PEEK):
         used = np.int64(0)
-        steps = np.int64(0)
-        while used < PEEK and steps < 64:
-            one = np.int64(lookup[(index << used) & ((1 << PEEK) - 1)])
-            more = one >> 6 & 127
-            if one == 0 or used + (one >> 13) > PEEK or (more < 64 and steps + more >= 64):
+        advance = np.int64(0)
+        while used < PEEK and advance < 64:
+            entry = np.int64(lookup[(index << used) & ((1 << PEEK) - 1)])
+            more = entry >> 6 & 127
+            if entry == 0 or used + (entry >> 13) > PEEK or (more < 64 and advance + more >= 64):
                 break
-            used += one & 63
-            steps += more
-        out[index] = used | steps << 6 if used > 0 else 127 << 6
+            used += entry & 63
+            advance += more
+        out[index] = used | advance << 6 if used > 0 else 127 << 6
 
 
 @helper
-def symbol_at(table: Record, window: Any) -> Any:
-    """The symbol whose code the highest of 64 bits begin with, and behind it (<< 8) the code's length; or -1."""
-    first = np.int64(window >> np.uint64(48))
+def symbol_at(table: Record, buffer: Any) -> Any:
+    """Decode the code in the most significant bits of `buffer`: symbol | length of the code << 8, or -1."""
+    first = np.int64(buffer >> np.uint64(48))
     for length in range(1, 17):
-        place = (first >> (16 - length)) - table["first_code"][length]
-        if 0 <= place < table["counts"][length]:
-            return table["symbols"][table["first_symbol"][length] + place] | length << 8
+        index = (first >> (16 - length)) - table["first_code"][length]
+        if 0 <= index < table["counts"][length]:
+            return table["symbols"][table["first_symbol"][length] + index] | length << 8
     return -1

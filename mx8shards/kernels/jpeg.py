@@ -1,7 +1,7 @@
-"""What does a JPEG's head say?
+"""What does the head of a JPEG say: size, sampling, colours, EXIF orientation, tables, restart interval, tiles?
 
-Everything before the entropy-coded data of the first scan. Its bytes may be anybody's: what a segment says is checked
-against its own size and that of the data before it is used, and no byte beyond `data` is looked at.
+The head is everything before the entropy-coded data of the first scan. It is untrusted input: lengths and offsets are
+checked against the segment and the data before they are used, and no byte beyond `data` is read.
 """
 
 from __future__ import annotations
@@ -14,64 +14,64 @@ import numpy.typing as npt
 from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, helper, inner_kernel, kernel, record
 
 Array = npt.NDArray[Any]
-Record = Any  # one element of an array of records: both compiled and plain code read and write its fields by name
+Record = Any  # one element of a structured array: compiled and plain code access its fields by name
 
-# What a head says. Offsets count from the data's first byte, and a segment's is that of its marker; 0: there is none.
+# What a head says. Offsets count from the start of the data; that of a segment is its marker's, or 0 if there is none.
 HEAD = np.dtype(
     [
-        ("size", "i8"),  # of the whole file: whoever reads only its beginning says here how long it is
+        ("size", "i8"),  # of the whole file; callers that read only its beginning set it
         ("width", "i8"),
         ("height", "i8"),
         ("kind", "i8"),
         ("colours", "i8"),
         ("adobe", "i8"),  # the transform that an Adobe segment names, or -1
         ("components", "i8"),
-        ("h", "i8", (4,)),  # sampling factors of each component, 1 to 4; the first one's are those of the luma
+        ("h", "i8", (4,)),  # sampling factors of each component, 1 to 4; component 0 is luma
         ("v", "i8", (4,)),
         ("mcu_width", "i8"),  # pixels
         ("mcu_height", "i8"),
         ("columns", "i8"),  # MCUs per row
         ("rows", "i8"),
         ("restart_interval", "i8"),  # MCUs, or 0
-        ("one_scan", "i8"),  # 1 if the first scan has all components, in their order, and all coefficients
-        ("dc_table", "i8", (4,)),  # which Huffman tables each of them has, 0 to 3
+        ("one_scan", "i8"),  # 1 if the first scan has all components, in order, and all coefficients
+        ("dc_table", "i8", (4,)),  # Huffman table of each component, 0 to 3
         ("ac_table", "i8", (4,)),
         ("sof", "i8"),
         ("dri", "i8"),  # the last one
         ("sos", "i8"),
-        ("entropy", "i8"),  # where the entropy-coded data begin
+        ("entropy", "i8"),  # where the entropy-coded data begins
         ("exif", "i8"),  # the first segment of EXIF data
-        ("tiles", "i8"),  # the segment of spec §14
+        ("tiles", "i8"),  # the tile index (spec §14)
         ("tiles_size", "i8"),  # with its marker
     ]
 )
 
-# kinds; all are of 8 bits per sample
+# kinds of frames; those that are decoded have 8 bits per sample
 SEQUENTIAL = 0  # baseline, or extended with Huffman codes
 PROGRESSIVE = 1
 OTHER = 2  # arithmetic, lossless, hierarchical, 12 bits …: the status is UNSUPPORTED
 
-# colour models, found out as libjpeg does
+# colour models, by libjpeg's rules
 GREY = 0
 YCBCR = 1
 RGB = 2
 CMYK = 3
 YCCK = 4
 
-# statuses, those of tiles included
+# statuses, also of jpeg_tiles and recoding
 OK = 0
-NO_JPEG = 1  # it does not begin with the marker that all JPEGs begin with
-CUT_SHORT = 2  # it ends before the entropy-coded data begin
-UNSUPPORTED = 3  # it is a JPEG of a rare kind; its size is told where the frame header is of the usual form
-BAD_SEGMENT = 4  # a marker or segment that cannot be
-NOT_TILED = 5  # it has no segment of tiles
-BAD_TILES = 6  # its segment of tiles does not fit it
-BAD_ENTROPY = 7  # the entropy-coded data are not what the head promises, or in no way that any encoder writes
-NO_CODE = 8  # the Huffman tables have no code for what would have to be written, and no room for one
-NO_ROOM = 9  # `out`, or what memory there is besides, is too small
+NO_JPEG = 1  # no SOI marker
+CUT_SHORT = 2  # the data ends before the entropy-coded data begins
+UNSUPPORTED = 3  # a rare kind of JPEG; width and height are set if the frame header has the usual form
+BAD_SEGMENT = 4  # an invalid marker or segment
+NOT_TILED = 5  # no tile index
+BAD_TILES = 6  # the tile index does not match the picture or the data
+BAD_ENTROPY = 7  # the entropy-coded data does not match the head, or has a form that no encoder writes
+NO_CODE = 8  # the Huffman tables have no code for a value, and no room for one
+NO_ROOM = 9  # `out` or scratch is too small
 
-# No encoder writes more scans. Each costs a walk over all blocks of the picture, so a small file of thousands of scans
-# would take minutes. As in format/picture_cost.py, which kernels cannot import.
+# No encoder writes more scans. A decoder walks over all blocks of the picture for each of them, so a small file of
+# thousands of scans would take minutes. Equal to the limit in format/picture_cost.py, which kernels cannot import.
 MOST_SCANS = 100
 
 TILES_MARKER = 0xE9  # APP9
@@ -86,7 +86,7 @@ _ORIENTATION = 0x0112  # EXIF's tag
 
 @kernel(INT, BYTES, record(HEAD))
 def read_head(data: Array, head: Record) -> int:
-    """Fill in all fields and return a status. Where that is not OK, what was found so far stands there."""
+    """Set all fields of `head` and return a status. If that is not OK, fields found before the error are set."""
     _clear(head)
     head["size"] = len(data)
     if len(data) < 2:
@@ -101,7 +101,7 @@ def read_head(data: Array, head: Record) -> int:
             return CUT_SHORT
         marker = data[at + 1]
         if data[at] != 0xFF or marker < 0xC0 or 0xD0 <= marker <= 0xD9 or 0xF0 <= marker <= 0xFD:
-            return BAD_SEGMENT  # libjpeg refuses the last ones
+            return BAD_SEGMENT  # libjpeg refuses 0xF0 to 0xFD
         length = np.int64(uint16(data, at + 2))
         if length < 2:
             return BAD_SEGMENT
@@ -151,7 +151,7 @@ def _clear(head: Record) -> None:
 
 @helper
 def skip_fill(data: Array, at: Any) -> Any:
-    """Where a marker begins that any number of 0xFF may precede."""
+    """The offset of a marker, after any number of fill bytes (0xFF)."""
     while at + 1 < len(data) and data[at] == 0xFF and data[at + 1] == 0xFF:
         at += 1
     return at
@@ -159,19 +159,19 @@ def skip_fill(data: Array, at: Any) -> Any:
 
 @helper
 def uint16(data: Array, at: Any) -> Any:
-    """The big-endian number there."""
+    """Read a big-endian uint16."""
     return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
 
 
 @helper
 def is_frame(marker: int) -> bool:
-    """Whether a segment is a frame header, of any kind."""
+    """Whether a marker is that of a frame header (SOF)."""
     return 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC
 
 
 @helper
 def _begins(data: Array, at: Any, marker: int, least: int, magic: Array) -> bool:
-    """Whether a segment has this marker, this many bytes and this beginning."""
+    """Whether a segment has this marker, at least `least` bytes of content, and begins with `magic`."""
     if data[at + 1] != marker or uint16(data, at + 2) < 2 + least or at + 4 + least > len(data):
         return False
     same = True
@@ -182,31 +182,31 @@ def _begins(data: Array, at: Any, marker: int, least: int, magic: Array) -> bool
 
 @helper
 def is_jfif(data: Array, at: Any) -> bool:
-    """Whether this segment says that the colours are those of JFIF."""
+    """Whether this is a JFIF segment, which implies YCbCr."""
     return _begins(data, at, 0xE0, 14, _JFIF)
 
 
 @helper
 def is_adobe(data: Array, at: Any) -> bool:
-    """Whether this segment says which colours they are, in Adobe's way."""
+    """Whether this is an Adobe segment, which names the colour transform."""
     return _begins(data, at, 0xEE, 12, _ADOBE)
 
 
 @helper
 def is_exif(data: Array, at: Any) -> bool:
-    """Whether this segment holds EXIF data, which are a TIFF without a picture."""
+    """Whether this is an EXIF segment, whose content is a TIFF directory."""
     return _begins(data, at, 0xE1, 14, _EXIF)
 
 
 @helper
 def is_tiles(data: Array, at: Any) -> bool:
-    """Whether this segment tells where tiles lie."""
+    """Whether this is a tile index (spec §14)."""
     return _begins(data, at, TILES_MARKER, len(_MAGIC), _MAGIC)
 
 
 @kernel(INT, BYTES, record(HEAD))
 def orientation(data: Array, head: Record) -> Any:
-    """How the raster lies, by EXIF's number from 1 (upright) to 8; 1 where nothing, or nothing of sense, is said."""
+    """The EXIF orientation, from 1 (upright) to 8; 1 if there is none, or an invalid one."""
     if head["exif"] == 0:
         return 1
     begin = head["exif"] + 10
@@ -224,14 +224,14 @@ def orientation(data: Array, head: Record) -> Any:
         if _number(data, entry, 2, little) == _ORIENTATION:
             kind, values = _number(data, entry + 2, 2, little), _number(data, entry + 4, 4, little)
             size = 2 if kind == 3 else 4
-            found = _number(data, entry + 8, size, little)  # of several, the first one
+            found = _number(data, entry + 8, size, little)  # the first entry counts
             return found if (kind == 3 or kind == 4) and 1 <= values <= 4 // size and 1 <= found <= 8 else 1
     return 1
 
 
 @helper
 def _number(data: Array, at: Any, size: int, little: bool) -> Any:
-    """The number of so many bytes there, in EXIF's byte order."""
+    """Read an integer of `size` bytes in the byte order of the EXIF data."""
     number = np.int64(0)
     for i in range(size):
         number = number << 8 | np.int64(data[at + (size - 1 - i if little else i)])
@@ -254,7 +254,7 @@ def _read_frame(data: Array, at: Any, head: Record) -> int:
         head["kind"] = PROGRESSIVE if marker == 0xC2 else SEQUENTIAL
     if length != 8 + 3 * count or head["width"] == 0:
         return BAD_SEGMENT
-    # without a height (it would come after the first scan), or of a count of components that no encoder makes
+    # no height (a DNL segment after the first scan has it), or a number of components that no encoder writes
     if head["kind"] == OTHER or head["height"] == 0 or not (count == 1 or count == 3 or count == 4):
         head["kind"] = OTHER
         return UNSUPPORTED
@@ -270,7 +270,7 @@ def _read_frame(data: Array, at: Any, head: Record) -> int:
 
 @helper
 def _measure(head: Record) -> None:
-    """How large an MCU is, and how many there are: of a single component, each is one block."""
+    """Compute the size and number of MCUs. With a single component, an MCU is one block."""
     h = 1
     v = 1
     if head["components"] > 1:
@@ -291,17 +291,17 @@ def _read_scan(data: Array, at: Any, head: Record) -> int:
     count = np.int64(data[at + 4])
     if not 1 <= count <= head["components"] or length != 6 + 2 * count:
         return BAD_SEGMENT
-    whole = count == head["components"]
+    complete = count == head["components"]
     for i in range(count):
         tables = np.int64(data[at + 6 + 2 * i])
         head["dc_table"][i] = tables >> 4
         head["ac_table"][i] = tables & 15
         if tables >> 4 > 3 or tables & 15 > 3:
             return BAD_SEGMENT
-        whole = whole and data[at + 5 + 2 * i] == data[head["sof"] + 10 + 3 * i]
+        complete = complete and data[at + 5 + 2 * i] == data[head["sof"] + 10 + 3 * i]
     last = at + 5 + 2 * count
-    whole = whole and data[last] == 0 and data[last + 1] == 63 and data[last + 2] == 0
-    head["one_scan"] = 1 if whole else 0
+    complete = complete and data[last] == 0 and data[last + 1] == 63 and data[last + 2] == 0
+    head["one_scan"] = 1 if complete else 0
     head["sos"] = at
     head["entropy"] = at + 2 + length
     return OK
@@ -322,7 +322,7 @@ def _colours(jfif: bool, data: Array, head: Record) -> int:
 
 @helper
 def has_too_many_scans(data: Array, head: Record) -> bool:
-    """Whether a JPEG in several scans has more than MOST_SCANS. All of it has to be there."""
+    """Whether a JPEG has more than MOST_SCANS scans. `data` must be the whole file."""
     return not (head["kind"] == SEQUENTIAL and head["one_scan"] == 1) and _too_many_scans(data, head)
 
 
@@ -342,7 +342,7 @@ def _too_many_scans(data: Array, head: Record) -> bool:
 
 @helper
 def _scan_markers(data: Array, begin: Any) -> Any:
-    """How often the marker of a scan stands from there on, in other segments too. The loop is vectorised."""
+    """Count the bytes that look like SOS markers, also inside of other segments. The loop is vectorised."""
     start = np.uint64(begin)
     found = np.int64(0)
     for i in range(np.uint64(max(0, len(data) - 1 - begin))):
@@ -352,16 +352,16 @@ def _scan_markers(data: Array, begin: Any) -> Any:
 
 @helper
 def _ends_scan(marker: int) -> bool:
-    """Whether the byte after 0xFF begins a segment: it is no stuffing, no filling and no bare marker, such as restarts.
+    """Whether a byte after 0xFF begins a segment: not a stuffed zero, a fill byte or a marker without a length.
 
-    libjpeg takes a marker below 0xC0 for a bare one, or refuses it: no length follows, so none is skipped.
+    Restart markers have no length. libjpeg refuses markers below 0xC0, or treats them as markers without a length.
     """
     return 0xC0 <= marker < 0xFF and not 0xD0 <= marker <= 0xD7
 
 
 @inner_kernel(NOTHING, BYTES, INT, INT, MEMORY, INT)
 def copy(source: Array, begin: Any, end: Any, out: Array, at: Any) -> None:
-    """The bytes from `begin` to before `end`, to `at`. Unsigned, so that the loop is vectorised."""
+    """Copy source[begin:end] to `out` at `at`. The indices are unsigned, so that LLVM vectorises the loop."""
     to = np.uint64(at)
     start = np.uint64(begin)
     for i in range(np.uint64(end - begin)):

@@ -1,7 +1,7 @@
-"""Where in a tiled JPEG do the pixels of a rectangle lie, and how do they become a small JPEG of their own?
+"""Which tiles of a tiled JPEG cover a rectangle, and how are they spliced into a small JPEG?
 
-A tile is one restart interval: as many MCUs of a row as the interval says, one MCU row high (spec §14). Tiles are
-copied, never decoded. What the segment of tiles says is checked against the data's size before it is used.
+A tile is one restart interval: `restart_interval` MCUs wide and one MCU row high (spec §14). Tiles are copied without
+being decoded. The tile index is checked against the size of the data before it is used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mx8shards.kernels.jpeg import (
 Array = npt.NDArray[Any]
 Record = Any
 
-# A rectangle of tiles: which columns of tiles and rows, which pixels these are, and where in the file they lie.
+# A rectangle of tiles: its columns and rows of tiles, its pixels, and its bytes in the file.
 TILES = np.dtype(
     [
         ("column_begin", "i8"),
@@ -41,22 +41,22 @@ TILES = np.dtype(
         ("top", "i8"),
         ("width", "i8"),
         ("height", "i8"),
-        ("begin", "i8"),  # bytes: from the first tile to behind the last one, whatever lies between
+        ("begin", "i8"),  # bytes, from the first tile to the last one, with all tiles between them
         ("end", "i8"),
     ]
 )
 
-# the segment of tiles, from its marker on
+# offsets in the tile index, from its marker
 VERSION_AT = 12
 WIDTH_AT = 13  # bytes per size, 2 or 3
 PADDING_AT = 14
-REST_AT = 15  # how many bytes follow the last tile, 4 bytes
+REST_AT = 15  # number of bytes after the last tile, uint32
 SIZES_AT = 19
 
 
 @kernel(INT, BYTES, record(HEAD))
 def check_tiles(data: Array, head: Record) -> int:
-    """Whether the segment of tiles fits the picture and the file, as a status. `data` is the head at least."""
+    """Check the tile index against the picture and the file; return a status. `data` has at least the head."""
     at = head["tiles"]
     if at == 0:
         return NOT_TILED
@@ -78,7 +78,7 @@ def check_tiles(data: Array, head: Record) -> int:
 
 @helper
 def _in_order(data: Array, head: Record) -> Any:
-    """Whether behind the segment come at most one segment of Huffman tables, the restart interval, and the scan."""
+    """Whether the tile index is followed by at most one DHT segment, then DRI, then SOS."""
     at = head["tiles"] + head["tiles_size"]
     if at < head["dri"] and data[at + 1] == 0xC4:
         at += 2 + uint16(data, at + 2)
@@ -87,14 +87,14 @@ def _in_order(data: Array, head: Record) -> Any:
 
 @helper
 def tile_size(data: Array, at: Any, width: Any) -> Any:
-    """One of the sizes, of two or three bytes."""
+    """Read the size of a tile, in two or three bytes."""
     size = uint16(data, at)
     return size if width == 2 else size << 8 | np.int64(data[at + 2])
 
 
 @kernel(INT, BYTES, record(HEAD), INT, INT, INT, INT, record(TILES))
 def tiles_for(data: Array, head: Record, left: int, top: int, right: int, bottom: int, out: Record) -> int:
-    """The fewest tiles that cover some pixels of the picture, as a status. `data` is the head at least."""
+    """Find the smallest rectangle of tiles that covers some pixels; return a status. `data` has at least the head."""
     status = check_tiles(data, head)
     if status != OK:
         return status
@@ -120,7 +120,7 @@ def tiles_for(data: Array, head: Record, left: int, top: int, right: int, bottom
 
 @helper
 def _bytes_of(data: Array, head: Record, start: Any, stop: Any) -> Any:
-    """How long these tiles are, each with the marker that follows it."""
+    """The size of tiles [start, stop) in bytes, each with the marker that follows it."""
     width = np.int64(data[head["tiles"] + WIDTH_AT])
     at = head["tiles"] + SIZES_AT
     total = 2 * (stop - start)
@@ -131,11 +131,10 @@ def _bytes_of(data: Array, head: Record, start: Any, stop: Any) -> Any:
 
 @kernel(INT, BYTES, record(HEAD), BYTES, INT, record(TILES), MEMORY)
 def splice(data: Array, head: Record, payload: Array, payload_begin: int, tiles: Record, out: Array) -> Any:
-    """A JPEG of some tiles alone: how many bytes of `out` it has, or a status below zero.
+    """Write a JPEG of some tiles to `out`; return its size, or a negative status.
 
-    `tiles` is what `tiles_for` found, `payload` the bytes of the file from `payload_begin` to `tiles["end"]` at least;
-    `data` need not reach beyond the head. Somebody may be writing to the file, so nothing is believed because it was
-    checked before.
+    `tiles` is the result of `tiles_for`; `payload` has the bytes of the file from `payload_begin` to `tiles["end"]` at
+    least, `data` at least the head. The file may have changed since `check_tiles`, so everything is checked again.
     """
     size = _splice_head(data, head, tiles, out)
     if size < 0:
@@ -172,7 +171,7 @@ def splice(data: Array, head: Record, payload: Array, payload_begin: int, tiles:
 
 @helper
 def _splice_head(data: Array, head: Record, tiles: Record, out: Array) -> Any:
-    """The segments that a decoder must see, with the size of the tiles; how many bytes, or a status below zero."""
+    """Copy the segments that affect decoding, with the tiles' size as frame size; their size, or a negative status."""
     if len(out) < 2:
         return -NO_ROOM
     out[0] = 0xFF
@@ -187,7 +186,7 @@ def _splice_head(data: Array, head: Record, tiles: Record, out: Array) -> Any:
         end = at + 2 + uint16(data, at + 2)
         if end > len(data) or end < at + 4:
             return -BAD_TILES
-        if _decides(data, at):
+        if _affects_decoding(data, at):
             if size + end - at > len(out):
                 return -NO_ROOM
             copy(data, at, end, out, size)
@@ -203,8 +202,8 @@ def _splice_head(data: Array, head: Record, tiles: Record, out: Array) -> Any:
 
 
 @helper
-def _decides(data: Array, at: int) -> bool:
-    """Whether what a decoder makes of the entropy-coded data depends on this segment."""
+def _affects_decoding(data: Array, at: int) -> bool:
+    """Whether a decoder needs this segment: not APPn or comments, but JFIF and Adobe segments, which tell colours."""
     marker = data[at + 1]
     if marker < 0xE0:
         return True

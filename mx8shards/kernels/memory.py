@@ -1,4 +1,4 @@
-"""How does a kernel copy and read memory that it knows by address, and how does it speak to the page cache?"""
+"""How do kernels copy and read memory by address, read files, and query the page cache? Links to libc, intrinsics."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from mx8shards.kernels.jit import cgutils, helper, linked, native
 
 Array = npt.NDArray[Any]
 
-_populate: Any = _arrayobj.populate_array  # it has no types
+_populate: Any = _arrayobj.populate_array  # numba has no type hints
 
 _LINE_BYTES = 64
 
 _libc = ctypes.CDLL(None)
 
-# memcpy(to, from, size): the C library's, because it copies 4 KiB four times as fast as a loop over a slice.
+# memcpy(to, from, size): from libc, which copies 4 KiB four times as fast as a loop over a slice.
 memcpy = linked(_libc, "memcpy", types.uintp(types.uintp, types.uintp, types.uintp))
 
-# pread(descriptor, to, size, begin): a file cut short is a short count, never a signal.
+# pread(descriptor, to, size, begin): if the file was truncated it returns fewer bytes; a map would raise SIGBUS.
 pread = linked(_libc, "pread", types.intp(types.intc, types.uintp, types.uintp, types.int64))
 
 # madvise(address, size, advice): 0, or -1.
 madvise = linked(_libc, "madvise", types.intc(types.uintp, types.uintp, types.intc))
 
-# mincore(address, size, bytes): one byte per page, whose lowest bit says whether it is in memory.
+# mincore(address, size, bytes): writes one byte per page; its lowest bit is 1 if the page is in memory.
 mincore = linked(_libc, "mincore", types.intc(types.uintp, types.uintp, types.uintp))
 
-# Both are Linux's: elsewhere nothing is known of the page cache, and kernels that ask are not called.
+# Only Linux has both. Elsewhere the page cache cannot be queried, and kernels that use them are not called.
 KNOWS_CACHE = hasattr(_libc, "preadv2") and hasattr(_libc, "posix_fadvise")
 if KNOWS_CACHE:
     # preadv2(descriptor, vectors, count, begin, flags)
     preadv2 = linked(_libc, "preadv2", types.intp(types.intc, types.uintp, types.intc, types.int64, types.intc))
     # posix_fadvise(descriptor, begin, size, advice)
     fadvise = linked(_libc, "posix_fadvise", types.intc(types.intc, types.int64, types.int64, types.intc))
-    # __errno_location(): the address of this thread's errno
+    # __errno_location(): the address of errno in this thread
     errno_address = linked(_libc, "__errno_location", types.uintp())
-else:  # pragma: no cover - for the compiler: same types, never called
+else:  # pragma: no cover - so that kernels can be compiled: equal signatures, never called
     preadv2 = pread
     fadvise = madvise
     errno_address = linked(_libc, "__error", types.uintp())
 
 
 def _loader(kind: Any, bits: int, align: int) -> Any:
-    """A function of an address that gives the little-endian integer there."""
+    """An intrinsic that loads a little-endian integer from an address."""
 
     @intrinsic
     def load(_typing: Any, address: Any) -> Any:
@@ -67,7 +67,7 @@ def _loader(kind: Any, bits: int, align: int) -> Any:
 # load_uint8(address)
 load_uint8 = cast(Callable[[Any], Any], _loader(types.uint8, 8, 1))
 
-# load_uint32(address): the address need not be aligned.
+# load_uint32(address): the address may be unaligned.
 load_uint32 = cast(Callable[[Any], Any], _loader(types.uint32, 32, 1))
 
 # load_int64(address): the address is a multiple of eight.
@@ -100,7 +100,7 @@ def _prefetch(_typing: Any, address: Any) -> Any:
     return types.void(types.uintp), generate
 
 
-# prefetch(address): the cache line there will be read soon. It need not be mapped.
+# prefetch(address): fetch a cache line that is read soon. The address need not be mapped.
 prefetch = cast(Callable[[Any], None], _prefetch)
 
 
@@ -116,28 +116,29 @@ def _copied_line(_typing: Any, to: Any, source: Any) -> Any:
     return types.void(types.uintp, types.uintp), generate
 
 
-# _copy_line(to, source): 64 bytes past the caches; `to` is a multiple of that.
+# _copy_line(to, source): copy 64 bytes with non-temporal stores; `to` is a multiple of 64.
 _copy_line = cast(Callable[[Any, Any], None], _copied_line)
 
 
 @intrinsic
 def _waited(_typing: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
-        builder.fence("seq_cst")  # on x86 a locked instruction, which empties the buffers; a weaker fence is none there
+        builder.fence("seq_cst")  # on x86 this drains the write-combining buffers; a weaker fence emits no instruction
         return context.get_dummy_value()
 
     return types.void(), generate
 
 
-# wait_for_copies(): what was copied past the caches is there, for other threads, too.
+# wait_for_copies(): make non-temporal stores visible to other threads.
 wait_for_copies = cast(Callable[[], None], _waited)
 
 
 @helper
 def copy_past_caches(to: Any, source: Any, size: Any) -> None:
-    """Copy so many bytes to memory that nobody reads soon: it is not fetched first, nor does it take others' place.
+    """Copy `size` bytes with non-temporal stores: the target is not read into the caches, and evicts nothing there.
 
-    That pays from 4 KiB on, and is slower below. `wait_for_copies` before anybody else is told of them.
+    Faster than memcpy from 4 KiB on, if the target is not read soon. Call `wait_for_copies` before other threads read
+    the target.
     """
     line = np.uint64(_LINE_BYTES)
     head = min(size, (line - to % line) % line)
@@ -164,12 +165,12 @@ def _viewed(_typing: Any, address: Any, count: Any) -> Any:
     return kind(types.uintp, types.intp), generate
 
 
-# view_bytes(address, count): so many bytes, as an array. Whoever makes it knows that they are there, and stay.
+# view_bytes(address, count): an array over memory. The caller keeps the memory valid as long as the array is used.
 view_bytes = cast(Callable[[Any, Any], Any], _viewed)
 
 
 def _typed(_typing: Any, data: Any, dtype: Any) -> Any:
-    """The intrinsic of `typed`."""
+    """The definition of the intrinsic for `typed`."""
     kind = cast(Any, types.Array)(dtype.dtype, data.ndim, "C")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -187,20 +188,20 @@ def _typed(_typing: Any, data: Any, dtype: Any) -> Any:
 
 @native(_typed)
 def typed(data: Array, dtype: Any) -> Array:
-    """Bytes as numbers of this type; they begin at an address that fits it. `view` takes much longer to compile."""
+    """View bytes as values of `dtype`; the address must be aligned for it. Compiles much faster than `view`."""
     return data.view(dtype)
 
 
 @helper
 def read_fully(descriptor: int, to: Any, size: Any, begin: Any) -> bool:
-    """Read so many bytes from `begin` to an address; whether all of them came."""
+    """Read `size` bytes from offset `begin` of a file to an address; False if not all of them could be read."""
     done = np.int64(0)
     tries = 0
     while done < size:
         got = pread(descriptor, to + np.uint64(done), np.uint64(size - done), begin + done)
         if got == 0:
             return False
-        if got < 0:  # a signal, perhaps: an error that stays is the same again
+        if got < 0:  # perhaps interrupted by a signal: try again, a permanent error fails three times
             tries += 1
             if tries == 3:
                 return False

@@ -1,8 +1,8 @@
-"""Who is told that kernels are being compiled, and for how long? A user who waits for the first batch on a new machine.
+"""When is a message shown that kernels are being compiled? For users who wait for the first batch on a new machine.
 
-What takes less than two seconds is not worth a line. What takes longer is announced once, when these have passed, and
-once more when nothing has been compiled for a second: through the logger "mx8shards", or on stderr where nobody has set
-that up.
+Compilation that takes less than two seconds is not announced. Otherwise a message is logged after two seconds, and
+another with the total time when nothing has been compiled for a second. Messages go to the logger "mx8shards", or to
+stderr if that logger has no handler for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 _LEAST_S = 2.0
 _QUIET_S = 1.0
 
-# the modules whose kernels are not for pictures
+# Topics of the modules whose kernels are not for pictures.
 _TOPICS = {
     "gather": "gathering",
     "payloads": "gathering",
@@ -27,45 +27,45 @@ _TOPICS = {
 
 
 def topic(module: str) -> str:
-    """What users know the kernels of a module by."""
+    """The user's name for a group of kernels, such as "pictures", to which a module belongs."""
     return _TOPICS.get(module.rpartition(".")[2], "pictures")
 
 
-class _Wave:
-    """What is compiled without a longer pause. `begin` and `end` are called under the compiler's lock."""
+class _Announcement:
+    """Kernels compiled without a longer pause are announced together. Callers hold the compiler lock."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
         self._topics: set[str] = set()
-        self._told = False
+        self._announced = False
         self._timer: threading.Timer | None = None
 
     def begin(self) -> None:
-        """A kernel is about to be compiled, or found on disk."""
+        """Called before a kernel is compiled or loaded from the cache."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def end(self, module: str, seconds: float, place: str) -> None:
-        """It is a kernel of this module; compiling took so long, and it is kept at `place`, or nowhere."""
+    def end(self, module: str, seconds: float, cache_dir: str) -> None:
+        """Called after that. `seconds` is the compile time, 0 if it was loaded; `cache_dir` is "" without a cache."""
         if seconds:
             self._topics.add(topic(module))
             self._seconds += seconds
         if self._seconds < _LEAST_S:
             return
-        if not self._told:
-            self._told = True
-            kept = f"once per machine, kept in {place}" if place else "set NUMBA_CACHE_DIR to keep them"
+        if not self._announced:
+            self._announced = True
+            kept = f"once per machine, kept in {cache_dir}" if cache_dir else "set NUMBA_CACHE_DIR to keep them"
             _say(f"compiling kernels for {self._text()} ({kept})")
         self._timer = threading.Timer(_QUIET_S, self.close)
         self._timer.daemon = True
         self._timer.start()
 
     def close(self) -> None:
-        """Nothing more is compiled: say how long it took, if it was announced."""
-        if not self._told:
+        """Report the total compile time, if compiling was announced."""
+        if not self._announced:
             return
         seconds, text = self._seconds, self._text()
-        self._seconds, self._told = 0.0, False
+        self._seconds, self._announced = 0.0, False
         self._topics.clear()
         _say(f"compiled kernels for {text}: {seconds:.0f} s")
 
@@ -81,5 +81,5 @@ def _say(text: str) -> None:
         sys.stderr.flush()
 
 
-wave = _Wave()
-atexit.register(wave.close)
+announcement = _Announcement()
+atexit.register(announcement.close)

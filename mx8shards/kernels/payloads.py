@@ -1,6 +1,6 @@
-"""How does a kernel get the bytes of a payload, or a part of it, whether its row is mapped, read or faulted in?
+"""How do kernels access the bytes of a payload or a part of it: in a map, read from the file, or populated first?
 
-The one place that knows the ways to a row's bytes (`records`). A caller may ask for several parts of one payload.
+Only this module dispatches on the `way` of a row (`records`). A caller may ask for several parts of one payload.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ Record = Any
 
 
 @helper
-def payload_at(shards: Array, row: Record, begin: Any, size: Any, room: Any) -> Any:
-    """The address of so many bytes of a shard; 0 if they cannot be reached.
+def payload_at(shards: Array, row: Record, begin: Any, size: Any, buffer: Any) -> Any:
+    """The address of the bytes [begin, begin + size) of a shard; 0 if they cannot be read.
 
-    They are where they lie in the map, so nothing is copied; or they are read to `room`, an address with space for
-    them. A mapped row costs no call.
+    The address is in the map, so that nothing is copied, or it is `buffer`, the address to which the bytes are read if
+    the row has to be read. A mapped row costs no call.
     """
     address = shards[row["shard"]]["base"] + np.uint64(begin)
-    return address if row["way"] == MAPPED else _fetched(row, address, begin, size, room)
+    return address if row["way"] == MAPPED else _fetch(row, address, begin, size, buffer)
 
 
 @inner_kernel(ADDRESS, record(ROW), ADDRESS, INT, INT, ADDRESS)
-def _fetched(row: Record, address: Any, begin: Any, size: Any, room: Any) -> Any:
-    """`payload_at` for rows whose pages are not known to be in memory."""
+def _fetch(row: Record, address: Any, begin: Any, size: Any, buffer: Any) -> Any:
+    """`payload_at` for rows whose pages may not be in memory."""
     if row["way"] == READ:
-        address = room
-        good = read_fully(row["file"], room, size, begin)
+        address = buffer
+        good = read_fully(row["file"], buffer, size, begin)
     else:
         good = size == 0 or populate(address, size)
     return address if good else np.uint64(0)
@@ -43,7 +43,7 @@ def _fetched(row: Record, address: Any, begin: Any, size: Any, room: Any) -> Any
 
 @kernel(BOOL, array(SHARD), record(ROW), INT, INT, ADDRESS)
 def copy_payload(shards: Array, row: Record, begin: Any, size: Any, to: Any) -> Any:
-    """Copy so many bytes of a shard to an address; False if they cannot be reached."""
+    """Copy the bytes [begin, begin + size) of a shard to an address; False if they cannot be read."""
     address = payload_at(shards, row, begin, size, to)
     if address != 0 and address != to:
         memcpy(to, address, np.uint64(size))

@@ -1,8 +1,8 @@
-"""How do the payloads of rows become crops, with no Python in between?
+"""How are the pictures of a range of rows decoded, cropped and resized into the bank without calling Python?
 
-For each row: the head is read, the boxes of all crops are found, the tiles that they touch are cut out, decoded to
-planes at a scale that suits, and each crop is resized and coloured into its place in the bank. Each of these steps is
-compiled when the first picture needs it.
+For each row: read the head, find the boxes of all crops, splice the tiles that they touch, decode these to planes at a
+suitable scale, then resize each crop, convert it to RGB and write it to the bank. Each of these kernels is compiled
+when the first picture needs it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from mx8shards.kernels.cuts import (
     REGION,
     TILES,
     WORKSPACE,
+    cut_whole,
     find_cut,
-    place_whole,
     scaled,
     spliced_bytes,
 )
@@ -27,7 +27,7 @@ from mx8shards.kernels.decompress import (
     coefficient_bytes,
     decode_planes,
     decode_rgb,
-    decoded,
+    decoded_planes,
     has_planes,
     planes_bytes,
 )
@@ -42,27 +42,27 @@ from mx8shards.kernels.jit import (
     inner_kernel,
     kernel,
     record,
-    several,
+    tuple_of,
 )
 from mx8shards.kernels.jpeg import CMYK, CUT_SHORT, YCCK, has_too_many_scans, orientation, read_head
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg_tiles import splice
 from mx8shards.kernels.memory import view_bytes
 from mx8shards.kernels.payloads import payload_at
-from mx8shards.kernels.placing import crop_bytes, crop_planes, crop_rgb, fits, whole_bytes
 from mx8shards.kernels.records import MAPPED, OK, READ, READ_FAILED, REFUSED, ROW, SHARD, SPAN
 from mx8shards.kernels.resample import carve
+from mx8shards.kernels.write_crops import crop_bytes, crop_planes, crop_rgb, fits, whole_bytes
 from mx8shards.kernels.yuv420_planes import claimed_size, is_yuv420, planes_of, size_of
 
 Array = npt.NDArray[Any]
 Record = Any
 
-# What a row needs at which `fill_rows` stopped: so many bytes of scratch, or one of these.
+# What the row needs at which `fill_rows` stopped: a number of bytes of scratch, or one of these.
 NOTHING_MORE = 0
-PYTHON = -1  # a library that Python calls: it is no JPEG that kernels decode, or one that has to be turned
+PYTHON = -1  # a library that Python calls: the payload is no JPEG that kernels decode, or a JPEG that has to be rotated
 
-# Of a payload that is read, this much is looked at first: a head and its tiles nearly always fit, if there is no
-# thumbnail. Those of the largest pictures take more, but no more than this.
+# HEAD_BYTES of a payload are read first: a head with its tile index nearly always fits, if there is no thumbnail. If it
+# does not, LONG_HEAD_BYTES are read.
 HEAD_BYTES = 8 << 10
 LONG_HEAD_BYTES = 64 << 10
 
@@ -70,49 +70,49 @@ UNKNOWN_SIZE = -1
 
 _PNG = np.frombuffer(b"\x89PNG\r\n\x1a\n", np.uint8)
 _IHDR = np.frombuffer(b"IHDR", np.uint8)
-_ROOM = 64  # of scratch, between what is read of one payload
+_ALIGNMENT = 64  # of pieces of scratch
 
 # types
 _DRAWS, _ALL_DRAWS = array(np.float64, 2), array(np.float64, 3)
-_SHARDS, _ROWS, _SPANS = array(SHARD), array(ROW), array(SPAN, strided=True)  # one column of several
+_SHARDS, _ROWS, _SPANS = array(SHARD), array(ROW), array(SPAN, strided=True)  # spans of one column
 _JOBS, _WORKSPACE = array(JOB), record(WORKSPACE)
 
-# What kernels know of a batch: its shards and rows, where the payloads lie, which part of each is wanted beside its
-# head, and the random numbers of each row.
-BATCH = several(_SHARDS, _ROWS, array(SPAN), _SPANS, _ALL_DRAWS)
+# What kernels know of a batch: shards, rows, spans of the payloads, spans of the parts that are needed beside the head,
+# and the random numbers of each row.
+BATCH = tuple_of(_SHARDS, _ROWS, array(SPAN), _SPANS, _ALL_DRAWS)
 
-# What is known of a JPEG: its head at least, a part of it, where in the payload that begins, and the payload's size.
-# A JPEG that was not narrowed is its own part.
-_SOURCE = several(BYTES, BYTES, INT, INT)
+# The bytes of a JPEG: its beginning, with the head; the part that is needed; the offset of that part in the payload;
+# the size of the payload. If the span was not narrowed, the part is the whole payload.
+_SOURCE = tuple_of(BYTES, BYTES, INT, INT)
 
 
-# reaching heads ------------------------------------------------------------------------------------------------------
+# narrowing spans -----------------------------------------------------------------------------------------------------
 
 
 @helper
-def _see_head(shards: Array, row: Record, begin: Any, size: Any, head: Record, memory: Array) -> Any:
-    """Address and length of a payload's beginning, as far as its head goes, if that is not too long; else 0, 0."""
-    seen, room = min(size, HEAD_BYTES), np.uint64(memory.ctypes.data)
-    address = payload_at(shards, row, begin, seen, room)
+def _read_beginning(shards: Array, row: Record, begin: Any, size: Any, head: Record, scratch: Array) -> Any:
+    """The address and size of a payload's beginning, with the head if that is not too long; 0, 0 if reading fails."""
+    seen, to = min(size, HEAD_BYTES), np.uint64(scratch.ctypes.data)
+    address = payload_at(shards, row, begin, seen, to)
     if address != 0 and seen < size and read_head(view_bytes(address, seen), head) == CUT_SHORT:
         seen = min(size, LONG_HEAD_BYTES)
-        address = payload_at(shards, row, begin, seen, room)
+        address = payload_at(shards, row, begin, seen, to)
     return address, seen if address != 0 else np.int64(0)
 
 
 @kernel(NOTHING, BATCH, _JOBS, _WORKSPACE, MEMORY)
-def narrow_rows(batch: tuple[Array, ...], jobs: Array, workspace: Record, memory: Array) -> None:
-    """Shrink the spans of tiled JPEGs that are not in memory yet to the tiles that their crops touch."""
+def narrow_rows(batch: tuple[Array, ...], jobs: Array, workspace: Record, scratch: Array) -> None:
+    """Narrow the spans of tiled JPEGs that are not in memory yet to the tiles that their crops touch."""
     shards, rows, _, spans, draws = batch
     head, cut, regions = workspace["head"], workspace["cut"], workspace["regions"]
     for i in range(len(rows)):
         if rows[i]["status"] != OK or rows[i]["way"] == MAPPED:
             continue
         begin, size = spans[i]["begin"], spans[i]["size"]
-        address, seen = _see_head(shards, rows[i], begin, size, head, memory)
+        address, seen = _read_beginning(shards, rows[i], begin, size, head, scratch)
         data = view_bytes(address, seen)
         if seen == 0 or read_head(data, head) != HEAD_OK:
-            continue  # whoever fills it finds out why
+            continue  # `fill_rows` will find the error
         if jobs[0]["crop"]["upright"] and orientation(data, head) != 1:
             continue
         head["size"] = size
@@ -128,11 +128,11 @@ def narrow_rows(batch: tuple[Array, ...], jobs: Array, workspace: Record, memory
 
 @kernel(PAIR, BATCH, _JOBS, _WORKSPACE, MEMORY, INT, INT)
 def fill_rows(
-    batch: tuple[Array, ...], jobs: Array, workspace: Record, memory: Array, start: Any, stop: Any
+    batch: tuple[Array, ...], jobs: Array, workspace: Record, scratch: Array, start: Any, stop: Any
 ) -> tuple[int, int]:
-    """Make the crops of rows from start on; the row at which that stopped, and what it needs.
+    """Make the crops of rows [start, stop); return the row at which this stopped, and what that row needs.
 
-    That is a number of bytes of scratch, or PYTHON; or the row is `stop`, which needs nothing.
+    The need is a number of bytes of scratch, or PYTHON. If all rows are done, the result is (stop, NOTHING_MORE).
     """
     shards, rows, payloads, spans, draws = batch
     for i in range(start, stop):
@@ -140,45 +140,45 @@ def fill_rows(
             continue
         begin, size = payloads[i]["begin"], payloads[i]["size"]
         part_begin, part_size = spans[i]["begin"], spans[i]["size"]
-        whole, read = part_size == size, rows[i]["way"] == READ
-        first = size if whole else min(size, LONG_HEAD_BYTES)
-        used = first + (0 if whole else part_size + _ROOM) if read else 0
-        if used > len(memory):
+        narrowed, read = part_size != size, rows[i]["way"] == READ
+        first = min(size, LONG_HEAD_BYTES) if narrowed else size
+        used = first + (part_size + _ALIGNMENT if narrowed else 0) if read else 0
+        if used > len(scratch):
             return i, used
-        room, left = carve(memory, first if read else 0)
-        part_room, left = carve(left, part_size if read and not whole else 0)
+        buffer, left = carve(scratch, first if read else 0)
+        part_buffer, left = carve(left, part_size if read and narrowed else 0)
         seen = size
-        if whole:
-            address = payload_at(shards, rows[i], begin, size, np.uint64(room.ctypes.data))
+        if narrowed:
+            address, seen = _read_beginning(shards, rows[i], begin, size, workspace["head"], buffer)
         else:
-            address, seen = _see_head(shards, rows[i], begin, size, workspace["head"], room)
+            address = payload_at(shards, rows[i], begin, size, np.uint64(buffer.ctypes.data))
         part = address
-        if not whole:
-            part = payload_at(shards, rows[i], part_begin, part_size, np.uint64(part_room.ctypes.data))
+        if narrowed:
+            part = payload_at(shards, rows[i], part_begin, part_size, np.uint64(part_buffer.ctypes.data))
         if address == 0 or part == 0 or seen == 0:
             rows[i]["status"] = READ_FAILED
             continue
         source = view_bytes(address, seen), view_bytes(part, part_size), part_begin - begin, size
         status, need = _fill_row(source, i, jobs, draws[i], workspace, left)
         if need != NOTHING_MORE:
-            return i, need + (len(memory) - len(left) if need > 0 else 0)
+            return i, need + (len(scratch) - len(left) if need > 0 else 0)
         rows[i]["status"] = status
     return stop, NOTHING_MORE
 
 
 @helper
-def _fill_row(source: Any, row: Any, jobs: Array, draws: Array, workspace: Record, memory: Array) -> Any:
-    """All crops of one picture, into their places; its status, and what it needs first."""
+def _fill_row(source: Any, row: Any, jobs: Array, draws: Array, workspace: Record, scratch: Array) -> Any:
+    """Make all crops of one picture; return its status, and what it needs first, if anything."""
     if is_yuv420(source[0]):
-        return crop_yuv420(source[0], jobs, draws, workspace, row, memory)
-    return _fill_jpeg(source, row, jobs, draws, workspace, memory)
+        return crop_yuv420(source[0], jobs, draws, workspace, row, scratch)
+    return _fill_jpeg(source, row, jobs, draws, workspace, scratch)
 
 
 @inner_kernel(PAIR, _SOURCE, INT, _JOBS, _DRAWS, _WORKSPACE, MEMORY)
 def _fill_jpeg(
-    source: tuple[Array, Array, int, int], row: Any, jobs: Array, draws: Array, workspace: Record, memory: Array
+    source: tuple[Array, Array, int, int], row: Any, jobs: Array, draws: Array, workspace: Record, scratch: Array
 ) -> tuple[int, int]:
-    """All crops of one JPEG, into their places; its status, and what it needs first."""
+    """Make all crops of one JPEG; return its status, and what it needs first, if anything."""
     data, part, part_begin, size = source
     head, cut, regions = workspace["head"], workspace["cut"], workspace["regions"]
     if read_head(data, head) != HEAD_OK:
@@ -194,65 +194,65 @@ def _fill_jpeg(
     if not fits(jobs, row) or (cut["how"] != TILES and len(data) < size):
         return REFUSED, NOTHING_MORE
     need = jpeg_bytes(head, cut, jobs, planar)
-    if need > len(memory):
+    if need > len(scratch):
         return OK, need
     jpeg = data
     if cut["how"] == TILES:
-        room, memory = carve(memory, spliced_bytes(head, cut))
-        spliced = splice(data, head, part, part_begin, cut["tiles"], room)
+        out, scratch = carve(scratch, spliced_bytes(head, cut))
+        spliced = splice(data, head, part, part_begin, cut["tiles"], out)
         if spliced < 0:
             return REFUSED, NOTHING_MORE
-        jpeg = view_bytes(np.uint64(room.ctypes.data), spliced)
+        jpeg = view_bytes(np.uint64(out.ctypes.data), spliced)
     if planar:
-        good = _crops_by_planes(jpeg, workspace, jobs, row, memory)
+        good = _crop_by_planes(jpeg, workspace, jobs, row, scratch)
     else:
-        good = _crops_by_rgb(jpeg, workspace, jobs, row, memory)
+        good = _crop_by_rgb(jpeg, workspace, jobs, row, scratch)
     return OK if good else REFUSED, NOTHING_MORE
 
 
 @helper
 def jpeg_bytes(head: Record, cut: Record, jobs: Array, planar: Any) -> Any:
-    """Scratch for all crops of one JPEG, and what libjpeg itself keeps of it."""
+    """Bytes for decoding and cropping one JPEG: scratch, and what libjpeg allocates."""
     pixels = planes_bytes(head, cut) if planar else 3 * cut["width"] * cut["height"]
     return spliced_bytes(head, cut) + 64 + coefficient_bytes(head) + pixels + crop_bytes(jobs, cut)
 
 
 @helper
-def _crops_by_planes(jpeg: Array, workspace: Record, jobs: Array, row: Any, memory: Array) -> Any:
-    """Whether a JPEG could be decoded; its crops are made of planes then."""
+def _crop_by_planes(jpeg: Array, workspace: Record, jobs: Array, row: Any, scratch: Array) -> Any:
+    """Decode a JPEG to planes and make its crops from these; False if it cannot be decoded."""
     head, cut, planes = workspace["head"], workspace["cut"], workspace["planes"][:]
-    used = decode_planes(jpeg, head, cut, planes, memory)
+    used = decode_planes(jpeg, head, cut, planes, scratch)
     if used > 0:
-        crop_planes(decoded(planes, memory), (head["h"][0], head["v"][0]), cut, jobs, row, memory[used:])
+        crop_planes(decoded_planes(planes, scratch), (head["h"][0], head["v"][0]), cut, jobs, row, scratch[used:])
     return used > 0
 
 
 @helper
-def _crops_by_rgb(jpeg: Array, workspace: Record, jobs: Array, row: Any, memory: Array) -> Any:
-    """Whether a JPEG could be decoded; its crops are made of red, green and blue then."""
+def _crop_by_rgb(jpeg: Array, workspace: Record, jobs: Array, row: Any, scratch: Array) -> Any:
+    """Decode a JPEG to RGB pixels and make its crops from these; False if it cannot be decoded."""
     cut = workspace["cut"]
     width, height = scaled(cut["width"], cut["scale"]), scaled(cut["height"], cut["scale"])
-    pixels, memory = carve(memory, 3 * width * height)
+    pixels, scratch = carve(scratch, 3 * width * height)
     good = decode_rgb(jpeg, cut, width, height, pixels)
     if good:
-        crop_rgb(pixels.reshape((height, width, 3)), cut, jobs, row, memory)
+        crop_rgb(pixels.reshape((height, width, 3)), cut, jobs, row, scratch)
     return good
 
 
 @kernel(PAIR, BYTES, _JOBS, _DRAWS, _WORKSPACE, INT, MEMORY)
-def crop_yuv420(data: Array, jobs: Array, draws: Array, workspace: Record, row: Any, memory: Array) -> tuple[int, int]:
-    """All crops of planes that lie in the payload, into their places; its status, and what it needs first."""
+def crop_yuv420(data: Array, jobs: Array, draws: Array, workspace: Record, row: Any, scratch: Array) -> tuple[int, int]:
+    """Make all crops of a yuv420 payload; return its status, and the bytes of scratch that it needs first, or 0."""
     cut = workspace["cut"]
     height, width = size_of(data)
     if height == 0:
         return REFUSED, NOTHING_MORE
-    place_whole(width, height, jobs, draws, cut)
+    cut_whole(width, height, jobs, draws, cut)
     if not fits(jobs, row):
         return REFUSED, NOTHING_MORE
     needed = crop_bytes(jobs, cut)
-    if needed > len(memory):
+    if needed > len(scratch):
         return OK, needed
-    crop_planes(planes_of(data, height, width), (2, 2), cut, jobs, row, memory)
+    crop_planes(planes_of(data, height, width), (2, 2), cut, jobs, row, scratch)
     return OK, NOTHING_MORE
 
 
@@ -261,26 +261,33 @@ def crop_yuv420(data: Array, jobs: Array, draws: Array, workspace: Record, row: 
 
 @kernel(NOTHING, _SHARDS, _ROWS, _SPANS, INT, _WORKSPACE, MEMORY, INT, array(np.int64))
 def measure_rows(
-    shards: Array, rows: Array, spans: Array, item_bytes: Any, workspace: Record, memory: Array, most: Any, sizes: Array
+    shards: Array,
+    rows: Array,
+    spans: Array,
+    item_bytes: Any,
+    workspace: Record,
+    scratch: Array,
+    most: Any,
+    sizes: Array,
 ) -> None:
-    """How long the rows of whole pictures will be, from their heads; UNKNOWN_SIZE where a kernel cannot tell.
+    """Compute the bytes of each decoded picture from its head; UNKNOWN_SIZE for formats that kernels do not know.
 
-    One that would be longer than `most` is refused.
+    A picture of more than `most` bytes is refused.
     """
     for i in range(len(rows)):
         sizes[i] = 0
         if rows[i]["status"] != OK:
             continue
         begin, size = spans[i]["begin"], spans[i]["size"]
-        seen = min(size, len(memory))
-        address = payload_at(shards, rows[i], begin, seen, np.uint64(memory.ctypes.data))
+        seen = min(size, len(scratch))
+        address = payload_at(shards, rows[i], begin, seen, np.uint64(scratch.ctypes.data))
         if address == 0:
             rows[i]["status"] = READ_FAILED
             continue
         height, width = _sides(view_bytes(address, seen), workspace["head"])
         if height == 0 or width == 0:
             sizes[i] = UNKNOWN_SIZE
-        elif height > most // width // (3 * item_bytes):  # a product of what is claimed may be beyond any number
+        elif height > most // width // (3 * item_bytes):  # divisions, because a product of the sides could overflow
             rows[i]["status"] = REFUSED
         else:
             sizes[i] = whole_bytes(height, width, item_bytes)
@@ -288,7 +295,7 @@ def measure_rows(
 
 @helper
 def _sides(data: Array, head: Record) -> Any:
-    """Height and width of a picture, from its beginning; 0 and 0 where that does not tell."""
+    """Height and width of a picture from its beginning; 0 and 0 if they are not found there."""
     if is_yuv420(data):
         return claimed_size(data)
     if is_png(data):
@@ -299,7 +306,7 @@ def _sides(data: Array, head: Record) -> Any:
 
 @helper
 def is_png(data: Array) -> Any:
-    """Whether it begins as a PNG does, with its size."""
+    """Whether a payload begins with a PNG signature and an IHDR chunk, which has the size."""
     same = len(data) >= 24
     for i in range(len(_PNG)):
         same = same and data[i] == _PNG[i]
@@ -310,7 +317,7 @@ def is_png(data: Array) -> Any:
 
 @helper
 def _uint32(data: Array, at: Any) -> Any:
-    """The big-endian number there."""
+    """Read a big-endian uint32."""
     number = np.int64(0)
     for i in range(4):
         number = number << 8 | np.int64(data[at + i])

@@ -1,16 +1,16 @@
-"""What do kernels know of shards, of the rows of a batch, and of where payloads lie? One record for each."""
+"""Which record types describe shards, the rows of a batch, and the spans of payloads? Shared by kernels and Python."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# One open shard. `base` is the address of its map, 0 if it is not mapped; `table` that of its number of samples, which
-# the offsets follow, 0 if the shard cannot be opened; `window` is the number of its first window among all shards';
-# shards of one `kind` have the same columns.
+# One open shard. `base` is the address of its map, or 0 if it is not mapped. `table` is the address of its number of
+# samples, which the offset table follows, or 0 if the shard cannot be opened. `window` is the index of its first window
+# among the windows of all shards (`residency`). Shards of one `kind` have the same columns.
 SHARD = np.dtype([("base", "u8"), ("table", "u8"), ("size", "i8"), ("window", "i8"), ("kind", "i8")])
 
-# One row of a batch: which sample, where it lies in its shard, how it is reached, and what became of it. `file` is the
-# descriptor that it is read by, which is held open for this batch and no other.
+# One row of a batch: its sample, the sample's span in the shard, how its bytes are accessed, and its status. `file` is
+# the file descriptor for reading it, which is kept open for this batch only.
 ROW = np.dtype(
     [
         ("sample_id", "i8"),
@@ -24,20 +24,20 @@ ROW = np.dtype(
     align=True,
 )
 
-# One payload: where it begins in its shard, and how long it is.
+# The offset and size of one payload in its shard.
 SPAN = np.dtype([("begin", "i8"), ("size", "i8")])
 
-# ways to a row's bytes
+# Values of `way`: how the bytes of a row are accessed.
 UNKNOWN = 0
-MAPPED = 1  # copied from the map, which is populated there
-READ = 2  # read into the bank
-FAULT = 3  # the map is populated just there before it is copied from
+MAPPED = 1  # copied from the map, whose pages are populated
+READ = 2  # read from the file
+FAULT = 3  # copied from the map after its pages are populated for this row
 
-# what became of a row
+# Values of `status`.
 OK = 0
-OUT_OF_SHARD = 1  # its span is none: the table changed after it was checked
-SIZES_DIFFER = 2  # its size header does not add up to its length
-READ_FAILED = 3  # the file gave fewer bytes, or an error
-REFUSED = 4  # a stage could not make anything of its payload
+OUT_OF_SHARD = 1  # its span is not inside of the shard: the table changed after it was checked
+SIZES_DIFFER = 2  # its size header does not add up to the size of the sample
+READ_FAILED = 3  # reading failed or returned too few bytes
+REFUSED = 4  # a stage could not decode its payload
 NOT_OPENED = 5  # its shard cannot be opened
-ABSENT = 6  # it is padding: it has no sample, and is neither read nor decoded
+ABSENT = 6  # padding: the row has no sample, and is neither read nor decoded

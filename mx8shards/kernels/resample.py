@@ -1,11 +1,11 @@
-"""Which pixels make up a pixel of another size?
+"""How is a picture resized? Bilinear with antialiasing, as Pillow and torchvision do it.
 
-As in Pillow and in torchvision's antialiased resize: a new pixel is the mean of the old ones under a triangle around
-its centre, which reaches as far as the next new pixel, or the next old one where those lie further apart. Weights are
-whole 4,194,304ths and each of the two passes ends in bytes, as theirs do.
+A new pixel is the weighted mean of the old pixels under a triangle around its centre. The radius of the triangle is the
+distance of two new pixels, or of two old pixels if that is larger. As in Pillow, weights are fixed-point numbers with
+22 fractional bits, and each of the two passes rounds to bytes.
 
-One loop does the work of both passes: `blend` adds up rows, which vectors do well. The pass along the rows blends
-columns, which are rows once the picture is turned, and `turn` does that without touching a byte by itself.
+`blend` adds up weighted rows, a loop that LLVM vectorises. For the horizontal pass, the picture is transposed, so that
+columns become rows; `transpose` moves 64-bit words.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.kernels.jit import BOOL, BYTES, FLOAT, INT, MEMORY, NOTHING, PAIR, array, helper, inner_kernel, several
+from mx8shards.kernels.jit import BOOL, BYTES, FLOAT, INT, MEMORY, NOTHING, PAIR, array, helper, inner_kernel, tuple_of
 from mx8shards.kernels.memory import typed
 
 Array = npt.NDArray[Any]
 Taps = tuple[Array, Array, Array]
 
-LANES = 16  # rows that `turn` takes together: the rows that it writes are a multiple of it long
-STRIP = 256  # rows that are turned and blended together: a core's second cache holds what lies between the two
-BITS = 22  # of a weight, behind the point: Pillow's
+LANES = 16  # rows that `transpose` processes together; the rows that it writes have a multiple of this length
+STRIP = 256  # rows that are transposed and blended together: the transposed strip fits into a core's L2 cache
+BITS = 22  # fractional bits of a weight, as in Pillow
 
 _HALF = np.int32(1 << (BITS - 1))
 _ZERO = np.int32(0)
 _TOP = np.int32(255)
 # types
-ROWS = array(np.uint8, 2, readonly=True)  # of a plane; they may be longer than it
-PLANES = several(ROWS, ROWS, ROWS)
+ROWS = array(np.uint8, 2, readonly=True)  # rows of a plane, perhaps with padding at their ends
+PLANES = tuple_of(ROWS, ROWS, ROWS)
 _COUNTS, _WEIGHTS = array(np.int64), array(np.int32, 2)
-_TAPS = several(_COUNTS, _COUNTS, _WEIGHTS)
+_TAPS = tuple_of(_COUNTS, _COUNTS, _WEIGHTS)
 
 
-# how much of what ----------------------------------------------------------------------------------------------------
+# weights -------------------------------------------------------------------------------------------------------------
 
 
 @helper
 def most_taps(length: float, total: int) -> int:
-    """No new pixel takes something from more old ones, if `total` share `length`. Always even."""
+    """An upper bound of the taps of a new pixel when `length` pixels become `total`; always even."""
     return 2 * int(np.ceil(max(length / total, 1.0))) + 2
 
 
 @inner_kernel(NOTHING, FLOAT, FLOAT, INT, INT, BOOL, _COUNTS, _COUNTS, _WEIGHTS)
-def weigh(
+def compute_taps(
     begin: float, end: float, low: int, high: int, flip: bool, firsts: Array, counts: Array, weights: Array
 ) -> None:
-    """What each of len(firsts) new pixels takes from the old ones: from which on, from how many, and how much of each.
+    """Compute the taps of len(firsts) new pixels: the first old pixel, the number of old pixels, and their weights.
 
-    The new pixels share [begin, end) among them, in reverse if flipped. None takes anything from outside [low, high).
+    The new pixels cover [begin, end), in reverse order if `flip`. Only old pixels in [low, high) have weights.
     """
     total = len(firsts)
     step = (end - begin) / total
@@ -61,27 +61,27 @@ def weigh(
         centre = (begin - low) + (j + 0.5) * step
         first = max(int(np.floor(centre - radius + 0.5)), 0)
         count = min(int(np.floor(centre + radius + 0.5)), high - low) - first
-        whole = 0.0
+        weight_sum = 0.0
         for k in range(count):
-            whole += max(1.0 - abs((k + first - centre + 0.5) * slope), 0.0)
+            weight_sum += max(1.0 - abs((k + first - centre + 0.5) * slope), 0.0)
         for k in range(count):
-            share = max(1.0 - abs((k + first - centre + 0.5) * slope), 0.0) / whole
-            weights[row, k] = np.int32(0.5 + share * (1 << BITS))
+            weight = max(1.0 - abs((k + first - centre + 0.5) * slope), 0.0) / weight_sum
+            weights[row, k] = np.int32(0.5 + weight * (1 << BITS))
         if count > 1 and weights[row, count - 1] == 0:
             count -= 1
-        weights[row, count] = 0  # `blend` takes them in pairs
+        weights[row, count] = 0  # `blend` reads weights in pairs
         firsts[row] = low + first
         counts[row] = count
 
 
-# from rows to rows ---------------------------------------------------------------------------------------------------
+# passes --------------------------------------------------------------------------------------------------------------
 
 
 @inner_kernel(NOTHING, ROWS, INT, INT, INT, _TAPS, array(np.int32), array(np.uint8, 2))
 def blend(rows: Array, start: int, left: int, width: int, taps: Taps, sums: Array, out: Array) -> None:
-    """Each row of `out` becomes a weighted sum of some of `rows`, the first of which is number `start`.
+    """Compute each row of `out` as a weighted sum of rows; rows[0] has number `start` in the taps.
 
-    Of those rows only `width` columns from `left` on are used. `sums` is scratch for as many.
+    Only columns [left, left + width) of `rows` are used. `sums` is scratch for `width` sums.
     """
     firsts, counts, weights = taps
     for j in range(len(firsts)):
@@ -108,8 +108,8 @@ def blend(rows: Array, start: int, left: int, width: int, taps: Taps, sums: Arra
 
 
 @inner_kernel(NOTHING, BYTES, BYTES, BYTES, BYTES, MEMORY)
-def _shuffle(one: Array, two: Array, three: Array, four: Array, out: Array) -> None:
-    """A value from each in turn. Compiled alone, because LLVM does not vectorise it within `turn`: 8 % of a crop."""
+def _interleave(one: Array, two: Array, three: Array, four: Array, out: Array) -> None:
+    """Interleave four arrays. A separate kernel, as LLVM does not vectorise it inside of `transpose`: 8 % of a crop."""
     for i in range(np.uint64(len(one))):
         at = np.uint64(4) * i
         out[at] = one[i]
@@ -119,35 +119,40 @@ def _shuffle(one: Array, two: Array, three: Array, four: Array, out: Array) -> N
 
 
 @inner_kernel(NOTHING, ROWS, INT, INT, INT, MEMORY, INT, array(np.uint8, 2))
-def turn(rows: Array, top: int, count: int, left: int, tile: Array, lane: int, out: Array) -> None:
-    """Columns become rows: len(out) of them, from `left` on, of `count` rows from `top` on; to `lane` and after.
+def transpose(rows: Array, top: int, count: int, left: int, tile: Array, lane: int, out: Array) -> None:
+    """Write len(out) columns from `left` on, of `count` rows from `top` on, to the rows of `out` from `lane` on.
 
-    16 rows at a time are shuffled like four hands of cards, twice, and then lie there by columns. Where rows are
-    missing from the last 16, the last one stands in, so up to 15 bytes after what is wanted are written, too. `tile` is
-    scratch: 32 bytes for each column.
+    16 rows at a time are interleaved four by four, twice, which transposes them. If fewer rows are left, the last row
+    is repeated, so up to 15 bytes are written after the `count` values. `tile` is scratch: 32 bytes per column.
     """
     width = len(out)
     last = top + count - 1
     once = tile[: LANES * width]
     twice = tile[LANES * width : 2 * LANES * width]
-    hand = 4 * width
+    quarter = 4 * width
     columns = typed(twice, np.uint64)
     words = typed(out, np.uint64)
     for strip in range(0, count, LANES):
         for row in range(top + strip, top + strip + 4):
-            at = (row - top - strip) * hand
-            _shuffle(
+            at = (row - top - strip) * quarter
+            _interleave(
                 rows[min(row, last), left : left + width],
                 rows[min(row + 4, last), left : left + width],
                 rows[min(row + 8, last), left : left + width],
                 rows[min(row + 12, last), left : left + width],
-                once[at : at + hand],
+                once[at : at + quarter],
             )
-        _shuffle(once[:hand], once[hand : 2 * hand], once[2 * hand : 3 * hand], once[3 * hand :], twice)
+        _interleave(
+            once[:quarter],
+            once[quarter : 2 * quarter],
+            once[2 * quarter : 3 * quarter],
+            once[3 * quarter :],
+            twice,
+        )
         to = np.uint64((lane + strip) // 8)
         for j in range(np.uint64(width)):
             one, two = columns[np.uint64(2) * j], columns[np.uint64(2) * j + np.uint64(1)]
-            words[j, to] = one  # both were read before: they are written at once
+            words[j, to] = one  # both words were loaded before, so that the stores are adjacent
             words[j, to + np.uint64(1)] = two
 
 
@@ -156,13 +161,13 @@ def turn(rows: Array, top: int, count: int, left: int, tile: Array, lane: int, o
 
 @helper
 def whole_lanes(count: int) -> int:
-    """The length of a row that `turn` may write `count` bytes to."""
+    """`count` rounded up to a multiple of LANES, the length of the rows that `transpose` writes."""
     return (count + LANES - 1) // LANES * LANES
 
 
 @helper
 def carve(scratch: Array, size: int) -> tuple[Array, Array]:
-    """So many bytes of scratch, and the rest, which begins at a multiple of 64 if `scratch` does."""
+    """Split scratch into `size` bytes and the rest, which begins at a multiple of 64 if `scratch` does."""
     return scratch[:size], scratch[(size + 63) // 64 * 64 :]
 
 
@@ -170,19 +175,19 @@ def carve(scratch: Array, size: int) -> tuple[Array, Array]:
 def carve_taps(
     begin: float, end: float, low: int, high: int, flip: bool, total: int, scratch: Array
 ) -> tuple[Taps, Array]:
-    """What `weigh` says, in scratch, and the rest of that."""
+    """The result of `compute_taps`, stored in scratch, and the rest of scratch."""
     most = most_taps(end - begin, total)
     firsts, scratch = carve(scratch, 8 * total)
     counts, scratch = carve(scratch, 8 * total)
     weights, scratch = carve(scratch, 4 * total * most)
     taps = typed(firsts, np.int64), typed(counts, np.int64), typed(weights, np.int32).reshape(total, most)
-    weigh(begin, end, low, high, flip, *taps)
+    compute_taps(begin, end, low, high, flip, *taps)
     return taps, scratch
 
 
 @helper
-def reach(taps: Taps) -> tuple[int, int]:
-    """The first old pixel that any new one takes something from, and the first after the last one."""
+def source_range(taps: Taps) -> tuple[int, int]:
+    """The range of old pixels that the taps refer to: the first one, and the one after the last."""
     firsts, counts, _ = taps
     end = len(firsts) - 1
     return min(firsts[0], firsts[end]), max(firsts[0] + counts[0], firsts[end] + counts[end])
@@ -190,7 +195,7 @@ def reach(taps: Taps) -> tuple[int, int]:
 
 @helper
 def resize_bytes(length: int, height: int, shape: tuple[int, int]) -> int:
-    """Scratch for `resize`, if all planes together have rows of so many bytes, and so many rows each."""
+    """Bytes of scratch for `resize`. `length`: bytes of a row of all planes together; `height`: rows of a plane."""
     lanes = 3 * whole_lanes(min(max(height, shape[0]), STRIP))
     wide = whole_lanes(shape[1])
     longest = max(length, lanes, wide)
@@ -214,16 +219,16 @@ def resize(
     scratch: Array,
     out: Array,
 ) -> None:
-    """A box of the sources from `start` to before `stop`, in another size, to `out`: one plane per source and channel.
+    """Resize a box of sources [start, stop) to `out`, which has one plane per source and channel.
 
-    A source has rows of pixels of so many channels. Rows of `out` are whole lanes. Pixels of several channels are
-    resized along their rows first, as Pillow does it; planes, in the order that is less work.
+    A source has rows of pixels of `channels` channels. The rows of `out` have a multiple of LANES bytes. Pixels of
+    several channels are resized horizontally first, as in Pillow; planes in the order that is less work.
     """
     height, width = shape
     across, scratch = carve_taps(box[0], box[2], clip[0], clip[2], flip, width, scratch)
     down, scratch = carve_taps(box[1], box[3], clip[1], clip[3], False, height, scratch)
-    left, right = reach(across)
-    top, bottom = reach(down)
+    left, right = source_range(across)
+    top, bottom = source_range(down)
     down_first = channels == 1 and bottom - top > height
     tall = height if down_first else bottom - top
     parts = (tall + STRIP - 1) // STRIP
@@ -238,8 +243,8 @@ def resize(
     tile, scratch = carve(scratch, 2 * LANES * longest)
     memory, scratch = carve(scratch, strip * length)
     short = memory.reshape(strip, length)
-    turned, scratch = carve(scratch, (right - left) * lanes)
-    columns = turned.reshape(length, strip * (stop - start))
+    transposed, scratch = carve(scratch, (right - left) * lanes)
+    columns = transposed.reshape(length, strip * (stop - start))
     memory, scratch = carve(scratch, width * lanes)
     new = memory.reshape(width, lanes)
     memory, scratch = carve(scratch, planes * tall * out.shape[2])
@@ -253,10 +258,10 @@ def resize(
                 part = down[0][row : row + count], down[1][row : row + count], down[2][row : row + count]
                 blend(rows, 0, column, length, part, sums, short)
                 rows, first, column = short, 0, 0
-            turn(rows, first, count, column, tile, (source - start) * strip, columns)
-        blend(turned.reshape(right - left, lanes), left, 0, lanes, across, sums, new)
+            transpose(rows, first, count, column, tile, (source - start) * strip, columns)
+        blend(transposed.reshape(right - left, lanes), left, 0, lanes, across, sums, new)
         for plane in range(planes):
-            turn(new, 0, width, plane * strip, tile, 0, resized[plane, row : row + count])
+            transpose(new, 0, width, plane * strip, tile, 0, resized[plane, row : row + count])
     if not down_first:
         for plane in range(planes):
             blend(resized[plane], top, 0, width, down, sums, out[plane])

@@ -1,9 +1,9 @@
-"""Which rows may be copied from their shard's map, and which have to be read?
+"""Which rows can be copied from their shard's map because they are in the page cache, and which have to be read?
 
-A shard's file is looked at in windows. One whose pages are in the page cache is populated, all of it at once, before
-any of it is touched: where the file had been cut short by then, that is an error code. (Cut short later, a map gives a
-signal, which nobody can prevent: only reading is safe from that.) Rows in all other windows are read into the bank; the
-kernel is told of all of them before the first is waited for.
+A shard's file is divided into windows of 4 MiB. A window whose pages are in the page cache is populated as a whole
+before it is accessed, which fails with an error code if the file was truncated. (If it is truncated later, accessing
+the map raises SIGBUS; only reading is safe from that.) Rows in other windows are read into the bank; posix_fadvise
+announces all of them to the operating system before the first one is read.
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ WINDOW_BYTES = 4 << 20
 PAGE_BYTES = mmap.PAGESIZE  # 16 or 64 KiB on some arm64 machines
 PROBE_BYTES = 32 + WINDOW_BYTES // PAGE_BYTES  # of scratch, for `judge_windows`
 
-_PROBES = 8  # half of the pages missing are overlooked once in 256 times
-_FEW = 64  # one page in so many may be missing
-_NOWAIT = 8  # RWF_NOWAIT: an error instead of a wait for the disk
+_PROBES = (
+    8  # pages that are probed in a window: if half of its pages are missing, this goes unnoticed once in 256 times
+)
+_FEW = 64  # a window counts as cached if at most one of 64 pages is missing
+_NOWAIT = 8  # RWF_NOWAIT: fail instead of waiting for the disk
 _RANDOM = 1  # MADV_RANDOM
 _UNSUPPORTED = errno.EOPNOTSUPP  # by tmpfs, among others
 _POPULATE = 22  # MADV_POPULATE_READ
 _WILLNEED = 3  # POSIX_FADV_WILLNEED
-_AT_ONCE = 128 << 10  # a longer advice is cut, silently, to what the device reads ahead
+_ADVICE_BYTES = 128 << 10  # Linux silently limits a longer request to the read-ahead size of the device
 
 
 def can_map() -> bool:
-    """Whether this system tells what is cached and populates a map on request: Linux does, from 5.14 on."""
+    """Whether the system can query the page cache and populate a map: Linux 5.14 and later can."""
     if not KNOWS_CACHE:
         return False
     with mmap.mmap(-1, PAGE_BYTES) as page:
@@ -51,9 +53,9 @@ def can_map() -> bool:
 
 @brief_kernel(NOTHING, _SHARDS, _ROWS, MEMORY, INT, array(np.int64))
 def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: Array) -> None:
-    """Each row's way, as far as windows were judged: `cold` in those that are not cached. How many go each way.
+    """Set the way of each row from the verdicts on its windows, `cold` where a window is not cached; count the ways.
 
-    Nothing is read for a row that is not OK: it counts as mapped.
+    The way is UNKNOWN if a window has no verdict yet. A row that is not OK is not read, and counts as mapped.
     """
     counts[:] = 0
     for i in range(len(rows)):
@@ -76,11 +78,13 @@ def choose_ways(shards: Array, rows: Array, verdicts: Array, cold: int, counts: 
 
 
 @kernel(NOTHING, _SHARDS, array(np.bool_), _ROWS, MEMORY, array(np.bool_), MEMORY)
-def judge_windows(shards: Array, told: Array, rows: Array, scratch: Array, populated: Array, verdicts: Array) -> None:
-    """Judge the windows of all rows whose way is UNKNOWN: MAPPED if they are cached and populated, else READ.
+def judge_windows(
+    shards: Array, mincore_reliable: Array, rows: Array, scratch: Array, populated: Array, verdicts: Array
+) -> None:
+    """Find a verdict for the windows of all rows whose way is UNKNOWN: MAPPED if cached and populated, else READ.
 
-    Populating costs far more than asking, so it is done once: `populated` says where it was; `told`, of which shards
-    mincore tells the truth.
+    `populated` marks the windows that are populated: this costs far more than probing, so it is done once.
+    `mincore_reliable` marks the shards for which mincore gives true answers.
     """
     for i in range(len(rows)):
         if rows[i]["way"] != UNKNOWN or rows[i]["status"] != OK:
@@ -94,7 +98,7 @@ def judge_windows(shards: Array, told: Array, rows: Array, scratch: Array, popul
             size = min(np.int64(WINDOW_BYTES), shards[shard]["size"] - begin)
             address = shards[shard]["base"] + np.uint64(begin)
             verdict = READ
-            cached = _is_cached(rows[i]["file"], address, begin, size, told[shard], scratch)
+            cached = _is_cached(rows[i]["file"], address, begin, size, mincore_reliable[shard], scratch)
             if cached and not populated[window]:
                 populated[window] = madvise(address, np.uint64(size), _POPULATE) == 0
             if cached and populated[window]:
@@ -103,11 +107,11 @@ def judge_windows(shards: Array, told: Array, rows: Array, scratch: Array, popul
 
 
 @helper
-def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, told: Any, scratch: Array) -> Any:
+def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, mincore_reliable: Any, scratch: Array) -> Any:
     """Whether (nearly) all pages of a window are in the page cache.
 
-    mincore knows it exactly, but tells only those who own the file or may write it, and says yes to all others. They
-    read a few bytes as well, on condition that no disk has to be waited for.
+    mincore gives exact answers only if the process owns the file or may write to it; otherwise it reports all pages as
+    cached. Then a few single bytes are read as well, with RWF_NOWAIT, so that nothing is read from the disk.
     """
     pages = (size + PAGE_BYTES - 1) // PAGE_BYTES
     bytes_at = np.uint64(scratch.ctypes.data) + np.uint64(32)
@@ -117,7 +121,7 @@ def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, told: Any, 
             missing += 1 - (scratch[32 + page] & 1)
         if missing * _FEW > pages:
             return False
-        if told:
+        if mincore_reliable:
             return True
     vector = typed(scratch[:16], np.uint64)
     vector[0] = np.uint64(scratch.ctypes.data) + np.uint64(16)
@@ -125,39 +129,39 @@ def _is_cached(descriptor: int, address: Any, begin: Any, size: Any, told: Any, 
     for k in range(_PROBES):
         at = begin + (pages * k // _PROBES) * PAGE_BYTES
         if preadv2(descriptor, np.uint64(scratch.ctypes.data), 1, at, _NOWAIT) != 1:
-            return load_uint32(errno_address()) == _UNSUPPORTED  # then only mincore can be asked
+            return load_uint32(errno_address()) == _UNSUPPORTED  # then mincore alone decides
     return True
 
 
 @kernel(NOTHING, _ROWS, INT)
 def advise_samples(rows: Array, most: int) -> None:
-    """Have the first so many bytes of all cold rows brought into the page cache, without waiting for them."""
+    """Ask for the first `most` bytes of all cold rows to be read into the page cache, without waiting."""
     for i in range(len(rows)):
         if rows[i]["way"] != MAPPED:
             end = min(rows[i]["end"], rows[i]["begin"] + most)
-            for begin in range(rows[i]["begin"], end, _AT_ONCE):
-                fadvise(rows[i]["file"], begin, min(end - begin, np.int64(_AT_ONCE)), _WILLNEED)
+            for begin in range(rows[i]["begin"], end, _ADVICE_BYTES):
+                fadvise(rows[i]["file"], begin, min(end - begin, np.int64(_ADVICE_BYTES)), _WILLNEED)
 
 
 @kernel(NOTHING, _ROWS, array(SPAN, 2))
 def advise_spans(rows: Array, spans: Array) -> None:
-    """The same for the payloads of all cold rows."""
+    """Ask for the payloads of all cold rows to be read into the page cache, without waiting."""
     for i in range(len(rows)):
         if rows[i]["way"] != MAPPED:
             for column in range(spans.shape[1]):
                 end = spans[i, column]["begin"] + spans[i, column]["size"]
-                for begin in range(spans[i, column]["begin"], end, _AT_ONCE):
-                    fadvise(rows[i]["file"], begin, min(end - begin, np.int64(_AT_ONCE)), _WILLNEED)
+                for begin in range(spans[i, column]["begin"], end, _ADVICE_BYTES):
+                    fadvise(rows[i]["file"], begin, min(end - begin, np.int64(_ADVICE_BYTES)), _WILLNEED)
 
 
 @kernel(BOOL, ADDRESS, INT)
 def populate(address: Any, size: Any) -> Any:
-    """Have the pages of some mapped bytes there before they are touched; False if they cannot be."""
+    """Populate the pages of some mapped bytes before they are accessed; False if that fails."""
     before = address % np.uint64(PAGE_BYTES)
     return madvise(address - before, np.uint64(size) + before, _POPULATE) == 0
 
 
 @kernel(NOTHING, ADDRESS, INT)
 def expect_random(address: int, size: int) -> None:
-    """Say that a map is touched here and there: no page beside those touched is worth reading."""
+    """Advise that accesses to a map are random, so that no neighbouring pages are read."""
     madvise(address, np.uint64(size), _RANDOM)

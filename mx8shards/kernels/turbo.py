@@ -1,7 +1,7 @@
-"""Which libturbojpeg decodes JPEGs here, and how do kernels call it?
+"""Which libturbojpeg decodes JPEGs, where is it found, and how do kernels call it?
 
-Any TurboJPEG from 2.0 on has the functions that are needed; from 3.0 on it decodes regions of a picture, too. Each
-thread needs a handle of its own.
+TurboJPEG 2.0 and later have all required functions; 3.0 and later can also decode a region of a picture. A handle must
+not be used by two threads at once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from numba import types
 
 from mx8shards.kernels.jit import linked
 
-VARIABLE = "MX8SHARDS_TURBOJPEG"  # the path of the library to use; empty: use none
+VARIABLE = "MX8SHARDS_TURBOJPEG"  # path of the library to use; if it is set and empty, none is used
 _SYSTEM_NAMES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "libturbojpeg.0.dylib")
 
-# Wheels whose extension module holds a whole libturbojpeg 3.x and exports it: package → the module's name. They export
-# it by accident, so every symbol is probed before it is used.
+# Wheels whose extension module contains and exports libturbojpeg 3.x: package → name of the module. The exports are no
+# documented interface, so every symbol is probed before it is used.
 _WHEELS = {"pylibjxl": "_pylibjxl"}
 
 _NEEDED = ("tjInitDecompress", "tjDestroy", "tjDecompressToYUVPlanes", "tjDecompress2", "tjGetErrorStr2")
@@ -31,12 +31,12 @@ _NEEDED = ("tjInitDecompress", "tjDestroy", "tjDecompressToYUVPlanes", "tjDecomp
 _OF_REGIONS = ("tj3Set", "tj3DecompressHeader", "tj3SetScalingFactor", "tj3SetCroppingRegion", "tj3Decompress8")
 
 RGB = 0  # TJPF_RGB
-# TJFLAG_STOPONWARNING: half a picture is an error; TJFLAG_LIMITSCANS (from 2.1 on): so are more than 500 scans
+# TJFLAG_STOPONWARNING: truncated data is an error; TJFLAG_LIMITSCANS (2.1 and later): so are more than 500 scans
 STRICT = 8192 | 32768
 
 
 def find_library() -> ctypes.CDLL | None:
-    """The library that is named by the environment; else the system's or a wheel's 3.x; else the system's 2.x."""
+    """The library named by the environment variable; else version 3.x of the system or a wheel; else 2.x."""
     chosen = os.environ.get(VARIABLE)
     if chosen:
         library = ctypes.CDLL(chosen)
@@ -56,7 +56,7 @@ def find_library() -> ctypes.CDLL | None:
 
 
 def _candidates() -> Iterator[ctypes.CDLL]:
-    """Every library that can be loaded, those of the system first."""
+    """All libraries that can be loaded, those of the system first."""
     for name in (*_SYSTEM_NAMES, *_wheel_paths()):
         try:
             yield ctypes.CDLL(name)
@@ -65,7 +65,7 @@ def _candidates() -> Iterator[ctypes.CDLL]:
 
 
 def _wheel_paths() -> Iterator[str]:
-    """Where installed wheels keep such a library. Nothing of them is imported: that would run their code."""
+    """Paths of such libraries in installed wheels. The packages are not imported, because that would run their code."""
     for package, module in _WHEELS.items():
         spec = find_spec(package)
         for directory in (spec.submodule_search_locations or ()) if spec else ():
@@ -83,14 +83,18 @@ HAS_REGIONS = library is not None and _has(library, _OF_REGIONS)
 
 
 def _linked(name: str, signature: Any) -> Callable[..., Any]:
-    """The same kernels, compiled once, serve libraries with regions and without: these do not call what they lack."""
+    """A function of the library that kernels can call.
+
+    Libraries of 2.x lack some of them. Kernels are compiled for both versions alike, so a stand-in is linked there,
+    which is never called because HAS_REGIONS is False.
+    """
     if library is None:
         return _absent
-    return linked(library, name, signature, instead="" if hasattr(library, name) else _NEEDED[0])
+    return linked(library, name, signature, stand_in="" if hasattr(library, name) else _NEEDED[0])
 
 
 def _absent(*_: Any) -> int:
-    raise RuntimeError("there is no libturbojpeg here")
+    raise RuntimeError("no libturbojpeg was found")
 
 
 _AT = types.uintp  # an address
@@ -122,10 +126,10 @@ set_parameter = _linked("tj3Set", types.intc(_AT, types.intc, types.intc))
 # (handle, jpeg, jpeg_bytes): 0, or -1
 read_header = _linked("tj3DecompressHeader", types.intc(_AT, _AT, types.ulong))
 
-# (handle, 1 | denominator << 32): 0, or -1; structs of two ints are passed as one int64 on all 64-bit Unixes
+# (handle, 1 | denominator << 32): 0, or -1; 64-bit Unix ABIs pass a struct of two ints as one int64
 set_scale = _linked("tj3SetScalingFactor", types.intc(_AT, types.int64))
 
-# (handle, x | y << 32, width | height << 32): 0, or -1; it stays until it is set to nothing
+# (handle, x | y << 32, width | height << 32): 0, or -1; the region stays set until it is set to an empty one
 set_region = _linked("tj3SetCroppingRegion", types.intc(_AT, types.int64, types.int64))
 
 # (handle, jpeg, jpeg_bytes, to, stride, pixel format): 0, or -1
@@ -133,7 +137,7 @@ decompress_region = _linked("tj3Decompress8", types.intc(_AT, _AT, types.ulong, 
 
 
 class Handle:
-    """A decompressor for one picture: it keeps tables, and lends them to the next picture if that has none."""
+    """A decompressor for one picture only: it would use the tables of an earlier picture if the next one lacks them."""
 
     def __init__(self) -> None:
         assert library is not None
@@ -144,8 +148,8 @@ class Handle:
         if not self.address:
             raise MemoryError("libturbojpeg has no memory for a decompressor")
 
-    def complaint(self, jpeg: bytes | memoryview, width: int, height: int) -> str:
-        """What the library has against a JPEG of this size; nothing if it is whole. It is made small."""
+    def find_error(self, jpeg: bytes | memoryview, width: int, height: int) -> str:
+        """The error message of decoding a JPEG of this size; "" if it is undamaged. It is decoded at scale 1/8."""
         assert library is not None
         width, height = -(-width // 8), -(-height // 8)
         pixels = ctypes.create_string_buffer(3 * width * height)
@@ -155,7 +159,7 @@ class Handle:
         return str(library.tjGetErrorStr2(address), "utf-8", "replace") if failed else ""
 
     def close(self) -> None:
-        """Free it."""
+        """Free the decompressor."""
         if self.address and library is not None:
             library.tjDestroy(self.address)
             self.address = None

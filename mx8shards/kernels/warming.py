@@ -11,22 +11,22 @@ from mx8shards.kernels import turbo
 from mx8shards.kernels.jit import KERNELS
 from mx8shards.kernels.notice import topic
 
-# The modules whose import brings the kernels of each topic.
+# For each topic, a module that imports all modules with its kernels.
 TOPICS = {"gathering": "gather", "shuffling": "feistel", "pictures": "picture_rows", "tiling": "recoding"}
 
 
 class Warmed(NamedTuple):
-    """A kernel that is on disk now, unless `place` is empty."""
+    """A kernel that was compiled or loaded. `place` is its cache directory, "" if it is not cached."""
 
     kernel: str
     topic: str
-    compiled: bool  # now; else it was there
+    compiled: bool  # False: it was in the cache
     seconds: float
     place: str
 
 
 def warm_up(topics: Sequence[str]) -> Iterator[Warmed]:
-    """Compile the kernels of these topics, one after another, unless they are on disk."""
+    """Compile the kernels of these topics, one after another, unless they are cached."""
     for module in TOPICS.values():
         importlib.import_module(f"mx8shards.kernels.{module}")
     for kernel in KERNELS.values():
@@ -39,4 +39,4 @@ def warm_up(topics: Sequence[str]) -> Iterator[Warmed]:
         ):
             begin = time.monotonic()
             compiled = kernel.load()
-            yield Warmed(kernel.name, of, compiled, time.monotonic() - begin, kernel.place)
+            yield Warmed(kernel.name, of, compiled, time.monotonic() - begin, kernel.cache_dir)

@@ -1,8 +1,8 @@
-"""Where in a yuv420 payload do the planes lie? (spec §15)
+"""What is the layout of a yuv420 payload: header, Y, Cb and Cr planes? (spec §15)
 
 bytes 0–7     magic
 bytes 8–15    height and width of the picture, uint32
-then          Y, Cb and Cr, row by row; Y has even sides, the others half of each
+then          Y, Cb and Cr, row by row; Y has its sides rounded up to even numbers, Cb and Cr have half of these
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAGIC = np.frombuffer(MAGIC, np.uint8)
 
 @helper
 def is_yuv420(data: Array) -> Any:
-    """Whether it begins like one."""
+    """Whether a payload begins with a yuv420 header."""
     if len(data) < HEADER_BYTES:
         return False
     same = True
@@ -35,10 +35,10 @@ def is_yuv420(data: Array) -> Any:
 
 @helper
 def size_of(data: Array) -> Any:
-    """Height and width; 0 and 0 if that is not the size of what follows."""
+    """Height and width of the picture; 0 and 0 if the payload does not have the size that they imply."""
     height, width = claimed_size(data)
     down, across = height + height % 2, width + width % 2
-    fits = 0 < height <= len(data) and 0 < width <= len(data)  # products of larger claims may be beyond any number
+    fits = 0 < height <= len(data) and 0 < width <= len(data)  # products of larger sides could overflow
     if fits and len(data) == HEADER_BYTES + down * across + 2 * (down // 2) * (across // 2):
         return height, width
     return np.int64(0), np.int64(0)
@@ -46,7 +46,7 @@ def size_of(data: Array) -> Any:
 
 @helper
 def claimed_size(data: Array) -> Any:
-    """Height and width, of which nothing was checked."""
+    """Height and width from the header, unchecked."""
     return _uint32(data, 8), _uint32(data, 12)
 
 
@@ -60,7 +60,7 @@ def _uint32(data: Array, at: Any) -> Any:
 
 @helper
 def planes_of(data: Array, height: Any, width: Any) -> Any:
-    """Y, Cb and Cr, where they lie."""
+    """Y, Cb and Cr as arrays over the payload."""
     down, across = height + height % 2, width + width % 2
     blue = HEADER_BYTES + down * across
     red = blue + down * across // 4

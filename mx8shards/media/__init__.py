@@ -1,1 +1,1 @@
-"""How do payloads become pictures? Decoders of payloads, and what is stored so that they have less to do."""
+"""How are payloads decoded to pictures and crops, and which encodings (tiles, yuv420) make decoding faster?"""

@@ -1,4 +1,4 @@
-"""How much memory may decoding a picture take? Each thread has scratch, and all share room for one large picture."""
+"""How much memory may decoding a picture take? Each thread has scratch, and all share memory for one large picture."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from mx8shards.media import decoding
 
 Bytes = npt.NDArray[np.uint8]
 
-_FIRST_BYTES = 2 << 20  # of a thread's scratch, which grows as pictures ask for it
-_RETURNED_BYTES = 1 << 20  # smaller pictures leave little behind, and the call takes longer than they
-_MOST_BYTES = 64 << 20  # of a thread's; larger pictures take turns
+_FIRST_BYTES = 2 << 20  # initial scratch of a thread; it grows when a picture needs more
+_RETURNED_BYTES = 1 << 20  # freed memory is returned to the system from this size on; below, the call costs too much
+_MOST_BYTES = 64 << 20  # of a thread's scratch; larger pictures are decoded one at a time
 
 
 def thread_bytes(scratch_bytes: int, threads: int) -> int:
-    """How much memory each thread may have of its own: half of what there is for all."""
+    """The limit of each thread's scratch: half of the memory for all threads is divided among them."""
     return min(_MOST_BYTES, scratch_bytes // 2 // threads)
 
 
 class LargeMemory:
-    """Memory for one picture at a time that is too large for a thread's own. All stages of a pool share it."""
+    """Memory for pictures that are too large for a thread's scratch, one at a time. All stages of a pool share it."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.lock = RLock()
-        self._memory = decoding.room(0)
+        self._scratch = decoding.aligned_scratch(0)
 
-    def memory(self, size_bytes: int) -> Bytes:
-        """At least so many bytes; the lock is held."""
-        if len(self._memory) < size_bytes:
-            self._memory = decoding.room(0)
-            self._memory = decoding.room(min(2 * size_bytes, self.most_bytes))
-        return self._memory
+    def scratch(self, size_bytes: int) -> Bytes:
+        """At least `size_bytes` of scratch. The caller holds the lock."""
+        if len(self._scratch) < size_bytes:
+            self._scratch = decoding.aligned_scratch(0)  # freed first
+            self._scratch = decoding.aligned_scratch(min(2 * size_bytes, self.most_bytes))
+        return self._scratch
 
     @contextmanager
     def alone(self, size_bytes: int) -> Iterator[None]:
-        """The thread's turn to allocate so many bytes or more in its own way; everything is freed when that ends."""
+        """Hold the lock while the thread allocates `size_bytes` elsewhere; they must be freed before this ends."""
         with self.lock:
-            self._memory = decoding.room(0)
+            self._scratch = decoding.aligned_scratch(0)
             try:
                 yield
             finally:
@@ -55,55 +55,56 @@ class LargeMemory:
 
 
 class ThreadMemory:
-    """What one thread has for a stage: a record that kernels work on, and memory, which its stages share."""
+    """A thread's resource of a stage: the workspace of kernels, and scratch, which all stages of the thread share."""
 
-    def __init__(self, workspace: Any, own_bytes: int, large: LargeMemory) -> None:
+    def __init__(self, workspace: Any, limit_bytes: int, large: LargeMemory) -> None:
         self.workspace = workspace
         self.large = large
-        self._own_bytes = own_bytes
-        self._room = getattr(_of_thread, "room", lambda: None)() or _Room(min(_FIRST_BYTES, own_bytes))
-        _of_thread.room = weakref.ref(self._room)
+        self._limit_bytes = limit_bytes
+        shared = getattr(_current_thread, "scratch", lambda: None)()
+        self._shared = shared or _SharedScratch(min(_FIRST_BYTES, limit_bytes))
+        _current_thread.scratch = weakref.ref(self._shared)
 
     @property
-    def memory(self) -> Bytes:
-        """The thread's own memory, as large as it is now."""
-        return self._room.memory
+    def scratch(self) -> Bytes:
+        """The thread's scratch in its current size."""
+        return self._shared.scratch
 
     def grow(self, size_bytes: int) -> bool:
-        """Have at least so many bytes, unless that is more than a thread may have."""
-        if size_bytes > self._own_bytes:
+        """Make the scratch at least this large; False if that exceeds the thread's limit."""
+        if size_bytes > self._limit_bytes:
             return False
         self.free()
-        self._room.memory = decoding.room(min(2 * size_bytes, self._own_bytes))
+        self._shared.scratch = decoding.aligned_scratch(min(2 * size_bytes, self._limit_bytes))
         return True
 
     def free(self) -> None:
-        """Free the thread's own memory, until a kernel asks for it again."""
-        self._room.memory = decoding.room(0)
+        """Free the thread's scratch, until `grow` is called."""
+        self._shared.scratch = decoding.aligned_scratch(0)
 
-    def take(self, size_bytes: int, turn: ExitStack, kept_bytes: int = 0) -> None:
-        """Called before a library takes so many bytes: out of the thread's own, or else of those for a large picture.
+    def take(self, size_bytes: int, locks: ExitStack, kept_bytes: int = 0) -> None:
+        """Called before a library allocates `size_bytes`, which count against the thread's limit or as a large picture.
 
-        For the latter, threads take turns: this one's lasts as long as `turn`. Of the thread's own memory, `kept_bytes`
-        stay in use. DecodeError for more than there is.
+        Large pictures are decoded one at a time: the lock is held until `locks` is closed. `kept_bytes` of the thread's
+        scratch stay in use. DecodeError if the picture exceeds both limits.
         """
         if size_bytes > self.large.most_bytes:
-            raise DecodeError("a picture that takes more memory than there is")
-        if size_bytes + kept_bytes > self._own_bytes:
-            turn.enter_context(self.large.alone(size_bytes))
-        elif size_bytes + len(self.memory) > self._own_bytes:
+            raise DecodeError(expected=f"a picture decoded in {self.large.most_bytes} bytes", found=f"{size_bytes}")
+        if size_bytes + kept_bytes > self._limit_bytes:
+            locks.enter_context(self.large.alone(size_bytes))
+        elif size_bytes + len(self.scratch) > self._limit_bytes:
             self.free()
 
     def close(self) -> None:
-        """Let go of the thread's memory, which is freed with the last stage of the thread."""
-        self._room = _Room(0)
+        """Release the thread's scratch. It is freed with the last stage of the thread."""
+        self._shared = _SharedScratch(0)
 
 
-class _Room:
-    """A thread's memory, for as long as a stage of it lives."""
+class _SharedScratch:
+    """The scratch of a thread, which lives as long as one of the thread's stages refers to it."""
 
     def __init__(self, size_bytes: int) -> None:
-        self.memory = decoding.room(size_bytes)
+        self.scratch = decoding.aligned_scratch(size_bytes)
 
 
-_of_thread = threading.local()
+_current_thread = threading.local()  # `scratch`: a weak reference to the thread's _SharedScratch

@@ -1,4 +1,4 @@
-"""How does a column of pictures become crops? The stage that decodes, in a loader's threads."""
+"""How does the Loader decode a column of pictures to crops? The stage for `decode=`, run by a loader's threads."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError, SettingError, without_traceback
 from mx8shards.format.picture_files import MOST_DECODED_BYTES
 from mx8shards.format.randomness import occurrences_of, uniforms
-from mx8shards.kernels import boxes, placing, turbo
+from mx8shards.kernels import boxes, turbo, write_crops
 from mx8shards.kernels import picture_rows as kernels
 from mx8shards.kernels.colour_conversion import value_table
-from mx8shards.kernels.cuts import CUT, JOB, PAD, REGION, WORKSPACE, find_cut, place_whole
+from mx8shards.kernels.cuts import CUT, JOB, PAD, REGION, WORKSPACE, cut_whole, find_cut
 from mx8shards.kernels.decompress import has_planes
 from mx8shards.kernels.jpeg import OK as HEAD_OK
 from mx8shards.kernels.jpeg import orientation, read_head
 from mx8shards.kernels.records import MAPPED, OK, READ_FAILED, REFUSED
 from mx8shards.kernels.yuv420_planes import is_yuv420
 from mx8shards.media import decoding, library_pictures, yuv420
+from mx8shards.media.exif_rotation import UPRIGHT
 from mx8shards.media.picture_memory import LargeMemory, ThreadMemory, thread_bytes
 from mx8shards.media.specs import CenterCrop, Decode, Picture, RandomResizedCrop
-from mx8shards.media.turning import UPRIGHT
 from mx8shards.stages import RAGGED, Output, Stage, Use, Work
 
 Array = npt.NDArray[Any]
 
 ENCODINGS = ("bytes", "jpeg", "png")
 
-_COST_OF_BYTE = 64  # to decode and crop one byte of a picture file takes as long as to copy so many bytes
+_COST_OF_BYTE = 64  # decoding and cropping one byte of a picture file takes as long as copying 64 bytes
 
 
 def stage_of(crops: Mapping[str, Picture], use: Use) -> Stage:
@@ -43,10 +43,10 @@ def stage_of(crops: Mapping[str, Picture], use: Use) -> Stage:
 
 
 class Pictures(Stage):
-    """Crops of one column's kernels.
+    """Decodes the pictures of one column and makes their crops.
 
-    With libturbojpeg, JPEGs are decoded by a kernel, and Python sees only what that cannot do. Each thread has scratch
-    of its own; pictures that need more take turns with the largest there may be.
+    With libturbojpeg, a kernel decodes JPEGs, and Python handles only the other pictures. Each thread has scratch;
+    pictures that need more are decoded one at a time, in memory that all threads share.
     """
 
     def __init__(self, crops: Mapping[str, Picture], use: Use) -> None:
@@ -69,36 +69,36 @@ class Pictures(Stage):
         self.path = "exact" if self._exact else ways if self._turbo else "rgb"
         self._jobs = np.zeros(len(crops), JOB)
         for job, crop in zip(self._jobs, crops.values(), strict=True):
-            job["crop"], job["values"] = _record(crop), _values(crop)
-        self._own_bytes = thread_bytes(use.scratch_bytes, use.threads)
+            job["crop"], job["values"] = _crop_record(crop), _crop_values(crop)
+        self._thread_bytes = thread_bytes(use.scratch_bytes, use.threads)
         large = LargeMemory(min(MOST_DECODED_BYTES, use.scratch_bytes // 2))
         self._large = use.shared.setdefault("large pictures", large)
-        self.scratch_bytes = self._own_bytes * use.threads + self._large.most_bytes
+        self.scratch_bytes = self._thread_bytes * use.threads + self._large.most_bytes
 
     def open_thread(self) -> ThreadMemory:
-        """Memory that grows as pictures ask for it."""
-        return ThreadMemory(self._workspace(), self._own_bytes, self._large)
+        """The workspace and scratch of one thread."""
+        return ThreadMemory(self._workspace(), self._thread_bytes, self._large)
 
     def costs(self, work: Work) -> Array:
-        """Decoding takes longer the more bytes there are."""
+        """The cost of decoding, in proportion to the payload's size."""
         costs: Array = _COST_OF_BYTE * self._payloads(work)["size"]
         return costs
 
     def _workspace(self) -> Any:
-        """What kernels know of this stage, and room for what they find out."""
+        """A new WORKSPACE record with the settings of this stage."""
         workspace: Any = np.zeros(1, WORKSPACE)[0]
         workspace["exact"], workspace["regions"] = self._exact, turbo.HAS_REGIONS
         return workspace
 
     def begin(self, work: Work) -> None:
-        """Draw the numbers of all crops, unless that is done, and note where each goes."""
+        """Draw the random numbers of all crops, unless `narrow` did, and store the bank addresses of the outputs."""
         jobs = self._jobs.copy()
         for job, (name, crop) in zip(jobs, self._crops.items(), strict=True):
             place = work.place(name)
             bank = work.whole.ctypes.data
             offsets = 0 if place.offsets is None else bank + place.offsets
             job["target"] = bank + place.values, offsets, np.dtype(crop.dtype).itemsize, crop.layout == "HWC"
-        payloads, draws = work.notes.get(self) or (self._payloads(work).copy(), self._drawn(work))
+        payloads, draws = work.notes.get(self) or (self._payloads(work).copy(), self._draw(work))
         work.notes[self] = payloads, draws, jobs
 
     def _payloads(self, work: Work) -> Array:
@@ -106,8 +106,8 @@ class Pictures(Stage):
         spans: Array = work.spans[:, self._use.number]
         return spans
 
-    def _drawn(self, work: Work) -> Array:
-        """The numbers of all crops: those of a row depend on its sample, and on which occurrence of it the row is."""
+    def _draw(self, work: Work) -> Array:
+        """Draw the random numbers of all crops, keyed by (seed, epoch, sample_id, purpose, occurrence) of each row."""
         occurrences = occurrences_of(work.extras)
         draws = np.zeros((len(work.rows), len(self._crops), boxes.DRAWS))
         for k, (name, crop) in enumerate(self._crops.items()):
@@ -118,9 +118,9 @@ class Pictures(Stage):
         return draws
 
     def fill(self, work: Work, start: int, stop: int, memory: ThreadMemory) -> None:
-        """Decode and crop the pictures of rows from start to before stop."""
+        """Decode and crop the pictures of rows [start, stop)."""
         payloads, draws, jobs = work.notes[self]
-        jobs = jobs.copy()  # several threads fill a batch, each for pictures of its own
+        jobs = jobs.copy()  # kernels store boxes in it, and several threads fill a batch
         batch = work.shards, work.rows, payloads, self._payloads(work), draws
         need = 0 if self._turbo else kernels.PYTHON
         while start < stop:
@@ -134,20 +134,20 @@ class Pictures(Stage):
     def _fill_by_kernel(
         self, batch: Any, jobs: Array, memory: ThreadMemory, need: int, start: int, stop: int
     ) -> tuple[int, int]:
-        """Fill rows up to one that needs more; that row, and its need. The first row needs so many bytes of scratch."""
-        if need <= len(memory.memory) or memory.grow(need):
-            row, need = kernels.fill_rows(batch, jobs, memory.workspace, memory.memory, start, stop)
+        """Fill rows with `need` bytes of scratch or more; return the row at which that stopped, and what it needs."""
+        if need <= len(memory.scratch) or memory.grow(need):
+            row, need = kernels.fill_rows(batch, jobs, memory.workspace, memory.scratch, start, stop)
             return row, need
         if need > self._large.most_bytes:
             batch[1]["status"][start] = REFUSED
             return start + 1, 0
         with self._large.lock:
-            room = self._large.memory(need)
-            row, need = kernels.fill_rows(batch, jobs, memory.workspace, room, start, start + 1)
+            scratch = self._large.scratch(need)
+            row, need = kernels.fill_rows(batch, jobs, memory.workspace, scratch, start, start + 1)
         return row, need
 
     def _fill_by_library(self, work: Work, i: int, jobs: Array, memory: ThreadMemory) -> None:
-        """One row that kernels left."""
+        """Fill one row that kernels did not decode."""
         if work.rows["status"][i] != OK:
             return
         payloads, draws, _ = work.notes[self]
@@ -163,16 +163,16 @@ class Pictures(Stage):
         work.rows["status"][i] = library_pictures.make_crops(picture, memory)
 
     def why(self, size_bytes: int, read: Callable[[], bytes]) -> Exception | None:
-        """What is wrong with a picture: first of all what the strictest decoder says of it.
+        """The error for a picture that was refused; None if it decodes now. The strictest decoder is asked first.
 
-        It is read and decoded in the memory for one large picture, so one thread at a time does this.
+        The picture is read and decoded in the memory for one large picture, so one thread at a time does this.
         """
         if size_bytes > self._large.most_bytes:
             return DecodeError(expected=f"at most {self._large.most_bytes} bytes", found=f"{size_bytes}")
         with self._large.alone(size_bytes):
-            return self._refusal(read())
+            return self._find_error(read())
 
-    def _refusal(self, picture: bytes) -> Exception | None:
+    def _find_error(self, picture: bytes) -> Exception | None:
         most_bytes = self._large.most_bytes
         try:
             if is_yuv420(np.frombuffer(picture, np.uint8)):
@@ -180,17 +180,17 @@ class Pictures(Stage):
                 self._check_sides(len(picture), width, height, 0)
             else:
                 decoding.check_jpeg(picture, most_bytes)
-                decoding.check_rare(picture, most_bytes)
-                self._check_room(picture)
+                decoding.check_pillow_jpeg(picture, most_bytes)
+                self._check_memory(picture)
                 decoding.decode(picture, partial(self._check_sides, len(picture)), upright=self._upright)
         except DecodeError as error:
             return without_traceback(error)
         return None
 
-    def _check_room(self, picture: bytes) -> None:
-        """DecodeError for a JPEG that takes more memory to decode than there is.
+    def _check_memory(self, picture: bytes) -> None:
+        """DecodeError for a JPEG that takes too much memory to decode.
 
-        Which part a random crop needs is not known here, so all of the picture is counted then.
+        The box of a random crop is not known here, so the whole picture is counted then.
         """
         workspace = self._workspace()
         data, head, cut = np.frombuffer(picture, np.uint8), workspace["head"], workspace["cut"]
@@ -199,24 +199,24 @@ class Pictures(Stage):
         jobs, draws = self._jobs.copy(), np.zeros((len(self._crops), boxes.DRAWS))
         planar = self._turbo and not self._exact and bool(has_planes(head))
         if any(isinstance(crop, RandomResizedCrop) for crop in self._crops.values()):
-            place_whole(head["width"], head["height"], jobs, draws, cut)
+            cut_whole(head["width"], head["height"], jobs, draws, cut)
         else:
             regions = planar and turbo.HAS_REGIONS
             find_cut(data, head, jobs, draws, not planar, regions, PAD if turbo.HAS_REGIONS else 0, cut)
             planar = planar and cut["how"] != REGION
-        size_bytes = int(kernels.jpeg_bytes(head, cut, jobs, planar)) + 2 * len(picture)  # a copy, and one of its tiles
+        size_bytes = int(kernels.jpeg_bytes(head, cut, jobs, planar)) + 2 * len(picture)  # the payload and its tiles
         decoding.check_fits(int(head["width"]), int(head["height"]), size_bytes, self._large.most_bytes)
 
     def _check_sides(self, payload_bytes: int, width: int, height: int, size_bytes: int) -> None:
-        """DecodeError for a picture of another size than all have, or of one that takes too much memory."""
+        """DecodeError for a picture that has not the size in the settings, or takes too much memory."""
         for crop in self._crops.values():
             if isinstance(crop, Decode) and crop.size is not None and crop.sides != (height, width):
                 expected = f"{crop.sides[0]} rows of {crop.sides[1]} pixels"
                 raise DecodeError(expected=expected, found=f"{height} of {width}")
         cut: Any = np.zeros(1, CUT)[0]
         jobs, draws = self._jobs.copy(), np.zeros((len(self._crops), boxes.DRAWS))
-        place_whole(width, height, jobs, draws, cut)
-        more = payload_bytes + int(placing.crop_bytes(jobs, cut))
+        cut_whole(width, height, jobs, draws, cut)
+        more = payload_bytes + int(write_crops.crop_bytes(jobs, cut))
         decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
 
 
@@ -228,8 +228,8 @@ def _output(crop: Picture) -> Output:
     return Output(np.dtype(crop.dtype), shape, crop.layout)
 
 
-def _record(crop: Picture) -> tuple[Any, ...]:
-    """A crop as kernels see it."""
+def _crop_record(crop: Picture) -> tuple[Any, ...]:
+    """The settings of a crop as a CROP record."""
     kind, resize, scale, ratio = boxes.COVER, 0, (1.0, 1.0), (1.0, 1.0)
     if isinstance(crop, Decode):
         kind = boxes.WHOLE
@@ -240,8 +240,8 @@ def _record(crop: Picture) -> tuple[Any, ...]:
     return kind, *crop.sides, resize, *scale, *ratio, crop.flip, crop.upright
 
 
-def _values(crop: Picture) -> npt.NDArray[np.uint32]:
-    """What each level of each channel is in a batch."""
+def _crop_values(crop: Picture) -> npt.NDArray[np.uint32]:
+    """The value table of a crop: the value of each level of each channel in a batch."""
     if crop.dtype == "uint8":
         return value_table(np.ones(3), np.zeros(3), np.uint8)
     mean, std = np.array(crop.mean or (0.0,) * 3), np.array(crop.std or (1.0,) * 3)
@@ -249,49 +249,49 @@ def _values(crop: Picture) -> npt.NDArray[np.uint32]:
 
 
 class PartialPictures(Pictures):
-    """Crops for which, of tiled JPEGs that are not in memory yet, no more is read than their tiles."""
+    """Pictures of fixed size. Of tiled JPEGs that are not in the page cache, it reads the needed tiles only."""
 
     narrows = True
     head_bytes = kernels.HEAD_BYTES
 
     def narrow(self, work: Work) -> bool:
-        """Look at the heads of rows that have to be read."""
-        payloads, draws = self._payloads(work).copy(), self._drawn(work)
-        spans, memory = self._payloads(work), decoding.room(kernels.LONG_HEAD_BYTES)
+        """Read the heads of rows that are not mapped, and narrow their spans to the tiles that the crops need."""
+        payloads, draws = self._payloads(work).copy(), self._draw(work)
+        spans, scratch = self._payloads(work), decoding.aligned_scratch(kernels.LONG_HEAD_BYTES)
         batch = work.shards, work.rows, payloads, spans, draws
-        kernels.narrow_rows(batch, self._jobs.copy(), self._workspace(), memory)
+        kernels.narrow_rows(batch, self._jobs.copy(), self._workspace(), scratch)
         work.notes[self] = payloads, draws
         return bool((work.rows["way"] == MAPPED).all() or (spans["size"] != payloads["size"]).any())
 
 
 class WholePictures(Pictures):
-    """One column's pictures as they are, each of its own size: a batch has them as Ragged."""
+    """Pictures of different sizes, decoded without resizing: a batch has them as Ragged."""
 
     measures = True
 
     def __init__(self, crops: Mapping[str, Picture], use: Use) -> None:
         super().__init__(crops, use)
         self._item_bytes = {name: np.dtype(crop.dtype).itemsize for name, crop in crops.items()}
-        self.decoders = {name: partial(_whole, np.dtype(crop.dtype), crop.layout) for name, crop in crops.items()}
+        self.decoders = {name: partial(_decode_row, np.dtype(crop.dtype), crop.layout) for name, crop in crops.items()}
 
     def measure(self, work: Work) -> Mapping[str, Array]:
-        """How many bytes each picture will have, by what its head says of its size."""
-        spans, memory = work.spans[:, self._use.number], np.empty(kernels.LONG_HEAD_BYTES, np.uint8)
+        """The bytes of each decoded picture, from the size in its head."""
+        spans, scratch = work.spans[:, self._use.number], np.empty(kernels.LONG_HEAD_BYTES, np.uint8)
         workspace, most_bytes = self._workspace(), self._large.most_bytes
         found = {}
         for name, item_bytes in self._item_bytes.items():
             sizes = np.zeros(len(work.rows), np.int64)
-            kernels.measure_rows(work.shards, work.rows, spans, item_bytes, workspace, memory, most_bytes, sizes)
+            kernels.measure_rows(work.shards, work.rows, spans, item_bytes, workspace, scratch, most_bytes, sizes)
             for i in np.flatnonzero(sizes == kernels.UNKNOWN_SIZE).tolist():
                 height, width = self._sides_of(work, i)
-                sizes[i] = placing.whole_bytes(height, width, item_bytes) if height else 0
+                sizes[i] = write_crops.whole_bytes(height, width, item_bytes) if height else 0
             found[name] = sizes
         return found
 
     def _sides_of(self, work: Work, i: int) -> tuple[int, int]:
-        """Height and width of a picture that no kernel knows; a row that has none is refused."""
+        """Height and width of a picture in a format that kernels do not know; 0 and 0 if the row is refused."""
         span = work.spans[i, self._use.number]
-        with self._large.alone(int(span["size"])):  # for the payload, and what a library takes to look at it
+        with self._large.alone(int(span["size"])):  # covers the payload, and what the library allocates to open it
             try:
                 payload = library_pictures.read_payload(work, i, span, self._large.most_bytes)
                 height, width = decoding.sides(payload)
@@ -305,8 +305,8 @@ class WholePictures(Pictures):
         return 0, 0
 
 
-def _whole(dtype: np.dtype[Any], layout: str, row: memoryview) -> Array:
-    """One picture of a ragged row."""
-    height, width = np.frombuffer(row[: placing.SIZE_BYTES], np.uint32).tolist()
+def _decode_row(dtype: np.dtype[Any], layout: str, row: memoryview) -> Array:
+    """The picture in a row of a ragged column, as an array."""
+    height, width = np.frombuffer(row[: write_crops.SIZE_BYTES], np.uint32).tolist()
     shape = (3, height, width) if layout == "CHW" else (height, width, 3)
-    return np.frombuffer(row, dtype, 3 * height * width, placing.SIZE_BYTES).reshape(shape)
+    return np.frombuffer(row, dtype, 3 * height * width, write_crops.SIZE_BYTES).reshape(shape)

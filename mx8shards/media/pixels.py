@@ -1,4 +1,4 @@
-"""What do a dataset's pictures look like in numbers?"""
+"""What are the mean, standard deviation, sizes and class counts of a dataset's pictures? For `summary --pixels`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mx8shards.media.tally import ENCODINGS, Refused, Tally, tally_of
 Ints = npt.NDArray[np.int64]
 Progress = Callable[[int, int], object]
 
-MOST_CLASSES = 1 << 16  # a column with more values than that is no label
+MOST_CLASSES = 1 << 16  # a column with more distinct values is not treated as labels
 
-_RUN = 64  # pictures that a thread looks at in one go
+_RUN = 64  # pictures per task of a thread
 _LABELS = 1 << 20  # labels read at a time
 
 
 class Samples(Protocol):
-    """What is asked of a Dataset."""
+    """The part of the Dataset interface that this module uses."""
 
     def __len__(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -38,20 +38,20 @@ class Samples(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What its Writer was given."""
+        """The metadata given to the Writer."""
 
     def payload(self, position: int, column: str) -> memoryview:
         """The bytes of one value."""
 
     def select(self, sample_ids: Ints) -> Samples:
-        """Some of the samples."""
+        """A selection of samples."""
 
     def column(self, name: str) -> Any:
-        """One column of them."""
+        """The values of one column."""
 
 
 class Class(NamedTuple):
-    """How many samples have a label; its name, where the metadata's `classes` have one for it."""
+    """A label, its name if the metadata's `classes` have one, and the number of samples with it."""
 
     label: int
     name: str | None
@@ -60,23 +60,23 @@ class Class(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSummary:
-    """Mean and deviation of red, green and blue over all pixels (255 is 1), and how often each size and class occurs.
+    """Mean and standard deviation per channel (levels divided by 255), and the number of pictures per size and class.
 
-    They come from exact sums, so they are the same with any number of threads.
+    They are computed from exact sums, so they do not depend on the number of threads.
     """
 
     column: str
-    samples: int  # that were looked at
-    pictures: int  # of them, that could be decoded
+    samples: int  # number of samples read
+    pictures: int  # number of these that could be decoded
     pixels: int
-    mean: tuple[float, ...] | None  # None: there are no pixels
+    mean: tuple[float, ...] | None  # None: no pixels
     std: tuple[float, ...] | None
     sizes: tuple[tuple[int, int, int], ...]  # height, width and number of pictures; the most frequent first
-    classes: tuple[Class, ...] | None  # None: there is no column of labels
+    classes: tuple[Class, ...] | None  # None: no column of labels
     refused: tuple[Refused, ...]  # the first ones
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """The fields as JSON values."""
         found = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         classes = None if self.classes is None else [each._asdict() for each in self.classes]
         return {**found, "classes": classes, "refused": [each._asdict() for each in self.refused]}
@@ -90,17 +90,17 @@ def summarize_pixels(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> PixelSummary:
-    """Look at all pictures of a column, or at a share of them that is spread evenly; damaged ones are named."""
+    """Summarise all pictures of a column, or an evenly spaced share of them; damaged ones are listed."""
     name = picture_column(dataset.columns, column)
     encoding = dataset.columns[name]
     count = math.ceil(share * len(dataset))
     tally = Tally()
 
-    def look(positions: Ints) -> Tally:
+    def count_run(positions: Ints) -> Tally:
         return tally_of(((i, dataset.payload(i, name)) for i in positions.tolist()), encoding)
 
     with ThreadPoolExecutor(threads) as pool:
-        for found in _in_order(pool, look, _spread(count, len(dataset), _RUN), 2 * threads):
+        for found in _in_order(pool, count_run, _spread(count, len(dataset), _RUN), 2 * threads):
             tally.add(found)
             if progress is not None:
                 progress(tally.samples, count)
@@ -118,7 +118,7 @@ def summarize_pixels(
 
 
 def picture_column(columns: Mapping[str, str], wanted: str | None) -> str:
-    """The column that holds the pictures: `wanted`, or the one that can; SchemaError if that is not clear."""
+    """The column of pictures: `wanted`, or the only possible one; SchemaError if none or several are possible."""
     possible = [name for name, encoding in columns.items() if encoding in ENCODINGS]
     if wanted is not None and wanted not in possible:
         found = repr(columns[wanted]) if wanted in columns else f"the columns {', '.join(columns)}"
@@ -127,12 +127,12 @@ def picture_column(columns: Mapping[str, str], wanted: str | None) -> str:
     for likely in ([wanted] if wanted else [], surely, [name for name in possible if name == "image"], possible):
         if len(likely) == 1:
             return likely[0]
-    found = f"{len(possible)} that may be it among {', '.join(columns) or 'no columns'}"
-    raise SchemaError(subject="pictures", expected="one column", found=found, hint="column says which")
+    found = f"{len(possible)} possible ones among {', '.join(columns) or 'no columns'}"
+    raise SchemaError(subject="pictures", expected="one column", found=found, hint="choose one with `column`")
 
 
 def _classes(dataset: Samples, count: int) -> tuple[Class, ...] | None:
-    """How often each label occurs among the samples that are looked at."""
+    """The number of samples with each label, among `count` evenly spaced samples."""
     encoding = get_encoding(dataset.columns["label"]) if "label" in dataset.columns else None
     if encoding is None or encoding.shape != () or np.dtype(encoding.dtype).kind not in "iu":
         return None
@@ -147,23 +147,23 @@ def _classes(dataset: Samples, count: int) -> tuple[Class, ...] | None:
 
 
 def _names(classes: object) -> dict[int, str]:
-    """The names of labels, where the metadata have a list of them."""
+    """The names of labels, if `classes` in the metadata is a list."""
     return {i: str(name) for i, name in enumerate(classes)} if isinstance(classes, list) else {}
 
 
 def _spread(count: int, length: int, run: int) -> Iterator[Ints]:
-    """`count` of `length` positions, evenly spread, in runs."""
+    """`count` of `length` positions, evenly spaced, in runs."""
     for start in range(0, count, run):
         yield np.arange(start, min(start + run, count)) * length // count
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Ints], Tally], items: Iterable[Ints], most: int
+    pool: ThreadPoolExecutor, function: Callable[[Ints], Tally], items: Iterable[Ints], most: int
 ) -> Iterator[Tally]:
-    """The results for all items, made ahead, but no more than `most` at a time."""
+    """Map items in the pool, with at most `most` pending, and yield the results in order."""
     waiting: deque[Future[Tally]] = deque()
     for item in items:
-        waiting.append(pool.submit(work, item))
+        waiting.append(pool.submit(function, item))
         if len(waiting) >= most:
             yield waiting.popleft().result()
     while waiting:

@@ -1,4 +1,4 @@
-"""What kind of file is a payload? Its first bytes tell; nothing is decoded, and neither Pillow nor Numba is needed."""
+"""Which file format does a payload have, by its first bytes? Nothing is decoded; Pillow and Numba are not needed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import struct
 from collections.abc import Callable
 
 _JPEG = b"\xff\xd8\xff"
-_TILES = b"mx8tiles"  # what kernels.jpeg calls TILES_MAGIC; importing that one takes as long as importing Numba
+_TILES = b"mx8tiles"  # TILES_MAGIC of kernels.jpeg, whose import would load Numba
 _TILES_MARKER = 0xE9
 _PLANES = b"mx8yuv\0\1"
-_PARSED_BYTES = 1 << 20  # of text that is tried as JSON
-_TEXT_BYTES = 4096  # of a payload that are looked at
+_PARSED_BYTES = 1 << 20  # of text that are parsed as JSON
+_TEXT_BYTES = 4096  # of a payload that are tested for text
 _MOST_FILLING = 4096  # fill bytes in a JPEG's head
 _MOST_SEGMENTS = 512  # of a JPEG's head; the longest known metadata (depth maps in XMP) take a few hundred
 _BRANDS_BYTES = 256  # of the box that names an ISO file's brands
@@ -22,7 +22,7 @@ _BRANDS = {
 }
 _TEXT_CONTROLS = frozenset("\t\n\r\f")
 
-# How other kinds begin; where a size follows, it is not looked for.
+# First bytes of other formats, whose sizes are not read.
 _BEGINNINGS = (
     (b"\x1f\x8b", "gzip"),
     (b"PK\x03\x04", "ZIP"),
@@ -39,7 +39,7 @@ _BEGINNINGS = (
 
 
 def sniff(payload: bytes) -> str:
-    """The kind of a payload in a few words, as "JPEG 500×375, tiled"; "" if nothing is recognised."""
+    """Describe the format of a payload, as "JPEG 500×375, tiled"; "" if it is unknown."""
     for begin, describe in _PICTURES:
         if payload.startswith(begin):
             try:
@@ -53,7 +53,7 @@ def sniff(payload: bytes) -> str:
 
 
 def _jpeg(payload: bytes) -> str:
-    """Walk over the segments up to the first scan. Of a head made to cost time nothing but its kind is told."""
+    """Walk over the segments up to the first scan. With too many segments or fill bytes, the result is "JPEG" alone."""
     at, size, more, filling, segments = 2, "", [], 0, 0
     while payload[at] == 0xFF and payload[at + 1] != 0xDA:
         marker = payload[at + 1]
@@ -79,9 +79,9 @@ def _jpeg(payload: bytes) -> str:
 
 
 def _iso_media(payload: bytes) -> str:
-    """Pictures and films share this container. Its brands tell them apart: the major one, then the compatible ones."""
+    """AVIF, HEIC and MP4 share this container. The major brand and then the compatible brands tell them apart."""
     end = min(int.from_bytes(payload[:4], "big"), _BRANDS_BYTES)
-    brands = (payload[at : at + 4] for at in (8, *range(16, end, 4)))  # a version lies between them
+    brands = (payload[at : at + 4] for at in (8, *range(16, end, 4)))  # bytes 12 to 15 are the minor version
     return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "MP4")
 
 
@@ -103,7 +103,7 @@ def _bmp(payload: bytes) -> str:
 
 
 def _webp(payload: bytes) -> str:
-    """One of three layouts: lossy, lossless, extended."""
+    """WebP in one of its layouts (lossy, lossless, extended), or another RIFF file."""
     if payload[8:12] != b"WEBP":
         return "WAV" if payload[8:12] == b"WAVE" else "RIFF"
     kind = payload[12:16]
@@ -114,7 +114,7 @@ def _webp(payload: bytes) -> str:
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     else:
         width, height = (int.from_bytes(payload[at : at + 3], "little") + 1 for at in (24, 27))
-        payload[29]  # it is long enough
+        payload[29]  # IndexError if the payload is truncated
     return f"WebP {width}×{height}"
 
 
@@ -134,13 +134,13 @@ _PICTURES: tuple[tuple[bytes, Callable[[bytes], str]], ...] = (
 
 
 def _text(payload: bytes) -> str:
-    """The word for text, and for JSON among it; "" if what is looked at is no text."""
+    """ "JSON" or "UTF-8 text"; "" if the first bytes are not printable text."""
     if not payload:
         return ""
     try:
         text = payload[:_TEXT_BYTES].decode()
     except UnicodeDecodeError as error:
-        if len(payload) <= _TEXT_BYTES or error.start < _TEXT_BYTES - 3:  # else a character was cut in two
+        if len(payload) <= _TEXT_BYTES or error.start < _TEXT_BYTES - 3:  # else the last character is cut off
             return ""
         text = payload[: error.start].decode()
     if not all(character.isprintable() or character in _TEXT_CONTROLS for character in text):

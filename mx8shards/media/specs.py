@@ -1,4 +1,4 @@
-"""What can be asked of a column of pictures? Frozen values, each of which names what its crops are."""
+"""Which settings can `decode=` have for a column of pictures: Decode, CenterCrop, RandomResizedCrop, MultiCrop …?"""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 Size = int | tuple[int, int]
 
-_KINDS = ("uint8", "float16", "float32")
+_DTYPES = ("uint8", "float16", "float32")
 _MOST = 1 << 14  # pixels of a crop's side
-_TAKEN = ("sample_ids", "padding")  # names of what else a batch has
+_RESERVED = ("sample_ids", "padding")  # keys that every batch has
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """What `Decode` and all crops have in common: each of them explains these arguments."""
+    """The arguments that Decode and all crops share; their docstrings explain them."""
 
     flip: float = 0.0
     layout: Literal["CHW", "HWC"] = "CHW"
@@ -43,7 +43,7 @@ class Picture:
 
     def __post_init__(self) -> None:
         one_of(self._named("layout"), self.layout, LAYOUTS)
-        one_of(self._named("dtype"), self.dtype, _KINDS)
+        one_of(self._named("dtype"), self.dtype, _DTYPES)
         probability(self._named("flip"), self.flip)
         if self.seed is not None:
             self._keep("seed", whole_number(self._named("seed"), self.seed, None))
@@ -56,7 +56,7 @@ class Picture:
                 self._keep(name, self._per_channel(name, getattr(self, name)))
 
     def _per_channel(self, name: str, given: Any) -> tuple[float, ...]:
-        """Three numbers, as `given`."""
+        """`given` as three numbers, checked."""
         values = finite_numbers(given)
         if self.dtype == "uint8":
             self._refuse(name, "a float dtype for it", self.dtype)
@@ -80,16 +80,16 @@ class Picture:
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Height and width of what is made; 0 and 0 if only the picture tells."""
+        """Height and width of the output; 0 and 0 if it has the size of each picture."""
         raise NotImplementedError
 
     def crops(self, column: str) -> Mapping[str, Picture]:
-        """Each crop that is made of a picture, by its name in a batch."""
+        """The crops that are made of a picture, by their keys in a batch."""
         raise NotImplementedError
 
     def stage(self, use: Use) -> Stage:
-        """The stage that makes them."""
-        from mx8shards.media.picture_stage import stage_of  # numba, for those who decode
+        """The stage that makes these crops."""
+        from mx8shards.media.picture_stage import stage_of  # imported here because it loads Numba
 
         return stage_of(self.crops(use.column), use)
 
@@ -155,7 +155,7 @@ class Crop(Picture):
 
 @dataclass(frozen=True)
 class CenterCrop(Crop):
-    """The middle of a picture.
+    """The centre of a picture, resized only if `resize` is given or the picture is smaller than the crop.
 
     Args:
         size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
@@ -191,7 +191,7 @@ class CenterCrop(Crop):
 
 @dataclass(frozen=True)
 class ResizeCrop(Crop):
-    """The largest part of a picture that has the shape of `size`, from its middle, resized.
+    """The largest centred part of a picture with the aspect ratio of `size`, resized.
 
     Args:
         size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
@@ -213,7 +213,7 @@ class ResizeCrop(Crop):
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Crop):
-    """A random part of a picture, resized, as torchvision's. What is drawn follows from seed, epoch, sample and name.
+    """A random part of a picture, resized, as torchvision does. The draw depends on seed, epoch, sample and name.
 
     Args:
         size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
@@ -251,7 +251,7 @@ class RandomResizedCrop(Crop):
 class MultiCrop:
     """Several crops of each picture, which is decoded once. Their names become keys of a batch.
 
-    Each draws numbers of its own, by its name; crops with the same `seed` draw the same ones.
+    The random numbers of a crop depend on its name; crops with the same `seed` draw the same numbers.
 
     Args:
         each: The crops by their names in the batch, such as `{"large": CenterCrop(224), "small": CenterCrop(96)}`. All
@@ -265,7 +265,7 @@ class MultiCrop:
         if not isinstance(each, Mapping) or not each:
             raise SettingError(subject="MultiCrop: each", expected="crops by name", found=shown(self.each))
         for name, crop in self.each.items():
-            if type(name) is not str or name in _TAKEN or not isinstance(crop, Crop):
+            if type(name) is not str or name in _RESERVED or not isinstance(crop, Crop):
                 found = f"{shown(crop)} under {shown(name)}"
                 raise SettingError(subject="MultiCrop: each", expected="crops by name", found=found)
         for setting in ("exact", "upright"):
@@ -278,24 +278,24 @@ class MultiCrop:
         return hash(frozenset(self.each.items()))
 
     def stage(self, use: Use) -> Stage:
-        """The stage that makes them."""
-        from mx8shards.media.picture_stage import stage_of  # numba, for those who decode
+        """The stage that makes these crops."""
+        from mx8shards.media.picture_stage import stage_of  # imported here because it loads Numba
 
         return stage_of(self.each, use)
 
 
 def _checked_sides(picture: Picture, size: Any) -> tuple[int, int]:
-    """Height and width, if they can be; else SettingError."""
+    """Height and width from the `size` argument; SettingError if that is invalid."""
     sides = size if isinstance(size, (tuple, list)) else (size, size)
     try:
         height, width = (whole_number("size", side, 1, _MOST) for side in sides)
-    except ValueError:  # SettingError, or other than two of them
+    except ValueError:  # a SettingError, or not two numbers
         picture._refuse("size", f"pixels from 1 to {_MOST}: one number, or height and width", size)
     return height, width
 
 
 def _normal(sides: tuple[int, int]) -> Size:
-    """Equal sides as one number: there is one value for what is meant."""
+    """Equal sides as one number, so that equal settings compare equal."""
     return sides[0] if sides[0] == sides[1] else sides
 
 

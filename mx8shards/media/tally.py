@@ -1,4 +1,4 @@
-"""What is counted of pictures, exactly?"""
+"""How are pixels, levels and sizes of pictures counted exactly, for their mean and standard deviation?"""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mx8shards.format.picture_files import RGB_MODES, TO_RGB8, check_size
 from mx8shards.media.decoding import Pixels, decode, decode_jpeg
 
 ENCODINGS = ("jpeg", "png", "pil", "bytes")
-MOST_NAMED = 1_000  # of pictures that could not be decoded: of more, only the number is kept
+MOST_NAMED = 1_000  # pictures that could not be decoded are listed up to this number, and only counted beyond it
 
-_ROWS = 1 << 16  # so many squares of 255 fit into a uint32
+_ROWS = 1 << 16  # the sum of this many squares of 255 fits into a uint32
 _STRIP_BYTES = 1 << 20  # of a picture that are summed at a time
-_OWN_BYTES = 16 << 20  # pictures that take more memory are decoded by one thread at a time
-_large = threading.Lock()
+_PARALLEL_BYTES = 16 << 20  # pictures that take more memory are decoded by one thread at a time
+_large_picture = threading.Lock()
 
 
 class Refused(NamedTuple):
@@ -36,7 +36,7 @@ class Refused(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """What was counted so far."""
+    """Counts and sums over samples."""
 
     samples: int = 0
     pixels: int = 0
@@ -47,7 +47,7 @@ class Tally:
     refused: list[Refused] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
-        """Count what another one did."""
+        """Add the counts of another tally."""
         self.samples += other.samples
         self.pixels += other.pixels
         self.levels = [a + b for a, b in zip(self.levels, other.levels, strict=True)]
@@ -57,11 +57,11 @@ class Tally:
         self.refused += other.refused[: MOST_NAMED - len(self.refused)]
 
     def mean(self) -> tuple[float, ...] | None:
-        """Of each channel."""
+        """The mean of each channel."""
         return tuple(level / (255 * self.pixels) for level in self.levels) if self.pixels else None
 
     def std(self) -> tuple[float, ...] | None:
-        """Of each channel, over all pixels; integers until the root, as differences of large floats are noise."""
+        """The standard deviation of each channel. In integers, because a difference of large floats is inexact."""
         if not self.pixels:
             return None
         pairs = zip(self.levels, self.squares, strict=True)
@@ -69,13 +69,13 @@ class Tally:
 
 
 def tally_of(payloads: Iterable[tuple[int, memoryview]], encoding: str) -> Tally:
-    """What is to be counted of some samples."""
+    """Count some samples."""
     tally = Tally()
     for sample, payload in payloads:
         tally.samples += 1
-        with ExitStack() as turn:
+        with ExitStack() as locks:
             try:
-                pixels = pixels_of(payload, encoding, turn)
+                pixels = pixels_of(payload, encoding, locks)
             except (DecodeError, FormatError) as error:
                 tally.refusals += 1
                 tally.refused.append(Refused(sample, str(error)))
@@ -87,16 +87,16 @@ def tally_of(payloads: Iterable[tuple[int, memoryview]], encoding: str) -> Tally
     return tally
 
 
-def pixels_of(payload: memoryview, encoding: str, turn: ExitStack) -> Pixels:
-    """Red, green and blue [H, W, 3]; DecodeError or FormatError for what is no picture, or not a whole one.
+def pixels_of(payload: memoryview, encoding: str, locks: ExitStack) -> Pixels:
+    """Decode a payload to RGB [H, W, 3]; DecodeError or FormatError if it is not a picture, or is damaged.
 
-    A large picture is decoded, and `turn` ends, before that of another thread is.
+    Large pictures are decoded one at a time: the lock is held until `locks` is closed.
     """
 
-    def ready(width: int, height: int, size_bytes: int) -> None:
+    def reserve(width: int, height: int, size_bytes: int) -> None:
         check_size(width, height, size_bytes)
-        if size_bytes > _OWN_BYTES:
-            turn.enter_context(_large)
+        if size_bytes > _PARALLEL_BYTES:
+            locks.enter_context(_large_picture)
 
     if encoding == "pil":
         picture = get_encoding("pil").decode(payload)
@@ -104,45 +104,45 @@ def pixels_of(payload: memoryview, encoding: str, turn: ExitStack) -> Pixels:
             raise DecodeError(expected="a picture of 8 bits per channel, in RGB or grey", found=f"mode {picture.mode}")
         return np.asarray(picture.convert("RGB"))
     if bytes(payload[:6]) == b"mx8yuv":
-        return _of_planes(payload, ready)
+        return _pixels_of_yuv420(payload, reserve)
     if bytes(payload[:2]) == b"\xff\xd8":
-        _check_jpeg(bytes(payload), ready)
+        _check_jpeg(bytes(payload), reserve)
         return decode_jpeg(payload, 0, 0)
-    return decode(bytes(payload), ready)
+    return decode(bytes(payload), reserve)
 
 
-def _of_planes(payload: memoryview, ready: Callable[[int, int, int], None]) -> Pixels:
-    from mx8shards.media.yuv420 import planes  # here: its kernels bring numba, which no other picture needs
+def _pixels_of_yuv420(payload: memoryview, reserve: Callable[[int, int, int], None]) -> Pixels:
+    from mx8shards.media.yuv420 import planes  # imported here because it loads Numba, which other pictures do not need
 
     pillow = require("PIL.Image", "images")
     luma, *chroma = planes(bytes(payload))
     height, width = luma.shape
-    ready(width, height, 3 * height * width)
+    reserve(width, height, 3 * height * width)
     pixels = np.empty((height, width, 3), np.uint8)
-    step = 2 * max(1, _STRIP_BYTES // (6 * width))  # rows; each of chroma is two of luma
+    step = 2 * max(1, _STRIP_BYTES // (6 * width))  # rows of luma; even, as a row of chroma covers two of them
     for start in range(0, height, step):
         strip = luma[start : start + step]
         halves = [plane[start // 2 : (start + step) // 2] for plane in chroma]
         full = [half.repeat(2, axis=0).repeat(2, axis=1)[: len(strip), :width] for half in halves]
-        whole = pillow.merge("YCbCr", [pillow.fromarray(np.ascontiguousarray(plane)) for plane in (strip, *full)])
-        pixels[start : start + step] = np.asarray(whole.convert("RGB"))
+        merged = pillow.merge("YCbCr", [pillow.fromarray(np.ascontiguousarray(plane)) for plane in (strip, *full)])
+        pixels[start : start + step] = np.asarray(merged.convert("RGB"))
     return pixels
 
 
-def _check_jpeg(payload: bytes, ready: Callable[[int, int, int], None]) -> None:
-    """DecodeError for a JPEG that is not decoded: for its colours, its scans or its size."""
+def _check_jpeg(payload: bytes, reserve: Callable[[int, int, int], None]) -> None:
+    """DecodeError for a JPEG that is refused because of its colours, number of scans or size."""
     check_cost(payload)
-    head = walk_jpeg(payload)  # simplejpeg's own reader of heads knows fewer samplings than its decoder
+    head = walk_jpeg(payload)  # simplejpeg.decode_jpeg_header refuses samplings that its decoder supports
     height, width, components = head.size(payload)
     if not height or not width:
-        raise DecodeError(expected="a JPEG", found="one without a size")
+        raise DecodeError(expected="a JPEG with a frame header", found="one without a size")
     if components == 4:
         raise DecodeError(expected="a JPEG in RGB or grey", found="CMYK", hint=TO_RGB8)
-    ready(width, height, 3 * height * width + head.coefficient_bytes(payload))
+    reserve(width, height, 3 * height * width + head.coefficient_bytes(payload))
 
 
 def sums(pixels: Pixels) -> tuple[list[int], list[int]]:
-    """Per channel the sum of all levels, and that of their squares. Exact."""
+    """The sum of levels and the sum of their squares, per channel. Exact."""
     total = np.zeros((2, 3), np.int64)
     step = min(_ROWS, max(1, _STRIP_BYTES // (3 * pixels.shape[1] or 1)))
     for start in range(0, len(pixels), step):

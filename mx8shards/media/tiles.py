@@ -1,10 +1,11 @@
-"""How does a JPEG get restart markers, so that a rectangle of it can be decoded alone, and how does it lose them again?
+"""How is a JPEG divided into tiles (restart intervals with an index), and how are its original bytes restored?
 
-    tile      the same picture in tiles of about 64 pixels, one row of MCUs high; about one per cent larger
-    untile    the very bytes it was made of
+    tile      insert restart markers, so that tiles of about 64 pixels x 1 MCU row can be decoded alone
+    untile    restore the original bytes
 
-The coefficients are the same, and every decoder gives the same pixels. What cannot be tiled stays as it is: progressive
-and arithmetic files, several scans, CMYK, and whatever isn't restored to its last bit.
+Tiling keeps the coefficients, so every decoder gives equal pixels, and makes files about one per cent larger. Some
+JPEGs are left unchanged: progressive, arithmetic-coded or CMYK files, several scans, and all files that untiling would
+not restore exactly.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ _TILE_PIXELS = 64
 _LEAST_PIXELS = 32
 _MOST_BLOCKS = 10  # per MCU
 _SEGMENT_BYTES = 65_535
-_FIXED_BYTES = 17  # of the segment of tiles, without its marker and the sizes
+_FIXED_BYTES = 17  # of the tile index, without its marker and the sizes of tiles
 _EOI = b"\xff\xd9"
-_KEPT_BYTES = 16 << 20  # of memory that a thread keeps
-_ONES = 127  # what intervals of ours are padded with
+_KEPT_BYTES = 16 << 20  # of scratch that a thread keeps
+_ONES = 127  # padding of the intervals that are written: one bits
 
 
 def tile(jpeg: bytes) -> bytes:
-    """The same picture in tiles, or these very bytes if they cannot be tiled and restored."""
-    # Untiling reads the tiled bytes as every decoder does, and writes what it found. So where the source comes back, to
-    # its last bit, the tiled bytes have the source's coefficients: two pictures are not written as the same bits.
+    """Tile a JPEG; return it unchanged if it cannot be tiled and restored."""
+    # Untiling decodes the coefficients of the tiled JPEG and encodes them again. If the result equals the source, the
+    # tiled JPEG has the coefficients of the source, because different coefficients have different encodings.
     tiled = _tiled(jpeg)
     try:
         return tiled if tiled is not None and untile(tiled) == jpeg else jpeg
@@ -42,7 +43,7 @@ def tile(jpeg: bytes) -> bytes:
 
 
 def is_whole(jpeg: bytes) -> bool:
-    """Whether all its coefficients are there, and nothing else is; False also for what cannot be tiled."""
+    """Whether a JPEG is undamaged, by decoding all its coefficients; also False for a JPEG that cannot be tiled."""
     data, head, status = _head(jpeg)
     if status != OK or not _can_be_tiled(head):
         return False
@@ -51,13 +52,13 @@ def is_whole(jpeg: bytes) -> bool:
 
 
 def is_tiled(jpeg: bytes) -> bool:
-    """Whether these bytes have a segment of tiles that fits them."""
+    """Whether a JPEG has a tile index that matches it."""
     data, head, status = _head(jpeg)
     return status == OK and check_tiles(data, head) == OK
 
 
 def untile(jpeg: bytes) -> bytes:
-    """The bytes that a picture was tiled from; these very bytes if they are not tiled. DecodeError if it is damaged."""
+    """Restore the JPEG from before tiling; a JPEG without tiles is returned unchanged. DecodeError if it is damaged."""
     data, head, status = _head(jpeg)
     if status != OK or check_tiles(data, head) != OK:
         return jpeg
@@ -65,10 +66,10 @@ def untile(jpeg: bytes) -> bytes:
     _, source, status = _head(before)
     at = int(head["tiles"])
     recoded = _recode(data, head, int(source["restart_interval"]), jpeg[at + PADDING_AT])
-    whole = recoded is not None and recoded.padding == _ONES & ((1 << recoded.padded) - 1)
+    ours = recoded is not None and recoded.padding == _ONES & ((1 << recoded.padded) - 1)
     rest = int.from_bytes(jpeg[at + REST_AT : at + REST_AT + 4], "big")
-    if status != OK or recoded is None or not whole or recoded.end + rest != len(jpeg):
-        raise DecodeError("a tiled JPEG whose data are damaged")
+    if status != OK or recoded is None or not ours or recoded.end + rest != len(jpeg):
+        raise DecodeError("a tiled JPEG whose data is damaged")
     return b"".join((before, recoded.entropy, jpeg[recoded.end :]))
 
 
@@ -79,18 +80,18 @@ def _head(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], Any, int]:
 
 
 class _Scratch(threading.local):
-    """Memory of each thread: fresh pages for every picture would take longer than Huffman tables do."""
+    """Scratch of each thread, which is reused: allocating pages for each picture would cost more than the tables."""
 
     def __init__(self) -> None:
         self.tables = np.zeros(8, huffman_tables.HUFFMAN)
         self.lookups = np.empty((12, 1 << huffman_tables.PEEK), np.uint32)
         self._bytes = np.empty(0, np.uint8)
 
-    def rooms(self, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Two of so many bytes, and one twice as large."""
-        whole = self._bytes if len(self._bytes) >= 4 * size else np.empty(4 * size, np.uint8)
-        self._bytes = whole if len(whole) <= _KEPT_BYTES else self._bytes
-        return whole[:size], whole[size : 2 * size], whole[2 * size : 4 * size]
+    def buffers(self, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Two buffers of `size` bytes, and one of twice that size."""
+        block = self._bytes if len(self._bytes) >= 4 * size else np.empty(4 * size, np.uint8)
+        self._bytes = block if len(block) <= _KEPT_BYTES else self._bytes
+        return block[:size], block[size : 2 * size], block[2 * size : 4 * size]
 
 
 _scratch = _Scratch()
@@ -99,40 +100,40 @@ _scratch = _Scratch()
 class _Recoded(NamedTuple):
     """Entropy-coded data with another restart interval."""
 
-    entropy: memoryview  # gone when this thread recodes the next
+    entropy: memoryview  # over scratch: valid until this thread recodes the next JPEG
     sizes: npt.NDArray[np.int64]  # of the intervals
-    end: int  # of what was read
-    padding: int
-    padded: int
-    tables: bytes  # a segment of tables that have more codes than they had
+    end: int  # of the entropy-coded data in the source
+    padding: int  # of the intervals in the source
+    padded: int  # number of bits of `padding` that are known
+    tables: bytes  # a DHT segment with the tables to which codes were added, or b""
 
 
 def _recode(data: npt.NDArray[np.uint8], head: Any, interval: int, padding: int) -> _Recoded | None:
-    """The data recoded, or None if that cannot be."""
+    """Change the restart interval of the entropy-coded data; None if that is impossible."""
     tables, lookups = _scratch.tables, _scratch.lookups
-    if head["columns"] * head["rows"] > 4 * len(data):  # two bits are the least that a block takes
+    if head["columns"] * head["rows"] > 4 * len(data):  # a block takes at least two bits
         return None
     if huffman_tables.prepare(data, head, tables, lookups) != OK:
         return None
     count = _intervals(head, interval)
     sizes, found = np.zeros(count, np.int64), np.zeros(recoding.FOUND, np.int64)
-    most = max(count, _intervals(head, int(head["restart_interval"])))  # each may make three DC coefficients longer
-    rooms = _scratch.rooms(len(data) + 16 * most + recoding.SPARE)
-    size = recoding.recode(data, head, (tables, lookups), interval, padding, rooms, sizes, found)
+    most = max(count, _intervals(head, int(head["restart_interval"])))  # each may have three longer DC coefficients
+    buffers = _scratch.buffers(len(data) + 16 * most + recoding.SPARE)
+    size = recoding.recode(data, head, (tables, lookups), interval, padding, buffers, sizes, found)
     if size < 0:
         return None
     end, seen, known = (int(found[i]) for i in (recoding.END, recoding.PADDING, recoding.PADDED))
     extended = _table_segment(tables[:4]) if found[recoding.USED] else b""
-    return _Recoded(rooms[2][:size].data, sizes, end, seen, known, extended)
+    return _Recoded(buffers[2][:size].data, sizes, end, seen, known, extended)
 
 
 def _intervals(head: Any, interval: int) -> int:
-    """How many there are in a picture."""
+    """The number of restart intervals in a picture."""
     return -(-int(head["columns"] * head["rows"]) // interval) if interval else 1
 
 
 def _tiled(jpeg: bytes) -> bytes | None:
-    """The picture in tiles, unchecked; None if that cannot be."""
+    """The tiled JPEG, without the check that it can be restored; None if it cannot be tiled."""
     data, head, status = _head(jpeg)
     if status != OK or not _can_be_tiled(head):
         return None
@@ -158,14 +159,14 @@ def _tiled(jpeg: bytes) -> bytes | None:
 
 
 def _can_be_tiled(head: Any) -> bool:
-    """Whether there is one scan with all that tiles must have."""
+    """Whether a JPEG has the form that tiles require (spec §14): sequential, one scan, one or three components."""
     several = head["components"] == 3 and (head["h"] * head["v"]).sum() <= _MOST_BLOCKS
     usual = head["kind"] == SEQUENTIAL and head["one_scan"] and (several or head["components"] == 1)
     return bool(usual and head["tiles"] == 0 and head["size"] < 1 << 32)
 
 
 def _interval(head: Any) -> int | None:
-    """How many MCUs a tile has: a divisor of those in a row, so many that their sizes fit into one segment."""
+    """The MCUs per tile: a divisor of the MCUs per row, large enough that all sizes fit into one segment; or None."""
     columns, rows, across = int(head["columns"]), int(head["rows"]), int(head["mcu_width"])
     fitting = [
         n
@@ -179,7 +180,7 @@ def _interval(head: Any) -> int | None:
 
 
 def _table_segment(tables: npt.NDArray[Any]) -> bytes:
-    """A segment of the tables that have more codes than they had."""
+    """A DHT segment with the tables to which codes were added."""
     text = b""
     for number, table in enumerate(tables):
         if table["added"]:

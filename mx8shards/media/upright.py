@@ -1,8 +1,7 @@
-"""How is a JPEG turned upright without loss?
+"""How is a JPEG rotated losslessly, so that its EXIF orientation becomes 1?
 
-A JPEG's coefficients can be mirrored and turned as they are, block by block. That is exact where the sides that end up
-at the top or on the left consist of whole MCUs. libturbojpeg does it; without it, or with a side that does not fit,
-there is no lossless way.
+libturbojpeg mirrors and transposes the coefficients of each block. This is exact if the sides that become the top or
+left side consist of whole MCUs. Otherwise, and without the library, a JPEG cannot be rotated losslessly.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from typing import Literal
 from mx8shards.kernels import turbo
 from mx8shards.kernels.jpeg import TILES_MAGIC
 
-_OPERATIONS = {2: 1, 3: 6, 4: 2, 5: 3, 6: 5, 7: 4, 8: 7}  # EXIF's orientation: the TJXOP_ that undoes it
-_PERFECT = 1  # TJXOPT_PERFECT: refuse what is no whole MCU
+_OPERATIONS = {2: 1, 3: 6, 4: 2, 5: 3, 6: 5, 7: 4, 8: 7}  # EXIF orientation → the TJXOP_ constant that undoes it
+_PERFECT = 1  # TJXOPT_PERFECT: refuse partial MCUs
 _COPY_NOTHING = 64  # TJXOPT_COPYNONE
 _ORIENTATION = 0x0112
-_SHORT = 3  # EXIF's type of 16-bit numbers
+_SHORT = 3  # EXIF type of uint16
 _EXIF, _XMP, _MPF = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"MPF\0"
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[1-8](?=\s*[\"'<])")
 _APP0, _APP1, _SOS, _COM = 0xE0, 0xE1, 0xDA, 0xFE
 _FILL = re.compile(rb"\xff*")
-_MOST_SEGMENTS = 4096  # more are not copied: such a JPEG counts as one that cannot be turned without loss
-_COPIED = frozenset(range(0xE1, 0xF0)) - {0xEE}  # APP1 to APP15 without Adobe's, which the library writes as JFIF's
+_MOST_SEGMENTS = 4096  # a JPEG with more segments counts as one that cannot be rotated losslessly
+_COPIED = frozenset(range(0xE1, 0xF0)) - {0xEE}  # APP1 to APP15, except Adobe: the library writes it, as it does JFIF
 
 
 class _Transform(ctypes.Structure):
-    """tjtransform, as turbojpeg.h of 2.x and 3.x has it."""
+    """tjtransform of turbojpeg.h, 2.x and 3.x."""
 
     _fields_ = (
         *((name, ctypes.c_int) for name in ("x", "y", "w", "h", "op", "options")),
@@ -39,19 +38,19 @@ class _Transform(ctypes.Structure):
 
 
 def upright_jpeg(jpeg: bytes, orientation: int) -> bytes | None:
-    """The JPEG with its raster turned as `orientation` asks and its EXIF saying so; None where that is not exact."""
-    turned = _transformed(jpeg, _OPERATIONS[orientation])
-    return None if turned is None else _with_segments(turned, jpeg)
+    """Rotate a JPEG so that its orientation is 1, also in its metadata; None if that is not possible losslessly."""
+    rotated = _transform(jpeg, _OPERATIONS[orientation])
+    return None if rotated is None else _with_segments(rotated, jpeg)
 
 
 def has_library() -> bool:
-    """Whether there is a libturbojpeg that turns JPEGs without loss."""
+    """Whether the libturbojpeg in use can transform JPEGs."""
     return turbo.library is not None and all(
         hasattr(turbo.library, name) for name in ("tjInitTransform", "tjTransform", "tjFree")
     )
 
 
-def _transformed(jpeg: bytes, operation: int) -> bytes | None:
+def _transform(jpeg: bytes, operation: int) -> bytes | None:
     library = turbo.library
     if library is None or not has_library():
         return None
@@ -78,11 +77,11 @@ def _transformed(jpeg: bytes, operation: int) -> bytes | None:
         destroy(handle)
 
 
-def _with_segments(turned: bytes, source: bytes) -> bytes | None:
-    """The turned JPEG with the source's EXIF, XMP, ICC and other segments; the orientation is 1 in all of them.
+def _with_segments(rotated: bytes, source: bytes) -> bytes | None:
+    """Add the source's EXIF, XMP, ICC and other segments to the rotated JPEG, with orientation 1 in EXIF and XMP.
 
-    Versions of the library differ in what they copy, so nothing is left to them. What is no longer true is left out:
-    the list of further pictures (MPF), and a tile index of ours.
+    Versions of the library copy different segments, so all are copied here. Segments that no longer match the file are
+    omitted: the index of further pictures (MPF), and a tile index.
     """
     kept = []
     changed = False
@@ -96,22 +95,22 @@ def _with_segments(turned: bytes, source: bytes) -> bytes | None:
             value = (1).to_bytes(2, _order(segment[10:]))
             kept.append(segment[:at] + value + segment[at + 2 :])
             changed = True
-        elif marker == _APP1 and segment[4:].startswith(_XMP):  # readers differ in whether they look here or at EXIF
+        elif marker == _APP1 and segment[4:].startswith(_XMP):  # some readers use this orientation instead of EXIF's
             kept.append(_XMP_ORIENTATION.sub(rb"\g<1>1", segment))
         elif (marker in _COPIED or marker == _COM) and not segment[4:].startswith((_MPF, TILES_MAGIC)):
             kept.append(segment)
     head = 2
-    if turned[2:4] == bytes((0xFF, _APP0)):  # JFIF's segment has to be the first
-        head += 2 + int.from_bytes(turned[4:6], "big")
-    return b"".join((turned[:head], *kept, turned[head:])) if changed else None
+    if rotated[2:4] == bytes((0xFF, _APP0)):  # the JFIF segment has to be the first
+        head += 2 + int.from_bytes(rotated[4:6], "big")
+    return b"".join((rotated[:head], *kept, rotated[head:])) if changed else None
 
 
 def _segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and bytes of every segment before the first scan."""
+    """The marker and the bytes of each segment before the first scan."""
     at = 2
     while jpeg[at : at + 1] == b"\xff":
-        if jpeg[at + 1 : at + 2] == b"\xff":  # fill bytes: the last of them begins the marker
-            at = _FILL.match(jpeg, at).end() - 1  # type: ignore[union-attr]  # it matches nothing, too
+        if jpeg[at + 1 : at + 2] == b"\xff":  # fill bytes: the last one begins the marker
+            at = _FILL.match(jpeg, at).end() - 1  # type: ignore[union-attr]  # it also matches ""
         end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
         if end > len(jpeg) or jpeg[at + 1] == _SOS:
             return
@@ -124,7 +123,7 @@ def _order(tiff: bytes) -> Literal["little", "big"]:
 
 
 def _orientation_at(segment: bytes) -> int | None:
-    """Where in an EXIF segment the number of the orientation stands, if it is stored as is usual."""
+    """The offset of the orientation's value in an EXIF segment; None unless it is one uint16, stored in the entry."""
     tiff = segment[10:]
     order = _order(tiff)
     directory = int.from_bytes(tiff[4:8], order)

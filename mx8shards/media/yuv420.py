@@ -1,7 +1,7 @@
-"""How does a picture become planes that need no decoding? (spec §15)
+"""How are pictures stored as yuv420 planes, which need no decoding? (spec §15)
 
-A byte of luma for each pixel, and two of chroma for each four: several times as large as a JPEG, and read several times
-as quickly. The planes of a JPEG are those that its decoder has before it makes colours of them.
+One byte of luma per pixel and two bytes of chroma per four pixels: several times as large as a JPEG, and several times
+faster to read. The planes of a JPEG are taken from its decoder before the conversion to RGB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mx8shards.format.picture_cost import check_cost
 from mx8shards.format.picture_files import MOST_DECODED_BYTES, check_size
 from mx8shards.kernels import jpeg, turbo
 from mx8shards.kernels.cuts import CUT
-from mx8shards.kernels.decompress import coefficient_bytes, decode_planes, decoded, has_planes, planes_bytes
+from mx8shards.kernels.decompress import coefficient_bytes, decode_planes, decoded_planes, has_planes, planes_bytes
 from mx8shards.kernels.yuv420_planes import MAGIC, is_yuv420, planes_of, size_of
 from mx8shards.media import decoding
 
@@ -26,7 +26,7 @@ _GREY = 128
 
 
 def encode(picture: bytes) -> bytes:
-    """The planes of a picture file. DecodeError for what is none."""
+    """Encode a picture file as a yuv420 payload. DecodeError for a file that is not a picture."""
     check_cost(picture)
     luma, blue, red = _planes_of_jpeg(picture) or _planes_by_pillow(picture)
     height, width = luma.shape
@@ -35,17 +35,17 @@ def encode(picture: bytes) -> bytes:
 
 
 def planes(payload: bytes | memoryview) -> tuple[Plane, Plane, Plane]:
-    """Y, Cb and Cr as they lie in a payload: Y without the padding of odd sides."""
+    """Y, Cb and Cr as arrays over a payload; Y without the padding of odd sides."""
     data = np.frombuffer(payload, np.uint8)
     height, width = size_of(data) if is_yuv420(data) else (0, 0)
     if not height:
-        raise DecodeError(expected="the planes that yuv420 payloads hold", found=f"{len(payload)} other bytes")
+        raise DecodeError(expected="a yuv420 payload", found=f"{len(payload)} other bytes")
     luma, blue, red = planes_of(data, height, width)
     return luma[:height, :width], blue, red
 
 
 def _planes_of_jpeg(picture: bytes) -> tuple[Plane, Plane, Plane] | None:
-    """As the decoder has them, with chroma made half as fine as luma; None without TurboJPEG, or for other files."""
+    """The planes from a JPEG's decoder, with chroma converted to 4:2:0; None without TurboJPEG or for other files."""
     data, head = np.frombuffer(picture, np.uint8), np.zeros(1, jpeg.HEAD)
     if turbo.library is None or jpeg.read_head(data, head[0]) != jpeg.OK or not has_planes(head[0]):
         return None
@@ -53,35 +53,35 @@ def _planes_of_jpeg(picture: bytes) -> tuple[Plane, Plane, Plane] | None:
     width, height = int(head[0]["width"]), int(head[0]["height"])
     check_size(width, height, 3 * width * height + int(coefficient_bytes(head[0])))
     cut["width"], cut["height"], cut["scale"] = width, height, 1
-    memory, places = decoding.room(int(planes_bytes(head[0], cut[0]))), np.zeros((3, 3), np.int64)
-    if not decode_planes(data, head[0], cut[0], places, memory):
-        raise DecodeError(expected="a whole JPEG", found="one that is damaged")
+    scratch, layout = decoding.aligned_scratch(int(planes_bytes(head[0], cut[0]))), np.zeros((3, 3), np.int64)
+    if not decode_planes(data, head[0], cut[0], layout, scratch):
+        raise DecodeError(expected="a whole JPEG", found="a damaged one")
     h, v = int(head[0]["h"][0]), int(head[0]["v"][0])
-    luma, blue, red = decoded(places, memory)
+    luma, blue, red = decoded_planes(layout, scratch)
     luma = luma[:height, :width]
     if len(blue) == 0:
         grey = np.full((-(-height // 2), -(-width // 2)), _GREY, np.uint8)
         return luma, grey, grey
     chroma = (plane[: -(-height // v), : -(-width // h)] for plane in (blue, red))
-    blue, red = (_coarse(np.repeat(plane, max(1, h // 2), axis=1), h == 1, v == 1) for plane in chroma)
+    blue, red = (_halve(np.repeat(plane, max(1, h // 2), axis=1), h == 1, v == 1) for plane in chroma)
     half = -(-width // 2)
     return luma, blue[:, :half], red[:, :half]
 
 
 def _planes_by_pillow(picture: bytes) -> tuple[Plane, Plane, Plane]:
-    decoding.check_rare(picture, MOST_DECODED_BYTES)
-    pixels = decoding.decode(picture, _fits)
+    decoding.check_pillow_jpeg(picture, MOST_DECODED_BYTES)
+    pixels = decoding.decode(picture, _reserve)
     pillow = require("PIL.Image", "images")
-    whole = np.asarray(pillow.fromarray(pixels).convert("YCbCr"))
-    return whole[..., 0], _coarse(whole[..., 1], True, True), _coarse(whole[..., 2], True, True)
+    ycbcr = np.asarray(pillow.fromarray(pixels).convert("YCbCr"))
+    return ycbcr[..., 0], _halve(ycbcr[..., 1], True, True), _halve(ycbcr[..., 2], True, True)
 
 
-def _fits(width: int, height: int, size_bytes: int) -> None:
+def _reserve(width: int, height: int, size_bytes: int) -> None:
     check_size(width, height, size_bytes)
 
 
-def _coarse(plane: Plane, across: bool, down: bool) -> Plane:
-    """A plane with half as many columns, or rows, each the mean of two; an odd one stands for itself."""
+def _halve(plane: Plane, across: bool, down: bool) -> Plane:
+    """Halve the columns or rows of a plane, by the mean of two; the last of an odd number is kept."""
     sums = _padded(plane, across=across, down=down).astype(np.uint16)
     count = 1
     if across:
@@ -92,6 +92,6 @@ def _coarse(plane: Plane, across: bool, down: bool) -> Plane:
 
 
 def _padded(plane: Plane, *, across: bool = True, down: bool = True) -> Plane:
-    """With even sides, where asked for: the last row and column twice."""
+    """Repeat the last column or row of a plane with an odd number of them, if `across` or `down`."""
     more = ((0, down and plane.shape[0] % 2), (0, across and plane.shape[1] % 2))
     return np.pad(plane, more, mode="edge")

@@ -18,9 +18,9 @@ from mx8shards.format.picture_files import orientation_in
 from mx8shards.kernels import boxes
 from mx8shards.kernels import cuts as kernels
 from mx8shards.kernels import jpeg as heads
-from mx8shards.media import turned_jpegs
+from mx8shards.media import rotated_jpegs
+from mx8shards.media.exif_rotation import Part, in_raster, in_upright, rotate, rotated_size
 from mx8shards.media.tiles import is_tiled, tile
-from mx8shards.media.turning import Part, in_raster, in_upright, turned, turned_size
 from tests.jpegs import segment
 from tests.loader.test_pictures import backend as backend
 from tests.loader.test_pictures import crops
@@ -143,23 +143,23 @@ def test_no_more_is_decoded_than_the_tiles_that_a_crop_touches(orientation: int)
     width, height = 1024, 768
     file = tile(file_of(Image.fromarray(picture(height, width, 3, True)), subsampling="4:2:0", exif=exif(orientation)))
     head, cut = np.zeros(1, heads.HEAD), np.zeros(1, kernels.CUT)
-    assert turned_jpegs.orientation_of(file, head[0]) == orientation
-    across, down = turned_size(width, height, orientation)
+    assert rotated_jpegs.orientation_of(file, head[0]) == orientation
+    across, down = rotated_size(width, height, orientation)
     found = np.zeros(1, boxes.BOX)
     found[0] = (0.0, 0.0, across / 10, down / 10, 0, 0, across // 10, down // 10, 64, 64, 0)
     taken: list[tuple[int, int, int]] = []
-    pixels = turned_jpegs.decode_turned(
+    pixels = rotated_jpegs.decode_rotated(
         file, head[0], orientation, found, False, cut[0], lambda *asked: taken.append(asked)
     )
     assert pixels.shape[0] * pixels.shape[1] < 0.1 * width * height
     assert taken[0][:2] == pixels.shape[:2]
-    whole = turned(np.asarray(Image.open(io.BytesIO(file))), orientation)
+    whole = rotate(np.asarray(Image.open(io.BytesIO(file))), orientation)
     left, top = int(cut[0]["left"]), int(cut[0]["top"])
     beside = whole[top : top + pixels.shape[0], left : left + pixels.shape[1]]
     rows, columns = down // 10, across // 10  # where chroma is smoothed over the part's edge is beyond the box
     assert difference(pixels[:rows, :columns], beside[:rows, :columns])[1] <= 1
     assert (
-        turned_jpegs.decode_turned(file, head[0], orientation, found, True, cut[0], lambda *_: None).shape
+        rotated_jpegs.decode_rotated(file, head[0], orientation, found, True, cut[0], lambda *_: None).shape
         == whole.shape
     )
 
@@ -169,12 +169,12 @@ def test_parts_and_pixels_turn_as_pillow_turns_them(orientation: int) -> None:
     pixels = picture(6, 9, 1, True)
     file = file_of(Image.fromarray(pixels), "PNG", exif=exif(orientation))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))))
-    assert np.array_equal(turned(pixels, orientation), expected)
+    assert np.array_equal(rotate(pixels, orientation), expected)
     part = Part(1, 2, 5, 4)
     lies = in_raster(part, 9, 6, orientation)
     assert in_upright(lies, 9, 6, orientation) == part
     raster = pixels[lies.top : lies.bottom, lies.left : lies.right]
-    assert np.array_equal(turned(raster, orientation), expected[part.top : part.bottom, part.left : part.right])
+    assert np.array_equal(rotate(raster, orientation), expected[part.top : part.bottom, part.left : part.right])
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of odd tags
@@ -198,7 +198,7 @@ def test_the_orientation_is_what_pillow_reads_and_hostile_bytes_harm_nobody() ->
             data = data[: int(random.integers(8, len(data) + 1))]
         file = plain[:2] + segment(0xE1, b"Exif\0\0" + bytes(data)) + plain[2:]
         head = np.zeros(1, heads.HEAD)
-        found = turned_jpegs.orientation_of(file, head[0])
+        found = rotated_jpegs.orientation_of(file, head[0])
         assert found == orientation_in(bytes(data))
         assert found in ORIENTATIONS
         if number <= 300 and len(set(tags)) == len(tags):

@@ -117,7 +117,7 @@ class Known:
             for number, size in enumerate(sizes)
         ]
         targets = np.array(lines, np.int64)
-        gather.place(found.spans, targets)
+        gather.write_offsets(found.spans, targets)
         bounds = [count * part // parts for part in range(parts + 1)]
         for start, stop in reversed(list(pairwise(bounds))):
             gather.copy_payloads(self.table, found.spans, targets, start, stop, large_bytes, found.rows)
@@ -264,7 +264,7 @@ def test_where_all_columns_have_one_size_their_spans_are_the_same_without_a_look
         else:
             gather.payload_spans(shards, kinds, layouts, np.empty(0, np.uint8), mine, spans, totals)
         sample_ids, bad = np.zeros(len(rows), np.int64), np.zeros(1, np.int64)
-        gather.conclude(mine, sample_ids, bad)
+        gather.count_failed(mine, sample_ids, bad)
         assert bad[0] == np.count_nonzero(mine["status"])
         found.append((mine.tolist(), spans.tolist(), totals.tolist()))
     assert found[0] == found[1]
@@ -357,7 +357,7 @@ def test_a_descriptor_that_cannot_be_read_is_a_status(shard: Path) -> None:
     rows["status"] = [OK, SIZES_DIFFER, OK]
     rows["file"] = [-1, -1, known.files[0].descriptor]
     targets = np.array([(0, values.ctypes.data, offsets.ctypes.data, 0)], np.int64)
-    gather.place(spans, targets)
+    gather.write_offsets(spans, targets)
     assert offsets.tolist() == [0, 10, 20, 30]
     gather.copy_payloads(known.table, spans, targets, 0, 3, MAX_BYTES, rows)
     assert rows["status"].tolist() == [READ_FAILED, SIZES_DIFFER, OK]

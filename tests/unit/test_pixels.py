@@ -97,7 +97,7 @@ def test_threads_and_runs_change_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(pixels, "_RUN", 4)
     monkeypatch.setattr(pixels, "_LABELS", 7)
     monkeypatch.setattr(tally, "_ROWS", 5)
-    monkeypatch.setattr(tally, "_OWN_BYTES", 2_000)
+    monkeypatch.setattr(tally, "_PARALLEL_BYTES", 2_000)
     told: list[tuple[int, int]] = []
     assert look(root, threads=3, progress=lambda *done: told.append(done)) == whole
     assert told == [(min(done, 30), 30) for done in range(4, 34, 4)]
@@ -296,9 +296,9 @@ def test_a_column_may_be_named() -> None:
 @pytest.mark.parametrize(
     ("columns", "wanted", "says"),
     [
-        ({"a": "jpeg", "b": "png"}, None, "pictures: expected one column, got 2 that may be it among a, b"),
-        ({"a": "bytes", "b": "bytes"}, None, "got 2 that may be it"),
-        ({"x": "int"}, None, "got 0 that may be it among x"),
+        ({"a": "jpeg", "b": "png"}, None, "pictures: expected one column, got 2 possible ones among a, b"),
+        ({"a": "bytes", "b": "bytes"}, None, "got 2 possible ones"),
+        ({"x": "int"}, None, "got 0 possible ones among x"),
         ({"x": "int"}, "x", "column 'x': expected one of jpeg, png, pil, bytes, got 'int'"),
         ({"x": "int"}, "y", "column 'y': expected one of jpeg, png, pil, bytes, got the columns x"),
     ],

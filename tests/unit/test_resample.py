@@ -35,7 +35,7 @@ def lines(draw: Any) -> tuple[float, float, int, int, int]:
     return begin, end, draw(st.integers(0, int(begin))), high, draw(st.integers(1, 400))
 
 
-@pytest.mark.parametrize("kernel", [resample.weigh, resample.weigh.py_func], ids=["compiled", "python"])  # type: ignore[attr-defined]
+@pytest.mark.parametrize("kernel", [resample.compute_taps, resample.compute_taps.py_func], ids=["compiled", "python"])  # type: ignore[attr-defined]
 @settings(max_examples=60)
 @given(line=lines(), flip=st.booleans())
 def test_weights_are_a_triangle_and_add_up_to_one(kernel: Any, line: Any, flip: bool) -> None:
@@ -48,14 +48,14 @@ def test_weights_are_a_triangle_and_add_up_to_one(kernel: Any, line: Any, flip: 
 
 
 def test_an_unchanged_size_takes_each_pixel_from_one() -> None:
-    matrix, counts = weighed(0.0, 50.0, 0, 50, 50, False, resample.weigh)
+    matrix, counts = weighed(0.0, 50.0, 0, 50, 50, False, resample.compute_taps)
     assert (matrix == ONE * np.eye(50)).all()
     assert (counts == 1).all()
 
 
 def test_bytes_cannot_overflow_from_weights_that_are_rounded_up() -> None:
     # the longest JPEG in one pixel: the most weights there can be
-    matrix, _ = weighed(0.0, 65535.0, 0, 65535, 1, False, resample.weigh)
+    matrix, _ = weighed(0.0, 65535.0, 0, 65535, 1, False, resample.compute_taps)
     rows = np.full((65535, 1), 255, np.uint8)
     out = np.zeros((1, 1), np.uint8)
     taps = np.zeros(1, np.int64), np.full(1, 65535), np.append(matrix[0], 0)[None].astype(np.int32)
@@ -72,8 +72,8 @@ def test_blended_rows_are_the_weighted_sums_rounded(kernel: Any, line: Any, seed
     total = min(total, 20)
     firsts, counts = np.zeros(total, np.int64), np.zeros(total, np.int64)
     table = np.zeros((total, resample.most_taps(end - begin, total)), np.int32)
-    resample.weigh(begin, end, low, high, False, firsts, counts, table)
-    matrix, _ = weighed(begin, end, low, high, total, False, resample.weigh)
+    resample.compute_taps(begin, end, low, high, False, firsts, counts, table)
+    matrix, _ = weighed(begin, end, low, high, total, False, resample.compute_taps)
     start = int(firsts.min())
     rows = np.random.default_rng(seed).integers(0, 256, (high - start, width + 5), dtype=np.uint8)
     out = np.full((total, width + 3), 171, np.uint8)
@@ -83,7 +83,7 @@ def test_blended_rows_are_the_weighted_sums_rounded(kernel: Any, line: Any, seed
     assert (out[:, width:] == 171).all()
 
 
-@pytest.mark.parametrize("kernel", [resample.turn, resample.turn.py_func], ids=["compiled", "python"])  # type: ignore[attr-defined]
+@pytest.mark.parametrize("kernel", [resample.transpose, resample.transpose.py_func], ids=["compiled", "python"])  # type: ignore[attr-defined]
 @settings(max_examples=30)
 @given(
     top=st.integers(0, 3),

@@ -73,7 +73,7 @@ def test_it_says_what_is_wrong() -> None:
     whole = jpeg(picture(30, 50, 0, True))
     for size in (len(whole), len(whole) // 2, 300, 10):
         handle = turbo.Handle()
-        complaint = handle.complaint(whole[:size], 50, 30)
+        complaint = handle.find_error(whole[:size], 50, 30)
         handle.close()
         handle.close()
         assert (complaint == "") == (size == len(whole)), complaint

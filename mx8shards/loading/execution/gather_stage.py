@@ -54,7 +54,7 @@ class Gather(Stage):
         table = np.array(targets, np.int64).reshape(-1, gather.TARGET_FIELDS)
         work.notes[self] = table, large_bytes
         if self._ragged:
-            gather.place(work.spans, table)
+            gather.write_offsets(work.spans, table)
 
     def fill(self, work: Work, start: int, stop: int, resource: Any) -> None:
         """Copy payloads."""

@@ -51,7 +51,7 @@ class Work:
             self.rows["status"][self.absent] = OK  # there is nothing that could have gone wrong
         self.sample_ids = np.empty(len(self.rows), np.int64)
         bad = np.empty(1, np.int64)
-        gather.conclude(self.rows, self.sample_ids, bad)
+        gather.count_failed(self.rows, self.sample_ids, bad)
         return int(bad[0])
 
     def release(self) -> None:
