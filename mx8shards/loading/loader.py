@@ -306,8 +306,8 @@ class Loader:
             self._closed = True
             self._abandon()
             if self._process == os.getpid():
-                self._leave.detach()
                 self._assembly.budget.leave()
+                self._leave.detach()  # not before: Ctrl-C may come between the two
                 self._assembly.providing.close()
                 if self._shared_pool is None:
                     self._pool.close()

@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mx8shards as mx8
 from mx8shards.format.entries import Entry
-from mx8shards.shards.providers import Cause, LocalFiles, Provider
+from mx8shards.loading.execution.crew import Lane, Task
+from mx8shards.loading.execution.provisions import Provisions
+from mx8shards.loading.execution.thread_resources import ThreadResources
+from mx8shards.shards.providers import CAUSES, Cause, LocalFiles, Provider
 from tests.loader.parts import ids_of, in_time, nothing_left, write
 
 SAMPLES, BATCH = 120, 10
@@ -136,6 +140,62 @@ def test_shards_are_provided_ahead_in_the_order_of_need_and_not_all_at_once(data
         assert max(provider.done) == len(provider.done) - 1
         held.set()
         assert [i for batch in batches for i in ids_of(batch)] == list(range(SAMPLES))
+
+
+def test_shards_that_are_here_in_time_make_room_for_those_after_them(data: Path) -> None:
+    with provided(data, lambda i: None) as (loader, provider):
+        shards = loader._dataset.shards
+
+        def at_once(task: Task, lane: Lane) -> None:
+            task(ThreadResources().of)
+
+        provisions = Provisions(shards, at_once, lambda: False, range(shards.count), dict.fromkeys(CAUSES, 0.0))
+        for i in range(shards.count):
+            assert not provisions.need([i])
+            assert len(provider.done) == min(i + 1 + 8, shards.count)
+
+
+def test_shards_that_wait_in_the_queue_are_not_provided_after_their_iteration_has_ended(data: Path) -> None:
+    frozen, come = threading.Event(), threading.Event()
+    act: Act = lambda i: frozen.is_set() and come.wait(30)  # noqa: E731
+    with in_time(), provided(data, act, 1, memory="320kb") as (loader, provider):
+        batches = iter(loader)
+        held = next(batches)
+        before = -1
+        while before < len(provider.begun) or not loader._runs[0]._state.waits_for_memory:
+            before = len(provider.begun)
+            time.sleep(0.2)  # until the planner waits for memory, and the provider for the planner
+        frozen.set()
+        del held
+        held = next(batches)
+        while len(provider.begun) == before:
+            time.sleep(0.01)
+        loader.set_epoch(7)  # ends the iteration
+        come.set()
+        loader.close()  # ends the threads
+        assert len(provider.begun) == before + 1
+        del held, batches
+
+
+def test_a_substitute_whose_shard_does_not_come_keeps_nobody_from_other_shards(data: Path) -> None:
+    come = threading.Event()
+    with in_time(), provided(data, lambda i: i == 5 and come.wait(30)) as (loader, provider):
+        table = loader._assembly.plan.reach
+        table.begin_epoch()
+        first = int(loader._dataset.shards.starts[5])
+        substitute = threading.Thread(target=table.find, args=(np.array([first]),))
+        substitute.start()
+        while 5 not in provider.begun:
+            time.sleep(0.01)
+        others: list[Any] = []
+        thread = threading.Thread(target=lambda: others.append(table.find(np.array([0, first - 1]))))
+        thread.start()
+        thread.join(10)
+        came_meanwhile = len(others)
+        come.set()
+        substitute.join()
+        thread.join()
+        assert came_meanwhile == 1
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])

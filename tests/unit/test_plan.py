@@ -138,6 +138,16 @@ def test_all_ranks_stop_at_the_first_step_that_does_not_fit_beside_the_one_befor
         assert all(words in error for words in told)
 
 
+def test_a_rank_without_rows_in_a_step_that_is_too_large_raises_the_error_of_all_ranks(place: Path) -> None:
+    sizes = [10, 10, 10, 10, 200_000]
+    samples = ({"data": bytes(size)} for size in sizes)
+    dataset = write(place / "last", samples, {"data": "bytes"})
+    for rank in range(2):
+        plan = replace(plan_of(dataset, rank, 2, batch_size=2, uneven="exact"), limit_bytes=lambda: 160_000)
+        with pytest.raises(mx8.LoaderError, match="epoch 0, position 4: expected a batch that fits into 160000 bytes"):
+            list(plan.batches(0, 0, HERE))
+
+
 def test_what_other_ranks_need_is_not_opened_where_all_of_it_fits(place: Path) -> None:
     root = place / "theirs"
     dataset = numbered(root, COUNT)

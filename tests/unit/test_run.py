@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,9 +16,11 @@ import pytest
 import mx8shards as mx8
 from mx8shards.loading.execution import crew as crews
 from mx8shards.loading.execution import threads
-from mx8shards.loading.execution.results import Done, Ready
+from mx8shards.loading.execution.provisions import Provisions
+from mx8shards.loading.execution.results import Done, Failed, Ready
 from mx8shards.loading.execution.run import Run
-from mx8shards.loading.execution.run_state import Assembly
+from mx8shards.loading.execution.run_state import Assembly, RunState
+from mx8shards.loading.execution.watchdog import Watchdog
 from mx8shards.loading.memory.banks import Budget
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.settings import Settings
@@ -110,6 +114,39 @@ def test_a_run_whose_thread_cannot_be_started_leaves_its_loader_able_to_begin_an
     assert caught.tb is not None  # it holds on to the run
     assert assembly.budget.iterating is None
     assert taken(begun(assembly, 0, 0)) == list(range(0, 60, 2))
+
+
+def test_an_error_of_planning_keeps_nothing_of_its_run_alive(assembly: Assembly) -> None:
+    gc.collect()
+    gc.disable()  # what is in a cycle stays
+    try:
+        run = begun(replace(assembly, plan=replace(assembly.plan, limit_bytes=lambda: 1)), 0, 0)
+        result = run.take()
+        assert isinstance(result, Failed)
+        run.stop()
+        run.join()
+        state = weakref.ref(run._state)
+        del run, result
+        assert state() is None
+    finally:
+        gc.enable()
+
+
+def test_the_watchdog_does_not_mind_a_planner_that_ends_meanwhile(assembly: Assembly) -> None:
+    class Ending(RunState):
+        """Its planner ends as soon as anybody has looked at its provisions."""
+
+        @property
+        def provisions(self) -> Any:
+            return self.__dict__.pop("left", None)
+
+        @provisions.setter
+        def provisions(self, value: Any) -> None:
+            self.__dict__["left"] = value
+
+    state = Ending(assembly, 0, 0)
+    state.provisions = Provisions(assembly.plan.shards, assembly.pool.submit, lambda: False, [], {})
+    Watchdog(state).look(None, planning=True)
 
 
 def test_whoever_waits_for_a_run_that_is_stopped_is_told(assembly: Assembly) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import time
 from pathlib import Path
 from threading import Event, Thread, get_ident
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.loading.execution.thread_resources import ThreadResources
+from mx8shards.loading.execution.thread_resources import Resource, ThreadResources
 from mx8shards.stages import Output, Stage, Use, Work
 
 
@@ -128,3 +131,31 @@ def test_one_that_is_in_use_is_closed_at_the_end_of_that() -> None:
     go_on.set()
     thread.join()
     assert [one.closed for one in log] == [1]
+
+
+def test_a_forked_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_holds() -> None:
+    log = list[Opened]()
+    resource = Resource(Opened(log))
+    locked, go_on = Event(), Event()
+
+    def use() -> None:
+        with resource._lock:
+            locked.set()
+            go_on.wait(60)
+
+    thread = Thread(target=use)
+    thread.start()
+    locked.wait(60)
+    pid = os.fork()
+    if not pid:
+        resource.close()  # as the end of its stage does
+        os._exit(log[0].closed)
+    deadline = time.monotonic() + 30
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if not ended[0]:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    go_on.set()
+    thread.join()
+    assert ended == (pid, 0)

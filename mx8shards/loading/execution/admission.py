@@ -78,7 +78,7 @@ class Admission:
         """Whether the batches ahead keep few files open. If not, the next task that ends wakes the planner."""
         state = self._state
         state.waits_for_files = True
-        if sum(len(task.held) for task in tuple(state.filling)) >= self._most_files:
+        if sum(len(task.held) for task in state.filling.copy()) >= self._most_files:
             return False
         state.waits_for_files = False
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from mx8shards.errors import without_locals
 from mx8shards.loading.execution.admission import Admission
 from mx8shards.loading.execution.fill_task import FillTask
 from mx8shards.loading.execution.provisions import Provisions
@@ -37,18 +38,26 @@ class Planner:
                 self._start_all(self._cut(restart), plan.after(restart.group))
         finally:
             working.end(None)
-            state.provisions = None  # it refers to this planner, and this to the state
+            self._cancel_provisions()
             state.ended.set()
 
     def _start_all(self, first: FillTask | None, position: int) -> None:
         """Start the first task, and then all batches from a position on; until the planner is interrupted."""
-        last: Result = Done()
         try:
             for task in self._tasks(first, position):
                 if not self._start(task):
                     break
-        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for the batch
-            last = Failed(error)
+        except BaseException as error:  # noqa: BLE001 - the consumer raises it
+            self._conclude(Failed(without_locals(error)))
+        else:
+            self._conclude(Done())
+
+    def _conclude(self, last: Result) -> None:
+        """Hand over what comes after the last batch, and wait until all batches are made.
+
+        No frame that the traceback of an error refers to may refer to the error: such a cycle would keep the run alive
+        until a garbage collection.
+        """
         if not self._is_interrupted():
             self._state.results.put(Message(self._state.started, self._state.generation, (last,)))
             self._drain()
@@ -59,12 +68,18 @@ class Planner:
             yield first
         else:
             plan.begin_epoch()  # in this thread: it may have to wait for files
+        self._cancel_provisions()  # those of the planning that a restart ends
         upcoming = plan.shards_ahead(state.epoch, position, plan.steps.length)
         provisions = state.provisions = Provisions(
             plan.shards, state.assembly.providing.submit, self._is_interrupted, upcoming, state.provided_s
         )
         for group in plan.batches(state.epoch, position, provisions):
             yield FillTask(state, state.started, group)
+
+    def _cancel_provisions(self) -> None:
+        provisions, self._state.provisions = self._state.provisions, None  # they refer to this planner
+        if provisions is not None:
+            provisions.cancel_queued()
 
     def _start(self, task: FillTask) -> bool:
         """Start the batches of a task when there is room for them; False if the planner is interrupted meanwhile."""
@@ -85,6 +100,7 @@ class Planner:
                 state.filling.discard(task)
                 state.started -= len(task.group.steps)
             reservation.cancel()
+            task.held = []  # the error's traceback refers to the task
             raise
         return True
 

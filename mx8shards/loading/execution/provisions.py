@@ -71,9 +71,10 @@ class Provisions:
         """
         if self._all_here:
             return {}
+        numbers = list(numbers)
         missing = [i for i in numbers if i in self._under_way or self._shards.awaits(i) is not None]
-        self._known.update(missing)
-        self._ahead.difference_update(missing)
+        self._known.update(numbers)
+        self._ahead.difference_update(numbers)  # those that came in time, too: they make room for others
         for i in missing:
             if i not in self._failures:
                 self._begin(i, "first")
@@ -81,6 +82,10 @@ class Provisions:
             self._await(i)
         self._work_ahead()
         return {i: self._failures.pop(i) for i in missing if i in self._failures}
+
+    def cancel_queued(self) -> None:
+        """Give up all tasks that no thread has taken yet: the planner that needed these shards has ended."""
+        self._queued.clear()
 
     def _await(self, i: int) -> None:
         if i not in self._under_way:
@@ -90,7 +95,6 @@ class Provisions:
         try:
             while i in self._under_way:
                 if self._is_interrupted():
-                    self._queued.clear()  # nobody needs them any more
                     raise LoaderError("the run was stopped")
                 self._work_ahead()
                 self._collect(_LOOK_S)

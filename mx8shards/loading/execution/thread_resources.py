@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterable
 from threading import RLock, get_ident
@@ -49,6 +50,7 @@ class Resource:
     """What one thread needs for one stage. One that is closed while it is used is closed at the end of that use."""
 
     def __init__(self, value: Any) -> None:
+        self._process = os.getpid()
         self._lock = RLock()
         self._value = value
         self._in_use = False
@@ -66,7 +68,9 @@ class Resource:
                 self._close()
 
     def close(self) -> None:
-        """Close it, once."""
+        """Close it, once; in a forked child never, where a thread of the parent may hold the lock for ever."""
+        if self._process != os.getpid():
+            return
         with self._lock:
             if not self._ended:
                 self._ended = True

@@ -44,7 +44,8 @@ class Watchdog:
         if state.filling and set(mine) <= {planner}:  # other loaders, or a run before this one, have all threads
             waited_s = max(stalled.values(), default=0.0)
             self._expect_answer(waited_s, "no thread has become free for {:.0f} s: reads from before do not come back")
-        wait = state.provisions.wait if state.provisions is not None else None
+        provisions = state.provisions  # read once: the planner sets it to None when it ends
+        wait = None if provisions is None else provisions.wait
         if wait is not None:
             self._tell(wait)
             complaint = f"{wait.shard} is not here after {{:.0f}} s: the loader waits for {_NAMES[wait.cause]}"

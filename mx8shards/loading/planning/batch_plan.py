@@ -136,10 +136,10 @@ class Plan:
                     raise
                 window = 1  # the steps before the one that fails, or has to wait, are good
                 continue
-            for group, most in found:
-                if before + most > self.limit_bytes():
-                    raise self._too_large(group, before, most)
-                before = most
+            for begin, group, needed in found:
+                if before + needed > self.limit_bytes():
+                    raise self._too_large(epoch, begin, before, needed)
+                before = needed
                 if len(group.rows):  # with uneven="exact" the last step may have nothing for this rank
                     yield group
             position = min(position + count * self.steps.stride, self.steps.length)
@@ -154,7 +154,7 @@ class Plan:
         again = group._replace(rows=found, extras=both, measured=None)
         (reserve,), measured = self._reserves(again, [0, len(found)], 1)
         if reserve > self.limit_bytes():
-            raise self._too_large(group, 0, reserve)
+            raise self._too_large(group.epoch, group.position, 0, reserve)
         return again._replace(reserve_bytes=reserve, measured=measured)
 
     def _looked_at(self) -> range:
@@ -177,7 +177,7 @@ class Plan:
 
     def _window(
         self, epoch: int, position: int, count: int, ranks: range, provisions: Provisions
-    ) -> list[tuple[Group, int]]:
+    ) -> list[tuple[int, Group, int]]:
         """So many steps at once: this rank's parts of them, and the bytes that the greediest of `ranks` reserves."""
         positions = range(position, position + count * self.steps.stride, self.steps.stride)
         counts, padding, bounds = self.steps.slices_of(ranks, position, count)
@@ -194,7 +194,7 @@ class Plan:
             edges = [*range(0, count, together), count]
             needs, _ = self._reserves(every, [bounds[k] for k in edges], 1)
             return [
-                (part_of(every, positions[first:last], bounds[first : last + 1], need), need)
+                (positions[first], part_of(every, positions[first:last], bounds[first : last + 1], need), need)
                 for (first, last), need in zip(pairwise(edges), needs, strict=True)
             ]
         groups = []
@@ -203,7 +203,7 @@ class Plan:
             group = part_of(every, positions[k : k + 1], bounds[i : i + 2], needs[i])
             if width > 1:
                 group = group._replace(rows=group.rows.copy())  # a view would keep those of all ranks
-            groups.append((group, max(needs[k * width : (k + 1) * width])))
+            groups.append((positions[k], group, max(needs[k * width : (k + 1) * width])))
         return groups
 
     def _rows_of(self, sample_ids: Ids, absent: Ids | None, provide: Provide | None = None) -> Rows:
@@ -247,12 +247,12 @@ class Plan:
         measured = banks(ragged)
         return [measured[i] if large[i // width] else most[i] for i in range(len(most))], found
 
-    def _too_large(self, group: Group, before: int, most: int) -> LoaderError:
+    def _too_large(self, epoch: int, position: int, before: int, needed: int) -> LoaderError:
         return LoaderError(
-            subject=f"epoch {group.epoch}, position {group.position}",
+            subject=f"epoch {epoch}, position {position}",
             expected=f"a batch that fits into {self.limit_bytes()} bytes of memory, beside {before} of the one before",
-            found=f"one of up to {most} bytes",
-            hint=f"memory={self.memory_for(before + most)} or a smaller batch_size",
+            found=f"one of up to {needed} bytes",
+            hint=f"memory={self.memory_for(before + needed)} or a smaller batch_size",
         )
 
 

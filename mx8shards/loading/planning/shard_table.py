@@ -108,15 +108,8 @@ class Reach:
         """
         rows = np.zeros(len(sample_ids), ROW)
         gather.locate(self._shards.starts, sample_ids, rows)
-        if provide is not None and self._unopened:
-            shards = np.unique(rows["shard"]).tolist()
-            new = [i for i in shards if self._kept[i] is None and i not in self._failures]
-            for i, error in provide(new).items():
-                self._forgive(i, error, provided=True)
-            begun = clock()
-            if len(new) > 1:  # tables have to be read
-                self._each(partial(self._tried, self._open), new)
-            self.files_s += clock() - begun
+        if self._unopened:
+            self._open_missing(rows, provide)
         begun = clock()
         with self._lock:
             gather.list_unseen(rows, self._mark, self._marks, self._count, self._out)
@@ -131,6 +124,18 @@ class Reach:
                 self.files_s += clock() - begun
             find_samples(self.table, rows)
         return rows
+
+    def _open_missing(self, rows: Rows, provide: Provide | None) -> None:
+        """Open the shards of these rows that are not open, without a lock: unpacking or fetching one takes long."""
+        shards = np.unique(rows["shard"]).tolist()
+        new = [i for i in shards if self._kept[i] is None and i not in self._failures]
+        if provide is not None:
+            for i, error in provide(new).items():
+                self._forgive(i, error, provided=True)
+        begun = clock()
+        each = _in_turn if provide is None or len(new) < 2 else self._each
+        each(partial(self._tried, self._open), new)
+        self.files_s += clock() - begun
 
     def longest(self) -> int:
         """The most bytes that any sample can have: as the tables of open shards tell, or else a whole shard."""
