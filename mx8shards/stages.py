@@ -57,19 +57,19 @@ class Work(Protocol):
     def epoch(self) -> int:
         """The epoch that the batch belongs to."""
 
-    def place(self, key: str) -> Any:
-        """The position of an output in the bank."""
+    def region(self, key: str) -> Any:
+        """The region of an output in the bank."""
 
     def array(self, key: str, output: Output) -> Array:
         """An output's values, as an array over the bank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Use:
-    """The context in which a decoder is used: its column, the number of threads, and the limit of their scratch memory.
+class DecoderContext:
+    """The context in which a decoder makes its stage: a column, the number of threads, and their memory for scratch.
 
-    `number` is the column's index in the spans. The threads serve several stages of several loaders; `shared` holds the
-    objects that these have in common, by name.
+    `number` is the column's index in the spans. The threads run stages of several loaders; `shared` holds, by name, the
+    objects that these stages share.
     """
 
     column: str
@@ -148,5 +148,5 @@ class Stage:
 class Decoder(Protocol):
     """A decoder that `decode=` accepts for a column."""
 
-    def stage(self, use: Use) -> Stage:
+    def stage(self, context: DecoderContext) -> Stage:
         """The stage that decodes the column."""

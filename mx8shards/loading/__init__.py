@@ -1,1 +1,1 @@
-"""How do samples become batches at memory speed, inside a budget? Nothing here is seen by the rooms below."""
+"""How do samples become batches at memory speed, inside a budget? The rooms below do not import this."""

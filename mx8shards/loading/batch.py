@@ -1,4 +1,4 @@
-"""What does a loader yield?"""
+"""The Batch class: what does a loader yield?"""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Array = npt.NDArray[Any]
 
 
 def converter(kind: OutputKind) -> Callable[[Array], Any]:
-    """How an array becomes what the user asked for: the same memory in either case."""
+    """A function that makes the user's kind of output, tensor or array, over the memory of an array."""
     if kind == "numpy":
-        return _itself
+        return _identity
     torch = require("torch", "torch")
     from mx8shards.loading import torch_containers  # noqa: F401 - imports torch, and registers batches with it
 
     return torch.from_numpy  # type: ignore[no-any-return]
 
 
-def _itself(array: Array) -> Array:
+def _identity(array: Array) -> Array:
     return array
 
 
 class _Rows(NamedTuple):
-    """What is known of the rows of a batch beside their columns."""
+    """The facts about a batch's rows other than its columns."""
 
     sample_ids: Any = None
     padding: Any = None

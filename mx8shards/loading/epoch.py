@@ -1,4 +1,4 @@
-"""What does a `for` over a loader iterate over? The batches of one epoch from a position on."""
+"""What is the iterator of a loader? One epoch's batches, from a position on."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mx8shards.loading.execution.run import Run
 from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.reporting.progress import Progress
 
-_LEFT = "this iteration was left: a newer one has begun, it was interrupted, or the loader was closed"
+_ABANDONED = "this iteration was left: a newer one has begun, it was interrupted, or the loader was closed"
 
 
 class Epoch(Iterator[Any]):
     """The batches of one epoch from a position on, in order. It ends with its last batch, an error, or `close`.
 
-    assembly   what the loader's runs are made of
-    progress   where the loader stands: it moves with the first batch, error or end, and not before
-    runs       the run that is under way, for whoever has to wait for its end when this iteration is gone
-    what_next  what the next `for` does after a step of this epoch failed, for the user; it keeps the loader alive
+    assembly   the parts that the loader's runs share
+    progress   the loader's position, which moves with the first batch, error or end, and not before
+    runs       receives the current run, so that the loader can wait for its end when this iterator is gone
+    what_next  describes, for an error message, what the next `for` does after a failed step. It keeps the loader alive
     """
 
     def __init__(
@@ -42,31 +42,33 @@ class Epoch(Iterator[Any]):
         self._given_at = time.perf_counter()
         self._ahead: tuple[Result, Moving | None] | None = None
         self._over = False
-        self._left = False
-        self._asking: dict[str, int] = {}  # the thread that waits for a batch
+        self._abandoned = False
+        self._asking: dict[str, int] = {}  # the thread that is in `__next__`
         self._run = Run(assembly, *self._at)
         runs[:] = [self._run]  # before its thread starts: Ctrl-C may come from there on
-        self._stop = weakref.finalize(self, Run.stop, self._run)  # also if nobody takes it to its end
+        self._stop = weakref.finalize(self, Run.stop, self._run)  # if this iterator is dropped before its end
         self._run.start()
 
     def __next__(self) -> Any:
         if self._process != os.getpid():
             raise LoaderError("this iteration belongs to another process: iterate anew after a fork")
-        if self._left:
-            raise LoaderError(_LEFT)
+        if self._abandoned:
+            raise LoaderError(_ABANDONED)
         if self._over:
             raise StopIteration
-        if self._asking.setdefault("thread", get_ident()) != get_ident():  # at once, unlike a lock after Ctrl-C
-            raise LoaderError("another thread waits for the next batch of this iteration: one thread at a time may")
+        if self._asking.setdefault("thread", get_ident()) != get_ident():  # `setdefault` is atomic under the GIL
+            raise LoaderError(
+                "another thread waits for the next batch of this iteration: only one thread at a time may"
+            )
         try:
             return self._next()
         except Exception:
             raise
-        except BaseException as error:  # Ctrl-C, and a batch may be lost: to go on here would hide that
-            self._left = True
+        except BaseException as error:  # Ctrl-C may have lost a batch, and continuing would hide that
+            self._abandoned = True
             self._end()
             if isinstance(error, KeyboardInterrupt):
-                error.__context__ = None  # that a queue was empty when it came tells nothing
+                error.__context__ = None  # the context is only an empty queue
             raise
         finally:
             self._asking.clear()
@@ -78,12 +80,12 @@ class Epoch(Iterator[Any]):
             result = self._run.take() if mover is None else self._moved(mover)
         except Exception:
             self._end()
-            if self._left:
-                raise LoaderError(_LEFT) from None
+            if self._abandoned:
+                raise LoaderError(_ABANDONED) from None
             self._progress.go_to(self._at)
             raise
-        if self._left:  # another thread left it while this one took the result: the loader's position is not ours now
-            raise LoaderError(_LEFT)
+        if self._abandoned:  # by another thread, meanwhile: this iteration must not move the loader's position now
+            raise LoaderError(_ABANDONED)
         if isinstance(result, Ready):
             now = time.perf_counter()
             compiled_s = min(compiling.seconds() - compiled_s, now - asked_at)
@@ -93,7 +95,7 @@ class Epoch(Iterator[Any]):
             return result.batch
         self._end()
         if isinstance(result, Done):
-            self._progress.go_to((self._epoch + 1, 0))  # also if this rank got no batch of the epoch
+            self._progress.go_to((self._epoch + 1, 0))  # even if this rank got no batch of the epoch
             raise StopIteration
         self._progress.go_to(self._at)  # the step was not done: the next `for` tries it again
         raise self._error_of(result) from (None if isinstance(result.error, LoaderError) else result.error)
@@ -106,11 +108,11 @@ class Epoch(Iterator[Any]):
             f"{type(reason).__name__}: {reason}",
             subject=f"epoch {self._epoch}",
             place=failed.transformed,
-            hint=self._how_to_go_on(failed),
+            hint=self._hint(failed),
         )
 
-    def _how_to_go_on(self, failed: Failed) -> str:
-        """What a user can do about a batch that could not be made."""
+    def _hint(self, failed: Failed) -> str:
+        """The hint of an error: what the user can do about a failed batch."""
         again = self._what_next(self._epoch)
         of_sample = isinstance(failed.error, ShardsError) and not failed.transformed
         if of_sample and self._assembly.on_error == "raise":
@@ -118,20 +120,20 @@ class Epoch(Iterator[Any]):
         return again
 
     def __len__(self) -> int:
-        """How many batches are still to come: of a whole epoch as many as the loader has, after a resume fewer."""
-        if self._over or self._left or self._at[0] != self._epoch:
+        """The number of batches still to come: `len` of the loader at first, fewer after a resume."""
+        if self._over or self._abandoned or self._at[0] != self._epoch:
             return 0
         plan = self._assembly.plan
         return plan.steps.batches(plan.rank, self._at[1])
 
     def close(self) -> None:
-        """Give up what was made ahead. Whoever asks for more gets an error."""
+        """End the iteration and drop prefetched batches. `next` raises an error from then on."""
         if not self._over and self._process == os.getpid():
-            self._left = True
+            self._abandoned = True
             self._end()
 
     def _moved(self, mover: Mover) -> Result:
-        """What comes next, on the device; the batch after it is sent on its way."""
+        """The next result, on the device; starts the copy of the batch after it."""
         result, moving = self._ahead or _sent(mover, self._run.take())
         following = self._run.take_ready()
         self._ahead = None if following is None else _sent(mover, following)

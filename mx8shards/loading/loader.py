@@ -1,4 +1,4 @@
-"""What does a user get who wants batches of a dataset?"""
+"""The Loader class: how does a user get batches of a dataset, and resume?"""
 
 from __future__ import annotations
 
@@ -137,18 +137,18 @@ class Loader:
             order=order,
             read_timeout_s=read_timeout_s,
         )
-        self._dataset = copy.copy(dataset)  # this one stays open when the user closes theirs
+        self._dataset = copy.copy(dataset)  # the copy stays open when the user closes theirs
         self._order = order_of(dataset, self._settings)
         self._steps = self._steps_of(self.world_size)
         self._shared_pool = pool
         self._progress = Progress()
         self._epoch: weakref.ref[Epoch] | None = None
-        self._runs: list[Run] = []  # the one that makes batches now, if one does
+        self._runs: list[Run] = []  # the current run, if there is one
         self._closed = False
         self._assemble()
 
     def _assemble(self) -> None:
-        """Get a pool, and a part of its memory."""
+        """Make or join a pool, and assemble what runs share."""
         self._process = os.getpid()
         self._pool = self._shared_pool or Pool(memory=self._settings.memory, threads=self._settings.threads)
         self._pool.renew()
@@ -189,7 +189,7 @@ class Loader:
             self._go_to(epoch, 0)
 
     def _go_to(self, epoch: int, position: int) -> None:
-        """The next `for` begins here."""
+        """Let the next `for` begin here."""
         self._abandon()
         self._progress.go_to((epoch, position))
 
@@ -210,7 +210,7 @@ class Loader:
         steps = self._steps_of(self.world_size if world_size is None else world_size)
         rank = whole_number("rank", self.rank if rank is None else rank, 0, steps.world_size - 1)
         share = steps.slice_of(rank, steps.at(whole_number("step", step, 0)))
-        return self._assembly.plan.found_at(epoch, share.positions).sample_ids
+        return self._assembly.plan.samples_at(epoch, share.positions).sample_ids
 
     def warm_up(self) -> None:
         """Prepare all that a first batch needs: start threads, compile kernels, open its shards."""
@@ -218,7 +218,7 @@ class Loader:
         if self._iterating() is None:
             self._abandon()
             run = Run(self._assembly, *self._progress.upcoming)
-            self._runs[:] = [run]  # before its thread starts: Ctrl-C may come from there on
+            self._runs[:] = [run]  # before its thread starts, as Ctrl-C may come from then on
             try:
                 run.start()
                 result = run.take()
@@ -266,12 +266,12 @@ class Loader:
             raise
         pixels = self._assembly.filler.pixels
         if found.pixels != pixels:
-            told = (
+            message = (
                 "the state was taken where pictures became pixels in another way: %s then, %s now; values differ a bit"
             )
-            warnings.warn(told % (_ways(found.pixels), _ways(pixels)), stacklevel=2)
+            warnings.warn(message % (_ways(found.pixels), _ways(pixels)), stacklevel=2)
         self._go_to(found.epoch, found.position)
-        self._progress.lost.go_on(found.lost)
+        self._progress.lost.resume_from(found.lost)
 
     def _state(self) -> State:
         return State(
@@ -308,7 +308,7 @@ class Loader:
             if self._process == os.getpid():
                 self._assembly.budget.leave()
                 self._leave.detach()  # not before: Ctrl-C may come between the two
-                self._assembly.providing.close()
+                self._assembly.provider_threads.close()
                 if self._shared_pool is None:
                     self._pool.close()
                 else:
@@ -332,7 +332,7 @@ class Loader:
         self._renew()
 
     def _renew(self) -> None:
-        """A forked child has the loader's locks, perhaps held, and none of its threads."""
+        """In a forked child, assemble anew: the threads are gone, and inherited locks may be held for ever."""
         if self._process != os.getpid():
             self._runs = []
             self._leave.detach()
@@ -342,7 +342,7 @@ class Loader:
         return self._epoch() if self._epoch is not None else None
 
     def _abandon(self) -> None:
-        """End what is under way, and wait for it, also if nobody has the iteration any more."""
+        """End the current iteration and wait for its run, also if the iterator is gone."""
         iterating = self._iterating()
         if iterating is not None:
             iterating.close()
@@ -355,7 +355,7 @@ class Loader:
         self._runs.clear()
 
     def _what_next(self, epoch: int) -> str:
-        """What comes after a step that failed, for the user."""
+        """What the next `for` does after a failed step, as text for the user."""
         return f"the next `for` tries this step again, set_epoch({epoch + 1}) goes to the next epoch"
 
     def _steps_of(self, world_size: int) -> Steps:
@@ -365,7 +365,7 @@ class Loader:
 
 
 def _give_up(runs: list[Run], budget: Budget) -> None:
-    """What becomes of a loader's threads and memory when nobody has it any more."""
+    """The finalizer of a loader: stop its run and leave the memory."""
     for run in list(runs):
         run.stop()
     budget.abandon()

@@ -1,4 +1,4 @@
-"""Who does the work? Threads, and memory for banks, that one loader has or several share."""
+"""What is a pool? Threads and a memory limit that one loader has or several share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from threading import Lock
 
 from mx8shards.errors import LoaderError, SettingError, shown, whole_number
 from mx8shards.format.sizes import parse_size
-from mx8shards.loading.execution.crew import Crew, Lane, Scratch, Task
-from mx8shards.loading.execution.stalls import Working
+from mx8shards.loading.execution.crew import Crew, Lane, ResourceOf, Task
+from mx8shards.loading.execution.stalls import BusyThreads
 from mx8shards.loading.memory.banks import Memory
 from mx8shards.loading.planning.machine import default_memory, default_threads
 from mx8shards.stages import Stage
 
-MOST_THREADS = 1 << 12
+MAX_THREADS = 1 << 12
 
 
 class Pool:
@@ -35,25 +35,25 @@ class Pool:
     """
 
     def __init__(self, *, memory: int | str | None = None, threads: int | None = None) -> None:
-        self.threads = default_threads() if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
+        self.threads = default_threads() if threads is None else whole_number("threads", threads, 1, MAX_THREADS)
         self.memory = Memory(default_memory() if memory is None else _checked_memory(memory))
-        self.working = Working()
+        self.busy_threads = BusyThreads()
         self._process = os.getpid()
         self._lock = Lock()
         self._crew: Crew | None = None
         self._closed = False
 
     def renew(self) -> None:
-        """In a forked child: memory and locks of its own, as those it inherited may be in use for ever."""
+        """In a forked child, replace memory counters and locks: inherited locks may be held for ever."""
         if self._process != os.getpid():
             self._process = os.getpid()
             self.memory = Memory(self.memory.limit_bytes, expected=len(self.memory.budgets))
             self._lock = Lock()
             self._crew = None
-            self.working = Working()
+            self.busy_threads = BusyThreads()
 
     def submit(self, task: Task, lane: Lane = "normal") -> None:
-        """Have a thread call the task, which must not raise, with a function that finds its resource for a stage."""
+        """Queue a task. A thread calls it with a function that returns its resource for a stage. It must not raise."""
         with self._lock:
             if self._closed:
                 raise LoaderError("the pool is closed")
@@ -63,19 +63,19 @@ class Pool:
             self._crew.put(task, lane)
 
     def each(self, act: Callable[[int], object], numbers: Sequence[int]) -> None:
-        """Act on all numbers, in all threads; the first error is raised when all are done."""
+        """Call `act` for all numbers in the pool's threads, and raise the first error when all are done."""
         done: SimpleQueue[BaseException | None] = SimpleQueue()
 
-        def one(number: int, _: Scratch) -> None:
-            before = self.working.begin(None)
+        def one(number: int, _: ResourceOf) -> None:
+            before = self.busy_threads.begin(None)
             try:
                 act(number)
-            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            except BaseException as error:  # noqa: BLE001 - raised below
                 done.put(error)
             else:
                 done.put(None)
             finally:
-                self.working.end(before)
+                self.busy_threads.end(before)
 
         for number in numbers:
             self.submit(partial(one, number))
@@ -84,14 +84,14 @@ class Pool:
             raise errors[0]
 
     def end_stages(self, stages: Iterable[Stage]) -> None:
-        """Close what the threads have for these stages, whose loader is closed."""
+        """Close the threads' resources for these stages, whose loader is closed."""
         crew = self._crew
         if crew is not None and self._process == os.getpid():
             crew.resources.end_stages(stages)
 
     def close(self) -> None:
-        """End the threads, after they have done what was submitted."""
-        if self._process != os.getpid():  # a forked child has none of them, and perhaps a lock that is held for ever
+        """End the threads after they have done all queued tasks."""
+        if self._process != os.getpid():  # a forked child has no threads, and the lock may be held for ever
             self._closed = True
             return
         with self._lock:

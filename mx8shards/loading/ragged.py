@@ -78,8 +78,8 @@ class Ragged:
         self._offsets = offsets
         self._decode = decode
         self._dims = dims
-        self._numbers: Ragged | None = None  # what the payloads of arrays are as numbers, once that is asked for
-        self._host: tuple[Array, list[int]] | None = None  # what indexing needs, once it does
+        self._numbers: Ragged | None = None  # cache: array payloads as numbers
+        self._host: tuple[Array, list[int]] | None = None  # cache for indexing: values and offsets on the host
 
     @property
     def values(self) -> Any:
@@ -175,9 +175,9 @@ class Ragged:
         rows = self._flat("packed")
         values, bounds = _wide(rows._values), _on_host(rows._offsets)
         if carry is not None:
-            left, left_offsets = _checked_carry(carry)
-            values = _joined(left, values)
-            bounds = np.concatenate([_on_host(left_offsets)[:-1], bounds + len(left)])
+            carried, carried_offsets = _checked_carry(carry)
+            values = _joined(carried, values)
+            bounds = np.concatenate([_on_host(carried_offsets)[:-1], bounds + len(carried)])
         used = len(values) // length * length
         begins = np.union1d(bounds[bounds <= used], np.arange(0, used + 1, length))
         positions = np.arange(used) - np.repeat(begins[:-1], np.diff(begins))

@@ -16,11 +16,11 @@ import torch
 
 from mx8shards.errors import LoaderError
 
-_MOST_ROWS = 1024
+_MAX_ROWS = 1024
 _REMEMBERED = 4  # iterations in a row
-_STARTS_KEPT = 16  # a worker that starts late still finds where its iteration began
+_REMEMBERED_STARTS = 16  # a worker that starts late still finds where its iteration began
 _EPOCH_BITS, _KEY_BITS, _GROUP_BITS = 27, 16, 32
-_MOST_EPOCHS, _MOST_STARTS = 1 << _EPOCH_BITS, 1 << 20
+_MAX_EPOCHS, _MAX_STARTS = 1 << _EPOCH_BITS, 1 << 20
 _KEYS, _GROUPS = (1 << _KEY_BITS) - 1, (1 << _GROUP_BITS) - 1
 
 
@@ -38,20 +38,20 @@ class SharedEpoch:
     """
 
     def __init__(self, epoch: int, position: int) -> None:
-        self._begun = _shared(torch.zeros(_MOST_ROWS, _REMEMBERED, dtype=torch.int64))
-        self._writers = _shared(torch.zeros(_MOST_ROWS, _REMEMBERED, dtype=torch.int64))
-        self._starts = _shared(torch.zeros(1 + 2 * _STARTS_KEPT, dtype=torch.int64))
+        self._begun = _shared(torch.zeros(_MAX_ROWS, _REMEMBERED, dtype=torch.int64))
+        self._writers = _shared(torch.zeros(_MAX_ROWS, _REMEMBERED, dtype=torch.int64))
+        self._starts = _shared(torch.zeros(1 + 2 * _REMEMBERED_STARTS, dtype=torch.int64))
         self.begin(epoch, position)
 
     def begin(self, epoch: int, position: int) -> None:
         """Set where the next iteration begins, for all processes."""
-        if epoch >= _MOST_EPOCHS - 1:
-            raise LoaderError(subject="epoch", expected=f"less than {_MOST_EPOCHS - 1}", found=str(epoch))
+        if epoch >= _MAX_EPOCHS - 1:
+            raise LoaderError(subject="epoch", expected=f"less than {_MAX_EPOCHS - 1}", found=str(epoch))
         starts = self._starts.numpy()
         count = int(starts[0]) + 1
-        if count == _MOST_STARTS:
+        if count == _MAX_STARTS:
             raise LoaderError("the epoch was set a million times: call as_iterable_dataset() again")
-        at = 1 + 2 * (count % _STARTS_KEPT)
+        at = 1 + 2 * (count % _REMEMBERED_STARTS)
         starts[at : at + 2] = epoch, position
         starts[0] = count  # last: a reader of this count finds the epoch and the position
 
@@ -87,8 +87,8 @@ class SharedEpoch:
     def start_at(self, row: int, key: int, epoch: int, group: int = 0) -> None:
         """Begin an iteration of this epoch, as a state says that was loaded in the process of this row."""
         begun = self._read(row)
-        same = [found for found in self._begun_elsewhere(begun, row, key, group) if found % _MOST_EPOCHS == epoch]
-        if not same and self._next(begun) % _MOST_EPOCHS != epoch:
+        same = [found for found in self._begun_elsewhere(begun, row, key, group) if found % _MAX_EPOCHS == epoch]
+        if not same and self._next(begun) % _MAX_EPOCHS != epoch:
             self.begin(epoch, 0)
         self._write(row, max(same) if same else self._next(begun), key, group)
 
@@ -101,12 +101,12 @@ class SharedEpoch:
         last = max(map(max, begun)) >> _KEY_BITS
         if last >> _EPOCH_BITS == count:
             return last + 1
-        return count << _EPOCH_BITS | int(self._starts[1 + 2 * (count % _STARTS_KEPT)])
+        return count << _EPOCH_BITS | int(self._starts[1 + 2 * (count % _REMEMBERED_STARTS)])
 
     def _read(self, row: int) -> list[list[int]]:
         """All rows, if there is this one among them."""
-        if row >= _MOST_ROWS:
-            raise LoaderError(subject="num_workers", expected=f"at most {_MOST_ROWS - 1}", found=f"at least {row}")
+        if row >= _MAX_ROWS:
+            raise LoaderError(subject="num_workers", expected=f"at most {_MAX_ROWS - 1}", found=f"at least {row}")
         begun: list[list[int]] = self._begun.tolist()
         return begun
 
@@ -135,8 +135,8 @@ class SharedEpoch:
 
     def _where(self, iteration: int) -> tuple[int, int]:
         """Epoch and position at which an iteration begins: a position only in the epoch that was set."""
-        count, epoch = divmod(iteration, _MOST_EPOCHS)
-        at = 1 + 2 * (count % _STARTS_KEPT)
+        count, epoch = divmod(iteration, _MAX_EPOCHS)
+        at = 1 + 2 * (count % _REMEMBERED_STARTS)
         began, position = self._starts[at : at + 2].tolist()
         return epoch, position if epoch == began else 0
 
@@ -164,4 +164,4 @@ def _shared(numbers: torch.Tensor) -> torch.Tensor:
 
 def key_of(seed: int, workers: int) -> int:
     """The key of a DataLoader iteration with this base seed and this many workers; 0 is that of no workers."""
-    return 1 + (seed * _MOST_ROWS + workers) % _KEYS
+    return 1 + (seed * _MAX_ROWS + workers) % _KEYS

@@ -1,4 +1,4 @@
-"""How do torch's own tools look into a batch: pytrees, and the collation of a DataLoader?
+"""How do torch's tools handle a Batch? Registration with pytree, and with a DataLoader's collate function.
 
 Importing this module registers both. An import happens once, also with several threads, and is repeated after Ctrl-C.
 """
@@ -19,7 +19,7 @@ from mx8shards.loading.ragged import Ragged
 
 
 class _Beside:
-    """What a container has beside its tensors, such as sample_ids.
+    """The parts of a container other than its tensors, such as sample_ids.
 
     All are equal, so that two batches with the same columns have equal tree structures.
     """

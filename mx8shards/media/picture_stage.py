@@ -25,7 +25,7 @@ from mx8shards.media import decoding, library_pictures, yuv420
 from mx8shards.media.exif_rotation import UPRIGHT
 from mx8shards.media.picture_memory import LargeMemory, ThreadMemory, thread_bytes
 from mx8shards.media.specs import CenterCrop, Decode, Picture, RandomResizedCrop
-from mx8shards.stages import RAGGED, Output, Stage, Use, Work
+from mx8shards.stages import RAGGED, DecoderContext, Output, Stage, Work
 
 Array = npt.NDArray[Any]
 
@@ -34,12 +34,12 @@ ENCODINGS = ("bytes", "jpeg", "png")
 _COST_OF_BYTE = 64  # decoding and cropping one byte of a picture file takes as long as copying 64 bytes
 
 
-def stage_of(crops: Mapping[str, Picture], use: Use) -> Stage:
+def stage_of(crops: Mapping[str, Picture], context: DecoderContext) -> Stage:
     """The stage that makes these crops."""
     if RAGGED in map(_output, crops.values()):
-        return WholePictures(crops, use)
+        return WholePictures(crops, context)
     exact = any(crop.exact for crop in crops.values())
-    return (Pictures if exact or turbo.library is None else PartialPictures)(crops, use)
+    return (Pictures if exact or turbo.library is None else PartialPictures)(crops, context)
 
 
 class Pictures(Stage):
@@ -49,19 +49,19 @@ class Pictures(Stage):
     pictures that need more are decoded one at a time, in memory that all threads share.
     """
 
-    def __init__(self, crops: Mapping[str, Picture], use: Use) -> None:
-        if use.encoding not in ENCODINGS:
+    def __init__(self, crops: Mapping[str, Picture], context: DecoderContext) -> None:
+        if context.encoding not in ENCODINGS:
             raise SettingError(
                 subject="decode",
-                place=f"column {use.column!r}",
+                place=f"column {context.column!r}",
                 expected=f"an encoding of whole picture files: {', '.join(ENCODINGS)}",
-                found=repr(use.encoding),
+                found=repr(context.encoding),
             )
         decoding.import_libraries()
-        self.columns = (use.column,)
+        self.columns = (context.column,)
         self.outputs = {name: _output(crop) for name, crop in crops.items()}
         self._crops = crops
-        self._use = use
+        self._context = context
         self._exact = any(crop.exact for crop in crops.values())
         self._upright = any(crop.upright for crop in crops.values())
         self._turbo = turbo.library is not None
@@ -70,10 +70,10 @@ class Pictures(Stage):
         self._jobs = np.zeros(len(crops), JOB)
         for job, crop in zip(self._jobs, crops.values(), strict=True):
             job["crop"], job["values"] = _crop_record(crop), _crop_values(crop)
-        self._thread_bytes = thread_bytes(use.scratch_bytes, use.threads)
-        large = LargeMemory(min(MOST_DECODED_BYTES, use.scratch_bytes // 2))
-        self._large = use.shared.setdefault("large pictures", large)
-        self.scratch_bytes = self._thread_bytes * use.threads + self._large.most_bytes
+        self._thread_bytes = thread_bytes(context.scratch_bytes, context.threads)
+        large = LargeMemory(min(MOST_DECODED_BYTES, context.scratch_bytes // 2))
+        self._large = context.shared.setdefault("large pictures", large)
+        self.scratch_bytes = self._thread_bytes * context.threads + self._large.most_bytes
 
     def open_thread(self) -> ThreadMemory:
         """The workspace and scratch of one thread."""
@@ -94,16 +94,16 @@ class Pictures(Stage):
         """Draw the random numbers of all crops, unless `narrow` did, and store the bank addresses of the outputs."""
         jobs = self._jobs.copy()
         for job, (name, crop) in zip(jobs, self._crops.items(), strict=True):
-            place = work.place(name)
+            region = work.region(name)
             bank = work.whole.ctypes.data
-            offsets = 0 if place.offsets is None else bank + place.offsets
-            job["target"] = bank + place.values, offsets, np.dtype(crop.dtype).itemsize, crop.layout == "HWC"
+            offsets = 0 if region.offsets is None else bank + region.offsets
+            job["target"] = bank + region.values, offsets, np.dtype(crop.dtype).itemsize, crop.layout == "HWC"
         payloads, draws = work.notes.get(self) or (self._payloads(work).copy(), self._draw(work))
         work.notes[self] = payloads, draws, jobs
 
     def _payloads(self, work: Work) -> Array:
         """The spans of this column."""
-        spans: Array = work.spans[:, self._use.number]
+        spans: Array = work.spans[:, self._context.number]
         return spans
 
     def _draw(self, work: Work) -> Array:
@@ -114,7 +114,7 @@ class Pictures(Stage):
             if isinstance(crop, RandomResizedCrop) or crop.flip:
                 purpose = f"crop:{name}" if crop.seed is None else f"crops:{crop.seed}"
                 ids = work.rows["sample_id"]
-                draws[:, k] = uniforms(self._use.seed, work.epoch, ids, purpose, boxes.DRAWS, occurrences)
+                draws[:, k] = uniforms(self._context.seed, work.epoch, ids, purpose, boxes.DRAWS, occurrences)
         return draws
 
     def fill(self, work: Work, start: int, stop: int, memory: ThreadMemory) -> None:
@@ -269,14 +269,14 @@ class WholePictures(Pictures):
 
     measures = True
 
-    def __init__(self, crops: Mapping[str, Picture], use: Use) -> None:
-        super().__init__(crops, use)
+    def __init__(self, crops: Mapping[str, Picture], context: DecoderContext) -> None:
+        super().__init__(crops, context)
         self._item_bytes = {name: np.dtype(crop.dtype).itemsize for name, crop in crops.items()}
         self.decoders = {name: partial(_decode_row, np.dtype(crop.dtype), crop.layout) for name, crop in crops.items()}
 
     def measure(self, work: Work) -> Mapping[str, Array]:
         """The bytes of each decoded picture, from the size in its head."""
-        spans, scratch = work.spans[:, self._use.number], np.empty(kernels.LONG_HEAD_BYTES, np.uint8)
+        spans, scratch = work.spans[:, self._context.number], np.empty(kernels.LONG_HEAD_BYTES, np.uint8)
         workspace, most_bytes = self._workspace(), self._large.most_bytes
         found = {}
         for name, item_bytes in self._item_bytes.items():
@@ -290,7 +290,7 @@ class WholePictures(Pictures):
 
     def _sides_of(self, work: Work, i: int) -> tuple[int, int]:
         """Height and width of a picture in a format that kernels do not know; 0 and 0 if the row is refused."""
-        span = work.spans[i, self._use.number]
+        span = work.spans[i, self._context.number]
         with self._large.alone(int(span["size"])):  # covers the payload, and what the library allocates to open it
             try:
                 payload = library_pictures.read_payload(work, i, span, self._large.most_bytes)

@@ -19,7 +19,7 @@ from mx8shards.errors import (
 from mx8shards.format.images import LAYOUTS
 
 if TYPE_CHECKING:
-    from mx8shards.stages import Stage, Use
+    from mx8shards.stages import DecoderContext, Stage
 
 Size = int | tuple[int, int]
 
@@ -87,11 +87,11 @@ class Picture:
         """The crops that are made of a picture, by their keys in a batch."""
         raise NotImplementedError
 
-    def stage(self, use: Use) -> Stage:
+    def stage(self, context: DecoderContext) -> Stage:
         """The stage that makes these crops."""
         from mx8shards.media.picture_stage import stage_of  # imported here because it loads Numba
 
-        return stage_of(self.crops(use.column), use)
+        return stage_of(self.crops(context.column), context)
 
 
 @dataclass(frozen=True)
@@ -277,11 +277,11 @@ class MultiCrop:
     def __hash__(self) -> int:
         return hash(frozenset(self.each.items()))
 
-    def stage(self, use: Use) -> Stage:
+    def stage(self, context: DecoderContext) -> Stage:
         """The stage that makes these crops."""
         from mx8shards.media.picture_stage import stage_of  # imported here because it loads Numba
 
-        return stage_of(self.each, use)
+        return stage_of(self.each, context)
 
 
 def _checked_sides(picture: Picture, size: Any) -> tuple[int, int]:

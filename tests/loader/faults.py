@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mx8shards.kernels.records import MAPPED, OK, REFUSED
-from mx8shards.stages import Output, Stage, Use, Work
+from mx8shards.stages import DecoderContext, Output, Stage, Work
 
 BLOB = 0  # its number among the columns
 
@@ -56,9 +56,9 @@ class Weigh:
     bad: frozenset[int] = frozenset()
     takes_s: float = 0.0
 
-    def stage(self, use: Use) -> Weighing:
+    def stage(self, context: DecoderContext) -> Weighing:
         """The stage that does it."""
-        return Weighing(use.column, self)
+        return Weighing(context.column, self)
 
 
 class Scratch:

@@ -20,7 +20,7 @@ from mx8shards.kernels.records import MAPPED, OK, ROW, SHARD, SIZES_DIFFER, SPAN
 from mx8shards.loading.batch import Ragged
 from mx8shards.shards.cached_attribute import cached_attribute
 from mx8shards.shards.open_shard import Shards
-from mx8shards.stages import Output, Stage, Use, Work
+from mx8shards.stages import DecoderContext, Output, Stage, Work
 from tests.loader.parts import SECONDS, ids_of, in_time, mapped, payload, write
 
 SAMPLES, BATCH = 40, 8
@@ -58,7 +58,7 @@ def addresses(root: Path) -> list[range]:
 
 def base_of(loader: mx8.Loader) -> int:
     """Where kernels look for the shard's bytes."""
-    return int(loader._assembly.plan.reach.table["base"][0])
+    return int(loader._assembly.plan.shard_table.records["base"][0])
 
 
 @pytest.fixture
@@ -240,8 +240,8 @@ class Shorten:
 
     most: int
 
-    def stage(self, use: Use) -> Stage:
-        return Shortening(use.column, self.most)
+    def stage(self, context: DecoderContext) -> Stage:
+        return Shortening(context.column, self.most)
 
 
 class Shortening(Stage):

@@ -15,7 +15,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.kernels.records import MAPPED, OK, REFUSED
-from mx8shards.stages import RAGGED, Stage, Use, Work
+from mx8shards.stages import RAGGED, DecoderContext, Stage, Work
 from tests.batches import flat
 from tests.loader.parts import nothing_left
 
@@ -120,17 +120,17 @@ def test_where_whole_samples_fit_nothing_is_measured(data: Path, monkeypatch: py
 class Mean:
     """A decoder: what an image's bytes are on average, and how many there are."""
 
-    def stage(self, use: Use) -> Stage:
-        return Averaging(use)
+    def stage(self, context: DecoderContext) -> Stage:
+        return Averaging(context)
 
 
 class Averaging(Stage):
     """Makes two numbers of each image."""
 
-    def __init__(self, use: Use) -> None:
-        self.columns = (use.column,)
+    def __init__(self, context: DecoderContext) -> None:
+        self.columns = (context.column,)
         self.outputs = {"mean": type(RAGGED)(np.dtype(np.int64), (2,))}
-        self._number = use.number
+        self._number = context.number
 
     def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
         means = work.array("mean", self.outputs["mean"])
@@ -156,8 +156,8 @@ class Enlarge:
     bad: frozenset[int] = frozenset()
     late: bool = False  # only when it fills
 
-    def stage(self, use: Use) -> Stage:
-        return Enlarging(use, self)
+    def stage(self, context: DecoderContext) -> Stage:
+        return Enlarging(context, self)
 
 
 class Enlarging(Stage):
@@ -165,11 +165,11 @@ class Enlarging(Stage):
 
     measures = True
 
-    def __init__(self, use: Use, settings: Enlarge) -> None:
-        self.columns = (use.column,)
+    def __init__(self, context: DecoderContext, settings: Enlarge) -> None:
+        self.columns = (context.column,)
         self.outputs = {"large": RAGGED}
         self.decoders = {"large": bytes}
-        self._number = use.number
+        self._number = context.number
         self._settings = settings
 
     def measure(self, work: Work) -> Mapping[str, Any]:
@@ -183,8 +183,8 @@ class Enlarging(Stage):
         return {"large": sizes}
 
     def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
-        place = work.place("large")
-        offsets = work.whole[place.offsets :].view(np.uint8)[: 8 * len(work.rows) + 8].view(np.int64)
+        region = work.region("large")
+        offsets = work.whole[region.offsets :].view(np.uint8)[: 8 * len(work.rows) + 8].view(np.int64)
         values = work.array("large", RAGGED)
         for i in range(start, stop):
             if work.rows["sample_id"][i] in self._settings.bad:

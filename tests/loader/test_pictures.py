@@ -343,7 +343,7 @@ def test_two_columns_are_decoded_each_in_its_own_way(place: Path, files: dict[st
 @pytest.mark.parametrize("names", [("label", "a"), ("a", "label")])
 def test_a_crop_may_not_be_called_as_a_column_is(names: tuple[str, str], data: dict[str, mx8.Dataset]) -> None:
     spec = mx8.MultiCrop(dict.fromkeys(names, BIG))
-    twice = "expected a name of its own for everything in a batch, got 'label' twice"
+    twice = "expected a unique name for each output, got 'label' twice"
     with pytest.raises(mx8.SettingError, match=twice):
         loader_of(data["smooth"], spec)
     with loader_of(data["smooth"], spec, columns=["image"]) as loader:

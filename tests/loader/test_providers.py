@@ -180,7 +180,7 @@ def test_shards_that_wait_in_the_queue_are_not_provided_after_their_iteration_ha
 def test_a_substitute_whose_shard_does_not_come_keeps_nobody_from_other_shards(data: Path) -> None:
     come = threading.Event()
     with in_time(), provided(data, lambda i: i == 5 and come.wait(30)) as (loader, provider):
-        table = loader._assembly.plan.reach
+        table = loader._assembly.plan.shard_table
         table.begin_epoch()
         first = int(loader._dataset.shards.starts[5])
         substitute = threading.Thread(target=table.find, args=(np.array([first]),))

@@ -213,10 +213,10 @@ def swap(root: Path) -> None:
 
 MUTATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "appended": (lambda root: numbered(root, 5, mode="append"), r"data was appended to: 1 shards and 5 samples more"),
-    "swapped": (swap, r"data has 1 shards that it had not, and lacks 1 that it had"),
+    "swapped": (swap, r"data has 1 new shards, and lacks 1 old ones"),
     "removed": (
         lambda root: republish(root, lambda shards: shards[:1] + shards[2:]),
-        r"data has 0 shards that it had not, and lacks 1 that it had",
+        r"data has 0 new shards, and lacks 1 old ones",
     ),
     "reordered": (
         lambda root: republish(root, lambda shards: shards[::-1]),
@@ -224,7 +224,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "overwritten": (
         lambda root: numbered(root, 40, mode="overwrite", size_limit=900),
-        r"data has \d+ shards that it had not, and lacks \d+ that it had",
+        r"data has \d+ new shards, and lacks \d+ old ones",
     ),
     "with other facts": (
         lambda root: write(root, [], mode="append", metadata={"a": 1}),

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mx8shards.loading.memory.batch_layout import array_of, lay_out, most_bytes
+from mx8shards.loading.memory.batch_layout import array_of, lay_out, max_bytes
 from mx8shards.stages import RAGGED, Output
 
 SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
@@ -24,27 +24,27 @@ def test_places_are_aligned_and_lie_side_by_side(outputs: dict[str, Output], row
     layout = lay_out(outputs, rows, ragged)
     spans = [(0, 0)]
     for key, output in outputs.items():
-        place = layout.places[key]
+        region = layout.regions[key]
         if output.shape is None:
-            assert place.value_bytes == ragged[key]
-            assert place.offsets is not None
-            spans.append((place.offsets, place.offsets + 8 * (rows + 1)))
+            assert region.value_bytes == ragged[key]
+            assert region.offsets is not None
+            spans.append((region.offsets, region.offsets + 8 * (rows + 1)))
         else:
-            assert place.value_bytes == rows * output.dtype.itemsize * math.prod(output.shape)
-            assert place.offsets is None
-        spans.append((place.values, place.values + place.value_bytes))
+            assert region.value_bytes == rows * output.dtype.itemsize * math.prod(output.shape)
+            assert region.offsets is None
+        spans.append((region.values, region.values + region.value_bytes))
     assert all(begin % 64 == 0 for begin, _ in spans)
     assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
     assert spans[-1][1] <= layout.size_bytes <= spans[-1][1] + 63
-    assert layout.size_bytes <= most_bytes(outputs, rows, sum(ragged.values()))
+    assert layout.size_bytes <= max_bytes(outputs, rows, sum(ragged.values()))
 
 
 @given(outputs=OUTPUTS, rows=st.integers(0, 40), more=st.integers(0, 500))
 def test_what_is_needed_at_most_is_the_fixed_part_and_so_many_ragged_bytes(
     outputs: dict[str, Output], rows: int, more: int
 ) -> None:
-    assert most_bytes(outputs, rows, more) == most_bytes(outputs, rows, 0) + more
-    assert most_bytes(outputs, rows, 0) <= most_bytes(outputs, rows + 1, 0)
+    assert max_bytes(outputs, rows, more) == max_bytes(outputs, rows, 0) + more
+    assert max_bytes(outputs, rows, 0) <= max_bytes(outputs, rows + 1, 0)
 
 
 @given(outputs=OUTPUTS, rows=st.integers(0, 9))
@@ -52,12 +52,12 @@ def test_arrays_over_a_bank_have_the_shape_that_was_declared(outputs: dict[str, 
     layout = lay_out(outputs, rows, dict.fromkeys(outputs, 33))
     whole: Any = np.zeros(layout.size_bytes, np.uint8)
     for value, (key, output) in enumerate(outputs.items(), 1):
-        array = array_of(whole, output, layout.places[key], rows)
+        array = array_of(whole, output, layout.regions[key], rows)
         assert array.shape == ((33,) if output.shape is None else (rows, *output.shape))
         assert array.dtype == output.dtype
         array[...] = value
     for value, (key, output) in enumerate(outputs.items(), 1):
-        assert (array_of(whole, output, layout.places[key], rows) == value).all()
+        assert (array_of(whole, output, layout.regions[key], rows) == value).all()
 
 
 def test_rows_without_a_shape_have_no_size() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import mx8shards as mx8
 from mx8shards.loading.memory.banks import Budget, bank_bytes
-from mx8shards.loading.memory.batch_layout import lay_out, most_bytes
+from mx8shards.loading.memory.batch_layout import lay_out, max_bytes
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.settings import Settings
@@ -50,7 +50,7 @@ def plan_of(dataset: mx8.Dataset, rank: int = 0, size: int = 1, memory: Any = "6
     steps = Steps(length=len(order), batch_size=chosen.batch_size, world_size=size, uneven=chosen.uneven)
     pool = mx8.Pool(memory=memory, threads=1)
     plan = assemble(dataset, chosen, order, steps, rank, pool, Budget(pool.memory)).plan
-    plan.reach.begin_epoch()
+    plan.shard_table.begin_epoch()
     return plan
 
 
@@ -74,7 +74,7 @@ def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
         begin = position + number * batch_size * size
         rows = slice(step.start, step.stop)
         share = plan.steps.slice_of(rank, begin)
-        sample_ids = plan.found_at(3, share.positions).sample_ids
+        sample_ids = plan.samples_at(3, share.positions).sample_ids
         assert (group.epoch, step.position) == (3, begin)
         assert group.rows["sample_id"][rows].tolist() == sample_ids.tolist()
         assert group.padding[rows].tolist() == share.padding.tolist()
@@ -118,8 +118,8 @@ def test_all_ranks_stop_at_the_first_step_that_does_not_fit_beside_the_one_befor
     steps, outputs = plans[0].steps, plans[0].finder.outputs
     stop, told, before = steps.left(), [], 0
     for step in range(steps.left()):
-        shares = [plans[0].found_at(0, steps.slice_of(r, steps.at(step)).positions).sample_ids for r in range(size)]
-        needs = [most_bytes(outputs, len(ids), sum(SIZES[i] for i in ids) * ("data" in columns)) for ids in shares]
+        shares = [plans[0].samples_at(0, steps.slice_of(r, steps.at(step)).positions).sample_ids for r in range(size)]
+        needs = [max_bytes(outputs, len(ids), sum(SIZES[i] for i in ids) * ("data" in columns)) for ids in shares]
         most = max(map(bank_bytes, needs))
         if before + most > limit:
             place = f"epoch 0, position {steps.at(step)}"
@@ -180,7 +180,7 @@ class Told(Around):
 def test_the_same_batch_with_other_samples_has_room_and_extras_for_those(dataset: mx8.Dataset) -> None:
     plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
     first = next(iter(plan.batches(0, 0, HERE)))
-    other = plan.again(first, np.array([2, 0]), np.array([7, 60]))
+    other = plan.replanned(first, np.array([2, 0]), np.array([7, 60]))
     assert other.rows["sample_id"].tolist() == [0, 59, 53, 57]
     assert other.extras["name"].tolist() == ["n60", "n1", "n7", "n3"]
     assert other.extras["pair"].tolist() == [[60, 600], [1, 10], [7, 70], [3, 30]]
@@ -195,7 +195,7 @@ def test_a_substitute_that_is_no_sample_is_refused(dataset: mx8.Dataset) -> None
     plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
     first = next(iter(plan.batches(0, 0, HERE)))
     with pytest.raises(mx8.LoaderError, match="view: expected sample_ids from 0 to 60, got -1 to -1"):
-        plan.again(first, np.array([1]), np.array([61]))
+        plan.replanned(first, np.array([1]), np.array([61]))
 
 
 def test_steps_before_one_that_cannot_be_planned_are_there(place: Path) -> None:

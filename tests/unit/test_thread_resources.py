@@ -15,7 +15,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.loading.execution.thread_resources import Resource, ThreadResources
-from mx8shards.stages import Output, Stage, Use, Work
+from mx8shards.stages import DecoderContext, Output, Stage, Work
 
 
 class Opened:
@@ -33,11 +33,11 @@ class Opened:
 class Lengths(Stage):
     """The length of each payload, by threads that each have a resource."""
 
-    def __init__(self, use: Use, log: list[Opened]) -> None:
-        self.columns = (use.column,)
-        self.outputs = {use.column: Output(np.dtype(np.int64), ())}
-        self._output = self.outputs[use.column]
-        self._use = use
+    def __init__(self, context: DecoderContext, log: list[Opened]) -> None:
+        self.columns = (context.column,)
+        self.outputs = {context.column: Output(np.dtype(np.int64), ())}
+        self._output = self.outputs[context.column]
+        self._context = context
         self._log = log
 
     def open_thread(self) -> Opened:
@@ -46,8 +46,8 @@ class Lengths(Stage):
     def fill(self, work: Work, start: int, stop: int, resource: Opened) -> None:
         assert resource.thread == get_ident()
         assert not resource.closed
-        lengths = work.array(self._use.column, self._output)
-        lengths[start:stop] = work.spans["size"][start:stop, self._use.number]
+        lengths = work.array(self._context.column, self._output)
+        lengths[start:stop] = work.spans["size"][start:stop, self._context.number]
 
 
 class CountBytes:
@@ -56,8 +56,8 @@ class CountBytes:
     def __init__(self) -> None:
         self.opened: list[Opened] = []
 
-    def stage(self, use: Use) -> Stage:
-        return Lengths(use, self.opened)
+    def stage(self, context: DecoderContext) -> Stage:
+        return Lengths(context, self.opened)
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Which threads fill batches, and how do they reach the consumer?"""
+"""Which threads fill batches, and how are the batches handed to the consumer?"""

@@ -1,4 +1,4 @@
-"""When may the planner start the next batches? When few enough are ahead, and their memory is reserved."""
+"""When may the planner start the next batches? Admission: limits on prefetch depth, open files and memory."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from mx8shards.loading.execution.run_state import RunState
 from mx8shards.loading.memory.banks import Reservation
 from mx8shards.loading.planning.groups import Group
 
-_COPY_S = 0.001
-_LOOKS, _LOOK_S = 3, 0.001  # before it is an error that there is no memory
-_DEEP = 16  # with so many small batches ahead they are made in bursts, each of which wakes the planner once
+_COPY_POLL_S = 0.001
+_RETRIES, _RETRY_S = 3, 0.001  # before missing memory is an error
+_BURST_DEPTH = 16  # from this depth on, the planner starts batches in bursts, so that it is woken once per burst
 
 
 class Admission:
-    """Makes the planner of a run wait until there is room for more batches."""
+    """Makes the planner of a run wait until the limits allow more batches."""
 
     def __init__(self, state: RunState) -> None:
         self._state = state
         depth = state.assembly.depth
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_files = max(8, soft // 4) if soft > 0 else 512
-        self._low = depth // 2 if depth >= _DEEP else depth - 1
+        self._max_files = max(8, soft // 4) if soft > 0 else 512
+        self._low = depth // 2 if depth >= _BURST_DEPTH else depth - 1
         self.waited_s = 0.0
         state.assembly.budget.wake = _waker(weakref.ref(state))
 
     def taken(self) -> None:
-        """The consumer took a batch: wake the planner if that makes room."""
+        """Called when the consumer has taken a batch: wake the planner if the depth allows more batches now."""
         state = self._state
         if state.waits_for_room and state.ahead <= self._low:
             state.wake()
 
     def admit(self, group: Group, is_interrupted: Callable[[], bool]) -> Reservation | None:
-        """The memory of these batches, once it is there; None if the planner is interrupted meanwhile."""
+        """Wait for these batches' memory and reserve it; None if the planner is interrupted meanwhile."""
         state = self._state
         begun = time.perf_counter()
-        looks = 0
+        retries = 0
         try:
             while not is_interrupted():
-                state.waits_for_room = True  # from here on the consumer wakes us
+                state.waits_for_room = True  # before the check: from here on the consumer wakes this thread
                 if state.ahead < state.assembly.depth and self._may_open_files():
                     state.waits_for_room = False
-                    state.waits_for_memory = True  # and from here on a bank that comes back does
+                    state.waits_for_memory = True  # before the check: from here on a returned bank wakes it
                     reservation = state.assembly.budget.reserve(group.reserve_bytes)
                     if reservation is not None:
                         return reservation
                 if self._only_held_batches_are_in_the_way():
-                    looks += 1  # a result that the consumer drops at this moment comes back meanwhile
-                    if looks == _LOOKS:
+                    retries += 1  # a void result that the consumer drops now gives its bank back soon
+                    if retries == _RETRIES:
                         return _last_resort(state, group)
-                    time.sleep(_LOOK_S)
+                    time.sleep(_RETRY_S)
                     continue
                 self.wait()
                 state.waits_for_memory = False
@@ -64,27 +64,27 @@ class Admission:
         return None
 
     def wait(self) -> None:
-        """Sleep until something happens that may change what the planner can do."""
+        """Sleep until an event wakes the planner, or for a moment where copies to a device are polled."""
         mover, inbox = self._state.assembly.mover, self._state.inbox
         if mover is None:
             inbox.get()
-        else:  # nobody says when a copy to the device is done
+        else:  # no event says that a copy to the device is done
             mover.release()
-            time.sleep(_COPY_S)
+            time.sleep(_COPY_POLL_S)
         while not inbox.empty():
             inbox.get_nowait()
 
     def _may_open_files(self) -> bool:
-        """Whether the batches ahead keep few files open. If not, the next task that ends wakes the planner."""
+        """Whether the batches ahead hold few enough open files. If not, the next task that ends wakes the planner."""
         state = self._state
         state.waits_for_files = True
-        if sum(len(task.held) for task in state.filling.copy()) >= self._most_files:
+        if sum(len(task.held) for task in state.filling.copy()) >= self._max_files:
             return False
         state.waits_for_files = False
         return True
 
     def _only_held_batches_are_in_the_way(self) -> bool:
-        """The consumer waits, and nothing is made or moved that could give memory back."""
+        """Whether the consumer waits while no task and no copy to the device can give memory back."""
         state, mover = self._state, self._state.assembly.mover
         if state.ahead or state.filling or not state.starving or state.seen_generation < state.generation:
             return False
@@ -92,16 +92,16 @@ class Admission:
 
 
 def _last_resort(state: RunState, group: Group) -> Reservation:
-    """Nothing is ahead and the consumer waits: only batches that somebody holds can be in the way."""
+    """Reserve after a garbage collection; LoaderError if batches that are still held leave too little memory."""
     budget = state.assembly.budget
-    gc.collect()  # some may be held by cycles that nobody can reach
+    gc.collect()  # unreachable cycles may hold batches
     reservation = budget.reserve(group.reserve_bytes)
     if reservation is not None:
         return reservation
     found = f"{budget.used_bytes} in use by {budget.leases} batches that are still held"
-    hint = "batch.copy() gives one that costs the loader nothing, and memory= sets the limit"
+    hint = "batch.copy() does not count in the limit, which memory= sets"
     if budget.used_bytes + group.reserve_bytes <= budget.limit_bytes:
-        found = f"more than their part in use by other loaders of the pool, beside {budget.used_bytes} by this one"
+        found = f"other loaders of the pool use more than their part, and this one {budget.used_bytes} bytes"
         hint = "make all loaders of a pool before one of them is iterated"
     raise LoaderError(
         subject=f"epoch {group.epoch}, position {group.position}",
@@ -112,7 +112,7 @@ def _last_resort(state: RunState, group: Group) -> Reservation:
 
 
 def _waker(state: weakref.ref[RunState]) -> Callable[[], None]:
-    """Wakes a planner that waits for memory, and keeps nothing alive: banks must not wait for a garbage collection."""
+    """A function that wakes a planner waiting for memory. It keeps no run alive, so that banks go back at once."""
 
     def wake() -> None:
         found = state()

@@ -1,4 +1,4 @@
-"""What becomes of samples that cannot be read or decoded, under on_error="skip" and "substitute"?"""
+"""How does on_error="skip" or "substitute" handle samples that cannot be read or decoded?"""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.groups import Group
 from mx8shards.loading.planning.shard_table import Ids
-from mx8shards.loading.reporting.lost_samples import MOST_ATTEMPTS, LostSample, reason_of
+from mx8shards.loading.reporting.lost_samples import MAX_ATTEMPTS, LostSample, reason_of
 
-# By row, the sample that stood there first and its occurrence, and how many others stood there since.
+# By row: its first sample, that sample's occurrence, and the number of substitutes tried.
 Tried = dict[int, tuple[int, int, int]]
 
 
 def reasons(filler: Filler, rows: Any) -> list[str]:
-    """Why each of these rows is bad."""
-    return [reason_of(filler.why(row)) for row in rows]
+    """The reason of each bad row, as text."""
+    return [reason_of(filler.error_of(row)) for row in rows]
 
 
 def entries(group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids | None) -> tuple[LostSample, ...]:
-    """What is recorded of the samples that stood in these rows, and of those in their place."""
+    """The log entries of the samples lost in these rows, and of their substitutes."""
     others = [None] * len(bad) if instead is None else instead.tolist()
     positions = [group.step_of(row).position for row in bad.tolist()]
     return tuple(
@@ -39,25 +39,25 @@ def entries(group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids 
 def with_substitutes(
     before: tuple[LostSample, ...], group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids, tried: Tried
 ) -> tuple[LostSample, ...]:
-    """The record with what stands in these rows now. A bad substitute is no further loss: another one replaces it."""
+    """The log entries with the current substitutes. A bad substitute is no new entry: the next one replaces it."""
     attempts = [tried[row][-1] for row in bad.tolist()]
     found = [*before, *compress(entries(group, bad, lost, why, instead), (count == 1 for count in attempts))]
-    numbers = {row: number for number, row in enumerate(tried)}  # rows come into both in the same order
+    numbers = {row: number for number, row in enumerate(tried)}  # entries and `tried` list rows in equal order
     for row, other in zip(bad.tolist(), instead.tolist(), strict=True):
         found[numbers[row]] = replace(found[numbers[row]], substitute=other)
     return tuple(found)
 
 
 def substitutes(plan: Plan, group: Group, bad: Ids, lost: Ids, why: Sequence[str], tried: Tried) -> Ids:
-    """Another position of the view for each bad row; `tried` is counted up."""
+    """A view position to substitute for each bad row; counts the attempts in `tried`."""
     occurrences = occurrences_of(group.extras)
     positions = []
     for row, sample_id, reason in zip(bad.tolist(), lost.tolist(), why, strict=True):
         occurrence = 0 if occurrences is None else int(occurrences[row])
         first, occurrence, attempts = tried.get(row, (sample_id, occurrence, 0))
-        if attempts == MOST_ATTEMPTS:
+        if attempts == MAX_ATTEMPTS:
             raise LoaderError(
-                f"{MOST_ATTEMPTS} substitutes in a row were no better; of the last one: {reason}",
+                f"{MAX_ATTEMPTS} substitutes in a row were bad, too; the last one: {reason}",
                 subject=f"sample {first}",
             )
         tried[row] = first, occurrence, attempts + 1

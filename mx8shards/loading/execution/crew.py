@@ -1,4 +1,4 @@
-"""How do threads take tasks? Urgent ones first, and those that can wait last."""
+"""How do threads take tasks? A thread pool over a FIFO queue with priority lanes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mx8shards.loading.execution.thread_resources import Resource, ThreadResourc
 from mx8shards.loading.execution.threads import join, start_thread
 from mx8shards.stages import Stage
 
-Scratch = Callable[[Stage], Resource]
-Task = Callable[[Scratch], None]
+ResourceOf = Callable[[Stage], Resource]
+Task = Callable[[ResourceOf], None]
 Lane = Literal["first", "normal", "later"]
 
 
 class Crew:
-    """The threads of one process. They know their tasks and nothing else, so that they keep nothing alive."""
+    """A fixed number of threads. They refer to their tasks only, so that they keep no loader or pool alive."""
 
     def __init__(self, count: int, name: str = "") -> None:
         self._process = os.getpid()
@@ -38,18 +38,18 @@ class Crew:
 
     @property
     def is_of_this_process(self) -> bool:
-        """Whether its threads are here: a forked child has none of them."""
+        """Whether this process has its threads: a forked child has none of them."""
         return self._process == os.getpid()
 
     def put(self, task: Task, lane: Lane = "normal") -> None:
-        """Have a thread call the task with a function that finds its resource for a stage. It must not raise."""
-        with self._lock:  # no thread would take what is put behind the shutdown sentinel
+        """Queue a task. A thread calls it with a function that returns its resource for a stage. It must not raise."""
+        with self._lock:  # no thread takes a task behind the shutdown sentinel
             if self._stopped:
                 raise LoaderError("the pool is closed")
             self._tasks.put(task, lane)
 
     def stop(self) -> None:
-        """Let the threads end when all tasks are done. Safe to call again."""
+        """Let the threads end once all tasks are done. May be called several times."""
         if self.is_of_this_process:
             with self._lock:
                 if not self._stopped:
@@ -57,7 +57,7 @@ class Crew:
                 self._stopped = True
 
     def join(self) -> None:
-        """Wait for the threads' end."""
+        """Wait until the threads have ended, for a bounded time."""
         if self.is_of_this_process:
             join(self._threads)
 
@@ -75,7 +75,7 @@ class _Tasks:
 
     def take(self) -> Task | None:
         self._count.get()
-        while True:  # there is one; another thread may take it from a lane that was empty a moment ago
+        while True:  # a task is there, but another thread may take it first from a lane that this one found empty
             for lane in self._lanes.values():
                 try:
                     return lane.popleft()
@@ -86,6 +86,6 @@ class _Tasks:
 def _work(tasks: _Tasks, resources: ThreadResources) -> None:
     while (task := tasks.take()) is not None:
         task(resources.of)
-        del task  # with all that it holds
-    tasks.put(None, "later")  # for the next thread, which may not have been started yet
+        del task  # and everything that it refers to
+    tasks.put(None, "later")  # the sentinel for the next thread, which may start later
     resources.end_thread()

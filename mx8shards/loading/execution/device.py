@@ -1,7 +1,7 @@
-"""How do batches get onto a GPU?
+"""How are batches copied to a GPU? From pinned banks, on a separate CUDA stream.
 
-Banks are registered as pinned memory, so that they are copied from where they lie, on a stream of their own: the copy
-of the next batch runs beside the step that works on this one. A bank goes back when its copy is done.
+Banks are registered as pinned memory, so that the GPU copies from them directly. The copy of the next batch overlaps
+with the training step on this one. A bank returns when its copy is done.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PORTABLE = 1  # pinned for every device's context
 
 
 class Moving(NamedTuple):
-    """A value that is on its way to the device."""
+    """A batch whose copy to the device has begun, and the event of the copy's end."""
 
     value: Any
     done: Any
@@ -41,19 +41,19 @@ class Mover:
         self._device = self._torch.device("cuda", self._index)
         self._stream = self._torch.cuda.Stream(self._device)
         self._lock = Lock()
-        self._under_way: deque[tuple[Any, Any]] = deque()  # until its copy is done, a batch keeps its bank
+        self._under_way: deque[tuple[Any, Any]] = deque()  # keeps batches in their banks until their copies are done
 
     def pin(self, address: int, size_bytes: int) -> None:
         """Register a bank as pinned memory."""
-        with self._torch.cuda.device(self._index):  # a new thread's own is the first one
+        with self._torch.cuda.device(self._index):  # a new thread's current device is device 0
             self._check(self._torch.cuda.cudart().cudaHostRegister(address, size_bytes, _PORTABLE))
 
     def unpin(self, address: int) -> None:
-        """The reverse."""
+        """Unregister a bank."""
         self._check(self._torch.cuda.cudart().cudaHostUnregister(address))
 
     def start(self, value: Any) -> Moving:
-        """Begin to copy all tensors of a batch, or of whatever a transform made of it."""
+        """Begin to copy all tensors of a batch, or of the value that a transform returned."""
         with self._torch.cuda.stream(self._stream):
             moved = relocated(value, self._moved)
             done = self._stream.record_event()
@@ -61,7 +61,7 @@ class Mover:
         return Moving(moved, done)
 
     def finish(self, moving: Moving) -> Any:
-        """The value, for work on the current stream, which waits for the copy; the caller does not."""
+        """The value on the device. The current stream waits for the copy; the caller does not."""
         stream = self._torch.cuda.current_stream(self._device)
         stream.wait_event(moving.done)
 
@@ -76,17 +76,17 @@ class Mover:
 
     @property
     def is_busy(self) -> bool:
-        """Whether copies are under way."""
+        """Whether some copies have not been released yet."""
         return bool(self._under_way)
 
     def release(self) -> None:
-        """Let go of the batches whose copies are done. Any thread may."""
+        """Release the batches whose copies are done. It is thread-safe."""
         with self._lock:
             while self._under_way and self._under_way[0][1].query():
                 self._under_way.popleft()
 
     def wait(self) -> None:
-        """Until all copies are done, so that no bank is in use any more."""
+        """Wait until all copies are done and release their batches."""
         with self._lock:
             while self._under_way:
                 self._under_way.popleft()[1].synchronize()

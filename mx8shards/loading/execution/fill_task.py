@@ -1,4 +1,4 @@
-"""How do the pool's threads fill a group of batches? One begins, others may help, and the last one hands them over."""
+"""How do the pool's threads fill a group of batches? One begins, others help, and the last one sends the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from mx8shards.errors import LoaderError, without_locals
 from mx8shards.kernels.records import OK
 from mx8shards.loading.execution import bad_samples
-from mx8shards.loading.execution.crew import Scratch
+from mx8shards.loading.execution.crew import ResourceOf
 from mx8shards.loading.execution.filling import Range
 from mx8shards.loading.execution.results import Failed, Ready, Result
 from mx8shards.loading.execution.run_state import Message, Restart, RunState
@@ -25,7 +25,7 @@ from mx8shards.loading.reporting.times import Times, clock
 
 
 class FillTask:
-    """The batches of one group on their way from a plan to the consumer."""
+    """The task of one group of batches: fill the bank, handle bad samples, and send the results to the consumer."""
 
     def __init__(
         self,
@@ -47,70 +47,70 @@ class FillTask:
         self._work: Work | None = None
         self._ranges: Iterator[Range] = iter(())
         self._count = 1
-        self._ended: Iterator[int] = itertools.count()  # `next` of it is one step under the GIL
+        self._ended: Iterator[int] = itertools.count()  # `next` of it is atomic under the GIL
         self._error: BaseException | None = None
         self._results: tuple[Result, ...] = ()
 
-    def at_work(self, act: Callable[[Scratch], None], scratch: Scratch) -> None:
-        """Act, so that the watchdog sees for which loader this thread works."""
-        working = self._state.assembly.pool.working
-        before = working.begin(self._state.assembly)
+    def run_as_busy(self, act: Callable[[ResourceOf], None], resource_of: ResourceOf) -> None:
+        """Call `act`; meanwhile the watchdog sees that this thread works for this loader."""
+        busy = self._state.assembly.pool.busy_threads
+        before = busy.begin(self._state.assembly)
         try:
-            act(scratch)
+            act(resource_of)
         finally:
-            working.end(before)
+            busy.end(before)
 
-    def begin(self, scratch: Scratch) -> None:
-        """Find the payloads, and share the copying of them with other threads if it is worth it."""
+    def begin(self, resource_of: ResourceOf) -> None:
+        """Find the payloads, take a bank and fill ranges of rows; other threads help if the consumer waits."""
         state, filler = self._state, self._state.assembly.filler
         try:
             if self._is_void:
                 raise _stopped()
-            self._work = self._begun()
+            self._work = self._begin_work()
             starving = state.starving
-            # one range costs least, but a run that is stopped is left between two of them
+            # One range has the least overhead, but several let a stopped run end sooner and other threads help.
             shared = starving or filler.decodes
             ranges = filler.ranges(self._work) if shared else [(0, len(self._work.rows))]
-        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for the batch
+        except BaseException as error:  # noqa: BLE001 - the consumer raises it
             self._results = (Failed(without_locals(error)),)
             self._end()
             return
         self._ranges, self._count = iter(ranges), len(ranges)
         # While batches are ready, one thread is enough for the next: the consumer may need the other cores.
         helpers = min(len(ranges), state.assembly.pool.threads) - 1 if starving else 0
-        with suppress(LoaderError):  # the pool was closed meanwhile: this thread fills it alone
+        with suppress(LoaderError):  # the pool was closed: this thread fills all ranges
             for _ in range(helpers):
-                state.assembly.pool.submit(partial(self.at_work, self._fill), "first")
-        self._fill(scratch)
+                state.assembly.pool.submit(partial(self.run_as_busy, self._fill), "first")
+        self._fill(resource_of)
 
-    def _begun(self) -> Work:
+    def _begin_work(self) -> Work:
         assert self.reservation is not None
         return self._state.assembly.filler.begin(self.group, self.reservation, bool(self.held), self._times)
 
-    def _fill(self, scratch: Scratch) -> None:
-        """Take ranges until there are none; whoever ends the last one finishes the batches."""
+    def _fill(self, resource_of: ResourceOf) -> None:
+        """Fill ranges until none is left. The thread that completes the last range finishes the batches."""
         for start, stop in self._ranges:
             try:
                 if self._error is None and not self._is_void and self._work is not None:
-                    self._state.assembly.filler.fill(self._work, start, stop, scratch, self._times)
+                    self._state.assembly.filler.fill(self._work, start, stop, resource_of, self._times)
             except BaseException as error:  # noqa: BLE001
-                self._error = without_locals(error)  # all batches that are made ahead may fail, and keep payloads
+                self._error = without_locals(error)  # variables hold payloads, and all batches ahead may fail
             if next(self._ended) + 1 == self._count:
-                self._results = self._finished(scratch)
+                self._results = self._finished(resource_of)
                 self._end()
 
     @property
     def _is_void(self) -> bool:
         return self._state.is_void(self.number, self._generation)
 
-    def _finished(self, scratch: Scratch) -> tuple[Result, ...]:
-        """The results of all batches, up to the first that failed; none if the run has to restart for them."""
+    def _finished(self, resource_of: ResourceOf) -> tuple[Result, ...]:
+        """The results of all batches up to the first that failed; none if the run must restart for them."""
         if self._error is not None or self._work is None or self._is_void:
             return (Failed(self._error or _stopped()),)
         try:
             if not self._work.conclude():
                 return self._delivered(self._work)
-            return self._mended(self._work, scratch)
+            return self._mended(self._work, resource_of)
         except BaseException as error:  # noqa: BLE001
             return (Failed(error),)
 
@@ -137,36 +137,36 @@ class FillTask:
 
     def _transformed(self, batch: Any, transform: Callable[[Any], Any]) -> Any:
         self.held = []
-        working = self._state.assembly.pool.working
-        before = working.begin("transform")  # files that it reads are not the loader's
+        busy = self._state.assembly.pool.busy_threads
+        before = busy.begin("transform")  # the watchdog ignores files that a transform reads
         begun = clock()
         try:
             batch = transform(batch)
         finally:
-            working.end(before)
+            busy.end(before)
         if batch is None:
             raise LoaderError("expected a batch from transform=, got None", hint="return the batch that it changed")
         self._times.add("transform", clock() - begun)
         return batch
 
-    def _mended(self, work: Work, scratch: Scratch) -> tuple[Result, ...]:
-        """The batches with their bad rows left out or replaced, if the user wants that; else those before the first."""
+    def _mended(self, work: Work, resource_of: ResourceOf) -> tuple[Result, ...]:
+        """Apply `on_error`: skip or substitute bad rows, or return the batches before the first one and its error."""
         assembly = self._state.assembly
         bad = np.flatnonzero(work.rows["status"] != OK)
         if assembly.on_error == "raise":
             good = [step for step in work.steps if step.stop <= bad[0]]
-            error = assembly.filler.why(work.rows[bad[0]])
+            error = assembly.filler.error_of(work.rows[bad[0]])
             return (*(self._ready(work, step) for step in good), Failed(error))
         why = bad_samples.reasons(assembly.filler, work.rows[bad])
         lost = work.rows["sample_id"][bad]
         if assembly.on_error == "skip":
             self._entries += bad_samples.entries(self.group, bad, lost, why, None)
-            assembly.filler.without(work, bad)
+            assembly.filler.remove_rows(work, bad)
             return self._delivered(work)
         positions = bad_samples.substitutes(assembly.plan, self.group, bad, lost, why, self._tried)
         work.release()
         self._work = None
-        again = assembly.plan.again(self.group, bad, positions)
+        again = assembly.plan.replanned(self.group, bad, positions)
         instead = again.rows["sample_id"][bad]
         self._entries = bad_samples.with_substitutes(self._entries, self.group, bad, lost, why, instead, self._tried)
         self.group = again
@@ -175,30 +175,30 @@ class FillTask:
             self._state.restarts.put(Restart(self.number, self._generation, again, self._entries, self._tried))
             return ()
         self.held = assembly.filler.finder.prepare(again)
-        self._work = self._begun()
-        assembly.filler.fill(self._work, 0, len(again.rows), scratch, self._times)
-        return self._finished(scratch)
+        self._work = self._begin_work()
+        assembly.filler.fill(self._work, 0, len(again.rows), resource_of, self._times)
+        return self._finished(resource_of)
 
     def _end(self) -> None:
-        """Hand over the results. The memory of batches that failed goes back before anyone hears of it.
+        """Send the results. The bank of batches that failed goes back first, so that the next step finds it free.
 
-        When the task is no longer among those that are filled, no frame of this thread refers to a batch: whoever waits
-        for that finds all memory given back.
+        Once the task is no longer in `filling`, no frame of this thread refers to a batch: a thread that waits for that
+        finds all memory returned.
         """
         state = self._state
         results, self._results = self._results, ()
         if self._work is not None and not all(isinstance(result, Ready) for result in results):
-            self._work.release()  # a traceback may hold on to the rest
+            self._work.release()  # a traceback may still refer to the work
         self._work = None
         self.held = []
         if self.reservation is not None:
             self.reservation.cancel()
         wanted = bool(results) and not self._is_void
-        if wanted:  # else nobody takes them, and an error would keep this run, and the run the error
+        if wanted:  # void results are dropped: an error in the queue and its run would keep each other alive
             state.results.put(Message(self.number, self._generation, results))
         del results
         state.filling.discard(self)
-        if state.drains or state.waits_for_files or not wanted:
+        if state.draining or state.waits_for_files or not wanted:
             state.wake()
 
 
@@ -207,7 +207,7 @@ def _stopped() -> LoaderError:
 
 
 def _described(work: Work, step: Step) -> str:
-    """The step of a batch and the samples in it, in a few words."""
+    """The position and the sample_ids of a batch, for an error of the transform."""
     ids = work.rows["sample_id"][step.start : step.stop].tolist()
     some = ", ".join(map(str, ids[:8])) + (", …" if len(ids) > 8 else "")
     return f"transform of the batch at position {step.position}, sample_ids {some}"

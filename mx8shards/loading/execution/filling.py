@@ -1,9 +1,9 @@
-"""How does a planned group of batches become batches?
+"""How is a planned group of batches filled: which steps, in which threads?
 
-prepare   choose the way to each row, and have cold ones fetched        (planner)
-begin     read size headers, take a bank of the size that is needed     (a thread)
-fill      every stage, for a range of rows                              (threads side by side)
-batch     a part of the bank as a batch, if each row's status is good   (the thread that is last)
+prepare   choose mmap or pread for each row, start reading cold rows    (planner)
+begin     read size headers, take a bank of the exact size              (first thread)
+fill      run every stage for a range of rows                           (several threads)
+batch     make each step's part of the bank a batch                     (last thread)
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from mx8shards.stages import Output, Stage
 
 Range = tuple[int, int]
 
-_PIECE_BYTES = 1 << 20  # of a payload that is read again to find out what is wrong with it
-_RANGE_BYTES = 2 << 20  # of what is only copied: smaller ranges would cost more in Python than they gain
+_PIECE_BYTES = 1 << 20  # in which a bad payload is read again to find the error
+_RANGE_BYTES = 2 << 20  # of payloads that are only copied: smaller ranges cost more in Python than they gain
 
 
 class Filler:
-    """Makes batches of the payloads of a group, in a bank.
+    """Fills banks with the payloads of groups, and makes batches of them.
 
     finder       which payloads the batches need
-    convert      how an array becomes what the user asked for
-    seed         the loader's
-    most_ranges  into how many ranges the rows of a group are cut at most
+    convert      makes a tensor or an array for the user of an array over the bank
+    seed         the loader's seed
+    max_ranges   the maximal number of ranges into which the rows of a group are cut
     """
 
-    def __init__(self, finder: PayloadFinder, *, convert: Callable[[Any], Any], seed: int, most_ranges: int) -> None:
+    def __init__(self, finder: PayloadFinder, *, convert: Callable[[Any], Any], seed: int, max_ranges: int) -> None:
         self.finder = finder
         self.stages = finder.stages
         self.outputs = finder.outputs
         self.decodes = finder.decodes
         self.pixels = {stage.columns[0]: stage.path for stage in self.stages if stage.path}
-        self._reach = finder.reach
+        self._shard_table = finder.shard_table
         self._wanted = finder.wanted
         self._decoders = {key: decode for stage in self.stages for key, decode in stage.decoders.items()}
         self._pictures = {key: output for key, output in self.outputs.items() if output.layout}
         self._convert = convert
         self._seed = seed
-        self._most_ranges = most_ranges
+        self._max_ranges = max_ranges
         self._range_bytes = 1 if self.decodes else _RANGE_BYTES
 
     def begin(self, group: Group, reservation: Reservation, reads: bool, times: Times) -> Work:
-        """Find the payloads, and take a bank for them out of what was reserved."""
+        """Find the payloads, and take a bank of their size from the reservation."""
         begun = clock()
         work = self.finder.find(group, reads)
         if reads and not self.finder.takes_all:
@@ -70,7 +70,7 @@ class Filler:
         work.whole = np.asarray(reservation.take(work.layout.size_bytes))
         try:
             for key, sizes in work.measured.items():
-                offsets = offsets_of(work.whole, work.layout.places[key], len(work.rows))
+                offsets = offsets_of(work.whole, work.layout.regions[key], len(work.rows))
                 offsets[0], offsets[1:] = 0, np.cumsum(sizes)
             if group.absent is not None:
                 self._blank(work, group.absent)
@@ -83,15 +83,15 @@ class Filler:
         return work
 
     def _blank(self, work: Work, absent: Ids) -> None:
-        """Zeros for rows that have no sample, which no stage fills. In ragged outputs they have no bytes."""
+        """Write zeros into rows without a sample, which no stage fills. In ragged outputs these rows are empty."""
         for key, output in self.outputs.items():
             if output.shape is not None:
                 work.array(key, output)[absent] = 0
 
     def ranges(self, work: Work) -> list[Range]:
-        """Parts of the rows that take about as long as one another: those that cost most come first."""
+        """Ranges of rows of about equal cost, the most expensive first."""
         rows = work.rows
-        count = min(len(rows), self._most_ranges, work.layout.size_bytes // self._range_bytes)
+        count = min(len(rows), self._max_ranges, work.layout.size_bytes // self._range_bytes)
         if count <= 1:
             return [(0, len(rows))]
         ends = np.cumsum(np.sum([stage.costs(work) for stage in self.stages], axis=0))
@@ -103,7 +103,7 @@ class Filler:
         return [(int(bounds[i]), int(bounds[i + 1])) for i in np.argsort(-costs, kind="stable")]
 
     def fill(self, work: Work, start: int, stop: int, resource: Callable[[Stage], Resource], times: Times) -> None:
-        """Every stage, for these rows."""
+        """Run every stage for these rows, with this thread's resource for the stage."""
         for stage in self.stages:
             begun = clock()
             with resource(stage) as mine:
@@ -112,7 +112,7 @@ class Filler:
             times.add(kind, clock() - begun)
 
     def batch(self, work: Work, step: Step) -> Batch:
-        """One of the batches that lie in the bank."""
+        """The batch of one step, whose columns are views of the bank."""
         mine = slice(step.start, step.stop)
         columns = {key: self._values(work, key, output, mine) for key, output in self.outputs.items()}
         sample_ids, padding = self._convert(work.sample_ids[mine]), self._convert(work.padding[mine].copy())
@@ -120,38 +120,38 @@ class Filler:
         return Batch(columns, sample_ids, padding, work.epoch, self._seed, self._pictures, extras)
 
     def _values(self, work: Work, key: str, output: Output, rows: slice) -> Any:
-        """What these rows have of an output, as a view of the bank."""
-        values, place = work.array(key, output), work.layout.places[key]
-        if place.offsets is None:
+        """These rows of an output, as a view of the bank."""
+        values, region = work.array(key, output), work.layout.regions[key]
+        if region.offsets is None:
             return self._convert(values[rows])
-        offsets = offsets_of(work.whole, place, len(work.rows))[rows.start : rows.stop + 1]
+        offsets = offsets_of(work.whole, region, len(work.rows))[rows.start : rows.stop + 1]
         if rows.start:  # another batch lies before it
             values, offsets = values[offsets[0] : offsets[-1]], offsets - offsets[0]
         elif rows.stop < len(work.rows):
             values = values[: offsets[-1]]
         return Ragged(self._convert(values), self._convert(offsets), self._decoders[key])
 
-    def why(self, row: Any) -> Exception:
-        """Why a row is bad: read it again, plainly, and give the error that comes of it.
+    def error_of(self, row: Any) -> Exception:
+        """Read a bad row again through the plain path, and return the error that this raises.
 
-        A payload is read in pieces, and whole only by a stage that has memory for it.
+        Payloads are read in pieces; only a stage that has memory for a whole payload reads one at once.
         """
-        failure = self._reach.failure(int(row["shard"]))
+        failure = self._shard_table.failure(int(row["shard"]))
         if failure is not None and row["status"] == NOT_OPENED:
             return failure
         try:
-            shard, number = self._reach.locate(int(row["sample_id"]))
+            shard, number = self._shard_table.locate(int(row["sample_id"]))
             spans = shard.payload_spans(number, [shard.columns.names.index(name) for name in self._wanted])
             for begin, size in spans:
                 for _ in _pieces(shard, begin, size):
-                    pass  # an error of reading comes first
+                    pass  # an I/O error is the reason, whatever the stages say
             for column, (begin, size) in zip(self._wanted, spans, strict=True):
                 for stage in self.stages:
                     if column in stage.columns:
                         reason = stage.why(size, partial(_head, shard, begin, size))
                         if reason is not None:
                             return without_traceback(_placed(reason, shard, number, column))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason
+        except Exception as error:  # noqa: BLE001 - any error is the reason
             return without_traceback(error)
         return FormatError(
             subject=shard.name,
@@ -160,20 +160,20 @@ class Filler:
             found=f"others for a moment (status {int(row['status'])})",
         )
 
-    def without(self, work: Work, bad: Ids) -> None:
-        """Move the good rows to the front, and forget the bad ones."""
+    def remove_rows(self, work: Work, bad: Ids) -> None:
+        """Remove bad rows: move the good rows to the front of each output."""
         is_good = np.ones(len(work.rows), bool)
         is_good[bad] = False
         good = np.flatnonzero(is_good)
         for key, output in self.outputs.items():
-            place = work.layout.places[key]
-            if place.offsets is None:
+            region = work.layout.regions[key]
+            if region.offsets is None:
                 array = work.array(key, output)
                 for to, i in enumerate(good.tolist()):
                     array[to] = array[i]
                 size = len(good) * (output.row_bytes or 0)
             else:
-                offsets = offsets_of(work.whole, place, len(work.rows))
+                offsets = offsets_of(work.whole, region, len(work.rows))
                 values = work.array(key, output)
                 size = 0
                 for to, i in enumerate(good.tolist()):
@@ -182,7 +182,7 @@ class Filler:
                     offsets[to] = size
                     size += end - begin
                 offsets[len(good)] = size
-            work.layout.places[key] = place._replace(value_bytes=size)
+            work.layout.regions[key] = region._replace(value_bytes=size)
         work.rows, work.padding, work.sample_ids = work.rows[good], work.padding[good], work.sample_ids[good]
         work.extras = {name: values[good] for name, values in work.extras.items()}
         before = np.concatenate([[0], np.cumsum(is_good)]).tolist()
@@ -201,7 +201,7 @@ def _pieces(shard: Shard, begin: int, size: int) -> Iterator[bytes]:
 
 
 def _placed(reason: Exception, shard: Shard, number: int, column: str) -> Exception:
-    """The error, which knows what is wrong with a payload, with the place where that lies."""
+    """The error with the shard, sample and column that it is about."""
     if isinstance(reason, ShardsError):
         reason.at(subject=shard.name, place=f"sample {number}, column {column!r}")
     return reason

@@ -1,4 +1,4 @@
-"""How are payloads gathered as they are? The stage that copies them, and the check of arrays' headers."""
+"""How are payloads copied without decoding? The gather stage, and the check of array headers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mx8shards.stages import RAGGED, Output, Stage, Work
 
 Array = npt.NDArray[Any]
 
-_LARGE_BYTES = 4 << 10  # smaller rows are not copied past the caches in any batch
-# So large a batch has left the caches before anybody reads it: if it waits for its turn, beside others that are made
-# ahead, or if it is used at once.
+_LARGE_BYTES = 4 << 10  # smaller rows are never copied with non-temporal stores
+# Batches from this size on have left the CPU caches before they are read: the first if they wait in the prefetch queue,
+# the second if a transform reads them at once.
 _WAITING_BYTES, _AT_ONCE_BYTES = 2 << 20, 8 << 20
 
 
 class Gather(Stage):
-    """Payloads as they are: stacked where all are arrays of one shape, else ragged."""
+    """Copies payloads: stacked where the encoding has a fixed dtype and shape, else as ragged rows."""
 
     kind = "gather"
 
@@ -42,14 +42,14 @@ class Gather(Stage):
         self._ragged = RAGGED in self.outputs.values()
 
     def begin(self, work: Work) -> None:
-        """Note where each column goes, and write the offsets of the ragged ones."""
+        """Compute the target address of each column, and write the offsets of ragged columns."""
         bank = int(work.whole.ctypes.data)
         targets, copied_bytes = [], 0
         for key, number in zip(self.columns, self._numbers, strict=True):
-            place = work.place(key)
-            offsets = 0 if place.offsets is None else bank + place.offsets
-            targets.append((number, bank + place.values, offsets, self.outputs[key].row_bytes or 0))
-            copied_bytes += place.value_bytes
+            region = work.region(key)
+            offsets = 0 if region.offsets is None else bank + region.offsets
+            targets.append((number, bank + region.values, offsets, self.outputs[key].row_bytes or 0))
+            copied_bytes += region.value_bytes
         large_bytes = MAX_BYTES if copied_bytes < self._cached_bytes else _LARGE_BYTES
         table = np.array(targets, np.int64).reshape(-1, gather.TARGET_FIELDS)
         work.notes[self] = table, large_bytes
@@ -57,15 +57,15 @@ class Gather(Stage):
             gather.write_offsets(work.spans, table)
 
     def fill(self, work: Work, start: int, stop: int, resource: Any) -> None:
-        """Copy payloads."""
+        """Copy the payloads of these rows into the bank."""
         targets, large_bytes = work.notes[self]
         gather.copy_payloads(work.shards, work.spans, targets, start, stop, large_bytes, work.rows)
 
 
 class ArrayCheck(Stage):
-    """Refuses rows of one column whose payload is not an array, so that `on_error` holds for them.
+    """Marks rows as bad whose payload is not a valid array, so that `on_error` applies to them.
 
-    The header of such a row says how many numbers follow, so a damaged one would make all rows of its batch useless.
+    `Ragged` converts all rows of a batch at once: without this check, one damaged header would spoil the whole batch.
     """
 
     kind = "gather"
@@ -77,16 +77,16 @@ class ArrayCheck(Stage):
         self._itemsize = np.dtype(codec.dtype_name).itemsize if codec.dtype_name else 0
 
     def costs(self, work: Work) -> Array:
-        """Only headers are looked at."""
+        """Zero, as only headers are read."""
         return np.zeros(len(work.rows), np.int64)
 
     def fill(self, work: Work, start: int, stop: int, resource: Any) -> None:
-        """Look at the headers of the payloads, which are in the bank by now."""
-        bank, place = int(work.whole.ctypes.data), work.place(self.columns[0])
-        gather.check_arrays(bank + place.values, bank + place.offsets, self._itemsize, start, stop, work.rows)
+        """Check the headers of the payloads that the gather stage has copied into the bank."""
+        bank, region = int(work.whole.ctypes.data), work.region(self.columns[0])
+        gather.check_arrays(bank + region.values, bank + region.offsets, self._itemsize, start, stop, work.rows)
 
     def why(self, size_bytes: int, read: Callable[..., bytes]) -> Exception | None:
-        """What is wrong with the header, if anything is."""
+        """The error of the header, if it is invalid."""
         try:
             self._codec.header(read(HEADER_BYTES), size_bytes)
         except FormatError as error:
@@ -95,13 +95,13 @@ class ArrayCheck(Stage):
 
 
 def array_checks(columns: Columns, wanted: Sequence[str]) -> list[Stage]:
-    """A check for each of the wanted columns whose payloads are arrays with headers."""
+    """A check for each wanted column whose payloads are arrays with headers."""
     coders = zip(columns.names, columns.coders, strict=True)
     return [ArrayCheck(name, coder) for name, coder in coders if name in wanted and isinstance(coder, DynamicArray)]
 
 
 def _output(coder: Encoding) -> Output:
-    """Rows of one dtype and shape, if every payload has just their bytes; whoever registered the encoding may err."""
+    """Fixed rows if the encoding's dtype and shape match its size, else ragged: a user's encoding may be wrong."""
     if coder.dtype is None or coder.shape is None:
         return RAGGED
     output = Output(np.dtype(coder.dtype), coder.shape)

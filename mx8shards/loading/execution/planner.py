@@ -1,4 +1,4 @@
-"""How are the batches of an epoch started, one group after the other? The thread of its own that each run has."""
+"""How are the batches of an epoch planned and started? The planner thread of a run."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mx8shards.loading.reporting.times import clock
 
 
 class Planner:
-    """Plans groups of batches, waits until each is admitted, and gives it to the pool's threads."""
+    """Plans groups of batches, waits for the admission of each group, and submits it to the pool."""
 
     def __init__(self, state: RunState, admission: Admission) -> None:
         self._state = state
         self._admission = admission
-        self._planning_since = 0.0  # by a clock that stands still while this thread compiles
+        self._planning_since = 0.0  # by a clock that stops while this thread compiles
         self.planned_s = 0.0
         self._wanted: Restart | None = None
 
     def run(self) -> None:
-        """Start all batches of the epoch and wait until they are made, or the run is stopped."""
+        """Start all batches of the epoch, and wait until their tasks have ended or the run is stopped."""
         state, plan = self._state, self._state.assembly.plan
-        working = state.assembly.pool.working
+        busy = state.assembly.pool.busy_threads
         state.began.set()
-        working.begin(state.assembly)
+        busy.begin(state.assembly)
         self._planning_since = clock()
         try:
             self._start_all(None, state.position)
@@ -37,12 +37,12 @@ class Planner:
                 restart, self._wanted = self._wanted, None
                 self._start_all(self._cut(restart), plan.after(restart.group))
         finally:
-            working.end(None)
+            busy.end(None)
             self._cancel_provisions()
             state.ended.set()
 
     def _start_all(self, first: FillTask | None, position: int) -> None:
-        """Start the first task, and then all batches from a position on; until the planner is interrupted."""
+        """Start the first task, if there is one, and then all batches from a position on, until an interruption."""
         try:
             for task in self._tasks(first, position):
                 if not self._start(task):
@@ -53,7 +53,7 @@ class Planner:
             self._conclude(Done())
 
     def _conclude(self, last: Result) -> None:
-        """Hand over what comes after the last batch, and wait until all batches are made.
+        """Hand over the end or the error of the epoch, and wait for the tasks, as one of them may ask for a restart.
 
         No frame that the traceback of an error refers to may refer to the error: such a cycle would keep the run alive
         until a garbage collection.
@@ -67,11 +67,11 @@ class Planner:
         if first is not None:
             yield first
         else:
-            plan.begin_epoch()  # in this thread: it may have to wait for files
-        self._cancel_provisions()  # those of the planning that a restart ends
+            plan.begin_epoch()  # in this thread, as it may wait for files
+        self._cancel_provisions()  # of the plan before a restart
         upcoming = plan.shards_ahead(state.epoch, position, plan.steps.length)
         provisions = state.provisions = Provisions(
-            plan.shards, state.assembly.providing.submit, self._is_interrupted, upcoming, state.provided_s
+            plan.shards, state.assembly.provider_threads.submit, self._is_interrupted, upcoming, state.provided_s
         )
         for group in plan.batches(state.epoch, position, provisions):
             yield FillTask(state, state.started, group)
@@ -82,7 +82,7 @@ class Planner:
             provisions.cancel_queued()
 
     def _start(self, task: FillTask) -> bool:
-        """Start the batches of a task when there is room for them; False if the planner is interrupted meanwhile."""
+        """Wait for memory and submit a task; False if the planner is interrupted meanwhile."""
         state = self._state
         self.planned_s += clock() - self._planning_since
         reservation = self._admission.admit(task.group, self._is_interrupted)
@@ -94,8 +94,8 @@ class Planner:
             task.held = state.assembly.filler.finder.prepare(task.group)
             state.filling.add(task)
             state.started += len(task.group.steps)
-            state.assembly.pool.submit(partial(task.at_work, task.begin))
-        except BaseException:  # a shard is gone, or the pool was closed: nobody will have these batches
+            state.assembly.pool.submit(partial(task.run_as_busy, task.begin))
+        except BaseException:  # a shard is gone or the pool is closed: no thread will fill these batches
             if task in state.filling:
                 state.filling.discard(task)
                 state.started -= len(task.group.steps)
@@ -105,7 +105,7 @@ class Planner:
         return True
 
     def _is_interrupted(self) -> bool:
-        """Whether the run was stopped, or has to restart. Of several restarts, that of the earliest batch is wanted."""
+        """Whether the run was stopped or must restart. Of several restarts, the one at the earliest batch counts."""
         state = self._state
         while not state.restarts.empty():
             found = state.restarts.get()
@@ -116,15 +116,15 @@ class Planner:
         return state.stopped or self._wanted is not None
 
     def _drain(self) -> None:
-        """Wait until all that was started is made: until then, a restart may be wanted."""
+        """Wait until all tasks have ended or one asks for a restart."""
         state = self._state
-        state.drains = True
+        state.draining = True
         while state.filling and not self._is_interrupted():
             self._admission.wait()
-        state.drains = False
+        state.draining = False
 
     def _cut(self, restart: Restart) -> FillTask:
-        """Give up all batches from the one that restarts on; the task that makes this one again."""
+        """Make all results from this batch on void; the task that makes the batch again."""
         state = self._state
         state.generation += 1
         cut = Cut(restart.number, state.generation)

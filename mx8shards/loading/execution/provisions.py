@@ -1,4 +1,4 @@
-"""How are shards made local before batches need them? Those of waiting batches first, and a few ahead of their need."""
+"""How are shards unpacked or fetched before batches need them? Waiting batches first, then a few shards ahead."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from mx8shards.errors import LoaderError, without_traceback
-from mx8shards.loading.execution.crew import Crew, Lane, Scratch, Task
+from mx8shards.loading.execution.crew import Crew, Lane, ResourceOf, Task
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import Cause
 
-_AHEAD = 8  # shards that are provided, or being provided, before any batch needs them
-_LOOK_S = 0.1  # how often one who waits for a shard looks whether the run was stopped
+_AHEAD = 8  # the number of shards that are provided, or queued, before a batch needs them
+_LOOK_S = 0.1  # how often a planner that waits for a shard checks whether the run was stopped
 
 
 class Wait(NamedTuple):
-    """What the planner waits for, and since when."""
+    """The shard that the planner waits for, why, and since when."""
 
     shard: str
     cause: Cause
@@ -28,14 +28,14 @@ class Wait(NamedTuple):
 
 
 class Provisions:
-    """The shards that one run has provided. Only its planner uses this, but for `wait`, which anybody may read.
+    """Makes shards local for one run. Only its planner uses this; any thread may read `wait`.
 
     Args:
         shards: the shards of the loader's dataset.
-        submit: gives a task to the loader's pool, whose threads unpack.
-        is_interrupted: whether the run was stopped, or has to restart.
-        upcoming: all shards that the run will need, in the order of need.
-        waited_s: how long the planner waited, by cause: counted up here.
+        submit: queues a task for the threads that unpack or fetch.
+        is_interrupted: whether the run was stopped or must restart.
+        upcoming: the shards that the run will need, in the order of first need.
+        waited_s: the time that the planner waited, by cause, to which this adds.
     """
 
     def __init__(
@@ -51,21 +51,21 @@ class Provisions:
         self._submit = submit
         self._is_interrupted = is_interrupted
         self._upcoming: Iterator[int] = iter(() if self._all_here else upcoming)
-        self._known: set[int] = set()  # needed, or begun ahead
-        self._queued: dict[int, None] = {}  # tasks that no thread has taken; taking one is one step under the GIL
+        self._known: set[int] = set()  # shards that were needed or begun ahead
+        self._queued: dict[int, None] = {}  # tasks that no thread has taken; `pop` is atomic under the GIL
         self._under_way: dict[int, Cause] = {}
-        self._ahead: set[int] = set()  # begun ahead, and not needed yet
+        self._ahead: set[int] = set()  # shards begun ahead that no batch has needed yet
         self._failures: dict[int, Exception] = {}
         self._done: SimpleQueue[tuple[int, Exception | None]] = SimpleQueue()
         self.wait: Wait | None = None
         self._waited_s = waited_s
 
     def are_here(self, numbers: Iterable[int]) -> bool:
-        """Whether nothing would have to be waited for."""
+        """Whether all these shards are local."""
         return self._all_here or all(self._shards.awaits(i) is None for i in numbers)
 
     def need(self, numbers: Iterable[int]) -> dict[int, Exception]:
-        """Return when these shards are here, or cannot be; why they cannot, by their numbers.
+        """Wait until these shards are local; the errors of those that cannot be, by shard number.
 
         LoaderError if the run is interrupted meanwhile.
         """
@@ -74,7 +74,7 @@ class Provisions:
         numbers = list(numbers)
         missing = [i for i in numbers if i in self._under_way or self._shards.awaits(i) is not None]
         self._known.update(numbers)
-        self._ahead.difference_update(numbers)  # those that came in time, too: they make room for others
+        self._ahead.difference_update(numbers)  # including shards that are local by now: later ones take their turn
         for i in missing:
             if i not in self._failures:
                 self._begin(i, "first")
@@ -84,7 +84,7 @@ class Provisions:
         return {i: self._failures.pop(i) for i in missing if i in self._failures}
 
     def cancel_queued(self) -> None:
-        """Give up all tasks that no thread has taken yet: the planner that needed these shards has ended."""
+        """Cancel the tasks that no thread has taken yet, when the planner ends or restarts."""
         self._queued.clear()
 
     def _await(self, i: int) -> None:
@@ -110,7 +110,7 @@ class Provisions:
                 self._failures[i] = error
 
     def _work_ahead(self) -> None:
-        """Begin shards that come next, while few are ahead. A failure is told when the shard is needed."""
+        """Begin the next shards while fewer than `_AHEAD` are ahead. An error is reported when the shard is needed."""
         while not self._done.empty():
             self._collect(_LOOK_S)
         while len(self._ahead) < _AHEAD:
@@ -123,12 +123,12 @@ class Provisions:
                 self._begin(i, "later")
 
     def _begin(self, i: int, lane: Lane) -> None:
-        """Have a thread provide shard i. One that waits in the queue already may be overtaken by an urgent task."""
+        """Queue a task for shard i. If a task is queued already, queue a second one, in case this lane is faster."""
         if i not in self._under_way:
             self._under_way[i] = self._shards.awaits(i) or "unpack"
             self._queued[i] = None
         elif i not in self._queued:
-            return  # a thread has it
+            return  # a thread runs its task
         self._submit(partial(_provide, i, self._shards, self._queued, self._done), lane)
 
 
@@ -137,14 +137,14 @@ def _provide(
     shards: Shards,
     queued: dict[int, None],
     done: SimpleQueue[tuple[int, Exception | None]],
-    _: Scratch,
+    _: ResourceOf,
 ) -> None:
-    """The task that provides shard i, unless another task for it came first."""
+    """Provide shard i, unless another task has taken it or it was cancelled."""
     if queued.pop(i, i) is not None:
         return
     try:
         shards.provide(i)
-    except Exception as error:  # noqa: BLE001 - it is raised, or told, where the shard is needed
+    except Exception as error:  # noqa: BLE001 - reported when the shard is needed
         done.put((i, without_traceback(error)))
     except BaseException as error:  # noqa: BLE001
         done.put((i, LoaderError(f"{type(error).__name__} while a shard was provided")))
@@ -153,7 +153,7 @@ def _provide(
 
 
 class ProviderThreads:
-    """Where providers work: those that wait for others in threads of their own, those that compute in the pool's."""
+    """The threads in which providers run: separate threads for those that wait (network), the pool for unpacking."""
 
     def __init__(self, shards: Shards, submit: Callable[[Task, Lane], None]) -> None:
         self._count = None if shards.all_here else shards.most_provided
@@ -161,7 +161,7 @@ class ProviderThreads:
         self._crew: Crew | None = None
 
     def submit(self, task: Task, lane: Lane) -> None:
-        """Have a thread call the task. Only one planner at a time asks for the first."""
+        """Queue a task. Only one planner at a time calls this."""
         if self._count is None:
             self._submit(task, lane)
             return
@@ -171,7 +171,7 @@ class ProviderThreads:
         self._crew.put(task, lane)
 
     def close(self) -> None:
-        """End the threads of its own, if it has any; not for ever, should a provider not answer."""
+        """End the separate threads, if there are any. The wait is bounded, as a provider may not answer."""
         crew, self._crew = self._crew, None
         if crew is not None:
             crew.stop()

@@ -1,4 +1,4 @@
-"""What does a run hand to the consumer? A batch that is ready, an error in its place, or the end of the epoch."""
+"""Which results does a run give to the consumer? Ready batches, an error, or the end of the epoch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mx8shards.loading.reporting.times import Times
 
 
 class Ready(NamedTuple):
-    """A batch, and what it cost.
+    """A batch and its costs.
 
-    `position` is where its step begins in the order of the epoch, `entries` are the samples it lost, and `times` is
-    what threads spent on it: batches that were made together have all of it in the first one.
+    `position` is the order position of its step, `entries` are the samples it lost, and `times` is the time that
+    threads spent on it. Of the batches of one group, the first has the times of all.
     """
 
     batch: Any
@@ -25,7 +25,7 @@ class Ready(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """No batch; `error` says why. Where the user's transform raised it, `transformed` names the batch it was given."""
+    """The error of a batch. If the user's transform raised it, `transformed` names the batch that it got."""
 
     error: BaseException
     transformed: str = ""

@@ -1,17 +1,16 @@
-"""How are batches made ahead of the one who consumes them?
+"""How are batches prefetched, ahead of the training loop that consumes them?
 
-A run makes the batches of one epoch from a position on. Its planner, a thread of its own, plans one group of batches
-after the other and starts each as soon as there is memory for it; threads of the pool fill them in any order; the
-consumer takes them in order. A failure is a result like any other, and comes in its turn.
+A run makes the batches of one epoch, starting at a position. Its planner thread plans groups of batches and starts
+each group as soon as memory is reserved for it. The pool's threads fill the groups in any order, and the consumer takes
+the batches in order. A failure is a result, too: the consumer gets it in the place of the batch that failed.
 
     planner  → pool       tasks
     threads  → consumer   results, by the batches' numbers
-    threads  → planner    that batches have to be made again, when others have made room
-    consumer → planner    that one was taken, or that it waits
-    leases   → planner    that memory came back
+    threads  → planner    restarts: batches that must be made again once there is memory for them
+    consumer → planner    wake-ups: a batch was taken, or the consumer waits
+    leases   → planner    wake-ups: a bank came back
 
-Nothing here waits for something that may never come: not the planner once the run is stopped, not the consumer while a
-read does not come back.
+Every wait ends: the planner's when the run is stopped, and the consumer's when a read exceeds `read_timeout_s`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from mx8shards.loading.reporting.times import ProducerTimes
 
 
 class Run:
-    """The batches of one epoch from a position on. `stop` it, or take it to its end."""
+    """The batches of one epoch, starting at a position. The caller takes all results, or calls `stop`."""
 
     def __init__(self, assembly: Assembly, epoch: int, position: int) -> None:
         self._assembly = assembly
@@ -42,18 +41,18 @@ class Run:
         self._admission = Admission(self._state)
         self._planner = Planner(self._state, self._admission)
         self._arrived: dict[int, tuple[int, Result]] = {}  # by number: the generation, and the result
-        self._opened_before_s = assembly.plan.reach.files_s
+        self._opened_before_s = assembly.plan.shard_table.files_s
         self._token = object()  # identifies this run to the budget
         self._thread: Thread | None = None
         self._started = False
 
     def start(self) -> None:
-        """Begin to make batches. Whoever can stop this run must have it by then, as Ctrl-C may come at any moment."""
+        """Start the planner thread. The caller must hold the run already, to stop it after Ctrl-C at any moment."""
         try:
             self._assembly.budget.iterating = self._token
             self._started = True
             self._thread = start_thread(self, "planner", self._planner.run)
-        except BaseException:  # no thread, or Ctrl-C while one starts: that one ends as soon as it looks
+        except BaseException:  # no thread, or Ctrl-C while it starts: then it sees `stopped` and ends
             self._started = False
             self.stop()
             self._assembly.budget.wake = nobody_waits
@@ -61,16 +60,16 @@ class Run:
 
     @property
     def producer_s(self) -> ProducerTimes:
-        """What the planner did with its time."""
+        """How long the planner waited, planned, opened files, and waited for shards."""
         provided_s = self._state.provided_s
-        opened_s = self._assembly.plan.reach.files_s - self._opened_before_s
+        opened_s = self._assembly.plan.shard_table.files_s - self._opened_before_s
         planned_s = max(0.0, self._planner.planned_s - opened_s - sum(provided_s.values()))
         return ProducerTimes(self._admission.waited_s, planned_s, opened_s, provided_s["unpack"], provided_s["network"])
 
     # the consumer -----------------------------------------------------------------------------------------------
 
     def take(self) -> Result:
-        """The next result, in order. LoaderError if the run is stopped meanwhile, by another thread."""
+        """The next result, in order. LoaderError if another thread stops the run meanwhile."""
         state = self._state
         number = state.taken
         if number not in self._arrived:
@@ -81,7 +80,7 @@ class Run:
         return result
 
     def take_ready(self) -> Ready | None:
-        """The next batch, if it is there already."""
+        """The next batch if it is ready, without waiting; else None."""
         while self._receive():
             pass
         _, result = self._arrived.get(self._state.taken, (0, None))
@@ -91,7 +90,7 @@ class Run:
         return result
 
     def _receive(self, timeout_s: float = 0.0) -> bool:
-        """Whether a message came in time. What it brings is kept."""
+        """Process one message; False if none came within the timeout."""
         try:
             message = self._state.results.get(timeout_s > 0, timeout_s or None)
         except Empty:
@@ -124,7 +123,7 @@ class Run:
                 watchdog.look(thread, planning=self._is_planning)
 
     def _receive_starving(self) -> bool:
-        """As `_receive` does, after a while; meanwhile the planner and the threads know that somebody waits."""
+        """Like `_receive`, but wait for a message, and let the planner and the threads see that the consumer waits."""
         state = self._state
         state.starving = True
         try:
@@ -144,7 +143,7 @@ class Run:
     # its end ----------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """End it: what was made ahead is given up. Safe to call again, and from anywhere."""
+        """End the run and drop the batches that were prefetched. Any thread may call this, and several times."""
         self._state.stopped = True
         if self._assembly.budget.iterating is self._token:
             self._assembly.budget.iterating = None
@@ -152,7 +151,7 @@ class Run:
         self._state.results.put(None)
 
     def join(self) -> None:
-        """Wait until its thread has ended, and all that it started; not for ever, should a disk not answer."""
+        """Wait until the planner and all tasks have ended, at most `JOIN_S`: a disk may not answer."""
         state = self._state
         deadline = time.monotonic() + (0.0 if state.stalled else JOIN_S)
         if self._thread is not None:
@@ -160,7 +159,9 @@ class Run:
         while (self._is_planning or state.filling) and time.monotonic() < deadline:
             time.sleep(0.0005)
         if self._is_planning or state.filling:
-            logging.getLogger("mx8shards").warning("what was begun does not end: it is left behind")
+            logging.getLogger("mx8shards").warning(
+                "the threads of an ended iteration do not stop: they are left running"
+            )
         self._arrived.clear()
         with suppress(Empty):
             while True:

@@ -35,14 +35,15 @@ class Assembly:
     depth: int
     read_timeout_s: float
     mover: Mover | None
-    providing: ProviderThreads
+    provider_threads: ProviderThreads
 
 
 class Restart(NamedTuple):
-    """Batches whose substitutes have no room beside the batches after them: those are dropped and made again later.
+    """A request to drop all batches from `number` on and to make them again: there is no memory for substitutes now.
 
-    `number` is that of the first of these batches and `generation` that of their task. `entries` are the samples they
-    lost so far; `tried` has for a row the sample that stood there first, its occurrence, and how often it was replaced.
+    `number` is the first batch of the task that asks for this, `generation` is the task's, and `group` are its batches
+    with their substitutes. `entries` are the samples lost so far. `tried` has, for each replaced row, its first sample,
+    that sample's occurrence, and the number of substitutes so far.
     """
 
     number: int
@@ -53,7 +54,7 @@ class Restart(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """From batch `number` on, results of generations before `generation` are void."""
+    """Results of generations before `generation` are void from batch `number` on: the run restarted there."""
 
     number: int
     generation: int
@@ -70,14 +71,15 @@ class Message(NamedTuple):
 class RunState:
     """The counters, flags and queues of one run.
 
-    There is no lock: each field is written by one thread, or by several that only ever set it to one value. Reading and
-    writing a field, and adding to or removing from a set or a queue, is one step under the GIL.
+    There is no lock. One thread writes each field, or several threads that all set it to one value. This relies on the
+    GIL: reading or writing a field is atomic, and so is adding to or removing from a set or a queue.
 
         started, generation, cuts         the planner
         provisions, provided_s            the planner
-        taken, starving, seen_generation, told_of_wait    the consumer
-        filling                           the planner adds, the thread that ends a task removes it
-        stopped, stalled                  anybody, and they stay True
+        taken, starving, seen_generation  the consumer
+        wait_reported                     the consumer
+        filling                           the planner adds a task, the thread that ends the task removes it
+        stopped, stalled                  any thread, and they stay True
     """
 
     def __init__(self, assembly: Assembly, epoch: int, position: int) -> None:
@@ -86,30 +88,29 @@ class RunState:
         self.position = position
         self.results: SimpleQueue[Message | Cut | None] = SimpleQueue()  # None only wakes the consumer
         self.inbox: SimpleQueue[None] = SimpleQueue()  # wakes the planner
-        self.filling: set[Any] = set()  # tasks that threads have, or will have
+        self.filling: set[Any] = set()  # tasks that are queued or running
         self.started = 0  # batches
         self.taken = 0
         self.generation = 0
-        self.seen_generation = 0  # the latest of which the consumer has seen the cut
+        self.seen_generation = 0  # of the last cut that the consumer has processed
         self.cuts: tuple[Cut, ...] = ()
         self.restarts: SimpleQueue[Restart] = SimpleQueue()
         self.starving = False  # the consumer waits
-        self.told_of_wait = False
-        self.stalled = False  # the consumer has waited long enough for a file system
+        self.wait_reported = False  # the log has been told of a long wait for a shard
+        self.stalled = False  # a file system did not answer for `read_timeout_s`
         self.stopped = False
         self.provisions: Provisions | None = None
-        self.provided_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)  # the planner waited so long for shards
+        self.provided_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)  # how long the planner waited for shards
         self.began, self.ended = Event(), Event()  # of the planner
-        # What the planner waits for. It is woken for that and nothing else: a thread that wakes takes the GIL from the
-        # consumer.
+        # What the planner waits for. Other events do not wake it, as each wake-up takes the GIL from the consumer.
         self.waits_for_memory = False
-        self.waits_for_room = False  # as many batches are ahead as may be
-        self.waits_for_files = False  # so many files are open
-        self.drains = False  # all batches are started; it waits for their end
+        self.waits_for_room = False  # the prefetch depth is reached
+        self.waits_for_files = False  # too many files are open
+        self.draining = False  # all batches are started, and it waits for their tasks to end
 
     @property
     def ahead(self) -> int:
-        """How many batches are started and not taken."""
+        """The number of batches that are started and not taken yet."""
         return self.started - self.taken
 
     def wake(self) -> None:
@@ -117,5 +118,5 @@ class RunState:
         self.inbox.put(None)
 
     def is_void(self, number: int, generation: int) -> bool:
-        """Whether nobody wants the result of this batch any more."""
+        """Whether to drop the result of this batch: the run was stopped, or restarted at or before this batch."""
         return self.stopped or any(number >= cut.number and generation < cut.generation for cut in self.cuts)

@@ -1,9 +1,8 @@
-"""Which thread waits for a file system that does not answer?
+"""Which thread is stalled in a read, because a file system does not answer?
 
-A thread is stalled while it stays within one read, open or page fault: then it takes no CPU time. A thread that
-decodes, compiles or copies takes some, and one that sleeps or waits for a lock is in no call of a file system, so
-neither is taken for a stalled one, however long it takes. Only a consumer that waits looks; making batches costs
-nothing more.
+A thread is stalled while it stays within one read, open or page fault and takes no CPU time. A thread that decodes,
+compiles or copies takes CPU time, and one that sleeps or waits for a lock is in no system call on files: neither counts
+as stalled. Only a waiting consumer checks this, so it does not slow down the threads.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ _FILE_CALLS = {
 }.get(platform.machine())
 
 
-class Working:
-    """The threads that are at work, and for whom. Threads add and remove themselves."""
+class BusyThreads:
+    """The threads that run a task, and the owner of each task. Threads add and remove themselves."""
 
     def __init__(self) -> None:
         self._threads: dict[int, tuple[int, Any]] = {}
 
     def begin(self, owner: Any) -> tuple[int, Any] | None:
-        """The calling thread works for `owner` from now on; what it did before, for `end`."""
+        """Note that the calling thread works for `owner`; returns its previous entry, for `end`."""
         number = threading.get_native_id()
         before = self._threads.get(number)
         self._threads[number] = _clock(), owner
         return before
 
     def end(self, before: tuple[int, Any] | None) -> None:
-        """It works for whom it worked before, or for nobody."""
+        """Restore the calling thread's previous entry, or remove it."""
         number = threading.get_native_id()
         if before is None:
             self._threads.pop(number, None)
@@ -43,18 +42,18 @@ class Working:
             self._threads[number] = before
 
     def now(self) -> dict[int, tuple[int, Any]]:
-        """For each thread at work, by its system's number, its CPU clock and whom it works for."""
+        """CPU clock and owner of each busy thread, by native id."""
         return self._threads.copy()
 
 
 class Stalls:
-    """Since when each thread has been stalled, as far as somebody has seen who looks again and again."""
+    """Since when each thread has been stalled, from repeated observations."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[int, float]] = {}  # its CPU time, and when it was first seen with that
+        self._seen: dict[int, tuple[int, float]] = {}  # CPU time, and when it was first observed at this value
 
     def look(self, threads: dict[int, tuple[int, Any]]) -> dict[int, float]:
-        """How long each of these threads has been stalled: 0.0 for most of them."""
+        """Observe these threads; how long each has been stalled, 0.0 for most of them."""
         now = time.monotonic()
         seen, self._seen = self._seen, {}
         for number, (clock, _) in threads.items():
@@ -65,14 +64,14 @@ class Stalls:
 
 
 def _clock() -> int:
-    """The calling thread's CPU clock; 0 where there is none."""
+    """The calling thread's CPU clock; 0 if the platform has none."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return 0
     return time.pthread_getcpuclockid(threading.get_ident())
 
 
 def _cpu_time(clock: int) -> int:
-    """How much CPU time a thread has taken, in ns; that of one that ended never stays equal."""
+    """A thread's CPU time in ns; for an ended thread, a value that always changes."""
     try:
         return time.clock_gettime_ns(clock) if clock else 0
     except OSError:
@@ -80,7 +79,7 @@ def _cpu_time(clock: int) -> int:
 
 
 def _waits_for_file(number: int) -> bool:
-    """Whether a thread is in a call of a file system, or waits for a page of a map; True where nobody tells."""
+    """Whether a thread is in a system call on files or in a page fault; True if the kernel does not tell."""
     try:
         with open(f"/proc/self/task/{number}/stat", encoding="ascii", errors="replace") as file:
             state = file.read().rpartition(")")[2].split()[0]

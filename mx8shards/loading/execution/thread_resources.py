@@ -1,4 +1,4 @@
-"""When are the resources that each thread has for a stage made and closed? Once: with the first to end of the two."""
+"""When are the per-thread resources of stages opened and closed? Closed once, with the thread or the stage."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mx8shards.stages import Stage
 
 
 class ThreadResources:
-    """What the threads of a pool have for stages. Neither a stage nor its loader is kept alive by that."""
+    """The resources that the threads of a pool have for stages. They keep no stage or loader alive."""
 
     def __init__(self) -> None:
-        self._lock = RLock()  # a garbage collection may end a stage at any place
+        self._lock = RLock()  # reentrant: a garbage collection may end a stage while it is held
         self._of: WeakKeyDictionary[Stage, dict[int, Resource]] = WeakKeyDictionary()
 
     def of(self, stage: Stage) -> Resource:
-        """What this thread has for a stage; use it in a `with` statement."""
+        """This thread's resource for a stage, opened on first use; for a `with` statement."""
         with self._lock:
             mine = self._of.setdefault(stage, {})
             found = mine.get(get_ident())
@@ -30,7 +30,7 @@ class ThreadResources:
         return found
 
     def end_stages(self, stages: Iterable[Stage]) -> None:
-        """Close what all threads have for these stages."""
+        """Close the resources of all threads for these stages."""
         for stage in stages:
             with self._lock:
                 ended = self._of.pop(stage, {})
@@ -38,7 +38,7 @@ class ThreadResources:
                 resource.close()
 
     def end_thread(self) -> None:
-        """Close what this thread has for any stage."""
+        """Close the resources of this thread."""
         with self._lock:
             ended = [mine.pop(get_ident(), None) for mine in list(self._of.values())]
         for resource in ended:
@@ -47,7 +47,7 @@ class ThreadResources:
 
 
 class Resource:
-    """What one thread needs for one stage. One that is closed while it is used is closed at the end of that use."""
+    """The resource of one thread for one stage. If `close` is called while it is in use, it is closed after that."""
 
     def __init__(self, value: Any) -> None:
         self._process = os.getpid()
@@ -68,7 +68,7 @@ class Resource:
                 self._close()
 
     def close(self) -> None:
-        """Close it, once; in a forked child never, where a thread of the parent may hold the lock for ever."""
+        """Close it once. Has no effect in a forked child, where the lock may be held by a thread of the parent."""
         if self._process != os.getpid():
             return
         with self._lock:

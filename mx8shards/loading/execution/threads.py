@@ -1,7 +1,7 @@
-"""Which threads are at work here, and who ends them when the interpreter ends?
+"""How are daemon threads started, and ended before the interpreter shuts down?
 
-Python stops a daemon thread by unwinding it at the moment when it wants the GIL back. Where that passes through C++
-code of torch's or Numba's, the process aborts: so none should be left by then.
+At shutdown, Python unwinds a daemon thread when it acquires the GIL. If that passes through C++ code of torch or Numba,
+the process aborts. So an exit handler ends all threads first.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from weakref import WeakSet
 
 from mx8shards.errors import LoaderError
 
-JOIN_S = 5.0  # a read or a transform that takes longer is left behind
+JOIN_S = 5.0  # threads in a longer read or transform are left running
 
 
 class Owner(Protocol):
-    """Who has threads."""
+    """An object that owns threads."""
 
     def stop(self) -> None:
-        """Tell them to end, and do not wait for that. Safe to call again, and never an error."""
+        """Ask them to end, without waiting. May be called several times, and never raises."""
 
 
 class _Known:
-    """The threads of this process that have not ended, perhaps, and their owners."""
+    """The threads of this process that may still run, and their owners."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """As a forked child does: it has none of its parent's threads, and perhaps a lock that one of them holds."""
-        self.lock = RLock()  # a garbage collection in `start_thread` may come back here
+        """Reset, also in a forked child: it has no threads of its parent, but perhaps a lock that one of them held."""
+        self.lock = RLock()  # reentrant: a garbage collection within `start_thread` may enter it again
         self.owners: WeakSet[Owner] = WeakSet()
         self.threads: WeakSet[Thread] = WeakSet()
         self.ending = False
@@ -47,16 +47,16 @@ _known = _Known()
 
 
 def start_thread(owner: Owner, name: str, target: Callable[..., object], *arguments: object) -> Thread:
-    """A thread that ends when its owner is stopped: by whoever has that, or when the interpreter ends.
+    """Start a daemon thread, which ends when its owner is stopped. The exit handler stops all owners.
 
-    Ctrl-C may come while this waits for the thread to start. Then the thread runs, or will, and nobody has it: it is up
-    to the caller to stop the owner on any exception.
+    Ctrl-C may come while this waits for the start. Then the thread runs, or will run, but the caller has no reference
+    to it: the caller must stop the owner on any exception.
     """
     thread = Thread(target=target, args=arguments, name=f"mx8shards-{name}", daemon=True)
     begun: SimpleQueue[BaseException | None] = SimpleQueue()
     if get_ident() == main_thread().ident:
-        # Ctrl-C in the midst of `Thread.start` may leave locks of the new thread held for ever, so that it never runs.
-        # It comes in the main thread alone: so another one starts it.
+        # Ctrl-C within `Thread.start` may leave a lock of the new thread held, so that it never runs. Ctrl-C is raised
+        # in the main thread only, so a helper thread starts it.
         start_new_thread(_start, (owner, thread, begun))
     else:
         _start(owner, thread, begun)
@@ -67,25 +67,25 @@ def start_thread(owner: Owner, name: str, target: Callable[..., object], *argume
 
 
 def _start(owner: Owner, thread: Thread, begun: SimpleQueue[BaseException | None]) -> None:
-    """Start it, and say what came of that."""
+    """Start the thread, and put the error of that, or None, into `begun`."""
     try:
         with _known.lock:
             if _known.ending:
                 raise LoaderError("the interpreter is about to end")
             _known.owners.add(owner)
             _known.threads.add(thread)
-            thread.start()  # with the lock: whoever ends all threads must not overlook one
-    except BaseException as error:  # noqa: BLE001 - it is raised where that is waited for
+            thread.start()  # with the lock held, so that `_end_all` misses no thread
+    except BaseException as error:  # noqa: BLE001 - raised in `start_thread`
         begun.put(error)
     else:
         begun.put(None)
 
 
 def join(threads: Iterable[Thread]) -> None:
-    """Wait until these have ended, but not for ever: one that waits for a disk which does not answer is left behind."""
+    """Wait for these threads, at most `JOIN_S`: a thread that waits for a disk may never end."""
     deadline = time.monotonic() + JOIN_S
     for thread in threads:
-        if thread.ident is None:  # its start was interrupted, or failed
+        if thread.ident is None:  # its start failed or was interrupted
             continue
         thread.join(max(0.0, deadline - time.monotonic()))
         if thread.is_alive():

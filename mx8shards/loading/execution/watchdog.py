@@ -1,4 +1,4 @@
-"""Is there still something to wait for? The consumer asks this again and again while it waits for a batch."""
+"""May the consumer go on waiting for a batch? A watchdog that finds stalled reads, providers and dead threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _logger = logging.getLogger("mx8shards")
 
 
 class Watchdog:
-    """Watches the threads of a run during one wait of the consumer."""
+    """Checks the threads of a run at intervals while the consumer is blocked."""
 
     def __init__(self, state: RunState) -> None:
         self._state = state
@@ -30,18 +30,18 @@ class Watchdog:
         self._warned = False
 
     def look(self, planner: int | None, *, planning: bool) -> None:
-        """LoaderError if a file system does not answer, or no thread is left that could make the batch.
+        """LoaderError if a file system or a provider does not answer, or if no thread can make the batch any more.
 
-        planner   the system's number of the planner's thread
-        planning  whether that thread runs, or will
+        planner   the native id of the planner thread
+        planning  whether the planner thread runs or is being started
         """
         state, assembly = self._state, self._state.assembly
-        threads = assembly.pool.working.now()
+        threads = assembly.pool.busy_threads.now()
         stalled = self._stalls.look(threads)
         mine = [number for number, (_, owner) in threads.items() if owner is assembly or owner is None]
         waited_s = max((stalled[number] for number in mine), default=0.0)
         self._expect_answer(waited_s, "a read has not come back for {:.0f} s: the file system does not answer")
-        if state.filling and set(mine) <= {planner}:  # other loaders, or a run before this one, have all threads
+        if state.filling and set(mine) <= {planner}:  # other loaders or an earlier run occupy all threads
             waited_s = max(stalled.values(), default=0.0)
             self._expect_answer(waited_s, "no thread has become free for {:.0f} s: reads from before do not come back")
         provisions = state.provisions  # read once: the planner sets it to None when it ends
@@ -57,8 +57,8 @@ class Watchdog:
     def _tell(self, wait: Wait) -> None:
         """Log, once per run, which shard the consumer waits for."""
         waited_s = time.monotonic() - wait.since
-        if waited_s > _TELL_S and not self._state.told_of_wait:
-            self._state.told_of_wait = True
+        if waited_s > _TELL_S and not self._state.wait_reported:
+            self._state.wait_reported = True
             _logger.warning("a batch has waited for %s for %.0f s: %s", _NAMES[wait.cause], waited_s, wait.shard)
 
     def _warn(self) -> None:

@@ -1,1 +1,1 @@
-"""Where do batches lie in memory, and how is the budget kept?"""
+"""Where are batches in memory, and how is the memory limit kept?"""

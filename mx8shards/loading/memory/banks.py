@@ -1,11 +1,11 @@
-"""Where do batches lie in memory, and when may that memory be used again?
+"""Where are batches in memory, and when is that memory reused? Banks, leases, reservations and the memory limit.
 
-`Memory` is a hard limit that loaders share in equal parts. A loader's `Budget` reserves an upper bound of what batches
-will need. The `Reservation` is spent on a bank of the size they really need, or cancelled. The bank is lent with the
-batches, and comes back when the last array that views it is gone. Banks are kept for reuse while there is room.
+`Memory` is a hard limit that loaders share in equal parts. A loader's `Budget` reserves an upper bound of the size of
+batches. The `Reservation` is spent on a bank of their exact size, or cancelled. The bank is leased to the batches, and
+returns when the last array over it is gone. Returned banks are kept for reuse while there is room.
 
-A lease may end anywhere: in any thread, within a garbage collection, while any lock is held. So its end only appends to
-a queue, which is emptied by whoever needs memory.
+A lease may end in any thread, within a garbage collection, and while any lock is held. So its end only appends to a
+queue, and a thread that needs memory processes the queue.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ import numpy as np
 
 from mx8shards.errors import LoaderError, SettingError
 
-_LEAST_BYTES = 64 << 10
-_STEPS = 8  # between a power of two and the next one: a bank is at most an eighth larger than what was asked for
+_MIN_BYTES = 64 << 10
+_STEPS = 8  # sizes per power of two: a bank is at most an eighth larger than its content
 _HUGE_BYTES = 2 << 20
 
 
 def bank_bytes(size_bytes: int) -> int:
-    """The size of the bank that holds this many bytes: few sizes, so that a bank that came back often fits."""
+    """The size of the bank for this many bytes. There are few sizes, so that a returned bank often fits."""
     power = 1 << max(size_bytes - 1, 1).bit_length() - 1
-    step = max(_LEAST_BYTES, power // _STEPS)
+    step = max(_MIN_BYTES, power // _STEPS)
     return max(1, -(-size_bytes // step)) * step
 
 
 class Pins(Protocol):
-    """What makes memory ready to be copied from by a device."""
+    """Pins memory, so that a device can copy from it."""
 
     def pin(self, address: int, size_bytes: int) -> None:
-        """Before it is used."""
+        """Pin memory before its first use."""
 
     def unpin(self, address: int) -> None:
-        """Before it is unmapped."""
+        """Unpin memory before it is unmapped."""
 
 
 class Bank:
@@ -61,10 +61,10 @@ class Bank:
 
 
 class Lease:
-    """The base of every array over a bank that somebody views. The bank goes back when the lease is gone."""
+    """The base object of all arrays over a bank. The bank returns when the lease is deallocated."""
 
     def __init__(self, bank: Bank) -> None:
-        self._bank = bank  # it stays mapped, also when the loader and its pool are gone
+        self._bank = bank  # the bank stays mapped, even after its loader and pool are gone
         self.__array_interface__: dict[str, Any] = {
             "version": 3,
             "shape": (bank.size_bytes,),
@@ -74,11 +74,11 @@ class Lease:
 
 
 class Lent(weakref.ref[Lease]):
-    """A bank that is lent, and what watches its lease.
+    """A leased bank, as a weak reference to its lease.
 
-    That a lease ended is noted by a callback that is no Python code: in a `__del__`, or a callback in Python, Ctrl-C
-    may come before its first statement, and the bank would be lost. Waking those who wait for memory is Python code. If
-    Ctrl-C comes there, the consumer wakes them, at the latest half a second after it began to wait.
+    The callback that records the end of the lease is a C function. In `__del__` or a Python callback, Ctrl-C may come
+    before the first statement, and the bank would be lost. Waking the planners that wait for memory is Python code: if
+    Ctrl-C comes there, the waiting consumer wakes them after half a second at most.
     """
 
     __slots__ = ("bank", "budget", "waking")
@@ -89,15 +89,15 @@ class Lent(weakref.ref[Lease]):
 
 
 def nobody_waits() -> None:
-    """The `wake` of a budget without a planner that waits for memory."""
+    """The `wake` of a budget while no planner waits for memory."""
 
 
 class Memory:
-    """A hard limit on the banks of several loaders, which have equal parts of it.
+    """A hard limit on the memory of several loaders, which have equal parts of it.
 
-    limit_bytes  the most bytes that all of them hold together
-    expected     how many budgets will join at least: their parts are kept free for them. A forked child knows this of
-                 its parent's loaders
+    limit_bytes  the maximum of bytes that all loaders hold together
+    expected     the number of budgets that will join, whose parts stay free until then. A forked child sets it to the
+                 number of its parent's loaders
     """
 
     def __init__(self, limit_bytes: int, *, expected: int = 0) -> None:
@@ -105,22 +105,24 @@ class Memory:
         self.expected = expected
         self.lock = Lock()
         self.budgets: tuple[Budget, ...] = ()
-        self.departed: tuple[Budget, ...] = ()  # they left, but somebody still holds what they lent
+        self.departed: tuple[Budget, ...] = ()  # they left, but the user still holds batches in their banks
         self.lent: dict[int, Lent] = {}
-        self.returned: deque[Lent] = deque()  # some may be there twice
+        self.returned: deque[Lent] = deque()  # a bank may be in it twice
         self.abandoned: deque[Budget] = deque()
-        self.free: list[Bank] = []  # the one that came back last is last: it may still be in a cache
+        self.free: list[Bank] = []  # the bank returned last is last: it may still be in a CPU cache
         self.free_bytes = 0
         self.pins: Pins | None = None
-        self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of several loaders share
+        self.shared: WeakValueDictionary[str, Any] = (
+            WeakValueDictionary()
+        )  # values that stages of several loaders share
 
     @property
     def parts(self) -> int:
-        """Into how many equal parts the memory is divided."""
+        """The number of equal parts of the memory."""
         return max(1, len(self.budgets), self.expected)
 
     def leave(self, budget: Budget) -> None:
-        """This budget's part is the others' from now on, except for what it has lent, until that comes back."""
+        """Divide this budget's part among the others; banks that are still leased follow when they return."""
         with self.lock:
             self.abandoned.append(budget)
             self.take_back()
@@ -129,19 +131,19 @@ class Memory:
 
     @property
     def scratch_bytes(self) -> int:
-        """What the threads need to work in: whichever loader they work for, they need it once."""
+        """The decoders' scratch of all threads. A thread works for one loader at a time, so the maximum is enough."""
         return max((budget.scratch_bytes for budget in self.budgets), default=0)
 
     @property
     def held_bytes(self) -> int:
-        """All that is mapped now."""
+        """The bytes that are mapped now."""
         return (
             self.scratch_bytes + self.free_bytes + sum(budget.fixed_bytes + budget.used_bytes for budget in self._all)
         )
 
     @property
     def promised_bytes(self) -> int:
-        """All that is in use or reserved: free banks make room for it."""
+        """The bytes in use or reserved, without free banks, which are unmapped for them if necessary."""
         promised = sum(budget.fixed_bytes + budget.used_bytes + budget.reserved_bytes for budget in self._all)
         return self.scratch_bytes + promised
 
@@ -150,7 +152,7 @@ class Memory:
         return self.budgets + self.departed
 
     def find(self, least: int, most: int) -> Bank:
-        """A bank of `least` to `most` bytes; the lock is held. A new one makes room for itself among the free ones."""
+        """A free or new bank of `least` to `most` bytes, with the lock held. A new one may replace free ones."""
         if self.free and least <= self.free[-1].size_bytes <= most:  # nearly always
             return self._remove(-1)
         fitting = [(bank.size_bytes, -i) for i, bank in enumerate(self.free) if least <= bank.size_bytes <= most]
@@ -160,12 +162,12 @@ class Memory:
         return Bank(least, self.pins)
 
     def make_room(self, size_bytes: int) -> None:
-        """Give up free banks for so many bytes; the lock is held."""
+        """Unmap free banks until this many bytes fit, with the lock held."""
         while self.free and self.held_bytes + size_bytes > self.limit_bytes:
             self._remove(0)
 
     def take_back(self) -> None:
-        """Count what came back, to whichever budget, and keep it for the next; the lock is held."""
+        """Process the queues of returned banks and abandoned budgets, with the lock held."""
         while self.abandoned:
             budget = self.abandoned.popleft()
             if budget in self.budgets:
@@ -178,7 +180,7 @@ class Memory:
             if self.lent.pop(id(lent), None) is None:
                 continue
             budget, bank = lent.budget, lent.bank
-            del lent.bank  # the second time may come much later
+            del lent.bank  # the second entry in the queue may come much later
             budget.leases -= 1
             budget.used_bytes -= bank.size_bytes
             self.free.append(bank)
@@ -196,9 +198,9 @@ class Memory:
 
 
 class Reservation:
-    """Bytes of a budget that are set aside for one bank, until that is taken or the reservation is cancelled.
+    """Bytes of a budget for one bank, until the bank is taken or the reservation is cancelled.
 
-    One thread at a time has it: the planner, and then the thread that takes the bank.
+    It is used by one thread at a time: first the planner, then the thread that takes the bank.
     """
 
     __slots__ = ("_budget", "size_bytes")
@@ -216,21 +218,21 @@ class Reservation:
         try:
             return self._budget.take(reserved_bytes, least)
         except BaseException:
-            self._budget.give_up(reserved_bytes)  # no memory could be mapped
+            self._budget.give_up(reserved_bytes)  # mmap failed
             raise
 
     def cancel(self) -> None:
-        """Give it up. Without effect if it was spent or cancelled before."""
+        """Free the reserved bytes. Has no effect if the reservation was spent or cancelled before."""
         reserved_bytes, self.size_bytes = self.size_bytes, 0
         if reserved_bytes:
             self._budget.give_up(reserved_bytes)
 
 
 class Budget:
-    """One loader's part of a Memory: counters of what it reserved and uses.
+    """One loader's part of a Memory: counters of reserved and used bytes.
 
-    `wake` is called, from anywhere, whenever a bank comes back to any of the budgets. `iterating` identifies the run
-    that makes batches now. A budget counts from `join` on; one that may have joined or not can be abandoned.
+    `wake` is called in any thread when a bank returns to any of the budgets. `iterating` identifies the run that makes
+    batches now. A budget counts from `join` on; `leave` and `abandon` are allowed before it, too.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -241,18 +243,18 @@ class Budget:
         self.used_bytes = 0
         self.leases = 0
         self.fixed_bytes = 0
-        self.growth_bytes = 0  # how much more would be fixed with more memory, which is a third of the rest at most
+        self.growth_bytes = 0  # by how much `fixed_bytes` would grow with more memory: by a third of the rest at most
         self.scratch_bytes = 0
         self.high_water_bytes = 0
 
     @property
     def limit_bytes(self) -> int:
-        """How much it may hold now."""
+        """The bytes that this budget may hold in banks now."""
         memory = self._memory
         return (memory.limit_bytes - memory.scratch_bytes) // memory.parts - self.fixed_bytes
 
     def join(self) -> None:
-        """Take an equal part. SettingError if another loader makes batches and the parts would become smaller."""
+        """Take an equal part. SettingError if parts become smaller while another loader of the pool iterates."""
         memory = self._memory
         with memory.lock:
             memory.take_back()
@@ -261,14 +263,14 @@ class Budget:
             ):
                 raise SettingError(
                     subject="pool",
-                    expected="a pool of which no loader iterates: all parts of its memory become smaller now",
-                    found="one whose loader makes batches",
+                    expected="a pool with no loader that iterates, as each loader's part of its memory becomes smaller",
+                    found="one with a loader that iterates",
                     hint="make all loaders of a pool (train and validation) before one of them is iterated",
                 )
             memory.budgets = (*memory.budgets, self)
 
     def set_fixed(self, size_bytes: int) -> None:
-        """Hold so many bytes besides banks; SettingError if others already use what that would take."""
+        """Hold this many bytes besides banks; SettingError if other loaders already use them."""
         memory = self._memory
         with memory.lock:
             memory.take_back()
@@ -282,12 +284,12 @@ class Budget:
             self.fixed_bytes = size_bytes
 
     def memory_for(self, size_bytes: int) -> int:
-        """The `memory=` that leaves this budget so many bytes for banks."""
+        """The `memory=` with which this budget has this many bytes for banks."""
         now = size_bytes + self.fixed_bytes
         return (now + min(self.growth_bytes, now // 3 + 1)) * self._memory.parts + self._memory.scratch_bytes
 
     def reserve(self, size_bytes: int) -> Reservation | None:
-        """Set aside room for a bank of so many bytes; None if there is no room now."""
+        """Reserve this many bytes for a bank; None if they are not free now."""
         with self._memory.lock:
             self._memory.take_back()
             mine = self.used_bytes + self.reserved_bytes + size_bytes
@@ -298,12 +300,12 @@ class Budget:
         return Reservation(self, size_bytes)
 
     def give_up(self, reserved_bytes: int) -> None:
-        """What a reservation held is free again."""
+        """Free the bytes of a reservation."""
         with self._memory.lock:
             self.reserved_bytes -= reserved_bytes
 
     def take(self, reserved_bytes: int, size_bytes: int) -> Lease:
-        """A bank of at least `size_bytes` for what was reserved; the rest of that is free again."""
+        """Exchange reserved bytes for a bank of at least `size_bytes`, and free the rest of them."""
         with self._memory.lock:
             self._memory.take_back()
             bank = self._memory.find(size_bytes, reserved_bytes)
@@ -321,7 +323,7 @@ class Budget:
         return lease
 
     def report(self) -> dict[str, int]:
-        """What it holds now, by name."""
+        """The counters of this budget, by name."""
         with self._memory.lock:
             self._memory.take_back()
             return {
@@ -335,19 +337,19 @@ class Budget:
             }
 
     def leave(self) -> None:
-        """Give this part up to the others. What is still lent is given up when it comes back."""
+        """Leave the memory. Leased banks follow when they return."""
         self._memory.leave(self)
 
     def abandon(self) -> None:
-        """Leave later: a garbage collection may be under way, and a lock held."""
+        """Leave later, without a lock: a garbage collection may call this while a lock is held."""
         self._memory.abandoned.append(self)
 
     def _come_back(self, lent: Lent) -> None:
         memory = self._memory
-        memory.returned.append(lent)  # this may come before the callback that only does this
+        memory.returned.append(lent)  # this callback may run before the one in C
         for budget in memory.budgets:
             budget.wake()
-        if not memory.budgets and memory.lock.acquire(blocking=False):  # nobody else will ever come to take it back
+        if not memory.budgets and memory.lock.acquire(blocking=False):  # no budget is left that would process the queue
             try:
                 memory.take_back()
             finally:

@@ -1,4 +1,4 @@
-"""What does a batch consist of, and where in its bank does each part lie?"""
+"""Where in its bank is each output of a batch? Offsets, alignment and size of a bank."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mx8shards.stages import Output
 _ALIGNMENT = 64
 
 
-class Place(NamedTuple):
-    """Where a key's values (and a ragged one's offsets) begin in the bank, and how many bytes of values it has."""
+class Region(NamedTuple):
+    """The region of an output in the bank: where its values begin, and the offsets of a ragged one; bytes of values."""
 
     values: int
     offsets: int | None
@@ -22,15 +22,15 @@ class Place(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where everything lies in a bank of `size_bytes`."""
+    """The regions of all outputs in a bank of `size_bytes`."""
 
-    places: dict[str, Place]
+    regions: dict[str, Region]
     size_bytes: int
 
 
 def lay_out(outputs: Mapping[str, Output], rows: int, ragged_bytes: Mapping[str, int]) -> Layout:
-    """A place for each output, if the ragged ones have so many bytes in all rows."""
-    places = {}
+    """The layout of a bank whose ragged outputs have this many bytes in all rows."""
+    regions = {}
     at = 0
     for key, output in outputs.items():
         row_bytes = output.row_bytes
@@ -39,13 +39,13 @@ def lay_out(outputs: Mapping[str, Output], rows: int, ragged_bytes: Mapping[str,
             offsets = at
             at = _aligned(at + 8 * (rows + 1))
         size = ragged_bytes[key] if row_bytes is None else rows * row_bytes
-        places[key] = Place(at, offsets, size)
+        regions[key] = Region(at, offsets, size)
         at = _aligned(at + size)
-    return Layout(places, at)
+    return Layout(regions, at)
 
 
-def most_bytes(outputs: Mapping[str, Output], rows: int, ragged_bytes: int) -> int:
-    """What `lay_out` needs at most, if all ragged outputs together have so many bytes."""
+def max_bytes(outputs: Mapping[str, Output], rows: int, ragged_bytes: int) -> int:
+    """An upper bound of the size that `lay_out` gives, if the ragged outputs have this many bytes together."""
     fixed = ragged = 0
     for output in outputs.values():
         row_bytes = output.row_bytes
@@ -58,13 +58,13 @@ def _aligned(at: int) -> int:
     return -(-at // _ALIGNMENT) * _ALIGNMENT
 
 
-def offsets_of(whole: npt.NDArray[np.uint8], place: Place, rows: int) -> npt.NDArray[np.int64]:
-    """Where the rows of a ragged key begin among its values, and where the last one ends."""
-    assert place.offsets is not None, "only ragged keys have them"
-    return whole[place.offsets : place.offsets + 8 * (rows + 1)].view(np.int64)
+def offsets_of(whole: npt.NDArray[np.uint8], region: Region, rows: int) -> npt.NDArray[np.int64]:
+    """The offsets of a ragged output: where each row begins in its values, and where the last row ends."""
+    assert region.offsets is not None, "only ragged keys have them"
+    return whole[region.offsets : region.offsets + 8 * (rows + 1)].view(np.int64)
 
 
-def array_of(whole: npt.NDArray[np.uint8], output: Output, place: Place, rows: int) -> npt.NDArray[np.generic]:
-    """A key's values as an array over the bank: rows of its shape, or all bytes of a ragged one."""
-    raw = whole[place.values : place.values + place.value_bytes]
+def array_of(whole: npt.NDArray[np.uint8], output: Output, region: Region, rows: int) -> npt.NDArray[np.generic]:
+    """The values of an output as an array over the bank: rows of its shape, or the bytes of a ragged output."""
+    raw = whole[region.values : region.values + region.value_bytes]
     return raw if output.shape is None else raw.view(output.dtype).reshape(rows, *output.shape)

@@ -1,4 +1,4 @@
-"""What may be given to a Loader as its dataset?"""
+"""Which objects does a Loader accept as `dataset=`?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _READS = ("__getitem__", "__iter__", "__len__")
 
 
 def checked_dataset(given: Any) -> Dataset:
-    """The dataset itself, or the view that a torch Subset of one is. SettingError, with what to do, for all else."""
+    """The given Dataset, or a view for a torch Subset of one; SettingError with a hint for anything else."""
     if isinstance(given, Dataset):
         _refuse_overrides(type(given), Dataset)
         return given
@@ -26,13 +26,13 @@ def checked_dataset(given: Any) -> Dataset:
 
 
 def _refuse_overrides(found: type, known: type) -> None:
-    """Samples are read from the shards in batches: what a subclass does to one sample would not happen."""
+    """Refuse overridden methods: a Loader reads batches from the shards and would never call them."""
     for name in _READS:
         if getattr(found, name, None) is not getattr(known, name, None):
             raise SettingError(
                 subject="dataset",
                 expected=f"a {known.__name__} with its own {name}: a Loader reads the shards itself and never calls it",
-                found=f"{found.__name__}, which has another one",
+                found=f"{found.__name__}, which overrides it",
                 hint="give the Loader a transform=, a function of whole batches, or a decoder of a column as decode=",
             )
 

@@ -1,4 +1,4 @@
-"""How do a dataset and settings become what runs are made of, inside a budget?"""
+"""How is a loader assembled from its dataset and settings: plan, stages, filler, memory budget, prefetch depth?"""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mx8shards.loading.execution.gather_stage import Gather, array_checks
 from mx8shards.loading.execution.provisions import ProviderThreads
 from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.memory.banks import Budget, bank_bytes
-from mx8shards.loading.memory.batch_layout import most_bytes
+from mx8shards.loading.memory.batch_layout import max_bytes
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.settings import Settings
-from mx8shards.loading.planning.shard_table import Reach
+from mx8shards.loading.planning.shard_table import ShardTable
 from mx8shards.loading.pool import Pool
 from mx8shards.order.blocks import BlockOrder
 from mx8shards.order.checked_order import CheckedOrder
@@ -32,29 +32,33 @@ from mx8shards.order.orders import Order, Sequential, Shuffle
 from mx8shards.order.shard_lookup import ShardLookup
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
-from mx8shards.stages import Use
+from mx8shards.stages import DecoderContext
 from mx8shards.views import View, Whole
 
-_DEPTH_BYTES = 48 << 20  # small batches are planned further ahead: threads have work while more are planned
-_MOST_DEPTH = 64
-_GROUP_BYTES = 8 << 20  # of batches that are only copied
-_RECORDS_PART = 4  # that part of the memory, at most, is for the records of batches that are made further ahead
-_SCRATCH_PART = 4  # that part of the memory may be for decoders' scratch
+_DEPTH_BYTES = 48 << 20  # small batches are prefetched further ahead, so that threads have work meanwhile
+_MAX_DEPTH = 64
+_GROUP_BYTES = 8 << 20  # for batches that are only copied
+_RECORDS_PART = 4  # at most a quarter of the memory is for the rows and spans of batches ahead
+_SCRATCH_PART = 4  # at most a quarter of the memory is for decoders' scratch
 
 
 def order_of(dataset: Dataset, settings: Settings) -> Order:
-    """The user's order, or the one that `shuffle` and `seed` mean for this view of these data."""
+    """The user's order, or the order that `shuffle` and `seed` define for this dataset."""
     count, shuffle = len(dataset), settings.shuffle
     if settings.order is not None:
         return CheckedOrder(settings.order, count)
     if shuffle is False:
         return Sequential(count)
     key = Key(dataset.snapshot, dataset.view.digest, settings.seed)
-    return Shuffle(count, key, walk) if shuffle is True else BlockOrder(places_of(dataset, settings.seed), key, shuffle)
+    return (
+        Shuffle(count, key, walk)
+        if shuffle is True
+        else BlockOrder(shard_lookup_of(dataset, settings.seed), key, shuffle)
+    )
 
 
-def places_of(dataset: Dataset, seed: int) -> ShardLookup:
-    """In which shard each position of the dataset's view lies."""
+def shard_lookup_of(dataset: Dataset, seed: int) -> ShardLookup:
+    """The mapping from view positions to shards."""
     view = dataset.view
     resolve = None if isinstance(view, Whole) else lambda positions, epoch: view.resolve(positions, epoch, seed)[0]
     return ShardLookup(len(view), dataset.shards.starts, resolve)
@@ -63,7 +67,7 @@ def places_of(dataset: Dataset, seed: int) -> ShardLookup:
 def assemble(
     dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool, budget: Budget
 ) -> Assembly:
-    """What every run needs. SettingError if three batches of mean size do not fit into this loader's budget."""
+    """The parts that all runs of a loader share. SettingError if three batches of mean size do not fit its budget."""
     picked = dataset.picked(settings.columns)
     for name in settings.decode:
         if name not in picked.names:
@@ -77,12 +81,12 @@ def assemble(
     budget.join()
     try:
         decoders = [
-            decoder.stage(use_of(picked, name, settings.seed, pool))
+            decoder.stage(decoder_context(picked, name, settings.seed, pool))
             for name, decoder in sorted(settings.decode.items())
         ]
-        reach = Reach(dataset.shards, settings.io, pool.each, forgives=settings.on_error != "raise")
-        finder = PayloadFinder(reach, picked.names, [gather, *array_checks(picked, undecoded), *decoders])
-        depth = set_aside(dataset, settings, finder, steps, pool, budget)
+        shard_table = ShardTable(dataset.shards, settings.io, pool.each, tolerates_damage=settings.on_error != "raise")
+        finder = PayloadFinder(shard_table, picked.names, [gather, *array_checks(picked, undecoded), *decoders])
+        depth = reserve_fixed_memory(dataset, settings, finder, steps, pool, budget)
     except BaseException:
         budget.leave()
         raise
@@ -90,22 +94,22 @@ def assemble(
         order=order,
         repeats=settings.order is not None,
         view=dataset.view,
-        places=places_of(dataset, settings.seed),
+        shard_lookup=shard_lookup_of(dataset, settings.seed),
         shards=dataset.shards,
         seed=settings.seed,
         samples=dataset.shards.samples,
         steps=steps,
         rank=rank,
-        reach=reach,
+        shard_table=shard_table,
         finder=finder,
         group_bytes=0 if finder.decodes or settings.transform is not None else _GROUP_BYTES,
         limit_bytes=lambda: budget.limit_bytes,
         memory_for=budget.memory_for,
     )
     return Assembly(
-        providing=ProviderThreads(dataset.shards, pool.submit),
+        provider_threads=ProviderThreads(dataset.shards, pool.submit),
         plan=plan,
-        filler=Filler(finder, convert=convert, seed=settings.seed, most_ranges=4 * pool.threads),
+        filler=Filler(finder, convert=convert, seed=settings.seed, max_ranges=4 * pool.threads),
         budget=budget,
         pool=pool,
         transform=settings.transform,
@@ -116,10 +120,10 @@ def assemble(
     )
 
 
-def set_aside(
+def reserve_fixed_memory(
     dataset: Dataset, settings: Settings, finder: PayloadFinder, steps: Steps, pool: Pool, budget: Budget
 ) -> int:
-    """Set memory aside for tables and for the records of batches. How many batches may be ahead?
+    """Reserve memory for tables and for the rows and spans of batches; the prefetch depth, in batches.
 
     SettingError if three batches of mean size do not fit into the rest.
     """
@@ -127,30 +131,30 @@ def set_aside(
     mean = mean_batch_bytes(dataset.shards, finder, rows)
     row_bytes = 2 * ROW.itemsize + len(finder.wanted) * (SPAN.itemsize + 8)  # 8: offsets of a batch
     record_bytes = rows * (row_bytes + 2 * extras_bytes(dataset.view, repeats=settings.order is not None))
-    least_depth = 2 * pool.threads + 2
-    most_depth = max(least_depth, min(_MOST_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
-    depth = max(least_depth, min(most_depth, budget.limit_bytes // _RECORDS_PART // record_bytes))
-    budget.growth_bytes = (most_depth - depth) * record_bytes
+    min_depth = 2 * pool.threads + 2
+    max_depth = max(min_depth, min(_MAX_DEPTH, _DEPTH_BYTES // (mean + record_bytes)))
+    depth = max(min_depth, min(max_depth, budget.limit_bytes // _RECORDS_PART // record_bytes))
+    budget.growth_bytes = (max_depth - depth) * record_bytes
     budget.scratch_bytes = max(stage.scratch_bytes for stage in finder.stages)
-    fixed = finder.reach.kept_bytes + depth * record_bytes
-    # where samples' lengths tell little of what is wanted of them, the first steps tell
-    least = mean if finder.bound == "tight" else bank_bytes(most_bytes(finder.outputs, rows, 0))
-    require_three(least, fixed, budget)
+    fixed = finder.shard_table.held_bytes + depth * record_bytes
+    # if sample lengths bound the outputs badly, check the fixed part now, and the rest when steps are planned
+    least = mean if finder.bound == "tight" else bank_bytes(max_bytes(finder.outputs, rows, 0))
+    require_three_batches(least, fixed, budget)
     budget.set_fixed(fixed)
     return depth
 
 
 def extras_bytes(view: View, *, repeats: bool) -> int:
-    """How many bytes a row's extras have: of its view, and its occurrence where the order may repeat positions."""
+    """The bytes of a row's extras: those of the view, and the occurrence if the order may repeat positions."""
     _, known = view.resolve(np.zeros(0, np.int64))
     sizes = {name: array.itemsize * math.prod(array.shape[1:]) for name, array in known.items()}
     return sum((sizes | ({OCCURRENCE: 8} if repeats else {})).values())
 
 
-def use_of(picked: Columns, name: str, seed: int, pool: Pool) -> Use:
-    """What a column's decoder must know."""
+def decoder_context(picked: Columns, name: str, seed: int, pool: Pool) -> DecoderContext:
+    """The context of a column's decoder."""
     number = picked.names.index(name)
-    return Use(
+    return DecoderContext(
         column=name,
         number=number,
         encoding=picked.encodings[number],
@@ -162,17 +166,17 @@ def use_of(picked: Columns, name: str, seed: int, pool: Pool) -> Use:
 
 
 def mean_batch_bytes(shards: Shards, finder: PayloadFinder, rows: int) -> int:
-    """The bytes of a bank for a batch of samples as they are on average."""
+    """The bytes of a bank for a batch of samples of mean size."""
     raw = sum(int(snapshot.index.raw.size_bytes.sum()) for snapshot in shards.snapshots)
     payload = max(0, raw // max(1, shards.samples) - 4 - finder.overhead)
     ragged = any(output.shape is None for output in finder.outputs.values())
-    return bank_bytes(most_bytes(finder.outputs, rows, rows * payload if ragged else 0))
+    return bank_bytes(max_bytes(finder.outputs, rows, rows * payload if ragged else 0))
 
 
-def require_three(mean: int, fixed: int, budget: Budget) -> None:
-    """SettingError if the budget has no room for two held batches and one that is filled, beside what is fixed.
+def require_three_batches(mean: int, fixed: int, budget: Budget) -> None:
+    """SettingError if the budget cannot hold three batches beside its fixed part: two held, and one being filled.
 
-    Decoders' scratch grows with the memory, up to its part.
+    The hint includes that decoders' scratch grows with the memory, up to its part.
     """
     room = budget.limit_bytes - fixed
     if 3 * mean > room:
@@ -182,6 +186,6 @@ def require_three(mean: int, fixed: int, budget: Budget) -> None:
         raise SettingError(
             subject="memory",
             expected=f"room for three batches of about {mean} bytes: two that you hold, and one that a thread fills",
-            found=f"{max(0, room)} bytes, beside {fixed} for tables and {budget.scratch_bytes} for decoders to work in",
+            found=f"{max(0, room)} bytes, after {fixed} for tables and {budget.scratch_bytes} for decoders' scratch",
             hint=f"memory={enough} or a smaller batch_size",
         )

@@ -1,11 +1,11 @@
-"""Does a file lie on a network file system, where mapping it is no good idea?"""
+"""Is a file on a network file system (NFS, Lustre, FUSE, …), where mmap is unsafe or slow?"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
 
-# What they have in common: a page of a map may come late, never, or not as it was. FUSE stands for all sorts.
+# On these, a page fault may take long, never return, or give changed bytes. FUSE may be anything.
 _REMOTE = {
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "9p", "ceph", "lustre", "gpfs", "beegfs"),
     *("glusterfs", "orangefs", "pvfs2", "virtiofs", "fuse", "fuseblk", "vboxsf", "prl_fs"),
@@ -14,13 +14,13 @@ _REMOTE = {
 
 @lru_cache(maxsize=256)
 def is_remote(directory: Path) -> bool:
-    """Whether the file system that holds this directory is one of the network's."""
+    """Whether this directory is on a network file system."""
     kind = filesystem_of(directory)
     return kind in _REMOTE or kind.startswith("fuse.")
 
 
 def filesystem_of(directory: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that holds a directory; "" where that is not known."""
+    """The type of the file system of a directory; "" if unknown."""
     directory = directory.resolve()
     best, kind = -1, ""
     try:
@@ -30,6 +30,6 @@ def filesystem_of(directory: Path, mounts: Path = Path("/proc/self/mountinfo")) 
     for line in lines:
         before, _, after = line.partition(" - ")
         point = Path(before.split(" ")[4].encode().decode("unicode_escape"))
-        if directory.is_relative_to(point) and len(point.parts) >= best:  # the last one mounted there hides the others
+        if directory.is_relative_to(point) and len(point.parts) >= best:  # a later mount hides an earlier one
             best, kind = len(point.parts), after.split(" ")[0]
     return kind

@@ -1,4 +1,4 @@
-"""What is planned together? Consecutive batches of one rank, which lie in one bank."""
+"""Which batches share a bank and a task? Groups of consecutive small batches of one rank."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Step(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What measuring a group has found: it need not be found again when the group is filled."""
+    """The spans and sizes found while a group was measured, so that filling it does not find them again."""
 
     spans: Array
     totals: Ids
@@ -33,10 +33,10 @@ class Measured(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Consecutive batches of one rank that lie in one bank: their rows with their spans, and the most bytes it needs.
+    """Consecutive batches of one rank that share a bank: their rows, and an upper bound of the bank's size.
 
-    Small batches are made several at a time, as what a bank and a task cost does not depend on their size. `absent` are
-    the rows that have no sample, as the order has padding there; None where there are none.
+    Small batches are grouped, as the overhead of a bank and a task does not depend on their size. `absent` are the rows
+    without a sample, where the order has padding; None if there are none.
     """
 
     epoch: int
@@ -50,7 +50,7 @@ class Group(NamedTuple):
 
     @property
     def position(self) -> int:
-        """Where the first of them begins in the order of the epoch."""
+        """The order position at which the first batch begins."""
         return self.steps[0].position
 
     def step_of(self, row: int) -> Step:
@@ -59,7 +59,7 @@ class Group(NamedTuple):
 
 
 def part_of(every: Group, positions: Sequence[int], bounds: Sequence[int], reserve_bytes: int) -> Group:
-    """The batches of the steps at these positions: batch k has the rows from bounds[k] to before bounds[k + 1]."""
+    """The group of the steps at these positions, of which step k has the rows bounds[k]:bounds[k + 1] of `every`."""
     first, last = bounds[0], bounds[-1]
     rows = slice(first, last)
     steps = tuple(
@@ -74,6 +74,6 @@ def part_of(every: Group, positions: Sequence[int], bounds: Sequence[int], reser
 
 
 def _within(rows: Ids, start: int, stop: int) -> Ids | None:
-    """Those of some rows that lie from start to before stop, counted from start; None if none does."""
+    """The row numbers within start:stop, relative to start; None if there are none."""
     found = rows[(rows >= start) & (rows < stop)] - start
     return found if len(found) else None

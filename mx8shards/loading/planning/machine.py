@@ -11,28 +11,28 @@ from mx8shards.errors import SettingError, shown, whole_number
 from mx8shards.order.steps import MOST_RANKS
 from mx8shards.shards.cores import core_count, environment_number, local_world_size
 
-MOST_DEFAULT_BYTES = 4 << 30
+MAX_DEFAULT_BYTES = 4 << 30
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def default_memory() -> int:
-    """A quarter of what the cgroup or the machine has, 4 GB at most, in equal shares for all processes of this kind."""
-    return min(memory_limit() // 4, MOST_DEFAULT_BYTES) // sharers()
+    """A quarter of the memory of the cgroup or machine, at most 4 GB, divided by the processes that share it."""
+    return min(memory_limit() // 4, MAX_DEFAULT_BYTES) // sharing_processes()
 
 
 def default_threads() -> int:
-    """The cores of this process, in equal shares."""
-    return max(1, core_count() // sharers())
+    """The cores of this process, divided by the processes that share them."""
+    return max(1, core_count() // sharing_processes())
 
 
-def sharers() -> int:
-    """How many processes divide this machine: local ranks, and the workers of a DataLoader within each."""
+def sharing_processes() -> int:
+    """The number of processes that share this machine: local ranks times DataLoader workers."""
     worker = _worker_info()
     return local_world_size() * (worker.num_workers if worker else 1)
 
 
 def memory_limit() -> int:
-    """The least of the machine's memory and what any cgroup above this process allows."""
+    """The minimum of the machine's memory and the limits of all cgroups of this process."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _cgroup_files():
         try:
@@ -45,7 +45,7 @@ def memory_limit() -> int:
 
 
 def _cgroup_files() -> list[Path]:
-    """Where limits may stand: this process's cgroup and all above it, of version 2 or 1."""
+    """The limit files of this process's cgroup and its parents, version 2 or 1."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -78,7 +78,7 @@ def distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, int
     world_size = environment_number("WORLD_SIZE", 1, 1, MOST_RANKS)
     given = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
     if len(given) == 1 and (world_size > 1 or given == ["RANK"]):
-        environment_number(given[0], 0, 0, MOST_RANKS)  # a value that is none comes first
+        environment_number(given[0], 0, 0, MOST_RANKS)  # an invalid value is the first error
         raise SettingError(
             subject="environment variables RANK and WORLD_SIZE",
             expected="both, or neither",
@@ -89,7 +89,7 @@ def distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, int
 
 
 def _distributed() -> tuple[int, int] | None:
-    """What torch.distributed says, if it is in use: torch is not imported just to ask."""
+    """Rank and world size from torch.distributed, if it is initialized. This does not import torch."""
     distributed: Any = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return None
@@ -97,7 +97,7 @@ def _distributed() -> tuple[int, int] | None:
 
 
 def _worker_info() -> Any:
-    """Which DataLoader worker this process is, or None."""
+    """The WorkerInfo of this process, if it is a DataLoader worker."""
     data: Any = sys.modules.get("torch.utils.data")
     return data.get_worker_info() if data is not None else None
 

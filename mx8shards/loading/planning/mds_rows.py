@@ -1,7 +1,7 @@
-"""Where in MDS shards do samples and their payloads lie? From offset tables and size headers, for many rows at a time.
+"""Where do samples and payloads lie in MDS shards? Rows to spans, from offset tables and size headers.
 
-This is one kind of shards. Another one, such as the members of a tar, would answer the same questions in its own way:
-whatever comes after these spans does not know the format.
+MDS is one kind of shard. Another kind, such as the members of a tar, needs a module like this one. Nothing after the
+spans depends on the format.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from mx8shards.kernels import gather
 
 Array = npt.NDArray[Any]
 
-_MOST_BRIEF = 16_384  # so many spans are found in the time that it takes to give up the GIL and get it back
+_MAX_SPANS_WITH_GIL = 16_384  # finding this many spans takes as long as releasing the GIL and acquiring it again
 
 
 def find_samples(shards: Array, rows: Array) -> None:
-    """The span of each row's sample in its shard, from the offset tables. It bounds what the row needs from above."""
+    """Find the span of each row's sample from the offset tables: an upper bound of the bytes that the row needs."""
     gather.sample_spans(shards, rows)
 
 
 class MdsRows:
-    """The way from rows to the spans of the wanted columns, in shards whose columns may differ.
+    """Finds the payload spans of the wanted columns, in shards whose column layouts may differ.
 
-    kinds   the columns of each kind of shards, by the number that shards have for their kind
+    kinds   the column layouts, indexed by a shard's `kind`
     wanted  the names of the columns to load
     """
 
@@ -46,17 +46,17 @@ class MdsRows:
         return all(len(kind.names) == len(self._wanted) for kind in self._kinds)
 
     def are_all_variable(self, ragged: Container[str]) -> bool:
-        """Whether no other columns vary in size: then the length of a sample tells what these have together."""
+        """Whether all other columns have fixed sizes: then a sample's length gives the total size of these columns."""
         kinds = [zip(kind.names, kind.sizes, strict=True) for kind in self._kinds]
         return all(name in ragged or size is not None for kind in kinds for name, size in kind)
 
     def overhead(self, ragged: Container[str]) -> int:
-        """How many bytes of each sample are in none of these columns, whatever the sample holds."""
+        """The least number of bytes of a sample that belong to none of these columns."""
         return min((_overhead(kind, ragged) for kind in self._kinds), default=0)
 
     def find_payloads(self, shards: Array, rows: Array, spans: Array, totals: Array) -> None:
-        """The span of each row's wanted columns, and how many bytes each column has in all rows."""
-        if self.header_bytes or spans.size > _MOST_BRIEF:
+        """Find the span of each wanted column in each row, and the bytes of each column in all rows."""
+        if self.header_bytes or spans.size > _MAX_SPANS_WITH_GIL:
             header = np.empty(self.header_bytes, np.uint8)
             gather.payload_spans(shards, self._sizes, self._layouts, header, rows, spans, totals)
         else:
@@ -69,7 +69,7 @@ def _overhead(columns: Columns, ragged: Container[str]) -> int:
 
 
 def _fields(columns: Columns, name: str) -> tuple[int, int, int]:
-    """A line of the layouts that `payload_spans` and `fixed_spans` want."""
+    """One column of the `layouts` argument of `payload_spans` and `fixed_spans`."""
     number = columns.names.index(name)
     before = columns.sizes[:number]
     size = columns.sizes[number]

@@ -1,7 +1,7 @@
 """Which payloads does a group of batches need, where do they lie, and how many bytes will their outputs have?
 
-For most columns, the index or the lengths of samples tell the size of outputs. Where only few columns are wanted, or
-where a stage gives rows of sizes that no table tells, payloads are measured: their heads are read.
+For most columns, the index or the lengths of the samples bound the size of the outputs. If only a few columns are
+wanted, or a stage's output sizes are in no table, the payloads are measured: their headers are read.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from mx8shards.errors import LoaderError, SettingError
 from mx8shards.format.columns import MAX_BYTES
 from mx8shards.loading.planning.groups import Group, Ids, Measured
 from mx8shards.loading.planning.mds_rows import MdsRows
-from mx8shards.loading.planning.shard_table import Reach
+from mx8shards.loading.planning.shard_table import ShardTable
 from mx8shards.loading.planning.work import Work
 from mx8shards.loading.reporting.times import clock
 from mx8shards.stages import Output, Stage
 
-# What the lengths of samples tell of the bytes that their ragged outputs need.
+# How well the lengths of samples bound the bytes of their ragged outputs.
 Bound = Literal["tight", "loose", "none"]
 
 
 class PayloadFinder:
-    """The columns and stages of a loader, and the way to the payloads they need.
+    """Finds the payloads that a loader's stages need, and measures them where no table has their sizes.
 
-    reach   the shards
-    wanted  the names of the columns to load
-    stages  what makes rows of their payloads
+    shard_table  the shards
+    wanted       the names of the columns to load
+    stages       the stages that make rows of payloads
     """
 
-    def __init__(self, reach: Reach, wanted: Sequence[str], stages: Sequence[Stage]) -> None:
+    def __init__(self, shard_table: ShardTable, wanted: Sequence[str], stages: Sequence[Stage]) -> None:
         self.stages = tuple(stages)
         self.wanted = tuple(wanted)
-        self.outputs = _together(self.stages)
+        self.outputs = _merged_outputs(self.stages)
         self.decodes = any(stage.kind == "decode" for stage in self.stages)
-        self.reach = reach
-        self._mds = MdsRows(reach.kinds, wanted)
+        self.shard_table = shard_table
+        self._mds = MdsRows(shard_table.kinds, wanted)
         self._measuring = [stage for stage in self.stages if stage.measures]
         measured = {key for stage in self._measuring for key in stage.outputs}
         ragged = [key for key, output in self.outputs.items() if output.shape is None and key not in measured]
@@ -46,7 +46,7 @@ class PayloadFinder:
         self._narrows = any(stage.narrows for stage in self.stages)
         self.overhead = self._mds.overhead(self._ragged)
         self.bound = self._bound()
-        self._shrinks = True  # whether narrowing did so, the last time. Threads write it, and none waits for it
+        self._shrinks = True  # whether the last `narrow` shrank spans: a hint that threads write without a lock
         self.takes_all = not self._narrows and self._mds.takes_all
 
     def _bound(self) -> Bound:
@@ -56,20 +56,20 @@ class PayloadFinder:
         return "tight" if exact or not self._ragged else "loose"
 
     @property
-    def _most_advised(self) -> int:
-        """How much of a sample is asked for at once: of narrowed ones, the rest is asked for when that is done."""
+    def _advised_bytes(self) -> int:
+        """The bytes of a sample to read ahead at first. If stages narrow spans, the rest is read ahead after that."""
         head_bytes = max(stage.head_bytes for stage in self.stages)
         if self.takes_all or (head_bytes and not self._shrinks):
             return MAX_BYTES
         return min(MAX_BYTES, max(self._mds.header_bytes + head_bytes, 1))
 
     def prepare(self, group: Group) -> list[object]:
-        """Choose how each row is reached, and have cold ones fetched; what must be held until they are filled."""
-        return self.reach.prepare(group.rows, self._most_advised)
+        """Choose mmap or pread for each row, and start reading cold rows; the files to hold until rows are filled."""
+        return self.shard_table.prepare(group.rows, self._advised_bytes)
 
     def find(self, group: Group, reads: bool) -> Work:
-        """These rows with the spans of their payloads, narrowed to what stages need, and with what stages measure."""
-        work = Work(group, self.reach.table, len(self.wanted), reads)
+        """The spans of these rows' payloads, narrowed by the stages, and the output sizes that stages measure."""
+        work = Work(group, self.shard_table.records, len(self.wanted), reads)
         if group.measured is None:
             self._mds.find_payloads(work.shards, work.rows, work.spans, work.totals)
             narrowed = [stage.narrow(work) for stage in self.stages if stage.narrows]
@@ -81,14 +81,14 @@ class PayloadFinder:
         return work
 
     def ragged_bytes(self, work: Work) -> dict[str, int]:
-        """How many bytes the ragged outputs of all rows have, by key."""
+        """The bytes of each ragged output in all rows."""
         gathered = {key: int(work.totals[number]) for key, number in self._ragged.items()}
         return gathered | {key: int(sizes.sum()) for key, sizes in work.measured.items()}
 
     def measure(self, group: Group, bounds: Ids) -> tuple[Ids, Measured]:
-        """How many bytes the ragged outputs have in each part of these rows, and what was found on the way.
+        """The bytes of the ragged outputs in each part of these rows, and what measuring has found.
 
-        Rows that are found bad stay bad.
+        Rows that turn out bad keep that status.
         """
         files = self.prepare(group)
         begun = clock()
@@ -97,25 +97,23 @@ class PayloadFinder:
         sizes += work.measured.values()
         ends = np.concatenate([[0], np.cumsum(np.sum(sizes, axis=0, dtype=np.int64))])
         if files:
-            self.reach.files_s += clock() - begun
+            self.shard_table.files_s += clock() - begun
         return np.diff(ends[bounds]), Measured(work.spans, work.totals, work.measured, work.notes)
 
 
-def _together(stages: Sequence[Stage]) -> dict[str, Output]:
-    """The outputs of all stages; SettingError if two would give the same name to what they make."""
+def _merged_outputs(stages: Sequence[Stage]) -> dict[str, Output]:
+    """The outputs of all stages; SettingError if two stages declare the same name."""
     outputs: dict[str, Output] = {}
     for stage in stages:
         for key, output in stage.outputs.items():
             if key in outputs:
-                raise SettingError(
-                    subject="decode", expected="a name of its own for everything in a batch", found=f"{key!r} twice"
-                )
+                raise SettingError(subject="decode", expected="a unique name for each output", found=f"{key!r} twice")
             outputs[key] = output
     return outputs
 
 
 def _column_of(key: str, wanted: Sequence[str]) -> int:
-    """The column whose payloads a ragged output holds."""
+    """The number of the column whose payloads a ragged output holds."""
     if key not in wanted:
         raise LoaderError(
             subject=f"output {key!r}", expected="rows of one shape, or a column's payloads", found="neither"

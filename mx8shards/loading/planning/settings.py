@@ -1,4 +1,4 @@
-"""What can be asked of a loader?"""
+"""Which settings does a Loader have, and which values are allowed?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEVICE = re.compile(r"cpu(:0)?|cuda(:[0-9]{1,4})?")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The keywords of a Loader, but for its rank and pool. They travel to the workers of a DataLoader."""
+    """The keyword arguments of a Loader except rank and pool. They are pickled to DataLoader workers."""
 
     batch_size: int
     shuffle: bool | BlockShuffle = False
@@ -63,7 +63,7 @@ class Settings:
         if self.order is not None:
             require_order(self.order)
             if self.shuffle is not False:
-                _refuse("shuffle", "False beside order=, which says itself what comes when", self.shuffle)
+                _refuse("shuffle", "False beside order=, which replaces it", self.shuffle)
         given: Any = self.decode
         decoders = given.values() if isinstance(given, Mapping) else [None]
         if not all(callable(getattr(decoder, "stage", None)) and not isinstance(decoder, type) for decoder in decoders):

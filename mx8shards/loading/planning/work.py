@@ -1,4 +1,4 @@
-"""How do stages see the rows of a group of batches: their payloads, and later their bank?"""
+"""Which state of a group of batches do stages work on: rows, payload spans, and later the bank?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import OK, SPAN
-from mx8shards.loading.memory.batch_layout import Layout, Place, array_of
+from mx8shards.loading.memory.batch_layout import Layout, Region, array_of
 from mx8shards.loading.planning.groups import Group, Measured, Step
 from mx8shards.stages import Output
 
@@ -19,10 +19,11 @@ Ids = npt.NDArray[np.int64]
 
 
 class Work:
-    """A group of batches that is being made: all that belongs to these batches and not to their stages.
+    """The state of a group of batches while stages fill it. Stages themselves are immutable.
 
-    `spans` has a line per row and, in it, a span per wanted column, in the order of the columns' names. `totals` has
-    the bytes of each column in all rows, and `measured` those of each row of the ragged outputs that stages measure.
+    `spans[row, column]` is the payload's (begin, size) in its shard, for the wanted columns. `totals` is the number of
+    payload bytes of each column in all rows. `measured` has, for each ragged output that a stage measures, the bytes of
+    each row.
     """
 
     whole: npt.NDArray[np.uint8]
@@ -34,7 +35,7 @@ class Work:
     def __init__(self, group: Group, shards: Array, columns: int, reads: bool) -> None:
         self.epoch = group.epoch
         self.steps: tuple[Step, ...] = group.steps
-        self.reads = reads  # whether some rows are read, and not copied from a map
+        self.reads = reads  # whether some rows are read with system calls, not copied from a map
         self.rows = group.rows
         self.padding = group.padding
         self.extras = group.extras
@@ -46,22 +47,22 @@ class Work:
         self.spans, self.totals, self.measured, self.notes = found
 
     def conclude(self) -> int:
-        """Note which samples these are. How many of them went wrong?"""
+        """Note the sample_ids, and count the bad rows."""
         if self.absent is not None:
-            self.rows["status"][self.absent] = OK  # there is nothing that could have gone wrong
+            self.rows["status"][self.absent] = OK  # rows without a sample cannot be bad
         self.sample_ids = np.empty(len(self.rows), np.int64)
         bad = np.empty(1, np.int64)
         gather.count_failed(self.rows, self.sample_ids, bad)
         return int(bad[0])
 
     def release(self) -> None:
-        """Let go of the bank."""
+        """Drop the reference to the bank."""
         del self.whole
 
-    def place(self, key: str) -> Place:
-        """Where an output lies in the bank."""
-        return self.layout.places[key]
+    def region(self, key: str) -> Region:
+        """The region of an output in the bank."""
+        return self.layout.regions[key]
 
     def array(self, key: str, output: Output) -> Array:
         """An output's values, over the bank."""
-        return array_of(self.whole, output, self.layout.places[key], len(self.rows))
+        return array_of(self.whole, output, self.layout.regions[key], len(self.rows))

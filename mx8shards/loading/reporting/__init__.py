@@ -1,1 +1,1 @@
-"""What was delivered, lost and waited for?"""
+"""How are progress, statistics and lost samples recorded?"""

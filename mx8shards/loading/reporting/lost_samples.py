@@ -1,4 +1,4 @@
-"""Which samples could not be delivered, and what came in their place?"""
+"""Which samples were lost, and which substitutes replaced them?"""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mx8shards.errors import visible
 OnError = Literal["raise", "skip", "substitute"]
 ON_ERROR: tuple[OnError, ...] = ("raise", "skip", "substitute")
 
-MOST_ATTEMPTS = 8
+MAX_ATTEMPTS = 8
 
-_KEPT = 1_000
-_MOST_REASON = 500  # characters
+_REMEMBERED = 1_000
+_MAX_REASON_LENGTH = 500  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +26,32 @@ class LostSample:
     """One sample that was left out (`substitute` is None), or replaced by another one."""
 
     epoch: int
-    position: int  # where its step begins in the epoch's order
+    position: int  # the order position of its step
     sample_id: int
     reason: str
     substitute: int | None = None
 
 
 def reason_of(error: BaseException) -> str:
-    """What an entry keeps of an error. Only text: an error keeps the variables of all functions it passed through."""
+    """The text of an error. The error itself would keep the variables of all functions in its traceback alive."""
     text = str(error) or type(error).__name__
-    return text if len(text) <= _MOST_REASON else text[: _MOST_REASON - 1] + "…"
+    return text if len(text) <= _MAX_REASON_LENGTH else text[: _MAX_REASON_LENGTH - 1] + "…"
 
 
 class LostSamples:
-    """A count and a running hash of all entries, and the last thousand of them. Reasons are no part of the hash."""
+    """The count and a running hash of all entries, and the last thousand entries. The hash excludes the reasons."""
 
     def __init__(self) -> None:
         self.count = 0
         self.digest = ""
-        self.last: deque[LostSample] = deque(maxlen=_KEPT)
+        self.last: deque[LostSample] = deque(maxlen=_REMEMBERED)
 
     def add(self, entries: Iterable[LostSample]) -> None:
-        """Write down what a delivered batch has lost. The first sample that is lost is logged, too."""
+        """Record the losses of a delivered batch. The first loss is also logged as a warning."""
         for entry in entries:
             if not self.last:
-                told = "epoch %d: sample %d was lost: %s; stats()['lost'] counts all that follow"
-                logging.getLogger("mx8shards").warning(told, entry.epoch, entry.sample_id, visible(entry.reason))
+                message = "epoch %d: sample %d was lost: %s; stats()['lost'] counts all that follow"
+                logging.getLogger("mx8shards").warning(message, entry.epoch, entry.sample_id, visible(entry.reason))
             fields = asdict(entry)
             del fields["reason"]
             text = json.dumps([self.digest, *fields.values()])
@@ -60,10 +60,10 @@ class LostSamples:
             self.last.append(entry)
 
     def to_json(self) -> dict[str, Any]:
-        """What a state keeps of it."""
+        """The count and the hash, for a state."""
         return {"count": self.count, "digest": self.digest}
 
-    def go_on(self, state: Mapping[str, Any]) -> None:
-        """Continue from what a state kept."""
+    def resume_from(self, state: Mapping[str, Any]) -> None:
+        """Continue from the count and the hash of a state."""
         self.count, self.digest = state["count"], state["digest"]
         self.last.clear()

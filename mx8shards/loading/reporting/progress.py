@@ -1,4 +1,4 @@
-"""Where does a loader stand, and what has it delivered and lost so far?"""
+"""What is a loader's position, and what has it delivered and lost so far?"""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from mx8shards.loading.execution.results import Ready
 from mx8shards.loading.reporting.lost_samples import LostSamples
 from mx8shards.loading.reporting.stats import Counters
 
-At = tuple[int, int]  # an epoch, and the position in its order at which a step begins
+At = tuple[int, int]  # an epoch, and the order position of a step
 
 
 class Progress:
-    """The position of a loader, which its iterations move. Only the consumer's thread writes here.
+    """The position of a loader, which its iterations advance. Only the consumer's thread writes here.
 
-    at         of the next step
-    under_way  whether a `for` has given batches of this epoch, and not failed: then the next `for` is the next epoch
+    at         epoch and order position of the next step
+    under_way  whether a `for` has given batches of this epoch without an error: the next `for` is the next epoch
     """
 
     def __init__(self) -> None:
@@ -24,17 +24,17 @@ class Progress:
 
     @property
     def upcoming(self) -> At:
-        """Where the next `for` begins."""
+        """The position at which the next `for` begins."""
         return (self.at[0] + 1, 0) if self.under_way else self.at
 
     def go_to(self, at: At) -> None:
-        """The next `for` begins here."""
+        """Let the next `for` begin here."""
         self.at, self.under_way = at, False
 
     def delivered(self, ready: Ready, following: At, waited_s: float, worked_s: float, compiled_s: float) -> None:
-        """A step is done when its batch was handed over; the next one is `following`.
+        """Count a step whose batch the consumer got; the next step is `following`.
 
-        The consumer waited for the batch and, before that, worked with the one before. While it waited, kernels were
+        The consumer worked for `worked_s` on the previous batch and then waited for `waited_s`, of which kernels were
         compiled for `compiled_s`.
         """
         self.at, self.under_way = following, following[1] > 0

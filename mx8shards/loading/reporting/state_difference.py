@@ -1,4 +1,4 @@
-"""How do the data of a state differ from those of a loader?"""
+"""How does the dataset of a state differ from the dataset of a loader? The hint of a failed resume."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mx8shards.shards.snapshots import Snapshot
 
 
 def difference(before: str, now: Sequence[Snapshot]) -> str:
-    """What has changed since the snapshot of a state, in words; "" where no index of it is kept."""
+    """The changes since the snapshot of a state, as text; "" if the old index is not kept."""
     ids = before.split("+")
     if len(ids) != len(now):
         return f"the state is of {len(ids)} datasets, the loader of {len(now)}"
@@ -39,17 +39,17 @@ def _between(old: Index, new: Index) -> str:
         return "has the same shards in another order"
     if is_[: len(was)] == was:
         return f"was appended to: {added} shards and {int(new.samples.sum() - old.samples.sum())} samples more"
-    return f"has {added} shards that it had not, and lacks {removed} that it had"
+    return f"has {added} new shards, and lacks {removed} old ones"
 
 
 def _hashes(index: Index) -> set[str]:
-    """The algorithms that all shards have a hash of."""
+    """The hash algorithms that all shards have."""
     found = [set(index.entry(i).stored.hashes) for i in range(index.shards)]
     return set.intersection(*found) if found else set()
 
 
 def _shards(index: Index, hashes: Sequence[str]) -> list[tuple[object, ...]]:
-    """What tells one shard from another: name, size, samples and these hashes."""
+    """The identity of each shard: name, size, samples and these hashes."""
     found: list[tuple[object, ...]] = []
     for i in range(index.shards):
         entry = index.entry(i)

@@ -1,4 +1,4 @@
-"""How is it going, and what holds it up?"""
+"""Which statistics does a loader count, and what is its bottleneck?"""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Bottleneck = Literal[
     "consumer", "storage", "gather", "decode", "transform", "plan", "unpack", "network", "compile", "nothing yet"
 ]
 
-_OF_PLANNER: tuple[Bottleneck, ...] = ("plan", "unpack", "network")  # what one thread does, or waits for
+_OF_PLANNER: tuple[Bottleneck, ...] = ("plan", "unpack", "network")  # work of the planner, and its waits
 _REMEMBERED = 1_000
-_WAITS = 0.1  # a consumer that waits for less than this part of the time is the bottleneck itself
+_WAITS = 0.1  # a consumer that waits for less than this share of the time is the bottleneck
 _NAMES: dict[str, Bottleneck] = {"read": "storage", "gather": "gather", "decode": "decode", "transform": "transform"}
 
 
 class Counters:
-    """What was delivered, and how long who waited. Only the consumer's thread writes here."""
+    """Counts of delivered batches, and waiting times. Only the consumer's thread writes here."""
 
     def __init__(self) -> None:
         self.batches = 0
@@ -40,7 +40,7 @@ class Counters:
         self._faults = _faults()
 
     def delivered(self, ready: Ready, waited_s: float, worked_s: float, compiled_s: float) -> None:
-        """One more batch, for which the consumer waited so long, after working so long with the one before."""
+        """Count a batch, the consumer's wait for it, and its work on the previous batch."""
         self.compiled_s += compiled_s
         self.consumer_waited_s += waited_s
         self.consumer_worked_s += worked_s
@@ -52,11 +52,11 @@ class Counters:
             self.seconds[kind] += seconds
 
     def produced(self, times: ProducerTimes) -> None:
-        """An iteration is over."""
+        """Add the times of an iteration that is over."""
         self.producer = self.producer.plus(times)
 
     def report(self, budget: Budget, lost: LostSamples, under_way: ProducerTimes) -> dict[str, Any]:
-        """Everything, by name, with what the iteration that is under way adds."""
+        """All statistics by name, including the current iteration."""
         producer = self.producer.plus(under_way)
         minor, major = (now - then for now, then in zip(_faults(), self._faults, strict=True))
         p50, p95 = np.percentile(self._sizes, [50, 95]).tolist() if self._sizes else (0.0, 0.0)
@@ -100,7 +100,7 @@ class Explanation:
 
 
 def explain(stats: dict[str, Any], threads: int) -> Explanation:
-    """What held up the batches that these stats are of."""
+    """The bottleneck according to these stats, and the evidence."""
     waited, worked = stats["consumer_waited_s"], stats["consumer_worked_s"]
     whole = waited + worked
     if not stats["batches"] or not whole:
@@ -114,7 +114,7 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
         f"the planner worked for {stats['plan_s']:.2f} s: it computes the order and reserves memory",
         f"it waited for shards: {stats['unpack_s']:.2f} s for unpacking, {stats['network_s']:.2f} s for the network",
         f"batches waited for memory, or to be taken, for {stats['producer_waited_s']:.2f} s",
-        f"kernels were compiled for {stats['compile_s']:.2f} s while the consumer waited: they are kept on disk",
+        f"kernels were compiled for {stats['compile_s']:.2f} s while the consumer waited; they are cached on disk",
         f"{stats['major_faults']} page faults had to wait for the disk",
     )
     if waited < _WAITS * whole:

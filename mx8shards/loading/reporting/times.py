@@ -1,4 +1,4 @@
-"""What took how long?"""
+"""How is time measured: a clock without compilation, the planner's times, and the threads' times by kind?"""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from mx8shards.kernels import compiling
 
 
 def clock() -> float:
-    """Seconds that pass, but for those in which the calling thread compiles, or waits for another one to do so.
+    """A clock that stops while the calling thread compiles kernels, or waits for another thread to compile them.
 
-    So a kernel that is compiled when a stage first needs it is not taken for a slow stage.
+    So a stage does not seem slow because its kernel was compiled on first use.
     """
     return time.perf_counter() - compiling.thread_seconds()
 
 
 class ProducerTimes(NamedTuple):
-    """How long the planner waited for memory, or for batches to be taken; planned; opened files; waited for shards."""
+    """Seconds in which the planner waited for memory or room, planned, opened files, and waited for shards."""
 
     waited_s: float = 0.0
     planned_s: float = 0.0
@@ -31,11 +31,11 @@ class ProducerTimes(NamedTuple):
 
 
 class Times:
-    """Seconds of threads' work, by kind. Several threads may add at once."""
+    """Seconds of work by kind. Threads may add concurrently: `list.append` is atomic under the GIL."""
 
     def __init__(self) -> None:
         self.spent: list[tuple[str, float]] = []
 
     def add(self, kind: str, seconds: float) -> None:
-        """So long was spent with this."""
+        """Add seconds spent on this kind of work."""
         self.spent.append((kind, seconds))

@@ -16,7 +16,7 @@ import mx8shards as mx8
 from mx8shards.kernels import memory, residency
 from mx8shards.kernels.jit import NOTHING, array, kernel
 from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
-from mx8shards.loading.planning.shard_table import IOS, Reach, is_told
+from mx8shards.loading.planning.shard_table import IOS, ShardTable, mincore_is_reliable
 from tests.places import QUICK
 
 WINDOW = residency.WINDOW_BYTES
@@ -27,8 +27,8 @@ needs_cache_calls = pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this syst
 class Files:
     """Files of zeros, mapped, as kernels know them."""
 
-    def __init__(self, place: Path, *sizes: int, told: bool = False) -> None:
-        self.told = np.full(len(sizes), told)
+    def __init__(self, place: Path, *sizes: int, reliable: bool = False) -> None:
+        self.reliable = np.full(len(sizes), reliable)
         self.paths = [place / f"{i}" for i in range(len(sizes))]
         self.descriptors, self.maps = [], []
         self.table = np.zeros(len(sizes), SHARD)
@@ -57,7 +57,7 @@ class Files:
     def judge(self, rows: np.ndarray) -> list[int]:
         self.choose(rows)
         scratch = np.zeros(residency.PROBE_BYTES, np.uint8)
-        residency.judge_windows(self.table, self.told, rows, scratch, self.populated, self.verdicts)
+        residency.judge_windows(self.table, self.reliable, rows, scratch, self.populated, self.verdicts)
         return self.choose(rows)
 
     def close(self) -> None:
@@ -65,9 +65,9 @@ class Files:
             os.close(descriptor)
 
 
-@pytest.fixture(params=[False, True], ids=["asked twice", "told"])
+@pytest.fixture(params=[False, True], ids=["asked twice", "reliable"])
 def files(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Files]:
-    made = Files(tmp_path, 2 * WINDOW + 10, 3 * PAGE + 5, told=request.param)
+    made = Files(tmp_path, 2 * WINDOW + 10, 3 * PAGE + 5, reliable=request.param)
     yield made
     made.close()
 
@@ -167,7 +167,7 @@ def _ask_as_nobody(place: Path) -> None:
             pages, address = np.zeros(8, np.uint8), np.frombuffer(mapped, np.uint8).ctypes.data
             arguments = ctypes.c_void_p(address), ctypes.c_size_t(8 * PAGE), ctypes.c_void_p(pages.ctypes.data)
             assert ctypes.CDLL(None).mincore(*arguments) == 0
-            found[name] = (is_told(path), int(pages.sum()))
+            found[name] = (mincore_is_reliable(path), int(pages.sum()))
     finally:
         os.seteuid(0)
         files.close()
@@ -226,7 +226,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("io", IOS)
 def test_rows_are_found_with_their_spans_and_the_way_that_was_asked_for(io: str, root: Path) -> None:
     dataset = mx8.Dataset(root)
-    found = Reach(dataset.shards, io)  # type: ignore[arg-type]
+    found = ShardTable(dataset.shards, io)  # type: ignore[arg-type]
     found.begin_epoch()
     rows = found.find(np.array([7, 0, 39, 7]))
     assert rows["sample_id"].tolist() == [7, 0, 39, 7]
@@ -241,7 +241,7 @@ def test_rows_are_found_with_their_spans_and_the_way_that_was_asked_for(io: str,
 
 
 def test_each_epoch_looks_at_every_file_anew(root: Path) -> None:
-    found = Reach(mx8.Dataset(root).shards, "mmap")
+    found = ShardTable(mx8.Dataset(root).shards, "mmap")
     found.begin_epoch()
     found.prepare(found.find(np.arange(40)))
     path = root / "shard.00000.mds"
@@ -255,7 +255,7 @@ def test_each_epoch_looks_at_every_file_anew(root: Path) -> None:
 def test_shards_are_opened_only_when_a_sample_of_theirs_is_needed(root: Path) -> None:
     for path in sorted(root.glob("*.mds"))[1:]:
         path.unlink()
-    found = Reach(mx8.Dataset(root).shards, "auto")
+    found = ShardTable(mx8.Dataset(root).shards, "auto")
     found.begin_epoch()
     found.prepare(found.find(np.arange(3)))
     with pytest.raises(mx8.DatasetNotFoundError, match=r"shard\.00005\.mds"):
