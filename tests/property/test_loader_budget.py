@@ -382,7 +382,7 @@ def test_what_others_use_already_is_no_fault_of_a_late_comer_who_is_told_so(log_
     late = mx8.Loader(large, batch_size=1, pool=pool)
     with pytest.raises(
         mx8.LoaderError,
-        match=r"other loaders of the pool use more than their part, .* \(make all loaders of a pool before",
+        match=r"other loaders of the pool use more than their part, .* \(make all loaders of a",
     ):
         next(iter(late))
     held.clear()

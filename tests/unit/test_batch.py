@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, default_collate, default_convert
 
 from mx8shards.errors import LoaderError
-from mx8shards.loading.batch import Batch, converter
+from mx8shards.loading.batch import Batch
+from mx8shards.loading.output_kinds import converter
 from mx8shards.loading.ragged import EncodingDecoder, Ragged
 from mx8shards.stages import Output
 from mx8shards.transforms import RandomHorizontalFlip
@@ -197,7 +198,8 @@ def interrupted(*arguments, **options):
     real(*arguments, **options)
     raise KeyboardInterrupt
 
-from mx8shards.loading.batch import Batch, converter
+from mx8shards.loading.batch import Batch
+from mx8shards.loading.output_kinds import converter
 _pytree.register_pytree_node = interrupted
 try:
     converter("torch")

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import mx8shards as mx8
-from mx8shards.loading.batch import OUTPUT_KINDS
+from mx8shards.loading.output_kinds import OUTPUT_KINDS
 from mx8shards.loading.planning.shard_table import IOS
 from mx8shards.loading.reporting.lost_samples import ON_ERROR
 from mx8shards.order.steps import UNEVEN

@@ -159,9 +159,7 @@ class Run:
         while (self._is_planning or state.filling) and time.monotonic() < deadline:
             time.sleep(0.0005)
         if self._is_planning or state.filling:
-            logging.getLogger("mx8shards").warning(
-                "the threads of an ended iteration do not stop: they are left running"
-            )
+            logging.getLogger("mx8shards").warning("threads of an ended iteration do not stop")
         self._arrived.clear()
         with suppress(Empty):
             while True:

@@ -112,9 +112,7 @@ class Memory:
         self.free: list[Bank] = []  # the bank returned last is last: it may still be in a CPU cache
         self.free_bytes = 0
         self.pins: Pins | None = None
-        self.shared: WeakValueDictionary[str, Any] = (
-            WeakValueDictionary()
-        )  # values that stages of several loaders share
+        self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of different loaders share
 
     @property
     def parts(self) -> int:

@@ -127,10 +127,7 @@ class Plan:
         at_once = 1
         while self.steps.left(position):
             ranks = self._ranks_to_plan()
-            most_steps = (
-                _POSITIONS_AT_ONCE // (self.steps.batch_size * len(ranks)) if self.finder.bound != "none" else 1
-            )
-            count = min(at_once, max(1, most_steps), self.steps.left(position))
+            count = min(at_once, self._max_at_once(ranks), self.steps.left(position))
             try:
                 found = self._planned(epoch, position, count, ranks, provisions)
             except Exception:
@@ -146,6 +143,12 @@ class Plan:
                     yield group
             position = min(position + count * self.steps.stride, self.steps.length)
             at_once = 2 * count
+
+    def _max_at_once(self, ranks: range) -> int:
+        """The number of steps that may be planned together: one if they are measured."""
+        if self.finder.bound == "none":
+            return 1
+        return max(1, _POSITIONS_AT_ONCE // (self.steps.batch_size * len(ranks)))
 
     def replanned(self, group: Group, rows: Ids, positions: Ids) -> Group:
         """The same batches, with the samples at these view positions in these rows."""
@@ -236,18 +239,16 @@ class Plan:
         ragged = np.zeros(len(counts), np.int64)
         if self._has_ragged:
             gather.sum_lengths(group.rows, np.array(bounds), self.finder.overhead, ragged)
-        bounded = banks(ragged)
+        needs = banks(ragged)
         if self.finder.bound == "tight":
-            return bounded, None
+            return needs, None
         half = self.limit_bytes() // 2
-        large = [
-            self.finder.bound == "none" or max(bounded[k : k + width]) > half for k in range(0, len(counts), width)
-        ]
+        large = [self.finder.bound == "none" or max(needs[k : k + width]) > half for k in range(0, len(counts), width)]
         if not any(large):
-            return bounded, None
+            return needs, None
         ragged, found = self.finder.measure(group, np.array(bounds))
         measured = banks(ragged)
-        return [measured[i] if large[i // width] else bounded[i] for i in range(len(counts))], found
+        return [measured[i] if large[i // width] else needs[i] for i in range(len(counts))], found
 
     def _too_large(self, epoch: int, position: int, before: int, needed: int) -> LoaderError:
         return LoaderError(

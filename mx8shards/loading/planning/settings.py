@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mx8shards.errors import SettingError, one_of, real_number, shown, whole_number
-from mx8shards.loading.batch import OUTPUT_KINDS, OutputKind
+from mx8shards.loading.output_kinds import OUTPUT_KINDS, OutputKind
 from mx8shards.loading.planning.shard_table import IO, IOS
 from mx8shards.loading.reporting.lost_samples import ON_ERROR, OnError
 from mx8shards.order.blocks import BlockShuffle
