@@ -192,7 +192,7 @@ try:
     with mx8.Loader(mx8.Dataset(link), memory=memory, on_error=on_error, **options) as loader:
         list(loader)
 except mx8.LoaderError as error:
-    assert "no better" in str(error)
+    assert "were bad, too" in str(error)
 over.set()
 watching.join()
 print(most)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
+from mx8shards.errors import DiskError
 from mx8shards.format.entries import Entry
 from mx8shards.loading.execution.crew import Lane, Task
 from mx8shards.loading.execution.provisions import Provisions
@@ -196,6 +197,18 @@ def test_a_substitute_whose_shard_does_not_come_keeps_nobody_from_other_shards(d
         substitute.join()
         thread.join()
         assert came_meanwhile == 1
+
+
+def test_a_full_disk_is_no_reason_to_skip_a_substitute(data: Path) -> None:
+    def act(i: int) -> None:
+        if i == 5:
+            raise DiskError("no space is left", subject=f"shard {i}")
+
+    with in_time(), provided(data, act, on_error="substitute") as (loader, _):
+        table = loader._assembly.plan.shard_table
+        table.begin_epoch()
+        with pytest.raises(DiskError, match="no space is left"):
+            table.find(loader._dataset.shards.starts[5:6])  # as a thread of the pool does for a substitute
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])

@@ -12,7 +12,7 @@ from mx8shards.loading.execution.run_state import RunState
 from mx8shards.loading.execution.stalls import Stalls
 
 INTERVAL_S = 0.5
-_TELL_S = 2.0
+_REPORT_S = 2.0
 
 _NAMES = {"unpack": "a thread that unpacks it", "network": "the network"}
 
@@ -47,17 +47,17 @@ class Watchdog:
         provisions = state.provisions  # read once: the planner sets it to None when it ends
         wait = None if provisions is None else provisions.wait
         if wait is not None:
-            self._tell(wait)
+            self._report(wait)
             complaint = f"{wait.shard} is not here after {{:.0f}} s: the loader waits for {_NAMES[wait.cause]}"
             self._expect_answer(time.monotonic() - wait.since, complaint)
         if not planning and state.results.empty() and not state.filling:
             raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")
         self._warn()
 
-    def _tell(self, wait: Wait) -> None:
+    def _report(self, wait: Wait) -> None:
         """Log, once per run, which shard the consumer waits for."""
         waited_s = time.monotonic() - wait.since
-        if waited_s > _TELL_S and not self._state.wait_reported:
+        if waited_s > _REPORT_S and not self._state.wait_reported:
             self._state.wait_reported = True
             _logger.warning("a batch has waited for %s for %.0f s: %s", _NAMES[wait.cause], waited_s, wait.shard)
 

@@ -133,13 +133,22 @@ class ShardTable:
         """Open the shards of these rows that are not open, without a lock: unpacking or fetching one takes long."""
         shards = np.unique(rows["shard"]).tolist()
         new = [i for i in shards if self._opened[i] is None and i not in self._failures]
-        if provide is not None:
-            for i, error in provide(new).items():
-                self._record_failure(i, error, provided=True)
+        for i, error in (self._provide_in_turn if provide is None else provide)(new).items():
+            self._record_failure(i, error, provided=True)
         begun = clock()
         each = _in_turn if provide is None or len(new) < 2 else self._each
         each(partial(self._attempt, self._open), new)
         self.files_s += clock() - begun
+
+    def _provide_in_turn(self, numbers: Sequence[int]) -> dict[int, Exception]:
+        """Make these shards local in this thread; the errors of those that cannot be, by shard number."""
+        errors: dict[int, Exception] = {}
+        for i in numbers:
+            try:
+                self._shards.provide(i)
+            except Exception as error:  # noqa: BLE001 - the caller raises or records it
+                errors[i] = error
+        return errors
 
     def longest(self) -> int:
         """An upper bound of the size of any sample: exact in open shards, else the size of the shard."""
