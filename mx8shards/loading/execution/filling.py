@@ -157,7 +157,7 @@ class Filler:
             subject=shard.name,
             place=f"sample {number}",
             expected="the bytes that were there when the shard was opened",
-            found=f"others for a moment (status {int(row['status'])})",
+            found=f"other bytes while the batch was filled (status {int(row['status'])})",
         )
 
     def remove_rows(self, work: Work, bad: Ids) -> None:

@@ -16,7 +16,7 @@ from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import Cause
 
 _AHEAD = 8  # the number of shards that are provided, or queued, before a batch needs them
-_LOOK_S = 0.1  # how often a planner that waits for a shard checks whether the run was stopped
+_POLL_S = 0.1  # how often a planner that waits for a shard checks whether the run was stopped
 
 
 class Wait(NamedTuple):
@@ -97,7 +97,7 @@ class Provisions:
                 if self._is_interrupted():
                     raise LoaderError("the run was stopped")
                 self._work_ahead()
-                self._collect(_LOOK_S)
+                self._collect(_POLL_S)
         finally:
             self.wait = None
             self._waited_s[cause] += time.monotonic() - since
@@ -112,7 +112,7 @@ class Provisions:
     def _work_ahead(self) -> None:
         """Begin the next shards while fewer than `_AHEAD` are ahead. An error is reported when the shard is needed."""
         while not self._done.empty():
-            self._collect(_LOOK_S)
+            self._collect(_POLL_S)
         while len(self._ahead) < _AHEAD:
             i = next(self._upcoming, None)
             if i is None:

@@ -50,11 +50,9 @@ def order_of(dataset: Dataset, settings: Settings) -> Order:
     if shuffle is False:
         return Sequential(count)
     key = Key(dataset.snapshot, dataset.view.digest, settings.seed)
-    return (
-        Shuffle(count, key, walk)
-        if shuffle is True
-        else BlockOrder(shard_lookup_of(dataset, settings.seed), key, shuffle)
-    )
+    if shuffle is True:
+        return Shuffle(count, key, walk)
+    return BlockOrder(shard_lookup_of(dataset, settings.seed), key, shuffle)
 
 
 def shard_lookup_of(dataset: Dataset, seed: int) -> ShardLookup:
