@@ -162,19 +162,18 @@ def test_shards_that_wait_in_the_queue_are_not_provided_after_their_iteration_ha
     with in_time(), provided(data, act, 1, memory="320kb") as (loader, provider):
         batches = iter(loader)
         held = next(batches)
-        before = -1
-        while before < len(provider.begun) or not loader._runs[0]._state.waits_for_memory:
-            before = len(provider.begun)
-            time.sleep(0.2)  # until the planner waits for memory, and the provider for the planner
+        time.sleep(0.5)  # so that shards are provided ahead
         frozen.set()
         del held
         held = next(batches)
-        while len(provider.begun) == before:
-            time.sleep(0.01)
+        while len(provider.begun) - len(provider.done) != 1:  # until one is stuck, with others behind it in the queue
+            time.sleep(0.3)
+            held = next(batches) if len(provider.begun) == len(provider.done) else held
+        stuck = len(provider.begun)
         loader.set_epoch(7)  # ends the iteration
         come.set()
         loader.close()  # ends the threads
-        assert len(provider.begun) == before + 1
+        assert len(provider.begun) == stuck
         del held, batches
 
 
