@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from multiprocessing import current_process
 from typing import Any
 
@@ -14,12 +14,10 @@ import mx8shards.loading.torch_containers  # noqa: F401 - a worker that unpickle
 from mx8shards.dataset import Dataset
 from mx8shards.errors import LoaderError, whole_number
 from mx8shards.loading.batch import relocated
-from mx8shards.loading.loader import Loader
 from mx8shards.loading.planning.machine import worker_share
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.ragged import copied
 from mx8shards.loading.shared_epoch import SharedEpoch, key_of
-from mx8shards.order.steps import Steps
 
 
 class IterableBatches(IterableDataset[Any]):
@@ -45,6 +43,7 @@ class IterableBatches(IterableDataset[Any]):
 
     def __init__(
         self,
+        open_in_turns: Callable[..., Any],
         dataset: Dataset,
         settings: Settings,
         rank: int,
@@ -53,6 +52,7 @@ class IterableBatches(IterableDataset[Any]):
         state: Mapping[str, Any],
     ) -> None:
         super().__init__()
+        self._open = open_in_turns  # a LoaderInTurns, which must not be imported here: Loader imports this module
         self._dataset = dataset
         self._settings = settings
         self._rank = rank
@@ -61,7 +61,7 @@ class IterableBatches(IterableDataset[Any]):
         self._state = dict(state)  # what a loader of this process begins with
         self._shared = SharedEpoch(state["epoch"], state["position"])
         self._owner = os.getpid()  # the process whose workers share the count
-        self._loader: Loader | None = None
+        self._loader: Any = None
         self._opened_by = (0, 0, 1)  # process, worker and number of workers that opened this loader
         self._seen = 0  # without workers: the upcoming iteration that this loader was last moved to
         self._loaded: tuple[int, int] | None = None  # epoch and position that a worker was told to go on at
@@ -95,7 +95,8 @@ class IterableBatches(IterableDataset[Any]):
                     subject="state_dict",
                     hint="take torchdata's StatefulDataLoader, or the Loader itself, or keep whole epochs by set_epoch",
                 )
-            return self._opened().state_dict()
+            state: dict[str, Any] = self._opened().state_dict()
+            return state
         loader = self._opened()
         state = loader.state_dict()
         _, worker, workers = self._opened_by
@@ -167,23 +168,25 @@ class IterableBatches(IterableDataset[Any]):
                 self._count_from(loader)
             raise
 
-    def _count_from(self, loader: Loader) -> None:
+    def _count_from(self, loader: Any) -> None:
         """The next iteration begins where this loader's does."""
         self._shared.begin(*loader._progress.upcoming)
         self._seen = self._shared.upcoming_iteration
 
-    def _first(self, loader: Loader, position: int) -> int:
+    def _first(self, loader: Any, position: int) -> int:
         """Where this worker's first step begins, if that of the first worker begins here."""
         steps = loader._steps
-        return min(position + self._opened_by[1] * steps.size, steps.length)
+        first: int = min(position + self._opened_by[1] * steps.size, steps.length)
+        return first
 
-    def _opened(self) -> Loader:
+    def _opened(self) -> Any:
         """The loader of this process, which stands where the shared count says."""
         here = self._here()
         if self._loader is None or self._opened_by != here:  # one that was opened before a fork is another process's
             self._opened_by = here
             settings = {field.name: getattr(self._settings, field.name) for field in fields(Settings)}
-            self._loader = _InTurns(here[2], self._dataset, rank=self._rank, world_size=self._world_size, **settings)
+            settings |= {"rank": self._rank, "world_size": self._world_size}
+            self._loader = self._open(here[2], _what_next_in_worker, self._dataset, **settings)
             self._loader.load_state_dict(self._state)
             self._seen = 0
         if get_worker_info() is None and self._seen != self._shared.upcoming_iteration:
@@ -207,18 +210,9 @@ def _first_process(worker: int) -> int:
     return max(0, numbers[-1] - worker) if numbers else 0
 
 
-class _InTurns(Loader):
-    """The loader of one of several workers, which take turns."""
-
-    def __init__(self, turns: int, dataset: Dataset, **settings: Any) -> None:
-        self._turns = turns
-        super().__init__(dataset, **settings)
-
-    def _what_next(self, epoch: int) -> str:
-        if get_worker_info() is None:
-            return super()._what_next(epoch)
-        again = f"set_epoch({epoch}) of the iterable dataset begins this one again"
-        return f"the DataLoader's next iteration is the next epoch, {again}, load_state_dict(…) goes on within it"
-
-    def _steps_of(self, world_size: int) -> Steps:
-        return replace(super()._steps_of(world_size), turns=self._turns)
+def _what_next_in_worker(epoch: int) -> str | None:
+    """What comes after a step of a worker failed; None where this process is not a worker."""
+    if get_worker_info() is None:
+        return None
+    again = f"set_epoch({epoch}) of the iterable dataset begins this one again"
+    return f"the DataLoader's next iteration is the next epoch, {again}, load_state_dict(…) goes on within it"

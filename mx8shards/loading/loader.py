@@ -7,6 +7,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
@@ -241,7 +242,9 @@ class Loader:
         if self._shared_pool is not None:
             expected = "None for a loader that is taken to other processes"
             raise SettingError(subject="pool", expected=expected, found=shown(self._shared_pool))
-        return IterableBatches(self._dataset, self._settings, self.rank, self.world_size, len(self), self.state_dict())
+        return IterableBatches(
+            LoaderInTurns, self._dataset, self._settings, self.rank, self.world_size, len(self), self.state_dict()
+        )
 
     # where it stands --------------------------------------------------------------------------------------------
 
@@ -362,6 +365,23 @@ class Loader:
         settings = self._settings
         length, size = len(self._order), settings.batch_size
         return Steps(length=length, batch_size=size, world_size=world_size, uneven=settings.uneven)
+
+
+class LoaderInTurns(Loader):
+    """The loader of one of several workers (`turns`) that take turns at the steps of an epoch."""
+
+    def __init__(
+        self, turns: int, what_next_in_worker: Callable[[int], str | None], dataset: Dataset, **settings: Any
+    ) -> None:
+        self._turns = turns
+        self._what_next_in_worker = what_next_in_worker
+        super().__init__(dataset, **settings)
+
+    def _what_next(self, epoch: int) -> str:
+        return self._what_next_in_worker(epoch) or super()._what_next(epoch)
+
+    def _steps_of(self, world_size: int) -> Steps:
+        return replace(super()._steps_of(world_size), turns=self._turns)
 
 
 def _give_up(runs: list[Run], budget: Budget) -> None:

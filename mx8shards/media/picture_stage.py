@@ -22,19 +22,27 @@ from mx8shards.kernels.jpeg import orientation, read_head
 from mx8shards.kernels.records import MAPPED, OK, READ_FAILED, REFUSED
 from mx8shards.kernels.yuv420_planes import is_yuv420
 from mx8shards.media import decoding, library_pictures, yuv420
+from mx8shards.media.crop_settings import CropKind, CropSettings
 from mx8shards.media.exif_rotation import UPRIGHT
 from mx8shards.media.picture_memory import LargeMemory, ThreadMemory, thread_bytes
-from mx8shards.media.specs import CenterCrop, Decode, Picture, RandomResizedCrop
 from mx8shards.stages import RAGGED, DecoderContext, Output, Stage, Work
 
 Array = npt.NDArray[Any]
 
 ENCODINGS = ("bytes", "jpeg", "png")
 
+_KINDS: dict[CropKind, int] = {
+    "whole": boxes.WHOLE,
+    "cover": boxes.COVER,
+    "random": boxes.RANDOM,
+    "within": boxes.WITHIN,
+    "native": boxes.NATIVE,
+}
+
 _COST_OF_BYTE = 64  # decoding and cropping one byte of a picture file takes as long as copying 64 bytes
 
 
-def stage_of(crops: Mapping[str, Picture], context: DecoderContext) -> Stage:
+def stage_of(crops: Mapping[str, CropSettings], context: DecoderContext) -> Stage:
     """The stage that makes these crops."""
     if RAGGED in map(_output, crops.values()):
         return WholePictures(crops, context)
@@ -49,7 +57,7 @@ class Pictures(Stage):
     pictures that need more are decoded one at a time, in memory that all threads share.
     """
 
-    def __init__(self, crops: Mapping[str, Picture], context: DecoderContext) -> None:
+    def __init__(self, crops: Mapping[str, CropSettings], context: DecoderContext) -> None:
         if context.encoding not in ENCODINGS:
             raise SettingError(
                 subject="decode",
@@ -111,7 +119,7 @@ class Pictures(Stage):
         occurrences = occurrences_of(work.extras)
         draws = np.zeros((len(work.rows), len(self._crops), boxes.DRAWS))
         for k, (name, crop) in enumerate(self._crops.items()):
-            if isinstance(crop, RandomResizedCrop) or crop.flip:
+            if crop.kind == "random" or crop.flip:
                 purpose = f"crop:{name}" if crop.seed is None else f"crops:{crop.seed}"
                 ids = work.rows["sample_id"]
                 draws[:, k] = uniforms(self._context.seed, work.epoch, ids, purpose, boxes.DRAWS, occurrences)
@@ -198,7 +206,7 @@ class Pictures(Stage):
             return
         jobs, draws = self._jobs.copy(), np.zeros((len(self._crops), boxes.DRAWS))
         planar = self._turbo and not self._exact and bool(has_planes(head))
-        if any(isinstance(crop, RandomResizedCrop) for crop in self._crops.values()):
+        if any(crop.kind == "random" for crop in self._crops.values()):
             cut_whole(head["width"], head["height"], jobs, draws, cut)
         else:
             regions = planar and turbo.HAS_REGIONS
@@ -210,7 +218,7 @@ class Pictures(Stage):
     def _check_sides(self, payload_bytes: int, width: int, height: int, size_bytes: int) -> None:
         """DecodeError for a picture that has not the size in the settings, or takes too much memory."""
         for crop in self._crops.values():
-            if isinstance(crop, Decode) and crop.size is not None and crop.sides != (height, width):
+            if crop.kind == "whole" and any(crop.sides) and crop.sides != (height, width):
                 expected = f"{crop.sides[0]} rows of {crop.sides[1]} pixels"
                 raise DecodeError(expected=expected, found=f"{height} of {width}")
         cut: Any = np.zeros(1, CUT)[0]
@@ -220,7 +228,7 @@ class Pictures(Stage):
         decoding.check_fits(width, height, size_bytes + more, self._large.most_bytes)
 
 
-def _output(crop: Picture) -> Output:
+def _output(crop: CropSettings) -> Output:
     height, width = crop.sides
     if not height:
         return RAGGED
@@ -228,19 +236,12 @@ def _output(crop: Picture) -> Output:
     return Output(np.dtype(crop.dtype), shape, crop.layout)
 
 
-def _crop_record(crop: Picture) -> tuple[Any, ...]:
+def _crop_record(crop: CropSettings) -> tuple[Any, ...]:
     """The settings of a crop as a CROP record."""
-    kind, resize, scale, ratio = boxes.COVER, 0, (1.0, 1.0), (1.0, 1.0)
-    if isinstance(crop, Decode):
-        kind = boxes.WHOLE
-    elif isinstance(crop, RandomResizedCrop):
-        kind, scale, ratio = boxes.RANDOM, crop.scale, crop.ratio
-    elif isinstance(crop, CenterCrop):
-        kind, resize = (boxes.NATIVE, 0) if crop.resize is None else (boxes.WITHIN, crop.resize)
-    return kind, *crop.sides, resize, *scale, *ratio, crop.flip, crop.upright
+    return _KINDS[crop.kind], *crop.sides, crop.resize, *crop.scale, *crop.ratio, crop.flip, crop.upright
 
 
-def _crop_values(crop: Picture) -> npt.NDArray[np.uint32]:
+def _crop_values(crop: CropSettings) -> npt.NDArray[np.uint32]:
     """The value table of a crop: the value of each level of each channel in a batch."""
     if crop.dtype == "uint8":
         return value_table(np.ones(3), np.zeros(3), np.uint8)
@@ -269,7 +270,7 @@ class WholePictures(Pictures):
 
     measures = True
 
-    def __init__(self, crops: Mapping[str, Picture], context: DecoderContext) -> None:
+    def __init__(self, crops: Mapping[str, CropSettings], context: DecoderContext) -> None:
         super().__init__(crops, context)
         self._item_bytes = {name: np.dtype(crop.dtype).itemsize for name, crop in crops.items()}
         self.decoders = {name: partial(_decode_row, np.dtype(crop.dtype), crop.layout) for name, crop in crops.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from mx8shards.errors import (
@@ -17,6 +17,7 @@ from mx8shards.errors import (
     whole_number,
 )
 from mx8shards.format.images import LAYOUTS
+from mx8shards.media.crop_settings import CropSettings
 
 if TYPE_CHECKING:
     from mx8shards.stages import DecoderContext, Stage
@@ -89,9 +90,16 @@ class Picture:
 
     def stage(self, context: DecoderContext) -> Stage:
         """The stage that makes these crops."""
-        from mx8shards.media.picture_stage import stage_of  # imported here because it loads Numba
+        return _stage_of(self.crops(context.column), context)
 
-        return stage_of(self.crops(context.column), context)
+    def _box(self) -> dict[str, Any]:
+        """The settings of CropSettings that differ between the classes."""
+        return {"kind": "cover"}
+
+    def _settings(self) -> CropSettings:
+        """What the stage needs to know of this crop."""
+        shared = {f.name: getattr(self, f.name) for f in fields(Picture)}
+        return CropSettings(sides=self.sides, **self._box(), **shared)
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,9 @@ class Decode(Picture):
     def crops(self, column: str) -> Mapping[str, Decode]:
         """This one, under the column's name."""
         return {column: self}
+
+    def _box(self) -> dict[str, Any]:
+        return {"kind": "whole"}
 
 
 @dataclass(frozen=True)
@@ -187,6 +198,9 @@ class CenterCrop(Crop):
             self._keep("resize", whole_number("resize", self.resize, max(self.sides), _MOST))
         except SettingError:
             self._refuse("resize", f"pixels from the size to {_MOST}, or None", self.resize)
+
+    def _box(self) -> dict[str, Any]:
+        return {"kind": "native"} if self.resize is None else {"kind": "within", "resize": self.resize}
 
 
 @dataclass(frozen=True)
@@ -246,6 +260,9 @@ class RandomResizedCrop(Crop):
         for name in ("scale", "ratio"):
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
+    def _box(self) -> dict[str, Any]:
+        return {"kind": "random", "scale": self.scale, "ratio": self.ratio}
+
 
 @dataclass(frozen=True)
 class MultiCrop:
@@ -279,9 +296,13 @@ class MultiCrop:
 
     def stage(self, context: DecoderContext) -> Stage:
         """The stage that makes these crops."""
-        from mx8shards.media.picture_stage import stage_of  # imported here because it loads Numba
+        return _stage_of(self.each, context)
 
-        return stage_of(self.each, context)
+
+def _stage_of(crops: Mapping[str, Picture], context: DecoderContext) -> Stage:
+    from mx8shards.media.picture_stage import stage_of  # imported here because it loads Numba
+
+    return stage_of({name: crop._settings() for name, crop in crops.items()}, context)
 
 
 def _checked_sides(picture: Picture, size: Any) -> tuple[int, int]:
