@@ -72,9 +72,14 @@ def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
     ) from refused
 
 
+def find_cached(name: str, directories: list[Path]) -> Path | None:
+    """The path of a raw file that is in a cache already; None if there is none."""
+    return next((directory / name for directory in directories if os.access(directory / name, os.R_OK)), None)
+
+
 def cached_file(name: str, directories: list[Path]) -> Path | None:
     """The path of a raw file that is in a cache already; None if there is none. Marks it as recently used."""
-    found = next((directory / name for directory in directories if os.access(directory / name, os.R_OK)), None)
+    found = find_cached(name, directories)
     if found is not None:
         with contextlib.suppress(OSError):  # it belongs to another user, or was just evicted
             os.utime(found, ns=(time.time_ns(), found.stat().st_mtime_ns))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from bisect import bisect_right
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -46,13 +48,14 @@ class Shards:
         )
 
     def _open_all(self, opened: tuple[ProvidedSnapshot, ...]) -> None:
-        self._opened = opened
+        self.opened = opened
         self.snapshots = tuple(each.snapshot for each in opened)
         counts = np.concatenate([snapshot.index.samples for snapshot in self.snapshots])
         self.starts: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         self._begin_of = np.cumsum([0, *(snapshot.index.shards for snapshot in self.snapshots)])
         self._starts = self.starts.data  # a memoryview accesses single elements three times faster than the array
         self._open: list[Shard | None] = [None] * self.count
+        self._under_way: dict[tuple[int, int], Future[Path]] = {}  # by process and shard: being provided now
         self._provided: dict[int, Path] = {}  # shards that were made local but not opened yet
         self._sidecars: dict[str, Bytes | None] = {}
         self._files = OpenFiles(_most_files())
@@ -60,10 +63,11 @@ class Shards:
     @classmethod
     def joined(cls, parts: Sequence[Shards]) -> Shards:
         """The concatenated shards of several instances; each shard keeps its verification level and cache."""
-        return cls._of(tuple(opened for part in parts for opened in part._opened))
+        return cls.of(tuple(opened for part in parts for opened in part.opened))
 
     @classmethod
-    def _of(cls, opened: tuple[ProvidedSnapshot, ...]) -> Shards:
+    def of(cls, opened: tuple[ProvidedSnapshot, ...]) -> Shards:
+        """The shards of snapshots with providers of any kind."""
         found = cls.__new__(cls)
         found._open_all(opened)
         return found
@@ -125,18 +129,19 @@ class Shards:
     @property
     def all_here(self) -> bool:
         """Whether all shards can be opened without being provided first."""
-        return all(opened.provider.all_here for opened in self._opened)
+        return all(opened.provider.all_here for opened in self.opened)
 
-    @property
-    def most_provided(self) -> int | None:
-        """The most shards that may be provided concurrently; None: one per thread, for providers that compute."""
-        limits = [opened.provider.parallel for opened in self._opened if not opened.provider.all_here]
-        waiting = [limit for limit in limits if limit is not None]
-        return min(waiting) if waiting else None
+    def provider_of(self, i: int) -> Provider:
+        """The provider of shard `i`."""
+        return self.opened[self._snapshot_number(i)].provider
 
     def awaits(self, i: int) -> Cause | None:
-        """The cause for which shard `i` cannot be opened yet; None if its file is local."""
-        if self._open[i] is not None or i in self._provided:
+        """The cause for which shard `i` cannot be opened yet; None if its file is local.
+
+        An open shard may have to be provided again: if it is a copy that was evicted, and its file was closed.
+        """
+        shard = self._open[i]
+        if i in self._provided or (shard is not None and shard.is_readable):
             return None
         opened, entry = self._entry(i)
         return opened.provider.awaits(entry)
@@ -147,14 +152,37 @@ class Shards:
         return shard_name(opened.snapshot, entry.stored)
 
     def provide(self, i: int) -> None:
-        """Make the file of shard `i` local, unless it is. This may take long. Thread-safe."""
-        if self._open[i] is None and i not in self._provided:
+        """Make the file of shard `i` local, unless it is. This may take long.
+
+        Thread-safe: of several threads, one provides, and the others wait for it. A forked child does not wait for a
+        thread of its parent.
+        """
+        if self.awaits(i) is None:
+            return
+        key = os.getpid(), i
+        mine: Future[Path] = Future()
+        under_way = self._under_way.setdefault(key, mine)  # atomic under the GIL
+        if under_way is not mine:
+            under_way.result()
+            return
+        try:
             opened, entry = self._entry(i)
-            self._provided[i] = opened.provider.provide(entry)
+            path = opened.provider.provide(entry)
+            shard = self._open[i]
+            if shard is None:
+                self._provided[i] = path
+            else:
+                shard.path = path
+            mine.set_result(path)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        finally:
+            del self._under_way[key]
 
     def _entry(self, i: int) -> tuple[ProvidedSnapshot, Entry]:
         snapshot, number = self.snapshot_of(i)
-        return self._opened[self._snapshot_number(i)], snapshot.index.entry(number)
+        return self.opened[self._snapshot_number(i)], snapshot.index.entry(number)
 
     def _open_new(self, i: int) -> Shard:
         opened, entry = self._entry(i)
@@ -175,7 +203,7 @@ class Shards:
         return shard
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Shards._of, (self._opened,)  # small for any number of shards
+        return Shards.of, (self.opened,)  # small for any number of shards
 
 
 def _most_files() -> int:

@@ -89,6 +89,11 @@ class Shard:
         self._kept_head = head
         self._kept_offsets = memoryview(head)[4:].cast("I")
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether its file is open, or can be opened without being provided again."""
+        return self.file is not None or self._provide is None or os.access(self.path, os.R_OK)
+
     def open_file(self) -> ReadFile:
         """The shard's file, reopened if it was closed meanwhile; IntegrityError if it was replaced by another file."""
         file = self.file

@@ -38,6 +38,11 @@ class Snapshot:
     index: Index
     kept: bool  # whether its index is stored under its id, which is not so for foreign datasets
 
+    @property
+    def is_there(self) -> bool:
+        """Whether its directory still has an index: it has none if a file system was unmounted, for example."""
+        return (self.root / INDEX).exists() or kept_path(self.root, self.id).exists()
+
     def require_kept(self) -> None:
         """DatasetNotFoundError if gc has removed the snapshot. Call this after opening one of its files, not before.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +23,7 @@ from mx8shards.format.entries import Entry
 from mx8shards.loading.execution.crew import Lane, Task
 from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.thread_resources import ThreadResources
+from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import CAUSES, Cause, LocalFiles, Provider
 from tests.loader.parts import ids_of, in_time, nothing_left, write
 
@@ -72,9 +76,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def provided(data: Path, act: Act, limit: int | None = 4, **options: Any) -> Iterator[tuple[mx8.Loader, OnCommand]]:
     settings: dict[str, Any] = {"batch_size": BATCH, "threads": 2, "output": "numpy", **options}
     with mx8.Dataset(data) as dataset:
-        (opened,) = dataset.shards._opened
+        (opened,) = dataset.shards.opened
         provider = OnCommand(opened.provider, act, limit)
-        dataset.shards._opened = (opened._replace(provider=provider),)
+        dataset._shards = Shards.of((opened._replace(provider=provider),))
         with mx8.Loader(dataset, **settings) as loader:
             yield loader, provider
 
@@ -147,7 +151,7 @@ def test_shards_that_are_here_in_time_make_room_for_those_after_them(data: Path)
     with provided(data, lambda i: None) as (loader, provider):
         shards = loader._dataset.shards
 
-        def at_once(task: Task, lane: Lane) -> None:
+        def at_once(_: int, task: Task, lane: Lane) -> None:
             task(ThreadResources().of)
 
         provisions = Provisions(shards, at_once, lambda: False, range(shards.count), dict.fromkeys(CAUSES, 0.0))
@@ -307,3 +311,128 @@ def test_zstd_shards_are_unpacked_ahead_in_the_pool(tmp_path: Path, monkeypatch:
         assert {name.rpartition("-")[0] for name in threads} == {"mx8shards"}  # no planner among them
         assert "mx8shards-planner" not in threads
         assert loader.stats()["unpack_s"] > 0
+
+
+@pytest.mark.parametrize("shuffle", [False, True, mx8.BlockShuffle(shards=4)], ids=["in order", "shuffled", "blocks"])
+@pytest.mark.parametrize("world_size", [3, 8])
+def test_a_rank_has_its_own_shards_provided_ahead(data: Path, shuffle: Any, world_size: int) -> None:
+    options = {"rank": world_size - 1, "world_size": world_size, "batch_size": 3, "shuffle": shuffle}
+    with in_time(), provided(data, lambda i: None, 1, **options) as (loader, provider):
+        lanes: list[str] = []
+        submit = loader._assembly.provider_threads.submit
+
+        def noted(i: int, task: Any, lane: Any) -> None:
+            lanes.append(lane)
+            submit(i, task, lane)
+
+        loader._assembly.provider_threads.submit = noted  # type: ignore[method-assign]
+        batches = [loader.ids(epoch=0, step=k) for k in range(len(loader))]
+        needed = {loader._dataset.shards.locate(i)[0] for ids in batches for i in ids.tolist()}
+        list(loader)
+        assert set(provider.begun) == needed
+        assert lanes.count("later") >= min(len(needed) // 2, 8)
+
+
+def test_nobody_waits_for_a_shard_that_came_while_the_next_ones_were_begun(data: Path) -> None:
+    with in_time(), provided(data, lambda i: None, 1, batch_size=2) as (loader, _):
+        list(loader)
+        assert loader.stats()["network_s"] < 0.05 * len(loader)  # far less than the interval of the waiting each time
+
+
+def test_a_shard_is_provided_once_however_many_runs_and_loaders_need_it_at_a_time(data: Path) -> None:
+    with in_time(), provided(data, lambda i: time.sleep(0.02), 8) as (loader, provider):
+        with mx8.Loader(loader._dataset, batch_size=BATCH, threads=2, output="numpy", shuffle=True) as other:
+            for _ in range(3):
+                next(iter(loader))
+                next(iter(other))
+            assert sum(map(len, map(ids_of, loader))) == sum(map(len, map(ids_of, other))) == SAMPLES
+        assert sorted(provider.begun) == sorted(set(provider.begun))
+
+
+def test_a_disk_that_fails_when_an_evicted_copy_is_needed_again_loses_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "zstd", SAMPLES, size_limit=1_500, compression="zstd")
+    with mx8.Dataset(data, cache_dir=tmp_path / "cache") as dataset:
+        dataset.shards._files.most = 2
+        with mx8.Loader(dataset, batch_size=BATCH, threads=1, on_error="skip", io="pread", output="numpy") as loader:
+            assert sum(len(ids_of(batch)) for batch in loader) == SAMPLES
+            for copy in (tmp_path / "cache").glob("*.mds"):
+                copy.unlink()
+
+            def full(*_: Any) -> Path:
+                raise mx8.DiskError("no room", subject="cache")
+
+            monkeypatch.setattr("mx8shards.shards.cache.unpack", full)
+            with in_time(), pytest.raises(mx8.LoaderError, match="no room"):
+                list(loader)
+            assert loader.stats()["lost"] == 0
+            monkeypatch.undo()
+            assert sum(len(ids_of(batch)) for batch in loader) == SAMPLES
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_file_that_cannot_be_opened_for_no_fault_of_its_own_loses_no_sample(
+    data: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, on_error="skip", threads=1) as loader:
+        monkeypatch.setattr("mx8shards.shards.shard.ReadFile", refuse)
+        with in_time(), pytest.raises(mx8.LoaderError, match=os.strerror(number)):
+            list(loader)
+        monkeypatch.undo()
+        assert sum(len(batch.sample_ids) for batch in loader) == SAMPLES
+        assert loader.stats()["lost"] == 0
+
+
+def test_a_dataset_whose_directory_was_emptied_is_an_error_and_loses_no_sample(data: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(data, tmp_path / "data"))
+    with mx8.Dataset(root) as dataset, mx8.Loader(dataset, batch_size=BATCH, on_error="skip", threads=1) as loader:
+        root.rename(tmp_path / "unmounted")
+        root.mkdir()
+        with in_time(), pytest.raises(mx8.LoaderError, match="there is no such file"):
+            list(loader)
+        assert loader.stats()["lost"] == 0
+
+
+def test_a_substitute_whose_shard_is_not_local_is_waited_for_by_the_planner(data: Path) -> None:
+    """So the provider's own threads fetch it, and the watchdog sees the wait."""
+    threads: dict[int, str] = {}
+    come = threading.Event()
+
+    def act(i: int) -> None:
+        threads[i] = threading.current_thread().name
+        if i == 0:
+            raise mx8.IntegrityError("another hash", subject=f"shard {i}")
+        if i > 3:
+            come.wait(30)
+
+    options = {"on_error": "substitute", "read_timeout_s": 2, "batch_size": 4}
+    with in_time(), provided(data, act, 4, **options) as (loader, _):
+        with pytest.raises(mx8.LoaderError, match="waits for the network"):
+            list(loader)
+        come.set()
+        assert all("provider" in name for name in threads.values())
+        assert sum(len(ids_of(batch)) for batch in loader) == SAMPLES
+
+
+def test_a_look_at_what_comes_next_is_a_short_one() -> None:
+    """Where all shards are local already, a first batch must not wait for a look at each of them."""
+
+    class Local:
+        """Shards that are all here, which nobody knows before looking."""
+
+        all_here = False
+
+        def __init__(self) -> None:
+            self.looked: list[int] = []
+
+        def awaits(self, i: int) -> None:
+            self.looked.append(i)
+
+    shards = Local()
+    provisions = Provisions(shards, pytest.fail, lambda: False, iter(range(1, 100_000)), {})  # type: ignore[arg-type]
+    assert provisions.need([0]) == {}
+    assert len(shards.looked) < 200

@@ -166,14 +166,18 @@ class FillTask:
         positions = bad_samples.substitutes(assembly.plan, self.group, bad, lost, why, self._tried)
         work.release()
         self._work = None
-        again = assembly.plan.replanned(self.group, bad, positions)
-        instead = again.rows["sample_id"][bad]
+        instead, _ = assembly.plan.resolve(positions, self.group.epoch)
         self._entries = bad_samples.with_substitutes(self._entries, self.group, bad, lost, why, instead, self._tried)
-        self.group = again
-        self.reservation = assembly.budget.reserve(again.reserve_bytes)
-        if self.reservation is None:
-            self._state.restarts.put(Restart(self.number, self._generation, again, self._entries, self._tried))
+        again, self.reservation = None, None
+        if assembly.plan.shard_table.are_here(instead):
+            again = assembly.plan.replanned(self.group, bad, positions)
+            self.reservation = assembly.budget.reserve(again.reserve_bytes)
+        if again is None or self.reservation is None:
+            self._state.restarts.put(
+                Restart(self.number, self._generation, self.group, bad, positions, self._entries, self._tried)
+            )
             return ()
+        self.group = again
         self.held = assembly.filler.finder.prepare(again)
         self._work = self._begin_work()
         assembly.filler.fill(self._work, 0, len(again.rows), resource_of, self._times)

@@ -35,16 +35,17 @@ class Planner:
             self._start_all(None, state.position)
             while self._is_interrupted() and self._wanted is not None and not state.stopped:
                 restart, self._wanted = self._wanted, None
-                self._start_all(self._cut(restart), plan.after(restart.group))
+                self._cut(restart)
+                self._start_all(restart, plan.after(restart.group))
         finally:
             busy.end(None)
             self._cancel_provisions()
             state.ended.set()
 
-    def _start_all(self, first: FillTask | None, position: int) -> None:
-        """Start the first task, if there is one, and then all batches from a position on, until an interruption."""
+    def _start_all(self, restart: Restart | None, position: int) -> None:
+        """Start the batches that restart, if any do, and then all from a position on, until an interruption."""
         try:
-            for task in self._tasks(first, position):
+            for task in self._tasks(restart, position):
                 if not self._start(task):
                     break
         except BaseException as error:  # noqa: BLE001 - the consumer raises it
@@ -62,17 +63,18 @@ class Planner:
             self._state.results.put(Message(self._state.started, self._state.generation, (last,)))
             self._drain()
 
-    def _tasks(self, first: FillTask | None, position: int) -> Iterator[FillTask]:
+    def _tasks(self, restart: Restart | None, position: int) -> Iterator[FillTask]:
         state, plan = self._state, self._state.assembly.plan
-        if first is not None:
-            yield first
-        else:
+        if restart is None:
             plan.begin_epoch()  # in this thread, as it may wait for files
         self._cancel_provisions()  # of the plan before a restart
-        upcoming = plan.shards_ahead(state.epoch, position, plan.steps.length)
+        upcoming = plan.upcoming_shards(state.epoch, position)
         provisions = state.provisions = Provisions(
             plan.shards, state.assembly.provider_threads.submit, self._is_interrupted, upcoming, state.provided_s
         )
+        if restart is not None:
+            group = plan.replanned(restart.group, restart.bad, restart.positions, provisions.need)
+            yield FillTask(state, restart.number, group, restart.entries, restart.tried)
         for group in plan.batches(state.epoch, position, provisions):
             yield FillTask(state, state.started, group)
 
@@ -91,7 +93,8 @@ class Planner:
         self._planning_since = clock()
         task.reservation = reservation
         try:
-            task.held = state.assembly.filler.finder.prepare(task.group)
+            provide = state.provisions.need if state.provisions is not None else None
+            task.held = state.assembly.filler.finder.prepare(task.group, provide)
             state.filling.add(task)
             state.started += len(task.group.steps)
             state.assembly.pool.submit(partial(task.run_as_busy, task.begin))
@@ -123,12 +126,11 @@ class Planner:
             self._admission.wait()
         state.draining = False
 
-    def _cut(self, restart: Restart) -> FillTask:
-        """Make all results from this batch on void; the task that makes the batch again."""
+    def _cut(self, restart: Restart) -> None:
+        """Make all results from this batch on void."""
         state = self._state
         state.generation += 1
         cut = Cut(restart.number, state.generation)
         state.cuts = (*(old for old in state.cuts if old.number < cut.number), cut)
         state.results.put(cut)
         state.started = restart.number
-        return FillTask(state, restart.number, restart.group, restart.entries, restart.tried)

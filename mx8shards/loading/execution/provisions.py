@@ -15,6 +15,7 @@ from mx8shards.loading.execution.crew import Crew, Lane, ResourceOf, Task
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import Cause
 
+_LOOKED_AT = 64  # upcoming shards, whenever a batch needs some: most are local already where a cache is warm
 _AHEAD = 8  # the number of shards that are provided, or queued, before a batch needs them
 _POLL_S = 0.1  # how often a planner that waits for a shard checks whether the run was stopped
 
@@ -41,7 +42,7 @@ class Provisions:
     def __init__(
         self,
         shards: Shards,
-        submit: Callable[[Task, Lane], None],
+        submit: Callable[[int, Task, Lane], None],
         is_interrupted: Callable[[], bool],
         upcoming: Iterable[int],
         waited_s: dict[Cause, float],
@@ -97,7 +98,8 @@ class Provisions:
                 if self._is_interrupted():
                     raise LoaderError("the run was stopped")
                 self._work_ahead()
-                self._collect(_POLL_S)
+                if i in self._under_way:
+                    self._collect(_POLL_S)
         finally:
             self.wait = None
             self._waited_s[cause] += time.monotonic() - since
@@ -113,14 +115,25 @@ class Provisions:
         """Begin the next shards while fewer than `_AHEAD` are ahead. An error is reported when the shard is needed."""
         while not self._done.empty():
             self._collect(_POLL_S)
-        while len(self._ahead) < _AHEAD:
-            i = next(self._upcoming, None)
-            if i is None:
-                return
+        for i in self._next_shards():
             if i not in self._known and self._shards.awaits(i) is not None:
                 self._known.add(i)
                 self._ahead.add(i)
                 self._begin(i, "later")
+
+    def _next_shards(self) -> Iterator[int]:
+        """The next shards that the run will need, while few are ahead. A look at a shard takes time: few at a time."""
+        for _ in range(_LOOKED_AT):
+            if len(self._ahead) >= _AHEAD:
+                return
+            try:
+                i = next(self._upcoming, None)
+            except Exception:  # noqa: BLE001 - an order or a view fails there: the batch that needs it will say so
+                i = None
+            if i is None:
+                self._upcoming = iter(())
+                return
+            yield i
 
     def _begin(self, i: int, lane: Lane) -> None:
         """Queue a task for shard i. If a task is queued already, queue a second one, in case this lane is faster."""
@@ -129,7 +142,7 @@ class Provisions:
             self._queued[i] = None
         elif i not in self._queued:
             return  # a thread runs its task
-        self._submit(partial(_provide, i, self._shards, self._queued, self._done), lane)
+        self._submit(i, partial(_provide, i, self._shards, self._queued, self._done), lane)
 
 
 def _provide(
@@ -153,26 +166,29 @@ def _provide(
 
 
 class ProviderThreads:
-    """The threads in which providers run: separate threads for those that wait (network), the pool for unpacking."""
+    """The threads in which providers run: separate threads for each that waits (network), the pool for unpacking."""
 
     def __init__(self, shards: Shards, submit: Callable[[Task, Lane], None]) -> None:
-        self._count = None if shards.all_here else shards.most_provided
+        self._shards = shards
         self._submit = submit
-        self._crew: Crew | None = None
+        self._crews: dict[int, Crew] = {}  # by the identity of the provider
 
-    def submit(self, task: Task, lane: Lane) -> None:
-        """Queue a task. Only one planner at a time calls this."""
-        if self._count is None:
+    def submit(self, i: int, task: Task, lane: Lane) -> None:
+        """Queue a task that provides shard `i`. Only one planner at a time calls this."""
+        provider = self._shards.provider_of(i)
+        if provider.parallel is None:
             self._submit(task, lane)
             return
-        if self._crew is None or not self._crew.is_of_this_process:
-            self._crew = Crew(self._count, "provider-")
-            weakref.finalize(self, Crew.stop, self._crew)
-        self._crew.put(task, lane)
+        crew = self._crews.get(id(provider))
+        if crew is None or not crew.is_of_this_process:
+            crew = self._crews[id(provider)] = Crew(provider.parallel, "provider-")
+            weakref.finalize(self, Crew.stop, crew)
+        crew.put(task, lane)
 
     def close(self) -> None:
         """End the separate threads, if there are any. The wait is bounded, as a provider may not answer."""
-        crew, self._crew = self._crew, None
-        if crew is not None:
+        crews, self._crews = self._crews, {}
+        for crew in crews.values():
             crew.stop()
+        for crew in crews.values():
             crew.join()

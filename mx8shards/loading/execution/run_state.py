@@ -14,7 +14,7 @@ from mx8shards.loading.execution.provisions import ProviderThreads, Provisions
 from mx8shards.loading.execution.results import Result
 from mx8shards.loading.memory.banks import Budget
 from mx8shards.loading.planning.batch_plan import Plan
-from mx8shards.loading.planning.groups import Group
+from mx8shards.loading.planning.groups import Group, Ids
 from mx8shards.loading.pool import Pool
 from mx8shards.loading.reporting.lost_samples import LostSample, OnError
 from mx8shards.shards.providers import CAUSES, Cause
@@ -39,16 +39,19 @@ class Assembly:
 
 
 class Restart(NamedTuple):
-    """A request to drop all batches from `number` on and to make them again: there is no memory for substitutes now.
+    """Batches whose substitutes have no room beside the batches after them, or lie in shards that are not local yet.
 
-    `number` is the first batch of the task that asks for this, `generation` is the task's, and `group` are its batches
-    with their substitutes. `entries` are the samples lost so far. `tried` has, for each replaced row, its first sample,
-    that sample's occurrence, and the number of substitutes so far.
+    The batches after them are dropped and made again later, and the planner waits for shards and memory. `number` is
+    that of the first of these batches, and `generation` that of their task. The samples at view positions `positions`
+    are to stand in the rows `bad` of `group`. `entries` are the samples they lost so far; `tried` has for a row the
+    sample that stood there first, its occurrence, and how often it was replaced.
     """
 
     number: int
     generation: int
     group: Group
+    bad: Ids
+    positions: Ids
     entries: tuple[LostSample, ...]
     tried: dict[int, tuple[int, int, int]]
 

@@ -48,6 +48,7 @@ class Watchdog:
         wait = None if provisions is None else provisions.wait
         if wait is not None:
             self._report(wait)
+        if wait is not None and wait.cause == "network":  # unpacking takes CPU time, so a stalled thread shows itself
             complaint = f"{wait.shard} is not here after {{:.0f}} s: the loader waits for {_NAMES[wait.cause]}"
             self._expect_answer(time.monotonic() - wait.since, complaint)
         if not planning and state.results.empty() and not state.filling:

@@ -114,6 +114,11 @@ class Memory:
         self.pins: Pins | None = None
         self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of different loaders share
 
+    def wake(self) -> None:
+        """Wake the planners that wait for memory: some is free."""
+        for budget in self.budgets:
+            budget.wake()
+
     @property
     def parts(self) -> int:
         """The number of equal parts of the memory."""
@@ -124,8 +129,7 @@ class Memory:
         with self.lock:
             self.abandoned.append(budget)
             self.take_back()
-        for other in self.budgets:
-            other.wake()
+        self.wake()
 
     @property
     def scratch_bytes(self) -> int:
@@ -301,6 +305,7 @@ class Budget:
         """Free the bytes of a reservation."""
         with self._memory.lock:
             self.reserved_bytes -= reserved_bytes
+        self._memory.wake()
 
     def take(self, reserved_bytes: int, size_bytes: int) -> Lease:
         """Exchange reserved bytes for a bank of at least `size_bytes`, and free the rest of them."""
@@ -310,6 +315,8 @@ class Budget:
             self.reserved_bytes -= reserved_bytes
             self.used_bytes += bank.size_bytes
             self.leases += 1
+        if bank.size_bytes < reserved_bytes:
+            self._memory.wake()
         return self._lend(bank)
 
     def _lend(self, bank: Bank) -> Lease:
@@ -345,8 +352,7 @@ class Budget:
     def _come_back(self, lent: Lent) -> None:
         memory = self._memory
         memory.returned.append(lent)  # this callback may run before the one in C
-        for budget in memory.budgets:
-            budget.wake()
+        memory.wake()
         if not memory.budgets and memory.lock.acquire(blocking=False):  # no budget is left that would process the queue
             try:
                 memory.take_back()

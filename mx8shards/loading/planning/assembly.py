@@ -21,6 +21,7 @@ from mx8shards.loading.memory.banks import Budget, bank_bytes
 from mx8shards.loading.memory.batch_layout import max_bytes
 from mx8shards.loading.output_kinds import converter
 from mx8shards.loading.planning.batch_plan import Plan
+from mx8shards.loading.planning.mds_rows import MdsRows
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.planning.shard_table import ShardTable
@@ -83,7 +84,8 @@ def assemble(
             for name, decoder in sorted(settings.decode.items())
         ]
         shard_table = ShardTable(dataset.shards, settings.io, pool.each, tolerates_damage=settings.on_error != "raise")
-        finder = PayloadFinder(shard_table, picked.names, [gather, *array_checks(picked, undecoded), *decoders])
+        stages = [gather, *array_checks(picked, undecoded), *decoders]
+        finder = PayloadFinder(shard_table, picked.names, stages, MdsRows(shard_table.kinds, picked.names))
         depth = reserve_fixed_memory(dataset, settings, finder, steps, pool, budget)
     except BaseException:
         budget.leave()
@@ -92,7 +94,6 @@ def assemble(
         order=order,
         repeats=settings.order is not None,
         view=dataset.view,
-        shard_lookup=shard_lookup_of(dataset, settings.seed),
         shards=dataset.shards,
         seed=settings.seed,
         samples=dataset.shards.samples,

@@ -25,8 +25,7 @@ from mx8shards.loading.memory.batch_layout import max_bytes
 from mx8shards.loading.planning.groups import Group, Measured, part_of
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.shard_table import Ids, Provide, Rows, ShardTable
-from mx8shards.order.orders import PADDING, Order, shards_ahead
-from mx8shards.order.shard_lookup import ShardLookup
+from mx8shards.order.orders import PADDING, Order
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, with_occurrences
@@ -35,6 +34,10 @@ from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, with_occur
 _POSITIONS_AT_ONCE = 4096
 
 _GROUP_PART = 32  # a group has at most 1/32 of the memory: holding one of its batches holds its whole bank
+
+
+class NotHereError(Exception):
+    """Some shards of these steps have to be waited for."""
 
 
 class Provisions(Protocol):
@@ -62,7 +65,6 @@ class Plan:
     order: Order
     repeats: bool  # whether the order may repeat a position within an epoch
     view: View
-    shard_lookup: ShardLookup
     shards: Shards
     seed: int
     samples: int  # of the dataset
@@ -92,9 +94,21 @@ class Plan:
             extras = with_occurrences(extras, counts, self.view.occurrences)
         return Samples(sample_ids, extras, absent)
 
-    def shards_ahead(self, epoch: int, position: int, n: int) -> Iterator[int]:
-        """The shards of the next n order positions, each once, in the order of first need."""
-        return shards_ahead(self.order, self.shard_lookup, epoch, position, n)
+    def upcoming_shards(self, epoch: int, position: int) -> Iterator[int]:
+        """The shards that this rank needs from an order position on, each once, in the order of first need."""
+        seen = np.zeros(self.shards.count, bool)
+        ranks, at_once = range(self.rank, self.rank + 1), 1
+        while (left := self.steps.left(position)) and not seen.all():
+            count = min(at_once, max(1, _POSITIONS_AT_ONCE // self.steps.batch_size), left)
+            counts, _, _ = self.steps.slices_of(ranks, position, count)
+            ids = self.samples_at(epoch, counts).sample_ids
+            numbers = np.searchsorted(self.shards.starts, ids[ids != PADDING], side="right") - 1
+            found, first = np.unique(numbers, return_index=True)
+            new = ~seen[found]
+            seen[found] = True
+            yield from found[new][np.argsort(first[new])].tolist()
+            position = min(position + count * self.steps.stride, self.steps.length)
+            at_once = 2 * count
 
     def substitute(self, epoch: int, sample_id: int, occurrence: int, attempt: int) -> int:
         """The view position that replaces a lost sample in this attempt, from 0 (spec: registry, "substitute")."""
@@ -130,10 +144,13 @@ class Plan:
             count = min(at_once, self._max_at_once(ranks), self.steps.left(position))
             try:
                 found = self._planned(epoch, position, count, ranks, provisions)
+            except NotHereError:
+                at_once = 1  # steps whose shards have to be waited for are planned one by one
+                continue
             except Exception:
                 if count == 1:
                     raise
-                at_once = 1  # plan the steps before the failing or waiting one by themselves
+                at_once = 1  # plan the steps before the failing one by themselves
                 continue
             for begin, group, needed in found:
                 if before + needed > self.limit_bytes():
@@ -150,11 +167,11 @@ class Plan:
             return 1
         return max(1, _POSITIONS_AT_ONCE // (self.steps.batch_size * len(ranks)))
 
-    def replanned(self, group: Group, rows: Ids, positions: Ids) -> Group:
+    def replanned(self, group: Group, rows: Ids, positions: Ids, provide: Provide | None = None) -> Group:
         """The same batches, with the samples at these view positions in these rows."""
         sample_ids = group.rows["sample_id"].copy()
         sample_ids[rows], extras = self.resolve(positions, group.epoch)
-        found = self._rows_of(sample_ids, group.absent)
+        found = self._rows_of(sample_ids, group.absent, provide)
         both = replaced_extras(group.extras, rows, extras, len(found))
         again = group._replace(rows=found, extras=both, measured=None)
         (reserve,), measured = self._reserves(again, [0, len(found)], 1)
@@ -260,7 +277,7 @@ class Plan:
 
 
 def _expect_here(provisions: Provisions, shards: Sequence[int]) -> dict[int, Exception]:
-    """LoaderError if a shard is not local: steps are planned together only if none of them has to wait."""
+    """NotHereError if a shard is not local: steps are planned together only if none of them has to wait."""
     if not provisions.are_here(shards):
-        raise LoaderError("some shards of these steps are not here yet")
+        raise NotHereError
     return provisions.need(shards)

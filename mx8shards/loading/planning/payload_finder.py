@@ -6,16 +6,15 @@ wanted, or a stage's output sizes are in no table, the payloads are measured: th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Container, Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 
 from mx8shards.errors import LoaderError, SettingError
 from mx8shards.format.columns import MAX_BYTES
-from mx8shards.loading.planning.groups import Group, Ids, Measured
-from mx8shards.loading.planning.mds_rows import MdsRows
-from mx8shards.loading.planning.shard_table import ShardTable
+from mx8shards.loading.planning.groups import Array, Group, Ids, Measured
+from mx8shards.loading.planning.shard_table import Provide, ShardTable
 from mx8shards.loading.planning.work import Work
 from mx8shards.loading.reporting.times import clock
 from mx8shards.stages import Output, Stage
@@ -24,35 +23,59 @@ from mx8shards.stages import Output, Stage
 Bound = Literal["tight", "loose", "none"]
 
 
+class ShardKind(Protocol):
+    """How the payloads of rows are found in shards of one kind. Nothing after this step depends on the format."""
+
+    @property
+    def header_bytes(self) -> int:
+        """The most bytes at the beginning of a sample that have to be read to find its payloads."""
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether all columns are wanted."""
+
+    def are_all_variable(self, ragged: Container[str]) -> bool:
+        """Whether no other columns vary in size."""
+
+    def overhead(self, ragged: Container[str]) -> int:
+        """The least number of bytes that a sample has outside of these columns."""
+
+    def find_payloads(self, shards: Array, rows: Array, spans: Array, totals: Array) -> None:
+        """Find the span of each row's wanted columns, and the bytes of each column in all rows."""
+
+
 class PayloadFinder:
     """Finds the payloads that a loader's stages need, and measures them where no table has their sizes.
 
     shard_table  the shards
     wanted       the names of the columns to load
     stages       the stages that make rows of payloads
+    shard_kind   how the payloads of rows are found in these shards
     """
 
-    def __init__(self, shard_table: ShardTable, wanted: Sequence[str], stages: Sequence[Stage]) -> None:
+    def __init__(
+        self, shard_table: ShardTable, wanted: Sequence[str], stages: Sequence[Stage], shard_kind: ShardKind
+    ) -> None:
         self.stages = tuple(stages)
         self.wanted = tuple(wanted)
         self.outputs = _merged_outputs(self.stages)
         self.decodes = any(stage.kind == "decode" for stage in self.stages)
         self.shard_table = shard_table
-        self._mds = MdsRows(shard_table.kinds, wanted)
+        self._shard_kind = shard_kind
         self._measuring = [stage for stage in self.stages if stage.measures]
         measured = {key for stage in self._measuring for key in stage.outputs}
         ragged = [key for key, output in self.outputs.items() if output.shape is None and key not in measured]
         self._ragged = {key: _column_of(key, wanted) for key in ragged}
         self._narrows = any(stage.narrows for stage in self.stages)
-        self.overhead = self._mds.overhead(self._ragged)
+        self.overhead = self._shard_kind.overhead(self._ragged)
         self.bound = self._bound()
         self._shrinks = True  # whether the last `narrow` shrank spans: a hint that threads write without a lock
-        self.takes_all = not self._narrows and self._mds.takes_all
+        self.takes_all = not self._narrows and self._shard_kind.takes_all
 
     def _bound(self) -> Bound:
         if self._measuring:
             return "none"
-        exact = self._mds.are_all_variable(self._ragged) and not self._narrows
+        exact = self._shard_kind.are_all_variable(self._ragged) and not self._narrows
         return "tight" if exact or not self._ragged else "loose"
 
     @property
@@ -61,17 +84,20 @@ class PayloadFinder:
         head_bytes = max(stage.head_bytes for stage in self.stages)
         if self.takes_all or (head_bytes and not self._shrinks):
             return MAX_BYTES
-        return min(MAX_BYTES, max(self._mds.header_bytes + head_bytes, 1))
+        return min(MAX_BYTES, max(self._shard_kind.header_bytes + head_bytes, 1))
 
-    def prepare(self, group: Group) -> list[object]:
-        """Choose mmap or pread for each row, and start reading cold rows; the files to hold until rows are filled."""
-        return self.shard_table.prepare(group.rows, self._advised_bytes)
+    def prepare(self, group: Group, provide: Provide | None = None) -> list[object]:
+        """Choose mmap or pread for each row, and start reading cold rows; the files to hold until rows are filled.
+
+        `provide` makes evicted shards local again; None: this thread does that.
+        """
+        return self.shard_table.prepare(group.rows, self._advised_bytes, provide)
 
     def find(self, group: Group, reads: bool) -> Work:
         """The spans of these rows' payloads, narrowed by the stages, and the output sizes that stages measure."""
         work = Work(group, self.shard_table.records, len(self.wanted), reads)
         if group.measured is None:
-            self._mds.find_payloads(work.shards, work.rows, work.spans, work.totals)
+            self._shard_kind.find_payloads(work.shards, work.rows, work.spans, work.totals)
             narrowed = [stage.narrow(work) for stage in self.stages if stage.narrows]
             if self._narrows and reads:
                 self._shrinks = any(narrowed)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.ma
 import numpy.typing as npt
 
-from mx8shards.errors import DiskError, FormatError, IntegrityError, RemoteError, without_traceback
+from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, without_traceback
 from mx8shards.format.columns import MAX_BYTES, Columns
 from mx8shards.format.compression import import_package
 from mx8shards.format.hashing import hasher
@@ -42,7 +42,7 @@ Rows = npt.NDArray[Any]  # of records, ROW
 Ids = npt.NDArray[np.int64]
 _T = TypeVar("_T")
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # a limit was reached: not an error of the file
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)  # no such regular file
 
 
 class ShardTable:
@@ -133,12 +133,22 @@ class ShardTable:
         """Open the shards of these rows that are not open, without a lock: unpacking or fetching one takes long."""
         shards = np.unique(rows["shard"]).tolist()
         new = [i for i in shards if self._opened[i] is None and i not in self._failures]
-        for i, error in (self._provide_in_turn if provide is None else provide)(new).items():
-            self._record_failure(i, error, provided=True)
+        self._make_local(new, provide)
         begun = clock()
         each = _in_turn if provide is None or len(new) < 2 else self._each
         each(partial(self._attempt, self._open), new)
         self.files_s += clock() - begun
+
+    def _make_local(self, numbers: Sequence[int], provide: Provide | None) -> None:
+        for i, error in (self._provide_in_turn if provide is None else provide)(numbers).items():
+            self._record_failure(i, error)
+
+    def are_here(self, sample_ids: Ids) -> bool:
+        """Whether the shards of these samples are open, or can be opened without being provided."""
+        rows = np.zeros(len(sample_ids), ROW)
+        gather.locate(self._shards.starts, sample_ids, rows)
+        shards = np.unique(rows["shard"]).tolist()
+        return all(self._opened[i] is not None or self._shards.awaits(i) is None for i in shards)
 
     def _provide_in_turn(self, numbers: Sequence[int]) -> dict[int, Exception]:
         """Make these shards local in this thread; the errors of those that cannot be, by shard number."""
@@ -161,29 +171,33 @@ class ShardTable:
                     self._longest[i] = np.diff(offsets).max()
             return int(self._longest.max(initial=0))
 
-    def prepare(self, rows: Rows, most: int = MAX_BYTES) -> list[object]:
+    def prepare(self, rows: Rows, most: int = MAX_BYTES, provide: Provide | None = None) -> list[object]:
         """Choose mmap or pread for each row, and start reading the first `most` bytes of cold rows.
 
-        The caller must hold the returned files until the rows are filled.
+        The caller must hold the returned files until the rows are filled. `provide` is as in `find`: a copy in a cache
+        may have been evicted after its file was closed. No lock is held while files are opened.
         """
         files: list[object] = []
-        with self._lock:
-            residency.choose_ways(self.records, rows, self._verdicts, self._cold, self._counts)
-            begun = clock()
-            if self._counts[UNKNOWN]:
-                files = self._open_files(rows, np.flatnonzero(rows["way"] == UNKNOWN))
+        counts = self._choose_ways(rows)
+        if counts[UNKNOWN]:
+            files = self._open_files(rows, np.flatnonzero(rows["way"] == UNKNOWN), provide)
+            with self._lock:
                 residency.judge_windows(
                     self.records, self._mincore_reliable, rows, self._probe_buffer, self._populated, self._verdicts
                 )
-                residency.choose_ways(self.records, rows, self._verdicts, self._cold, self._counts)
-            if self._counts[READ] + self._counts[FAULT]:
-                files = self._open_files(rows, np.flatnonzero(rows["way"] != MAPPED))
-                if memory.KNOWS_CACHE:
-                    residency.advise_samples(rows, most)
-            else:
-                files = []
-            self.files_s += clock() - begun
+            counts = self._choose_ways(rows)
+        if not counts[READ] + counts[FAULT]:
+            return []
+        files = self._open_files(rows, np.flatnonzero(rows["way"] != MAPPED), provide)
+        if memory.KNOWS_CACHE:
+            residency.advise_samples(rows, most)
         return files
+
+    def _choose_ways(self, rows: Rows) -> Any:
+        """Choose how each row is read; the number of rows for each way."""
+        with self._lock:
+            residency.choose_ways(self.records, rows, self._verdicts, self._cold, self._counts)
+            return self._counts.copy()
 
     def locate(self, sample_id: int) -> tuple[Shard, int]:
         """The open shard that holds a sample, and its number there."""
@@ -204,15 +218,17 @@ class ShardTable:
             self._record_failure(i, error)
             return None
 
-    def _record_failure(self, i: int, error: Exception, *, provided: bool = False) -> None:
+    def _record_failure(self, i: int, error: Exception) -> None:
         """Record the error until the next epoch, if on_error= may skip this shard's samples; else raise it.
 
-        Only damaged and missing shards may be skipped. A network or disk that does not answer, a full disk, or too few
-        descriptors are not errors of the shard: its samples are not lost.
+        Only damaged and missing shards may be skipped. A network or disk that does not answer, a full disk, too few
+        descriptors or a dataset that is gone as a whole are not errors of the shard: its samples are not lost.
         """
-        outage = isinstance(error, RemoteError) or (provided and isinstance(error, DiskError))
-        damage = isinstance(error, (FormatError, IntegrityError, OSError)) and not outage
-        if not self._tolerates_damage or not damage or getattr(error, "errno", None) in _EXHAUSTED:
+        is_missing = getattr(error, "errno", None) in _MISSING or (
+            isinstance(error, DatasetNotFoundError) and error.errno is None
+        )
+        damage = isinstance(error, (FormatError, IntegrityError)) or is_missing
+        if not self._tolerates_damage or not damage or not self._shards.snapshot_of(i)[0].is_there:
             raise error
         self._failures[i] = without_traceback(error)
         self.records[i]["table"] = 0
@@ -236,12 +252,17 @@ class ShardTable:
             self._unopened -= 1
         self.records[i]["table"] = opened[1].ctypes.data
 
-    def _open_files(self, rows: Rows, chosen: npt.NDArray[np.intp]) -> list[object]:
+    def _open_files(self, rows: Rows, chosen: npt.NDArray[np.intp], provide: Provide | None) -> list[object]:
         """Open the files of these rows, and write their descriptors into the rows."""
+        begun = clock()
         numbers, which = np.unique(rows["shard"][chosen], return_inverse=True)
+        evicted = [i for i in numbers.tolist() if i not in self._failures and self._shards.awaits(i) is not None]
+        if evicted:
+            self._make_local(evicted, provide)
         files = [self._attempt(self._open_file, i) for i in numbers.tolist()]
         rows["file"][chosen] = np.array([-1 if file is None else file.descriptor for file in files], np.int32)[which]
         rows["status"][chosen[rows["file"][chosen] < 0]] = NOT_OPENED
+        self.files_s += clock() - begun
         return files
 
     def _open_file(self, i: int) -> Any:
