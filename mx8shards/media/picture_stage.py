@@ -191,6 +191,8 @@ class Pictures(Stage):
                 decoding.check_pillow_jpeg(picture, most_bytes)
                 self._check_memory(picture)
                 decoding.decode(picture, partial(self._check_sides, len(picture)), upright=self._upright)
+                if picture.startswith(b"\xff\xd8"):  # crops refuse also JPEGs of which libjpeg only warns
+                    decoding.decode_jpeg(np.frombuffer(picture, np.uint8), 1, 1)
         except DecodeError as error:
             return without_traceback(error)
         return None

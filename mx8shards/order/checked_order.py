@@ -64,7 +64,7 @@ class CheckedOrder:
                 expected=f"a position from 0 to {self._count - 1}, or {PADDING} for padding",
                 found=f"{found[wrong[0]]}",
             )
-        return found.astype(np.int64, copy=False)
+        return np.ascontiguousarray(found, np.int64)
 
 
 def _checked_description(order: Any) -> Description:

@@ -72,14 +72,18 @@ def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
     ) from refused
 
 
-def find_cached(name: str, directories: list[Path]) -> Path | None:
-    """The path of a raw file that is in a cache already; None if there is none."""
-    return next((directory / name for directory in directories if os.access(directory / name, os.R_OK)), None)
+def find_cached(name: str, directories: list[Path], size_bytes: int | None = None) -> Path | None:
+    """The path of a raw file that is in a cache already, of this size if one is given; None if there is none."""
+    for path in (directory / name for directory in directories):
+        with contextlib.suppress(OSError):
+            if size_bytes in (None, path.stat().st_size) and os.access(path, os.R_OK):
+                return path
+    return None
 
 
-def cached_file(name: str, directories: list[Path]) -> Path | None:
+def cached_file(name: str, directories: list[Path], size_bytes: int | None = None) -> Path | None:
     """The path of a raw file that is in a cache already; None if there is none. Marks it as recently used."""
-    found = find_cached(name, directories)
+    found = find_cached(name, directories, size_bytes)
     if found is not None:
         with contextlib.suppress(OSError):  # it belongs to another user, or was just evicted
             os.utime(found, ns=(time.time_ns(), found.stat().st_mtime_ns))
@@ -127,6 +131,8 @@ def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
     draft = target.with_suffix(".tmp")
     with operations.disk_errors("lock", draft), lock.only_writer(draft) as descriptor:
         try:
+            if target.is_file() and target.stat().st_size != entry.raw.size_bytes:
+                operations.unlink(target)  # somebody has cut or extended it
             if not target.is_file():
                 operations.truncate(descriptor, 0, draft)
                 for piece in _raw_pieces(entry, stored):

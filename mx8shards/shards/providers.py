@@ -77,7 +77,7 @@ class LocalFiles:
             return None
         try:
             stored = open_shard_file(shard_path(self.snapshot, entry.stored), shard_name(self.snapshot, entry.stored))
-            found = cache.find_cached(cache.cached_name(entry, stored), self._directories)
+            found = cache.find_cached(cache.cached_name(entry, stored), self._directories, entry.raw.size_bytes)
         except (FormatError, OSError):
             return "unpack"  # `provide` raises the error
         return None if found is not None and not self.check else "unpack"
@@ -96,7 +96,7 @@ class LocalFiles:
         stored = open_shard_file(shard_path(self.snapshot, entry.stored), name)
         check_size(stored, entry.stored, name)
         directories = self._directories
-        found = cache.cached_file(cache.cached_name(entry, stored), directories)
+        found = cache.cached_file(cache.cached_name(entry, stored), directories, entry.raw.size_bytes)
         if found is None or self.check:
             check_hash(stored, entry.stored, name)
         try:

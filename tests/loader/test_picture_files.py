@@ -359,3 +359,20 @@ def test_what_the_strict_decoder_says_is_told(place: Path, backend: str) -> None
         pytest.raises(mx8.LoaderError, match=r"column 'image': expected a whole JPEG, got .*Corrupt JPEG data"),
     ):
         list(loader)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_refused_for_a_warning_of_libjpeg_is_told_so(progressive: bool, tmp_path: Path) -> None:
+    """Its JFIF revision is unknown: some crops refuse that, and say why."""
+    data = bytearray(file_of(picture(300, 400, 0, True), progressive=progressive))
+    data[data.index(b"JFIF\0") + 5] = 3
+    with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
+        for _ in range(40):
+            writer.write({"image": bytes(data)})
+    spec = mx8.RandomResizedCrop(32)
+    options: dict[str, Any] = {"batch_size": 4, "decode": {"image": spec}, "on_error": "skip", "output": "numpy"}
+    with mx8.Loader(mx8.Dataset(tmp_path / "data"), **options) as loader:
+        samples = sum(len(batch.sample_ids) for batch in loader)
+        lost = loader.stats()["lost_last"]
+    assert samples + len(lost) == 40
+    assert all("unknown JFIF revision number 3" in sample["reason"] for sample in lost)

@@ -409,3 +409,12 @@ def test_a_claimed_hash_gives_no_entry_to_a_shared_cache(tmp_path: Path) -> None
         mx8.Dataset(hostile, cache_dir=cache)[0]
     assert cached(cache) == []
     assert same(list(mx8.Dataset(honest, cache_dir=cache)), WANTED)
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_copy_of_another_size_is_made_again(size: int, root: Path) -> None:
+    assert same(list(mx8.Dataset(root)), WANTED)
+    for path in (root / ".mx8shards" / "cache").glob("*.mds"):
+        os.truncate(path, size)
+    assert same(list(mx8.Dataset(root)), WANTED)
+    assert mx8.verify(root, data=True).ok
