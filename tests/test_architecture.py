@@ -1,7 +1,7 @@
 """Do modules import only what the table of layers in ARCHITECTURE.md allows?
 
 A room may import itself and the rooms in its row of the table, and nothing else of ours, also inside functions. The
-other tests check rules such as "only disk/ creates files".
+other tests check rules such as "only disk/ creates files", import cycles, sizes and names.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -98,6 +101,76 @@ def test_only_the_rooms_meant_for_it_import_numba_or_torch(path: Path) -> None:
     foreign = {name.split(".")[0] for name in imported_names(path)}
     assert not foreign & {"numba", "llvmlite"} or room_of(path) in MAY_IMPORT_NUMBA
     assert not foreign & {"torch", "torchvision"} or room_of(path) in MAY_IMPORT_TORCH
+
+
+# They import their public names on first use and for type checkers only, so that a module that imports one of them (for
+# `__version__`) imports none of the others. Imports of these two for type checkers would close many circles.
+LAZY = {"mx8shards", "mx8shards.transforms"}
+
+
+def dotted(path: Path) -> str:
+    """The dotted name of a module; a package's is that of its folder."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def our_imports() -> dict[str, set[str]]:
+    """The modules that each module imports by name, without the packages that Python loads on the way to them."""
+    ours = {dotted(path): path for path in MODULES}
+    found: dict[str, set[str]] = {}
+    for module, path in ours.items():
+        names = imported_names(path) if module not in LAZY else ()
+        found[module] = {name if name in ours else name.rpartition(".")[0] for name in names} & ours.keys() - {module}
+    return found
+
+
+def circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """The modules of one import cycle, in order, or []."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = our_imports()
+    assert imports["mx8shards.loading.loader"] >= {"mx8shards.dataset", "mx8shards.loading.budget.banks"}
+    assert circle(imports) == []
+
+
+def test_a_circle_is_seen() -> None:
+    imports = our_imports()
+    imports["mx8shards.errors"].add("mx8shards.loading.loader")
+    assert {"mx8shards.errors", "mx8shards.loading.loader"} <= set(circle(imports))
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+@EVERY_MODULE
+def test_no_module_has_more_than_400_lines_and_no_function_more_than_60(path: Path) -> None:
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    assert lines_of(path) <= 400
+    assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
+
+
+def test_half_of_the_modules_have_at_most_200_lines() -> None:
+    assert statistics.median(map(lines_of, MODULES)) <= 200
+
+
+def test_no_two_modules_or_packages_share_a_name() -> None:
+    """Commands are named after what they call, and so may share its name."""
+    names = [
+        path.parent.name if path.name == "__init__.py" else path.stem
+        for path in MODULES
+        if path.name != "__main__.py" and (path.name == "__init__.py" or room_of(path) != "cli")
+    ]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 def opens_for_writing(call: ast.Call, *, skip: int) -> bool:

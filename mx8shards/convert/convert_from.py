@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.outcome import Conversion
 from mx8shards.convert.part_writing import Job
-from mx8shards.convert.run import convert
 from mx8shards.convert.source import Recipe, Source, pickled, recipe_of
 from mx8shards.convert.source_files import user_path
 from mx8shards.convert.splits import parse_split

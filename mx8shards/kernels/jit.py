@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import update_wrapper
@@ -265,6 +266,13 @@ class _Kernel(_Native):
         super().__init__(function, intrinsic(_call_through_cell(symbol, self.name, signature)))
         self._function = self._load_and_call
 
+    def __call__(self, *arguments: Any) -> Any:
+        try:
+            return self._function(*arguments)
+        finally:
+            if _interrupts:
+                _raise_interrupt()
+
     def _enable_cache(self) -> None:
         """Have Numba cache it on disk, until any file of this package changes."""
         try:
@@ -310,14 +318,32 @@ KERNELS: dict[int, _Kernel] = {}  # all kernels, by the addresses of their cells
 
 _RESOLVE = "mx8shards_resolve"
 
+# KeyboardInterrupts that came while compiled code waited for a kernel. A ctypes callback cannot raise them, so they are
+# raised as one when the main thread's call from Python returns.
+_interrupts: list[KeyboardInterrupt] = []
+
+
+def _raise_interrupt() -> None:
+    """Raise a KeyboardInterrupt that was put off, in the main thread: only there Python raises it."""
+    if threading.current_thread() is threading.main_thread():
+        _interrupts.clear()
+        raise KeyboardInterrupt
+
 
 def _resolve(cell: int) -> int:
     """Compile or load the kernel of a cell; return its address, or 0 after an error. Called by compiled code."""
-    try:
-        KERNELS[cell].load()
-    except BaseException:  # noqa: BLE001 - a ctypes callback cannot raise; the calling kernel raises on 0
-        sys.excepthook(*sys.exc_info())
-    return KERNELS[cell].cell.value
+    kernel = KERNELS[cell]
+    done = False
+    while not done:
+        try:
+            kernel.load()
+            done = True
+        except KeyboardInterrupt as interrupt:
+            _interrupts.append(interrupt.with_traceback(None))  # and compile again: the calling kernel needs it
+        except BaseException:  # noqa: BLE001 - a ctypes callback cannot raise; the calling kernel raises on 0
+            sys.excepthook(*sys.exc_info())
+            done = True
+    return kernel.cell.value
 
 
 _resolver = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64)(

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from mx8shards.dataset import Dataset
 from mx8shards.errors import IntegrityError, LoaderError, SettingError, shown, whole_number
+from mx8shards.loading.budget.banks import Budget
 from mx8shards.loading.epoch import Epoch
 from mx8shards.loading.execution.results import Failed
 from mx8shards.loading.execution.run import Run
-from mx8shards.loading.memory.banks import Budget
 from mx8shards.loading.planning.accepted_datasets import checked_dataset
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.machine import distributed_rank

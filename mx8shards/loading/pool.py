@@ -11,9 +11,9 @@ from threading import Lock
 
 from mx8shards.errors import LoaderError, SettingError, shown, whole_number
 from mx8shards.format.sizes import parse_size
+from mx8shards.loading.budget.banks import Memory
 from mx8shards.loading.execution.crew import Crew, Lane, ResourceOf, Task
 from mx8shards.loading.execution.stalls import BusyThreads
-from mx8shards.loading.memory.banks import Memory
 from mx8shards.loading.planning.machine import default_memory, default_threads
 from mx8shards.stages import Stage
 

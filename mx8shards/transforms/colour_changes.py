@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mx8shards.errors import SettingError, is_number, probability, shown
+from mx8shards.errors import SettingError, is_number, shown
 from mx8shards.transforms.draws import uniforms
 from mx8shards.transforms.picture_tensor import (
     R,
@@ -26,6 +26,7 @@ from mx8shards.transforms.picture_tensor import (
     to_device_of,
     to_floats,
 )
+from mx8shards.transforms.random_pictures import RandomPictures
 
 Amount = float | tuple[float, float]
 Array = npt.NDArray[Any]
@@ -34,7 +35,7 @@ _PIECE_BYTES = 4 << 20  # bytes per pass on a CPU, so that they stay in its cach
 
 
 @dataclass(frozen=True, slots=True)
-class RandomGrayscale:
+class RandomGrayscale(RandomPictures):
     """Makes random pictures of a batch grey, with three equal channels. Each picture has its own draw.
 
     Args:
@@ -45,12 +46,6 @@ class RandomGrayscale:
     """
 
     p: float = 0.1
-    image: str = "image"
-    layout: Literal["CHW", "HWC"] | None = None
-
-    def __post_init__(self) -> None:
-        probability("p", self.p)
-        check_layout(self.layout)
 
     @property
     def purpose(self) -> str:
@@ -59,10 +54,7 @@ class RandomGrayscale:
 
     def __call__(self, batch: R) -> R:
         """The batch with some of its pictures made grey."""
-        caller = type(self).__name__
-        seen = pictures(require_batch(batch, caller), self.image, caller, self.layout, 3)
-        chosen = np.flatnonzero(uniforms(batch, self.purpose, 1)[:, 0] < self.p)
-        return batch.replace(values={self.image: seen.put_back(grey(seen.images, chosen))})
+        return self._changed(batch, self.purpose, grey, 3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from mx8shards.errors import probability
-from mx8shards.transforms.draws import uniforms
-from mx8shards.transforms.picture_tensor import R, check_layout, pictures, require_batch, to_device_of
+from mx8shards.transforms.picture_tensor import R, to_device_of
+from mx8shards.transforms.random_pictures import RandomPictures
 
 
 @dataclass(frozen=True, slots=True)
-class RandomHorizontalFlip:
+class RandomHorizontalFlip(RandomPictures):
     """Mirrors random pictures of a batch, left to right. Each picture has its own draw.
 
     Args:
@@ -26,12 +24,6 @@ class RandomHorizontalFlip:
     """
 
     p: float = 0.5
-    image: str = "image"
-    layout: Literal["CHW", "HWC"] | None = None
-
-    def __post_init__(self) -> None:
-        probability("p", self.p)
-        check_layout(self.layout)
 
     @property
     def purpose(self) -> str:
@@ -40,10 +32,7 @@ class RandomHorizontalFlip:
 
     def __call__(self, batch: R) -> R:
         """The batch with some of its pictures mirrored."""
-        caller = type(self).__name__
-        seen = pictures(require_batch(batch, caller), self.image, caller, self.layout)
-        chosen = np.flatnonzero(uniforms(batch, self.purpose, 1)[:, 0] < self.p)
-        return batch.replace(values={self.image: seen.put_back(flipped(seen.images, chosen))})
+        return self._changed(batch, self.purpose, flipped)
 
 
 def flipped(images: torch.Tensor, rows: npt.NDArray[np.int64]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import mx8shards as mx8
-from mx8shards.convert import run as running
+from mx8shards.convert import convert_in_parts as running
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.snapshots import kept, snapshot_id
 from tests.text_folders import write_texts

@@ -15,7 +15,7 @@ from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.cli import main
-from mx8shards.convert import run as running
+from mx8shards.convert import convert_in_parts as running
 from mx8shards.convert.splits import parse_split
 from tests.text_folders import TextFolder, write_texts
 

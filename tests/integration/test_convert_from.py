@@ -16,7 +16,7 @@ from PIL import Image
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.cli.signatures import documented
-from mx8shards.convert import run as running
+from mx8shards.convert import convert_in_parts as running
 from mx8shards.convert.imagefolder import ImageFolder
 from mx8shards.convert.source import parameters_of
 from tests.text_folders import TextFolder, write_texts
@@ -161,9 +161,9 @@ HEAD = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent.parent)!r})
 import mx8shards as mx8
-from mx8shards.convert import run
+from mx8shards.convert import convert_in_parts
 from tests.text_folders import TextFolder
-run.PART_ITEMS = 3
+convert_in_parts.PART_ITEMS = 3
 src, out = sys.argv[1:]
 """
 OWN = "class Mine(TextFolder):\n    pass\n"

@@ -23,13 +23,13 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
+from mx8shards.convert import convert_in_parts as running
 from mx8shards.convert import picture_checks
-from mx8shards.convert import run as running
 from mx8shards.convert.classes import class_names
+from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.imagefolder import ImageFolder
 from mx8shards.convert.part_names import basis_of, part_name
 from mx8shards.convert.part_writing import Job, PartItems, write_part
-from mx8shards.convert.run import convert
 from mx8shards.convert.source import recipe_of
 from mx8shards.convert.source_files import Folder
 from mx8shards.errors import SourceError
@@ -910,7 +910,7 @@ def test_parts_that_are_there_already_are_counted_too(
 ) -> None:
     files = {f"{i}.png": saved(smooth(60, 40), "PNG", 6 if i % 2 else 1) for i in range(8)}
     src = write(tmp_path / "src", files)
-    monkeypatch.setattr("mx8shards.convert.run.PART_ITEMS", 3)
+    monkeypatch.setattr("mx8shards.convert.convert_in_parts.PART_ITEMS", 3)
     options = {"size_limit": "64mb", "compression": None}
     recipe, out = recipe_of("imagefolder", str(src), {"upright": True}), tmp_path / "out"
     source = recipe.open()
@@ -1053,7 +1053,7 @@ def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_comma
 def test_workers_and_parts_change_nothing(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     files = few(*(f"{'abc'[i % 3]}/{i}.jpg" for i in range(20))) | {"b/bad.jpg": b"bad"}
     src = write(tmp_path / "src", files)
-    monkeypatch.setattr("mx8shards.convert.run.PART_ITEMS", 6)
+    monkeypatch.setattr("mx8shards.convert.convert_in_parts.PART_ITEMS", 6)
     found = [run(capsys, src, tmp_path / str(n), "--workers", str(n), code=4) for n in (1, 3)]
     assert found[0][0] == found[1][0]
     assert rejects(found[0][1]) == rejects(found[1][1])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import mx8shards as mx8
-from mx8shards.loading.memory.banks import Bank
+from mx8shards.loading.budget.banks import Bank
 from mx8shards.views import Whole
 
 

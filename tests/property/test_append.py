@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.convert import run as running
+from mx8shards.convert import convert_in_parts as running
 from tests.places import QUICK
 from tests.text_folders import TextFolder, write_texts
 

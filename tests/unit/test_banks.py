@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from mx8shards.errors import LoaderError, SettingError
-from mx8shards.loading.memory.banks import Budget, Lease, Memory, Reservation, bank_bytes
+from mx8shards.loading.budget.banks import Budget, Lease, Memory, Reservation, bank_bytes
 
 KIB = 1 << 10
 SMALLEST = 64 * KIB

@@ -19,10 +19,10 @@ import pytest
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.cli.output import Lines
-from mx8shards.convert import run as running
+from mx8shards.convert import convert_in_parts as running
+from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.part_names import basis_of, part_name
 from mx8shards.convert.part_writing import Job
-from mx8shards.convert.run import convert
 from mx8shards.convert.source import Recipe, opener_of
 from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, DiskError, SourceError
 from mx8shards.maintain.conversion import only_conversion, unused_parts
@@ -151,7 +151,7 @@ def test_three_workers_write_the_snapshot_that_one_writes_in_the_order_of_the_it
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from mx8shards.convert import run as running
+from mx8shards.convert import convert_in_parts as running
 from mx8shards.errors import ShardsError
 from tests.unit.test_convert import Place
 
@@ -250,7 +250,7 @@ COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore Ctrl-C
 from mx8shards.cli import main
-from mx8shards.convert import run as running
+from mx8shards.convert import convert_in_parts as running
 running.PART_ITEMS = 5
 sys.exit(main())
 """

@@ -105,6 +105,32 @@ def test_a_kernel_that_cannot_be_compiled_is_an_error_in_its_caller_that_says_wh
     assert "Unknown attribute 'nothing' of type int64" in done.stderr
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_while_a_callee_compiles_is_raised_once_when_the_caller_returned(run: object, times: int) -> None:
+    script = f"""
+import signal
+
+class Interrupter(event.Listener):
+    left = {times}
+    def on_start(self, happening):
+        if self.left and compiled.names[-1] == "count":
+            self.left -= 1
+            signal.raise_signal(signal.SIGINT)
+    def on_end(self, happening):
+        pass
+
+event.register("numba:run_pass", Interrupter())
+try:
+    print(k.all_of(data))
+except KeyboardInterrupt:
+    print("interrupted", compiled.names.count("count"))
+print(k.all_of(data), k.half_of(data))
+"""
+    done = run(script)
+    assert done.stdout.splitlines() == [f"interrupted {times + 1}", "55 15"], done.stderr
+    assert done.stderr == ""
+
+
 def test_arguments_are_converted_and_others_refused(run: object) -> None:
     script = """
 print(k.count(np.arange(4, dtype=np.uint8), np.int32(2)), k.count(data, True))

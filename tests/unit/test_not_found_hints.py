@@ -93,8 +93,8 @@ def test_after_a_killed_conversion_the_same_command_goes_on(tmp_path: Path, mome
     code = f"""
 import os, sys
 from mx8shards.cli import main
-from mx8shards.convert import run
-run.{moment} = lambda *_: os._exit(9)
+from mx8shards.convert import convert_in_parts
+convert_in_parts.{moment} = lambda *_: os._exit(9)
 main(sys.argv[1:])
 """
     killed = subprocess.run([sys.executable, "-c", code, *command], check=False)

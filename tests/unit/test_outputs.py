@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mx8shards.loading.memory.batch_layout import array_of, lay_out, max_bytes
+from mx8shards.loading.budget.batch_layout import array_of, lay_out, max_bytes
 from mx8shards.stages import RAGGED, Output
 
 SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.loading.memory.banks import Budget, bank_bytes
-from mx8shards.loading.memory.batch_layout import lay_out, max_bytes
+from mx8shards.loading.budget.banks import Budget, bank_bytes
+from mx8shards.loading.budget.batch_layout import lay_out, max_bytes
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.settings import Settings

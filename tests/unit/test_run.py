@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from mx8shards.loading.budget.banks import Budget
 from mx8shards.loading.execution import crew as crews
 from mx8shards.loading.execution import threads
 from mx8shards.loading.execution.provisions import Provisions
@@ -21,7 +22,6 @@ from mx8shards.loading.execution.results import Done, Failed, Ready
 from mx8shards.loading.execution.run import Run
 from mx8shards.loading.execution.run_state import Assembly, RunState
 from mx8shards.loading.execution.watchdog import Watchdog
-from mx8shards.loading.memory.banks import Budget
 from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import Steps

@@ -9,8 +9,8 @@ import weakref
 from collections.abc import Callable
 
 from mx8shards.errors import LoaderError
+from mx8shards.loading.budget.banks import Reservation
 from mx8shards.loading.execution.run_state import RunState
-from mx8shards.loading.memory.banks import Reservation
 from mx8shards.loading.planning.groups import Group
 
 _COPY_POLL_S = 0.001

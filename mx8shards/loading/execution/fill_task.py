@@ -12,12 +12,12 @@ import numpy as np
 
 from mx8shards.errors import LoaderError, without_locals
 from mx8shards.kernels.records import OK
+from mx8shards.loading.budget.banks import Reservation
 from mx8shards.loading.execution import bad_samples
 from mx8shards.loading.execution.crew import ResourceOf
 from mx8shards.loading.execution.filling import Range
 from mx8shards.loading.execution.results import Failed, Ready, Result
 from mx8shards.loading.execution.run_state import Message, Restart, RunState
-from mx8shards.loading.memory.banks import Reservation
 from mx8shards.loading.planning.groups import Group, Step
 from mx8shards.loading.planning.work import Work
 from mx8shards.loading.reporting.lost_samples import LostSample

@@ -19,9 +19,9 @@ from mx8shards.format.columns import MAX_BYTES
 from mx8shards.kernels.records import NOT_OPENED
 from mx8shards.kernels.residency import advise_spans
 from mx8shards.loading.batch import Batch
+from mx8shards.loading.budget.banks import Reservation
+from mx8shards.loading.budget.batch_layout import lay_out, offsets_of
 from mx8shards.loading.execution.thread_resources import Resource
-from mx8shards.loading.memory.banks import Reservation
-from mx8shards.loading.memory.batch_layout import lay_out, offsets_of
 from mx8shards.loading.planning.groups import Group, Ids, Step
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.work import Work

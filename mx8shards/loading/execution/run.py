@@ -22,13 +22,13 @@ from queue import Empty
 from threading import Thread
 
 from mx8shards.errors import LoaderError
+from mx8shards.loading.budget.banks import nobody_waits
 from mx8shards.loading.execution.admission import Admission
 from mx8shards.loading.execution.planner import Planner
 from mx8shards.loading.execution.results import Ready, Result
 from mx8shards.loading.execution.run_state import Assembly, Cut, Message, RunState
 from mx8shards.loading.execution.threads import JOIN_S, start_thread
 from mx8shards.loading.execution.watchdog import INTERVAL_S, Watchdog
-from mx8shards.loading.memory.banks import nobody_waits
 from mx8shards.loading.reporting.times import ProducerTimes
 
 

@@ -8,11 +8,11 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Any, NamedTuple
 
+from mx8shards.loading.budget.banks import Budget
 from mx8shards.loading.execution.device import Mover
 from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.execution.provisions import ProviderThreads, Provisions
 from mx8shards.loading.execution.results import Result
-from mx8shards.loading.memory.banks import Budget
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.groups import Group, Ids
 from mx8shards.loading.pool import Pool

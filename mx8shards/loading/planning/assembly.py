@@ -12,13 +12,13 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.randomness import OCCURRENCE
 from mx8shards.kernels.feistel import walk
 from mx8shards.kernels.records import ROW, SPAN
+from mx8shards.loading.budget.banks import Budget, bank_bytes
+from mx8shards.loading.budget.batch_layout import max_bytes
 from mx8shards.loading.execution.device import Mover
 from mx8shards.loading.execution.filling import Filler
 from mx8shards.loading.execution.gather_stage import Gather, array_checks
 from mx8shards.loading.execution.provisions import ProviderThreads
 from mx8shards.loading.execution.run_state import Assembly
-from mx8shards.loading.memory.banks import Budget, bank_bytes
-from mx8shards.loading.memory.batch_layout import max_bytes
 from mx8shards.loading.output_kinds import converter
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.mds_rows import MdsRows

@@ -20,8 +20,8 @@ from mx8shards.errors import LoaderError
 from mx8shards.format.randomness import integers
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import ABSENT, MAPPED, ROW
-from mx8shards.loading.memory.banks import bank_bytes
-from mx8shards.loading.memory.batch_layout import max_bytes
+from mx8shards.loading.budget.banks import bank_bytes
+from mx8shards.loading.budget.batch_layout import max_bytes
 from mx8shards.loading.planning.groups import Group, Measured, part_of
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.shard_table import Ids, Provide, Rows, ShardTable

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mx8shards.kernels import gather
 from mx8shards.kernels.records import OK, SPAN
-from mx8shards.loading.memory.batch_layout import Layout, Region, array_of
+from mx8shards.loading.budget.batch_layout import Layout, Region, array_of
 from mx8shards.loading.planning.groups import Group, Measured, Step
 from mx8shards.stages import Output
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mx8shards.loading.budget.banks import Budget
 from mx8shards.loading.execution.results import Ready
-from mx8shards.loading.memory.banks import Budget
 from mx8shards.loading.reporting.lost_samples import LostSamples
 from mx8shards.loading.reporting.times import ProducerTimes
 
