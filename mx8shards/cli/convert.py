@@ -103,6 +103,6 @@ def _show(report: Conversion, *, as_json: bool) -> int:
             show_plain([(report.snapshot, counted(report.samples, "sample"), *report.details)])
     for part in report.splits.values() or (report,):
         if part.rejects:
-            total = counted(part.samples + len(part.rejects), "item")
+            total = counted(part.samples + part.known + len(part.rejects), "item")
             print(f"{len(part.rejects)} of {total} could not be converted: see {part.rejects_file}", file=sys.stderr)
     return 4 if report.rejects else 0

@@ -1,7 +1,8 @@
 """How are command-line options generated from a Python function? From its signature and the Args: of its docstring.
 
 A parameter without a default becomes a positional argument, all others become options: `max_side` is `--max-side`, a
-bool that is True by default is `--no-NAME`. Only the syntax of numbers is checked here; the function checks the values.
+bool that is True by default is `--no-NAME`, which turns off what the docstring says. Only the syntax of numbers is
+checked here; the function checks the values.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def add_parameters(
             parser.add_argument(name, metavar=name.upper(), help=text, type=_value_parser(kinds))
         elif isinstance(parameter.default, bool):
             flag, action = ("no-", "store_false") if parameter.default else ("", "store_true")
+            text = f"turn off: {text}" if parameter.default else text
             parser.add_argument(f"--{flag}{_dashed(name)}", dest=name, action=action, help=text)
         else:
             values = [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]

@@ -62,7 +62,8 @@ def convert_from(
         options: Options of the source. `help(mx8shards.convert.imagefolder.ImageFolder)` lists those of imagefolder.
 
     A file that cannot be converted is a reject, listed in the report. To resume an interrupted conversion, make the
-    same call again. Every split is published completely or not at all.
+    same call again. Every split is published completely or not at all. If one is published and the source has changed
+    since, the same call is a SourceError, and `append=True` adds the new files.
 
     Works in scripts and notebooks. Workers are new processes. They import the script only if `source` is an object
     whose class is defined there; the script then needs `if __name__ == "__main__":` around the call. An object whose

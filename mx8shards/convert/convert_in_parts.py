@@ -6,7 +6,9 @@ written again. At the end all parts are merged and published, so the snapshot's 
 options and, with `append`, the snapshot that is appended to. Then the parts of other options or of an older state of
 the source are removed.
 
-Every split is a dataset. The parts of all splits are written before the first split is published.
+Every split is a dataset. The parts of all splits are written before the first split is published. After a kill between
+two publications, the published splits are not converted again, and the others are made of the same source: if it has
+changed since, that is an error, because new files of a published split would be in no dataset.
 """
 
 from __future__ import annotations
@@ -33,13 +35,13 @@ from mx8shards.convert.additions import (
     with_labels_of,
     with_paths,
 )
-from mx8shards.convert.outcome import Conversion, summed
-from mx8shards.convert.part_names import basis_of
+from mx8shards.convert.outcome import Conversion, Reject, summed
+from mx8shards.convert.part_names import basis_of, part_name
 from mx8shards.convert.part_writing import AGAIN, CHANGED, REJECTS, Job, Part, PartItems, Tell, write_part
 from mx8shards.convert.source import Item, Recipe, Source, name_of, opened
 from mx8shards.convert.workers import map_in_processes
 from mx8shards.errors import DatasetExistsError, DiskError, SettingError, ShardsError, SourceError
-from mx8shards.maintain.conversion import only_conversion, remove_part, unused_parts
+from mx8shards.maintain.conversion import converted, keep_converted, only_conversion, remove_part, unused_parts
 from mx8shards.maintain.merge import merge
 from mx8shards.writer import Writer
 
@@ -52,7 +54,10 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A dataset to make or append to, and its new items. `finished`: a killed conversion has already published it."""
+    """A dataset to make or append to, and its new items.
+
+    If a killed conversion has published it already, it is `finished`, and these are the items to compare with its own.
+    """
 
     out: Path
     base: Base | None
@@ -86,16 +91,18 @@ def convert(job: Job, *, workers: int = 1, progress: Progress | None = None) -> 
         for target in targets.values():
             held.enter_context(only_conversion(target.out))
         _require_same(job, bases)  # another conversion may have published before we got the lock
+        finished = {name: _recorded(job, source, target) for name, target in targets.items() if target.finished}
+        targets = {name: target for name, target in targets.items() if not target.finished}
         parts = _write_parts(job, source, targets, workers, progress)
         for target in targets.values():
             _check_not_all_rejected(target, parts[target.out])
-        found: dict[str, Conversion] = {}
+        found = dict(finished)
         for name, target in targets.items():
             with _naming_published_splits(found):
                 found[name] = _publish(job, source, target, parts[target.out])
-        for target in targets.values():
-            _remove_unused_parts(target.out)
-    return _combined(job, found, time.monotonic() - begun)
+        for out in job.outputs.values():
+            _remove_unused_parts(out)
+    return _combined(job, {name: found[name] for name in job.outputs}, time.monotonic() - begun)
 
 
 # targets --------------------------------------------------------------------------------------------------------------
@@ -139,7 +146,7 @@ def _targets(job: Job, source: Source, bases: Mapping[str, Base | None]) -> dict
             hint = "add files, give the split a larger share, or use another seed"
             raise SourceError(subject=name, expected="items for this split", found=f"none of {len(items)}", hint=hint)
         finished = base is not None and not job.append
-        new = [] if finished else new_items(with_paths(base) if base else None, mine)
+        new = mine if finished else new_items(with_paths(base) if base else None, mine)
         targets[name] = Target(job.outputs[name], base, new, len(mine) - len(new), facts, finished)
     return targets
 
@@ -150,6 +157,23 @@ def _require_same(job: Job, bases: Mapping[str, Base | None]) -> None:
         now, base = find_base(path), bases[name]
         if (now.snapshot if now else None) != (base.snapshot if base else None):
             raise DatasetExistsError("a dataset was published here just now", subject=str(path))
+
+
+def _recorded(job: Job, source: Source, target: Target) -> Conversion:
+    """The result of a split that a killed conversion published. SourceError if the source or the options differ."""
+    assert target.base is not None
+    basis = basis_of(job.source, job.options, source)
+    names = [part_name(basis, source, each.items) for each in target.part_items]
+    record = converted(target.out)
+    if record is None or record[0] != names:
+        raise SourceError(
+            subject=str(target.out),
+            expected="the source, options and versions of packages that this split was published with",
+            found="others, or no record of them",
+            hint="append=True (--append) adds new files to this split and makes the other ones; or remove this split",
+        )
+    again = tuple(Reject(*reject) for reject in record[1])
+    return Conversion(target.out, target.base.snapshot, 0, again, known=target.base.samples)
 
 
 # parts ----------------------------------------------------------------------------------------------------------------
@@ -225,10 +249,10 @@ def _publish(job: Job, source: Source, target: Target, parts: Sequence[Part]) ->
     base, rejects = target.base, tuple(reject for part in parts for reject in part.rejects)
     counts = summed(part.counts for part in parts)
     samples = len(target.items) - len(rejects)
-    if target.finished and base is not None:
-        return Conversion(target.out, base.snapshot, 0, known=base.samples)
     metadata = {**source.metadata, CONVERSION: _provenance(job, target, counts, len(rejects))}
     if base is None:
+        if target.split is not None:
+            keep_converted(target.out, [part.path.name for part in parts], rejects)
         snapshot = merge([part.path for part in parts], target.out, how="move", metadata=metadata)
     elif samples:
         metadata = {**base.metadata, **metadata}

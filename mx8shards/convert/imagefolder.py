@@ -57,7 +57,7 @@ class ImageFolder:
             quality 95 (or --quality), others become PNGs. Without this option, 16-bit pictures are rejects, and CMYK
             pictures are rejects unless --quality, or --max-side, --min-side or --format where they change the picture,
             re-encode them as RGB
-        tiles: store JPEGs in tiles for fast crops; False (--no-tiles) stores them unchanged
+        tiles: store JPEGs in tiles for fast crops, rather than unchanged
     """
 
     packages = ("pillow", "simplejpeg")  # their versions affect how pictures are encoded and which are refused

@@ -32,7 +32,7 @@ class Conversion:
     samples: int  # number of samples added
     rejects: tuple[Reject, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)  # other counts of the source, such as turned pictures
-    known: int = 0  # items skipped because the dataset has their paths already
+    known: int = 0  # items skipped because the dataset has them already
     splits: Mapping[str, Conversion] = field(default_factory=dict)
     rejects_file: Path | None = field(default=None, compare=False)  # a line of JSON for each reject
     seconds: float = field(default=0.0, compare=False)

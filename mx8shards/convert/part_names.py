@@ -38,10 +38,6 @@ def part_name(basis: str, source: Source, run: Sequence[Item]) -> str:
     return _hash([basis, [[item, source.stamp(item)] for item in run]])[:32]
 
 
-def _arguments(origin: Recipe | Source) -> object:
-    return dict(origin.arguments) if isinstance(origin, Recipe) else hashlib.sha256(pickled(origin)).hexdigest()
-
-
 def _hash(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

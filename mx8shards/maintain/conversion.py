@@ -1,25 +1,31 @@
-"""Where are the parts of a conversion stored, which process may write them, and when are they removed?
+"""Where does a conversion keep its parts and what it published, and when are the parts removed?
 
     OUT/.mx8shards/parts/<32 hex digits>    a dataset for each part, named by a hash of its inputs (convert/part_names)
     OUT/.mx8shards/conversion.lock          locked with flock while a conversion runs, so a kill leaves no stale lock
+    OUT/.mx8shards/converted.json           the names of the parts that a split was made of, and its rejects
 
 If a conversion is killed, running the same command again reuses its finished parts. Once OUT holds a dataset, the
-parts are no longer needed: the conversion removes them, and `gc` removes those left by a kill.
+parts are no longer needed: the conversion removes them, and `gc` removes those left by a kill. `converted.json` stays:
+if a conversion is killed after it has published some splits, the file tells whether the source is still the one that
+they were made of.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mx8shards.disk import lock, operations, publish
+from mx8shards.disk.files import open_regular
 from mx8shards.errors import DiskError
 from mx8shards.shards.snapshots import INDEX, STATE
 
 _PART = re.compile("[0-9a-f]{32}")
+_CONVERTED = "converted.json"
 
 
 def part_path(out: Path, name: str) -> Path:
@@ -48,6 +54,29 @@ def only_conversion(out: Path) -> Iterator[None]:
                 operations.unlink(path)
         finally:  # also after Ctrl-C, because this process may convert again
             lock.release(descriptor)
+
+
+def keep_converted(out: Path, parts: Sequence[str], rejects: Sequence[tuple[str, str]]) -> None:
+    """Record, before a split is published in `out`, the names of its parts, and each reject with its reason."""
+    path = out / STATE / _CONVERTED
+    with operations.disk_errors("write", path):
+        operations.unlink(path)  # of a conversion that was killed before it published
+        publish.write_file(path, [json.dumps({"parts": parts, "rejects": rejects}).encode()])
+        operations.sync_directory(path.parent)
+
+
+def converted(out: Path) -> tuple[list[str], list[tuple[str, str]]] | None:
+    """What `keep_converted` recorded, or None if there is no record."""
+    path = out / STATE / _CONVERTED
+    if not path.exists():
+        return None
+    with operations.disk_errors("read", path), open(open_regular(path, follow=False), "rb") as file:
+        data = file.read()
+    try:
+        found = json.loads(data)
+        return list(found["parts"]), [(str(item), str(reason)) for item, reason in found["rejects"]]
+    except (ValueError, TypeError, KeyError):  # another program wrote it
+        return None
 
 
 def unused_parts(root: Path) -> list[Path]:

@@ -234,13 +234,17 @@ BY_NAME = {scene.name: scene for scene in SCENES}
 
 
 def tree(place: Path) -> dict[str, bytes | None]:
-    """Every file with its bytes and every directory (None), by name; without what the locks leave behind."""
+    """Every file with its bytes and every directory (None), by name; without what the locks leave behind.
+
+    A conversion's record of its splits is left out too, because it depends on the path of the place.
+    """
     found: dict[str, bytes | None] = {}
     for directory, names, files in os.walk(place):
         here = Path(directory)
         found |= {str((here / name).relative_to(place)): None for name in names}
         found |= {str((here / name).relative_to(place)): (here / name).read_bytes() for name in files}
-    return {name: data for name, data in found.items() if not name.endswith((".mx8shards/lock", "/conversion.lock"))}
+    ours = (".mx8shards/lock", "/conversion.lock", "/converted.json")
+    return {name: data for name, data in found.items() if not name.endswith(ours)}
 
 
 @dataclass(frozen=True)

@@ -285,6 +285,67 @@ def test_another_split_than_that_of_the_dataset_is_refused(
         append(src, tmp_path / where, **options)
 
 
+def killed_between_splits(src: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversion that publishes train and ends before it publishes val."""
+    real = running.merge
+
+    def merge(parts: Any, out: Path, **options: Any) -> str:
+        if out.name == "val":
+            raise KeyboardInterrupt
+        return real(parts, out, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "merge", merge)
+        with pytest.raises(KeyboardInterrupt):
+            mx8.convert_from(RECIPE, src, out, split=SPLIT)
+    assert (out / "train/index.json").exists()
+    assert not (out / "val/index.json").exists()
+
+
+@pytest.mark.parametrize("change", ["more", "fewer", "changed", "options"])
+def test_a_killed_split_of_a_source_that_changed_is_not_resumed_and_append_finishes_it(
+    change: str, src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, names = tmp_path / "out", list(NAMES)
+    killed_between_splits(src, out, monkeypatch)
+    first = samples(out / "train")
+    if change == "more":
+        names += [f"dog/{i}.txt" for i in range(10, 30)]
+        write_texts(src, names)
+    elif change == "fewer":
+        (src / first[0][0]).unlink()
+    elif change == "changed":
+        write_texts(src, [first[0][0]], {first[0][0]: "other"})
+    with pytest.raises(mx8.SourceError, match=r"(?s)train.*--append"):
+        mx8.convert_from(RECIPE, src, out, split=SPLIT, upper=change == "options")
+    assert samples(out / "train") == first
+    assert not (out / "val/index.json").exists()
+    append(src, out, split=SPLIT)
+    assert sorted(split_of(out)) == sorted(names)
+
+
+def test_a_resumed_split_reports_the_rejects_of_the_published_split_again(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    parted = parse_split(SPLIT, 0)
+    assert parted is not None
+    bad = next(name for name in NAMES if parted.of(name) == "train")
+    write_texts(src, [bad], {bad: "bad"})
+    whole = mx8.convert_from(RECIPE, src, tmp_path / "whole", split=SPLIT)
+    out = tmp_path / "out"
+    killed_between_splits(src, out, monkeypatch)
+    for _ in range(2):  # the second time, val is gone after a complete conversion
+        arguments = ["convert", RECIPE, str(src), str(out), "--split", "train=0.7,val=0.3", "--json"]
+        assert main(arguments) == 4
+        found = capsys.readouterr()
+        splits = json.loads(found.out)["splits"]
+        assert splits["train"]["rejects"] == [reject._asdict() for reject in whole.rejects]
+        assert splits["train"]["samples"] == 0
+        assert f"1 of {whole.splits['train'].samples + 1} items could not be converted" in found.err
+        assert [splits[name]["snapshot"] for name in SPLIT] == [whole.splits[name].snapshot for name in SPLIT]
+        shutil.rmtree(out / "val")
+
+
 def test_a_split_is_refused_where_a_dataset_lies_or_where_it_would_be_empty(src: Path, tmp_path: Path) -> None:
     mx8.convert_from(RECIPE, src, tmp_path / "whole")
     with pytest.raises(mx8.DatasetExistsError, match="the splits would lie inside it"):

@@ -151,7 +151,9 @@ def test_every_option_has_one_definition_that_the_command_line_and_python_share(
         assert all(len(text) > 5 for text in helps.values())
         for name in helps.keys() - {"source", "progress", "options", "src", "out"}:
             assert f"--{name.replace('_', '-')}" in said or f"--no-{name}" in said
-            assert " ".join(helps[name].split())[:40] in said.replace("- ", "-") or name == "tiles"
+            assert " ".join(helps[name].split())[:40] in said.replace("- ", "-")
+    assert "--no-tiles turn off: store JPEGs in tiles for fast crops" in said
+    assert "False" not in said
     assert parameters_of("imagefolder").keys() == documented(ImageFolder).keys()
 
 
