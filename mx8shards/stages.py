@@ -116,10 +116,12 @@ class Stage:
         """
         return False
 
-    def costs(self, work: Work) -> Array:
-        """The cost of filling each row, in units of copying one byte, by which rows are divided among threads."""
-        costs: Array = work.spans["size"].sum(axis=1)
-        return costs
+    def costs(self, work: Work) -> Array | None:
+        """What filling each row costs, in the time that it takes to copy a byte: threads share the rows by that.
+
+        None: about as much as copying the sample.
+        """
+        return None
 
     def measure(self, work: Work) -> Mapping[str, Array]:
         """The size of each row of its ragged outputs, if the heads of payloads contain it.

@@ -76,10 +76,6 @@ class ArrayCheck(Stage):
         self._codec = codec
         self._itemsize = np.dtype(codec.dtype_name).itemsize if codec.dtype_name else 0
 
-    def costs(self, work: Work) -> Array:
-        """Zero, as only headers are read."""
-        return np.zeros(len(work.rows), np.int64)
-
     def fill(self, work: Work, start: int, stop: int, resource: Any) -> None:
         """Check the headers of the payloads that the gather stage has copied into the bank."""
         bank, region = int(work.whole.ctypes.data), work.region(self.columns[0])
