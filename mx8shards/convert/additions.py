@@ -7,6 +7,7 @@ so new classes may only be added at the end of the list.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mx8shards.convert.source import Item, Recipe, Source, parameters_of
+from mx8shards.convert.splits import Split
 from mx8shards.dataset import Dataset
-from mx8shards.errors import DatasetNotFoundError, SchemaError, SettingError
+from mx8shards.errors import DatasetNotFoundError, DiskError, SchemaError, SettingError, ShardsError
 
 CLASSES, CONVERSION, SPLIT, PATH = "classes", "conversion", "split", "path"  # three keys of the metadata and a column
 
@@ -52,6 +54,33 @@ def find_base(out: Path) -> Base | None:
         if (out / "index.json").exists():
             raise
         return None
+
+
+def check_place(out: Path, split: Split | None) -> None:
+    """SettingError if a dataset would be made beside the splits in `out`; DiskError if a split is a symlink."""
+    if split is not None:
+        for name in split.names:
+            if (out / name).is_symlink():
+                hint = "convert never writes through it; make it a directory"
+                raise DiskError("a symlink in place of a split's directory", subject=str(out / name), hint=hint)
+    elif names := _splits_in(out):
+        raise SettingError(
+            f"OUT holds the splits {', '.join(names)}: give --split (split=) as before, or another OUT",
+            subject="out",
+            found=str(out),
+        )
+
+
+def _splits_in(out: Path) -> list[str]:
+    """The names of the splits that a conversion made in a directory; empty if the directory is a dataset itself."""
+    found = [] if (out / "index.json").exists() else sorted(out.glob("[!.]*/index.json"))
+    names = []
+    for index in found:
+        with contextlib.suppress(ShardsError):  # not a dataset that we can read, so not for us to judge
+            base = find_base(index.parent)
+            if base is not None and base.conversion.get(SPLIT):
+                names.append(index.parent.name)
+    return names
 
 
 def with_paths(base: Base) -> Base:

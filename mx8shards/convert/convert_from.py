@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mx8shards.convert.additions import check_place
 from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.outcome import Conversion
 from mx8shards.convert.part_writing import Job
@@ -80,6 +81,7 @@ def convert_from(
     target = user_path(out)
     origin = _origin(source, src, options)
     _check_outside(src, target)
+    check_place(target, parts)
     if not isinstance(origin, Recipe):
         check_importable(pickled(origin), type(origin).__name__, workers)
     job = Job(origin, target, {"size_limit": size_limit, "compression": compression}, bool(append), parts)

@@ -57,6 +57,7 @@ HOWS: tuple[How, ...] = ("link", "copy", "move")
 MODES: tuple[Mode, ...] = ("create", "append")
 
 _CLASSES = "classes"  # metadata key of the list of class names; a label is an index into it
+_CONVERSION = "conversion"  # metadata key of the facts about the one conversion that made a dataset
 _PART_DIRECTORY = re.compile(r"p(\d{4,})(?:/|$)")  # directory of a part's shards in the merged dataset
 
 _logger = logging.getLogger("mx8shards")
@@ -85,7 +86,7 @@ def merge(
         mode: `"create"` makes a new dataset; `"append"` adds the samples to the one in `out`, if there is one.
         metadata: The metadata of the merged dataset. None: the union of the metadata of all parts, and of the dataset
             that is appended to. It is an error if values differ, or if only some parts have a list of class names
-            (`classes`).
+            (`classes`). Only `conversion`, which tells of the conversion of one part, is left out if values differ.
         progress: A function, called with the number of bytes done and the total number of bytes.
         onto: With `"append"`, the id of the snapshot that must be the current one. None: any.
 
@@ -214,10 +215,14 @@ def _require_classes_in_all(base: Snapshot | None, parts: Sequence[Snapshot]) ->
 
 
 def _united_metadata(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
+    """The union of all metadata. SchemaError if values differ; differing facts about conversions are left out."""
+    conversions = {dump(s.index.metadata[_CONVERSION]) for s in snapshots if _CONVERSION in s.index.metadata}
     united: dict[str, Any] = {}
     came_from: dict[str, Path] = {}
     for snapshot in snapshots:
         for key, value in snapshot.index.metadata.items():
+            if key == _CONVERSION and len(conversions) > 1:
+                continue
             if dump(united.setdefault(key, value)) != dump(value):
                 raise SchemaError(
                     subject=f"metadata {key!r}",

@@ -240,3 +240,34 @@ def test_json_of_the_command_holds_splits(src: Path, tmp_path: Path, capsys: Cap
     assert said["snapshot"] is None
     assert said["splits"]["val"]["snapshot"] == mx8.Dataset(tmp_path / "out/val").snapshot
     assert said["samples"] == 10 == sum(split["samples"] for split in said["splits"].values())
+
+
+@pytest.mark.parametrize("append", [True, False])
+def test_without_split_no_dataset_is_made_beside_splits(append: bool, src: Path, tmp_path: Path) -> None:
+    mx8.convert_from(RECIPE, src, tmp_path / "out", split="train=0.5,val=0.5")
+    with pytest.raises(mx8.SettingError, match=r"OUT holds the splits train, val: give --split"):
+        mx8.convert_from(RECIPE, src, tmp_path / "out", append=append)
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_the_directory_of_a_split_is_no_symlink(src: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "train").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(mx8.DiskError, match=r"out/train: a symlink in place of a split's directory"):
+        mx8.convert_from(RECIPE, src, tmp_path / "out", split="train=0.5,val=0.5")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_splits_merge_and_leave_out_what_tells_of_one_conversion(src: Path, tmp_path: Path) -> None:
+    mx8.convert_from(RECIPE, src, tmp_path / "out", split="train=0.5,val=0.5")
+    parts = [tmp_path / "out" / name for name in ("train", "val")]
+    mx8.merge(parts, tmp_path / "all")
+    with mx8.Dataset(tmp_path / "all") as merged:
+        assert len(merged) == len(NAMES)
+        assert "conversion" not in merged.metadata
+    mx8.merge(parts[:1], tmp_path / "more")
+    assert mx8.Dataset(tmp_path / "more").metadata["conversion"]["split"]["name"] == "train"
+    mx8.merge(parts[1:], tmp_path / "more", mode="append")
+    assert "conversion" not in mx8.Dataset(tmp_path / "more").metadata
+    assert "conversion" not in mx8.concat([mx8.Dataset(part) for part in parts]).metadata
