@@ -38,7 +38,7 @@ from mx8shards.convert.additions import (
 from mx8shards.convert.outcome import Conversion, Reject, summed
 from mx8shards.convert.part_names import basis_of, part_name
 from mx8shards.convert.part_writing import AGAIN, CHANGED, REJECTS, Job, Part, PartItems, Tell, write_part
-from mx8shards.convert.source import Item, Recipe, Source, name_of, opened
+from mx8shards.convert.source import Item, Recipe, Source, items_of, name_of, opened
 from mx8shards.convert.workers import map_in_processes
 from mx8shards.errors import DatasetExistsError, DiskError, SettingError, ShardsError, SourceError
 from mx8shards.maintain.conversion import converted, keep_converted, only_conversion, remove_part, unused_parts
@@ -129,7 +129,7 @@ def _targets(job: Job, source: Source, bases: Mapping[str, Base | None]) -> dict
     if job.append and source.columns.get(PATH) != "str":
         expected = f"a source with a column {PATH!r} of encoding str, which identifies converted items"
         raise SettingError(subject="append", expected=expected, found=f"the columns {dict(source.columns)}")
-    items = source.items()
+    items = items_of(source, job.subject)
     if not items:
         raise SourceError("there is nothing to convert", subject=job.subject)
     parted: dict[str, list[Item]] = {name: [] for name in bases}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +14,10 @@ from typing import Any, NamedTuple
 from mx8shards.convert.additions import PATH
 from mx8shards.convert.outcome import Reject
 from mx8shards.convert.part_names import part_name
-from mx8shards.convert.source import Item, Recipe, Source, name_of
+from mx8shards.convert.source import Item, Recipe, Source, exit_is_an_error, name_of
 from mx8shards.convert.splits import Split
 from mx8shards.dataset import Dataset
-from mx8shards.errors import DatasetNotFoundError, DiskError, SettingError, SourceError
+from mx8shards.errors import DatasetNotFoundError, DiskError, SchemaError, SettingError, ShardsError, SourceError
 from mx8shards.maintain.conversion import part_path
 from mx8shards.writer import Writer
 
@@ -80,21 +82,39 @@ def write_part(job: Job, source: Source, part_items: PartItems, basis: str, tell
     with _part_writer(path, source, job.options) as writer:
         for number, item in enumerate(part_items.items):
             tell(number)
-            try:
-                sample = source.sample(item)
-                if job.append and sample.get(PATH) != item[0]:
-                    raise _misnamed(job, item, sample)
-                writer.write(sample)
-            except SourceError as error:
-                rejects.append(Reject(str(item[0]), str(error)))
-            except MemoryError as error:
-                hint = "running the same command again resumes; fewer workers need less memory"
-                raise MemoryError(f"{item[0]}: there is not enough memory to convert it ({hint})") from error
+            with _naming(job, item):
+                try:
+                    sample = source.sample(item)
+                    if job.append and sample.get(PATH) != item[0]:
+                        raise _misnamed(job, item, sample)
+                    writer.write(sample)
+                except SourceError as error:
+                    rejects.append(Reject(str(item[0]), str(error)))
+                except MemoryError as error:
+                    hint = "running the same command again resumes; fewer workers need less memory"
+                    raise MemoryError(f"{item[0]}: there is not enough memory to convert it ({hint})") from error
         if part_name(basis, source, part_items.items) != path.name:
             raise SourceError(CHANGED, subject=job.subject, place=_range_text(part_items.items), hint=AGAIN)
         counts = dict(Counter(_counts(source)) - before)
         writer.set_metadata({REJECTS: rejects, COUNTS: counts})
     return Part(path, tuple(rejects), counts)
+
+
+@contextlib.contextmanager
+def _naming(job: Job, item: Item) -> Iterator[None]:
+    """Add the name of the item to an error of its conversion."""
+    with exit_is_an_error(job.subject, f"item {item[0]}"):
+        try:
+            yield
+        except SchemaError as error:
+            # the Writer counts the samples of this part, which means nothing to the user
+            column = re.sub(r"^sample \d+(, )?", "", error.subject)
+            error.subject = f"item {item[0]}" + (f", {column}" if column else "")
+            raise
+        except Exception as error:
+            if not isinstance(error, ShardsError | MemoryError):
+                error.add_note(f"while item {item[0]} of {job.subject} was converted")
+            raise
 
 
 def _misnamed(job: Job, item: Item, sample: Mapping[str, Any]) -> SettingError:

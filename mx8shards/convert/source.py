@@ -10,11 +10,12 @@ Recipes may also use `picture_checks.checked_picture` and `tarball.Tar`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import pickle
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +25,25 @@ from typing import Any, Protocol
 from mx8shards.errors import SettingError, SourceError, shown
 
 BUILT_IN = {"imagefolder": "pictures in folders, one folder per class"}
+
+# Names of convert_from's parameters and of the command's own options, which no option of a recipe may have.
+RESERVED = frozenset(
+    [
+        "source",
+        "src",
+        "out",
+        "append",
+        "split",
+        "seed",
+        "workers",
+        "size_limit",
+        "compression",
+        "progress",
+        "options",
+        "json",
+        "help",
+    ]
+)
 
 Item = Sequence[Any]
 
@@ -63,13 +83,46 @@ class Recipe:
 
     def open(self) -> Source:
         """Open the source."""
-        source: Source = opener_of(self.name)(**self.arguments)
+        opener = opener_of(self.name)
+        with exit_is_an_error(self.name):
+            source: Source = opener(**self.arguments)
         return source
 
 
 def opened(source: Recipe | Source) -> Source:
     """The source, opened if it is a Recipe."""
     return source.open() if isinstance(source, Recipe) else source
+
+
+def items_of(source: Source, name: str) -> Sequence[Item]:
+    """All items of a source. SourceError unless they are lists with different names."""
+    with exit_is_an_error(name, "items()"):
+        items: Any = source.items()
+    expected = "a list of items, each a list of JSON values of which the first is its name"
+    if not isinstance(items, Sequence) or isinstance(items, str | bytes):
+        hint = "list(…) makes a list of a generator" if isinstance(items, Iterator) else ""
+        raise SourceError(subject=name, place="items()", expected=expected, found=shown(items), hint=hint)
+    names: set[str] = set()
+    for number, item in enumerate(items):
+        if not isinstance(item, Sequence) or isinstance(item, str | bytes) or not item:
+            hint = f"[{shown(item)}] is an item with this name alone" if isinstance(item, str) else ""
+            raise SourceError(subject=name, place=f"items()[{number}]", expected=expected, found=shown(item), hint=hint)
+        if (called := str(item[0])) in names:
+            expected = "a different name for each item"
+            raise SourceError(subject=name, place=f"items()[{number}]", expected=expected, found=f"{called!r} again")
+        names.add(called)
+    return items
+
+
+@contextlib.contextmanager
+def exit_is_an_error(name: str, place: str = "") -> Iterator[None]:
+    """SourceError if a recipe calls sys.exit, which would end the conversion without a word."""
+    try:
+        yield
+    except SystemExit as error:
+        raise SourceError(
+            subject=name, place=place, expected="no call of sys.exit", found=f"sys.exit({error.code!r})"
+        ) from error
 
 
 def name_of(source: Recipe | Source) -> str:
@@ -116,9 +169,13 @@ def parameters_of(name: str) -> Mapping[str, inspect.Parameter]:
         found = inspect.signature(opener, eval_str=True).parameters
     except NameError:  # an annotation imported only under TYPE_CHECKING
         found = inspect.signature(opener).parameters
-    for parameter in found.values():
+    for number, parameter in enumerate(found.values()):
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise SourceError(subject=name, expected="open_source(src, *, option=…)", found=str(parameter))
+        is_src = number == 0 and parameter.kind is not parameter.KEYWORD_ONLY and parameter.name in ("source", "src")
+        if parameter.name in RESERVED and not is_src:
+            what = f"a reserved name: convert itself has an argument {parameter.name}"
+            raise SettingError(what, subject=parameter.name, hint=f"give this option of {name} another name")
     return found
 
 
@@ -141,7 +198,8 @@ def _module(name: str) -> ModuleType:
         raise SettingError(subject="source", expected=expected, found=repr(name), hint=hint)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
+    with exit_is_an_error(name):
+        spec.loader.exec_module(module)
     if hasattr(module, "add_arguments") or not callable(getattr(module, "open_source", None)):
         raise SettingError(
             subject=str(path),
