@@ -185,40 +185,43 @@ def _write_parts(
     """Write the parts of each target, and return them in order."""
     to_write = [each for target in targets.values() for each in target.part_items]
     parts: dict[Path, list[Part]] = {target.out: [] for target in targets.values()}
-    done, total = 0, sum(len(each.items) for each in to_write)
+    counts, done, total = [0] * len(to_write), 0, sum(len(each.items) for each in to_write)
 
-    def tell(more: int) -> None:
+    def tell(number: int, items: int) -> None:
+        nonlocal done
+        done += items - counts[number]
+        counts[number] = items
         if progress is not None:
-            progress(done + more, total)
+            progress(done, total)
 
     with contextlib.closing(_parts(job, source, to_write, workers, tell)) as written:
-        for each, part in zip(to_write, written, strict=True):
+        for number, (each, part) in enumerate(zip(to_write, written, strict=True)):
             parts[each.out].append(part)
-            done += len(each.items)
-            tell(0)
+            tell(number, len(each.items))
     return parts
 
 
 def _parts(
-    job: Job, source: Source, to_write: Sequence[PartItems], workers: int, tell: Tell
+    job: Job, source: Source, to_write: Sequence[PartItems], workers: int, tell: Callable[[int, int], None]
 ) -> Generator[Part, None, None]:
     """Write the parts, in this process if `workers` is 1, otherwise in worker processes; yields them in order.
 
-    Only this process reports progress for each item.
+    `tell` is called with the number of a part and how many of its items are done.
     """
     basis = basis_of(job.source, job.options, source)
     if workers <= 1:
-        yield from (write_part(job, source, each, basis, tell) for each in to_write)
+        for number, each in enumerate(to_write):
+            yield write_part(job, source, each, basis, partial(tell, number))
     elif to_write:
-        yield from map_in_processes(partial(_open_in_worker, job, basis), to_write, workers, job.subject)
+        yield from map_in_processes(partial(_open_in_worker, job, basis), to_write, workers, job.subject, tell)
 
 
-def _open_in_worker(job: Job, basis: str) -> Callable[[PartItems], Part]:
+def _open_in_worker(job: Job, basis: str) -> Callable[[PartItems, Tell], Part]:
     """Open the source in a worker. SourceError if its labels or files differ from the first process's."""
     source = opened(job.source)
     if isinstance(job.source, Recipe) and basis_of(job.source, job.options, source) != basis:
         raise SourceError(CHANGED, subject=job.subject, hint=AGAIN)
-    return partial(write_part, job, source, basis=basis)
+    return lambda each, tell: write_part(job, source, each, basis, tell)
 
 
 # publishing -----------------------------------------------------------------------------------------------------------

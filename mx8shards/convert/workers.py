@@ -22,16 +22,20 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing import connection, current_process, spawn
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mx8shards.errors import SettingError, SourceError
 
 _R = TypeVar("_R")
+Tell = Callable[[int], object]  # called with the progress of one task
+
+_TELL_EVERY_S = 0.5
 
 _GUARD = 'put the call below `if __name__ == "__main__":`, or move the class to a separate module'
 _BOOT = """
@@ -45,11 +49,23 @@ _NAME = "mx8shards-convert"
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
+class _Progress(NamedTuple):
+    """A message from a worker: the progress of the task with this number."""
+
+    number: int
+    done: int
+
+
 def map_in_processes(
-    start: Callable[[], Callable[[Any], _R]], tasks: Sequence[Any], workers: int, subject: str
+    start: Callable[[], Callable[[Any, Tell], _R]],
+    tasks: Sequence[Any],
+    workers: int,
+    subject: str,
+    tell: Callable[[int, int], object],
 ) -> Generator[_R, None, None]:
     """The results of all tasks, in order. Each process calls `start` once, and the function it returns for each task.
 
+    That function gets a task and a `Tell` to report its progress, which `tell` gets with the number of the task.
     A caller that stops early must close this generator, which kills the workers.
     """
     processes: dict[Any, subprocess.Popen[bytes]] = {}  # keyed by their pipes
@@ -68,7 +84,12 @@ def map_in_processes(
                 for ready in connection.wait(list(processes)):
                     pipe: Any = ready
                     with _death_is_an_error(subject):
-                        which, result, error = pipe.recv()
+                        message = pipe.recv()
+                    if isinstance(message, _Progress):
+                        tell(*message)
+                        continue
+                    which, result, error = message
+                    with _death_is_an_error(subject):
                         if (task := next(left, None)) is not None:
                             pipe.send(task)
                     if error is not None:
@@ -176,7 +197,7 @@ def work(descriptor: int) -> None:
     """The main function of a worker: run tasks until the pipe is closed."""
     threading.Thread(target=_end_with_parent, args=(descriptor,), name="mx8shards-convert-watch", daemon=True).start()
     pipe = Connection(descriptor)
-    function: Callable[[Any], Any] | None = None
+    function: Callable[[Any, Tell], Any] | None = None
     with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended
         preparation, start = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our parent
         while True:
@@ -187,10 +208,23 @@ def work(descriptor: int) -> None:
                 if function is None:
                     _prepare(preparation)
                     function = pickle.loads(start)()  # noqa: S301
-                result = function(task)
+                result = function(task, _teller(pipe, number))
             except Exception as error:  # noqa: BLE001 - the parent raises any error of the source
                 failure = _picklable(error)
             pipe.send((number, result, failure))
+
+
+def _teller(pipe: Connection, number: int) -> Tell:
+    """Send the progress of a task to the parent, at most twice a second."""
+    last = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= _TELL_EVERY_S:
+            last = now
+            pipe.send(_Progress(number, done))
+
+    return tell
 
 
 def _prepare(preparation: dict[str, Any]) -> None:

@@ -634,6 +634,18 @@ def test_a_long_conversion_counts_items(capsys: Capture) -> None:
     assert capsys.readouterr().err == "convert: 25% (3000 of 12000 items, 300 items/s, 30 s left)\n"
 
 
+def test_worker_processes_report_items_before_a_part_is_complete(place: Place) -> None:
+    place.recipe.write_text(
+        RECIPE.replace("        word = self", "        import time; time.sleep(0.4)\n        word = self", 1)
+    )
+    place.write(*range(8))
+    told: list[tuple[int, int]] = []
+    convert(place.job(), workers=2, progress=lambda *numbers: told.append(numbers))
+    assert told[-1] == (8, 8)
+    assert sorted(told) == told
+    assert not {done for done, _ in told} <= {3, 5, 8}  # the first part has five items, the second one three
+
+
 @pytest.mark.parametrize(("option", "value"), [("--size-limit", "much"), ("--compression", "rar")])
 def test_options_of_the_writer_that_it_refuses_are_errors(
     place: Place, capsys: Capture, option: str, value: str
