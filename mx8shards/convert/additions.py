@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Base:
     columns: Mapping[str, str]
     metadata: Mapping[str, Any]
     samples: int = 0
+    shard_options: Mapping[str, Any] = field(default_factory=dict)  # of the newest shard, for a Writer
     paths: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
@@ -49,11 +50,23 @@ def find_base(out: Path) -> Base | None:
     """The dataset in a directory, without its paths. None if there is no dataset."""
     try:
         with Dataset(out) as dataset:
-            return Base(out, dataset.snapshot, dataset.columns, dataset.metadata, len(dataset))
+            index = dataset.shards.snapshots[0].index
+            kind = index.entry(index.shards - 1).kind if index.shards else None
+            options = {} if kind is None else {"size_limit": kind.size_limit, "compression": kind.compression}
+            return Base(out, dataset.snapshot, dataset.columns, dataset.metadata, len(dataset), options)
     except DatasetNotFoundError:
         if (out / "index.json").exists():
             raise
         return None
+
+
+def shard_options(outs: Iterable[Path]) -> dict[str, Any]:
+    """The size limit and compression of the newest shard of the first dataset in `outs`; empty without a dataset."""
+    for out in outs:
+        base = find_base(out)
+        if base is not None and base.shard_options:
+            return dict(base.shard_options)
+    return {}
 
 
 def check_place(out: Path, split: Split | None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mx8shards.convert.additions import check_place
+from mx8shards.convert.additions import check_place, shard_options
 from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.outcome import Conversion
 from mx8shards.convert.part_writing import Job
@@ -33,8 +33,8 @@ def convert_from(
     split: Mapping[str, float] | str | None = None,
     seed: int = 0,
     workers: int = 1,
-    size_limit: int | str | None = "64mb",
-    compression: str | None = None,
+    size_limit: int | str | None = "auto",
+    compression: str | None = "auto",
     progress: Callable[[int, int], object] | None = None,
     **options: Any,
 ) -> Conversion:
@@ -57,8 +57,8 @@ def convert_from(
             OUT/val. A hash of a file's path decides, so a file stays in its split when others are added.
         seed: A different seed gives a different split.
         workers: Number of processes. The result does not depend on it.
-        size_limit: Maximum size of a shard.
-        compression: Compression of shards: zstd, zstd:9, gz … (default: none)
+        size_limit: Maximum size of a shard. auto: with append that of the dataset, otherwise 64mb.
+        compression: Compression of shards: zstd, zstd:9, gz … auto: with append that of the dataset, otherwise none.
         progress: Called with the number of items done and the total number of items.
         options: Options of the source. `help(mx8shards.convert.imagefolder.ImageFolder)` lists those of imagefolder.
 
@@ -74,8 +74,10 @@ def convert_from(
     true_or_false("append", append)
     workers = whole_number("workers", workers, 1, MOST_WORKERS)
     parts = parse_split(split, seed)
-    parse_size_limit(size_limit)
-    compressions.check(compression)
+    shards: dict[str, Any] = {"size_limit": size_limit, "compression": compression}
+    chosen = {name: value for name, value in shards.items() if value != "auto"}
+    parse_size_limit(chosen.get("size_limit"))
+    compressions.check(chosen.get("compression"))
     if out is None:
         raise SettingError(subject="out", expected="the directory of the dataset", found="none")
     target = user_path(out)
@@ -84,7 +86,9 @@ def convert_from(
     check_place(target, parts)
     if not isinstance(origin, Recipe):
         check_importable(pickled(origin), type(origin).__name__, workers)
-    job = Job(origin, target, {"size_limit": size_limit, "compression": compression}, bool(append), parts)
+    job = Job(origin, target, append=bool(append), split=parts)
+    as_before = shard_options(job.outputs.values()) if append else {}
+    job = replace(job, options={"size_limit": "64mb", "compression": None, **as_before, **chosen})
     return _with_files(convert(job, workers=workers, progress=progress))
 
 

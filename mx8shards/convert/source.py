@@ -52,7 +52,7 @@ class Source(Protocol):
     metadata: Mapping[str, Any]
 
     def items(self) -> Sequence[Item]:
-        """All items, in order. Each is a small JSON array; its first element is the item's name."""
+        """A list of all items, in order. Each is a small JSON array; its first element is its name, which is unique."""
 
     def stamp(self, item: Item) -> object:
         """A JSON value that changes with the item's data, such as the size and modification time of its file."""

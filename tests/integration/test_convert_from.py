@@ -271,3 +271,26 @@ def test_splits_merge_and_leave_out_what_tells_of_one_conversion(src: Path, tmp_
     mx8.merge(parts[1:], tmp_path / "more", mode="append")
     assert "conversion" not in mx8.Dataset(tmp_path / "more").metadata
     assert "conversion" not in mx8.concat([mx8.Dataset(part) for part in parts]).metadata
+
+
+@pytest.mark.parametrize("split", [None, "train=0.5,val=0.5"])
+def test_append_takes_over_compression_and_size_limit_unless_they_are_given(
+    split: str | None, src: Path, tmp_path: Path
+) -> None:
+    def kinds() -> list[tuple[str | None, object]]:
+        with mx8.Dataset(tmp_path / "out" / ("train" if split else "")) as dataset:
+            index = dataset.shards.snapshots[0].index
+            entries = [index.entry(i) for i in range(index.shards)]
+            return [(entry.kind.compression, entry.kind.size_limit) for entry in entries]
+
+    def append(folder: str, **options: Any) -> None:
+        write_texts(src, [f"{folder}/{i}.txt" for i in range(9)])
+        mx8.convert_from(RECIPE, src, tmp_path / "out", append=True, split=split, **options)
+
+    mx8.convert_from(RECIPE, src, tmp_path / "out", split=split, compression="zstd:3", size_limit="1mb")
+    append("eel")
+    assert set(kinds()) == {("zstd:3", 1 << 20)}
+    append("fox", size_limit="2mb")
+    assert set(kinds()) == {("zstd:3", 1 << 20), ("zstd:3", 2 << 20)}
+    append("gnu", compression=None)
+    assert kinds()[-1] == (None, 2 << 20)

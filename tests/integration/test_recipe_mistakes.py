@@ -91,7 +91,7 @@ def test_items_that_are_none_are_an_error_that_says_what_is_expected(items: str,
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_in_sample_names_the_item(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mx8shards.convert.run.PART_ITEMS", 4)
+    monkeypatch.setattr("mx8shards.convert.convert_in_parts.PART_ITEMS", 4)
 
     def convert(sample: str) -> mx8.Conversion:
         name = recipe(tmp_path, sample=f"if item[1] == 5: {sample}\n        {SAMPLE}")
