@@ -74,10 +74,6 @@ def convert_from(
     true_or_false("append", append)
     workers = whole_number("workers", workers, 1, MOST_WORKERS)
     parts = parse_split(split, seed)
-    shards: dict[str, Any] = {"size_limit": size_limit, "compression": compression}
-    chosen = {name: value for name, value in shards.items() if value != "auto"}
-    parse_size_limit(chosen.get("size_limit"))
-    compressions.check(chosen.get("compression"))
     if out is None:
         raise SettingError(subject="out", expected="the directory of the dataset", found="none")
     target = user_path(out)
@@ -86,10 +82,24 @@ def convert_from(
     check_place(target, parts)
     if not isinstance(origin, Recipe):
         check_importable(pickled(origin), type(origin).__name__, workers)
-    job = Job(origin, target, append=bool(append), split=parts)
-    as_before = shard_options(job.outputs.values()) if append else {}
-    job = replace(job, options={"size_limit": "64mb", "compression": None, **as_before, **chosen})
-    return _with_files(convert(job, workers=workers, progress=progress))
+    job = Job(origin, target, _given_shard_options(size_limit, compression), bool(append), parts)
+    return _with_files(convert(_with_shard_options(job), workers=workers, progress=progress))
+
+
+def _given_shard_options(size_limit: int | str | None, compression: str | None) -> dict[str, Any]:
+    """Those of the two options that are not "auto". SettingError for a value that is not allowed."""
+    if size_limit != "auto":
+        parse_size_limit(size_limit)
+    if compression != "auto":
+        compressions.check(compression)
+    options = {"size_limit": size_limit, "compression": compression}
+    return {name: value for name, value in options.items() if value != "auto"}
+
+
+def _with_shard_options(job: Job) -> Job:
+    """The job with the options that were not given: with append those of the dataset, otherwise the usual ones."""
+    before = shard_options(job.outputs.values()) if job.append else {}
+    return replace(job, options={"size_limit": "64mb", "compression": None, **before, **job.options})
 
 
 def _origin(source: Any, src: Any, options: Mapping[str, Any]) -> Recipe | Source:
