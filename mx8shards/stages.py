@@ -94,6 +94,7 @@ class Stage:
     outputs: Mapping[str, Output]
     scratch_bytes = 0  # the most scratch memory that all threads use, including that of other stages
     decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # the functions that decode rows of its ragged outputs
+    opens_thread = False  # whether it needs what `open_thread` makes, in each thread that fills
     narrows = False  # whether `narrow` may shrink spans; it is not called otherwise
     measures = (
         False  # whether `measure` gives the sizes of its ragged outputs; otherwise they are those of the payloads

@@ -57,6 +57,8 @@ class Pictures(Stage):
     pictures that need more are decoded one at a time, in memory that all threads share.
     """
 
+    opens_thread = True
+
     def __init__(self, crops: Mapping[str, CropSettings], context: DecoderContext) -> None:
         if context.encoding not in ENCODINGS:
             raise SettingError(

@@ -76,6 +76,7 @@ class Scratch:
 class Weighing(Stage):
     """Makes two numbers of each blob."""
 
+    opens_thread = True
     narrows = True
 
     def __init__(self, column: str, settings: Weigh) -> None:

@@ -33,6 +33,8 @@ class Opened:
 class Lengths(Stage):
     """The length of each payload, by threads that each have a resource."""
 
+    opens_thread = True
+
     def __init__(self, context: DecoderContext, log: list[Opened]) -> None:
         self.columns = (context.column,)
         self.outputs = {context.column: Output(np.dtype(np.int64), ())}

@@ -110,8 +110,11 @@ class Filler:
         """Run every stage for these rows, with this thread's resource for the stage."""
         for stage in self.stages:
             begun = clock()
-            with resource(stage) as mine:
-                stage.fill(work, start, stop, mine)
+            if stage.opens_thread:
+                with resource(stage) as mine:
+                    stage.fill(work, start, stop, mine)
+            else:
+                stage.fill(work, start, stop, None)
             kind = "read" if work.reads and stage.kind == "gather" else stage.kind
             times.add(kind, clock() - begun)
 
