@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,10 +74,15 @@ def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
 
 
 def find_cached(name: str, directories: list[Path], size_bytes: int | None = None) -> Path | None:
-    """The path of a raw file that is in a cache already, of this size if one is given; None if there is none."""
+    """The path of a raw file that is in a cache already, of this size if one is given; None if there is none.
+
+    Something that is no regular file is found, too, so that opening it is an error that names it.
+    """
     for path in (directory / name for directory in directories):
         with contextlib.suppress(OSError):
-            if size_bytes in (None, path.stat().st_size) and os.access(path, os.R_OK):
+            found = path.stat()
+            fits = size_bytes in (None, found.st_size) or not stat.S_ISREG(found.st_mode)
+            if fits and os.access(path, os.R_OK):
                 return path
     return None
 

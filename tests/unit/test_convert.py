@@ -336,8 +336,10 @@ def test_a_signal_while_workers_start_leaves_one_plain_line(place: Place, reposi
 import os, subprocess
 from mx8shards.convert import workers
 usual = workers._start
+kept = []  # Python may run a destructor when the signal comes
 def start(*args):
-    subprocess.Popen(["sh", "-c", f"sleep {delay_s}; kill -{int(number)} {{os.getpid()}}"], stderr=subprocess.DEVNULL)
+    kill = f"sleep {delay_s}; kill -{int(number)} {{os.getpid()}}"
+    kept.append(subprocess.Popen(["sh", "-c", kill], stderr=subprocess.DEVNULL))
     usual(*args)
 workers._start = start
 sys.exit(main())
