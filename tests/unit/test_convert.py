@@ -333,13 +333,15 @@ def test_a_signal_while_workers_start_leaves_one_plain_line(place: Place, reposi
         starting = COMMAND.replace(
             "sys.exit(main())",
             f"""
-import os, subprocess
+import os, signal, subprocess
 from mx8shards.convert import workers
 usual = workers._start
 kept = []  # Python may run a destructor when the signal comes
 def start(*args):
     kill = f"sleep {delay_s}; kill -{int(number)} {{os.getpid()}}"
+    signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])  # not while this process itself is started
     kept.append(subprocess.Popen(["sh", "-c", kill], stderr=subprocess.DEVNULL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [{int(number)}])
     usual(*args)
 workers._start = start
 sys.exit(main())
