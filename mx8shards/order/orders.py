@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from mx8shards.order.keys import Key
 from mx8shards.order.per_epoch import PerEpoch
@@ -97,6 +98,15 @@ class Shuffle:
         return Permutation(len(self), self._key.words("shuffle", epoch), self._walk)
 
 
+def first_needed(shards: Ids, seen: npt.NDArray[np.bool_]) -> list[int]:
+    """Mark these shards as seen; those that were not seen before, each once, sorted by when it is needed first."""
+    found, first = np.unique(shards, return_index=True)
+    new = ~seen[found]
+    seen[found] = True
+    needed: list[int] = found[new][np.argsort(first[new])].tolist()
+    return needed
+
+
 def shards_ahead(order: Order, lookup: ShardLookup, epoch: int, position: int, n: int) -> Iterator[int]:
     """The shards that the next n positions of an epoch need: each once, sorted by when it is needed first.
 
@@ -107,9 +117,7 @@ def shards_ahead(order: Order, lookup: ShardLookup, epoch: int, position: int, n
     stop, run = min(position + n, len(order)), _FIRST_RUN
     while position < stop and missing:
         ids = order.ids(epoch, position, min(position + run, stop))
-        shards, first = np.unique(lookup.shards_of(ids[ids != PADDING], epoch), return_index=True)
-        new = ~seen[shards]
-        seen[shards] = True
-        missing -= int(np.count_nonzero(new))
-        yield from shards[new][np.argsort(first[new])].tolist()
+        new = first_needed(lookup.shards_of(ids[ids != PADDING], epoch), seen)
+        missing -= len(new)
+        yield from new
         position, run = position + run, min(2 * run, _LAST_RUN)

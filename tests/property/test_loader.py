@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +46,6 @@ LAYOUTS = st.fixed_dictionaries(
 @pytest.fixture(scope="module")
 def dataset(place: Path) -> mx8.Dataset:
     return numbered(place / "numbered", COUNT)
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[mx8.Pool]:
-    """Of all ranks of a world in one process."""
-    pool = mx8.Pool(memory="1gb", threads=2)
-    yield pool
-    pool.close()
 
 
 def world(dataset: mx8.Dataset, pool: mx8.Pool, size: int, **settings: Any) -> list[mx8.Loader]:

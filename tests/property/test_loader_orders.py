@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ COUNT = 29
 @pytest.fixture(scope="module")
 def dataset(place: Path) -> mx8.Dataset:
     return numbered(place / "numbered", COUNT)
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[mx8.Pool]:
-    pool = mx8.Pool(memory="1gb", threads=2)
-    yield pool
-    pool.close()
 
 
 def delivered(batch: Any, dataset: mx8.Dataset) -> list[tuple[int, int]]:

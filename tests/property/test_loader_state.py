@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,6 @@ SHUFFLES: tuple[Any, ...] = (False, True, mx8.BlockShuffle(shards=3))
 @pytest.fixture(scope="module")
 def dataset(place: Path) -> mx8.Dataset:
     return numbered(place / "numbered", COUNT)
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[mx8.Pool]:
-    pool = mx8.Pool(memory="1gb", threads=2)
-    yield pool
-    pool.close()
 
 
 def through_json(state: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from mx8shards.loading.budget.batch_layout import max_bytes
 from mx8shards.loading.planning.groups import Group, Measured, part_of
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.shard_table import Ids, Provide, Rows, ShardTable
-from mx8shards.order.orders import PADDING, Order
+from mx8shards.order.orders import PADDING, Order, first_needed
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, with_occurrences
@@ -103,10 +103,7 @@ class Plan:
             counts, _, _ = self.steps.slices_of(ranks, position, count)
             ids = self.samples_at(epoch, counts).sample_ids
             numbers = np.searchsorted(self.shards.starts, ids[ids != PADDING], side="right") - 1
-            found, first = np.unique(numbers, return_index=True)
-            new = ~seen[found]
-            seen[found] = True
-            yield from found[new][np.argsort(first[new])].tolist()
+            yield from first_needed(numbers, seen)
             position = min(position + count * self.steps.stride, self.steps.length)
             at_once = 2 * count
 
