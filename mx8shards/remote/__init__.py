@@ -1,0 +1,1 @@
+"""How do shards come from, and go to, an object store?"""
