@@ -222,8 +222,8 @@ class ObjectStore:
                         if fault.reason != "missing":
                             raise
 
-    def _delete(self, keys: list[str]) -> None:
-        self._run(keys[0], lambda client: self._obstore.delete(client, keys))
+    def _delete(self, keys: Sequence[str]) -> None:
+        self._run(keys[0], lambda client: self._obstore.delete(client, list(keys)))
 
     def _honours_conditions(self) -> bool:
         """Try whether conditional puts that must fail do so."""
