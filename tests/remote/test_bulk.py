@@ -117,7 +117,7 @@ def test_new_credentials_mean_a_new_child(store: ObjectStore, tmp_path: Path, mo
     (first,) = children()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     assert store._access is not None
-    assert store._access.renew()
+    assert store._access.renew(store._access.keys())
     store.fetch("shard", tmp_path / "2", MIB)
     (second,) = children()
     assert second != first
