@@ -287,8 +287,7 @@ class ObjectStore:
     def _client(self, keys: Keys | None, attempt_s: float, retries: int) -> Any:
         """A client with these credentials whose attempts may take this long."""
         if self._pid != os.getpid():
-            hint = "open the dataset in the new process, or start it with 'spawn' or 'forkserver'"
-            raise RemoteError("a store cannot be used after fork", subject=self.url, reason="denied", hint=hint)
+            raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
         name = (keys, math.ceil(attempt_s), retries)
         with self._lock:
             client = self._clients.get(name)
