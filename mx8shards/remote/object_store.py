@@ -274,36 +274,44 @@ class ObjectStore:
     def _run(self, key: str, work: Callable[[Any], _T], *, retries: int = 0, deadline_s: float | None = None) -> _T:
         """Call `work` with a client, again after transient faults until the deadline, and once with new credentials."""
         subject = self._url_of(key)
-        renewed = False
+        corrected = False  # only once: a program that makes new credentials for every call would have no end
 
         def attempt(left_s: float) -> _T:
-            nonlocal renewed
+            nonlocal corrected
             while True:
-                keys = self._access.keys() if self._access else None
+                used = (self._access.keys(), self._access.region) if self._access else (None, "")
                 try:
-                    return interruptibly(partial(work, self._client(keys, left_s, retries)))
+                    return interruptibly(partial(work, self._client(*used, left_s, retries)))
                 except ShardsError:
                     raise
                 except (self._obstore.exceptions.BaseError, OSError) as error:
                     fault = faults.of_client(error, subject)
-                if fault.reason != "denied" or self._access is None or renewed or not self._access.renew(keys):
+                if corrected or not self._corrected(fault, *used):
                     raise fault
-                renewed = True  # only once: a program that makes new credentials for every call would have no end
+                corrected = True
 
         return until_deadline(attempt, self._deadline_s if deadline_s is None else deadline_s, self._closed)
 
-    def _client(self, keys: Keys | None, attempt_s: float, retries: int) -> Any:
+    def _corrected(self, fault: RemoteError, keys: Keys | None, region: str) -> bool:
+        """Whether there are other credentials, or another region, with which a refused request may succeed."""
+        if self._access is None or fault.reason != "denied":
+            return False
+        if fault.message == faults.ANOTHER_REGION:
+            return self._access.find_region(self._bucket, region)
+        return self._access.renew(keys)
+
+    def _client(self, keys: Keys | None, region: str, attempt_s: float, retries: int) -> Any:
         """A client with these credentials whose attempts may take this long."""
         if self._pid != os.getpid():
             raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
-        name = (keys, math.ceil(attempt_s), retries)
+        name = (keys, region, math.ceil(attempt_s), retries)
         with self._lock:
             client = self._clients.get(name)
             if client is None:
                 limits = clients.limits(attempt_s, stall_s(self._deadline_s), retries)
                 where = self._bucket, self._prefix
                 if self._access:
-                    client = clients.s3_client(*where, self._access, keys, limits)
+                    client = clients.s3_client(*where, self._access, keys, region, limits)
                 else:
                     client = clients.cloud_client(self._scheme, *where, limits)
                 while len(self._clients) >= _MOST_CLIENTS:
