@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import time
 import uuid
@@ -36,6 +37,7 @@ _PART = 16 << 20  # a larger upload goes in parts of this size …
 _PARTS_AT_ONCE = 4  # … of which so many are in memory
 _PART_RETRIES = 5
 _MOST_CLIENTS = 4  # with different time limits, or with earlier credentials
+_NO_CONDITIONS = re.compile("answered (400|405|501)")  # how stores refuse conditions that they do not know
 _PAGE = 1000  # objects of a listing, or to be deleted by one request
 
 
@@ -258,7 +260,7 @@ class ObjectStore:
             finally:
                 self.delete([key])
         except RemoteError as error:
-            if "501" in error.message:  # not implemented
+            if _NO_CONDITIONS.search(error.message):
                 return False
             raise
 
