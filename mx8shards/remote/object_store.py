@@ -140,12 +140,15 @@ class ObjectStore:
 
     def fetch(self, key: str, target: Path, size_bytes: int) -> None:
         """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
-        started = time.monotonic()
-        if self._bulk and size_bytes >= _BULK_FROM:
+        end = time.monotonic() + self._deadline_s
+        bulk = self._bulk if self._bulk and size_bytes >= _BULK_FROM and not self._bulk.is_paused else None
+        if bulk:
             limits = {"limit_s": attempt_s(self._deadline_s), "stall_s": stall_s(self._deadline_s)}
-            if self._bulk.fetch(self._url_of(key), target, size_bytes, **limits):
+            if bulk.fetch(self._url_of(key), target, size_bytes, **limits):
                 return
-        self._stream(key, target, size_bytes, self._deadline_s - (time.monotonic() - started))
+        self._stream(key, target, size_bytes, end - time.monotonic())
+        if bulk:
+            bulk.pause()
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
         """Write an object into the new file `target`. A broken attempt is continued where it stopped."""
