@@ -18,9 +18,9 @@ from mx8shards.remote.access import Access, Keys
 _CONNECT_S = 10.0
 
 
-def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, limits: dict[str, Any]) -> Any:
-    """A client for the objects of an S3 bucket under a prefix, with the credentials of this moment."""
-    config: dict[str, Any] = {"region": access.region, "skip_signature": keys is None}
+def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, region: str, limits: dict[str, Any]) -> Any:
+    """A client for the objects of an S3 bucket under a prefix, with these credentials."""
+    config: dict[str, Any] = {"region": region, "skip_signature": keys is None}
     if access.endpoint:  # under this name, because the environment variable of this name would take precedence
         config["aws_endpoint_url_s3"] = access.endpoint
     if keys:
@@ -37,7 +37,8 @@ def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, limit
 
 def cloud_client(scheme: str, bucket: str, prefix: str, limits: dict[str, Any]) -> Any:
     """A client for Google Cloud Storage ("gs") or Azure ("az")."""
-    return _made({"gs": "GCSStore", "az": "AzureStore"}[scheme], bucket, prefix, {}, limits, {})
+    options = {"allow_http": True}  # their own endpoints are https; another one is the user's choice
+    return _made({"gs": "GCSStore", "az": "AzureStore"}[scheme], bucket, prefix, {}, limits, options)
 
 
 def limits(attempt_s: float, stalled_s: float, retries: int) -> dict[str, Any]:

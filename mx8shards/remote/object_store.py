@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +24,8 @@ from mx8shards.errors import FormatError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
-from mx8shards.remote.retries import attempt_s, stall_s, until_deadline
+from mx8shards.remote.partial_file import PartialFile
+from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline
 from mx8shards.remote.spans import Merged, merged
 from mx8shards.remote.store import Fetched, Listed, Span
 
@@ -34,6 +37,7 @@ _PART = 16 << 20  # a larger upload goes in parts of this size …
 _PARTS_AT_ONCE = 4  # … of which so many are in memory
 _PART_RETRIES = 5
 _MOST_CLIENTS = 4  # with different time limits, or with earlier credentials
+_NO_CONDITIONS = re.compile("answered (400|405|501)")  # how stores refuse conditions that they do not know
 _PAGE = 1000  # objects of a listing, or to be deleted by one request
 
 
@@ -136,41 +140,39 @@ class ObjectStore:
 
     def fetch(self, key: str, target: Path, size_bytes: int) -> None:
         """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
-        started = time.monotonic()
-        if self._bulk and size_bytes >= _BULK_FROM:
+        end = time.monotonic() + self._deadline_s
+        bulk = self._bulk if self._bulk and size_bytes >= _BULK_FROM and not self._bulk.is_paused else None
+        if bulk:
             limits = {"limit_s": attempt_s(self._deadline_s), "stall_s": stall_s(self._deadline_s)}
-            if self._bulk.fetch(self._url_of(key), target, size_bytes, **limits):
+            if bulk.fetch(self._url_of(key), target, size_bytes, **limits):
                 return
-        self._stream(key, target, size_bytes, self._deadline_s - (time.monotonic() - started))
+        self._stream(key, target, size_bytes, end - time.monotonic())
+        if bulk:
+            bulk.pause()
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
         """Write an object into the new file `target`. A broken attempt is continued where it stopped."""
-        descriptor = operations.create(target)
-        done, etag = 0, ""
+        etag = ""
+        with PartialFile(target) as file:
 
-        def work(client: Any) -> None:
-            nonlocal done, etag
-            resume = {"range": {"offset": done}, "if_match": etag} if 0 < done < size_bytes and etag else {}
-            if not resume:
-                operations.truncate(descriptor, 0, target)
-                done = os.lseek(descriptor, 0, os.SEEK_SET)
-            result = self._obstore.get(client, key, options=resume)
-            etag = result.meta["e_tag"] or ""
-            if result.meta["size"] != size_bytes:
-                raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
-            for chunk in result.stream(min_chunk_size=_CHUNK):
-                operations.write(descriptor, memoryview(chunk), target)
-                done += len(chunk)
-            if done != size_bytes:
-                raise RemoteError(f"the answer ended after {done} of {size_bytes} bytes", subject=self._url_of(key))
+            def work(client: Any) -> None:
+                nonlocal etag
+                resume = (
+                    {"range": {"offset": file.done}, "if_match": etag} if 0 < file.done < size_bytes and etag else {}
+                )
+                if not resume:
+                    file.restart()
+                result = self._obstore.get(client, key, options=resume)
+                etag = result.meta["e_tag"] or ""
+                if result.meta["size"] != size_bytes:
+                    raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
+                for chunk in result.stream(min_chunk_size=_CHUNK):
+                    file.write(memoryview(chunk))
+                if file.done != size_bytes:
+                    found = f"{file.done} of {size_bytes} bytes"
+                    raise RemoteError(f"the answer ended after {found}", subject=self._url_of(key))
 
-        try:
             self._run(key, work, deadline_s=deadline_s)
-        except BaseException:
-            operations.unlink(target)
-            raise
-        finally:
-            os.close(descriptor)
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag, conditionally with `if_match` or `new`."""
@@ -180,15 +182,14 @@ class ObjectStore:
         if not new and if_match is None:
             return self._run(key, lambda client: self._put(client, key, source, "overwrite"), retries=_PART_RETRIES)
         data = source.read_bytes() if isinstance(source, Path) else source
-        mode = "create" if new else {"e_tag": if_match}
         unsure = False  # whether an earlier attempt may have succeeded without our hearing of it
 
         def work(client: Any) -> str:
             nonlocal unsure
             try:
-                return self._put(client, key, data, mode)
+                return self._put(client, key, data, "create" if new else self._version(client, key, if_match))
             except Exception as error:
-                reason = faults.of_client(error, "").reason
+                reason = error.reason if isinstance(error, RemoteError) else faults.of_client(error, "").reason
                 if reason == "changed" and unsure:
                     stored = self._obstore.get(client, key)
                     if stored.meta["size"] == len(data) and bytes(stored.bytes()) == data:
@@ -197,6 +198,18 @@ class ObjectStore:
                 raise
 
         return self._run(key, work)
+
+    def _version(self, client: Any, key: str, etag: str | None) -> dict[str, str | None]:
+        """The condition that an object has this ETag. Google's conditions are on the generation, which is looked up."""
+        if self._scheme != "gs":
+            return {"e_tag": etag}
+        try:
+            meta = self._obstore.head(client, key)
+        except FileNotFoundError:
+            meta = {"e_tag": "no object"}
+        if meta["e_tag"] != etag:
+            raise self._changed(key, f"the ETag {etag}", meta["e_tag"])
+        return {"e_tag": etag, "version": meta["version"]}
 
     def _put(self, client: Any, key: str, source: bytes | Path, mode: Any) -> str:
         parts = {"chunk_size": _PART, "max_concurrency": _PARTS_AT_ONCE}
@@ -250,7 +263,7 @@ class ObjectStore:
             finally:
                 self.delete([key])
         except RemoteError as error:
-            if "501" in error.message:  # not implemented
+            if _NO_CONDITIONS.search(error.message):
                 return False
             raise
 
@@ -266,37 +279,44 @@ class ObjectStore:
     def _run(self, key: str, work: Callable[[Any], _T], *, retries: int = 0, deadline_s: float | None = None) -> _T:
         """Call `work` with a client, again after transient faults until the deadline, and once with new credentials."""
         subject = self._url_of(key)
-        renewed = False
+        corrected = False  # only once: a program that makes new credentials for every call would have no end
 
         def attempt(left_s: float) -> _T:
-            nonlocal renewed
+            nonlocal corrected
             while True:
-                keys = self._access.keys() if self._access else None
+                used = (self._access.keys(), self._access.region) if self._access else (None, "")
                 try:
-                    return work(self._client(keys, left_s, retries))
+                    return interruptibly(partial(work, self._client(*used, left_s, retries)))
                 except ShardsError:
                     raise
-                except Exception as error:  # noqa: BLE001 — obstore raises its own classes, OSErrors and ValueErrors
+                except (self._obstore.exceptions.BaseError, OSError) as error:
                     fault = faults.of_client(error, subject)
-                if fault.reason != "denied" or self._access is None or renewed or not self._access.renew(keys):
+                if corrected or not self._corrected(fault, *used):
                     raise fault
-                renewed = True  # only once: a program that makes new credentials for every call would have no end
+                corrected = True
 
         return until_deadline(attempt, self._deadline_s if deadline_s is None else deadline_s, self._closed)
 
-    def _client(self, keys: Keys | None, attempt_s: float, retries: int) -> Any:
+    def _corrected(self, fault: RemoteError, keys: Keys | None, region: str) -> bool:
+        """Whether there are other credentials, or another region, with which a refused request may succeed."""
+        if self._access is None or fault.reason != "denied":
+            return False
+        if fault.message == faults.ANOTHER_REGION:
+            return self._access.find_region(self._bucket, region)
+        return self._access.renew(keys)
+
+    def _client(self, keys: Keys | None, region: str, attempt_s: float, retries: int) -> Any:
         """A client with these credentials whose attempts may take this long."""
         if self._pid != os.getpid():
-            hint = "open the dataset in the new process, or start it with 'spawn' or 'forkserver'"
-            raise RemoteError("a store cannot be used after fork", subject=self.url, reason="denied", hint=hint)
-        name = (keys, math.ceil(attempt_s), retries)
+            raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
+        name = (keys, region, math.ceil(attempt_s), retries)
         with self._lock:
             client = self._clients.get(name)
             if client is None:
                 limits = clients.limits(attempt_s, stall_s(self._deadline_s), retries)
                 where = self._bucket, self._prefix
                 if self._access:
-                    client = clients.s3_client(*where, self._access, keys, limits)
+                    client = clients.s3_client(*where, self._access, keys, region, limits)
                 else:
                     client = clients.cloud_client(self._scheme, *where, limits)
                 while len(self._clients) >= _MOST_CLIENTS:
