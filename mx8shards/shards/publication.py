@@ -25,6 +25,7 @@ from typing import Protocol
 
 from mx8shards.disk import lock, operations, publish
 from mx8shards.errors import DatasetExistsError, DiskError, ShardsError
+from mx8shards.format.columns import Columns
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.recovery import (
@@ -37,6 +38,7 @@ from mx8shards.shards.recovery import (
     write_intent,
 )
 from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept_path, snapshot_id
+from mx8shards.shards.writer_base import Base, Mode, base_of
 
 Pieces = Iterable[bytes | memoryview]
 
@@ -48,8 +50,14 @@ _logger = logging.getLogger("mx8shards")
 class Publication(Protocol):
     """Accepts shards in any order and from any thread, and publishes all of them at once with the index."""
 
+    def base(self, mode: Mode, columns: Columns) -> Base:
+        """The state of the dataset to start from; an error if `mode` does not allow it."""
+
+    def require_owner(self) -> None:
+        """DiskError in a process forked from the one that opened this."""
+
     def put_shard(self, basename: str, pieces: Pieces) -> None:
-        """Store a shard's file durably, without publishing it."""
+        """Store a shard's file, without publishing it. Its bytes are copied or written before this returns."""
 
     def temporary_path(self, name: str) -> Path:
         """A free local path for a file whose final name is not known yet."""
@@ -102,6 +110,11 @@ class LocalPublication:
                     raise
             else:
                 return
+
+    def base(self, mode: Mode, columns: Columns) -> Base:
+        """The state of the dataset to start from; an error if `mode` does not allow it."""
+        with operations.disk_errors("open", self.root):
+            return base_of(self.root, mode, columns)
 
     def require_owner(self) -> None:
         """DiskError in a forked process, which has neither the lock nor the threads of the process that opened this."""
