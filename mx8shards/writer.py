@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from mx8shards.errors import (
     SchemaError,
@@ -38,6 +38,9 @@ from mx8shards.shards.parts import part_root
 from mx8shards.shards.publication import LocalPublication, Publication
 from mx8shards.shards.sidecar_files import NewSidecar
 from mx8shards.shards.writer_base import MODES, Mode
+
+if TYPE_CHECKING:
+    from mx8shards.remote.upload import RemotePublication
 
 MOST_THREADS = 1 << 12
 
@@ -308,7 +311,7 @@ def _opener(out: Any, single_writer: bool) -> Callable[[], Publication]:
     return partial(LocalPublication, target) if isinstance(target, Path) else partial(_open_url, target, single_writer)
 
 
-def _open_url(url: str, single_writer: bool) -> Publication:
+def _open_url(url: str, single_writer: bool) -> RemotePublication:
     from mx8shards.remote.open_store import open_store
     from mx8shards.remote.upload import RemotePublication
 
@@ -334,7 +337,7 @@ def _local_only(out: Any, setting: str) -> Path:
             subject=setting,
             expected="None, because `out` is a URL",
             found="a number",
-            hint="let the ranks write to a directory that they share, merge their parts, then mx8shards.sync to the URL",
+            hint="let the ranks write to a directory that they share, merge their parts, and sync it to the URL",
         )
     return target
 

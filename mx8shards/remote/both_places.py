@@ -10,6 +10,7 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.remote.upload import RemotePublication
 from mx8shards.shards.publication import LocalPublication, Pieces
+from mx8shards.shards.recovery import sidecar_name
 from mx8shards.shards.writer_base import Base, Mode
 
 
@@ -26,12 +27,12 @@ class PublicationInBoth:
     def base(self, mode: Mode, columns: Columns) -> Base:
         """The state to start from; DatasetExistsError if the two places differ."""
         local, remote = self._local.base(mode, columns), self._remote.base(mode, columns)
-        ours, theirs = (base.snapshot and base.snapshot.id for base in (local, remote))
-        if (ours, local.prefix, local.first) != (theirs, remote.prefix, remote.first):
-            expected = f"the snapshot {theirs} and free names {remote.prefix}shard.{remote.first:05}… as in {self._remote.store.url}"
-            found = f"{ours} and {local.prefix}shard.{local.first:05}…"
+        if _described(local) != _described(remote):
             raise DatasetExistsError(
-                subject=str(self._local.root), expected=expected, found=found, hint="mx8shards sync makes them equal"
+                subject=str(self._local.root),
+                expected=f"{_described(remote)}, as in {self._remote.store.url}",
+                found=_described(local),
+                hint="mx8shards sync makes them equal",
             )
         return remote
 
@@ -51,8 +52,8 @@ class PublicationInBoth:
 
     def put_sidecar(self, staged: Path, sidecar: Sidecar) -> None:
         """Store the side-car in both places."""
-        self._remote.upload_sidecar(staged, sidecar)
         self._local.put_sidecar(staged, sidecar)
+        self._remote.put_sidecar(self._local.staged(sidecar_name(sidecar)), sidecar)
 
     def put_index(self, data: bytes, if_match: str | None) -> str:
         """Publish in the store, then in the local directory."""
@@ -70,3 +71,8 @@ class PublicationInBoth:
             self._remote.close()
         finally:
             self._local.close()
+
+
+def _described(base: Base) -> str:
+    snapshot = base.snapshot.id if base.snapshot else "none"
+    return f"{snapshot} as the current snapshot and {base.prefix}shard.{base.first:05} as the next shard"

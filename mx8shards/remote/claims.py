@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from mx8shards.errors import FormatError, RemoteError
@@ -62,6 +63,8 @@ class Claim:
     first: int  # the number of its first shard
     base: str | None  # the snapshot that was current when it began
     snapshot: str | None = None  # the snapshot that it is about to publish, or whose files a sync uploads
+    sidecars: tuple[str, ...] = ()  # the keys of the side-cars of that snapshot
+    renewals: int = 0  # so that each renewal gives the object another ETag
     is_sync: bool = False  # a sync: the names of its files are those in the snapshot
     process: Process = field(default_factory=Process.this)
     writer: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -89,16 +92,24 @@ class HeldClaim:
         self.claim = claim
         self._store = store
         self._etag = etag
+        self._lock = Lock()
         self._renewed = time.monotonic()
 
-    def renew(self, *, now: bool = False, snapshot: str | None = None) -> None:
+    def renew(self) -> None:
         """Show that the writer lives, if the last renewal is an hour ago. RemoteError if the claim was taken away."""
-        if not now and time.monotonic() < self._renewed + RENEW_S:
-            return
-        claim = replace(self.claim, snapshot=snapshot or self.claim.snapshot)
-        self._etag = put_if(self._store, claim.key, claim.to_bytes(), self._etag)
-        self.claim = claim
-        self._renewed = time.monotonic()
+        if time.monotonic() > self._renewed + RENEW_S:
+            self._put(self.claim)
+
+    def announce(self, snapshot: str, sidecars: Iterable[str]) -> None:
+        """Say which snapshot is about to be published. RemoteError if the claim was taken away."""
+        self._put(replace(self.claim, snapshot=snapshot, sidecars=tuple(sidecars)))
+
+    def _put(self, claim: Claim) -> None:
+        with self._lock:
+            claim = replace(claim, renewals=self.claim.renewals + 1)
+            self._etag = put_if(self._store, claim.key, claim.to_bytes(), self._etag)
+            self.claim = claim
+            self._renewed = time.monotonic()
 
     def release(self) -> None:
         """Remove the claim."""
@@ -125,7 +136,10 @@ def read_or_none(store: Store, key: str, most: int) -> tuple[bytes, str] | None:
     """An object of at most `most` bytes and its ETag; None if it is missing or larger."""
     try:
         found = store.head(key)
-        return None if found is None or found.size_bytes > most else tuple(store.read(key, most))
+        if found is None or found.size_bytes > most:
+            return None
+        read = store.read(key, most)
+        return read.data, read.etag
     except RemoteError as error:
         if error.reason != "missing":
             raise
@@ -179,13 +193,14 @@ def _parse(data: bytes, subject: str) -> Claim:
     try:
         values: dict[str, Any] = json.loads(data)
         process = Process(**values.pop("process"))
-        claim = Claim(process=process, **values)
+        claim = Claim(process=process, sidecars=tuple(map(str, values.pop("sidecars"))), **values)
         directory = claim.directory.removesuffix("/")
         for snapshot in (claim.base, claim.snapshot):
             if snapshot is not None and not SNAPSHOT_ID.fullmatch(snapshot):
                 raise ValueError("not a snapshot's id")
-        if type(claim.first) is not int or type(process.number) is not int or (directory and not is_basename(directory)):
-            raise ValueError("not a directory and a number")
+        numbers = type(claim.first) is int and type(process.number) is int
+        if not numbers or (directory and not is_basename(directory)):
+            raise ValueError("not a directory and numbers")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         hint = "written by a newer version, or damaged; remove it if no process uploads to this dataset"
         raise FormatError(f"not a writer's claim: {error}", subject=subject, hint=hint) from error
@@ -195,7 +210,7 @@ def _parse(data: bytes, subject: str) -> Claim:
 def _machine() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-        return hashlib.sha256(f"{boot} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:16]
     except OSError:
         return ""
 

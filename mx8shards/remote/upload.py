@@ -28,7 +28,7 @@ from mx8shards.errors import DiskError, RemoteError, ShardsError
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecar_bytes import Sidecar
-from mx8shards.remote.claims import Claim, FoundClaim, HeldClaim, find_claims, put_if, take
+from mx8shards.remote.claims import PREFIX, Claim, FoundClaim, HeldClaim, find_claims, put_if, take
 from mx8shards.remote.leftovers import clean
 from mx8shards.remote.remote_snapshots import RemoteIndex, kept_key, read_current, require_unchanged
 from mx8shards.remote.store import Store
@@ -68,6 +68,7 @@ class RemotePublication:
             )
             raise RemoteError("this store has no conditional puts", subject=store.url, hint=hint)
         self._current: RemoteIndex | None = None
+        self._sidecars: dict[str, Path] = {}
         self._old_keys: set[str] = set()  # of the objects that were there before
         self._may_be_published = False
         self._scratch = Scratch(Path(tempfile.gettempdir()))
@@ -80,7 +81,9 @@ class RemotePublication:
         for _ in range(_MOST_ATTEMPTS):
             listed = [each for each in self.store.list() if each.key and not each.key.endswith("/")]
             claims = find_claims(self.store, listed) if self._conditional else []
-            if any([clean(self.store, each, listed) for each in claims if each.is_dead and not each.claim.is_sync]):
+            dead = [each for each in claims if each.is_dead and not each.claim.is_sync]
+            cleaned = [clean(self.store, each, listed) for each in dead]
+            if any(cleaned):
                 continue
             self._current = read_current(self.store)
             self._old_keys = {each.key for each in listed}
@@ -114,7 +117,7 @@ class RemotePublication:
         """The base with names that this writer has claimed: in a new directory if another writer has the usual one."""
         known = [*self._old_keys, *(f"{each.claim.directory}claimed" for each in claims)]
         for generation in itertools.count(next_generation(_names_in(known, ""))):
-            claim = Claim(base.prefix, base.first, self._current and self._current.id)
+            claim = Claim(base.prefix, base.first, base.snapshot.id if base.snapshot else None)
             self._claim = take(self.store, claim)
             if self._claim is not None:
                 return base
@@ -122,7 +125,7 @@ class RemotePublication:
         raise AssertionError
 
     def require_owner(self) -> None:
-        """DiskError in a forked process, which has neither the connection nor the threads of the process that opened it."""
+        """DiskError in a forked process, which has neither the connection nor the threads of the other one."""
         if os.getpid() != self._process:
             raise DiskError(
                 f"opened by process {self._process}: a process forked from it cannot publish", subject=self.store.url
@@ -145,18 +148,12 @@ class RemotePublication:
         return self._scratch.path / f"~{name}"
 
     def put_sidecar(self, staged: Path, sidecar: Sidecar) -> None:
-        """Upload the finished file `staged`, which has a temporary path, as this side-car.
+        """Upload the finished file `staged`, which stays where it is until `close`, as this side-car.
 
-        Its name is the hash of its contents, so an object of this name may be replaced, as it may be damaged.
+        That happens after the claim names the side-cars. Their names are the hashes of their contents, so an object of
+        this name may be replaced, as it may be damaged.
         """
-        self.upload_sidecar(staged, sidecar)
-        operations.unlink(staged)
-
-    def upload_sidecar(self, source: Path, sidecar: Sidecar) -> None:
-        """Upload a side-car's file and keep the file."""
-        key = sidecar_name(sidecar)
-        self._uploads.attempted.append(key)
-        self.store.put(key, source)
+        self._sidecars[sidecar_name(sidecar)] = staged
 
     # the end ----------------------------------------------------------------------------------------------------
 
@@ -174,7 +171,10 @@ class RemotePublication:
         if current is not None and current.id == name:
             return name
         if self._claim is not None:
-            self._claim.renew(now=True, snapshot=name)
+            self._claim.announce(name, self._sidecars)
+        for key, staged in self._sidecars.items():
+            self._uploads.attempted.append(key)
+            self.store.put(key, staged)
         if current is not None:  # keeps a foreign dataset's index readable under its id
             self._keep(current.id, current.data)
         self._keep(name, data)
@@ -242,16 +242,15 @@ class RemotePublication:
                 self._scratch.remove()
 
     def _remove_uploaded(self) -> None:
-        """Remove what was uploaded, without the side-cars and snapshots that others may have put too, or use."""
+        """Remove what was uploaded, without the side-cars and the snapshot that other writers use or announce."""
         mine = set(self._uploads.attempted) - self._old_keys
-        shared = {key for key in mine if key.startswith(f"{STATE}/")}
-        if shared:
+        if any(key.startswith(f"{STATE}/") for key in mine):
             now = read_current(self.store)
             if now is not None:
                 mine -= {*files_of(now.parse()), kept_key(now.id)}
-            others = find_claims(self.store, self.store.list(f"{STATE}/writers/"))
-            if any(self._claim is None or each.claim.writer != self._claim.claim.writer for each in others):
-                mine -= shared
+            for each in find_claims(self.store, self.store.list(PREFIX)):
+                if self._claim is None or each.claim.writer != self._claim.claim.writer:
+                    mine -= {*each.claim.sidecars, kept_key(each.claim.snapshot or "")}
         self.store.delete(sorted(mine))
 
     def _release(self) -> None:
@@ -261,7 +260,7 @@ class RemotePublication:
 
     def __del__(self) -> None:
         if self._open and hasattr(self, "_uploads") and os.getpid() == self._process:
-            message = f"{self.store.url}: never closed, so nothing was published; use `with Writer(…)`, or call finish()"
+            message = f"{self.store.url}: never closed, so nothing was published; use `with Writer(…)` or finish()"
             _logger.warning(message)  # because Python hides a ResourceWarning by default
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 

@@ -127,7 +127,7 @@ class LocalPublication:
         """The staging path of the file to be published as `name`; the caller writes it and makes it durable."""
         self._make_staging()
         self._names.append(name)
-        return self._staged(name)
+        return self.staged(name)
 
     def _make_staging(self) -> None:
         """Create the staging directory when it is first needed, as a full disk may lack room, and gc works without."""
@@ -137,7 +137,8 @@ class LocalPublication:
             operations.sync_directory(self._staging.parent)  # also if a killed process created it without syncing
             self._staging_made = True
 
-    def _staged(self, name: str) -> Path:
+    def staged(self, name: str) -> Path:
+        """The staging path of a file to be published as `name`."""
         return self._staging / staged_name(name)
 
     def put_shard(self, basename: str, pieces: Pieces) -> None:
@@ -193,7 +194,7 @@ class LocalPublication:
         for parent in sorted(parents):
             publish.make_directories(parent, below=self.root)
         for file in new:
-            operations.rename(self._staged(file), self.root / file)
+            operations.rename(self.staged(file), self.root / file)
         for parent in sorted(parents):
             operations.sync_directory(parent)
         for kept_name, kept_data in keep.items():
