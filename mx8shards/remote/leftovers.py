@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mx8shards.errors import DatasetNotFoundError
-from mx8shards.remote.claims import Claim, FoundClaim, HeldClaim, replace_claim
 from mx8shards.remote.remote_snapshots import kept_in, kept_key, read_current, read_kept
+from mx8shards.remote.reservations import FoundReservation, HeldReservation, Reservation, replace_reservation
 from mx8shards.remote.store import Listed, Store
 from mx8shards.shards.recovery import files_of
 from mx8shards.shards.writer_base import shard_number
 
 
-def clean(store: Store, found: FoundClaim, listed: Iterable[Listed]) -> bool:
-    """Remove the shards that a dead writer has uploaded, and its claim; False if another process does that already.
+def clean(store: Store, found: FoundReservation, listed: Iterable[Listed]) -> bool:
+    """Remove the shards that a dead writer has uploaded, and its reservation; False if another process does so already.
 
-    Its claim is replaced by ours first, so that only one process cleans up. Only names that it had claimed are removed,
-    and none if it published its snapshot. Its side-cars may be in use under the same name, so they are left to gc.
+    Its reservation is replaced by ours first, so that only one process cleans up. Only names that it had reserved are
+    removed, and none if it published its snapshot. Its side-cars may be in use under the same name: gc removes them.
     """
-    dead = found.claim
-    held = replace_claim(store, Claim(dead.directory, dead.first, dead.base, dead.snapshot), found.etag)
+    dead = found.reservation
+    held = replace_reservation(store, Reservation(dead.directory, dead.first, dead.base, dead.snapshot), found.etag)
     if held is None:
         return False
     clean_held(store, held, [each.key for each in listed])
@@ -27,16 +27,16 @@ def clean(store: Store, found: FoundClaim, listed: Iterable[Listed]) -> bool:
     return True
 
 
-def clean_held(store: Store, held: HeldClaim, keys: list[str]) -> None:
-    """Remove the unpublished objects of the dead writer whose claim this process has taken over."""
-    claim = held.claim
-    if claim.snapshot is not None:
-        if is_published(store, claim.snapshot, claim.base, keys):
+def clean_held(store: Store, held: HeldReservation, keys: list[str]) -> None:
+    """Remove the unpublished objects of the dead writer whose reservation this process has taken over."""
+    reservation = held.reservation
+    if reservation.snapshot is not None:
+        if is_published(store, reservation.snapshot, reservation.base, keys):
             return
-        store.delete([kept_key(claim.snapshot)])
-    mine = (key for key in keys if key.startswith(claim.directory))
-    numbered = ((key, shard_number(key.removeprefix(claim.directory))) for key in mine)
-    store.delete(key for key, number in numbered if number is not None and number >= claim.first)
+        store.delete([kept_key(reservation.snapshot)])
+    mine = (key for key in keys if key.startswith(reservation.directory))
+    numbered = ((key, shard_number(key.removeprefix(reservation.directory))) for key in mine)
+    store.delete(key for key, number in numbered if number is not None and number >= reservation.first)
 
 
 def is_published(store: Store, snapshot: str, base: str | None, keys: Iterable[str]) -> bool:

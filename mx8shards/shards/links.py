@@ -57,14 +57,14 @@ def parse_any(text: str | os.PathLike[str]) -> Link | RemoteLink:
     match = _PINNED.fullmatch(text)
     where, snapshot = (text, None) if match is None else (match["path"], match["snapshot"])
     refresh = snapshot == "refresh"
-    if _URL.match(text):
-        url = _checked_url(where)
-        text = f"{url}@{snapshot}" if snapshot else url
+    url = _checked_url(where) if _URL.match(text) else None
     if snapshot is not None and not refresh and not _SHORTEST <= len(snapshot) <= _WHOLE:
         raise DatasetNotFoundError(
-            subject=text, expected="a snapshot's id of 8 to 64 hex digits", found=f"{len(snapshot) - len('sha256:')}"
+            subject=f"{url or where}@{snapshot}",
+            expected="a snapshot's id of 8 to 64 hex digits",
+            found=f"{len(snapshot) - len('sha256:')}",
         )
-    if _URL.match(text):
+    if url is not None:
         return RemoteLink(url, None if refresh else snapshot, refresh)
     return Link(absolute(where), None if refresh else snapshot)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.remote import claims
+from mx8shards.remote import reservations
 from mx8shards.remote.open_store import open_store
 from tests.remote.objects import copied, files, named_files, objects
 from tests.strategies import NUMBERED, numbered_samples
@@ -86,7 +86,7 @@ def test_a_writer_that_is_never_closed_says_so_and_publishes_nothing(bucket: str
     del writer
     with pytest.warns(ResourceWarning, match="nothing was published"):
         gc.collect()  # errors inside the store's client form cycles
-    assert [key for key in objects(bucket) if not key.startswith(claims.PREFIX)] == []
+    assert [key for key in objects(bucket) if not key.startswith(reservations.PREFIX)] == []
 
 
 @pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
