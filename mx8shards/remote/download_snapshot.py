@@ -50,6 +50,7 @@ def download_snapshot(
     wanted = require_current(store) if snapshot is None else find_snapshot(store, snapshot)
     index = wanted.parse()
     with contextlib.closing(LocalPublication(root)) as publication:
+        fetching.sweep(root)
         base = _base(store, root, wanted, index)
         files = _files(root, wanted, index)
         tick = planned(sum(info.size_bytes for info in files))

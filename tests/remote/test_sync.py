@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import mx8shards as mx8
 from mx8shards.remote.open_store import open_store
 from mx8shards.shards.snapshots import MIRROR
 from tests.remote.conftest import S3Server
+from tests.remote.killed_writer import KilledWriters
 from tests.remote.objects import files, objects
 from tests.strategies import NUMBERED, numbered_samples
 
@@ -172,3 +175,34 @@ def test_a_sync_needs_a_url_and_a_directory(bucket: str, tmp_path: Path) -> None
     with pytest.raises(mx8.DatasetNotFoundError, match="no dataset here"):
         mx8.sync(bucket, tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+# kills ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def killed() -> Iterator[KilledWriters]:
+    with KilledWriters() as found:
+        yield found
+
+
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.hunt)])
+def test_a_sync_killed_at_any_request_is_finished_by_the_next_one(
+    bucket: str, tmp_path: Path, killed: KilledWriters, step: int
+) -> None:
+    write(tmp_path / "a", 20)
+    up = down = -9
+    for at in itertools.count(0, step):
+        url, local = f"{bucket}-{at}", tmp_path / f"{at}"
+        if up == -9:
+            up = killed.sync(str(tmp_path / "a"), url, at)
+            mx8.sync(tmp_path / "a", url)
+            assert objects(url) == files(tmp_path / "a")
+        if down == -9:
+            down = killed.sync(f"{bucket}-0", str(local), at)
+            assert not (local / "index.json").exists() or down == 0
+            mx8.sync(f"{bucket}-0", local)
+            assert files(local) == files(tmp_path / "a")
+        if up == down == 0:
+            break
+    assert at > 15
