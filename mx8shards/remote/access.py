@@ -54,6 +54,7 @@ class Access:
         self.requester_pays = os.environ.get("AWS_REQUEST_PAYER", "").lower() in ("requester", "true")
         self._anonymous = any(os.environ.get(name, "").lower() in ("1", "true", "yes") for name in _ANONYMOUS)
         self._lock = threading.Lock()
+        self._renewing = threading.Lock()
         self._source: Any = None if self._anonymous else _credentials()
 
     def __repr__(self) -> str:
@@ -78,10 +79,11 @@ class Access:
         """Load the credentials anew, because the store refused these. Whether there are others now."""
         if self._anonymous:
             return False
-        if self.keys() == refused:  # otherwise another thread has renewed them already
-            source = _credentials()
-            with self._lock:
-                self._source = source
+        with self._renewing:
+            if self.keys() == refused:  # otherwise another thread has renewed them meanwhile
+                source = _credentials()
+                with self._lock:
+                    self._source = source
         return self.keys() != refused
 
 

@@ -35,6 +35,9 @@ _KINDS = {
     "Unknown": "an answer that is not HTTP",
 }
 
+# Errors of obstore itself, before a request: they would come again.
+_NOT_SENT = ("InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyError")
+
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
 
 
@@ -50,12 +53,16 @@ def of_client(error: Exception, subject: str) -> RemoteError:
         return of_status(404, code, subject)
     if "redirect" in text:
         return RemoteError("the bucket is in another region", subject=subject, reason="denied", hint="set AWS_REGION")
+    if type(error).__name__ in _NOT_SENT:
+        return RemoteError(f"obstore refuses the request ({type(error).__name__})", subject=subject, reason="denied")
     return RemoteError(_KINDS.get(kind, f"no answer ({kind or type(error).__name__})"), subject=subject)
 
 
 def of_status(status: int, code: str, subject: str, *, hint: str = "") -> RemoteError:
     """The RemoteError for an HTTP answer. What is no client's error may succeed later, and so has reason "network"."""
     reason = _REASONS.get(status, "denied" if 400 <= status < 500 else "network")
+    if code == "NoSuchUpload":  # it was completed, but the answer was lost; or a cleanup removed it
+        reason = "network"
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
     if reason == "denied" and not hint:
         hint = "the credentials have expired" if code in _EXPIRED else "check credentials, region and endpoint"

@@ -8,6 +8,7 @@ from mx8shards.errors import RemoteError, SettingError, real_number, whole_numbe
 from mx8shards.remote.hub import Hub
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.store import Store
+from mx8shards.remote.store_process import ForkSafe
 
 DEADLINE_S = 300.0
 
@@ -29,7 +30,7 @@ def open_store(url: str, *, deadline_s: float = DEADLINE_S, parallel: int = 8) -
     scheme = found[1].lower() if found else ""
     if scheme in ("s3", "gs", "az"):
         bucket, prefix = _bucket_and_prefix(url, url[len(scheme) + 3 :])
-        return ObjectStore(scheme, bucket, prefix, deadline_s=deadline_s, parallel=parallel)
+        return ForkSafe(ObjectStore(scheme, bucket, prefix, deadline_s=deadline_s, parallel=parallel))
     if scheme == "hf":
         check_key(url[5:].strip("/"), "url")
         return Hub(url[5:], deadline_s=deadline_s)

@@ -28,8 +28,8 @@ MIB = 1 << 20
 
 @pytest.fixture
 def store(bucket: str) -> Iterator[ObjectStore]:
-    store = open_store(bucket, deadline_s=20)
-    assert isinstance(store, ObjectStore)
+    name, _, prefix = bucket.removeprefix("s3://").partition("/")
+    store = ObjectStore("s3", name, prefix, deadline_s=20, parallel=8)
     yield store
     store.close()
 

@@ -118,7 +118,7 @@ def test_the_token_is_sent_to_the_hub_only_and_never_shown(
 def test_an_error_does_not_show_a_signed_address(hub: HubServer) -> None:
     hub.push({"x.mds": b"12345"})
     hub.faults = lambda handler: handler.host == "storage" and (handler.answer(403) or True)
-    with pytest.raises(RemoteError, match="x.mds: the store answered 403") as caught:
+    with pytest.raises(RemoteError, match=r"x\.mds: the store answered 403") as caught:
         open_store(URL).read("x.mds", 9)
     assert "Signature" not in str(caught.value)
 
