@@ -152,4 +152,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 def add_link(parser: argparse.ArgumentParser, name: str = "link") -> None:
     """Add the argument LINK."""
-    parser.add_argument(name, metavar=name.upper(), help="a dataset's directory, or DIRECTORY@sha256:… for a snapshot")
+    parser.add_argument(
+        name,
+        metavar=name.upper(),
+        help="a dataset's directory or URL (s3://bucket/train), or LINK@sha256:… for a snapshot",
+    )

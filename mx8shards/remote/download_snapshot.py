@@ -25,7 +25,7 @@ from mx8shards.errors import (
 from mx8shards.format.entries import FileInfo
 from mx8shards.format.index import Index
 from mx8shards.remote import fetching
-from mx8shards.remote.remote_snapshots import RemoteIndex, kept_in, read_current, read_kept, require_current
+from mx8shards.remote.remote_snapshots import RemoteIndex, find_snapshot, read_kept, require_current
 from mx8shards.remote.store import Store
 from mx8shards.remote.upload_snapshot import agree, stored_files
 from mx8shards.shards.links import Link
@@ -61,23 +61,6 @@ def download_snapshot(
                 with contextlib.suppress(DiskError, FileNotFoundError):
                     operations.remove_directory(directory)
         return wanted.id if base == wanted.id else publication.put_index(wanted.data, base)
-
-
-def find_snapshot(store: Store, snapshot: str) -> RemoteIndex:
-    """The index of a snapshot, given by its id or the beginning of it."""
-    if len(snapshot) == len("sha256:") + 64:
-        with contextlib.suppress(DatasetNotFoundError):
-            return read_kept(store, snapshot)
-    current = read_current(store)
-    if current is not None and current.id.startswith(snapshot):
-        return current
-    found = [name for name in kept_in(each.key for each in store.list(f"{STATE}/")) if name.startswith(snapshot)]
-    if len(found) != 1:
-        text = " and ".join(found) or "none"
-        hint = f"`mx8shards log {store.url}` lists the snapshots"
-        subject = f"{store.url}@{snapshot}"
-        raise DatasetNotFoundError(subject=subject, expected="a snapshot of this id", found=text, hint=hint)
-    return read_kept(store, found[0])
 
 
 def _base(store: Store, root: Path, wanted: RemoteIndex, index: Index) -> str | None:
