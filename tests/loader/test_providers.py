@@ -164,9 +164,9 @@ def test_shards_that_are_here_in_time_make_room_for_those_after_them(data: Path)
         def at_once(_: int, task: Task, lane: Lane) -> None:
             task(ThreadResources().of)
 
-        provisions = Provisions(
-            shards, at_once, lambda: False, range(shards.count), dict.fromkeys(CAUSES, 0.0), following(loader)
-        )
+        following = Following(loader._assembly.plan, 0, 0, list)
+        waited_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)
+        provisions = Provisions(shards, at_once, lambda: False, range(shards.count), waited_s, following)
         for i in range(shards.count):
             assert not provisions.need([i])
             assert len(provider.done) == min(i + 1 + 8, shards.count)

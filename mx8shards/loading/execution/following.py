@@ -11,6 +11,9 @@ from mx8shards.loading.planning.groups import Group
 from mx8shards.order.shard_uses import ShardUses
 from mx8shards.shards.providers import Follower
 
+_MOST_AHEAD = 8
+_AHEAD_PART = 5  # simulated: with more than a fifth of the cache ahead, later epochs fetch noticeably more
+
 
 class Following:
     """Tells the limited caches of a dataset's shards where a run is, and closes the shards that it is done with.
@@ -34,6 +37,9 @@ class Following:
         if self._limited:
             self._uses = plan.uses(epoch)
             self._by_end = np.argsort(self._uses.end, kind="stable")
+            self._begins = self._uses.begin
+            self._most_ahead = self._shards_ahead()
+            self._looked_at = 0  # upcoming intervals
             self._ended = 0  # how many of these intervals have ended
             self._to_release: set[int] = set()
             self._follow(self._uses.then(plan.uses(epoch + 1), len(plan.order)))
@@ -53,10 +59,38 @@ class Following:
             return otherwise
         coming = self._uses.end > self._planned[0]
         by_begin = np.argsort(self._uses.begin[coming], kind="stable")
-        return iter(self._uses.shard[coming][by_begin].tolist())
+        self._begins = self._uses.begin[coming][by_begin]
+        return self._counted(self._uses.shard[coming][by_begin].tolist())
+
+    def _shards_ahead(self) -> int:
+        """How many shards to look at before they are needed: few beside the rest of the smallest cache."""
+        assert self._uses is not None
+        rests = []
+        for first, eviction in self._limited:
+            count = len(eviction.sizes)
+            held = count * eviction.limit_bytes // max(1, int(eviction.sizes.sum()))
+            window = self._uses.within(first, first + count).peak(np.ones(count, np.int64), 1)
+            rests.append(held - window)
+        return max(1, min([_MOST_AHEAD, *(rest // _AHEAD_PART for rest in rests)]))
+
+    def _counted(self, shards: Sequence[int]) -> Iterator[int]:
+        for shard in shards:
+            self._looked_at += 1
+            yield shard
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether to look at another upcoming shard now.
+
+        A limited cache gets only shards that are needed soon: fetching one early evicts another one early, which may
+        then be fetched twice. So few shards beyond the ones in use are looked at, whether they are local or not.
+        """
+        if self._uses is None:
+            return True
+        return self._looked_at < int(np.searchsorted(self._begins, self._planned[1])) + self._most_ahead
 
     def at(self, begin: int, end: int) -> list[int]:
-        """The planner plans the steps between these order positions. Returns the shards that were released.
+        """The planner plans the step between these order positions. Returns the shards that were released.
 
         No group is between being planned and being filled now, so a shard that no group in flight uses may be closed.
         """

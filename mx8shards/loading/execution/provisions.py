@@ -68,7 +68,7 @@ class Provisions:
         self._is_full = False  # a cache has no room for shards ahead, until the next batch is planned
 
     def at(self, begin: int, end: int) -> None:
-        """The planner plans the steps between these order positions."""
+        """The planner plans the step between these order positions."""
         self._is_full = False
         self._known.difference_update(self._following.at(begin, end))
 
@@ -151,7 +151,7 @@ class Provisions:
     def _next_shards(self) -> Iterator[int]:
         """The next shards that the run will need, while few are ahead. A look at a shard takes time: few at a time."""
         for _ in range(_LOOKED_AT):
-            if len(self._ahead) >= _AHEAD or self._is_full:
+            if len(self._ahead) >= _AHEAD or self._is_full or not self._following.looks_ahead:
                 return
             try:
                 i = next(self._upcoming, None)

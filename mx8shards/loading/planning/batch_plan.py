@@ -51,7 +51,7 @@ class Provisions(Protocol):
         """Wait until these shards are local; the errors of those that cannot be, by shard number."""
 
     def at(self, begin: int, end: int, /) -> None:
-        """The steps that are planned next begin at these order positions: the first of them, and the end."""
+        """The step that is planned next has the order positions from `begin` to before `end`."""
 
 
 class Samples(NamedTuple):
@@ -144,7 +144,7 @@ class Plan:
         while self.steps.left(position):
             ranks = self._ranks_to_plan()
             count = min(at_once, self._max_at_once(ranks), self.steps.left(position))
-            provisions.at(position, position + (count - 1) * self.steps.stride + self.steps.size)
+            provisions.at(position, position + self.steps.size)
             try:
                 found = self._planned(epoch, position, count, ranks, provisions)
             except NotHereError:
