@@ -222,7 +222,7 @@ def test_in_an_outage_connections_in_use_are_reset_too(server: FaultServer) -> N
 
 
 def test_of_two_conditional_puts_at_once_one_wins(server: FaultServer) -> None:
-    etag = server.put("k", b"0")
+    etag = server.put("k", b"none of theirs")
     statuses: list[int] = []
     barrier = threading.Barrier(8)
 
