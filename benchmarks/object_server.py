@@ -195,13 +195,17 @@ def serving(
         process.stdin.close()  # which ends it
 
 
+def connect(endpoint: str) -> http.client.HTTPConnection:
+    """A connection to a server that is ours, whatever its certificate."""
+    parts = urlsplit(endpoint)
+    if parts.scheme == "https":
+        return http.client.HTTPSConnection(parts.netloc, context=ssl._create_unverified_context())  # noqa: S323
+    return http.client.HTTPConnection(parts.netloc)
+
+
 def counts(endpoint: str, *, forget: bool = False) -> Counter[str]:
     """The requests by kind and the bytes that a server has sent since they were forgotten last."""
-    parts = urlsplit(endpoint)
-    connection = http.client.HTTPConnection(parts.netloc)
-    if parts.scheme == "https":
-        context = ssl._create_unverified_context()  # noqa: S323 our own server
-        connection = http.client.HTTPSConnection(parts.netloc, context=context)
+    connection = connect(endpoint)
     connection.request("GET", "/-/forget" if forget else "/-/counts")
     found: Counter[str] = Counter(json.loads(connection.getresponse().read()))
     connection.close()
