@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from numbers import Real
 from types import ModuleType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -137,7 +137,20 @@ class DiskError(ShardsError, OSError):
 
 
 class RemoteError(ShardsError, OSError):
-    """A fetch or an upload failed after all retries."""
+    """A fetch or an upload failed after all retries. `reason` says why; remote/store.py defines the reasons.
+
+    Args:
+        message: As in ShardsError, like the other arguments in `rest`.
+        reason: "network", "denied", "missing" or "changed".
+    """
+
+    reason: Literal["network", "denied", "missing", "changed"] = "network"
+
+    def __init__(
+        self, message: str = "", *, reason: Literal["network", "denied", "missing", "changed"] = "network", **rest: str
+    ) -> None:
+        super().__init__(message, **rest)
+        self.reason = reason
 
 
 class LoaderError(ShardsError, RuntimeError):

@@ -14,9 +14,9 @@ Span = tuple[int, int]  # begin and end of bytes in an object
 
 # Why an operation failed: `RemoteError.reason`.
 #   network   no answer, resets, 5xx: an outage
-#   denied    401 or 403: credentials are wrong, missing or expired
+#   denied    401, 403 or another refusal: credentials are wrong, missing or expired, or the store cannot do this
 #   missing   404: no such object or bucket
-#   changed   412 or another ETag: the object was replaced meanwhile, or a conditional put lost
+#   changed   412, 416, another ETag or size: the object was replaced meanwhile, or a conditional put lost
 Reason = Literal["network", "denied", "missing", "changed"]
 
 
@@ -51,7 +51,7 @@ class Store(Protocol):
         """Whether `put` honours `if_match`; found out once, by a trial if necessary."""
 
     def read(self, key: str, most: int) -> Fetched:
-        """A whole object of at most `most` bytes. RemoteError of reason "missing" if there is none."""
+        """A whole object; FormatError if it has more than `most` bytes, RemoteError "missing" if there is none."""
 
     def read_spans(self, key: str, spans: Sequence[Span], etag: str | None) -> list[bytes]:
         """Parts of an object. Every request carries `If-Match` if an ETag is given."""
@@ -74,3 +74,6 @@ class Store(Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects. A missing one is no error."""
+
+    def close(self) -> None:
+        """End operations that wait before another attempt, and helper processes. The store is not used again."""

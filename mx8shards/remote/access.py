@@ -1,0 +1,135 @@
+"""Where is an S3 bucket, and with which credentials is it asked? Both engines get their settings from here.
+
+Settings come from the environment and from the profile in ~/.aws/config; credentials from the environment, or from
+boto3's chain (profiles, SSO, roles, instance metadata), which also refreshes them. Without credentials, requests are
+not signed, which is how public buckets are read. Nothing here is pickled: another process resolves for itself.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlsplit
+
+from mx8shards.errors import RemoteError, SettingError, require
+
+_ENDPOINTS = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_ANONYMOUS = ("AWS_SKIP_SIGNATURE", "AWS_NO_SIGN_REQUEST")
+
+
+class Keys(NamedTuple):
+    """Credentials at one moment. They are never shown and never pickled."""
+
+    key_id: str
+    secret: str
+    token: str | None
+
+    def __repr__(self) -> str:
+        return "Keys(…)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("credentials are not pickled")
+
+
+class Access:
+    """Endpoint, region and credentials of S3, resolved when it is made. It is thread-safe.
+
+    Attributes:
+        endpoint: The URL of an S3-compatible store; None for AWS.
+        region: Its region.
+        ca_bundle: A file of certificates to trust, besides those of the system; "" for none.
+        requester_pays: Whether whoever asks pays for the request.
+    """
+
+    def __init__(self) -> None:
+        profile = _profile()
+        self.endpoint = _checked_endpoint(_first(_ENDPOINTS) or profile.get("endpoint_url") or None)
+        self.region = _first(_REGIONS) or profile.get("region") or "us-east-1"
+        self.ca_bundle = os.environ.get("AWS_CA_BUNDLE") or profile.get("ca_bundle") or ""
+        self.requester_pays = os.environ.get("AWS_REQUEST_PAYER", "").lower() in ("requester", "true")
+        self._anonymous = any(os.environ.get(name, "").lower() in ("1", "true", "yes") for name in _ANONYMOUS)
+        self._lock = threading.Lock()
+        self._source: Any = None if self._anonymous else _credentials()
+
+    def __repr__(self) -> str:
+        return f"Access(endpoint={self.endpoint!r}, region={self.region!r})"
+
+    def __reduce__(self) -> tuple[type[Access], tuple[()]]:
+        return Access, ()
+
+    def keys(self) -> Keys | None:
+        """The credentials of this moment, refreshed if they expire soon. None if requests are not signed."""
+        with self._lock:
+            source = self._source
+            if source is None or isinstance(source, Keys):
+                return source
+            try:
+                frozen = source.get_frozen_credentials()
+            except Exception as error:  # noqa: BLE001 — botocore's, urllib3's and a credential process's errors
+                raise _not_loaded(error) from None
+            return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+    def renew(self) -> bool:
+        """Load the credentials anew, because the store refused them. Whether they are others now."""
+        if self._anonymous:
+            return False
+        before = self.keys()
+        source = _credentials()
+        with self._lock:
+            self._source = source
+        return self.keys() != before
+
+
+def _first(names: tuple[str, ...]) -> str | None:
+    """The value of the first of these environment variables that is set."""
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def _checked_endpoint(endpoint: str | None) -> str | None:
+    """The URL of an endpoint, without a slash at its end. SettingError if it is no URL or contains credentials."""
+    if endpoint is None:
+        return None
+    try:
+        parts = urlsplit(endpoint)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+    except ValueError:
+        good = False
+    if not good:  # the value is not shown: it may contain a password
+        expected = "an http:// or https:// URL without user and password"
+        raise SettingError(subject=" or ".join(_ENDPOINTS), expected=expected, found="another value")
+    return endpoint.rstrip("/")
+
+
+def _profile() -> dict[str, str]:
+    """Region and endpoint in the profile's section of ~/.aws/config. Read without boto3, whose import takes 0.5 s."""
+    path = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    config = configparser.RawConfigParser()
+    try:
+        config.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError, OSError):
+        return {}  # boto3 reports a broken file where it needs one
+    name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE") or "default"
+    section = next((title for title in (f"profile {name}", name) if config.has_section(title)), None)
+    return dict(config[section]) if section else {}
+
+
+def _credentials() -> Any:
+    """Keys of the environment, credentials of boto3's chain, or None if there are none."""
+    key_id, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if key_id and secret:  # boto3 prefers them too
+        return Keys(key_id, secret, os.environ.get("AWS_SESSION_TOKEN") or None)
+    boto3 = require("boto3", "remote")
+    try:
+        return boto3.Session().get_credentials()
+    except Exception as error:  # noqa: BLE001 — as in `keys`
+        raise _not_loaded(error) from None
+
+
+def _not_loaded(error: Exception) -> RemoteError:
+    """The error for credentials that cannot be loaded. Only the class is named: a message could contain secrets."""
+    hint = "try: aws sts get-caller-identity"
+    return RemoteError(f"the AWS credentials cannot be loaded ({type(error).__name__})", reason="denied", hint=hint)

@@ -1,0 +1,73 @@
+"""How is a client of the obstore package made for S3, Google Cloud Storage or Azure?
+
+S3 gets its settings from access.py. For the other two obstore reads the environment: GOOGLE_APPLICATION_CREDENTIALS,
+AZURE_STORAGE_ACCOUNT_NAME and so on.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from mx8shards.disk.operations import disk_errors
+from mx8shards.errors import RemoteError, require
+from mx8shards.remote.access import Access, Keys
+
+_CONNECT_S = 10.0
+_STALL_S = 30.0
+
+
+def stall_s(deadline_s: float) -> float:
+    """An attempt ends if nothing has come for this time."""
+    return min(_STALL_S, deadline_s / 4)
+
+
+def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, limits: dict[str, Any]) -> Any:
+    """A client for the objects of an S3 bucket under a prefix, with the credentials of this moment."""
+    config: dict[str, Any] = {"region": access.region, "skip_signature": keys is None}
+    if access.endpoint:  # under this name, because the environment variable of this name would take precedence
+        config["aws_endpoint_url_s3"] = access.endpoint
+    if keys:
+        config |= {"access_key_id": keys.key_id, "secret_access_key": keys.secret}
+        config |= {"session_token": keys.token} if keys.token else {}
+    if access.requester_pays:
+        config["request_payer"] = True
+    options: dict[str, Any] = {"allow_http": (access.endpoint or "").startswith("http://")}
+    if access.ca_bundle:
+        with disk_errors("read", Path(access.ca_bundle)):
+            options["root_certificate"] = Path(access.ca_bundle).read_bytes()
+    return _made("S3Store", bucket, prefix, config, limits, options)
+
+
+def cloud_client(scheme: str, bucket: str, prefix: str, limits: dict[str, Any]) -> Any:
+    """A client for Google Cloud Storage ("gs") or Azure ("az")."""
+    return _made({"gs": "GCSStore", "az": "AzureStore"}[scheme], bucket, prefix, {}, limits, {})
+
+
+def limits(attempt_s: float, stalled_s: float, retries: int) -> dict[str, Any]:
+    """The time limits of a client, as obstore takes them. Seconds are rounded up, so that clients can be shared."""
+    whole = timedelta(seconds=math.ceil(attempt_s))
+    options = {"timeout": whole, "read_timeout": timedelta(seconds=stalled_s)}
+    options["connect_timeout"] = timedelta(seconds=min(_CONNECT_S, stalled_s))
+    backoff = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)}
+    return {
+        "client_options": options,
+        "retry_config": {"max_retries": retries, "retry_timeout": whole, "backoff": backoff},
+    }
+
+
+def _made(
+    kind: str, bucket: str, prefix: str, config: dict[str, Any], limits: dict[str, Any], options: dict[str, Any]
+) -> Any:
+    """A client of a class of obstore. Its errors about settings may contain them, so only their class is named."""
+    made = getattr(require("obstore.store", "remote"), kind)
+    failed = ""
+    try:
+        merged = limits | {"client_options": limits["client_options"] | options}
+        return made(bucket, prefix=prefix or None, config=config or None, **merged)
+    except Exception as error:  # noqa: BLE001 — obstore raises its own classes and ValueError
+        failed = type(error).__name__
+    hint = "check the environment variables of the store, such as credentials and endpoint"
+    raise RemoteError(f"the settings of {kind} are refused ({failed})", reason="denied", hint=hint)

@@ -1,0 +1,64 @@
+"""Why did a request fail, and what may an error say of it?
+
+An error names the HTTP status and the code of the answer. It never contains the client's text: that has whole URLs,
+and those of Azure may contain a signature.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from mx8shards.errors import RemoteError
+from mx8shards.remote.store import Reason
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
+_KIND = re.compile(r"kind: ([A-Z][A-Za-z]+)")
+
+_REASONS: dict[int, Reason] = {
+    404: "missing",
+    410: "missing",
+    412: "changed",
+    416: "changed",  # the object is shorter than it was
+    408: "network",
+    409: "network",  # S3's answer to two conditional puts at the same time
+    425: "network",
+    429: "network",
+    501: "denied",
+}
+
+_KINDS = {
+    "Connect": "no connection",
+    "Timeout": "no answer in time",
+    "Interrupted": "the connection broke",
+    "Unknown": "an answer that is not HTTP",
+}
+
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
+
+
+def of_client(error: Exception, subject: str) -> RemoteError:
+    """The RemoteError for an error of obstore."""
+    text = str(error)
+    status, code, kind = (found[1] if (found := pattern.search(text)) else "" for pattern in (_STATUS, _CODE, _KIND))
+    if type(error).__name__ in ("PreconditionError", "AlreadyExistsError"):
+        return of_status(412, code, subject)
+    if status:
+        return of_status(int(status), code, subject)
+    if isinstance(error, FileNotFoundError):
+        return of_status(404, code, subject)
+    if "redirect" in text:
+        return RemoteError("the bucket is in another region", subject=subject, reason="denied", hint="set AWS_REGION")
+    return RemoteError(_KINDS.get(kind, f"no answer ({kind or type(error).__name__})"), subject=subject)
+
+
+def of_status(status: int, code: str, subject: str) -> RemoteError:
+    """The RemoteError for an HTTP answer. What is no client's error may succeed later, and so has reason "network"."""
+    reason = _REASONS.get(status, "denied" if 400 <= status < 500 else "network")
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
+    hint = ""
+    if reason == "denied":
+        hint = "the credentials have expired" if code in _EXPIRED else "check credentials, region and endpoint"
+    message = f"the store answered {status} {phrase}" + (f", {code}" if code else "")
+    return RemoteError(message, subject=subject, reason=reason, hint=hint)

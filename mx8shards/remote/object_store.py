@@ -1,0 +1,308 @@
+"""How are objects in S3, Google Cloud Storage and Azure read, written and listed? By the obstore package.
+
+Retries are ours, see retries.py: obstore retries single requests within an attempt only where it saves work, that is
+for the parts of a large upload. What an error says comes from its HTTP status and code, never from obstore's text,
+which contains whole URLs (those of Azure may contain a signature).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mx8shards.disk import operations
+from mx8shards.errors import FormatError, RemoteError, ShardsError, require
+from mx8shards.remote import clients, faults
+from mx8shards.remote.access import Access
+from mx8shards.remote.retries import until_deadline
+from mx8shards.remote.spans import Merged, merged
+from mx8shards.remote.store import Fetched, Listed, Span
+
+_T = TypeVar("_T")
+
+_CHUNK = 1 << 20  # bytes that are written to a file at once
+_PART = 16 << 20  # a larger upload goes in parts of this size …
+_PARTS_AT_ONCE = 4  # … of which so many are in memory
+_PART_RETRIES = 5
+_MOST_CLIENTS = 4  # with different time limits, or with earlier credentials
+_PAGE = 1000  # objects of a listing, or to be deleted by one request
+
+
+class ObjectStore:
+    """The objects of a bucket under a prefix: a Store, see store.py.
+
+    Args:
+        scheme: "s3", "gs" or "az".
+        bucket: The bucket, which Azure calls container.
+        prefix: All keys are relative to it. It has no slash at its ends.
+        deadline_s: After this time an operation that does not succeed raises RemoteError.
+        parallel: The most requests of one `read_spans`, and the most objects that are fetched concurrently.
+    """
+
+    def __init__(self, scheme: str, bucket: str, prefix: str, *, deadline_s: float, parallel: int) -> None:
+        self._scheme, self._bucket, self._prefix = scheme, bucket, prefix
+        self._deadline_s, self._parallel = deadline_s, parallel
+        self._obstore = require("obstore", "remote")
+        self._access = Access() if scheme == "s3" else None
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._clients: dict[tuple[Any, ...], Any] = {}
+        self._conditional: bool | None = None
+        self._pid = os.getpid()
+
+    def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[Any, ...]]:
+        return _again, (self._scheme, self._bucket, self._prefix, self._deadline_s, self._parallel)
+
+    def __repr__(self) -> str:
+        return f"ObjectStore({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """The URL of the prefix."""
+        return f"{self._scheme}://{self._bucket}" + (f"/{self._prefix}" if self._prefix else "")
+
+    @property
+    def can_put_conditionally(self) -> bool:
+        """Whether `put` honours its conditions. A store that is neither AWS, Google nor Azure is tried."""
+        if self._conditional is None:
+            self._conditional = self._access is None or self._access.endpoint is None or self._honours_conditions()
+        return self._conditional
+
+    def close(self) -> None:
+        """End operations that wait for their next attempt, and make no new ones."""
+        self._closed.set()
+        with self._lock:
+            self._clients.clear()
+
+    def read(self, key: str, most: int) -> Fetched:
+        """A whole object of at most `most` bytes."""
+
+        def work(client: Any) -> Fetched:
+            result = self._obstore.get(client, key)
+            if result.meta["size"] > most:
+                raise FormatError(
+                    subject=self._url_of(key), expected=f"at most {most} bytes", found=f"{result.meta['size']}"
+                )
+            return Fetched(bytes(result.bytes()), result.meta["e_tag"] or "")
+
+        return self._run(key, work)
+
+    def read_spans(self, key: str, spans: Sequence[Span], etag: str | None) -> list[bytes]:
+        """Parts of an object. Spans that lie near each other are read by one request."""
+        groups = merged(spans)
+        if len(groups) <= 1:
+            parts = [self._read_span(key, group, etag) for group in groups]
+        else:
+            with ThreadPoolExecutor(min(self._parallel, len(groups))) as threads:
+                parts = list(threads.map(lambda group: self._read_span(key, group, etag), groups))
+        found = dict(pair for part in parts for pair in part)
+        return [found[number] for number in range(len(spans))]
+
+    def _read_span(self, key: str, group: Merged, etag: str | None) -> list[tuple[int, bytes]]:
+        """The bytes of the spans of one group, each with its number."""
+        begin, end = group.begin, group.end
+
+        def work(client: Any) -> bytes:
+            options = {"range": (begin, end)} | ({"if_match": etag} if etag else {})
+            data = bytes(self._obstore.get(client, key, options=options).bytes())
+            if len(data) != end - begin:
+                raise self._changed(key, f"bytes {begin} to {end}", f"{len(data)} bytes")
+            return data
+
+        data = self._run(key, work) if end > begin else b""
+        return [(number, data[first - begin : last - begin]) for number, (first, last) in group.spans]
+
+    def head(self, key: str) -> Listed | None:
+        """Size and ETag of an object; None if there is none."""
+        try:
+            return self._run(key, lambda client: _listed(self._obstore.head(client, key)))
+        except RemoteError as error:
+            if error.reason == "missing":
+                return None
+            raise
+
+    def fetch(self, key: str, target: Path, size_bytes: int) -> None:
+        """Write a whole object into the new file `target`. A broken attempt is continued where it stopped."""
+        descriptor = operations.create(target)
+        try:
+            done, etag = 0, ""
+
+            def work(client: Any) -> None:
+                nonlocal done, etag
+                resume = {"range": {"offset": done}, "if_match": etag} if done and etag else {}
+                if not resume and done:
+                    operations.truncate(descriptor, 0, target)
+                    os.lseek(descriptor, 0, os.SEEK_SET)
+                    done = 0
+                result = self._obstore.get(client, key, options=resume)
+                if result.meta["size"] != size_bytes:
+                    raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
+                etag = result.meta["e_tag"] or ""
+                for chunk in result.stream(min_chunk_size=_CHUNK):
+                    operations.write(descriptor, memoryview(chunk), target)
+                    done += len(chunk)
+                if done != size_bytes:
+                    raise RemoteError(f"the answer ended after {done} of {size_bytes} bytes", subject=self._url_of(key))
+
+            self._run(key, work)
+        except BaseException:
+            os.close(descriptor)
+            operations.unlink(target)
+            raise
+        os.close(descriptor)
+
+    def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
+        """Store an object and return its ETag, conditionally with `if_match` or `new`."""
+        if isinstance(source, Path):
+            with operations.disk_errors("read", source):
+                source.stat()
+        if not new and if_match is None:
+            return self._run(key, lambda client: self._put(client, key, source, "overwrite"), retries=_PART_RETRIES)
+        data = source.read_bytes() if isinstance(source, Path) else source
+        mode = "create" if new else {"e_tag": if_match}
+        unsure = False  # whether an earlier attempt may have succeeded without our hearing of it
+
+        def work(client: Any) -> str:
+            nonlocal unsure
+            try:
+                return self._put(client, key, data, mode)
+            except Exception as error:
+                reason = faults.of_client(error, "").reason
+                if reason == "changed" and unsure:
+                    stored = self._obstore.get(client, key)
+                    if stored.meta["size"] == len(data) and bytes(stored.bytes()) == data:
+                        return str(stored.meta["e_tag"] or "")
+                unsure = unsure or reason == "network"
+                raise
+
+        return self._run(key, work)
+
+    def _put(self, client: Any, key: str, source: bytes | Path, mode: Any) -> str:
+        parts = {"chunk_size": _PART, "max_concurrency": _PARTS_AT_ONCE}
+        return str(self._obstore.put(client, key, source, mode=mode, **parts)["e_tag"] or "")
+
+    def list(self, prefix: str = "") -> Iterator[Listed]:
+        """All objects below a prefix, page by page. A broken listing is continued after its last key."""
+        last: str | None = None
+        pages: Any = None
+
+        def work(client: Any) -> list[Listed]:
+            nonlocal pages
+            try:
+                pages = pages or self._obstore.list(client, prefix or None, offset=last, chunk_size=_PAGE)
+                return [_listed(meta) for meta in next(pages, [])]
+            except Exception:
+                pages = None
+                raise
+
+        while page := self._run(prefix, work):
+            yield from page
+            last = page[-1].key
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects, many by one request where the store can."""
+        keys = list(keys)
+        for start in range(0, len(keys), _PAGE):
+            some = keys[start : start + _PAGE]
+            try:
+                self._delete(some)
+            except RemoteError as error:
+                if error.reason not in ("missing", "denied"):
+                    raise
+                for key in some:  # the store has no such request, or reports a missing object as an error
+                    try:
+                        self._delete([key])
+                    except RemoteError as fault:
+                        if fault.reason != "missing":
+                            raise
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        self._run(keys[0], lambda client: self._obstore.delete(client, list(keys)))
+
+    def _honours_conditions(self) -> bool:
+        """Try whether conditional puts that must fail do so."""
+        key = f".mx8shards/trial-{uuid.uuid4().hex}"
+        try:
+            self.put(key, b"trial", new=True)
+            try:
+                return self._refuses(key, new=True) and self._refuses(key, if_match='"0"')
+            finally:
+                self.delete([key])
+        except RemoteError as error:
+            if "501" in error.message:  # not implemented
+                return False
+            raise
+
+    def _refuses(self, key: str, *, if_match: str | None = None, new: bool = False) -> bool:
+        try:
+            self.put(key, b"other", if_match=if_match, new=new)
+        except RemoteError as error:
+            if error.reason == "changed":
+                return True
+            raise
+        return False
+
+    def _run(self, key: str, work: Callable[[Any], _T], retries: int = 0) -> _T:
+        """Call `work` with a client, again after transient faults until the deadline, and once with new credentials."""
+        subject = self._url_of(key)
+        renewed = False
+
+        def attempt(left_s: float) -> _T:
+            nonlocal renewed
+            try:
+                return work(self._client(left_s, retries))
+            except ShardsError:
+                raise
+            except Exception as error:  # noqa: BLE001 — obstore raises its own classes, OSErrors and ValueErrors
+                fault = faults.of_client(error, subject)
+            if fault.reason == "denied" and not renewed and self._access and self._access.renew():
+                renewed = True
+                return attempt(left_s)
+            raise fault
+
+        return until_deadline(attempt, self._deadline_s, self._closed)
+
+    def _client(self, attempt_s: float, retries: int) -> Any:
+        """A client whose attempts may take this long."""
+        if self._pid != os.getpid():
+            hint = "open the dataset in the new process, or start it with 'spawn' or 'forkserver'"
+            raise RemoteError("a store cannot be used after fork", subject=self.url, reason="denied", hint=hint)
+        keys = self._access.keys() if self._access else None
+        name = (keys, math.ceil(attempt_s), retries)
+        with self._lock:
+            client = self._clients.get(name)
+            if client is None:
+                limits = clients.limits(attempt_s, clients.stall_s(self._deadline_s), retries)
+                where = self._bucket, self._prefix
+                if self._access:
+                    client = clients.s3_client(*where, self._access, keys, limits)
+                else:
+                    client = clients.cloud_client(self._scheme, *where, limits)
+                while len(self._clients) >= _MOST_CLIENTS:
+                    del self._clients[next(iter(self._clients))]
+            else:
+                del self._clients[name]
+            self._clients[name] = client  # the most recently used one is the last
+            return client
+
+    def _url_of(self, key: str) -> str:
+        return f"{self.url}/{key}" if key else self.url
+
+    def _changed(self, key: str, expected: str, found: str) -> RemoteError:
+        """The error for an object that is not of the size that it should have."""
+        return RemoteError(subject=self._url_of(key), expected=expected, found=found, reason="changed")
+
+
+def _again(scheme: str, bucket: str, prefix: str, deadline_s: float, parallel: int) -> ObjectStore:
+    """What pickle calls: another process connects again."""
+    return ObjectStore(scheme, bucket, prefix, deadline_s=deadline_s, parallel=parallel)
+
+
+def _listed(meta: Any) -> Listed:
+    return Listed(meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp())
