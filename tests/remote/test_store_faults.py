@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mx8shards.remote.open_store import open_store
 
 import mx8shards as mx8
+from mx8shards.remote.open_store import open_store
 from tests.remote.fault_server import KINDS, MULTIPART, FaultServer, Kind, Operation, Place
 
 PLACES: tuple[Place, ...] = ("first", "middle", "last")
