@@ -56,9 +56,7 @@ def of_client(error: Exception, subject: str) -> RemoteError:
 def of_status(status: int, code: str, subject: str) -> RemoteError:
     """The RemoteError for an HTTP answer. What is no client's error may succeed later, and so has reason "network"."""
     reason = _REASONS.get(status, "denied" if 400 <= status < 500 else "network")
-    if (
-        code == "NoSuchUpload"
-    ):  # completed, but the answer was lost, or removed by a cleanup: another attempt starts anew
+    if code == "NoSuchUpload":  # it was completed, but the answer was lost; or a cleanup removed it
         reason = "network"
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
     hint = ""
