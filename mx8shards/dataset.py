@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +12,9 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError, SchemaError, SettingError, one_of, true_or_false, visible
+from mx8shards.errors import FormatError, SchemaError, SettingError, one_of, real_number, shown, true_or_false, visible
 from mx8shards.format.columns import Columns
+from mx8shards.format.sizes import size_setting
 from mx8shards.shards import links, snapshots
 from mx8shards.shards.column_values import RaggedColumn, equal_payloads, equal_values, only_payload, stacked_column
 from mx8shards.shards.compare_metadata import shared_metadata
@@ -30,14 +32,23 @@ class Dataset:
     """One snapshot of a dataset, opened for reading: a sequence of samples.
 
     Args:
-        link: The directory of a dataset, as a path. `~` is the home directory. `path@sha256:9f2c…` opens an earlier
-            snapshot by its id, or by the first eight digits of it or more.
+        link: The directory of a dataset, as a path, or its URL: `s3://bucket/train`. `~` is the home directory.
+            `path@sha256:9f2c…` opens an earlier snapshot by its id, or by the first eight digits of it or more.
+            `s3://bucket/train` opens the snapshot that was opened last, if the local copy has one, and
+            `s3://bucket/train@refresh` asks for the current one.
         columns: The names of the columns to read. Others are neither read nor decoded. None: all columns.
         verify: `"structure"` checks the size and offsets of each shard when it is first opened; `"shard"` also checks
             the hash of the whole shard.
         cache_dir: The directory for unpacked copies of compressed shards. None: below the dataset or, if that is not
             writable, below `$XDG_CACHE_HOME/mx8shards`.
         allow_pickle: Also read columns with the encoding `pkl`. Decoding them runs code that the dataset contains.
+        local: For a URL, the directory for the local copies of shards, which many jobs may share. None: below
+            `$MX8SHARDS_CACHE` or, without it, below `$XDG_CACHE_HOME/mx8shards`.
+        cache_limit: For a URL, the most bytes of shards to keep there, as a number or as `"500gb"`. Those that are
+            needed last are removed. None: all are kept.
+        keep_zip: For a URL, keep compressed shards as they are, and unpack them into `cache_dir`. False: they are
+            unpacked when they arrive.
+        deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
 
     `dataset[i]` is a dict of Python values by column name, `dataset[2:5]` and `dataset[[4, 1]]` are lists of them.
     Opening a dataset reads its index only; shards are opened when they are first needed. Samples are read, not mapped,
@@ -52,12 +63,35 @@ class Dataset:
         verify: Verify = "structure",
         cache_dir: str | os.PathLike[str] | None = None,
         allow_pickle: bool = False,
+        local: str | os.PathLike[str] | None = None,
+        cache_limit: int | str | None = None,
+        keep_zip: bool = False,
+        deadline_s: float = 300.0,
     ) -> None:
         one_of("verify", verify, VERIFY)
         true_or_false("allow_pickle", allow_pickle)
-        snapshot = snapshots.load(links.parse_link(link))
+        true_or_false("keep_zip", keep_zip)
+        deadline_s = real_number("deadline_s", deadline_s, "a number of seconds above 0", lambda s: 0 < s < math.inf)
+        limit = None if cache_limit is None else size_setting("cache_limit", cache_limit)
+        where = links.parse_any(link)
         cache = None if cache_dir is None else links.absolute(os.fsdecode(cache_dir))
-        self._open(Shards([snapshot], verify=verify, cache_dir=cache), columns, allow_pickle)
+        if isinstance(where, links.RemoteLink):
+            from mx8shards.remote.mirror import open_mirror  # only for URLs
+
+            opened = open_mirror(
+                where,
+                local=local,
+                cache_limit=limit,
+                keep_zip=keep_zip,
+                verify=verify,
+                cache_dir=cache,
+                deadline_s=deadline_s,
+            )
+            shards = Shards.of((opened,))
+        else:
+            _refuse_remote_settings(where, local=local, cache_limit=limit, keep_zip=keep_zip or None)
+            shards = Shards([snapshots.load(where)], verify=verify, cache_dir=cache)
+        self._open(shards, columns, allow_pickle)
 
     def _open(self, shards: Shards, columns: Sequence[str] | None, allow_pickle: bool) -> None:
         self._shards: Shards | None = shards
@@ -292,3 +326,10 @@ class Dataset:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._decoders = self._make_decoders()
+
+
+def _refuse_remote_settings(link: links.Link, **given: object) -> None:
+    """SettingError for settings that only a URL takes."""
+    for name, value in given.items():
+        if value is not None:
+            raise SettingError(subject=name, expected=f"none for the local dataset {link}", found=shown(value))

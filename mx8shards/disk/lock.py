@@ -9,7 +9,8 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mx8shards.disk import operations, publish
@@ -19,6 +20,8 @@ from mx8shards.errors import DiskError
 # Neither the lock file nor its directory may be a symlink: a downloaded dataset could use one to have us truncate any
 # file of the user.
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT
+
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.001, 0.05  # between two attempts to take a lock
 
 
 def acquire(path: Path) -> int:
@@ -92,6 +95,79 @@ def only_writer(path: Path) -> Iterator[int]:
                 return
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def claimed(path: Path, timeout_s: float, give_up: Callable[[], bool] = lambda: False) -> Iterator[int]:
+    """Take the exclusive lock on the file `path`, and remove the file at the end: BlockingIOError after a timeout.
+
+    The kernel frees the lock of a process that is killed; its file stays, and the next claim takes it over. Waiting
+    polls, so that a holder that is stopped or hangs is not waited for without end.
+    """
+    deadline, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
+    while True:
+        with operations.disk_errors("lock", path):
+            descriptor = open_regular(path, follow=False, flags=_LOCK_FLAGS)
+        _held.add(descriptor)
+        process = os.getpid()
+        try:
+            if _try_lock(descriptor) and _is_same_file(path, descriptor):
+                yield descriptor
+                if process == os.getpid():
+                    operations.unlink(path)
+                return
+        finally:
+            if process == os.getpid():  # a forked child has closed its copy
+                _held.discard(descriptor)
+                os.close(descriptor)
+        if give_up() or time.monotonic() > deadline:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", str(path))
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LAST_PAUSE_S)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def hold(descriptor: int) -> None:
+    """Lock the open file, which nobody else knows yet, as a sign that this process lives; `let_go` ends it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _held.add(descriptor)
+
+
+def let_go(descriptor: int) -> None:
+    """Close a descriptor given to `hold`, unless this is a forked child, which closed it at the fork."""
+    if descriptor in _held:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def is_held(descriptor: int) -> bool:
+    """Whether another open file holds the exclusive lock on the file: whether its process lives."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
+
+
+# Descriptors that must not stay open in a forked child: the lock would be held until the child ends.
+_held: set[int] = set()
+
+
+def _close_in_child() -> None:
+    while _held:
+        with contextlib.suppress(OSError):
+            os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:

@@ -102,6 +102,15 @@ def unlink(path: Path) -> None:
 
 
 @_step
+def set_mode(path: Path, mode: int, group: int) -> None:
+    """Give the file a mode and, if this user may, a group. For files that another program has created."""
+    os.chmod(path, mode)
+    with contextlib.suppress(PermissionError):
+        if os.stat(path).st_gid != group:
+            os.chown(path, -1, group)
+
+
+@_step
 def make_directory(path: Path) -> None:
     """Create the directory unless it exists; a symlink there is an error. Its parent must exist."""
     try:

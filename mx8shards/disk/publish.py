@@ -63,6 +63,19 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         file.finish()
 
 
+def write_quickly(path: Path, data: bytes) -> None:
+    """Write a new file without waiting for the disk, for bytes that may be lost."""
+    with NewFile(path) as file:
+        file.write(data)
+        file.close()
+
+
+def make_root(root: Path) -> None:
+    """Create a directory and its parents durably, unless it exists."""
+    if not root.is_dir():
+        make_directories(root, below=next(parent for parent in root.parents if parent.exists()))
+
+
 def make_directories(path: Path, *, below: Path) -> None:
     """Create `path` and its parents below the existing directory `below`, durably; FormatError if one is a symlink."""
     missing = []

@@ -24,6 +24,16 @@ def parse_size_limit(value: int | str | None) -> int | None:
     return None if found == 0 and not isinstance(value, str) else found  # Streaming writes null for 0, not for "0"
 
 
+def size_setting(name: str, value: int | str) -> int:
+    """The number of bytes of the setting `name`: an int from 1, or a text such as 64mb."""
+    try:
+        return whole_number(name, parse_size(value) if isinstance(value, str) else value, 1)
+    except SettingError:
+        raise SettingError(
+            subject=name, expected="bytes, as an int or as a text such as 64gb", found=shown(value)
+        ) from None
+
+
 def parse_size(text: object) -> int | None:
     """The number of bytes of a text such as 64mb; None if it is invalid."""
     match = _SIZE.fullmatch(text.strip().lower()) if isinstance(text, str) else None

@@ -74,6 +74,15 @@ class BlockOrder:
         """The order's name and its number of shards in use at a time."""
         return {"name": "block_shuffle", "shards": self._settings.shards}
 
+    def shard_uses(self, epoch: int) -> tuple[Ids, Ids, Ids]:
+        """Shards, and the order positions from which and to before which each is in use; some are in use twice."""
+        slots = self._plans.get(epoch, self._slots)
+        if slots is not None:
+            return slots.shard_uses()
+        assert self._groups is not None  # found for the slots
+        shards = np.flatnonzero(np.diff(self._groups.bounds))
+        return shards, np.zeros(len(shards), np.int64), np.full(len(shards), len(self))
+
     def _slots(self, epoch: int) -> _Slots | None:
         """The slots of an epoch; None if all shards may be in use at once."""
         if self._groups is None:
@@ -91,6 +100,7 @@ class _Slots:
         ranked = nonempty[
             Permutation(len(nonempty), key.words("block_shuffle shards", epoch)).of(np.arange(len(nonempty)))
         ]
+        self._ranked = ranked
         self._positions = groups.positions
         self._begins = groups.bounds[ranked]
         self._sizes = groups.bounds[ranked + 1] - self._begins
@@ -108,6 +118,17 @@ class _Slots:
         for start in range(0, len(counts), run):
             out[start : start + run] = self._run(counts[start : start + run])
         return out
+
+    def shard_uses(self) -> tuple[Ids, Ids, Ids]:
+        """The shard of rank c is in use in the slots c to c + parts - 1, which wrap from the last slot to the first."""
+        count = len(self._ranked)
+        stops = np.arange(count) + self._parts
+        wraps = np.flatnonzero(stops > count)
+        return (
+            np.concatenate([self._ranked, self._ranked[wraps]]),
+            np.concatenate([self._starts[:-1], np.zeros(len(wraps), np.int64)]),
+            self._starts[np.concatenate([np.minimum(stops, count), stops[wraps] - count])],
+        )
 
     def _run(self, counts: Ids) -> Ids:
         slots = np.searchsorted(self._starts, counts, side="right") - 1

@@ -141,7 +141,7 @@ def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
                 operations.unlink(target)  # somebody has cut or extended it
             if not target.is_file():
                 operations.truncate(descriptor, 0, draft)
-                for piece in _raw_pieces(entry, stored):
+                for piece in raw_pieces(entry, stored):
                     operations.write(descriptor, piece, draft)
                 operations.sync(descriptor, draft)
                 operations.rename(draft, target)
@@ -151,7 +151,7 @@ def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
     return target
 
 
-def _raw_pieces(entry: MdsEntry, stored: ReadFile) -> Iterator[bytes]:
+def raw_pieces(entry: MdsEntry, stored: ReadFile) -> Iterator[bytes]:
     """The raw bytes of a shard in pieces. The stored file is read in pieces too.
 
     All threads of a loader may unpack at once, so each must not hold a whole file in memory.

@@ -1,4 +1,4 @@
-"""How is a link parsed: which dataset directory and snapshot does path@sha256:… name?"""
+"""How is a link parsed: which dataset directory or URL, and which snapshot, does path@sha256:… or s3://… name?"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mx8shards.errors import DatasetNotFoundError, RemoteError, SettingError
 _PINNED = re.compile(r"(?P<path>.*)@(?P<snapshot>sha256:[0-9a-f]+|refresh)", re.DOTALL)
 # pathlib.Path reduces the two slashes of a URL to one.
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://|(s3|gs|gcs|az|azure|oci|hf|https?|file):/", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"[^/?#]*@|.*?\?")  # a user and password before the host, or a query with a signature
 _SHORTEST = len("sha256:") + 8
 _WHOLE = len("sha256:") + 64
 
@@ -27,28 +28,54 @@ class Link:
         return f"{self.root}@{self.snapshot}" if self.snapshot else str(self.root)
 
 
-def parse_link(text: str | os.PathLike[str]) -> Link:
-    """Parse `path`, `path@sha256:…` (at least eight digits) or `path@refresh` (the current snapshot).
+@dataclass(frozen=True, slots=True)
+class RemoteLink:
+    """The URL of a dataset, and a snapshot's id or the beginning of one.
 
-    A leading `~` is the home directory, as in a shell. The path is made absolute, because shards are opened later,
-    perhaps from another working directory or in another process.
+    Without a snapshot, the current one of the local mirror if there is one. With `refresh`, the current remote one.
+    """
+
+    url: str
+    snapshot: str | None = None
+    refresh: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.url}@{self.snapshot}" if self.snapshot else f"{self.url}@refresh" if self.refresh else self.url
+
+
+def parse_any(text: str | os.PathLike[str]) -> Link | RemoteLink:
+    """Parse a path or a URL, plain, with `@sha256:…` (at least eight digits) or with `@refresh`.
+
+    Of a path, a leading `~` is the home directory, as in a shell. The path is made absolute, because shards are opened
+    later, perhaps from another working directory or in another process. A URL must not contain credentials.
     """
     if not isinstance(text, str | bytes | os.PathLike):
         raise _no_link(text)
     text = os.fsdecode(text)
     if "\0" in text:
         raise _no_link(text)
-    if _URL.match(text):
-        raise _no_url(text)
     match = _PINNED.fullmatch(text)
-    if match is None:
-        return Link(absolute(text))
-    snapshot = match["snapshot"]
-    if snapshot != "refresh" and not _SHORTEST <= len(snapshot) <= _WHOLE:
+    where, snapshot = (text, None) if match is None else (match["path"], match["snapshot"])
+    refresh = snapshot == "refresh"
+    url = _checked_url(where) if _URL.match(text) else None
+    if snapshot is not None and not refresh and not _SHORTEST <= len(snapshot) <= _WHOLE:
         raise DatasetNotFoundError(
-            subject=text, expected="a snapshot's id of 8 to 64 hex digits", found=f"{len(snapshot) - len('sha256:')}"
+            subject=f"{url or where}@{snapshot}",
+            expected="a snapshot's id of 8 to 64 hex digits",
+            found=f"{len(snapshot) - len('sha256:')}",
         )
-    return Link(absolute(match["path"]), None if snapshot == "refresh" else snapshot)
+    if url is not None:
+        return RemoteLink(url, None if refresh else snapshot, refresh)
+    return Link(absolute(where), None if refresh else snapshot)
+
+
+def parse_link(text: str | os.PathLike[str]) -> Link:
+    """Like `parse_any`, for calls that need a local directory: RemoteError for a URL."""
+    found = parse_any(text)
+    if isinstance(found, RemoteLink):
+        hint = "mx8shards.sync(url, directory) brings the dataset to a local directory"
+        raise RemoteError("this call needs a local directory", subject=str(found), hint=hint)
+    return found
 
 
 def absolute(text: str) -> Path:
@@ -66,13 +93,22 @@ def _no_link(value: object) -> SettingError:
     return SettingError(subject="link", expected="the path of one dataset, or path@sha256:…", found=found, hint=hint)
 
 
-def _no_url(text: str) -> RemoteError:
+def _checked_url(text: str) -> str:
+    """The URL with two slashes and without one at its end; an error for credentials and for file: URLs."""
     scheme, _, rest = text.partition(":")
-    if scheme.lower() == "file":
-        hint = f"give its path: /{rest.lstrip('/')}"
-    else:
-        hint = "copy the dataset to a local directory first, the folder .mx8shards included, and open that one"
-    return RemoteError("this version opens local directories only", subject=text, hint=hint)
+    scheme, rest = scheme.lower(), rest.lstrip("/")
+    if scheme == "file":
+        hint = f"give its path: /{rest}"
+        raise RemoteError("a file: URL names a local directory", subject=text, hint=hint)
+    if _CREDENTIALS.match(rest if scheme != "hf" else rest.partition("/")[0]):
+        hidden = re.sub(r"^[^/?#]*@", "…@", rest).partition("?")[0]
+        raise SettingError(
+            subject=f"{scheme}://{hidden}",
+            expected="a URL without credentials",
+            found="a user, a key or a query in it",
+            hint="credentials come from the environment or from a profile",
+        )
+    return f"{scheme}://{rest.rstrip('/')}"
 
 
 def parse_target(text: str | os.PathLike[str]) -> Path:

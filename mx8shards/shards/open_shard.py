@@ -117,6 +117,8 @@ class Shards:
     def open_sidecar(self, snapshot: Snapshot, sidecar: Sidecar) -> Bytes | None:
         """The checked bytes of a side-car, or None if it is missing. It is checked once and stays mapped."""
         if sidecar.blake3 not in self._sidecars:
+            provider = next(each.provider for each in self.opened if each.snapshot is snapshot)
+            provider.provide_sidecar(sidecar)
             try:
                 self._sidecars[sidecar.blake3] = open_sidecar(snapshot, sidecar)
             except (FormatError, IntegrityError) as error:

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from mx8shards.errors import FormatError
 from mx8shards.format.entries import Entry
+from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards import cache
 from mx8shards.shards.local_files import check_hash, check_size, existing_raw_file, shard_name, shard_path
 from mx8shards.shards.shard import open_shard_file
@@ -47,6 +48,9 @@ class Provider(Protocol):
         FormatError, IntegrityError or DatasetNotFoundError mean that the shard is damaged or missing, which a Loader's
         on_error= may skip. RemoteError and DiskError mean that the network or the disk failed.
         """
+
+    def provide_sidecar(self, sidecar: Sidecar) -> None:
+        """Make a side-car local, if the provider can; it may also be missing, as side-cars are optional."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ class LocalFiles:
             return found or cache.unpack(entry, stored, directories)
         except FormatError as error:
             raise error.at(subject=name) from error.__cause__
+
+    def provide_sidecar(self, sidecar: Sidecar) -> None:
+        """Nothing: a side-car is local or missing."""
 
     @property
     def _directories(self) -> list[Path]:

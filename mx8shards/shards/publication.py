@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mx8shards.disk import lock, operations, publish
-from mx8shards.errors import DatasetExistsError, DiskError, ShardsError
+from mx8shards.errors import DatasetExistsError, DiskError, SettingError, ShardsError
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.recovery import (
@@ -36,7 +36,7 @@ from mx8shards.shards.recovery import (
     staged_name,
     write_intent,
 )
-from mx8shards.shards.snapshots import INDEX, STATE, current_bytes, kept_path, snapshot_id
+from mx8shards.shards.snapshots import INDEX, MIRROR, STATE, current_bytes, kept_path, snapshot_id
 
 Pieces = Iterable[bytes | memoryview]
 
@@ -94,7 +94,7 @@ class LocalPublication:
         """Create the directories and take the lock. Retry if another process, closing, removes them meanwhile."""
         for attempt in itertools.count():
             try:
-                _make_root(self.root)
+                publish.make_root(self.root)
                 publish.make_directories(self.root / STATE, below=self.root)
                 self._lock = lock.acquire(self.root / STATE / "lock")
             except DiskError as error:
@@ -153,6 +153,7 @@ class LocalPublication:
         The index is parsed first, so that an unreadable one is never published. With `keep_old`, the replaced index is
         also stored under its id, unless it is already.
         """
+        self._require_no_mirror()
         self._make_staging()
         name = snapshot_id(data)
         parse_index(data)
@@ -168,6 +169,12 @@ class LocalPublication:
             with operations.disk_errors("publish", self.root):
                 self._publish(name, data, {found: now, name: data} if found and now and keep_old else {name: data})
         return name
+
+    def _require_no_mirror(self) -> None:
+        """SettingError if this directory is a mirror: its shards may be evicted, and these would be the only copy."""
+        if (self.root / STATE / MIRROR).exists():
+            expected, found = "a directory of its own for a dataset", f"{self.root}, the mirror of a remote dataset"
+            raise SettingError(subject="out", expected=expected, found=found, hint="write to its URL")
 
     def _publish(self, name: str, data: bytes, keep: Mapping[str, bytes]) -> None:
         new = sorted(set(self._names))
@@ -283,13 +290,6 @@ class LocalPublication:
                 message = f"{self.root}: never closed, so nothing was published; use `with Writer(…)`, or call finish()"
                 _logger.warning(message)  # because Python hides a ResourceWarning by default
                 warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
-
-
-def _make_root(root: Path) -> None:
-    if root.is_dir():
-        return
-    existing = next(parent for parent in root.parents if parent.exists())
-    publish.make_directories(root, below=existing)
 
 
 def _require_no_links(root: Path) -> None:

@@ -25,6 +25,7 @@ from mx8shards.shards.not_found_hints import kept_snapshot_hint, not_found_hint
 
 INDEX = "index.json"
 STATE = ".mx8shards"
+MIRROR = "mirror.json"  # in STATE: this directory is the mirror of a remote dataset
 
 _KEPT = re.compile(r"([0-9a-f]{64})\.json")
 

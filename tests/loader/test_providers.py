@@ -20,6 +20,7 @@ import pytest
 import mx8shards as mx8
 from mx8shards.errors import DiskError
 from mx8shards.format.entries import Entry
+from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.loading.execution.crew import Lane, Task
 from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.thread_resources import ThreadResources
@@ -54,6 +55,9 @@ class OnCommand:
 
     def awaits(self, entry: Entry) -> Cause | None:
         return None if number(entry) in self.done else "network"
+
+    def provide_sidecar(self, sidecar: Sidecar) -> None:
+        self.inner.provide_sidecar(sidecar)
 
     def provide(self, entry: Entry) -> Path:
         if number(entry) not in self.done:

@@ -1,0 +1,61 @@
+"""When does an epoch use each shard? Intervals of order positions, for a cache that evicts by next use."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mx8shards.order.blocks import BlockOrder
+from mx8shards.order.orders import PADDING, Order, Sequential
+from mx8shards.order.permutation import Ids
+from mx8shards.order.shard_lookup import ShardLookup
+
+_CHUNKS = 1 << 10  # the resolution for orders whose structure is not known
+_LEAST_CHUNK = 1 << 12
+
+
+class ShardUses(NamedTuple):
+    """Shard `shard[k]` is used at some order positions from `begin[k]` to before `end[k]`, and at no others."""
+
+    shard: Ids
+    begin: Ids
+    end: Ids
+
+    def peak(self, sizes: Ids, step: int) -> int:
+        """The most bytes of shards, of these sizes, that are in use within `step` positions."""
+        times = np.concatenate([self.begin, self.end + step])
+        changes = np.concatenate([sizes[self.shard], -sizes[self.shard]])
+        by_time = np.lexsort((changes, times))  # at one position, the shards that end come first
+        return int(np.cumsum(changes[by_time]).max(initial=0))
+
+
+def shard_uses(order: Order, lookup: ShardLookup, epoch: int, *, varies: bool = False) -> ShardUses:
+    """The uses of all shards in an epoch. `varies`: whether the view may move positions to other shards.
+
+    For our sequential orders and block shuffles they follow from the structure; other orders are read once.
+    """
+    if isinstance(order, Sequential) and lookup.resolve is None:
+        shards = np.flatnonzero(np.diff(lookup.starts))
+        return ShardUses(shards, lookup.starts[shards], lookup.starts[shards + 1])
+    if isinstance(order, BlockOrder) and not varies:
+        return ShardUses(*order.shard_uses(epoch))
+    return _by_reading(order, lookup, epoch)
+
+
+def _by_reading(order: Order, lookup: ShardLookup, epoch: int) -> ShardUses:
+    """The uses in chunks of positions: consecutive chunks with a shard are one interval."""
+    length = len(order)
+    chunk = max(_LEAST_CHUNK, -(-length // _CHUNKS))
+    pairs = []
+    for number, start in enumerate(range(0, length, chunk)):
+        ids = order.ids(epoch, start, min(start + chunk, length))
+        shards = np.unique(lookup.shards_of(ids[ids != PADDING], epoch))
+        pairs.append(np.stack([shards, np.full(len(shards), number)]))
+    shards, numbers = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), np.int64)
+    by_shard = np.lexsort((numbers, shards))
+    shards, numbers = shards[by_shard], numbers[by_shard]
+    first = np.ones(len(shards), bool)
+    first[1:] = (shards[1:] != shards[:-1]) | (numbers[1:] != numbers[:-1] + 1)
+    last = np.append(first[1:], True) if len(first) else first
+    return ShardUses(shards[first], numbers[first] * chunk, np.minimum((numbers[last] + 1) * chunk, length))

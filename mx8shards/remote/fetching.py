@@ -1,0 +1,179 @@
+"""How does one file come from the store into a mirror: claimed by one job, checked, then renamed into place?
+
+    .mx8shards/claims/NAME     locked (flock) by the job that fetches the file; the kernel frees the lock of a killed job
+    .mx8shards/fetching/NAME/  the private directory of the holder of that claim
+
+Only files that were checked and are durable get their final name, so no crash and no second job leaves a torn file
+there. What a killed job leaves is removed by the next claim of the name, or when a mirror is opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from mx8shards.disk import lock, operations, publish
+from mx8shards.disk.map import ReadFile
+from mx8shards.errors import DiskError, FormatError, IntegrityError, RemoteError, ShardsError
+from mx8shards.format.entries import FileInfo, MdsEntry
+from mx8shards.remote.stamps import Stamp, safe_name, stamp_of
+from mx8shards.remote.store import Store
+from mx8shards.shards.cache import raw_pieces
+from mx8shards.shards.local_files import check_hash, check_size
+from mx8shards.shards.snapshots import STATE
+
+_ATTEMPTS = 2  # a file whose bytes are wrong is fetched once more
+
+
+class Claim(NamedTuple):
+    """The right to make one file of a mirror. Files are made in `private`, and get `mode` as the umask decides."""
+
+    root: Path
+    private: Path
+    mode: int
+
+    def draft(self) -> Path:
+        """A new path in the private directory. A killed job's child may still write to other paths there."""
+        return self.private / uuid.uuid4().hex
+
+
+@contextmanager
+def claimed(
+    root: Path, basename: str, timeout_s: float, give_up: Callable[[], bool] = lambda: False
+) -> Iterator[Claim]:
+    """Claim a file of the mirror. BlockingIOError if another job holds its claim for the whole timeout."""
+    name = safe_name(basename)
+    claims, fetching = root / STATE / "claims", root / STATE / "fetching"
+    publish.make_root(root)
+    for directory in (claims, fetching):
+        publish.make_directories(directory, below=root)
+    with lock.claimed(claims / name, timeout_s, give_up) as descriptor:
+        private = fetching / name
+        with suppress(ShardsError, OSError):
+            publish.remove_tree(private)
+        operations.make_directory(private)
+        process = os.getpid()
+        try:
+            yield Claim(root, private, stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o666)
+        finally:
+            if process == os.getpid():  # not in a forked child that leaves this block
+                with suppress(ShardsError, OSError):
+                    publish.remove_tree(private)
+
+
+def sweep(root: Path) -> None:
+    """Remove what killed jobs have left: claims that nobody holds, and their private directories."""
+    with suppress(OSError, ShardsError):  # another user's files; what stays does no harm
+        names = {path.name for folder in ("claims", "fetching") for path in _children(root / STATE / folder)}
+        for name in names:
+            with suppress(OSError, ShardsError), claimed(root, name, 0.0):
+                pass
+
+
+def _children(directory: Path) -> list[Path]:
+    return list(directory.iterdir()) if directory.is_dir() and not directory.is_symlink() else []
+
+
+def fetch(store: Store, source: FileInfo, claim: Claim, name: str) -> Path:
+    """Fetch an object into the private directory and check its size and hash; IntegrityError if they are wrong twice.
+
+    RemoteError if the store does not answer or the object is missing; DiskError if the disk is full.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        path = claim.draft()
+        try:
+            _fetch(store, source, claim, path)
+            check_file(path, source, name)
+        except (FormatError, IntegrityError):
+            if attempt == _ATTEMPTS:
+                raise
+            operations.unlink(path)
+        else:
+            return path
+    raise AssertionError
+
+
+def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path) -> None:
+    try:
+        store.fetch(source.basename, path, source.size_bytes)
+    except RemoteError as error:
+        if getattr(error, "reason", "") == "changed":
+            raise IntegrityError(
+                "the object was replaced: it is not the one that the index names",
+                subject=f"{store.url}/{source.basename}",
+            ) from error
+        raise _full(claim.root, source.size_bytes, error) from error
+    except OSError as error:
+        raise _full(claim.root, source.size_bytes, error) from error
+
+
+def _full(root: Path, size_bytes: int, error: OSError) -> Exception:
+    """A DiskError that names the cache if its disk is full, else the error itself."""
+    disk = os.statvfs(root)
+    if error.errno != errno.ENOSPC and disk.f_bavail * disk.f_frsize >= size_bytes:
+        return error if isinstance(error, ShardsError) else operations.disk_error(error, "write", (root,))
+    found = DiskError(
+        f"the disk of the cache is full: a shard of {size_bytes} bytes does not fit",
+        subject=str(root),
+        hint="cache_limit=… bounds the cache, local=… puts it elsewhere",
+    )
+    found.errno = errno.ENOSPC
+    return found
+
+
+def check_file(path: Path, info: FileInfo, name: str) -> Stamp:
+    """FormatError or IntegrityError unless the file has this size and strongest hash; its stamp before that."""
+    file = ReadFile(path)
+    before = stamp_of(os.fstat(file.descriptor))
+    check_size(file, info, name)
+    check_hash(file, info, name)
+    return before
+
+
+def unpack(entry: MdsEntry, stored: Path, claim: Claim, name: str) -> Path:
+    """Decompress a checked shard into the private directory, and check the raw file."""
+    target = claim.draft()
+    with operations.disk_errors("unpack", claim.root), publish.NewFile(target) as file:
+        try:
+            for piece in raw_pieces(entry, ReadFile(stored)):
+                file.write(piece)
+            file.finish()
+        except FormatError as error:
+            raise error.at(subject=name) from error.__cause__
+    check_file(target, entry.raw, name)
+    return target
+
+
+def place(path: Path, basename: str, claim: Claim) -> Stamp:
+    """Make a file of the private directory durable, and give it its final name in the mirror; its stamp there."""
+    target = claim.root / basename
+    operations.set_mode(path, claim.mode, claim.root.stat().st_gid)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        operations.sync(descriptor, path)
+        publish.make_directories(target.parent, below=claim.root)
+        operations.rename(path, target)
+        found = stamp_of(os.fstat(descriptor))  # renaming changes ctime
+    finally:
+        os.close(descriptor)
+    operations.sync_directory(target.parent)
+    return found
+
+
+def place_bytes(data: bytes, basename: str, claim: Claim) -> None:
+    """Store small bytes durably under their final name in the mirror."""
+    path = claim.draft()
+    publish.write_file(path, [data])
+    place(path, basename, claim)
+
+
+def write_note(draft: Path, target: Path, text: str) -> None:
+    """Replace a small file that other jobs read; it may be lost."""
+    publish.write_quickly(draft, text.encode())
+    operations.rename(draft, target)

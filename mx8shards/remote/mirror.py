@@ -1,0 +1,181 @@
+"""The mirror: which snapshot of a remote dataset does a link name, and where is its local directory?
+
+A mirror looks like a local dataset: index.json, the snapshots kept under their ids, side-cars, and those shards that
+are here. `.mx8shards/mirror.json` tells that it is one, and of which URL. Only a mirror is ever evicted from, because
+every file in it can be fetched again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from mx8shards.disk.files import read_bounded
+from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError
+from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
+from mx8shards.remote import fetching
+from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
+from mx8shards.remote.store import Store
+from mx8shards.shards.links import Link, RemoteLink, absolute
+from mx8shards.shards.open_shard import ProvidedSnapshot, Verify
+from mx8shards.shards.snapshots import INDEX, MIRROR, STATE, current_bytes, kept, kept_path, load, snapshot_id
+
+_FORMAT = 1
+_MOST_BYTES = 1 << 16
+_INDEX_CLAIM = "index"  # a directory of this name cannot be a shard's, as shards have an extension
+
+
+def open_mirror(
+    link: RemoteLink,
+    *,
+    local: str | os.PathLike[str] | None,
+    cache_limit: int | None,
+    keep_zip: bool,
+    verify: Verify,
+    cache_dir: Path | None,
+    deadline_s: float,
+) -> ProvidedSnapshot:
+    """Open a remote dataset through its mirror. The store is asked only for what the mirror does not know."""
+    root = default_directory(link.url) if local is None else absolute(os.fsdecode(local))
+    store = _Lazily(link.url, deadline_s)
+    _require_mirror(root, link.url, cache_limit)
+    fetching.sweep(root)
+    name = _resolve(root, link, store, deadline_s)
+    snapshot = load(Link(root, name))
+    check = verify == "shard"
+    settings = RemoteSettings(link.url, deadline_s, keep_zip, cache_limit, cache_dir, check)
+    return ProvidedSnapshot(snapshot, verify, RemoteFiles(snapshot, settings))
+
+
+def default_directory(url: str) -> Path:
+    """The mirror of a URL below $MX8SHARDS_CACHE or, without that, below $XDG_CACHE_HOME/mx8shards."""
+    given = os.environ.get("MX8SHARDS_CACHE")
+    if given:
+        base = absolute(given)
+    else:
+        base = absolute(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mx8shards"
+    return base / hashlib.sha256(url.encode()).hexdigest()[:32]
+
+
+def mirrored_url(root: Path) -> str | None:
+    """The URL whose mirror this directory is; None if it is no mirror."""
+    path = root / STATE / MIRROR
+    try:
+        found = json.loads(read_bounded(path, _MOST_BYTES, follow=False))
+        version, url = found["format"], found["url"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, KeyError):
+        raise FormatError("this file is damaged", subject=str(path), hint="remove the mirror's directory") from None
+    if version != _FORMAT or not isinstance(url, str):
+        raise FormatError(subject=str(path), expected=f"format {_FORMAT}", found=repr(version)[:80])
+    return url
+
+
+class _Lazily:
+    """The store, opened when it is first needed."""
+
+    def __init__(self, url: str, deadline_s: float) -> None:
+        self.url = url
+        self._deadline_s = deadline_s
+        self._store: Store | None = None
+
+    def read(self, key: str) -> bytes | None:
+        """The bytes of an index; None if there is no such object."""
+        self._store = self._store or connect(self.url, self._deadline_s)
+        try:
+            return self._store.read(key, MAX_INDEX_BYTES).data
+        except RemoteError as error:
+            if getattr(error, "reason", "") != "missing":
+                raise
+            return None
+
+
+def _require_mirror(root: Path, url: str, cache_limit: int | None) -> None:
+    """SettingError if the directory is the mirror of another URL, or a dataset of its own."""
+    found = mirrored_url(root)
+    if found == url:
+        return
+    if found is not None:
+        raise SettingError(subject="local", expected=f"a directory for {url}", found=f"{root}, a mirror of {found}")
+    if (root / INDEX).exists() or kept(root):
+        hint = f"open {root} itself, or give local=… another directory"
+        raise SettingError(
+            subject="local", expected="a new directory or a mirror", found=f"{root}, a dataset", hint=hint
+        )
+    others = [path.name for path in root.iterdir() if path.name != STATE] if root.is_dir() else []
+    if others:
+        found = f"{root} with {min(others)!r}"
+        raise SettingError(subject="local", expected="an empty directory or a mirror", found=found)
+
+
+def _resolve(root: Path, link: RemoteLink, store: _Lazily, deadline_s: float) -> str:
+    """The id of the snapshot that a link names. Its index is kept in the mirror afterwards."""
+    if not link.refresh:
+        found = _known(root, link)
+        if found is not None:
+            return found
+    try:
+        with fetching.claimed(root, _INDEX_CLAIM, deadline_s) as claim:
+            found = None if link.refresh else _known(root, link)
+            return found or _fetch_index(link, store, claim)
+    except BlockingIOError:
+        message = f"another process fetches the index and has not finished after {deadline_s:.0f} s"
+        raise RemoteError(message, subject=link.url) from None
+
+
+def _known(root: Path, link: RemoteLink) -> str | None:
+    """The id of the snapshot, if the mirror knows it."""
+    if link.snapshot is None:
+        data = current_bytes(root)
+        return None if data is None else snapshot_id(data)
+    found = [name for name in kept(root) if name.startswith(link.snapshot)]
+    if len(found) > 1:
+        raise DatasetNotFoundError(subject=str(link), expected="a snapshot of this id", found=" and ".join(found))
+    return found[0] if found else None
+
+
+def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str:
+    wanted = link.snapshot
+    data = None
+    if wanted is not None and len(wanted) == len("sha256:") + 64:
+        data = store.read(kept_path(Path(), wanted).as_posix())
+    if data is None:
+        data = store.read(INDEX)
+    if data is None:
+        raise DatasetNotFoundError("no dataset here: there is no index.json", subject=link.url)
+    name = snapshot_id(data)
+    if wanted is not None and not name.startswith(wanted):
+        raise _other(link, name)
+    try:
+        parse_index(data)
+    except FormatError as error:
+        error.subject = f"{link.url}/{INDEX}"
+        raise
+    _keep(claim, link, name, data)
+    return name
+
+
+def _other(link: RemoteLink, name: str) -> Exception:
+    """The error for a pinned snapshot that the store does not have."""
+    assert link.snapshot is not None
+    if len(link.snapshot) < len("sha256:") + 64:
+        hint = "give all 64 digits for a snapshot that is not the current one"
+    else:
+        hint = "it was removed, or it was never in this place"
+    return DatasetNotFoundError(
+        subject=str(link), expected="a snapshot of this id", found=f"{name}, the current one", hint=hint
+    )
+
+
+def _keep(claim: fetching.Claim, link: RemoteLink, name: str, data: bytes) -> None:
+    """Store an index under its id and, unless the link is pinned, as the current one."""
+    if mirrored_url(claim.root) is None:
+        about = json.dumps({"format": _FORMAT, "url": link.url})
+        fetching.place_bytes(about.encode(), f"{STATE}/{MIRROR}", claim)
+    if not kept_path(claim.root, name).exists():
+        fetching.place_bytes(data, kept_path(Path(), name).as_posix(), claim)
+    if link.snapshot is None and current_bytes(claim.root) != data:
+        fetching.place_bytes(data, INDEX, claim)
