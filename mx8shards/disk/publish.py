@@ -55,12 +55,17 @@ class NewFile:
             self.discard()
 
 
-def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write a new file whose bytes are durable. Its name is durable only after `sync_directory`."""
+def write_file(path: Path, pieces: Iterable[bytes | memoryview], *, durable: bool = True) -> None:
+    """Write a new file whose bytes are durable. Its name is durable only after `sync_directory`.
+
+    `durable=False` is for a file that is needed only while this process runs.
+    """
     with NewFile(path) as file:
         for piece in pieces:
             file.write(piece)
-        file.finish()
+        if durable:
+            file.finish()
+        file.close()
 
 
 def write_quickly(path: Path, data: bytes) -> None:

@@ -111,9 +111,15 @@ def _checked_url(text: str) -> str:
     return f"{scheme}://{rest.rstrip('/')}"
 
 
+def parse_any_target(text: str | os.PathLike[str]) -> Path | str:
+    """The directory or the URL to publish in; an error for a link to a snapshot, as snapshots are immutable."""
+    found = parse_any(text)
+    if _PINNED.fullmatch(os.fsdecode(text)):
+        raise SettingError(subject=str(found), expected="a directory or URL to write to", found="a link to a snapshot")
+    return found.url if isinstance(found, RemoteLink) else found.root
+
+
 def parse_target(text: str | os.PathLike[str]) -> Path:
-    """The directory to publish in; an error for a URL, or for a link to a snapshot, as snapshots are immutable."""
-    text = os.fsdecode(text)
-    if _PINNED.fullmatch(text):
-        raise SettingError(subject=text, expected="a directory to write to", found="a link to a snapshot")
+    """Like `parse_any_target`, for calls that need a local directory: RemoteError for a URL."""
+    parse_any_target(text)
     return parse_link(text).root

@@ -25,6 +25,7 @@ from typing import Protocol
 
 from mx8shards.disk import lock, operations, publish
 from mx8shards.errors import DatasetExistsError, DiskError, SettingError, ShardsError
+from mx8shards.format.columns import Columns
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.recovery import (
@@ -37,6 +38,7 @@ from mx8shards.shards.recovery import (
     write_intent,
 )
 from mx8shards.shards.snapshots import INDEX, MIRROR, STATE, current_bytes, kept_path, snapshot_id
+from mx8shards.shards.writer_base import Base, Mode, base_of
 
 Pieces = Iterable[bytes | memoryview]
 
@@ -48,8 +50,14 @@ _logger = logging.getLogger("mx8shards")
 class Publication(Protocol):
     """Accepts shards in any order and from any thread, and publishes all of them at once with the index."""
 
+    def base(self, mode: Mode, columns: Columns) -> Base:
+        """The state of the dataset to start from; an error if `mode` does not allow it."""
+
+    def require_owner(self) -> None:
+        """DiskError in a process forked from the one that opened this."""
+
     def put_shard(self, basename: str, pieces: Pieces) -> None:
-        """Store a shard's file durably, without publishing it."""
+        """Store a shard's file, without publishing it. Its bytes are copied or written before this returns."""
 
     def temporary_path(self, name: str) -> Path:
         """A free local path for a file whose final name is not known yet."""
@@ -103,6 +111,11 @@ class LocalPublication:
             else:
                 return
 
+    def base(self, mode: Mode, columns: Columns) -> Base:
+        """The state of the dataset to start from; an error if `mode` does not allow it."""
+        with operations.disk_errors("open", self.root):
+            return base_of(self.root, mode, columns)
+
     def require_owner(self) -> None:
         """DiskError in a forked process, which has neither the lock nor the threads of the process that opened this."""
         if os.getpid() != self._process:
@@ -114,7 +127,7 @@ class LocalPublication:
         """The staging path of the file to be published as `name`; the caller writes it and makes it durable."""
         self._make_staging()
         self._names.append(name)
-        return self._staged(name)
+        return self.staged(name)
 
     def _make_staging(self) -> None:
         """Create the staging directory when it is first needed, as a full disk may lack room, and gc works without."""
@@ -124,7 +137,8 @@ class LocalPublication:
             operations.sync_directory(self._staging.parent)  # also if a killed process created it without syncing
             self._staging_made = True
 
-    def _staged(self, name: str) -> Path:
+    def staged(self, name: str) -> Path:
+        """The staging path of a file to be published as `name`."""
         return self._staging / staged_name(name)
 
     def put_shard(self, basename: str, pieces: Pieces) -> None:
@@ -187,7 +201,7 @@ class LocalPublication:
         for parent in sorted(parents):
             publish.make_directories(parent, below=self.root)
         for file in new:
-            operations.rename(self._staged(file), self.root / file)
+            operations.rename(self.staged(file), self.root / file)
         for parent in sorted(parents):
             operations.sync_directory(parent)
         for kept_name, kept_data in keep.items():

@@ -1,0 +1,224 @@
+"""Which names below a remote dataset belong to which writer, and has that writer died?
+
+    .mx8shards/writers/root.json     the claim on names without a directory (shard.00000.mds, …)
+    .mx8shards/writers/g0001.json    the claim on the names in that directory
+
+A writer puts its claim, if there is none, before its first shard, and removes it after the index. Writers with claims
+on different directories upload at the same time and never overwrite each other's shards; the conditional put of the
+index decides who publishes. A claim is renewed every hour. Its writer has surely died if the claim names a process of
+this machine that has ended; a claim that nobody renewed for seven days counts as abandoned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from mx8shards.errors import FormatError, RemoteError
+from mx8shards.format.basename import is_basename
+from mx8shards.format.jsontext import SNAPSHOT_ID
+from mx8shards.remote.store import Listed, Store
+from mx8shards.shards.snapshots import STATE
+
+PREFIX = f"{STATE}/writers/"
+RENEW_S = 3600.0
+ABANDONED_S = 7 * 24 * 3600.0
+
+_MOST_BYTES = 1 << 20
+_ROOT = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, so that another one on the same machine can tell whether it still runs."""
+
+    machine: str = ""  # a hash of the boot id and the namespace of process ids; "" where these are not known
+    number: int = 0
+    started: str = ""
+
+    @classmethod
+    def this(cls) -> Process:
+        """The process that calls this."""
+        return cls(_machine(), os.getpid(), _started(os.getpid()))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it surely does not run any more: it was on this machine, since its last start."""
+        return bool(self.machine) and self.machine == _machine() and _started(self.number) != self.started
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One writer's claim on the shard names in a directory of a remote dataset."""
+
+    directory: str  # "", or such as "g0001/"
+    first: int  # the number of its first shard
+    base: str | None  # the snapshot that was current when it began
+    snapshot: str | None = None  # the snapshot that it is about to publish, or whose files a sync uploads
+    sidecars: tuple[str, ...] = ()  # the keys of the side-cars of that snapshot
+    renewals: int = 0  # so that each renewal gives the object another ETag
+    is_sync: bool = False  # a sync: the names of its files are those in the snapshot
+    process: Process = field(default_factory=Process.this)
+    writer: str = field(default_factory=lambda: uuid.uuid4().hex)
+    begun: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+    @property
+    def key(self) -> str:
+        """The key of its object."""
+        return claim_key(self.directory)
+
+    def to_bytes(self) -> bytes:
+        """The contents of its object."""
+        return json.dumps(asdict(self)).encode()
+
+
+def claim_key(directory: str) -> str:
+    """The key of a claim on the names in a directory."""
+    return f"{PREFIX}{directory.rstrip('/').replace('/', '~') or _ROOT}.json"
+
+
+class HeldClaim:
+    """A claim that this process holds."""
+
+    def __init__(self, store: Store, claim: Claim, etag: str) -> None:
+        self.claim = claim
+        self._store = store
+        self._etag = etag
+        self._lock = Lock()
+        self._renewed = time.monotonic()
+
+    def renew(self) -> None:
+        """Show that the writer lives, if the last renewal is an hour ago. RemoteError if the claim was taken away."""
+        if time.monotonic() > self._renewed + RENEW_S:
+            self._put(self.claim)
+
+    def announce(self, snapshot: str, sidecars: Iterable[str]) -> None:
+        """Say which snapshot is about to be published. RemoteError if the claim was taken away."""
+        self._put(replace(self.claim, snapshot=snapshot, sidecars=tuple(sidecars)))
+
+    def _put(self, claim: Claim) -> None:
+        with self._lock:
+            claim = replace(claim, renewals=self.claim.renewals + 1)
+            self._etag = put_if(self._store, claim.key, claim.to_bytes(), self._etag)
+            self.claim = claim
+            self._renewed = time.monotonic()
+
+    def release(self) -> None:
+        """Remove the claim."""
+        self._store.delete([self.claim.key])
+
+
+def put_if(store: Store, key: str, data: bytes, etag: str | None) -> str:
+    """Put an object if it still has the ETag (None: if there is none), and return its new ETag.
+
+    A put whose answer was lost is sent again, and then finds its own bytes: that is success.
+    """
+    try:
+        return store.put(key, data, if_match=etag, new=etag is None)
+    except RemoteError as error:
+        if error.reason != "changed":
+            raise
+        found = read_or_none(store, key, len(data))
+        if found is None or found[0] != data:
+            raise
+        return found[1]
+
+
+def read_or_none(store: Store, key: str, most: int) -> tuple[bytes, str] | None:
+    """An object of at most `most` bytes and its ETag; None if it is missing or larger."""
+    try:
+        found = store.head(key)
+        if found is None or found.size_bytes > most:
+            return None
+        read = store.read(key, most)
+        return read.data, read.etag
+    except RemoteError as error:
+        if error.reason != "missing":
+            raise
+        return None
+
+
+def take(store: Store, claim: Claim) -> HeldClaim | None:
+    """Put a new claim; None if its directory is claimed already."""
+    return replace_claim(store, claim, None)
+
+
+def replace_claim(store: Store, claim: Claim, etag: str | None) -> HeldClaim | None:
+    """Put a claim in place of the one with this ETag; None if somebody else was quicker."""
+    try:
+        return HeldClaim(store, claim, put_if(store, claim.key, claim.to_bytes(), etag))
+    except RemoteError as error:
+        if error.reason != "changed":
+            raise
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundClaim:
+    """A claim in the store."""
+
+    claim: Claim
+    etag: str
+    idle_s: float  # since it was put or renewed
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its writer has ended, surely or because it did not renew the claim for seven days."""
+        return self.claim.process.has_ended or self.idle_s > ABANDONED_S
+
+
+def find_claims(store: Store, listed: Iterable[Listed]) -> list[FoundClaim]:
+    """The claims among the objects of a listing. One that was removed meanwhile is left out."""
+    found = []
+    for each in listed:
+        if not (each.key.startswith(PREFIX) and each.key.endswith(".json")):
+            continue
+        read = read_or_none(store, each.key, _MOST_BYTES)
+        if read is not None:
+            claim = _parse(read[0], f"{store.url}/{each.key}")
+            if claim.key == each.key:
+                found.append(FoundClaim(claim, read[1], time.time() - each.modified_s))
+    return found
+
+
+def _parse(data: bytes, subject: str) -> Claim:
+    try:
+        values: dict[str, Any] = json.loads(data)
+        process = Process(**values.pop("process"))
+        claim = Claim(process=process, sidecars=tuple(map(str, values.pop("sidecars"))), **values)
+        directory = claim.directory.removesuffix("/")
+        for snapshot in (claim.base, claim.snapshot):
+            if snapshot is not None and not SNAPSHOT_ID.fullmatch(snapshot):
+                raise ValueError("not a snapshot's id")
+        numbers = type(claim.first) is int and type(process.number) is int
+        if not numbers or (directory and not is_basename(directory)):
+            raise ValueError("not a directory and numbers")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        hint = "written by a newer version, or damaged; remove it if no process uploads to this dataset"
+        raise FormatError(f"not a writer's claim: {error}", subject=subject, hint=hint) from error
+    return claim
+
+
+def _machine() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:16]
+    except OSError:
+        return ""
+
+
+def _started(number: int) -> str:
+    """When a process of this machine started, in clock ticks since the boot; "" if there is none, or it has ended."""
+    try:
+        fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()

@@ -1,0 +1,127 @@
+"""Does a Writer that publishes into a store put the bytes there that it puts into a directory, or nothing?"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mx8shards as mx8
+from mx8shards.remote import claims
+from mx8shards.remote.open_store import open_store
+from tests.remote.objects import copied, files, named_files, objects
+from tests.strategies import NUMBERED, numbered_samples
+
+
+def write(out: Any, samples: Iterable[dict[str, Any]] | None = None, **options: Any) -> str:
+    with mx8.Writer(out, **{"columns": NUMBERED, "size_limit": 700, **options}) as writer:
+        for sample in numbered_samples(30) if samples is None else samples:
+            writer.write(sample)
+    assert writer.snapshot is not None
+    return writer.snapshot
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd"}, {"match_streaming": True}, {"size_limit": None}])
+def test_a_bucket_gets_the_files_that_a_directory_gets(bucket: str, tmp_path: Path, options: dict[str, Any]) -> None:
+    for mode in ("create", "append", "overwrite", "append"):
+        assert write(bucket, mode=mode, **options) == write(tmp_path / "d", mode=mode, **options)
+        assert objects(bucket) == files(tmp_path / "d")
+
+
+def test_a_writer_without_samples_leaves_a_dataset_without_samples(bucket: str, tmp_path: Path) -> None:
+    assert write(bucket, []) == write(tmp_path / "d", [])
+    assert objects(bucket) == files(tmp_path / "d")
+
+
+def test_metadata_alone_are_a_new_snapshot(bucket: str, tmp_path: Path) -> None:
+    for out in (bucket, tmp_path / "d"):
+        write(out)
+        write(out, [], mode="append", metadata={"a": 1})
+        write(out, [], mode="append")  # nothing new
+    assert objects(bucket) == files(tmp_path / "d")
+
+
+def test_create_refuses_a_bucket_that_has_a_dataset_or_other_objects(bucket: str) -> None:
+    write(f"{bucket}/a")
+    before = objects(bucket)
+    with pytest.raises(mx8.DatasetExistsError, match='mode="append" adds to it'):
+        write(f"{bucket}/a")
+    open_store(bucket).put("b/notes.txt", b"mine")
+    with pytest.raises(mx8.DatasetExistsError, match=r"notes\.txt"):
+        write(f"{bucket}/b")
+    assert objects(bucket) == {**before, "b/notes.txt": b"mine"}
+
+
+def test_other_columns_are_refused_by_the_name_of_the_url(bucket: str) -> None:
+    write(bucket)
+    before = objects(bucket)
+    with pytest.raises(mx8.SchemaError, match=f"^{bucket}: expected the columns"):
+        write(bucket, [], columns={"x": "int"}, mode="append")
+    assert objects(bucket) == before
+
+
+@pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
+def test_a_writer_whose_block_raises_leaves_the_bucket_as_it_was(bucket: str, mode: str) -> None:
+    if mode != "create":
+        write(bucket)
+    before = objects(bucket)
+
+    def broken() -> Iterator[dict[str, Any]]:
+        yield from numbered_samples(30)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write(bucket, broken(), mode=mode)
+    assert objects(bucket) == before
+
+
+def test_a_writer_that_is_never_closed_says_so_and_publishes_nothing(bucket: str) -> None:
+    writer = mx8.Writer(bucket, columns=NUMBERED)
+    for sample in numbered_samples(3):
+        writer.write(sample)
+    del writer
+    with pytest.warns(ResourceWarning, match="nothing was published"):
+        gc.collect()  # errors inside the store's client form cycles
+    assert [key for key in objects(bucket) if not key.startswith(claims.PREFIX)] == []
+
+
+@pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
+@pytest.mark.parametrize("count", [2, 5])
+def test_of_writers_at_the_same_time_exactly_one_publishes(bucket: str, tmp_path: Path, mode: Any, count: int) -> None:
+    if mode != "create":
+        write(bucket)
+    before = objects(bucket)
+    writers = [mx8.Writer(bucket, columns=NUMBERED, size_limit=700, mode=mode) for _ in range(count)]
+    results: list[Any] = [None] * count
+    together = threading.Barrier(count)
+
+    def run(i: int) -> None:
+        for sample in numbered_samples(20 + 3 * i):
+            writers[i].write(sample)
+        together.wait()
+        try:
+            results[i] = writers[i].finish()
+        except mx8.RemoteError as error:
+            results[i] = error
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    won = [result for result in results if isinstance(result, str)]
+    lost = [result for result in results if not isinstance(result, str)]
+    assert len(won) == 1
+    assert all(error.reason == "changed" and "another writer was quicker" in str(error) for error in lost)
+    after = objects(bucket)
+    assert {key: data for key, data in after.items() if key in before and key != "index.json"} == {
+        key: data for key, data in before.items() if key != "index.json"
+    }
+    copy = copied(bucket, tmp_path / "copy")
+    assert mx8.verify(copy, data=True).damage == ()
+    assert mx8.Dataset(copy).snapshot == won[0]
+    assert set(after) == named_files(copy)
