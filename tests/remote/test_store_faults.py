@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.remote.open_store import open_store
+from tests.remote.deadlines import in_time
 from tests.remote.fault_server import KINDS, MULTIPART, FaultServer, Kind, Operation, Place
 
 PLACES: tuple[Place, ...] = ("first", "middle", "last")
 DEADLINE_S = 3.0
-PATIENCE_S = 90.0  # a test that takes longer than this has hung
 
 SHARD = random.Random(1).randbytes(3 << 20)
 OLD_SHARD = random.Random(2).randbytes(3 << 20)
@@ -121,33 +120,15 @@ WORK = {
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
-    with FaultServer(page_keys=2) as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        for key, old, new in [("index.json", OLD_INDEX, INDEX), *((f"shard{i}", OLD_SHARD, SHARD) for i in range(3))]:
-            server.put(key, old)
-            server.put(key, new)
-        for number in range(5):
-            server.put(f"many/{number}", b"x")
-        yield server
-
-
-def in_time(work: Callable[[], Any]) -> Any:
-    """What a call returns or raises; a failure if it hangs."""
-    found: list[Any] = []
-
-    def run() -> None:
-        try:
-            found.append(work())
-        except Exception as error:  # noqa: BLE001 the caller looks at it
-            found.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)
-    assert found, "it hangs"
-    return found[0]
+def server(fault_server: FaultServer) -> FaultServer:
+    """Every object that is read was replaced once, so that there is a stale version of it."""
+    fault_server.page_keys = 2
+    for key, old, new in [("index.json", OLD_INDEX, INDEX), *((f"shard{i}", OLD_SHARD, SHARD) for i in range(3))]:
+        fault_server.put(key, old)
+        fault_server.put(key, new)
+    for number in range(5):
+        fault_server.put(f"many/{number}", b"x")
+    return fault_server
 
 
 def fault_of(work: Work, kind: Kind, place: Place, times: int | None) -> dict[str, Any]:
