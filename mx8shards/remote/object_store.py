@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,14 @@ from mx8shards.disk import operations
 from mx8shards.errors import FormatError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access
-from mx8shards.remote.retries import until_deadline
+from mx8shards.remote.bulk import Bulk, find_s5cmd
+from mx8shards.remote.retries import attempt_s, until_deadline
 from mx8shards.remote.spans import Merged, merged
 from mx8shards.remote.store import Fetched, Listed, Span
 
 _T = TypeVar("_T")
 
+_BULK_FROM = 1 << 20  # bytes from which on an object is worth a line to s5cmd, which asks for its size first
 _CHUNK = 1 << 20  # bytes that are written to a file at once
 _PART = 16 << 20  # a larger upload goes in parts of this size …
 _PARTS_AT_ONCE = 4  # … of which so many are in memory
@@ -50,6 +53,8 @@ class ObjectStore:
         self._deadline_s, self._parallel = deadline_s, parallel
         self._obstore = require("obstore", "remote")
         self._access = Access() if scheme == "s3" else None
+        program = find_s5cmd()
+        self._bulk = Bulk(program, self._access, parallel) if self._access and program else None
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._clients: dict[tuple[Any, ...], Any] = {}
@@ -77,6 +82,8 @@ class ObjectStore:
     def close(self) -> None:
         """End operations that wait for their next attempt, and make no new ones."""
         self._closed.set()
+        if self._bulk:
+            self._bulk.close()
         with self._lock:
             self._clients.clear()
 
@@ -128,34 +135,42 @@ class ObjectStore:
             raise
 
     def fetch(self, key: str, target: Path, size_bytes: int) -> None:
-        """Write a whole object into the new file `target`. A broken attempt is continued where it stopped."""
+        """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
+        started = time.monotonic()
+        if self._bulk and size_bytes >= _BULK_FROM:
+            limits = {"limit_s": attempt_s(self._deadline_s), "stall_s": clients.stall_s(self._deadline_s)}
+            if self._bulk.fetch(self._url_of(key), target, size_bytes, **limits):
+                return
+        self._stream(key, target, size_bytes, self._deadline_s - (time.monotonic() - started))
+
+    def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
+        """Write an object into the new file `target`. A broken attempt is continued where it stopped."""
         descriptor = operations.create(target)
+        done, etag = 0, ""
+
+        def work(client: Any) -> None:
+            nonlocal done, etag
+            resume = {"range": {"offset": done}, "if_match": etag} if 0 < done < size_bytes and etag else {}
+            if not resume:
+                operations.truncate(descriptor, 0, target)
+                done = os.lseek(descriptor, 0, os.SEEK_SET)
+            result = self._obstore.get(client, key, options=resume)
+            etag = result.meta["e_tag"] or ""
+            if result.meta["size"] != size_bytes:
+                raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
+            for chunk in result.stream(min_chunk_size=_CHUNK):
+                operations.write(descriptor, memoryview(chunk), target)
+                done += len(chunk)
+            if done != size_bytes:
+                raise RemoteError(f"the answer ended after {done} of {size_bytes} bytes", subject=self._url_of(key))
+
         try:
-            done, etag = 0, ""
-
-            def work(client: Any) -> None:
-                nonlocal done, etag
-                resume = {"range": {"offset": done}, "if_match": etag} if done and etag else {}
-                if not resume and done:
-                    operations.truncate(descriptor, 0, target)
-                    os.lseek(descriptor, 0, os.SEEK_SET)
-                    done = 0
-                result = self._obstore.get(client, key, options=resume)
-                if result.meta["size"] != size_bytes:
-                    raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
-                etag = result.meta["e_tag"] or ""
-                for chunk in result.stream(min_chunk_size=_CHUNK):
-                    operations.write(descriptor, memoryview(chunk), target)
-                    done += len(chunk)
-                if done != size_bytes:
-                    raise RemoteError(f"the answer ended after {done} of {size_bytes} bytes", subject=self._url_of(key))
-
-            self._run(key, work)
+            self._run(key, work, deadline_s=deadline_s)
         except BaseException:
-            os.close(descriptor)
             operations.unlink(target)
             raise
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag, conditionally with `if_match` or `new`."""
@@ -248,25 +263,22 @@ class ObjectStore:
             raise
         return False
 
-    def _run(self, key: str, work: Callable[[Any], _T], retries: int = 0) -> _T:
+    def _run(self, key: str, work: Callable[[Any], _T], *, retries: int = 0, deadline_s: float | None = None) -> _T:
         """Call `work` with a client, again after transient faults until the deadline, and once with new credentials."""
         subject = self._url_of(key)
-        renewed = False
 
         def attempt(left_s: float) -> _T:
-            nonlocal renewed
-            try:
-                return work(self._client(left_s, retries))
-            except ShardsError:
-                raise
-            except Exception as error:  # noqa: BLE001 — obstore raises its own classes, OSErrors and ValueErrors
-                fault = faults.of_client(error, subject)
-            if fault.reason == "denied" and not renewed and self._access and self._access.renew():
-                renewed = True
-                return attempt(left_s)
-            raise fault
+            while True:
+                try:
+                    return work(self._client(left_s, retries))
+                except ShardsError:
+                    raise
+                except Exception as error:  # noqa: BLE001 — obstore raises its own classes, OSErrors and ValueErrors
+                    fault = faults.of_client(error, subject)
+                if fault.reason != "denied" or self._access is None or not self._access.renew():
+                    raise fault
 
-        return until_deadline(attempt, self._deadline_s, self._closed)
+        return until_deadline(attempt, self._deadline_s if deadline_s is None else deadline_s, self._closed)
 
     def _client(self, attempt_s: float, retries: int) -> Any:
         """A client whose attempts may take this long."""
