@@ -55,23 +55,19 @@ class NewFile:
             self.discard()
 
 
-def write_file(path: Path, pieces: Iterable[bytes | memoryview], *, durable: bool = True) -> None:
-    """Write a new file whose bytes are durable. Its name is durable only after `sync_directory`.
-
-    `durable=False` is for a file that is needed only while this process runs.
-    """
+def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write a new file whose bytes are durable. Its name is durable only after `sync_directory`."""
     with NewFile(path) as file:
         for piece in pieces:
             file.write(piece)
-        if durable:
-            file.finish()
-        file.close()
+        file.finish()
 
 
-def write_quickly(path: Path, data: bytes) -> None:
+def write_quickly(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a new file without waiting for the disk, for bytes that may be lost."""
     with NewFile(path) as file:
-        file.write(data)
+        for piece in pieces:
+            file.write(piece)
         file.close()
 
 

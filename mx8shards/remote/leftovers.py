@@ -5,64 +5,75 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mx8shards.errors import DatasetNotFoundError
-from mx8shards.remote.claims import Claim, FoundClaim, HeldClaim, replace_claim
 from mx8shards.remote.remote_snapshots import kept_in, kept_key, read_current, read_kept
+from mx8shards.remote.reservations import FoundReservation, Reservation, find_reservations, replace_reservation
 from mx8shards.remote.store import Listed, Store
 from mx8shards.shards.recovery import files_of
+from mx8shards.shards.snapshots import STATE
 from mx8shards.shards.writer_base import shard_number
 
 
-def clean(store: Store, found: FoundClaim, listed: Iterable[Listed]) -> bool:
-    """Remove the shards that a dead writer has uploaded, and its claim; False if another process does that already.
+def clean(store: Store, found: FoundReservation, listed: Iterable[Listed]) -> bool:
+    """Remove the shards that a dead writer has uploaded, and its reservation; False if another process does so already.
 
-    Its claim is replaced by ours first, so that only one process cleans up. Only names that it had claimed are removed,
-    and none if it published its snapshot. Its side-cars may be in use under the same name, so they are left to gc.
+    Its reservation is replaced by ours first, so that only one process cleans up. Only names that it had reserved are
+    removed, and none if it published its snapshot.
     """
-    dead = found.claim
-    held = replace_claim(store, Claim(dead.directory, dead.first, dead.base, dead.snapshot), found.etag)
+    dead = found.reservation
+    ours = Reservation(dead.directory, dead.first, dead.base, dead.snapshot, dead.sidecars)
+    held = replace_reservation(store, ours, found.etag)
     if held is None:
         return False
-    clean_held(store, held, [each.key for each in listed])
+    _remove_unpublished(store, dead, [each.key for each in listed])
     held.release()
     return True
 
 
-def clean_held(store: Store, held: HeldClaim, keys: list[str]) -> None:
-    """Remove the unpublished objects of the dead writer whose claim this process has taken over."""
-    claim = held.claim
-    if claim.snapshot is not None:
-        if is_published(store, claim.snapshot, claim.base, keys):
+def _remove_unpublished(store: Store, dead: Reservation, keys: list[str]) -> None:
+    if dead.snapshot is not None:
+        if _is_published(store, dead.snapshot, dead.base, keys):
             return
-        store.delete([kept_key(claim.snapshot)])
-    mine = (key for key in keys if key.startswith(claim.directory))
-    numbered = ((key, shard_number(key.removeprefix(claim.directory))) for key in mine)
-    store.delete(key for key, number in numbered if number is not None and number >= claim.first)
+        store.delete([kept_key(dead.snapshot)])
+        store.delete(sorted(set(dead.sidecars) - _used_sidecars(store, dead)))
+    names = ((key, key.removeprefix(dead.directory)) for key in keys if key.startswith(dead.directory))
+    numbers = ((key, shard_number(name)) for key, name in names)
+    store.delete([key for key, number in numbers if number is not None and number >= dead.first])
 
 
-def is_published(store: Store, snapshot: str, base: str | None, keys: Iterable[str]) -> bool:
+def _is_published(store: Store, snapshot: str, base: str | None, keys: Iterable[str]) -> bool:
     """Whether a snapshot is the current one or was it once, as far as the parents of the current one tell.
 
     Every publication names the one before as its parent, so a snapshot that follows `base` is found between it and the
     current one. If a link of this chain is missing, the answer is yes, because then nothing must be removed.
     """
-    current = read_current(store)
-    if current is None:
-        return False
+    found = read_current(store)
     known = set(kept_in(keys))
-    name: str | None = current.id
-    index = current.parse()
-    while name != snapshot:
-        name = index.parent
-        if name == base:
-            return False
-        if name is None or (name != snapshot and name not in known):
+    while found is not None:
+        if found.id == snapshot:
             return True
-        if name != snapshot:
-            try:
-                index = read_kept(store, name).parse()
-            except DatasetNotFoundError:
-                return True
-    return True
+        parent = found.parse().parent
+        if base in (found.id, parent) and parent != snapshot:
+            return False
+        if parent is None or (parent != snapshot and parent not in known):
+            return True
+        try:
+            found = read_kept(store, parent)
+        except DatasetNotFoundError:
+            return True
+    return False
+
+
+def _used_sidecars(store: Store, dead: Reservation) -> set[str]:
+    """The side-cars that snapshots name, or that other writers are about to publish."""
+    listed = list(store.list(f"{STATE}/"))
+    used = referenced(store, kept_in(each.key for each in listed))
+    current = read_current(store)
+    if current is not None:
+        used |= files_of(current.parse())
+    for each in find_reservations(store, listed):
+        if each.reservation.key != dead.key:
+            used.update(each.reservation.sidecars)
+    return used
 
 
 def referenced(store: Store, snapshots: Iterable[str]) -> set[str]:

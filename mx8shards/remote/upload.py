@@ -1,8 +1,8 @@
 """How does a Writer publish into a store? Shards are uploaded while it writes, the index last with a conditional put.
 
-1. The writer claims a directory of names (`claims`), so that no other writer uses them.
+1. The writer reserves a directory of names (`reservations`), so that no other writer uses them.
 2. Shards go up as new objects; nothing is ever overwritten but index.json.
-3. The claim says which snapshot is about to be published. Its index is stored under its id.
+3. The reservation says which snapshot is about to be published. Its index is stored under its id.
 4. index.json is put, if it is still the one that the writer began with. This decides between several writers.
 
 A writer that loses, or is abandoned, removes the objects that it has put. After a kill, the next writer on the same
@@ -28,9 +28,17 @@ from mx8shards.errors import DiskError, RemoteError, ShardsError
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecar_bytes import Sidecar
-from mx8shards.remote.claims import PREFIX, Claim, FoundClaim, HeldClaim, find_claims, put_if, take
 from mx8shards.remote.leftovers import clean
 from mx8shards.remote.remote_snapshots import RemoteIndex, kept_key, read_current, require_unchanged
+from mx8shards.remote.reservations import (
+    PREFIX,
+    FoundReservation,
+    HeldReservation,
+    Reservation,
+    find_reservations,
+    put_if,
+    take,
+)
 from mx8shards.remote.store import Store
 from mx8shards.remote.uploads import Uploads
 from mx8shards.shards.publication import Pieces
@@ -52,9 +60,9 @@ _logger = logging.getLogger("mx8shards")
 
 
 class RemotePublication:
-    """A publication into a store. Holds a claim on the names of its shards until `close`."""
+    """A publication into a store. Holds a reservation of the names of its shards until `close`."""
 
-    _claim: HeldClaim | None = None
+    _reservation: HeldReservation | None = None
     _open = True
 
     def __init__(self, store: Store, *, single_writer: bool = False) -> None:
@@ -77,30 +85,30 @@ class RemotePublication:
     # the beginning ----------------------------------------------------------------------------------------------
 
     def base(self, mode: Mode, columns: Columns) -> Base:
-        """The state to start from, after claiming the names of the new shards; an error if `mode` forbids it."""
+        """The state to start from, after it has reserved the names of the new shards; an error if `mode` forbids it."""
         for _ in range(_MOST_ATTEMPTS):
             listed = [each for each in self.store.list() if each.key and not each.key.endswith("/")]
-            claims = find_claims(self.store, listed) if self._conditional else []
-            dead = [each for each in claims if each.is_dead and not each.claim.is_sync]
+            reservations = find_reservations(self.store, listed) if self._conditional else []
+            dead = [each for each in reservations if each.is_dead and not each.reservation.is_sync]
             cleaned = [clean(self.store, each, listed) for each in dead]
             if any(cleaned):
                 continue
             self._current = read_current(self.store)
             self._old_keys = {each.key for each in listed}
-            base = self._base(mode, columns, claims)
+            base = self._base(mode, columns, reservations)
             if not self._conditional:
                 return base
-            base = self._claimed(base, claims)
+            base = self._reserved(base, reservations)
             now = self.store.head(INDEX)
             if (now and now.etag) == (self._current and self._current.etag):
                 return base
             self._release()  # a snapshot was published meanwhile
         raise RemoteError("other writers publish here all the time", subject=self.store.url)
 
-    def _base(self, mode: Mode, columns: Columns, claims: Collection[FoundClaim]) -> Base:
+    def _base(self, mode: Mode, columns: Columns, reservations: Collection[FoundReservation]) -> Base:
         keys = self._old_keys
         if self._current is None:
-            free = (key for key in keys if not any(_covers(each.claim, key) for each in claims))
+            free = (key for key in keys if not any(_covers(each.reservation, key) for each in reservations))
             require_empty(self.store.url, _names_in(free, ""))
             return Base()
         if mode == "create":
@@ -113,13 +121,13 @@ class RemotePublication:
             error.subject = self.store.url
             raise
 
-    def _claimed(self, base: Base, claims: Collection[FoundClaim]) -> Base:
-        """The base with names that this writer has claimed: in a new directory if another writer has the usual one."""
-        known = [*self._old_keys, *(f"{each.claim.directory}claimed" for each in claims)]
+    def _reserved(self, base: Base, reservations: Collection[FoundReservation]) -> Base:
+        """The base with names that this writer has reserved: in a new directory if another writer has the usual one."""
+        known = [*self._old_keys, *(f"{each.reservation.directory}reserved" for each in reservations)]
         for generation in itertools.count(next_generation(_names_in(known, ""))):
-            claim = Claim(base.prefix, base.first, base.snapshot.id if base.snapshot else None)
-            self._claim = take(self.store, claim)
-            if self._claim is not None:
+            reservation = Reservation(base.prefix, base.first, base.snapshot.id if base.snapshot else None)
+            self._reservation = take(self.store, reservation)
+            if self._reservation is not None:
                 return base
             base = replace(base, prefix=f"g{generation:04}/", first=0)
         raise AssertionError
@@ -136,10 +144,10 @@ class RemotePublication:
     def put_shard(self, basename: str, pieces: Pieces) -> None:
         """Upload a shard in the background."""
         self.require_owner()
-        if self._claim is not None:
-            self._claim.renew()
+        if self._reservation is not None:
+            self._reservation.renew()
         staged = self._scratch.path / staged_name(basename)
-        publish.write_file(staged, pieces, durable=False)
+        publish.write_quickly(staged, pieces)
         self._uploads.send(basename, staged, partial(operations.unlink, staged))
 
     def temporary_path(self, name: str) -> Path:
@@ -150,8 +158,8 @@ class RemotePublication:
     def put_sidecar(self, staged: Path, sidecar: Sidecar) -> None:
         """Upload the finished file `staged`, which stays where it is until `close`, as this side-car.
 
-        That happens after the claim names the side-cars. Their names are the hashes of their contents, so an object of
-        this name may be replaced, as it may be damaged.
+        That happens in `put_index`, after the reservation names the side-cars. An object of this name, which is the
+        hash of the contents, is replaced, as it may be damaged.
         """
         self._sidecars[sidecar_name(sidecar)] = staged
 
@@ -170,8 +178,8 @@ class RemotePublication:
         self._uploads.wait()
         if current is not None and current.id == name:
             return name
-        if self._claim is not None:
-            self._claim.announce(name, self._sidecars)
+        if self._reservation is not None:
+            self._reservation.announce(name, self._sidecars)
         for key, staged in self._sidecars.items():
             self._uploads.attempted.append(key)
             self.store.put(key, staged)
@@ -222,7 +230,7 @@ class RemotePublication:
         )
 
     def close(self) -> None:
-        """Remove the objects of a publication that did not succeed, and give the claim back.
+        """Remove the objects of a publication that did not succeed, and give the reservation back.
 
         If the store does not answer, both are left to the next writer or gc. This is only a warning: after an error,
         the user might append the published samples again.
@@ -248,15 +256,15 @@ class RemotePublication:
             now = read_current(self.store)
             if now is not None:
                 mine -= {*files_of(now.parse()), kept_key(now.id)}
-            for each in find_claims(self.store, self.store.list(PREFIX)):
-                if self._claim is None or each.claim.writer != self._claim.claim.writer:
-                    mine -= {*each.claim.sidecars, kept_key(each.claim.snapshot or "")}
+            for each in find_reservations(self.store, self.store.list(PREFIX)):
+                if self._reservation is None or each.reservation.writer != self._reservation.reservation.writer:
+                    mine -= {*each.reservation.sidecars, kept_key(each.reservation.snapshot or "")}
         self.store.delete(sorted(mine))
 
     def _release(self) -> None:
-        claim, self._claim = self._claim, None
-        if claim is not None:
-            claim.release()
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None:
+            reservation.release()
 
     def __del__(self) -> None:
         if self._open and hasattr(self, "_uploads") and os.getpid() == self._process:
@@ -270,12 +278,12 @@ def _names_in(keys: Iterable[str], directory: str) -> set[str]:
     return {key.removeprefix(directory).split("/")[0] for key in keys if key.startswith(directory)}
 
 
-def _covers(claim: Claim, key: str) -> bool:
-    """Whether an object may be one that the writer with this claim has uploaded."""
+def _covers(reservation: Reservation, key: str) -> bool:
+    """Whether an object may be one that the writer with this reservation has uploaded."""
     if key.startswith(f"{STATE}/"):
         return True
-    if claim.is_sync:
+    if reservation.is_sync:
         return True
-    name = key.removeprefix(claim.directory)
-    number = shard_number(name) if key.startswith(claim.directory) else None
-    return number is not None and number >= claim.first
+    name = key.removeprefix(reservation.directory)
+    number = shard_number(name) if key.startswith(reservation.directory) else None
+    return number is not None and number >= reservation.first

@@ -11,9 +11,10 @@ from mx8shards.shards.snapshots import kept, kept_path, load
 
 
 def objects(url: str) -> dict[str, bytes]:
-    """All objects below a URL, by key."""
+    """All objects below a URL, by key, without those that a killed process has left while it tried the store."""
     store = open_store(url)
-    return {each.key: store.read(each.key, each.size_bytes).data for each in store.list()}
+    keys = [each for each in store.list() if not each.key.startswith(".mx8shards/trial-")]
+    return {each.key: store.read(each.key, each.size_bytes).data for each in keys}
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.remote import claims
+from mx8shards.remote import reservations
 from mx8shards.remote.open_store import open_store
+from mx8shards.shards.snapshots import snapshot_id
+from tests.remote.killed_writer import KilledWriters
 from tests.remote.objects import copied, files, named_files, objects
 from tests.strategies import NUMBERED, numbered_samples
 
@@ -86,7 +89,7 @@ def test_a_writer_that_is_never_closed_says_so_and_publishes_nothing(bucket: str
     del writer
     with pytest.warns(ResourceWarning, match="nothing was published"):
         gc.collect()  # errors inside the store's client form cycles
-    assert [key for key in objects(bucket) if not key.startswith(claims.PREFIX)] == []
+    assert [key for key in objects(bucket) if not key.startswith(reservations.PREFIX)] == []
 
 
 @pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
@@ -125,3 +128,41 @@ def test_of_writers_at_the_same_time_exactly_one_publishes(bucket: str, tmp_path
     assert mx8.verify(copy, data=True).damage == ()
     assert mx8.Dataset(copy).snapshot == won[0]
     assert set(after) == named_files(copy)
+
+
+# kills ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def killed() -> Iterator[KilledWriters]:
+    with KilledWriters() as found:
+        yield found
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.hunt)])
+@pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
+def test_a_writer_killed_at_any_request_leaves_a_dataset_and_the_next_one_cleans_up(
+    bucket: str, tmp_path: Path, killed: KilledWriters, mode: Any, step: int
+) -> None:
+    local = tmp_path / "local"
+    if mode != "create":
+        write(local, numbered_samples(9))
+        write(bucket, numbered_samples(9))
+    before = objects(bucket)
+    after = write(local, numbered_samples(20), mode=mode)
+    begin = {"create": 0, "append": 1, "overwrite": 2}[mode] if step > 1 else 0
+    for at in itertools.count(begin, step):
+        url = f"{bucket}-{at}"
+        for key, data in before.items():
+            open_store(url).put(key, data)
+        status = killed.write(url, mode, 20, at)
+        assert status in (0, -9)
+        if "index.json" in (found := objects(url)) and snapshot_id(found["index.json"]) == after:
+            assert write(url, [], mode="append") == after  # the next writer cleans up
+        else:
+            assert {key: found.get(key) for key in before} == before
+            assert write(url, numbered_samples(20), mode=mode) == after
+        assert objects(url) == files(local)
+        if status == 0:
+            break
+    assert at > 15

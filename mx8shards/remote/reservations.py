@@ -1,12 +1,13 @@
-"""Which names below a remote dataset belong to which writer, and has that writer died?
+"""Which names in a remote dataset has which writer reserved, and has that writer died?
 
-    .mx8shards/writers/root.json     the claim on names without a directory (shard.00000.mds, …)
-    .mx8shards/writers/g0001.json    the claim on the names in that directory
+    .mx8shards/writers/root.json     the reservation of names without a directory (shard.00000.mds, …)
+    .mx8shards/writers/g0001.json    the reservation of the names in that directory
 
-A writer puts its claim, if there is none, before its first shard, and removes it after the index. Writers with claims
-on different directories upload at the same time and never overwrite each other's shards; the conditional put of the
-index decides who publishes. A claim is renewed every hour. Its writer has surely died if the claim names a process of
-this machine that has ended; a claim that nobody renewed for seven days counts as abandoned.
+A writer reserves a directory, unless it is reserved already, before its first shard, and removes the reservation after
+the index. Writers that have reserved different directories upload at the same time and never overwrite each other's
+shards; the conditional put of the index decides who publishes. A reservation is renewed every hour. Its writer has
+surely died if it was a process of this machine that has ended; a reservation that nobody renewed for seven days counts
+as abandoned.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """One writer's claim on the shard names in a directory of a remote dataset."""
+class Reservation:
+    """One writer's reservation of the shard names in a directory of a remote dataset."""
 
     directory: str  # "", or such as "g0001/"
     first: int  # the number of its first shard
@@ -73,47 +74,47 @@ class Claim:
     @property
     def key(self) -> str:
         """The key of its object."""
-        return claim_key(self.directory)
+        return reservation_key(self.directory)
 
     def to_bytes(self) -> bytes:
         """The contents of its object."""
         return json.dumps(asdict(self)).encode()
 
 
-def claim_key(directory: str) -> str:
-    """The key of a claim on the names in a directory."""
+def reservation_key(directory: str) -> str:
+    """The key of the reservation of the names in a directory."""
     return f"{PREFIX}{directory.rstrip('/').replace('/', '~') or _ROOT}.json"
 
 
-class HeldClaim:
-    """A claim that this process holds."""
+class HeldReservation:
+    """A reservation that this process holds."""
 
-    def __init__(self, store: Store, claim: Claim, etag: str) -> None:
-        self.claim = claim
+    def __init__(self, store: Store, reservation: Reservation, etag: str) -> None:
+        self.reservation = reservation
         self._store = store
         self._etag = etag
         self._lock = Lock()
         self._renewed = time.monotonic()
 
     def renew(self) -> None:
-        """Show that the writer lives, if the last renewal is an hour ago. RemoteError if the claim was taken away."""
+        """Show that the writer lives, if the last renewal is an hour ago. RemoteError if somebody removed it."""
         if time.monotonic() > self._renewed + RENEW_S:
-            self._put(self.claim)
+            self._put(self.reservation)
 
     def announce(self, snapshot: str, sidecars: Iterable[str]) -> None:
-        """Say which snapshot is about to be published. RemoteError if the claim was taken away."""
-        self._put(replace(self.claim, snapshot=snapshot, sidecars=tuple(sidecars)))
+        """Say which snapshot is about to be published. RemoteError if the reservation was removed."""
+        self._put(replace(self.reservation, snapshot=snapshot, sidecars=tuple(sidecars)))
 
-    def _put(self, claim: Claim) -> None:
+    def _put(self, reservation: Reservation) -> None:
         with self._lock:
-            claim = replace(claim, renewals=self.claim.renewals + 1)
-            self._etag = put_if(self._store, claim.key, claim.to_bytes(), self._etag)
-            self.claim = claim
+            reservation = replace(reservation, renewals=self.reservation.renewals + 1)
+            self._etag = put_if(self._store, reservation.key, reservation.to_bytes(), self._etag)
+            self.reservation = reservation
             self._renewed = time.monotonic()
 
     def release(self) -> None:
-        """Remove the claim."""
-        self._store.delete([self.claim.key])
+        """Remove the reservation."""
+        self._store.delete([self.reservation.key])
 
 
 def put_if(store: Store, key: str, data: bytes, etag: str | None) -> str:
@@ -146,15 +147,15 @@ def read_or_none(store: Store, key: str, most: int) -> tuple[bytes, str] | None:
         return None
 
 
-def take(store: Store, claim: Claim) -> HeldClaim | None:
-    """Put a new claim; None if its directory is claimed already."""
-    return replace_claim(store, claim, None)
+def take(store: Store, reservation: Reservation) -> HeldReservation | None:
+    """Put a new reservation; None if its directory is reserved already."""
+    return replace_reservation(store, reservation, None)
 
 
-def replace_claim(store: Store, claim: Claim, etag: str | None) -> HeldClaim | None:
-    """Put a claim in place of the one with this ETag; None if somebody else was quicker."""
+def replace_reservation(store: Store, reservation: Reservation, etag: str | None) -> HeldReservation | None:
+    """Put a reservation in place of the one with this ETag; None if somebody else was quicker."""
     try:
-        return HeldClaim(store, claim, put_if(store, claim.key, claim.to_bytes(), etag))
+        return HeldReservation(store, reservation, put_if(store, reservation.key, reservation.to_bytes(), etag))
     except RemoteError as error:
         if error.reason != "changed":
             raise
@@ -162,49 +163,49 @@ def replace_claim(store: Store, claim: Claim, etag: str | None) -> HeldClaim | N
 
 
 @dataclass(frozen=True, slots=True)
-class FoundClaim:
-    """A claim in the store."""
+class FoundReservation:
+    """A reservation in the store."""
 
-    claim: Claim
+    reservation: Reservation
     etag: str
     idle_s: float  # since it was put or renewed
 
     @property
     def is_dead(self) -> bool:
-        """Whether its writer has ended, surely or because it did not renew the claim for seven days."""
-        return self.claim.process.has_ended or self.idle_s > ABANDONED_S
+        """Whether its writer has ended, surely or because it did not renew the reservation for seven days."""
+        return self.reservation.process.has_ended or self.idle_s > ABANDONED_S
 
 
-def find_claims(store: Store, listed: Iterable[Listed]) -> list[FoundClaim]:
-    """The claims among the objects of a listing. One that was removed meanwhile is left out."""
+def find_reservations(store: Store, listed: Iterable[Listed]) -> list[FoundReservation]:
+    """The reservations among the objects of a listing. One that was removed meanwhile is left out."""
     found = []
     for each in listed:
         if not (each.key.startswith(PREFIX) and each.key.endswith(".json")):
             continue
         read = read_or_none(store, each.key, _MOST_BYTES)
         if read is not None:
-            claim = _parse(read[0], f"{store.url}/{each.key}")
-            if claim.key == each.key:
-                found.append(FoundClaim(claim, read[1], time.time() - each.modified_s))
+            reservation = _parse(read[0], f"{store.url}/{each.key}")
+            if reservation.key == each.key:
+                found.append(FoundReservation(reservation, read[1], time.time() - each.modified_s))
     return found
 
 
-def _parse(data: bytes, subject: str) -> Claim:
+def _parse(data: bytes, subject: str) -> Reservation:
     try:
         values: dict[str, Any] = json.loads(data)
         process = Process(**values.pop("process"))
-        claim = Claim(process=process, sidecars=tuple(map(str, values.pop("sidecars"))), **values)
-        directory = claim.directory.removesuffix("/")
-        for snapshot in (claim.base, claim.snapshot):
+        reservation = Reservation(process=process, sidecars=tuple(map(str, values.pop("sidecars"))), **values)
+        directory = reservation.directory.removesuffix("/")
+        for snapshot in (reservation.base, reservation.snapshot):
             if snapshot is not None and not SNAPSHOT_ID.fullmatch(snapshot):
                 raise ValueError("not a snapshot's id")
-        numbers = type(claim.first) is int and type(process.number) is int
+        numbers = type(reservation.first) is int and type(process.number) is int
         if not numbers or (directory and not is_basename(directory)):
             raise ValueError("not a directory and numbers")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         hint = "written by a newer version, or damaged; remove it if no process uploads to this dataset"
-        raise FormatError(f"not a writer's claim: {error}", subject=subject, hint=hint) from error
-    return claim
+        raise FormatError(f"not a writer's reservation: {error}", subject=subject, hint=hint) from error
+    return reservation
 
 
 def _machine() -> str:
