@@ -14,7 +14,7 @@ from tests.remote.deadlines import in_time
 from tests.remote.fault_server import KINDS, FaultServer, Kind, Place
 
 PLACES: tuple[Place, ...] = ("first", "middle", "last")
-DEADLINE_S = 3.0
+DEADLINE_S = 2.0
 COLUMNS = {"x": "int", "text": "str"}
 SAMPLES = 90
 TRANSIENT: tuple[Kind, ...] = (500, 503, "reset", "hang", "cut", "drip", "flip", "long")

@@ -130,7 +130,7 @@ def test_s5cmd_lists_copies_and_uploads(server: FaultServer, tmp_path: Path) -> 
 
 def ask(server: FaultServer, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes, str]:
     """One request with a client that retries nothing and trusts nothing."""
-    connection = http.client.HTTPConnection("127.0.0.1", int(server.endpoint.rpartition(":")[2]), timeout=1)
+    connection = http.client.HTTPConnection("127.0.0.1", int(server.endpoint.rpartition(":")[2]), timeout=0.3)
     try:
         connection.request(method, f"/{BUCKET}/{path}", body, {k.replace("_", "-"): v for k, v in headers.items()})
         answer = connection.getresponse()

@@ -16,15 +16,17 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from mx8shards.remote import object_store
 from mx8shards.remote.open_store import open_store
 from tests.remote.deadlines import in_time
 from tests.remote.fault_server import KINDS, MULTIPART, FaultServer, Kind, Operation, Place
 
 PLACES: tuple[Place, ...] = ("first", "middle", "last")
-DEADLINE_S = 3.0
+DEADLINE_S = 2.0
 
 SHARD = random.Random(1).randbytes(3 << 20)
 OLD_SHARD = random.Random(2).randbytes(3 << 20)
+BULK = random.Random(4).randbytes(object_store._BULK_FROM + 1)  # the least that s5cmd fetches
 INDEX = b'{"shards": [], "version": 2}' * 50
 OLD_INDEX = INDEX[::-1]
 LARGE = random.Random(3).randbytes(40 << 20)
@@ -54,6 +56,11 @@ def fetch_shards(store: Any, server: FaultServer, place: Path) -> Any:
         store.fetch(f"shard{number}", place / f"{number}", len(SHARD))
         found.append((place / f"{number}").read_bytes())
     return found
+
+
+def fetch_bulk(store: Any, server: FaultServer, place: Path) -> Any:
+    store.fetch("bulk", place / "bulk", len(BULK))
+    return (place / "bulk").read_bytes()
 
 
 def read_spans(store: Any, server: FaultServer, place: Path) -> Any:
@@ -86,6 +93,13 @@ WORK = {
         ("shard0", "shard1", "shard2"),
         fetch_shards,
         lambda found, server: found == [SHARD] * 3,
+        ("flip", "stale", "replaced"),
+    ),
+    "bulk": Work(
+        ("read",),
+        ("bulk",) * 3,
+        fetch_bulk,
+        lambda found, server: found == BULK,
         ("flip", "stale", "replaced"),
     ),
     "range": Work(
@@ -123,7 +137,11 @@ WORK = {
 def server(fault_server: FaultServer) -> FaultServer:
     """Every object that is read was replaced once, so that there is a stale version of it."""
     fault_server.page_keys = 2
-    for key, old, new in [("index.json", OLD_INDEX, INDEX), *((f"shard{i}", OLD_SHARD, SHARD) for i in range(3))]:
+    for key, old, new in [
+        ("index.json", OLD_INDEX, INDEX),
+        ("bulk", BULK[::-1], BULK),
+        *((f"shard{i}", OLD_SHARD, SHARD) for i in range(3)),
+    ]:
         fault_server.put(key, old)
         fault_server.put(key, new)
     for number in range(5):
@@ -175,8 +193,10 @@ def test_one_fault_per_operation_and_place(
     check(name, kind, place, 1, server, tmp_path)
 
 
-@pytest.mark.parametrize("name", WORK)
-@pytest.mark.parametrize("kind", [503, "hang"])
+LASTING = [("index", 503), ("list", 500), *((name, "hang") for name in WORK if name not in ("index", "list"))]
+
+
+@pytest.mark.parametrize(("name", "kind"), LASTING)
 def test_a_lasting_fault_is_an_error_within_the_deadline(
     name: str, kind: Kind, server: FaultServer, tmp_path: Path
 ) -> None:
