@@ -47,12 +47,14 @@ class Access:
 
     def __init__(self) -> None:
         profile = _profile()
-        self.endpoint = _checked_endpoint(_first(_ENDPOINTS) or profile.get("endpoint_url") or None)
+        endpoint = _first(_ENDPOINTS) or profile.get("endpoint_url")
+        self.endpoint = checked_endpoint(" or ".join(_ENDPOINTS), endpoint) if endpoint else None
         self.region = _first(_REGIONS) or profile.get("region") or "us-east-1"
         self.ca_bundle = os.environ.get("AWS_CA_BUNDLE") or profile.get("ca_bundle") or ""
         self.requester_pays = os.environ.get("AWS_REQUEST_PAYER", "").lower() in ("requester", "true")
         self._anonymous = any(os.environ.get(name, "").lower() in ("1", "true", "yes") for name in _ANONYMOUS)
         self._lock = threading.Lock()
+        self._renewing = threading.Lock()
         self._source: Any = None if self._anonymous else _credentials()
 
     def __repr__(self) -> str:
@@ -73,15 +75,16 @@ class Access:
                 raise _not_loaded(error) from None
             return Keys(frozen.access_key, frozen.secret_key, frozen.token)
 
-    def renew(self) -> bool:
-        """Load the credentials anew, because the store refused them. Whether they are others now."""
+    def renew(self, refused: Keys | None) -> bool:
+        """Load the credentials anew, because the store refused these. Whether there are others now."""
         if self._anonymous:
             return False
-        before = self.keys()
-        source = _credentials()
-        with self._lock:
-            self._source = source
-        return self.keys() != before
+        with self._renewing:
+            if self.keys() == refused:  # otherwise another thread has renewed them meanwhile
+                source = _credentials()
+                with self._lock:
+                    self._source = source
+        return self.keys() != refused
 
 
 def _first(names: tuple[str, ...]) -> str | None:
@@ -89,10 +92,8 @@ def _first(names: tuple[str, ...]) -> str | None:
     return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
-def _checked_endpoint(endpoint: str | None) -> str | None:
+def checked_endpoint(setting: str, endpoint: str) -> str:
     """The URL of an endpoint, without a slash at its end. SettingError if it is no URL or contains credentials."""
-    if endpoint is None:
-        return None
     try:
         parts = urlsplit(endpoint)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
@@ -100,7 +101,7 @@ def _checked_endpoint(endpoint: str | None) -> str | None:
         good = False
     if not good:  # the value is not shown: it may contain a password
         expected = "an http:// or https:// URL without user and password"
-        raise SettingError(subject=" or ".join(_ENDPOINTS), expected=expected, found="another value")
+        raise SettingError(subject=setting, expected=expected, found="another value")
     return endpoint.rstrip("/")
 
 

@@ -16,12 +16,6 @@ from mx8shards.errors import RemoteError, require
 from mx8shards.remote.access import Access, Keys
 
 _CONNECT_S = 10.0
-_STALL_S = 30.0
-
-
-def stall_s(deadline_s: float) -> float:
-    """An attempt ends if nothing has come for this time."""
-    return min(_STALL_S, deadline_s / 4)
 
 
 def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, limits: dict[str, Any]) -> Any:

@@ -57,14 +57,13 @@ def of_client(error: Exception, subject: str) -> RemoteError:
     return RemoteError(_KINDS.get(kind, f"no answer ({kind or type(error).__name__})"), subject=subject)
 
 
-def of_status(status: int, code: str, subject: str) -> RemoteError:
+def of_status(status: int, code: str, subject: str, *, hint: str = "") -> RemoteError:
     """The RemoteError for an HTTP answer. What is no client's error may succeed later, and so has reason "network"."""
     reason = _REASONS.get(status, "denied" if 400 <= status < 500 else "network")
     if code in _ON_THE_WAY:
         reason = "network"
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
-    hint = ""
-    if reason == "denied":
+    if reason == "denied" and not hint:
         hint = "the credentials have expired" if code in _EXPIRED else "check credentials, region and endpoint"
     message = f"the store answered {status} {phrase}" + (f", {code}" if code else "")
     return RemoteError(message, subject=subject, reason=reason, hint=hint)

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from mx8shards.disk import operations
 from mx8shards.errors import FormatError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults
-from mx8shards.remote.access import Access
+from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
-from mx8shards.remote.retries import attempt_s, until_deadline
+from mx8shards.remote.retries import attempt_s, stall_s, until_deadline
 from mx8shards.remote.spans import Merged, merged
 from mx8shards.remote.store import Fetched, Listed, Span
 
@@ -138,7 +138,7 @@ class ObjectStore:
         """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
         started = time.monotonic()
         if self._bulk and size_bytes >= _BULK_FROM:
-            limits = {"limit_s": attempt_s(self._deadline_s), "stall_s": clients.stall_s(self._deadline_s)}
+            limits = {"limit_s": attempt_s(self._deadline_s), "stall_s": stall_s(self._deadline_s)}
             if self._bulk.fetch(self._url_of(key), target, size_bytes, **limits):
                 return
         self._stream(key, target, size_bytes, self._deadline_s - (time.monotonic() - started))
@@ -266,31 +266,33 @@ class ObjectStore:
     def _run(self, key: str, work: Callable[[Any], _T], *, retries: int = 0, deadline_s: float | None = None) -> _T:
         """Call `work` with a client, again after transient faults until the deadline, and once with new credentials."""
         subject = self._url_of(key)
+        renewed = False
 
         def attempt(left_s: float) -> _T:
+            nonlocal renewed
             while True:
+                keys = self._access.keys() if self._access else None
                 try:
-                    return work(self._client(left_s, retries))
+                    return work(self._client(keys, left_s, retries))
                 except ShardsError:
                     raise
                 except Exception as error:  # noqa: BLE001 — obstore raises its own classes, OSErrors and ValueErrors
                     fault = faults.of_client(error, subject)
-                if fault.reason != "denied" or self._access is None or not self._access.renew():
+                if fault.reason != "denied" or self._access is None or renewed or not self._access.renew(keys):
                     raise fault
+                renewed = True  # only once: a program that makes new credentials for every call would have no end
 
         return until_deadline(attempt, self._deadline_s if deadline_s is None else deadline_s, self._closed)
 
-    def _client(self, attempt_s: float, retries: int) -> Any:
-        """A client whose attempts may take this long."""
+    def _client(self, keys: Keys | None, attempt_s: float, retries: int) -> Any:
+        """A client with these credentials whose attempts may take this long."""
         if self._pid != os.getpid():
-            hint = "open the dataset in the new process, or start it with 'spawn' or 'forkserver'"
-            raise RemoteError("a store cannot be used after fork", subject=self.url, reason="denied", hint=hint)
-        keys = self._access.keys() if self._access else None
+            raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
         name = (keys, math.ceil(attempt_s), retries)
         with self._lock:
             client = self._clients.get(name)
             if client is None:
-                limits = clients.limits(attempt_s, clients.stall_s(self._deadline_s), retries)
+                limits = clients.limits(attempt_s, stall_s(self._deadline_s), retries)
                 where = self._bucket, self._prefix
                 if self._access:
                     client = clients.s3_client(*where, self._access, keys, limits)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from mx8shards.errors import RemoteError, SettingError, real_number, whole_number
+from mx8shards.remote.hub import Hub
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.store import Store
+from mx8shards.remote.store_process import ForkSafe
 
 DEADLINE_S = 300.0
 
@@ -15,7 +17,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def open_store(url: str, *, deadline_s: float = DEADLINE_S, parallel: int = 8) -> Store:
-    """The store of a URL: s3://bucket/prefix, gs://bucket/prefix or az://container/prefix. Nothing is asked yet.
+    """The store of a URL: s3://bucket/prefix, gs://…, az://… or hf://datasets/OWNER/NAME/prefix. Nothing is asked yet.
 
     Args:
         url: The bucket and the prefix of all keys. It contains no credentials: they come from the environment.
@@ -28,7 +30,10 @@ def open_store(url: str, *, deadline_s: float = DEADLINE_S, parallel: int = 8) -
     scheme = found[1].lower() if found else ""
     if scheme in ("s3", "gs", "az"):
         bucket, prefix = _bucket_and_prefix(url, url[len(scheme) + 3 :])
-        return ObjectStore(scheme, bucket, prefix, deadline_s=deadline_s, parallel=parallel)
+        return ForkSafe(ObjectStore(scheme, bucket, prefix, deadline_s=deadline_s, parallel=parallel))
+    if scheme == "hf":
+        check_key(url[5:].strip("/"), "url")
+        return Hub(url[5:], deadline_s=deadline_s)
     raise RemoteError(
         expected="a URL with the scheme s3, gs, az or hf",
         found=f"the scheme {scheme!r}",

@@ -17,7 +17,13 @@ from mx8shards.errors import RemoteError
 _T = TypeVar("_T")
 
 _LONGEST_PAUSE_S = 15.0
+_STALL_S = 30.0
 _LAST_ATTEMPT_S = 1.0  # time that the pause before the last attempt leaves for that attempt
+
+
+def stall_s(deadline_s: float) -> float:
+    """An attempt ends if nothing has come for this time."""
+    return min(_STALL_S, deadline_s / 4)
 
 
 def attempt_s(left_s: float) -> float:

@@ -28,8 +28,8 @@ MIB = 1 << 20
 
 @pytest.fixture
 def store(bucket: str) -> Iterator[ObjectStore]:
-    store = open_store(bucket, deadline_s=20)
-    assert isinstance(store, ObjectStore)
+    name, _, prefix = bucket.removeprefix("s3://").partition("/")
+    store = ObjectStore("s3", name, prefix, deadline_s=20, parallel=8)
     yield store
     store.close()
 
@@ -117,7 +117,7 @@ def test_new_credentials_mean_a_new_child(store: ObjectStore, tmp_path: Path, mo
     (first,) = children()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     assert store._access is not None
-    assert store._access.renew()
+    assert store._access.renew(store._access.keys())
     store.fetch("shard", tmp_path / "2", MIB)
     (second,) = children()
     assert second != first
