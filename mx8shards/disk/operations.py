@@ -72,6 +72,22 @@ def write(descriptor: int, data: bytes | memoryview, path: Path) -> None:
 
 
 @_step
+def append(path: Path, data: bytes) -> None:
+    """Append to a file that several processes append to; it is created if it is missing."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+@_step
+def overwrite(descriptor: int, data: bytes, begin: int, path: Path) -> None:
+    """Overwrite a few bytes of an open file at this offset."""
+    os.pwrite(descriptor, data, begin)
+
+
+@_step
 def truncate(descriptor: int, size_bytes: int, path: Path) -> None:
     """Truncate or extend the open file to `size_bytes`."""
     os.ftruncate(descriptor, size_bytes)

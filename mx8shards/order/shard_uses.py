@@ -22,6 +22,19 @@ class ShardUses(NamedTuple):
     begin: Ids
     end: Ids
 
+    def within(self, first: int, stop: int) -> ShardUses:
+        """The uses of the shards from `first` to before `stop`, which are numbered from 0."""
+        mine = (self.shard >= first) & (self.shard < stop)
+        return ShardUses(self.shard[mine] - first, self.begin[mine], self.end[mine])
+
+    def then(self, later: ShardUses, length: int) -> ShardUses:
+        """These uses, in an epoch of this length, and those of the next epoch."""
+        return ShardUses(
+            np.concatenate([self.shard, later.shard]),
+            np.concatenate([self.begin, later.begin + length]),
+            np.concatenate([self.end, later.end + length]),
+        )
+
     def peak(self, sizes: Ids, step: int) -> int:
         """The most bytes of shards, of these sizes, that are in use within `step` positions."""
         times = np.concatenate([self.begin, self.end + step])

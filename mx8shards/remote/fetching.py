@@ -1,6 +1,6 @@
 """How does one file come from the store into a mirror: claimed by one job, checked, then renamed into place?
 
-    .mx8shards/claims/NAME     locked (flock) by the job that fetches the file; the kernel frees the lock of a killed job
+    .mx8shards/claims/NAME     locked (flock) by the job that fetches the file; the kernel frees it if the job is killed
     .mx8shards/fetching/NAME/  the private directory of the holder of that claim
 
 Only files that were checked and are durable get their final name, so no crash and no second job leaves a torn file
@@ -103,7 +103,7 @@ def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path) -> None:
     try:
         store.fetch(source.basename, path, source.size_bytes)
     except RemoteError as error:
-        if getattr(error, "reason", "") == "changed":
+        if error.reason == "changed":
             raise IntegrityError(
                 "the object was replaced: it is not the one that the index names",
                 subject=f"{store.url}/{source.basename}",

@@ -15,7 +15,7 @@ from pathlib import Path
 from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError
 from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
-from mx8shards.remote import fetching
+from mx8shards.remote import fetching, readers
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
 from mx8shards.remote.store import Store
 from mx8shards.shards.links import Link, RemoteLink, absolute
@@ -43,6 +43,7 @@ def open_mirror(
     store = _Lazily(link.url, deadline_s)
     _require_mirror(root, link.url, cache_limit)
     fetching.sweep(root)
+    readers.sweep(root)
     name = _resolve(root, link, store, deadline_s)
     snapshot = load(Link(root, name))
     check = verify == "shard"

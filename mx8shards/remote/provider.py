@@ -14,12 +14,13 @@ from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.sidecar_bytes import Sidecar
-from mx8shards.remote import fetching
+from mx8shards.remote import fetching, ledger
+from mx8shards.remote.eviction import LimitedRoom
 from mx8shards.remote.fetching import Claim, claimed
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Store
 from mx8shards.shards.local_files import best_hash, shard_name, shard_path
-from mx8shards.shards.providers import Cause, LocalFiles
+from mx8shards.shards.providers import Cause, Eviction, LocalFiles
 from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, kept_path, sidecar_path
 
 _PARALLEL = 8
@@ -59,6 +60,15 @@ class RemoteFiles:
         self._stamps = Stamps(self._root)
         self._local = LocalFiles(snapshot, settings.cache_dir, check=settings.check)
         self._own = _OfProcess(os.getpid())
+        self._room: LimitedRoom | None = None
+        if settings.limit_bytes is not None:
+            self._room = LimitedRoom(
+                snapshot,
+                self._stamps,
+                limit_bytes=settings.limit_bytes,
+                keep_zip=settings.keep_zip,
+                deadline_s=settings.deadline_s,
+            )
 
     def __reduce__(self) -> tuple[object, ...]:
         return RemoteFiles, (self.snapshot, self.settings)
@@ -74,6 +84,11 @@ class RemoteFiles:
     def parallel(self) -> int | None:
         """The number of shards to fetch concurrently."""
         return _PARALLEL
+
+    @property
+    def eviction(self) -> Eviction | None:
+        """The limit of the mirror, if it has one."""
+        return self._room
 
     def is_copy(self, entry: Entry) -> bool:
         """True: each file of a mirror can be fetched again."""
@@ -106,7 +121,7 @@ class RemoteFiles:
             try:
                 path = fetching.fetch(self._store, info, claim, f"{self.settings.url}/{key}")
             except RemoteError as error:
-                if _reason(error) != "missing":
+                if error.reason != "missing":
                     raise
                 return
             fetching.place(path, key, claim)
@@ -130,13 +145,35 @@ class RemoteFiles:
             return self._fetch(entry, claim)
 
     def _fetch(self, entry: Entry, claim: Claim) -> FileInfo:
+        """Fetch the shard's file, unpack it unless it is to be kept compressed, and place it."""
         name = shard_name(self.snapshot, entry.stored)
-        stored, etag = self._stored_file(entry, claim, name)
-        wanted, path = entry.stored, stored
-        if entry.zip is not None and not self.settings.keep_zip:
-            wanted, path = entry.raw, fetching.unpack(entry, stored, claim, name)
-        self._stamps.stamp(wanted, fetching.place(path, wanted.basename, claim), claim.private, etag)
+        unpacks = entry.zip is not None and not self.settings.keep_zip
+        wanted = entry.raw if unpacks else entry.stored
+        with self._entered(entry, wanted, entry.stored.size_bytes if unpacks else 0):
+            path, etag = self._stored_file(entry, claim, name)
+            if unpacks:
+                path = fetching.unpack(entry, path, claim, name)
+            stamp = fetching.place(path, wanted.basename, claim)
+            self._stamps.stamp(wanted, stamp, claim.private, etag)
         return wanted
+
+    @contextmanager
+    def _entered(self, entry: Entry, wanted: FileInfo, more_bytes: int) -> Iterator[None]:
+        """Enter a file into the mirror's ledger, if there is one, while it is fetched; `more_bytes` are temporary."""
+        room = self._room
+        if room is None:
+            yield
+            if ledger.is_kept(self._root):
+                ledger.enter(self._root, wanted.basename, wanted.size_bytes, self.settings.deadline_s)
+            return
+        room.reserve(entry.raw.basename, wanted.basename, wanted.size_bytes + more_bytes)
+        try:
+            yield
+        except BaseException:
+            room.settle(wanted.basename, 0)
+            raise
+        if more_bytes:
+            room.settle(wanted.basename, wanted.size_bytes)
 
     def _stored_file(self, entry: Entry, claim: Claim, name: str) -> tuple[Path, str]:
         """A verified copy of the stored file, and the ETag of its object if the index has no hash of it."""
@@ -150,9 +187,9 @@ class RemoteFiles:
                 etag = found.etag if found is not None else ""
             path = fetching.fetch(self._store, entry.stored, claim, name)
         except RemoteError as error:
-            if _reason(error) == "network":
+            if error.reason == "network":
                 self._note_outage(error, claim)
-            raise self._missing(entry, error) if _reason(error) == "missing" else error from error.__cause__
+            raise self._missing(entry, error) if error.reason == "missing" else error from error.__cause__
         self._of_process.spent.append((begun, time.monotonic(), entry.stored.size_bytes))
         return path, etag
 
@@ -176,9 +213,8 @@ class RemoteFiles:
         kept = kept_path(Path(), name).as_posix()
         if self._store.head(kept) is None and self._store.head(INDEX) is None:
             hint = "its shards that are here already can still be read"
-            gone = RemoteError("the snapshot was removed", subject=f"{self.settings.url}@{name}", hint=hint)
-            gone.reason = "missing"  # type: ignore[attr-defined]
-            return gone
+            subject = f"{self.settings.url}@{name}"
+            return RemoteError("the snapshot was removed", subject=subject, hint=hint, reason="missing")
         where = f"{self.settings.url}/{entry.stored.basename}"
         return DatasetNotFoundError("the index names this shard, but there is no such object", subject=where)
 
@@ -238,10 +274,6 @@ class RemoteFiles:
             if found["url"] == self.settings.url and begun <= found["at"] <= time.time():
                 return RemoteError(str(found["message"]), subject=self.settings.url, hint="seen by another process")
         return None
-
-
-def _reason(error: RemoteError) -> str:
-    return str(getattr(error, "reason", "network"))
 
 
 def connect(url: str, deadline_s: float) -> Store:

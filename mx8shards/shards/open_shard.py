@@ -20,7 +20,7 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.local_files import check_hash, shard_name
-from mx8shards.shards.providers import Cause, LocalFiles, Provider
+from mx8shards.shards.providers import Cause, Eviction, LocalFiles, Provider
 from mx8shards.shards.shard import OpenFiles, Shard
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import Snapshot
@@ -136,6 +136,18 @@ class Shards:
     def provider_of(self, i: int) -> Provider:
         """The provider of shard `i`."""
         return self.opened[self._snapshot_number(i)].provider
+
+    @property
+    def limited(self) -> list[tuple[int, Eviction]]:
+        """The number of the first shard of each provider that keeps only a part of its shards, with its limit."""
+        evictions = [opened.provider.eviction for opened in self.opened]
+        pairs = zip(self._begin_of.tolist(), evictions, strict=False)
+        return [(begin, eviction) for begin, eviction in pairs if eviction is not None]
+
+    def release(self, i: int) -> None:
+        """Close the file of shard `i`, so that its disk space is free once it is evicted. It can be opened again."""
+        self._open[i] = None
+        self._provided.pop(i, None)
 
     def awaits(self, i: int) -> Cause | None:
         """The cause for which shard `i` cannot be opened yet; None if its file is local.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from mx8shards.errors import FormatError
-from mx8shards.format.entries import Entry
+from mx8shards.errors import FormatError, ShardsError
+from mx8shards.format.entries import Entry, Ints
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards import cache
 from mx8shards.shards.local_files import check_hash, check_size, existing_raw_file, shard_name, shard_path
@@ -20,6 +20,39 @@ from mx8shards.shards.snapshots import Snapshot
 
 Cause = Literal["unpack", "network"]
 CAUSES: tuple[Cause, ...] = ("unpack", "network")
+
+
+class NoRoomYetError(ShardsError):
+    """A shard that no batch needs yet is not provided, because everything in the cache is needed sooner."""
+
+
+class Follower(Protocol):
+    """Tells a cache with a limit how far one run has come."""
+
+    def at(self, oldest: int, newest: int) -> None:
+        """The batches in flight begin at these order positions."""
+
+    def close(self) -> None:
+        """The run has ended."""
+
+
+class Eviction(Protocol):
+    """The limit of a provider that keeps only a part of the shards."""
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most bytes of shards to keep."""
+
+    @property
+    def sizes(self) -> Ints:
+        """The bytes that each shard of the snapshot takes."""
+
+    @property
+    def ahead(self) -> set[int]:
+        """The shards that are provided before a batch needs them. Providing one may raise NoRoomYetError."""
+
+    def follow(self, shard: Ints, begin: Ints, end: Ints) -> Follower:
+        """Begin a run, which uses shard `shard[k]` at order positions from `begin[k]` to before `end[k]`."""
 
 
 class Provider(Protocol):
@@ -35,6 +68,10 @@ class Provider(Protocol):
 
         None for a provider that computes: it runs in the threads of the pool.
         """
+
+    @property
+    def eviction(self) -> Eviction | None:
+        """What decides which shards are kept; None if all are."""
 
     def is_copy(self, entry: Entry) -> bool:
         """Whether the local file is a cached copy, which may be evicted and made again."""
@@ -69,6 +106,11 @@ class LocalFiles:
     @property
     def parallel(self) -> int | None:
         """None: unpacking runs in the pool's threads."""
+        return None
+
+    @property
+    def eviction(self) -> Eviction | None:
+        """None: unpacked copies are evicted by their age."""
         return None
 
     def is_copy(self, entry: Entry) -> bool:

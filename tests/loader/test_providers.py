@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from mx8shards.errors import DiskError
 from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.loading.execution.crew import Lane, Task
+from mx8shards.loading.execution.following import Following
 from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.thread_resources import ThreadResources
 from mx8shards.shards.open_shard import Shards
@@ -55,6 +57,10 @@ class OnCommand:
 
     def awaits(self, entry: Entry) -> Cause | None:
         return None if number(entry) in self.done else "network"
+
+    @property
+    def eviction(self) -> None:
+        return None
 
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         self.inner.provide_sidecar(sidecar)
@@ -158,7 +164,9 @@ def test_shards_that_are_here_in_time_make_room_for_those_after_them(data: Path)
         def at_once(_: int, task: Task, lane: Lane) -> None:
             task(ThreadResources().of)
 
-        provisions = Provisions(shards, at_once, lambda: False, range(shards.count), dict.fromkeys(CAUSES, 0.0))
+        following = Following(loader._assembly.plan, 0, 0, list)
+        waited_s: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0)
+        provisions = Provisions(shards, at_once, lambda: False, range(shards.count), waited_s, following)
         for i in range(shards.count):
             assert not provisions.need([i])
             assert len(provider.done) == min(i + 1 + 8, shards.count)
@@ -429,6 +437,7 @@ def test_a_look_at_what_comes_next_is_a_short_one() -> None:
         """Shards that are all here, which nobody knows before looking."""
 
         all_here = False
+        limited = ()
 
         def __init__(self) -> None:
             self.looked: list[int] = []
@@ -437,6 +446,8 @@ def test_a_look_at_what_comes_next_is_a_short_one() -> None:
             self.looked.append(i)
 
     shards = Local()
-    provisions = Provisions(shards, pytest.fail, lambda: False, iter(range(1, 100_000)), {})  # type: ignore[arg-type]
+    following = Following(SimpleNamespace(shards=shards), 0, 0, list)  # type: ignore[arg-type]
+    upcoming = iter(range(1, 100_000))
+    provisions = Provisions(shards, pytest.fail, lambda: False, upcoming, {}, following)  # type: ignore[arg-type]
     assert provisions.need([0]) == {}
     assert len(shards.looked) < 200

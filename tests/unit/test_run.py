@@ -17,6 +17,7 @@ import mx8shards as mx8
 from mx8shards.loading.budget.banks import Budget
 from mx8shards.loading.execution import crew as crews
 from mx8shards.loading.execution import threads
+from mx8shards.loading.execution.following import Following
 from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.results import Done, Failed, Ready
 from mx8shards.loading.execution.run import Run
@@ -145,7 +146,8 @@ def test_the_watchdog_does_not_mind_a_planner_that_ends_meanwhile(assembly: Asse
             self.__dict__["left"] = value
 
     state = Ending(assembly, 0, 0)
-    state.provisions = Provisions(assembly.plan.shards, assembly.pool.submit, lambda: False, [], {})
+    following = Following(assembly.plan, 0, 0, list)
+    state.provisions = Provisions(assembly.plan.shards, assembly.pool.submit, lambda: False, [], {}, following)
     Watchdog(state).look(None, planning=True)
 
 

@@ -8,9 +8,11 @@ from functools import partial
 from mx8shards.errors import without_locals
 from mx8shards.loading.execution.admission import Admission
 from mx8shards.loading.execution.fill_task import FillTask
+from mx8shards.loading.execution.following import Following
 from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.results import Done, Failed, Result
 from mx8shards.loading.execution.run_state import Cut, Message, Restart, RunState
+from mx8shards.loading.planning.groups import Group
 from mx8shards.loading.reporting.times import clock
 
 
@@ -68,9 +70,15 @@ class Planner:
         if restart is None:
             plan.begin_epoch()  # in this thread, as it may wait for files
         self._cancel_provisions()  # of the plan before a restart
-        upcoming = plan.upcoming_shards(state.epoch, position)
+        begin = position if restart is None else restart.group.position
+        following = Following(plan, state.epoch, begin, self._in_flight)
         provisions = state.provisions = Provisions(
-            plan.shards, state.assembly.provider_threads.submit, self._is_interrupted, upcoming, state.provided_s
+            plan.shards,
+            state.assembly.provider_threads.submit,
+            self._is_interrupted,
+            following.upcoming(plan.upcoming_shards(state.epoch, position)),
+            state.provided_s,
+            following,
         )
         if restart is not None:
             group = plan.replanned(restart.group, restart.bad, restart.positions, provisions.need)
@@ -81,7 +89,11 @@ class Planner:
     def _cancel_provisions(self) -> None:
         provisions, self._state.provisions = self._state.provisions, None  # they refer to this planner
         if provisions is not None:
-            provisions.cancel_queued()
+            provisions.end()
+
+    def _in_flight(self) -> list[Group]:
+        """The groups that are being filled."""
+        return [task.group for task in self._state.filling.copy()]
 
     def _start(self, task: FillTask) -> bool:
         """Wait for memory and submit a task; False if the planner is interrupted meanwhile."""

@@ -7,13 +7,15 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from mx8shards.errors import LoaderError, without_traceback
 from mx8shards.loading.execution.crew import Crew, Lane, ResourceOf, Task
+from mx8shards.loading.execution.following import Following
 from mx8shards.shards.open_shard import Shards
-from mx8shards.shards.providers import Cause
+from mx8shards.shards.providers import Cause, NoRoomYetError
 
 _LOOKED_AT = 64  # upcoming shards, whenever a batch needs some: most are local already where a cache is warm
 _AHEAD = 8  # the number of shards that are provided, or queued, before a batch needs them
@@ -37,6 +39,7 @@ class Provisions:
         is_interrupted: whether the run was stopped or must restart.
         upcoming: the shards that the run will need, in the order of first need.
         waited_s: the time that the planner waited, by cause, to which this adds.
+        following: tells caches with a limit how far the run has come.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Provisions:
         is_interrupted: Callable[[], bool],
         upcoming: Iterable[int],
         waited_s: dict[Cause, float],
+        following: Following,
     ) -> None:
         self._shards = shards
         self._all_here = shards.all_here
@@ -60,6 +64,13 @@ class Provisions:
         self._done: SimpleQueue[tuple[int, Exception | None]] = SimpleQueue()
         self.wait: Wait | None = None
         self._waited_s = waited_s
+        self._following = following
+        self._is_full = False  # a cache has no room for shards ahead, until the next batch is planned
+
+    def at(self, begin: int, end: int) -> None:
+        """The planner plans the step between these order positions."""
+        self._is_full = False
+        self._known.difference_update(self._following.at(begin, end))
 
     def are_here(self, numbers: Iterable[int]) -> bool:
         """Whether all these shards are local."""
@@ -75,18 +86,26 @@ class Provisions:
         numbers = list(numbers)
         missing = [i for i in numbers if i in self._under_way or self._shards.awaits(i) is not None]
         self._known.update(numbers)
+        for i in self._ahead.intersection(numbers):
+            self._following.ahead(i, is_ahead=False)
         self._ahead.difference_update(numbers)  # including shards that are local by now: later ones take their turn
         for i in missing:
             if i not in self._failures:
                 self._begin(i, "first")
         for i in missing:
             self._await(i)
+            if i not in self._failures and self._shards.awaits(i) is not None:  # it was refused room while it was ahead
+                self._begin(i, "first")
+                self._await(i)
         self._work_ahead()
         return {i: self._failures.pop(i) for i in missing if i in self._failures}
 
-    def cancel_queued(self) -> None:
+    def end(self) -> None:
         """Cancel the tasks that no thread has taken yet, when the planner ends or restarts."""
         self._queued.clear()
+        for i in self._ahead:
+            self._following.ahead(i, is_ahead=False)
+        self._following.close()
 
     def _await(self, i: int) -> None:
         if i not in self._under_way:
@@ -97,6 +116,7 @@ class Provisions:
             while i in self._under_way:
                 if self._is_interrupted():
                     raise LoaderError("the run was stopped")
+                self._following.look()
                 self._work_ahead()
                 if i in self._under_way:
                     self._collect(_POLL_S)
@@ -108,7 +128,13 @@ class Provisions:
         with suppress(Empty):
             i, error = self._done.get(timeout=timeout_s)
             del self._under_way[i]
-            if error is not None:
+            if isinstance(error, NoRoomYetError):
+                self._is_full = True
+                self._known.discard(i)
+                if i in self._ahead:
+                    self._ahead.discard(i)
+                    self._upcoming = chain([i], self._upcoming)
+            elif error is not None:
                 self._failures[i] = error
 
     def _work_ahead(self) -> None:
@@ -119,12 +145,13 @@ class Provisions:
             if i not in self._known and self._shards.awaits(i) is not None:
                 self._known.add(i)
                 self._ahead.add(i)
+                self._following.ahead(i, is_ahead=True)
                 self._begin(i, "later")
 
     def _next_shards(self) -> Iterator[int]:
         """The next shards that the run will need, while few are ahead. A look at a shard takes time: few at a time."""
         for _ in range(_LOOKED_AT):
-            if len(self._ahead) >= _AHEAD:
+            if len(self._ahead) >= _AHEAD or self._is_full or not self._following.looks_ahead:
                 return
             try:
                 i = next(self._upcoming, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from mx8shards.loading.execution.provisions import ProviderThreads
 from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.output_kinds import converter
 from mx8shards.loading.planning.batch_plan import Plan
+from mx8shards.loading.planning.cache_room import require_room
 from mx8shards.loading.planning.mds_rows import MdsRows
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.settings import Settings
@@ -30,7 +32,9 @@ from mx8shards.order.blocks import BlockOrder
 from mx8shards.order.checked_order import CheckedOrder
 from mx8shards.order.keys import Key
 from mx8shards.order.orders import Order, Sequential, Shuffle
+from mx8shards.order.per_epoch import PerEpoch
 from mx8shards.order.shard_lookup import ShardLookup
+from mx8shards.order.shard_uses import ShardUses, shard_uses
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import DecoderContext
@@ -63,6 +67,12 @@ def shard_lookup_of(dataset: Dataset, seed: int) -> ShardLookup:
     return ShardLookup(len(view), dataset.shards.starts, resolve)
 
 
+def uses_of(dataset: Dataset, order: Order, seed: int) -> Callable[[int], ShardUses]:
+    """A function of the epoch: when the order uses each shard. The last two epochs are remembered."""
+    lookup, varies, known = shard_lookup_of(dataset, seed), dataset.view.varies_by_epoch, PerEpoch[ShardUses]()
+    return lambda epoch: known.get(epoch, lambda epoch: shard_uses(order, lookup, epoch, varies=varies))
+
+
 def assemble(
     dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool, budget: Budget
 ) -> Assembly:
@@ -77,6 +87,8 @@ def assemble(
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
     pool.memory.pins = mover or pool.memory.pins
+    uses = uses_of(dataset, order, settings.seed)
+    require_room(dataset.shards, settings, steps, uses)
     budget.join()
     try:
         decoders = [
@@ -104,6 +116,7 @@ def assemble(
         group_bytes=0 if finder.decodes or settings.transform is not None else _GROUP_BYTES,
         limit_bytes=lambda: budget.limit_bytes,
         memory_for=budget.memory_for,
+        uses=uses,
     )
     return Assembly(
         provider_threads=ProviderThreads(dataset.shards, pool.submit),

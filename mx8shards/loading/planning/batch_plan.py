@@ -26,6 +26,7 @@ from mx8shards.loading.planning.groups import Group, Measured, part_of
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.shard_table import Ids, Provide, Rows, ShardTable
 from mx8shards.order.orders import PADDING, Order, first_needed
+from mx8shards.order.shard_uses import ShardUses
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import NO_EXTRAS, Extras, View, replaced_extras, with_occurrences
@@ -48,6 +49,9 @@ class Provisions(Protocol):
 
     def need(self, numbers: Sequence[int], /) -> dict[int, Exception]:
         """Wait until these shards are local; the errors of those that cannot be, by shard number."""
+
+    def at(self, begin: int, end: int, /) -> None:
+        """The step that is planned next has the order positions from `begin` to before `end`."""
 
 
 class Samples(NamedTuple):
@@ -75,6 +79,7 @@ class Plan:
     group_bytes: int  # batches are grouped in banks of at most this size
     limit_bytes: Callable[[], int]
     memory_for: Callable[[int], int]
+    uses: Callable[[int], ShardUses]  # of the shards, by epoch
 
     def samples_at(self, epoch: int, counts: Ids) -> Samples:
         """The samples and extras at these order positions of an epoch.
@@ -139,6 +144,7 @@ class Plan:
         while self.steps.left(position):
             ranks = self._ranks_to_plan()
             count = min(at_once, self._max_at_once(ranks), self.steps.left(position))
+            provisions.at(position, position + self.steps.size)
             try:
                 found = self._planned(epoch, position, count, ranks, provisions)
             except NotHereError:
@@ -167,6 +173,7 @@ class Plan:
     def replanned(self, group: Group, rows: Ids, positions: Ids, provide: Provide | None = None) -> Group:
         """The same batches, with the samples at these view positions in these rows."""
         sample_ids = group.rows["sample_id"].copy()
+        self.shard_table.keep(self.resolve(positions, group.epoch)[0])  # before they are opened
         sample_ids[rows], extras = self.resolve(positions, group.epoch)
         found = self._rows_of(sample_ids, group.absent, provide)
         both = replaced_extras(group.extras, rows, extras, len(found))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,7 @@ class ShardTable:
         self._opened: list[tuple[Shard, Bytes, Bytes] | None] = [None] * shards.count
         self._unmeasured: list[int] = []  # open shards whose longest sample is not known yet
         self._unopened = shards.count
+        self._kept: set[int] = set()  # open shards that are never released
         self.files_s = 0.0  # time spent opening files and asking what is cached
         self._marks = np.full(shards.count, -1, np.int64)
         self._mark = 0
@@ -159,6 +160,26 @@ class ShardTable:
             except Exception as error:  # noqa: BLE001 - the caller raises or records it
                 errors[i] = error
         return errors
+
+    def keep(self, sample_ids: Ids) -> None:
+        """Never release the shards of these samples, which rows use out of the order's turn."""
+        self._kept.update((np.searchsorted(self._shards.starts, sample_ids, side="right") - 1).tolist())
+
+    def release(self, numbers: Iterable[int]) -> None:
+        """Close these shards, and end their mappings. No row in flight may be in them."""
+        with self._lock:
+            for i in numbers:
+                if self._opened[i] is not None and i not in self._kept:
+                    self._opened[i] = None
+                    self._unopened += 1
+                    self._marks[i] = -1
+                    self._verdicts[self._windows_of(i)] = UNKNOWN
+                    self._populated[self._windows_of(i)] = False
+                    self._shards.release(i)
+
+    def _windows_of(self, i: int) -> slice:
+        first = int(self.records["window"][i])
+        return slice(first, first - int(-self.records["size"][i] // residency.WINDOW_BYTES))
 
     def longest(self) -> int:
         """An upper bound of the size of any sample: exact in open shards, else the size of the shard."""

@@ -1,0 +1,45 @@
+"""Is cache_limit= of a remote dataset large enough for the order of a loader?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from mx8shards.errors import SettingError
+from mx8shards.loading.planning.settings import Settings
+from mx8shards.order.shard_uses import ShardUses
+from mx8shards.order.steps import Steps
+from mx8shards.shards.open_shard import Shards
+
+_logger = logging.getLogger("mx8shards")
+
+
+def require_room(shards: Shards, settings: Settings, steps: Steps, uses: Callable[[int], ShardUses]) -> None:
+    """SettingError if a limit is smaller than the dataset for shuffle=True, or than the shards in use at a time."""
+    for first, eviction in shards.limited:
+        limit, sizes = eviction.limit_bytes, eviction.sizes
+        total = int(sizes.sum())
+        if limit >= total:
+            continue
+        if settings.shuffle is True:
+            raise SettingError(
+                subject="cache_limit",
+                expected=f"{total} bytes, the whole dataset, for shuffle=True, which uses all shards all the time",
+                found=f"{limit}",
+                hint="shuffle=mx8shards.BlockShuffle(shards=…) uses few shards at a time",
+            )
+        here = uses(0).within(first, first + len(sizes))
+        count = here.peak(np.ones(len(sizes), np.int64), steps.stride)
+        least = int(np.sort(sizes)[-count:].sum()) if count else 0
+        if limit < least:
+            raise SettingError(
+                subject="cache_limit",
+                expected=f"at least {least} bytes, for {count} shards in use at a time",
+                found=f"{limit}",
+                hint=f"cache_limit={least}, or BlockShuffle with fewer shards, or a smaller batch_size",
+            )
+    waits = any(opened.provider.parallel is not None and not opened.provider.all_here for opened in shards.opened)
+    if settings.shuffle is True and waits:
+        _logger.info("shuffle=True uses all shards from the first batches on: they wait until most of them are local")

@@ -1,0 +1,128 @@
+"""Which shards leave a mirror with a limit? Those that all jobs on it need last.
+
+A loader's order tells which shard is needed when, in this epoch and in the next. Evicting the shard whose next use is
+farthest is optimal (Belady): with room for a part c of the dataset, an epoch fetches 1 - c of it. Evicting the least
+recently used shards would fetch far more.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.disk import operations
+from mx8shards.errors import DiskError
+from mx8shards.remote.ledger import Ledger
+from mx8shards.remote.readers import NEVER, Readers, RunFile
+from mx8shards.remote.stamps import Stamps
+from mx8shards.shards.providers import NoRoomYetError
+from mx8shards.shards.snapshots import Snapshot
+
+Ints = npt.NDArray[np.int64]
+
+_PAUSE_S = 0.05
+
+
+class LimitedRoom:
+    """The room in a mirror for the shards of one snapshot: at most `limit_bytes`, of all jobs' shards together."""
+
+    def __init__(
+        self, snapshot: Snapshot, stamps: Stamps, *, limit_bytes: int, keep_zip: bool, deadline_s: float
+    ) -> None:
+        self.limit_bytes = limit_bytes
+        self.ahead: set[int] = set()
+        index = snapshot.index
+        self.sizes: Ints = index.stored_bytes if keep_zip else index.raw.size_bytes
+        self._snapshot = snapshot
+        self._stamps = stamps
+        self._keep_zip = keep_zip
+        self._deadline_s = deadline_s
+        self._numbers = {name: i for i, name in enumerate(index.raw.basenames)}
+        self._process = os.getpid()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._ledger = Ledger(self._snapshot.root)
+        self._readers = Readers(self._snapshot.root, self._ledger)
+
+    def follow(self, shard: Ints, begin: Ints, end: Ints) -> RunFile:
+        """Begin a run that uses these shards at these order positions. Shards beyond the limit leave now."""
+        run = RunFile(self._snapshot.root, self._snapshot.id, self._keep_zip, (shard, begin, end))
+        with self._ledger.locked(self._deadline_s):
+            self._make_room("", 0, ahead=False)
+        return run
+
+    def reserve(self, raw_name: str, name: str, size_bytes: int) -> None:
+        """Make room for a file, and enter it. The caller holds its claim.
+
+        NoRoomYetError for a shard that is provided ahead if everything in the mirror is needed sooner. For another one,
+        wait until a batch in flight is done with a shard; DiskError at the deadline.
+        """
+        if self._process != os.getpid():  # a forked child: others may have died, and descriptors are shared
+            self._process = os.getpid()
+            self.ahead = set()
+            self._readers.close()
+            self._begin()
+        deadline = time.monotonic() + self._deadline_s
+        number = self._numbers.get(raw_name, -1)
+        while True:
+            with self._ledger.locked(self._deadline_s):
+                is_ahead = number in self.ahead
+                if self._make_room(name, size_bytes, ahead=is_ahead):
+                    self._ledger.enter(name, size_bytes)
+                    return
+            if is_ahead:
+                raise NoRoomYetError("the cache has no room for a shard ahead", subject=name)
+            if time.monotonic() > deadline:
+                raise self._too_small(size_bytes)
+            time.sleep(_PAUSE_S)
+
+    def settle(self, name: str, size_bytes: int) -> None:
+        """Enter the final size of a file, 0 if it was not made."""
+        with self._ledger.locked(self._deadline_s):
+            self._ledger.enter(name, size_bytes)
+
+    def _make_room(self, name: str, size_bytes: int, *, ahead: bool) -> bool:
+        """Remove files until this one fits; False if what may go is not enough.
+
+        No shard of a batch in flight goes; for a shard that is provided ahead, only those that are needed later.
+        """
+        ledger = self._ledger
+        mine = ledger.number(name)
+        missing = ledger.total - int(ledger.sizes[mine]) + size_bytes - self.limit_bytes
+        if missing <= 0:
+            return True
+        until, since = self._readers.next_uses()
+        may_go = (ledger.sizes > 0) & (until > (until[mine] if ahead else 0))
+        may_go[mine] = False
+        candidates = np.flatnonzero(may_go)
+        if int(ledger.sizes[candidates].sum()) < missing:
+            return False
+        # Of those that nobody needs again: first those that nobody has used, then the most recently used.
+        recency = np.where(since == NEVER, -1, since)[candidates]
+        for number in candidates[np.lexsort((recency, -until[candidates]))].tolist():
+            if missing <= 0:
+                break
+            missing -= self._evict(ledger.names[number], int(ledger.sizes[number]))
+        return missing <= 0
+
+    def _evict(self, name: str, size_bytes: int) -> int:
+        """Remove a file; the bytes that this frees. Open files and mappings of it stay valid."""
+        path = self._snapshot.root / name
+        if not path.exists():
+            return 0  # it is being fetched
+        operations.unlink(path)
+        self._stamps.forget(name)
+        self._ledger.enter(name, 0)
+        return size_bytes
+
+    def _too_small(self, size_bytes: int) -> DiskError:
+        enough = self.limit_bytes + size_bytes
+        return DiskError(
+            f"no shard can leave the cache: batches of this and other jobs need all {self._ledger.total} bytes in it",
+            subject=str(self._snapshot.root),
+            hint=f"cache_limit={enough} or more, or fewer shards in BlockShuffle",
+        )
