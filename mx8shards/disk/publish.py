@@ -63,11 +63,10 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         file.finish()
 
 
-def write_quickly(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+def write_quickly(path: Path, data: bytes | memoryview) -> None:
     """Write a new file without waiting for the disk, for bytes that may be lost."""
     with NewFile(path) as file:
-        for piece in pieces:
-            file.write(piece)
+        file.write(data)
         file.close()
 
 

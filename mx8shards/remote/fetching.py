@@ -175,5 +175,5 @@ def place_bytes(data: bytes, basename: str, claim: Claim) -> None:
 
 def write_note(draft: Path, target: Path, text: str) -> None:
     """Replace a small file that other jobs read; it may be lost."""
-    publish.write_quickly(draft, [text.encode()])
+    publish.write_quickly(draft, text.encode())
     operations.rename(draft, target)

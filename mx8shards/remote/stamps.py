@@ -81,7 +81,7 @@ class Stamps:
         with suppress(ShardsError):
             publish.make_directories(self._directory, below=self._root)
             draft = private / "stamp"
-            publish.write_quickly(draft, [text.encode()])
+            publish.write_quickly(draft, text.encode())
             operations.rename(draft, self._path(info.basename))
 
     def forget(self, basename: str) -> None:
