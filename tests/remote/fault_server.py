@@ -100,6 +100,7 @@ class FaultServer:
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.down = False  # every connection is reset, those in use as well
+        self.resets = 0  # of connections, in outages
         self.delay_s = 0.0  # before each reply: the round trip
         self.bytes_per_s = 0.0  # of each connection; 0: unlimited
         self.conditional = True  # False: conditions of PUT are ignored, as some stores do
@@ -464,6 +465,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise _BrokenOff
 
     def _reset(self) -> None:
+        self.server.owner.resets += self.server.owner.down
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         raise _BrokenOff
