@@ -37,7 +37,8 @@ def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, limit
 
 def cloud_client(scheme: str, bucket: str, prefix: str, limits: dict[str, Any]) -> Any:
     """A client for Google Cloud Storage ("gs") or Azure ("az")."""
-    return _made({"gs": "GCSStore", "az": "AzureStore"}[scheme], bucket, prefix, {}, limits, {})
+    options = {"allow_http": True}  # their own endpoints are https; another one is the user's choice
+    return _made({"gs": "GCSStore", "az": "AzureStore"}[scheme], bucket, prefix, {}, limits, options)
 
 
 def limits(attempt_s: float, stalled_s: float, retries: int) -> dict[str, Any]:

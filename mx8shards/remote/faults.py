@@ -39,6 +39,9 @@ _ON_THE_WAY = (  # their status is 400 or 404, but another attempt may succeed
     *("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout"),  # of the request's body
     "NoSuchUpload",  # it was completed, but the answer was lost; or a cleanup removed it
 )
+# Errors of obstore itself, before a request: they would come again.
+_NOT_SENT = ("InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyError")
+
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
 
 
@@ -54,6 +57,8 @@ def of_client(error: Exception, subject: str) -> RemoteError:
         return of_status(404, code, subject)
     if "redirect" in text:
         return RemoteError("the bucket is in another region", subject=subject, reason="denied", hint="set AWS_REGION")
+    if type(error).__name__ in _NOT_SENT:
+        return RemoteError(f"obstore refuses the request ({type(error).__name__})", subject=subject, reason="denied")
     return RemoteError(_KINDS.get(kind, f"no answer ({kind or type(error).__name__})"), subject=subject)
 
 

@@ -180,15 +180,14 @@ class ObjectStore:
         if not new and if_match is None:
             return self._run(key, lambda client: self._put(client, key, source, "overwrite"), retries=_PART_RETRIES)
         data = source.read_bytes() if isinstance(source, Path) else source
-        mode = "create" if new else {"e_tag": if_match}
         unsure = False  # whether an earlier attempt may have succeeded without our hearing of it
 
         def work(client: Any) -> str:
             nonlocal unsure
             try:
-                return self._put(client, key, data, mode)
+                return self._put(client, key, data, "create" if new else self._version(client, key, if_match))
             except Exception as error:
-                reason = faults.of_client(error, "").reason
+                reason = error.reason if isinstance(error, RemoteError) else faults.of_client(error, "").reason
                 if reason == "changed" and unsure:
                     stored = self._obstore.get(client, key)
                     if stored.meta["size"] == len(data) and bytes(stored.bytes()) == data:
@@ -197,6 +196,18 @@ class ObjectStore:
                 raise
 
         return self._run(key, work)
+
+    def _version(self, client: Any, key: str, etag: str | None) -> dict[str, str | None]:
+        """The condition that an object has this ETag. Google's conditions are on the generation, which is looked up."""
+        if self._scheme != "gs":
+            return {"e_tag": etag}
+        try:
+            meta = self._obstore.head(client, key)
+        except FileNotFoundError:
+            meta = {"e_tag": "no object"}
+        if meta["e_tag"] != etag:
+            raise self._changed(key, f"the ETag {etag}", meta["e_tag"])
+        return {"e_tag": etag, "version": meta["version"]}
 
     def _put(self, client: Any, key: str, source: bytes | Path, mode: Any) -> str:
         parts = {"chunk_size": _PART, "max_concurrency": _PARTS_AT_ONCE}
@@ -276,7 +287,7 @@ class ObjectStore:
                     return work(self._client(keys, left_s, retries))
                 except ShardsError:
                     raise
-                except Exception as error:  # noqa: BLE001 — obstore raises its own classes, OSErrors and ValueErrors
+                except (self._obstore.exceptions.BaseError, OSError) as error:
                     fault = faults.of_client(error, subject)
                 if fault.reason != "denied" or self._access is None or renewed or not self._access.renew(keys):
                     raise fault
