@@ -39,6 +39,7 @@ COMMANDS = {
     "diff": "show which samples differ between two snapshots",
     "verify": "check a dataset for damage; give it content hashes",
     "merge": "merge datasets without rewriting their samples",
+    "sync": "copy a whole snapshot between a store and a local directory",
     "convert": "convert a folder of pictures or another source to a dataset",
     "gc": "remove old snapshots and the files that only they use",
     "warm-up": "compile the kernels before their first use",
@@ -151,4 +152,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 def add_link(parser: argparse.ArgumentParser, name: str = "link") -> None:
     """Add the argument LINK."""
-    parser.add_argument(name, metavar=name.upper(), help="a dataset's directory, or DIRECTORY@sha256:… for a snapshot")
+    parser.add_argument(
+        name,
+        metavar=name.upper(),
+        help="a dataset's directory or URL (s3://bucket/train), or LINK@sha256:… for a snapshot",
+    )

@@ -37,12 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print samples, or write one payload."""
     from mx8shards.dataset import Dataset
+    from mx8shards.maintain.remote_links import current_link
 
     whole = args.raw or args.original
     if whole and (len(args.column or ()) != 1 or len(args.sample or ()) != 1 or args.json):
         args.parser.error(f"{'--raw' if args.raw else '--original'} takes one --sample, one --column and no --json")
     # raw payloads are not decoded, so unsafe encodings (pickle) are allowed
-    with Dataset(args.link, columns=args.column, allow_pickle=whole) as dataset:
+    with Dataset(current_link(args.link), columns=args.column, allow_pickle=whole) as dataset:
         sample_ids = _sample_ids(dataset, args.sample, args.link)
         if whole:
             payload = dataset.payload(sample_ids[0], args.column[0])

@@ -64,11 +64,12 @@ def _shown_with(pixels: PixelSummary, column: ColumnSummary) -> bool:
 def _look(args: argparse.Namespace) -> PixelSummary:
     from mx8shards.cli.output import progress
     from mx8shards.dataset import Dataset
+    from mx8shards.maintain.remote_links import current_link
     from mx8shards.media.pixels import summarize_pixels
     from mx8shards.shards.cores import core_count
 
     # only pictures and labels are decoded, so other columns may have unsafe encodings
-    with Dataset(args.link, allow_pickle=True) as dataset, progress("pixels", "pictures") as tell:
+    with Dataset(current_link(args.link), allow_pickle=True) as dataset, progress("pixels", "pictures") as tell:
         return summarize_pixels(dataset, args.column, share=args.subset or 1.0, threads=core_count(), progress=tell)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -81,6 +82,23 @@ def read_kept(store: Store, snapshot: str) -> RemoteIndex:
     if snapshot_id(found.data) != snapshot:
         raise IntegrityError(subject=subject, expected=f"an index of id {snapshot}", found=snapshot_id(found.data))
     return RemoteIndex(snapshot, found.data, found.etag, subject)
+
+
+def find_snapshot(store: Store, snapshot: str) -> RemoteIndex:
+    """The index of a snapshot, given by its id or the beginning of it."""
+    if len(snapshot) == len("sha256:") + 64:
+        with contextlib.suppress(DatasetNotFoundError):
+            return read_kept(store, snapshot)
+    current = read_current(store)
+    if current is not None and current.id.startswith(snapshot):
+        return current
+    found = [name for name in kept_in(each.key for each in store.list(f"{STATE}/")) if name.startswith(snapshot)]
+    if len(found) != 1:
+        text = " and ".join(found) or "none"
+        hint = f"`mx8shards log {store.url}` lists the snapshots"
+        subject = f"{store.url}@{snapshot}"
+        raise DatasetNotFoundError(subject=subject, expected="a snapshot of this id", found=text, hint=hint)
+    return read_kept(store, found[0])
 
 
 def require_unchanged(store: Store, current: RemoteIndex, keys: Iterable[str]) -> None:

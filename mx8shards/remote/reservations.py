@@ -173,7 +173,12 @@ class FoundReservation:
     @property
     def is_dead(self) -> bool:
         """Whether its writer has ended, surely or because it did not renew the reservation for seven days."""
-        return self.reservation.process.has_ended or self.idle_s > ABANDONED_S
+        return self.reservation.process.has_ended or self.is_abandoned
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its writer did not renew it for seven days."""
+        return self.idle_s > ABANDONED_S
 
 
 def find_reservations(store: Store, listed: Iterable[Listed]) -> list[FoundReservation]:

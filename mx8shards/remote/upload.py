@@ -185,7 +185,7 @@ class RemotePublication:
         )
 
     def close(self) -> None:
-        """Remove the objects of a publication that did not succeed, and its reservation.
+        """Remove the objects of a publication that did not succeed, and its reservation. Closes the store.
 
         If the store does not answer, both are left to the next writer or gc. This is only a warning: after an error,
         the user might append the published samples again.
@@ -204,6 +204,7 @@ class RemotePublication:
         finally:
             with contextlib.suppress(ShardsError):  # the next process that uploads removes it
                 self._scratch.remove()
+            self.store.close()
 
     def _release(self) -> None:
         if self._start.held is not None:

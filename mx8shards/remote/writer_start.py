@@ -84,7 +84,8 @@ def _base(
     reservations: Collection[FoundReservation],
 ) -> Base:
     if current is None:
-        free = (key for key in keys if not any(_covers(each.reservation, key) for each in reservations))
+        others = (key for key in keys if not key.startswith(f"{STATE}/"))
+        free = (key for key in others if not any(covers(each.reservation, key) for each in reservations))
         require_empty(store.url, names_in(free, ""))
         return Base()
     if mode == "create":
@@ -116,9 +117,9 @@ def names_in(keys: Iterable[str], directory: str) -> set[str]:
     return {key.removeprefix(directory).split("/")[0] for key in keys if key.startswith(directory)}
 
 
-def _covers(reservation: Reservation, key: str) -> bool:
+def covers(reservation: Reservation, key: str) -> bool:
     """Whether an object may be one that the writer with this reservation has uploaded."""
-    if key.startswith(f"{STATE}/") or reservation.is_sync:
+    if reservation.is_sync:
         return True
     name = key.removeprefix(reservation.directory)
     number = shard_number(name) if key.startswith(reservation.directory) else None

@@ -253,6 +253,11 @@ def _checked_move(directory: object, snapshot: object) -> tuple[str, str]:
     return directory, snapshot
 
 
+def is_removable(name: str) -> bool:
+    """Whether a publication may have created a file of this name: only such files are ever removed."""
+    return bool((is_basename(name) and _SHARD.fullmatch(name)) or SIDECAR.fullmatch(name))
+
+
 def _require_removable(root: Path, names: Iterable[object]) -> None:
     """FormatError for a name that no publication creates, which must not be removed.
 
@@ -260,7 +265,7 @@ def _require_removable(root: Path, names: Iterable[object]) -> None:
     """
     parents = set()
     for name in names:
-        if not isinstance(name, str) or not ((is_basename(name) and _SHARD.fullmatch(name)) or SIDECAR.fullmatch(name)):
+        if not isinstance(name, str) or not is_removable(name):
             raise FormatError(
                 subject=str(root),
                 expected="the name of a shard (….mds, or with the suffix of its compression) or of a side-car",

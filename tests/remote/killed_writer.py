@@ -1,4 +1,4 @@
-"""Writers that kill themselves at a given operation of their store.
+"""Writers and syncs that kill themselves at a given operation of their store.
 
 `python -m tests.remote.killed_writer` reads requests from its standard input, one JSON line each, and runs each in a
 fork of its own, because starting Python takes longer. A request's `kill_at` is the number of the operation, counted
@@ -20,7 +20,7 @@ import mx8shards as mx8
 from mx8shards.remote.object_store import ObjectStore
 from tests.strategies import NUMBERED, numbered_samples
 
-OPERATIONS = ("read", "read_spans", "head", "put", "list", "delete")
+OPERATIONS = ("read", "read_spans", "head", "fetch", "put", "list", "delete")
 
 
 def kill_at(number: int) -> None:
@@ -55,7 +55,10 @@ def run(request: dict[str, Any]) -> None:
         os.environ.update(request["environment"])
         if request["kill_at"] is not None:
             kill_at(request["kill_at"])
-        write(request["url"], request["mode"], request["samples"])
+        if request["source"] is None:
+            write(request["url"], request["mode"], request["samples"])
+        else:
+            mx8.sync(request["source"], request["url"])
         status = 0
     except BaseException:  # noqa: BLE001 - the exit status tells
         traceback.print_exc()
@@ -80,11 +83,17 @@ class KilledWriters:
 
     def write(self, url: str, mode: str, samples: int, kill_at: int | None) -> int:
         """Run a writer to its end, and return its exit status: -9 if it was killed."""
+        return self._run(url=url, mode=mode, samples=samples, kill_at=kill_at, source=None)
+
+    def sync(self, source: str, target: str, kill_at: int | None) -> int:
+        """Run a sync to its end, and return its exit status: -9 if it was killed."""
+        return self._run(source=source, url=target, kill_at=kill_at)
+
+    def _run(self, **request: Any) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         environment = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "S3_"))}
-        request = {"url": url, "mode": mode, "samples": samples, "kill_at": kill_at, "environment": environment}
-        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.write(json.dumps({**request, "environment": environment}) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.remote import reservations
+from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
+from mx8shards.remote.reservations import PREFIX
 from mx8shards.shards.snapshots import snapshot_id
 from tests.remote.killed_writer import KilledWriters
 from tests.remote.objects import copied, files, named_files, objects
@@ -89,7 +91,7 @@ def test_a_writer_that_is_never_closed_says_so_and_publishes_nothing(bucket: str
     del writer
     with pytest.warns(ResourceWarning, match="nothing was published"):
         gc.collect()  # errors inside the store's client form cycles
-    assert [key for key in objects(bucket) if not key.startswith(reservations.PREFIX)] == []
+    assert [key for key in objects(bucket) if not key.startswith(PREFIX)] == []
 
 
 @pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
@@ -128,6 +130,74 @@ def test_of_writers_at_the_same_time_exactly_one_publishes(bucket: str, tmp_path
     assert mx8.verify(copy, data=True).damage == ()
     assert mx8.Dataset(copy).snapshot == won[0]
     assert set(after) == named_files(copy)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd"}])
+def test_a_pair_gets_equal_datasets(bucket: str, tmp_path: Path, options: dict[str, Any]) -> None:
+    pair = (tmp_path / "d", bucket)
+    for mode in ("create", "append", "overwrite", "append"):
+        assert write(pair, mode=mode, **options) == write(tmp_path / "alone", mode=mode, **options)
+        assert objects(bucket) == files(tmp_path / "d") == files(tmp_path / "alone")
+
+
+def test_a_pair_that_differs_is_refused(bucket: str, tmp_path: Path) -> None:
+    write(bucket)
+    before = objects(bucket)
+    with pytest.raises(mx8.DatasetExistsError, match="mx8shards sync makes them equal"):
+        write((tmp_path / "d", bucket), mode="append")
+    assert not (tmp_path / "d").exists()
+    for out in ((bucket, tmp_path / "d"), (tmp_path / "d",), (tmp_path / "d", tmp_path / "e")):
+        with pytest.raises(mx8.SettingError, match=r"^out: "):
+            mx8.Writer(out, columns=NUMBERED)
+    assert objects(bucket) == before
+
+
+def test_a_pair_of_which_the_bucket_was_taken_leaves_both_as_they_were(bucket: str, tmp_path: Path) -> None:
+    writer = mx8.Writer((tmp_path / "d", bucket), columns=NUMBERED)
+    write(bucket, mode="append" if objects(bucket).get("index.json") else "create")
+    before = objects(bucket)
+    with pytest.raises(mx8.RemoteError, match="another writer was quicker"):
+        writer.finish()
+    assert not (tmp_path / "d").exists()
+    assert {key: data for key, data in objects(bucket).items() if not key.startswith(PREFIX)} == {
+        key: data for key, data in before.items() if not key.startswith(PREFIX)
+    }
+
+
+def test_ranks_need_a_directory(bucket: str) -> None:
+    with pytest.raises(mx8.SettingError, match="sync it to the URL"):
+        mx8.Writer(bucket, columns=NUMBERED, rank=0, world_size=2)
+    with pytest.raises(mx8.SettingError, match="got a link to a snapshot"):
+        mx8.Writer(f"{bucket}@sha256:{'0' * 64}", columns=NUMBERED)
+
+
+def test_a_store_without_conditional_puts_needs_a_single_writer(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ObjectStore, "can_put_conditionally", False)
+    with pytest.raises(mx8.RemoteError, match="--single-writer"):
+        write(bucket)
+    for mode in ("create", "append", "overwrite"):
+        assert write(bucket, mode=mode, single_writer=True) == write(tmp_path / "d", mode=mode)
+        assert objects(bucket) == files(tmp_path / "d")
+
+
+def test_a_forked_process_can_neither_publish_nor_remove(bucket: str, tmp_path: Path) -> None:
+    writer = mx8.Writer(bucket, columns=NUMBERED, size_limit=700)
+    for sample in numbered_samples(9):
+        writer.write(sample)
+    pid = os.fork()
+    if not pid:
+        try:
+            writer.finish()
+        except mx8.DiskError:
+            writer.abandon()
+            os._exit(7)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    writer.finish()
+    assert len(mx8.Dataset(bucket, local=tmp_path)) == 9
 
 
 # kills ----------------------------------------------------------------------------------------------------------------
