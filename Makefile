@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 # clients of five clouds. The tests use them only with local files, so only the packages that they import are installed.
 # torchdata is for testing that StatefulDataLoader resumes from our state.
 PEERS := mosaicml-streaming litdata torchdata
-PEERS_IMPORT := boto3 catalogue lightning-utilities requests tqdm zstd
+PEERS_IMPORT := catalogue lightning-utilities requests tqdm zstd
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation
 
@@ -52,14 +52,14 @@ setup: .venv/.ready .venv-newest/.ready
 	@$(call new_environment,.venv)
 	@$(find_turbojpeg)
 	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt hatchling editables
-	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt -e '.[torch,images,compress,convert,test]' $(PEERS_IMPORT)
+	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt -e '.[torch,images,compress,convert,remote,test]' $(PEERS_IMPORT)
 	@.venv/bin/python $(PIP_INSTALL) -c constraints.txt --no-deps $(PEERS)
 	@touch $@
 
 .venv-newest/.ready: pyproject.toml constraints-newest.txt
 	@$(call new_environment,.venv-newest)
 	@.venv-newest/bin/python $(PIP_INSTALL) -c constraints-newest.txt hatchling editables
-	@.venv-newest/bin/python $(PIP_INSTALL) -c constraints-newest.txt -e '.[torch,images,compress]' \
+	@.venv-newest/bin/python $(PIP_INSTALL) -c constraints-newest.txt -e '.[torch,images,compress,remote]' \
 		pytest hypothesis jsonschema
 	@touch $@
 

@@ -8,13 +8,20 @@ not signed, which is how public buckets are read. Nothing here is pickled: anoth
 from __future__ import annotations
 
 import configparser
+import http.client
 import os
+import re
+import ssl
 import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from mx8shards.errors import RemoteError, SettingError, require
+
+_REGION_S = 10.0  # the time limit for asking for a bucket's region
 
 _ENDPOINTS = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -40,7 +47,7 @@ class Access:
 
     Attributes:
         endpoint: The URL of an S3-compatible store; None for AWS.
-        region: Its region.
+        region: Its region. If it is not the bucket's, `find_region` corrects it.
         ca_bundle: A file of certificates to trust, besides those of the system; "" for none.
         requester_pays: Whether whoever asks pays for the request.
     """
@@ -85,6 +92,30 @@ class Access:
                 with self._lock:
                     self._source = source
         return self.keys() != refused
+
+    def find_region(self, bucket: str, refused: str) -> bool:
+        """Ask for the region of a bucket, which every endpoint of AWS tells. Whether it is another than the refused."""
+        base = self.endpoint or f"https://s3.{self.region}.amazonaws.com"
+        request = urllib.request.Request(f"{base}/{bucket}", method="HEAD")  # noqa: S310 — http or https, see above
+        context = ssl.create_default_context(cafile=self.ca_bundle or None)
+        opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=context))
+        try:
+            with opener.open(request, timeout=_REGION_S) as answer:
+                headers = answer.headers
+        except urllib.error.HTTPError as answer:  # without a signature, the answer is an error, but it has the header
+            headers = answer.headers
+            answer.close()
+        except (OSError, http.client.HTTPException):
+            return False
+        found = headers.get("x-amz-bucket-region") or ""
+        if re.fullmatch(r"[a-z0-9-]{1,32}", found):
+            self.region = found
+        return self.region != refused
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        """The answer that redirects is the one that names the region."""
 
 
 def _first(names: tuple[str, ...]) -> str | None:

@@ -18,9 +18,9 @@ from mx8shards.remote.access import Access, Keys
 _CONNECT_S = 10.0
 
 
-def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, limits: dict[str, Any]) -> Any:
-    """A client for the objects of an S3 bucket under a prefix, with the credentials of this moment."""
-    config: dict[str, Any] = {"region": access.region, "skip_signature": keys is None}
+def s3_client(bucket: str, prefix: str, access: Access, keys: Keys | None, region: str, limits: dict[str, Any]) -> Any:
+    """A client for the objects of an S3 bucket under a prefix, with these credentials."""
+    config: dict[str, Any] = {"region": region, "skip_signature": keys is None}
     if access.endpoint:  # under this name, because the environment variable of this name would take precedence
         config["aws_endpoint_url_s3"] = access.endpoint
     if keys:

@@ -42,6 +42,8 @@ _ON_THE_WAY = (  # their status is 400 or 404, but another attempt may succeed
 # Errors of obstore itself, before a request: they would come again.
 _NOT_SENT = ("InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyError")
 
+ANOTHER_REGION = "the bucket is in another region"
+
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired")
 
 
@@ -56,7 +58,7 @@ def of_client(error: Exception, subject: str) -> RemoteError:
     if isinstance(error, FileNotFoundError):
         return of_status(404, code, subject)
     if "redirect" in text:
-        return RemoteError("the bucket is in another region", subject=subject, reason="denied", hint="set AWS_REGION")
+        return RemoteError(ANOTHER_REGION, subject=subject, reason="denied", hint="set AWS_REGION")
     if type(error).__name__ in _NOT_SENT:
         return RemoteError(f"obstore refuses the request ({type(error).__name__})", subject=subject, reason="denied")
     return RemoteError(_KINDS.get(kind, f"no answer ({kind or type(error).__name__})"), subject=subject)

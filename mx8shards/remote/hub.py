@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from mx8shards.disk import operations
 from mx8shards.errors import FormatError, RemoteError, SettingError
 from mx8shards.remote.access import checked_endpoint
 from mx8shards.remote.hub_requests import Answer, ask
+from mx8shards.remote.partial_file import PartialFile
 from mx8shards.remote.retries import stall_s, until_deadline
 from mx8shards.remote.spans import merged
 from mx8shards.remote.store import Fetched, Listed, Span
@@ -124,36 +124,28 @@ class Hub:
 
     def fetch(self, key: str, target: Path, size_bytes: int) -> None:
         """Write a whole file into the new file `target`. A broken attempt is continued where it stopped."""
-        descriptor = operations.create(target)
-        done, etag = 0, ""
+        etag = ""
+        with PartialFile(target) as file:
 
-        def work(end: float) -> None:
-            nonlocal done, etag
-            resume = (done, size_bytes) if 0 < done < size_bytes and etag else None
-            if resume is None:
-                operations.truncate(descriptor, 0, target)
-                done = os.lseek(descriptor, 0, os.SEEK_SET)
-            with self._get(key, self._pinned, end, resume) as answer:
-                if resume:
-                    self._require_etag(key, answer, etag)
-                    answer.require_range(done)
-                etag = answer.etag
-                if answer.size_bytes not in (None, size_bytes):
-                    self._changed(key, f"{size_bytes} bytes", f"{answer.size_bytes} bytes")
-                for piece in answer.pieces(size_bytes - done):
-                    operations.write(descriptor, piece, target)
-                    done += len(piece)
-                answer.require_whole(done)
-            if done != size_bytes:
-                self._changed(key, f"{size_bytes} bytes", f"{done} bytes")
+            def work(end: float) -> None:
+                nonlocal etag
+                resume = (file.done, size_bytes) if 0 < file.done < size_bytes and etag else None
+                if resume is None:
+                    file.restart()
+                with self._get(key, self._pinned, end, resume) as answer:
+                    if resume:
+                        self._require_etag(key, answer, etag)
+                        answer.require_range(file.done)
+                    etag = answer.etag
+                    if answer.size_bytes not in (None, size_bytes):
+                        self._changed(key, f"{size_bytes} bytes", f"{answer.size_bytes} bytes")
+                    for piece in answer.pieces(size_bytes - file.done):
+                        file.write(piece)
+                    answer.require_whole(file.done)
+                if file.done != size_bytes:
+                    self._changed(key, f"{size_bytes} bytes", f"{file.done} bytes")
 
-        try:
             self._run(work)
-        except BaseException:
-            operations.unlink(target)
-            raise
-        finally:
-            os.close(descriptor)
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> NoReturn:
         """Refused: the Hub is read only."""

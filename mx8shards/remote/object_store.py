@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,8 @@ from mx8shards.errors import FormatError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
-from mx8shards.remote.retries import attempt_s, stall_s, until_deadline
+from mx8shards.remote.partial_file import PartialFile
+from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline
 from mx8shards.remote.spans import Merged, merged
 from mx8shards.remote.store import Fetched, Listed, Span
 
@@ -145,32 +147,27 @@ class ObjectStore:
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
         """Write an object into the new file `target`. A broken attempt is continued where it stopped."""
-        descriptor = operations.create(target)
-        done, etag = 0, ""
+        etag = ""
+        with PartialFile(target) as file:
 
-        def work(client: Any) -> None:
-            nonlocal done, etag
-            resume = {"range": {"offset": done}, "if_match": etag} if 0 < done < size_bytes and etag else {}
-            if not resume:
-                operations.truncate(descriptor, 0, target)
-                done = os.lseek(descriptor, 0, os.SEEK_SET)
-            result = self._obstore.get(client, key, options=resume)
-            etag = result.meta["e_tag"] or ""
-            if result.meta["size"] != size_bytes:
-                raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
-            for chunk in result.stream(min_chunk_size=_CHUNK):
-                operations.write(descriptor, memoryview(chunk), target)
-                done += len(chunk)
-            if done != size_bytes:
-                raise RemoteError(f"the answer ended after {done} of {size_bytes} bytes", subject=self._url_of(key))
+            def work(client: Any) -> None:
+                nonlocal etag
+                resume = (
+                    {"range": {"offset": file.done}, "if_match": etag} if 0 < file.done < size_bytes and etag else {}
+                )
+                if not resume:
+                    file.restart()
+                result = self._obstore.get(client, key, options=resume)
+                etag = result.meta["e_tag"] or ""
+                if result.meta["size"] != size_bytes:
+                    raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
+                for chunk in result.stream(min_chunk_size=_CHUNK):
+                    file.write(memoryview(chunk))
+                if file.done != size_bytes:
+                    found = f"{file.done} of {size_bytes} bytes"
+                    raise RemoteError(f"the answer ended after {found}", subject=self._url_of(key))
 
-        try:
             self._run(key, work, deadline_s=deadline_s)
-        except BaseException:
-            operations.unlink(target)
-            raise
-        finally:
-            os.close(descriptor)
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag, conditionally with `if_match` or `new`."""
@@ -277,36 +274,44 @@ class ObjectStore:
     def _run(self, key: str, work: Callable[[Any], _T], *, retries: int = 0, deadline_s: float | None = None) -> _T:
         """Call `work` with a client, again after transient faults until the deadline, and once with new credentials."""
         subject = self._url_of(key)
-        renewed = False
+        corrected = False  # only once: a program that makes new credentials for every call would have no end
 
         def attempt(left_s: float) -> _T:
-            nonlocal renewed
+            nonlocal corrected
             while True:
-                keys = self._access.keys() if self._access else None
+                used = (self._access.keys(), self._access.region) if self._access else (None, "")
                 try:
-                    return work(self._client(keys, left_s, retries))
+                    return interruptibly(partial(work, self._client(*used, left_s, retries)))
                 except ShardsError:
                     raise
                 except (self._obstore.exceptions.BaseError, OSError) as error:
                     fault = faults.of_client(error, subject)
-                if fault.reason != "denied" or self._access is None or renewed or not self._access.renew(keys):
+                if corrected or not self._corrected(fault, *used):
                     raise fault
-                renewed = True  # only once: a program that makes new credentials for every call would have no end
+                corrected = True
 
         return until_deadline(attempt, self._deadline_s if deadline_s is None else deadline_s, self._closed)
 
-    def _client(self, keys: Keys | None, attempt_s: float, retries: int) -> Any:
+    def _corrected(self, fault: RemoteError, keys: Keys | None, region: str) -> bool:
+        """Whether there are other credentials, or another region, with which a refused request may succeed."""
+        if self._access is None or fault.reason != "denied":
+            return False
+        if fault.message == faults.ANOTHER_REGION:
+            return self._access.find_region(self._bucket, region)
+        return self._access.renew(keys)
+
+    def _client(self, keys: Keys | None, region: str, attempt_s: float, retries: int) -> Any:
         """A client with these credentials whose attempts may take this long."""
         if self._pid != os.getpid():
             raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
-        name = (keys, math.ceil(attempt_s), retries)
+        name = (keys, region, math.ceil(attempt_s), retries)
         with self._lock:
             client = self._clients.get(name)
             if client is None:
                 limits = clients.limits(attempt_s, stall_s(self._deadline_s), retries)
                 where = self._bucket, self._prefix
                 if self._access:
-                    client = clients.s3_client(*where, self._access, keys, limits)
+                    client = clients.s3_client(*where, self._access, keys, region, limits)
                 else:
                     client = clients.cloud_client(self._scheme, *where, limits)
                 while len(self._clients) >= _MOST_CLIENTS:

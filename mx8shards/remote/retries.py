@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from mx8shards.errors import RemoteError
@@ -52,6 +53,26 @@ def until_deadline(work: Callable[[float], _T], deadline_s: float, stopped: thre
             backoff = min(0.1 * 2.0**attempts, _LONGEST_PAUSE_S) * random.uniform(0.5, 1)  # noqa: S311  (jitter)
             if stopped.wait(min(backoff, max(left - _LAST_ATTEMPT_S, left / 2))):
                 raise RemoteError("the operation was stopped: its store was closed", subject=error.subject) from None
+
+
+def interruptibly(work: Callable[[], _T]) -> _T:
+    """The result of a function that may block in foreign code. In the main thread, Ctrl-C ends the wait for it.
+
+    Python runs signal handlers in the main thread only, and not while that is in foreign code. Then another thread
+    makes the call. After Ctrl-C it goes on alone, until its time limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    result: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 — it is raised in the waiting thread
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="mx8shards-remote", daemon=True).start()
+    return result.result()
 
 
 def _told(error: RemoteError, attempts: int, deadline_s: float) -> RemoteError:

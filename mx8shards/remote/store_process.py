@@ -16,10 +16,13 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
+from mx8shards.disk import operations
 from mx8shards.errors import RemoteError
 from mx8shards.remote.store import Fetched, Listed, Span, Store
+
+_T = TypeVar("_T")
 
 # The first object in the pipe is the search path for modules, the second is the store.
 _MAIN = """
@@ -29,6 +32,11 @@ from mx8shards.remote.store_process import serve
 serve()
 """
 _THREADS = 32
+_ENDED = "the helper process that asks the object store has ended"
+
+
+class HelperEndedError(RemoteError):
+    """The helper process has ended before it answered."""
 
 
 class ForkSafe:
@@ -78,23 +86,31 @@ class ForkSafe:
     @property
     def can_put_conditionally(self) -> bool:
         """Whether `put` honours `if_match`."""
-        return self._asked().can_put_conditionally
+        return self._answer(lambda store: store.can_put_conditionally)
 
     def read(self, key: str, most: int) -> Fetched:
         """A whole object of at most `most` bytes."""
-        return self._asked().read(key, most)
+        return self._answer(lambda store: store.read(key, most))
 
     def read_spans(self, key: str, spans: Sequence[Span], etag: str | None) -> list[bytes]:
         """Parts of an object."""
-        return self._asked().read_spans(key, spans, etag)
+        return self._answer(lambda store: store.read_spans(key, spans, etag))
 
     def head(self, key: str) -> Listed | None:
         """Size and ETag of an object."""
-        return self._asked().head(key)
+        return self._answer(lambda store: store.head(key))
 
     def fetch(self, key: str, target: Path, size_bytes: int) -> None:
         """Write a whole object into the new file `target`."""
-        self._asked().fetch(key, target, size_bytes)
+
+        def fetch(store: Store) -> None:
+            try:
+                store.fetch(key, target, size_bytes)
+            except HelperEndedError:
+                operations.unlink(target)
+                raise
+
+        self._answer(fetch)
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag."""
@@ -102,7 +118,8 @@ class ForkSafe:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects."""
-        self._asked().delete(list(keys))
+        keys = list(keys)
+        self._answer(lambda store: store.delete(keys))
 
     def close(self) -> None:
         """End operations that wait before another attempt, and helper processes."""
@@ -113,7 +130,14 @@ class ForkSafe:
 
     def list(self, prefix: str = "") -> Iterator[Listed]:
         """All objects below a prefix."""
-        return self._asked().list(prefix)
+        return self._answer(lambda store: store.list(prefix))
+
+    def _answer(self, ask: Callable[[Store], _T]) -> _T:
+        """The result of an operation that may be repeated: once more if the helper is killed meanwhile."""
+        try:
+            return ask(self._asked())
+        except HelperEndedError:
+            return ask(self._asked())
 
 
 _made: weakref.WeakSet[ForkSafe] = weakref.WeakSet()
@@ -144,7 +168,9 @@ class StoreProcess:
         pickle.dump([os.fspath(path) for path in sys.path], self._pipe)
         pickle.dump(store, self._pipe)
         self._pipe.flush()
-        threading.Thread(target=_read_answers, args=(self._process, self._waiting), daemon=True).start()
+        self._ended = threading.Event()
+        arguments = self._process, self._waiting, self._ended
+        threading.Thread(target=_read_answers, args=arguments, daemon=True).start()
         weakref.finalize(self, _end, self._process, os.getpid())
 
     @property
@@ -188,7 +214,7 @@ class StoreProcess:
     @property
     def alive(self) -> bool:
         """Whether the process is still running."""
-        return self._process.poll() is None
+        return not self._ended.is_set()
 
     def close(self) -> None:
         """End the process."""
@@ -203,16 +229,16 @@ class StoreProcess:
             try:
                 pickle.dump((number, method, args, kwargs), self._pipe)
                 self._pipe.flush()
-            except (OSError, ValueError):
-                del self._waiting[number]
-                raise _lost(self.url) from None
-        if self._process.poll() is not None and not future.done():
-            raise _lost(self.url)
+            except BaseException as error:  # after half of a request, the helper understands nothing more
+                self._waiting.pop(number, None)
+                self._ended.set()
+                self.close()
+                if isinstance(error, (OSError, ValueError)):
+                    raise HelperEndedError(_ENDED, subject=self.url) from None
+                raise
+        if self._ended.is_set() and not future.done():
+            raise HelperEndedError(_ENDED, subject=self.url)
         return future.result()
-
-
-def _lost(url: str) -> RemoteError:
-    return RemoteError("the helper process that asks the object store has ended", subject=url)
 
 
 def _end(process: subprocess.Popen[bytes], owner: int) -> None:
@@ -221,7 +247,7 @@ def _end(process: subprocess.Popen[bytes], owner: int) -> None:
         process.kill()
 
 
-def _read_answers(process: subprocess.Popen[bytes], waiting: dict[int, Future[Any]]) -> None:
+def _read_answers(process: subprocess.Popen[bytes], waiting: dict[int, Future[Any]], ended: threading.Event) -> None:
     """Give each answer to whoever waits for it, until the helper ends."""
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError), process:
@@ -235,9 +261,10 @@ def _read_answers(process: subprocess.Popen[bytes], waiting: dict[int, Future[An
                     future.set_exception(error)
         except (EOFError, pickle.UnpicklingError, OSError):
             pass
+    ended.set()
     while waiting:
         _, future = waiting.popitem()
-        future.set_exception(_lost(""))
+        future.set_exception(HelperEndedError(_ENDED))
 
 
 def serve() -> None:

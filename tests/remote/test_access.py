@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class KeyServer:
         self.headers: list[dict[str, str]] = []
         self.expired: set[str] = set()
         self.code = "ExpiredToken"
+        self.region: str | None = None  # requests for another one are redirected without an address, as AWS does
         known = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,6 +50,13 @@ class KeyServer:
 
             def do_GET(self) -> None:
                 signed = self.headers.get("Authorization", "")
+                region = signed.partition("Credential=")[2].split("/")[2] if signed else ""
+                if known.region not in (None, region):
+                    self.send_response(301)
+                    self.send_header("x-amz-bucket-region", str(known.region))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 key_id = signed.partition("Credential=")[2].partition("/")[0]
                 known.seen.append(key_id)
                 known.headers.append(dict(self.headers))
@@ -125,6 +134,16 @@ def test_a_profile_gives_region_endpoint_and_credentials(
     store.fetch("x", tmp_path / "x", len(SHARD))
     store.close()
     assert set(server.seen) == {"TEAM"}
+
+
+def test_the_region_of_a_bucket_is_found(server: KeyServer) -> None:
+    server.region = "eu-west-1"
+    store = s3_store()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: store.read("x", len(SHARD)).data, range(8)))
+    assert found == [SHARD] * 8
+    assert store._access is not None
+    assert store._access.region == "eu-west-1"
 
 
 def test_a_missing_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

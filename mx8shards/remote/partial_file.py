@@ -1,0 +1,57 @@
+"""How is an object written to a file, piece by piece, in several attempts?"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mx8shards.disk import operations
+from mx8shards.errors import RemoteError
+
+
+class PartialFile:
+    """A new file that is filled from its start. When a `with` block ends by an exception, the file is removed.
+
+    It is locked: after Ctrl-C the block may end while another thread still writes.
+
+    Attributes:
+        done: The number of bytes that it has.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._descriptor = operations.create(path)
+        self.done = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+        with self._lock:
+            self._require_open()
+            operations.write(self._descriptor, data, self._path)
+            self.done += len(data)
+
+    def restart(self) -> None:
+        """Remove all bytes."""
+        with self._lock:
+            self._require_open()
+            operations.truncate(self._descriptor, 0, self._path)
+            self.done = os.lseek(self._descriptor, 0, os.SEEK_SET)
+
+    def _require_open(self) -> None:
+        if self._descriptor < 0:
+            raise RemoteError("the operation was interrupted", subject=str(self._path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+            with operations.disk_errors("close", self._path):
+                os.close(descriptor)
+            if kind is not None:
+                operations.unlink(self._path)

@@ -1,0 +1,185 @@
+"""When is an operation on a store tried again, when does it end, and does Ctrl-C end it?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mx8shards.errors import RemoteError
+from mx8shards.remote.bulk import find_s5cmd
+from mx8shards.remote.object_store import ObjectStore
+from mx8shards.remote.open_store import open_store
+from mx8shards.remote.retries import attempt_s, until_deadline
+
+NEVER = threading.Event()
+
+
+def test_a_transient_fault_is_tried_again_until_it_succeeds() -> None:
+    faults = [RemoteError("one"), RemoteError("two")]
+
+    def work(left_s: float) -> str:
+        if faults:
+            raise faults.pop()
+        return "done"
+
+    assert until_deadline(work, 30, NEVER) == "done"
+
+
+@pytest.mark.parametrize("reason", ["denied", "missing", "changed"])
+def test_another_fault_is_not_tried_again(reason: Any) -> None:
+    tried = []
+
+    def work(left_s: float) -> None:
+        tried.append(left_s)
+        raise RemoteError("no", reason=reason)
+
+    with pytest.raises(RemoteError, match=r"^no$"):
+        until_deadline(work, 30, NEVER)
+    assert len(tried) == 1
+
+
+def test_at_the_deadline_the_error_tells_how_often_it_was_tried() -> None:
+    limits = []
+
+    def work(left_s: float) -> None:
+        limits.append(left_s)
+        raise RemoteError("no answer", subject="s3://b/k")
+
+    with pytest.raises(RemoteError, match=r"^s3://b/k: \d+ attempts in 0\.5 s: no answer$"):
+        until_deadline(work, 0.5, NEVER)
+    assert len(limits) >= 2
+    assert max(limits) <= 0.5
+
+
+def test_an_attempt_gets_half_of_the_time_that_is_left() -> None:
+    assert [attempt_s(left) for left in (300, 10, 1.5, 0.5)] == [150, 5, 1, 0.5]
+
+
+def test_a_closed_store_makes_no_further_attempt() -> None:
+    stopped = threading.Event()
+
+    def work(left_s: float) -> None:
+        stopped.set()
+        raise RemoteError("no answer")
+
+    with pytest.raises(RemoteError, match="its store was closed"):
+        until_deadline(work, 300, stopped)
+
+
+class Slow:
+    """An S3 server whose answers to s5cmd for the key "slow" never end; `asked` are the (program, key) of requests."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.go_on = threading.Event()
+        slow = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                program = "s5cmd" if "aws-sdk-go" in self.headers["User-Agent"] else "obstore"
+                key = self.path.rpartition("/")[2]
+                slow.asked.append((program, key))
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(SHARD)))
+                self.send_header("ETag", '"1"')
+                self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+                self.end_headers()
+                if self.command == "HEAD":
+                    return
+                self.wfile.write(SHARD[:1000])
+                if program == "s5cmd":
+                    if key == "slow":
+                        slow.go_on.wait(60)
+                        return
+                    for begin in range(1000, 4000, 1000):  # for longer than until the other one is given up
+                        time.sleep(0.6)
+                        self.wfile.write(SHARD[begin : begin + 1000])
+                    self.wfile.write(SHARD[4000:])
+                else:
+                    self.wfile.write(SHARD[1000:])
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        self.go_on.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+SHARD = os.urandom(2 << 20)
+
+
+@pytest.mark.skipif(find_s5cmd() is None, reason="s5cmd is not installed")
+def test_an_object_that_stalls_in_s5cmd_comes_from_obstore_and_disturbs_no_other(
+    s3_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = Slow()
+    monkeypatch.setenv("S3_ENDPOINT_URL", server.endpoint)
+    store = ObjectStore("s3", "bucket", "", deadline_s=4, parallel=4)  # a stall is 1 s
+    threads = [
+        threading.Thread(target=store.fetch, args=(key, tmp_path / key, len(SHARD))) for key in ("slow", "other")
+    ]
+    threads[0].start()
+    time.sleep(0.5)
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"slow": SHARD, "other": SHARD}
+    assert ("obstore", "slow") in server.asked
+    assert ("obstore", "other") not in server.asked
+    assert store._bulk is not None
+    assert store._bulk._child is not None
+    assert store._bulk._child.retired
+    store.close()
+    server.close()
+
+
+INTERRUPTED = """
+import sys, threading, os, signal, time
+from mx8shards.remote.open_store import open_store
+store = open_store(sys.argv[1])
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+print("started", flush=True)
+store.read("slow", 99)
+"""
+
+
+def test_ctrl_c_ends_an_operation_that_waits_for_an_answer(
+    s3_environment: None, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # accepts connections, and answers none
+    monkeypatch.setenv("S3_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+    command = [sys.executable, "-c", INTERRUPTED, "s3://bucket"]
+    begin = time.monotonic()
+    process = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60, check=False)
+    server.server_close()
+    assert time.monotonic() - begin < 20  # an attempt without an answer lasts for 30 s
+    assert process.returncode == -signal.SIGINT, process.stderr
+    assert process.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_an_outage_is_named_at_the_deadline(s3_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(RemoteError, match=r"^s3://bucket/x: \d+ attempts in 1 s: no connection$") as caught:
+        open_store("s3://bucket", deadline_s=1).read("x", 1)
+    assert caught.value.reason == "network"
