@@ -26,6 +26,10 @@ class NewFile:
         """Append `data`."""
         operations.write(self._descriptor, data, self.path)
 
+    def resize(self, size_bytes: int) -> None:
+        """Extend the file with zeros, which take no space on the disk, or truncate it."""
+        operations.truncate(self._descriptor, size_bytes, self.path)
+
     def finish(self) -> None:
         """Make the written bytes durable, and close the file."""
         operations.sync(self._descriptor, self.path)

@@ -1,4 +1,4 @@
-"""How are the parts of uploads removed that a killed process did not complete? They are billed, and no listing has them.
+"""How are the parts of incomplete uploads removed? They are billed, and no listing of objects has them.
 
 Shards go up in one piece. Only large side-cars and indexes go in parts, and what other programs upload here.
 """
