@@ -69,14 +69,14 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
     """All contenders of each server."""
     found = []
     workers = [{"workers": count} for count in ((0,) if quick else (0, 2))]
+    ours = [
+        (OURS, "ours", "stream", "", [{}]),
+        (COPIED, "ours", "copy", "s5cmd", [{}]),
+        (LOCAL, "ours", "local", "", [{}]),
+    ]
+    peers = [(MOSAIC, "mosaicml", "stream", "streaming", workers), (LIT, "lightning", "stream", "litdata", workers)]
     for group, endpoint in json.loads((directory / "endpoints.json").read_text()).items():
-        for name, adapter, way, needs, tries in (
-            (OURS, "ours", "stream", "", [{}]),
-            (COPIED, "ours", "copy", "s5cmd", [{}]),
-            (LOCAL, "ours", "local", "", [{}]),
-            (MOSAIC, "mosaicml", "stream", "streaming", workers),
-            (LIT, "lightning", "stream", "litdata", workers),
-        ):
+        for name, adapter, way, needs, tries in [*ours, *(() if quick and group == LIMITED else peers)]:
             asked = reading_of(directory, group, endpoint, adapter, way)
             contender = loader_contenders.Contender(name, adapter, "", tries, needs)
             found += loader_contenders.jobs(asked, [contender], quick=quick)
