@@ -69,7 +69,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
     """All contenders of each server."""
     found = []
     workers = [{"workers": count} for count in ((0,) if quick else (0, 2))]
-    ours = [
+    ours: list[tuple[str, str, str, str, list[dict[str, Any]]]] = [
         (OURS, "ours", "stream", "", [{}]),
         (COPIED, "ours", "copy", "s5cmd", [{}]),
         (LOCAL, "ours", "local", "", [{}]),

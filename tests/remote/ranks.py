@@ -1,7 +1,8 @@
 """Ranks under gloo that train from one mirror, in step with each other.
 
-`python -m tests.remote.ranks URL OUT DEADLINE_S` writes the results of each rank to OUT, as JSON. The file `begun` in
-it says that the first step is done. If the store fails the ranks, they wait for the file `healed` and resume.
+`python -m tests.remote.ranks URL OUT NAME:DEADLINE_S …` trains once for each name, when there is a file `go` in
+OUT/NAME, and writes the results of each rank there, as JSON. A file `begun` says that the first step is done. If the store fails
+the ranks, they wait for a file `healed` and resume.
 """
 
 from __future__ import annotations
@@ -56,9 +57,14 @@ def in_step(loader: mx8.Loader, out: Path, seen: list[list[int]]) -> tuple[Any, 
             (out / "begun").touch()
 
 
-def rank_of(url: str, out: Path, deadline_s: float, rank: int) -> dict[str, Any]:
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.02)
+
+
+def rank_of(url: str, out: Path, deadline_s: float) -> dict[str, Any]:
     """An epoch of one rank, in two parts if the store fails."""
-    dist.init_process_group("gloo", init_method=f"file://{out}/store", rank=rank, world_size=WORLD)
+    wait_for(out / "go")
     seen: list[list[int]] = []
     found: dict[str, Any] = {"error": None, "reason": None}
     with loader_of(url, out, deadline_s) as loader:
@@ -68,18 +74,28 @@ def rank_of(url: str, out: Path, deadline_s: float, rank: int) -> dict[str, Any]
             found |= {"error": type(error).__name__, "cause": type(error.__cause__).__name__, "message": str(error)}
             found |= {"reason": getattr(error.__cause__, "reason", None), "after_s": time.monotonic() - began}
     if error is not None:
-        while not (out / "healed").exists():
-            time.sleep(0.05)
+        wait_for(out / "healed")
         with loader_of(url, out, deadline_s) as loader:
             loader.load_state_dict(state)
             again, _ = in_step(loader, out, seen)
             found["error_again"] = None if again is None else repr(again)
     found["seen"] = seen
-    dist.destroy_process_group()
     return found
 
 
-def main(url: str, out: Path, deadline_s: float) -> int:
+def act(url: str, out: Path, scenes: list[str], rank: int) -> None:
+    """All scenes of one rank."""
+    dist.init_process_group("gloo", init_method=f"file://{out}/store", rank=rank, world_size=WORLD)
+    for scene in scenes:
+        name, _, deadline_s = scene.partition(":")
+        found = rank_of(url, out / name, float(deadline_s))
+        (out / name / f"{rank}.json").write_text(json.dumps(found))
+        dist.barrier()
+        (out / name / "done").touch()
+    dist.destroy_process_group()
+
+
+def main(url: str, out: Path, scenes: list[str]) -> int:
     """Fork the ranks, because importing torch takes longer than all they do; the number that failed."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
@@ -89,8 +105,7 @@ def main(url: str, out: Path, deadline_s: float) -> int:
         if not pid:
             status = 1
             try:
-                found = rank_of(url, out, deadline_s, rank)
-                (out / f"{rank}.json").write_text(json.dumps(found))
+                act(url, out, scenes, rank)
                 status = 0
             except BaseException:  # noqa: BLE001 the parent reads it
                 traceback.print_exc()
@@ -102,4 +117,4 @@ def main(url: str, out: Path, deadline_s: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:]))

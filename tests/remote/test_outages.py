@@ -22,64 +22,75 @@ pytest.importorskip("obstore")
 SAMPLES = 25 * 40
 
 
+def serve(server: FaultServer, place: Path) -> str:
+    """The URL of a dataset of forty shards."""
+    write(place / "written", SAMPLES, 2_000)
+    for path in (path for path in (place / "written").rglob("*") if path.is_file() and path.name != "lock"):
+        server.put(f"set/{path.relative_to(place / 'written').as_posix()}", path.read_bytes())
+    return server.url("set")
+
+
 @pytest.fixture
 def url(fault_server: FaultServer, tmp_path: Path) -> str:
-    """The URL of a dataset of forty shards, each of which takes a while to fetch."""
-    write(tmp_path / "written", SAMPLES, 2_000)
-    for path in (path for path in (tmp_path / "written").rglob("*") if path.is_file() and path.name != "lock"):
-        fault_server.put(f"set/{path.relative_to(tmp_path / 'written').as_posix()}", path.read_bytes())
-    return fault_server.url("set")
+    return serve(fault_server, tmp_path)
 
 
-def train(url: str, out: Path, repository: Path, server: FaultServer, *, deadline_s: float, outage_s: float) -> Any:
-    """Four ranks, which an outage meets in mid-epoch; the results of each."""
-    out.mkdir()
-    server.delay_s = 0.3
-    command = [sys.executable, "-m", "tests.remote.ranks", url, str(out), str(deadline_s)]
-    with subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True) as process:
-        while not (out / "begun").exists():
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.01)
-        with server.outage():
-            time.sleep(outage_s)
-        server.delay_s = 0
-        (out / "healed").touch()
-        _, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
+def in_mid_epoch(server: FaultServer, out: Path, process: subprocess.Popen[str], outage_s: float) -> list[Any]:
+    """One scene of four ranks, which an outage meets in mid-epoch; the results of each."""
+    server.delay_s, server.resets = 0.3, 0
+    (out / "go").touch()
+    wait_for(out / "begun", process)
+    with server.outage():
+        time.sleep(outage_s)
+    server.delay_s = 0
+    (out / "healed").touch()
+    wait_for(out / "done", process)
     assert server.resets > 0, "nothing was asked for during the outage"
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(WORLD)]
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+def train(url: str, out: Path, repository: Path, server: FaultServer, *scenes: tuple[str, float, float]) -> list[Any]:
+    """The results of some scenes: name, deadline and length of the outage."""
+    for name, _, _ in scenes:
+        (out / name).mkdir(parents=True)
+    command = [sys.executable, "-m", "tests.remote.ranks", url, str(out)]
+    command += [f"{name}:{deadline_s}" for name, deadline_s, _ in scenes]
+    with subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True) as process:
+        found = [in_mid_epoch(server, out / name, process, outage_s) for name, _, outage_s in scenes]
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, said
+    return found
 
 
 def check_all_seen(found: Any) -> None:
     assert sorted(x for one in found for batch in one["seen"] for x in batch) == list(range(SAMPLES))
 
 
-def check_short(url: str, out: Path, repository: Path, server: FaultServer, outage_s: float) -> None:
-    found = train(url, out, repository, server, deadline_s=4 * outage_s, outage_s=outage_s)
-    assert [one["error"] for one in found] == [None] * WORLD, found[0].get("message")
-    check_all_seen(found)
-
-
-def test_four_ranks_get_over_an_outage_of_five_seconds(
+def test_four_ranks_get_over_a_short_outage_and_after_one_beyond_the_deadline_all_resume_exactly(
     url: str, fault_server: FaultServer, tmp_path: Path, repository: Path
 ) -> None:
-    check_short(url, tmp_path / "out", repository, fault_server, 5.0)
+    scenes = [("short", 20.0, 5.0), ("long", 1.5, 4.0)]
+    short, long = train(url, tmp_path / "out", repository, fault_server, *scenes)
+    assert [one["error"] for one in short] == [None] * WORLD, short[0].get("message")
+    check_all_seen(short)
+    for one in long:
+        assert (one["error"], one["cause"], one["reason"]) == ("LoaderError", "RemoteError", "network"), one
+        assert one["error_again"] is None
+    check_all_seen(long)
 
 
 @pytest.mark.hunt
 def test_four_ranks_get_over_an_outage_of_sixty_seconds(
     url: str, fault_server: FaultServer, tmp_path: Path, repository: Path
 ) -> None:
-    check_short(url, tmp_path / "out", repository, fault_server, 60.0)
-
-
-def test_an_outage_beyond_the_deadline_is_an_error_on_all_ranks_and_the_epoch_resumes_exactly(
-    url: str, fault_server: FaultServer, tmp_path: Path, repository: Path
-) -> None:
-    found = train(url, tmp_path / "out", repository, fault_server, deadline_s=1.5, outage_s=4.5)
-    for one in found:
-        assert (one["error"], one["cause"], one["reason"]) == ("LoaderError", "RemoteError", "network"), one
-        assert one["error_again"] is None
+    (found,) = train(url, tmp_path / "out", repository, fault_server, ("short", 240.0, 60.0))
+    assert [one["error"] for one in found] == [None] * WORLD, found[0].get("message")
     check_all_seen(found)
 
 
