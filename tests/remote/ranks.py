@@ -1,8 +1,8 @@
 """Ranks under gloo that train from one mirror, in step with each other.
 
 `python -m tests.remote.ranks URL OUT NAME:DEADLINE_S …` trains once for each name, when there is a file `go` in
-OUT/NAME, and writes the results of each rank there, as JSON. A file `begun` says that the first step is done. If the store fails
-the ranks, they wait for a file `healed` and resume.
+OUT/NAME, and writes the results of each rank there, as JSON. A file `begun` says that the first step is done. If the
+store fails the ranks, they wait for a file `healed` and resume.
 """
 
 from __future__ import annotations
