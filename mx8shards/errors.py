@@ -137,12 +137,7 @@ class DiskError(ShardsError, OSError):
 
 
 class RemoteError(ShardsError, OSError):
-    """A fetch or an upload failed after all retries. `reason` says why; remote/store.py defines the reasons.
-
-    Args:
-        message: As in ShardsError, like the other arguments in `rest`.
-        reason: "network", "denied", "missing" or "changed".
-    """
+    """A fetch or an upload failed after all retries. `reason` is "network", "denied", "missing" or "changed"."""
 
     reason: Literal["network", "denied", "missing", "changed"] = "network"
 
