@@ -112,9 +112,11 @@ def claimed(path: Path, timeout_s: float, give_up: Callable[[], bool] = lambda: 
         process = os.getpid()
         try:
             if _try_lock(descriptor) and _is_same_file(path, descriptor):
-                yield descriptor
-                if process == os.getpid():
-                    operations.unlink(path)
+                try:
+                    yield descriptor
+                finally:
+                    if process == os.getpid():
+                        operations.unlink(path)
                 return
         finally:
             if process == os.getpid():  # a forked child has closed its copy
