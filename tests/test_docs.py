@@ -8,6 +8,7 @@ written to that file. `py` and `txt` blocks are not run.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -34,6 +35,15 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 OPTIONAL = {"accelerate", "lightning"}  # the environment with the newest versions has neither
 
 pytest.importorskip("torch")
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_before() -> Iterator[None]:
+    """Blocks may set variables, and may fail before they remove them."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 class Block(NamedTuple):
