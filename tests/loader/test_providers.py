@@ -259,7 +259,7 @@ def test_a_provider_that_does_not_answer_is_named_and_the_loader_ends(data: Path
     stuck = last_shard_of(data, 5)
     come = threading.Event()
     with in_time(), provided(data, lambda i: i == stuck and come.wait(30), read_timeout_s=1) as (loader, _):
-        with pytest.raises(mx8.LoaderError, match=rf"shard\.{stuck:05d}\.mds is not here .* waits for the network"):
+        with pytest.raises(mx8.LoaderError, match=rf"shard\.{stuck:05d}\.mds has not arrived .* waits for the network"):
             list(loader)
         come.set()
         assert [i for batch in loader for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))

@@ -304,7 +304,7 @@ def test_no_share_joins_while_another_one_iterates_unless_its_part_was_kept_free
     memory = Memory(LIMIT)
     one = joined(memory)
     one.iterating = object()
-    with pytest.raises(SettingError, match="pool: expected a pool with no loader that iterates"):
+    with pytest.raises(SettingError, match="pool: expected a pool in which no loader iterates"):
         joined(memory)
     assert one.limit_bytes == LIMIT
     one.iterating = None

@@ -1,7 +1,7 @@
 """How are batches copied to a GPU? From pinned banks, on a separate CUDA stream.
 
 Banks are registered as pinned memory, so that the GPU copies from them directly. The copy of the next batch overlaps
-with the training step on this one. A bank returns when its copy is done.
+with the current training step. A bank returns when its copy is done.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Mover:
 
     @property
     def is_busy(self) -> bool:
-        """Whether some copies have not been released yet."""
+        """Whether copies are under way, or are done but not released."""
         return bool(self._under_way)
 
     def release(self) -> None:

@@ -68,7 +68,7 @@ class FillTask:
                 raise _stopped()
             self._work = self._begin_work()
             starving = state.starving
-            # One range has the least overhead, but several let a stopped run end sooner and other threads help.
+            # One range has the least overhead. Several let a stopped run end sooner, and other threads help.
             shared = starving or filler.decodes
             ranges = filler.ranges(self._work) if shared else [(0, len(self._work.rows))]
         except BaseException as error:  # noqa: BLE001 - the consumer raises it
@@ -94,7 +94,7 @@ class FillTask:
                 if self._error is None and not self._is_void and self._work is not None:
                     self._state.assembly.filler.fill(self._work, start, stop, resource_of, self._times)
             except BaseException as error:  # noqa: BLE001
-                self._error = without_locals(error)  # variables hold payloads, and all batches ahead may fail
+                self._error = without_locals(error)  # locals hold payloads, and all batches ahead may fail
             if next(self._ended) + 1 == self._count:
                 self._results = self._finished(resource_of)
                 self._end()
@@ -150,7 +150,7 @@ class FillTask:
         return batch
 
     def _mended(self, work: Work, resource_of: ResourceOf) -> tuple[Result, ...]:
-        """Apply `on_error`: skip or substitute bad rows, or return the batches before the first one and its error."""
+        """Apply `on_error`: skip or substitute bad rows, or return the batches before a bad row and its error."""
         assembly = self._state.assembly
         bad = np.flatnonzero(work.rows["status"] != OK)
         if assembly.on_error == "raise":

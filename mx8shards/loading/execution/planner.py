@@ -43,7 +43,7 @@ class Planner:
             state.ended.set()
 
     def _start_all(self, restart: Restart | None, position: int) -> None:
-        """Start the batches that restart, if any do, and then all from a position on, until an interruption."""
+        """Start the batches of a restart, if there is one, then all from a position on, until an interruption."""
         try:
             for task in self._tasks(restart, position):
                 if not self._start(task):
