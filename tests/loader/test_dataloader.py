@@ -98,7 +98,7 @@ def test_after_an_error_the_next_iteration_of_a_data_loader_is_what_the_error_sa
     with loader_of(data, output="torch") as loader, in_time():
         batches = loader.as_iterable_dataset()
         found = data_loader(batches, num_workers=workers)
-        words = r"set_epoch\(0\) of the iterable dataset begins this one again" if workers else "tries this step again"
+        words = r"set_epoch\(0\) of the iterable dataset repeats this one" if workers else "tries this step again"
         for _ in range(2):
             batches.set_epoch(0)
             with pytest.raises(mx8.LoaderError, match=words):

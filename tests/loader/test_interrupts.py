@@ -159,7 +159,7 @@ def test_an_iteration_that_ctrl_c_ended_does_not_look_complete(data: Path, monke
             with pytest.raises(KeyboardInterrupt):
                 next(batches)
         for _ in range(2):
-            with pytest.raises(mx8.LoaderError, match=r"this iteration was left: .* it was interrupted"):
+            with pytest.raises(mx8.LoaderError, match=r"this iteration has ended: .* it was interrupted"):
                 next(batches)
         assert next(iter(loader)).epoch == 1
 
@@ -190,7 +190,7 @@ def test_whoever_waits_while_another_thread_closes_the_loader_is_told_so(data: P
 
         closing = threading.Thread(target=close)
         closing.start()
-        with pytest.raises(mx8.LoaderError, match=r"this iteration was left: .* or the loader was closed"):
+        with pytest.raises(mx8.LoaderError, match=r"this iteration has ended: .* or the loader was closed"):
             list(loader)
         closing.join()
 
@@ -248,5 +248,5 @@ def test_an_iteration_that_was_left_while_it_waited_does_not_move_the_newer_one(
         waiting.join()
         assert found.epoch == 1
         assert len(errors) == 1
-        assert errors[0].startswith("this iteration was left")
+        assert errors[0].startswith("this iteration has ended")
         assert loader._progress.upcoming == (2, 0)

@@ -375,7 +375,7 @@ def test_going_on_in_another_way_warns(data: dict[str, mx8.Dataset]) -> None:
         state = loader.state_dict()
     with loader_of(data["smooth"], dataclasses.replace(spec, exact=True)) as loader:
         with pytest.warns(
-            UserWarning, match="pictures became pixels in another way: image by '.*' then, image by 'exact' now"
+            UserWarning, match="another way of decoding pictures: image by '.*' then, image by 'exact' now"
         ):
             loader.load_state_dict(state)
         assert len(rows(loader)) == len(data["smooth"]) - 9

@@ -83,7 +83,7 @@ def test_closing_while_a_read_stalls_ends_and_the_threads_end_with_the_stall(sho
         shown.forget()
         shown.reads("hold")
         loader.close()
-        with pytest.raises(mx8.LoaderError, match="was left"):
+        with pytest.raises(mx8.LoaderError, match="has ended"):
             list(batches)
         shown.reads("ok")
         while threads():

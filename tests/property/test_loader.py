@@ -248,7 +248,7 @@ def test_whoever_asks_an_iterator_that_was_left_for_more_is_told(dataset: mx8.Da
         one = iter(loader)
         next(one)
         other = iter(loader)
-        with pytest.raises(mx8.LoaderError, match="this iteration was left: a newer one has begun"):
+        with pytest.raises(mx8.LoaderError, match="this iteration has ended: a newer one has begun"):
             next(one)
         assert len(list(other)) == len(loader)
         assert list(other) == []
@@ -266,7 +266,7 @@ def test_set_epoch_names_the_next_epoch_from_its_beginning(dataset: mx8.Dataset)
         batches = iter(loader)
         next(batches)
         loader.set_epoch(9)
-        with pytest.raises(mx8.LoaderError, match="this iteration was left"):
+        with pytest.raises(mx8.LoaderError, match="this iteration has ended"):
             next(batches)
         assert ids_of(loader) == epoch_of(dataset, 9)
         assert ids_of(loader) == epoch_of(dataset, 10)
@@ -286,7 +286,7 @@ def test_a_closed_loader_says_so_and_its_batches_stay(dataset: mx8.Dataset) -> N
     loader.close()
     loader.close()
     check_values(batch, dataset)
-    with pytest.raises(mx8.LoaderError, match=r"this iteration was left: .* or the loader was closed"):
+    with pytest.raises(mx8.LoaderError, match=r"this iteration has ended: .* or the loader was closed"):
         next(batches)
     with pytest.raises(mx8.LoaderError, match="the loader is closed"):
         iter(loader)

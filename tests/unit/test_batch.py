@@ -110,7 +110,7 @@ def test_a_batch_that_is_rebuilt_from_a_mapping_has_its_columns_and_says_what_it
     assert found.layouts == {}
     for name in ("sample_ids", "padding", "epoch", "seed"):
         assert not hasattr(found, name)
-        with pytest.raises(AttributeError, match=f"made of a mapping of columns alone, which does not tell its {name}"):
+        with pytest.raises(AttributeError, match=f"made from columns alone and has no {name}"):
             getattr(found, name)
     with pytest.raises(AttributeError, match="sample_ids"):
         RandomHorizontalFlip()(found)

@@ -36,7 +36,7 @@ from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import DecoderContext
 from mx8shards.views import View, Whole
 
-_DEPTH_BYTES = 48 << 20  # small batches are prefetched further ahead, so that threads have work meanwhile
+_DEPTH_BYTES = 48 << 20  # small batches are prefetched further ahead, so that threads have enough work
 _MAX_DEPTH = 64
 _GROUP_BYTES = 8 << 20  # for batches that are only copied
 _RECORDS_PART = 4  # at most a quarter of the memory is for the rows and spans of batches ahead

@@ -1,7 +1,7 @@
 """Which samples go into which batch, and how much memory does each batch need?
 
-Planning reads offset tables only, where these are enough: the lengths of the samples bound the size of a batch, and
-size headers give the exact size later, when the batch is filled. If only a few columns are wanted, or if no table has
+Usually planning reads only offset tables: the lengths of the samples bound the size of a batch, and size headers give
+the exact size later, when the batch is filled. If only a few columns are wanted, or if no table has
 the sizes of decoded rows, this bound may be far too large or missing. Then batches are measured before memory is
 reserved for them.
 """
@@ -37,7 +37,7 @@ _GROUP_PART = 32  # a group has at most 1/32 of the memory: holding one of its b
 
 
 class NotHereError(Exception):
-    """Some shards of these steps have to be waited for."""
+    """Some shards of these steps are not local yet."""
 
 
 class Provisions(Protocol):
@@ -221,7 +221,7 @@ class Plan:
             i = k * width + self.rank - ranks.start
             group = part_of(every, positions[k : k + 1], bounds[i : i + 2], needs[i])
             if width > 1:
-                group = group._replace(rows=group.rows.copy())  # a view would keep those of all ranks
+                group = group._replace(rows=group.rows.copy())  # a view would keep the rows of all ranks alive
             groups.append((positions[k], group, max(needs[k * width : (k + 1) * width])))
         return groups
 
@@ -239,7 +239,7 @@ class Plan:
         return rows
 
     def _reserves(self, group: Group, bounds: list[int], width: int) -> tuple[list[int], Measured | None]:
-        """An upper bound of the bank for each part of these rows, and what was found if they were measured.
+        """An upper bound of the bank for each part of these rows, and the measurements, if they were measured.
 
         Each step has `width` parts. If a step may need more than half of the memory and the bound is not tight, the
         step is measured. So any two steps that are not measured fit into memory together.

@@ -78,7 +78,7 @@ def distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, int
     world_size = environment_number("WORLD_SIZE", 1, 1, MOST_RANKS)
     given = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
     if len(given) == 1 and (world_size > 1 or given == ["RANK"]):
-        environment_number(given[0], 0, 0, MOST_RANKS)  # an invalid value is the first error
+        environment_number(given[0], 0, 0, MOST_RANKS)  # an invalid value is reported first
         raise SettingError(
             subject="environment variables RANK and WORLD_SIZE",
             expected="both, or neither",

@@ -112,7 +112,7 @@ class PayloadFinder:
         return gathered | {key: int(sizes.sum()) for key, sizes in work.measured.items()}
 
     def measure(self, group: Group, bounds: Ids) -> tuple[Ids, Measured]:
-        """The bytes of the ragged outputs in each part of these rows, and what measuring has found.
+        """The bytes of the ragged outputs in each part of these rows, and the measurements.
 
         Rows that turn out bad keep that status.
         """
@@ -142,6 +142,6 @@ def _column_of(key: str, wanted: Sequence[str]) -> int:
     """The number of the column whose payloads a ragged output holds."""
     if key not in wanted:
         raise LoaderError(
-            subject=f"output {key!r}", expected="rows of one shape, or a column's payloads", found="neither"
+            subject=f"output {key!r}", expected="a fixed shape, or the name of a column of payloads", found="neither"
         )
     return wanted.index(key)

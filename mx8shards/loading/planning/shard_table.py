@@ -69,7 +69,7 @@ class ShardTable:
         self._opened: list[tuple[Shard, Bytes, Bytes] | None] = [None] * shards.count
         self._unmeasured: list[int] = []  # open shards whose longest sample is not known yet
         self._unopened = shards.count
-        self.files_s = 0.0  # time spent opening files and asking what is cached
+        self.files_s = 0.0  # time spent opening files and querying the page cache
         self._marks = np.full(shards.count, -1, np.int64)
         self._mark = 0
         self._out = np.zeros(shards.count, np.int64)
@@ -292,8 +292,8 @@ def _opened(shard: Shard) -> Any:
 def _import_packages(compressions: set[str]) -> None:
     """Import the packages for unpacking in this thread, before a pool thread does.
 
-    A child forked while a thread imports a module inherits the import lock held, and waits for it for ever. For the
-    same reason, this module imports `numpy.ma`, which `np.unique` would import in a thread.
+    A child forked while a thread imports a module inherits a locked import lock, and can never import the module. For
+    the same reason, this module imports `numpy.ma`, which `np.unique` would import in a thread.
     """
     for compression in compressions:
         import_package(compression)

@@ -13,7 +13,7 @@ class Progress:
     """The position of a loader, which its iterations advance. Only the consumer's thread writes here.
 
     at         epoch and order position of the next step
-    under_way  whether a `for` has given batches of this epoch without an error: the next `for` is the next epoch
+    under_way  whether a `for` has yielded batches of this epoch without an error. Then the next `for` is the next epoch
     """
 
     def __init__(self) -> None:
