@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 Record = Any
 
 _BLOCK_BYTES = 2 * 64
-_ROW = 64  # the strides of planes are multiples of this
+_ROW = 64  # strides of planes are multiples of this
 
 # Columns of `planes`, which has one row per plane.
 _BEGIN = 0  # offset in scratch

@@ -64,7 +64,7 @@ TARGET_FIELDS = 4
 COLUMN = 0  # its index among the columns of the spans
 VALUES_AT = 1  # address of the values
 OFFSETS_AT = 2  # address of the offsets; 0 if all values have one size
-VALUE_SIZE = 3  # that size
+VALUE_SIZE = 3  # the size of a value, if all have one size
 
 _SEARCHES = 256
 _ENTRIES_AHEAD = 16

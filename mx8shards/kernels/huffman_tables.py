@@ -25,8 +25,8 @@ HUFFMAN = np.dtype(
         ("first_symbol", "i8", (17,)),  # index in `symbols` of that code's symbol
         ("codes", "i8", (256,)),  # by symbol
         ("lengths", "i8", (256,)),  # by symbol; 0: the symbol has no code
-        # The table that `codes`, `lengths` and the lookups were derived from: most pictures have the same tables, and
-        # nothing is derived anew for these.
+        # The table from which `codes`, `lengths` and the lookups were derived. Most pictures have equal tables, for
+        # which they are not derived again.
         ("derived", "i8"),
         ("derived_counts", "i8", (17,)),
         ("derived_symbols", "i8", (256,)),

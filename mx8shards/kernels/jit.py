@@ -324,7 +324,7 @@ _interrupts: list[KeyboardInterrupt] = []
 
 
 def _raise_interrupt() -> None:
-    """Raise a KeyboardInterrupt that was put off, in the main thread: only there Python raises it."""
+    """Raise a deferred KeyboardInterrupt, in the main thread only, as Python does."""
     if threading.current_thread() is threading.main_thread():
         _interrupts.clear()
         raise KeyboardInterrupt
@@ -339,7 +339,7 @@ def _resolve(cell: int) -> int:
             kernel.load()
             done = True
         except KeyboardInterrupt as interrupt:
-            _interrupts.append(interrupt.with_traceback(None))  # and compile again: the calling kernel needs it
+            _interrupts.append(interrupt.with_traceback(None))  # then compile again: the calling kernel needs it
         except BaseException:  # noqa: BLE001 - a ctypes callback cannot raise; the calling kernel raises on 0
             sys.excepthook(*sys.exc_info())
             done = True

@@ -16,7 +16,7 @@ from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, helper, inn
 Array = npt.NDArray[Any]
 Record = Any  # one element of a structured array: compiled and plain code access its fields by name
 
-# What a head says. Offsets count from the start of the data; that of a segment is its marker's, or 0 if there is none.
+# The fields of a head. Offsets count from the start of the data; a segment's is that of its marker, or 0 if absent.
 HEAD = np.dtype(
     [
         ("size", "i8"),  # of the whole file; callers that read only its beginning set it

@@ -1,4 +1,4 @@
-"""How do kernels access the bytes of a payload or a part of it: in a map, read from the file, or populated first?
+"""How do kernels access a payload or a part of it: in a map, in a map after populating its pages, or by reading?
 
 Only this module dispatches on the `way` of a row (`records`). A caller may ask for several parts of one payload.
 """

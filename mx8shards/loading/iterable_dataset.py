@@ -90,9 +90,9 @@ class IterableBatches(IterableDataset[Any]):
         if get_worker_info() is None:
             if self._shared.workers_began_last:
                 raise LoaderError(
-                    "workers of a DataLoader gave the last batches, only the DataLoader knows how many it took",
+                    "workers of a DataLoader gave the last batches, and only the DataLoader knows how many it took",
                     subject="state_dict",
-                    hint="use torchdata's StatefulDataLoader or the Loader itself, or resume at an epoch with set_epoch",
+                    hint="use torchdata's StatefulDataLoader or the Loader itself, or repeat an epoch with set_epoch",
                 )
             state: dict[str, Any] = self._opened().state_dict()
             return state

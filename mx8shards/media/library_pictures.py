@@ -1,4 +1,4 @@
-"""How are crops made of pictures that kernels leave to Python? simplejpeg or Pillow decodes a copy of the payload."""
+"""How are crops made of pictures that kernels cannot decode? simplejpeg or Pillow decodes a copy of the payload."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Picture:
 
 def make_crops(picture: Picture, memory: ThreadMemory) -> int:
     """Write all crops of one picture to the bank; return the status of the row."""
-    with ExitStack() as locks:  # around `try`: locks are held until an error, whose traceback refers to pixels, is gone
+    with ExitStack() as locks:  # outside of `try`: until it is handled, an error keeps pixels alive
         try:
             memory.take(int(picture.span["size"]), locks)  # a thread that waits for the lock holds no payload
             payload = read_payload(picture.work, picture.row, picture.span, memory.large.most_bytes)

@@ -44,7 +44,7 @@ class LargeMemory:
 
     @contextmanager
     def alone(self, size_bytes: int) -> Iterator[None]:
-        """Hold the lock while the thread allocates `size_bytes` elsewhere; they must be freed before this ends."""
+        """Hold the lock while the thread allocates `size_bytes` elsewhere, and frees them."""
         with self.lock:
             self._scratch = decoding.aligned_scratch(0)
             try:
@@ -83,7 +83,7 @@ class ThreadMemory:
         self._shared.scratch = decoding.aligned_scratch(0)
 
     def take(self, size_bytes: int, locks: ExitStack, kept_bytes: int = 0) -> None:
-        """Called before a library allocates `size_bytes`, which count against the thread's limit or as a large picture.
+        """Count `size_bytes`, before a library allocates them, against the thread's limit or as a large picture.
 
         Large pictures are decoded one at a time: the lock is held until `locks` is closed. `kept_bytes` of the thread's
         scratch stay in use. DecodeError if the picture exceeds both limits.

@@ -118,6 +118,6 @@ def _splice_tiles(data: Pixels, head: Any, wanted: Part, whole: Part) -> tuple[P
     out = np.empty(int(head["entropy"] + tiles[0]["end"] - tiles[0]["begin"]) + 64, np.uint8)
     size = jpeg_tiles.splice(data, head, data, 0, tiles[0], out)
     if size <= 0:
-        raise DecodeError(expected="a JPEG whose tile index matches its data", found="one whose tiles are elsewhere")
+        raise DecodeError(expected="a JPEG whose tile index matches its data", found="tiles at other offsets")
     left, top, width, height = (int(tiles[0][name]) for name in ("left", "top", "width", "height"))
     return out[:size], Part(left, top, left + width, top + height)

@@ -41,8 +41,8 @@ class RandomGrayscale(RandomPictures):
     Args:
         p: The probability, from 0 to 1, that a picture becomes grey.
         image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1.
-        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
-            `batch.layouts`, where the Loader puts that of all pictures it decodes.
+        layout: "CHW" or "HWC". None: the layout in `batch.layouts`, which the Loader sets for pictures that it decodes;
+            if it is not set, the layout is inferred from the number of channels.
     """
 
     p: float = 0.1
@@ -67,11 +67,11 @@ class ColorJitter:
         brightness: An amount `a` from 0, for a factor from max(0, 1 - a) to 1 + a; or a pair (least, most) of factors.
         contrast: An amount or a pair, as above: it scales the distance from the picture's mean luma.
         saturation: An amount or a pair, as above: it scales the distance from each pixel's luma.
-        hue: An amount `a` from 0 to 0.5, for a turn from -a to a around the circle of hues, or a pair (least, most) of
-            turns from -0.5 to 0.5, where 0.5 is half the circle.
+        hue: An amount `a` from 0 to 0.5, for a rotation from -a to a around the circle of hues, or a pair (least, most)
+            of rotations from -0.5 to 0.5, where 0.5 is half the circle.
         image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1: before Normalize.
-        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
-            `batch.layouts`, where the Loader puts that of all pictures it decodes.
+        layout: "CHW" or "HWC". None: the layout in `batch.layouts`, which the Loader sets for pictures that it decodes;
+            if it is not set, the layout is inferred from the number of channels.
     """
 
     brightness: float | tuple[float, float] = 0.0

@@ -626,8 +626,8 @@ def test_a_setting_that_cannot_be_is_refused_with_what_was_given(make: Any, says
         (levels(4)[:, :2], r"uint8 \[4, 2, 13, 11\]"),
         (levels(4)[0], r"uint8 \[3, 13, 11\]"),
         (levels(4).int(), r"int32 \[4, 3, 13, 11\]"),
-        (levels(4).numpy(), "ndarray, which is no tensor"),
-        (b"jpeg", "bytes, which is no tensor"),
+        (levels(4).numpy(), "ndarray, which is not a tensor"),
+        (b"jpeg", "bytes, which is not a tensor"),
     ],
 )
 @pytest.mark.parametrize("transform", [EVERY[1], EVERY[2], EVERY[3]], ids=lambda each: type(each).__name__)
@@ -646,7 +646,7 @@ def test_what_are_no_pictures_is_refused_with_what_was_found(transform: Any, val
         (torch.tensor([0.0, 1, 2]), r"got torch.float32 \[3\]"),
         (torch.zeros(3, 4), r"got torch.float32 \[3, 4\]"),
         (torch.zeros(3, 5, dtype=torch.int64), r"got torch.int64 \[3, 5\]"),
-        (np.arange(3), "got ndarray, which is no tensor"),
+        (np.arange(3), "got ndarray, which is not a tensor"),
     ],
 )
 @EACH_MIX
