@@ -58,7 +58,7 @@ WORKSPACE = np.dtype(
 
 OTHER = 102  # a status in addition to those of rows: kernels do not decode this format
 
-PAD = 2  # pixels, at any scale, over which the decoder smooths chroma when it upsamples it
+PAD = 2  # pixels, at any scale: the decoder's chroma upsampling reads neighbours up to this far away
 
 _MOST_TILES = 0.9  # of a picture's area: beyond that, splicing tiles saves less than it costs
 _MOST_REGION = 0.6  # of a picture's area: beyond that, planes of the whole picture are faster than RGB of the region

@@ -184,8 +184,8 @@ def lookup_entry(symbol: Any, length: Any, of_ac: bool) -> Any:
     """A symbol's entry in a lookup: bits to consume (6 bits), advance (7 bits), for AC the length of the code.
 
     The bits to consume are the code and, for AC, the value that follows it. The advance is the category of a DC
-    difference; for AC the number of coefficients, or 64 for the end of the block. 0 for a symbol that does not occur in
-    sequential files of 8 bits per sample.
+    difference; for AC the number of coefficients, or 64 for the end of the block. It is 0 for a symbol that
+    does not occur in sequential files of 8 bits per sample.
     """
     size = symbol & 15
     if not of_ac:

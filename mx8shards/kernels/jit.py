@@ -120,7 +120,7 @@ def kernel(returns: Any, *arguments: Any) -> _Decorator:
 def brief_kernel(returns: Any, *arguments: Any) -> _Decorator:
     """As `kernel`, but it keeps the GIL: for kernels of a few microseconds that touch neither files nor new memory.
 
-    A thread that releases the GIL has to wait until another thread, which took it meanwhile, releases it.
+    After releasing the GIL, a thread may have to wait until another thread releases it.
     """
     return _make_kernel(returns(*arguments), nogil=False)
 

@@ -84,7 +84,7 @@ class Epoch(Iterator[Any]):
                 raise LoaderError(_ABANDONED) from None
             self._progress.go_to(self._at)
             raise
-        if self._abandoned:  # by another thread meanwhile: the loader's position must not move now
+        if self._abandoned:  # another thread closed it: the loader's position must not move
             raise LoaderError(_ABANDONED)
         if isinstance(result, Ready):
             now = time.perf_counter()
@@ -97,7 +97,7 @@ class Epoch(Iterator[Any]):
         if isinstance(result, Done):
             self._progress.go_to((self._epoch + 1, 0))  # even if this rank got no batch of the epoch
             raise StopIteration
-        self._progress.go_to(self._at)  # the step was not done: the next `for` tries it again
+        self._progress.go_to(self._at)  # the step failed: the next `for` tries it again
         raise self._error_of(result) from (None if isinstance(result.error, LoaderError) else result.error)
 
     def _error_of(self, failed: Failed) -> LoaderError:

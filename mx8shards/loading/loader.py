@@ -154,7 +154,7 @@ class Loader:
         self._pool = self._shared_pool or Pool(memory=self._settings.memory, threads=self._settings.threads)
         self._pool.renew()
         budget = Budget(self._pool.memory)
-        self._leave = weakref.finalize(self, _give_up, self._runs, budget)  # before it joins: Ctrl-C may come there
+        self._leave = weakref.finalize(self, _give_up, self._runs, budget)  # before it joins, as Ctrl-C may come then
         self._leave.atexit = False
         settings, order, steps = self._settings, self._order, self._steps
         self._assembly = assemble(self._dataset, settings, order, steps, self.rank, self._pool, budget)
@@ -179,8 +179,8 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Make the next `for` this epoch.
 
-        It starts at the epoch's beginning, except where the next `for` would continue within this epoch anyway: after
-        `load_state_dict`, and after a step that failed. Then the position stays.
+        It starts at the epoch's beginning. But if the next `for` would continue within this epoch anyway, after
+        `load_state_dict` or a failed step, the position stays.
 
         Args:
             epoch: Its number, from 0.
@@ -310,7 +310,7 @@ class Loader:
             self._abandon()
             if self._process == os.getpid():
                 self._assembly.budget.leave()
-                self._leave.detach()  # not before: Ctrl-C may come between the two
+                self._leave.detach()  # after `leave`, as Ctrl-C may come between the two
                 self._assembly.provider_threads.close()
                 if self._shared_pool is None:
                     self._pool.close()

@@ -1,4 +1,4 @@
-"""What is a pool? Threads and a memory limit that one loader has or several share."""
+"""Which threads and which memory limit do several loaders share? The Pool class."""
 
 from __future__ import annotations
 

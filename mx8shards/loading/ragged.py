@@ -166,8 +166,8 @@ class Ragged:
             carry: The numbers that the previous call left over, which come first. None: there are none.
 
         Call it in every step: `tokens, cu_seqlens, position_ids, carry = batch["tokens"].packed(2048, carry)`, with
-        None at first. Each call leaves fewer than `length` numbers over, in `carry`. The loader does not know them:
-        save `carry` beside `loader.state_dict()`, on each rank, and a resumed training packs exactly the same rows.
+        None at first. Each call leaves fewer than `length` numbers over, in `carry`. They are not part of the
+        loader's state: save `carry` beside `loader.state_dict()`, on each rank, and a resumed training packs equal rows.
         Without `carry` only these numbers are lost. Call it in the training loop, where batches come in order, and not
         in `transform=`, which runs in several threads.
         """
@@ -261,7 +261,7 @@ class Ragged:
         return self.relocated(partial(moved, device=device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Ragged:
-        """A copy in pinned memory, from which a GPU copies by itself."""
+        """A copy in pinned memory, from which a GPU copies asynchronously."""
         return self.relocated(pinned)
 
     def _flat(self, who: str) -> Ragged:
@@ -350,7 +350,7 @@ def _on_host(value: Any) -> Array:
 
 
 def _like(value: Any, array: Array) -> Any:
-    """An array on the host as an array or a tensor, whichever `value` is, on the device of `value`."""
+    """Convert an array on the host to the kind (array or tensor) and the device of `value`."""
     return array if isinstance(value, np.ndarray) else require("torch", "torch").from_numpy(array).to(value.device)
 
 

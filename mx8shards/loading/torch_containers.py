@@ -54,7 +54,7 @@ def _batch_of(values: Any, context: Any) -> Batch:
 
 
 def _as_image(value: Any, layout: str) -> Any:
-    """Pictures with their channels first; for torchvision's transforms, where it is imported, a tv_tensors.Image."""
+    """Pictures with their channels first, as a tv_tensors.Image if torchvision.tv_tensors is imported."""
     if not isinstance(value, torch.Tensor):
         return value
     first = value if layout == "CHW" else value.permute(0, 3, 1, 2)

@@ -15,7 +15,7 @@ class CropSettings:
 
     kind    "whole": the whole picture, not resized; "cover": the largest centred box with the aspect ratio of `sides`;
             "random": a random box; "within": a centred box, after the shorter side was resized to `resize`; "native": a
-            centred box of the picture, which is not resized
+            centred box of the output's size, or a smaller one, enlarged, if the picture is smaller
     sides   height and width of the output; 0 and 0 if it has the size of each picture
     """
 

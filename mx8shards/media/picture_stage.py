@@ -173,7 +173,7 @@ class Pictures(Stage):
         work.rows["status"][i] = library_pictures.make_crops(picture, memory)
 
     def why(self, size_bytes: int, read: Callable[[], bytes]) -> Exception | None:
-        """The error for a picture that was refused; None if it decodes now. The strictest decoder is asked first.
+        """The error for a picture that was refused; None if it decodes now. The strictest decoder is tried first.
 
         The picture is read and decoded in the memory for one large picture, so one thread at a time does this.
         """

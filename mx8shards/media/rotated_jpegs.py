@@ -23,7 +23,7 @@ from mx8shards.media.exif_rotation import UPRIGHT, Part, in_raster, in_upright, 
 
 Array = npt.NDArray[Any]
 
-_PAD = 2  # pixels, at any scale, over which the decoder smooths chroma when it upsamples it
+_PAD = 2  # pixels, at any scale: the decoder's chroma upsampling reads neighbours up to this far away
 _MOST_TILES = 0.9  # of a picture's area: beyond that, splicing tiles saves less than it costs
 
 
@@ -69,7 +69,7 @@ def decode_rotated(
     )
     pixels = decode_jpeg(source, down, across)
     if pixels.shape != (down, across, 3):
-        raise DecodeError("a JPEG of another size than its head says")
+        raise DecodeError("the JPEG has another size than its head declares")
     return rotate(pixels, orientation)
 
 

@@ -159,18 +159,18 @@ def brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
 
 
 def contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Scale each picture's (floats from 0 to 1) difference from its mean luma by its factor."""
+    """Scale the difference of each picture (floats from 0 to 1) from its mean luma by its factor."""
     mean = _luma(images).mean((1, 2, 3), keepdim=True, dtype=torch.float64).to(images.dtype)
     return _blended(images, mean, factor)
 
 
 def saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Scale each picture's (floats from 0 to 1) difference from its luma, pixel by pixel, by its factor."""
+    """Scale the difference of each pixel (floats from 0 to 1) from its luma by its picture's factor."""
     return _blended(images, _luma(images), factor)
 
 
 def hue(images: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Rotate each picture's (floats from 0 to 1) hues, as in HSV, by its fraction of the circle."""
+    """Rotate the HSV hues of each picture (floats from 0 to 1) by its fraction of the circle."""
     red, green, blue = images.unbind(1)
     high = torch.maximum(torch.maximum(red, green), blue)
     chroma = high - torch.minimum(torch.minimum(red, green), blue)

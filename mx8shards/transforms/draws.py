@@ -33,7 +33,7 @@ def betas(uniform: Floats, alpha: float) -> Floats:
     The logit of such a draw has the density cosh(x / 2) ** (-2 alpha), which is smooth for every alpha.
     """
     below, logits = _lower_half(alpha)
-    size = np.exp(np.interp(np.minimum(uniform, 1 - uniform), below, logits))  # the odds of the smaller side, at most 1
+    size = np.exp(np.interp(np.minimum(uniform, 1 - uniform), below, logits))  # the odds x / (1 - x), at most 1
     small: Floats = size / (1 + size)
     return np.where(uniform < 0.5, small, 1 - small)
 

@@ -63,7 +63,7 @@ class Gather(Stage):
 
 
 class ArrayCheck(Stage):
-    """Marks rows as bad whose payload is not a valid array, so that `on_error` applies to them.
+    """Marks a row as bad if its payload is not a valid array, so that `on_error` applies to it.
 
     `Ragged` converts all rows of a batch at once: without this check, one damaged header would spoil the whole batch.
     """

@@ -17,7 +17,7 @@ from mx8shards.shards.providers import Cause
 
 _LOOKED_AT = 64  # upcoming shards to check per batch: with a warm cache, most are already local
 _AHEAD = 8  # the number of shards that are provided, or queued, before a batch needs them
-_POLL_S = 0.1  # how often a planner that waits for a shard checks whether the run was stopped
+_POLL_S = 0.1  # interval at which a planner waiting for a shard checks whether the run was stopped
 
 
 class Wait(NamedTuple):

@@ -1,9 +1,8 @@
 """Which samples go into which batch, and how much memory does each batch need?
 
 Usually planning reads only offset tables: the lengths of the samples bound the size of a batch, and size headers give
-the exact size later, when the batch is filled. If only a few columns are wanted, or if no table has
-the sizes of decoded rows, this bound may be far too large or missing. Then batches are measured before memory is
-reserved for them.
+the exact size later, when the batch is filled. If only a few columns are wanted, or if no table has the sizes of decoded
+rows, this bound may be far too large or missing. Then batches are measured before memory is reserved for them.
 """
 
 from __future__ import annotations
@@ -179,8 +178,8 @@ class Plan:
     def _ranks_to_plan(self) -> range:
         """The ranks whose batches are planned: all, so that all ranks find the same step too large for the memory.
 
-        This rank alone is enough if a batch of the largest samples fits. It must be enough if batches are measured, as
-        measuring those of all ranks would read their payloads.
+        Only this rank's are planned if a batch of the largest samples fits. They are also planned alone if batches are
+        measured, because measuring those of all ranks would read their payloads.
         """
         mine, all_ranks = range(self.rank, self.rank + 1), range(self.steps.world_size)
         if mine == all_ranks or self.finder.bound == "none":

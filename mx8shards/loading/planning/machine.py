@@ -103,6 +103,6 @@ def _worker_info() -> Any:
 
 
 def worker_share() -> tuple[int, int]:
-    """The number of this DataLoader worker and how many there are; 0 of 1 elsewhere."""
+    """The number of this DataLoader worker, and the number of workers; (0, 1) outside of a worker."""
     worker = _worker_info()
     return (int(worker.id), int(worker.num_workers)) if worker else (0, 1)

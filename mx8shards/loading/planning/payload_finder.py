@@ -38,7 +38,7 @@ class ShardKind(Protocol):
         """Whether no other columns vary in size."""
 
     def overhead(self, ragged: Container[str]) -> int:
-        """The least number of bytes that a sample has outside of these columns."""
+        """A lower bound of the bytes of a sample outside of these columns."""
 
     def find_payloads(self, shards: Array, rows: Array, spans: Array, totals: Array) -> None:
         """Find the span of each row's wanted columns, and the bytes of each column in all rows."""

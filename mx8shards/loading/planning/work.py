@@ -1,4 +1,4 @@
-"""Which state of a group of batches do stages work on: rows, payload spans, and later the bank?"""
+"""Which state do the stages of a group of batches share: rows, payload spans, and later the bank?"""
 
 from __future__ import annotations
 
