@@ -346,9 +346,8 @@ def _resolve(cell: int) -> int:
     return kernel.cell.value
 
 
-_resolver = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64)(
-    _resolve
-)  # a global, because kernels may call it at any time
+# a global, because kernels may call it at any time
+_resolver = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64)(_resolve)
 llvmlite.binding.add_symbol(_RESOLVE, ctypes.cast(_resolver, ctypes.c_void_p).value)
 
 

@@ -20,9 +20,7 @@ from mx8shards.kernels.jpeg import BAD_ENTROPY, HEAD, NO_CODE, NO_ROOM
 Array = npt.NDArray[Any]
 Record = Any
 
-SPARE = (
-    512  # bytes that must follow the unstuffed bits: a damaged block may be read past their end, which is seen later
-)
+SPARE = 512  # bytes after the unstuffed bits: a damaged block may be read past their end, before that is detected
 
 # Fields of `found`, the state of `recode`. The public ones are results.
 FOUND = 28  # number of fields

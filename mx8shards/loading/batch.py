@@ -40,7 +40,7 @@ class Batch(MutableMapping[str, Any]):
     Args:
         values: The columns, by name.
         sample_ids: The sample_id of each row, as int64, always on the host. For a view such as `select` or `where`, it
-            is the number in the whole dataset; for `concat`, the number in all datasets, one after the other. A row
+            still is an index into the whole dataset; for `concat`, into all datasets, one after the other. A row
             without a sample has -1: see `padding`.
         padding: Bools: True for a row that only fills up the batch. Such a row repeats a sample. If an order of your
             own returns -1, the row has no sample: it is zeros, or empty in a ragged column.
@@ -80,7 +80,7 @@ class Batch(MutableMapping[str, Any]):
 
     @property
     def extras(self) -> Mapping[str, Any]:
-        """Further arrays of the rows, from the view, by name. They stay on the host, wherever the columns are."""
+        """Further arrays from the view, with one value per row, by name. They stay on the host."""
         return self._rows.extras or {}
 
     @property

@@ -167,7 +167,7 @@ class Ragged:
 
         Call it in every step: `tokens, cu_seqlens, position_ids, carry = batch["tokens"].packed(2048, carry)`, with
         None at first. Each call leaves fewer than `length` numbers over, in `carry`. They are not part of the
-        loader's state: save `carry` beside `loader.state_dict()`, on each rank, and a resumed training packs equal rows.
+        loader's state: save `carry` beside `loader.state_dict()`, on each rank, and a resumed run packs equal rows.
         Without `carry` only these numbers are lost. Call it in the training loop, where batches come in order, and not
         in `transform=`, which runs in several threads.
         """

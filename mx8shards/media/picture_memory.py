@@ -18,7 +18,7 @@ from mx8shards.media import decoding
 Bytes = npt.NDArray[np.uint8]
 
 _FIRST_BYTES = 2 << 20  # initial scratch of a thread; it grows when a picture needs more
-_RETURNED_BYTES = 1 << 20  # freed blocks of at least this size are returned to the system; for smaller ones it takes too long
+_RETURNED_BYTES = 1 << 20  # of freed memory, before it is returned to the system: the call is slow
 _MOST_BYTES = 64 << 20  # of a thread's scratch; larger pictures are decoded one at a time
 
 

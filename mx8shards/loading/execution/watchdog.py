@@ -48,7 +48,7 @@ class Watchdog:
         wait = None if provisions is None else provisions.wait
         if wait is not None:
             self._report(wait)
-        if wait is not None and wait.cause == "network":  # a stalled read while unpacking is found above
+        if wait is not None and wait.cause == "network":  # threads that unpack are covered by the checks above
             complaint = f"{wait.shard} has not arrived after {{:.0f}} s: the loader waits for {_NAMES[wait.cause]}"
             self._expect_answer(time.monotonic() - wait.since, complaint)
         if not planning and state.results.empty() and not state.filling:

@@ -1,8 +1,8 @@
 """Which samples go into which batch, and how much memory does each batch need?
 
 Usually planning reads only offset tables: the lengths of the samples bound the size of a batch, and size headers give
-the exact size later, when the batch is filled. If only a few columns are wanted, or if no table has the sizes of decoded
-rows, this bound may be far too large or missing. Then batches are measured before memory is reserved for them.
+the exact size later, when the batch is filled. If only a few columns are wanted, or if no table has the sizes of
+decoded rows, this bound may be far too large or missing. Then batches are measured before memory is reserved for them.
 """
 
 from __future__ import annotations
