@@ -1,8 +1,8 @@
 """How is a fork made safe while Numba compiles? The fork waits for the compiler lock, so the child inherits it free.
 
-Kernels are compiled in the loader's threads. A child forked during a compilation does not have these threads: it never
-acquire the compiler lock, or find the compiler's data structures half written. So a fork waits until the current
-compilation is done, as the standard library does for the lock of `logging`. This applies to forks that run
+Kernels are compiled in the loader's threads. A child forked during a compilation does not have these threads: it could
+never acquire the compiler lock, or would find the compiler's data structures half written. So a fork waits until the
+current compilation is done, as the standard library does for the lock of `logging`. This applies to forks that run
 Python code in the child (`os.fork`, `multiprocessing`, DataLoader workers), not to `subprocess` without `preexec_fn`.
 
 The wait is bounded: if the compiling thread waits for something that the forking thread holds, the fork goes on after

@@ -1,4 +1,4 @@
-"""When do users see the message that kernels are being compiled? They wait for it on a new machine.
+"""When are users told that kernels are being compiled? On a new machine, that delays the first batch.
 
 Compilation that takes less than two seconds is not announced. Otherwise a message is logged after two seconds, and
 another with the total time when nothing has been compiled for a second. Messages go to the logger "mx8shards", or to

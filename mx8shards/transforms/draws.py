@@ -28,7 +28,7 @@ def uniforms(batch: BatchLike, purpose: str, count: int) -> Floats:
 
 
 def betas(uniform: Floats, alpha: float) -> Floats:
-    """Map uniform numbers to draws from Beta(alpha, alpha), by its quantile function to about 1e-5.
+    """Map uniform numbers to draws from Beta(alpha, alpha), by its quantile function, accurate to about 1e-5.
 
     The logit of such a draw has the density cosh(x / 2) ** (-2 alpha), which is smooth for every alpha.
     """

@@ -136,7 +136,7 @@ def reserve_fixed_memory(
     budget.growth_bytes = (max_depth - depth) * record_bytes
     budget.scratch_bytes = max(stage.scratch_bytes for stage in finder.stages)
     fixed = finder.shard_table.held_bytes + depth * record_bytes
-    # if sample lengths bound the outputs badly, check the fixed part now, and the rest when steps are planned
+    # if sample lengths are a loose bound, check the fixed part now, and the rest when steps are planned
     least = mean if finder.bound == "tight" else bank_bytes(max_bytes(finder.outputs, rows, 0))
     require_three_batches(least, fixed, budget)
     budget.set_fixed(fixed)
@@ -175,7 +175,7 @@ def mean_batch_bytes(shards: Shards, finder: PayloadFinder, rows: int) -> int:
 def require_three_batches(mean: int, fixed: int, budget: Budget) -> None:
     """SettingError if the budget cannot hold three batches beside its fixed part: two held, and one being filled.
 
-    The hint includes that decoders' scratch grows with the memory, up to its part.
+    The hint takes into account that decoders' scratch grows with the memory.
     """
     room = budget.limit_bytes - fixed
     if 3 * mean > room:

@@ -59,7 +59,7 @@ class Group(NamedTuple):
 
 
 def part_of(every: Group, positions: Sequence[int], bounds: Sequence[int], reserve_bytes: int) -> Group:
-    """The group of the steps at these positions, of which step k has the rows bounds[k]:bounds[k + 1] of `every`."""
+    """The group of the steps at these positions; step k has the rows bounds[k]:bounds[k + 1] of `every`."""
     first, last = bounds[0], bounds[-1]
     rows = slice(first, last)
     steps = tuple(

@@ -88,7 +88,7 @@ class ShardTable:
         self.records["window"][1:] = windows[:-1]
         self._verdicts = np.zeros(windows[-1] if len(windows) else 0, np.uint8)
         self._populated = np.zeros(len(self._verdicts), bool)
-        self._mincore_reliable = np.zeros(shards.count, bool)  # shards for which mincore tells this process the truth
+        self._mincore_reliable = np.zeros(shards.count, bool)  # shards for which mincore gives true answers
 
     @property
     def held_bytes(self) -> int:
@@ -292,7 +292,7 @@ def _opened(shard: Shard) -> Any:
 def _import_packages(compressions: set[str]) -> None:
     """Import the packages for unpacking in this thread, before a pool thread does.
 
-    A child forked while a thread imports a module inherits a locked import lock, and can never import the module. For
+    A child forked while a thread imports a module inherits a held import lock, and can never import the module. For
     the same reason, this module imports `numpy.ma`, which `np.unique` would import in a thread.
     """
     for compression in compressions:
