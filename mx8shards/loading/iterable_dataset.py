@@ -64,7 +64,7 @@ class IterableBatches(IterableDataset[Any]):
         self._opened_by = (0, 0, 1)  # process, worker and number of workers that opened this loader
         self._seen = 0  # without workers: the upcoming iteration that this loader was last moved to
         self._loaded: tuple[int, int] | None = None  # epoch and position at which a worker was told to resume
-        self._epoch = state["epoch"]  # in which a worker is
+        self._epoch = state["epoch"]  # of the worker's current iteration
 
     def __len__(self) -> int:
         """The number of batches in a whole epoch."""

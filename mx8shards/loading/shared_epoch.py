@@ -1,4 +1,4 @@
-"""Which epoch do the workers of a DataLoader give next?
+"""Which epoch do the workers of a DataLoader yield next?
 
 A DataLoader starts its workers anew in every epoch, or keeps them. In both cases it does not tell the dataset, neither
 in the parent nor in the workers, that the next epoch begins. So the processes count iterations in shared memory. Each
@@ -105,7 +105,7 @@ class SharedEpoch:
         return count << _EPOCH_BITS | int(self._starts[1 + 2 * (count % _REMEMBERED_STARTS)])
 
     def _read(self, row: int) -> list[list[int]]:
-        """All rows; LoaderError if there is none of this number."""
+        """All rows. LoaderError if there is no row of this number."""
         if row >= _MAX_ROWS:
             raise LoaderError(subject="num_workers", expected=f"at most {_MAX_ROWS - 1}", found=f"at least {row}")
         begun: list[list[int]] = self._begun.tolist()
@@ -128,7 +128,7 @@ class SharedEpoch:
         return writer & _GROUPS == group or _is_alive(writer >> _GROUP_BITS)
 
     def _write(self, row: int, iteration: int, key: int, group: int) -> None:
-        """Replace the oldest iteration of a row. The writer is stored before the entry, for readers of both."""
+        """Replace the oldest entry of a row. Its writer is stored first, so that readers of the entry find it."""
         at = int(self._begun[row].argmin())
         self._begun[row, at] = 0
         self._writers[row, at] = os.getpid() << _GROUP_BITS | group

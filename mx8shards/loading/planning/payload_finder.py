@@ -28,7 +28,7 @@ class ShardKind(Protocol):
 
     @property
     def header_bytes(self) -> int:
-        """The most bytes at the beginning of a sample that have to be read to find its payloads."""
+        """The maximum number of leading bytes of a sample that are read to find its payloads."""
 
     @property
     def takes_all(self) -> bool:
