@@ -254,7 +254,7 @@ def _read_frame(data: Array, at: Any, head: Record) -> int:
         head["kind"] = PROGRESSIVE if marker == 0xC2 else SEQUENTIAL
     if length != 8 + 3 * count or head["width"] == 0:
         return BAD_SEGMENT
-    # no height (a DNL segment after the first scan has it), or a number of components that no encoder writes
+    # the height is in a DNL segment after the first scan, or no encoder writes this number of components
     if head["kind"] == OTHER or head["height"] == 0 or not (count == 1 or count == 3 or count == 4):
         head["kind"] = OTHER
         return UNSUPPORTED

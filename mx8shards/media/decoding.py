@@ -166,6 +166,6 @@ def aligned_scratch(size_bytes: int) -> Pixels:
 
 
 def check_fits(width: int, height: int, size_bytes: int, most_bytes: int) -> None:
-    """DecodeError for a picture that takes more memory than a loader has for one. The hint names a larger `memory=`."""
+    """DecodeError for a picture that needs more memory than a loader has for one. The hint names a larger `memory=`."""
     hint = f"a memory= that is {-(-size_bytes // most_bytes)} times as large"
     check_size(width, height, size_bytes, most_bytes, hint if size_bytes <= MOST_DECODED_BYTES else "")

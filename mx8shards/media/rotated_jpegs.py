@@ -42,7 +42,7 @@ def decode_rotated(
     cut: Any,
     reserve: Callable[[int, int, int], None],
 ) -> Pixels:
-    """Decode the part that the boxes need to RGB and rotate it; `cut` receives its place in the upright picture.
+    """Decode the part that the boxes need to RGB and rotate it; `cut` receives its position in the upright picture.
 
     `reserve(height, width, size_bytes)` is called before memory is allocated, and may raise to refuse the picture.
     """

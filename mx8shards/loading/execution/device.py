@@ -41,7 +41,7 @@ class Mover:
         self._device = self._torch.device("cuda", self._index)
         self._stream = self._torch.cuda.Stream(self._device)
         self._lock = Lock()
-        self._under_way: deque[tuple[Any, Any]] = deque()  # keeps batches in their banks until their copies are done
+        self._under_way: deque[tuple[Any, Any]] = deque()  # keeps their banks leased until the copies are done
 
     def pin(self, address: int, size_bytes: int) -> None:
         """Register a bank as pinned memory."""

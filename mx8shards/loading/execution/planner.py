@@ -56,8 +56,8 @@ class Planner:
     def _conclude(self, last: Result) -> None:
         """Hand over the end or the error of the epoch, and wait for the tasks, as one of them may ask for a restart.
 
-        No frame that the traceback of an error refers to may refer to the error: such a cycle would keep the run alive
-        until a garbage collection.
+        No frame in an error's traceback may refer to the error: such a cycle would keep the run alive until a garbage
+        collection.
         """
         if not self._is_interrupted():
             self._state.results.put(Message(self._state.started, self._state.generation, (last,)))
