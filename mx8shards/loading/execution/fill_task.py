@@ -186,7 +186,7 @@ class FillTask:
     def _end(self) -> None:
         """Send the results. The bank of batches that failed goes back first, so that the next step finds it free.
 
-        Once the task is no longer in `filling`, no frame of this thread refers to a batch. So a thread that waits for an
+        Once the task is no longer in `filling`, no frame of this thread refers to a batch. So a thread waiting for an
         empty `filling` finds all memory returned.
         """
         state = self._state
