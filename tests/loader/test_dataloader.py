@@ -79,7 +79,7 @@ def test_a_state_of_a_worker_is_refused_elsewhere_and_so_is_what_is_no_state(dat
     with loader_of(data) as loader:
         batches = loader.as_iterable_dataset()
         state = {**loader.state_dict(), "worker": [1, 2]}
-        with pytest.raises(mx8.LoaderError, match=r"expected that of a process without workers, got \[1, 2\]"):
+        with pytest.raises(mx8.LoaderError, match=r"expected the state of a process without workers, got \[1, 2\]"):
             batches.load_state_dict(state)
         for value in (None, [], "state", {"worker": 3}, {}):
             with pytest.raises((mx8.FormatError, mx8.LoaderError)):
