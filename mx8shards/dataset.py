@@ -171,7 +171,9 @@ class Dataset:
             try:
                 decode(payload)
             except FormatError as error:
-                raise error.at(subject=name, place=f"sample {row}, column {column!r}") from error.__cause__
+                raise error.at(
+                    subject=name, place=f"sample {row} of this shard, column {column!r}"
+                ) from error.__cause__
 
     def _reader(self, i: int) -> tuple[Shard, list[int]]:
         """An open shard and the numbers of the wanted columns in it, as a shard may have further columns."""

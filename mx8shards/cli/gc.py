@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from mx8shards.cli import add_link
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    add_link(parser)
+    parser.add_argument("link", metavar="LINK", help="a dataset's directory")
     parser.add_argument(
-        "--keep", type=count, default=3, metavar="N", help="how many of the newest snapshots to keep (3)"
+        "--keep", type=count, default=3, metavar="N", help="number of newest snapshots to keep (default: 3)"
     )
 
 

@@ -1,7 +1,7 @@
 """How do commands print tables, fields, sizes, progress and JSON?
 
-On a terminal as tables, with rich; otherwise as plain lines of tab-separated fields. Control characters are always
-escaped, because a terminal would execute them and the printed text may come from an untrusted dataset.
+On a terminal, rich prints tables; otherwise the output is plain lines of tab-separated fields. Control characters are
+always escaped, because a terminal would execute them and the printed text may come from an untrusted dataset.
 """
 
 from __future__ import annotations

@@ -25,12 +25,19 @@ _RANGES = 20  # ranges of a histogram of heights or widths
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
-    parser.add_argument("--pixels", action="store_true", help="decode the pictures and show colours, sizes and classes")
     parser.add_argument(
-        "--column", metavar="NAME", help="with --pixels: the column of pictures, if there are several candidates"
+        "--pixels",
+        action="store_true",
+        help="decode the pictures, and show the mean and std of their pixels, their sizes and classes",
     )
     parser.add_argument(
-        "--subset", type=fraction, metavar="5%", help="with --pixels: decode only this fraction, evenly spaced"
+        "--column", metavar="NAME", help="with --pixels: the column of pictures, needed if several could be it"
+    )
+    parser.add_argument(
+        "--subset",
+        type=fraction,
+        metavar="5%",
+        help="with --pixels: decode only this fraction of the pictures, evenly spaced",
     )
 
 
@@ -100,7 +107,7 @@ def _show_columns(columns: Sequence[ColumnSummary]) -> None:
         if column.numbers is not None and column.numbers.minimum is not None:
             _show_numbers(column, column.numbers)
         elif column.numbers is not None and column.numbers.not_finite:
-            say(f"{column.numbers.not_finite} not finite, and no others")
+            say(f"{column.numbers.not_finite} values, all NaN or infinite")
 
 
 def _length_text(column: ColumnSummary) -> str:
@@ -120,7 +127,7 @@ def _length_text(column: ColumnSummary) -> str:
             f", {text(lengths.minimum)} to {text(lengths.maximum)}, "
             f"median {text(lengths.median)}, mean {text(lengths.mean)}"
         )
-    return f"{found} ({lengths.samples} samples looked at)"
+    return f"{found} (from {lengths.samples} samples)"
 
 
 def _count_text(number: float, unit: str) -> str:
@@ -169,7 +176,7 @@ def _show_pixels(found: PixelSummary) -> None:
 
     say()
     say(f"{found.column}: pixels")
-    fields: list[tuple[str, object]] = [("pictures", f"{found.pictures} of {found.samples} that were looked at")]
+    fields: list[tuple[str, object]] = [("pictures", f"{found.pictures} decoded, of {found.samples} tried")]
     if found.mean is not None and found.std is not None:
         fields.append(("mean", "  ".join(f"{value:.6f}" for value in found.mean)))
         fields.append(("std", "  ".join(f"{value:.6f}" for value in found.std)))

@@ -49,16 +49,17 @@ def convert_from(
     Args:
         source: The name of a built-in source (`"imagefolder"`), the path of a recipe's .py file, or an object.
         src: The source's first argument, such as a folder. Not for an object, which has its arguments already.
-        out: The directory of the dataset.
+        out: The directory of the dataset to create, or with append to extend.
         append: Add new files in SRC to the dataset in OUT, as a new snapshot. Files are identified by their paths: a
             file that was converted is not converted again, even if it changed, and samples of removed files stay.
             Rejects are tried again. New classes are added after the existing ones, so labels keep their meaning.
-        split: Make one dataset per split, with these shares of the files: `train=0.9,val=0.1` makes OUT/train and
-            OUT/val. A hash of a file's path decides, so a file stays in its split when others are added.
-        seed: A different seed gives a different split.
-        workers: Number of processes. The result does not depend on it.
-        size_limit: Maximum size of a shard. auto: with append that of the dataset, otherwise 64mb.
-        compression: Compression of shards: zstd, zstd:9, gz … auto: with append that of the dataset, otherwise none.
+        split: Divide the files into several datasets, with shares that add up to 1: `train=0.9,val=0.1` writes about
+            90 % of the files to OUT/train and 10 % to OUT/val. A hash of a file's path selects its split, so a file
+            stays in its split when others are added.
+        seed: Only with split: another number assigns the files to the splits differently.
+        workers: Number of worker processes. The dataset is identical for any number.
+        size_limit: Maximum size of a shard. auto: 64mb, or with append the limit of the existing dataset.
+        compression: Compression of shards: zstd, zstd:9, gz … auto: none, or with append that of the existing dataset.
         progress: Called with the number of items done and the total number of items.
         options: Options of the source. `help(mx8shards.convert.imagefolder.ImageFolder)` lists those of imagefolder.
 

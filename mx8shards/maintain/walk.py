@@ -63,7 +63,9 @@ class SampleWalk:
         if self._error is None and self.bad:
             rows = np.concatenate(self.bad)
             found = f"another sum, in {len(rows)} samples" if len(rows) > 1 else "another sum"
-            self._error = FormatError(place=f"sample {rows[0]}", expected="columns that fill it", found=found)
+            self._error = FormatError(
+                place=f"sample {rows[0]} of this shard", expected="columns that fill it", found=found
+            )
         if self._error is not None:
             raise self._error
 

@@ -214,7 +214,7 @@ def payload_spans(shard: Shard, column: int, rows: Ints) -> tuple[Ints, Ints]:
         found = columns.header_bytes + columns.fixed_bytes + int(sizes[i].sum())
         raise FormatError(
             subject=shard.name,
-            place=f"sample {rows[i]}",
+            place=f"sample {rows[i]} of this shard",
             expected=f"columns of {lengths[i]} bytes in all",
             found=f"{found}",
         )

@@ -152,7 +152,7 @@ def test_every_option_has_one_definition_that_the_command_line_and_python_share(
         for name in helps.keys() - {"source", "progress", "options", "src", "out"}:
             assert f"--{name.replace('_', '-')}" in said or f"--no-{name}" in said
             assert " ".join(helps[name].split())[:40] in said.replace("- ", "-")
-    assert "--no-tiles turn off: store JPEGs in tiles for fast crops" in said
+    assert "--no-tiles JPEGs are stored unchanged. Default: JPEGs are stored in tiles" in said
     assert "False" not in said
     assert parameters_of("imagefolder").keys() == documented(ImageFolder).keys()
 

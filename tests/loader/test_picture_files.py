@@ -157,7 +157,9 @@ def test_what_is_no_picture_is_named_with_its_place_and_the_reason(
         list(loader)
     error = caught.value.__cause__
     assert isinstance(error, DecodeError)
-    assert re.search(rf"data/shard.00000.mds: sample 2, column 'image': .*({reason})", str(error)), str(error)
+    assert re.search(rf"data/shard.00000.mds: sample 2 of this shard, column 'image': .*({reason})", str(error)), str(
+        error
+    )
     found = crops(dataset, spec, batch_size=4, on_error="skip", memory="500mb")
     good = crops(write(tmp_path / "good", [GOOD] * 4), spec)
     assert sorted(found) == [0, 1, 3]

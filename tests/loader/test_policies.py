@@ -398,6 +398,6 @@ def test_a_row_whose_array_header_is_damaged_is_a_bad_sample_and_spoils_no_other
     with loader_of(dataset, "raise", shuffle=False) as loader, pytest.raises(mx8.LoaderError) as caught:
         next(iter(loader))
     assert (
-        "shard.00000.mds: sample 7, column 'tokens': expected a payload of"
+        "shard.00000.mds: sample 7 of this shard, column 'tokens': expected a payload of"
         in f"{caught.value} {caught.value.__cause__}"
     )

@@ -140,7 +140,7 @@ def test_one_of_another_size_is_refused_and_leaves_the_others_alone(place: Path,
         list(loader)
     assert isinstance(caught.value.__cause__, DecodeError)
     told = str(caught.value)
-    assert "sample 1, column 'image'" in told
+    assert "sample 1 of this shard, column 'image'" in told
     assert "30" in told
     assert "20" in told
 
@@ -204,7 +204,7 @@ def test_sizes_that_lie_harm_nobody(tmp_path: Path, kind: str, backend: str) -> 
     with loader_of(dataset, WHOLE, memory="300mb") as loader, in_time(240), pytest.raises(mx8.LoaderError) as caught:
         list(loader)
     assert isinstance(caught.value.__cause__, DecodeError)
-    assert "sample 3, column 'image': " in str(caught.value)
+    assert "sample 3 of this shard, column 'image': " in str(caught.value)
 
 
 def test_a_size_that_only_the_decoder_finds_harms_nobody(tmp_path: Path, backend: str) -> None:

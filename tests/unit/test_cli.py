@@ -253,7 +253,7 @@ def test_info_says_what_is_wrong_at_first_sight(root: str, capsys: Capture) -> N
     first = mx8.Dataset(root).snapshot
     found = fields(run(capsys, "info", root))
     assert (found["dataset"], found["state"], found["snapshots kept"]) == (root, "the current snapshot", "1")
-    assert found["files"] == "all there, in the right sizes"
+    assert found["files"] == "all exist, with the right sizes"
     write(Path(root), range(100, 110), mode="append", metadata={"classes": [f"class {i}" for i in range(100)]})
     found = fields(run(capsys, "info", root))
     assert (found["state"], found["snapshots kept"]) == ("the current snapshot", "2")
@@ -262,8 +262,10 @@ def test_info_says_what_is_wrong_at_first_sight(root: str, capsys: Capture) -> N
     shards = sorted(Path(root).glob("shard.*"))
     shards[0].unlink()
     os.truncate(shards[1], 5)
-    text = f"2 of {len(mx8.Dataset(root).shards.starts) - 1} are wrong: missing {shards[0].name}, of another size"
-    assert fields(run(capsys, "info", root))["files"] == f"{text} {shards[1].name}"
+    text = f"2 of {len(mx8.Dataset(root).shards.starts) - 1} are wrong: "
+    assert (
+        fields(run(capsys, "info", root))["files"] == f"{text}{shards[0].name} (missing), {shards[1].name} (wrong size)"
+    )
     told = json.loads(run(capsys, "info", root, "--json"))
     assert (told["missing"], told["resized"]) == ([shards[0].name], [shards[1].name])
 
@@ -319,8 +321,8 @@ def test_summary_draws_histograms(root: str, capsys: Capture) -> None:
     text = run(capsys, "summary", root)
     assert "label: int, 8 bytes\nfrom 0 to 9, mean 4.5\n" in text
     assert f"3\t10\t{'█' * 40}" in text
-    assert "\nblob: bytes, 40 bytes each (100 samples looked at)\n" in text
-    assert "\ntext: str, 6 bytes to 7 bytes, median 7 bytes, mean 7 bytes (100 samples looked at)\n" in text
+    assert "\nblob: bytes, 40 bytes each (from 100 samples)\n" in text
+    assert "\ntext: str, 6 bytes to 7 bytes, median 7 bytes, mean 7 bytes (from 100 samples)\n" in text
 
 
 def test_summary_names_classes_and_counts_whole_numbers(tmp_path: Path, capsys: Capture) -> None:
@@ -337,9 +339,9 @@ def test_summary_names_classes_and_counts_whole_numbers(tmp_path: Path, capsys: 
     assert "and 80 more, with " in text
     assert "\n0 to 14\t15\t" in text
     assert "\n285 to 299\t15\t" in text
-    assert "\nsame: str, 3 bytes each (300 samples looked at)\n" in text
+    assert "\nsame: str, 3 bytes each (from 300 samples)\n" in text
     assert "from 1.0 to 1.0, mean 1, 299 not finite\n" in text
-    assert "\nnone: float32, 4 bytes\n300 not finite, and no others\n" in text
+    assert "\nnone: float32, 4 bytes\n300 values, all NaN or infinite\n" in text
     assert [line for line in text.splitlines() if "\t0\t" in line] == []
     told = {column["name"]: column for column in json.loads(run(capsys, "summary", str(tmp_path), "--json"))["columns"]}
     assert told["label"]["classes"] == names

@@ -319,7 +319,7 @@ def test_the_command_prints_what_was_found(tmp_path: Path, capsys: Capture) -> N
     assert main(["summary", "--pixels", str(root)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "pictures\t30 of 30 that were looked at" in out
+    assert "pictures\t30 decoded, of 30 tried" in out
     assert "mean\t" + "  ".join(f"{value:.6f}" for value in found.mean or ()) in out
     assert "7 x 5\t12\t" in out
     assert "2 [red]\t10\t" in out

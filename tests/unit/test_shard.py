@@ -151,7 +151,8 @@ def test_sizes_that_do_not_add_up_to_the_sample_name_it(lie: int, size_bytes: in
     begin, end = struct.unpack_from("<II", raw, 4 + 4 * 1)
     claimed = size_bytes + lie if lie in (1, -1) else lie
     overwrite(shard_file(root), begin, struct.pack("<I", claimed))
-    message = rf"^data/shard\.00000\.mds: sample 1: expected columns of {end - begin} bytes in all, got {claimed + 12}$"
+    expected = f"columns of {end - begin} bytes in all, got {claimed + 12}"
+    message = rf"^data/shard\.00000\.mds: sample 1 of this shard: expected {expected}$"
     with mx8.Dataset(root) as dataset:
         for ask in (lambda: dataset[1], lambda: dataset.payload(1, "id"), lambda: dataset.column("id")):
             with pytest.raises(mx8.FormatError, match=message):
@@ -164,9 +165,11 @@ def test_a_payload_that_cannot_be_decoded_names_shard_sample_and_column(tmp_path
     columns = {"a": "int", "text": "str"}
     samples = [{"a": bytes(8), "text": b"fine"}, {"a": bytes(8), "text": b"\xff"}]
     with mx8.Dataset(reference.write_dataset(tmp_path / "data", columns, [samples])) as dataset:
-        with pytest.raises(mx8.FormatError, match=r"^data/shard\.00000\.mds: sample 1, column 'text': expected UTF-8"):
+        with pytest.raises(
+            mx8.FormatError, match=r"^data/shard\.00000\.mds: sample 1 of this shard, column 'text': expected UTF-8"
+        ):
             dataset[1]
-        with pytest.raises(mx8.FormatError, match="sample 1, column 'text'"):
+        with pytest.raises(mx8.FormatError, match="sample 1 of this shard, column 'text'"):
             dataset.column("text")[1]
         assert dataset[0]["text"] == "fine"
         assert bytes(dataset.payload(1, "text")) == b"\xff"

@@ -147,7 +147,7 @@ def test_of_many_samples_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.
 def test_a_damaged_array_is_named(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path, columns={"x": "ndarray:uint16"}) as writer:
         writer.write({"x": b"\x04"})
-    with pytest.raises(mx8.FormatError, match=r"shard\.00000\.mds: sample 0, column 'x': "):
+    with pytest.raises(mx8.FormatError, match=r"shard\.00000\.mds: sample 0 of this shard, column 'x': "):
         mx8.summary(tmp_path)
 
 

@@ -668,7 +668,7 @@ def test_the_walk_names_every_row_that_does_not_add_up(step: int) -> None:
     walk = SampleWalk(columns, 40, len(data), ["a", "c", "e"])
     for at in range(0, len(data), step):
         walk.feed(bytes(broken[at : at + step]))
-    with pytest.raises(FormatError, match="sample 0: expected columns that fill it"):
+    with pytest.raises(FormatError, match="sample 0 of this shard: expected columns that fill it"):
         walk.finish()
     assert np.concatenate(walk.bad).tolist() == [0, 17, 39]
 

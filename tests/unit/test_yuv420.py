@@ -100,7 +100,7 @@ def test_a_payload_whose_size_is_wrong_is_refused_by_name(change: bytes, tmp_pat
     loader = mx8.Loader(mx8.Dataset(tmp_path), batch_size=1, decode={"image": mx8.ResizeCrop(16)}, output="numpy")
     batches = iter(loader)
     next(batches)
-    with pytest.raises(LoaderError, match=r"DecodeError: .*sample 1, column 'image'"):
+    with pytest.raises(LoaderError, match=r"DecodeError: .*sample 1 of this shard, column 'image'"):
         next(batches)
     loader.close()
 

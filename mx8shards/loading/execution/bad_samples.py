@@ -58,7 +58,7 @@ def substitutes(plan: Plan, group: Group, bad: Ids, lost: Ids, why: Sequence[str
         if attempts == MAX_ATTEMPTS:
             raise LoaderError(
                 f"{MAX_ATTEMPTS} substitutes in a row were bad, too; the last one: {reason}",
-                subject=f"sample {first}",
+                subject=f"sample_id {first}",
             )
         tried[row] = first, occurrence, attempts + 1
         positions.append(plan.substitute(group.epoch, first, occurrence, attempts))

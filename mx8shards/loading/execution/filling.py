@@ -162,7 +162,7 @@ class Filler:
             return without_traceback(error)
         return FormatError(
             subject=shard.name,
-            place=f"sample {number}",
+            place=f"sample {number} of this shard",
             expected="the bytes that were there when the shard was opened",
             found=f"other bytes while the batch was filled (status {int(row['status'])})",
         )
@@ -210,5 +210,5 @@ def _pieces(shard: Shard, begin: int, size: int) -> Iterator[bytes]:
 def _placed(reason: Exception, shard: Shard, number: int, column: str) -> Exception:
     """The error with the shard, sample and column that it is about."""
     if isinstance(reason, ShardsError):
-        reason.at(subject=shard.name, place=f"sample {number}, column {column!r}")
+        reason.at(subject=shard.name, place=f"sample {number} of this shard, column {column!r}")
     return reason
