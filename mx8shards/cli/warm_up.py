@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.cli.output import show_fields, show_json
     from mx8shards.kernels.warming import warm_up
 
-    done = list(warm_up(args.what or _TOPICS))
+    done = list(warm_up(args.what or tuple(_TOPICS)))
     places = sorted({each.place for each in done if each.place})
     if args.json:
         show_json({"kernels": [each._asdict() for each in done], "places": places})

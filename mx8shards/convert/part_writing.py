@@ -31,7 +31,7 @@ _PATIENCE_S = 30  # time for a worker of a killed conversion to notice and exit
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that a worker needs. It opens a Recipe itself, or gets a source object. `options`: the Writer's."""
+    """Everything that a worker needs: a source object or a Recipe that it opens, and `options` for the Writer."""
 
     source: Recipe | Source
     out: Path
@@ -107,7 +107,7 @@ def _naming(job: Job, item: Item) -> Iterator[None]:
         try:
             yield
         except SchemaError as error:
-            # the Writer counts the samples of this part, which means nothing to the user
+            # the Writer gives the number of the sample in this part, which the user does not know
             column = re.sub(r"^sample \d+(, )?", "", error.subject)
             error.subject = f"item {item[0]}" + (f", {column}" if column else "")
             raise

@@ -72,7 +72,7 @@ class Changes:
 
     @property
     def features(self) -> Mapping[str, Any]:
-        """What the converted bytes depend on beside the options."""
+        """Facts other than the options that affect the converted bytes."""
         return {"turns without loss": self.upright and _turns_without_loss()}
 
     def applied(self, data: bytes) -> tuple[bytes, int, int]:
@@ -118,8 +118,8 @@ class Changes:
         scale = self._scale(picture.size)
         other = self.format == "jpeg" and picture.format not in JPEGS
         asked = (self.max_side, self.min_side, self.format) != (None, None, None)
-        turned = asked and checked_orientation(picture) != 1  # then all pictures must be upright …
-        turned = turned and (not self.upright or self.format == "yuv420")  # … and `_turned` does it losslessly
+        turned = asked and checked_orientation(picture) != 1  # these options turn all pictures upright …
+        turned = turned and (not self.upright or self.format == "yuv420")  # … but `_turned` can do it losslessly
         if scale >= 1 and self.quality is None and not other and not turned:
             return None
         shrink(picture, data, scale)

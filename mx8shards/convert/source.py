@@ -103,7 +103,7 @@ def items_of(source: Source, name: str) -> Sequence[Item]:
 
 @contextlib.contextmanager
 def exit_is_an_error(name: str, place: str = "") -> Iterator[None]:
-    """SourceError if a recipe calls sys.exit, which would end the conversion without a word."""
+    """SourceError if a recipe calls sys.exit, which would end the conversion without a message."""
     try:
         yield
     except SystemExit as error:
@@ -136,7 +136,7 @@ def recipe_of(name: str, src: Any, options: Mapping[str, Any]) -> Recipe:
     first = next((p.name for p in parameters.values() if p.kind is not p.KEYWORD_ONLY), None)
     if src is not None:
         if first is None:
-            raise SettingError(subject="src", expected=f"none: {name} reads no source of its own", found=shown(src))
+            raise SettingError(subject="src", expected=f"nothing, as {name} has no such argument", found=shown(src))
         given[first] = src
     for option, value in given.items():
         if option not in parameters:
@@ -145,7 +145,7 @@ def recipe_of(name: str, src: Any, options: Mapping[str, Any]) -> Recipe:
     arguments = {p.name: given.get(p.name, p.default) for p in parameters.values()}
     for option, value in arguments.items():
         if value is inspect.Parameter.empty:
-            raise SettingError(subject=option, expected=f"a value: {name} needs one", found="none")
+            raise SettingError(subject=option, expected=f"a value, which {name} requires", found="none")
     return Recipe(name, arguments)
 
 

@@ -1,9 +1,9 @@
 """How do worker processes write the parts of a conversion, and end with their parent process?
 
 A worker receives the items of one part at a time and sends back the part or the error. One of its threads watches the
-parent and ends the worker when the parent ends for any reason. So after a kill no worker holds a part's lock or writes
-on. Workers block SIGTERM and Ctrl-C, which a terminal sends to all processes; the parent kills its workers instead. An
-unfinished part is written again when the same command is run again.
+parent and ends the worker when the parent ends for any reason. So after a kill no worker continues to write or holds a
+part's lock. Workers block SIGTERM and Ctrl-C, which a terminal sends to all processes; the parent kills its workers
+instead. An unfinished part is written again when the same command is run again.
 
 Workers are new interpreters, not forks, because a fork of a process with threads is unsafe. Unlike `multiprocessing`'s
 workers they import the user's script only if the source's class is defined there, so a conversion can be called from a

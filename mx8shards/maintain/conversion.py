@@ -1,4 +1,4 @@
-"""Where does a conversion keep its parts and what it published, and when are the parts removed?
+"""Where does a conversion keep its parts and its record of published splits, and when are the parts removed?
 
     OUT/.mx8shards/parts/<32 hex digits>    a dataset for each part, named by a hash of its inputs (convert/part_names)
     OUT/.mx8shards/conversion.lock          locked with flock while a conversion runs, so a kill leaves no stale lock
@@ -60,13 +60,13 @@ def keep_converted(out: Path, parts: Sequence[str], rejects: Sequence[tuple[str,
     """Record, before a split is published in `out`, the names of its parts, and each reject with its reason."""
     path = out / STATE / _CONVERTED
     with operations.disk_errors("write", path):
-        operations.unlink(path)  # of a conversion that was killed before it published
+        operations.unlink(path)  # left by a conversion that was killed before it published
         publish.write_file(path, [json.dumps({"parts": parts, "rejects": rejects}).encode()])
         operations.sync_directory(path.parent)
 
 
 def converted(out: Path) -> tuple[list[str], list[tuple[str, str]]] | None:
-    """What `keep_converted` recorded, or None if there is no record."""
+    """The parts and rejects that `keep_converted` recorded, or None if there is no record."""
     path = out / STATE / _CONVERTED
     if not path.exists():
         return None

@@ -39,7 +39,7 @@ class Removed:
     freed_bytes: int  # size of the removed files that had no other hard link, indexes included
     kept: tuple[str, ...]  # the remaining snapshots
     parts: tuple[str, ...] = ()  # parts of ranks that were kept, because no snapshot has their samples yet
-    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or never can be
+    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or can no longer be added to one
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

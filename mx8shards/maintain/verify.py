@@ -59,9 +59,9 @@ def verify(
             if all(is_still_there(where.root, name) for name in {damage.snapshot for damage in report.damage}):
                 return report
     raise DatasetNotFoundError(
-        f"changed while it was verified, {_MOST_TRIES} times: nothing can be said about it",
+        f"changed {_MOST_TRIES} times while it was verified, so there is no result",
         subject=str(where),
-        hint="run it again while no other process runs gc or writes there",
+        hint="run verify again while no other process runs gc or writes there",
     )
 
 
@@ -113,7 +113,7 @@ def _run(snapshots: SnapshotsToCheck, plan: VerifyPlan, mode: Mode, progress: Pr
     with map_in_threads(partial(check_shard, tick=ticker.tick), plan.checks, check_threads(plan.checks)) as results:
         for checked in results:
             damage += checked.damage
-            unchecked += not checked.vouched
+            unchecked += not checked.has_hash
     index = snapshots.requested.index if snapshots.requested else None
     return Report(
         snapshot=snapshots.id,

@@ -64,7 +64,7 @@ class SampleWalk:
             rows = np.concatenate(self.bad)
             found = f"another sum, in {len(rows)} samples" if len(rows) > 1 else "another sum"
             self._error = FormatError(
-                place=f"sample {rows[0]} of this shard", expected="columns that fill it", found=found
+                place=f"sample {rows[0]} of this shard", expected="column sizes that add up to its length", found=found
             )
         if self._error is not None:
             raise self._error

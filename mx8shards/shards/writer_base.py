@@ -43,7 +43,7 @@ def base_of(root: Path, mode: Mode, columns: Columns) -> Base:
         return Base()
     if mode == "create":
         hint = 'mode="append" adds to it, "overwrite" replaces it'
-        raise DatasetExistsError("a dataset is here already", subject=str(root), hint=hint)
+        raise DatasetExistsError("the directory already contains a dataset", subject=str(root), hint=hint)
     snapshot = load(Link(root))
     if mode == "overwrite":
         return Base(snapshot, prefix=f"g{_next_generation(root):04}/")

@@ -180,7 +180,7 @@ def test_pictures_of_a_folder_are_appended_from_a_tar_too(tmp_path: Path, capsys
         tar.add(tmp_path / "src", "src")
     capsys.readouterr()
     assert main([*command, str(tmp_path / "src.tar"), str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.endswith("\t2 samples\t2 known already\n")
+    assert capsys.readouterr().out.endswith("\t2 samples\t2 already in the dataset\n")
     with mx8.Dataset(tmp_path / "out") as dataset:
         found = [(sample["path"], int(sample["label"])) for sample in dataset]
         assert dataset.metadata["classes"] == ["cat", "dog", "bee"]
@@ -354,7 +354,7 @@ def test_a_split_is_refused_where_a_dataset_lies_or_where_it_would_be_empty(src:
         mx8.convert_from(RECIPE, src, tmp_path / "out", split={"train": 0.9999, "val": "0.0001"})
     assert not (tmp_path / "out").exists()
     mx8.convert_from(RECIPE, src, tmp_path / "out", split=SPLIT)
-    with pytest.raises(mx8.DatasetExistsError, match="a dataset is here already"):
+    with pytest.raises(mx8.DatasetExistsError, match="the directory already contains a dataset"):
         mx8.convert_from(RECIPE, src, tmp_path / "out", split=SPLIT)
 
 

@@ -306,13 +306,13 @@ def test_a_folder_without_folders_has_no_labels(tmp_path: Path, capsys: Capture)
     assert [sample["path"] for sample in samples(tmp_path / "out")] == ["1.jpg", "2.jpg"]
     assert "label" not in samples(tmp_path / "out")[0]
     _, complained = run(capsys, src, tmp_path / "labelled", "--labels", "imagefolder", code=1)
-    assert "expected a folder for each class, got 1.jpg beside them (--labels none" in complained
+    assert "expected a folder for each class, got 1.jpg, which is in no folder (--labels none" in complained
 
 
 def test_pictures_beside_classes_are_refused_unless_labels_are_not_wanted(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "mixed", few("1.jpg", "a/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
-    assert "1.jpg beside them (--labels none converts pictures without labels)" in complained
+    assert "1.jpg, which is in no folder (--labels none converts pictures without labels)" in complained
     assert not (tmp_path / "out").exists()
     run(capsys, src, tmp_path / "out", "--labels", "none")
     assert len(samples(tmp_path / "out")) == 2
@@ -578,7 +578,7 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path: Path, 
     src = write(tmp_path / "src", few("a\x1b[31m/1\n.jpg", "2\x1b.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "\x1b" not in complained
-    assert "got 2\\x1b.jpg beside them" in complained
+    assert "got 2\\x1b.jpg, which is in no folder" in complained
     (src / "2\x1b.jpg").unlink()
     (src / "a\x1b[31m/bad\x1b.jpg").write_bytes(b"bad")
     _, complained = run(capsys, src, tmp_path / "out", code=4)
@@ -634,7 +634,7 @@ def test_a_link_to_nothing_in_a_tar_is_listed(tmp_path: Path, capsys: Capture) -
     with tarfile.open(tmp_path / "src.tar", "w") as tar:
         tar.add(src, ".")
     _, complained = run(capsys, tmp_path / "src.tar", tmp_path / "out", code=4)
-    assert rejects(complained) == {"a/2.jpg": "cannot be read: a link to nothing in the tar"}
+    assert rejects(complained) == {"a/2.jpg": "cannot be read: a link whose target is not in the tar"}
 
 
 def test_a_tar_that_is_compressed_or_none_is_refused(tmp_path: Path, capsys: Capture) -> None:

@@ -533,7 +533,7 @@ def test_a_dataset_that_is_there_is_not_touched(place: Place) -> None:
     convert(place.job())
     before = (place.out / "index.json").read_bytes()
     place.made()
-    with pytest.raises(DatasetExistsError, match="convert makes a new one"):
+    with pytest.raises(DatasetExistsError, match="give another OUT"):
         convert(place.job())
     assert place.made() == []
     assert (place.out / "index.json").read_bytes() == before

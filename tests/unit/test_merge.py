@@ -354,7 +354,7 @@ def test_keys_of_other_programs_are_kept_unless_parts_contradict_each_other(
 def test_a_dataset_is_never_merged_over(tmp_path: Path) -> None:
     roots = parts(tmp_path, 10, 20)
     before = tree(tmp_path)
-    with pytest.raises(DatasetExistsError, match="a dataset is here already"):
+    with pytest.raises(DatasetExistsError, match="the directory already contains a dataset"):
         merge(roots, roots[0])
     (roots[0] / "index.json").unlink()  # its snapshots are there still
     with pytest.raises(DatasetExistsError):
@@ -489,7 +489,7 @@ def test_the_same_command_finishes_a_move_that_was_killed(tmp_path: Path) -> Non
     assert merge(roots, tmp_path / "out", how="move") == published
     assert [root.exists() for root in roots] == [False] * 3
     check_samples(tmp_path / "out", range(120))
-    with pytest.raises(DatasetExistsError, match="a dataset is here already"):
+    with pytest.raises(DatasetExistsError, match="the directory already contains a dataset"):
         merge(roots, tmp_path / "out", how="move")
 
 

@@ -317,7 +317,9 @@ def test_what_others_said_at_the_top_of_an_index_is_kept_by_append(tmp_path: Pat
 
 def test_create_wants_an_empty_place(tmp_path: Path) -> None:
     first = write(tmp_path / "data")
-    with pytest.raises(mx8.DatasetExistsError, match=r'data: a dataset is here already \(mode="append" adds'):
+    with pytest.raises(
+        mx8.DatasetExistsError, match=r'data: the directory already contains a dataset \(mode="append" adds'
+    ):
         write(tmp_path / "data")
     assert mx8.Dataset(tmp_path / "data").snapshot == first
 
