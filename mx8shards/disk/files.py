@@ -1,7 +1,7 @@
 """How are untrusted files opened safely (FIFOs, devices, sparse files)?
 
-Opening a FIFO blocks, a symlink to /dev/zero has no end, and a sparse file can claim terabytes. Therefore every file of
-a dataset or of a source is opened here: without blocking, only if it is a regular file, and read up to a limit.
+Opening a FIFO blocks, reading a symlink to /dev/zero never ends, and a sparse file can claim terabytes. Therefore every
+file of a dataset or of a source is opened here: without blocking, only if it is a regular file, and read up to a limit.
 """
 
 from __future__ import annotations

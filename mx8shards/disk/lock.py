@@ -64,7 +64,7 @@ def _open_locked(path: Path) -> int:
         if not isinstance(error, BlockingIOError):
             raise
         raise DiskError(
-            f"another Writer, convert, merge, gc or seal is at work in this dataset (process {holder})",
+            f"another Writer, convert, merge, gc or seal is changing this dataset (process {holder})",
             subject=str(path),
         ) from error
 

@@ -177,7 +177,9 @@ def _numbers(codec: Codec, value: Any, wanted: str | None) -> tuple[str, Array]:
         codec.refuse(value, hint=f"use numpy.asarray(value, {wanted!r})" if wanted else "use numpy.asarray(value)")
     name = _BY_KIND.get((value.dtype.kind, value.dtype.itemsize))
     if name is None:
-        codec.refuse(value, hint="use .astype('uint8')" if value.dtype == bool else f"known are {', '.join(CODES)}")
+        codec.refuse(
+            value, hint="use .astype('uint8')" if value.dtype == bool else f"the dtypes are {', '.join(CODES)}"
+        )
     return name, value
 
 

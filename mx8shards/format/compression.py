@@ -60,7 +60,7 @@ def check(text: str | None) -> None:
 def import_package(text: str) -> None:
     """Import the package that this compression needs, if it is installed. To be called before threads start.
 
-    If a process forks while a thread imports a module, the child inherits the import lock and waits for it for ever.
+    If a process forks while a thread imports a module, the child inherits the locked import lock and deadlocks.
     """
     package = {"zstd": "zstandard", "br": "brotli", "snappy": "snappy"}.get(parse(text)[0])
     if package is not None:

@@ -15,7 +15,7 @@ from mx8shards.errors import DecodeError, error_text, require
 from mx8shards.format.picture_cost import check_cost, check_exif
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
-JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a file (MPO), all decoders use the first
+JPEGS = frozenset(("JPEG", "MPO"))  # an MPO file contains several JPEGs; all decoders use the first
 
 MOST_PIXELS = 1 << 27  # the limit for pictures that need not be decoded whole: a Loader may decode regions of a JPEG
 MOST_DECODED_BYTES = 256 << 20  # memory for decoding one picture, in the Loader, `summary --pixels` and `convert`

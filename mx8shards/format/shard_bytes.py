@@ -25,7 +25,7 @@ _OFFSETS_AT_ONCE = 1 << 20  # offsets that are checked at a time: 4 MiB of a tab
 
 @dataclass(frozen=True)
 class ShardKind:
-    """The fields that all shards of a Writer share: everything in their entries but sizes and hashes."""
+    """The fields that are equal in all shards of a Writer: everything in their entries except sizes and hashes."""
 
     columns: Columns
     compression: str | None

@@ -1,4 +1,4 @@
-"""The Shards class: which shard contains a sample, and how are shards opened and checked? The only place that does."""
+"""The Shards class: which shard contains a sample, and how are shards opened and checked? Only here are they opened."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Shards:
         return self.opened[self._snapshot_number(i)].provider
 
     def awaits(self, i: int) -> Cause | None:
-        """The cause for which shard `i` cannot be opened yet; None if its file is local.
+        """Why shard `i` cannot be opened yet ("unpack", "network"); None if its file is local.
 
         An open shard may have to be provided again: if it is a copy that was evicted, and its file was closed.
         """

@@ -200,7 +200,7 @@ class LocalPublication:
         """
         target = self.root / name
         if os.path.lexists(target) and not SIDECAR.fullmatch(name):
-            raise DatasetExistsError("a file of this name is here that the snapshot does not know", subject=str(target))
+            raise DatasetExistsError("a file with the name of a new shard already exists", subject=str(target))
 
     def _keep(self, name: str, data: bytes) -> None:
         target = kept_path(self.root, name)

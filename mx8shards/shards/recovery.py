@@ -242,7 +242,7 @@ def _read_intent(root: Path) -> Intent | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        hint = "look at what lies beside it, then move it away"
+        hint = "inspect the other files in its directory, then move it away"
         raise FormatError(f"not a valid intent: {error}", subject=str(path), hint=hint) from error
     return intent
 

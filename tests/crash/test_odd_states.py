@@ -281,7 +281,7 @@ def test_an_intent_that_cannot_be_read_stops_every_change_and_says_what_to_do(da
     root = scratch / "data"
     leave_an_intent(root).write_bytes(data)
     for act in (lambda: write(root, mode="overwrite"), lambda: mx8.gc(root)):
-        with pytest.raises(mx8.FormatError, match="look at what lies beside it"):
+        with pytest.raises(mx8.FormatError, match="inspect the other files in its directory"):
             act()
     with mx8.Dataset(root) as dataset:
         assert len(dataset) == 3

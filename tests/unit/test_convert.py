@@ -360,7 +360,7 @@ sys.exit(main())
 
 def test_only_one_conversion_is_at_work_in_a_place(place: Place, repository: Path) -> None:
     with at_work(place, repository, 2):
-        with pytest.raises(DiskError, match="at work in this dataset"):
+        with pytest.raises(DiskError, match="is changing this dataset"):
             convert(place.job())
         assert unused_parts(place.out) == []
 

@@ -825,7 +825,7 @@ def test_a_name_that_stands_for_nothing_is_refused(name: Any) -> None:
 def test_an_unknown_name_says_which_are_known_and_how_to_make_it_known() -> None:
     with pytest.raises(
         FormatError,
-        match=r"expected a known encoding, got 'audio' \(Known are bytes, str, int, .*; mx8shards\.register_encoding",
+        match=r"expected a known encoding, got 'audio' \(The encodings are bytes, str, int, .*; mx8shards\.register_encoding",
     ):
         get_encoding("audio")
 
@@ -911,7 +911,7 @@ def test_built_in_names_and_colons_cannot_be_taken(name: str) -> None:
 
 
 def test_what_is_no_encoding_cannot_be_registered() -> None:
-    with pytest.raises(SettingError, match="expected an Encoding, or a function that gives one"):
+    with pytest.raises(SettingError, match="expected an Encoding, or a function that returns one"):
         register_encoding("thing", 5)  # type: ignore[arg-type]
 
 
