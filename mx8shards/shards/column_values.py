@@ -102,7 +102,7 @@ def _by_shard(shards: Shards, sample_ids: Ints) -> Iterator[tuple[int, Ints, Int
 
 
 def only_payload(encoding: str, value: Any) -> bytes | None:
-    """The only payload that decodes to this value, for comparing payloads without decoding; None if there are several."""
+    """The only payload that decodes to this value, so that no payload need be decoded; None if there are several."""
     if encoding == "bytes" and isinstance(value, bytes):
         return value
     if encoding == "str" and isinstance(value, str):
