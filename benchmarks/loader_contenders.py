@@ -95,8 +95,8 @@ def peers(counts: Sequence[int] = (0, 1, 2, 4)) -> list[Contender]:
     ]
 
 
-def peers_giving_lists() -> list[Contender]:
-    """Two peers that deliver a list of values, which is cheapest for them, because the consumer has to copy."""
+def peers_returning_lists() -> list[Contender]:
+    """Two peers that return a list of values, which is cheapest for them, because the consumer has to copy."""
     return [
         Contender(MOSAIC_LIST, "mosaicml", "mds", [{"joined": False}], "streaming"),
         Contender(LIT_LIST, "lightning", "litdata", [{"joined": False, "batch_decode": 0}], "litdata"),

@@ -100,7 +100,7 @@ def targets() -> list[Target]:
     """Ratios to Streaming and to bare reading."""
 
     def times(group: str, contender: str, against: str, least: float) -> Target:
-        claim = f"{group}: {against} at least {least:.3g} × as quick as {contender}"
+        claim = f"{group}: {against} at least {least:.3g} × as fast as {contender}"
         wanted = Wanted(group=group, contender=contender, against=against, number="microseconds", least=least)
         return Target(claim, (wanted,))
 

@@ -56,7 +56,7 @@ def targets() -> list[Target]:
     """Constant time: no position takes more than 1.25 times as long as the start."""
     return [
         Target(
-            f"{contender} no more than 1.25 × what it takes {START}",
+            f"{contender} at most 1.25 × the time {START}",
             (Wanted(group=NAMES[0], contender=contender, against=START, number="resume_ms", most=1.25),),
         )
         for contender in (MIDDLE, END)

@@ -21,7 +21,7 @@ NOTES = """\
 - Bare: an equal number of bytes in files of 64 MiB, each with one write and one fsync.
 - 100 KB blobs: 512 MB of photos cut to 100,000 bytes, 300 different ones repeated. 4 KiB arrays: 256 MB, 1,024 int32
   each.
-- Peak memory: of the process, without the samples, which are made before.
+- Peak memory: of the process, without the samples, which are generated before.
 """
 COLUMNS = (
     Column(title="durable, MB/s", number="durable_mb_per_s", digits=0),
@@ -85,7 +85,7 @@ def targets() -> list[Target]:
             wanted += [
                 Wanted(group=group, contender=name, against=OURS, number="durable_s", least=0.85) for name in bare
             ]
-            found.append(Target(f"{group}: twice as quick as MDSWriter, or 85 % of a bare write", tuple(wanted)))
+            found.append(Target(f"{group}: twice as fast as MDSWriter, or 85 % of a bare write", tuple(wanted)))
     return found
 
 
