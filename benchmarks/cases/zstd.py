@@ -55,7 +55,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """None: this case is for advice on when to compress."""
+    """None: this case shows when compression pays off."""
     return []
 
 

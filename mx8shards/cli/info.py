@@ -43,7 +43,7 @@ def _fields(found: Info) -> list[tuple[str, object]]:
         ("state", "the current snapshot" if found.current else "an earlier snapshot"),
         ("snapshots kept", found.kept or "0: this index was written by another program"),
         ("parent", found.parent or "none"),
-        ("sealed", "yes" if found.sealed else "no: `mx8shards verify --seal` gives it content hashes"),
+        ("sealed", "yes" if found.sealed else "no: `mx8shards verify --seal` adds content hashes"),
         ("samples", found.samples),
         ("shards", found.shards),
         ("files", _files_text(found)),

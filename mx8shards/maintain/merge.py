@@ -213,7 +213,7 @@ def _require_classes_in_all(base: Snapshot | None, parts: Sequence[Snapshot]) ->
             subject=f"metadata {_CLASSES!r}",
             expected=f"the class list of {named[0].root} in all parts",
             found=f"{classes_difference(classes, None)} in {snapshot.root}",
-            hint="its labels would get the names of other classes; metadata={…} (--metadata) can give the class list",
+            hint="its labels could mean other classes; give the class list with metadata={…} (--metadata)",
         )
 
 
@@ -340,7 +340,7 @@ def _hand_over(part: Snapshot, target: Path, name: str) -> None:
     publication = LocalPublication(part.root)
     try:
         if load(Link(part.root)).id != part.id:
-            raise DiskError("something was published here since the merge began", subject=str(part.root))
+            raise DiskError("another process has published here since the merge began", subject=str(part.root))
         publication.hand_over(target, name)
     finally:
         publication.close()
@@ -353,10 +353,11 @@ def _remove_moved(roots: Iterable[Path], target: Path, name: str) -> None:
                 finish_removal(root)
                 if (root / INDEX).exists():
                     raise DiskError(
-                        "something was published here since it was merged, so it is not removed", subject=str(root)
+                        "another snapshot was published here since it was merged, so it is not removed",
+                        subject=str(root),
                     )
         except DiskError as error:
-            error.hint = f"the merged dataset is in place already, as {target}@{name}"
+            error.hint = f"the merged dataset is already published, as {target}@{name}"
             raise
 
 

@@ -54,7 +54,7 @@ def act(scene: str, place: Path, where: str) -> int:
     try:
         BY_NAME[scene].act(place)
     except mx8.ShardsError as error:
-        return IN_PLACE if "in place already" in str(error) else REFUSED
+        return IN_PLACE if "is already published" in str(error) else REFUSED
     return DONE
 
 

@@ -614,7 +614,7 @@ def test_moving_parts_spares_what_was_published_in_them_meanwhile(scratch: Path)
 
     real, operations.before = operations.before, before
     try:
-        with pytest.raises(mx8.DiskError, match=r"published here since.*in place already"):
+        with pytest.raises(mx8.DiskError, match=r"published here since.*already published"):
             mx8.merge([scratch / "parts"], scratch / "all", how="move")
     finally:
         operations.before = real
