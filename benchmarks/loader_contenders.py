@@ -91,7 +91,7 @@ def peers(counts: Sequence[int] = (0, 1, 2, 4)) -> list[Contender]:
         Contender(LIT, "lightning", "litdata", [*per_item, *tries[:1]], "litdata"),
         Contender(WEB, "webds", "tar", tries, "webdataset"),
         Contender(SPDL, "spdl_threads", "mds", threads, "spdl.pipeline"),
-        Contender(FFCV, "ffcv_beton", "beton", threads[-1:], "ffcv", rounds=2),  # compiling takes it 15 s
+        Contender(FFCV, "ffcv_beton", "beton", threads[-1:], "ffcv", rounds=2),  # it compiles for 15 s
     ]
 
 

@@ -62,8 +62,8 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
             for name, options in ours.items()
         ),
         *(
-            Job(group=GROUP, contender=name, run=loop, arguments={**places, "look": look}, needs="streaming")
-            for name, look in loops.items()
+            Job(group=GROUP, contender=name, run=loop, arguments={**places, "decode": decode}, needs="streaming")
+            for name, decode in loops.items()
         ),
         *(
             Job(group=CORE, contender=name, run=one_by_one, arguments={"count": 10 if quick else 300, "what": name})
@@ -91,9 +91,9 @@ def convert(files: str, out: str, count: int, options: list[str]) -> Numbers:
     return _measured(command, ["-m", "mx8shards.convert", "--help"], Path(files), Path(out), count)
 
 
-def loop(files: str, out: str, count: int, look: bool) -> Numbers:
+def loop(files: str, out: str, count: int, decode: bool) -> Numbers:
     """Run the loop, and time the whole command."""
-    command = ["-m", "benchmarks.adapters.mosaicml_folder", files, out, str(WORKERS), *(["--look"] if look else [])]
+    command = ["-m", "benchmarks.adapters.mosaicml_folder", files, out, str(WORKERS), *(["--decode"] if decode else [])]
     return _measured(command, ["-c", "import benchmarks.adapters.mosaicml_folder"], Path(files), Path(out), count)
 
 

@@ -77,7 +77,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """Ratios to the others, of images/s or of images per second of a core."""
+    """Ratios to the others, of images/s or of images per second of processor time."""
 
     times = picture_contenders.speed_target
     return [

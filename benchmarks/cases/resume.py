@@ -16,7 +16,7 @@ NOTES = """\
 """
 COLUMNS = (
     Column(title="ms", number="resume_ms", digits=1),
-    Column(title="time, × that at the start", number="resume_ms", digits=2, ratio=True),
+    Column(title="time, × the start's", number="resume_ms", digits=2, ratio=True),
     Column(title="processor, s", number="processor_s", digits=1, spread=False),
 )
 START, MIDDLE, END = "at the start", "in the middle", "at 99 %"

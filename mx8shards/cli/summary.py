@@ -191,7 +191,7 @@ def _show_pixels(found: PixelSummary) -> None:
 
 
 def _show_sides(sizes: Sequence[tuple[int, int, int]]) -> None:
-    """Print histograms of heights and widths: with very many sizes, a list of the most frequent ones says little."""
+    """Print histograms of heights and widths, for datasets with too many sizes to list."""
     import numpy as np
 
     from mx8shards.cli.output import show_table

@@ -88,7 +88,7 @@ class Changes:
             check_picture(picture)
             turned = (
                 self.upright and checked_orientation(picture) != 1
-            )  # must be read first, because loading a TIFF turns it
+            )  # must be read first, because loading a TIFF rotates it
             changed = self._resized(picture, data)
             if changed is None:
                 check_kept(picture, data)
@@ -105,7 +105,7 @@ class Changes:
         return tile(data) if self.tiles and self.format != "yuv420" else data
 
     def _scale(self, size: tuple[int, int]) -> float:
-        """The factor by which a picture of this size is scaled; 1 or more: not at all."""
+        """The factor by which a picture of this size is scaled; if it is 1 or more, the picture keeps its size."""
         scale = 1.0
         if self.max_side is not None:
             scale = min(scale, self.max_side / max(size))
@@ -166,7 +166,7 @@ def _upright(picture: Any) -> Any:
 
     Pillow's exif_transpose also parses and rewrites all EXIF data, which can take far more memory than their size.
     """
-    picture.load()  # turns a TIFF
+    picture.load()  # rotates a TIFF
     method = _TRANSPOSITIONS.get(checked_orientation(picture))
     if method is None:
         return picture

@@ -108,7 +108,7 @@ def exit_is_an_error(name: str, place: str = "") -> Iterator[None]:
         yield
     except SystemExit as error:
         raise SourceError(
-            subject=name, place=place, expected="no call of sys.exit", found=f"sys.exit({error.code!r})"
+            subject=name, place=place, expected="no call to sys.exit", found=f"sys.exit({error.code!r})"
         ) from error
 
 
@@ -141,7 +141,8 @@ def recipe_of(name: str, src: Any, options: Mapping[str, Any]) -> Recipe:
     for option, value in given.items():
         if option not in parameters:
             known = ", ".join(option for option in parameters if option != first)
-            raise SettingError(f"{name} has no such option, but {known or 'none'}", subject=option, found=shown(value))
+            message = f"{name} has no such option; its options: {known or 'none'}"
+            raise SettingError(message, subject=option, found=shown(value))
     arguments = {p.name: given.get(p.name, p.default) for p in parameters.values()}
     for option, value in arguments.items():
         if value is inspect.Parameter.empty:

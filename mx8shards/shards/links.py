@@ -53,7 +53,7 @@ def parse_link(text: str | os.PathLike[str]) -> Link:
 
 def absolute(text: str) -> Path:
     """The absolute path; a leading `~` is expanded if that home directory exists."""
-    return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path.expanduser raises where there is no home
+    return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path.expanduser raises without a home directory
 
 
 def _no_link(value: object) -> SettingError:
@@ -71,7 +71,7 @@ def _no_url(text: str) -> RemoteError:
     if scheme.lower() == "file":
         hint = f"give its path: /{rest.lstrip('/')}"
     else:
-        hint = "copy the dataset to a local directory first, the folder .mx8shards included, and open that one"
+        hint = "copy the dataset, including its folder .mx8shards, to a local directory, and open that"
     return RemoteError("this version opens local directories only", subject=text, hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""The Shards class: which shard contains a sample, and how are shards opened and checked? Only here are they opened."""
+"""The Shards class: which shard contains a sample, and how are shards opened and checked? No other module does so."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Provider(Protocol):
 
     @property
     def all_here(self) -> bool:
-        """Whether all files are local already, so that no shard has to be waited for."""
+        """Whether all files are local already, so that no reader has to wait."""
 
     @property
     def parallel(self) -> int | None:

@@ -126,7 +126,7 @@ def load(link: Link) -> Snapshot:
     data = read_index(kept_path(link.root, name))
     if snapshot_id(data) != name:
         raise IntegrityError(
-            subject=str(kept_path(link.root, name)), expected=f"an index of id {name}", found=snapshot_id(data)
+            subject=str(kept_path(link.root, name)), expected=f"an index whose id is {name}", found=snapshot_id(data)
         )
     return Snapshot(link.root, name, _parse(data, kept_path(link.root, name)), kept=True)
 

@@ -304,7 +304,7 @@ def test_a_damaged_kept_index_stops_a_rollback_before_it_removes_anything(scratc
         data.replace(b"shard.00000", b"shard.00008")
     )  # now it lacks one, and has another
     shards = {name for name in tree(root) if name.endswith(".mds")}
-    with pytest.raises(mx8.IntegrityError, match=f"expected an index of id {first}"):
+    with pytest.raises(mx8.IntegrityError, match=f"expected an index whose id is {first}"):
         write(root, 6, 9, mode="append")
     assert {name for name in tree(root) if name.endswith(".mds")} == shards
 

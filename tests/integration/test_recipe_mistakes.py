@@ -78,7 +78,7 @@ WRONG_ITEMS = {
     'return [["a"], []]': "items()[1]: expected a list of items",
     'return ["a.txt"]': "(['a.txt'] is an item with this name alone)",
     'return [["a"], ["b"], ["a"]]': "items()[2]: expected a different name for each item, got 'a' again",
-    "sys.exit()": "items(): expected no call of sys.exit",
+    "sys.exit()": "items(): expected no call to sys.exit",
 }
 
 
@@ -101,7 +101,7 @@ def test_an_error_in_sample_names_the_item(workers: int, tmp_path: Path, monkeyp
         convert('return {"path": "", "number": 1.5}')
     with pytest.raises(mx8.SchemaError, match=r"^item i5"):
         convert("return {}")
-    with pytest.raises(mx8.SourceError, match=r"item i5: expected no call of sys.exit, got sys.exit\(3\)"):
+    with pytest.raises(mx8.SourceError, match=r"item i5: expected no call to sys.exit, got sys.exit\(3\)"):
         convert("sys.exit(3)")
     with pytest.raises(RuntimeError, match="mine") as found:
         convert('raise RuntimeError("mine")')
@@ -112,4 +112,4 @@ def test_an_error_in_sample_names_the_item(workers: int, tmp_path: Path, monkeyp
 def test_a_recipe_that_ends_the_interpreter_is_an_error(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "ends.py").write_text("raise SystemExit")
     assert main(["convert", str(tmp_path / "ends.py"), "x", str(tmp_path / "out")]) == 1
-    assert "ends.py: expected no call of sys.exit" in capsys.readouterr().err
+    assert "ends.py: expected no call to sys.exit" in capsys.readouterr().err

@@ -140,7 +140,9 @@ def test_a_kept_index_that_changed_is_refused(root: Path) -> None:
     publish(root, 2)
     with snapshots.kept_path(root, first).open("ab") as file:
         file.write(b" ")
-    with pytest.raises(mx8.IntegrityError, match=rf"{first[7:]}\.json: expected an index of id {first}, got sha256:"):
+    with pytest.raises(
+        mx8.IntegrityError, match=rf"{first[7:]}\.json: expected an index whose id is {first}, got sha256:"
+    ):
         mx8.Dataset(f"{root}@{first}")
     assert values(root) == [1, 2]
 

@@ -278,7 +278,7 @@ def with_metadata(root: Path, metadata: dict[str, Any] | None) -> mx8.Dataset:
         (["cat", "dog"], ["cat", "dog", "eel"], "3 classes instead of 2"),
         (["cat", "dog"], None, "no class list instead of a list of 2 classes"),
         (None, ["cat"], "a list of 1 classes instead of no class list"),
-        (list("abcdefgh"), list("hgfedcba"), 'label 2 is "f", not "c", and so on for 8 labels'),
+        (list("abcdefgh"), list("hgfedcba"), 'label 2 is "f", not "c", 8 labels differ in all'),
     ],
     ids=["order", "more", "none", "only the other", "many"],
 )
