@@ -61,7 +61,7 @@ class ImageNet:
                 raise mx8.SourceError(subject=str(path), place=name, expected="pictures", found="none")
             items += [(f"{synset}/{one}", synset, one) for one in tar.names()]
         if not self._inner:
-            hint = "a tar of pictures alone needs --synsets FILE"
+            hint = "the validation tar, which holds only pictures, needs --synsets FILE"
             raise mx8.SourceError(subject=str(path), expected="a tar for each class", found="none", hint=hint)
         return items
 

@@ -31,7 +31,7 @@ class Dataset:
 
     Args:
         link: The directory of a dataset, as a path. `~` is the home directory. `path@sha256:9f2c…` opens an earlier
-            snapshot by its id, or by the first eight digits of it or more.
+            snapshot by its id, or by the beginning of the id, at least eight digits.
         columns: The names of the columns to read. Others are neither read nor decoded. None: all columns.
         verify: `"structure"` checks the size and offsets of each shard when it is first opened; `"shard"` also checks
             the hash of the whole shard.

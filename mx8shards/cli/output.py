@@ -94,7 +94,7 @@ def ranges_text(ranges: Iterable[Sequence[int]], most: int = 8) -> str:
 
 @contextlib.contextmanager
 def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
-    """A function to call with the number of bytes, or other units, done and in total.
+    """Yield a function that shows progress: call it with the number of bytes, or other units, done and in total.
 
     It shows a progress bar on stderr if that is a terminal, otherwise an occasional line.
     """

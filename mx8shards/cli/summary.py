@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.column or args.subset) and not args.pixels:
         args.parser.error("--column and --subset need --pixels")
     found = summary(args.link)
-    pixels = _look(args) if args.pixels else None
+    pixels = _pixel_summary(args) if args.pixels else None
     if args.json:
         show_json(found.to_json() | ({} if pixels is None else {"pixels": pixels.to_json()}))
     else:
@@ -68,7 +68,7 @@ def _shown_with(pixels: PixelSummary, column: ColumnSummary) -> bool:
     return pixels.classes is not None and column.name == "label"
 
 
-def _look(args: argparse.Namespace) -> PixelSummary:
+def _pixel_summary(args: argparse.Namespace) -> PixelSummary:
     from mx8shards.cli.output import progress
     from mx8shards.dataset import Dataset
     from mx8shards.media.pixels import summarize_pixels

@@ -19,7 +19,7 @@ from mx8shards.convert.splits import Split
 from mx8shards.dataset import Dataset
 from mx8shards.errors import DatasetNotFoundError, DiskError, SchemaError, SettingError, ShardsError
 
-CLASSES, CONVERSION, SPLIT, PATH = "classes", "conversion", "split", "path"  # three keys of the metadata and a column
+CLASSES, CONVERSION, SPLIT, PATH = "classes", "conversion", "split", "path"  # three metadata keys, and a column
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def check_place(out: Path, split: Split | None) -> None:
     if split is not None:
         for name in split.names:
             if (out / name).is_symlink():
-                hint = "convert never writes through it; make it a directory"
+                hint = "convert never writes through a symlink; replace it with a directory"
                 raise DiskError("a symlink in place of a split's directory", subject=str(out / name), hint=hint)
     elif names := _splits_in(out):
         raise SettingError(

@@ -153,7 +153,7 @@ def _check_depth(src: Path, found: Sequence[str], pictures: Sequence[str]) -> No
         raise SourceError(
             subject=str(src),
             expected="a folder for each class",
-            found=f"one folder, {found[0]}, that holds only folders",
+            found=f"one folder, {found[0]}, which contains only folders",
             hint=f"convert {_folder(src, found[0])}; --labels imagefolder takes {found[0]} as the one class",
         )
 

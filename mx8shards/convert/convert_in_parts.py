@@ -7,8 +7,8 @@ options and, with `append`, the snapshot that is appended to. Then the parts of 
 the source are removed.
 
 Every split is a dataset. The parts of all splits are written before the first split is published. After a kill between
-two publications, the published splits are not converted again, and the others are made of the same source: if it has
-changed since, that is an error, because new files of a published split would be in no dataset.
+two publications, the published splits are not converted again, and the others are converted from the same source. It is
+an error if the source has changed since, because new files of a published split would be missing from all datasets.
 """
 
 from __future__ import annotations

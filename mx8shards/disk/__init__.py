@@ -1,1 +1,1 @@
-"""How are files created, renamed, removed, locked and mapped? Only this package changes files."""
+"""How are files created, renamed, removed, locked and mapped? Only this package creates or removes any."""

@@ -6,8 +6,7 @@
 
 If a conversion is killed, running the same command again reuses its finished parts. Once OUT holds a dataset, the
 parts are no longer needed: the conversion removes them, and `gc` removes those left by a kill. `converted.json` stays:
-if a conversion is killed after it has published some splits, the file tells whether the source is still the one that
-they were made of.
+if a conversion is killed after it has published some splits, the file shows whether the source has changed since.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None
         progress: A function, called with the number of bytes removed and the total number of bytes to remove.
 
     Parts that ranks or a conversion wrote below the dataset are removed too, if a snapshot has all their samples and
-    no process is writing them. Files that no snapshot ever named are never removed. If gc is killed, the next operation
-    that changes the dataset finishes it.
+    no process is writing them. Files that never belonged to a snapshot are not removed. If gc is killed, the next
+    operation that changes the dataset finishes it.
     """
     where = parse_link(link)
     if where.snapshot is not None:

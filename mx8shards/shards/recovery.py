@@ -84,7 +84,7 @@ def recover(root: Path) -> None:
             _remove_whole(root, intent)
         elif intent.moved is None:
             _roll_back(root, intent)
-        operations.unlink(staging / "intent.json")  # before the staged files: the rollback depends on which exist
+        operations.unlink(staging / "intent.json")  # first, because a rollback depends on which staged files exist
         operations.sync_directory(staging)
     publish.remove_tree(staging)
 

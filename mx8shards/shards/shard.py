@@ -25,7 +25,7 @@ _PAIR = struct.Struct("<II")
 # system call takes about as long as copying 16 KiB.
 _WHOLE_BYTES = 16 << 10
 
-_MOST_EVICTIONS = 3  # how often a cached copy may be evicted between being made and being opened
+_MOST_EVICTIONS = 3  # the number of times that a cached copy may be evicted before it is opened
 
 
 @dataclass

@@ -98,7 +98,7 @@ def current(root: Path, *, trusting: bool = False) -> Snapshot:
     known = kept(root)
     while known and name not in known and not trusting:
         data, before = read_index(root / INDEX), data
-        if data == before:  # otherwise a snapshot was published, and the one read first removed by gc, meanwhile
+        if data == before:  # otherwise a snapshot was published meanwhile, and gc removed the one that was read first
             raise IntegrityError(
                 subject=str(root / INDEX),
                 expected="one of the snapshots kept here",

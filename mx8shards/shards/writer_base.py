@@ -32,7 +32,7 @@ class Base:
 
     @property
     def kept(self) -> Snapshot | None:
-        """The snapshot with whose samples the new one begins."""
+        """The snapshot whose samples come first in the new one."""
         return self.snapshot if self.keeps_samples else None
 
 

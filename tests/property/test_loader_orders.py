@@ -289,5 +289,5 @@ def test_an_order_over_no_samples_has_no_positions(dataset: mx8.Dataset) -> None
     empty = dataset.select([])
     with mx8.Loader(empty, batch_size=2, order=Listed([])) as loader:
         assert list(loader) == []
-    with pytest.raises(mx8.SettingError, match=r"order: expected an order of no positions, .* got one of 1"):
+    with pytest.raises(mx8.SettingError, match=r"order: expected an order without positions, .* got 1"):
         mx8.Loader(empty, batch_size=2, order=Listed([-1]))
