@@ -26,8 +26,8 @@ NOTES = """\
 COLUMNS = (
     Column(title="import, processor s", number="import_core_s", digits=1),
     Column(title="first batch, processor s", number="first_core_s", digits=1),
-    Column(title="all, processor s", number="core_s", digits=1),
-    Column(title="all, s", number="seconds", digits=1),
+    Column(title="total, processor s", number="core_s", digits=1),
+    Column(title="total, s", number="seconds", digits=1),
 )
 COLD, WARM = "cold cache", "warm cache"
 GATHER, TILED, UNTOUCHED = "4 KiB arrays", "random crops, tiled", "random crops, untouched files"
@@ -72,7 +72,7 @@ def prepare(directory: Path, *, quick: bool) -> None:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Each use with a cold and a warm cache, and FFCV's."""
+    """Every first use with a cold and a warm cache, and FFCV's first batch."""
     found = []
     for group, (adapter, folder, options) in _READ.items():
         if quick and group != GATHER:

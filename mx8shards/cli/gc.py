@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     if removed.parts:
         root = parse_link(args.link).root
         command = append_command([root / name for name in removed.parts], root)
-        fields.append(("hint", f"once all ranks have ended, {command} adds their samples; or remove these directories"))
+        fields.append(
+            ("hint", f"once all ranks have ended, run {command} to add their samples, or remove these directories")
+        )
     show_fields(fields)
     return 0

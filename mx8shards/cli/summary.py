@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="decode the pictures, and show the mean and std of their pixels, their sizes and classes",
     )
     parser.add_argument(
-        "--column", metavar="NAME", help="with --pixels: the column of pictures, needed if several could be it"
+        "--column", metavar="NAME", help="with --pixels: the column of pictures; needed if there are several"
     )
     parser.add_argument(
         "--subset",

@@ -170,7 +170,7 @@ def _recorded(job: Job, source: Source, target: Target) -> Conversion:
             subject=str(target.out),
             expected="the source, options and versions of packages that this split was published with",
             found="different ones, or no record of them",
-            hint="append=True (--append) adds new files to this split and makes the other ones; or remove this split",
+            hint="use append=True (--append) to add new files to this split and make the others, or remove this split",
         )
     again = tuple(Reject(*reject) for reject in record[1])
     return Conversion(target.out, target.base.snapshot, 0, again, known=target.base.samples)

@@ -59,7 +59,7 @@ def _not_regular(path: Path | str, kind: int) -> OSError:
 
 
 def read_bounded(path: Path | str, most: int, *, follow: bool = True) -> bytes:
-    """Read the regular file `path`; FormatError, before memory is allocated, if it has more than `most` bytes."""
+    """Read the regular file `path`. If it has more than `most` bytes, FormatError before memory is allocated for it."""
     with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:

@@ -92,7 +92,7 @@ def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding])
             that makes such an object from the text after the colon, for columns with the encoding `name:text`.
 
     Other readers of the format do not know the encoding: every program that reads the dataset must register it under
-    this name. Registering a name of yours again replaces its encoding.
+    this name. Registering a name again replaces its encoding.
     """
     given: Any = name
     if not isinstance(given, str) or not name or ":" in name or name in _BUILT_IN:

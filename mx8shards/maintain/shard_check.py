@@ -220,9 +220,9 @@ class _DataCheck:
         return IntegrityError(subject=self._name, place=f"block {block}", expected=expected, found="another digest")
 
     def _rows_in(self, blocks: list[int]) -> Rows | None:
-        """The rows with bytes in these damaged blocks. None, which means all rows, if that cannot be known.
+        """The rows with bytes in these damaged blocks, or None for all rows.
 
-        This is so if there are no blocks, if the shard is compressed, or if a block overlaps the offset table.
+        All rows may be damaged if there are no blocks, the shard is compressed, or a block overlaps the offset table.
         """
         table = table_bytes(self._entry.samples)
         if not blocks or self._entry.zip is not None or blocks[0] * BLOCK_BYTES < table:

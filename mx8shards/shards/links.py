@@ -46,7 +46,9 @@ def parse_link(text: str | os.PathLike[str]) -> Link:
     snapshot = match["snapshot"]
     if snapshot != "refresh" and not _SHORTEST <= len(snapshot) <= _WHOLE:
         raise DatasetNotFoundError(
-            subject=text, expected="a snapshot's id of 8 to 64 hex digits", found=f"{len(snapshot) - len('sha256:')}"
+            subject=text,
+            expected="a snapshot's id of 8 to 64 hex digits",
+            found=f"{len(snapshot) - len('sha256:')} digits",
         )
     return Link(absolute(match["path"]), None if snapshot == "refresh" else snapshot)
 

@@ -297,7 +297,7 @@ def test_gc_says_which_parts_of_ranks_it_removed_and_which_stay(tmp_path: Path, 
     said = lines(run(capsys, "gc", str(tmp_path)))
     parts = [value for name, value in said if name == "part"]
     (hint,) = [value for name, value in said if name == "hint"]
-    assert f"`mx8shards merge --append {tmp_path / left} {tmp_path}` adds their samples" in hint
+    assert f"`mx8shards merge --append {tmp_path / left} {tmp_path}` to add their samples" in hint
     assert parts == [f"{part}: removed" for part in merged] + [f"{left}: kept, because no snapshot has its samples"]
     found = json.loads(run(capsys, "gc", str(tmp_path), "--json"))
     assert (found["parts"], found["removed_parts"]) == ([left], [])
