@@ -24,7 +24,7 @@ NOTES = """\
   against streaming, which was measured in two rounds, only by the latter.
 - Libraries: ours decode with the libturbojpeg 3.x installed by `pip install "mx8shards[images]"`, unless a row says
   otherwise. The other 3.x is that of the wheel `turbojpeg`; FFCV is built with the system's.
-- Some contenders that are far from the others were measured only in the first two rounds.
+- Some contenders that are much slower or faster than the others were measured only in the first two rounds.
 """
 COLUMNS = (
     Column(title="images/s", number="images_per_s", digits=0),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mx8shards.convert.outcome import Conversion
 
 _ABOUT = """\
-Writes a new dataset into the directory OUT. A file that cannot be converted is a *reject*: a report, whose path is
-printed, lists it with the reason. To resume an interrupted command, run it again.
+Writes a new dataset into the directory OUT. Files that cannot be converted are called rejects. They are listed with
+their reasons in a report, whose path is printed. To resume an interrupted command, run it again.
 """
 _SHOWN_ELSEWHERE = ("source", "src", "out", "progress", "options")
 

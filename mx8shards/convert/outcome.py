@@ -1,4 +1,4 @@
-"""The result of a conversion: how many samples, rejects and other counts, and how are they printed?"""
+"""The result of a conversion: how many samples and rejects are there, and how is it printed?"""
 
 from __future__ import annotations
 

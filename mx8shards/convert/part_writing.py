@@ -41,7 +41,7 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        """The output directory of each split, by name; without splits, that of the dataset, under the name ""."""
+        """The output directory of each split by name; without splits, `out` under the name ""."""
         return {"": self.out} if self.split is None else {name: self.out / name for name in self.split.names}
 
     @property

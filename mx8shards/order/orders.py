@@ -1,8 +1,8 @@
 """What is an order, and how does it map order positions to view positions (Sequential, Shuffle)?
 
-In every epoch, an order maps the order positions from 0 to before its length, which its methods call counts, to
-positions of the view. It is a pure function, so resuming needs only the epoch and the count. `steps` divides an order
-into batches of ranks. `shards_ahead` finds the shards that an order needs next.
+In every epoch, an order maps its order positions (0 to length - 1; its methods call them counts) to positions of the
+view. It is a pure function, so resuming needs only the epoch and the count. `steps` divides an order into the batches
+of each rank. `shards_ahead` finds the shards that an order needs next.
 """
 
 from __future__ import annotations
