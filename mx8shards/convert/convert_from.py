@@ -53,9 +53,8 @@ def convert_from(
         append: Add new files in SRC to the dataset in OUT, as a new snapshot. Files are identified by their paths: a
             file that was converted is not converted again, even if it changed, and samples of removed files stay.
             Rejects are tried again. New classes are added after the existing ones, so labels keep their meaning.
-        split: Divide the files into several datasets, with shares that add up to 1: `train=0.9,val=0.1` writes about
-            90 % of the files to OUT/train and 10 % to OUT/val. A hash of a file's path selects its split, so a file
-            stays in its split when others are added.
+        split: Divide the files into datasets, with shares that add up to 1: `train=0.9,val=0.1` writes about 90 % of
+            them to OUT/train. A hash of a file's path selects its split, so it stays there when others are added.
         seed: Only with split: another number assigns the files to the splits differently.
         workers: Number of worker processes. The dataset is identical for any number.
         size_limit: Maximum size of a shard. auto: 64mb, or with append the limit of the existing dataset.
