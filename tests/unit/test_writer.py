@@ -557,7 +557,7 @@ def test_a_second_writer_at_once_is_refused_and_the_first_goes_on(tmp_path: Path
     with mx8.Writer(tmp_path / "data", columns=ONE) as writer:
         writer.write({"x": 1})
         for mode in ("create", "append", "overwrite"):
-            with pytest.raises(mx8.DiskError, match=rf"another Writer, .* is at work .*\(process {os.getpid()}\)"):
+            with pytest.raises(mx8.DiskError, match=rf"another Writer, .* is changing .*\(process {os.getpid()}\)"):
                 mx8.Writer(tmp_path / "data", columns=ONE, mode=mode)  # type: ignore[arg-type]
     assert list(mx8.Dataset(tmp_path / "data")) == [{"x": 1}]
 
