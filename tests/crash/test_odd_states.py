@@ -94,7 +94,7 @@ def test_a_file_that_has_the_name_of_a_new_shard_is_never_replaced(
     make(root / "shard.00003.mds")
     for sample in samples(3, 8):
         writer.write(sample)
-    with pytest.raises(mx8.DatasetExistsError, match=r"shard\.00003\.mds.*does not know"):
+    with pytest.raises(mx8.DatasetExistsError, match=r"shard\.00003\.mds.*already exists"):
         writer.finish()
     (root / "shard.00003.mds").unlink()
     assert tree(root) == before
