@@ -55,7 +55,7 @@ def test_a_second_process_is_told_which_one_is_writing_and_may_read(scratch: Pat
         *refused, length = run(RIVAL, root).splitlines()
         for message in refused:
             assert message.startswith(
-                f"DiskError: {root}/.mx8shards/lock: another Writer, convert, merge, gc or seal is changing this dataset"
+                f"DiskError: {root}/.mx8shards/lock: another Writer, convert, merge, gc or seal is changing this"
             )
             assert f"(process {Path('/proc/self').resolve().name})" in message
         assert length == "3"
