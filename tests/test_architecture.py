@@ -47,7 +47,7 @@ MAY_IMPORT = layers()
 MAY_IMPORT_NUMBA = {"kernels"}
 MAY_IMPORT_TORCH = {"loading", "transforms", "streaming"}
 
-# What changes a file system, by the name it is called by.
+# Functions that change a file system, by the name of their module.
 CHANGING_CALLS = {
     "os": {
         *("rename", "renames", "replace", "unlink", "remove", "rmdir", "removedirs", "mkdir", "makedirs", "mkfifo"),
@@ -65,13 +65,13 @@ EVERY_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(pat
 
 
 def room_of(path: Path) -> str:
-    if path.name == "__main__.py":  # the command line's other doors
+    if path.name == "__main__.py":  # other entry points of the command line
         return "__main__"
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_names(path: Path) -> Iterator[str]:
-    """Absolute dotted names of all that a file imports: in functions and under TYPE_CHECKING too."""
+    """Absolute dotted names of all imports in a file, also in functions and under TYPE_CHECKING."""
     package = ["mx8shards", *path.relative_to(PACKAGE).parent.parts]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -103,8 +103,8 @@ def test_only_the_rooms_meant_for_it_import_numba_or_torch(path: Path) -> None:
     assert not foreign & {"torch", "torchvision"} or room_of(path) in MAY_IMPORT_TORCH
 
 
-# They import their public names on first use and for type checkers only, so that a module that imports one of them (for
-# `__version__`) imports none of the others. Imports of these two for type checkers would close many circles.
+# These two import their public names on first use, and for type checkers only: a module that imports one of them (for
+# `__version__`) imports no other module. Counting the imports for type checkers would report many false cycles.
 LAZY = {"mx8shards", "mx8shards.transforms"}
 
 
@@ -123,7 +123,7 @@ def our_imports() -> dict[str, set[str]]:
     return found
 
 
-def circle(imports: Mapping[str, set[str]]) -> list[str]:
+def import_cycle(imports: Mapping[str, set[str]]) -> list[str]:
     """The modules of one import cycle, in order, or []."""
     try:
         TopologicalSorter(imports).prepare()
@@ -135,13 +135,13 @@ def circle(imports: Mapping[str, set[str]]) -> list[str]:
 def test_no_modules_import_each_other_in_a_circle() -> None:
     imports = our_imports()
     assert imports["mx8shards.loading.loader"] >= {"mx8shards.dataset", "mx8shards.loading.budget.banks"}
-    assert circle(imports) == []
+    assert import_cycle(imports) == []
 
 
 def test_a_circle_is_seen() -> None:
     imports = our_imports()
     imports["mx8shards.errors"].add("mx8shards.loading.loader")
-    assert {"mx8shards.errors", "mx8shards.loading.loader"} <= set(circle(imports))
+    assert {"mx8shards.errors", "mx8shards.loading.loader"} <= set(import_cycle(imports))
 
 
 def lines_of(path: Path) -> int:
@@ -180,7 +180,7 @@ def opens_for_writing(call: ast.Call, *, skip: int) -> bool:
 
 
 def changes_files(node: ast.AST, through_disk: set[str]) -> bool:
-    """Does this change a file itself, rather than ask one of the `through_disk` names to do it?"""
+    """Does this node change a file without calling one of the `through_disk` names?"""
     match node:
         case ast.ImportFrom(module=str(module), names=names):
             return any(alias.name in CHANGING_CALLS.get(module, ()) for alias in names)
@@ -275,7 +275,7 @@ def test_type_checkers_see_the_names_that_are_exported() -> None:
 
 
 def paragraphs() -> dict[str, str]:
-    """What ARCHITECTURE.md says of each room."""
+    """The paragraph of each room in ARCHITECTURE.md, section "Rooms in more words"."""
     text = ARCHITECTURE.read_text(encoding="utf-8").partition("## Rooms in more words")[2].partition("\n## ")[0]
     return {
         found[1]: found[0] for found in re.finditer(r"^\*\*(\w+)\*\*.*?\n(?=\n|\Z)", text, re.MULTILINE | re.DOTALL)
@@ -289,6 +289,13 @@ def test_the_page_names_modules_that_are_there(room: str) -> None:
     names |= {name for path in here for name in re.findall(r"^def (\w+)", path.read_text(), re.MULTILINE)}
     named = re.findall(r"`([\w/]+)`", paragraphs()[room])
     assert [name for name in named if name not in names and not (PACKAGE / f"{name}.py").exists()] == []
+
+
+def test_the_table_of_modules_lists_every_module_once() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8").partition("<!-- modules -->")[2].partition("<!-- /modules -->")[0]
+    rows = re.findall(r"^\| ([\w/]*) \| `(\w+)` \| .", text, re.MULTILINE)
+    listed = [str(Path(room, f"{module}.py")) for room, module in rows]
+    assert sorted(listed) == sorted(str(path.relative_to(PACKAGE)) for path in MODULES if path.name[:2] != "__")
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
