@@ -97,7 +97,7 @@ def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
 
 
 @EVERY_MODULE
-def test_only_the_rooms_meant_for_it_import_numba_or_torch(path: Path) -> None:
+def test_only_certain_rooms_import_numba_or_torch(path: Path) -> None:
     foreign = {name.split(".")[0] for name in imported_names(path)}
     assert not foreign & {"numba", "llvmlite"} or room_of(path) in MAY_IMPORT_NUMBA
     assert not foreign & {"torch", "torchvision"} or room_of(path) in MAY_IMPORT_TORCH
@@ -132,13 +132,13 @@ def import_cycle(imports: Mapping[str, set[str]]) -> list[str]:
     return []
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_modules_have_no_import_cycle() -> None:
     imports = our_imports()
     assert imports["mx8shards.loading.loader"] >= {"mx8shards.dataset", "mx8shards.loading.budget.banks"}
     assert import_cycle(imports) == []
 
 
-def test_a_circle_is_seen() -> None:
+def test_the_check_finds_an_import_cycle() -> None:
     imports = our_imports()
     imports["mx8shards.errors"].add("mx8shards.loading.loader")
     assert {"mx8shards.errors", "mx8shards.loading.loader"} <= set(import_cycle(imports))
@@ -222,12 +222,12 @@ READING = [
 
 
 @pytest.mark.parametrize("code", CHANGING)
-def test_a_changed_file_is_seen(code: str) -> None:
+def test_the_check_finds_code_that_changes_files(code: str) -> None:
     assert lines_that_change_files(code)
 
 
 @pytest.mark.parametrize("code", READING)
-def test_reading_and_asking_disk_are_let_pass(code: str) -> None:
+def test_the_check_accepts_reading_and_calls_of_disk(code: str) -> None:
     assert lines_that_change_files(code) == []
 
 
@@ -239,11 +239,11 @@ def loaded_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-def test_importing_the_package_loads_neither_numpy_nor_numba_nor_torch() -> None:
+def test_importing_the_package_does_not_import_numpy_numba_or_torch() -> None:
     assert not loaded_after("import mx8shards") & {"numpy", "numba", "torch"}
 
 
-def test_writing_reading_and_maintaining_load_neither_numba_nor_torch(tmp_path: Path) -> None:
+def test_writing_reading_and_maintaining_do_not_import_numba_or_torch(tmp_path: Path) -> None:
     code = f"""
 import mx8shards as mx8
 with mx8.Writer({str(tmp_path / "data")!r}, columns={{"x": "int"}}) as writer:
@@ -266,7 +266,7 @@ def test_every_public_name_can_be_imported() -> None:
         assert len(exported) == len(set(exported))
 
 
-def test_type_checkers_see_the_names_that_are_exported() -> None:
+def test_imports_for_type_checkers_match_the_exported_names() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in guarded for node in block.body if isinstance(node, ast.ImportFrom)]
@@ -283,7 +283,7 @@ def paragraphs() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("room", paragraphs())
-def test_the_page_names_modules_that_are_there(room: str) -> None:
+def test_paragraphs_of_architecture_name_existing_modules(room: str) -> None:
     here = sorted((PACKAGE / room).rglob("*.py"))
     names = {part for path in here for part in path.relative_to(PACKAGE).with_suffix("").parts}
     names |= {name for path in here for name in re.findall(r"^def (\w+)", path.read_text(), re.MULTILINE)}
@@ -299,7 +299,7 @@ def test_the_table_of_modules_lists_every_module_once() -> None:
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_the_paths_that_a_page_names_are_there(page: str) -> None:
+def test_paths_on_the_pages_exist(page: str) -> None:
     named = re.findall(r"`([\w/.]*/[\w/.]*)`", (PACKAGE.parent / page).read_text(encoding="utf-8"))
     assert len(named) > 5
     assert [

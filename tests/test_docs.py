@@ -55,7 +55,9 @@ def named(path: Path) -> str:
 
 @pytest.mark.filterwarnings("ignore")  # Lightning warns of missing loggers and few workers
 @pytest.mark.parametrize("path", PAGES, ids=named)
-def test_every_block_does_what_it_says(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_code_block_runs_and_gives_the_output_shown(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     for name in [name for name, module in sys.modules.items() if is_stand_in(name, module)]:
@@ -104,7 +106,7 @@ def run_shell_lines(code: str) -> None:
                 subprocess.run([sys.executable, "-m", "mx8shards", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_the_blocks_of_a_page_are_found() -> None:
+def test_the_code_blocks_of_a_page_are_found() -> None:
     text = "<!--file a.py-->\n```python\nx = 1\n```\n\n<!--python\ny = 2\n-->\n\n```py\nno\n```\n\n```text\nz\n```\n"
     assert list(blocks(text)) == [
         Block("python", "x = 1\n", "a.py"),
@@ -128,7 +130,7 @@ def anchor_of(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def test_the_reference_is_what_the_docstrings_say() -> None:
+def test_the_api_reference_matches_the_docstrings() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `python docs/generate.py`"
 
 

@@ -42,7 +42,7 @@ def padded(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("encoding", ["bytes", "int", "json", "pil", "str"])
-def test_it_decodes_our_payloads_of(encoding: str, litdata: Any, tmp_path: Path) -> None:
+def test_litdata_decodes_our_payloads(encoding: str, litdata: Any, tmp_path: Path) -> None:
     columns = {"value": encoding, "~": "bytes"}
     samples = padded([{"value": value} for value in EXAMPLES[encoding]])
     root = write_ours(tmp_path / "data", columns, samples, compression="zstd")
@@ -50,7 +50,7 @@ def test_it_decodes_our_payloads_of(encoding: str, litdata: Any, tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # theirs
-def test_it_decodes_our_jpegs_and_lists_of_them(litdata: Any, tmp_path: Path) -> None:
+def test_litdata_decodes_our_jpegs_and_lists_of_jpegs(litdata: Any, tmp_path: Path) -> None:
     """As RGB tensors of channels first. Those with an orientation it leaves to PIL; others want a real torchvision."""
     upright = Image.Exif()
     upright[0x0112] = 1
@@ -65,7 +65,7 @@ def test_it_decodes_our_jpegs_and_lists_of_them(litdata: Any, tmp_path: Path) ->
         assert np.array_equal(tensor.numpy(), wanted)
 
 
-def test_it_reads_all_samples_of_all_shards_in_order(litdata: Any, tmp_path: Path) -> None:
+def test_litdata_reads_all_samples_of_all_shards_in_order(litdata: Any, tmp_path: Path) -> None:
     columns = {name: encoding for name, encoding in NUMBERED.items() if encoding in KNOWN} | {"~": "bytes"}
     samples = padded([{name: s[name] for name in columns if name in s} for s in numbered_samples(50)])
     root = write_ours(tmp_path / "data", columns, samples[:30], compression="zstd", size_limit=4000, metadata={"a": 1})
@@ -74,7 +74,7 @@ def test_it_reads_all_samples_of_all_shards_in_order(litdata: Any, tmp_path: Pat
     assert same(read(litdata, root), samples)
 
 
-def test_the_raw_shards_that_it_leaves_of_its_copy_are_read(litdata: Any, tmp_path: Path) -> None:
+def test_we_read_the_raw_shards_that_litdata_leaves(litdata: Any, tmp_path: Path) -> None:
     columns = {"x": "int", "~": "bytes"}
     root = write_ours(tmp_path / "data", columns, padded([{"x": 1}]), compression="zstd")
     assert len(list(itertools.islice(litdata.StreamingDataset(str(root)), 1))) == 1

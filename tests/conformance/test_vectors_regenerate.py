@@ -98,7 +98,7 @@ def schema() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads((SPEC / "index.schema.json").read_bytes()))
 
 
-def test_regenerating_the_vectors_changes_no_byte_and_removes_those_that_are_gone(tmp_path: Path) -> None:
+def test_regenerating_the_vectors_changes_no_byte_and_removes_obsolete_files(tmp_path: Path) -> None:
     stale = tmp_path / "invalid" / "a-vector-of-yesterday" / "index.json"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"{}")
@@ -108,7 +108,7 @@ def test_regenerating_the_vectors_changes_no_byte_and_removes_those_that_are_gon
     assert [name for name in made if made[name] != committed[name]] == []
 
 
-def test_the_scripts_import_nothing_that_the_vectors_test() -> None:
+def test_the_scripts_do_not_import_the_package() -> None:
     allowed = {*sys.stdlib_module_names, "blake3", "xxhash", *(path.stem for path in SCRIPTS)}
     for path in SCRIPTS:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -122,7 +122,7 @@ def test_there_are_at_least_30_valid_and_80_invalid_vectors() -> None:
     assert len(INVALID) >= 80
 
 
-def test_no_vector_is_swallowed_by_an_ignore_file() -> None:
+def test_no_vector_is_ignored_by_git() -> None:
     if not (SPEC.parent / ".git").exists():
         pytest.skip("not a git checkout")
     names = "\0".join(str(VECTORS / name) for name in files_below(VECTORS))
@@ -132,12 +132,12 @@ def test_no_vector_is_swallowed_by_an_ignore_file() -> None:
 
 
 @pytest.mark.parametrize("vector", [*VALID, *INVALID], ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_vector_cites_a_rule_and_is_named_by_a_sentence(vector: Path) -> None:
+def test_each_vector_cites_a_rule_and_has_a_sentence_as_name(vector: Path) -> None:
     assert expected(vector)["rule"] in RULES
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", vector.name)
 
 
-def test_every_reference_to_a_rule_leads_somewhere() -> None:
+def test_every_reference_to_a_rule_exists() -> None:
     assert len(RULES) == len(set(RULES))
     for path in [*SPEC.glob("*.md"), *SPEC.glob("*.json"), *SCRIPTS]:
         assert set(re.findall(r"§\d+\.\d+", path.read_text(encoding="utf-8"))) <= set(RULES), path
@@ -151,11 +151,11 @@ def test_every_index_of_a_valid_vector_fits_the_schema(vector: Path, schema: jso
         schema.validate(json.loads(path.read_bytes().decode("utf-8")))
 
 
-def test_the_schema_is_itself_a_schema(schema: jsonschema.Draft202012Validator) -> None:
+def test_the_schema_is_a_valid_schema(schema: jsonschema.Draft202012Validator) -> None:
     jsonschema.Draft202012Validator.check_schema(schema.schema)
 
 
-def test_the_schema_refuses_all_that_a_schema_can_see(schema: jsonschema.Draft202012Validator) -> None:
+def test_the_schema_refuses_every_error_that_a_schema_can_express(schema: jsonschema.Draft202012Validator) -> None:
     accepted: set[str] = set()
     refused: set[str] = set()
     for vector in INVALID:
@@ -170,7 +170,7 @@ def test_the_schema_refuses_all_that_a_schema_can_see(schema: jsonschema.Draft20
     assert len(refused) >= 100
 
 
-def test_the_worked_example_is_the_bytes_of_its_vector() -> None:
+def test_the_worked_example_has_the_bytes_of_its_vector() -> None:
     dump = re.findall(r"```hexdump\n(.*?)```", README, re.DOTALL)
     entry = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     vector = VECTORS / "valid" / "three-samples-of-a-string-and-an-integer"
@@ -197,7 +197,7 @@ def test_every_name_of_the_registry_occurs_in_a_valid_vector() -> None:
     assert named_in(section("Kinds of side-cars")) <= kinds
 
 
-def test_the_registry_gives_the_hashes_their_lengths(schema: jsonschema.Draft202012Validator) -> None:
+def test_the_registry_has_the_lengths_of_hashes(schema: jsonschema.Draft202012Validator) -> None:
     lengths = {
         name: int(digits) for name, digits in re.findall(r"^\| `(\w+)` \| (\d+) \|", section("Hashes"), re.MULTILINE)
     }
@@ -209,7 +209,7 @@ def test_the_registry_gives_the_hashes_their_lengths(schema: jsonschema.Draft202
 @pytest.mark.parametrize(
     "draw", table("randomness")["draws"], ids="{0[seed]}-{0[epoch]}-{0[sample_id]}-{0[purpose]}-{0[occurrence]}".format
 )
-def test_the_generator_is_numpys_philox(draw: dict[str, Any]) -> None:
+def test_the_random_generator_equals_numpys_philox(draw: dict[str, Any]) -> None:
     mask = (1 << 64) - 1
     digest = hashlib.sha256(draw["purpose"].encode()).digest()
     assert int(draw["purpose_word"], 16) == int.from_bytes(digest[:8], "little")

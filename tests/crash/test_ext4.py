@@ -95,7 +95,7 @@ def look_at_copies(story: Story, image: Path, stride: int) -> tuple[int, int]:
     return old, new
 
 
-def test_an_ext4_that_stopped_at_some_step_has_the_old_state_or_the_new_one(story_of: StoryOf, image: Path) -> None:
+def test_ext4_images_copied_at_some_steps_hold_the_old_or_the_new_state(story_of: StoryOf, image: Path) -> None:
     old, new = look_at_copies(story_of(BY_NAME["overwrite"]), image, 12)
     assert old > 0
     assert new > 0
@@ -105,5 +105,7 @@ def test_an_ext4_that_stopped_at_some_step_has_the_old_state_or_the_new_one(stor
 @pytest.mark.parametrize(
     "name", ["create", "append", "append to a foreign dataset", "overwrite", "merge", "merge and move", "gc", "seal"]
 )
-def test_so_has_one_that_stopped_at_any_step(name: str, story_of: StoryOf, image: Path) -> None:
+def test_ext4_images_copied_at_every_step_hold_the_old_or_the_new_state(
+    name: str, story_of: StoryOf, image: Path
+) -> None:
     print(name, look_at_copies(story_of(BY_NAME[name]), image, 1))

@@ -72,7 +72,7 @@ def refusal_of(act: Callable[[], object]) -> mx8.DiskError | None:
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_a_disk_that_fills_up_anywhere_in_a_publication_costs_nothing(
+def test_a_disk_that_fills_up_during_any_step_of_a_publication_loses_nothing(
     compression: str | None, small_disk: SmallDisk, scratch: Path
 ) -> None:
     more = {"size_limit": "8kb", "compression": compression, "mode": "append", "threads": 2}
@@ -116,7 +116,7 @@ def test_gc_frees_space_on_a_full_disk(small_disk: SmallDisk) -> None:
     write(root, 100, 200, mode="append", size_limit="64kb")
 
 
-def test_a_full_disk_keeps_nobody_from_reading_compressed_shards(small_disk: SmallDisk) -> None:
+def test_compressed_shards_are_readable_on_a_full_disk(small_disk: SmallDisk) -> None:
     root = small_disk.path / "data"
     write(root, 0, 1_000, size_limit="32kb", compression="zstd")
     small_disk.fill()
@@ -125,7 +125,9 @@ def test_a_full_disk_keeps_nobody_from_reading_compressed_shards(small_disk: Sma
     assert [name for name in tree(root) if name.endswith(".tmp")] == []
 
 
-def test_decompressed_copies_take_half_of_the_free_space_at_most_and_the_oldest_go_first(small_disk: SmallDisk) -> None:
+def test_decompressed_copies_take_at_most_half_of_the_free_space_and_the_oldest_are_evicted_first(
+    small_disk: SmallDisk,
+) -> None:
     root = small_disk.path / "data"
     small_disk.change("size=8m")
     with mx8.Writer(root, columns={"data": "bytes"}, compression="zstd", size_limit="300kb", threads=1) as writer:
@@ -145,7 +147,7 @@ def test_decompressed_copies_take_half_of_the_free_space_at_most_and_the_oldest_
     assert mx8.verify(root, data=True).ok
 
 
-def test_a_disk_that_became_read_only_is_read_and_not_written(small_disk: SmallDisk) -> None:
+def test_a_dataset_on_a_disk_that_became_read_only_can_be_read(small_disk: SmallDisk) -> None:
     root = small_disk.path / "data"
     write(root, 0, 100, compression="gz")
     small_disk.change("ro")
@@ -217,7 +219,7 @@ CLOSED = [
 ]
 
 
-def test_lost_permissions_are_clear_errors_and_cost_nothing(scratch: Path) -> None:
+def test_lost_permissions_are_clear_errors_and_lose_nothing(scratch: Path) -> None:
     scratch.chmod(0o755)
     scratch.parent.chmod(0o755)
     place = scratch / "place"

@@ -56,7 +56,7 @@ def disturb(victims: Victims, story: Story, scratch: Path, point: Point, option:
 
 
 @pytest.mark.parametrize("name", ["overwrite", "convert and append", "split and append"])
-def test_killed_at_some_system_calls_a_writer_leaves_the_old_state_or_the_new_one(
+def test_a_writer_killed_at_some_system_calls_leaves_the_old_or_the_new_state(
     name: str, victims: Victims, story_of: StoryOf, scratch: Path
 ) -> None:
     story = story_of(BY_NAME[name])
@@ -65,7 +65,9 @@ def test_killed_at_some_system_calls_a_writer_leaves_the_old_state_or_the_new_on
     assert ended.count(-signal.SIGKILL) >= 18
 
 
-def test_so_do_system_calls_that_fail(victims: Victims, story_of: StoryOf, scratch: Path) -> None:
+def test_some_failing_system_calls_leave_the_old_or_the_new_state(
+    victims: Victims, story_of: StoryOf, scratch: Path
+) -> None:
     story = story_of(BY_NAME["create"])
     points = [point for point in all_points(victims, story, scratch) if point.call in FAILING]
     for i, point in enumerate(random.Random(1).sample(points, 20)):
@@ -74,7 +76,9 @@ def test_so_do_system_calls_that_fail(victims: Victims, story_of: StoryOf, scrat
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("name", TRACED)
-def test_every_system_call_may_be_the_last_one(name: str, victims: Victims, story_of: StoryOf, scratch: Path) -> None:
+def test_a_process_killed_at_any_system_call_leaves_the_old_or_the_new_state(
+    name: str, victims: Victims, story_of: StoryOf, scratch: Path
+) -> None:
     story = story_of(BY_NAME[name])
     points = all_points(victims, story, scratch)
     ended = [disturb(victims, story, scratch, point, kill(point)) for point in points]
@@ -84,7 +88,9 @@ def test_every_system_call_may_be_the_last_one(name: str, victims: Victims, stor
 @pytest.mark.hunt
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("name", TRACED)
-def test_every_system_call_may_fail(name: str, error: str, victims: Victims, story_of: StoryOf, scratch: Path) -> None:
+def test_any_failing_system_call_leaves_the_old_or_the_new_state(
+    name: str, error: str, victims: Victims, story_of: StoryOf, scratch: Path
+) -> None:
     story = story_of(BY_NAME[name])
     points = [point for point in all_points(victims, story, scratch) if point.call in FAILING]
     ended = [disturb(victims, story, scratch, point, fail(point, error)) for point in points]
@@ -113,13 +119,13 @@ def kill_at_random(victims: Victims, story_of: StoryOf, directory: Path, times: 
     return died
 
 
-def test_killed_at_random_times_a_dataset_is_whole(victims: Victims, story_of: StoryOf, tmp_path: Path) -> None:
+def test_kills_at_random_times_never_damage_a_dataset(victims: Victims, story_of: StoryOf, tmp_path: Path) -> None:
     assert kill_at_random(victims, story_of, tmp_path, 12) > 0
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("round_", range(5))  # each within the time for one test
-def test_killed_five_hundred_times_at_random_a_dataset_is_whole(
+def test_five_hundred_kills_at_random_times_never_damage_a_dataset(
     round_: int, victims: Victims, story_of: StoryOf, tmp_path: Path
 ) -> None:
     print(kill_at_random(victims, story_of, tmp_path, 100, seed=round_ + 1), "of 100 died")

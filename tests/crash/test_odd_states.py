@@ -57,7 +57,7 @@ def stop_at(name: str, ending: str, act: Callable[[], object]) -> None:
 # somebody else in the same directory ------------------------------------------------------------------------------
 
 
-def test_an_index_that_somebody_else_put_there_meanwhile_is_left_alone(scratch: Path) -> None:
+def test_an_index_that_another_program_replaced_meanwhile_is_kept(scratch: Path) -> None:
     root = scratch / "data"
     first = write(root, 0, 3)
     writer = mx8.Writer(root, columns=COLUMNS, mode="append")
@@ -72,7 +72,7 @@ def test_an_index_that_somebody_else_put_there_meanwhile_is_left_alone(scratch: 
     assert tree(root).keys() == before
 
 
-def test_an_index_that_somebody_else_removed_meanwhile_is_an_error(scratch: Path) -> None:
+def test_an_index_that_another_program_removed_meanwhile_is_an_error(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     writer = mx8.Writer(root, columns=COLUMNS, mode="overwrite")
@@ -84,7 +84,7 @@ def test_an_index_that_somebody_else_removed_meanwhile_is_an_error(scratch: Path
 @pytest.mark.parametrize(
     "make", [lambda path: path.write_bytes(b"theirs"), lambda path: path.symlink_to("nowhere")], ids=["file", "symlink"]
 )
-def test_a_file_that_has_the_name_of_a_new_shard_is_never_replaced(
+def test_an_existing_file_with_the_name_of_a_new_shard_is_never_replaced(
     make: Callable[[Path], object], scratch: Path
 ) -> None:
     root = scratch / "data"
@@ -115,7 +115,7 @@ def leave_their_shard_beside_an_intent(root: Path) -> Path:
     return theirs
 
 
-def test_a_rollback_spares_a_file_of_somebody_else_however_often_it_is_cut_short(scratch: Path) -> None:
+def test_a_rollback_that_is_interrupted_repeatedly_keeps_foreign_files(scratch: Path) -> None:
     original = scratch / "original"
     theirs = leave_their_shard_beside_an_intent(original / "data").relative_to(original)
     whole = World()
@@ -138,7 +138,7 @@ def test_a_rollback_spares_a_file_of_somebody_else_however_often_it_is_cut_short
         disk.play(step)
 
 
-def test_a_generation_that_somebody_else_started_is_passed_over(scratch: Path) -> None:
+def test_overwrite_skips_a_generation_directory_that_exists(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     (root / "g0004").mkdir()
@@ -151,7 +151,7 @@ def test_a_generation_that_somebody_else_started_is_passed_over(scratch: Path) -
 # states that a user goes back to by hand --------------------------------------------------------------------------
 
 
-def test_after_going_back_to_an_earlier_index_by_hand_all_goes_on(scratch: Path) -> None:
+def test_writing_continues_after_a_user_restores_an_earlier_index(scratch: Path) -> None:
     root = scratch / "data"
     first = write(root, 0, 3)
     second = write(root, 3, 6, mode="append")
@@ -165,7 +165,7 @@ def test_after_going_back_to_an_earlier_index_by_hand_all_goes_on(scratch: Path)
     assert mx8.verify(root, data=True).ok
 
 
-def test_who_reads_a_snapshot_that_gc_removed_is_told_so_and_finds_no_other_shard_under_its_names(
+def test_reading_a_snapshot_that_gc_removed_is_an_error_and_never_gives_other_shards(
     scratch: Path,
 ) -> None:
     root = scratch / "data"
@@ -179,7 +179,7 @@ def test_who_reads_a_snapshot_that_gc_removed_is_told_so_and_finds_no_other_shar
         slow[2]
 
 
-def test_an_append_goes_on_beside_the_newest_shards_so_that_no_name_is_used_twice(scratch: Path) -> None:
+def test_an_append_continues_the_newest_shard_numbers_so_that_no_name_is_reused(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     write(root, 0, 3, mode="overwrite")
@@ -189,7 +189,7 @@ def test_an_append_goes_on_beside_the_newest_shards_so_that_no_name_is_used_twic
     assert not list(root.glob("*.mds"))
 
 
-def test_a_snapshot_that_was_kept_before_stays_kept_when_it_is_published_again_and_that_fails(scratch: Path) -> None:
+def test_a_kept_snapshot_stays_kept_if_publishing_it_again_fails(scratch: Path) -> None:
     root = scratch / "data"
     first = write(root, 0, 3)
     again = {"mode": "append", "metadata": {"a": 1}}
@@ -231,7 +231,7 @@ HOSTILE: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE)
-def test_an_intent_from_elsewhere_removes_nothing_but_shards_and_side_cars_here(
+def test_an_intent_from_another_directory_removes_only_shards_and_side_cars_of_this_one(
     changes: dict[str, object], scratch: Path
 ) -> None:
     root = scratch / "data"
@@ -251,7 +251,7 @@ def test_an_intent_from_elsewhere_removes_nothing_but_shards_and_side_cars_here(
     write(root, 3, 6, mode="append")
 
 
-def test_shards_of_odd_names_can_be_merged_and_recovered_but_are_not_removed_from_their_own_place(
+def test_shards_with_unusual_names_can_be_merged_but_not_moved(
     scratch: Path,
 ) -> None:
     part, target = scratch / "part", scratch / "all"
@@ -277,7 +277,7 @@ def test_shards_of_odd_names_can_be_merged_and_recovered_but_are_not_removed_fro
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'"text"', b"null", b"[" * 100_000, b"\xff", b'{"files": []}'])
-def test_an_intent_that_cannot_be_read_stops_every_change_and_says_what_to_do(data: bytes, scratch: Path) -> None:
+def test_an_unreadable_intent_stops_every_change_with_an_error_that_says_what_to_do(data: bytes, scratch: Path) -> None:
     root = scratch / "data"
     leave_an_intent(root).write_bytes(data)
     for act in (lambda: write(root, mode="overwrite"), lambda: mx8.gc(root)):
@@ -287,7 +287,7 @@ def test_an_intent_that_cannot_be_read_stops_every_change_and_says_what_to_do(da
         assert len(dataset) == 3
 
 
-def test_an_intent_never_takes_what_a_kept_snapshot_uses(scratch: Path) -> None:
+def test_recovery_never_removes_files_that_a_kept_snapshot_uses(scratch: Path) -> None:
     root = scratch / "data"
     leave_an_intent(root, files=["shard.00000.mds", "shard.00001.mds"])
     write(root, 3, 6, mode="append")
@@ -309,7 +309,7 @@ def test_a_damaged_kept_index_stops_a_rollback_before_it_removes_anything(scratc
     assert {name for name in tree(root) if name.endswith(".mds")} == shards
 
 
-def test_leftovers_of_any_kind_in_staging_are_swept(scratch: Path) -> None:
+def test_leftover_files_of_any_kind_in_staging_are_removed(scratch: Path) -> None:
     root = scratch / "data"
     expected = write(scratch / "undisturbed", 0, 3)
     staging = root / ".mx8shards/staging"
@@ -334,7 +334,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_symlink_in_place_of_our_own_files_does_not_lead_us_out(name: str, scratch: Path) -> None:
+def test_a_symlink_in_place_of_our_own_files_is_not_followed(name: str, scratch: Path) -> None:
     """Whatever a dataset from elsewhere has for links: nothing beyond them is created, changed or removed."""
     root, victim = scratch / "data", scratch / "victim"
     write(victim, 0, 3, rank=0, world_size=1)
@@ -381,7 +381,7 @@ def test_a_rank_does_not_write_through_a_symlink(scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("generation", ["g0001", "p0000"])
-def test_a_symlink_in_place_of_a_directory_of_shards_does_not_lead_us_out(generation: str, scratch: Path) -> None:
+def test_a_symlink_in_place_of_a_directory_of_shards_is_not_followed(generation: str, scratch: Path) -> None:
     root, victim = scratch / "data", scratch / "victim"
     write(scratch / "part", 0, 3)
     mx8.merge([scratch / "part"], root)
@@ -395,7 +395,9 @@ def test_a_symlink_in_place_of_a_directory_of_shards_does_not_lead_us_out(genera
         assert tree(victim) == before
 
 
-def test_a_draft_in_the_cache_that_is_a_symlink_is_not_followed(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_symlink_in_place_of_a_temporary_file_of_the_cache_is_not_followed(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(scratch / "home"))
     root = scratch / "data"
     write(root, 0, 2, compression="zstd")
@@ -424,7 +426,7 @@ def test_a_damaged_side_car_is_replaced_when_the_same_one_is_published_again(scr
 
 
 @pytest.mark.parametrize("fault", [double.stop, double.tear, double.refuse, double.fill, double.interrupt])
-def test_the_cache_is_whole_wherever_decompressing_stops_or_fails(
+def test_the_cache_holds_only_complete_copies_if_decompressing_stops_or_fails(
     fault: Callable[[World, Step], None], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = scratch / "original"
@@ -498,14 +500,14 @@ def interrupted_writes(scratch: Path) -> Iterator[bool]:
             return
 
 
-def test_publishing_after_ctrl_c_gives_all_samples_so_far_or_an_error(scratch: Path) -> None:
+def test_publishing_after_ctrl_c_publishes_all_written_samples_or_raises_an_error(scratch: Path) -> None:
     found = list(interrupted_writes(scratch))
     assert found[-1]
     assert not all(found)
     assert len(found) > 50  # about 100, depending on when the thread is done
 
 
-def test_a_writer_that_is_forgotten_says_so_and_frees_its_lock(scratch: Path) -> None:
+def test_a_garbage_collected_writer_logs_a_warning_and_releases_its_lock(scratch: Path) -> None:
     def forget() -> None:
         writer = mx8.Writer(scratch / "data", columns=COLUMNS, size_limit=270)
         for sample in samples(0, 6):
@@ -526,7 +528,7 @@ def test_a_writer_that_is_forgotten_says_so_and_frees_its_lock(scratch: Path) ->
     assert tree(scratch / "data") == tree(scratch / "undisturbed")
 
 
-def test_a_linked_shard_that_its_writer_never_synced_is_synced_by_merge(
+def test_merge_syncs_linked_shards_that_their_writer_did_not_sync(
     story_of: Callable[[Any], Story], scratch: Path
 ) -> None:
     place = story_of(BY_NAME["merge"]).copy(scratch / "place")
@@ -542,7 +544,7 @@ def test_a_linked_shard_that_its_writer_never_synced_is_synced_by_merge(
     assert all(node.synced == node.data for node in parts)
 
 
-def test_names_too_long_for_one_file_are_staged_all_the_same(scratch: Path) -> None:
+def test_shards_in_deep_directories_are_staged_although_their_path_exceeds_a_file_name(scratch: Path) -> None:
     deep = "/".join(["d" * 100] * 3)
     write(scratch / "part" / deep, 0, 3)
     index = json.loads((scratch / "part" / deep / "index.json").read_bytes())
@@ -556,7 +558,7 @@ def test_names_too_long_for_one_file_are_staged_all_the_same(scratch: Path) -> N
         assert list(dataset) == list(samples(0, 3))
 
 
-def test_gc_after_a_killed_publication_removes_nothing_that_a_power_cut_brings_back(scratch: Path) -> None:
+def test_gc_after_a_killed_publication_keeps_files_that_a_power_cut_may_restore(scratch: Path) -> None:
     place, cut = scratch / "place", scratch / "cut"
     root = place / "data"
     write(root, 0, 3)
@@ -582,7 +584,7 @@ def test_gc_after_a_killed_publication_removes_nothing_that_a_power_cut_brings_b
                 assert list(dataset) in (list(samples(3, 6)), list(samples(6, 9)))
 
 
-def test_a_reader_that_is_overtaken_by_a_publication_and_gc_looks_again(scratch: Path) -> None:
+def test_opening_is_retried_if_a_publication_and_gc_happen_meanwhile(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     overtaken = []
@@ -603,7 +605,7 @@ def test_a_reader_that_is_overtaken_by_a_publication_and_gc_looks_again(scratch:
     assert overtaken
 
 
-def test_moving_parts_spares_what_was_published_in_them_meanwhile(scratch: Path) -> None:
+def test_moving_parts_keeps_snapshots_that_were_published_in_them_meanwhile(scratch: Path) -> None:
     write(scratch / "parts/a", 0, 3)
     write(scratch / "parts/b", 3, 6)
 

@@ -47,7 +47,7 @@ def cut_everywhere(story: Story, scratch: Path, steps: list[Step], chances: list
 
 
 @pytest.mark.parametrize("name", ["create", "append", "overwrite"])
-def test_a_power_cut_after_any_step_leaves_the_old_state_or_the_new_one(
+def test_a_power_cut_after_any_step_leaves_the_old_or_the_new_state(
     name: str, story_of: StoryOf, scratch: Path
 ) -> None:
     story = story_of(BY_NAME[name])
@@ -56,7 +56,9 @@ def test_a_power_cut_after_any_step_leaves_the_old_state_or_the_new_one(
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("scene", SCENES, ids=str)
-def test_so_does_one_in_any_scene_whatever_else_the_disk_wrote(scene: Scene, story_of: StoryOf, scratch: Path) -> None:
+def test_a_power_cut_in_any_scene_with_any_reordering_leaves_the_old_or_the_new_state(
+    scene: Scene, story_of: StoryOf, scratch: Path
+) -> None:
     story = story_of(scene)
     chances = [0, 1, *(0.1 * tenth for tenth in range(1, 10))]
     print(scene, cut_everywhere(story, scratch, steps_of(story, scratch / "place"), chances), "states of the disk")
@@ -66,7 +68,7 @@ def test_so_does_one_in_any_scene_whatever_else_the_disk_wrote(scene: Scene, sto
     ("kind", "part"),
     [("sync", "shard.00001.mds"), ("sync", "intent.draft"), ("sync_directory", "staging"), ("sync_directory", "data")],
 )
-def test_the_model_of_the_disk_notices_a_missing_sync(kind: str, part: str, story_of: StoryOf, scratch: Path) -> None:
+def test_the_disk_model_detects_a_missing_sync(kind: str, part: str, story_of: StoryOf, scratch: Path) -> None:
     story = story_of(BY_NAME["create"])
     steps = steps_of(story, scratch / "place")
     fewer = [step for step in steps if not (step[0] == kind and any(str(a).endswith(part) for a in step[1]))]
@@ -97,7 +99,7 @@ def cut_again_and_again(story: Story, scratch: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["create", "overwrite"])
-def test_cut_after_cut_loses_nothing(name: str, story_of: StoryOf, scratch: Path) -> None:
+def test_repeated_power_cuts_lose_nothing(name: str, story_of: StoryOf, scratch: Path) -> None:
     for seed in range(25):
         cut_again_and_again(story_of(BY_NAME[name]), scratch, seed)
 
@@ -105,7 +107,7 @@ def test_cut_after_cut_loses_nothing(name: str, story_of: StoryOf, scratch: Path
 @pytest.mark.hunt
 @pytest.mark.parametrize("round_", range(4))  # each within the time for one test
 @pytest.mark.parametrize("scene", SCENES, ids=str)
-def test_a_thousand_times_cut_after_cut_loses_nothing(
+def test_a_thousand_series_of_power_cuts_lose_nothing(
     scene: Scene, round_: int, story_of: StoryOf, scratch: Path
 ) -> None:
     for seed in range(250 * round_, 250 * (round_ + 1)):

@@ -69,7 +69,7 @@ def sweep(
 
 
 @pytest.mark.parametrize("name", THOROUGHLY)
-def test_a_process_that_dies_before_any_step_leaves_the_old_state_or_the_new_one(
+def test_a_process_that_dies_before_any_step_leaves_the_old_or_the_new_state(
     name: str, story_of: StoryOf, scratch: Path
 ) -> None:
     assert sweep(story_of(BY_NAME[name]), scratch, double.stop) > 40
@@ -77,7 +77,7 @@ def test_a_process_that_dies_before_any_step_leaves_the_old_state_or_the_new_one
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("scene", SCENES, ids=str)
-def test_so_does_any_other_fault_in_any_other_scene(
+def test_every_fault_at_some_steps_of_every_scene_leaves_the_old_or_the_new_state(
     scene: Scene, fault: Callable[[World, double.Step], None], story_of: StoryOf, scratch: Path
 ) -> None:
     # each fault at other steps: all six together stop at every fifth one
@@ -87,7 +87,7 @@ def test_so_does_any_other_fault_in_any_other_scene(
 @pytest.mark.hunt
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("scene", SCENES, ids=str)
-def test_so_does_every_fault_at_every_step(
+def test_every_fault_at_every_step_leaves_the_old_or_the_new_state(
     scene: Scene, fault: Callable[[World, double.Step], None], story_of: StoryOf, scratch: Path
 ) -> None:
     print(scene, fault.__name__, sweep(story_of(scene), scratch, fault), "steps")
@@ -110,7 +110,7 @@ def crash_in_recovery(story: Story, scratch: Path, first: int) -> Iterator[bool]
 
 
 @pytest.mark.parametrize("name", ["create", "overwrite"])
-def test_a_crash_while_recovering_from_a_crash_loses_nothing(name: str, story_of: StoryOf, scratch: Path) -> None:
+def test_a_crash_during_recovery_loses_nothing(name: str, story_of: StoryOf, scratch: Path) -> None:
     story = story_of(BY_NAME[name])
     whole = World()
     disturbed(story, scratch / "place", whole)
@@ -147,7 +147,7 @@ def world_without_the_second_shard(scratch: Path) -> World:
     return World(at, double.refuse)
 
 
-def test_a_writer_that_lost_a_shard_publishes_nothing_even_if_its_user_goes_on(scratch: Path) -> None:
+def test_a_writer_that_failed_to_store_a_shard_publishes_nothing_even_if_more_is_written(scratch: Path) -> None:
     with world_without_the_second_shard(scratch).running():
         writer = mx8.Writer(scratch / "data", columns=COLUMNS, size_limit=270, threads=1)
         refused = 0
@@ -164,7 +164,7 @@ def test_a_writer_that_lost_a_shard_publishes_nothing_even_if_its_user_goes_on(s
         mx8.Dataset(scratch / "data")
 
 
-def test_leaving_the_block_after_a_swallowed_disk_error_is_an_error(scratch: Path) -> None:
+def test_leaving_the_with_block_after_a_suppressed_disk_error_is_an_error(scratch: Path) -> None:
     def write_and_hope() -> None:
         with mx8.Writer(scratch / "data", columns=COLUMNS, size_limit=270, threads=1) as writer:
             try:
@@ -177,7 +177,7 @@ def test_leaving_the_block_after_a_swallowed_disk_error_is_an_error(scratch: Pat
         write_and_hope()
 
 
-def test_an_error_while_cleaning_up_after_publishing_is_only_logged(
+def test_an_error_in_the_cleanup_after_publishing_is_only_logged(
     scratch: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = World()

@@ -47,7 +47,7 @@ for act in (
 """
 
 
-def test_a_second_process_is_told_which_one_is_writing_and_may_read(scratch: Path) -> None:
+def test_a_second_writer_process_gets_an_error_that_names_the_first_and_can_read(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     with mx8.Writer(root, columns=COLUMNS, mode="append") as writer:
@@ -118,7 +118,7 @@ os.waitpid(child, 0)
 """
 
 
-def test_forks_of_a_writer_neither_publish_nor_clean_up_nor_keep_its_lock(scratch: Path) -> None:
+def test_a_forked_child_of_a_writer_does_not_publish_clean_up_or_keep_the_lock(scratch: Path) -> None:
     first, second = run(FORKS, scratch / "data").split()
     assert first == write(scratch / "undisturbed")
     assert second == write(scratch / "undisturbed", 6, 9, mode="append")
@@ -202,7 +202,7 @@ def publish(root: Path, number: int) -> None:
     ("times", "collect"),
     [(100, False), (60, True), *(pytest.param(2_000, collect, marks=pytest.mark.hunt) for collect in (False, True))],
 )
-def test_readers_never_see_a_torn_snapshot(times: int, collect: bool, scratch: Path) -> None:
+def test_readers_never_see_a_partly_published_snapshot(times: int, collect: bool, scratch: Path) -> None:
     found = publish_while_others_read(scratch / "data", times, collect=collect)
     print(found)
     assert len(found) == 4  # none of them ended by an error

@@ -159,7 +159,7 @@ def labels(root: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("tiles", [True, False], ids=["tiled", "not tiled"])
-def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(
+def test_every_picture_is_stored_byte_for_byte_or_listed_as_a_reject(
     tiles: bool, tmp_path: Path, capsys: Capture
 ) -> None:
     files = {name: make() for name, make in GOOD.items()} | {name: make() for name, (make, _) in BAD.items()}
@@ -185,7 +185,7 @@ def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(
     assert dataset.metadata["conversion"]["rejects"] == len(BAD) + 1
 
 
-def test_links_are_followed_loops_are_not_and_broken_ones_are_listed(tmp_path: Path, capsys: Capture) -> None:
+def test_symlinks_are_followed_except_loops_and_broken_ones_are_listed(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg"))
     (src / "a/again.jpg").symlink_to("1.jpg")
     (src / "a/broken.jpg").symlink_to("nowhere.jpg")
@@ -205,7 +205,7 @@ def test_links_are_followed_loops_are_not_and_broken_ones_are_listed(tmp_path: P
     assert "expected a regular file" in found["a/zeros.jpg"]
 
 
-def test_links_to_links_that_double_the_names_at_each_level_are_refused(tmp_path: Path, capsys: Capture) -> None:
+def test_symlinks_that_multiply_the_number_of_paths_are_refused(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("17/1.jpg"))
     for level in range(17):
         (src / str(level)).mkdir()
@@ -222,7 +222,7 @@ def test_links_to_links_that_double_the_names_at_each_level_are_refused(tmp_path
         assert len(Folder(src / "15").names()) == 3 * 4
 
 
-def test_files_of_a_tar_that_lead_out_of_it_are_rejects_and_no_class(tmp_path: Path, capsys: Capture) -> None:
+def test_tar_members_that_point_outside_are_rejects_and_make_no_class(tmp_path: Path, capsys: Capture) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("../photos/cat/1.jpg", "cat/2.jpg"):
             member = tarfile.TarInfo(name)
@@ -235,7 +235,9 @@ def test_files_of_a_tar_that_lead_out_of_it_are_rejects_and_no_class(tmp_path: P
     assert mx8.Dataset(tmp_path / "out").metadata["classes"] == ["cat"]
 
 
-def test_a_file_whose_name_is_no_text_is_listed_and_a_folder_refused(tmp_path: Path, capsys: Capture) -> None:
+def test_a_file_name_that_is_not_utf8_is_a_reject_and_such_a_folder_is_an_error(
+    tmp_path: Path, capsys: Capture
+) -> None:
     src = write(tmp_path / "src", few("a/1.jpg"))
     name = os.path.join(os.fsencode(src), b"a", b"caf\xe9.jpg")
     try:
@@ -267,7 +269,7 @@ def read_as_nobody(src: str, found: Any) -> None:
         found.put(("", str(error)))
 
 
-def test_what_may_not_be_read_is_listed_and_a_folder_of_it_is_an_error(tmp_path: Path) -> None:
+def test_unreadable_files_are_rejects_and_unreadable_folders_are_an_error(tmp_path: Path) -> None:
     src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg"))
     (src / "a/1.jpg").chmod(0)
     context = multiprocessing.get_context("spawn")  # privileges do not come back
@@ -287,7 +289,7 @@ def test_what_may_not_be_read_is_listed_and_a_folder_of_it_is_an_error(tmp_path:
 # labels ---------------------------------------------------------------------------------------------------------------
 
 
-def test_labels_are_those_of_the_folders_if_there_are_any(tmp_path: Path, capsys: Capture) -> None:
+def test_labels_are_the_numbers_of_the_folders(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "classes", few("b/x/1.jpg", "a/2.jpg", "c/3.jpg") | {"empty/notes.txt": b""})
     run(capsys, src, tmp_path / "auto", code=4)
     run(capsys, src, tmp_path / "imagefolder", "--labels", "imagefolder", code=4)
@@ -309,7 +311,7 @@ def test_a_folder_without_folders_has_no_labels(tmp_path: Path, capsys: Capture)
     assert "expected a folder for each class, got 1.jpg, which is in no folder (--labels none" in complained
 
 
-def test_pictures_beside_classes_are_refused_unless_labels_are_not_wanted(tmp_path: Path, capsys: Capture) -> None:
+def test_pictures_beside_class_folders_are_refused_unless_labels_are_off(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "mixed", few("1.jpg", "a/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "1.jpg, which is in no folder (--labels none converts pictures without labels)" in complained
@@ -318,7 +320,7 @@ def test_pictures_beside_classes_are_refused_unless_labels_are_not_wanted(tmp_pa
     assert len(samples(tmp_path / "out")) == 2
 
 
-def test_splits_are_no_classes(tmp_path: Path, capsys: Capture) -> None:
+def test_folders_named_like_splits_are_not_taken_for_classes(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "splits", few("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"))
     for how in ("auto", "imagefolder"):
         _, complained = run(capsys, src, tmp_path / "out", "--labels", how, code=1)
@@ -331,7 +333,7 @@ def test_splits_are_no_classes(tmp_path: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("text", ["dog\ncat\nowl\n", '["dog", "cat", "owl"]', "\ufeffdog\r\ncat\r\n\r\nowl"])
-def test_a_list_of_classes_decides_the_labels(text: str, tmp_path: Path, capsys: Capture) -> None:
+def test_a_list_of_classes_fixes_the_labels(text: str, tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("cat/1.jpg", "dog/2.jpg"))
     (tmp_path / "classes").write_text(text, newline="")
     run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"))
@@ -339,9 +341,7 @@ def test_a_list_of_classes_decides_the_labels(text: str, tmp_path: Path, capsys:
     assert mx8.Dataset(tmp_path / "out").metadata["classes"] == ["dog", "cat", "owl"]
 
 
-def test_a_folder_that_is_not_in_the_list_of_classes_is_an_error_that_names_both(
-    tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_folder_missing_from_the_list_of_classes_is_an_error_that_names_both(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("cat/1.jpg", "dog/2.jpg"))
     (tmp_path / "classes").write_text("dog\nowl")
     _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=1)
@@ -359,7 +359,7 @@ def test_a_folder_that_is_not_in_the_list_of_classes_is_an_error_that_names_both
     assert "--classes cannot be used with --labels none" in complained
 
 
-def test_lines_of_a_list_of_classes_end_with_a_line_feed_alone(tmp_path: Path) -> None:
+def test_lines_of_a_list_of_classes_end_only_with_a_line_feed(tmp_path: Path) -> None:
     names = ["[unknown]", "nel\x85x", "vt\x0bx", "ps\u2028x", "cat"]
     path = tmp_path / "classes"
     path.write_text("\n".join(names[:-1]) + "\r\n cat \n\n", newline="")
@@ -367,7 +367,7 @@ def test_lines_of_a_list_of_classes_end_with_a_line_feed_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("place", ["src", "out", "classes"])
-def test_a_home_that_does_not_exist_is_a_path_like_any_other(
+def test_a_tilde_with_an_unknown_user_is_an_ordinary_path(
     place: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -390,7 +390,7 @@ def test_a_path_with_a_nul_byte_is_an_error(place: str, tmp_path: Path, capsys: 
     assert "expected a path, got 'a\\x00b'" in capsys.readouterr().err
 
 
-def test_a_list_of_classes_that_never_ends_or_is_nested_deeply_ends_with_2(tmp_path: Path, capsys: Capture) -> None:
+def test_an_endless_or_deeply_nested_list_of_classes_ends_with_exit_code_2(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("cat/1.jpg"))
     (tmp_path / "deep").write_text("[" * 200_000)
     (tmp_path / "link").symlink_to("/dev/zero")
@@ -410,7 +410,7 @@ def test_a_list_of_classes_that_never_ends_or_is_nested_deeply_ends_with_2(tmp_p
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cat": 0}\n{"cat": 0}', '["cat", 3]', "[cat]", "cat\ndog\ncat", "\udce9"])
-def test_a_file_that_holds_no_list_of_classes_ends_with_2(text: str, tmp_path: Path, capsys: Capture) -> None:
+def test_an_invalid_list_of_classes_ends_with_exit_code_2(text: str, tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("cat/1.jpg"))
     (tmp_path / "classes").write_bytes(text.encode("utf-8", "surrogateescape"))
     _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=2)
@@ -420,7 +420,7 @@ def test_a_file_that_holds_no_list_of_classes_ends_with_2(text: str, tmp_path: P
     assert "No such file" in complained
 
 
-def test_an_empty_list_of_classes_and_a_name_given_twice_are_told_apart(tmp_path: Path, capsys: Capture) -> None:
+def test_an_empty_list_of_classes_and_a_repeated_name_have_different_messages(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("cat/1.jpg"))
     for text, said in (("", "but the list is empty"), ("cat\ncat", "each class name once, got 'cat' several times")):
         (tmp_path / "classes").write_text(text)
@@ -428,7 +428,7 @@ def test_an_empty_list_of_classes_and_a_name_given_twice_are_told_apart(tmp_path
         assert said in complained
 
 
-def test_folders_of_folders_in_one_folder_are_not_one_class_by_themselves(tmp_path: Path, capsys: Capture) -> None:
+def test_a_single_folder_of_folders_is_not_taken_for_one_class(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("photos/cat/1.jpg", "photos/dog/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert f"convert {src}/photos; --labels imagefolder takes photos as the one class" in complained
@@ -436,7 +436,7 @@ def test_folders_of_folders_in_one_folder_are_not_one_class_by_themselves(tmp_pa
     assert set(labels(tmp_path / "out").values()) == {0}
 
 
-def test_the_only_folder_of_a_tar_is_its_root_if_it_holds_folders_alone(tmp_path: Path, capsys: Capture) -> None:
+def test_the_only_folder_of_a_tar_is_its_root_if_it_holds_only_folders(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "photos", few("cat/1.jpg", "dog/2.jpg", "dog/deep/3.jpg") | {"dog/bad.jpg": b"bad"})
     (tmp_path / "classes").write_text("dog\ncat")
     for name, top in (("slim", "photos"), ("dotted", "./photos"), ("split", "train")):
@@ -453,7 +453,7 @@ def test_the_only_folder_of_a_tar_is_its_root_if_it_holds_folders_alone(tmp_path
     assert "photos/cat/1.jpg" in labels(tmp_path / "one")
 
 
-def test_hints_about_folders_in_a_tar_can_be_followed(tmp_path: Path, capsys: Capture) -> None:
+def test_hints_about_folders_in_a_tar_work(tmp_path: Path, capsys: Capture) -> None:
     for number, (name, wanted) in enumerate((("train/a/1.jpg", "train"), ("all/photos/cat/1.jpg", "photos"))):
         src = write(tmp_path / str(number), few(name, name.replace("train", "val")))
         with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
@@ -488,9 +488,7 @@ def test_a_folder_without_files_is_an_error_unless_classes_are_given(
     run(capsys, src, tmp_path / "none", "--labels", "none", code=4)
 
 
-def test_a_tar_with_another_folder_at_its_top_or_whose_top_is_a_class_keeps_its_paths(
-    tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_tar_whose_top_has_several_folders_or_is_a_class_keeps_its_paths(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("cat/more/1.jpg", "cat/other/2.jpg") | {"cat/notes.txt": b""})
     with tarfile.open(tmp_path / "one.tar", "w") as tar:
         tar.add(src, "")
@@ -507,7 +505,9 @@ def test_a_tar_with_another_folder_at_its_top_or_whose_top_is_a_class_keeps_its_
     assert "got none in dog" in complained
 
 
-def test_splits_beside_other_folders_are_no_classes_either(tmp_path: Path, capsys: Capture) -> None:
+def test_several_folders_named_like_splits_beside_others_are_not_taken_for_classes(
+    tmp_path: Path, capsys: Capture
+) -> None:
     src = write(tmp_path / "src", few("Train/cat/1.jpg", "Test/cat/2.jpg", "extra/3.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "the splits Test, Train" in complained
@@ -518,7 +518,7 @@ def test_splits_beside_other_folders_are_no_classes_either(tmp_path: Path, capsy
 # which files ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_picture_is_listed_and_what_is_hidden_is_left_out(tmp_path: Path, capsys: Capture) -> None:
+def test_files_that_are_not_pictures_are_rejects_and_hidden_files_are_ignored(tmp_path: Path, capsys: Capture) -> None:
     others = ("README.txt", "a/Thumbs.db", "a/labels.csv", "a/picture", "a/jpg")
     hidden = (".DS_Store", "a/._1.jpg", "a/.hidden.jpg", ".git/a.jpg")
     src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg") | dict.fromkeys((*others, *hidden), b"no picture"))
@@ -552,7 +552,7 @@ def deep() -> Iterator[tuple[Path, Callable[[int], int]]]:
     subprocess.run(["rm", "-rf", str(root)], check=True)  # Python's own rmtree is recursive
 
 
-def test_folders_may_lie_as_deep_as_the_system_allows(
+def test_folders_may_be_as_deep_as_the_system_allows(
     deep: tuple[Path, Callable[[int], int]], tmp_path: Path, capsys: Capture
 ) -> None:
     src, deeper = deep
@@ -567,14 +567,14 @@ def test_folders_may_lie_as_deep_as_the_system_allows(
     assert "cannot be listed: File name too long" in complained
 
 
-def test_a_file_larger_than_any_picture_is_listed_and_not_read(tmp_path: Path, capsys: Capture) -> None:
+def test_a_file_larger_than_any_picture_is_a_reject_and_not_read(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("a/1.jpg", "a/2.jpg"))
     os.truncate(src / "a/2.jpg", 1 << 40)
     _, complained = run(capsys, src, tmp_path / "out", code=4)
     assert f"got {1 << 40}" in rejects(complained)["a/2.jpg"]
 
 
-def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path: Path, capsys: Capture) -> None:
+def test_control_characters_in_names_do_not_reach_the_terminal(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("a\x1b[31m/1\n.jpg", "2\x1b.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "\x1b" not in complained
@@ -595,7 +595,7 @@ def test_a_source_may_be_given_with_spaces_and_from_the_home_directory(
     assert labels(tmp_path / "the data") == {"a/1.jpg": 0}
 
 
-def test_a_symlink_to_itself_is_neither_a_source_nor_a_place(tmp_path: Path, capsys: Capture) -> None:
+def test_a_symlink_to_itself_is_refused_as_source_and_as_destination(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "loop").symlink_to("loop")
     _, complained = run(capsys, tmp_path / "loop", tmp_path / "out", code=1)
     assert "symbolic links" in complained
@@ -607,7 +607,7 @@ def test_a_symlink_to_itself_is_neither_a_source_nor_a_place(tmp_path: Path, cap
 # tar ------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_tar_gives_the_snapshot_that_its_folder_gives(tmp_path: Path, capsys: Capture) -> None:
+def test_a_tar_and_its_folder_give_equal_snapshots(tmp_path: Path, capsys: Capture) -> None:
     files = few("a/1.jpg", "a/deep/2.jpg", "b/3.jpg") | {"b/bad.jpg": b"bad", "a/._1.jpg": b"", "notes.txt": b""}
     src = write(tmp_path / "src", files)
     (src / "b/hard.jpg").hardlink_to(src / "b/3.jpg")
@@ -628,7 +628,7 @@ def test_a_tar_gives_the_snapshot_that_its_folder_gives(tmp_path: Path, capsys: 
         assert rejects(complained) == wanted
 
 
-def test_a_link_to_nothing_in_a_tar_is_listed(tmp_path: Path, capsys: Capture) -> None:
+def test_a_broken_link_in_a_tar_is_a_reject(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("a/1.jpg"))
     (src / "a/2.jpg").symlink_to("/somewhere/else.jpg")
     with tarfile.open(tmp_path / "src.tar", "w") as tar:
@@ -637,7 +637,7 @@ def test_a_link_to_nothing_in_a_tar_is_listed(tmp_path: Path, capsys: Capture) -
     assert rejects(complained) == {"a/2.jpg": "cannot be read: a link whose target is not in the tar"}
 
 
-def test_a_tar_that_is_compressed_or_none_is_refused(tmp_path: Path, capsys: Capture) -> None:
+def test_a_compressed_or_invalid_tar_is_refused(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("a/1.jpg"))
     with tarfile.open(tmp_path / "src.tar.gz", "w:gz") as tar:
         tar.add(src, ".")
@@ -676,7 +676,7 @@ def sizes(root: Path) -> dict[str, tuple[int, int]]:
         (("--max-side", "1"), (1, 1), (1, 1)),
     ],
 )
-def test_pictures_are_scaled_down_as_far_as_that_is_asked_for(
+def test_pictures_are_scaled_down_to_the_requested_size(
     tmp_path: Path, capsys: Capture, options: tuple[str, ...], size: tuple[int, int], turned: tuple[int, int]
 ) -> None:
     kept = size == (40, 60) and "--quality" not in options
@@ -694,7 +694,7 @@ def test_pictures_are_scaled_down_as_far_as_that_is_asked_for(
             assert is_tiled(sample["image"]) is bool(sample["height"] > 16)  # one tile is none
 
 
-def test_quality_is_that_of_every_picture(tmp_path: Path, capsys: Capture) -> None:
+def test_quality_applies_to_every_picture(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", {"a.jpg": picture("JPEG", quality=90), "b.png": picture("PNG")})
     found = []
     for quality in ("20", "80"):
@@ -705,7 +705,7 @@ def test_quality_is_that_of_every_picture(tmp_path: Path, capsys: Capture) -> No
     assert all(coarse < fine for coarse, fine in zip(*found, strict=True))
 
 
-def test_what_is_cut_short_is_not_scaled_either(tmp_path: Path, capsys: Capture) -> None:
+def test_a_truncated_picture_is_a_reject_when_scaling_too(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", {"a.jpg": picture("JPEG"), "b.jpg": picture("JPEG")[:1_000]})
     _, complained = run(capsys, src, tmp_path / "out", "--max-side", "30", code=4)
     assert list(rejects(complained)) == ["b.jpg"]
@@ -791,7 +791,7 @@ has_transform = pytest.mark.skipif(not hasattr(turbo.library, "tjTransform"), re
 @has_transform
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("options", [{"subsampling": "4:4:4"}, {"subsampling": "4:2:0"}, {"progressive": True}])
-def test_a_jpeg_of_whole_blocks_is_turned_without_loss(orientation: int, options: dict[str, Any]) -> None:
+def test_a_jpeg_of_whole_blocks_is_rotated_without_loss(orientation: int, options: dict[str, Any]) -> None:
     source = saved(smooth(64, 48), "JPEG", orientation, **options)
     found = upright_jpeg(source, orientation)
     assert found is not None
@@ -808,7 +808,7 @@ def test_a_jpeg_of_whole_blocks_is_turned_without_loss(orientation: int, options
 
 @has_transform
 @pytest.mark.parametrize(("stuffing", "turned"), [(b"\xff" * 10_000, True), (b"\xff\xfe\0\2" * 5_000, False)])
-def test_a_jpeg_with_an_endless_head_is_turned_without_loss_only_if_all_of_it_is_copied(
+def test_a_jpeg_with_an_oversized_head_is_rotated_without_loss_only_if_the_whole_head_is_copied(
     stuffing: bytes, turned: bool
 ) -> None:
     source = saved(smooth(64, 48), "JPEG", 6, subsampling="4:4:4")
@@ -825,7 +825,7 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     return jpeg[:at] + bytes([orientation]) + jpeg[at + 1 :]
 
 
-def test_pictures_are_turned_upright_and_counted_and_others_are_kept(tmp_path: Path, capsys: Capture) -> None:
+def test_rotated_pictures_become_upright_and_are_counted_and_others_are_kept(tmp_path: Path, capsys: Capture) -> None:
     files = {
         "blocks.jpg": saved(smooth(64, 48), "JPEG", 6, subsampling="4:2:0"),
         "odd.jpg": saved(smooth(61, 47), "JPEG", 8, quality=95),
@@ -859,7 +859,7 @@ def test_pictures_are_turned_upright_and_counted_and_others_are_kept(tmp_path: P
 
 
 @pytest.mark.parametrize("option", ["--quality 90", "--max-side 900", "--min-side 900", "--format yuv420"])
-def test_options_that_encode_anew_turn_pictures_upright_and_their_help_says_so(
+def test_options_that_encode_again_make_pictures_upright_and_their_help_says_so(
     option: str, tmp_path: Path, capsys: Capture
 ) -> None:
     src = write(tmp_path / "src", {"a.jpg": saved(smooth(64, 48), "JPEG", 6)})
@@ -882,7 +882,7 @@ def test_without_a_lossless_way_pictures_are_encoded_again(
     assert np.abs(raster(sample["image"]) - shown(source)).max() <= 16
 
 
-def test_the_first_of_several_pictures_is_the_one_that_is_turned(tmp_path: Path, capsys: Capture) -> None:
+def test_the_first_picture_of_a_file_with_several_is_rotated(tmp_path: Path, capsys: Capture) -> None:
     source = saved(smooth(64, 48), "MPO", 6, save_all=True, append_images=[smooth(64, 48).rotate(180)])
     run(capsys, write(tmp_path / "src", {"a.jpg": source}), tmp_path / "out", "--upright")
     (sample,) = samples(tmp_path / "out")
@@ -892,7 +892,7 @@ def test_the_first_of_several_pictures_is_the_one_that_is_turned(tmp_path: Path,
         assert image.format == "JPEG"  # not one that claims to hold several
 
 
-def test_upright_pictures_may_be_scaled_and_become_planes(tmp_path: Path, capsys: Capture) -> None:
+def test_upright_pictures_can_be_scaled_and_stored_as_planes(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", {"a.jpg": saved(smooth(64, 48), "JPEG", 6), "b.png": saved(smooth(64, 48), "PNG", 6)})
     said, _ = run(capsys, src, tmp_path / "small", "--upright", "--max-side", "32")
     assert said.rstrip().endswith("\t2 samples\t2 upright")
@@ -905,7 +905,7 @@ def test_upright_pictures_may_be_scaled_and_become_planes(tmp_path: Path, capsys
     assert found == {"a.jpg": (64, 48), "b.png": (64, 48)}
 
 
-def test_parts_that_are_there_already_are_counted_too(
+def test_counts_include_parts_that_were_complete_before(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {f"{i}.png": saved(smooth(60, 40), "PNG", 6 if i % 2 else 1) for i in range(8)}
@@ -925,7 +925,7 @@ def test_parts_that_are_there_already_are_counted_too(
 NONSENSE = ("--quality 0", "--quality 101", "--quality good", "--max-side 0", "--min-side -3", "--labels some")
 
 
-def test_planes_are_those_of_the_pictures(tmp_path: Path, capsys: Capture) -> None:
+def test_planes_equal_the_planes_of_the_pictures(tmp_path: Path, capsys: Capture) -> None:
     files = {"a.jpg": picture("JPEG", subsampling="4:2:0"), "b.png": picture("PNG")}
     write(tmp_path / "src", files)
     run(capsys, tmp_path / "src", tmp_path / "out", "--format", "yuv420")
@@ -934,7 +934,7 @@ def test_planes_are_those_of_the_pictures(tmp_path: Path, capsys: Capture) -> No
         assert (dataset[0]["height"], dataset[0]["width"]) == (HEIGHT, WIDTH)
 
 
-def test_planes_of_scaled_pictures_went_through_no_jpeg(tmp_path: Path, capsys: Capture) -> None:
+def test_planes_of_scaled_pictures_are_not_compressed_as_jpeg(tmp_path: Path, capsys: Capture) -> None:
     write(tmp_path / "src", {"a.png": picture("PNG")})
     run(capsys, tmp_path / "src", tmp_path / "out", "--format", "yuv420", "--max-side", "30")
     with mx8.Dataset(tmp_path / "out") as dataset:
@@ -943,7 +943,7 @@ def test_planes_of_scaled_pictures_went_through_no_jpeg(tmp_path: Path, capsys: 
     assert np.array_equal(luma, np.asarray(wanted)[..., 0])
 
 
-def test_what_is_no_jpeg_becomes_one_if_that_is_asked_for(tmp_path: Path, capsys: Capture) -> None:
+def test_format_jpeg_encodes_all_other_formats_as_jpeg(tmp_path: Path, capsys: Capture) -> None:
     files = {"a.jpg": picture("JPEG"), "b.png": picture("PNG")}
     write(tmp_path / "src", files)
     run(capsys, tmp_path / "src", tmp_path / "out", "--format", "jpeg", "--no-tiles")
@@ -954,7 +954,7 @@ def test_what_is_no_jpeg_becomes_one_if_that_is_asked_for(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("text", NONSENSE)
-def test_options_that_mean_nothing_end_with_2(tmp_path: Path, capsys: Capture, text: str) -> None:
+def test_invalid_options_end_with_exit_code_2(tmp_path: Path, capsys: Capture, text: str) -> None:
     options = text.split()
     src = write(tmp_path / "src", few("a/1.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", *options, code=2)
@@ -962,7 +962,7 @@ def test_options_that_mean_nothing_end_with_2(tmp_path: Path, capsys: Capture, t
     assert not (tmp_path / "out").exists()
 
 
-def test_parts_of_a_conversion_without_tiles_are_others(tmp_path: Path, capsys: Capture) -> None:
+def test_parts_of_conversions_with_and_without_tiles_have_different_names(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", few("a.jpg"))
     snapshots = [
         run(capsys, src, tmp_path / name, *options)[0].split("\t")[0]
@@ -976,7 +976,7 @@ def test_parts_of_a_conversion_without_tiles_are_others(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_a_class_that_appears_before_the_workers_list_the_folder_again_shifts_no_label(
+def test_a_class_folder_that_appears_before_the_workers_start_shifts_no_label(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     src = write(tmp_path / "src", few(*(f"{name}/{i}.jpg" for name in ("dog", "owl") for i in range(4))))
@@ -1024,7 +1024,7 @@ def test_a_tar_that_is_replaced_while_it_is_converted_is_an_error(
     assert not (tmp_path / "out/index.json").exists()
 
 
-def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_command_goes_on(
+def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_command_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     src = write(tmp_path / "src", few(*(f"a/{i}.jpg" for i in range(4))))
@@ -1050,7 +1050,9 @@ def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_comma
 # all of it ------------------------------------------------------------------------------------------------------------
 
 
-def test_workers_and_parts_change_nothing(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_workers_and_parts_does_not_change_the_snapshot(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = few(*(f"{'abc'[i % 3]}/{i}.jpg" for i in range(20))) | {"b/bad.jpg": b"bad"}
     src = write(tmp_path / "src", files)
     monkeypatch.setattr("mx8shards.convert.convert_in_parts.PART_ITEMS", 6)
@@ -1060,7 +1062,7 @@ def test_workers_and_parts_change_nothing(tmp_path: Path, capsys: Capture, monke
     assert samples(tmp_path / "1") == samples(tmp_path / "3")
 
 
-def test_a_folder_without_one_good_picture_publishes_nothing(tmp_path: Path, capsys: Capture) -> None:
+def test_a_folder_without_any_valid_picture_publishes_nothing(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", {"a/1.jpg": b"", "a/2.jpg": b"bad"})
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "none of 2 items could be converted: the file is empty" in complained
@@ -1071,7 +1073,7 @@ def test_a_folder_without_one_good_picture_publishes_nothing(tmp_path: Path, cap
     assert not (tmp_path / "other").exists()
 
 
-def test_without_a_package_that_it_needs_nothing_is_a_reject(
+def test_a_missing_package_is_an_error_and_makes_no_rejects(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
@@ -1081,7 +1083,7 @@ def test_without_a_package_that_it_needs_nothing_is_a_reject(
     assert not (tmp_path / "out/index.json").exists()
 
 
-def test_inks_and_sixteen_bits_become_rgb_if_that_is_asked_for(tmp_path: Path, capsys: Capture) -> None:
+def test_rgb8_converts_cmyk_and_16_bit_pictures_to_rgb(tmp_path: Path, capsys: Capture) -> None:
     files = {
         "a.jpg": picture("JPEG"),
         "grey16.png": png(16, 0, 1),
@@ -1109,7 +1111,9 @@ def test_inks_and_sixteen_bits_become_rgb_if_that_is_asked_for(tmp_path: Path, c
     assert mx8.Dataset(tmp_path / "out").metadata["imagefolder"]["rgb8"] is True
 
 
-def test_a_turned_print_is_turned_upright_with_its_side(tmp_path: Path, capsys: Capture) -> None:
+def test_a_rotated_cmyk_picture_becomes_upright_and_is_scaled_by_its_upright_side(
+    tmp_path: Path, capsys: Capture
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     write(tmp_path / "src", {"a.jpg": picture("JPEG", "CMYK", exif=exif)})
@@ -1117,7 +1121,7 @@ def test_a_turned_print_is_turned_upright_with_its_side(tmp_path: Path, capsys: 
     assert sizes(tmp_path / "out") == {"a.jpg": (30, 20)}
 
 
-def test_hostile_pictures_are_rejects_with_their_reasons(tmp_path: Path, capsys: Capture) -> None:
+def test_decompression_bombs_are_rejects_with_reasons(tmp_path: Path, capsys: Capture) -> None:
     suffixes = {"progressive scans": "jpg", "EXIF bomb": "jpg", "EXIF directory bomb": "jpg", "frames": "gif"}
     suffixes |= {"empty chunks": "png", "tags": "tif", "TIFF directory bomb": "tif", "AVIF bomb": "avif"}
     files = {f"{name}.{suffix}": HOSTILE[name][0](1) for name, suffix in suffixes.items()}
@@ -1130,7 +1134,7 @@ def test_hostile_pictures_are_rejects_with_their_reasons(tmp_path: Path, capsys:
     assert rejects(complained) == report
 
 
-def test_a_jpeg_too_large_to_be_decoded_whole_is_scaled_down_while_it_is_decoded(
+def test_a_jpeg_too_large_to_decode_at_full_size_is_scaled_during_decoding(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(picture_checks, "_MOST_BYTES", 12 * 75 * 50)  # an eighth of each side
@@ -1155,7 +1159,7 @@ XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.
 @pytest.mark.parametrize(
     "text", [b'tiff:Orientation="6"/>', b"tiff:Make='x'><tiff:Orientation>6</tiff:Orientation></rdf:Description>"]
 )
-def test_the_orientation_in_xmp_is_that_of_the_upright_picture(text: bytes) -> None:
+def test_the_xmp_orientation_of_an_upright_picture_is_upright(text: bytes) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     out = io.BytesIO()

@@ -49,7 +49,7 @@ class Changed(torch.utils.data.Subset[Any]):
         return [None for _ in keys]
 
 
-def test_a_subset_of_a_dataset_is_its_view(data: Path) -> None:
+def test_a_torch_subset_of_a_dataset_is_loaded_as_a_view(data: Path) -> None:
     dataset = Named(data)
     subset = torch.utils.data.Subset(dataset, [5, 1, 9, 1])
     assert numbers(subset) == [5, 1, 9, 1]
@@ -79,6 +79,6 @@ def test_a_subset_of_a_dataset_is_its_view(data: Path) -> None:
         (lambda data: torch.utils.data.Subset(Augmented(data), [0]), "with its own __getitem__"),
     ],
 )
-def test_all_else_is_refused_and_says_what_to_do(data: Path, make: Any, words: str) -> None:
+def test_other_objects_are_an_error_with_a_hint(data: Path, make: Any, words: str) -> None:
     with pytest.raises(mx8.SettingError, match=words):
         mx8.Loader(make(data), batch_size=4)

@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # maps -----------------------------------------------------------------------------------------------------------------
 
 
-def test_what_two_threads_compute_at_once_is_one_value_for_both() -> None:
+def test_two_threads_that_compute_an_attribute_at_once_get_one_value() -> None:
     both = threading.Barrier(2)
 
     class Computed:
@@ -75,7 +75,7 @@ def mapped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("mapped_at_once")
-def test_two_loaders_that_map_a_shard_at_once_keep_one_map(data: Path) -> None:
+def test_two_loaders_that_map_a_shard_at_once_share_one_map(data: Path) -> None:
     dataset = mx8.Dataset(data)
     dataset.shards.open_shard(0)
     loaders = [mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") for _ in range(2)]
@@ -91,7 +91,7 @@ def test_two_loaders_that_map_a_shard_at_once_keep_one_map(data: Path) -> None:
 
 
 @pytest.mark.usefixtures("mapped_at_once")
-def test_so_do_a_loader_and_somebody_who_asks_for_a_payload(data: Path) -> None:
+def test_a_loader_and_dataset_payload_share_one_map(data: Path) -> None:
     dataset = mx8.Dataset(data)
     dataset.shards.open_shard(0)
     with mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") as loader:
@@ -105,7 +105,7 @@ def test_so_do_a_loader_and_somebody_who_asks_for_a_payload(data: Path) -> None:
         assert [i for batch in (first, *batches) for i in ids_of(batch)] == list(range(SAMPLES))
 
 
-def test_two_loaders_that_open_a_shard_at_once_each_keep_what_they_opened(
+def test_two_loaders_that_open_a_shard_at_once_each_keep_their_shard(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = threading.Barrier(2)
@@ -160,7 +160,7 @@ UNTRUE = {
 
 
 @pytest.mark.parametrize("claims", UNTRUE.values(), ids=UNTRUE)
-def test_what_is_not_an_array_of_just_so_many_bytes_is_never_stacked(tmp_path: Path, claims: Claims) -> None:
+def test_payloads_of_inconsistent_size_are_never_stacked(tmp_path: Path, claims: Claims) -> None:
     mx8.register_encoding("claims", claims)
     rows = [bytes([i]) * (claims.size_bytes or 3 * i) for i in range(20)]
     with mx8.Writer(tmp_path, columns={"claimed": "claims", "number": "int"}) as writer:
@@ -172,7 +172,7 @@ def test_what_is_not_an_array_of_just_so_many_bytes_is_never_stacked(tmp_path: P
             assert list(batch["claimed"]) == [rows[i] for i in batch["number"].tolist()]
 
 
-def test_what_is_one_is_stacked(tmp_path: Path) -> None:
+def test_payloads_of_consistent_size_are_stacked(tmp_path: Path) -> None:
     mx8.register_encoding("claims", Claims("<f4", (2, 2), 16))
     with mx8.Writer(tmp_path, columns={"claimed": "claims"}) as writer:
         for i in range(20):
@@ -208,7 +208,7 @@ def written_all_the_time(words: Any) -> Iterator[None]:
         writer.join()
 
 
-def test_the_sizes_that_are_used_are_those_that_were_checked_whoever_writes_to_the_file() -> None:
+def test_the_sizes_used_are_the_checked_ones_even_if_the_file_changes() -> None:
     sample = np.zeros(8 + LARGE + SMALL + 8, np.uint8)
     aligned = sample[-sample.ctypes.data % 8 :][: 8 + LARGE + SMALL]
     shards = np.zeros(1, SHARD)
@@ -263,7 +263,7 @@ class Shortening(Stage):
 
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 @pytest.mark.parametrize("most", [0, 7, 10_000])
-def test_a_ragged_column_that_was_narrowed_has_no_more_bytes_than_its_rows(data: Path, io: Any, most: int) -> None:
+def test_a_narrowed_ragged_column_has_only_the_bytes_of_its_rows(data: Path, io: Any, most: int) -> None:
     dataset = mx8.Dataset(data)
     options: dict[str, Any] = {"decode": {"number": Shorten(most)}, "io": io, "output": "numpy", "threads": 1}
     with mx8.Loader(dataset, batch_size=BATCH, **options) as loader:

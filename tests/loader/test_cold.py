@@ -34,7 +34,7 @@ def many() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("io", ["auto", "pread"])
-def test_a_batch_may_be_of_more_shards_than_files_were_allowed(actor: Actor, many: Path, io: str) -> None:
+def test_a_batch_may_use_more_shards_than_the_open_file_limit(actor: Actor, many: Path, io: str) -> None:
     with in_time():
         actor.start("few_files", data=str(many), io=io, most=256)
         assert actor.rest() == (["batches 400"] * 2, 0), actor.errors
@@ -68,7 +68,7 @@ def resident_bytes(root: Path) -> int:
 @pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
 @pytest.mark.parametrize("columns", [["number"], ["head", "number"]], ids=len)
 @pytest.mark.parametrize("io", ["auto", "pread", "mmap"])
-def test_columns_that_were_not_asked_for_are_not_read(tmp_path: Path, io: Any, columns: list[str]) -> None:
+def test_unselected_columns_are_not_read_from_disk(tmp_path: Path, io: Any, columns: list[str]) -> None:
     kinds = {"blob": "bytes", "head": "bytes", "number": "int"}
     with mx8.Writer(tmp_path, columns=kinds, size_limit=8 * PAYLOAD, threads=1) as writer:
         for i in range(SAMPLES):
@@ -88,7 +88,7 @@ def test_columns_that_were_not_asked_for_are_not_read(tmp_path: Path, io: Any, c
 @pytest.mark.skipif(turbo.library is None, reason="without libturbojpeg, whole payloads are read")
 @pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
 @pytest.mark.parametrize("io", ["auto", "pread", "mmap"])
-def test_of_tiled_pictures_only_what_crops_touch_is_read(tmp_path: Path, io: Any) -> None:
+def test_only_the_tiles_that_crops_touch_are_read_from_disk(tmp_path: Path, io: Any) -> None:
     tiled = [tile(encoded(noise(900, 700, seed), quality=92)) for seed in range(4)]
     crop = mx8.RandomResizedCrop(48, scale=(0.02, 0.05))
     found = []
@@ -107,7 +107,7 @@ def test_of_tiled_pictures_only_what_crops_touch_is_read(tmp_path: Path, io: Any
 
 @pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
 @pytest.mark.parametrize("io", ["auto", "pread", "mmap"])
-def test_cold_and_cached_data_are_the_same(tmp_path: Path, io: Any) -> None:
+def test_cold_and_cached_reads_give_equal_batches(tmp_path: Path, io: Any) -> None:
     data = write(tmp_path / "data", 60)
     options: dict[str, Any] = {"batch_size": 8, "io": io, "threads": 2, "output": "numpy"}
     with mx8.Loader(mx8.Dataset(data), **options) as loader:

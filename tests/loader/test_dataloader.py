@@ -31,7 +31,7 @@ def numbers(batches: Any) -> list[int]:
     return [i for batch in batches for i in batch["number"].tolist()]
 
 
-def test_it_goes_on_where_the_loader_stands(data: Path) -> None:
+def test_an_iterable_dataset_continues_at_the_position_of_the_loader(data: Path) -> None:
     with loader_of(data, shuffle=True) as loader:
         batches = iter(loader)
         before = [i for _ in range(5) for i in ids_of(next(batches))]
@@ -63,7 +63,7 @@ def test_workers_make_loaders_of_their_own_after_a_fork(actor: Actor, data: Path
     assert found["keys"] == ["number"]
 
 
-def test_columns_may_have_the_names_of_what_a_batch_knows(tmp_path: Path) -> None:
+def test_columns_may_be_named_like_attributes_of_a_batch(tmp_path: Path) -> None:
     names = ("sample_ids", "padding", "epoch", "seed")
     with mx8.Writer(tmp_path / "data", columns=dict.fromkeys(names, "int")) as writer:
         for i in range(10):
@@ -75,7 +75,7 @@ def test_columns_may_have_the_names_of_what_a_batch_knows(tmp_path: Path) -> Non
             assert batch.sample_ids.tolist() == list(range(10))
 
 
-def test_a_state_of_a_worker_is_refused_elsewhere_and_so_is_what_is_no_state(data: Path) -> None:
+def test_a_workers_state_is_refused_elsewhere_and_invalid_states_are_refused(data: Path) -> None:
     with loader_of(data) as loader:
         batches = loader.as_iterable_dataset()
         state = {**loader.state_dict(), "worker": [1, 2]}
@@ -88,9 +88,7 @@ def test_a_state_of_a_worker_is_refused_elsewhere_and_so_is_what_is_no_state(dat
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_after_an_error_the_next_iteration_of_a_data_loader_is_what_the_error_says(
-    tmp_path: Path, workers: int
-) -> None:
+def test_after_an_error_a_data_loader_continues_as_the_error_says(tmp_path: Path, workers: int) -> None:
     data_loader = pytest.importorskip("torch.utils.data").DataLoader
     data = write(tmp_path / "data", SAMPLES)
     *_, last = shards(data)
@@ -127,7 +125,7 @@ def epochs_of(batches: Any) -> list[int]:
     return sorted({batch.epoch for batch in batches})
 
 
-def test_set_epoch_leaves_an_epoch_that_failed_without_workers(data: Path) -> None:
+def test_set_epoch_skips_a_failed_epoch_without_workers(data: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     for told, first in [(None, 40), (0, 40), (1, 0), (2, 0)]:
         with loader_of(data, output="torch", transform=fails_once(44)) as loader:
@@ -143,7 +141,7 @@ def test_set_epoch_leaves_an_epoch_that_failed_without_workers(data: Path) -> No
             assert epochs_of(found) == [(told or 0) + 1]
 
 
-def test_an_epoch_that_is_set_after_the_iterator_was_made_is_not_lost(data: Path) -> None:
+def test_set_epoch_after_the_iterator_was_made_takes_effect(data: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     with loader_of(data, output="torch") as loader:
         batches = loader.as_iterable_dataset()
@@ -154,7 +152,7 @@ def test_an_epoch_that_is_set_after_the_iterator_was_made_is_not_lost(data: Path
         assert epochs_of(found) == [6]
 
 
-def test_the_process_that_has_workers_refuses_to_say_where_they_are(data: Path) -> None:
+def test_state_dict_in_the_parent_of_workers_is_an_error(data: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     with loader_of(data, output="torch") as loader, in_time():
         batches = loader.as_iterable_dataset()
@@ -171,7 +169,7 @@ def test_the_process_that_has_workers_refuses_to_say_where_they_are(data: Path) 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_with_batch_size_none_a_data_loader_gives_what_a_transform_made(data: Path, workers: int) -> None:
+def test_with_batch_size_none_a_data_loader_gives_the_results_of_a_transform(data: Path, workers: int) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     for form in ("dict", "array", "list", "batch"):
         with loader_of(data, columns=["number"], transform=SHAPED[form], output="torch") as loader, in_time():
@@ -218,7 +216,7 @@ def arrays(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize("output", ["numpy", "torch"])
 @pytest.mark.parametrize("form", FORMS)
-def test_whatever_a_transform_returns_is_copied_out_of_the_banks(data: Path, form: str, output: Any) -> None:
+def test_results_of_a_transform_are_copied_out_of_the_banks(data: Path, form: str, output: Any) -> None:
     with loader_of(data, transform=FORMS[form], output=output) as loader, in_time():
         taken = loader.as_iterable_dataset()
         found = list(taken)
@@ -253,7 +251,7 @@ class Spelled:
         self.decode = lambda payload: bytes(payload).decode()
 
 
-def test_ragged_rows_of_a_users_encoding_come_from_workers(tmp_path: Path) -> None:
+def test_ragged_rows_of_a_users_encoding_pass_through_workers(tmp_path: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     mx8.register_encoding("spelled", Spelled())
     with mx8.Writer(tmp_path / "data", columns={"word": "spelled"}) as writer:

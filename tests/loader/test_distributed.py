@@ -63,7 +63,9 @@ def test_ranks_under_gloo_train_in_step_and_see_every_sample_once(data: Path, tm
 
 
 @pytest.mark.hunt
-def test_so_do_ranks_that_torchrun_started(data: Path, tmp_path: Path, repository: Path) -> None:
+def test_ranks_under_torchrun_train_in_step_and_see_every_sample_once(
+    data: Path, tmp_path: Path, repository: Path
+) -> None:
     run = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     act(repository, *run, "-m", "tests.loader.ranks", "under_torchrun", data, tmp_path)
     check_world(data, tmp_path, 2)
@@ -82,14 +84,12 @@ def check_workers(data: Path, out: Path) -> None:
         assert found["loaded"] == partly, name
 
 
-def test_forked_workers_give_the_loaders_epochs_one_after_the_other(
-    data: Path, tmp_path: Path, repository: Path
-) -> None:
+def test_forked_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_path: Path, repository: Path) -> None:
     act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "fork", 0, 1, 2)
     check_workers(data, tmp_path / "fork.json")
 
 
-def test_so_do_spawned_ones(data: Path, tmp_path: Path, repository: Path) -> None:
+def test_spawned_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_path: Path, repository: Path) -> None:
     act(repository, "-m", "tests.loader.ranks", "spawned", data, tmp_path)
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         first, second = ([ids_of(batch) for batch in loader] for _ in range(2))
@@ -97,12 +97,14 @@ def test_so_do_spawned_ones(data: Path, tmp_path: Path, repository: Path) -> Non
 
 
 @pytest.mark.hunt
-def test_so_do_spawned_ones_in_every_way(data: Path, tmp_path: Path, repository: Path) -> None:
+def test_spawned_workers_give_consecutive_epochs_in_every_configuration(
+    data: Path, tmp_path: Path, repository: Path
+) -> None:
     act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "spawn", 2)
     check_workers(data, tmp_path / "spawn.json")
 
 
-def test_the_state_of_an_iterable_dataset_goes_on_in_another_one(data: Path) -> None:
+def test_another_iterable_dataset_resumes_from_a_state(data: Path) -> None:
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         for at in (0, 1, 7):
             first = loader.as_iterable_dataset()
@@ -119,9 +121,7 @@ def test_the_state_of_an_iterable_dataset_goes_on_in_another_one(data: Path) -> 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchdata") is None, reason="torchdata is not installed")
-def test_a_stateful_data_loader_goes_on_where_another_one_was_left(
-    data: Path, tmp_path: Path, repository: Path
-) -> None:
+def test_a_stateful_data_loader_resumes_from_a_state(data: Path, tmp_path: Path, repository: Path) -> None:
     act(repository, "-m", "tests.loader.ranks", "stateful", data, tmp_path)
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         first, second, third = ([ids_of(batch) for batch in loader] for _ in range(3))

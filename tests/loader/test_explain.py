@@ -130,7 +130,7 @@ assert stats["compile_s"] > sum(others), (stats, str(found))
 """
 
 
-def test_a_first_epoch_that_waits_for_kernels_is_explained_by_compiling(
+def test_explain_names_compiling_in_a_first_epoch_that_waits_for_kernels(
     data: Path, tmp_path: Path, repository: Path
 ) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}

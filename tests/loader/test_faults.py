@@ -155,14 +155,16 @@ IN_SUITE = [
 
 
 @pytest.mark.parametrize(("where", "name"), IN_SUITE)
-def test_an_error_comes_in_its_turn_with_its_reason_and_the_next_for_goes_on(data: Path, where: str, name: str) -> None:
+def test_an_error_is_raised_at_its_batch_with_its_cause_and_the_next_for_continues(
+    data: Path, where: str, name: str
+) -> None:
     fail_once(data, where, name, step=5, threads=2)
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("name", ERRORS)
-def test_so_does_any_error_at_any_place_and_step(data: Path, where: str, name: str) -> None:
+def test_any_error_at_any_place_and_step_is_raised_at_its_batch(data: Path, where: str, name: str) -> None:
     rng = random.Random(f"{where} {name}")
     for step in (0, rng.randrange(STEPS), STEPS - 1):
         options = {"threads": rng.choice([1, 2, 5]), "shuffle": rng.random() < 0.5, "io": rng.choice(["mmap", "pread"])}
@@ -200,7 +202,7 @@ def expect_damage(data: Path, damaged: Path, first_bad: int, io: str, *, damage:
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 @pytest.mark.parametrize("damage", BEFORE)
-def test_a_shard_that_is_damaged_before_it_is_opened_is_named(
+def test_a_shard_damaged_before_it_is_opened_is_an_error_that_names_it(
     tmp_path: Path, io: str, damage: Callable[[Path], None]
 ) -> None:
     data = write(tmp_path / "data", SAMPLES)
@@ -212,7 +214,7 @@ def test_a_shard_that_is_damaged_before_it_is_opened_is_named(
 
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 @pytest.mark.parametrize("damage", LATER)
-def test_a_shard_that_is_damaged_between_two_epochs_is_named(
+def test_a_shard_damaged_between_two_epochs_is_an_error_that_names_it(
     tmp_path: Path, io: str, damage: Callable[[Path], None]
 ) -> None:
     data = write(tmp_path / "data", SAMPLES)
@@ -231,7 +233,7 @@ def test_a_shard_that_is_damaged_between_two_epochs_is_named(
 
 
 @pytest.mark.parametrize("change", [os.unlink, put_another])
-def test_a_shard_that_is_deleted_or_replaced_while_it_is_open_is_read_on(
+def test_an_open_shard_that_is_deleted_or_replaced_stays_readable(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     data = write(tmp_path / "data", SAMPLES)
@@ -246,7 +248,7 @@ def test_a_shard_that_is_deleted_or_replaced_while_it_is_open_is_read_on(
         del loader, dataset
 
 
-def test_a_file_cut_short_between_two_batches_is_an_error_where_it_is_read(tmp_path: Path) -> None:
+def test_a_file_truncated_between_two_batches_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     data = write(tmp_path / "data", 12 * SAMPLES)  # more than is made ahead
     with nothing_left(data):
         dataset = mx8.Dataset(data)
@@ -262,7 +264,7 @@ def test_a_file_cut_short_between_two_batches_is_an_error_where_it_is_read(tmp_p
         del loader, dataset, batches, caught
 
 
-def test_a_disk_that_fails_is_named_and_what_comes_after_is_read(tmp_path: Path) -> None:
+def test_a_disk_error_names_the_shard_and_later_batches_are_read(tmp_path: Path) -> None:
     """Nothing is mapped here: pages that are taken away between being populated and being copied would be a signal."""
     data = write(tmp_path / "data", 12 * SAMPLES)  # more than is made ahead
     with shown_again(data, tmp_path / "mount") as shown, nothing_left(shown.root):
@@ -284,7 +286,7 @@ def test_a_disk_that_fails_is_named_and_what_comes_after_is_read(tmp_path: Path)
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
-def test_a_disk_that_fails_between_two_epochs_is_named(tmp_path: Path, io: str) -> None:
+def test_a_disk_error_between_two_epochs_names_the_shard(tmp_path: Path, io: str) -> None:
     data = write(tmp_path / "data", SAMPLES)
     with shown_again(data, tmp_path / "mount") as shown, nothing_left(shown.root):
         dataset = mx8.Dataset(shown.root)
@@ -302,7 +304,7 @@ def test_a_disk_that_fails_between_two_epochs_is_named(tmp_path: Path, io: str) 
 
 
 @pytest.mark.parametrize("size_bytes", [3 * mmap.PAGESIZE, 3 << 20])
-def test_a_disk_that_fails_within_a_sample_is_no_file_cut_short(tmp_path: Path, size_bytes: int) -> None:
+def test_a_disk_error_within_a_sample_is_not_reported_as_truncation(tmp_path: Path, size_bytes: int) -> None:
     """What comes before the page that fails is a short count without an error: that comes when asked again."""
     with mx8.Writer(tmp_path / "data", columns={"blob": "bytes"}, hashes=()) as writer:
         writer.write({"blob": bytes(size_bytes)})
@@ -321,7 +323,7 @@ def test_a_disk_that_fails_within_a_sample_is_no_file_cut_short(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("result", [7, [], ValueError("a value"), StopIteration(), object, {"a": [1]}], ids=repr)
-def test_whatever_a_transform_returns_is_delivered_but_for_none(data: Path, result: Any) -> None:
+def test_anything_that_a_transform_returns_is_delivered_except_none(data: Path, result: Any) -> None:
     with nothing_left(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=BATCH, transform=lambda batch: result, output="numpy", threads=2) as loader:
@@ -331,7 +333,7 @@ def test_whatever_a_transform_returns_is_delivered_but_for_none(data: Path, resu
         del loader, dataset
 
 
-def test_a_transform_may_keep_batches_until_memory_is_full_and_is_told_so(tmp_path: Path) -> None:
+def test_a_transform_that_keeps_batches_until_memory_is_full_gets_an_error(tmp_path: Path) -> None:
     data = write(tmp_path / "data", 4000)
     kept: list[Any] = []
 

@@ -49,7 +49,7 @@ def run(script: str, repository: Path, *arguments: object, **environment: str) -
     return done.stdout
 
 
-def test_a_child_forked_while_a_kernel_is_compiled_loads_everything(tmp_path: Path, repository: Path) -> None:
+def test_a_child_forked_while_a_kernel_compiles_loads_everything(tmp_path: Path, repository: Path) -> None:
     """With nothing compiled before, so that the fork comes in the midst of the first kernel."""
     data = write(tmp_path / "data", SAMPLES)
     said = run(_WHILE_COMPILING, repository, data, SAMPLES, NUMBA_CACHE_DIR=str(tmp_path / "compiled"))

@@ -96,7 +96,7 @@ def trainer(place: Path, **options: Any) -> Any:
 
 @needs_lightning
 @pytest.mark.parametrize("workers", [None, 0, 2])
-def test_lightning_trains_and_validates(
+def test_lightning_trains_and_validates_with_loaders(
     data: Path, epochs: list[list[list[int]]], tmp_path: Path, workers: int | None
 ) -> None:
     training, validation = loader_of(data), loader_of(data, shuffle=False)
@@ -189,7 +189,7 @@ def test_accelerate_resumes_where_its_epoch_is_set(data: Path, epochs: list[list
 
 
 @needs_accelerate
-def test_a_loader_goes_through_accelerate_as_it_is(data: Path, epochs: list[list[list[int]]]) -> None:
+def test_accelerate_trains_with_a_plain_loader(data: Path, epochs: list[list[list[int]]]) -> None:
     from accelerate.utils import send_to_device
 
     accelerate = accelerator()

@@ -50,7 +50,7 @@ def contents(batch: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("uneven", ["split", "pad", "drop", "exact"])
 @pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (2, 3)])
-def test_batches_that_share_a_bank_are_what_they_are_alone(data: Path, uneven: str, rank: int, world_size: int) -> None:
+def test_batches_that_share_a_bank_equal_single_batches(data: Path, uneven: str, rank: int, world_size: int) -> None:
     options = {"uneven": uneven, "rank": rank, "world_size": world_size}
     with in_time(), loader_of(data, True, **options) as grouped, loader_of(data, False, **options) as alone:
         assert max(len(group.steps) for group in groups_of(grouped)) > 4
@@ -70,7 +70,7 @@ def groups_of(loader: mx8.Loader) -> Iterator[Any]:
     return loader._assembly.plan.batches(0, 0, Here())
 
 
-def test_a_held_batch_keeps_its_values_while_its_neighbours_are_gone(data: Path) -> None:
+def test_a_held_batch_keeps_its_values_after_its_neighbours_are_freed(data: Path) -> None:
     with in_time(), loader_of(data, True, memory="16mb") as loader:
         held = [(batch, contents(batch)) for k, batch in enumerate(loader) if k % 9 == 4]
         for _ in range(3):
@@ -94,7 +94,7 @@ def damaged(data: Path, root: Path, bad: list[int]) -> Path:
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
-def test_bad_samples_in_a_group_touch_no_other_batch_of_it(data: Path, on_error: str, tmp_path: Path) -> None:
+def test_bad_samples_do_not_affect_other_batches_of_their_group(data: Path, on_error: str, tmp_path: Path) -> None:
     bad = [7, 8, 200, 201, 202, 399]
     root = damaged(data, tmp_path / "damaged", bad)
     options = {"on_error": on_error}
@@ -114,7 +114,7 @@ def test_bad_samples_in_a_group_touch_no_other_batch_of_it(data: Path, on_error:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_loaders_that_share_a_pool_both_iterate_in_a_forked_child(data: Path) -> None:
+def test_loaders_that_share_a_pool_can_iterate_in_a_forked_child(data: Path) -> None:
     """Each comes back into the pool when it is first used there, also while the other one iterates."""
     pool = mx8.Pool(memory="16mb", threads=1)
     one, other = (mx8.Loader(mx8.Dataset(data), batch_size=BATCH, pool=pool, output="numpy") for _ in range(2))

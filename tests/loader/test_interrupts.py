@@ -85,7 +85,7 @@ USES = pytest.mark.parametrize("use", [begin, train, warm_up])
 
 @USES
 @pytest.mark.parametrize("times", [300, pytest.param(10_000, marks=pytest.mark.hunt)])
-def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_can_be_used_on(
+def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_stays_usable(
     data: Path, use: Callable[[mx8.Loader], None], times: int
 ) -> None:
     struck = 0
@@ -121,7 +121,7 @@ def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_can_be_us
         del loader, dataset, came
 
 
-def test_a_loader_that_is_dropped_after_ctrl_c_while_its_thread_started_leaves_nothing(
+def test_a_loader_dropped_after_ctrl_c_during_thread_start_leaves_nothing(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = threading.Thread.start
@@ -150,7 +150,7 @@ def test_a_loader_that_is_dropped_after_ctrl_c_while_its_thread_started_leaves_n
         del other, pool, dataset
 
 
-def test_an_iteration_that_ctrl_c_ended_does_not_look_complete(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_using_an_iteration_that_ctrl_c_ended_is_an_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy") as loader:
         batches = iter(loader)
         next(batches)
@@ -171,7 +171,7 @@ def interrupt(*_: Any) -> None:
 # other threads --------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_waits_while_another_thread_closes_the_loader_is_told_so(data: Path) -> None:
+def test_waiting_while_another_thread_closes_the_loader_is_an_error(data: Path) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def transform(batch: Any) -> Any:
@@ -195,7 +195,7 @@ def test_whoever_waits_while_another_thread_closes_the_loader_is_told_so(data: P
         closing.join()
 
 
-def test_several_threads_on_one_iteration_are_told_so_and_the_first_goes_on(data: Path) -> None:
+def test_concurrent_use_of_one_iteration_is_an_error_and_the_first_thread_continues(data: Path) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def transform(batch: Any) -> Any:
@@ -217,7 +217,7 @@ def test_several_threads_on_one_iteration_are_told_so_and_the_first_goes_on(data
         assert found == list(range(SAMPLES))
 
 
-def test_an_iteration_that_was_left_while_it_waited_does_not_move_the_newer_one(data: Path) -> None:
+def test_an_abandoned_iteration_does_not_move_the_newer_one(data: Path) -> None:
     begun, newer = threading.Event(), threading.Event()
 
     def transform(batch: Any) -> Any:

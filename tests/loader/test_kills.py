@@ -69,11 +69,13 @@ def train_and_kill(actor: Actor, data: Path, place: Path, rng: random.Random, ki
     return struck
 
 
-def test_killed_again_and_again_a_training_sees_every_sample_once(actor: Actor, data: Path, tmp_path: Path) -> None:
+def test_a_training_that_is_killed_repeatedly_sees_every_sample_once(actor: Actor, data: Path, tmp_path: Path) -> None:
     assert train_and_kill(actor, data, tmp_path / "place", random.Random(0), 20) >= 5  # more on a quiet machine
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("seed", range(1, 11))
-def test_so_does_one_that_is_killed_two_hundred_times(actor: Actor, data: Path, tmp_path: Path, seed: int) -> None:
+def test_a_training_that_is_killed_two_hundred_times_sees_every_sample_once(
+    actor: Actor, data: Path, tmp_path: Path, seed: int
+) -> None:
     assert train_and_kill(actor, data, tmp_path / "place", random.Random(seed), 20) >= 10

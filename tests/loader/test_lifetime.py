@@ -60,7 +60,7 @@ def by_a_cycle(batches: Iterator[Any]) -> None:
 
 
 @pytest.mark.parametrize("leave", [by_del, by_break, by_an_error, by_a_generator, by_a_cycle])
-def test_an_iteration_that_is_left_ends_its_work_and_the_next_one_is_whole(
+def test_a_break_ends_the_work_of_an_iteration_and_the_next_one_is_complete(
     data: Path, leave: Callable[[Iterator[Any]], None]
 ) -> None:
     with nothing_left(data):
@@ -79,7 +79,7 @@ def test_an_iteration_that_is_left_ends_its_work_and_the_next_one_is_whole(
         del loader, dataset
 
 
-def test_an_iteration_that_another_one_replaced_says_so(data: Path) -> None:
+def test_using_an_iteration_that_another_one_replaced_is_an_error(data: Path) -> None:
     with nothing_left(data), mx8.Dataset(data) as dataset:
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy") as loader:
             first = iter(loader)
@@ -93,7 +93,7 @@ def test_an_iteration_that_another_one_replaced_says_so(data: Path) -> None:
         del loader, first, second, dataset
 
 
-def test_closing_in_the_middle_ends_the_loop_and_what_is_held_stays(data: Path) -> None:
+def test_closing_during_an_iteration_ends_it_and_held_batches_stay_valid(data: Path) -> None:
     with nothing_left(data):
         dataset = mx8.Dataset(data)
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy")
@@ -111,7 +111,7 @@ def test_closing_in_the_middle_ends_the_loop_and_what_is_held_stays(data: Path) 
         del held, batches, use
 
 
-def test_loaders_made_and_dropped_leave_nothing_behind(data: Path) -> None:
+def test_garbage_collected_loaders_leave_no_threads_files_or_memory(data: Path) -> None:
     def use(how: int) -> None:
         dataset = mx8.Dataset(data)
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, memory="32mb", output="numpy")
@@ -136,7 +136,7 @@ def test_loaders_made_and_dropped_leave_nothing_behind(data: Path) -> None:
     assert anonymous_bytes() - memory < 32 << 20
 
 
-def test_a_loader_that_is_dropped_gives_up_its_threads_and_memory_without_a_collection(data: Path) -> None:
+def test_a_loader_frees_its_threads_and_memory_without_the_cycle_collector(data: Path) -> None:
     with nothing_left(data):
         gc.disable()
         try:
@@ -152,7 +152,7 @@ def test_a_loader_that_is_dropped_gives_up_its_threads_and_memory_without_a_coll
             gc.enable()
 
 
-def test_loaders_of_one_dataset_may_open_its_shards_at_the_same_time(data: Path) -> None:
+def test_several_loaders_may_open_the_shards_of_a_dataset_at_once(data: Path) -> None:
     with nothing_left(data):
         for _ in range(20):
             dataset = mx8.Dataset(data)
@@ -170,7 +170,7 @@ def test_loaders_of_one_dataset_may_open_its_shards_at_the_same_time(data: Path)
         del dataset, loaders, loader, users, user
 
 
-def test_faults_in_one_loader_of_a_pool_are_no_matter_to_the_other(data: Path) -> None:
+def test_faults_in_one_loader_of_a_pool_do_not_affect_the_other(data: Path) -> None:
     with nothing_left(data):
         pool = mx8.Pool(memory="64mb", threads=2)
         dataset = mx8.Dataset(data)
@@ -202,7 +202,7 @@ def test_faults_in_one_loader_of_a_pool_are_no_matter_to_the_other(data: Path) -
 
 
 @pytest.mark.parametrize("where", ["next", "warm_up", "body"])
-def test_ctrl_c_comes_at_once_and_one_can_go_on_or_end(actor: Actor, data: Path, where: str) -> None:
+def test_ctrl_c_is_raised_at_once_and_the_loader_can_continue_or_end(actor: Actor, data: Path, where: str) -> None:
     with in_time():
         actor.start("interrupted", data=str(data), where=where)
         assert actor.hear() == "transform"
@@ -215,9 +215,7 @@ def test_ctrl_c_comes_at_once_and_one_can_go_on_or_end(actor: Actor, data: Path,
 @pytest.mark.parametrize(
     ("how", "status"), [("begun", 0), ("idly", 0), ("transform", 0), ("torch", 0), ("exit", 7), ("error", 1)]
 )
-def test_the_interpreter_ends_with_a_loader_that_was_never_closed(
-    actor: Actor, data: Path, how: str, status: int
-) -> None:
+def test_the_interpreter_exits_cleanly_with_an_open_loader(actor: Actor, data: Path, how: str, status: int) -> None:
     with in_time():
         actor.start("left_open", data=str(data), how=how)
         assert actor.rest() == ([], status)
@@ -225,9 +223,7 @@ def test_the_interpreter_ends_with_a_loader_that_was_never_closed(
     assert how == "error" or not actor.errors
 
 
-def test_children_forked_in_the_middle_of_an_epoch_iterate_anew_and_the_parent_goes_on(
-    actor: Actor, data: Path
-) -> None:
+def test_children_forked_during_an_epoch_can_iterate_and_the_parent_continues(actor: Actor, data: Path) -> None:
     with in_time():
         actor.start("forked", data=str(data), times=10)
         said, status = actor.rest()
@@ -236,6 +232,6 @@ def test_children_forked_in_the_middle_of_an_epoch_iterate_anew_and_the_parent_g
 
 
 @pytest.mark.hunt
-def test_so_do_children_forked_at_any_moment(actor: Actor, data: Path) -> None:
+def test_children_forked_at_any_moment_can_iterate_and_the_parent_continues(actor: Actor, data: Path) -> None:
     for _ in range(40):
-        test_children_forked_in_the_middle_of_an_epoch_iterate_anew_and_the_parent_goes_on(actor, data)
+        test_children_forked_during_an_epoch_can_iterate_and_the_parent_continues(actor, data)

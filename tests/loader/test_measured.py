@@ -61,7 +61,7 @@ def taken(loader: mx8.Loader) -> tuple[list[list[int]], str]:
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_small_columns_beside_large_ones_need_no_room_for_those(data: Path, io: str, shuffle: bool) -> None:
+def test_small_columns_reserve_no_memory_for_large_columns_beside_them(data: Path, io: str, shuffle: bool) -> None:
     """Three batches with all that is in them would need ten times as much."""
     assert IMAGE * BATCH > 450_000
     with nothing_left(data):
@@ -74,7 +74,7 @@ def test_small_columns_beside_large_ones_need_no_room_for_those(data: Path, io: 
         del loader, dataset
 
 
-def test_so_it_is_where_a_decoder_takes_the_large_column(data: Path) -> None:
+def test_columns_beside_a_decoded_large_column_reserve_no_memory_for_it(data: Path) -> None:
     dataset = mx8.Dataset(data).select(range(LONG))
     with loader_of(dataset, decode={"image": Mean()}, columns=["caption", "image", "number"], memory="1mb") as loader:
         for batch in loader:
@@ -84,7 +84,7 @@ def test_so_it_is_where_a_decoder_takes_the_large_column(data: Path) -> None:
 
 @pytest.mark.parametrize("world_size", [1, 3])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_a_step_that_does_not_fit_is_the_same_error_on_all_ranks_and_what_it_names_is_enough(
+def test_a_step_that_does_not_fit_is_an_equal_error_on_all_ranks_and_the_suggested_memory_is_enough(
     data: Path, world_size: int, shuffle: bool
 ) -> None:
     dataset = mx8.Dataset(data)
@@ -107,7 +107,7 @@ def test_a_step_that_does_not_fit_is_the_same_error_on_all_ranks_and_what_it_nam
             assert taken(loader)[1] == ""
 
 
-def test_where_whole_samples_fit_nothing_is_measured(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_not_measured_if_whole_samples_fit(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = mx8.Dataset(data)
     asked = []
     with loader_of(dataset, columns=["caption", "number"], memory="64mb") as loader:
@@ -203,7 +203,7 @@ OPTIONS: dict[str, Any] = {"columns": ["caption", "number", "thumb"], "batch_siz
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
-def test_rows_are_as_long_as_their_heads_say_and_memory_is_bounded(data: Path, io: str) -> None:
+def test_rows_have_the_measured_sizes_and_memory_is_bounded(data: Path, io: str) -> None:
     with nothing_left(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, decode={"thumb": Enlarge()}, shuffle=True, io=io, memory="1mb", **OPTIONS) as loader:
@@ -220,7 +220,7 @@ def test_rows_are_as_long_as_their_heads_say_and_memory_is_bounded(data: Path, i
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_what_is_refused_by_its_head_or_later_is_left_out(data: Path, late: bool) -> None:
+def test_rows_refused_while_measuring_or_decoding_are_skipped(data: Path, late: bool) -> None:
     bad = frozenset([3, 17, 40, 41, 42, 43])
     with nothing_left(data):
         dataset = mx8.Dataset(data)
@@ -243,7 +243,7 @@ def test_what_is_refused_by_its_head_or_later_is_left_out(data: Path, late: bool
         del dataset
 
 
-def test_a_batch_of_rows_too_large_for_memory_is_an_error_that_says_what_would_do(data: Path) -> None:
+def test_a_batch_too_large_for_memory_is_an_error_that_suggests_enough(data: Path) -> None:
     dataset = mx8.Dataset(data)
     error = ""
     with loader_of(dataset, decode={"thumb": Enlarge()}, memory="300kb", **OPTIONS) as loader:
@@ -278,7 +278,7 @@ class Lump:
         return bytes(payload)
 
 
-def test_columns_of_fixed_size_that_are_no_arrays_are_counted(tmp_path: Path) -> None:
+def test_fixed_size_columns_that_are_not_arrays_are_counted(tmp_path: Path) -> None:
     mx8.register_encoding("lump", Lump())
     with mx8.Writer(tmp_path, columns={"lump": "lump", "text": "str"}) as writer:
         for i in range(20):

@@ -142,7 +142,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", BAD)
-def test_what_is_no_picture_is_named_with_its_place_and_the_reason(
+def test_an_undecodable_payload_is_an_error_with_its_place_and_the_reason(
     tmp_path: Path, kind: str, spec: Any, backend: str
 ) -> None:
     if kind in ("half a jpeg", "too much") and ends_early(spec, backend):
@@ -166,7 +166,7 @@ def test_what_is_no_picture_is_named_with_its_place_and_the_reason(
     assert all(np.array_equal(found[i], good[i]) for i in found)
 
 
-def test_a_substitute_takes_the_place_of_what_is_no_picture(place: Path, backend: str) -> None:
+def test_on_error_substitute_replaces_undecodable_payloads(place: Path, backend: str) -> None:
     files = [b"no picture" if i % 4 == 1 else jpeg(picture(40, 50, i, True)) for i in range(40)]
     dataset = write(place / f"substitutes {backend}", files)
     with loader_of(dataset, SPEC, on_error="substitute") as loader:
@@ -188,7 +188,7 @@ def without(file: bytes, marker: int) -> bytes:
     return file[:2] + kept + file[found[-1][2] :]
 
 
-def test_no_picture_lends_its_tables_to_the_next(place: Path, backend: str) -> None:
+def test_decoding_tables_do_not_carry_over_to_the_next_picture(place: Path, backend: str) -> None:
     """libjpeg keeps them; without Huffman tables there are the usual ones, and without others there is no picture."""
     other, usual = file_of(picture(90, 80, 5, False), quality=20, optimize=True), jpeg(picture(90, 80, 4, True))
     slow = file_of(picture(90, 80, 6, True), progressive=True)
@@ -232,7 +232,7 @@ def ends_early(spec: Any, backend: str) -> bool:
 
 @pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", WHOLE)
-def test_files_that_end_early_are_refused(kind: str, spec: Any, place: Path, backend: str) -> None:
+def test_truncated_files_are_refused(kind: str, spec: Any, place: Path, backend: str) -> None:
     assert is_tiled(WHOLE[kind]) == (kind == "tiled")
     whole = WHOLE[kind]
     files = [whole[: len(whole) * i // 20] for i in range(20)] + [whole]
@@ -266,9 +266,7 @@ def said_by_pillow(file: bytes) -> bool:
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
 @pytest.mark.parametrize("kind", WHOLE)
-def test_changed_files_are_refused_or_what_pillow_makes_of_them(
-    kind: str, count: int, place: Path, backend: str
-) -> None:
+def test_mutated_files_are_refused_or_decoded_as_pillow_does(kind: str, count: int, place: Path, backend: str) -> None:
     """One that is let pass has the pixels of these very bytes, in their own size."""
     files = changed(WHOLE[kind], count, 1) + changed(WHOLE[kind][:700], count // 3, 2) + [WHOLE[kind]]
     found = survivors(place / "changed", files, SPEC)
@@ -279,7 +277,7 @@ def test_changed_files_are_refused_or_what_pillow_makes_of_them(
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
-def test_crops_of_changed_tiles_are_refused_or_right(count: int, place: Path, backend: str) -> None:
+def test_crops_of_mutated_tiles_are_refused_or_correct(count: int, place: Path, backend: str) -> None:
     """Where the damage is elsewhere it is not seen, so these are those of the whole file or of the changed one."""
     files = changed(WHOLE["tiled"], count, 4, most=1) + changed(WHOLE["tiled"], count, 5, first=600, most=1)
     found = survivors(place / "tiles", files, FAST)
@@ -302,7 +300,7 @@ def odd_heads(file: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
-def test_half_a_picture_is_none_whatever_its_head_is_like(spec: Any, place: Path, backend: str) -> None:
+def test_half_a_picture_with_an_unusual_head_is_refused(spec: Any, place: Path, backend: str) -> None:
     """Pillow, which gets what others do not know, is content with half of one."""
     noise = jpeg(picture(200, 250, 3, False), "420")
     half = noise[: noise.index(b"\xff\xda") + 3_000] + b"\xff\xd9"
@@ -349,7 +347,7 @@ def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place
             assert sum(len(batch.sample_ids) for batch in loader) == len(kept)
 
 
-def test_what_the_strict_decoder_says_is_told(place: Path, backend: str) -> None:
+def test_the_error_has_the_message_of_the_strict_decoder(place: Path, backend: str) -> None:
     """Pillow overlooks damage that libjpeg warns of."""
     data = bytearray(jpeg(picture(120, 160, 3, True), "420"))
     at = data.index(b"\xff\xda") + 14 + 200
@@ -364,7 +362,7 @@ def test_what_the_strict_decoder_says_is_told(place: Path, backend: str) -> None
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_that_is_refused_for_a_warning_of_libjpeg_is_told_so(progressive: bool, tmp_path: Path) -> None:
+def test_the_error_names_the_libjpeg_warning_that_refused_a_jpeg(progressive: bool, tmp_path: Path) -> None:
     """Its JFIF revision is unknown: some crops refuse that, and say why."""
     data = bytearray(file_of(picture(300, 400, 0, True), progressive=progressive))
     data[data.index(b"JFIF\0") + 5] = 3

@@ -46,7 +46,7 @@ def mixed(place: Path) -> mx8.Dataset:
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 @pytest.mark.parametrize("most", [64 << 20, 1 << 20, 50 << 10], ids=lambda most: f"{most >> 10} KiB")
 @pytest.mark.parametrize("name", SPECS)
-def test_pictures_that_need_more_room_get_it(
+def test_pictures_that_need_more_memory_get_it(
     name: str, most: int, io: Any, backend: str, mixed: mx8.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than a thread begins with, and more than it may have for its own; nobody's pixels stay in their place."""
@@ -60,7 +60,9 @@ def test_pictures_that_need_more_room_get_it(
 
 @pytest.mark.parametrize("spec", [SPECS["exact"], mx8.CenterCrop(1_000)], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", ["jpeg", "progressive", "png"])
-def test_a_picture_that_does_not_fit_names_a_memory_that_does(place: Path, kind: str, spec: Any, backend: str) -> None:
+def test_a_picture_that_does_not_fit_is_an_error_that_suggests_enough_memory(
+    place: Path, kind: str, spec: Any, backend: str
+) -> None:
     whole = picture(1_500, 2_000, 0, True)
     file = file_of(whole, progressive=True) if kind == "progressive" else file_of(whole, kind.upper())
     dataset = write(place / f"large {kind}", [file], mode="overwrite", size_limit="10mb")
@@ -75,7 +77,7 @@ def test_a_picture_that_does_not_fit_names_a_memory_that_does(place: Path, kind:
     assert len(crops(dataset, spec, memory=f"{40 * int(times)}mb", batch_size=1)) == 1
 
 
-def test_a_memory_that_has_no_room_for_batches_names_one_that_has(mixed: mx8.Dataset) -> None:
+def test_memory_too_small_for_batches_is_an_error_that_suggests_enough(mixed: mx8.Dataset) -> None:
     spec = mx8.CenterCrop(500, dtype="float32")
     with pytest.raises(mx8.SettingError, match="memory: expected room for three batches") as caught:
         loader_of(mixed, spec, batch_size=8, memory="20mb")
@@ -105,7 +107,7 @@ print(most)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody tells how much memory is used here")
 @pytest.mark.parametrize("io", ["pread", pytest.param("mmap", marks=pytest.mark.hunt)])
-def test_anonymous_memory_grows_by_no_more_than_the_budget(
+def test_anonymous_memory_grows_at_most_by_the_budget(
     io: str, place: Path, repository: Path, mixed: mx8.Dataset
 ) -> None:
     """As the system counts it, with pictures of a few pixels and of millions mixed, in both formats."""
@@ -155,7 +157,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others count memory in other units")
 @pytest.mark.parametrize("library", [None, ""], ids=["libturbojpeg", "simplejpeg"])
-def test_what_libraries_need_at_their_peak_is_in_the_budget(place: Path, library: str | None, repository: Path) -> None:
+def test_the_peak_memory_of_libraries_is_in_the_budget(place: Path, library: str | None, repository: Path) -> None:
     """Whether a picture is decoded or refused: a few kilobytes may be meant to exhaust memory."""
     small = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}, "AVIF": {}}
     warm, large = place / "small", place / "flat"
@@ -221,7 +223,7 @@ def noise(place: Path) -> Path:
 )
 @pytest.mark.parametrize("decoder", ["RandomResizedCrop(64)", pytest.param("Decode()", marks=pytest.mark.hunt)])
 @pytest.mark.parametrize("io", ["pread", pytest.param("mmap", marks=pytest.mark.hunt)])
-def test_many_threads_with_large_files_hold_no_more_than_the_budget(
+def test_many_threads_with_large_files_keep_to_the_budget(
     io: str, decoder: str, files: str, memory: str, on_error: str, noise: Path, repository: Path
 ) -> None:
     """Threads that wait for their turn with a library, and what is known of samples that are lost, hold no payloads."""
@@ -232,7 +234,7 @@ def test_many_threads_with_large_files_hold_no_more_than_the_budget(
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute", "raise"])
-def test_of_a_sample_that_is_lost_the_reason_is_kept_and_no_error(place: Path, on_error: Any, backend: str) -> None:
+def test_a_lost_sample_keeps_its_reason_but_no_exception(place: Path, on_error: Any, backend: str) -> None:
     """An error keeps the functions that it passed through, and the payloads in these, also in cycles of its own."""
     whole = file_of(picture(90, 90, 1, True), "PNG")
     files = [whole[: len(whole) // 2] if i % 3 == 1 else whole for i in range(12)]

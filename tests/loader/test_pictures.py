@@ -104,7 +104,7 @@ def same(a: dict[int, Array], b: dict[int, Array]) -> bool:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_exact_crops_are_those_of_pillow(
+def test_exact_crops_equal_pillows(
     name: str, look: str, backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
 ) -> None:
     """Within a level; within two where boxes have fractions, which Pillow rounds to single precision."""
@@ -129,7 +129,7 @@ FEW = (30, 90)
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_others_are_nearly_those(
+def test_default_crops_are_close_to_pillows(
     name: str, look: str, backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
 ) -> None:
     spec = dataclasses.replace(SPECS[name], layout="HWC")
@@ -144,7 +144,9 @@ def test_others_are_nearly_those(
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("name", SPECS)
-def test_tiles_change_nothing(name: str, exact: bool, look: str, backend: str, data: dict[str, mx8.Dataset]) -> None:
+def test_tiled_and_plain_jpegs_give_equal_crops(
+    name: str, exact: bool, look: str, backend: str, data: dict[str, mx8.Dataset]
+) -> None:
     spec = dataclasses.replace(SPECS[name], exact=exact)
     tiled, plain = crops(data[f"{look} in tiles"], spec), crops(data[look], spec)
     if turbo.HAS_REGIONS and backend == "libturbojpeg" and not exact:  # tiles become planes, and regions colours
@@ -159,7 +161,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @pytest.mark.parametrize("scale", [{}, {"mean": MEAN, "std": STD}], ids=["plain", "normalised"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("layout", ["CHW", "HWC"])
-def test_layouts_and_dtypes_are_those_levels_in_another_form(
+def test_layouts_and_dtypes_change_only_the_form(
     layout: Any, dtype: Any, scale: Any, data: dict[str, mx8.Dataset]
 ) -> None:
     spec = SPECS["covered"]
@@ -174,7 +176,7 @@ def test_layouts_and_dtypes_are_those_levels_in_another_form(
         assert np.allclose(found[i], expected, rtol=2e-3 if dtype == "float16" else 1e-5, atol=2e-3 / 4)
 
 
-def test_torch_tensors_hold_the_same(data: dict[str, mx8.Dataset]) -> None:
+def test_torch_tensors_equal_numpy_arrays(data: dict[str, mx8.Dataset]) -> None:
     torch = pytest.importorskip("torch")
     expected = crops(data["smooth"], SPECS["random"])
     with loader_of(data["smooth"], SPECS["random"], output="torch") as loader:
@@ -200,7 +202,7 @@ SEVERAL = {
 }
 
 
-def test_each_of_several_crops_is_what_it_is_alone(
+def test_each_crop_of_a_multi_crop_equals_the_single_crop(
     backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
 ) -> None:
     with loader_of(data["smooth in tiles"], mx8.MultiCrop(SEVERAL), columns=["image", "label"]) as loader:
@@ -220,7 +222,7 @@ def test_each_of_several_crops_is_what_it_is_alone(
     assert differing > len(files["smooth"]) // 2
 
 
-def test_crops_of_one_seed_mirror_together(data: dict[str, mx8.Dataset]) -> None:
+def test_crops_with_equal_seed_are_mirrored_together(data: dict[str, mx8.Dataset]) -> None:
     """Whatever their sizes are, which are not of the draws."""
     spec = mx8.MultiCrop(
         {"a": mx8.RandomResizedCrop(48, seed=1, flip=0.5), "b": mx8.RandomResizedCrop(96, seed=1, flip=0.5)}
@@ -251,13 +253,13 @@ def expected(data: dict[str, mx8.Dataset]) -> dict[int, Array]:
     ],
     ids=str,
 )
-def test_threads_batches_and_orders_change_no_crop(
+def test_crops_do_not_depend_on_threads_batches_and_order(
     options: dict[str, Any], data: dict[str, mx8.Dataset], expected: dict[int, Array]
 ) -> None:
     assert same(crops(data["smooth in tiles"], SPECS["small parts"], **options), expected)
 
 
-def test_nor_do_ranks(data: dict[str, mx8.Dataset], expected: dict[int, Array]) -> None:
+def test_crops_do_not_depend_on_ranks(data: dict[str, mx8.Dataset], expected: dict[int, Array]) -> None:
     found: dict[int, Array] = {}
     for rank in range(3):
         found |= crops(data["smooth in tiles"], SPECS["small parts"], rank=rank, world_size=3, shuffle=True)
@@ -265,7 +267,7 @@ def test_nor_do_ranks(data: dict[str, mx8.Dataset], expected: dict[int, Array]) 
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
-def test_nor_does_a_cold_disk(
+def test_crops_do_not_depend_on_the_page_cache(
     tmp_path: Path, io: Any, files: dict[str, list[bytes]], backend: str, data: dict[str, mx8.Dataset]
 ) -> None:
     cold = write(tmp_path / "cold", [tile(file) for file in files["smooth"]])
@@ -274,7 +276,7 @@ def test_nor_does_a_cold_disk(
 
 
 @pytest.mark.parametrize("cut", [0, 1, 4])
-def test_nor_does_an_interruption(cut: int, data: dict[str, mx8.Dataset]) -> None:
+def test_crops_do_not_depend_on_an_interruption(cut: int, data: dict[str, mx8.Dataset]) -> None:
     options = {"shuffle": True, "seed": 9}
     whole = crops(data["smooth"], SPECS["random"], **options)
     with loader_of(data["smooth"], SPECS["random"], **options) as loader:
@@ -288,9 +290,7 @@ def test_nor_does_an_interruption(cut: int, data: dict[str, mx8.Dataset]) -> Non
     assert same(found | rest, whole)
 
 
-def test_each_epoch_and_each_seed_has_crops_of_its_own(
-    files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
-) -> None:
+def test_crops_differ_between_epochs_and_seeds(files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]) -> None:
     spec = dataclasses.replace(SPECS["random"], exact=True, layout="HWC")
     large = [i for i in range(len(files["smooth"])) if SIZES[i % len(SIZES)] == (300, 400)]
     with loader_of(data["smooth"], spec, seed=4) as loader:
@@ -305,7 +305,7 @@ def test_each_epoch_and_each_seed_has_crops_of_its_own(
         assert len(set(seen)) == 4
 
 
-def test_about_half_are_mirrored(place: Path) -> None:
+def test_about_half_of_the_crops_are_mirrored(place: Path) -> None:
     file = file_of(np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 3, 64, 0).repeat(3, 2), "PNG")
     dataset = write(place / "steps", [file] * 300)
     found = crops(dataset, mx8.CenterCrop(64, flip=0.5))
@@ -319,7 +319,7 @@ def test_about_half_are_mirrored(place: Path) -> None:
 # beside other columns -------------------------------------------------------------------------------------------------
 
 
-def test_two_columns_are_decoded_each_in_its_own_way(place: Path, files: dict[str, list[bytes]], backend: str) -> None:
+def test_two_columns_can_have_different_decoders(place: Path, files: dict[str, list[bytes]], backend: str) -> None:
     some = files["smooth"][:16]
     columns = {"left": "bytes", "right": "bytes", "caption": "str"}
     with mx8.Writer(place / "two", columns=columns, size_limit="30kb", mode="overwrite") as writer:
@@ -341,7 +341,7 @@ def test_two_columns_are_decoded_each_in_its_own_way(place: Path, files: dict[st
 
 
 @pytest.mark.parametrize("names", [("label", "a"), ("a", "label")])
-def test_a_crop_may_not_be_called_as_a_column_is(names: tuple[str, str], data: dict[str, mx8.Dataset]) -> None:
+def test_a_crop_cannot_be_named_like_a_column(names: tuple[str, str], data: dict[str, mx8.Dataset]) -> None:
     spec = mx8.MultiCrop(dict.fromkeys(names, BIG))
     twice = "expected a unique name for each output, got 'label' twice"
     with pytest.raises(mx8.SettingError, match=twice):
@@ -351,7 +351,7 @@ def test_a_crop_may_not_be_called_as_a_column_is(names: tuple[str, str], data: d
 
 
 @pytest.mark.parametrize("column", ["label", "nothing"])
-def test_only_columns_of_picture_files_are_decoded(column: str, data: dict[str, mx8.Dataset]) -> None:
+def test_only_columns_of_picture_files_can_be_decoded(column: str, data: dict[str, mx8.Dataset]) -> None:
     with pytest.raises(mx8.ShardsError, match=column):
         mx8.Loader(data["smooth"], batch_size=3, decode={column: BIG})
 
@@ -360,7 +360,7 @@ def test_only_columns_of_picture_files_are_decoded(column: str, data: dict[str, 
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_the_way_of_the_pixels_is_told(exact: bool, backend: str, data: dict[str, mx8.Dataset]) -> None:
+def test_stats_and_state_name_the_decoder(exact: bool, backend: str, data: dict[str, mx8.Dataset]) -> None:
     with loader_of(data["smooth"], dataclasses.replace(SPECS["random"], exact=exact)) as loader:
         found = loader.stats()["pixels"]
         assert list(found) == ["image"]
@@ -368,7 +368,7 @@ def test_the_way_of_the_pixels_is_told(exact: bool, backend: str, data: dict[str
         assert loader.state_dict()["pixels"] == found
 
 
-def test_going_on_in_another_way_warns(data: dict[str, mx8.Dataset]) -> None:
+def test_resuming_with_another_decoder_warns(data: dict[str, mx8.Dataset]) -> None:
     spec = SPECS["random"]
     with loader_of(data["smooth"], spec) as loader:
         next(iter(loader))
@@ -387,13 +387,13 @@ def test_going_on_in_another_way_warns(data: dict[str, mx8.Dataset]) -> None:
 # threads and processes ------------------------------------------------------------------------------------------------
 
 
-def test_a_data_loader_gets_the_same_crops(data: dict[str, mx8.Dataset], backend: str) -> None:
+def test_a_data_loader_gets_equal_crops(data: dict[str, mx8.Dataset], backend: str) -> None:
     expected = crops(data["smooth"], SPECS["random"], shuffle=True)
     with loader_of(data["smooth"], SPECS["random"], shuffle=True) as loader:
         assert same(taken(loader.as_iterable_dataset()), expected)
 
 
-def test_so_do_its_workers(actor: Actor, place: Path, data: dict[str, mx8.Dataset]) -> None:
+def test_workers_of_a_data_loader_get_equal_crops(actor: Actor, place: Path, data: dict[str, mx8.Dataset]) -> None:
     pytest.importorskip("torch")
     expected = crops(data["smooth"], mx8.RandomResizedCrop(32))
     with in_time(240):  # kernels may have to be compiled there, first
@@ -411,7 +411,7 @@ def taken(batches: Any) -> dict[int, Array]:
 
 @pytest.mark.hunt
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
-def test_all_of_this_passes_under_bounds_checking(tmp_path: Path, repository: Path) -> None:
+def test_these_tests_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
     """With a cache of its own, for which all is compiled anew."""
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("pictures", "picture_files")]
@@ -421,7 +421,7 @@ def test_all_of_this_passes_under_bounds_checking(tmp_path: Path, repository: Pa
 
 
 @pytest.mark.parametrize("decode", ["rgb8", {"image": "rgb8"}, {"image": mx8.CenterCrop}, mx8.CenterCrop(8)])
-def test_what_is_no_decoder_is_refused_by_what_it_is(decode: Any, tmp_path: Path) -> None:
+def test_objects_that_are_not_decoders_are_refused(decode: Any, tmp_path: Path) -> None:
     dataset = write(tmp_path, [])
     with pytest.raises(mx8.SettingError, match="decode: expected a decoder for each column"):
         mx8.Loader(dataset, batch_size=1, decode=decode)

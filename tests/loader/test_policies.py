@@ -64,7 +64,7 @@ def delivered(loader: mx8.Loader) -> list[list[int]]:
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_every_rank_gets_all_its_batches_of_what_is_good(data: Path, on_error: str, world_size: int) -> None:
+def test_every_rank_gets_all_batches_of_its_good_samples(data: Path, on_error: str, world_size: int) -> None:
     with nothing_left(data):
         dataset = mx8.Dataset(data)
         for rank in range(world_size):
@@ -76,7 +76,7 @@ def test_every_rank_gets_all_its_batches_of_what_is_good(data: Path, on_error: s
         del loader, dataset
 
 
-def test_the_first_sample_that_is_lost_is_logged_and_no_other(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_first_lost_sample_is_logged(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     with mx8.Dataset(data) as dataset, loader_of(dataset, "skip") as loader:
         with caplog.at_level(logging.WARNING, "mx8shards"):
             delivered(loader)
@@ -86,7 +86,7 @@ def test_the_first_sample_that_is_lost_is_logged_and_no_other(data: Path, caplog
     assert f"sample {first['sample_id']} was lost" in told
 
 
-def test_a_batch_in_which_nothing_is_good_is_empty_and_counts(data: Path) -> None:
+def test_a_batch_of_only_bad_samples_is_empty_and_counts(data: Path) -> None:
     with nothing_left(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, "skip", shuffle=False) as loader:
@@ -99,7 +99,7 @@ def test_a_batch_in_which_nothing_is_good_is_empty_and_counts(data: Path) -> Non
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_what_was_lost_is_counted_hashed_and_named(data: Path, on_error: str) -> None:
+def test_lost_samples_are_counted_hashed_and_listed(data: Path, on_error: str) -> None:
     with nothing_left(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, on_error) as loader:
@@ -125,7 +125,7 @@ def test_what_was_lost_is_counted_hashed_and_named(data: Path, on_error: str) ->
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_threads_memory_and_interruptions_change_nothing(data: Path, on_error: str) -> None:
+def test_the_result_does_not_depend_on_threads_memory_and_interruptions(data: Path, on_error: str) -> None:
     def run(*, cut: int | None = None, **options: Any) -> tuple[list[list[int]], Any]:
         with mx8.Dataset(data) as dataset, loader_of(dataset, on_error, **options) as loader:
             found = []
@@ -153,7 +153,7 @@ def test_threads_memory_and_interruptions_change_nothing(data: Path, on_error: s
             assert run(cut=cut, memory="300kb") == first
 
 
-def test_substitutes_that_are_bad_themselves_end_in_an_error_that_names_the_first(data: Path) -> None:
+def test_if_all_substitutes_are_bad_the_error_names_the_first_bad_sample(data: Path) -> None:
     bad = frozenset(range(40, SAMPLES))  # whatever is drawn, it is most likely bad again
     hopeless = next(i for i in sorted(bad) if bad.issuperset(integers(SEED, 0, np.array([i]), "substitute", 8, 200)[0]))
     with nothing_left(data):
@@ -169,7 +169,7 @@ def test_substitutes_that_are_bad_themselves_end_in_an_error_that_names_the_firs
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_what_a_decoder_refuses_is_replaced_like_what_cannot_be_read(data: Path, on_error: str) -> None:
+def test_undecodable_samples_are_replaced_like_unreadable_ones(data: Path, on_error: str) -> None:
     with nothing_left(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, on_error, decode={"blob": Weigh(bad=frozenset([8, 9, 10]))}, shuffle=False) as loader:
@@ -184,7 +184,7 @@ def test_what_a_decoder_refuses_is_replaced_like_what_cannot_be_read(data: Path,
         del loader, dataset
 
 
-def test_the_last_thousand_are_kept(tmp_path: Path) -> None:
+def test_the_last_thousand_lost_samples_are_listed(tmp_path: Path) -> None:
     root = write(tmp_path / "data", 1500)
     with nothing_left(root):
         dataset = mx8.Dataset(root)
@@ -198,7 +198,7 @@ def test_the_last_thousand_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_stats_are_json_whatever_was_lost_and_reasons_are_short(tmp_path: Path, on_error: str) -> None:
+def test_stats_of_any_lost_samples_are_json_with_short_reasons(tmp_path: Path, on_error: str) -> None:
     root = write(tmp_path / "data", 40)
     shards(root)[0].rename(root / ("long " * 45))
     with (
@@ -232,7 +232,7 @@ def in_place_of(ids: list[int], epoch: int, on_error: str, bad: frozenset[int]) 
 
 @pytest.mark.parametrize("damage", [damage for damage in BEFORE if damage is not break_sizes])
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_a_shard_that_cannot_be_opened_loses_its_samples_and_no_batch(
+def test_a_shard_that_cannot_be_opened_loses_its_samples_but_no_batch(
     tmp_path: Path, on_error: str, damage: Callable[[Path], None]
 ) -> None:
     root = write(tmp_path / "data", SAMPLES)
@@ -254,7 +254,7 @@ def test_a_shard_that_cannot_be_opened_loses_its_samples_and_no_batch(
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_each_epoch_looks_anew_at_a_shard_that_failed(tmp_path: Path, on_error: str, io: str) -> None:
+def test_each_epoch_tries_again_to_open_a_shard_that_failed(tmp_path: Path, on_error: str, io: str) -> None:
     root = write(tmp_path / "data", SAMPLES)
     lost, path = whole_shard(root, 2), shards(root)[2]
     intact = path.read_bytes()
@@ -323,7 +323,7 @@ def test_memory_is_bounded_and_results_are_the_same_with_a_shard_that_cannot_be_
 
 @pytest.mark.parametrize("change", [put_another, os.unlink])
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_a_shard_whose_file_is_gone_when_it_is_to_be_opened_again_is_lost_from_there_on(
+def test_a_shard_removed_before_it_is_reopened_is_lost_from_then_on(
     tmp_path: Path, on_error: str, change: Callable[[Path], None]
 ) -> None:
     root = write(tmp_path / "data", 5 * SAMPLES)
@@ -348,7 +348,7 @@ def test_a_shard_whose_file_is_gone_when_it_is_to_be_opened_again_is_lost_from_t
         del loader, dataset, batch, batches
 
 
-def test_files_that_cannot_be_opened_because_too_many_are_is_an_error_and_loses_nothing(
+def test_running_out_of_file_descriptors_is_an_error_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write(tmp_path / "data", SAMPLES)
@@ -377,7 +377,7 @@ HEADERS = {
 
 @pytest.mark.parametrize("damage", HEADERS)
 @pytest.mark.parametrize("encoding", ["ndarray", "ndarray:uint16"])
-def test_a_row_whose_array_header_is_damaged_is_a_bad_sample_and_spoils_no_other(
+def test_a_row_with_a_damaged_array_header_is_a_bad_sample_and_affects_no_other(
     damage: str, encoding: str, tmp_path: Path
 ) -> None:
     with mx8.Writer(tmp_path / "data", columns={"tokens": encoding}) as writer:

@@ -91,7 +91,9 @@ def last_shard_of(data: Path, batch: int) -> int:
 
 @pytest.mark.parametrize("limit", [None, 1, 4], ids=["in the pool", "one thread", "four threads"])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_slow_shards_change_nothing_and_each_is_provided_once(data: Path, limit: int | None, shuffle: bool) -> None:
+def test_slow_shards_do_not_change_batches_and_each_is_provided_once(
+    data: Path, limit: int | None, shuffle: bool
+) -> None:
     with nothing_left(data), in_time():
         with provided(data, lambda i: time.sleep(0.002 * (i % 5)), limit, shuffle=shuffle) as (loader, provider):
             for epoch in range(2):
@@ -101,7 +103,7 @@ def test_slow_shards_change_nothing_and_each_is_provided_once(data: Path, limit:
         del loader, provider
 
 
-def test_batches_whose_shards_are_here_go_out_while_another_shard_does_not_come(data: Path) -> None:
+def test_batches_of_local_shards_are_delivered_while_another_shard_is_delayed(data: Path) -> None:
     stuck = last_shard_of(data, 5)
     come = threading.Event()
     with in_time(), provided(data, lambda i: i == stuck and come.wait(30)) as (loader, provider):
@@ -117,7 +119,7 @@ def test_batches_whose_shards_are_here_go_out_while_another_shard_does_not_come(
         assert [i for batch in batches for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))
 
 
-def test_the_first_batch_waits_for_its_own_shards_only(data: Path) -> None:
+def test_the_first_batch_waits_only_for_its_own_shards(data: Path) -> None:
     last = last_shard_of(data, 0)
     come = threading.Event()
     with in_time(), provided(data, lambda i: i > last and come.wait(30)) as (loader, provider):
@@ -126,7 +128,7 @@ def test_the_first_batch_waits_for_its_own_shards_only(data: Path) -> None:
         come.set()
 
 
-def test_shards_are_provided_ahead_in_the_order_of_need_and_not_all_at_once(data: Path) -> None:
+def test_shards_are_provided_ahead_in_the_order_of_need_with_bounded_parallelism(data: Path) -> None:
     held = threading.Event()
     with (
         in_time(),
@@ -147,7 +149,7 @@ def test_shards_are_provided_ahead_in_the_order_of_need_and_not_all_at_once(data
         assert [i for batch in batches for i in ids_of(batch)] == list(range(SAMPLES))
 
 
-def test_shards_that_are_here_in_time_make_room_for_those_after_them(data: Path) -> None:
+def test_provided_shards_make_room_for_the_next_ones(data: Path) -> None:
     with provided(data, lambda i: None) as (loader, provider):
         shards = loader._dataset.shards
 
@@ -160,7 +162,7 @@ def test_shards_that_are_here_in_time_make_room_for_those_after_them(data: Path)
             assert len(provider.done) == min(i + 1 + 8, shards.count)
 
 
-def test_shards_that_wait_in_the_queue_are_not_provided_after_their_iteration_has_ended(data: Path) -> None:
+def test_queued_shards_are_not_provided_after_their_iteration_ended(data: Path) -> None:
     frozen, come = threading.Event(), threading.Event()
     act: Act = lambda i: frozen.is_set() and come.wait(30)  # noqa: E731
     with in_time(), provided(data, act, 1, memory="320kb") as (loader, provider):
@@ -181,7 +183,7 @@ def test_shards_that_wait_in_the_queue_are_not_provided_after_their_iteration_ha
         del held, batches
 
 
-def test_a_substitute_whose_shard_does_not_come_keeps_nobody_from_other_shards(data: Path) -> None:
+def test_a_substitute_whose_shard_is_delayed_does_not_block_other_shards(data: Path) -> None:
     come = threading.Event()
     with in_time(), provided(data, lambda i: i == 5 and come.wait(30)) as (loader, provider):
         table = loader._assembly.plan.shard_table
@@ -202,7 +204,7 @@ def test_a_substitute_whose_shard_does_not_come_keeps_nobody_from_other_shards(d
         assert came_meanwhile == 1
 
 
-def test_a_full_disk_is_no_reason_to_skip_a_substitute(data: Path) -> None:
+def test_a_full_disk_is_an_error_and_does_not_skip_a_substitute(data: Path) -> None:
     def act(i: int) -> None:
         if i == 5:
             raise DiskError("no space is left", subject=f"shard {i}")
@@ -235,9 +237,7 @@ def test_an_outage_is_never_a_lost_sample(data: Path, on_error: str, limit: int 
 
 
 @pytest.mark.parametrize(("on_error", "lost"), [("skip", True), ("substitute", True), ("raise", False)])
-def test_a_shard_that_the_provider_finds_damaged_is_passed_over_where_the_user_wants_that(
-    data: Path, on_error: str, lost: bool
-) -> None:
+def test_on_error_applies_to_a_shard_that_the_provider_finds_damaged(data: Path, on_error: str, lost: bool) -> None:
     def act(i: int) -> None:
         if i == 3:
             raise mx8.IntegrityError("another hash", subject=f"shard {i}")
@@ -255,7 +255,7 @@ def test_a_shard_that_the_provider_finds_damaged_is_passed_over_where_the_user_w
         assert "another hash" in loader.stats()["lost_last"][0]["reason"]
 
 
-def test_a_provider_that_does_not_answer_is_named_and_the_loader_ends(data: Path) -> None:
+def test_a_provider_that_does_not_answer_is_an_error_that_names_it(data: Path) -> None:
     stuck = last_shard_of(data, 5)
     come = threading.Event()
     with in_time(), provided(data, lambda i: i == stuck and come.wait(30), read_timeout_s=1) as (loader, _):
@@ -265,7 +265,7 @@ def test_a_provider_that_does_not_answer_is_named_and_the_loader_ends(data: Path
         assert [i for batch in loader for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))
 
 
-def test_a_wait_of_more_than_two_seconds_is_told_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wait_of_more_than_two_seconds_is_logged_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "mx8shards")
     with in_time(), provided(data, lambda i: time.sleep(3 if i in (2, 9) else 0), 1) as (loader, _):
         list(loader)
@@ -274,7 +274,7 @@ def test_a_wait_of_more_than_two_seconds_is_told_once(data: Path, caplog: pytest
     assert told.endswith("shard.00002.mds")
 
 
-def test_an_iteration_that_is_left_while_its_planner_waits_for_a_shard_ends_at_once(data: Path) -> None:
+def test_a_break_while_the_planner_waits_for_a_shard_ends_the_iteration_at_once(data: Path) -> None:
     come = threading.Event()
     with in_time(), provided(data, lambda i: i > 2 and come.wait(30)) as (loader, _):
         for epoch in range(3):
@@ -288,7 +288,7 @@ def test_an_iteration_that_is_left_while_its_planner_waits_for_a_shard_ends_at_o
         come.set()
 
 
-def test_explain_names_what_shards_waited_for(data: Path) -> None:
+def test_explain_names_the_cause_of_waiting_for_shards(data: Path) -> None:
     with in_time(), provided(data, lambda i: time.sleep(0.03), limit=1) as (loader, _):
         list(loader)
         assert loader.stats()["network_s"] > 0
@@ -333,13 +333,13 @@ def test_a_rank_has_its_own_shards_provided_ahead(data: Path, shuffle: Any, worl
         assert lanes.count("later") >= min(len(needed) // 2, 8)
 
 
-def test_nobody_waits_for_a_shard_that_came_while_the_next_ones_were_begun(data: Path) -> None:
+def test_a_shard_that_arrives_while_others_are_started_is_not_waited_for(data: Path) -> None:
     with in_time(), provided(data, lambda i: None, 1, batch_size=2) as (loader, _):
         list(loader)
         assert loader.stats()["network_s"] < 0.05 * len(loader)  # far less than the interval of the waiting each time
 
 
-def test_a_shard_is_provided_once_however_many_runs_and_loaders_need_it_at_a_time(data: Path) -> None:
+def test_concurrent_runs_and_loaders_provide_each_shard_once(data: Path) -> None:
     with in_time(), provided(data, lambda i: time.sleep(0.02), 8) as (loader, provider):
         with mx8.Loader(loader._dataset, batch_size=BATCH, threads=2, output="numpy", shuffle=True) as other:
             for _ in range(3):
@@ -349,7 +349,7 @@ def test_a_shard_is_provided_once_however_many_runs_and_loaders_need_it_at_a_tim
         assert sorted(provider.begun) == sorted(set(provider.begun))
 
 
-def test_a_disk_that_fails_when_an_evicted_copy_is_needed_again_loses_no_sample(
+def test_a_disk_error_while_an_evicted_copy_is_restored_loses_no_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write(tmp_path / "zstd", SAMPLES, size_limit=1_500, compression="zstd")
@@ -372,7 +372,7 @@ def test_a_disk_that_fails_when_an_evicted_copy_is_needed_again_loses_no_sample(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
-def test_a_file_that_cannot_be_opened_for_no_fault_of_its_own_loses_no_sample(
+def test_a_system_error_while_a_file_is_opened_loses_no_sample(
     data: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -418,7 +418,7 @@ def test_a_substitute_whose_shard_is_not_local_is_waited_for_by_the_planner(data
         assert sum(len(ids_of(batch)) for batch in loader) == SAMPLES
 
 
-def test_a_look_at_what_comes_next_is_a_short_one() -> None:
+def test_looking_at_upcoming_shards_takes_bounded_work() -> None:
     """Where all shards are local already, a first batch must not wait for a look at each of them."""
 
     class Local:

@@ -47,7 +47,9 @@ def slow_loader(dataset: mx8.Dataset, **options: Any) -> mx8.Loader:
 
 @pytest.mark.parametrize("what", ["everything", "reads"])
 @pytest.mark.parametrize("io", ["auto", "mmap"])
-def test_a_stalled_read_is_an_error_and_all_goes_on_when_the_server_is_back(shown: Mounted, io: str, what: str) -> None:
+def test_a_stalled_read_is_an_error_and_loading_continues_when_the_server_is_back(
+    shown: Mounted, io: str, what: str
+) -> None:
     with nothing_left(shown.root):
         dataset = mx8.Dataset(shown.root)
         loader = slow_loader(dataset, io=io)
@@ -74,7 +76,7 @@ def test_a_stalled_read_is_an_error_and_all_goes_on_when_the_server_is_back(show
         del loader, dataset, batches
 
 
-def test_closing_while_a_read_stalls_ends_and_the_threads_end_with_the_stall(shown: Mounted) -> None:
+def test_closing_returns_during_a_stalled_read_and_threads_end_with_the_stall(shown: Mounted) -> None:
     with nothing_left(shown.root):
         dataset = mx8.Dataset(shown.root)
         loader = slow_loader(dataset)
@@ -92,7 +94,7 @@ def test_closing_while_a_read_stalls_ends_and_the_threads_end_with_the_stall(sho
         del loader, dataset, batches
 
 
-def test_two_loaders_share_a_pool_and_the_stall_of_one_is_told_to_both(shown: Mounted, data: Path) -> None:
+def test_a_stall_in_a_shared_pool_is_reported_to_both_loaders(shown: Mounted, data: Path) -> None:
     with nothing_left(shown.root):
         stalled, fine = mx8.Dataset(shown.root), mx8.Dataset(data)
         pool = mx8.Pool(memory="64mb", threads=2)
@@ -122,7 +124,7 @@ def test_two_loaders_share_a_pool_and_the_stall_of_one_is_told_to_both(shown: Mo
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
-def test_a_batch_that_takes_longer_than_the_limit_by_many_slow_reads_is_no_stall(shown: Mounted, io: str) -> None:
+def test_many_slow_reads_that_exceed_the_limit_together_are_no_stall(shown: Mounted, io: str) -> None:
     with mx8.Dataset(shown.root) as dataset, slow_loader(dataset, io=io, batch_size=SAMPLES, threads=1) as loader:
         shown.forget()
         shown.reads("delay 0.05")  # for each of dozens of shards

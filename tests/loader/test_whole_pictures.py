@@ -61,7 +61,9 @@ def whole(dataset: mx8.Dataset, spec: Any = WHOLE, **options: Any) -> dict[int, 
 
 
 @pytest.mark.parametrize("io", ["mmap", "pread"])
-def test_each_has_its_own_size_and_pillows_pixels(io: Any, backend: str, files: list[bytes], data: mx8.Dataset) -> None:
+def test_each_picture_has_its_own_size_and_pillows_pixels(
+    io: Any, backend: str, files: list[bytes], data: mx8.Dataset
+) -> None:
     found = whole(data, io=io)
     assert sorted(found) == list(range(len(files)))
     for i, file in enumerate(files):
@@ -70,7 +72,9 @@ def test_each_has_its_own_size_and_pillows_pixels(io: Any, backend: str, files: 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 @pytest.mark.parametrize("layout", ["CHW", "HWC"])
-def test_layouts_dtypes_and_mirrors(layout: Any, dtype: Any, backend: str, data: mx8.Dataset) -> None:
+def test_layouts_dtypes_and_flips_change_only_the_form(
+    layout: Any, dtype: Any, backend: str, data: mx8.Dataset
+) -> None:
     levels = whole(data)
     spec = mx8.Decode(layout=layout, dtype=dtype, flip=0.5)
     found = whole(data, spec)
@@ -87,11 +91,11 @@ def test_layouts_dtypes_and_mirrors(layout: Any, dtype: Any, backend: str, data:
     [{"threads": 4, "batch_size": 30}, {"shuffle": True, "batch_size": 2}, {"memory": "30mb"}, {"threads": 1}],
     ids=str,
 )
-def test_threads_batches_and_memory_change_nothing(options: dict[str, Any], data: mx8.Dataset) -> None:
+def test_the_result_does_not_depend_on_threads_batches_and_memory(options: dict[str, Any], data: mx8.Dataset) -> None:
     assert same(whole(data, **options), whole(data))
 
 
-def test_nor_do_ranks(data: mx8.Dataset) -> None:
+def test_the_result_does_not_depend_on_ranks(data: mx8.Dataset) -> None:
     found: dict[int, Array] = {}
     for rank in range(2):
         found |= whole(data, rank=rank, world_size=2, shuffle=True)
@@ -99,7 +103,7 @@ def test_nor_do_ranks(data: mx8.Dataset) -> None:
 
 
 @pytest.mark.parametrize("method", ["padded", "to_nested"])
-def test_pictures_are_no_rows_of_numbers(method: str, data: mx8.Dataset) -> None:
+def test_methods_for_rows_of_numbers_refuse_decoded_pictures(method: str, data: mx8.Dataset) -> None:
     options = {"batch_size": 4, "decode": {"image": mx8.Decode()}, "on_error": "skip", "output": "numpy"}
     with mx8.Loader(data, **options) as loader:
         rows = next(iter(loader))["image"]
@@ -109,7 +113,7 @@ def test_pictures_are_no_rows_of_numbers(method: str, data: mx8.Dataset) -> None
             getattr(rows, method)()
 
 
-def test_those_of_one_size_are_stacked(place: Path, backend: str) -> None:
+def test_pictures_of_the_given_size_are_stacked(place: Path, backend: str) -> None:
     files = [file_of(picture(20, 30, i, True), kind) for i in range(6) for kind in ("JPEG", "PNG", "WEBP")]
     dataset = write(place / f"equal {backend}", files)
     with loader_of(dataset, mx8.Decode((20, 30), layout="HWC")) as loader:
@@ -123,7 +127,7 @@ OTHER_SIZES = [(20, 31), (21, 30), (10, 10), (30, 20), (19, 30), (20, 60), (600,
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_one_of_another_size_is_refused_and_leaves_the_others_alone(place: Path, kind: str, backend: str) -> None:
+def test_a_picture_of_another_size_is_refused_and_does_not_affect_others(place: Path, kind: str, backend: str) -> None:
     good = file_of(picture(20, 30, 0, True), kind)
     files = []
     for i, size in enumerate(OTHER_SIZES):
@@ -192,7 +196,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_sizes_that_lie_harm_nobody(tmp_path: Path, kind: str, backend: str) -> None:
+def test_pictures_with_false_sizes_do_not_affect_others(tmp_path: Path, kind: str, backend: str) -> None:
     good = [jpeg(picture(50, 60, i, True)) for i in range(7)]
     dataset = write(tmp_path / "data", [*good[:3], HOSTILE[kind], *good[3:]])
     expected = [twin(file) for file in good]
@@ -207,7 +211,7 @@ def test_sizes_that_lie_harm_nobody(tmp_path: Path, kind: str, backend: str) -> 
     assert "sample 3 of this shard, column 'image': " in str(caught.value)
 
 
-def test_a_size_that_only_the_decoder_finds_harms_nobody(tmp_path: Path, backend: str) -> None:
+def test_a_size_that_only_the_decoder_finds_does_not_affect_others(tmp_path: Path, backend: str) -> None:
     """It is refused, or it is the whole picture."""
     good = [jpeg(picture(50, 60, i, True)) for i in range(5)]
     dataset = write(tmp_path / "data", [*good[:3], other_first_chunk(), *good[3:]])

@@ -55,7 +55,7 @@ def appended(src: Path, out: Path, pieces: Sequence[Sequence[str]]) -> str:
 
 @settings(max_examples=25, deadline=None)
 @given(pieces=arrivals)
-def test_a_folder_that_arrives_in_pieces_becomes_the_samples_of_the_whole(pieces: list[list[str]]) -> None:
+def test_a_folder_appended_in_pieces_gives_the_samples_of_one_conversion(pieces: list[list[str]]) -> None:
     with tempfile.TemporaryDirectory(dir=QUICK) as directory:
         root, usual = Path(directory), running.PART_ITEMS
         running.PART_ITEMS = 3
@@ -77,7 +77,7 @@ def test_a_folder_that_arrives_in_pieces_becomes_the_samples_of_the_whole(pieces
 
 @settings(max_examples=15, deadline=None)
 @given(pieces=arrivals, seed=st.integers(0, 3))
-def test_files_that_arrive_in_pieces_lie_in_the_splits_of_the_whole(pieces: list[list[str]], seed: int) -> None:
+def test_files_appended_in_pieces_get_the_splits_of_one_conversion(pieces: list[list[str]], seed: int) -> None:
     options: dict[str, Any] = {"split": SPLIT, "seed": seed}
     first = [f"bee/first{i}.txt" for i in range(12)]  # so that no split begins empty
     with tempfile.TemporaryDirectory(dir=QUICK) as directory:

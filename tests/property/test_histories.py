@@ -156,7 +156,7 @@ def get_payload(encoding: str, value: Any) -> bytes:
     ("histories", "steps"),
     [(5, 6), *(pytest.param(12, 15, id=f"hunt{i}", marks=pytest.mark.hunt) for i in range(25))],
 )
-def test_every_published_state_stays_as_it_was_through_any_history(histories: int, steps: int) -> None:
+def test_every_published_snapshot_stays_unchanged_through_any_history(histories: int, steps: int) -> None:
     run_state_machine_as_test(
         History,
         settings=hypothesis.settings(max_examples=histories, stateful_step_count=steps),

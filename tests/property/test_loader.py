@@ -97,7 +97,7 @@ def dataset_id(sample_id: int) -> int:
 
 
 @counts(30)
-def test_the_global_set_of_a_step_is_the_same_for_every_world_that_divides_it(count: int, dataset: mx8.Dataset) -> None:
+def test_a_global_step_is_equal_for_every_world_size_that_divides_it(count: int, dataset: mx8.Dataset) -> None:
     @settings(max_examples=count)
     @given(view=views(dataset), shuffle=st.sampled_from(SHUFFLES), epoch=st.integers(0, 3), seed=st.integers(0, 99))
     def check(view: mx8.Dataset, shuffle: Any, epoch: int, seed: int) -> None:
@@ -117,7 +117,7 @@ def test_the_global_set_of_a_step_is_the_same_for_every_world_that_divides_it(co
 
 
 @counts(30)
-def test_values_are_those_of_the_dataset(count: int, place: Path) -> None:
+def test_values_equal_those_of_the_dataset(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(
         made=datasets(),
@@ -150,7 +150,7 @@ def test_values_are_those_of_the_dataset(count: int, place: Path) -> None:
 
 
 @pytest.mark.parametrize(("io", "output"), list(itertools.product(IOS, ["numpy", "torch"])))
-def test_every_encoding_comes_out_as_it_does_of_the_dataset(io: Any, output: Any, place: Path) -> None:
+def test_every_encoding_gives_the_values_of_the_dataset(io: Any, output: Any, place: Path) -> None:
     root = place / "every"
     dataset = mx8.Dataset(root, allow_pickle=True) if root.exists() else write(root, EVERY_SAMPLE, EVERY_COLUMN)
     with mx8.Loader(dataset, batch_size=2, shuffle=True, io=io, output=output) as loader:
@@ -159,14 +159,14 @@ def test_every_encoding_comes_out_as_it_does_of_the_dataset(io: Any, output: Any
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gz"])
-def test_compressed_shards_are_the_same(compression: str, place: Path) -> None:
+def test_compressed_shards_give_equal_batches(compression: str, place: Path) -> None:
     dataset = numbered(place / compression, 30, compression=compression)
     with mx8.Loader(dataset, batch_size=7, shuffle=True) as loader:
         for batch in loader:
             check_values(batch, dataset)
 
 
-def test_shards_with_other_columns_beside_the_wanted_ones_are_one_dataset(place: Path) -> None:
+def test_shards_with_different_extra_columns_load_as_one_dataset(place: Path) -> None:
     more = [{**sample, "aa": 0.5, "more": b"x" * i} for i, sample in enumerate(numbered_samples(20))]
     wanted = ["data", "id", "x"]
     write(place / "some", numbered_samples(20))
@@ -182,7 +182,7 @@ def test_shards_with_other_columns_beside_the_wanted_ones_are_one_dataset(place:
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES, ids=str)
-def test_the_same_settings_give_the_same_batches_and_others_do_not(shuffle: Any, dataset: mx8.Dataset) -> None:
+def test_equal_settings_give_equal_batches_and_different_ones_do_not(shuffle: Any, dataset: mx8.Dataset) -> None:
     def epochs(seed: int, threads: int = 2, data: mx8.Dataset = dataset) -> list[list[list[int]]]:
         with mx8.Loader(data, batch_size=7, shuffle=shuffle, seed=seed, threads=threads) as loader:
             return [ids_of(loader) for _ in range(3)]
@@ -201,7 +201,7 @@ def test_the_same_settings_give_the_same_batches_and_others_do_not(shuffle: Any,
     assert len(set(everything)) == len(everything)
 
 
-def test_replay_reads_no_data(place: Path) -> None:
+def test_loader_ids_reads_no_shard(place: Path) -> None:
     dataset = numbered(place / "gone", 30)
     with mx8.Loader(dataset, batch_size=4, shuffle=True) as loader:
         batches = ids_of(loader)
@@ -223,7 +223,7 @@ def epoch_of(dataset: mx8.Dataset, epoch: int) -> list[list[int]]:
         return [loader.ids(epoch=epoch, step=step).tolist() for step in range(len(loader))]
 
 
-def test_each_for_is_an_epoch_also_after_one_that_was_left(dataset: mx8.Dataset) -> None:
+def test_each_for_loop_is_an_epoch_also_after_a_break(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, shuffle=True) as loader:
         for batch in loader:
             assert batch.sample_ids.tolist() == epoch_of(dataset, 0)[0]
@@ -234,7 +234,7 @@ def test_each_for_is_an_epoch_also_after_one_that_was_left(dataset: mx8.Dataset)
         assert ids_of(loader) == epoch_of(dataset, 3)
 
 
-def test_an_epoch_whose_last_batch_was_taken_is_over_though_nobody_asked_on(dataset: mx8.Dataset) -> None:
+def test_an_epoch_is_over_once_its_last_batch_is_taken(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, shuffle=True) as loader:
         batches = iter(loader)
         for _ in range(len(loader)):
@@ -243,7 +243,7 @@ def test_an_epoch_whose_last_batch_was_taken_is_over_though_nobody_asked_on(data
         assert ids_of(loader) == epoch_of(dataset, 1)
 
 
-def test_whoever_asks_an_iterator_that_was_left_for_more_is_told(dataset: mx8.Dataset) -> None:
+def test_using_an_iterator_after_a_newer_one_began_is_an_error(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7) as loader:
         one = iter(loader)
         next(one)
@@ -254,7 +254,7 @@ def test_whoever_asks_an_iterator_that_was_left_for_more_is_told(dataset: mx8.Da
         assert list(other) == []
 
 
-def test_set_epoch_names_the_next_epoch_from_its_beginning(dataset: mx8.Dataset) -> None:
+def test_set_epoch_sets_the_next_epoch_from_its_beginning(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, shuffle=True) as loader:
         loader.set_epoch(3)
         assert ids_of(loader) == epoch_of(dataset, 3)
@@ -273,13 +273,13 @@ def test_set_epoch_names_the_next_epoch_from_its_beginning(dataset: mx8.Dataset)
 
 
 @pytest.mark.parametrize("epoch", [-1, 1.0, "1", None, True])
-def test_an_epoch_that_is_none_is_refused(epoch: Any, dataset: mx8.Dataset) -> None:
+def test_an_invalid_epoch_is_refused(epoch: Any, dataset: mx8.Dataset) -> None:
     loader = mx8.Loader(dataset, batch_size=7)
     with pytest.raises(mx8.SettingError, match="epoch: expected an int from 0, got"):
         loader.set_epoch(epoch)
 
 
-def test_a_closed_loader_says_so_and_its_batches_stay(dataset: mx8.Dataset) -> None:
+def test_using_a_closed_loader_is_an_error_and_its_batches_stay_valid(dataset: mx8.Dataset) -> None:
     loader = mx8.Loader(dataset, batch_size=7)
     batches = iter(loader)
     batch = next(batches)
@@ -292,7 +292,7 @@ def test_a_closed_loader_says_so_and_its_batches_stay(dataset: mx8.Dataset) -> N
         iter(loader)
 
 
-def test_a_loader_outlives_the_dataset_that_it_was_made_of(place: Path) -> None:
+def test_a_loader_outlives_its_dataset(place: Path) -> None:
     root = place / "closed"
     with numbered(root, 20) as dataset:
         loader = mx8.Loader(dataset, batch_size=7)
@@ -309,7 +309,7 @@ def test_a_loader_outlives_the_dataset_that_it_was_made_of(place: Path) -> None:
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES, ids=str)
-def test_of_nothing_there_are_no_batches(shuffle: Any, place: Path, dataset: mx8.Dataset) -> None:
+def test_an_empty_dataset_gives_no_batches(shuffle: Any, place: Path, dataset: mx8.Dataset) -> None:
     root = place / f"empty-{SHUFFLES.index(shuffle)}"
     for empty in (write(root, []), dataset.select([]), dataset.where("x", -1.0)):
         for uneven in UNEVEN:
@@ -331,7 +331,7 @@ def test_a_batch_may_be_larger_than_the_data(batch_size: int, dataset: mx8.Datas
             assert sorted(flat(batches)) == list(range(COUNT)) * wanted
 
 
-def test_padding_fills_batches_with_repeats_and_says_which(dataset: mx8.Dataset) -> None:
+def test_padding_fills_batches_with_repeats_and_marks_them(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=100, uneven="pad") as loader:
         [batch] = loader
         assert batch.sample_ids.tolist() == [*range(COUNT), *range(40)]
@@ -339,14 +339,14 @@ def test_padding_fills_batches_with_repeats_and_says_which(dataset: mx8.Dataset)
         check_values(batch, dataset)
 
 
-def test_without_columns_there_are_ids_alone(dataset: mx8.Dataset) -> None:
+def test_without_columns_batches_have_only_sample_ids(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, columns=[], shuffle=True) as loader:
         batches = list(loader)
         assert [batch.sample_ids.tolist() for batch in batches] == epoch_of(dataset, 0)
         assert [len(batch) for batch in batches] == [0] * len(batches)
 
 
-def test_rows_without_bytes_are_rows(place: Path) -> None:
+def test_empty_payloads_are_delivered_as_rows(place: Path) -> None:
     dataset = write(place / "nothing", [{"a": b"", "b": ""}] * 10, {"a": "bytes", "b": "str"})
     with mx8.Loader(dataset, batch_size=4) as loader:
         for batch in loader:
@@ -355,7 +355,7 @@ def test_rows_without_bytes_are_rows(place: Path) -> None:
             assert batch["a"].values.shape == (0,)
 
 
-def test_one_large_sample_among_tiny_ones(place: Path) -> None:
+def test_one_large_sample_among_tiny_ones_is_delivered(place: Path) -> None:
     large = np.random.default_rng(0).bytes(50 << 20)
     samples = [{"data": large if i == 17 else bytes([i])} for i in range(40)]
     with removed_afterwards(place / "large") as root:
@@ -415,7 +415,7 @@ def test_large_batches_hold_the_same_bytes_as_small_ones(mebibytes: int, place: 
     ],
     ids=str,
 )
-def test_settings_that_make_no_loader_are_refused_by_name(
+def test_invalid_settings_are_errors_that_name_them(
     change: dict[str, Any], error: type[Exception], words: str, dataset: mx8.Dataset
 ) -> None:
     with pytest.raises(error, match=words):
@@ -442,7 +442,7 @@ def test_a_batch_is_a_mapping_that_can_be_written_to_and_copied(output: Any, dat
         assert type(copied["id"]) is type(batch["id"])
 
 
-def test_ragged_rows_decode_as_the_dataset_does(dataset: mx8.Dataset) -> None:
+def test_ragged_rows_decode_to_the_values_of_the_dataset(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7) as loader:
         ragged = next(iter(loader))["name"]
         assert len(ragged) == 7
@@ -456,7 +456,7 @@ def test_ragged_rows_decode_as_the_dataset_does(dataset: mx8.Dataset) -> None:
                 ragged[i]
 
 
-def test_rows_that_were_decoded_keep_their_memory(place: Path) -> None:
+def test_decoded_rows_keep_the_bank_alive(place: Path) -> None:
     """An array that a ragged row decodes to views the bank."""
     samples = [{"a": np.full(3 + i, i, np.int32)} for i in range(30)]
     dataset = write(place / "arrays", samples, {"a": "ndarray"})
@@ -473,7 +473,7 @@ def test_rows_that_were_decoded_keep_their_memory(place: Path) -> None:
             assert same(array.copy(), samples[sample_id]["a"])
 
 
-def test_a_transform_sees_every_batch_and_what_it_returns_is_given(dataset: mx8.Dataset) -> None:
+def test_a_transform_gets_every_batch_and_its_result_is_delivered(dataset: mx8.Dataset) -> None:
     def double(batch: Any) -> Any:
         return {"twice": batch["id"] * 2, "ids": batch.sample_ids}
 
@@ -486,7 +486,7 @@ def test_a_transform_sees_every_batch_and_what_it_returns_is_given(dataset: mx8.
 # stats ----------------------------------------------------------------------------------------------------------------
 
 
-def test_stats_count_what_was_delivered(dataset: mx8.Dataset) -> None:
+def test_stats_count_delivered_batches(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, columns=["id", "data"], threads=1) as loader:
         assert loader.stats()["batches"] == 0
         payload_bytes = samples = 0
@@ -504,7 +504,7 @@ def test_stats_count_what_was_delivered(dataset: mx8.Dataset) -> None:
     assert 0 < found["memory_high_water_bytes"] <= found["memory_limit_bytes"]
 
 
-def test_stats_tell_of_batches_that_are_held(dataset: mx8.Dataset) -> None:
+def test_stats_count_held_batches(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=20, threads=1) as loader:
         held = list(loader)
         assert loader.stats()["banks_in_use"] == 2  # the first batch has one, and the two small ones after it another
@@ -516,7 +516,7 @@ def test_stats_tell_of_batches_that_are_held(dataset: mx8.Dataset) -> None:
         assert loader.stats()["bytes_in_use"] == 0
 
 
-def test_what_holds_it_up_is_nothing_before_there_was_a_batch(dataset: mx8.Dataset) -> None:
+def test_the_bottleneck_is_nothing_yet_before_the_first_batch(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=20) as loader:
         assert loader.explain().bottleneck == "nothing yet"
         list(loader)
@@ -528,7 +528,7 @@ def test_what_holds_it_up_is_nothing_before_there_was_a_batch(dataset: mx8.Datas
 
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
 @pytest.mark.parametrize("io", IOS)
-def test_a_snapshot_that_is_replaced_under_a_loader_stays_its_own(io: Any, mode: Any, place: Path) -> None:
+def test_a_loader_keeps_its_snapshot_when_a_new_one_is_published(io: Any, mode: Any, place: Path) -> None:
     with removed_afterwards(place / "replaced") as root:
         before = samples_as_read(NUMBERED, numbered_samples(40))
         numbered(root, 40)
@@ -546,7 +546,7 @@ def test_a_snapshot_that_is_replaced_under_a_loader_stays_its_own(io: Any, mode:
                         assert not row_differs(batch, row, before[sample_id])
 
 
-def test_shards_that_are_gone_before_they_were_needed_are_an_error_that_names_them(place: Path) -> None:
+def test_a_shard_removed_before_its_use_is_an_error_that_names_it(place: Path) -> None:
     with removed_afterwards(place / "collected") as root:
         numbered(root, 40)
         with mx8.Loader(mx8.Dataset(root), batch_size=5, threads=1) as loader:

@@ -54,7 +54,7 @@ WORLDS = st.fixed_dictionaries(
 
 
 @counts(60)
-def test_any_order_is_delivered_by_any_ranks_which_stop_and_go_on_as_other_ones(
+def test_any_order_is_delivered_by_ranks_that_stop_and_resume_as_other_numbers_of_ranks(
     count: int, dataset: mx8.Dataset, pool: mx8.Pool
 ) -> None:
     @settings(max_examples=count)
@@ -103,7 +103,7 @@ def test_any_order_is_delivered_by_any_ranks_which_stop_and_go_on_as_other_ones(
     check()
 
 
-def test_padding_without_a_sample_opens_no_shard_and_is_not_lost(tmp_path: Path) -> None:
+def test_padding_opens_no_shard_and_does_not_count_as_lost(tmp_path: Path) -> None:
     """Shard 0 is gone: padding that were read as position 0 would need it."""
     dataset = numbered(tmp_path / "data", COUNT)
     first = int(dataset.shards.starts[1])
@@ -116,7 +116,7 @@ def test_padding_without_a_sample_opens_no_shard_and_is_not_lost(tmp_path: Path)
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_lost_samples_between_padding_are_skipped_or_replaced_and_extras_stay_with_their_rows(
+def test_lost_samples_beside_padding_are_skipped_or_replaced_and_rows_keep_their_extras(
     on_error: Any, tmp_path: Path
 ) -> None:
     dataset = numbered(tmp_path / "data", COUNT)
@@ -145,7 +145,7 @@ def test_lost_samples_between_padding_are_skipped_or_replaced_and_extras_stay_wi
     delivered(batch, mx8.Dataset(tmp_path / "data", allow_pickle=True))
 
 
-def test_ragged_numbers_of_padding_are_rows_without_numbers(tmp_path: Path) -> None:
+def test_ragged_rows_of_padding_are_empty(tmp_path: Path) -> None:
     columns = {"tokens": "ndarray:uint16", "any": "ndarray", "fixed": "ndarray:int32:2"}
     samples = [
         {"tokens": np.arange(i + 1, dtype="uint16"), "any": np.arange(3, dtype="int8"), "fixed": np.full(2, i, "int32")}
@@ -162,7 +162,7 @@ def test_ragged_numbers_of_padding_are_rows_without_numbers(tmp_path: Path) -> N
         assert [row.tolist() for row in batch["tokens"]] == [[], [0, 1, 2, 3, 4], [], [0], []]
 
 
-def test_the_workers_of_a_dataloader_take_an_order_along(dataset: mx8.Dataset) -> None:
+def test_workers_of_a_data_loader_use_a_custom_order(dataset: mx8.Dataset) -> None:
     from torch.utils.data import DataLoader
 
     order = Weighted(range(1, COUNT + 1), 31, seed=2)
@@ -176,7 +176,7 @@ def test_the_workers_of_a_dataloader_take_an_order_along(dataset: mx8.Dataset) -
 # states ---------------------------------------------------------------------------------------------------------------
 
 
-def test_an_order_made_for_some_nodes_goes_on_with_them_on_any_ranks(dataset: mx8.Dataset) -> None:
+def test_an_order_made_for_a_number_of_nodes_resumes_on_any_number_of_ranks(dataset: mx8.Dataset) -> None:
     order = OfNodes(COUNT, nodes=2)
     with mx8.Loader(dataset, batch_size=4, order=order, rank=0, world_size=2) as loader:
         next(iter(loader))
@@ -195,7 +195,7 @@ def test_an_order_made_for_some_nodes_goes_on_with_them_on_any_ranks(dataset: mx
 @pytest.mark.parametrize(
     "other", [OfNodes(COUNT, nodes=3), Listed(range(COUNT)), None], ids=["other nodes", "another order", "none"]
 )
-def test_a_state_of_another_order_is_refused_by_what_differs(other: Any, dataset: mx8.Dataset) -> None:
+def test_a_state_of_another_order_is_an_error_that_names_the_difference(other: Any, dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=4, order=OfNodes(COUNT, nodes=2)) as loader:
         state = loader.state_dict()
     with mx8.Loader(dataset, batch_size=4, order=other) as loader:
@@ -231,7 +231,7 @@ class Answering(Listed):
     ],
     ids=str,
 )
-def test_an_answer_that_is_no_positions_is_an_error(answer: Any, told: str, dataset: mx8.Dataset) -> None:
+def test_an_order_that_returns_invalid_positions_is_an_error(answer: Any, told: str, dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=3, order=Answering(answer)) as loader:
         with pytest.raises(mx8.LoaderError, match=told):
             next(iter(loader))
@@ -239,7 +239,7 @@ def test_an_answer_that_is_no_positions_is_an_error(answer: Any, told: str, data
             loader.ids(epoch=0, step=0)
 
 
-def test_lists_and_small_integers_are_positions(dataset: mx8.Dataset) -> None:
+def test_an_order_may_return_lists_and_small_integer_dtypes(dataset: mx8.Dataset) -> None:
     for answer in ([2, 0, 1], np.array([2, 0, 1], np.uint8)):
         with mx8.Loader(dataset, batch_size=3, order=Answering(answer)) as loader:
             assert next(iter(loader)).sample_ids.tolist() == [2, 0, 1]
@@ -266,19 +266,19 @@ class Described(Listed):
     ],
     ids=lambda order: repr(getattr(order, "told", order))[:30],
 )
-def test_what_is_no_order_is_refused(order: Any, dataset: mx8.Dataset) -> None:
+def test_objects_that_are_not_orders_are_refused(order: Any, dataset: mx8.Dataset) -> None:
     with pytest.raises(
         mx8.SettingError, match=r"^order: expected (an order: an object with len|a description as JSON)"
     ):
         mx8.Loader(dataset, batch_size=2, order=order)
 
 
-def test_an_order_and_a_shuffle_exclude_one_another(dataset: mx8.Dataset) -> None:
+def test_order_and_shuffle_are_mutually_exclusive(dataset: mx8.Dataset) -> None:
     with pytest.raises(mx8.SettingError, match=r"^shuffle: expected False beside order=.* got True"):
         mx8.Loader(dataset, batch_size=2, order=Listed([0]), shuffle=True)
 
 
-def test_a_description_is_what_json_makes_of_it(dataset: mx8.Dataset) -> None:
+def test_a_description_is_compared_after_a_json_round_trip(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=1, order=Described({"name": "x", "sides": (1, 2)})) as loader:
         state = loader.state_dict()
         assert state["order"] == {"name": "x", "sides": [1, 2]}

@@ -75,7 +75,7 @@ Make = Callable[[ShardLookup], Order]
 
 @EVERY_ORDER
 @given(any_places(), EPOCHS)
-def test_every_position_comes_once_in_every_epoch(make: Make, places: ShardLookup, epoch: int) -> None:
+def test_every_position_occurs_once_in_every_epoch(make: Make, places: ShardLookup, epoch: int) -> None:
     order = make(places)
     ids = order.ids(epoch, 0, len(order))
     assert len(order) == places.count
@@ -86,7 +86,7 @@ def test_every_position_comes_once_in_every_epoch(make: Make, places: ShardLooku
 @EVERY_ORDER
 @settings(max_examples=50)
 @given(any_places(), st.lists(st.tuples(EPOCHS, st.floats(0, 1), st.floats(0, 1)), max_size=8))
-def test_any_range_of_any_epoch_in_any_sequence_replays_equal(
+def test_any_range_of_any_epoch_is_reproducible_in_any_sequence(
     make: Make, places: ShardLookup, asked: list[tuple[int, float, float]]
 ) -> None:
     order, again = make(places), pickle.loads(pickle.dumps(make(places)))
@@ -99,7 +99,7 @@ def test_any_range_of_any_epoch_in_any_sequence_replays_equal(
 
 @EVERY_ORDER
 @given(any_places(), EPOCHS, st.floats(0, 1), st.integers(0, 80))
-def test_the_shards_ahead_are_those_needed_in_the_order_of_first_need(
+def test_shards_ahead_are_listed_in_the_order_of_first_use(
     make: Make, places: ShardLookup, epoch: int, where: float, n: int
 ) -> None:
     order = make(places)
@@ -109,7 +109,7 @@ def test_the_shards_ahead_are_those_needed_in_the_order_of_first_need(
 
 
 @given(any_places(), SHARDS, EPOCHS)
-def test_a_block_shuffle_is_the_specs(places: ShardLookup, shards: int, epoch: int) -> None:
+def test_a_block_shuffle_equals_the_reference_of_the_spec(places: ShardLookup, shards: int, epoch: int) -> None:
     found = BlockOrder(places, KEY, BlockShuffle(shards=shards)).ids(epoch, 0, places.count)
     shard_of = places.shards_of(np.arange(places.count), epoch)
     groups = [np.flatnonzero(shard_of == shard).tolist() for shard in range(places.shards)]
@@ -117,7 +117,7 @@ def test_a_block_shuffle_is_the_specs(places: ShardLookup, shards: int, epoch: i
 
 
 @given(any_places(), SHARDS, EPOCHS)
-def test_a_block_shuffle_keeps_to_its_number_of_shards(places: ShardLookup, shards: int, epoch: int) -> None:
+def test_a_block_shuffle_uses_at_most_its_number_of_shards(places: ShardLookup, shards: int, epoch: int) -> None:
     order = BlockOrder(places, KEY, BlockShuffle(shards=shards))
     ids = order.ids(epoch, 0, len(order))
     used = places.shards_of(ids, epoch).tolist()
@@ -138,7 +138,7 @@ def test_a_block_shuffle_keeps_to_its_number_of_shards(places: ShardLookup, shar
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 8, 19])
-def test_a_slot_uses_so_many_shards_and_the_next_one_changes_one_of_them(shards: int) -> None:
+def test_consecutive_slots_differ_in_one_shard(shards: int) -> None:
     size, count = 60, 20  # all alike, so a slot is as long as a shard
     places = over([size] * count)
     order = BlockOrder(places, KEY, BlockShuffle(shards=shards))
@@ -152,7 +152,7 @@ def test_a_slot_uses_so_many_shards_and_the_next_one_changes_one_of_them(shards:
             assert len(set().union(*slots[i : i + 3])) == min(shards + 2, count)
 
 
-def test_as_many_shards_as_there_are_make_it_the_whole_shuffle() -> None:
+def test_a_block_shuffle_over_all_shards_is_the_whole_shuffle() -> None:
     places = over([5, 0, 9, 7])
     whole = Shuffle(places.count, KEY)
     for shards in (3, 4, 100):
@@ -161,7 +161,7 @@ def test_as_many_shards_as_there_are_make_it_the_whole_shuffle() -> None:
 
 
 @pytest.mark.parametrize("make", [shuffle, blocks])
-def test_epochs_seeds_and_views_differ(make: Make) -> None:
+def test_orders_differ_between_epochs_seeds_and_views(make: Make) -> None:
     places = over([50] * 20)
     order = make(places)
     epochs = [order.ids(epoch, 0, 1000) for epoch in range(5)]
@@ -174,7 +174,7 @@ def test_epochs_seeds_and_views_differ(make: Make) -> None:
 
 
 @given(any_places())
-def test_positions_are_grouped_by_shard_without_an_array_where_the_view_keeps_their_order(places: ShardLookup) -> None:
+def test_positions_are_grouped_by_shard_without_an_array_if_the_view_keeps_their_order(places: ShardLookup) -> None:
     groups = places.by_shard()
     shards = places.shards_of(np.arange(places.count), 0)
     assert groups.bounds.tolist() == [int((shards < i).sum()) for i in range(places.shards + 1)]
@@ -197,7 +197,7 @@ def test_a_large_view_is_grouped_run_by_run() -> None:
     assert np.array_equal(in_order.bounds, groups.bounds)
 
 
-def test_shards_ahead_look_no_further_than_they_are_asked_for() -> None:
+def test_shards_ahead_are_computed_only_as_far_as_requested() -> None:
     class Counting(Shuffle):
         looked = 0
 
@@ -230,7 +230,7 @@ def test_shards_ahead_skip_padding_and_repeats() -> None:
 
 
 @EVERY_ORDER
-def test_a_description_is_json_and_tells_orders_apart(make: Make) -> None:
+def test_descriptions_are_json_and_differ_between_orders(make: Make) -> None:
     description = make(over([4])).description
     assert json.loads(json.dumps(description)) == description
     assert description["name"] == {"sequential": "sequential", "shuffle": "shuffle"}.get(make.__name__, "block_shuffle")
@@ -240,7 +240,7 @@ def test_a_description_is_json_and_tells_orders_apart(make: Make) -> None:
 
 @EVERY_ORDER
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0, 0], [1], [0, 1, 0]])
-def test_nothing_or_a_single_sample_is_an_order_as_well(make: Make, sizes: list[int]) -> None:
+def test_orders_of_no_or_one_sample_work(make: Make, sizes: list[int]) -> None:
     order = make(over(sizes))
     assert order.ids(0, 0, len(order)).tolist() == list(range(sum(sizes)))
     assert list(shards_ahead(order, over(sizes), 0, 0, 10)) == [i for i, size in enumerate(sizes) if size]
@@ -260,12 +260,12 @@ def test_all_ranks_together_deliver_each_id_once(make: Make, world_size: int) ->
     assert sorted(seen) == list(range(len(order)))
 
 
-def test_a_view_of_fewer_positions_than_samples_must_say_which() -> None:
+def test_a_shard_lookup_with_fewer_positions_than_samples_needs_a_view() -> None:
     with pytest.raises(ValueError, match="count: expected 4, as a position is a sample_id, got 3"):
         ShardLookup(3, np.array([0, 4]))
 
 
 @pytest.mark.parametrize("shards", [0, -1, 2.0, True, None, "3"])
-def test_a_number_of_shards_that_is_none_is_refused(shards: object) -> None:
+def test_an_invalid_number_of_shards_is_refused(shards: object) -> None:
     with pytest.raises(ValueError, match=f"shards: expected an int from 1, got {shards!r}"):
         BlockShuffle(shards=shards)  # type: ignore[arg-type]

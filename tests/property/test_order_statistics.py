@@ -108,17 +108,17 @@ def values_at(n: int, draws: int) -> npt.NDArray[np.int64]:
 
 
 @pytest.mark.parametrize("n", [1000, 4097])
-def test_a_shuffle_cannot_be_told_from_numpys(n: int) -> None:
+def test_shuffles_are_statistically_like_numpys(n: int) -> None:
     assert farthest(n, 120, by_seed(n)) < 4.5
 
 
-def test_the_statistics_tell_four_rounds_from_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_statistics_detect_a_feistel_network_of_four_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permutation, "_ROUNDS", 4)
     assert farthest(4097, 120, by_seed(4097)) > 6
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
-def test_all_orders_of_a_few_are_equally_frequent(n: int) -> None:
+def test_all_orders_of_few_positions_are_equally_frequent(n: int) -> None:
     assert abs(standardised(orders_of(n, 300 * math.factorial(n)), math.factorial(n) - 1)) < 4
 
 
@@ -138,13 +138,13 @@ def test_every_value_is_equally_frequent_at_every_position(n: int) -> None:
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", [300, 2049, 4096, 4097, 5000, 8192, 10_007])
-def test_no_number_of_keys_tells_a_shuffle_from_numpys(n: int) -> None:
+def test_shuffles_of_many_keys_are_statistically_like_numpys(n: int) -> None:
     assert farthest(n, 3000, by_seed(n)) < 4.5
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", [65_537, 1_000_003])
-def test_a_large_shuffle_cannot_be_told_from_numpys(n: int) -> None:
+def test_large_shuffles_are_statistically_like_numpys(n: int) -> None:
     assert farthest(n, 60, by_seed(n)) < 5
 
 
@@ -181,7 +181,9 @@ def labels_in_batches(order: Order) -> npt.NDArray[np.int64]:
 @pytest.mark.parametrize(
     ("shards", "labels", "times_as_uneven"), [(16, 16, 16.4), (64, 63, 4.5), (256, 172, 1.55), (2000, 226, 1.0)]
 )
-def test_a_batch_holds_as_many_labels_as_the_docstring_says(shards: int, labels: int, times_as_uneven: float) -> None:
+def test_a_batch_has_the_number_of_labels_that_the_docstring_gives(
+    shards: int, labels: int, times_as_uneven: float
+) -> None:
     counts = labels_in_batches(BlockOrder(sorted_by_class(), Key("sha256:00", "whole", 1), BlockShuffle(shards=shards)))
     assert np.count_nonzero(counts, axis=1).mean() == pytest.approx(labels, rel=0.02)
     even = BATCH / CLASSES
@@ -189,7 +191,7 @@ def test_a_batch_holds_as_many_labels_as_the_docstring_says(shards: int, labels:
     assert chi2 == pytest.approx(times_as_uneven, rel=0.05)
 
 
-def test_a_slot_is_shuffled_as_a_whole_shuffle_is() -> None:
+def test_a_slot_of_a_block_shuffle_is_shuffled_uniformly() -> None:
     shards, size = 4, 1000
     places = ShardLookup(8 * size, np.arange(0, 8 * size + 1, size))
 
@@ -201,7 +203,7 @@ def test_a_slot_is_shuffled_as_a_whole_shuffle_is() -> None:
     assert farthest(size, 120, ranks_in_a_slot) < 4.5
 
 
-def test_over_the_epochs_every_position_comes_at_every_time() -> None:
+def test_over_many_epochs_every_position_occurs_at_every_time() -> None:
     count, size = 12, 5
     places = ShardLookup(count * size, np.arange(0, count * size + 1, size))
     order = BlockOrder(places, Key("sha256:00", "whole", 5), BlockShuffle(shards=3))

@@ -35,7 +35,7 @@ CUTS = st.lists(st.integers(0, 6), max_size=3)
 
 @counts(25, rounds=12)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_value_of_an_encoding_comes_back(encoding: str, count: int) -> None:
+def test_values_of_every_encoding_round_trip(encoding: str, count: int) -> None:
     coder = get_encoding(encoding)
 
     @settings(max_examples=count)
@@ -51,7 +51,7 @@ def test_every_value_of_an_encoding_comes_back(encoding: str, count: int) -> Non
 
 
 @counts(40, rounds=12)
-def test_every_dataset_comes_back(count: int, place: Path) -> None:
+def test_datasets_round_trip(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), options=OPTIONS)
     def check(made: Any, options: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def compare(dataset: mx8.Dataset, wanted: list[Sample], stored: list[reference.P
 
 
 @counts(20, rounds=12)
-def test_however_it_is_cut_into_appends_the_samples_are_the_same(count: int, place: Path) -> None:
+def test_samples_do_not_depend_on_how_they_are_divided_into_appends(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), cuts=CUTS, options=OPTIONS)
     def check(made: Any, cuts: list[int], options: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ def test_however_it_is_cut_into_appends_the_samples_are_the_same(count: int, pla
 
 
 @counts(25, rounds=12)
-def test_every_dataset_of_another_writer_is_read(count: int, place: Path) -> None:
+def test_datasets_of_the_reference_writer_are_read(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), compression=st.sampled_from(COMPRESSIONS), cuts=CUTS)
     def check(made: Any, compression: str | None, cuts: list[int]) -> None:

@@ -45,7 +45,7 @@ TILED = [tile(source) for source in SOURCES]
 
 @settings(max_examples=60)
 @given(RANDOM_JPEGS)
-def test_jpegs_of_random_bits_keep_their_coefficients_and_come_back(data: bytes) -> None:
+def test_tiling_random_jpegs_keeps_their_coefficients_and_is_reversible(data: bytes) -> None:
     found = tile(data)
     assert untile(found) == data
     if found != data:
@@ -166,26 +166,26 @@ def mutated(data: bytes, random: np.random.Generator) -> bytes:
 
 @settings(max_examples=300)
 @given(st.integers(0, len(SOURCES) * 2 - 1), st.integers(0, 2**32 - 1))
-def test_mutated_jpegs_are_handled_or_refused(number: int, seed: int) -> None:
+def test_mutated_jpegs_are_tiled_correctly_or_refused(number: int, seed: int) -> None:
     look_at(mutated((SOURCES + TILED)[number], np.random.default_rng(seed)), seed)
 
 
 @settings(max_examples=100)
 @given(st.binary(max_size=300), st.integers(0, 99))
-def test_bytes_of_any_kind_are_handled_or_refused(data: bytes, seed: int) -> None:
+def test_random_bytes_are_tiled_correctly_or_refused(data: bytes, seed: int) -> None:
     look_at(data, seed)
     look_at(b"\xff\xd8" + data, seed)
 
 
 @pytest.mark.parametrize("number", range(len(SOURCES)))
-def test_jpegs_cut_anywhere_are_handled_or_refused(number: int) -> None:
+def test_truncated_jpegs_are_tiled_correctly_or_refused(number: int) -> None:
     for size in range(0, len(TILED[number]), 97):
         look_at(TILED[number][:size], size)
 
 
 @settings(max_examples=100)
 @given(st.integers(0, len(SOURCES) - 1), st.integers(0, 2**32 - 1), st.integers(0, 3000))
-def test_recoding_writes_nothing_beyond_its_room(number: int, seed: int, room: int) -> None:
+def test_recoding_writes_only_inside_its_buffer(number: int, seed: int, room: int) -> None:
     """Also where the sizes of all rooms are wrong for what is to be done."""
     data = mutated(SOURCES[number], np.random.default_rng(seed))
     view, head = np.frombuffer(data, np.uint8), record(HEAD)
@@ -202,7 +202,7 @@ def test_recoding_writes_nothing_beyond_its_room(number: int, seed: int, room: i
 
 
 @pytest.mark.hunt
-def test_a_hundred_thousand_mutations_are_handled_or_refused() -> None:
+def test_a_hundred_thousand_mutations_are_tiled_correctly_or_refused() -> None:
     random = np.random.default_rng()
     for _ in range(100_000):
         seed = int(random.integers(1 << 32))

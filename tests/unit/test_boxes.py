@@ -53,7 +53,7 @@ RATIOS = st.tuples(st.floats(0.05, 20), st.floats(0.05, 20)).map(sorted).map(tup
 
 @settings(max_examples=500)
 @given(width=SIDES, height=SIDES, scale=SCALES, ratio=RATIOS, seed=st.integers(0, 1 << 32), flip=st.floats(0, 1))
-def test_random_boxes_are_those_of_a_plain_twin_with_the_same_numbers(
+def test_random_boxes_equal_the_reference_for_the_same_random_numbers(
     width: int, height: int, scale: Any, ratio: Any, seed: int, flip: float
 ) -> None:
     fields = {"scale_low": scale[0], "scale_high": scale[1], "ratio_low": ratio[0], "ratio_high": ratio[1]}
@@ -69,7 +69,7 @@ def test_random_boxes_are_those_of_a_plain_twin_with_the_same_numbers(
 
 @pytest.mark.parametrize("draw", [0.0, 1 - 2.0**-53])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5_000), (5_000, 1), (341, 256), (65_535, 65_535)])
-def test_the_least_and_the_greatest_numbers_stay_in_the_picture(size: tuple[int, int], draw: float) -> None:
+def test_extreme_random_numbers_give_boxes_inside_the_picture(size: tuple[int, int], draw: float) -> None:
     left, top, width, height = part_of(found(crop_of(RANDOM, 224, 224), np.full(DRAWS, draw), *size))
     assert 0 <= left <= left + width <= size[0]
     assert 0 <= top <= top + height <= size[1]
@@ -99,7 +99,7 @@ def distance(a: Array, b: Array) -> float:
 
 
 @pytest.mark.parametrize("size", [(341, 256), (256, 341), (1_000, 100), (100, 1_000), (1, 1), (500, 375), (7, 3)])
-def test_their_distribution_is_that_of_torchvision(size: tuple[int, int]) -> None:
+def test_random_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
     """`count` of the same distribution differ by more than 1.95 · sqrt(2 / count) once in a thousand times."""
     count = 8_000
     chance = random.Random(f"torchvision {size}")
@@ -111,7 +111,7 @@ def test_their_distribution_is_that_of_torchvision(size: tuple[int, int]) -> Non
     assert max(far.values()) < 1.95 * math.sqrt(2 / count), far
 
 
-def test_the_distance_tells_boxes_that_keep_to_the_edges() -> None:
+def test_the_distribution_test_detects_boxes_pushed_to_the_edges() -> None:
     """What the test above would say of a crop whose place is drawn first and then pushed back into the picture."""
     chance = random.Random(5)
     theirs = [get_params(341, 256, SCALE, RATIO, chance.uniform, chance.randrange) for _ in range(2_000)]
@@ -133,7 +133,7 @@ def within(draw: Any) -> tuple[int, int, int]:
 
 @settings(max_examples=300)
 @given(size=within(), width=SIDES, height=SIDES)
-def test_with_resize_it_is_the_middle_of_the_resized_picture(
+def test_with_resize_the_centre_box_is_the_middle_of_the_resized_picture(
     size: tuple[int, int, int], width: int, height: int
 ) -> None:
     """As torchvision's Resize and CenterCrop: whole pixels of the resized picture, seen in the one that is there."""
@@ -154,7 +154,7 @@ def test_with_resize_it_is_the_middle_of_the_resized_picture(
 
 @settings(max_examples=300)
 @given(kind=st.sampled_from([COVER, NATIVE]), out_width=OUT, out_height=OUT, width=SIDES, height=SIDES)
-def test_without_it_is_the_largest_of_its_shape(
+def test_without_resize_the_centre_box_is_the_largest_of_its_aspect_ratio(
     kind: int, out_width: int, out_height: int, width: int, height: int
 ) -> None:
     crop = crop_of(kind, out_height, out_width)
@@ -183,7 +183,7 @@ def check_inside(box: Box, width: int, height: int) -> None:
 
 
 @given(width=SIDES, height=SIDES)
-def test_all_of_a_picture_is_a_box_as_large_as_it(width: int, height: int) -> None:
+def test_the_box_of_a_whole_picture_has_its_size(width: int, height: int) -> None:
     box = found(crop_of(WHOLE, 0, 0), np.zeros(DRAWS), width, height)
     assert box == found(crop_of(WHOLE, 0, 0), np.zeros(DRAWS), width, height, find_box.py_func)
     assert box[:4] == (0, 0, width, height)
@@ -195,7 +195,9 @@ def test_all_of_a_picture_is_a_box_as_large_as_it(width: int, height: int) -> No
 @pytest.mark.parametrize(
     ("flip", "draw", "flipped"), [(0.0, 0.0, 0), (1.0, 1 - 2.0**-53, 1), (0.3, 0.3, 0), (0.3, 0.29, 1)]
 )
-def test_a_number_below_the_probability_mirrors(kind: int, flip: float, draw: float, flipped: int) -> None:
+def test_a_crop_is_mirrored_if_its_random_number_is_below_the_probability(
+    kind: int, flip: float, draw: float, flipped: int
+) -> None:
     draws = np.full(DRAWS, 0.5)
     draws[-1] = draw
     assert found(crop_of(kind, 8, 8, flip=flip, resize=8), draws, 20, 30).flip == flipped

@@ -129,7 +129,7 @@ def numbers(root: Path) -> list[int]:
         return [sample["number"] for sample in dataset]
 
 
-def test_three_workers_write_the_snapshot_that_one_writes_in_the_order_of_the_items(place: Place) -> None:
+def test_any_number_of_workers_gives_equal_snapshots_in_the_order_of_items(place: Place) -> None:
     place.write(*range(18), "word", *range(20, 33))
     told: list[tuple[int, int]] = []
     alone = convert(place.job("alone"), progress=lambda done, total: told.append((done, total)))
@@ -201,7 +201,9 @@ for number, (name, count) in enumerate(json.loads(sys.argv[2])):
 """
 
 
-def test_killed_at_any_point_it_goes_on_and_writes_no_finished_part_again(place: Place, repository: Path) -> None:
+def test_a_conversion_killed_anywhere_is_resumed_without_rewriting_complete_parts(
+    place: Place, repository: Path
+) -> None:
     points = [("sample", n) for n in (0, 4, 5, 12, 17)]
     points += [(name, n) for name in ("link", "rename", "replace", "unlink", "rmdir", "fsync") for n in (1, 3, 8)]
     place.write(*range(18))
@@ -232,7 +234,7 @@ def test_killed_at_any_point_it_goes_on_and_writes_no_finished_part_again(place:
     assert sum(status == -9 for status, *_ in found) > len(points) // 2
 
 
-def test_a_worker_that_is_killed_is_an_error_that_says_how_to_go_on(place: Place) -> None:
+def test_a_killed_worker_is_an_error_that_says_how_to_resume(place: Place) -> None:
     place.write(*range(12), "kill", *range(13, 18))
     with pytest.raises(SourceError, match=r"a worker was killed \(running the same command again resumes"):
         convert(place.job(), workers=2)
@@ -298,7 +300,7 @@ def go_on(place: Place, repository: Path, workers: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
-def test_workers_end_with_their_conversion_and_the_same_command_goes_on(place: Place, repository: Path) -> None:
+def test_workers_end_with_their_parent_and_the_same_command_resumes(place: Place, repository: Path) -> None:
     with at_work(place, repository, 2) as (process, workers):
         process.kill()
         process.wait()
@@ -310,7 +312,7 @@ def test_workers_end_with_their_conversion_and_the_same_command_goes_on(place: P
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_end_a_conversion_however_often_they_come(
+def test_one_or_more_ctrl_c_or_sigterm_end_a_conversion(
     place: Place, repository: Path, number: int, times: int, workers: int
 ) -> None:
     with at_work(place, repository, workers) as (process, processes):
@@ -327,7 +329,9 @@ def test_ctrl_c_and_sigterm_end_a_conversion_however_often_they_come(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_workers_start_leaves_one_plain_line(place: Place, repository: Path, number: int) -> None:
+def test_a_signal_while_workers_start_prints_one_line_and_no_traceback(
+    place: Place, repository: Path, number: int
+) -> None:
     place.write(*range(18))
     for delay_s in (0.0, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.1, 0.3):
         starting = COMMAND.replace(
@@ -358,14 +362,14 @@ sys.exit(main())
     go_on(place, repository, 2)
 
 
-def test_only_one_conversion_is_at_work_in_a_place(place: Place, repository: Path) -> None:
+def test_a_second_conversion_into_one_directory_is_refused(place: Place, repository: Path) -> None:
     with at_work(place, repository, 2):
         with pytest.raises(DiskError, match="is changing this dataset"):
             convert(place.job())
         assert unused_parts(place.out) == []
 
 
-def test_parts_of_a_changed_source_go_when_the_dataset_is_there(place: Place) -> None:
+def test_parts_of_a_changed_source_are_removed_after_publication(place: Place) -> None:
     place.write(*range(12), "fail", *range(13, 18))
     with pytest.raises(ZeroDivisionError):
         convert(place.job())
@@ -380,7 +384,7 @@ def test_parts_of_a_changed_source_go_when_the_dataset_is_there(place: Place) ->
     assert sorted(path.name for path in (place.out / ".mx8shards").iterdir()) == ["lock", "sidecars", "snapshots"]
 
 
-def test_gc_removes_parts_that_a_kill_left_but_none_of_a_conversion_at_work(place: Place) -> None:
+def test_gc_removes_parts_of_killed_conversions_but_not_of_a_running_one(place: Place) -> None:
     place.write(*range(12), "fail", *range(13, 18))
     with pytest.raises(ZeroDivisionError):
         convert(place.job())
@@ -403,7 +407,7 @@ def test_gc_removes_parts_that_a_kill_left_but_none_of_a_conversion_at_work(plac
     assert numbers(place.out) == list(range(18))
 
 
-def test_merge_does_not_take_parts_of_a_conversion_for_datasets(place: Place) -> None:
+def test_merge_ignores_parts_of_a_conversion(place: Place) -> None:
     place.write(*range(12), "fail", *range(13, 18))
     with pytest.raises(ZeroDivisionError):
         convert(place.job())
@@ -414,7 +418,7 @@ def test_merge_does_not_take_parts_of_a_conversion_for_datasets(place: Place) ->
 # what is written again ------------------------------------------------------------------------------------------------
 
 
-def test_only_the_part_of_an_item_that_changed_is_written_again(place: Place) -> None:
+def test_only_the_part_of_a_changed_item_is_rewritten(place: Place) -> None:
     place.write(*range(16), "fail")
     with pytest.raises(ZeroDivisionError, match="line 16"):
         convert(place.job())
@@ -426,7 +430,7 @@ def test_only_the_part_of_an_item_that_changed_is_written_again(place: Place) ->
     assert numbers(place.out) == [*range(7), 70, *range(8, 17)]
 
 
-def test_a_failure_in_a_worker_is_the_one_that_is_raised(place: Place) -> None:
+def test_an_error_in_a_worker_is_raised_in_the_parent(place: Place) -> None:
     place.write(*range(8), "fail", *range(9, 12))
     with pytest.raises(ZeroDivisionError, match="line 8"):
         convert(place.job(), workers=2)
@@ -434,7 +438,7 @@ def test_a_failure_in_a_worker_is_the_one_that_is_raised(place: Place) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_lack_of_memory_ends_the_conversion_and_is_no_reject(place: Place, workers: int, capsys: Capture) -> None:
+def test_a_memory_error_ends_the_conversion_and_makes_no_reject(place: Place, workers: int, capsys: Capture) -> None:
     place.write(*range(8), "memory", *range(9, 12))
     assert main(place.command("--workers", workers)) == 1
     assert "error: line 8: there is not enough memory to convert it" in capsys.readouterr().err
@@ -444,7 +448,7 @@ def test_a_lack_of_memory_ends_the_conversion_and_is_no_reject(place: Place, wor
     assert numbers(place.out) == list(range(12))
 
 
-def test_a_count_of_a_recipe_hides_nothing_of_ours(place: Place, capsys: Capture) -> None:
+def test_counts_of_a_recipe_cannot_replace_our_json_keys(place: Place, capsys: Capture) -> None:
     names = ("rejects", "snapshot", "samples", "source", "mx8shards", "mine")
     place.recipe.write_text(RECIPE + f"    counts = dict.fromkeys({names}, 0)\n" + COUNTING)
     place.write(1, "two", 3)
@@ -467,7 +471,7 @@ COUNTING = """
 """
 
 
-def test_a_part_is_named_by_all_that_its_bytes_depend_on(place: Place) -> None:
+def test_the_name_of_a_part_depends_on_everything_that_its_bytes_depend_on(place: Place) -> None:
     place.write(*range(9))
     job = place.job(size_limit="1mb")
     assert isinstance(job.source, Recipe)
@@ -496,7 +500,7 @@ def test_a_part_is_named_by_all_that_its_bytes_depend_on(place: Place) -> None:
     assert all(len(name) == 32 for name in names)
 
 
-def test_parts_that_another_recipe_or_other_arguments_wrote_are_not_taken(place: Place) -> None:
+def test_parts_of_another_recipe_or_other_arguments_are_not_reused(place: Place) -> None:
     for number, (old, new) in enumerate((("* (2", "* (3"), ("line {i}", "row {i}"))):
         place.write(*range(12), "fail")
         place.recipe.write_text(RECIPE)
@@ -511,7 +515,7 @@ def test_parts_that_another_recipe_or_other_arguments_wrote_are_not_taken(place:
         assert numbers(place.root / out) == [1000 * i for i in range(13)]
 
 
-def test_parts_of_rejects_alone_are_no_obstacle(place: Place) -> None:
+def test_parts_with_only_rejects_are_allowed(place: Place) -> None:
     place.write(*"abcde", *range(5, 8), "x", 9, *"vwxyz")
     outcome = convert(place.job())
     assert [item for item, _ in outcome.rejects] == [f"line {i}" for i in (*range(5), 8, *range(10, 15))]
@@ -521,14 +525,14 @@ def test_parts_of_rejects_alone_are_no_obstacle(place: Place) -> None:
 @pytest.mark.parametrize(
     ("words", "message"), [("a b", "line 0: none of 2 items could be converted: expected a number"), ("", "nothing to")]
 )
-def test_nothing_is_published_if_there_is_nothing_to_publish(place: Place, words: str, message: str) -> None:
+def test_a_conversion_without_samples_publishes_nothing(place: Place, words: str, message: str) -> None:
     place.write(words)
     with pytest.raises(SourceError, match=message):
         convert(place.job())
     assert not (place.out / "index.json").exists()
 
 
-def test_a_dataset_that_is_there_is_not_touched(place: Place) -> None:
+def test_an_existing_dataset_is_not_changed(place: Place) -> None:
     place.write(*range(3))
     convert(place.job())
     before = (place.out / "index.json").read_bytes()
@@ -539,7 +543,7 @@ def test_a_dataset_that_is_there_is_not_touched(place: Place) -> None:
     assert (place.out / "index.json").read_bytes() == before
 
 
-def test_rejects_are_lines_of_json_named_by_the_snapshot_and_written_anew(tmp_path: Path) -> None:
+def test_rejects_are_json_lines_in_a_file_named_by_the_snapshot(tmp_path: Path) -> None:
     (tmp_path / ".mx8shards").mkdir()
     name = "sha256:" + "ab" * 32
     keep_rejects(tmp_path, name, [("other", "why")])
@@ -552,7 +556,7 @@ def test_rejects_are_lines_of_json_named_by_the_snapshot_and_written_anew(tmp_pa
 # the command ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_prints_the_snapshot_and_takes_what_the_recipe_takes(place: Place, capsys: Capture) -> None:
+def test_the_command_prints_the_snapshot_and_accepts_the_recipes_options(place: Place, capsys: Capture) -> None:
     place.write(*range(7))
     assert main(place.command("--twice", "--size-limit", "1mb", "--compression", "zstd:1")) == 0
     out, err = capsys.readouterr()
@@ -563,7 +567,9 @@ def test_the_command_prints_the_snapshot_and_takes_what_the_recipe_takes(place: 
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_with_rejects_the_exit_code_is_4_and_the_report_is_named(place: Place, capsys: Capture, as_json: bool) -> None:
+def test_with_rejects_the_exit_code_is_4_and_the_report_is_printed(
+    place: Place, capsys: Capture, as_json: bool
+) -> None:
     place.write(1, "two", 3)
     assert main(place.command(*["--json"] * as_json)) == 4
     out, err = capsys.readouterr()
@@ -594,7 +600,7 @@ USAGE: dict[str, tuple[Callable[[Place], list[str]], str]] = {
 
 
 @pytest.mark.parametrize("name", USAGE)
-def test_a_command_line_that_means_nothing_ends_with_2(place: Place, capsys: Capture, name: str) -> None:
+def test_an_invalid_command_line_ends_with_exit_code_2(place: Place, capsys: Capture, name: str) -> None:
     place.write(*range(3))
     (place.root / "half.py").write_text(NOT_A_RECIPE)
     arguments, message = USAGE[name]
@@ -605,7 +611,7 @@ def test_a_command_line_that_means_nothing_ends_with_2(place: Place, capsys: Cap
     assert not place.out.exists()
 
 
-def test_the_help_of_a_source_is_its_own(place: Place, capsys: Capture) -> None:
+def test_help_of_a_source_shows_its_own_options(place: Place, capsys: Capture) -> None:
     assert main(["convert", str(place.recipe), "--help"]) == 0
     said = capsys.readouterr().out
     assert "--twice" in said
@@ -626,14 +632,14 @@ def test_a_recipe_may_be_given_by_any_path_and_hold_dataclasses(
     assert numbers(place.out) == [1, 2]
 
 
-def test_the_package_is_a_command_too(place: Place) -> None:
+def test_python_dash_m_convert_runs_the_command(place: Place) -> None:
     place.write(1, 2)
     command = [sys.executable, "-m", "mx8shards.convert", *place.command()[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == (f"{mx8.Dataset(place.out).snapshot}\t2 samples\n", "")
 
 
-def test_a_long_conversion_counts_items(capsys: Capture) -> None:
+def test_a_long_conversion_reports_progress_in_items(capsys: Capture) -> None:
     now = iter([0.0, 10.0])
     Lines("convert", lambda: next(now), "items")(3_000, 12_000)
     assert capsys.readouterr().err == "convert: 25% (3000 of 12000 items, 300 items/s, 30 s left)\n"
@@ -652,9 +658,7 @@ def test_worker_processes_report_items_before_a_part_is_complete(place: Place) -
 
 
 @pytest.mark.parametrize(("option", "value"), [("--size-limit", "much"), ("--compression", "rar")])
-def test_options_of_the_writer_that_it_refuses_are_errors(
-    place: Place, capsys: Capture, option: str, value: str
-) -> None:
+def test_invalid_writer_options_are_errors(place: Place, capsys: Capture, option: str, value: str) -> None:
     place.write(*range(3))
     assert main(place.command(option, value)) == 2
     assert repr(value) in capsys.readouterr().err

@@ -18,7 +18,7 @@ MEMBERS = {
 }
 
 
-def test_the_reference_has_every_public_name() -> None:
+def test_the_api_reference_has_every_public_name() -> None:
     names = {name.partition(".")[0] for name in CALLS}
     assert names | set(ERRORS) == set(mx8.__all__)
 

@@ -144,7 +144,7 @@ class Gathered:
 @given(
     sizes=st.tuples(SIZES, SIZES), wanted=WANTED, more=st.sets(st.sampled_from(sorted(MORE))), seed=st.integers(0, 99)
 )
-def test_gathered_payloads_are_those_of_the_obvious_reader(
+def test_gathered_payloads_equal_those_of_the_reference_reader(
     tmp_path_factory: pytest.TempPathFactory, sizes: Any, wanted: list[str], more: set[str], seed: int
 ) -> None:
     place = Path(QUICK or tmp_path_factory.getbasetemp()) / f"gather-{os.getpid()}"
@@ -182,7 +182,9 @@ def array_payloads(encoding: str) -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize("encoding", ["ndarray", "ndarray:uint8", "ndarray:uint16", "ndarray:float64"])
 @settings(max_examples=200)
 @given(data=st.data())
-def test_a_header_is_refused_just_where_the_codec_refuses_the_payload(encoding: str, data: st.DataObject) -> None:
+def test_array_headers_are_refused_exactly_where_the_codec_refuses_the_payload(
+    encoding: str, data: st.DataObject
+) -> None:
     codec = get_encoding(encoding)
     assert isinstance(codec, DynamicArray)
     payloads = data.draw(st.lists(array_payloads(encoding), min_size=1, max_size=6))
@@ -201,7 +203,7 @@ def test_a_header_is_refused_just_where_the_codec_refuses_the_payload(encoding: 
 
 
 @given(to=st.integers(0, 127), source=st.integers(0, 127), size=st.integers(0, 500))
-def test_past_the_caches_the_same_bytes_are_copied_and_no_others(to: int, source: int, size: int) -> None:
+def test_copies_that_bypass_the_cpu_caches_are_exact(to: int, source: int, size: int) -> None:
     given_bytes = np.random.default_rng(size).integers(0, 256, 700, dtype=np.uint8)
     found = np.full(700, 171, np.uint8)
     _copied(found[to:], given_bytes[source:], size)
@@ -224,7 +226,7 @@ def test_every_sample_is_located_in_its_shard(counts: list[int], data: st.DataOb
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=5))
-def test_unseen_shards_are_listed_once_for_each_mark(batches: list[list[int]]) -> None:
+def test_unseen_shards_are_listed_once_per_mark(batches: list[list[int]]) -> None:
     marks, count, out = np.zeros(6, np.int64), np.zeros(1, np.int64), np.zeros(6, np.int64)
     for mark in (1, 2):
         seen: set[int] = set()
@@ -244,7 +246,7 @@ FIXED = {"b": "int", "d": "ndarray:uint16:3", "u": "uint8"}
     statuses=st.lists(st.sampled_from([OK, OK, OUT_OF_SHARD]), max_size=20),
     changes=st.lists(st.sampled_from([0, 0, -1, 1, 1 << 40]), max_size=20),
 )
-def test_where_all_columns_have_one_size_their_spans_are_the_same_without_a_look_at_the_samples(
+def test_spans_of_columns_of_fixed_size_are_found_without_reading_samples(
     wanted: list[str], statuses: list[int], changes: list[int]
 ) -> None:
     columns = Columns.of(FIXED)
@@ -293,7 +295,7 @@ def begins(path: Path) -> list[int]:
 
 @WAYS
 @pytest.mark.parametrize("change", [1, 255], ids=["one more", "many more"])
-def test_a_sample_whose_sizes_do_not_add_up_gets_a_status_and_no_bytes(way: int, change: int, shard: Path) -> None:
+def test_a_sample_with_inconsistent_sizes_gets_a_status_and_no_bytes(way: int, change: int, shard: Path) -> None:
     known = Known(shard.parent)
     wanted = reference.read_dataset(shard.parent)
     at = begins(shard)[1]
@@ -306,7 +308,7 @@ def test_a_sample_whose_sizes_do_not_add_up_gets_a_status_and_no_bytes(way: int,
 
 
 @WAYS
-def test_sizes_that_would_add_up_in_32_bits_are_refused(way: int, tmp_path: Path) -> None:
+def test_sizes_that_add_up_only_modulo_32_bits_are_refused(way: int, tmp_path: Path) -> None:
     shard = write(tmp_path / "data", [(8, 0, 8)]) / "shard.00000.mds"
     known = Known(shard.parent)
     begin = int(np.frombuffer(shard.read_bytes()[4:8], "<u4")[0])
@@ -329,7 +331,7 @@ def test_an_offset_that_changed_after_the_check_gets_a_status(way: int, begin: i
 
 
 @WAYS
-def test_a_sample_too_short_for_its_own_sizes_gets_a_status(way: int, shard: Path) -> None:
+def test_a_sample_too_short_for_its_size_header_gets_a_status(way: int, shard: Path) -> None:
     known = Known(shard.parent)
     head = known.heads[0][4:20].view(np.uint32)
     head[1] = head[0] + 11  # of three sizes, four bytes each
@@ -339,7 +341,7 @@ def test_a_sample_too_short_for_its_own_sizes_gets_a_status(way: int, shard: Pat
 
 
 @pytest.mark.parametrize("left", [0, 1, 4, 14], ids="{} bytes of the sample left".format)
-def test_a_file_cut_short_is_a_status_when_it_is_read(left: int, shard: Path) -> None:
+def test_reading_a_truncated_file_gives_a_status(left: int, shard: Path) -> None:
     """Of a map it would be a SIGBUS: that is why maps are populated before they are touched."""
     known = Known(shard.parent)
     wanted = reference.read_dataset(shard.parent)
@@ -349,7 +351,7 @@ def test_a_file_cut_short_is_a_status_when_it_is_read(left: int, shard: Path) ->
     assert found.payloads["a"][:2] == [wanted[0]["a"], wanted[1]["a"]]
 
 
-def test_a_descriptor_that_cannot_be_read_is_a_status(shard: Path) -> None:
+def test_reading_an_unreadable_descriptor_gives_a_status(shard: Path) -> None:
     known = Known(shard.parent)
     rows, spans = known.gather(np.arange(3), ["a"], READ).rows, np.zeros((3, 1), SPAN)
     values, offsets = np.full(99, 171, np.uint8), np.zeros(4, np.int64)
@@ -367,7 +369,7 @@ def test_a_descriptor_that_cannot_be_read_is_a_status(shard: Path) -> None:
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_whatever_stands_in_tables_and_headers_no_byte_beyond_the_shard_is_touched(
+def test_no_tables_or_headers_make_kernels_read_beyond_the_shard(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """A status or spans within the shard: anything else would be a SIGSEGV, or a neighbour's bytes."""
@@ -404,7 +406,7 @@ def test_whatever_stands_in_tables_and_headers_no_byte_beyond_the_shard_is_touch
 # how they are compiled -----------------------------------------------------------------------------------------------
 
 
-def test_a_second_process_finds_the_compiled_kernels(tmp_path: Path, repository: Path) -> None:
+def test_a_second_process_uses_the_cached_kernels(tmp_path: Path, repository: Path) -> None:
     script = """
 import numpy as np
 from mx8shards.kernels import feistel, gather
@@ -418,7 +420,7 @@ feistel.walk(words[:1], np.uint64(1), np.uint64(1), np.uint64(0), words, words[:
     assert [int(done.stdout) for done in runs] == [2, 0]
 
 
-def test_kernels_are_compiled_anew_when_one_that_they_call_has_changed(tmp_path: Path, repository: Path) -> None:
+def test_kernels_are_recompiled_if_a_kernel_that_they_call_changed(tmp_path: Path, repository: Path) -> None:
     shutil.copytree(repository / "mx8shards", tmp_path / "mx8shards", ignore=shutil.ignore_patterns("__pycache__"))
     script = """
 import numpy as np
@@ -442,13 +444,13 @@ def _reads_beyond(values: Array, out: Array) -> None:
 
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" not in os.environ, reason="runs in the process below")
-def test_a_kernel_that_reads_out_of_bounds_raises() -> None:
+def test_bounds_checking_makes_an_out_of_bounds_read_an_error() -> None:
     with pytest.raises(IndexError):
         _reads_beyond(np.zeros(3, np.int64), np.zeros(1, np.int64))
 
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
-def test_the_kernels_pass_under_bounds_checking(tmp_path: Path, repository: Path) -> None:
+def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
     # a cache of its own: a warm one ignores the switch, and the checked code would stay in it
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     files = [__file__, *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("shard_table", "walk", "boxes"))]

@@ -64,7 +64,7 @@ READERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_costs_too_much_is_refused_with_the_reason_before_it_costs(name: str, reader: str) -> None:
+def test_decompression_bombs_are_refused_cheaply_with_the_reason(name: str, reader: str) -> None:
     make, reason = HOSTILE[name]
     data = make(1)
     READERS[reader](JPEG)  # whatever is imported for it
@@ -78,7 +78,7 @@ def test_what_costs_too_much_is_refused_with_the_reason_before_it_costs(name: st
 
 
 @pytest.mark.parametrize("make", [png_profile_bomb, late_png_bomb])
-def test_exif_data_that_only_its_orientation_is_asked_of_are_checked_before_pillow_reads_them(make: Any) -> None:
+def test_exif_data_are_checked_before_pillow_reads_their_orientation(make: Any) -> None:
     with open_picture(make(1)) as picture:  # Pillow has not looked at them
         picture.load()
         tracemalloc.start()
@@ -90,19 +90,19 @@ def test_exif_data_that_only_its_orientation_is_asked_of_are_checked_before_pill
             tracemalloc.stop()
 
 
-def test_directories_of_tags_that_name_each_other_are_read_once() -> None:
+def test_tag_directories_that_refer_to_each_other_are_read_once() -> None:
     ring = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<HHHIII", 1, 34665, 4, 1, 8, 0)
     check_cost(ring)
 
 
 @pytest.mark.parametrize("name", [*KNOWN, "empty chunks"])
-def test_a_dataset_refuses_it_too(name: str) -> None:
+def test_dataset_decoding_refuses_decompression_bombs(name: str) -> None:
     make, reason = HOSTILE[name]
     with pytest.raises(FormatError, match=reason):
         get_encoding("jpeg").decode(make(1))
 
 
-def test_as_many_scans_as_allowed_are_decoded() -> None:
+def test_a_jpeg_with_the_largest_allowed_number_of_scans_is_decoded() -> None:
     for make in (progressive, sequential):
         data = make(MOST_SCANS)
         check_cost(data)
@@ -112,7 +112,7 @@ def test_as_many_scans_as_allowed_are_decoded() -> None:
 
 
 @pytest.mark.parametrize("scans", [2, MOST_SCANS, MOST_SCANS + 1, 882])
-def test_kernels_count_the_same_scans(scans: int) -> None:
+def test_kernels_count_scans_like_python(scans: int) -> None:
     assert jpeg.MOST_SCANS == MOST_SCANS
     for data in (progressive(scans), sequential(max(3, scans)), progressive(scans) + b"\xff\xda" * 900):
         head = np.zeros(1, jpeg.HEAD)
@@ -155,7 +155,7 @@ def test_a_marker_without_a_length_hides_no_head(marker: int) -> None:
         check_cost(scans[:2] + bare + scans[2:])
 
 
-def test_what_looks_like_scans_and_is_none_is_not_counted() -> None:
+def test_scan_markers_in_metadata_and_after_the_end_are_not_counted() -> None:
     """Markers in metadata, such as a thumbnail's, and behind the end, where phones put films."""
     data = encoded(SMALL, "JPEG", progressive=True)
     thumbnail = segment(0xE3, b"\xff\xda\0\4" * 10_000)
@@ -205,14 +205,14 @@ HONEST = {
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_honest_files_pass(name: str) -> None:
+def test_ordinary_files_are_accepted(name: str) -> None:
     check_cost(HONEST[name])
     assert decoding.decode(HONEST[name], lambda *_: None).size
     converted(HONEST[name])
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *HONEST])
-def test_no_damage_makes_the_check_fail_otherwise(name: str) -> None:
+def test_damaged_files_are_accepted_or_refused_and_raise_no_other_error(name: str) -> None:
     """Cut anywhere or changed anywhere, a file passes or is refused; nothing else is raised."""
     data = HONEST[name] if name in HONEST else HOSTILE[name][0](1)
     random = np.random.default_rng(len(data))
@@ -249,7 +249,7 @@ LARGE = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", LARGE)
-def test_one_limit_of_memory_holds_for_all_who_decode(name: str, reader: str) -> None:
+def test_one_memory_limit_applies_to_all_decoding(name: str, reader: str) -> None:
     read = READERS[reader]
     if reader == "loader":
         read = lambda data: decoding.decode(data, lambda *found: decoding.check_fits(*found, MOST_DECODED_BYTES))  # noqa: E731
@@ -267,7 +267,7 @@ def test_a_jpeg_of_several_scans_takes_memory_for_all_coefficients() -> None:
             read(large)
 
 
-def test_pages_and_frames_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_and_frames_are_not_enumerated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow counts them one by one: it is asked for the second alone."""
     from PIL import GifImagePlugin, TiffImagePlugin
 
@@ -289,7 +289,7 @@ def test_pages_and_frames_are_not_counted(tmp_path: Path, monkeypatch: pytest.Mo
         assert len(sought) <= 4, name
 
 
-def test_the_bounds_are_far_above_what_encoders_write() -> None:
+def test_the_limits_are_far_above_the_output_of_encoders() -> None:
     with open_picture(encoded(SMALL, "JPEG", progressive=True)) as picture:
         assert picture.info["progressive"]
     assert encoded(SMALL, "JPEG", progressive=True).count(b"\xff\xda") * 5 < picture_cost.MOST_SCANS
@@ -297,7 +297,7 @@ def test_the_bounds_are_far_above_what_encoders_write() -> None:
 
 
 @pytest.mark.skipif(turbo.library is None, reason="needs libturbojpeg")
-def test_the_library_has_a_limit_of_its_own_for_bytes_that_change_while_they_are_decoded() -> None:
+def test_libturbojpeg_limits_scans_itself_in_case_bytes_change_during_decoding() -> None:
     handle = turbo.Handle()
     try:
         assert handle.find_error(progressive(MOST_SCANS), 1024, 1024) == ""
@@ -308,7 +308,7 @@ def test_the_library_has_a_limit_of_its_own_for_bytes_that_change_while_they_are
 
 
 @pytest.mark.skipif(not turbo.HAS_REGIONS, reason="needs libturbojpeg 3")
-def test_so_has_the_decoder_of_regions() -> None:
+def test_the_region_decoder_limits_scans_itself() -> None:
     cut = np.zeros(1, CUT)
     cut["width"], cut["height"], cut["scale"], cut["how"] = 64, 64, 1, REGION
     pixels = np.zeros(3 * 64 * 64, np.uint8)

@@ -112,7 +112,7 @@ def check_all(picture: Any, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", EIGHT)
-def test_pictures_of_eight_bits_are_taken_by_all(name: str) -> None:
+def test_eight_bit_pictures_are_accepted_by_loader_and_convert(name: str) -> None:
     with open_picture(EIGHT[name]) as picture:
         assert bits_of(picture) <= 8
         assert not can_be_rgb8(picture)
@@ -121,7 +121,7 @@ def test_pictures_of_eight_bits_are_taken_by_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*DEEP, *INKS, *NEVER])
-def test_others_are_refused_by_all_with_the_option_that_converts_them(name: str) -> None:
+def test_other_pictures_are_refused_with_a_hint_to_the_option_that_converts_them(name: str) -> None:
     data = DEEP[name][0] if name in DEEP else (INKS | NEVER)[name]
     with pytest.raises(DecodeError, match="expected a picture of 8 bits per channel, in RGB or grey") as refused:
         decoding.decode(data, lambda *_: None)
@@ -132,7 +132,7 @@ def test_others_are_refused_by_all_with_the_option_that_converts_them(name: str)
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_the_upper_eight_bits_are_kept_of_sixteen(name: str) -> None:
+def test_sixteen_bit_pictures_keep_the_upper_eight_bits(name: str) -> None:
     data, expected = DEEP[name]
     with open_picture(data) as picture:
         assert can_be_rgb8(picture)
@@ -144,7 +144,7 @@ def test_the_upper_eight_bits_are_kept_of_sixteen(name: str) -> None:
             assert np.array_equal(np.asarray(made), expected)
 
 
-def test_inks_become_rgb_in_the_form_that_they_had() -> None:
+def test_cmyk_pictures_become_rgb_jpegs_or_pngs() -> None:
     for name, form in (("CMYK JPEG", "JPEG"), ("CMYK TIFF", "PNG")):
         with open_picture(INKS[name]) as picture:
             assert can_be_rgb8(picture)
@@ -158,6 +158,6 @@ def test_inks_become_rgb_in_the_form_that_they_had() -> None:
 @pytest.mark.parametrize(
     "data", [b"\0\0\0\x0cjP  \r\n\x87\n", encoded(SMALL, "JPEG2000"), encoded(SMALL, "ICO"), b"8BPS"]
 )
-def test_no_parser_of_another_format_is_reached(data: bytes) -> None:
+def test_parsers_of_unsupported_formats_are_not_called(data: bytes) -> None:
     with pytest.raises(DecodeError, match=r"expected a picture \(JPEG, PNG, WEBP"):
         decoding.decode(data, lambda *_: None)

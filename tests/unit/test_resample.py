@@ -38,7 +38,7 @@ def lines(draw: Any) -> tuple[float, float, int, int, int]:
 @pytest.mark.parametrize("kernel", [resample.compute_taps, resample.compute_taps.py_func], ids=["compiled", "python"])  # type: ignore[attr-defined]
 @settings(max_examples=60)
 @given(line=lines(), flip=st.booleans())
-def test_weights_are_a_triangle_and_add_up_to_one(kernel: Any, line: Any, flip: bool) -> None:
+def test_weights_form_a_triangle_and_add_up_to_one(kernel: Any, line: Any, flip: bool) -> None:
     begin, end, low, high, total = line
     matrix, counts = weighed(begin, end, low, high, total, flip, kernel)
     expected = weights(begin, end, low, high, total)[:: -1 if flip else 1]
@@ -47,13 +47,13 @@ def test_weights_are_a_triangle_and_add_up_to_one(kernel: Any, line: Any, flip: 
     assert not matrix[:, :low].any()
 
 
-def test_an_unchanged_size_takes_each_pixel_from_one() -> None:
+def test_with_an_unchanged_size_each_pixel_has_one_source() -> None:
     matrix, counts = weighed(0.0, 50.0, 0, 50, 50, False, resample.compute_taps)
     assert (matrix == ONE * np.eye(50)).all()
     assert (counts == 1).all()
 
 
-def test_bytes_cannot_overflow_from_weights_that_are_rounded_up() -> None:
+def test_weights_that_are_rounded_up_cannot_overflow_a_byte() -> None:
     # the longest JPEG in one pixel: the most weights there can be
     matrix, _ = weighed(0.0, 65535.0, 0, 65535, 1, False, resample.compute_taps)
     rows = np.full((65535, 1), 255, np.uint8)
@@ -67,7 +67,7 @@ def test_bytes_cannot_overflow_from_weights_that_are_rounded_up() -> None:
 @pytest.mark.parametrize("kernel", [resample.blend, resample.blend.py_func], ids=["compiled", "python"])  # type: ignore[attr-defined]
 @settings(max_examples=30)
 @given(line=lines(), seed=st.integers(0, 99), width=st.integers(1, 70))
-def test_blended_rows_are_the_weighted_sums_rounded(kernel: Any, line: Any, seed: int, width: int) -> None:
+def test_blended_rows_are_rounded_weighted_sums(kernel: Any, line: Any, seed: int, width: int) -> None:
     begin, end, low, high, total = line
     total = min(total, 20)
     firsts, counts = np.zeros(total, np.int64), np.zeros(total, np.int64)
@@ -92,7 +92,7 @@ def test_blended_rows_are_the_weighted_sums_rounded(kernel: Any, line: Any, seed
     width=st.integers(1, 50),
     lane=st.integers(0, 2),
 )
-def test_turned_rows_are_columns(kernel: Any, top: int, count: int, left: int, width: int, lane: int) -> None:
+def test_transposed_rows_are_columns(kernel: Any, top: int, count: int, left: int, width: int, lane: int) -> None:
     rows = np.random.default_rng(top).integers(0, 256, (top + count, left + width + 2), dtype=np.uint8)
     lane *= resample.LANES
     end = lane + resample.whole_lanes(count)

@@ -68,7 +68,7 @@ def filled(assembly: Assembly) -> None:
         time.sleep(0.01)
 
 
-def test_a_run_that_ends_leaves_its_memory_to_one_that_waits_for_it(assembly: Assembly) -> None:
+def test_a_run_that_ends_frees_its_memory_for_a_waiting_run(assembly: Assembly) -> None:
     """As after a `for` that was left: nobody waits for the end of the run before."""
     first = begun(assembly, 0, 0)
     filled(assembly)
@@ -101,7 +101,7 @@ def test_a_run_begins_at_any_position_of_an_epoch(assembly: Assembly) -> None:
         run.join()
 
 
-def test_a_run_whose_thread_cannot_be_started_leaves_its_loader_able_to_begin_another(
+def test_after_a_run_whose_thread_failed_to_start_another_can_begin(
     assembly: Assembly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: threading.Thread) -> None:
@@ -116,7 +116,7 @@ def test_a_run_whose_thread_cannot_be_started_leaves_its_loader_able_to_begin_an
     assert taken(begun(assembly, 0, 0)) == list(range(0, 60, 2))
 
 
-def test_an_error_of_planning_keeps_nothing_of_its_run_alive(assembly: Assembly) -> None:
+def test_a_planning_error_does_not_keep_its_run_alive(assembly: Assembly) -> None:
     gc.collect()
     gc.disable()  # what is in a cycle stays
     try:
@@ -132,7 +132,7 @@ def test_an_error_of_planning_keeps_nothing_of_its_run_alive(assembly: Assembly)
         gc.enable()
 
 
-def test_the_watchdog_does_not_mind_a_planner_that_ends_meanwhile(assembly: Assembly) -> None:
+def test_the_watchdog_tolerates_a_planner_that_ends_during_its_check(assembly: Assembly) -> None:
     class Ending(RunState):
         """Its planner ends as soon as anybody has looked at its provisions."""
 
@@ -149,7 +149,7 @@ def test_the_watchdog_does_not_mind_a_planner_that_ends_meanwhile(assembly: Asse
     Watchdog(state).look(None, planning=True)
 
 
-def test_whoever_waits_for_a_run_that_is_stopped_is_told(assembly: Assembly) -> None:
+def test_waiting_for_a_stopped_run_is_an_error(assembly: Assembly) -> None:
     stuck = threading.Event()
     run = begun(replace(assembly, transform=lambda batch: stuck.wait(10)), 0, 0)
     with ThreadPoolExecutor(1) as other:
@@ -163,7 +163,7 @@ def test_whoever_waits_for_a_run_that_is_stopped_is_told(assembly: Assembly) -> 
     assert assembly.budget.report()["bytes_in_use"] == 0
 
 
-def test_batches_that_are_there_can_be_taken_without_waiting(assembly: Assembly) -> None:
+def test_ready_batches_can_be_taken_without_waiting(assembly: Assembly) -> None:
     run = begun(assembly, 0, 0)
     filled(assembly)
     ready = run.take_ready()
@@ -174,7 +174,7 @@ def test_batches_that_are_there_can_be_taken_without_waiting(assembly: Assembly)
     assert run.take_ready() is None
 
 
-def test_what_comes_first_is_done_before_all_that_waits() -> None:
+def test_priority_tasks_run_before_queued_tasks() -> None:
     pool = mx8.Pool(memory="2mb", threads=1)
     begun, end, order = threading.Event(), threading.Event(), list[str]()
 
@@ -196,7 +196,7 @@ def test_what_comes_first_is_done_before_all_that_waits() -> None:
     assert order == ["first", "second", "a", "b", "c"]
 
 
-def test_threads_that_were_told_to_end_take_nothing_more(dataset: mx8.Dataset) -> None:
+def test_threads_take_no_task_after_a_shutdown_request(dataset: mx8.Dataset) -> None:
     """As at the end of the interpreter: whoever still wants something is told, and does not wait."""
     pool = mx8.Pool(memory="2mb", threads=2)
     with mx8.Loader(dataset, batch_size=2, pool=pool) as loader:
@@ -209,7 +209,7 @@ def test_threads_that_were_told_to_end_take_nothing_more(dataset: mx8.Dataset) -
     pool.close()
 
 
-def test_where_not_all_threads_can_be_started_those_that_were_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_not_all_threads_can_be_started_the_started_ones_end(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(threading.enumerate())
     pool = mx8.Pool(memory="2mb", threads=3)
     starts = iter([threading.Thread.start, threading.Thread.start])
@@ -232,7 +232,7 @@ def test_where_not_all_threads_can_be_started_those_that_were_end(monkeypatch: p
     assert set(threading.enumerate()) <= before
 
 
-def test_threads_that_are_told_to_end_while_the_others_are_started_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shutdown_while_threads_are_being_started_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the interpreter ends just then."""
     before = set(threading.enumerate())
     shared = mx8.Pool(memory="2mb", threads=2)

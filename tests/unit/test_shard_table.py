@@ -72,7 +72,7 @@ def files(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Files]:
     made.close()
 
 
-def test_a_row_is_mapped_if_all_of_its_windows_are_and_read_if_one_of_them_is(files: Files) -> None:
+def test_a_row_is_mapped_if_all_of_its_windows_are_cached_and_read_otherwise(files: Files) -> None:
     rows = files.rows(
         (0, 0, 1), (0, WINDOW - 1, WINDOW + 1), (0, WINDOW, 2 * WINDOW), (0, 0, 2 * WINDOW + 10), (1, 9, 10)
     )
@@ -88,18 +88,18 @@ def test_a_row_without_bytes_needs_no_window(files: Files) -> None:
     assert files.choose(files.rows((0, 2 * WINDOW + 10, 2 * WINDOW + 10), (0, 0, 0))) == [MAPPED, MAPPED]
 
 
-def test_what_is_not_mapped_is_read(files: Files) -> None:
+def test_rows_of_unmapped_shards_are_read(files: Files) -> None:
     files.table[1]["base"] = 0
     for cold in (READ, FAULT):
         assert files.choose(files.rows((1, 0, 0), (1, 5, 9)), cold) == [READ, READ]
 
 
-def test_no_window_is_judged_but_those_that_rows_need(files: Files) -> None:
+def test_only_windows_that_rows_need_are_queried(files: Files) -> None:
     assert files.judge(files.rows((0, WINDOW, WINDOW + 1), (1, 0, 3))) == [MAPPED, MAPPED]
     assert files.verdicts.tolist() == [UNKNOWN, MAPPED, UNKNOWN, MAPPED]
 
 
-def test_a_verdict_stays_until_it_is_asked_for_anew(files: Files) -> None:
+def test_the_residency_of_a_window_is_kept_until_it_is_reset(files: Files) -> None:
     rows = files.rows((1, 0, 3))
     files.verdicts[3] = READ
     assert files.judge(rows) == [READ]
@@ -108,7 +108,7 @@ def test_a_verdict_stays_until_it_is_asked_for_anew(files: Files) -> None:
 
 
 @needs_cache_calls
-def test_what_was_just_written_is_in_the_page_cache_and_mapped(files: Files) -> None:
+def test_bytes_just_written_are_in_the_page_cache_and_mapped(files: Files) -> None:
     assert files.judge(files.rows((0, 5, 2 * WINDOW + 10), (1, 0, 3 * PAGE + 5))) == [MAPPED, MAPPED]
 
 
@@ -123,7 +123,7 @@ def test_a_file_system_in_memory_is_always_cached() -> None:
 
 
 @needs_cache_calls
-def test_what_is_not_in_the_page_cache_is_read(files: Files, tmp_path: Path) -> None:
+def test_rows_outside_the_page_cache_are_read(files: Files, tmp_path: Path) -> None:
     for descriptor in files.descriptors:
         os.fsync(descriptor)
     del files.maps[:]
@@ -142,7 +142,7 @@ def test_what_is_not_in_the_page_cache_is_read(files: Files, tmp_path: Path) -> 
 
 @needs_cache_calls
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
-def test_whoever_believes_mincore_is_told_the_truth() -> None:
+def test_mincore_is_used_only_where_it_is_reliable() -> None:
     """It says of all pages that they are cached, to those who neither own a file nor may write it."""
     with tempfile.TemporaryDirectory() as place:
         _ask_as_nobody(Path(place))
@@ -183,7 +183,7 @@ def _populate(shards: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
         out[i] = residency.populate(shards[rows[i]["shard"]]["base"] + np.uint64(begin), end - begin)
 
 
-def test_bytes_can_be_populated_just_there_unless_the_file_was_cut_short(files: Files) -> None:
+def test_populating_bytes_works_unless_the_file_was_truncated(files: Files) -> None:
     rows = files.rows((0, 7, 9), (0, WINDOW - 1, WINDOW + PAGE), (0, WINDOW + PAGE, WINDOW + PAGE + 1), (1, 0, 0))
     found = np.zeros(4, bool)
     _populate(files.table, rows, found)
@@ -193,7 +193,7 @@ def test_bytes_can_be_populated_just_there_unless_the_file_was_cut_short(files: 
     assert found.tolist() == [True, True, False, True]
 
 
-def test_a_window_whose_file_was_cut_short_is_read_and_kills_nobody(files: Files) -> None:
+def test_a_window_of_a_truncated_file_is_read_without_a_sigbus(files: Files) -> None:
     """Populating fails where there is no page: an error code, where touching would be a SIGBUS."""
     os.truncate(files.paths[0], WINDOW + PAGE)
     assert files.judge(files.rows((0, 0, 9), (0, WINDOW, WINDOW + 9))) == [MAPPED, READ]
@@ -202,7 +202,7 @@ def test_a_window_whose_file_was_cut_short_is_read_and_kills_nobody(files: Files
 
 
 @needs_cache_calls
-def test_rows_that_will_be_read_are_announced_and_no_others(files: Files) -> None:
+def test_readahead_is_requested_only_for_rows_that_will_be_read(files: Files) -> None:
     """Advice changes nothing that can be seen but the cache: it must not fail, whatever the spans and descriptors."""
     rows = files.rows((0, 3, 2 * WINDOW), (1, 0, 0), (1, 5, 9), (1, 5, 9))
     rows["way"] = [READ, FAULT, READ, MAPPED]
@@ -224,7 +224,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("io", IOS)
-def test_rows_are_found_with_their_spans_and_the_way_that_was_asked_for(io: str, root: Path) -> None:
+def test_rows_have_their_spans_and_the_requested_io_mode(io: str, root: Path) -> None:
     dataset = mx8.Dataset(root)
     found = ShardTable(dataset.shards, io)  # type: ignore[arg-type]
     found.begin_epoch()
@@ -240,7 +240,7 @@ def test_rows_are_found_with_their_spans_and_the_way_that_was_asked_for(io: str,
         assert shard.data[row["begin"] + 4 + 500 - 1] == row["sample_id"]
 
 
-def test_each_epoch_looks_at_every_file_anew(root: Path) -> None:
+def test_each_epoch_checks_every_file_again(root: Path) -> None:
     found = ShardTable(mx8.Dataset(root).shards, "mmap")
     found.begin_epoch()
     found.prepare(found.find(np.arange(40)))
@@ -252,7 +252,7 @@ def test_each_epoch_looks_at_every_file_anew(root: Path) -> None:
         found.find(np.arange(40))
 
 
-def test_shards_are_opened_only_when_a_sample_of_theirs_is_needed(root: Path) -> None:
+def test_shards_are_opened_only_when_one_of_their_samples_is_needed(root: Path) -> None:
     for path in sorted(root.glob("*.mds"))[1:]:
         path.unlink()
     found = ShardTable(mx8.Dataset(root).shards, "auto")

@@ -42,7 +42,7 @@ def decoded(data: Path, repository: Path, **environment: str) -> tuple[str, ...]
 
 @pytest.mark.skipif(turbo.library is None, reason="there is no libturbojpeg here")
 @pytest.mark.parametrize("cache", ["used", pytest.param("empty", marks=pytest.mark.hunt)])
-def test_a_cache_of_kernels_is_shared_by_processes_with_and_without_the_library(
+def test_processes_with_and_without_the_library_share_one_kernel_cache(
     tmp_path: Path, repository: Path, cache: str
 ) -> None:
     """A kernel that calls what is not there would crash, and one that was compiled without is no use with it."""
@@ -55,13 +55,13 @@ def test_a_cache_of_kernels_is_shared_by_processes_with_and_without_the_library(
 
 
 @pytest.mark.parametrize("name", ["nothing.so", "libc.so.6", "libm.so.6"])
-def test_a_chosen_library_that_is_none_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_library_in_the_environment_variable_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(turbo.VARIABLE, name)
     with pytest.raises((OSError, ImportError), match=re.escape(name)):
         turbo.find_library()
 
 
-def test_an_empty_name_means_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_environment_variable_turns_the_library_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(turbo.VARIABLE, "")
     assert turbo.find_library() is None
     monkeypatch.delenv(turbo.VARIABLE)
@@ -69,7 +69,7 @@ def test_an_empty_name_means_that_there_is_none(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(turbo.library is None, reason="there is no libturbojpeg here")
-def test_it_says_what_is_wrong() -> None:
+def test_find_error_reports_damaged_jpegs() -> None:
     whole = jpeg(picture(30, 50, 0, True))
     for size in (len(whole), len(whole) // 2, 300, 10):
         handle = turbo.Handle()
@@ -116,7 +116,7 @@ def elf_with(directory: Path, *names: str) -> str:
         (turbo._OF_REGIONS, "_pylibjxl"),  # and a library that lacks a symbol is none
     ],
 )
-def test_a_3x_of_the_system_comes_before_the_one_of_a_wheel_and_that_before_a_2x_of_the_system(
+def test_the_systems_3x_is_preferred_to_the_wheel_and_the_wheel_to_the_systems_2x(
     tmp_path: Path, repository: Path, exports: tuple[str, ...], chosen: str
 ) -> None:
     name, imported = found(repository, LD_LIBRARY_PATH=elf_with(tmp_path, *exports))
@@ -125,7 +125,7 @@ def test_a_3x_of_the_system_comes_before_the_one_of_a_wheel_and_that_before_a_2x
 
 
 @pytest.mark.skipif(ctypes.util.find_library("turbojpeg") is None, reason="the system has no libturbojpeg")
-def test_without_the_wheel_the_library_of_the_system_is_taken(tmp_path: Path, repository: Path) -> None:
+def test_without_the_wheel_the_library_of_the_system_is_used(tmp_path: Path, repository: Path) -> None:
     (tmp_path / "pylibjxl").mkdir()  # a package of this name that holds no library
     (tmp_path / "pylibjxl" / "__init__.py").touch()
     assert found(repository, PYTHONPATH=f"{tmp_path}:{repository}") == ["libturbojpeg.so.0", "False"]
@@ -162,7 +162,7 @@ for name, spec in specs.items():
 
 
 @pytest.mark.skipif(newer_library() is None, reason="no package with a libturbojpeg 3.x is installed")
-def test_regions_are_right_and_damaged_ones_are_refused(tmp_path: Path, repository: Path) -> None:
+def test_regions_are_decoded_correctly_and_damaged_ones_refused(tmp_path: Path, repository: Path) -> None:
     """A region ends decoding early, so damage below it is not seen; what is seen is that of the whole picture."""
     samplings = ("444", "422", "420", "440", "411", "Gray")
     good = [jpeg(picture(*size, i, True), samplings[i % 6]) for i, size in enumerate([(300, 400), (511, 333)] * 6)]

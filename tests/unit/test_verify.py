@@ -44,7 +44,7 @@ def only(report: Report) -> Damage:
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz", "bz2", "br", "snappy"])
 @pytest.mark.parametrize("mode", ["structure", "subset", "data"])
-def test_a_dataset_just_written_is_sound(tmp_path: Path, compression: str | None, mode: str) -> None:
+def test_a_new_dataset_is_ok(tmp_path: Path, compression: str | None, mode: str) -> None:
     snapshot = write(tmp_path, range(100), compression=compression)
     report = mx8.verify(tmp_path, data=mode == "data", subset="30%" if mode == "subset" else None)
     shards = len(list(tmp_path.glob("shard.*")))
@@ -56,18 +56,18 @@ def test_a_dataset_just_written_is_sound(tmp_path: Path, compression: str | None
 
 
 @pytest.mark.parametrize("numbers", [range(0), range(1)])
-def test_a_dataset_of_no_samples_or_one_is_sound(tmp_path: Path, numbers: range) -> None:
+def test_a_dataset_of_no_samples_or_one_is_ok(tmp_path: Path, numbers: range) -> None:
     write(tmp_path, numbers)
     assert mx8.verify(tmp_path, data=True).ok
 
 
-def test_reading_never_changes_a_file(root: Path) -> None:
+def test_verify_never_changes_a_file(root: Path) -> None:
     before = tree(root)
     mx8.verify(root, data=True)
     assert tree(root) == before
 
 
-def test_a_report_is_json(root: Path) -> None:
+def test_a_report_can_be_written_as_json(root: Path) -> None:
     flip(root / "shard.00000.mds", 8 * 1500)
     report = mx8.verify(root, data=True)
     found = json.loads(json.dumps(report.to_json()))
@@ -76,7 +76,7 @@ def test_a_report_is_json(root: Path) -> None:
     assert found["damage"][0]["file"] == "shard.00000.mds"
 
 
-def test_progress_tells_of_every_byte_and_ends_at_the_total(root: Path) -> None:
+def test_progress_counts_every_byte_and_ends_at_the_total(root: Path) -> None:
     calls: list[tuple[int, int]] = []
     mx8.verify(root, data=True, progress=lambda done, total: calls.append((done, total)))
     total = sum(path.stat().st_size for path in root.glob("shard.*"))
@@ -84,7 +84,7 @@ def test_progress_tells_of_every_byte_and_ends_at_the_total(root: Path) -> None:
     assert calls[-1] == (total, total)
 
 
-def test_no_dataset_is_an_error_and_not_a_report(tmp_path: Path) -> None:
+def test_a_directory_without_a_dataset_is_an_error_and_not_a_report(tmp_path: Path) -> None:
     with pytest.raises(mx8.DatasetNotFoundError, match="no dataset here"):
         mx8.verify(tmp_path / "nothing")
 
@@ -92,7 +92,7 @@ def test_no_dataset_is_an_error_and_not_a_report(tmp_path: Path) -> None:
 # structure ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_shard_is_named_with_its_samples(root: Path) -> None:
+def test_a_missing_shard_is_reported_with_its_samples(root: Path) -> None:
     name = sorted(path.name for path in root.glob("shard.*"))[1]
     first = len(offsets(root / "shard.00000.mds")) - 1
     count = len(offsets(root / name)) - 1
@@ -138,7 +138,7 @@ def test_a_directory_that_became_a_file_makes_shards_unreadable(tmp_path: Path) 
     assert ids(r for damage in report.damage for r in damage.samples) == set(range(30))
 
 
-def test_a_payload_is_looked_at_only_when_asked(root: Path) -> None:
+def test_payloads_are_read_only_with_data(root: Path) -> None:
     flip(root / "shard.00000.mds", 8 * 1500)
     assert mx8.verify(root).ok
     assert only(mx8.verify(root, data=True)).reason == "integrity"
@@ -156,7 +156,7 @@ def test_an_index_changed_outside_is_damage(root: Path) -> None:
     assert (report.shards, report.sealed) == (len(list(root.glob("shard.*"))), False)  # those of what is kept
 
 
-def test_an_index_that_is_no_index_is_damage(root: Path) -> None:
+def test_an_invalid_index_is_damage(root: Path) -> None:
     make_foreign(root)
     (root / "index.json").write_bytes(b"{")
     damage = only(mx8.verify(root))
@@ -191,7 +191,7 @@ def test_shards_that_only_an_older_snapshot_uses_are_checked_with_data(root: Pat
     assert (damage.file, damage.snapshot) == ("shard.00000.mds", old)
 
 
-def test_a_file_of_several_snapshots_is_read_and_blamed_once(root: Path) -> None:
+def test_a_file_of_several_snapshots_is_read_and_reported_once(root: Path) -> None:
     new = write(root, range(100, 150), mode="append")
     flip(root / "shard.00000.mds", 8 * 1500)
     report = mx8.verify(root, data=True)
@@ -199,7 +199,7 @@ def test_a_file_of_several_snapshots_is_read_and_blamed_once(root: Path) -> None
     assert report.shards == len(list(root.glob("shard.*")))
 
 
-def test_a_pinned_link_asks_for_that_snapshot_alone(root: Path) -> None:
+def test_a_pinned_link_checks_only_that_snapshot(root: Path) -> None:
     old = mx8.Dataset(root).snapshot
     new = write(root, range(50), mode="overwrite")
     flip(root / "shard.00000.mds", 8 * 1500)
@@ -216,7 +216,7 @@ def sidecar(root: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["blocks", "columns"])
-def test_a_damaged_sidecar_touches_no_sample(root: Path, kind: str) -> None:
+def test_a_damaged_sidecar_affects_no_sample(root: Path, kind: str) -> None:
     path = sidecar(root, kind)
     flip(path, 8 * 30)
     assert mx8.verify(root).ok
@@ -227,7 +227,7 @@ def test_a_damaged_sidecar_touches_no_sample(root: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["blocks", "columns"])
 @pytest.mark.parametrize("data", [False, True])
-def test_a_sidecar_that_is_missing_or_cut_is_damage(root: Path, kind: str, data: bool) -> None:
+def test_a_missing_or_truncated_sidecar_is_damage(root: Path, kind: str, data: bool) -> None:
     path = sidecar(root, kind)
     cut(path)
     assert only(mx8.verify(root, data=data)).reason == "format"
@@ -249,7 +249,7 @@ def replace_sidecar(root: Path, kind: str, data: bytes) -> None:
     edit_index(root, edit, keep=True)
 
 
-def test_block_digests_that_differ_from_the_shards_are_found_though_every_hash_is_right(root: Path) -> None:
+def test_wrong_block_digests_are_found_even_if_every_hash_is_right(root: Path) -> None:
     data = bytearray(sidecar(root, "blocks").read_bytes())
     data[8 + 3] ^= 1  # in the digest of the first shard's first block
     replace_sidecar(root, "blocks", bytes(data))
@@ -260,7 +260,7 @@ def test_block_digests_that_differ_from_the_shards_are_found_though_every_hash_i
     assert "block 0" in damage.error
 
 
-def test_numbers_that_differ_from_the_shards_are_found_though_the_hash_is_right(root: Path) -> None:
+def test_wrong_numbers_in_a_sidecar_are_found_even_if_its_hash_is_right(root: Path) -> None:
     data = bytearray(sidecar(root, "columns").read_bytes())
     data[8 + 3 * 8] ^= 1  # the fourth label of the first shard
     replace_sidecar(root, "columns", bytes(data))
@@ -270,7 +270,7 @@ def test_numbers_that_differ_from_the_shards_are_found_though_the_hash_is_right(
     assert "column 'label'" in damage.error
 
 
-def test_block_digests_speak_where_no_hash_does(root: Path) -> None:
+def test_block_digests_find_damage_in_shards_without_hashes(root: Path) -> None:
     def edit(index: dict[str, Any]) -> None:
         for entry in index["shards"]:
             entry["raw_data"]["hashes"] = {}
@@ -321,7 +321,7 @@ def test_the_raw_file_of_a_compressed_shard_is_enough(tmp_path: Path, publisher:
 
 
 @pytest.mark.parametrize("publisher", ["us", "others"])
-def test_damage_of_a_raw_file_that_stands_alone_is_found(tmp_path: Path, publisher: str) -> None:
+def test_damage_of_a_raw_file_without_its_compressed_file_is_found(tmp_path: Path, publisher: str) -> None:
     raw = only_raw(tmp_path, publisher=publisher)
     flip(raw[1], 8 * (raw[1].stat().st_size - 3))
     assert mx8.verify(tmp_path).ok
@@ -341,7 +341,7 @@ def test_damage_of_a_raw_file_that_stands_alone_is_found(tmp_path: Path, publish
 
 @pytest.mark.parametrize("options", [{"data": True}, {"subset": "100%"}, {}])
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_what_gc_removes_meanwhile_is_not_damage(tmp_path: Path, options: Any, compression: str | None) -> None:
+def test_files_that_gc_removes_meanwhile_are_not_damage(tmp_path: Path, options: Any, compression: str | None) -> None:
     write(tmp_path, range(200), compression=compression)
     newer: list[str] = []
 
@@ -356,7 +356,7 @@ def test_what_gc_removes_meanwhile_is_not_damage(tmp_path: Path, options: Any, c
         assert (report.snapshot, report.samples) == (newer[0], 100)
 
 
-def test_a_dataset_that_changes_all_the_time_gets_an_error_and_no_report(tmp_path: Path) -> None:
+def test_a_dataset_that_changes_all_the_time_is_an_error_and_not_a_report(tmp_path: Path) -> None:
     write(tmp_path, range(200))
     numbers = itertools.count(1)
 
@@ -369,7 +369,7 @@ def test_a_dataset_that_changes_all_the_time_gets_an_error_and_no_report(tmp_pat
     assert mx8.verify(tmp_path, data=True).ok
 
 
-def test_damage_is_reported_though_others_publish_meanwhile(tmp_path: Path) -> None:
+def test_damage_is_reported_even_if_snapshots_are_published_meanwhile(tmp_path: Path) -> None:
     write(tmp_path, range(200))
     cut(tmp_path / "shard.00003.mds")
     written: list[str] = []
@@ -383,7 +383,7 @@ def test_damage_is_reported_though_others_publish_meanwhile(tmp_path: Path) -> N
     assert written
 
 
-def test_a_first_snapshot_that_is_being_published_is_none_yet(tmp_path: Path) -> None:
+def test_a_first_snapshot_that_is_not_fully_published_is_no_dataset(tmp_path: Path) -> None:
     write(tmp_path, range(20))
     (tmp_path / "index.json").unlink()
     (tmp_path / STATE / "staging").mkdir()
@@ -392,7 +392,7 @@ def test_a_first_snapshot_that_is_being_published_is_none_yet(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_shards_without_hashes_are_counted_and_not_called_damaged(root: Path, compression: str | None) -> None:
+def test_shards_without_hashes_are_counted_and_not_reported_as_damaged(root: Path, compression: str | None) -> None:
     shutil.rmtree(root)
     write(root, range(100), compression=compression)
     make_foreign(root)
@@ -413,7 +413,7 @@ def test_a_foreign_hash_is_enough_to_find_damage(root: Path, compression: str | 
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gz", "bz2", "br", "snappy"])
-def test_a_compressed_shard_is_unpacked_and_held_against_its_raw_hash(root: Path, compression: str) -> None:
+def test_a_compressed_shard_is_decompressed_and_compared_with_its_raw_hash(root: Path, compression: str) -> None:
     shutil.rmtree(root)
     write(root, range(100), compression=compression, hashes=("sha1",), size_limit=None)
     make_foreign(root, hashes=("sha1",))
@@ -429,7 +429,7 @@ def test_a_compressed_shard_is_unpacked_and_held_against_its_raw_hash(root: Path
     assert only(mx8.verify(root, data=True)).reason == "integrity"
 
 
-def test_sizes_that_do_not_add_up_are_blamed_on_their_very_samples(root: Path) -> None:
+def test_inconsistent_sizes_are_reported_with_exactly_their_samples(root: Path) -> None:
     make_foreign(root)
     places = offsets(root / "shard.00000.mds")
     for row in (2, 5, 6):
@@ -451,7 +451,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_damaged_blocks_name_the_samples_that_lie_in_them(large: Path) -> None:
+def test_a_damaged_block_is_reported_with_the_samples_in_it(large: Path) -> None:
     shard = large / "shard.00000.mds"
     places = offsets(shard)
     for blocks in ((1,), (2,), (0,), (1, 3), (4,)):
@@ -469,7 +469,7 @@ def test_damaged_blocks_name_the_samples_that_lie_in_them(large: Path) -> None:
         assert ids(damage.samples) == (set(range(60)) if 0 in blocks else expected)  # block 0 holds the offsets
 
 
-def test_without_block_digests_every_sample_of_the_shard_is_named(large: Path, tmp_path: Path) -> None:
+def test_damage_without_block_digests_is_reported_with_all_samples_of_the_shard(large: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(large, root)
     sidecar(root, "blocks").unlink()
@@ -480,7 +480,7 @@ def test_without_block_digests_every_sample_of_the_shard_is_named(large: Path, t
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz"])
-def test_memory_is_bounded_by_pieces_and_not_by_the_shard(tmp_path: Path, compression: str | None) -> None:
+def test_memory_does_not_grow_with_the_shard(tmp_path: Path, compression: str | None) -> None:
     root = tmp_path / "data"
     with mx8.Writer(
         root, columns={"blob": "bytes", "label": "int"}, compression=compression, size_limit=None
@@ -499,7 +499,7 @@ def test_memory_is_bounded_by_pieces_and_not_by_the_shard(tmp_path: Path, compre
 # subset ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_subset_is_drawn_anew_and_finds_what_it_draws(root: Path) -> None:
+def test_each_run_draws_a_new_subset_and_finds_the_damage_in_it(root: Path) -> None:
     flip(root / "shard.00000.mds", 8 * 1500)
     found = {mx8.verify(root, subset=0.5).ok for _ in range(60)}
     assert found == {True, False}  # fails once in 2**58 runs
@@ -511,12 +511,12 @@ def test_a_subset_is_never_empty(root: Path) -> None:
 
 
 @pytest.mark.parametrize("subset", ["0%", "101%", "five", "", "%", 0, -1, 1.5, float("nan"), [1], b"5%"])
-def test_a_subset_that_is_no_share_is_refused(root: Path, subset: Any) -> None:
+def test_an_invalid_subset_is_refused(root: Path, subset: Any) -> None:
     with pytest.raises(mx8.SettingError, match="subset: expected a fraction above 0"):
         mx8.verify(root, subset=subset)
 
 
-def test_data_and_subset_exclude_each_other(root: Path) -> None:
+def test_data_and_subset_are_mutually_exclusive(root: Path) -> None:
     with pytest.raises(mx8.SettingError, match="data and subset: expected one of them, got both"):
         mx8.verify(root, data=True, subset="5%")
 
@@ -599,7 +599,7 @@ def check_flips(everything: Everything, count: int, seed: int) -> None:
     assert mx8.verify(everything.root, data=True).ok
 
 
-def test_the_dataset_of_every_kind_of_file_has_them_all(everything: Everything) -> None:
+def test_the_dataset_of_the_bit_flip_tests_has_every_kind_of_file(everything: Everything) -> None:
     names = {str(path.relative_to(everything.root)) for path in everything.files}
     kinds = ("index.json", "g0001/shard.", f"{STATE}/snapshots/", f"{STATE}/sidecars/", f"{STATE}/cache/", "shard.")
     assert {kind for kind in kinds for name in names if name.startswith(kind)} == set(kinds)
@@ -608,13 +608,13 @@ def test_the_dataset_of_every_kind_of_file_has_them_all(everything: Everything) 
     assert mx8.verify(everything.root, data=True).ok
 
 
-def test_300_single_bit_flips_are_all_found_and_their_samples_named(everything: Everything) -> None:
+def test_300_single_bit_flips_are_all_found_with_their_samples(everything: Everything) -> None:
     check_flips(everything, 300, seed=1)
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("seed", range(2, 12))
-def test_10000_single_bit_flips_are_all_found_and_their_samples_named(everything: Everything, seed: int) -> None:
+def test_10000_single_bit_flips_are_all_found_with_their_samples(everything: Everything, seed: int) -> None:
     check_flips(everything, 1000, seed)
 
 
@@ -645,7 +645,7 @@ def encoded(columns: Columns, count: int, seed: int) -> tuple[bytes, list[list[b
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("step", [1, 7, 100, 1 << 20])
-def test_the_walk_sees_the_same_however_the_bytes_are_cut(shape: dict[str, str], step: int) -> None:
+def test_the_walk_does_not_depend_on_the_size_of_pieces(shape: dict[str, str], step: int) -> None:
     columns = Columns.of(shape)
     scalars = [name for name, coder in zip(columns.names, columns.coders, strict=True) if coder.shape == ()]
     data, payloads = encoded(columns, 40, seed=step)
@@ -658,7 +658,7 @@ def test_the_walk_sees_the_same_however_the_bytes_are_cut(shape: dict[str, str],
 
 
 @pytest.mark.parametrize("step", [1, 7, 100, 1 << 20])
-def test_the_walk_names_every_row_that_does_not_add_up(step: int) -> None:
+def test_the_walk_lists_every_inconsistent_row(step: int) -> None:
     columns = Columns.of(SHAPES[2])
     data, _ = encoded(columns, 40, seed=3)
     broken = bytearray(data)
@@ -681,7 +681,7 @@ def test_the_walk_refuses_a_shard_shorter_than_its_table() -> None:
         walk.finish()
 
 
-def test_ranges_are_half_open_and_join_neighbours() -> None:
+def test_ranges_are_half_open_and_merge_neighbours() -> None:
     assert ranges(np.array([], np.int64)) == []
     assert ranges(np.array([4])) == [(4, 5)]
     assert ranges(np.array([0, 1, 2, 5, 7, 8])) == [(0, 3), (5, 6), (7, 9)]

@@ -44,7 +44,7 @@ def ycbcr(jpeg: bytes) -> Any:
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
-def test_planes_are_those_of_the_decoder(height: int, width: int, subsampling: str) -> None:
+def test_planes_equal_those_of_the_decoder(height: int, width: int, subsampling: str) -> None:
     jpeg = file(pixels(height, width), quality=95, subsampling=subsampling)
     luma, blue, red = yuv420.planes(yuv420.encode(jpeg))
     wanted = ycbcr(jpeg)
@@ -55,13 +55,13 @@ def test_planes_are_those_of_the_decoder(height: int, width: int, subsampling: s
     assert np.abs(np.stack([blue, red], -1) - near).mean() < 8  # a sample stands for four pixels, of which this is one
 
 
-def test_a_grey_picture_has_no_colour() -> None:
+def test_a_grey_picture_has_neutral_chroma() -> None:
     luma, blue, red = yuv420.planes(yuv420.encode(file(pixels(9, 7)[..., 0], quality=95)))
     assert luma.shape == (9, 7)
     assert set(np.unique(blue)) | set(np.unique(red)) == {128}
 
 
-def test_any_picture_can_be_made_planes() -> None:
+def test_any_picture_can_be_converted_to_planes() -> None:
     luma, blue, red = yuv420.planes(yuv420.encode(file(pixels(9, 7), "PNG")))
     wanted = np.asarray(Image.fromarray(pixels(9, 7)).convert("YCbCr"))
     assert np.array_equal(luma, wanted[..., 0])
@@ -69,14 +69,14 @@ def test_any_picture_can_be_made_planes() -> None:
     assert red[-1, -1] == wanted[-1, -1, 2]  # it stands for itself
 
 
-def test_the_planes_of_the_vectors_are_found(repository: Path) -> None:
+def test_the_planes_of_the_spec_vectors_are_found(repository: Path) -> None:
     for vector in json.loads((repository / "format_spec/vectors/planes.json").read_text())["pictures"]:
         found = yuv420.planes(bytes.fromhex(vector["payload"]))
         assert [plane.tobytes().hex() for plane in found] == [vector[name] for name in ("y", "cb", "cr")]
         assert found[0].shape == (vector["height"], vector["width"])
 
 
-def test_the_payloads_that_the_vectors_refuse_are_refused(repository: Path) -> None:
+def test_the_invalid_payloads_of_the_spec_vectors_are_refused(repository: Path) -> None:
     refused = json.loads((repository / "format_spec/vectors/planes.json").read_text())["refused"]
     assert len(refused) > 3
     for vector in refused:
@@ -85,13 +85,13 @@ def test_the_payloads_that_the_vectors_refuse_are_refused(repository: Path) -> N
 
 
 @pytest.mark.parametrize("payload", [b"", b"mx8yuv", file(pixels(9, 7)), MAGIC + struct.pack("<II", 4, 4), WRAPPING])
-def test_other_bytes_have_no_planes(payload: bytes) -> None:
+def test_bytes_of_other_formats_have_no_planes(payload: bytes) -> None:
     with pytest.raises(DecodeError, match="yuv420"):
         yuv420.planes(payload)
 
 
 @pytest.mark.parametrize("change", [b"", b"more"])
-def test_a_payload_whose_size_is_wrong_is_refused_by_name(change: bytes, tmp_path: Path) -> None:
+def test_a_payload_of_wrong_size_is_an_error_that_names_it(change: bytes, tmp_path: Path) -> None:
     good = yuv420.encode(file(pixels(32, 32)))
     bad = good + change if change else good[:-1]
     with mx8.Writer(tmp_path, columns={"image": "bytes"}) as writer:
@@ -109,7 +109,7 @@ def test_a_payload_whose_size_is_wrong_is_refused_by_name(change: bytes, tmp_pat
 @pytest.mark.parametrize(
     "crop", [mx8.RandomResizedCrop(48, flip=0.5), mx8.CenterCrop(64, resize=70), mx8.ResizeCrop((50, 80))]
 )
-def test_a_batch_has_the_pixels_of_jpegs_that_are_not_scaled(crop: Any, tmp_path: Path) -> None:
+def test_planes_and_unscaled_jpegs_give_equal_batches(crop: Any, tmp_path: Path) -> None:
     jpegs = [file(pixels(90 + 7 * i, 130 - 9 * i), quality=90, subsampling="4:2:0") for i in range(8)]
     found = []
     for name, payloads in (("jpegs", jpegs), ("planes", [yuv420.encode(jpeg) for jpeg in jpegs])):
