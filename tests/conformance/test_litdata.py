@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import mx8shards as mx8
-from tests.conformance.peer import write_ours
+from tests.conformance.streaming_peer import write_ours
 from tests.strategies import EXAMPLES, NUMBERED, numbered_samples, picture, same, samples_as_read
 
 KNOWN = ("bytes", "int", "str")

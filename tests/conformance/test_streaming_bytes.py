@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.conformance.peer import files, write_ours, write_theirs
-from tests.places import QUICK
+from tests.conformance.streaming_peer import files, write_ours, write_theirs
+from tests.fast_directory import FAST_ROOT
 from tests.reference import config, fixed_size, sample_bytes, shard_bytes
 from tests.strategies import (
     COMPRESSIONS,
@@ -139,7 +139,7 @@ def test_samples_of_any_size_fill_equal_shards_under_any_limit(count: int, strea
     def check(sizes: list[int], size_limit: int | None, compression: str | None) -> None:
         samples = [{"a": bytes([i % 251]) * size, "n": i % 256} for i, size in enumerate(sizes)]
         options = {"size_limit": size_limit, "compression": compression}
-        with tempfile.TemporaryDirectory(dir=QUICK) as place:
+        with tempfile.TemporaryDirectory(dir=FAST_ROOT) as place:
             ours, theirs = write_both(streaming, Path(place), {"a": "bytes", "n": "uint8"}, samples, **options)
             assert files(ours) == files(theirs)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.conformance.peer import at_the_start_of_time, read_local, write_theirs
+from tests.conformance.streaming_peer import clock_at_zero, read_local, write_theirs
 from tests.reference import read_dataset
 from tests.strategies import (
     COMPRESSIONS,
@@ -156,7 +156,7 @@ def test_shards_of_streamings_other_formats_are_an_error_that_names_the_format(
 ) -> None:
     writer = getattr(streaming, f"{name.upper()}Writer")
     extra = {"separator": "|"} if name == "xsv" else {}
-    with at_the_start_of_time(), writer(out=str(tmp_path / "data"), columns={"x": "int"}, **extra) as out:
+    with clock_at_zero(), writer(out=str(tmp_path / "data"), columns={"x": "int"}, **extra) as out:
         out.write({"x": 3})
     with pytest.raises(mx8.FormatError, match=rf'at \$\.shards\[0\]\.format: expected "mds", got "{name}"'):
         mx8.Dataset(tmp_path / "data")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from tests.conformance.peer import read_local, read_remote, write_ours
+from tests.conformance.streaming_peer import read_local, read_remote, write_ours
 from tests.strategies import (
     COMPRESSIONS,
     EVERY_COLUMN,

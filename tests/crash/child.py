@@ -1,6 +1,6 @@
 """The process that crash tests kill.
 
-`python -m tests.crash.child` reads scenes from its standard input, one JSON line each, and runs each in a new fork:
+`python -m tests.crash.child` reads scenarios from its standard input, one JSON line each, and runs each in a new fork:
 forking is a hundred times faster than starting Python with NumPy. A fork reports the number of the thread to trace,
 stops itself, and its exit status says how it ended.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 import mx8shards as mx8
 from mx8shards.disk import operations
-from tests.crash.scenes import BY_NAME, IN_MEMORY
+from tests.crash.scenarios import BY_NAME, IN_MEMORY
 
 DONE, REFUSED, IN_PLACE, BROKEN = range(4)  # exit statuses
 _PR_SET_PTRACER = 0x59616D61
@@ -44,25 +44,25 @@ def pause_in_a_thread(name: str, arguments: tuple[Any, ...]) -> None:
         pause()
 
 
-def act(scene: str, place: Path, where: str) -> int:
-    """Act a scene out; the exit status."""
+def act(scenario: str, place: Path, where: str) -> int:
+    """Act a scenario out; the exit status."""
     ctypes.CDLL(None).prctl(_PR_SET_PTRACER, -1, 0, 0, 0)  # a tracer need not be an ancestor
     if where == "main":
         pause()
     elif where == "thread":
         operations.before = pause_in_a_thread
     try:
-        BY_NAME[scene].act(place)
+        BY_NAME[scenario].act(place)
     except mx8.ShardsError as error:
         return IN_PLACE if "is already published" in str(error) else REFUSED
     return DONE
 
 
-def act_and_exit(scene: str, place: Path, where: str) -> None:
+def act_and_exit(scenario: str, place: Path, where: str) -> None:
     """What a fork does with its life."""
     status = BROKEN
     try:
-        status = act(scene, place, where)
+        status = act(scenario, place, where)
     finally:
         if status == BROKEN:
             traceback.print_exc()
@@ -71,10 +71,10 @@ def act_and_exit(scene: str, place: Path, where: str) -> None:
 
 def warm_up() -> None:
     """Load all that is loaded late, so that no system call of an import is counted."""
-    for scene in BY_NAME.values():
+    for scenario in BY_NAME.values():
         with tempfile.TemporaryDirectory(dir=IN_MEMORY) as place:
-            scene.prepare(Path(place))
-            scene.act(Path(place))
+            scenario.prepare(Path(place))
+            scenario.act(Path(place))
 
 
 def serve() -> None:
@@ -83,7 +83,7 @@ def serve() -> None:
         request = json.loads(line)
         pid = os.fork()
         if not pid:
-            act_and_exit(request["scene"], Path(request["place"]), request["where"])
+            act_and_exit(request["scenario"], Path(request["place"]), request["where"])
         say("pid", pid)
         say("status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 

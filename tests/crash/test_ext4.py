@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from mx8shards.disk import operations
-from tests.crash.scenes import BY_NAME, Scene, Story
+from tests.crash.scenarios import BY_NAME, Expectation, Scenario
 
-StoryOf = Callable[[Scene], Story]
+ExpectationOf = Callable[[Scenario], Expectation]
 
 
 def sh(*command: object) -> None:
@@ -54,8 +54,8 @@ def image(scratch: Path) -> Path:
     return path
 
 
-def copies_at_steps(story: Story, image: Path, stride: int) -> list[Path]:
-    """Copies of the image as it is before every `stride`-th step of the scene, and after the last one."""
+def copies_at_steps(expectation: Expectation, image: Path, stride: int) -> list[Path]:
+    """Copies of the image as it is before every `stride`-th step of the scenario, and after the last one."""
     copies: list[Path] = []
     count = 0
     lock = threading.Lock()
@@ -68,35 +68,37 @@ def copies_at_steps(story: Story, image: Path, stride: int) -> list[Path]:
             count += 1
 
     with mounted(image, image.with_name("first")) as disk:
-        shutil.copytree(story.prepared, disk / "place")
+        shutil.copytree(expectation.prepared, disk / "place")
         sh("sync", "-f", disk)
         real, operations.before = operations.before, before
         try:
-            story.scene.act(disk / "place")
+            expectation.scenario.act(disk / "place")
         finally:
             operations.before = real
         copies.append(Path(shutil.copyfile(image, image.with_name("image-at-last"))))
     return copies
 
 
-def look_at_copies(story: Story, image: Path, stride: int) -> tuple[int, int]:
+def look_at_copies(expectation: Expectation, image: Path, stride: int) -> tuple[int, int]:
     """Check what is on every copy, before and after the next publication; how many had the old state, and the new."""
     new = old = 0
-    copies = copies_at_steps(story, image, stride)
+    copies = copies_at_steps(expectation, image, stride)
     for copy in copies:
         with mounted(copy, copy.with_name("second")) as disk:
-            if story.check(disk / "place", image.with_name("cache")):
+            if expectation.check(disk / "place", image.with_name("cache")):
                 new += 1
             else:
                 old += 1
                 assert copy is not copies[-1], "what was published is gone"
-            story.finish(disk / "place")
+            expectation.finish(disk / "place")
         copy.unlink()
     return old, new
 
 
-def test_ext4_images_copied_at_some_steps_hold_the_old_or_the_new_state(story_of: StoryOf, image: Path) -> None:
-    old, new = look_at_copies(story_of(BY_NAME["overwrite"]), image, 12)
+def test_ext4_images_copied_at_some_steps_hold_the_old_or_the_new_state(
+    expectation_of: ExpectationOf, image: Path
+) -> None:
+    old, new = look_at_copies(expectation_of(BY_NAME["overwrite"]), image, 12)
     assert old > 0
     assert new > 0
 
@@ -106,6 +108,6 @@ def test_ext4_images_copied_at_some_steps_hold_the_old_or_the_new_state(story_of
     "name", ["create", "append", "append to a foreign dataset", "overwrite", "merge", "merge and move", "gc", "seal"]
 )
 def test_ext4_images_copied_at_every_step_hold_the_old_or_the_new_state(
-    name: str, story_of: StoryOf, image: Path
+    name: str, expectation_of: ExpectationOf, image: Path
 ) -> None:
-    print(name, look_at_copies(story_of(BY_NAME[name]), image, 1))
+    print(name, look_at_copies(expectation_of(BY_NAME[name]), image, 1))

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import mx8shards as mx8
-from tests.crash.killing import ROOT
-from tests.crash.scenes import samples, tree, write
+from tests.crash.scenarios import samples, tree, write
+from tests.crash.traced_processes import ROOT
 
 
 class SmallDisk:
@@ -170,7 +170,7 @@ import json, os, sys
 from pathlib import Path
 import mx8shards as mx8
 from tests.crash.child import warm_up
-from tests.crash.scenes import write, tree
+from tests.crash.scenarios import write, tree
 
 warm_up()  # what is imported late may lie where nobody else may look
 place = Path(sys.argv[1])

@@ -25,20 +25,20 @@ from mx8shards.disk import operations
 from mx8shards.shards import snapshots
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.snapshots import kept_path
-from tests.crash import double
-from tests.crash.double import Step, Stopped, World
-from tests.crash.power import Disk, File
-from tests.crash.scenes import BY_NAME, COLUMNS, Story, samples, tree, write
+from tests.crash import fault_injection
+from tests.crash.disk_model import Disk, File
+from tests.crash.fault_injection import FaultInjector, Step, Stopped
+from tests.crash.scenarios import BY_NAME, COLUMNS, Expectation, samples, tree, write
 
 
-def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[[], object]) -> World:
+def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[[], object]) -> FaultInjector:
     """Die before the first step of which this is true; the steps that were taken."""
-    world = World()
+    injector = FaultInjector()
 
     def before(name: str, arguments: tuple[Any, ...]) -> None:
         if is_there(name, arguments):
-            world.over = Stopped
-        world.before(name, arguments)
+            injector.over = Stopped
+        injector.before(name, arguments)
 
     real, operations.before = operations.before, before
     try:
@@ -46,7 +46,7 @@ def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[
             act()
     finally:
         operations.before = real
-    return world
+    return injector
 
 
 def stop_at(name: str, ending: str, act: Callable[[], object]) -> None:
@@ -118,7 +118,7 @@ def leave_their_shard_beside_an_intent(root: Path) -> Path:
 def test_a_rollback_that_is_interrupted_repeatedly_keeps_foreign_files(scratch: Path) -> None:
     original = scratch / "original"
     theirs = leave_their_shard_beside_an_intent(original / "data").relative_to(original)
-    whole = World()
+    whole = FaultInjector()
     place = shutil.copytree(original, scratch / "place")
     disk = Disk.of(place)
     with whole.running():
@@ -126,7 +126,7 @@ def test_a_rollback_that_is_interrupted_repeatedly_keeps_foreign_files(scratch: 
     assert (place / theirs).read_bytes() == b"theirs"
     for at, step in enumerate(whole.steps):
         stopped = shutil.copytree(original, scratch / f"stopped{at}")
-        with World(at, double.stop).running(), pytest.raises(Stopped):
+        with FaultInjector(at, fault_injection.stop_before).running(), pytest.raises(Stopped):
             LocalPublication(stopped / "data")
         for chance in (0, 0.5, 1):
             cut = scratch / f"cut{at}-{chance}"
@@ -425,18 +425,27 @@ def test_a_damaged_side_car_is_replaced_when_the_same_one_is_published_again(scr
 # the decompression cache ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [double.stop, double.tear, double.refuse, double.fill, double.interrupt])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fault_injection.stop_before,
+        fault_injection.stop_during,
+        fault_injection.fail_once,
+        fault_injection.fill_disk,
+        fault_injection.press_ctrl_c,
+    ],
+)
 def test_the_cache_holds_only_complete_copies_if_decompressing_stops_or_fails(
-    fault: Callable[[World, Step], None], scratch: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Callable[[FaultInjector, Step], None], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = scratch / "original"
     write(original, 0, 5, compression="gz")
     for at in range(1_000):
         root = shutil.copytree(original, scratch / str(at) / "data")
         monkeypatch.setenv("XDG_CACHE_HOME", str(scratch / str(at) / "home"))
-        world = World(at, fault)
+        injector = FaultInjector(at, fault)
         try:
-            with world.running(), mx8.Dataset(root, verify="shard") as dataset:
+            with injector.running(), mx8.Dataset(root, verify="shard") as dataset:
                 assert [sample["label"] for sample in dataset] == [0, 1, 2, 3, 4]
         except (Stopped, KeyboardInterrupt):
             pass
@@ -444,7 +453,7 @@ def test_the_cache_holds_only_complete_copies_if_decompressing_stops_or_fails(
             assert list(dataset) == list(samples(0, 5))
         names = [name for name in tree(scratch / str(at)) if re.search(r"(cache|mx8shards/shards)/[0-9a-f]", name)]
         assert len(names) == 3  # one for each shard, and no drafts
-        if world.faulty is None:
+        if injector.faulty is None:
             break
         shutil.rmtree(scratch / str(at))
 
@@ -529,17 +538,17 @@ def test_a_garbage_collected_writer_logs_a_warning_and_releases_its_lock(scratch
 
 
 def test_merge_syncs_linked_shards_that_their_writer_did_not_sync(
-    story_of: Callable[[Any], Story], scratch: Path
+    expectation_of: Callable[[Any], Expectation], scratch: Path
 ) -> None:
-    place = story_of(BY_NAME["merge"]).copy(scratch / "place")
+    place = expectation_of(BY_NAME["merge"]).copy(scratch / "place")
     disk = Disk.of(place)
     parts = [node for name, node in disk.now.items() if isinstance(node, File) and name.endswith(".mds")]
     for node in parts:
         node.synced = b""
-    world = World()
-    with world.running():
+    injector = FaultInjector()
+    with injector.running():
         BY_NAME["merge"].act(place)
-    for step in world.steps:
+    for step in injector.steps:
         disk.play(step)
     assert all(node.synced == node.data for node in parts)
 
@@ -572,7 +581,7 @@ def test_gc_after_a_killed_publication_keeps_files_that_a_power_cut_may_restore(
         return (name, arguments) == ("sync_directory", (root,)) and not (staged / "index.json").exists()
 
     killed = stop_before(is_last, lambda: write(root, 6, 9, mode="overwrite"))
-    collecting = World()
+    collecting = FaultInjector()
     with collecting.running():
         mx8.gc(root, keep=0)
     for at, step in enumerate([*killed.steps, *collecting.steps]):

@@ -15,20 +15,11 @@ from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.cli import main
-from mx8shards.convert import convert_in_parts as running
+from mx8shards.convert import convert_in_parts
 from mx8shards.convert.splits import parse_split
-from tests.text_folders import TextFolder, write_texts
+from tests.text_folders import NAMES, RECIPE, TextFolder, write_texts
 
 Capture = pytest.CaptureFixture[str]
-
-RECIPE = str(Path(__file__).parent.parent / "text_folders.py")
-NAMES = [f"{folder}/{i}.txt" for folder in ("cat", "dog") for i in range(5)]
-
-
-@pytest.fixture
-def src(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(running, "PART_ITEMS", 3)
-    return write_texts(tmp_path / "src", NAMES)
 
 
 def samples(root: Path) -> list[tuple[str, str, str]]:
@@ -192,17 +183,17 @@ def test_append_is_an_error_if_another_snapshot_is_published_meanwhile(
 ) -> None:
     append(src, tmp_path / "out")
     write_texts(src, ["dog/7.txt"])
-    real = running._write_parts
+    real = convert_in_parts._write_parts
 
     def late(*arguments: Any) -> Any:
         with mx8.Writer(tmp_path / "out", columns=TextFolder.columns, mode="append") as writer:
             writer.write({"path": "dog/7.txt", "text": "theirs", "label": 1})
         return real(*arguments)
 
-    monkeypatch.setattr(running, "_write_parts", late)
+    monkeypatch.setattr(convert_in_parts, "_write_parts", late)
     with pytest.raises(mx8.DatasetExistsError, match="to be the current snapshot"):
         append(src, tmp_path / "out")
-    monkeypatch.setattr(running, "_write_parts", real)
+    monkeypatch.setattr(convert_in_parts, "_write_parts", real)
     assert append(src, tmp_path / "out").samples == 0
     assert Counter(path for path, _, _ in samples(tmp_path / "out"))["dog/7.txt"] == 1
 
@@ -287,7 +278,7 @@ def test_a_split_that_differs_from_the_datasets_split_is_refused(
 
 def killed_between_splits(src: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversion that publishes train and ends before it publishes val."""
-    real = running.merge
+    real = convert_in_parts.merge
 
     def merge(parts: Any, out: Path, **options: Any) -> str:
         if out.name == "val":
@@ -295,7 +286,7 @@ def killed_between_splits(src: Path, out: Path, monkeypatch: pytest.MonkeyPatch)
         return real(parts, out, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(running, "merge", merge)
+        patched.setattr(convert_in_parts, "merge", merge)
         with pytest.raises(KeyboardInterrupt):
             mx8.convert_from(RECIPE, src, out, split=SPLIT)
     assert (out / "train/index.json").exists()

@@ -16,21 +16,11 @@ from PIL import Image
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.cli.signatures import documented
-from mx8shards.convert import convert_in_parts as running
 from mx8shards.convert.imagefolder import ImageFolder
 from mx8shards.convert.source import parameters_of
-from tests.text_folders import TextFolder, write_texts
+from tests.text_folders import NAMES, RECIPE, TextFolder, write_texts
 
 Capture = pytest.CaptureFixture[str]
-
-RECIPE = str(Path(__file__).parent.parent / "text_folders.py")
-NAMES = [f"{folder}/{i}.txt" for folder in ("cat", "dog") for i in range(5)]
-
-
-@pytest.fixture
-def src(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(running, "PART_ITEMS", 3)
-    return write_texts(tmp_path / "src", NAMES)
 
 
 def paths(root: Path) -> list[str]:

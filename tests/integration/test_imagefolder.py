@@ -23,8 +23,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
-from mx8shards.convert import convert_in_parts as running
-from mx8shards.convert import picture_checks
+from mx8shards.convert import convert_in_parts, picture_checks
 from mx8shards.convert.classes import class_names
 from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.imagefolder import ImageFolder
@@ -37,8 +36,8 @@ from mx8shards.kernels import turbo
 from mx8shards.media import yuv420
 from mx8shards.media.tiles import is_tiled, untile
 from mx8shards.media.upright import upright_jpeg
-from tests.hostile import HOSTILE
-from tests.places import QUICK
+from tests.decompression_bombs import HOSTILE
+from tests.fast_directory import FAST_ROOT
 from tests.privileges import give_up_privileges
 
 pytest.importorskip("simplejpeg")
@@ -535,7 +534,7 @@ def test_files_that_are_not_pictures_are_rejects_and_hidden_files_are_ignored(tm
 @pytest.fixture
 def deep() -> Iterator[tuple[Path, Callable[[int], int]]]:
     """A folder, and a function that makes so many folders below the last one in it, and opens the new last one."""
-    root = Path(tempfile.mkdtemp(dir=QUICK))
+    root = Path(tempfile.mkdtemp(dir=FAST_ROOT))
     (root / "a").mkdir()
     here = os.open(root / "a", os.O_RDONLY)
 
@@ -980,19 +979,19 @@ def test_a_class_folder_that_appears_before_the_workers_start_shifts_no_label(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     src = write(tmp_path / "src", few(*(f"{name}/{i}.jpg" for name in ("dog", "owl") for i in range(4))))
-    real = running.map_in_processes
+    real = convert_in_parts.map_in_processes
 
     def late(*arguments: Any) -> Any:
         write(src, few("cat/1.jpg"))
         return real(*arguments)
 
-    monkeypatch.setattr(running, "PART_ITEMS", 2)
-    monkeypatch.setattr(running, "map_in_processes", late)
+    monkeypatch.setattr(convert_in_parts, "PART_ITEMS", 2)
+    monkeypatch.setattr(convert_in_parts, "map_in_processes", late)
     job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
     with pytest.raises(SourceError, match="imagefolder: the source changed while it was converted"):
         convert(job, workers=workers)
     assert not (tmp_path / "out/index.json").exists()
-    monkeypatch.setattr(running, "map_in_processes", real)
+    monkeypatch.setattr(convert_in_parts, "map_in_processes", real)
     convert(job, workers=workers)
     assert labels(tmp_path / "out") == {
         name: ["cat", "dog", "owl"].index(name[:3]) for name in labels(tmp_path / "out")
@@ -1010,15 +1009,15 @@ def test_a_tar_that_is_replaced_while_it_is_converted_is_an_error(
         with tarfile.open(src.with_name(f"{folder.name}.tar"), "w") as tar:
             tar.add(folder, "")
     job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
-    real = running.map_in_processes
+    real = convert_in_parts.map_in_processes
 
     def late(*arguments: Any) -> Any:
         os.replace(tmp_path / "new.tar", src)
         return real(*arguments)
 
     os.replace(tmp_path / "old.tar", src)
-    monkeypatch.setattr(running, "PART_ITEMS", 2)
-    monkeypatch.setattr(running, "map_in_processes", late)
+    monkeypatch.setattr(convert_in_parts, "PART_ITEMS", 2)
+    monkeypatch.setattr(convert_in_parts, "map_in_processes", late)
     with pytest.raises(SourceError, match="changed while it was converted"):
         convert(job, workers=2)
     assert not (tmp_path / "out/index.json").exists()
@@ -1037,7 +1036,7 @@ def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_comma
             (src / name).write_bytes(picture("JPEG", quality=90) + b"more")
         return found
 
-    monkeypatch.setattr(running, "PART_ITEMS", 2)
+    monkeypatch.setattr(convert_in_parts, "PART_ITEMS", 2)
     monkeypatch.setattr(Folder, "read", read)
     with pytest.raises(SourceError, match=r"between a/2\.jpg and a/3\.jpg: the source"):
         convert(job)

@@ -1,6 +1,6 @@
 """The process that loader tests interrupt, kill, fork or let end.
 
-`python -m tests.loader.child` reads scenes from its standard input, one JSON line each, and runs each in a separate
+`python -m tests.loader.child` reads scenarios from its standard input, one JSON line each, and runs each in a separate
 fork: forking is a hundred times faster than starting Python with NumPy and Numba.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, write
+from tests.loader.leak_checks import ids_of, write
 
 held: list[Any] = []  # to the end of the process
 
@@ -202,14 +202,14 @@ def decoded_for(data: str, count: int) -> None:
     say(json.dumps(sorted(rows)))
 
 
-SCENES: dict[str, Callable[..., None]] = {
-    scene.__name__: scene
-    for scene in (interrupted, left_open, forked, trained, forked_while_locked, few_files, worked_for, decoded_for)
+SCENARIOS: dict[str, Callable[..., None]] = {
+    scenario.__name__: scenario
+    for scenario in (interrupted, left_open, forked, trained, forked_while_locked, few_files, worked_for, decoded_for)
 }
 
 
 def warm_up() -> None:
-    """Load and compile all that scenes need."""
+    """Load and compile all that scenarios need."""
     with tempfile.TemporaryDirectory() as directory, mx8.Dataset(write(Path(directory) / "data", 40)) as dataset:
         for options in ({"io": "mmap"}, {"io": "pread"}, {"shuffle": True}):
             with mx8.Loader(dataset, batch_size=8, threads=1, output="numpy", **options) as loader:  # type: ignore[arg-type]
@@ -225,7 +225,7 @@ def main() -> None:
         request = json.loads(line)
         pid = os.fork()
         if not pid:
-            SCENES[request.pop("scene")](**request)  # and from here the interpreter ends as it does for everybody
+            SCENARIOS[request.pop("scenario")](**request)  # and from here the interpreter ends as it does for everybody
             return
         say("pid", pid)
         say("status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

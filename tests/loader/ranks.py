@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of
+from tests.loader.leak_checks import ids_of
 
 AT = 3  # the step after which a state is taken
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from tests.loader.acting import Actor
-from tests.loader.parts import ids_of, in_time, payload, shards, write
+from tests.loader.child_process import ChildProcess
+from tests.loader.leak_checks import ids_of, payload, shards, time_limit, write
 
 SAMPLES, BATCH = 120, 8
 
@@ -52,11 +52,11 @@ def test_an_iterable_dataset_continues_at_the_position_of_the_loader(data: Path)
         assert sorted(numbers(again)) == list(range(SAMPLES))
 
 
-def test_workers_make_loaders_of_their_own_after_a_fork(actor: Actor, data: Path) -> None:
-    with in_time():
-        actor.start("worked_for", data=str(data), count=2)
-        (said,), status = actor.rest()
-    assert (status, actor.errors) == (0, "")
+def test_workers_make_loaders_of_their_own_after_a_fork(child_process: ChildProcess, data: Path) -> None:
+    with time_limit():
+        child_process.start("worked_for", data=str(data), count=2)
+        (said,), status = child_process.read_rest()
+    assert (status, child_process.errors) == (0, "")
     found = json.loads(said)
     assert found["first"] == list(range(BATCH))
     assert found["numbers"] == list(range(SAMPLES))
@@ -93,7 +93,7 @@ def test_after_an_error_a_data_loader_continues_as_the_error_says(tmp_path: Path
     data = write(tmp_path / "data", SAMPLES)
     *_, last = shards(data)
     last.rename(tmp_path / "elsewhere")
-    with loader_of(data, output="torch") as loader, in_time():
+    with loader_of(data, output="torch") as loader, time_limit():
         batches = loader.as_iterable_dataset()
         found = data_loader(batches, num_workers=workers)
         words = r"set_epoch\(0\) of the iterable dataset repeats this one" if workers else "tries this step again"
@@ -154,7 +154,7 @@ def test_set_epoch_after_the_iterator_was_made_takes_effect(data: Path) -> None:
 
 def test_state_dict_in_the_parent_of_workers_is_an_error(data: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
-    with loader_of(data, output="torch") as loader, in_time():
+    with loader_of(data, output="torch") as loader, time_limit():
         batches = loader.as_iterable_dataset()
         assert batches.state_dict() == loader.state_dict()
         found = iter(torch_data.DataLoader(batches, num_workers=1))
@@ -172,7 +172,7 @@ def test_state_dict_in_the_parent_of_workers_is_an_error(data: Path) -> None:
 def test_with_batch_size_none_a_data_loader_gives_the_results_of_a_transform(data: Path, workers: int) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     for form in ("dict", "array", "list", "batch"):
-        with loader_of(data, columns=["number"], transform=SHAPED[form], output="torch") as loader, in_time():
+        with loader_of(data, columns=["number"], transform=SHAPED[form], output="torch") as loader, time_limit():
             found = torch_data.DataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=workers)
             for one, other in zip(found, loader, strict=True):
                 assert type(one) is type(other)
@@ -217,7 +217,7 @@ def arrays(value: Any) -> list[Any]:
 @pytest.mark.parametrize("output", ["numpy", "torch"])
 @pytest.mark.parametrize("form", FORMS)
 def test_results_of_a_transform_are_copied_out_of_the_banks(data: Path, form: str, output: Any) -> None:
-    with loader_of(data, transform=FORMS[form], output=output) as loader, in_time():
+    with loader_of(data, transform=FORMS[form], output=output) as loader, time_limit():
         taken = loader.as_iterable_dataset()
         found = list(taken)
         assert taken._loader is not None
@@ -257,7 +257,7 @@ def test_ragged_rows_of_a_users_encoding_pass_through_workers(tmp_path: Path) ->
     with mx8.Writer(tmp_path / "data", columns={"word": "spelled"}) as writer:
         for i in range(10):
             writer.write({"word": "a" * i})
-    with loader_of(tmp_path / "data", output="torch") as loader, in_time():
+    with loader_of(tmp_path / "data", output="torch") as loader, time_limit():
         batches = torch_data.DataLoader(loader.as_iterable_dataset(), num_workers=1)
         assert [word for batch in batches for word in batch["word"]] == ["a" * i for i in range(10)]
         copied = pickle.loads(pickle.dumps(next(iter(loader))["word"]))

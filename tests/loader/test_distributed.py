@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, write
+from tests.loader.leak_checks import ids_of, write
 
 pytest.importorskip("torch")
 

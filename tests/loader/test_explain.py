@@ -14,9 +14,9 @@ from typing import Any, Literal
 import pytest
 
 import mx8shards as mx8
-from tests.loader.faults import Weigh
+from tests.loader.faults import ChecksumDecoder
 from tests.loader.filesystem import Mounted, shown_again
-from tests.loader.parts import in_time, write
+from tests.loader.leak_checks import time_limit, write
 
 SAMPLES, BATCH = 160, 8
 
@@ -80,7 +80,7 @@ def named(case: Case, root: Path) -> mx8.Loader | Any:
             time.sleep(case.transform_s)
         return batch
 
-    decode = {"blob": Weigh(takes_s=case.decode_s)} if case.decode_s else None
+    decode = {"blob": ChecksumDecoder(takes_s=case.decode_s)} if case.decode_s else None
     with (
         mx8.Dataset(root) as dataset,
         mx8.Loader(
@@ -103,7 +103,7 @@ def named(case: Case, root: Path) -> mx8.Loader | Any:
 def test_the_bottleneck_is_named_in_eleven_of_twelve_cases(data: Path, large: Path, shown: Mounted) -> None:
     wrong = []
     named(Case("consumer"), data)  # the first one in a process waits for kernels, too
-    with in_time():
+    with time_limit():
         for case in CASES:
             root = large if case.large else data
             if case.read_s:

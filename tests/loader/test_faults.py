@@ -17,9 +17,9 @@ import pytest
 import mx8shards as mx8
 from mx8shards.views import Whole
 from tests.loader.damage import BEFORE, LATER, cut_short, put_another
-from tests.loader.faults import Fault, OnCommandError, Weigh, raising
+from tests.loader.faults import ChecksumDecoder, Fault, OnCommandError, raising
 from tests.loader.filesystem import shown_again
-from tests.loader.parts import Around, digests, ids_of, nothing_left, shards, write
+from tests.loader.leak_checks import ViewOfWhole, digests, ids_of, no_leaks, shards, write
 
 SAMPLES, BATCH = 120, 8
 STEPS = SAMPLES // BATCH
@@ -32,13 +32,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class FaultyView(Around):
+class FaultyView(ViewOfWhole):
     """The whole dataset, unless the fault strikes."""
 
     fault: Fault
 
     def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
-        self.fault.strike("view", np.asarray(position).ravel().tolist())
+        self.fault.trigger("view", np.asarray(position).ravel().tolist())
         return self.whole.resolve(position, epoch, seed)
 
 
@@ -53,7 +53,7 @@ class FaultyOrder:
         return len(self.inner)
 
     def at(self, epoch: int, counts: Any) -> Any:
-        self.fault.strike("order", counts.tolist())
+        self.fault.trigger("order", counts.tolist())
         return self.inner.at(epoch, counts)
 
 
@@ -79,14 +79,15 @@ def loader_with(dataset: mx8.Dataset, fault: Fault, **options: Any) -> mx8.Loade
     """A loader in which the fault strikes."""
 
     def transform(batch: Any) -> Any:
-        fault.strike("transform", batch.sample_ids.tolist())
+        fault.trigger("transform", batch.sample_ids.tolist())
         return batch
 
     if fault.where == "view":
         dataset._view = FaultyView(Whole(len(dataset)), fault)
     loader = mx8.Loader(
         dataset,
-        **{"batch_size": BATCH, "decode": {"blob": Weigh(fault)}, "transform": transform, "output": "numpy"} | options,
+        **{"batch_size": BATCH, "decode": {"blob": ChecksumDecoder(fault)}, "transform": transform, "output": "numpy"}
+        | options,
     )
     if fault.where == "order":
         plan = replace(loader._assembly.plan, order=FaultyOrder(loader._assembly.plan.order, fault))
@@ -100,8 +101,8 @@ def taken(batches: Iterator[Any]) -> tuple[list[list[int]], mx8.LoaderError | No
     try:
         for batch in batches:
             found.append(ids_of(batch))
-            if "weight" in batch:
-                assert batch["weight"].tolist() == digests(found[-1])
+            if "checksum" in batch:
+                assert batch["checksum"].tolist() == digests(found[-1])
     except mx8.LoaderError as error:
         return found, error
     return found, None
@@ -110,7 +111,7 @@ def taken(batches: Iterator[Any]) -> tuple[list[list[int]], mx8.LoaderError | No
 def fail_once(data: Path, where: str, name: str, step: int, **options: Any) -> None:
     """Let one thing fail in one step; hold all against what is promised."""
     error = ERRORS[name]()
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         fault = Fault(where, raising(error), armed=False)
         loader = loader_with(dataset, fault, **options)
@@ -177,7 +178,7 @@ def test_any_error_at_any_place_and_step_is_raised_at_its_batch(data: Path, wher
 def expect_damage(data: Path, damaged: Path, first_bad: int, io: str, *, damage: Callable[[], None]) -> None:
     """All before the damaged shard comes, then the reason; with the file as it was, everything comes."""
     intact = damaged.read_bytes()
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy")  # type: ignore[arg-type]
         with loader:
@@ -219,7 +220,7 @@ def test_a_shard_damaged_between_two_epochs_is_an_error_that_names_it(
 ) -> None:
     data = write(tmp_path / "data", SAMPLES)
     damaged = shards(data)[2]
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         first_bad = int(dataset.shards.starts[2])
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
@@ -237,7 +238,7 @@ def test_an_open_shard_that_is_deleted_or_replaced_stays_readable(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     data = write(tmp_path / "data", SAMPLES)
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy") as loader:
             assert len(taken(iter(loader))[0]) == STEPS
@@ -250,7 +251,7 @@ def test_an_open_shard_that_is_deleted_or_replaced_stays_readable(
 
 def test_a_file_truncated_between_two_batches_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     data = write(tmp_path / "data", 12 * SAMPLES)  # more than is made ahead
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=BATCH, threads=1, io="pread", output="numpy") as loader:
             batches = iter(loader)
@@ -267,7 +268,7 @@ def test_a_file_truncated_between_two_batches_is_an_error_when_it_is_read(tmp_pa
 def test_a_disk_error_names_the_shard_and_later_batches_are_read(tmp_path: Path) -> None:
     """Nothing is mapped here: pages that are taken away between being populated and being copied would be a signal."""
     data = write(tmp_path / "data", 12 * SAMPLES)  # more than is made ahead
-    with shown_again(data, tmp_path / "mount") as shown, nothing_left(shown.root):
+    with shown_again(data, tmp_path / "mount") as shown, no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, io="pread", output="numpy") as loader:
             batches = iter(loader)
@@ -288,7 +289,7 @@ def test_a_disk_error_names_the_shard_and_later_batches_are_read(tmp_path: Path)
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 def test_a_disk_error_between_two_epochs_names_the_shard(tmp_path: Path, io: str) -> None:
     data = write(tmp_path / "data", SAMPLES)
-    with shown_again(data, tmp_path / "mount") as shown, nothing_left(shown.root):
+    with shown_again(data, tmp_path / "mount") as shown, no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
             assert len(taken(iter(loader))[0]) == STEPS
@@ -324,7 +325,7 @@ def test_a_disk_error_within_a_sample_is_not_reported_as_truncation(tmp_path: Pa
 
 @pytest.mark.parametrize("result", [7, [], ValueError("a value"), StopIteration(), object, {"a": [1]}], ids=repr)
 def test_anything_that_a_transform_returns_is_delivered_except_none(data: Path, result: Any) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=BATCH, transform=lambda batch: result, output="numpy", threads=2) as loader:
             assert [found is result for found in loader] == [True] * STEPS
@@ -341,7 +342,7 @@ def test_a_transform_that_keeps_batches_until_memory_is_full_gets_an_error(tmp_p
         kept.append(batch)
         return batch
 
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=200, transform=keep, memory="1mb", output="numpy") as loader:
             caught: mx8.LoaderError | None = None

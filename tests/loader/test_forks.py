@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mx8shards as mx8
-from tests.loader.parts import write
+from tests.loader.leak_checks import write
 from tests.pictures import file_of, jpeg
 from tests.pixels import picture
 
@@ -20,7 +20,7 @@ _WHILE_COMPILING = """
 import os, signal, sys, time
 import mx8shards as mx8
 from mx8shards.kernels import compiling
-from tests.loader.parts import ids_of
+from tests.loader.leak_checks import ids_of
 
 def ids(batches):
     return sorted(i for batch in batches for i in ids_of(batch))

@@ -11,7 +11,7 @@ import pytest
 
 import mx8shards as mx8
 from tests.batches import flat
-from tests.loader.parts import ids_of, write
+from tests.loader.leak_checks import ids_of, write
 
 torch = pytest.importorskip("torch")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, in_time, shards
+from tests.loader.leak_checks import ids_of, shards, time_limit
 
 SAMPLES, BATCH = 400, 6
 
@@ -52,7 +52,7 @@ def contents(batch: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (2, 3)])
 def test_batches_that_share_a_bank_equal_single_batches(data: Path, uneven: str, rank: int, world_size: int) -> None:
     options = {"uneven": uneven, "rank": rank, "world_size": world_size}
-    with in_time(), loader_of(data, True, **options) as grouped, loader_of(data, False, **options) as alone:
+    with time_limit(), loader_of(data, True, **options) as grouped, loader_of(data, False, **options) as alone:
         assert max(len(group.steps) for group in groups_of(grouped)) > 4
         assert [len(group.steps) for group in groups_of(alone)] == [1] * len(alone)
         for _ in range(2):
@@ -71,7 +71,7 @@ def groups_of(loader: mx8.Loader) -> Iterator[Any]:
 
 
 def test_a_held_batch_keeps_its_values_after_its_neighbours_are_freed(data: Path) -> None:
-    with in_time(), loader_of(data, True, memory="16mb") as loader:
+    with time_limit(), loader_of(data, True, memory="16mb") as loader:
         held = [(batch, contents(batch)) for k, batch in enumerate(loader) if k % 9 == 4]
         for _ in range(3):
             for _ in loader:
@@ -98,7 +98,7 @@ def test_bad_samples_do_not_affect_other_batches_of_their_group(data: Path, on_e
     bad = [7, 8, 200, 201, 202, 399]
     root = damaged(data, tmp_path / "damaged", bad)
     options = {"on_error": on_error}
-    with in_time(), loader_of(root, True, **options) as grouped, loader_of(root, False, **options) as alone:
+    with time_limit(), loader_of(root, True, **options) as grouped, loader_of(root, False, **options) as alone:
         if on_error != "raise":
             assert [contents(batch) for batch in grouped] == [contents(batch) for batch in alone]
             assert grouped.state_dict() == alone.state_dict()
@@ -128,7 +128,7 @@ def test_loaders_that_share_a_pool_can_iterate_in_a_forked_child(data: Path) -> 
             code = 0 if len(list(other)) == len(other) and len(list(batches)) == len(one) - 1 else 2
         finally:
             os._exit(code)
-    with in_time():
+    with time_limit():
         _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     for loader in (one, other):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, in_time, nothing_left, threads, write
+from tests.loader.leak_checks import ids_of, no_leaks, threads, time_limit, write
 
 SAMPLES, BATCH = 48, 8
 
@@ -90,7 +90,7 @@ def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_stays_usa
 ) -> None:
     struck = 0
     random = Random(times)
-    with nothing_left(data), mx8.Dataset(data) as dataset:
+    with no_leaks(data), mx8.Dataset(data) as dataset:
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=1, memory="1mb", output="numpy")
         list(loader)  # kernels are there now
         begun = time.perf_counter()
@@ -130,7 +130,7 @@ def test_a_loader_dropped_after_ctrl_c_during_thread_start_leaves_nothing(
         start(thread)
         raise KeyboardInterrupt
 
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         pool = mx8.Pool(memory="4mb", threads=1)
         loader = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
@@ -179,7 +179,7 @@ def test_waiting_while_another_thread_closes_the_loader_is_an_error(data: Path) 
         end.wait(30)
         return batch
 
-    with in_time(), mx8.Dataset(data) as dataset:
+    with time_limit(), mx8.Dataset(data) as dataset:
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=1, transform=transform, output="numpy")
 
         def close() -> None:
@@ -204,7 +204,7 @@ def test_concurrent_use_of_one_iteration_is_an_error_and_the_first_thread_contin
         return batch
 
     options: dict[str, Any] = {"batch_size": BATCH, "threads": 1, "transform": transform, "output": "numpy"}
-    with in_time(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
+    with time_limit(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
         batches, found = iter(loader), list[int]()
         first = threading.Thread(target=lambda: found.extend(i for batch in batches for i in ids_of(batch)))
         first.start()
@@ -228,7 +228,7 @@ def test_an_abandoned_iteration_does_not_move_the_newer_one(data: Path) -> None:
         return batch
 
     options: dict[str, Any] = {"batch_size": BATCH, "threads": 1, "transform": transform, "output": "numpy"}
-    with in_time(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
+    with time_limit(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
         batches, errors = iter(loader), list[str]()
         next(batches)
         next(batches)

@@ -19,8 +19,8 @@ import pytest
 import mx8shards as mx8
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Whole
-from tests.loader.acting import Actor
-from tests.loader.parts import Around, ids_of, in_time, nothing_left, shards, write
+from tests.loader.child_process import ChildProcess
+from tests.loader.leak_checks import ViewOfWhole, ids_of, no_leaks, shards, time_limit, write
 
 SAMPLES, BATCH = 120, 8
 CHILDREN = pytest.mark.parametrize("how", ["del", "stats", "close", "for", "exit", "pool"])
@@ -54,7 +54,7 @@ class Trainer:
 
 
 def test_a_loader_in_a_cycle_may_be_collected_while_the_memory_lock_is_held(data: Path) -> None:
-    with nothing_left(data), mx8.Dataset(data) as dataset:
+    with no_leaks(data), mx8.Dataset(data) as dataset:
         pool = mx8.Pool(memory="64mb", threads=2)
         gone = weakref.ref(Trainer(dataset, pool).loader)
         other = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
@@ -71,11 +71,13 @@ def test_a_loader_in_a_cycle_may_be_collected_while_the_memory_lock_is_held(data
 
 
 @CHILDREN
-def test_a_child_forked_while_the_memory_lock_is_held_does_not_block(actor: Actor, data: Path, how: str) -> None:
-    with in_time():
-        actor.start("forked_while_locked", data=str(data), how=how)
-        assert actor.rest() == (["child 0", f"rest {SAMPLES - BATCH}"], 0)
-    assert actor.errors == ""
+def test_a_child_forked_while_the_memory_lock_is_held_does_not_block(
+    child_process: ChildProcess, data: Path, how: str
+) -> None:
+    with time_limit():
+        child_process.start("forked_while_locked", data=str(data), how=how)
+        assert child_process.read_rest() == (["child 0", f"rest {SAMPLES - BATCH}"], 0)
+    assert child_process.errors == ""
 
 
 # one for after another ------------------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ def test_the_next_for_waits_for_a_slow_transform_of_the_last_one(tmp_path: Path)
         time.sleep(takes_s)
         return batch
 
-    with nothing_left(tmp_path):
+    with no_leaks(tmp_path):
         with loader_of(tmp_path / "data", batch_size=32, memory="64mb") as roomy:
             three_batches = roomy._assembly.budget.memory_for(3 * 65_536)
         loader = loader_of(tmp_path / "data", batch_size=32, memory=three_batches, transform=transform)
@@ -306,7 +308,7 @@ def test_pickling_copying_or_indexing_a_loader_is_an_error_that_names_as_iterabl
 
 
 @dataclass(frozen=True)
-class Astray(Around):
+class Astray(ViewOfWhole):
     """The whole dataset, but for one position."""
 
     sample_id: int

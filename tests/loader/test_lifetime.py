@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.loader.acting import Actor
-from tests.loader.faults import Fault, OnCommandError, Weigh, raising
-from tests.loader.parts import descriptors, ids_of, in_time, nothing_left, threads, write
-from tests.resident import anonymous_bytes
+from tests.anonymous_memory import anonymous_bytes
+from tests.loader.child_process import ChildProcess
+from tests.loader.faults import ChecksumDecoder, Fault, OnCommandError, raising
+from tests.loader.leak_checks import descriptors, ids_of, no_leaks, threads, time_limit, write
 
 SAMPLES, BATCH = 240, 8
 
@@ -63,7 +63,7 @@ def by_a_cycle(batches: Iterator[Any]) -> None:
 def test_a_break_ends_the_work_of_an_iteration_and_the_next_one_is_complete(
     data: Path, leave: Callable[[Iterator[Any]], None]
 ) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, shuffle=True, output="numpy")
         for epoch in range(3):
@@ -80,7 +80,7 @@ def test_a_break_ends_the_work_of_an_iteration_and_the_next_one_is_complete(
 
 
 def test_using_an_iteration_that_another_one_replaced_is_an_error(data: Path) -> None:
-    with nothing_left(data), mx8.Dataset(data) as dataset:
+    with no_leaks(data), mx8.Dataset(data) as dataset:
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy") as loader:
             first = iter(loader)
             next(first)
@@ -94,7 +94,7 @@ def test_using_an_iteration_that_another_one_replaced_is_an_error(data: Path) ->
 
 
 def test_closing_during_an_iteration_ends_it_and_held_batches_stay_valid(data: Path) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy")
         batches = iter(loader)
@@ -122,7 +122,7 @@ def test_garbage_collected_loaders_leave_no_threads_files_or_memory(data: Path) 
         elif how % 3 == 1:
             list(batches)
 
-    with in_time():
+    with time_limit():
         for how in range(3):
             use(how)
         gc.collect()
@@ -137,7 +137,7 @@ def test_garbage_collected_loaders_leave_no_threads_files_or_memory(data: Path) 
 
 
 def test_a_loader_frees_its_threads_and_memory_without_the_cycle_collector(data: Path) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         gc.disable()
         try:
             for _ in range(20):
@@ -153,7 +153,7 @@ def test_a_loader_frees_its_threads_and_memory_without_the_cycle_collector(data:
 
 
 def test_several_loaders_may_open_the_shards_of_a_dataset_at_once(data: Path) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         for _ in range(20):
             dataset = mx8.Dataset(data)
             loaders = [mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") for _ in range(3)]
@@ -171,12 +171,14 @@ def test_several_loaders_may_open_the_shards_of_a_dataset_at_once(data: Path) ->
 
 
 def test_faults_in_one_loader_of_a_pool_do_not_affect_the_other(data: Path) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         pool = mx8.Pool(memory="64mb", threads=2)
         dataset = mx8.Dataset(data)
         error = OnCommandError("on command")
         fault = Fault("fill", raising(error), frozenset([100]))
-        faulty = mx8.Loader(dataset, batch_size=BATCH, decode={"blob": Weigh(fault)}, pool=pool, output="numpy")
+        faulty = mx8.Loader(
+            dataset, batch_size=BATCH, decode={"blob": ChecksumDecoder(fault)}, pool=pool, output="numpy"
+        )
         fine = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
         for epoch in range(3):
             found = []
@@ -202,36 +204,44 @@ def test_faults_in_one_loader_of_a_pool_do_not_affect_the_other(data: Path) -> N
 
 
 @pytest.mark.parametrize("where", ["next", "warm_up", "body"])
-def test_ctrl_c_is_raised_at_once_and_the_loader_can_continue_or_end(actor: Actor, data: Path, where: str) -> None:
-    with in_time():
-        actor.start("interrupted", data=str(data), where=where)
-        assert actor.hear() == "transform"
-        os.kill(actor.pid, signal.SIGINT)
-        said, status = actor.rest()
+def test_ctrl_c_is_raised_at_once_and_the_loader_can_continue_or_end(
+    child_process: ChildProcess, data: Path, where: str
+) -> None:
+    with time_limit():
+        child_process.start("interrupted", data=str(data), where=where)
+        assert child_process.read_line() == "transform"
+        os.kill(child_process.pid, signal.SIGINT)
+        said, status = child_process.read_rest()
     assert [line for line in said if line != "transform"] == ["interrupted", f"further {3 * BATCH}"]
-    assert (status, actor.errors) == (0, "")
+    assert (status, child_process.errors) == (0, "")
 
 
 @pytest.mark.parametrize(
     ("how", "status"), [("begun", 0), ("idly", 0), ("transform", 0), ("torch", 0), ("exit", 7), ("error", 1)]
 )
-def test_the_interpreter_exits_cleanly_with_an_open_loader(actor: Actor, data: Path, how: str, status: int) -> None:
-    with in_time():
-        actor.start("left_open", data=str(data), how=how)
-        assert actor.rest() == ([], status)
-    assert actor.errors.strip().endswith("RuntimeError: on command" if how == "error" else "")
-    assert how == "error" or not actor.errors
+def test_the_interpreter_exits_cleanly_with_an_open_loader(
+    child_process: ChildProcess, data: Path, how: str, status: int
+) -> None:
+    with time_limit():
+        child_process.start("left_open", data=str(data), how=how)
+        assert child_process.read_rest() == ([], status)
+    assert child_process.errors.strip().endswith("RuntimeError: on command" if how == "error" else "")
+    assert how == "error" or not child_process.errors
 
 
-def test_children_forked_during_an_epoch_can_iterate_and_the_parent_continues(actor: Actor, data: Path) -> None:
-    with in_time():
-        actor.start("forked", data=str(data), times=10)
-        said, status = actor.rest()
+def test_children_forked_during_an_epoch_can_iterate_and_the_parent_continues(
+    child_process: ChildProcess, data: Path
+) -> None:
+    with time_limit():
+        child_process.start("forked", data=str(data), times=10)
+        said, status = child_process.read_rest()
     assert said == ["forked 0"] * 10 + ["whole True"]
-    assert (status, actor.errors) == (0, "")
+    assert (status, child_process.errors) == (0, "")
 
 
 @pytest.mark.hunt
-def test_children_forked_at_any_moment_can_iterate_and_the_parent_continues(actor: Actor, data: Path) -> None:
+def test_children_forked_at_any_moment_can_iterate_and_the_parent_continues(
+    child_process: ChildProcess, data: Path
+) -> None:
     for _ in range(40):
-        test_children_forked_during_an_epoch_can_iterate_and_the_parent_continues(actor, data)
+        test_children_forked_during_an_epoch_can_iterate_and_the_parent_continues(child_process, data)

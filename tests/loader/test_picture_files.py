@@ -19,9 +19,9 @@ from mx8shards.convert.picture_checks import checked_picture
 from mx8shards.errors import DecodeError, SourceError
 from mx8shards.kernels import turbo
 from mx8shards.media.tiles import is_tiled, tile
-from tests.hostile import HOSTILE, progressive
+from tests.decompression_bombs import HOSTILE, progressive
 from tests.jpegs import segments
-from tests.loader.parts import in_time
+from tests.loader.leak_checks import time_limit
 from tests.loader.test_pictures import backend as backend
 from tests.loader.test_pictures import crops, loader_of, rows
 from tests.pictures import difference, file_of, jpeg, twin_of, write
@@ -151,7 +151,7 @@ def test_an_undecodable_payload_is_an_error_with_its_place_and_the_reason(
     dataset = write(tmp_path / "data", [GOOD, GOOD, make(), GOOD], size_limit="1mb")
     with (
         loader_of(dataset, spec, batch_size=4, memory="500mb") as loader,
-        in_time(240),
+        time_limit(240),
         pytest.raises(mx8.LoaderError) as caught,
     ):
         list(loader)
@@ -213,7 +213,7 @@ WHOLE = {
 
 def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict[int, Array]:
     """The crops of those files that are not refused; whoever finds a stale row here, finds a full bank's."""
-    with write(root, files, mode="overwrite") as dataset, in_time(240):
+    with write(root, files, mode="overwrite") as dataset, time_limit(240):
         with loader_of(dataset, spec, on_error="skip", batch_size=16, **options) as loader:
             found = rows(loader)
             lost = loader.state_dict()["lost"]["count"]
@@ -343,7 +343,7 @@ def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place
     assert len(files) // 20 < len(kept) < len(files) // 2
     dataset = write(place / f"kept {backend} {tiles}", kept)
     for spec in (FAST, SPEC, mx8.CenterCrop(32, upright=True), mx8.Decode()):
-        with loader_of(dataset, spec, batch_size=64) as loader, in_time(240):
+        with loader_of(dataset, spec, batch_size=64) as loader, time_limit(240):
             assert sum(len(batch.sample_ids) for batch in loader) == len(kept)
 
 

@@ -20,7 +20,7 @@ from mx8shards.errors import DecodeError
 from mx8shards.kernels import turbo
 from mx8shards.media import picture_memory
 from mx8shards.media.tiles import tile
-from tests.loader.parts import in_time
+from tests.loader.leak_checks import time_limit
 from tests.loader.test_pictures import backend as backend
 from tests.loader.test_pictures import crops, loader_of, same
 from tests.pictures import file_of, jpeg, write
@@ -54,7 +54,7 @@ def test_pictures_that_need_more_memory_get_it(
     monkeypatch.setattr(picture_memory, "_FIRST_BYTES", 3_000)
     monkeypatch.setattr(picture_memory, "_MOST_BYTES", most)
     for threads in (1, 4):
-        with in_time(240):
+        with time_limit(240):
             assert same(crops(mixed, SPECS[name], io=io, threads=threads, batch_size=5), expected)
 
 
@@ -88,7 +88,7 @@ def test_memory_too_small_for_batches_is_an_error_that_suggests_enough(mixed: mx
 _GROWTH = """
 import sys
 import mx8shards as mx8
-from tests.resident import anonymous_bytes
+from tests.anonymous_memory import anonymous_bytes
 
 most = 0
 link, memory, warm, io = sys.argv[1:]
@@ -174,7 +174,7 @@ def test_the_peak_memory_of_libraries_is_in_the_budget(place: Path, library: str
 _MOST = """
 import sys, threading, time
 import mx8shards as mx8
-from tests.resident import anonymous_bytes
+from tests.anonymous_memory import anonymous_bytes
 
 warm, link, memory, io, on_error, decoder = sys.argv[1:]
 options = dict(batch_size=4, decode={"image": eval(f"mx8.{decoder}")}, threads=12, output="numpy", io=io)

@@ -19,9 +19,9 @@ import pytest
 import mx8shards as mx8
 from mx8shards.kernels import turbo
 from mx8shards.media.tiles import is_tiled, tile
-from tests.loader.acting import Actor
-from tests.loader.parts import in_time
-from tests.loader.test_cold import drop
+from tests.loader.child_process import ChildProcess
+from tests.loader.leak_checks import time_limit
+from tests.loader.test_cold_reads import drop
 from tests.pictures import difference, draws_of, file_of, jpeg, twin_of, write
 from tests.pixels import picture
 
@@ -393,13 +393,15 @@ def test_a_data_loader_gets_equal_crops(data: dict[str, mx8.Dataset], backend: s
         assert same(taken(loader.as_iterable_dataset()), expected)
 
 
-def test_workers_of_a_data_loader_get_equal_crops(actor: Actor, place: Path, data: dict[str, mx8.Dataset]) -> None:
+def test_workers_of_a_data_loader_get_equal_crops(
+    child_process: ChildProcess, place: Path, data: dict[str, mx8.Dataset]
+) -> None:
     pytest.importorskip("torch")
     expected = crops(data["smooth"], mx8.RandomResizedCrop(32))
-    with in_time(240):  # kernels may have to be compiled there, first
-        actor.start("decoded_for", data=str(place / "smooth"), count=2)
-        (said,), status = actor.rest()
-    assert (status, actor.errors) == (0, "")
+    with time_limit(240):  # kernels may have to be compiled there, first
+        child_process.start("decoded_for", data=str(place / "smooth"), count=2)
+        (said,), status = child_process.read_rest()
+    assert (status, child_process.errors) == (0, "")
     assert json.loads(said) == [[i, zlib.crc32(expected[i])] for i in sorted(expected)]
 
 

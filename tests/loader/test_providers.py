@@ -25,7 +25,7 @@ from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.thread_resources import ThreadResources
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import CAUSES, Cause, LocalFiles, Provider
-from tests.loader.parts import ids_of, in_time, nothing_left, write
+from tests.loader.leak_checks import ids_of, no_leaks, time_limit, write
 
 SAMPLES, BATCH = 120, 10
 Act = Callable[[int], object]  # what is done before shard i is there
@@ -94,7 +94,7 @@ def last_shard_of(data: Path, batch: int) -> int:
 def test_slow_shards_do_not_change_batches_and_each_is_provided_once(
     data: Path, limit: int | None, shuffle: bool
 ) -> None:
-    with nothing_left(data), in_time():
+    with no_leaks(data), time_limit():
         with provided(data, lambda i: time.sleep(0.002 * (i % 5)), limit, shuffle=shuffle) as (loader, provider):
             for epoch in range(2):
                 wanted = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
@@ -106,7 +106,7 @@ def test_slow_shards_do_not_change_batches_and_each_is_provided_once(
 def test_batches_of_local_shards_are_delivered_while_another_shard_is_delayed(data: Path) -> None:
     stuck = last_shard_of(data, 5)
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i == stuck and come.wait(30)) as (loader, provider):
+    with time_limit(), provided(data, lambda i: i == stuck and come.wait(30)) as (loader, provider):
         batches = iter(loader)
         got = [ids_of(next(batches)) for _ in range(5)]
         assert got == [list(range(k * BATCH, (k + 1) * BATCH)) for k in range(5)]
@@ -122,7 +122,7 @@ def test_batches_of_local_shards_are_delivered_while_another_shard_is_delayed(da
 def test_the_first_batch_waits_only_for_its_own_shards(data: Path) -> None:
     last = last_shard_of(data, 0)
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i > last and come.wait(30)) as (loader, provider):
+    with time_limit(), provided(data, lambda i: i > last and come.wait(30)) as (loader, provider):
         assert ids_of(next(iter(loader))) == list(range(BATCH))
         assert max(provider.done) <= last
         come.set()
@@ -131,7 +131,7 @@ def test_the_first_batch_waits_only_for_its_own_shards(data: Path) -> None:
 def test_shards_are_provided_ahead_in_the_order_of_need_with_bounded_parallelism(data: Path) -> None:
     held = threading.Event()
     with (
-        in_time(),
+        time_limit(),
         provided(data, lambda i: None, shuffle=False, transform=lambda batch: held.wait(30) and batch) as (
             loader,
             provider,
@@ -165,7 +165,7 @@ def test_provided_shards_make_room_for_the_next_ones(data: Path) -> None:
 def test_queued_shards_are_not_provided_after_their_iteration_ended(data: Path) -> None:
     frozen, come = threading.Event(), threading.Event()
     act: Act = lambda i: frozen.is_set() and come.wait(30)  # noqa: E731
-    with in_time(), provided(data, act, 1, memory="320kb") as (loader, provider):
+    with time_limit(), provided(data, act, 1, memory="320kb") as (loader, provider):
         batches = iter(loader)
         held = next(batches)
         time.sleep(0.5)  # so that shards are provided ahead
@@ -185,7 +185,7 @@ def test_queued_shards_are_not_provided_after_their_iteration_ended(data: Path) 
 
 def test_a_substitute_whose_shard_is_delayed_does_not_block_other_shards(data: Path) -> None:
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i == 5 and come.wait(30)) as (loader, provider):
+    with time_limit(), provided(data, lambda i: i == 5 and come.wait(30)) as (loader, provider):
         table = loader._assembly.plan.shard_table
         table.begin_epoch()
         first = int(loader._dataset.shards.starts[5])
@@ -209,7 +209,7 @@ def test_a_full_disk_is_an_error_and_does_not_skip_a_substitute(data: Path) -> N
         if i == 5:
             raise DiskError("no space is left", subject=f"shard {i}")
 
-    with in_time(), provided(data, act, on_error="substitute") as (loader, _):
+    with time_limit(), provided(data, act, on_error="substitute") as (loader, _):
         table = loader._assembly.plan.shard_table
         table.begin_epoch()
         with pytest.raises(DiskError, match="no space is left"):
@@ -225,7 +225,7 @@ def test_an_outage_is_never_a_lost_sample(data: Path, on_error: str, limit: int 
         if away and i == 3:
             raise mx8.RemoteError("the network was away", subject=f"shard {i}")
 
-    with in_time(), provided(data, act, limit, on_error=on_error) as (loader, _):
+    with time_limit(), provided(data, act, limit, on_error=on_error) as (loader, _):
         for _ in range(2):
             with pytest.raises(mx8.LoaderError, match="the network was away"):
                 list(loader)
@@ -242,7 +242,7 @@ def test_on_error_applies_to_a_shard_that_the_provider_finds_damaged(data: Path,
         if i == 3:
             raise mx8.IntegrityError("another hash", subject=f"shard {i}")
 
-    with in_time(), provided(data, act, on_error=on_error) as (loader, _):
+    with time_limit(), provided(data, act, on_error=on_error) as (loader, _):
         if not lost:
             with pytest.raises(mx8.LoaderError, match="another hash"):
                 list(loader)
@@ -258,7 +258,7 @@ def test_on_error_applies_to_a_shard_that_the_provider_finds_damaged(data: Path,
 def test_a_provider_that_does_not_answer_is_an_error_that_names_it(data: Path) -> None:
     stuck = last_shard_of(data, 5)
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i == stuck and come.wait(30), read_timeout_s=1) as (loader, _):
+    with time_limit(), provided(data, lambda i: i == stuck and come.wait(30), read_timeout_s=1) as (loader, _):
         with pytest.raises(mx8.LoaderError, match=rf"shard\.{stuck:05d}\.mds has not arrived .* waits for the network"):
             list(loader)
         come.set()
@@ -267,7 +267,7 @@ def test_a_provider_that_does_not_answer_is_an_error_that_names_it(data: Path) -
 
 def test_a_wait_of_more_than_two_seconds_is_logged_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "mx8shards")
-    with in_time(), provided(data, lambda i: time.sleep(3 if i in (2, 9) else 0), 1) as (loader, _):
+    with time_limit(), provided(data, lambda i: time.sleep(3 if i in (2, 9) else 0), 1) as (loader, _):
         list(loader)
     (told,) = [record.getMessage() for record in caplog.records]
     assert told.startswith("a batch has waited for the network for ")
@@ -276,7 +276,7 @@ def test_a_wait_of_more_than_two_seconds_is_logged_once(data: Path, caplog: pyte
 
 def test_a_break_while_the_planner_waits_for_a_shard_ends_the_iteration_at_once(data: Path) -> None:
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i > 2 and come.wait(30)) as (loader, _):
+    with time_limit(), provided(data, lambda i: i > 2 and come.wait(30)) as (loader, _):
         for epoch in range(3):
             batches = iter(loader)
             assert ids_of(next(batches)) == list(range(BATCH))
@@ -289,7 +289,7 @@ def test_a_break_while_the_planner_waits_for_a_shard_ends_the_iteration_at_once(
 
 
 def test_explain_names_the_cause_of_waiting_for_shards(data: Path) -> None:
-    with in_time(), provided(data, lambda i: time.sleep(0.03), limit=1) as (loader, _):
+    with time_limit(), provided(data, lambda i: time.sleep(0.03), limit=1) as (loader, _):
         list(loader)
         assert loader.stats()["network_s"] > 0
         assert loader.explain().bottleneck == "network"
@@ -305,7 +305,7 @@ def test_zstd_shards_are_unpacked_ahead_in_the_pool(tmp_path: Path, monkeypatch:
         return real(self, entry)
 
     monkeypatch.setattr(LocalFiles, "provide", provide)
-    with in_time(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, threads=2) as loader:
+    with time_limit(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, threads=2) as loader:
         assert [i for batch in loader for i in ids_of(batch)] == list(range(SAMPLES))
         assert len(threads) == dataset.shards.count
         assert {name.rpartition("-")[0] for name in threads} == {"mx8shards"}  # no planner among them
@@ -317,7 +317,7 @@ def test_zstd_shards_are_unpacked_ahead_in_the_pool(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("world_size", [3, 8])
 def test_a_rank_has_its_own_shards_provided_ahead(data: Path, shuffle: Any, world_size: int) -> None:
     options = {"rank": world_size - 1, "world_size": world_size, "batch_size": 3, "shuffle": shuffle}
-    with in_time(), provided(data, lambda i: None, 1, **options) as (loader, provider):
+    with time_limit(), provided(data, lambda i: None, 1, **options) as (loader, provider):
         lanes: list[str] = []
         submit = loader._assembly.provider_threads.submit
 
@@ -334,13 +334,13 @@ def test_a_rank_has_its_own_shards_provided_ahead(data: Path, shuffle: Any, worl
 
 
 def test_a_shard_that_arrives_while_others_are_started_is_not_waited_for(data: Path) -> None:
-    with in_time(), provided(data, lambda i: None, 1, batch_size=2) as (loader, _):
+    with time_limit(), provided(data, lambda i: None, 1, batch_size=2) as (loader, _):
         list(loader)
         assert loader.stats()["network_s"] < 0.05 * len(loader)  # far less than the interval of the waiting each time
 
 
 def test_concurrent_runs_and_loaders_provide_each_shard_once(data: Path) -> None:
-    with in_time(), provided(data, lambda i: time.sleep(0.02), 8) as (loader, provider):
+    with time_limit(), provided(data, lambda i: time.sleep(0.02), 8) as (loader, provider):
         with mx8.Loader(loader._dataset, batch_size=BATCH, threads=2, output="numpy", shuffle=True) as other:
             for _ in range(3):
                 next(iter(loader))
@@ -364,7 +364,7 @@ def test_a_disk_error_while_an_evicted_copy_is_restored_loses_no_sample(
                 raise mx8.DiskError("no room", subject="cache")
 
             monkeypatch.setattr("mx8shards.shards.cache.unpack", full)
-            with in_time(), pytest.raises(mx8.LoaderError, match="no room"):
+            with time_limit(), pytest.raises(mx8.LoaderError, match="no room"):
                 list(loader)
             assert loader.stats()["lost"] == 0
             monkeypatch.undo()
@@ -380,7 +380,7 @@ def test_a_system_error_while_a_file_is_opened_loses_no_sample(
 
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, on_error="skip", threads=1) as loader:
         monkeypatch.setattr("mx8shards.shards.shard.ReadFile", refuse)
-        with in_time(), pytest.raises(mx8.LoaderError, match=os.strerror(number)):
+        with time_limit(), pytest.raises(mx8.LoaderError, match=os.strerror(number)):
             list(loader)
         monkeypatch.undo()
         assert sum(len(batch.sample_ids) for batch in loader) == SAMPLES
@@ -392,7 +392,7 @@ def test_a_dataset_whose_directory_was_emptied_is_an_error_and_loses_no_sample(d
     with mx8.Dataset(root) as dataset, mx8.Loader(dataset, batch_size=BATCH, on_error="skip", threads=1) as loader:
         root.rename(tmp_path / "unmounted")
         root.mkdir()
-        with in_time(), pytest.raises(mx8.LoaderError, match="there is no such file"):
+        with time_limit(), pytest.raises(mx8.LoaderError, match="there is no such file"):
             list(loader)
         assert loader.stats()["lost"] == 0
 
@@ -410,7 +410,7 @@ def test_a_substitute_whose_shard_is_not_local_is_waited_for_by_the_planner(data
             come.wait(30)
 
     options = {"on_error": "substitute", "read_timeout_s": 2, "batch_size": 4}
-    with in_time(), provided(data, act, 4, **options) as (loader, _):
+    with time_limit(), provided(data, act, 4, **options) as (loader, _):
         with pytest.raises(mx8.LoaderError, match="waits for the network"):
             list(loader)
         come.set()

@@ -14,7 +14,7 @@ from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.joining import mix
-from tests.orders import Listed, Weighted
+from tests.custom_orders import Listed, Weighted
 
 COUNT = 6
 RANDOM = mx8.RandomResizedCrop(6)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.loader.faults import Weigh
+from tests.loader.faults import ChecksumDecoder
 from tests.loader.filesystem import Mounted, shown_again
-from tests.loader.parts import ids_of, in_time, nothing_left, threads, write
+from tests.loader.leak_checks import ids_of, no_leaks, threads, time_limit, write
 
 SAMPLES, BATCH = 1200, 8  # more than is made ahead
 STALLED = r"file system does not answer|no thread has become free"
@@ -50,7 +50,7 @@ def slow_loader(dataset: mx8.Dataset, **options: Any) -> mx8.Loader:
 def test_a_stalled_read_is_an_error_and_loading_continues_when_the_server_is_back(
     shown: Mounted, io: str, what: str
 ) -> None:
-    with nothing_left(shown.root):
+    with no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         loader = slow_loader(dataset, io=io)
         try:
@@ -77,7 +77,7 @@ def test_a_stalled_read_is_an_error_and_loading_continues_when_the_server_is_bac
 
 
 def test_closing_returns_during_a_stalled_read_and_threads_end_with_the_stall(shown: Mounted) -> None:
-    with nothing_left(shown.root):
+    with no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         loader = slow_loader(dataset)
         batches = iter(loader)
@@ -95,7 +95,7 @@ def test_closing_returns_during_a_stalled_read_and_threads_end_with_the_stall(sh
 
 
 def test_a_stall_in_a_shared_pool_is_reported_to_both_loaders(shown: Mounted, data: Path) -> None:
-    with nothing_left(shown.root):
+    with no_leaks(shown.root):
         stalled, fine = mx8.Dataset(shown.root), mx8.Dataset(data)
         pool = mx8.Pool(memory="64mb", threads=2)
         one = mx8.Loader(stalled, batch_size=BATCH, pool=pool, read_timeout_s=0.6, output="numpy")
@@ -144,7 +144,9 @@ def test_decoding_and_transforms_may_take_longer_than_the_limit(shown: Mounted, 
         time.sleep(1.2)
         return batch
 
-    options: Any = {"transform": transform} if what == "transform" else {"decode": {"blob": Weigh(takes_s=0.006)}}
+    options: Any = (
+        {"transform": transform} if what == "transform" else {"decode": {"blob": ChecksumDecoder(takes_s=0.006)}}
+    )
     shown.forget()
     with mx8.Dataset(shown.root) as dataset:
         pool = mx8.Pool(memory="64mb", threads=1)
@@ -152,7 +154,7 @@ def test_decoding_and_transforms_may_take_longer_than_the_limit(shown: Mounted, 
             mx8.Loader(dataset, batch_size=200, pool=pool, read_timeout_s=0.6, output="numpy", io="pread", **each)
             for each in (options, {})
         )
-        with in_time(), slow, fine:
+        with time_limit(), slow, fine:
             first, second = iter(slow), iter(fine)
             assert ids_of(next(second)) == list(range(200))
             assert [i for batch in first for i in batch.sample_ids.tolist()] == list(range(SAMPLES))
@@ -178,7 +180,7 @@ def test_compiling_may_take_longer_than_the_limit(data: Path, tmp_path: Path, re
 SCRIPT = """
 import sys
 import mx8shards as mx8
-from tests.loader.parts import ids_of
+from tests.loader.leak_checks import ids_of
 loader = mx8.Loader(mx8.Dataset(sys.argv[1]), batch_size=8, threads=2, read_timeout_s=0.6, output="numpy")
 print("here", flush=True)
 sys.stdin.readline()
@@ -202,7 +204,7 @@ def test_a_process_can_exit_while_its_reads_stall(shown: Mounted, repository: Pa
     assert child.stdout is not None
     assert child.stdout.readline() == "here\n"
     shown.stall()
-    with in_time():
+    with time_limit():
         out, err = child.communicate("go\n")
     assert "does not answer" in out
     assert child.returncode == 0, err

@@ -16,7 +16,7 @@ from PIL import Image
 import mx8shards as mx8
 from mx8shards.errors import DecodeError
 from mx8shards.media.tiles import tile
-from tests.loader.parts import in_time
+from tests.loader.leak_checks import time_limit
 from tests.loader.test_pictures import backend as backend
 from tests.loader.test_pictures import loader_of, same
 from tests.pictures import difference, draws_of, file_of, jpeg, write
@@ -51,7 +51,7 @@ def twin(file: bytes) -> Array:
 def whole(dataset: mx8.Dataset, spec: Any = WHOLE, **options: Any) -> dict[int, Array]:
     """Each sample's picture, copied out of the bank."""
     found: dict[int, Array] = {}
-    with loader_of(dataset, spec, **options) as loader, in_time(240):
+    with loader_of(dataset, spec, **options) as loader, time_limit(240):
         for batch in loader:
             assert batch["label"].tolist() == batch.sample_ids.tolist()
             assert len(batch["image"]) == len(batch.sample_ids)
@@ -205,7 +205,7 @@ def test_pictures_with_false_sizes_do_not_affect_others(tmp_path: Path, kind: st
         assert sorted(found) == [0, 1, 2, 4, 5, 6, 7]
         for i, pixels in enumerate(found[i] for i in sorted(found)):
             assert difference(pixels, expected[i])[1] <= 1
-    with loader_of(dataset, WHOLE, memory="300mb") as loader, in_time(240), pytest.raises(mx8.LoaderError) as caught:
+    with loader_of(dataset, WHOLE, memory="300mb") as loader, time_limit(240), pytest.raises(mx8.LoaderError) as caught:
         list(loader)
     assert isinstance(caught.value.__cause__, DecodeError)
     assert "sample 3 of this shard, column 'image': " in str(caught.value)

@@ -28,7 +28,7 @@ import numpy as np
 
 import mx8shards as mx8
 from tests import reference
-from tests.places import QUICK
+from tests.fast_directory import FAST_ROOT
 from tests.strategies import picture
 
 ALARM_S = 10
@@ -423,7 +423,7 @@ def main() -> None:
     faulthandler.enable()
     log = open(sys.argv[4] if len(sys.argv) > 4 else os.devnull, "w")  # noqa: SIM115 - until the process ends
     tally = {"refused": 0, "read": 0, "unchanged": 0}
-    with tempfile.TemporaryDirectory(dir=QUICK) as scratch:
+    with tempfile.TemporaryDirectory(dir=FAST_ROOT) as scratch:
         choices = victims(kind, Path(scratch))
         limit_memory()
         for number in range(first, first + count):

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 import mx8shards as mx8
 from tests import reference
-from tests.places import QUICK
+from tests.fast_directory import FAST_ROOT
 from tests.strategies import NUMBERED, Sample, numbered_samples, same, samples_as_read
 
 COMPRESSIONS = st.sampled_from([None, "zstd", "gz:1"])
@@ -33,7 +33,7 @@ class History(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = Path(tempfile.mkdtemp(dir=QUICK))
+        self.place = Path(tempfile.mkdtemp(dir=FAST_ROOT))
         self.root = self.place / "data"
         self.states: dict[str, list[Sample]] = {}
         self.current = ""

@@ -18,7 +18,7 @@ import mx8shards as mx8
 from mx8shards.loading.planning.shard_table import IOS
 from mx8shards.order.steps import UNEVEN
 from tests.batches import check_values, flat, ids_of, numbered, removed_afterwards, row_differs, write
-from tests.hunts import counts
+from tests.example_counts import parametrize_count
 from tests.strategies import (
     EVERY_COLUMN,
     EVERY_SAMPLE,
@@ -62,7 +62,7 @@ def views(dataset: mx8.Dataset) -> st.SearchStrategy[mx8.Dataset]:
 # every sample once ----------------------------------------------------------------------------------------------------
 
 
-@counts(50)
+@parametrize_count(50)
 def test_all_ranks_together_give_every_sample_once(count: int, dataset: mx8.Dataset, pool: mx8.Pool) -> None:
     @settings(max_examples=count)
     @given(view=views(dataset), size=st.integers(1, 16), layout=LAYOUTS)
@@ -96,7 +96,7 @@ def dataset_id(sample_id: int) -> int:
     return sample_id % COUNT
 
 
-@counts(30)
+@parametrize_count(30)
 def test_a_global_step_is_equal_for_every_world_size_that_divides_it(count: int, dataset: mx8.Dataset) -> None:
     @settings(max_examples=count)
     @given(view=views(dataset), shuffle=st.sampled_from(SHUFFLES), epoch=st.integers(0, 3), seed=st.integers(0, 99))
@@ -116,7 +116,7 @@ def test_a_global_step_is_equal_for_every_world_size_that_divides_it(count: int,
 # as the dataset has them ----------------------------------------------------------------------------------------------
 
 
-@counts(30)
+@parametrize_count(30)
 def test_values_equal_those_of_the_dataset(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(

@@ -98,7 +98,7 @@ def test_memory_keeps_to_the_limit_for_any_pattern_of_held_batches(
 _GROWTH = """
 import sys
 import mx8shards as mx8
-from tests.resident import anonymous_bytes
+from tests.anonymous_memory import anonymous_bytes
 
 most = 0
 link, memory, io = sys.argv[1:]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import mx8shards as mx8
 from mx8shards.order.steps import UNEVEN
 from tests.batches import numbered, row_differs, write
-from tests.hunts import counts
-from tests.orders import Listed, OfNodes, Weighted
+from tests.custom_orders import Listed, OfNodes, Weighted
+from tests.example_counts import parametrize_count
 
 COUNT = 29
 
@@ -53,7 +53,7 @@ WORLDS = st.fixed_dictionaries(
 )
 
 
-@counts(60)
+@parametrize_count(60)
 def test_any_order_is_delivered_by_ranks_that_stop_and_resume_as_other_numbers_of_ranks(
     count: int, dataset: mx8.Dataset, pool: mx8.Pool
 ) -> None:

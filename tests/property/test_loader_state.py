@@ -21,7 +21,7 @@ from mx8shards.order.steps import UNEVEN
 from mx8shards.views import Whole
 from tests import reference
 from tests.batches import check_values, flat, ids_of, numbered, write
-from tests.hunts import counts
+from tests.example_counts import parametrize_count
 from tests.strategies import numbered_samples
 
 COUNT = 37
@@ -44,7 +44,7 @@ def through_json(state: dict[str, Any]) -> dict[str, Any]:
 WORLDS = st.fixed_dictionaries({"size": st.integers(1, 6), "batch_size": st.integers(1, 8)})
 
 
-@counts(40)
+@parametrize_count(40)
 def test_any_world_and_batch_size_resume_with_exactly_the_remaining_samples(
     count: int, dataset: mx8.Dataset, pool: mx8.Pool
 ) -> None:

@@ -18,7 +18,7 @@ import mx8shards as mx8
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.hashing import HASHES
 from tests import reference
-from tests.hunts import counts
+from tests.example_counts import parametrize_count
 from tests.strategies import COMPRESSIONS, ENCODINGS, VALUES, Sample, as_read, datasets, same, samples_as_read
 
 OPTIONS = st.fixed_dictionaries(
@@ -33,7 +33,7 @@ OPTIONS = st.fixed_dictionaries(
 CUTS = st.lists(st.integers(0, 6), max_size=3)
 
 
-@counts(25, rounds=12)
+@parametrize_count(25, rounds=12)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_values_of_every_encoding_round_trip(encoding: str, count: int) -> None:
     coder = get_encoding(encoding)
@@ -50,7 +50,7 @@ def test_values_of_every_encoding_round_trip(encoding: str, count: int) -> None:
     check()
 
 
-@counts(40, rounds=12)
+@parametrize_count(40, rounds=12)
 def test_datasets_round_trip(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), options=OPTIONS)
@@ -79,7 +79,7 @@ def compare(dataset: mx8.Dataset, wanted: list[Sample], stored: list[reference.P
         assert same(found, [sample[name] for sample in wanted])
 
 
-@counts(20, rounds=12)
+@parametrize_count(20, rounds=12)
 def test_samples_do_not_depend_on_how_they_are_divided_into_appends(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), cuts=CUTS, options=OPTIONS)
@@ -97,7 +97,7 @@ def test_samples_do_not_depend_on_how_they_are_divided_into_appends(count: int, 
     check()
 
 
-@counts(25, rounds=12)
+@parametrize_count(25, rounds=12)
 def test_datasets_of_the_reference_writer_are_read(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), compression=st.sampled_from(COMPRESSIONS), cuts=CUTS)

@@ -19,7 +19,7 @@ import pytest
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.cli.output import Lines
-from mx8shards.convert import convert_in_parts as running
+from mx8shards.convert import convert_in_parts
 from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.part_names import basis_of, part_name
 from mx8shards.convert.part_writing import Job
@@ -120,7 +120,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(running, "PART_ITEMS", 5)
+    monkeypatch.setattr(convert_in_parts, "PART_ITEMS", 5)
     return Place(tmp_path)
 
 
@@ -151,11 +151,11 @@ def test_any_number_of_workers_gives_equal_snapshots_in_the_order_of_items(place
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from mx8shards.convert import convert_in_parts as running
+from mx8shards.convert import convert_in_parts
 from mx8shards.errors import ShardsError
 from tests.unit.test_convert import Place
 
-running.PART_ITEMS = 5
+convert_in_parts.PART_ITEMS = 5
 
 def killing(name, number):
     real, left = getattr(os, name), [number]
@@ -185,14 +185,14 @@ for number, (name, count) in enumerate(json.loads(sys.argv[2])):
     def first():
         if name != "sample":
             killing(name, count)
-        running.convert(place.job())
+        convert_in_parts.convert(place.job())
     status = forked(first)
     if name == "sample":
         place.write(*(7 if word == "kill" else word for word in words))
     before = place.made()
     def second():
         try:
-            found = running.convert(place.job()).snapshot
+            found = convert_in_parts.convert(place.job()).snapshot
         except ShardsError as error:
             found = type(error).__name__
         (root / "found").write_text(found)
@@ -252,8 +252,8 @@ COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore Ctrl-C
 from mx8shards.cli import main
-from mx8shards.convert import convert_in_parts as running
-running.PART_ITEMS = 5
+from mx8shards.convert import convert_in_parts
+convert_in_parts.PART_ITEMS = 5
 sys.exit(main())
 """
 

@@ -37,7 +37,7 @@ from mx8shards.kernels.records import (
 )
 from mx8shards.shards.open_shard import Shards
 from tests import reference
-from tests.places import QUICK
+from tests.fast_directory import FAST_ROOT
 
 Array = np.ndarray[Any, Any]
 
@@ -147,7 +147,7 @@ class Gathered:
 def test_gathered_payloads_equal_those_of_the_reference_reader(
     tmp_path_factory: pytest.TempPathFactory, sizes: Any, wanted: list[str], more: set[str], seed: int
 ) -> None:
-    place = Path(QUICK or tmp_path_factory.getbasetemp()) / f"gather-{os.getpid()}"
+    place = Path(FAST_ROOT or tmp_path_factory.getbasetemp()) / f"gather-{os.getpid()}"
     try:
         roots = [write(place / "one", sizes[0]), write(place / "two", sizes[1], sorted(more))]
         samples = [sample for root in roots for sample in reference.read_dataset(root)]
@@ -373,7 +373,7 @@ def test_no_tables_or_headers_make_kernels_read_beyond_the_shard(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """A status or spans within the shard: anything else would be a SIGSEGV, or a neighbour's bytes."""
-    place = Path(QUICK or tmp_path_factory.getbasetemp()) / f"hostile-{os.getpid()}"
+    place = Path(FAST_ROOT or tmp_path_factory.getbasetemp()) / f"hostile-{os.getpid()}"
     try:
         shard = write(place, [(10, 1, 2), (20, 2, 3), (30, 3, 4)]) / "shard.00000.mds"
         known = Known(place)

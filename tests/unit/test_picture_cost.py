@@ -23,7 +23,7 @@ from mx8shards.kernels import jpeg, turbo
 from mx8shards.kernels.cuts import CUT, REGION
 from mx8shards.kernels.decompress import decode_rgb
 from mx8shards.media import decoding, tally, yuv420
-from tests.hostile import (
+from tests.decompression_bombs import (
     HOSTILE,
     JPEG,
     SMALL,

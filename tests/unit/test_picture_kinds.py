@@ -15,7 +15,7 @@ from mx8shards.convert.picture_checks import check_kept, check_picture, in_rgb8
 from mx8shards.errors import DecodeError
 from mx8shards.format.picture_files import bits_of, can_be_rgb8, check_kind, open_picture
 from mx8shards.media import decoding
-from tests.hostile import SMALL, chunk, encoded
+from tests.decompression_bombs import SMALL, chunk, encoded
 
 GREY16 = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60) * 27
 COLOURS16 = np.random.default_rng(0).integers(0, 1 << 16, (40, 60, 3), np.uint16)

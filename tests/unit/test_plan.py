@@ -20,7 +20,7 @@ from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import UNEVEN, Steps
 from mx8shards.views import Whole
 from tests.batches import flat, numbered, write
-from tests.loader.parts import Around
+from tests.loader.leak_checks import ViewOfWhole
 
 COUNT = 61
 
@@ -168,7 +168,7 @@ def test_shards_of_other_ranks_are_not_opened_if_every_batch_fits(place: Path) -
 
 
 @dataclass(frozen=True)
-class Told(Around):
+class Told(ViewOfWhole):
     """The samples from the last to the first, each with two things that are known of it."""
 
     def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:

@@ -26,12 +26,12 @@ from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import Steps
 from tests.batches import write
-from tests.places import quick_place
+from tests.fast_directory import fast_directory
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Iterator[mx8.Dataset]:
-    with quick_place() as place:
+    with fast_directory() as place:
         yield write(place / "data", ({"a": bytes(100_000)} for _ in range(60)), {"a": "bytes"}, size_limit=1 << 20)
 
 

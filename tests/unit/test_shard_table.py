@@ -17,7 +17,7 @@ from mx8shards.kernels import memory, residency
 from mx8shards.kernels.jit import NOTHING, array, kernel
 from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.planning.shard_table import IOS, ShardTable, mincore_is_reliable
-from tests.places import QUICK
+from tests.fast_directory import FAST_ROOT
 
 WINDOW = residency.WINDOW_BYTES
 PAGE = residency.PAGE_BYTES
@@ -113,10 +113,10 @@ def test_bytes_just_written_are_in_the_page_cache_and_mapped(files: Files) -> No
 
 
 @needs_cache_calls
-@pytest.mark.skipif(QUICK is None, reason="there is no file system in memory")
+@pytest.mark.skipif(FAST_ROOT is None, reason="there is no file system in memory")
 def test_a_file_system_in_memory_is_always_cached() -> None:
     """It may refuse to be asked by reading: then what mincore says decides."""
-    with tempfile.TemporaryDirectory(dir=QUICK) as place:
+    with tempfile.TemporaryDirectory(dir=FAST_ROOT) as place:
         files = Files(Path(place), WINDOW + 5)
         assert files.judge(files.rows((0, 0, WINDOW + 5))) == [MAPPED]
         files.close()

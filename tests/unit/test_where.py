@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import mx8shards as mx8
 from mx8shards.kernels import memory
 from mx8shards.shards import column_values
-from tests.loader.test_cold import drop, resident_bytes
+from tests.loader.test_cold_reads import drop, resident_bytes
 from tests.maintenance import make_foreign
 
 SAMPLES, PAYLOAD = 48, 128 << 10

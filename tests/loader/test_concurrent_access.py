@@ -21,7 +21,7 @@ from mx8shards.loading.batch import Ragged
 from mx8shards.shards.cached_attribute import cached_attribute
 from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import DecoderContext, Output, Stage, Work
-from tests.loader.parts import SECONDS, ids_of, in_time, mapped, payload, write
+from tests.loader.leak_checks import SECONDS, ids_of, mapped, payload, time_limit, write
 
 SAMPLES, BATCH = 40, 8
 
@@ -218,7 +218,7 @@ def test_the_sizes_used_are_the_checked_ones_even_if_the_file_changes() -> None:
     rows, spans = np.zeros(ROWS, ROW), np.zeros((ROWS, 2), SPAN)
     header, totals = np.zeros(8, np.uint8), np.zeros(2, np.int64)
     mixed = 0
-    with in_time(), written_all_the_time(aligned[:8].view("<u8")):
+    with time_limit(), written_all_the_time(aligned[:8].view("<u8")):
         while mixed < 5:
             rows["end"], rows["way"], rows["status"] = len(aligned), MAPPED, OK
             gather.payload_spans(shards, kinds, layouts, header, rows, spans, totals)

@@ -16,10 +16,10 @@ import mx8shards as mx8
 from mx8shards.kernels import memory, turbo
 from mx8shards.media.tiles import tile
 from tests import pictures
+from tests.fast_directory import fast_directory
 from tests.jpegs import encoded, noise
-from tests.loader.acting import Actor
-from tests.loader.parts import in_time, shards, write
-from tests.places import quick_place
+from tests.loader.child_process import ChildProcess
+from tests.loader.leak_checks import shards, time_limit, write
 
 SAMPLES, PAYLOAD = 32, 128 << 10
 
@@ -27,18 +27,18 @@ SAMPLES, PAYLOAD = 32, 128 << 10
 @pytest.fixture(scope="module")
 def many() -> Iterator[Path]:
     """A dataset of 400 shards."""
-    with quick_place() as place:
+    with fast_directory() as place:
         root = write(place / "data", 400, size_limit=200, hashes=())
         assert len(shards(root)) == 400
         yield root
 
 
 @pytest.mark.parametrize("io", ["auto", "pread"])
-def test_a_batch_may_use_more_shards_than_the_open_file_limit(actor: Actor, many: Path, io: str) -> None:
-    with in_time():
-        actor.start("few_files", data=str(many), io=io, most=256)
-        assert actor.rest() == (["batches 400"] * 2, 0), actor.errors
-    assert actor.errors == ""
+def test_a_batch_may_use_more_shards_than_the_open_file_limit(child_process: ChildProcess, many: Path, io: str) -> None:
+    with time_limit():
+        child_process.start("few_files", data=str(many), io=io, most=256)
+        assert child_process.read_rest() == (["batches 400"] * 2, 0), child_process.errors
+    assert child_process.errors == ""
 
 
 def drop(root: Path) -> None:

@@ -16,7 +16,7 @@ from tests.strategies import Sample
 
 
 @contextlib.contextmanager
-def at_the_start_of_time() -> Iterator[None]:
+def clock_at_zero() -> Iterator[None]:
     """Where their gzip members, which hold the hour, are equal every time, and their writer need not sleep a second."""
     frozen = mock.patch("gzip.time", SimpleNamespace(time=lambda: 0))
     hurried = mock.patch("streaming.base.format.base.writer.sleep", side_effect=lambda _seconds: time.sleep(0.001))
@@ -28,7 +28,7 @@ def write_theirs(
     streaming: Any, root: Path, columns: Mapping[str, str], samples: Iterable[Sample], **options: Any
 ) -> Path:
     """A dataset by MDSWriter."""
-    with at_the_start_of_time(), streaming.MDSWriter(out=str(root), columns=dict(columns), **options) as writer:
+    with clock_at_zero(), streaming.MDSWriter(out=str(root), columns=dict(columns), **options) as writer:
         for sample in samples:
             writer.write(sample)
     return root

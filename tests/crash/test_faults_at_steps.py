@@ -11,14 +11,21 @@ from pathlib import Path
 import pytest
 
 import mx8shards as mx8
-from tests.crash import double
-from tests.crash.double import Stopped, World
-from tests.crash.scenes import BY_NAME, COLUMNS, SCENES, Scene, Story, samples, write
+from tests.crash import fault_injection
+from tests.crash.fault_injection import FaultInjector, Stopped
+from tests.crash.scenarios import BY_NAME, COLUMNS, SCENARIOS, Expectation, Scenario, samples, write
 
-FAULTS = [double.stop, double.tear, double.refuse, double.fill, double.break_down, double.interrupt]
+FAULTS = [
+    fault_injection.stop_before,
+    fault_injection.stop_during,
+    fault_injection.fail_once,
+    fault_injection.fill_disk,
+    fault_injection.fail_from_now_on,
+    fault_injection.press_ctrl_c,
+]
 THOROUGHLY = ["create", "append", "overwrite"]
 
-StoryOf = Callable[[Scene], Story]
+ExpectationOf = Callable[[Scenario], Expectation]
 
 
 def open_files() -> list[str]:
@@ -30,13 +37,13 @@ def open_files() -> list[str]:
     return found
 
 
-def disturbed(story: Story, place: Path, world: World) -> BaseException | None:
-    """Act in a fresh copy under this world; what came of it."""
-    story.copy(place)
+def disturbed(expectation: Expectation, place: Path, injector: FaultInjector) -> BaseException | None:
+    """Act in a fresh copy under this injector; what came of it."""
+    expectation.copy(place)
     error: BaseException | None = None
-    with world.running():
+    with injector.running():
         try:
-            story.scene.act(place)
+            expectation.scenario.act(place)
         except (mx8.ShardsError, Stopped, KeyboardInterrupt) as found:
             error = found.with_traceback(None)
     assert not any(name.endswith(".mx8shards/lock") for name in open_files())
@@ -44,9 +51,9 @@ def disturbed(story: Story, place: Path, world: World) -> BaseException | None:
     return error
 
 
-def check(story: Story, place: Path, cache: Path, error: BaseException | None) -> None:
+def check(expectation: Expectation, place: Path, cache: Path, error: BaseException | None) -> None:
     """The old state or the new one, and the truth told about which."""
-    new = story.check(place, cache)
+    new = expectation.check(place, cache)
     if error is None:
         assert new
     elif new and isinstance(error, mx8.ShardsError) and story.publishes:
@@ -55,14 +62,18 @@ def check(story: Story, place: Path, cache: Path, error: BaseException | None) -
 
 
 def sweep(
-    story: Story, scratch: Path, fault: Callable[[World, double.Step], None], first: int = 0, stride: int = 1
+    expectation: Expectation,
+    scratch: Path,
+    fault: Callable[[FaultInjector, fault_injection.Step], None],
+    first: int = 0,
+    stride: int = 1,
 ) -> int:
-    """Disturb the scene at every step, or at every `stride`-th one from `first` on; how many there were."""
+    """Disturb the scenario at every step, or at every `stride`-th one from `first` on; how many there were."""
     for at in range(first, 10_000, stride):
-        world = World(at, fault)
-        error = disturbed(story, scratch / "place", world)
-        check(story, scratch / "place", scratch / "cache", error)
-        if world.faulty is None:
+        injector = FaultInjector(at, fault)
+        error = disturbed(expectation, scratch / "place", injector)
+        check(expectation, scratch / "place", scratch / "cache", error)
+        if injector.faulty is None:
             assert error is None
             return at
     raise AssertionError("it never ends")
@@ -70,81 +81,87 @@ def sweep(
 
 @pytest.mark.parametrize("name", THOROUGHLY)
 def test_a_process_that_dies_before_any_step_leaves_the_old_or_the_new_state(
-    name: str, story_of: StoryOf, scratch: Path
+    name: str, expectation_of: ExpectationOf, scratch: Path
 ) -> None:
-    assert sweep(story_of(BY_NAME[name]), scratch, double.stop) > 40
+    assert sweep(expectation_of(BY_NAME[name]), scratch, fault_injection.stop_before) > 40
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-@pytest.mark.parametrize("scene", SCENES, ids=str)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_every_fault_at_some_steps_of_every_scene_leaves_the_old_or_the_new_state(
-    scene: Scene, fault: Callable[[World, double.Step], None], story_of: StoryOf, scratch: Path
+    scenario: Scenario,
+    fault: Callable[[FaultInjector, fault_injection.Step], None],
+    expectation_of: ExpectationOf,
+    scratch: Path,
 ) -> None:
     # each fault at other steps: all six together stop at every fifth one
-    sweep(story_of(scene), scratch, fault, first=5 * FAULTS.index(fault), stride=30)
+    sweep(expectation_of(scenario), scratch, fault, first=5 * FAULTS.index(fault), stride=30)
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-@pytest.mark.parametrize("scene", SCENES, ids=str)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_every_fault_at_every_step_leaves_the_old_or_the_new_state(
-    scene: Scene, fault: Callable[[World, double.Step], None], story_of: StoryOf, scratch: Path
+    scenario: Scenario,
+    fault: Callable[[FaultInjector, fault_injection.Step], None],
+    expectation_of: ExpectationOf,
+    scratch: Path,
 ) -> None:
-    print(scene, fault.__name__, sweep(story_of(scene), scratch, fault), "steps")
+    print(scenario, fault.__name__, sweep(expectation_of(scenario), scratch, fault), "steps")
 
 
-def crash_in_recovery(story: Story, scratch: Path, first: int) -> Iterator[bool]:
+def crash_in_recovery(expectation: Expectation, scratch: Path, first: int) -> Iterator[bool]:
     """Die at step `first`, then at every step of the next process in turn; whether that one's steps have ended."""
     place, cache = scratch / "place", scratch / "cache"
     for second in range(10_000):
-        disturbed(story, place, World(first, double.stop))
-        if story.check(place, cache):
+        disturbed(expectation, place, FaultInjector(first, fault_injection.stop_before))
+        if expectation.check(place, cache):
             return
-        again = World(second, double.stop)
+        again = FaultInjector(second, fault_injection.stop_before)
         with again.running(), contextlib.suppress(Stopped):
-            story.scene.act(place)
-        story.check(place, cache)
+            expectation.scenario.act(place)
+        expectation.check(place, cache)
         yield again.faulty is None or any(name == "create" for name, _ in again.steps)
         if again.faulty is None:
             return
 
 
 @pytest.mark.parametrize("name", ["create", "overwrite"])
-def test_a_crash_during_recovery_loses_nothing(name: str, story_of: StoryOf, scratch: Path) -> None:
-    story = story_of(BY_NAME[name])
-    whole = World()
-    disturbed(story, scratch / "place", whole)
+def test_a_crash_during_recovery_loses_nothing(name: str, expectation_of: ExpectationOf, scratch: Path) -> None:
+    expectation = expectation_of(BY_NAME[name])
+    whole = FaultInjector()
+    disturbed(expectation, scratch / "place", whole)
     last = [step for step, _ in whole.steps].index("remove_directory")
     for first in range(3, last, 6):
-        for writing_again in crash_in_recovery(story, scratch, first):
+        for writing_again in crash_in_recovery(expectation, scratch, first):
             if writing_again:
                 break  # from here on it is like any first crash
-        story.finish(scratch / "place")
+        expectation.finish(scratch / "place")
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("part", range(4))  # each within the time for one test
-@pytest.mark.parametrize("scene", SCENES, ids=str)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_two_crashes_in_a_row_at_any_two_steps_lose_nothing(
-    scene: Scene, part: int, story_of: StoryOf, scratch: Path
+    scenario: Scenario, part: int, expectation_of: ExpectationOf, scratch: Path
 ) -> None:
-    story = story_of(scene)
-    whole = World()
-    disturbed(story, scratch / "place", whole)
+    expectation = expectation_of(scenario)
+    whole = FaultInjector()
+    disturbed(expectation, scratch / "place", whole)
     pairs = 0
     for first in range(part, len(whole.steps), 4):
-        pairs += sum(1 for _ in crash_in_recovery(story, scratch, first))
-    print(scene, pairs, "pairs of crashes")
+        pairs += sum(1 for _ in crash_in_recovery(expectation, scratch, first))
+    print(scenario, pairs, "pairs of crashes")
 
 
-def world_without_the_second_shard(scratch: Path) -> World:
-    """A world in which the disk refuses once to make the file of shard 1."""
-    whole = World()
+def world_without_the_second_shard(scratch: Path) -> FaultInjector:
+    """A injector in which the disk refuses once to make the file of shard 1."""
+    whole = FaultInjector()
     with whole.running():
         write(scratch / "undisturbed")
     names = [str(arguments[0]) if name == "create" else "" for name, arguments in whole.steps]
     (at,) = [i for i, name in enumerate(names) if name.endswith("shard.00001.mds")]
-    return World(at, double.refuse)
+    return FaultInjector(at, fault_injection.fail_once)
 
 
 def test_a_writer_that_failed_to_store_a_shard_publishes_nothing_even_if_more_is_written(scratch: Path) -> None:
@@ -180,10 +197,10 @@ def test_leaving_the_with_block_after_a_suppressed_disk_error_is_an_error(scratc
 def test_an_error_in_the_cleanup_after_publishing_is_only_logged(
     scratch: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = World()
+    whole = FaultInjector()
     with whole.running():
         expected = write(scratch / "one")
-    with World(len(whole.steps) - 1, double.refuse).running():
+    with FaultInjector(len(whole.steps) - 1, fault_injection.fail_once).running():
         assert write(scratch / "two") == expected
     assert "the next publication has to clean up" in caplog.text
     assert (scratch / "two/.mx8shards/staging").is_dir()

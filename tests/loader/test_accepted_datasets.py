@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, write
+from tests.loader.leak_checks import ids_of, write
 
 SAMPLES = 30
 

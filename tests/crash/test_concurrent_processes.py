@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import mx8shards as mx8
-from tests.crash.killing import ROOT
-from tests.crash.scenes import COLUMNS, tree, write
+from tests.crash.scenarios import COLUMNS, tree, write
+from tests.crash.traced_processes import ROOT
 
 
 def run(script: str, *arguments: object) -> str:
@@ -29,7 +29,7 @@ def run(script: str, *arguments: object) -> str:
 RIVAL = """
 import sys
 import mx8shards as mx8
-from tests.crash.scenes import write
+from tests.crash.scenarios import write
 
 def try_to(act):
     try:
@@ -80,7 +80,7 @@ def test_writers_of_different_ranks_do_not_wait_for_each_other(scratch: Path) ->
 FORKS = """
 import os, signal, sys
 import mx8shards as mx8
-from tests.crash.scenes import COLUMNS, samples, write
+from tests.crash.scenarios import COLUMNS, samples, write
 
 def refused(act):
     try:

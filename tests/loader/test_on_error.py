@@ -19,8 +19,8 @@ from mx8shards.format.randomness import integers
 from mx8shards.loading.reporting.lost_samples import reason_of
 from mx8shards.shards.open_shard import Shards
 from tests.loader.damage import BEFORE, break_sizes, cut_short, make_longer, put_another
-from tests.loader.faults import Weigh
-from tests.loader.parts import digests, ids_of, nothing_left, shards, write
+from tests.loader.faults import ChecksumDecoder
+from tests.loader.leak_checks import digests, ids_of, no_leaks, shards, write
 
 SAMPLES, BATCH, SEED = 200, 10, 5
 BAD = frozenset([3, 4, 5, *range(20, 40), 77, 199])
@@ -65,7 +65,7 @@ def delivered(loader: mx8.Loader) -> list[list[int]]:
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_every_rank_gets_all_batches_of_its_good_samples(data: Path, on_error: str, world_size: int) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         for rank in range(world_size):
             with loader_of(dataset, on_error, rank=rank, world_size=world_size) as loader:
@@ -87,7 +87,7 @@ def test_only_the_first_lost_sample_is_logged(data: Path, caplog: pytest.LogCapt
 
 
 def test_a_batch_of_only_bad_samples_is_empty_and_counts(data: Path) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, "skip", shuffle=False) as loader:
             sizes = [len(ids) for ids in delivered(loader)]
@@ -100,7 +100,7 @@ def test_a_batch_of_only_bad_samples_is_empty_and_counts(data: Path) -> None:
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
 def test_lost_samples_are_counted_hashed_and_listed(data: Path, on_error: str) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, on_error) as loader:
             delivered(loader)
@@ -143,7 +143,7 @@ def test_the_result_does_not_depend_on_threads_memory_and_interruptions(data: Pa
             loader.close()
             return result
 
-    with nothing_left(data):
+    with no_leaks(data):
         first = run()
         assert run(threads=1) == first
         assert run(threads=5, io="pread") == first
@@ -156,9 +156,9 @@ def test_the_result_does_not_depend_on_threads_memory_and_interruptions(data: Pa
 def test_if_all_substitutes_are_bad_the_error_names_the_first_bad_sample(data: Path) -> None:
     bad = frozenset(range(40, SAMPLES))  # whatever is drawn, it is most likely bad again
     hopeless = next(i for i in sorted(bad) if bad.issuperset(integers(SEED, 0, np.array([i]), "substitute", 8, 200)[0]))
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
-        loader = loader_of(dataset, "substitute", shuffle=False, decode={"blob": Weigh(bad=bad | BAD)})
+        loader = loader_of(dataset, "substitute", shuffle=False, decode={"blob": ChecksumDecoder(bad=bad | BAD)})
         with loader, pytest.raises(mx8.LoaderError, match="substitutes") as caught:
             delivered(loader)
         assert "were bad, too" in str(caught.value)
@@ -170,12 +170,14 @@ def test_if_all_substitutes_are_bad_the_error_names_the_first_bad_sample(data: P
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
 def test_undecodable_samples_are_replaced_like_unreadable_ones(data: Path, on_error: str) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
-        with loader_of(dataset, on_error, decode={"blob": Weigh(bad=frozenset([8, 9, 10]))}, shuffle=False) as loader:
+        with loader_of(
+            dataset, on_error, decode={"blob": ChecksumDecoder(bad=frozenset([8, 9, 10]))}, shuffle=False
+        ) as loader:
             batches = list(loader)
             for batch in batches:
-                assert batch["weight"].tolist() == digests(ids_of(batch))
+                assert batch["checksum"].tolist() == digests(ids_of(batch))
             found = [i for batch in batches for i in ids_of(batch)]
             assert not BAD.union([8, 9, 10]).intersection(found)
             assert len(batches) == len(loader)
@@ -186,10 +188,12 @@ def test_undecodable_samples_are_replaced_like_unreadable_ones(data: Path, on_er
 
 def test_the_last_thousand_lost_samples_are_listed(tmp_path: Path) -> None:
     root = write(tmp_path / "data", 1500)
-    with nothing_left(root):
+    with no_leaks(root):
         dataset = mx8.Dataset(root)
         bad = frozenset(range(1200))
-        with loader_of(dataset, "skip", shuffle=False, decode={"blob": Weigh(bad=bad)}, batch_size=100) as loader:
+        with loader_of(
+            dataset, "skip", shuffle=False, decode={"blob": ChecksumDecoder(bad=bad)}, batch_size=100
+        ) as loader:
             assert [len(ids) for ids in delivered(loader)] == [0] * 12 + [100] * 3
             assert loader.state_dict()["lost"]["count"] == 1200
             assert [entry["sample_id"] for entry in loader.stats()["lost_last"]] == list(range(200, 1200))
@@ -203,7 +207,7 @@ def test_stats_of_any_lost_samples_are_json_with_short_reasons(tmp_path: Path, o
     shards(root)[0].rename(root / ("long " * 45))
     with (
         mx8.Dataset(root) as dataset,
-        loader_of(dataset, on_error, decode={"blob": Weigh(bad=frozenset([30]))}) as loader,
+        loader_of(dataset, on_error, decode={"blob": ChecksumDecoder(bad=frozenset([30]))}) as loader,
     ):
         delivered(loader)
         found = loader.stats()
@@ -237,7 +241,7 @@ def test_a_shard_that_cannot_be_opened_loses_its_samples_but_no_batch(
 ) -> None:
     root = write(tmp_path / "data", SAMPLES)
     lost, path = whole_shard(root, 2), shards(root)[2]
-    with nothing_left(root):
+    with no_leaks(root):
         dataset = mx8.Dataset(root)
         damage(path)
         with loader_of(dataset, on_error) as loader:
@@ -258,7 +262,7 @@ def test_each_epoch_tries_again_to_open_a_shard_that_failed(tmp_path: Path, on_e
     root = write(tmp_path / "data", SAMPLES)
     lost, path = whole_shard(root, 2), shards(root)[2]
     intact = path.read_bytes()
-    with nothing_left(root):
+    with no_leaks(root):
         dataset = mx8.Dataset(root)
         with loader_of(dataset, on_error, io=io) as loader:
             for epoch, damage in enumerate([None, cut_short, None, make_longer, None]):
@@ -315,7 +319,7 @@ def test_memory_is_bounded_and_results_are_the_same_with_a_shard_that_cannot_be_
             assert loader.stats()["memory_high_water_bytes"] <= loader.stats()["memory_limit_bytes"]
             return found
 
-    with nothing_left(root):
+    with no_leaks(root):
         first = run()
         assert run(threads=1, io="pread") == first
         assert run(memory="300kb") == first  # nearly every substitute needs a restart
@@ -327,7 +331,7 @@ def test_a_shard_removed_before_it_is_reopened_is_lost_from_then_on(
     tmp_path: Path, on_error: str, change: Callable[[Path], None]
 ) -> None:
     root = write(tmp_path / "data", 5 * SAMPLES)
-    with nothing_left(root):
+    with no_leaks(root):
         dataset = mx8.Dataset(root)
         dataset.shards._files.most = 1  # no other one's descriptor stays open
         with loader_of(dataset, on_error, io="pread", threads=1, batch_size=4, memory="1mb") as loader:

@@ -17,7 +17,7 @@ import mx8shards as mx8
 from mx8shards.kernels.records import MAPPED, OK, REFUSED
 from mx8shards.stages import RAGGED, DecoderContext, Stage, Work
 from tests.batches import flat
-from tests.loader.parts import nothing_left
+from tests.loader.leak_checks import no_leaks
 
 SAMPLES, BATCH, IMAGE = 64, 8, 60_000
 LONG = 37  # the number of a sample with a long caption
@@ -64,7 +64,7 @@ def taken(loader: mx8.Loader) -> tuple[list[list[int]], str]:
 def test_small_columns_reserve_no_memory_for_large_columns_beside_them(data: Path, io: str, shuffle: bool) -> None:
     """Three batches with all that is in them would need ten times as much."""
     assert IMAGE * BATCH > 450_000
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data).select([i for i in range(SAMPLES) if i != LONG])
         with loader_of(dataset, io=io, shuffle=shuffle, columns=["caption", "number"], memory=300_000) as loader:
             for _ in range(2):
@@ -204,7 +204,7 @@ OPTIONS: dict[str, Any] = {"columns": ["caption", "number", "thumb"], "batch_siz
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 def test_rows_have_the_measured_sizes_and_memory_is_bounded(data: Path, io: str) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, decode={"thumb": Enlarge()}, shuffle=True, io=io, memory="1mb", **OPTIONS) as loader:
             seen = []
@@ -222,7 +222,7 @@ def test_rows_have_the_measured_sizes_and_memory_is_bounded(data: Path, io: str)
 @pytest.mark.parametrize("late", [False, True])
 def test_rows_refused_while_measuring_or_decoding_are_skipped(data: Path, late: bool) -> None:
     bad = frozenset([3, 17, 40, 41, 42, 43])
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         decode = {"thumb": Enlarge(bad, late)}
         with loader_of(dataset, decode=decode, on_error="skip", memory="2mb", **OPTIONS) as loader:
