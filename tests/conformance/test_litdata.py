@@ -37,7 +37,7 @@ def read(litdata: Any, root: Path) -> list[Any]:
 
 
 def padded(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """It takes shards whose compressed form is larger than the raw one for damaged: give zstd something to squeeze."""
+    """Make shards compressible: litdata takes a shard for damaged if compression makes it larger."""
     return [sample | {"~": bytes(300)} for sample in samples]
 
 
@@ -49,9 +49,9 @@ def test_litdata_decodes_our_payloads(encoding: str, litdata: Any, tmp_path: Pat
     assert same(read(litdata, root), samples_as_read(columns, samples))
 
 
-@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # theirs
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_litdata_decodes_our_jpegs_and_lists_of_jpegs(litdata: Any, tmp_path: Path) -> None:
-    """As RGB tensors of channels first. Those with an orientation it leaves to PIL; others want a real torchvision."""
+    """As RGB tensors with channels first. litdata decodes rotated JPEGs with PIL, others with a real torchvision."""
     upright = Image.Exif()
     upright[0x0112] = 1
     file = io.BytesIO()

@@ -46,7 +46,7 @@ def test_the_text_of_a_view_matches_the_vectors(described: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("clips", table("views")["clips"], ids=lambda clips: clips["text"][:8])
 def test_the_text_of_a_view_of_clips_matches_the_vectors(clips: dict[str, Any]) -> None:
-    """The package makes no clips yet: the text is held against the list alone."""
+    """The package makes no clips yet, so the text is compared only with the list."""
     assert hashlib.sha256(json.dumps(clips["list"]).encode("ascii")).hexdigest() == clips["text"]
     kind, inner, columns, *settings = clips["list"]
     assert (kind, len(inner)) == ("clips", 64)
@@ -137,7 +137,7 @@ def test_samples_are_accepted_or_refused_as_in_the_vectors(case: dict[str, Any],
 
 @pytest.mark.parametrize("case", table("writer")["too_large"])
 def test_a_sample_that_would_make_a_shard_reach_four_gibibytes_is_refused(case: dict[str, Any], tmp_path: Path) -> None:
-    zeros = bytes(max(case["payload_bytes"]))  # the kernel gives them no memory: nobody touches them
+    zeros = bytes(max(case["payload_bytes"]))  # never touched, so the kernel allocates no memory
     writer = mx8.Writer(tmp_path, columns={"x": "bytes"}, size_limit=case["size_limit"], hashes=())
     for i, size in enumerate(case["payload_bytes"]):
         payload = zeros if size == len(zeros) else bytes(size)

@@ -36,7 +36,7 @@ EVERY_LEVEL = [
 
 
 def write_both(streaming: Any, tmp_path: Path, columns: Any, samples: Any, **options: Any) -> tuple[Path, Path]:
-    """By both with the same options, which is without hashes unless some are named."""
+    """Write with both writers and equal options, by default without hashes."""
     match = options.pop("match_streaming", True)
     options = {"hashes": [], **options}
     return (
@@ -46,7 +46,7 @@ def write_both(streaming: Any, tmp_path: Path, columns: Any, samples: Any, **opt
 
 
 def their_part_of(index: bytes) -> Any:
-    """An index of ours without what it says beyond one of theirs."""
+    """Our index without the keys that streaming does not write."""
     found = json.loads(index)
     del found["mx8shards"]
     for entry in found["shards"]:
@@ -97,7 +97,7 @@ def test_compressed_files_equal_streamings_at_every_level(compression: str, stre
 def test_compressed_files_of_several_megabytes_equal_streamings(
     compression: str, streaming: Any, tmp_path: Path
 ) -> None:
-    """zstd cuts its input into jobs from 512 KiB on, and does so otherwise with worker threads, which they use."""
+    """From 512 KiB on zstd divides its input into jobs, and differently with worker threads, which streaming uses."""
     rng = np.random.default_rng(5)
     text = rng.choice(np.frombuffer(b"abcdefgh  \n", np.uint8), 900_000).tobytes()
     samples = [{"x": text}, {"x": rng.bytes(600_000)}, {"x": bytes(1_000_000)}, {"x": text[:500_000]}]
@@ -151,10 +151,10 @@ def test_samples_of_any_size_fill_equal_shards_under_any_limit(count: int, strea
 def test_a_shard_may_be_exactly_as_long_as_the_limit(
     surplus: int, match_streaming: bool, streaming: Any, tmp_path: Path
 ) -> None:
-    """The size of a file of three samples as the limit, and a byte less and more."""
+    """The limit is the file size of three samples, and one byte less and more."""
     columns, payload = {"x": "bytes"}, {"x": b"12345678"}
     limit = 1000
-    for _ in range(3):  # the limit's own digits stand in the file
+    for _ in range(3):  # the file contains the digits of the limit
         head = json.dumps(config(columns, None, (), limit)).encode()
         limit = len(shard_bytes(head, [sample_bytes(columns, payload)] * 3)) + surplus
     options = {"size_limit": limit, "hashes": [], "match_streaming": match_streaming}

@@ -115,7 +115,7 @@ def test_we_read_the_index_of_streamings_merge(compression: str | None, streamin
 
 @pytest.mark.parametrize("how", ["named", "found"])
 def test_we_read_an_index_that_streaming_merged_from_our_parts(how: str, streaming: Any, tmp_path: Path) -> None:
-    """Unless told their names, they take every .json below the root for an index, our kept snapshots among them."""
+    """Without given names, streaming's merge takes every .json below the root for an index, also our kept snapshots."""
     root, samples = tmp_path / "data", numbered_samples(20)
     for part in range(2):
         with mx8.Writer(root / f"{part}", columns=NUMBERED) as writer:

@@ -112,8 +112,8 @@ def test_streaming_reads_an_empty_dataset_beside_another(streaming: Any, tmp_pat
 def test_streaming_opens_a_dataset_without_samples(
     match_streaming: bool, compression: str | None, streaming: Any, tmp_path: Path
 ) -> None:
-    """Ours keeps the columns, in a shard without samples. One that matches theirs has no shards, as they make it and
-    cannot open it themselves.
+    """Our empty dataset keeps its columns in a shard without samples. With match_streaming it has no shards, like
+    streaming's own empty dataset, which streaming cannot open.
     """
     options = {"compression": compression, "match_streaming": match_streaming}
     root = write_ours(tmp_path / "data", NUMBERED, [], **options)

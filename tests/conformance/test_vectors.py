@@ -39,7 +39,7 @@ def expected(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def vector(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The link of a copy (decompressing writes beside the data), how to open it, and what is expected."""
+    """The link of a copy (decompression writes beside the data), the options to open it, and the expectation."""
     wanted = expected(request.param)
     for module in wanted["needs"]:
         if importlib.util.find_spec(module) is None:
@@ -116,7 +116,7 @@ def assert_says(error: mx8.ShardsError, wanted: dict[str, Any]) -> None:
 
 
 def look_at(value: Any) -> None:
-    """Pictures are decoded when they are looked at."""
+    """Read the pixels, because pictures are decoded lazily."""
     if isinstance(value, (dict, list)):
         for item in value.values() if isinstance(value, dict) else value:
             look_at(item)
@@ -125,7 +125,7 @@ def look_at(value: Any) -> None:
 
 
 def is_as_expected(found: Any, wanted: Any) -> bool:
-    """Whether a value is what its expectation, in the form that vectors/README.md defines, says."""
+    """Does a value match its expectation (in the form that vectors/README.md defines)?"""
     if isinstance(wanted, (str, int)):
         return same(found, wanted)
     ((form, value),) = wanted.items()

@@ -23,7 +23,7 @@ SCRIPTS = sorted(SPEC.glob("*.py"))
 README = (SPEC / "README.md").read_text(encoding="utf-8")
 RULES = re.findall(r"^\*\*(§\d+\.\d+)\*\*", README, re.MULTILINE)
 
-# Breaches that JSON Schema has no words for: 2.0 is an integer to it, and it compares no two places with each other.
+# Breaches that JSON Schema cannot express: 2.0 is an integer to it, and it cannot compare two values with each other.
 BEYOND_SCHEMA = {
     "column-lists-of-unequal-length",
     "column-size-as-a-float",
@@ -62,7 +62,7 @@ BEYOND_SCHEMA = {
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Every generated file of a vectors folder; what stands beside them was written by hand."""
+    """Every generated file of a vectors folder; the others are written by hand."""
     generated = [*folder.glob("*.json"), *(folder / "valid").rglob("*"), *(folder / "invalid").rglob("*")]
     links = {str(path.relative_to(folder)): bytes(path.readlink()) for path in generated if path.is_symlink()}
     return links | {
@@ -219,7 +219,7 @@ def test_the_random_generator_equals_numpys_philox(draw: dict[str, Any]) -> None
     found = np.random.Philox(counter=(block - 1) % (1 << 256), key=key).random_raw(len(draw["words"]))
     words = np.array([int(word, 16) for word in draw["words"]], np.uint64)
     assert (found == words).all()
-    # NumPy's own uniforms are made in the same way
+    # NumPy computes its uniforms in the same way
     uniforms = np.random.Generator(np.random.Philox(counter=(block - 1) % (1 << 256), key=key)).random(len(words))
     assert [float.fromhex(value) for value in draw["uniforms"]] == uniforms.tolist()
     for limit, integers in draw["integers"].items():

@@ -2,7 +2,7 @@
 
 `python -m tests.crash.child` reads scenarios from its standard input, one JSON line each, and runs each in a new fork:
 forking is a hundred times faster than starting Python with NumPy. A fork reports the number of the thread to trace,
-stops itself, and its exit status says how it ended.
+stops itself until a tracer is attached, and reports the result in its exit status.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ _PR_SET_PTRACER = 0x59616D61
 
 
 def say(what: str, value: int) -> None:
-    """One line for whoever started us."""
+    """Report one line to the parent process."""
     os.write(1, f"{what} {value}\n".encode())
 
 
 def pause() -> None:
-    """Stop, until somebody has attached a tracer to this thread and continues it."""
+    """Stop this process until a tracer is attached and continues it."""
     say("thread", threading.get_native_id())
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def pause_in_a_thread(name: str, arguments: tuple[Any, ...]) -> None:
-    """Stands in for `steps.before`: the first thread beside the main one stops ahead of its first step."""
+    """Replaces `operations.before`: the first thread other than the main one stops before its first step."""
     if threading.current_thread() is not threading.main_thread():
         operations.before = lambda name, arguments: None
         pause()
 
 
 def act(scenario: str, place: Path, where: str) -> int:
-    """Act a scenario out; the exit status."""
-    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, -1, 0, 0, 0)  # a tracer need not be an ancestor
+    """Run a scenario. Returns the exit status."""
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, -1, 0, 0, 0)  # allow any process to trace this one
     if where == "main":
         pause()
     elif where == "thread":
@@ -59,7 +59,7 @@ def act(scenario: str, place: Path, where: str) -> int:
 
 
 def act_and_exit(scenario: str, place: Path, where: str) -> None:
-    """What a fork does with its life."""
+    """The body of a forked child."""
     status = BROKEN
     try:
         status = act(scenario, place, where)
@@ -70,7 +70,7 @@ def act_and_exit(scenario: str, place: Path, where: str) -> None:
 
 
 def warm_up() -> None:
-    """Load all that is loaded late, so that no system call of an import is counted."""
+    """Import everything that is imported lazily, so that no system call of an import is counted."""
     for scenario in BY_NAME.values():
         with tempfile.TemporaryDirectory(dir=IN_MEMORY) as place:
             scenario.prepare(Path(place))
@@ -78,7 +78,7 @@ def warm_up() -> None:
 
 
 def serve() -> None:
-    """Act out what comes in, one after the other."""
+    """Run the scenarios of the standard input, one after the other."""
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()

@@ -13,7 +13,7 @@ from tests.crash.scenarios import IN_MEMORY, Expectation, Scenario
 
 @pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
-    """A directory in memory where the machine has one: whoever stops the injector by hand need not wait for a disk."""
+    """A directory on a tmpfs if possible: simulated crashes need no real disk."""
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
         yield Path(directory)
 
@@ -34,6 +34,6 @@ def expectation_of(memory: Path) -> Callable[[Scenario], Expectation]:
 
 @pytest.fixture
 def scratch(memory: Path) -> Iterator[Path]:
-    """An empty directory in memory, gone after the test."""
+    """An empty directory on the tmpfs, removed after the test."""
     with tempfile.TemporaryDirectory(dir=memory) as directory:
         yield Path(directory)

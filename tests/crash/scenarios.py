@@ -80,7 +80,7 @@ def _dataset(place: Path, **options: Any) -> None:
 
 
 def _unowned(place: Path) -> None:
-    """A dataset that another writer of the format made: no kept snapshots, no state of ours."""
+    """A dataset of another writer: no kept snapshots, no `.mx8shards`."""
     _dataset(place)
     shutil.rmtree(place / "data/.mx8shards")
 
@@ -109,7 +109,7 @@ def _ranks_to_append(place: Path) -> None:
 
 
 def _merged_ranks(place: Path) -> None:
-    """Parts that a merge has taken in, one that no merge has, and one whose rank was killed."""
+    """Merged parts, an unmerged part, and a part of a killed rank."""
     _ranks(place)
     mx8.merge([place / "data"], place / "data")
     write(place / "data", 30, 33, mode="append", rank=0, world_size=3)
@@ -119,7 +119,7 @@ def _merged_ranks(place: Path) -> None:
 
 
 def _histories(place: Path) -> None:
-    """Four snapshots, in two generations: the current one shares shards with the one before."""
+    """Four snapshots in two generations. The current one shares shards with the previous one."""
     _dataset(place, compression="gz")
     write(place / "data", 3, 6, mode="append", compression="gz")
     write(place / "data", 10, 13, mode="overwrite", compression="gz")
@@ -146,17 +146,17 @@ def _changed_by_others(place: Path) -> None:
 
 
 def merge(place: Path, **options: Any) -> str:
-    """Join the parts of a place."""
+    """Merge the parts."""
     return mx8.merge([place / "parts"], place / "data", **options)
 
 
 def merge_ranks(place: Path, **options: Any) -> str:
-    """Join what ranks wrote."""
+    """Merge the parts of ranks."""
     return mx8.merge([place / "data"], place / "data", **options)
 
 
 def convert(place: Path, **options: Any) -> None:
-    """Convert the texts of a place, two at a time. Where that is done, what is left to remove goes by gc."""
+    """Convert the texts, two per part. If they are converted already, gc removes the leftovers."""
     try:
         with patch.object(convert_in_parts, "PART_ITEMS", 2):
             mx8.convert_from(RECIPE, place / "texts", place / "data", **options)
@@ -178,7 +178,7 @@ def _texts(place: Path) -> None:
 
 
 def _grown(place: Path, convert: Callable[[Path], None] = convert) -> None:
-    """A dataset, and more texts than it has: of a new class, too."""
+    """A dataset, and further texts, one of a new class."""
     _texts(place)
     convert(place)
     write_texts(place / "texts", [f"{folder}/{i}.txt" for folder in ("bee", "dog") for i in range(3, 6)])
@@ -231,9 +231,10 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def tree(place: Path) -> dict[str, bytes | None]:
-    """Every file with its bytes and every directory (None), by name; without what the locks leave behind.
+    """Every file (its bytes) and directory (None) by name, except lock files.
 
-    A conversion's record of its splits is left out too, because it depends on the path of the place.
+
+    The record of a conversion's splits is left out too, because it depends on the directory.
     """
     found: dict[str, bytes | None] = {}
     for directory, names, files in os.walk(place):
@@ -351,7 +352,7 @@ class Expectation:
 
 
 def differences(found: dict[str, bytes | None], expected: dict[str, bytes | None]) -> list[str]:
-    """The names that only one of two trees has, and those whose bytes differ."""
+    """The names that are in only one of two trees, or whose bytes differ."""
     missing = object()
     return sorted(
         name for name in found.keys() | expected.keys() if found.get(name, missing) != expected.get(name, missing)

@@ -17,7 +17,7 @@ from tests.crash.traced_processes import ROOT
 
 
 def run(script: str, *arguments: object) -> str:
-    """What a script prints that has a process of its own."""
+    """The output of a script, run in a new process."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -174,7 +174,7 @@ for _ in range(4):
 
 
 def publish_while_others_read(root: Path, times: int, *, collect: bool) -> list[dict[str, int]]:
-    """Publish again and again, while four processes read; what each of them counted."""
+    """Publish repeatedly while four processes read. Returns the counts of each reader."""
     publish(root, 0)
     command = [sys.executable, "-c", READERS, str(root), str(collect)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as readers:
@@ -191,7 +191,7 @@ def publish_while_others_read(root: Path, times: int, *, collect: bool) -> list[
 
 
 def publish(root: Path, number: int) -> None:
-    """One more snapshot: every fifth one starts anew, the others append."""
+    """Publish one more snapshot: every fifth one overwrites, the others append."""
     mode = "create" if number == 0 else "append" if number % 5 else "overwrite"
     compression = "zstd" if number % 10 < 5 else None
     with mx8.Writer(root, columns=COLUMNS, mode=mode, threads=1, compression=compression) as writer:
@@ -205,7 +205,7 @@ def publish(root: Path, number: int) -> None:
 def test_readers_never_see_a_partly_published_snapshot(times: int, collect: bool, scratch: Path) -> None:
     found = publish_while_others_read(scratch / "data", times, collect=collect)
     print(found)
-    assert len(found) == 4  # none of them ended by an error
+    assert len(found) == 4  # no reader failed
     assert all(counted["looks"] > 0 for counted in found)
     assert all(collect or not counted["missed"] for counted in found)
     assert mx8.verify(scratch / "data", data=True).ok

@@ -1,7 +1,7 @@
 """Is a dataset consistent on a real ext4 file system after a power cut at any step?
 
-The image of a mounted ext4 contains what the kernel has written so far. A mounted copy of the image is what the machine
-would find after a power cut. ext4 guarantees more order than POSIX, so test_power_cut.py is stricter.
+The image of a mounted ext4 contains the writes that the kernel has done so far. Mounting a copy of it shows the state
+that the machine would find after a power cut. ext4 guarantees more order than POSIX, so test_power_cut.py is stricter.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def sh(*command: object) -> None:
 
 @contextlib.contextmanager
 def mounted(image: Path, where: Path) -> Iterator[Path]:
-    """The file system in an image."""
+    """Mount an image during the block."""
     where.mkdir(exist_ok=True)
     sh("mount", "-o", "loop", image, where)
     try:
         yield where
     finally:
-        gc.collect()  # files that errors hold on to would keep it busy
+        gc.collect()  # files that exceptions keep open would keep it busy
         sh("umount", where)
 
 
@@ -55,7 +55,7 @@ def image(scratch: Path) -> Path:
 
 
 def copies_at_steps(expectation: Expectation, image: Path, stride: int) -> list[Path]:
-    """Copies of the image as it is before every `stride`-th step of the scenario, and after the last one."""
+    """Copy the image before every `stride`-th step of the scenario, and after the last one."""
     copies: list[Path] = []
     count = 0
     lock = threading.Lock()
@@ -80,7 +80,7 @@ def copies_at_steps(expectation: Expectation, image: Path, stride: int) -> list[
 
 
 def look_at_copies(expectation: Expectation, image: Path, stride: int) -> tuple[int, int]:
-    """Check what is on every copy, before and after the next publication; how many had the old state, and the new."""
+    """Check every copy before and after the next publication. Returns how many had the old and the new state."""
     new = old = 0
     copies = copies_at_steps(expectation, image, stride)
     for copy in copies:

@@ -29,16 +29,16 @@ ExpectationOf = Callable[[Scenario], Expectation]
 
 
 def open_files() -> list[str]:
-    """What this process has open."""
+    """The open files of this process."""
     found = []
     for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # the one that listed them is closed again
+        with contextlib.suppress(OSError):  # the descriptor of listdir itself
             found.append(os.readlink(descriptor))
     return found
 
 
 def disturbed(expectation: Expectation, place: Path, injector: FaultInjector) -> BaseException | None:
-    """Act in a fresh copy under this injector; what came of it."""
+    """Run the scenario in a fresh copy with this injector. Returns the error, if any."""
     expectation.copy(place)
     error: BaseException | None = None
     with injector.running():
@@ -52,7 +52,7 @@ def disturbed(expectation: Expectation, place: Path, injector: FaultInjector) ->
 
 
 def check(expectation: Expectation, place: Path, cache: Path, error: BaseException | None) -> None:
-    """The old state or the new one, and the truth told about which."""
+    """Assert the old or the new state, and that the error says which of the two."""
     new = expectation.check(place, cache)
     if error is None:
         assert new
@@ -68,7 +68,7 @@ def sweep(
     first: int = 0,
     stride: int = 1,
 ) -> int:
-    """Disturb the scenario at every step, or at every `stride`-th one from `first` on; how many there were."""
+    """Disturb the scenario at every `stride`-th step from `first` on. Returns the number of steps."""
     for at in range(first, 10_000, stride):
         injector = FaultInjector(at, fault)
         error = disturbed(expectation, scratch / "place", injector)
@@ -94,7 +94,7 @@ def test_every_fault_at_some_steps_of_every_scene_leaves_the_old_or_the_new_stat
     expectation_of: ExpectationOf,
     scratch: Path,
 ) -> None:
-    # each fault at other steps: all six together stop at every fifth one
+    # each fault at different steps; together the six cover every fifth step
     sweep(expectation_of(scenario), scratch, fault, first=5 * FAULTS.index(fault), stride=30)
 
 
@@ -111,7 +111,7 @@ def test_every_fault_at_every_step_leaves_the_old_or_the_new_state(
 
 
 def crash_in_recovery(expectation: Expectation, scratch: Path, first: int) -> Iterator[bool]:
-    """Die at step `first`, then at every step of the next process in turn; whether that one's steps have ended."""
+    """Die at step `first`, then at each step of the next process in turn. Yields whether that process completed."""
     place, cache = scratch / "place", scratch / "cache"
     for second in range(10_000):
         disturbed(expectation, place, FaultInjector(first, fault_injection.stop_before))
@@ -135,12 +135,12 @@ def test_a_crash_during_recovery_loses_nothing(name: str, expectation_of: Expect
     for first in range(3, last, 6):
         for writing_again in crash_in_recovery(expectation, scratch, first):
             if writing_again:
-                break  # from here on it is like any first crash
+                break  # later crashes are like a first crash
         expectation.finish(scratch / "place")
 
 
 @pytest.mark.hunt
-@pytest.mark.parametrize("part", range(4))  # each within the time for one test
+@pytest.mark.parametrize("part", range(4))  # each within the timeout of a test
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_two_crashes_in_a_row_at_any_two_steps_lose_nothing(
     scenario: Scenario, part: int, expectation_of: ExpectationOf, scratch: Path
@@ -154,8 +154,8 @@ def test_two_crashes_in_a_row_at_any_two_steps_lose_nothing(
     print(scenario, pairs, "pairs of crashes")
 
 
-def world_without_the_second_shard(scratch: Path) -> FaultInjector:
-    """A injector in which the disk refuses once to make the file of shard 1."""
+def injector_that_fails_shard_1(scratch: Path) -> FaultInjector:
+    """An injector that makes creating the file of shard 1 fail once."""
     whole = FaultInjector()
     with whole.running():
         write(scratch / "undisturbed")
@@ -165,7 +165,7 @@ def world_without_the_second_shard(scratch: Path) -> FaultInjector:
 
 
 def test_a_writer_that_failed_to_store_a_shard_publishes_nothing_even_if_more_is_written(scratch: Path) -> None:
-    with world_without_the_second_shard(scratch).running():
+    with injector_that_fails_shard_1(scratch).running():
         writer = mx8.Writer(scratch / "data", columns=COLUMNS, size_limit=270, threads=1)
         refused = 0
         for sample in samples(0, 20):
@@ -190,7 +190,7 @@ def test_leaving_the_with_block_after_a_suppressed_disk_error_is_an_error(scratc
             except mx8.DiskError:
                 return
 
-    with world_without_the_second_shard(scratch).running(), pytest.raises(ValueError, match="nothing can be published"):
+    with injector_that_fails_shard_1(scratch).running(), pytest.raises(ValueError, match="nothing can be published"):
         write_and_hope()
 
 

@@ -20,7 +20,7 @@ from tests.crash.traced_processes import ROOT
 
 
 class SmallDisk:
-    """A file system in memory whose size can be changed."""
+    """A tmpfs whose size can be changed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class SmallDisk:
         self._mount("-o", f"remount,{options}")
 
     def fill(self) -> Path:
-        """Take all the space there is; the path of the file that has it."""
+        """Fill the disk. Returns the path of the file that fills it."""
         path = self.path / "filler"
         with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(bytes(4096)):
@@ -42,7 +42,7 @@ class SmallDisk:
         return path
 
     def close(self) -> None:
-        """Take it away."""
+        """Unmount it."""
         subprocess.run(["umount", "--lazy", str(self.path)], check=True)
         self.path.rmdir()
 
@@ -50,7 +50,7 @@ class SmallDisk:
 @pytest.fixture
 def small_disk() -> Iterator[SmallDisk]:
     try:
-        disk = SmallDisk(Path(tempfile.mkdtemp()))  # pytest could not clear away a mount that a killed run left
+        disk = SmallDisk(Path(tempfile.mkdtemp()))  # pytest cannot remove a mount that a killed run left
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         pytest.skip(f"nothing can be mounted here: {getattr(error, 'stderr', error)}")
     yield disk
@@ -58,12 +58,12 @@ def small_disk() -> Iterator[SmallDisk]:
 
 
 def is_whole(root: Path) -> bool:
-    """Whether a dataset verifies, and has nothing unfinished."""
+    """Does a dataset pass verify, and is nothing staged?"""
     return mx8.verify(root, data=True).ok and not (root / ".mx8shards/staging").exists()
 
 
 def refusal_of(act: Callable[[], object]) -> mx8.DiskError | None:
-    """The error that this gives, if any."""
+    """The error that a call raises, or None."""
     try:
         act()
     except mx8.DiskError as error:
@@ -105,7 +105,7 @@ def test_gc_frees_space_on_a_full_disk(small_disk: SmallDisk) -> None:
     root = small_disk.path / "data"
     write(root, 0, 3_000, size_limit="64kb")
     write(root, 0, 100, mode="overwrite", size_limit="64kb")
-    (root / ".mx8shards/lock").unlink()  # there will be no room for the note in it
+    (root / ".mx8shards/lock").unlink()  # there will be no space for its contents
     small_disk.fill()
     with pytest.raises(mx8.DiskError, match="No space left on device"):
         write(root, 100, 200, mode="append", size_limit="64kb")

@@ -29,7 +29,7 @@ def processes() -> Iterator[TracedProcesses]:
 
 
 def all_points(processes: TracedProcesses, expectation: Expectation, scratch: Path) -> list[Point]:
-    """Every system call on files in the two threads that do the work; skips where nobody may trace."""
+    """Every system call on files in the two working threads. Skips the test if tracing is not allowed."""
     try:
         return [
             point
@@ -43,7 +43,7 @@ def all_points(processes: TracedProcesses, expectation: Expectation, scratch: Pa
 
 
 def disturb(processes: TracedProcesses, expectation: Expectation, scratch: Path, point: Point, option: str) -> int:
-    """Run once with something happening at this point, and check what is left; how it ended."""
+    """Run once with a kill or failure at this call, and check the result. Returns the exit status."""
     place, log = expectation.copy(scratch / "place"), scratch / "log"
     status = processes.trace(expectation.scenario, place, point.where, log, "-e", option)
     what = f"{expectation.scenario}: {point} with {option} ended with {status}"
@@ -104,7 +104,7 @@ def test_any_failing_system_call_leaves_the_old_or_the_new_state(
 def kill_at_random(
     processes: TracedProcesses, expectation_of: ExpectationOf, directory: Path, times: int, seed: int = 0
 ) -> int:
-    """Kill at random times in random scenarios, on a real disk, where most of the time is spent; how many died."""
+    """Kill random scenarios at random times on a real disk. Returns how many died."""
     rng = random.Random(seed)
     died = 0
     took: dict[str, float] = {}
@@ -132,7 +132,7 @@ def test_kills_at_random_times_never_damage_a_dataset(
 
 
 @pytest.mark.hunt
-@pytest.mark.parametrize("round_", range(5))  # each within the time for one test
+@pytest.mark.parametrize("round_", range(5))  # each within the timeout of a test
 def test_five_hundred_kills_at_random_times_never_damage_a_dataset(
     round_: int, processes: TracedProcesses, expectation_of: ExpectationOf, tmp_path: Path
 ) -> None:

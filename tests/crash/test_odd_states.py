@@ -32,7 +32,7 @@ from tests.crash.scenarios import BY_NAME, COLUMNS, Expectation, samples, tree, 
 
 
 def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[[], object]) -> FaultInjector:
-    """Die before the first step of which this is true; the steps that were taken."""
+    """Die before the first step for which `is_wanted` is true. Returns the injector with the steps."""
     injector = FaultInjector()
 
     def before(name: str, arguments: tuple[Any, ...]) -> None:
@@ -50,7 +50,7 @@ def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[
 
 
 def stop_at(name: str, ending: str, act: Callable[[], object]) -> None:
-    """Die before the first step of this name to a path with this ending."""
+    """Die before the first step of this name on a path with this ending."""
     stop_before(lambda step, arguments: step == name and str(arguments[-1]).endswith(ending), act)
 
 
@@ -102,7 +102,7 @@ def test_an_existing_file_with_the_name_of_a_new_shard_is_never_replaced(
 
 
 def leave_their_shard_beside_an_intent(root: Path) -> Path:
-    """Somebody else takes a name that is about to be published, and we die before we come to it; the path."""
+    """Die in a publication after another program created a file with the name of a new shard. Returns its path."""
     write(root, 0, 3)
     theirs = root / "shard.00002.mds"
 
@@ -174,7 +174,7 @@ def test_reading_a_snapshot_that_gc_removed_is_an_error_and_never_gives_other_sh
     slow = mx8.Dataset(root)
     shutil.copy(kept_path(root, first), root / "index.json")
     mx8.gc(root, keep=0)
-    write(root, 6, 9, mode="append")  # by names that are free now, and of the same sizes
+    write(root, 6, 9, mode="append")  # whose names are free now, and whose sizes are equal
     with slow, pytest.raises(mx8.DatasetNotFoundError, match="gc removed this snapshot after it was opened"):
         slow[2]
 
@@ -206,7 +206,7 @@ def test_a_kept_snapshot_stays_kept_if_publishing_it_again_fails(scratch: Path) 
 
 
 def leave_an_intent(root: Path, **changes: object) -> Path:
-    """A dataset in whose staging directory lies this intent; its path."""
+    """Write a dataset with this intent in its staging directory. Returns the path of the intent."""
     write(root, 0, 3)
     path = root / ".mx8shards/staging/intent.json"
     path.parent.mkdir()
@@ -300,9 +300,7 @@ def test_a_damaged_kept_index_stops_a_rollback_before_it_removes_anything(scratc
     write(root, 3, 6, mode="append")
     stop_at("rename", "data/index.json", lambda: write(root, 6, 9, mode="append"))
     data = kept_path(root, first).read_bytes()
-    kept_path(root, first).write_bytes(
-        data.replace(b"shard.00000", b"shard.00008")
-    )  # now it lacks one, and has another
+    kept_path(root, first).write_bytes(data.replace(b"shard.00000", b"shard.00008"))  # one file removed, another added
     shards = {name for name in tree(root) if name.endswith(".mds")}
     with pytest.raises(mx8.IntegrityError, match=f"expected an index whose id is {first}"):
         write(root, 6, 9, mode="append")
@@ -335,7 +333,7 @@ OURS = {
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_symlink_in_place_of_our_own_files_is_not_followed(name: str, scratch: Path) -> None:
-    """Whatever a dataset from elsewhere has for links: nothing beyond them is created, changed or removed."""
+    """Symlinks in a dataset: nothing behind them is created, changed or removed."""
     root, victim = scratch / "data", scratch / "victim"
     write(victim, 0, 3, rank=0, world_size=1)
     mx8.merge([victim], victim)
@@ -365,7 +363,7 @@ def test_a_symlink_in_place_of_our_own_files_is_not_followed(name: str, scratch:
         with contextlib.suppress(mx8.ShardsError):
             act()
         assert tree(victim) == before
-    assert place.is_symlink() or name == "staging"  # which is swept
+    assert place.is_symlink() or name == "staging"  # removed
 
 
 def test_a_rank_does_not_write_through_a_symlink(scratch: Path) -> None:
@@ -452,7 +450,7 @@ def test_the_cache_holds_only_complete_copies_if_decompressing_stops_or_fails(
         with mx8.Dataset(root, verify="shard") as dataset:
             assert list(dataset) == list(samples(0, 5))
         names = [name for name in tree(scratch / str(at)) if re.search(r"(cache|mx8shards/shards)/[0-9a-f]", name)]
-        assert len(names) == 3  # one for each shard, and no drafts
+        assert len(names) == 3  # one per shard, and no temporary files
         if injector.faulty is None:
             break
         shutil.rmtree(scratch / str(at))
@@ -462,7 +460,7 @@ def test_the_cache_holds_only_complete_copies_if_decompressing_stops_or_fails(
 
 
 class Interrupter:
-    """Presses Ctrl-C at the `at`-th line of writer.py that is run."""
+    """Raises KeyboardInterrupt at the `at`-th executed line of writer.py."""
 
     def __init__(self, at: int) -> None:
         self.left = at
@@ -478,7 +476,7 @@ class Interrupter:
 
 
 def interrupted_writes(scratch: Path) -> Iterator[bool]:
-    """Interrupt at line after line; each time the user publishes what there is. Whether that gave a dataset."""
+    """Interrupt at each line in turn; then the user publishes. Yields whether that gave a dataset."""
     everything = list(samples(0, 6))
     for at in range(1, 10_000):
         root = scratch / str(at)
@@ -504,7 +502,7 @@ def interrupted_writes(scratch: Path) -> Iterator[bool]:
                 if dataset.columns:
                     assert dataset.column("label").tolist() == [sample["label"] for sample in dataset]
             yield True
-        shutil.rmtree(root, ignore_errors=True)  # there is none where nothing was published
+        shutil.rmtree(root, ignore_errors=True)  # there is none if nothing was published
         if interrupter.left > 0:
             return
 
@@ -528,7 +526,7 @@ def test_a_garbage_collected_writer_logs_a_warning_and_releases_its_lock(scratch
         for _ in range(1_000):
             if threading.active_count() == 1:
                 break
-            time.sleep(0.01)  # a thread of it may still be storing a shard
+            time.sleep(0.01)  # its thread may still be storing a shard
             gc.collect()
     ours = [str(warning.message) for warning in found if issubclass(warning.category, ResourceWarning)]
     never = "never closed, so nothing was published; use `with Writer(…)`, or call finish()"

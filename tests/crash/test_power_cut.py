@@ -18,7 +18,7 @@ ExpectationOf = Callable[[Scenario], Expectation]
 
 
 def steps_of(expectation: Expectation, place: Path) -> list[Step]:
-    """The steps of an undisturbed run in `place`, which is left as it was before."""
+    """The steps of an undisturbed run in `place`, which is restored afterwards."""
     expectation.copy(place)
     injector = FaultInjector()
     with injector.running():
@@ -30,7 +30,7 @@ def steps_of(expectation: Expectation, place: Path) -> list[Step]:
 def cut_everywhere(
     expectation: Expectation, scratch: Path, steps: list[Step], chances: list[float], stride: int = 1
 ) -> int:
-    """Cut the power after every step, or every `stride`-th and the last; how many states of the disk were looked at."""
+    """Cut the power after every `stride`-th step and the last. Returns the number of disk states checked."""
     place, left, cache = scratch / "place", scratch / "left", scratch / "cache"
     disk = Disk.of(expectation.copy(place))
     states = 0
@@ -86,7 +86,7 @@ def test_the_disk_model_detects_a_missing_sync(
 
 
 def cut_again_and_again(expectation: Expectation, scratch: Path, seed: int) -> None:
-    """Cut the power at random, also while the last cut is being recovered from, then let it come to its end."""
+    """Cut the power at random steps, also during recovery, then complete the operation."""
     rng = random.Random(seed)
     place, left, cache = scratch / "place", scratch / "left", scratch / "cache"
     expectation.copy(left)
@@ -113,7 +113,7 @@ def test_repeated_power_cuts_lose_nothing(name: str, expectation_of: Expectation
 
 
 @pytest.mark.hunt
-@pytest.mark.parametrize("round_", range(4))  # each within the time for one test
+@pytest.mark.parametrize("round_", range(4))  # each within the timeout of a test
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_a_thousand_series_of_power_cuts_lose_nothing(
     scenario: Scenario, round_: int, expectation_of: ExpectationOf, scratch: Path

@@ -204,7 +204,7 @@ SPLIT = {"train": 0.7, "val": 0.3}
 
 
 def split_of(out: Path) -> dict[str, str]:
-    """The split that each path lies in; each lies in one."""
+    """The split of each path. Asserts that each path is in one split."""
     found = [(path, name) for name in SPLIT for path, _, _ in samples(out / name)]
     assert len(dict(found)) == len(found)
     return dict(found)
@@ -277,7 +277,7 @@ def test_a_split_that_differs_from_the_datasets_split_is_refused(
 
 
 def killed_between_splits(src: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversion that publishes train and ends before it publishes val."""
+    """Run a conversion that publishes train and dies before it publishes val."""
     real = convert_in_parts.merge
 
     def merge(parts: Any, out: Path, **options: Any) -> str:
@@ -361,7 +361,7 @@ def test_the_split_of_a_path_follows_the_documented_formula() -> None:
     assert split.of("caf\udce9") in split.names
     found = Counter(split.of(str(i)) for i in range(20_000))
     assert 17_700 < found["train"] < 18_300  # 7 standard deviations
-    assert parse_split({"a": 0.1, "b": 0.2, "c": 0.7}, 0) is not None  # which do not add up to 1 as floats
+    assert parse_split({"a": 0.1, "b": 0.2, "c": 0.7}, 0) is not None  # as floats they do not add up to 1
 
 
 def test_a_tar_and_its_folder_are_split_alike(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(repository: Path, directory: Path) -> dict[str, dict[str, Any]]:
-    """What every case gives when it runs with tiny sizes; all run at once, for their numbers mean nothing here.
+    """The results of every case with tiny sizes. All run at once, because speed does not matter here.
 
-    But for those of pictures: the first of them compiles what the others need.
+    Cases of pictures run one after the other: the first compiles the kernels that the others need.
     """
 
     def run(case: str) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def test_kept_results_name_no_local_directory(repository: Path) -> None:
 
 
 def test_the_benchmark_data_are_equal_on_every_machine() -> None:
-    """The bytes of a JPEG are up to the encoder's version, its size hardly."""
+    """The bytes of a JPEG depend on the encoder's version, its size hardly does."""
     assert data.arrays(2)[1, :4].tolist() == [1739, 1690, 1658, 1641]
     assert data.texts(1, words=3) == ["esode fe osr"]
     assert all(110_000 < len(photo) < 130_000 for photo in data.photos(2))

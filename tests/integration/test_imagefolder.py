@@ -51,21 +51,21 @@ NOISE = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
 
 
 def picture(kind: str, mode: str = "RGB", **options: Any) -> bytes:
-    """The bytes of a picture that is nothing but noise."""
+    """The encoded bytes of a picture of noise."""
     out = io.BytesIO()
     Image.fromarray(NOISE).convert(mode).save(out, kind, **options)
     return out.getvalue()
 
 
 def rotated() -> bytes:
-    """A picture that its viewer is asked to turn."""
+    """A picture with an EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return picture("JPEG", exif=exif)
 
 
 def png(bits: int, kind: int, channels: int) -> bytes:
-    """A PNG made by hand: Pillow writes no colours of 16 bits."""
+    """A 16-bit RGB PNG, which Pillow cannot write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -117,7 +117,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 def write(root: Path, files: dict[str, bytes]) -> Path:
-    """A folder of these files."""
+    """Create a folder of these files."""
     for name, data in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,11 +129,11 @@ def few(*names: str) -> dict[str, bytes]:
     return {name: picture("JPEG", quality=50 + number) for number, name in enumerate(names)}
 
 
-_NEWS = ("convert: ", "mx8shards: compil")  # progress, and what the first run on a machine says
+_NEWS = ("convert: ", "mx8shards: compil")  # progress, and the compilation notice of a first run
 
 
 def run(capsys: Capture, src: Path, out: Path, *options: str, code: int = 0) -> tuple[str, str]:
-    """What the command prints, once it has ended with the code that was expected."""
+    """Run the command, assert its exit code, and return its output."""
     found = main(["convert", "imagefolder", *options, str(src), str(out)])
     said, complained = capsys.readouterr()
     complained = "".join(line for line in complained.splitlines(True) if not line.startswith(_NEWS))
@@ -143,7 +143,7 @@ def run(capsys: Capture, src: Path, out: Path, *options: str, code: int = 0) -> 
 
 
 def rejects(complained: str) -> dict[str, str]:
-    """The report that a command named."""
+    """The contents of the rejects file that the command printed."""
     lines = Path(complained.strip().rpartition(": see ")[2]).read_text().splitlines()
     return {line["item"]: line["reason"] for line in map(json.loads, lines)}
 
@@ -174,7 +174,7 @@ def test_every_picture_is_stored_byte_for_byte_or_listed_as_a_reject(
         assert (sample["height"], sample["width"]) == size, sample["path"]
         assert sample["label"] == ["cat", "dog", "été"].index(sample["path"].split("/")[0])
     report = rejects(complained)
-    assert list(report) == sorted((*BAD, "cat/notes.txt"))  # and nothing that is hidden
+    assert list(report) == sorted((*BAD, "cat/notes.txt"))  # and no hidden file
     assert "expected a picture's suffix (.avif" in report["cat/notes.txt"]
     for name, (_, reason) in BAD.items():
         assert reason in report[name], name
@@ -210,7 +210,7 @@ def test_symlinks_that_multiply_the_number_of_paths_are_refused(tmp_path: Path, 
         (src / str(level)).mkdir()
         for name in "ab":
             (src / str(level) / name).symlink_to(f"../{level + 1}")
-    for target in ("cat", "cats"):  # links that do no harm
+    for target in ("cat", "cats"):  # harmless links
         (src / "17" / target).symlink_to("../../other")
     write(tmp_path / "other", few("2.jpg"))
     with pytest.MonkeyPatch.context() as patched:
@@ -271,7 +271,7 @@ def read_as_nobody(src: str, found: Any) -> None:
 def test_unreadable_files_are_rejects_and_unreadable_folders_are_an_error(tmp_path: Path) -> None:
     src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg"))
     (src / "a/1.jpg").chmod(0)
-    context = multiprocessing.get_context("spawn")  # privileges do not come back
+    context = multiprocessing.get_context("spawn")  # dropped privileges cannot be restored
     found = context.Queue()
     child = context.Process(target=read_as_nobody, args=(str(src), found))
     child.start()
@@ -345,7 +345,7 @@ def test_a_folder_missing_from_the_list_of_classes_is_an_error_that_names_both(t
     (tmp_path / "classes").write_text("dog\nowl")
     _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=1)
     assert f"{src}: expected folders that --classes names: dog, owl, got cat" in complained
-    (tmp_path / "classes").write_text("train\ntest")  # whoever names them means them
+    (tmp_path / "classes").write_text("train\ntest")  # folders given explicitly are classes
     src = write(tmp_path / "vehicles", few("train/1.jpg", "test/2.jpg"))
     run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"))
     assert labels(tmp_path / "out") == {"test/2.jpg": 1, "train/1.jpg": 0}
@@ -471,7 +471,7 @@ def test_a_folder_without_files_is_an_error_unless_classes_are_given(
 ) -> None:
     src = write(tmp_path / "val", few("a/1.jpg", "c/2.jpg") | {"d/bad.jpg": b"bad", ".hidden/1.txt": b""})
     (src / "b/deep").mkdir(parents=True)
-    (src / "up").symlink_to(src if form == "folder" else "a/1.jpg")  # no class
+    (src / "up").symlink_to(src if form == "folder" else "a/1.jpg")  # not a class
     if form != "folder":
         (src / "up").unlink()
         with tarfile.open(tmp_path / "val.tar", "w") as tar:
@@ -533,7 +533,7 @@ def test_files_that_are_not_pictures_are_rejects_and_hidden_files_are_ignored(tm
 
 @pytest.fixture
 def deep() -> Iterator[tuple[Path, Callable[[int], int]]]:
-    """A folder, and a function that makes so many folders below the last one in it, and opens the new last one."""
+    """A folder, and a function that nests more folders in the innermost one, and opens the new innermost one."""
     root = Path(tempfile.mkdtemp(dir=FAST_ROOT))
     (root / "a").mkdir()
     here = os.open(root / "a", os.O_RDONLY)
@@ -654,7 +654,7 @@ def test_a_compressed_or_invalid_tar_is_refused(tmp_path: Path, capsys: Capture)
 
 
 def sizes(root: Path) -> dict[str, tuple[int, int]]:
-    """Height and width of every sample, which must be those of its picture."""
+    """Height and width of every sample. Asserts that they match its picture."""
     found = {}
     for sample in samples(root):
         with Image.open(io.BytesIO(sample["image"])) as image:
@@ -680,7 +680,7 @@ def test_pictures_are_scaled_down_to_the_requested_size(
 ) -> None:
     kept = size == (40, 60) and "--quality" not in options
     files = {"a.jpg": picture("JPEG"), "b.png": picture("PNG", "RGBA"), "turned.jpg": rotated()}
-    if not kept:  # encoded anew, it is no longer in CMYK
+    if not kept:  # encoded again, it is no longer CMYK
         files["print.jpg"] = picture("JPEG", "CMYK")
     run(capsys, write(tmp_path / "src", files), tmp_path / "out", *options)
     assert sizes(tmp_path / "out") == {name: turned if name == "turned.jpg" else size for name in files}
@@ -690,7 +690,7 @@ def test_pictures_are_scaled_down_to_the_requested_size(
         if not same:
             with Image.open(io.BytesIO(sample["image"])) as image:
                 assert (image.format, image.mode) == ("JPEG", "RGB")
-            assert is_tiled(sample["image"]) is bool(sample["height"] > 16)  # one tile is none
+            assert is_tiled(sample["image"]) is bool(sample["height"] > 16)  # a single tile is not stored
 
 
 def test_quality_applies_to_every_picture(tmp_path: Path, capsys: Capture) -> None:
@@ -753,7 +753,7 @@ def test_a_damaged_picture_is_a_reject_whatever_the_options(
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """A picture without symmetry, in which a turn by mistake is seen at once."""
+    """A picture without symmetry, so that any wrong rotation changes it."""
     y, x = np.mgrid[0:height, 0:width]
     channels = (255 * x // width, 255 * y // height, 255 * (x * y) // (width * height))
     return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
@@ -773,13 +773,13 @@ def saved(image: Image.Image, kind: str, orientation: int, **options: Any) -> by
 
 
 def shown(data: bytes) -> npt.NDArray[np.int16]:
-    """What a viewer shows that obeys EXIF."""
+    """The pixels with the EXIF orientation applied."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(np.int16)
 
 
 def raster(data: bytes) -> npt.NDArray[np.int16]:
-    """What a decoder gives that does not."""
+    """The pixels without the EXIF orientation applied."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB")).astype(np.int16)
 
@@ -798,11 +798,13 @@ def test_a_jpeg_of_whole_blocks_is_rotated_without_loss(orientation: int, option
         assert image.getexif().get(0x0112) == 1
         assert image.getexif()[0x010E] == "a description"
     assert raster(found).shape == shown(source).shape
-    assert np.abs(raster(found) - shown(source)).max() <= 4  # chroma is scaled up, and DCTs are rounded, after the turn
+    assert (
+        np.abs(raster(found) - shown(source)).max() <= 4
+    )  # chroma upsampling and DCT rounding happen after the rotation
     back = {6: 8, 8: 6}.get(orientation, orientation)
     again = upright_jpeg(with_orientation(found, back), back)
     assert again is not None
-    assert np.array_equal(raster(again), raster(source))  # nothing was lost
+    assert np.array_equal(raster(again), raster(source))  # lossless
 
 
 @has_transform
@@ -818,7 +820,7 @@ def test_a_jpeg_with_an_oversized_head_is_rotated_without_loss_only_if_the_whole
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
-    """The JPEG with another orientation in its EXIF data."""
+    """The JPEG with this orientation in its EXIF data."""
     entry = b"\x01\x12\0\x03\0\0\0\x01\0"
     at = jpeg.index(entry) + len(entry)
     return jpeg[:at] + bytes([orientation]) + jpeg[at + 1 :]
@@ -852,7 +854,7 @@ def test_rotated_pictures_become_upright_and_are_counted_and_others_are_kept(tmp
         if name in ("upright.jpg", "nonsense.jpg", "plain.png"):
             assert data == source
             continue
-        assert np.array_equal(raster(data), shown(data)), name  # nothing is left to turn
+        assert np.array_equal(raster(data), shown(data)), name  # no rotation remains
         worst = np.abs(raster(data) - shown(source)).max()
         assert worst <= (16 if name.endswith(".jpg") else 0), name
 

@@ -1,4 +1,4 @@
-"""Which datasets does a Loader accept (also torch Subsets), and what does it say of other objects?"""
+"""Which datasets does a Loader accept (also torch Subsets), and which error do other objects give?"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Filtered(mx8.Dataset):
 
 
 class Named(mx8.Dataset):
-    """Has only more."""
+    """Adds a method and overrides nothing."""
 
     def name(self) -> str:
         return "mine"

@@ -42,7 +42,7 @@ def test_a_batch_may_use_more_shards_than_the_open_file_limit(child_process: Chi
 
 
 def drop(root: Path) -> None:
-    """Have the page cache forget the shards."""
+    """Drop the shards from the page cache."""
     for path in shards(root):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -51,7 +51,7 @@ def drop(root: Path) -> None:
 
 
 def resident_bytes(root: Path) -> int:
-    """How much of the shards is in the page cache."""
+    """The number of bytes of shards in the page cache."""
     libc = ctypes.CDLL(None, use_errno=True)
     pages = 0
     for path in shards(root):

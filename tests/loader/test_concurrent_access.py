@@ -28,7 +28,7 @@ SAMPLES, BATCH = 40, 8
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One shard."""
+    """A dataset of one shard."""
     return write(tmp_path_factory.mktemp("believed") / "data", SAMPLES, size_limit="1mb")
 
 
@@ -51,19 +51,19 @@ def test_two_threads_that_compute_an_attribute_at_once_get_one_value() -> None:
 
 
 def addresses(root: Path) -> list[range]:
-    """Where the shard is mapped now."""
+    """The address ranges at which the shard is mapped."""
     bounds = [line.split()[0].split("-") for line in mapped(root) if line.endswith(".mds")]
     return [range(int(begin, 16), int(end, 16)) for begin, end in bounds]
 
 
 def base_of(loader: mx8.Loader) -> int:
-    """Where kernels look for the shard's bytes."""
+    """The base address of the shard that kernels use."""
     return int(loader._assembly.plan.shard_table.records["base"][0])
 
 
 @pytest.fixture
 def mapped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two who map a shard do so at the same time."""
+    """Make two threads map a shard at the same time."""
     both = threading.Barrier(2)
 
     def map_and_wait(descriptor: int, size_bytes: int) -> Any:
@@ -95,7 +95,7 @@ def test_a_loader_and_dataset_payload_share_one_map(data: Path) -> None:
     dataset = mx8.Dataset(data)
     dataset.shards.open_shard(0)
     with mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") as loader:
-        batches = iter(loader)  # its planner begins
+        batches = iter(loader)  # starts its planner
         found = dataset.payload(3, "blob")
         first = next(batches)
         (place,) = addresses(data)
@@ -134,7 +134,7 @@ def test_two_loaders_that_open_a_shard_at_once_each_keep_their_shard(
 
 @dataclass(frozen=True)
 class Claims:
-    """An encoding of bytes that says of them what may not be so."""
+    """An encoding of bytes whose declared size, dtype or shape may be wrong."""
 
     dtype: str | None
     shape: tuple[int, ...] | None
@@ -190,7 +190,7 @@ LARGE, SMALL = 60_000, 10
 
 @contextmanager
 def written_all_the_time(words: Any) -> Iterator[None]:
-    """While the block runs, somebody exchanges the two sizes of a header."""
+    """Swap the two sizes of a header repeatedly during the block."""
     ended = threading.Event()
 
     def exchange() -> None:
@@ -236,7 +236,7 @@ def test_the_sizes_used_are_the_checked_ones_even_if_the_file_changes() -> None:
 
 @dataclass(frozen=True)
 class Shorten:
-    """A decoder of a number that wants no more of the blob beside it than its first bytes."""
+    """A decoder of a number that needs only the first bytes of the blob beside it."""
 
     most: int
 

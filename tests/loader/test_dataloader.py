@@ -44,11 +44,11 @@ def test_an_iterable_dataset_continues_at_the_position_of_the_loader(data: Path)
         taken = other.as_iterable_dataset()
         assert taken.state_dict() == state
         assert numbers(taken) == rest
-        assert len(numbers(taken)) == SAMPLES  # and then comes the next epoch
+        assert len(numbers(taken)) == SAMPLES  # then the next epoch
         again = other.as_iterable_dataset()
-        again.set_epoch(0)  # the one that comes anyway: it keeps its position, as the loader's does
+        again.set_epoch(0)  # the current epoch: it keeps its position, as in the loader
         assert numbers(again) == rest
-        again.set_epoch(0)  # and now it does not
+        again.set_epoch(0)  # another epoch: it does not
         assert sorted(numbers(again)) == list(range(SAMPLES))
 
 
@@ -105,8 +105,8 @@ def test_after_an_error_a_data_loader_continues_as_the_error_says(tmp_path: Path
         batches.set_epoch(0)
         again = numbers(found)
         assert again == (list(range(SAMPLES)) if workers else list(range(SAMPLES))[-len(again) :])
-        assert workers or 0 < len(again) < SAMPLES  # the rest, from the step that failed
-        assert numbers(found) == list(range(SAMPLES))  # and then comes the next epoch
+        assert workers or 0 < len(again) < SAMPLES  # the remaining batches, from the failed step
+        assert numbers(found) == list(range(SAMPLES))  # then the next epoch
 
 
 def fails_once(at: int) -> Callable[[Any], Any]:
@@ -164,7 +164,7 @@ def test_state_dict_in_the_parent_of_workers_is_an_error(data: Path) -> None:
         del found
         batches.set_epoch(3)
         assert (batches.state_dict()["epoch"], batches.state_dict()["position"]) == (3, 0)
-        next(iter(torch_data.DataLoader(batches)))  # without workers it is known
+        next(iter(torch_data.DataLoader(batches)))  # without workers the position is known
         assert (batches.state_dict()["epoch"], batches.state_dict()["position"]) == (3, BATCH)
 
 
@@ -204,7 +204,7 @@ SHAPED: dict[str, Callable[[Any], Any]] = {
 
 
 def arrays(value: Any) -> list[Any]:
-    """All memory in what a transform made."""
+    """All arrays and tensors in a transform's result."""
     if hasattr(value, "padded"):
         return [value.values, value.offsets]
     if isinstance(value, dict):
@@ -242,7 +242,7 @@ def test_results_of_a_transform_are_copied_out_of_the_banks(data: Path, form: st
 
 
 class Spelled:
-    """An encoding whose object cannot be pickled, as one of a closure."""
+    """An encoding that cannot be pickled, because it contains a closure."""
 
     name, size_bytes, dtype, shape, unsafe = "spelled", None, None, None, False
 

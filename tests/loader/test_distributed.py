@@ -33,7 +33,7 @@ def act(repository: Path, *arguments: object) -> None:
 def check_world(data: Path, out: Path, world_size: int) -> None:
     found = [json.loads((out / f"{world_size}-{rank}.json").read_text()) for rank in range(world_size)]
     assert [(one["rank"], one["world_size"]) for one in found] == [(rank, world_size) for rank in range(world_size)]
-    assert len({one["weight"] for one in found}) == 1  # each step was everybody's
+    assert len({one["weight"] for one in found}) == 1  # gradients were averaged over all ranks
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         for one in found:
             for epoch, batches in enumerate(one["epochs"]):
@@ -45,7 +45,7 @@ def check_world(data: Path, out: Path, world_size: int) -> None:
         for epoch in range(2):
             union = [i for one in found for batch in one["epochs"][epoch] for i in batch]
             assert sorted(union) == list(range(SAMPLES))
-        for other in (1, 3):  # a world of another size goes on with what is left
+        for other in (1, 3):  # another world size resumes with the remaining samples
             rest = []
             for rank in range(other):
                 options: dict[str, Any] = {"rank": rank, "world_size": other, "output": "numpy", "shuffle": True}
@@ -72,7 +72,7 @@ def test_ranks_under_torchrun_train_in_step_and_see_every_sample_once(
 
 
 def check_workers(data: Path, out: Path) -> None:
-    """Whatever the workers are, the epochs are the loader's, one after the other, in its order."""
+    """With any workers, iterations give the loader's consecutive epochs in its order."""
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         expected = [[ids_of(batch) for batch in loader] for _ in range(3)]
         partly = [expected[0][AT:], expected[1]]

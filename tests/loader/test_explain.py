@@ -23,7 +23,7 @@ SAMPLES, BATCH = 160, 8
 
 @dataclass(frozen=True)
 class Case:
-    """What takes how long: reading 128 KiB, decoding a sample, transforming a batch, consuming one."""
+    """Delays: for reading 128 KiB, decoding a sample, transforming a batch, and consuming a batch."""
 
     expected: Literal["storage", "gather", "decode", "transform", "consumer"]
     read_s: float = 0.0
@@ -58,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """So many bytes that copying them is what is left to do."""
+    """Payloads so large that copying them takes most of the time."""
     root = tmp_path_factory.mktemp("explain") / "large"
     with mx8.Writer(root, columns={"blob": "bytes"}, hashes=(), threads=1) as writer:
         for i in range(64):
@@ -73,7 +73,7 @@ def shown(data: Path, tmp_path: Path) -> Iterator[Mounted]:
 
 
 def named(case: Case, root: Path) -> mx8.Loader | Any:
-    """The bottleneck that is named after an epoch under these conditions."""
+    """The bottleneck that `explain` names after an epoch with these delays."""
 
     def transform(batch: Any) -> Any:
         if case.transform_s:
@@ -102,7 +102,7 @@ def named(case: Case, root: Path) -> mx8.Loader | Any:
 
 def test_the_bottleneck_is_named_in_eleven_of_twelve_cases(data: Path, large: Path, shown: Mounted) -> None:
     wrong = []
-    named(Case("consumer"), data)  # the first one in a process waits for kernels, too
+    named(Case("consumer"), data)  # the first loader of a process also waits for compilation
     with time_limit():
         for case in CASES:
             root = large if case.large else data

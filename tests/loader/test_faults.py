@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class FaultyView(ViewOfWhole):
-    """The whole dataset, unless the fault strikes."""
+    """A view of the whole dataset, with a fault."""
 
     fault: Fault
 
@@ -57,7 +57,7 @@ class FaultyOrder:
         return self.inner.at(epoch, counts)
 
 
-# what may go wrong: the stages of a decoder, the user's function, and those that plan
+# where faults are injected: the stage of a decoder, the transform, and planning
 PLACES = ["scratch", "narrow", "begin", "fill", "transform", "view", "order"]
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "OnCommandError": lambda: OnCommandError("on command"),
@@ -76,7 +76,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 
 
 def loader_with(dataset: mx8.Dataset, fault: Fault, **options: Any) -> mx8.Loader:
-    """A loader in which the fault strikes."""
+    """A loader with this fault."""
 
     def transform(batch: Any) -> Any:
         fault.trigger("transform", batch.sample_ids.tolist())
@@ -96,7 +96,7 @@ def loader_with(dataset: mx8.Dataset, fault: Fault, **options: Any) -> mx8.Loade
 
 
 def taken(batches: Iterator[Any]) -> tuple[list[list[int]], mx8.LoaderError | None]:
-    """The samples of all batches that come, each held against the data, and the error that ends it."""
+    """The sample_ids of all batches, whose values are checked, and the error that ends the iteration."""
     found = []
     try:
         for batch in batches:
@@ -109,7 +109,7 @@ def taken(batches: Iterator[Any]) -> tuple[list[list[int]], mx8.LoaderError | No
 
 
 def fail_once(data: Path, where: str, name: str, step: int, **options: Any) -> None:
-    """Let one thing fail in one step; hold all against what is promised."""
+    """Inject one fault in one step, and check the batches before, the error, and the batches after."""
     error = ERRORS[name]()
     with no_leaks(data):
         dataset = mx8.Dataset(data)
@@ -118,27 +118,29 @@ def fail_once(data: Path, where: str, name: str, step: int, **options: Any) -> N
         with loader:
             expected = [loader.ids(epoch=0, step=k).tolist() for k in range(len(loader))]
             fault.armed, fault.samples = True, frozenset(expected[step][:1])
-            if where == "order":  # which knows positions only
+            if where == "order":  # an order handles positions, not sample_ids
                 fault.samples = frozenset([step * BATCH])
             found, caught = taken(iter(loader))
             assert fault.happened
             assert caught is not None
             reason = caught if isinstance(error, mx8.LoaderError) else caught.__cause__
-            if where in ("view", "order") and name == "StopIteration":  # they are called in a generator
+            if (
+                where in ("view", "order") and name == "StopIteration"
+            ):  # raised inside a generator, StopIteration becomes RuntimeError
                 reason = reason.__cause__
             assert reason is error
             if where == "scratch":
                 assert found == []
-            elif where in ("view", "order") and not isinstance(error, Exception):  # many steps are planned at once
+            elif where in ("view", "order") and not isinstance(error, Exception):  # several steps are planned together
                 assert found == expected[: len(found)]
                 assert len(found) <= step
             else:
                 assert found == expected[:step]
             del caught, reason
-            error.__traceback__ = error.__context__ = None  # its frames hold what was worked on
+            error.__traceback__ = error.__context__ = None  # its traceback keeps buffers alive
             assert loader.state_dict()["position"] == len(found) * BATCH
             fault.armed = False
-            assert taken(iter(loader)) == (expected[len(found) :], None)  # it goes on at the step that failed
+            assert taken(iter(loader)) == (expected[len(found) :], None)  # continues at the failed step
             again = [loader.ids(epoch=1, step=k).tolist() for k in range(len(loader))]
             assert taken(iter(loader)) == (again, None)
             assert loader.stats()["bytes_reserved"] == 0
@@ -176,7 +178,7 @@ def test_any_error_at_any_place_and_step_is_raised_at_its_batch(data: Path, wher
 
 
 def expect_damage(data: Path, damaged: Path, first_bad: int, io: str, *, damage: Callable[[], None]) -> None:
-    """All before the damaged shard comes, then the reason; with the file as it was, everything comes."""
+    """Check that batches before the damaged shard come, then the error, and everything once the file is restored."""
     intact = damaged.read_bytes()
     with no_leaks(data):
         dataset = mx8.Dataset(data)
@@ -266,7 +268,7 @@ def test_a_file_truncated_between_two_batches_is_an_error_when_it_is_read(tmp_pa
 
 
 def test_a_disk_error_names_the_shard_and_later_batches_are_read(tmp_path: Path) -> None:
-    """Nothing is mapped here: pages that are taken away between being populated and being copied would be a signal."""
+    """Uses pread only: pages that are removed between populating and copying would give a SIGBUS."""
     data = write(tmp_path / "data", 12 * SAMPLES)  # more than is made ahead
     with shown_again(data, tmp_path / "mount") as shown, no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
@@ -279,7 +281,7 @@ def test_a_disk_error_names_the_shard_and_later_batches_are_read(tmp_path: Path)
             assert isinstance(caught.__cause__ if caught else None, OSError)
             assert [i for ids in found + more for i in ids] == list(range(BATCH * (1 + len(more))))
             shown.reads("ok")
-            rest, _ = taken(iter(loader))  # from the step that failed on
+            rest, _ = taken(iter(loader))  # from the failed step on
             assert len(found + more + rest) == len(loader)
             assert len(taken(iter(loader))[0]) == len(loader)
         dataset.close()
@@ -306,7 +308,7 @@ def test_a_disk_error_between_two_epochs_names_the_shard(tmp_path: Path, io: str
 
 @pytest.mark.parametrize("size_bytes", [3 * mmap.PAGESIZE, 3 << 20])
 def test_a_disk_error_within_a_sample_is_not_reported_as_truncation(tmp_path: Path, size_bytes: int) -> None:
-    """What comes before the page that fails is a short count without an error: that comes when asked again."""
+    """A read that reaches a bad page returns a short count without an error; the next read gives the error."""
     with mx8.Writer(tmp_path / "data", columns={"blob": "bytes"}, hashes=()) as writer:
         writer.write({"blob": bytes(size_bytes)})
     with shown_again(tmp_path / "data", tmp_path / "mount") as shown, mx8.Dataset(shown.root) as dataset:
@@ -320,7 +322,7 @@ def test_a_disk_error_within_a_sample_is_not_reported_as_truncation(tmp_path: Pa
         assert isinstance(stopped.value.__cause__, OSError)
 
 
-# what a transform may return
+# results of transforms
 
 
 @pytest.mark.parametrize("result", [7, [], ValueError("a value"), StopIteration(), object, {"a": [1]}], ids=repr)

@@ -40,7 +40,7 @@ print("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def run(script: str, repository: Path, *arguments: object, **environment: str) -> str:
-    """What a new process says that runs this script."""
+    """The output of a script, run in a new process."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(
         command, cwd=repository, env={**os.environ, **environment}, capture_output=True, text=True, check=False
@@ -50,7 +50,7 @@ def run(script: str, repository: Path, *arguments: object, **environment: str) -
 
 
 def test_a_child_forked_while_a_kernel_compiles_loads_everything(tmp_path: Path, repository: Path) -> None:
-    """With nothing compiled before, so that the fork comes in the midst of the first kernel."""
+    """With an empty kernel cache, so that the fork happens while the first kernel compiles."""
     data = write(tmp_path / "data", SAMPLES)
     said = run(_WHILE_COMPILING, repository, data, SAMPLES, NUMBA_CACHE_DIR=str(tmp_path / "compiled"))
     assert said.splitlines() == ["parent True", "child 0"]
@@ -86,7 +86,7 @@ else:
 
 @pytest.mark.parametrize("compression", [None, "zstd", "br", "snappy", "gz", "bz2"])
 def test_no_thread_of_a_loader_imports_a_module(compression: str | None, tmp_path: Path, repository: Path) -> None:
-    """A child would inherit it half imported, and wait for its other half for ever."""
+    """A forked child would inherit a half-imported module and wait forever for its import lock."""
     data = write(tmp_path / "data", 20, compression=compression, hashes=("sha1", "xxh64"))
     for io in ("mmap", "pread"):
         assert run(_IMPORTS, repository, "load", data, {"io": io, "shuffle": True}) == "20 samples\n"

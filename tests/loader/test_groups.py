@@ -20,7 +20,7 @@ SAMPLES, BATCH = 400, 6
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Columns of all layouts: fixed and ragged, some rows of no bytes."""
+    """Columns of fixed and variable size, with some empty payloads."""
     root = tmp_path_factory.mktemp("groups") / "data"
     columns = {"number": "int", "vector": "ndarray:float32:3", "text": "str", "tokens": "ndarray:uint16"}
     with mx8.Writer(root, columns=columns, size_limit=6_000, threads=1) as writer:
@@ -80,7 +80,7 @@ def test_a_held_batch_keeps_its_values_after_its_neighbours_are_freed(data: Path
 
 
 def damaged(data: Path, root: Path, bad: list[int]) -> Path:
-    """A copy in which the size headers of these samples do not add up."""
+    """A copy of the dataset in which these samples have inconsistent size headers."""
     shutil.copytree(data, root)
     with mx8.Dataset(root) as dataset:
         starts = dataset.shards.starts.tolist()
@@ -115,7 +115,7 @@ def test_bad_samples_do_not_affect_other_batches_of_their_group(data: Path, on_e
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_loaders_that_share_a_pool_can_iterate_in_a_forked_child(data: Path) -> None:
-    """Each comes back into the pool when it is first used there, also while the other one iterates."""
+    """In the child each loader rejoins the pool at its first use, also while the other one iterates."""
     pool = mx8.Pool(memory="16mb", threads=1)
     one, other = (mx8.Loader(mx8.Dataset(data), batch_size=BATCH, pool=pool, output="numpy") for _ in range(2))
     next(iter(one))

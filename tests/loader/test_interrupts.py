@@ -29,10 +29,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def ctrl_c(after_s: float) -> Iterator[threading.Event]:
-    """SIGINT for this thread after that time, unless the block has ended; whether it came.
+    """Send SIGINT to this thread after `delay`, unless the block has ended. Yields whether it was raised.
 
-    A real signal, not an exception that a tracer raises: that can come where Python lets no signal in, as while a
-    `with` gives its lock back.
+    A real signal, not an exception from a trace function: that could be raised where Python delivers no signal, such
+    as while a `with` block releases its lock.
     """
     over, came, here = threading.Event(), threading.Event(), threading.get_ident()
 
@@ -52,20 +52,20 @@ def ctrl_c(after_s: float) -> Iterator[threading.Event]:
 
 @pytest.fixture(autouse=True)
 def _interruptible(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whoever starts the tests in the background has SIGINT ignored.
+    """Restore the handler of SIGINT, which background jobs ignore.
 
-    Ctrl-C that comes in a callback of the standard library is lost, and said to be ignored; nobody should keep it.
+    Python reports and drops a KeyboardInterrupt raised in a callback; the report must not keep objects alive.
     """
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     before, interval = signal.signal(signal.SIGINT, signal.default_int_handler), sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # else whoever sends it waits for the GIL until there is nothing to interrupt
+    sys.setswitchinterval(1e-6)  # otherwise the sending thread waits for the GIL until nothing is left to interrupt
     yield
     sys.setswitchinterval(interval)
     signal.signal(signal.SIGINT, before)
 
 
 def begin(loader: mx8.Loader) -> None:
-    """As somebody who looks at two batches."""
+    """Take two batches and stop."""
     batches = iter(loader)
     next(batches)
     next(batches)
@@ -92,7 +92,7 @@ def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_stays_usa
     random = Random(times)
     with no_leaks(data), mx8.Dataset(data) as dataset:
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=1, memory="1mb", output="numpy")
-        list(loader)  # kernels are there now
+        list(loader)  # kernels are compiled now
         begun = time.perf_counter()
         for _ in range(10):
             use(loader)
@@ -114,7 +114,7 @@ def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_stays_usa
             gc.collect()
             found = loader.stats()
             assert (found["bytes_in_use"], found["bytes_reserved"], found["banks_in_use"]) == (0, 0, 0)
-            while any("planner" in name for name in threads()):  # one whose start was interrupted ends soon
+            while any("planner" in name for name in threads()):  # a thread whose start was interrupted ends soon
                 time.sleep(0.001)
         assert struck > times // 10
         loader.close()
@@ -184,7 +184,7 @@ def test_waiting_while_another_thread_closes_the_loader_is_an_error(data: Path) 
 
         def close() -> None:
             begun.wait(30)
-            time.sleep(0.1)  # now the other one waits: if not, this proves less
+            time.sleep(0.1)  # the other thread is probably waiting now; otherwise the test is weaker
             end.set()
             loader.close()
 
@@ -209,7 +209,7 @@ def test_concurrent_use_of_one_iteration_is_an_error_and_the_first_thread_contin
         first = threading.Thread(target=lambda: found.extend(i for batch in batches for i in ids_of(batch)))
         first.start()
         begun.wait(30)
-        time.sleep(0.1)  # now the first one waits
+        time.sleep(0.1)  # the first thread is waiting now
         with pytest.raises(mx8.LoaderError, match="another thread waits for the next batch of this iteration"):
             next(batches)
         end.set()
@@ -223,7 +223,7 @@ def test_an_abandoned_iteration_does_not_move_the_newer_one(data: Path) -> None:
     def transform(batch: Any) -> Any:
         if batch.epoch == 0 and 2 * BATCH in batch.sample_ids:
             begun.set()
-            newer.wait(1)  # the newer iteration begins only when this one has ended
+            newer.wait(1)  # the newer iteration begins after this one ended
             raise OSError("too late")
         return batch
 
@@ -242,7 +242,7 @@ def test_an_abandoned_iteration_does_not_move_the_newer_one(data: Path) -> None:
         waiting = threading.Thread(target=wait)
         waiting.start()
         begun.wait(30)
-        time.sleep(0.1)  # now it waits
+        time.sleep(0.1)  # it is waiting now
         found = next(iter(loader))
         newer.set()
         waiting.join()

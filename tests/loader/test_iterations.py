@@ -44,7 +44,7 @@ def all_of(loader: mx8.Loader) -> list[int]:
 
 
 class Trainer:
-    """Has a loader that has it."""
+    """Refers to a loader that refers to it."""
 
     def __init__(self, dataset: mx8.Dataset, pool: mx8.Pool) -> None:
         self.loader = mx8.Loader(dataset, batch_size=BATCH, pool=pool, transform=self.transform, output="numpy")
@@ -142,7 +142,7 @@ def test_warm_up_raises_the_error_of_the_first_batch(tmp_path: Path) -> None:
 
 
 def test_with_uneven_drop_less_than_one_step_gives_no_batch(data: Path) -> None:
-    """The `for` of that epoch is empty, so a loop that counts its epochs itself gets the next one once."""
+    """The loop of that epoch is empty, so a training loop that counts epochs itself does not repeat the next one."""
     with loader_of(data, shuffle=True, uneven="drop") as alone:
         batches = iter(alone)
         while alone.state_dict()["position"] < SAMPLES - BATCH:
@@ -176,7 +176,7 @@ def test_an_iteration_without_a_batch_does_not_count_as_an_epoch(data: Path) -> 
             loader.warm_up()
             assert loader.state_dict()["epoch"] == epoch
             assert batches_of(loader) == epochs[epoch]
-        next(iter(loader))  # this one does: it is an epoch that was left
+        next(iter(loader))  # this one counts: it is an abandoned epoch
         loader.set_epoch(2)
         batches = iter(loader)
         assert [ids_of(next(batches)) for _ in range(3)] == epochs[2][:3]
@@ -229,7 +229,7 @@ def test_the_length_of_an_iteration_is_the_number_of_remaining_batches(data: Pat
 
 
 class Flaky:
-    """A transform that fails so many times at one sample."""
+    """A transform that fails `times` times at one sample."""
 
     def __init__(self, sample_id: int, times: int, epoch: int = 0) -> None:
         self.sample_id, self.times, self.epoch = sample_id, times, epoch
@@ -309,7 +309,7 @@ def test_pickling_copying_or_indexing_a_loader_is_an_error_that_names_as_iterabl
 
 @dataclass(frozen=True)
 class Astray(ViewOfWhole):
-    """The whole dataset, but for one position."""
+    """A view of the whole dataset, except for one position."""
 
     sample_id: int
 
@@ -361,7 +361,7 @@ def test_opening_many_shards_may_take_longer_than_the_read_timeout(
         return opened(self, *arguments)
 
     data = write(tmp_path / "data", SAMPLES, size_limit=1_000)
-    with mx8.Dataset(data) as dataset, loader_of(dataset, io=io) as loader:  # kernels that are compiled take time, too
+    with mx8.Dataset(data) as dataset, loader_of(dataset, io=io) as loader:  # compiling kernels takes time too
         all_of(loader)
     monkeypatch.setattr(Shards, "_open_checked", slowly)
     dataset = mx8.Dataset(data)

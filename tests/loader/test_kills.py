@@ -24,7 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kept_of(lines: list[dict[str, Any]]) -> dict[int, list[int]]:
-    """What was consumed by steps that count, by epoch: a step that no state knows of was the killed one."""
+    """The samples of completed steps by epoch. A step that no saved state includes was killed and is repeated."""
     runs: list[list[dict[str, Any]]] = []
     for line in lines:
         if "run" in line:
@@ -42,7 +42,7 @@ def kept_of(lines: list[dict[str, Any]]) -> dict[int, list[int]]:
 
 
 def train_and_kill(child_process: ChildProcess, data: Path, place: Path, rng: random.Random, kills: int) -> int:
-    """Train to the end, in spite of so many kills; how many struck."""
+    """Train to the end despite kills. Returns how many processes were killed."""
     place.mkdir()
     struck = 0
     while True:
@@ -65,7 +65,7 @@ def train_and_kill(child_process: ChildProcess, data: Path, place: Path, rng: ra
     kept = kept_of([json.loads(line) for line in (place / "log").read_text().splitlines()])
     for epoch, ids in kept.items():
         counts = Counter(ids)
-        doubled = sum(counts.values()) - SAMPLES  # where fewer samples than ranks were left, ranks repeat some
+        doubled = sum(counts.values()) - SAMPLES  # if fewer samples than ranks remain, ranks repeat some
         assert set(counts) == set(range(SAMPLES)), f"epoch {epoch}"
         assert 0 <= doubled <= 2, f"epoch {epoch}"
     return struck

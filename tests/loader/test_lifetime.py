@@ -130,7 +130,7 @@ def test_garbage_collected_loaders_leave_no_threads_files_or_memory(data: Path) 
         for how in range(60):
             use(how)
         gc.collect()
-        while threads():  # their last batches may be under way
+        while threads():  # their last batches may still be in progress
             time.sleep(0.01)
     assert set(descriptors().values()) <= set(files.values())
     assert anonymous_bytes() - memory < 32 << 20
@@ -182,7 +182,7 @@ def test_faults_in_one_loader_of_a_pool_do_not_affect_the_other(data: Path) -> N
         fine = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
         for epoch in range(3):
             found = []
-            faulty.set_epoch(epoch)  # else it would try the step again that failed
+            faulty.set_epoch(epoch)  # otherwise it would repeat the failed step
             broken = iter(faulty)
             for good in fine:
                 try:

@@ -29,7 +29,7 @@ def caption(number: int) -> str:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large images, captions that are short but for one, and a thumbnail between them."""
+    """Large images, captions of which one is long, and small thumbnails."""
     root = tmp_path_factory.mktemp("measured") / "data"
     columns = {"caption": "str", "image": "bytes", "number": "int", "thumb": "bytes"}
     with mx8.Writer(root, columns=columns, size_limit=300_000, threads=1) as writer:
@@ -44,7 +44,7 @@ def loader_of(dataset: mx8.Dataset, **options: Any) -> mx8.Loader:
 
 
 def taken(loader: mx8.Loader) -> tuple[list[list[int]], str]:
-    """The numbers in all batches, whose captions must be right, and the error that ended it."""
+    """The numbers in all batches, whose captions are checked, and the error that ended the iteration."""
     found: list[list[int]] = []
     try:
         for batch in loader:
@@ -62,7 +62,7 @@ def taken(loader: mx8.Loader) -> tuple[list[list[int]], str]:
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_small_columns_reserve_no_memory_for_large_columns_beside_them(data: Path, io: str, shuffle: bool) -> None:
-    """Three batches with all that is in them would need ten times as much."""
+    """The whole samples of three batches would need ten times this memory."""
     assert IMAGE * BATCH > 450_000
     with no_leaks(data):
         dataset = mx8.Dataset(data).select([i for i in range(SAMPLES) if i != LONG])
@@ -99,7 +99,7 @@ def test_a_step_that_does_not_fit_is_an_equal_error_on_all_ranks_and_the_suggest
     assert len(set(ends)) == 1
     count, error = ends[0]
     assert "expected a batch that fits into" in error
-    assert any(LONG in ids for ids in steps[max(0, count - 1) : count + 1])  # itself, or the next one beside it
+    assert any(LONG in ids for ids in steps[max(0, count - 1) : count + 1])  # this batch, or the next one beside it
     named = int(re.findall(r"\(memory=(\d+) or a smaller batch_size\)", error)[0])
     assert named < IMAGE * BATCH * 2
     for rank in range(world_size):
@@ -118,14 +118,14 @@ def test_batches_are_not_measured_if_whole_samples_fit(data: Path, monkeypatch: 
 
 @dataclass(frozen=True)
 class Mean:
-    """A decoder: what an image's bytes are on average, and how many there are."""
+    """A decoder of the mean and number of an image's bytes."""
 
     def stage(self, context: DecoderContext) -> Stage:
         return Averaging(context)
 
 
 class Averaging(Stage):
-    """Makes two numbers of each image."""
+    """Computes mean and length of each image."""
 
     def __init__(self, context: DecoderContext) -> None:
         self.columns = (context.column,)
@@ -151,17 +151,17 @@ def payload_of(work: Work, i: int, column: int) -> bytes:
 
 @dataclass(frozen=True)
 class Enlarge:
-    """A decoder: a payload as many thousand times as its first byte says. It refuses those of `bad` samples."""
+    """A decoder that repeats a payload; the first byte gives the thousands of repeats. It refuses `bad` samples."""
 
     bad: frozenset[int] = frozenset()
-    late: bool = False  # only when it fills
+    late: bool = False  # refuse in `fill` instead of `measure`
 
     def stage(self, context: DecoderContext) -> Stage:
         return Enlarging(context, self)
 
 
 class Enlarging(Stage):
-    """Its rows are as long as their heads say."""
+    """Rows have the length that the first byte gives."""
 
     measures = True
 
@@ -263,7 +263,7 @@ def test_a_batch_too_large_for_memory_is_an_error_that_suggests_enough(data: Pat
 
 @dataclass(frozen=True)
 class Lump:
-    """An encoding of so many bytes that are no array."""
+    """An encoding of fixed size without a dtype."""
 
     name: str = "lump"
     dtype: str | None = None

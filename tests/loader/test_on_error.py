@@ -47,7 +47,7 @@ def loader_of(dataset: mx8.Dataset, on_error: str, **options: Any) -> mx8.Loader
 
 
 def substitute(sample_id: int, epoch: int, bad: frozenset[int] = BAD) -> list[int]:
-    """All that is tried in its place, up to the first that is good."""
+    """The substitutes tried for a sample, up to the first good one."""
     drawn = integers(SEED, epoch, np.array([sample_id]), "substitute", 8, SAMPLES)[0].tolist()
     return next(drawn[: i + 1] for i, found in enumerate(drawn) if found not in bad)
 
@@ -108,7 +108,7 @@ def test_lost_samples_are_counted_hashed_and_listed(data: Path, on_error: str) -
             planned = [loader.ids(epoch=0, step=k).tolist() for k in range(len(loader))]
         entries = []
         for step, ids in enumerate(planned):
-            for lost_id in (i for i in ids if i in BAD):  # once, however many substitutes were bad, too
+            for lost_id in (i for i in ids if i in BAD):  # once, also if substitutes were bad
                 other = None if on_error == "skip" else substitute(lost_id, 0)[-1]
                 entries.append((0, step * BATCH, lost_id, other))
         assert [
@@ -154,7 +154,7 @@ def test_the_result_does_not_depend_on_threads_memory_and_interruptions(data: Pa
 
 
 def test_if_all_substitutes_are_bad_the_error_names_the_first_bad_sample(data: Path) -> None:
-    bad = frozenset(range(40, SAMPLES))  # whatever is drawn, it is most likely bad again
+    bad = frozenset(range(40, SAMPLES))  # most substitutes are bad too
     hopeless = next(i for i in sorted(bad) if bad.issuperset(integers(SEED, 0, np.array([i]), "substitute", 8, 200)[0]))
     with no_leaks(data):
         dataset = mx8.Dataset(data)
@@ -266,7 +266,7 @@ def test_each_epoch_tries_again_to_open_a_shard_that_failed(tmp_path: Path, on_e
         dataset = mx8.Dataset(root)
         with loader_of(dataset, on_error, io=io) as loader:
             for epoch, damage in enumerate([None, cut_short, None, make_longer, None]):
-                with path.open("r+b") as file:  # the same file, which stays open
+                with path.open("r+b") as file:  # the same inode, which stays open
                     file.truncate(len(intact))
                     file.write(intact)
                 if damage is not None:
@@ -301,7 +301,7 @@ def test_a_shard_that_failed_is_not_opened_again_in_that_epoch(
         for epoch in (1, 2):
             found = [i for ids in delivered(loader) for i in ids]
             assert not lost.intersection(found)
-            counts = [asked.count(path.name) for path in gone]  # two threads may need it at one moment
+            counts = [asked.count(path.name) for path in gone]  # two threads may open it at once
             assert all(epoch <= count <= 2 * epoch for count in counts)
 
 
@@ -333,7 +333,7 @@ def test_a_shard_removed_before_it_is_reopened_is_lost_from_then_on(
     root = write(tmp_path / "data", 5 * SAMPLES)
     with no_leaks(root):
         dataset = mx8.Dataset(root)
-        dataset.shards._files.most = 1  # no other one's descriptor stays open
+        dataset.shards._files.most = 1  # no descriptor of another shard stays open
         with loader_of(dataset, on_error, io="pread", threads=1, batch_size=4, memory="1mb") as loader:
             batches = iter(loader)
             found = ids_of(next(batches))

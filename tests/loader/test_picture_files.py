@@ -38,7 +38,7 @@ GOOD = jpeg(picture(200, 300, 1, True))
 
 
 def modes() -> dict[str, bytes]:
-    """Pictures that are decoded, in whatever way their pixels are kept."""
+    """Valid pictures of many formats and pixel modes."""
     image = Image.fromarray(picture(60, 70, 2, True))
     clear = image.convert("RGBA")
     clear.putalpha(100)
@@ -67,7 +67,7 @@ def modes() -> dict[str, bytes]:
 
 
 def turned(image: Image.Image) -> bytes:
-    """Its Exif data say that it lies on its side; as torchvision does, nobody looks."""
+    """A picture with an EXIF rotation, which is ignored by default, as in torchvision."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return file_of(image, "JPEG", exif=exif)
@@ -102,7 +102,7 @@ def moving(kind: str) -> bytes:
 
 
 def png_bomb() -> bytes:
-    """A hundred megapixels of nothing in a few kilobytes."""
+    """A blank picture of a hundred megapixels in a few kilobytes."""
     return file_of(Image.new("1", (12_000, 12_000)), "PNG")
 
 
@@ -182,14 +182,14 @@ def test_on_error_substitute_replaces_undecodable_payloads(place: Path, backend:
 
 
 def without(file: bytes, marker: int) -> bytes:
-    """A JPEG without the segments of one kind in its head."""
+    """A JPEG without the segments of one marker."""
     found = list(segments(file))
     kept = b"".join(file[begin:end] for begin, kind, end in found if kind != marker)
     return file[:2] + kept + file[found[-1][2] :]
 
 
 def test_decoding_tables_do_not_carry_over_to_the_next_picture(place: Path, backend: str) -> None:
-    """libjpeg keeps them; without Huffman tables there are the usual ones, and without others there is no picture."""
+    """libjpeg keeps tables. Missing Huffman tables mean the standard ones; missing quantisation tables are an error."""
     other, usual = file_of(picture(90, 80, 5, False), quality=20, optimize=True), jpeg(picture(90, 80, 4, True))
     slow = file_of(picture(90, 80, 6, True), progressive=True)
     bare = [without(usual, 0xC4), without(usual, 0xDB), without(slow, 0xC4), without(slow, 0xDB)]
@@ -212,7 +212,7 @@ WHOLE = {
 
 
 def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict[int, Array]:
-    """The crops of those files that are not refused; whoever finds a stale row here, finds a full bank's."""
+    """The crops of the files that are not refused. All are in one batch, so that stale rows of a bank would show."""
     with write(root, files, mode="overwrite") as dataset, time_limit(240):
         with loader_of(dataset, spec, on_error="skip", batch_size=16, **options) as loader:
             found = rows(loader)
@@ -226,7 +226,7 @@ def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict
 
 
 def ends_early(spec: Any, backend: str) -> bool:
-    """Whether decoding ends with the crop: what is wrong behind that is not seen, nor does it show."""
+    """Does decoding end at the end of the crop? Damage after it is neither detected nor visible."""
     return turbo.HAS_REGIONS and backend == "libturbojpeg" and not spec.exact
 
 
@@ -245,7 +245,7 @@ def test_truncated_files_are_refused(kind: str, spec: Any, place: Path, backend:
 
 
 def changed(file: bytes, count: int, seed: int, *, first: int = 0, most: int = 4) -> list[bytes]:
-    """Each with one bit, or one byte, or a few of them, turned to something else."""
+    """Copies of a file with one bit, one byte or a few bytes changed."""
     random = np.random.default_rng(seed)
     found = []
     for i in range(count):
@@ -267,7 +267,7 @@ def said_by_pillow(file: bytes) -> bool:
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
 @pytest.mark.parametrize("kind", WHOLE)
 def test_mutated_files_are_refused_or_decoded_as_pillow_does(kind: str, count: int, place: Path, backend: str) -> None:
-    """One that is let pass has the pixels of these very bytes, in their own size."""
+    """An accepted file has the pixels that Pillow decodes from these bytes."""
     files = changed(WHOLE[kind], count, 1) + changed(WHOLE[kind][:700], count // 3, 2) + [WHOLE[kind]]
     found = survivors(place / "changed", files, SPEC)
     assert len(files) - 1 in found
@@ -278,7 +278,7 @@ def test_mutated_files_are_refused_or_decoded_as_pillow_does(kind: str, count: i
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
 def test_crops_of_mutated_tiles_are_refused_or_correct(count: int, place: Path, backend: str) -> None:
-    """Where the damage is elsewhere it is not seen, so these are those of the whole file or of the changed one."""
+    """Damage in other tiles is not seen, so crops equal those of the original or of the changed file."""
     files = changed(WHOLE["tiled"], count, 4, most=1) + changed(WHOLE["tiled"], count, 5, first=600, most=1)
     found = survivors(place / "tiles", files, FAST)
     assert found
@@ -291,7 +291,7 @@ def test_crops_of_mutated_tiles_are_refused_or_correct(count: int, place: Path, 
 
 
 def odd_heads(file: bytes) -> list[bytes]:
-    """JPEGs with something in their heads that some readers overlook."""
+    """JPEGs with unusual heads."""
     tables, scan = file.index(b"\xff\xdb"), file.index(b"\xff\xda")
     first = (b"\0", b"\0\xff", b"\xff\xd0", b"\xff\x01", b"\xff\xff\xff")
     later = (b"\0", b"ab", b"\xff\0", b"\xff\xd3", b"\xff\x02\0\2")
@@ -301,7 +301,7 @@ def odd_heads(file: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
 def test_half_a_picture_with_an_unusual_head_is_refused(spec: Any, place: Path, backend: str) -> None:
-    """Pillow, which gets what others do not know, is content with half of one."""
+    """Pillow, which decodes pictures that the other decoders do not support, accepts half a picture."""
     noise = jpeg(picture(200, 250, 3, False), "420")
     half = noise[: noise.index(b"\xff\xda") + 3_000] + b"\xff\xd9"
     files = [*odd_heads(half), *odd_heads(noise)]
@@ -323,7 +323,7 @@ def kept_by_convert(files: list[bytes], *, tiles: bool) -> list[bytes]:
 @pytest.mark.parametrize("count", [150, pytest.param(5_000, id="hunt", marks=pytest.mark.hunt)])
 @pytest.mark.parametrize("tiles", [True, False], ids=["tiled", "as they are"])
 def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place: Path, backend: str) -> None:
-    """Its checks are no weaker than those of any decoder here: a training run does not end with what was let in."""
+    """The checks of convert are at least as strict as each decoder, so that no accepted picture fails in training."""
     whole = jpeg(picture(60, 100, 3, True), "420"), file_of(picture(60, 100, 3, True), quality=90, progressive=True)
     files = [
         file[:at] + bytes((0xFF, marker)) + length + file[at:]
@@ -333,7 +333,7 @@ def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place
         for length in (b"", b"\0\4\x20\1")
     ]
     random = np.random.default_rng(9)
-    for i in range(count):  # what decoding depends on: tables, and headers of the frame and of the first scan
+    for i in range(count):  # bytes that decoding depends on: tables, and the headers of the frame and the first scan
         data = bytearray(whole[i % 2])
         parts = [range(at + 4, end) for at, found, end in segments(data) if found in (0xC0, 0xC2, 0xC4, 0xDA, 0xDB)]
         at = int(random.choice(parts[int(random.integers(len(parts)))]))
@@ -348,7 +348,7 @@ def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place
 
 
 def test_the_error_has_the_message_of_the_strict_decoder(place: Path, backend: str) -> None:
-    """Pillow overlooks damage that libjpeg warns of."""
+    """Pillow ignores damage of which libjpeg warns."""
     data = bytearray(jpeg(picture(120, 160, 3, True), "420"))
     at = data.index(b"\xff\xda") + 14 + 200
     data[at : at + 2] = b"\xff\xd3"
@@ -363,7 +363,7 @@ def test_the_error_has_the_message_of_the_strict_decoder(place: Path, backend: s
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_the_error_names_the_libjpeg_warning_that_refused_a_jpeg(progressive: bool, tmp_path: Path) -> None:
-    """Its JFIF revision is unknown: some crops refuse that, and say why."""
+    """A JPEG of unknown JFIF revision is refused by some crops, with the reason."""
     data = bytearray(file_of(picture(300, 400, 0, True), progressive=progressive))
     data[data.index(b"JFIF\0") + 5] = 3
     with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:

@@ -49,7 +49,7 @@ def mixed(place: Path) -> mx8.Dataset:
 def test_pictures_that_need_more_memory_get_it(
     name: str, most: int, io: Any, backend: str, mixed: mx8.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than a thread begins with, and more than it may have for its own; nobody's pixels stay in their place."""
+    """Pictures that exceed a thread's initial scratch and its limit, so that they use shared memory in turn."""
     expected = crops(mixed, SPECS[name])
     monkeypatch.setattr(picture_memory, "_FIRST_BYTES", 3_000)
     monkeypatch.setattr(picture_memory, "_MOST_BYTES", most)
@@ -73,7 +73,7 @@ def test_a_picture_that_does_not_fit_is_an_error_that_suggests_enough_memory(
     assert "column 'image'" in told
     assert "2000 x 1500 pixels" in told
     [times] = re.findall(r"\(a memory= that is (\d+) times as large\)", told)
-    assert 1 < int(times) < (20 if kind == "png" else 8)  # by whoever decodes it, which is not Pillow
+    assert 1 < int(times) < (20 if kind == "png" else 8)  # refused by a decoder other than Pillow
     assert len(crops(dataset, spec, memory=f"{40 * int(times)}mb", batch_size=1)) == 1
 
 
@@ -110,7 +110,7 @@ print(most)
 def test_anonymous_memory_grows_at_most_by_the_budget(
     io: str, place: Path, repository: Path, mixed: mx8.Dataset
 ) -> None:
-    """As the system counts it, with pictures of a few pixels and of millions mixed, in both formats."""
+    """Measured as RssAnon, with small and huge pictures mixed, in both formats."""
     root = place / "of all sizes"
     if not root.exists():
         random = np.random.default_rng(3)
@@ -131,7 +131,7 @@ def flat(side: int, kind: str, **options: Any) -> bytes:
     return file_of(Image.new("RGB", (side, side), (9, 80, 200)), kind, **options)
 
 
-LARGE: dict[str, Callable[[], bytes]] = {  # what libraries take much memory for
+LARGE: dict[str, Callable[[], bytes]] = {  # pictures for which libraries need much memory
     "progressive": lambda: flat(6_000, "JPEG", progressive=True, quality=30),
     "progressive 4:4:4": lambda: flat(5_000, "JPEG", progressive=True, quality=30, subsampling=0),
     "webp": lambda: flat(2_500, "WEBP", lossless=True),
@@ -158,7 +158,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others count memory in other units")
 @pytest.mark.parametrize("library", [None, ""], ids=["libturbojpeg", "simplejpeg"])
 def test_the_peak_memory_of_libraries_is_in_the_budget(place: Path, library: str | None, repository: Path) -> None:
-    """Whether a picture is decoded or refused: a few kilobytes may be meant to exhaust memory."""
+    """Both for decoded and refused pictures: a few kilobytes may be crafted to exhaust memory."""
     small = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}, "AVIF": {}}
     warm, large = place / "small", place / "flat"
     if not large.exists():
@@ -203,7 +203,7 @@ print(most)
 
 @pytest.fixture(scope="module")
 def noise(place: Path) -> Path:
-    """Large files: one picture of 27 MB many times, and beside it the same without its end."""
+    """Many large files: a picture of 27 MB, and a truncated copy of it."""
     file = file_of(np.random.default_rng(1).integers(0, 256, (3_000, 3_000, 3), np.uint8), "PNG", compress_level=1)
     write(place / "noise" / "whole", [file] * 12, size_limit="64mb", hashes=())
     write(place / "noise" / "cut", [file[:-1_000]] * 12, size_limit="64mb", hashes=())
@@ -226,7 +226,7 @@ def noise(place: Path) -> Path:
 def test_many_threads_with_large_files_keep_to_the_budget(
     io: str, decoder: str, files: str, memory: str, on_error: str, noise: Path, repository: Path
 ) -> None:
-    """Threads that wait for their turn with a library, and what is known of samples that are lost, hold no payloads."""
+    """Threads that wait for shared memory, and records of lost samples, hold no payloads."""
     run = [sys.executable, "-c", _MOST, *map(str, (noise / "small", noise / files, memory, io, on_error, decoder))]
     done = subprocess.run(run, cwd=repository, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -235,7 +235,7 @@ def test_many_threads_with_large_files_keep_to_the_budget(
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute", "raise"])
 def test_a_lost_sample_keeps_its_reason_but_no_exception(place: Path, on_error: Any, backend: str) -> None:
-    """An error keeps the functions that it passed through, and the payloads in these, also in cycles of its own."""
+    """The traceback of a kept exception would keep frames, and so payloads, alive."""
     whole = file_of(picture(90, 90, 1, True), "PNG")
     files = [whole[: len(whole) // 2] if i % 3 == 1 else whole for i in range(12)]
     dataset = write(place / f"lost {on_error} {backend}", files)

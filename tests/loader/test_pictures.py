@@ -59,7 +59,7 @@ def files() -> dict[str, list[bytes]]:
 
 @pytest.fixture(scope="module")
 def data(place: Path, files: dict[str, list[bytes]]) -> dict[str, mx8.Dataset]:
-    """Each list as a dataset, and all in tiles."""
+    """A dataset of each list, and one of all files in tiles."""
     tiled = {f"{name} in tiles": [tile(file) for file in each] for name, each in files.items()}
     assert sum(map(is_tiled, tiled["smooth in tiles"])) >= 5
     return {name: write(place / name, each) for name, each in (files | tiled).items()}
@@ -67,7 +67,7 @@ def data(place: Path, files: dict[str, list[bytes]]) -> dict[str, mx8.Dataset]:
 
 @pytest.fixture(params=["libturbojpeg", "simplejpeg"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who decodes JPEGs."""
+    """The decoder library of JPEGs."""
     if request.param == "simplejpeg":
         monkeypatch.setattr(turbo, "library", None)
     elif turbo.library is None:
@@ -91,7 +91,7 @@ def rows(batches: Any, key: str = "image") -> dict[int, Array]:
 
 
 def crops(dataset: mx8.Dataset, spec: Any, key: str = "image", **options: Any) -> dict[int, Array]:
-    """An epoch's."""
+    """The crops of an epoch."""
     with loader_of(dataset, spec, **options) as loader:
         return rows(loader, key)
 
@@ -107,7 +107,7 @@ def same(a: dict[int, Array], b: dict[int, Array]) -> bool:
 def test_exact_crops_equal_pillows(
     name: str, look: str, backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
 ) -> None:
-    """Within a level; within two where boxes have fractions, which Pillow rounds to single precision."""
+    """At most one level apart, or two for fractional boxes, which Pillow rounds to single precision."""
     spec = dataclasses.replace(SPECS[name], exact=True, layout="HWC")
     found = crops(data[look], spec)
     assert sorted(found) == list(range(len(files[look])))
@@ -118,9 +118,9 @@ def test_exact_crops_equal_pillows(
         assert most <= (1 if isinstance(spec, mx8.RandomResizedCrop) else 2), told
 
 
-# By how many levels crops may be off that are made of planes, or of pictures scaled while they are decoded: on average
-# over a crop, and at most. Noise is the worst there is; what is smooth here is rougher than most photographs. 4:1:1 is
-# further off, as Pillow shows its colours in blocks. A few pixels have no neighbours that colours could be taken from.
+# Allowed difference in levels, mean and maximum, of crops made from planes or from pictures scaled during decoding.
+# Noise is the worst case; "smooth" is still rougher than most photographs. 4:1:1 differs more, because Pillow does not
+# interpolate its chroma. Tiny pictures differ more, because chroma has no neighbours to interpolate from.
 BOUNDS = {
     "smooth": {"444": (2, 12), "422": (3, 24), "420": (4, 36), "440": (3, 24), "411": (10, 60), "Gray": (2, 12)},
     "noisy": {"444": (7, 40), "422": (7, 80), "420": (7, 90), "440": (7, 80), "411": (12, 100), "Gray": (7, 40)},
@@ -149,7 +149,7 @@ def test_tiled_and_plain_jpegs_give_equal_crops(
 ) -> None:
     spec = dataclasses.replace(SPECS[name], exact=exact)
     tiled, plain = crops(data[f"{look} in tiles"], spec), crops(data[look], spec)
-    if turbo.HAS_REGIONS and backend == "libturbojpeg" and not exact:  # tiles become planes, and regions colours
+    if turbo.HAS_REGIONS and backend == "libturbojpeg" and not exact:  # tiles are decoded to planes, regions to RGB
         assert all(difference(tiled[i], plain[i])[0] <= FEW[0] for i in plain)
     else:
         assert same(tiled, plain)
@@ -223,7 +223,7 @@ def test_each_crop_of_a_multi_crop_equals_the_single_crop(
 
 
 def test_crops_with_equal_seed_are_mirrored_together(data: dict[str, mx8.Dataset]) -> None:
-    """Whatever their sizes are, which are not of the draws."""
+    """Flips are equal for crops of different sizes."""
     spec = mx8.MultiCrop(
         {"a": mx8.RandomResizedCrop(48, seed=1, flip=0.5), "b": mx8.RandomResizedCrop(96, seed=1, flip=0.5)}
     )
@@ -398,7 +398,7 @@ def test_workers_of_a_data_loader_get_equal_crops(
 ) -> None:
     pytest.importorskip("torch")
     expected = crops(data["smooth"], mx8.RandomResizedCrop(32))
-    with time_limit(240):  # kernels may have to be compiled there, first
+    with time_limit(240):  # kernels may have to be compiled first
         child_process.start("decoded_for", data=str(place / "smooth"), count=2)
         (said,), status = child_process.read_rest()
     assert (status, child_process.errors) == (0, "")
@@ -414,7 +414,7 @@ def taken(batches: Any) -> dict[int, Array]:
 @pytest.mark.hunt
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
 def test_these_tests_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    """With a cache of its own, for which all is compiled anew."""
+    """With a separate cache, so that all kernels are recompiled with checks."""
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("pictures", "picture_files")]
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]

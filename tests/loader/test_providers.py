@@ -28,12 +28,12 @@ from mx8shards.shards.providers import CAUSES, Cause, LocalFiles, Provider
 from tests.loader.leak_checks import ids_of, no_leaks, time_limit, write
 
 SAMPLES, BATCH = 120, 10
-Act = Callable[[int], object]  # what is done before shard i is there
+Act = Callable[[int], object]  # called before shard i is available
 
 
 @dataclass
 class OnCommand:
-    """A provider of shards that are there, each of which it provides when the test lets it."""
+    """A provider of local shards, each of which becomes available when the test allows it."""
 
     inner: Provider
     act: Act
@@ -141,7 +141,7 @@ def test_shards_are_provided_ahead_in_the_order_of_need_with_bounded_parallelism
         deadline = time.monotonic() + 10
         while len(provider.done) < 8 and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.2)  # if more were to come, they would
+        time.sleep(0.2)  # time for further shards, if there were any
         total = len(list(data.glob("*.mds")))
         assert 8 <= len(provider.done) < total
         assert max(provider.done) == len(provider.done) - 1
@@ -172,7 +172,7 @@ def test_queued_shards_are_not_provided_after_their_iteration_ended(data: Path) 
         frozen.set()
         del held
         held = next(batches)
-        while len(provider.begun) - len(provider.done) != 1:  # until one is stuck, with others behind it in the queue
+        while len(provider.begun) - len(provider.done) != 1:  # until one shard is stuck and others are queued behind it
             time.sleep(0.3)
             held = next(batches) if len(provider.begun) == len(provider.done) else held
         stuck = len(provider.begun)
@@ -213,7 +213,7 @@ def test_a_full_disk_is_an_error_and_does_not_skip_a_substitute(data: Path) -> N
         table = loader._assembly.plan.shard_table
         table.begin_epoch()
         with pytest.raises(DiskError, match="no space is left"):
-            table.find(loader._dataset.shards.starts[5:6])  # as a thread of the pool does for a substitute
+            table.find(loader._dataset.shards.starts[5:6])  # as a pool thread does for a substitute
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
@@ -284,7 +284,7 @@ def test_a_break_while_the_planner_waits_for_a_shard_ends_the_iteration_at_once(
             begun = time.monotonic()
             del batches
             loader.set_epoch(epoch + 1)
-            assert time.monotonic() - begun < 20  # and not the thirty seconds
+            assert time.monotonic() - begun < 20  # far less than the thirty seconds
         come.set()
 
 
@@ -308,7 +308,7 @@ def test_zstd_shards_are_unpacked_ahead_in_the_pool(tmp_path: Path, monkeypatch:
     with time_limit(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, threads=2) as loader:
         assert [i for batch in loader for i in ids_of(batch)] == list(range(SAMPLES))
         assert len(threads) == dataset.shards.count
-        assert {name.rpartition("-")[0] for name in threads} == {"mx8shards"}  # no planner among them
+        assert {name.rpartition("-")[0] for name in threads} == {"mx8shards"}  # the planner has ended
         assert "mx8shards-planner" not in threads
         assert loader.stats()["unpack_s"] > 0
 
@@ -336,7 +336,7 @@ def test_a_rank_has_its_own_shards_provided_ahead(data: Path, shuffle: Any, worl
 def test_a_shard_that_arrives_while_others_are_started_is_not_waited_for(data: Path) -> None:
     with time_limit(), provided(data, lambda i: None, 1, batch_size=2) as (loader, _):
         list(loader)
-        assert loader.stats()["network_s"] < 0.05 * len(loader)  # far less than the interval of the waiting each time
+        assert loader.stats()["network_s"] < 0.05 * len(loader)  # far less than one polling interval per batch
 
 
 def test_concurrent_runs_and_loaders_provide_each_shard_once(data: Path) -> None:
@@ -398,7 +398,7 @@ def test_a_dataset_whose_directory_was_emptied_is_an_error_and_loses_no_sample(d
 
 
 def test_a_substitute_whose_shard_is_not_local_is_waited_for_by_the_planner(data: Path) -> None:
-    """So the provider's own threads fetch it, and the watchdog sees the wait."""
+    """Then the provider's threads fetch it, and the watchdog observes the wait."""
     threads: dict[int, str] = {}
     come = threading.Event()
 
@@ -419,10 +419,10 @@ def test_a_substitute_whose_shard_is_not_local_is_waited_for_by_the_planner(data
 
 
 def test_looking_at_upcoming_shards_takes_bounded_work() -> None:
-    """Where all shards are local already, a first batch must not wait for a look at each of them."""
+    """If all shards are local, the first batch must not wait until each of them was checked."""
 
     class Local:
-        """Shards that are all here, which nobody knows before looking."""
+        """Local shards whose state is unknown before it is checked."""
 
         all_here = False
 

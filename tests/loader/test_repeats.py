@@ -158,7 +158,7 @@ def test_joined_selections_keep_their_occurrences(dataset: mx8.Dataset) -> None:
         assert batch.sample_ids.tolist() == [0, 1, 2, 3, 4, 5, 8, 8, 17]
         assert batch.extras["occurrence"].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0]
         assert len({image.numpy().tobytes() for image in batch["image"]}) == 9
-    with loader_of(joined, batch_size=2) as loader:  # also where none of them is in the batch
+    with loader_of(joined, batch_size=2) as loader:  # also if the batch has no repeats
         assert all("occurrence" in batch.extras for batch in loader)
 
 

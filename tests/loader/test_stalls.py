@@ -39,7 +39,7 @@ def all_of(loader: mx8.Loader) -> list[int]:
 
 
 def slow_loader(dataset: mx8.Dataset, **options: Any) -> mx8.Loader:
-    """A loader that holds few batches ahead, so that there is something left to stall."""
+    """A loader that prefetches few batches, so that reads remain to be stalled."""
     return mx8.Loader(
         dataset, **{"batch_size": BATCH, "threads": 2, "read_timeout_s": 0.6, "output": "numpy"} | options
     )
@@ -62,7 +62,7 @@ def test_a_stalled_read_is_an_error_and_loading_continues_when_the_server_is_bac
                 shown.reads("hold")
             with pytest.raises(mx8.LoaderError, match=STALLED):
                 found.extend(i for batch in batches for i in ids_of(batch))
-            for _ in range(2):  # as long as it lasts, each attempt ends like the first
+            for _ in range(2):  # during the stall, each attempt ends like the first
                 with pytest.raises(mx8.LoaderError, match=STALLED):
                     all_of(loader)
         finally:
@@ -131,14 +131,14 @@ def test_many_slow_reads_that_exceed_the_limit_together_are_no_stall(shown: Moun
         try:
             begun = time.monotonic()
             assert all_of(loader) == list(range(SAMPLES))
-            assert time.monotonic() - begun > 0.6  # if not, this proves nothing
+            assert time.monotonic() - begun > 0.6  # otherwise the test proves nothing
         finally:
             shown.reads("ok")
 
 
 @pytest.mark.parametrize("what", ["decode", "transform"])
 def test_decoding_and_transforms_may_take_longer_than_the_limit(shown: Mounted, what: str) -> None:
-    """Also where files are read, and also where another loader of the pool takes all threads meanwhile."""
+    """Also with pread, and while another loader of the pool uses all threads."""
 
     def transform(batch: Any) -> Any:
         time.sleep(1.2)

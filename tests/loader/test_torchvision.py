@@ -20,13 +20,13 @@ COUNT = 6
 
 
 def _declare_operators(package: str) -> None:
-    """Declare torchvision's operators, whose library does not load beside a torch of another build."""
+    """Declare torchvision's operators, because its library does not load with a torch of another build."""
     source = (Path(package).parent / "_meta_registrations.py").read_text()
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in re.findall(r'@(?:register_meta|torch\.library\.register_fake)\("(?:torchvision::)?(\w+)"\)', source):
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}(Tensor rows) -> Tensor")
-    _KEPT.append(library)  # its end would take the operators back
+    _KEPT.append(library)  # garbage collection would remove the operators
 
 
 _KEPT: list[Any] = []

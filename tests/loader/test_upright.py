@@ -62,7 +62,7 @@ def files_of(kind: str, height: int = 90, width: int = 151) -> list[bytes]:
 
 
 def upright(file: bytes) -> bytes:
-    """The same picture, turned and without loss."""
+    """The same picture, rotated losslessly."""
     with Image.open(io.BytesIO(file)) as image:
         return file_of(ImageOps.exif_transpose(image).convert("RGB"), "PNG")
 
@@ -141,7 +141,7 @@ def test_crops_of_one_picture_must_agree_on_upright() -> None:
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_only_the_tiles_that_a_crop_touches_are_decoded(orientation: int) -> None:
-    """A crop of a tenth of the picture's sides, in a corner, which the orientation puts into another one."""
+    """A crop of a tenth of the picture's sides in a corner, which the orientation moves to another corner."""
     width, height = 1024, 768
     file = tile(file_of(Image.fromarray(picture(height, width, 3, True)), subsampling="4:2:0", exif=exif(orientation)))
     head, cut = np.zeros(1, heads.HEAD), np.zeros(1, kernels.CUT)
@@ -158,7 +158,7 @@ def test_only_the_tiles_that_a_crop_touches_are_decoded(orientation: int) -> Non
     whole = rotate(np.asarray(Image.open(io.BytesIO(file))), orientation)
     left, top = int(cut[0]["left"]), int(cut[0]["top"])
     beside = whole[top : top + pixels.shape[0], left : left + pixels.shape[1]]
-    rows, columns = down // 10, across // 10  # where chroma is smoothed over the part's edge is beyond the box
+    rows, columns = down // 10, across // 10  # chroma smoothing at the part's edge stays outside the box
     assert difference(pixels[:rows, :columns], beside[:rows, :columns])[1] <= 1
     assert (
         rotated_jpegs.decode_rotated(file, head[0], orientation, found, True, cut[0], lambda *_: None).shape
@@ -179,7 +179,7 @@ def test_parts_and_pixels_are_rotated_as_pillow_does(orientation: int) -> None:
     assert np.array_equal(rotate(raster, orientation), expected[part.top : part.bottom, part.left : part.right])
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of odd tags
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about unusual tags
 def test_the_orientation_equals_pillows_and_hostile_bytes_are_safe() -> None:
     random = np.random.default_rng(0)
     plain = file_of(Image.fromarray(picture(8, 8, 1, True)))

@@ -30,7 +30,7 @@ WHOLE = mx8.Decode(layout="HWC")
 
 @pytest.fixture(scope="module")
 def files() -> list[bytes]:
-    """Pictures of many sizes in many formats, of which two need other ways to tell their size."""
+    """Pictures of many sizes and formats; two formats need other ways to find their size."""
     found = []
     for i, size in enumerate(SIZES):
         pixels = picture(*size, i, i % 2 == 0)
@@ -162,13 +162,13 @@ def png_of(height: int, width: int) -> bytes:
 
 
 def other_first_chunk() -> bytes:
-    """A PNG that Pillow takes for one of 200 × 200, and a careless reader for one of 8 × 8."""
+    """A PNG of 200 × 200 for Pillow and of 8 × 8 for a careless reader."""
     good = file_of(picture(200, 200, 0, True), "PNG")
     return good[:8] + png_chunk(b"abCd", struct.pack(">II", 8, 8) + bytes(4)) + good[8:]
 
 
 def wrapping(near: int) -> tuple[int, int]:
-    """Two sides whose pixels have, modulo 2**64, about so many bytes."""
+    """Width and height whose pixels have about this many bytes modulo 2**64."""
     pairs = []
     for height in range(2**32 - 1, 2**32 - 20_000, -2):
         width = (2**64 + near) // (3 * height)
@@ -212,7 +212,7 @@ def test_pictures_with_false_sizes_do_not_affect_others(tmp_path: Path, kind: st
 
 
 def test_a_size_that_only_the_decoder_finds_does_not_affect_others(tmp_path: Path, backend: str) -> None:
-    """It is refused, or it is the whole picture."""
+    """The picture is refused or complete."""
     good = [jpeg(picture(50, 60, i, True)) for i in range(5)]
     dataset = write(tmp_path / "data", [*good[:3], other_first_chunk(), *good[3:]])
     found = whole(dataset, on_error="skip", threads=1)
