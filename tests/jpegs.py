@@ -34,7 +34,7 @@ def encoded(picture: Image.Image, **options: Any) -> bytes:
 
 
 def resampled(jpeg: bytes, factors: list[int]) -> bytes:
-    """The same entropy-coded bits with other sampling factors and, for an equal number of blocks per MCU, a new size."""
+    """The same entropy-coded bits with other sampling factors, which must give as many blocks per MCU."""
     data = bytearray(jpeg)
     at = next(at for at, marker, _ in segments(jpeg) if 0xC0 <= marker <= 0xC2)
     for i, factor in enumerate(factors):

@@ -1,9 +1,9 @@
 """Do the examples in the README and docs/ run, and is docs/api.md up to date with the docstrings?
 
 The Python blocks of a page run in order, in one namespace and an empty directory. Blocks in comments (`<!--python`)
-prepare what a reader has already. A block before a `text` block must raise the error shown there, in which `…` may cut
-off a line. Lines of an `sh` block that call `mx8shards` must exit with 0. A block after `<!--file NAME-->` is also
-written to that file. `py` and `txt` blocks are not run.
+create files and names that a reader would have. A block before a `text` block must raise the error shown there, in
+which `…` may cut off a line. Lines of an `sh` block that call `mx8shards` must exit with 0. A block after
+`<!--file NAME-->` is also written to that file. `py` and `txt` blocks are not run.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def test_every_code_block_runs_and_gives_the_output_shown(
 
 
 def is_stand_in(name: str, module: Any) -> bool:
-    """Whether tests of mosaicml-streaming have put this module there: Lightning would take it for the real one."""
+    """Is this module a stub of the tests of mosaicml-streaming? Lightning would take it for the real one."""
     spec = getattr(module, "__spec__", None)
     return name.partition(".")[0] in ("torchvision", "transformers") and spec is not None and not spec.loader
 
@@ -126,7 +126,7 @@ def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
 
 
 def anchor_of(heading: str) -> str:
-    """The name that GitHub gives a heading."""
+    """The anchor that GitHub gives to a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 

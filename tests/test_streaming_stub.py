@@ -49,7 +49,7 @@ def test_the_loader_of_streaming_delivers_every_sample(streaming: Any, tmp_path:
 
 
 def test_litdata_reads_a_zstd_dataset_and_removes_its_files(streaming: Any, tmp_path: Path) -> None:
-    """It reads MDS only where all shards are compressed with plain "zstd", and unlinks each one that it unpacks."""
+    """litdata reads MDS only if all shards are compressed with plain "zstd", and removes each file that it unpacks."""
     litdata = pytest.importorskip("litdata")
     root = write(streaming, tmp_path / "data", "zstd")
     copy = shutil.copytree(root, tmp_path / "copy")

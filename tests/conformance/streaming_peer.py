@@ -51,7 +51,7 @@ def read_local(streaming: Any, root: Path, split: str | None = None) -> list[Sam
 def read_remote(
     streaming: Any, root: Path, cache: Path, *, split: str | None = None, validate_hash: str | None = None
 ) -> list[Sample]:
-    """All samples as StreamingDataset reads them; it copies each file to `cache`, checks its hash and decompresses it."""
+    """All samples as StreamingDataset reads them; it copies each file to `cache`, verifies and decompresses it."""
     dataset = streaming.StreamingDataset(
         remote=str(root),
         local=str(cache),

@@ -233,7 +233,6 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 def tree(place: Path) -> dict[str, bytes | None]:
     """Every file (its bytes) and directory (None) by name, except lock files.
 
-
     The record of a conversion's splits is left out too, because it depends on the directory.
     """
     found: dict[str, bytes | None] = {}

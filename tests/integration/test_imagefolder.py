@@ -798,9 +798,7 @@ def test_a_jpeg_of_whole_blocks_is_rotated_without_loss(orientation: int, option
         assert image.getexif().get(0x0112) == 1
         assert image.getexif()[0x010E] == "a description"
     assert raster(found).shape == shown(source).shape
-    assert (
-        np.abs(raster(found) - shown(source)).max() <= 4
-    )  # chroma upsampling and DCT rounding happen after the rotation
+    assert np.abs(raster(found) - shown(source)).max() <= 4  # chroma upsampling and DCT rounding come later
     back = {6: 8, 8: 6}.get(orientation, orientation)
     again = upright_jpeg(with_orientation(found, back), back)
     assert again is not None

@@ -1,7 +1,7 @@
 """The processes of distributed training and DataLoader tests.
 
-`python -m tests.loader.ranks SCENARIO DATA OUT …` writes its results to OUT, as JSON. Ranks are forks of one process that
-has imported torch, because the import takes longer than everything else.
+`python -m tests.loader.ranks SCENARIO DATA OUT …` writes its results to OUT, as JSON. Ranks are forks of one
+process that has imported torch, because the import takes longer than everything else.
 """
 
 from __future__ import annotations

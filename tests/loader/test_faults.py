@@ -124,9 +124,7 @@ def fail_once(data: Path, where: str, name: str, step: int, **options: Any) -> N
             assert fault.happened
             assert caught is not None
             reason = caught if isinstance(error, mx8.LoaderError) else caught.__cause__
-            if (
-                where in ("view", "order") and name == "StopIteration"
-            ):  # raised inside a generator, StopIteration becomes RuntimeError
+            if where in ("view", "order") and name == "StopIteration":  # in a generator it becomes a RuntimeError
                 reason = reason.__cause__
             assert reason is error
             if where == "scratch":

@@ -212,7 +212,7 @@ WHOLE = {
 
 
 def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict[int, Array]:
-    """The crops of the files that are not refused. All are in one batch, so that stale rows of a bank would show."""
+    """The crops of the files that are not refused. A stale row would contain a crop of an earlier batch."""
     with write(root, files, mode="overwrite") as dataset, time_limit(240):
         with loader_of(dataset, spec, on_error="skip", batch_size=16, **options) as loader:
             found = rows(loader)

@@ -32,7 +32,7 @@ from tests.fast_directory import FAST_ROOT
 from tests.strategies import picture
 
 ALARM_S = 10
-SPARE_BYTES = 768 << 20  # beyond what is mapped when it starts; the datasets have a few KiB
+SPARE_BYTES = 768 << 20  # beyond the memory mapped at the start; the datasets have a few KiB
 
 Files = dict[str, bytes]
 Rng = random.Random
@@ -74,7 +74,7 @@ def samples(count: int) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Victim:
-    """A dataset before anything is changed, and what its samples are."""
+    """A dataset before mutations, and its samples."""
 
     files: Files
     payloads: list[dict[str, bytes]]
@@ -142,7 +142,7 @@ WORDS = [0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0xFFFF, 1 << 16, 0x7FFF
 
 
 def mutate_bytes(data: bytes, rng: Rng, *, within: int | None = None) -> bytes:
-    """One to three changes, all of them before `within` where that is given."""
+    """Make one to three changes, all before offset `within` if given."""
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         end = min(len(changed), within or len(changed))
@@ -254,7 +254,7 @@ def mutate_json(data: bytes, rng: Rng) -> bytes:
 
 
 def containers(value: Any) -> Iterator[Any]:
-    """The value and everything below it that holds something, shards oftener than what is said of a side-car."""
+    """The containers in a JSON value; shards occur more often than side-cars."""
     if isinstance(value, (dict, list)):
         yield value
         for child in value.values() if isinstance(value, dict) else value:
@@ -298,7 +298,7 @@ def mutate(kind: str, name: str, data: bytes, rng: Rng) -> bytes:
 
 
 class WrongAnswerError(AssertionError):
-    """The reader gave something that it should not."""
+    """The reader returned wrong data."""
 
 
 def expect(condition: bool, what: object) -> None:
@@ -307,7 +307,7 @@ def expect(condition: bool, what: object) -> None:
 
 
 def examine(root: Path, victim: Victim, kind: str, rng: Rng) -> str:
-    """Read the dataset in every way; "refused" or "read"."""
+    """Read the dataset in every way. Returns "refused" or "read"."""
     verify = rng.choice(["structure", "shard"])
     link = f"{root}@{victim.snapshot}" if kind == "kept" else root
     try:
@@ -333,7 +333,7 @@ def examine(root: Path, victim: Victim, kind: str, rng: Rng) -> str:
 
 
 def check(link: str | Path, victim: Victim, kind: str) -> None:
-    """`verify` reports what it finds, and finds every change of what has a content hash."""
+    """Assert that `verify` gives a report, and finds every change in files with content hashes."""
     try:
         report = mx8.verify(link, data=True)
     except mx8.ShardsError:
@@ -342,7 +342,7 @@ def check(link: str | Path, victim: Victim, kind: str) -> None:
 
 
 def read_samples(dataset: mx8.Dataset, rng: Rng) -> dict[int, dict[str, bytes]]:
-    """The payloads of all samples that can be read, or of some where there are many."""
+    """The payloads of all readable samples, or of some if there are many."""
     count = len(dataset)
     positions = range(count) if count <= 40 else {0, 1, count - 1, *(rng.randrange(count) for _ in range(20))}
     found = {}
@@ -358,7 +358,7 @@ def read_samples(dataset: mx8.Dataset, rng: Rng) -> dict[int, dict[str, bytes]]:
 
 
 def by_reference(root: Path) -> dict[int, dict[str, bytes]]:
-    """What the slow twin, which checks nothing, finds in uncompressed shards; nothing where it fails."""
+    """The samples that the unchecked reference reader finds in uncompressed shards; none if it fails."""
     found: dict[int, dict[str, bytes]] = {}
     start = 0
     for entry in json.loads((root / "index.json").read_bytes())["shards"]:
@@ -392,7 +392,7 @@ def read_columns(dataset: mx8.Dataset, victim: Victim, *, exact: bool) -> None:
 
 
 class HangError(BaseException):
-    """Ten seconds are over."""
+    """The timeout of ten seconds."""
 
 
 def _ring(_signal: int, _frame: object) -> None:
@@ -435,7 +435,7 @@ def main() -> None:
 
 
 def limit_memory(spare_bytes: int = SPARE_BYTES) -> None:
-    """From now on this process can map `spare_bytes` more than it has mapped."""
+    """Limit this process to `spare_bytes` more than it has mapped now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + spare_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

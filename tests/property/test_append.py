@@ -40,12 +40,12 @@ def samples(root: Path) -> tuple[list[str], list[tuple[str, str, str]]]:
 
 
 def appended(src: Path, out: Path, pieces: Sequence[Sequence[str]]) -> str:
-    """The id of the snapshot after all pieces have come. At each step no label changes its meaning."""
+    """Append all pieces. Returns the final id. Asserts after each step that labels keep their meaning."""
     before: list[str] = []
     for names in pieces:
         write_texts(src, names, BAD)
         if not out.exists() and all(name in BAD for name in names):
-            continue  # a dataset cannot begin with rejects alone
+            continue  # a dataset cannot begin with only rejects
         mx8.convert_from(RECIPE, src, out, append=True)
         classes, _ = samples(out)
         assert classes[: len(before)] == before
@@ -79,7 +79,7 @@ def test_a_folder_appended_in_pieces_gives_the_samples_of_one_conversion(pieces:
 @given(pieces=arrivals, seed=st.integers(0, 3))
 def test_files_appended_in_pieces_get_the_splits_of_one_conversion(pieces: list[list[str]], seed: int) -> None:
     options: dict[str, Any] = {"split": SPLIT, "seed": seed}
-    first = [f"bee/first{i}.txt" for i in range(12)]  # so that no split begins empty
+    first = [f"bee/first{i}.txt" for i in range(12)]  # so that no split is empty at first
     with tempfile.TemporaryDirectory(dir=FAST_ROOT) as directory:
         root = Path(directory)
         mx8.convert_from(RECIPE, write_texts(root / "whole", [*first, *NAMES]), root / "at once", **options)

@@ -29,7 +29,7 @@ COUNTS = st.integers(0, 12)
 
 
 class History(RuleBasedStateMachine):
-    """The model: the samples of every snapshot by its id, and which one is current."""
+    """The model: snapshot id → samples, and the current snapshot."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class History(RuleBasedStateMachine):
         shutil.rmtree(self.place)
 
     def samples(self, count: int) -> list[Sample]:
-        """The next ones of an endless row: no two states share any by chance."""
+        """The next numbers of a counter, so that no two states share samples by chance."""
         self.written += count
         return numbered_samples(self.written)[self.written - count :]
 
@@ -113,7 +113,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: len(self.states) > 1)
     @rule(data=st.data())
     def go_back(self, data: st.DataObject) -> None:
-        """By hand: index.json becomes one of the kept ones."""
+        """Replace index.json by a kept one, as a user may do."""
         kept = sorted((self.root / ".mx8shards" / "snapshots").glob("*.json"))
         chosen = data.draw(st.sampled_from(kept))
         shutil.copy(chosen, self.root / "index.json")
@@ -122,7 +122,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: len(self.states[self.current]) < 100)
     @rule(data=st.data())
     def merge_with_itself(self, data: st.DataObject) -> None:
-        """Into a new place, which goes on as the dataset; the history before stays behind."""
+        """Merge into a new directory, which becomes the dataset; the history is not copied."""
         how = data.draw(st.sampled_from(["link", "copy"]))
         target = self.place / f"merged{len(list(self.place.iterdir()))}"
         mx8.merge([self.root, self.root], target, how=how)

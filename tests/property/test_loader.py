@@ -53,7 +53,7 @@ def world(dataset: mx8.Dataset, pool: mx8.Pool, size: int, **settings: Any) -> l
 
 
 def views(dataset: mx8.Dataset) -> st.SearchStrategy[mx8.Dataset]:
-    """Views of a dataset: all of it, selections with repeats, what a column holds, and several of them joined."""
+    """Views of a dataset: the whole, selections with repeats, `where`, and joined views."""
     positions = st.lists(st.integers(0, COUNT - 1), max_size=40)
     plain = st.just(dataset) | positions.map(dataset.select) | st.integers(0, 5).map(lambda x: dataset.where("x", x))
     return plain | st.lists(plain, min_size=1, max_size=3).map(mx8.concat)
@@ -92,7 +92,7 @@ def test_all_ranks_together_give_every_sample_once(count: int, dataset: mx8.Data
 
 
 def dataset_id(sample_id: int) -> int:
-    """In whichever of the joined datasets it is."""
+    """The sample of this sample_id in a joined dataset."""
     return sample_id % COUNT
 
 
@@ -230,7 +230,7 @@ def test_each_for_loop_is_an_epoch_also_after_a_break(dataset: mx8.Dataset) -> N
             break
         assert ids_of(loader) == epoch_of(dataset, 1)
         assert next(iter(loader)).sample_ids.tolist() == epoch_of(dataset, 2)[0]
-        iter(loader)  # nobody takes a batch of it: it does not count
+        iter(loader)  # no batch of it is taken, so it does not count
         assert ids_of(loader) == epoch_of(dataset, 3)
 
 
@@ -372,7 +372,7 @@ def test_one_large_sample_among_tiny_ones_is_delivered(place: Path) -> None:
 
 @pytest.mark.parametrize("mebibytes", [1, 3, 9])
 def test_large_batches_hold_the_same_bytes_as_small_ones(mebibytes: int, place: Path) -> None:
-    """Of these, large rows are copied in another way; with a transform, from larger batches on."""
+    """In large batches large rows are copied past the CPU caches; with a transform, only in still larger batches."""
     rng = np.random.default_rng(3)
     sizes = [0, 1, 4095, 4096, 4097, 5000, 30_000, 70_001]
     columns = {"array": "ndarray:int16:2500", "data": "bytes", "label": "int"}
@@ -457,7 +457,7 @@ def test_ragged_rows_decode_to_the_values_of_the_dataset(dataset: mx8.Dataset) -
 
 
 def test_decoded_rows_keep_the_bank_alive(place: Path) -> None:
-    """An array that a ragged row decodes to views the bank."""
+    """A ragged row decodes to an array that is a view of the bank."""
     samples = [{"a": np.full(3 + i, i, np.int32)} for i in range(30)]
     dataset = write(place / "arrays", samples, {"a": "ndarray"})
     with mx8.Loader(dataset, batch_size=1, memory="1mb", threads=1) as loader:
@@ -507,7 +507,7 @@ def test_stats_count_delivered_batches(dataset: mx8.Dataset) -> None:
 def test_stats_count_held_batches(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=20, threads=1) as loader:
         held = list(loader)
-        assert loader.stats()["banks_in_use"] == 2  # the first batch has one, and the two small ones after it another
+        assert loader.stats()["banks_in_use"] == 2  # one for the first batch, one for the two small batches after it
         del held[0]
         assert loader.stats()["banks_in_use"] == 1
         del held[0]
@@ -537,7 +537,7 @@ def test_a_loader_keeps_its_snapshot_when_a_new_one_is_published(io: Any, mode: 
             found = [next(batches)]
             write(root, [{"data": b"new", "id": -1, "name": "new", "x": 0}] * 30, mode=mode)
             found += batches
-            mx8.gc(root, keep=1)  # of the old snapshot, nothing is left but what is open
+            mx8.gc(root, keep=1)  # of the old snapshot only the open files are left
             assert len(mx8.Dataset(root)) == {"append": 70, "overwrite": 30}[mode]
             for epoch in (found, list(loader)):
                 assert sorted(flat(batch.sample_ids.tolist() for batch in epoch)) == list(range(40))

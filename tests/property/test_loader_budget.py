@@ -32,7 +32,7 @@ def blobs(root: Path, sizes: Any) -> mx8.Dataset:
 
 
 def named_memory(error: mx8.LoaderError) -> int:
-    """The memory= that the message says would do."""
+    """The memory= that the message suggests."""
     [found] = re.findall(r"\(memory=(\d+) or a smaller batch_size\)", str(error))
     return int(found)
 
@@ -76,7 +76,7 @@ def test_memory_keeps_to_the_limit_for_any_sample_sizes(memory: str, io: Any, lo
 def test_memory_keeps_to_the_limit_for_any_pattern_of_held_batches(
     log_normal: mx8.Dataset, held: list[bool], batch_size: int, threads: int
 ) -> None:
-    """Batches that are held keep what they say, and those that do not fit beside them are an error."""
+    """Held batches keep their values, and a batch that does not fit beside them is an error."""
     with mx8.Loader(log_normal, batch_size=batch_size, memory="12mb", threads=threads) as loader:
         kept: list[Any] = []
         refused = ""
@@ -115,7 +115,7 @@ print(most)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody tells how much memory is used here")
 @pytest.mark.parametrize("io", ["pread", pytest.param("mmap", marks=pytest.mark.hunt)])
 def test_anonymous_memory_grows_at_most_by_the_budget(io: str, place: Path, repository: Path) -> None:
-    """As the system counts it, with sizes from a KiB to 50 MB mixed."""
+    """Measured as RssAnon, with sizes from 1 KiB to 50 MB mixed."""
     root = place / "to-50-mb"
     if not root.exists():
         sizes = np.random.default_rng(7).lognormal(np.log(100 * KIB), 2.0, 120).clip(KIB, 50_000_000)
@@ -156,7 +156,7 @@ def test_the_suggested_memory_is_enough_for_tables_that_grow_with_it(kib: int, p
 
 @pytest.fixture(scope="module")
 def with_giants(place: Path) -> mx8.Dataset:
-    """Small samples, and two in a row that are large."""
+    """Small samples, and two consecutive large ones."""
     return blobs(place / "giants", [3_000 * KIB if i in (40, 41) else 10 * KIB for i in range(80)])
 
 
@@ -164,7 +164,7 @@ def with_giants(place: Path) -> mx8.Dataset:
 def test_a_later_batch_that_cannot_fit_is_an_error_and_the_suggested_memory_is_enough(
     batch_size: int, step: int, with_giants: mx8.Dataset
 ) -> None:
-    """Two of one size that follow one another must fit side by side: one is held while the other is filled."""
+    """Two consecutive large batches must fit together: one is held while the other is filled."""
     with mx8.Loader(with_giants, batch_size=batch_size, memory="5mb", threads=2) as loader:
         with pytest.raises(mx8.LoaderError, match="expected a batch that fits into") as caught:
             ids_of(loader)
@@ -185,7 +185,7 @@ def test_a_later_batch_that_cannot_fit_is_an_error_and_the_suggested_memory_is_e
 def test_all_ranks_raise_the_memory_error_at_the_same_step(
     shuffle: bool, uneven: Any, with_giants: mx8.Dataset
 ) -> None:
-    """Whichever rank's batch it is that does not fit: else the others would wait for it in their next collective."""
+    """All ranks fail if one rank's batch does not fit; otherwise they would hang in the next collective operation."""
     ends = []
     for rank in range(4):
         options = {"memory": "3mb", "threads": 2, "seed": 5, "rank": rank, "world_size": 4}
@@ -237,7 +237,7 @@ def test_copies_of_batches_do_not_count(log_normal: mx8.Dataset) -> None:
 
 
 def test_batches_in_unreachable_cycles_do_not_block_the_loader(log_normal: mx8.Dataset) -> None:
-    gc.disable()  # so that it is the loader that looks
+    gc.disable()  # so that the loader has to collect
     try:
         with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
             for batch in loader:
@@ -321,7 +321,7 @@ def test_a_pool_brings_its_own_memory_and_threads(log_normal: mx8.Dataset) -> No
 
 
 def test_a_loader_cannot_join_a_pool_during_an_iteration(log_normal: mx8.Dataset) -> None:
-    """All parts would become smaller than what was made ahead already. Loaders made before that iterate at any time."""
+    """All shares would shrink below the memory of prefetched batches. Loaders made earlier can iterate at any time."""
     pool = mx8.Pool(memory="8mb", threads=2)
     early, other = (mx8.Loader(log_normal, batch_size=4, shuffle=True, pool=pool) for _ in range(2))
     batches = iter(early)
@@ -372,7 +372,7 @@ def test_loaders_can_be_made_and_closed_in_other_threads_while_none_iterates(log
 
 
 def test_a_late_loader_without_room_gets_an_error_that_names_the_memory_others_use(log_normal: mx8.Dataset) -> None:
-    """Parts are equal, but nobody gives up what it was lent before there was another one."""
+    """Shares are equal, but leased memory is not revoked when another loader joins."""
     sizes = [len(sample["blob"]) for sample in log_normal]
     large = log_normal.select([int(np.argmax(sizes))])
     pool = mx8.Pool(memory="6mb", threads=1)
@@ -396,7 +396,7 @@ def test_a_late_loader_without_room_gets_an_error_that_names_the_memory_others_u
 
 
 def test_bookkeeping_of_many_tiny_rows_fits_the_budget(place: Path) -> None:
-    """Batches are made ahead no further than their rows' records leave most of the memory to their bytes."""
+    """Prefetching is limited so that records of rows do not take most of the memory from payloads."""
     with removed_afterwards(place / "tiny") as root:
         dataset = write(root, ({"id": i} for i in range(20_000)), {"id": "int"}, size_limit=1 << 20)
         with mx8.Loader(dataset, batch_size=10_000, memory="32mb", threads=1) as loader:
@@ -405,7 +405,7 @@ def test_bookkeeping_of_many_tiny_rows_fits_the_budget(place: Path) -> None:
 
 
 def test_dropping_many_iterations_leaves_no_thread_waiting(log_normal: mx8.Dataset) -> None:
-    """The planner of one that was dropped ends while that of the next one begins: it must take nothing from it."""
+    """The planner of a dropped iteration ends while the next one starts, and must not take its memory."""
     with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
         for _ in range(150):
             for step, _ in enumerate(loader):

@@ -27,9 +27,9 @@ def dataset(place: Path) -> mx8.Dataset:
 
 
 def delivered(batch: Any, dataset: mx8.Dataset) -> list[tuple[int, int]]:
-    """The samples of a batch that are no padding, with their occurrences, by which random draws differ.
+    """The samples of a batch without padding, with their occurrences, which make random draws differ.
 
-    Rows are as the dataset has them, or empty without a sample.
+    Asserts that rows equal the dataset's, and that padding is empty.
     """
     ids, padding = batch.sample_ids.tolist(), batch.padding.tolist()
     nothing = {"data": b"", "id": 0, "name": "", "x": 0.0}
@@ -104,7 +104,7 @@ def test_any_order_is_delivered_by_ranks_that_stop_and_resume_as_other_numbers_o
 
 
 def test_padding_opens_no_shard_and_does_not_count_as_lost(tmp_path: Path) -> None:
-    """Shard 0 is gone: padding that were read as position 0 would need it."""
+    """Shard 0 is removed: reading padding as position 0 would fail."""
     dataset = numbered(tmp_path / "data", COUNT)
     first = int(dataset.shards.starts[1])
     (tmp_path / "data" / "shard.00000.mds").unlink()
@@ -208,7 +208,7 @@ def test_a_state_of_another_order_is_an_error_that_names_the_difference(other: A
 
 
 class Answering(Listed):
-    """An order that gives this answer, whatever it is asked."""
+    """An order that always returns this result."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__([0, 1, 2])

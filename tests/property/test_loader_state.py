@@ -110,7 +110,7 @@ def test_a_resumed_loader_gives_the_batches_that_the_first_would_have_given(shuf
     for done, state in enumerate(states):
         with mx8.Loader(dataset, batch_size=5, shuffle=shuffle, threads=1) as loader:
             loader.load_state_dict(state)
-            loader.set_epoch(state["epoch"])  # as training loops do: the position stays
+            loader.set_epoch(state["epoch"])  # as training loops do; the position is kept
             found = flat([ids_of(loader) for _ in range(2 - state["epoch"])])
         assert found == batches[done:]
 
@@ -162,7 +162,7 @@ class Counting:
 
 @pytest.mark.parametrize("position", [0, 5, 3000, 9_995])
 def test_resuming_takes_no_more_work_at_later_positions(position: int, place: Path) -> None:
-    """Nothing before the position is looked at, be it an id or a shard."""
+    """Neither ids nor shards before the position are read."""
     root = place / "long"
     dataset = mx8.Dataset(root) if root.exists() else numbered(root, 10_000, size_limit=4_000)
     with mx8.Loader(dataset, batch_size=5) as loader:
@@ -186,7 +186,7 @@ def state_of(dataset: mx8.Dataset, **options: Any) -> dict[str, Any]:
 
 
 def republish(root: Path, change: Callable[[list[Any]], list[Any]]) -> None:
-    """Publish the same shards as another snapshot: what a tool of somebody else's would do."""
+    """Publish the same shards as another snapshot, as another tool could do."""
     index = json.loads((root / "index.json").read_bytes())
     index["shards"] = change(index["shards"])
     index["mx8shards"]["sidecars"] = []
@@ -196,7 +196,7 @@ def republish(root: Path, change: Callable[[list[Any]], list[Any]]) -> None:
 
 
 def swap(root: Path) -> None:
-    """Other bytes in a shard of the same name, sizes and number of samples."""
+    """Change the bytes of a shard, but not its name, size and number of samples."""
     other = root.parent / f"{root.name}-other"
     write(other, [{**sample, "id": sample["id"] + 1000} for sample in numbered_samples(40)])
     entry = json.loads((other / "index.json").read_bytes())["shards"][1]
@@ -319,7 +319,7 @@ def test_an_invalid_state_is_refused_and_changes_nothing(change: dict[str, Any],
 
 
 def test_the_state_does_not_depend_on_ranks_threads_and_memory(dataset: mx8.Dataset) -> None:
-    """Threads, ways of reading, columns and worlds may change from one run to the next."""
+    """Threads, io, columns and world size may change between runs."""
     others = ({}, {"threads": 1}, {"io": "pread"}, {"columns": ["id"]}, {"output": "numpy"}, {"memory": "8mb"})
     states = [state_of(dataset, **options) for options in others]
     assert all(state == states[0] for state in states)

@@ -30,7 +30,7 @@ EPOCHS = st.integers(0, 3)
 
 
 def over(sizes: list[int]) -> ShardLookup:
-    """All samples of shards of these sizes."""
+    """A lookup for all samples of shards of these sizes."""
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(sizes, np.int64))])
     return ShardLookup(int(starts[-1]), starts)
 
@@ -124,14 +124,14 @@ def test_a_block_shuffle_uses_at_most_its_number_of_shards(places: ShardLookup, 
     groups = [ids[np.array(used) == shard].tolist() for shard in range(places.shards)]
     if len(set(used)) <= shards:
         return
-    # Slots are as long as their parts are in sum, wherever each shard is
+    # The length of a slot is the sum of its parts, which does not depend on the shards' order
     lengths = [len(slot) for slot in order_parts.slots([sorted(group) for group in groups], shards, *KEY_PARTS, epoch)]
     ends = np.cumsum([0, *lengths]).tolist()
     in_slots = [set(used[begin:end]) for begin, end in itertools.pairwise(ends)]
     for i in range(len(in_slots)):
         for width in range(1, len(in_slots) - i + 1):
             assert len(set().union(*in_slots[i : i + width])) <= shards + width - 1
-    # A shard is in use once without a pause, but for those that the epoch begins and ends with
+    # A shard is in use in consecutive slots, except for those at the begin and end of the epoch
     slots_of = {shard: [i for i, slot in enumerate(in_slots) if shard in slot] for shard in set(used)}
     paused = [shard for shard, found in slots_of.items() if found[-1] - found[0] >= shards]
     assert len(paused) <= shards - 1
@@ -139,7 +139,7 @@ def test_a_block_shuffle_uses_at_most_its_number_of_shards(places: ShardLookup, 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 8, 19])
 def test_consecutive_slots_differ_in_one_shard(shards: int) -> None:
-    size, count = 60, 20  # all alike, so a slot is as long as a shard
+    size, count = 60, 20  # shards of equal size, so a slot is as long as a shard
     places = over([size] * count)
     order = BlockOrder(places, KEY, BlockShuffle(shards=shards))
     for epoch in range(3):
@@ -212,7 +212,7 @@ def test_shards_ahead_are_computed_only_as_far_as_requested() -> None:
     assert len({next(ahead) for _ in range(10)}) == 10
     assert order.looked <= 10_000
     assert sorted([*range(1000)]) == sorted({*shards_ahead(order, places, 0, 0, len(order))})
-    assert order.looked < 100_000  # all were seen: the rest can bring no new one
+    assert order.looked < 100_000  # all shards were seen, so the rest adds none
 
 
 def test_shards_ahead_skip_padding_and_repeats() -> None:

@@ -35,10 +35,10 @@ def excess_pairs(of_position: Ids, of_value: Ids) -> float:
 
 
 def statistics(values: Ids) -> dict[str, float]:
-    """Numbers whose distribution over all permutations is the same for every good shuffle."""
+    """Statistics whose distribution over permutations is equal for all good shuffles."""
     n = len(values)
     positions = np.arange(n)
-    bits = ((n - 1).bit_length() + 1) // 2  # the grid's: row and column are where structure would be left
+    bits = ((n - 1).bit_length() + 1) // 2  # rows and columns of the grid, where structure could remain
     mask = (1 << bits) - 1
     found = {
         "labels in a batch": excess_pairs(positions // BATCH, values * LABELS // n),
@@ -60,7 +60,7 @@ def statistics(values: Ids) -> dict[str, float]:
 
 
 def farthest(n: int, keys: int, shuffled: Callable[[int], Ids]) -> float:
-    """How many standard errors the worst statistic's mean or spread lies from that of NumPy's permutations."""
+    """The largest difference from NumPy's permutations, in standard errors, of any statistic's mean or spread."""
     rng = np.random.default_rng(n)
     ours = [statistics(shuffled(seed)) for seed in range(keys)]
     theirs = [statistics(rng.permutation(n)) for _ in range(keys)]
@@ -79,14 +79,14 @@ def by_seed(n: int) -> Callable[[int], Ids]:
 
 
 def standardised(counts: npt.NDArray[np.int64], df: int) -> float:
-    """χ² of counts that ought to be equal, as a standard normal (Wilson and Hilferty)."""
+    """χ² of counts that should be equal, transformed to a standard normal (Wilson and Hilferty)."""
     expected = counts.sum() / counts.size
     chi2 = float(((counts - expected) ** 2).sum() / expected)
     return ((chi2 / df) ** (1 / 3) - 1 + 2 / (9 * df)) / math.sqrt(2 / (9 * df))
 
 
 def orders_of(n: int, draws: int) -> npt.NDArray[np.int64]:
-    """How often each of the n! orders of range(n) comes, among `draws` numbers of one family."""
+    """The counts of the n! orders of range(n) in `draws` permutations of one key."""
     family = Permutations(np.full(draws, n), Key("sha256:00", "whole", n).words("orders", 0))
     numbers = np.arange(draws)
     code = np.zeros(draws, np.int64)
@@ -98,7 +98,7 @@ def orders_of(n: int, draws: int) -> npt.NDArray[np.int64]:
 
 
 def values_at(n: int, draws: int) -> npt.NDArray[np.int64]:
-    """How often each value comes at each position."""
+    """The counts of each value at each position."""
     family = Permutations(np.full(draws, n), Key("sha256:00", "whole", n).words("values", 0))
     every = [family.of(np.arange(draws), np.full(draws, i)) for i in range(n)]
     return np.stack([np.bincount(values, minlength=n) for values in every])
@@ -167,12 +167,12 @@ SAMPLES = CLASSES * PER_CLASS
 
 
 def sorted_by_class() -> ShardLookup:
-    """What is hardest to shuffle by shards: class after class, half of one in each shard."""
+    """The worst case of a block shuffle: samples sorted by class, half a class per shard."""
     return ShardLookup(SAMPLES, np.arange(0, SAMPLES + 1, PER_SHARD))
 
 
 def labels_in_batches(order: Order) -> npt.NDArray[np.int64]:
-    """How often each label comes in each of 200 batches spread over an epoch."""
+    """The counts of each label in 200 batches spread over an epoch."""
     starts = range(0, SAMPLES - BATCH, SAMPLES // 200)
     labels = [order.ids(0, start, start + BATCH) // PER_CLASS for start in starts]
     return np.stack([np.bincount(batch, minlength=CLASSES) for batch in labels])
@@ -196,7 +196,7 @@ def test_a_slot_of_a_block_shuffle_is_shuffled_uniformly() -> None:
     places = ShardLookup(8 * size, np.arange(0, 8 * size + 1, size))
 
     def ranks_in_a_slot(seed: int) -> Ids:
-        """The order of a slot's samples among themselves: any is as likely as any other."""
+        """The relative order of a slot's samples, which must be uniformly distributed."""
         slot = BlockOrder(places, Key("sha256:00", "whole", seed), BlockShuffle(shards=shards)).ids(0, size, 2 * size)
         return np.argsort(np.argsort(slot))
 

@@ -21,7 +21,7 @@ ALL_STEPS = st.builds(Steps, length=LENGTHS, batch_size=BATCHES, world_size=WORL
 
 
 def epoch_of(steps: Steps, position: int = 0) -> Iterator[tuple[int, list[StepSlice]]]:
-    """Where each step from `position` on begins, and the shares of all ranks. That it ends is tested as well."""
+    """The begin of each step from `position` on, and the slices of all ranks. Asserts that the epoch ends."""
     for _ in range(steps.left(position)):
         yield position, [steps.slice_of(rank, position) for rank in range(steps.world_size)]
         epoch, position = steps.after(5, position)
@@ -32,7 +32,7 @@ def epoch_of(steps: Steps, position: int = 0) -> Iterator[tuple[int, list[StepSl
 
 
 def delivered(steps: Steps, position: int = 0) -> list[int]:
-    """All positions that come from `position` on, without padding."""
+    """All positions delivered from `position` on, without padding."""
     shares = [share for _, row in epoch_of(steps, position) for share in row]
     return [p for share in shares for p in share.positions[~share.padding].tolist()]
 

@@ -116,7 +116,7 @@ def test_datasets_of_the_reference_writer_are_read(count: int, place: Path) -> N
 
 @contextlib.contextmanager
 def removed_afterwards(root: Path) -> Iterator[Path]:
-    """Hypothesis runs many examples in one test; `tmp_path` would be shared by all of them."""
+    """A directory per example: Hypothesis runs many examples in one test, which would share `tmp_path`."""
     try:
         yield root
     finally:

@@ -91,10 +91,10 @@ def head_of(data: bytes) -> Any:
 
 
 def look_at(data: bytes, seed: int) -> None:
-    """Do all that can be done with some bytes. Any answer will do, but no crash, and no byte beyond what is given.
+    """Call everything that takes a JPEG with these bytes. Any result is allowed, but no crash and no write outside.
 
-    What must not be touched stands before and behind the bytes, and is looked at afterwards. That nothing outside is
-    read is seen under bounds checking, in tests/unit/test_tiles.py.
+    Guard bytes around the buffers are checked afterwards. Reads outside are found by bounds checking in
+    tests/unit/test_tiles.py.
     """
     random = np.random.default_rng(seed)
     head, rectangle = record(HEAD), record(TILES)
@@ -128,7 +128,7 @@ def look_at(data: bytes, seed: int) -> None:
 
 
 def any_rectangle(random: np.random.Generator, size: int) -> Any:
-    """A rectangle that nobody checked."""
+    """An unchecked rectangle."""
     rectangle = record(TILES)
     for name in TILES.names or ():
         rectangle[name] = random.choice([-1, 0, 1, 2, size, 1 << 40, random.integers(-size, size + 1)])
@@ -143,7 +143,7 @@ def untile_or_none(data: bytes) -> bytes | None:
 
 
 def mutated(data: bytes, random: np.random.Generator) -> bytes:
-    """Bytes changed, cut out, doubled or cut off; most often where the head is."""
+    """Change, remove, repeat or truncate bytes, mostly in the head."""
     new = bytearray(data)
     for _ in range(random.integers(1, 6)):
         at = int(random.integers(0, max(len(new) // int(random.choice([1, 1, 6])), 1)))
@@ -186,7 +186,7 @@ def test_truncated_jpegs_are_tiled_correctly_or_refused(number: int) -> None:
 @settings(max_examples=100)
 @given(st.integers(0, len(SOURCES) - 1), st.integers(0, 2**32 - 1), st.integers(0, 3000))
 def test_recoding_writes_only_inside_its_buffer(number: int, seed: int, room: int) -> None:
-    """Also where the sizes of all rooms are wrong for what is to be done."""
+    """Also with buffers of wrong sizes."""
     data = mutated(SOURCES[number], np.random.default_rng(seed))
     view, head = np.frombuffer(data, np.uint8), record(HEAD)
     tables, lookups = np.zeros(8, huffman_tables.HUFFMAN), np.zeros((12, 1 << huffman_tables.PEEK), np.uint32)

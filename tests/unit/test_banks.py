@@ -145,7 +145,7 @@ def test_the_smallest_free_bank_that_fits_and_was_returned_last_is_used() -> Non
     wanted = arrays[3].ctypes.data
     while arrays:
         del arrays[0]
-        budget.report()  # takes back, one after the other
+        budget.report()  # one lease is returned after the other
     found = array_of(reserved(budget, 3 * SMALLEST).take(1))
     assert found.nbytes == SMALLEST
     assert found.ctypes.data == wanted
@@ -163,7 +163,7 @@ def test_free_banks_are_dropped_for_a_batch_that_fits_none_of_them() -> None:
 
 
 def test_a_larger_bank_is_leased_only_within_the_reservation() -> None:
-    """Else one small batch could take what another one reserved."""
+    """Otherwise one small batch could take memory that another one reserved."""
     budget = joined(Memory(LIMIT))
     large = taken(budget, LIMIT // 2)
     del large
@@ -203,7 +203,7 @@ def test_a_lease_that_ends_while_the_lock_is_held_does_not_block() -> None:
     budget = joined(memory)
     array = taken(budget)
     with memory.lock:
-        del array  # as gc may do it, in the thread that holds the lock
+        del array  # like the garbage collector, in the thread that holds the lock
     assert budget.report()["banks_in_use"] == 0
 
 
@@ -354,7 +354,7 @@ def test_the_suggested_memory_leaves_exactly_the_bytes_asked_for() -> None:
 
 
 class Banks(RuleBasedStateMachine):
-    """Shares join, reserve, take, give back and leave in any order. A model counts beside."""
+    """Shares join, reserve, lease, return and leave in any order, and a model counts the same."""
 
     budgets = Bundle("budgets")
     reservations = Bundle("reservations")
@@ -364,7 +364,7 @@ class Banks(RuleBasedStateMachine):
     def begin(self, limit: int) -> None:
         self.memory = Memory(limit)
         self.members: list[Budget] = []
-        self.live: dict[int, tuple[int, Any]] = {}  # address → size and array of all that is lent
+        self.live: dict[int, tuple[int, Any]] = {}  # address → size and array of all leases
         self.reserved: dict[Budget, int] = {}
         self.pending: list[Reservation] = []
 
@@ -396,7 +396,7 @@ class Banks(RuleBasedStateMachine):
     def cancel(self, reservation: tuple[Budget, Reservation]) -> None:
         budget, found = reservation
         self.reserved[budget] -= found.size_bytes
-        found.cancel()  # also of a budget that left: its threads end when they can
+        found.cancel()  # also of a share that left: its threads may end later
 
     @rule(target=arrays, reservation=consumes(reservations), share_of_it=st.floats(0, 1))
     def take(self, reservation: tuple[Budget, Reservation], share_of_it: float) -> Any:

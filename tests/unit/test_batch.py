@@ -130,7 +130,7 @@ def test_a_batch_on_another_device_keeps_its_sample_ids_on_the_host(device: str)
 
 
 def test_a_copy_out_of_a_bank_always_blocks_until_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bank is filled again once its tensors are gone, which may be before a copy is done that nobody waits for."""
+    """A bank is reused once its tensors are gone, which may be before an asynchronous copy is complete."""
     asked: dict[int, bool] = {}
     real = torch.Tensor.to
 

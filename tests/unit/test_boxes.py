@@ -77,7 +77,7 @@ def test_extreme_random_numbers_give_boxes_inside_the_picture(size: tuple[int, i
 
 
 def measures(parts: list[Part], width: int, height: int) -> dict[str, Array]:
-    """What a distribution of boxes is looked at for."""
+    """The compared properties of a distribution of boxes."""
     left, top, across, down = np.array(parts, np.float64).T
     return {
         "x": left,
@@ -92,7 +92,7 @@ def measures(parts: list[Part], width: int, height: int) -> dict[str, Array]:
 
 
 def distance(a: Array, b: Array) -> float:
-    """Kolmogorov and Smirnov's: the most that two empirical distributions differ."""
+    """The Kolmogorov-Smirnov statistic: the largest difference of two empirical distributions."""
     values = np.union1d(a, b)
     shares = [np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (a, b)]
     return float(np.abs(shares[0] - shares[1]).max())
@@ -100,7 +100,7 @@ def distance(a: Array, b: Array) -> float:
 
 @pytest.mark.parametrize("size", [(341, 256), (256, 341), (1_000, 100), (100, 1_000), (1, 1), (500, 375), (7, 3)])
 def test_random_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
-    """`count` of the same distribution differ by more than 1.95 · sqrt(2 / count) once in a thousand times."""
+    """Two samples of one distribution differ by more than 1.95 · sqrt(2 / count) with a probability of 0.001."""
     count = 8_000
     chance = random.Random(f"torchvision {size}")
     theirs = [get_params(*size, SCALE, RATIO, chance.uniform, chance.randrange) for _ in range(count)]
@@ -112,7 +112,7 @@ def test_random_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> 
 
 
 def test_the_distribution_test_detects_boxes_pushed_to_the_edges() -> None:
-    """What the test above would say of a crop whose place is drawn first and then pushed back into the picture."""
+    """The test above would fail for boxes whose position is drawn first and then clipped to the picture."""
     chance = random.Random(5)
     theirs = [get_params(341, 256, SCALE, RATIO, chance.uniform, chance.randrange) for _ in range(2_000)]
     pushed = [(min(chance.randrange(341), 341 - w), min(chance.randrange(256), 256 - h), w, h) for *_, w, h in theirs]
@@ -136,7 +136,7 @@ def within(draw: Any) -> tuple[int, int, int]:
 def test_with_resize_the_centre_box_is_the_middle_of_the_resized_picture(
     size: tuple[int, int, int], width: int, height: int
 ) -> None:
-    """As torchvision's Resize and CenterCrop: whole pixels of the resized picture, seen in the one that is there."""
+    """Like torchvision's Resize and CenterCrop: whole pixels of the resized picture, mapped back to the original."""
     out_height, out_width, resize = size
     crop = crop_of(WITHIN, out_height, out_width, resize=resize)
     box = found(crop, np.zeros(DRAWS), width, height)

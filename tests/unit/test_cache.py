@@ -41,7 +41,7 @@ def write(root: Path, **options: Any) -> Path:
 
 
 def cached(directory: Path) -> list[str]:
-    """The files below a directory, but for the cache's mark."""
+    """The files below a directory, except CACHEDIR.TAG."""
     return sorted(path.name for path in directory.rglob("*") if path.is_file() and path.name != "CACHEDIR.TAG")
 
 
@@ -114,7 +114,7 @@ def test_equal_shards_of_two_snapshots_are_decompressed_once(root: Path) -> None
 
 
 def test_the_cached_copy_of_a_changed_shard_is_not_used(tmp_path: Path) -> None:
-    """Without hashes in the index only the file itself can tell."""
+    """Without hashes in the index, only the file itself shows the change."""
     columns, cache = {"x": "bytes"}, tmp_path / "cache"
     reference.write_dataset(tmp_path / "data", columns, [[{"x": b"old"}]], compression="gz:0")
     assert mx8.Dataset(tmp_path / "data", cache_dir=cache)[0] == {"x": b"old"}
@@ -142,9 +142,9 @@ def test_evicted_copies_are_decompressed_again(root: Path) -> None:
         payload = dataset.payload(0, "id")
         before = bytes(payload)
         shutil.rmtree(cache)
-        assert bytes(payload) == before  # a map outlives its name
+        assert bytes(payload) == before  # a map stays valid after its file is unlinked
         for shard in filter(None, dataset._shards._open):
-            shard.file = None  # as happens where more shards are open than descriptors may be
+            shard.file = None  # as happens if more shards are open than descriptors are allowed
         assert same(list(dataset), WANTED)
         assert len(cached(cache)) == len(list(root.glob("*.zstd")))
 
@@ -153,7 +153,7 @@ def test_evicted_copies_are_decompressed_again(root: Path) -> None:
 
 
 def leave_raw(root: Path) -> list[Path]:
-    """What Streaming leaves in its cache with keep_zip=True: both forms of each shard."""
+    """Streaming's cache with keep_zip=True has both forms of each shard."""
     found = []
     for stored in sorted(root.glob("*.zstd")):
         found.append(stored.with_suffix(""))
@@ -251,7 +251,7 @@ def test_four_concurrent_processes_decompress_each_shard_once(root: Path, tmp_pa
 def test_a_shard_that_decompresses_to_another_size_than_the_index_declares_is_refused(
     claim: int, codec: str, tmp_path: Path
 ) -> None:
-    """A million zeros, declared as fewer and as more."""
+    """A million zeros, with a declared size that is too small or too large."""
     root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": bytes(1_000_000)}]], compression=codec)
     index = reference.read_index(root)
     index["shards"][0]["raw_data"]["bytes"] = claim
@@ -367,7 +367,7 @@ def test_unreadable_copies_of_another_user_are_decompressed_again(root: Path, tm
 def test_a_user_without_a_home_directory_uses_the_cache_beside_the_data(
     root: Path, tmp_path: Path, repository: Path
 ) -> None:
-    """As in a container that runs under any number. Such a user may not read this Python: it has all loaded before."""
+    """As in a container with an arbitrary user id. That user may not read Python's files, so all is imported before."""
     code = f"""
 import os
 import mx8shards as mx8

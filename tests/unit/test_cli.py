@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> str:
 
 
 def run(capsys: Capture, *arguments: str, code: int = 0) -> str:
-    """What a command prints, once it has ended with the code that was expected."""
+    """Run a command, assert its exit code, and return its output."""
     assert main(arguments) == code
     out, err = capsys.readouterr()
     assert (err == "") is (code == 0), err
@@ -73,7 +73,7 @@ def every_command(root: str) -> dict[str, Sequence[str]]:
     }
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "convert"])  # it is test_convert.py's
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "convert"])  # tested in test_convert.py
 def test_every_command_prints_text_and_json(root: str, capsys: Capture, command: str) -> None:
     arguments = every_command(root)[command]
     found = json.loads(run(capsys, command, *arguments, "--json"))
@@ -571,7 +571,7 @@ def test_merge_publishes_parts_of_ranks_and_prints_the_id(tmp_path: Path, capsys
 
 
 def on_a_terminal(*arguments: str) -> tuple[int, str]:
-    """The exit code of a command whose stdout and stderr are a terminal, and what it prints."""
+    """Run a command on a terminal. Returns its exit code and output."""
     controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "mx8shards", *arguments]
@@ -581,7 +581,7 @@ def on_a_terminal(*arguments: str) -> tuple[int, str]:
         try:
             while piece := os.read(controller, 1 << 16):
                 found += piece
-        except OSError:  # Linux's way to say that the other end was closed
+        except OSError:  # on Linux: the other end was closed
             pass
         finally:
             os.close(controller)

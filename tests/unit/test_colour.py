@@ -16,7 +16,7 @@ STD = np.array([0.229, 0.224, 0.225])
 
 
 def every_colour() -> Array:
-    """Y, Cb and Cr in steps that reach all corners: 3 planes of 52 × 2704."""
+    """A grid of Y, Cb and Cr values that includes the extremes: 3 planes of 52 × 2704."""
     steps = np.arange(0, 256, 5, dtype=np.uint8)
     return np.stack(np.meshgrid(steps, steps, steps, indexing="ij")).reshape(3, len(steps), -1)
 

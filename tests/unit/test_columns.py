@@ -63,7 +63,7 @@ def test_a_column_of_equal_shapes_is_an_array_of_its_dtype(name: str, sidecars: 
     assert values.dtype == get_encoding(MIXED[name]).dtype
     wanted = np.array([sample[name] for sample in dataset], values.dtype)
     assert same(values, wanted)
-    values[...] = 0  # the caller's own
+    values[...] = 0  # changing it does not change the dataset
     assert same(dataset.column(name), wanted)
 
 
@@ -97,7 +97,7 @@ def test_columns_in_side_cars_are_read_without_opening_shards(root: Path) -> Non
 
 
 def test_shards_give_the_values_that_side_cars_lack(root: Path) -> None:
-    """Append made two; one is taken away."""
+    """Two side-cars, one of them removed."""
     (root / ".mx8shards" / "sidecars" / sidecars(root)["columns"][0]).unlink()
     assert mx8.Dataset(root).column("int").tolist() == list(range(60))
     assert mx8.Dataset(root).select([40, 3]).column("int").tolist() == [40, 3]
@@ -166,7 +166,7 @@ def test_columns_do_not_depend_on_the_sizes_of_shards_runs_and_steps(
 
 
 def test_a_side_car_that_contradicts_its_shard_is_believed_until_verified(tmp_path: Path) -> None:
-    """Side-cars are content-addressed: only who makes them can make them lie. `verify` compares."""
+    """Side-cars are content-addressed, so only their writer can make them wrong; `verify` compares them with shards."""
     root = tmp_path / "data"
     with mx8.Writer(root, columns={"id": "int"}) as writer:
         writer.write({"id": 7})

@@ -28,7 +28,7 @@ NAMES = ["zstd", "gz", "bz2", "br:4", "snappy"]
 EVERY_TEXT = pytest.mark.parametrize("text", TEXTS)
 EVERY_NAME = pytest.mark.parametrize("text", NAMES)
 
-# Independent readers: what Streaming calls, except that its `zstd` package is not ours to install.
+# Independent decompressors: those that Streaming uses, except its `zstd` package, which is not installed here.
 READERS: dict[str, Callable[[bytes], bytes]] = {
     "zstd": lambda data: zstandard.ZstdDecompressor().decompress(data),
     "gz": gzip.decompress,
@@ -39,7 +39,7 @@ READERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def mixed(size: int) -> bytes:
-    """Noise in turn with words that come again: bytes that compress by about half."""
+    """Alternating noise and repeated words, which compress by about half."""
     rng = np.random.default_rng(size)
     words = [rng.bytes(length) for length in range(3, 60)]
     parts = []
@@ -230,7 +230,7 @@ def test_damage_raises_only_FormatError_and_never_gives_another_length(text: str
         found = whole(text, bytes(packed), 3000)
     except FormatError:
         return
-    assert len(found) == 3000  # Brotli and Snappy have no checksum: a changed literal is for the file's hash to find
+    assert len(found) == 3000  # Brotli and Snappy have no checksum: only the file's hash detects a changed literal
 
 
 @EVERY_NAME
@@ -294,7 +294,7 @@ BOMB_BYTES = 64 << 20
 
 
 def zstd_bomb() -> bytes:
-    """Runs of 128 KiB, four bytes each, in a frame that does not tell its size."""
+    """Blocks of 128 KiB that take four bytes each, in a frame without its size."""
     run, last = (1 | 1 << 1 | 1 << 17 << 3, 1 << 1 | 1 << 17 << 3)
     count = BOMB_BYTES >> 17
     return (
@@ -341,7 +341,7 @@ def test_a_bomb_is_decompressed_in_bounded_memory_up_to_the_declared_size(name: 
 
 
 def test_claimed_sizes_alone_allocate_nothing() -> None:
-    """In a process that may have half a gibibyte more than it starts with."""
+    """Run in a process that may allocate half a gibibyte."""
     script = """
 import resource, zstandard, snappy, brotli
 from mx8shards.errors import FormatError
@@ -387,4 +387,4 @@ def test_a_missing_package_is_an_error_that_names_the_extra(
         compress(text, b"mx8")
     with pytest.raises(MissingPackageError, match=r'pip install "mx8shards\[compress\]"'):
         whole(text, packed, 3)
-    assert parse(text) == (text, None)  # an index that names it can still be read
+    assert parse(text) == (text, None)  # an index that names it can still be parsed

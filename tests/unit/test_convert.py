@@ -30,7 +30,7 @@ from mx8shards.maintain.rejects import keep_rejects
 
 Capture = pytest.CaptureFixture[str]
 
-# Numbers as they stand in a file, one a line: a word is a reject. Every sample that is made is written down.
+# The source is a file with one number per line; a word is a reject. Every sample that is made is logged.
 RECIPE = '''
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Lines:
 
 
 class Place:
-    """A recipe, its data, and what became of them."""
+    """A recipe, its data, and its output directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -108,7 +108,7 @@ class Place:
         self.lines.write_text(" ".join(map(str, words)))
 
     def made(self) -> list[int]:
-        """The numbers of the items that samples were made of since this was last asked for."""
+        """The items of which samples were made since the last call."""
         log = self.root / "log"
         found = [int(line) for line in log.read_text().split()] if log.exists() else []
         log.unlink(missing_ok=True)
@@ -221,7 +221,7 @@ def test_a_conversion_killed_anywhere_is_resumed_without_rewriting_complete_part
             assert after == list(range(n - n % 5, 18))
             assert numbers(root) == [7 if i == n else i for i in range(18)]
             continue
-        assert status in (-9, 0), name  # 0: it makes fewer such calls
+        assert status in (-9, 0), name  # 0: the conversion ended before this call
         assert before == list(range(len(before)))
         parts = [list(range(i, min(i + 5, 18))) for i in range(0, 18, 5)]
         assert after in [[i for part in parts[k:] for i in part] for k in range(5)]
@@ -242,7 +242,7 @@ def test_a_killed_worker_is_an_error_that_says_how_to_resume(place: Place) -> No
     place.made()
     assert convert(place.job()).samples == 18
     again = place.made()
-    assert {10, 11, 12, 13, 14} <= set(again) < set(range(18))  # the part before it in that worker is kept
+    assert {10, 11, 12, 13, 14} <= set(again) < set(range(18))  # the previous part of that worker is kept
     assert numbers(place.out) == [*range(12), 7, *range(13, 18)]
 
 
@@ -260,7 +260,7 @@ sys.exit(main())
 
 @contextlib.contextmanager
 def at_work(place: Place, repository: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A conversion as a terminal runs it, and the processes of it that wait in the middle of a part."""
+    """Start a conversion as a terminal does, and wait until its workers are in the middle of a part."""
     place.write(*range(3), "wait", *range(4, 8), "wait", *range(9, 18))
     command = [sys.executable, "-c", COMMAND, *place.command("--workers", workers)]
     with subprocess.Popen(
@@ -277,7 +277,7 @@ def at_work(place: Place, repository: Path, workers: int) -> Iterator[tuple[subp
 
 
 def wait_for_end(processes: list[int]) -> None:
-    """Returns when there is none of them any more: the time limit of a test is for those that never end."""
+    """Wait until all of these processes ended; the test's timeout catches those that never end."""
     while any(Path(f"/proc/{pid}/fd").exists() and "Z" not in state(pid) for pid in processes):
         time.sleep(0.01)
 
@@ -290,7 +290,7 @@ def state(pid: int) -> str:
 
 
 def go_on(place: Place, repository: Path, workers: int) -> None:
-    """The same command at once, which waits for nothing now."""
+    """Run the same command again, without waiting in a part."""
     (place.root / "go").touch()
     command = [sys.executable, "-c", COMMAND, *place.command("--workers", workers)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
@@ -318,11 +318,11 @@ def test_one_or_more_ctrl_c_or_sigterm_end_a_conversion(
     with at_work(place, repository, workers) as (process, processes):
         for _ in range(times):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)  # a terminal tells all of them
+                os.killpg(process.pid, number)  # a terminal signals the whole process group
         _, said = process.communicate()
         assert process.returncode == 128 + number
         assert "Traceback" not in said
-        if times == 1:  # the second one ends the process at once
+        if times == 1:  # the second signal ends the process at once
             assert "interrupted: run the same command again to resume" in said
         wait_for_end(processes)
     go_on(place, repository, workers)
@@ -354,7 +354,7 @@ sys.exit(main())
         command = [sys.executable, "-c", starting, *place.command("--workers", 2)]
         done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
         assert "Traceback" not in done.stderr
-        if not done.returncode:  # the conversion was quicker
+        if not done.returncode:  # the conversion ended before the signal
             return
         assert done.returncode in (128 + number, -number)
         told = [line for line in done.stderr.splitlines() if not line.startswith("convert: ")]
@@ -376,7 +376,7 @@ def test_parts_of_a_changed_source_are_removed_after_publication(place: Place) -
     parts = place.out / ".mx8shards/parts"
     old = {path.name for path in parts.iterdir()}
     assert len(old) >= 2
-    assert unused_parts(place.out) == []  # who knows whether they are gone on with?
+    assert unused_parts(place.out) == []  # they may still be resumed
     place.write(*range(50, 68))
     convert(place.job())
     assert numbers(place.out) == list(range(50, 68))

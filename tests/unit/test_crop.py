@@ -21,14 +21,14 @@ from tests.pixels import Array, Box, coloured, edges, picture, resized, resized_
 
 LEVELS = colour_conversion.value_table(np.ones(3), np.zeros(3), np.uint8)
 
-# Each plane is rounded twice, by half at most; a colour adds up to 1 + 1.772 of one, and is rounded, too.
+# Each plane is rounded twice, by at most 0.5. A colour is a sum of up to 1 + 1.772 planes, and is rounded too.
 FAR = (1 + 1.772) * 1.01 + 0.5
 
 SAMPLINGS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (4, 4)]
 
 
 def to_out(kernel: Any, sources: tuple[Any, ...], box: Box, clip: Any, shape: tuple[int, int], **form: Any) -> Array:
-    """What a kernel writes, as height × width × 3. Its scratch is as small as may be, and dirty, as a loader's is."""
+    """The output of a kernel as height × width × 3. The scratch is as small as allowed, and not zeroed."""
     table, dtype, channels_last = (
         form.get("table", LEVELS),
         form.get("dtype", np.uint8),
@@ -47,7 +47,7 @@ def to_out(kernel: Any, sources: tuple[Any, ...], box: Box, clip: Any, shape: tu
 
 
 def padded(plane: Array, more: int) -> Array:
-    """The plane in rows that are longer than it."""
+    """The plane as a view of a wider array."""
     return np.pad(plane, ((0, 0), (0, more)), constant_values=200)
 
 
@@ -121,7 +121,7 @@ def test_torch_differs_by_at_most_one() -> None:
 
 
 def expected_of_planes(planes: tuple[Array, ...], factors: Any, box: Box, clip: Any, shape: Any) -> Array:
-    """The crop in float64: nothing is rounded on the way."""
+    """The crop in float64, without rounding."""
     across, down = factors
     small_box = (box[0] / across, box[1] / down, box[2] / across, box[3] / down)
     small_clip = (clip[0] // across, clip[1] // down, -(-clip[2] // across), -(-clip[3] // down))
@@ -131,7 +131,7 @@ def expected_of_planes(planes: tuple[Array, ...], factors: Any, box: Box, clip: 
 
 
 def split(pixels: Array, factors: tuple[int, int]) -> tuple[Array, Array, Array]:
-    """Three planes of any content; two of them as large as this sampling has them."""
+    """Three random planes; the chroma planes have the size of this sampling."""
     height, width = pixels.shape[:2]
     small = (-(-height // factors[1]), -(-width // factors[0]))
     return pixels[:, :, 0], pixels[: small[0], : small[1], 1], pixels[: small[0], : small[1], 2]
@@ -207,7 +207,7 @@ def test_scratch_for_the_largest_crop_is_enough_for_smaller_ones() -> None:
 
 @pytest.mark.parametrize(("smooth", "mean", "most"), [(True, 0.8, 8), (False, 4.5, 64)])
 def test_crops_of_planes_differ_little_from_a_full_decode(smooth: bool, mean: float, most: int) -> None:
-    # a decoder cuts colours that leave RGB off before they are averaged, we after that: noise is the worst case
+    # a decoder clips colours to RGB before averaging, we clip after it: noise is the worst case
     pixels = np.asarray(Image.fromarray(picture(374, 500, 4, smooth)).convert("YCbCr"))
     chroma = [np.asarray(Image.fromarray(pixels[:, :, c].copy()).reduce(2)) for c in (1, 2)]
     planes = pixels[:, :, 0].copy(), chroma[0].copy(), chroma[1].copy()
@@ -253,7 +253,7 @@ def test_python_and_compiled_kernels_give_equal_bytes(repository: Path, capsys: 
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
 def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    # a cache of its own: a warm one ignores the switch, and the checked code would stay in it
+    # a separate cache: a warm one ignores the switch, and would keep the checked code
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not torch", __file__]
     done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)

@@ -32,7 +32,7 @@ def found(difference: Diff) -> dict[str, list[int]]:
 
 
 def naive(a: list[int], b: list[int]) -> dict[str, list[int]]:
-    """By the definition, one sample at a time."""
+    """The difference by a naive comparison, sample by sample."""
 
     def beyond(these: list[int], others: list[int]) -> list[int]:
         left = Counter(others)
@@ -89,7 +89,7 @@ CASES = [
 
 @pytest.mark.parametrize(("a", "b"), CASES)
 def test_the_difference_matches_a_naive_comparison(tmp_path: Path, a: Iterable[int], b: Iterable[int]) -> None:
-    """Whole shards may be equal by chance; then which of equal samples is called new may differ, and not how many."""
+    """If samples repeat, the ids reported among equal samples may differ, but not their number."""
     write_these(tmp_path / "a", a)
     write_these(tmp_path / "b", b)
     expected = naive(list(a), list(b))

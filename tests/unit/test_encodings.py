@@ -43,7 +43,7 @@ def file_of(image: Image.Image, kind: str) -> bytes:
 JPEG = file_of(picture(), "JPEG")
 PNG = file_of(picture(), "PNG")
 
-# A few values of every encoding. Those of one encoding differ from each other, so that a mixed-up test would show.
+# A few distinct values of every encoding.
 VALUES: dict[str, list[Any]] = {
     "bytes": [b"", b"\0\xff"],
     "str": ["", "é ☃ \0"],
@@ -77,7 +77,7 @@ EVERY_VALUE = pytest.mark.parametrize(
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal in value; pictures in their pixels, whichever of their classes they are of."""
+    """Are two values equal? Pictures are compared by pixels, arrays by dtype and values."""
     if isinstance(a, Image.Image):
         return isinstance(b, Image.Image) and (a.mode, a.size, a.tobytes()) == (b.mode, b.size, b.tobytes())
     if isinstance(a, np.ndarray):
@@ -88,7 +88,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def decoded(name: str, value: Any) -> Any:
-    """What `value` comes back as, where that is not the value itself."""
+    """The value that decoding must return for `value`."""
     if name == "jpeg":
         return Image.open(BytesIO(file_of(value, "JPEG")))
     if name in ("jpegarray", "jpeg_array"):
@@ -149,7 +149,7 @@ def test_bytes_of_the_right_size_are_stored_unchanged(name: str) -> None:
 
 
 class Stranger:
-    """Nothing that any encoding knows, and that pickle refuses."""
+    """A type that no encoding supports and that cannot be pickled."""
 
     def __reduce__(self) -> Any:
         raise RuntimeError("stay here")
@@ -178,14 +178,14 @@ def test_only_bytes_accepts_bytearrays_and_memoryviews(name: str) -> None:
 
 @contextmanager
 def warnings_of_pillow_ignored() -> Iterator[None]:
-    """Pillow warns of odd but readable files."""
+    """Ignore Pillow's warnings about unusual but readable files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def decode_or_refuse(name: str, payload: bytes | memoryview) -> None:
-    """Any other exception than FormatError fails the test, and so does one that says too little or too much."""
+    """Decode, or raise FormatError. Other exceptions, and messages that are empty or too long, fail the test."""
     refusal: FormatError | None = None
     try:
         get_encoding(name).decode(payload)
@@ -208,7 +208,7 @@ def test_payloads_of_other_lengths_decode_or_are_format_errors(name: str) -> Non
             decode_or_refuse(name, payload + tail)
 
 
-# Of examples. A few of every encoding each time: tests/property/mutations.py damages thousands of whole datasets.
+# The number of examples per encoding. It is small, because tests/property/mutations.py damages thousands of datasets.
 COUNTS = pytest.mark.parametrize("count", [20, pytest.param(2_000, marks=pytest.mark.hunt)])
 
 
@@ -216,7 +216,7 @@ COUNTS = pytest.mark.parametrize("count", [20, pytest.param(2_000, marks=pytest.
 @COUNTS
 def test_damaged_payloads_decode_or_are_format_errors(name: str, count: int) -> None:
     payloads = [get_encoding(name).encode(value) for value in VALUES[name]]
-    # the interesting bytes, which are sizes and codes, stand at the start
+    # sizes and codes, the interesting bytes, are at the start
     places = st.integers(0, 30) | st.integers(0, max(map(len, payloads)))
     bytes_ = st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]) | st.integers(0, 255)
 
@@ -256,7 +256,7 @@ def test_random_bytes_after_a_valid_start_decode_or_are_a_format_error(name: str
 
 
 def test_claimed_sizes_alone_allocate_nothing() -> None:
-    """In a process that may have half a gibibyte more than it starts with."""
+    """Run in a process that may allocate half a gibibyte."""
     script = """
 import resource, struct
 from PIL import Image
@@ -381,7 +381,7 @@ def test_sized_integers_accept_whole_floats_and_numpy_bools_like_streaming() -> 
     assert get_encoding("uint8").encode(3.0) == get_encoding("uint8").encode(np.float32(3)) == b"\3"
     assert get_encoding("int16").encode(np.True_) == b"\1\0"
     with pytest.raises(SchemaError):
-        get_encoding("uint8").encode(np.int64(300))  # NumPy would wrap it to 44
+        get_encoding("uint8").encode(np.int64(300))  # in NumPy it would overflow to 44
 
 
 @pytest.mark.parametrize("name", ["float16", "float32", "float64"])
@@ -508,7 +508,7 @@ def test_json_that_is_nested_too_deeply_or_not_utf_8_is_refused() -> None:
 
 
 class Raises:
-    """Its pickle raises what pickle itself never would."""
+    """An object whose unpickling raises an unusual exception."""
 
     def __reduce__(self) -> Any:
         return exec, ("raise SystemError('from inside')",)
@@ -866,7 +866,7 @@ def test_each_call_raises_a_new_error_object() -> None:
 
 
 class Reversed(Encoding):
-    """Bytes back to front."""
+    """An encoding that reverses bytes."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -22,7 +22,7 @@ def test_a_pickled_error_keeps_its_message(kind: type[mx8.ShardsError]) -> None:
     error = kind(subject="data/a.mds", place="$.x", expected="1", found="2", hint="so")
     assert str(error) == "data/a.mds: at $.x: expected 1, got 2 (so)"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
-    assert str(kind(str(error))) == str(error)  # as torch raises again what its workers raised
+    assert str(kind(str(error))) == str(error)  # as torch re-raises errors of its workers
 
 
 def test_at_prepends_places_and_keeps_the_first_subject() -> None:

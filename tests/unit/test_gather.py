@@ -60,7 +60,7 @@ def write(root: Path, sizes: list[tuple[int, int, int]], more: Sequence[str] = (
 
 
 def layout(columns: Columns, wanted: Sequence[str]) -> list[tuple[int, int, int]]:
-    """The lines of the kernels' layouts: what stands before each wanted column in a sample, and its size."""
+    """The rows of the kernels' layout table: for each wanted column, what precedes it in a sample, and its size."""
     lines = []
     for name in wanted:
         number = columns.names.index(name)
@@ -70,7 +70,7 @@ def layout(columns: Columns, wanted: Sequence[str]) -> list[tuple[int, int, int]
 
 
 class Known:
-    """All shards of some datasets, opened, as kernels know them: each dataset's of a kind of their own."""
+    """The opened shards of some datasets as kernel records; each dataset has its own layout."""
 
     def __init__(self, *roots: Path) -> None:
         snapshots = [s for root in roots for s in mx8.Dataset(root).shards.snapshots]
@@ -89,7 +89,7 @@ class Known:
     def gather(
         self, sample_ids: Array, wanted: Sequence[str], way: int, *, parts: int = 2, large_bytes: int = MAX_BYTES
     ) -> Gathered:
-        """What the kernels make of a batch of these samples: copied in parts, as several threads would."""
+        """Gather a batch of these samples in parts, as several threads would."""
         found = Gathered(np.zeros(len(sample_ids), ROW), np.zeros((len(sample_ids), len(wanted)), SPAN))
         gather.locate(self.shards.starts, sample_ids, found.rows)
         gather.sample_spans(self.table, found.rows)
@@ -105,7 +105,7 @@ class Known:
         return found
 
     def _copy(self, found: Gathered, wanted: Sequence[str], totals: Array, parts: int, large_bytes: int) -> None:
-        """Into one array per column, with a guard after the last row."""
+        """Copy into one array per column, with guard bytes after the last row."""
         count = len(found.rows)
         sizes = [reference.fixed_size(COLUMNS[name]) for name in wanted]
         values = [
@@ -169,7 +169,7 @@ def _copied(to: Array, source: Array, size: int) -> None:
 
 
 def array_payloads(encoding: str) -> st.SearchStrategy[bytes]:
-    """Payloads of arrays with few dimensions, many of them damaged in one byte or cut short."""
+    """Payloads of arrays, many of them with one byte changed or truncated."""
     dtype = st.sampled_from([encoding.partition(":")[2] or name for name in CODES])
     shape = st.lists(st.sampled_from([1, 2, 3, 70, 300]), min_size=1, max_size=3).filter(lambda s: np.prod(s) < 5_000)
     whole = st.tuples(dtype, shape).map(lambda made: get_encoding(encoding).encode(np.zeros(made[1], made[0])))
@@ -212,7 +212,7 @@ def test_copies_that_bypass_the_cpu_caches_are_exact(to: int, source: int, size:
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=9), st.data())
 def test_every_sample_is_located_in_its_shard(counts: list[int], data: st.DataObject) -> None:
-    """Also where shards are empty: no sample is in one."""
+    """Also with empty shards, which contain no sample."""
     starts = np.concatenate([[0], np.cumsum(counts)])
     if not starts[-1]:
         return
@@ -250,7 +250,7 @@ def test_spans_of_columns_of_fixed_size_are_found_without_reading_samples(
     wanted: list[str], statuses: list[int], changes: list[int]
 ) -> None:
     columns = Columns.of(FIXED)
-    shards = np.zeros(2, SHARD)  # nothing is mapped: a look would be a SIGSEGV
+    shards = np.zeros(2, SHARD)  # nothing is mapped, so an access would be a SIGSEGV
     shards["kind"] = [1, 0]
     kinds = np.array([(0, 999), (columns.variable, columns.fixed_bytes)], np.int64)
     layouts = np.array([layout(columns, wanted)] * 2, np.int64)
@@ -277,7 +277,7 @@ def test_spans_of_columns_of_fixed_size_are_found_without_reading_samples(
 
 
 def overwrite(path: Path, at: int, data: bytes) -> None:
-    """In place, as nobody should: the map shows it, and so does the open file."""
+    """Overwrite the file in place, so that the map and the open file change."""
     with path.open("r+b") as file:
         file.seek(at)
         file.write(data)
@@ -285,7 +285,7 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    """The only shard of a dataset of three samples."""
+    """A dataset of three samples in one shard."""
     return write(tmp_path / "data", [(10, 1, 2), (20, 2, 3), (30, 3, 4)]) / "shard.00000.mds"
 
 
@@ -320,7 +320,7 @@ def test_sizes_that_add_up_only_modulo_32_bits_are_refused(way: int, tmp_path: P
 @WAYS
 @pytest.mark.parametrize("begin", [0xFFFFFFFF, 1 << 31, None], ids=["the most", "half", "beyond the end by one"])
 def test_an_offset_that_changed_after_the_check_gets_a_status(way: int, begin: int | None, shard: Path) -> None:
-    """The table is mapped where many shards leave no room to keep it: someone may change it under our hands."""
+    """With many shards the table stays mapped instead of copied, so the file may change after the check."""
     known = Known(shard.parent)
     head = known.heads[0][4:20].view(np.uint32)
     head[1] = begin or shard.stat().st_size + 1
@@ -342,7 +342,7 @@ def test_a_sample_too_short_for_its_size_header_gets_a_status(way: int, shard: P
 
 @pytest.mark.parametrize("left", [0, 1, 4, 14], ids="{} bytes of the sample left".format)
 def test_reading_a_truncated_file_gives_a_status(left: int, shard: Path) -> None:
-    """Of a map it would be a SIGBUS: that is why maps are populated before they are touched."""
+    """With a map it would be a SIGBUS, which is why maps are populated before access."""
     known = Known(shard.parent)
     wanted = reference.read_dataset(shard.parent)
     os.truncate(shard, begins(shard)[2] + left)
@@ -363,7 +363,7 @@ def test_reading_an_unreadable_descriptor_gives_a_status(shard: Path) -> None:
     assert offsets.tolist() == [0, 10, 20, 30]
     gather.copy_payloads(known.table, spans, targets, 0, 3, MAX_BYTES, rows)
     assert rows["status"].tolist() == [READ_FAILED, SIZES_DIFFER, OK]
-    assert values[10:20].tolist() == [171] * 10  # a row that is not OK is left alone
+    assert values[10:20].tolist() == [171] * 10  # a row that is not OK is not read
     assert values[20:30].tobytes() == shard.read_bytes()[:10]
 
 
@@ -372,7 +372,7 @@ def test_reading_an_unreadable_descriptor_gives_a_status(shard: Path) -> None:
 def test_no_tables_or_headers_make_kernels_read_beyond_the_shard(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """A status or spans within the shard: anything else would be a SIGSEGV, or a neighbour's bytes."""
+    """The result is a status, or spans inside the shard. Other spans would read foreign memory."""
     place = Path(FAST_ROOT or tmp_path_factory.getbasetemp()) / f"hostile-{os.getpid()}"
     try:
         shard = write(place, [(10, 1, 2), (20, 2, 3), (30, 3, 4)]) / "shard.00000.mds"
@@ -451,7 +451,7 @@ def test_bounds_checking_makes_an_out_of_bounds_read_an_error() -> None:
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
 def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    # a cache of its own: a warm one ignores the switch, and the checked code would stay in it
+    # a separate cache: a warm one ignores the switch, and would keep the checked code
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     files = [__file__, *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("shard_table", "walk", "boxes"))]
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]

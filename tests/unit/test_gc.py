@@ -20,7 +20,7 @@ from tests.maintenance import COLUMNS, STATE, cut, edit_index, make_foreign, sam
 
 
 def generations(root: Path, count: int, compression: str | None = None) -> list[str]:
-    """So many snapshots, each with shards of its own; newest first."""
+    """Publish snapshots, each with its own shards. Returns them newest first."""
     modes = ["create", *["overwrite"] * (count - 1)]
     ids = [write(root, range(10 * i, 10 * i + 30), mode=mode, compression=compression) for i, mode in enumerate(modes)]
     return ids[::-1]
@@ -239,7 +239,7 @@ def test_progress_ends_with_the_bytes_that_were_freed(tmp_path: Path) -> None:
 
 
 def live_bytes(root: Path) -> int:
-    """The bytes that all files of a dataset have on the disk, each file once."""
+    """The bytes of all files of a dataset on disk, counting hard links once."""
     stats = [path.stat() for path in root.rglob("*") if path.is_file() and path.name != "lock"]
     return sum({stat.st_ino: stat.st_size for stat in stats}.values())
 
@@ -275,7 +275,7 @@ def test_a_part_is_removed_with_the_snapshot_that_contains_it(tmp_path: Path) ->
 def test_a_part_in_no_snapshot_is_kept_and_reported(tmp_path: Path) -> None:
     write(tmp_path, range(10))
     write(tmp_path, range(10, 20), mode="append", rank=0, world_size=2)
-    write(tmp_path, range(10), mode="append", rank=1, world_size=2)  # samples that stand there: to be added once more
+    write(tmp_path, range(10), mode="append", rank=1, world_size=2)  # samples that exist already, to be added again
     before = tree(tmp_path)
     removed = gc(tmp_path, keep=0)
     assert [Path(name).name[:19] for name in removed.parts] == ["rank-00000-of-00002", "rank-00001-of-00002"]

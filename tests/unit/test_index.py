@@ -132,7 +132,7 @@ def test_an_index_of_a_hundred_thousand_shards_is_parsed_correctly() -> None:
 
 
 def test_sums_do_not_overflow() -> None:
-    most = (1 << 30) - 3  # samples of no bytes at all, as many as offsets fit below 4 GiB
+    most = (1 << 30) - 3  # empty samples, as many as offsets below 4 GiB allow
     raw = {"bytes": (1 << 32) - 1, "hashes": {}}
     shards = [entry(i, samples=most, raw_data=raw | {"basename": f"{i}"}) for i in range(9)]
     found = parse_index(index(*shards))
@@ -220,7 +220,7 @@ def test_the_error_of_a_dataset_names_its_index(tmp_path: Path) -> None:
 
 
 def test_values_of_different_types_are_told_apart_even_if_python_compares_them_equal() -> None:
-    """True, 1 and 1.0 are one dictionary key: an entry must not pass because an equal one did."""
+    """True, 1 and 1.0 are equal dictionary keys: a cache of validated entries must distinguish them."""
     for number, twin in ((2, 2.0), (2, "2")):
         with pytest.raises(mx8.FormatError, match=r"\$\.shards\[1\]"):
             parse_index(index(entry(0, version=number), entry(1, version=twin)))
@@ -277,7 +277,7 @@ def test_hashes_may_differ_from_shard_to_shard() -> None:
 
 
 def test_memory_for_values_of_unknown_hashes_is_bounded_by_their_length(tmp_path: Path, repository: Path) -> None:
-    """60 values of 256 characters in one of 20,000 shards: 307 MB, if every shard had room for them."""
+    """60 values of 256 characters in one of 20,000 shards: a fixed-width array of all shards would take 307 MB."""
     data = index(with_hashes(0, {f"h{i}": "x" * 256 for i in range(60)}), *(entry(i) for i in range(1, 20_000)))
     (tmp_path / "index.json").write_bytes(data)
     code = f"""

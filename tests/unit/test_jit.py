@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# Two kernels call a third one, which has a helper. The last one has no meaning to the compiler.
+# Two kernels call a third one, which has a helper. The last kernel does not compile.
 KERNELS = """
 from mx8shards.kernels.jit import BYTES, INT, array, helper, kernel
 
@@ -67,7 +67,7 @@ data = np.frombuffer(bytes(range(10)), np.uint8)
 
 @pytest.fixture
 def run(tmp_path: Path, repository: Path) -> object:
-    """Runs a script with these kernels, and a cache of its own."""
+    """Runs a script with these kernels and a separate cache."""
     (tmp_path / "some_kernels.py").write_text(KERNELS)
 
     def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:

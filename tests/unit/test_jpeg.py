@@ -31,8 +31,8 @@ FILES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def read(data: bytes) -> tuple[int, Any]:
-    """Status and head, compiled and plain."""
-    heads: Any = np.full(2, -5, "i1").repeat(HEAD.itemsize).view(HEAD)  # nothing of what stood there may stay
+    """Status and head, from the compiled and the plain Python function."""
+    heads: Any = np.full(2, -5, "i1").repeat(HEAD.itemsize).view(HEAD)  # the function must overwrite everything
     view = np.frombuffer(data, np.uint8)
     statuses = [jpeg.read_head(view, heads[0]), jpeg.read_head.py_func(view, heads[1])]  # type: ignore[attr-defined]
     assert statuses[0] == statuses[1]
@@ -80,7 +80,7 @@ def changed(data: bytes, at: int, new: bytes) -> bytes:
 
 
 def of(marker: int) -> int:
-    """Where a segment begins in a usual file."""
+    """The offset of a segment in a normal file."""
     return next(at for at, found, _ in jpegs.segments(picture("4:2:0")) if found == marker)
 
 
@@ -160,7 +160,7 @@ COLOURS = {
 
 
 def coloured(before: bytes, names: bytes) -> bytes:
-    """A small JPEG with these segments and names of components, and nothing else that tells its colours."""
+    """A small JPEG with these segments and component ids, and no other hint at its colour model."""
     data = bytearray(jpegs.random_jpeg(3, 16, 16, [0x11] * 3, dense=0.3))
     found = {marker: at for at, marker, _ in jpegs.segments(bytes(data))}
     for i, name in enumerate(names):

@@ -57,7 +57,7 @@ def test_a_pinned_link_starts_at_that_snapshot_and_the_others_follow(tmp_path: P
 
 
 def test_snapshots_that_are_no_ancestors_follow_by_their_time(tmp_path: Path, history: list[str]) -> None:
-    """Somebody puts the first index back in place, by hand: then it is the current one."""
+    """A user restores the first index, which makes it the current snapshot."""
     shutil.copy(kept(tmp_path, history[2]), tmp_path / "index.json")
     for seconds, snapshot in enumerate(history):
         os.utime(kept(tmp_path, snapshot), (1e9 + seconds, 1e9 + seconds))

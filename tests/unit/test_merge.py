@@ -33,7 +33,7 @@ from tests.maintenance import COLUMNS, STATE, cut, edit_index, flip, make_foreig
 
 
 def parts(directory: Path, *counts: int, **options: Any) -> list[Path]:
-    """Datasets of so many samples each, numbered through."""
+    """Write datasets of these sizes, with consecutively numbered samples."""
     roots = []
     start = 0
     for number, count in enumerate(counts):
@@ -134,7 +134,7 @@ def test_what_was_merged_can_be_appended_to_and_merged_again(tmp_path: Path) -> 
 
 
 def test_an_append_whose_sidecar_exists_already_is_published(tmp_path: Path) -> None:
-    """Equal numbers make equal side-cars, which lie under one name."""
+    """Equal numbers give equal side-cars, which share one name."""
     for number in range(2):
         with mx8.Writer(
             tmp_path, columns={"x": "int", "noise": "bytes"}, mode="append" if number else "create"
@@ -197,7 +197,7 @@ def test_datasets_in_hidden_directories_are_ignored(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "tree", tmp_path / "tree" / ".snapshot")
     merge([tmp_path / "tree"], tmp_path / "out")
     check_samples(tmp_path / "out", range(20))
-    merge([tmp_path / "tree" / ".snapshot"], tmp_path / "named")  # a hidden directory that is given is meant
+    merge([tmp_path / "tree" / ".snapshot"], tmp_path / "named")  # given explicitly, it is merged
     check_samples(tmp_path / "named", range(20))
 
 
@@ -358,7 +358,7 @@ def test_merge_never_replaces_an_existing_dataset(tmp_path: Path) -> None:
     before = tree(tmp_path)
     with pytest.raises(DatasetExistsError, match="the directory already contains a dataset"):
         merge(roots, roots[0])
-    (roots[0] / "index.json").unlink()  # its snapshots are there still
+    (roots[0] / "index.json").unlink()  # its kept snapshots still exist
     with pytest.raises(DatasetExistsError):
         merge([roots[1]], roots[0])
     assert tree(tmp_path) == {name: data for name, data in before.items() if name != "part0/index.json"}
@@ -465,7 +465,7 @@ def test_parts_on_another_file_system_are_copied(tmp_path: Path) -> None:
 
 
 def stop_moving(roots: list[Path], out: Path, is_there: Callable[[], bool]) -> None:
-    """Merge and move these parts, and die at the first step before which this is true."""
+    """Merge and move these parts, and die at the first step for which `is_wanted` is true."""
 
     class StoppedError(BaseException):
         pass
@@ -649,7 +649,7 @@ def test_parts_of_ranks_are_appended_once_and_only_to_their_snapshot(tmp_path: P
 
 
 def test_parts_of_an_outdated_snapshot_are_an_error_that_says_how_to_append_them(tmp_path: Path) -> None:
-    root = tmp_path / "a set"  # whose name a shell has to be shown quoted
+    root = tmp_path / "a set"  # a name that must be quoted in a shell
     write(root, range(10))
     for rank in range(2):
         write(root, range(10 + 5 * rank, 15 + 5 * rank), rank=rank, world_size=2, mode="append")

@@ -46,7 +46,7 @@ def test_shuffles_match_the_spec_vectors(row: dict[str, Any]) -> None:
 def test_block_shuffles_match_the_spec_vectors(row: dict[str, Any]) -> None:
     shard_of = {position: shard for shard, group in enumerate(row["groups"]) for position in group}
     shards = np.array([shard_of[position] for position in range(len(shard_of))])
-    # sample_ids that lie in the shards the row tells of: shard i holds 100 samples
+    # sample_ids in the shards of the row: shard i has samples 100 i to 100 i + 99
     places = ShardLookup(
         len(shards), np.arange(len(row["groups"]) + 1) * 100, lambda at, _: shards[at] * 100 + at % 100
     )

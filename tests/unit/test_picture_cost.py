@@ -67,7 +67,7 @@ READERS: dict[str, Any] = {
 def test_decompression_bombs_are_refused_cheaply_with_the_reason(name: str, reader: str) -> None:
     make, reason = HOSTILE[name]
     data = make(1)
-    READERS[reader](JPEG)  # whatever is imported for it
+    READERS[reader](JPEG)  # import what it needs before memory is measured
     tracemalloc.start()
     try:
         with pytest.raises(DecodeError, match=reason):
@@ -79,7 +79,7 @@ def test_decompression_bombs_are_refused_cheaply_with_the_reason(name: str, read
 
 @pytest.mark.parametrize("make", [png_profile_bomb, late_png_bomb])
 def test_exif_data_are_checked_before_pillow_reads_their_orientation(make: Any) -> None:
-    with open_picture(make(1)) as picture:  # Pillow has not looked at them
+    with open_picture(make(1)) as picture:  # Pillow has not read them
         picture.load()
         tracemalloc.start()
         try:
@@ -118,13 +118,13 @@ def test_kernels_count_scans_like_python(scans: int) -> None:
         head = np.zeros(1, jpeg.HEAD)
         assert jpeg.read_head(np.frombuffer(data, np.uint8), head[0]) == jpeg.OK
         assert jpeg.has_too_many_scans(np.frombuffer(data, np.uint8), head[0]) == (scans > MOST_SCANS)
-        for end in range(len(data) - 2_000, len(data), 97):  # of what is cut short, too, nothing is read beyond
+        for end in range(len(data) - 2_000, len(data), 97):  # truncated data are not read beyond the end either
             jpeg.has_too_many_scans(np.frombuffer(data[:end], np.uint8), head[0])
             walk_jpeg(data[:end])
 
 
 def hidden(scans: int, marker: int) -> bytes:
-    """Scans behind bare markers: who reads a length after one skips 65,498 bytes, which are all other scans."""
+    """A parser that expects a length after such a marker would skip 65,498 bytes, with all other scans."""
     first, scan, rest = progressive(scans).partition(b"\xff\xda")
     return first + scan + rest.replace(b"\xff\xda", bytes((0xFF, marker)) + b"\xff\xda")
 
@@ -138,13 +138,13 @@ def test_a_marker_without_a_length_hides_no_scans(marker: int) -> None:
     check_cost(hidden(MOST_SCANS, marker))
     with pytest.raises(DecodeError, match=f"at most {MOST_SCANS} scans, got {MOST_SCANS + 1}"):
         check_cost(hidden(MOST_SCANS + 1, marker))
-    if marker == 0x01:  # libjpeg refuses the others
+    if marker == 0x01:  # libjpeg refuses the other markers
         assert (decoding.decode(hidden(MOST_SCANS, marker), lambda *_: None) == 128).all()
 
 
 @pytest.mark.parametrize("marker", [0x01, 0xD0, 0xD7])
 def test_a_marker_without_a_length_hides_no_head(marker: int) -> None:
-    """Who reads a length after it skips 65,519 bytes, which are the whole file."""
+    """A parser that expects a length after it would skip 65,519 bytes, the whole file."""
     data = encoded(SMALL, "JPEG", progressive=True)
     bare = bytes((0xFF, marker)) + segment(0xEF, b"")
     plain, found = walk_jpeg(data), walk_jpeg(data[:2] + bare + data[2:])
@@ -156,7 +156,7 @@ def test_a_marker_without_a_length_hides_no_head(marker: int) -> None:
 
 
 def test_scan_markers_in_metadata_and_after_the_end_are_not_counted() -> None:
-    """Markers in metadata, such as a thumbnail's, and behind the end, where phones put films."""
+    """Markers in metadata, such as a thumbnail's, and after the end, where phones append videos."""
     data = encoded(SMALL, "JPEG", progressive=True)
     thumbnail = segment(0xE3, b"\xff\xda\0\4" * 10_000)
     for file in (data + b"\xff\xda\0\4" * 5_000, data[:2] + thumbnail + data[2:], data[:-2] + thumbnail + data[-2:]):
@@ -172,7 +172,7 @@ def exif() -> bytes:
 
 
 def directories() -> bytes:
-    """EXIF data as cameras write them: with directories of their own."""
+    """EXIF data as cameras write them, with sub-directories."""
     found = Image.Exif()
     found[0x0112] = 6
     found[0x8769] = {0x829A: 0.01, 0x927C: b"maker" * 2_000, 0xA005: {1: "R98"}}
@@ -213,7 +213,7 @@ def test_ordinary_files_are_accepted(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*HOSTILE, *HONEST])
 def test_damaged_files_are_accepted_or_refused_and_raise_no_other_error(name: str) -> None:
-    """Cut anywhere or changed anywhere, a file passes or is refused; nothing else is raised."""
+    """A truncated or changed file is accepted or refused; no other exception is raised."""
     data = HONEST[name] if name in HONEST else HOSTILE[name][0](1)
     random = np.random.default_rng(len(data))
     for i in range(150):
@@ -268,7 +268,7 @@ def test_a_jpeg_of_several_scans_takes_memory_for_all_coefficients() -> None:
 
 
 def test_pages_and_frames_are_not_enumerated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow counts them one by one: it is asked for the second alone."""
+    """Pillow counts frames one by one, so only the second one is requested."""
     from PIL import GifImagePlugin, TiffImagePlugin
 
     for module, name, data in (

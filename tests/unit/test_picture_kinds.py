@@ -22,7 +22,7 @@ COLOURS16 = np.random.default_rng(0).integers(0, 1 << 16, (40, 60, 3), np.uint16
 
 
 def png(bits: int, kind: int, pixels: Any = None) -> bytes:
-    """A PNG of a kind (0: grey, 2: RGB, 4: grey and alpha, 6: RGBA), as Pillow writes none of 16 bits and colours."""
+    """A 16-bit PNG of this colour type (0 grey, 2 RGB, 4 grey and alpha, 6 RGBA); Pillow writes none in colour."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[kind]
     pixels = np.zeros((40, 60, channels)) if pixels is None else pixels
     rows = np.asarray(pixels).astype(">u2" if bits == 16 else "u1").reshape(40, -1)
@@ -46,7 +46,7 @@ def tiff(pixels: Any, photometric: int, bits: int = 16) -> bytes:
 
 
 def bmp(masks: tuple[int, ...] = ()) -> bytes:
-    """A BMP of 16 bits per pixel: 5 of each colour, or as many as the masks say."""
+    """A BMP of 16 bits per pixel: 5 bits per colour, or as the masks say."""
     data = np.arange(60 * 40, dtype=np.uint16).tobytes()
     head = struct.pack("<IiiHHIIiiII", 40, 60, 40, 1, 16, 3 if masks else 0, len(data), 0, 0, 0, 0)
     head += struct.pack(f"<{len(masks)}I", *masks)
@@ -78,7 +78,7 @@ EIGHT: dict[str, bytes] = {
     "JPEG": encoded(SMALL, "JPEG"),
 }
 DEEP: dict[str, tuple[bytes, Any]] = {
-    # a file, and what becomes of it where that is asked for
+    # a file, and the result of converting it with --rgb8
     "PPM 16": (pnm(b"P6", 65_535, 0) + COLOURS16.astype(">u2").tobytes(), np.rint(COLOURS16 / 257)),
     "PPM of 1000": (pnm(b"P6", 1_000, 3), np.zeros((40, 60, 3))),
     "PGM 16": (pnm(b"P5", 65_535, 0) + GREY16.astype(">u2").tobytes(), GREY16 >> 8),
@@ -106,7 +106,7 @@ NEVER = {
 
 
 def check_all(picture: Any, data: bytes) -> None:
-    """What a conversion checks of a picture that it keeps."""
+    """All checks of a conversion that stores a picture unchanged."""
     check_picture(picture)
     check_kept(picture, data)
 

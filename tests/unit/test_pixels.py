@@ -46,7 +46,7 @@ def file_of(image: Image.Image, kind: str) -> bytes:
 
 
 def value(i: int, encoding: str) -> Any:
-    """What a column of this encoding is given; half of the bytes are PNGs."""
+    """Values for a column of this encoding; half of those of `bytes` are PNGs."""
     if encoding == "pil":
         return picture(i) if picture(i).mode != "P" else picture(i).convert("RGB")
     if encoding == "bytes":
@@ -121,7 +121,7 @@ def test_large_pictures_are_decoded_one_at_a_time_in_little_more_memory_than_the
     file = encoded(noise(3_000, 2_000), quality=30, progressive=kind == "progressive JPEG")
     payload = encode(file) if kind == "planes" else file
     with mx8.Writer(tmp_path, columns={"image": "bytes"}) as writer:
-        for i in range(130):  # three runs of samples: as many threads look at them
+        for i in range(130):  # three runs of samples, so up to three threads
             writer.write({"image": payload if i % 40 == 0 else b""})
     tracemalloc.start()
     try:
@@ -221,7 +221,7 @@ def look_at(root: Path, data: bytes) -> PixelSummary:
 
 @pytest.mark.parametrize("luma", [0x14, 0x41])
 def test_jpegs_of_every_supported_sampling_are_measured(tmp_path: Path, luma: int) -> None:
-    """simplejpeg decodes luma of 1 x 4, but has no name for it."""
+    """simplejpeg decodes luma sampled 1 x 4, but has no name for it."""
     data = resampled(encoded(noise(64, 64), subsampling="4:2:0"), [luma, 0x11, 0x11])
     found = look_at(tmp_path / "data", data)
     assert found.sizes == ((64, 64, 1),)
@@ -264,7 +264,7 @@ def test_an_empty_dataset_has_no_pixel_statistics(tmp_path: Path) -> None:
 
 
 def test_planes_are_measured_as_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their chroma is coarser, so each channel is only nearly what it was."""
+    """Planes have subsampled chroma, so statistics are only approximately equal."""
     for name, change in (("files", bytes), ("planes", encode)):
         with mx8.Writer(tmp_path / name, columns={"image": "bytes"}) as writer:
             for i in range(10):

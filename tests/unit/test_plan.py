@@ -26,7 +26,7 @@ COUNT = 61
 
 
 class AllHere:
-    """Of a dataset whose shards are all local."""
+    """The plan of a dataset whose shards are all local."""
 
     def are_here(self, numbers: Any) -> bool:
         return True
@@ -44,7 +44,7 @@ def dataset(place: Path) -> mx8.Dataset:
 
 
 def plan_of(dataset: mx8.Dataset, rank: int = 0, size: int = 1, memory: Any = "64mb", **options: Any) -> Plan:
-    """What a loader with these settings would go by, in its first epoch."""
+    """The plan of a loader with these settings."""
     chosen = Settings(memory=memory, **options)
     order = order_of(dataset, chosen)
     steps = Steps(length=len(order), batch_size=chosen.batch_size, world_size=size, uneven=chosen.uneven)
@@ -95,7 +95,7 @@ def uneven_sizes(place: Path) -> mx8.Dataset:
 
 def test_a_rank_keeps_no_rows_of_other_ranks(uneven_sizes: mx8.Dataset) -> None:
     whole = plan_of(uneven_sizes, 3, 8, batch_size=2)
-    plan = replace(whole, limit_bytes=lambda: 2 * max(SIZES))  # so little that they have to be looked at
+    plan = replace(whole, limit_bytes=lambda: 2 * max(SIZES))  # so little that sample sizes have to be read
     for planned in plan.batches(0, 0, HERE):
         rows = planned.rows
         assert rows.base is None or len(rows.base) == len(rows)
@@ -169,7 +169,7 @@ def test_shards_of_other_ranks_are_not_opened_if_every_batch_fits(place: Path) -
 
 @dataclass(frozen=True)
 class Told(ViewOfWhole):
-    """The samples from the last to the first, each with two things that are known of it."""
+    """The samples in reverse order, with two extras."""
 
     def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
         position = np.asarray(position)

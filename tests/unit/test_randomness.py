@@ -19,7 +19,7 @@ ANY_INT = st.integers(-(2**70), 2**70)
 
 
 def numpys_words(seed: int, epoch: int, sample_id: int, purpose: str, count: int, occurrence: int = 0) -> list[int]:
-    """The slow twin: NumPy's generator, set to every block by itself. It steps its counter before it draws."""
+    """The reference: NumPy's generator, set to each block. NumPy increments the counter before it draws."""
     key = [seed % 2**64, int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")]
     drawn: list[int] = []
     for block in range(-(-count // 4)):

@@ -16,7 +16,7 @@ ONE = 1 << resample.BITS
 
 
 def weighed(begin: float, end: float, low: int, high: int, total: int, flip: bool, kernel: Any) -> tuple[Array, Array]:
-    """The weights as a matrix of integers, and how many of them each new pixel has."""
+    """The integer weights as a matrix, and the number of weights of each new pixel."""
     firsts, counts = np.full(total, -1), np.full(total, -1)
     table = np.full((total, resample.most_taps(end - begin, total)), -1, np.int32)
     kernel(begin, end, low, high, flip, firsts, counts, table)
@@ -29,7 +29,7 @@ def weighed(begin: float, end: float, low: int, high: int, total: int, flip: boo
 
 @st.composite
 def lines(draw: Any) -> tuple[float, float, int, int, int]:
-    """begin, end, low, high and how many new pixels."""
+    """begin, end, low, high and the number of new pixels."""
     high = draw(st.integers(1, 400))
     begin, end = draw(edges(high))
     return begin, end, draw(st.integers(0, int(begin))), high, draw(st.integers(1, 400))
@@ -54,7 +54,7 @@ def test_with_an_unchanged_size_each_pixel_has_one_source() -> None:
 
 
 def test_weights_that_are_rounded_up_cannot_overflow_a_byte() -> None:
-    # the longest JPEG in one pixel: the most weights there can be
+    # the longest JPEG in one pixel has the largest number of weights
     matrix, _ = weighed(0.0, 65535.0, 0, 65535, 1, False, resample.compute_taps)
     rows = np.full((65535, 1), 255, np.uint8)
     out = np.zeros((1, 1), np.uint8)

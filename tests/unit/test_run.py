@@ -37,7 +37,7 @@ def dataset() -> Iterator[mx8.Dataset]:
 
 @pytest.fixture
 def assembly(dataset: mx8.Dataset) -> Iterator[Assembly]:
-    """Of batches of which not all fit into memory."""
+    """An assembly whose batches do not all fit into memory."""
     settings = Settings(batch_size=2, memory="2mb")
     order = order_of(dataset, settings)
     pool = mx8.Pool(memory="2mb", threads=1)
@@ -46,14 +46,14 @@ def assembly(dataset: mx8.Dataset) -> Iterator[Assembly]:
 
 
 def begun(*arguments: Any) -> Run:
-    """A run that makes batches."""
+    """A started run."""
     run = Run(*arguments)
     run.start()
     return run
 
 
 def taken(run: Run) -> list[int]:
-    """The positions of all batches to its end."""
+    """The positions of all remaining batches."""
     found = []
     while isinstance(result := run.take(), Ready):
         found.append(result.position)
@@ -62,18 +62,18 @@ def taken(run: Run) -> list[int]:
 
 
 def filled(assembly: Assembly) -> None:
-    """Return when memory is full, or should be."""
+    """Wait until memory is (probably) full."""
     deadline = time.monotonic() + 10
     while assembly.budget.report()["bytes_in_use"] < 1 << 20 and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def test_a_run_that_ends_frees_its_memory_for_a_waiting_run(assembly: Assembly) -> None:
-    """As after a `for` that was left: nobody waits for the end of the run before."""
+    """As after a `break`: the next run starts before the previous one has ended."""
     first = begun(assembly, 0, 0)
     filled(assembly)
     second = begun(assembly, 1, 0)
-    time.sleep(0.3)  # now both wait for memory: if not, this proves less
+    time.sleep(0.3)  # now both probably wait for memory; otherwise the test is weaker
     first.stop()
     first.join()
     assert taken(second) == list(range(0, 60, 2))
@@ -111,14 +111,14 @@ def test_after_a_run_whose_thread_failed_to_start_another_can_begin(
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start") as caught:
             begun(assembly, 0, 0)
-    assert caught.tb is not None  # it holds on to the run
+    assert caught.tb is not None  # the traceback refers to the run
     assert assembly.budget.iterating is None
     assert taken(begun(assembly, 0, 0)) == list(range(0, 60, 2))
 
 
 def test_a_planning_error_does_not_keep_its_run_alive(assembly: Assembly) -> None:
     gc.collect()
-    gc.disable()  # what is in a cycle stays
+    gc.disable()  # a cycle would stay
     try:
         run = begun(replace(assembly, plan=replace(assembly.plan, limit_bytes=lambda: 1)), 0, 0)
         result = run.take()
@@ -134,7 +134,7 @@ def test_a_planning_error_does_not_keep_its_run_alive(assembly: Assembly) -> Non
 
 def test_the_watchdog_tolerates_a_planner_that_ends_during_its_check(assembly: Assembly) -> None:
     class Ending(RunState):
-        """Its planner ends as soon as anybody has looked at its provisions."""
+        """A state whose planner ends as soon as `provisions` is read."""
 
         @property
         def provisions(self) -> Any:
@@ -154,7 +154,7 @@ def test_waiting_for_a_stopped_run_is_an_error(assembly: Assembly) -> None:
     run = begun(replace(assembly, transform=lambda batch: stuck.wait(10)), 0, 0)
     with ThreadPoolExecutor(1) as other:
         waiting = other.submit(run.take)
-        time.sleep(0.1)  # now it waits: if not, this proves less
+        time.sleep(0.1)  # it probably waits now; otherwise the test is weaker
         run.stop()
         with pytest.raises(mx8.LoaderError, match="the run was stopped"):
             waiting.result(10)
@@ -197,7 +197,7 @@ def test_priority_tasks_run_before_queued_tasks() -> None:
 
 
 def test_threads_take_no_task_after_a_shutdown_request(dataset: mx8.Dataset) -> None:
-    """As at the end of the interpreter: whoever still wants something is told, and does not wait."""
+    """As at interpreter exit: new tasks get an error instead of waiting."""
     pool = mx8.Pool(memory="2mb", threads=2)
     with mx8.Loader(dataset, batch_size=2, pool=pool) as loader:
         loader.warm_up()
@@ -233,7 +233,7 @@ def test_if_not_all_threads_can_be_started_the_started_ones_end(monkeypatch: pyt
 
 
 def test_a_shutdown_while_threads_are_being_started_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the interpreter ends just then."""
+    """As if the interpreter exits at that moment."""
     before = set(threading.enumerate())
     shared = mx8.Pool(memory="2mb", threads=2)
 

@@ -17,7 +17,7 @@ from tests.maintenance import COLUMNS, STATE, edit_index, flip, make_foreign, of
 
 @pytest.fixture(params=[None, "zstd", "gz"])
 def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A dataset without a hash."""
+    """A dataset without hashes."""
     write(tmp_path / "data", range(100), compression=request.param)
     make_foreign(tmp_path / "data")
     return tmp_path / "data"
@@ -59,7 +59,7 @@ def test_the_previous_state_stays_readable_under_its_id(foreign: Path) -> None:
 def test_sealing_adds_the_hashes_and_side_cars_that_the_writer_would_write(
     tmp_path: Path, compression: str | None
 ) -> None:
-    """The same shards, written by us and sealed by us, have the same hashes and the same side-cars."""
+    """Writing shards and sealing equal shards give equal hashes and side-cars."""
     write(tmp_path / "ours", range(100), compression=compression, hashes=())
     shutil.copytree(tmp_path / "ours", tmp_path / "theirs")
     make_foreign(tmp_path / "theirs")

@@ -50,7 +50,7 @@ MIX: dict[str, tuple[Any, ...]] = {
 
 PICTURES = ("Decode", "CenterCrop", "ResizeCrop", "RandomResizedCrop")
 
-# call → argument → values it cannot have
+# call → argument → invalid values
 BAD: dict[str, dict[str, tuple[Any, ...]]] = {
     "Dataset": {"columns": ("id", 5, ["nope"], [["id"]]), "verify": NO_TEXTS, "allow_pickle": NO_FLAGS},
     "Writer": {
@@ -159,7 +159,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
     },
 }
 
-# arguments that are no settings: data, places on disk, names of columns, functions that are called with progress
+# arguments that are not settings: data, paths, names of columns, progress functions
 NO_SETTINGS: dict[str, set[str]] = {
     "Dataset": {"link", "cache_dir"},
     "Writer": {"out"},
@@ -186,7 +186,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
-    """The call with one argument given and all it needs beside."""
+    """Make the call with one given argument and valid values for the required ones."""
     world = {"rank": 1, "world_size": 4} if {"rank", "world_size"} & given.keys() else {}
     needed: dict[str, dict[str, Any]] = {
         "Dataset": {"link": root},
@@ -254,7 +254,7 @@ EXPLAINED = [*PICTURES, "MultiCrop", "BlockShuffle", *(f"transforms.{name}" for 
 
 
 def made_by(name: str) -> Any:
-    """What a dotted name of this test means."""
+    """The object of a dotted name."""
     return getattr(transforms if name.startswith("transforms.") else mx8, name.removeprefix("transforms."))
 
 

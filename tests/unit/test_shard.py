@@ -147,7 +147,7 @@ def test_a_sparse_shard_that_claims_a_huge_table_takes_no_memory_for_it(tmp_path
 @pytest.mark.parametrize("size_bytes", [10, 5000, 40_000])
 @pytest.mark.parametrize("lie", [0, 1, -1, 0xFFFFFFFF, 0x80000000])
 def test_inconsistent_sizes_are_an_error_that_names_the_sample(lie: int, size_bytes: int, tmp_path: Path) -> None:
-    """Below and above the size up to which a sample is read whole."""
+    """Below and above the size up to which a sample is read in one call."""
     root = foreign(tmp_path / "data", payloads(3, size_bytes))
     raw = shard_file(root).read_bytes()
     begin, end = struct.unpack_from("<II", raw, 4 + 4 * 1)
@@ -190,7 +190,7 @@ def test_small_and_large_samples_are_read_correctly(size_bytes: int, tmp_path: P
 
 @pytest.mark.parametrize("size_bytes", [100, 100_000])
 def test_samples_are_read_correctly_with_and_without_tables_in_memory(size_bytes: int, tmp_path: Path) -> None:
-    """With room for the tables of none, of one and of both shards."""
+    """With memory for the offset tables of none, one and both shards."""
     root = foreign(tmp_path / "data", payloads(5, size_bytes), payloads(4, size_bytes))
     wanted = list(mx8.Dataset(root))
     for room in (0, 4 * 7, 1 << 20):
@@ -221,7 +221,7 @@ def test_verify_shard_finds_a_flipped_bit_when_the_shard_is_opened(compression: 
             pytest.raises(mx8.IntegrityError, match=r"^data/shard\.00000\.mds.*: blake3: expected [0-9a-f]{64}, got"),
         ):
             ask(dataset)
-    if compression is None:  # well-formed: by default nobody looks
+    if compression is None:  # well-formed, so without verify it is not noticed
         assert len(list(mx8.Dataset(root))) == 20
 
 
@@ -254,7 +254,7 @@ def test_verify_shard_accepts_shards_without_hashes(tmp_path: Path) -> None:
 
 # files that change afterwards -----------------------------------------------------------------------------------------
 
-# Shared by the two tests below, which run it in a process of its own: the failure to be seen is death by SIGBUS.
+# Shared by the two tests below, which run it in a subprocess, because a bug would kill it by SIGBUS.
 SHRINKING = """
 import os, sys, shutil, threading
 from pathlib import Path
@@ -358,7 +358,7 @@ def test_an_open_file_that_is_replaced_by_renaming_is_read_unchanged(tmp_path: P
 
 
 def replace(path: Path) -> None:
-    """By a file of equal size whose payloads are zeros."""
+    """The new file has equal size, and payloads of zeros."""
     data = path.read_bytes()
     other = path.with_suffix(".new")
     other.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
@@ -401,7 +401,7 @@ def test_a_shard_removed_while_its_descriptor_was_closed_is_missing(
 def test_a_descriptor_stays_open_while_a_step_uses_it(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread may let go of it at any moment, and then its number soon names another file."""
+    """Another thread may drop the file at any moment, and then its descriptor number may be reused."""
     shard = mx8.Dataset(foreign(tmp_path / "data")).shards.open_shard(0)
     real = os.lseek if step == "os.lseek" else shard_module.map_file
 

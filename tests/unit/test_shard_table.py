@@ -25,7 +25,7 @@ needs_cache_calls = pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this syst
 
 
 class Files:
-    """Files of zeros, mapped, as kernels know them."""
+    """Mapped files of zeros, with their kernel records."""
 
     def __init__(self, place: Path, *sizes: int, reliable: bool = False) -> None:
         self.reliable = np.full(len(sizes), reliable)
@@ -115,7 +115,7 @@ def test_bytes_just_written_are_in_the_page_cache_and_mapped(files: Files) -> No
 @needs_cache_calls
 @pytest.mark.skipif(FAST_ROOT is None, reason="there is no file system in memory")
 def test_a_file_system_in_memory_is_always_cached() -> None:
-    """It may refuse to be asked by reading: then what mincore says decides."""
+    """If it does not support RWF_NOWAIT reads, mincore decides."""
     with tempfile.TemporaryDirectory(dir=FAST_ROOT) as place:
         files = Files(Path(place), WINDOW + 5)
         assert files.judge(files.rows((0, 0, WINDOW + 5))) == [MAPPED]
@@ -143,7 +143,7 @@ def test_rows_outside_the_page_cache_are_read(files: Files, tmp_path: Path) -> N
 @needs_cache_calls
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
 def test_mincore_is_used_only_where_it_is_reliable() -> None:
-    """It says of all pages that they are cached, to those who neither own a file nor may write it."""
+    """For users who neither own a file nor may write it, mincore reports all pages as cached."""
     with tempfile.TemporaryDirectory() as place:
         _ask_as_nobody(Path(place))
 
@@ -194,7 +194,7 @@ def test_populating_bytes_works_unless_the_file_was_truncated(files: Files) -> N
 
 
 def test_a_window_of_a_truncated_file_is_read_without_a_sigbus(files: Files) -> None:
-    """Populating fails where there is no page: an error code, where touching would be a SIGBUS."""
+    """Populating a missing page returns an error, where an access would be a SIGBUS."""
     os.truncate(files.paths[0], WINDOW + PAGE)
     assert files.judge(files.rows((0, 0, 9), (0, WINDOW, WINDOW + 9))) == [MAPPED, READ]
     os.truncate(files.paths[1], 0)
@@ -203,7 +203,7 @@ def test_a_window_of_a_truncated_file_is_read_without_a_sigbus(files: Files) -> 
 
 @needs_cache_calls
 def test_readahead_is_requested_only_for_rows_that_will_be_read(files: Files) -> None:
-    """Advice changes nothing that can be seen but the cache: it must not fail, whatever the spans and descriptors."""
+    """Readahead affects only the cache, so it must not fail for any spans and descriptors."""
     rows = files.rows((0, 3, 2 * WINDOW), (1, 0, 0), (1, 5, 9), (1, 5, 9))
     rows["way"] = [READ, FAULT, READ, MAPPED]
     rows["file"][2:] = -1
@@ -246,7 +246,7 @@ def test_each_epoch_checks_every_file_again(root: Path) -> None:
     found.prepare(found.find(np.arange(40)))
     path = root / "shard.00000.mds"
     os.truncate(path, path.stat().st_size - 1)
-    found.find(np.arange(40))  # within an epoch nothing is asked twice
+    found.find(np.arange(40))  # within an epoch nothing is checked twice
     found.begin_epoch()
     with pytest.raises(mx8.FormatError, match=r"data/shard\.00000\.mds: expected .* as when it was opened"):
         found.find(np.arange(40))

@@ -29,7 +29,7 @@ def test_the_first_iteration_resumes_at_the_position_and_later_ones_begin_their_
 @given(
     st.lists(
         st.tuples(
-            st.integers(1, 4),  # workers
+            st.integers(1, 4),
             st.integers(0, 3),  # keys may come again: a training that seeds every epoch alike
             st.none() | st.tuples(st.integers(0, 9), st.integers(0, 99)),  # what is set before
             st.randoms(use_true_random=False),

@@ -149,7 +149,7 @@ def test_a_side_car_of_wrong_length_is_refused(change: bytes | None, tmp_path: P
 
 
 def republish(root: Path, change: Any) -> Path:
-    """The dataset as another tool would publish it: with a changed index that is kept under its id."""
+    """Change the index and its kept copy, as another tool could publish it."""
     index = reference.read_index(root)
     change(index["mx8shards"]["sidecars"])
     data = json.dumps(index, sort_keys=True).encode()

@@ -103,7 +103,7 @@ def test_an_index_changed_by_another_program_is_refused_if_snapshots_are_kept(ro
             mx8.IntegrityError, match=r"index\.json: expected one of the snapshots kept here, got "
         ) as caught:
             mx8.Dataset(root)
-        assert ("--seal" in caught.value.hint) == ("shards" in changed)  # no seal reads what is damaged
+        assert ("--seal" in caught.value.hint) == ("shards" in changed)  # `seal` cannot read a damaged index
         assert f"`{root}@{first}` opens the newest" in caught.value.hint
         assert values(f"{root}@{first}") == [1]
         now = f"sha256:{hashlib.sha256((root / 'index.json').read_bytes()).hexdigest()}"

@@ -23,7 +23,7 @@ HANGS_AFTER_S = 120
 
 @pytest.fixture(autouse=True)
 def _blocked_for_ever() -> Iterator[None]:
-    """A call that never returns fails its test instead of stopping the run."""
+    """A call that never returns fails the test instead of blocking the run."""
 
     def stop(*_: object) -> None:
         raise AssertionError("it waits for ever")
@@ -37,7 +37,7 @@ def _blocked_for_ever() -> Iterator[None]:
 
 def put_socket(path: Path) -> None:
     here = Path.cwd()
-    os.chdir(path.parent)  # the path of a socket may have 107 bytes
+    os.chdir(path.parent)  # the path of a socket has at most 107 bytes
     try:
         with socket.socket(socket.AF_UNIX) as one:
             one.bind(path.name)

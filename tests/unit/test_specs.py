@@ -17,7 +17,7 @@ from mx8shards.media.specs import Crop
 CROPS = (mx8.CenterCrop, mx8.ResizeCrop, mx8.RandomResizedCrop)
 FLOATS = {"dtype": "float32", "mean": (0.5, 0.5, 0.5), "std": (1, 2, 3)}
 
-# the argument that is bad, and how it is given
+# the name of the invalid argument → the arguments
 BAD: list[tuple[str, dict[str, Any]]] = [
     *(("size", {"size": size}) for size in (0, -1, 2.0, True, "224", None, (1, 2, 3), (1,), (0, 5), [3], 1 << 20)),
     *(("size", {"size": (5, bad)}) for bad in (0, 1.5, True, None)),
@@ -45,7 +45,7 @@ CENTER_BAD = [("resize", {"resize": resize}) for resize in (0, 223, 256.0, True,
 
 
 def told(kind: Any, **given: Any) -> str:
-    """What is said of bad arguments."""
+    """The message for invalid arguments."""
     with pytest.raises(ValueError, match=r".") as caught:
         kind(**{"size": 224, **given})
     return str(caught.value)

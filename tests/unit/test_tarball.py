@@ -27,7 +27,7 @@ SPARSE = {
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, **fields: object) -> bytes:
-    """A header as it stands in a tar: of 512 bytes, with any size."""
+    """A tar header of 512 bytes, with any declared size."""
     member = tarfile.TarInfo(name)
     member.size, member.type = size, kind
     for field, value in fields.items():
@@ -44,7 +44,7 @@ def file(name: str, data: bytes) -> bytes:
 
 
 def pax(**records: str) -> bytes:
-    """A PAX header of these records, before the header that it is about."""
+    """A PAX header with these records, for the header that follows."""
     text = b""
     for key, value in records.items():
         rest = f" {key.replace('_', '.')}={value}\n".encode()
@@ -127,12 +127,12 @@ def test_listing_a_sparse_file_of_any_size_takes_no_memory(tmp_path: Path) -> No
 
 
 def chain(length: int) -> bytes:
-    """A file whose name is given by so many headers, one before the other."""
+    """A file preceded by this many headers that give its name."""
     return b"".join(header("././@LongLink", 5, tarfile.GNUTYPE_LONGNAME) + padded(b"name") for _ in range(length))
 
 
 def sparse(blocks: int, size: int = 1 << 20) -> bytes:
-    """A sparse file of GNU's old format whose map of holes takes so many further blocks, each of 21 runs of a byte."""
+    """A sparse file in GNU's old format whose map takes this many extra blocks, each with 21 runs of one byte."""
     head = bytearray(header("bad", 21 * blocks, tarfile.GNUTYPE_SPARSE))
     head[482], head[483:495] = 1, tarfile.itn(size, 12, tarfile.GNU_FORMAT)
     head[148:156] = b" " * 8
@@ -181,7 +181,7 @@ def test_a_tar_that_is_damaged_after_a_member_is_refused_with_the_reason(name: s
     with pytest.raises(SourceError, match=message) as found:
         Tar(path)
     assert str(found.value).startswith(f"{path}: ")
-    assert "tar -x" in str(found.value)  # what to do about it
+    assert "tar -x" in str(found.value)  # the hint
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name not in ("no end", "a tar behind the tar")])
@@ -268,7 +268,7 @@ def test_global_headers_are_not_copied_for_each_file(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tarfile.TarFile, "__init__", begin)
         assert len(Tar(path).names()) == 300
-    assert sum(size > 10_000 for size in seen) < 10  # of 300 files
+    assert sum(size > 10_000 for size in seen) < 10  # for 300 files
 
 
 def test_a_tar_inside_a_tar_is_read_without_extraction_and_only_up_to_its_size(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a thread has for a stage is made once and closed once: with the thread, the stage or its loader."""
+"""Are per-thread resources of a stage opened once and closed once: with the thread, the stage or the loader?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mx8shards.stages import DecoderContext, Output, Stage, Work
 
 
 class Opened:
-    """A resource that knows who made it and how often it was closed."""
+    """A resource that records its thread and how often it was closed."""
 
     def __init__(self, log: list[Opened]) -> None:
         self.thread = get_ident()
@@ -31,7 +31,7 @@ class Opened:
 
 
 class Lengths(Stage):
-    """The length of each payload, by threads that each have a resource."""
+    """A stage of payload lengths with a resource per thread."""
 
     opens_thread = True
 
@@ -150,7 +150,7 @@ def test_a_forked_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_hol
     locked.wait(60)
     pid = os.fork()
     if not pid:
-        resource.close()  # as the end of its stage does
+        resource.close()  # as closing its stage does
         os._exit(log[0].closed)
     deadline = time.monotonic() + 30
     while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:

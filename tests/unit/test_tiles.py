@@ -27,7 +27,7 @@ from tests.jpegs import SAMPLINGS, TURBO_SAMPLINGS, encoded, noise
 
 NEEDS_TURBO = pytest.mark.skipif(not jpegs.HAS_TURBO, reason="there is no libturbojpeg")
 
-ODD_SAMPLINGS = {  # those that Pillow does not write, from ones that have as many blocks per MCU
+ODD_SAMPLINGS = {  # samplings that Pillow does not write, made from ones with as many blocks per MCU
     "4:4:0": (1, [0x12, 0x11, 0x11]),
     "4:1:1": (2, [0x41, 0x11, 0x11]),
     "1:4": (2, [0x14, 0x11, 0x11]),
@@ -35,7 +35,7 @@ ODD_SAMPLINGS = {  # those that Pillow does not write, from ones that have as ma
 
 
 def tiled(data: bytes) -> bytes:
-    """The picture in tiles, looked at from all sides."""
+    """The tiled picture. Asserts its properties and that it is reversible."""
     found = tile(data)
     assert found != data
     assert is_tiled(found)
@@ -55,7 +55,7 @@ def head_of(data: bytes) -> Any:
 
 
 def tiles_of(data: bytes, left: int, top: int, right: int, bottom: int) -> Any:
-    """The rectangle of tiles, found by compiled and by plain code from the head alone."""
+    """The rectangle of tiles, from the head only, by compiled and by plain code."""
     head, found = head_of(data), np.zeros(2, TILES)
     view = np.frombuffer(data[: head["entropy"]], np.uint8)
     for kernel, out in zip((jpeg_tiles.tiles_for, jpeg_tiles.tiles_for.py_func), found, strict=True):  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def tiles_of(data: bytes, left: int, top: int, right: int, bottom: int) -> Any:
 
 
 def spliced(data: bytes, rectangle: Any, *, plain: bool = True) -> bytes:
-    """The small JPEG, made by compiled (and by plain) code of the head and just the bytes that are wanted."""
+    """The spliced JPEG, by compiled (and plain) code, from the head and only the bytes of the tiles."""
     head = head_of(data)
     view = np.frombuffer(data[: head["entropy"]], np.uint8)
     begin, end = int(rectangle["begin"]), int(rectangle["end"])
@@ -121,7 +121,7 @@ def test_flat_and_noisy_pictures_are_tiled(grain: int, optimize: bool) -> None:
 
 
 def test_missing_categories_are_added_at_the_end_of_huffman_tables() -> None:
-    """In a flat bright picture no DC difference is large but the first, and all tiles begin with one as large."""
+    """In a flat bright picture only the first DC difference is large, but every tile begins with one as large."""
     data = encoded(Image.new("L", (512, 64), 140).point(lambda _: 140), optimize=True, quality=90)
     ramp = Image.linear_gradient("L").resize((512, 64))
     found = tiled(encoded(ramp, optimize=True, quality=90))
@@ -227,7 +227,7 @@ def table_15() -> bytes:
 
 
 def dc_table(change: Callable[[bytes], bytes]) -> bytes:
-    """A file whose first DC table is changed; libjpeg refuses it."""
+    """Change the first DC table of a file, so that libjpeg refuses it."""
     data = encoded(noise(100, 50))
     at, _, end = next(segment for segment in jpegs.segments(data) if segment[1] == 0xC4)
     table = change(data[at + 4 : end])
@@ -238,7 +238,7 @@ def dc_table(change: Callable[[bytes], bytes]) -> bytes:
 
 
 def other_padding() -> bytes:
-    """A file with restart markers, before one of which stand zeros where there are ones before all others."""
+    """A file with restart markers, one of them padded with zeros, the others with ones."""
     data = bytearray(jpegs.random_jpeg(1, 200, 60, [0x11] * 3, interval=9))
     at = next(at for at in range(len(data)) if data[at] == 0xFF and data[at + 1] == 0xD1 and data[at - 1] & 1)
     data[at - 1] &= 0xFE
@@ -275,7 +275,7 @@ def test_jpegs_that_cannot_be_tiled_stay_unchanged(name: str) -> None:
     assert not is_tiled(data)
 
 
-EXTENDED = {  # how many codes there are of each length, and of which length the missing ones become
+EXTENDED = {  # the number of codes of each length, and the length of the added ones
     (1,): 5,
     (0, 1): 4,
     (0, 0, 7): 6,
@@ -284,13 +284,13 @@ EXTENDED = {  # how many codes there are of each length, and of which length the
     (2,): None,  # no room
     (0, 0, 8): None,
     (*[1] * 15, 1): None,
-    (*[0] * 9, 256): None,  # room for codes, but not for symbols
+    (*[0] * 9, 256): None,  # free codes, but no free symbols
 }
 
 
 @pytest.mark.parametrize("counts", EXTENDED, ids=str)
 def test_tables_get_all_categories_after_their_own_codes_if_there_is_room(counts: tuple[int, ...]) -> None:
-    """The code of ones alone stays free: the standard has it so."""
+    """The code of only ones stays unused, as the standard requires."""
     length, given = EXTENDED[counts], sum(counts)
     table: Any = np.zeros(1, huffman_tables.HUFFMAN)[0]
     table["counts"][1 : len(counts) + 1] = counts
@@ -308,7 +308,7 @@ def test_tables_get_all_categories_after_their_own_codes_if_there_is_room(counts
 
 
 def every_rectangle(data: bytes) -> list[tuple[int, int, int, int]]:
-    """Of whole tiles, in pixels."""
+    """A rectangle of whole tiles, in pixels."""
     head = head_of(data)
     across, down = int(head["restart_interval"] * head["mcu_width"]), int(head["mcu_height"])
     xs = [*range(0, int(head["width"]), across), int(head["width"])]
@@ -341,7 +341,7 @@ def test_planes_of_every_splice_equal_those_of_the_whole_picture(sampling: str) 
 
 @pytest.mark.parametrize("sampling", [*SAMPLINGS, "grey"])
 def test_pixels_of_every_splice_equal_the_whole_picture_except_near_borders(sampling: str) -> None:
-    """At a border inside the picture, libjpeg has no chroma beyond it to smooth with."""
+    """At an inner border libjpeg has no neighbouring chroma to smooth with."""
     picture = noise(189, 61).convert("L" if sampling == "grey" else "RGB")
     data = tile(encoded(picture, **({"subsampling": SAMPLINGS[sampling]} if sampling in SAMPLINGS else {})))
     whole = jpegs.pixels(data)
@@ -432,7 +432,7 @@ def test_an_inconsistent_tile_index_is_ignored(lie: str) -> None:
     broken = data[:at] + new + data[at + len(new) :]
     assert not is_tiled(broken)
     assert untile(broken) == broken == tile(broken)
-    assert np.array_equal(jpegs.pixels(broken), jpegs.pixels(data))  # nobody else looks at the segment
+    assert np.array_equal(jpegs.pixels(broken), jpegs.pixels(data))  # nothing else reads the segment
 
 
 def test_tiles_with_wrong_sizes_of_the_right_sum_are_not_spliced() -> None:
@@ -483,12 +483,12 @@ def test_a_picture_that_we_find_intact_is_intact_for_libjpeg() -> None:
         if is_whole(bytes(damaged)):
             decode_jpeg(bytes(damaged), 50, 70)  # which is strict
             passed += 1
-    assert 0 < passed < 300  # other coefficients are as good as any
+    assert 0 < passed < 300  # changed coefficients are valid
 
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
 def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    # a cache of its own: a warm one ignores the switch, and the checked code would stay in it
+    # a separate cache: a warm one ignores the switch, and would keep the checked code
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     files = [__file__, str(Path(__file__).with_name("test_jpeg.py")), str(repository / "tests/property/test_tiles.py")]
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]

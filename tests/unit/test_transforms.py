@@ -41,7 +41,7 @@ KINDS = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float6
 
 
 class Rows(dict[str, Any]):
-    """The least that transforms ask of a batch."""
+    """A minimal batch for transforms."""
 
     def __init__(self, values: Mapping[str, Any], sample_ids: Any, epoch: int = 0, seed: int = 17) -> None:
         super().__init__(values)
@@ -52,7 +52,7 @@ class Rows(dict[str, Any]):
 
 
 def levels(count: int, height: int = 13, width: int = 11) -> torch.Tensor:
-    """Pictures of all kinds of colours: greys, black, white and pure ones among them."""
+    """Random pictures that include grey, black, white and pure colours."""
     found = np.random.default_rng(0).integers(0, 256, (count, 3, height, width), dtype=np.uint8)
     found[:, :, 0, :6] = [[0, 255, 255, 0, 77, 255], [0, 255, 0, 0, 77, 255], [0, 255, 0, 255, 77, 0]]
     return torch.from_numpy(found)
@@ -63,7 +63,7 @@ def pictures(count: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
 
 
 def batch(ids: Any, epoch: int = 0, seed: int = 17, dtype: torch.dtype = torch.uint8, classes: int = 5) -> Rows:
-    """Each row is its sample's, whatever batch it stands in."""
+    """A batch whose rows depend only on their sample_id."""
     ids = np.asarray(list(ids), np.int64)
     every = pictures(50, dtype)
     values = {"image": every[ids], "label": torch.from_numpy(ids % classes)}
@@ -138,7 +138,7 @@ def test_levels_equal_Pillows_up_to_its_rounding(adjust: Any, factor: float) -> 
     picture = Image.fromarray(images[0].permute(1, 2, 0).numpy())
     wanted = np.asarray(ENHANCERS[adjust](picture).enhance(factor)).astype(int)
     found = jittered(images, changes, order)[0].permute(1, 2, 0).numpy()
-    assert np.abs(found - wanted).max() <= 1 + factor / 2  # its luma is rounded before it is scaled
+    assert np.abs(found - wanted).max() <= 1 + factor / 2  # Pillow rounds luma before it is scaled
 
 
 @pytest.mark.parametrize("dtype", KINDS)
@@ -158,7 +158,7 @@ def test_jitter_applies_to_each_picture_its_own_steps_in_its_own_order(dtype: to
         tolerance = {torch.uint8: 0.501, torch.float16: 6e-4, torch.bfloat16: 5e-3, torch.float32: 2e-5}.get(
             dtype, 1e-9
         )
-        # a hue near grey turns on the last bits of what came before: hence not all
+        # the hue of near-grey pixels depends on rounding, so not all pixels are equal
         differs = np.abs(got.double().numpy() - picture * scale) > tolerance
         assert differs.mean() < (0.01 if dtype != torch.float64 else 1e-9)
 
@@ -215,7 +215,7 @@ def test_normalize_takes_any_number_of_channels() -> None:
 
 
 def mixed_by_the_twin(mix: Mixup | CutMix, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Row by row, from the draws that the registry of purposes tells of."""
+    """The reference result, row by row, from the draws of the purposes in the registry."""
     ids = rows.sample_ids.numpy()
     name = type(mix).__name__.lower()
     drawn = uniforms(rows.seed, rows.epoch, ids, f"{name}:image", 5)
@@ -309,7 +309,7 @@ def test_mixes_can_be_composed() -> None:
     found = both(batch(range(30)))["label"]
     assert torch.allclose(found.sum(1), torch.ones(30))
     assert found.min() >= 0.02 - 1e-6
-    assert (found > 0.021).sum(1).max() >= 3  # of three and more samples
+    assert (found > 0.021).sum(1).max() >= 3  # of at least three samples
 
 
 ALPHAS = {0.5: lambda x: 2 / np.pi * np.arcsin(np.sqrt(x)), 1.0: lambda x: x, 2.0: lambda x: x * x * (3 - 2 * x)}
@@ -386,7 +386,7 @@ def test_the_memory_format_changes_nothing() -> None:
 
 
 def turned(rows: Rows, layout: str | None = "HWC") -> Rows:
-    """The same rows with their pictures as `[B, H, W, C]`, in a batch that says so."""
+    """The same rows with pictures as `[B, H, W, C]` and that layout declared."""
     found = rows.replace({"image": rows["image"].permute(0, 2, 3, 1).contiguous()})
     if layout is not None:
         found.layouts = {"image": layout}  # type: ignore[attr-defined]
@@ -405,7 +405,7 @@ def test_pictures_may_have_their_channels_last(transform: Any, layout: str | Non
 
 
 def square(count: int = 12) -> torch.Tensor:
-    """Pictures of three rows and three columns, or rather: nobody can tell."""
+    """Pictures of 3 × 3 pixels, whose layout is ambiguous."""
     return levels(count)[:, :, 1:4, 1:4].contiguous()
 
 
@@ -427,7 +427,7 @@ def test_pictures_with_an_unusual_number_of_channels_are_an_error_that_asks_for_
     with pytest.raises(SchemaError, match=r"expected a tensor of uint8 or floats, \[B, C, H, W\] or .*set layout="):
         RandomHorizontalFlip()(rows)
     RandomHorizontalFlip(layout="CHW")(rows)
-    Normalize([0.5] * channels, [1] * channels)(rows)  # their number tells
+    Normalize([0.5] * channels, [1] * channels)(rows)  # the number of channels shows the layout
     Mixup(classes=2)(rows.replace({"label": torch.zeros(4, dtype=torch.int64)}))  # needs no layout
 
 

@@ -45,7 +45,7 @@ def decoded(data: Path, repository: Path, **environment: str) -> tuple[str, ...]
 def test_processes_with_and_without_the_library_share_one_kernel_cache(
     tmp_path: Path, repository: Path, cache: str
 ) -> None:
-    """A kernel that calls what is not there would crash, and one that was compiled without is no use with it."""
+    """A cached kernel that calls a missing library would crash, and one compiled without it would not use it."""
     write(tmp_path / "data", [jpeg(picture(20, 20, i, True)) for i in range(2)])
     shared = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")} if cache == "empty" else {}
     without, with_it = (decoded(tmp_path / "data", repository, **shared, **more) for more in ({turbo.VARIABLE: ""}, {}))
@@ -98,7 +98,7 @@ def found(repository: Path, **environment: str) -> list[str]:
 
 
 def elf_with(directory: Path, *names: str) -> str:
-    """A shared library that exports functions of these names; none of them does anything."""
+    """Build a shared library that exports empty functions of these names."""
     source = directory / "stub.c"
     source.write_text("".join(f"int {name}(void) {{ return -1; }}\n" for name in names))
     library = directory / "libturbojpeg.so.0"
@@ -111,9 +111,9 @@ def elf_with(directory: Path, *names: str) -> str:
 @pytest.mark.parametrize(
     ("exports", "chosen"),
     [
-        (turbo._NEEDED + turbo._OF_REGIONS, "libturbojpeg.so.0"),  # a 3.x of the system comes first
+        (turbo._NEEDED + turbo._OF_REGIONS, "libturbojpeg.so.0"),  # the system's 3.x comes first
         (turbo._NEEDED, "_pylibjxl"),  # then that of the wheel
-        (turbo._OF_REGIONS, "_pylibjxl"),  # and a library that lacks a symbol is none
+        (turbo._OF_REGIONS, "_pylibjxl"),  # a library without a needed symbol is skipped
     ],
 )
 def test_the_systems_3x_is_preferred_to_the_wheel_and_the_wheel_to_the_systems_2x(
@@ -126,7 +126,7 @@ def test_the_systems_3x_is_preferred_to_the_wheel_and_the_wheel_to_the_systems_2
 
 @pytest.mark.skipif(ctypes.util.find_library("turbojpeg") is None, reason="the system has no libturbojpeg")
 def test_without_the_wheel_the_library_of_the_system_is_used(tmp_path: Path, repository: Path) -> None:
-    (tmp_path / "pylibjxl").mkdir()  # a package of this name that holds no library
+    (tmp_path / "pylibjxl").mkdir()  # a package of this name without a library
     (tmp_path / "pylibjxl" / "__init__.py").touch()
     assert found(repository, PYTHONPATH=f"{tmp_path}:{repository}") == ["libturbojpeg.so.0", "False"]
 
@@ -135,7 +135,7 @@ def test_without_the_wheel_the_library_of_the_system_is_used(tmp_path: Path, rep
 
 
 def newer_library() -> str | None:
-    """A libturbojpeg 3.x, which a package may have brought along."""
+    """The path of a libturbojpeg 3.x, perhaps from a package."""
     try:
         files = metadata.files("turbojpeg") or []
     except metadata.PackageNotFoundError:
@@ -163,7 +163,7 @@ for name, spec in specs.items():
 
 @pytest.mark.skipif(newer_library() is None, reason="no package with a libturbojpeg 3.x is installed")
 def test_regions_are_decoded_correctly_and_damaged_ones_refused(tmp_path: Path, repository: Path) -> None:
-    """A region ends decoding early, so damage below it is not seen; what is seen is that of the whole picture."""
+    """Decoding a region stops early, so damage below it is not seen; its pixels equal those of the whole picture."""
     samplings = ("444", "422", "420", "440", "411", "Gray")
     good = [jpeg(picture(*size, i, True), samplings[i % 6]) for i, size in enumerate([(300, 400), (511, 333)] * 6)]
     good += [file_of(picture(300, 400, 1, True), progressive=True), jpeg(picture(9, 7, 1, True))]

@@ -153,7 +153,7 @@ def test_an_index_changed_outside_is_damage(root: Path) -> None:
     damage = only(report)
     assert (damage.file, damage.reason, damage.samples) == ("index.json", "integrity", ())
     assert "changed outside mx8shards" in damage.error
-    assert (report.shards, report.sealed) == (len(list(root.glob("shard.*"))), False)  # those of what is kept
+    assert (report.shards, report.sealed) == (len(list(root.glob("shard.*"))), False)  # the kept index files
 
 
 def test_an_invalid_index_is_damage(root: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_missing_or_truncated_sidecar_is_damage(root: Path, kind: str, data: b
 
 
 def replace_sidecar(root: Path, kind: str, data: bytes) -> None:
-    """Put another side-car of the right size and hash in place, as though it had been published so."""
+    """Publish a changed side-car with its right size and hash."""
     name = blake3(data).hexdigest()
     (root / STATE / "sidecars" / name).write_bytes(data)
 
@@ -295,7 +295,7 @@ def test_a_damaged_decompressed_copy_is_found(tmp_path: Path) -> None:
 
 
 def only_raw(root: Path, *, publisher: str) -> list[Path]:
-    """What Streaming leaves in its cache with keep_zip=False: of compressed shards the raw files."""
+    """Streaming's cache with keep_zip=False has only the raw files of compressed shards."""
     write(root, range(100), compression="zstd", hashes=("sha1",))
     if publisher == "others":
         make_foreign(root, hashes=("sha1",))
@@ -328,7 +328,7 @@ def test_damage_of_a_raw_file_without_its_compressed_file_is_found(tmp_path: Pat
     damage = only(mx8.verify(tmp_path, data=True))
     assert (damage.file, damage.reason) == (raw[1].name, "integrity")
     cut(raw[2])
-    assert only(mx8.verify(tmp_path)).reason == "missing"  # no reader takes it, and there is no other
+    assert only(mx8.verify(tmp_path)).reason == "missing"  # no reader accepts it, and there is no other file
     with pytest.raises(mx8.DatasetNotFoundError):
         list(mx8.Dataset(tmp_path))
 
@@ -352,7 +352,7 @@ def test_files_that_gc_removes_meanwhile_are_not_damage(tmp_path: Path, options:
 
     report = mx8.verify(tmp_path, progress=replace, **options)
     assert report.ok
-    if options or compression is None:  # else no shard's file is read, and nothing tells of progress
+    if options or compression is None:  # otherwise no shard is read and progress is not called
         assert (report.snapshot, report.samples) == (newer[0], 100)
 
 
@@ -422,7 +422,7 @@ def test_a_compressed_shard_is_decompressed_and_compared_with_its_raw_hash(root:
     edit_index(root, lambda index: index["shards"][0]["zip_data"].update(hashes={}))
     for at in range(0, len(data), len(data) // 20):
         shard.write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
-        for damage in mx8.verify(root, data=True).damage:  # a flip may be without effect: gzip's time, zstd's reserve
+        for damage in mx8.verify(root, data=True).damage:  # no effect: gzip's time, zstd's reserved bits
             assert (damage.file, damage.samples) == (shard.name, ((0, 100),))
     edit_index(root, lambda index: index["shards"][0]["raw_data"]["hashes"].update(sha1="0" * 40))
     shard.write_bytes(data)
@@ -525,7 +525,7 @@ def test_data_and_subset_are_mutually_exclusive(root: Path) -> None:
 
 
 class Everything:
-    """A sealed dataset with files of every kind, and what should be said of a flip in each of them.
+    """A sealed dataset with every kind of file, and the expected report of a bit flip in each.
 
     Three snapshots: one that was overwritten; raw shards of several blocks; and compressed shards appended to those.
     """
@@ -536,7 +536,7 @@ class Everything:
         self._write(range(60), mode="overwrite")
         self.new = write(root, range(60, 90), mode="append", compression="zstd", size_limit=3000)
         assert len(list(mx8.Dataset(root))) == 90  # fills the cache
-        private = ("lock", "CACHEDIR.TAG")  # they say nothing of the data
+        private = ("lock", "CACHEDIR.TAG")  # they do not affect the data
         self.files = sorted(path for path in root.rglob("*") if path.is_file() and path.name not in private)
         self.samples = {path: self._samples_of(path) for path in self.files}
 
@@ -546,7 +546,7 @@ class Everything:
                 writer.write(sample(number, 1_500_000 if number == 20 else 60_000 if number < 50 else 10))
 
     def _samples_of(self, path: Path) -> tuple[int, int]:
-        """Which samples lie in a shard, or in the copy of one."""
+        """The samples in a shard file or a copy of it."""
         index = json.loads((self.root / "index.json").read_bytes())
         old = json.loads((self.root / STATE / "snapshots" / f"{self.old.removeprefix('sha256:')}.json").read_bytes())
         for entries in (old["shards"], index["shards"]):
@@ -578,7 +578,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
 
 
 def flips(everything: Everything, count: int, seed: int) -> Iterator[tuple[Path, int]]:
-    """Every file in turn, at a bit of its own."""
+    """Flip a random bit in each file in turn."""
     draw = np.random.Generator(np.random.Philox(seed))
     for i in range(count):
         path = everything.files[i % len(everything.files)]

@@ -23,7 +23,7 @@ POSITIONS = st.lists(st.integers(-20, 19), max_size=12)
 
 
 def ids_of(view: View) -> list[int]:
-    """By one position at a time, which must be what it says for all of them at once."""
+    """The sample_ids of single positions. Asserts that resolving all at once gives the same."""
     one_by_one = [int(view.resolve(np.array([i]))[0][0]) for i in range(len(view))]
     at_once, _ = view.resolve(np.arange(len(view)))
     assert at_once.dtype == np.int64
@@ -88,7 +88,7 @@ def test_equal_views_have_equal_digests_and_different_ones_do_not() -> None:
 
 
 def test_digests_are_stable_between_versions() -> None:
-    """States hold them: another digest of the same view would refuse every state that was kept."""
+    """States contain digests: if a digest changed, loaders would refuse all saved states."""
     found = {name: VIEWS[name]().digest[:16] for name in ("all", "some", "joined with some")}
     assert found == {"all": "cdad63faf541a847", "some": "93933399200adcc3", "joined with some": "41a99a3dfc8220e7"}
 
@@ -252,7 +252,7 @@ def test_datasets_without_samples_can_be_joined(tmp_path: Path, root: Path) -> N
 
 
 def test_an_empty_dataset_can_be_joined_to_any_other(tmp_path: Path, root: Path) -> None:
-    """Without shards an index says nothing of columns."""
+    """An index without shards has no columns."""
     with mx8.Writer(tmp_path / "empty", columns={"id": "int", "label": "uint8", "text": "str"}):
         pass
     for datasets in (
@@ -321,7 +321,7 @@ def test_concat_refuses_anything_but_a_list_of_datasets(wrong: Any) -> None:
 
 
 def keys_of(view: View, epoch: int = 0, seed: int = 0) -> list[tuple[int, int]]:
-    """The sample and its occurrence at every position: no two are alike."""
+    """The sample_id and occurrence of every position. Asserts that these pairs are unique."""
     found, extras = view.resolve(np.arange(len(view)), epoch, seed)
     occurrences = extras.get("occurrence", np.zeros(len(view), np.int64))
     keys = list(zip(found.tolist(), occurrences.tolist(), strict=True))
@@ -367,7 +367,7 @@ def test_a_view_without_repeats_has_no_extras() -> None:
 
 
 class Timed:
-    """A view of some samples that knows when each begins."""
+    """A view with an extra: the start of each position."""
 
     digest = "timed"
     occurrences = 1
@@ -456,7 +456,7 @@ def test_datasets_are_mixed_by_weights(root: Path, tmp_path: Path) -> None:
 
 
 def small_rest(view: mx8.Dataset) -> list[int]:
-    """The two samples of the small dataset that come a third time."""
+    """The two samples of the small dataset that occur a third time."""
     found = [i - 100 for i in ids(view)[30:]]
     return [i for i in range(4) if found.count(i) == 3]
 
@@ -493,7 +493,7 @@ def test_joined_datasets_keep_the_verify_mode_of_each(checked: int, tmp_path: Pa
     for name in ("one", "two"):
         write(tmp_path / name, range(3))
         shard = tmp_path / name / "shard.00000.mds"
-        shard.write_bytes(shard.read_bytes()[:-1] + b"?")  # the payload of the last column: no structure tells
+        shard.write_bytes(shard.read_bytes()[:-1] + b"?")  # in a payload, where no structural check finds it
     datasets = [mx8.Dataset(tmp_path / name, verify=mode) for name, mode in zip(("one", "two"), modes, strict=True)]
     joined = mx8.concat(datasets)
     for found in (joined, pickle.loads(pickle.dumps(joined)), mx8.concat([joined]), joined.select(range(6))):

@@ -68,7 +68,7 @@ def test_where_finds_exactly_the_samples_whose_decoded_value_is_equal(
     place: Path, encoding: str, samples: list[tuple[str, str]], wanted: str, picked: list[int], before: bool
 ) -> None:
     as_value = str if encoding == "str" else str.encode
-    names = ("key", "other") if before else ("other", "key")  # columns lie in the order of their names
+    names = ("key", "other") if before else ("other", "key")  # columns are stored in the order of their names
     kinds = {names[0]: encoding, "number": "int", names[1] + "z": "str"}
     key = names[0]
     with TemporaryDirectory(dir=place) as root, pytest.MonkeyPatch.context() as patch:

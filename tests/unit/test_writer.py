@@ -136,7 +136,7 @@ def test_a_writer_without_samples_makes_an_empty_dataset(tmp_path: Path) -> None
     with mx8.Dataset(tmp_path / "data") as dataset:
         assert len(dataset) == 0
         assert dataset.metadata == {"why": "none matched"}
-        assert dataset.columns == NUMBERED  # told by a shard without samples
+        assert dataset.columns == NUMBERED  # from a shard without samples
 
 
 def test_a_writer_without_samples_makes_no_shard_with_match_streaming(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_ctrl_c_at_any_line_while_a_writer_opens_or_closes_leaves_no_lock_held(p
             pass
         finally:
             sys.settrace(None)
-        mx8.Writer(place / "in" / "data", columns=ONE).abandon()  # nobody holds its lock
+        mx8.Writer(place / "in" / "data", columns=ONE).abandon()  # its lock is free
         if left > 0:
             break
     assert at > 50
@@ -593,7 +593,7 @@ def test_an_open_dataset_keeps_its_snapshot(tmp_path: Path) -> None:
 def test_a_shard_that_cannot_be_stored_fails_the_writer_permanently(
     swallow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shard is stored in the background: whoever swallows the error must not get the others without it."""
+    """Shards are stored in the background: a caller that suppresses the error must not publish the other shards."""
     root = tmp_path / "data"
     write(root, numbered_samples(3))
     before = files(root)

@@ -24,7 +24,7 @@ SIZES = [(1, 1), (2, 2), (3, 5), (16, 16), (17, 33), (64, 48)]
 
 
 def pixels(height: int, width: int) -> Any:
-    """A smooth picture, so that chroma made coarser is chroma nonetheless."""
+    """A smooth picture, which subsampled chroma changes little."""
     y, x = np.mgrid[:height, :width]
     return np.stack([(x * 5) % 256, (y * 3) % 256, (x + y) % 256], axis=-1).astype(np.uint8)
 
@@ -36,7 +36,7 @@ def file(picture: Any, kind: str = "JPEG", **options: Any) -> bytes:
 
 
 def ycbcr(jpeg: bytes) -> Any:
-    """What libjpeg makes before colours, chroma as fine as luma."""
+    """The YCbCr pixels of libjpeg, with upsampled chroma."""
     with Image.open(io.BytesIO(jpeg)) as picture:
         picture.draft("YCbCr", picture.size)
         return np.asarray(picture.convert("YCbCr")).astype(int)
@@ -52,7 +52,7 @@ def test_planes_equal_those_of_the_decoder(height: int, width: int, subsampling:
     assert blue.shape == red.shape == (-(-height // 2), -(-width // 2))
     assert np.abs(luma - wanted[..., 0]).max() <= (0 if turbo.library is not None else 2)
     near = wanted[::2, ::2, 1:]
-    assert np.abs(np.stack([blue, red], -1) - near).mean() < 8  # a sample stands for four pixels, of which this is one
+    assert np.abs(np.stack([blue, red], -1) - near).mean() < 8  # a chroma sample covers four pixels; this is one
 
 
 def test_a_grey_picture_has_neutral_chroma() -> None:
@@ -66,7 +66,7 @@ def test_any_picture_can_be_converted_to_planes() -> None:
     wanted = np.asarray(Image.fromarray(pixels(9, 7)).convert("YCbCr"))
     assert np.array_equal(luma, wanted[..., 0])
     assert blue[0, 0] == (wanted[:2, :2, 1].sum() + 2) // 4
-    assert red[-1, -1] == wanted[-1, -1, 2]  # it stands for itself
+    assert red[-1, -1] == wanted[-1, -1, 2]  # at an odd edge it covers only this pixel
 
 
 def test_the_planes_of_the_spec_vectors_are_found(repository: Path) -> None:
@@ -118,7 +118,7 @@ def test_planes_and_unscaled_jpegs_give_equal_batches(crop: Any, tmp_path: Path)
                 writer.write({"image": payload})
         with mx8.Loader(mx8.Dataset(tmp_path / name), batch_size=8, decode={"image": crop}, output="numpy") as loader:
             found.append(next(iter(loader))["image"].copy())
-    if turbo.HAS_REGIONS:  # libturbojpeg 3.x may decode a region of a JPEG to colours instead
+    if turbo.HAS_REGIONS:  # libturbojpeg 3.x may decode a region of a JPEG to RGB instead
         assert np.abs(np.subtract(*found, dtype=np.int16)).mean() < 3
     else:
         assert np.array_equal(*found)
