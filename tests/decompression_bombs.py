@@ -62,17 +62,17 @@ def sequential(scans: int) -> bytes:
     return b"".join((*parts, b"\xff\xd9"))
 
 
-def filled(scale: int) -> bytes:
+def fill_bytes(scale: int) -> bytes:
     """A JPEG with many fill bytes before a marker."""
     return JPEG[:2] + b"\xff" * (scale * 70_000) + JPEG[2:]
 
 
-def junk(scale: int) -> bytes:
+def bytes_between_segments(scale: int) -> bytes:
     """A JPEG with meaningless bytes between its segments."""
     return JPEG[:2] + bytes(scale * 70_000) + JPEG[2:]
 
 
-def commented(scale: int) -> bytes:
+def empty_comments(scale: int) -> bytes:
     """A JPEG of empty comments."""
     return JPEG[:2] + b"\xff\xfe\0\2" * (scale * 4_500) + JPEG[2:]
 
@@ -156,7 +156,7 @@ def png(between: bytes, *, width: int = 60, height: int = 40) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + between + chunk(b"IDAT", rows) + chunk(b"IEND")
 
 
-def chunky(scale: int) -> bytes:
+def empty_chunks(scale: int) -> bytes:
     """A PNG of empty chunks."""
     return png(chunk(b"teSt") * (scale * 10_000))
 
@@ -167,7 +167,7 @@ def gif(between: bytes, frames: int = 1) -> bytes:
     return whole[:table] + between + whole[table:-1] * frames + b";"
 
 
-def crumbled(scale: int) -> bytes:
+def tiny_comment_blocks(scale: int) -> bytes:
     """A GIF with a comment in blocks of one byte."""
     return gif(b"!\xfe" + b"\1x" * (scale * 70_000) + b"\0")
 
@@ -258,17 +258,17 @@ def wide_tiles(scale: int) -> bytes:
 HOSTILE: dict[str, tuple[Callable[[int], bytes], str]] = {
     "progressive scans": (lambda scale: progressive(min(882, 100 + scale)), "at most 100 scans"),
     "sequential scans": (lambda scale: sequential(100 + scale), "at most 100 scans"),
-    "fill bytes": (filled, "fill bytes"),
-    "junk": (junk, "fill bytes"),
-    "empty comments": (commented, "segments"),
+    "fill bytes": (fill_bytes, "fill bytes"),
+    "bytes_between_segments": (bytes_between_segments, "fill bytes"),
+    "empty comments": (empty_comments, "segments"),
     "EXIF bomb": (exif_bomb, "share their bytes"),
     "MPF bomb": (mpf_bomb, "share their bytes"),
     "WebP bomb": (webp_bomb, "share their bytes"),
     "AVIF bomb": (avif_bomb, "share their bytes"),
     "EXIF directory bomb": (exif_directory_bomb, "share their bytes"),
     "TIFF directory bomb": (tiff_directory_bomb, "share their bytes"),
-    "empty chunks": (chunky, "chunks"),
-    "crumbled comment": (crumbled, "GIF"),
+    "empty chunks": (empty_chunks, "chunks"),
+    "tiny_comment_blocks comment": (tiny_comment_blocks, "GIF"),
     "many comments": (commented_gif, "GIF"),
     "frames": (frames, "several frames"),
     "pages": (pages, "several frames"),

@@ -127,7 +127,7 @@ def draws_of(spec: Any, name: str, sample_id: int, seed: int = 0, epoch: int = 0
     return uniforms(seed, epoch, np.array([sample_id]), purpose, DRAWS)[0]
 
 
-def twin_of(file: bytes, spec: Any, name: str, sample_id: int, seed: int = 0, epoch: int = 0) -> Array:
+def reference_crop(file: bytes, spec: Any, name: str, sample_id: int, seed: int = 0, epoch: int = 0) -> Array:
     """The reference crop of a picture file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns that a palette's transparency is lost

@@ -60,7 +60,7 @@ def test_every_code_block_runs_and_gives_the_output_shown(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    for name in [name for name, module in sys.modules.items() if is_stand_in(name, module)]:
+    for name in [name for name, module in sys.modules.items() if is_stub(name, module)]:
         monkeypatch.delitem(sys.modules, name)
     namespace: dict[str, Any] = {"__name__": "a_page"}
     shown = list(blocks(path.read_text(encoding="utf-8")))
@@ -77,7 +77,7 @@ def test_every_code_block_runs_and_gives_the_output_shown(
             run_shell_lines(block.code)
 
 
-def is_stand_in(name: str, module: Any) -> bool:
+def is_stub(name: str, module: Any) -> bool:
     """Is this module a stub of the tests of mosaicml-streaming? Lightning would take it for the real one."""
     spec = getattr(module, "__spec__", None)
     return name.partition(".")[0] in ("torchvision", "transformers") and spec is not None and not spec.loader

@@ -45,7 +45,7 @@ def write_both(streaming: Any, tmp_path: Path, columns: Any, samples: Any, **opt
     )
 
 
-def their_part_of(index: bytes) -> Any:
+def without_our_keys(index: bytes) -> Any:
     """Our index without the keys that streaming does not write."""
     found = json.loads(index)
     del found["mx8shards"]
@@ -82,7 +82,7 @@ def test_compressed_files_and_the_index_equal_streamings(
     ours, theirs = write_both(streaming, tmp_path, EVERY_COLUMN, EVERY_SAMPLE, **options)
     assert files(ours) == files(theirs)
     index = (theirs / "index.json").read_bytes()
-    assert their_part_of((ours / "index.json").read_bytes()) == json.loads(index)
+    assert without_our_keys((ours / "index.json").read_bytes()) == json.loads(index)
 
 
 @pytest.mark.parametrize("compression", EVERY_LEVEL)

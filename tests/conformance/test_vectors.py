@@ -97,7 +97,7 @@ def test_invalid_vector_is_refused_when_opened(vector: Any) -> None:
 def test_invalid_vector_is_refused_when_read(vector: Any) -> None:
     link, options, wanted = vector
     with mx8.Dataset(link, **options) as dataset, pytest.raises(getattr(mx8, wanted["error"])) as caught:
-        look_at(list(dataset))
+        read_pixels(list(dataset))
     assert_says(caught.value, wanted)
 
 
@@ -105,7 +105,7 @@ def test_invalid_vector_is_refused_when_read(vector: Any) -> None:
 def test_verify_refuses_an_invalid_vector_that_can_be_read(vector: Any) -> None:
     link, options, wanted = vector
     with mx8.Dataset(link, **options) as dataset:
-        look_at(list(dataset))
+        read_pixels(list(dataset))
     damage = mx8.verify(link, data=True).damage
     assert [one for one in damage if one.reason in REASONS[wanted["error"]] and wanted["path"] in one.error + one.file]
 
@@ -115,11 +115,11 @@ def assert_says(error: mx8.ShardsError, wanted: dict[str, Any]) -> None:
     assert wanted["path"] in str(error)
 
 
-def look_at(value: Any) -> None:
+def read_pixels(value: Any) -> None:
     """Read the pixels, because pictures are decoded lazily."""
     if isinstance(value, (dict, list)):
         for item in value.values() if isinstance(value, dict) else value:
-            look_at(item)
+            read_pixels(item)
     elif isinstance(value, Image.Image):
         value.tobytes()
 

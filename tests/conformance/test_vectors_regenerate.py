@@ -87,7 +87,7 @@ def section(title: str) -> str:
     return (SPEC / "encodings.md").read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def named_in(text: str) -> set[str]:
+def names_in_tables(text: str) -> set[str]:
     """The names in the first cells of its tables."""
     first_cells = re.findall(r"^\|([^|]+)\|", text, re.MULTILINE)
     return {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
@@ -187,14 +187,14 @@ def test_every_name_of_the_registry_occurs_in_a_valid_vector() -> None:
     indices = [json.loads(path.read_bytes().decode("utf-8")) for vector in VALID for path in vector.rglob("index.json")]
     shards = [shard for index in indices for shard in index["shards"]]
     encodings = {encoding for shard in shards for encoding in shard["column_encodings"]}
-    assert {name for name in named_in(section("Encodings")) if "<" not in name} <= encodings
+    assert {name for name in names_in_tables(section("Encodings")) if "<" not in name} <= encodings
     assert {name.count(":") for name in encodings if name.startswith("ndarray")} == {0, 1, 2}
     compressions = {shard["compression"].split(":")[0] for shard in shards if shard["compression"]}
-    assert named_in(section("Compressions")) == compressions
+    assert names_in_tables(section("Compressions")) == compressions
     hashes = {name for shard in shards for name in shard["raw_data"]["hashes"]}
-    assert named_in(section("Hashes")) == table("hashes")["hashes"].keys() <= hashes
+    assert names_in_tables(section("Hashes")) == table("hashes")["hashes"].keys() <= hashes
     kinds = {car["kind"] for index in indices for car in index.get("mx8shards", {}).get("sidecars", [])}
-    assert named_in(section("Kinds of side-cars")) <= kinds
+    assert names_in_tables(section("Kinds of side-cars")) <= kinds
 
 
 def test_the_registry_has_the_lengths_of_hashes(schema: jsonschema.Draft202012Validator) -> None:

@@ -79,7 +79,7 @@ def _dataset(place: Path, **options: Any) -> None:
     put_foreign_files(place)
 
 
-def _unowned(place: Path) -> None:
+def _foreign_dataset(place: Path) -> None:
     """A dataset of another writer: no kept snapshots, no `.mx8shards`."""
     _dataset(place)
     shutil.rmtree(place / "data/.mx8shards")
@@ -130,7 +130,7 @@ def _histories(place: Path) -> None:
 
 
 def _without_hashes(place: Path) -> None:
-    _unowned(place)
+    _foreign_dataset(place)
     path = place / "data/index.json"
     index = json.loads(path.read_bytes())
     del index["mx8shards"]
@@ -177,15 +177,15 @@ def _texts(place: Path) -> None:
     write_texts(place / "texts", [f"{folder}/{i}.txt" for folder in ("cat", "dog") for i in range(2)])
 
 
-def _grown(place: Path, convert: Callable[[Path], None] = convert) -> None:
+def _dataset_and_new_texts(place: Path, convert: Callable[[Path], None] = convert) -> None:
     """A dataset, and further texts, one of a new class."""
     _texts(place)
     convert(place)
     write_texts(place / "texts", [f"{folder}/{i}.txt" for folder in ("bee", "dog") for i in range(3, 6)])
 
 
-def _grown_splits(place: Path) -> None:
-    _grown(place, split)
+def _splits_and_new_texts(place: Path) -> None:
+    _dataset_and_new_texts(place, split)
 
 
 SCENARIOS = [
@@ -196,7 +196,7 @@ SCENARIOS = [
     Scenario("create compressed", _nothing, lambda place: write(place / "data", compression="zstd", threads=3)),
     Scenario("append", _dataset, lambda place: write(place / "data", 3, 8, mode="append")),
     Scenario("append metadata", _dataset, lambda place: write(place / "data", 0, 0, mode="append", metadata={"a": 1})),
-    Scenario("append to a foreign dataset", _unowned, lambda place: write(place / "data", 3, 8, mode="append")),
+    Scenario("append to a foreign dataset", _foreign_dataset, lambda place: write(place / "data", 3, 8, mode="append")),
     Scenario("append after overwrite", _overwritten, lambda place: write(place / "data", 3, 8, mode="append")),
     Scenario("overwrite", _dataset, lambda place: write(place / "data", 20, 25, mode="overwrite")),
     Scenario("overwrite with nothing", _dataset, lambda place: write(place / "data", 0, 0, mode="overwrite")),
@@ -218,9 +218,9 @@ SCENARIOS = [
     Scenario("gc", _histories, lambda place: mx8.gc(place / "data", keep=1)),
     Scenario("gc a little", _histories, lambda place: mx8.gc(place / "data", keep=3)),
     Scenario("convert", _texts, convert, again=True),
-    Scenario("convert and append", _grown, lambda place: convert(place, append=True), again=True),
+    Scenario("convert and append", _dataset_and_new_texts, lambda place: convert(place, append=True), again=True),
     Scenario("split", _texts, split, again=True),
-    Scenario("split and append", _grown_splits, lambda place: split(place, append=True), again=True),
+    Scenario("split and append", _splits_and_new_texts, lambda place: split(place, append=True), again=True),
     Scenario("seal", _without_hashes, lambda place: mx8.verify(place / "data", seal=True)),
     Scenario("seal what others changed", _changed_by_others, lambda place: mx8.verify(place / "data", seal=True)),
 ]

@@ -142,7 +142,7 @@ def look():
         assert labels == list(range(labels[0], labels[0] + len(labels))) and labels[0] % 5 == 0, labels
         return labels[-1]
 
-def read_until_told():
+def read_until_stopped():
     seen = looks = missed = 0
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
@@ -162,7 +162,7 @@ look()  # what is imported late is imported once
 for _ in range(4):
     if not os.fork():
         try:
-            os.write(1, (json.dumps(read_until_told()) + chr(10)).encode())
+            os.write(1, (json.dumps(read_until_stopped()) + chr(10)).encode())
         except BaseException:
             traceback.print_exc()
         os._exit(0)

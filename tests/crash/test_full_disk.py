@@ -62,7 +62,7 @@ def is_whole(root: Path) -> bool:
     return mx8.verify(root, data=True).ok and not (root / ".mx8shards/staging").exists()
 
 
-def refusal_of(act: Callable[[], object]) -> mx8.DiskError | None:
+def error_of(act: Callable[[], object]) -> mx8.DiskError | None:
     """The error that a call raises, or None."""
     try:
         act()
@@ -85,7 +85,7 @@ def test_a_disk_that_fills_up_during_any_step_of_a_publication_loses_nothing(
     for size in range(0, 480, 24):
         used = os.statvfs(root)
         small_disk.change(f"size={(used.f_blocks - used.f_bfree) * 4 + size}k")
-        error = refusal_of(lambda: write(root, 100, 4_000, **more))
+        error = error_of(lambda: write(root, 100, 4_000, **more))
         if error is None:
             break
         refused += 1

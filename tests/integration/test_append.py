@@ -131,7 +131,7 @@ class Numbers:
         return {"number": item[1]}
 
 
-class Misnamed(Numbers):
+class WrongPathColumn(Numbers):
     columns = {"path": "str"}  # noqa: RUF012
 
     def sample(self, item: Any) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def test_without_a_column_that_names_the_items_nothing_can_be_appended(tmp_path:
     with pytest.raises(mx8.SettingError, match="append: expected a source with a column 'path'"):
         mx8.convert_from(Numbers(), out=tmp_path / "out", append=True)
     with pytest.raises(mx8.SettingError, match="stores the name of the item, 'number 0', in the column 'path'"):
-        mx8.convert_from(Misnamed(), out=tmp_path / "out", append=True)
+        mx8.convert_from(WrongPathColumn(), out=tmp_path / "out", append=True)
     assert not (tmp_path / "out/index.json").exists()
     mx8.convert_from(Numbers(), out=tmp_path / "numbers")
     assert len(mx8.Dataset(tmp_path / "numbers")) == 3

@@ -125,7 +125,7 @@ def write(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def few(*names: str) -> dict[str, bytes]:
+def small_jpegs(*names: str) -> dict[str, bytes]:
     return {name: picture("JPEG", quality=50 + number) for number, name in enumerate(names)}
 
 
@@ -185,7 +185,7 @@ def test_every_picture_is_stored_byte_for_byte_or_listed_as_a_reject(
 
 
 def test_symlinks_are_followed_except_loops_and_broken_ones_are_listed(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg", "b/2.jpg"))
     (src / "a/again.jpg").symlink_to("1.jpg")
     (src / "a/broken.jpg").symlink_to("nowhere.jpg")
     (src / "a/itself").symlink_to("itself")
@@ -205,14 +205,14 @@ def test_symlinks_are_followed_except_loops_and_broken_ones_are_listed(tmp_path:
 
 
 def test_symlinks_that_multiply_the_number_of_paths_are_refused(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("17/1.jpg"))
+    src = write(tmp_path / "src", small_jpegs("17/1.jpg"))
     for level in range(17):
         (src / str(level)).mkdir()
         for name in "ab":
             (src / str(level) / name).symlink_to(f"../{level + 1}")
     for target in ("cat", "cats"):  # harmless links
         (src / "17" / target).symlink_to("../../other")
-    write(tmp_path / "other", few("2.jpg"))
+    write(tmp_path / "other", small_jpegs("2.jpg"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("mx8shards.convert.source_files._MOST_REPEATED", 1000)
         _, complained = run(capsys, src, tmp_path / "out", "--labels", "none", code=1)
@@ -237,7 +237,7 @@ def test_tar_members_that_point_outside_are_rejects_and_make_no_class(tmp_path: 
 def test_a_file_name_that_is_not_utf8_is_a_reject_and_such_a_folder_is_an_error(
     tmp_path: Path, capsys: Capture
 ) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg"))
     name = os.path.join(os.fsencode(src), b"a", b"caf\xe9.jpg")
     try:
         with open(name, "wb") as file:
@@ -269,7 +269,7 @@ def read_as_nobody(src: str, found: Any) -> None:
 
 
 def test_unreadable_files_are_rejects_and_unreadable_folders_are_an_error(tmp_path: Path) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg", "b/2.jpg"))
     (src / "a/1.jpg").chmod(0)
     context = multiprocessing.get_context("spawn")  # dropped privileges cannot be restored
     found = context.Queue()
@@ -289,7 +289,7 @@ def test_unreadable_files_are_rejects_and_unreadable_folders_are_an_error(tmp_pa
 
 
 def test_labels_are_the_numbers_of_the_folders(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "classes", few("b/x/1.jpg", "a/2.jpg", "c/3.jpg") | {"empty/notes.txt": b""})
+    src = write(tmp_path / "classes", small_jpegs("b/x/1.jpg", "a/2.jpg", "c/3.jpg") | {"empty/notes.txt": b""})
     run(capsys, src, tmp_path / "auto", code=4)
     run(capsys, src, tmp_path / "imagefolder", "--labels", "imagefolder", code=4)
     run(capsys, src, tmp_path / "none", "--labels", "none", code=4)
@@ -302,7 +302,7 @@ def test_labels_are_the_numbers_of_the_folders(tmp_path: Path, capsys: Capture) 
 
 
 def test_a_folder_without_folders_has_no_labels(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "flat", few("2.jpg", "1.jpg"))
+    src = write(tmp_path / "flat", small_jpegs("2.jpg", "1.jpg"))
     run(capsys, src, tmp_path / "out")
     assert [sample["path"] for sample in samples(tmp_path / "out")] == ["1.jpg", "2.jpg"]
     assert "label" not in samples(tmp_path / "out")[0]
@@ -311,7 +311,7 @@ def test_a_folder_without_folders_has_no_labels(tmp_path: Path, capsys: Capture)
 
 
 def test_pictures_beside_class_folders_are_refused_unless_labels_are_off(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "mixed", few("1.jpg", "a/2.jpg"))
+    src = write(tmp_path / "mixed", small_jpegs("1.jpg", "a/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "1.jpg, which is in no folder (--labels none converts pictures without labels)" in complained
     assert not (tmp_path / "out").exists()
@@ -320,7 +320,7 @@ def test_pictures_beside_class_folders_are_refused_unless_labels_are_off(tmp_pat
 
 
 def test_folders_named_like_splits_are_not_taken_for_classes(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "splits", few("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"))
+    src = write(tmp_path / "splits", small_jpegs("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"))
     for how in ("auto", "imagefolder"):
         _, complained = run(capsys, src, tmp_path / "out", "--labels", how, code=1)
         assert "the splits train, val" in complained
@@ -333,7 +333,7 @@ def test_folders_named_like_splits_are_not_taken_for_classes(tmp_path: Path, cap
 
 @pytest.mark.parametrize("text", ["dog\ncat\nowl\n", '["dog", "cat", "owl"]', "\ufeffdog\r\ncat\r\n\r\nowl"])
 def test_a_list_of_classes_fixes_the_labels(text: str, tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg", "dog/2.jpg"))
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg", "dog/2.jpg"))
     (tmp_path / "classes").write_text(text, newline="")
     run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"))
     assert labels(tmp_path / "out") == {"cat/1.jpg": 1, "dog/2.jpg": 0}
@@ -341,15 +341,15 @@ def test_a_list_of_classes_fixes_the_labels(text: str, tmp_path: Path, capsys: C
 
 
 def test_a_folder_missing_from_the_list_of_classes_is_an_error_that_names_both(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg", "dog/2.jpg"))
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg", "dog/2.jpg"))
     (tmp_path / "classes").write_text("dog\nowl")
     _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=1)
     assert f"{src}: expected folders that --classes names: dog, owl, got cat" in complained
     (tmp_path / "classes").write_text("train\ntest")  # folders given explicitly are classes
-    src = write(tmp_path / "vehicles", few("train/1.jpg", "test/2.jpg"))
+    src = write(tmp_path / "vehicles", small_jpegs("train/1.jpg", "test/2.jpg"))
     run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"))
     assert labels(tmp_path / "out") == {"test/2.jpg": 1, "train/1.jpg": 0}
-    flat = write(tmp_path / "flat", few("1.jpg"))
+    flat = write(tmp_path / "flat", small_jpegs("1.jpg"))
     _, complained = run(capsys, flat, tmp_path / "other", "--classes", str(tmp_path / "classes"), code=1)
     assert "expected a folder for each class" in complained
     _, complained = run(
@@ -370,7 +370,7 @@ def test_a_tilde_with_an_unknown_user_is_an_ordinary_path(
     place: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    src, nowhere = write(tmp_path / "src", few("cat/1.jpg")), "~nobody-of-that-name/x"
+    src, nowhere = write(tmp_path / "src", small_jpegs("cat/1.jpg")), "~nobody-of-that-name/x"
     if place == "out":
         run(capsys, src, Path(nowhere))
         assert labels(tmp_path / nowhere) == {"cat/1.jpg": 0}
@@ -390,7 +390,7 @@ def test_a_path_with_a_nul_byte_is_an_error(place: str, tmp_path: Path, capsys: 
 
 
 def test_an_endless_or_deeply_nested_list_of_classes_ends_with_exit_code_2(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg"))
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg"))
     (tmp_path / "deep").write_text("[" * 200_000)
     (tmp_path / "link").symlink_to("/dev/zero")
     with (tmp_path / "sparse").open("wb") as file:
@@ -410,7 +410,7 @@ def test_an_endless_or_deeply_nested_list_of_classes_ends_with_exit_code_2(tmp_p
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cat": 0}\n{"cat": 0}', '["cat", 3]', "[cat]", "cat\ndog\ncat", "\udce9"])
 def test_an_invalid_list_of_classes_ends_with_exit_code_2(text: str, tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg"))
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg"))
     (tmp_path / "classes").write_bytes(text.encode("utf-8", "surrogateescape"))
     _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=2)
     assert "--classes" in complained
@@ -420,7 +420,7 @@ def test_an_invalid_list_of_classes_ends_with_exit_code_2(text: str, tmp_path: P
 
 
 def test_an_empty_list_of_classes_and_a_repeated_name_have_different_messages(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg"))
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg"))
     for text, said in (("", "but the list is empty"), ("cat\ncat", "each class name once, got 'cat' several times")):
         (tmp_path / "classes").write_text(text)
         _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=2)
@@ -428,7 +428,7 @@ def test_an_empty_list_of_classes_and_a_repeated_name_have_different_messages(tm
 
 
 def test_a_single_folder_of_folders_is_not_taken_for_one_class(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("photos/cat/1.jpg", "photos/dog/2.jpg"))
+    src = write(tmp_path / "src", small_jpegs("photos/cat/1.jpg", "photos/dog/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert f"convert {src}/photos; --labels imagefolder takes photos as the one class" in complained
     run(capsys, src, tmp_path / "out", "--labels", "imagefolder")
@@ -436,7 +436,7 @@ def test_a_single_folder_of_folders_is_not_taken_for_one_class(tmp_path: Path, c
 
 
 def test_the_only_folder_of_a_tar_is_its_root_if_it_holds_only_folders(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "photos", few("cat/1.jpg", "dog/2.jpg", "dog/deep/3.jpg") | {"dog/bad.jpg": b"bad"})
+    src = write(tmp_path / "photos", small_jpegs("cat/1.jpg", "dog/2.jpg", "dog/deep/3.jpg") | {"dog/bad.jpg": b"bad"})
     (tmp_path / "classes").write_text("dog\ncat")
     for name, top in (("slim", "photos"), ("dotted", "./photos"), ("split", "train")):
         with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
@@ -454,7 +454,7 @@ def test_the_only_folder_of_a_tar_is_its_root_if_it_holds_only_folders(tmp_path:
 
 def test_hints_about_folders_in_a_tar_work(tmp_path: Path, capsys: Capture) -> None:
     for number, (name, wanted) in enumerate((("train/a/1.jpg", "train"), ("all/photos/cat/1.jpg", "photos"))):
-        src = write(tmp_path / str(number), few(name, name.replace("train", "val")))
+        src = write(tmp_path / str(number), small_jpegs(name, name.replace("train", "val")))
         with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
             tar.add(src, "")
         if wanted == "train":
@@ -469,7 +469,7 @@ def test_hints_about_folders_in_a_tar_work(tmp_path: Path, capsys: Capture) -> N
 def test_a_folder_without_files_is_an_error_unless_classes_are_given(
     form: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    src = write(tmp_path / "val", few("a/1.jpg", "c/2.jpg") | {"d/bad.jpg": b"bad", ".hidden/1.txt": b""})
+    src = write(tmp_path / "val", small_jpegs("a/1.jpg", "c/2.jpg") | {"d/bad.jpg": b"bad", ".hidden/1.txt": b""})
     (src / "b/deep").mkdir(parents=True)
     (src / "up").symlink_to(src if form == "folder" else "a/1.jpg")  # not a class
     if form != "folder":
@@ -488,7 +488,7 @@ def test_a_folder_without_files_is_an_error_unless_classes_are_given(
 
 
 def test_a_tar_whose_top_has_several_folders_or_is_a_class_keeps_its_paths(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/more/1.jpg", "cat/other/2.jpg") | {"cat/notes.txt": b""})
+    src = write(tmp_path / "src", small_jpegs("cat/more/1.jpg", "cat/other/2.jpg") | {"cat/notes.txt": b""})
     with tarfile.open(tmp_path / "one.tar", "w") as tar:
         tar.add(src, "")
     (src / "dog").mkdir()
@@ -507,10 +507,10 @@ def test_a_tar_whose_top_has_several_folders_or_is_a_class_keeps_its_paths(tmp_p
 def test_several_folders_named_like_splits_beside_others_are_not_taken_for_classes(
     tmp_path: Path, capsys: Capture
 ) -> None:
-    src = write(tmp_path / "src", few("Train/cat/1.jpg", "Test/cat/2.jpg", "extra/3.jpg"))
+    src = write(tmp_path / "src", small_jpegs("Train/cat/1.jpg", "Test/cat/2.jpg", "extra/3.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "the splits Test, Train" in complained
-    src = write(tmp_path / "vehicles", few("train/1.jpg", "car/2.jpg"))  # one alone is a class
+    src = write(tmp_path / "vehicles", small_jpegs("train/1.jpg", "car/2.jpg"))  # one alone is a class
     run(capsys, src, tmp_path / "out")
 
 
@@ -520,7 +520,7 @@ def test_several_folders_named_like_splits_beside_others_are_not_taken_for_class
 def test_files_that_are_not_pictures_are_rejects_and_hidden_files_are_ignored(tmp_path: Path, capsys: Capture) -> None:
     others = ("README.txt", "a/Thumbs.db", "a/labels.csv", "a/picture", "a/jpg")
     hidden = (".DS_Store", "a/._1.jpg", "a/.hidden.jpg", ".git/a.jpg")
-    src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg") | dict.fromkeys((*others, *hidden), b"no picture"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg", "b/2.jpg") | dict.fromkeys((*others, *hidden), b"no picture"))
     with tarfile.open(tmp_path / "src.tar", "w") as tar:
         tar.add(src, ".")
     for source in (src, tmp_path / "src.tar"):
@@ -555,7 +555,7 @@ def test_folders_may_be_as_deep_as_the_system_allows(
     deep: tuple[Path, Callable[[int], int]], tmp_path: Path, capsys: Capture
 ) -> None:
     src, deeper = deep
-    write(src, few("a/1.jpg"))
+    write(src, small_jpegs("a/1.jpg"))
     folder = deeper(1_500)
     with open("2.jpg", "wb", opener=lambda path, flags: os.open(path, flags, dir_fd=folder)) as file:
         file.write(picture("JPEG"))
@@ -567,14 +567,14 @@ def test_folders_may_be_as_deep_as_the_system_allows(
 
 
 def test_a_file_larger_than_any_picture_is_a_reject_and_not_read(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg", "a/2.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg", "a/2.jpg"))
     os.truncate(src / "a/2.jpg", 1 << 40)
     _, complained = run(capsys, src, tmp_path / "out", code=4)
     assert f"got {1 << 40}" in rejects(complained)["a/2.jpg"]
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a\x1b[31m/1\n.jpg", "2\x1b.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a\x1b[31m/1\n.jpg", "2\x1b.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "\x1b" not in complained
     assert "got 2\\x1b.jpg, which is in no folder" in complained
@@ -589,7 +589,7 @@ def test_a_source_may_be_given_with_spaces_and_from_the_home_directory(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    write(tmp_path / "my photos", few("a/1.jpg"))
+    write(tmp_path / "my photos", small_jpegs("a/1.jpg"))
     run(capsys, Path("~/my photos"), Path("~/the data"))
     assert labels(tmp_path / "the data") == {"a/1.jpg": 0}
 
@@ -598,7 +598,7 @@ def test_a_symlink_to_itself_is_refused_as_source_and_as_destination(tmp_path: P
     (tmp_path / "loop").symlink_to("loop")
     _, complained = run(capsys, tmp_path / "loop", tmp_path / "out", code=1)
     assert "symbolic links" in complained
-    _, complained = run(capsys, write(tmp_path / "src", few("a/1.jpg")), tmp_path / "loop", code=1)
+    _, complained = run(capsys, write(tmp_path / "src", small_jpegs("a/1.jpg")), tmp_path / "loop", code=1)
     assert complained.startswith("error: ")
     assert str(tmp_path / "loop") in complained
 
@@ -607,7 +607,11 @@ def test_a_symlink_to_itself_is_refused_as_source_and_as_destination(tmp_path: P
 
 
 def test_a_tar_and_its_folder_give_equal_snapshots(tmp_path: Path, capsys: Capture) -> None:
-    files = few("a/1.jpg", "a/deep/2.jpg", "b/3.jpg") | {"b/bad.jpg": b"bad", "a/._1.jpg": b"", "notes.txt": b""}
+    files = small_jpegs("a/1.jpg", "a/deep/2.jpg", "b/3.jpg") | {
+        "b/bad.jpg": b"bad",
+        "a/._1.jpg": b"",
+        "notes.txt": b"",
+    }
     src = write(tmp_path / "src", files)
     (src / "b/hard.jpg").hardlink_to(src / "b/3.jpg")
     (src / "b/chain.jpg").symlink_to("soft.jpg")
@@ -628,7 +632,7 @@ def test_a_tar_and_its_folder_give_equal_snapshots(tmp_path: Path, capsys: Captu
 
 
 def test_a_broken_link_in_a_tar_is_a_reject(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg"))
     (src / "a/2.jpg").symlink_to("/somewhere/else.jpg")
     with tarfile.open(tmp_path / "src.tar", "w") as tar:
         tar.add(src, ".")
@@ -637,7 +641,7 @@ def test_a_broken_link_in_a_tar_is_a_reject(tmp_path: Path, capsys: Capture) -> 
 
 
 def test_a_compressed_or_invalid_tar_is_refused(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg"))
     with tarfile.open(tmp_path / "src.tar.gz", "w:gz") as tar:
         tar.add(src, ".")
     (tmp_path / "text.tar").write_text("no tar")
@@ -742,9 +746,9 @@ def test_a_damaged_picture_is_a_reject_whatever_the_options(
         "cut.png": picture("PNG")[:-12],
         "print.jpg": damaged(picture("JPEG", "CMYK")),
         "turned.jpg": damaged(rotated()),
-        "turned.png": saved(smooth(64, 48), "PNG", 6)[:-12],
+        "turned.png": encoded_with_orientation(smooth(64, 48), "PNG", 6)[:-12],
     }
-    src = write(tmp_path / "src", few("good.jpg") | files)
+    src = write(tmp_path / "src", small_jpegs("good.jpg") | files)
     _, complained = run(capsys, src, tmp_path / "out", *options, code=4)
     assert list(rejects(complained)) == sorted(files)
 
@@ -766,13 +770,13 @@ def exif(orientation: int) -> Any:
     return found
 
 
-def saved(image: Image.Image, kind: str, orientation: int, **options: Any) -> bytes:
+def encoded_with_orientation(image: Image.Image, kind: str, orientation: int, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, exif=exif(orientation), **options)
     return out.getvalue()
 
 
-def shown(data: bytes) -> npt.NDArray[np.int16]:
+def upright_pixels(data: bytes) -> npt.NDArray[np.int16]:
     """The pixels with the EXIF orientation applied."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(np.int16)
@@ -791,14 +795,14 @@ has_transform = pytest.mark.skipif(not hasattr(turbo.library, "tjTransform"), re
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("options", [{"subsampling": "4:4:4"}, {"subsampling": "4:2:0"}, {"progressive": True}])
 def test_a_jpeg_of_whole_blocks_is_rotated_without_loss(orientation: int, options: dict[str, Any]) -> None:
-    source = saved(smooth(64, 48), "JPEG", orientation, **options)
+    source = encoded_with_orientation(smooth(64, 48), "JPEG", orientation, **options)
     found = upright_jpeg(source, orientation)
     assert found is not None
     with Image.open(io.BytesIO(found)) as image:
         assert image.getexif().get(0x0112) == 1
         assert image.getexif()[0x010E] == "a description"
-    assert raster(found).shape == shown(source).shape
-    assert np.abs(raster(found) - shown(source)).max() <= 4  # chroma upsampling and DCT rounding come later
+    assert raster(found).shape == upright_pixels(source).shape
+    assert np.abs(raster(found) - upright_pixels(source)).max() <= 4  # chroma upsampling and DCT rounding come later
     back = {6: 8, 8: 6}.get(orientation, orientation)
     again = upright_jpeg(with_orientation(found, back), back)
     assert again is not None
@@ -810,7 +814,7 @@ def test_a_jpeg_of_whole_blocks_is_rotated_without_loss(orientation: int, option
 def test_a_jpeg_with_an_oversized_head_is_rotated_without_loss_only_if_the_whole_head_is_copied(
     stuffing: bytes, turned: bool
 ) -> None:
-    source = saved(smooth(64, 48), "JPEG", 6, subsampling="4:4:4")
+    source = encoded_with_orientation(smooth(64, 48), "JPEG", 6, subsampling="4:4:4")
     found = upright_jpeg(source[:2] + stuffing + source[2:], 6)
     assert (found is not None) is turned
     if found is not None:
@@ -826,18 +830,18 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
 
 def test_rotated_pictures_become_upright_and_are_counted_and_others_are_kept(tmp_path: Path, capsys: Capture) -> None:
     files = {
-        "blocks.jpg": saved(smooth(64, 48), "JPEG", 6, subsampling="4:2:0"),
-        "odd.jpg": saved(smooth(61, 47), "JPEG", 8, quality=95),
-        "grey.jpg": saved(smooth(61, 47).convert("L"), "JPEG", 3, quality=95),
-        "turned.png": saved(smooth(60, 40).convert("RGBA"), "PNG", 5),
-        "palette.png": saved(smooth(60, 40).convert("P"), "PNG", 7),
-        "turned.webp": saved(smooth(60, 40), "WEBP", 6),
-        "turned.tif": saved(smooth(60, 40), "TIFF", 6),
-        "upright.jpg": saved(smooth(61, 47), "JPEG", 1),
-        "nonsense.jpg": saved(smooth(61, 47), "JPEG", 9),
+        "blocks.jpg": encoded_with_orientation(smooth(64, 48), "JPEG", 6, subsampling="4:2:0"),
+        "odd.jpg": encoded_with_orientation(smooth(61, 47), "JPEG", 8, quality=95),
+        "grey.jpg": encoded_with_orientation(smooth(61, 47).convert("L"), "JPEG", 3, quality=95),
+        "turned.png": encoded_with_orientation(smooth(60, 40).convert("RGBA"), "PNG", 5),
+        "palette.png": encoded_with_orientation(smooth(60, 40).convert("P"), "PNG", 7),
+        "turned.webp": encoded_with_orientation(smooth(60, 40), "WEBP", 6),
+        "turned.tif": encoded_with_orientation(smooth(60, 40), "TIFF", 6),
+        "upright.jpg": encoded_with_orientation(smooth(61, 47), "JPEG", 1),
+        "nonsense.jpg": encoded_with_orientation(smooth(61, 47), "JPEG", 9),
         "plain.png": picture("PNG"),
     }
-    cut = saved(smooth(64, 48), "JPEG", 6)[:-30]
+    cut = encoded_with_orientation(smooth(64, 48), "JPEG", 6)[:-30]
     src = write(tmp_path / "src", files | {"cut.jpg": cut})
     said, complained = run(capsys, src, tmp_path / "out", "--upright", code=4)
     assert list(rejects(complained)) == ["cut.jpg"]
@@ -852,8 +856,8 @@ def test_rotated_pictures_become_upright_and_are_counted_and_others_are_kept(tmp
         if name in ("upright.jpg", "nonsense.jpg", "plain.png"):
             assert data == source
             continue
-        assert np.array_equal(raster(data), shown(data)), name  # no rotation remains
-        worst = np.abs(raster(data) - shown(source)).max()
+        assert np.array_equal(raster(data), upright_pixels(data)), name  # no rotation remains
+        worst = np.abs(raster(data) - upright_pixels(source)).max()
         assert worst <= (16 if name.endswith(".jpg") else 0), name
 
 
@@ -861,7 +865,7 @@ def test_rotated_pictures_become_upright_and_are_counted_and_others_are_kept(tmp
 def test_options_that_encode_again_make_pictures_upright_and_their_help_says_so(
     option: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    src = write(tmp_path / "src", {"a.jpg": saved(smooth(64, 48), "JPEG", 6)})
+    src = write(tmp_path / "src", {"a.jpg": encoded_with_orientation(smooth(64, 48), "JPEG", 6)})
     run(capsys, src, tmp_path / "out", *option.split())
     assert [(sample["height"], sample["width"]) for sample in samples(tmp_path / "out")] == [(64, 48)]
     assert main(["convert", "imagefolder", "--help"]) == 0
@@ -874,25 +878,33 @@ def test_without_a_lossless_way_pictures_are_encoded_again(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turbo, "library", None)
-    source = saved(smooth(64, 48), "JPEG", 6)
+    source = encoded_with_orientation(smooth(64, 48), "JPEG", 6)
     said, _ = run(capsys, write(tmp_path / "src", {"a.jpg": source}), tmp_path / "out", "--upright")
     assert said.rstrip().endswith("\t1 sample\t1 upright\t1 upright reencoded")
     (sample,) = samples(tmp_path / "out")
-    assert np.abs(raster(sample["image"]) - shown(source)).max() <= 16
+    assert np.abs(raster(sample["image"]) - upright_pixels(source)).max() <= 16
 
 
 def test_the_first_picture_of_a_file_with_several_is_rotated(tmp_path: Path, capsys: Capture) -> None:
-    source = saved(smooth(64, 48), "MPO", 6, save_all=True, append_images=[smooth(64, 48).rotate(180)])
+    source = encoded_with_orientation(
+        smooth(64, 48), "MPO", 6, save_all=True, append_images=[smooth(64, 48).rotate(180)]
+    )
     run(capsys, write(tmp_path / "src", {"a.jpg": source}), tmp_path / "out", "--upright")
     (sample,) = samples(tmp_path / "out")
-    assert np.abs(raster(sample["image"]) - shown(source)).max() <= 16
-    assert np.array_equal(raster(sample["image"]), shown(sample["image"]))
+    assert np.abs(raster(sample["image"]) - upright_pixels(source)).max() <= 16
+    assert np.array_equal(raster(sample["image"]), upright_pixels(sample["image"]))
     with Image.open(io.BytesIO(sample["image"])) as image:
         assert image.format == "JPEG"  # not one that claims to hold several
 
 
 def test_upright_pictures_can_be_scaled_and_stored_as_planes(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", {"a.jpg": saved(smooth(64, 48), "JPEG", 6), "b.png": saved(smooth(64, 48), "PNG", 6)})
+    src = write(
+        tmp_path / "src",
+        {
+            "a.jpg": encoded_with_orientation(smooth(64, 48), "JPEG", 6),
+            "b.png": encoded_with_orientation(smooth(64, 48), "PNG", 6),
+        },
+    )
     said, _ = run(capsys, src, tmp_path / "small", "--upright", "--max-side", "32")
     assert said.rstrip().endswith("\t2 samples\t2 upright")
     assert sizes(tmp_path / "small") == {"a.jpg": (32, 24), "b.png": (32, 24)}
@@ -907,7 +919,7 @@ def test_upright_pictures_can_be_scaled_and_stored_as_planes(tmp_path: Path, cap
 def test_counts_include_parts_that_were_complete_before(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {f"{i}.png": saved(smooth(60, 40), "PNG", 6 if i % 2 else 1) for i in range(8)}
+    files = {f"{i}.png": encoded_with_orientation(smooth(60, 40), "PNG", 6 if i % 2 else 1) for i in range(8)}
     src = write(tmp_path / "src", files)
     monkeypatch.setattr("mx8shards.convert.convert_in_parts.PART_ITEMS", 3)
     options = {"size_limit": "64mb", "compression": None}
@@ -955,14 +967,14 @@ def test_format_jpeg_encodes_all_other_formats_as_jpeg(tmp_path: Path, capsys: C
 @pytest.mark.parametrize("text", NONSENSE)
 def test_invalid_options_end_with_exit_code_2(tmp_path: Path, capsys: Capture, text: str) -> None:
     options = text.split()
-    src = write(tmp_path / "src", few("a/1.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", *options, code=2)
     assert options[0] in complained
     assert not (tmp_path / "out").exists()
 
 
 def test_parts_of_conversions_with_and_without_tiles_have_different_names(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a.jpg"))
     snapshots = [
         run(capsys, src, tmp_path / name, *options)[0].split("\t")[0]
         for name, options in (("1", ()), ("2", ("--no-tiles",)))
@@ -978,11 +990,11 @@ def test_parts_of_conversions_with_and_without_tiles_have_different_names(tmp_pa
 def test_a_class_folder_that_appears_before_the_workers_start_shifts_no_label(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    src = write(tmp_path / "src", few(*(f"{name}/{i}.jpg" for name in ("dog", "owl") for i in range(4))))
+    src = write(tmp_path / "src", small_jpegs(*(f"{name}/{i}.jpg" for name in ("dog", "owl") for i in range(4))))
     real = convert_in_parts.map_in_processes
 
     def late(*arguments: Any) -> Any:
-        write(src, few("cat/1.jpg"))
+        write(src, small_jpegs("cat/1.jpg"))
         return real(*arguments)
 
     monkeypatch.setattr(convert_in_parts, "PART_ITEMS", 2)
@@ -1002,8 +1014,8 @@ def test_a_class_folder_that_appears_before_the_workers_start_shifts_no_label(
 def test_a_tar_that_is_replaced_while_it_is_converted_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = write(tmp_path / "old", few(*(f"a/{i}.jpg" for i in range(6))))
-    new = write(tmp_path / "new", few(*(f"a/{i + 10}.jpg" for i in range(6))))
+    old = write(tmp_path / "old", small_jpegs(*(f"a/{i}.jpg" for i in range(6))))
+    new = write(tmp_path / "new", small_jpegs(*(f"a/{i + 10}.jpg" for i in range(6))))
     src = tmp_path / "src.tar"
     for folder in (new, old):
         with tarfile.open(src.with_name(f"{folder.name}.tar"), "w") as tar:
@@ -1026,7 +1038,7 @@ def test_a_tar_that_is_replaced_while_it_is_converted_is_an_error(
 def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_command_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    src = write(tmp_path / "src", few(*(f"a/{i}.jpg" for i in range(4))))
+    src = write(tmp_path / "src", small_jpegs(*(f"a/{i}.jpg" for i in range(4))))
     job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
     real = Folder.read
 
@@ -1052,7 +1064,7 @@ def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_comma
 def test_the_number_of_workers_and_parts_does_not_change_the_snapshot(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = few(*(f"{'abc'[i % 3]}/{i}.jpg" for i in range(20))) | {"b/bad.jpg": b"bad"}
+    files = small_jpegs(*(f"{'abc'[i % 3]}/{i}.jpg" for i in range(20))) | {"b/bad.jpg": b"bad"}
     src = write(tmp_path / "src", files)
     monkeypatch.setattr("mx8shards.convert.convert_in_parts.PART_ITEMS", 6)
     found = [run(capsys, src, tmp_path / str(n), "--workers", str(n), code=4) for n in (1, 3)]
@@ -1124,7 +1136,7 @@ def test_decompression_bombs_are_rejects_with_reasons(tmp_path: Path, capsys: Ca
     suffixes = {"progressive scans": "jpg", "EXIF bomb": "jpg", "EXIF directory bomb": "jpg", "frames": "gif"}
     suffixes |= {"empty chunks": "png", "tags": "tif", "TIFF directory bomb": "tif", "AVIF bomb": "avif"}
     files = {f"{name}.{suffix}": HOSTILE[name][0](1) for name, suffix in suffixes.items()}
-    _, complained = run(capsys, write(tmp_path / "src", files | few("a.jpg")), tmp_path / "out", code=4)
+    _, complained = run(capsys, write(tmp_path / "src", files | small_jpegs("a.jpg")), tmp_path / "out", code=4)
     report = rejects(complained)
     assert set(report) == set(files)
     for name, reason in report.items():

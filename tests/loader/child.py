@@ -60,7 +60,7 @@ def interrupted(data: str, where: str) -> None:
     say("further", sum(len(ids_of(batch)) for batch, _ in zip(loader_of(data), range(3), strict=False)))
 
 
-def in_and_out(batch: Any) -> Any:
+def switch_gil(batch: Any) -> Any:
     """A transform that releases and acquires the GIL in torch's C++ code most of the time."""
     import torch
 
@@ -72,7 +72,7 @@ def in_and_out(batch: Any) -> Any:
 
 def left_open(data: str, how: str) -> None:
     """Exit the interpreter while threads work and batches are held."""
-    transforms: dict[str, Any] = {"transform": lambda batch: (time.sleep(0.05), batch)[1], "torch": in_and_out}
+    transforms: dict[str, Any] = {"transform": lambda batch: (time.sleep(0.05), batch)[1], "torch": switch_gil}
     loader = loader_of(data, transform=transforms.get(how))
     batches = iter(loader)
     held.extend([loader, batches])

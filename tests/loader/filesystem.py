@@ -150,7 +150,7 @@ def _attributes(path: Path) -> bytes:
     return _ATTR.pack(found.st_ino, found.st_size, found.st_blocks, *times, mode, *owner, 4096, 0)
 
 
-class Mounted:
+class Mirror:
     """A FUSE mount of a directory, by a server that can fail."""
 
     def __init__(self, source: Path, mount: Path) -> None:
@@ -202,11 +202,11 @@ class Mounted:
 
 
 @contextmanager
-def shown_again(source: Path, mount: Path) -> Iterator[Mounted]:
+def mirrored(source: Path, mount: Path) -> Iterator[Mirror]:
     """Mount the directory. Skips the test if mounting is not allowed."""
     mount.mkdir()
     try:
-        found = Mounted(source, mount)
+        found = Mirror(source, mount)
     except OSError as error:
         pytest.skip(f"no file system of our own: {error}")
     try:

@@ -133,7 +133,7 @@ def test_two_loaders_that_open_a_shard_at_once_each_keep_their_shard(
 
 
 @dataclass(frozen=True)
-class Claims:
+class MisdeclaredEncoding:
     """An encoding of bytes whose declared size, dtype or shape may be wrong."""
 
     dtype: str | None
@@ -150,17 +150,17 @@ class Claims:
 
 
 UNTRUE = {
-    "of no fixed size": Claims("float32", (4,), None),
-    "smaller": Claims("float32", (4,), 8),
-    "larger": Claims("float32", (2,), 16),
-    "objects": Claims("object", (2,), 16),
-    "without a shape": Claims("uint8", None, 16),
-    "without a dtype": Claims(None, (16,), 16),
+    "of no fixed size": MisdeclaredEncoding("float32", (4,), None),
+    "smaller": MisdeclaredEncoding("float32", (4,), 8),
+    "larger": MisdeclaredEncoding("float32", (2,), 16),
+    "objects": MisdeclaredEncoding("object", (2,), 16),
+    "without a shape": MisdeclaredEncoding("uint8", None, 16),
+    "without a dtype": MisdeclaredEncoding(None, (16,), 16),
 }
 
 
 @pytest.mark.parametrize("claims", UNTRUE.values(), ids=UNTRUE)
-def test_payloads_of_inconsistent_size_are_never_stacked(tmp_path: Path, claims: Claims) -> None:
+def test_payloads_of_inconsistent_size_are_never_stacked(tmp_path: Path, claims: MisdeclaredEncoding) -> None:
     mx8.register_encoding("claims", claims)
     rows = [bytes([i]) * (claims.size_bytes or 3 * i) for i in range(20)]
     with mx8.Writer(tmp_path, columns={"claimed": "claims", "number": "int"}) as writer:
@@ -173,7 +173,7 @@ def test_payloads_of_inconsistent_size_are_never_stacked(tmp_path: Path, claims:
 
 
 def test_payloads_of_consistent_size_are_stacked(tmp_path: Path) -> None:
-    mx8.register_encoding("claims", Claims("<f4", (2, 2), 16))
+    mx8.register_encoding("claims", MisdeclaredEncoding("<f4", (2, 2), 16))
     with mx8.Writer(tmp_path, columns={"claimed": "claims"}) as writer:
         for i in range(20):
             writer.write({"claimed": np.full(4, i, "<f4").tobytes()})
@@ -189,7 +189,7 @@ LARGE, SMALL = 60_000, 10
 
 
 @contextmanager
-def written_all_the_time(words: Any) -> Iterator[None]:
+def sizes_swapped_repeatedly(words: Any) -> Iterator[None]:
     """Swap the two sizes of a header repeatedly during the block."""
     ended = threading.Event()
 
@@ -218,7 +218,7 @@ def test_the_sizes_used_are_the_checked_ones_even_if_the_file_changes() -> None:
     rows, spans = np.zeros(ROWS, ROW), np.zeros((ROWS, 2), SPAN)
     header, totals = np.zeros(8, np.uint8), np.zeros(2, np.int64)
     mixed = 0
-    with time_limit(), written_all_the_time(aligned[:8].view("<u8")):
+    with time_limit(), sizes_swapped_repeatedly(aligned[:8].view("<u8")):
         while mixed < 5:
             rows["end"], rows["way"], rows["status"] = len(aligned), MAPPED, OK
             gather.payload_spans(shards, kinds, layouts, header, rows, spans, totals)

@@ -241,7 +241,7 @@ def test_results_of_a_transform_are_copied_out_of_the_banks(data: Path, form: st
                     assert not np.shares_memory(np.asarray(mine), np.asarray(theirs))
 
 
-class Spelled:
+class UnpicklableEncoding:
     """An encoding that cannot be pickled, because it contains a closure."""
 
     name, size_bytes, dtype, shape, unsafe = "spelled", None, None, None, False
@@ -253,7 +253,7 @@ class Spelled:
 
 def test_ragged_rows_of_a_users_encoding_pass_through_workers(tmp_path: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
-    mx8.register_encoding("spelled", Spelled())
+    mx8.register_encoding("spelled", UnpicklableEncoding())
     with mx8.Writer(tmp_path / "data", columns={"word": "spelled"}) as writer:
         for i in range(10):
             writer.write({"word": "a" * i})

@@ -15,7 +15,7 @@ import pytest
 
 import mx8shards as mx8
 from tests.loader.faults import ChecksumDecoder
-from tests.loader.filesystem import Mounted, shown_again
+from tests.loader.filesystem import Mirror, mirrored
 from tests.loader.leak_checks import time_limit, write
 
 SAMPLES, BATCH = 160, 8
@@ -67,8 +67,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shown(data: Path, tmp_path: Path) -> Iterator[Mounted]:
-    with shown_again(data, tmp_path / "mount") as found:
+def shown(data: Path, tmp_path: Path) -> Iterator[Mirror]:
+    with mirrored(data, tmp_path / "mount") as found:
         yield found
 
 
@@ -100,7 +100,7 @@ def named(case: Case, root: Path) -> mx8.Loader | Any:
         return loader.explain()
 
 
-def test_the_bottleneck_is_named_in_eleven_of_twelve_cases(data: Path, large: Path, shown: Mounted) -> None:
+def test_the_bottleneck_is_named_in_eleven_of_twelve_cases(data: Path, large: Path, shown: Mirror) -> None:
     wrong = []
     named(Case("consumer"), data)  # the first loader of a process also waits for compilation
     with time_limit():

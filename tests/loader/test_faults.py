@@ -18,7 +18,7 @@ import mx8shards as mx8
 from mx8shards.views import Whole
 from tests.loader.damage import BEFORE, LATER, cut_short, put_another
 from tests.loader.faults import ChecksumDecoder, Fault, OnCommandError, raising
-from tests.loader.filesystem import shown_again
+from tests.loader.filesystem import mirrored
 from tests.loader.leak_checks import ViewOfWhole, digests, ids_of, no_leaks, shards, write
 
 SAMPLES, BATCH = 120, 8
@@ -268,7 +268,7 @@ def test_a_file_truncated_between_two_batches_is_an_error_when_it_is_read(tmp_pa
 def test_a_disk_error_names_the_shard_and_later_batches_are_read(tmp_path: Path) -> None:
     """Uses pread only: pages that are removed between populating and copying would give a SIGBUS."""
     data = write(tmp_path / "data", 12 * SAMPLES)  # more than is made ahead
-    with shown_again(data, tmp_path / "mount") as shown, no_leaks(shown.root):
+    with mirrored(data, tmp_path / "mount") as shown, no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, io="pread", output="numpy") as loader:
             batches = iter(loader)
@@ -289,7 +289,7 @@ def test_a_disk_error_names_the_shard_and_later_batches_are_read(tmp_path: Path)
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 def test_a_disk_error_between_two_epochs_names_the_shard(tmp_path: Path, io: str) -> None:
     data = write(tmp_path / "data", SAMPLES)
-    with shown_again(data, tmp_path / "mount") as shown, no_leaks(shown.root):
+    with mirrored(data, tmp_path / "mount") as shown, no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
             assert len(taken(iter(loader))[0]) == STEPS
@@ -309,7 +309,7 @@ def test_a_disk_error_within_a_sample_is_not_reported_as_truncation(tmp_path: Pa
     """A read that reaches a bad page returns a short count without an error; the next read gives the error."""
     with mx8.Writer(tmp_path / "data", columns={"blob": "bytes"}, hashes=()) as writer:
         writer.write({"blob": bytes(size_bytes)})
-    with shown_again(tmp_path / "data", tmp_path / "mount") as shown, mx8.Dataset(shown.root) as dataset:
+    with mirrored(tmp_path / "data", tmp_path / "mount") as shown, mx8.Dataset(shown.root) as dataset:
         assert len(dataset[0]["blob"]) == size_bytes
         shown.reads(f"fail {2 * mmap.PAGESIZE}")
         shown.forget()

@@ -60,7 +60,7 @@ _IMPORTS = """
 import sys, threading
 from importlib import import_module
 
-class Noting:
+class ImportRecorder:
     def find_spec(self, name, path=None, target=None):
         thread = threading.current_thread().name
         if thread.startswith("mx8shards"):
@@ -70,14 +70,14 @@ class Noting:
 
 import mx8shards as mx8
 if sys.argv[1] == "write":
-    sys.meta_path.insert(0, Noting())
+    sys.meta_path.insert(0, ImportRecorder())
     options = {"compression": "zstd", "hashes": ["blake3", "xxh128"]}
     with mx8.Writer(sys.argv[2], columns={"x": "int"}, **options) as writer:
         writer.write({"x": 3})
 else:
     options = eval(sys.argv[3])
     loader = mx8.Loader(mx8.Dataset(sys.argv[2]), batch_size=2, threads=2, on_error="skip", **options)
-    sys.meta_path.insert(0, Noting())
+    sys.meta_path.insert(0, ImportRecorder())
     for batch in loader:
         pass
     print(loader.stats()["samples"], "samples")

@@ -27,7 +27,7 @@ needs_accelerate = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _no_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the stubs that tests of mosaicml-streaming install: Lightning would take them for the packages."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in ("torchvision", "transformers") and module.__spec__ and not module.__spec__.loader:

@@ -308,7 +308,7 @@ def test_pickling_copying_or_indexing_a_loader_is_an_error_that_names_as_iterabl
 
 
 @dataclass(frozen=True)
-class Astray(ViewOfWhole):
+class InvalidView(ViewOfWhole):
     """A view of the whole dataset, except for one position."""
 
     sample_id: int
@@ -322,7 +322,7 @@ class Astray(ViewOfWhole):
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 def test_a_view_with_invalid_sample_ids_is_an_error(data: Path, sample_id: int, io: Any) -> None:
     dataset = mx8.Dataset(data)
-    dataset._view = Astray(Whole(SAMPLES), sample_id)
+    dataset._view = InvalidView(Whole(SAMPLES), sample_id)
     with loader_of(dataset, io=io) as loader:
         for epoch in range(2):
             found = []

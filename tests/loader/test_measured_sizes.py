@@ -262,7 +262,7 @@ def test_a_batch_too_large_for_memory_is_an_error_that_suggests_enough(data: Pat
 
 
 @dataclass(frozen=True)
-class Lump:
+class FixedSizeEncoding:
     """An encoding of fixed size without a dtype."""
 
     name: str = "lump"
@@ -279,7 +279,7 @@ class Lump:
 
 
 def test_fixed_size_columns_that_are_not_arrays_are_counted(tmp_path: Path) -> None:
-    mx8.register_encoding("lump", Lump())
+    mx8.register_encoding("lump", FixedSizeEncoding())
     with mx8.Writer(tmp_path, columns={"lump": "lump", "text": "str"}) as writer:
         for i in range(20):
             writer.write({"lump": bytes([i]) * 50_000, "text": "x" * i})

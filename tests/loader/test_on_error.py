@@ -228,7 +228,7 @@ def whole_shard(root: Path, number: int) -> frozenset[int]:
     return frozenset(range(start, stop))
 
 
-def in_place_of(ids: list[int], epoch: int, on_error: str, bad: frozenset[int]) -> list[int]:
+def expected_ids(ids: list[int], epoch: int, on_error: str, bad: frozenset[int]) -> list[int]:
     if on_error == "skip":
         return [i for i in ids if i not in bad]
     return [substitute(i, epoch, bad)[-1] if i in bad else i for i in ids]
@@ -247,7 +247,7 @@ def test_a_shard_that_cannot_be_opened_loses_its_samples_but_no_batch(
         with loader_of(dataset, on_error) as loader:
             for epoch in range(2):
                 planned = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
-                assert delivered(loader) == [in_place_of(ids, epoch, on_error, lost) for ids in planned]
+                assert delivered(loader) == [expected_ids(ids, epoch, on_error, lost) for ids in planned]
             entries = [entry for entry in loader.stats()["lost_last"] if entry["epoch"] == 1]
             assert {entry["sample_id"] for entry in entries} == lost
             assert all(entry["reason"].startswith(f"data/{path.name}: ") for entry in entries)
@@ -273,7 +273,7 @@ def test_each_epoch_tries_again_to_open_a_shard_that_failed(tmp_path: Path, on_e
                     damage(path)
                 planned = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
                 bad = frozenset() if damage is None else lost
-                assert delivered(loader) == [in_place_of(ids, epoch, on_error, bad) for ids in planned]
+                assert delivered(loader) == [expected_ids(ids, epoch, on_error, bad) for ids in planned]
         dataset.close()
         del loader, dataset
 

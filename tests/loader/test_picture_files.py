@@ -24,7 +24,7 @@ from tests.jpegs import segments
 from tests.loader.leak_checks import time_limit
 from tests.loader.test_pictures import backend as backend
 from tests.loader.test_pictures import crops, loader_of, rows
-from tests.pictures import difference, file_of, jpeg, twin_of, write
+from tests.pictures import difference, file_of, jpeg, reference_crop, write
 from tests.pixels import picture
 
 Array = npt.NDArray[Any]
@@ -79,7 +79,7 @@ def test_other_formats_are_decoded_by_pillow(place: Path, io: Any, backend: str)
     dataset = write(place / f"formats {io} {backend}", files.values())
     found = crops(dataset, SPEC, io=io, batch_size=4)
     for i, (name, file) in enumerate(files.items()):
-        assert difference(found[i], twin_of(file, SPEC, "image", i))[1] <= 1, name
+        assert difference(found[i], reference_crop(file, SPEC, "image", i))[1] <= 1, name
 
 
 # no pictures ----------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_on_error_substitute_replaces_undecodable_payloads(place: Path, backend:
     for batch in batches:
         for row, i in enumerate(batch["label"].tolist()):
             assert i % 4 != 1
-            assert difference(batch["image"][row], twin_of(files[i], SPEC, "image", i))[1] <= 1
+            assert difference(batch["image"][row], reference_crop(files[i], SPEC, "image", i))[1] <= 1
 
 
 def without(file: bytes, marker: int) -> bytes:
@@ -196,7 +196,7 @@ def test_decoding_tables_do_not_carry_over_to_the_next_picture(place: Path, back
     dataset = write(place / f"tables {backend}", [file for each in bare for file in (other, slow, each)])
     found = crops(dataset, SPEC, on_error="skip", threads=1, batch_size=12)
     assert sorted(found) == [0, 1, 2, 3, 4, 6, 7, 9, 10]
-    assert difference(found[2], twin_of(usual, SPEC, "image", 2))[1] <= 1
+    assert difference(found[2], reference_crop(usual, SPEC, "image", 2))[1] <= 1
 
 
 # damage ---------------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ WHOLE = {
 }
 
 
-def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict[int, Array]:
+def crops_of_accepted(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict[int, Array]:
     """The crops of the files that are not refused. A stale row would contain a crop of an earlier batch."""
     with write(root, files, mode="overwrite") as dataset, time_limit(240):
         with loader_of(dataset, spec, on_error="skip", batch_size=16, **options) as loader:
@@ -236,7 +236,7 @@ def test_truncated_files_are_refused(kind: str, spec: Any, place: Path, backend:
     assert is_tiled(WHOLE[kind]) == (kind == "tiled")
     whole = WHOLE[kind]
     files = [whole[: len(whole) * i // 20] for i in range(20)] + [whole]
-    found = survivors(place / "early", files, spec)
+    found = crops_of_accepted(place / "early", files, spec)
     if ends_early(spec, backend):
         expected = crops(write(place / "late", [whole] * 21, mode="overwrite"), spec)
         assert all(difference(found[i], expected[i])[0] <= 7 for i in found)
@@ -256,7 +256,7 @@ def changed(file: bytes, count: int, seed: int, *, first: int = 0, most: int = 4
     return found
 
 
-def said_by_pillow(file: bytes) -> bool:
+def accepted_by_pillow(file: bytes) -> bool:
     try:
         Image.open(io.BytesIO(file)).convert("RGB")
     except Exception:  # noqa: BLE001 - whatever it is
@@ -269,28 +269,28 @@ def said_by_pillow(file: bytes) -> bool:
 def test_mutated_files_are_refused_or_decoded_as_pillow_does(kind: str, count: int, place: Path, backend: str) -> None:
     """An accepted file has the pixels that Pillow decodes from these bytes."""
     files = changed(WHOLE[kind], count, 1) + changed(WHOLE[kind][:700], count // 3, 2) + [WHOLE[kind]]
-    found = survivors(place / "changed", files, SPEC)
+    found = crops_of_accepted(place / "changed", files, SPEC)
     assert len(files) - 1 in found
     for i, crop in found.items():
-        assert said_by_pillow(files[i])
-        assert difference(crop, twin_of(files[i], SPEC, "image", i))[1] <= 2, i
+        assert accepted_by_pillow(files[i])
+        assert difference(crop, reference_crop(files[i], SPEC, "image", i))[1] <= 2, i
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
 def test_crops_of_mutated_tiles_are_refused_or_correct(count: int, place: Path, backend: str) -> None:
     """Damage in other tiles is not seen, so crops equal those of the original or of the changed file."""
     files = changed(WHOLE["tiled"], count, 4, most=1) + changed(WHOLE["tiled"], count, 5, first=600, most=1)
-    found = survivors(place / "tiles", files, FAST)
+    found = crops_of_accepted(place / "tiles", files, FAST)
     assert found
     whole = crops(write(place / "whole", [WHOLE["tiled"]] * len(files), mode="overwrite"), FAST)
     for i, crop in found.items():
         if not np.array_equal(crop, whole[i]):
-            assert said_by_pillow(files[i])
-            mean, most = difference(crop, twin_of(files[i], FAST, "image", i))
+            assert accepted_by_pillow(files[i])
+            mean, most = difference(crop, reference_crop(files[i], FAST, "image", i))
             assert mean <= 16, (i, mean, most)
 
 
-def odd_heads(file: bytes) -> list[bytes]:
+def with_unusual_heads(file: bytes) -> list[bytes]:
     """JPEGs with unusual heads."""
     tables, scan = file.index(b"\xff\xdb"), file.index(b"\xff\xda")
     first = (b"\0", b"\0\xff", b"\xff\xd0", b"\xff\x01", b"\xff\xff\xff")
@@ -304,15 +304,15 @@ def test_half_a_picture_with_an_unusual_head_is_refused(spec: Any, place: Path, 
     """Pillow, which decodes pictures that the other decoders do not support, accepts half a picture."""
     noise = jpeg(picture(200, 250, 3, False), "420")
     half = noise[: noise.index(b"\xff\xda") + 3_000] + b"\xff\xd9"
-    files = [*odd_heads(half), *odd_heads(noise)]
-    found = survivors(place / "odd", files, spec)
+    files = [*with_unusual_heads(half), *with_unusual_heads(noise)]
+    found = crops_of_accepted(place / "odd", files, spec)
     assert ends_early(spec, backend) or not [i for i in found if i < len(files) // 2]
     whole = crops(write(place / "even", [noise] * len(files), mode="overwrite"), spec)
     for i, crop in found.items():
         assert difference(crop, whole[i])[0] <= 14
 
 
-def kept_by_convert(files: list[bytes], *, tiles: bool) -> list[bytes]:
+def accepted_by_convert(files: list[bytes], *, tiles: bool) -> list[bytes]:
     kept = []
     for file in files:
         with contextlib.suppress(SourceError):
@@ -339,7 +339,7 @@ def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place
         at = int(random.choice(parts[int(random.integers(len(parts)))]))
         data[at] = int(random.choice((data[at] | 0x80, data[at] ^ 1 << int(random.integers(8)), random.integers(256))))
         files.append(bytes(data))
-    kept = kept_by_convert(files, tiles=tiles)
+    kept = accepted_by_convert(files, tiles=tiles)
     assert len(files) // 20 < len(kept) < len(files) // 2
     dataset = write(place / f"kept {backend} {tiles}", kept)
     for spec in (FAST, SPEC, mx8.CenterCrop(32, upright=True), mx8.Decode()):
@@ -352,7 +352,7 @@ def test_the_error_has_the_message_of_the_strict_decoder(place: Path, backend: s
     data = bytearray(jpeg(picture(120, 160, 3, True), "420"))
     at = data.index(b"\xff\xda") + 14 + 200
     data[at : at + 2] = b"\xff\xd3"
-    assert said_by_pillow(bytes(data))
+    assert accepted_by_pillow(bytes(data))
     dataset = write(place / f"strict {backend}", [bytes(data)])
     with (
         loader_of(dataset, SPEC) as loader,

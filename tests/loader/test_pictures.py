@@ -22,7 +22,7 @@ from mx8shards.media.tiles import is_tiled, tile
 from tests.loader.child_process import ChildProcess
 from tests.loader.leak_checks import time_limit
 from tests.loader.test_cold_reads import drop
-from tests.pictures import difference, draws_of, file_of, jpeg, twin_of, write
+from tests.pictures import difference, draws_of, file_of, jpeg, reference_crop, write
 from tests.pixels import picture
 
 Array = npt.NDArray[Any]
@@ -112,7 +112,7 @@ def test_exact_crops_equal_pillows(
     found = crops(data[look], spec)
     assert sorted(found) == list(range(len(files[look])))
     for i, file in enumerate(files[look]):
-        mean, most = difference(found[i], twin_of(file, spec, "image", i))
+        mean, most = difference(found[i], reference_crop(file, spec, "image", i))
         told = (SAMPLINGS[i // len(SIZES)], SIZES[i % len(SIZES)], mean, most)
         assert mean < 0.1, told
         assert most <= (1 if isinstance(spec, mx8.RandomResizedCrop) else 2), told
@@ -136,7 +136,7 @@ def test_default_crops_are_close_to_pillows(
     found = crops(data[look], spec)
     for i, file in enumerate(files[look]):
         sampling, size = SAMPLINGS[i // len(SIZES)].replace("progressive", "420"), SIZES[i % len(SIZES)]
-        mean, most = difference(found[i], twin_of(file, spec, "image", i))
+        mean, most = difference(found[i], reference_crop(file, spec, "image", i))
         most_mean, most_most = BOUNDS[look][sampling] if min(size) >= 16 else FEW
         assert mean <= most_mean, (sampling, size, mean, most)
         assert most <= most_most, (sampling, size, mean, most)
@@ -211,7 +211,7 @@ def test_each_crop_of_a_multi_crop_equals_the_single_crop(
     for name, spec in SEVERAL.items():
         found = rows(batches, name)
         for i, crop in found.items():
-            twin = twin_of(files["smooth"][i], spec, name, i)
+            twin = reference_crop(files["smooth"][i], spec, name, i)
             levels = crop if crop.dtype == np.uint8 else np.rint(crop * 255)
             assert difference(levels, twin)[1] <= 1
     assert same(rows(batches, "yoked"), rows(batches, "with it"))
@@ -300,7 +300,7 @@ def test_crops_differ_between_epochs_and_seeds(files: dict[str, list[bytes]], da
     other = crops(data["smooth"], spec, seed=5)
     for i in large:
         for epoch, found in enumerate(epochs):
-            assert difference(found[i], twin_of(files["smooth"][i], spec, "image", i, 4, epoch))[1] <= 1
+            assert difference(found[i], reference_crop(files["smooth"][i], spec, "image", i, 4, epoch))[1] <= 1
         seen = [*(found[i].tobytes() for found in epochs), other[i].tobytes()]
         assert len(set(seen)) == 4
 
@@ -337,7 +337,7 @@ def test_two_columns_can_have_different_decoders(place: Path, files: dict[str, l
                     ("a", some[-1 - i], BIG),
                     ("b", some[-1 - i], BIG),
                 ):
-                    assert difference(batch[key][row], twin_of(file, spec, key, i))[1] <= 1
+                    assert difference(batch[key][row], reference_crop(file, spec, key, i))[1] <= 1
 
 
 @pytest.mark.parametrize("names", [("label", "a"), ("a", "label")])

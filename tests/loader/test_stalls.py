@@ -14,7 +14,7 @@ import pytest
 
 import mx8shards as mx8
 from tests.loader.faults import ChecksumDecoder
-from tests.loader.filesystem import Mounted, shown_again
+from tests.loader.filesystem import Mirror, mirrored
 from tests.loader.leak_checks import ids_of, no_leaks, threads, time_limit, write
 
 SAMPLES, BATCH = 1200, 8  # more than is made ahead
@@ -28,9 +28,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shown(data: Path, tmp_path: Path) -> Iterator[Mounted]:
+def shown(data: Path, tmp_path: Path) -> Iterator[Mirror]:
     """The same data on a file system that can be stopped."""
-    with shown_again(data, tmp_path / "mount") as found:
+    with mirrored(data, tmp_path / "mount") as found:
         yield found
 
 
@@ -48,7 +48,7 @@ def slow_loader(dataset: mx8.Dataset, **options: Any) -> mx8.Loader:
 @pytest.mark.parametrize("what", ["everything", "reads"])
 @pytest.mark.parametrize("io", ["auto", "mmap"])
 def test_a_stalled_read_is_an_error_and_loading_continues_when_the_server_is_back(
-    shown: Mounted, io: str, what: str
+    shown: Mirror, io: str, what: str
 ) -> None:
     with no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
@@ -76,7 +76,7 @@ def test_a_stalled_read_is_an_error_and_loading_continues_when_the_server_is_bac
         del loader, dataset, batches
 
 
-def test_closing_returns_during_a_stalled_read_and_threads_end_with_the_stall(shown: Mounted) -> None:
+def test_closing_returns_during_a_stalled_read_and_threads_end_with_the_stall(shown: Mirror) -> None:
     with no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         loader = slow_loader(dataset)
@@ -94,7 +94,7 @@ def test_closing_returns_during_a_stalled_read_and_threads_end_with_the_stall(sh
         del loader, dataset, batches
 
 
-def test_a_stall_in_a_shared_pool_is_reported_to_both_loaders(shown: Mounted, data: Path) -> None:
+def test_a_stall_in_a_shared_pool_is_reported_to_both_loaders(shown: Mirror, data: Path) -> None:
     with no_leaks(shown.root):
         stalled, fine = mx8.Dataset(shown.root), mx8.Dataset(data)
         pool = mx8.Pool(memory="64mb", threads=2)
@@ -124,7 +124,7 @@ def test_a_stall_in_a_shared_pool_is_reported_to_both_loaders(shown: Mounted, da
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
-def test_many_slow_reads_that_exceed_the_limit_together_are_no_stall(shown: Mounted, io: str) -> None:
+def test_many_slow_reads_that_exceed_the_limit_together_are_no_stall(shown: Mirror, io: str) -> None:
     with mx8.Dataset(shown.root) as dataset, slow_loader(dataset, io=io, batch_size=SAMPLES, threads=1) as loader:
         shown.forget()
         shown.reads("delay 0.05")  # for each of dozens of shards
@@ -137,7 +137,7 @@ def test_many_slow_reads_that_exceed_the_limit_together_are_no_stall(shown: Moun
 
 
 @pytest.mark.parametrize("what", ["decode", "transform"])
-def test_decoding_and_transforms_may_take_longer_than_the_limit(shown: Mounted, what: str) -> None:
+def test_decoding_and_transforms_may_take_longer_than_the_limit(shown: Mirror, what: str) -> None:
     """Also with pread, and while another loader of the pool uses all threads."""
 
     def transform(batch: Any) -> Any:
@@ -192,7 +192,7 @@ except mx8.LoaderError as error:
 """
 
 
-def test_a_process_can_exit_while_its_reads_stall(shown: Mounted, repository: Path) -> None:
+def test_a_process_can_exit_while_its_reads_stall(shown: Mirror, repository: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, shown.root],
         cwd=repository,

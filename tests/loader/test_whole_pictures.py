@@ -44,7 +44,7 @@ def data(place: Path, files: list[bytes]) -> mx8.Dataset:
     return write(place / "whole", files)
 
 
-def twin(file: bytes) -> Array:
+def reference_pixels(file: bytes) -> Array:
     return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
 
 
@@ -67,7 +67,7 @@ def test_each_picture_has_its_own_size_and_pillows_pixels(
     found = whole(data, io=io)
     assert sorted(found) == list(range(len(files)))
     for i, file in enumerate(files):
-        assert difference(found[i], twin(file))[1] <= 1
+        assert difference(found[i], reference_pixels(file))[1] <= 1
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
@@ -120,7 +120,7 @@ def test_pictures_of_the_given_size_are_stacked(place: Path, backend: str) -> No
         for batch in loader:
             assert batch["image"].shape == (len(batch.sample_ids), 20, 30, 3)
             for row, i in enumerate(batch.sample_ids.tolist()):
-                assert difference(batch["image"][row], twin(files[i]))[1] <= 1
+                assert difference(batch["image"][row], reference_pixels(files[i]))[1] <= 1
 
 
 OTHER_SIZES = [(20, 31), (21, 30), (10, 10), (30, 20), (19, 30), (20, 60), (600, 30)]
@@ -139,7 +139,7 @@ def test_a_picture_of_another_size_is_refused_and_does_not_affect_others(place: 
                 (i, batch["image"][row].copy()) for batch in loader for row, i in enumerate(batch.sample_ids.tolist())
             ]
         assert [i for i, _ in found] == [i for i in range(len(files)) if i % 3 != 1]
-        assert all(difference(pixels, twin(good))[1] <= 1 for _, pixels in found)
+        assert all(difference(pixels, reference_pixels(good))[1] <= 1 for _, pixels in found)
     with loader_of(dataset, mx8.Decode((20, 30))) as loader, pytest.raises(mx8.LoaderError) as caught:
         list(loader)
     assert isinstance(caught.value.__cause__, DecodeError)
@@ -167,7 +167,7 @@ def other_first_chunk() -> bytes:
     return good[:8] + png_chunk(b"abCd", struct.pack(">II", 8, 8) + bytes(4)) + good[8:]
 
 
-def wrapping(near: int) -> tuple[int, int]:
+def sides_that_overflow(near: int) -> tuple[int, int]:
     """Width and height whose pixels have about this many bytes modulo 2**64."""
     pairs = []
     for height in range(2**32 - 1, 2**32 - 20_000, -2):
@@ -181,10 +181,12 @@ HOSTILE = {
     "beyond all": png_of(2**32 - 1, 2**32 - 1),
     "no height": png_of(0, 5),
     "no width": png_of(5, 0),
-    "less than nothing, modulo": png_of(*wrapping(-3_000_000)),
-    "little, modulo": png_of(*wrapping(20_000)),
-    "planes that are less than nothing": b"mx8yuv\0\1" + struct.pack("<II", *wrapping(-20_500_000)) + bytes(64),
-    "planes that are little": b"mx8yuv\0\1" + struct.pack("<II", *wrapping(20_000)) + bytes(64),
+    "less than nothing, modulo": png_of(*sides_that_overflow(-3_000_000)),
+    "little, modulo": png_of(*sides_that_overflow(20_000)),
+    "planes that are less than nothing": b"mx8yuv\0\1"
+    + struct.pack("<II", *sides_that_overflow(-20_500_000))
+    + bytes(64),
+    "planes that are little": b"mx8yuv\0\1" + struct.pack("<II", *sides_that_overflow(20_000)) + bytes(64),
     "planes without any": b"mx8yuv\0\1" + struct.pack("<II", 0, 0),
     "large, and short": png_of(3_000, 3_000),
     "a jpeg that is a bomb": jpeg(picture(9, 9, 0, True)).replace(b"\0\x09\0\x09", b"\xff\xf0\xff\xf0"),
@@ -199,7 +201,7 @@ HOSTILE = {
 def test_pictures_with_false_sizes_do_not_affect_others(tmp_path: Path, kind: str, backend: str) -> None:
     good = [jpeg(picture(50, 60, i, True)) for i in range(7)]
     dataset = write(tmp_path / "data", [*good[:3], HOSTILE[kind], *good[3:]])
-    expected = [twin(file) for file in good]
+    expected = [reference_pixels(file) for file in good]
     for threads in (1, 3):
         found = whole(dataset, on_error="skip", memory="300mb", threads=threads)
         assert sorted(found) == [0, 1, 2, 4, 5, 6, 7]
@@ -218,5 +220,5 @@ def test_a_size_that_only_the_decoder_finds_does_not_affect_others(tmp_path: Pat
     found = whole(dataset, on_error="skip", threads=1)
     assert sorted(set(found) | {3}) == list(range(6))
     for i, pixels in found.items():
-        expected = picture(200, 200, 0, True) if i == 3 else twin(good[i - (i > 3)])
+        expected = picture(200, 200, 0, True) if i == 3 else reference_pixels(good[i - (i > 3)])
         assert difference(pixels, expected)[1] <= 1

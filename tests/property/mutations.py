@@ -327,7 +327,7 @@ def examine(root: Path, victim: Victim, kind: str, rng: Rng) -> str:
             if verify == "shard" and (victim.hashed or victim.ours):
                 compare(found, victim.payloads)
         if kind == "index" or victim.ours is False:
-            compare(found, by_reference(root))
+            compare(found, samples_by_reference(root))
         read_columns(dataset, victim, exact=kind == "sidecar")
     return "read" if len(found) == len(dataset) else "refused"
 
@@ -357,7 +357,7 @@ def read_samples(dataset: mx8.Dataset, rng: Rng) -> dict[int, dict[str, bytes]]:
     return found
 
 
-def by_reference(root: Path) -> dict[int, dict[str, bytes]]:
+def samples_by_reference(root: Path) -> dict[int, dict[str, bytes]]:
     """The samples that the unchecked reference reader finds in uncompressed shards; none if it fails."""
     found: dict[int, dict[str, bytes]] = {}
     start = 0

@@ -207,7 +207,7 @@ def test_a_state_of_another_order_is_an_error_that_names_the_difference(other: A
 # what is no order -----------------------------------------------------------------------------------------------------
 
 
-class Answering(Listed):
+class FixedResultOrder(Listed):
     """An order that always returns this result."""
 
     def __init__(self, answer: Any) -> None:
@@ -232,7 +232,7 @@ class Answering(Listed):
     ids=str,
 )
 def test_an_order_that_returns_invalid_positions_is_an_error(answer: Any, told: str, dataset: mx8.Dataset) -> None:
-    with mx8.Loader(dataset, batch_size=3, order=Answering(answer)) as loader:
+    with mx8.Loader(dataset, batch_size=3, order=FixedResultOrder(answer)) as loader:
         with pytest.raises(mx8.LoaderError, match=told):
             next(iter(loader))
         with pytest.raises(mx8.LoaderError, match=told):
@@ -241,11 +241,11 @@ def test_an_order_that_returns_invalid_positions_is_an_error(answer: Any, told: 
 
 def test_an_order_may_return_lists_and_small_integer_dtypes(dataset: mx8.Dataset) -> None:
     for answer in ([2, 0, 1], np.array([2, 0, 1], np.uint8)):
-        with mx8.Loader(dataset, batch_size=3, order=Answering(answer)) as loader:
+        with mx8.Loader(dataset, batch_size=3, order=FixedResultOrder(answer)) as loader:
             assert next(iter(loader)).sample_ids.tolist() == [2, 0, 1]
 
 
-class Described(Listed):
+class DescribedOrder(Listed):
     """An order with this description."""
 
     def __init__(self, description: Any) -> None:
@@ -261,8 +261,8 @@ class Described(Listed):
     "order",
     [
         *([0, 1], "shuffle", True, Listed, np.arange(3), lambda: None),
-        *map(Described, (None, "listed", {}, {"name": 3}, {"name": "shuffle"}, {"name": "x", "a": {1}})),
-        Described({"name": "x", "a": float("nan")}),
+        *map(DescribedOrder, (None, "listed", {}, {"name": 3}, {"name": "shuffle"}, {"name": "x", "a": {1}})),
+        DescribedOrder({"name": "x", "a": float("nan")}),
     ],
     ids=lambda order: repr(getattr(order, "told", order))[:30],
 )
@@ -279,7 +279,7 @@ def test_order_and_shuffle_are_mutually_exclusive(dataset: mx8.Dataset) -> None:
 
 
 def test_a_description_is_compared_after_a_json_round_trip(dataset: mx8.Dataset) -> None:
-    with mx8.Loader(dataset, batch_size=1, order=Described({"name": "x", "sides": (1, 2)})) as loader:
+    with mx8.Loader(dataset, batch_size=1, order=DescribedOrder({"name": "x", "sides": (1, 2)})) as loader:
         state = loader.state_dict()
         assert state["order"] == {"name": "x", "sides": [1, 2]}
         loader.load_state_dict(json.loads(json.dumps(state)))

@@ -59,7 +59,7 @@ def statistics(values: Ids) -> dict[str, float]:
     return found
 
 
-def farthest(n: int, keys: int, shuffled: Callable[[int], Ids]) -> float:
+def largest_difference(n: int, keys: int, shuffled: Callable[[int], Ids]) -> float:
     """The largest difference from NumPy's permutations, in standard errors, of any statistic's mean or spread."""
     rng = np.random.default_rng(n)
     ours = [statistics(shuffled(seed)) for seed in range(keys)]
@@ -78,7 +78,7 @@ def by_seed(n: int) -> Callable[[int], Ids]:
     return lambda seed: Shuffle(n, Key("sha256:00", "whole", seed)).ids(seed % 3, 0, n)
 
 
-def standardised(counts: npt.NDArray[np.int64], df: int) -> float:
+def chi_squared_as_normal(counts: npt.NDArray[np.int64], df: int) -> float:
     """χ² of counts that should be equal, transformed to a standard normal (Wilson and Hilferty)."""
     expected = counts.sum() / counts.size
     chi2 = float(((counts - expected) ** 2).sum() / expected)
@@ -109,17 +109,17 @@ def values_at(n: int, draws: int) -> npt.NDArray[np.int64]:
 
 @pytest.mark.parametrize("n", [1000, 4097])
 def test_shuffles_are_statistically_like_numpys(n: int) -> None:
-    assert farthest(n, 120, by_seed(n)) < 4.5
+    assert largest_difference(n, 120, by_seed(n)) < 4.5
 
 
 def test_the_statistics_detect_a_feistel_network_of_four_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permutation, "_ROUNDS", 4)
-    assert farthest(4097, 120, by_seed(4097)) > 6
+    assert largest_difference(4097, 120, by_seed(4097)) > 6
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_all_orders_of_few_positions_are_equally_frequent(n: int) -> None:
-    assert abs(standardised(orders_of(n, 300 * math.factorial(n)), math.factorial(n) - 1)) < 4
+    assert abs(chi_squared_as_normal(orders_of(n, 300 * math.factorial(n)), math.factorial(n) - 1)) < 4
 
 
 def test_all_orders_of_four_are_equally_frequent_over_keys() -> None:
@@ -128,36 +128,36 @@ def test_all_orders_of_four_are_equally_frequent_over_keys() -> None:
         key = Key("sha256:00", "whole", seed)
         counts[np.dot(Permutation(4, key.words("shuffle", 0)).of(np.arange(4)), [64, 16, 4, 1])] += 1
     assert np.count_nonzero(counts) == 24
-    assert abs(standardised(counts[counts > 0], 23)) < 4
+    assert abs(chi_squared_as_normal(counts[counts > 0], 23)) < 4
 
 
 @pytest.mark.parametrize("n", [9, 33])
 def test_every_value_is_equally_frequent_at_every_position(n: int) -> None:
-    assert abs(standardised(values_at(n, 200 * n), (n - 1) ** 2)) < 4
+    assert abs(chi_squared_as_normal(values_at(n, 200 * n), (n - 1) ** 2)) < 4
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", [300, 2049, 4096, 4097, 5000, 8192, 10_007])
 def test_shuffles_of_many_keys_are_statistically_like_numpys(n: int) -> None:
-    assert farthest(n, 3000, by_seed(n)) < 4.5
+    assert largest_difference(n, 3000, by_seed(n)) < 4.5
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", [65_537, 1_000_003])
 def test_large_shuffles_are_statistically_like_numpys(n: int) -> None:
-    assert farthest(n, 60, by_seed(n)) < 5
+    assert largest_difference(n, 60, by_seed(n)) < 5
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", range(2, 9))
 def test_all_orders_of_up_to_eight_are_equally_frequent(n: int) -> None:
-    assert abs(standardised(orders_of(n, max(200_000, 60 * math.factorial(n))), math.factorial(n) - 1)) < 4
+    assert abs(chi_squared_as_normal(orders_of(n, max(200_000, 60 * math.factorial(n))), math.factorial(n) - 1)) < 4
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", [9, 12, 17, 33, 65, 200])
 def test_every_value_is_equally_frequent_at_every_position_of_many(n: int) -> None:
-    assert abs(standardised(values_at(n, 20_000), (n - 1) ** 2)) < 4
+    assert abs(chi_squared_as_normal(values_at(n, 20_000), (n - 1) ** 2)) < 4
 
 
 # a block shuffle ------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_a_slot_of_a_block_shuffle_is_shuffled_uniformly() -> None:
         slot = BlockOrder(places, Key("sha256:00", "whole", seed), BlockShuffle(shards=shards)).ids(0, size, 2 * size)
         return np.argsort(np.argsort(slot))
 
-    assert farthest(size, 120, ranks_in_a_slot) < 4.5
+    assert largest_difference(size, 120, ranks_in_a_slot) < 4.5
 
 
 def test_over_many_epochs_every_position_occurs_at_every_time() -> None:
@@ -211,4 +211,4 @@ def test_over_many_epochs_every_position_occurs_at_every_time() -> None:
     counts = np.zeros((n, n), np.int64)
     for epoch in range(epochs):
         counts[np.arange(n), order.ids(epoch, 0, n)] += 1
-    assert abs(standardised(counts, (n - 1) ** 2)) < 4
+    assert abs(chi_squared_as_normal(counts, (n - 1) ** 2)) < 4

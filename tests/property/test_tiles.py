@@ -90,7 +90,7 @@ def head_of(data: bytes) -> Any:
 # hostile bytes -------------------------------------------------------------------------------------------------------
 
 
-def look_at(data: bytes, seed: int) -> None:
+def call_everything(data: bytes, seed: int) -> None:
     """Call everything that takes a JPEG with these bytes. Any result is allowed, but no crash and no write outside.
 
     Guard bytes around the buffers are checked afterwards. Reads outside are found by bounds checking in
@@ -167,20 +167,20 @@ def mutated(data: bytes, random: np.random.Generator) -> bytes:
 @settings(max_examples=300)
 @given(st.integers(0, len(SOURCES) * 2 - 1), st.integers(0, 2**32 - 1))
 def test_mutated_jpegs_are_tiled_correctly_or_refused(number: int, seed: int) -> None:
-    look_at(mutated((SOURCES + TILED)[number], np.random.default_rng(seed)), seed)
+    call_everything(mutated((SOURCES + TILED)[number], np.random.default_rng(seed)), seed)
 
 
 @settings(max_examples=100)
 @given(st.binary(max_size=300), st.integers(0, 99))
 def test_random_bytes_are_tiled_correctly_or_refused(data: bytes, seed: int) -> None:
-    look_at(data, seed)
-    look_at(b"\xff\xd8" + data, seed)
+    call_everything(data, seed)
+    call_everything(b"\xff\xd8" + data, seed)
 
 
 @pytest.mark.parametrize("number", range(len(SOURCES)))
 def test_truncated_jpegs_are_tiled_correctly_or_refused(number: int) -> None:
     for size in range(0, len(TILED[number]), 97):
-        look_at(TILED[number][:size], size)
+        call_everything(TILED[number][:size], size)
 
 
 @settings(max_examples=100)
@@ -208,6 +208,6 @@ def test_a_hundred_thousand_mutations_are_tiled_correctly_or_refused() -> None:
         seed = int(random.integers(1 << 32))
         data = mutated((SOURCES + TILED)[seed % 8], np.random.default_rng(seed))
         try:
-            look_at(data, seed)
+            call_everything(data, seed)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}") from error

@@ -45,7 +45,7 @@ def reserved(budget: Budget, size: int) -> Reservation:
     return found
 
 
-def taken(budget: Budget, size: int = SMALLEST) -> Any:
+def leased_array(budget: Budget, size: int = SMALLEST) -> Any:
     return array_of(reserved(budget, size).take(size))
 
 
@@ -72,7 +72,7 @@ def test_a_larger_batch_never_gets_a_smaller_bank(one: int, other: int) -> None:
 
 def test_leased_arrays_are_writable_and_do_not_overlap() -> None:
     budget = joined(Memory(LIMIT))
-    arrays = [taken(budget) for _ in range(16)]
+    arrays = [leased_array(budget) for _ in range(16)]
     for i, array in enumerate(arrays):
         assert array.flags.writeable
         array[:] = i
@@ -122,7 +122,7 @@ def test_a_lease_cannot_exceed_its_reservation() -> None:
 
 def test_a_bank_is_returned_with_the_last_array_over_it() -> None:
     budget = joined(Memory(LIMIT))
-    array = taken(budget, LIMIT)
+    array = leased_array(budget, LIMIT)
     part = array[100:200].view(np.int16)[::2]
     del array
     assert not budget.reserve(SMALLEST)
@@ -132,16 +132,16 @@ def test_a_bank_is_returned_with_the_last_array_over_it() -> None:
 
 def test_a_returned_bank_is_reused() -> None:
     budget = joined(Memory(LIMIT))
-    first = taken(budget)
+    first = leased_array(budget)
     address = first.ctypes.data
     del first
-    assert taken(budget).ctypes.data == address
+    assert leased_array(budget).ctypes.data == address
     assert budget.report()["banks_free"] == 1
 
 
 def test_the_smallest_free_bank_that_fits_and_was_returned_last_is_used() -> None:
     budget = joined(Memory(LIMIT))
-    arrays = [taken(budget, size) for size in (2 * SMALLEST, SMALLEST, 4 * SMALLEST, SMALLEST)]
+    arrays = [leased_array(budget, size) for size in (2 * SMALLEST, SMALLEST, 4 * SMALLEST, SMALLEST)]
     wanted = arrays[3].ctypes.data
     while arrays:
         del arrays[0]
@@ -153,10 +153,10 @@ def test_the_smallest_free_bank_that_fits_and_was_returned_last_is_used() -> Non
 
 def test_free_banks_are_dropped_for_a_batch_that_fits_none_of_them() -> None:
     budget = joined(Memory(LIMIT))
-    small = [taken(budget) for _ in range(16)]
+    small = [leased_array(budget) for _ in range(16)]
     del small
     assert budget.report()["bytes_free_in_banks"] == LIMIT
-    large = taken(budget, LIMIT - SMALLEST)
+    large = leased_array(budget, LIMIT - SMALLEST)
     found = budget.report()
     assert found["bytes_in_use"] + found["bytes_free_in_banks"] <= LIMIT
     assert large.nbytes == LIMIT - SMALLEST
@@ -165,9 +165,9 @@ def test_free_banks_are_dropped_for_a_batch_that_fits_none_of_them() -> None:
 def test_a_larger_bank_is_leased_only_within_the_reservation() -> None:
     """Otherwise one small batch could take memory that another one reserved."""
     budget = joined(Memory(LIMIT))
-    large = taken(budget, LIMIT // 2)
+    large = leased_array(budget, LIMIT // 2)
     del large
-    small = taken(budget, SMALLEST)
+    small = leased_array(budget, SMALLEST)
     assert small.nbytes == SMALLEST
     assert budget.used_bytes == SMALLEST
 
@@ -176,7 +176,7 @@ def test_returned_memory_wakes_waiting_threads() -> None:
     budget = joined(Memory(LIMIT))
     woken: list[int] = []
     budget.wake = lambda: woken.append(1)
-    array = taken(budget)
+    array = leased_array(budget)
     assert not woken
     del array
     assert woken == [1]
@@ -184,14 +184,14 @@ def test_returned_memory_wakes_waiting_threads() -> None:
 
 def test_leases_may_end_in_any_thread_and_by_garbage_collection_of_cycles() -> None:
     budget = joined(Memory(LIMIT))
-    held: list[Any] = [taken(budget) for _ in range(8)]
+    held: list[Any] = [leased_array(budget) for _ in range(8)]
     threads = [threading.Thread(target=held.pop) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert budget.report()["banks_in_use"] == 0
-    cycle: list[Any] = [taken(budget, LIMIT)]
+    cycle: list[Any] = [leased_array(budget, LIMIT)]
     cycle.append(cycle)
     del cycle
     gc.collect()
@@ -201,7 +201,7 @@ def test_leases_may_end_in_any_thread_and_by_garbage_collection_of_cycles() -> N
 def test_a_lease_that_ends_while_the_lock_is_held_does_not_block() -> None:
     memory = Memory(LIMIT)
     budget = joined(memory)
-    array = taken(budget)
+    array = leased_array(budget)
     with memory.lock:
         del array  # like the garbage collector, in the thread that holds the lock
     assert budget.report()["banks_in_use"] == 0
@@ -210,7 +210,7 @@ def test_a_lease_that_ends_while_the_lock_is_held_does_not_block() -> None:
 def test_the_report_counts_held_memory() -> None:
     budget = joined(Memory(LIMIT))
     budget.fixed_bytes = 1000
-    one, other = taken(budget), taken(budget, 2 * SMALLEST)
+    one, other = leased_array(budget), leased_array(budget, 2 * SMALLEST)
     assert budget.reserve(SMALLEST)
     del other
     found = budget.report()
@@ -244,17 +244,17 @@ def test_shares_are_equal_and_the_memory_of_a_share_that_leaves_goes_to_the_othe
 def test_a_free_bank_of_one_share_can_be_used_by_another() -> None:
     memory = Memory(LIMIT)
     one, other = joined(memory), joined(memory)
-    array = taken(one)
+    array = leased_array(one)
     address = array.ctypes.data
     del array
     one.report()
-    assert taken(other).ctypes.data == address
+    assert leased_array(other).ctypes.data == address
 
 
 def test_memory_returned_to_an_idle_share_can_be_used_by_another() -> None:
     memory = Memory(LIMIT)
     one = joined(memory)
-    arrays = [taken(one) for _ in range(16)]
+    arrays = [leased_array(one) for _ in range(16)]
     other = joined(memory)
     assert not other.reserve(SMALLEST)
     del arrays
@@ -264,7 +264,7 @@ def test_memory_returned_to_an_idle_share_can_be_used_by_another() -> None:
 def test_leased_memory_of_a_share_that_left_counts_until_it_is_returned() -> None:
     memory = Memory(LIMIT)
     one, other = joined(memory), joined(memory)
-    array = taken(one, LIMIT // 2)
+    array = leased_array(one, LIMIT // 2)
     one.leave()
     assert other.reserve(LIMIT // 2)
     assert not other.reserve(SMALLEST)
@@ -275,7 +275,7 @@ def test_leased_memory_of_a_share_that_left_counts_until_it_is_returned() -> Non
 def test_no_memory_is_kept_after_all_shares_left_and_all_banks_were_returned() -> None:
     memory = Memory(LIMIT)
     budget = joined(memory)
-    lent, free = taken(budget), taken(budget)
+    lent, free = leased_array(budget), leased_array(budget)
     del free
     budget.leave()
     assert memory.held_bytes == SMALLEST
@@ -288,7 +288,7 @@ def test_no_memory_is_kept_after_all_shares_left_and_all_banks_were_returned() -
 def test_memory_used_by_other_shares_leaves_no_room_for_tables() -> None:
     memory = Memory(LIMIT)
     one = joined(memory)
-    arrays = [taken(one) for _ in range(15)]
+    arrays = [leased_array(one) for _ in range(15)]
     other = joined(memory)
     with pytest.raises(SettingError, match=f"memory: expected room for {2 * SMALLEST} bytes of tables, of {LIMIT}"):
         other.set_fixed(2 * SMALLEST)
@@ -336,7 +336,7 @@ def test_memory_returned_to_one_share_wakes_waiting_threads_of_others() -> None:
     one, other = joined(memory), joined(memory)
     woken: list[int] = []
     other.wake = lambda: woken.append(1)
-    array = taken(one)
+    array = leased_array(one)
     del array
     assert woken == [1]
 
@@ -353,7 +353,7 @@ def test_the_suggested_memory_leaves_exactly_the_bytes_asked_for() -> None:
 # whatever comes after what --------------------------------------------------------------------------------------------
 
 
-class Banks(RuleBasedStateMachine):
+class BankMachine(RuleBasedStateMachine):
     """Shares join, reserve, lease, return and leave in any order, and a model counts the same."""
 
     budgets = Bundle("budgets")
@@ -456,5 +456,5 @@ class Banks(RuleBasedStateMachine):
             assert self.memory.promised_bytes == self.memory.held_bytes == 0
 
 
-TestBanks = Banks.TestCase
+TestBanks = BankMachine.TestCase
 TestBanks.settings = settings(max_examples=60, stateful_step_count=40)

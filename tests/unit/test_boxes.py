@@ -126,13 +126,13 @@ OUT = st.integers(1, 600)
 
 
 @st.composite
-def within(draw: Any) -> tuple[int, int, int]:
+def sizes_below_resize(draw: Any) -> tuple[int, int, int]:
     height, width = draw(OUT), draw(OUT)
     return height, width, draw(st.integers(max(height, width), 1_000))
 
 
 @settings(max_examples=300)
-@given(size=within(), width=SIDES, height=SIDES)
+@given(size=sizes_below_resize(), width=SIDES, height=SIDES)
 def test_with_resize_the_centre_box_is_the_middle_of_the_resized_picture(
     size: tuple[int, int, int], width: int, height: int
 ) -> None:

@@ -152,7 +152,7 @@ def test_evicted_copies_are_decompressed_again(root: Path) -> None:
 # the raw file that Streaming leaves -----------------------------------------------------------------------------------
 
 
-def leave_raw(root: Path) -> list[Path]:
+def write_raw_files(root: Path) -> list[Path]:
     """Streaming's cache with keep_zip=True has both forms of each shard."""
     found = []
     for stored in sorted(root.glob("*.zstd")):
@@ -162,7 +162,7 @@ def leave_raw(root: Path) -> list[Path]:
 
 
 def test_a_shard_whose_raw_file_exists_is_not_cached(root: Path) -> None:
-    leave_raw(root)
+    write_raw_files(root)
     assert same(list(mx8.Dataset(root, verify="shard")), WANTED)
     assert not (root / ".mx8shards" / "cache").exists()
     for stored in root.glob("*.zstd"):
@@ -171,7 +171,7 @@ def test_a_shard_whose_raw_file_exists_is_not_cached(root: Path) -> None:
 
 
 def test_a_raw_file_of_wrong_size_or_type_is_ignored(root: Path, tmp_path: Path) -> None:
-    first, second, third, *_ = leave_raw(root)
+    first, second, third, *_ = write_raw_files(root)
     first.write_bytes(first.read_bytes()[:-1])
     second.rename(tmp_path / "elsewhere")
     second.symlink_to(tmp_path / "elsewhere")
@@ -182,7 +182,7 @@ def test_a_raw_file_of_wrong_size_or_type_is_ignored(root: Path, tmp_path: Path)
 
 
 def test_a_damaged_raw_file_is_found(root: Path) -> None:
-    first, *_ = leave_raw(root)
+    first, *_ = write_raw_files(root)
     data = bytearray(first.read_bytes())
     data[-1] ^= 1
     first.write_bytes(data)

@@ -50,7 +50,7 @@ def fields(text: str) -> dict[str, str]:
     return {row[0]: row[1] for row in lines(text)}
 
 
-def run_apart(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_in_subprocess(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mx8shards", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
@@ -145,7 +145,7 @@ def test_an_error_of_this_package_ends_with_exit_code_1_and_its_message(tmp_path
 def test_text_that_the_output_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
     write(tmp_path / "data", range(3), metadata={"name": "é\ud800"})
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    done = run_apart("info", str(tmp_path / "data"), env=environment)
+    done = run_in_subprocess("info", str(tmp_path / "data"), env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\ud800" in done.stdout
 
@@ -227,10 +227,10 @@ def test_a_closed_output_pipe_ends_a_command_quietly(root: str) -> None:
 
 
 def test_python_dash_m_runs_the_command(root: str) -> None:
-    done = run_apart("info", root)
+    done = run_in_subprocess("info", root)
     assert done.returncode == 0
     assert fields(done.stdout)["snapshot"] == mx8.Dataset(root).snapshot
-    assert run_apart("info", f"{root}/nothing").returncode == 1
+    assert run_in_subprocess("info", f"{root}/nothing").returncode == 1
 
 
 # info, ls, log, summary -----------------------------------------------------------------------------------------------

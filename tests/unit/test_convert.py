@@ -259,7 +259,9 @@ sys.exit(main())
 
 
 @contextlib.contextmanager
-def at_work(place: Place, repository: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def running_conversion(
+    place: Place, repository: Path, workers: int
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Start a conversion as a terminal does, and wait until its workers are in the middle of a part."""
     place.write(*range(3), "wait", *range(4, 8), "wait", *range(9, 18))
     command = [sys.executable, "-c", COMMAND, *place.command("--workers", workers)]
@@ -301,7 +303,7 @@ def go_on(place: Place, repository: Path, workers: int) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 def test_workers_end_with_their_parent_and_the_same_command_resumes(place: Place, repository: Path) -> None:
-    with at_work(place, repository, 2) as (process, workers):
+    with running_conversion(place, repository, 2) as (process, workers):
         process.kill()
         process.wait()
         go_on(place, repository, 2)
@@ -315,7 +317,7 @@ def test_workers_end_with_their_parent_and_the_same_command_resumes(place: Place
 def test_one_or_more_ctrl_c_or_sigterm_end_a_conversion(
     place: Place, repository: Path, number: int, times: int, workers: int
 ) -> None:
-    with at_work(place, repository, workers) as (process, processes):
+    with running_conversion(place, repository, workers) as (process, processes):
         for _ in range(times):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)  # a terminal signals the whole process group

@@ -52,7 +52,7 @@ def padded(plane: Array, more: int) -> Array:
 
 
 @st.composite
-def jobs(draw: Any, most: int = 70) -> tuple[Array, Box, tuple[int, int, int, int], tuple[int, int]]:
+def resize_cases(draw: Any, most: int = 70) -> tuple[Array, Box, tuple[int, int, int, int], tuple[int, int]]:
     """A picture, a box in it, a clip around that, and another size."""
     height, width = draw(st.integers(1, most)), draw(st.integers(1, most))
     (left, right), (top, bottom) = draw(edges(width)), draw(edges(height))
@@ -71,7 +71,7 @@ def jobs(draw: Any, most: int = 70) -> tuple[Array, Box, tuple[int, int, int, in
 
 
 @settings(max_examples=150)
-@given(job=jobs(), flip=st.booleans(), channels_last=st.booleans(), more=st.integers(0, 3))
+@given(job=resize_cases(), flip=st.booleans(), channels_last=st.booleans(), more=st.integers(0, 3))
 def test_resized_pixels_equal_pillows(job: Any, flip: bool, channels_last: bool, more: int) -> None:
     pixels, box, (left, top, right, bottom), shape = job
     source = np.pad(pixels, ((0, 0), (0, more), (0, 0)))
@@ -94,7 +94,7 @@ def test_resized_pixels_of_any_size_equal_pillows(size: tuple[int, int, int, int
 
 
 @settings(max_examples=50)
-@given(job=jobs())
+@given(job=resize_cases())
 def test_pillows_combined_crop_and_resize_differs_by_at_most_one(job: Any) -> None:
     pixels, box, _, shape = job
     got = to_out(crop.rgb, (pixels,), box, (0, 0, pixels.shape[1], pixels.shape[0]), shape)
@@ -139,7 +139,7 @@ def split(pixels: Array, factors: tuple[int, int]) -> tuple[Array, Array, Array]
 
 @settings(max_examples=150)
 @given(
-    job=jobs(),
+    job=resize_cases(),
     factors=st.sampled_from(SAMPLINGS),
     flip=st.booleans(),
     channels_last=st.booleans(),

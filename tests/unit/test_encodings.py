@@ -148,7 +148,7 @@ def test_bytes_of_the_right_size_are_stored_unchanged(name: str) -> None:
                 encoding.encode(wrong)
 
 
-class Stranger:
+class UnsupportedType:
     """A type that no encoding supports and that cannot be pickled."""
 
     def __reduce__(self) -> Any:
@@ -156,7 +156,7 @@ class Stranger:
 
 
 @EVERY
-@pytest.mark.parametrize("value", [Stranger(), [Stranger()]], ids=["object", "list"])
+@pytest.mark.parametrize("value", [UnsupportedType(), [UnsupportedType()]], ids=["object", "list"])
 def test_an_invalid_value_is_a_schema_error_without_a_subject(name: str, value: Any) -> None:
     with pytest.raises(SchemaError) as caught:
         get_encoding(name).encode(value)

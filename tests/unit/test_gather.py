@@ -69,7 +69,7 @@ def layout(columns: Columns, wanted: Sequence[str]) -> list[tuple[int, int, int]
     return lines
 
 
-class Known:
+class KernelRecords:
     """The opened shards of some datasets as kernel records; each dataset has its own layout."""
 
     def __init__(self, *roots: Path) -> None:
@@ -151,7 +151,7 @@ def test_gathered_payloads_equal_those_of_the_reference_reader(
     try:
         roots = [write(place / "one", sizes[0]), write(place / "two", sizes[1], sorted(more))]
         samples = [sample for root in roots for sample in reference.read_dataset(root)]
-        known = Known(*roots)
+        known = KernelRecords(*roots)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     ids = np.random.default_rng(seed).integers(0, len(samples), 2 * len(samples))
@@ -163,7 +163,7 @@ def test_gathered_payloads_equal_those_of_the_reference_reader(
 
 
 @kernel(NOTHING, MEMORY, MEMORY, INT)
-def _copied(to: Array, source: Array, size: int) -> None:
+def _copy_past_caches(to: Array, source: Array, size: int) -> None:
     memory.copy_past_caches(np.uint64(to.ctypes.data), np.uint64(source.ctypes.data), np.uint64(size))
     memory.wait_for_copies()
 
@@ -206,7 +206,7 @@ def test_array_headers_are_refused_exactly_where_the_codec_refuses_the_payload(
 def test_copies_that_bypass_the_cpu_caches_are_exact(to: int, source: int, size: int) -> None:
     given_bytes = np.random.default_rng(size).integers(0, 256, 700, dtype=np.uint8)
     found = np.full(700, 171, np.uint8)
-    _copied(found[to:], given_bytes[source:], size)
+    _copy_past_caches(found[to:], given_bytes[source:], size)
     assert found.tolist() == [171] * to + given_bytes[source : source + size].tolist() + [171] * (700 - to - size)
 
 
@@ -289,16 +289,16 @@ def shard(tmp_path: Path) -> Path:
     return write(tmp_path / "data", [(10, 1, 2), (20, 2, 3), (30, 3, 4)]) / "shard.00000.mds"
 
 
-def begins(path: Path) -> list[int]:
+def sample_offsets(path: Path) -> list[int]:
     return np.frombuffer(path.read_bytes()[4:20], "<u4").tolist()
 
 
 @WAYS
 @pytest.mark.parametrize("change", [1, 255], ids=["one more", "many more"])
 def test_a_sample_with_inconsistent_sizes_gets_a_status_and_no_bytes(way: int, change: int, shard: Path) -> None:
-    known = Known(shard.parent)
+    known = KernelRecords(shard.parent)
     wanted = reference.read_dataset(shard.parent)
-    at = begins(shard)[1]
+    at = sample_offsets(shard)[1]
     overwrite(shard, at, bytes([(shard.read_bytes()[at] + change) % 256]))  # sample 1 claims other bytes in column a
     found = known.gather(np.arange(3), sorted(COLUMNS), way)
     assert found.status == [OK, SIZES_DIFFER, OK]
@@ -310,7 +310,7 @@ def test_a_sample_with_inconsistent_sizes_gets_a_status_and_no_bytes(way: int, c
 @WAYS
 def test_sizes_that_add_up_only_modulo_32_bits_are_refused(way: int, tmp_path: Path) -> None:
     shard = write(tmp_path / "data", [(8, 0, 8)]) / "shard.00000.mds"
-    known = Known(shard.parent)
+    known = KernelRecords(shard.parent)
     begin = int(np.frombuffer(shard.read_bytes()[4:8], "<u4")[0])
     overwrite(shard, begin, (0xFFFFFFFF).to_bytes(4, "little"))
     overwrite(shard, begin + 8, (17).to_bytes(4, "little"))
@@ -321,7 +321,7 @@ def test_sizes_that_add_up_only_modulo_32_bits_are_refused(way: int, tmp_path: P
 @pytest.mark.parametrize("begin", [0xFFFFFFFF, 1 << 31, None], ids=["the most", "half", "beyond the end by one"])
 def test_an_offset_that_changed_after_the_check_gets_a_status(way: int, begin: int | None, shard: Path) -> None:
     """With many shards the table stays mapped instead of copied, so the file may change after the check."""
-    known = Known(shard.parent)
+    known = KernelRecords(shard.parent)
     head = known.heads[0][4:20].view(np.uint32)
     head[1] = begin or shard.stat().st_size + 1
     found = known.gather(np.arange(3), sorted(COLUMNS), way)
@@ -332,7 +332,7 @@ def test_an_offset_that_changed_after_the_check_gets_a_status(way: int, begin: i
 
 @WAYS
 def test_a_sample_too_short_for_its_size_header_gets_a_status(way: int, shard: Path) -> None:
-    known = Known(shard.parent)
+    known = KernelRecords(shard.parent)
     head = known.heads[0][4:20].view(np.uint32)
     head[1] = head[0] + 11  # of three sizes, four bytes each
     assert known.gather(np.arange(1), ["a"], way).status == [SIZES_DIFFER]
@@ -343,16 +343,16 @@ def test_a_sample_too_short_for_its_size_header_gets_a_status(way: int, shard: P
 @pytest.mark.parametrize("left", [0, 1, 4, 14], ids="{} bytes of the sample left".format)
 def test_reading_a_truncated_file_gives_a_status(left: int, shard: Path) -> None:
     """With a map it would be a SIGBUS, which is why maps are populated before access."""
-    known = Known(shard.parent)
+    known = KernelRecords(shard.parent)
     wanted = reference.read_dataset(shard.parent)
-    os.truncate(shard, begins(shard)[2] + left)
+    os.truncate(shard, sample_offsets(shard)[2] + left)
     found = known.gather(np.arange(3), sorted(COLUMNS), READ)
     assert found.status == [OK, OK, READ_FAILED]
     assert found.payloads["a"][:2] == [wanted[0]["a"], wanted[1]["a"]]
 
 
 def test_reading_an_unreadable_descriptor_gives_a_status(shard: Path) -> None:
-    known = Known(shard.parent)
+    known = KernelRecords(shard.parent)
     rows, spans = known.gather(np.arange(3), ["a"], READ).rows, np.zeros((3, 1), SPAN)
     values, offsets = np.full(99, 171, np.uint8), np.zeros(4, np.int64)
     spans["size"] = 10
@@ -376,7 +376,7 @@ def test_no_tables_or_headers_make_kernels_read_beyond_the_shard(
     place = Path(FAST_ROOT or tmp_path_factory.getbasetemp()) / f"hostile-{os.getpid()}"
     try:
         shard = write(place, [(10, 1, 2), (20, 2, 3), (30, 3, 4)]) / "shard.00000.mds"
-        known = Known(place)
+        known = KernelRecords(place)
         size = shard.stat().st_size
         head = known.heads[0][4:20].view(np.uint32)
         word = st.sampled_from([0, 1, 4, size - 1, size, size + 1, 1 << 31, (1 << 32) - 1]) | st.integers(0, size)

@@ -37,12 +37,12 @@ def beyond(data):
     return count(data, 2 * len(data))
 
 @kernel(INT, INT)
-def nonsense(number):
+def uncompilable(number):
     return number.nothing
 
 @kernel(INT, INT)
-def calls_nonsense(number):
-    return nonsense(number) if number > 1 else number
+def calls_uncompilable(number):
+    return uncompilable(number) if number > 1 else number
 """
 
 START = """
@@ -95,13 +95,13 @@ def test_a_kernel_is_compiled_once_for_all_callers_and_cached(run: object) -> No
 
 
 def test_a_kernel_that_is_not_called_is_not_compiled(run: object) -> None:
-    done = run("print(k.calls_nonsense(1)); print(compiled.names)")
-    assert done.stdout.splitlines() == ["1", "['calls_nonsense']"], done.stderr
+    done = run("print(k.calls_uncompilable(1)); print(compiled.names)")
+    assert done.stdout.splitlines() == ["1", "['calls_uncompilable']"], done.stderr
 
 
 def test_a_kernel_that_cannot_be_compiled_is_an_error_with_the_reason_in_its_caller(run: object) -> None:
-    done = run("k.calls_nonsense(2)")
-    assert "RuntimeError: some_kernels.nonsense could not be compiled" in done.stderr
+    done = run("k.calls_uncompilable(2)")
+    assert "RuntimeError: some_kernels.uncompilable could not be compiled" in done.stderr
     assert "Unknown attribute 'nothing' of type int64" in done.stderr
 
 

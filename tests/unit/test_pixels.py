@@ -61,12 +61,12 @@ def write(root: Path, count: int = 30, encoding: str = "bytes", **options: Any) 
     return root
 
 
-def look(root: Path, **options: Any) -> PixelSummary:
+def statistics_of(root: Path, **options: Any) -> PixelSummary:
     with mx8.Dataset(root) as dataset:
         return summarize_pixels(dataset, **options)
 
 
-def twin(root: Path, positions: list[int]) -> tuple[np.ndarray, np.ndarray, Counter[tuple[int, int]]]:
+def reference_pixels(root: Path, positions: list[int]) -> tuple[np.ndarray, np.ndarray, Counter[tuple[int, int]]]:
     """All pixels in one array, by Pillow."""
     with mx8.Dataset(root) as dataset:
         found = [dataset[i]["image"] for i in positions]
@@ -80,8 +80,8 @@ def twin(root: Path, positions: list[int]) -> tuple[np.ndarray, np.ndarray, Coun
 @pytest.mark.parametrize("encoding", ["bytes", "jpeg", "png", "pil"])
 def test_means_deviations_and_sizes_equal_the_reference(tmp_path: Path, encoding: str, threads: int) -> None:
     root = write(tmp_path / "data", encoding=encoding)
-    mean, std, sizes = twin(root, list(range(30)))
-    found = look(root, threads=threads)
+    mean, std, sizes = reference_pixels(root, list(range(30)))
+    found = statistics_of(root, threads=threads)
     assert (found.column, found.samples, found.pictures, found.refused) == ("image", 30, 30, ())
     assert found.pixels == sum(height * width * count for (height, width), count in sizes.items())
     assert found.mean == pytest.approx(mean, abs=1e-12)
@@ -93,13 +93,13 @@ def test_means_deviations_and_sizes_equal_the_reference(tmp_path: Path, encoding
 
 def test_the_number_of_threads_and_runs_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write(tmp_path / "data")
-    whole = look(root)
+    whole = statistics_of(root)
     monkeypatch.setattr(pixels, "_RUN", 4)
     monkeypatch.setattr(pixels, "_LABELS", 7)
     monkeypatch.setattr(tally, "_ROWS", 5)
     monkeypatch.setattr(tally, "_PARALLEL_BYTES", 2_000)
     told: list[tuple[int, int]] = []
-    assert look(root, threads=3, progress=lambda *done: told.append(done)) == whole
+    assert statistics_of(root, threads=3, progress=lambda *done: told.append(done)) == whole
     assert told == [(min(done, 30), 30) for done in range(4, 34, 4)]
 
 
@@ -125,7 +125,7 @@ def test_large_pictures_are_decoded_one_at_a_time_in_little_more_memory_than_the
             writer.write({"image": payload if i % 40 == 0 else b""})
     tracemalloc.start()
     try:
-        found = look(tmp_path, threads=3)
+        found = statistics_of(tmp_path, threads=3)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -140,13 +140,13 @@ def test_a_tiny_deviation_is_exact() -> None:
 
 def test_a_subset_is_spread_evenly_and_has_at_least_one_picture(tmp_path: Path) -> None:
     root = write(tmp_path / "data")
-    found = look(root, share=0.2)
-    mean, _, sizes = twin(root, [0, 5, 10, 15, 20, 25])
+    found = statistics_of(root, share=0.2)
+    mean, _, sizes = reference_pixels(root, [0, 5, 10, 15, 20, 25])
     assert found.samples == 6
     assert found.mean == pytest.approx(mean, abs=1e-12)
     assert {(height, width): count for height, width, count in found.sizes} == sizes
     assert found.classes == ((0, None, 2), (1, None, 2), (2, None, 2))
-    assert look(root, share=0.0001).samples == 1
+    assert statistics_of(root, share=0.0001).samples == 1
 
 
 @pytest.mark.parametrize("encoding", ["int", "uint8", "int32", "uint64"])
@@ -155,12 +155,12 @@ def test_classes_are_named_by_the_metadata(tmp_path: Path, encoding: str) -> Non
     with mx8.Writer(tmp_path, columns={"image": "bytes", "label": encoding}, metadata=metadata) as writer:
         for i in range(10):
             writer.write({"image": value(1, "bytes"), "label": 2 * i % 3})
-    assert look(tmp_path).classes == ((0, "cat", 4), (1, "dog", 3), (2, None, 3))
+    assert statistics_of(tmp_path).classes == ((0, "cat", 4), (1, "dog", 3), (2, None, 3))
 
 
 @pytest.mark.parametrize("metadata", [None, {"classes": {"cat": 0}}, {"classes": 3}])
 def test_classes_without_names_are_numbers(tmp_path: Path, metadata: Any) -> None:
-    found = look(write(tmp_path / "data", 6, metadata=metadata)).classes
+    found = statistics_of(write(tmp_path / "data", 6, metadata=metadata)).classes
     assert found == ((0, None, 2), (1, None, 2), (2, None, 2))
 
 
@@ -169,9 +169,9 @@ def test_columns_of_many_values_or_other_types_are_not_labels(tmp_path: Path, mo
         root = tmp_path / encoding.replace(":", "-")
         with mx8.Writer(root, columns={"image": "bytes", "label": encoding}) as writer:
             writer.write({"image": value(1, "bytes"), "label": label})
-        assert look(root).classes is None
+        assert statistics_of(root).classes is None
     monkeypatch.setattr(pixels, "MOST_CLASSES", 2)
-    assert look(write(tmp_path / "data")).classes is None
+    assert statistics_of(write(tmp_path / "data")).classes is None
 
 
 def damaged() -> dict[str, bytes]:
@@ -205,7 +205,7 @@ def test_damaged_pictures_are_counted_and_listed_and_the_others_measured(tmp_pat
             writer.write({"image": value(i, "bytes")})
             if i % 3 == 0 and i // 3 < len(bad):
                 writer.write({"image": list(bad.values())[i // 3]})
-    good, found = look(tmp_path / "good"), look(tmp_path / "data", threads=2)
+    good, found = statistics_of(tmp_path / "good"), statistics_of(tmp_path / "data", threads=2)
     assert (found.samples, found.pictures) == (30 + len(bad), 30)
     assert (found.mean, found.std, found.sizes) == (good.mean, good.std, good.sizes)
     assert [sample for sample, _ in found.refused] == [1 + 4 * i for i in range(len(bad))]
@@ -213,17 +213,17 @@ def test_damaged_pictures_are_counted_and_listed_and_the_others_measured(tmp_pat
         assert any(word in reason for word in words.split("|")), reason
 
 
-def look_at(root: Path, data: bytes) -> PixelSummary:
+def statistics_of_one(root: Path, data: bytes) -> PixelSummary:
     with mx8.Writer(root, columns={"image": "bytes"}) as writer:
         writer.write({"image": data})
-    return look(root)
+    return statistics_of(root)
 
 
 @pytest.mark.parametrize("luma", [0x14, 0x41])
 def test_jpegs_of_every_supported_sampling_are_measured(tmp_path: Path, luma: int) -> None:
     """simplejpeg decodes luma sampled 1 x 4, but has no name for it."""
     data = resampled(encoded(noise(64, 64), subsampling="4:2:0"), [luma, 0x11, 0x11])
-    found = look_at(tmp_path / "data", data)
+    found = statistics_of_one(tmp_path / "data", data)
     assert found.sizes == ((64, 64, 1),)
     assert found.mean == pytest.approx(tuple(decode_jpeg(data, 0, 0).mean(axis=(0, 1)) / 255))
 
@@ -231,7 +231,7 @@ def test_jpegs_of_every_supported_sampling_are_measured(tmp_path: Path, luma: in
 @pytest.mark.parametrize("luma", [0x24, 0x13])
 def test_a_jpeg_of_an_unsupported_sampling_is_listed(tmp_path: Path, luma: int) -> None:
     data = resampled(encoded(noise(64, 64), subsampling="4:2:0"), [luma, 0x11, 0x11])
-    (refused,) = look_at(tmp_path / "data", data).refused
+    (refused,) = statistics_of_one(tmp_path / "data", data).refused
     assert "subsampling" in refused[1]
 
 
@@ -243,7 +243,7 @@ def test_only_the_first_of_very_many_damaged_pictures_are_listed(
     with mx8.Writer(tmp_path, columns={"image": "bytes"}) as writer:
         for _ in range(20):
             writer.write({"image": b"none"})
-    found = look(tmp_path, threads=2)
+    found = statistics_of(tmp_path, threads=2)
     assert (found.samples, found.pictures, found.pixels, found.mean, found.std) == (20, 0, 0, None, None)
     assert [sample for sample, _ in found.refused] == [0, 1, 2, 3, 4]
     assert found.sizes == ()
@@ -254,11 +254,11 @@ def test_a_damaged_shard_is_an_error_and_not_a_damaged_picture(tmp_path: Path) -
     shard = next(iter(sorted((tmp_path / "data").glob("shard.*"))))
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(FormatError, match=shard.name):
-        look(tmp_path / "data", threads=2)
+        statistics_of(tmp_path / "data", threads=2)
 
 
 def test_an_empty_dataset_has_no_pixel_statistics(tmp_path: Path) -> None:
-    found = look(write(tmp_path / "data", 0))
+    found = statistics_of(write(tmp_path / "data", 0))
     assert (found.samples, found.pictures, found.mean, found.std, found.sizes) == (0, 0, None, None, ())
     assert found.classes == ()
 
@@ -271,10 +271,10 @@ def test_planes_are_measured_as_pictures(tmp_path: Path, monkeypatch: pytest.Mon
                 writer.write({"image": change(file_of(picture(i).convert("RGB"), "JPEG"))})
             if name == "planes":
                 writer.write({"image": change(file_of(picture(1), "JPEG"))[:-1]})
-    files, planes = look(tmp_path / "files"), look(tmp_path / "planes")
+    files, planes = statistics_of(tmp_path / "files"), statistics_of(tmp_path / "planes")
     assert (planes.samples, planes.pictures, planes.sizes, planes.pixels) == (11, 10, files.sizes, files.pixels)
     monkeypatch.setattr(tally, "_STRIP_BYTES", 1)
-    assert look(tmp_path / "planes") == planes
+    assert statistics_of(tmp_path / "planes") == planes
     assert planes.mean == pytest.approx(files.mean, abs=1 / 255)
     assert planes.std == pytest.approx(files.std, abs=3 / 255)
     assert planes.refused == ((10, planes.refused[0].reason),)
@@ -321,7 +321,7 @@ Capture = pytest.CaptureFixture[str]
 
 def test_the_command_prints_the_statistics(tmp_path: Path, capsys: Capture) -> None:
     root = write(tmp_path / "data", metadata={"classes": ["cat", "dog", "[red]"]})
-    found = look(root)
+    found = statistics_of(root)
     assert main(["summary", "--pixels", str(root)]) == 0
     out, err = capsys.readouterr()
     assert err == ""

@@ -25,7 +25,7 @@ from tests.loader.leak_checks import ViewOfWhole
 COUNT = 61
 
 
-class AllHere:
+class AllLocal:
     """The plan of a dataset whose shards are all local."""
 
     def are_here(self, numbers: Any) -> bool:
@@ -35,7 +35,7 @@ class AllHere:
         return {}
 
 
-HERE = AllHere()
+HERE = AllLocal()
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_shards_of_other_ranks_are_not_opened_if_every_batch_fits(place: Path) -
 
 
 @dataclass(frozen=True)
-class Told(ViewOfWhole):
+class ReversedWithExtras(ViewOfWhole):
     """The samples in reverse order, with two extras."""
 
     def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
@@ -178,7 +178,7 @@ class Told(ViewOfWhole):
 
 
 def test_a_replanned_batch_has_memory_and_extras_for_its_new_samples(dataset: mx8.Dataset) -> None:
-    plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
+    plan = plan_of(dataset._derived(ReversedWithExtras(Whole(COUNT))), batch_size=4)
     first = next(iter(plan.batches(0, 0, HERE)))
     other = plan.replanned(first, np.array([2, 0]), np.array([7, 60]))
     assert other.rows["sample_id"].tolist() == [0, 59, 53, 57]
@@ -192,7 +192,7 @@ def test_a_replanned_batch_has_memory_and_extras_for_its_new_samples(dataset: mx
 
 
 def test_a_substitute_outside_the_dataset_is_refused(dataset: mx8.Dataset) -> None:
-    plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
+    plan = plan_of(dataset._derived(ReversedWithExtras(Whole(COUNT))), batch_size=4)
     first = next(iter(plan.batches(0, 0, HERE)))
     with pytest.raises(mx8.LoaderError, match="view: expected sample_ids from 0 to 60, got -1 to -1"):
         plan.replanned(first, np.array([1]), np.array([61]))

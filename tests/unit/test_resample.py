@@ -15,7 +15,9 @@ from tests.pixels import Array, edges, weights
 ONE = 1 << resample.BITS
 
 
-def weighed(begin: float, end: float, low: int, high: int, total: int, flip: bool, kernel: Any) -> tuple[Array, Array]:
+def weights_of(
+    begin: float, end: float, low: int, high: int, total: int, flip: bool, kernel: Any
+) -> tuple[Array, Array]:
     """The integer weights as a matrix, and the number of weights of each new pixel."""
     firsts, counts = np.full(total, -1), np.full(total, -1)
     table = np.full((total, resample.most_taps(end - begin, total)), -1, np.int32)
@@ -40,7 +42,7 @@ def lines(draw: Any) -> tuple[float, float, int, int, int]:
 @given(line=lines(), flip=st.booleans())
 def test_weights_form_a_triangle_and_add_up_to_one(kernel: Any, line: Any, flip: bool) -> None:
     begin, end, low, high, total = line
-    matrix, counts = weighed(begin, end, low, high, total, flip, kernel)
+    matrix, counts = weights_of(begin, end, low, high, total, flip, kernel)
     expected = weights(begin, end, low, high, total)[:: -1 if flip else 1]
     assert np.abs(matrix - ONE * expected).max() <= 0.51
     assert (np.abs(matrix.sum(1) - ONE) <= counts / 2).all()
@@ -48,14 +50,14 @@ def test_weights_form_a_triangle_and_add_up_to_one(kernel: Any, line: Any, flip:
 
 
 def test_with_an_unchanged_size_each_pixel_has_one_source() -> None:
-    matrix, counts = weighed(0.0, 50.0, 0, 50, 50, False, resample.compute_taps)
+    matrix, counts = weights_of(0.0, 50.0, 0, 50, 50, False, resample.compute_taps)
     assert (matrix == ONE * np.eye(50)).all()
     assert (counts == 1).all()
 
 
 def test_weights_that_are_rounded_up_cannot_overflow_a_byte() -> None:
     # the longest JPEG in one pixel has the largest number of weights
-    matrix, _ = weighed(0.0, 65535.0, 0, 65535, 1, False, resample.compute_taps)
+    matrix, _ = weights_of(0.0, 65535.0, 0, 65535, 1, False, resample.compute_taps)
     rows = np.full((65535, 1), 255, np.uint8)
     out = np.zeros((1, 1), np.uint8)
     taps = np.zeros(1, np.int64), np.full(1, 65535), np.append(matrix[0], 0)[None].astype(np.int32)
@@ -73,7 +75,7 @@ def test_blended_rows_are_rounded_weighted_sums(kernel: Any, line: Any, seed: in
     firsts, counts = np.zeros(total, np.int64), np.zeros(total, np.int64)
     table = np.zeros((total, resample.most_taps(end - begin, total)), np.int32)
     resample.compute_taps(begin, end, low, high, False, firsts, counts, table)
-    matrix, _ = weighed(begin, end, low, high, total, False, resample.compute_taps)
+    matrix, _ = weights_of(begin, end, low, high, total, False, resample.compute_taps)
     start = int(firsts.min())
     rows = np.random.default_rng(seed).integers(0, 256, (high - start, width + 5), dtype=np.uint8)
     out = np.full((total, width + 3), 171, np.uint8)

@@ -45,14 +45,14 @@ def assembly(dataset: mx8.Dataset) -> Iterator[Assembly]:
     pool.close()
 
 
-def begun(*arguments: Any) -> Run:
+def start_run(*arguments: Any) -> Run:
     """A started run."""
     run = Run(*arguments)
     run.start()
     return run
 
 
-def taken(run: Run) -> list[int]:
+def remaining_positions(run: Run) -> list[int]:
     """The positions of all remaining batches."""
     found = []
     while isinstance(result := run.take(), Ready):
@@ -61,7 +61,7 @@ def taken(run: Run) -> list[int]:
     return found
 
 
-def filled(assembly: Assembly) -> None:
+def wait_until_full(assembly: Assembly) -> None:
     """Wait until memory is (probably) full."""
     deadline = time.monotonic() + 10
     while assembly.budget.report()["bytes_in_use"] < 1 << 20 and time.monotonic() < deadline:
@@ -70,20 +70,20 @@ def filled(assembly: Assembly) -> None:
 
 def test_a_run_that_ends_frees_its_memory_for_a_waiting_run(assembly: Assembly) -> None:
     """As after a `break`: the next run starts before the previous one has ended."""
-    first = begun(assembly, 0, 0)
-    filled(assembly)
-    second = begun(assembly, 1, 0)
+    first = start_run(assembly, 0, 0)
+    wait_until_full(assembly)
+    second = start_run(assembly, 1, 0)
     time.sleep(0.3)  # now both probably wait for memory; otherwise the test is weaker
     first.stop()
     first.join()
-    assert taken(second) == list(range(0, 60, 2))
+    assert remaining_positions(second) == list(range(0, 60, 2))
     second.join()
     assert assembly.budget.report()["bytes_in_use"] == 0
 
 
 @pytest.mark.parametrize("batches", [0, 1, 7, 30])
 def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: int, assembly: Assembly) -> None:
-    run = begun(assembly, 0, 0)
+    run = start_run(assembly, 0, 0)
     for _ in range(batches):
         assert isinstance(run.take(), Ready)
     run.stop()
@@ -95,8 +95,8 @@ def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: in
 
 def test_a_run_begins_at_any_position_of_an_epoch(assembly: Assembly) -> None:
     for position in (0, 6, 58, 60):
-        run = begun(assembly, 0, position)
-        assert taken(run) == list(range(position, 60, 2))
+        run = start_run(assembly, 0, position)
+        assert remaining_positions(run) == list(range(position, 60, 2))
         run.stop()
         run.join()
 
@@ -110,17 +110,17 @@ def test_after_a_run_whose_thread_failed_to_start_another_can_begin(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start") as caught:
-            begun(assembly, 0, 0)
+            start_run(assembly, 0, 0)
     assert caught.tb is not None  # the traceback refers to the run
     assert assembly.budget.iterating is None
-    assert taken(begun(assembly, 0, 0)) == list(range(0, 60, 2))
+    assert remaining_positions(start_run(assembly, 0, 0)) == list(range(0, 60, 2))
 
 
 def test_a_planning_error_does_not_keep_its_run_alive(assembly: Assembly) -> None:
     gc.collect()
     gc.disable()  # a cycle would stay
     try:
-        run = begun(replace(assembly, plan=replace(assembly.plan, limit_bytes=lambda: 1)), 0, 0)
+        run = start_run(replace(assembly, plan=replace(assembly.plan, limit_bytes=lambda: 1)), 0, 0)
         result = run.take()
         assert isinstance(result, Failed)
         run.stop()
@@ -151,7 +151,7 @@ def test_the_watchdog_tolerates_a_planner_that_ends_during_its_check(assembly: A
 
 def test_waiting_for_a_stopped_run_is_an_error(assembly: Assembly) -> None:
     stuck = threading.Event()
-    run = begun(replace(assembly, transform=lambda batch: stuck.wait(10)), 0, 0)
+    run = start_run(replace(assembly, transform=lambda batch: stuck.wait(10)), 0, 0)
     with ThreadPoolExecutor(1) as other:
         waiting = other.submit(run.take)
         time.sleep(0.1)  # it probably waits now; otherwise the test is weaker
@@ -164,8 +164,8 @@ def test_waiting_for_a_stopped_run_is_an_error(assembly: Assembly) -> None:
 
 
 def test_ready_batches_can_be_taken_without_waiting(assembly: Assembly) -> None:
-    run = begun(assembly, 0, 0)
-    filled(assembly)
+    run = start_run(assembly, 0, 0)
+    wait_until_full(assembly)
     ready = run.take_ready()
     assert ready is not None
     assert ready.position == 0

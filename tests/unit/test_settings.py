@@ -210,7 +210,7 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
     if name == "Ragged.view":
         return Ragged(torch.zeros(16, dtype=torch.uint8), torch.tensor([0, 16]), None).view(**given)
     if not name.startswith("Loader"):
-        return made_by(name)(**{**needed.get(name, {}), **given})
+        return public_object(name)(**{**needed.get(name, {}), **given})
     with mx8.Dataset(root) as dataset:
         if name == "Loader":
             return mx8.Loader(dataset, **{"batch_size": 4, **world, **given})
@@ -244,7 +244,7 @@ PUBLIC = [name for name in mx8.__all__ if not name.endswith("Error") and callabl
 
 @pytest.mark.parametrize("name", [*PUBLIC, *(f"transforms.{name}" for name in transforms.__all__)])
 def test_these_tests_cover_every_argument_of_public_calls(name: str) -> None:
-    arguments = set(inspect.signature(made_by(name)).parameters)
+    arguments = set(inspect.signature(public_object(name)).parameters)
     assert arguments - NO_SETTINGS.get(name, set()) <= set(BAD.get(name, {}))
 
 
@@ -253,22 +253,22 @@ def test_these_tests_cover_every_argument_of_public_calls(name: str) -> None:
 EXPLAINED = [*PICTURES, "MultiCrop", "BlockShuffle", *(f"transforms.{name}" for name in transforms.__all__)]
 
 
-def made_by(name: str) -> Any:
+def public_object(name: str) -> Any:
     """The object of a dotted name."""
     return getattr(transforms if name.startswith("transforms.") else mx8, name.removeprefix("transforms."))
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_help_explains_every_argument(name: str) -> None:
-    text = inspect.getdoc(made_by(name)) or ""
+    text = inspect.getdoc(public_object(name)) or ""
     explained = re.findall(r"^    (\w+): ", text[text.index("Args:") :], re.MULTILINE)
-    assert set(explained) == set(inspect.signature(made_by(name)).parameters)
+    assert set(explained) == set(inspect.signature(public_object(name)).parameters)
     assert len(explained) == len(set(explained))
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_signatures_show_the_allowed_values(name: str) -> None:
-    for argument, parameter in inspect.signature(made_by(name)).parameters.items():
+    for argument, parameter in inspect.signature(public_object(name)).parameters.items():
         if argument == "layout":
             assert "Literal['CHW', 'HWC']" in str(parameter).replace('"', "'")
         if argument == "dtype" and name in PICTURES:

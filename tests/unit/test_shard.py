@@ -283,7 +283,7 @@ assert len(whole) > 3 * 4096
 """
 
 
-def in_a_process_of_its_own(code: str, repository: Path, *arguments: str) -> None:
+def run_in_subprocess(code: str, repository: Path, *arguments: str) -> None:
     command = [sys.executable, "-c", SHRINKING + code, *arguments]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr)
@@ -312,7 +312,7 @@ for size in (0, 1, 4, 1000, 1603, 1608, 4096, 4097, 8192, len(whole) // 2, len(w
     assert refused(lambda: dataset.column("id")) and refused(lambda: dataset.where("x", 1.0))
     assert same([dataset[i] for i in range(found[0])], wanted[: found[0]])
 """
-    in_a_process_of_its_own(code, repository, str(tmp_path / "data"), compression)
+    run_in_subprocess(code, repository, str(tmp_path / "data"), compression)
 
 
 @pytest.mark.parametrize("compression", ["", "zstd"], ids=["raw", "zstd"])
@@ -344,7 +344,7 @@ finally:
     done.set()
     thread.join()
 """
-    in_a_process_of_its_own(code, repository, str(tmp_path / "data"), compression)
+    run_in_subprocess(code, repository, str(tmp_path / "data"), compression)
 
 
 def test_an_open_file_that_is_replaced_by_renaming_is_read_unchanged(tmp_path: Path) -> None:

@@ -145,10 +145,10 @@ def test_rows_outside_the_page_cache_are_read(files: Files, tmp_path: Path) -> N
 def test_mincore_is_used_only_where_it_is_reliable() -> None:
     """For users who neither own a file nor may write it, mincore reports all pages as cached."""
     with tempfile.TemporaryDirectory() as place:
-        _ask_as_nobody(Path(place))
+        _query_as_nobody(Path(place))
 
 
-def _ask_as_nobody(place: Path) -> None:
+def _query_as_nobody(place: Path) -> None:
     place.chmod(0o755)
     found = {}
     owners = {"root's": (0, 0o644), "nobody's": (65534, 0o444), "everybody's": (0, 0o666)}

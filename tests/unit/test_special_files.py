@@ -22,7 +22,7 @@ HANGS_AFTER_S = 120
 
 
 @pytest.fixture(autouse=True)
-def _blocked_for_ever() -> Iterator[None]:
+def _timeout() -> Iterator[None]:
     """A call that never returns fails the test instead of blocking the run."""
 
     def stop(*_: object) -> None:

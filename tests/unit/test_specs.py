@@ -44,7 +44,7 @@ RANDOM_BAD: list[tuple[str, dict[str, Any]]] = [
 CENTER_BAD = [("resize", {"resize": resize}) for resize in (0, 223, 256.0, True, "256", 1 << 20)]
 
 
-def told(kind: Any, **given: Any) -> str:
+def message_of(kind: Any, **given: Any) -> str:
     """The message for invalid arguments."""
     with pytest.raises(ValueError, match=r".") as caught:
         kind(**{"size": 224, **given})
@@ -54,7 +54,7 @@ def told(kind: Any, **given: Any) -> str:
 @pytest.mark.parametrize("kind", CROPS)
 @pytest.mark.parametrize(("name", "given"), BAD, ids=str)
 def test_an_invalid_argument_is_an_error_with_name_and_value(kind: Any, name: str, given: dict[str, Any]) -> None:
-    message = told(kind, **given)
+    message = message_of(kind, **given)
     assert message.startswith(f"{kind.__name__}: {name}: expected ")
     if name != "mean and std":
         assert repr(given[name]) in message or repr(given["dtype"]) in message
@@ -62,14 +62,14 @@ def test_an_invalid_argument_is_an_error_with_name_and_value(kind: Any, name: st
 
 @pytest.mark.parametrize(("name", "given"), RANDOM_BAD, ids=str)
 def test_an_invalid_range_is_an_error_with_name_and_value(name: str, given: dict[str, Any]) -> None:
-    message = told(mx8.RandomResizedCrop, **given)
+    message = message_of(mx8.RandomResizedCrop, **given)
     assert message.startswith(f"RandomResizedCrop: {name}: expected two numbers")
     assert message.endswith(f"got {given[name]!r}")
 
 
 @pytest.mark.parametrize(("name", "given"), CENTER_BAD, ids=str)
 def test_a_resize_smaller_than_the_crop_is_an_error(name: str, given: dict[str, Any]) -> None:
-    message = told(mx8.CenterCrop, **given)
+    message = message_of(mx8.CenterCrop, **given)
     assert message.startswith("CenterCrop: resize: expected pixels from the size")
     assert message.endswith(f"got {given[name]!r}")
 

@@ -214,7 +214,7 @@ def test_normalize_takes_any_number_of_channels() -> None:
 # mixing ---------------------------------------------------------------------------------------------------------------
 
 
-def mixed_by_the_twin(mix: Mixup | CutMix, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def reference_mix(mix: Mixup | CutMix, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """The reference result, row by row, from the draws of the purposes in the registry."""
     ids = rows.sample_ids.numpy()
     name = type(mix).__name__.lower()
@@ -252,7 +252,7 @@ def mixed_by_the_twin(mix: Mixup | CutMix, rows: Rows) -> tuple[np.ndarray, np.n
 def test_a_mixed_batch_equals_the_reference(mix: Mixup | CutMix, dtype: torch.dtype, count: int) -> None:
     rows = batch(range(count), dtype=dtype)
     found = mix(rows)
-    images, labels = mixed_by_the_twin(mix, rows)
+    images, labels = reference_mix(mix, rows)
     assert found["image"].dtype == dtype
     assert np.abs(found["image"].double().numpy() - images).max() < (0.501 if dtype == torch.uint8 else 1e-6)
     assert found["label"].dtype == torch.float32

@@ -17,7 +17,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.kernels import turbo
-from tests.pictures import difference, file_of, jpeg, twin_of, write
+from tests.pictures import difference, file_of, jpeg, reference_crop, write
 from tests.pixels import picture
 
 _DECODE = """
@@ -179,5 +179,5 @@ def test_regions_are_decoded_correctly_and_damaged_ones_refused(tmp_path: Path, 
         found = np.load(tmp_path / f"{name}.npz")
         assert found["ids"].tolist() == list(range(len(good)))
         for i, crop in zip(found["ids"].tolist(), found["image"], strict=True):
-            mean, most = difference(crop, twin_of(good[i], spec, "image", i))
+            mean, most = difference(crop, reference_crop(good[i], spec, "image", i))
             assert mean <= (30 if i == len(good) - 1 else 10 if samplings[i % 6] == "411" else 5), (name, i, mean, most)

@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def only(report: Report) -> Damage:
+def only_damage(report: Report) -> Damage:
     assert not report.ok
     (damage,) = report.damage
     return damage
@@ -97,7 +97,7 @@ def test_a_missing_shard_is_reported_with_its_samples(root: Path) -> None:
     first = len(offsets(root / "shard.00000.mds")) - 1
     count = len(offsets(root / name)) - 1
     (root / name).unlink()
-    damage = only(mx8.verify(root))
+    damage = only_damage(mx8.verify(root))
     assert (damage.file, damage.reason, damage.samples) == (name, "missing", ((first, first + count),))
 
 
@@ -106,7 +106,7 @@ def grow(path: Path) -> None:
         file.write(b"x")
 
 
-def lower_an_offset(path: Path) -> None:
+def decrease_an_offset(path: Path) -> None:
     flip(path, 8 * 9 + 7)  # the second byte of offset 1
 
 
@@ -114,15 +114,15 @@ def miscount(path: Path) -> None:
     flip(path, 0)
 
 
-def become_a_symlink(path: Path) -> None:
+def replace_by_a_symlink(path: Path) -> None:
     path.rename(path.with_suffix(".elsewhere"))
     path.symlink_to(path.with_suffix(".elsewhere"))
 
 
-@pytest.mark.parametrize("harm", [cut, grow, lower_an_offset, miscount, become_a_symlink])
+@pytest.mark.parametrize("harm", [cut, grow, decrease_an_offset, miscount, replace_by_a_symlink])
 def test_broken_structure_is_found_without_reading_data(root: Path, harm: Any) -> None:
     harm(root / "shard.00000.mds")
-    damage = only(mx8.verify(root))
+    damage = only_damage(mx8.verify(root))
     assert (damage.file, damage.reason) == ("shard.00000.mds", "format")
     assert ids(damage.samples) == set(range(len(offsets(root / "shard.00001.mds")) - 1))
     assert "shard.00000.mds" not in damage.error
@@ -141,7 +141,7 @@ def test_a_directory_that_became_a_file_makes_shards_unreadable(tmp_path: Path) 
 def test_payloads_are_read_only_with_data(root: Path) -> None:
     flip(root / "shard.00000.mds", 8 * 1500)
     assert mx8.verify(root).ok
-    assert only(mx8.verify(root, data=True)).reason == "integrity"
+    assert only_damage(mx8.verify(root, data=True)).reason == "integrity"
 
 
 # index files ----------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_payloads_are_read_only_with_data(root: Path) -> None:
 def test_an_index_changed_outside_is_damage(root: Path) -> None:
     edit_index(root, lambda index: index["mx8shards"]["metadata"].update(a=1))
     report = mx8.verify(root)
-    damage = only(report)
+    damage = only_damage(report)
     assert (damage.file, damage.reason, damage.samples) == ("index.json", "integrity", ())
     assert "changed outside mx8shards" in damage.error
     assert (report.shards, report.sealed) == (len(list(root.glob("shard.*"))), False)  # the kept index files
@@ -159,13 +159,13 @@ def test_an_index_changed_outside_is_damage(root: Path) -> None:
 def test_an_invalid_index_is_damage(root: Path) -> None:
     make_foreign(root)
     (root / "index.json").write_bytes(b"{")
-    damage = only(mx8.verify(root))
+    damage = only_damage(mx8.verify(root))
     assert (damage.file, damage.reason) == ("index.json", "format")
 
 
 def test_a_lost_index_is_damage_where_snapshots_are_kept(root: Path) -> None:
     (root / "index.json").unlink()
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.file, damage.reason) == ("index.json", "missing")
 
 
@@ -173,7 +173,7 @@ def test_a_kept_index_that_changed_is_damage(root: Path) -> None:
     write(root, range(100, 120), mode="append")
     for kept in sorted((root / STATE / "snapshots").iterdir()):
         flip(kept, 8 * 100)
-        damage = only(mx8.verify(root))
+        damage = only_damage(mx8.verify(root))
         assert (damage.file, damage.reason) == (f"{STATE}/snapshots/{kept.name}", "integrity")
         assert damage.snapshot == f"sha256:{kept.stem}"
         flip(kept, 8 * 100)
@@ -187,7 +187,7 @@ def test_shards_that_only_an_older_snapshot_uses_are_checked_with_data(root: Pat
     write(root, range(50), mode="overwrite")
     flip(root / "shard.00000.mds", 8 * 1500)
     assert mx8.verify(root).ok
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.file, damage.snapshot) == ("shard.00000.mds", old)
 
 
@@ -195,7 +195,7 @@ def test_a_file_of_several_snapshots_is_read_and_reported_once(root: Path) -> No
     new = write(root, range(100, 150), mode="append")
     flip(root / "shard.00000.mds", 8 * 1500)
     report = mx8.verify(root, data=True)
-    assert only(report).snapshot == new
+    assert only_damage(report).snapshot == new
     assert report.shards == len(list(root.glob("shard.*")))
 
 
@@ -204,7 +204,7 @@ def test_a_pinned_link_checks_only_that_snapshot(root: Path) -> None:
     new = write(root, range(50), mode="overwrite")
     flip(root / "shard.00000.mds", 8 * 1500)
     assert mx8.verify(f"{root}@{new}", data=True).ok
-    assert only(mx8.verify(f"{root}@{old}", data=True)).file == "shard.00000.mds"
+    assert only_damage(mx8.verify(f"{root}@{old}", data=True)).file == "shard.00000.mds"
 
 
 # side-cars and the cache ----------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_a_damaged_sidecar_affects_no_sample(root: Path, kind: str) -> None:
     path = sidecar(root, kind)
     flip(path, 8 * 30)
     assert mx8.verify(root).ok
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.file, damage.reason) == (f"{STATE}/sidecars/{path.name}", "integrity")
     assert (damage.samples, damage.blocks) == ((), ())
 
@@ -230,9 +230,9 @@ def test_a_damaged_sidecar_affects_no_sample(root: Path, kind: str) -> None:
 def test_a_missing_or_truncated_sidecar_is_damage(root: Path, kind: str, data: bool) -> None:
     path = sidecar(root, kind)
     cut(path)
-    assert only(mx8.verify(root, data=data)).reason == "format"
+    assert only_damage(mx8.verify(root, data=data)).reason == "format"
     path.unlink()
-    damage = only(mx8.verify(root, data=data))
+    damage = only_damage(mx8.verify(root, data=data))
     assert (damage.file, damage.reason) == (f"{STATE}/sidecars/{path.name}", "missing")
 
 
@@ -254,7 +254,7 @@ def test_wrong_block_digests_are_found_even_if_every_hash_is_right(root: Path) -
     data[8 + 3] ^= 1  # in the digest of the first shard's first block
     replace_sidecar(root, "blocks", bytes(data))
     assert mx8.verify(root).ok
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.file, damage.reason) == (f"{STATE}/sidecars/{blake3(bytes(data)).hexdigest()}", "integrity")
     assert (damage.samples, damage.blocks) == ((), ())
     assert "block 0" in damage.error
@@ -264,7 +264,7 @@ def test_wrong_numbers_in_a_sidecar_are_found_even_if_its_hash_is_right(root: Pa
     data = bytearray(sidecar(root, "columns").read_bytes())
     data[8 + 3 * 8] ^= 1  # the fourth label of the first shard
     replace_sidecar(root, "columns", bytes(data))
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert damage.file.startswith(f"{STATE}/sidecars/")
     assert (damage.reason, damage.samples) == ("integrity", ((3, 4),))
     assert "column 'label'" in damage.error
@@ -288,7 +288,7 @@ def test_a_damaged_decompressed_copy_is_found(tmp_path: Path) -> None:
     (copy,) = (tmp_path / STATE / "cache").glob("*.mds")
     assert mx8.verify(tmp_path, data=True).ok
     flip(copy, 8 * 1500)
-    damage = only(mx8.verify(tmp_path, data=True))
+    damage = only_damage(mx8.verify(tmp_path, data=True))
     assert (damage.file, damage.samples) == (f"{STATE}/cache/{copy.name}", ((0, 30),))
     copy.unlink()
     assert mx8.verify(tmp_path, data=True).ok
@@ -325,10 +325,10 @@ def test_damage_of_a_raw_file_without_its_compressed_file_is_found(tmp_path: Pat
     raw = only_raw(tmp_path, publisher=publisher)
     flip(raw[1], 8 * (raw[1].stat().st_size - 3))
     assert mx8.verify(tmp_path).ok
-    damage = only(mx8.verify(tmp_path, data=True))
+    damage = only_damage(mx8.verify(tmp_path, data=True))
     assert (damage.file, damage.reason) == (raw[1].name, "integrity")
     cut(raw[2])
-    assert only(mx8.verify(tmp_path)).reason == "missing"  # no reader accepts it, and there is no other file
+    assert only_damage(mx8.verify(tmp_path)).reason == "missing"  # no reader accepts it, and there is no other file
     with pytest.raises(mx8.DatasetNotFoundError):
         list(mx8.Dataset(tmp_path))
 
@@ -408,7 +408,7 @@ def test_a_foreign_hash_is_enough_to_find_damage(root: Path, compression: str | 
     (shard,) = root.glob("shard.*")
     assert mx8.verify(root, data=True).unchecked == 0
     flip(shard, 8 * (shard.stat().st_size // 2))
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.reason, damage.samples, damage.blocks) == ("integrity", ((0, 100),), ())
 
 
@@ -426,7 +426,7 @@ def test_a_compressed_shard_is_decompressed_and_compared_with_its_raw_hash(root:
             assert (damage.file, damage.samples) == (shard.name, ((0, 100),))
     edit_index(root, lambda index: index["shards"][0]["raw_data"]["hashes"].update(sha1="0" * 40))
     shard.write_bytes(data)
-    assert only(mx8.verify(root, data=True)).reason == "integrity"
+    assert only_damage(mx8.verify(root, data=True)).reason == "integrity"
 
 
 def test_inconsistent_sizes_are_reported_with_exactly_their_samples(root: Path) -> None:
@@ -434,7 +434,7 @@ def test_inconsistent_sizes_are_reported_with_exactly_their_samples(root: Path) 
     places = offsets(root / "shard.00000.mds")
     for row in (2, 5, 6):
         flip(root / "shard.00000.mds", 8 * places[row])  # in the size of the blob
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.reason, damage.samples) == ("format", ((2, 3), (5, 7)))
     assert "sample 2" in damage.error
 
@@ -457,7 +457,7 @@ def test_a_damaged_block_is_reported_with_the_samples_in_it(large: Path) -> None
     for blocks in ((1,), (2,), (0,), (1, 3), (4,)):
         for block in blocks:
             flip(shard, 8 * (block * BLOCK + 77))
-        damage = only(mx8.verify(large, data=True))
+        damage = only_damage(mx8.verify(large, data=True))
         for block in blocks:
             flip(shard, 8 * (block * BLOCK + 77))
         expected = {

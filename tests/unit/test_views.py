@@ -366,7 +366,7 @@ def test_a_view_without_repeats_has_no_extras() -> None:
         assert view.occurrences == 1
 
 
-class Timed:
+class TimedView:
     """A view with an extra: the start of each position."""
 
     digest = "timed"
@@ -381,13 +381,13 @@ class Timed:
 
 
 def test_extras_pass_through_selections_joins_and_mixes() -> None:
-    _, extras = Select(Timed(), [3, 1, 3]).resolve(np.array([2, 1]))
+    _, extras = Select(TimedView(), [3, 1, 3]).resolve(np.array([2, 1]))
     assert {name: values.tolist() for name, values in extras.items()} == {
         "start": [1.5, 0.5],
         "pair": [[3, 4], [1, 2]],
         "occurrence": [1, 0],
     }
-    joined = Join([(Whole(2), 0), (Timed(), 2), (Select(Whole(1), [0, 0]), 4)])
+    joined = Join([(Whole(2), 0), (TimedView(), 2), (Select(Whole(1), [0, 0]), 4)])
     found, extras = joined.resolve(np.array([5, 0, 7, 3]))
     assert found.tolist() == [3, 0, 4, 2]
     assert {name: values.tolist() for name, values in extras.items()} == {
@@ -396,7 +396,7 @@ def test_extras_pass_through_selections_joins_and_mixes() -> None:
         "occurrence": [0, 0, 1, 0],
     }
     assert sorted(joined.resolve(np.array([0]))[1]) == ["occurrence", "pair", "start"]  # in every batch
-    assert Mix(Timed(), [4], [4]).resolve(np.array([3]))[1]["start"].tolist() == [1.5]
+    assert Mix(TimedView(), [4], [4]).resolve(np.array([3]))[1]["start"].tolist() == [1.5]
 
 
 # mixes ----------------------------------------------------------------------------------------------------------------
@@ -443,7 +443,7 @@ def test_datasets_are_mixed_by_weights(root: Path, tmp_path: Path) -> None:
     view = mix([mx8.Dataset(root), small], weights=[3, 1], length=40)
     assert len(view) == 40
     assert sorted(ids(view)[:30]) == list(range(30))
-    assert sorted(ids(view)[30:]) == sorted([*range(100, 104)] * 2 + [100 + i for i in small_rest(view)])
+    assert sorted(ids(view)[30:]) == sorted([*range(100, 104)] * 2 + [100 + i for i in third_occurrences(view)])
     again, other = (mix([mx8.Dataset(root), small], weights=weights, length=40) for weights in ([3, 1], [1, 1]))
     assert view.view.digest == again.view.digest != other.view.digest
     with pytest.raises(
@@ -455,7 +455,7 @@ def test_datasets_are_mixed_by_weights(root: Path, tmp_path: Path) -> None:
     assert ids(whole.select([0, 30, 59, 67])) == [0, 0, 29, 103]
 
 
-def small_rest(view: mx8.Dataset) -> list[int]:
+def third_occurrences(view: mx8.Dataset) -> list[int]:
     """The two samples of the small dataset that occur a third time."""
     found = [i - 100 for i in ids(view)[30:]]
     return [i for i in range(4) if found.count(i) == 3]

@@ -367,7 +367,7 @@ def test_an_unknown_mode_is_refused_before_anything_is_created(mode: Any, tmp_pa
 # leaving --------------------------------------------------------------------------------------------------------------
 
 
-def leave_by(error: BaseException, root: Path, **options: Any) -> None:
+def write_and_raise(error: BaseException, root: Path, **options: Any) -> None:
     with mx8.Writer(root, columns=NUMBERED, size_limit=700, **options) as writer:
         for sample in numbered_samples(50):
             writer.write(sample)
@@ -379,7 +379,7 @@ def test_leaving_the_with_block_by_an_exception_publishes_nothing(mode: str, tmp
     write(tmp_path / "data", numbered_samples(9))
     before = files(tmp_path / "data")
     with pytest.raises(KeyboardInterrupt):
-        leave_by(KeyboardInterrupt(), tmp_path / "data", mode=mode)
+        write_and_raise(KeyboardInterrupt(), tmp_path / "data", mode=mode)
     assert files(tmp_path / "data") == before
 
 
@@ -406,7 +406,7 @@ def test_an_unpublished_writer_leaves_no_files_in_a_new_directory(
             abandon(out, **options)
         else:
             with pytest.raises(end):
-                leave_by(end(), out, **options)
+                write_and_raise(end(), out, **options)
     assert everything(tmp_path) == {"empty"}
     write(tmp_path / "empty")
     assert ids(tmp_path / "empty") == list(range(50))
@@ -418,7 +418,7 @@ def test_an_unpublished_writer_leaves_a_foreign_dataset_unchanged(mode: Any, tmp
     shutil.rmtree(tmp_path / ".mx8shards")
     before = everything(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        leave_by(KeyboardInterrupt(), tmp_path, mode=mode)
+        write_and_raise(KeyboardInterrupt(), tmp_path, mode=mode)
     assert everything(tmp_path) == before
 
 
