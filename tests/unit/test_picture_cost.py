@@ -29,7 +29,7 @@ from tests.decompression_bombs import (
     SMALL,
     chunk,
     encoded,
-    filled,
+    fill_bytes,
     frames,
     gif,
     late_png_bomb,
@@ -41,7 +41,15 @@ from tests.decompression_bombs import (
 )
 from tests.jpegs import segment
 
-KNOWN = ("progressive scans", "sequential scans", "fill bytes", "junk", "empty comments", "EXIF bomb", "MPF bomb")
+KNOWN = (
+    "progressive scans",
+    "sequential scans",
+    "fill bytes",
+    "bytes_between_segments",
+    "empty comments",
+    "EXIF bomb",
+    "MPF bomb",
+)
 
 
 def converted(data: bytes) -> None:
@@ -187,7 +195,7 @@ HONEST = {
     "EXIF, GPS and Interop": encoded(SMALL, "JPEG", exif=directories()),
     "AVIF with EXIF": encoded(SMALL, "AVIF", exif=directories()),
     "several": encoded(SMALL, "MPO", save_all=True, append_images=[SMALL, SMALL]),
-    "some filling": filled(0) + JPEG[-2:] + bytes(100_000),
+    "some filling": fill_bytes(0) + JPEG[-2:] + bytes(100_000),
     "PNG": encoded(SMALL, "PNG", exif=exif()),
     "PNG of small chunks": png(b"".join(chunk(b"teSt", bytes(600)) for _ in range(9_000))),
     "GIF": encoded(SMALL, "GIF", comment=b"x" * 100_000),
