@@ -45,7 +45,7 @@ KNOWN = (
     "progressive scans",
     "sequential scans",
     "fill bytes",
-    "bytes_between_segments",
+    "bytes between segments",
     "empty comments",
     "EXIF bomb",
     "MPF bomb",
