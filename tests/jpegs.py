@@ -61,7 +61,7 @@ def pixels(jpeg: bytes) -> Array:
         return np.asarray(picture)
 
 
-# the slow and obvious decoder ----------------------------------------------------------------------------------------
+# the slow reference decoder ------------------------------------------------------------------------------------------
 
 
 class Bits:

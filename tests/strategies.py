@@ -157,7 +157,7 @@ def datasets(
     return chosen, draw(st.lists(sample, max_size=max_samples))
 
 
-# what a reader makes of it --------------------------------------------------------------------------------------------
+# values that a reader returns -----------------------------------------------------------------------------------------
 
 
 def as_read(encoding: str, value: Any) -> Any:

@@ -164,7 +164,7 @@ def test_gzip_headers_match_the_vectors(level: str, head: str) -> None:
     assert compress(f"gz:{level}", b"a shard")[:10].hex() == head
 
 
-# what transforms draw ------------------------------------------------------------------------------------------------
+# random draws of transforms ------------------------------------------------------------------------------------------
 
 COLOURS = table("colours")
 

@@ -227,7 +227,7 @@ SCENARIOS = [
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
-# what can be seen -----------------------------------------------------------------------------------------------------
+# visible states -------------------------------------------------------------------------------------------------------
 
 
 def tree(place: Path) -> dict[str, bytes | None]:

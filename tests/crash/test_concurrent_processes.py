@@ -24,7 +24,7 @@ def run(script: str, *arguments: object) -> str:
     return done.stdout
 
 
-# two that want to change it -------------------------------------------------------------------------------------------
+# concurrent writers ---------------------------------------------------------------------------------------------------
 
 RIVAL = """
 import sys

@@ -163,7 +163,7 @@ def test_a_dataset_on_a_disk_that_became_read_only_can_be_read(small_disk: Small
     assert is_whole(root)
 
 
-# a user without rights: in a process of its own, because root may do anything -----------------------------------------
+# no permissions (in a subprocess, because root may do anything) -------------------------------------------------------
 
 UNPRIVILEGED = """
 import json, os, sys

@@ -54,7 +54,7 @@ def stop_at(name: str, ending: str, act: Callable[[], object]) -> None:
     stop_before(lambda step, arguments: step == name and str(arguments[-1]).endswith(ending), act)
 
 
-# somebody else in the same directory ------------------------------------------------------------------------------
+# other programs in the same directory -----------------------------------------------------------------------------
 
 
 def test_an_index_that_another_program_replaced_meanwhile_is_kept(scratch: Path) -> None:
@@ -148,7 +148,7 @@ def test_overwrite_skips_a_generation_directory_that_exists(scratch: Path) -> No
     assert (root / "g0004/mine").read_bytes() == b"mine"
 
 
-# states that a user goes back to by hand --------------------------------------------------------------------------
+# states that a user restores manually -----------------------------------------------------------------------------
 
 
 def test_writing_continues_after_a_user_restores_an_earlier_index(scratch: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_kept_snapshot_stays_kept_if_publishing_it_again_fails(scratch: Path) 
     assert write(root, 0, 0, **again) == second
 
 
-# what a publication finds -----------------------------------------------------------------------------------------
+# leftovers that a publication finds -------------------------------------------------------------------------------
 
 
 def leave_an_intent(root: Path, **changes: object) -> Path:
@@ -456,7 +456,7 @@ def test_the_cache_holds_only_complete_copies_if_decompressing_stops_or_fails(
         shutil.rmtree(scratch / str(at))
 
 
-# Ctrl-C, the collector and forgotten Writers ----------------------------------------------------------------------
+# Ctrl-C, garbage collection and unfinished Writers ----------------------------------------------------------------
 
 
 class Interrupter:

@@ -514,7 +514,7 @@ def test_several_folders_named_like_splits_beside_others_are_not_taken_for_class
     run(capsys, src, tmp_path / "out")
 
 
-# which files ----------------------------------------------------------------------------------------------------------
+# selection of files ---------------------------------------------------------------------------------------------------
 
 
 def test_files_that_are_not_pictures_are_rejects_and_hidden_files_are_ignored(tmp_path: Path, capsys: Capture) -> None:
@@ -1058,7 +1058,7 @@ def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_comma
     assert untile(samples(tmp_path / "out")[3]["image"]).endswith(b"more")
 
 
-# all of it ------------------------------------------------------------------------------------------------------------
+# whole conversions ----------------------------------------------------------------------------------------------------
 
 
 def test_the_number_of_workers_and_parts_does_not_change_the_snapshot(

@@ -80,7 +80,7 @@ def test_a_child_forked_while_the_memory_lock_is_held_does_not_block(
     assert child_process.errors == ""
 
 
-# one for after another ------------------------------------------------------------------------------------------------
+# consecutive iterations -----------------------------------------------------------------------------------------------
 
 
 def test_the_next_for_waits_for_a_slow_transform_of_the_last_one(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_pickling_copying_or_indexing_a_loader_is_an_error_that_names_as_iterabl
                 act(loader)
 
 
-# what is asked for ----------------------------------------------------------------------------------------------------
+# settings -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def payload_of(work: Work, i: int, column: int) -> bytes:
     return os.pread(int(row["file"]), int(span["size"]), int(span["begin"]))
 
 
-# what a head tells ----------------------------------------------------------------------------------------------------
+# sizes from heads -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def test_a_batch_too_large_for_memory_is_an_error_that_suggests_enough(data: Pat
         assert sum(len(batch.sample_ids) for batch in loader) == SAMPLES
 
 
-# what is fixed, and ragged all the same -------------------------------------------------------------------------------
+# fixed sizes without a dtype ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

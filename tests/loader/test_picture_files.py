@@ -82,7 +82,7 @@ def test_other_formats_are_decoded_by_pillow(place: Path, io: Any, backend: str)
         assert difference(found[i], reference_crop(file, SPEC, "image", i))[1] <= 1, name
 
 
-# no pictures ----------------------------------------------------------------------------------------------------------
+# files that are not pictures ------------------------------------------------------------------------------------------
 
 
 def with_size(file: bytes, height: int, width: int) -> bytes:

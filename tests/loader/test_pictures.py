@@ -233,7 +233,7 @@ def test_crops_with_equal_seed_are_mirrored_together(data: dict[str, mx8.Dataset
             assert np.abs(halves - batch["a"]).mean() < 6
 
 
-# the same crops -------------------------------------------------------------------------------------------------------
+# reproducibility ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -356,7 +356,7 @@ def test_only_columns_of_picture_files_can_be_decoded(column: str, data: dict[st
         mx8.Loader(data["smooth"], batch_size=3, decode={column: BIG})
 
 
-# how pixels came about ------------------------------------------------------------------------------------------------
+# choice of the decoder ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -120,7 +120,7 @@ def test_a_stall_in_a_shared_pool_is_reported_to_both_loaders(shown: Mirror, dat
         del one, two, loader, stalled, fine, pool
 
 
-# no stalls ------------------------------------------------------------------------------------------------------------
+# slow work that is not a stall ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])

@@ -149,7 +149,7 @@ def test_a_picture_of_another_size_is_refused_and_does_not_affect_others(place: 
     assert "20" in told
 
 
-# hostile --------------------------------------------------------------------------------------------------------------
+# hostile files --------------------------------------------------------------------------------------------------------
 
 
 def png_chunk(name: bytes, data: bytes) -> bytes:

@@ -388,7 +388,7 @@ def read_columns(dataset: mx8.Dataset, victim: Victim, *, exact: bool) -> None:
             expect(isinstance(values, np.ndarray) and values.tobytes() == wanted, (name, values))
 
 
-# one after the other --------------------------------------------------------------------------------------------------
+# the process ----------------------------------------------------------------------------------------------------------
 
 
 class HangError(BaseException):

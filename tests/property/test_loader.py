@@ -113,7 +113,7 @@ def test_a_global_step_is_equal_for_every_world_size_that_divides_it(count: int,
     check()
 
 
-# as the dataset has them ----------------------------------------------------------------------------------------------
+# values of the dataset ------------------------------------------------------------------------------------------------
 
 
 @parametrize_count(30)
@@ -305,7 +305,7 @@ def test_a_loader_outlives_its_dataset(place: Path) -> None:
         mx8.Loader(dataset, batch_size=7)
 
 
-# edges ----------------------------------------------------------------------------------------------------------------
+# edge cases -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES, ids=str)
@@ -523,7 +523,7 @@ def test_the_bottleneck_is_nothing_yet_before_the_first_batch(dataset: mx8.Datas
         assert str(loader.explain()).startswith("bottleneck: ")
 
 
-# other people's doings ------------------------------------------------------------------------------------------------
+# changes of the dataset -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["append", "overwrite"])

@@ -37,7 +37,7 @@ def named_memory(error: mx8.LoaderError) -> int:
     return int(found)
 
 
-# how much is held -----------------------------------------------------------------------------------------------------
+# amount of memory -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_anonymous_memory_grows_at_most_by_the_budget(io: str, place: Path, repo
     assert 50_000_000 < int(done.stdout) <= (160 << 20) + (64 << 20)
 
 
-# too little -----------------------------------------------------------------------------------------------------------
+# too little memory ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
@@ -214,7 +214,7 @@ def test_a_loader_can_be_used_after_a_batch_that_did_not_fit(with_giants: mx8.Da
             assert flat(ids_of(other)) == list(range(40, 80))
 
 
-# held -----------------------------------------------------------------------------------------------------------------
+# held batches ---------------------------------------------------------------------------------------------------------
 
 
 def test_holding_batches_until_memory_is_full_is_an_error(log_normal: mx8.Dataset) -> None:

@@ -204,7 +204,7 @@ def test_a_state_of_another_order_is_an_error_that_names_the_difference(other: A
             loader.load_state_dict(state)
 
 
-# what is no order -----------------------------------------------------------------------------------------------------
+# invalid orders -------------------------------------------------------------------------------------------------------
 
 
 class FixedResultOrder(Listed):

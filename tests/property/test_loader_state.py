@@ -39,7 +39,7 @@ def through_json(state: dict[str, Any]) -> dict[str, Any]:
     return json.loads(text)  # type: ignore[no-any-return]
 
 
-# going on -------------------------------------------------------------------------------------------------------------
+# resuming -------------------------------------------------------------------------------------------------------------
 
 WORLDS = st.fixed_dictionaries({"size": st.integers(1, 6), "batch_size": st.integers(1, 8)})
 

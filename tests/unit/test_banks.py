@@ -350,7 +350,7 @@ def test_the_suggested_memory_leaves_exactly_the_bytes_asked_for() -> None:
     assert budgets[1].limit_bytes == 5000
 
 
-# whatever comes after what --------------------------------------------------------------------------------------------
+# any sequence of operations -------------------------------------------------------------------------------------------
 
 
 class BankMachine(RuleBasedStateMachine):

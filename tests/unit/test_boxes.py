@@ -38,7 +38,7 @@ def found(crop: Any, draws: Array, width: int, height: int, find: Any = find_box
     return Box(*box[0].item())
 
 
-# random ---------------------------------------------------------------------------------------------------------------
+# random boxes ---------------------------------------------------------------------------------------------------------
 
 
 def part_of(box: Box) -> Part:
@@ -120,7 +120,7 @@ def test_the_distribution_test_detects_boxes_pushed_to_the_edges() -> None:
     assert min(distance(mine[name], other[name]) for name in ("x", "y", "touches")) > 1.95 * math.sqrt(2 / 2_000)
 
 
-# in the middle --------------------------------------------------------------------------------------------------------
+# centred boxes --------------------------------------------------------------------------------------------------------
 
 OUT = st.integers(1, 600)
 

@@ -132,7 +132,7 @@ def test_a_cache_is_tagged_so_that_backups_skip_it(root: Path, tmp_path: Path) -
     assert mx8.verify(root, data=True).ok
 
 
-# what may vanish ------------------------------------------------------------------------------------------------------
+# eviction and removal -------------------------------------------------------------------------------------------------
 
 
 def test_evicted_copies_are_decompressed_again(root: Path) -> None:
@@ -243,7 +243,7 @@ def test_four_concurrent_processes_decompress_each_shard_once(root: Path, tmp_pa
     assert len(renamed) == len(list(root.glob("*.zstd")))
 
 
-# bounds ---------------------------------------------------------------------------------------------------------------
+# limits ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -296,7 +296,7 @@ def test_an_invalid_raw_shard_is_refused_after_decompression(tmp_path: Path) -> 
         mx8.Dataset(tmp_path / "zip")[0]
 
 
-# where nothing can be written -----------------------------------------------------------------------------------------
+# read-only directories ------------------------------------------------------------------------------------------------
 
 UNPRIVILEGED = """
 import os, sys

@@ -417,7 +417,7 @@ def test_merge_ignores_parts_of_a_conversion(place: Place) -> None:
         mx8.merge([place.out], place.root / "merged")
 
 
-# what is written again ------------------------------------------------------------------------------------------------
+# which parts are rewritten --------------------------------------------------------------------------------------------
 
 
 def test_only_the_part_of_a_changed_item_is_rewritten(place: Place) -> None:

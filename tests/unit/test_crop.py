@@ -219,7 +219,7 @@ def test_crops_of_planes_differ_little_from_a_full_decode(smooth: bool, mean: fl
     assert difference.max() <= most
 
 
-# how they are compiled -----------------------------------------------------------------------------------------------
+# compilation ---------------------------------------------------------------------------------------------------------
 
 DIGEST = """
 import hashlib

@@ -288,7 +288,7 @@ for name, payload in claims:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
-# ---------------------------------------------------------------------------------------------- bytes by hand
+# ------------------------------------------------------------------------------------- bytes computed by hand
 
 BY_HAND: list[tuple[str, Any, str]] = [
     ("bytes", b"ab", "61 62"),

@@ -166,7 +166,7 @@ def test_with_the_compiler_disabled_kernels_run_as_python(run: object) -> None:
     assert "IndexError: index 10 is out of bounds" in done.stderr
 
 
-# what is said of it --------------------------------------------------------------------------------------------------
+# messages ------------------------------------------------------------------------------------------------------------
 
 SLOW = "from mx8shards.kernels import notice\nnotice._LEAST_S = 1e-9\n"
 

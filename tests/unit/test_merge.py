@@ -54,7 +54,7 @@ def check_samples(root: Path, numbers: Sequence[int]) -> None:
     assert dataset.column("label").tolist() == [number % 10 for number in numbers]
 
 
-# what comes out -------------------------------------------------------------------------------------------------------
+# results --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["link", "copy", "move"])
@@ -152,7 +152,7 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
     assert calls[-1] == (total, total)
 
 
-# which parts are meant ------------------------------------------------------------------------------------------------
+# selection of parts ---------------------------------------------------------------------------------------------------
 
 
 def test_a_directory_means_all_datasets_below_it(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_merging_no_parts_is_an_error(tmp_path: Path, given: list[str]) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# what parts have to agree on ------------------------------------------------------------------------------------------
+# conditions on parts --------------------------------------------------------------------------------------------------
 
 
 def test_parts_of_different_columns_are_an_error_that_names_them(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_foreign_keys_are_kept_unless_parts_contradict_each_other(
     assert "'other'" in caplog.text
 
 
-# all or nothing -------------------------------------------------------------------------------------------------------
+# atomicity ------------------------------------------------------------------------------------------------------------
 
 
 def test_merge_never_replaces_an_existing_dataset(tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ def test_parts_on_another_file_system_are_copied(tmp_path: Path) -> None:
         shutil.rmtree(there)
 
 
-# a move that was cut short --------------------------------------------------------------------------------------------
+# interrupted moves ----------------------------------------------------------------------------------------------------
 
 
 def stop_moving(roots: list[Path], out: Path, is_there: Callable[[], bool]) -> None:

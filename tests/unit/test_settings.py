@@ -275,7 +275,7 @@ def test_signatures_show_the_allowed_values(name: str) -> None:
             assert "Literal['uint8', 'float16', 'float32']" in str(parameter).replace('"', "'")
 
 
-# what is allowed ------------------------------------------------------------------------------------------------------
+# allowed values -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [int, np.int8, np.uint16, np.int64])
@@ -348,7 +348,7 @@ def test_a_world_size_of_one_needs_no_rank(root: Path, monkeypatch: pytest.Monke
         assert (loader.rank, loader.world_size) == (0, 1)
 
 
-# the checks themselves ------------------------------------------------------------------------------------------------
+# the check functions --------------------------------------------------------------------------------------------------
 
 
 def test_long_values_are_shortened_in_messages() -> None:

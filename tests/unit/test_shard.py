@@ -41,7 +41,7 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
         file.write(data)
 
 
-# damage found when a shard is first touched ---------------------------------------------------------------------------
+# damage found when a shard is opened ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size_bytes", [0, 3, 4, 40, 87, 88, 500, -1])
@@ -252,7 +252,7 @@ def test_verify_shard_accepts_shards_without_hashes(tmp_path: Path) -> None:
     assert mx8.Dataset(foreign(tmp_path / "data"), verify="shard")[3]["id"] == 3
 
 
-# files that change afterwards -----------------------------------------------------------------------------------------
+# files that change after opening --------------------------------------------------------------------------------------
 
 # Shared by the two tests below, which run it in a subprocess, because a bug would kill it by SIGBUS.
 SHRINKING = """

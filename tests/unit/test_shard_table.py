@@ -212,7 +212,7 @@ def test_readahead_is_requested_only_for_rows_that_will_be_read(files: Files) ->
     assert (rows == before).all()
 
 
-# of a dataset --------------------------------------------------------------------------------------------------------
+# tables of a dataset -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def sidecar(root: Path, kind: str) -> tuple[dict[str, Any], Path]:
     return entry, root / ".mx8shards" / "sidecars" / entry["blake3"]
 
 
-# what is in them ------------------------------------------------------------------------------------------------------
+# contents -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz"])
@@ -118,7 +118,7 @@ def test_sizes_are_padded_to_multiples_of_eight(size: int, wanted: int) -> None:
     assert padded(size) == wanted
 
 
-# whether they are believed --------------------------------------------------------------------------------------------
+# verification ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_dataset_works_without_a_missing_side_car(tmp_path: Path) -> None:

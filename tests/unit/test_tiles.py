@@ -82,7 +82,7 @@ def spliced(data: bytes, rectangle: Any, *, plain: bool = True) -> bytes:
     return found[0]
 
 
-# the same picture ----------------------------------------------------------------------------------------------------
+# equal pixels --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampling", [*SAMPLINGS, "grey"])
@@ -217,7 +217,7 @@ def test_several_threads_can_tile_at_once() -> None:
         assert list(pool.map(untile, alone * 8)) == sources * 8
 
 
-# what stays as it is -------------------------------------------------------------------------------------------------
+# untiled pictures ----------------------------------------------------------------------------------------------------
 
 
 def table_15() -> bytes:
@@ -410,7 +410,7 @@ def test_a_picture_without_tiles_has_no_tile_index() -> None:
     assert jpeg_tiles.check_tiles(np.frombuffer(data, np.uint8), head_of(data)) == jpeg.NOT_TILED
 
 
-# tables that lie -----------------------------------------------------------------------------------------------------
+# inconsistent tile indices -------------------------------------------------------------------------------------------
 
 AT = jpeg_tiles.SIZES_AT
 LIES = {
@@ -465,7 +465,7 @@ def test_a_tiled_picture_that_was_damaged_is_not_untiled() -> None:
         untile(bytes(data))
 
 
-# how they are compiled -----------------------------------------------------------------------------------------------
+# compilation ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_picture_that_we_find_intact_is_intact_for_libjpeg() -> None:

@@ -88,7 +88,7 @@ def same(a: Rows, b: Rows) -> bool:
     return a.keys() == b.keys() and all(a[key].dtype == b[key].dtype and torch.equal(a[key], b[key]) for key in a)
 
 
-# twins: torchvision's formulas, one picture at a time, in float64 -----------------------------------------------------
+# reference implementations: torchvision's formulas, one picture at a time, in float64 -----------------------------------
 
 
 def luma(picture: np.ndarray) -> np.ndarray:
@@ -542,7 +542,7 @@ def test_gpu_and_cpu_give_equal_results(transform: Any) -> None:
         assert torch.allclose(found[key].cpu().double(), wanted[key].double(), atol=1 if key == "image" else 1e-6)
 
 
-# how often, how much --------------------------------------------------------------------------------------------------
+# distributions --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [RandomHorizontalFlip, RandomGrayscale])
@@ -589,7 +589,7 @@ def test_all_orders_of_steps_are_drawn_equally_often() -> None:
     assert ((counts - 1000) ** 2 / 1000).sum() < 49.7  # chi-squared, 23 degrees, 1 in 1000
 
 
-# what is refused ------------------------------------------------------------------------------------------------------
+# invalid arguments ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def only_damage(report: Report) -> Damage:
     return damage
 
 
-# nothing is wrong -----------------------------------------------------------------------------------------------------
+# undamaged datasets ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz", "bz2", "br", "snappy"])
@@ -333,10 +333,10 @@ def test_damage_of_a_raw_file_without_its_compressed_file_is_found(tmp_path: Pat
         list(mx8.Dataset(tmp_path))
 
 
-# datasets of others ---------------------------------------------------------------------------------------------------
+# foreign datasets -----------------------------------------------------------------------------------------------------
 
 
-# others who publish and collect meanwhile -----------------------------------------------------------------------------
+# concurrent publications and gc ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{"data": True}, {"subset": "100%"}, {}])
@@ -521,7 +521,7 @@ def test_data_and_subset_are_mutually_exclusive(root: Path) -> None:
         mx8.verify(root, data=True, subset="5%")
 
 
-# every bit ------------------------------------------------------------------------------------------------------------
+# bit flips ------------------------------------------------------------------------------------------------------------
 
 
 class Everything:

@@ -113,7 +113,7 @@ def test_a_boolean_mask_is_refused_as_positions() -> None:
         checked_positions([True, False], 2)
 
 
-# of datasets ----------------------------------------------------------------------------------------------------------
+# views of datasets ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -483,7 +483,7 @@ def test_mix_refuses_empty_datasets(root: Path) -> None:
         mix([mx8.Dataset(root), mx8.Dataset(root).select([])], weights=[1, 1], length=3)
 
 
-# joined datasets are read as each was opened --------------------------------------------------------------------------
+# options of joined datasets -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("checked", [0, 1])

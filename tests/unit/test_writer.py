@@ -57,7 +57,7 @@ def entries(root: Path) -> list[dict[str, Any]]:
     return reference.read_index(root)["shards"]  # type: ignore[no-any-return]
 
 
-# what is published ----------------------------------------------------------------------------------------------------
+# published files ------------------------------------------------------------------------------------------------------
 
 
 def test_the_directory_has_shards_index_kept_copy_and_side_cars(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_paths_may_be_strings(tmp_path: Path) -> None:
     assert mx8.Dataset(str(tmp_path / "data"))[0] == {"x": 1}
 
 
-# the same samples, the same snapshot ----------------------------------------------------------------------------------
+# reproducible snapshots -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz"])
@@ -364,7 +364,7 @@ def test_an_unknown_mode_is_refused_before_anything_is_created(mode: Any, tmp_pa
     assert not (tmp_path / "data").exists()
 
 
-# leaving --------------------------------------------------------------------------------------------------------------
+# leaving the with block -----------------------------------------------------------------------------------------------
 
 
 def write_and_raise(error: BaseException, root: Path, **options: Any) -> None:
@@ -646,7 +646,7 @@ def test_at_most_one_shard_more_than_threads_is_held_in_memory(tmp_path: Path, m
     assert 1 <= most <= 2 + 2
 
 
-# what is refused ------------------------------------------------------------------------------------------------------
+# invalid arguments ----------------------------------------------------------------------------------------------------
 
 
 BAD_COLUMNS: dict[str, tuple[Any, str]] = {
