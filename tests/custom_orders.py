@@ -65,7 +65,7 @@ class Listed(_Order):
 
 @dataclass
 class OfNodes(_Order):
-    """Each node reads its own part of the positions. Parts are padded to equal lengths, and nodes take turns."""
+    """Alternates between nodes, each of which reads its own part of the positions, padded to equal lengths."""
 
     count: int
     nodes: int

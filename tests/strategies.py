@@ -151,7 +151,7 @@ def columns(draw: st.DrawFn, encodings: Sequence[str] = ENCODINGS) -> dict[str, 
 def datasets(
     draw: st.DrawFn, encodings: Sequence[str] = ENCODINGS, max_samples: int = 6
 ) -> tuple[dict[str, str], list[Sample]]:
-    """Columns, and samples that fit them."""
+    """Random columns and samples of these columns."""
     chosen = draw(columns(encodings))
     sample = st.fixed_dictionaries({name: VALUES[encoding] for name, encoding in chosen.items()})
     return chosen, draw(st.lists(sample, max_size=max_samples))
@@ -161,7 +161,7 @@ def datasets(
 
 
 def as_read(encoding: str, value: Any) -> Any:
-    """The value that our reader must return for `value`: Python numbers, and pixels after JPEG compression."""
+    """The value that our reader must return: Python numbers instead of NumPy's, and pixels after JPEG compression."""
     if encoding in ARRAY_DTYPES:
         return np.dtype(encoding).type(value).item()
     if encoding == "jpeg":
@@ -180,7 +180,7 @@ def samples_as_read(encodings: Mapping[str, str], samples: Sequence[Sample]) -> 
 
 
 def samples_as_streaming_reads(encodings: Mapping[str, str], samples: Sequence[Sample]) -> list[Sample]:
-    """The same values in Streaming's types: NumPy scalars for encodings named after a dtype."""
+    """The values as Streaming returns them: NumPy scalars for encodings named after a dtype."""
     types = {name: np.dtype(encoding).type for name, encoding in encodings.items() if encoding in ARRAY_DTYPES}
     found = samples_as_read(encodings, samples)
     return [sample | {name: kind(sample[name]) for name, kind in types.items()} for sample in found]

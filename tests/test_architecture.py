@@ -83,7 +83,7 @@ def imported_names(path: Path) -> Iterator[str]:
 
 
 def room_named(name: str) -> str:
-    """The room that a dotted name of ours lies in; a public name at the top belongs to `__init__`."""
+    """The room of a dotted name in mx8shards. Public names of the package belong to `__init__`."""
     top = name.split(".")[1] if "." in name else "__init__"
     return top if (PACKAGE / top).is_dir() or (PACKAGE / f"{top}.py").is_file() else "__init__"
 
@@ -109,7 +109,7 @@ LAZY = {"mx8shards", "mx8shards.transforms"}
 
 
 def dotted(path: Path) -> str:
-    """The dotted name of a module; a package's is that of its folder."""
+    """The dotted name of a module or package."""
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -164,7 +164,7 @@ def test_half_of_the_modules_have_at_most_200_lines() -> None:
 
 
 def test_no_two_modules_or_packages_share_a_name() -> None:
-    """Commands are named after what they call, and so may share its name."""
+    """Commands are exempt: a command has the name of the function that it calls."""
     names = [
         path.parent.name if path.name == "__init__.py" else path.stem
         for path in MODULES
@@ -189,7 +189,7 @@ def changes_files(node: ast.AST, through_disk: set[str]) -> bool:
         case ast.Call(func=ast.Attribute(value=ast.Name(id=name))) if name in through_disk:
             return False
         case ast.Call(func=ast.Attribute(attr="replace"), args=[_], keywords=[]):
-            return True  # of a Path: str.replace takes two arguments
+            return True  # Path.replace; str.replace takes two arguments
         case ast.Call(func=ast.Attribute(attr="open")):
             return opens_for_writing(node, skip=0)
         case ast.Call(func=ast.Name(id="open")):

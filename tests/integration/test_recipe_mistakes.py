@@ -1,4 +1,4 @@
-"""Does every mistake in a recipe give an error that says what to change, and for which item?"""
+"""Does a mistake in a recipe raise an error that says what to change, and that names the item?"""
 
 from __future__ import annotations
 

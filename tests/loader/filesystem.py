@@ -1,9 +1,9 @@
 """A FUSE file system that stalls, fails or is slow on command. It mirrors a directory.
 
-`python -m tests.loader.filesystem SOURCE MOUNT` serves it, read-only, in a separate process; stopping that process acts
-like a lost file server. It implements the kernel's protocol itself and needs only root and /dev/fuse. Commands on its
-standard input set what reads do: `ok`, `fail`, `fail FROM` (reads beyond byte FROM fail), `delay SECONDS`, or `hold`
-(no answer until the next command). It unmounts when its input ends.
+`python -m tests.loader.filesystem SOURCE MOUNT` serves it in a separate process, read-only; stopping that process
+simulates a file server that does not answer. It implements the FUSE protocol itself and needs only root and
+/dev/fuse. Commands on its standard input set the behaviour of reads: `ok`, `fail`, `fail FROM` (reads beyond byte
+FROM fail), `delay SECONDS`, or `hold` (no answer until the next command). It unmounts when its input ends.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def test_a_transform_gives_equal_pictures_in_both_layouts(dataset: mx8.Dataset, 
     assert torch.equal(image_of(dataset, "HWC", size, transform), image_of(dataset, "CHW", size, transform))
 
 
-def test_a_batch_has_the_layout_of_each_crop_only(dataset: mx8.Dataset) -> None:
+def test_a_batch_records_layouts_only_of_crops(dataset: mx8.Dataset) -> None:
     crops = mx8.MultiCrop({"image": mx8.ResizeCrop(8), "small": mx8.ResizeCrop(4, layout="HWC")})
     with mx8.Loader(dataset, batch_size=4, decode={"image": crops}) as loader:
         batch = next(iter(loader))

@@ -182,7 +182,7 @@ def test_on_error_substitute_replaces_undecodable_payloads(place: Path, backend:
 
 
 def without(file: bytes, marker: int) -> bytes:
-    """A JPEG without the segments of one marker."""
+    """Remove all segments with this marker from the head of a JPEG."""
     found = list(segments(file))
     kept = b"".join(file[begin:end] for begin, kind, end in found if kind != marker)
     return file[:2] + kept + file[found[-1][2] :]
@@ -226,7 +226,7 @@ def crops_of_accepted(root: Path, files: list[bytes], spec: Any, **options: Any)
 
 
 def ends_early(spec: Any, backend: str) -> bool:
-    """Does decoding end at the end of the crop? Damage after it is neither detected nor visible."""
+    """Does decoding stop at the end of the crop? Then damage after it is neither detected nor visible."""
     return turbo.HAS_REGIONS and backend == "libturbojpeg" and not spec.exact
 
 
@@ -322,7 +322,7 @@ def accepted_by_convert(files: list[bytes], *, tiles: bool) -> list[bytes]:
 
 @pytest.mark.parametrize("count", [150, pytest.param(5_000, id="hunt", marks=pytest.mark.hunt)])
 @pytest.mark.parametrize("tiles", [True, False], ids=["tiled", "as they are"])
-def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place: Path, backend: str) -> None:
+def test_every_jpeg_that_convert_accepts_is_decoded(tiles: bool, count: int, place: Path, backend: str) -> None:
     """The checks of convert are at least as strict as each decoder, so that no accepted picture fails in training."""
     whole = jpeg(picture(60, 100, 3, True), "420"), file_of(picture(60, 100, 3, True), quality=90, progressive=True)
     files = [

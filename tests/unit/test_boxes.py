@@ -112,7 +112,7 @@ def test_random_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> 
 
 
 def test_the_distribution_test_detects_boxes_pushed_to_the_edges() -> None:
-    """The test above would fail for boxes whose position is drawn first and then clipped to the picture."""
+    """A wrong distribution, whose positions are drawn first and then clipped to the picture, fails the test above."""
     chance = random.Random(5)
     theirs = [get_params(341, 256, SCALE, RATIO, chance.uniform, chance.randrange) for _ in range(2_000)]
     pushed = [(min(chance.randrange(341), 341 - w), min(chance.randrange(256), 256 - h), w, h) for *_, w, h in theirs]

@@ -453,7 +453,10 @@ def test_bounds_checking_makes_an_out_of_bounds_read_an_error() -> None:
 def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
     # a separate cache: a warm one ignores the switch, and would keep the checked code
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    files = [__file__, *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("shard_table", "feistel", "boxes"))]
+    files = [
+        __file__,
+        *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("shard_table", "feistel", "boxes")),
+    ]
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

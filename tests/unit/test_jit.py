@@ -87,7 +87,7 @@ def run(tmp_path: Path, repository: Path) -> object:
     return run
 
 
-def test_a_kernel_is_compiled_once_for_all_callers_and_cached(run: object) -> None:
+def test_a_kernel_is_compiled_once_for_all_callers_and_cached_on_disk(run: object) -> None:
     script = "print(k.all_of(data), k.half_of(data), k.count(data, 3)); print(sorted(compiled.names))"
     first, second = run(script), run(script)
     assert first.stdout.splitlines() == ["55 15 6", "['all_of', 'count', 'half_of', 'plus_one']"], first.stderr
@@ -99,7 +99,7 @@ def test_a_kernel_that_is_not_called_is_not_compiled(run: object) -> None:
     assert done.stdout.splitlines() == ["1", "['calls_uncompilable']"], done.stderr
 
 
-def test_a_kernel_that_cannot_be_compiled_is_an_error_with_the_reason_in_its_caller(run: object) -> None:
+def test_calling_a_kernel_that_does_not_compile_is_an_error_with_the_reason(run: object) -> None:
     done = run("k.calls_uncompilable(2)")
     assert "RuntimeError: some_kernels.uncompilable could not be compiled" in done.stderr
     assert "Unknown attribute 'nothing' of type int64" in done.stderr

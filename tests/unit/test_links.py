@@ -47,7 +47,7 @@ def test_a_writer_opened_by_a_relative_path_publishes_where_it_was_opened(here: 
     assert list(elsewhere.iterdir()) == []
 
 
-def test_errors_of_a_dataset_opened_as_dot_name_the_directory(here: Path) -> None:
+def test_errors_name_the_directory_of_a_dataset_opened_as_a_dot(here: Path) -> None:
     write(here / "data")
     os.chdir("data")
     Path("shard.00000.mds").unlink()

@@ -1,4 +1,4 @@
-"""Does a loader state survive JSON, and is a state of another dataset or with invalid values refused?"""
+"""Can a loader state be stored as JSON, and is a state of another dataset or with invalid values refused?"""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def head_of(data: bytes) -> Any:
 
 
 def tiles_of(data: bytes, left: int, top: int, right: int, bottom: int) -> Any:
-    """The rectangle of tiles, from the head only, by compiled and by plain code."""
+    """Find the tiles of a rectangle from the head only, by the compiled and the plain code."""
     head, found = head_of(data), np.zeros(2, TILES)
     view = np.frombuffer(data[: head["entropy"]], np.uint8)
     for kernel, out in zip((jpeg_tiles.tiles_for, jpeg_tiles.tiles_for.py_func), found, strict=True):  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def tiles_of(data: bytes, left: int, top: int, right: int, bottom: int) -> Any:
 
 
 def spliced(data: bytes, rectangle: Any, *, plain: bool = True) -> bytes:
-    """The spliced JPEG, by compiled (and plain) code, from the head and only the bytes of the tiles."""
+    """Splice a rectangle by the compiled (and the plain) code, which gets only the head and the bytes of the tiles."""
     head = head_of(data)
     view = np.frombuffer(data[: head["entropy"]], np.uint8)
     begin, end = int(rectangle["begin"]), int(rectangle["end"])

@@ -88,7 +88,7 @@ def same(a: Rows, b: Rows) -> bool:
     return a.keys() == b.keys() and all(a[key].dtype == b[key].dtype and torch.equal(a[key], b[key]) for key in a)
 
 
-# reference implementations: torchvision's formulas, one picture at a time, in float64 -----------------------------------
+# reference implementations: torchvision's formulas, one picture at a time, in float64 ---------------------------------
 
 
 def luma(picture: np.ndarray) -> np.ndarray:
