@@ -2,8 +2,8 @@
 
 `python -m tests.property.mutations KIND FIRST COUNT [LOG]` tries COUNT mutations of one kind, numbered from FIRST, each
 with a timeout of ten seconds and limited memory. Each must give a ShardsError, or samples of the right number and size.
-A mutation depends only on its number, so FIRST and COUNT 1 repeat one. The last line of LOG names the mutation that killed
-the process.
+A mutation depends only on its number, so COUNT 1 repeats mutation FIRST. The last line of LOG names the mutation that
+killed the process.
 """
 
 from __future__ import annotations
