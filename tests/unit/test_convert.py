@@ -365,7 +365,7 @@ sys.exit(main())
 
 
 def test_a_second_conversion_into_one_directory_is_refused(place: Place, repository: Path) -> None:
-    with at_work(place, repository, 2):
+    with running_conversion(place, repository, 2):
         with pytest.raises(DiskError, match="is changing this dataset"):
             convert(place.job())
         assert unused_parts(place.out) == []
