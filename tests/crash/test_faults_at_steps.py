@@ -88,7 +88,7 @@ def test_a_process_that_dies_before_any_step_leaves_the_old_or_the_new_state(
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_every_fault_at_some_steps_of_every_scene_leaves_the_old_or_the_new_state(
+def test_every_fault_at_some_steps_of_every_scenario_leaves_the_old_or_the_new_state(
     scenario: Scenario,
     fault: Callable[[FaultInjector, fault_injection.Step], None],
     expectation_of: ExpectationOf,

@@ -58,7 +58,7 @@ def test_a_power_cut_after_any_step_leaves_the_old_or_the_new_state(
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
-def test_a_power_cut_in_any_scene_with_any_reordering_leaves_the_old_or_the_new_state(
+def test_a_power_cut_in_any_scenario_with_any_reordering_leaves_the_old_or_the_new_state(
     scenario: Scenario, expectation_of: ExpectationOf, scratch: Path
 ) -> None:
     expectation = expectation_of(scenario)
