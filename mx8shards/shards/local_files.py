@@ -1,4 +1,4 @@
-"""Where are a shard's files, and do their size and hash match the index?"""
+"""Where are a shard's files, which symlinks may lead there, and do size and hash match the index?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which samples go into which batch, and how much memory does each batch need?
+"""Which samples go into which batch, which small batches form a group, and how much memory does each need?
 
 Usually planning reads only offset tables: the lengths of the samples bound the size of a batch, and size headers give
 the exact size later, when the batch is filled. If only a few columns are wanted, or if no table has the sizes of

@@ -1,4 +1,4 @@
-"""Which batches share a bank and a task? Groups of consecutive small batches of one rank."""
+"""What is a group? The records of consecutive batches that share a bank and a task (`batch_plan` chooses them)."""
 
 from __future__ import annotations
 
