@@ -50,10 +50,10 @@ class Admission:
                     reservation = state.assembly.budget.reserve(group.reserve_bytes)
                     if reservation is not None:
                         return reservation
-                if self._only_held_batches_are_in_the_way():
+                if self._only_held_batches_block():
                     retries += 1  # the consumer may be dropping a void result, whose bank then returns
                     if retries == _RETRIES:
-                        return _last_resort(state, group)
+                        return _reserve_after_gc(state, group)
                     time.sleep(_RETRY_S)
                     continue
                 self.wait()
@@ -83,7 +83,7 @@ class Admission:
         state.waits_for_files = False
         return True
 
-    def _only_held_batches_are_in_the_way(self) -> bool:
+    def _only_held_batches_block(self) -> bool:
         """Whether the consumer waits while no task and no copy to the device can give memory back."""
         state, mover = self._state, self._state.assembly.mover
         if state.ahead or state.filling or not state.starving or state.seen_generation < state.generation:
@@ -91,7 +91,7 @@ class Admission:
         return mover is None or not mover.is_busy
 
 
-def _last_resort(state: RunState, group: Group) -> Reservation:
+def _reserve_after_gc(state: RunState, group: Group) -> Reservation:
     """Reserve after a garbage collection; LoaderError if batches that are still held leave too little memory."""
     budget = state.assembly.budget
     gc.collect()  # unreachable cycles may hold batches

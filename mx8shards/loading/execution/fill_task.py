@@ -109,12 +109,12 @@ class FillTask:
             return (Failed(self._error or _stopped()),)
         try:
             if not self._work.conclude():
-                return self._delivered(self._work)
-            return self._mended(self._work, resource_of)
+                return self._make_results(self._work)
+            return self._apply_on_error(self._work, resource_of)
         except BaseException as error:  # noqa: BLE001
             return (Failed(error),)
 
-    def _delivered(self, work: Work) -> tuple[Result, ...]:
+    def _make_results(self, work: Work) -> tuple[Result, ...]:
         results: list[Result] = []
         for step in work.steps:
             try:
@@ -149,7 +149,7 @@ class FillTask:
         self._times.add("transform", clock() - begun)
         return batch
 
-    def _mended(self, work: Work, resource_of: ResourceOf) -> tuple[Result, ...]:
+    def _apply_on_error(self, work: Work, resource_of: ResourceOf) -> tuple[Result, ...]:
         """Apply `on_error`: skip or substitute bad rows, or return the batches before a bad row and its error."""
         assembly = self._state.assembly
         bad = np.flatnonzero(work.rows["status"] != OK)
@@ -162,7 +162,7 @@ class FillTask:
         if assembly.on_error == "skip":
             self._entries += bad_samples.entries(self.group, bad, lost, why, None)
             assembly.filler.remove_rows(work, bad)
-            return self._delivered(work)
+            return self._make_results(work)
         positions = bad_samples.substitutes(assembly.plan, self.group, bad, lost, why, self._tried)
         work.release()
         self._work = None
