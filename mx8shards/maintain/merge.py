@@ -86,7 +86,7 @@ def merge(
         mode: `"create"` makes a new dataset; `"append"` adds the samples to the one in `out`, if there is one.
         metadata: The metadata of the merged dataset. None: the union of the metadata of all parts, and of the dataset
             that is appended to. It is an error if values differ, or if only some parts have a list of class names
-            (`classes`). Only `conversion`, which tells of the conversion of one part, is left out if values differ.
+            (`classes`). Only `conversion`, which describes how one part was converted, is left out if values differ.
         progress: A function, called with the number of bytes done and the total number of bytes.
         onto: With `"append"`, the id of the snapshot that must be the current one. None: any.
 
@@ -152,19 +152,22 @@ def _base(target: Path) -> Snapshot | None:
     if (target / INDEX).exists():
         return current(target)
     if kept(target):
-        raise DatasetExistsError("earlier snapshots are kept here", subject=str(target), hint="merge makes a new one")
+        hint = "give another directory"
+        raise DatasetExistsError("the directory contains snapshots of a dataset", subject=str(target), hint=hint)
     return None
 
 
 def _require_no_index(target: Path, mode: Mode, moved: Iterable[Link]) -> None:
-    """With mode "create", DatasetExistsError if `target` has a dataset that none of the `moved` parts went into."""
+    """With mode "create", DatasetExistsError if `target` has a dataset, unless some of the parts were moved into it."""
     if mode == "create" and (target / INDEX).exists() and not moved_parts(moved, target)[0]:
         raise DatasetExistsError(
-            "a dataset is here already", subject=str(target), hint='merge makes a new one; mode="append" adds to it'
+            "the directory already contains a dataset",
+            subject=str(target),
+            hint='give another directory, or mode="append" to add to it',
         )
 
 
-# what must be equal in all parts ----------------------------------------------------------------------------------
+# checks that the parts fit together -------------------------------------------------------------------------------
 
 
 def _require_equal_columns(snapshots: Sequence[Snapshot]) -> None:
@@ -210,7 +213,7 @@ def _require_classes_in_all(base: Snapshot | None, parts: Sequence[Snapshot]) ->
             subject=f"metadata {_CLASSES!r}",
             expected=f"the class list of {named[0].root} in all parts",
             found=f"{classes_difference(classes, None)} in {snapshot.root}",
-            hint="its labels would get the names of other classes; metadata={…} (--metadata) can give the class list",
+            hint="its labels could mean other classes; give the class list with metadata={…} (--metadata)",
         )
 
 
@@ -337,7 +340,7 @@ def _hand_over(part: Snapshot, target: Path, name: str) -> None:
     publication = LocalPublication(part.root)
     try:
         if load(Link(part.root)).id != part.id:
-            raise DiskError("something was published here since the merge began", subject=str(part.root))
+            raise DiskError("another process has published here since the merge began", subject=str(part.root))
         publication.hand_over(target, name)
     finally:
         publication.close()
@@ -350,10 +353,11 @@ def _remove_moved(roots: Iterable[Path], target: Path, name: str) -> None:
                 finish_removal(root)
                 if (root / INDEX).exists():
                     raise DiskError(
-                        "something was published here since it was merged, so it is not removed", subject=str(root)
+                        "another snapshot was published here since it was merged, so it is not removed",
+                        subject=str(root),
                     )
         except DiskError as error:
-            error.hint = f"the merged dataset is in place already, as {target}@{name}"
+            error.hint = f"the merged dataset is already published, as {target}@{name}"
             raise
 
 
