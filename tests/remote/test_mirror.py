@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import pickle
 import re
 import shutil
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -415,7 +415,7 @@ def test_a_forked_child_fetches_too(data: Path, bucket: str, cache: Path) -> Non
     assert dataset[0]["x"] == 0
     child = os.fork()
     if not child:
-        faulthandler.dump_traceback_later(30, exit=True)
+        signal.alarm(60)
         found = []
         with suppress(Exception):
             found = numbers(dataset)
