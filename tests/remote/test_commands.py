@@ -12,6 +12,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
+from mx8shards.maintain import merge as merge_module
 from mx8shards.remote import reservations
 from mx8shards.remote.open_store import open_store
 from tests.remote.objects import copied, files, named_files, objects
@@ -208,3 +209,46 @@ def test_gc_of_a_url_has_a_command(bucket: str, tmp_path: Path, capsys: pytest.C
     write(tmp_path / "a")
     with pytest.raises(mx8.SettingError, match="older_than_days"):
         mx8.gc(tmp_path / "a", older_than_days=3)
+
+
+# merge ----------------------------------------------------------------------------------------------------------------
+
+
+def test_merges_with_urls_are_merges_of_directories(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    write(a)
+    write(f"{bucket}/a")
+    write(b, 9, compression="zstd")
+    write(f"{bucket}/b", 9, compression="zstd")
+    ours = run(capsys, "merge", a, b, tmp_path / "all")
+    for i, parts in enumerate([(a, b), (f"{bucket}/a", b), (f"{bucket}/a", f"{bucket}/b")]):
+        for out in (f"{bucket}/out{i}", tmp_path / f"out{i}"):
+            assert run(capsys, "merge", *parts, out) == ours
+        assert objects(f"{bucket}/out{i}") == files(tmp_path / f"out{i}") == files(tmp_path / "all")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != "c") == [
+        *("a", "all", "b", "out0", "out1", "out2")
+    ]
+    run(capsys, "merge", a, f"{bucket}/out0", code=1)
+    run(capsys, "merge", "--how", "move", a, f"{bucket}/new", code=1)
+    both = run(capsys, "merge", "--append", a, tmp_path / "all")
+    assert run(capsys, "merge", "--append", f"{bucket}/a", f"{bucket}/out0") == both
+    assert objects(f"{bucket}/out0") == files(tmp_path / "all")
+
+
+def test_a_merge_that_loses_leaves_no_objects(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a")
+    write(bucket)
+    index_bytes = merge_module.index_bytes
+
+    def slow_index(*args: Any, **options: Any) -> bytes:
+        write(bucket, 9, mode="append")
+        return index_bytes(*args, **options)
+
+    monkeypatch.setattr(merge_module, "index_bytes", slow_index)
+    with pytest.raises(mx8.RemoteError, match="another writer was quicker"):
+        mx8.merge([tmp_path / "a"], bucket, mode="append")
+    copy = copied(bucket, tmp_path / "copy")
+    assert set(objects(bucket)) == named_files(copy)
+    assert len(mx8.Dataset(copy)) == 29
