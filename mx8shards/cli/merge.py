@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from mx8shards.cli.sync import add_single_writer
+
 HOWS = {
     "link": "hard links where possible, copies elsewhere",
     "copy": "copies",
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out",
         metavar="OUT",
-        help="the directory of the new dataset; may also be a PART with the parts that ranks wrote",
+        help="the directory or URL of the new dataset; may also be a PART with the parts that ranks wrote",
     )
     parser.add_argument(
         "--how", choices=HOWS, default="link", help="; ".join(f"{how}: {what}" for how, what in HOWS.items())
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="the metadata of the result, instead of the union of the parts' metadata",
     )
+    add_single_writer(parser)
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -55,7 +58,15 @@ def run(args: argparse.Namespace) -> int:
 
     with progress("merge") as tell:
         mode: Mode = "append" if args.append else "create"
-        snapshot = merge(args.parts, args.out, how=args.how, mode=mode, metadata=args.metadata, progress=tell)
+        snapshot = merge(
+            args.parts,
+            args.out,
+            how=args.how,
+            mode=mode,
+            metadata=args.metadata,
+            progress=tell,
+            single_writer=args.single_writer,
+        )
     if args.json:
         show_json({"snapshot": snapshot})
     else:

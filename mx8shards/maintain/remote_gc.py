@@ -19,7 +19,7 @@ from mx8shards.remote.multipart import abort_old_uploads
 from mx8shards.remote.remote_snapshots import kept_key
 from mx8shards.remote.reservations import FoundReservation, find_reservations
 from mx8shards.remote.store import Store
-from mx8shards.remote.writer_start import covers, list_objects
+from mx8shards.remote.writer_start import list_objects
 from mx8shards.shards.links import RemoteLink
 from mx8shards.shards.recovery import files_of, is_removable
 from mx8shards.shards.snapshots import STATE
@@ -71,7 +71,7 @@ def _clean_dead_writers(store: Store) -> list[FoundReservation]:
     for found in find_reservations(store, listed):
         if not found.is_dead:
             live.append(found)
-        elif not found.reservation.is_sync:
+        elif found.reservation.kind != "sync":
             clean(store, found, listed)
         elif found.is_abandoned:
             store.delete([found.reservation.key])
@@ -84,6 +84,6 @@ def _may_go(key: str, live: Collection[FoundReservation]) -> bool:
     """Whether an object that no snapshot names may be removed."""
     if key.startswith(_TRIAL):
         return True
-    if any(key in each.reservation.sidecars or covers(each.reservation, key) for each in live):
+    if any(key in each.reservation.sidecars or each.reservation.covers(key) for each in live):
         return False
     return is_removable(key)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from mx8shards.errors import DatasetNotFoundError
 from mx8shards.remote.remote_snapshots import kept_in, kept_key, read_current, read_kept
-from mx8shards.remote.reservations import FoundReservation, Reservation, find_reservations, replace_reservation
+from mx8shards.remote.reservations import FoundReservation, Process, Reservation, find_reservations, replace_reservation
 from mx8shards.remote.store import Listed, Store
 from mx8shards.shards.recovery import files_of
 from mx8shards.shards.snapshots import STATE
-from mx8shards.shards.writer_base import shard_number
+
+
+def clean_dead_writers(store: Store, reservations: Iterable[FoundReservation], listed: Collection[Listed]) -> bool:
+    """Remove what dead writers have left, and return whether there was any. A dead sync can still be resumed."""
+    dead = [each for each in reservations if each.is_dead and each.reservation.kind != "sync"]
+    return any([clean(store, each, listed) for each in dead])  # noqa: C419 - all of them
 
 
 def clean(store: Store, found: FoundReservation, listed: Iterable[Listed]) -> bool:
@@ -20,7 +27,7 @@ def clean(store: Store, found: FoundReservation, listed: Iterable[Listed]) -> bo
     removed, and none if it published its snapshot.
     """
     dead = found.reservation
-    ours = Reservation(dead.directory, dead.first, dead.base, dead.snapshot, dead.sidecars)
+    ours = replace(dead, process=Process.this(), writer=uuid.uuid4().hex)
     held = replace_reservation(store, ours, found.etag)
     if held is None:
         return False
@@ -35,9 +42,7 @@ def _remove_unpublished(store: Store, dead: Reservation, keys: list[str]) -> Non
             return
         store.delete([kept_key(dead.snapshot)])
         store.delete(sorted(set(dead.sidecars) - _used_sidecars(store, dead)))
-    names = ((key, key.removeprefix(dead.directory)) for key in keys if key.startswith(dead.directory))
-    numbers = ((key, shard_number(name)) for key, name in names)
-    store.delete([key for key, number in numbers if number is not None and number >= dead.first])
+    store.delete([key for key in keys if dead.covers(key)])
 
 
 def _is_published(store: Store, snapshot: str, base: str | None, keys: Iterable[str]) -> bool:

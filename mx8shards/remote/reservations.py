@@ -15,19 +15,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mx8shards.errors import FormatError, RemoteError
 from mx8shards.format.basename import is_basename
 from mx8shards.format.jsontext import SNAPSHOT_ID
 from mx8shards.remote.store import Listed, Store
 from mx8shards.shards.snapshots import STATE
+from mx8shards.shards.writer_base import shard_number
 
 PREFIX = f"{STATE}/writers/"
 RENEW_S = 3600.0
@@ -35,6 +37,13 @@ ABANDONED_S = 7 * 24 * 3600.0
 
 _MOST_BYTES = 1 << 20
 _ROOT = "root"
+
+
+# Which names are reserved: of a Writer, shard.N.mds in the directory, N from `first`; of a merge, those in directories
+# of parts p0000, p0001, … from number `first`; of a sync, all names.
+Kind = Literal["writer", "merge", "sync"]
+
+_PART = re.compile(r"p(\d{4,})/.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +75,20 @@ class Reservation:
     snapshot: str | None = None  # the snapshot that it is about to publish, or whose files a sync uploads
     sidecars: tuple[str, ...] = ()  # the keys of the side-cars of that snapshot
     renewals: int = 0  # so that each renewal gives the object another ETag
-    is_sync: bool = False  # a sync: the names of its files are those in the snapshot
+    kind: Kind = "writer"
     process: Process = field(default_factory=Process.this)
     writer: str = field(default_factory=lambda: uuid.uuid4().hex)
     begun: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+    def covers(self, key: str) -> bool:
+        """Whether an object may be one that the writer has uploaded."""
+        if self.kind == "sync":
+            return True
+        if self.kind == "merge":
+            part = _PART.match(key)
+            return part is not None and int(part[1]) >= self.first
+        number = shard_number(key.removeprefix(self.directory)) if key.startswith(self.directory) else None
+        return number is not None and number >= self.first
 
     @property
     def key(self) -> str:
@@ -204,6 +223,8 @@ def _parse(data: bytes, subject: str) -> Reservation:
         for snapshot in (reservation.base, reservation.snapshot):
             if snapshot is not None and not SNAPSHOT_ID.fullmatch(snapshot):
                 raise ValueError("not a snapshot's id")
+        if reservation.kind not in get_args(Kind):
+            raise ValueError("not a kind of writer")
         numbers = type(reservation.first) is int and type(process.number) is int
         if not numbers or (directory and not is_basename(directory)):
             raise ValueError("not a directory and numbers")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mx8shards.errors import DatasetExistsError, RemoteError
 from mx8shards.format.entries import FileInfo
 from mx8shards.format.index import Index
-from mx8shards.remote.leftovers import clean
+from mx8shards.remote.leftovers import clean_dead_writers
 from mx8shards.remote.remote_snapshots import RemoteIndex, read_current, require_unchanged
 from mx8shards.remote.reservations import (
     FoundReservation,
@@ -110,8 +110,7 @@ def _plan(store: Store, snapshot: Snapshot, *, conditional: bool) -> Plan:
     for _ in range(MOST_ATTEMPTS):
         listed = list_objects(store)
         reservations = find_reservations(store, listed) if conditional else []
-        dead = [each for each in reservations if each.is_dead and not each.reservation.is_sync]
-        if any([clean(store, each, listed) for each in dead]):  # noqa: C419 - all of them
+        if clean_dead_writers(store, reservations, listed):
             continue
         current = read_current(store)
         there = {each.key: each.size_bytes for each in listed}
@@ -119,7 +118,7 @@ def _plan(store: Store, snapshot: Snapshot, *, conditional: bool) -> Plan:
             require_unchanged(store, current, there)
             _require_ancestor(store, snapshot, current)
         found = next((each for each in reservations if each.reservation.key == reservation_key("")), None)
-        resumed = found is not None and found.reservation.is_sync and found.reservation.snapshot == snapshot.id
+        resumed = found is not None and found.reservation.kind == "sync" and found.reservation.snapshot == snapshot.id
         _require_no_others(store, snapshot, wanted, there, current, resumed=resumed)
         missing = [info for name, info in wanted.items() if name not in there]
         held = _reserve(store, snapshot, current, found) if conditional else None
@@ -192,10 +191,10 @@ def _reserve(
 ) -> HeldReservation:
     """Reserve the names of the snapshot's files. An interrupted sync of this snapshot is taken over."""
     base = current.id if current else None
-    wanted = Reservation("", 0, base, snapshot.id, tuple(map(sidecar_name, snapshot.index.sidecars)), is_sync=True)
+    wanted = Reservation("", 0, base, snapshot.id, tuple(map(sidecar_name, snapshot.index.sidecars)), kind="sync")
     if found is None:
         held = take(store, wanted)
-    elif found.reservation.is_sync and (found.is_dead or found.reservation.snapshot == snapshot.id):
+    elif found.reservation.kind == "sync" and (found.is_dead or found.reservation.snapshot == snapshot.id):
         held = replace_reservation(store, wanted, found.etag)
     else:
         held = None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mx8shards.errors import RemoteError, ShardsError
 from mx8shards.format.columns import Columns
-from mx8shards.remote.leftovers import clean
+from mx8shards.remote.leftovers import clean_dead_writers
 from mx8shards.remote.remote_snapshots import RemoteIndex, read_current, require_unchanged
 from mx8shards.remote.reservations import (
     FoundReservation,
@@ -28,7 +28,6 @@ from mx8shards.shards.writer_base import (
     exists_already,
     next_generation,
     require_empty,
-    shard_number,
 )
 
 MOST_ATTEMPTS = 10  # to begin, while other writers publish
@@ -48,9 +47,7 @@ def start_writer(store: Store, mode: Mode, columns: Columns, *, conditional: boo
     for _ in range(MOST_ATTEMPTS):
         listed = list_objects(store)
         reservations = find_reservations(store, listed) if conditional else []
-        dead = [each for each in reservations if each.is_dead and not each.reservation.is_sync]
-        cleaned = [clean(store, each, listed) for each in dead]
-        if any(cleaned):
+        if clean_dead_writers(store, reservations, listed):
             continue
         current = read_current(store)
         keys = {each.key for each in listed}
@@ -85,7 +82,7 @@ def _base(
 ) -> Base:
     if current is None:
         others = (key for key in keys if not key.startswith(f"{STATE}/"))
-        free = (key for key in others if not any(covers(each.reservation, key) for each in reservations))
+        free = (key for key in others if not any(each.reservation.covers(key) for each in reservations))
         require_empty(store.url, names_in(free, ""))
         return Base()
     if mode == "create":
@@ -115,12 +112,3 @@ def _reserved(
 def names_in(keys: Iterable[str], directory: str) -> set[str]:
     """The names of the files and directories in a directory."""
     return {key.removeprefix(directory).split("/")[0] for key in keys if key.startswith(directory)}
-
-
-def covers(reservation: Reservation, key: str) -> bool:
-    """Whether an object may be one that the writer with this reservation has uploaded."""
-    if reservation.is_sync:
-        return True
-    name = key.removeprefix(reservation.directory)
-    number = shard_number(name) if key.startswith(reservation.directory) else None
-    return number is not None and number >= reservation.first

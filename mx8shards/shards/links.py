@@ -115,7 +115,8 @@ def parse_any_target(text: str | os.PathLike[str]) -> Path | str:
     """The directory or the URL to publish in; an error for a link to a snapshot, as snapshots are immutable."""
     found = parse_any(text)
     if _PINNED.fullmatch(os.fsdecode(text)):
-        raise SettingError(subject=str(found), expected="a directory or URL to write to", found="a link to a snapshot")
+        subject = os.fsdecode(text)
+        raise SettingError(subject=subject, expected="a directory or URL to write to", found="a link to a snapshot")
     return found.url if isinstance(found, RemoteLink) else found.root
 
 

@@ -158,7 +158,7 @@ def test_every_index_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_pinned_link_or_a_negative_number_is_refused(tmp_path: Path) -> None:
     ids = generations(tmp_path, 2)
-    with pytest.raises(ShardsError, match="expected a directory, without @sha256"):
+    with pytest.raises(ShardsError, match="expected a directory or URL, without @sha256"):
         gc(f"{tmp_path}@{ids[1]}")
     for keep in (-1, "3", 1.5, None):
         with pytest.raises(ValueError, match=f"^keep: expected an int from 0, got {keep!r}$"):
