@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from mx8shards.cli.sync import add_single_writer
+
 HOWS = {
     "link": "hard links where possible, copies elsewhere",
     "copy": "copies",
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out",
         metavar="OUT",
-        help="the directory of the merged dataset; give it as PART too, to merge the parts that ranks wrote there",
+        help="the directory or URL of the merged dataset; give it as PART too, to merge the parts that ranks wrote there",
     )
     parser.add_argument(
         "--how", choices=HOWS, default="link", help="; ".join(f"{how}: {what}" for how, what in HOWS.items())
@@ -37,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="a JSON object: the metadata of the merged dataset (default: the union of the parts' metadata)",
     )
+    add_single_writer(parser)
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -57,7 +60,15 @@ def run(args: argparse.Namespace) -> int:
 
     with progress("merge") as tell:
         mode: Mode = "append" if args.append else "create"
-        snapshot = merge(args.parts, args.out, how=args.how, mode=mode, metadata=args.metadata, progress=tell)
+        snapshot = merge(
+            args.parts,
+            args.out,
+            how=args.how,
+            mode=mode,
+            metadata=args.metadata,
+            progress=tell,
+            single_writer=args.single_writer,
+        )
     if args.json:
         show_json({"snapshot": snapshot})
     else:

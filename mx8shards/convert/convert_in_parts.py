@@ -118,7 +118,7 @@ def _find_bases(job: Job) -> dict[str, Base | None]:
         raise DatasetExistsError(
             "the directory already contains a dataset", subject=str(job.out), hint="the splits would lie inside it"
         )
-    if not job.append and all(bases.values()):
+    if not (job.append or job.resumes) and all(bases.values()):
         hint = "give another OUT, or append=True (--append) to add the new files"
         raise DatasetExistsError("the directory already contains a dataset", subject=str(job.out), hint=hint)
     return bases
@@ -166,11 +166,14 @@ def _recorded(job: Job, source: Source, target: Target) -> Conversion:
     names = [part_name(basis, source, each.items) for each in target.part_items]
     record = converted(target.out)
     if record is None or record[0] != names:
+        hint = "use append=True (--append) to add new files to this split and make the others, or remove this split"
+        if job.resumes:
+            hint = "an interrupted upload has left this directory: remove it to convert anew"
         raise SourceError(
             subject=str(target.out),
             expected="the source, options and versions of packages that this split was published with",
             found="different ones, or no record of them",
-            hint="use append=True (--append) to add new files to this split and make the others, or remove this split",
+            hint=hint,
         )
     again = tuple(Reject(*reject) for reject in record[1])
     return Conversion(target.out, target.base.snapshot, 0, again, known=target.base.samples)
@@ -254,7 +257,7 @@ def _publish(job: Job, source: Source, target: Target, parts: Sequence[Part]) ->
     samples = len(target.items) - len(rejects)
     metadata = {**source.metadata, CONVERSION: _provenance(job, target, counts, len(rejects))}
     if base is None:
-        if target.split is not None:
+        if target.split is not None or job.resumes:
             keep_converted(target.out, [part.path.name for part in parts], rejects)
         snapshot = merge([part.path for part in parts], target.out, how="move", metadata=metadata)
     elif samples:

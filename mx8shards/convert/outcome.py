@@ -27,14 +27,14 @@ class Conversion:
     `snapshot` is None.
     """
 
-    out: Path = field(compare=False)
+    out: Path | str = field(compare=False)  # a directory or a URL
     snapshot: str | None  # the current snapshot of `out`
     samples: int  # number of samples added
     rejects: tuple[Reject, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)  # other counts of the source, such as turned pictures
     known: int = 0  # items skipped because the dataset has them already
     splits: Mapping[str, Conversion] = field(default_factory=dict)
-    rejects_file: Path | None = field(default=None, compare=False)  # a line of JSON for each reject
+    rejects_file: Path | str | None = field(default=None, compare=False)  # a line of JSON for each reject
     seconds: float = field(default=0.0, compare=False)
 
     @property

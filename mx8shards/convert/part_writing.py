@@ -38,6 +38,7 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
     append: bool = False
     split: Split | None = None
+    resumes: bool = False  # accept datasets that an earlier call has published, if it had this source and these options
 
     @property
     def outputs(self) -> dict[str, Path]:

@@ -58,7 +58,7 @@ class RemotePublication:
                 "the same time would damage the dataset"
             )
             raise RemoteError("this store has no conditional puts", subject=store.url, hint=hint)
-        self._sidecars: dict[str, Path] = {}
+        self.sidecars: dict[str, Path] = {}
         self._scratch = Scratch(Path(tempfile.gettempdir()))
         self._uploads = Uploads(store, overwrite=not self.conditional)
 
@@ -115,7 +115,7 @@ class RemotePublication:
         That happens in `put_index`, after the reservation names the side-cars. An object of this name, which is the
         hash of the contents, is replaced, as it may be damaged.
         """
-        self._sidecars[sidecar_name(sidecar)] = staged
+        self.sidecars[sidecar_name(sidecar)] = staged
 
     # the end ----------------------------------------------------------------------------------------------------
 
@@ -131,8 +131,8 @@ class RemotePublication:
         parse_index(data)
         self._uploads.wait()
         if self._start.held is not None:
-            self._start.held.announce(name, self._sidecars)
-        for key, staged in self._sidecars.items():
+            self._start.held.announce(name, self.sidecars)
+        for key, staged in self.sidecars.items():
             self._uploads.attempted.append(key)
             self.store.put(key, staged)
         if current is not None and current.id != name:  # keeps a foreign dataset's index readable under its id

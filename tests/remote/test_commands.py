@@ -9,9 +9,12 @@ from typing import Any
 
 import boto3
 import pytest
+from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.cli import main
+from mx8shards.convert import into_store
+from mx8shards.maintain import merge as merge_module
 from mx8shards.remote import reservations
 from mx8shards.remote.open_store import open_store
 from tests.remote.objects import copied, files, named_files, objects
@@ -208,3 +211,88 @@ def test_gc_of_a_url_has_a_command(bucket: str, tmp_path: Path, capsys: pytest.C
     write(tmp_path / "a")
     with pytest.raises(mx8.SettingError, match="older_than_days"):
         mx8.gc(tmp_path / "a", older_than_days=3)
+
+
+# merge ----------------------------------------------------------------------------------------------------------------
+
+
+def test_merges_with_urls_are_merges_of_directories(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    write(a)
+    write(f"{bucket}/a")
+    write(b, 9, compression="zstd")
+    write(f"{bucket}/b", 9, compression="zstd")
+    ours = run(capsys, "merge", a, b, tmp_path / "all")
+    for i, parts in enumerate([(a, b), (f"{bucket}/a", b), (f"{bucket}/a", f"{bucket}/b")]):
+        for out in (f"{bucket}/out{i}", tmp_path / f"out{i}"):
+            assert run(capsys, "merge", *parts, out) == ours
+        assert objects(f"{bucket}/out{i}") == files(tmp_path / f"out{i}") == files(tmp_path / "all")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != "c") == [
+        *("a", "all", "b", "out0", "out1", "out2")
+    ]
+    run(capsys, "merge", a, f"{bucket}/out0", code=1)
+    run(capsys, "merge", "--how", "move", a, f"{bucket}/new", code=1)
+    both = run(capsys, "merge", "--append", a, tmp_path / "all")
+    assert run(capsys, "merge", "--append", f"{bucket}/a", f"{bucket}/out0") == both
+    assert objects(f"{bucket}/out0") == files(tmp_path / "all")
+
+
+def test_a_merge_that_loses_leaves_no_objects(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a")
+    write(bucket)
+    index_bytes = merge_module.index_bytes
+
+    def slow_index(*args: Any, **options: Any) -> bytes:
+        write(bucket, 9, mode="append")
+        return index_bytes(*args, **options)
+
+    monkeypatch.setattr(merge_module, "index_bytes", slow_index)
+    with pytest.raises(mx8.RemoteError, match="another writer was quicker"):
+        mx8.merge([tmp_path / "a"], bucket, mode="append")
+    copy = copied(bucket, tmp_path / "copy")
+    assert set(objects(bucket)) == named_files(copy)
+    assert len(mx8.Dataset(copy)) == 29
+
+
+# convert --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_conversion_into_a_url_is_a_conversion_into_a_directory(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(9):
+        folder = tmp_path / "photos" / f"class{i % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (i, 0, 0)).save(folder / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"broken")
+    ours = json.loads(run(capsys, "convert", "imagefolder", tmp_path / "photos", tmp_path / "d", "--json", code=4))
+
+    def broken(*_: Any, **__: Any) -> str:
+        raise mx8.RemoteError("an outage")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(into_store, "sync", broken)
+        with pytest.raises(mx8.RemoteError, match="an outage"):
+            mx8.convert_from("imagefolder", tmp_path / "photos", bucket)
+    theirs = json.loads(run(capsys, "convert", "imagefolder", tmp_path / "photos", bucket, "--json", code=4))
+    assert (theirs["snapshot"], theirs["rejects"], theirs["known"]) == (ours["snapshot"], ours["rejects"], 9)
+    arguments = ("convert", "imagefolder", tmp_path / "photos", f"{bucket}/again", "--json")
+    assert json.loads(run(capsys, *arguments, code=4)) == ours
+    open_store(bucket).delete([key for key in objects(bucket) if key.startswith("again/")])
+    local = files(tmp_path / "d")
+    found = objects(bucket)
+    assert {key for key in found if "rejects" in key} == {key for key in local if "rejects" in key}
+    assert set(found) <= set(local)
+    copy = copied(bucket, tmp_path / "copy")
+    assert mx8.verify(copy, data=True).damage == ()
+    assert mx8.Dataset(copy).snapshot == ours["snapshot"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == []
+    assert run(capsys, "convert", "imagefolder", tmp_path / "photos", bucket, code=1) == ""
+    with pytest.raises(mx8.SettingError, match="append: expected False where OUT is a URL"):
+        mx8.convert_from("imagefolder", tmp_path / "photos", bucket, append=True)
+    report = mx8.convert_from("imagefolder", tmp_path / "photos", f"{bucket}/s", split="train=0.5,val=0.5")
+    for name, split in report.splits.items():
+        assert split.out == f"{bucket}/s/{name}"
+        assert mx8.Dataset(f"{bucket}/s/{name}").snapshot == split.snapshot
