@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mx8shards.maintain.log import log
     from mx8shards.maintain.merge import merge
     from mx8shards.maintain.summary import summary
+    from mx8shards.maintain.sync import sync
     from mx8shards.maintain.verify import verify
     from mx8shards.media.specs import CenterCrop, Decode, MultiCrop, RandomResizedCrop, ResizeCrop
     from mx8shards.order.blocks import BlockShuffle
@@ -72,6 +73,7 @@ __all__ = [
     "merge",
     "register_encoding",
     "summary",
+    "sync",
     "transforms",
     "verify",
 ]
@@ -87,7 +89,7 @@ _HOMES = {
     "convert_from": "convert.convert_from",
     "register_encoding": "format.encodings",
     **dict.fromkeys(("CenterCrop", "Decode", "MultiCrop", "RandomResizedCrop", "ResizeCrop"), "media.specs"),
-    **{name: f"maintain.{name}" for name in ("diff", "gc", "log", "merge", "summary", "verify")},
+    **{name: f"maintain.{name}" for name in ("diff", "gc", "log", "merge", "summary", "sync", "verify")},
     **{name: "errors" for name in __all__ if name.endswith("Error")},
 }
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain
+from pathlib import Path
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from mx8shards.disk import operations
 from mx8shards.errors import (
     SchemaError,
     SettingError,
@@ -31,12 +32,15 @@ from mx8shards.format.shard_bytes import ShardKind
 from mx8shards.format.sidecar_bytes import scalar_columns
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.shards.cores import core_count, local_world_size
-from mx8shards.shards.links import parse_target
+from mx8shards.shards.links import parse_any_target
 from mx8shards.shards.new_shards import ShardMaker, StoredShard
 from mx8shards.shards.parts import part_root
-from mx8shards.shards.publication import LocalPublication
+from mx8shards.shards.publication import LocalPublication, Publication
 from mx8shards.shards.sidecar_files import NewSidecar
-from mx8shards.shards.writer_base import MODES, Mode, base_of
+from mx8shards.shards.writer_base import MODES, Mode
+
+if TYPE_CHECKING:
+    from mx8shards.remote.upload import RemotePublication
 
 MOST_THREADS = 1 << 12
 
@@ -45,7 +49,8 @@ class Writer:
     """Writes samples into shards, and publishes them as one new snapshot at the end.
 
     Args:
-        out: The directory of the dataset. It is created if it is missing.
+        out: The directory of the dataset, which is created if it is missing, or a URL (`s3://bucket/train`): shards are
+            uploaded while others are written, and the index last. A pair `(directory, url)` writes both.
         columns: The name of each column and its encoding, such as `{"image": "bytes", "label": "int"}`.
         compression: None, or a codec with an optional level: `"zstd"`, `"zstd:7"`, `"gz"`, `"bz2"`, `"br"`, `"snappy"`.
         hashes: The names of the hashes that the index has of each file; blake3 is always added.
@@ -62,6 +67,8 @@ class Writer:
             on it.
         allow_pickle: Allow columns with the encoding `pkl`. Decoding them runs code, so readers must allow it too.
         match_streaming: Make every shard file byte-identical to the output of Streaming's MDSWriter.
+        single_writer: Also write to a store without conditional puts. No other process may write there then: two that
+            publish at the same time would damage the dataset.
 
     Use it as a context manager: if the block raises or the process is killed, nothing is published. Equal samples and
     options give equal bytes and an equal `snapshot`, on any machine and with any number of threads.
@@ -72,7 +79,7 @@ class Writer:
 
     def __init__(
         self,
-        out: str | os.PathLike[str],
+        out: str | os.PathLike[str] | tuple[str | os.PathLike[str], str],
         *,
         columns: Mapping[str, str],
         compression: str | None = None,
@@ -85,8 +92,9 @@ class Writer:
         world_size: int | None = None,
         allow_pickle: bool = False,
         match_streaming: bool = False,
+        single_writer: bool = False,
     ) -> None:
-        self._publication: LocalPublication | None = None
+        self._publication: Publication | None = None
         self._failure: BaseException | None = None
         # The id of the thread inside `write` or `finish`. setdefault is atomic under the GIL and takes a third of the
         # time of a lock. If Ctrl-C prevents a thread from removing its id, that thread can still call again.
@@ -106,13 +114,14 @@ class Writer:
         self._written = 0
         self._running: deque[Future[StoredShard]] = deque()
         self._entries: list[MdsEntry] = []
-        root = parse_target(out)
+        true_or_false("single_writer", single_writer)
+        open_publication = _opener(out, single_writer)
         if rank is not None or world_size is not None:
-            root = part_root(root, mode, self._columns, rank, world_size)
+            root = part_root(_local_only(out, "rank"), mode, self._columns, rank, world_size)
+            open_publication = partial(LocalPublication, root)
         try:
-            self._publication = LocalPublication(root)
-            with operations.disk_errors("open", root):
-                self._base = base_of(root, mode, self._columns)
+            self._publication = open_publication()
+            self._base = self._publication.base(mode, self._columns)
             self._number = self._base.first
             self._sidecars = self._open_sidecars()
             self._maker.import_packages()
@@ -234,7 +243,7 @@ class Writer:
         """
         return not (self._entries or self._running or self._base.kept is not None or self._match_streaming)
 
-    def _publish(self, publication: LocalPublication) -> str:
+    def _publish(self, publication: Publication) -> str:
         base, old = self._base.snapshot, self._base.kept
         if old is not None and not self._entries and self._metadata in (None, old.index.metadata):
             return old.id  # nothing changed
@@ -287,6 +296,50 @@ class Writer:
             NewSidecar(self._publication, "blocks"),
             NewSidecar(self._publication, "columns", scalars) if scalars else None,
         )
+
+
+def _opener(out: Any, single_writer: bool) -> Callable[[], Publication]:
+    """A function that opens the publication for a Writer's `out`."""
+    if isinstance(out, tuple | list):
+        if len(out) != 2:
+            raise SettingError(subject="out", expected="a directory, a URL, or both as a pair", found=shown(out))
+        root, url = map(parse_any_target, out)
+        if not isinstance(root, Path) or isinstance(url, Path):
+            raise SettingError(subject="out", expected="a pair of a directory and a URL", found=shown(out))
+        return partial(_open_both, root, url, single_writer)
+    target = parse_any_target(out)
+    return partial(LocalPublication, target) if isinstance(target, Path) else partial(_open_url, target, single_writer)
+
+
+def _open_url(url: str, single_writer: bool) -> RemotePublication:
+    from mx8shards.remote.open_store import open_store
+    from mx8shards.remote.upload import RemotePublication
+
+    return RemotePublication(open_store(url), single_writer=single_writer)
+
+
+def _open_both(root: Path, url: str, single_writer: bool) -> Publication:
+    from mx8shards.remote.both_places import PublicationInBoth
+
+    local = LocalPublication(root)
+    try:
+        return PublicationInBoth(local, _open_url(url, single_writer))
+    except BaseException:
+        local.close()
+        raise
+
+
+def _local_only(out: Any, setting: str) -> Path:
+    """The directory of a Writer's `out`; SettingError, naming the setting that needs one, if it is a URL."""
+    target = None if isinstance(out, tuple | list) else parse_any_target(out)
+    if not isinstance(target, Path):
+        raise SettingError(
+            subject=setting,
+            expected="None, because `out` is a URL",
+            found="a number",
+            hint="let the ranks write to a directory that they share, merge their parts, and sync it to the URL",
+        )
+    return target
 
 
 def _closed(consequence: str) -> SettingError:

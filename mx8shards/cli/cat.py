@@ -24,25 +24,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
     parser.add_argument(
-        "--sample", type=int, action="append", metavar="N", help="print only sample N; -1 is the last one; repeatable"
+        "--sample",
+        type=int,
+        action="append",
+        metavar="N",
+        help="print only sample N, counted from 0; -1 is the last one; may be given several times",
     )
-    parser.add_argument("--column", action="append", metavar="NAME", help="print only this column; repeatable")
+    parser.add_argument(
+        "--column", action="append", metavar="NAME", help="print only this column; may be given several times"
+    )
     whole = parser.add_mutually_exclusive_group()
-    whole.add_argument("--raw", action="store_true", help="write the stored payload of one sample and column to stdout")
     whole.add_argument(
-        "--original", action="store_true", help="like --raw, but restore the original file of a tiled JPEG"
+        "--raw", action="store_true", help="write the stored bytes of one --sample and one --column to stdout"
+    )
+    whole.add_argument(
+        "--original", action="store_true", help="like --raw, but restore the original file of a JPEG stored in tiles"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print samples, or write one payload."""
     from mx8shards.dataset import Dataset
+    from mx8shards.maintain.remote_links import current_link
 
     whole = args.raw or args.original
     if whole and (len(args.column or ()) != 1 or len(args.sample or ()) != 1 or args.json):
         args.parser.error(f"{'--raw' if args.raw else '--original'} takes one --sample, one --column and no --json")
     # raw payloads are not decoded, so unsafe encodings (pickle) are allowed
-    with Dataset(args.link, columns=args.column, allow_pickle=whole) as dataset:
+    with Dataset(current_link(args.link), columns=args.column, allow_pickle=whole) as dataset:
         sample_ids = _sample_ids(dataset, args.sample, args.link)
         if whole:
             payload = dataset.payload(sample_ids[0], args.column[0])

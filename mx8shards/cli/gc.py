@@ -1,18 +1,33 @@
-"""mx8shards gc LINK [--keep 3]: remove old snapshots and the files that only they use"""
+"""mx8shards gc LINK [--keep 3] [--older-than 7]: remove old snapshots and the files that only they use"""
 
 from __future__ import annotations
 
 import argparse
 
-from mx8shards.cli import add_link
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    add_link(parser)
+    parser.add_argument("link", metavar="LINK", help="a dataset's directory")
     parser.add_argument(
-        "--keep", type=count, default=3, metavar="N", help="how many of the newest snapshots to keep (3)"
+        "--keep", type=count, default=3, metavar="N", help="number of newest snapshots to keep (default: 3)"
     )
+    parser.add_argument(
+        "--older-than",
+        type=days,
+        metavar="DAYS",
+        help="of a URL, keep objects that are younger than this (7): writers and readers may still need them",
+    )
+
+
+def days(text: str) -> float:
+    """Parse a number of days ≥ 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e6:
+        raise argparse.ArgumentTypeError(f"expected a number of days from 0, got {text!r}")
+    return number
 
 
 def count(text: str) -> int:
@@ -30,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.shards.links import parse_link
 
     with progress("gc") as tell:
-        removed = gc(args.link, keep=args.keep, progress=tell)
+        removed = gc(args.link, keep=args.keep, older_than_days=args.older_than, progress=tell)
     if args.json:
         show_json(removed.to_json())
         return 0
@@ -42,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if removed.parts:
         root = parse_link(args.link).root
         command = append_command([root / name for name in removed.parts], root)
-        fields.append(("hint", f"once all ranks have ended, {command} adds their samples; or remove these directories"))
+        fields.append(
+            ("hint", f"once all ranks have ended, run {command} to add their samples, or remove these directories")
+        )
     show_fields(fields)
     return 0

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from mx8shards.cli.sync import add_single_writer
+
 HOWS = {
     "link": "hard links where possible, copies elsewhere",
     "copy": "copies",
@@ -15,11 +17,13 @@ HOWS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("parts", metavar="PART", nargs="+", help="a dataset, or a directory of datasets at any depth")
+    parser.add_argument(
+        "parts", metavar="PART", nargs="+", help="a dataset, or a directory: then all datasets in it, at any depth"
+    )
     parser.add_argument(
         "out",
         metavar="OUT",
-        help="the directory of the new dataset; may also be a PART with the parts that ranks wrote",
+        help="the directory or URL of the merged dataset; give it as PART too, to merge the parts that ranks wrote there",
     )
     parser.add_argument(
         "--how", choices=HOWS, default="link", help="; ".join(f"{how}: {what}" for how, what in HOWS.items())
@@ -27,14 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--append",
         action="store_true",
-        help="add to the dataset in OUT; OUT as a PART means the parts that ranks wrote there to append",
+        help="add the samples to the dataset in OUT instead of making a new one",
     )
     parser.add_argument(
         "--metadata",
         type=json_object,
         metavar="JSON",
-        help="the metadata of the result, instead of the union of the parts' metadata",
+        help="a JSON object: the metadata of the merged dataset (default: the union of the parts' metadata)",
     )
+    add_single_writer(parser)
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -55,7 +60,15 @@ def run(args: argparse.Namespace) -> int:
 
     with progress("merge") as tell:
         mode: Mode = "append" if args.append else "create"
-        snapshot = merge(args.parts, args.out, how=args.how, mode=mode, metadata=args.metadata, progress=tell)
+        snapshot = merge(
+            args.parts,
+            args.out,
+            how=args.how,
+            mode=mode,
+            metadata=args.metadata,
+            progress=tell,
+            single_writer=args.single_writer,
+        )
     if args.json:
         show_json({"snapshot": snapshot})
     else:

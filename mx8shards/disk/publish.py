@@ -26,6 +26,10 @@ class NewFile:
         """Append `data`."""
         operations.write(self._descriptor, data, self.path)
 
+    def resize(self, size_bytes: int) -> None:
+        """Extend the file with zeros, which take no space on the disk, or truncate it."""
+        operations.truncate(self._descriptor, size_bytes, self.path)
+
     def finish(self) -> None:
         """Make the written bytes durable, and close the file."""
         operations.sync(self._descriptor, self.path)
@@ -63,7 +67,7 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
         file.finish()
 
 
-def write_quickly(path: Path, data: bytes) -> None:
+def write_quickly(path: Path, data: bytes | memoryview) -> None:
     """Write a new file without waiting for the disk, for bytes that may be lost."""
     with NewFile(path) as file:
         file.write(data)

@@ -19,11 +19,11 @@ from mx8shards.format.hashing import CONTENT_HASHES
 from mx8shards.format.index import Index
 from mx8shards.format.shard_bytes import read_table, table_bytes
 from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads, thread_count
+from mx8shards.maintain.remote_links import open_snapshot
 from mx8shards.maintain.report import ranges
-from mx8shards.shards.links import parse_link
-from mx8shards.shards.open_shard import Shards
+from mx8shards.shards.open_shard import ProvidedSnapshot, Shards
 from mx8shards.shards.shard import Shard
-from mx8shards.shards.snapshots import Snapshot, load
+from mx8shards.shards.snapshots import Snapshot
 
 Ids = npt.NDArray[np.int64]
 Digests = npt.NDArray[np.bytes_]
@@ -70,16 +70,17 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], *, progress: Prog
     """Find the samples added, removed or changed between two snapshots, by a hash of their bytes.
 
     Args:
-        a: The earlier snapshot: a dataset's directory, or `path@sha256:9f2c…`.
+        a: The earlier snapshot: a dataset's directory or URL, or `path@sha256:9f2c…`.
         b: The later snapshot, of this dataset or of another one.
         progress: A function, called with the number of bytes done and the total number of bytes.
 
     Shards that are in both snapshots are not read. Every sample that is read takes a few dozen bytes of memory.
     """
-    first, second = load(parse_link(a)), load(parse_link(b))
+    opened = open_snapshot(a), open_snapshot(b)
+    first, second = (each.snapshot for each in opened)
     mine, theirs = _unshared(first, second)
     ticker = Ticker(progress, _raw_bytes(first, mine) + _raw_bytes(second, theirs))
-    removed, added = _unmatched(_digests(first, mine, ticker), _digests(second, theirs, ticker))
+    removed, added = _unmatched(_digests(opened[0], mine, ticker), _digests(opened[1], theirs, ticker))
     changed = np.intersect1d(removed, added, assume_unique=True)
     ours, columns = _encodings(first.index), _encodings(second.index)
     return Diff(
@@ -148,10 +149,10 @@ def _raw_bytes(snapshot: Snapshot, numbers: list[int]) -> int:
     return int(snapshot.index.raw.size_bytes[numbers].sum())
 
 
-def _digests(snapshot: Snapshot, numbers: list[int], ticker: Ticker) -> tuple[Ids, Digests]:
+def _digests(opened: ProvidedSnapshot, numbers: list[int], ticker: Ticker) -> tuple[Ids, Digests]:
     """The sample_ids in these shards, and a hash of each sample's bytes."""
-    shards = Shards([snapshot], verify="structure", cache_dir=None)
-    starts = snapshot.index.starts
+    shards = Shards.of((opened,))
+    starts = opened.snapshot.index.starts
     ids = [np.arange(starts[i], starts[i + 1]) for i in numbers]
     with map_in_threads(lambda i: _hash_samples(shards.open_shard(i), ticker), numbers, thread_count()) as found:
         digests = list(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,14 +16,14 @@ import numpy as np
 
 from mx8shards.disk import lock, operations, publish
 from mx8shards.disk.map import ReadFile
-from mx8shards.errors import SettingError, whole_number
+from mx8shards.errors import SettingError, real_number, shown, whole_number
 from mx8shards.format.index import Index
 from mx8shards.maintain.conversion import removable_parts, remove_part
 from mx8shards.maintain.log import history
 from mx8shards.maintain.parallel import Progress, Ticker
 from mx8shards.maintain.removal import Key, collect_parts, shards_by_content
 from mx8shards.shards.cache import cached_name, copies_in
-from mx8shards.shards.links import Link, parse_link
+from mx8shards.shards.links import Link, RemoteLink, parse_any
 from mx8shards.shards.local_files import shard_path
 from mx8shards.shards.parts import part_roots
 from mx8shards.shards.publication import LocalPublication
@@ -39,29 +40,49 @@ class Removed:
     freed_bytes: int  # size of the removed files that had no other hard link, indexes included
     kept: tuple[str, ...]  # the remaining snapshots
     parts: tuple[str, ...] = ()  # parts of ranks that were kept, because no snapshot has their samples yet
-    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or never can be
+    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or can no longer be added to one
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return dataclasses.asdict(self)
 
 
-def gc(link: str | os.PathLike[str], *, keep: int = 3, progress: Progress | None = None) -> Removed:
+def gc(
+    link: str | os.PathLike[str],
+    *,
+    keep: int = 3,
+    older_than_days: float | None = None,
+    progress: Progress | None = None,
+) -> Removed:
     """Remove old snapshots, and the shards, side-cars and decompressed copies that only these use.
 
     Args:
-        link: The dataset's directory.
+        link: The dataset's directory or URL.
         keep: How many of the newest snapshots to keep, in `log`'s order. The current one is always kept, even with 0.
+        older_than_days: Of a URL, no object younger than this is removed. None: seven days. Writers may be uploading
+            young objects, and readers of a snapshot that was just replaced may still fetch them.
         progress: A function, called with the number of bytes removed and the total number of bytes to remove.
 
+    Of a URL, objects that killed or interrupted writers left are removed too, also parts of incomplete uploads.
+
     Parts that ranks or a conversion wrote below the dataset are removed too, if a snapshot has all their samples and
-    no process is writing them. Files that no snapshot ever named are never removed. If gc is killed, the next operation
-    that changes the dataset finishes it.
+    no process is writing them. Files that never belonged to a snapshot are not removed. If gc is killed, the next
+    operation that changes the dataset finishes it.
     """
-    where = parse_link(link)
+    where = parse_any(link)
     if where.snapshot is not None:
-        raise SettingError(subject=str(where), expected="a directory, without @sha256:…", found="a snapshot")
+        expected = "a directory or URL, without @sha256:…"
+        raise SettingError(subject=str(where), expected=expected, found="a snapshot")
     keep = whole_number("keep", keep, 0)
+    if isinstance(where, RemoteLink):
+        from mx8shards.maintain.remote_gc import collect  # only for URLs
+
+        limit = 7.0 if older_than_days is None else older_than_days
+        days = real_number("older_than_days", limit, "a number of days from 0", lambda days: 0 <= days < math.inf)
+        found = collect(where.url, keep, days * 24 * 3600, progress)
+        return Removed(snapshots=found.snapshots, files=found.files, freed_bytes=found.freed_bytes, kept=found.kept)
+    if older_than_days is not None:
+        raise SettingError(subject="older_than_days", expected="None for a local dataset", found=shown(older_than_days))
     if current_bytes(where.root) is None:
         load(where)  # raises: there is no dataset
     with (

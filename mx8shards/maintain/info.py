@@ -1,18 +1,20 @@
-"""What does the index say about a snapshot (`mx8shards info`, `ls`), and are its files there? Opens no shard."""
+"""What does the index record about a snapshot (`mx8shards info`, `ls`), and do its files exist? Opens no shard."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mx8shards.format.index import Index
-from mx8shards.shards.links import parse_link
+from mx8shards.shards.links import RemoteLink, parse_any
 from mx8shards.shards.snapshots import Snapshot, current_bytes, kept, load, snapshot_id
 
 
@@ -20,7 +22,7 @@ from mx8shards.shards.snapshots import Snapshot, current_bytes, kept, load, snap
 class Info:
     """One snapshot as its index describes it, and the files that are missing or wrong on disk."""
 
-    root: str  # the dataset's directory
+    root: str  # the dataset's directory or URL
     snapshot: str
     parent: str | None
     current: bool  # False: an earlier snapshot, which is kept
@@ -40,7 +42,7 @@ class Info:
     metadata: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self)
 
 
@@ -57,23 +59,44 @@ class ShardInfo:
     hashes: dict[str, str]  # of the stored file
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self)
 
 
 def info(link: str | os.PathLike[str]) -> Info:
-    """Describe a snapshot. Reads its index, and only the size of each shard file."""
-    snapshot = load(parse_link(link))
-    index = snapshot.index
+    """Describe a snapshot of a directory or URL. Reads its index, and only the size of each shard file."""
+    where = parse_any(link)
+    if isinstance(where, RemoteLink):
+        return _remote_info(where)
+    snapshot = load(where)
     now = current_bytes(snapshot.root)
-    missing, resized, irregular = _wrong_files(snapshot)
+    is_current = now is not None and snapshot_id(now) == snapshot.id
+    return _info(snapshot, str(snapshot.root), is_current, len(kept(snapshot.root)), partial(_file_size, snapshot.root))
+
+
+def _remote_info(link: RemoteLink) -> Info:
+    from mx8shards.maintain.remote_links import index_of, store_of  # only for URLs
+    from mx8shards.remote.remote_snapshots import kept_in, require_current
+    from mx8shards.remote.writer_start import list_objects
+
+    with store_of(link) as store:
+        found = index_of(store, link)
+        sizes = {each.key: each.size_bytes for each in list_objects(store)}
+        is_current = link.snapshot is None or require_current(store).id == found.id
+    return _info(found.snapshot(Path(link.url)), link.url, is_current, len(kept_in(sizes)), sizes.get)
+
+
+def _info(snapshot: Snapshot, root: str, is_current: bool, count: int, size_of: Callable[[str], int | None]) -> Info:
+    """`count` is the number of kept snapshots; `size_of` gives the size of a file, None if missing, -1 if irregular."""
+    index = snapshot.index
+    missing, resized, irregular = _wrong_files(index, size_of)
     columns = (zip(kind.columns.names, kind.columns.encodings, strict=True) for kind in index.kinds)
     return Info(
-        root=str(snapshot.root),
+        root=root,
         snapshot=snapshot.id,
         parent=index.parent,
-        current=now is not None and snapshot_id(now) == snapshot.id,
-        kept=len(kept(snapshot.root)),
+        current=is_current,
+        kept=count,
         sealed=index.sealed,
         columns=dict(sorted(pair for pairs in columns for pair in pairs)),
         samples=int(index.samples.sum()),
@@ -90,20 +113,27 @@ def info(link: str | os.PathLike[str]) -> Info:
     )
 
 
-def _wrong_files(snapshot: Snapshot) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def _file_size(root: Path, name: str) -> int | None:
+    try:
+        found = os.lstat(root / name)
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
+
+
+def _wrong_files(
+    index: Index, size_of: Callable[[str], int | None]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The shard files that are missing, those of the wrong size, and those that are not regular files."""
-    index = snapshot.index
     missing, resized, irregular = [], [], []
     for i, size in enumerate(index.stored_bytes.tolist()):
         name = index.zip.basenames[i] or index.raw.basenames[i]
-        try:
-            found = os.lstat(snapshot.root / name)
-        except OSError:
+        found = size_of(name)
+        if found is None:
             missing.append(name)
-            continue
-        if not stat.S_ISREG(found.st_mode):
+        elif found < 0:
             irregular.append(name)
-        elif found.st_size != size:
+        elif found != size:
             resized.append(name)
     return tuple(missing), tuple(resized), tuple(irregular)
 
@@ -118,8 +148,15 @@ def _hashes_of_all(index: Index) -> tuple[str, ...]:
 
 
 def list_shards(link: str | os.PathLike[str]) -> Iterator[ShardInfo]:
-    """List the shards of a snapshot, in order."""
-    index = load(parse_link(link)).index
+    """List the shards of a snapshot of a directory or URL, in order."""
+    where = parse_any(link)
+    if isinstance(where, RemoteLink):
+        from mx8shards.maintain.remote_links import index_of, store_of  # only for URLs
+
+        with store_of(where) as store:
+            index = index_of(store, where).parse()
+    else:
+        index = load(where).index
     for i in range(index.shards):
         entry = index.entry(i)
         yield ShardInfo(

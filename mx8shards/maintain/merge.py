@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,31 +10,26 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from mx8shards.disk import operations
 from mx8shards.errors import (
     DatasetExistsError,
     DiskError,
-    FormatError,
-    SchemaError,
     SettingError,
     ShardsError,
     one_of,
     shown,
 )
-from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry, FileInfo
-from mx8shards.format.index import checked_metadata, index_bytes
-from mx8shards.format.jsontext import dump, short
+from mx8shards.format.index import index_bytes
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.maintain.merge_inputs import find_parts, is_same, moved_parts, parse_links
+from mx8shards.maintain.merge_metadata import common_extra, common_metadata
 from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads, thread_count
 from mx8shards.maintain.removal import finish_removal
-from mx8shards.shards.compare_metadata import classes_difference
-from mx8shards.shards.links import Link, parse_target
+from mx8shards.shards.links import Link, RemoteLink, parse_any_target
 from mx8shards.shards.local_files import check_size, shard_name, shard_path
-from mx8shards.shards.parts import base_digits, parse_rank
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.recovery import sidecar_name
 from mx8shards.shards.shard import open_shard_file
@@ -56,11 +50,7 @@ Mode = Literal["create", "append"]
 HOWS: tuple[How, ...] = ("link", "copy", "move")
 MODES: tuple[Mode, ...] = ("create", "append")
 
-_CLASSES = "classes"  # metadata key of the list of class names; a label is an index into it
-_CONVERSION = "conversion"  # metadata key of the facts about the one conversion that made a dataset
 _PART_DIRECTORY = re.compile(r"p(\d{4,})(?:/|$)")  # directory of a part's shards in the merged dataset
-
-_logger = logging.getLogger("mx8shards")
 
 
 def merge(
@@ -72,6 +62,7 @@ def merge(
     metadata: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     onto: str | None = None,
+    single_writer: bool = False,
 ) -> str:
     """Publish the samples of all parts, in order, as one dataset, and return the snapshot's id.
 
@@ -80,15 +71,16 @@ def merge(
             beneath it, at any depth, sorted by name, except those in hidden directories or below another dataset:
             `merge(["data/train"], "data/train")` merges the parts that the ranks of a Writer left there. With
             `mode="append"` these are the parts that ranks wrote for the current snapshot.
-        out: The directory of the merged dataset.
+        out: The directory or URL of the merged dataset. Remote parts are downloaded first, into a temporary directory.
         how: `"link"` makes hard links where possible and copies elsewhere, `"copy"` makes copies, and `"move"` makes
             links and then removes the parts with their history.
         mode: `"create"` makes a new dataset; `"append"` adds the samples to the one in `out`, if there is one.
         metadata: The metadata of the merged dataset. None: the union of the metadata of all parts, and of the dataset
             that is appended to. It is an error if values differ, or if only some parts have a list of class names
-            (`classes`). Only `conversion`, which tells of the conversion of one part, is left out if values differ.
+            (`classes`). Only `conversion`, which describes how one part was converted, is left out if values differ.
         progress: A function, called with the number of bytes done and the total number of bytes.
         onto: With `"append"`, the id of the snapshot that must be the current one. None: any.
+        single_writer: Also merge into a store without conditional puts. No other process may write there then.
 
     No sample is rewritten. After an error nothing is published. If a `"move"` is killed after publishing, calling merge
     again with these arguments removes the remaining parts.
@@ -97,8 +89,13 @@ def merge(
     one_of("mode", mode, MODES)
     if onto is not None and mode != "append":
         raise SettingError(subject="onto", expected='None unless mode is "append"', found=shown(onto))
-    target = parse_target(out)
-    given = parse_links(parts)
+    target = parse_any_target(out)
+    links = parse_links(parts)
+    if isinstance(target, str) or any(isinstance(link, RemoteLink) for link in links):
+        if how == "move":
+            raise SettingError(subject="how", expected="'link' or 'copy' where a URL is involved", found=repr(how))
+        return _merge_remotely(links, target, how, mode, metadata, progress, onto, single_writer)
+    given = [link for link in links if isinstance(link, Link)]
     if how == "move" and any(link.snapshot for link in given):
         raise SettingError(subject="how", expected="'link' or 'copy' for a link with an id", found=repr(how))
     with operations.disk_errors("merge", target):
@@ -118,6 +115,32 @@ def _require_base(target: Path, onto: str | None) -> None:
         raise DatasetExistsError(subject=str(target), expected=f"{onto} to be the current snapshot", found=now)
 
 
+def _merge_remotely(
+    links: Sequence[Link | RemoteLink],
+    target: Path | str,
+    how: How,
+    mode: Mode,
+    metadata: Mapping[str, Any] | None,
+    progress: Progress | None,
+    onto: str | None,
+    single_writer: bool,
+) -> str:
+    from mx8shards.maintain.remote_merge import MergeIntoStore, brought_here  # only for URLs
+
+    with brought_here(links, target) as given:
+        if isinstance(target, Path):
+            parts = [str(link) for link in given]
+            return merge(parts, target, how=how, mode=mode, metadata=metadata, progress=progress, onto=onto)
+        append = mode == "append"
+        snapshots = [load(link) for link in find_parts(given, Path(), None)]
+        publication = MergeIntoStore(target, append=append, onto=onto, single_writer=single_writer)
+        with contextlib.closing(publication):
+            base = publication.base
+            united = common_metadata(base, snapshots, metadata)
+            merging = _Merge(publication, base, snapshots, publication.first_part, hard_link=False)
+            return publication.put_index(merging.index_bytes(united, progress), base.id if base else None)
+
+
 def _merge(
     publication: LocalPublication,
     given: Sequence[Link],
@@ -131,14 +154,11 @@ def _merge(
     for snapshot in snapshots:
         if is_same(snapshot.root, target) and (how == "move" or base is None or snapshot.id == base.id):
             raise DatasetExistsError("a dataset cannot be a part of itself", subject=str(target))
-    everything = snapshots if base is None else [base, *snapshots]
-    _require_equal_columns(everything)
-    if metadata is None:
-        _require_classes_in_all(base, snapshots)
-    united = _united_metadata(everything) if metadata is None else checked_metadata(metadata)
+    united = common_metadata(base, snapshots, metadata)
     moved = list({os.path.realpath(snapshot.root): snapshot for snapshot in snapshots}.values())
-    merging = _Merge(publication, base, snapshots, hard_link=how != "copy")
-    name = merging.publish(united, moved if how == "move" else (), progress)
+    first = _next_part_number(target, base) if base else 0
+    data = _Merge(publication, base, snapshots, first, hard_link=how != "copy").index_bytes(united, progress)
+    name = _publish(publication, data, base, moved if how == "move" else ())
     if how == "move":
         _remove_moved([snapshot.root for snapshot in moved], target, name)
     return name
@@ -152,143 +172,65 @@ def _base(target: Path) -> Snapshot | None:
     if (target / INDEX).exists():
         return current(target)
     if kept(target):
-        raise DatasetExistsError("earlier snapshots are kept here", subject=str(target), hint="merge makes a new one")
+        hint = "give another directory"
+        raise DatasetExistsError("the directory contains snapshots of a dataset", subject=str(target), hint=hint)
     return None
 
 
 def _require_no_index(target: Path, mode: Mode, moved: Iterable[Link]) -> None:
-    """With mode "create", DatasetExistsError if `target` has a dataset that none of the `moved` parts went into."""
+    """With mode "create", DatasetExistsError if `target` has a dataset, unless some of the parts were moved into it."""
     if mode == "create" and (target / INDEX).exists() and not moved_parts(moved, target)[0]:
         raise DatasetExistsError(
-            "a dataset is here already", subject=str(target), hint='merge makes a new one; mode="append" adds to it'
+            "the directory already contains a dataset",
+            subject=str(target),
+            hint='give another directory, or mode="append" to add to it',
         )
-
-
-# what must be equal in all parts ----------------------------------------------------------------------------------
-
-
-def _require_equal_columns(snapshots: Sequence[Snapshot]) -> None:
-    first: Snapshot | None = None
-    for snapshot in snapshots:
-        if not snapshot.index.shards:
-            continue
-        first = first or snapshot
-        ours, theirs = _columns(first), _columns(snapshot)
-        if theirs != ours:
-            raise SchemaError(
-                subject=str(snapshot.root),
-                expected=f"the columns of {first.root}: {dict(zip(ours.names, ours.encodings, strict=True))}",
-                found=f"{dict(zip(theirs.names, theirs.encodings, strict=True))}",
-            )
-
-
-def _columns(snapshot: Snapshot) -> Columns:
-    try:
-        return snapshot.index.columns()
-    except FormatError as error:
-        error.subject = str(snapshot.root / INDEX)
-        raise
-
-
-def _require_classes_in_all(base: Snapshot | None, parts: Sequence[Snapshot]) -> None:
-    """SchemaError if some parts have a class list and another part with samples has none.
-
-    The list of the merged dataset would give names to the labels of that part. The ranks of one Writer are exempt, as
-    they use the same labels: one rank may set the list for all, and ranks that append may rely on the dataset's list.
-    """
-    everything = [base, *parts] if base else parts
-    named = [snapshot for snapshot in everything if _CLASSES in snapshot.index.metadata]
-    shared = {snapshot.root.parent for snapshot in named if parse_rank(snapshot.root.name)}
-    for snapshot in everything if named else ():
-        if _CLASSES in snapshot.index.metadata or not snapshot.index.samples.any():
-            continue
-        rank = parse_rank(snapshot.root.name)
-        if rank and (snapshot.root.parent in shared or (base and rank.base == base_digits(base.id))):
-            continue
-        classes = named[0].index.metadata[_CLASSES]
-        raise SchemaError(
-            subject=f"metadata {_CLASSES!r}",
-            expected=f"the class list of {named[0].root} in all parts",
-            found=f"{classes_difference(classes, None)} in {snapshot.root}",
-            hint="its labels would get the names of other classes; metadata={…} (--metadata) can give the class list",
-        )
-
-
-def _united_metadata(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
-    """The union of all metadata. SchemaError if values differ; differing facts about conversions are left out."""
-    conversions = {dump(s.index.metadata[_CONVERSION]) for s in snapshots if _CONVERSION in s.index.metadata}
-    united: dict[str, Any] = {}
-    came_from: dict[str, Path] = {}
-    for snapshot in snapshots:
-        for key, value in snapshot.index.metadata.items():
-            if key == _CONVERSION and len(conversions) > 1:
-                continue
-            if dump(united.setdefault(key, value)) != dump(value):
-                raise SchemaError(
-                    subject=f"metadata {key!r}",
-                    expected=f"{short(united[key])} in all parts, as in {came_from[key]}",
-                    found=f"{short(value)} in {snapshot.root}",
-                    hint="give the metadata of the result with metadata={…} (--metadata)",
-                )
-            came_from.setdefault(key, snapshot.root)
-    return united
-
-
-def _united_extra(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
-    """Top-level keys of other programs, without those whose values differ between parts."""
-    texts: dict[str, set[str]] = {}
-    values: dict[str, Any] = {}
-    for snapshot in snapshots:
-        for key, value in snapshot.index.extra.items():
-            texts.setdefault(key, set()).add(dump(value))
-            values[key] = value
-    for key in [key for key, found in texts.items() if len(found) > 1]:
-        _logger.warning("merge: the parts differ in %s's key %r, which is left out", INDEX, key)
-        del values[key]
-    return values
 
 
 # files ------------------------------------------------------------------------------------------------------------
 
 
+class _Target(Protocol):
+    """Where the files of the parts go."""
+
+    def put_file(self, name: str, source: Path, *, hard_link: bool) -> None:
+        """Store the file `source`, to be published as `name`."""
+
+
 class _Merge:
-    """Links or copies the files of all parts into the merged dataset and publishes its index."""
+    """Links, copies or uploads the files of all parts, as p0000/shard.00000.mds and so on from part number `first`."""
 
     def __init__(
-        self, publication: LocalPublication, base: Snapshot | None, snapshots: Sequence[Snapshot], *, hard_link: bool
+        self,
+        target: _Target,
+        base: Snapshot | None,
+        snapshots: Sequence[Snapshot],
+        first: int,
+        *,
+        hard_link: bool,
     ) -> None:
-        self._publication = publication
+        self._target = target
         self._base = base
         self._snapshots = snapshots
         self._hard_link = hard_link
-        self._first = _next_part_number(publication.root, base) if base else 0
+        self._first = first
         self._before = base.index.shards if base else 0
 
-    def publish(self, metadata: Mapping[str, Any], moved: Sequence[Snapshot], progress: Progress | None) -> str:
-        """Publish, and return the snapshot's id. Each part in `moved` first records that this snapshot replaces it."""
+    def index_bytes(self, metadata: Mapping[str, Any], progress: Progress | None) -> bytes:
+        """Store all files, and return the index of the result."""
         ticker = Ticker(progress, sum(int(snapshot.index.stored_bytes.sum()) for snapshot in self._snapshots))
         numbered = [(n, s, i) for n, s in enumerate(self._snapshots, self._first) for i in range(s.index.shards)]
         with map_in_threads(partial(self._take, ticker), numbered, thread_count()) as entries:
             taken = list(entries)
         base = self._base
         old: Iterable[Entry] = map(base.index.entry, range(self._before)) if base else ()
-        data = index_bytes(
+        return index_bytes(
             chain(old, taken),
             metadata=metadata,
             sidecars=(*(base.index.sidecars if base else ()), *self._take_sidecars()),
             parent=base.id if base else None,
-            extra=_united_extra([base, *self._snapshots] if base else self._snapshots),
+            extra=common_extra([base, *self._snapshots] if base else self._snapshots),
         )
-        try:
-            for part in moved:
-                _hand_over(part, self._publication.root, snapshot_id(data))
-            return self._publication.put_index(data, base.id if base else None)
-        except BaseException:
-            if current_bytes(self._publication.root) != data:
-                for part in moved:
-                    with contextlib.suppress(ShardsError):  # on failure, the next writer of the part rolls back
-                        LocalPublication(part.root).close()
-            raise
 
     def _take(self, ticker: Ticker, which: tuple[int, Snapshot, int]) -> Entry:
         number, snapshot, i = which
@@ -296,7 +238,7 @@ class _Merge:
         moved = replace(entry, raw=_below(number, entry.raw), zip=entry.zip and _below(number, entry.zip))
         path, name = shard_path(snapshot, entry.stored), shard_name(snapshot, entry.stored)
         check_size(open_shard_file(path, name), entry.stored, name)
-        self._publication.put_file(moved.stored.basename, path, hard_link=self._hard_link)
+        self._target.put_file(moved.stored.basename, path, hard_link=self._hard_link)
         ticker.tick(entry.stored.size_bytes)
         return moved
 
@@ -312,7 +254,7 @@ class _Merge:
                     found.append(sidecar.moved(before))
             before += snapshot.index.shards
         for name, path in files.items():
-            self._publication.put_file(name, path, hard_link=self._hard_link)
+            self._target.put_file(name, path, hard_link=self._hard_link)
         return tuple(found)
 
 
@@ -333,11 +275,25 @@ def _next_part_number(root: Path, base: Snapshot) -> int:
 # the next process that opens it finishes the removal.
 
 
+def _publish(publication: LocalPublication, data: bytes, base: Snapshot | None, moved: Sequence[Snapshot]) -> str:
+    """Publish the index. Each part in `moved` first records that this snapshot replaces it."""
+    try:
+        for part in moved:
+            _hand_over(part, publication.root, snapshot_id(data))
+        return publication.put_index(data, base.id if base else None)
+    except BaseException:
+        if current_bytes(publication.root) != data:
+            for part in moved:
+                with contextlib.suppress(ShardsError):  # on failure, the next writer of the part rolls back
+                    LocalPublication(part.root).close()
+        raise
+
+
 def _hand_over(part: Snapshot, target: Path, name: str) -> None:
     publication = LocalPublication(part.root)
     try:
         if load(Link(part.root)).id != part.id:
-            raise DiskError("something was published here since the merge began", subject=str(part.root))
+            raise DiskError("another process has published here since the merge began", subject=str(part.root))
         publication.hand_over(target, name)
     finally:
         publication.close()
@@ -350,10 +306,11 @@ def _remove_moved(roots: Iterable[Path], target: Path, name: str) -> None:
                 finish_removal(root)
                 if (root / INDEX).exists():
                     raise DiskError(
-                        "something was published here since it was merged, so it is not removed", subject=str(root)
+                        "another snapshot was published here since it was merged, so it is not removed",
+                        subject=str(root),
                     )
         except DiskError as error:
-            error.hint = f"the merged dataset is in place already, as {target}@{name}"
+            error.hint = f"the merged dataset is already published, as {target}@{name}"
             raise
 
 

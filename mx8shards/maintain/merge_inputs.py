@@ -11,7 +11,7 @@ from shlex import quote
 
 from mx8shards.errors import DatasetExistsError, DatasetNotFoundError, SettingError
 from mx8shards.maintain.conversion import is_part
-from mx8shards.shards.links import Link, parse_link
+from mx8shards.shards.links import Link, RemoteLink, parse_any
 from mx8shards.shards.parts import RankPart, base_digits, parse_rank, part_roots, parts_directory
 from mx8shards.shards.recovery import moved_to
 from mx8shards.shards.snapshots import INDEX, kept
@@ -46,11 +46,11 @@ def find_parts(links: Iterable[Link], target: Path, base: str | None) -> list[Li
     return found
 
 
-def parse_links(links: Iterable[str | os.PathLike[str]]) -> list[Link]:
+def parse_links(links: Iterable[str | os.PathLike[str]]) -> list[Link | RemoteLink]:
     """Parse the links given by the user."""
     if isinstance(links, str | os.PathLike) or not isinstance(links, Iterable):
         raise SettingError(subject="parts", expected="a list of parts", found=repr(links))
-    return [parse_link(text) for text in links]
+    return [parse_any(text) for text in links]
 
 
 def moved_parts(links: Iterable[Link], target: Path) -> tuple[dict[Path, str], list[Path]]:
@@ -84,7 +84,7 @@ def _parts_on(target: Path, base: str) -> list[Path]:
         raise DatasetNotFoundError(
             subject=str(parts_directory(target)),
             expected=f"parts that ranks wrote to append to the current snapshot, {base}",
-            found=", ".join(path.name for path, _ in written[:_MOST_NAMES]) or "none at all",
+            found=", ".join(path.name for path, _ in written[:_MOST_NAMES]) or "no parts",
             hint=hint if others else 'Writer(…, mode="append", rank=…, world_size=…) writes them',
         )
     return found

@@ -12,10 +12,19 @@ from mx8shards.shards.snapshots import STATE
 
 def keep_rejects(root: Path, snapshot: str, rejects: Iterable[tuple[str, str]]) -> Path:
     """Write one line of JSON for each rejected item and its reason into the dataset's directory. Returns the path."""
-    path = root / STATE / f"rejects-{snapshot.removeprefix('sha256:')[:16]}.jsonl"
-    lines = "".join(f"{json.dumps({'item': item, 'reason': reason})}\n" for item, reason in rejects)
+    path = root / rejects_name(snapshot)
     with operations.disk_errors("write", path):
         if path.exists():
             operations.unlink(path)
-        publish.write_file(path, [lines.encode()])
+        publish.write_file(path, [reject_lines(rejects)])
     return path
+
+
+def rejects_name(snapshot: str) -> str:
+    """The name of the file with the rejects of the conversion that made a snapshot."""
+    return f"{STATE}/rejects-{snapshot.removeprefix('sha256:')[:16]}.jsonl"
+
+
+def reject_lines(rejects: Iterable[tuple[str, str]]) -> bytes:
+    """One line of JSON for each rejected item and its reason."""
+    return "".join(f"{json.dumps({'item': item, 'reason': reason})}\n" for item, reason in rejects).encode()

@@ -15,11 +15,10 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.index import Index
 from mx8shards.format.sidecar_bytes import scalar_columns
 from mx8shards.maintain.lengths import Lengths, lengths_of
+from mx8shards.maintain.remote_links import open_snapshot
 from mx8shards.maintain.statistics import MAX_VALUES, Numbers, describe
 from mx8shards.shards.column_values import stacked_column
-from mx8shards.shards.links import parse_link
-from mx8shards.shards.open_shard import Shards
-from mx8shards.shards.snapshots import Snapshot, load
+from mx8shards.shards.open_shard import ProvidedSnapshot, Shards
 
 _RUN = 1 << 20
 _MOST_CLASSES = 1 << 16
@@ -37,7 +36,7 @@ class ColumnSummary:
     classes: tuple[str, ...] | None = None  # only for the column `label`: the class names
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self) | {"numbers": self.numbers and self.numbers.to_json()}
 
 
@@ -57,7 +56,7 @@ class Summary:
     columns: tuple[ColumnSummary, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"columns": [column.to_json() for column in self.columns]}
 
@@ -66,12 +65,13 @@ def summary(link: str | os.PathLike[str]) -> Summary:
     """Summarise a snapshot: counts, sizes, and for each column the distribution of its numbers or its lengths.
 
     Args:
-        link: The dataset's directory, or `path@sha256:9f2c…`.
+        link: The dataset's directory or URL, or `path@sha256:9f2c…`.
 
     Numbers are read from side-cars if there are any, and otherwise from the shards. Lengths are measured on at most
     10,000 samples. If there are class names, each label of the column `label` is counted.
     """
-    snapshot = load(parse_link(link))
+    opened = open_snapshot(link)
+    snapshot = opened.snapshot
     index = snapshot.index
     samples = int(index.samples.sum())
     return Summary(
@@ -84,15 +84,15 @@ def summary(link: str | os.PathLike[str]) -> Summary:
         samples_per_shard=_spread(index.samples),
         stored_bytes_per_shard=_spread(index.stored_bytes),
         bytes_per_sample=float(index.raw.size_bytes.sum() / samples) if samples else 0.0,
-        columns=tuple(_columns(snapshot)),
+        columns=tuple(_columns(opened)),
     )
 
 
-def _columns(snapshot: Snapshot) -> Iterator[ColumnSummary]:
-    index = snapshot.index
+def _columns(opened: ProvidedSnapshot) -> Iterator[ColumnSummary]:
+    index = opened.snapshot.index
     columns = _shared_columns(index)
     scalars = scalar_columns(columns)
-    shards = Shards([snapshot], verify="structure", cache_dir=None)
+    shards = Shards.of((opened,))
     every = list(zip(columns.names, columns.encodings, columns.sizes, columns.coders, strict=True))
     lengths = lengths_of(shards, index, [(name, coder) for name, _, size, coder in every if size is None])
     for name, encoding, size, coder in every:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import random
-from functools import partial
 from typing import Any
 
 from mx8shards.errors import DatasetNotFoundError, SettingError, real_number, shown, true_or_false
-from mx8shards.maintain.kept_snapshots import SnapshotsToCheck, find_snapshots, is_still_there
-from mx8shards.maintain.parallel import Progress, Ticker, map_in_threads
+from mx8shards.maintain.kept_snapshots import find_snapshots, is_still_there
+from mx8shards.maintain.parallel import Progress
 from mx8shards.maintain.report import Mode, Report
 from mx8shards.maintain.seal import seal_current
-from mx8shards.maintain.shard_check import check_shard, check_threads
-from mx8shards.maintain.verify_plan import ShardCheck, VerifyPlan
-from mx8shards.shards.links import Link, parse_link
+from mx8shards.maintain.verify_run import check_snapshots
+from mx8shards.shards.links import RemoteLink, parse_any
 
 _MOST_TRIES = 3  # if snapshots are removed while they are verified
 
@@ -30,7 +27,7 @@ def verify(
     """Check a dataset, and report every damaged file and the samples it affects.
 
     Args:
-        link: The dataset's directory, or `path@sha256:9f2c…` to check only that snapshot.
+        link: The dataset's directory or URL, or `path@sha256:9f2c…` to check only that snapshot.
         data: Also check every byte of every kept snapshot: shards, side-cars, the raw bytes of compressed shards, and
             unpacked copies.
         subset: Check every byte of a random fraction of the shards, `"5%"` or 0.05, drawn anew by each call. Excludes
@@ -44,14 +41,21 @@ def verify(
     file, as in a cache of Streaming, that file is checked. Only `seal=True` changes the dataset. A file that gc removes
     while verify runs is not damage.
     """
-    where = parse_link(link)
+    where = parse_any(link)
     mode, fraction = _mode(data, subset)
+    if isinstance(where, RemoteLink):
+        from mx8shards.maintain.remote_verify import verify_store  # only for URLs
+
+        if true_or_false("seal", seal):
+            hint = "sync the dataset to a directory, seal it there, and upload it to another prefix"
+            raise SettingError(subject="seal", expected="False for a URL", found="True", hint=hint)
+        return verify_store(where, mode, fraction, progress)
     if true_or_false("seal", seal) and (sealed := seal_current(where, progress)):
         return sealed
     for _ in range(_MOST_TRIES):
         snapshots = find_snapshots(where)
         try:
-            report = _check(where, snapshots, mode, fraction, progress)
+            report = check_snapshots(where.root, snapshots, mode, fraction, progress)
         except DatasetNotFoundError:
             if all(is_still_there(where.root, name) for name in snapshots.intact):
                 raise
@@ -59,21 +63,10 @@ def verify(
             if all(is_still_there(where.root, name) for name in {damage.snapshot for damage in report.damage}):
                 return report
     raise DatasetNotFoundError(
-        f"changed while it was verified, {_MOST_TRIES} times: nothing can be said about it",
+        f"changed {_MOST_TRIES} times while it was verified, so there is no result",
         subject=str(where),
-        hint="run it again while no other process runs gc or writes there",
+        hint="run verify again while no other process runs gc or writes there",
     )
-
-
-def _check(where: Link, snapshots: SnapshotsToCheck, mode: Mode, fraction: float, progress: Progress | None) -> Report:
-    plan = VerifyPlan(data=mode != "structure")
-    if snapshots.requested is not None:
-        plan.add(snapshots.requested)
-    if mode != "structure" or snapshots.requested is None:
-        for other in snapshots.others(where.root):
-            plan.add(other)
-    choose_for_data(plan.checks, fraction)
-    return _run(snapshots, plan, mode, progress)
 
 
 def _mode(data: bool, subset: str | float | None) -> tuple[Mode, float]:
@@ -97,33 +90,3 @@ def parse_fraction(text: str | float) -> float:
     except SettingError:
         expected = "a fraction above 0, up to 1, such as 5% or 0.05"
         raise SettingError(subject="subset", expected=expected, found=shown(text)) from None
-
-
-def choose_for_data(checks: list[ShardCheck], fraction: float) -> None:
-    """Mark a random fraction of the shards, at least one, for a check of every byte."""
-    count = min(len(checks), max(1, round(fraction * len(checks)))) if fraction else 0
-    for task in random.SystemRandom().sample(checks, count):
-        task.data = True
-
-
-def _run(snapshots: SnapshotsToCheck, plan: VerifyPlan, mode: Mode, progress: Progress | None) -> Report:
-    ticker = Ticker(progress, sum(task.cost_bytes for task in plan.checks))
-    damage = snapshots.damage + plan.damage
-    unchecked = 0
-    with map_in_threads(partial(check_shard, tick=ticker.tick), plan.checks, check_threads(plan.checks)) as results:
-        for checked in results:
-            damage += checked.damage
-            unchecked += not checked.vouched
-    index = snapshots.requested.index if snapshots.requested else None
-    return Report(
-        snapshot=snapshots.id,
-        sealed=index is not None and index.sealed,
-        mode=mode,
-        snapshots=snapshots.checked,
-        shards=len(plan.checks),
-        data_shards=sum(task.data for task in plan.checks),
-        unchecked=unchecked,
-        samples=int(index.samples.sum()) if index else 0,
-        bytes_checked=ticker.done + plan.sidecar_bytes,
-        damage=tuple(damage),
-    )

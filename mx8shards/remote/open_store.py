@@ -30,7 +30,7 @@ def open_store(url: str, *, deadline_s: float = DEADLINE_S, parallel: int = 8) -
     found = _SCHEME.match(url)
     scheme = found[1].lower() if found else ""
     if scheme in ("s3", "gs", "az"):
-        bucket, prefix = _bucket_and_prefix(url, url[len(scheme) + 3 :])
+        bucket, prefix = bucket_and_prefix(url, url[len(scheme) + 3 :])
         return ForkSafe(ObjectStore(scheme, bucket, prefix, deadline_s=deadline_s, parallel=parallel))
     if scheme == "hf":
         check_key(url[5:].strip("/"), "url")
@@ -43,7 +43,7 @@ def open_store(url: str, *, deadline_s: float = DEADLINE_S, parallel: int = 8) -
     )
 
 
-def _bucket_and_prefix(url: str, rest: str) -> tuple[str, str]:
+def bucket_and_prefix(url: str, rest: str) -> tuple[str, str]:
     """The bucket and the prefix that follow the scheme of a URL."""
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.strip("/")

@@ -62,7 +62,7 @@ def parse_any(text: str | os.PathLike[str]) -> Link | RemoteLink:
         raise DatasetNotFoundError(
             subject=f"{url or where}@{snapshot}",
             expected="a snapshot's id of 8 to 64 hex digits",
-            found=f"{len(snapshot) - len('sha256:')}",
+            found=f"{len(snapshot) - len('sha256:')} digits",
         )
     if url is not None:
         return RemoteLink(url, None if refresh else snapshot, refresh)
@@ -80,7 +80,7 @@ def parse_link(text: str | os.PathLike[str]) -> Link:
 
 def absolute(text: str) -> Path:
     """The absolute path; a leading `~` is expanded if that home directory exists."""
-    return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path.expanduser raises where there is no home
+    return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path.expanduser raises without a home directory
 
 
 def _no_link(value: object) -> SettingError:
@@ -111,9 +111,16 @@ def _checked_url(text: str) -> str:
     return f"{scheme}://{rest.rstrip('/')}"
 
 
+def parse_any_target(text: str | os.PathLike[str]) -> Path | str:
+    """The directory or the URL to publish in; an error for a link to a snapshot, as snapshots are immutable."""
+    found = parse_any(text)
+    if _PINNED.fullmatch(os.fsdecode(text)):
+        subject = os.fsdecode(text)
+        raise SettingError(subject=subject, expected="a directory or URL to write to", found="a link to a snapshot")
+    return found.url if isinstance(found, RemoteLink) else found.root
+
+
 def parse_target(text: str | os.PathLike[str]) -> Path:
-    """The directory to publish in; an error for a URL, or for a link to a snapshot, as snapshots are immutable."""
-    text = os.fsdecode(text)
-    if _PINNED.fullmatch(text):
-        raise SettingError(subject=text, expected="a directory to write to", found="a link to a snapshot")
+    """Like `parse_any_target`, for calls that need a local directory: RemoteError for a URL."""
+    parse_any_target(text)
     return parse_link(text).root

@@ -25,6 +25,7 @@ from typing import Protocol
 
 from mx8shards.disk import lock, operations, publish
 from mx8shards.errors import DatasetExistsError, DiskError, SettingError, ShardsError
+from mx8shards.format.columns import Columns
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.recovery import (
@@ -37,6 +38,7 @@ from mx8shards.shards.recovery import (
     write_intent,
 )
 from mx8shards.shards.snapshots import INDEX, MIRROR, STATE, current_bytes, kept_path, snapshot_id
+from mx8shards.shards.writer_base import Base, Mode, base_of
 
 Pieces = Iterable[bytes | memoryview]
 
@@ -48,8 +50,14 @@ _logger = logging.getLogger("mx8shards")
 class Publication(Protocol):
     """Accepts shards in any order and from any thread, and publishes all of them at once with the index."""
 
+    def base(self, mode: Mode, columns: Columns) -> Base:
+        """The state of the dataset to start from; an error if `mode` does not allow it."""
+
+    def require_owner(self) -> None:
+        """DiskError in a process forked from the one that opened this."""
+
     def put_shard(self, basename: str, pieces: Pieces) -> None:
-        """Store a shard's file durably, without publishing it."""
+        """Store a shard's file, without publishing it. Its bytes are copied or written before this returns."""
 
     def temporary_path(self, name: str) -> Path:
         """A free local path for a file whose final name is not known yet."""
@@ -75,7 +83,7 @@ class LocalPublication:
         self._staging_made = False
         self._names: list[str] = []
         self._process = os.getpid()
-        self._missing: list[Path] = []  # new directories and our own: an abandoned publication removes the empty ones
+        self._missing: list[Path] = []  # directories created here: an abandoned publication removes the empty ones
         with operations.disk_errors("open", root):
             self._missing += itertools.takewhile(
                 lambda path: STATE in path.parts or not path.exists(), (root / STATE, root, *root.parents)
@@ -91,7 +99,7 @@ class LocalPublication:
                 raise
 
     def _take_lock(self) -> None:
-        """Create the directories and take the lock. Retry if another process, closing, removes them meanwhile."""
+        """Create the directories and take the lock. Retry if a process that closes removes them meanwhile."""
         for attempt in itertools.count():
             try:
                 publish.make_root(self.root)
@@ -102,6 +110,11 @@ class LocalPublication:
                     raise
             else:
                 return
+
+    def base(self, mode: Mode, columns: Columns) -> Base:
+        """The state of the dataset to start from; an error if `mode` does not allow it."""
+        with operations.disk_errors("open", self.root):
+            return base_of(self.root, mode, columns)
 
     def require_owner(self) -> None:
         """DiskError in a forked process, which has neither the lock nor the threads of the process that opened this."""
@@ -114,17 +127,18 @@ class LocalPublication:
         """The staging path of the file to be published as `name`; the caller writes it and makes it durable."""
         self._make_staging()
         self._names.append(name)
-        return self._staged(name)
+        return self.staged(name)
 
     def _make_staging(self) -> None:
-        """Create the staging directory when it is first needed, as a full disk may lack room, and gc works without."""
+        """Create the staging directory when it is first needed: gc needs none, and a full disk may have no room."""
         self.require_owner()
         if not self._staging_made:
             operations.make_directory(self._staging)
             operations.sync_directory(self._staging.parent)  # also if a killed process created it without syncing
             self._staging_made = True
 
-    def _staged(self, name: str) -> Path:
+    def staged(self, name: str) -> Path:
+        """The staging path of a file to be published as `name`."""
         return self._staging / staged_name(name)
 
     def put_shard(self, basename: str, pieces: Pieces) -> None:
@@ -187,7 +201,7 @@ class LocalPublication:
         for parent in sorted(parents):
             publish.make_directories(parent, below=self.root)
         for file in new:
-            operations.rename(self._staged(file), self.root / file)
+            operations.rename(self.staged(file), self.root / file)
         for parent in sorted(parents):
             operations.sync_directory(parent)
         for kept_name, kept_data in keep.items():
@@ -196,7 +210,7 @@ class LocalPublication:
         try:
             operations.sync_directory(self.root)
         except DiskError as error:
-            error.hint = f"the snapshot {name} is in place already, but may not survive a power failure"
+            error.hint = f"the snapshot {name} is already published, but may not survive a power failure"
             raise
 
     def _require_free(self, name: str) -> None:
@@ -207,7 +221,7 @@ class LocalPublication:
         """
         target = self.root / name
         if os.path.lexists(target) and not SIDECAR.fullmatch(name):
-            raise DatasetExistsError("a file of this name is here that the snapshot does not know", subject=str(target))
+            raise DatasetExistsError("a file with the name of a new shard already exists", subject=str(target))
 
     def _keep(self, name: str, data: bytes) -> None:
         target = kept_path(self.root, name)
@@ -222,7 +236,7 @@ class LocalPublication:
 
         The next publication opened here removes it, or discards the intent if that snapshot was never published.
         """
-        with operations.disk_errors("hand over", self.root):
+        with operations.disk_errors("mark for removal", self.root):
             there = os.path.relpath(target.resolve(), self.root.resolve())
             intent = replace(removal_of(self.root), moved=(there, snapshot), whole=False)
             self._make_staging()

@@ -84,7 +84,7 @@ def recover(root: Path) -> None:
             _remove_whole(root, intent)
         elif intent.moved is None:
             _roll_back(root, intent)
-        operations.unlink(staging / "intent.json")  # before the staged files: the rollback depends on which exist
+        operations.unlink(staging / "intent.json")  # first, because a rollback depends on which staged files exist
         operations.sync_directory(staging)
     publish.remove_tree(staging)
 
@@ -242,7 +242,7 @@ def _read_intent(root: Path) -> Intent | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        hint = "look at what lies beside it, then move it away"
+        hint = "inspect the other files in its directory, then move it away"
         raise FormatError(f"not a valid intent: {error}", subject=str(path), hint=hint) from error
     return intent
 
@@ -253,6 +253,11 @@ def _checked_move(directory: object, snapshot: object) -> tuple[str, str]:
     return directory, snapshot
 
 
+def is_removable(name: str) -> bool:
+    """Whether a publication may have created a file of this name: only such files are ever removed."""
+    return bool((is_basename(name) and _SHARD.fullmatch(name)) or SIDECAR.fullmatch(name))
+
+
 def _require_removable(root: Path, names: Iterable[object]) -> None:
     """FormatError for a name that no publication creates, which must not be removed.
 
@@ -260,7 +265,7 @@ def _require_removable(root: Path, names: Iterable[object]) -> None:
     """
     parents = set()
     for name in names:
-        if not isinstance(name, str) or not ((is_basename(name) and _SHARD.fullmatch(name)) or SIDECAR.fullmatch(name)):
+        if not isinstance(name, str) or not is_removable(name):
             raise FormatError(
                 subject=str(root),
                 expected="the name of a shard (….mds, or with the suffix of its compression) or of a side-car",

@@ -1,0 +1,67 @@
+"""How does a conversion go into a store? It is made in the cache directory, uploaded, and removed there.
+
+The directory in the cache belongs to the URL, so that the same call resumes an interrupted conversion or upload.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mx8shards.convert.convert_in_parts import convert
+from mx8shards.convert.outcome import Conversion
+from mx8shards.convert.part_writing import Job
+from mx8shards.disk import operations, publish
+from mx8shards.errors import DatasetExistsError
+from mx8shards.maintain.rejects import reject_lines, rejects_name
+from mx8shards.maintain.sync import sync
+from mx8shards.remote.mirror import default_directory
+from mx8shards.remote.open_store import open_store
+from mx8shards.remote.remote_snapshots import read_current
+from mx8shards.shards.snapshots import current, current_bytes
+
+
+def work_directory(url: str) -> Path:
+    """The directory in which a conversion into this URL is made."""
+    mirror = default_directory(url)
+    return mirror.with_name(f"{mirror.name}-convert")
+
+
+def convert_into_store(
+    job: Job, url: str, *, workers: int, single_writer: bool, progress: Callable[[int, int], object] | None
+) -> Conversion:
+    """Convert into `job.out`, the work directory of the URL, and upload every dataset that this makes."""
+    urls = {name: f"{url}/{name}" if name else url for name in job.outputs}
+    for name, path in job.outputs.items():
+        _require_free(urls[name], path)
+    report = convert(replace(job, resumes=True), workers=workers, progress=progress)
+    for name, path in job.outputs.items():
+        sync(path, urls[name], single_writer=single_writer)
+    report = _reported(report, url)
+    with operations.disk_errors("remove", job.out):
+        publish.remove_tree(job.out)
+    return report
+
+
+def _require_free(url: str, path: Path) -> None:
+    """DatasetExistsError if a dataset is at the URL, unless it is the one that was made in `path`."""
+    with contextlib.closing(open_store(url)) as store:
+        found = read_current(store)
+    if found is not None and (current_bytes(path) is None or current(path).id != found.id):
+        hint = "sync it to a directory, append to it there, and sync that to the URL"
+        raise DatasetExistsError("a dataset is here already", subject=url, hint=hint)
+
+
+def _reported(report: Conversion, url: str) -> Conversion:
+    """The report with URLs, after storing the rejects of each dataset beside it."""
+    if report.splits:
+        splits = {name: _reported(split, f"{url}/{name}") for name, split in report.splits.items()}
+        return replace(report, out=url, splits=splits)
+    if not report.rejects or report.snapshot is None:
+        return replace(report, out=url)
+    with contextlib.closing(open_store(url)) as store:
+        key = rejects_name(report.snapshot)
+        store.put(key, reject_lines(report.rejects))
+    return replace(report, out=url, rejects_file=f"{url}/{key}")

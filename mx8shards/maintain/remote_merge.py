@@ -1,0 +1,124 @@
+"""How are datasets merged where some of them, or the result, are in a store?
+
+Remote parts are brought into a temporary directory first. A result in a store is uploaded while it is made: the files
+of the parts go up from where they are, as p0000/shard.00000.mds and so on, and the index last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from mx8shards.disk import publish
+from mx8shards.disk.scratch import Scratch
+from mx8shards.errors import DatasetExistsError, DiskError, RemoteError
+from mx8shards.maintain.remote_links import store_of
+from mx8shards.maintain.sync import sync
+from mx8shards.remote.leftovers import clean_dead_writers
+from mx8shards.remote.remote_snapshots import read_current, require_unchanged
+from mx8shards.remote.reservations import Reservation, find_reservations, take
+from mx8shards.remote.store import Store
+from mx8shards.remote.upload import RemotePublication
+from mx8shards.remote.writer_start import MOST_ATTEMPTS, Start, is_current, list_objects, names_in
+from mx8shards.shards.links import Link, RemoteLink
+from mx8shards.shards.recovery import SIDECAR
+from mx8shards.shards.snapshots import STATE, Snapshot
+from mx8shards.shards.writer_base import require_empty
+
+
+@contextlib.contextmanager
+def brought_here(links: Sequence[Link | RemoteLink], out: Path | str) -> Iterator[list[Link]]:
+    """Links to local datasets: remote ones are downloaded into a temporary directory, near `out` if that is local."""
+    if not any(isinstance(link, RemoteLink) for link in links):
+        yield [link for link in links if isinstance(link, Link)]
+        return
+    above = Path(tempfile.gettempdir())
+    if isinstance(out, Path):  # on the disk of the result, so that files can be linked into it
+        above = out.parent
+        publish.make_root(above)
+    scratch = Scratch(above)
+    try:
+        yield [_brought(link, scratch.path / f"{i:04}") for i, link in enumerate(links)]
+    finally:
+        with contextlib.suppress(DiskError):  # the next process that makes such a directory removes it
+            scratch.remove()
+
+
+def _brought(link: Link | RemoteLink, root: Path) -> Link:
+    if isinstance(link, Link):
+        return link
+    sync(str(link), root)
+    return Link(root)
+
+
+class MergeIntoStore:
+    """A publication of a merge into a store."""
+
+    def __init__(self, url: str, *, append: bool, onto: str | None, single_writer: bool) -> None:
+        self.place = url
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(store_of(RemoteLink(url)))
+            self._publication = RemotePublication(store, single_writer=single_writer)
+            stack.callback(self._publication.close)
+            start, self.first_part = _start(store, append, onto, conditional=self._publication.conditional)
+            self._publication.begin(start)
+            self.base: Snapshot | None = start.current.snapshot(Path(url)) if start.current else None
+            self._stack = stack.pop_all()
+
+    def put_file(self, name: str, source: Path, *, hard_link: bool) -> None:
+        """Upload a file; `hard_link` means nothing here."""
+        if SIDECAR.fullmatch(name):
+            self._publication.sidecars[name] = source
+        else:
+            self._publication.put_file(name, source, lambda: None)
+
+    def put_index(self, data: bytes, if_match: str | None) -> str:
+        """Publish the merged dataset and return the snapshot's id."""
+        return self._publication.put_index(data, if_match)
+
+    def close(self) -> None:
+        """Remove what was uploaded, unless it was published."""
+        self._stack.close()
+
+
+def _start(store: Store, append: bool, onto: str | None, *, conditional: bool) -> tuple[Start, int]:
+    """The state of the store, with the names of parts reserved, and the number of the first part."""
+    for _ in range(MOST_ATTEMPTS):
+        listed = list_objects(store)
+        reservations = find_reservations(store, listed) if conditional else []
+        if clean_dead_writers(store, reservations, listed):
+            continue
+        current = read_current(store)
+        keys = {each.key for each in listed}
+        if current is None:
+            others = (key for key in keys if not key.startswith(f"{STATE}/"))
+            require_empty(store.url, names_in(others, ""))
+        elif not append:
+            hint = 'merge makes a new one; mode="append" adds to it'
+            raise DatasetExistsError("a dataset is here already", subject=store.url, hint=hint)
+        else:
+            require_unchanged(store, current, keys)
+        found = current.id if current else None
+        if onto is not None and onto != found:
+            expected = f"{onto} to be the current snapshot"
+            raise DatasetExistsError(subject=store.url, expected=expected, found=str(found))
+        first = next_part(names_in(keys, ""))
+        held = take(store, Reservation("", first, found, kind="merge")) if conditional else None
+        if conditional and held is None:
+            hint = "if it was killed, `mx8shards gc` cleans up seven days later"
+            message = "another process uploads to this dataset"
+            raise RemoteError(message, subject=store.url, hint=hint, reason="changed")
+        if is_current(store, current):
+            return Start(current, keys, held), first
+        if held is not None:
+            held.release()
+    raise RemoteError("other writers publish here all the time", subject=store.url, reason="changed")
+
+
+def next_part(names: Collection[str]) -> int:
+    """One more than the highest number of a part's directory among these names."""
+    numbers = (int(name[1:]) for name in names if name[:1] == "p" and name[1:].isdecimal() and len(name) > 4)
+    return 1 + max(numbers, default=-1)

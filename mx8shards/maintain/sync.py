@@ -1,0 +1,90 @@
+"""How is a whole snapshot brought from a store to a local directory, or the other way round (`mx8shards sync`)?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mx8shards.errors import SettingError, true_or_false
+from mx8shards.maintain.parallel import Progress, Ticker
+from mx8shards.remote.mirror import mirrored_url, open_mirror
+from mx8shards.remote.open_store import DEADLINE_S, open_store
+from mx8shards.shards.links import Link, RemoteLink, parse_any, parse_any_target
+from mx8shards.shards.snapshots import load
+
+_PARALLEL = 16
+
+
+def sync(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    single_writer: bool = False,
+    progress: Progress | None = None,
+) -> str:
+    """Copy a whole snapshot from a store to a local directory, or from a local directory to a store. Returns its id.
+
+    Args:
+        source: The snapshot: a URL or a dataset's directory, plain or with `@sha256:…`. Plain means the current one.
+        target: The local directory, or the URL. It may have an earlier snapshot of this dataset, but no other.
+        single_writer: Also upload to a store without conditional puts. No other process may write there then.
+        progress: A function, called with the number of bytes done and the total number of bytes.
+
+    Every byte is verified. index.json comes last, so the target is never half a dataset. Files that are there already
+    are not sent again, so calling it again goes on after an interruption. Nothing is deleted.
+    """
+    true_or_false("single_writer", single_writer)
+    link, there = parse_any(source), parse_any_target(target)
+
+    def planned(total: int) -> Callable[[int], object]:
+        ticker = Ticker(progress, total)
+        ticker.tick(0)
+        return ticker.tick
+
+    if isinstance(link, RemoteLink) and isinstance(there, Path):
+        if mirrored_url(there) is not None:
+            return _fill_mirror(link, there, planned)
+        from mx8shards.remote.download_snapshot import PARALLEL, download_snapshot
+
+        with contextlib.closing(open_store(link.url, parallel=PARALLEL)) as store:
+            return download_snapshot(store, link.snapshot, there, planned=planned)
+    if isinstance(link, Link) and not isinstance(there, Path):
+        from mx8shards.remote.upload_snapshot import upload_snapshot
+
+        return upload_snapshot(open_store(there), load(link), single_writer=single_writer, planned=planned)
+    kinds = "two URLs" if isinstance(link, RemoteLink) else "two directories"
+    hint = "" if isinstance(link, RemoteLink) else "merge copies datasets between directories"
+    raise SettingError(subject="source and target", expected="a URL and a directory", found=kinds, hint=hint)
+
+
+def _fill_mirror(link: RemoteLink, root: Path, planned: Callable[[int], Callable[[int], object]]) -> str:
+    """Fetch all shards and side-cars of a snapshot into a mirror, which jobs may use meanwhile."""
+    link = RemoteLink(link.url, link.snapshot, refresh=link.snapshot is None)
+    opened = open_mirror(
+        link,
+        local=root,
+        cache_limit=None,
+        keep_zip=False,
+        verify="structure",
+        cache_dir=None,
+        deadline_s=DEADLINE_S,
+    )
+    index, provider = opened.snapshot.index, opened.provider
+    tick = planned(int(index.stored_bytes.sum()))
+
+    def fetch(i: int) -> None:
+        provider.provide(index.entry(i))
+        tick(int(index.stored_bytes[i]))
+
+    pool = ThreadPoolExecutor(_PARALLEL, "mx8shards-sync")
+    try:
+        for _ in pool.map(fetch, range(index.shards)):
+            pass
+        for sidecar in index.sidecars:
+            provider.provide_sidecar(sidecar)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return opened.snapshot.id
