@@ -239,6 +239,9 @@ class RemoteFiles:
         begun = time.time()
         try:
             with claimed(self._root, info.basename, self.settings.deadline_s, self._has_failed(begun)) as claim:
+                outage = self._outage_since(begun)  # of the job that had the claim before
+                if outage is not None:
+                    raise outage
                 yield claim
         except BlockingIOError:
             outage = self._outage_since(begun)

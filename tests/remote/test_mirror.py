@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -423,3 +424,30 @@ def test_random_access_keeps_to_the_limit(data: Path, store: FolderStore, cache:
     for position in np.random.default_rng(3).integers(0, 120, 60).tolist():
         assert dataset[position]["x"] == position
         assert bytes_of(cache) <= limit
+
+
+def test_jobs_that_wait_for_one_shard_learn_of_an_outage_together(data: Path, store: FolderStore, cache: Path) -> None:
+    dataset = mx8.Dataset(URL, local=cache, deadline_s=60)
+    claim = cache / ".mx8shards/claims/shard.00001.mds"
+    row = int(dataset.shards.starts[1])
+
+    def out(key: str, found: bytes) -> bytes:
+        time.sleep(1.5)
+        raise mx8.RemoteError("no answer for 60 s", subject=URL)
+
+    store.fault = out
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        with suppress(mx8.RemoteError):
+            dataset[row]
+        os._exit(0)
+    while not claim.exists():
+        time.sleep(0.01)
+    begun = time.monotonic()
+    store.fault = lambda key, found: found
+    with pytest.raises(mx8.RemoteError, match=r"no answer for 60 s \(seen by another process\)"):
+        dataset[row]
+    assert time.monotonic() - begun < 30
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert dataset[row]["x"] == row
