@@ -52,3 +52,16 @@ def open_loader(
     )
     gather = functools.partial(collate, joined=joined)
     return Epochs(litdata.StreamingDataLoader, workers, dataset=dataset, batch_size=batch_size, collate_fn=gather)
+
+
+def open_remote(url: str, local: Path, batch_size: int, workers: int = 0) -> Any:
+    """litdata's StreamingDataset over its own format in S3, shuffled, with a cache in `local`."""
+    from litdata.streaming import downloader
+
+    from benchmarks.adapters.torch_loader import Epochs, collate
+
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # it has no setting for servers without TLS
+    dataset = litdata.StreamingDataset(
+        url, cache_dir=str(local), shuffle=True, seed=17, drop_last=False, max_cache_size="1000GB"
+    )
+    return Epochs(litdata.StreamingDataLoader, workers, dataset=dataset, batch_size=batch_size, collate_fn=collate)

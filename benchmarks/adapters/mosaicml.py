@@ -68,6 +68,16 @@ def open_shuffled(root: Path, batch_size: int, workers: int, joined: bool = True
     return Epochs(streaming.StreamingDataLoader, workers, dataset=dataset, batch_size=batch_size, collate_fn=gather)
 
 
+def open_remote(url: str, local: Path, batch_size: int, workers: int = 0) -> Any:
+    """StreamingDataset over a dataset in S3, with its default shuffle, py1e, and a cache in `local`."""
+    from benchmarks.adapters.torch_loader import Epochs, collate
+
+    dataset = streaming.StreamingDataset(
+        remote=url, local=str(local), batch_size=batch_size, shuffle=True, shuffle_seed=17, num_canonical_nodes=1
+    )
+    return Epochs(streaming.StreamingDataLoader, workers, dataset=dataset, batch_size=batch_size, collate_fn=collate)
+
+
 def resume(loader: Any, delivered: int) -> None:
     """Load the state after `delivered` samples of the first epoch."""
     dataset = loader.loader.dataset

@@ -48,6 +48,14 @@ def open_loader(root: Path, batch_size: int, **options: Any) -> Any:
     return Loader(Dataset(root), batch_size=batch_size, shuffle=True, seed=17, **options)
 
 
+def open_remote(url: str, local: Path, batch_size: int, shards: int = 8, **options: Any) -> Any:
+    """The Loader over a dataset in S3, shuffled by blocks, with a cache in `local`."""
+    from mx8shards import BlockShuffle, Loader
+
+    dataset = Dataset(url, local=local)
+    return Loader(dataset, batch_size=batch_size, shuffle=BlockShuffle(shards=shards), seed=17, **options)
+
+
 def resume(loader: Any, delivered: int) -> None:
     """Resume after `delivered` samples of the epoch."""
     loader.load_state_dict(loader.state_dict() | {"epoch": 0, "position": delivered})

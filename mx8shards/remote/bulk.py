@@ -30,7 +30,7 @@ _logger = logging.getLogger("mx8shards")
 
 _POLL_S = 0.25  # how often a caller looks whether its file grows
 _LONGEST_PAUSE_S = 300.0
-_WARN_AT = 10  # failures in a row; a short outage causes fewer
+_WARN_AT = 10  # failures in a row; parallel fetches in one outage are fewer
 _END_S = 5.0  # how long to wait for the end of a killed child
 
 # The kernel kills the child when the thread that started it is gone, even if this process is killed. The launcher is
@@ -79,9 +79,7 @@ class Bulk:
             stall_s: The attempt ends when the file has not grown for this time.
         """
         end = time.monotonic() + limit_s
-        if time.monotonic() < self._paused_until or not f"{url}{target}".isprintable():
-            return False
-        if not self._room.acquire(timeout=limit_s):
+        if not (f"{url}{target}".isprintable() and self._room.acquire(timeout=limit_s)):
             return False
         done = False
         try:
@@ -95,14 +93,20 @@ class Bulk:
                     _remove(target)
         finally:
             self._room.release()
-        self._pause(done)
+        if done:
+            self._failures = 0
         return done
 
-    def _pause(self, done: bool) -> None:
-        """After a failure, make no attempt for a while, which is longer the more failures there were in a row."""
+    @property
+    def is_paused(self) -> bool:
+        """Whether it failed so recently that no attempt is worth while."""
+        return time.monotonic() < self._paused_until
+
+    def pause(self) -> None:
+        """Obstore succeeded where this failed: make no attempt for a while, which grows with failures in a row."""
         with self._lock:
-            self._failures = 0 if done else self._failures + 1
-            self._paused_until = 0.0 if done else time.monotonic() + min(2.0**self._failures / 2, _LONGEST_PAUSE_S)
+            self._failures += 1
+            self._paused_until = time.monotonic() + min(2.0**self._failures / 2, _LONGEST_PAUSE_S)
             warn = self._failures == _WARN_AT
         if warn:
             _logger.warning("s5cmd fails repeatedly; objects are fetched with obstore, which needs more CPU time")

@@ -35,6 +35,10 @@ _KINDS = {
     "Unknown": "an answer that is not HTTP",
 }
 
+_ON_THE_WAY = (  # their status is 400 or 404, but another attempt may succeed
+    *("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout"),  # of the request's body
+    "NoSuchUpload",  # it was completed, but the answer was lost; or a cleanup removed it
+)
 # Errors of obstore itself, before a request: they would come again.
 _NOT_SENT = ("InvalidPathError", "NotSupportedError", "UnknownConfigurationKeyError")
 
@@ -63,7 +67,7 @@ def of_client(error: Exception, subject: str) -> RemoteError:
 def of_status(status: int, code: str, subject: str, *, hint: str = "") -> RemoteError:
     """The RemoteError for an HTTP answer. What is no client's error may succeed later, and so has reason "network"."""
     reason = _REASONS.get(status, "denied" if 400 <= status < 500 else "network")
-    if code == "NoSuchUpload":  # it was completed, but the answer was lost; or a cleanup removed it
+    if code in _ON_THE_WAY:
         reason = "network"
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
     if reason == "denied" and not hint:

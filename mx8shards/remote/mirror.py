@@ -24,6 +24,7 @@ from mx8shards.shards.snapshots import INDEX, MIRROR, STATE, current_bytes, kept
 
 _FORMAT = 1
 _MOST_BYTES = 1 << 16
+_READS = 5  # of an index, until two are equal
 _INDEX_CLAIM = "index"  # a directory of this name cannot be a shard's, as shards have an extension
 
 
@@ -87,11 +88,26 @@ class _Lazily:
         """The bytes of an index; None if there is no such object."""
         self._store = self._store or connect(self.url, self._deadline_s)
         try:
-            return self._store.read(key, MAX_INDEX_BYTES).data
+            return _confirmed(self._store, key)
         except RemoteError as error:
             if error.reason != "missing":
                 raise
             return None
+
+
+def _confirmed(store: Store, key: str) -> bytes:
+    """An index whose ETag is its MD5, as S3's usually are, or that came equal twice.
+
+    All other hashes stand in the index, so nothing else would show that a bit of it was flipped on its way.
+    """
+    before = None
+    for _ in range(_READS):
+        found = store.read(key, MAX_INDEX_BYTES)
+        md5 = hashlib.md5(found.data, usedforsecurity=False).hexdigest()
+        if found.etag.strip('"') == md5 or found.data == before:
+            return found.data
+        before = found.data
+    raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")
 
 
 def _require_mirror(root: Path, url: str, cache_limit: int | None) -> None:

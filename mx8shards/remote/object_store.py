@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import time
 import uuid
@@ -36,6 +37,7 @@ _PART = 16 << 20  # a larger upload goes in parts of this size …
 _PARTS_AT_ONCE = 4  # … of which so many are in memory
 _PART_RETRIES = 5
 _MOST_CLIENTS = 4  # with different time limits, or with earlier credentials
+_NO_CONDITIONS = re.compile("answered (400|405|501)")  # how stores refuse conditions that they do not know
 _PAGE = 1000  # objects of a listing, or to be deleted by one request
 
 
@@ -138,12 +140,15 @@ class ObjectStore:
 
     def fetch(self, key: str, target: Path, size_bytes: int) -> None:
         """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
-        started = time.monotonic()
-        if self._bulk and size_bytes >= _BULK_FROM:
+        end = time.monotonic() + self._deadline_s
+        bulk = self._bulk if self._bulk and size_bytes >= _BULK_FROM and not self._bulk.is_paused else None
+        if bulk:
             limits = {"limit_s": attempt_s(self._deadline_s), "stall_s": stall_s(self._deadline_s)}
-            if self._bulk.fetch(self._url_of(key), target, size_bytes, **limits):
+            if bulk.fetch(self._url_of(key), target, size_bytes, **limits):
                 return
-        self._stream(key, target, size_bytes, self._deadline_s - (time.monotonic() - started))
+        self._stream(key, target, size_bytes, end - time.monotonic())
+        if bulk:
+            bulk.pause()
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
         """Write an object into the new file `target`. A broken attempt is continued where it stopped."""
@@ -258,7 +263,7 @@ class ObjectStore:
             finally:
                 self.delete([key])
         except RemoteError as error:
-            if "501" in error.message:  # not implemented
+            if _NO_CONDITIONS.search(error.message):
                 return False
             raise
 

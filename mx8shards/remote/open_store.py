@@ -11,6 +11,7 @@ from mx8shards.remote.store import Store
 from mx8shards.remote.store_process import ForkSafe
 
 DEADLINE_S = 300.0
+_WEEK_S = 7 * 24 * 3600.0
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -24,7 +25,7 @@ def open_store(url: str, *, deadline_s: float = DEADLINE_S, parallel: int = 8) -
         deadline_s: After this time an operation that does not succeed raises RemoteError.
         parallel: The most objects that are fetched concurrently.
     """
-    deadline_s = real_number("deadline_s", deadline_s, "a number of seconds > 0", lambda number: number > 0)
+    deadline_s = real_number("deadline_s", deadline_s, "seconds, > 0 and at most a week", lambda s: 0 < s <= _WEEK_S)
     parallel = whole_number("parallel", parallel, 1, 1024)
     found = _SCHEME.match(url)
     scheme = found[1].lower() if found else ""

@@ -1,4 +1,4 @@
-"""The Shards class: which shard contains a sample, and how are shards opened and checked? The only place that does."""
+"""The Shards class: which shard contains a sample, and how are shards opened and checked? No other module does so."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Shards:
         self._provided.pop(i, None)
 
     def awaits(self, i: int) -> Cause | None:
-        """The cause for which shard `i` cannot be opened yet; None if its file is local.
+        """Why shard `i` cannot be opened yet ("unpack", "network"); None if its file is local.
 
         An open shard may have to be provided again: if it is a copy that was evicted, and its file was closed.
         """

@@ -60,7 +60,7 @@ class Provider(Protocol):
 
     @property
     def all_here(self) -> bool:
-        """Whether all files are local already, so that no shard has to be waited for."""
+        """Whether all files are local already, so that no reader has to wait."""
 
     @property
     def parallel(self) -> int | None:
@@ -77,7 +77,7 @@ class Provider(Protocol):
         """Whether the local file is a cached copy, which may be evicted and made again."""
 
     def awaits(self, entry: Entry) -> Cause | None:
-        """The cause for which the shard's file is not local yet; None if it is. A quick estimate."""
+        """Why the shard's file is not local yet ("unpack", "network"); None if it is. A quick estimate."""
 
     def provide(self, entry: Entry) -> Path:
         """Make the shard's file local and return its path.

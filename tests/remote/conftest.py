@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.remote.fault_server import FaultServer
+
 _REQUEST = re.compile(r'"(?:\x1b\[\d+m)*([A-Z]+) (\S+) HTTP')
 
 # Settings of whoever runs the tests must not decide where they go.
@@ -96,3 +98,12 @@ def bucket(s3_server: S3Server, s3_environment: None, monkeypatch: pytest.Monkey
     name = f"bucket-{next(_numbers)}"
     s3_server.make_bucket(name)
     return f"s3://{name}/data"
+
+
+@pytest.fixture
+def fault_server(s3_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    """A server that fails as told, which the environment leads to."""
+    with FaultServer() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server

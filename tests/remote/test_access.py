@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib
+import ipaddress
 import logging
 import os
 import pickle
+import ssl
 import sys
 import threading
 import traceback
@@ -73,6 +77,10 @@ class KeyServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def encrypt(self, context: ssl.SSLContext) -> None:
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._server.handle_error = lambda *args: None  # type: ignore[method-assign]  # of clients that do not trust it
 
     def close(self) -> None:
         self._server.shutdown()
@@ -181,6 +189,48 @@ def test_a_public_bucket_is_read_without_signature(
     with pytest.raises(RemoteError, match="403 Forbidden, AccessDenied") as caught:
         store.read("x", 1)
     assert caught.value.reason == "denied"
+
+
+def certificate(path: Path) -> None:
+    """Write a key and a certificate for 127.0.0.1, signed by itself, into a file."""
+    x509 = pytest.importorskip("cryptography.x509")
+    hashes = importlib.import_module("cryptography.hazmat.primitives.hashes")
+    serialization = importlib.import_module("cryptography.hazmat.primitives.serialization")
+    ec = importlib.import_module("cryptography.hazmat.primitives.asymmetric.ec")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(hosts, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(secret + made.public_bytes(encoding))
+
+
+def test_a_private_certificate_is_trusted_by_both_engines_if_it_is_named(
+    server: KeyServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificate(tmp_path / "certificate.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem")
+    server.encrypt(context)
+    monkeypatch.setenv("S3_ENDPOINT_URL", server.endpoint.replace("http:", "https:"))
+    with pytest.raises(RemoteError) as caught:
+        s3_store(deadline_s=1).read("x", len(SHARD))
+    assert caught.value.reason == "network"
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
+    store = s3_store()
+    assert store.read("x", len(SHARD)).data == SHARD
+    store.fetch("x", tmp_path / "x", len(SHARD))
+    assert (tmp_path / "x").read_bytes() == SHARD
+    assert store._bulk is None or store._bulk._failures == 0
+    store.close()
 
 
 def test_requester_pays_is_said_by_both_engines(

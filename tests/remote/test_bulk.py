@@ -100,6 +100,25 @@ def test_what_the_child_cannot_fetch_leaves_no_file_and_is_named(store: ObjectSt
         assert list(tmp_path.iterdir()) == []
 
 
+def test_what_fails_only_in_s5cmd_pauses_it_and_is_told_at_length(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bulk = store._bulk
+    assert bulk is not None
+    store.put("shard", bytes(MIB))
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk, "_program", Path("/no/such/program"))
+        for number in range(10):
+            assert not bulk.is_paused
+            store.fetch("shard", tmp_path / f"{number}", MIB)
+            assert bulk.is_paused
+            bulk._paused_until = 0
+    assert "s5cmd fails repeatedly" in caplog.text
+    with pytest.raises(RemoteError):
+        store.fetch("none", tmp_path / "none", MIB)
+    assert not bulk.is_paused
+
+
 def test_a_killed_child_is_replaced(store: ObjectStore, tmp_path: Path) -> None:
     store.put("shard", bytes(MIB))
     store.fetch("shard", tmp_path / "1", MIB)

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import faulthandler
+import json
+import os
+import pickle
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mx8shards as mx8
+from mx8shards.remote import mirror, provider
 from mx8shards.remote.open_store import open_store
 from tests.remote.conftest import S3Server
+from tests.remote.folder_store import FolderStore
+
+URL = "s3://folder/data"
 
 
-def write(root: Path, count: int = 120, *, mode: str = "create", **options: Any) -> str:
+def write(root: Path, count: int = 120, *, mode: str = "create", start: int = 0, **options: Any) -> str:
     with mx8.Writer(root, columns={"x": "int", "text": "str"}, size_limit=1_500, mode=mode, **options) as writer:
-        for i in range(count):
+        for i in range(start, start + count):
             writer.write({"x": i, "text": f"sample {i}"})
     return str(writer.snapshot)
 
@@ -27,45 +41,421 @@ def upload(root: Path, url: str) -> None:
         store.put(path.relative_to(root).as_posix(), path)
 
 
-@pytest.fixture
-def data(tmp_path: Path, bucket: str) -> Path:
-    write(tmp_path / "data")
-    upload(tmp_path / "data", bucket)
-    return tmp_path / "data"
-
-
 def shards_of(root: Path) -> list[str]:
     return sorted(path.name for path in root.glob("*.mds*"))
 
 
 def residue(root: Path) -> list[Path]:
-    return [path for folder in ("claims", "fetching", "readers") for path in (root / ".mx8shards" / folder).glob("*")]
+    """What jobs keep while they run, and what killed ones leave."""
+    state = root / ".mx8shards"
+    folders = [path for folder in ("claims", "fetching", "readers") for path in (state / folder).glob("*")]
+    return [*folders, *state.glob("room.*")]
+
+
+def numbers(dataset: mx8.Dataset) -> list[int]:
+    return [sample["x"] for sample in dataset]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write(tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Path]:
+    """The directory of a mirror, in which nothing may be left behind."""
+    yield tmp_path / "cache"
+    assert residue(tmp_path / "cache") == []
+
+
+@pytest.fixture
+def store(data: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
+    """The store of `URL`, over the directory `data`."""
+    found = FolderStore(data, URL)
+    monkeypatch.setattr(provider, "connect", lambda url, deadline_s: found)
+    monkeypatch.setattr(mirror, "connect", lambda url, deadline_s: found)
+    return found
+
+
+@contextmanager
+def asks(store: FolderStore, *keys: str) -> Iterator[None]:
+    """Exactly these keys are asked for."""
+    store.asked.clear()
+    yield
+    assert sorted(store.asked) == sorted(keys)
+
+
+# over a real S3 API --------------------------------------------------------------------------------------------
 
 
 def test_samples_are_fetched_on_demand_and_each_shard_once(
-    data: Path, bucket: str, tmp_path: Path, s3_server: S3Server
+    data: Path, bucket: str, cache: Path, s3_server: S3Server
 ) -> None:
-    with mx8.Dataset(bucket, local=tmp_path / "cache") as dataset:
+    upload(data, bucket)
+    with mx8.Dataset(bucket, local=cache) as dataset:
         assert len(dataset) == 120
-        assert shards_of(tmp_path / "cache") == []
+        assert shards_of(cache) == []
         assert dataset[7] == {"x": 7, "text": "sample 7"}
-        assert len(shards_of(tmp_path / "cache")) == 1
-        assert [sample["x"] for sample in dataset] == list(range(120))
-        assert [sample["x"] for sample in dataset] == list(range(120))
-    assert shards_of(tmp_path / "cache") == shards_of(data)
-    assert residue(tmp_path / "cache") == []
+        assert len(shards_of(cache)) == 1
+        assert numbers(dataset) == numbers(dataset) == list(range(120))
+    assert shards_of(cache) == shards_of(data)
     before = len(s3_server.requests)
-    with mx8.Dataset(bucket, local=tmp_path / "cache") as dataset:
-        assert [sample["x"] for sample in dataset] == list(range(120))
+    with mx8.Dataset(bucket, local=cache) as dataset:
+        assert numbers(dataset) == list(range(120))
     assert len(s3_server.requests) == before
 
 
-def test_a_loader_trains_before_everything_is_local(data: Path, bucket: str, tmp_path: Path) -> None:
+def test_a_loader_trains_before_everything_is_local(data: Path, bucket: str, cache: Path) -> None:
+    upload(data, bucket)
     with (
-        mx8.Dataset(bucket, local=tmp_path / "cache") as dataset,
+        mx8.Dataset(bucket, local=cache) as dataset,
         mx8.Loader(dataset, batch_size=10, output="numpy", threads=2) as loader,
     ):
         for _ in range(2):
             assert [x for batch in loader for x in batch["x"].tolist()] == list(range(120))
         assert loader.stats()["network_s"] > 0
         assert dataset.shards.all_here
+
+
+def test_no_request_lists_and_each_shard_costs_one(data: Path, bucket: str, cache: Path, s3_server: S3Server) -> None:
+    upload(data, bucket)
+    before = len(s3_server.requests)
+    with mx8.Dataset(bucket, local=cache) as dataset, mx8.Loader(dataset, batch_size=10, output="numpy") as loader:
+        assert len(list(loader)) == 12
+    asked = s3_server.requests[before:]
+    assert len(asked) <= len(shards_of(data)) + 5
+    assert not [path for method, path in asked if "list-type" in path]
+
+
+# which snapshot ------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_link_stays_at_the_local_snapshot_and_refresh_asks_for_the_new_one(
+    data: Path, store: FolderStore, cache: Path
+) -> None:
+    with asks(store, "index.json"):
+        first = mx8.Dataset(URL, local=cache)
+    second = write(data, 30, mode="append", start=120)
+    with asks(store):
+        assert mx8.Dataset(URL, local=cache).snapshot == first.snapshot != second
+    with asks(store, "index.json"):
+        newer = mx8.Dataset(f"{URL}@refresh", local=cache)
+    assert newer.snapshot == second
+    with asks(store):
+        assert mx8.Dataset(URL, local=cache).snapshot == second
+    assert numbers(newer) == list(range(150))
+    assert numbers(first) == list(range(120))
+
+
+def test_a_pinned_link_asks_only_for_a_snapshot_that_is_not_here(data: Path, store: FolderStore, cache: Path) -> None:
+    old = mx8.Dataset(data).snapshot
+    write(data, 30, mode="append", start=120)
+    kept = f".mx8shards/snapshots/{old.removeprefix('sha256:')}.json"
+    with asks(store, kept):
+        assert len(mx8.Dataset(f"{URL}@{old}", local=cache)) == 120
+    assert not (cache / "index.json").exists()
+    with asks(store):
+        assert len(mx8.Dataset(f"{URL}@{old}", local=cache)) == 120
+        assert len(mx8.Dataset(f"{URL}@{old[:20]}", local=cache)) == 120
+    with asks(store, "index.json"):
+        assert len(mx8.Dataset(URL, local=cache)) == 150
+
+
+def test_a_pinned_link_whose_bytes_differ_is_refused(data: Path, store: FolderStore, cache: Path) -> None:
+    wanted = "sha256:" + 64 * "0"
+    shutil.copy(data / "index.json", data / f".mx8shards/snapshots/{64 * '0'}.json")
+    for link in (f"{URL}@{wanted}", f"{URL}@{wanted[:20]}"):
+        with pytest.raises(mx8.DatasetNotFoundError, match="expected a snapshot of this id, got sha256:"):
+            mx8.Dataset(link, local=cache)
+
+
+def test_a_foreign_dataset_is_read_and_can_be_pinned_by_its_index(data: Path, store: FolderStore, cache: Path) -> None:
+    index = json.loads((data / "index.json").read_text())
+    for shard in index["shards"]:
+        shard["raw_data"]["hashes"] = {}
+    del index["mx8shards"]
+    shutil.rmtree(data / ".mx8shards")
+    (data / "index.json").write_text(json.dumps(index))
+    dataset = mx8.Dataset(URL, local=cache)
+    assert not dataset.sealed
+    assert numbers(dataset) == list(range(120))
+    assert mx8.Dataset(f"{URL}@{dataset.snapshot}", local=cache).snapshot == dataset.snapshot
+    stamp = json.loads((cache / ".mx8shards/stamps/shard.00000.mds.json").read_text())
+    assert len(stamp["etag"]) == 64
+    with asks(store):
+        assert numbers(mx8.Dataset(URL, local=cache)) == list(range(120))
+    (cache / "shard.00000.mds").touch()
+    with asks(
+        store, "shard.00000.mds", "shard.00000.mds"
+    ):  # without a hash, a changed file is fetched again: HEAD, GET
+        assert numbers(mx8.Dataset(URL, local=cache)) == list(range(120))
+
+
+def test_where_no_dataset_is_that_is_said(tmp_path: Path, store: FolderStore) -> None:
+    store.root = tmp_path / "nothing"
+    with pytest.raises(mx8.DatasetNotFoundError, match=rf"^{URL}: no dataset here: there is no index.json"):
+        mx8.Dataset(URL, local=tmp_path / "cache")
+
+
+# where the mirror is -------------------------------------------------------------------------------------------
+
+
+def test_mirrors_are_below_the_directory_that_the_environment_names(
+    data: Path, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("MX8SHARDS_CACHE", raising=False)
+    mx8.Dataset(URL)
+    (found,) = (tmp_path / "xdg/mx8shards").iterdir()
+    monkeypatch.setenv("MX8SHARDS_CACHE", str(tmp_path / "lab"))
+    mx8.Dataset(URL + "/")
+    assert [path.name for path in (tmp_path / "lab").iterdir()] == [found.name]
+    about = json.loads((found / ".mx8shards/mirror.json").read_text())
+    assert about == {"format": 1, "url": URL}
+
+
+def test_a_mirror_is_opened_as_the_local_dataset_that_it_looks_like(
+    data: Path, store: FolderStore, cache: Path
+) -> None:
+    assert numbers(mx8.Dataset(URL, local=cache)) == list(range(120))
+    local = mx8.Dataset(cache)
+    assert local.snapshot == mx8.Dataset(data).snapshot
+    assert numbers(local) == list(range(120))
+    assert {path.name: path.read_bytes() for path in cache.glob("*.mds")} == {
+        path.name: path.read_bytes() for path in data.glob("*.mds")
+    }
+
+
+def test_another_dataset_is_never_taken_for_a_mirror(data: Path, store: FolderStore, tmp_path: Path) -> None:
+    write(tmp_path / "other", 5)
+    with pytest.raises(mx8.SettingError, match=r"^local: expected a new directory or a mirror, got .*, a dataset"):
+        mx8.Dataset(URL, local=tmp_path / "other", cache_limit=1)
+    mx8.Dataset(URL, local=tmp_path / "mirror")
+    with pytest.raises(mx8.SettingError, match=r"^local: expected a directory for s3://b/d, got .* a mirror of"):
+        mx8.Dataset("s3://b/d", local=tmp_path / "mirror")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.tex").write_text("")
+    with pytest.raises(mx8.SettingError, match=r"^local: expected an empty directory or a mirror"):
+        mx8.Dataset(URL, local=tmp_path / "full")
+
+
+def test_nothing_is_published_in_a_mirror(data: Path, store: FolderStore, cache: Path) -> None:
+    mx8.Dataset(URL, local=cache)
+    with pytest.raises(mx8.SettingError, match="the mirror of a remote dataset"):
+        write(cache, 3, mode="append")
+    assert mx8.Dataset(cache).snapshot == mx8.Dataset(data).snapshot
+
+
+@pytest.mark.parametrize("setting", [{"local": "x"}, {"cache_limit": 5}, {"keep_zip": True}], ids=str)
+def test_settings_of_urls_are_refused_for_a_local_dataset(data: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises(mx8.SettingError, match=rf"^{next(iter(setting))}: expected none for the local dataset"):
+        mx8.Dataset(data, **setting)
+
+
+@pytest.mark.parametrize("setting", [{"cache_limit": "much"}, {"cache_limit": 0}, {"deadline_s": 0}], ids=str)
+def test_wrong_settings_are_refused(store: FolderStore, tmp_path: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises(mx8.SettingError, match=rf"^{next(iter(setting))}: expected"):
+        mx8.Dataset(URL, local=tmp_path / "cache", **setting)
+
+
+# what is here is checked ---------------------------------------------------------------------------------------
+
+
+def test_a_changed_file_is_checked_again_and_fetched_only_if_it_is_wrong(
+    data: Path, store: FolderStore, cache: Path
+) -> None:
+    numbers(mx8.Dataset(URL, local=cache))
+    touched, rotten, gone = (cache / f"shard.0000{i}.mds" for i in range(3))
+    touched.touch()
+    content = bytearray(rotten.read_bytes())
+    content[-1] ^= 1
+    rotten.write_bytes(content)
+    gone.unlink()
+    with asks(store, rotten.name, gone.name):
+        assert numbers(mx8.Dataset(URL, local=cache)) == list(range(120))
+    assert rotten.read_bytes() == (data / rotten.name).read_bytes()
+
+
+def test_files_that_somebody_copied_into_the_mirror_are_checked_and_used(
+    data: Path, store: FolderStore, cache: Path
+) -> None:
+    mx8.Dataset(URL, local=cache)
+    for path in data.glob("*.mds"):
+        shutil.copy(path, cache)
+    with asks(store):
+        assert numbers(mx8.Dataset(URL, local=cache)) == list(range(120))
+
+
+def test_wrong_bytes_are_fetched_once_more(data: Path, store: FolderStore, cache: Path) -> None:
+    wrong = {"shard.00002.mds"}
+
+    def once(key: str, found: bytes) -> bytes:
+        if key not in wrong:
+            return found
+        wrong.discard(key)
+        return found[:-1] + bytes([found[-1] ^ 1])
+
+    store.fault = once
+    assert numbers(mx8.Dataset(URL, local=cache)) == list(range(120))
+    assert store.asked.count("shard.00002.mds") == 2
+
+
+@pytest.mark.parametrize("fault", ["flipped", "short", "long"])
+def test_bytes_that_stay_wrong_are_an_error_and_never_visible(
+    data: Path, store: FolderStore, cache: Path, fault: str
+) -> None:
+    bad = {
+        "flipped": lambda found: bytes([found[0] ^ 1]) + found[1:],
+        "short": lambda found: found[:-1],
+        "long": lambda found: found + b"x",
+    }[fault]
+    store.fault = lambda key, found: bad(found) if key == "shard.00001.mds" else found
+    dataset = mx8.Dataset(URL, local=cache)
+    row = int(dataset.shards.starts[1])
+    for _ in range(2):
+        with pytest.raises((mx8.IntegrityError, mx8.FormatError), match=r"^cache/shard.00001.mds: "):
+            dataset[row]
+    assert dataset[row - 1]["x"] == row - 1
+    assert not (cache / "shard.00001.mds").exists()
+    store.fault = lambda key, found: found
+    assert dataset[row]["x"] == row
+
+
+# compression ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep_zip", [False, True])
+def test_compressed_shards_are_unpacked_on_arrival_or_kept(
+    tmp_path: Path, store: FolderStore, cache: Path, keep_zip: bool
+) -> None:
+    write(tmp_path / "zipped", compression="zstd")
+    store.root = tmp_path / "zipped"
+    options: dict[str, Any] = {"local": cache, "keep_zip": keep_zip, "cache_dir": tmp_path / "unpacked"}
+    assert numbers(mx8.Dataset(URL, **options)) == list(range(120))
+    assert {path.suffix for path in cache.glob("*.mds*")} == {".zstd" if keep_zip else ".mds"}
+    assert (tmp_path / "unpacked").exists() == keep_zip
+    with asks(store):
+        assert numbers(mx8.Dataset(URL, **options)) == list(range(120))
+        assert numbers(mx8.Dataset(URL, local=cache)) == list(range(120))
+
+
+# failures ------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_shard_may_be_skipped_and_an_outage_may_not(data: Path, store: FolderStore, cache: Path) -> None:
+    (data / "shard.00001.mds").unlink()
+    dataset = mx8.Dataset(URL, local=cache)
+    lost = range(*dataset.shards.starts[1:3].tolist())
+    with pytest.raises(mx8.DatasetNotFoundError, match=r"shard.00001.mds: the index names this shard, but"):
+        dataset[lost[0]]
+    with mx8.Loader(dataset, batch_size=10, output="numpy", on_error="skip") as loader:
+        got = [x for batch in loader for x in batch["x"].tolist()]
+    assert got == [x for x in range(120) if x not in lost]
+
+    def out(key: str, found: bytes) -> bytes:
+        raise mx8.RemoteError("no answer", subject=URL)
+
+    shutil.rmtree(cache)
+    dataset = mx8.Dataset(URL, local=cache)
+    store.fault = out
+    with (
+        mx8.Loader(dataset, batch_size=10, output="numpy", on_error="skip") as loader,
+        pytest.raises(mx8.LoaderError, match="RemoteError: s3://folder/data: no answer") as caught,
+    ):
+        list(loader)
+    assert isinstance(caught.value.__cause__, mx8.RemoteError)
+    assert loader.state_dict()["position"] == 0
+    store.fault = lambda key, found: found
+    with mx8.Loader(dataset, batch_size=10, output="numpy", on_error="skip") as loader:
+        assert len(list(loader)) > 0
+
+
+def test_a_snapshot_that_is_removed_meanwhile_is_named_as_that(data: Path, store: FolderStore, cache: Path) -> None:
+    dataset = mx8.Dataset(URL, local=cache)
+    assert dataset[0]["x"] == 0
+    shutil.rmtree(data)
+    with pytest.raises(mx8.RemoteError, match=r"@sha256:[0-9a-f]{64}: the snapshot was removed") as caught:
+        numbers(dataset)
+    assert caught.value.reason == "missing"
+    assert dataset[0]["x"] == 0
+
+
+# side-cars, views, processes -----------------------------------------------------------------------------------
+
+
+def test_a_column_comes_from_its_side_car_without_any_shard(data: Path, store: FolderStore, cache: Path) -> None:
+    dataset = mx8.Dataset(URL, local=cache)
+    store.asked.clear()
+    assert dataset.column("x").tolist() == list(range(120))
+    assert len(store.asked) == 1
+    assert store.asked[0].startswith(".mx8shards/sidecars/")
+    assert len(dataset.where("x", 7)) == 1
+    assert len(store.asked) == 1
+
+
+def test_views_of_a_remote_dataset_are_joined_with_local_ones(data: Path, store: FolderStore, cache: Path) -> None:
+    both = mx8.concat([mx8.Dataset(URL, local=cache).select([3, 1]), mx8.Dataset(data)])
+    assert [sample["x"] for sample in both[:4]] == [3, 1, 0, 1]
+    with mx8.Loader(both, batch_size=61, output="numpy") as loader:
+        assert [x for batch in loader for x in batch["x"].tolist()] == [3, 1, *range(120)]
+
+
+def test_a_pickled_dataset_connects_anew(data: Path, bucket: str, cache: Path) -> None:
+    upload(data, bucket)
+    dataset = mx8.Dataset(bucket, local=cache)
+    assert dataset[0]["x"] == 0
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert numbers(copy) == list(range(120))
+
+
+def test_a_forked_child_fetches_too(data: Path, bucket: str, cache: Path) -> None:
+    upload(data, bucket)
+    dataset = mx8.Dataset(bucket, local=cache)
+    assert dataset[0]["x"] == 0
+    child = os.fork()
+    if not child:
+        faulthandler.dump_traceback_later(30, exit=True)
+        found = []
+        with suppress(Exception):
+            found = numbers(dataset)
+        os._exit(0 if found == list(range(120)) else 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert numbers(dataset) == list(range(120))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files any group")
+def test_files_get_the_mode_of_the_umask_and_the_group_of_the_directory(
+    data: Path, store: FolderStore, cache: Path
+) -> None:
+    cache.mkdir()
+    os.chown(cache, -1, 4242)
+    os.chmod(cache, 0o2775)
+    before = os.umask(0o002)
+    try:
+        numbers(mx8.Dataset(URL, local=cache))
+    finally:
+        os.umask(before)
+    for path in cache.rglob("*"):
+        found = path.stat()
+        assert found.st_gid == 4242, path
+        assert stat.S_IMODE(found.st_mode) & 0o777 == (0o775 if path.is_dir() else 0o664), path
+
+
+def test_a_full_disk_names_the_cache(data: Path, store: FolderStore, cache: Path) -> None:
+    def full(key: str, found: bytes) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    dataset = mx8.Dataset(URL, local=cache)
+    store.fault = full
+    with pytest.raises(mx8.DiskError, match=rf"^{re.escape(str(cache))}: the disk of the cache is full"):
+        dataset[0]
+
+
+def test_random_access_keeps_to_the_limit(data: Path, store: FolderStore, cache: Path) -> None:
+    sizes = [path.stat().st_size for path in data.glob("*.mds")]
+    limit = sum(sorted(sizes)[-3:])
+    dataset = mx8.Dataset(URL, local=cache, cache_limit=limit)
+    for position in np.random.default_rng(3).integers(0, 120, 60).tolist():
+        assert dataset[position]["x"] == position
+        assert sum(path.stat().st_size for path in cache.glob("*.mds")) <= limit

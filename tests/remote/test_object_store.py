@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,3 +151,9 @@ def test_a_url_with_credentials_or_without_bucket_is_refused_and_not_shown(url: 
 def test_a_prefix_that_stores_disagree_about_is_refused(prefix: str) -> None:
     with pytest.raises(SettingError, match="control character"):
         open_store(f"s3://bucket/{prefix}")
+
+
+@pytest.mark.parametrize("deadline_s", [0, -1, float("inf"), float("nan"), "5", None])
+def test_a_deadline_that_is_none_is_refused(deadline_s: Any) -> None:
+    with pytest.raises(SettingError, match="deadline_s: expected seconds"):
+        open_store("s3://bucket", deadline_s=deadline_s)

@@ -113,7 +113,7 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
         + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
         f"the planner worked for {stats['plan_s']:.2f} s: it computes the order and reserves memory",
         f"it waited for shards: {stats['unpack_s']:.2f} s for unpacking, {stats['network_s']:.2f} s for the network",
-        f"batches waited for memory, or to be taken, for {stats['producer_waited_s']:.2f} s",
+        f"the planner waited for memory or for the consumer for {stats['producer_waited_s']:.2f} s",
         f"kernels were compiled for {stats['compile_s']:.2f} s while the consumer waited; they are cached on disk",
         f"{stats['major_faults']} page faults had to wait for the disk",
     )
