@@ -33,7 +33,7 @@ test: setup
 tested: .venv/.ready
 	.venv/bin/python -m pytest
 
-FLIPS := test_300_single_bit_flips_are_all_found_and_their_samples_named
+FLIPS := test_300_single_bit_flips_are_all_found_with_their_samples
 
 # This leg uses the system's libturbojpeg, if installed (2.x on Debian). The other leg uses the wheel's 3.x.
 newest: .venv-newest/.ready

@@ -1,4 +1,4 @@
-"""Which crops do all contenders make of a picture? Random and centre crops, and Pillow's way to make them."""
+"""Which random and centre crops do all contenders take of a picture, and how does Pillow take them?"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def write(root: str) -> None:
-    """Write the dataset, from noise, which cannot be compressed or deduplicated."""
+    """Write samples of noise, because noise cannot be compressed or deduplicated."""
     noise = random.Random(17)  # noqa: S311 - pixels, not keys
     images = [noise.randbytes(SAMPLE_BYTES) for _ in range(SAMPLES)]
     start = time.perf_counter()
@@ -54,11 +54,11 @@ def read(root: str) -> None:
 def train(directory: str) -> None:
     """Convert a folder of pictures and load random crops, first from the disk, then from memory."""
     files, root = f"{directory}/pictures", f"{directory}/converted"
-    print(f"\n{PICTURES:,} pictures are drawn", flush=True)
+    print(f"\ngenerating {PICTURES:,} pictures", flush=True)
     pictures.write_folder(Path(files), pictures.generated(PICTURES // 4), PICTURES)
     command_line("convert", "imagefolder", files, root, "--workers", str(len(os.sched_getaffinity(0))))
     with crops(root) as loader:
-        loader.warm_up()  # compiles the kernels, which a machine does once
+        loader.warm_up()  # compiles the kernels, once per machine
     page_cache.drop(Path(root))
     with crops(root) as loader:
         for epoch in ("from the disk", "from memory", "from memory again"):

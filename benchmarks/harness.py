@@ -1,8 +1,8 @@
 """How are contenders compared fairly?
 
 Every run is a separate process. Rounds are interleaved: each round runs all contenders of a group, starting with a
-different one, so that a slow minute of the machine affects all of them. Ratios are taken within a round; reported are
-the median, the minimum and the maximum.
+different one, so that a slow minute of the machine affects all of them. Ratios are computed within a round; the median,
+the minimum and the maximum are reported.
 """
 
 from __future__ import annotations

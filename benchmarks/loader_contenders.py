@@ -91,12 +91,12 @@ def peers(counts: Sequence[int] = (0, 1, 2, 4)) -> list[Contender]:
         Contender(LIT, "lightning", "litdata", [*per_item, *tries[:1]], "litdata"),
         Contender(WEB, "webds", "tar", tries, "webdataset"),
         Contender(SPDL, "spdl_threads", "mds", threads, "spdl.pipeline"),
-        Contender(FFCV, "ffcv_beton", "beton", threads[-1:], "ffcv", rounds=2),  # compiling takes it 15 s
+        Contender(FFCV, "ffcv_beton", "beton", threads[-1:], "ffcv", rounds=2),  # it compiles for 15 s
     ]
 
 
-def peers_giving_lists() -> list[Contender]:
-    """Two peers that deliver a list of values, which is cheapest for them, because the consumer has to copy."""
+def peers_returning_lists() -> list[Contender]:
+    """Two peers that return a list of values, which is cheapest for them, because the consumer has to copy."""
     return [
         Contender(MOSAIC_LIST, "mosaicml", "mds", [{"joined": False}], "streaming"),
         Contender(LIT_LIST, "lightning", "litdata", [{"joined": False, "batch_decode": 0}], "litdata"),

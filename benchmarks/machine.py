@@ -1,4 +1,4 @@
-"""On which hardware and versions was a case measured? Without anything that identifies the machine."""
+"""On which hardware and versions was a case measured? The facts do not identify the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are files loaded into the page cache, dropped from it, and how much of them does it hold?"""
+"""How are files loaded into the page cache or dropped from it, and which share of them is in it?"""
 
 from __future__ import annotations
 

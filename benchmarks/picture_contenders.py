@@ -153,4 +153,4 @@ RATES = ("images_per_s", "images_per_core_s")
 def speed_target(group: str, contender: str, least: float, against: str = FFCV, by: Sequence[str] = RATES) -> Target:
     """A target: at least `least` times the images/s of a peer, or the images per second of a core."""
     wanted = (Wanted(group=group, contender=contender, against=against, number=number, least=least) for number in by)
-    return Target(f"{group}: {contender} at least {least:g} × as quick as {against}", tuple(wanted))
+    return Target(f"{group}: {contender} at least {least:g} × as fast as {against}", tuple(wanted))

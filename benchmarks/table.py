@@ -55,7 +55,7 @@ def _skipped(results: Results) -> str:
 def _where(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["machine"]["versions"].items())
     rounds = f"{results['rounds']} interleaved rounds" if results["rounds"] > 1 else "One round"
-    how = f"{rounds}: the median (lowest–highest); a ratio is that of numbers of one round."
+    how = f"{rounds}: the median (lowest–highest); ratios are computed within a round."
     return f"{how} {machine_text(results)} {versions}; commit {results['machine']['commit']}."
 
 

@@ -1,4 +1,4 @@
-"""Which libturbojpeg libraries are on this machine, for comparing decoders?"""
+"""Which libturbojpeg libraries are installed, for comparing decoders?"""
 
 from __future__ import annotations
 

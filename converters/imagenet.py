@@ -28,8 +28,8 @@ class ImageNet:
     """The pictures of the training tar, or of the validation tar with a list of synsets.
 
     Args:
-        tar: ILSVRC2012_img_train.tar or ILSVRC2012_img_val.tar
-        synsets: a FILE with the synset of each validation picture, line by line
+        tar: ILSVRC2012_img_train.tar or ILSVRC2012_img_val.tar.
+        synsets: A FILE with the synset of each validation picture, one per line. Needed for the validation tar.
     """
 
     columns: Mapping[str, str] = {"image": "bytes", "label": "int", "path": "str"}
@@ -61,7 +61,7 @@ class ImageNet:
                 raise mx8.SourceError(subject=str(path), place=name, expected="pictures", found="none")
             items += [(f"{synset}/{one}", synset, one) for one in tar.names()]
         if not self._inner:
-            hint = "a tar of pictures alone needs --synsets FILE"
+            hint = "the validation tar, which holds only pictures, needs --synsets FILE"
             raise mx8.SourceError(subject=str(path), expected="a tar for each class", found="none", hint=hint)
         return items
 

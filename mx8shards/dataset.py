@@ -33,8 +33,8 @@ class Dataset:
 
     Args:
         link: The directory of a dataset, as a path, or its URL: `s3://bucket/train`. `~` is the home directory.
-            `path@sha256:9f2c…` opens an earlier snapshot by its id, or by the first eight digits of it or more.
-            `s3://bucket/train` opens the snapshot that was opened last, if the local copy has one, and
+            `path@sha256:9f2c…` opens an earlier snapshot by its id, or by the beginning of the id, at least eight
+            digits. `s3://bucket/train` opens the snapshot that was opened last, if the local copy has one, and
             `s3://bucket/train@refresh` asks for the current one.
         columns: The names of the columns to read. Others are neither read nor decoded. None: all columns.
         verify: `"structure"` checks the size and offsets of each shard when it is first opened; `"shard"` also checks
@@ -205,7 +205,9 @@ class Dataset:
             try:
                 decode(payload)
             except FormatError as error:
-                raise error.at(subject=name, place=f"sample {row}, column {column!r}") from error.__cause__
+                raise error.at(
+                    subject=name, place=f"sample {row} of this shard, column {column!r}"
+                ) from error.__cause__
 
     def _reader(self, i: int) -> tuple[Shard, list[int]]:
         """An open shard and the numbers of the wanted columns in it, as a shard may have further columns."""

@@ -12,12 +12,13 @@
     ├── DiskError (OSError)                  a disk operation failed; earlier snapshots are intact
     ├── RemoteError (OSError)                a fetch or upload failed after all retries
     ├── MissingPackageError (ImportError)    an optional package is missing; the message says how to install it
-    └── LoaderError (RuntimeError)           a Loader cannot go on, or is used wrongly while it loads
+    └── LoaderError (RuntimeError)           a Loader cannot make a batch, or is used wrongly while it loads
 
 Every error names its subject (a file, a dataset), the place in it, the expected value and the value found:
 
     train/shard.00003.mds: offset 17 of 512: expected at most 8999936 (end of file), got 9000012
     index.json: at $.shards[3].column_names[0]: expected str, got int
+    train/shard.00003.mds: sample 7 of this shard, column 'image': expected a whole JPEG, got …
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ class RemoteError(ShardsError, OSError):
 
 
 class LoaderError(ShardsError, RuntimeError):
-    """A Loader cannot go on: a batch could not be made (`__cause__` is the reason), or it was closed."""
+    """A Loader could not make a batch (`__cause__` is the reason), or it was closed."""
 
 
 class MissingPackageError(ShardsError, ImportError):
@@ -260,7 +261,7 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:  # an int of thousands of digits
-        return f"{type(value).__name__} that Python does not print"
+        return f"{type(value).__name__} that is too large to print"
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 

@@ -63,7 +63,7 @@ def mix(datasets: Iterable[Dataset], *, weights: Sequence[float], length: int) -
         real_number("weights", weight, "finite numbers above 0", lambda number: 0 < number < math.inf)
     sizes = [len(dataset) for dataset in datasets]
     if 0 in sizes:
-        found = f"none in number {sizes.index(0)}"
+        found = f"none in datasets[{sizes.index(0)}]"
         raise SettingError(subject="datasets", expected="samples in each dataset", found=found)
     joined = concat(datasets)
     counts = parts_of(whole_number("length", length, 0, _MOST), weights)

@@ -94,13 +94,11 @@ class Stage:
     outputs: Mapping[str, Output]
     scratch_bytes = 0  # the most scratch memory that all threads use, including that of other stages
     decoders: Mapping[str, Callable[[memoryview], Any]] = {}  # the functions that decode rows of its ragged outputs
-    opens_thread = False  # whether it needs what `open_thread` makes, in each thread that fills
+    opens_thread = False  # whether each thread that fills needs a resource from `open_thread`
     narrows = False  # whether `narrow` may shrink spans; it is not called otherwise
-    measures = (
-        False  # whether `measure` gives the sizes of its ragged outputs; otherwise they are those of the payloads
-    )
+    measures = False  # whether `measure` gives the sizes of its ragged outputs; otherwise they are the payload sizes
     head_bytes = 0  # the number of leading payload bytes that `narrow` reads
-    path = ""  # the name of the decoder in use, if several give different values: it is kept in states
+    path = ""  # the name of the decoder in use, if decoders differ in pixel values; stored in states
 
     def open_thread(self) -> Any:
         """Create the resource of one thread, or None; called when the thread first fills rows of this stage.
@@ -118,9 +116,9 @@ class Stage:
         return False
 
     def costs(self, work: Work) -> Array | None:
-        """What filling each row costs, in the time that it takes to copy a byte: threads share the rows by that.
+        """The cost of filling each row, in units of copying one byte. Rows are divided among threads by cost.
 
-        None: about as much as copying the sample.
+        None: about the cost of copying the sample.
         """
         return None
 

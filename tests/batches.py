@@ -15,7 +15,7 @@ from tests.strategies import NUMBERED, Sample, numbered_samples, same
 
 
 def write(root: Path, samples: Iterable[Sample], columns: Mapping[str, str] = NUMBERED, **options: Any) -> mx8.Dataset:
-    """The dataset of these samples, in small shards."""
+    """Write these samples in small shards, and open the dataset."""
     options = {"size_limit": 700, "threads": 1, **options}
     with mx8.Writer(root, columns=dict(columns), allow_pickle=True, **options) as writer:
         for sample in samples:
@@ -25,7 +25,7 @@ def write(root: Path, samples: Iterable[Sample], columns: Mapping[str, str] = NU
 
 @contextlib.contextmanager
 def removed_afterwards(root: Path) -> Iterator[Path]:
-    """Hypothesis runs many examples in one test; `tmp_path` would be shared by all of them."""
+    """Remove the directory after the block: Hypothesis runs many examples in one test, which would share `tmp_path`."""
     try:
         yield root
     finally:
@@ -46,7 +46,7 @@ def flat(batches: Iterable[Iterable[int]]) -> list[int]:
 
 
 def row_differs(batch: Any, row: int, wanted: Sample) -> str:
-    """The name of a column whose value in this row is not the one that is wanted; "" if there is none."""
+    """The name of a column with a wrong value in this row, or ""."""
     assert sorted(batch) == sorted(wanted)
     for name, value in wanted.items():
         found = batch[name]
@@ -61,7 +61,7 @@ def row_differs(batch: Any, row: int, wanted: Sample) -> str:
 
 
 def check_values(batch: Any, dataset: mx8.Dataset) -> None:
-    """Every row is what the dataset has at its sample_id; `dataset` is no view."""
+    """Assert that each row equals the dataset's sample of its sample_id. `dataset` must not be a view."""
     assert len(batch.sample_ids) == len(batch.padding)
     for row, sample_id in enumerate(batch.sample_ids.tolist()):
         assert not row_differs(batch, row, dataset[sample_id]), f"sample {sample_id}"

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 
 from tests import streaming_stub
-from tests.places import quick_place
+from tests.fast_directory import fast_directory
 
 # Equal runs give equal results, here and in CI; `make hunt` searches at random and keeps what it finds.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, database=None, print_blob=True)
@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for the `streaming` fixture carries its marker; without the package both are skipped."""
+    """Mark tests that use the `streaming` fixture, and skip marked tests if the package is missing."""
     missing = pytest.mark.skip(reason="mosaicml-streaming is not installed")
     for item in items:
         if "streaming" in getattr(item, "fixturenames", ()):
@@ -42,12 +42,12 @@ def repository() -> Path:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A directory for a module's datasets, in memory where there is one."""
-    with quick_place() as place:
+    """A directory for a module's datasets, on a tmpfs if possible."""
+    with fast_directory() as place:
         yield place
 
 
 @pytest.fixture(autouse=True)
-def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the cache of whoever runs it."""
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests neither read nor fill the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -13,12 +13,12 @@ from PIL import Image
 
 Array = np.ndarray[Any, Any]
 
-SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # those that Pillow writes
+SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # the samplings that Pillow writes
 ZIGZAG_SIZE = 64
 
 
 def noise(width: int, height: int, seed: int = 0, *, grain: int = 40) -> Image.Image:
-    """A picture of soft colours under some noise."""
+    """A picture of smooth colours with some noise."""
     random = np.random.default_rng(seed)
     soft = Image.fromarray(random.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), np.uint8))
     pixels = np.asarray(soft.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int64)
@@ -27,14 +27,14 @@ def noise(width: int, height: int, seed: int = 0, *, grain: int = 40) -> Image.I
 
 
 def encoded(picture: Image.Image, **options: Any) -> bytes:
-    """What Pillow makes of it."""
+    """The JPEG that Pillow encodes."""
     out = io.BytesIO()
     picture.save(out, "JPEG", **options)
     return out.getvalue()
 
 
 def resampled(jpeg: bytes, factors: list[int]) -> bytes:
-    """The same bits with other sampling factors. Where the blocks of an MCU are as many, they fit a new size."""
+    """The same entropy-coded bits with other sampling factors, which must give as many blocks per MCU."""
     data = bytearray(jpeg)
     at = next(at for at, marker, _ in segments(jpeg) if 0xC0 <= marker <= 0xC2)
     for i, factor in enumerate(factors):
@@ -43,7 +43,7 @@ def resampled(jpeg: bytes, factors: list[int]) -> bytes:
 
 
 def segments(jpeg: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
-    """Where each segment of the head begins, its marker, and where it ends."""
+    """Begin, marker and end of each segment of the head."""
     at = 2
     while True:
         while jpeg[at + 1] == 0xFF:
@@ -56,12 +56,12 @@ def segments(jpeg: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
 
 
 def pixels(jpeg: bytes) -> Array:
-    """What Pillow decodes."""
+    """The pixels that Pillow decodes."""
     with Image.open(io.BytesIO(jpeg)) as picture:
         return np.asarray(picture)
 
 
-# the slow and obvious decoder ----------------------------------------------------------------------------------------
+# the slow reference decoder ------------------------------------------------------------------------------------------
 
 
 class Bits:
@@ -90,7 +90,7 @@ class Bits:
 
 
 def code_tables(jpeg: bytes) -> dict[int, dict[str, int]]:
-    """The Huffman codes, as texts of zeros and ones, by the byte that names their table."""
+    """The Huffman codes as strings of zeros and ones, by the byte that identifies their table."""
     tables: dict[int, dict[str, int]] = {}
     for at, marker, end in segments(jpeg):
         at += 4
@@ -168,9 +168,9 @@ def block(bits: Bits, dc: dict[str, int], ac: dict[str, int], before: int) -> li
 
 
 def random_codes(random: np.random.Generator, symbols: list[int]) -> tuple[list[int], list[int]]:
-    """How many codes there are of each length, and their symbols: codes as uneven as they come."""
+    """Number of codes of each length, and their symbols, for a random uneven Huffman table."""
     leaves = [0]
-    while len(leaves) <= len(symbols):  # one more: the code of ones alone is none
+    while len(leaves) <= len(symbols):  # one more, because the code of only ones is not allowed
         split = random.choice([i for i, depth in enumerate(leaves) if depth < 16])
         leaves += [leaves[split] + 1] * 2
         del leaves[split]
@@ -181,7 +181,7 @@ def random_codes(random: np.random.Generator, symbols: list[int]) -> tuple[list[
 def random_jpeg(
     seed: int, width: int, height: int, factors: list[int], *, interval: int = 0, padding: int = 127, dense: float = 0.8
 ) -> bytes:
-    """A JPEG of one scan with tables and coefficients of its own kind."""
+    """A JPEG of one scan with random tables and coefficients."""
     random = np.random.default_rng(seed)
     both = []
     for kind in (0, 16):
@@ -221,7 +221,7 @@ def segment(marker: int, content: bytes) -> bytes:
 
 
 def code_table(counts: list[int], symbols: list[int]) -> dict[int, str]:
-    """The codes as texts, by what they mean."""
+    """Symbol → code as a string."""
     codes, code, left = {}, 0, iter(symbols)
     for length, count in enumerate(counts, 1):
         for _ in range(count):
@@ -234,7 +234,7 @@ def code_table(counts: list[int], symbols: list[int]) -> dict[int, str]:
 def random_block(
     random: np.random.Generator, words: list[dict[int, str]], before: int, dense: float
 ) -> tuple[str, int]:
-    """A block's bits, and its DC coefficient."""
+    """The bits of a random block, and its DC coefficient."""
     category = int(random.choice(list(words[0])))
     difference = int(random.integers((1 << category) >> 1, 1 << category)) if category else 0
     if abs(before + difference) > 1023:
@@ -282,7 +282,7 @@ TURBO_SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2, "grey": 3, "4:4:0": 4, "4
 
 
 def turbo_encoded(picture: Image.Image, sampling: str, quality: int) -> bytes:
-    """What libjpeg-turbo makes of it, which knows more samplings than Pillow."""
+    """The JPEG that libjpeg-turbo encodes; it supports more samplings than Pillow."""
     number = TURBO_SAMPLINGS[sampling]
     room = ctypes.create_string_buffer(_turbo.tjBufSize(picture.width, picture.height, number))
     size, place = ctypes.c_ulong(len(room)), ctypes.cast(room, ctypes.c_void_p)

@@ -1,4 +1,4 @@
-"""Helpers for tests of maintenance: datasets written by us and by others, and ways to damage them."""
+"""Helpers for tests of maintenance: our and foreign datasets, and ways to damage them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ COLUMNS = {"blob": "bytes", "label": "int", "score": "float32", "text": "str"}
 
 
 def sample(number: int, size: int = 40) -> dict[str, Any]:
-    """The sample of this number: the same each time."""
+    """The sample of this number (deterministic)."""
     noise = np.random.Generator(np.random.Philox(number)).bytes(size)
     return {"blob": noise, "label": number % 10, "score": number / 4, "text": f"text {number}"}
 
 
 def write(root: Path, numbers: range, *, size: int = 40, **options: Any) -> str:
-    """A dataset of these samples, or more of them, written by us; returns the snapshot's id."""
+    """Write a dataset of these samples, or append them. Returns the id of the snapshot."""
     with Writer(root, columns=COLUMNS, **{"size_limit": 2000, "threads": 1, **options}) as writer:
         for number in numbers:
             writer.write(sample(number, size))
@@ -35,7 +35,7 @@ def write(root: Path, numbers: range, *, size: int = 40, **options: Any) -> str:
 
 
 def make_foreign(root: Path, *, hashes: tuple[str, ...] = ()) -> None:
-    """Make a dataset what another program would have written: nothing of ours, and only these hashes."""
+    """Turn a dataset into a foreign one: without our keys and files, and with only these hashes."""
 
     def edit(index: dict[str, Any]) -> None:
         del index["mx8shards"]
@@ -51,7 +51,7 @@ def make_foreign(root: Path, *, hashes: tuple[str, ...] = ()) -> None:
 
 
 def edit_index(root: Path, edit: Callable[[dict[str, Any]], None], *, keep: bool = False) -> str:
-    """Change index.json; with `keep` as though we had published it. Returns its new id."""
+    """Change index.json; with `keep` also the kept copy, as if it had been published. Returns its new id."""
     index = json.loads((root / "index.json").read_bytes())
     edit(index)
     data = json.dumps(index, sort_keys=True).encode()
@@ -63,7 +63,7 @@ def edit_index(root: Path, edit: Callable[[dict[str, Any]], None], *, keep: bool
 
 
 def flip(path: Path, bit: int) -> None:
-    """Turn one bit of a file."""
+    """Flip one bit of a file."""
     with path.open("r+b") as file:
         file.seek(bit // 8)
         byte = file.read(1)[0]
@@ -72,30 +72,30 @@ def flip(path: Path, bit: int) -> None:
 
 
 def cut(path: Path) -> None:
-    """Take the last byte of a file away."""
+    """Remove the last byte of a file."""
     os.truncate(path, path.stat().st_size - 1)
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below a directory and its bytes, but for the lock."""
+    """Every file below a directory with its bytes, except the lock."""
     files = (path for path in root.rglob("*") if path.is_file() and path.name != "lock")
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def offsets(path: Path) -> list[int]:
-    """The table of a raw shard."""
+    """The offset table of a raw shard."""
     data = path.read_bytes()
     (count,) = struct.unpack_from("<I", data)
     return list(struct.unpack_from(f"<{count + 1}I", data, 4))
 
 
 def ids(ranges: Any) -> set[int]:
-    """The ids in half-open ranges."""
+    """The ids of half-open ranges."""
     return {i for start, stop in ranges for i in range(start, stop)}
 
 
 def plain(value: Any) -> Any:
-    """A sample with NumPy's scalars made Python's, so that == compares it whole."""
+    """A sample with NumPy scalars converted to Python's, so that == works."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return value.item() if isinstance(value, np.generic) else value

@@ -33,21 +33,21 @@ def jpeg(pixels: Array, subsampling: str = "420", quality: int = 90) -> bytes:
 
 
 def file_of(image: Image.Image | Array, kind: str = "JPEG", **options: Any) -> bytes:
-    """The file that Pillow makes of a picture."""
+    """A picture, encoded by Pillow."""
     file = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
     return file.getvalue()
 
 
 def write(root: Path, files: Iterable[bytes], **options: Any) -> mx8.Dataset:
-    """The dataset of these pictures, whose labels are their sample_ids."""
+    """Write a dataset of these pictures, with their sample_ids as labels."""
     with mx8.Writer(root, columns={"image": "bytes", "label": "int"}, **{"size_limit": "100kb", **options}) as writer:
         for label, file in enumerate(files):
             writer.write({"image": file, "label": label})
     return mx8.Dataset(root)
 
 
-# twins ----------------------------------------------------------------------------------------------------------------
+# reference crops ------------------------------------------------------------------------------------------------------
 
 
 def get_params(
@@ -58,7 +58,7 @@ def get_params(
     uniform: Callable[[float, float], float],
     below: Callable[[int], int],
 ) -> Part:
-    """torchvision's RandomResizedCrop: ten tries, then the middle."""
+    """torchvision's RandomResizedCrop.get_params: ten tries, then the centre."""
     for _ in range(TRIES):
         area = width * height * uniform(*scale)
         aspect = math.exp(uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -74,7 +74,7 @@ def get_params(
 
 
 def part_by(draws: Array, width: int, height: int, scale: Any, ratio: Any) -> Part:
-    """The same with given numbers: two for each try, and then two for where it lies."""
+    """The same with given random numbers: two per try, and two for the position."""
     tries, places = iter(draws[: 2 * TRIES].tolist()), iter(draws[2 * TRIES :].tolist())
     return get_params(
         width,
@@ -110,7 +110,7 @@ def middle_of(spec: Any, width: int, height: int) -> tuple[float, float, float, 
 
 
 def crop_of(image: Image.Image, spec: Any, draws: Array) -> Array:
-    """What Pillow makes of it: height × width × 3, from 0 to 255."""
+    """The crop by Pillow: height × width × 3, from 0 to 255."""
     shape = sides_of(spec)
     if isinstance(spec, mx8.RandomResizedCrop):
         left, top, width, height = part_by(draws, *image.size, spec.scale, spec.ratio)
@@ -122,15 +122,15 @@ def crop_of(image: Image.Image, spec: Any, draws: Array) -> Array:
 
 
 def draws_of(spec: Any, name: str, sample_id: int, seed: int = 0, epoch: int = 0) -> Array:
-    """The numbers of one crop of one sample."""
+    """The random numbers of one crop of one sample."""
     purpose = f"crop:{name}" if spec.seed is None else f"crops:{spec.seed}"
     return uniforms(seed, epoch, np.array([sample_id]), purpose, DRAWS)[0]
 
 
-def twin_of(file: bytes, spec: Any, name: str, sample_id: int, seed: int = 0, epoch: int = 0) -> Array:
-    """The crop of a file's picture."""
+def reference_crop(file: bytes, spec: Any, name: str, sample_id: int, seed: int = 0, epoch: int = 0) -> Array:
+    """The reference crop of a picture file."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a palette's transparency is lost
+        warnings.simplefilter("ignore")  # Pillow warns that a palette's transparency is lost
         image = Image.open(io.BytesIO(file)).convert("RGB")
     return crop_of(image, spec, draws_of(spec, name, sample_id, seed, epoch))
 

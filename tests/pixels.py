@@ -1,6 +1,6 @@
 """Reference implementation of resizing and colour conversion, with float64 matrices.
 
-Slow, obvious and independent of the package. Other steps are compared with Pillow.
+Slow, simple and independent of the package. Other steps are compared with Pillow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TO_RGB = np.array([[1, 0, 1.402], [1, -0.344136286, -0.714136286], [1, 1.772, 0]
 
 
 def weights(begin: float, end: float, low: int, high: int, total: int) -> Array:
-    """What each of `total` new pixels takes from each of `high` old ones."""
+    """The weight of each of `high` old pixels in each of `total` new ones."""
     step = (end - begin) / total
     centres = begin + (np.arange(total) + 0.5) * step
     distances = np.abs(np.arange(high) + 0.5 - centres[:, None])
@@ -29,7 +29,7 @@ def weights(begin: float, end: float, low: int, high: int, total: int) -> Array:
 
 
 def resized(plane: Array, box: Box, clip: tuple[int, int, int, int], shape: tuple[int, int]) -> Array:
-    """A box of one plane in another size, in float64 and never rounded."""
+    """A box of one plane, resized in float64 without rounding."""
     down = weights(box[1], box[3], clip[1], clip[3], shape[0])
     across = weights(box[0], box[2], clip[0], clip[2], shape[1])
     new: Array = down @ plane[: clip[3], : clip[2]].astype(np.float64) @ across.T
@@ -37,13 +37,13 @@ def resized(plane: Array, box: Box, clip: tuple[int, int, int, int], shape: tupl
 
 
 def coloured(planes: Array) -> Array:
-    """R, G and B of Y, Cb and Cr, the last axis, in float64."""
+    """YCbCr to RGB along the last axis, in float64."""
     colours: Array = (planes - [0, 128, 128]) @ TO_RGB.T
     return np.clip(colours, 0, 255)
 
 
 def resized_by_pillow(pixels: Array, box: Box, shape: tuple[int, int]) -> Array:
-    """Pillow's two passes, along the rows first: asked for both at once, Pillow 13 chooses which is first."""
+    """Resized by Pillow in two calls, rows first; in a single call Pillow 13 chooses the order of the passes."""
     left, top, right, bottom = box
     image = Image.fromarray(pixels)
     image = image.resize((shape[1], image.height), Image.Resampling.BILINEAR, (left, 0, right, image.height))
@@ -52,7 +52,7 @@ def resized_by_pillow(pixels: Array, box: Box, shape: tuple[int, int]) -> Array:
 
 
 def picture(height: int, width: int, seed: int, smooth: bool) -> Array:
-    """Height × width × 3: every pixel at random, or one in 16 each way and the others between."""
+    """Height × width × 3 of random pixels, or (smooth) of random pixels 16 apart with interpolation."""
     random = np.random.default_rng(seed)
     if not smooth:
         return random.integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -62,6 +62,6 @@ def picture(height: int, width: int, seed: int, smooth: bool) -> Array:
 
 @st.composite
 def edges(draw: Any, length: int) -> tuple[float, float]:
-    """Two different places on a line, in sixteenths."""
+    """Two different positions on a line, in sixteenths."""
     begin = draw(st.integers(0, 16 * length - 1))
     return begin / 16, draw(st.integers(begin + 1, 16 * length)) / 16

@@ -7,7 +7,7 @@ import os
 
 
 def give_up_privileges() -> None:
-    """From now on this process is held to the permissions of files like any other, root or not."""
+    """Drop the capabilities that let root ignore file permissions, permanently for this process."""
     if os.geteuid() == 0:
         header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
         nothing = (ctypes.c_uint32 * 6)()

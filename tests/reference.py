@@ -1,7 +1,7 @@
 """Reference implementation of MDS with only struct and json.
 
-Slow, obvious and independent of the package: payloads in, payloads out, without checks. `streaming` and `mx8shards` are
-compared with it, and it writes datasets for tests that need neither program's.
+Slow, simple and independent of the package: payloads in, payloads out, without checks. Streaming and mx8shards are
+compared with it, and it writes foreign datasets for tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCALAR_SIZES = {"int": 8, "float16": 2, "float32": 4, "float64": 8} | {
 
 
 def fixed_size(encoding: str) -> int | None:
-    """The size of every payload of an encoding, or None where they differ."""
+    """The size of every payload of an encoding, or None if sizes differ."""
     if encoding in SCALAR_SIZES:
         return SCALAR_SIZES[encoding]
     if encoding.startswith("ndarray:") and encoding.count(":") == 2:
@@ -73,7 +73,7 @@ def write_dataset(
     hashes: Sequence[str] = (),
     size_limit: object = 1 << 26,
 ) -> Path:
-    """A dataset of exactly these shards: what any writer of MDS but ours leaves behind."""
+    """Write a dataset of exactly these shards, as a foreign MDS writer would."""
     root.mkdir(parents=True, exist_ok=True)
     entries = []
     common = config(columns, compression, hashes, size_limit)

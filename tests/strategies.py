@@ -43,7 +43,7 @@ def picture_file(format: str, image: Image.Image) -> bytes:  # noqa: A002 - PIL'
 
 
 def _arrays(dtypes: Sequence[str], shape: Any = None) -> st.SearchStrategy[np.ndarray]:
-    """Of any shape, wide ones among them, or of `shape`; with any values, or with all alike where they are large."""
+    """Arrays of any shape, or of `shape`, with arbitrary values; large arrays have equal values."""
     wide = st.sampled_from([(300,), (1, 257), (1,) * 9])
     shapes = shape if shape is not None else st.one_of(npst.array_shapes(max_dims=4, max_side=4), wide)
     fill = st.nothing() if shape is not None else None
@@ -56,7 +56,7 @@ _PICTURES = st.builds(
     st.tuples(st.integers(1, 9), st.integers(1, 9)),
     st.integers(0, 99),
 )
-_PNGS = _PICTURES.filter(lambda image: image.mode not in ("I", "F"))  # PNG has neither, exactly
+_PNGS = _PICTURES.filter(lambda image: image.mode not in ("I", "F"))  # PNG cannot store these two exactly
 _JPEGS = _PICTURES.filter(lambda image: image.mode in ("L", "RGB"))
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 60), 1 << 60) | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -123,14 +123,14 @@ def _examples() -> dict[str, list[Any]]:
     }
 
 
-# Three values for every encoding and every dtype of its arrays: accepted by Streaming as well.
+# Three values of every encoding and array dtype, which Streaming accepts too.
 EXAMPLES = _examples()
 EVERY_COLUMN = {encoding.replace(":", "_"): encoding for encoding in EXAMPLES}
 EVERY_SAMPLE: list[Sample] = [{name: EXAMPLES[e][i] for name, e in EVERY_COLUMN.items()} for i in range(3)]
 
 
 def numbered_samples(count: int, *, largest: int = 60) -> list[Sample]:
-    """Small samples of different sizes that tell by themselves which they are; for NUMBERED."""
+    """Small distinct samples of different sizes, for NUMBERED."""
     blobs = (bytes([i % 251]) * (i * 7 % (largest + 1)) for i in range(count))
     return [{"data": blob, "id": i, "name": f"#{i}", "x": i / 4} for i, blob in enumerate(blobs)]
 
@@ -151,17 +151,17 @@ def columns(draw: st.DrawFn, encodings: Sequence[str] = ENCODINGS) -> dict[str, 
 def datasets(
     draw: st.DrawFn, encodings: Sequence[str] = ENCODINGS, max_samples: int = 6
 ) -> tuple[dict[str, str], list[Sample]]:
-    """Columns, and samples that fit them."""
+    """Random columns and samples of these columns."""
     chosen = draw(columns(encodings))
     sample = st.fixed_dictionaries({name: VALUES[encoding] for name, encoding in chosen.items()})
     return chosen, draw(st.lists(sample, max_size=max_samples))
 
 
-# what a reader makes of it --------------------------------------------------------------------------------------------
+# values that a reader returns -----------------------------------------------------------------------------------------
 
 
 def as_read(encoding: str, value: Any) -> Any:
-    """What our reader of `encoding` has to give for `value`: Python's numbers, and JPEG's losses."""
+    """The value that our reader must return: Python numbers instead of NumPy's, and pixels after JPEG compression."""
     if encoding in ARRAY_DTYPES:
         return np.dtype(encoding).type(value).item()
     if encoding == "jpeg":
@@ -180,14 +180,14 @@ def samples_as_read(encodings: Mapping[str, str], samples: Sequence[Sample]) -> 
 
 
 def samples_as_streaming_reads(encodings: Mapping[str, str], samples: Sequence[Sample]) -> list[Sample]:
-    """The same values in Streaming's types: NumPy scalars for all numbers that have a dtype in their name."""
+    """The values as Streaming returns them: NumPy scalars for encodings named after a dtype."""
     types = {name: np.dtype(encoding).type for name, encoding in encodings.items() if encoding in ARRAY_DTYPES}
     found = samples_as_read(encodings, samples)
     return [sample | {name: kind(sample[name]) for name, kind in types.items()} for sample in found]
 
 
 def same(found: Any, wanted: Any) -> bool:
-    """Whether two values are equal to the last bit, types included; for pictures, mode, size and pixels."""
+    """Are two values of equal type and exactly equal? Pictures are compared by mode, size and pixels."""
     if isinstance(wanted, Image.Image):
         return (
             isinstance(found, Image.Image)

@@ -47,7 +47,7 @@ MAY_IMPORT = layers()
 MAY_IMPORT_NUMBA = {"kernels"}
 MAY_IMPORT_TORCH = {"loading", "transforms", "streaming"}
 
-# What changes a file system, by the name it is called by.
+# Functions that change a file system, by the name of their module.
 CHANGING_CALLS = {
     "os": {
         *("rename", "renames", "replace", "unlink", "remove", "rmdir", "removedirs", "mkdir", "makedirs", "mkfifo"),
@@ -65,13 +65,13 @@ EVERY_MODULE = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(pat
 
 
 def room_of(path: Path) -> str:
-    if path.name == "__main__.py":  # the command line's other doors
+    if path.name == "__main__.py":  # other entry points of the command line
         return "__main__"
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_names(path: Path) -> Iterator[str]:
-    """Absolute dotted names of all that a file imports: in functions and under TYPE_CHECKING too."""
+    """Absolute dotted names of all imports in a file, also in functions and under TYPE_CHECKING."""
     package = ["mx8shards", *path.relative_to(PACKAGE).parent.parts]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -83,7 +83,7 @@ def imported_names(path: Path) -> Iterator[str]:
 
 
 def room_named(name: str) -> str:
-    """The room that a dotted name of ours lies in; a public name at the top belongs to `__init__`."""
+    """The room of a dotted name in mx8shards. Public names of the package belong to `__init__`."""
     top = name.split(".")[1] if "." in name else "__init__"
     return top if (PACKAGE / top).is_dir() or (PACKAGE / f"{top}.py").is_file() else "__init__"
 
@@ -97,19 +97,19 @@ def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
 
 
 @EVERY_MODULE
-def test_only_the_rooms_meant_for_it_import_numba_or_torch(path: Path) -> None:
+def test_only_certain_rooms_import_numba_or_torch(path: Path) -> None:
     foreign = {name.split(".")[0] for name in imported_names(path)}
     assert not foreign & {"numba", "llvmlite"} or room_of(path) in MAY_IMPORT_NUMBA
     assert not foreign & {"torch", "torchvision"} or room_of(path) in MAY_IMPORT_TORCH
 
 
-# They import their public names on first use and for type checkers only, so that a module that imports one of them (for
-# `__version__`) imports none of the others. Imports of these two for type checkers would close many circles.
+# These two import their public names on first use, and for type checkers only: a module that imports one of them (for
+# `__version__`) imports no other module. Counting the imports for type checkers would report many false cycles.
 LAZY = {"mx8shards", "mx8shards.transforms"}
 
 
 def dotted(path: Path) -> str:
-    """The dotted name of a module; a package's is that of its folder."""
+    """The dotted name of a module or package."""
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -123,7 +123,7 @@ def our_imports() -> dict[str, set[str]]:
     return found
 
 
-def circle(imports: Mapping[str, set[str]]) -> list[str]:
+def import_cycle(imports: Mapping[str, set[str]]) -> list[str]:
     """The modules of one import cycle, in order, or []."""
     try:
         TopologicalSorter(imports).prepare()
@@ -132,16 +132,16 @@ def circle(imports: Mapping[str, set[str]]) -> list[str]:
     return []
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_modules_have_no_import_cycle() -> None:
     imports = our_imports()
     assert imports["mx8shards.loading.loader"] >= {"mx8shards.dataset", "mx8shards.loading.budget.banks"}
-    assert circle(imports) == []
+    assert import_cycle(imports) == []
 
 
-def test_a_circle_is_seen() -> None:
+def test_the_check_finds_an_import_cycle() -> None:
     imports = our_imports()
     imports["mx8shards.errors"].add("mx8shards.loading.loader")
-    assert {"mx8shards.errors", "mx8shards.loading.loader"} <= set(circle(imports))
+    assert {"mx8shards.errors", "mx8shards.loading.loader"} <= set(import_cycle(imports))
 
 
 def lines_of(path: Path) -> int:
@@ -164,7 +164,7 @@ def test_half_of_the_modules_have_at_most_200_lines() -> None:
 
 
 def test_no_two_modules_or_packages_share_a_name() -> None:
-    """Commands are named after what they call, and so may share its name."""
+    """Commands are exempt: a command has the name of the function that it calls."""
     names = [
         path.parent.name if path.name == "__init__.py" else path.stem
         for path in MODULES
@@ -180,7 +180,7 @@ def opens_for_writing(call: ast.Call, *, skip: int) -> bool:
 
 
 def changes_files(node: ast.AST, through_disk: set[str]) -> bool:
-    """Does this change a file itself, rather than ask one of the `through_disk` names to do it?"""
+    """Does this node change a file without calling one of the `through_disk` names?"""
     match node:
         case ast.ImportFrom(module=str(module), names=names):
             return any(alias.name in CHANGING_CALLS.get(module, ()) for alias in names)
@@ -189,7 +189,7 @@ def changes_files(node: ast.AST, through_disk: set[str]) -> bool:
         case ast.Call(func=ast.Attribute(value=ast.Name(id=name))) if name in through_disk:
             return False
         case ast.Call(func=ast.Attribute(attr="replace"), args=[_], keywords=[]):
-            return True  # of a Path: str.replace takes two arguments
+            return True  # Path.replace; str.replace takes two arguments
         case ast.Call(func=ast.Attribute(attr="open")):
             return opens_for_writing(node, skip=0)
         case ast.Call(func=ast.Name(id="open")):
@@ -222,12 +222,12 @@ READING = [
 
 
 @pytest.mark.parametrize("code", CHANGING)
-def test_a_changed_file_is_seen(code: str) -> None:
+def test_the_check_finds_code_that_changes_files(code: str) -> None:
     assert lines_that_change_files(code)
 
 
 @pytest.mark.parametrize("code", READING)
-def test_reading_and_asking_disk_are_let_pass(code: str) -> None:
+def test_the_check_accepts_reading_and_calls_of_disk(code: str) -> None:
     assert lines_that_change_files(code) == []
 
 
@@ -239,11 +239,11 @@ def loaded_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-def test_importing_the_package_loads_neither_numpy_nor_numba_nor_torch() -> None:
+def test_importing_the_package_does_not_import_numpy_numba_or_torch() -> None:
     assert not loaded_after("import mx8shards") & {"numpy", "numba", "torch"}
 
 
-def test_writing_reading_and_maintaining_load_neither_numba_nor_torch(tmp_path: Path) -> None:
+def test_writing_reading_and_maintaining_do_not_import_numba_or_torch(tmp_path: Path) -> None:
     code = f"""
 import mx8shards as mx8
 with mx8.Writer({str(tmp_path / "data")!r}, columns={{"x": "int"}}) as writer:
@@ -266,7 +266,7 @@ def test_every_public_name_can_be_imported() -> None:
         assert len(exported) == len(set(exported))
 
 
-def test_type_checkers_see_the_names_that_are_exported() -> None:
+def test_imports_for_type_checkers_match_the_exported_names() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     guarded = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in guarded for node in block.body if isinstance(node, ast.ImportFrom)]
@@ -275,7 +275,7 @@ def test_type_checkers_see_the_names_that_are_exported() -> None:
 
 
 def paragraphs() -> dict[str, str]:
-    """What ARCHITECTURE.md says of each room."""
+    """The paragraph of each room in ARCHITECTURE.md, section "Rooms in more words"."""
     text = ARCHITECTURE.read_text(encoding="utf-8").partition("## Rooms in more words")[2].partition("\n## ")[0]
     return {
         found[1]: found[0] for found in re.finditer(r"^\*\*(\w+)\*\*.*?\n(?=\n|\Z)", text, re.MULTILINE | re.DOTALL)
@@ -283,7 +283,7 @@ def paragraphs() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("room", paragraphs())
-def test_the_page_names_modules_that_are_there(room: str) -> None:
+def test_paragraphs_of_architecture_name_existing_modules(room: str) -> None:
     here = sorted((PACKAGE / room).rglob("*.py"))
     names = {part for path in here for part in path.relative_to(PACKAGE).with_suffix("").parts}
     names |= {name for path in here for name in re.findall(r"^def (\w+)", path.read_text(), re.MULTILINE)}
@@ -291,8 +291,15 @@ def test_the_page_names_modules_that_are_there(room: str) -> None:
     assert [name for name in named if name not in names and not (PACKAGE / f"{name}.py").exists()] == []
 
 
+def test_the_table_of_modules_lists_every_module_once() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8").partition("<!-- modules -->")[2].partition("<!-- /modules -->")[0]
+    rows = re.findall(r"^\| ([\w/]*) \| `(\w+)` \| .", text, re.MULTILINE)
+    listed = [str(Path(room, f"{module}.py")) for room, module in rows]
+    assert sorted(listed) == sorted(str(path.relative_to(PACKAGE)) for path in MODULES if path.name[:2] != "__")
+
+
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_the_paths_that_a_page_names_are_there(page: str) -> None:
+def test_paths_on_the_pages_exist(page: str) -> None:
     named = re.findall(r"`([\w/.]*/[\w/.]*)`", (PACKAGE.parent / page).read_text(encoding="utf-8"))
     assert len(named) > 5
     assert [

@@ -1,9 +1,9 @@
 """Do the examples in the README and docs/ run, and is docs/api.md up to date with the docstrings?
 
 The Python blocks of a page run in order, in one namespace and an empty directory. Blocks in comments (`<!--python`)
-prepare what a reader has already. A block before a `text` block must raise the error shown there, in which `…` may cut
-off a line. Lines of an `sh` block that call `mx8shards` must exit with 0. A block after `<!--file NAME-->` is also
-written to that file. `py` and `txt` blocks are not run.
+create files and names that a reader would have. A block before a `text` block must raise the error shown there, in
+which `…` may cut off a line. Lines of an `sh` block that call `mx8shards` must exit with 0. A block after
+`<!--file NAME-->` is also written to that file. `py` and `txt` blocks are not run.
 """
 
 from __future__ import annotations
@@ -65,10 +65,12 @@ def named(path: Path) -> str:
 
 @pytest.mark.filterwarnings("ignore")  # Lightning warns of missing loggers and few workers
 @pytest.mark.parametrize("path", PAGES, ids=named)
-def test_every_block_does_what_it_says(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_code_block_runs_and_gives_the_output_shown(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    for name in [name for name, module in sys.modules.items() if is_stand_in(name, module)]:
+    for name in [name for name, module in sys.modules.items() if is_stub(name, module)]:
         monkeypatch.delitem(sys.modules, name)
     namespace: dict[str, Any] = {"__name__": "a_page"}
     shown = list(blocks(path.read_text(encoding="utf-8")))
@@ -85,8 +87,8 @@ def test_every_block_does_what_it_says(path: Path, tmp_path: Path, monkeypatch: 
             run_shell_lines(block.code)
 
 
-def is_stand_in(name: str, module: Any) -> bool:
-    """Whether tests of mosaicml-streaming have put this module there: Lightning would take it for the real one."""
+def is_stub(name: str, module: Any) -> bool:
+    """Is this module a stub of the tests of mosaicml-streaming? Lightning would take it for the real one."""
     spec = getattr(module, "__spec__", None)
     return name.partition(".")[0] in ("torchvision", "transformers") and spec is not None and not spec.loader
 
@@ -114,7 +116,7 @@ def run_shell_lines(code: str) -> None:
                 subprocess.run([sys.executable, "-m", "mx8shards", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_the_blocks_of_a_page_are_found() -> None:
+def test_the_code_blocks_of_a_page_are_found() -> None:
     text = "<!--file a.py-->\n```python\nx = 1\n```\n\n<!--python\ny = 2\n-->\n\n```py\nno\n```\n\n```text\nz\n```\n"
     assert list(blocks(text)) == [
         Block("python", "x = 1\n", "a.py"),
@@ -134,11 +136,11 @@ def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
 
 
 def anchor_of(heading: str) -> str:
-    """The name that GitHub gives a heading."""
+    """The anchor that GitHub gives to a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def test_the_reference_is_what_the_docstrings_say() -> None:
+def test_the_api_reference_matches_the_docstrings() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `python docs/generate.py`"
 
 

@@ -40,7 +40,7 @@ print([sample["label"] for sample in dataset])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_streamings_loader_delivers_every_sample(streaming: Any, tmp_path: Path, workers: int) -> None:
+def test_the_loader_of_streaming_delivers_every_sample(streaming: Any, tmp_path: Path, workers: int) -> None:
     dataset = streaming.StreamingDataset(
         local=str(write(streaming, tmp_path / "data", None)), batch_size=5, shuffle=True
     )
@@ -48,8 +48,8 @@ def test_streamings_loader_delivers_every_sample(streaming: Any, tmp_path: Path,
     assert sorted(sample["label"] for batch in loader for sample in batch) == list(range(len(SAMPLES)))
 
 
-def test_litdata_reads_a_zstd_dataset_and_eats_its_files(streaming: Any, tmp_path: Path) -> None:
-    """It reads MDS only where all shards are compressed with plain "zstd", and unlinks each one that it unpacks."""
+def test_litdata_reads_a_zstd_dataset_and_removes_its_files(streaming: Any, tmp_path: Path) -> None:
+    """litdata reads MDS only if all shards are compressed with plain "zstd", and removes each file that it unpacks."""
     litdata = pytest.importorskip("litdata")
     root = write(streaming, tmp_path / "data", "zstd")
     copy = shutil.copytree(root, tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""A recipe: texts in folders, one folder per class. A file that holds "bad" is a reject."""
+"""A recipe for tests: texts in folders, one folder per class. A file with the content "bad" is a reject."""
 
 from __future__ import annotations
 
@@ -51,9 +51,12 @@ class TextFolder:
 
 open_source = TextFolder
 
+RECIPE = str(Path(__file__))  # the path to give to `convert_from` or the command
+NAMES = [f"{folder}/{i}.txt" for folder in ("cat", "dog") for i in range(5)]
+
 
 def write_texts(root: Path, names: Sequence[str], texts: Mapping[str, str] | None = None) -> Path:
-    """A folder of these files, each with its name as text unless another one is given."""
+    """Create a folder of these files. The text of a file is its name, unless `texts` has another."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text((texts or {}).get(name, name))

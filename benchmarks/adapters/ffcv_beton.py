@@ -1,7 +1,7 @@
 """How does FFCV write and read samples?
 
-It pads rows of bytes to the longest one. Building it needs a compiler and the headers of OpenCV and libturbojpeg, so it
-is not in any of our extras.
+It pads every row of bytes to the length of the longest row. Building it needs a compiler and the headers of OpenCV and
+libturbojpeg, so it is not in any of our extras.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """How does an SPDL pipeline decode pictures? With FFmpeg, which crops and resizes in one filter graph.
 
-The offsets of all pictures in the mapped shards are computed in advance. One operation makes one batch in one thread.
+The offsets of all pictures in the mapped shards are computed in advance. Each operation makes a whole batch in one
+thread.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How does an SPDL pipeline read samples?
 
 SPDL has no format, only threads and queues. So its users would have to compute the offsets of the samples in the mapped
-shards; here they are given. One operation makes one batch in one thread.
+shards; here they are given. Each operation makes a whole batch in one thread.
 """
 
 from __future__ import annotations

@@ -22,12 +22,12 @@ from mx8shards.media import tiles
 NEEDS_BYTES = 1_500_000_000
 WORKERS = 2
 NOTES = """\
-- Each contender is run as a user runs it: a new process, imports included, with two workers. The files are in the page
-  cache. The time ends when all output is synced to disk.
+- Each contender is a new process with two workers, and its imports are included. The files are in the page cache. The
+  time ends when all output is synced to disk.
 - mx8shards checks every picture completely, stores image, label, path, height and width, hashes everything with blake3,
   and can be resumed. Tiled: it also rewrites the entropy-coded data and checks that the original can be restored.
 - MDSWriter: each worker writes half of the files unchanged and unchecked, with their labels; the indices are merged.
-  Looked at: each file is decoded with Pillow first, as a check. No hashes.
+  After decoding: each file is first decoded with Pillow, as a check. No hashes.
 - One core: the time of tiling a picture, including the check, and the time of decoding it once.
 """
 COLUMNS = (
@@ -37,7 +37,7 @@ COLUMNS = (
     Column(title="processor, s", number="processor_s", digits=1, spread=False),
 )
 GROUP = "generated pictures"
-OURS, TILED, BYTES, CHECKED = "mx8shards --no-tiles", "mx8shards, tiled", "MDSWriter", "MDSWriter, looked at"
+OURS, TILED, BYTES, CHECKED = "mx8shards --no-tiles", "mx8shards, tiled", "MDSWriter", "MDSWriter, after decoding"
 CORE = "one core"
 DECODED, TILED_ONE, UNTILED = "decoded to RGB (simplejpeg)", "tiled, and checked", "untiled"
 
@@ -62,8 +62,8 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
             for name, options in ours.items()
         ),
         *(
-            Job(group=GROUP, contender=name, run=loop, arguments={**places, "look": look}, needs="streaming")
-            for name, look in loops.items()
+            Job(group=GROUP, contender=name, run=loop, arguments={**places, "decode": decode}, needs="streaming")
+            for name, decode in loops.items()
         ),
         *(
             Job(group=CORE, contender=name, run=one_by_one, arguments={"count": 10 if quick else 300, "what": name})
@@ -77,7 +77,7 @@ def targets() -> list[Target]:
     loop = Wanted(group=GROUP, contender=BYTES, against=OURS, number="seconds", least=1.5)
     cost = Wanted(group=CORE, contender=TILED_ONE, against=DECODED, number="seconds", most=1.3)
     return [
-        Target("--no-tiles at least 1.5 × as quick as a loop over MDSWriter with two workers", (loop,)),
+        Target("--no-tiles at least 1.5 × as fast as a loop over MDSWriter with two workers", (loop,)),
         Target("tiling a picture takes at most 1.3 × as long as decoding it", (cost,)),
     ]
 
@@ -91,9 +91,9 @@ def convert(files: str, out: str, count: int, options: list[str]) -> Numbers:
     return _measured(command, ["-m", "mx8shards.convert", "--help"], Path(files), Path(out), count)
 
 
-def loop(files: str, out: str, count: int, look: bool) -> Numbers:
+def loop(files: str, out: str, count: int, decode: bool) -> Numbers:
     """Run the loop, and time the whole command."""
-    command = ["-m", "benchmarks.adapters.mosaicml_folder", files, out, str(WORKERS), *(["--look"] if look else [])]
+    command = ["-m", "benchmarks.adapters.mosaicml_folder", files, out, str(WORKERS), *(["--decode"] if decode else [])]
     return _measured(command, ["-c", "import benchmarks.adapters.mosaicml_folder"], Path(files), Path(out), count)
 
 

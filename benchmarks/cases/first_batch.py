@@ -11,15 +11,15 @@ from benchmarks.loader_contenders import MOSAIC, OURS
 NEEDS_BYTES = 1_000_000_000
 BATCH = 256
 NOTES = """\
-- Samples of 64 bytes, shuffled; a warm page cache. Our kernels were compiled by an earlier process. The time begins
-  after the import of torch and numba and includes the import of the loader's own package.
+- Samples of 64 bytes, shuffled; a warm page cache. An earlier process has compiled our kernels. The time begins after
+  the import of torch and numba and includes the import of the loader's own package.
 - StreamingDataset has no workers here, because starting them takes time.
 """
 COLUMNS = (
     Column(title="first batch, s", number="first_batch_s", digits=2),
     Column(title="time, × mx8shards", number="first_batch_s", digits=1, ratio=True),
-    Column(title="of it imports, s", number="import_s", digits=2, spread=False),
-    Column(title="before: torch and numba, s", number="torch_and_numba_s", digits=2, spread=False),
+    Column(title="imports included, s", number="import_s", digits=2, spread=False),
+    Column(title="torch and numba before, s", number="torch_and_numba_s", digits=2, spread=False),
     Column(title="peak memory, MB", number="peak_mb", digits=0, spread=False),
 )
 GROUP = "10,000,000 samples"

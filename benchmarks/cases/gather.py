@@ -36,7 +36,7 @@ def _contenders(quick: bool) -> list[Contender]:
     others = (
         loader_contenders.peers((2,))
         if quick
-        else [*loader_contenders.peers(), *loader_contenders.peers_giving_lists()]
+        else [*loader_contenders.peers(), *loader_contenders.peers_returning_lists()]
     )
     return [Contender(OURS, "ours", "mds"), loader_contenders.memcpy(), *others]
 
@@ -65,8 +65,8 @@ def targets() -> list[Target]:
 
     return [
         times(MEMCPY, 0.95, "at least 95 % of memcpy"),
-        times(MOSAIC, 8, "at least 8 × as quick as streaming"),
-        times(MOSAIC_LIST, 8, "at least 8 × as quick as streaming, even where it gives a list"),
-        times(LIT, 3, "at least 3 × as quick as litdata"),
-        times(LIT_LIST, 3, "at least 3 × as quick as litdata, even where it gives a list"),
+        times(MOSAIC, 8, "at least 8 × as fast as streaming"),
+        times(MOSAIC_LIST, 8, "at least 8 × as fast as streaming, even if that returns lists"),
+        times(LIT, 3, "at least 3 × as fast as litdata"),
+        times(LIT_LIST, 3, "at least 3 × as fast as litdata, even if that returns lists"),
     ]

@@ -22,7 +22,8 @@ NOTES = """\
 - dataset[i] and pread use system calls, which return fewer bytes if a file is truncated; a memory map raises SIGBUS.
 - Bare: file, begin and end of the first column are in a list. Nothing is looked up, checked or decoded.
 - litdata reads only compressed MDS, which it unpacks first, and by default reads the whole shard again for every
-  sample. Here it has one shard, which it was made to map. It has no arrays of fixed shape, so it gets them as bytes.
+  sample. Here it reads one shard through a memory map, which was enabled by hand. It has no arrays of fixed shape, so
+  it gets them as bytes.
 """
 COLUMNS = (
     Column(title="µs per sample", number="microseconds", digits=2),
@@ -100,7 +101,7 @@ def targets() -> list[Target]:
     """Ratios to Streaming and to bare reading."""
 
     def times(group: str, contender: str, against: str, least: float) -> Target:
-        claim = f"{group}: {against} at least {least:.3g} × as quick as {contender}"
+        claim = f"{group}: {against} at least {least:.3g} × as fast as {contender}"
         wanted = Wanted(group=group, contender=contender, against=against, number="microseconds", least=least)
         return Target(claim, (wanted,))
 

@@ -19,17 +19,17 @@ NOTES = """\
   the original files can be restored. yuv420: uncompressed planes.
 - Random crop: RandomResizedCrop 224. Centre crop: 224 of 256. Six crops: two of 224 and four of 98 pixels. FFCV decodes
   a picture once for each crop of it, and resizes by area averaging.
-- A core's µs: the processor time per image, of all threads and processes of a contender. Other load on the machine
-  affects it least. A target is met by images/s (the first number) or by images per second of a core; the target against
-  streaming, which was measured in two rounds, only by the latter.
+- Processor µs: the processor time per image, of all threads and processes of a contender. Other load on the machine
+  affects it least. A target is met by images/s (the first number) or by images per second of processor time; the target
+  against streaming, which was measured in two rounds, only by the latter.
 - Libraries: ours decode with the libturbojpeg 3.x installed by `pip install "mx8shards[images]"`, unless a row says
   otherwise. The other 3.x is that of the wheel `turbojpeg`; FFCV is built with the system's.
-- Some contenders that are far from the others were measured only in the first two rounds.
+- Some contenders that are much slower or faster than the others were measured only in the first two rounds.
 """
 COLUMNS = (
     Column(title="images/s", number="images_per_s", digits=0),
     Column(title="time, × mx8shards tiled", number="microseconds", digits=2, ratio=True),
-    Column(title="a core's µs per image", number="core_us", digits=0),
+    Column(title="processor µs per image", number="core_us", digits=0),
     Column(title="anonymous memory, MB", number="anonymous_growth_mb", digits=0, spread=False),
 )
 RANDOM, CENTRE = "generated, random crop", "generated, centre crop"
@@ -77,7 +77,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """Ratios to the others, of images/s or of images per second of a core."""
+    """Ratios to the others, of images/s or of images per second of processor time."""
 
     times = picture_contenders.speed_target
     return [

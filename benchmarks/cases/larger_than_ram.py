@@ -20,7 +20,7 @@ BATCH = 256
 PER_SHARD = 600
 NOTES = """\
 - If memory cgroups can be created, each process is limited to 1 GiB, including the page cache, for 4 GiB of blobs.
-  Otherwise the data are a quarter larger than the machine's memory. Limited to: the memory of the process.
+  Otherwise the data are a quarter larger than the machine's memory. Limited to: this limit, or the machine's memory.
 - Cold: the first seconds, with an empty page cache. Steady: the last seconds, after reading more than memory holds.
 - Bare memcpy reads the mapped files without hints (madvise) to the kernel.
 """
@@ -73,7 +73,7 @@ def targets() -> list[Target]:
             (Wanted(group=GROUP, contender=OURS, number="steady_per_cold", least=0.9),),
         ),
         Target(
-            "steady as quick as memcpy from the maps",
+            "steady as fast as memcpy from mapped files",
             (Wanted(group=GROUP, contender=OURS, against=MEMCPY, number="steady_mb_per_s", least=1),),
         ),
     ]

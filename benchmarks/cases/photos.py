@@ -18,7 +18,7 @@ NOTES = """\
 COLUMNS = (
     Column(title="images/s", number="images_per_s", digits=1),
     Column(title="time, × mx8shards tiled", number="microseconds", digits=2, ratio=True),
-    Column(title="a core's µs per image", number="core_us", digits=0),
+    Column(title="processor µs per image", number="core_us", digits=0),
     Column(title="anonymous memory, MB", number="anonymous_growth_mb", digits=0, spread=False),
 )
 RANDOM, CENTRE = "12 megapixels, random crop", "12 megapixels, centre crop"

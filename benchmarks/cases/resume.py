@@ -11,12 +11,12 @@ from benchmarks.loader_contenders import MOSAIC, OURS
 NEEDS_BYTES = 1_000_000_000
 BATCH = 256
 NOTES = """\
-- From `load_state_dict` to the next batch, in a process that has read before; the median of 20 times (streaming: 3).
-  Samples of 64 bytes, shuffled; a warm page cache.
+- The time from `load_state_dict` to the next batch, in a process that has read before: the median of 20 repetitions
+  (streaming: 3). Samples of 64 bytes, shuffled; a warm page cache.
 """
 COLUMNS = (
     Column(title="ms", number="resume_ms", digits=1),
-    Column(title="time, × that at the start", number="resume_ms", digits=2, ratio=True),
+    Column(title="time, × at the start", number="resume_ms", digits=2, ratio=True),
     Column(title="processor, s", number="processor_s", digits=1, spread=False),
 )
 START, MIDDLE, END = "at the start", "in the middle", "at 99 %"
@@ -56,7 +56,7 @@ def targets() -> list[Target]:
     """Constant time: no position takes more than 1.25 times as long as the start."""
     return [
         Target(
-            f"{contender} no more than 1.25 × what it takes {START}",
+            f"{contender} at most 1.25 × the time {START}",
             (Wanted(group=NAMES[0], contender=contender, against=START, number="resume_ms", most=1.25),),
         )
         for contender in (MIDDLE, END)

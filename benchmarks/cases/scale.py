@@ -45,7 +45,7 @@ def prepare(directory: Path, *, quick: bool) -> None:
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
-    """Our loader at every size. There is no peer."""
+    """Our loader at every size. No peer is measured."""
     seconds = 0.05 if quick else 2.0
 
     def job(group: str, name: str, samples: int, batch: int) -> Job:

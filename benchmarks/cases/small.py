@@ -57,6 +57,6 @@ def targets() -> list[Target]:
         times(512, MEMCPY, 0.85, "batches of 512: at least 85 % of memcpy"),
         times(256, MEMCPY, 0.85, "batches of 256: at least 85 % of memcpy"),
         times(2048, MEMCPY, 0.85, "batches of 2,048: at least 85 % of memcpy"),
-        times(512, MOSAIC, 100, "at least 100 × as quick as streaming"),
-        times(512, LIT, 18, "at least 18 × as quick as litdata"),
+        times(512, MOSAIC, 100, "at least 100 × as fast as streaming"),
+        times(512, LIT, 18, "at least 18 × as fast as litdata"),
     ]

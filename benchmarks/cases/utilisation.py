@@ -12,7 +12,7 @@ from benchmarks.loader_contenders import ARRAYS, BLOBS, OURS, Contender, Kind, R
 NEEDS_BYTES = 3_000_000_000
 NOTES = """\
 - The accelerator is emulated by sleeping for the time of a step, as MLPerf Storage does. Busy: the fraction of time in
-  which it does not wait for a batch. Processor left: the unused fraction of all cores together.
+  which it does not wait for a batch. Processor left: the idle fraction of the time of all cores.
 - A warm page cache; batches of 256 blobs or 512 arrays. Peers have two workers each.
 """
 COLUMNS = (

@@ -16,12 +16,12 @@ NEEDS_BYTES = 1_100_000_000
 NOTES = """\
 - Both writers get equal samples, hashes, compression and size limit (64 MiB). mx8shards also computes blake3 of every
   shard for the index, and of its blocks of 1 MiB for the side-car.
-- Durable: until every file is synced. mx8shards syncs before it publishes. MDSWriter does not sync, so its files are
-  synced afterwards and that time is added. Closed: without syncing.
+- Durable: the time until every file is synced. mx8shards syncs before it publishes. MDSWriter does not sync, so its
+  files are synced afterwards and that time is added. Closed: the time until the writer is closed, without syncing.
 - Bare: an equal number of bytes in files of 64 MiB, each with one write and one fsync.
 - 100 KB blobs: 512 MB of photos cut to 100,000 bytes, 300 different ones repeated. 4 KiB arrays: 256 MB, 1,024 int32
   each.
-- Peak memory: of the process, without the samples, which are made before.
+- Peak memory: of the process, without the samples, which are generated before.
 """
 COLUMNS = (
     Column(title="durable, MB/s", number="durable_mb_per_s", digits=0),
@@ -53,7 +53,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
     """Both writers with every kind of sample and every option, and the bare disk."""
     out = str(directory / "out")
     found = []
-    # eight shards of at most 64 MiB, and four
+    # of 64 MiB at most, this makes eight shards of blobs and four of arrays
     for kind, whole in ((BLOBS, 512_000_000), (ARRAYS, 256_000_000)):
         total = 2_000_000 if quick else whole
         for hashes, compression in HASHES_AND_COMPRESSIONS[2 if quick else 0 :]:
@@ -85,7 +85,7 @@ def targets() -> list[Target]:
             wanted += [
                 Wanted(group=group, contender=name, against=OURS, number="durable_s", least=0.85) for name in bare
             ]
-            found.append(Target(f"{group}: twice as quick as MDSWriter, or 85 % of a bare write", tuple(wanted)))
+            found.append(Target(f"{group}: twice as fast as MDSWriter, or 85 % of a bare write", tuple(wanted)))
     return found
 
 

@@ -17,15 +17,15 @@ NEEDS_BYTES = 400_000_000
 NOTES = """\
 - Shards of 16 MiB, written with one thread per core. The first access to a compressed shard unpacks it into the cache
   beside the dataset; after that it is read like any other shard.
-- Pays below: the speed of disk or network below which reading and unpacking the smaller files is faster than reading
-  the larger ones.
+- Pays below: if disk or network is slower than this, reading and unpacking the smaller files is faster than reading the
+  larger ones.
 - JPEGs: 640 × 480 pixels with an embedded profile. Texts: documents of about 3 KB. Arrays: 1,024 int32, waves and
   noise of six bits. Level 19 was measured once.
 """
 COLUMNS = (
     Column(title="stored, % of raw", number="stored_percent", digits=1, spread=False),
     Column(title="write, MB/s", number="write_mb_per_s", digits=0),
-    Column(title="first touch, MB/s", number="unpack_mb_per_s", digits=0),
+    Column(title="first access, MB/s", number="unpack_mb_per_s", digits=0),
     Column(title="pays below, MB/s", number="pays_below_mb_per_s", digits=0, spread=False),
     Column(title="µs per sample after that", number="microseconds", digits=1, spread=False),
     Column(title="peak memory, MB", number="peak_growth_mb", digits=0, spread=False),
@@ -55,7 +55,7 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
 
 
 def targets() -> list[Target]:
-    """None: this case is for advice on when to compress."""
+    """None: this case shows when compression pays off."""
     return []
 
 

@@ -22,7 +22,7 @@ exit codes:
   1    an error; the message says which
   2    wrong usage
   3    a format or integrity error: damaged data
-  4    finished, but some items could not be converted; the path of the report is printed
+  4    finished, but some files could not be converted, or some pictures not decoded
   130  interrupted by Ctrl-C
   141  the reader of the output, such as `head`, closed the pipe
   143  terminated by SIGTERM
@@ -31,18 +31,18 @@ exit codes:
 # Each command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`. Only the called
 # command is imported; it imports numpy only when it runs.
 COMMANDS = {
-    "info": "show what the index says about a dataset",
+    "info": "show a dataset's size, columns, hashes and metadata",
     "ls": "list the shards of a dataset",
     "cat": "print samples of a dataset",
     "summary": "show counts, sizes and distributions of a dataset",
     "log": "list the snapshots of a dataset",
     "diff": "show which samples differ between two snapshots",
-    "verify": "check a dataset for damage; give it content hashes",
+    "verify": "check a dataset for damage, or add missing content hashes",
     "merge": "merge datasets without rewriting their samples",
     "sync": "copy a whole snapshot between a store and a local directory",
     "convert": "convert a folder of pictures or another source to a dataset",
     "gc": "remove old snapshots and the files that only they use",
-    "warm-up": "compile the kernels before their first use",
+    "warm-up": "compile the Numba kernels before their first use",
 }
 
 _JSON = {"cat": "JSON Lines, one sample per line"}  # all other commands print one value
@@ -92,7 +92,7 @@ _ENDING = (
 def _interruptible(*, is_last: bool) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM raises an exception, which cleans up; the second one ends the process at once.
 
-    If the process ends after the command anyway (`is_last`), an interrupt keeps this in force after the block. Ending
+    If the process ends after the command anyway (`is_last`), these handlers stay installed after an interrupt. Ending
     at once is safe, because published data survive any kill. Ignored signals (`nohup`) and handlers that a program has
     set are not replaced.
     """
@@ -128,7 +128,7 @@ def _end_now(number: int, _frame: FrameType | None) -> None:
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mx8shards",
-        description="MDS datasets with content-hashed snapshots.",
+        description="Create, inspect and check MDS datasets with content-hashed snapshots.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -145,15 +145,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if name in arguments[:1]:
             module = import_module(f"mx8shards.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
-            command.add_argument("--json", action="store_true", help=f"print {_JSON.get(name, 'JSON')}, for machines")
+            command.add_argument("--json", action="store_true", help=f"print {_JSON.get(name, 'JSON')} instead of text")
             command.set_defaults(run=module.run, parser=command)
     return parser
 
 
-def add_link(parser: argparse.ArgumentParser, name: str = "link") -> None:
-    """Add the argument LINK."""
-    parser.add_argument(
-        name,
-        metavar=name.upper(),
-        help="a dataset's directory or URL (s3://bucket/train), or LINK@sha256:… for a snapshot",
-    )
+def add_link(parser: argparse.ArgumentParser, name: str = "link", kind: str = "") -> None:
+    """Add the argument LINK, or a link of another name. `kind` begins its help."""
+    where = "a dataset's directory or URL (s3://bucket/train)"
+    text = f"{kind}{where}, or LINK@sha256:… for an earlier snapshot (`mx8shards log` lists them)"
+    parser.add_argument(name, metavar=name.upper(), help=text)

@@ -24,13 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
     parser.add_argument(
-        "--sample", type=int, action="append", metavar="N", help="print only sample N; -1 is the last one; repeatable"
+        "--sample",
+        type=int,
+        action="append",
+        metavar="N",
+        help="print only sample N, counted from 0; -1 is the last one; may be given several times",
     )
-    parser.add_argument("--column", action="append", metavar="NAME", help="print only this column; repeatable")
+    parser.add_argument(
+        "--column", action="append", metavar="NAME", help="print only this column; may be given several times"
+    )
     whole = parser.add_mutually_exclusive_group()
-    whole.add_argument("--raw", action="store_true", help="write the stored payload of one sample and column to stdout")
     whole.add_argument(
-        "--original", action="store_true", help="like --raw, but restore the original file of a tiled JPEG"
+        "--raw", action="store_true", help="write the stored bytes of one --sample and one --column to stdout"
+    )
+    whole.add_argument(
+        "--original", action="store_true", help="like --raw, but restore the original file of a JPEG stored in tiles"
     )
 
 

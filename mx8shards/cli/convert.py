@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mx8shards.convert.outcome import Conversion
 
 _ABOUT = """\
-Writes a new dataset into the directory OUT. A file that cannot be converted becomes a reject: it is listed with its
-reason in a report, whose path is printed. To resume an interrupted command, run it again.
+Writes a new dataset into the directory OUT. Files that cannot be converted are called rejects. They are listed with
+their reasons in a report, whose path is printed. To resume an interrupted command, run it again.
 """
 _SHOWN_ELSEWHERE = ("source", "src", "out", "progress", "options")
 
@@ -27,9 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     known = "; ".join(f"{name}: {what}" for name, what in BUILT_IN.items())
     parser.description = f"{parser.description}\n\n{_ABOUT}"
-    parser.epilog = f"mx8shards convert SOURCE --help lists the options of a source.\n\n{EXIT_CODES}"
+    parser.epilog = (
+        "`mx8shards convert imagefolder --help` lists the options for pictures, `mx8shards convert RECIPE.py --help` "
+        f"those of a recipe.\n\n{EXIT_CODES}"
+    )
     parser.add_argument("source", metavar="SOURCE", help=f"{known}; or the path of a recipe's .py file")
-    parser.add_argument("rest", metavar="…", nargs=argparse.REMAINDER, help="arguments of the source, then OUT")
+    parser.add_argument(
+        "rest", metavar="…", nargs=argparse.REMAINDER, help="options and arguments of the source, then OUT"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,7 +90,7 @@ def _parser_of(
     helps = documented(convert_from)
     parser.add_argument("out", metavar="OUT", help=helps["out"])
     add_parameters(parser, [p for p in ours.values() if p.name not in _SHOWN_ELSEWHERE], helps)
-    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     return parser, ours, theirs
 
 

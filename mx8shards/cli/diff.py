@@ -9,8 +9,8 @@ from mx8shards.cli import add_link
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    add_link(parser, "a")
-    add_link(parser, "b")
+    add_link(parser, "a", "the earlier snapshot: ")
+    add_link(parser, "b", "the later snapshot: ")
 
 
 def run(args: argparse.Namespace) -> int:

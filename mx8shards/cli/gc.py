@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from mx8shards.cli import add_link
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    add_link(parser)
+    parser.add_argument("link", metavar="LINK", help="a dataset's directory")
     parser.add_argument(
-        "--keep", type=count, default=3, metavar="N", help="how many of the newest snapshots to keep (3)"
+        "--keep", type=count, default=3, metavar="N", help="number of newest snapshots to keep (default: 3)"
     )
     parser.add_argument(
         "--older-than",
@@ -59,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if removed.parts:
         root = parse_link(args.link).root
         command = append_command([root / name for name in removed.parts], root)
-        fields.append(("hint", f"once all ranks have ended, {command} adds their samples; or remove these directories"))
+        fields.append(
+            ("hint", f"once all ranks have ended, run {command} to add their samples, or remove these directories")
+        )
     show_fields(fields)
     return 0

@@ -1,4 +1,4 @@
-"""mx8shards info LINK: show what the index says about a dataset"""
+"""mx8shards info LINK: show a dataset's size, columns, hashes and metadata"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _fields(found: Info) -> list[tuple[str, object]]:
         ("state", "the current snapshot" if found.current else "an earlier snapshot"),
         ("snapshots kept", found.kept or "0: this index was written by another program"),
         ("parent", found.parent or "none"),
-        ("sealed", "yes" if found.sealed else "no: `mx8shards verify --seal` gives it content hashes"),
+        ("sealed", "yes" if found.sealed else "no: `mx8shards verify --seal` adds content hashes"),
         ("samples", found.samples),
         ("shards", found.shards),
         ("files", _files_text(found)),
@@ -61,10 +61,10 @@ def _fields(found: Info) -> list[tuple[str, object]]:
 
 def _files_text(found: Info) -> str:
     """Whether all shard files exist, with the right sizes."""
-    wrong = [f"missing {name}" for name in found.missing] + [f"of another size {name}" for name in found.resized]
-    wrong += [f"not a regular file {name}" for name in found.irregular]
+    wrong = [f"{name} (missing)" for name in found.missing] + [f"{name} (wrong size)" for name in found.resized]
+    wrong += [f"{name} (not a regular file)" for name in found.irregular]
     if not wrong:
-        return "all there, in the right sizes"
+        return "all exist, with the right sizes"
     rest = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
     return f"{len(wrong)} of {found.shards} are wrong: {', '.join(wrong[:_SHOWN])}{rest}"
 

@@ -17,11 +17,13 @@ HOWS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("parts", metavar="PART", nargs="+", help="a dataset, or a directory of datasets at any depth")
+    parser.add_argument(
+        "parts", metavar="PART", nargs="+", help="a dataset, or a directory: then all datasets in it, at any depth"
+    )
     parser.add_argument(
         "out",
         metavar="OUT",
-        help="the directory or URL of the new dataset; may also be a PART with the parts that ranks wrote",
+        help="the directory or URL of the merged dataset; give it as PART too, to merge the parts that ranks wrote there",
     )
     parser.add_argument(
         "--how", choices=HOWS, default="link", help="; ".join(f"{how}: {what}" for how, what in HOWS.items())
@@ -29,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--append",
         action="store_true",
-        help="add to the dataset in OUT; OUT as a PART means the parts that ranks wrote there to append",
+        help="add the samples to the dataset in OUT instead of making a new one",
     )
     parser.add_argument(
         "--metadata",
         type=json_object,
         metavar="JSON",
-        help="the metadata of the result, instead of the union of the parts' metadata",
+        help="a JSON object: the metadata of the merged dataset (default: the union of the parts' metadata)",
     )
     add_single_writer(parser)
 

@@ -1,7 +1,7 @@
 """How do commands print tables, fields, sizes, progress and JSON?
 
-On a terminal as tables, with rich; otherwise as plain lines of tab-separated fields. Control characters are always
-escaped, because a terminal would execute them and the printed text may come from an untrusted dataset.
+On a terminal, rich prints tables; otherwise the output is plain lines of tab-separated fields. Control characters are
+always escaped, because a terminal would execute them and the printed text may come from an untrusted dataset.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def ranges_text(ranges: Iterable[Sequence[int]], most: int = 8) -> str:
 
 @contextlib.contextmanager
 def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
-    """A function to call with the number of bytes, or other units, done and in total.
+    """Yield a function that shows progress: call it with the number of bytes, or other units, done and in total.
 
     It shows a progress bar on stderr if that is a terminal, otherwise an occasional line.
     """

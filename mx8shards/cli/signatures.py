@@ -1,8 +1,9 @@
 """How are command-line options generated from a Python function? From its signature and the Args: of its docstring.
 
 A parameter without a default becomes a positional argument, all others become options: `max_side` is `--max-side`, a
-bool that is True by default is `--no-NAME`, which turns off what the docstring says. Only the syntax of numbers is
-checked here; the function checks the values.
+bool that is True by default is `--no-NAME`. Its docstring should end with "False: " and the effect of that value. A
+description that begins with "A FILE" makes FILE the placeholder in the help. Only the syntax of numbers is checked
+here; the function checks the values.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from mx8shards.errors import SettingError
 
 _ARGUMENT = re.compile(r"(\*{0,2}\w+): ?(.*)")
+_PLACEHOLDER = re.compile(r"[Aa] ([A-Z]{3,})\b")
 
 
 def add_parameters(
@@ -30,14 +32,14 @@ def add_parameters(
             parser.add_argument(name, metavar=name.upper(), help=text, type=_value_parser(kinds))
         elif isinstance(parameter.default, bool):
             flag, action = ("no-", "store_false") if parameter.default else ("", "store_true")
-            text = f"turn off: {text}" if parameter.default else text
+            text = _off_text(text) if parameter.default else text
             parser.add_argument(f"--{flag}{_dashed(name)}", dest=name, action=action, help=text)
         else:
             values = [str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
-            metavar = (
-                f"{{{','.join(values)}}}" if values else "N" if int in kinds and str not in kinds else name.upper()
-            )
-            text += "" if parameter.default is None else f" ({parameter.default})"
+            placeholder = _PLACEHOLDER.match(text)
+            word = "N" if int in kinds and str not in kinds else placeholder[1] if placeholder else name.upper()
+            metavar = f"{{{','.join(values)}}}" if values else word
+            text += "" if parameter.default is None else f" (default: {parameter.default})"
             parser.add_argument(
                 f"--{_dashed(name)}",
                 dest=name,
@@ -46,6 +48,12 @@ def add_parameters(
                 type=_value_parser(kinds),
                 default=parameter.default,
             )
+
+
+def _off_text(text: str) -> str:
+    """The help of an option that turns off a parameter with this description."""
+    on, _, off = text.partition(" False: ")
+    return f"{off} Default: {on}" if off else f"turn off: {on}"
 
 
 def option_of(error: SettingError, parameters: Mapping[str, inspect.Parameter]) -> str | None:

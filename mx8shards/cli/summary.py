@@ -25,12 +25,19 @@ _RANGES = 20  # ranges of a histogram of heights or widths
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_link(parser)
-    parser.add_argument("--pixels", action="store_true", help="decode the pictures and show colours, sizes and classes")
     parser.add_argument(
-        "--column", metavar="NAME", help="with --pixels: the column of pictures, if there are several candidates"
+        "--pixels",
+        action="store_true",
+        help="decode the pictures, and show the mean and std of their pixels, their sizes and classes",
     )
     parser.add_argument(
-        "--subset", type=fraction, metavar="5%", help="with --pixels: decode only this fraction, evenly spaced"
+        "--column", metavar="NAME", help="with --pixels: the column of pictures; needed if there are several"
+    )
+    parser.add_argument(
+        "--subset",
+        type=fraction,
+        metavar="5%",
+        help="with --pixels: decode only this fraction of the pictures, evenly spaced",
     )
 
 
@@ -42,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.column or args.subset) and not args.pixels:
         args.parser.error("--column and --subset need --pixels")
     found = summary(args.link)
-    pixels = _look(args) if args.pixels else None
+    pixels = _pixel_summary(args) if args.pixels else None
     if args.json:
         show_json(found.to_json() | ({} if pixels is None else {"pixels": pixels.to_json()}))
     else:
@@ -61,7 +68,7 @@ def _shown_with(pixels: PixelSummary, column: ColumnSummary) -> bool:
     return pixels.classes is not None and column.name == "label"
 
 
-def _look(args: argparse.Namespace) -> PixelSummary:
+def _pixel_summary(args: argparse.Namespace) -> PixelSummary:
     from mx8shards.cli.output import progress
     from mx8shards.dataset import Dataset
     from mx8shards.maintain.remote_links import current_link
@@ -101,7 +108,7 @@ def _show_columns(columns: Sequence[ColumnSummary]) -> None:
         if column.numbers is not None and column.numbers.minimum is not None:
             _show_numbers(column, column.numbers)
         elif column.numbers is not None and column.numbers.not_finite:
-            say(f"{column.numbers.not_finite} not finite, and no others")
+            say(f"{column.numbers.not_finite} values, all NaN or infinite")
 
 
 def _length_text(column: ColumnSummary) -> str:
@@ -121,7 +128,7 @@ def _length_text(column: ColumnSummary) -> str:
             f", {text(lengths.minimum)} to {text(lengths.maximum)}, "
             f"median {text(lengths.median)}, mean {text(lengths.mean)}"
         )
-    return f"{found} ({lengths.samples} samples looked at)"
+    return f"{found} (from {lengths.samples} samples)"
 
 
 def _count_text(number: float, unit: str) -> str:
@@ -170,7 +177,7 @@ def _show_pixels(found: PixelSummary) -> None:
 
     say()
     say(f"{found.column}: pixels")
-    fields: list[tuple[str, object]] = [("pictures", f"{found.pictures} of {found.samples} that were looked at")]
+    fields: list[tuple[str, object]] = [("pictures", f"{found.pictures} decoded, of {found.samples} tried")]
     if found.mean is not None and found.std is not None:
         fields.append(("mean", "  ".join(f"{value:.6f}" for value in found.mean)))
         fields.append(("std", "  ".join(f"{value:.6f}" for value in found.std)))
@@ -185,7 +192,7 @@ def _show_pixels(found: PixelSummary) -> None:
 
 
 def _show_sides(sizes: Sequence[tuple[int, int, int]]) -> None:
-    """Print histograms of heights and widths: with very many sizes, a list of the most frequent ones says little."""
+    """Print histograms of heights and widths, for datasets with too many sizes to list."""
     import numpy as np
 
     from mx8shards.cli.output import show_table

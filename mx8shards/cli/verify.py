@@ -15,7 +15,7 @@ _CHECKED = {
     "subset": "sizes and offsets, and every byte of some shards",
     "data": "every byte",
 }
-_DEPTH = "Without options, only sizes and offsets are checked; contents are not read."
+_DEPTH = "Without options, only sizes and offsets are checked; samples are not read."
 _NOT_READ = "--data reads every byte"
 _SOUND = {
     "structure": f"the structure is sound; contents were not read ({_NOT_READ})",
@@ -29,12 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_link(parser)
     parser.description = f"{parser.description} {_DEPTH}"
     depth = parser.add_mutually_exclusive_group()
-    depth.add_argument("--data", action="store_true", help="check every byte of every kept snapshot")
+    depth.add_argument("--data", action="store_true", help="check every byte of the current and all kept snapshots")
     depth.add_argument(
         "--subset", type=fraction, metavar="5%", help="check every byte of a random fraction of the shards"
     )
     parser.add_argument(
-        "--seal", action="store_true", help="publish a snapshot with content hashes, if they are missing"
+        "--seal",
+        action="store_true",
+        help="if content hashes are missing, check every byte and publish a snapshot that has them",
     )
 
 

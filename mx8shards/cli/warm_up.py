@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-_TOPICS = ("gathering", "shuffling", "pictures", "tiling")
+_TOPICS = {
+    "gathering": "copy samples into batches",
+    "shuffling": "compute the order of samples",
+    "pictures": "decode pictures",
+    "tiling": "store JPEGs in tiles (convert)",
+}
 
 _ABOUT = """\
-Compile the kernels before their first use, for example while building a container image, so that no loader or convert
-has to wait for the compiler. Numba caches them on disk for this version and path of the package and this kind of
-processor: beside the package or, if that is not writable, in the user's cache directory. A process ignores a cache that
-it may not write to. So if another user runs the image than built it, set NUMBA_CACHE_DIR when building and running to a
-directory that both users may write to.
+Compile the Numba kernels before their first use, for example while building a container image, so that no loader or
+conversion has to wait for the compiler. Numba caches them on disk, for this version and path of the package and this
+kind of processor: beside the package or, if that is not writable, in the user's cache directory. A process ignores a
+cache that it may not write to. So if one user builds an image and another one runs it, set NUMBA_CACHE_DIR for both to
+a directory that both may write to.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description = _ABOUT
-    text = f"some of {', '.join(_TOPICS)} (tiling JPEGs, for convert); default: all"
-    parser.add_argument("what", nargs="*", type=_topic, metavar="WHAT", help=text)
+    listed = "; ".join(f"{name}: {purpose}" for name, purpose in _TOPICS.items())
+    parser.add_argument("what", nargs="*", type=_topic, metavar="WHAT", help=f"{listed} (default: all)")
 
 
 def _topic(text: str) -> str:
@@ -33,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from mx8shards.cli.output import show_fields, show_json
     from mx8shards.kernels.warming import warm_up
 
-    done = list(warm_up(args.what or _TOPICS))
+    done = list(warm_up(args.what or tuple(_TOPICS)))
     places = sorted({each.place for each in done if each.place})
     if args.json:
         show_json({"kernels": [each._asdict() for each in done], "places": places})

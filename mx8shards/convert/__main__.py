@@ -1,4 +1,4 @@
-"""What does `python -m mx8shards.convert` do? It runs `mx8shards convert`."""
+"""Runs `python -m mx8shards.convert` as the command `mx8shards convert`."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from mx8shards.convert.splits import Split
 from mx8shards.dataset import Dataset
 from mx8shards.errors import DatasetNotFoundError, DiskError, SchemaError, SettingError, ShardsError
 
-CLASSES, CONVERSION, SPLIT, PATH = "classes", "conversion", "split", "path"  # three keys of the metadata and a column
+CLASSES, CONVERSION, SPLIT, PATH = "classes", "conversion", "split", "path"  # three metadata keys, and a column
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def check_place(out: Path, split: Split | None) -> None:
     if split is not None:
         for name in split.names:
             if (out / name).is_symlink():
-                hint = "convert never writes through it; make it a directory"
+                hint = "convert never writes through a symlink; replace it with a directory"
                 raise DiskError("a symlink in place of a split's directory", subject=str(out / name), hint=hint)
     elif names := _splits_in(out):
         raise SettingError(
@@ -89,7 +89,7 @@ def _splits_in(out: Path) -> list[str]:
     found = [] if (out / "index.json").exists() else sorted(out.glob("[!.]*/index.json"))
     names = []
     for index in found:
-        with contextlib.suppress(ShardsError):  # not a dataset that we can read, so not for us to judge
+        with contextlib.suppress(ShardsError):  # a dataset that cannot be read is not a split of ours
             base = find_base(index.parent)
             if base is not None and base.conversion.get(SPLIT):
                 names.append(index.parent.name)
@@ -109,7 +109,7 @@ def with_paths(base: Base) -> Base:
 
 
 def with_labels_of(origin: Recipe | Source, source: Source, bases: Sequence[Base]) -> Recipe | Source:
-    """The source, told to use the classes of the existing datasets, in their order, followed by new classes.
+    """The source with the classes of the existing datasets, in their order, followed by new classes.
 
     This needs a recipe with an argument `classes` that the user has not set. Other sources are returned unchanged.
     """
@@ -132,7 +132,7 @@ def check_fits(base: Base, source: Source, split: Mapping[str, Any] | None) -> N
     if dict(source.columns) != dict(base.columns):
         raise _misfit(base, "columns", dict(base.columns), dict(source.columns))
     if base.conversion.get(SPLIT) != split:
-        hint = "otherwise a file could end up in two splits; give the OUT, split and seed that it was made with"
+        hint = "otherwise a file could be in two splits; use the OUT, split and seed of the first conversion"
         raise _misfit(base, "split", base.conversion.get(SPLIT), split, hint)
     ours, theirs = base.metadata.get(CLASSES), source.metadata.get(CLASSES)
     if (ours is None) != (theirs is None) or base.classes != list(theirs or ())[: len(base.classes)]:
@@ -140,7 +140,7 @@ def check_fits(base: Base, source: Source, split: Mapping[str, Any] | None) -> N
         raise _misfit(base, CLASSES, ours, theirs, hint)
     for key, value in source.metadata.items():
         if key not in (CLASSES, CONVERSION) and _text(base.metadata.get(key)) != _text(value):
-            hint = "append with the options that it was made with, or convert into a new directory and merge"
+            hint = "append with the options of the first conversion, or convert into a new directory and merge"
             raise _misfit(base, key, base.metadata.get(key), value, hint)
 
 

@@ -91,7 +91,7 @@ def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence
             return None
         _check_depth(src, found, pictures)
     if not found or loose:
-        what = f"{loose[0]} beside them" if loose else "none"
+        what = f"{loose[0]}, which is in no folder" if loose else "none"
         raise SourceError(
             subject=str(src),
             expected="a folder for each class",
@@ -109,7 +109,7 @@ def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence
 
 
 def check_no_empty(src: Path, folders: Sequence[str], names: Sequence[str]) -> None:
-    """SourceError for a top-level folder without files: it would be no class, and so shift the following labels.
+    """SourceError for a top-level folder without files: it would get no label, which shifts the following labels.
 
     `names` are those of all files. A folder without pictures is accepted; each of its files becomes a reject.
     """
@@ -153,7 +153,7 @@ def _check_depth(src: Path, found: Sequence[str], pictures: Sequence[str]) -> No
         raise SourceError(
             subject=str(src),
             expected="a folder for each class",
-            found=f"one folder, {found[0]}, that holds only folders",
+            found=f"one folder, {found[0]}, which contains only folders",
             hint=f"convert {_folder(src, found[0])}; --labels imagefolder takes {found[0]} as the one class",
         )
 

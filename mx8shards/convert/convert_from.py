@@ -51,24 +51,25 @@ def convert_from(
 
     Args:
         source: The name of a built-in source (`"imagefolder"`), the path of a recipe's .py file, or an object.
-        src: The source's first argument, such as a folder. Not for an object, which has its arguments already.
-        out: The directory or URL of the dataset. For a URL it is made in the cache directory first, and then uploaded.
+        src: The source's first argument, such as a folder. None if the source is an object, which has its arguments.
+        out: The directory or URL of the dataset to create, or with append to extend. For a URL, the dataset is made in
+            the cache directory first, and then uploaded.
         append: Add new files in SRC to the dataset in OUT, as a new snapshot. Files are identified by their paths: a
             file that was converted is not converted again, even if it changed, and samples of removed files stay.
             Rejects are tried again. New classes are added after the existing ones, so labels keep their meaning.
-        split: Make one dataset per split, with these shares of the files: `train=0.9,val=0.1` makes OUT/train and
-            OUT/val. A hash of a file's path decides, so a file stays in its split when others are added.
-        seed: A different seed gives a different split.
-        workers: Number of processes. The result does not depend on it.
-        size_limit: Maximum size of a shard. auto: with append that of the dataset, otherwise 64mb.
-        compression: Compression of shards: zstd, zstd:9, gz … auto: with append that of the dataset, otherwise none.
+        split: Divide the files into datasets, with shares that add up to 1: `train=0.9,val=0.1` writes about 90 % of
+            them to OUT/train. A hash of a file's path selects its split, so it stays there when others are added.
+        seed: Only with split: another number assigns the files to the splits differently.
+        workers: Number of worker processes. The dataset is identical for any number.
+        size_limit: Maximum size of a shard. auto: 64mb, or with append the limit of the existing dataset.
+        compression: Compression of shards: zstd, zstd:9, gz … auto: none, or with append that of the existing dataset.
         single_writer: Also upload to a store without conditional puts. No other process may write there then.
         progress: Called with the number of items done and the total number of items.
         options: Options of the source. `help(mx8shards.convert.imagefolder.ImageFolder)` lists those of imagefolder.
 
     A file that cannot be converted is a reject, listed in the report. To resume an interrupted conversion, make the
-    same call again. Every split is published completely or not at all. If one is published and the source has changed
-    since, the same call is a SourceError, and `append=True` adds the new files.
+    same call again. Every split is published completely or not at all. If one was published and the source has changed
+    since, the same call raises SourceError; then use `append=True` to add the new files.
 
     Works in scripts and notebooks. Workers are new processes. They import the script only if `source` is an object
     whose class is defined there; the script then needs `if __name__ == "__main__":` around the call. An object whose
@@ -100,7 +101,7 @@ def convert_from(
 
 
 def _given_shard_options(size_limit: int | str | None, compression: str | None) -> dict[str, Any]:
-    """Those of the two options that are not "auto". SettingError for a value that is not allowed."""
+    """The options that are not "auto". SettingError for a value that is not allowed."""
     if size_limit != "auto":
         parse_size_limit(size_limit)
     if compression != "auto":
@@ -110,7 +111,7 @@ def _given_shard_options(size_limit: int | str | None, compression: str | None) 
 
 
 def _with_shard_options(job: Job) -> Job:
-    """The job with the options that were not given: with append those of the dataset, otherwise the usual ones."""
+    """The job with its missing options filled in: with append those of the dataset, otherwise the defaults."""
     before = shard_options(job.outputs.values()) if job.append else {}
     return replace(job, options={"size_limit": "64mb", "compression": None, **before, **job.options})
 

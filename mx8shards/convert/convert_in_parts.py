@@ -7,8 +7,8 @@ options and, with `append`, the snapshot that is appended to. Then the parts of 
 the source are removed.
 
 Every split is a dataset. The parts of all splits are written before the first split is published. After a kill between
-two publications, the published splits are not converted again, and the others are made of the same source: if it has
-changed since, that is an error, because new files of a published split would be in no dataset.
+two publications, the published splits are not converted again, and the others are converted from the same source. It is
+an error if the source has changed since, because new files of a published split would be missing from all datasets.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Progress = Callable[[int, int], object]
 class Target:
     """A dataset to make or append to, and its new items.
 
-    If a killed conversion has published it already, it is `finished`, and these are the items to compare with its own.
+    If a killed conversion has published it already, it is `finished`, and `items` are compared with those it recorded.
     """
 
     out: Path
@@ -112,15 +112,15 @@ def _find_bases(job: Job) -> dict[str, Base | None]:
     """The existing dataset of each split, or None. DatasetExistsError if new datasets cannot be made."""
     for path in {job.out, *job.outputs.values()}:
         if path.is_symlink() and not path.exists():
-            raise DiskError("a symlink to nothing, or to itself", subject=str(path))
+            raise DiskError("a broken symlink", subject=str(path))
     bases = {name: find_base(path) for name, path in job.outputs.items()}
     if job.split is not None and (job.out / "index.json").exists():
         raise DatasetExistsError(
-            "a dataset is here already", subject=str(job.out), hint="the splits would lie inside it"
+            "the directory already contains a dataset", subject=str(job.out), hint="the splits would lie inside it"
         )
     if not (job.append or job.resumes) and all(bases.values()):
-        hint = "convert makes a new one; append=True (--append) adds what is new in the source"
-        raise DatasetExistsError("a dataset is here already", subject=str(job.out), hint=hint)
+        hint = "give another OUT, or append=True (--append) to add the new files"
+        raise DatasetExistsError("the directory already contains a dataset", subject=str(job.out), hint=hint)
     return bases
 
 
@@ -156,7 +156,7 @@ def _require_same(job: Job, bases: Mapping[str, Base | None]) -> None:
     for name, path in job.outputs.items():
         now, base = find_base(path), bases[name]
         if (now.snapshot if now else None) != (base.snapshot if base else None):
-            raise DatasetExistsError("a dataset was published here just now", subject=str(path))
+            raise DatasetExistsError("another process has published a dataset here meanwhile", subject=str(path))
 
 
 def _recorded(job: Job, source: Source, target: Target) -> Conversion:
@@ -166,13 +166,13 @@ def _recorded(job: Job, source: Source, target: Target) -> Conversion:
     names = [part_name(basis, source, each.items) for each in target.part_items]
     record = converted(target.out)
     if record is None or record[0] != names:
-        hint = "append=True (--append) adds new files to this split and makes the other ones; or remove this split"
+        hint = "use append=True (--append) to add new files to this split and make the others, or remove this split"
         if job.resumes:
             hint = "an interrupted upload has left this directory: remove it to convert anew"
         raise SourceError(
             subject=str(target.out),
             expected="the source, options and versions of packages that this split was published with",
-            found="others, or no record of them",
+            found="different ones, or no record of them",
             hint=hint,
         )
     again = tuple(Reject(*reject) for reject in record[1])

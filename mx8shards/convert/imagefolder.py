@@ -39,25 +39,28 @@ class ImageFolder:
     """The pictures in a folder or a tar, in the order of their paths.
 
     Args:
-        src: a folder of pictures, or an uncompressed .tar of one; hidden files (.name) are skipped. If a tar holds one
-            folder with all pictures in its subfolders, that folder is used as SRC (unless --labels is given)
-        labels: imagefolder: each folder in SRC is a class and must hold a file; none: no labels; auto: classes if
-            SRC holds folders
-        classes: the class names in the order of their labels, or a FILE with one name per line or a JSON list
-            (default: the names of the folders, sorted)
-        max_side: scale down until no side is longer, in pixels; also applies the rotation in the EXIF data
-        min_side: scale the shorter side down to this length, in pixels; also applies the rotation in the EXIF data
-        format: jpeg: encode all other formats as JPEG; yuv420: store decoded planes, which are larger and faster to
-            read; also applies the rotation in the EXIF data (default: keep the format)
-        quality: re-encode all pictures as JPEG of this quality, 1 to 100; also applies the rotation in the EXIF data
-        upright: apply the rotation in the EXIF data: losslessly to JPEGs whose sides are whole blocks (needs
-            libturbojpeg), to other JPEGs by re-encoding at quality 95, to other formats as PNG. Re-encoding drops EXIF
-            and other metadata, except for the colour profile
-        rgb8: convert CMYK pictures and pictures with 16 bits per channel to 8-bit RGB or grey: JPEGs are re-encoded at
-            quality 95 (or --quality), others become PNGs. Without this option, 16-bit pictures are rejects, and CMYK
-            pictures are rejects unless --quality, or --max-side, --min-side or --format where they change the picture,
-            re-encode them as RGB
-        tiles: store JPEGs in tiles for fast crops, rather than unchanged
+        src: A folder of pictures, or an uncompressed .tar of one. Hidden files (.name) are skipped. If a tar contains
+            one folder and all pictures are in its subfolders, that folder is used as SRC (unless --labels is given).
+        labels: imagefolder: every folder in SRC is a class, and must contain a file. none: no labels. auto: like
+            imagefolder if SRC contains folders, otherwise like none.
+        classes: A FILE that lists the class names, one per line or as a JSON list; in Python also a list. The first
+            name gets label 0, the next one label 1, and so on. Use it to give several datasets equal labels. Default:
+            the names of the folders, sorted.
+        max_side: Scale larger pictures down so that the longer side has this many pixels. Also applies the EXIF
+            rotation.
+        min_side: Scale larger pictures down so that the shorter side has this many pixels. Also applies the EXIF
+            rotation.
+        format: jpeg: encode all other formats as JPEG. yuv420: store decoded planes, which are larger and faster to
+            read. Both also apply the EXIF rotation. Default: keep the format of each file.
+        quality: Re-encode all pictures as JPEG of this quality, from 1 to 100. Also applies the EXIF rotation.
+        upright: Apply the EXIF rotation. JPEGs are rotated losslessly if their sides are multiples of the JPEG block
+            size (8 or 16 pixels) and libturbojpeg is installed; other JPEGs are re-encoded at quality 95. Other formats
+            become PNGs. Re-encoding drops EXIF and other metadata, except for the colour profile.
+        rgb8: Convert CMYK pictures and pictures with 16 bits per channel to 8-bit RGB or grey: JPEGs are re-encoded at
+            quality 95 (or --quality), others become PNGs. Without this option, 16-bit pictures are rejects. CMYK
+            pictures are rejects too, unless --quality, --max-side, --min-side or --format re-encodes them as RGB.
+        tiles: JPEGs are stored in tiles, so that a Loader decodes only the tiles that a crop needs; the original file
+            can be restored. False: JPEGs are stored unchanged.
     """
 
     packages = ("pillow", "simplejpeg")  # their versions affect how pictures are encoded and which are refused

@@ -1,4 +1,4 @@
-"""What is the result of a conversion? Samples, rejects and counts, as an object and in words."""
+"""The result of a conversion: how many samples and rejects are there, and how is it printed?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Reject(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Conversion:
-    """The result of a conversion. `print` shows it in words.
+    """The result of a conversion. `print` shows a summary.
 
     With `split`, samples, rejects and counts are totals of all splits, `splits` has the result of each split, and
     `snapshot` is None.
@@ -39,9 +39,9 @@ class Conversion:
 
     @property
     def details(self) -> list[str]:
-        """The source's counts and the number of known items, in words."""
+        """The source's counts and the number of known items, as text."""
         words = [f"{count} {name.replace('_', ' ')}" for name, count in self.counts.items()]
-        return [*words, f"{self.known} known already"] if self.known else words
+        return [*words, f"{self.known} already in the dataset"] if self.known else words
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""

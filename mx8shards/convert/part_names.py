@@ -17,7 +17,7 @@ from mx8shards.convert.source import Item, Recipe, Source, code_of, pickled
 
 
 def basis_of(origin: Recipe | Source, options: Mapping[str, Any], source: Source) -> str:
-    """A hash of what all parts of a conversion depend on. `source` is the source that `origin` opened."""
+    """A hash of everything that all parts of a conversion depend on. `source` is the source that `origin` opened."""
     facts = {
         "mx8shards": version("mx8shards"),
         "code": hashlib.sha256(code_of(origin)).hexdigest(),

@@ -26,12 +26,12 @@ Tell = Callable[[int], object]
 REJECTS, COUNTS = "rejects", "counts"  # keys of a part's metadata
 CHANGED = "the source changed while it was converted"
 AGAIN = "running the same command again converts the changed files and reuses the rest"
-_PATIENCE_S = 30  # time for a worker of a killed conversion to notice and exit
+_LOCK_TIMEOUT_S = 30  # time for a worker of a killed conversion to notice and exit
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that a worker needs. It opens a Recipe itself, or gets a source object. `options`: the Writer's."""
+    """Everything that a worker needs: a source object or a Recipe that it opens, and `options` for the Writer."""
 
     source: Recipe | Source
     out: Path
@@ -42,7 +42,7 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Path]:
-        """The output directory of each split, by name; without a split, the one of the dataset, under the name ""."""
+        """The output directory of each split by name; without splits, `out` under the name ""."""
         return {"": self.out} if self.split is None else {name: self.out / name for name in self.split.names}
 
     @property
@@ -108,7 +108,7 @@ def _naming(job: Job, item: Item) -> Iterator[None]:
         try:
             yield
         except SchemaError as error:
-            # the Writer counts the samples of this part, which means nothing to the user
+            # the Writer gives the number of the sample in this part, which the user does not know
             column = re.sub(r"^sample \d+(, )?", "", error.subject)
             error.subject = f"item {item[0]}" + (f", {column}" if column else "")
             raise
@@ -133,7 +133,7 @@ def _counts(source: Source) -> Mapping[str, int]:
 
 def _part_writer(path: Path, source: Source, options: Mapping[str, Any]) -> Writer:
     """A Writer for a part. Waits for the part's lock, which a worker of a killed conversion may hold briefly."""
-    give_up = time.monotonic() + _PATIENCE_S
+    give_up = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             return Writer(path, columns=dict(source.columns), threads=1, **options)

@@ -72,7 +72,7 @@ class Changes:
 
     @property
     def features(self) -> Mapping[str, Any]:
-        """What the converted bytes depend on beside the options."""
+        """Facts other than the options that affect the converted bytes."""
         return {"turns without loss": self.upright and _turns_without_loss()}
 
     def applied(self, data: bytes) -> tuple[bytes, int, int]:
@@ -88,7 +88,7 @@ class Changes:
             check_picture(picture)
             turned = (
                 self.upright and checked_orientation(picture) != 1
-            )  # must be read first, because loading a TIFF turns it
+            )  # must be read first, because loading a TIFF rotates it
             changed = self._resized(picture, data)
             if changed is None:
                 check_kept(picture, data)
@@ -105,7 +105,7 @@ class Changes:
         return tile(data) if self.tiles and self.format != "yuv420" else data
 
     def _scale(self, size: tuple[int, int]) -> float:
-        """The factor by which a picture of this size is scaled; 1 or more: not at all."""
+        """The factor by which a picture of this size is scaled; if it is 1 or more, the picture keeps its size."""
         scale = 1.0
         if self.max_side is not None:
             scale = min(scale, self.max_side / max(size))
@@ -118,8 +118,8 @@ class Changes:
         scale = self._scale(picture.size)
         other = self.format == "jpeg" and picture.format not in JPEGS
         asked = (self.max_side, self.min_side, self.format) != (None, None, None)
-        turned = asked and checked_orientation(picture) != 1  # then all pictures must be upright …
-        turned = turned and (not self.upright or self.format == "yuv420")  # … and `_turned` does it losslessly
+        turned = asked and checked_orientation(picture) != 1  # these options turn all pictures upright …
+        turned = turned and (not self.upright or self.format == "yuv420")  # … but `_turned` can do it losslessly
         if scale >= 1 and self.quality is None and not other and not turned:
             return None
         shrink(picture, data, scale)
@@ -166,7 +166,7 @@ def _upright(picture: Any) -> Any:
 
     Pillow's exif_transpose also parses and rewrites all EXIF data, which can take far more memory than their size.
     """
-    picture.load()  # turns a TIFF
+    picture.load()  # rotates a TIFF
     method = _TRANSPOSITIONS.get(checked_orientation(picture))
     if method is None:
         return picture

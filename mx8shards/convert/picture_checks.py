@@ -89,7 +89,7 @@ def stored_bytes(picture: Any, data: bytes, *, tiles: bool, by_kernels: bool) ->
 
 def tile(jpeg: bytes) -> bytes:
     """Store a JPEG in tiles, if possible; otherwise return it unchanged."""
-    from mx8shards.media import tiles  # imports Numba, which takes long
+    from mx8shards.media import tiles  # imports Numba, which is slow
 
     return tiles.tile(jpeg)
 

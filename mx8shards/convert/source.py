@@ -103,12 +103,12 @@ def items_of(source: Source, name: str) -> Sequence[Item]:
 
 @contextlib.contextmanager
 def exit_is_an_error(name: str, place: str = "") -> Iterator[None]:
-    """SourceError if a recipe calls sys.exit, which would end the conversion without a word."""
+    """SourceError if a recipe calls sys.exit, which would end the conversion without a message."""
     try:
         yield
     except SystemExit as error:
         raise SourceError(
-            subject=name, place=place, expected="no call of sys.exit", found=f"sys.exit({error.code!r})"
+            subject=name, place=place, expected="no call to sys.exit", found=f"sys.exit({error.code!r})"
         ) from error
 
 
@@ -136,16 +136,17 @@ def recipe_of(name: str, src: Any, options: Mapping[str, Any]) -> Recipe:
     first = next((p.name for p in parameters.values() if p.kind is not p.KEYWORD_ONLY), None)
     if src is not None:
         if first is None:
-            raise SettingError(subject="src", expected=f"none: {name} reads no source of its own", found=shown(src))
+            raise SettingError(subject="src", expected=f"nothing, as {name} has no such argument", found=shown(src))
         given[first] = src
     for option, value in given.items():
         if option not in parameters:
             known = ", ".join(option for option in parameters if option != first)
-            raise SettingError(f"{name} has no such option, but {known or 'none'}", subject=option, found=shown(value))
+            message = f"{name} has no such option; its options: {known or 'none'}"
+            raise SettingError(message, subject=option, found=shown(value))
     arguments = {p.name: given.get(p.name, p.default) for p in parameters.values()}
     for option, value in arguments.items():
         if value is inspect.Parameter.empty:
-            raise SettingError(subject=option, expected=f"a value: {name} needs one", found="none")
+            raise SettingError(subject=option, expected=f"a value, which {name} requires", found="none")
     return Recipe(name, arguments)
 
 

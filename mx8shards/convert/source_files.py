@@ -1,7 +1,7 @@
 """How are the files of a source listed and read? A source is a folder, or a tar of one (`tarball`).
 
 Files are named by their paths relative to the source. Files and folders whose names begin with a dot (.DS_Store, .git,
-macOS's "._x") are hidden and skipped. Everything else is listed; reading a file that is unreadable raises the reason.
+macOS's "._x") are hidden and skipped. Everything else is listed, also unreadable files: reading one raises the reason.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def user_path(text: str | os.PathLike[str]) -> Path:
     """Parse a path given by the user. A leading `~` or `~user` is expanded if that home directory exists."""
     if "\0" in str(text):
         raise SettingError(subject="path", expected="a path", found=shown(str(text)))
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises where there is no home
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises without a home directory
 
 
 class Folder:

@@ -45,7 +45,7 @@ class Split:
         return self.names[bisect_right(self._bounds, int.from_bytes(digest[:8], "big"))]
 
     def facts(self, name: str) -> dict[str, Any]:
-        """The entry in a dataset's metadata about the split that it is."""
+        """The entry about the split `name` in the metadata of its dataset."""
         return {"name": name, "seed": self.seed, "shares": {name: str(share) for name, share in self.shares}}
 
 

@@ -4,7 +4,7 @@ Python's `tarfile` reads the headers, and files are read in place. Headers are n
 the tar, and the header bytes of one file are bounded. `tarfile` takes the first unreadable header for the end of the
 tar, which would lose files silently; here only a block of zeros ends a tar.
 
-A tar inside another tar is given by its offset and size. Nothing outside of them is read.
+A tar inside another tar is given by its offset and size. Nothing outside of this range is read.
 
 Sparse files (`tar -S`; GNU's old format and PAX 0.0, 0.1 and 1.0) are expanded: their holes, which are not stored,
 become zeros.
@@ -29,7 +29,7 @@ MOST_BYTES = 1 << 28  # per file: our decoders take no larger picture, and a spa
 _BLOCK = 512
 _MOST_LINKS = 40  # Linux's own limit for chains of links
 _MOST_HEADER_BYTES = 1 << 18  # per file, extension headers included
-_MOST_RUNS = 1 << 18  # stored runs of all sparse files in a tar: in memory they take several times their size
+_MOST_RUNS = 1 << 18  # stored runs of all sparse files in a tar: Python objects are several times larger than headers
 _MOST_ZEROS = 1 << 20  # bytes after the end of a tar that are searched for a concatenated tar
 _UNPACK = "`tar -xf` unpacks what can still be read; convert that folder"
 
@@ -95,7 +95,7 @@ class Tar:
         for name, target in links.items():
             for _ in range(_MOST_LINKS):
                 target = links.get(target, target)
-            nowhere = _Place(-1, 0, fault="cannot be read: a link to nothing in the tar")
+            nowhere = _Place(-1, 0, fault="cannot be read: a link whose target is not in the tar")
             self._places[name] = nowhere if target in links else self._places.get(target, nowhere)
 
     def names(self) -> list[str]:
@@ -192,7 +192,7 @@ def _check_sizes(member: tarfile.TarInfo, after: int, end: int) -> None:
     if member.size < 0 or after <= member.offset:
         raise SourceError(f"{name} has a negative size", place=_at(member.offset), hint=_UNPACK)
     if after > end:
-        what = f"that the tar ends at byte {end}: it is cut short"
+        what = f"the end of the tar at byte {end}: it is cut short"
         raise SourceError(expected=f"{name} to end at byte {after}", found=what, place=_at(member.offset), hint=_UNPACK)
 
 
@@ -232,7 +232,7 @@ def _at(offset: int) -> str:
 
 
 def _text_of(error: Exception) -> str:
-    return "headers of headers, nested too deeply" if isinstance(error, RecursionError) else error_text(error)
+    return "extension headers nested too deeply" if isinstance(error, RecursionError) else error_text(error)
 
 
 class _Headers(io.BufferedReader):

@@ -1,9 +1,9 @@
 """How do worker processes write the parts of a conversion, and end with their parent process?
 
 A worker receives the items of one part at a time and sends back the part or the error. One of its threads watches the
-parent and ends the worker when the parent ends for any reason. So after a kill no worker holds a part's lock or writes
-on. Workers block SIGTERM and Ctrl-C, which a terminal sends to all processes; the parent kills its workers instead. An
-unfinished part is written again when the same command is run again.
+parent and ends the worker when the parent ends for any reason. So after a kill no worker continues to write or holds a
+part's lock. Workers block SIGTERM and Ctrl-C, which a terminal sends to all processes; the parent kills its workers
+instead. An unfinished part is written again when the same command is run again.
 
 Workers are new interpreters, not forks, because a fork of a process with threads is unsafe. Unlike `multiprocessing`'s
 workers they import the user's script only if the source's class is defined there, so a conversion can be called from a
@@ -65,8 +65,8 @@ def map_in_processes(
 ) -> Generator[_R, None, None]:
     """The results of all tasks, in order. Each process calls `start` once, and the function it returns for each task.
 
-    That function gets a task and a `Tell` to report its progress, which `tell` gets with the number of the task.
-    A caller that stops early must close this generator, which kills the workers.
+    That function is called with a task and a `Tell`, which reports its progress; then `tell` is called with the number
+    of the task and its progress. A caller that stops early must close this generator, which kills the workers.
     """
     processes: dict[Any, subprocess.Popen[bytes]] = {}  # keyed by their pipes
     left = iter(enumerate(tasks))
@@ -133,7 +133,7 @@ def _start_message(start: object) -> bytes:
     """The first message to a worker. It imports the user's script only if the pickled object refers to it."""
     pickled = pickle.dumps(start)
     preparation = spawn.get_preparation_data(_NAME)
-    del preparation["authkey"]  # it refuses to be pickled
+    del preparation["authkey"]  # it cannot be pickled
     if b"__main__" not in pickled:
         preparation = {name: value for name, value in preparation.items() if not name.startswith("init_main")}
     return pickle.dumps((preparation, pickled))
@@ -238,7 +238,7 @@ def _prepare(preparation: dict[str, Any]) -> None:
 
 
 def _end_with_parent(descriptor: int) -> None:
-    """Wait until the parent closes its end of the pipe, or the system does when the parent ends. Then exit."""
+    """Exit when the parent closes its end of the pipe, or ends, which closes it."""
     waiting = select.poll()
     waiting.register(descriptor, getattr(select, "POLLRDHUP", 0))  # not for data, which the main thread reads
     waiting.poll()

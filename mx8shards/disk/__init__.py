@@ -1,1 +1,1 @@
-"""What changes, locks or maps a file? Only this room creates, renames or unlinks files."""
+"""How are files created, renamed, removed, locked and mapped? Only this package creates or removes any."""

@@ -1,7 +1,7 @@
 """How are untrusted files opened safely (FIFOs, devices, sparse files)?
 
-Opening a FIFO blocks, a symlink to /dev/zero has no end, and a sparse file can claim terabytes. Therefore every file of
-a dataset or of a source is opened here: without blocking, only if it is a regular file, and read up to a limit.
+Opening a FIFO blocks, reading a symlink to /dev/zero never ends, and a sparse file can claim terabytes. Therefore every
+file of a dataset or of a source is opened here: without blocking, only if it is a regular file, and read up to a limit.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _not_regular(path: Path | str, kind: int) -> OSError:
 
 
 def read_bounded(path: Path | str, most: int, *, follow: bool = True) -> bytes:
-    """Read the regular file `path`; FormatError, before memory is allocated, if it has more than `most` bytes."""
+    """Read the regular file `path`. If it has more than `most` bytes, FormatError before memory is allocated for it."""
     with open(open_regular(path, follow=follow), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:

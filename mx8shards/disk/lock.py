@@ -17,8 +17,8 @@ from mx8shards.disk import operations, publish
 from mx8shards.disk.files import open_regular
 from mx8shards.errors import DiskError
 
-# Neither the lock file nor its directory may be a symlink: a downloaded dataset could use one to have us truncate any
-# file of the user.
+# Neither the lock file nor its directory may be a symlink: a symlink in a downloaded dataset could make us truncate any
+# of the user's files.
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.001, 0.05  # between two attempts to take a lock
@@ -52,7 +52,9 @@ def _lock_hint() -> Iterator[None]:
         yield
     except DiskError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            error.hint = error.hint or "changing a dataset needs write access to its directory, also for its lock file"
+            error.hint = (
+                error.hint or "changing a dataset needs write access to its directory and to the lock file in it"
+            )
         raise
 
 
@@ -67,7 +69,7 @@ def _open_locked(path: Path) -> int:
         if not isinstance(error, BlockingIOError):
             raise
         raise DiskError(
-            f"another Writer, convert, merge, gc or seal is at work in this dataset (process {holder})",
+            f"another Writer, convert, merge, gc or seal is changing this dataset (process {holder})",
             subject=str(path),
         ) from error
 

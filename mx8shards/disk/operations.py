@@ -48,7 +48,7 @@ def disk_error(error: OSError, doing: str, arguments: tuple[Any, ...] = ()) -> D
 
 @contextlib.contextmanager
 def disk_errors(doing: str, path: Path) -> Iterator[None]:
-    """Turn an OSError of other calls, such as listing a directory, into a DiskError."""
+    """Turn an OSError that the `with` block raises, such as when it lists a directory, into a DiskError."""
     try:
         yield
     except ShardsError:

@@ -35,7 +35,7 @@ def numbers_of(payloads: Bytes, offsets: Ints, dtype: str | None) -> Numbers | i
     """The numbers of all rows, copied from their payloads; or the first row that cannot be concatenated.
 
     `dtype` is the one in the encoding's name; None if each payload names its own. A row cannot be concatenated if its
-    payload is damaged or its dtype differs from the first row's; decoding it alone tells which.
+    payload is damaged or its dtype differs from the first row's; decoding that row alone shows the reason.
     """
     lengths = np.diff(offsets)
     if not len(lengths):

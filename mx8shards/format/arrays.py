@@ -46,7 +46,7 @@ class DynamicArray(Codec):
     decodes wrong values.) Decoded arrays are read-only views of the payload, possibly unaligned.
     """
 
-    takes = "an array of numbers with 1 to 63 dimensions, none of them empty"
+    takes = "an array of numbers with 1 to 63 dimensions, each of at least 1"
 
     def __init__(self, name: str, fixed: str | None = None) -> None:
         super().__init__(name)
@@ -64,7 +64,9 @@ class DynamicArray(Codec):
         if self._fixed not in (None, name):
             self.refuse(value, hint=f"use .astype({self._fixed!r})")
         if array.size == 0 or not 1 <= array.ndim <= MAX_DIMS:
-            self.refuse(value, hint="a single number has an encoding of its own" if array.ndim == 0 else "")
+            self.refuse(
+                value, hint="for a single number, use an encoding such as int or float32" if array.ndim == 0 else ""
+            )
         code = b"" if self._fixed else bytes((CODES[name],))
         return code + _shape_bytes(array.shape) + array.astype(_LITTLE[name], copy=False).tobytes()
 
@@ -156,7 +158,7 @@ def parse_array(name: str, text: str) -> Codec:
     if not text:
         return DynamicArray(name)
     if dtype not in CODES:
-        raise ValueError(f"dtype {dtype[:20]!r} is none of {', '.join(CODES)}")
+        raise ValueError(f"dtype {dtype[:20]!r} is not one of {', '.join(CODES)}")
     if not colon:
         return DynamicArray(name, dtype)
     sides = dims.split(",")
@@ -169,7 +171,7 @@ def parse_array(name: str, text: str) -> Codec:
 
 
 def _numbers(codec: Codec, value: Any, wanted: str | None) -> tuple[str, Array]:
-    """The name of the array's dtype, and the array; SchemaError if it is no array of a supported dtype.
+    """The name of the array's dtype, and the array; SchemaError if it is not an array of a supported dtype.
 
     `wanted` is the dtype in the encoding's name, for the hint, as numpy.asarray of a list of ints gives int64.
     """
@@ -177,7 +179,9 @@ def _numbers(codec: Codec, value: Any, wanted: str | None) -> tuple[str, Array]:
         codec.refuse(value, hint=f"use numpy.asarray(value, {wanted!r})" if wanted else "use numpy.asarray(value)")
     name = _BY_KIND.get((value.dtype.kind, value.dtype.itemsize))
     if name is None:
-        codec.refuse(value, hint="use .astype('uint8')" if value.dtype == bool else f"known are {', '.join(CODES)}")
+        codec.refuse(
+            value, hint="use .astype('uint8')" if value.dtype == bool else f"the dtypes are {', '.join(CODES)}"
+        )
     return name, value
 
 

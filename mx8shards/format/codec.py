@@ -1,4 +1,4 @@
-"""What is the interface of a column encoding, and how does it refuse values and payloads? (spec §3.6)"""
+"""The interface of column encodings: how is a value encoded as bytes, and decoded again? (spec §3.6)"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Encoding(Protocol):
     """Encodes the values of one column to bytes, and decodes them.
 
     `encode` raises SchemaError for a value that does not fit, and returns `bytes` unchanged (for a fixed-size column,
-    only if they have that size). `decode` raises no error but FormatError for any payload, and allocates memory only in
+    only if they have that size). `decode` raises only FormatError, whatever the payload, and allocates memory in
     proportion to the payload. The decoded value may be a view of the payload.
     """
 

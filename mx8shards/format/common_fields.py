@@ -1,4 +1,4 @@
-"""How are the fields of shard entries that all shards of a Writer share validated? (spec: index.json, shard entries)"""
+"""How are columns, hashes, compression and size limit of a shard entry validated? (spec: index.json, shard entries)"""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def check(text: str | None) -> None:
 def import_package(text: str) -> None:
     """Import the package that this compression needs, if it is installed. To be called before threads start.
 
-    If a process forks while a thread imports a module, the child inherits the import lock and waits for it for ever.
+    If a process forks while a thread imports a module, the import lock stays locked in the child, which then deadlocks.
     """
     package = {"zstd": "zstandard", "br": "brotli", "snappy": "snappy"}.get(parse(text)[0])
     if package is not None:
@@ -280,7 +280,7 @@ def _snappy_claimed(data: Sliceable) -> int:
     size = 0
     for i, byte in enumerate(data[:5]):
         size |= (byte & 0x7F) << 7 * i
-        # a byte of a block encodes at most 64, so that a false size does not cause a large allocation
+        # a byte of a block decompresses to at most 64 bytes, so a false size cannot cause a large allocation
         if byte < 0x80 and size <= 64 * len(data):
             return size
     raise _damaged("Snappy block", f"{len(data)} bytes without a possible length")

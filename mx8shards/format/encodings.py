@@ -92,14 +92,14 @@ def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding])
             that makes such an object from the text after the colon, for columns with the encoding `name:text`.
 
     Other readers of the format do not know the encoding: every program that reads the dataset must register it under
-    this name. Registering a name of yours again replaces its encoding.
+    this name. Registering a name again replaces its encoding.
     """
     given: Any = name
     if not isinstance(given, str) or not name or ":" in name or name in _BUILT_IN:
         raise SettingError(subject="name", expected="a name of your own without a colon", found=shown(name))
     if not callable(encoding) and not isinstance(encoding, Encoding):
         raise SettingError(
-            subject="encoding", expected="an Encoding, or a function that gives one", found=shown(encoding)
+            subject="encoding", expected="an Encoding, or a function that returns one", found=shown(encoding)
         )
     _registered[name] = encoding
     _parse.cache_clear()
@@ -126,7 +126,7 @@ def _advice(name: str) -> str:
     close = [_ALIASES[plain]] if plain in _ALIASES else difflib.get_close_matches(plain, [*_BUILT_IN, *_registered], 2)
     question = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     known = ", ".join([_KNOWN, *sorted(_registered)[:8]])
-    return f"{question}Known are {known}; mx8shards.register_encoding adds others"
+    return f"{question}The encodings are {known}; mx8shards.register_encoding adds others"
 
 
 def _registered_encoding(family: str, colon: str, text: str) -> Encoding:
@@ -137,5 +137,5 @@ def _registered_encoding(family: str, colon: str, text: str) -> Encoding:
         return found
     made = found(text)
     if not isinstance(made, Encoding):
-        raise TypeError(f"{family} gave {describe(made)} for {text[:20]!r}, not an Encoding")
+        raise TypeError(f"{family} returned {describe(made)} for {text[:20]!r}, not an Encoding")
     return made

@@ -1,7 +1,7 @@
 """How are the shard entries of an index validated? (spec §4)
 
-The fields of the entries are collected in lists, which are then checked as a whole and converted to arrays. As one
-Python object per entry, an index would take three times the memory.
+The fields of the entries are collected in lists, which are then checked as a whole and converted to arrays. One Python
+object per entry would take three times the memory.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class EntryColumns:
         _require(
             (files.size_bytes >= 0) == wants_zip,
             "zip_data",
-            lambda i: ("a file", "null") if wants_zip[i] else ("null, as compression is", "a file"),
+            lambda i: ("a file", "null") if wants_zip[i] else ("null, because compression is null", "a file"),
         )
         _require(
             raw.size_bytes >= 4 * (samples + 2),

@@ -55,7 +55,7 @@ def _broken(error: ValueError | RecursionError, place: str) -> FormatError:
     if isinstance(error, FormatError):
         return error.at(place=place)
     if isinstance(error, RecursionError):
-        return FormatError(place=place, expected="JSON of modest depth", found="absurd nesting")
+        return FormatError(place=place, expected="JSON", found="too deeply nested values")
     return FormatError(place=place, expected="JSON", found=f"an error: {error}")  # also an int of too many digits
 
 

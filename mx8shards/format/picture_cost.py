@@ -215,7 +215,7 @@ def _check_gif(data: bytes) -> None:
             if most < 0:
                 break
         at += 1
-    raise DecodeError(expected="a GIF whose blocks have 64 bytes on average", found="shorter ones")
+    raise DecodeError(expected="a GIF whose blocks have 64 bytes on average", found="smaller blocks")
 
 
 def _check_avif(data: bytes) -> None:

@@ -15,7 +15,7 @@ from mx8shards.errors import DecodeError, error_text, require
 from mx8shards.format.picture_cost import check_cost, check_exif
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
-JPEGS = frozenset(("JPEG", "MPO"))  # of several pictures in a file (MPO), all decoders use the first
+JPEGS = frozenset(("JPEG", "MPO"))  # an MPO file contains several JPEGs; all decoders use the first
 
 MOST_PIXELS = 1 << 27  # the limit for pictures that need not be decoded whole: a Loader may decode regions of a JPEG
 MOST_DECODED_BYTES = 256 << 20  # memory for decoding one picture, in the Loader, `summary --pixels` and `convert`
@@ -43,7 +43,7 @@ def open_picture(data: bytes, formats: Sequence[str] = FORMATS) -> Any:
     """Open a picture file with Pillow, without decoding it. DecodeError if its cost is too high, or Pillow's errors."""
     check_cost(data)
     picture = require("PIL.Image", "images").open(BytesIO(data), formats=formats)
-    check_exif(_exif_of(picture))  # of formats other than JPEG, whose EXIF data check_cost has checked
+    check_exif(_exif_of(picture))  # for formats other than JPEG: check_cost has checked the EXIF data of JPEGs
     return picture
 
 
@@ -117,7 +117,11 @@ def check_speed(picture: Any) -> None:
     pixels = picture.width * picture.height
     slow = picture.tile and picture.tile[0][0] in _SLOW_DECODERS
     if slow and max(pixels * len(picture.getbands()), picture.fp.seek(0, SEEK_END)) > _MOST_SLOW:
-        kind = "with run-length encoding" if picture.tile[0][0] == "bmp_rle" else "in text, or with a maximum not 255"
+        kind = (
+            "with run-length encoding"
+            if picture.tile[0][0] == "bmp_rle"
+            else "in text, or with a maximum other than 255"
+        )
         raise DecodeError(
             expected=f"at most {_MOST_SLOW} samples and bytes of a {picture.format} {kind}",
             found=f"{picture.width} x {picture.height}",

@@ -25,7 +25,7 @@ _OFFSETS_AT_ONCE = 1 << 20  # offsets that are checked at a time: 4 MiB of a tab
 
 @dataclass(frozen=True)
 class ShardKind:
-    """The fields that all shards of a Writer share: everything in their entries but sizes and hashes."""
+    """The fields that are equal in all shards of a Writer: everything in their entries except sizes and hashes."""
 
     columns: Columns
     compression: str | None
@@ -113,7 +113,7 @@ def check_offsets(piece: Offsets, before: int, samples: int, columns: Columns) -
         i = int(bad[0])
         raise FormatError(
             place=f"offset {before + i + 1} of {samples}",
-            expected=f"at least {int(piece[i]) + least} (the {least} bytes every sample has)",
+            expected=f"at least {int(piece[i]) + least} (a sample has at least {least} bytes)",
             found=f"{int(piece[i + 1])}",
         )
 
@@ -124,5 +124,5 @@ def _words(
     """The offsets in these bytes of a file; FormatError if the file ends before them."""
     data = read(begin, end - begin)
     if len(data) < end - begin:
-        raise FormatError(expected=f"{size_bytes} bytes (the index)", found=f"its end before byte {end}")
+        raise FormatError(expected=f"{size_bytes} bytes (the index)", found=f"a file that ends before byte {end}")
     return np.frombuffer(data, "<u4")

@@ -108,7 +108,7 @@ def _put_uint32(planes: Array, shape: tuple[int, int], table: Array, channels_la
 
 @inner_kernel(NOTHING, _LEVELS, PAIR, _TABLE, BOOL, MEMORY)
 def put(planes: Array, shape: tuple[int, int], table: Array, channels_last: bool, out: Array) -> None:
-    """Write planes of R, G and B to `out`: levels if a value has one byte there, else their values from the table."""
+    """Write planes of R, G and B to `out`: the levels if it has one byte per value, else values from the table."""
     size = len(out) // (3 * shape[0] * shape[1])
     if size == 1:
         _put_bytes(planes, shape, channels_last, out)

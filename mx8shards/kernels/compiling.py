@@ -1,7 +1,7 @@
 """Which function is Numba compiling, and how much time has compiling taken? For progress, `explain()` and the watchdog.
 
-Numba compiles one function at a time per process, under a global lock. It emits an event for each compilation, those of
-other packages included, and for each acquisition of the lock. Loading from the cache on disk emits no compile event.
+Numba compiles one function at a time per process, under a global lock. It emits an event for each compilation, also
+by other packages, and for each acquisition of the lock. Loading from the cache on disk emits no compile event.
 """
 
 from __future__ import annotations

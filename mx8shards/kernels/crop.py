@@ -67,8 +67,8 @@ def planes(
 ) -> None:
     """Resize a box of Y, Cb and Cr planes, convert it to RGB, and write it to `out`.
 
-    `factors`: how many luma samples one chroma sample covers, horizontally and vertically; it is centred on them. The
-    chroma planes of a grey picture have no rows.
+    `factors`: the number of luma samples per chroma sample, horizontally and vertically. A chroma sample lies at their
+    centre. The chroma planes of a grey picture have no rows.
     """
     levels, scratch = _carve_levels(shape, scratch)
     memory, scratch = carve(scratch, 64)

@@ -44,7 +44,7 @@ ALL = 0  # the whole picture
 TILES = 1  # a JPEG that is spliced from the tiles
 REGION = 2  # a region, by a library that skips the rest
 
-# What a thread has beside scratch. Kernels read `exact` and `regions`, and write the other fields.
+# A thread's memory in addition to scratch. Kernels read `exact` and `regions`, and write the other fields.
 WORKSPACE = np.dtype(
     [
         ("exact", "?"),  # pixels are converted to RGB before they are resized, not after
@@ -56,9 +56,9 @@ WORKSPACE = np.dtype(
     align=True,
 )
 
-OTHER = 102  # a status beside those of rows: not a JPEG that kernels decode
+OTHER = 102  # a status in addition to those of rows: kernels do not decode this format
 
-PAD = 2  # pixels, at any scale, over which the decoder smooths chroma when it upsamples it
+PAD = 2  # pixels, at any scale: the decoder's chroma upsampling reads neighbours up to this far away
 
 _MOST_TILES = 0.9  # of a picture's area: beyond that, splicing tiles saves less than it costs
 _MOST_REGION = 0.6  # of a picture's area: beyond that, planes of the whole picture are faster than RGB of the region

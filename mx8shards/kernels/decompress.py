@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 Record = Any
 
 _BLOCK_BYTES = 2 * 64
-_ROW = 64  # the strides of planes are multiples of this
+_ROW = 64  # strides of planes are multiples of this
 
 # Columns of `planes`, which has one row per plane.
 _BEGIN = 0  # offset in scratch
@@ -96,7 +96,7 @@ def decoded_planes(planes: Array, scratch: Array) -> Any:
 def planes_bytes(head: Record, cut: Record) -> Any:
     """Bytes of scratch for `decode_planes`.
 
-    Enough for 4:4:4, because the file under a map may change its sampling between this call and decoding.
+    Enough for 4:4:4, because a mapped file may change, with its sampling, between this call and decoding.
     """
     width, height = scaled(cut["width"], cut["scale"]), scaled(cut["height"], cut["scale"])
     return 3 * ((width + 4 + _ROW) * (height + 4) + _ROW) + 64

@@ -1,4 +1,4 @@
-"""Which number does a shuffle map each number to? A vectorised Feistel network with cycle walking (spec §12.1)."""
+"""How does a shuffle permute numbers? A vectorised Feistel network with cycle walking (spec §12.1)."""
 
 from __future__ import annotations
 

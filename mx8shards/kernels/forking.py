@@ -1,7 +1,7 @@
 """How is a fork made safe while Numba compiles? The fork waits for the compiler lock, so the child inherits it free.
 
-Kernels are compiled in the loader's threads. A child forked during a compilation does not have these threads: it would
-wait for the compiler lock for ever, or find the compiler's data structures half written. So a fork waits until the
+Kernels are compiled in the loader's threads. A child forked during a compilation does not have these threads: it could
+never acquire the compiler lock, or would find the compiler's data structures half written. So a fork waits until the
 current compilation is done, as the standard library does for the lock of `logging`. This applies to forks that run
 Python code in the child (`os.fork`, `multiprocessing`, DataLoader workers), not to `subprocess` without `preexec_fn`.
 

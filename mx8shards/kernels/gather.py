@@ -5,7 +5,7 @@ These kernels run in this order. Between them, shards are opened and memory is r
     locate          find the shard of each sample, and its index there
     sample_spans    find the samples in their shards by the offset tables; no sample is read
     payload_spans   find the payloads of the wanted columns in the samples, by the size headers
-    fixed_spans     find them in samples without a size header, for small batches
+    fixed_spans     find the payloads of samples without a size header, in small batches
     write_offsets   compute where in the bank each row of a ragged column begins
     copy_payloads   copy the payloads to their rows
     check_arrays    check that array payloads have valid headers and sizes
@@ -64,7 +64,7 @@ TARGET_FIELDS = 4
 COLUMN = 0  # its index among the columns of the spans
 VALUES_AT = 1  # address of the values
 OFFSETS_AT = 2  # address of the offsets; 0 if all values have one size
-VALUE_SIZE = 3  # that size
+VALUE_SIZE = 3  # the size of a value, if all have one size
 
 _SEARCHES = 256
 _ENTRIES_AHEAD = 16
@@ -163,7 +163,7 @@ def payload_spans(
         if rows[i]["status"] == OK and length < header_bytes:
             rows[i]["status"] = SIZES_DIFFER
         if rows[i]["status"] == OK and variable > 0:
-            # the header is copied, so that the sizes that are checked are those that are used: the file may change
+            # copy the header: the file may change between checking and using the sizes
             sample = np.uint64(header.ctypes.data)
             if not copy_payload(shards, rows[i], begin, header_bytes, sample):
                 rows[i]["status"] = READ_FAILED

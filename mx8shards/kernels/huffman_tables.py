@@ -25,8 +25,8 @@ HUFFMAN = np.dtype(
         ("first_symbol", "i8", (17,)),  # index in `symbols` of that code's symbol
         ("codes", "i8", (256,)),  # by symbol
         ("lengths", "i8", (256,)),  # by symbol; 0: the symbol has no code
-        # The table that `codes`, `lengths` and the lookups were derived from: most pictures have the same tables, and
-        # nothing is derived anew for these.
+        # The table from which `codes`, `lengths` and the lookups were derived. Most pictures have equal tables, for
+        # which they are not derived again.
         ("derived", "i8"),
         ("derived_counts", "i8", (17,)),
         ("derived_symbols", "i8", (256,)),
@@ -184,8 +184,8 @@ def lookup_entry(symbol: Any, length: Any, of_ac: bool) -> Any:
     """A symbol's entry in a lookup: bits to consume (6 bits), advance (7 bits), for AC the length of the code.
 
     The bits to consume are the code and, for AC, the value that follows it. The advance is the category of a DC
-    difference; for AC the number of coefficients, or 64 for the end of the block. 0 for a symbol that does not occur in
-    sequential files of 8 bits per sample.
+    difference; for AC the number of coefficients, or 64 for the end of the block. It is 0 for a symbol that
+    does not occur in sequential files of 8 bits per sample.
     """
     size = symbol & 15
     if not of_ac:

@@ -120,7 +120,7 @@ def kernel(returns: Any, *arguments: Any) -> _Decorator:
 def brief_kernel(returns: Any, *arguments: Any) -> _Decorator:
     """As `kernel`, but it keeps the GIL: for kernels of a few microseconds that touch neither files nor new memory.
 
-    A thread that releases the GIL has to wait until another thread, which took it meanwhile, releases it.
+    After releasing the GIL, a thread may have to wait until another thread releases it.
     """
     return _make_kernel(returns(*arguments), nogil=False)
 
@@ -324,7 +324,7 @@ _interrupts: list[KeyboardInterrupt] = []
 
 
 def _raise_interrupt() -> None:
-    """Raise a KeyboardInterrupt that was put off, in the main thread: only there Python raises it."""
+    """Raise a deferred KeyboardInterrupt, in the main thread only, as Python does."""
     if threading.current_thread() is threading.main_thread():
         _interrupts.clear()
         raise KeyboardInterrupt
@@ -339,16 +339,15 @@ def _resolve(cell: int) -> int:
             kernel.load()
             done = True
         except KeyboardInterrupt as interrupt:
-            _interrupts.append(interrupt.with_traceback(None))  # and compile again: the calling kernel needs it
+            _interrupts.append(interrupt.with_traceback(None))  # then compile again: the calling kernel needs it
         except BaseException:  # noqa: BLE001 - a ctypes callback cannot raise; the calling kernel raises on 0
             sys.excepthook(*sys.exc_info())
             done = True
     return kernel.cell.value
 
 
-_resolver = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64)(
-    _resolve
-)  # a global, because kernels may call it at any time
+# a global, because kernels may call it at any time
+_resolver = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64)(_resolve)
 llvmlite.binding.add_symbol(_RESOLVE, ctypes.cast(_resolver, ctypes.c_void_p).value)
 
 

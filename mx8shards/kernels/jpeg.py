@@ -16,7 +16,7 @@ from mx8shards.kernels.jit import BOOL, BYTES, INT, MEMORY, NOTHING, helper, inn
 Array = npt.NDArray[Any]
 Record = Any  # one element of a structured array: compiled and plain code access its fields by name
 
-# What a head says. Offsets count from the start of the data; that of a segment is its marker's, or 0 if there is none.
+# The fields of a head. Offsets count from the start of the data; a segment's is that of its marker, or 0 if absent.
 HEAD = np.dtype(
     [
         ("size", "i8"),  # of the whole file; callers that read only its beginning set it
@@ -254,7 +254,7 @@ def _read_frame(data: Array, at: Any, head: Record) -> int:
         head["kind"] = PROGRESSIVE if marker == 0xC2 else SEQUENTIAL
     if length != 8 + 3 * count or head["width"] == 0:
         return BAD_SEGMENT
-    # no height (a DNL segment after the first scan has it), or a number of components that no encoder writes
+    # the height is in a DNL segment after the first scan, or no encoder writes this number of components
     if head["kind"] == OTHER or head["height"] == 0 or not (count == 1 or count == 3 or count == 4):
         head["kind"] = OTHER
         return UNSUPPORTED

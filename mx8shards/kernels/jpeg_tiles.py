@@ -203,7 +203,7 @@ def _splice_head(data: Array, head: Record, tiles: Record, out: Array) -> Any:
 
 @helper
 def _affects_decoding(data: Array, at: int) -> bool:
-    """Whether a decoder needs this segment: not APPn or comments, but JFIF and Adobe segments, which tell colours."""
+    """Whether a decoder needs this segment. Of APPn and comments, only JFIF and Adobe affect colours."""
     marker = data[at + 1]
     if marker < 0xE0:
         return True

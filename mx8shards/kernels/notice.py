@@ -1,4 +1,4 @@
-"""When is a message shown that kernels are being compiled? For users who wait for the first batch on a new machine.
+"""When are users told that kernels are being compiled? On a new machine, that delays the first batch.
 
 Compilation that takes less than two seconds is not announced. Otherwise a message is logged after two seconds, and
 another with the total time when nothing has been compiled for a second. Messages go to the logger "mx8shards", or to
@@ -46,7 +46,7 @@ class _Announcement:
             self._timer.cancel()
 
     def end(self, module: str, seconds: float, cache_dir: str) -> None:
-        """Called after that. `seconds` is the compile time, 0 if it was loaded; `cache_dir` is "" without a cache."""
+        """Called after that. `seconds`: the compile time, 0 if it was loaded; `cache_dir`: "" without a cache."""
         if seconds:
             self._topics.add(topic(module))
             self._seconds += seconds

@@ -1,4 +1,4 @@
-"""How do kernels access the bytes of a payload or a part of it: in a map, read from the file, or populated first?
+"""How do kernels access a payload or a part of it: in a map, in a map after populating its pages, or by reading?
 
 Only this module dispatches on the `way` of a row (`records`). A caller may ask for several parts of one payload.
 """
@@ -23,8 +23,8 @@ Record = Any
 def payload_at(shards: Array, row: Record, begin: Any, size: Any, buffer: Any) -> Any:
     """The address of the bytes [begin, begin + size) of a shard; 0 if they cannot be read.
 
-    The address is in the map, so that nothing is copied, or it is `buffer`, the address to which the bytes are read if
-    the row has to be read. A mapped row costs no call.
+    The address is in the map, so that nothing is copied. If the row has to be read, the bytes are read to the address
+    `buffer`, which is returned. A mapped row costs no call.
     """
     address = shards[row["shard"]]["base"] + np.uint64(begin)
     return address if row["way"] == MAPPED else _fetch(row, address, begin, size, buffer)

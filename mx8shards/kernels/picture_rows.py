@@ -57,9 +57,9 @@ from mx8shards.kernels.yuv420_planes import claimed_size, is_yuv420, planes_of, 
 Array = npt.NDArray[Any]
 Record = Any
 
-# What the row needs at which `fill_rows` stopped: a number of bytes of scratch, or one of these.
+# The need of the row at which `fill_rows` stopped: a number of bytes of scratch, or one of these values.
 NOTHING_MORE = 0
-PYTHON = -1  # a library that Python calls: the payload is no JPEG that kernels decode, or a JPEG that has to be rotated
+PYTHON = -1  # a library called by Python: kernels do not decode this format, or the JPEG has to be rotated
 
 # HEAD_BYTES of a payload are read first: a head with its tile index nearly always fits, if there is no thumbnail. If it
 # does not, LONG_HEAD_BYTES are read.
@@ -77,7 +77,7 @@ _DRAWS, _ALL_DRAWS = array(np.float64, 2), array(np.float64, 3)
 _SHARDS, _ROWS, _SPANS = array(SHARD), array(ROW), array(SPAN, strided=True)  # spans of one column
 _JOBS, _WORKSPACE = array(JOB), record(WORKSPACE)
 
-# What kernels know of a batch: shards, rows, spans of the payloads, spans of the parts that are needed beside the head,
+# A batch for kernels: shards, rows, spans of the payloads, spans of the parts that are needed in addition to the head,
 # and the random numbers of each row.
 BATCH = tuple_of(_SHARDS, _ROWS, array(SPAN), _SPANS, _ALL_DRAWS)
 
@@ -130,7 +130,7 @@ def narrow_rows(batch: tuple[Array, ...], jobs: Array, workspace: Record, scratc
 def fill_rows(
     batch: tuple[Array, ...], jobs: Array, workspace: Record, scratch: Array, start: Any, stop: Any
 ) -> tuple[int, int]:
-    """Make the crops of rows [start, stop); return the row at which this stopped, and what that row needs.
+    """Make the crops of rows [start, stop); return the row at which this stopped, and its need.
 
     The need is a number of bytes of scratch, or PYTHON. If all rows are done, the result is (stop, NOTHING_MORE).
     """
@@ -168,7 +168,7 @@ def fill_rows(
 
 @helper
 def _fill_row(source: Any, row: Any, jobs: Array, draws: Array, workspace: Record, scratch: Array) -> Any:
-    """Make all crops of one picture; return its status, and what it needs first, if anything."""
+    """Make all crops of one picture; return its status, and its need, or NOTHING_MORE if it is done."""
     if is_yuv420(source[0]):
         return crop_yuv420(source[0], jobs, draws, workspace, row, scratch)
     return _fill_jpeg(source, row, jobs, draws, workspace, scratch)
@@ -178,7 +178,7 @@ def _fill_row(source: Any, row: Any, jobs: Array, draws: Array, workspace: Recor
 def _fill_jpeg(
     source: tuple[Array, Array, int, int], row: Any, jobs: Array, draws: Array, workspace: Record, scratch: Array
 ) -> tuple[int, int]:
-    """Make all crops of one JPEG; return its status, and what it needs first, if anything."""
+    """Make all crops of one JPEG; return its status, and its need, or NOTHING_MORE if it is done."""
     data, part, part_begin, size = source
     head, cut, regions = workspace["head"], workspace["cut"], workspace["regions"]
     if read_head(data, head) != HEAD_OK:
@@ -241,7 +241,7 @@ def _crop_by_rgb(jpeg: Array, workspace: Record, jobs: Array, row: Any, scratch:
 
 @kernel(PAIR, BYTES, _JOBS, _DRAWS, _WORKSPACE, INT, MEMORY)
 def crop_yuv420(data: Array, jobs: Array, draws: Array, workspace: Record, row: Any, scratch: Array) -> tuple[int, int]:
-    """Make all crops of a yuv420 payload; return its status, and the bytes of scratch that it needs first, or 0."""
+    """Make all crops of a yuv420 payload; return its status, and the bytes of scratch that it needs, or 0."""
     cut = workspace["cut"]
     height, width = size_of(data)
     if height == 0:

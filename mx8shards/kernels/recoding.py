@@ -20,16 +20,14 @@ from mx8shards.kernels.jpeg import BAD_ENTROPY, HEAD, NO_CODE, NO_ROOM
 Array = npt.NDArray[Any]
 Record = Any
 
-SPARE = (
-    512  # bytes that must follow the unstuffed bits: a damaged block may be read past their end, which is seen later
-)
+SPARE = 512  # bytes after the unstuffed bits: a damaged block may be read past their end, before that is detected
 
 # Fields of `found`, the state of `recode`. The public ones are results.
 FOUND = 28  # number of fields
 END = 0  # offset at which the entropy-coded data ends
-PADDING = 1  # padding of the intervals that were read: the last n bits of this number pad n bits
+PADDING = 1  # padding of the intervals that were read: its last n bits fill n missing bits
 PADDED = 2  # number of bits of PADDING that are known
-USED = 3  # 1 if codes were written that the tables of the file do not have
+USED = 3  # 1 if codes were written that are not in the file's tables
 _READ = 4  # by component: the previous DC coefficient that was read
 _WRITTEN = 8  # by component: the previous DC coefficient that was written
 _BLOCKS = 12  # by component: blocks per MCU

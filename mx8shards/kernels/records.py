@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-# One open shard. `base` is the address of its map, or 0 if it is not mapped. `table` is the address of its number of
-# samples, which the offset table follows, or 0 if the shard cannot be opened. `window` is the index of its first window
-# among the windows of all shards (`residency`). Shards of one `kind` have the same columns.
+# One open shard. `base` is the address of its map, or 0 if it is not mapped. `table` is the address of its head (the
+# number of samples, then the offset table), or 0 if the shard cannot be opened. `window` is the index of its first
+# window among the windows of all shards (`residency`). Shards of one `kind` have the same columns.
 SHARD = np.dtype([("base", "u8"), ("table", "u8"), ("size", "i8"), ("window", "i8"), ("kind", "i8")])
 
 # One row of a batch: its sample, the sample's span in the shard, how its bytes are accessed, and its status. `file` is

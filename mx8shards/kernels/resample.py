@@ -222,7 +222,7 @@ def resize(
     """Resize a box of sources [start, stop) to `out`, which has one plane per source and channel.
 
     A source has rows of pixels of `channels` channels. The rows of `out` have a multiple of LANES bytes. Pixels of
-    several channels are resized horizontally first, as in Pillow; planes in the order that is less work.
+    several channels are resized horizontally first, as in Pillow; planes in the cheaper order.
     """
     height, width = shape
     across, scratch = carve_taps(box[0], box[2], clip[0], clip[2], flip, width, scratch)

@@ -27,13 +27,11 @@ WINDOW_BYTES = 4 << 20
 PAGE_BYTES = mmap.PAGESIZE  # 16 or 64 KiB on some arm64 machines
 PROBE_BYTES = 32 + WINDOW_BYTES // PAGE_BYTES  # of scratch, for `judge_windows`
 
-_PROBES = (
-    8  # pages that are probed in a window: if half of its pages are missing, this goes unnoticed once in 256 times
-)
+_PROBES = 8  # pages to probe in a window: if half of its pages are missing, this goes unnoticed once in 256 times
 _FEW = 64  # a window counts as cached if at most one of 64 pages is missing
 _NOWAIT = 8  # RWF_NOWAIT: fail instead of waiting for the disk
 _RANDOM = 1  # MADV_RANDOM
-_UNSUPPORTED = errno.EOPNOTSUPP  # by tmpfs, among others
+_UNSUPPORTED = errno.EOPNOTSUPP  # the file system, such as tmpfs, does not support RWF_NOWAIT
 _POPULATE = 22  # MADV_POPULATE_READ
 _WILLNEED = 3  # POSIX_FADV_WILLNEED
 _ADVICE_BYTES = 128 << 10  # Linux silently limits a longer request to the read-ahead size of the device

@@ -22,8 +22,8 @@ from mx8shards.kernels.jit import linked
 VARIABLE = "MX8SHARDS_TURBOJPEG"  # path of the library to use; if it is set and empty, none is used
 _SYSTEM_NAMES = ("libturbojpeg.so.0", "libturbojpeg.so", "libturbojpeg.dylib", "libturbojpeg.0.dylib")
 
-# Wheels whose extension module contains and exports libturbojpeg 3.x: package → name of the module. The exports are no
-# documented interface, so every symbol is probed before it is used.
+# Wheels whose extension module contains and exports libturbojpeg 3.x: package → name of the module. The exports are
+# not a documented interface, so every symbol is probed before it is used.
 _WHEELS = {"pylibjxl": "_pylibjxl"}
 
 _NEEDED = ("tjInitDecompress", "tjDestroy", "tjDecompressToYUVPlanes", "tjDecompress2", "tjGetErrorStr2")

@@ -56,7 +56,7 @@ def fits(jobs: Array, row: Any) -> Any:
 
 @helper
 def _crop_memory(target: Record, box: Record, row: Any) -> Any:
-    """The address of a crop's pixels in the bank, and their bytes. In a ragged column, the size is written before."""
+    """The address of a crop's pixels in the bank, and their bytes. In a ragged column, write its sides first."""
     size = 3 * box["height"] * box["width"] * target["item_bytes"]
     address = target["address"] + np.uint64(row * size)
     if target["offsets"] != 0:

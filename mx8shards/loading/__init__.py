@@ -1,1 +1,1 @@
-"""How do samples become batches at memory speed, inside a budget? The rooms below do not import this."""
+"""How does the Loader make batches from samples within a memory limit? No lower layer imports this package."""

@@ -32,23 +32,23 @@ class Batch(MutableMapping[str, Any]):
     a batch for as long as you like; it counts in the loader's `memory=` until then. `copy()` gives a batch that does
     not.
 
-    A batch can be pickled. torch, Lightning and Accelerate treat it as a dict. As a pytree of torch it has decoded
+    A batch can be pickled. torch, Lightning and Accelerate treat it as a dict. As a torch pytree, it has decoded
     pictures with their channels first, whatever their layout. A batch made from a mapping alone,
-    `Batch({"image": …})`, does not know its sample_ids, padding, epoch and seed: asking for them is an AttributeError.
-    `replace`, `copy`, `map`, `to`, `pin_memory` and `copy.copy` keep them.
+    `Batch({"image": …})`, has no sample_ids, padding, epoch and seed: reading them raises AttributeError. `replace`,
+    `copy`, `map`, `to`, `pin_memory` and `copy.copy` keep them.
 
     Args:
         values: The columns, by name.
-        sample_ids: The sample_id of each row, as int64, always on the host. In a view, such as `select` or `where`
-            gives, it is still a position in the whole dataset, and in `concat` in all datasets one after the other.
-            A row without a sample has -1: see `padding`.
-        padding: Bools: which rows only fill the batch up. They are repeats of samples or, where an order of your own
-            says so, rows without a sample, which are zeros or have no bytes.
+        sample_ids: The sample_id of each row, as int64, always on the host. For a view such as `select` or `where`, it
+            still is an index into the whole dataset; for `concat`, into all datasets, one after the other. A row
+            without a sample has -1: see `padding`.
+        padding: Bools: True for a row that only fills up the batch. Such a row repeats a sample. If an order of your
+            own returns -1, the row has no sample: it is zeros, or empty in a ragged column.
         epoch: The epoch of the batch.
         seed: The loader's seed.
-        pictures: The layouts of columns of pictures, as the loader declares them. `layouts` shows them.
-        extras: What the view knows of the rows beside their samples, by name, on the host. `"occurrence"` tells repeats
-            of a sample apart: random draws depend on it. Empty where nothing is known.
+        pictures: The declared layout of each column of decoded pictures. `layouts` shows them.
+        extras: Further arrays from the view, with one value per row, by name, on the host. `"occurrence"` numbers the
+            repeats of a sample, so that their random draws differ. Empty if the view has none.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Batch(MutableMapping[str, Any]):
 
     @property
     def padding(self) -> Any:
-        """Bools: which rows only fill the batch up: repeats, or rows without a sample."""
+        """Bools: True for rows that only fill up the batch: repeats, or rows without a sample."""
         return self._known("padding")
 
     @property
     def extras(self) -> Mapping[str, Any]:
-        """What the view knows of the rows, by name. It stays on the host, wherever the columns are."""
+        """Further arrays from the view, with one value per row, by name. They stay on the host."""
         return self._rows.extras or {}
 
     @property
@@ -103,9 +103,8 @@ class Batch(MutableMapping[str, Any]):
     def _known(self, name: str) -> Any:
         found = getattr(self._rows, name)
         if found is None:
-            lost = "this batch was made of a mapping of columns alone, which does not tell"
             where = "in the Loader's transform=, or before Accelerate dispatches batches"
-            raise AttributeError(f"{lost} its {name}: use them where they are known, {where}")
+            raise AttributeError(f"this batch was made from columns alone and has no {name}: read it {where}")
         return found
 
     def __getitem__(self, key: str) -> Any:
@@ -143,8 +142,8 @@ class Batch(MutableMapping[str, Any]):
         It is not applied to `sample_ids` and to the offsets of `Ragged` rows.
 
         Args:
-            change: A function that takes an array or tensor, or what else a transform put into the batch, and
-                returns one.
+            change: A function that takes and returns an array or tensor, or another value that a transform put into
+                the batch.
         """
         padding = None if self._rows.padding is None else change(self._rows.padding)
         values = {key: changed(value, change) for key, value in self.items()}
@@ -163,13 +162,13 @@ class Batch(MutableMapping[str, Any]):
 
         Args:
             device: A torch.device or its name.
-            non_blocking: True returns before tensors in pinned memory are copied, as `Tensor.to` does. It does wait for
-                tensors in a bank of the loader, which may be filled again: call `pin_memory()` first.
+            non_blocking: True: return before copies from pinned memory are done, as `Tensor.to` does. Copies from a
+                bank of the loader are awaited, because the bank may be refilled: call `pin_memory()` first.
         """
         return self._relocated(partial(moved, device=device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """A copy in pinned memory, from which a GPU copies while the host goes on: `.to("cuda", non_blocking=True)`."""
+        """A copy in pinned memory, from which a GPU copies asynchronously: `.to("cuda", non_blocking=True)`."""
         return self._relocated(pinned)
 
     def _relocated(self, move: Callable[[Any], Any]) -> Self:
@@ -182,14 +181,14 @@ class Batch(MutableMapping[str, Any]):
 
 
 def changed(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A batch, or a value that a transform made of it, with every array and tensor of its columns changed."""
+    """Apply a function to all arrays and tensors of a batch, or of the value that a transform returned."""
     if isinstance(value, (Batch, Ragged)):
         return value.map(change)
     return _rebuilt(value, partial(changed, change=change), change)
 
 
 def relocated(value: Any, move: Callable[[Any], Any]) -> Any:
-    """The same value with all its arrays and tensors in other memory, where this function puts them.
+    """The same value with all its arrays and tensors moved or copied by a function.
 
     Unlike `changed`, this includes `padding` and the offsets of ragged rows. `sample_ids` stay on the host.
     """

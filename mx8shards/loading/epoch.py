@@ -1,4 +1,4 @@
-"""What is the iterator of a loader? One epoch's batches, from a position on."""
+"""Which batches and errors does `for batch in loader` get? The iterator over one epoch, from a position on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mx8shards.loading.execution.run import Run
 from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.reporting.progress import Progress
 
-_ABANDONED = "this iteration was left: a newer one has begun, it was interrupted, or the loader was closed"
+_ABANDONED = "this iteration has ended: a newer one has begun, it was interrupted, or the loader was closed"
 
 
 class Epoch(Iterator[Any]):
@@ -26,7 +26,7 @@ class Epoch(Iterator[Any]):
     assembly   the parts that the loader's runs share
     progress   the loader's position, which moves with the first batch, error or end, and not before
     runs       receives the current run, so that the loader can wait for its end when this iterator is gone
-    what_next  describes, for an error message, what the next `for` does after a failed step. It keeps the loader alive
+    what_next  returns, for an error message, what the next `for` does after a failed step. It keeps the loader alive
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Epoch(Iterator[Any]):
         self._abandoned = False
         self._asking: dict[str, int] = {}  # the thread that is in `__next__`
         self._run = Run(assembly, *self._at)
-        runs[:] = [self._run]  # before its thread starts: Ctrl-C may come from there on
+        runs[:] = [self._run]  # before its thread starts, as Ctrl-C may come from then on
         self._stop = weakref.finalize(self, Run.stop, self._run)  # if this iterator is dropped before its end
         self._run.start()
 
@@ -84,7 +84,7 @@ class Epoch(Iterator[Any]):
                 raise LoaderError(_ABANDONED) from None
             self._progress.go_to(self._at)
             raise
-        if self._abandoned:  # by another thread, meanwhile: this iteration must not move the loader's position now
+        if self._abandoned:  # another thread closed it: the loader's position must not move
             raise LoaderError(_ABANDONED)
         if isinstance(result, Ready):
             now = time.perf_counter()
@@ -97,7 +97,7 @@ class Epoch(Iterator[Any]):
         if isinstance(result, Done):
             self._progress.go_to((self._epoch + 1, 0))  # even if this rank got no batch of the epoch
             raise StopIteration
-        self._progress.go_to(self._at)  # the step was not done: the next `for` tries it again
+        self._progress.go_to(self._at)  # the step failed: the next `for` tries it again
         raise self._error_of(result) from (None if isinstance(result.error, LoaderError) else result.error)
 
     def _error_of(self, failed: Failed) -> LoaderError:

@@ -1,4 +1,4 @@
-"""How do batches come out of a plain DataLoader?"""
+"""How does a torch DataLoader yield a loader's batches? The dataset that `Loader.as_iterable_dataset` returns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-import mx8shards.loading.torch_containers  # noqa: F401 - a worker that unpickles a dataset gives batches, too
+import mx8shards.loading.torch_containers  # noqa: F401 - a worker that unpickles a dataset needs it, too
 from mx8shards.dataset import Dataset
 from mx8shards.errors import LoaderError, whole_number
 from mx8shards.loading.batch import relocated
@@ -23,22 +23,21 @@ from mx8shards.loading.shared_epoch import SharedEpoch, key_of
 class IterableBatches(IterableDataset[Any]):
     """A loader's batches for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`.
 
-    The DataLoader gives the loader's batches in the loader's order, with any number of workers, which take turns. Each
-    worker has a loader of its own, with threads and memory, and copies batches out of its banks. Do not give the
-    DataLoader `shuffle`, `sampler` or `batch_size`; `batch_size=None` is allowed. It is necessary where the loader's
-    `transform` returns something other than a `Batch`, such as a dict or a tensor: a DataLoader would collate that as a
-    list of one sample, and add a dimension in front.
+    The DataLoader yields the loader's batches in the loader's order, with any number of workers, which take turns. Each
+    worker has its own loader, with threads and memory, and copies batches out of its banks. Do not give the DataLoader
+    `shuffle`, `sampler` or `batch_size`; `batch_size=None` is allowed. It is necessary if the loader's `transform`
+    returns something other than a `Batch`, such as a dict or a tensor: a DataLoader would collate that as a list of one
+    sample, and add a dimension in front.
 
     Every iteration is the next epoch, whether workers persist or start anew, by fork or spawn. `set_epoch` reaches all
-    of them. With workers, an iteration counts as soon as they begin, because they work ahead, also if it fails: then
-    `set_epoch` or `load_state_dict` repeats that epoch. Without workers, the next iteration tries the step that failed
+    of them. With workers, an iteration counts as soon as they begin, because they prefetch. It counts even if it fails:
+    then `set_epoch` or `load_state_dict` repeats that epoch. Without workers, the next iteration tries the failed step
     again, as a Loader does. `len` is the number of batches in a whole epoch.
 
-    torchdata's StatefulDataLoader calls `state_dict` and `load_state_dict`. Within a worker, the state is that of the
-    worker, and fits only the same number of workers. With workers, the state that a StatefulDataLoader gives during its
-    last batch is the end of that epoch: the iteration that resumes there is empty, and the one after it is the next
-    epoch. The process that started the workers does not know which batches it took from them: there `state_dict` is an
-    error.
+    torchdata's StatefulDataLoader calls `state_dict` and `load_state_dict`. A state taken in a worker fits only the
+    same number of workers. The state that a StatefulDataLoader with workers returns during its last batch is the end of
+    that epoch: the iteration that resumes there is empty, and the one after it is the next epoch. The process that
+    started the workers does not know how many batches were consumed, so `state_dict` raises an error there.
     """
 
     def __init__(
@@ -58,24 +57,24 @@ class IterableBatches(IterableDataset[Any]):
         self._rank = rank
         self._world_size = world_size
         self._length = length
-        self._state = dict(state)  # what a loader of this process begins with
+        self._state = dict(state)  # the initial state of a loader in this process
         self._shared = SharedEpoch(state["epoch"], state["position"])
         self._owner = os.getpid()  # the process whose workers share the count
         self._loader: Any = None
         self._opened_by = (0, 0, 1)  # process, worker and number of workers that opened this loader
         self._seen = 0  # without workers: the upcoming iteration that this loader was last moved to
-        self._loaded: tuple[int, int] | None = None  # epoch and position that a worker was told to go on at
-        self._epoch = state["epoch"]  # that a worker is in
+        self._loaded: tuple[int, int] | None = None  # epoch and position at which a worker was told to resume
+        self._epoch = state["epoch"]  # of the worker's current iteration
 
     def __len__(self) -> int:
-        """How many batches a whole epoch has."""
+        """The number of batches in a whole epoch."""
         return self._length
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration this epoch, from its beginning, in all workers. Call it before `iter(DataLoader)`.
 
         Args:
-            epoch: Its number, from 0. If it comes next anyway, its position stays: a resumed epoch is continued.
+            epoch: Its number, from 0. If it comes next anyway, the position stays, so that a resumed epoch continues.
         """
         epoch = whole_number("epoch", epoch, 0)
         self._here()
@@ -83,17 +82,17 @@ class IterableBatches(IterableDataset[Any]):
             self._shared.begin(epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch begins; in a worker, the next batch of this worker.
+        """The position of the next batch; in a worker, of this worker's next batch.
 
-        It is a LoaderError in a process whose workers gave the last batches, until `set_epoch` or `load_state_dict`.
+        LoaderError in a process whose workers yielded the last batches, until `set_epoch` or `load_state_dict`.
         """
         self._here()
         if get_worker_info() is None:
             if self._shared.workers_began_last:
                 raise LoaderError(
-                    "workers of a DataLoader gave the last batches, and only it knows how many of them were taken",
+                    "workers of a DataLoader gave the last batches, and only the DataLoader knows how many it took",
                     subject="state_dict",
-                    hint="take torchdata's StatefulDataLoader, or the Loader itself, or keep whole epochs by set_epoch",
+                    hint="use torchdata's StatefulDataLoader or the Loader itself, or repeat an epoch with set_epoch",
                 )
             state: dict[str, Any] = self._opened().state_dict()
             return state
@@ -108,11 +107,11 @@ class IterableBatches(IterableDataset[Any]):
         """Resume with the step after the state. If the data differ, an error says how.
 
         Args:
-            state: The state of a Loader or of an iterable dataset. The state of a worker fits only the worker of the
-                same number among equally many.
+            state: The state of a Loader or of an iterable dataset. A worker's state fits only the worker with the same
+                number, among the same number of workers.
         """
         whose = None
-        if isinstance(state, Mapping):  # the loader says what is wrong with anything else
+        if isinstance(state, Mapping):  # the loader reports anything else as an error
             state = dict(state)
             whose = state.pop("worker", None)
         loader = self._opened()
@@ -122,9 +121,9 @@ class IterableBatches(IterableDataset[Any]):
             raise LoaderError(
                 subject="state",
                 place="$.worker",
-                expected=f"that of worker {worker} of {workers}" if in_worker else "that of a process without workers",
+                expected=f"worker {worker} of {workers}" if in_worker else "the state of a process without workers",
                 found=f"{whose!r} (number and count)",
-                hint="take as many workers as there were, or a state of the Loader itself",
+                hint="use the same number of workers, or a state of the Loader itself",
             )
         loader.load_state_dict(state)
         if not in_worker:
@@ -152,10 +151,8 @@ class IterableBatches(IterableDataset[Any]):
         return (relocated(batch, copied) for batch in loader)
 
     def _counted(self) -> Iterator[Any]:
-        """The batches of an epoch. It counts once it gave one, and goes on where it failed."""
-        loader = (
-            self._opened()
-        )  # with the first batch: a DataLoader makes its iterator before, and then may `set_epoch`
+        """The batches of an epoch, which counts from its first batch on. After an error, its step is repeated."""
+        loader = self._opened()  # not earlier: `set_epoch` may be called after the DataLoader has made its iterator
         epoch, _ = loader._progress.upcoming
         try:
             for number, batch in enumerate(loader):
@@ -169,20 +166,20 @@ class IterableBatches(IterableDataset[Any]):
             raise
 
     def _count_from(self, loader: Any) -> None:
-        """The next iteration begins where this loader's does."""
+        """Begin the next iteration where this loader's next iteration begins."""
         self._shared.begin(*loader._progress.upcoming)
         self._seen = self._shared.upcoming_iteration
 
     def _first(self, loader: Any, position: int) -> int:
-        """Where this worker's first step begins, if that of the first worker begins here."""
+        """Where this worker's first step begins, if the first worker's begins at `position`."""
         steps = loader._steps
         first: int = min(position + self._opened_by[1] * steps.size, steps.length)
         return first
 
     def _opened(self) -> Any:
-        """The loader of this process, which stands where the shared count says."""
+        """The loader of this process, moved to the position that the processes share."""
         here = self._here()
-        if self._loader is None or self._opened_by != here:  # one that was opened before a fork is another process's
+        if self._loader is None or self._opened_by != here:  # a loader opened before a fork belongs to another process
             self._opened_by = here
             settings = {field.name: getattr(self._settings, field.name) for field in fields(Settings)}
             settings |= {"rank": self._rank, "world_size": self._world_size}
@@ -195,7 +192,7 @@ class IterableBatches(IterableDataset[Any]):
         return self._loader
 
     def _here(self) -> tuple[int, int, int]:
-        """This process, as `_opened_by` has it. One that is no worker does not share its count with its parent."""
+        """This process, as in `_opened_by`. A forked process that is not a worker gets its own copy of the position."""
         if get_worker_info() is None and self._owner != os.getpid():
             self._owner, self._shared = os.getpid(), self._shared.copy()
         return os.getpid(), *worker_share()
@@ -205,14 +202,14 @@ class IterableBatches(IterableDataset[Any]):
 
 
 def _first_process(worker: int) -> int:
-    """The number of the first worker's process: a DataLoader starts all workers of an iteration one after the other."""
+    """The process number of worker 0: a DataLoader starts all workers of an iteration one after the other."""
     numbers: tuple[int, ...] = getattr(current_process(), "_identity", ())
     return max(0, numbers[-1] - worker) if numbers else 0
 
 
 def _what_next_in_worker(epoch: int) -> str | None:
-    """What comes after a step of a worker failed; None where this process is not a worker."""
+    """What follows a failed step in a worker, as text for the user; None if this process is not a worker."""
     if get_worker_info() is None:
         return None
-    again = f"set_epoch({epoch}) of the iterable dataset begins this one again"
-    return f"the DataLoader's next iteration is the next epoch, {again}, load_state_dict(…) goes on within it"
+    again = f"set_epoch({epoch}) of the iterable dataset repeats this one"
+    return f"the DataLoader's next iteration is the next epoch, {again}, load_state_dict(…) resumes within it"

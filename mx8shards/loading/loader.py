@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from mx8shards.loading.iterable_dataset import IterableBatches
 
 
-_TAKEN = "DataLoader(loader.as_iterable_dataset(), num_workers=…) takes it to other processes"
+_HINT = "use DataLoader(loader.as_iterable_dataset(), num_workers=…) for batches from other processes"
 
 
 class Loader:
     """Batches of a dataset, prepared ahead of the training loop in threads, in memory that is reused.
 
     `for batch in loader` gives one epoch of `Batch`es. The next `for` gives the next epoch, also after a `break`. An
-    epoch begins with its first batch: `iter(loader)` alone ends the iteration before it and starts to prepare batches,
+    epoch begins with its first batch: `iter(loader)` alone ends the previous iteration and starts to prepare batches,
     but changes neither the epoch nor `state_dict()`. An error names the sample; after it, the next `for` tries the step
     that failed again. Each rank gets its own batches.
 
@@ -59,11 +59,11 @@ class Loader:
         batch_size: The number of samples in a batch of one rank.
         shuffle: False: in order. True: the whole dataset, in a new order each epoch. `BlockShuffle(shards=…)`: a
             shuffle that uses few shards at a time.
-        seed: Orders and random crops follow from it. It must be equal on all ranks.
+        seed: It determines orders and random draws, and must be equal on all ranks.
         columns: The names of the columns to load. None: all columns.
-        decode: How to decode which column, such as `{"image": mx8.RandomResizedCrop(224)}`. Other columns come as
-            they are.
-        transform: A function of a batch, called in the loader's threads. The loader gives what it returns.
+        decode: A decoder for each column of pictures, such as `{"image": mx8.RandomResizedCrop(224)}`. Other columns
+            are copied as they are stored.
+        transform: A function of a batch, called in the loader's threads. The loader yields its result.
         uneven: What to do at the end of an epoch with samples that do not fill a step of all ranks. `"split"`: all
             ranks get equal numbers, to within one sample. `"pad"`: the batch is filled up with samples from the
             beginning of the epoch, which `batch.padding` marks. `"drop"`: they are left out. `"exact"`: the last ranks
@@ -75,17 +75,17 @@ class Loader:
             most 4 GB, divided by the ranks on this machine and by the workers of a DataLoader.
         threads: The number of threads that prepare batches. None: the cores of this process, divided in the same way.
         io: How payloads are read. `"mmap"` copies from mapped shards. `"pread"` reads with system calls, which is safe
-            where somebody changes files in place. `"auto"` copies from maps what the page cache holds, and reads the
+            if files are changed in place. `"auto"` copies rows that are in the page cache from maps, and reads the
             rest.
-        rank: The rank of this process, from 0. None: what torch.distributed or the environment (torchrun) says.
+        rank: The rank of this process, from 0. None: that of torch.distributed or the environment (torchrun).
         world_size: The number of ranks. Give it with `rank`, or give neither.
-        device: Where batches go: `"cpu"`, `"cuda"` or `"cuda:1"`. Copies to a GPU run beside the training step.
+        device: Where batches go: `"cpu"`, `"cuda"` or `"cuda:1"`. Copies to a GPU overlap the training step.
         output: `"torch"` for tensors; `"numpy"` for arrays, without torch.
         order: An order of your own instead of `shuffle`: an object with `len(order)`, the number of positions in an
-            epoch; `at(epoch, counts)`, an array with the position in the dataset that stands at each of these counts
-            (from 0 to before `len`), or -1 for padding; `ids(epoch, start, stop)`, the positions at a range of counts;
-            and `description`, a JSON dict with its "name" and everything it depends on. It must be a pure function and
-            equal on all ranks. Positions may repeat; repeats get random crops of their own.
+            epoch; `at(epoch, counts)`, an array with a position in the dataset for each of these counts, which are
+            numbers from 0 to `len(order) - 1`, or -1 for padding; `ids(epoch, start, stop)`, the positions for a range
+            of counts; and `description`, a JSON dict with its "name" and everything it depends on. It must be a pure
+            function and equal on all ranks. Positions may repeat, and each repeat gets its own random crop.
         pool: A Pool of memory and threads that several loaders share. It replaces `memory` and `threads`.
         read_timeout_s: How many seconds the file system may fail to answer before the loader raises an error.
     """
@@ -149,12 +149,12 @@ class Loader:
         self._assemble()
 
     def _assemble(self) -> None:
-        """Make or join a pool, and assemble what runs share."""
+        """Make or join a pool, and assemble the parts that runs share."""
         self._process = os.getpid()
         self._pool = self._shared_pool or Pool(memory=self._settings.memory, threads=self._settings.threads)
         self._pool.renew()
         budget = Budget(self._pool.memory)
-        self._leave = weakref.finalize(self, _give_up, self._runs, budget)  # before it joins: Ctrl-C may come there
+        self._leave = weakref.finalize(self, _give_up, self._runs, budget)  # before it joins, as Ctrl-C may come then
         self._leave.atexit = False
         settings, order, steps = self._settings, self._order, self._steps
         self._assembly = assemble(self._dataset, settings, order, steps, self.rank, self._pool, budget)
@@ -169,18 +169,18 @@ class Loader:
         return batches
 
     def __len__(self) -> int:
-        """How many batches this rank gets in a whole epoch, as learning-rate schedules and Lightning count.
+        """The number of batches that this rank gets in a whole epoch, as learning-rate schedules and Lightning need it.
 
-        The first epoch after a resume has fewer. `iter(loader)` knows how many are still to come, so a progress bar
-        that fits is `for batch in tqdm(iter(loader))`.
+        The first epoch after a resume has fewer. `len(iter(loader))` is the number of batches still to come, so an
+        exact progress bar is `for batch in tqdm(iter(loader))`.
         """
         return self._steps.batches(self.rank)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next `for` this epoch.
 
-        It starts at the epoch's beginning, except where the next `for` would continue within this epoch anyway: after
-        `load_state_dict`, and after a step that failed. Then the position stays.
+        It starts at the epoch's beginning. But if the next `for` would continue within this epoch anyway, after
+        `load_state_dict` or a failed step, the position stays.
 
         Args:
             epoch: Its number, from 0.
@@ -197,7 +197,7 @@ class Loader:
     def ids(
         self, *, epoch: int, step: int, rank: int | None = None, world_size: int | None = None
     ) -> npt.NDArray[np.int64]:
-        """The sample_ids of one batch, of any epoch, rank and number of ranks. No data are read.
+        """The sample_ids of one batch, for any epoch, rank and number of ranks. No data are read.
 
         Padding that has no sample is -1.
 
@@ -231,25 +231,25 @@ class Loader:
                 self._runs.clear()
 
     def as_iterable_dataset(self) -> IterableBatches:
-        """The batches as a dataset for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`, where one is needed.
+        """A dataset for `DataLoader(loader.as_iterable_dataset(), num_workers=…)`, if code needs a DataLoader.
 
-        It has this loader's settings and begins at this loader's position. The DataLoader gives the batches of this
+        It has this loader's settings and begins at this loader's position. The DataLoader yields the batches of this
         rank in the loader's order, with any number of workers, and every iteration is the next epoch. Batches are
         copied between processes, so this is slower than the loader by itself.
         """
-        from mx8shards.loading.iterable_dataset import IterableBatches  # torch, for those who have it
+        from mx8shards.loading.iterable_dataset import IterableBatches  # imports torch, which is optional
 
         if self._shared_pool is not None:
-            expected = "None for a loader that is taken to other processes"
+            expected = "None for a loader whose batches come from other processes"
             raise SettingError(subject="pool", expected=expected, found=shown(self._shared_pool))
         return IterableBatches(
             LoaderInTurns, self._dataset, self._settings, self.rank, self.world_size, len(self), self.state_dict()
         )
 
-    # where it stands --------------------------------------------------------------------------------------------
+    # state and resuming -----------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch begins, as small JSON. Equal on all ranks, except for the samples that each lost."""
+        """The position of the next batch, as small JSON. Equal on all ranks, except for the record of lost samples."""
         return self._state().to_json()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -270,7 +270,7 @@ class Loader:
         pixels = self._assembly.filler.pixels
         if found.pixels != pixels:
             message = (
-                "the state was taken where pictures became pixels in another way: %s then, %s now; values differ a bit"
+                "the state was saved with another way of decoding pictures: %s then, %s now; pixels differ slightly"
             )
             warnings.warn(message % (_ways(found.pixels), _ways(pixels)), stacklevel=2)
         self._go_to(found.epoch, found.position)
@@ -288,20 +288,22 @@ class Loader:
             pixels=self._assembly.filler.pixels,
         )
 
-    # how it goes ------------------------------------------------------------------------------------------------
+    # statistics -------------------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
         """Counts of delivered and lost samples, waiting times, and memory in use, as plain numbers by name."""
         self._renew()
         producer = self._runs[0].producer_s if self._runs else ProducerTimes()
         counted = self._progress.counters.report(self._assembly.budget, self._progress.lost, producer)
-        return {**counted, "pixels": self._assembly.filler.pixels}
+        fetched = self._dataset.shards.fetched
+        traffic = {"fetched_shards": fetched.shards, "fetched_bytes": fetched.size_bytes, "fetching_s": fetched.seconds}
+        return {**counted, **traffic, "pixels": self._assembly.filler.pixels}
 
     def explain(self) -> Explanation:
         """Which part limits the speed, with the evidence."""
         return explain(self.stats(), self._pool.threads)
 
-    # life -------------------------------------------------------------------------------------------------------
+    # closing ----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End all threads. Batches that you hold stay valid."""
@@ -310,7 +312,7 @@ class Loader:
             self._abandon()
             if self._process == os.getpid():
                 self._assembly.budget.leave()
-                self._leave.detach()  # not before: Ctrl-C may come between the two
+                self._leave.detach()  # after `leave`, as Ctrl-C may come between the two
                 self._assembly.provider_threads.close()
                 if self._shared_pool is None:
                     self._pool.close()
@@ -324,10 +326,10 @@ class Loader:
         self.close()
 
     def __reduce__(self) -> NoReturn:
-        raise LoaderError("a Loader has threads and memory: it can be neither pickled nor copied", hint=_TAKEN)
+        raise LoaderError("a Loader has threads and memory: it can be neither pickled nor copied", hint=_HINT)
 
     def __getitem__(self, i: object) -> NoReturn:
-        raise LoaderError("a Loader gives batches one after the other, not by number", hint=_TAKEN)
+        raise LoaderError("a Loader gives batches one after the other, not by number", hint=_HINT)
 
     def _make_ready(self) -> None:
         if self._closed:
@@ -335,7 +337,7 @@ class Loader:
         self._renew()
 
     def _renew(self) -> None:
-        """In a forked child, assemble anew: the threads are gone, and inherited locks may be held for ever."""
+        """In a forked child, assemble anew: the threads are gone, and inherited locks may never be released."""
         if self._process != os.getpid():
             self._runs = []
             self._leave.detach()
@@ -368,7 +370,7 @@ class Loader:
 
 
 class LoaderInTurns(Loader):
-    """The loader of one of several workers (`turns`) that take turns at the steps of an epoch."""
+    """The loader of one of `turns` workers, which take turns at the steps of an epoch."""
 
     def __init__(
         self, turns: int, what_next_in_worker: Callable[[int], str | None], dataset: Dataset, **settings: Any

@@ -1,4 +1,4 @@
-"""Which kind of output does a loader give: torch tensors or NumPy arrays, both over the memory of a bank?"""
+"""Which arrays does a loader yield: torch tensors or NumPy arrays, both over the memory of a bank?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a pool? Threads and a memory limit that one loader has or several share."""
+"""Which threads and which memory limit do several loaders share? The Pool class."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Pool:
         self._closed = False
 
     def renew(self) -> None:
-        """In a forked child, replace memory counters and locks: inherited locks may be held for ever."""
+        """In a forked child, replace memory counters and locks: inherited locks may never be released."""
         if self._process != os.getpid():
             self._process = os.getpid()
             self.memory = Memory(self.memory.limit_bytes, expected=len(self.memory.budgets))
@@ -91,7 +91,7 @@ class Pool:
 
     def close(self) -> None:
         """End the threads after they have done all queued tasks."""
-        if self._process != os.getpid():  # a forked child has no threads, and the lock may be held for ever
+        if self._process != os.getpid():  # a forked child has no threads, and the lock may never be released
             self._closed = True
             return
         with self._lock:

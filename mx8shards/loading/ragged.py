@@ -1,4 +1,4 @@
-"""What does a batch hold for a column whose rows differ in length: texts, tokens, encoded files?"""
+"""How does a batch hold rows that differ in length (texts, tokens, encoded files)? The Ragged class."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Ragged:
 
     @property
     def values(self) -> Any:
-        """All rows, one after the other: numbers of arrays, the bytes of all else."""
+        """All rows, one after the other: the numbers of arrays, or the bytes of other payloads."""
         return self._as_numbers()._values
 
     @property
@@ -112,7 +112,7 @@ class Ragged:
         row = values[offsets[i] : offsets[i + 1]]
         if self._dims is None and self._decode is not None:
             if not len(row) and self._array_codec is not None:
-                return self._as_numbers()[i]  # padding without a sample, as no array has an empty payload
+                return self._as_numbers()[i]  # a row without a sample: no array has an empty payload
             return self._decode(row.data.toreadonly())
         if self._dims is not None:
             row = row.reshape(self._dims[i][self._dims[i] > 0] if len(row) else 0)
@@ -129,7 +129,7 @@ class Ragged:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_host": None, "_numbers": None}
 
-    # as rectangles ----------------------------------------------------------------------------------------------
+    # as dense arrays --------------------------------------------------------------------------------------------
 
     def padded(self, fill: Any = 0, length: int | None = None) -> Any:
         """The rows as one array or tensor [rows, length], with `fill` after the end of each row.
@@ -163,11 +163,11 @@ class Ragged:
 
         Args:
             length: The number of numbers in a row.
-            carry: The numbers that the call before left over. They come first. None: none.
+            carry: The numbers that the previous call left over, which come first. None: there are none.
 
         Call it in every step: `tokens, cu_seqlens, position_ids, carry = batch["tokens"].packed(2048, carry)`, with
-        None at first. Each call leaves fewer than `length` numbers over, in `carry`. The loader does not know them:
-        save `carry` beside `loader.state_dict()`, on each rank, and a resumed training packs exactly the same rows.
+        None at first. Each call leaves fewer than `length` numbers over, in `carry`. They are not part of the
+        loader's state: save `carry` beside `loader.state_dict()`, on each rank, and a resumed run packs equal rows.
         Without `carry` only these numbers are lost. Call it in the training loop, where batches come in order, and not
         in `transform=`, which runs in several threads.
         """
@@ -218,7 +218,7 @@ class Ragged:
         numbers = values.view(kind if isinstance(values, np.ndarray) else getattr(require("torch", "torch"), kind.name))
         return Ragged(numbers, _like(values, bounds), None, np.diff(bounds)[:, None])
 
-    # elsewhere --------------------------------------------------------------------------------------------------
+    # copies -----------------------------------------------------------------------------------------------------
 
     def copy(self) -> Self:
         """The same rows in memory of their own."""
@@ -261,7 +261,7 @@ class Ragged:
         return self.relocated(partial(moved, device=device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Ragged:
-        """A copy in pinned memory, from which a GPU copies by itself."""
+        """A copy in pinned memory, from which a GPU copies asynchronously."""
         return self.relocated(pinned)
 
     def _flat(self, who: str) -> Ragged:
@@ -276,7 +276,7 @@ class Ragged:
         return rows
 
     def _as_numbers(self) -> Ragged:
-        """These rows themselves, unless they are payloads of arrays, which become numbers."""
+        """The rows with payloads of arrays converted to numbers; other rows as they are."""
         codec = self._array_codec
         if codec is None:
             return self
@@ -286,7 +286,7 @@ class Ragged:
             found = numbers_of(_on_host(self._values), bounds[np.append(there, len(bounds) - 1)], codec.dtype_name)
             if isinstance(found, int):
                 row = int(there[found])
-                other = self[row].dtype  # an error of its own where the payload is damaged
+                other = self[row].dtype  # raises another error if the payload is damaged
                 expected = f"an array of {self[int(there[0])].dtype}, as row {there[0]}"
                 raise SchemaError(subject=f"row {row}", expected=expected, found=str(other))
             if len(there) < len(self):
@@ -303,7 +303,7 @@ class Ragged:
 
 
 def _with_empty_rows(numbers: Numbers, there: Array, rows: int) -> Numbers:
-    """The numbers of these rows, among others that have none."""
+    """Insert empty rows: `there` are the rows that have numbers."""
     counts, dims = np.zeros(rows, np.int64), np.zeros((rows, numbers.dims.shape[1]), np.int64)
     counts[there], dims[there] = np.diff(numbers.offsets), numbers.dims
     return Numbers(numbers.values, np.concatenate([[0], np.cumsum(counts)]), dims)
@@ -317,13 +317,12 @@ def copied(value: Any) -> Any:
 
 
 def moved(value: Any, device: Any, non_blocking: bool = False) -> Any:
-    """A tensor on this device; anything else as it is, but for NumPy's arrays, which cannot be anywhere else."""
+    """A tensor on this device; anything else as it is. LoaderError for NumPy arrays, which cannot be moved."""
     if isinstance(value, np.ndarray):
         raise LoaderError(f"NumPy arrays cannot be moved to {device!s}", hint=_HINT)
     if not _is_tensor(value):
         return value
-    # memory that is not torch's own may be a bank, which is filled again once its tensors are gone: also before a copy
-    # that nobody waits for is done
+    # memory that torch did not allocate may be a bank, which may be refilled before an asynchronous copy is done
     return value.to(device, non_blocking=non_blocking and value.untyped_storage().resizable())
 
 
@@ -335,7 +334,7 @@ def pinned(value: Any) -> Any:
 
 
 def _checked_carry(carry: Any) -> Carry:
-    """The `carry` of a call of `packed`, perhaps as a checkpoint gave it back."""
+    """The `carry` of an earlier call of `packed`, perhaps from a checkpoint."""
     pair: Any = carry if isinstance(carry, (tuple, list)) and len(carry) == 2 else (None, None)
     if any(not isinstance(part, np.ndarray) and not _is_tensor(part) for part in pair) or not len(pair[1]):
         raise SettingError(subject="carry", expected="None, or the carry that `packed` returned", found=shown(carry))
@@ -351,7 +350,7 @@ def _on_host(value: Any) -> Array:
 
 
 def _like(value: Any, array: Array) -> Any:
-    """A host's array as what `value` is: an array, or a tensor on its device."""
+    """Convert an array on the host to the kind (array or tensor) and the device of `value`."""
     return array if isinstance(value, np.ndarray) else require("torch", "torch").from_numpy(array).to(value.device)
 
 
@@ -368,14 +367,14 @@ def _name(values: Any) -> str:
 
 
 def _wide(values: Any) -> Any:
-    """Integers as int64, where that holds them all; anything else as it is."""
+    """Integers as int64, except uint64; anything else as it is."""
     if np.dtype(_name(values)).kind not in "iu" or _name(values) in ("int64", "uint64"):
         return values
     return values.astype(np.int64) if isinstance(values, np.ndarray) else values.long()
 
 
 def _fitting(fill: Any, dtype: np.dtype[Any]) -> Any:
-    """The fill as a plain number; SettingError for one that this dtype does not hold."""
+    """The fill as a plain number; SettingError if this dtype cannot hold it."""
     if dtype.kind == "f":
         is_nan = isinstance(fill, float) and np.isnan(fill)
         return fill if is_nan else real_number("fill", fill, f"a number that {dtype} holds", lambda number: True)

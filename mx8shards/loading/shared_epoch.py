@@ -1,10 +1,10 @@
-"""Which epoch do the workers of a DataLoader give next?
+"""Which epoch do the workers of a DataLoader yield next?
 
-A DataLoader starts its workers anew in every epoch, or keeps them, and tells the dataset nothing of it: neither in the
-parent nor in the workers is there a call that means "this is the next epoch". So the processes count iterations in
-shared memory. Each process writes into a row of its own, so counting needs no lock, and a worker may be killed at any
-time. Setting the epoch writes into a table that all share: the parent does that before it starts workers, and a worker
-that loaded a state does it before its first batch.
+A DataLoader starts its workers anew in every epoch, or keeps them. In both cases it does not tell the dataset, neither
+in the parent nor in the workers, that the next epoch begins. So the processes count iterations in shared memory. Each
+process writes into its own row, so counting needs no lock, and a worker may be killed at any time. Setting the epoch
+writes into a table that all share: the parent does that before it starts workers, and a worker that loaded a state does
+it before its first batch.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ _KEYS, _GROUPS = (1 << _KEY_BITS) - 1, (1 << _GROUP_BITS) - 1
 class SharedEpoch:
     """The epochs that all processes with a copy of one iterable dataset have begun.
 
-    An iteration is one number: how often the epoch was set, then the epoch, so a newer iteration has a larger number.
-    Row 0 belongs to the process without workers, row 1 + i to worker i. A row holds the last iterations that a process
-    of this row began, each with the key of its DataLoader iteration, and beside it which process wrote it.
+    An iteration is one integer: its high bits count how often the epoch was set, its low bits are the epoch. So a newer
+    iteration has a larger number. Row 0 belongs to the process without workers, row 1 + i to worker i. A row holds the
+    last iterations that its processes began, each with the key of its DataLoader iteration; `_writers` holds the
+    process that wrote each entry.
 
-    A worker joins the newest iteration that another row has begun under the same key, unless its own row had that one
-    already: then it begins the next one. Keys repeat where a training calls `torch.manual_seed` before every epoch. So
-    what a dead process of another group of workers began does not count: a worker that was terminated before it began
-    would otherwise leave its part of that iteration to its successor.
+    A worker joins the newest iteration that another row has begun under the same key and its own row has not. If there
+    is none, it begins the next iteration. Keys repeat if training code calls `torch.manual_seed` before every epoch, so
+    entries of dead processes from another group of workers do not count. Otherwise, if a worker was terminated before
+    it began an iteration, the worker started in its place would join that old iteration.
     """
 
     def __init__(self, epoch: int, position: int) -> None:
@@ -76,16 +77,16 @@ class SharedEpoch:
     def start(self, row: int, key: int, group: int = 0) -> tuple[int, int]:
         """Begin the next iteration in the process of this row. Epoch and position at which it begins.
 
-        group  a number that all workers of one DataLoader iteration have, and those started for another one do not
+        group  a number that all workers started for one DataLoader iteration share, and no others
         """
-        begun = self._read(row)  # once: if later writes of others counted, two workers could get different iterations
+        begun = self._read(row)  # once: with later writes of others, two workers could get different iterations
         iteration = max(self._begun_elsewhere(begun, row, key, group), default=None)
         iteration = self._next(begun) if iteration is None else iteration
         self._write(row, iteration, key, group)
         return self._where(iteration)
 
     def start_at(self, row: int, key: int, epoch: int, group: int = 0) -> None:
-        """Begin an iteration of this epoch, as a state says that was loaded in the process of this row."""
+        """Begin an iteration of this epoch in the process of this row."""
         begun = self._read(row)
         same = [found for found in self._begun_elsewhere(begun, row, key, group) if found % _MAX_EPOCHS == epoch]
         if not same and self._next(begun) % _MAX_EPOCHS != epoch:
@@ -93,7 +94,7 @@ class SharedEpoch:
         self._write(row, max(same) if same else self._next(begun), key, group)
 
     def copy(self) -> SharedEpoch:
-        """A count of its own that begins where this one stands."""
+        """An independent copy, which begins at the upcoming position of this one."""
         return SharedEpoch(*self.upcoming())
 
     def _next(self, begun: list[list[int]]) -> int:
@@ -104,7 +105,7 @@ class SharedEpoch:
         return count << _EPOCH_BITS | int(self._starts[1 + 2 * (count % _REMEMBERED_STARTS)])
 
     def _read(self, row: int) -> list[list[int]]:
-        """All rows, if there is this one among them."""
+        """All rows. LoaderError if there is no row of this number."""
         if row >= _MAX_ROWS:
             raise LoaderError(subject="num_workers", expected=f"at most {_MAX_ROWS - 1}", found=f"at least {row}")
         begun: list[list[int]] = self._begun.tolist()
@@ -127,7 +128,7 @@ class SharedEpoch:
         return writer & _GROUPS == group or _is_alive(writer >> _GROUP_BITS)
 
     def _write(self, row: int, iteration: int, key: int, group: int) -> None:
-        """Replace the oldest iteration of a row. A reader sees an entry only once its writer stands beside it."""
+        """Replace the oldest entry of a row. Its writer is stored first, so that readers of the entry find it."""
         at = int(self._begun[row].argmin())
         self._begun[row, at] = 0
         self._writers[row, at] = os.getpid() << _GROUP_BITS | group
@@ -156,12 +157,12 @@ def _is_alive(process: int) -> bool:
 
 
 def _shared(numbers: torch.Tensor) -> torch.Tensor:
-    """The same tensor in shared memory: a plain pickle and copy.deepcopy give one that is not."""
+    """The same tensor in shared memory: pickle and copy.deepcopy give a private one."""
     if not numbers.is_shared():  # type: ignore[no-untyped-call]
         numbers.share_memory_()  # type: ignore[no-untyped-call]
     return numbers
 
 
 def key_of(seed: int, workers: int) -> int:
-    """The key of a DataLoader iteration with this base seed and this many workers; 0 is that of no workers."""
+    """The key of a DataLoader iteration with this base seed and this many workers; 0 is the key without workers."""
     return 1 + (seed * _MAX_ROWS + workers) % _KEYS

@@ -18,7 +18,7 @@ from mx8shards.loading.batch import Batch
 from mx8shards.loading.ragged import Ragged
 
 
-class _Beside:
+class _Context:
     """The parts of a container other than its tensors, such as sample_ids.
 
     All are equal, so that two batches with the same columns have equal tree structures.
@@ -28,21 +28,22 @@ class _Beside:
         self.content = content
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Beside)
+        return isinstance(other, _Context)
 
     def __hash__(self) -> int:
         return 0
 
 
 def _batch_parts(batch: Batch) -> tuple[list[Any], Any]:
-    """A batch's columns as leaves; those of several sides first, as torchvision takes a first tensor for an image.
+    """A batch's columns as leaves. Those of three or more dimensions come first.
 
-    Decoded pictures are leaves with their channels first, whatever their layout is in the batch.
+    torchvision takes the first tensor for the image. Decoded pictures are leaves with their channels first, whatever
+    their layout is in the batch.
     """
     names = sorted(batch, key=lambda name: getattr(batch[name], "ndim", 0) < 3)
     layouts = batch.layouts
     leaves = [_as_image(batch[name], layouts[name]) if name in layouts else batch[name] for name in names]
-    return leaves, (tuple(names), _Beside((batch._rows, layouts)))
+    return leaves, (tuple(names), _Context((batch._rows, layouts)))
 
 
 def _batch_of(values: Any, context: Any) -> Batch:
@@ -53,7 +54,7 @@ def _batch_of(values: Any, context: Any) -> Batch:
 
 
 def _as_image(value: Any, layout: str) -> Any:
-    """Pictures with their channels first; for torchvision's transforms, where it is imported, a tv_tensors.Image."""
+    """Pictures with their channels first, as a tv_tensors.Image if torchvision.tv_tensors is imported."""
     if not isinstance(value, torch.Tensor):
         return value
     first = value if layout == "CHW" else value.permute(0, 3, 1, 2)
@@ -71,7 +72,7 @@ def _of_image(leaf: Any, layout: str) -> Any:
 
 def _ragged_parts(ragged: Ragged) -> tuple[list[Any], Any]:
     parts = ragged.map(lambda part: part)
-    return [parts._values, parts._offsets], _Beside((parts._decode, parts._dims))
+    return [parts._values, parts._offsets], _Context((parts._decode, parts._dims))
 
 
 def _ragged_of(values: Any, context: Any) -> Ragged:
@@ -79,16 +80,16 @@ def _ragged_of(values: Any, context: Any) -> Ragged:
 
 
 def _collated(batches: Sequence[Batch], *, collate_fn_map: Any = None) -> Batch:
-    """The one batch that `DataLoader(…, batch_size=1)`, its default, puts into a list to be collated."""
+    """Unwrap the batch that a DataLoader with the default `batch_size=1` puts into a list to be collated."""
     if len(batches) != 1:
         raise LoaderError(
-            "what a Loader gives is a batch already, and a DataLoader does not collate several",
+            "a Loader yields whole batches, and a DataLoader cannot collate several of them",
             hint="DataLoader(…, batch_size=None)",
         )
     return batches[0]
 
 
 for _class, _parts, _whole in ((Batch, _batch_parts, _batch_of), (Ragged, _ragged_parts, _ragged_of)):
-    if _class not in _pytree.SUPPORTED_NODES:  # it is there where Ctrl-C ended the first import of this module
+    if _class not in _pytree.SUPPORTED_NODES:  # it is registered if Ctrl-C interrupted the first import of this module
         _pytree.register_pytree_node(_class, _parts, _whole, serialized_type_name=f"mx8shards.{_class.__name__}")
 default_collate_fn_map[Batch] = _collated

@@ -1,4 +1,4 @@
-"""Where does a conversion keep its parts and what it published, and when are the parts removed?
+"""Where does a conversion keep its parts and its record of published splits, and when are the parts removed?
 
     OUT/.mx8shards/parts/<32 hex digits>    a dataset for each part, named by a hash of its inputs (convert/part_names)
     OUT/.mx8shards/conversion.lock          locked with flock while a conversion runs, so a kill leaves no stale lock
@@ -6,8 +6,7 @@
 
 If a conversion is killed, running the same command again reuses its finished parts. Once OUT holds a dataset, the
 parts are no longer needed: the conversion removes them, and `gc` removes those left by a kill. `converted.json` stays:
-if a conversion is killed after it has published some splits, the file tells whether the source is still the one that
-they were made of.
+if a conversion is killed after it has published some splits, the file shows whether the source has changed since.
 """
 
 from __future__ import annotations
@@ -60,13 +59,13 @@ def keep_converted(out: Path, parts: Sequence[str], rejects: Sequence[tuple[str,
     """Record, before a split is published in `out`, the names of its parts, and each reject with its reason."""
     path = out / STATE / _CONVERTED
     with operations.disk_errors("write", path):
-        operations.unlink(path)  # of a conversion that was killed before it published
+        operations.unlink(path)  # left by a conversion that was killed before it published
         publish.write_file(path, [json.dumps({"parts": parts, "rejects": rejects}).encode()])
         operations.sync_directory(path.parent)
 
 
 def converted(out: Path) -> tuple[list[str], list[tuple[str, str]]] | None:
-    """What `keep_converted` recorded, or None if there is no record."""
+    """The parts and rejects that `keep_converted` recorded, or None if there is no record."""
     path = out / STATE / _CONVERTED
     if not path.exists():
         return None

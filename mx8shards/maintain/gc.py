@@ -40,7 +40,7 @@ class Removed:
     freed_bytes: int  # size of the removed files that had no other hard link, indexes included
     kept: tuple[str, ...]  # the remaining snapshots
     parts: tuple[str, ...] = ()  # parts of ranks that were kept, because no snapshot has their samples yet
-    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or never can be
+    removed_parts: tuple[str, ...] = ()  # parts whose samples are in a snapshot, or can no longer be added to one
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -66,8 +66,8 @@ def gc(
     Of a URL, objects that killed or interrupted writers left are removed too, also parts of incomplete uploads.
 
     Parts that ranks or a conversion wrote below the dataset are removed too, if a snapshot has all their samples and
-    no process is writing them. Files that no snapshot ever named are never removed. If gc is killed, the next operation
-    that changes the dataset finishes it.
+    no process is writing them. Files that never belonged to a snapshot are not removed. If gc is killed, the next
+    operation that changes the dataset finishes it.
     """
     where = parse_any(link)
     if where.snapshot is not None:

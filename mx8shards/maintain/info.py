@@ -1,4 +1,4 @@
-"""What does the index say about a snapshot (`mx8shards info`, `ls`), and are its files there? Opens no shard."""
+"""What does the index record about a snapshot (`mx8shards info`, `ls`), and do its files exist? Opens no shard."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Info:
     metadata: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self)
 
 
@@ -59,7 +59,7 @@ class ShardInfo:
     hashes: dict[str, str]  # of the stored file
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self)
 
 

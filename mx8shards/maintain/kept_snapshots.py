@@ -75,7 +75,7 @@ def _check_kept(root: Path, name: str, snapshots: SnapshotsToCheck) -> None:
     try:
         found = snapshot_id(read_index(file))
         if found != name:
-            raise IntegrityError(subject=str(file), expected=f"an index of id {name}", found=found)
+            raise IntegrityError(subject=str(file), expected=f"an index whose id is {name}", found=found)
     except (FormatError, IntegrityError, OSError) as error:
         snapshots.damage.append(damage_of(error, file=str(file.relative_to(root)), snapshot=name))
     else:

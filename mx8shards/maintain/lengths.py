@@ -59,7 +59,7 @@ def _count(coder: DynamicArray, shard: Shard, name: str, row: int, begin: int, s
     try:
         return coder.count(shard.view[begin : begin + min(2, size)], size)
     except FormatError as error:
-        raise error.at(subject=shard.name, place=f"sample {row}, column {name!r}") from error.__cause__
+        raise error.at(subject=shard.name, place=f"sample {row} of this shard, column {name!r}") from error.__cause__
 
 
 def _chosen_shards(index: Index) -> list[int]:

@@ -94,7 +94,7 @@ def _current_id(root: Path, known: Collection[str]) -> str:
     data = current_bytes(root)
     if data is not None and snapshot_id(data) in known:
         return snapshot_id(data)
-    return load(Link(root)).id  # of an index written by another program, or raises the reason it cannot be read
+    return load(Link(root)).id  # another program wrote this index; an unreadable one raises here
 
 
 def _in_order(found: dict[str, tuple[LogEntry, _T]], first: str) -> list[tuple[LogEntry, _T]]:
@@ -123,6 +123,6 @@ def _entry(snapshot: Snapshot, current: str, published: datetime) -> LogEntry:
 
 def _published(root: Path, name: str) -> datetime:
     path = kept_path(root, name)
-    with disk_errors("look at", path):
+    with disk_errors("stat", path):
         stat = (path if path.exists() else root / INDEX).stat()
     return datetime.fromtimestamp(stat.st_mtime, UTC)

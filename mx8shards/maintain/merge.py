@@ -77,7 +77,7 @@ def merge(
         mode: `"create"` makes a new dataset; `"append"` adds the samples to the one in `out`, if there is one.
         metadata: The metadata of the merged dataset. None: the union of the metadata of all parts, and of the dataset
             that is appended to. It is an error if values differ, or if only some parts have a list of class names
-            (`classes`). Only `conversion`, which tells of the conversion of one part, is left out if values differ.
+            (`classes`). Only `conversion`, which describes how one part was converted, is left out if values differ.
         progress: A function, called with the number of bytes done and the total number of bytes.
         onto: With `"append"`, the id of the snapshot that must be the current one. None: any.
         single_writer: Also merge into a store without conditional puts. No other process may write there then.
@@ -172,15 +172,18 @@ def _base(target: Path) -> Snapshot | None:
     if (target / INDEX).exists():
         return current(target)
     if kept(target):
-        raise DatasetExistsError("earlier snapshots are kept here", subject=str(target), hint="merge makes a new one")
+        hint = "give another directory"
+        raise DatasetExistsError("the directory contains snapshots of a dataset", subject=str(target), hint=hint)
     return None
 
 
 def _require_no_index(target: Path, mode: Mode, moved: Iterable[Link]) -> None:
-    """With mode "create", DatasetExistsError if `target` has a dataset that none of the `moved` parts went into."""
+    """With mode "create", DatasetExistsError if `target` has a dataset, unless some of the parts were moved into it."""
     if mode == "create" and (target / INDEX).exists() and not moved_parts(moved, target)[0]:
         raise DatasetExistsError(
-            "a dataset is here already", subject=str(target), hint='merge makes a new one; mode="append" adds to it'
+            "the directory already contains a dataset",
+            subject=str(target),
+            hint='give another directory, or mode="append" to add to it',
         )
 
 
@@ -290,7 +293,7 @@ def _hand_over(part: Snapshot, target: Path, name: str) -> None:
     publication = LocalPublication(part.root)
     try:
         if load(Link(part.root)).id != part.id:
-            raise DiskError("something was published here since the merge began", subject=str(part.root))
+            raise DiskError("another process has published here since the merge began", subject=str(part.root))
         publication.hand_over(target, name)
     finally:
         publication.close()
@@ -303,10 +306,11 @@ def _remove_moved(roots: Iterable[Path], target: Path, name: str) -> None:
                 finish_removal(root)
                 if (root / INDEX).exists():
                     raise DiskError(
-                        "something was published here since it was merged, so it is not removed", subject=str(root)
+                        "another snapshot was published here since it was merged, so it is not removed",
+                        subject=str(root),
                     )
         except DiskError as error:
-            error.hint = f"the merged dataset is in place already, as {target}@{name}"
+            error.hint = f"the merged dataset is already published, as {target}@{name}"
             raise
 
 

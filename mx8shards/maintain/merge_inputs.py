@@ -84,7 +84,7 @@ def _parts_on(target: Path, base: str) -> list[Path]:
         raise DatasetNotFoundError(
             subject=str(parts_directory(target)),
             expected=f"parts that ranks wrote to append to the current snapshot, {base}",
-            found=", ".join(path.name for path, _ in written[:_MOST_NAMES]) or "none at all",
+            found=", ".join(path.name for path, _ in written[:_MOST_NAMES]) or "no parts",
             hint=hint if others else 'Writer(…, mode="append", rank=…, world_size=…) writes them',
         )
     return found

@@ -76,7 +76,7 @@ def _require_classes_in_all(base: Snapshot | None, parts: Sequence[Snapshot]) ->
             subject=f"metadata {_CLASSES!r}",
             expected=f"the class list of {named[0].root} in all parts",
             found=f"{classes_difference(classes, None)} in {snapshot.root}",
-            hint="its labels would get the names of other classes; metadata={…} (--metadata) can give the class list",
+            hint="its labels could mean other classes; give the class list with metadata={…} (--metadata)",
         )
 
 

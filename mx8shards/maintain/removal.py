@@ -51,10 +51,10 @@ def _key(entry: Entry) -> Key | None:
 def collect_parts(root: Path, now: str, published: dict[Key, str]) -> Iterator[tuple[str, int | None]]:
     """Remove the useless parts of ranks below `root`. Yields the name of each part and the bytes freed, None if kept.
 
-    `now` is the current snapshot; `published` has the shards of all snapshots, by content. Useless are parts whose
-    removal a merge has begun, files of a killed rank that published nothing, and parts whose samples are all in the
-    dataset. A part is kept if a process is writing it, or if it was written to append to the current snapshot, because
-    the user may want its samples twice. Parts of conversions are handled in `maintain.conversion`.
+    `now` is the current snapshot; `published` has the shards of all snapshots, by content. A part is useless if a merge
+    has begun to remove it, if a killed rank published nothing in it, or if all its samples are in the dataset. A part
+    is kept if a process is writing it, or if it was written to append to the current snapshot, because the user may
+    want its samples twice. Parts of conversions are handled in `maintain.conversion`.
     """
     for part in part_roots(root):
         if is_part(part) or not (parse_rank(part.name) or moved_to(part)):

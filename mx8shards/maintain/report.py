@@ -30,7 +30,7 @@ class Damage:
     blocks: tuple[int, ...] = ()  # the damaged 1 MiB blocks of the file, if block hashes are known
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self)
 
 
@@ -55,7 +55,7 @@ class Report:
         return not self.damage
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {"ok": self.ok, **fields, "damage": [damage.to_json() for damage in self.damage]}
 

@@ -27,7 +27,7 @@ from mx8shards.shards.snapshots import Snapshot, current, kept, sidecar_path
 
 
 def seal_current(link: Link, progress: Progress | None) -> Report | None:
-    """Check every byte of the current snapshot and publish it with content hashes. None if it is sealed and kept."""
+    """Check every byte of the current snapshot and publish it with content hashes. None if it is already sealed."""
     if link.snapshot is not None:
         raise SettingError(
             subject=str(link),

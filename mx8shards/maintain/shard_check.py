@@ -47,7 +47,7 @@ class Checked:
     """The result of checking one shard."""
 
     task: ShardCheck
-    vouched: bool = True  # a hash of its payload bytes is known
+    has_hash: bool = True  # whether a hash of its payload bytes is known
     damage: list[Damage] = field(default_factory=list)
     errors: list[ShardsError | OSError] = field(default_factory=list)
     facts: Facts | None = None
@@ -147,7 +147,7 @@ class _DataCheck:
         """Add every error found to `checked`."""
         packed = self._read_stored(tick)
         checked, task = self._checked, self._task
-        checked.vouched = self._stored.best is not None or self._raw.best is not None or task.blocks is not None
+        checked.has_hash = self._stored.best is not None or self._raw.best is not None or task.blocks is not None
         error = self._stored.error()
         blocks = self._damaged_blocks()
         if blocks and error is None:
@@ -220,9 +220,9 @@ class _DataCheck:
         return IntegrityError(subject=self._name, place=f"block {block}", expected=expected, found="another digest")
 
     def _rows_in(self, blocks: list[int]) -> Rows | None:
-        """The rows with bytes in these blocks. None, for all rows, if the blocks do not tell.
+        """The rows with bytes in these damaged blocks, or None for all rows.
 
-        They do not tell if there are none, if the shard is compressed, or if one holds part of the offset table.
+        All rows may be damaged if there are no blocks, the shard is compressed, or a block overlaps the offset table.
         """
         table = table_bytes(self._entry.samples)
         if not blocks or self._entry.zip is not None or blocks[0] * BLOCK_BYTES < table:

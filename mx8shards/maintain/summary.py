@@ -36,7 +36,7 @@ class ColumnSummary:
     classes: tuple[str, ...] | None = None  # only for the column `label`: the class names
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self) | {"numbers": self.numbers and self.numbers.to_json()}
 
 
@@ -56,7 +56,7 @@ class Summary:
     columns: tuple[ColumnSummary, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As a JSON object."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"columns": [column.to_json() for column in self.columns]}
 

@@ -63,9 +63,9 @@ def verify(
             if all(is_still_there(where.root, name) for name in {damage.snapshot for damage in report.damage}):
                 return report
     raise DatasetNotFoundError(
-        f"changed while it was verified, {_MOST_TRIES} times: nothing can be said about it",
+        f"changed {_MOST_TRIES} times while it was verified, so there is no result",
         subject=str(where),
-        hint="run it again while no other process runs gc or writes there",
+        hint="run verify again while no other process runs gc or writes there",
     )
 
 

@@ -58,14 +58,14 @@ class VerifyPlan:
         for sidecar in snapshot.index.sidecars:
             wanted = self._data and any(i in checks for i in range(sidecar.start, sidecar.stop))
             if wanted or sidecar.blake3 not in self._sidecars:
-                self._look_into(snapshot, sidecar, checks)
+                self._check_sidecar(snapshot, sidecar, checks)
         self.checks += checks.values()
 
     def _is_new(self, entry: Entry) -> bool:
         known = self._shards.setdefault(entry.stored.basename, entry)
         return known is entry or not _covers(known, entry)
 
-    def _look_into(self, snapshot: Snapshot, sidecar: Sidecar, checks: Mapping[int, ShardCheck]) -> None:
+    def _check_sidecar(self, snapshot: Snapshot, sidecar: Sidecar, checks: Mapping[int, ShardCheck]) -> None:
         try:
             data = _checked(snapshot, sidecar, data=self._data)
         except (FormatError, IntegrityError, DatasetNotFoundError) as error:
@@ -102,12 +102,12 @@ def _covers(known: Entry, entry: Entry) -> bool:
     return (
         (known.kind.columns, known.kind.compression, known.samples)
         == (entry.kind.columns, entry.kind.compression, entry.samples)
-        and _says_no_more(entry.raw, known.raw)
-        and (entry.zip is known.zip or (entry.zip and known.zip and _says_no_more(entry.zip, known.zip)) is True)
+        and _adds_no_hash(entry.raw, known.raw)
+        and (entry.zip is known.zip or (entry.zip and known.zip and _adds_no_hash(entry.zip, known.zip)) is True)
     )
 
 
-def _says_no_more(info: FileInfo, known: FileInfo) -> bool:
+def _adds_no_hash(info: FileInfo, known: FileInfo) -> bool:
     return info.size_bytes == known.size_bytes and info.hashes.items() <= known.hashes.items()
 
 

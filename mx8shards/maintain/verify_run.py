@@ -52,7 +52,7 @@ def _run(
     with map_in_threads(lambda task: check(task, ticker.tick), plan.checks, check_threads(plan.checks)) as results:
         for checked in results:
             damage += checked.damage
-            unchecked += not checked.vouched
+            unchecked += not checked.has_hash
     index = snapshots.requested.index if snapshots.requested else None
     return Report(
         snapshot=snapshots.id,

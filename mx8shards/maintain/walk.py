@@ -62,8 +62,10 @@ class SampleWalk:
             self._error = FormatError(expected=f"{table_bytes(self._samples)} bytes of offsets", found="fewer")
         if self._error is None and self.bad:
             rows = np.concatenate(self.bad)
-            found = f"another sum, in {len(rows)} samples" if len(rows) > 1 else "another sum"
-            self._error = FormatError(place=f"sample {rows[0]}", expected="columns that fill it", found=found)
+            found = f"a different sum, in {len(rows)} samples" if len(rows) > 1 else "a different sum"
+            self._error = FormatError(
+                place=f"sample {rows[0]} of this shard", expected="column sizes that add up to its length", found=found
+            )
         if self._error is not None:
             raise self._error
 

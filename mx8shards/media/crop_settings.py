@@ -1,4 +1,4 @@
-"""Which settings of a crop does the picture stage need? Those that Decode, CenterCrop and the others come down to."""
+"""Which settings of a crop does the picture stage get from Decode, CenterCrop, RandomResizedCrop and the others?"""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ CropKind = Literal["whole", "cover", "random", "within", "native"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CropSettings:
-    """One crop of a picture, or all of the picture.
+    """One crop of a picture, or the whole picture.
 
-    kind    "whole": all of it, not resized; "cover": the largest centred box of the sides' ratio; "random": a random
-            box; "within": a centred box, after the shorter side was resized to `resize`; "native": a centred box of the
-            picture as it is
+    kind    "whole": the whole picture, not resized; "cover": the largest centred box with the aspect ratio of `sides`;
+            "random": a random box; "within": a centred box, after the shorter side was resized to `resize`; "native": a
+            centred box of the output's size, or a smaller one, enlarged, if the picture is smaller
     sides   height and width of the output; 0 and 0 if it has the size of each picture
     """
 

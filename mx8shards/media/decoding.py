@@ -34,7 +34,7 @@ def import_libraries() -> None:
     """Import the installed picture libraries, with the plugins that Pillow would import lazily.
 
     Called before threads start, because a child that is forked while a thread imports a module would inherit a locked,
-    half-initialised module and wait for it for ever. A missing library is reported where it is used.
+    half-initialised module, and could never import it. A missing library is reported when it is used.
     """
     with suppress(ImportError):
         import_module("simplejpeg")
@@ -123,7 +123,7 @@ def check_jpeg(payload: bytes, most_bytes: int) -> None:
 
 
 def _decode_strictly(payload: bytes, width: int, height: int) -> None:
-    """DecodeError for a JPEG with errors or warnings of libjpeg. It is decoded at scale 1/8."""
+    """DecodeError for a JPEG for which libjpeg reports an error or a warning. It is decoded at scale 1/8."""
     if turbo.library is None:
         check_whole_jpeg(payload, "RGB")
         return
@@ -142,7 +142,7 @@ def _check_tiles(data: Pixels, head: Any) -> None:
     if jpeg_tiles.tiles_for(data, head, 0, 0, head["width"], head["height"], tiles[0]) != jpeg.OK:
         return
     if jpeg_tiles.splice(data, head, data, 0, tiles[0], out) < 0:
-        raise DecodeError(expected="a JPEG whose tile index matches its data", found="one whose tiles are elsewhere")
+        raise DecodeError(expected="a JPEG whose tile index matches its data", found="tiles at other offsets")
 
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
@@ -166,6 +166,6 @@ def aligned_scratch(size_bytes: int) -> Pixels:
 
 
 def check_fits(width: int, height: int, size_bytes: int, most_bytes: int) -> None:
-    """DecodeError for a picture that takes more memory than a loader has for one. The hint says how much suffices."""
+    """DecodeError for a picture that needs more memory than a loader has for one. The hint names a larger `memory=`."""
     hint = f"a memory= that is {-(-size_bytes // most_bytes)} times as large"
     check_size(width, height, size_bytes, most_bytes, hint if size_bytes <= MOST_DECODED_BYTES else "")

@@ -1,4 +1,4 @@
-"""How are crops made of pictures that kernels leave to Python? simplejpeg or Pillow decodes a copy of the payload."""
+"""How are crops made of pictures that kernels cannot decode? simplejpeg or Pillow decodes a copy of the payload."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Picture:
 
 def make_crops(picture: Picture, memory: ThreadMemory) -> int:
     """Write all crops of one picture to the bank; return the status of the row."""
-    with ExitStack() as locks:  # around `try`: locks are held until an error, whose traceback refers to pixels, is gone
+    with ExitStack() as locks:  # outside of `try`: until it is handled, an error keeps pixels alive
         try:
             memory.take(int(picture.span["size"]), locks)  # a thread that waits for the lock holds no payload
             payload = read_payload(picture.work, picture.row, picture.span, memory.large.most_bytes)
@@ -109,7 +109,7 @@ def _decode_with_library(payload: bytes, picture: Picture, memory: ThreadMemory,
         reserve(height, width, 3 * height * width + len(jpeg) + int(coefficient_bytes(head)))
         pixels = decoding.decode_jpeg(jpeg, height, width)
         if pixels.shape != (height, width, 3):
-            raise DecodeError("a JPEG of another size than its head says")
+            raise DecodeError("the JPEG has another size than its head declares")
     scratch = decoding.aligned_scratch(int(write_crops.crop_bytes(picture.jobs, cut)))
     write_crops.crop_rgb(pixels, cut, picture.jobs, picture.row, scratch)
     return 0
@@ -133,7 +133,7 @@ def _make_reserve(
 def _find_jpeg(payload: bytes, picture: Picture, memory: ThreadMemory, locks: ExitStack) -> tuple[Bytes | None, int]:
     """The JPEG to decode: spliced from tiles, or the payload; None if kernels do not know the payload's format.
 
-    The second result is how many bytes of this thread's scratch the JPEG keeps in use.
+    The second result is the number of bytes of this thread's scratch that the JPEG keeps in use.
     """
     data, scratch, kept_bytes = np.frombuffer(payload, np.uint8), memory.scratch, len(memory.scratch)
     size, need = splice_crops(data, picture.jobs, picture.draws, memory.workspace, scratch)

@@ -18,7 +18,7 @@ from mx8shards.media import decoding
 Bytes = npt.NDArray[np.uint8]
 
 _FIRST_BYTES = 2 << 20  # initial scratch of a thread; it grows when a picture needs more
-_RETURNED_BYTES = 1 << 20  # freed memory is returned to the system from this size on; below, the call costs too much
+_RETURNED_BYTES = 1 << 20  # of freed memory, before it is returned to the system: the call is slow
 _MOST_BYTES = 64 << 20  # of a thread's scratch; larger pictures are decoded one at a time
 
 
@@ -44,7 +44,7 @@ class LargeMemory:
 
     @contextmanager
     def alone(self, size_bytes: int) -> Iterator[None]:
-        """Hold the lock while the thread allocates `size_bytes` elsewhere; they must be freed before this ends."""
+        """Hold the lock while the thread allocates `size_bytes` elsewhere, and frees them."""
         with self.lock:
             self._scratch = decoding.aligned_scratch(0)
             try:
@@ -83,7 +83,7 @@ class ThreadMemory:
         self._shared.scratch = decoding.aligned_scratch(0)
 
     def take(self, size_bytes: int, locks: ExitStack, kept_bytes: int = 0) -> None:
-        """Called before a library allocates `size_bytes`, which count against the thread's limit or as a large picture.
+        """Count `size_bytes`, before a library allocates them, against the thread's limit or as a large picture.
 
         Large pictures are decoded one at a time: the lock is held until `locks` is closed. `kept_bytes` of the thread's
         scratch stay in use. DecodeError if the picture exceeds both limits.

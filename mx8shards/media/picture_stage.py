@@ -144,7 +144,7 @@ class Pictures(Stage):
     def _fill_by_kernel(
         self, batch: Any, jobs: Array, memory: ThreadMemory, need: int, start: int, stop: int
     ) -> tuple[int, int]:
-        """Fill rows with `need` bytes of scratch or more; return the row at which that stopped, and what it needs."""
+        """Fill rows with `need` bytes of scratch or more; return the row at which that stopped, and its need."""
         if need <= len(memory.scratch) or memory.grow(need):
             row, need = kernels.fill_rows(batch, jobs, memory.workspace, memory.scratch, start, stop)
             return row, need
@@ -173,7 +173,7 @@ class Pictures(Stage):
         work.rows["status"][i] = library_pictures.make_crops(picture, memory)
 
     def why(self, size_bytes: int, read: Callable[[], bytes]) -> Exception | None:
-        """The error for a picture that was refused; None if it decodes now. The strictest decoder is asked first.
+        """The error for a picture that was refused; None if it decodes now. The strictest decoder is tried first.
 
         The picture is read and decoded in the memory for one large picture, so one thread at a time does this.
         """
@@ -193,7 +193,7 @@ class Pictures(Stage):
                 decoding.check_pillow_jpeg(picture, most_bytes)
                 self._check_memory(picture)
                 decoding.decode(picture, partial(self._check_sides, len(picture)), upright=self._upright)
-                if picture.startswith(b"\xff\xd8"):  # crops refuse also JPEGs of which libjpeg only warns
+                if picture.startswith(b"\xff\xd8"):  # crops also refuse JPEGs for which libjpeg only warns
                     decoding.decode_jpeg(np.frombuffer(picture, np.uint8), 1, 1)
         except DecodeError as error:
             return without_traceback(error)
@@ -202,7 +202,7 @@ class Pictures(Stage):
     def _check_memory(self, picture: bytes) -> None:
         """DecodeError for a JPEG that takes too much memory to decode.
 
-        The box of a random crop is not known here, so the whole picture is counted then.
+        The box of a random crop is not known here, so the whole picture is counted.
         """
         workspace = self._workspace()
         data, head, cut = np.frombuffer(picture, np.uint8), workspace["head"], workspace["cut"]
@@ -220,7 +220,7 @@ class Pictures(Stage):
         decoding.check_fits(int(head["width"]), int(head["height"]), size_bytes, self._large.most_bytes)
 
     def _check_sides(self, payload_bytes: int, width: int, height: int, size_bytes: int) -> None:
-        """DecodeError for a picture that has not the size in the settings, or takes too much memory."""
+        """DecodeError for a picture that does not have the size in the settings, or takes too much memory."""
         for crop in self._crops.values():
             if crop.kind == "whole" and any(crop.sides) and crop.sides != (height, width):
                 expected = f"{crop.sides[0]} rows of {crop.sides[1]} pixels"
@@ -254,7 +254,7 @@ def _crop_values(crop: CropSettings) -> npt.NDArray[np.uint32]:
 
 
 class PartialPictures(Pictures):
-    """Pictures of fixed size. Of tiled JPEGs that are not in the page cache, it reads the needed tiles only."""
+    """Pictures of fixed size. It reads only the needed tiles of tiled JPEGs that are not in the page cache."""
 
     narrows = True
     head_bytes = kernels.HEAD_BYTES
@@ -296,7 +296,7 @@ class WholePictures(Pictures):
     def _sides_of(self, work: Work, i: int) -> tuple[int, int]:
         """Height and width of a picture in a format that kernels do not know; 0 and 0 if the row is refused."""
         span = work.spans[i, self._context.number]
-        with self._large.alone(int(span["size"])):  # covers the payload, and what the library allocates to open it
+        with self._large.alone(int(span["size"])):  # for the payload, and the library's memory for opening it
             try:
                 payload = library_pictures.read_payload(work, i, span, self._large.most_bytes)
                 height, width = decoding.sides(payload)

@@ -152,7 +152,7 @@ def _names(classes: object) -> dict[int, str]:
 
 
 def _spread(count: int, length: int, run: int) -> Iterator[Ints]:
-    """`count` of `length` positions, evenly spaced, in runs."""
+    """Yield `count` evenly spaced positions below `length`, `run` at a time."""
     for start in range(0, count, run):
         yield np.arange(start, min(start + run, count)) * length // count
 

@@ -23,7 +23,7 @@ from mx8shards.media.exif_rotation import UPRIGHT, Part, in_raster, in_upright, 
 
 Array = npt.NDArray[Any]
 
-_PAD = 2  # pixels, at any scale, over which the decoder smooths chroma when it upsamples it
+_PAD = 2  # pixels, at any scale: the decoder's chroma upsampling reads neighbours up to this far away
 _MOST_TILES = 0.9  # of a picture's area: beyond that, splicing tiles saves less than it costs
 
 
@@ -42,7 +42,7 @@ def decode_rotated(
     cut: Any,
     reserve: Callable[[int, int, int], None],
 ) -> Pixels:
-    """Decode the part that the boxes need to RGB and rotate it; `cut` receives its place in the upright picture.
+    """Decode the part that the boxes need to RGB and rotate it; `cut` receives its position in the upright picture.
 
     `reserve(height, width, size_bytes)` is called before memory is allocated, and may raise to refuse the picture.
     """
@@ -69,7 +69,7 @@ def decode_rotated(
     )
     pixels = decode_jpeg(source, down, across)
     if pixels.shape != (down, across, 3):
-        raise DecodeError("a JPEG of another size than its head says")
+        raise DecodeError("the JPEG has another size than its head declares")
     return rotate(pixels, orientation)
 
 
@@ -118,6 +118,6 @@ def _splice_tiles(data: Pixels, head: Any, wanted: Part, whole: Part) -> tuple[P
     out = np.empty(int(head["entropy"] + tiles[0]["end"] - tiles[0]["begin"]) + 64, np.uint8)
     size = jpeg_tiles.splice(data, head, data, 0, tiles[0], out)
     if size <= 0:
-        raise DecodeError(expected="a JPEG whose tile index matches its data", found="one whose tiles are elsewhere")
+        raise DecodeError(expected="a JPEG whose tile index matches its data", found="tiles at other offsets")
     left, top, width, height = (int(tiles[0][name]) for name in ("left", "top", "width", "height"))
     return out[:size], Part(left, top, left + width, top + height)

@@ -1,4 +1,4 @@
-"""Which settings can `decode=` have for a column of pictures: Decode, CenterCrop, RandomResizedCrop, MultiCrop …?"""
+"""Which decoders of pictures does `decode=` accept: Decode, CenterCrop, ResizeCrop, RandomResizedCrop, MultiCrop?"""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Picture:
         return {"kind": "cover"}
 
     def _settings(self) -> CropSettings:
-        """What the stage needs to know of this crop."""
+        """The settings of this crop, for the stage."""
         shared = {f.name: getattr(self, f.name) for f in fields(Picture)}
         return CropSettings(sides=self.sides, **self._box(), **shared)
 
@@ -108,18 +108,18 @@ class Decode(Picture):
 
     Args:
         size: The height and width that all pictures have, or one number for both: a batch has them stacked, and a
-            picture of another size is an error. None: sizes differ, and a batch has them as Ragged, of which
+            picture of another size is an error. None: sizes differ, and a batch has them as Ragged, where
             `batch["image"][i]` is one picture as an array.
-        flip: The probability, from 0 to 1, that a picture is mirrored, left to right. 0, as with torchvision: never.
+        flip: The probability, from 0 to 1, that a picture is mirrored, left to right.
         layout: "CHW" or "HWC": whether a batch has `[B, 3, height, width]` or `[B, height, width, 3]`.
         dtype: "uint8" for levels from 0 to 255; "float16" or "float32" for numbers from 0 to 1.
         mean: With `std` and a float dtype, pictures are normalised: `(value - mean) / std`. Three finite numbers, for
             red, green and blue from 0 to 1.
         std: Three numbers above 0; given with `mean` or not at all.
-        seed: Crops with the same int draw the same numbers, as a picture and its mask need. None: the numbers depend on
-            the crop's name in the batch.
-        upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
-            `convert imagefolder --upright` turns them once. False takes the raster as it is, as torchvision's
+        seed: Crops with the same seed draw the same numbers, for example for a picture and its mask. None: the numbers
+            depend on the crop's name in the batch.
+        upright: True applies the rotation in EXIF data (not XMP) first. That is slower for rotated pictures, which
+            `convert imagefolder --upright` rotates once, in advance. False uses the raster as it is, as torchvision's
             ImageFolder does.
     """
 
@@ -137,7 +137,7 @@ class Decode(Picture):
         return (0, 0) if self.size is None else _checked_sides(self, self.size)
 
     def crops(self, column: str) -> Mapping[str, Decode]:
-        """This one, under the column's name."""
+        """This crop, under the column's name."""
         return {column: self}
 
     def _box(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Crop(Picture):
         return _checked_sides(self, self.size)
 
     def crops(self, column: str) -> Mapping[str, Crop]:
-        """This one, under the column's name."""
+        """This crop, under the column's name."""
         return {column: self}
 
 
@@ -173,18 +173,18 @@ class CenterCrop(Crop):
         resize: The length of the picture's shorter side after it was resized, as torchvision's Resize does before its
             CenterCrop: from the longer side of `size` to 16384. None: the picture is not resized, unless it is smaller
             than the crop.
-        flip: The probability, from 0 to 1, that a crop is mirrored, left to right. 0, as with torchvision: never.
+        flip: The probability, from 0 to 1, that a crop is mirrored, left to right.
         layout: "CHW" or "HWC": whether a batch has `[B, 3, height, width]` or `[B, height, width, 3]`.
         dtype: "uint8" for levels from 0 to 255; "float16" or "float32" for numbers from 0 to 1.
         mean: With `std` and a float dtype, crops are normalised: `(value - mean) / std`. Three finite numbers, for
             red, green and blue from 0 to 1.
         std: Three numbers above 0; given with `mean` or not at all.
-        seed: Crops with the same int draw the same numbers, as a picture and its mask need. None: the numbers depend on
-            the crop's name in the batch.
+        seed: Crops with the same seed draw the same numbers, for example for a picture and its mask. None: the numbers
+            depend on the crop's name in the batch.
         exact: True decodes to RGB and resizes that, as Pillow does. False resizes luma and chroma before the conversion
             to RGB: that is faster, and differs by half a level on average.
-        upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
-            `convert imagefolder --upright` turns them once. False takes the raster as it is, as torchvision's
+        upright: True applies the rotation in EXIF data (not XMP) first. That is slower for rotated pictures, which
+            `convert imagefolder --upright` rotates once, in advance. False uses the raster as it is, as torchvision's
             ImageFolder does.
     """
 
@@ -209,18 +209,18 @@ class ResizeCrop(Crop):
 
     Args:
         size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
-        flip: The probability, from 0 to 1, that a crop is mirrored, left to right. 0, as with torchvision: never.
+        flip: The probability, from 0 to 1, that a crop is mirrored, left to right.
         layout: "CHW" or "HWC": whether a batch has `[B, 3, height, width]` or `[B, height, width, 3]`.
         dtype: "uint8" for levels from 0 to 255; "float16" or "float32" for numbers from 0 to 1.
         mean: With `std` and a float dtype, crops are normalised: `(value - mean) / std`. Three finite numbers, for
             red, green and blue from 0 to 1.
         std: Three numbers above 0; given with `mean` or not at all.
-        seed: Crops with the same int draw the same numbers, as a picture and its mask need. None: the numbers depend on
-            the crop's name in the batch.
+        seed: Crops with the same seed draw the same numbers, for example for a picture and its mask. None: the numbers
+            depend on the crop's name in the batch.
         exact: True decodes to RGB and resizes that, as Pillow does. False resizes luma and chroma before the conversion
             to RGB: that is faster, and differs by half a level on average.
-        upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
-            `convert imagefolder --upright` turns them once. False takes the raster as it is, as torchvision's
+        upright: True applies the rotation in EXIF data (not XMP) first. That is slower for rotated pictures, which
+            `convert imagefolder --upright` rotates once, in advance. False uses the raster as it is, as torchvision's
             ImageFolder does.
     """
 
@@ -233,18 +233,18 @@ class RandomResizedCrop(Crop):
         size: The height and width of a crop in pixels, from 1 to 16384, or one number for both.
         scale: The smallest and the largest share of the picture's area that a crop covers, above 0 and at most 1.
         ratio: The smallest and the largest ratio of a crop's width to its height before it is resized, above 0.
-        flip: The probability, from 0 to 1, that a crop is mirrored, left to right. 0, as with torchvision: never.
+        flip: The probability, from 0 to 1, that a crop is mirrored, left to right.
         layout: "CHW" or "HWC": whether a batch has `[B, 3, height, width]` or `[B, height, width, 3]`.
         dtype: "uint8" for levels from 0 to 255; "float16" or "float32" for numbers from 0 to 1.
         mean: With `std` and a float dtype, crops are normalised: `(value - mean) / std`. Three finite numbers, for
             red, green and blue from 0 to 1.
         std: Three numbers above 0; given with `mean` or not at all.
-        seed: Crops with the same int draw the same numbers, as a picture and its mask need. None: the numbers depend on
-            the crop's name in the batch.
+        seed: Crops with the same seed draw the same numbers, for example for a picture and its mask. None: the numbers
+            depend on the crop's name in the batch.
         exact: True decodes to RGB and resizes that, as Pillow does. False resizes luma and chroma before the conversion
             to RGB: that is faster, and differs by half a level on average.
-        upright: True applies the rotation in EXIF data (not XMP) first, which takes longer for pictures that have one:
-            `convert imagefolder --upright` turns them once. False takes the raster as it is, as torchvision's
+        upright: True applies the rotation in EXIF data (not XMP) first. That is slower for rotated pictures, which
+            `convert imagefolder --upright` rotates once, in advance. False uses the raster as it is, as torchvision's
             ImageFolder does.
     """
 

@@ -22,7 +22,7 @@ ENCODINGS = ("jpeg", "png", "pil", "bytes")
 MOST_NAMED = 1_000  # pictures that could not be decoded are listed up to this number, and only counted beyond it
 
 _ROWS = 1 << 16  # the sum of this many squares of 255 fits into a uint32
-_STRIP_BYTES = 1 << 20  # of a picture that are summed at a time
+_STRIP_BYTES = 1 << 20  # a picture is summed in strips of this size
 _PARALLEL_BYTES = 16 << 20  # pictures that take more memory are decoded by one thread at a time
 _large_picture = threading.Lock()
 
@@ -69,7 +69,7 @@ class Tally:
 
 
 def tally_of(payloads: Iterable[tuple[int, memoryview]], encoding: str) -> Tally:
-    """Count some samples."""
+    """Decode some samples, and count and sum their pixels."""
     tally = Tally()
     for sample, payload in payloads:
         tally.samples += 1

@@ -27,7 +27,7 @@ _MOST_BLOCKS = 10  # per MCU
 _SEGMENT_BYTES = 65_535
 _FIXED_BYTES = 17  # of the tile index, without its marker and the sizes of tiles
 _EOI = b"\xff\xd9"
-_KEPT_BYTES = 16 << 20  # of scratch that a thread keeps
+_KEPT_BYTES = 16 << 20  # of scratch that a thread keeps for reuse
 _ONES = 127  # padding of the intervals that are written: one bits
 
 

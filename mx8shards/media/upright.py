@@ -24,7 +24,7 @@ _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[1-8](?=
 _APP0, _APP1, _SOS, _COM = 0xE0, 0xE1, 0xDA, 0xFE
 _FILL = re.compile(rb"\xff*")
 _MOST_SEGMENTS = 4096  # a JPEG with more segments counts as one that cannot be rotated losslessly
-_COPIED = frozenset(range(0xE1, 0xF0)) - {0xEE}  # APP1 to APP15, except Adobe: the library writes it, as it does JFIF
+_COPIED = frozenset(range(0xE1, 0xF0)) - {0xEE}  # APP1 to APP15; the library writes Adobe (and JFIF)
 
 
 class _Transform(ctypes.Structure):

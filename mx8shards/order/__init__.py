@@ -1,1 +1,1 @@
-"""What comes when, for which rank? Orders, steps and what resuming needs, as pure functions: no files, no threads."""
+"""In which order are samples read, by which rank, and how is that resumed? Pure functions: no files, no threads."""

@@ -94,7 +94,7 @@ class BlockOrder:
 
 
 class _Slots:
-    """The slots of one epoch. Shards are numbered by their rank c = 0, 1, … in it. Needs some words per shard."""
+    """The slots of one epoch. Shards are numbered c = 0, 1, … in the epoch's order. Takes a few words per shard."""
 
     def __init__(self, groups: PositionsByShard, nonempty: Ids, parts: int, key: Key, epoch: int) -> None:
         ranked = nonempty[

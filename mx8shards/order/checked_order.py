@@ -33,8 +33,8 @@ class CheckedOrder:
         self._length = len(order)
         self.description = _checked_description(order)
         if self._length and not count:
-            expected = "an order of no positions, as the dataset has no samples"
-            raise SettingError(subject="order", expected=expected, found=f"one of {self._length}")
+            expected = "an order without positions, as the dataset has no samples"
+            raise SettingError(subject="order", expected=expected, found=f"{self._length} positions")
 
     def __len__(self) -> int:
         return self._length
@@ -77,7 +77,7 @@ def _checked_description(order: Any) -> Description:
     name = found.get("name") if isinstance(found, dict) else None
     if not isinstance(name, str) or name in _OURS:
         expected = (
-            f'a description as JSON: {{"name": …}} with all it depends on, and a name other than {", ".join(_OURS)}'
+            f'a description as JSON: {{"name": …}} with all dependencies, and a name other than {", ".join(_OURS)}'
         )
         raise SettingError(subject="order", expected=expected, found=shown(given))
     return found  # type: ignore[no-any-return]

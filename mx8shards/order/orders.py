@@ -1,8 +1,8 @@
 """What is an order, and how does it map order positions to view positions (Sequential, Shuffle)?
 
-In every epoch, an order maps the order positions from 0 to before its length, which its methods call counts, to
-positions of the view. It is a pure function, so resuming needs only the epoch and the count. Ranks and batches are
-`steps`' part. `shards_ahead` finds the shards that an order needs next.
+In every epoch, an order maps its order positions (0 to length - 1; its methods call them counts) to positions of the
+view. It is a pure function, so resuming needs only the epoch and the count. `steps` divides an order into the batches
+of each rank. `shards_ahead` finds the shards that an order needs next.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Shuffle:
 
 
 def first_needed(shards: Ids, seen: npt.NDArray[np.bool_]) -> list[int]:
-    """Mark these shards as seen; those that were not seen before, each once, sorted by when it is needed first."""
+    """Mark these shards as seen, and return those that were not seen before, each once, in the order of first use."""
     found, first = np.unique(shards, return_index=True)
     new = ~seen[found]
     seen[found] = True
@@ -108,7 +108,7 @@ def first_needed(shards: Ids, seen: npt.NDArray[np.bool_]) -> list[int]:
 
 
 def shards_ahead(order: Order, lookup: ShardLookup, epoch: int, position: int, n: int) -> Iterator[int]:
-    """The shards that the next n positions of an epoch need: each once, sorted by when it is needed first.
+    """The shards that the next n positions of an epoch need: each once, in the order of first use.
 
     The order is read lazily, in runs that grow, until every shard was found.
     """

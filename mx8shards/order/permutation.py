@@ -1,8 +1,8 @@
 """How is a random permutation of range(n) computed from a key, without an array of n? (spec §12.1, §12.2)
 
-By a Feistel network on a grid of a·2^k cells, slightly more than n, with cycle walking: a result outside range(n) is
+A Feistel network permutes a grid of a·2^k cells, slightly more than n, with cycle walking: a result outside range(n) is
 fed back until it is inside. This is a permutation for any round function, and each position is computed on its own. All
-arithmetic is on wrapping uint64, so that a kernel reproduces it bit for bit.
+arithmetic is on wrapping uint64, so that a kernel computes identical bits.
 """
 
 from __future__ import annotations

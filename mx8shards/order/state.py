@@ -29,8 +29,8 @@ _MOST_SHOWN = 300  # characters of a value in a message
 _MOST = 1 << 62  # the limit of epochs and positions, so that sums of two stay within 64 bits
 _NAMES = {str: "str", dict: "object", int: "int"}
 _HINTS = {
-    "order": "create the loader with the shuffle= or order= of the state; an order made for a number of nodes keeps "
-    "that number in its description, and can be continued on any other number",
+    "order": "create the loader with the shuffle= or order= of the state; if its description contains a number of "
+    "nodes, create that order, which also works on any other number of nodes",
     "seed": "create the loader with the seed= of the state",
 }
 

@@ -76,7 +76,7 @@ def unpack(entry: MdsEntry, stored: ReadFile, directories: list[Path]) -> Path:
 def find_cached(name: str, directories: list[Path], size_bytes: int | None = None) -> Path | None:
     """The path of a raw file that is in a cache already, of this size if one is given; None if there is none.
 
-    Something that is no regular file is found, too, so that opening it is an error that names it.
+    A path that is not a regular file is returned too, so that opening it raises an error that names it.
     """
     for path in (directory / name for directory in directories):
         with contextlib.suppress(OSError):
@@ -138,7 +138,7 @@ def _decompress_to(target: Path, entry: MdsEntry, stored: ReadFile) -> Path:
     with operations.disk_errors("lock", draft), lock.only_writer(draft) as descriptor:
         try:
             if target.is_file() and target.stat().st_size != entry.raw.size_bytes:
-                operations.unlink(target)  # somebody has cut or extended it
+                operations.unlink(target)  # another program has truncated or extended it
             if not target.is_file():
                 operations.truncate(descriptor, 0, draft)
                 for piece in raw_pieces(entry, stored):

@@ -102,7 +102,7 @@ def _by_shard(shards: Shards, sample_ids: Ints) -> Iterator[tuple[int, Ints, Int
 
 
 def only_payload(encoding: str, value: Any) -> bytes | None:
-    """The payload of every value equal to this one, if the encoding has a unique one: then none must be decoded."""
+    """The only payload that decodes to this value, so that no payload need be decoded; None if there are several."""
     if encoding == "bytes" and isinstance(value, bytes):
         return value
     if encoding == "str" and isinstance(value, str):
@@ -214,7 +214,7 @@ def payload_spans(shard: Shard, column: int, rows: Ints) -> tuple[Ints, Ints]:
         found = columns.header_bytes + columns.fixed_bytes + int(sizes[i].sum())
         raise FormatError(
             subject=shard.name,
-            place=f"sample {rows[i]}",
+            place=f"sample {rows[i]} of this shard",
             expected=f"columns of {lengths[i]} bytes in all",
             found=f"{found}",
         )

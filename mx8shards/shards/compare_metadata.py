@@ -30,7 +30,7 @@ def classes_difference(ours: Any, theirs: Any) -> str:
     labels = [label for label, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b]
     parts = [f"label {label} is {short(theirs[label])}, not {short(ours[label])}" for label in labels[:_SHOWN]]
     if len(labels) > _SHOWN:
-        parts.append(f"and so on for {len(labels)} labels")
+        parts.append(f"{len(labels)} labels differ in all")
     if len(ours) != len(theirs):
         parts.append(f"{len(theirs)} classes instead of {len(ours)}")
     return ", ".join(parts)

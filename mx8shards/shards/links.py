@@ -62,7 +62,7 @@ def parse_any(text: str | os.PathLike[str]) -> Link | RemoteLink:
         raise DatasetNotFoundError(
             subject=f"{url or where}@{snapshot}",
             expected="a snapshot's id of 8 to 64 hex digits",
-            found=f"{len(snapshot) - len('sha256:')}",
+            found=f"{len(snapshot) - len('sha256:')} digits",
         )
     if url is not None:
         return RemoteLink(url, None if refresh else snapshot, refresh)
@@ -80,7 +80,7 @@ def parse_link(text: str | os.PathLike[str]) -> Link:
 
 def absolute(text: str) -> Path:
     """The absolute path; a leading `~` is expanded if that home directory exists."""
-    return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path.expanduser raises where there is no home
+    return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path.expanduser raises without a home directory
 
 
 def _no_link(value: object) -> SettingError:

@@ -1,4 +1,4 @@
-"""Where are a shard's files, and do their size and hash match the index?"""
+"""Where are a shard's files, which symlinks may lead there, and do size and hash match the index?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mx8shards.format.hashing import CONTENT_HASHES, HASHES, hasher
 from mx8shards.shards.snapshots import Snapshot
 
 _CHUNK_BYTES = 4 << 20
-_HASHED_BYTES = 1 << 20  # smaller, as every thread of a loader may hash a file, with two chunks in memory
+_HASHED_BYTES = 1 << 20  # chunk size for hashing: every thread of a loader may hash a file, with two chunks in memory
 
 
 def shard_name(snapshot: Snapshot, info: FileInfo) -> str:

@@ -1,4 +1,4 @@
-"""The Shards class: which shard contains a sample, and how are shards opened and checked? The only place that does."""
+"""The Shards class: which shard contains a sample, and how are shards opened and checked? No other module does so."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.local_files import check_hash, shard_name
-from mx8shards.shards.providers import Cause, Eviction, LocalFiles, Provider
+from mx8shards.shards.providers import Cause, Eviction, Fetches, LocalFiles, Provider
 from mx8shards.shards.shard import OpenFiles, Shard
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import Snapshot
@@ -138,6 +138,12 @@ class Shards:
         return self.opened[self._snapshot_number(i)].provider
 
     @property
+    def fetched(self) -> Fetches:
+        """What this process has fetched so far, of all providers; seconds of two providers add up."""
+        each = [opened.provider.fetched for opened in self.opened]
+        return Fetches(*map(sum, zip(*each, strict=True)))
+
+    @property
     def limited(self) -> list[tuple[int, Eviction]]:
         """The number of the first shard of each provider that keeps only a part of its shards, with its limit."""
         evictions = [opened.provider.eviction for opened in self.opened]
@@ -150,7 +156,7 @@ class Shards:
         self._provided.pop(i, None)
 
     def awaits(self, i: int) -> Cause | None:
-        """The cause for which shard `i` cannot be opened yet; None if its file is local.
+        """Why shard `i` cannot be opened yet ("unpack", "network"); None if its file is local.
 
         An open shard may have to be provided again: if it is a copy that was evicted, and its file was closed.
         """

@@ -72,7 +72,7 @@ def part_root(out: Path, mode: str, columns: Columns, rank: Any, world_size: Any
         return part
     if mode == "create":
         hint = 'mode="append" writes parts that merge(…, mode="append") adds to it'
-        raise DatasetExistsError("a dataset is here already", subject=str(out), hint=hint)
+        raise DatasetExistsError("the directory already contains a dataset", subject=str(out), hint=hint)
     if mode == "overwrite":
         hint = "without a rank, mode='overwrite' replaces the samples; or let the ranks write to a new directory"
         raise SettingError(subject="mode", expected=f"'append', as ranks add to {out}", found=repr(mode), hint=hint)

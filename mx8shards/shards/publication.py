@@ -83,7 +83,7 @@ class LocalPublication:
         self._staging_made = False
         self._names: list[str] = []
         self._process = os.getpid()
-        self._missing: list[Path] = []  # new directories and our own: an abandoned publication removes the empty ones
+        self._missing: list[Path] = []  # directories created here: an abandoned publication removes the empty ones
         with operations.disk_errors("open", root):
             self._missing += itertools.takewhile(
                 lambda path: STATE in path.parts or not path.exists(), (root / STATE, root, *root.parents)
@@ -99,7 +99,7 @@ class LocalPublication:
                 raise
 
     def _take_lock(self) -> None:
-        """Create the directories and take the lock. Retry if another process, closing, removes them meanwhile."""
+        """Create the directories and take the lock. Retry if a process that closes removes them meanwhile."""
         for attempt in itertools.count():
             try:
                 publish.make_root(self.root)
@@ -130,7 +130,7 @@ class LocalPublication:
         return self.staged(name)
 
     def _make_staging(self) -> None:
-        """Create the staging directory when it is first needed, as a full disk may lack room, and gc works without."""
+        """Create the staging directory when it is first needed: gc needs none, and a full disk may have no room."""
         self.require_owner()
         if not self._staging_made:
             operations.make_directory(self._staging)
@@ -210,7 +210,7 @@ class LocalPublication:
         try:
             operations.sync_directory(self.root)
         except DiskError as error:
-            error.hint = f"the snapshot {name} is in place already, but may not survive a power failure"
+            error.hint = f"the snapshot {name} is already published, but may not survive a power failure"
             raise
 
     def _require_free(self, name: str) -> None:
@@ -221,7 +221,7 @@ class LocalPublication:
         """
         target = self.root / name
         if os.path.lexists(target) and not SIDECAR.fullmatch(name):
-            raise DatasetExistsError("a file of this name is here that the snapshot does not know", subject=str(target))
+            raise DatasetExistsError("a file with the name of a new shard already exists", subject=str(target))
 
     def _keep(self, name: str, data: bytes) -> None:
         target = kept_path(self.root, name)
@@ -236,7 +236,7 @@ class LocalPublication:
 
         The next publication opened here removes it, or discards the intent if that snapshot was never published.
         """
-        with operations.disk_errors("hand over", self.root):
+        with operations.disk_errors("mark for removal", self.root):
             there = os.path.relpath(target.resolve(), self.root.resolve())
             intent = replace(removal_of(self.root), moved=(there, snapshot), whole=False)
             self._make_staging()

@@ -84,7 +84,7 @@ def recover(root: Path) -> None:
             _remove_whole(root, intent)
         elif intent.moved is None:
             _roll_back(root, intent)
-        operations.unlink(staging / "intent.json")  # before the staged files: the rollback depends on which exist
+        operations.unlink(staging / "intent.json")  # first, because a rollback depends on which staged files exist
         operations.sync_directory(staging)
     publish.remove_tree(staging)
 
@@ -242,7 +242,7 @@ def _read_intent(root: Path) -> Intent | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        hint = "look at what lies beside it, then move it away"
+        hint = "inspect the other files in its directory, then move it away"
         raise FormatError(f"not a valid intent: {error}", subject=str(path), hint=hint) from error
     return intent
 

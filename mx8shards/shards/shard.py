@@ -25,7 +25,7 @@ _PAIR = struct.Struct("<II")
 # system call takes about as long as copying 16 KiB.
 _WHOLE_BYTES = 16 << 10
 
-_MOST_EVICTIONS = 3  # how often a cached copy may be evicted between being made and being opened
+_MOST_EVICTIONS = 3  # the number of times that a cached copy may be evicted before it is opened
 
 
 @dataclass
@@ -175,15 +175,15 @@ class Shard:
             if 0 <= size <= _WHOLE_BYTES:
                 whole = file.read(begin, size)
                 if len(whole) != size:
-                    raise self._changed(f"sample {row} after its end")
+                    raise self._changed(f"a file that ends before the end of sample {row} of this shard")
                 bounds = self.columns.bounds(whole, size)
                 view = memoryview(whole)
                 return [view[bounds[c] : bounds[c + 1]] for c in wanted]
             return self._read_columns(file, begin, size, wanted)
         except struct.error:
-            raise self._changed(f"nothing where sample {row} was") from None
+            raise self._changed(f"a file that ends before the offsets of sample {row} of this shard") from None
         except FormatError as error:
-            raise error.at(subject=self.name, place=f"sample {row}") from error.__cause__
+            raise error.at(subject=self.name, place=f"sample {row} of this shard") from error.__cause__
 
     def _read_columns(self, file: ReadFile, begin: int, size: int, wanted: Sequence[int]) -> list[Payload]:
         bounds = self.columns.bounds(file.read(begin, self.columns.header_bytes), size)
@@ -192,7 +192,7 @@ class Shard:
             length = bounds[c + 1] - bounds[c]
             payload = file.read(begin + bounds[c], length)
             if len(payload) != length:
-                raise self._changed(f"a payload after {len(payload)} of {length} bytes")
+                raise self._changed(f"a file that ends after {len(payload)} of {length} bytes of a payload")
             found.append(payload)
         return found
 
@@ -206,23 +206,23 @@ class Shard:
             begin, end = _PAIR.unpack(file.read(4 + 4 * row, 8))
             bounds = self.columns.bounds(file.read(begin, self.columns.header_bytes), end - begin)
         except struct.error:
-            raise self._changed(f"nothing where sample {row} was") from None
+            raise self._changed(f"a file that ends before the offsets of sample {row} of this shard") from None
         except FormatError as error:
-            raise error.at(subject=self.name, place=f"sample {row}") from error.__cause__
+            raise error.at(subject=self.name, place=f"sample {row} of this shard") from error.__cause__
         return [(begin + bounds[c], bounds[c + 1] - bounds[c]) for c in wanted]
 
     def read_payload(self, begin: int, size: int) -> bytes:
         """Read a payload, or a part of one, at this offset of the file."""
         payload = (self.file or self.open_file()).read(begin, size)
         if len(payload) != size:
-            raise self._changed(f"a payload after {len(payload)} of {size} bytes")
+            raise self._changed(f"a file that ends after {len(payload)} of {size} bytes of a payload")
         return payload
 
     def _changed(self, found: str) -> FormatError:
         return FormatError(
             subject=self.name,
             expected=f"{self.size_bytes} bytes, as when it was opened",
-            found=f"the end of the file: {found}",
+            found=found,
             hint="shards are replaced by renaming, never changed in place",
         )
 
@@ -234,7 +234,7 @@ class Shard:
         try:
             bounds = self.columns.bounds(sample, len(sample))
         except FormatError as error:
-            raise error.at(subject=self.name, place=f"sample {row}") from error.__cause__
+            raise error.at(subject=self.name, place=f"sample {row} of this shard") from error.__cause__
         return sample[bounds[column] : bounds[column + 1]]
 
 

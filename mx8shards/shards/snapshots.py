@@ -99,7 +99,7 @@ def current(root: Path, *, trusting: bool = False) -> Snapshot:
     known = kept(root)
     while known and name not in known and not trusting:
         data, before = read_index(root / INDEX), data
-        if data == before:  # otherwise a snapshot was published, and the one read first removed by gc, meanwhile
+        if data == before:  # otherwise a snapshot was published meanwhile, and gc removed the one that was read first
             raise IntegrityError(
                 subject=str(root / INDEX),
                 expected="one of the snapshots kept here",
@@ -127,7 +127,7 @@ def load(link: Link) -> Snapshot:
     data = read_index(kept_path(link.root, name))
     if snapshot_id(data) != name:
         raise IntegrityError(
-            subject=str(kept_path(link.root, name)), expected=f"an index of id {name}", found=snapshot_id(data)
+            subject=str(kept_path(link.root, name)), expected=f"an index whose id is {name}", found=snapshot_id(data)
         )
     return Snapshot(link.root, name, _parse(data, kept_path(link.root, name)), kept=True)
 

@@ -33,7 +33,7 @@ class Base:
 
     @property
     def kept(self) -> Snapshot | None:
-        """The snapshot with whose samples the new one begins."""
+        """The snapshot whose samples come first in the new one."""
         return self.snapshot if self.keeps_samples else None
 
 
@@ -67,7 +67,7 @@ def base_after(snapshot: Snapshot, names: Callable[[str], Iterable[str]], mode: 
 def exists_already(where: str) -> DatasetExistsError:
     """The error of mode "create" where a dataset is."""
     hint = 'mode="append" adds to it, "overwrite" replaces it'
-    return DatasetExistsError("a dataset is here already", subject=where, hint=hint)
+    return DatasetExistsError("the directory already contains a dataset", subject=where, hint=hint)
 
 
 def shard_number(name: str) -> int | None:

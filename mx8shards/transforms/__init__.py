@@ -1,7 +1,7 @@
 """Batch transforms of pictures (flip, colour, Mixup, CutMix, Normalize). Each name is imported on first use.
 
 They take a batch of pictures, uint8 or floats from 0 to 1, on the CPU or a GPU, and return a new batch. Pictures are
-`[B, C, H, W]` or `[B, H, W, C]`, as the batch declares; use `layout=` if the batch does not declare it and the number
+`[B, C, H, W]` or `[B, H, W, C]`, as the batch declares; give `layout=` if the batch does not declare it and the number
 of channels is ambiguous. Random draws depend only on (seed, epoch, sample_id, occurrence): they are equal on any number
 of ranks, after a resume, and inside or outside the loader's threads.
 """

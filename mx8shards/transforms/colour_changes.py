@@ -41,8 +41,8 @@ class RandomGrayscale(RandomPictures):
     Args:
         p: The probability, from 0 to 1, that a picture becomes grey.
         image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1.
-        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
-            `batch.layouts`, where the Loader puts that of all pictures it decodes.
+        layout: "CHW" or "HWC". None: the layout in `batch.layouts`, which the Loader sets for pictures that it decodes;
+            if it is not set, the layout is inferred from the number of channels.
     """
 
     p: float = 0.1
@@ -67,11 +67,11 @@ class ColorJitter:
         brightness: An amount `a` from 0, for a factor from max(0, 1 - a) to 1 + a; or a pair (least, most) of factors.
         contrast: An amount or a pair, as above: it scales the distance from the picture's mean luma.
         saturation: An amount or a pair, as above: it scales the distance from each pixel's luma.
-        hue: An amount `a` from 0 to 0.5, for a turn from -a to a around the circle of hues, or a pair (least, most) of
-            turns from -0.5 to 0.5, where 0.5 is half the circle.
+        hue: An amount `a` from 0 to 0.5, for a rotation from -a to a around the circle of hues, or a pair (least, most)
+            of rotations from -0.5 to 0.5, where 0.5 is half the circle.
         image: The column that holds the pictures, of three channels, uint8 or floats from 0 to 1: before Normalize.
-        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
-            `batch.layouts`, where the Loader puts that of all pictures it decodes.
+        layout: "CHW" or "HWC". None: the layout in `batch.layouts`, which the Loader sets for pictures that it decodes;
+            if it is not set, the layout is inferred from the number of channels.
     """
 
     brightness: float | tuple[float, float] = 0.0
@@ -159,18 +159,18 @@ def brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
 
 
 def contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Scale each picture's (floats from 0 to 1) difference from its mean luma by its factor."""
+    """Scale the difference of each picture (floats from 0 to 1) from its mean luma by its factor."""
     mean = _luma(images).mean((1, 2, 3), keepdim=True, dtype=torch.float64).to(images.dtype)
     return _blended(images, mean, factor)
 
 
 def saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Scale each picture's (floats from 0 to 1) difference from its luma, pixel by pixel, by its factor."""
+    """Scale the difference of each pixel (floats from 0 to 1) from its luma by its picture's factor."""
     return _blended(images, _luma(images), factor)
 
 
 def hue(images: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Rotate each picture's (floats from 0 to 1) hues, as in HSV, by its fraction of the circle."""
+    """Rotate the HSV hues of each picture (floats from 0 to 1) by its fraction of the circle."""
     red, green, blue = images.unbind(1)
     high = torch.maximum(torch.maximum(red, green), blue)
     chroma = high - torch.minimum(torch.minimum(red, green), blue)

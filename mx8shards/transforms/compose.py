@@ -31,8 +31,8 @@ class Compose:
         for step in self.steps:
             purpose = getattr(step, "purpose", None)
             if purpose is not None and purpose in drawn:
-                found = f"{step}, which would draw the same numbers as the one before of its kind"
-                raise SettingError(subject="steps", expected="each random step once for a column", found=found)
+                found = f"{step}, which would draw the same numbers as an earlier step"
+                raise SettingError(subject="steps", expected="each random transform only once per column", found=found)
             if isinstance(step, ColorJitter) and step.image in normalized:
                 hint = "ColorJitter takes colours from 0 to 1: put it before Normalize"
                 found = "ColorJitter after Normalize"

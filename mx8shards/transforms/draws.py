@@ -28,12 +28,12 @@ def uniforms(batch: BatchLike, purpose: str, count: int) -> Floats:
 
 
 def betas(uniform: Floats, alpha: float) -> Floats:
-    """Map uniform numbers to draws from Beta(alpha, alpha), by its quantile function to about 1e-5.
+    """Map uniform numbers to draws from Beta(alpha, alpha), by its quantile function, accurate to about 1e-5.
 
     The logit of such a draw has the density cosh(x / 2) ** (-2 alpha), which is smooth for every alpha.
     """
     below, logits = _lower_half(alpha)
-    size = np.exp(np.interp(np.minimum(uniform, 1 - uniform), below, logits))  # of the odds, at most 1
+    size = np.exp(np.interp(np.minimum(uniform, 1 - uniform), below, logits))  # the odds x / (1 - x), at most 1
     small: Floats = size / (1 + size)
     return np.where(uniform < 0.5, small, 1 - small)
 

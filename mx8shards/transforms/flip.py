@@ -19,8 +19,8 @@ class RandomHorizontalFlip(RandomPictures):
     Args:
         p: The probability, from 0 to 1, that a picture is mirrored.
         image: The column of the pictures: uint8 or floats, four dimensions.
-        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
-            `batch.layouts`, where the Loader puts that of all pictures it decodes.
+        layout: "CHW" or "HWC". None: the layout in `batch.layouts`, which the Loader sets for pictures that it decodes;
+            if it is not set, the layout is inferred from the number of channels.
     """
 
     p: float = 0.5

@@ -108,8 +108,8 @@ class CutMix(_Mix):
         label_smoothing: How much of each integer label, from 0 to 1, is spread over all classes.
         image: The column that holds the pictures.
         label: The column that holds the labels.
-        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
-            `batch.layouts`, where the Loader puts that of all pictures it decodes.
+        layout: "CHW" or "HWC". None: the layout in `batch.layouts`, which the Loader sets for pictures that it decodes;
+            if it is not set, the layout is inferred from the number of channels.
     """
 
     layout: Literal["CHW", "HWC"] | None = None
@@ -177,7 +177,7 @@ def soft_labels(labels: Any, classes: int, smoothing: float, place: str) -> torc
     """Labels as float32 [B, classes]: integers become one-hot with smoothing; soft labels are kept."""
     wanted = f"a tensor of integers [B], or of floats [B, {classes}]"
     if not isinstance(labels, torch.Tensor):
-        raise SchemaError(subject=place, expected=wanted, found=f"{type(labels).__name__}, which is no tensor")
+        raise SchemaError(subject=place, expected=wanted, found=f"{type(labels).__name__}, which is not a tensor")
     if labels.is_floating_point() and labels.ndim == 2 and labels.shape[1] == classes:
         return labels.to(torch.float32)
     if labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim != 1:

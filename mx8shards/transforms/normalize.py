@@ -27,8 +27,8 @@ class Normalize:
         std: The standard deviation of each channel, above 0.
         dtype: The torch.dtype of the result: torch.float32, or another floating-point type.
         image: The column that holds the pictures.
-        layout: "CHW" or "HWC", if neither the batch nor the number of channels tells the layout. None: the layout in
-            `batch.layouts`, where the Loader puts that of all pictures it decodes.
+        layout: "CHW" or "HWC". None: the layout in `batch.layouts`, which the Loader sets for pictures that it decodes;
+            if it is not set, the layout is inferred from the number of channels.
     """
 
     mean: Sequence[float]

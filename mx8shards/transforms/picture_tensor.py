@@ -145,7 +145,7 @@ def replaced(batch: Any, values: Mapping[str, Any]) -> Any:
 def _described(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    return f"{type(value).__name__}, which is no tensor"
+    return f"{type(value).__name__}, which is not a tensor"
 
 
 def to_device_of(values: npt.NDArray[Any], tensor: torch.Tensor) -> torch.Tensor:

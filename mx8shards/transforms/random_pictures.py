@@ -1,4 +1,4 @@
-"""How is a change made to random pictures of a batch (RandomHorizontalFlip, RandomGrayscale)?"""
+"""How are random pictures of a batch chosen and changed (RandomHorizontalFlip, RandomGrayscale)?"""
 
 from __future__ import annotations
 

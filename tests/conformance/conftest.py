@@ -15,8 +15,8 @@ from tests.streaming_stub import import_streaming, is_installed
 
 @pytest.fixture(autouse=True)
 def _streaming_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each StreamingDataset keeps ten blocks of shared memory, with a descriptor each, until the process ends, and
-    two lock files in the directory for temporary files for ever. Here all of it goes with the test.
+    """Release after each test what a StreamingDataset keeps until the process ends: ten blocks of shared memory with
+    their descriptors, and two lock files in the directory for temporary files.
     """
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     cleanups: list[Callable[[], None]] = []

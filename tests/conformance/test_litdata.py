@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import mx8shards as mx8
-from tests.conformance.peer import write_ours
+from tests.conformance.streaming_peer import write_ours
 from tests.strategies import EXAMPLES, NUMBERED, numbered_samples, picture, same, samples_as_read
 
 KNOWN = ("bytes", "int", "str")
@@ -37,21 +37,21 @@ def read(litdata: Any, root: Path) -> list[Any]:
 
 
 def padded(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """It takes shards whose compressed form is larger than the raw one for damaged: give zstd something to squeeze."""
+    """Make shards compressible: litdata takes a shard for damaged if compression makes it larger."""
     return [sample | {"~": bytes(300)} for sample in samples]
 
 
 @pytest.mark.parametrize("encoding", ["bytes", "int", "json", "pil", "str"])
-def test_it_decodes_our_payloads_of(encoding: str, litdata: Any, tmp_path: Path) -> None:
+def test_litdata_decodes_our_payloads(encoding: str, litdata: Any, tmp_path: Path) -> None:
     columns = {"value": encoding, "~": "bytes"}
     samples = padded([{"value": value} for value in EXAMPLES[encoding]])
     root = write_ours(tmp_path / "data", columns, samples, compression="zstd")
     assert same(read(litdata, root), samples_as_read(columns, samples))
 
 
-@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # theirs
-def test_it_decodes_our_jpegs_and_lists_of_them(litdata: Any, tmp_path: Path) -> None:
-    """As RGB tensors of channels first. Those with an orientation it leaves to PIL; others want a real torchvision."""
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_litdata_decodes_our_jpegs_and_lists_of_jpegs(litdata: Any, tmp_path: Path) -> None:
+    """As RGB tensors with channels first. litdata decodes rotated JPEGs with PIL, others with a real torchvision."""
     upright = Image.Exif()
     upright[0x0112] = 1
     file = io.BytesIO()
@@ -65,7 +65,7 @@ def test_it_decodes_our_jpegs_and_lists_of_them(litdata: Any, tmp_path: Path) ->
         assert np.array_equal(tensor.numpy(), wanted)
 
 
-def test_it_reads_all_samples_of_all_shards_in_order(litdata: Any, tmp_path: Path) -> None:
+def test_litdata_reads_all_samples_of_all_shards_in_order(litdata: Any, tmp_path: Path) -> None:
     columns = {name: encoding for name, encoding in NUMBERED.items() if encoding in KNOWN} | {"~": "bytes"}
     samples = padded([{name: s[name] for name in columns if name in s} for s in numbered_samples(50)])
     root = write_ours(tmp_path / "data", columns, samples[:30], compression="zstd", size_limit=4000, metadata={"a": 1})
@@ -74,7 +74,7 @@ def test_it_reads_all_samples_of_all_shards_in_order(litdata: Any, tmp_path: Pat
     assert same(read(litdata, root), samples)
 
 
-def test_the_raw_shards_that_it_leaves_of_its_copy_are_read(litdata: Any, tmp_path: Path) -> None:
+def test_we_read_the_raw_shards_that_litdata_leaves(litdata: Any, tmp_path: Path) -> None:
     columns = {"x": "int", "~": "bytes"}
     root = write_ours(tmp_path / "data", columns, padded([{"x": 1}]), compression="zstd")
     assert len(list(itertools.islice(litdata.StreamingDataset(str(root)), 1))) == 1

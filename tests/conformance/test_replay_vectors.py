@@ -40,13 +40,13 @@ def view_of(described: dict[str, Any]) -> View:
 
 
 @pytest.mark.parametrize("described", table("views")["views"], ids=lambda view: view["text"][:8])
-def test_a_view_has_the_text_that_the_rules_give_it(described: dict[str, Any]) -> None:
+def test_the_text_of_a_view_matches_the_vectors(described: dict[str, Any]) -> None:
     assert view_of(described).digest == described["text"]
 
 
 @pytest.mark.parametrize("clips", table("views")["clips"], ids=lambda clips: clips["text"][:8])
-def test_a_view_of_clips_has_a_text_that_follows_from_its_settings(clips: dict[str, Any]) -> None:
-    """The package makes no clips yet: the text is held against the list alone."""
+def test_the_text_of_a_view_of_clips_matches_the_vectors(clips: dict[str, Any]) -> None:
+    """The package makes no clips yet, so the text is compared only with the list."""
     assert hashlib.sha256(json.dumps(clips["list"]).encode("ascii")).hexdigest() == clips["text"]
     kind, inner, columns, *settings = clips["list"]
     assert (kind, len(inner)) == ("clips", 64)
@@ -57,7 +57,7 @@ def test_a_view_of_clips_has_a_text_that_follows_from_its_settings(clips: dict[s
 @pytest.mark.parametrize(
     "described", table("views")["resolves"], ids=lambda view: f"{next(iter(view))}-{view['seed']}-{view['epoch']}"
 )
-def test_a_view_has_the_samples_and_occurrences_that_the_rules_give_it(described: dict[str, Any]) -> None:
+def test_samples_and_occurrences_of_a_view_match_the_vectors(described: dict[str, Any]) -> None:
     view = view_of(described)
     found, extras = view.resolve(np.arange(len(view)), described["epoch"], described["seed"])
     assert found.tolist() == described["samples"]
@@ -70,7 +70,7 @@ def test_a_view_has_the_samples_and_occurrences_that_the_rules_give_it(described
     table("steps")["epochs"],
     ids="{0[length]}-{0[position]}-{0[batch_size]}x{0[world_size]}-{0[uneven]}".format,
 )
-def test_every_rank_gets_the_slices_of_an_epoch_that_the_rules_give_it(epoch: dict[str, Any]) -> None:
+def test_the_slices_of_every_rank_match_the_vectors(epoch: dict[str, Any]) -> None:
     names = ("length", "batch_size", "world_size", "uneven")
     steps = Steps(**{name: epoch[name] for name in names})
     position, found = epoch["position"], []
@@ -84,7 +84,7 @@ def test_every_rank_gets_the_slices_of_an_epoch_that_the_rules_give_it(epoch: di
 
 
 @pytest.mark.parametrize("crop", table("crops")["crops"])
-def test_a_random_crop_is_the_box_that_the_rules_draw(crop: dict[str, Any]) -> None:
+def test_boxes_of_random_crops_match_the_vectors(crop: dict[str, Any]) -> None:
     asked, found = np.zeros(1, boxes.CROP), np.zeros(1, boxes.BOX)
     asked["kind"], asked["height"], asked["width"], asked["flip"] = boxes.RANDOM, 224, 224, 0.5
     for name in ("scale", "ratio"):
@@ -101,18 +101,18 @@ def test_a_random_crop_is_the_box_that_the_rules_draw(crop: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("limit", table("writer")["limits"], ids=lambda limit: repr(limit["given"]))
-def test_a_size_limit_is_stored_as_the_rules_say(limit: dict[str, Any]) -> None:
+def test_stored_size_limits_match_the_vectors(limit: dict[str, Any]) -> None:
     assert parse_size_limit(limit["given"]) == limit["stored"]
 
 
 @pytest.mark.parametrize("given", table("writer")["refused_limits"], ids=repr)
-def test_a_size_limit_that_the_rules_refuse_is_refused(given: Any) -> None:
+def test_size_limits_that_the_rules_refuse_are_refused(given: Any) -> None:
     with pytest.raises(mx8.SettingError, match="size_limit"):
         parse_size_limit(given)
 
 
 @pytest.mark.parametrize("case", table("writer")["shards"])
-def test_samples_fill_shards_as_the_rules_say(case: dict[str, Any], tmp_path: Path) -> None:
+def test_the_division_of_samples_into_shards_matches_the_vectors(case: dict[str, Any], tmp_path: Path) -> None:
     options = {"size_limit": case["size_limit"], "match_streaming": case["match_streaming"], "hashes": ()}
     with mx8.Writer(tmp_path, columns={"x": "bytes"}, **options) as writer:
         for size in case["payload_bytes"]:
@@ -122,7 +122,7 @@ def test_samples_fill_shards_as_the_rules_say(case: dict[str, Any], tmp_path: Pa
 
 
 @pytest.mark.parametrize("case", table("writer")["samples"])
-def test_a_sample_is_taken_or_refused_as_the_rules_say(case: dict[str, Any], tmp_path: Path) -> None:
+def test_samples_are_accepted_or_refused_as_in_the_vectors(case: dict[str, Any], tmp_path: Path) -> None:
     sample = {
         name: bytes.fromhex(value["bytes"]) if isinstance(value, dict) else value
         for name, value in case["sample"].items()
@@ -136,10 +136,8 @@ def test_a_sample_is_taken_or_refused_as_the_rules_say(case: dict[str, Any], tmp
 
 
 @pytest.mark.parametrize("case", table("writer")["too_large"])
-def test_a_sample_with_which_a_shard_would_reach_four_gibibytes_is_refused(
-    case: dict[str, Any], tmp_path: Path
-) -> None:
-    zeros = bytes(max(case["payload_bytes"]))  # the kernel gives them no memory: nobody touches them
+def test_a_sample_that_would_make_a_shard_reach_four_gibibytes_is_refused(case: dict[str, Any], tmp_path: Path) -> None:
+    zeros = bytes(max(case["payload_bytes"]))  # never touched, so the kernel allocates no memory
     writer = mx8.Writer(tmp_path, columns={"x": "bytes"}, size_limit=case["size_limit"], hashes=())
     for i, size in enumerate(case["payload_bytes"]):
         payload = zeros if size == len(zeros) else bytes(size)
@@ -151,7 +149,7 @@ def test_a_sample_with_which_a_shard_would_reach_four_gibibytes_is_refused(
     writer.abandon()
 
 
-def test_equal_samples_and_options_give_the_snapshots_of_the_table(tmp_path: Path) -> None:
+def test_samples_and_options_give_the_snapshot_ids_of_the_vectors(tmp_path: Path) -> None:
     given = table("writer")
     for one in given["publications"]:
         options = {"mode": one["mode"], "metadata": one["metadata"]}
@@ -162,11 +160,11 @@ def test_equal_samples_and_options_give_the_snapshots_of_the_table(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("level", "head"), table("writer")["gzip_heads"].items())
-def test_a_gzip_member_begins_as_the_rules_say(level: str, head: str) -> None:
+def test_gzip_headers_match_the_vectors(level: str, head: str) -> None:
     assert compress(f"gz:{level}", b"a shard")[:10].hex() == head
 
 
-# what transforms draw ------------------------------------------------------------------------------------------------
+# random draws of transforms ------------------------------------------------------------------------------------------
 
 COLOURS = table("colours")
 
@@ -183,7 +181,7 @@ def picture_of(pixels: list[list[float]]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("case", COLOURS["chosen"], ids="{0[purpose]}".format)
-def test_the_pictures_that_the_rules_draw_are_mirrored_or_lose_their_colours(case: dict[str, Any]) -> None:
+def test_mirrored_and_grey_pictures_match_the_vectors(case: dict[str, Any]) -> None:
     ids, picture = COLOURS["sample_ids"], picture_of(COLOURS["picture"])
     kind, changed = {
         "flip:image": (RandomHorizontalFlip, picture.flip(-1)),
@@ -196,7 +194,7 @@ def test_the_pictures_that_the_rules_draw_are_mirrored_or_lose_their_colours(cas
 
 
 @pytest.mark.parametrize("case", COLOURS["jitters"], ids=lambda case: f"{case['sample_id']}-{case['ranges'][0]}")
-def test_colours_are_changed_as_the_rules_say(case: dict[str, Any]) -> None:
+def test_changed_colours_match_the_vectors(case: dict[str, Any]) -> None:
     ranges = dict(zip(("brightness", "contrast", "saturation", "hue"), map(tuple, case["ranges"]), strict=True))
     batch = batch_of(picture_of(COLOURS["picture"])[None], [case["sample_id"]])
     found = ColorJitter(**ranges)(batch)["image"][0]
@@ -204,7 +202,7 @@ def test_colours_are_changed_as_the_rules_say(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", COLOURS["mixes"], ids="{0[kind]}-{0[alpha]}-{0[p]}".format)
-def test_pictures_and_labels_are_mixed_as_the_rules_say(case: dict[str, Any]) -> None:
+def test_mixed_pictures_and_labels_match_the_vectors(case: dict[str, Any]) -> None:
     ids, (height, width) = COLOURS["sample_ids"], (case["height"], case["width"])
     rows = torch.arange(len(ids))
     images = rows.to(torch.float64)[:, None, None, None].repeat(1, 3, height, width)

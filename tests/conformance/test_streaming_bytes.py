@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.conformance.peer import files, write_ours, write_theirs
-from tests.places import QUICK
+from tests.conformance.streaming_peer import files, write_ours, write_theirs
+from tests.fast_directory import FAST_ROOT
 from tests.reference import config, fixed_size, sample_bytes, shard_bytes
 from tests.strategies import (
     COMPRESSIONS,
@@ -36,7 +36,7 @@ EVERY_LEVEL = [
 
 
 def write_both(streaming: Any, tmp_path: Path, columns: Any, samples: Any, **options: Any) -> tuple[Path, Path]:
-    """By both with the same options, which is without hashes unless some are named."""
+    """Write with both writers and equal options, by default without hashes."""
     match = options.pop("match_streaming", True)
     options = {"hashes": [], **options}
     return (
@@ -45,8 +45,8 @@ def write_both(streaming: Any, tmp_path: Path, columns: Any, samples: Any, **opt
     )
 
 
-def their_part_of(index: bytes) -> Any:
-    """An index of ours without what it says beyond one of theirs."""
+def without_our_keys(index: bytes) -> Any:
+    """Our index without the keys that streaming does not write."""
     found = json.loads(index)
     del found["mx8shards"]
     for entry in found["shards"]:
@@ -57,7 +57,7 @@ def their_part_of(index: bytes) -> Any:
 
 
 @pytest.mark.parametrize("encoding", EXAMPLES)
-def test_payloads_are_theirs_of(encoding: str, streaming: Any, tmp_path: Path) -> None:
+def test_payloads_equal_streamings(encoding: str, streaming: Any, tmp_path: Path) -> None:
     samples = [{"value": value} for value in EXAMPLES[encoding]]
     ours, theirs = write_both(streaming, tmp_path, {"value": encoding}, samples, hashes=["sha1"], match_streaming=False)
     assert files(ours) == files(theirs)
@@ -65,7 +65,7 @@ def test_payloads_are_theirs_of(encoding: str, streaming: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize("hashes", [[], *(list(pair) for pair in pairwise(STREAMING_HASHES))], ids=str)
 @pytest.mark.parametrize("match_streaming", [False, True])
-def test_uncompressed_files_are_theirs_under_all_hashes(
+def test_uncompressed_files_equal_streamings_with_all_hashes(
     hashes: list[str], match_streaming: bool, streaming: Any, tmp_path: Path
 ) -> None:
     options = {"hashes": hashes, "size_limit": 20_000, "match_streaming": match_streaming}
@@ -75,16 +75,18 @@ def test_uncompressed_files_are_theirs_under_all_hashes(
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_compressed_files_and_the_index_are_theirs(compression: str | None, streaming: Any, tmp_path: Path) -> None:
+def test_compressed_files_and_the_index_equal_streamings(
+    compression: str | None, streaming: Any, tmp_path: Path
+) -> None:
     options = {"compression": compression, "hashes": list(STREAMING_HASHES), "size_limit": "5kb"}
     ours, theirs = write_both(streaming, tmp_path, EVERY_COLUMN, EVERY_SAMPLE, **options)
     assert files(ours) == files(theirs)
     index = (theirs / "index.json").read_bytes()
-    assert their_part_of((ours / "index.json").read_bytes()) == json.loads(index)
+    assert without_our_keys((ours / "index.json").read_bytes()) == json.loads(index)
 
 
 @pytest.mark.parametrize("compression", EVERY_LEVEL)
-def test_compressed_files_are_theirs_at_every_level(compression: str, streaming: Any, tmp_path: Path) -> None:
+def test_compressed_files_equal_streamings_at_every_level(compression: str, streaming: Any, tmp_path: Path) -> None:
     ours, theirs = write_both(
         streaming, tmp_path, NUMBERED, numbered_samples(500, largest=300), compression=compression
     )
@@ -92,8 +94,10 @@ def test_compressed_files_are_theirs_at_every_level(compression: str, streaming:
 
 
 @pytest.mark.parametrize("compression", ["zstd:1", "zstd", "zstd:9", "zstd:22", "br:4", "bz2", "gz:1", "snappy"])
-def test_compressed_files_of_several_megabytes_are_theirs(compression: str, streaming: Any, tmp_path: Path) -> None:
-    """zstd cuts its input into jobs from 512 KiB on, and does so otherwise with worker threads, which they use."""
+def test_compressed_files_of_several_megabytes_equal_streamings(
+    compression: str, streaming: Any, tmp_path: Path
+) -> None:
+    """From 512 KiB on zstd divides its input into jobs, and differently with worker threads, which streaming uses."""
     rng = np.random.default_rng(5)
     text = rng.choice(np.frombuffer(b"abcdefgh  \n", np.uint8), 900_000).tobytes()
     samples = [{"x": text}, {"x": rng.bytes(600_000)}, {"x": bytes(1_000_000)}, {"x": text[:500_000]}]
@@ -106,7 +110,7 @@ def test_compressed_files_of_several_megabytes_are_theirs(compression: str, stre
     [None, 0, 1000, "1kb", "0.5kb", "2KB", " 3 kb", "4mb", (1 << 32) - 1, "900", "900b", "0", "0kb"],
     ids=repr,
 )
-def test_shards_and_config_are_theirs_for_every_spelling_of_the_size_limit(
+def test_shards_and_config_equal_streamings_for_every_form_of_the_size_limit(
     size_limit: int | str | None, streaming: Any, tmp_path: Path
 ) -> None:
     ours, theirs = write_both(streaming, tmp_path, NUMBERED, numbered_samples(100), size_limit=size_limit)
@@ -114,7 +118,7 @@ def test_shards_and_config_are_theirs_for_every_spelling_of_the_size_limit(
 
 
 @pytest.mark.parametrize("size_limit", [-1, 1 << 32, "4gb", "1tb", "zb", "many", "1 000", "1.5"])
-def test_size_limits_are_refused_by_both(size_limit: int | str, streaming: Any, tmp_path: Path) -> None:
+def test_invalid_size_limits_are_refused_by_both(size_limit: int | str, streaming: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - theirs has no type of its own
         write_ours(tmp_path / "ours", NUMBERED, [], size_limit=size_limit)
     with pytest.raises(ValueError):  # noqa: PT011
@@ -122,7 +126,7 @@ def test_size_limits_are_refused_by_both(size_limit: int | str, streaming: Any, 
 
 
 @pytest.mark.parametrize("count", [60, *(pytest.param(400, id=f"hunt{i}", marks=pytest.mark.hunt) for i in range(8))])
-def test_samples_of_any_size_are_cut_into_the_same_shards_under_any_limit(count: int, streaming: Any) -> None:
+def test_samples_of_any_size_fill_equal_shards_under_any_limit(count: int, streaming: Any) -> None:
     @settings(max_examples=count)
     @given(
         sizes=st.lists(st.integers(0, 700), max_size=30),
@@ -135,7 +139,7 @@ def test_samples_of_any_size_are_cut_into_the_same_shards_under_any_limit(count:
     def check(sizes: list[int], size_limit: int | None, compression: str | None) -> None:
         samples = [{"a": bytes([i % 251]) * size, "n": i % 256} for i, size in enumerate(sizes)]
         options = {"size_limit": size_limit, "compression": compression}
-        with tempfile.TemporaryDirectory(dir=QUICK) as place:
+        with tempfile.TemporaryDirectory(dir=FAST_ROOT) as place:
             ours, theirs = write_both(streaming, Path(place), {"a": "bytes", "n": "uint8"}, samples, **options)
             assert files(ours) == files(theirs)
 
@@ -147,10 +151,10 @@ def test_samples_of_any_size_are_cut_into_the_same_shards_under_any_limit(count:
 def test_a_shard_may_be_exactly_as_long_as_the_limit(
     surplus: int, match_streaming: bool, streaming: Any, tmp_path: Path
 ) -> None:
-    """The size of a file of three samples as the limit, and a byte less and more."""
+    """The limit is the file size of three samples, and one byte less and more."""
     columns, payload = {"x": "bytes"}, {"x": b"12345678"}
     limit = 1000
-    for _ in range(3):  # the limit's own digits stand in the file
+    for _ in range(3):  # the file contains the digits of the limit
         head = json.dumps(config(columns, None, (), limit)).encode()
         limit = len(shard_bytes(head, [sample_bytes(columns, payload)] * 3)) + surplus
     options = {"size_limit": limit, "hashes": [], "match_streaming": match_streaming}
@@ -159,7 +163,9 @@ def test_a_shard_may_be_exactly_as_long_as_the_limit(
     assert len(files(ours)) == (3 if surplus < 0 else 2)
 
 
-def test_without_matching_no_empty_shard_is_written_and_the_others_are_theirs(streaming: Any, tmp_path: Path) -> None:
+def test_without_match_streaming_no_empty_shard_is_written_and_the_others_equal_streamings(
+    streaming: Any, tmp_path: Path
+) -> None:
     samples = [{"x": b"a" * 5000}, {"x": b"b" * 5000}]
     ours, theirs = write_both(
         streaming, tmp_path, {"x": "bytes"}, samples, size_limit=1000, hashes=[], match_streaming=False
@@ -168,13 +174,13 @@ def test_without_matching_no_empty_shard_is_written_and_the_others_are_theirs(st
     assert len(files(theirs)) == 3
 
 
-def test_hashes_given_in_any_order_are_written_sorted_as_theirs_must_be(streaming: Any, tmp_path: Path) -> None:
+def test_hashes_given_in_any_order_are_written_sorted_as_streaming_requires(streaming: Any, tmp_path: Path) -> None:
     ours = write_ours(tmp_path / "ours", NUMBERED, numbered_samples(3), hashes=["sha1", "md5"])
     theirs = write_theirs(streaming, tmp_path / "theirs", NUMBERED, numbered_samples(3), hashes=["md5", "sha1"])
     assert files(ours) == files(theirs)
 
 
-def test_columns_given_in_any_order_with_any_name_are_written_as_theirs(streaming: Any, tmp_path: Path) -> None:
+def test_columns_of_any_order_and_name_are_written_as_in_streaming(streaming: Any, tmp_path: Path) -> None:
     columns = {
         "z": "int",
         "ä": "str",
@@ -191,14 +197,14 @@ def test_columns_given_in_any_order_with_any_name_are_written_as_theirs(streamin
 
 
 @pytest.mark.parametrize("encoding", [*EXAMPLES, "ndarray:int32: 2, 3", "ndarray:"])
-def test_the_fixed_sizes_of_encodings_are_theirs(encoding: str, streaming: Any) -> None:
+def test_fixed_sizes_of_encodings_equal_streamings(encoding: str, streaming: Any) -> None:
     from mx8shards.format.encodings import get_encoding
 
     theirs = streaming.base.format.mds.encodings.get_mds_encoded_size(encoding)
     assert get_encoding(encoding).size_bytes == theirs == fixed_size(encoding)
 
 
-def test_encodings_hashes_and_compressions_are_theirs_and_no_fewer(streaming: Any) -> None:
+def test_all_encodings_hashes_and_compressions_of_streaming_are_supported(streaming: Any) -> None:
     from mx8shards.format import compression, encodings, hashing
 
     assert streaming.base.format.mds.encodings.get_mds_encodings() == set(encodings._BUILT_IN)

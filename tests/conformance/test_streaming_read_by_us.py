@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.conformance.peer import at_the_start_of_time, read_local, write_theirs
+from tests.conformance.streaming_peer import clock_at_zero, read_local, write_theirs
 from tests.reference import read_dataset
 from tests.strategies import (
     COMPRESSIONS,
@@ -30,7 +30,7 @@ SEALING = {"blake2b", "blake2s", "sha256", "sha3_256", "sha3_512", "sha512"}
 
 
 @pytest.mark.parametrize("encoding", EXAMPLES)
-def test_we_decode_their_payloads_of(encoding: str, streaming: Any, tmp_path: Path) -> None:
+def test_we_decode_payloads_of_streaming(encoding: str, streaming: Any, tmp_path: Path) -> None:
     samples = [{"value": value} for value in EXAMPLES[encoding]]
     root = write_theirs(streaming, tmp_path / "data", {"value": encoding}, samples)
     with mx8.Dataset(root, allow_pickle=True) as dataset:
@@ -40,7 +40,7 @@ def test_we_decode_their_payloads_of(encoding: str, streaming: Any, tmp_path: Pa
 
 @pytest.mark.parametrize("split", [None, "train"])
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_we_read_every_encoding_under_every_compression_and_split(
+def test_we_read_every_encoding_of_streaming_with_every_compression_and_split(
     compression: str | None, split: str | None, streaming: Any, tmp_path: Path
 ) -> None:
     root = tmp_path / "data" / (split or "")
@@ -56,7 +56,7 @@ def test_we_read_every_encoding_under_every_compression_and_split(
     ("name", "compression"),
     [*((name, None) for name in STREAMING_HASHES), *zip(STREAMING_HASHES, cycle(COMPRESSIONS[1:]), strict=False)],
 )
-def test_we_check_and_find_damage_by_the_hashes_they_wrote(
+def test_we_find_damage_by_the_hashes_of_streaming(
     name: str, compression: str | None, streaming: Any, tmp_path: Path
 ) -> None:
     root = write_theirs(
@@ -74,14 +74,16 @@ def test_we_check_and_find_damage_by_the_hashes_they_wrote(
 
 
 @pytest.mark.parametrize("size_limit", [None, 0, 1 << 20, "100kb", 700])
-def test_we_read_datasets_of_every_spelling_of_the_size_limit(
+def test_we_read_datasets_with_every_form_of_the_size_limit(
     size_limit: int | str | None, streaming: Any, tmp_path: Path
 ) -> None:
     root = write_theirs(streaming, tmp_path / "data", NUMBERED, numbered_samples(50), size_limit=size_limit)
     assert same(list(mx8.Dataset(root)), samples_as_read(NUMBERED, numbered_samples(50)))
 
 
-def test_we_read_the_empty_shards_they_write_before_an_oversized_sample(streaming: Any, tmp_path: Path) -> None:
+def test_we_read_the_empty_shards_that_streaming_writes_before_an_oversized_sample(
+    streaming: Any, tmp_path: Path
+) -> None:
     samples = [{"x": b"a" * 5000}, {"x": b"b" * 5000}, {"x": b"c" * 5000}]
     root = write_theirs(streaming, tmp_path / "data", {"x": "bytes"}, samples, size_limit=1000)
     entries = json.loads((root / "index.json").read_bytes())["shards"]
@@ -92,14 +94,14 @@ def test_we_read_the_empty_shards_they_write_before_an_oversized_sample(streamin
         assert [bytes(dataset.payload(i, "x")) for i in range(3)] == [sample["x"] for sample in samples]
 
 
-def test_we_read_a_dataset_they_wrote_without_any_sample(streaming: Any, tmp_path: Path) -> None:
+def test_we_read_a_streaming_dataset_without_samples(streaming: Any, tmp_path: Path) -> None:
     root = write_theirs(streaming, tmp_path / "data", {"x": "int"}, [])
     with mx8.Dataset(root) as dataset:
         assert (len(dataset), list(dataset), dataset.columns) == (0, [], {})
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_we_read_the_index_that_their_merge_makes(compression: str | None, streaming: Any, tmp_path: Path) -> None:
+def test_we_read_the_index_of_streamings_merge(compression: str | None, streaming: Any, tmp_path: Path) -> None:
     root, samples = tmp_path / "data", numbered_samples(30)
     for part in range(3):
         some = samples[part * 10 : part * 10 + 10]
@@ -112,8 +114,8 @@ def test_we_read_the_index_that_their_merge_makes(compression: str | None, strea
 
 
 @pytest.mark.parametrize("how", ["named", "found"])
-def test_we_read_their_merged_index_of_parts_that_we_wrote(how: str, streaming: Any, tmp_path: Path) -> None:
-    """Unless told their names, they take every .json below the root for an index, our kept snapshots among them."""
+def test_we_read_an_index_that_streaming_merged_from_our_parts(how: str, streaming: Any, tmp_path: Path) -> None:
+    """Without given names, streaming's merge takes every .json below the root for an index, also our kept snapshots."""
     root, samples = tmp_path / "data", numbered_samples(20)
     for part in range(2):
         with mx8.Writer(root / f"{part}", columns=NUMBERED) as writer:
@@ -131,7 +133,7 @@ def test_we_read_their_merged_index_of_parts_that_we_wrote(how: str, streaming: 
     assert same(read_local(streaming, root), samples_as_streaming_reads(NUMBERED, samples))
 
 
-def test_nested_parts_that_their_merge_gives_one_name_are_refused(streaming: Any, tmp_path: Path) -> None:
+def test_nested_parts_with_equal_names_after_streamings_merge_are_refused(streaming: Any, tmp_path: Path) -> None:
     root = tmp_path / "data"
     for part in ("g0/0", "g1/0"):
         write_theirs(streaming, root / part, NUMBERED, numbered_samples(3))
@@ -140,7 +142,7 @@ def test_nested_parts_that_their_merge_gives_one_name_are_refused(streaming: Any
         mx8.Dataset(root)
 
 
-def test_what_their_dataset_decompressed_beside_our_files_does_not_disturb_us(streaming: Any, tmp_path: Path) -> None:
+def test_raw_files_that_streaming_decompressed_do_not_disturb_us(streaming: Any, tmp_path: Path) -> None:
     root = write_theirs(streaming, tmp_path / "data", NUMBERED, numbered_samples(9), compression="zstd")
     theirs = streaming.StreamingDataset(local=str(root), batch_size=1, shuffle=False)
     assert theirs[0]["id"] == 0
@@ -149,10 +151,12 @@ def test_what_their_dataset_decompressed_beside_our_files_does_not_disturb_us(st
 
 
 @pytest.mark.parametrize("name", ["json", "csv", "tsv", "xsv"])
-def test_shards_of_their_other_formats_are_refused_by_name(name: str, streaming: Any, tmp_path: Path) -> None:
+def test_shards_of_streamings_other_formats_are_an_error_that_names_the_format(
+    name: str, streaming: Any, tmp_path: Path
+) -> None:
     writer = getattr(streaming, f"{name.upper()}Writer")
     extra = {"separator": "|"} if name == "xsv" else {}
-    with at_the_start_of_time(), writer(out=str(tmp_path / "data"), columns={"x": "int"}, **extra) as out:
+    with clock_at_zero(), writer(out=str(tmp_path / "data"), columns={"x": "int"}, **extra) as out:
         out.write({"x": 3})
     with pytest.raises(mx8.FormatError, match=rf'at \$\.shards\[0\]\.format: expected "mds", got "{name}"'):
         mx8.Dataset(tmp_path / "data")

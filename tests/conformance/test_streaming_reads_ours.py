@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from tests.conformance.peer import read_local, read_remote, write_ours
+from tests.conformance.streaming_peer import read_local, read_remote, write_ours
 from tests.strategies import (
     COMPRESSIONS,
     EVERY_COLUMN,
@@ -28,7 +28,7 @@ SPLITS = [None, "deep/er"]
 
 
 @pytest.mark.parametrize("encoding", EXAMPLES)
-def test_they_decode_our_payloads_of(encoding: str, streaming: Any, tmp_path: Path) -> None:
+def test_streaming_decodes_our_payloads(encoding: str, streaming: Any, tmp_path: Path) -> None:
     samples = [{"value": value} for value in EXAMPLES[encoding]]
     write_ours(tmp_path / "data", {"value": encoding}, samples, hashes=())
     wanted = samples_as_streaming_reads({"value": encoding}, samples)
@@ -39,7 +39,7 @@ def test_they_decode_our_payloads_of(encoding: str, streaming: Any, tmp_path: Pa
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_they_read_every_encoding_under_every_compression_split_and_hash(
+def test_streaming_reads_every_encoding_with_every_compression_split_and_hash(
     compression: str | None, split: str | None, streaming: Any, tmp_path: Path
 ) -> None:
     root = tmp_path / "data"
@@ -57,7 +57,7 @@ def test_they_read_every_encoding_under_every_compression_split_and_hash(
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
 @pytest.mark.parametrize("name", STREAMING_HASHES)
-def test_they_find_the_damage_by_the_hashes_we_wrote(
+def test_streaming_finds_damage_by_our_hashes(
     name: str, compression: str | None, streaming: Any, tmp_path: Path
 ) -> None:
     root = write_ours(tmp_path / "data", NUMBERED, numbered_samples(9), compression=compression, hashes=[name])
@@ -70,7 +70,9 @@ def test_they_find_the_damage_by_the_hashes_we_wrote(
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz:0"])
-def test_they_read_appended_and_overwritten_datasets(compression: str | None, streaming: Any, tmp_path: Path) -> None:
+def test_streaming_reads_appended_and_overwritten_datasets(
+    compression: str | None, streaming: Any, tmp_path: Path
+) -> None:
     root, samples = tmp_path / "data", numbered_samples(40)
     options = {"compression": compression, "size_limit": 700}
     write_ours(root, NUMBERED, samples[:15], **options)
@@ -85,7 +87,9 @@ def as_numbered(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("split", [None, "val"])
-def test_they_iterate_over_ours_with_shuffling_and_workers(split: str | None, streaming: Any, tmp_path: Path) -> None:
+def test_streaming_iterates_our_datasets_with_shuffling_and_workers(
+    split: str | None, streaming: Any, tmp_path: Path
+) -> None:
     root, samples = tmp_path / "data", numbered_samples(60)
     write_ours(root / (split or ""), NUMBERED, samples, compression="zstd", size_limit=900, metadata={"by": "us"})
     dataset = streaming.StreamingDataset(
@@ -95,7 +99,7 @@ def test_they_iterate_over_ours_with_shuffling_and_workers(split: str | None, st
     assert sorted(sample["id"] for batch in loader for sample in batch) == list(range(60))
 
 
-def test_they_read_zero_samples_beside_some(streaming: Any, tmp_path: Path) -> None:
+def test_streaming_reads_an_empty_dataset_beside_another(streaming: Any, tmp_path: Path) -> None:
     samples = [{"x": b"a" * 5000}, {"x": b"b" * 5000}]
     root = write_ours(tmp_path / "data", {"x": "bytes"}, samples, size_limit=1000, match_streaming=True)
     assert [entry.samples for entry in streaming.LocalDataset(str(root)).shards] == [0, 1, 1]
@@ -105,11 +109,11 @@ def test_they_read_zero_samples_beside_some(streaming: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
 @pytest.mark.parametrize("match_streaming", [False, True])
-def test_they_open_a_dataset_of_no_samples(
+def test_streaming_opens_a_dataset_without_samples(
     match_streaming: bool, compression: str | None, streaming: Any, tmp_path: Path
 ) -> None:
-    """Ours keeps the columns, in a shard without samples. One that matches theirs has no shards, as they make it and
-    cannot open it themselves.
+    """Our empty dataset keeps its columns in a shard without samples. With match_streaming it has no shards, like
+    streaming's own empty dataset, which streaming cannot open.
     """
     options = {"compression": compression, "match_streaming": match_streaming}
     root = write_ours(tmp_path / "data", NUMBERED, [], **options)
@@ -119,7 +123,7 @@ def test_they_open_a_dataset_of_no_samples(
     assert same(read_remote(streaming, root, tmp_path / "cache"), as_numbered(numbered_samples(2)))
 
 
-def test_they_read_metadata_and_sidecars_as_if_there_were_none(streaming: Any, tmp_path: Path) -> None:
+def test_streaming_ignores_metadata_and_sidecars(streaming: Any, tmp_path: Path) -> None:
     root = write_ours(
         tmp_path / "data", NUMBERED, numbered_samples(5), metadata={"classes": ["ä", "b"], "nested": {"a": [1.5, None]}}
     )
@@ -127,12 +131,12 @@ def test_they_read_metadata_and_sidecars_as_if_there_were_none(streaming: Any, t
     assert same(read_local(streaming, root), as_numbered(numbered_samples(5)))
 
 
-def test_they_need_nothing_but_the_index_and_the_shards(streaming: Any, tmp_path: Path) -> None:
+def test_streaming_needs_only_the_index_and_the_shards(streaming: Any, tmp_path: Path) -> None:
     root = write_ours(tmp_path / "data", NUMBERED, numbered_samples(5))
     shutil.rmtree(root / ".mx8shards")
     assert same(read_local(streaming, root), as_numbered(numbered_samples(5)))
 
 
-def test_numpy_integers_that_we_take_for_int_are_python_integers_to_them(streaming: Any, tmp_path: Path) -> None:
+def test_numpy_integers_written_as_int_are_python_integers_in_streaming(streaming: Any, tmp_path: Path) -> None:
     root = write_ours(tmp_path / "data", {"x": "int"}, [{"x": np.int64(-5)}, {"x": np.uint8(200)}])
     assert same(read_local(streaming, root), [{"x": -5}, {"x": 200}])

@@ -39,7 +39,7 @@ def expected(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def vector(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The link of a copy (decompressing writes beside the data), how to open it, and what is expected."""
+    """The link of a copy (decompression writes beside the data), the options to open it, and the expectation."""
     wanted = expected(request.param)
     for module in wanted["needs"]:
         if importlib.util.find_spec(module) is None:
@@ -64,7 +64,7 @@ def test_valid_vector_gives_exactly_its_samples(vector: Any) -> None:
 
 
 @pytest.mark.parametrize("vector", vectors("valid"), indirect=True)
-def test_columns_and_payloads_of_a_valid_vector_are_those_of_its_samples(vector: Any) -> None:
+def test_columns_and_payloads_of_a_valid_vector_match_its_samples(vector: Any) -> None:
     link, options, wanted = vector
     with mx8.Dataset(link, **options, verify="shard") as dataset:
         for name in wanted["columns"]:
@@ -78,7 +78,7 @@ def test_columns_and_payloads_of_a_valid_vector_are_those_of_its_samples(vector:
 
 
 @pytest.mark.parametrize("vector", vectors("valid"), indirect=True)
-def test_verifying_a_valid_vector_finds_nothing_wrong(vector: Any) -> None:
+def test_verify_accepts_every_valid_vector(vector: Any) -> None:
     link, _, wanted = vector
     report = mx8.verify(link, data=True)
     assert report.damage == ()
@@ -97,15 +97,15 @@ def test_invalid_vector_is_refused_when_opened(vector: Any) -> None:
 def test_invalid_vector_is_refused_when_read(vector: Any) -> None:
     link, options, wanted = vector
     with mx8.Dataset(link, **options) as dataset, pytest.raises(getattr(mx8, wanted["error"])) as caught:
-        look_at(list(dataset))
+        read_pixels(list(dataset))
     assert_says(caught.value, wanted)
 
 
 @pytest.mark.parametrize("vector", vectors("invalid", "verify"), indirect=True)
-def test_invalid_vector_can_be_read_and_does_not_pass_verification(vector: Any) -> None:
+def test_verify_refuses_an_invalid_vector_that_can_be_read(vector: Any) -> None:
     link, options, wanted = vector
     with mx8.Dataset(link, **options) as dataset:
-        look_at(list(dataset))
+        read_pixels(list(dataset))
     damage = mx8.verify(link, data=True).damage
     assert [one for one in damage if one.reason in REASONS[wanted["error"]] and wanted["path"] in one.error + one.file]
 
@@ -115,17 +115,17 @@ def assert_says(error: mx8.ShardsError, wanted: dict[str, Any]) -> None:
     assert wanted["path"] in str(error)
 
 
-def look_at(value: Any) -> None:
-    """Pictures are decoded when they are looked at."""
+def read_pixels(value: Any) -> None:
+    """Read the pixels, because pictures are decoded lazily."""
     if isinstance(value, (dict, list)):
         for item in value.values() if isinstance(value, dict) else value:
-            look_at(item)
+            read_pixels(item)
     elif isinstance(value, Image.Image):
         value.tobytes()
 
 
 def is_as_expected(found: Any, wanted: Any) -> bool:
-    """Whether a value is what its expectation, in the form that vectors/README.md defines, says."""
+    """Does a value match its expectation (in the form that vectors/README.md defines)?"""
     if isinstance(wanted, (str, int)):
         return same(found, wanted)
     ((form, value),) = wanted.items()
@@ -170,7 +170,7 @@ def table(name: str) -> dict[str, Any]:
     return json.loads((VECTORS / f"{name}.json").read_bytes())  # type: ignore[no-any-return]
 
 
-def test_our_hashes_are_those_of_the_table() -> None:
+def test_our_hashes_match_the_vectors() -> None:
     found = table("hashes")
     inputs = [bytes.fromhex(text) for text in found["inputs"]]
     assert found["hashes"].keys() == set(hashing.HASHES)
@@ -178,7 +178,7 @@ def test_our_hashes_are_those_of_the_table() -> None:
         assert [hashing.hash_hex(name, data) for data in inputs] == values
 
 
-def test_our_block_digests_are_those_of_the_table() -> None:
+def test_our_block_digests_match_the_vectors() -> None:
     files = table("blocks")["files"]
     assert len(files) > 3
     for file in files:
@@ -187,27 +187,27 @@ def test_our_block_digests_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("picture", table("tiles")["pictures"], ids="{0[name]}".format)
-def test_our_tiles_and_splices_are_those_of_the_table(picture: dict[str, Any]) -> None:
+def test_our_tiles_and_splices_match_the_vectors(picture: dict[str, Any]) -> None:
     source, tiled = bytes.fromhex(picture["source"]), bytes.fromhex(picture["tiled"])
     assert tiles.tile(source) == tiled
     check_splices(picture)
 
 
 @pytest.mark.parametrize("picture", table("tiles")["read_only"], ids="{0[name]}".format)
-def test_tiles_that_we_would_not_write_are_read(picture: dict[str, Any]) -> None:
+def test_valid_tiles_that_we_would_not_write_are_read(picture: dict[str, Any]) -> None:
     assert tiles.tile(bytes.fromhex(picture["source"])) != bytes.fromhex(picture["tiled"])
     check_splices(picture)
 
 
 @pytest.mark.parametrize("case", table("tiles")["not_tiled"], ids="{0[why]}".format)
-def test_a_segment_of_tiles_that_does_not_fit_is_no_breach(case: dict[str, Any]) -> None:
+def test_an_unfitting_tile_segment_is_not_an_error(case: dict[str, Any]) -> None:
     data = bytes.fromhex(case["jpeg"])
     assert not tiles.is_tiled(data)
     assert tiles.untile(data) == data
 
 
 @pytest.mark.parametrize("case", table("tiles")["refused"], ids="{0[why]}".format)
-def test_a_jpeg_that_cannot_be_tiled_is_stored_as_it_is(case: dict[str, Any]) -> None:
+def test_a_jpeg_that_cannot_be_tiled_is_stored_unchanged(case: dict[str, Any]) -> None:
     data = bytes.fromhex(case["jpeg"])
     assert tiles.tile(data) == data
 
@@ -230,7 +230,7 @@ def check_splices(picture: dict[str, Any]) -> None:
         assert out[:size].tobytes().hex() == wanted["jpeg"]
 
 
-def test_our_generator_draws_the_numbers_of_the_table() -> None:
+def test_our_random_numbers_match_the_vectors() -> None:
     draws = table("randomness")["draws"]
     assert len(draws) > 5
     for draw in draws:

@@ -23,7 +23,7 @@ SCRIPTS = sorted(SPEC.glob("*.py"))
 README = (SPEC / "README.md").read_text(encoding="utf-8")
 RULES = re.findall(r"^\*\*(§\d+\.\d+)\*\*", README, re.MULTILINE)
 
-# Breaches that JSON Schema has no words for: 2.0 is an integer to it, and it compares no two places with each other.
+# Breaches that JSON Schema cannot express: 2.0 is an integer to it, and it cannot compare two values with each other.
 BEYOND_SCHEMA = {
     "column-lists-of-unequal-length",
     "column-size-as-a-float",
@@ -62,7 +62,7 @@ BEYOND_SCHEMA = {
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Every generated file of a vectors folder; what stands beside them was written by hand."""
+    """Every generated file of a vectors folder; the others are written by hand."""
     generated = [*folder.glob("*.json"), *(folder / "valid").rglob("*"), *(folder / "invalid").rglob("*")]
     links = {str(path.relative_to(folder)): bytes(path.readlink()) for path in generated if path.is_symlink()}
     return links | {
@@ -87,7 +87,7 @@ def section(title: str) -> str:
     return (SPEC / "encodings.md").read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def named_in(text: str) -> set[str]:
+def names_in_tables(text: str) -> set[str]:
     """The names in the first cells of its tables."""
     first_cells = re.findall(r"^\|([^|]+)\|", text, re.MULTILINE)
     return {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)}
@@ -98,7 +98,7 @@ def schema() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads((SPEC / "index.schema.json").read_bytes()))
 
 
-def test_regenerating_the_vectors_changes_no_byte_and_removes_those_that_are_gone(tmp_path: Path) -> None:
+def test_regenerating_the_vectors_changes_no_byte_and_removes_obsolete_files(tmp_path: Path) -> None:
     stale = tmp_path / "invalid" / "a-vector-of-yesterday" / "index.json"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"{}")
@@ -108,7 +108,7 @@ def test_regenerating_the_vectors_changes_no_byte_and_removes_those_that_are_gon
     assert [name for name in made if made[name] != committed[name]] == []
 
 
-def test_the_scripts_import_nothing_that_the_vectors_test() -> None:
+def test_the_scripts_do_not_import_the_package() -> None:
     allowed = {*sys.stdlib_module_names, "blake3", "xxhash", *(path.stem for path in SCRIPTS)}
     for path in SCRIPTS:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -122,7 +122,7 @@ def test_there_are_at_least_30_valid_and_80_invalid_vectors() -> None:
     assert len(INVALID) >= 80
 
 
-def test_no_vector_is_swallowed_by_an_ignore_file() -> None:
+def test_no_vector_is_ignored_by_git() -> None:
     if not (SPEC.parent / ".git").exists():
         pytest.skip("not a git checkout")
     names = "\0".join(str(VECTORS / name) for name in files_below(VECTORS))
@@ -132,12 +132,12 @@ def test_no_vector_is_swallowed_by_an_ignore_file() -> None:
 
 
 @pytest.mark.parametrize("vector", [*VALID, *INVALID], ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_vector_cites_a_rule_and_is_named_by_a_sentence(vector: Path) -> None:
+def test_each_vector_cites_a_rule_and_has_a_sentence_as_name(vector: Path) -> None:
     assert expected(vector)["rule"] in RULES
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", vector.name)
 
 
-def test_every_reference_to_a_rule_leads_somewhere() -> None:
+def test_every_reference_to_a_rule_exists() -> None:
     assert len(RULES) == len(set(RULES))
     for path in [*SPEC.glob("*.md"), *SPEC.glob("*.json"), *SCRIPTS]:
         assert set(re.findall(r"§\d+\.\d+", path.read_text(encoding="utf-8"))) <= set(RULES), path
@@ -151,11 +151,11 @@ def test_every_index_of_a_valid_vector_fits_the_schema(vector: Path, schema: jso
         schema.validate(json.loads(path.read_bytes().decode("utf-8")))
 
 
-def test_the_schema_is_itself_a_schema(schema: jsonschema.Draft202012Validator) -> None:
+def test_the_schema_is_a_valid_schema(schema: jsonschema.Draft202012Validator) -> None:
     jsonschema.Draft202012Validator.check_schema(schema.schema)
 
 
-def test_the_schema_refuses_all_that_a_schema_can_see(schema: jsonschema.Draft202012Validator) -> None:
+def test_the_schema_refuses_every_error_that_a_schema_can_express(schema: jsonschema.Draft202012Validator) -> None:
     accepted: set[str] = set()
     refused: set[str] = set()
     for vector in INVALID:
@@ -170,7 +170,7 @@ def test_the_schema_refuses_all_that_a_schema_can_see(schema: jsonschema.Draft20
     assert len(refused) >= 100
 
 
-def test_the_worked_example_is_the_bytes_of_its_vector() -> None:
+def test_the_worked_example_has_the_bytes_of_its_vector() -> None:
     dump = re.findall(r"```hexdump\n(.*?)```", README, re.DOTALL)
     entry = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     vector = VECTORS / "valid" / "three-samples-of-a-string-and-an-integer"
@@ -187,17 +187,17 @@ def test_every_name_of_the_registry_occurs_in_a_valid_vector() -> None:
     indices = [json.loads(path.read_bytes().decode("utf-8")) for vector in VALID for path in vector.rglob("index.json")]
     shards = [shard for index in indices for shard in index["shards"]]
     encodings = {encoding for shard in shards for encoding in shard["column_encodings"]}
-    assert {name for name in named_in(section("Encodings")) if "<" not in name} <= encodings
+    assert {name for name in names_in_tables(section("Encodings")) if "<" not in name} <= encodings
     assert {name.count(":") for name in encodings if name.startswith("ndarray")} == {0, 1, 2}
     compressions = {shard["compression"].split(":")[0] for shard in shards if shard["compression"]}
-    assert named_in(section("Compressions")) == compressions
+    assert names_in_tables(section("Compressions")) == compressions
     hashes = {name for shard in shards for name in shard["raw_data"]["hashes"]}
-    assert named_in(section("Hashes")) == table("hashes")["hashes"].keys() <= hashes
+    assert names_in_tables(section("Hashes")) == table("hashes")["hashes"].keys() <= hashes
     kinds = {car["kind"] for index in indices for car in index.get("mx8shards", {}).get("sidecars", [])}
-    assert named_in(section("Kinds of side-cars")) <= kinds
+    assert names_in_tables(section("Kinds of side-cars")) <= kinds
 
 
-def test_the_registry_gives_the_hashes_their_lengths(schema: jsonschema.Draft202012Validator) -> None:
+def test_the_registry_has_the_lengths_of_hashes(schema: jsonschema.Draft202012Validator) -> None:
     lengths = {
         name: int(digits) for name, digits in re.findall(r"^\| `(\w+)` \| (\d+) \|", section("Hashes"), re.MULTILINE)
     }
@@ -209,7 +209,7 @@ def test_the_registry_gives_the_hashes_their_lengths(schema: jsonschema.Draft202
 @pytest.mark.parametrize(
     "draw", table("randomness")["draws"], ids="{0[seed]}-{0[epoch]}-{0[sample_id]}-{0[purpose]}-{0[occurrence]}".format
 )
-def test_the_generator_is_numpys_philox(draw: dict[str, Any]) -> None:
+def test_the_random_generator_equals_numpys_philox(draw: dict[str, Any]) -> None:
     mask = (1 << 64) - 1
     digest = hashlib.sha256(draw["purpose"].encode()).digest()
     assert int(draw["purpose_word"], 16) == int.from_bytes(digest[:8], "little")
@@ -219,7 +219,7 @@ def test_the_generator_is_numpys_philox(draw: dict[str, Any]) -> None:
     found = np.random.Philox(counter=(block - 1) % (1 << 256), key=key).random_raw(len(draw["words"]))
     words = np.array([int(word, 16) for word in draw["words"]], np.uint64)
     assert (found == words).all()
-    # NumPy's own uniforms are made in the same way
+    # NumPy computes its uniforms in the same way
     uniforms = np.random.Generator(np.random.Philox(counter=(block - 1) % (1 << 256), key=key)).random(len(words))
     assert [float.fromhex(value) for value in draw["uniforms"]] == uniforms.tolist()
     for limit, integers in draw["integers"].items():

@@ -1,4 +1,4 @@
-"""Fixtures of the crash tests: directories, and the result of each scene without disturbance."""
+"""Fixtures of the crash tests: directories, and the result of each scenario without disturbance."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.scenes import IN_MEMORY, Scene, Story
+from tests.crash.scenarios import IN_MEMORY, Expectation, Scenario
 
 
 @pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
-    """A directory in memory where the machine has one: whoever stops the world by hand need not wait for a disk."""
+    """A directory on a tmpfs if possible: simulated crashes need no real disk."""
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
         yield Path(directory)
 
 
 @pytest.fixture(scope="session")
-def story_of(memory: Path) -> Callable[[Scene], Story]:
-    """Scenes run undisturbed, once each."""
-    known: dict[str, Story] = {}
+def expectation_of(memory: Path) -> Callable[[Scenario], Expectation]:
+    """Scenarios run undisturbed, once each."""
+    known: dict[str, Expectation] = {}
 
-    def find(scene: Scene) -> Story:
-        if scene.name not in known:
-            (memory / scene.name).mkdir()
-            known[scene.name] = Story.of(scene, memory / scene.name)
-        return known[scene.name]
+    def find(scenario: Scenario) -> Expectation:
+        if scenario.name not in known:
+            (memory / scenario.name).mkdir()
+            known[scenario.name] = Expectation.of(scenario, memory / scenario.name)
+        return known[scenario.name]
 
     return find
 
 
 @pytest.fixture
 def scratch(memory: Path) -> Iterator[Path]:
-    """An empty directory in memory, gone after the test."""
+    """An empty directory on the tmpfs, removed after the test."""
     with tempfile.TemporaryDirectory(dir=memory) as directory:
         yield Path(directory)

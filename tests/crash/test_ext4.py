@@ -1,7 +1,7 @@
 """Is a dataset consistent on a real ext4 file system after a power cut at any step?
 
-The image of a mounted ext4 contains what the kernel has written so far. A mounted copy of the image is what the machine
-would find after a power cut. ext4 guarantees more order than POSIX, so test_power_cut.py is stricter.
+The image of a mounted ext4 contains the writes that the kernel has done so far. Mounting a copy of it shows the state
+that the machine would find after a power cut. ext4 guarantees more order than POSIX, so test_power_cut.py is stricter.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from mx8shards.disk import operations
-from tests.crash.scenes import BY_NAME, Scene, Story
+from tests.crash.scenarios import BY_NAME, Expectation, Scenario
 
-StoryOf = Callable[[Scene], Story]
+ExpectationOf = Callable[[Scenario], Expectation]
 
 
 def sh(*command: object) -> None:
@@ -29,13 +29,13 @@ def sh(*command: object) -> None:
 
 @contextlib.contextmanager
 def mounted(image: Path, where: Path) -> Iterator[Path]:
-    """The file system in an image."""
+    """Mount an image during the block."""
     where.mkdir(exist_ok=True)
     sh("mount", "-o", "loop", image, where)
     try:
         yield where
     finally:
-        gc.collect()  # files that errors hold on to would keep it busy
+        gc.collect()  # files that exceptions keep open would keep it busy
         sh("umount", where)
 
 
@@ -54,8 +54,8 @@ def image(scratch: Path) -> Path:
     return path
 
 
-def copies_at_steps(story: Story, image: Path, stride: int) -> list[Path]:
-    """Copies of the image as it is before every `stride`-th step of the scene, and after the last one."""
+def copies_at_steps(expectation: Expectation, image: Path, stride: int) -> list[Path]:
+    """Copy the image before every `stride`-th step of the scenario, and after the last one."""
     copies: list[Path] = []
     count = 0
     lock = threading.Lock()
@@ -68,35 +68,37 @@ def copies_at_steps(story: Story, image: Path, stride: int) -> list[Path]:
             count += 1
 
     with mounted(image, image.with_name("first")) as disk:
-        shutil.copytree(story.prepared, disk / "place")
+        shutil.copytree(expectation.prepared, disk / "place")
         sh("sync", "-f", disk)
         real, operations.before = operations.before, before
         try:
-            story.scene.act(disk / "place")
+            expectation.scenario.act(disk / "place")
         finally:
             operations.before = real
         copies.append(Path(shutil.copyfile(image, image.with_name("image-at-last"))))
     return copies
 
 
-def look_at_copies(story: Story, image: Path, stride: int) -> tuple[int, int]:
-    """Check what is on every copy, before and after the next publication; how many had the old state, and the new."""
+def look_at_copies(expectation: Expectation, image: Path, stride: int) -> tuple[int, int]:
+    """Check every copy before and after the next publication. Returns how many had the old and the new state."""
     new = old = 0
-    copies = copies_at_steps(story, image, stride)
+    copies = copies_at_steps(expectation, image, stride)
     for copy in copies:
         with mounted(copy, copy.with_name("second")) as disk:
-            if story.check(disk / "place", image.with_name("cache")):
+            if expectation.check(disk / "place", image.with_name("cache")):
                 new += 1
             else:
                 old += 1
                 assert copy is not copies[-1], "what was published is gone"
-            story.finish(disk / "place")
+            expectation.finish(disk / "place")
         copy.unlink()
     return old, new
 
 
-def test_an_ext4_that_stopped_at_some_step_has_the_old_state_or_the_new_one(story_of: StoryOf, image: Path) -> None:
-    old, new = look_at_copies(story_of(BY_NAME["overwrite"]), image, 12)
+def test_ext4_images_copied_at_some_steps_hold_the_old_or_the_new_state(
+    expectation_of: ExpectationOf, image: Path
+) -> None:
+    old, new = look_at_copies(expectation_of(BY_NAME["overwrite"]), image, 12)
     assert old > 0
     assert new > 0
 
@@ -105,5 +107,7 @@ def test_an_ext4_that_stopped_at_some_step_has_the_old_state_or_the_new_one(stor
 @pytest.mark.parametrize(
     "name", ["create", "append", "append to a foreign dataset", "overwrite", "merge", "merge and move", "gc", "seal"]
 )
-def test_so_has_one_that_stopped_at_any_step(name: str, story_of: StoryOf, image: Path) -> None:
-    print(name, look_at_copies(story_of(BY_NAME[name]), image, 1))
+def test_ext4_images_copied_at_every_step_hold_the_old_or_the_new_state(
+    name: str, expectation_of: ExpectationOf, image: Path
+) -> None:
+    print(name, look_at_copies(expectation_of(BY_NAME[name]), image, 1))

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import mx8shards as mx8
-from tests.crash.killing import ROOT
-from tests.crash.scenes import samples, tree, write
+from tests.crash.scenarios import samples, tree, write
+from tests.crash.traced_processes import ROOT
 
 
 class SmallDisk:
-    """A file system in memory whose size can be changed."""
+    """A tmpfs whose size can be changed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class SmallDisk:
         self._mount("-o", f"remount,{options}")
 
     def fill(self) -> Path:
-        """Take all the space there is; the path of the file that has it."""
+        """Fill the disk. Returns the path of the file that fills it."""
         path = self.path / "filler"
         with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(bytes(4096)):
@@ -42,7 +42,7 @@ class SmallDisk:
         return path
 
     def close(self) -> None:
-        """Take it away."""
+        """Unmount it."""
         subprocess.run(["umount", "--lazy", str(self.path)], check=True)
         self.path.rmdir()
 
@@ -50,7 +50,7 @@ class SmallDisk:
 @pytest.fixture
 def small_disk() -> Iterator[SmallDisk]:
     try:
-        disk = SmallDisk(Path(tempfile.mkdtemp()))  # pytest could not clear away a mount that a killed run left
+        disk = SmallDisk(Path(tempfile.mkdtemp()))  # pytest cannot remove a mount that a killed run left
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         pytest.skip(f"nothing can be mounted here: {getattr(error, 'stderr', error)}")
     yield disk
@@ -58,12 +58,12 @@ def small_disk() -> Iterator[SmallDisk]:
 
 
 def is_whole(root: Path) -> bool:
-    """Whether a dataset verifies, and has nothing unfinished."""
+    """Does a dataset pass verify, and is nothing staged?"""
     return mx8.verify(root, data=True).ok and not (root / ".mx8shards/staging").exists()
 
 
-def refusal_of(act: Callable[[], object]) -> mx8.DiskError | None:
-    """The error that this gives, if any."""
+def error_of(act: Callable[[], object]) -> mx8.DiskError | None:
+    """The error that a call raises, or None."""
     try:
         act()
     except mx8.DiskError as error:
@@ -72,7 +72,7 @@ def refusal_of(act: Callable[[], object]) -> mx8.DiskError | None:
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_a_disk_that_fills_up_anywhere_in_a_publication_costs_nothing(
+def test_a_disk_that_fills_up_during_any_step_of_a_publication_loses_nothing(
     compression: str | None, small_disk: SmallDisk, scratch: Path
 ) -> None:
     more = {"size_limit": "8kb", "compression": compression, "mode": "append", "threads": 2}
@@ -85,7 +85,7 @@ def test_a_disk_that_fills_up_anywhere_in_a_publication_costs_nothing(
     for size in range(0, 480, 24):
         used = os.statvfs(root)
         small_disk.change(f"size={(used.f_blocks - used.f_bfree) * 4 + size}k")
-        error = refusal_of(lambda: write(root, 100, 4_000, **more))
+        error = error_of(lambda: write(root, 100, 4_000, **more))
         if error is None:
             break
         refused += 1
@@ -105,7 +105,7 @@ def test_gc_frees_space_on_a_full_disk(small_disk: SmallDisk) -> None:
     root = small_disk.path / "data"
     write(root, 0, 3_000, size_limit="64kb")
     write(root, 0, 100, mode="overwrite", size_limit="64kb")
-    (root / ".mx8shards/lock").unlink()  # there will be no room for the note in it
+    (root / ".mx8shards/lock").unlink()  # there will be no space for its contents
     small_disk.fill()
     with pytest.raises(mx8.DiskError, match="No space left on device"):
         write(root, 100, 200, mode="append", size_limit="64kb")
@@ -116,7 +116,7 @@ def test_gc_frees_space_on_a_full_disk(small_disk: SmallDisk) -> None:
     write(root, 100, 200, mode="append", size_limit="64kb")
 
 
-def test_a_full_disk_keeps_nobody_from_reading_compressed_shards(small_disk: SmallDisk) -> None:
+def test_compressed_shards_are_readable_on_a_full_disk(small_disk: SmallDisk) -> None:
     root = small_disk.path / "data"
     write(root, 0, 1_000, size_limit="32kb", compression="zstd")
     small_disk.fill()
@@ -125,7 +125,9 @@ def test_a_full_disk_keeps_nobody_from_reading_compressed_shards(small_disk: Sma
     assert [name for name in tree(root) if name.endswith(".tmp")] == []
 
 
-def test_decompressed_copies_take_half_of_the_free_space_at_most_and_the_oldest_go_first(small_disk: SmallDisk) -> None:
+def test_decompressed_copies_take_at_most_half_of_the_free_space_and_the_oldest_are_evicted_first(
+    small_disk: SmallDisk,
+) -> None:
     root = small_disk.path / "data"
     small_disk.change("size=8m")
     with mx8.Writer(root, columns={"data": "bytes"}, compression="zstd", size_limit="300kb", threads=1) as writer:
@@ -145,7 +147,7 @@ def test_decompressed_copies_take_half_of_the_free_space_at_most_and_the_oldest_
     assert mx8.verify(root, data=True).ok
 
 
-def test_a_disk_that_became_read_only_is_read_and_not_written(small_disk: SmallDisk) -> None:
+def test_a_dataset_on_a_disk_that_became_read_only_can_be_read(small_disk: SmallDisk) -> None:
     root = small_disk.path / "data"
     write(root, 0, 100, compression="gz")
     small_disk.change("ro")
@@ -161,14 +163,14 @@ def test_a_disk_that_became_read_only_is_read_and_not_written(small_disk: SmallD
     assert is_whole(root)
 
 
-# a user without rights: in a process of its own, because root may do anything -----------------------------------------
+# no permissions (in a subprocess, because root may do anything) -------------------------------------------------------
 
 UNPRIVILEGED = """
 import json, os, sys
 from pathlib import Path
 import mx8shards as mx8
 from tests.crash.child import warm_up
-from tests.crash.scenes import write, tree
+from tests.crash.scenarios import write, tree
 
 warm_up()  # what is imported late may lie where nobody else may look
 place = Path(sys.argv[1])
@@ -217,7 +219,7 @@ CLOSED = [
 ]
 
 
-def test_lost_permissions_are_clear_errors_and_cost_nothing(scratch: Path) -> None:
+def test_lost_permissions_are_clear_errors_and_lose_nothing(scratch: Path) -> None:
     scratch.chmod(0o755)
     scratch.parent.chmod(0o755)
     place = scratch / "place"

@@ -25,20 +25,20 @@ from mx8shards.disk import operations
 from mx8shards.shards import snapshots
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.snapshots import kept_path
-from tests.crash import double
-from tests.crash.double import Step, Stopped, World
-from tests.crash.power import Disk, File
-from tests.crash.scenes import BY_NAME, COLUMNS, Story, samples, tree, write
+from tests.crash import fault_injection
+from tests.crash.disk_model import Disk, File
+from tests.crash.fault_injection import FaultInjector, Step, Stopped
+from tests.crash.scenarios import BY_NAME, COLUMNS, Expectation, samples, tree, write
 
 
-def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[[], object]) -> World:
-    """Die before the first step of which this is true; the steps that were taken."""
-    world = World()
+def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[[], object]) -> FaultInjector:
+    """Die before the first step for which `is_wanted` is true. Returns the injector with the steps."""
+    injector = FaultInjector()
 
     def before(name: str, arguments: tuple[Any, ...]) -> None:
         if is_there(name, arguments):
-            world.over = Stopped
-        world.before(name, arguments)
+            injector.over = Stopped
+        injector.before(name, arguments)
 
     real, operations.before = operations.before, before
     try:
@@ -46,18 +46,18 @@ def stop_before(is_there: Callable[[str, tuple[Any, ...]], bool], act: Callable[
             act()
     finally:
         operations.before = real
-    return world
+    return injector
 
 
 def stop_at(name: str, ending: str, act: Callable[[], object]) -> None:
-    """Die before the first step of this name to a path with this ending."""
+    """Die before the first step of this name on a path with this ending."""
     stop_before(lambda step, arguments: step == name and str(arguments[-1]).endswith(ending), act)
 
 
-# somebody else in the same directory ------------------------------------------------------------------------------
+# other programs in the same directory -----------------------------------------------------------------------------
 
 
-def test_an_index_that_somebody_else_put_there_meanwhile_is_left_alone(scratch: Path) -> None:
+def test_an_index_that_another_program_replaced_meanwhile_is_kept(scratch: Path) -> None:
     root = scratch / "data"
     first = write(root, 0, 3)
     writer = mx8.Writer(root, columns=COLUMNS, mode="append")
@@ -72,7 +72,7 @@ def test_an_index_that_somebody_else_put_there_meanwhile_is_left_alone(scratch: 
     assert tree(root).keys() == before
 
 
-def test_an_index_that_somebody_else_removed_meanwhile_is_an_error(scratch: Path) -> None:
+def test_an_index_that_another_program_removed_meanwhile_is_an_error(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     writer = mx8.Writer(root, columns=COLUMNS, mode="overwrite")
@@ -84,7 +84,7 @@ def test_an_index_that_somebody_else_removed_meanwhile_is_an_error(scratch: Path
 @pytest.mark.parametrize(
     "make", [lambda path: path.write_bytes(b"theirs"), lambda path: path.symlink_to("nowhere")], ids=["file", "symlink"]
 )
-def test_a_file_that_has_the_name_of_a_new_shard_is_never_replaced(
+def test_an_existing_file_with_the_name_of_a_new_shard_is_never_replaced(
     make: Callable[[Path], object], scratch: Path
 ) -> None:
     root = scratch / "data"
@@ -94,7 +94,7 @@ def test_a_file_that_has_the_name_of_a_new_shard_is_never_replaced(
     make(root / "shard.00003.mds")
     for sample in samples(3, 8):
         writer.write(sample)
-    with pytest.raises(mx8.DatasetExistsError, match=r"shard\.00003\.mds.*does not know"):
+    with pytest.raises(mx8.DatasetExistsError, match=r"shard\.00003\.mds.*already exists"):
         writer.finish()
     (root / "shard.00003.mds").unlink()
     assert tree(root) == before
@@ -102,7 +102,7 @@ def test_a_file_that_has_the_name_of_a_new_shard_is_never_replaced(
 
 
 def leave_their_shard_beside_an_intent(root: Path) -> Path:
-    """Somebody else takes a name that is about to be published, and we die before we come to it; the path."""
+    """Die in a publication after another program created a file with the name of a new shard. Returns its path."""
     write(root, 0, 3)
     theirs = root / "shard.00002.mds"
 
@@ -115,10 +115,10 @@ def leave_their_shard_beside_an_intent(root: Path) -> Path:
     return theirs
 
 
-def test_a_rollback_spares_a_file_of_somebody_else_however_often_it_is_cut_short(scratch: Path) -> None:
+def test_a_rollback_that_is_interrupted_repeatedly_keeps_foreign_files(scratch: Path) -> None:
     original = scratch / "original"
     theirs = leave_their_shard_beside_an_intent(original / "data").relative_to(original)
-    whole = World()
+    whole = FaultInjector()
     place = shutil.copytree(original, scratch / "place")
     disk = Disk.of(place)
     with whole.running():
@@ -126,7 +126,7 @@ def test_a_rollback_spares_a_file_of_somebody_else_however_often_it_is_cut_short
     assert (place / theirs).read_bytes() == b"theirs"
     for at, step in enumerate(whole.steps):
         stopped = shutil.copytree(original, scratch / f"stopped{at}")
-        with World(at, double.stop).running(), pytest.raises(Stopped):
+        with FaultInjector(at, fault_injection.stop_before).running(), pytest.raises(Stopped):
             LocalPublication(stopped / "data")
         for chance in (0, 0.5, 1):
             cut = scratch / f"cut{at}-{chance}"
@@ -138,7 +138,7 @@ def test_a_rollback_spares_a_file_of_somebody_else_however_often_it_is_cut_short
         disk.play(step)
 
 
-def test_a_generation_that_somebody_else_started_is_passed_over(scratch: Path) -> None:
+def test_overwrite_skips_a_generation_directory_that_exists(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     (root / "g0004").mkdir()
@@ -148,10 +148,10 @@ def test_a_generation_that_somebody_else_started_is_passed_over(scratch: Path) -
     assert (root / "g0004/mine").read_bytes() == b"mine"
 
 
-# states that a user goes back to by hand --------------------------------------------------------------------------
+# states that a user restores manually -----------------------------------------------------------------------------
 
 
-def test_after_going_back_to_an_earlier_index_by_hand_all_goes_on(scratch: Path) -> None:
+def test_writing_continues_after_a_user_restores_an_earlier_index(scratch: Path) -> None:
     root = scratch / "data"
     first = write(root, 0, 3)
     second = write(root, 3, 6, mode="append")
@@ -165,7 +165,7 @@ def test_after_going_back_to_an_earlier_index_by_hand_all_goes_on(scratch: Path)
     assert mx8.verify(root, data=True).ok
 
 
-def test_who_reads_a_snapshot_that_gc_removed_is_told_so_and_finds_no_other_shard_under_its_names(
+def test_reading_a_snapshot_that_gc_removed_is_an_error_and_never_gives_other_shards(
     scratch: Path,
 ) -> None:
     root = scratch / "data"
@@ -174,12 +174,12 @@ def test_who_reads_a_snapshot_that_gc_removed_is_told_so_and_finds_no_other_shar
     slow = mx8.Dataset(root)
     shutil.copy(kept_path(root, first), root / "index.json")
     mx8.gc(root, keep=0)
-    write(root, 6, 9, mode="append")  # by names that are free now, and of the same sizes
+    write(root, 6, 9, mode="append")  # whose names are free now, and whose sizes are equal
     with slow, pytest.raises(mx8.DatasetNotFoundError, match="gc removed this snapshot after it was opened"):
         slow[2]
 
 
-def test_an_append_goes_on_beside_the_newest_shards_so_that_no_name_is_used_twice(scratch: Path) -> None:
+def test_an_append_continues_the_newest_shard_numbers_so_that_no_name_is_reused(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     write(root, 0, 3, mode="overwrite")
@@ -189,7 +189,7 @@ def test_an_append_goes_on_beside_the_newest_shards_so_that_no_name_is_used_twic
     assert not list(root.glob("*.mds"))
 
 
-def test_a_snapshot_that_was_kept_before_stays_kept_when_it_is_published_again_and_that_fails(scratch: Path) -> None:
+def test_a_kept_snapshot_stays_kept_if_publishing_it_again_fails(scratch: Path) -> None:
     root = scratch / "data"
     first = write(root, 0, 3)
     again = {"mode": "append", "metadata": {"a": 1}}
@@ -202,11 +202,11 @@ def test_a_snapshot_that_was_kept_before_stays_kept_when_it_is_published_again_a
     assert write(root, 0, 0, **again) == second
 
 
-# what a publication finds -----------------------------------------------------------------------------------------
+# leftovers that a publication finds -------------------------------------------------------------------------------
 
 
 def leave_an_intent(root: Path, **changes: object) -> Path:
-    """A dataset in whose staging directory lies this intent; its path."""
+    """Write a dataset with this intent in its staging directory. Returns the path of the intent."""
     write(root, 0, 3)
     path = root / ".mx8shards/staging/intent.json"
     path.parent.mkdir()
@@ -231,7 +231,7 @@ HOSTILE: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE)
-def test_an_intent_from_elsewhere_removes_nothing_but_shards_and_side_cars_here(
+def test_an_intent_from_another_directory_removes_only_shards_and_side_cars_of_this_one(
     changes: dict[str, object], scratch: Path
 ) -> None:
     root = scratch / "data"
@@ -251,7 +251,7 @@ def test_an_intent_from_elsewhere_removes_nothing_but_shards_and_side_cars_here(
     write(root, 3, 6, mode="append")
 
 
-def test_shards_of_odd_names_can_be_merged_and_recovered_but_are_not_removed_from_their_own_place(
+def test_shards_with_unusual_names_can_be_merged_but_not_moved(
     scratch: Path,
 ) -> None:
     part, target = scratch / "part", scratch / "all"
@@ -277,17 +277,17 @@ def test_shards_of_odd_names_can_be_merged_and_recovered_but_are_not_removed_fro
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'"text"', b"null", b"[" * 100_000, b"\xff", b'{"files": []}'])
-def test_an_intent_that_cannot_be_read_stops_every_change_and_says_what_to_do(data: bytes, scratch: Path) -> None:
+def test_an_unreadable_intent_stops_every_change_with_an_error_that_says_what_to_do(data: bytes, scratch: Path) -> None:
     root = scratch / "data"
     leave_an_intent(root).write_bytes(data)
     for act in (lambda: write(root, mode="overwrite"), lambda: mx8.gc(root)):
-        with pytest.raises(mx8.FormatError, match="look at what lies beside it"):
+        with pytest.raises(mx8.FormatError, match="inspect the other files in its directory"):
             act()
     with mx8.Dataset(root) as dataset:
         assert len(dataset) == 3
 
 
-def test_an_intent_never_takes_what_a_kept_snapshot_uses(scratch: Path) -> None:
+def test_recovery_never_removes_files_that_a_kept_snapshot_uses(scratch: Path) -> None:
     root = scratch / "data"
     leave_an_intent(root, files=["shard.00000.mds", "shard.00001.mds"])
     write(root, 3, 6, mode="append")
@@ -300,16 +300,14 @@ def test_a_damaged_kept_index_stops_a_rollback_before_it_removes_anything(scratc
     write(root, 3, 6, mode="append")
     stop_at("rename", "data/index.json", lambda: write(root, 6, 9, mode="append"))
     data = kept_path(root, first).read_bytes()
-    kept_path(root, first).write_bytes(
-        data.replace(b"shard.00000", b"shard.00008")
-    )  # now it lacks one, and has another
+    kept_path(root, first).write_bytes(data.replace(b"shard.00000", b"shard.00008"))  # one file removed, another added
     shards = {name for name in tree(root) if name.endswith(".mds")}
-    with pytest.raises(mx8.IntegrityError, match=f"expected an index of id {first}"):
+    with pytest.raises(mx8.IntegrityError, match=f"expected an index whose id is {first}"):
         write(root, 6, 9, mode="append")
     assert {name for name in tree(root) if name.endswith(".mds")} == shards
 
 
-def test_leftovers_of_any_kind_in_staging_are_swept(scratch: Path) -> None:
+def test_leftover_files_of_any_kind_in_staging_are_removed(scratch: Path) -> None:
     root = scratch / "data"
     expected = write(scratch / "undisturbed", 0, 3)
     staging = root / ".mx8shards/staging"
@@ -334,8 +332,8 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_symlink_in_place_of_our_own_files_does_not_lead_us_out(name: str, scratch: Path) -> None:
-    """Whatever a dataset from elsewhere has for links: nothing beyond them is created, changed or removed."""
+def test_a_symlink_in_place_of_our_own_files_is_not_followed(name: str, scratch: Path) -> None:
+    """Symlinks in a dataset: nothing behind them is created, changed or removed."""
     root, victim = scratch / "data", scratch / "victim"
     write(victim, 0, 3, rank=0, world_size=1)
     mx8.merge([victim], victim)
@@ -365,7 +363,7 @@ def test_a_symlink_in_place_of_our_own_files_does_not_lead_us_out(name: str, scr
         with contextlib.suppress(mx8.ShardsError):
             act()
         assert tree(victim) == before
-    assert place.is_symlink() or name == "staging"  # which is swept
+    assert place.is_symlink() or name == "staging"  # removed
 
 
 def test_a_rank_does_not_write_through_a_symlink(scratch: Path) -> None:
@@ -381,7 +379,7 @@ def test_a_rank_does_not_write_through_a_symlink(scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("generation", ["g0001", "p0000"])
-def test_a_symlink_in_place_of_a_directory_of_shards_does_not_lead_us_out(generation: str, scratch: Path) -> None:
+def test_a_symlink_in_place_of_a_directory_of_shards_is_not_followed(generation: str, scratch: Path) -> None:
     root, victim = scratch / "data", scratch / "victim"
     write(scratch / "part", 0, 3)
     mx8.merge([scratch / "part"], root)
@@ -395,7 +393,9 @@ def test_a_symlink_in_place_of_a_directory_of_shards_does_not_lead_us_out(genera
         assert tree(victim) == before
 
 
-def test_a_draft_in_the_cache_that_is_a_symlink_is_not_followed(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_symlink_in_place_of_a_temporary_file_of_the_cache_is_not_followed(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(scratch / "home"))
     root = scratch / "data"
     write(root, 0, 2, compression="zstd")
@@ -423,35 +423,44 @@ def test_a_damaged_side_car_is_replaced_when_the_same_one_is_published_again(scr
 # the decompression cache ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [double.stop, double.tear, double.refuse, double.fill, double.interrupt])
-def test_the_cache_is_whole_wherever_decompressing_stops_or_fails(
-    fault: Callable[[World, Step], None], scratch: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fault_injection.stop_before,
+        fault_injection.stop_during,
+        fault_injection.fail_once,
+        fault_injection.fill_disk,
+        fault_injection.press_ctrl_c,
+    ],
+)
+def test_the_cache_holds_only_complete_copies_if_decompressing_stops_or_fails(
+    fault: Callable[[FaultInjector, Step], None], scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = scratch / "original"
     write(original, 0, 5, compression="gz")
     for at in range(1_000):
         root = shutil.copytree(original, scratch / str(at) / "data")
         monkeypatch.setenv("XDG_CACHE_HOME", str(scratch / str(at) / "home"))
-        world = World(at, fault)
+        injector = FaultInjector(at, fault)
         try:
-            with world.running(), mx8.Dataset(root, verify="shard") as dataset:
+            with injector.running(), mx8.Dataset(root, verify="shard") as dataset:
                 assert [sample["label"] for sample in dataset] == [0, 1, 2, 3, 4]
         except (Stopped, KeyboardInterrupt):
             pass
         with mx8.Dataset(root, verify="shard") as dataset:
             assert list(dataset) == list(samples(0, 5))
         names = [name for name in tree(scratch / str(at)) if re.search(r"(cache|mx8shards/shards)/[0-9a-f]", name)]
-        assert len(names) == 3  # one for each shard, and no drafts
-        if world.faulty is None:
+        assert len(names) == 3  # one per shard, and no temporary files
+        if injector.faulty is None:
             break
         shutil.rmtree(scratch / str(at))
 
 
-# Ctrl-C, the collector and forgotten Writers ----------------------------------------------------------------------
+# Ctrl-C, garbage collection and unfinished Writers ----------------------------------------------------------------
 
 
 class Interrupter:
-    """Presses Ctrl-C at the `at`-th line of writer.py that is run."""
+    """Raises KeyboardInterrupt at the `at`-th executed line of writer.py."""
 
     def __init__(self, at: int) -> None:
         self.left = at
@@ -467,7 +476,7 @@ class Interrupter:
 
 
 def interrupted_writes(scratch: Path) -> Iterator[bool]:
-    """Interrupt at line after line; each time the user publishes what there is. Whether that gave a dataset."""
+    """Interrupt at each line in turn; then the user publishes. Yields whether that gave a dataset."""
     everything = list(samples(0, 6))
     for at in range(1, 10_000):
         root = scratch / str(at)
@@ -493,19 +502,19 @@ def interrupted_writes(scratch: Path) -> Iterator[bool]:
                 if dataset.columns:
                     assert dataset.column("label").tolist() == [sample["label"] for sample in dataset]
             yield True
-        shutil.rmtree(root, ignore_errors=True)  # there is none where nothing was published
+        shutil.rmtree(root, ignore_errors=True)  # there is none if nothing was published
         if interrupter.left > 0:
             return
 
 
-def test_publishing_after_ctrl_c_gives_all_samples_so_far_or_an_error(scratch: Path) -> None:
+def test_publishing_after_ctrl_c_publishes_all_written_samples_or_raises_an_error(scratch: Path) -> None:
     found = list(interrupted_writes(scratch))
     assert found[-1]
     assert not all(found)
     assert len(found) > 50  # about 100, depending on when the thread is done
 
 
-def test_a_writer_that_is_forgotten_says_so_and_frees_its_lock(scratch: Path) -> None:
+def test_a_garbage_collected_writer_logs_a_warning_and_releases_its_lock(scratch: Path) -> None:
     def forget() -> None:
         writer = mx8.Writer(scratch / "data", columns=COLUMNS, size_limit=270)
         for sample in samples(0, 6):
@@ -517,7 +526,7 @@ def test_a_writer_that_is_forgotten_says_so_and_frees_its_lock(scratch: Path) ->
         for _ in range(1_000):
             if threading.active_count() == 1:
                 break
-            time.sleep(0.01)  # a thread of it may still be storing a shard
+            time.sleep(0.01)  # its thread may still be storing a shard
             gc.collect()
     ours = [str(warning.message) for warning in found if issubclass(warning.category, ResourceWarning)]
     never = "never closed, so nothing was published; use `with Writer(…)`, or call finish()"
@@ -526,23 +535,23 @@ def test_a_writer_that_is_forgotten_says_so_and_frees_its_lock(scratch: Path) ->
     assert tree(scratch / "data") == tree(scratch / "undisturbed")
 
 
-def test_a_linked_shard_that_its_writer_never_synced_is_synced_by_merge(
-    story_of: Callable[[Any], Story], scratch: Path
+def test_merge_syncs_linked_shards_that_their_writer_did_not_sync(
+    expectation_of: Callable[[Any], Expectation], scratch: Path
 ) -> None:
-    place = story_of(BY_NAME["merge"]).copy(scratch / "place")
+    place = expectation_of(BY_NAME["merge"]).copy(scratch / "place")
     disk = Disk.of(place)
     parts = [node for name, node in disk.now.items() if isinstance(node, File) and name.endswith(".mds")]
     for node in parts:
         node.synced = b""
-    world = World()
-    with world.running():
+    injector = FaultInjector()
+    with injector.running():
         BY_NAME["merge"].act(place)
-    for step in world.steps:
+    for step in injector.steps:
         disk.play(step)
     assert all(node.synced == node.data for node in parts)
 
 
-def test_names_too_long_for_one_file_are_staged_all_the_same(scratch: Path) -> None:
+def test_shards_in_deep_directories_are_staged_although_their_path_exceeds_a_file_name(scratch: Path) -> None:
     deep = "/".join(["d" * 100] * 3)
     write(scratch / "part" / deep, 0, 3)
     index = json.loads((scratch / "part" / deep / "index.json").read_bytes())
@@ -556,7 +565,7 @@ def test_names_too_long_for_one_file_are_staged_all_the_same(scratch: Path) -> N
         assert list(dataset) == list(samples(0, 3))
 
 
-def test_gc_after_a_killed_publication_removes_nothing_that_a_power_cut_brings_back(scratch: Path) -> None:
+def test_gc_after_a_killed_publication_keeps_files_that_a_power_cut_may_restore(scratch: Path) -> None:
     place, cut = scratch / "place", scratch / "cut"
     root = place / "data"
     write(root, 0, 3)
@@ -570,7 +579,7 @@ def test_gc_after_a_killed_publication_removes_nothing_that_a_power_cut_brings_b
         return (name, arguments) == ("sync_directory", (root,)) and not (staged / "index.json").exists()
 
     killed = stop_before(is_last, lambda: write(root, 6, 9, mode="overwrite"))
-    collecting = World()
+    collecting = FaultInjector()
     with collecting.running():
         mx8.gc(root, keep=0)
     for at, step in enumerate([*killed.steps, *collecting.steps]):
@@ -582,7 +591,7 @@ def test_gc_after_a_killed_publication_removes_nothing_that_a_power_cut_brings_b
                 assert list(dataset) in (list(samples(3, 6)), list(samples(6, 9)))
 
 
-def test_a_reader_that_is_overtaken_by_a_publication_and_gc_looks_again(scratch: Path) -> None:
+def test_opening_is_retried_if_a_publication_and_gc_happen_meanwhile(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     overtaken = []
@@ -603,7 +612,7 @@ def test_a_reader_that_is_overtaken_by_a_publication_and_gc_looks_again(scratch:
     assert overtaken
 
 
-def test_moving_parts_spares_what_was_published_in_them_meanwhile(scratch: Path) -> None:
+def test_moving_parts_keeps_snapshots_that_were_published_in_them_meanwhile(scratch: Path) -> None:
     write(scratch / "parts/a", 0, 3)
     write(scratch / "parts/b", 3, 6)
 
@@ -614,7 +623,7 @@ def test_moving_parts_spares_what_was_published_in_them_meanwhile(scratch: Path)
 
     real, operations.before = operations.before, before
     try:
-        with pytest.raises(mx8.DiskError, match=r"published here since.*in place already"):
+        with pytest.raises(mx8.DiskError, match=r"published here since.*already published"):
             mx8.merge([scratch / "parts"], scratch / "all", how="move")
     finally:
         operations.before = real

@@ -15,20 +15,11 @@ from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.cli import main
-from mx8shards.convert import convert_in_parts as running
+from mx8shards.convert import convert_in_parts
 from mx8shards.convert.splits import parse_split
-from tests.text_folders import TextFolder, write_texts
+from tests.text_folders import NAMES, RECIPE, TextFolder, write_texts
 
 Capture = pytest.CaptureFixture[str]
-
-RECIPE = str(Path(__file__).parent.parent / "text_folders.py")
-NAMES = [f"{folder}/{i}.txt" for folder in ("cat", "dog") for i in range(5)]
-
-
-@pytest.fixture
-def src(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(running, "PART_ITEMS", 3)
-    return write_texts(tmp_path / "src", NAMES)
 
 
 def samples(root: Path) -> list[tuple[str, str, str]]:
@@ -86,7 +77,7 @@ def test_rejects_are_tried_again(src: Path, tmp_path: Path) -> None:
     assert mx8.Dataset(tmp_path / "out").metadata["conversion"]["rejects"] == 0
 
 
-def test_new_classes_come_behind_those_that_are_there(src: Path, tmp_path: Path) -> None:
+def test_new_classes_are_added_after_the_existing_ones(src: Path, tmp_path: Path) -> None:
     append(src, tmp_path / "out")
     shutil.rmtree(src / "cat")
     write_texts(src, ["ant/1.txt", "bee/1.txt", "dog/7.txt"])
@@ -95,7 +86,7 @@ def test_new_classes_come_behind_those_that_are_there(src: Path, tmp_path: Path)
     assert samples(tmp_path / "out") == as_written([*NAMES, "ant/1.txt", "bee/1.txt", "dog/7.txt"])
 
 
-def test_a_list_of_classes_may_grow_at_its_end_alone(src: Path, tmp_path: Path) -> None:
+def test_a_list_of_classes_may_grow_only_at_its_end(src: Path, tmp_path: Path) -> None:
     append(src, tmp_path / "out")
     write_texts(src, ["ant/1.txt"])
     before = (tmp_path / "out/index.json").read_bytes()
@@ -114,7 +105,7 @@ def test_a_list_of_classes_may_grow_at_its_end_alone(src: Path, tmp_path: Path) 
     assert mx8.Dataset(tmp_path / "out").metadata["classes"] == ["cat", "dog", "eel", "ant"]
 
 
-def test_other_options_or_columns_than_the_datasets_are_refused(src: Path, tmp_path: Path) -> None:
+def test_options_or_columns_that_differ_from_the_dataset_are_refused(src: Path, tmp_path: Path) -> None:
     append(src, tmp_path / "out")
     with pytest.raises(mx8.SchemaError, match="repeat: expected 1, got 2 in the source"):
         append(src, tmp_path / "out", repeat=2)
@@ -140,7 +131,7 @@ class Numbers:
         return {"number": item[1]}
 
 
-class Misnamed(Numbers):
+class WrongPathColumn(Numbers):
     columns = {"path": "str"}  # noqa: RUF012
 
     def sample(self, item: Any) -> dict[str, Any]:
@@ -151,7 +142,7 @@ def test_without_a_column_that_names_the_items_nothing_can_be_appended(tmp_path:
     with pytest.raises(mx8.SettingError, match="append: expected a source with a column 'path'"):
         mx8.convert_from(Numbers(), out=tmp_path / "out", append=True)
     with pytest.raises(mx8.SettingError, match="stores the name of the item, 'number 0', in the column 'path'"):
-        mx8.convert_from(Misnamed(), out=tmp_path / "out", append=True)
+        mx8.convert_from(WrongPathColumn(), out=tmp_path / "out", append=True)
     assert not (tmp_path / "out/index.json").exists()
     mx8.convert_from(Numbers(), out=tmp_path / "numbers")
     assert len(mx8.Dataset(tmp_path / "numbers")) == 3
@@ -166,7 +157,7 @@ def test_the_result_of_an_append_does_not_depend_on_workers(src: Path, tmp_path:
     assert mx8.Dataset(tmp_path / "1").snapshot == mx8.Dataset(tmp_path / "3").snapshot
 
 
-def test_pictures_of_a_folder_are_appended_from_a_tar_too(tmp_path: Path, capsys: Capture) -> None:
+def test_pictures_of_a_tar_can_be_appended_to_the_dataset_of_a_folder(tmp_path: Path, capsys: Capture) -> None:
     def draw(*names: str) -> None:
         for name in names:
             (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -180,29 +171,29 @@ def test_pictures_of_a_folder_are_appended_from_a_tar_too(tmp_path: Path, capsys
         tar.add(tmp_path / "src", "src")
     capsys.readouterr()
     assert main([*command, str(tmp_path / "src.tar"), str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.endswith("\t2 samples\t2 known already\n")
+    assert capsys.readouterr().out.endswith("\t2 samples\t2 already in the dataset\n")
     with mx8.Dataset(tmp_path / "out") as dataset:
         found = [(sample["path"], int(sample["label"])) for sample in dataset]
         assert dataset.metadata["classes"] == ["cat", "dog", "bee"]
     assert found == [("cat/1.png", 0), ("dog/1.png", 1), ("bee/1.png", 2), ("cat/10.png", 0)]
 
 
-def test_something_that_is_published_meanwhile_is_not_appended_to(
+def test_append_is_an_error_if_another_snapshot_is_published_meanwhile(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(src, tmp_path / "out")
     write_texts(src, ["dog/7.txt"])
-    real = running._write_parts
+    real = convert_in_parts._write_parts
 
     def late(*arguments: Any) -> Any:
         with mx8.Writer(tmp_path / "out", columns=TextFolder.columns, mode="append") as writer:
             writer.write({"path": "dog/7.txt", "text": "theirs", "label": 1})
         return real(*arguments)
 
-    monkeypatch.setattr(running, "_write_parts", late)
+    monkeypatch.setattr(convert_in_parts, "_write_parts", late)
     with pytest.raises(mx8.DatasetExistsError, match="to be the current snapshot"):
         append(src, tmp_path / "out")
-    monkeypatch.setattr(running, "_write_parts", real)
+    monkeypatch.setattr(convert_in_parts, "_write_parts", real)
     assert append(src, tmp_path / "out").samples == 0
     assert Counter(path for path, _, _ in samples(tmp_path / "out"))["dog/7.txt"] == 1
 
@@ -213,13 +204,13 @@ SPLIT = {"train": 0.7, "val": 0.3}
 
 
 def split_of(out: Path) -> dict[str, str]:
-    """The split that each path lies in; each lies in one."""
+    """The split of each path. Asserts that each path is in one split."""
     found = [(path, name) for name in SPLIT for path, _, _ in samples(out / name)]
     assert len(dict(found)) == len(found)
     return dict(found)
 
 
-def test_a_split_holds_every_file_once_and_all_have_the_same_classes(src: Path, tmp_path: Path) -> None:
+def test_splits_hold_every_file_once_and_have_equal_class_lists(src: Path, tmp_path: Path) -> None:
     report = mx8.convert_from(RECIPE, src, tmp_path / "out", split=SPLIT, seed=1, workers=2)
     assert sorted(split_of(tmp_path / "out")) == NAMES
     assert report.samples == 10
@@ -235,7 +226,7 @@ def test_a_split_holds_every_file_once_and_all_have_the_same_classes(src: Path, 
     assert not (tmp_path / "out/index.json").exists()
 
 
-def test_a_file_stays_in_its_split_when_files_are_added_and_whatever_the_order(src: Path, tmp_path: Path) -> None:
+def test_the_split_of_a_file_depends_neither_on_other_files_nor_on_their_order(src: Path, tmp_path: Path) -> None:
     options = {"split": "train=0.7,val=0.3", "seed": 1}
     mx8.convert_from(RECIPE, src, tmp_path / "out", **options)
     before = split_of(tmp_path / "out")
@@ -255,7 +246,7 @@ def split_with(src: Path, out: Path, seed: int) -> dict[str, str]:
     return split_of(out)
 
 
-def test_a_split_that_gets_no_new_file_has_the_new_class_in_its_list(src: Path, tmp_path: Path) -> None:
+def test_a_split_without_new_files_gets_the_extended_class_list(src: Path, tmp_path: Path) -> None:
     mx8.convert_from(RECIPE, src, tmp_path / "out", split=SPLIT, seed=1)
     split = parse_split(SPLIT, 1)
     assert split is not None
@@ -276,18 +267,18 @@ def test_a_split_that_gets_no_new_file_has_the_new_class_in_its_list(src: Path, 
         ("out", {"split": {"train": 0.8, "val": 0.2}, "seed": 1}),
     ],
 )
-def test_another_split_than_that_of_the_dataset_is_refused(
+def test_a_split_that_differs_from_the_datasets_split_is_refused(
     where: str, options: dict[str, Any], src: Path, tmp_path: Path
 ) -> None:
     mx8.convert_from(RECIPE, src, tmp_path / "out", split=SPLIT, seed=1)
     write_texts(src, ["dog/8.txt"])
-    with pytest.raises(mx8.SchemaError, match=r"split: expected .* a file could end up in two splits"):
+    with pytest.raises(mx8.SchemaError, match=r"split: expected .* a file could be in two splits"):
         append(src, tmp_path / where, **options)
 
 
 def killed_between_splits(src: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversion that publishes train and ends before it publishes val."""
-    real = running.merge
+    """Run a conversion that publishes train and dies before it publishes val."""
+    real = convert_in_parts.merge
 
     def merge(parts: Any, out: Path, **options: Any) -> str:
         if out.name == "val":
@@ -295,7 +286,7 @@ def killed_between_splits(src: Path, out: Path, monkeypatch: pytest.MonkeyPatch)
         return real(parts, out, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(running, "merge", merge)
+        patched.setattr(convert_in_parts, "merge", merge)
         with pytest.raises(KeyboardInterrupt):
             mx8.convert_from(RECIPE, src, out, split=SPLIT)
     assert (out / "train/index.json").exists()
@@ -303,7 +294,7 @@ def killed_between_splits(src: Path, out: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("change", ["more", "fewer", "changed", "options"])
-def test_a_killed_split_of_a_source_that_changed_is_not_resumed_and_append_finishes_it(
+def test_a_killed_split_is_not_resumed_after_its_source_changed_and_append_completes_it(
     change: str, src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, names = tmp_path / "out", list(NAMES)
@@ -346,7 +337,7 @@ def test_a_resumed_split_reports_the_rejects_of_the_published_split_again(
         shutil.rmtree(out / "val")
 
 
-def test_a_split_is_refused_where_a_dataset_lies_or_where_it_would_be_empty(src: Path, tmp_path: Path) -> None:
+def test_a_split_is_refused_in_the_directory_of_a_dataset_or_if_it_would_be_empty(src: Path, tmp_path: Path) -> None:
     mx8.convert_from(RECIPE, src, tmp_path / "whole")
     with pytest.raises(mx8.DatasetExistsError, match="the splits would lie inside it"):
         mx8.convert_from(RECIPE, src, tmp_path / "whole", split=SPLIT)
@@ -354,11 +345,11 @@ def test_a_split_is_refused_where_a_dataset_lies_or_where_it_would_be_empty(src:
         mx8.convert_from(RECIPE, src, tmp_path / "out", split={"train": 0.9999, "val": "0.0001"})
     assert not (tmp_path / "out").exists()
     mx8.convert_from(RECIPE, src, tmp_path / "out", split=SPLIT)
-    with pytest.raises(mx8.DatasetExistsError, match="a dataset is here already"):
+    with pytest.raises(mx8.DatasetExistsError, match="the directory already contains a dataset"):
         mx8.convert_from(RECIPE, src, tmp_path / "out", split=SPLIT)
 
 
-def test_the_split_of_a_path_is_what_the_documentation_says() -> None:
+def test_the_split_of_a_path_follows_the_documented_formula() -> None:
     import hashlib
 
     split = parse_split("train=0.9,val=0.1", 7)
@@ -370,10 +361,10 @@ def test_the_split_of_a_path_is_what_the_documentation_says() -> None:
     assert split.of("caf\udce9") in split.names
     found = Counter(split.of(str(i)) for i in range(20_000))
     assert 17_700 < found["train"] < 18_300  # 7 standard deviations
-    assert parse_split({"a": 0.1, "b": 0.2, "c": 0.7}, 0) is not None  # which do not add up to 1 as floats
+    assert parse_split({"a": 0.1, "b": 0.2, "c": 0.7}, 0) is not None  # as floats they do not add up to 1
 
 
-def test_a_tar_is_split_as_its_folder_is(tmp_path: Path) -> None:
+def test_a_tar_and_its_folder_are_split_alike(tmp_path: Path) -> None:
     for i in range(12):
         (tmp_path / f"src/{'ab'[i % 2]}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((20, 30, 3), i, np.uint8)).save(tmp_path / f"src/{'ab'[i % 2]}/{i}.png")
@@ -398,7 +389,7 @@ def test_a_tar_is_split_as_its_folder_is(tmp_path: Path) -> None:
         assert found[0] == found[1]
 
 
-def test_the_metadata_of_a_split_are_json_that_names_it(src: Path, tmp_path: Path) -> None:
+def test_the_metadata_of_a_split_name_it(src: Path, tmp_path: Path) -> None:
     mx8.convert_from(RECIPE, src, tmp_path / "out", split="train=0.75,val=1/4", seed=1)
     conversion = json.loads((tmp_path / "out/val/index.json").read_text())["mx8shards"]["metadata"]["conversion"]
     assert conversion["split"] == {"name": "val", "seed": 1, "shares": {"train": "3/4", "val": "1/4"}}

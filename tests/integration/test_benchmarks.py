@@ -29,9 +29,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(repository: Path, directory: Path) -> dict[str, dict[str, Any]]:
-    """What every case gives when it runs with tiny sizes; all run at once, for their numbers mean nothing here.
+    """The results of every case with tiny sizes. All run at once, because speed does not matter here.
 
-    But for those of pictures: the first of them compiles what the others need.
+    Cases of pictures run one after the other: the first compiles the kernels that the others need.
     """
 
     def run(case: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def results(repository: Path, directory: Path) -> dict[str, dict[str, Any]]:
         return {case: results for part in found for case, results in part.items()}
 
 
-def test_ours_is_compared_with_an_older_checkout_and_nobody_else(repository: Path, tmp_path: Path) -> None:
+def test_with_an_older_checkout_only_our_contenders_are_compared(repository: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "older"
     checkout.mkdir()
     for name in ("mx8shards", "benchmarks"):
@@ -86,7 +86,7 @@ def test_a_case_reports_all_contenders_with_all_their_numbers(case: str, results
 
 
 @EVERY_CASE
-def test_a_case_says_where_and_with_what_it_was_measured(case: str, results: dict[str, dict[str, Any]]) -> None:
+def test_a_case_records_the_machine_and_the_versions(case: str, results: dict[str, dict[str, Any]]) -> None:
     facts = results[case]["machine"]
     assert all(facts[key] for key in ("processor", "cores", "memory_gb", "kernel", "disk", "python", "commit", "date"))
     assert {"mx8shards", "mosaicml-streaming", "litdata", "numpy"} <= facts["versions"].keys()
@@ -99,7 +99,7 @@ def test_a_case_prints_its_table_and_whether_its_targets_are_met(case: str, resu
     assert all(target["claim"] in printed for target in results[case]["targets"])
 
 
-def test_a_case_leaves_nothing_behind(results: dict[str, dict[str, Any]], directory: Path) -> None:
+def test_a_case_leaves_no_files_behind(results: dict[str, dict[str, Any]], directory: Path) -> None:
     assert sorted(path.name for path in directory.iterdir()) == sorted(f"{case}.json" for case in results)
 
 
@@ -109,7 +109,7 @@ def test_a_contender_that_fails_ends_the_run_with_its_message(tmp_path: Path) ->
         harness.in_a_process(job, tmp_path)
 
 
-def test_a_ratio_is_taken_within_a_round() -> None:
+def test_ratios_are_computed_within_a_round() -> None:
     runs = [
         {"round": k, "group": "g", "contender": contender, "numbers": {"s": seconds}}
         for k, pair in enumerate([(1.0, 2.0), (10.0, 30.0), (1.0, 4.0)])
@@ -119,25 +119,25 @@ def test_a_ratio_is_taken_within_a_round() -> None:
 
 
 @pytest.mark.parametrize("case", table.kept())
-def test_the_kept_results_are_shown(case: str, repository: Path) -> None:
+def test_the_tables_show_the_kept_results(case: str, repository: Path) -> None:
     kept = table.load(case)
     assert not kept["quick"]
     assert kept["rounds"] >= 3
     assert table.render(kept) in (repository / "benchmarks" / "README.md").read_text()
 
 
-def test_making_the_tables_and_the_chart_anew_changes_nothing() -> None:
+def test_regenerating_tables_and_chart_changes_nothing() -> None:
     assert table.updated() == table.PAGE.read_text()
     assert chart.render() == chart.FILE.read_text()
 
 
-def test_kept_results_name_no_directory_of_a_machine(repository: Path) -> None:
+def test_kept_results_name_no_local_directory(repository: Path) -> None:
     for path in (repository / "benchmarks" / "results").glob("*.json"):
         assert not re.search(r"/(tmp|home|root|work|var)/", path.read_text()), path
 
 
-def test_the_data_are_equal_on_every_machine() -> None:
-    """The bytes of a JPEG are up to the encoder's version, its size hardly."""
+def test_the_benchmark_data_are_equal_on_every_machine() -> None:
+    """The bytes of a JPEG depend on the encoder's version, its size hardly does."""
     assert data.arrays(2)[1, :4].tolist() == [1739, 1690, 1658, 1641]
     assert data.texts(1, words=3) == ["esode fe osr"]
     assert all(110_000 < len(photo) < 130_000 for photo in data.photos(2))

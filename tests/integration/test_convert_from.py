@@ -16,21 +16,11 @@ from PIL import Image
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.cli.signatures import documented
-from mx8shards.convert import convert_in_parts as running
 from mx8shards.convert.imagefolder import ImageFolder
 from mx8shards.convert.source import parameters_of
-from tests.text_folders import TextFolder, write_texts
+from tests.text_folders import NAMES, RECIPE, TextFolder, write_texts
 
 Capture = pytest.CaptureFixture[str]
-
-RECIPE = str(Path(__file__).parent.parent / "text_folders.py")
-NAMES = [f"{folder}/{i}.txt" for folder in ("cat", "dog") for i in range(5)]
-
-
-@pytest.fixture
-def src(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(running, "PART_ITEMS", 3)
-    return write_texts(tmp_path / "src", NAMES)
 
 
 def paths(root: Path) -> list[str]:
@@ -38,7 +28,7 @@ def paths(root: Path) -> list[str]:
         return [sample["path"] for sample in dataset]
 
 
-def test_a_call_makes_the_snapshot_that_the_command_makes(tmp_path: Path, capsys: Capture) -> None:
+def test_convert_from_and_the_command_make_equal_snapshots(tmp_path: Path, capsys: Capture) -> None:
     for i, name in enumerate(("cat/1.png", "dog/2.png", "dog/3.png")):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((40, 30, 3), 50 * i, np.uint8)).save(tmp_path / "photos" / name)
@@ -52,9 +42,7 @@ def test_a_call_makes_the_snapshot_that_the_command_makes(tmp_path: Path, capsys
     assert (report.samples, report.rejects, report.known) == (3, (), 0)
 
 
-def test_a_recipe_is_called_by_its_file_or_given_as_an_object_with_any_number_of_workers(
-    src: Path, tmp_path: Path
-) -> None:
+def test_a_recipe_may_be_a_file_or_an_object_with_any_number_of_workers(src: Path, tmp_path: Path) -> None:
     by_file = mx8.convert_from(RECIPE, src, tmp_path / "1", repeat=2)
     assert mx8.Dataset(tmp_path / "1")[0]["text"] == "cat/0.txtcat/0.txt"
     assert mx8.convert_from(RECIPE, src, tmp_path / "2", repeat=2, workers=3).snapshot == by_file.snapshot
@@ -65,7 +53,7 @@ def test_a_recipe_is_called_by_its_file_or_given_as_an_object_with_any_number_of
     assert paths(tmp_path / "4") == NAMES
 
 
-def test_a_report_prints_in_a_few_lines_and_names_the_file_of_the_rejects(src: Path, tmp_path: Path) -> None:
+def test_a_printed_report_is_short_and_names_the_file_of_rejects(src: Path, tmp_path: Path) -> None:
     write_texts(src, [f"cat/bad{i}.txt" for i in range(7)], dict.fromkeys((f"cat/bad{i}.txt" for i in range(7)), "bad"))
     report = mx8.convert_from(RECIPE, src, tmp_path / "out")
     lines = str(report).splitlines()
@@ -94,7 +82,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], Any], str, str]] = {
     "a class": (lambda src, out: mx8.convert_from(TextFolder, src, out), "source", "TextFolder"),  # type: ignore[arg-type]
     "no out": (lambda src, out: mx8.convert_from(RECIPE, src), "out", "got none"),
     "out in src": (lambda src, out: mx8.convert_from("imagefolder", src, src / "out"), "out", "outside of SRC"),
-    "no src": (lambda src, out: mx8.convert_from(RECIPE, out=out), "src", "needs one"),
+    "no src": (lambda src, out: mx8.convert_from(RECIPE, out=out), "src", "expected a value, which"),
     "src twice": (lambda src, out: mx8.convert_from(TextFolder(src), src, out), "src", "pass out= as a keyword"),
     "an unknown option": (
         lambda src, out: mx8.convert_from(RECIPE, src, out, fast=1),
@@ -124,9 +112,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], Any], str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_setting_that_is_not_allowed_is_an_error_that_names_the_argument(
-    name: str, src: Path, tmp_path: Path
-) -> None:
+def test_an_invalid_setting_is_an_error_that_names_the_argument(name: str, src: Path, tmp_path: Path) -> None:
     act, subject, text = BAD[name]
     with pytest.raises(mx8.SettingError) as found:
         act(src, tmp_path / "out")
@@ -138,12 +124,12 @@ def test_a_setting_that_is_not_allowed_is_an_error_that_names_the_argument(
 @pytest.mark.parametrize(
     "split", ["", "train", "train=x", "a=0.5,a=0.5", "a=0.5,b=0.4", "a=1.5,b=-0.5", "../a=1", ".a=1"]
 )
-def test_a_split_that_means_nothing_is_an_error(split: str, src: Path, tmp_path: Path) -> None:
+def test_an_invalid_split_is_an_error(split: str, src: Path, tmp_path: Path) -> None:
     with pytest.raises(mx8.SettingError, match="that add up to 1"):
         mx8.convert_from(RECIPE, src, tmp_path / "out", split=split)
 
 
-def test_every_option_has_one_definition_that_the_command_line_and_python_share(capsys: Capture) -> None:
+def test_python_and_the_command_line_share_one_definition_of_each_option(capsys: Capture) -> None:
     assert main(["convert", "imagefolder", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for opener in (ImageFolder, mx8.convert_from):
@@ -152,7 +138,7 @@ def test_every_option_has_one_definition_that_the_command_line_and_python_share(
         for name in helps.keys() - {"source", "progress", "options", "src", "out"}:
             assert f"--{name.replace('_', '-')}" in said or f"--no-{name}" in said
             assert " ".join(helps[name].split())[:40] in said.replace("- ", "-")
-    assert "--no-tiles turn off: store JPEGs in tiles for fast crops" in said
+    assert "--no-tiles JPEGs are stored unchanged. Default: JPEGs are stored in tiles" in said
     assert "False" not in said
     assert parameters_of("imagefolder").keys() == documented(ImageFolder).keys()
 
@@ -191,7 +177,7 @@ def run_script(script: list[Any], src: Path, tmp_path: Path, code: str | None = 
     return subprocess.run(command, cwd=tmp_path, input=code, capture_output=True, text=True, check=False, timeout=300)
 
 
-def test_a_script_whose_own_class_is_used_without_a_guard_gets_an_error_that_says_so(src: Path, tmp_path: Path) -> None:
+def test_a_script_that_uses_its_own_class_without_a_main_guard_gets_a_clear_error(src: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(HEAD + OWN + MINE)
     done = run_script([tmp_path / "script.py"], src, tmp_path)
     assert done.returncode == 1
@@ -201,19 +187,19 @@ def test_a_script_whose_own_class_is_used_without_a_guard_gets_an_error_that_say
 
 
 @pytest.mark.parametrize("code", [FILE, OBJECT])
-def test_what_has_no_file_as_a_notebook_converts_with_workers(code: str, src: Path, tmp_path: Path) -> None:
+def test_code_without_a_file_such_as_a_notebook_converts_with_workers(code: str, src: Path, tmp_path: Path) -> None:
     done = run_script(["-"], src, tmp_path, HEAD + code)
     assert (done.stdout, done.stderr) == ("10\n", "")
 
 
-def test_a_class_that_no_worker_can_import_is_an_error_with_workers_and_fine_without(src: Path, tmp_path: Path) -> None:
+def test_a_class_that_workers_cannot_import_is_an_error_unless_workers_is_1(src: Path, tmp_path: Path) -> None:
     done = run_script(["-"], src, tmp_path, HEAD + OWN + MINE)
     assert "SettingError: workers: expected 1, as Mine is defined in a notebook or at a prompt" in done.stderr
     done = run_script(["-"], src, tmp_path, HEAD + OWN + MINE.replace(", workers=2", ""))
     assert (done.stdout, done.stderr) == ("10\n", "")
 
 
-def test_a_recipe_of_the_old_form_is_told_what_to_change(tmp_path: Path, capsys: Capture) -> None:
+def test_a_recipe_of_the_old_form_is_an_error_that_says_what_to_change(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "old.py").write_text("def add_arguments(parser): pass\ndef open_source(args): pass\n")
     assert main(["convert", str(tmp_path / "old.py"), "a", "b"]) == 2
     assert "that takes plain arguments, got add_arguments(parser)" in capsys.readouterr().err
@@ -221,7 +207,7 @@ def test_a_recipe_of_the_old_form_is_told_what_to_change(tmp_path: Path, capsys:
         mx8.convert_from(str(tmp_path / "old.py"), "a", "b")
 
 
-def test_parts_of_an_object_with_other_attributes_are_not_taken(src: Path, tmp_path: Path) -> None:
+def test_parts_of_an_object_with_other_attributes_are_not_reused(src: Path, tmp_path: Path) -> None:
     write_texts(src, ["zoo/x.txt"])
     (src / "zoo/x.txt").write_bytes(b"\xff")
     with pytest.raises(UnicodeDecodeError):
@@ -233,7 +219,7 @@ def test_parts_of_an_object_with_other_attributes_are_not_taken(src: Path, tmp_p
         assert all(sample["text"] == sample["text"].upper() for sample in dataset)
 
 
-def test_json_of_the_command_holds_splits(src: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_the_json_output_of_the_command_has_splits(src: Path, tmp_path: Path, capsys: Capture) -> None:
     command = ["convert", RECIPE, str(src), str(tmp_path / "out"), "--split", "train=0.5,val=0.5", "--json"]
     assert main(command) == 0
     said = json.loads(capsys.readouterr().out)
@@ -243,14 +229,16 @@ def test_json_of_the_command_holds_splits(src: Path, tmp_path: Path, capsys: Cap
 
 
 @pytest.mark.parametrize("append", [True, False])
-def test_without_split_no_dataset_is_made_beside_splits(append: bool, src: Path, tmp_path: Path) -> None:
+def test_converting_without_split_into_a_directory_of_splits_is_an_error(
+    append: bool, src: Path, tmp_path: Path
+) -> None:
     mx8.convert_from(RECIPE, src, tmp_path / "out", split="train=0.5,val=0.5")
     with pytest.raises(mx8.SettingError, match=r"OUT holds the splits train, val: give --split"):
         mx8.convert_from(RECIPE, src, tmp_path / "out", append=append)
     assert not (tmp_path / "out" / "index.json").exists()
 
 
-def test_the_directory_of_a_split_is_no_symlink(src: Path, tmp_path: Path) -> None:
+def test_a_symlink_in_place_of_the_directory_of_a_split_is_refused(src: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "train").symlink_to(tmp_path / "elsewhere")
@@ -259,7 +247,7 @@ def test_the_directory_of_a_split_is_no_symlink(src: Path, tmp_path: Path) -> No
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_splits_merge_and_leave_out_what_tells_of_one_conversion(src: Path, tmp_path: Path) -> None:
+def test_splits_can_be_merged_and_the_result_has_no_metadata_of_one_conversion(src: Path, tmp_path: Path) -> None:
     mx8.convert_from(RECIPE, src, tmp_path / "out", split="train=0.5,val=0.5")
     parts = [tmp_path / "out" / name for name in ("train", "val")]
     mx8.merge(parts, tmp_path / "all")
@@ -274,7 +262,7 @@ def test_splits_merge_and_leave_out_what_tells_of_one_conversion(src: Path, tmp_
 
 
 @pytest.mark.parametrize("split", [None, "train=0.5,val=0.5"])
-def test_append_takes_over_compression_and_size_limit_unless_they_are_given(
+def test_append_uses_compression_and_size_limit_of_the_dataset_by_default(
     split: str | None, src: Path, tmp_path: Path
 ) -> None:
     def kinds() -> list[tuple[str | None, object]]:

@@ -23,8 +23,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.cli import main
-from mx8shards.convert import convert_in_parts as running
-from mx8shards.convert import picture_checks
+from mx8shards.convert import convert_in_parts, picture_checks
 from mx8shards.convert.classes import class_names
 from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.imagefolder import ImageFolder
@@ -37,8 +36,8 @@ from mx8shards.kernels import turbo
 from mx8shards.media import yuv420
 from mx8shards.media.tiles import is_tiled, untile
 from mx8shards.media.upright import upright_jpeg
-from tests.hostile import HOSTILE
-from tests.places import QUICK
+from tests.decompression_bombs import HOSTILE
+from tests.fast_directory import FAST_ROOT
 from tests.privileges import give_up_privileges
 
 pytest.importorskip("simplejpeg")
@@ -52,21 +51,21 @@ NOISE = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
 
 
 def picture(kind: str, mode: str = "RGB", **options: Any) -> bytes:
-    """The bytes of a picture that is nothing but noise."""
+    """The encoded bytes of a picture of noise."""
     out = io.BytesIO()
     Image.fromarray(NOISE).convert(mode).save(out, kind, **options)
     return out.getvalue()
 
 
 def rotated() -> bytes:
-    """A picture that its viewer is asked to turn."""
+    """A picture with an EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return picture("JPEG", exif=exif)
 
 
 def png(bits: int, kind: int, channels: int) -> bytes:
-    """A PNG made by hand: Pillow writes no colours of 16 bits."""
+    """A 16-bit RGB PNG, which Pillow cannot write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -118,7 +117,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 def write(root: Path, files: dict[str, bytes]) -> Path:
-    """A folder of these files."""
+    """Create a folder of these files."""
     for name, data in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,15 +125,15 @@ def write(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def few(*names: str) -> dict[str, bytes]:
+def small_jpegs(*names: str) -> dict[str, bytes]:
     return {name: picture("JPEG", quality=50 + number) for number, name in enumerate(names)}
 
 
-_NEWS = ("convert: ", "mx8shards: compil")  # progress, and what the first run on a machine says
+_NEWS = ("convert: ", "mx8shards: compil")  # progress, and the compilation notice of a first run
 
 
 def run(capsys: Capture, src: Path, out: Path, *options: str, code: int = 0) -> tuple[str, str]:
-    """What the command prints, once it has ended with the code that was expected."""
+    """Run the command, assert its exit code, and return its output."""
     found = main(["convert", "imagefolder", *options, str(src), str(out)])
     said, complained = capsys.readouterr()
     complained = "".join(line for line in complained.splitlines(True) if not line.startswith(_NEWS))
@@ -144,7 +143,7 @@ def run(capsys: Capture, src: Path, out: Path, *options: str, code: int = 0) -> 
 
 
 def rejects(complained: str) -> dict[str, str]:
-    """The report that a command named."""
+    """The contents of the rejects file that the command printed."""
     lines = Path(complained.strip().rpartition(": see ")[2]).read_text().splitlines()
     return {line["item"]: line["reason"] for line in map(json.loads, lines)}
 
@@ -159,7 +158,7 @@ def labels(root: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("tiles", [True, False], ids=["tiled", "not tiled"])
-def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(
+def test_every_picture_is_stored_byte_for_byte_or_listed_as_a_reject(
     tiles: bool, tmp_path: Path, capsys: Capture
 ) -> None:
     files = {name: make() for name, make in GOOD.items()} | {name: make() for name, (make, _) in BAD.items()}
@@ -175,7 +174,7 @@ def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(
         assert (sample["height"], sample["width"]) == size, sample["path"]
         assert sample["label"] == ["cat", "dog", "été"].index(sample["path"].split("/")[0])
     report = rejects(complained)
-    assert list(report) == sorted((*BAD, "cat/notes.txt"))  # and nothing that is hidden
+    assert list(report) == sorted((*BAD, "cat/notes.txt"))  # and no hidden file
     assert "expected a picture's suffix (.avif" in report["cat/notes.txt"]
     for name, (_, reason) in BAD.items():
         assert reason in report[name], name
@@ -185,8 +184,8 @@ def test_every_picture_is_kept_byte_for_byte_or_listed_with_its_reason(
     assert dataset.metadata["conversion"]["rejects"] == len(BAD) + 1
 
 
-def test_links_are_followed_loops_are_not_and_broken_ones_are_listed(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg"))
+def test_symlinks_are_followed_except_loops_and_broken_ones_are_listed(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg", "b/2.jpg"))
     (src / "a/again.jpg").symlink_to("1.jpg")
     (src / "a/broken.jpg").symlink_to("nowhere.jpg")
     (src / "a/itself").symlink_to("itself")
@@ -205,15 +204,15 @@ def test_links_are_followed_loops_are_not_and_broken_ones_are_listed(tmp_path: P
     assert "expected a regular file" in found["a/zeros.jpg"]
 
 
-def test_links_to_links_that_double_the_names_at_each_level_are_refused(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("17/1.jpg"))
+def test_symlinks_that_multiply_the_number_of_paths_are_refused(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("17/1.jpg"))
     for level in range(17):
         (src / str(level)).mkdir()
         for name in "ab":
             (src / str(level) / name).symlink_to(f"../{level + 1}")
-    for target in ("cat", "cats"):  # links that do no harm
+    for target in ("cat", "cats"):  # harmless links
         (src / "17" / target).symlink_to("../../other")
-    write(tmp_path / "other", few("2.jpg"))
+    write(tmp_path / "other", small_jpegs("2.jpg"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("mx8shards.convert.source_files._MOST_REPEATED", 1000)
         _, complained = run(capsys, src, tmp_path / "out", "--labels", "none", code=1)
@@ -222,7 +221,7 @@ def test_links_to_links_that_double_the_names_at_each_level_are_refused(tmp_path
         assert len(Folder(src / "15").names()) == 3 * 4
 
 
-def test_files_of_a_tar_that_lead_out_of_it_are_rejects_and_no_class(tmp_path: Path, capsys: Capture) -> None:
+def test_tar_members_that_point_outside_are_rejects_and_make_no_class(tmp_path: Path, capsys: Capture) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("../photos/cat/1.jpg", "cat/2.jpg"):
             member = tarfile.TarInfo(name)
@@ -235,8 +234,10 @@ def test_files_of_a_tar_that_lead_out_of_it_are_rejects_and_no_class(tmp_path: P
     assert mx8.Dataset(tmp_path / "out").metadata["classes"] == ["cat"]
 
 
-def test_a_file_whose_name_is_no_text_is_listed_and_a_folder_refused(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg"))
+def test_a_file_name_that_is_not_utf8_is_a_reject_and_such_a_folder_is_an_error(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg"))
     name = os.path.join(os.fsencode(src), b"a", b"caf\xe9.jpg")
     try:
         with open(name, "wb") as file:
@@ -267,10 +268,10 @@ def read_as_nobody(src: str, found: Any) -> None:
         found.put(("", str(error)))
 
 
-def test_what_may_not_be_read_is_listed_and_a_folder_of_it_is_an_error(tmp_path: Path) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg"))
+def test_unreadable_files_are_rejects_and_unreadable_folders_are_an_error(tmp_path: Path) -> None:
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg", "b/2.jpg"))
     (src / "a/1.jpg").chmod(0)
-    context = multiprocessing.get_context("spawn")  # privileges do not come back
+    context = multiprocessing.get_context("spawn")  # dropped privileges cannot be restored
     found = context.Queue()
     child = context.Process(target=read_as_nobody, args=(str(src), found))
     child.start()
@@ -287,8 +288,8 @@ def test_what_may_not_be_read_is_listed_and_a_folder_of_it_is_an_error(tmp_path:
 # labels ---------------------------------------------------------------------------------------------------------------
 
 
-def test_labels_are_those_of_the_folders_if_there_are_any(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "classes", few("b/x/1.jpg", "a/2.jpg", "c/3.jpg") | {"empty/notes.txt": b""})
+def test_labels_are_the_numbers_of_the_folders(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "classes", small_jpegs("b/x/1.jpg", "a/2.jpg", "c/3.jpg") | {"empty/notes.txt": b""})
     run(capsys, src, tmp_path / "auto", code=4)
     run(capsys, src, tmp_path / "imagefolder", "--labels", "imagefolder", code=4)
     run(capsys, src, tmp_path / "none", "--labels", "none", code=4)
@@ -301,25 +302,25 @@ def test_labels_are_those_of_the_folders_if_there_are_any(tmp_path: Path, capsys
 
 
 def test_a_folder_without_folders_has_no_labels(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "flat", few("2.jpg", "1.jpg"))
+    src = write(tmp_path / "flat", small_jpegs("2.jpg", "1.jpg"))
     run(capsys, src, tmp_path / "out")
     assert [sample["path"] for sample in samples(tmp_path / "out")] == ["1.jpg", "2.jpg"]
     assert "label" not in samples(tmp_path / "out")[0]
     _, complained = run(capsys, src, tmp_path / "labelled", "--labels", "imagefolder", code=1)
-    assert "expected a folder for each class, got 1.jpg beside them (--labels none" in complained
+    assert "expected a folder for each class, got 1.jpg, which is in no folder (--labels none" in complained
 
 
-def test_pictures_beside_classes_are_refused_unless_labels_are_not_wanted(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "mixed", few("1.jpg", "a/2.jpg"))
+def test_pictures_beside_class_folders_are_refused_unless_labels_are_off(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "mixed", small_jpegs("1.jpg", "a/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
-    assert "1.jpg beside them (--labels none converts pictures without labels)" in complained
+    assert "1.jpg, which is in no folder (--labels none converts pictures without labels)" in complained
     assert not (tmp_path / "out").exists()
     run(capsys, src, tmp_path / "out", "--labels", "none")
     assert len(samples(tmp_path / "out")) == 2
 
 
-def test_splits_are_no_classes(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "splits", few("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"))
+def test_folders_named_like_splits_are_not_taken_for_classes(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "splits", small_jpegs("train/a/1.jpg", "train/b/2.jpg", "val/a/3.jpg"))
     for how in ("auto", "imagefolder"):
         _, complained = run(capsys, src, tmp_path / "out", "--labels", how, code=1)
         assert "the splits train, val" in complained
@@ -331,26 +332,24 @@ def test_splits_are_no_classes(tmp_path: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("text", ["dog\ncat\nowl\n", '["dog", "cat", "owl"]', "\ufeffdog\r\ncat\r\n\r\nowl"])
-def test_a_list_of_classes_decides_the_labels(text: str, tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg", "dog/2.jpg"))
+def test_a_list_of_classes_fixes_the_labels(text: str, tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg", "dog/2.jpg"))
     (tmp_path / "classes").write_text(text, newline="")
     run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"))
     assert labels(tmp_path / "out") == {"cat/1.jpg": 1, "dog/2.jpg": 0}
     assert mx8.Dataset(tmp_path / "out").metadata["classes"] == ["dog", "cat", "owl"]
 
 
-def test_a_folder_that_is_not_in_the_list_of_classes_is_an_error_that_names_both(
-    tmp_path: Path, capsys: Capture
-) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg", "dog/2.jpg"))
+def test_a_folder_missing_from_the_list_of_classes_is_an_error_that_names_both(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg", "dog/2.jpg"))
     (tmp_path / "classes").write_text("dog\nowl")
     _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=1)
     assert f"{src}: expected folders that --classes names: dog, owl, got cat" in complained
-    (tmp_path / "classes").write_text("train\ntest")  # whoever names them means them
-    src = write(tmp_path / "vehicles", few("train/1.jpg", "test/2.jpg"))
+    (tmp_path / "classes").write_text("train\ntest")  # folders given explicitly are classes
+    src = write(tmp_path / "vehicles", small_jpegs("train/1.jpg", "test/2.jpg"))
     run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"))
     assert labels(tmp_path / "out") == {"test/2.jpg": 1, "train/1.jpg": 0}
-    flat = write(tmp_path / "flat", few("1.jpg"))
+    flat = write(tmp_path / "flat", small_jpegs("1.jpg"))
     _, complained = run(capsys, flat, tmp_path / "other", "--classes", str(tmp_path / "classes"), code=1)
     assert "expected a folder for each class" in complained
     _, complained = run(
@@ -359,7 +358,7 @@ def test_a_folder_that_is_not_in_the_list_of_classes_is_an_error_that_names_both
     assert "--classes cannot be used with --labels none" in complained
 
 
-def test_lines_of_a_list_of_classes_end_with_a_line_feed_alone(tmp_path: Path) -> None:
+def test_lines_of_a_list_of_classes_end_only_with_a_line_feed(tmp_path: Path) -> None:
     names = ["[unknown]", "nel\x85x", "vt\x0bx", "ps\u2028x", "cat"]
     path = tmp_path / "classes"
     path.write_text("\n".join(names[:-1]) + "\r\n cat \n\n", newline="")
@@ -367,11 +366,11 @@ def test_lines_of_a_list_of_classes_end_with_a_line_feed_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("place", ["src", "out", "classes"])
-def test_a_home_that_does_not_exist_is_a_path_like_any_other(
+def test_a_tilde_with_an_unknown_user_is_an_ordinary_path(
     place: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    src, nowhere = write(tmp_path / "src", few("cat/1.jpg")), "~nobody-of-that-name/x"
+    src, nowhere = write(tmp_path / "src", small_jpegs("cat/1.jpg")), "~nobody-of-that-name/x"
     if place == "out":
         run(capsys, src, Path(nowhere))
         assert labels(tmp_path / nowhere) == {"cat/1.jpg": 0}
@@ -390,8 +389,8 @@ def test_a_path_with_a_nul_byte_is_an_error(place: str, tmp_path: Path, capsys: 
     assert "expected a path, got 'a\\x00b'" in capsys.readouterr().err
 
 
-def test_a_list_of_classes_that_never_ends_or_is_nested_deeply_ends_with_2(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg"))
+def test_an_endless_or_deeply_nested_list_of_classes_ends_with_exit_code_2(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg"))
     (tmp_path / "deep").write_text("[" * 200_000)
     (tmp_path / "link").symlink_to("/dev/zero")
     with (tmp_path / "sparse").open("wb") as file:
@@ -410,8 +409,8 @@ def test_a_list_of_classes_that_never_ends_or_is_nested_deeply_ends_with_2(tmp_p
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cat": 0}\n{"cat": 0}', '["cat", 3]', "[cat]", "cat\ndog\ncat", "\udce9"])
-def test_a_file_that_holds_no_list_of_classes_ends_with_2(text: str, tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg"))
+def test_an_invalid_list_of_classes_ends_with_exit_code_2(text: str, tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg"))
     (tmp_path / "classes").write_bytes(text.encode("utf-8", "surrogateescape"))
     _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=2)
     assert "--classes" in complained
@@ -420,24 +419,24 @@ def test_a_file_that_holds_no_list_of_classes_ends_with_2(text: str, tmp_path: P
     assert "No such file" in complained
 
 
-def test_an_empty_list_of_classes_and_a_name_given_twice_are_told_apart(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("cat/1.jpg"))
+def test_an_empty_list_of_classes_and_a_repeated_name_have_different_messages(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("cat/1.jpg"))
     for text, said in (("", "but the list is empty"), ("cat\ncat", "each class name once, got 'cat' several times")):
         (tmp_path / "classes").write_text(text)
         _, complained = run(capsys, src, tmp_path / "out", "--classes", str(tmp_path / "classes"), code=2)
         assert said in complained
 
 
-def test_folders_of_folders_in_one_folder_are_not_one_class_by_themselves(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("photos/cat/1.jpg", "photos/dog/2.jpg"))
+def test_a_single_folder_of_folders_is_not_taken_for_one_class(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("photos/cat/1.jpg", "photos/dog/2.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert f"convert {src}/photos; --labels imagefolder takes photos as the one class" in complained
     run(capsys, src, tmp_path / "out", "--labels", "imagefolder")
     assert set(labels(tmp_path / "out").values()) == {0}
 
 
-def test_the_only_folder_of_a_tar_is_its_root_if_it_holds_folders_alone(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "photos", few("cat/1.jpg", "dog/2.jpg", "dog/deep/3.jpg") | {"dog/bad.jpg": b"bad"})
+def test_the_only_folder_of_a_tar_is_its_root_if_it_holds_only_folders(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "photos", small_jpegs("cat/1.jpg", "dog/2.jpg", "dog/deep/3.jpg") | {"dog/bad.jpg": b"bad"})
     (tmp_path / "classes").write_text("dog\ncat")
     for name, top in (("slim", "photos"), ("dotted", "./photos"), ("split", "train")):
         with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
@@ -453,9 +452,9 @@ def test_the_only_folder_of_a_tar_is_its_root_if_it_holds_folders_alone(tmp_path
     assert "photos/cat/1.jpg" in labels(tmp_path / "one")
 
 
-def test_hints_about_folders_in_a_tar_can_be_followed(tmp_path: Path, capsys: Capture) -> None:
+def test_hints_about_folders_in_a_tar_work(tmp_path: Path, capsys: Capture) -> None:
     for number, (name, wanted) in enumerate((("train/a/1.jpg", "train"), ("all/photos/cat/1.jpg", "photos"))):
-        src = write(tmp_path / str(number), few(name, name.replace("train", "val")))
+        src = write(tmp_path / str(number), small_jpegs(name, name.replace("train", "val")))
         with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
             tar.add(src, "")
         if wanted == "train":
@@ -470,9 +469,9 @@ def test_hints_about_folders_in_a_tar_can_be_followed(tmp_path: Path, capsys: Ca
 def test_a_folder_without_files_is_an_error_unless_classes_are_given(
     form: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    src = write(tmp_path / "val", few("a/1.jpg", "c/2.jpg") | {"d/bad.jpg": b"bad", ".hidden/1.txt": b""})
+    src = write(tmp_path / "val", small_jpegs("a/1.jpg", "c/2.jpg") | {"d/bad.jpg": b"bad", ".hidden/1.txt": b""})
     (src / "b/deep").mkdir(parents=True)
-    (src / "up").symlink_to(src if form == "folder" else "a/1.jpg")  # no class
+    (src / "up").symlink_to(src if form == "folder" else "a/1.jpg")  # not a class
     if form != "folder":
         (src / "up").unlink()
         with tarfile.open(tmp_path / "val.tar", "w") as tar:
@@ -488,10 +487,8 @@ def test_a_folder_without_files_is_an_error_unless_classes_are_given(
     run(capsys, src, tmp_path / "none", "--labels", "none", code=4)
 
 
-def test_a_tar_with_another_folder_at_its_top_or_whose_top_is_a_class_keeps_its_paths(
-    tmp_path: Path, capsys: Capture
-) -> None:
-    src = write(tmp_path / "src", few("cat/more/1.jpg", "cat/other/2.jpg") | {"cat/notes.txt": b""})
+def test_a_tar_whose_top_has_several_folders_or_is_a_class_keeps_its_paths(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("cat/more/1.jpg", "cat/other/2.jpg") | {"cat/notes.txt": b""})
     with tarfile.open(tmp_path / "one.tar", "w") as tar:
         tar.add(src, "")
     (src / "dog").mkdir()
@@ -507,21 +504,23 @@ def test_a_tar_with_another_folder_at_its_top_or_whose_top_is_a_class_keeps_its_
     assert "got none in dog" in complained
 
 
-def test_splits_beside_other_folders_are_no_classes_either(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("Train/cat/1.jpg", "Test/cat/2.jpg", "extra/3.jpg"))
+def test_several_folders_named_like_splits_beside_others_are_not_taken_for_classes(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    src = write(tmp_path / "src", small_jpegs("Train/cat/1.jpg", "Test/cat/2.jpg", "extra/3.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "the splits Test, Train" in complained
-    src = write(tmp_path / "vehicles", few("train/1.jpg", "car/2.jpg"))  # one alone is a class
+    src = write(tmp_path / "vehicles", small_jpegs("train/1.jpg", "car/2.jpg"))  # one alone is a class
     run(capsys, src, tmp_path / "out")
 
 
-# which files ----------------------------------------------------------------------------------------------------------
+# selection of files ---------------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_picture_is_listed_and_what_is_hidden_is_left_out(tmp_path: Path, capsys: Capture) -> None:
+def test_files_that_are_not_pictures_are_rejects_and_hidden_files_are_ignored(tmp_path: Path, capsys: Capture) -> None:
     others = ("README.txt", "a/Thumbs.db", "a/labels.csv", "a/picture", "a/jpg")
     hidden = (".DS_Store", "a/._1.jpg", "a/.hidden.jpg", ".git/a.jpg")
-    src = write(tmp_path / "src", few("a/1.jpg", "b/2.jpg") | dict.fromkeys((*others, *hidden), b"no picture"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg", "b/2.jpg") | dict.fromkeys((*others, *hidden), b"no picture"))
     with tarfile.open(tmp_path / "src.tar", "w") as tar:
         tar.add(src, ".")
     for source in (src, tmp_path / "src.tar"):
@@ -534,8 +533,8 @@ def test_what_is_no_picture_is_listed_and_what_is_hidden_is_left_out(tmp_path: P
 
 @pytest.fixture
 def deep() -> Iterator[tuple[Path, Callable[[int], int]]]:
-    """A folder, and a function that makes so many folders below the last one in it, and opens the new last one."""
-    root = Path(tempfile.mkdtemp(dir=QUICK))
+    """A folder, and a function that nests more folders in the innermost one, and opens the new innermost one."""
+    root = Path(tempfile.mkdtemp(dir=FAST_ROOT))
     (root / "a").mkdir()
     here = os.open(root / "a", os.O_RDONLY)
 
@@ -552,11 +551,11 @@ def deep() -> Iterator[tuple[Path, Callable[[int], int]]]:
     subprocess.run(["rm", "-rf", str(root)], check=True)  # Python's own rmtree is recursive
 
 
-def test_folders_may_lie_as_deep_as_the_system_allows(
+def test_folders_may_be_as_deep_as_the_system_allows(
     deep: tuple[Path, Callable[[int], int]], tmp_path: Path, capsys: Capture
 ) -> None:
     src, deeper = deep
-    write(src, few("a/1.jpg"))
+    write(src, small_jpegs("a/1.jpg"))
     folder = deeper(1_500)
     with open("2.jpg", "wb", opener=lambda path, flags: os.open(path, flags, dir_fd=folder)) as file:
         file.write(picture("JPEG"))
@@ -567,18 +566,18 @@ def test_folders_may_lie_as_deep_as_the_system_allows(
     assert "cannot be listed: File name too long" in complained
 
 
-def test_a_file_larger_than_any_picture_is_listed_and_not_read(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg", "a/2.jpg"))
+def test_a_file_larger_than_any_picture_is_a_reject_and_not_read(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg", "a/2.jpg"))
     os.truncate(src / "a/2.jpg", 1 << 40)
     _, complained = run(capsys, src, tmp_path / "out", code=4)
     assert f"got {1 << 40}" in rejects(complained)["a/2.jpg"]
 
 
-def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a\x1b[31m/1\n.jpg", "2\x1b.jpg"))
+def test_control_characters_in_names_do_not_reach_the_terminal(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("a\x1b[31m/1\n.jpg", "2\x1b.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "\x1b" not in complained
-    assert "got 2\\x1b.jpg beside them" in complained
+    assert "got 2\\x1b.jpg, which is in no folder" in complained
     (src / "2\x1b.jpg").unlink()
     (src / "a\x1b[31m/bad\x1b.jpg").write_bytes(b"bad")
     _, complained = run(capsys, src, tmp_path / "out", code=4)
@@ -590,16 +589,16 @@ def test_a_source_may_be_given_with_spaces_and_from_the_home_directory(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    write(tmp_path / "my photos", few("a/1.jpg"))
+    write(tmp_path / "my photos", small_jpegs("a/1.jpg"))
     run(capsys, Path("~/my photos"), Path("~/the data"))
     assert labels(tmp_path / "the data") == {"a/1.jpg": 0}
 
 
-def test_a_symlink_to_itself_is_neither_a_source_nor_a_place(tmp_path: Path, capsys: Capture) -> None:
+def test_a_symlink_to_itself_is_refused_as_source_and_as_destination(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "loop").symlink_to("loop")
     _, complained = run(capsys, tmp_path / "loop", tmp_path / "out", code=1)
     assert "symbolic links" in complained
-    _, complained = run(capsys, write(tmp_path / "src", few("a/1.jpg")), tmp_path / "loop", code=1)
+    _, complained = run(capsys, write(tmp_path / "src", small_jpegs("a/1.jpg")), tmp_path / "loop", code=1)
     assert complained.startswith("error: ")
     assert str(tmp_path / "loop") in complained
 
@@ -607,8 +606,12 @@ def test_a_symlink_to_itself_is_neither_a_source_nor_a_place(tmp_path: Path, cap
 # tar ------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_tar_gives_the_snapshot_that_its_folder_gives(tmp_path: Path, capsys: Capture) -> None:
-    files = few("a/1.jpg", "a/deep/2.jpg", "b/3.jpg") | {"b/bad.jpg": b"bad", "a/._1.jpg": b"", "notes.txt": b""}
+def test_a_tar_and_its_folder_give_equal_snapshots(tmp_path: Path, capsys: Capture) -> None:
+    files = small_jpegs("a/1.jpg", "a/deep/2.jpg", "b/3.jpg") | {
+        "b/bad.jpg": b"bad",
+        "a/._1.jpg": b"",
+        "notes.txt": b"",
+    }
     src = write(tmp_path / "src", files)
     (src / "b/hard.jpg").hardlink_to(src / "b/3.jpg")
     (src / "b/chain.jpg").symlink_to("soft.jpg")
@@ -628,17 +631,17 @@ def test_a_tar_gives_the_snapshot_that_its_folder_gives(tmp_path: Path, capsys: 
         assert rejects(complained) == wanted
 
 
-def test_a_link_to_nothing_in_a_tar_is_listed(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg"))
+def test_a_broken_link_in_a_tar_is_a_reject(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg"))
     (src / "a/2.jpg").symlink_to("/somewhere/else.jpg")
     with tarfile.open(tmp_path / "src.tar", "w") as tar:
         tar.add(src, ".")
     _, complained = run(capsys, tmp_path / "src.tar", tmp_path / "out", code=4)
-    assert rejects(complained) == {"a/2.jpg": "cannot be read: a link to nothing in the tar"}
+    assert rejects(complained) == {"a/2.jpg": "cannot be read: a link whose target is not in the tar"}
 
 
-def test_a_tar_that_is_compressed_or_none_is_refused(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a/1.jpg"))
+def test_a_compressed_or_invalid_tar_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg"))
     with tarfile.open(tmp_path / "src.tar.gz", "w:gz") as tar:
         tar.add(src, ".")
     (tmp_path / "text.tar").write_text("no tar")
@@ -655,7 +658,7 @@ def test_a_tar_that_is_compressed_or_none_is_refused(tmp_path: Path, capsys: Cap
 
 
 def sizes(root: Path) -> dict[str, tuple[int, int]]:
-    """Height and width of every sample, which must be those of its picture."""
+    """Height and width of every sample. Asserts that they match its picture."""
     found = {}
     for sample in samples(root):
         with Image.open(io.BytesIO(sample["image"])) as image:
@@ -676,12 +679,12 @@ def sizes(root: Path) -> dict[str, tuple[int, int]]:
         (("--max-side", "1"), (1, 1), (1, 1)),
     ],
 )
-def test_pictures_are_scaled_down_as_far_as_that_is_asked_for(
+def test_pictures_are_scaled_down_to_the_requested_size(
     tmp_path: Path, capsys: Capture, options: tuple[str, ...], size: tuple[int, int], turned: tuple[int, int]
 ) -> None:
     kept = size == (40, 60) and "--quality" not in options
     files = {"a.jpg": picture("JPEG"), "b.png": picture("PNG", "RGBA"), "turned.jpg": rotated()}
-    if not kept:  # encoded anew, it is no longer in CMYK
+    if not kept:  # encoded again, it is no longer CMYK
         files["print.jpg"] = picture("JPEG", "CMYK")
     run(capsys, write(tmp_path / "src", files), tmp_path / "out", *options)
     assert sizes(tmp_path / "out") == {name: turned if name == "turned.jpg" else size for name in files}
@@ -691,10 +694,10 @@ def test_pictures_are_scaled_down_as_far_as_that_is_asked_for(
         if not same:
             with Image.open(io.BytesIO(sample["image"])) as image:
                 assert (image.format, image.mode) == ("JPEG", "RGB")
-            assert is_tiled(sample["image"]) is bool(sample["height"] > 16)  # one tile is none
+            assert is_tiled(sample["image"]) is bool(sample["height"] > 16)  # a single tile is not stored
 
 
-def test_quality_is_that_of_every_picture(tmp_path: Path, capsys: Capture) -> None:
+def test_quality_applies_to_every_picture(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", {"a.jpg": picture("JPEG", quality=90), "b.png": picture("PNG")})
     found = []
     for quality in ("20", "80"):
@@ -705,7 +708,7 @@ def test_quality_is_that_of_every_picture(tmp_path: Path, capsys: Capture) -> No
     assert all(coarse < fine for coarse, fine in zip(*found, strict=True))
 
 
-def test_what_is_cut_short_is_not_scaled_either(tmp_path: Path, capsys: Capture) -> None:
+def test_a_truncated_picture_is_a_reject_when_scaling_too(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", {"a.jpg": picture("JPEG"), "b.jpg": picture("JPEG")[:1_000]})
     _, complained = run(capsys, src, tmp_path / "out", "--max-side", "30", code=4)
     assert list(rejects(complained)) == ["b.jpg"]
@@ -743,9 +746,9 @@ def test_a_damaged_picture_is_a_reject_whatever_the_options(
         "cut.png": picture("PNG")[:-12],
         "print.jpg": damaged(picture("JPEG", "CMYK")),
         "turned.jpg": damaged(rotated()),
-        "turned.png": saved(smooth(64, 48), "PNG", 6)[:-12],
+        "turned.png": encoded_with_orientation(smooth(64, 48), "PNG", 6)[:-12],
     }
-    src = write(tmp_path / "src", few("good.jpg") | files)
+    src = write(tmp_path / "src", small_jpegs("good.jpg") | files)
     _, complained = run(capsys, src, tmp_path / "out", *options, code=4)
     assert list(rejects(complained)) == sorted(files)
 
@@ -754,7 +757,7 @@ def test_a_damaged_picture_is_a_reject_whatever_the_options(
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """A picture without symmetry, in which a turn by mistake is seen at once."""
+    """A picture without symmetry, so that any wrong rotation changes it."""
     y, x = np.mgrid[0:height, 0:width]
     channels = (255 * x // width, 255 * y // height, 255 * (x * y) // (width * height))
     return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
@@ -767,20 +770,20 @@ def exif(orientation: int) -> Any:
     return found
 
 
-def saved(image: Image.Image, kind: str, orientation: int, **options: Any) -> bytes:
+def encoded_with_orientation(image: Image.Image, kind: str, orientation: int, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, exif=exif(orientation), **options)
     return out.getvalue()
 
 
-def shown(data: bytes) -> npt.NDArray[np.int16]:
-    """What a viewer shows that obeys EXIF."""
+def upright_pixels(data: bytes) -> npt.NDArray[np.int16]:
+    """The pixels with the EXIF orientation applied."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(np.int16)
 
 
 def raster(data: bytes) -> npt.NDArray[np.int16]:
-    """What a decoder gives that does not."""
+    """The pixels without the EXIF orientation applied."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB")).astype(np.int16)
 
@@ -791,27 +794,27 @@ has_transform = pytest.mark.skipif(not hasattr(turbo.library, "tjTransform"), re
 @has_transform
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("options", [{"subsampling": "4:4:4"}, {"subsampling": "4:2:0"}, {"progressive": True}])
-def test_a_jpeg_of_whole_blocks_is_turned_without_loss(orientation: int, options: dict[str, Any]) -> None:
-    source = saved(smooth(64, 48), "JPEG", orientation, **options)
+def test_a_jpeg_of_whole_blocks_is_rotated_without_loss(orientation: int, options: dict[str, Any]) -> None:
+    source = encoded_with_orientation(smooth(64, 48), "JPEG", orientation, **options)
     found = upright_jpeg(source, orientation)
     assert found is not None
     with Image.open(io.BytesIO(found)) as image:
         assert image.getexif().get(0x0112) == 1
         assert image.getexif()[0x010E] == "a description"
-    assert raster(found).shape == shown(source).shape
-    assert np.abs(raster(found) - shown(source)).max() <= 4  # chroma is scaled up, and DCTs are rounded, after the turn
+    assert raster(found).shape == upright_pixels(source).shape
+    assert np.abs(raster(found) - upright_pixels(source)).max() <= 4  # chroma upsampling and DCT rounding come later
     back = {6: 8, 8: 6}.get(orientation, orientation)
     again = upright_jpeg(with_orientation(found, back), back)
     assert again is not None
-    assert np.array_equal(raster(again), raster(source))  # nothing was lost
+    assert np.array_equal(raster(again), raster(source))  # lossless
 
 
 @has_transform
 @pytest.mark.parametrize(("stuffing", "turned"), [(b"\xff" * 10_000, True), (b"\xff\xfe\0\2" * 5_000, False)])
-def test_a_jpeg_with_an_endless_head_is_turned_without_loss_only_if_all_of_it_is_copied(
+def test_a_jpeg_with_an_oversized_head_is_rotated_without_loss_only_if_the_whole_head_is_copied(
     stuffing: bytes, turned: bool
 ) -> None:
-    source = saved(smooth(64, 48), "JPEG", 6, subsampling="4:4:4")
+    source = encoded_with_orientation(smooth(64, 48), "JPEG", 6, subsampling="4:4:4")
     found = upright_jpeg(source[:2] + stuffing + source[2:], 6)
     assert (found is not None) is turned
     if found is not None:
@@ -819,26 +822,26 @@ def test_a_jpeg_with_an_endless_head_is_turned_without_loss_only_if_all_of_it_is
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
-    """The JPEG with another orientation in its EXIF data."""
+    """The JPEG with this orientation in its EXIF data."""
     entry = b"\x01\x12\0\x03\0\0\0\x01\0"
     at = jpeg.index(entry) + len(entry)
     return jpeg[:at] + bytes([orientation]) + jpeg[at + 1 :]
 
 
-def test_pictures_are_turned_upright_and_counted_and_others_are_kept(tmp_path: Path, capsys: Capture) -> None:
+def test_rotated_pictures_become_upright_and_are_counted_and_others_are_kept(tmp_path: Path, capsys: Capture) -> None:
     files = {
-        "blocks.jpg": saved(smooth(64, 48), "JPEG", 6, subsampling="4:2:0"),
-        "odd.jpg": saved(smooth(61, 47), "JPEG", 8, quality=95),
-        "grey.jpg": saved(smooth(61, 47).convert("L"), "JPEG", 3, quality=95),
-        "turned.png": saved(smooth(60, 40).convert("RGBA"), "PNG", 5),
-        "palette.png": saved(smooth(60, 40).convert("P"), "PNG", 7),
-        "turned.webp": saved(smooth(60, 40), "WEBP", 6),
-        "turned.tif": saved(smooth(60, 40), "TIFF", 6),
-        "upright.jpg": saved(smooth(61, 47), "JPEG", 1),
-        "nonsense.jpg": saved(smooth(61, 47), "JPEG", 9),
+        "blocks.jpg": encoded_with_orientation(smooth(64, 48), "JPEG", 6, subsampling="4:2:0"),
+        "odd.jpg": encoded_with_orientation(smooth(61, 47), "JPEG", 8, quality=95),
+        "grey.jpg": encoded_with_orientation(smooth(61, 47).convert("L"), "JPEG", 3, quality=95),
+        "turned.png": encoded_with_orientation(smooth(60, 40).convert("RGBA"), "PNG", 5),
+        "palette.png": encoded_with_orientation(smooth(60, 40).convert("P"), "PNG", 7),
+        "turned.webp": encoded_with_orientation(smooth(60, 40), "WEBP", 6),
+        "turned.tif": encoded_with_orientation(smooth(60, 40), "TIFF", 6),
+        "upright.jpg": encoded_with_orientation(smooth(61, 47), "JPEG", 1),
+        "nonsense.jpg": encoded_with_orientation(smooth(61, 47), "JPEG", 9),
         "plain.png": picture("PNG"),
     }
-    cut = saved(smooth(64, 48), "JPEG", 6)[:-30]
+    cut = encoded_with_orientation(smooth(64, 48), "JPEG", 6)[:-30]
     src = write(tmp_path / "src", files | {"cut.jpg": cut})
     said, complained = run(capsys, src, tmp_path / "out", "--upright", code=4)
     assert list(rejects(complained)) == ["cut.jpg"]
@@ -853,47 +856,55 @@ def test_pictures_are_turned_upright_and_counted_and_others_are_kept(tmp_path: P
         if name in ("upright.jpg", "nonsense.jpg", "plain.png"):
             assert data == source
             continue
-        assert np.array_equal(raster(data), shown(data)), name  # nothing is left to turn
-        worst = np.abs(raster(data) - shown(source)).max()
+        assert np.array_equal(raster(data), upright_pixels(data)), name  # no rotation remains
+        worst = np.abs(raster(data) - upright_pixels(source)).max()
         assert worst <= (16 if name.endswith(".jpg") else 0), name
 
 
 @pytest.mark.parametrize("option", ["--quality 90", "--max-side 900", "--min-side 900", "--format yuv420"])
-def test_options_that_encode_anew_turn_pictures_upright_and_their_help_says_so(
+def test_options_that_encode_again_make_pictures_upright_and_their_help_says_so(
     option: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    src = write(tmp_path / "src", {"a.jpg": saved(smooth(64, 48), "JPEG", 6)})
+    src = write(tmp_path / "src", {"a.jpg": encoded_with_orientation(smooth(64, 48), "JPEG", 6)})
     run(capsys, src, tmp_path / "out", *option.split())
     assert [(sample["height"], sample["width"]) for sample in samples(tmp_path / "out")] == [(64, 48)]
     assert main(["convert", "imagefolder", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.partition("options:")[2].split())
     own = text.partition(f" {option.split()[0]} ")[2].partition(" --")[0]
-    assert "also applies the rotation in the EXIF data" in own
+    assert "the EXIF rotation" in own
 
 
 def test_without_a_lossless_way_pictures_are_encoded_again(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turbo, "library", None)
-    source = saved(smooth(64, 48), "JPEG", 6)
+    source = encoded_with_orientation(smooth(64, 48), "JPEG", 6)
     said, _ = run(capsys, write(tmp_path / "src", {"a.jpg": source}), tmp_path / "out", "--upright")
     assert said.rstrip().endswith("\t1 sample\t1 upright\t1 upright reencoded")
     (sample,) = samples(tmp_path / "out")
-    assert np.abs(raster(sample["image"]) - shown(source)).max() <= 16
+    assert np.abs(raster(sample["image"]) - upright_pixels(source)).max() <= 16
 
 
-def test_the_first_of_several_pictures_is_the_one_that_is_turned(tmp_path: Path, capsys: Capture) -> None:
-    source = saved(smooth(64, 48), "MPO", 6, save_all=True, append_images=[smooth(64, 48).rotate(180)])
+def test_the_first_picture_of_a_file_with_several_is_rotated(tmp_path: Path, capsys: Capture) -> None:
+    source = encoded_with_orientation(
+        smooth(64, 48), "MPO", 6, save_all=True, append_images=[smooth(64, 48).rotate(180)]
+    )
     run(capsys, write(tmp_path / "src", {"a.jpg": source}), tmp_path / "out", "--upright")
     (sample,) = samples(tmp_path / "out")
-    assert np.abs(raster(sample["image"]) - shown(source)).max() <= 16
-    assert np.array_equal(raster(sample["image"]), shown(sample["image"]))
+    assert np.abs(raster(sample["image"]) - upright_pixels(source)).max() <= 16
+    assert np.array_equal(raster(sample["image"]), upright_pixels(sample["image"]))
     with Image.open(io.BytesIO(sample["image"])) as image:
         assert image.format == "JPEG"  # not one that claims to hold several
 
 
-def test_upright_pictures_may_be_scaled_and_become_planes(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", {"a.jpg": saved(smooth(64, 48), "JPEG", 6), "b.png": saved(smooth(64, 48), "PNG", 6)})
+def test_upright_pictures_can_be_scaled_and_stored_as_planes(tmp_path: Path, capsys: Capture) -> None:
+    src = write(
+        tmp_path / "src",
+        {
+            "a.jpg": encoded_with_orientation(smooth(64, 48), "JPEG", 6),
+            "b.png": encoded_with_orientation(smooth(64, 48), "PNG", 6),
+        },
+    )
     said, _ = run(capsys, src, tmp_path / "small", "--upright", "--max-side", "32")
     assert said.rstrip().endswith("\t2 samples\t2 upright")
     assert sizes(tmp_path / "small") == {"a.jpg": (32, 24), "b.png": (32, 24)}
@@ -905,10 +916,10 @@ def test_upright_pictures_may_be_scaled_and_become_planes(tmp_path: Path, capsys
     assert found == {"a.jpg": (64, 48), "b.png": (64, 48)}
 
 
-def test_parts_that_are_there_already_are_counted_too(
+def test_counts_include_parts_that_were_complete_before(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {f"{i}.png": saved(smooth(60, 40), "PNG", 6 if i % 2 else 1) for i in range(8)}
+    files = {f"{i}.png": encoded_with_orientation(smooth(60, 40), "PNG", 6 if i % 2 else 1) for i in range(8)}
     src = write(tmp_path / "src", files)
     monkeypatch.setattr("mx8shards.convert.convert_in_parts.PART_ITEMS", 3)
     options = {"size_limit": "64mb", "compression": None}
@@ -925,7 +936,7 @@ def test_parts_that_are_there_already_are_counted_too(
 NONSENSE = ("--quality 0", "--quality 101", "--quality good", "--max-side 0", "--min-side -3", "--labels some")
 
 
-def test_planes_are_those_of_the_pictures(tmp_path: Path, capsys: Capture) -> None:
+def test_planes_equal_the_planes_of_the_pictures(tmp_path: Path, capsys: Capture) -> None:
     files = {"a.jpg": picture("JPEG", subsampling="4:2:0"), "b.png": picture("PNG")}
     write(tmp_path / "src", files)
     run(capsys, tmp_path / "src", tmp_path / "out", "--format", "yuv420")
@@ -934,7 +945,7 @@ def test_planes_are_those_of_the_pictures(tmp_path: Path, capsys: Capture) -> No
         assert (dataset[0]["height"], dataset[0]["width"]) == (HEIGHT, WIDTH)
 
 
-def test_planes_of_scaled_pictures_went_through_no_jpeg(tmp_path: Path, capsys: Capture) -> None:
+def test_planes_of_scaled_pictures_are_not_compressed_as_jpeg(tmp_path: Path, capsys: Capture) -> None:
     write(tmp_path / "src", {"a.png": picture("PNG")})
     run(capsys, tmp_path / "src", tmp_path / "out", "--format", "yuv420", "--max-side", "30")
     with mx8.Dataset(tmp_path / "out") as dataset:
@@ -943,7 +954,7 @@ def test_planes_of_scaled_pictures_went_through_no_jpeg(tmp_path: Path, capsys: 
     assert np.array_equal(luma, np.asarray(wanted)[..., 0])
 
 
-def test_what_is_no_jpeg_becomes_one_if_that_is_asked_for(tmp_path: Path, capsys: Capture) -> None:
+def test_format_jpeg_encodes_all_other_formats_as_jpeg(tmp_path: Path, capsys: Capture) -> None:
     files = {"a.jpg": picture("JPEG"), "b.png": picture("PNG")}
     write(tmp_path / "src", files)
     run(capsys, tmp_path / "src", tmp_path / "out", "--format", "jpeg", "--no-tiles")
@@ -954,16 +965,16 @@ def test_what_is_no_jpeg_becomes_one_if_that_is_asked_for(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("text", NONSENSE)
-def test_options_that_mean_nothing_end_with_2(tmp_path: Path, capsys: Capture, text: str) -> None:
+def test_invalid_options_end_with_exit_code_2(tmp_path: Path, capsys: Capture, text: str) -> None:
     options = text.split()
-    src = write(tmp_path / "src", few("a/1.jpg"))
+    src = write(tmp_path / "src", small_jpegs("a/1.jpg"))
     _, complained = run(capsys, src, tmp_path / "out", *options, code=2)
     assert options[0] in complained
     assert not (tmp_path / "out").exists()
 
 
-def test_parts_of_a_conversion_without_tiles_are_others(tmp_path: Path, capsys: Capture) -> None:
-    src = write(tmp_path / "src", few("a.jpg"))
+def test_parts_of_conversions_with_and_without_tiles_have_different_names(tmp_path: Path, capsys: Capture) -> None:
+    src = write(tmp_path / "src", small_jpegs("a.jpg"))
     snapshots = [
         run(capsys, src, tmp_path / name, *options)[0].split("\t")[0]
         for name, options in (("1", ()), ("2", ("--no-tiles",)))
@@ -976,23 +987,23 @@ def test_parts_of_a_conversion_without_tiles_are_others(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_a_class_that_appears_before_the_workers_list_the_folder_again_shifts_no_label(
+def test_a_class_folder_that_appears_before_the_workers_start_shifts_no_label(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    src = write(tmp_path / "src", few(*(f"{name}/{i}.jpg" for name in ("dog", "owl") for i in range(4))))
-    real = running.map_in_processes
+    src = write(tmp_path / "src", small_jpegs(*(f"{name}/{i}.jpg" for name in ("dog", "owl") for i in range(4))))
+    real = convert_in_parts.map_in_processes
 
     def late(*arguments: Any) -> Any:
-        write(src, few("cat/1.jpg"))
+        write(src, small_jpegs("cat/1.jpg"))
         return real(*arguments)
 
-    monkeypatch.setattr(running, "PART_ITEMS", 2)
-    monkeypatch.setattr(running, "map_in_processes", late)
+    monkeypatch.setattr(convert_in_parts, "PART_ITEMS", 2)
+    monkeypatch.setattr(convert_in_parts, "map_in_processes", late)
     job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
     with pytest.raises(SourceError, match="imagefolder: the source changed while it was converted"):
         convert(job, workers=workers)
     assert not (tmp_path / "out/index.json").exists()
-    monkeypatch.setattr(running, "map_in_processes", real)
+    monkeypatch.setattr(convert_in_parts, "map_in_processes", real)
     convert(job, workers=workers)
     assert labels(tmp_path / "out") == {
         name: ["cat", "dog", "owl"].index(name[:3]) for name in labels(tmp_path / "out")
@@ -1003,31 +1014,31 @@ def test_a_class_that_appears_before_the_workers_list_the_folder_again_shifts_no
 def test_a_tar_that_is_replaced_while_it_is_converted_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = write(tmp_path / "old", few(*(f"a/{i}.jpg" for i in range(6))))
-    new = write(tmp_path / "new", few(*(f"a/{i + 10}.jpg" for i in range(6))))
+    old = write(tmp_path / "old", small_jpegs(*(f"a/{i}.jpg" for i in range(6))))
+    new = write(tmp_path / "new", small_jpegs(*(f"a/{i + 10}.jpg" for i in range(6))))
     src = tmp_path / "src.tar"
     for folder in (new, old):
         with tarfile.open(src.with_name(f"{folder.name}.tar"), "w") as tar:
             tar.add(folder, "")
     job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
-    real = running.map_in_processes
+    real = convert_in_parts.map_in_processes
 
     def late(*arguments: Any) -> Any:
         os.replace(tmp_path / "new.tar", src)
         return real(*arguments)
 
     os.replace(tmp_path / "old.tar", src)
-    monkeypatch.setattr(running, "PART_ITEMS", 2)
-    monkeypatch.setattr(running, "map_in_processes", late)
+    monkeypatch.setattr(convert_in_parts, "PART_ITEMS", 2)
+    monkeypatch.setattr(convert_in_parts, "map_in_processes", late)
     with pytest.raises(SourceError, match="changed while it was converted"):
         convert(job, workers=2)
     assert not (tmp_path / "out/index.json").exists()
 
 
-def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_command_goes_on(
+def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_command_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    src = write(tmp_path / "src", few(*(f"a/{i}.jpg" for i in range(4))))
+    src = write(tmp_path / "src", small_jpegs(*(f"a/{i}.jpg" for i in range(4))))
     job = Job(recipe_of("imagefolder", src, {}), tmp_path / "out")
     real = Folder.read
 
@@ -1037,7 +1048,7 @@ def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_comma
             (src / name).write_bytes(picture("JPEG", quality=90) + b"more")
         return found
 
-    monkeypatch.setattr(running, "PART_ITEMS", 2)
+    monkeypatch.setattr(convert_in_parts, "PART_ITEMS", 2)
     monkeypatch.setattr(Folder, "read", read)
     with pytest.raises(SourceError, match=r"between a/2\.jpg and a/3\.jpg: the source"):
         convert(job)
@@ -1047,11 +1058,13 @@ def test_a_file_that_changes_while_its_part_is_written_is_an_error_and_the_comma
     assert untile(samples(tmp_path / "out")[3]["image"]).endswith(b"more")
 
 
-# all of it ------------------------------------------------------------------------------------------------------------
+# whole conversions ----------------------------------------------------------------------------------------------------
 
 
-def test_workers_and_parts_change_nothing(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = few(*(f"{'abc'[i % 3]}/{i}.jpg" for i in range(20))) | {"b/bad.jpg": b"bad"}
+def test_the_number_of_workers_and_parts_does_not_change_the_snapshot(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = small_jpegs(*(f"{'abc'[i % 3]}/{i}.jpg" for i in range(20))) | {"b/bad.jpg": b"bad"}
     src = write(tmp_path / "src", files)
     monkeypatch.setattr("mx8shards.convert.convert_in_parts.PART_ITEMS", 6)
     found = [run(capsys, src, tmp_path / str(n), "--workers", str(n), code=4) for n in (1, 3)]
@@ -1060,7 +1073,7 @@ def test_workers_and_parts_change_nothing(tmp_path: Path, capsys: Capture, monke
     assert samples(tmp_path / "1") == samples(tmp_path / "3")
 
 
-def test_a_folder_without_one_good_picture_publishes_nothing(tmp_path: Path, capsys: Capture) -> None:
+def test_a_folder_without_any_valid_picture_publishes_nothing(tmp_path: Path, capsys: Capture) -> None:
     src = write(tmp_path / "src", {"a/1.jpg": b"", "a/2.jpg": b"bad"})
     _, complained = run(capsys, src, tmp_path / "out", code=1)
     assert "none of 2 items could be converted: the file is empty" in complained
@@ -1071,7 +1084,7 @@ def test_a_folder_without_one_good_picture_publishes_nothing(tmp_path: Path, cap
     assert not (tmp_path / "other").exists()
 
 
-def test_without_a_package_that_it_needs_nothing_is_a_reject(
+def test_a_missing_package_is_an_error_and_makes_no_rejects(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
@@ -1081,7 +1094,7 @@ def test_without_a_package_that_it_needs_nothing_is_a_reject(
     assert not (tmp_path / "out/index.json").exists()
 
 
-def test_inks_and_sixteen_bits_become_rgb_if_that_is_asked_for(tmp_path: Path, capsys: Capture) -> None:
+def test_rgb8_converts_cmyk_and_16_bit_pictures_to_rgb(tmp_path: Path, capsys: Capture) -> None:
     files = {
         "a.jpg": picture("JPEG"),
         "grey16.png": png(16, 0, 1),
@@ -1109,7 +1122,9 @@ def test_inks_and_sixteen_bits_become_rgb_if_that_is_asked_for(tmp_path: Path, c
     assert mx8.Dataset(tmp_path / "out").metadata["imagefolder"]["rgb8"] is True
 
 
-def test_a_turned_print_is_turned_upright_with_its_side(tmp_path: Path, capsys: Capture) -> None:
+def test_a_rotated_cmyk_picture_becomes_upright_and_is_scaled_by_its_upright_side(
+    tmp_path: Path, capsys: Capture
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     write(tmp_path / "src", {"a.jpg": picture("JPEG", "CMYK", exif=exif)})
@@ -1117,11 +1132,11 @@ def test_a_turned_print_is_turned_upright_with_its_side(tmp_path: Path, capsys: 
     assert sizes(tmp_path / "out") == {"a.jpg": (30, 20)}
 
 
-def test_hostile_pictures_are_rejects_with_their_reasons(tmp_path: Path, capsys: Capture) -> None:
+def test_decompression_bombs_are_rejects_with_reasons(tmp_path: Path, capsys: Capture) -> None:
     suffixes = {"progressive scans": "jpg", "EXIF bomb": "jpg", "EXIF directory bomb": "jpg", "frames": "gif"}
     suffixes |= {"empty chunks": "png", "tags": "tif", "TIFF directory bomb": "tif", "AVIF bomb": "avif"}
     files = {f"{name}.{suffix}": HOSTILE[name][0](1) for name, suffix in suffixes.items()}
-    _, complained = run(capsys, write(tmp_path / "src", files | few("a.jpg")), tmp_path / "out", code=4)
+    _, complained = run(capsys, write(tmp_path / "src", files | small_jpegs("a.jpg")), tmp_path / "out", code=4)
     report = rejects(complained)
     assert set(report) == set(files)
     for name, reason in report.items():
@@ -1130,7 +1145,7 @@ def test_hostile_pictures_are_rejects_with_their_reasons(tmp_path: Path, capsys:
     assert rejects(complained) == report
 
 
-def test_a_jpeg_too_large_to_be_decoded_whole_is_scaled_down_while_it_is_decoded(
+def test_a_jpeg_too_large_to_decode_at_full_size_is_scaled_during_decoding(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(picture_checks, "_MOST_BYTES", 12 * 75 * 50)  # an eighth of each side
@@ -1155,7 +1170,7 @@ XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.
 @pytest.mark.parametrize(
     "text", [b'tiff:Orientation="6"/>', b"tiff:Make='x'><tiff:Orientation>6</tiff:Orientation></rdf:Description>"]
 )
-def test_the_orientation_in_xmp_is_that_of_the_upright_picture(text: bytes) -> None:
+def test_the_xmp_orientation_of_an_upright_picture_is_upright(text: bytes) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     out = io.BytesIO()

@@ -52,5 +52,5 @@ def test_a_notebook_runs_on_small_data(path: Path, repository: Path, tmp_path: P
 
 
 @EVERY_NOTEBOOK
-def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
+def test_notebooks_are_stored_without_outputs(path: Path) -> None:
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code_cells(path))

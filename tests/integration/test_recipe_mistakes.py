@@ -1,4 +1,4 @@
-"""Does every mistake in a recipe give an error that says what to change, and for which item?"""
+"""Does a mistake in a recipe raise an error that says what to change, and that names the item?"""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def recipe(folder: Path, option: str = "extra", items: str = ITEMS, sample: str 
     return str(path)
 
 
-def test_the_recipe_of_these_tests_converts_without_a_mistake(tmp_path: Path) -> None:
+def test_the_unmodified_recipe_converts(tmp_path: Path) -> None:
     assert mx8.convert_from(recipe(tmp_path), "x", tmp_path / "out", extra=2).samples == 9
 
 
-def test_every_argument_of_convert_from_is_reserved() -> None:
+def test_arguments_of_convert_from_are_reserved_names() -> None:
     assert {*inspect.signature(convert_from).parameters, "json", "help"} == RESERVED
 
 
 @pytest.mark.parametrize("option", sorted(RESERVED - {"src"}))
-def test_an_option_with_the_name_of_one_of_ours_is_an_error(option: str, tmp_path: Path, capsys: Capture) -> None:
+def test_a_recipe_option_with_a_reserved_name_is_an_error(option: str, tmp_path: Path, capsys: Capture) -> None:
     name = recipe(tmp_path, option)
     with pytest.raises(mx8.SettingError, match="a reserved name") as found:
         mx8.convert_from(name, "x", tmp_path / "out")
@@ -65,7 +65,7 @@ def test_an_option_with_the_name_of_one_of_ours_is_an_error(option: str, tmp_pat
 
 
 @pytest.mark.parametrize("first", ["src", "source"])
-def test_the_first_argument_may_be_called_src_or_source(first: str, tmp_path: Path) -> None:
+def test_the_first_argument_of_a_recipe_may_be_called_src_or_source(first: str, tmp_path: Path) -> None:
     name = recipe(tmp_path)
     Path(name).write_text(Path(name).read_text().replace("self, src", f"self, {first}"))
     assert main(["convert", name, "x", str(tmp_path / "out")]) == 0
@@ -78,12 +78,12 @@ WRONG_ITEMS = {
     'return [["a"], []]': "items()[1]: expected a list of items",
     'return ["a.txt"]': "(['a.txt'] is an item with this name alone)",
     'return [["a"], ["b"], ["a"]]': "items()[2]: expected a different name for each item, got 'a' again",
-    "sys.exit()": "items(): expected no call of sys.exit",
+    "sys.exit()": "items(): expected no call to sys.exit",
 }
 
 
 @pytest.mark.parametrize("items", WRONG_ITEMS)
-def test_items_that_are_none_are_an_error_that_says_what_is_expected(items: str, tmp_path: Path) -> None:
+def test_invalid_items_are_an_error_that_says_what_is_expected(items: str, tmp_path: Path) -> None:
     with pytest.raises(mx8.SourceError, match=re.escape(WRONG_ITEMS[items])):
         mx8.convert_from(recipe(tmp_path, items=items), "x", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -101,7 +101,7 @@ def test_an_error_in_sample_names_the_item(workers: int, tmp_path: Path, monkeyp
         convert('return {"path": "", "number": 1.5}')
     with pytest.raises(mx8.SchemaError, match=r"^item i5"):
         convert("return {}")
-    with pytest.raises(mx8.SourceError, match=r"item i5: expected no call of sys.exit, got sys.exit\(3\)"):
+    with pytest.raises(mx8.SourceError, match=r"item i5: expected no call to sys.exit, got sys.exit\(3\)"):
         convert("sys.exit(3)")
     with pytest.raises(RuntimeError, match="mine") as found:
         convert('raise RuntimeError("mine")')
@@ -109,7 +109,7 @@ def test_an_error_in_sample_names_the_item(workers: int, tmp_path: Path, monkeyp
     assert not (tmp_path / "out" / "index.json").exists()
 
 
-def test_a_recipe_that_ends_the_interpreter_is_an_error(tmp_path: Path, capsys: Capture) -> None:
+def test_a_recipe_that_calls_sys_exit_is_an_error(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "ends.py").write_text("raise SystemExit")
     assert main(["convert", str(tmp_path / "ends.py"), "x", str(tmp_path / "out")]) == 1
-    assert "ends.py: expected no call of sys.exit" in capsys.readouterr().err
+    assert "ends.py: expected no call to sys.exit" in capsys.readouterr().err

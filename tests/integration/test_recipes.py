@@ -42,7 +42,9 @@ def jpegs() -> list[bytes]:
     return [jpeg(picture(300, 400, i, True)) for i in range(6)]
 
 
-def test_a_tar_of_tars_becomes_classes_by_synset(tmp_path: Path, repository: Path, jpegs: list[bytes]) -> None:
+def test_the_inner_tars_of_imagenet_become_classes_by_synset(
+    tmp_path: Path, repository: Path, jpegs: list[bytes]
+) -> None:
     inner = {
         f"{synset}.tar": tar_of({f"{synset}_{i}.JPEG": jpegs[2 * number + i] for i in range(2)})
         for number, synset in enumerate(SYNSETS)
@@ -58,7 +60,7 @@ def test_a_tar_of_tars_becomes_classes_by_synset(tmp_path: Path, repository: Pat
         assert dataset[0]["image"] != jpegs[0]
 
 
-def test_validation_pictures_get_the_labels_of_a_list(tmp_path: Path, repository: Path, jpegs: list[bytes]) -> None:
+def test_validation_pictures_get_their_labels_from_a_list(tmp_path: Path, repository: Path, jpegs: list[bytes]) -> None:
     names = [f"ILSVRC2012_val_{i:08}.JPEG" for i in range(1, 7)]
     (tmp_path / "val.tar").write_bytes(tar_of(dict(zip(names[::-1], jpegs[::-1], strict=True))))
     labels = np.array([2, 0, 1, 1, 0, 2])
@@ -81,7 +83,7 @@ def test_validation_pictures_get_the_labels_of_a_list(tmp_path: Path, repository
         (tar_of({"a.JPEG": b"x"}), "n01440764\nn01443537", "expected 1 lines, got 2"),
     ],
 )
-def test_tars_that_cannot_be_meant_are_refused(
+def test_tars_of_another_layout_are_refused(
     content: bytes, synsets: str | None, error: str, tmp_path: Path, repository: Path
 ) -> None:
     (tmp_path / "a.tar").write_bytes(content)
@@ -104,7 +106,7 @@ DAMAGE: dict[str, Callable[[bytes, int], int]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_tar_is_an_error_and_loses_no_class_silently(
+def test_a_damaged_tar_is_an_error_so_that_no_class_is_lost_silently(
     damage: str, tmp_path: Path, repository: Path, jpegs: list[bytes]
 ) -> None:
     inner = [tar_of({f"{synset}_{i}.JPEG": jpegs[i] for i in range(2)}) for synset in SYNSETS]
@@ -123,7 +125,7 @@ def test_a_damaged_tar_is_an_error_and_loses_no_class_silently(
     assert not (tmp_path / "out" / "index.json").exists()
 
 
-def test_what_is_no_whole_picture_is_a_reject_and_cmyk_becomes_rgb(
+def test_damaged_pictures_are_rejects_and_cmyk_becomes_rgb(
     tmp_path: Path, repository: Path, jpegs: list[bytes]
 ) -> None:
     out = io.BytesIO()

@@ -1,6 +1,6 @@
 """The process that loader tests interrupt, kill, fork or let end.
 
-`python -m tests.loader.child` reads scenes from its standard input, one JSON line each, and runs each in a separate
+`python -m tests.loader.child` reads scenarios from its standard input, one JSON line each, and runs each in a separate
 fork: forking is a hundred times faster than starting Python with NumPy and Numba.
 """
 
@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, write
+from tests.loader.leak_checks import ids_of, write
 
-held: list[Any] = []  # to the end of the process
+held: list[Any] = []  # kept until the process ends
 
 
 def say(*words: object) -> None:
-    """One line for whoever started us."""
+    """Report one line to the parent process."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
@@ -37,14 +37,14 @@ def loader_of(data: str, **options: Any) -> mx8.Loader:
 
 
 def slowly(batch: Any) -> Any:
-    """A transform that says that it began, and takes its time."""
+    """A slow transform, which reports its start."""
     say("transform")
     time.sleep(1.0)
     return batch
 
 
 def interrupted(data: str, where: str) -> None:
-    """Somebody presses Ctrl-C."""
+    """Iterate until Ctrl-C."""
     loader = loader_of(data, transform=None if where == "body" else slowly)
     try:
         if where == "warm_up":
@@ -60,8 +60,8 @@ def interrupted(data: str, where: str) -> None:
     say("further", sum(len(ids_of(batch)) for batch, _ in zip(loader_of(data), range(3), strict=False)))
 
 
-def in_and_out(batch: Any) -> Any:
-    """A transform that nearly always is in C++ code of torch's, and wants the GIL back there."""
+def switch_gil(batch: Any) -> Any:
+    """A transform that releases and acquires the GIL in torch's C++ code most of the time."""
     import torch
 
     rows = np.zeros(4)
@@ -71,8 +71,8 @@ def in_and_out(batch: Any) -> Any:
 
 
 def left_open(data: str, how: str) -> None:
-    """The interpreter ends while threads are at work and batches are held."""
-    transforms: dict[str, Any] = {"transform": lambda batch: (time.sleep(0.05), batch)[1], "torch": in_and_out}
+    """Exit the interpreter while threads work and batches are held."""
+    transforms: dict[str, Any] = {"transform": lambda batch: (time.sleep(0.05), batch)[1], "torch": switch_gil}
     loader = loader_of(data, transform=transforms.get(how))
     batches = iter(loader)
     held.extend([loader, batches])
@@ -86,7 +86,7 @@ def left_open(data: str, how: str) -> None:
 
 
 def forked(data: str, times: int) -> None:
-    """A process forks while it loads; its children load, too."""
+    """Fork while loading; the children load too."""
     loader = loader_of(data, transform=lambda batch: batch, shuffle=True)
     expected = [loader.ids(epoch=0, step=k).tolist() for k in range(len(loader))]
     anew = [loader.ids(epoch=1, step=k).tolist() for k in range(len(loader))]
@@ -112,7 +112,7 @@ def forked(data: str, times: int) -> None:
 
 
 def trained(data: str, state: str, log: str, world_size: int, batch_size: int, epochs: int, seed: int) -> None:
-    """All ranks of a training in one process: a step, what it consumed into a log, then its state in one piece."""
+    """Train all ranks in one process. After each step, log the samples and write the state atomically."""
     pool = mx8.Pool(memory="64mb", threads=2)
     loaders = [
         loader_of(data, batch_size=batch_size, rank=rank, world_size=world_size, pool=pool, threads=None, shuffle=True)
@@ -139,7 +139,7 @@ def trained(data: str, state: str, log: str, world_size: int, batch_size: int, e
 
 
 def forked_while_locked(data: str, how: str) -> None:
-    """A process forks just when somebody has the lock of the loader's memory; in the child nobody will ever open it."""
+    """Fork while a thread holds the lock of the loader's memory, which no thread of the child will release."""
     loader = loader_of(data)
     batches = iter(loader)
     next(batches)
@@ -151,7 +151,7 @@ def forked_while_locked(data: str, how: str) -> None:
     if pid:
         say("rest", sum(len(ids_of(batch)) for batch in batches))
         return
-    lock.acquire()  # leaving the block has opened the child's copy
+    lock.acquire()  # leaving the block released the child's copy
     signal.alarm(20)
     if how == "del":
         del loader, batches
@@ -168,7 +168,7 @@ def forked_while_locked(data: str, how: str) -> None:
 
 
 def few_files(data: str, io: str, most: int) -> None:
-    """A process that may not have many files open, as yet, needs all shards at once."""
+    """Load batches that need all shards at once, with a low limit of open files."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     loader = loader_of(data, io=io, batch_size=1_000, shuffle=True)
     for _ in range(2):
@@ -176,7 +176,7 @@ def few_files(data: str, io: str, most: int) -> None:
 
 
 def worked_for(data: str, count: int) -> None:
-    """Somebody looks into an iterable dataset before a DataLoader forks its workers."""
+    """Iterate an iterable dataset in this process before a DataLoader forks its workers."""
     from torch.utils.data import DataLoader
 
     batches = loader_of(data, columns=["number"], output="torch").as_iterable_dataset()
@@ -189,7 +189,7 @@ def worked_for(data: str, count: int) -> None:
 
 
 def decoded_for(data: str, count: int) -> None:
-    """A DataLoader's workers decode pictures, after a fork."""
+    """Decode pictures in forked workers of a DataLoader."""
     import zlib
 
     from torch.utils.data import DataLoader
@@ -202,14 +202,14 @@ def decoded_for(data: str, count: int) -> None:
     say(json.dumps(sorted(rows)))
 
 
-SCENES: dict[str, Callable[..., None]] = {
-    scene.__name__: scene
-    for scene in (interrupted, left_open, forked, trained, forked_while_locked, few_files, worked_for, decoded_for)
+SCENARIOS: dict[str, Callable[..., None]] = {
+    scenario.__name__: scenario
+    for scenario in (interrupted, left_open, forked, trained, forked_while_locked, few_files, worked_for, decoded_for)
 }
 
 
 def warm_up() -> None:
-    """Load and compile all that scenes need."""
+    """Import and compile everything that scenarios need."""
     with tempfile.TemporaryDirectory() as directory, mx8.Dataset(write(Path(directory) / "data", 40)) as dataset:
         for options in ({"io": "mmap"}, {"io": "pread"}, {"shuffle": True}):
             with mx8.Loader(dataset, batch_size=8, threads=1, output="numpy", **options) as loader:  # type: ignore[arg-type]
@@ -217,15 +217,15 @@ def warm_up() -> None:
 
 
 def main() -> None:
-    """Act out what comes in, one after the other."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
+    """Run the scenarios of the standard input, one after the other."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell inherit an ignored SIGINT
     warm_up()
     say("ready")
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()
         if not pid:
-            SCENES[request.pop("scene")](**request)  # and from here the interpreter ends as it does for everybody
+            SCENARIOS[request.pop("scenario")](**request)  # from here the interpreter exits normally
             return
         say("pid", pid)
         say("status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.loader.parts")
+pytest.register_assert_rewrite("tests.loader.leak_checks")
 
-from tests.loader.acting import Actor  # noqa: E402 - now its asserts tell more
+from tests.loader.child_process import ChildProcess  # noqa: E402 - after the assert rewriting is registered
 
 
 @pytest.fixture(scope="session")
-def actor() -> Iterator[Actor]:
-    """A process in which scenes are acted out."""
-    found = Actor()
+def child_process() -> Iterator[ChildProcess]:
+    """A process that runs scenarios."""
+    found = ChildProcess()
     yield found
     found.close()

@@ -15,16 +15,16 @@ import numpy as np
 from mx8shards.kernels.records import MAPPED, OK, REFUSED
 from mx8shards.stages import DecoderContext, Output, Stage, Work
 
-BLOB = 0  # its number among the columns
+BLOB = 0  # the index of this column
 
 
 class OnCommandError(Exception):
-    """What fails fails with this."""
+    """The error of injected faults."""
 
 
 @dataclass(eq=False)
 class Fault:
-    """Something goes wrong `where`, when one of these samples is at hand. Unset `armed` and all goes well."""
+    """Calls `act` in the method `where`, when it handles one of `samples` (empty: any), while `armed`."""
 
     where: str
     act: Callable[[], None]
@@ -32,15 +32,15 @@ class Fault:
     armed: bool = True
     happened: int = field(default=0)
 
-    def strike(self, where: str, sample_ids: Any) -> None:
-        """Is it here and now?"""
+    def trigger(self, where: str, sample_ids: Any) -> None:
+        """Call `act` if the fault is armed for this method and these samples."""
         if self.armed and where == self.where and (not self.samples or self.samples.intersection(sample_ids)):
             self.happened += 1
             self.act()
 
 
 def raising(error: BaseException) -> Callable[[], None]:
-    """An act that raises."""
+    """An `act` that raises."""
 
     def act() -> None:
         raise error
@@ -49,61 +49,61 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 @dataclass(frozen=True)
-class Weigh:
-    """A decoder: a blob's length and checksum. It refuses `bad` samples, if they are the first or any one asked for."""
+class ChecksumDecoder:
+    """A decoder of a blob's length and checksum, which refuses the samples in `bad`."""
 
     fault: Fault | None = None
     bad: frozenset[int] = frozenset()
     takes_s: float = 0.0
 
-    def stage(self, context: DecoderContext) -> Weighing:
-        """The stage that does it."""
-        return Weighing(context.column, self)
+    def stage(self, context: DecoderContext) -> ChecksumStage:
+        """The stage of this decoder."""
+        return ChecksumStage(context.column, self)
 
 
 class Scratch:
-    """One thread's."""
+    """The resource of one thread."""
 
     def __init__(self, fault: Fault | None) -> None:
         self._fault = fault
 
     def close(self) -> None:
-        """When the thread ends."""
+        """Called when the thread ends."""
         if self._fault is not None:
-            self._fault.strike("close", self._fault.samples)
+            self._fault.trigger("close", self._fault.samples)
 
 
-class Weighing(Stage):
-    """Makes two numbers of each blob."""
+class ChecksumStage(Stage):
+    """Computes length and checksum of each blob."""
 
     opens_thread = True
     narrows = True
 
-    def __init__(self, column: str, settings: Weigh) -> None:
+    def __init__(self, column: str, settings: ChecksumDecoder) -> None:
         self.columns = (column,)
-        self.outputs = {"weight": Output(np.dtype(np.int64), (2,))}
+        self.outputs = {"checksum": Output(np.dtype(np.int64), (2,))}
         self._settings = settings
 
-    def _strike(self, where: str, work: Work, start: int = 0, stop: int | None = None) -> None:
+    def _trigger(self, where: str, work: Work, start: int = 0, stop: int | None = None) -> None:
         if self._settings.fault is not None:
-            self._settings.fault.strike(where, work.rows["sample_id"][start:stop].tolist())
+            self._settings.fault.trigger(where, work.rows["sample_id"][start:stop].tolist())
 
     def open_thread(self) -> Scratch:
         if self._settings.fault is not None and self._settings.fault.where == "scratch":
-            self._settings.fault.strike("scratch", self._settings.fault.samples)
+            self._settings.fault.trigger("scratch", self._settings.fault.samples)
         return Scratch(self._settings.fault)
 
     def narrow(self, work: Work) -> None:
-        self._strike("narrow", work)
+        self._trigger("narrow", work)
 
     def begin(self, work: Work) -> None:
-        self._strike("begin", work)
+        self._trigger("begin", work)
 
     def fill(self, work: Work, start: int, stop: int, scratch: Any) -> None:
-        weights = work.array("weight", self.outputs["weight"])
+        weights = work.array("checksum", self.outputs["checksum"])
         for i in range(start, stop):
             row = work.rows[i]
-            self._strike("fill", work, i, i + 1)
+            self._trigger("fill", work, i, i + 1)
             if int(row["sample_id"]) in self._settings.bad:
                 work.rows["status"][i] = REFUSED
             if work.rows["status"][i] == OK:

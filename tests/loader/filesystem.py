@@ -1,9 +1,9 @@
 """A FUSE file system that stalls, fails or is slow on command. It mirrors a directory.
 
-`python -m tests.loader.filesystem SOURCE MOUNT` serves it, read-only, in a separate process; stopping that process acts
-like a lost file server. It implements the kernel's protocol itself and needs only root and /dev/fuse. Commands on its
-standard input set what reads do: `ok`, `fail`, `fail FROM` (reads beyond byte FROM fail), `delay SECONDS`, or `hold`
-(no answer until the next command). It unmounts when its input ends.
+`python -m tests.loader.filesystem SOURCE MOUNT` serves it in a separate process, read-only; stopping that process
+simulates a file server that does not answer. It implements the FUSE protocol itself and needs only root and
+/dev/fuse. Commands on its standard input set the behaviour of reads: `ok`, `fail`, `fail FROM` (reads beyond byte
+FROM fail), `delay SECONDS`, or `hold` (no answer until the next command). It unmounts when its input ends.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SILENT = {FORGET, INTERRUPT, BATCH_FORGET}
 
 
 class Server:
-    """Answers the kernel's questions about one directory."""
+    """Answers the kernel's FUSE requests for one directory."""
 
     def __init__(self, source: Path, mount: Path) -> None:
         self._paths = {1: source}
@@ -61,7 +61,7 @@ class Server:
             raise OSError(ctypes.get_errno(), "mount failed")
 
     def serve(self) -> None:
-        """Until the standard input ends."""
+        """Serve until the standard input ends."""
         print("ready", flush=True)
         while True:
             ready, _, _ = select.select([self._device, sys.stdin], [], [])
@@ -93,7 +93,7 @@ class Server:
             body = self._body(code, node, request[_IN.size :])
         except OSError as failure:
             error = -(failure.errno or errno.EIO)
-        with suppress(FileNotFoundError):  # whoever asked did not wait
+        with suppress(FileNotFoundError):  # the request was interrupted
             os.write(self._device, _OUT.pack(_OUT.size + len(body), error, unique) + body)
 
     def _body(self, code: int, node: int, body: bytes) -> bytes:
@@ -150,8 +150,8 @@ def _attributes(path: Path) -> bytes:
     return _ATTR.pack(found.st_ino, found.st_size, found.st_blocks, *times, mode, *owner, 4096, 0)
 
 
-class Mounted:
-    """A directory that is shown a second time, by a server that may fail."""
+class Mirror:
+    """A FUSE mount of a directory, by a server that can fail."""
 
     def __init__(self, source: Path, mount: Path) -> None:
         self.root = mount
@@ -169,7 +169,7 @@ class Mounted:
             raise OSError(errno.EPERM, "this process may not mount a file system of its own")
 
     def reads(self, what: str) -> None:
-        """What becomes of reads from now on: `ok`, `fail`, `fail FROM`, `delay SECONDS`, `hold`."""
+        """Set the behaviour of reads: `ok`, `fail`, `fail FROM`, `delay SECONDS`, `hold`."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(what + "\n")
@@ -177,21 +177,21 @@ class Mounted:
         self._server.stdout.readline()
 
     def stall(self) -> None:
-        """No question is answered any more."""
+        """Stop the server: no request is answered."""
         self._server.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Every question is answered, those from before, too."""
+        """Continue the server: pending requests are answered too."""
         self._server.send_signal(signal.SIGCONT)
 
     def forget(self) -> None:
-        """Nothing of it is in the page cache any more."""
+        """Drop its files from the page cache."""
         for path in self.root.rglob("*.mds"):
             with open(path, "rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
-        """Unmount. Whoever still waits for an answer gets an error."""
+        """Unmount. Pending requests get an error."""
         self.go_on()
         _libc.umount2(bytes(self.root), _DETACH)
         for stream in (self._server.stdin, self._server.stdout):
@@ -202,11 +202,11 @@ class Mounted:
 
 
 @contextmanager
-def shown_again(source: Path, mount: Path) -> Iterator[Mounted]:
-    """The directory, shown at `mount`; the test is skipped where nobody may do that."""
+def mirrored(source: Path, mount: Path) -> Iterator[Mirror]:
+    """Mount the directory. Skips the test if mounting is not allowed."""
     mount.mkdir()
     try:
-        found = Mounted(source, mount)
+        found = Mirror(source, mount)
     except OSError as error:
         pytest.skip(f"no file system of our own: {error}")
     try:

@@ -1,7 +1,7 @@
 """The processes of distributed training and DataLoader tests.
 
-`python -m tests.loader.ranks SCENE DATA OUT …` writes its results to OUT, as JSON. Ranks are forks of one process that
-has imported torch, because the import takes longer than everything else.
+`python -m tests.loader.ranks SCENARIO DATA OUT …` writes its results to OUT, as JSON. Ranks are forks of one
+process that has imported torch, because the import takes longer than everything else.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of
+from tests.loader.leak_checks import ids_of
 
 AT = 3  # the step after which a state is taken
 
 
 def train(data: str) -> dict[str, Any]:
-    """Two epochs of a model that waits for all ranks in each step; then from the state of another rank on."""
+    """Train two epochs with a collective operation in each step, then resume from the state of another rank."""
     model = DistributedDataParallel(torch.nn.Linear(1, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     loader = mx8.Loader(mx8.Dataset(data), batch_size=8, shuffle=True, threads=1, memory="64mb")
@@ -60,7 +60,7 @@ def rank_of(data: str, out: str, rank: int, world_size: int) -> None:
 
 
 def ranks(data: str, out: str, *world_sizes: str) -> None:
-    """Worlds of so many ranks, one after the other."""
+    """Train with each of these world sizes in turn."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     for world_size in map(int, world_sizes):
@@ -81,7 +81,7 @@ def ranks(data: str, out: str, *world_sizes: str) -> None:
 
 
 def under_torchrun(data: str, out: str) -> None:
-    """One rank, as torchrun starts it: first with the environment alone, then with a process group."""
+    """One rank under torchrun: first with only the environment variables, then with a process group."""
     with mx8.Loader(mx8.Dataset(data), batch_size=8, output="numpy", memory="64mb") as loader:
         assert (loader.rank, loader.world_size) == (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     dist.init_process_group("gloo")
@@ -91,12 +91,12 @@ def under_torchrun(data: str, out: str) -> None:
 
 
 def numbers(batches: Any, most: int | None = None) -> list[list[int]]:
-    """What is in the batches of one iteration, or in the first of them."""
+    """The numbers in the batches of one iteration, or in the first `most` batches."""
     return [batch["number"].tolist() for batch in itertools.islice(batches, most)]
 
 
 def workers(data: str, out: str, context: str, *counts: str) -> None:
-    """A plain DataLoader with so many workers, started anew and persistent, which is told of epochs or not."""
+    """A plain DataLoader with these numbers of workers, persistent or not, with and without set_epoch."""
     found: dict[str, Any] = {}
     settings: Any = {"batch_size": 8, "shuffle": True, "memory": "3mb", "threads": 1}
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, **settings) as loader:
@@ -114,7 +114,7 @@ def workers(data: str, out: str, context: str, *counts: str) -> None:
             told = []
             for epoch in (1, 2, 0):
                 batches.set_epoch(epoch)
-                torch.manual_seed(7)  # a training that seeds every epoch alike goes on, too
+                torch.manual_seed(7)  # also works if each epoch starts with an equal torch seed
                 told.append(numbers(plain))
             torch.manual_seed(7)
             told.append(numbers(plain))
@@ -132,7 +132,7 @@ def workers(data: str, out: str, context: str, *counts: str) -> None:
 
 
 def spawned(data: str, out: str) -> None:
-    """Spawned workers that are started anew in each of a few epochs: they take seconds to start."""
+    """Spawned workers that restart in each epoch. Few epochs, because a start takes seconds."""
     settings: Any = {"batch_size": 8, "shuffle": True, "memory": "3mb", "threads": 1}
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, **settings) as loader:
         batches = loader.as_iterable_dataset()
@@ -144,7 +144,7 @@ def spawned(data: str, out: str) -> None:
 
 
 def stateful(data: str, out: str) -> None:
-    """torchdata's StatefulDataLoader goes on where another one was left, and with the epochs after that."""
+    """torchdata's StatefulDataLoader resumes where another one stopped, and continues with the next epochs."""
     from torchdata.stateful_dataloader import StatefulDataLoader  # type: ignore[import-not-found]
 
     found: dict[str, Any] = {}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from tests.loader.acting import Actor
-from tests.loader.parts import ids_of, in_time, payload, shards, write
+from tests.loader.child_process import ChildProcess
+from tests.loader.leak_checks import ids_of, payload, shards, time_limit, write
 
 SAMPLES, BATCH = 120, 8
 
@@ -31,7 +31,7 @@ def numbers(batches: Any) -> list[int]:
     return [i for batch in batches for i in batch["number"].tolist()]
 
 
-def test_it_goes_on_where_the_loader_stands(data: Path) -> None:
+def test_an_iterable_dataset_continues_at_the_position_of_the_loader(data: Path) -> None:
     with loader_of(data, shuffle=True) as loader:
         batches = iter(loader)
         before = [i for _ in range(5) for i in ids_of(next(batches))]
@@ -44,26 +44,26 @@ def test_it_goes_on_where_the_loader_stands(data: Path) -> None:
         taken = other.as_iterable_dataset()
         assert taken.state_dict() == state
         assert numbers(taken) == rest
-        assert len(numbers(taken)) == SAMPLES  # and then comes the next epoch
+        assert len(numbers(taken)) == SAMPLES  # then the next epoch
         again = other.as_iterable_dataset()
-        again.set_epoch(0)  # the one that comes anyway: it keeps its position, as the loader's does
+        again.set_epoch(0)  # the current epoch: it keeps its position, as in the loader
         assert numbers(again) == rest
-        again.set_epoch(0)  # and now it does not
+        again.set_epoch(0)  # another epoch: it does not
         assert sorted(numbers(again)) == list(range(SAMPLES))
 
 
-def test_workers_make_loaders_of_their_own_after_a_fork(actor: Actor, data: Path) -> None:
-    with in_time():
-        actor.start("worked_for", data=str(data), count=2)
-        (said,), status = actor.rest()
-    assert (status, actor.errors) == (0, "")
+def test_workers_make_loaders_of_their_own_after_a_fork(child_process: ChildProcess, data: Path) -> None:
+    with time_limit():
+        child_process.start("worked_for", data=str(data), count=2)
+        (said,), status = child_process.read_rest()
+    assert (status, child_process.errors) == (0, "")
     found = json.loads(said)
     assert found["first"] == list(range(BATCH))
     assert found["numbers"] == list(range(SAMPLES))
     assert found["keys"] == ["number"]
 
 
-def test_columns_may_have_the_names_of_what_a_batch_knows(tmp_path: Path) -> None:
+def test_columns_may_be_named_like_attributes_of_a_batch(tmp_path: Path) -> None:
     names = ("sample_ids", "padding", "epoch", "seed")
     with mx8.Writer(tmp_path / "data", columns=dict.fromkeys(names, "int")) as writer:
         for i in range(10):
@@ -75,11 +75,11 @@ def test_columns_may_have_the_names_of_what_a_batch_knows(tmp_path: Path) -> Non
             assert batch.sample_ids.tolist() == list(range(10))
 
 
-def test_a_state_of_a_worker_is_refused_elsewhere_and_so_is_what_is_no_state(data: Path) -> None:
+def test_a_workers_state_is_refused_elsewhere_and_invalid_states_are_refused(data: Path) -> None:
     with loader_of(data) as loader:
         batches = loader.as_iterable_dataset()
         state = {**loader.state_dict(), "worker": [1, 2]}
-        with pytest.raises(mx8.LoaderError, match=r"expected that of a process without workers, got \[1, 2\]"):
+        with pytest.raises(mx8.LoaderError, match=r"expected the state of a process without workers, got \[1, 2\]"):
             batches.load_state_dict(state)
         for value in (None, [], "state", {"worker": 3}, {}):
             with pytest.raises((mx8.FormatError, mx8.LoaderError)):
@@ -88,17 +88,15 @@ def test_a_state_of_a_worker_is_refused_elsewhere_and_so_is_what_is_no_state(dat
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_after_an_error_the_next_iteration_of_a_data_loader_is_what_the_error_says(
-    tmp_path: Path, workers: int
-) -> None:
+def test_after_an_error_a_data_loader_continues_as_the_error_says(tmp_path: Path, workers: int) -> None:
     data_loader = pytest.importorskip("torch.utils.data").DataLoader
     data = write(tmp_path / "data", SAMPLES)
     *_, last = shards(data)
     last.rename(tmp_path / "elsewhere")
-    with loader_of(data, output="torch") as loader, in_time():
+    with loader_of(data, output="torch") as loader, time_limit():
         batches = loader.as_iterable_dataset()
         found = data_loader(batches, num_workers=workers)
-        words = r"set_epoch\(0\) of the iterable dataset begins this one again" if workers else "tries this step again"
+        words = r"set_epoch\(0\) of the iterable dataset repeats this one" if workers else "tries this step again"
         for _ in range(2):
             batches.set_epoch(0)
             with pytest.raises(mx8.LoaderError, match=words):
@@ -107,8 +105,8 @@ def test_after_an_error_the_next_iteration_of_a_data_loader_is_what_the_error_sa
         batches.set_epoch(0)
         again = numbers(found)
         assert again == (list(range(SAMPLES)) if workers else list(range(SAMPLES))[-len(again) :])
-        assert workers or 0 < len(again) < SAMPLES  # the rest, from the step that failed
-        assert numbers(found) == list(range(SAMPLES))  # and then comes the next epoch
+        assert workers or 0 < len(again) < SAMPLES  # the remaining batches, from the failed step
+        assert numbers(found) == list(range(SAMPLES))  # then the next epoch
 
 
 def fails_once(at: int) -> Callable[[Any], Any]:
@@ -127,7 +125,7 @@ def epochs_of(batches: Any) -> list[int]:
     return sorted({batch.epoch for batch in batches})
 
 
-def test_set_epoch_leaves_an_epoch_that_failed_without_workers(data: Path) -> None:
+def test_set_epoch_skips_a_failed_epoch_without_workers(data: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     for told, first in [(None, 40), (0, 40), (1, 0), (2, 0)]:
         with loader_of(data, output="torch", transform=fails_once(44)) as loader:
@@ -143,7 +141,7 @@ def test_set_epoch_leaves_an_epoch_that_failed_without_workers(data: Path) -> No
             assert epochs_of(found) == [(told or 0) + 1]
 
 
-def test_an_epoch_that_is_set_after_the_iterator_was_made_is_not_lost(data: Path) -> None:
+def test_set_epoch_after_the_iterator_was_made_takes_effect(data: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     with loader_of(data, output="torch") as loader:
         batches = loader.as_iterable_dataset()
@@ -154,9 +152,9 @@ def test_an_epoch_that_is_set_after_the_iterator_was_made_is_not_lost(data: Path
         assert epochs_of(found) == [6]
 
 
-def test_the_process_that_has_workers_refuses_to_say_where_they_are(data: Path) -> None:
+def test_state_dict_in_the_parent_of_workers_is_an_error(data: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
-    with loader_of(data, output="torch") as loader, in_time():
+    with loader_of(data, output="torch") as loader, time_limit():
         batches = loader.as_iterable_dataset()
         assert batches.state_dict() == loader.state_dict()
         found = iter(torch_data.DataLoader(batches, num_workers=1))
@@ -166,15 +164,15 @@ def test_the_process_that_has_workers_refuses_to_say_where_they_are(data: Path) 
         del found
         batches.set_epoch(3)
         assert (batches.state_dict()["epoch"], batches.state_dict()["position"]) == (3, 0)
-        next(iter(torch_data.DataLoader(batches)))  # without workers it is known
+        next(iter(torch_data.DataLoader(batches)))  # without workers the position is known
         assert (batches.state_dict()["epoch"], batches.state_dict()["position"]) == (3, BATCH)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_with_batch_size_none_a_data_loader_gives_what_a_transform_made(data: Path, workers: int) -> None:
+def test_with_batch_size_none_a_data_loader_gives_the_results_of_a_transform(data: Path, workers: int) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     for form in ("dict", "array", "list", "batch"):
-        with loader_of(data, columns=["number"], transform=SHAPED[form], output="torch") as loader, in_time():
+        with loader_of(data, columns=["number"], transform=SHAPED[form], output="torch") as loader, time_limit():
             found = torch_data.DataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=workers)
             for one, other in zip(found, loader, strict=True):
                 assert type(one) is type(other)
@@ -206,7 +204,7 @@ SHAPED: dict[str, Callable[[Any], Any]] = {
 
 
 def arrays(value: Any) -> list[Any]:
-    """All memory in what a transform made."""
+    """All arrays and tensors in a transform's result."""
     if hasattr(value, "padded"):
         return [value.values, value.offsets]
     if isinstance(value, dict):
@@ -218,8 +216,8 @@ def arrays(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize("output", ["numpy", "torch"])
 @pytest.mark.parametrize("form", FORMS)
-def test_whatever_a_transform_returns_is_copied_out_of_the_banks(data: Path, form: str, output: Any) -> None:
-    with loader_of(data, transform=FORMS[form], output=output) as loader, in_time():
+def test_results_of_a_transform_are_copied_out_of_the_banks(data: Path, form: str, output: Any) -> None:
+    with loader_of(data, transform=FORMS[form], output=output) as loader, time_limit():
         taken = loader.as_iterable_dataset()
         found = list(taken)
         assert taken._loader is not None
@@ -243,8 +241,8 @@ def test_whatever_a_transform_returns_is_copied_out_of_the_banks(data: Path, for
                     assert not np.shares_memory(np.asarray(mine), np.asarray(theirs))
 
 
-class Spelled:
-    """An encoding whose object cannot be pickled, as one of a closure."""
+class UnpicklableEncoding:
+    """An encoding that cannot be pickled, because it contains a closure."""
 
     name, size_bytes, dtype, shape, unsafe = "spelled", None, None, None, False
 
@@ -253,13 +251,13 @@ class Spelled:
         self.decode = lambda payload: bytes(payload).decode()
 
 
-def test_ragged_rows_of_a_users_encoding_come_from_workers(tmp_path: Path) -> None:
+def test_ragged_rows_of_a_users_encoding_pass_through_workers(tmp_path: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
-    mx8.register_encoding("spelled", Spelled())
+    mx8.register_encoding("spelled", UnpicklableEncoding())
     with mx8.Writer(tmp_path / "data", columns={"word": "spelled"}) as writer:
         for i in range(10):
             writer.write({"word": "a" * i})
-    with loader_of(tmp_path / "data", output="torch") as loader, in_time():
+    with loader_of(tmp_path / "data", output="torch") as loader, time_limit():
         batches = torch_data.DataLoader(loader.as_iterable_dataset(), num_workers=1)
         assert [word for batch in batches for word in batch["word"]] == ["a" * i for i in range(10)]
         copied = pickle.loads(pickle.dumps(next(iter(loader))["word"]))

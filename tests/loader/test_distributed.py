@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, write
+from tests.loader.leak_checks import ids_of, write
 
 pytest.importorskip("torch")
 
@@ -33,7 +33,7 @@ def act(repository: Path, *arguments: object) -> None:
 def check_world(data: Path, out: Path, world_size: int) -> None:
     found = [json.loads((out / f"{world_size}-{rank}.json").read_text()) for rank in range(world_size)]
     assert [(one["rank"], one["world_size"]) for one in found] == [(rank, world_size) for rank in range(world_size)]
-    assert len({one["weight"] for one in found}) == 1  # each step was everybody's
+    assert len({one["weight"] for one in found}) == 1  # gradients were averaged over all ranks
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         for one in found:
             for epoch, batches in enumerate(one["epochs"]):
@@ -45,7 +45,7 @@ def check_world(data: Path, out: Path, world_size: int) -> None:
         for epoch in range(2):
             union = [i for one in found for batch in one["epochs"][epoch] for i in batch]
             assert sorted(union) == list(range(SAMPLES))
-        for other in (1, 3):  # a world of another size goes on with what is left
+        for other in (1, 3):  # another world size resumes with the remaining samples
             rest = []
             for rank in range(other):
                 options: dict[str, Any] = {"rank": rank, "world_size": other, "output": "numpy", "shuffle": True}
@@ -63,14 +63,16 @@ def test_ranks_under_gloo_train_in_step_and_see_every_sample_once(data: Path, tm
 
 
 @pytest.mark.hunt
-def test_so_do_ranks_that_torchrun_started(data: Path, tmp_path: Path, repository: Path) -> None:
+def test_ranks_under_torchrun_train_in_step_and_see_every_sample_once(
+    data: Path, tmp_path: Path, repository: Path
+) -> None:
     run = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     act(repository, *run, "-m", "tests.loader.ranks", "under_torchrun", data, tmp_path)
     check_world(data, tmp_path, 2)
 
 
 def check_workers(data: Path, out: Path) -> None:
-    """Whatever the workers are, the epochs are the loader's, one after the other, in its order."""
+    """With any workers, iterations give the loader's consecutive epochs in its order."""
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         expected = [[ids_of(batch) for batch in loader] for _ in range(3)]
         partly = [expected[0][AT:], expected[1]]
@@ -82,14 +84,12 @@ def check_workers(data: Path, out: Path) -> None:
         assert found["loaded"] == partly, name
 
 
-def test_forked_workers_give_the_loaders_epochs_one_after_the_other(
-    data: Path, tmp_path: Path, repository: Path
-) -> None:
+def test_forked_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_path: Path, repository: Path) -> None:
     act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "fork", 0, 1, 2)
     check_workers(data, tmp_path / "fork.json")
 
 
-def test_so_do_spawned_ones(data: Path, tmp_path: Path, repository: Path) -> None:
+def test_spawned_workers_give_consecutive_epochs_of_the_loader(data: Path, tmp_path: Path, repository: Path) -> None:
     act(repository, "-m", "tests.loader.ranks", "spawned", data, tmp_path)
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         first, second = ([ids_of(batch) for batch in loader] for _ in range(2))
@@ -97,12 +97,14 @@ def test_so_do_spawned_ones(data: Path, tmp_path: Path, repository: Path) -> Non
 
 
 @pytest.mark.hunt
-def test_so_do_spawned_ones_in_every_way(data: Path, tmp_path: Path, repository: Path) -> None:
+def test_spawned_workers_give_consecutive_epochs_in_every_configuration(
+    data: Path, tmp_path: Path, repository: Path
+) -> None:
     act(repository, "-m", "tests.loader.ranks", "workers", data, tmp_path, "spawn", 2)
     check_workers(data, tmp_path / "spawn.json")
 
 
-def test_the_state_of_an_iterable_dataset_goes_on_in_another_one(data: Path) -> None:
+def test_another_iterable_dataset_resumes_from_a_state(data: Path) -> None:
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         for at in (0, 1, 7):
             first = loader.as_iterable_dataset()
@@ -119,9 +121,7 @@ def test_the_state_of_an_iterable_dataset_goes_on_in_another_one(data: Path) -> 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchdata") is None, reason="torchdata is not installed")
-def test_a_stateful_data_loader_goes_on_where_another_one_was_left(
-    data: Path, tmp_path: Path, repository: Path
-) -> None:
+def test_a_stateful_data_loader_resumes_from_a_state(data: Path, tmp_path: Path, repository: Path) -> None:
     act(repository, "-m", "tests.loader.ranks", "stateful", data, tmp_path)
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, shuffle=True, output="numpy") as loader:
         first, second, third = ([ids_of(batch) for batch in loader] for _ in range(3))

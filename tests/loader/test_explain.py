@@ -14,16 +14,16 @@ from typing import Any, Literal
 import pytest
 
 import mx8shards as mx8
-from tests.loader.faults import Weigh
-from tests.loader.filesystem import Mounted, shown_again
-from tests.loader.parts import in_time, write
+from tests.loader.faults import ChecksumDecoder
+from tests.loader.filesystem import Mirror, mirrored
+from tests.loader.leak_checks import time_limit, write
 
 SAMPLES, BATCH = 160, 8
 
 
 @dataclass(frozen=True)
 class Case:
-    """What takes how long: reading 128 KiB, decoding a sample, transforming a batch, consuming one."""
+    """Delays: for reading 128 KiB, decoding a sample, transforming a batch, and consuming a batch."""
 
     expected: Literal["storage", "gather", "decode", "transform", "consumer"]
     read_s: float = 0.0
@@ -58,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """So many bytes that copying them is what is left to do."""
+    """Payloads so large that copying them takes most of the time."""
     root = tmp_path_factory.mktemp("explain") / "large"
     with mx8.Writer(root, columns={"blob": "bytes"}, hashes=(), threads=1) as writer:
         for i in range(64):
@@ -67,20 +67,20 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shown(data: Path, tmp_path: Path) -> Iterator[Mounted]:
-    with shown_again(data, tmp_path / "mount") as found:
+def shown(data: Path, tmp_path: Path) -> Iterator[Mirror]:
+    with mirrored(data, tmp_path / "mount") as found:
         yield found
 
 
 def named(case: Case, root: Path) -> mx8.Loader | Any:
-    """The bottleneck that is named after an epoch under these conditions."""
+    """The bottleneck that `explain` names after an epoch with these delays."""
 
     def transform(batch: Any) -> Any:
         if case.transform_s:
             time.sleep(case.transform_s)
         return batch
 
-    decode = {"blob": Weigh(takes_s=case.decode_s)} if case.decode_s else None
+    decode = {"blob": ChecksumDecoder(takes_s=case.decode_s)} if case.decode_s else None
     with (
         mx8.Dataset(root) as dataset,
         mx8.Loader(
@@ -100,10 +100,10 @@ def named(case: Case, root: Path) -> mx8.Loader | Any:
         return loader.explain()
 
 
-def test_the_bottleneck_is_named_in_eleven_of_twelve_cases(data: Path, large: Path, shown: Mounted) -> None:
+def test_the_bottleneck_is_named_in_eleven_of_twelve_cases(data: Path, large: Path, shown: Mirror) -> None:
     wrong = []
-    named(Case("consumer"), data)  # the first one in a process waits for kernels, too
-    with in_time():
+    named(Case("consumer"), data)  # the first loader of a process also waits for compilation
+    with time_limit():
         for case in CASES:
             root = large if case.large else data
             if case.read_s:
@@ -130,7 +130,7 @@ assert stats["compile_s"] > sum(others), (stats, str(found))
 """
 
 
-def test_a_first_epoch_that_waits_for_kernels_is_explained_by_compiling(
+def test_explain_names_compiling_in_a_first_epoch_that_waits_for_kernels(
     data: Path, tmp_path: Path, repository: Path
 ) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}

@@ -17,9 +17,9 @@ import pytest
 import mx8shards as mx8
 from mx8shards.views import Whole
 from tests.loader.damage import BEFORE, LATER, cut_short, put_another
-from tests.loader.faults import Fault, OnCommandError, Weigh, raising
-from tests.loader.filesystem import shown_again
-from tests.loader.parts import Around, digests, ids_of, nothing_left, shards, write
+from tests.loader.faults import ChecksumDecoder, Fault, OnCommandError, raising
+from tests.loader.filesystem import mirrored
+from tests.loader.leak_checks import ViewOfWhole, digests, ids_of, no_leaks, shards, write
 
 SAMPLES, BATCH = 120, 8
 STEPS = SAMPLES // BATCH
@@ -32,13 +32,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass(frozen=True)
-class FaultyView(Around):
-    """The whole dataset, unless the fault strikes."""
+class FaultyView(ViewOfWhole):
+    """A view of the whole dataset, with a fault."""
 
     fault: Fault
 
     def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
-        self.fault.strike("view", np.asarray(position).ravel().tolist())
+        self.fault.trigger("view", np.asarray(position).ravel().tolist())
         return self.whole.resolve(position, epoch, seed)
 
 
@@ -53,11 +53,11 @@ class FaultyOrder:
         return len(self.inner)
 
     def at(self, epoch: int, counts: Any) -> Any:
-        self.fault.strike("order", counts.tolist())
+        self.fault.trigger("order", counts.tolist())
         return self.inner.at(epoch, counts)
 
 
-# what may go wrong: the stages of a decoder, the user's function, and those that plan
+# where faults are injected: the stage of a decoder, the transform, and planning
 PLACES = ["scratch", "narrow", "begin", "fill", "transform", "view", "order"]
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "OnCommandError": lambda: OnCommandError("on command"),
@@ -76,17 +76,18 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 
 
 def loader_with(dataset: mx8.Dataset, fault: Fault, **options: Any) -> mx8.Loader:
-    """A loader in which the fault strikes."""
+    """A loader with this fault."""
 
     def transform(batch: Any) -> Any:
-        fault.strike("transform", batch.sample_ids.tolist())
+        fault.trigger("transform", batch.sample_ids.tolist())
         return batch
 
     if fault.where == "view":
         dataset._view = FaultyView(Whole(len(dataset)), fault)
     loader = mx8.Loader(
         dataset,
-        **{"batch_size": BATCH, "decode": {"blob": Weigh(fault)}, "transform": transform, "output": "numpy"} | options,
+        **{"batch_size": BATCH, "decode": {"blob": ChecksumDecoder(fault)}, "transform": transform, "output": "numpy"}
+        | options,
     )
     if fault.where == "order":
         plan = replace(loader._assembly.plan, order=FaultyOrder(loader._assembly.plan.order, fault))
@@ -95,49 +96,49 @@ def loader_with(dataset: mx8.Dataset, fault: Fault, **options: Any) -> mx8.Loade
 
 
 def taken(batches: Iterator[Any]) -> tuple[list[list[int]], mx8.LoaderError | None]:
-    """The samples of all batches that come, each held against the data, and the error that ends it."""
+    """The sample_ids of all batches, whose values are checked, and the error that ends the iteration."""
     found = []
     try:
         for batch in batches:
             found.append(ids_of(batch))
-            if "weight" in batch:
-                assert batch["weight"].tolist() == digests(found[-1])
+            if "checksum" in batch:
+                assert batch["checksum"].tolist() == digests(found[-1])
     except mx8.LoaderError as error:
         return found, error
     return found, None
 
 
 def fail_once(data: Path, where: str, name: str, step: int, **options: Any) -> None:
-    """Let one thing fail in one step; hold all against what is promised."""
+    """Inject one fault in one step, and check the batches before, the error, and the batches after."""
     error = ERRORS[name]()
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         fault = Fault(where, raising(error), armed=False)
         loader = loader_with(dataset, fault, **options)
         with loader:
             expected = [loader.ids(epoch=0, step=k).tolist() for k in range(len(loader))]
             fault.armed, fault.samples = True, frozenset(expected[step][:1])
-            if where == "order":  # which knows positions only
+            if where == "order":  # an order handles positions, not sample_ids
                 fault.samples = frozenset([step * BATCH])
             found, caught = taken(iter(loader))
             assert fault.happened
             assert caught is not None
             reason = caught if isinstance(error, mx8.LoaderError) else caught.__cause__
-            if where in ("view", "order") and name == "StopIteration":  # they are called in a generator
+            if where in ("view", "order") and name == "StopIteration":  # in a generator it becomes a RuntimeError
                 reason = reason.__cause__
             assert reason is error
             if where == "scratch":
                 assert found == []
-            elif where in ("view", "order") and not isinstance(error, Exception):  # many steps are planned at once
+            elif where in ("view", "order") and not isinstance(error, Exception):  # several steps are planned together
                 assert found == expected[: len(found)]
                 assert len(found) <= step
             else:
                 assert found == expected[:step]
             del caught, reason
-            error.__traceback__ = error.__context__ = None  # its frames hold what was worked on
+            error.__traceback__ = error.__context__ = None  # its traceback keeps buffers alive
             assert loader.state_dict()["position"] == len(found) * BATCH
             fault.armed = False
-            assert taken(iter(loader)) == (expected[len(found) :], None)  # it goes on at the step that failed
+            assert taken(iter(loader)) == (expected[len(found) :], None)  # continues at the failed step
             again = [loader.ids(epoch=1, step=k).tolist() for k in range(len(loader))]
             assert taken(iter(loader)) == (again, None)
             assert loader.stats()["bytes_reserved"] == 0
@@ -155,14 +156,16 @@ IN_SUITE = [
 
 
 @pytest.mark.parametrize(("where", "name"), IN_SUITE)
-def test_an_error_comes_in_its_turn_with_its_reason_and_the_next_for_goes_on(data: Path, where: str, name: str) -> None:
+def test_an_error_is_raised_at_its_batch_with_its_cause_and_the_next_for_continues(
+    data: Path, where: str, name: str
+) -> None:
     fail_once(data, where, name, step=5, threads=2)
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("name", ERRORS)
-def test_so_does_any_error_at_any_place_and_step(data: Path, where: str, name: str) -> None:
+def test_any_error_at_any_place_and_step_is_raised_at_its_batch(data: Path, where: str, name: str) -> None:
     rng = random.Random(f"{where} {name}")
     for step in (0, rng.randrange(STEPS), STEPS - 1):
         options = {"threads": rng.choice([1, 2, 5]), "shuffle": rng.random() < 0.5, "io": rng.choice(["mmap", "pread"])}
@@ -173,9 +176,9 @@ def test_so_does_any_error_at_any_place_and_step(data: Path, where: str, name: s
 
 
 def expect_damage(data: Path, damaged: Path, first_bad: int, io: str, *, damage: Callable[[], None]) -> None:
-    """All before the damaged shard comes, then the reason; with the file as it was, everything comes."""
+    """Check that batches before the damaged shard come, then the error, and everything once the file is restored."""
     intact = damaged.read_bytes()
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy")  # type: ignore[arg-type]
         with loader:
@@ -200,7 +203,7 @@ def expect_damage(data: Path, damaged: Path, first_bad: int, io: str, *, damage:
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 @pytest.mark.parametrize("damage", BEFORE)
-def test_a_shard_that_is_damaged_before_it_is_opened_is_named(
+def test_a_shard_damaged_before_it_is_opened_is_an_error_that_names_it(
     tmp_path: Path, io: str, damage: Callable[[Path], None]
 ) -> None:
     data = write(tmp_path / "data", SAMPLES)
@@ -212,12 +215,12 @@ def test_a_shard_that_is_damaged_before_it_is_opened_is_named(
 
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 @pytest.mark.parametrize("damage", LATER)
-def test_a_shard_that_is_damaged_between_two_epochs_is_named(
+def test_a_shard_damaged_between_two_epochs_is_an_error_that_names_it(
     tmp_path: Path, io: str, damage: Callable[[Path], None]
 ) -> None:
     data = write(tmp_path / "data", SAMPLES)
     damaged = shards(data)[2]
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         first_bad = int(dataset.shards.starts[2])
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
@@ -231,11 +234,11 @@ def test_a_shard_that_is_damaged_between_two_epochs_is_named(
 
 
 @pytest.mark.parametrize("change", [os.unlink, put_another])
-def test_a_shard_that_is_deleted_or_replaced_while_it_is_open_is_read_on(
+def test_an_open_shard_that_is_deleted_or_replaced_stays_readable(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     data = write(tmp_path / "data", SAMPLES)
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy") as loader:
             assert len(taken(iter(loader))[0]) == STEPS
@@ -246,9 +249,9 @@ def test_a_shard_that_is_deleted_or_replaced_while_it_is_open_is_read_on(
         del loader, dataset
 
 
-def test_a_file_cut_short_between_two_batches_is_an_error_where_it_is_read(tmp_path: Path) -> None:
+def test_a_file_truncated_between_two_batches_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     data = write(tmp_path / "data", 12 * SAMPLES)  # more than is made ahead
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=BATCH, threads=1, io="pread", output="numpy") as loader:
             batches = iter(loader)
@@ -262,10 +265,10 @@ def test_a_file_cut_short_between_two_batches_is_an_error_where_it_is_read(tmp_p
         del loader, dataset, batches, caught
 
 
-def test_a_disk_that_fails_is_named_and_what_comes_after_is_read(tmp_path: Path) -> None:
-    """Nothing is mapped here: pages that are taken away between being populated and being copied would be a signal."""
+def test_a_disk_error_names_the_shard_and_later_batches_are_read(tmp_path: Path) -> None:
+    """Uses pread only: pages that are removed between populating and copying would give a SIGBUS."""
     data = write(tmp_path / "data", 12 * SAMPLES)  # more than is made ahead
-    with shown_again(data, tmp_path / "mount") as shown, nothing_left(shown.root):
+    with mirrored(data, tmp_path / "mount") as shown, no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, io="pread", output="numpy") as loader:
             batches = iter(loader)
@@ -276,7 +279,7 @@ def test_a_disk_that_fails_is_named_and_what_comes_after_is_read(tmp_path: Path)
             assert isinstance(caught.__cause__ if caught else None, OSError)
             assert [i for ids in found + more for i in ids] == list(range(BATCH * (1 + len(more))))
             shown.reads("ok")
-            rest, _ = taken(iter(loader))  # from the step that failed on
+            rest, _ = taken(iter(loader))  # from the failed step on
             assert len(found + more + rest) == len(loader)
             assert len(taken(iter(loader))[0]) == len(loader)
         dataset.close()
@@ -284,9 +287,9 @@ def test_a_disk_that_fails_is_named_and_what_comes_after_is_read(tmp_path: Path)
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
-def test_a_disk_that_fails_between_two_epochs_is_named(tmp_path: Path, io: str) -> None:
+def test_a_disk_error_between_two_epochs_names_the_shard(tmp_path: Path, io: str) -> None:
     data = write(tmp_path / "data", SAMPLES)
-    with shown_again(data, tmp_path / "mount") as shown, nothing_left(shown.root):
+    with mirrored(data, tmp_path / "mount") as shown, no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, io=io, output="numpy") as loader:  # type: ignore[arg-type]
             assert len(taken(iter(loader))[0]) == STEPS
@@ -302,11 +305,11 @@ def test_a_disk_that_fails_between_two_epochs_is_named(tmp_path: Path, io: str) 
 
 
 @pytest.mark.parametrize("size_bytes", [3 * mmap.PAGESIZE, 3 << 20])
-def test_a_disk_that_fails_within_a_sample_is_no_file_cut_short(tmp_path: Path, size_bytes: int) -> None:
-    """What comes before the page that fails is a short count without an error: that comes when asked again."""
+def test_a_disk_error_within_a_sample_is_not_reported_as_truncation(tmp_path: Path, size_bytes: int) -> None:
+    """A read that reaches a bad page returns a short count without an error; the next read gives the error."""
     with mx8.Writer(tmp_path / "data", columns={"blob": "bytes"}, hashes=()) as writer:
         writer.write({"blob": bytes(size_bytes)})
-    with shown_again(tmp_path / "data", tmp_path / "mount") as shown, mx8.Dataset(shown.root) as dataset:
+    with mirrored(tmp_path / "data", tmp_path / "mount") as shown, mx8.Dataset(shown.root) as dataset:
         assert len(dataset[0]["blob"]) == size_bytes
         shown.reads(f"fail {2 * mmap.PAGESIZE}")
         shown.forget()
@@ -317,12 +320,12 @@ def test_a_disk_that_fails_within_a_sample_is_no_file_cut_short(tmp_path: Path, 
         assert isinstance(stopped.value.__cause__, OSError)
 
 
-# what a transform may return
+# results of transforms
 
 
 @pytest.mark.parametrize("result", [7, [], ValueError("a value"), StopIteration(), object, {"a": [1]}], ids=repr)
-def test_whatever_a_transform_returns_is_delivered_but_for_none(data: Path, result: Any) -> None:
-    with nothing_left(data):
+def test_anything_that_a_transform_returns_is_delivered_except_none(data: Path, result: Any) -> None:
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=BATCH, transform=lambda batch: result, output="numpy", threads=2) as loader:
             assert [found is result for found in loader] == [True] * STEPS
@@ -331,7 +334,7 @@ def test_whatever_a_transform_returns_is_delivered_but_for_none(data: Path, resu
         del loader, dataset
 
 
-def test_a_transform_may_keep_batches_until_memory_is_full_and_is_told_so(tmp_path: Path) -> None:
+def test_a_transform_that_keeps_batches_until_memory_is_full_gets_an_error(tmp_path: Path) -> None:
     data = write(tmp_path / "data", 4000)
     kept: list[Any] = []
 
@@ -339,7 +342,7 @@ def test_a_transform_may_keep_batches_until_memory_is_full_and_is_told_so(tmp_pa
         kept.append(batch)
         return batch
 
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with mx8.Loader(dataset, batch_size=200, transform=keep, memory="1mb", output="numpy") as loader:
             caught: mx8.LoaderError | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mx8shards as mx8
-from tests.loader.parts import write
+from tests.loader.leak_checks import write
 from tests.pictures import file_of, jpeg
 from tests.pixels import picture
 
@@ -20,7 +20,7 @@ _WHILE_COMPILING = """
 import os, signal, sys, time
 import mx8shards as mx8
 from mx8shards.kernels import compiling
-from tests.loader.parts import ids_of
+from tests.loader.leak_checks import ids_of
 
 def ids(batches):
     return sorted(i for batch in batches for i in ids_of(batch))
@@ -40,7 +40,7 @@ print("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def run(script: str, repository: Path, *arguments: object, **environment: str) -> str:
-    """What a new process says that runs this script."""
+    """The output of a script, run in a new process."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(
         command, cwd=repository, env={**os.environ, **environment}, capture_output=True, text=True, check=False
@@ -49,8 +49,8 @@ def run(script: str, repository: Path, *arguments: object, **environment: str) -
     return done.stdout
 
 
-def test_a_child_forked_while_a_kernel_is_compiled_loads_everything(tmp_path: Path, repository: Path) -> None:
-    """With nothing compiled before, so that the fork comes in the midst of the first kernel."""
+def test_a_child_forked_while_a_kernel_compiles_loads_everything(tmp_path: Path, repository: Path) -> None:
+    """With an empty kernel cache, so that the fork happens while the first kernel compiles."""
     data = write(tmp_path / "data", SAMPLES)
     said = run(_WHILE_COMPILING, repository, data, SAMPLES, NUMBA_CACHE_DIR=str(tmp_path / "compiled"))
     assert said.splitlines() == ["parent True", "child 0"]
@@ -60,7 +60,7 @@ _IMPORTS = """
 import sys, threading
 from importlib import import_module
 
-class Noting:
+class ImportRecorder:
     def find_spec(self, name, path=None, target=None):
         thread = threading.current_thread().name
         if thread.startswith("mx8shards"):
@@ -70,14 +70,14 @@ class Noting:
 
 import mx8shards as mx8
 if sys.argv[1] == "write":
-    sys.meta_path.insert(0, Noting())
+    sys.meta_path.insert(0, ImportRecorder())
     options = {"compression": "zstd", "hashes": ["blake3", "xxh128"]}
     with mx8.Writer(sys.argv[2], columns={"x": "int"}, **options) as writer:
         writer.write({"x": 3})
 else:
     options = eval(sys.argv[3])
     loader = mx8.Loader(mx8.Dataset(sys.argv[2]), batch_size=2, threads=2, on_error="skip", **options)
-    sys.meta_path.insert(0, Noting())
+    sys.meta_path.insert(0, ImportRecorder())
     for batch in loader:
         pass
     print(loader.stats()["samples"], "samples")
@@ -86,7 +86,7 @@ else:
 
 @pytest.mark.parametrize("compression", [None, "zstd", "br", "snappy", "gz", "bz2"])
 def test_no_thread_of_a_loader_imports_a_module(compression: str | None, tmp_path: Path, repository: Path) -> None:
-    """A child would inherit it half imported, and wait for its other half for ever."""
+    """A forked child would inherit a half-imported module and wait forever for its import lock."""
     data = write(tmp_path / "data", 20, compression=compression, hashes=("sha1", "xxh64"))
     for io in ("mmap", "pread"):
         assert run(_IMPORTS, repository, "load", data, {"io": io, "shuffle": True}) == "20 samples\n"

@@ -11,14 +11,14 @@ import pytest
 
 import mx8shards as mx8
 from tests.batches import flat
-from tests.loader.parts import ids_of, write
+from tests.loader.leak_checks import ids_of, write
 
 torch = pytest.importorskip("torch")
 
 SAMPLES, BATCH, EPOCHS = 101, 8, 3
 STEPS = -(-SAMPLES // BATCH)
 
-# what the frameworks warn of is theirs: missing loggers, few workers, deprecated calls of torch
+# ignore warnings of the frameworks: missing loggers, few workers, deprecated calls of torch
 pytestmark = pytest.mark.filterwarnings("ignore")
 needs_lightning = pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="lightning is not installed")
 needs_accelerate = pytest.mark.skipif(
@@ -27,8 +27,8 @@ needs_accelerate = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _no_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning looks for the packages that tests of mosaicml-streaming put stand-ins for."""
+def _without_stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the stubs that tests of mosaicml-streaming install: Lightning would take them for the packages."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in ("torchvision", "transformers") and module.__spec__ and not module.__spec__.loader:
             monkeypatch.delitem(sys.modules, name)
@@ -62,7 +62,7 @@ def model() -> Any:
     import lightning
 
     class Model(lightning.LightningModule):
-        """Remembers what it saw."""
+        """Records the sample_ids it was given."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -96,14 +96,14 @@ def trainer(place: Path, **options: Any) -> Any:
 
 @needs_lightning
 @pytest.mark.parametrize("workers", [None, 0, 2])
-def test_lightning_trains_and_validates(
+def test_lightning_trains_and_validates_with_loaders(
     data: Path, epochs: list[list[list[int]]], tmp_path: Path, workers: int | None
 ) -> None:
     training, validation = loader_of(data), loader_of(data, shuffle=False)
     given = [training, validation] if workers is None else [plain(each, workers) for each in (training, validation)]
     trained = model()
     trainer(tmp_path, num_sanity_val_steps=2).fit(trained, *given)
-    assert trained.seen == flat(epochs)  # the sanity check of the validation took no epoch from the training
+    assert trained.seen == flat(epochs)  # the sanity check of the validation used no training epoch
     in_order = [list(range(i, min(i + BATCH, SAMPLES))) for i in range(0, SAMPLES, BATCH)]
     assert trained.validated == in_order[:2] + in_order * EPOCHS
     training.close()
@@ -189,7 +189,7 @@ def test_accelerate_resumes_where_its_epoch_is_set(data: Path, epochs: list[list
 
 
 @needs_accelerate
-def test_a_loader_goes_through_accelerate_as_it_is(data: Path, epochs: list[list[list[int]]]) -> None:
+def test_accelerate_trains_with_a_plain_loader(data: Path, epochs: list[list[list[int]]]) -> None:
     from accelerate.utils import send_to_device
 
     accelerate = accelerator()

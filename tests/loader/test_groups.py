@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, in_time, shards
+from tests.loader.leak_checks import ids_of, shards, time_limit
 
 SAMPLES, BATCH = 400, 6
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Columns of all layouts: fixed and ragged, some rows of no bytes."""
+    """Columns of fixed and variable size, with some empty payloads."""
     root = tmp_path_factory.mktemp("groups") / "data"
     columns = {"number": "int", "vector": "ndarray:float32:3", "text": "str", "tokens": "ndarray:uint16"}
     with mx8.Writer(root, columns=columns, size_limit=6_000, threads=1) as writer:
@@ -50,9 +50,9 @@ def contents(batch: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("uneven", ["split", "pad", "drop", "exact"])
 @pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (2, 3)])
-def test_batches_that_share_a_bank_are_what_they_are_alone(data: Path, uneven: str, rank: int, world_size: int) -> None:
+def test_batches_that_share_a_bank_equal_single_batches(data: Path, uneven: str, rank: int, world_size: int) -> None:
     options = {"uneven": uneven, "rank": rank, "world_size": world_size}
-    with in_time(), loader_of(data, True, **options) as grouped, loader_of(data, False, **options) as alone:
+    with time_limit(), loader_of(data, True, **options) as grouped, loader_of(data, False, **options) as alone:
         assert max(len(group.steps) for group in groups_of(grouped)) > 4
         assert [len(group.steps) for group in groups_of(alone)] == [1] * len(alone)
         for _ in range(2):
@@ -70,8 +70,8 @@ def groups_of(loader: mx8.Loader) -> Iterator[Any]:
     return loader._assembly.plan.batches(0, 0, Here())
 
 
-def test_a_held_batch_keeps_its_values_while_its_neighbours_are_gone(data: Path) -> None:
-    with in_time(), loader_of(data, True, memory="16mb") as loader:
+def test_a_held_batch_keeps_its_values_after_its_neighbours_are_freed(data: Path) -> None:
+    with time_limit(), loader_of(data, True, memory="16mb") as loader:
         held = [(batch, contents(batch)) for k, batch in enumerate(loader) if k % 9 == 4]
         for _ in range(3):
             for _ in loader:
@@ -80,7 +80,7 @@ def test_a_held_batch_keeps_its_values_while_its_neighbours_are_gone(data: Path)
 
 
 def damaged(data: Path, root: Path, bad: list[int]) -> Path:
-    """A copy in which the size headers of these samples do not add up."""
+    """A copy of the dataset in which these samples have inconsistent size headers."""
     shutil.copytree(data, root)
     with mx8.Dataset(root) as dataset:
         starts = dataset.shards.starts.tolist()
@@ -94,11 +94,11 @@ def damaged(data: Path, root: Path, bad: list[int]) -> Path:
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
-def test_bad_samples_in_a_group_touch_no_other_batch_of_it(data: Path, on_error: str, tmp_path: Path) -> None:
+def test_bad_samples_do_not_affect_other_batches_of_their_group(data: Path, on_error: str, tmp_path: Path) -> None:
     bad = [7, 8, 200, 201, 202, 399]
     root = damaged(data, tmp_path / "damaged", bad)
     options = {"on_error": on_error}
-    with in_time(), loader_of(root, True, **options) as grouped, loader_of(root, False, **options) as alone:
+    with time_limit(), loader_of(root, True, **options) as grouped, loader_of(root, False, **options) as alone:
         if on_error != "raise":
             assert [contents(batch) for batch in grouped] == [contents(batch) for batch in alone]
             assert grouped.state_dict() == alone.state_dict()
@@ -114,8 +114,8 @@ def test_bad_samples_in_a_group_touch_no_other_batch_of_it(data: Path, on_error:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_loaders_that_share_a_pool_both_iterate_in_a_forked_child(data: Path) -> None:
-    """Each comes back into the pool when it is first used there, also while the other one iterates."""
+def test_loaders_that_share_a_pool_can_iterate_in_a_forked_child(data: Path) -> None:
+    """In the child each loader rejoins the pool at its first use, also while the other one iterates."""
     pool = mx8.Pool(memory="16mb", threads=1)
     one, other = (mx8.Loader(mx8.Dataset(data), batch_size=BATCH, pool=pool, output="numpy") for _ in range(2))
     next(iter(one))
@@ -128,7 +128,7 @@ def test_loaders_that_share_a_pool_both_iterate_in_a_forked_child(data: Path) ->
             code = 0 if len(list(other)) == len(other) and len(list(batches)) == len(one) - 1 else 2
         finally:
             os._exit(code)
-    with in_time():
+    with time_limit():
         _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     for loader in (one, other):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, in_time, nothing_left, threads, write
+from tests.loader.leak_checks import ids_of, no_leaks, threads, time_limit, write
 
 SAMPLES, BATCH = 48, 8
 
@@ -29,10 +29,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def ctrl_c(after_s: float) -> Iterator[threading.Event]:
-    """SIGINT for this thread after that time, unless the block has ended; whether it came.
+    """Send SIGINT to this thread after `delay`, unless the block has ended. Yields whether it was raised.
 
-    A real signal, not an exception that a tracer raises: that can come where Python lets no signal in, as while a
-    `with` gives its lock back.
+    A real signal, not an exception from a trace function: that could be raised where Python delivers no signal, such
+    as while a `with` block releases its lock.
     """
     over, came, here = threading.Event(), threading.Event(), threading.get_ident()
 
@@ -52,20 +52,20 @@ def ctrl_c(after_s: float) -> Iterator[threading.Event]:
 
 @pytest.fixture(autouse=True)
 def _interruptible(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whoever starts the tests in the background has SIGINT ignored.
+    """Restore the handler of SIGINT, which background jobs ignore.
 
-    Ctrl-C that comes in a callback of the standard library is lost, and said to be ignored; nobody should keep it.
+    Python reports and drops a KeyboardInterrupt raised in a callback; the report must not keep objects alive.
     """
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     before, interval = signal.signal(signal.SIGINT, signal.default_int_handler), sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # else whoever sends it waits for the GIL until there is nothing to interrupt
+    sys.setswitchinterval(1e-6)  # otherwise the sending thread waits for the GIL until nothing is left to interrupt
     yield
     sys.setswitchinterval(interval)
     signal.signal(signal.SIGINT, before)
 
 
 def begin(loader: mx8.Loader) -> None:
-    """As somebody who looks at two batches."""
+    """Take two batches and stop."""
     batches = iter(loader)
     next(batches)
     next(batches)
@@ -85,14 +85,14 @@ USES = pytest.mark.parametrize("use", [begin, train, warm_up])
 
 @USES
 @pytest.mark.parametrize("times", [300, pytest.param(10_000, marks=pytest.mark.hunt)])
-def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_can_be_used_on(
+def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_stays_usable(
     data: Path, use: Callable[[mx8.Loader], None], times: int
 ) -> None:
     struck = 0
     random = Random(times)
-    with nothing_left(data), mx8.Dataset(data) as dataset:
+    with no_leaks(data), mx8.Dataset(data) as dataset:
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=1, memory="1mb", output="numpy")
-        list(loader)  # kernels are there now
+        list(loader)  # kernels are compiled now
         begun = time.perf_counter()
         for _ in range(10):
             use(loader)
@@ -114,14 +114,14 @@ def test_ctrl_c_at_any_moment_is_one_keyboard_interrupt_and_the_loader_can_be_us
             gc.collect()
             found = loader.stats()
             assert (found["bytes_in_use"], found["bytes_reserved"], found["banks_in_use"]) == (0, 0, 0)
-            while any("planner" in name for name in threads()):  # one whose start was interrupted ends soon
+            while any("planner" in name for name in threads()):  # a thread whose start was interrupted ends soon
                 time.sleep(0.001)
         assert struck > times // 10
         loader.close()
         del loader, dataset, came
 
 
-def test_a_loader_that_is_dropped_after_ctrl_c_while_its_thread_started_leaves_nothing(
+def test_a_loader_dropped_after_ctrl_c_during_thread_start_leaves_nothing(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = threading.Thread.start
@@ -130,7 +130,7 @@ def test_a_loader_that_is_dropped_after_ctrl_c_while_its_thread_started_leaves_n
         start(thread)
         raise KeyboardInterrupt
 
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         pool = mx8.Pool(memory="4mb", threads=1)
         loader = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
@@ -150,7 +150,7 @@ def test_a_loader_that_is_dropped_after_ctrl_c_while_its_thread_started_leaves_n
         del other, pool, dataset
 
 
-def test_an_iteration_that_ctrl_c_ended_does_not_look_complete(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_using_an_iteration_that_ctrl_c_ended_is_an_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy") as loader:
         batches = iter(loader)
         next(batches)
@@ -159,7 +159,7 @@ def test_an_iteration_that_ctrl_c_ended_does_not_look_complete(data: Path, monke
             with pytest.raises(KeyboardInterrupt):
                 next(batches)
         for _ in range(2):
-            with pytest.raises(mx8.LoaderError, match=r"this iteration was left: .* it was interrupted"):
+            with pytest.raises(mx8.LoaderError, match=r"this iteration has ended: .* it was interrupted"):
                 next(batches)
         assert next(iter(loader)).epoch == 1
 
@@ -171,7 +171,7 @@ def interrupt(*_: Any) -> None:
 # other threads --------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_waits_while_another_thread_closes_the_loader_is_told_so(data: Path) -> None:
+def test_waiting_while_another_thread_closes_the_loader_is_an_error(data: Path) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def transform(batch: Any) -> Any:
@@ -179,23 +179,23 @@ def test_whoever_waits_while_another_thread_closes_the_loader_is_told_so(data: P
         end.wait(30)
         return batch
 
-    with in_time(), mx8.Dataset(data) as dataset:
+    with time_limit(), mx8.Dataset(data) as dataset:
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=1, transform=transform, output="numpy")
 
         def close() -> None:
             begun.wait(30)
-            time.sleep(0.1)  # now the other one waits: if not, this proves less
+            time.sleep(0.1)  # the other thread is probably waiting now; otherwise the test is weaker
             end.set()
             loader.close()
 
         closing = threading.Thread(target=close)
         closing.start()
-        with pytest.raises(mx8.LoaderError, match=r"this iteration was left: .* or the loader was closed"):
+        with pytest.raises(mx8.LoaderError, match=r"this iteration has ended: .* or the loader was closed"):
             list(loader)
         closing.join()
 
 
-def test_several_threads_on_one_iteration_are_told_so_and_the_first_goes_on(data: Path) -> None:
+def test_concurrent_use_of_one_iteration_is_an_error_and_the_first_thread_continues(data: Path) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def transform(batch: Any) -> Any:
@@ -204,12 +204,12 @@ def test_several_threads_on_one_iteration_are_told_so_and_the_first_goes_on(data
         return batch
 
     options: dict[str, Any] = {"batch_size": BATCH, "threads": 1, "transform": transform, "output": "numpy"}
-    with in_time(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
+    with time_limit(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
         batches, found = iter(loader), list[int]()
         first = threading.Thread(target=lambda: found.extend(i for batch in batches for i in ids_of(batch)))
         first.start()
         begun.wait(30)
-        time.sleep(0.1)  # now the first one waits
+        time.sleep(0.1)  # the first thread is waiting now
         with pytest.raises(mx8.LoaderError, match="another thread waits for the next batch of this iteration"):
             next(batches)
         end.set()
@@ -217,18 +217,18 @@ def test_several_threads_on_one_iteration_are_told_so_and_the_first_goes_on(data
         assert found == list(range(SAMPLES))
 
 
-def test_an_iteration_that_was_left_while_it_waited_does_not_move_the_newer_one(data: Path) -> None:
+def test_an_abandoned_iteration_does_not_move_the_newer_one(data: Path) -> None:
     begun, newer = threading.Event(), threading.Event()
 
     def transform(batch: Any) -> Any:
         if batch.epoch == 0 and 2 * BATCH in batch.sample_ids:
             begun.set()
-            newer.wait(1)  # the newer iteration begins only when this one has ended
+            newer.wait(1)  # the newer iteration begins after this one ended
             raise OSError("too late")
         return batch
 
     options: dict[str, Any] = {"batch_size": BATCH, "threads": 1, "transform": transform, "output": "numpy"}
-    with in_time(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
+    with time_limit(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, **options) as loader:
         batches, errors = iter(loader), list[str]()
         next(batches)
         next(batches)
@@ -242,11 +242,11 @@ def test_an_iteration_that_was_left_while_it_waited_does_not_move_the_newer_one(
         waiting = threading.Thread(target=wait)
         waiting.start()
         begun.wait(30)
-        time.sleep(0.1)  # now it waits
+        time.sleep(0.1)  # it is waiting now
         found = next(iter(loader))
         newer.set()
         waiting.join()
         assert found.epoch == 1
         assert len(errors) == 1
-        assert errors[0].startswith("this iteration was left")
+        assert errors[0].startswith("this iteration has ended")
         assert loader._progress.upcoming == (2, 0)

@@ -19,8 +19,8 @@ import pytest
 import mx8shards as mx8
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Whole
-from tests.loader.acting import Actor
-from tests.loader.parts import Around, ids_of, in_time, nothing_left, shards, write
+from tests.loader.child_process import ChildProcess
+from tests.loader.leak_checks import ViewOfWhole, ids_of, no_leaks, shards, time_limit, write
 
 SAMPLES, BATCH = 120, 8
 CHILDREN = pytest.mark.parametrize("how", ["del", "stats", "close", "for", "exit", "pool"])
@@ -44,7 +44,7 @@ def all_of(loader: mx8.Loader) -> list[int]:
 
 
 class Trainer:
-    """Has a loader that has it."""
+    """Refers to a loader that refers to it."""
 
     def __init__(self, dataset: mx8.Dataset, pool: mx8.Pool) -> None:
         self.loader = mx8.Loader(dataset, batch_size=BATCH, pool=pool, transform=self.transform, output="numpy")
@@ -53,8 +53,8 @@ class Trainer:
         return batch
 
 
-def test_a_loader_in_a_cycle_may_be_collected_while_its_memory_is_locked(data: Path) -> None:
-    with nothing_left(data), mx8.Dataset(data) as dataset:
+def test_a_loader_in_a_cycle_may_be_collected_while_the_memory_lock_is_held(data: Path) -> None:
+    with no_leaks(data), mx8.Dataset(data) as dataset:
         pool = mx8.Pool(memory="64mb", threads=2)
         gone = weakref.ref(Trainer(dataset, pool).loader)
         other = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
@@ -71,19 +71,19 @@ def test_a_loader_in_a_cycle_may_be_collected_while_its_memory_is_locked(data: P
 
 
 @CHILDREN
-def test_a_child_that_was_forked_while_the_memory_was_locked_does_not_wait_for_it(
-    actor: Actor, data: Path, how: str
+def test_a_child_forked_while_the_memory_lock_is_held_does_not_block(
+    child_process: ChildProcess, data: Path, how: str
 ) -> None:
-    with in_time():
-        actor.start("forked_while_locked", data=str(data), how=how)
-        assert actor.rest() == (["child 0", f"rest {SAMPLES - BATCH}"], 0)
-    assert actor.errors == ""
+    with time_limit():
+        child_process.start("forked_while_locked", data=str(data), how=how)
+        assert child_process.read_rest() == (["child 0", f"rest {SAMPLES - BATCH}"], 0)
+    assert child_process.errors == ""
 
 
-# one for after another ------------------------------------------------------------------------------------------------
+# consecutive iterations -----------------------------------------------------------------------------------------------
 
 
-def test_the_next_for_waits_for_what_the_last_one_left_in_a_slow_transform(tmp_path: Path) -> None:
+def test_the_next_for_waits_for_a_slow_transform_of_the_last_one(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns={"number": "int", "blob": "bytes"}, size_limit="64kb") as writer:
         for i in range(400):
             writer.write({"number": i, "blob": bytes([i % 251]) * 2_000})
@@ -94,7 +94,7 @@ def test_the_next_for_waits_for_what_the_last_one_left_in_a_slow_transform(tmp_p
         time.sleep(takes_s)
         return batch
 
-    with nothing_left(tmp_path):
+    with no_leaks(tmp_path):
         with loader_of(tmp_path / "data", batch_size=32, memory="64mb") as roomy:
             three_batches = roomy._assembly.budget.memory_for(3 * 65_536)
         loader = loader_of(tmp_path / "data", batch_size=32, memory=three_batches, transform=transform)
@@ -111,7 +111,7 @@ def test_the_next_for_waits_for_what_the_last_one_left_in_a_slow_transform(tmp_p
         del loader, roomy
 
 
-def test_what_the_planner_worked_is_still_counted_when_its_iteration_was_left(data: Path) -> None:
+def test_the_planners_time_is_counted_after_a_break(data: Path) -> None:
     with loader_of(data) as loader:
         for epoch in range(3):
             for batch in loader:
@@ -126,7 +126,7 @@ def test_what_the_planner_worked_is_still_counted_when_its_iteration_was_left(da
             assert after["batches"] == before["batches"] + 1, epoch
 
 
-def test_warming_up_raises_what_the_first_batch_would(tmp_path: Path) -> None:
+def test_warm_up_raises_the_error_of_the_first_batch(tmp_path: Path) -> None:
     data = write(tmp_path / "data", SAMPLES)
     with mx8.Dataset(data) as dataset:
         first, *_ = shards(data)
@@ -141,8 +141,8 @@ def test_warming_up_raises_what_the_first_batch_would(tmp_path: Path) -> None:
             assert all_of(loader) == list(range(SAMPLES))
 
 
-def test_where_less_than_a_step_is_left_and_dropped_the_epoch_ends_with_no_batch(data: Path) -> None:
-    """The `for` of that epoch is empty, so a loop that counts its epochs itself gets the next one once."""
+def test_with_uneven_drop_less_than_one_step_gives_no_batch(data: Path) -> None:
+    """The loop of that epoch is empty, so a training loop that counts epochs itself does not repeat the next one."""
     with loader_of(data, shuffle=True, uneven="drop") as alone:
         batches = iter(alone)
         while alone.state_dict()["position"] < SAMPLES - BATCH:
@@ -167,7 +167,7 @@ def batches_of(loader: mx8.Loader) -> list[list[int]]:
     return [ids_of(batch) for batch in loader]
 
 
-def test_an_iteration_that_gave_no_batch_does_not_count(data: Path) -> None:
+def test_an_iteration_without_a_batch_does_not_count_as_an_epoch(data: Path) -> None:
     with loader_of(data, shuffle=True) as loader, loader_of(data, shuffle=True) as other:
         epochs = [batches_of(other) for _ in range(3)]
         for epoch in range(2):
@@ -176,7 +176,7 @@ def test_an_iteration_that_gave_no_batch_does_not_count(data: Path) -> None:
             loader.warm_up()
             assert loader.state_dict()["epoch"] == epoch
             assert batches_of(loader) == epochs[epoch]
-        next(iter(loader))  # this one does: it is an epoch that was left
+        next(iter(loader))  # this one counts: it is an abandoned epoch
         loader.set_epoch(2)
         batches = iter(loader)
         assert [ids_of(next(batches)) for _ in range(3)] == epochs[2][:3]
@@ -186,7 +186,7 @@ def test_an_iteration_that_gave_no_batch_does_not_count(data: Path) -> None:
         assert batches_of(loader) == epochs[2][3:]
 
 
-def test_an_iteration_that_gave_no_batch_does_not_move_the_state(data: Path) -> None:
+def test_an_iteration_without_a_batch_does_not_move_the_state(data: Path) -> None:
     with loader_of(data) as loader:
         next(batches := iter(loader))
         next(batches)
@@ -205,7 +205,7 @@ def test_an_iteration_that_gave_no_batch_does_not_move_the_state(data: Path) -> 
         assert next(iter(loader)).epoch == 1
 
 
-def test_an_iteration_knows_how_many_batches_are_still_to_come_and_a_bar_fits(data: Path) -> None:
+def test_the_length_of_an_iteration_is_the_number_of_remaining_batches(data: Path) -> None:
     tqdm = pytest.importorskip("tqdm")
     with loader_of(data) as loader:
         batches = iter(loader)
@@ -229,7 +229,7 @@ def test_an_iteration_knows_how_many_batches_are_still_to_come_and_a_bar_fits(da
 
 
 class Flaky:
-    """A transform that fails so many times at one sample."""
+    """A transform that fails `times` times at one sample."""
 
     def __init__(self, sample_id: int, times: int, epoch: int = 0) -> None:
         self.sample_id, self.times, self.epoch = sample_id, times, epoch
@@ -242,7 +242,7 @@ class Flaky:
 
 
 @pytest.mark.parametrize("at", [0, 44, SAMPLES - 1])
-def test_after_an_error_the_next_for_goes_on_at_the_step_that_failed(data: Path, at: int) -> None:
+def test_after_an_error_the_next_for_continues_at_the_failed_step(data: Path, at: int) -> None:
     with loader_of(data, transform=Flaky(at, 2)) as loader:
         found, errors = [], []
         while loader.state_dict()["epoch"] == 0:
@@ -259,7 +259,7 @@ def test_after_an_error_the_next_for_goes_on_at_the_step_that_failed(data: Path,
         assert len(all_of(loader)) == SAMPLES
 
 
-def test_the_error_says_how_bad_samples_are_passed_over_and_set_epoch_leaves_them(tmp_path: Path) -> None:
+def test_the_error_has_a_hint_to_on_error_and_set_epoch_skips_the_failed_step(tmp_path: Path) -> None:
     data = write(tmp_path / "data", SAMPLES)
     _, second, *_ = shards(data)
     second.rename(tmp_path / "elsewhere")
@@ -274,7 +274,7 @@ def test_the_error_says_how_bad_samples_are_passed_over_and_set_epoch_leaves_the
         assert (all_of(loader), loader.state_dict()["epoch"]) == (list(range(SAMPLES)), 2)
 
 
-def test_a_hint_to_skip_samples_is_not_given_for_an_error_of_the_users_transform(data: Path) -> None:
+def test_an_error_of_the_users_transform_has_no_hint_to_skip_samples(data: Path) -> None:
     def transform(batch: Any) -> Any:
         raise mx8.SchemaError("rows of one dimension are needed")
 
@@ -295,7 +295,7 @@ def test_a_transform_that_returns_nothing_is_an_error(data: Path) -> None:
         list(loader)
 
 
-def test_a_loader_that_is_pickled_copied_or_indexed_names_its_iterable_dataset(data: Path) -> None:
+def test_pickling_copying_or_indexing_a_loader_is_an_error_that_names_as_iterable_dataset(data: Path) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
     acts: list[Any] = [pickle.dumps, copy.copy, copy.deepcopy, lambda loader: list(torch_data.DataLoader(loader))]
     with loader_of(data) as loader:
@@ -304,12 +304,12 @@ def test_a_loader_that_is_pickled_copied_or_indexed_names_its_iterable_dataset(d
                 act(loader)
 
 
-# what is asked for ----------------------------------------------------------------------------------------------------
+# settings -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Astray(Around):
-    """The whole dataset, but for one position."""
+class InvalidView(ViewOfWhole):
+    """A view of the whole dataset, except for one position."""
 
     sample_id: int
 
@@ -320,9 +320,9 @@ class Astray(Around):
 
 @pytest.mark.parametrize("sample_id", [-1, SAMPLES, 1 << 40])
 @pytest.mark.parametrize("io", ["mmap", "pread"])
-def test_a_view_that_names_samples_which_are_not_there_is_an_error(data: Path, sample_id: int, io: Any) -> None:
+def test_a_view_with_invalid_sample_ids_is_an_error(data: Path, sample_id: int, io: Any) -> None:
     dataset = mx8.Dataset(data)
-    dataset._view = Astray(Whole(SAMPLES), sample_id)
+    dataset._view = InvalidView(Whole(SAMPLES), sample_id)
     with loader_of(dataset, io=io) as loader:
         for epoch in range(2):
             found = []
@@ -342,7 +342,7 @@ def test_a_batch_size_may_be_any_whole_number(data: Path, size: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [True, False, 0, -1, 4.0, "4", None, np.int64(0), np.True_])
-def test_what_is_no_batch_size_is_refused(data: Path, size: Any) -> None:
+def test_an_invalid_batch_size_is_refused(data: Path, size: Any) -> None:
     with pytest.raises(mx8.SettingError, match="batch_size: expected an int from 1"):
         loader_of(data, batch_size=size)
 
@@ -351,7 +351,7 @@ def test_what_is_no_batch_size_is_refused(data: Path, size: Any) -> None:
 
 
 @pytest.mark.parametrize("io", ["auto", "pread"])
-def test_opening_many_shards_may_take_longer_than_one_read(
+def test_opening_many_shards_may_take_longer_than_the_read_timeout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, io: Any
 ) -> None:
     opened = Shards._open_checked
@@ -361,7 +361,7 @@ def test_opening_many_shards_may_take_longer_than_one_read(
         return opened(self, *arguments)
 
     data = write(tmp_path / "data", SAMPLES, size_limit=1_000)
-    with mx8.Dataset(data) as dataset, loader_of(dataset, io=io) as loader:  # kernels that are compiled take time, too
+    with mx8.Dataset(data) as dataset, loader_of(dataset, io=io) as loader:  # compiling kernels takes time too
         all_of(loader)
     monkeypatch.setattr(Shards, "_open_checked", slowly)
     dataset = mx8.Dataset(data)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.loader.acting import Actor
-from tests.loader.parts import in_time, write
+from tests.loader.child_process import ChildProcess
+from tests.loader.leak_checks import time_limit, write
 
 SAMPLES, EPOCHS = 301, 3
 
@@ -24,7 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kept_of(lines: list[dict[str, Any]]) -> dict[int, list[int]]:
-    """What was consumed by steps that count, by epoch: a step that no state knows of was the killed one."""
+    """The samples of completed steps by epoch. A step that no saved state includes was killed and is repeated."""
     runs: list[list[dict[str, Any]]] = []
     for line in lines:
         if "run" in line:
@@ -41,39 +41,45 @@ def kept_of(lines: list[dict[str, Any]]) -> dict[int, list[int]]:
     return kept
 
 
-def train_and_kill(actor: Actor, data: Path, place: Path, rng: random.Random, kills: int) -> int:
-    """Train to the end, in spite of so many kills; how many struck."""
+def train_and_kill(child_process: ChildProcess, data: Path, place: Path, rng: random.Random, kills: int) -> int:
+    """Train to the end despite kills. Returns how many processes were killed."""
     place.mkdir()
     struck = 0
     while True:
         world_size, batch_size = rng.choice([1, 2, 3]), rng.choice([4, 7, 16])
         files = {"data": str(data), "state": str(place / "state"), "log": str(place / "log")}
         settings = {"world_size": world_size, "batch_size": batch_size, "epochs": EPOCHS, "seed": rng.randrange(99)}
-        with in_time():
-            actor.start("trained", **files, **settings)
+        with time_limit():
+            child_process.start("trained", **files, **settings)
             if struck < kills:
-                heard = next((word for _ in range(rng.randrange(1, 6)) if (word := actor.hear()) == "done"), "step")
+                heard = next(
+                    (word for _ in range(rng.randrange(1, 6)) if (word := child_process.read_line()) == "done"), "step"
+                )
                 if heard == "step":
-                    os.kill(actor.pid, signal.SIGKILL)
-            _, status = actor.rest()
+                    os.kill(child_process.pid, signal.SIGKILL)
+            _, status = child_process.read_rest()
         struck += status == -signal.SIGKILL
-        assert status in (0, -signal.SIGKILL), actor.errors
+        assert status in (0, -signal.SIGKILL), child_process.errors
         if status == 0:
             break
     kept = kept_of([json.loads(line) for line in (place / "log").read_text().splitlines()])
     for epoch, ids in kept.items():
         counts = Counter(ids)
-        doubled = sum(counts.values()) - SAMPLES  # where fewer samples than ranks were left, ranks repeat some
+        doubled = sum(counts.values()) - SAMPLES  # if fewer samples than ranks remain, ranks repeat some
         assert set(counts) == set(range(SAMPLES)), f"epoch {epoch}"
         assert 0 <= doubled <= 2, f"epoch {epoch}"
     return struck
 
 
-def test_killed_again_and_again_a_training_sees_every_sample_once(actor: Actor, data: Path, tmp_path: Path) -> None:
-    assert train_and_kill(actor, data, tmp_path / "place", random.Random(0), 20) >= 5  # more on a quiet machine
+def test_a_training_that_is_killed_repeatedly_sees_every_sample_once(
+    child_process: ChildProcess, data: Path, tmp_path: Path
+) -> None:
+    assert train_and_kill(child_process, data, tmp_path / "place", random.Random(0), 20) >= 5  # more on a quiet machine
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("seed", range(1, 11))
-def test_so_does_one_that_is_killed_two_hundred_times(actor: Actor, data: Path, tmp_path: Path, seed: int) -> None:
-    assert train_and_kill(actor, data, tmp_path / "place", random.Random(seed), 20) >= 10
+def test_a_training_that_is_killed_two_hundred_times_sees_every_sample_once(
+    child_process: ChildProcess, data: Path, tmp_path: Path, seed: int
+) -> None:
+    assert train_and_kill(child_process, data, tmp_path / "place", random.Random(seed), 20) >= 10

@@ -50,11 +50,11 @@ def image_of(dataset: mx8.Dataset, layout: Any, size: Any, transform: Any) -> to
 
 @pytest.mark.parametrize("size", [12, (5, 3), (3, 3)], ids=str)
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda each: type(each).__name__)
-def test_a_transform_gives_the_same_pictures_in_either_layout(dataset: mx8.Dataset, transform: Any, size: Any) -> None:
+def test_a_transform_gives_equal_pictures_in_both_layouts(dataset: mx8.Dataset, transform: Any, size: Any) -> None:
     assert torch.equal(image_of(dataset, "HWC", size, transform), image_of(dataset, "CHW", size, transform))
 
 
-def test_a_batch_says_the_layout_of_each_crop_and_of_nothing_else(dataset: mx8.Dataset) -> None:
+def test_a_batch_records_layouts_only_of_crops(dataset: mx8.Dataset) -> None:
     crops = mx8.MultiCrop({"image": mx8.ResizeCrop(8), "small": mx8.ResizeCrop(4, layout="HWC")})
     with mx8.Loader(dataset, batch_size=4, decode={"image": crops}) as loader:
         batch = next(iter(loader))
@@ -62,7 +62,7 @@ def test_a_batch_says_the_layout_of_each_crop_and_of_nothing_else(dataset: mx8.D
         assert same.layouts == {"image": "CHW", "small": "HWC"}
 
 
-def test_pictures_whose_shape_a_transform_has_changed_have_no_declared_layout(dataset: mx8.Dataset) -> None:
+def test_pictures_reshaped_by_a_transform_have_no_declared_layout(dataset: mx8.Dataset) -> None:
     def turn(batch: Any) -> Any:
         return batch.replace({"image": batch["image"].permute(0, 3, 1, 2)})
 
@@ -74,7 +74,7 @@ def test_pictures_whose_shape_a_transform_has_changed_have_no_declared_layout(da
     assert batch.layouts == {}
 
 
-def test_arrays_that_could_be_either_need_a_layout(dataset: mx8.Dataset) -> None:
+def test_arrays_of_ambiguous_layout_need_a_layout(dataset: mx8.Dataset) -> None:
     with (
         mx8.Loader(dataset, batch_size=4, transform=RandomHorizontalFlip(1, image="raw")) as loader,
         pytest.raises(mx8.LoaderError, match="set layout='CHW' or layout='HWC'"),
@@ -85,7 +85,7 @@ def test_arrays_that_could_be_either_need_a_layout(dataset: mx8.Dataset) -> None
         assert torch.equal(next(iter(loader))["raw"], next(iter(plain))["raw"].flip(2))
 
 
-def test_random_crops_are_not_mirrored_unless_asked(dataset: mx8.Dataset) -> None:
+def test_random_crops_are_not_mirrored_by_default(dataset: mx8.Dataset) -> None:
     assert mx8.RandomResizedCrop(4).flip == 0.0
     assert mx8.RandomResizedCrop(4) == mx8.RandomResizedCrop(4, flip=0)
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.loader.acting import Actor
-from tests.loader.faults import Fault, OnCommandError, Weigh, raising
-from tests.loader.parts import descriptors, ids_of, in_time, nothing_left, threads, write
-from tests.resident import anonymous_bytes
+from tests.anonymous_memory import anonymous_bytes
+from tests.loader.child_process import ChildProcess
+from tests.loader.faults import ChecksumDecoder, Fault, OnCommandError, raising
+from tests.loader.leak_checks import descriptors, ids_of, no_leaks, threads, time_limit, write
 
 SAMPLES, BATCH = 240, 8
 
@@ -60,10 +60,10 @@ def by_a_cycle(batches: Iterator[Any]) -> None:
 
 
 @pytest.mark.parametrize("leave", [by_del, by_break, by_an_error, by_a_generator, by_a_cycle])
-def test_an_iteration_that_is_left_ends_its_work_and_the_next_one_is_whole(
+def test_a_break_ends_the_work_of_an_iteration_and_the_next_one_is_complete(
     data: Path, leave: Callable[[Iterator[Any]], None]
 ) -> None:
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, shuffle=True, output="numpy")
         for epoch in range(3):
@@ -79,8 +79,8 @@ def test_an_iteration_that_is_left_ends_its_work_and_the_next_one_is_whole(
         del loader, dataset
 
 
-def test_an_iteration_that_another_one_replaced_says_so(data: Path) -> None:
-    with nothing_left(data), mx8.Dataset(data) as dataset:
+def test_using_an_iteration_that_another_one_replaced_is_an_error(data: Path) -> None:
+    with no_leaks(data), mx8.Dataset(data) as dataset:
         with mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy") as loader:
             first = iter(loader)
             next(first)
@@ -93,8 +93,8 @@ def test_an_iteration_that_another_one_replaced_says_so(data: Path) -> None:
         del loader, first, second, dataset
 
 
-def test_closing_in_the_middle_ends_the_loop_and_what_is_held_stays(data: Path) -> None:
-    with nothing_left(data):
+def test_closing_during_an_iteration_ends_it_and_held_batches_stay_valid(data: Path) -> None:
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, output="numpy")
         batches = iter(loader)
@@ -111,7 +111,7 @@ def test_closing_in_the_middle_ends_the_loop_and_what_is_held_stays(data: Path) 
         del held, batches, use
 
 
-def test_loaders_made_and_dropped_leave_nothing_behind(data: Path) -> None:
+def test_garbage_collected_loaders_leave_no_threads_files_or_memory(data: Path) -> None:
     def use(how: int) -> None:
         dataset = mx8.Dataset(data)
         loader = mx8.Loader(dataset, batch_size=BATCH, threads=2, memory="32mb", output="numpy")
@@ -122,7 +122,7 @@ def test_loaders_made_and_dropped_leave_nothing_behind(data: Path) -> None:
         elif how % 3 == 1:
             list(batches)
 
-    with in_time():
+    with time_limit():
         for how in range(3):
             use(how)
         gc.collect()
@@ -130,14 +130,14 @@ def test_loaders_made_and_dropped_leave_nothing_behind(data: Path) -> None:
         for how in range(60):
             use(how)
         gc.collect()
-        while threads():  # their last batches may be under way
+        while threads():  # their last batches may still be in progress
             time.sleep(0.01)
     assert set(descriptors().values()) <= set(files.values())
     assert anonymous_bytes() - memory < 32 << 20
 
 
-def test_a_loader_that_is_dropped_gives_up_its_threads_and_memory_without_a_collection(data: Path) -> None:
-    with nothing_left(data):
+def test_a_loader_frees_its_threads_and_memory_without_the_cycle_collector(data: Path) -> None:
+    with no_leaks(data):
         gc.disable()
         try:
             for _ in range(20):
@@ -152,8 +152,8 @@ def test_a_loader_that_is_dropped_gives_up_its_threads_and_memory_without_a_coll
             gc.enable()
 
 
-def test_loaders_of_one_dataset_may_open_its_shards_at_the_same_time(data: Path) -> None:
-    with nothing_left(data):
+def test_several_loaders_may_open_the_shards_of_a_dataset_at_once(data: Path) -> None:
+    with no_leaks(data):
         for _ in range(20):
             dataset = mx8.Dataset(data)
             loaders = [mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") for _ in range(3)]
@@ -170,17 +170,19 @@ def test_loaders_of_one_dataset_may_open_its_shards_at_the_same_time(data: Path)
         del dataset, loaders, loader, users, user
 
 
-def test_faults_in_one_loader_of_a_pool_are_no_matter_to_the_other(data: Path) -> None:
-    with nothing_left(data):
+def test_faults_in_one_loader_of_a_pool_do_not_affect_the_other(data: Path) -> None:
+    with no_leaks(data):
         pool = mx8.Pool(memory="64mb", threads=2)
         dataset = mx8.Dataset(data)
         error = OnCommandError("on command")
         fault = Fault("fill", raising(error), frozenset([100]))
-        faulty = mx8.Loader(dataset, batch_size=BATCH, decode={"blob": Weigh(fault)}, pool=pool, output="numpy")
+        faulty = mx8.Loader(
+            dataset, batch_size=BATCH, decode={"blob": ChecksumDecoder(fault)}, pool=pool, output="numpy"
+        )
         fine = mx8.Loader(dataset, batch_size=BATCH, pool=pool, output="numpy")
         for epoch in range(3):
             found = []
-            faulty.set_epoch(epoch)  # else it would try the step again that failed
+            faulty.set_epoch(epoch)  # otherwise it would repeat the failed step
             broken = iter(faulty)
             for good in fine:
                 try:
@@ -202,40 +204,44 @@ def test_faults_in_one_loader_of_a_pool_are_no_matter_to_the_other(data: Path) -
 
 
 @pytest.mark.parametrize("where", ["next", "warm_up", "body"])
-def test_ctrl_c_comes_at_once_and_one_can_go_on_or_end(actor: Actor, data: Path, where: str) -> None:
-    with in_time():
-        actor.start("interrupted", data=str(data), where=where)
-        assert actor.hear() == "transform"
-        os.kill(actor.pid, signal.SIGINT)
-        said, status = actor.rest()
+def test_ctrl_c_is_raised_at_once_and_the_loader_can_continue_or_end(
+    child_process: ChildProcess, data: Path, where: str
+) -> None:
+    with time_limit():
+        child_process.start("interrupted", data=str(data), where=where)
+        assert child_process.read_line() == "transform"
+        os.kill(child_process.pid, signal.SIGINT)
+        said, status = child_process.read_rest()
     assert [line for line in said if line != "transform"] == ["interrupted", f"further {3 * BATCH}"]
-    assert (status, actor.errors) == (0, "")
+    assert (status, child_process.errors) == (0, "")
 
 
 @pytest.mark.parametrize(
     ("how", "status"), [("begun", 0), ("idly", 0), ("transform", 0), ("torch", 0), ("exit", 7), ("error", 1)]
 )
-def test_the_interpreter_ends_with_a_loader_that_was_never_closed(
-    actor: Actor, data: Path, how: str, status: int
+def test_the_interpreter_exits_cleanly_with_an_open_loader(
+    child_process: ChildProcess, data: Path, how: str, status: int
 ) -> None:
-    with in_time():
-        actor.start("left_open", data=str(data), how=how)
-        assert actor.rest() == ([], status)
-    assert actor.errors.strip().endswith("RuntimeError: on command" if how == "error" else "")
-    assert how == "error" or not actor.errors
+    with time_limit():
+        child_process.start("left_open", data=str(data), how=how)
+        assert child_process.read_rest() == ([], status)
+    assert child_process.errors.strip().endswith("RuntimeError: on command" if how == "error" else "")
+    assert how == "error" or not child_process.errors
 
 
-def test_children_forked_in_the_middle_of_an_epoch_iterate_anew_and_the_parent_goes_on(
-    actor: Actor, data: Path
+def test_children_forked_during_an_epoch_can_iterate_and_the_parent_continues(
+    child_process: ChildProcess, data: Path
 ) -> None:
-    with in_time():
-        actor.start("forked", data=str(data), times=10)
-        said, status = actor.rest()
+    with time_limit():
+        child_process.start("forked", data=str(data), times=10)
+        said, status = child_process.read_rest()
     assert said == ["forked 0"] * 10 + ["whole True"]
-    assert (status, actor.errors) == (0, "")
+    assert (status, child_process.errors) == (0, "")
 
 
 @pytest.mark.hunt
-def test_so_do_children_forked_at_any_moment(actor: Actor, data: Path) -> None:
+def test_children_forked_at_any_moment_can_iterate_and_the_parent_continues(
+    child_process: ChildProcess, data: Path
+) -> None:
     for _ in range(40):
-        test_children_forked_in_the_middle_of_an_epoch_iterate_anew_and_the_parent_goes_on(actor, data)
+        test_children_forked_during_an_epoch_can_iterate_and_the_parent_continues(child_process, data)

@@ -19,12 +19,12 @@ from mx8shards.convert.picture_checks import checked_picture
 from mx8shards.errors import DecodeError, SourceError
 from mx8shards.kernels import turbo
 from mx8shards.media.tiles import is_tiled, tile
-from tests.hostile import HOSTILE, progressive
+from tests.decompression_bombs import HOSTILE, progressive
 from tests.jpegs import segments
-from tests.loader.parts import in_time
+from tests.loader.leak_checks import time_limit
 from tests.loader.test_pictures import backend as backend
 from tests.loader.test_pictures import crops, loader_of, rows
-from tests.pictures import difference, file_of, jpeg, twin_of, write
+from tests.pictures import difference, file_of, jpeg, reference_crop, write
 from tests.pixels import picture
 
 Array = npt.NDArray[Any]
@@ -38,7 +38,7 @@ GOOD = jpeg(picture(200, 300, 1, True))
 
 
 def modes() -> dict[str, bytes]:
-    """Pictures that are decoded, in whatever way their pixels are kept."""
+    """Valid pictures of many formats and pixel modes."""
     image = Image.fromarray(picture(60, 70, 2, True))
     clear = image.convert("RGBA")
     clear.putalpha(100)
@@ -67,7 +67,7 @@ def modes() -> dict[str, bytes]:
 
 
 def turned(image: Image.Image) -> bytes:
-    """Its Exif data say that it lies on its side; as torchvision does, nobody looks."""
+    """A picture with an EXIF rotation, which is ignored by default, as in torchvision."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return file_of(image, "JPEG", exif=exif)
@@ -79,10 +79,10 @@ def test_other_formats_are_decoded_by_pillow(place: Path, io: Any, backend: str)
     dataset = write(place / f"formats {io} {backend}", files.values())
     found = crops(dataset, SPEC, io=io, batch_size=4)
     for i, (name, file) in enumerate(files.items()):
-        assert difference(found[i], twin_of(file, SPEC, "image", i))[1] <= 1, name
+        assert difference(found[i], reference_crop(file, SPEC, "image", i))[1] <= 1, name
 
 
-# no pictures ----------------------------------------------------------------------------------------------------------
+# files that are not pictures ------------------------------------------------------------------------------------------
 
 
 def with_size(file: bytes, height: int, width: int) -> bytes:
@@ -102,7 +102,7 @@ def moving(kind: str) -> bytes:
 
 
 def png_bomb() -> bytes:
-    """A hundred megapixels of nothing in a few kilobytes."""
+    """A blank picture of a hundred megapixels in a few kilobytes."""
     return file_of(Image.new("1", (12_000, 12_000)), "PNG")
 
 
@@ -142,7 +142,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", BAD)
-def test_what_is_no_picture_is_named_with_its_place_and_the_reason(
+def test_an_undecodable_payload_is_an_error_with_its_place_and_the_reason(
     tmp_path: Path, kind: str, spec: Any, backend: str
 ) -> None:
     if kind in ("half a jpeg", "too much") and ends_early(spec, backend):
@@ -151,20 +151,22 @@ def test_what_is_no_picture_is_named_with_its_place_and_the_reason(
     dataset = write(tmp_path / "data", [GOOD, GOOD, make(), GOOD], size_limit="1mb")
     with (
         loader_of(dataset, spec, batch_size=4, memory="500mb") as loader,
-        in_time(240),
+        time_limit(240),
         pytest.raises(mx8.LoaderError) as caught,
     ):
         list(loader)
     error = caught.value.__cause__
     assert isinstance(error, DecodeError)
-    assert re.search(rf"data/shard.00000.mds: sample 2, column 'image': .*({reason})", str(error)), str(error)
+    assert re.search(rf"data/shard.00000.mds: sample 2 of this shard, column 'image': .*({reason})", str(error)), str(
+        error
+    )
     found = crops(dataset, spec, batch_size=4, on_error="skip", memory="500mb")
     good = crops(write(tmp_path / "good", [GOOD] * 4), spec)
     assert sorted(found) == [0, 1, 3]
     assert all(np.array_equal(found[i], good[i]) for i in found)
 
 
-def test_a_substitute_takes_the_place_of_what_is_no_picture(place: Path, backend: str) -> None:
+def test_on_error_substitute_replaces_undecodable_payloads(place: Path, backend: str) -> None:
     files = [b"no picture" if i % 4 == 1 else jpeg(picture(40, 50, i, True)) for i in range(40)]
     dataset = write(place / f"substitutes {backend}", files)
     with loader_of(dataset, SPEC, on_error="substitute") as loader:
@@ -176,25 +178,25 @@ def test_a_substitute_takes_the_place_of_what_is_no_picture(place: Path, backend
     for batch in batches:
         for row, i in enumerate(batch["label"].tolist()):
             assert i % 4 != 1
-            assert difference(batch["image"][row], twin_of(files[i], SPEC, "image", i))[1] <= 1
+            assert difference(batch["image"][row], reference_crop(files[i], SPEC, "image", i))[1] <= 1
 
 
 def without(file: bytes, marker: int) -> bytes:
-    """A JPEG without the segments of one kind in its head."""
+    """Remove all segments with this marker from the head of a JPEG."""
     found = list(segments(file))
     kept = b"".join(file[begin:end] for begin, kind, end in found if kind != marker)
     return file[:2] + kept + file[found[-1][2] :]
 
 
-def test_no_picture_lends_its_tables_to_the_next(place: Path, backend: str) -> None:
-    """libjpeg keeps them; without Huffman tables there are the usual ones, and without others there is no picture."""
+def test_decoding_tables_do_not_carry_over_to_the_next_picture(place: Path, backend: str) -> None:
+    """libjpeg keeps tables. Missing Huffman tables mean the standard ones; missing quantisation tables are an error."""
     other, usual = file_of(picture(90, 80, 5, False), quality=20, optimize=True), jpeg(picture(90, 80, 4, True))
     slow = file_of(picture(90, 80, 6, True), progressive=True)
     bare = [without(usual, 0xC4), without(usual, 0xDB), without(slow, 0xC4), without(slow, 0xDB)]
     dataset = write(place / f"tables {backend}", [file for each in bare for file in (other, slow, each)])
     found = crops(dataset, SPEC, on_error="skip", threads=1, batch_size=12)
     assert sorted(found) == [0, 1, 2, 3, 4, 6, 7, 9, 10]
-    assert difference(found[2], twin_of(usual, SPEC, "image", 2))[1] <= 1
+    assert difference(found[2], reference_crop(usual, SPEC, "image", 2))[1] <= 1
 
 
 # damage ---------------------------------------------------------------------------------------------------------------
@@ -209,9 +211,9 @@ WHOLE = {
 }
 
 
-def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict[int, Array]:
-    """The crops of those files that are not refused; whoever finds a stale row here, finds a full bank's."""
-    with write(root, files, mode="overwrite") as dataset, in_time(240):
+def crops_of_accepted(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict[int, Array]:
+    """The crops of the files that are not refused. A stale row would contain a crop of an earlier batch."""
+    with write(root, files, mode="overwrite") as dataset, time_limit(240):
         with loader_of(dataset, spec, on_error="skip", batch_size=16, **options) as loader:
             found = rows(loader)
             lost = loader.state_dict()["lost"]["count"]
@@ -224,17 +226,17 @@ def survivors(root: Path, files: list[bytes], spec: Any, **options: Any) -> dict
 
 
 def ends_early(spec: Any, backend: str) -> bool:
-    """Whether decoding ends with the crop: what is wrong behind that is not seen, nor does it show."""
+    """Does decoding stop at the end of the crop? Then damage after it is neither detected nor visible."""
     return turbo.HAS_REGIONS and backend == "libturbojpeg" and not spec.exact
 
 
 @pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", WHOLE)
-def test_files_that_end_early_are_refused(kind: str, spec: Any, place: Path, backend: str) -> None:
+def test_truncated_files_are_refused(kind: str, spec: Any, place: Path, backend: str) -> None:
     assert is_tiled(WHOLE[kind]) == (kind == "tiled")
     whole = WHOLE[kind]
     files = [whole[: len(whole) * i // 20] for i in range(20)] + [whole]
-    found = survivors(place / "early", files, spec)
+    found = crops_of_accepted(place / "early", files, spec)
     if ends_early(spec, backend):
         expected = crops(write(place / "late", [whole] * 21, mode="overwrite"), spec)
         assert all(difference(found[i], expected[i])[0] <= 7 for i in found)
@@ -243,7 +245,7 @@ def test_files_that_end_early_are_refused(kind: str, spec: Any, place: Path, bac
 
 
 def changed(file: bytes, count: int, seed: int, *, first: int = 0, most: int = 4) -> list[bytes]:
-    """Each with one bit, or one byte, or a few of them, turned to something else."""
+    """Copies of a file with one bit, one byte or a few bytes changed."""
     random = np.random.default_rng(seed)
     found = []
     for i in range(count):
@@ -254,7 +256,7 @@ def changed(file: bytes, count: int, seed: int, *, first: int = 0, most: int = 4
     return found
 
 
-def said_by_pillow(file: bytes) -> bool:
+def accepted_by_pillow(file: bytes) -> bool:
     try:
         Image.open(io.BytesIO(file)).convert("RGB")
     except Exception:  # noqa: BLE001 - whatever it is
@@ -264,34 +266,32 @@ def said_by_pillow(file: bytes) -> bool:
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
 @pytest.mark.parametrize("kind", WHOLE)
-def test_changed_files_are_refused_or_what_pillow_makes_of_them(
-    kind: str, count: int, place: Path, backend: str
-) -> None:
-    """One that is let pass has the pixels of these very bytes, in their own size."""
+def test_mutated_files_are_refused_or_decoded_as_pillow_does(kind: str, count: int, place: Path, backend: str) -> None:
+    """An accepted file has the pixels that Pillow decodes from these bytes."""
     files = changed(WHOLE[kind], count, 1) + changed(WHOLE[kind][:700], count // 3, 2) + [WHOLE[kind]]
-    found = survivors(place / "changed", files, SPEC)
+    found = crops_of_accepted(place / "changed", files, SPEC)
     assert len(files) - 1 in found
     for i, crop in found.items():
-        assert said_by_pillow(files[i])
-        assert difference(crop, twin_of(files[i], SPEC, "image", i))[1] <= 2, i
+        assert accepted_by_pillow(files[i])
+        assert difference(crop, reference_crop(files[i], SPEC, "image", i))[1] <= 2, i
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, id="hunt", marks=pytest.mark.hunt)])
-def test_crops_of_changed_tiles_are_refused_or_right(count: int, place: Path, backend: str) -> None:
-    """Where the damage is elsewhere it is not seen, so these are those of the whole file or of the changed one."""
+def test_crops_of_mutated_tiles_are_refused_or_correct(count: int, place: Path, backend: str) -> None:
+    """Damage in other tiles is not seen, so crops equal those of the original or of the changed file."""
     files = changed(WHOLE["tiled"], count, 4, most=1) + changed(WHOLE["tiled"], count, 5, first=600, most=1)
-    found = survivors(place / "tiles", files, FAST)
+    found = crops_of_accepted(place / "tiles", files, FAST)
     assert found
     whole = crops(write(place / "whole", [WHOLE["tiled"]] * len(files), mode="overwrite"), FAST)
     for i, crop in found.items():
         if not np.array_equal(crop, whole[i]):
-            assert said_by_pillow(files[i])
-            mean, most = difference(crop, twin_of(files[i], FAST, "image", i))
+            assert accepted_by_pillow(files[i])
+            mean, most = difference(crop, reference_crop(files[i], FAST, "image", i))
             assert mean <= 16, (i, mean, most)
 
 
-def odd_heads(file: bytes) -> list[bytes]:
-    """JPEGs with something in their heads that some readers overlook."""
+def with_unusual_heads(file: bytes) -> list[bytes]:
+    """JPEGs with unusual heads."""
     tables, scan = file.index(b"\xff\xdb"), file.index(b"\xff\xda")
     first = (b"\0", b"\0\xff", b"\xff\xd0", b"\xff\x01", b"\xff\xff\xff")
     later = (b"\0", b"ab", b"\xff\0", b"\xff\xd3", b"\xff\x02\0\2")
@@ -300,19 +300,19 @@ def odd_heads(file: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("spec", [SPEC, FAST], ids=["exact", "fast"])
-def test_half_a_picture_is_none_whatever_its_head_is_like(spec: Any, place: Path, backend: str) -> None:
-    """Pillow, which gets what others do not know, is content with half of one."""
+def test_half_a_picture_with_an_unusual_head_is_refused(spec: Any, place: Path, backend: str) -> None:
+    """Pillow, which decodes pictures that the other decoders do not support, accepts half a picture."""
     noise = jpeg(picture(200, 250, 3, False), "420")
     half = noise[: noise.index(b"\xff\xda") + 3_000] + b"\xff\xd9"
-    files = [*odd_heads(half), *odd_heads(noise)]
-    found = survivors(place / "odd", files, spec)
+    files = [*with_unusual_heads(half), *with_unusual_heads(noise)]
+    found = crops_of_accepted(place / "odd", files, spec)
     assert ends_early(spec, backend) or not [i for i in found if i < len(files) // 2]
     whole = crops(write(place / "even", [noise] * len(files), mode="overwrite"), spec)
     for i, crop in found.items():
         assert difference(crop, whole[i])[0] <= 14
 
 
-def kept_by_convert(files: list[bytes], *, tiles: bool) -> list[bytes]:
+def accepted_by_convert(files: list[bytes], *, tiles: bool) -> list[bytes]:
     kept = []
     for file in files:
         with contextlib.suppress(SourceError):
@@ -322,8 +322,8 @@ def kept_by_convert(files: list[bytes], *, tiles: bool) -> list[bytes]:
 
 @pytest.mark.parametrize("count", [150, pytest.param(5_000, id="hunt", marks=pytest.mark.hunt)])
 @pytest.mark.parametrize("tiles", [True, False], ids=["tiled", "as they are"])
-def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place: Path, backend: str) -> None:
-    """Its checks are no weaker than those of any decoder here: a training run does not end with what was let in."""
+def test_every_jpeg_that_convert_accepts_is_decoded(tiles: bool, count: int, place: Path, backend: str) -> None:
+    """The checks of convert are at least as strict as each decoder, so that no accepted picture fails in training."""
     whole = jpeg(picture(60, 100, 3, True), "420"), file_of(picture(60, 100, 3, True), quality=90, progressive=True)
     files = [
         file[:at] + bytes((0xFF, marker)) + length + file[at:]
@@ -333,26 +333,26 @@ def test_every_jpeg_that_convert_keeps_is_decoded(tiles: bool, count: int, place
         for length in (b"", b"\0\4\x20\1")
     ]
     random = np.random.default_rng(9)
-    for i in range(count):  # what decoding depends on: tables, and headers of the frame and of the first scan
+    for i in range(count):  # bytes that decoding depends on: tables, and the headers of the frame and the first scan
         data = bytearray(whole[i % 2])
         parts = [range(at + 4, end) for at, found, end in segments(data) if found in (0xC0, 0xC2, 0xC4, 0xDA, 0xDB)]
         at = int(random.choice(parts[int(random.integers(len(parts)))]))
         data[at] = int(random.choice((data[at] | 0x80, data[at] ^ 1 << int(random.integers(8)), random.integers(256))))
         files.append(bytes(data))
-    kept = kept_by_convert(files, tiles=tiles)
+    kept = accepted_by_convert(files, tiles=tiles)
     assert len(files) // 20 < len(kept) < len(files) // 2
     dataset = write(place / f"kept {backend} {tiles}", kept)
     for spec in (FAST, SPEC, mx8.CenterCrop(32, upright=True), mx8.Decode()):
-        with loader_of(dataset, spec, batch_size=64) as loader, in_time(240):
+        with loader_of(dataset, spec, batch_size=64) as loader, time_limit(240):
             assert sum(len(batch.sample_ids) for batch in loader) == len(kept)
 
 
-def test_what_the_strict_decoder_says_is_told(place: Path, backend: str) -> None:
-    """Pillow overlooks damage that libjpeg warns of."""
+def test_the_error_has_the_message_of_the_strict_decoder(place: Path, backend: str) -> None:
+    """Pillow ignores damage of which libjpeg warns."""
     data = bytearray(jpeg(picture(120, 160, 3, True), "420"))
     at = data.index(b"\xff\xda") + 14 + 200
     data[at : at + 2] = b"\xff\xd3"
-    assert said_by_pillow(bytes(data))
+    assert accepted_by_pillow(bytes(data))
     dataset = write(place / f"strict {backend}", [bytes(data)])
     with (
         loader_of(dataset, SPEC) as loader,
@@ -362,8 +362,8 @@ def test_what_the_strict_decoder_says_is_told(place: Path, backend: str) -> None
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_that_is_refused_for_a_warning_of_libjpeg_is_told_so(progressive: bool, tmp_path: Path) -> None:
-    """Its JFIF revision is unknown: some crops refuse that, and say why."""
+def test_the_error_names_the_libjpeg_warning_that_refused_a_jpeg(progressive: bool, tmp_path: Path) -> None:
+    """A JPEG of unknown JFIF revision is refused by some crops, with the reason."""
     data = bytearray(file_of(picture(300, 400, 0, True), progressive=progressive))
     data[data.index(b"JFIF\0") + 5] = 3
     with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:

@@ -20,7 +20,7 @@ from mx8shards.errors import DecodeError
 from mx8shards.kernels import turbo
 from mx8shards.media import picture_memory
 from mx8shards.media.tiles import tile
-from tests.loader.parts import in_time
+from tests.loader.leak_checks import time_limit
 from tests.loader.test_pictures import backend as backend
 from tests.loader.test_pictures import crops, loader_of, same
 from tests.pictures import file_of, jpeg, write
@@ -46,21 +46,23 @@ def mixed(place: Path) -> mx8.Dataset:
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 @pytest.mark.parametrize("most", [64 << 20, 1 << 20, 50 << 10], ids=lambda most: f"{most >> 10} KiB")
 @pytest.mark.parametrize("name", SPECS)
-def test_pictures_that_need_more_room_get_it(
+def test_pictures_that_need_more_memory_get_it(
     name: str, most: int, io: Any, backend: str, mixed: mx8.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than a thread begins with, and more than it may have for its own; nobody's pixels stay in their place."""
+    """Pictures that exceed a thread's initial scratch and its limit, so that they use shared memory in turn."""
     expected = crops(mixed, SPECS[name])
     monkeypatch.setattr(picture_memory, "_FIRST_BYTES", 3_000)
     monkeypatch.setattr(picture_memory, "_MOST_BYTES", most)
     for threads in (1, 4):
-        with in_time(240):
+        with time_limit(240):
             assert same(crops(mixed, SPECS[name], io=io, threads=threads, batch_size=5), expected)
 
 
 @pytest.mark.parametrize("spec", [SPECS["exact"], mx8.CenterCrop(1_000)], ids=["exact", "fast"])
 @pytest.mark.parametrize("kind", ["jpeg", "progressive", "png"])
-def test_a_picture_that_does_not_fit_names_a_memory_that_does(place: Path, kind: str, spec: Any, backend: str) -> None:
+def test_a_picture_that_does_not_fit_is_an_error_that_suggests_enough_memory(
+    place: Path, kind: str, spec: Any, backend: str
+) -> None:
     whole = picture(1_500, 2_000, 0, True)
     file = file_of(whole, progressive=True) if kind == "progressive" else file_of(whole, kind.upper())
     dataset = write(place / f"large {kind}", [file], mode="overwrite", size_limit="10mb")
@@ -71,11 +73,11 @@ def test_a_picture_that_does_not_fit_names_a_memory_that_does(place: Path, kind:
     assert "column 'image'" in told
     assert "2000 x 1500 pixels" in told
     [times] = re.findall(r"\(a memory= that is (\d+) times as large\)", told)
-    assert 1 < int(times) < (20 if kind == "png" else 8)  # by whoever decodes it, which is not Pillow
+    assert 1 < int(times) < (20 if kind == "png" else 8)  # refused by a decoder other than Pillow
     assert len(crops(dataset, spec, memory=f"{40 * int(times)}mb", batch_size=1)) == 1
 
 
-def test_a_memory_that_has_no_room_for_batches_names_one_that_has(mixed: mx8.Dataset) -> None:
+def test_memory_too_small_for_batches_is_an_error_that_suggests_enough(mixed: mx8.Dataset) -> None:
     spec = mx8.CenterCrop(500, dtype="float32")
     with pytest.raises(mx8.SettingError, match="memory: expected room for three batches") as caught:
         loader_of(mixed, spec, batch_size=8, memory="20mb")
@@ -86,7 +88,7 @@ def test_a_memory_that_has_no_room_for_batches_names_one_that_has(mixed: mx8.Dat
 _GROWTH = """
 import sys
 import mx8shards as mx8
-from tests.resident import anonymous_bytes
+from tests.anonymous_memory import anonymous_bytes
 
 most = 0
 link, memory, warm, io = sys.argv[1:]
@@ -105,10 +107,10 @@ print(most)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody tells how much memory is used here")
 @pytest.mark.parametrize("io", ["pread", pytest.param("mmap", marks=pytest.mark.hunt)])
-def test_anonymous_memory_grows_by_no_more_than_the_budget(
+def test_anonymous_memory_grows_at_most_by_the_budget(
     io: str, place: Path, repository: Path, mixed: mx8.Dataset
 ) -> None:
-    """As the system counts it, with pictures of a few pixels and of millions mixed, in both formats."""
+    """Measured as RssAnon, with small and huge pictures mixed, in both formats."""
     root = place / "of all sizes"
     if not root.exists():
         random = np.random.default_rng(3)
@@ -129,7 +131,7 @@ def flat(side: int, kind: str, **options: Any) -> bytes:
     return file_of(Image.new("RGB", (side, side), (9, 80, 200)), kind, **options)
 
 
-LARGE: dict[str, Callable[[], bytes]] = {  # what libraries take much memory for
+LARGE: dict[str, Callable[[], bytes]] = {  # pictures for which libraries need much memory
     "progressive": lambda: flat(6_000, "JPEG", progressive=True, quality=30),
     "progressive 4:4:4": lambda: flat(5_000, "JPEG", progressive=True, quality=30, subsampling=0),
     "webp": lambda: flat(2_500, "WEBP", lossless=True),
@@ -155,8 +157,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others count memory in other units")
 @pytest.mark.parametrize("library", [None, ""], ids=["libturbojpeg", "simplejpeg"])
-def test_what_libraries_need_at_their_peak_is_in_the_budget(place: Path, library: str | None, repository: Path) -> None:
-    """Whether a picture is decoded or refused: a few kilobytes may be meant to exhaust memory."""
+def test_the_peak_memory_of_libraries_is_in_the_budget(place: Path, library: str | None, repository: Path) -> None:
+    """Both for decoded and refused pictures: a few kilobytes may be crafted to exhaust memory."""
     small = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}, "AVIF": {}}
     warm, large = place / "small", place / "flat"
     if not large.exists():
@@ -172,7 +174,7 @@ def test_what_libraries_need_at_their_peak_is_in_the_budget(place: Path, library
 _MOST = """
 import sys, threading, time
 import mx8shards as mx8
-from tests.resident import anonymous_bytes
+from tests.anonymous_memory import anonymous_bytes
 
 warm, link, memory, io, on_error, decoder = sys.argv[1:]
 options = dict(batch_size=4, decode={"image": eval(f"mx8.{decoder}")}, threads=12, output="numpy", io=io)
@@ -201,7 +203,7 @@ print(most)
 
 @pytest.fixture(scope="module")
 def noise(place: Path) -> Path:
-    """Large files: one picture of 27 MB many times, and beside it the same without its end."""
+    """Many large files: a picture of 27 MB, and a truncated copy of it."""
     file = file_of(np.random.default_rng(1).integers(0, 256, (3_000, 3_000, 3), np.uint8), "PNG", compress_level=1)
     write(place / "noise" / "whole", [file] * 12, size_limit="64mb", hashes=())
     write(place / "noise" / "cut", [file[:-1_000]] * 12, size_limit="64mb", hashes=())
@@ -221,10 +223,10 @@ def noise(place: Path) -> Path:
 )
 @pytest.mark.parametrize("decoder", ["RandomResizedCrop(64)", pytest.param("Decode()", marks=pytest.mark.hunt)])
 @pytest.mark.parametrize("io", ["pread", pytest.param("mmap", marks=pytest.mark.hunt)])
-def test_many_threads_with_large_files_hold_no_more_than_the_budget(
+def test_many_threads_with_large_files_keep_to_the_budget(
     io: str, decoder: str, files: str, memory: str, on_error: str, noise: Path, repository: Path
 ) -> None:
-    """Threads that wait for their turn with a library, and what is known of samples that are lost, hold no payloads."""
+    """Threads that wait for shared memory, and records of lost samples, hold no payloads."""
     run = [sys.executable, "-c", _MOST, *map(str, (noise / "small", noise / files, memory, io, on_error, decoder))]
     done = subprocess.run(run, cwd=repository, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -232,8 +234,8 @@ def test_many_threads_with_large_files_hold_no_more_than_the_budget(
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute", "raise"])
-def test_of_a_sample_that_is_lost_the_reason_is_kept_and_no_error(place: Path, on_error: Any, backend: str) -> None:
-    """An error keeps the functions that it passed through, and the payloads in these, also in cycles of its own."""
+def test_a_lost_sample_keeps_its_reason_but_no_exception(place: Path, on_error: Any, backend: str) -> None:
+    """The traceback of a kept exception would keep frames, and so payloads, alive."""
     whole = file_of(picture(90, 90, 1, True), "PNG")
     files = [whole[: len(whole) // 2] if i % 3 == 1 else whole for i in range(12)]
     dataset = write(place / f"lost {on_error} {backend}", files)

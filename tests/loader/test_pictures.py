@@ -19,10 +19,10 @@ import pytest
 import mx8shards as mx8
 from mx8shards.kernels import turbo
 from mx8shards.media.tiles import is_tiled, tile
-from tests.loader.acting import Actor
-from tests.loader.parts import in_time
-from tests.loader.test_cold import drop
-from tests.pictures import difference, draws_of, file_of, jpeg, twin_of, write
+from tests.loader.child_process import ChildProcess
+from tests.loader.leak_checks import time_limit
+from tests.loader.test_cold_reads import drop
+from tests.pictures import difference, draws_of, file_of, jpeg, reference_crop, write
 from tests.pixels import picture
 
 Array = npt.NDArray[Any]
@@ -59,7 +59,7 @@ def files() -> dict[str, list[bytes]]:
 
 @pytest.fixture(scope="module")
 def data(place: Path, files: dict[str, list[bytes]]) -> dict[str, mx8.Dataset]:
-    """Each list as a dataset, and all in tiles."""
+    """A dataset of each list, and one of all files in tiles."""
     tiled = {f"{name} in tiles": [tile(file) for file in each] for name, each in files.items()}
     assert sum(map(is_tiled, tiled["smooth in tiles"])) >= 5
     return {name: write(place / name, each) for name, each in (files | tiled).items()}
@@ -67,7 +67,7 @@ def data(place: Path, files: dict[str, list[bytes]]) -> dict[str, mx8.Dataset]:
 
 @pytest.fixture(params=["libturbojpeg", "simplejpeg"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who decodes JPEGs."""
+    """The decoder library of JPEGs."""
     if request.param == "simplejpeg":
         monkeypatch.setattr(turbo, "library", None)
     elif turbo.library is None:
@@ -91,7 +91,7 @@ def rows(batches: Any, key: str = "image") -> dict[int, Array]:
 
 
 def crops(dataset: mx8.Dataset, spec: Any, key: str = "image", **options: Any) -> dict[int, Array]:
-    """An epoch's."""
+    """The crops of an epoch."""
     with loader_of(dataset, spec, **options) as loader:
         return rows(loader, key)
 
@@ -104,23 +104,23 @@ def same(a: dict[int, Array], b: dict[int, Array]) -> bool:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_exact_crops_are_those_of_pillow(
+def test_exact_crops_equal_pillows(
     name: str, look: str, backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
 ) -> None:
-    """Within a level; within two where boxes have fractions, which Pillow rounds to single precision."""
+    """At most one level apart, or two for fractional boxes, which Pillow rounds to single precision."""
     spec = dataclasses.replace(SPECS[name], exact=True, layout="HWC")
     found = crops(data[look], spec)
     assert sorted(found) == list(range(len(files[look])))
     for i, file in enumerate(files[look]):
-        mean, most = difference(found[i], twin_of(file, spec, "image", i))
+        mean, most = difference(found[i], reference_crop(file, spec, "image", i))
         told = (SAMPLINGS[i // len(SIZES)], SIZES[i % len(SIZES)], mean, most)
         assert mean < 0.1, told
         assert most <= (1 if isinstance(spec, mx8.RandomResizedCrop) else 2), told
 
 
-# By how many levels crops may be off that are made of planes, or of pictures scaled while they are decoded: on average
-# over a crop, and at most. Noise is the worst there is; what is smooth here is rougher than most photographs. 4:1:1 is
-# further off, as Pillow shows its colours in blocks. A few pixels have no neighbours that colours could be taken from.
+# Allowed difference in levels, mean and maximum, of crops made from planes or from pictures scaled during decoding.
+# Noise is the worst case; "smooth" is still rougher than most photographs. 4:1:1 differs more, because Pillow does not
+# interpolate its chroma. Tiny pictures differ more, because chroma has no neighbours to interpolate from.
 BOUNDS = {
     "smooth": {"444": (2, 12), "422": (3, 24), "420": (4, 36), "440": (3, 24), "411": (10, 60), "Gray": (2, 12)},
     "noisy": {"444": (7, 40), "422": (7, 80), "420": (7, 90), "440": (7, 80), "411": (12, 100), "Gray": (7, 40)},
@@ -129,14 +129,14 @@ FEW = (30, 90)
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_others_are_nearly_those(
+def test_default_crops_are_close_to_pillows(
     name: str, look: str, backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
 ) -> None:
     spec = dataclasses.replace(SPECS[name], layout="HWC")
     found = crops(data[look], spec)
     for i, file in enumerate(files[look]):
         sampling, size = SAMPLINGS[i // len(SIZES)].replace("progressive", "420"), SIZES[i % len(SIZES)]
-        mean, most = difference(found[i], twin_of(file, spec, "image", i))
+        mean, most = difference(found[i], reference_crop(file, spec, "image", i))
         most_mean, most_most = BOUNDS[look][sampling] if min(size) >= 16 else FEW
         assert mean <= most_mean, (sampling, size, mean, most)
         assert most <= most_most, (sampling, size, mean, most)
@@ -144,10 +144,12 @@ def test_others_are_nearly_those(
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("name", SPECS)
-def test_tiles_change_nothing(name: str, exact: bool, look: str, backend: str, data: dict[str, mx8.Dataset]) -> None:
+def test_tiled_and_plain_jpegs_give_equal_crops(
+    name: str, exact: bool, look: str, backend: str, data: dict[str, mx8.Dataset]
+) -> None:
     spec = dataclasses.replace(SPECS[name], exact=exact)
     tiled, plain = crops(data[f"{look} in tiles"], spec), crops(data[look], spec)
-    if turbo.HAS_REGIONS and backend == "libturbojpeg" and not exact:  # tiles become planes, and regions colours
+    if turbo.HAS_REGIONS and backend == "libturbojpeg" and not exact:  # tiles are decoded to planes, regions to RGB
         assert all(difference(tiled[i], plain[i])[0] <= FEW[0] for i in plain)
     else:
         assert same(tiled, plain)
@@ -159,7 +161,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @pytest.mark.parametrize("scale", [{}, {"mean": MEAN, "std": STD}], ids=["plain", "normalised"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("layout", ["CHW", "HWC"])
-def test_layouts_and_dtypes_are_those_levels_in_another_form(
+def test_layouts_and_dtypes_change_only_the_form(
     layout: Any, dtype: Any, scale: Any, data: dict[str, mx8.Dataset]
 ) -> None:
     spec = SPECS["covered"]
@@ -174,7 +176,7 @@ def test_layouts_and_dtypes_are_those_levels_in_another_form(
         assert np.allclose(found[i], expected, rtol=2e-3 if dtype == "float16" else 1e-5, atol=2e-3 / 4)
 
 
-def test_torch_tensors_hold_the_same(data: dict[str, mx8.Dataset]) -> None:
+def test_torch_tensors_equal_numpy_arrays(data: dict[str, mx8.Dataset]) -> None:
     torch = pytest.importorskip("torch")
     expected = crops(data["smooth"], SPECS["random"])
     with loader_of(data["smooth"], SPECS["random"], output="torch") as loader:
@@ -200,7 +202,7 @@ SEVERAL = {
 }
 
 
-def test_each_of_several_crops_is_what_it_is_alone(
+def test_each_crop_of_a_multi_crop_equals_the_single_crop(
     backend: str, files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
 ) -> None:
     with loader_of(data["smooth in tiles"], mx8.MultiCrop(SEVERAL), columns=["image", "label"]) as loader:
@@ -209,7 +211,7 @@ def test_each_of_several_crops_is_what_it_is_alone(
     for name, spec in SEVERAL.items():
         found = rows(batches, name)
         for i, crop in found.items():
-            twin = twin_of(files["smooth"][i], spec, name, i)
+            twin = reference_crop(files["smooth"][i], spec, name, i)
             levels = crop if crop.dtype == np.uint8 else np.rint(crop * 255)
             assert difference(levels, twin)[1] <= 1
     assert same(rows(batches, "yoked"), rows(batches, "with it"))
@@ -220,8 +222,8 @@ def test_each_of_several_crops_is_what_it_is_alone(
     assert differing > len(files["smooth"]) // 2
 
 
-def test_crops_of_one_seed_mirror_together(data: dict[str, mx8.Dataset]) -> None:
-    """Whatever their sizes are, which are not of the draws."""
+def test_crops_with_equal_seed_are_mirrored_together(data: dict[str, mx8.Dataset]) -> None:
+    """Flips are equal for crops of different sizes."""
     spec = mx8.MultiCrop(
         {"a": mx8.RandomResizedCrop(48, seed=1, flip=0.5), "b": mx8.RandomResizedCrop(96, seed=1, flip=0.5)}
     )
@@ -231,7 +233,7 @@ def test_crops_of_one_seed_mirror_together(data: dict[str, mx8.Dataset]) -> None
             assert np.abs(halves - batch["a"]).mean() < 6
 
 
-# the same crops -------------------------------------------------------------------------------------------------------
+# reproducibility ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -251,13 +253,13 @@ def expected(data: dict[str, mx8.Dataset]) -> dict[int, Array]:
     ],
     ids=str,
 )
-def test_threads_batches_and_orders_change_no_crop(
+def test_crops_do_not_depend_on_threads_batches_and_order(
     options: dict[str, Any], data: dict[str, mx8.Dataset], expected: dict[int, Array]
 ) -> None:
     assert same(crops(data["smooth in tiles"], SPECS["small parts"], **options), expected)
 
 
-def test_nor_do_ranks(data: dict[str, mx8.Dataset], expected: dict[int, Array]) -> None:
+def test_crops_do_not_depend_on_ranks(data: dict[str, mx8.Dataset], expected: dict[int, Array]) -> None:
     found: dict[int, Array] = {}
     for rank in range(3):
         found |= crops(data["smooth in tiles"], SPECS["small parts"], rank=rank, world_size=3, shuffle=True)
@@ -265,7 +267,7 @@ def test_nor_do_ranks(data: dict[str, mx8.Dataset], expected: dict[int, Array]) 
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
-def test_nor_does_a_cold_disk(
+def test_crops_do_not_depend_on_the_page_cache(
     tmp_path: Path, io: Any, files: dict[str, list[bytes]], backend: str, data: dict[str, mx8.Dataset]
 ) -> None:
     cold = write(tmp_path / "cold", [tile(file) for file in files["smooth"]])
@@ -274,7 +276,7 @@ def test_nor_does_a_cold_disk(
 
 
 @pytest.mark.parametrize("cut", [0, 1, 4])
-def test_nor_does_an_interruption(cut: int, data: dict[str, mx8.Dataset]) -> None:
+def test_crops_do_not_depend_on_an_interruption(cut: int, data: dict[str, mx8.Dataset]) -> None:
     options = {"shuffle": True, "seed": 9}
     whole = crops(data["smooth"], SPECS["random"], **options)
     with loader_of(data["smooth"], SPECS["random"], **options) as loader:
@@ -288,9 +290,7 @@ def test_nor_does_an_interruption(cut: int, data: dict[str, mx8.Dataset]) -> Non
     assert same(found | rest, whole)
 
 
-def test_each_epoch_and_each_seed_has_crops_of_its_own(
-    files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]
-) -> None:
+def test_crops_differ_between_epochs_and_seeds(files: dict[str, list[bytes]], data: dict[str, mx8.Dataset]) -> None:
     spec = dataclasses.replace(SPECS["random"], exact=True, layout="HWC")
     large = [i for i in range(len(files["smooth"])) if SIZES[i % len(SIZES)] == (300, 400)]
     with loader_of(data["smooth"], spec, seed=4) as loader:
@@ -300,12 +300,12 @@ def test_each_epoch_and_each_seed_has_crops_of_its_own(
     other = crops(data["smooth"], spec, seed=5)
     for i in large:
         for epoch, found in enumerate(epochs):
-            assert difference(found[i], twin_of(files["smooth"][i], spec, "image", i, 4, epoch))[1] <= 1
+            assert difference(found[i], reference_crop(files["smooth"][i], spec, "image", i, 4, epoch))[1] <= 1
         seen = [*(found[i].tobytes() for found in epochs), other[i].tobytes()]
         assert len(set(seen)) == 4
 
 
-def test_about_half_are_mirrored(place: Path) -> None:
+def test_about_half_of_the_crops_are_mirrored(place: Path) -> None:
     file = file_of(np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 3, 64, 0).repeat(3, 2), "PNG")
     dataset = write(place / "steps", [file] * 300)
     found = crops(dataset, mx8.CenterCrop(64, flip=0.5))
@@ -319,7 +319,7 @@ def test_about_half_are_mirrored(place: Path) -> None:
 # beside other columns -------------------------------------------------------------------------------------------------
 
 
-def test_two_columns_are_decoded_each_in_its_own_way(place: Path, files: dict[str, list[bytes]], backend: str) -> None:
+def test_two_columns_can_have_different_decoders(place: Path, files: dict[str, list[bytes]], backend: str) -> None:
     some = files["smooth"][:16]
     columns = {"left": "bytes", "right": "bytes", "caption": "str"}
     with mx8.Writer(place / "two", columns=columns, size_limit="30kb", mode="overwrite") as writer:
@@ -337,11 +337,11 @@ def test_two_columns_are_decoded_each_in_its_own_way(place: Path, files: dict[st
                     ("a", some[-1 - i], BIG),
                     ("b", some[-1 - i], BIG),
                 ):
-                    assert difference(batch[key][row], twin_of(file, spec, key, i))[1] <= 1
+                    assert difference(batch[key][row], reference_crop(file, spec, key, i))[1] <= 1
 
 
 @pytest.mark.parametrize("names", [("label", "a"), ("a", "label")])
-def test_a_crop_may_not_be_called_as_a_column_is(names: tuple[str, str], data: dict[str, mx8.Dataset]) -> None:
+def test_a_crop_cannot_be_named_like_a_column(names: tuple[str, str], data: dict[str, mx8.Dataset]) -> None:
     spec = mx8.MultiCrop(dict.fromkeys(names, BIG))
     twice = "expected a unique name for each output, got 'label' twice"
     with pytest.raises(mx8.SettingError, match=twice):
@@ -351,16 +351,16 @@ def test_a_crop_may_not_be_called_as_a_column_is(names: tuple[str, str], data: d
 
 
 @pytest.mark.parametrize("column", ["label", "nothing"])
-def test_only_columns_of_picture_files_are_decoded(column: str, data: dict[str, mx8.Dataset]) -> None:
+def test_only_columns_of_picture_files_can_be_decoded(column: str, data: dict[str, mx8.Dataset]) -> None:
     with pytest.raises(mx8.ShardsError, match=column):
         mx8.Loader(data["smooth"], batch_size=3, decode={column: BIG})
 
 
-# how pixels came about ------------------------------------------------------------------------------------------------
+# choice of the decoder ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_the_way_of_the_pixels_is_told(exact: bool, backend: str, data: dict[str, mx8.Dataset]) -> None:
+def test_stats_and_state_name_the_decoder(exact: bool, backend: str, data: dict[str, mx8.Dataset]) -> None:
     with loader_of(data["smooth"], dataclasses.replace(SPECS["random"], exact=exact)) as loader:
         found = loader.stats()["pixels"]
         assert list(found) == ["image"]
@@ -368,14 +368,14 @@ def test_the_way_of_the_pixels_is_told(exact: bool, backend: str, data: dict[str
         assert loader.state_dict()["pixels"] == found
 
 
-def test_going_on_in_another_way_warns(data: dict[str, mx8.Dataset]) -> None:
+def test_resuming_with_another_decoder_warns(data: dict[str, mx8.Dataset]) -> None:
     spec = SPECS["random"]
     with loader_of(data["smooth"], spec) as loader:
         next(iter(loader))
         state = loader.state_dict()
     with loader_of(data["smooth"], dataclasses.replace(spec, exact=True)) as loader:
         with pytest.warns(
-            UserWarning, match="pictures became pixels in another way: image by '.*' then, image by 'exact' now"
+            UserWarning, match="another way of decoding pictures: image by '.*' then, image by 'exact' now"
         ):
             loader.load_state_dict(state)
         assert len(rows(loader)) == len(data["smooth"]) - 9
@@ -387,19 +387,21 @@ def test_going_on_in_another_way_warns(data: dict[str, mx8.Dataset]) -> None:
 # threads and processes ------------------------------------------------------------------------------------------------
 
 
-def test_a_data_loader_gets_the_same_crops(data: dict[str, mx8.Dataset], backend: str) -> None:
+def test_a_data_loader_gets_equal_crops(data: dict[str, mx8.Dataset], backend: str) -> None:
     expected = crops(data["smooth"], SPECS["random"], shuffle=True)
     with loader_of(data["smooth"], SPECS["random"], shuffle=True) as loader:
         assert same(taken(loader.as_iterable_dataset()), expected)
 
 
-def test_so_do_its_workers(actor: Actor, place: Path, data: dict[str, mx8.Dataset]) -> None:
+def test_workers_of_a_data_loader_get_equal_crops(
+    child_process: ChildProcess, place: Path, data: dict[str, mx8.Dataset]
+) -> None:
     pytest.importorskip("torch")
     expected = crops(data["smooth"], mx8.RandomResizedCrop(32))
-    with in_time(240):  # kernels may have to be compiled there, first
-        actor.start("decoded_for", data=str(place / "smooth"), count=2)
-        (said,), status = actor.rest()
-    assert (status, actor.errors) == (0, "")
+    with time_limit(240):  # kernels may have to be compiled first
+        child_process.start("decoded_for", data=str(place / "smooth"), count=2)
+        (said,), status = child_process.read_rest()
+    assert (status, child_process.errors) == (0, "")
     assert json.loads(said) == [[i, zlib.crc32(expected[i])] for i in sorted(expected)]
 
 
@@ -411,8 +413,8 @@ def taken(batches: Any) -> dict[int, Array]:
 
 @pytest.mark.hunt
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
-def test_all_of_this_passes_under_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    """With a cache of its own, for which all is compiled anew."""
+def test_these_tests_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
+    """With a separate cache, so that all kernels are recompiled with checks."""
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("pictures", "picture_files")]
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
@@ -421,7 +423,7 @@ def test_all_of_this_passes_under_bounds_checking(tmp_path: Path, repository: Pa
 
 
 @pytest.mark.parametrize("decode", ["rgb8", {"image": "rgb8"}, {"image": mx8.CenterCrop}, mx8.CenterCrop(8)])
-def test_what_is_no_decoder_is_refused_by_what_it_is(decode: Any, tmp_path: Path) -> None:
+def test_objects_that_are_not_decoders_are_refused(decode: Any, tmp_path: Path) -> None:
     dataset = write(tmp_path, [])
     with pytest.raises(mx8.SettingError, match="decode: expected a decoder for each column"):
         mx8.Loader(dataset, batch_size=1, decode=decode)

@@ -27,16 +27,16 @@ from mx8shards.loading.execution.following import Following
 from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.thread_resources import ThreadResources
 from mx8shards.shards.open_shard import Shards
-from mx8shards.shards.providers import CAUSES, Cause, LocalFiles, Provider
-from tests.loader.parts import ids_of, in_time, nothing_left, write
+from mx8shards.shards.providers import CAUSES, Cause, Fetches, LocalFiles, Provider
+from tests.loader.leak_checks import ids_of, no_leaks, time_limit, write
 
 SAMPLES, BATCH = 120, 10
-Act = Callable[[int], object]  # what is done before shard i is there
+Act = Callable[[int], object]  # called before shard i is available
 
 
 @dataclass
 class OnCommand:
-    """A provider of shards that are there, each of which it provides when the test lets it."""
+    """A provider of local shards, each of which becomes available when the test allows it."""
 
     inner: Provider
     act: Act
@@ -57,6 +57,10 @@ class OnCommand:
 
     def awaits(self, entry: Entry) -> Cause | None:
         return None if number(entry) in self.done else "network"
+
+    @property
+    def fetched(self) -> Fetches:
+        return Fetches()
 
     @property
     def eviction(self) -> None:
@@ -101,8 +105,10 @@ def last_shard_of(data: Path, batch: int) -> int:
 
 @pytest.mark.parametrize("limit", [None, 1, 4], ids=["in the pool", "one thread", "four threads"])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_slow_shards_change_nothing_and_each_is_provided_once(data: Path, limit: int | None, shuffle: bool) -> None:
-    with nothing_left(data), in_time():
+def test_slow_shards_do_not_change_batches_and_each_is_provided_once(
+    data: Path, limit: int | None, shuffle: bool
+) -> None:
+    with no_leaks(data), time_limit():
         with provided(data, lambda i: time.sleep(0.002 * (i % 5)), limit, shuffle=shuffle) as (loader, provider):
             for epoch in range(2):
                 wanted = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
@@ -111,10 +117,10 @@ def test_slow_shards_change_nothing_and_each_is_provided_once(data: Path, limit:
         del loader, provider
 
 
-def test_batches_whose_shards_are_here_go_out_while_another_shard_does_not_come(data: Path) -> None:
+def test_batches_of_local_shards_are_delivered_while_another_shard_is_delayed(data: Path) -> None:
     stuck = last_shard_of(data, 5)
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i == stuck and come.wait(30)) as (loader, provider):
+    with time_limit(), provided(data, lambda i: i == stuck and come.wait(30)) as (loader, provider):
         batches = iter(loader)
         got = [ids_of(next(batches)) for _ in range(5)]
         assert got == [list(range(k * BATCH, (k + 1) * BATCH)) for k in range(5)]
@@ -127,19 +133,19 @@ def test_batches_whose_shards_are_here_go_out_while_another_shard_does_not_come(
         assert [i for batch in batches for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))
 
 
-def test_the_first_batch_waits_for_its_own_shards_only(data: Path) -> None:
+def test_the_first_batch_waits_only_for_its_own_shards(data: Path) -> None:
     last = last_shard_of(data, 0)
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i > last and come.wait(30)) as (loader, provider):
+    with time_limit(), provided(data, lambda i: i > last and come.wait(30)) as (loader, provider):
         assert ids_of(next(iter(loader))) == list(range(BATCH))
         assert max(provider.done) <= last
         come.set()
 
 
-def test_shards_are_provided_ahead_in_the_order_of_need_and_not_all_at_once(data: Path) -> None:
+def test_shards_are_provided_ahead_in_the_order_of_need_with_bounded_parallelism(data: Path) -> None:
     held = threading.Event()
     with (
-        in_time(),
+        time_limit(),
         provided(data, lambda i: None, shuffle=False, transform=lambda batch: held.wait(30) and batch) as (
             loader,
             provider,
@@ -149,7 +155,7 @@ def test_shards_are_provided_ahead_in_the_order_of_need_and_not_all_at_once(data
         deadline = time.monotonic() + 10
         while len(provider.done) < 8 and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.2)  # if more were to come, they would
+        time.sleep(0.2)  # time for further shards, if there were any
         total = len(list(data.glob("*.mds")))
         assert 8 <= len(provider.done) < total
         assert max(provider.done) == len(provider.done) - 1
@@ -157,7 +163,7 @@ def test_shards_are_provided_ahead_in_the_order_of_need_and_not_all_at_once(data
         assert [i for batch in batches for i in ids_of(batch)] == list(range(SAMPLES))
 
 
-def test_shards_that_are_here_in_time_make_room_for_those_after_them(data: Path) -> None:
+def test_provided_shards_make_room_for_the_next_ones(data: Path) -> None:
     with provided(data, lambda i: None) as (loader, provider):
         shards = loader._dataset.shards
 
@@ -172,17 +178,17 @@ def test_shards_that_are_here_in_time_make_room_for_those_after_them(data: Path)
             assert len(provider.done) == min(i + 1 + 8, shards.count)
 
 
-def test_shards_that_wait_in_the_queue_are_not_provided_after_their_iteration_has_ended(data: Path) -> None:
+def test_queued_shards_are_not_provided_after_their_iteration_ended(data: Path) -> None:
     frozen, come = threading.Event(), threading.Event()
     act: Act = lambda i: frozen.is_set() and come.wait(30)  # noqa: E731
-    with in_time(), provided(data, act, 1, memory="320kb") as (loader, provider):
+    with time_limit(), provided(data, act, 1, memory="320kb") as (loader, provider):
         batches = iter(loader)
         held = next(batches)
         time.sleep(0.5)  # so that shards are provided ahead
         frozen.set()
         del held
         held = next(batches)
-        while len(provider.begun) - len(provider.done) != 1:  # until one is stuck, with others behind it in the queue
+        while len(provider.begun) - len(provider.done) != 1:  # until one shard is stuck and others are queued behind it
             time.sleep(0.3)
             held = next(batches) if len(provider.begun) == len(provider.done) else held
         stuck = len(provider.begun)
@@ -193,9 +199,9 @@ def test_shards_that_wait_in_the_queue_are_not_provided_after_their_iteration_ha
         del held, batches
 
 
-def test_a_substitute_whose_shard_does_not_come_keeps_nobody_from_other_shards(data: Path) -> None:
+def test_a_substitute_whose_shard_is_delayed_does_not_block_other_shards(data: Path) -> None:
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i == 5 and come.wait(30)) as (loader, provider):
+    with time_limit(), provided(data, lambda i: i == 5 and come.wait(30)) as (loader, provider):
         table = loader._assembly.plan.shard_table
         table.begin_epoch()
         first = int(loader._dataset.shards.starts[5])
@@ -214,16 +220,16 @@ def test_a_substitute_whose_shard_does_not_come_keeps_nobody_from_other_shards(d
         assert came_meanwhile == 1
 
 
-def test_a_full_disk_is_no_reason_to_skip_a_substitute(data: Path) -> None:
+def test_a_full_disk_is_an_error_and_does_not_skip_a_substitute(data: Path) -> None:
     def act(i: int) -> None:
         if i == 5:
             raise DiskError("no space is left", subject=f"shard {i}")
 
-    with in_time(), provided(data, act, on_error="substitute") as (loader, _):
+    with time_limit(), provided(data, act, on_error="substitute") as (loader, _):
         table = loader._assembly.plan.shard_table
         table.begin_epoch()
         with pytest.raises(DiskError, match="no space is left"):
-            table.find(loader._dataset.shards.starts[5:6])  # as a thread of the pool does for a substitute
+            table.find(loader._dataset.shards.starts[5:6])  # as a pool thread does for a substitute
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "substitute"])
@@ -235,7 +241,7 @@ def test_an_outage_is_never_a_lost_sample(data: Path, on_error: str, limit: int 
         if away and i == 3:
             raise mx8.RemoteError("the network was away", subject=f"shard {i}")
 
-    with in_time(), provided(data, act, limit, on_error=on_error) as (loader, _):
+    with time_limit(), provided(data, act, limit, on_error=on_error) as (loader, _):
         for _ in range(2):
             with pytest.raises(mx8.LoaderError, match="the network was away"):
                 list(loader)
@@ -247,14 +253,12 @@ def test_an_outage_is_never_a_lost_sample(data: Path, on_error: str, limit: int 
 
 
 @pytest.mark.parametrize(("on_error", "lost"), [("skip", True), ("substitute", True), ("raise", False)])
-def test_a_shard_that_the_provider_finds_damaged_is_passed_over_where_the_user_wants_that(
-    data: Path, on_error: str, lost: bool
-) -> None:
+def test_on_error_applies_to_a_shard_that_the_provider_finds_damaged(data: Path, on_error: str, lost: bool) -> None:
     def act(i: int) -> None:
         if i == 3:
             raise mx8.IntegrityError("another hash", subject=f"shard {i}")
 
-    with in_time(), provided(data, act, on_error=on_error) as (loader, _):
+    with time_limit(), provided(data, act, on_error=on_error) as (loader, _):
         if not lost:
             with pytest.raises(mx8.LoaderError, match="another hash"):
                 list(loader)
@@ -267,28 +271,28 @@ def test_a_shard_that_the_provider_finds_damaged_is_passed_over_where_the_user_w
         assert "another hash" in loader.stats()["lost_last"][0]["reason"]
 
 
-def test_a_provider_that_does_not_answer_is_named_and_the_loader_ends(data: Path) -> None:
+def test_a_provider_that_does_not_answer_is_an_error_that_names_it(data: Path) -> None:
     stuck = last_shard_of(data, 5)
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i == stuck and come.wait(30), read_timeout_s=1) as (loader, _):
-        with pytest.raises(mx8.LoaderError, match=rf"shard\.{stuck:05d}\.mds is not here .* waits for the network"):
+    with time_limit(), provided(data, lambda i: i == stuck and come.wait(30), read_timeout_s=1) as (loader, _):
+        with pytest.raises(mx8.LoaderError, match=rf"shard\.{stuck:05d}\.mds has not arrived .* waits for the network"):
             list(loader)
         come.set()
         assert [i for batch in loader for i in ids_of(batch)] == list(range(5 * BATCH, SAMPLES))
 
 
-def test_a_wait_of_more_than_two_seconds_is_told_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wait_of_more_than_two_seconds_is_logged_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "mx8shards")
-    with in_time(), provided(data, lambda i: time.sleep(3 if i in (2, 9) else 0), 1) as (loader, _):
+    with time_limit(), provided(data, lambda i: time.sleep(3 if i in (2, 9) else 0), 1) as (loader, _):
         list(loader)
     (told,) = [record.getMessage() for record in caplog.records]
     assert told.startswith("a batch has waited for the network for ")
     assert told.endswith("shard.00002.mds")
 
 
-def test_an_iteration_that_is_left_while_its_planner_waits_for_a_shard_ends_at_once(data: Path) -> None:
+def test_a_break_while_the_planner_waits_for_a_shard_ends_the_iteration_at_once(data: Path) -> None:
     come = threading.Event()
-    with in_time(), provided(data, lambda i: i > 2 and come.wait(30)) as (loader, _):
+    with time_limit(), provided(data, lambda i: i > 2 and come.wait(30)) as (loader, _):
         for epoch in range(3):
             batches = iter(loader)
             assert ids_of(next(batches)) == list(range(BATCH))
@@ -296,12 +300,12 @@ def test_an_iteration_that_is_left_while_its_planner_waits_for_a_shard_ends_at_o
             begun = time.monotonic()
             del batches
             loader.set_epoch(epoch + 1)
-            assert time.monotonic() - begun < 20  # and not the thirty seconds
+            assert time.monotonic() - begun < 20  # far less than the thirty seconds
         come.set()
 
 
-def test_explain_names_what_shards_waited_for(data: Path) -> None:
-    with in_time(), provided(data, lambda i: time.sleep(0.03), limit=1) as (loader, _):
+def test_explain_names_the_cause_of_waiting_for_shards(data: Path) -> None:
+    with time_limit(), provided(data, lambda i: time.sleep(0.03), limit=1) as (loader, _):
         list(loader)
         assert loader.stats()["network_s"] > 0
         assert loader.explain().bottleneck == "network"
@@ -317,10 +321,10 @@ def test_zstd_shards_are_unpacked_ahead_in_the_pool(tmp_path: Path, monkeypatch:
         return real(self, entry)
 
     monkeypatch.setattr(LocalFiles, "provide", provide)
-    with in_time(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, threads=2) as loader:
+    with time_limit(), mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, threads=2) as loader:
         assert [i for batch in loader for i in ids_of(batch)] == list(range(SAMPLES))
         assert len(threads) == dataset.shards.count
-        assert {name.rpartition("-")[0] for name in threads} == {"mx8shards"}  # no planner among them
+        assert {name.rpartition("-")[0] for name in threads} == {"mx8shards"}  # the planner has ended
         assert "mx8shards-planner" not in threads
         assert loader.stats()["unpack_s"] > 0
 
@@ -329,7 +333,7 @@ def test_zstd_shards_are_unpacked_ahead_in_the_pool(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("world_size", [3, 8])
 def test_a_rank_has_its_own_shards_provided_ahead(data: Path, shuffle: Any, world_size: int) -> None:
     options = {"rank": world_size - 1, "world_size": world_size, "batch_size": 3, "shuffle": shuffle}
-    with in_time(), provided(data, lambda i: None, 1, **options) as (loader, provider):
+    with time_limit(), provided(data, lambda i: None, 1, **options) as (loader, provider):
         lanes: list[str] = []
         submit = loader._assembly.provider_threads.submit
 
@@ -345,14 +349,14 @@ def test_a_rank_has_its_own_shards_provided_ahead(data: Path, shuffle: Any, worl
         assert lanes.count("later") >= min(len(needed) // 2, 8)
 
 
-def test_nobody_waits_for_a_shard_that_came_while_the_next_ones_were_begun(data: Path) -> None:
-    with in_time(), provided(data, lambda i: None, 1, batch_size=2) as (loader, _):
+def test_a_shard_that_arrives_while_others_are_started_is_not_waited_for(data: Path) -> None:
+    with time_limit(), provided(data, lambda i: None, 1, batch_size=2) as (loader, _):
         list(loader)
-        assert loader.stats()["network_s"] < 0.05 * len(loader)  # far less than the interval of the waiting each time
+        assert loader.stats()["network_s"] < 0.05 * len(loader)  # far less than one polling interval per batch
 
 
-def test_a_shard_is_provided_once_however_many_runs_and_loaders_need_it_at_a_time(data: Path) -> None:
-    with in_time(), provided(data, lambda i: time.sleep(0.02), 8) as (loader, provider):
+def test_concurrent_runs_and_loaders_provide_each_shard_once(data: Path) -> None:
+    with time_limit(), provided(data, lambda i: time.sleep(0.02), 8) as (loader, provider):
         with mx8.Loader(loader._dataset, batch_size=BATCH, threads=2, output="numpy", shuffle=True) as other:
             for _ in range(3):
                 next(iter(loader))
@@ -361,7 +365,7 @@ def test_a_shard_is_provided_once_however_many_runs_and_loaders_need_it_at_a_tim
         assert sorted(provider.begun) == sorted(set(provider.begun))
 
 
-def test_a_disk_that_fails_when_an_evicted_copy_is_needed_again_loses_no_sample(
+def test_a_disk_error_while_an_evicted_copy_is_restored_loses_no_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write(tmp_path / "zstd", SAMPLES, size_limit=1_500, compression="zstd")
@@ -376,7 +380,7 @@ def test_a_disk_that_fails_when_an_evicted_copy_is_needed_again_loses_no_sample(
                 raise mx8.DiskError("no room", subject="cache")
 
             monkeypatch.setattr("mx8shards.shards.cache.unpack", full)
-            with in_time(), pytest.raises(mx8.LoaderError, match="no room"):
+            with time_limit(), pytest.raises(mx8.LoaderError, match="no room"):
                 list(loader)
             assert loader.stats()["lost"] == 0
             monkeypatch.undo()
@@ -384,7 +388,7 @@ def test_a_disk_that_fails_when_an_evicted_copy_is_needed_again_loses_no_sample(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
-def test_a_file_that_cannot_be_opened_for_no_fault_of_its_own_loses_no_sample(
+def test_a_system_error_while_a_file_is_opened_loses_no_sample(
     data: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -392,7 +396,7 @@ def test_a_file_that_cannot_be_opened_for_no_fault_of_its_own_loses_no_sample(
 
     with mx8.Dataset(data) as dataset, mx8.Loader(dataset, batch_size=BATCH, on_error="skip", threads=1) as loader:
         monkeypatch.setattr("mx8shards.shards.shard.ReadFile", refuse)
-        with in_time(), pytest.raises(mx8.LoaderError, match=os.strerror(number)):
+        with time_limit(), pytest.raises(mx8.LoaderError, match=os.strerror(number)):
             list(loader)
         monkeypatch.undo()
         assert sum(len(batch.sample_ids) for batch in loader) == SAMPLES
@@ -404,13 +408,13 @@ def test_a_dataset_whose_directory_was_emptied_is_an_error_and_loses_no_sample(d
     with mx8.Dataset(root) as dataset, mx8.Loader(dataset, batch_size=BATCH, on_error="skip", threads=1) as loader:
         root.rename(tmp_path / "unmounted")
         root.mkdir()
-        with in_time(), pytest.raises(mx8.LoaderError, match="there is no such file"):
+        with time_limit(), pytest.raises(mx8.LoaderError, match="there is no such file"):
             list(loader)
         assert loader.stats()["lost"] == 0
 
 
 def test_a_substitute_whose_shard_is_not_local_is_waited_for_by_the_planner(data: Path) -> None:
-    """So the provider's own threads fetch it, and the watchdog sees the wait."""
+    """Then the provider's threads fetch it, and the watchdog observes the wait."""
     threads: dict[int, str] = {}
     come = threading.Event()
 
@@ -422,7 +426,7 @@ def test_a_substitute_whose_shard_is_not_local_is_waited_for_by_the_planner(data
             come.wait(30)
 
     options = {"on_error": "substitute", "read_timeout_s": 2, "batch_size": 4}
-    with in_time(), provided(data, act, 4, **options) as (loader, _):
+    with time_limit(), provided(data, act, 4, **options) as (loader, _):
         with pytest.raises(mx8.LoaderError, match="waits for the network"):
             list(loader)
         come.set()
@@ -430,11 +434,11 @@ def test_a_substitute_whose_shard_is_not_local_is_waited_for_by_the_planner(data
         assert sum(len(ids_of(batch)) for batch in loader) == SAMPLES
 
 
-def test_a_look_at_what_comes_next_is_a_short_one() -> None:
-    """Where all shards are local already, a first batch must not wait for a look at each of them."""
+def test_looking_at_upcoming_shards_takes_bounded_work() -> None:
+    """If all shards are local, the first batch must not wait until each of them was checked."""
 
     class Local:
-        """Shards that are all here, which nobody knows before looking."""
+        """Local shards whose state is unknown before it is checked."""
 
         all_here = False
         limited = ()

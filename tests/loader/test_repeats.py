@@ -14,7 +14,7 @@ from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.joining import mix
-from tests.orders import Listed, Weighted
+from tests.custom_orders import Listed, Weighted
 
 COUNT = 6
 RANDOM = mx8.RandomResizedCrop(6)
@@ -49,7 +49,7 @@ def crops(loader: mx8.Loader) -> dict[Key, bytes]:
     return found
 
 
-def test_a_selection_tells_its_repeats_apart_and_leaves_the_first_as_it_is_without_repeats(
+def test_repeats_get_different_crops_and_the_first_occurrence_stays_as_without_repeats(
     dataset: mx8.Dataset,
 ) -> None:
     with loader_of(dataset) as loader:
@@ -64,7 +64,7 @@ def test_a_selection_tells_its_repeats_apart_and_leaves_the_first_as_it_is_witho
 
 @pytest.mark.parametrize("shuffle", [False, True, mx8.BlockShuffle(shards=1)], ids=str)
 @pytest.mark.parametrize("size", [1, 3])
-def test_what_repeats_look_like_depends_on_neither_order_nor_ranks_nor_a_resume(
+def test_crops_of_repeats_do_not_depend_on_order_ranks_or_a_resume(
     dataset: mx8.Dataset, shuffle: Any, size: int
 ) -> None:
     view = dataset.select([0, 2, 2, 4, 4, 4, 1, 0])
@@ -82,7 +82,7 @@ def test_what_repeats_look_like_depends_on_neither_order_nor_ranks_nor_a_resume(
     assert found == wanted
 
 
-def test_mirrored_repeats_and_changed_colours_differ(dataset: mx8.Dataset) -> None:
+def test_flips_and_colour_changes_of_repeats_differ(dataset: mx8.Dataset) -> None:
     view = dataset.select([2] * 64)
     flip = mx8.transforms.RandomHorizontalFlip()
     with loader_of(view, decode={"image": mx8.CenterCrop(20)}, transform=flip, batch_size=64) as loader:
@@ -99,7 +99,7 @@ def test_mirrored_repeats_and_changed_colours_differ(dataset: mx8.Dataset) -> No
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_repeats_of_an_order_differ_and_are_drawn_alike_by_any_ranks(dataset: mx8.Dataset, size: int) -> None:
+def test_repeats_of_an_order_differ_and_are_equal_on_any_number_of_ranks(dataset: mx8.Dataset, size: int) -> None:
     order = Weighted([1, 5, 1, 1, 9, 1], 24, seed=1)
     with loader_of(dataset, order=order) as loader:
         wanted = crops(loader)
@@ -111,14 +111,14 @@ def test_repeats_of_an_order_differ_and_are_drawn_alike_by_any_ranks(dataset: mx
     assert found == wanted
 
 
-def test_an_order_that_repeats_positions_of_a_view_with_repeats(dataset: mx8.Dataset) -> None:
+def test_an_order_may_repeat_positions_of_a_view_with_repeats(dataset: mx8.Dataset) -> None:
     with loader_of(dataset.select([3, 3, 1]), order=Listed([0, 1, 2, 1, -1, 0, 1])) as loader:
         found = crops(loader)
     assert [key[0] for key in found] == [3, 3, 1, 3, 3, 3]
     assert len(set(found.values())) == len(found)
 
 
-def test_a_substitute_of_a_repeat_follows_from_which_repeat_it_is(tmp_path: Any, dataset: mx8.Dataset) -> None:
+def test_the_substitute_of_a_repeat_depends_on_its_occurrence(tmp_path: Any, dataset: mx8.Dataset) -> None:
     with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
         writer.write({"image": b"no picture"})
         for i in range(COUNT):
@@ -132,7 +132,7 @@ def test_a_substitute_of_a_repeat_follows_from_which_repeat_it_is(tmp_path: Any,
         assert next(iter(loader)).sample_ids.tolist() == first
 
 
-def test_a_batch_keeps_its_extras_wherever_it_goes(dataset: mx8.Dataset) -> None:
+def test_copies_and_moves_of_a_batch_keep_its_extras(dataset: mx8.Dataset) -> None:
     view = dataset.select([1, 1, 0, 1])
     with loader_of(view) as loader:
         batch = next(iter(loader))
@@ -158,11 +158,11 @@ def test_joined_selections_keep_their_occurrences(dataset: mx8.Dataset) -> None:
         assert batch.sample_ids.tolist() == [0, 1, 2, 3, 4, 5, 8, 8, 17]
         assert batch.extras["occurrence"].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0]
         assert len({image.numpy().tobytes() for image in batch["image"]}) == 9
-    with loader_of(joined, batch_size=2) as loader:  # also where none of them is in the batch
+    with loader_of(joined, batch_size=2) as loader:  # also if the batch has no repeats
         assert all("occurrence" in batch.extras for batch in loader)
 
 
-def test_a_mix_repeats_what_is_smaller_than_its_share_with_other_crops(dataset: mx8.Dataset) -> None:
+def test_repeats_in_a_mix_get_different_crops(dataset: mx8.Dataset) -> None:
     view = mix([dataset.select([0, 1]), dataset], weights=[5, 4], length=9)
     with loader_of(view, shuffle=True) as loader:
         found = crops(loader)

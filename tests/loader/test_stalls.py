@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from tests.loader.faults import Weigh
-from tests.loader.filesystem import Mounted, shown_again
-from tests.loader.parts import ids_of, in_time, nothing_left, threads, write
+from tests.loader.faults import ChecksumDecoder
+from tests.loader.filesystem import Mirror, mirrored
+from tests.loader.leak_checks import ids_of, no_leaks, threads, time_limit, write
 
 SAMPLES, BATCH = 1200, 8  # more than is made ahead
 STALLED = r"file system does not answer|no thread has become free"
@@ -28,9 +28,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shown(data: Path, tmp_path: Path) -> Iterator[Mounted]:
+def shown(data: Path, tmp_path: Path) -> Iterator[Mirror]:
     """The same data on a file system that can be stopped."""
-    with shown_again(data, tmp_path / "mount") as found:
+    with mirrored(data, tmp_path / "mount") as found:
         yield found
 
 
@@ -39,7 +39,7 @@ def all_of(loader: mx8.Loader) -> list[int]:
 
 
 def slow_loader(dataset: mx8.Dataset, **options: Any) -> mx8.Loader:
-    """A loader that holds few batches ahead, so that there is something left to stall."""
+    """A loader that prefetches few batches, so that reads remain to be stalled."""
     return mx8.Loader(
         dataset, **{"batch_size": BATCH, "threads": 2, "read_timeout_s": 0.6, "output": "numpy"} | options
     )
@@ -47,8 +47,10 @@ def slow_loader(dataset: mx8.Dataset, **options: Any) -> mx8.Loader:
 
 @pytest.mark.parametrize("what", ["everything", "reads"])
 @pytest.mark.parametrize("io", ["auto", "mmap"])
-def test_a_stalled_read_is_an_error_and_all_goes_on_when_the_server_is_back(shown: Mounted, io: str, what: str) -> None:
-    with nothing_left(shown.root):
+def test_a_stalled_read_is_an_error_and_loading_continues_when_the_server_is_back(
+    shown: Mirror, io: str, what: str
+) -> None:
+    with no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         loader = slow_loader(dataset, io=io)
         try:
@@ -60,7 +62,7 @@ def test_a_stalled_read_is_an_error_and_all_goes_on_when_the_server_is_back(show
                 shown.reads("hold")
             with pytest.raises(mx8.LoaderError, match=STALLED):
                 found.extend(i for batch in batches for i in ids_of(batch))
-            for _ in range(2):  # as long as it lasts, each attempt ends like the first
+            for _ in range(2):  # during the stall, each attempt ends like the first
                 with pytest.raises(mx8.LoaderError, match=STALLED):
                     all_of(loader)
         finally:
@@ -74,8 +76,8 @@ def test_a_stalled_read_is_an_error_and_all_goes_on_when_the_server_is_back(show
         del loader, dataset, batches
 
 
-def test_closing_while_a_read_stalls_ends_and_the_threads_end_with_the_stall(shown: Mounted) -> None:
-    with nothing_left(shown.root):
+def test_closing_returns_during_a_stalled_read_and_threads_end_with_the_stall(shown: Mirror) -> None:
+    with no_leaks(shown.root):
         dataset = mx8.Dataset(shown.root)
         loader = slow_loader(dataset)
         batches = iter(loader)
@@ -83,7 +85,7 @@ def test_closing_while_a_read_stalls_ends_and_the_threads_end_with_the_stall(sho
         shown.forget()
         shown.reads("hold")
         loader.close()
-        with pytest.raises(mx8.LoaderError, match="was left"):
+        with pytest.raises(mx8.LoaderError, match="has ended"):
             list(batches)
         shown.reads("ok")
         while threads():
@@ -92,8 +94,8 @@ def test_closing_while_a_read_stalls_ends_and_the_threads_end_with_the_stall(sho
         del loader, dataset, batches
 
 
-def test_two_loaders_share_a_pool_and_the_stall_of_one_is_told_to_both(shown: Mounted, data: Path) -> None:
-    with nothing_left(shown.root):
+def test_a_stall_in_a_shared_pool_is_reported_to_both_loaders(shown: Mirror, data: Path) -> None:
+    with no_leaks(shown.root):
         stalled, fine = mx8.Dataset(shown.root), mx8.Dataset(data)
         pool = mx8.Pool(memory="64mb", threads=2)
         one = mx8.Loader(stalled, batch_size=BATCH, pool=pool, read_timeout_s=0.6, output="numpy")
@@ -118,31 +120,33 @@ def test_two_loaders_share_a_pool_and_the_stall_of_one_is_told_to_both(shown: Mo
         del one, two, loader, stalled, fine, pool
 
 
-# no stalls ------------------------------------------------------------------------------------------------------------
+# slow work that is not a stall ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
-def test_a_batch_that_takes_longer_than_the_limit_by_many_slow_reads_is_no_stall(shown: Mounted, io: str) -> None:
+def test_many_slow_reads_that_exceed_the_limit_together_are_no_stall(shown: Mirror, io: str) -> None:
     with mx8.Dataset(shown.root) as dataset, slow_loader(dataset, io=io, batch_size=SAMPLES, threads=1) as loader:
         shown.forget()
         shown.reads("delay 0.05")  # for each of dozens of shards
         try:
             begun = time.monotonic()
             assert all_of(loader) == list(range(SAMPLES))
-            assert time.monotonic() - begun > 0.6  # if not, this proves nothing
+            assert time.monotonic() - begun > 0.6  # otherwise the test proves nothing
         finally:
             shown.reads("ok")
 
 
 @pytest.mark.parametrize("what", ["decode", "transform"])
-def test_decoding_and_transforms_may_take_longer_than_the_limit(shown: Mounted, what: str) -> None:
-    """Also where files are read, and also where another loader of the pool takes all threads meanwhile."""
+def test_decoding_and_transforms_may_take_longer_than_the_limit(shown: Mirror, what: str) -> None:
+    """Also with pread, and while another loader of the pool uses all threads."""
 
     def transform(batch: Any) -> Any:
         time.sleep(1.2)
         return batch
 
-    options: Any = {"transform": transform} if what == "transform" else {"decode": {"blob": Weigh(takes_s=0.006)}}
+    options: Any = (
+        {"transform": transform} if what == "transform" else {"decode": {"blob": ChecksumDecoder(takes_s=0.006)}}
+    )
     shown.forget()
     with mx8.Dataset(shown.root) as dataset:
         pool = mx8.Pool(memory="64mb", threads=1)
@@ -150,7 +154,7 @@ def test_decoding_and_transforms_may_take_longer_than_the_limit(shown: Mounted, 
             mx8.Loader(dataset, batch_size=200, pool=pool, read_timeout_s=0.6, output="numpy", io="pread", **each)
             for each in (options, {})
         )
-        with in_time(), slow, fine:
+        with time_limit(), slow, fine:
             first, second = iter(slow), iter(fine)
             assert ids_of(next(second)) == list(range(200))
             assert [i for batch in first for i in batch.sample_ids.tolist()] == list(range(SAMPLES))
@@ -176,7 +180,7 @@ def test_compiling_may_take_longer_than_the_limit(data: Path, tmp_path: Path, re
 SCRIPT = """
 import sys
 import mx8shards as mx8
-from tests.loader.parts import ids_of
+from tests.loader.leak_checks import ids_of
 loader = mx8.Loader(mx8.Dataset(sys.argv[1]), batch_size=8, threads=2, read_timeout_s=0.6, output="numpy")
 print("here", flush=True)
 sys.stdin.readline()
@@ -188,7 +192,7 @@ except mx8.LoaderError as error:
 """
 
 
-def test_a_process_can_exit_while_its_reads_stall(shown: Mounted, repository: Path) -> None:
+def test_a_process_can_exit_while_its_reads_stall(shown: Mirror, repository: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, shown.root],
         cwd=repository,
@@ -200,7 +204,7 @@ def test_a_process_can_exit_while_its_reads_stall(shown: Mounted, repository: Pa
     assert child.stdout is not None
     assert child.stdout.readline() == "here\n"
     shown.stall()
-    with in_time():
+    with time_limit():
         out, err = child.communicate("go\n")
     assert "does not answer" in out
     assert child.returncode == 0, err

@@ -20,13 +20,13 @@ COUNT = 6
 
 
 def _declare_operators(package: str) -> None:
-    """Declare torchvision's operators, whose library does not load beside a torch of another build."""
+    """Declare torchvision's operators, because its library does not load with a torch of another build."""
     source = (Path(package).parent / "_meta_registrations.py").read_text()
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in re.findall(r'@(?:register_meta|torch\.library\.register_fake)\("(?:torchvision::)?(\w+)"\)', source):
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}(Tensor rows) -> Tensor")
-    _KEPT.append(library)  # its end would take the operators back
+    _KEPT.append(library)  # garbage collection would remove the operators
 
 
 _KEPT: list[Any] = []
@@ -65,7 +65,7 @@ def batch_of(dataset: mx8.Dataset, transform: Any = None, layout: Any = "CHW", *
         return next(iter(loader)).copy()
 
 
-def test_a_transform_changes_the_pictures_alone(v2: Any, dataset: mx8.Dataset) -> None:
+def test_a_torchvision_transform_changes_only_the_pictures(v2: Any, dataset: mx8.Dataset) -> None:
     plain = batch_of(dataset)
     steps = [v2.RandomHorizontalFlip(1), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.25] * 3)]
     transform = v2.Compose(steps)
@@ -80,7 +80,7 @@ def test_a_transform_changes_the_pictures_alone(v2: Any, dataset: mx8.Dataset) -
         assert (found.epoch, found.seed, found.layouts) == (0, 0, {"image": "CHW"})
 
 
-def test_pictures_with_their_channels_last_are_seen_channels_first(v2: Any, dataset: mx8.Dataset) -> None:
+def test_torchvision_sees_channels_last_pictures_channels_first(v2: Any, dataset: mx8.Dataset) -> None:
     plain, flip = batch_of(dataset, layout="HWC"), v2.RandomHorizontalFlip(1)
     for found in (batch_of(dataset, flip, "HWC"), flip(plain)):
         assert torch.equal(found["image"], plain["image"].flip(2))
@@ -108,9 +108,7 @@ def test_cutmix_finds_the_labels(v2: Any, dataset: mx8.Dataset) -> None:
     assert torch.equal(found["first"], plain["first"])
 
 
-def test_without_decoded_pictures_the_first_array_of_several_sides_is_the_image_and_no_label(
-    v2: Any, dataset: mx8.Dataset
-) -> None:
+def test_without_decoded_pictures_the_first_multidimensional_array_is_the_image(v2: Any, dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=COUNT, columns=["first", "label", "raw"]) as loader:
         plain = next(iter(loader)).copy()
     found = v2.RandomHorizontalFlip(1)(plain)
@@ -119,7 +117,7 @@ def test_without_decoded_pictures_the_first_array_of_several_sides_is_the_image_
     assert torch.equal(found["label"], plain["label"])
 
 
-def test_a_pytree_of_a_batch_has_what_it_had(v2: Any, dataset: mx8.Dataset) -> None:
+def test_a_pytree_round_trip_keeps_the_attributes_of_a_batch(v2: Any, dataset: mx8.Dataset) -> None:
     from torch.utils import _pytree
 
     for layout in ("CHW", "HWC"):

@@ -62,13 +62,13 @@ def files_of(kind: str, height: int = 90, width: int = 151) -> list[bytes]:
 
 
 def upright(file: bytes) -> bytes:
-    """The same picture, turned and without loss."""
+    """The same picture, rotated losslessly."""
     with Image.open(io.BytesIO(file)) as image:
         return file_of(ImageOps.exif_transpose(image).convert("RGB"), "PNG")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "tiled", "4:4:4", "progressive", "grey", "PNG", "WEBP", "TIFF"])
-def test_exact_crops_are_those_of_the_turned_picture_byte_for_byte(kind: str, place: Path, backend: str) -> None:
+def test_exact_crops_equal_those_of_the_rotated_picture(kind: str, place: Path, backend: str) -> None:
     files = files_of(kind)
     dataset = write(place / f"turned {kind} {backend}", files)
     plain = write(place / f"plain {kind} {backend}", map(upright, files))
@@ -80,7 +80,9 @@ def test_exact_crops_are_those_of_the_turned_picture_byte_for_byte(kind: str, pl
 
 @pytest.mark.parametrize("way", ["mmap", "pread"])
 @pytest.mark.parametrize("kind", ["JPEG", "tiled", "grey"])
-def test_other_crops_are_nearly_those(kind: str, way: Any, place: Path, backend: str) -> None:
+def test_default_crops_are_close_to_those_of_the_rotated_picture(
+    kind: str, way: Any, place: Path, backend: str
+) -> None:
     files = files_of(kind, 403, 602)
     assert is_tiled(files[5]) is (kind == "tiled")
     found = crops(write(place / f"large {kind} {way} {backend}", files, size_limit="1mb"), FAST, io=way)
@@ -90,7 +92,7 @@ def test_other_crops_are_nearly_those(kind: str, way: Any, place: Path, backend:
         assert difference(found[i], expected[i])[0] < 3, i
 
 
-def test_whole_pictures_are_turned_too(place: Path, backend: str) -> None:
+def test_whole_pictures_are_rotated_too(place: Path, backend: str) -> None:
     files = files_of("JPEG")
     dataset = write(place / f"whole {backend}", files)
     found = crops(dataset, mx8.Decode(upright=True, layout="HWC"))
@@ -104,7 +106,7 @@ def test_whole_pictures_are_turned_too(place: Path, backend: str) -> None:
     assert all(np.array_equal(stacked[i], found[i + 4]) for i in range(4))
 
 
-def test_without_it_a_picture_lies_as_its_raster_does(place: Path, backend: str) -> None:
+def test_without_upright_pictures_are_not_rotated(place: Path, backend: str) -> None:
     files = files_of("JPEG")
     bare = [file_of(Image.open(io.BytesIO(file)), "PNG") for file in files]
     spec = mx8.CenterCrop(32, exact=True, layout="HWC")
@@ -113,7 +115,7 @@ def test_without_it_a_picture_lies_as_its_raster_does(place: Path, backend: str)
     assert all(np.array_equal(found[i], expected[i]) for i in range(8))
 
 
-def test_layouts_dtypes_and_several_crops_compose(place: Path, backend: str) -> None:
+def test_upright_works_with_layouts_dtypes_and_several_crops(place: Path, backend: str) -> None:
     files = files_of("tiled")
     dataset = write(place / f"several {backend}", files)
     plain = write(place / f"several plain {backend}", map(upright, files))
@@ -130,7 +132,7 @@ def test_layouts_dtypes_and_several_crops_compose(place: Path, backend: str) -> 
         assert np.array_equal(np.asarray(both[0][name]), np.asarray(both[1][name]))
 
 
-def test_crops_of_one_picture_agree_on_it() -> None:
+def test_crops_of_one_picture_must_agree_on_upright() -> None:
     with pytest.raises(SettingError, match="agree on upright"):
         mx8.MultiCrop({"a": mx8.CenterCrop(8, upright=True), "b": mx8.CenterCrop(8)})
     with pytest.raises(SettingError, match="upright: expected True or False"):
@@ -138,8 +140,8 @@ def test_crops_of_one_picture_agree_on_it() -> None:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_no_more_is_decoded_than_the_tiles_that_a_crop_touches(orientation: int) -> None:
-    """A crop of a tenth of the picture's sides, in a corner, which the orientation puts into another one."""
+def test_only_the_tiles_that_a_crop_touches_are_decoded(orientation: int) -> None:
+    """A crop of a tenth of the picture's sides in a corner, which the orientation moves to another corner."""
     width, height = 1024, 768
     file = tile(file_of(Image.fromarray(picture(height, width, 3, True)), subsampling="4:2:0", exif=exif(orientation)))
     head, cut = np.zeros(1, heads.HEAD), np.zeros(1, kernels.CUT)
@@ -156,7 +158,7 @@ def test_no_more_is_decoded_than_the_tiles_that_a_crop_touches(orientation: int)
     whole = rotate(np.asarray(Image.open(io.BytesIO(file))), orientation)
     left, top = int(cut[0]["left"]), int(cut[0]["top"])
     beside = whole[top : top + pixels.shape[0], left : left + pixels.shape[1]]
-    rows, columns = down // 10, across // 10  # where chroma is smoothed over the part's edge is beyond the box
+    rows, columns = down // 10, across // 10  # chroma smoothing at the part's edge stays outside the box
     assert difference(pixels[:rows, :columns], beside[:rows, :columns])[1] <= 1
     assert (
         rotated_jpegs.decode_rotated(file, head[0], orientation, found, True, cut[0], lambda *_: None).shape
@@ -165,7 +167,7 @@ def test_no_more_is_decoded_than_the_tiles_that_a_crop_touches(orientation: int)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_parts_and_pixels_turn_as_pillow_turns_them(orientation: int) -> None:
+def test_parts_and_pixels_are_rotated_as_pillow_does(orientation: int) -> None:
     pixels = picture(6, 9, 1, True)
     file = file_of(Image.fromarray(pixels), "PNG", exif=exif(orientation))
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))))
@@ -177,8 +179,8 @@ def test_parts_and_pixels_turn_as_pillow_turns_them(orientation: int) -> None:
     assert np.array_equal(rotate(raster, orientation), expected[part.top : part.bottom, part.left : part.right])
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of odd tags
-def test_the_orientation_is_what_pillow_reads_and_hostile_bytes_harm_nobody() -> None:
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about unusual tags
+def test_the_orientation_equals_pillows_and_hostile_bytes_are_safe() -> None:
     random = np.random.default_rng(0)
     plain = file_of(Image.fromarray(picture(8, 8, 1, True)))
     seen = set()

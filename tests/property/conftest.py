@@ -1,4 +1,4 @@
-"""What do property tests of loaders share?"""
+"""Fixtures of the property tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import mx8shards as mx8
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[mx8.Pool]:
-    """The threads and memory of all ranks of a world, in one process."""
+    """A pool that all loaders of a module share, one per rank."""
     pool = mx8.Pool(memory="1gb", threads=2)
     yield pool
     pool.close()

@@ -2,8 +2,8 @@
 
 `python -m tests.property.mutations KIND FIRST COUNT [LOG]` tries COUNT mutations of one kind, numbered from FIRST, each
 with a timeout of ten seconds and limited memory. Each must give a ShardsError, or samples of the right number and size.
-A mutation is a function of its number, so COUNT 1 reproduces one. The last line of LOG names the mutation that killed
-the process.
+A mutation depends only on its number, so COUNT 1 repeats mutation FIRST. The last line of LOG names the mutation that
+killed the process.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import numpy as np
 
 import mx8shards as mx8
 from tests import reference
-from tests.places import QUICK
+from tests.fast_directory import FAST_ROOT
 from tests.strategies import picture
 
 ALARM_S = 10
-SPARE_BYTES = 768 << 20  # beyond what is mapped when it starts; the datasets have a few KiB
+SPARE_BYTES = 768 << 20  # beyond the memory mapped at the start; the datasets have a few KiB
 
 Files = dict[str, bytes]
 Rng = random.Random
@@ -74,7 +74,7 @@ def samples(count: int) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Victim:
-    """A dataset before anything is changed, and what its samples are."""
+    """A dataset before mutations, and its samples."""
 
     files: Files
     payloads: list[dict[str, bytes]]
@@ -142,7 +142,7 @@ WORDS = [0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0xFFFF, 1 << 16, 0x7FFF
 
 
 def mutate_bytes(data: bytes, rng: Rng, *, within: int | None = None) -> bytes:
-    """One to three changes, all of them before `within` where that is given."""
+    """Make one to three changes, all before offset `within` if given."""
     changed = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         end = min(len(changed), within or len(changed))
@@ -254,7 +254,7 @@ def mutate_json(data: bytes, rng: Rng) -> bytes:
 
 
 def containers(value: Any) -> Iterator[Any]:
-    """The value and everything below it that holds something, shards oftener than what is said of a side-car."""
+    """The containers in a JSON value; shards occur more often than side-cars."""
     if isinstance(value, (dict, list)):
         yield value
         for child in value.values() if isinstance(value, dict) else value:
@@ -298,7 +298,7 @@ def mutate(kind: str, name: str, data: bytes, rng: Rng) -> bytes:
 
 
 class WrongAnswerError(AssertionError):
-    """The reader gave something that it should not."""
+    """The reader returned wrong data."""
 
 
 def expect(condition: bool, what: object) -> None:
@@ -307,7 +307,7 @@ def expect(condition: bool, what: object) -> None:
 
 
 def examine(root: Path, victim: Victim, kind: str, rng: Rng) -> str:
-    """Read the dataset in every way; "refused" or "read"."""
+    """Read the dataset in every way. Returns "refused" or "read"."""
     verify = rng.choice(["structure", "shard"])
     link = f"{root}@{victim.snapshot}" if kind == "kept" else root
     try:
@@ -327,13 +327,13 @@ def examine(root: Path, victim: Victim, kind: str, rng: Rng) -> str:
             if verify == "shard" and (victim.hashed or victim.ours):
                 compare(found, victim.payloads)
         if kind == "index" or victim.ours is False:
-            compare(found, by_reference(root))
+            compare(found, samples_by_reference(root))
         read_columns(dataset, victim, exact=kind == "sidecar")
     return "read" if len(found) == len(dataset) else "refused"
 
 
 def check(link: str | Path, victim: Victim, kind: str) -> None:
-    """`verify` reports what it finds, and finds every change of what has a content hash."""
+    """Assert that `verify` gives a report, and finds every change in files with content hashes."""
     try:
         report = mx8.verify(link, data=True)
     except mx8.ShardsError:
@@ -342,7 +342,7 @@ def check(link: str | Path, victim: Victim, kind: str) -> None:
 
 
 def read_samples(dataset: mx8.Dataset, rng: Rng) -> dict[int, dict[str, bytes]]:
-    """The payloads of all samples that can be read, or of some where there are many."""
+    """The payloads of all readable samples, or of some if there are many."""
     count = len(dataset)
     positions = range(count) if count <= 40 else {0, 1, count - 1, *(rng.randrange(count) for _ in range(20))}
     found = {}
@@ -357,8 +357,8 @@ def read_samples(dataset: mx8.Dataset, rng: Rng) -> dict[int, dict[str, bytes]]:
     return found
 
 
-def by_reference(root: Path) -> dict[int, dict[str, bytes]]:
-    """What the slow twin, which checks nothing, finds in uncompressed shards; nothing where it fails."""
+def samples_by_reference(root: Path) -> dict[int, dict[str, bytes]]:
+    """The samples that the unchecked reference reader finds in uncompressed shards; none if it fails."""
     found: dict[int, dict[str, bytes]] = {}
     start = 0
     for entry in json.loads((root / "index.json").read_bytes())["shards"]:
@@ -388,11 +388,11 @@ def read_columns(dataset: mx8.Dataset, victim: Victim, *, exact: bool) -> None:
             expect(isinstance(values, np.ndarray) and values.tobytes() == wanted, (name, values))
 
 
-# one after the other --------------------------------------------------------------------------------------------------
+# the process ----------------------------------------------------------------------------------------------------------
 
 
 class HangError(BaseException):
-    """Ten seconds are over."""
+    """The timeout of ten seconds."""
 
 
 def _ring(_signal: int, _frame: object) -> None:
@@ -423,7 +423,7 @@ def main() -> None:
     faulthandler.enable()
     log = open(sys.argv[4] if len(sys.argv) > 4 else os.devnull, "w")  # noqa: SIM115 - until the process ends
     tally = {"refused": 0, "read": 0, "unchanged": 0}
-    with tempfile.TemporaryDirectory(dir=QUICK) as scratch:
+    with tempfile.TemporaryDirectory(dir=FAST_ROOT) as scratch:
         choices = victims(kind, Path(scratch))
         limit_memory()
         for number in range(first, first + count):
@@ -435,7 +435,7 @@ def main() -> None:
 
 
 def limit_memory(spare_bytes: int = SPARE_BYTES) -> None:
-    """From now on this process can map `spare_bytes` more than it has mapped."""
+    """Limit this process to `spare_bytes` more than it has mapped now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + spare_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.convert import convert_in_parts as running
-from tests.places import QUICK
+from mx8shards.convert import convert_in_parts
+from tests.fast_directory import FAST_ROOT
 from tests.text_folders import TextFolder, write_texts
 
 RECIPE = str(Path(__file__).parent.parent / "text_folders.py")
@@ -40,12 +40,12 @@ def samples(root: Path) -> tuple[list[str], list[tuple[str, str, str]]]:
 
 
 def appended(src: Path, out: Path, pieces: Sequence[Sequence[str]]) -> str:
-    """The id of the snapshot after all pieces have come. At each step no label changes its meaning."""
+    """Append all pieces. Returns the final id. Asserts after each step that labels keep their meaning."""
     before: list[str] = []
     for names in pieces:
         write_texts(src, names, BAD)
         if not out.exists() and all(name in BAD for name in names):
-            continue  # a dataset cannot begin with rejects alone
+            continue  # a dataset cannot begin with only rejects
         mx8.convert_from(RECIPE, src, out, append=True)
         classes, _ = samples(out)
         assert classes[: len(before)] == before
@@ -55,19 +55,19 @@ def appended(src: Path, out: Path, pieces: Sequence[Sequence[str]]) -> str:
 
 @settings(max_examples=25, deadline=None)
 @given(pieces=arrivals)
-def test_a_folder_that_arrives_in_pieces_becomes_the_samples_of_the_whole(pieces: list[list[str]]) -> None:
-    with tempfile.TemporaryDirectory(dir=QUICK) as directory:
-        root, usual = Path(directory), running.PART_ITEMS
-        running.PART_ITEMS = 3
+def test_a_folder_appended_in_pieces_gives_the_samples_of_one_conversion(pieces: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory(dir=FAST_ROOT) as directory:
+        root, usual = Path(directory), convert_in_parts.PART_ITEMS
+        convert_in_parts.PART_ITEMS = 3
         try:
             mx8.convert_from(TextFolder(write_texts(root / "whole", NAMES, BAD)), out=root / "at once")
             one = appended(root / "src", root / "out", pieces)
-            running.PART_ITEMS = 5  # shards differ, samples do not
+            convert_in_parts.PART_ITEMS = 5  # shards differ, samples do not
             appended(root / "other", root / "parts", pieces)
-            running.PART_ITEMS = 3
+            convert_in_parts.PART_ITEMS = 3
             assert appended(root / "again", root / "same", pieces) == one
         finally:
-            running.PART_ITEMS = usual
+            convert_in_parts.PART_ITEMS = usual
         classes, found = samples(root / "at once")
         for name in ("out", "parts"):
             grown, got = samples(root / name)
@@ -77,10 +77,10 @@ def test_a_folder_that_arrives_in_pieces_becomes_the_samples_of_the_whole(pieces
 
 @settings(max_examples=15, deadline=None)
 @given(pieces=arrivals, seed=st.integers(0, 3))
-def test_files_that_arrive_in_pieces_lie_in_the_splits_of_the_whole(pieces: list[list[str]], seed: int) -> None:
+def test_files_appended_in_pieces_get_the_splits_of_one_conversion(pieces: list[list[str]], seed: int) -> None:
     options: dict[str, Any] = {"split": SPLIT, "seed": seed}
-    first = [f"bee/first{i}.txt" for i in range(12)]  # so that no split begins empty
-    with tempfile.TemporaryDirectory(dir=QUICK) as directory:
+    first = [f"bee/first{i}.txt" for i in range(12)]  # so that no split is empty at first
+    with tempfile.TemporaryDirectory(dir=FAST_ROOT) as directory:
         root = Path(directory)
         mx8.convert_from(RECIPE, write_texts(root / "whole", [*first, *NAMES]), root / "at once", **options)
         mx8.convert_from(RECIPE, write_texts(root / "src", first), root / "out", **options)

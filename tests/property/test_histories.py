@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 import mx8shards as mx8
 from tests import reference
-from tests.places import QUICK
+from tests.fast_directory import FAST_ROOT
 from tests.strategies import NUMBERED, Sample, numbered_samples, same, samples_as_read
 
 COMPRESSIONS = st.sampled_from([None, "zstd", "gz:1"])
@@ -29,11 +29,11 @@ COUNTS = st.integers(0, 12)
 
 
 class History(RuleBasedStateMachine):
-    """The model: the samples of every snapshot by its id, and which one is current."""
+    """The model: snapshot id → samples, and the current snapshot."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = Path(tempfile.mkdtemp(dir=QUICK))
+        self.place = Path(tempfile.mkdtemp(dir=FAST_ROOT))
         self.root = self.place / "data"
         self.states: dict[str, list[Sample]] = {}
         self.current = ""
@@ -43,7 +43,7 @@ class History(RuleBasedStateMachine):
         shutil.rmtree(self.place)
 
     def samples(self, count: int) -> list[Sample]:
-        """The next ones of an endless row: no two states share any by chance."""
+        """The next numbers of a counter, so that no two states share samples by chance."""
         self.written += count
         return numbered_samples(self.written)[self.written - count :]
 
@@ -113,7 +113,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: len(self.states) > 1)
     @rule(data=st.data())
     def go_back(self, data: st.DataObject) -> None:
-        """By hand: index.json becomes one of the kept ones."""
+        """Replace index.json by a kept one, as a user may do."""
         kept = sorted((self.root / ".mx8shards" / "snapshots").glob("*.json"))
         chosen = data.draw(st.sampled_from(kept))
         shutil.copy(chosen, self.root / "index.json")
@@ -122,7 +122,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: len(self.states[self.current]) < 100)
     @rule(data=st.data())
     def merge_with_itself(self, data: st.DataObject) -> None:
-        """Into a new place, which goes on as the dataset; the history before stays behind."""
+        """Merge into a new directory, which becomes the dataset; the history is not copied."""
         how = data.draw(st.sampled_from(["link", "copy"]))
         target = self.place / f"merged{len(list(self.place.iterdir()))}"
         mx8.merge([self.root, self.root], target, how=how)
@@ -156,7 +156,7 @@ def get_payload(encoding: str, value: Any) -> bytes:
     ("histories", "steps"),
     [(5, 6), *(pytest.param(12, 15, id=f"hunt{i}", marks=pytest.mark.hunt) for i in range(25))],
 )
-def test_every_published_state_stays_as_it_was_through_any_history(histories: int, steps: int) -> None:
+def test_every_published_snapshot_stays_unchanged_through_any_history(histories: int, steps: int) -> None:
     run_state_machine_as_test(
         History,
         settings=hypothesis.settings(max_examples=histories, stateful_step_count=steps),

@@ -18,7 +18,7 @@ import mx8shards as mx8
 from mx8shards.loading.planning.shard_table import IOS
 from mx8shards.order.steps import UNEVEN
 from tests.batches import check_values, flat, ids_of, numbered, removed_afterwards, row_differs, write
-from tests.hunts import counts
+from tests.example_counts import parametrize_count
 from tests.strategies import (
     EVERY_COLUMN,
     EVERY_SAMPLE,
@@ -53,7 +53,7 @@ def world(dataset: mx8.Dataset, pool: mx8.Pool, size: int, **settings: Any) -> l
 
 
 def views(dataset: mx8.Dataset) -> st.SearchStrategy[mx8.Dataset]:
-    """Views of a dataset: all of it, selections with repeats, what a column holds, and several of them joined."""
+    """Views of a dataset: the whole, selections with repeats, `where`, and joined views."""
     positions = st.lists(st.integers(0, COUNT - 1), max_size=40)
     plain = st.just(dataset) | positions.map(dataset.select) | st.integers(0, 5).map(lambda x: dataset.where("x", x))
     return plain | st.lists(plain, min_size=1, max_size=3).map(mx8.concat)
@@ -62,7 +62,7 @@ def views(dataset: mx8.Dataset) -> st.SearchStrategy[mx8.Dataset]:
 # every sample once ----------------------------------------------------------------------------------------------------
 
 
-@counts(50)
+@parametrize_count(50)
 def test_all_ranks_together_give_every_sample_once(count: int, dataset: mx8.Dataset, pool: mx8.Pool) -> None:
     @settings(max_examples=count)
     @given(view=views(dataset), size=st.integers(1, 16), layout=LAYOUTS)
@@ -92,12 +92,12 @@ def test_all_ranks_together_give_every_sample_once(count: int, dataset: mx8.Data
 
 
 def dataset_id(sample_id: int) -> int:
-    """In whichever of the joined datasets it is."""
+    """The sample of this sample_id in a joined dataset."""
     return sample_id % COUNT
 
 
-@counts(30)
-def test_the_global_set_of_a_step_is_the_same_for_every_world_that_divides_it(count: int, dataset: mx8.Dataset) -> None:
+@parametrize_count(30)
+def test_a_global_step_is_equal_for_every_world_size_that_divides_it(count: int, dataset: mx8.Dataset) -> None:
     @settings(max_examples=count)
     @given(view=views(dataset), shuffle=st.sampled_from(SHUFFLES), epoch=st.integers(0, 3), seed=st.integers(0, 99))
     def check(view: mx8.Dataset, shuffle: Any, epoch: int, seed: int) -> None:
@@ -113,11 +113,11 @@ def test_the_global_set_of_a_step_is_the_same_for_every_world_that_divides_it(co
     check()
 
 
-# as the dataset has them ----------------------------------------------------------------------------------------------
+# values of the dataset ------------------------------------------------------------------------------------------------
 
 
-@counts(30)
-def test_values_are_those_of_the_dataset(count: int, place: Path) -> None:
+@parametrize_count(30)
+def test_values_equal_those_of_the_dataset(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(
         made=datasets(),
@@ -150,7 +150,7 @@ def test_values_are_those_of_the_dataset(count: int, place: Path) -> None:
 
 
 @pytest.mark.parametrize(("io", "output"), list(itertools.product(IOS, ["numpy", "torch"])))
-def test_every_encoding_comes_out_as_it_does_of_the_dataset(io: Any, output: Any, place: Path) -> None:
+def test_every_encoding_gives_the_values_of_the_dataset(io: Any, output: Any, place: Path) -> None:
     root = place / "every"
     dataset = mx8.Dataset(root, allow_pickle=True) if root.exists() else write(root, EVERY_SAMPLE, EVERY_COLUMN)
     with mx8.Loader(dataset, batch_size=2, shuffle=True, io=io, output=output) as loader:
@@ -159,14 +159,14 @@ def test_every_encoding_comes_out_as_it_does_of_the_dataset(io: Any, output: Any
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gz"])
-def test_compressed_shards_are_the_same(compression: str, place: Path) -> None:
+def test_compressed_shards_give_equal_batches(compression: str, place: Path) -> None:
     dataset = numbered(place / compression, 30, compression=compression)
     with mx8.Loader(dataset, batch_size=7, shuffle=True) as loader:
         for batch in loader:
             check_values(batch, dataset)
 
 
-def test_shards_with_other_columns_beside_the_wanted_ones_are_one_dataset(place: Path) -> None:
+def test_shards_with_different_extra_columns_load_as_one_dataset(place: Path) -> None:
     more = [{**sample, "aa": 0.5, "more": b"x" * i} for i, sample in enumerate(numbered_samples(20))]
     wanted = ["data", "id", "x"]
     write(place / "some", numbered_samples(20))
@@ -182,7 +182,7 @@ def test_shards_with_other_columns_beside_the_wanted_ones_are_one_dataset(place:
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES, ids=str)
-def test_the_same_settings_give_the_same_batches_and_others_do_not(shuffle: Any, dataset: mx8.Dataset) -> None:
+def test_equal_settings_give_equal_batches_and_different_ones_do_not(shuffle: Any, dataset: mx8.Dataset) -> None:
     def epochs(seed: int, threads: int = 2, data: mx8.Dataset = dataset) -> list[list[list[int]]]:
         with mx8.Loader(data, batch_size=7, shuffle=shuffle, seed=seed, threads=threads) as loader:
             return [ids_of(loader) for _ in range(3)]
@@ -201,7 +201,7 @@ def test_the_same_settings_give_the_same_batches_and_others_do_not(shuffle: Any,
     assert len(set(everything)) == len(everything)
 
 
-def test_replay_reads_no_data(place: Path) -> None:
+def test_loader_ids_reads_no_shard(place: Path) -> None:
     dataset = numbered(place / "gone", 30)
     with mx8.Loader(dataset, batch_size=4, shuffle=True) as loader:
         batches = ids_of(loader)
@@ -223,18 +223,18 @@ def epoch_of(dataset: mx8.Dataset, epoch: int) -> list[list[int]]:
         return [loader.ids(epoch=epoch, step=step).tolist() for step in range(len(loader))]
 
 
-def test_each_for_is_an_epoch_also_after_one_that_was_left(dataset: mx8.Dataset) -> None:
+def test_each_for_loop_is_an_epoch_also_after_a_break(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, shuffle=True) as loader:
         for batch in loader:
             assert batch.sample_ids.tolist() == epoch_of(dataset, 0)[0]
             break
         assert ids_of(loader) == epoch_of(dataset, 1)
         assert next(iter(loader)).sample_ids.tolist() == epoch_of(dataset, 2)[0]
-        iter(loader)  # nobody takes a batch of it: it does not count
+        iter(loader)  # no batch of it is taken, so it does not count
         assert ids_of(loader) == epoch_of(dataset, 3)
 
 
-def test_an_epoch_whose_last_batch_was_taken_is_over_though_nobody_asked_on(dataset: mx8.Dataset) -> None:
+def test_an_epoch_is_over_once_its_last_batch_is_taken(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, shuffle=True) as loader:
         batches = iter(loader)
         for _ in range(len(loader)):
@@ -243,18 +243,18 @@ def test_an_epoch_whose_last_batch_was_taken_is_over_though_nobody_asked_on(data
         assert ids_of(loader) == epoch_of(dataset, 1)
 
 
-def test_whoever_asks_an_iterator_that_was_left_for_more_is_told(dataset: mx8.Dataset) -> None:
+def test_using_an_iterator_after_a_newer_one_began_is_an_error(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7) as loader:
         one = iter(loader)
         next(one)
         other = iter(loader)
-        with pytest.raises(mx8.LoaderError, match="this iteration was left: a newer one has begun"):
+        with pytest.raises(mx8.LoaderError, match="this iteration has ended: a newer one has begun"):
             next(one)
         assert len(list(other)) == len(loader)
         assert list(other) == []
 
 
-def test_set_epoch_names_the_next_epoch_from_its_beginning(dataset: mx8.Dataset) -> None:
+def test_set_epoch_sets_the_next_epoch_from_its_beginning(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, shuffle=True) as loader:
         loader.set_epoch(3)
         assert ids_of(loader) == epoch_of(dataset, 3)
@@ -266,33 +266,33 @@ def test_set_epoch_names_the_next_epoch_from_its_beginning(dataset: mx8.Dataset)
         batches = iter(loader)
         next(batches)
         loader.set_epoch(9)
-        with pytest.raises(mx8.LoaderError, match="this iteration was left"):
+        with pytest.raises(mx8.LoaderError, match="this iteration has ended"):
             next(batches)
         assert ids_of(loader) == epoch_of(dataset, 9)
         assert ids_of(loader) == epoch_of(dataset, 10)
 
 
 @pytest.mark.parametrize("epoch", [-1, 1.0, "1", None, True])
-def test_an_epoch_that_is_none_is_refused(epoch: Any, dataset: mx8.Dataset) -> None:
+def test_an_invalid_epoch_is_refused(epoch: Any, dataset: mx8.Dataset) -> None:
     loader = mx8.Loader(dataset, batch_size=7)
     with pytest.raises(mx8.SettingError, match="epoch: expected an int from 0, got"):
         loader.set_epoch(epoch)
 
 
-def test_a_closed_loader_says_so_and_its_batches_stay(dataset: mx8.Dataset) -> None:
+def test_using_a_closed_loader_is_an_error_and_its_batches_stay_valid(dataset: mx8.Dataset) -> None:
     loader = mx8.Loader(dataset, batch_size=7)
     batches = iter(loader)
     batch = next(batches)
     loader.close()
     loader.close()
     check_values(batch, dataset)
-    with pytest.raises(mx8.LoaderError, match=r"this iteration was left: .* or the loader was closed"):
+    with pytest.raises(mx8.LoaderError, match=r"this iteration has ended: .* or the loader was closed"):
         next(batches)
     with pytest.raises(mx8.LoaderError, match="the loader is closed"):
         iter(loader)
 
 
-def test_a_loader_outlives_the_dataset_that_it_was_made_of(place: Path) -> None:
+def test_a_loader_outlives_its_dataset(place: Path) -> None:
     root = place / "closed"
     with numbered(root, 20) as dataset:
         loader = mx8.Loader(dataset, batch_size=7)
@@ -305,11 +305,11 @@ def test_a_loader_outlives_the_dataset_that_it_was_made_of(place: Path) -> None:
         mx8.Loader(dataset, batch_size=7)
 
 
-# edges ----------------------------------------------------------------------------------------------------------------
+# edge cases -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES, ids=str)
-def test_of_nothing_there_are_no_batches(shuffle: Any, place: Path, dataset: mx8.Dataset) -> None:
+def test_an_empty_dataset_gives_no_batches(shuffle: Any, place: Path, dataset: mx8.Dataset) -> None:
     root = place / f"empty-{SHUFFLES.index(shuffle)}"
     for empty in (write(root, []), dataset.select([]), dataset.where("x", -1.0)):
         for uneven in UNEVEN:
@@ -331,7 +331,7 @@ def test_a_batch_may_be_larger_than_the_data(batch_size: int, dataset: mx8.Datas
             assert sorted(flat(batches)) == list(range(COUNT)) * wanted
 
 
-def test_padding_fills_batches_with_repeats_and_says_which(dataset: mx8.Dataset) -> None:
+def test_padding_fills_batches_with_repeats_and_marks_them(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=100, uneven="pad") as loader:
         [batch] = loader
         assert batch.sample_ids.tolist() == [*range(COUNT), *range(40)]
@@ -339,14 +339,14 @@ def test_padding_fills_batches_with_repeats_and_says_which(dataset: mx8.Dataset)
         check_values(batch, dataset)
 
 
-def test_without_columns_there_are_ids_alone(dataset: mx8.Dataset) -> None:
+def test_without_columns_batches_have_only_sample_ids(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, columns=[], shuffle=True) as loader:
         batches = list(loader)
         assert [batch.sample_ids.tolist() for batch in batches] == epoch_of(dataset, 0)
         assert [len(batch) for batch in batches] == [0] * len(batches)
 
 
-def test_rows_without_bytes_are_rows(place: Path) -> None:
+def test_empty_payloads_are_delivered_as_rows(place: Path) -> None:
     dataset = write(place / "nothing", [{"a": b"", "b": ""}] * 10, {"a": "bytes", "b": "str"})
     with mx8.Loader(dataset, batch_size=4) as loader:
         for batch in loader:
@@ -355,7 +355,7 @@ def test_rows_without_bytes_are_rows(place: Path) -> None:
             assert batch["a"].values.shape == (0,)
 
 
-def test_one_large_sample_among_tiny_ones(place: Path) -> None:
+def test_one_large_sample_among_tiny_ones_is_delivered(place: Path) -> None:
     large = np.random.default_rng(0).bytes(50 << 20)
     samples = [{"data": large if i == 17 else bytes([i])} for i in range(40)]
     with removed_afterwards(place / "large") as root:
@@ -372,7 +372,7 @@ def test_one_large_sample_among_tiny_ones(place: Path) -> None:
 
 @pytest.mark.parametrize("mebibytes", [1, 3, 9])
 def test_large_batches_hold_the_same_bytes_as_small_ones(mebibytes: int, place: Path) -> None:
-    """Of these, large rows are copied in another way; with a transform, from larger batches on."""
+    """In large batches large rows are copied past the CPU caches; with a transform, only in still larger batches."""
     rng = np.random.default_rng(3)
     sizes = [0, 1, 4095, 4096, 4097, 5000, 30_000, 70_001]
     columns = {"array": "ndarray:int16:2500", "data": "bytes", "label": "int"}
@@ -415,7 +415,7 @@ def test_large_batches_hold_the_same_bytes_as_small_ones(mebibytes: int, place: 
     ],
     ids=str,
 )
-def test_settings_that_make_no_loader_are_refused_by_name(
+def test_invalid_settings_are_errors_that_name_them(
     change: dict[str, Any], error: type[Exception], words: str, dataset: mx8.Dataset
 ) -> None:
     with pytest.raises(error, match=words):
@@ -442,7 +442,7 @@ def test_a_batch_is_a_mapping_that_can_be_written_to_and_copied(output: Any, dat
         assert type(copied["id"]) is type(batch["id"])
 
 
-def test_ragged_rows_decode_as_the_dataset_does(dataset: mx8.Dataset) -> None:
+def test_ragged_rows_decode_to_the_values_of_the_dataset(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7) as loader:
         ragged = next(iter(loader))["name"]
         assert len(ragged) == 7
@@ -456,8 +456,8 @@ def test_ragged_rows_decode_as_the_dataset_does(dataset: mx8.Dataset) -> None:
                 ragged[i]
 
 
-def test_rows_that_were_decoded_keep_their_memory(place: Path) -> None:
-    """An array that a ragged row decodes to views the bank."""
+def test_decoded_rows_keep_the_bank_alive(place: Path) -> None:
+    """A ragged row decodes to an array that is a view of the bank."""
     samples = [{"a": np.full(3 + i, i, np.int32)} for i in range(30)]
     dataset = write(place / "arrays", samples, {"a": "ndarray"})
     with mx8.Loader(dataset, batch_size=1, memory="1mb", threads=1) as loader:
@@ -473,7 +473,7 @@ def test_rows_that_were_decoded_keep_their_memory(place: Path) -> None:
             assert same(array.copy(), samples[sample_id]["a"])
 
 
-def test_a_transform_sees_every_batch_and_what_it_returns_is_given(dataset: mx8.Dataset) -> None:
+def test_a_transform_gets_every_batch_and_its_result_is_delivered(dataset: mx8.Dataset) -> None:
     def double(batch: Any) -> Any:
         return {"twice": batch["id"] * 2, "ids": batch.sample_ids}
 
@@ -486,7 +486,7 @@ def test_a_transform_sees_every_batch_and_what_it_returns_is_given(dataset: mx8.
 # stats ----------------------------------------------------------------------------------------------------------------
 
 
-def test_stats_count_what_was_delivered(dataset: mx8.Dataset) -> None:
+def test_stats_count_delivered_batches(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=7, columns=["id", "data"], threads=1) as loader:
         assert loader.stats()["batches"] == 0
         payload_bytes = samples = 0
@@ -504,10 +504,10 @@ def test_stats_count_what_was_delivered(dataset: mx8.Dataset) -> None:
     assert 0 < found["memory_high_water_bytes"] <= found["memory_limit_bytes"]
 
 
-def test_stats_tell_of_batches_that_are_held(dataset: mx8.Dataset) -> None:
+def test_stats_count_held_batches(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=20, threads=1) as loader:
         held = list(loader)
-        assert loader.stats()["banks_in_use"] == 2  # the first batch has one, and the two small ones after it another
+        assert loader.stats()["banks_in_use"] == 2  # one for the first batch, one for the two small batches after it
         del held[0]
         assert loader.stats()["banks_in_use"] == 1
         del held[0]
@@ -516,19 +516,19 @@ def test_stats_tell_of_batches_that_are_held(dataset: mx8.Dataset) -> None:
         assert loader.stats()["bytes_in_use"] == 0
 
 
-def test_what_holds_it_up_is_nothing_before_there_was_a_batch(dataset: mx8.Dataset) -> None:
+def test_the_bottleneck_is_nothing_yet_before_the_first_batch(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=20) as loader:
         assert loader.explain().bottleneck == "nothing yet"
         list(loader)
         assert str(loader.explain()).startswith("bottleneck: ")
 
 
-# other people's doings ------------------------------------------------------------------------------------------------
+# changes of the dataset -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
 @pytest.mark.parametrize("io", IOS)
-def test_a_snapshot_that_is_replaced_under_a_loader_stays_its_own(io: Any, mode: Any, place: Path) -> None:
+def test_a_loader_keeps_its_snapshot_when_a_new_one_is_published(io: Any, mode: Any, place: Path) -> None:
     with removed_afterwards(place / "replaced") as root:
         before = samples_as_read(NUMBERED, numbered_samples(40))
         numbered(root, 40)
@@ -537,7 +537,7 @@ def test_a_snapshot_that_is_replaced_under_a_loader_stays_its_own(io: Any, mode:
             found = [next(batches)]
             write(root, [{"data": b"new", "id": -1, "name": "new", "x": 0}] * 30, mode=mode)
             found += batches
-            mx8.gc(root, keep=1)  # of the old snapshot, nothing is left but what is open
+            mx8.gc(root, keep=1)  # of the old snapshot only the open files are left
             assert len(mx8.Dataset(root)) == {"append": 70, "overwrite": 30}[mode]
             for epoch in (found, list(loader)):
                 assert sorted(flat(batch.sample_ids.tolist() for batch in epoch)) == list(range(40))
@@ -546,7 +546,7 @@ def test_a_snapshot_that_is_replaced_under_a_loader_stays_its_own(io: Any, mode:
                         assert not row_differs(batch, row, before[sample_id])
 
 
-def test_shards_that_are_gone_before_they_were_needed_are_an_error_that_names_them(place: Path) -> None:
+def test_a_shard_removed_before_its_use_is_an_error_that_names_it(place: Path) -> None:
     with removed_afterwards(place / "collected") as root:
         numbered(root, 40)
         with mx8.Loader(mx8.Dataset(root), batch_size=5, threads=1) as loader:

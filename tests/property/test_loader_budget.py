@@ -32,12 +32,12 @@ def blobs(root: Path, sizes: Any) -> mx8.Dataset:
 
 
 def named_memory(error: mx8.LoaderError) -> int:
-    """The memory= that the message says would do."""
+    """The memory= that the message suggests."""
     [found] = re.findall(r"\(memory=(\d+) or a smaller batch_size\)", str(error))
     return int(found)
 
 
-# how much is held -----------------------------------------------------------------------------------------------------
+# amount of memory -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def log_normal(place: Path) -> mx8.Dataset:
 
 @pytest.mark.parametrize("io", IOS)
 @pytest.mark.parametrize("memory", ["6mb", "20mb", "200mb"])
-def test_no_more_than_the_limit_is_held_whatever_the_sizes(memory: str, io: Any, log_normal: mx8.Dataset) -> None:
+def test_memory_keeps_to_the_limit_for_any_sample_sizes(memory: str, io: Any, log_normal: mx8.Dataset) -> None:
     limit = int(memory[:-2]) << 20
     with mx8.Loader(log_normal, batch_size=8, shuffle=True, memory=memory, threads=3, io=io) as loader:
         for _ in range(2):
@@ -73,10 +73,10 @@ def test_no_more_than_the_limit_is_held_whatever_the_sizes(memory: str, io: Any,
     batch_size=st.integers(1, 12),
     threads=st.integers(1, 3),
 )
-def test_whatever_is_held_and_let_go_of_the_limit_stands(
+def test_memory_keeps_to_the_limit_for_any_pattern_of_held_batches(
     log_normal: mx8.Dataset, held: list[bool], batch_size: int, threads: int
 ) -> None:
-    """Batches that are held keep what they say, and those that do not fit beside them are an error."""
+    """Held batches keep their values, and a batch that does not fit beside them is an error."""
     with mx8.Loader(log_normal, batch_size=batch_size, memory="12mb", threads=threads) as loader:
         kept: list[Any] = []
         refused = ""
@@ -98,7 +98,7 @@ def test_whatever_is_held_and_let_go_of_the_limit_stands(
 _GROWTH = """
 import sys
 import mx8shards as mx8
-from tests.resident import anonymous_bytes
+from tests.anonymous_memory import anonymous_bytes
 
 most = 0
 link, memory, io = sys.argv[1:]
@@ -114,8 +114,8 @@ print(most)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="nobody tells how much memory is used here")
 @pytest.mark.parametrize("io", ["pread", pytest.param("mmap", marks=pytest.mark.hunt)])
-def test_anonymous_memory_grows_by_no_more_than_the_budget(io: str, place: Path, repository: Path) -> None:
-    """As the system counts it, with sizes from a KiB to 50 MB mixed."""
+def test_anonymous_memory_grows_at_most_by_the_budget(io: str, place: Path, repository: Path) -> None:
+    """Measured as RssAnon, with sizes from 1 KiB to 50 MB mixed."""
     root = place / "to-50-mb"
     if not root.exists():
         sizes = np.random.default_rng(7).lognormal(np.log(100 * KIB), 2.0, 120).clip(KIB, 50_000_000)
@@ -127,11 +127,11 @@ def test_anonymous_memory_grows_by_no_more_than_the_budget(io: str, place: Path,
     assert 50_000_000 < int(done.stdout) <= (160 << 20) + (64 << 20)
 
 
-# too little -----------------------------------------------------------------------------------------------------------
+# too little memory ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
-def test_three_mean_batches_must_fit_and_what_is_named_is_enough(count: int, place: Path) -> None:
+def test_three_mean_batches_must_fit_and_the_suggested_memory_is_enough(count: int, place: Path) -> None:
     with removed_afterwards(place / "mean") as root:
         dataset = blobs(root, [300 * KIB] * count)
         for batch_size in (1, 5):
@@ -145,7 +145,7 @@ def test_three_mean_batches_must_fit_and_what_is_named_is_enough(count: int, pla
 
 
 @pytest.mark.parametrize("kib", [1, 2, 8])
-def test_what_is_named_is_enough_also_for_tables_that_grow_with_the_memory(kib: int, place: Path) -> None:
+def test_the_suggested_memory_is_enough_for_tables_that_grow_with_it(kib: int, place: Path) -> None:
     with removed_afterwards(place / "tables") as root:
         dataset = blobs(root, [kib * KIB] * 200)
         with pytest.raises(mx8.SettingError, match="room for three batches") as caught:
@@ -156,15 +156,15 @@ def test_what_is_named_is_enough_also_for_tables_that_grow_with_the_memory(kib: 
 
 @pytest.fixture(scope="module")
 def with_giants(place: Path) -> mx8.Dataset:
-    """Small samples, and two in a row that are large."""
+    """Small samples, and two consecutive large ones."""
     return blobs(place / "giants", [3_000 * KIB if i in (40, 41) else 10 * KIB for i in range(80)])
 
 
 @pytest.mark.parametrize(("batch_size", "step"), [(1, 41), (8, 5)])
-def test_a_later_batch_that_cannot_fit_is_an_error_and_what_it_names_is_enough(
+def test_a_later_batch_that_cannot_fit_is_an_error_and_the_suggested_memory_is_enough(
     batch_size: int, step: int, with_giants: mx8.Dataset
 ) -> None:
-    """Two of one size that follow one another must fit side by side: one is held while the other is filled."""
+    """Two consecutive large batches must fit together: one is held while the other is filled."""
     with mx8.Loader(with_giants, batch_size=batch_size, memory="5mb", threads=2) as loader:
         with pytest.raises(mx8.LoaderError, match="expected a batch that fits into") as caught:
             ids_of(loader)
@@ -182,8 +182,10 @@ def test_a_later_batch_that_cannot_fit_is_an_error_and_what_it_names_is_enough(
 
 @pytest.mark.parametrize("uneven", ["split", "exact", "pad", "drop"])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_all_ranks_refuse_the_same_step(shuffle: bool, uneven: Any, with_giants: mx8.Dataset) -> None:
-    """Whichever rank's batch it is that does not fit: else the others would wait for it in their next collective."""
+def test_all_ranks_raise_the_memory_error_at_the_same_step(
+    shuffle: bool, uneven: Any, with_giants: mx8.Dataset
+) -> None:
+    """All ranks fail if one rank's batch does not fit; otherwise they would hang in the next collective operation."""
     ends = []
     for rank in range(4):
         options = {"memory": "3mb", "threads": 2, "seed": 5, "rank": rank, "world_size": 4}
@@ -201,7 +203,7 @@ def test_all_ranks_refuse_the_same_step(shuffle: bool, uneven: Any, with_giants:
     assert "expected a batch that fits" in ends[0][1]
 
 
-def test_after_a_batch_that_did_not_fit_the_loader_can_be_used_on(with_giants: mx8.Dataset) -> None:
+def test_a_loader_can_be_used_after_a_batch_that_did_not_fit(with_giants: mx8.Dataset) -> None:
     with mx8.Loader(with_giants, batch_size=8, memory="5mb", threads=2) as loader:
         for _ in range(2):
             loader.set_epoch(0)
@@ -212,10 +214,10 @@ def test_after_a_batch_that_did_not_fit_the_loader_can_be_used_on(with_giants: m
             assert flat(ids_of(other)) == list(range(40, 80))
 
 
-# held -----------------------------------------------------------------------------------------------------------------
+# held batches ---------------------------------------------------------------------------------------------------------
 
 
-def test_batches_that_are_held_until_nothing_is_left_are_an_error_that_says_so(log_normal: mx8.Dataset) -> None:
+def test_holding_batches_until_memory_is_full_is_an_error(log_normal: mx8.Dataset) -> None:
     with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
         held = []
         words = r"(\d+) in use by (\d+) batches that are still held \(batch\.copy\(\)"
@@ -226,7 +228,7 @@ def test_batches_that_are_held_until_nothing_is_left_are_an_error_that_says_so(l
         assert used == loader.stats()["bytes_in_use"] <= 6 << 20
 
 
-def test_copies_cost_the_loader_nothing(log_normal: mx8.Dataset) -> None:
+def test_copies_of_batches_do_not_count(log_normal: mx8.Dataset) -> None:
     with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
         held = [batch.copy() for batch in loader]
         assert loader.stats()["banks_in_use"] == 0
@@ -234,8 +236,8 @@ def test_copies_cost_the_loader_nothing(log_normal: mx8.Dataset) -> None:
     check_values(held[3], log_normal)
 
 
-def test_batches_in_cycles_that_nobody_can_reach_hold_up_nobody(log_normal: mx8.Dataset) -> None:
-    gc.disable()  # so that it is the loader that looks
+def test_batches_in_unreachable_cycles_do_not_block_the_loader(log_normal: mx8.Dataset) -> None:
+    gc.disable()  # so that the loader has to collect
     try:
         with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
             for batch in loader:
@@ -282,7 +284,7 @@ def test_two_loaders_share_threads_and_memory_in_equal_parts(log_normal: mx8.Dat
         pool.close()
 
 
-def test_what_one_loader_leaves_is_the_others(log_normal: mx8.Dataset) -> None:
+def test_memory_of_a_closed_loader_goes_to_the_others(log_normal: mx8.Dataset) -> None:
     pool = mx8.Pool(memory="30mb", threads=2)
     one, other = (mx8.Loader(log_normal, batch_size=8, pool=pool) for _ in range(2))
     assert one.stats()["memory_limit_bytes"] < 15 << 20
@@ -295,7 +297,7 @@ def test_what_one_loader_leaves_is_the_others(log_normal: mx8.Dataset) -> None:
     pool.close()
 
 
-def test_of_a_shared_memory_the_whole_of_it_is_named(with_giants: mx8.Dataset) -> None:
+def test_the_error_suggests_the_memory_of_the_whole_pool(with_giants: mx8.Dataset) -> None:
     with mx8.Loader(with_giants, batch_size=8, pool=mx8.Pool(memory="12mb", threads=1)) as alone:
         assert flat(ids_of(alone)) == list(range(80))
     pool = mx8.Pool(memory="12mb", threads=1)
@@ -318,8 +320,8 @@ def test_a_pool_brings_its_own_memory_and_threads(log_normal: mx8.Dataset) -> No
         next(iter(loader))
 
 
-def test_no_loader_joins_a_pool_while_another_one_makes_batches(log_normal: mx8.Dataset) -> None:
-    """All parts would become smaller than what was made ahead already. Loaders made before that iterate at any time."""
+def test_a_loader_cannot_join_a_pool_during_an_iteration(log_normal: mx8.Dataset) -> None:
+    """All shares would shrink below the memory of prefetched batches. Loaders made earlier can iterate at any time."""
     pool = mx8.Pool(memory="8mb", threads=2)
     early, other = (mx8.Loader(log_normal, batch_size=4, shuffle=True, pool=pool) for _ in range(2))
     batches = iter(early)
@@ -341,7 +343,7 @@ def test_no_loader_joins_a_pool_while_another_one_makes_batches(log_normal: mx8.
     pool.close()
 
 
-def test_loaders_come_and_go_in_other_threads_while_none_iterates(log_normal: mx8.Dataset) -> None:
+def test_loaders_can_be_made_and_closed_in_other_threads_while_none_iterates(log_normal: mx8.Dataset) -> None:
     pool = mx8.Pool(memory="8mb", threads=2)
     early = mx8.Loader(log_normal, batch_size=4, shuffle=True, pool=pool)
     ended = threading.Event()
@@ -369,8 +371,8 @@ def test_loaders_come_and_go_in_other_threads_while_none_iterates(log_normal: mx
     pool.close()
 
 
-def test_what_others_use_already_is_no_fault_of_a_late_comer_who_is_told_so(log_normal: mx8.Dataset) -> None:
-    """Parts are equal, but nobody gives up what it was lent before there was another one."""
+def test_a_late_loader_without_room_gets_an_error_that_names_the_memory_others_use(log_normal: mx8.Dataset) -> None:
+    """Shares are equal, but leased memory is not revoked when another loader joins."""
     sizes = [len(sample["blob"]) for sample in log_normal]
     large = log_normal.select([int(np.argmax(sizes))])
     pool = mx8.Pool(memory="6mb", threads=1)
@@ -393,8 +395,8 @@ def test_what_others_use_already_is_no_fault_of_a_late_comer_who_is_told_so(log_
     pool.close()
 
 
-def test_bookkeeping_of_many_tiny_rows_leaves_room_for_them(place: Path) -> None:
-    """Batches are made ahead no further than their rows' records leave most of the memory to their bytes."""
+def test_bookkeeping_of_many_tiny_rows_fits_the_budget(place: Path) -> None:
+    """Prefetching is limited so that records of rows do not take most of the memory from payloads."""
     with removed_afterwards(place / "tiny") as root:
         dataset = write(root, ({"id": i} for i in range(20_000)), {"id": "int"}, size_limit=1 << 20)
         with mx8.Loader(dataset, batch_size=10_000, memory="32mb", threads=1) as loader:
@@ -402,8 +404,8 @@ def test_bookkeeping_of_many_tiny_rows_leaves_room_for_them(place: Path) -> None
             assert flat(ids_of(loader)) == list(range(20_000))
 
 
-def test_iterations_that_are_dropped_one_after_the_other_leave_nobody_waiting(log_normal: mx8.Dataset) -> None:
-    """The planner of one that was dropped ends while that of the next one begins: it must take nothing from it."""
+def test_dropping_many_iterations_leaves_no_thread_waiting(log_normal: mx8.Dataset) -> None:
+    """The planner of a dropped iteration ends while the next one starts, and must not take its memory."""
     with mx8.Loader(log_normal, batch_size=8, memory="6mb", threads=2) as loader:
         for _ in range(150):
             for step, _ in enumerate(loader):

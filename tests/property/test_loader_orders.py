@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import mx8shards as mx8
 from mx8shards.order.steps import UNEVEN
 from tests.batches import numbered, row_differs, write
-from tests.hunts import counts
-from tests.orders import Listed, OfNodes, Weighted
+from tests.custom_orders import Listed, OfNodes, Weighted
+from tests.example_counts import parametrize_count
 
 COUNT = 29
 
@@ -27,9 +27,9 @@ def dataset(place: Path) -> mx8.Dataset:
 
 
 def delivered(batch: Any, dataset: mx8.Dataset) -> list[tuple[int, int]]:
-    """The samples of a batch that are no padding, with their occurrences, by which random draws differ.
+    """The samples of a batch without padding, with their occurrences, which make random draws differ.
 
-    Rows are as the dataset has them, or empty without a sample.
+    Asserts that rows equal the dataset's, and that padding is empty.
     """
     ids, padding = batch.sample_ids.tolist(), batch.padding.tolist()
     nothing = {"data": b"", "id": 0, "name": "", "x": 0.0}
@@ -53,8 +53,8 @@ WORLDS = st.fixed_dictionaries(
 )
 
 
-@counts(60)
-def test_any_order_is_delivered_by_any_ranks_which_stop_and_go_on_as_other_ones(
+@parametrize_count(60)
+def test_any_order_is_delivered_by_ranks_that_stop_and_resume_as_other_numbers_of_ranks(
     count: int, dataset: mx8.Dataset, pool: mx8.Pool
 ) -> None:
     @settings(max_examples=count)
@@ -103,8 +103,8 @@ def test_any_order_is_delivered_by_any_ranks_which_stop_and_go_on_as_other_ones(
     check()
 
 
-def test_padding_without_a_sample_opens_no_shard_and_is_not_lost(tmp_path: Path) -> None:
-    """Shard 0 is gone: padding that were read as position 0 would need it."""
+def test_padding_opens_no_shard_and_does_not_count_as_lost(tmp_path: Path) -> None:
+    """Shard 0 is removed: reading padding as position 0 would fail."""
     dataset = numbered(tmp_path / "data", COUNT)
     first = int(dataset.shards.starts[1])
     (tmp_path / "data" / "shard.00000.mds").unlink()
@@ -116,7 +116,7 @@ def test_padding_without_a_sample_opens_no_shard_and_is_not_lost(tmp_path: Path)
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_lost_samples_between_padding_are_skipped_or_replaced_and_extras_stay_with_their_rows(
+def test_lost_samples_beside_padding_are_skipped_or_replaced_and_rows_keep_their_extras(
     on_error: Any, tmp_path: Path
 ) -> None:
     dataset = numbered(tmp_path / "data", COUNT)
@@ -145,7 +145,7 @@ def test_lost_samples_between_padding_are_skipped_or_replaced_and_extras_stay_wi
     delivered(batch, mx8.Dataset(tmp_path / "data", allow_pickle=True))
 
 
-def test_ragged_numbers_of_padding_are_rows_without_numbers(tmp_path: Path) -> None:
+def test_ragged_rows_of_padding_are_empty(tmp_path: Path) -> None:
     columns = {"tokens": "ndarray:uint16", "any": "ndarray", "fixed": "ndarray:int32:2"}
     samples = [
         {"tokens": np.arange(i + 1, dtype="uint16"), "any": np.arange(3, dtype="int8"), "fixed": np.full(2, i, "int32")}
@@ -162,7 +162,7 @@ def test_ragged_numbers_of_padding_are_rows_without_numbers(tmp_path: Path) -> N
         assert [row.tolist() for row in batch["tokens"]] == [[], [0, 1, 2, 3, 4], [], [0], []]
 
 
-def test_the_workers_of_a_dataloader_take_an_order_along(dataset: mx8.Dataset) -> None:
+def test_workers_of_a_data_loader_use_a_custom_order(dataset: mx8.Dataset) -> None:
     from torch.utils.data import DataLoader
 
     order = Weighted(range(1, COUNT + 1), 31, seed=2)
@@ -176,7 +176,7 @@ def test_the_workers_of_a_dataloader_take_an_order_along(dataset: mx8.Dataset) -
 # states ---------------------------------------------------------------------------------------------------------------
 
 
-def test_an_order_made_for_some_nodes_goes_on_with_them_on_any_ranks(dataset: mx8.Dataset) -> None:
+def test_an_order_made_for_a_number_of_nodes_resumes_on_any_number_of_ranks(dataset: mx8.Dataset) -> None:
     order = OfNodes(COUNT, nodes=2)
     with mx8.Loader(dataset, batch_size=4, order=order, rank=0, world_size=2) as loader:
         next(iter(loader))
@@ -195,20 +195,20 @@ def test_an_order_made_for_some_nodes_goes_on_with_them_on_any_ranks(dataset: mx
 @pytest.mark.parametrize(
     "other", [OfNodes(COUNT, nodes=3), Listed(range(COUNT)), None], ids=["other nodes", "another order", "none"]
 )
-def test_a_state_of_another_order_is_refused_by_what_differs(other: Any, dataset: mx8.Dataset) -> None:
+def test_a_state_of_another_order_is_an_error_that_names_the_difference(other: Any, dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=4, order=OfNodes(COUNT, nodes=2)) as loader:
         state = loader.state_dict()
     with mx8.Loader(dataset, batch_size=4, order=other) as loader:
-        wanted = r"state: at \$\.order: expected .*got \{'name': 'of nodes', 'nodes': 2, .*keeps that number"
+        wanted = r"state: at \$\.order: expected .*got \{'name': 'of nodes', 'nodes': 2, .*any other number of nodes"
         with pytest.raises(mx8.LoaderError, match=wanted):
             loader.load_state_dict(state)
 
 
-# what is no order -----------------------------------------------------------------------------------------------------
+# invalid orders -------------------------------------------------------------------------------------------------------
 
 
-class Answering(Listed):
-    """An order that gives this answer, whatever it is asked."""
+class FixedResultOrder(Listed):
+    """An order that always returns this result."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__([0, 1, 2])
@@ -231,21 +231,21 @@ class Answering(Listed):
     ],
     ids=str,
 )
-def test_an_answer_that_is_no_positions_is_an_error(answer: Any, told: str, dataset: mx8.Dataset) -> None:
-    with mx8.Loader(dataset, batch_size=3, order=Answering(answer)) as loader:
+def test_an_order_that_returns_invalid_positions_is_an_error(answer: Any, told: str, dataset: mx8.Dataset) -> None:
+    with mx8.Loader(dataset, batch_size=3, order=FixedResultOrder(answer)) as loader:
         with pytest.raises(mx8.LoaderError, match=told):
             next(iter(loader))
         with pytest.raises(mx8.LoaderError, match=told):
             loader.ids(epoch=0, step=0)
 
 
-def test_lists_and_small_integers_are_positions(dataset: mx8.Dataset) -> None:
+def test_an_order_may_return_lists_and_small_integer_dtypes(dataset: mx8.Dataset) -> None:
     for answer in ([2, 0, 1], np.array([2, 0, 1], np.uint8)):
-        with mx8.Loader(dataset, batch_size=3, order=Answering(answer)) as loader:
+        with mx8.Loader(dataset, batch_size=3, order=FixedResultOrder(answer)) as loader:
             assert next(iter(loader)).sample_ids.tolist() == [2, 0, 1]
 
 
-class Described(Listed):
+class DescribedOrder(Listed):
     """An order with this description."""
 
     def __init__(self, description: Any) -> None:
@@ -261,25 +261,25 @@ class Described(Listed):
     "order",
     [
         *([0, 1], "shuffle", True, Listed, np.arange(3), lambda: None),
-        *map(Described, (None, "listed", {}, {"name": 3}, {"name": "shuffle"}, {"name": "x", "a": {1}})),
-        Described({"name": "x", "a": float("nan")}),
+        *map(DescribedOrder, (None, "listed", {}, {"name": 3}, {"name": "shuffle"}, {"name": "x", "a": {1}})),
+        DescribedOrder({"name": "x", "a": float("nan")}),
     ],
     ids=lambda order: repr(getattr(order, "told", order))[:30],
 )
-def test_what_is_no_order_is_refused(order: Any, dataset: mx8.Dataset) -> None:
+def test_objects_that_are_not_orders_are_refused(order: Any, dataset: mx8.Dataset) -> None:
     with pytest.raises(
         mx8.SettingError, match=r"^order: expected (an order: an object with len|a description as JSON)"
     ):
         mx8.Loader(dataset, batch_size=2, order=order)
 
 
-def test_an_order_and_a_shuffle_exclude_one_another(dataset: mx8.Dataset) -> None:
+def test_order_and_shuffle_are_mutually_exclusive(dataset: mx8.Dataset) -> None:
     with pytest.raises(mx8.SettingError, match=r"^shuffle: expected False beside order=.* got True"):
         mx8.Loader(dataset, batch_size=2, order=Listed([0]), shuffle=True)
 
 
-def test_a_description_is_what_json_makes_of_it(dataset: mx8.Dataset) -> None:
-    with mx8.Loader(dataset, batch_size=1, order=Described({"name": "x", "sides": (1, 2)})) as loader:
+def test_a_description_is_compared_after_a_json_round_trip(dataset: mx8.Dataset) -> None:
+    with mx8.Loader(dataset, batch_size=1, order=DescribedOrder({"name": "x", "sides": (1, 2)})) as loader:
         state = loader.state_dict()
         assert state["order"] == {"name": "x", "sides": [1, 2]}
         loader.load_state_dict(json.loads(json.dumps(state)))
@@ -289,5 +289,5 @@ def test_an_order_over_no_samples_has_no_positions(dataset: mx8.Dataset) -> None
     empty = dataset.select([])
     with mx8.Loader(empty, batch_size=2, order=Listed([])) as loader:
         assert list(loader) == []
-    with pytest.raises(mx8.SettingError, match=r"order: expected an order of no positions, .* got one of 1"):
+    with pytest.raises(mx8.SettingError, match=r"order: expected an order without positions, .* got 1"):
         mx8.Loader(empty, batch_size=2, order=Listed([-1]))

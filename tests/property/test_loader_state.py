@@ -21,7 +21,7 @@ from mx8shards.order.steps import UNEVEN
 from mx8shards.views import Whole
 from tests import reference
 from tests.batches import check_values, flat, ids_of, numbered, write
-from tests.hunts import counts
+from tests.example_counts import parametrize_count
 from tests.strategies import numbered_samples
 
 COUNT = 37
@@ -39,13 +39,13 @@ def through_json(state: dict[str, Any]) -> dict[str, Any]:
     return json.loads(text)  # type: ignore[no-any-return]
 
 
-# going on -------------------------------------------------------------------------------------------------------------
+# resuming -------------------------------------------------------------------------------------------------------------
 
 WORLDS = st.fixed_dictionaries({"size": st.integers(1, 6), "batch_size": st.integers(1, 8)})
 
 
-@counts(40)
-def test_from_every_position_any_world_and_batch_size_gets_exactly_the_rest(
+@parametrize_count(40)
+def test_any_world_and_batch_size_resume_with_exactly_the_remaining_samples(
     count: int, dataset: mx8.Dataset, pool: mx8.Pool
 ) -> None:
     @settings(max_examples=count)
@@ -100,7 +100,7 @@ def test_from_every_position_any_world_and_batch_size_gets_exactly_the_rest(
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES, ids=str)
-def test_a_loader_that_goes_on_gives_what_the_one_before_would_have(shuffle: Any, dataset: mx8.Dataset) -> None:
+def test_a_resumed_loader_gives_the_batches_that_the_first_would_have_given(shuffle: Any, dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=5, shuffle=shuffle, threads=1) as loader:
         states, batches = [loader.state_dict()], []
         for _ in range(2):
@@ -110,12 +110,12 @@ def test_a_loader_that_goes_on_gives_what_the_one_before_would_have(shuffle: Any
     for done, state in enumerate(states):
         with mx8.Loader(dataset, batch_size=5, shuffle=shuffle, threads=1) as loader:
             loader.load_state_dict(state)
-            loader.set_epoch(state["epoch"])  # as training loops do: the position stays
+            loader.set_epoch(state["epoch"])  # as training loops do; the position is kept
             found = flat([ids_of(loader) for _ in range(2 - state["epoch"])])
         assert found == batches[done:]
 
 
-def test_a_state_says_where_the_consumer_stands_and_not_how_much_was_made_ahead(dataset: mx8.Dataset) -> None:
+def test_a_state_has_the_position_of_the_consumer_and_not_of_prefetching(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=5) as loader:
         loader.warm_up()
         assert loader.state_dict()["position"] == 0
@@ -125,7 +125,7 @@ def test_a_state_says_where_the_consumer_stands_and_not_how_much_was_made_ahead(
             )
 
 
-def test_loading_a_state_leaves_the_epoch_that_was_under_way(dataset: mx8.Dataset) -> None:
+def test_loading_a_state_ends_the_running_epoch(dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=5, shuffle=True) as loader:
         batches = iter(loader)
         next(batches)
@@ -161,8 +161,8 @@ class Counting:
 
 
 @pytest.mark.parametrize("position", [0, 5, 3000, 9_995])
-def test_going_on_costs_the_same_at_any_position(position: int, place: Path) -> None:
-    """Nothing before the position is looked at, be it an id or a shard."""
+def test_resuming_takes_no_more_work_at_later_positions(position: int, place: Path) -> None:
+    """Neither ids nor shards before the position are read."""
     root = place / "long"
     dataset = mx8.Dataset(root) if root.exists() else numbered(root, 10_000, size_limit=4_000)
     with mx8.Loader(dataset, batch_size=5) as loader:
@@ -186,7 +186,7 @@ def state_of(dataset: mx8.Dataset, **options: Any) -> dict[str, Any]:
 
 
 def republish(root: Path, change: Callable[[list[Any]], list[Any]]) -> None:
-    """Publish the same shards as another snapshot: what a tool of somebody else's would do."""
+    """Publish the same shards as another snapshot, as another tool could do."""
     index = json.loads((root / "index.json").read_bytes())
     index["shards"] = change(index["shards"])
     index["mx8shards"]["sidecars"] = []
@@ -196,7 +196,7 @@ def republish(root: Path, change: Callable[[list[Any]], list[Any]]) -> None:
 
 
 def swap(root: Path) -> None:
-    """Other bytes in a shard of the same name, sizes and number of samples."""
+    """Change the bytes of a shard, but not its name, size and number of samples."""
     other = root.parent / f"{root.name}-other"
     write(other, [{**sample, "id": sample["id"] + 1000} for sample in numbered_samples(40)])
     entry = json.loads((other / "index.json").read_bytes())["shards"][1]
@@ -221,13 +221,13 @@ MUTATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "with other facts": (
         lambda root: write(root, [], mode="append", metadata={"a": 1}),
-        r"data has the same shards, but another index",
+        r"data has the same shards but another index",
     ),
 }
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_data_that_were_changed_are_refused_with_what_is_different(mutation: str, tmp_path: Path) -> None:
+def test_a_state_of_changed_data_is_an_error_that_names_the_difference(mutation: str, tmp_path: Path) -> None:
     change, words = MUTATIONS[mutation]
     state = state_of(numbered(tmp_path / "data", 40))
     change(tmp_path / "data")
@@ -248,11 +248,11 @@ def test_a_foreign_dataset_that_was_sealed_is_another_snapshot_of_the_same_shard
     state = state_of(mx8.Dataset(root))
     mx8.verify(root, data=True, seal=True)
     loader = mx8.Loader(mx8.Dataset(root), batch_size=4, shuffle=True)
-    with pytest.raises(mx8.IntegrityError, match=r"data has the same shards, but another index: it was sealed"):
+    with pytest.raises(mx8.IntegrityError, match=r"data has the same shards but another index: perhaps it was sealed"):
         loader.load_state_dict(state)
 
 
-def test_where_no_old_index_is_kept_the_ids_are_what_is_named(tmp_path: Path) -> None:
+def test_without_the_old_index_the_error_names_the_snapshot_ids(tmp_path: Path) -> None:
     payloads = [{"id": i.to_bytes(8, "little")} for i in range(12)]
     root = reference.write_dataset(tmp_path / "data", {"id": "int"}, [payloads])
     state = state_of(mx8.Dataset(root))
@@ -266,7 +266,7 @@ def test_where_no_old_index_is_kept_the_ids_are_what_is_named(tmp_path: Path) ->
         loader.load_state_dict(state)
 
 
-def test_of_joined_datasets_the_one_that_changed_is_named(tmp_path: Path) -> None:
+def test_the_error_names_the_joined_dataset_that_changed(tmp_path: Path) -> None:
     for name in ("one", "two"):
         numbered(tmp_path / name, 20)
     joined = mx8.concat([mx8.Dataset(tmp_path / name) for name in ("one", "two")])
@@ -281,7 +281,7 @@ def test_of_joined_datasets_the_one_that_changed_is_named(tmp_path: Path) -> Non
         loader.load_state_dict(state)
 
 
-def test_another_view_of_the_same_data_is_refused(dataset: mx8.Dataset) -> None:
+def test_a_state_of_another_view_is_refused(dataset: mx8.Dataset) -> None:
     state = state_of(dataset.select(range(30)))
     for view in (dataset, dataset.select(range(29)), dataset.select([*range(28), 29, 28]), dataset.where("x", 1.0)):
         loader = mx8.Loader(view, batch_size=4, shuffle=True)
@@ -300,7 +300,7 @@ def test_another_view_of_the_same_data_is_refused(dataset: mx8.Dataset) -> None:
     ],
     ids=str,
 )
-def test_another_order_of_the_same_data_is_refused(other: Any, place_in_it: str, dataset: mx8.Dataset) -> None:
+def test_a_state_of_another_order_is_refused(other: Any, place_in_it: str, dataset: mx8.Dataset) -> None:
     state = state_of(dataset)
     loader = mx8.Loader(dataset, **{"batch_size": 4, "shuffle": True, **other})
     with pytest.raises(mx8.LoaderError, match=rf"state: at \$\.{place_in_it}: expected .* \(this loader's\)"):
@@ -310,7 +310,7 @@ def test_another_order_of_the_same_data_is_refused(other: Any, place_in_it: str,
 @pytest.mark.parametrize(
     "change", [{"position": COUNT + 1}, {"position": -1}, {"epoch": "0"}, {"lost": {}}, {"more": 1}], ids=str
 )
-def test_a_state_that_cannot_be_is_refused_and_changes_nothing(change: dict[str, Any], dataset: mx8.Dataset) -> None:
+def test_an_invalid_state_is_refused_and_changes_nothing(change: dict[str, Any], dataset: mx8.Dataset) -> None:
     with mx8.Loader(dataset, batch_size=4, shuffle=True) as loader:
         before = loader.state_dict()
         with pytest.raises(mx8.ShardsError, match=re.escape("state: at $")):
@@ -318,8 +318,8 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing(change: dict[str,
         assert loader.state_dict() == before
 
 
-def test_the_state_is_the_same_whatever_does_not_matter(dataset: mx8.Dataset) -> None:
-    """Threads, ways of reading, columns and worlds may change from one run to the next."""
+def test_the_state_does_not_depend_on_ranks_threads_and_memory(dataset: mx8.Dataset) -> None:
+    """Threads, io, columns and world size may change between runs."""
     others = ({}, {"threads": 1}, {"io": "pread"}, {"columns": ["id"]}, {"output": "numpy"}, {"memory": "8mb"})
     states = [state_of(dataset, **options) for options in others]
     assert all(state == states[0] for state in states)

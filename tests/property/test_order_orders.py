@@ -29,13 +29,13 @@ SHARDS = st.integers(1, 16)
 EPOCHS = st.integers(0, 3)
 
 
-def over(sizes: list[int]) -> ShardLookup:
-    """All samples of shards of these sizes."""
+def lookup_of(sizes: list[int]) -> ShardLookup:
+    """A lookup for all samples of shards of these sizes."""
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(sizes, np.int64))])
     return ShardLookup(int(starts[-1]), starts)
 
 
-class Picked:
+class SelectionView:
     """A view of some samples, in some order, repeats included."""
 
     def __init__(self, sample_ids: list[int]) -> None:
@@ -47,14 +47,14 @@ class Picked:
 
 
 @st.composite
-def any_places(draw: st.DrawFn) -> ShardLookup:
+def lookups(draw: st.DrawFn) -> ShardLookup:
     """All samples, or a selection of them: sorted, or in any order."""
-    places = over(draw(SIZES))
+    places = lookup_of(draw(SIZES))
     kind = draw(st.sampled_from(["all", "sorted", "any"]))
     if kind == "all" or places.count == 0:
         return places
     picked = draw(st.lists(st.integers(0, places.count - 1), max_size=60))
-    return ShardLookup(len(picked), places.starts, Picked(sorted(picked) if kind == "sorted" else picked))
+    return ShardLookup(len(picked), places.starts, SelectionView(sorted(picked) if kind == "sorted" else picked))
 
 
 def sequential(places: ShardLookup) -> Order:
@@ -74,8 +74,8 @@ Make = Callable[[ShardLookup], Order]
 
 
 @EVERY_ORDER
-@given(any_places(), EPOCHS)
-def test_every_position_comes_once_in_every_epoch(make: Make, places: ShardLookup, epoch: int) -> None:
+@given(lookups(), EPOCHS)
+def test_every_position_occurs_once_in_every_epoch(make: Make, places: ShardLookup, epoch: int) -> None:
     order = make(places)
     ids = order.ids(epoch, 0, len(order))
     assert len(order) == places.count
@@ -85,8 +85,8 @@ def test_every_position_comes_once_in_every_epoch(make: Make, places: ShardLooku
 
 @EVERY_ORDER
 @settings(max_examples=50)
-@given(any_places(), st.lists(st.tuples(EPOCHS, st.floats(0, 1), st.floats(0, 1)), max_size=8))
-def test_any_range_of_any_epoch_in_any_sequence_replays_equal(
+@given(lookups(), st.lists(st.tuples(EPOCHS, st.floats(0, 1), st.floats(0, 1)), max_size=8))
+def test_any_range_of_any_epoch_is_reproducible_in_any_sequence(
     make: Make, places: ShardLookup, asked: list[tuple[int, float, float]]
 ) -> None:
     order, again = make(places), pickle.loads(pickle.dumps(make(places)))
@@ -98,8 +98,8 @@ def test_any_range_of_any_epoch_in_any_sequence_replays_equal(
 
 
 @EVERY_ORDER
-@given(any_places(), EPOCHS, st.floats(0, 1), st.integers(0, 80))
-def test_the_shards_ahead_are_those_needed_in_the_order_of_first_need(
+@given(lookups(), EPOCHS, st.floats(0, 1), st.integers(0, 80))
+def test_shards_ahead_are_listed_in_the_order_of_first_use(
     make: Make, places: ShardLookup, epoch: int, where: float, n: int
 ) -> None:
     order = make(places)
@@ -108,39 +108,39 @@ def test_the_shards_ahead_are_those_needed_in_the_order_of_first_need(
     assert list(shards_ahead(order, places, epoch, position, n)) == list(dict.fromkeys(needed.tolist()))
 
 
-@given(any_places(), SHARDS, EPOCHS)
-def test_a_block_shuffle_is_the_specs(places: ShardLookup, shards: int, epoch: int) -> None:
+@given(lookups(), SHARDS, EPOCHS)
+def test_a_block_shuffle_equals_the_reference_of_the_spec(places: ShardLookup, shards: int, epoch: int) -> None:
     found = BlockOrder(places, KEY, BlockShuffle(shards=shards)).ids(epoch, 0, places.count)
     shard_of = places.shards_of(np.arange(places.count), epoch)
     groups = [np.flatnonzero(shard_of == shard).tolist() for shard in range(places.shards)]
     assert found.tolist() == order_parts.block_shuffle(groups, shards, *KEY_PARTS, epoch)
 
 
-@given(any_places(), SHARDS, EPOCHS)
-def test_a_block_shuffle_keeps_to_its_number_of_shards(places: ShardLookup, shards: int, epoch: int) -> None:
+@given(lookups(), SHARDS, EPOCHS)
+def test_a_block_shuffle_uses_at_most_its_number_of_shards(places: ShardLookup, shards: int, epoch: int) -> None:
     order = BlockOrder(places, KEY, BlockShuffle(shards=shards))
     ids = order.ids(epoch, 0, len(order))
     used = places.shards_of(ids, epoch).tolist()
     groups = [ids[np.array(used) == shard].tolist() for shard in range(places.shards)]
     if len(set(used)) <= shards:
         return
-    # Slots are as long as their parts are in sum, wherever each shard is
+    # The length of a slot is the sum of its parts, which does not depend on the shards' order
     lengths = [len(slot) for slot in order_parts.slots([sorted(group) for group in groups], shards, *KEY_PARTS, epoch)]
     ends = np.cumsum([0, *lengths]).tolist()
     in_slots = [set(used[begin:end]) for begin, end in itertools.pairwise(ends)]
     for i in range(len(in_slots)):
         for width in range(1, len(in_slots) - i + 1):
             assert len(set().union(*in_slots[i : i + width])) <= shards + width - 1
-    # A shard is in use once without a pause, but for those that the epoch begins and ends with
+    # A shard is in use in consecutive slots, except for those at the begin and end of the epoch
     slots_of = {shard: [i for i, slot in enumerate(in_slots) if shard in slot] for shard in set(used)}
     paused = [shard for shard, found in slots_of.items() if found[-1] - found[0] >= shards]
     assert len(paused) <= shards - 1
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 8, 19])
-def test_a_slot_uses_so_many_shards_and_the_next_one_changes_one_of_them(shards: int) -> None:
-    size, count = 60, 20  # all alike, so a slot is as long as a shard
-    places = over([size] * count)
+def test_consecutive_slots_differ_in_one_shard(shards: int) -> None:
+    size, count = 60, 20  # shards of equal size, so a slot is as long as a shard
+    places = lookup_of([size] * count)
     order = BlockOrder(places, KEY, BlockShuffle(shards=shards))
     for epoch in range(3):
         used = places.shards_of(order.ids(epoch, 0, len(order)), epoch).reshape(count, size)
@@ -152,8 +152,8 @@ def test_a_slot_uses_so_many_shards_and_the_next_one_changes_one_of_them(shards:
             assert len(set().union(*slots[i : i + 3])) == min(shards + 2, count)
 
 
-def test_as_many_shards_as_there_are_make_it_the_whole_shuffle() -> None:
-    places = over([5, 0, 9, 7])
+def test_a_block_shuffle_over_all_shards_is_the_whole_shuffle() -> None:
+    places = lookup_of([5, 0, 9, 7])
     whole = Shuffle(places.count, KEY)
     for shards in (3, 4, 100):
         assert np.array_equal(BlockOrder(places, KEY, BlockShuffle(shards=shards)).ids(1, 0, 21), whole.ids(1, 0, 21))
@@ -161,8 +161,8 @@ def test_as_many_shards_as_there_are_make_it_the_whole_shuffle() -> None:
 
 
 @pytest.mark.parametrize("make", [shuffle, blocks])
-def test_epochs_seeds_and_views_differ(make: Make) -> None:
-    places = over([50] * 20)
+def test_orders_differ_between_epochs_seeds_and_views(make: Make) -> None:
+    places = lookup_of([50] * 20)
     order = make(places)
     epochs = [order.ids(epoch, 0, 1000) for epoch in range(5)]
     for i, one in enumerate(epochs):
@@ -173,8 +173,8 @@ def test_epochs_seeds_and_views_differ(make: Make) -> None:
         assert (other.ids(0, 0, 1000) == epochs[0]).mean() < 0.01
 
 
-@given(any_places())
-def test_positions_are_grouped_by_shard_without_an_array_where_the_view_keeps_their_order(places: ShardLookup) -> None:
+@given(lookups())
+def test_positions_are_grouped_by_shard_without_an_array_if_the_view_keeps_their_order(places: ShardLookup) -> None:
     groups = places.by_shard()
     shards = places.shards_of(np.arange(places.count), 0)
     assert groups.bounds.tolist() == [int((shards < i).sum()) for i in range(places.shards + 1)]
@@ -188,16 +188,16 @@ def test_positions_are_grouped_by_shard_without_an_array_where_the_view_keeps_th
 def test_a_large_view_is_grouped_run_by_run() -> None:
     rng = np.random.default_rng(3)
     picked = rng.integers(0, 10_000, 200_000)
-    places = ShardLookup(len(picked), np.arange(0, 10_001, 100), Picked(picked.tolist()))
+    places = ShardLookup(len(picked), np.arange(0, 10_001, 100), SelectionView(picked.tolist()))
     groups = places.by_shard()
     assert groups.positions is not None
     assert np.array_equal(groups.positions, np.argsort(picked // 100, kind="stable"))
-    in_order = ShardLookup(len(picked), places.starts, Picked(np.sort(picked).tolist())).by_shard()
+    in_order = ShardLookup(len(picked), places.starts, SelectionView(np.sort(picked).tolist())).by_shard()
     assert in_order.positions is None
     assert np.array_equal(in_order.bounds, groups.bounds)
 
 
-def test_shards_ahead_look_no_further_than_they_are_asked_for() -> None:
+def test_shards_ahead_are_computed_only_as_far_as_requested() -> None:
     class Counting(Shuffle):
         looked = 0
 
@@ -205,14 +205,14 @@ def test_shards_ahead_look_no_further_than_they_are_asked_for() -> None:
             self.looked = max(self.looked, stop)
             return super().ids(epoch, start, stop)
 
-    places = over([1000] * 1000)
+    places = lookup_of([1000] * 1000)
     order = Counting(places.count, KEY)
     ahead = shards_ahead(order, places, 0, 0, len(order))
     assert order.looked == 0
     assert len({next(ahead) for _ in range(10)}) == 10
     assert order.looked <= 10_000
     assert sorted([*range(1000)]) == sorted({*shards_ahead(order, places, 0, 0, len(order))})
-    assert order.looked < 100_000  # all were seen: the rest can bring no new one
+    assert order.looked < 100_000  # all shards were seen, so the rest adds none
 
 
 def test_shards_ahead_skip_padding_and_repeats() -> None:
@@ -223,33 +223,33 @@ def test_shards_ahead_skip_padding_and_repeats() -> None:
         def __len__(self) -> int:
             return 7
 
-    places = over([3, 3, 4])
+    places = lookup_of([3, 3, 4])
     assert list(shards_ahead(Padded(10), places, 0, 0, 7)) == [1, 0, 2]
     assert list(shards_ahead(Padded(10), places, 0, 3, 100)) == [0, 2]
     assert list(shards_ahead(Padded(10), places, 0, 0, 1)) == []
 
 
 @EVERY_ORDER
-def test_a_description_is_json_and_tells_orders_apart(make: Make) -> None:
-    description = make(over([4])).description
+def test_descriptions_are_json_and_differ_between_orders(make: Make) -> None:
+    description = make(lookup_of([4])).description
     assert json.loads(json.dumps(description)) == description
     assert description["name"] == {"sequential": "sequential", "shuffle": "shuffle"}.get(make.__name__, "block_shuffle")
-    two, three = (BlockOrder(over([4]), KEY, BlockShuffle(shards=k)).description for k in (2, 3))
+    two, three = (BlockOrder(lookup_of([4]), KEY, BlockShuffle(shards=k)).description for k in (2, 3))
     assert two != three
 
 
 @EVERY_ORDER
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0, 0], [1], [0, 1, 0]])
-def test_nothing_or_a_single_sample_is_an_order_as_well(make: Make, sizes: list[int]) -> None:
-    order = make(over(sizes))
+def test_orders_of_no_or_one_sample_work(make: Make, sizes: list[int]) -> None:
+    order = make(lookup_of(sizes))
     assert order.ids(0, 0, len(order)).tolist() == list(range(sum(sizes)))
-    assert list(shards_ahead(order, over(sizes), 0, 0, 10)) == [i for i, size in enumerate(sizes) if size]
+    assert list(shards_ahead(order, lookup_of(sizes), 0, 0, 10)) == [i for i, size in enumerate(sizes) if size]
 
 
 @EVERY_ORDER
 @pytest.mark.parametrize("world_size", range(1, 17))
 def test_all_ranks_together_deliver_each_id_once(make: Make, world_size: int) -> None:
-    order = make(over([7, 30, 0, 11, 25]))
+    order = make(lookup_of([7, 30, 0, 11, 25]))
     steps = Steps(length=len(order), batch_size=3, world_size=world_size)
     epoch, position, seen = 0, 0, []
     while epoch == 0:
@@ -260,12 +260,12 @@ def test_all_ranks_together_deliver_each_id_once(make: Make, world_size: int) ->
     assert sorted(seen) == list(range(len(order)))
 
 
-def test_a_view_of_fewer_positions_than_samples_must_say_which() -> None:
+def test_a_shard_lookup_with_fewer_positions_than_samples_needs_a_view() -> None:
     with pytest.raises(ValueError, match="count: expected 4, as a position is a sample_id, got 3"):
         ShardLookup(3, np.array([0, 4]))
 
 
 @pytest.mark.parametrize("shards", [0, -1, 2.0, True, None, "3"])
-def test_a_number_of_shards_that_is_none_is_refused(shards: object) -> None:
+def test_an_invalid_number_of_shards_is_refused(shards: object) -> None:
     with pytest.raises(ValueError, match=f"shards: expected an int from 1, got {shards!r}"):
         BlockShuffle(shards=shards)  # type: ignore[arg-type]

@@ -35,10 +35,10 @@ def excess_pairs(of_position: Ids, of_value: Ids) -> float:
 
 
 def statistics(values: Ids) -> dict[str, float]:
-    """Numbers whose distribution over all permutations is the same for every good shuffle."""
+    """Statistics whose distribution over permutations is equal for all good shuffles."""
     n = len(values)
     positions = np.arange(n)
-    bits = ((n - 1).bit_length() + 1) // 2  # the grid's: row and column are where structure would be left
+    bits = ((n - 1).bit_length() + 1) // 2  # rows and columns of the grid, where structure could remain
     mask = (1 << bits) - 1
     found = {
         "labels in a batch": excess_pairs(positions // BATCH, values * LABELS // n),
@@ -59,8 +59,8 @@ def statistics(values: Ids) -> dict[str, float]:
     return found
 
 
-def farthest(n: int, keys: int, shuffled: Callable[[int], Ids]) -> float:
-    """How many standard errors the worst statistic's mean or spread lies from that of NumPy's permutations."""
+def largest_difference(n: int, keys: int, shuffled: Callable[[int], Ids]) -> float:
+    """The largest difference from NumPy's permutations, in standard errors, of any statistic's mean or spread."""
     rng = np.random.default_rng(n)
     ours = [statistics(shuffled(seed)) for seed in range(keys)]
     theirs = [statistics(rng.permutation(n)) for _ in range(keys)]
@@ -78,15 +78,15 @@ def by_seed(n: int) -> Callable[[int], Ids]:
     return lambda seed: Shuffle(n, Key("sha256:00", "whole", seed)).ids(seed % 3, 0, n)
 
 
-def standardised(counts: npt.NDArray[np.int64], df: int) -> float:
-    """χ² of counts that ought to be equal, as a standard normal (Wilson and Hilferty)."""
+def chi_squared_as_normal(counts: npt.NDArray[np.int64], df: int) -> float:
+    """χ² of counts that should be equal, transformed to a standard normal (Wilson and Hilferty)."""
     expected = counts.sum() / counts.size
     chi2 = float(((counts - expected) ** 2).sum() / expected)
     return ((chi2 / df) ** (1 / 3) - 1 + 2 / (9 * df)) / math.sqrt(2 / (9 * df))
 
 
 def orders_of(n: int, draws: int) -> npt.NDArray[np.int64]:
-    """How often each of the n! orders of range(n) comes, among `draws` numbers of one family."""
+    """The counts of the n! orders of range(n) in `draws` permutations of one key."""
     family = Permutations(np.full(draws, n), Key("sha256:00", "whole", n).words("orders", 0))
     numbers = np.arange(draws)
     code = np.zeros(draws, np.int64)
@@ -98,7 +98,7 @@ def orders_of(n: int, draws: int) -> npt.NDArray[np.int64]:
 
 
 def values_at(n: int, draws: int) -> npt.NDArray[np.int64]:
-    """How often each value comes at each position."""
+    """The counts of each value at each position."""
     family = Permutations(np.full(draws, n), Key("sha256:00", "whole", n).words("values", 0))
     every = [family.of(np.arange(draws), np.full(draws, i)) for i in range(n)]
     return np.stack([np.bincount(values, minlength=n) for values in every])
@@ -108,18 +108,18 @@ def values_at(n: int, draws: int) -> npt.NDArray[np.int64]:
 
 
 @pytest.mark.parametrize("n", [1000, 4097])
-def test_a_shuffle_cannot_be_told_from_numpys(n: int) -> None:
-    assert farthest(n, 120, by_seed(n)) < 4.5
+def test_shuffles_are_statistically_like_numpys(n: int) -> None:
+    assert largest_difference(n, 120, by_seed(n)) < 4.5
 
 
-def test_the_statistics_tell_four_rounds_from_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_statistics_detect_a_feistel_network_of_four_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(permutation, "_ROUNDS", 4)
-    assert farthest(4097, 120, by_seed(4097)) > 6
+    assert largest_difference(4097, 120, by_seed(4097)) > 6
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
-def test_all_orders_of_a_few_are_equally_frequent(n: int) -> None:
-    assert abs(standardised(orders_of(n, 300 * math.factorial(n)), math.factorial(n) - 1)) < 4
+def test_all_orders_of_few_positions_are_equally_frequent(n: int) -> None:
+    assert abs(chi_squared_as_normal(orders_of(n, 300 * math.factorial(n)), math.factorial(n) - 1)) < 4
 
 
 def test_all_orders_of_four_are_equally_frequent_over_keys() -> None:
@@ -128,36 +128,36 @@ def test_all_orders_of_four_are_equally_frequent_over_keys() -> None:
         key = Key("sha256:00", "whole", seed)
         counts[np.dot(Permutation(4, key.words("shuffle", 0)).of(np.arange(4)), [64, 16, 4, 1])] += 1
     assert np.count_nonzero(counts) == 24
-    assert abs(standardised(counts[counts > 0], 23)) < 4
+    assert abs(chi_squared_as_normal(counts[counts > 0], 23)) < 4
 
 
 @pytest.mark.parametrize("n", [9, 33])
 def test_every_value_is_equally_frequent_at_every_position(n: int) -> None:
-    assert abs(standardised(values_at(n, 200 * n), (n - 1) ** 2)) < 4
+    assert abs(chi_squared_as_normal(values_at(n, 200 * n), (n - 1) ** 2)) < 4
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", [300, 2049, 4096, 4097, 5000, 8192, 10_007])
-def test_no_number_of_keys_tells_a_shuffle_from_numpys(n: int) -> None:
-    assert farthest(n, 3000, by_seed(n)) < 4.5
+def test_shuffles_of_many_keys_are_statistically_like_numpys(n: int) -> None:
+    assert largest_difference(n, 3000, by_seed(n)) < 4.5
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", [65_537, 1_000_003])
-def test_a_large_shuffle_cannot_be_told_from_numpys(n: int) -> None:
-    assert farthest(n, 60, by_seed(n)) < 5
+def test_large_shuffles_are_statistically_like_numpys(n: int) -> None:
+    assert largest_difference(n, 60, by_seed(n)) < 5
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", range(2, 9))
 def test_all_orders_of_up_to_eight_are_equally_frequent(n: int) -> None:
-    assert abs(standardised(orders_of(n, max(200_000, 60 * math.factorial(n))), math.factorial(n) - 1)) < 4
+    assert abs(chi_squared_as_normal(orders_of(n, max(200_000, 60 * math.factorial(n))), math.factorial(n) - 1)) < 4
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("n", [9, 12, 17, 33, 65, 200])
 def test_every_value_is_equally_frequent_at_every_position_of_many(n: int) -> None:
-    assert abs(standardised(values_at(n, 20_000), (n - 1) ** 2)) < 4
+    assert abs(chi_squared_as_normal(values_at(n, 20_000), (n - 1) ** 2)) < 4
 
 
 # a block shuffle ------------------------------------------------------------------------------------------------------
@@ -167,12 +167,12 @@ SAMPLES = CLASSES * PER_CLASS
 
 
 def sorted_by_class() -> ShardLookup:
-    """What is hardest to shuffle by shards: class after class, half of one in each shard."""
+    """The worst case of a block shuffle: samples sorted by class, half a class per shard."""
     return ShardLookup(SAMPLES, np.arange(0, SAMPLES + 1, PER_SHARD))
 
 
 def labels_in_batches(order: Order) -> npt.NDArray[np.int64]:
-    """How often each label comes in each of 200 batches spread over an epoch."""
+    """The counts of each label in 200 batches spread over an epoch."""
     starts = range(0, SAMPLES - BATCH, SAMPLES // 200)
     labels = [order.ids(0, start, start + BATCH) // PER_CLASS for start in starts]
     return np.stack([np.bincount(batch, minlength=CLASSES) for batch in labels])
@@ -181,7 +181,9 @@ def labels_in_batches(order: Order) -> npt.NDArray[np.int64]:
 @pytest.mark.parametrize(
     ("shards", "labels", "times_as_uneven"), [(16, 16, 16.4), (64, 63, 4.5), (256, 172, 1.55), (2000, 226, 1.0)]
 )
-def test_a_batch_holds_as_many_labels_as_the_docstring_says(shards: int, labels: int, times_as_uneven: float) -> None:
+def test_a_batch_has_the_number_of_labels_that_the_docstring_gives(
+    shards: int, labels: int, times_as_uneven: float
+) -> None:
     counts = labels_in_batches(BlockOrder(sorted_by_class(), Key("sha256:00", "whole", 1), BlockShuffle(shards=shards)))
     assert np.count_nonzero(counts, axis=1).mean() == pytest.approx(labels, rel=0.02)
     even = BATCH / CLASSES
@@ -189,19 +191,19 @@ def test_a_batch_holds_as_many_labels_as_the_docstring_says(shards: int, labels:
     assert chi2 == pytest.approx(times_as_uneven, rel=0.05)
 
 
-def test_a_slot_is_shuffled_as_a_whole_shuffle_is() -> None:
+def test_a_slot_of_a_block_shuffle_is_shuffled_uniformly() -> None:
     shards, size = 4, 1000
     places = ShardLookup(8 * size, np.arange(0, 8 * size + 1, size))
 
     def ranks_in_a_slot(seed: int) -> Ids:
-        """The order of a slot's samples among themselves: any is as likely as any other."""
+        """The relative order of a slot's samples, which must be uniformly distributed."""
         slot = BlockOrder(places, Key("sha256:00", "whole", seed), BlockShuffle(shards=shards)).ids(0, size, 2 * size)
         return np.argsort(np.argsort(slot))
 
-    assert farthest(size, 120, ranks_in_a_slot) < 4.5
+    assert largest_difference(size, 120, ranks_in_a_slot) < 4.5
 
 
-def test_over_the_epochs_every_position_comes_at_every_time() -> None:
+def test_over_many_epochs_every_position_occurs_at_every_time() -> None:
     count, size = 12, 5
     places = ShardLookup(count * size, np.arange(0, count * size + 1, size))
     order = BlockOrder(places, Key("sha256:00", "whole", 5), BlockShuffle(shards=3))
@@ -209,4 +211,4 @@ def test_over_the_epochs_every_position_comes_at_every_time() -> None:
     counts = np.zeros((n, n), np.int64)
     for epoch in range(epochs):
         counts[np.arange(n), order.ids(epoch, 0, n)] += 1
-    assert abs(standardised(counts, (n - 1) ** 2)) < 4
+    assert abs(chi_squared_as_normal(counts, (n - 1) ** 2)) < 4

@@ -21,7 +21,7 @@ ALL_STEPS = st.builds(Steps, length=LENGTHS, batch_size=BATCHES, world_size=WORL
 
 
 def epoch_of(steps: Steps, position: int = 0) -> Iterator[tuple[int, list[StepSlice]]]:
-    """Where each step from `position` on begins, and the shares of all ranks. That it ends is tested as well."""
+    """The begin of each step from `position` on, and the slices of all ranks. Asserts that the epoch ends."""
     for _ in range(steps.left(position)):
         yield position, [steps.slice_of(rank, position) for rank in range(steps.world_size)]
         epoch, position = steps.after(5, position)
@@ -32,19 +32,19 @@ def epoch_of(steps: Steps, position: int = 0) -> Iterator[tuple[int, list[StepSl
 
 
 def delivered(steps: Steps, position: int = 0) -> list[int]:
-    """All positions that come from `position` on, without padding."""
+    """All positions delivered from `position` on, without padding."""
     shares = [share for _, row in epoch_of(steps, position) for share in row]
     return [p for share in shares for p in share.positions[~share.padding].tolist()]
 
 
 @given(ALL_STEPS)
-def test_every_position_comes_once_and_in_order_of_the_ranks(steps: Steps) -> None:
+def test_every_position_occurs_once_in_rank_order(steps: Steps) -> None:
     dropped = steps.length % steps.size if steps.uneven == "drop" else 0
     assert delivered(steps) == list(range(steps.length - dropped))
 
 
 @given(ALL_STEPS)
-def test_as_many_steps_and_batches_come_as_were_announced(steps: Steps) -> None:
+def test_the_number_of_steps_and_batches_is_as_announced(steps: Steps) -> None:
     rows = [row for _, row in epoch_of(steps)]
     assert len(rows) == steps.left()
     for rank in range(steps.world_size):
@@ -55,7 +55,7 @@ def test_as_many_steps_and_batches_come_as_were_announced(steps: Steps) -> None:
 
 
 @given(ALL_STEPS)
-def test_no_batch_is_larger_than_asked_and_all_but_the_last_are_full(steps: Steps) -> None:
+def test_all_batches_except_the_last_are_full(steps: Steps) -> None:
     rows = [row for _, row in epoch_of(steps)]
     sizes = [[len(share.positions) for share in row] for row in rows]
     assert all(size == steps.batch_size for row in sizes[:-1] for size in row)
@@ -67,7 +67,7 @@ def test_no_batch_is_larger_than_asked_and_all_but_the_last_are_full(steps: Step
 
 
 @given(ALL_STEPS)
-def test_padding_repeats_positions_and_comes_only_where_the_setting_says_so(steps: Steps) -> None:
+def test_padding_repeats_positions_and_occurs_only_with_uneven_pad(steps: Steps) -> None:
     for position, row in epoch_of(steps):
         rest = min(steps.size, steps.length - position)
         padded = sum(int(share.padding.sum()) for share in row)
@@ -80,7 +80,7 @@ def test_padding_repeats_positions_and_comes_only_where_the_setting_says_so(step
 
 
 @given(ALL_STEPS, st.data())
-def test_several_steps_at_once_are_those_of_one_after_the_other(steps: Steps, data: st.DataObject) -> None:
+def test_several_steps_computed_at_once_equal_single_steps(steps: Steps, data: st.DataObject) -> None:
     position = data.draw(st.integers(0, steps.length))
     left = steps.left(position)
     count = data.draw(st.integers(0, left))
@@ -99,9 +99,7 @@ def test_several_steps_at_once_are_those_of_one_after_the_other(steps: Steps, da
 
 
 @given(LENGTHS, st.sampled_from([12, 16, 24]), UNEVENS)
-def test_the_global_set_of_a_step_is_the_same_for_every_world_that_divides_it(
-    length: int, size: int, uneven: Uneven
-) -> None:
+def test_a_global_step_is_equal_for_every_world_size_that_divides_it(length: int, size: int, uneven: Uneven) -> None:
     for world in (w for w in range(1, 17) if size % w == 0):
         steps = Steps(length=length, batch_size=size // world, world_size=world, uneven=uneven)
         alone = Steps(length=length, batch_size=size, uneven=uneven)
@@ -111,7 +109,7 @@ def test_the_global_set_of_a_step_is_the_same_for_every_world_that_divides_it(
 
 
 @given(ALL_STEPS, BATCHES, WORLDS, UNEVENS)
-def test_from_every_position_another_world_and_batch_size_deliver_exactly_the_rest(
+def test_any_world_and_batch_size_resume_with_exactly_the_remaining_positions(
     steps: Steps, batch_size: int, world_size: int, uneven: Uneven
 ) -> None:
     other = Steps(length=steps.length, batch_size=batch_size, world_size=world_size, uneven=uneven)
@@ -122,7 +120,7 @@ def test_from_every_position_another_world_and_batch_size_deliver_exactly_the_re
 
 
 @given(ALL_STEPS, st.lists(st.tuples(BATCHES, WORLDS), min_size=1, max_size=6))
-def test_a_run_that_changes_world_and_batch_at_every_step_sees_all_once(
+def test_changing_world_and_batch_size_at_every_step_delivers_all_once(
     steps: Steps, changes: list[tuple[int, int]]
 ) -> None:
     seen: Counter[int] = Counter()
@@ -139,14 +137,14 @@ def test_a_run_that_changes_world_and_batch_at_every_step_sees_all_once(
 
 
 @pytest.mark.parametrize("uneven", UNEVEN)
-def test_an_empty_order_has_no_steps_and_its_epoch_is_over(uneven: Uneven) -> None:
+def test_an_empty_order_has_no_steps(uneven: Uneven) -> None:
     steps = Steps(length=0, batch_size=4, world_size=3, uneven=uneven)
     assert [steps.left(), steps.batches(2)] == [0, 0]
     assert steps.slice_of(0, 0).positions.tolist() == []
     assert steps.after(7, 0) == (8, 0)
 
 
-def test_a_batch_larger_than_the_data_is_one_step_or_none() -> None:
+def test_a_batch_size_larger_than_the_data_gives_one_step_or_none() -> None:
     by_uneven = {
         uneven: [
             share.positions.tolist()
@@ -170,7 +168,7 @@ def test_fewer_samples_than_ranks_are_split_with_marked_repeats() -> None:
     assert [share.padding.tolist() for share in shares] == [[False], [True], [True], [True]]
 
 
-def test_totals_beyond_32_bits_do_not_wrap() -> None:
+def test_totals_beyond_32_bits_do_not_overflow() -> None:
     steps = Steps(length=3072 * 10**15 + 2000, batch_size=3, world_size=1024, uneven="split")
     position = (steps.left() - 1) * steps.size
     ends = [share.positions for share in (steps.slice_of(0, position), steps.slice_of(1023, position))]
@@ -188,12 +186,12 @@ def test_totals_beyond_32_bits_do_not_wrap() -> None:
         ({"uneven": "even"}, "uneven: expected one of 'split', 'pad', 'drop', 'exact', got 'even'"),
     ],
 )
-def test_settings_that_make_no_steps_are_refused(change: dict[str, object], words: str) -> None:
+def test_invalid_settings_of_steps_are_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Steps(**{"length": 8, "batch_size": 2, **change})  # type: ignore[arg-type]
 
 
-def test_a_rank_or_position_that_does_not_exist_is_refused() -> None:
+def test_an_invalid_rank_or_position_is_refused() -> None:
     steps = Steps(length=8, batch_size=2, world_size=2)
     with pytest.raises(ValueError, match="rank: expected an int from 0 to 1, got 2"):
         steps.slice_of(2, 0)
@@ -204,7 +202,7 @@ def test_a_rank_or_position_that_does_not_exist_is_refused() -> None:
 
 
 @given(st.integers(0, 60), st.integers(1, 5), st.integers(1, 3), st.integers(1, 5), UNEVENS, st.integers(0, 80))
-def test_those_who_take_turns_give_the_steps_that_one_alone_gives(
+def test_workers_that_take_turns_give_the_steps_of_one_process(
     length: int, size: int, world: int, turns: int, uneven: Uneven, position: int
 ) -> None:
     position = min(position, length)

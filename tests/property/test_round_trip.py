@@ -18,7 +18,7 @@ import mx8shards as mx8
 from mx8shards.format.encodings import get_encoding
 from mx8shards.format.hashing import HASHES
 from tests import reference
-from tests.hunts import counts
+from tests.example_counts import parametrize_count
 from tests.strategies import COMPRESSIONS, ENCODINGS, VALUES, Sample, as_read, datasets, same, samples_as_read
 
 OPTIONS = st.fixed_dictionaries(
@@ -33,9 +33,9 @@ OPTIONS = st.fixed_dictionaries(
 CUTS = st.lists(st.integers(0, 6), max_size=3)
 
 
-@counts(25, rounds=12)
+@parametrize_count(25, rounds=12)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_value_of_an_encoding_comes_back(encoding: str, count: int) -> None:
+def test_values_of_every_encoding_round_trip(encoding: str, count: int) -> None:
     coder = get_encoding(encoding)
 
     @settings(max_examples=count)
@@ -50,8 +50,8 @@ def test_every_value_of_an_encoding_comes_back(encoding: str, count: int) -> Non
     check()
 
 
-@counts(40, rounds=12)
-def test_every_dataset_comes_back(count: int, place: Path) -> None:
+@parametrize_count(40, rounds=12)
+def test_datasets_round_trip(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), options=OPTIONS)
     def check(made: Any, options: dict[str, Any]) -> None:
@@ -79,8 +79,8 @@ def compare(dataset: mx8.Dataset, wanted: list[Sample], stored: list[reference.P
         assert same(found, [sample[name] for sample in wanted])
 
 
-@counts(20, rounds=12)
-def test_however_it_is_cut_into_appends_the_samples_are_the_same(count: int, place: Path) -> None:
+@parametrize_count(20, rounds=12)
+def test_samples_do_not_depend_on_how_they_are_divided_into_appends(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), cuts=CUTS, options=OPTIONS)
     def check(made: Any, cuts: list[int], options: dict[str, Any]) -> None:
@@ -97,8 +97,8 @@ def test_however_it_is_cut_into_appends_the_samples_are_the_same(count: int, pla
     check()
 
 
-@counts(25, rounds=12)
-def test_every_dataset_of_another_writer_is_read(count: int, place: Path) -> None:
+@parametrize_count(25, rounds=12)
+def test_datasets_of_the_reference_writer_are_read(count: int, place: Path) -> None:
     @settings(max_examples=count)
     @given(made=datasets(), compression=st.sampled_from(COMPRESSIONS), cuts=CUTS)
     def check(made: Any, compression: str | None, cuts: list[int]) -> None:
@@ -116,7 +116,7 @@ def test_every_dataset_of_another_writer_is_read(count: int, place: Path) -> Non
 
 @contextlib.contextmanager
 def removed_afterwards(root: Path) -> Iterator[Path]:
-    """Hypothesis runs many examples in one test; `tmp_path` would be shared by all of them."""
+    """A directory per example: Hypothesis runs many examples in one test, which would share `tmp_path`."""
     try:
         yield root
     finally:

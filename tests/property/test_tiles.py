@@ -45,7 +45,7 @@ TILED = [tile(source) for source in SOURCES]
 
 @settings(max_examples=60)
 @given(RANDOM_JPEGS)
-def test_jpegs_of_random_bits_keep_their_coefficients_and_come_back(data: bytes) -> None:
+def test_tiling_random_jpegs_keeps_their_coefficients_and_is_reversible(data: bytes) -> None:
     found = tile(data)
     assert untile(found) == data
     if found != data:
@@ -90,11 +90,11 @@ def head_of(data: bytes) -> Any:
 # hostile bytes -------------------------------------------------------------------------------------------------------
 
 
-def look_at(data: bytes, seed: int) -> None:
-    """Do all that can be done with some bytes. Any answer will do, but no crash, and no byte beyond what is given.
+def call_everything(data: bytes, seed: int) -> None:
+    """Call everything that takes a JPEG with these bytes. Any result is allowed, but no crash and no write outside.
 
-    What must not be touched stands before and behind the bytes, and is looked at afterwards. That nothing outside is
-    read is seen under bounds checking, in tests/unit/test_tiles.py.
+    Guard bytes around the buffers are checked afterwards. Reads outside are found by bounds checking in
+    tests/unit/test_tiles.py.
     """
     random = np.random.default_rng(seed)
     head, rectangle = record(HEAD), record(TILES)
@@ -128,7 +128,7 @@ def look_at(data: bytes, seed: int) -> None:
 
 
 def any_rectangle(random: np.random.Generator, size: int) -> Any:
-    """A rectangle that nobody checked."""
+    """An unchecked rectangle."""
     rectangle = record(TILES)
     for name in TILES.names or ():
         rectangle[name] = random.choice([-1, 0, 1, 2, size, 1 << 40, random.integers(-size, size + 1)])
@@ -143,7 +143,7 @@ def untile_or_none(data: bytes) -> bytes | None:
 
 
 def mutated(data: bytes, random: np.random.Generator) -> bytes:
-    """Bytes changed, cut out, doubled or cut off; most often where the head is."""
+    """Change, remove, repeat or truncate bytes, mostly in the head."""
     new = bytearray(data)
     for _ in range(random.integers(1, 6)):
         at = int(random.integers(0, max(len(new) // int(random.choice([1, 1, 6])), 1)))
@@ -166,27 +166,27 @@ def mutated(data: bytes, random: np.random.Generator) -> bytes:
 
 @settings(max_examples=300)
 @given(st.integers(0, len(SOURCES) * 2 - 1), st.integers(0, 2**32 - 1))
-def test_mutated_jpegs_are_handled_or_refused(number: int, seed: int) -> None:
-    look_at(mutated((SOURCES + TILED)[number], np.random.default_rng(seed)), seed)
+def test_mutated_jpegs_are_tiled_correctly_or_refused(number: int, seed: int) -> None:
+    call_everything(mutated((SOURCES + TILED)[number], np.random.default_rng(seed)), seed)
 
 
 @settings(max_examples=100)
 @given(st.binary(max_size=300), st.integers(0, 99))
-def test_bytes_of_any_kind_are_handled_or_refused(data: bytes, seed: int) -> None:
-    look_at(data, seed)
-    look_at(b"\xff\xd8" + data, seed)
+def test_random_bytes_are_tiled_correctly_or_refused(data: bytes, seed: int) -> None:
+    call_everything(data, seed)
+    call_everything(b"\xff\xd8" + data, seed)
 
 
 @pytest.mark.parametrize("number", range(len(SOURCES)))
-def test_jpegs_cut_anywhere_are_handled_or_refused(number: int) -> None:
+def test_truncated_jpegs_are_tiled_correctly_or_refused(number: int) -> None:
     for size in range(0, len(TILED[number]), 97):
-        look_at(TILED[number][:size], size)
+        call_everything(TILED[number][:size], size)
 
 
 @settings(max_examples=100)
 @given(st.integers(0, len(SOURCES) - 1), st.integers(0, 2**32 - 1), st.integers(0, 3000))
-def test_recoding_writes_nothing_beyond_its_room(number: int, seed: int, room: int) -> None:
-    """Also where the sizes of all rooms are wrong for what is to be done."""
+def test_recoding_writes_only_inside_its_buffer(number: int, seed: int, room: int) -> None:
+    """Also with buffers of wrong sizes."""
     data = mutated(SOURCES[number], np.random.default_rng(seed))
     view, head = np.frombuffer(data, np.uint8), record(HEAD)
     tables, lookups = np.zeros(8, huffman_tables.HUFFMAN), np.zeros((12, 1 << huffman_tables.PEEK), np.uint32)
@@ -202,12 +202,12 @@ def test_recoding_writes_nothing_beyond_its_room(number: int, seed: int, room: i
 
 
 @pytest.mark.hunt
-def test_a_hundred_thousand_mutations_are_handled_or_refused() -> None:
+def test_a_hundred_thousand_mutations_are_tiled_correctly_or_refused() -> None:
     random = np.random.default_rng()
     for _ in range(100_000):
         seed = int(random.integers(1 << 32))
         data = mutated((SOURCES + TILED)[seed % 8], np.random.default_rng(seed))
         try:
-            look_at(data, seed)
+            call_everything(data, seed)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}") from error

@@ -18,42 +18,9 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.remote import mirror, provider
-from mx8shards.remote.open_store import open_store
 from tests.remote.conftest import S3Server
 from tests.remote.folder_store import FolderStore
-
-URL = "s3://folder/data"
-
-
-def write(root: Path, count: int = 120, *, mode: str = "create", start: int = 0, **options: Any) -> str:
-    with mx8.Writer(root, columns={"x": "int", "text": "str"}, size_limit=1_500, mode=mode, **options) as writer:
-        for i in range(start, start + count):
-            writer.write({"x": i, "text": f"sample {i}"})
-    return str(writer.snapshot)
-
-
-def upload(root: Path, url: str) -> None:
-    """Put every file of a dataset into the store, the index last."""
-    store = open_store(url)
-    files = [path for path in root.rglob("*") if path.is_file() and path.name != "lock"]
-    for path in sorted(files, key=lambda path: (path.name == "index.json", path)):
-        store.put(path.relative_to(root).as_posix(), path)
-
-
-def shards_of(root: Path) -> list[str]:
-    return sorted(path.name for path in root.glob("*.mds*"))
-
-
-def residue(root: Path) -> list[Path]:
-    """What jobs keep while they run, and what killed ones leave."""
-    state = root / ".mx8shards"
-    folders = [path for folder in ("claims", "fetching", "readers") for path in (state / folder).glob("*")]
-    return [*folders, *state.glob("room.*")]
-
-
-def numbers(dataset: mx8.Dataset) -> list[int]:
-    return [sample["x"] for sample in dataset]
+from tests.remote.mirrors import URL, bytes_of, numbers, residue, serve, shards_of, upload, write
 
 
 @pytest.fixture
@@ -72,10 +39,7 @@ def cache(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def store(data: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     """The store of `URL`, over the directory `data`."""
-    found = FolderStore(data, URL)
-    monkeypatch.setattr(provider, "connect", lambda url, deadline_s: found)
-    monkeypatch.setattr(mirror, "connect", lambda url, deadline_s: found)
-    return found
+    return serve(data, monkeypatch)
 
 
 @contextmanager
@@ -458,4 +422,4 @@ def test_random_access_keeps_to_the_limit(data: Path, store: FolderStore, cache:
     dataset = mx8.Dataset(URL, local=cache, cache_limit=limit)
     for position in np.random.default_rng(3).integers(0, 120, 60).tolist():
         assert dataset[position]["x"] == position
-        assert sum(path.stat().st_size for path in cache.glob("*.mds")) <= limit
+        assert bytes_of(cache) <= limit

@@ -17,8 +17,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.disk import operations
-from tests.remote.folder_store import FolderStore
-from tests.remote.test_mirror import URL, cache, data, numbers, residue, store, upload, write  # noqa: F401
+from tests.remote.mirrors import URL, bytes_of, numbers, residue, serve, upload, write
 
 _MOST_STEPS = 400
 
@@ -55,35 +54,36 @@ def hashes(root: Path) -> dict[str, str]:
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_a_kill_before_any_step_leaves_nothing_torn(
     tmp_path: Path,
-    store: FolderStore,
+    monkeypatch: pytest.MonkeyPatch,
     part: float | None,
     compression: str | None,
 ) -> None:
     write(tmp_path / "source", 60, compression=compression)
-    store.root = tmp_path / "source"
+    serve(tmp_path / "source", monkeypatch)
     numbers(mx8.Dataset(URL, local=tmp_path / "clean"))
     right = hashes(tmp_path / "clean")
-    sizes = sum(path.stat().st_size for path in (tmp_path / "clean").glob("*.mds"))
+    sizes = bytes_of(tmp_path / "clean")
     limit = None if part is None else int(part * sizes) + 2_000
 
-    def read(root: Path) -> list[int]:
+    root = tmp_path / "cache"  # the same one for all kills: it must stay usable
+
+    def read() -> list[int]:
         with mx8.Dataset(URL, local=root, cache_limit=limit) as dataset:
             return numbers(dataset)
 
     for step in range(_MOST_STEPS):
-        root = tmp_path / "cache"  # the same one for all kills: it must stay usable
         if step % 7 == 0 and root.exists():
             mx8.Dataset(URL, local=root)
             for path in root.glob("*.mds"):
                 path.unlink()
-        killed = killed_at(step, lambda: read(root))
+        killed = killed_at(step, read)
         here = hashes(root) if root.exists() else {}
         assert here == {name: right[name] for name in here}
         if limit is not None:
-            assert sum(path.stat().st_size for path in root.glob("*.mds")) <= limit
+            assert bytes_of(root) <= limit
         if not killed and step % 7 == 1:
             break
-    assert read(root) == list(range(60))
+    assert read() == list(range(60))
     assert hashes(root).items() <= right.items()
     assert residue(root) == []
 
@@ -103,7 +103,6 @@ with (
 
 @pytest.mark.parametrize("cycles", [2, pytest.param(100, marks=pytest.mark.hunt)])
 def test_jobs_that_are_killed_at_random_moments_leave_a_mirror_to_the_others(
-    data: Path,
     bucket: str,
     tmp_path: Path,
     cycles: int,
@@ -112,7 +111,7 @@ def test_jobs_that_are_killed_at_random_moments_leave_a_mirror_to_the_others(
     upload(tmp_path / "large", bucket)
     right = hashes(tmp_path / "large")
     root = tmp_path / "cache"
-    limit = sum(path.stat().st_size for path in (tmp_path / "large").glob("*.mds")) * 6 // 10
+    limit = bytes_of(tmp_path / "large") * 6 // 10
     rng = random.Random(cycles)
 
     def begin(seed: int) -> subprocess.Popen[str]:
@@ -128,7 +127,7 @@ def test_jobs_that_are_killed_at_random_moments_leave_a_mirror_to_the_others(
         assert jobs[3].communicate(timeout=120)[0].split() == ["True", "True"]
         here = hashes(root)
         assert here == {name: right[name] for name in here}
-        assert sum(path.stat().st_size for path in root.glob("*.mds")) <= limit
+        assert bytes_of(root) <= limit
     assert begin(9).communicate(timeout=120)[0].split() == ["True", "True"]
     assert residue(root) == []
-    assert sum(path.stat().st_size for path in root.glob("*.mds")) <= limit
+    assert bytes_of(root) <= limit

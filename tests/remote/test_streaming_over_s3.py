@@ -9,7 +9,7 @@ import pytest
 
 import mx8shards as mx8
 from tests.conformance.conftest import _streaming_leaves_nothing_behind  # noqa: F401  (a fixture that is used always)
-from tests.conformance.peer import at_the_start_of_time, read_remote, write_theirs
+from tests.conformance.streaming_peer import clock_at_zero, read_remote, write_theirs
 from tests.remote.conftest import S3Server
 from tests.strategies import (
     EVERY_COLUMN,
@@ -59,7 +59,7 @@ def test_they_read_what_we_appended_to_what_they_uploaded(streaming: Any, bucket
 def upload_theirs(streaming: Any, url: str, samples: list[dict[str, Any]], columns: Any = None, **options: Any) -> None:
     """What MDSWriter does with a URL: it writes into a temporary directory and uploads each file as it is finished."""
     columns = dict(columns or NUMBERED)
-    with at_the_start_of_time(), streaming.MDSWriter(out=url, columns=columns, **options) as writer:
+    with clock_at_zero(), streaming.MDSWriter(out=url, columns=columns, **options) as writer:
         for sample in samples:
             writer.write(sample)
 

@@ -45,7 +45,7 @@ def reserved(budget: Budget, size: int) -> Reservation:
     return found
 
 
-def taken(budget: Budget, size: int = SMALLEST) -> Any:
+def leased_array(budget: Budget, size: int = SMALLEST) -> Any:
     return array_of(reserved(budget, size).take(size))
 
 
@@ -70,9 +70,9 @@ def test_a_larger_batch_never_gets_a_smaller_bank(one: int, other: int) -> None:
 # one budget -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_taken_is_writable_memory_of_its_own() -> None:
+def test_leased_arrays_are_writable_and_do_not_overlap() -> None:
     budget = joined(Memory(LIMIT))
-    arrays = [taken(budget) for _ in range(16)]
+    arrays = [leased_array(budget) for _ in range(16)]
     for i, array in enumerate(arrays):
         assert array.flags.writeable
         array[:] = i
@@ -80,7 +80,7 @@ def test_what_was_taken_is_writable_memory_of_its_own() -> None:
     assert all((array == i).all() for i, array in enumerate(arrays))
 
 
-def test_nothing_is_reserved_beyond_the_limit_and_what_is_given_up_can_be_reserved_again() -> None:
+def test_reservations_keep_to_the_limit_and_cancelled_ones_can_be_reserved_again() -> None:
     budget = joined(Memory(LIMIT))
     first = reserved(budget, LIMIT)
     assert not budget.reserve(1)
@@ -93,7 +93,7 @@ def test_nothing_is_reserved_beyond_the_limit_and_what_is_given_up_can_be_reserv
     assert budget.report()["bytes_reserved"] == 0
 
 
-def test_a_reservation_that_was_spent_cannot_be_cancelled() -> None:
+def test_a_spent_reservation_cannot_be_cancelled() -> None:
     budget = joined(Memory(LIMIT))
     reservation = reserved(budget, LIMIT)
     lease = reservation.take(LIMIT)
@@ -105,7 +105,7 @@ def test_a_reservation_that_was_spent_cannot_be_cancelled() -> None:
     assert budget.reserve(LIMIT)
 
 
-def test_what_a_batch_does_not_need_of_its_reservation_is_free_at_once() -> None:
+def test_the_unused_rest_of_a_reservation_is_free_at_once() -> None:
     budget = joined(Memory(LIMIT))
     lease = reserved(budget, LIMIT).take(10)
     assert budget.used_bytes == SMALLEST
@@ -113,16 +113,16 @@ def test_what_a_batch_does_not_need_of_its_reservation_is_free_at_once() -> None
     del lease
 
 
-def test_more_than_was_reserved_cannot_be_taken() -> None:
+def test_a_lease_cannot_exceed_its_reservation() -> None:
     budget = joined(Memory(LIMIT))
     reservation = reserved(budget, SMALLEST)
     with pytest.raises(LoaderError, match=f"a batch needs {2 * SMALLEST} bytes, and {SMALLEST} were reserved"):
         reservation.take(SMALLEST + 1)
 
 
-def test_a_bank_comes_back_with_the_last_array_over_it() -> None:
+def test_a_bank_is_returned_with_the_last_array_over_it() -> None:
     budget = joined(Memory(LIMIT))
-    array = taken(budget, LIMIT)
+    array = leased_array(budget, LIMIT)
     part = array[100:200].view(np.int16)[::2]
     del array
     assert not budget.reserve(SMALLEST)
@@ -130,87 +130,87 @@ def test_a_bank_comes_back_with_the_last_array_over_it() -> None:
     assert budget.reserve(LIMIT)
 
 
-def test_a_bank_that_came_back_is_used_again() -> None:
+def test_a_returned_bank_is_reused() -> None:
     budget = joined(Memory(LIMIT))
-    first = taken(budget)
+    first = leased_array(budget)
     address = first.ctypes.data
     del first
-    assert taken(budget).ctypes.data == address
+    assert leased_array(budget).ctypes.data == address
     assert budget.report()["banks_free"] == 1
 
 
-def test_of_several_free_banks_the_smallest_that_fits_is_used_and_the_last_that_came_back() -> None:
+def test_the_smallest_free_bank_that_fits_and_was_returned_last_is_used() -> None:
     budget = joined(Memory(LIMIT))
-    arrays = [taken(budget, size) for size in (2 * SMALLEST, SMALLEST, 4 * SMALLEST, SMALLEST)]
+    arrays = [leased_array(budget, size) for size in (2 * SMALLEST, SMALLEST, 4 * SMALLEST, SMALLEST)]
     wanted = arrays[3].ctypes.data
     while arrays:
         del arrays[0]
-        budget.report()  # takes back, one after the other
+        budget.report()  # one lease is returned after the other
     found = array_of(reserved(budget, 3 * SMALLEST).take(1))
     assert found.nbytes == SMALLEST
     assert found.ctypes.data == wanted
 
 
-def test_free_banks_make_room_for_one_that_fits_none_of_them() -> None:
+def test_free_banks_are_dropped_for_a_batch_that_fits_none_of_them() -> None:
     budget = joined(Memory(LIMIT))
-    small = [taken(budget) for _ in range(16)]
+    small = [leased_array(budget) for _ in range(16)]
     del small
     assert budget.report()["bytes_free_in_banks"] == LIMIT
-    large = taken(budget, LIMIT - SMALLEST)
+    large = leased_array(budget, LIMIT - SMALLEST)
     found = budget.report()
     assert found["bytes_in_use"] + found["bytes_free_in_banks"] <= LIMIT
     assert large.nbytes == LIMIT - SMALLEST
 
 
-def test_a_larger_bank_is_lent_only_within_what_was_reserved() -> None:
-    """Else one small batch could take what another one reserved."""
+def test_a_larger_bank_is_leased_only_within_the_reservation() -> None:
+    """Otherwise one small batch could take memory that another one reserved."""
     budget = joined(Memory(LIMIT))
-    large = taken(budget, LIMIT // 2)
+    large = leased_array(budget, LIMIT // 2)
     del large
-    small = taken(budget, SMALLEST)
+    small = leased_array(budget, SMALLEST)
     assert small.nbytes == SMALLEST
     assert budget.used_bytes == SMALLEST
 
 
-def test_memory_that_comes_back_wakes_whoever_waits() -> None:
+def test_returned_memory_wakes_waiting_threads() -> None:
     budget = joined(Memory(LIMIT))
     woken: list[int] = []
     budget.wake = lambda: woken.append(1)
-    array = taken(budget)
+    array = leased_array(budget)
     assert not woken
     del array
     assert woken == [1]
 
 
-def test_leases_may_end_in_any_thread_and_in_cycles_that_only_gc_finds() -> None:
+def test_leases_may_end_in_any_thread_and_by_garbage_collection_of_cycles() -> None:
     budget = joined(Memory(LIMIT))
-    held: list[Any] = [taken(budget) for _ in range(8)]
+    held: list[Any] = [leased_array(budget) for _ in range(8)]
     threads = [threading.Thread(target=held.pop) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert budget.report()["banks_in_use"] == 0
-    cycle: list[Any] = [taken(budget, LIMIT)]
+    cycle: list[Any] = [leased_array(budget, LIMIT)]
     cycle.append(cycle)
     del cycle
     gc.collect()
     assert budget.reserve(LIMIT)
 
 
-def test_a_lease_that_ends_while_the_memory_is_locked_waits_for_nobody() -> None:
+def test_a_lease_that_ends_while_the_lock_is_held_does_not_block() -> None:
     memory = Memory(LIMIT)
     budget = joined(memory)
-    array = taken(budget)
+    array = leased_array(budget)
     with memory.lock:
-        del array  # as gc may do it, in the thread that holds the lock
+        del array  # like the garbage collector, in the thread that holds the lock
     assert budget.report()["banks_in_use"] == 0
 
 
-def test_the_report_tells_what_is_held() -> None:
+def test_the_report_counts_held_memory() -> None:
     budget = joined(Memory(LIMIT))
     budget.fixed_bytes = 1000
-    one, other = taken(budget), taken(budget, 2 * SMALLEST)
+    one, other = leased_array(budget), leased_array(budget, 2 * SMALLEST)
     assert budget.reserve(SMALLEST)
     del other
     found = budget.report()
@@ -229,7 +229,7 @@ def test_the_report_tells_what_is_held() -> None:
 # several budgets ------------------------------------------------------------------------------------------------------
 
 
-def test_shares_are_equal_parts_and_what_one_leaves_is_the_others() -> None:
+def test_shares_are_equal_and_the_memory_of_a_share_that_leaves_goes_to_the_others() -> None:
     memory = Memory(LIMIT)
     one, other = joined(memory), joined(memory)
     assert one.limit_bytes == other.limit_bytes == LIMIT // 2
@@ -241,30 +241,30 @@ def test_shares_are_equal_parts_and_what_one_leaves_is_the_others() -> None:
     assert one.reserve(LIMIT // 2)
 
 
-def test_a_bank_of_one_share_serves_another_when_it_is_free() -> None:
+def test_a_free_bank_of_one_share_can_be_used_by_another() -> None:
     memory = Memory(LIMIT)
     one, other = joined(memory), joined(memory)
-    array = taken(one)
+    array = leased_array(one)
     address = array.ctypes.data
     del array
     one.report()
-    assert taken(other).ctypes.data == address
+    assert leased_array(other).ctypes.data == address
 
 
-def test_what_came_back_to_one_share_is_there_for_another_though_the_first_asks_for_nothing() -> None:
+def test_memory_returned_to_an_idle_share_can_be_used_by_another() -> None:
     memory = Memory(LIMIT)
     one = joined(memory)
-    arrays = [taken(one) for _ in range(16)]
+    arrays = [leased_array(one) for _ in range(16)]
     other = joined(memory)
     assert not other.reserve(SMALLEST)
     del arrays
     assert other.reserve(LIMIT // 2)
 
 
-def test_what_is_still_lent_when_a_share_leaves_counts_until_it_comes_back() -> None:
+def test_leased_memory_of_a_share_that_left_counts_until_it_is_returned() -> None:
     memory = Memory(LIMIT)
     one, other = joined(memory), joined(memory)
-    array = taken(one, LIMIT // 2)
+    array = leased_array(one, LIMIT // 2)
     one.leave()
     assert other.reserve(LIMIT // 2)
     assert not other.reserve(SMALLEST)
@@ -272,10 +272,10 @@ def test_what_is_still_lent_when_a_share_leaves_counts_until_it_comes_back() -> 
     assert other.reserve(LIMIT // 2)
 
 
-def test_no_memory_is_kept_when_all_shares_left_and_all_banks_came_back() -> None:
+def test_no_memory_is_kept_after_all_shares_left_and_all_banks_were_returned() -> None:
     memory = Memory(LIMIT)
     budget = joined(memory)
-    lent, free = taken(budget), taken(budget)
+    lent, free = leased_array(budget), leased_array(budget)
     del free
     budget.leave()
     assert memory.held_bytes == SMALLEST
@@ -285,10 +285,10 @@ def test_no_memory_is_kept_when_all_shares_left_and_all_banks_came_back() -> Non
     assert not memory.free
 
 
-def test_what_others_use_leaves_no_room_for_tables() -> None:
+def test_memory_used_by_other_shares_leaves_no_room_for_tables() -> None:
     memory = Memory(LIMIT)
     one = joined(memory)
-    arrays = [taken(one) for _ in range(15)]
+    arrays = [leased_array(one) for _ in range(15)]
     other = joined(memory)
     with pytest.raises(SettingError, match=f"memory: expected room for {2 * SMALLEST} bytes of tables, of {LIMIT}"):
         other.set_fixed(2 * SMALLEST)
@@ -300,11 +300,11 @@ def test_what_others_use_leaves_no_room_for_tables() -> None:
     assert memory.held_bytes == LIMIT  # free banks made room
 
 
-def test_no_share_joins_while_another_one_iterates_unless_its_part_was_kept_free() -> None:
+def test_a_share_can_join_during_an_iteration_only_if_its_part_was_kept_free() -> None:
     memory = Memory(LIMIT)
     one = joined(memory)
     one.iterating = object()
-    with pytest.raises(SettingError, match="pool: expected a pool with no loader that iterates"):
+    with pytest.raises(SettingError, match="pool: expected a pool in which no loader iterates"):
         joined(memory)
     assert one.limit_bytes == LIMIT
     one.iterating = None
@@ -321,7 +321,7 @@ def test_no_share_joins_while_another_one_iterates_unless_its_part_was_kept_free
     assert one.limit_bytes == LIMIT
 
 
-def test_a_share_that_may_have_joined_or_not_can_be_abandoned() -> None:
+def test_a_share_can_be_abandoned_whether_or_not_it_joined() -> None:
     memory = Memory(LIMIT)
     one = joined(memory)
     Budget(memory).abandon()
@@ -331,17 +331,17 @@ def test_a_share_that_may_have_joined_or_not_can_be_abandoned() -> None:
     assert one.limit_bytes == LIMIT
 
 
-def test_memory_that_comes_back_to_one_share_wakes_those_of_the_others_that_wait() -> None:
+def test_memory_returned_to_one_share_wakes_waiting_threads_of_others() -> None:
     memory = Memory(LIMIT)
     one, other = joined(memory), joined(memory)
     woken: list[int] = []
     other.wake = lambda: woken.append(1)
-    array = taken(one)
+    array = leased_array(one)
     del array
     assert woken == [1]
 
 
-def test_the_memory_named_for_some_bytes_leaves_just_so_many() -> None:
+def test_the_suggested_memory_leaves_exactly_the_bytes_asked_for() -> None:
     memory = Memory(1)
     budgets = [joined(memory) for _ in range(3)]
     budgets[1].fixed_bytes = 1000
@@ -350,11 +350,11 @@ def test_the_memory_named_for_some_bytes_leaves_just_so_many() -> None:
     assert budgets[1].limit_bytes == 5000
 
 
-# whatever comes after what --------------------------------------------------------------------------------------------
+# any sequence of operations -------------------------------------------------------------------------------------------
 
 
-class Banks(RuleBasedStateMachine):
-    """Shares join, reserve, take, give back and leave in any order. A model counts beside."""
+class BankMachine(RuleBasedStateMachine):
+    """Shares join, reserve, lease, return and leave in any order, and a model counts the same."""
 
     budgets = Bundle("budgets")
     reservations = Bundle("reservations")
@@ -364,7 +364,7 @@ class Banks(RuleBasedStateMachine):
     def begin(self, limit: int) -> None:
         self.memory = Memory(limit)
         self.members: list[Budget] = []
-        self.live: dict[int, tuple[int, Any]] = {}  # address → size and array of all that is lent
+        self.live: dict[int, tuple[int, Any]] = {}  # address → size and array of all leases
         self.reserved: dict[Budget, int] = {}
         self.pending: list[Reservation] = []
 
@@ -396,7 +396,7 @@ class Banks(RuleBasedStateMachine):
     def cancel(self, reservation: tuple[Budget, Reservation]) -> None:
         budget, found = reservation
         self.reserved[budget] -= found.size_bytes
-        found.cancel()  # also of a budget that left: its threads end when they can
+        found.cancel()  # also of a share that left: its threads may end later
 
     @rule(target=arrays, reservation=consumes(reservations), share_of_it=st.floats(0, 1))
     def take(self, reservation: tuple[Budget, Reservation], share_of_it: float) -> Any:
@@ -456,5 +456,5 @@ class Banks(RuleBasedStateMachine):
             assert self.memory.promised_bytes == self.memory.held_bytes == 0
 
 
-TestBanks = Banks.TestCase
+TestBanks = BankMachine.TestCase
 TestBanks.settings = settings(max_examples=60, stateful_step_count=40)

@@ -68,7 +68,7 @@ WAYS: dict[str, Callable[[Batch], Batch]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("output", ["torch", "numpy"])
-def test_a_batch_keeps_its_columns_and_what_is_known_of_its_rows(way: str, output: Any) -> None:
+def test_a_batch_keeps_its_columns_and_the_attributes_of_its_rows(way: str, output: Any) -> None:
     batch = batch_of(output=output)
     assert batch["text"][-1] == "row 3"  # a row that was indexed keeps memory that cannot be pickled
     found = WAYS[way](batch)
@@ -90,7 +90,7 @@ def test_a_copy_shares_no_memory_and_a_shallow_one_no_columns() -> None:
     assert list(batch) == ["image", "text"]
 
 
-def test_columns_can_be_set_and_others_stand_beside_them() -> None:
+def test_columns_can_be_replaced_and_added() -> None:
     batch = batch_of()
     batch["image"] = batch["image"].float() / 255
     changed = batch.replace({"label": torch.arange(4)})
@@ -101,7 +101,7 @@ def test_columns_can_be_set_and_others_stand_beside_them() -> None:
 
 
 @pytest.mark.parametrize("kind", [dict, OrderedDict])
-def test_a_batch_that_is_rebuilt_from_a_mapping_has_its_columns_and_says_what_it_lacks(kind: Any) -> None:
+def test_a_batch_rebuilt_from_a_mapping_has_its_columns_and_names_missing_attributes(kind: Any) -> None:
     batch = batch_of()
     found = type(batch)(kind(batch.items()))
     assert list(found) == ["image", "text"]
@@ -110,7 +110,7 @@ def test_a_batch_that_is_rebuilt_from_a_mapping_has_its_columns_and_says_what_it
     assert found.layouts == {}
     for name in ("sample_ids", "padding", "epoch", "seed"):
         assert not hasattr(found, name)
-        with pytest.raises(AttributeError, match=f"made of a mapping of columns alone, which does not tell its {name}"):
+        with pytest.raises(AttributeError, match=f"made from columns alone and has no {name}"):
             getattr(found, name)
     with pytest.raises(AttributeError, match="sample_ids"):
         RandomHorizontalFlip()(found)
@@ -129,8 +129,8 @@ def test_a_batch_on_another_device_keeps_its_sample_ids_on_the_host(device: str)
     assert_equal(batch_of().to(torch.device("cpu"), non_blocking=True), batch_of())
 
 
-def test_a_copy_out_of_a_bank_is_waited_for_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bank is filled again once its tensors are gone, which may be before a copy is done that nobody waits for."""
+def test_a_copy_out_of_a_bank_always_blocks_until_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bank is reused once its tensors are gone, which may be before an asynchronous copy is complete."""
     asked: dict[int, bool] = {}
     real = torch.Tensor.to
 
@@ -158,7 +158,7 @@ def test_a_pinned_batch_is_pinned_and_comes_back_from_the_gpu() -> None:
     assert_equal(pinned.to("cuda", non_blocking=True).to("cpu"), batch_of())
 
 
-def test_what_a_transform_put_into_a_batch_moves_with_it() -> None:
+def test_values_that_a_transform_added_move_with_the_batch() -> None:
     batch = batch_of().replace({"pair": (torch.ones(4), ["a", torch.zeros(1)]), "note": "text", "nothing": None})
     found = batch.to("meta")
     assert found["pair"][0].device.type == found["pair"][1][1].device.type == "meta"
@@ -171,7 +171,7 @@ def test_arrays_cannot_be_moved_or_pinned() -> None:
             act(batch_of(output="numpy"))
 
 
-def test_the_leaves_of_a_batch_are_its_columns_and_ragged_rows_have_two() -> None:
+def test_pytree_leaves_of_a_batch_are_its_columns_and_two_per_ragged_column() -> None:
     leaves, spec = pytree.tree_flatten(batch_of())
     assert [leaf.shape[0] for leaf in leaves] == [4, 20, 5]
     other = pytree.tree_flatten(batch_of(4).replace({}))[1]
@@ -180,7 +180,7 @@ def test_the_leaves_of_a_batch_are_its_columns_and_ragged_rows_have_two() -> Non
     assert pytree.tree_map(lambda one, two: int((one == two).all()), batch_of(), batch_of())["image"] == 1
 
 
-def test_a_data_loader_that_would_collate_batches_is_told_so() -> None:
+def test_a_data_loader_that_would_collate_batches_gets_an_error() -> None:
     assert_equal(next(iter(DataLoader([batch_of()]))), batch_of())  # type: ignore[arg-type]
     with pytest.raises(LoaderError, match="batch_size=None"):
         next(iter(DataLoader([batch_of(), batch_of()], batch_size=2)))  # type: ignore[arg-type]
@@ -227,12 +227,12 @@ print("registered")
 """
 
 
-def test_batches_are_registered_with_torch_once_by_several_threads_and_after_ctrl_c() -> None:
+def test_batches_are_registered_with_torch_once_despite_threads_and_ctrl_c() -> None:
     done = subprocess.run([sys.executable, "-c", REGISTER], capture_output=True, text=True, timeout=300, check=False)
     assert (done.stdout, done.returncode) == ("registered\n", 0), done.stderr
 
 
-def test_pictures_are_leaves_with_their_channels_first_whether_torchvision_is_there_or_not() -> None:
+def test_pictures_are_leaves_with_channels_first_with_and_without_torchvision() -> None:
     pixels = torch.arange(2 * 5 * 4 * 3, dtype=torch.uint8).reshape(2, 5, 4, 3)
     known = {"image": Output(np.dtype(np.uint8), (5, 4, 3), "HWC")}
     batch = Batch({"image": pixels}, torch.arange(2), torch.zeros(2, dtype=torch.bool), 0, 0, known)

@@ -38,7 +38,7 @@ def found(crop: Any, draws: Array, width: int, height: int, find: Any = find_box
     return Box(*box[0].item())
 
 
-# random ---------------------------------------------------------------------------------------------------------------
+# random boxes ---------------------------------------------------------------------------------------------------------
 
 
 def part_of(box: Box) -> Part:
@@ -53,7 +53,7 @@ RATIOS = st.tuples(st.floats(0.05, 20), st.floats(0.05, 20)).map(sorted).map(tup
 
 @settings(max_examples=500)
 @given(width=SIDES, height=SIDES, scale=SCALES, ratio=RATIOS, seed=st.integers(0, 1 << 32), flip=st.floats(0, 1))
-def test_random_boxes_are_those_of_a_plain_twin_with_the_same_numbers(
+def test_random_boxes_equal_the_reference_for_the_same_random_numbers(
     width: int, height: int, scale: Any, ratio: Any, seed: int, flip: float
 ) -> None:
     fields = {"scale_low": scale[0], "scale_high": scale[1], "ratio_low": ratio[0], "ratio_high": ratio[1]}
@@ -69,7 +69,7 @@ def test_random_boxes_are_those_of_a_plain_twin_with_the_same_numbers(
 
 @pytest.mark.parametrize("draw", [0.0, 1 - 2.0**-53])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5_000), (5_000, 1), (341, 256), (65_535, 65_535)])
-def test_the_least_and_the_greatest_numbers_stay_in_the_picture(size: tuple[int, int], draw: float) -> None:
+def test_extreme_random_numbers_give_boxes_inside_the_picture(size: tuple[int, int], draw: float) -> None:
     left, top, width, height = part_of(found(crop_of(RANDOM, 224, 224), np.full(DRAWS, draw), *size))
     assert 0 <= left <= left + width <= size[0]
     assert 0 <= top <= top + height <= size[1]
@@ -77,7 +77,7 @@ def test_the_least_and_the_greatest_numbers_stay_in_the_picture(size: tuple[int,
 
 
 def measures(parts: list[Part], width: int, height: int) -> dict[str, Array]:
-    """What a distribution of boxes is looked at for."""
+    """The compared properties of a distribution of boxes."""
     left, top, across, down = np.array(parts, np.float64).T
     return {
         "x": left,
@@ -92,15 +92,15 @@ def measures(parts: list[Part], width: int, height: int) -> dict[str, Array]:
 
 
 def distance(a: Array, b: Array) -> float:
-    """Kolmogorov and Smirnov's: the most that two empirical distributions differ."""
+    """The Kolmogorov-Smirnov statistic: the largest difference of two empirical distributions."""
     values = np.union1d(a, b)
     shares = [np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (a, b)]
     return float(np.abs(shares[0] - shares[1]).max())
 
 
 @pytest.mark.parametrize("size", [(341, 256), (256, 341), (1_000, 100), (100, 1_000), (1, 1), (500, 375), (7, 3)])
-def test_their_distribution_is_that_of_torchvision(size: tuple[int, int]) -> None:
-    """`count` of the same distribution differ by more than 1.95 · sqrt(2 / count) once in a thousand times."""
+def test_random_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
+    """Two samples of one distribution differ by more than 1.95 · sqrt(2 / count) with a probability of 0.001."""
     count = 8_000
     chance = random.Random(f"torchvision {size}")
     theirs = [get_params(*size, SCALE, RATIO, chance.uniform, chance.randrange) for _ in range(count)]
@@ -111,8 +111,8 @@ def test_their_distribution_is_that_of_torchvision(size: tuple[int, int]) -> Non
     assert max(far.values()) < 1.95 * math.sqrt(2 / count), far
 
 
-def test_the_distance_tells_boxes_that_keep_to_the_edges() -> None:
-    """What the test above would say of a crop whose place is drawn first and then pushed back into the picture."""
+def test_the_distribution_test_detects_boxes_pushed_to_the_edges() -> None:
+    """A wrong distribution, whose positions are drawn first and then clipped to the picture, fails the test above."""
     chance = random.Random(5)
     theirs = [get_params(341, 256, SCALE, RATIO, chance.uniform, chance.randrange) for _ in range(2_000)]
     pushed = [(min(chance.randrange(341), 341 - w), min(chance.randrange(256), 256 - h), w, h) for *_, w, h in theirs]
@@ -120,23 +120,23 @@ def test_the_distance_tells_boxes_that_keep_to_the_edges() -> None:
     assert min(distance(mine[name], other[name]) for name in ("x", "y", "touches")) > 1.95 * math.sqrt(2 / 2_000)
 
 
-# in the middle --------------------------------------------------------------------------------------------------------
+# centred boxes --------------------------------------------------------------------------------------------------------
 
 OUT = st.integers(1, 600)
 
 
 @st.composite
-def within(draw: Any) -> tuple[int, int, int]:
+def sizes_below_resize(draw: Any) -> tuple[int, int, int]:
     height, width = draw(OUT), draw(OUT)
     return height, width, draw(st.integers(max(height, width), 1_000))
 
 
 @settings(max_examples=300)
-@given(size=within(), width=SIDES, height=SIDES)
-def test_with_resize_it_is_the_middle_of_the_resized_picture(
+@given(size=sizes_below_resize(), width=SIDES, height=SIDES)
+def test_with_resize_the_centre_box_is_the_middle_of_the_resized_picture(
     size: tuple[int, int, int], width: int, height: int
 ) -> None:
-    """As torchvision's Resize and CenterCrop: whole pixels of the resized picture, seen in the one that is there."""
+    """Like torchvision's Resize and CenterCrop: whole pixels of the resized picture, mapped back to the original."""
     out_height, out_width, resize = size
     crop = crop_of(WITHIN, out_height, out_width, resize=resize)
     box = found(crop, np.zeros(DRAWS), width, height)
@@ -154,7 +154,7 @@ def test_with_resize_it_is_the_middle_of_the_resized_picture(
 
 @settings(max_examples=300)
 @given(kind=st.sampled_from([COVER, NATIVE]), out_width=OUT, out_height=OUT, width=SIDES, height=SIDES)
-def test_without_it_is_the_largest_of_its_shape(
+def test_without_resize_the_centre_box_is_the_largest_of_its_aspect_ratio(
     kind: int, out_width: int, out_height: int, width: int, height: int
 ) -> None:
     crop = crop_of(kind, out_height, out_width)
@@ -183,7 +183,7 @@ def check_inside(box: Box, width: int, height: int) -> None:
 
 
 @given(width=SIDES, height=SIDES)
-def test_all_of_a_picture_is_a_box_as_large_as_it(width: int, height: int) -> None:
+def test_the_box_of_a_whole_picture_has_its_size(width: int, height: int) -> None:
     box = found(crop_of(WHOLE, 0, 0), np.zeros(DRAWS), width, height)
     assert box == found(crop_of(WHOLE, 0, 0), np.zeros(DRAWS), width, height, find_box.py_func)
     assert box[:4] == (0, 0, width, height)
@@ -195,7 +195,9 @@ def test_all_of_a_picture_is_a_box_as_large_as_it(width: int, height: int) -> No
 @pytest.mark.parametrize(
     ("flip", "draw", "flipped"), [(0.0, 0.0, 0), (1.0, 1 - 2.0**-53, 1), (0.3, 0.3, 0), (0.3, 0.29, 1)]
 )
-def test_a_number_below_the_probability_mirrors(kind: int, flip: float, draw: float, flipped: int) -> None:
+def test_a_crop_is_mirrored_if_its_random_number_is_below_the_probability(
+    kind: int, flip: float, draw: float, flipped: int
+) -> None:
     draws = np.full(DRAWS, 0.5)
     draws[-1] = draw
     assert found(crop_of(kind, 8, 8, flip=flip, resize=8), draws, 20, 30).flip == flipped

@@ -41,11 +41,11 @@ def write(root: Path, **options: Any) -> Path:
 
 
 def cached(directory: Path) -> list[str]:
-    """The files below a directory, but for the cache's mark."""
+    """The files below a directory, except CACHEDIR.TAG."""
     return sorted(path.name for path in directory.rglob("*") if path.is_file() and path.name != "CACHEDIR.TAG")
 
 
-def test_unpacked_shards_lie_beside_the_data_one_file_each(root: Path) -> None:
+def test_decompressed_shards_are_cached_beside_the_data_one_file_each(root: Path) -> None:
     dataset = mx8.Dataset(root)
     shards = len(list(root.glob("*.zstd")))
     assert not (root / ".mx8shards" / "cache").exists()
@@ -59,7 +59,7 @@ def test_unpacked_shards_lie_beside_the_data_one_file_each(root: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["zstd:1", "gz:1", "bz2:1", "br:1"])
-def test_unpacking_a_shard_takes_little_memory_however_large_its_file_is(codec: str, tmp_path: Path) -> None:
+def test_memory_for_unpacking_does_not_grow_with_the_shard(codec: str, tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns={"x": "bytes"}, size_limit="64mb", compression=codec) as writer:
         for _ in range(500):
             writer.write({"x": os.urandom(20_000)})
@@ -74,7 +74,7 @@ def test_unpacking_a_shard_takes_little_memory_however_large_its_file_is(codec: 
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_what_is_kept_is_the_raw_shard(codec: str, tmp_path: Path) -> None:
+def test_the_cached_file_is_the_raw_shard(codec: str, tmp_path: Path) -> None:
     root = write(tmp_path / "data", compression=codec, size_limit=None)
     list(mx8.Dataset(root))
     (kept,) = (root / ".mx8shards" / "cache").glob("*.mds")
@@ -82,9 +82,7 @@ def test_what_is_kept_is_the_raw_shard(codec: str, tmp_path: Path) -> None:
     assert kept.read_bytes() == reference.decompress(codec, stored.read_bytes())
 
 
-def test_a_cache_directory_of_the_users_is_used_and_nothing_is_written_beside_the_data(
-    root: Path, tmp_path: Path
-) -> None:
+def test_with_cache_dir_nothing_is_written_beside_the_data(root: Path, tmp_path: Path) -> None:
     before = cached(root)
     with mx8.Dataset(root, cache_dir=tmp_path / "my" / "cache") as dataset:
         assert same(list(dataset), WANTED)
@@ -92,7 +90,7 @@ def test_a_cache_directory_of_the_users_is_used_and_nothing_is_written_beside_th
     assert len(cached(tmp_path / "my" / "cache")) == len(list(root.glob("*.zstd")))
 
 
-def test_an_unpacked_shard_is_taken_from_the_cache(root: Path) -> None:
+def test_a_cached_shard_is_not_decompressed_again(root: Path) -> None:
     list(mx8.Dataset(root))
     before = {path: path.stat().st_mtime_ns for path in (root / ".mx8shards" / "cache").iterdir()}
     with mx8.Dataset(root) as dataset:
@@ -100,13 +98,13 @@ def test_an_unpacked_shard_is_taken_from_the_cache(root: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (root / ".mx8shards" / "cache").iterdir()} == before
 
 
-def test_an_emptied_cache_is_filled_again(root: Path) -> None:
+def test_a_cache_that_was_emptied_is_filled_again(root: Path) -> None:
     list(mx8.Dataset(root))
     shutil.rmtree(root / ".mx8shards" / "cache")
     assert same(list(mx8.Dataset(root)), WANTED)
 
 
-def test_equal_shards_of_two_snapshots_are_unpacked_once(root: Path) -> None:
+def test_equal_shards_of_two_snapshots_are_decompressed_once(root: Path) -> None:
     list(mx8.Dataset(root))
     before = cached(root / ".mx8shards" / "cache")
     with mx8.Writer(root, columns=NUMBERED, compression="zstd", mode="append") as writer:
@@ -115,8 +113,8 @@ def test_equal_shards_of_two_snapshots_are_unpacked_once(root: Path) -> None:
     assert len(cached(root / ".mx8shards" / "cache")) == len(before) + 1
 
 
-def test_a_shard_that_changed_is_not_taken_for_the_one_unpacked_before(tmp_path: Path) -> None:
-    """Without hashes in the index only the file itself can tell."""
+def test_the_cached_copy_of_a_changed_shard_is_not_used(tmp_path: Path) -> None:
+    """Without hashes in the index, only the file itself shows the change."""
     columns, cache = {"x": "bytes"}, tmp_path / "cache"
     reference.write_dataset(tmp_path / "data", columns, [[{"x": b"old"}]], compression="gz:0")
     assert mx8.Dataset(tmp_path / "data", cache_dir=cache)[0] == {"x": b"old"}
@@ -125,7 +123,7 @@ def test_a_shard_that_changed_is_not_taken_for_the_one_unpacked_before(tmp_path:
     assert mx8.Dataset(tmp_path / "data", cache_dir=cache)[0] == {"x": b"new"}
 
 
-def test_a_cache_is_marked_so_that_backups_pass_over_it(root: Path, tmp_path: Path) -> None:
+def test_a_cache_is_tagged_so_that_backups_skip_it(root: Path, tmp_path: Path) -> None:
     for cache, options in ((root / ".mx8shards" / "cache", {}), (tmp_path / "mine", {"cache_dir": tmp_path / "mine"})):
         list(mx8.Dataset(root, **options))
         assert (cache / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55\n")
@@ -134,19 +132,19 @@ def test_a_cache_is_marked_so_that_backups_pass_over_it(root: Path, tmp_path: Pa
     assert mx8.verify(root, data=True).ok
 
 
-# what may vanish ------------------------------------------------------------------------------------------------------
+# eviction and removal -------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_whose_copies_were_evicted_unpacks_them_again(root: Path) -> None:
+def test_evicted_copies_are_decompressed_again(root: Path) -> None:
     cache = root / ".mx8shards" / "cache"
     with mx8.Dataset(root) as dataset:
         assert same(list(dataset), WANTED)
         payload = dataset.payload(0, "id")
         before = bytes(payload)
         shutil.rmtree(cache)
-        assert bytes(payload) == before  # a map outlives its name
+        assert bytes(payload) == before  # a map stays valid after its file is unlinked
         for shard in filter(None, dataset._shards._open):
-            shard.file = None  # as happens where more shards are open than descriptors may be
+            shard.file = None  # as happens if more shards are open than descriptors are allowed
         assert same(list(dataset), WANTED)
         assert len(cached(cache)) == len(list(root.glob("*.zstd")))
 
@@ -154,8 +152,8 @@ def test_a_reader_whose_copies_were_evicted_unpacks_them_again(root: Path) -> No
 # the raw file that Streaming leaves -----------------------------------------------------------------------------------
 
 
-def leave_raw(root: Path) -> list[Path]:
-    """What Streaming leaves in its cache with keep_zip=True: both forms of each shard."""
+def write_raw_files(root: Path) -> list[Path]:
+    """Streaming's cache with keep_zip=True has both forms of each shard."""
     found = []
     for stored in sorted(root.glob("*.zstd")):
         found.append(stored.with_suffix(""))
@@ -163,8 +161,8 @@ def leave_raw(root: Path) -> list[Path]:
     return found
 
 
-def test_no_copy_is_made_of_a_shard_whose_raw_file_lies_beside_it(root: Path) -> None:
-    leave_raw(root)
+def test_a_shard_whose_raw_file_exists_is_not_cached(root: Path) -> None:
+    write_raw_files(root)
     assert same(list(mx8.Dataset(root, verify="shard")), WANTED)
     assert not (root / ".mx8shards" / "cache").exists()
     for stored in root.glob("*.zstd"):
@@ -172,8 +170,8 @@ def test_no_copy_is_made_of_a_shard_whose_raw_file_lies_beside_it(root: Path) ->
     assert same(list(mx8.Dataset(root)), WANTED)
 
 
-def test_a_raw_file_of_another_size_or_kind_is_passed_over(root: Path, tmp_path: Path) -> None:
-    first, second, third, *_ = leave_raw(root)
+def test_a_raw_file_of_wrong_size_or_type_is_ignored(root: Path, tmp_path: Path) -> None:
+    first, second, third, *_ = write_raw_files(root)
     first.write_bytes(first.read_bytes()[:-1])
     second.rename(tmp_path / "elsewhere")
     second.symlink_to(tmp_path / "elsewhere")
@@ -183,8 +181,8 @@ def test_a_raw_file_of_another_size_or_kind_is_passed_over(root: Path, tmp_path:
     assert len(cached(root / ".mx8shards" / "cache")) == 3
 
 
-def test_a_damaged_raw_file_beside_its_shard_is_found(root: Path) -> None:
-    first, *_ = leave_raw(root)
+def test_a_damaged_raw_file_is_found(root: Path) -> None:
+    first, *_ = write_raw_files(root)
     data = bytearray(first.read_bytes())
     data[-1] ^= 1
     first.write_bytes(data)
@@ -194,7 +192,7 @@ def test_a_damaged_raw_file_beside_its_shard_is_found(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".mx8shards", ".mx8shards/cache"])
-def test_a_symlink_in_place_of_the_cache_is_not_written_through(
+def test_a_symlink_in_place_of_the_cache_is_not_followed(
     name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
@@ -228,7 +226,7 @@ assert same(list(mx8.Dataset(root)), samples_as_read(NUMBERED, numbered_samples(
 """
 
 
-def test_four_processes_at_once_unpack_each_shard_once(root: Path, tmp_path: Path, repository: Path) -> None:
+def test_four_concurrent_processes_decompress_each_shard_once(root: Path, tmp_path: Path, repository: Path) -> None:
     log = tmp_path / "renames"
     log.touch()
     command = [sys.executable, "-c", READER, str(root), str(log)]
@@ -245,13 +243,15 @@ def test_four_processes_at_once_unpack_each_shard_once(root: Path, tmp_path: Pat
     assert len(renamed) == len(list(root.glob("*.zstd")))
 
 
-# bounds ---------------------------------------------------------------------------------------------------------------
+# limits ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("claim", [8 + 4 + 1, 1000, 4_000_000])
-def test_a_shard_unpacks_to_the_size_the_index_declares_or_not_at_all(claim: int, codec: str, tmp_path: Path) -> None:
-    """A million zeros, declared as fewer and as more."""
+def test_a_shard_that_decompresses_to_another_size_than_the_index_declares_is_refused(
+    claim: int, codec: str, tmp_path: Path
+) -> None:
+    """A million zeros, with a declared size that is too small or too large."""
     root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": bytes(1_000_000)}]], compression=codec)
     index = reference.read_index(root)
     index["shards"][0]["raw_data"]["bytes"] = claim
@@ -264,7 +264,9 @@ def test_a_shard_unpacks_to_the_size_the_index_declares_or_not_at_all(claim: int
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("change", ["cut short", "longer", "other"])
-def test_a_damaged_compressed_file_is_named_and_leaves_nothing_behind(change: str, codec: str, tmp_path: Path) -> None:
+def test_a_damaged_compressed_file_is_an_error_that_names_it_and_leaves_no_files(
+    change: str, codec: str, tmp_path: Path
+) -> None:
     root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": b"abc" * 100}]], compression=codec)
     (stored,) = root.glob("shard.*")
     data = stored.read_bytes()
@@ -279,7 +281,7 @@ def test_a_damaged_compressed_file_is_named_and_leaves_nothing_behind(change: st
     assert cached(root / ".mx8shards") == []
 
 
-def test_a_raw_shard_that_is_none_is_refused_after_unpacking(tmp_path: Path) -> None:
+def test_an_invalid_raw_shard_is_refused_after_decompression(tmp_path: Path) -> None:
     root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": b"abc"}]])
     reference.write_dataset(tmp_path / "zip", {"x": "bytes"}, [[{"x": b"abc"}]], compression="zstd")
     index = reference.read_index(tmp_path / "zip")
@@ -294,7 +296,7 @@ def test_a_raw_shard_that_is_none_is_refused_after_unpacking(tmp_path: Path) -> 
         mx8.Dataset(tmp_path / "zip")[0]
 
 
-# where nothing can be written -----------------------------------------------------------------------------------------
+# read-only directories ------------------------------------------------------------------------------------------------
 
 UNPRIVILEGED = """
 import os, sys
@@ -324,9 +326,7 @@ def run(code: str, repository: Path, *arguments: Path) -> str:
     return done.stdout
 
 
-def test_beside_data_that_cannot_be_written_the_users_cache_serves(
-    unwritable: Path, tmp_path: Path, repository: Path
-) -> None:
+def test_read_only_datasets_use_the_users_cache_directory(unwritable: Path, tmp_path: Path, repository: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     before = cached(unwritable)
@@ -338,7 +338,7 @@ def test_beside_data_that_cannot_be_written_the_users_cache_serves(
     assert run(code, repository, unwritable, home)
 
 
-def test_where_nothing_can_be_written_the_error_names_the_way_out(
+def test_without_any_writable_cache_the_error_names_cache_dir(
     unwritable: Path, tmp_path: Path, repository: Path
 ) -> None:
     (tmp_path / "home").mkdir(mode=0o555)
@@ -354,9 +354,7 @@ except mx8.DiskError as error:
     assert "cache_dir=" in said
 
 
-def test_what_another_user_unpacked_for_himself_alone_is_unpacked_again(
-    root: Path, tmp_path: Path, repository: Path
-) -> None:
+def test_unreadable_copies_of_another_user_are_decompressed_again(root: Path, tmp_path: Path, repository: Path) -> None:
     list(mx8.Dataset(root))
     for path in (root / ".mx8shards" / "cache").iterdir():
         path.chmod(0)
@@ -366,8 +364,10 @@ def test_what_another_user_unpacked_for_himself_alone_is_unpacked_again(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a home")
-def test_a_user_without_a_home_reads_beside_the_data(root: Path, tmp_path: Path, repository: Path) -> None:
-    """As in a container that runs under any number. Such a user may not read this Python: it has all loaded before."""
+def test_a_user_without_a_home_directory_uses_the_cache_beside_the_data(
+    root: Path, tmp_path: Path, repository: Path
+) -> None:
+    """As in a container with an arbitrary user id. That user may not read Python's files, so all is imported before."""
     code = f"""
 import os
 import mx8shards as mx8
@@ -388,14 +388,14 @@ assert same(list(mx8.Dataset({str(root)!r})), samples_as_read(NUMBERED, numbered
     assert len(cached(root / ".mx8shards" / "cache")) == len(list(root.glob("*.zstd")))
 
 
-def test_uncompressed_shards_need_no_place_to_write(tmp_path: Path) -> None:
+def test_uncompressed_shards_need_no_cache(tmp_path: Path) -> None:
     root = reference.write_dataset(tmp_path / "data", {"x": "bytes"}, [[{"x": b"abc"}]])
     before = cached(root)
     assert list(mx8.Dataset(root, verify="shard")) == [{"x": b"abc"}]
     assert cached(root) == before
 
 
-def test_a_claimed_hash_gives_no_entry_to_a_shared_cache(tmp_path: Path) -> None:
+def test_a_wrong_hash_in_an_index_cannot_poison_a_shared_cache(tmp_path: Path) -> None:
     honest, hostile, cache = tmp_path / "honest", tmp_path / "hostile", tmp_path / "cache"
     write(honest, size_limit=None)
     write(hostile, size_limit=None, metadata={"other": True})
@@ -412,7 +412,7 @@ def test_a_claimed_hash_gives_no_entry_to_a_shared_cache(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("size", [0, 1000])
-def test_a_copy_of_another_size_is_made_again(size: int, root: Path) -> None:
+def test_a_copy_of_wrong_size_is_decompressed_again(size: int, root: Path) -> None:
     assert same(list(mx8.Dataset(root)), WANTED)
     for path in (root / ".mx8shards" / "cache").glob("*.mds"):
         os.truncate(path, size)

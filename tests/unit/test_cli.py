@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> str:
 
 
 def run(capsys: Capture, *arguments: str, code: int = 0) -> str:
-    """What a command prints, once it has ended with the code that was expected."""
+    """Run a command, assert its exit code, and return its output."""
     assert main(arguments) == code
     out, err = capsys.readouterr()
     assert (err == "") is (code == 0), err
@@ -50,7 +50,7 @@ def fields(text: str) -> dict[str, str]:
     return {row[0]: row[1] for row in lines(text)}
 
 
-def run_apart(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_in_subprocess(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mx8shards", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
@@ -76,7 +76,7 @@ def every_command(root: str) -> dict[str, Sequence[str]]:
 @pytest.mark.parametrize(
     "command", [name for name in COMMANDS if name not in ("convert", "sync")]
 )  # they have tests of their own
-def test_every_command_prints_lines_and_json(root: str, capsys: Capture, command: str) -> None:
+def test_every_command_prints_text_and_json(root: str, capsys: Capture, command: str) -> None:
     arguments = every_command(root)[command]
     found = json.loads(run(capsys, command, *arguments, "--json"))
     assert found
@@ -86,7 +86,7 @@ def test_every_command_prints_lines_and_json(root: str, capsys: Capture, command
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself_without_loading_numpy(command: str) -> None:
+def test_help_of_every_command_does_not_import_numpy(command: str) -> None:
     code = f"import sys; from mx8shards.cli import main; print(main([{command!r}, '--help']), 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 False"
@@ -94,7 +94,7 @@ def test_every_command_explains_itself_without_loading_numpy(command: str) -> No
     assert "--json" in done.stdout
 
 
-def test_help_names_every_command_and_loads_none() -> None:
+def test_help_lists_every_command_and_imports_none() -> None:
     code = (
         "import sys; from mx8shards.cli import main; main(['--help']); print([m for m in sys.modules if 'cli.' in m])"
     )
@@ -126,7 +126,7 @@ def test_the_version_is_printed(capsys: Capture) -> None:
         *(["cat", "d", "--raw", "--sample", "1"], ["cat", "d", "--raw", "--sample", "1", "--column", "a", "--json"]),
     ],
 )
-def test_what_makes_no_sense_is_a_usage_error(capsys: Capture, arguments: list[str]) -> None:
+def test_invalid_arguments_are_a_usage_error(capsys: Capture, arguments: list[str]) -> None:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -136,7 +136,7 @@ def test_what_makes_no_sense_is_a_usage_error(capsys: Capture, arguments: list[s
 # exit codes -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_error_of_ours_is_1_and_names_what_is_wrong(tmp_path: Path, capsys: Capture) -> None:
+def test_an_error_of_this_package_ends_with_exit_code_1_and_its_message(tmp_path: Path, capsys: Capture) -> None:
     assert main(["info", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     wanted = f"error: {tmp_path}/index.json: no dataset here: there is no such file (the directory is empty)\n"
@@ -144,21 +144,21 @@ def test_an_error_of_ours_is_1_and_names_what_is_wrong(tmp_path: Path, capsys: C
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_text_that_the_output_cannot_hold_is_escaped(encoding: str, tmp_path: Path) -> None:
+def test_text_that_the_output_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
     write(tmp_path / "data", range(3), metadata={"name": "é\ud800"})
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    done = run_apart("info", str(tmp_path / "data"), env=environment)
+    done = run_in_subprocess("info", str(tmp_path / "data"), env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\ud800" in done.stdout
 
 
-def test_an_error_of_the_system_is_1(tmp_path: Path, capsys: Capture) -> None:
+def test_a_system_error_ends_with_exit_code_1(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "index.json").mkdir()
     assert main(["info", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_a_format_or_integrity_error_is_3(root: str, capsys: Capture) -> None:
+def test_a_format_or_integrity_error_ends_with_exit_code_3(root: str, capsys: Capture) -> None:
     edit_index(Path(root), lambda index: index["mx8shards"]["metadata"].update(a=1))
     assert main(["info", root]) == 3
     assert "changed outside mx8shards" in capsys.readouterr().err
@@ -167,7 +167,7 @@ def test_a_format_or_integrity_error_is_3(root: str, capsys: Capture) -> None:
     assert main(["ls", root]) == 3
 
 
-def test_damage_is_3_and_reported_on_stdout(root: str, capsys: Capture) -> None:
+def test_damage_ends_with_exit_code_3_and_is_reported_on_stdout(root: str, capsys: Capture) -> None:
     flip(Path(root, "shard.00001.mds"), 8 * 1500)
     assert main(["verify", root, "--data"]) == 3
     out, err = capsys.readouterr()
@@ -181,7 +181,7 @@ def test_damage_is_3_and_reported_on_stdout(root: str, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_an_interrupt_is_130_and_sigterm_143(root: str, name: str, expected: int) -> None:
+def test_ctrl_c_ends_with_exit_code_130_and_sigterm_with_143(root: str, name: str, expected: int) -> None:
     code = f"""
 import signal, sys
 from mx8shards.cli import info, main
@@ -193,7 +193,7 @@ sys.exit(main(["info", {root!r}]))
     assert (done.returncode, done.stdout, done.stderr) == (expected, "", "")
 
 
-def test_verify_says_what_was_not_read(root: str, capsys: Capture) -> None:
+def test_verify_says_that_contents_were_not_read(root: str, capsys: Capture) -> None:
     assert fields(run(capsys, "verify", root))["result"] == (
         "the structure is sound; contents were not read (--data reads every byte)"
     )
@@ -201,7 +201,7 @@ def test_verify_says_what_was_not_read(root: str, capsys: Capture) -> None:
     assert fields(run(capsys, "verify", root, "--data"))["result"] == "sound"
 
 
-def test_a_caller_of_main_gets_its_own_handler_of_ctrl_c_back(root: str) -> None:
+def test_main_restores_the_callers_signal_handlers(root: str) -> None:
     code = f"""
 import signal
 from mx8shards.cli import info, main
@@ -216,7 +216,7 @@ assert main(["info", {root!r}]) == 130
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_reader_that_leaves_early_ends_it_quietly(root: str) -> None:
+def test_a_closed_output_pipe_ends_a_command_quietly(root: str) -> None:
     write(Path(root), range(100, 3000), mode="append")
     command = [sys.executable, "-m", "mx8shards", "cat", root]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -228,17 +228,17 @@ def test_a_reader_that_leaves_early_ends_it_quietly(root: str) -> None:
         assert process.wait() == 128 + signal.SIGPIPE
 
 
-def test_the_module_runs_as_the_command_does(root: str) -> None:
-    done = run_apart("info", root)
+def test_python_dash_m_runs_the_command(root: str) -> None:
+    done = run_in_subprocess("info", root)
     assert done.returncode == 0
     assert fields(done.stdout)["snapshot"] == mx8.Dataset(root).snapshot
-    assert run_apart("info", f"{root}/nothing").returncode == 1
+    assert run_in_subprocess("info", f"{root}/nothing").returncode == 1
 
 
 # info, ls, log, summary -----------------------------------------------------------------------------------------------
 
 
-def test_info_says_what_the_dataset_is(root: str, capsys: Capture) -> None:
+def test_info_describes_the_dataset(root: str, capsys: Capture) -> None:
     found = fields(run(capsys, "info", root))
     dataset = mx8.Dataset(root)
     assert found["snapshot"] == dataset.snapshot
@@ -251,11 +251,11 @@ def test_info_says_what_the_dataset_is(root: str, capsys: Capture) -> None:
     assert json.loads(run(capsys, "info", root, "--json"))["columns"] == dataset.columns
 
 
-def test_info_says_what_is_wrong_at_first_sight(root: str, capsys: Capture) -> None:
+def test_info_shows_missing_and_wrong_files(root: str, capsys: Capture) -> None:
     first = mx8.Dataset(root).snapshot
     found = fields(run(capsys, "info", root))
     assert (found["dataset"], found["state"], found["snapshots kept"]) == (root, "the current snapshot", "1")
-    assert found["files"] == "all there, in the right sizes"
+    assert found["files"] == "all exist, with the right sizes"
     write(Path(root), range(100, 110), mode="append", metadata={"classes": [f"class {i}" for i in range(100)]})
     found = fields(run(capsys, "info", root))
     assert (found["state"], found["snapshots kept"]) == ("the current snapshot", "2")
@@ -264,8 +264,10 @@ def test_info_says_what_is_wrong_at_first_sight(root: str, capsys: Capture) -> N
     shards = sorted(Path(root).glob("shard.*"))
     shards[0].unlink()
     os.truncate(shards[1], 5)
-    text = f"2 of {len(mx8.Dataset(root).shards.starts) - 1} are wrong: missing {shards[0].name}, of another size"
-    assert fields(run(capsys, "info", root))["files"] == f"{text} {shards[1].name}"
+    text = f"2 of {len(mx8.Dataset(root).shards.starts) - 1} are wrong: "
+    assert (
+        fields(run(capsys, "info", root))["files"] == f"{text}{shards[0].name} (missing), {shards[1].name} (wrong size)"
+    )
     told = json.loads(run(capsys, "info", root, "--json"))
     assert (told["missing"], told["resized"]) == ([shards[0].name], [shards[1].name])
 
@@ -297,7 +299,7 @@ def test_gc_says_which_parts_of_ranks_it_removed_and_which_stay(tmp_path: Path, 
     said = lines(run(capsys, "gc", str(tmp_path)))
     parts = [value for name, value in said if name == "part"]
     (hint,) = [value for name, value in said if name == "hint"]
-    assert f"`mx8shards merge --append {tmp_path / left} {tmp_path}` adds their samples" in hint
+    assert f"`mx8shards merge --append {tmp_path / left} {tmp_path}` to add their samples" in hint
     assert parts == [f"{part}: removed" for part in merged] + [f"{left}: kept, because no snapshot has its samples"]
     found = json.loads(run(capsys, "gc", str(tmp_path), "--json"))
     assert (found["parts"], found["removed_parts"]) == ([left], [])
@@ -306,7 +308,7 @@ def test_gc_says_which_parts_of_ranks_it_removed_and_which_stay(tmp_path: Path, 
     assert len(mx8.Dataset(tmp_path)) == 40
 
 
-def test_log_lists_the_snapshots_and_gc_removes_them(root: str, capsys: Capture) -> None:
+def test_log_lists_snapshots_and_gc_removes_them(root: str, capsys: Capture) -> None:
     ids = [mx8.Dataset(root).snapshot, write(Path(root), range(5), mode="overwrite")]
     rows = lines(run(capsys, "log", root))
     assert [row[0] for row in rows] == ids[::-1]
@@ -321,8 +323,8 @@ def test_summary_draws_histograms(root: str, capsys: Capture) -> None:
     text = run(capsys, "summary", root)
     assert "label: int, 8 bytes\nfrom 0 to 9, mean 4.5\n" in text
     assert f"3\t10\t{'█' * 40}" in text
-    assert "\nblob: bytes, 40 bytes each (100 samples looked at)\n" in text
-    assert "\ntext: str, 6 bytes to 7 bytes, median 7 bytes, mean 7 bytes (100 samples looked at)\n" in text
+    assert "\nblob: bytes, 40 bytes each (from 100 samples)\n" in text
+    assert "\ntext: str, 6 bytes to 7 bytes, median 7 bytes, mean 7 bytes (from 100 samples)\n" in text
 
 
 def test_summary_names_classes_and_counts_whole_numbers(tmp_path: Path, capsys: Capture) -> None:
@@ -339,9 +341,9 @@ def test_summary_names_classes_and_counts_whole_numbers(tmp_path: Path, capsys: 
     assert "and 80 more, with " in text
     assert "\n0 to 14\t15\t" in text
     assert "\n285 to 299\t15\t" in text
-    assert "\nsame: str, 3 bytes each (300 samples looked at)\n" in text
+    assert "\nsame: str, 3 bytes each (from 300 samples)\n" in text
     assert "from 1.0 to 1.0, mean 1, 299 not finite\n" in text
-    assert "\nnone: float32, 4 bytes\n300 not finite, and no others\n" in text
+    assert "\nnone: float32, 4 bytes\n300 values, all NaN or infinite\n" in text
     assert [line for line in text.splitlines() if "\t0\t" in line] == []
     told = {column["name"]: column for column in json.loads(run(capsys, "summary", str(tmp_path), "--json"))["columns"]}
     assert told["label"]["classes"] == names
@@ -375,12 +377,12 @@ def test_cat_prints_the_samples_that_were_asked_for(root: str, capsys: Capture) 
     assert run(capsys, "cat", root).count("sample ") == 100
 
 
-def test_cat_writes_payloads_as_they_are(root: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_cat_raw_writes_payloads_unchanged(root: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["cat", root, "--sample", "-3", "--column", "blob", "--raw"]) == 0
     assert capfdbinary.readouterr() == (sample(97)["blob"], b"")
 
 
-def test_cat_gives_json_that_holds_every_value(tmp_path: Path, capsys: Capture) -> None:
+def test_cat_json_has_every_value(tmp_path: Path, capsys: Capture) -> None:
     values = {"a": b"\x00\xff", "b": "text", "c": 7, "d": np.float32(1.5), "e": math.nan, "f": {"x": [1, None, True]}}
     values |= {"g": np.arange(6, dtype=np.int16).reshape(2, 3), "h": Decimal("1.50")}
     encodings = ["bytes", "str", "int", "float32", "float64", "json", "ndarray", "str_decimal"]
@@ -402,7 +404,7 @@ def noise(size: tuple[int, int], kind: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
-def test_cat_says_what_a_payload_is(tmp_path: Path, capsys: Capture) -> None:
+def test_cat_describes_payloads(tmp_path: Path, capsys: Capture) -> None:
     columns = {"a": "bytes", "b": "jpeg", "c": "png", "d": "pil", "e": "json", "f": "bytes", "label": "int"}
     picture = Image.new("RGB", (7, 5))
     values = {"a": noise((50, 40), "PNG"), "b": noise((500, 375), "JPEG"), "c": noise((3, 2), "PNG"), "d": picture}
@@ -424,7 +426,7 @@ def test_cat_says_what_a_payload_is(tmp_path: Path, capsys: Capture) -> None:
     assert base64.b64decode(found["columns"]["b"]["base64"]) == values["b"]
 
 
-def test_cat_restores_what_was_tiled(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_cat_original_restores_tiled_jpegs(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     source, other = noise((500, 375), "JPEG"), noise((50, 40), "PNG")
     tiled = tiles.tile(source)
     assert tiled != source
@@ -443,7 +445,7 @@ def test_cat_restores_what_was_tiled(tmp_path: Path, capfdbinary: pytest.Capture
 EVIL = "a\x1b]0;owned\x07\x9b31m\u202e[red]\n"
 
 
-def test_no_control_character_of_a_dataset_reaches_the_terminal(tmp_path: Path, capsys: Capture) -> None:
+def test_control_characters_of_a_dataset_do_not_reach_the_terminal(tmp_path: Path, capsys: Capture) -> None:
     root = str(tmp_path / "data")
     columns = {EVIL: "bytes", "label": "int", "text": "str", "json": "json"}
     metadata = {"classes": [EVIL, "dog"], EVIL: EVIL}
@@ -461,7 +463,7 @@ def test_no_control_character_of_a_dataset_reaches_the_terminal(tmp_path: Path, 
         assert "owned" not in out + err or "\\x1b]0;owned\\x07\\x9b31m\\u202e[red]\\n" in out + err
 
 
-def test_a_terminal_gets_names_as_they_are_and_no_markup(tmp_path: Path) -> None:
+def test_names_on_a_terminal_are_not_taken_for_markup(tmp_path: Path) -> None:
     root = tmp_path / "data"
     with mx8.Writer(root, columns={"label": "int"}, metadata={"classes": [EVIL], "[red]": EVIL}) as writer:
         writer.write({"label": 0})
@@ -472,13 +474,13 @@ def test_a_terminal_gets_names_as_they_are_and_no_markup(tmp_path: Path) -> None
         assert "[red]" in shown
 
 
-def test_an_error_shows_control_characters_escaped() -> None:
+def test_errors_escape_control_characters() -> None:
     error = mx8.FormatError(EVIL, subject=EVIL, hint=EVIL)
     assert all(character.isprintable() for character in str(error))
     assert str(error).count("\\x1b]0;owned") == 3
 
 
-def test_cat_keeps_every_value_on_one_short_line(tmp_path: Path, capsys: Capture) -> None:
+def test_cat_prints_every_value_on_one_short_line(tmp_path: Path, capsys: Capture) -> None:
     with mx8.Writer(tmp_path, columns={"a": "bytes", "b": "str", "c": "json", "d": "ndarray"}) as writer:
         writer.write({"a": bytes(10_000), "b": "line\n" * 1000, "c": ["x" * 50] * 1000, "d": np.zeros((100, 100))})
     text = run(capsys, "cat", str(tmp_path))
@@ -486,13 +488,13 @@ def test_cat_keeps_every_value_on_one_short_line(tmp_path: Path, capsys: Capture
     assert max(map(len, text.splitlines())) < 300
 
 
-def test_cat_refuses_a_sample_or_a_column_that_is_not_there(root: str, capsys: Capture) -> None:
+def test_cat_refuses_unknown_samples_and_columns(root: str, capsys: Capture) -> None:
     for arguments, message in ((("--sample", "100"), "100 samples"), (("--column", "nothing"), "'nothing'")):
         assert main(["cat", root, *arguments]) == 1
         assert message in capsys.readouterr().err
 
 
-def test_cat_never_unpickles_but_gives_the_payload(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_cat_never_unpickles_and_prints_the_payload(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     with mx8.Writer(tmp_path, columns={"x": "pkl"}, allow_pickle=True) as writer:
         writer.write({"x": b"not a pickle"})
     assert main(["cat", str(tmp_path)]) == 1
@@ -504,7 +506,7 @@ def test_cat_never_unpickles_but_gives_the_payload(tmp_path: Path, capfdbinary: 
 # diff, verify, merge --------------------------------------------------------------------------------------------------
 
 
-def test_diff_tells_the_samples(root: str, capsys: Capture) -> None:
+def test_diff_lists_the_samples(root: str, capsys: Capture) -> None:
     old = mx8.Dataset(root).snapshot
     write(Path(root), range(100, 105), mode="append", metadata={"source": "elsewhere"})
     found = fields(run(capsys, "diff", f"{root}@{old}", root))
@@ -513,7 +515,7 @@ def test_diff_tells_the_samples(root: str, capsys: Capture) -> None:
     assert json.loads(run(capsys, "diff", f"{root}@{old}", root, "--json"))["added"] == [[100, 105]]
 
 
-def test_verify_says_what_it_checked(root: str, capsys: Capture) -> None:
+def test_verify_reports_what_it_checked(root: str, capsys: Capture) -> None:
     shards = len(list(Path(root).glob("shard.*")))
     assert fields(run(capsys, "verify", root))["checked"].startswith(f"sizes and offsets: {shards} shards, ")
     assert f"{shards} of them byte by byte" in fields(run(capsys, "verify", root, "--data"))["checked"]
@@ -524,7 +526,7 @@ def test_verify_says_what_it_checked(root: str, capsys: Capture) -> None:
     )
 
 
-def test_verify_seals(root: str, capsys: Capture) -> None:
+def test_verify_seal_adds_hashes(root: str, capsys: Capture) -> None:
     make_foreign(Path(root))
     found = fields(run(capsys, "verify", root, "--seal"))
     assert found["sealed"] == "yes"
@@ -532,7 +534,7 @@ def test_verify_seals(root: str, capsys: Capture) -> None:
     assert mx8.Dataset(root).sealed
 
 
-def test_merge_takes_the_metadata_of_the_result(tmp_path: Path, capsys: Capture) -> None:
+def test_merge_sets_the_metadata_of_the_result(tmp_path: Path, capsys: Capture) -> None:
     for name in ("a", "b"):
         write(tmp_path / name, range(3), metadata={"name": name})
     command = ["merge", str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "out")]
@@ -553,12 +555,12 @@ def test_merge_takes_the_metadata_of_the_result(tmp_path: Path, capsys: Capture)
         (["summary", "a", "--pixels", "--subset", "2"], "a fraction above 0, up to 1"),
     ],
 )
-def test_a_usage_error_says_what_is_allowed(capsys: Capture, arguments: list[str], allowed: str) -> None:
+def test_a_usage_error_lists_the_allowed_values(capsys: Capture, arguments: list[str], allowed: str) -> None:
     assert main(arguments) == 2
     assert allowed in capsys.readouterr().err
 
 
-def test_merge_joins_what_ranks_wrote_and_prints_the_id(tmp_path: Path, capsys: Capture) -> None:
+def test_merge_publishes_parts_of_ranks_and_prints_the_id(tmp_path: Path, capsys: Capture) -> None:
     for rank in range(2):
         write(tmp_path, range(10 * rank, 10 * rank + 10), rank=rank, world_size=2)
     snapshot = run(capsys, "merge", str(tmp_path), str(tmp_path), "--how", "move").strip()
@@ -571,7 +573,7 @@ def test_merge_joins_what_ranks_wrote_and_prints_the_id(tmp_path: Path, capsys: 
 
 
 def on_a_terminal(*arguments: str) -> tuple[int, str]:
-    """The exit code of a command whose stdout and stderr are a terminal, and what it prints."""
+    """Run a command on a terminal. Returns its exit code and output."""
     controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "mx8shards", *arguments]
@@ -581,14 +583,14 @@ def on_a_terminal(*arguments: str) -> tuple[int, str]:
         try:
             while piece := os.read(controller, 1 << 16):
                 found += piece
-        except OSError:  # Linux's way to say that the other end was closed
+        except OSError:  # on Linux: the other end was closed
             pass
         finally:
             os.close(controller)
     return process.returncode, found.decode()
 
 
-def test_a_terminal_gets_tables_with_headings_and_brackets_are_no_markup(root: str) -> None:
+def test_a_terminal_gets_tables_with_headings_in_which_brackets_are_not_markup(root: str) -> None:
     code, text = on_a_terminal("ls", root)
     assert code == 0
     assert "samples" in text
@@ -605,7 +607,7 @@ def test_a_terminal_gets_a_progress_bar(root: str) -> None:
     assert "sound" in text
 
 
-def test_elsewhere_a_long_job_prints_a_line_after_two_seconds_and_every_ten(capsys: Capture) -> None:
+def test_without_a_terminal_progress_is_a_line_after_two_seconds_and_every_ten(capsys: Capture) -> None:
     now = 0.0
     tell = output.Lines("verify", clock=lambda: now)
     for now in range(31):
@@ -623,14 +625,14 @@ def test_elsewhere_a_long_job_prints_a_line_after_two_seconds_and_every_ten(caps
     ("size", "text"),
     [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (1 << 80, "1073741824.0 PiB")],
 )
-def test_sizes_are_told_in_units(size: int, text: str) -> None:
+def test_sizes_are_printed_with_units(size: int, text: str) -> None:
     assert output.size_text(size) == text
 
 
-def test_many_ranges_are_cut_short() -> None:
+def test_long_lists_of_ranges_are_shortened() -> None:
     assert output.ranges_text([(0, 1), (5, 9)]) == "0, 5-8"
     assert output.ranges_text([(i, i + 1) for i in range(0, 40, 2)]).endswith("14 and 12 more ranges")
 
 
-def test_columns_of_the_tests_are_those_of_the_dataset(root: str) -> None:
+def test_the_dataset_of_these_tests_has_the_expected_columns(root: str) -> None:
     assert mx8.Dataset(root).columns == COLUMNS

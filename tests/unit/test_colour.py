@@ -16,26 +16,26 @@ STD = np.array([0.229, 0.224, 0.225])
 
 
 def every_colour() -> Array:
-    """Y, Cb and Cr in steps that reach all corners: 3 planes of 52 × 2704."""
+    """A grid of Y, Cb and Cr values that includes the extremes: 3 planes of 52 × 2704."""
     steps = np.arange(0, 256, 5, dtype=np.uint8)
     return np.stack(np.meshgrid(steps, steps, steps, indexing="ij")).reshape(3, len(steps), -1)
 
 
-def test_colours_are_those_of_bt601_rounded() -> None:
+def test_rgb_values_are_rounded_bt601() -> None:
     planes = every_colour()
     expected = np.floor(coloured(np.moveaxis(planes, 0, 2).astype(np.float64)) + 0.5)
     colour_conversion.to_rgb(planes)
     assert (np.moveaxis(planes, 0, 2) == expected).all()
 
 
-def test_colours_are_those_of_pillow_within_one() -> None:
+def test_rgb_values_differ_from_pillows_by_at_most_one() -> None:
     planes = every_colour()
     image = Image.merge("YCbCr", [Image.fromarray(plane) for plane in planes]).convert("RGB")
     colour_conversion.to_rgb(planes)
     assert np.abs(np.moveaxis(planes, 0, 2).astype(int) - np.asarray(image)).max() <= 1
 
 
-def test_grey_is_three_times_the_same() -> None:
+def test_grey_pixels_have_three_equal_channels() -> None:
     planes = every_colour()[:, :3, :50].copy()
     luma = planes[0].copy()
     colour_conversion.to_grey(planes)
@@ -43,7 +43,7 @@ def test_grey_is_three_times_the_same() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_a_table_holds_what_normalising_gives(dtype: Any) -> None:
+def test_the_lookup_table_equals_normalisation(dtype: Any) -> None:
     scale, shift = 1 / (255 * STD), -MEAN / STD
     table = colour_conversion.value_table(scale, shift, dtype)
     assert table.shape == (3, 256)
@@ -57,7 +57,7 @@ def test_a_table_holds_what_normalising_gives(dtype: Any) -> None:
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 3), (20, 33)])
-def test_levels_are_put_in_any_layout_and_type(kernel: Any, channels_last: bool, dtype: Any, shape: Any) -> None:
+def test_levels_are_written_in_any_layout_and_dtype(kernel: Any, channels_last: bool, dtype: Any, shape: Any) -> None:
     planes = np.random.default_rng(1).integers(0, 256, (3, shape[0], 64), dtype=np.uint8)
     scale, shift = (1 / (255 * STD), -MEAN / STD) if dtype != np.uint8 else (np.ones(3), np.zeros(3))
     out = np.zeros(3 * shape[0] * shape[1], dtype)

@@ -63,7 +63,7 @@ def test_a_column_of_equal_shapes_is_an_array_of_its_dtype(name: str, sidecars: 
     assert values.dtype == get_encoding(MIXED[name]).dtype
     wanted = np.array([sample[name] for sample in dataset], values.dtype)
     assert same(values, wanted)
-    values[...] = 0  # the caller's own
+    values[...] = 0  # changing it does not change the dataset
     assert same(dataset.column(name), wanted)
 
 
@@ -81,14 +81,14 @@ def test_a_column_of_different_sizes_is_a_lazy_sequence(name: str, root: Path) -
         values[60]
 
 
-def test_a_lazy_column_has_the_shards_open_for_itself(root: Path) -> None:
+def test_a_lazy_column_can_be_read_after_the_dataset_is_closed(root: Path) -> None:
     with mx8.Dataset(root) as dataset:
         values = dataset.column("text")
         assert values[0] == "#0"
     assert values[1] == "#1"
 
 
-def test_side_cars_save_opening_the_shards(root: Path) -> None:
+def test_columns_in_side_cars_are_read_without_opening_shards(root: Path) -> None:
     for shard in root.glob("shard.*"):
         shard.unlink()
     assert mx8.Dataset(root).column("int").tolist() == list(range(60))
@@ -96,8 +96,8 @@ def test_side_cars_save_opening_the_shards(root: Path) -> None:
         mx8.Dataset(root).column("fixed")
 
 
-def test_side_cars_and_shards_answer_together_where_side_cars_cover_some(root: Path) -> None:
-    """Append made two; one is taken away."""
+def test_shards_give_the_values_that_side_cars_lack(root: Path) -> None:
+    """Two side-cars, one of them removed."""
     (root / ".mx8shards" / "sidecars" / sidecars(root)["columns"][0]).unlink()
     assert mx8.Dataset(root).column("int").tolist() == list(range(60))
     assert mx8.Dataset(root).select([40, 3]).column("int").tolist() == [40, 3]
@@ -110,7 +110,7 @@ def sidecars(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_views_have_the_columns_of_their_own_samples(root: Path) -> None:
+def test_columns_of_a_view_have_the_values_of_its_samples(root: Path) -> None:
     view = mx8.Dataset(root).select([59, 0, 0, 30])
     assert view.column("int").tolist() == [59, 0, 0, 30]
     assert view.column("fixed")[:, 0, 0].tolist() == [59, 0, 0, 30]
@@ -124,7 +124,7 @@ def test_an_empty_view_has_empty_columns_of_the_right_shape(root: Path) -> None:
     assert list(view.column("text")) == []
 
 
-def test_an_unknown_column_is_refused_with_those_there_are(root: Path) -> None:
+def test_an_unknown_column_is_an_error_that_lists_the_columns(root: Path) -> None:
     with pytest.raises(mx8.SettingError, match=r"expected one of 'blob', 'fixed', .* got 'nope'"):
         mx8.Dataset(root).column("nope")
 
@@ -136,7 +136,7 @@ def test_an_unknown_column_is_refused_with_those_there_are(root: Path) -> None:
     items=st.integers(1, 40),
     picks=st.lists(st.integers(0, 1 << 30), max_size=12),
 )
-def test_columns_are_right_whatever_the_sizes_of_shards_runs_and_steps(
+def test_columns_do_not_depend_on_the_sizes_of_shards_runs_and_steps(
     shards: list[list[bytes]], run: int, items: int, picks: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.mktemp("runs")
@@ -165,8 +165,8 @@ def test_columns_are_right_whatever_the_sizes_of_shards_runs_and_steps(
         assert dataset.select(chosen).column("b").tolist() == [-i for i in chosen]
 
 
-def test_a_value_that_a_side_car_and_the_shard_tell_differently_is_the_side_cars_until_verified(tmp_path: Path) -> None:
-    """Side-cars are content-addressed: only who makes them can make them lie. `verify` compares."""
+def test_a_side_car_that_contradicts_its_shard_is_believed_until_verified(tmp_path: Path) -> None:
+    """Side-cars are content-addressed, so only their writer can make them wrong; `verify` compares them with shards."""
     root = tmp_path / "data"
     with mx8.Writer(root, columns={"id": "int"}) as writer:
         writer.write({"id": 7})
@@ -179,7 +179,7 @@ def test_a_value_that_a_side_car_and_the_shard_tell_differently_is_the_side_cars
 
 
 @pytest.mark.parametrize("size_bytes", [0, 8, 40])
-def test_a_file_cut_short_is_an_error_for_columns_too(size_bytes: int, tmp_path: Path) -> None:
+def test_reading_a_column_of_a_truncated_file_is_an_error(size_bytes: int, tmp_path: Path) -> None:
     root = tmp_path / "data"
     with mx8.Writer(root, columns=NUMBERED) as writer:
         for sample in numbered_samples(30):

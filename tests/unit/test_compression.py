@@ -28,7 +28,7 @@ NAMES = ["zstd", "gz", "bz2", "br:4", "snappy"]
 EVERY_TEXT = pytest.mark.parametrize("text", TEXTS)
 EVERY_NAME = pytest.mark.parametrize("text", NAMES)
 
-# Independent readers: what Streaming calls, except that its `zstd` package is not ours to install.
+# Independent decompressors: those that Streaming uses, except its `zstd` package, which is not installed here.
 READERS: dict[str, Callable[[bytes], bytes]] = {
     "zstd": lambda data: zstandard.ZstdDecompressor().decompress(data),
     "gz": gzip.decompress,
@@ -39,7 +39,7 @@ READERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def mixed(size: int) -> bytes:
-    """Noise in turn with words that come again: bytes that compress by about half."""
+    """Alternating noise and repeated words, which compress by about half."""
     rng = np.random.default_rng(size)
     words = [rng.bytes(length) for length in range(3, 60)]
     parts = []
@@ -68,7 +68,9 @@ def whole(text: str, data: bytes | memoryview, size: int) -> bytes:
         ("gz:9", ("gz", 9)),
     ],
 )
-def test_a_level_is_part_of_the_text_and_no_part_of_the_extension(text: str, expected: tuple[str, int | None]) -> None:
+def test_a_level_is_part_of_the_setting_but_not_of_the_file_extension(
+    text: str, expected: tuple[str, int | None]
+) -> None:
     assert parse(text) == expected
     assert extension(text) == expected[0]
 
@@ -81,14 +83,14 @@ def test_a_level_is_part_of_the_text_and_no_part_of_the_extension(text: str, exp
     ],
     ids=lambda text: repr(text)[:12],
 )
-def test_a_text_that_names_no_compression_is_refused(text: Any) -> None:
+def test_an_unknown_compression_is_refused(text: Any) -> None:
     for function in (parse, extension, lambda text: compress(text, b""), lambda text: decompress(text, b"", 0)):
         with pytest.raises(FormatError) as caught:
             function(text)
         assert len(str(caught.value)) < 200
 
 
-def test_a_refused_level_names_the_levels_there_are() -> None:
+def test_an_invalid_level_is_an_error_that_names_the_valid_ones() -> None:
     with pytest.raises(FormatError, match="expected zstd or zstd:1 to zstd:22, got 'zstd:99'"):
         parse("zstd:99")
     with pytest.raises(FormatError, match="expected snappy, got 'snappy:1'"):
@@ -97,12 +99,12 @@ def test_a_refused_level_names_the_levels_there_are() -> None:
         parse("lz4")
 
 
-# ---------------------------------------------------------------------------------------------- there and back
+# ------------------------------------------------------------------------------------------------- round trips
 
 
 @EVERY_TEXT
 @pytest.mark.parametrize("data", SAMPLES.values(), ids=SAMPLES)
-def test_data_come_back_in_pieces_of_a_mebibyte(text: str, data: bytes) -> None:
+def test_data_are_decompressed_in_pieces_of_a_mebibyte(text: str, data: bytes) -> None:
     packed = compress(text, data)
     pieces = list(decompress(text, packed, len(data)))
     assert b"".join(pieces) == data
@@ -112,12 +114,12 @@ def test_data_come_back_in_pieces_of_a_mebibyte(text: str, data: bytes) -> None:
 @EVERY_TEXT
 @given(st.binary(max_size=3000))
 @hypothesis.settings(max_examples=30)
-def test_any_bytes_come_back(text: str, data: bytes) -> None:
+def test_any_bytes_round_trip(text: str, data: bytes) -> None:
     assert whole(text, compress(text, data), len(data)) == data
 
 
 @EVERY_TEXT
-def test_buffers_that_are_not_bytes_do_as_well(text: str) -> None:
+def test_any_buffer_can_be_compressed(text: str) -> None:
     data = mixed(70_000)
     packed = compress(text, memoryview(data))
     assert packed == compress(text, data)
@@ -126,7 +128,7 @@ def test_buffers_that_are_not_bytes_do_as_well(text: str) -> None:
 
 
 @EVERY_TEXT
-def test_other_readers_read_what_is_written_and_equal_data_give_equal_files(text: str) -> None:
+def test_other_decompressors_read_our_files_and_equal_data_give_equal_files(text: str) -> None:
     for data in SAMPLES.values():
         packed = compress(text, data)
         assert READERS[extension(text)](packed) == data
@@ -134,14 +136,14 @@ def test_other_readers_read_what_is_written_and_equal_data_give_equal_files(text
 
 
 @pytest.mark.parametrize("level", range(1, 10))
-def test_gzip_is_pythons_but_for_the_time(level: int) -> None:
+def test_gzip_equals_pythons_except_for_the_time(level: int) -> None:
     data = mixed(50_000)
     ours, pythons = compress(f"gz:{level}", data), gzip.compress(data, level, mtime=0x01020304)
     assert pythons[4:8] == b"\x04\x03\x02\x01"
     assert ours == pythons[:4] + bytes(4) + pythons[8:]
 
 
-def test_levels_left_out_are_streamings_defaults() -> None:
+def test_default_levels_equal_streamings() -> None:
     data = mixed(60_000)
     for text, default in (("zstd", "zstd:3"), ("gz", "gz:9"), ("bz2", "bz2:9"), ("br", "br:11")):
         assert compress(text, data) == compress(default, data)
@@ -151,7 +153,7 @@ def test_levels_left_out_are_streamings_defaults() -> None:
 # ---------------------------------------------------------------------------------------------- zstd as Streaming's
 
 
-def test_zstd_frames_carry_size_and_checksum_and_streamings_only_the_size() -> None:
+def test_zstd_frames_have_size_and_checksum_and_with_match_streaming_only_the_size() -> None:
     data = mixed(2000)
     ours = zstandard.get_frame_parameters(compress("zstd", data))
     theirs = zstandard.get_frame_parameters(compress("zstd", data, match_streaming=True))
@@ -159,7 +161,7 @@ def test_zstd_frames_carry_size_and_checksum_and_streamings_only_the_size() -> N
     assert (theirs.content_size, theirs.has_checksum) == (2000, False)
 
 
-def test_streamings_zstd_is_the_one_of_worker_threads_however_many() -> None:
+def test_match_streaming_compresses_zstd_as_with_worker_threads() -> None:
     data = mixed(3_000_000)
     found = compress("zstd", data, match_streaming=True)
     assert found == zstandard.ZstdCompressor(level=3, threads=3).compress(data)
@@ -168,7 +170,7 @@ def test_streamings_zstd_is_the_one_of_worker_threads_however_many() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 70_000, (1 << 19) - 1, 1 << 19, (1 << 19) + 1, 1_200_000])
-def test_streamings_zstd_is_the_package_it_calls_byte_for_byte(size: int) -> None:
+def test_match_streaming_zstd_equals_streamings_zstd_package_byte_for_byte(size: int) -> None:
     package = pytest.importorskip("zstd")
     if package.ZSTD_version() != ".".join(map(str, zstandard.ZSTD_VERSION)):
         pytest.skip("another libzstd may compress to other bytes")
@@ -178,7 +180,7 @@ def test_streamings_zstd_is_the_package_it_calls_byte_for_byte(size: int) -> Non
 
 
 @pytest.mark.parametrize("text", ["gz:3", "bz2", "br:2", "snappy"])
-def test_matching_streaming_changes_no_other_algorithm(text: str) -> None:
+def test_match_streaming_changes_no_other_algorithm(text: str) -> None:
     assert compress(text, mixed(9000), match_streaming=True) == compress(text, mixed(9000))
 
 
@@ -187,7 +189,7 @@ def test_matching_streaming_changes_no_other_algorithm(text: str) -> None:
 
 @EVERY_NAME
 @pytest.mark.parametrize("data", [b"x", mixed(5000), bytes(200_000)], ids=["a byte", "mixed", "run"])
-def test_every_cut_is_refused(text: str, data: bytes) -> None:
+def test_every_truncation_is_refused(text: str, data: bytes) -> None:
     packed = compress(text, data)
     for end in {*range(min(60, len(packed))), *range(max(0, len(packed) - 40), len(packed))}:
         with pytest.raises(FormatError):
@@ -203,7 +205,7 @@ def test_bytes_after_the_end_are_refused(text: str, data: bytes, tail: bytes) ->
 
 
 @EVERY_NAME
-def test_a_second_frame_is_refused_even_where_both_add_up(text: str) -> None:
+def test_a_second_frame_is_refused_even_if_the_total_size_is_right(text: str) -> None:
     data = mixed(4000)
     for first, second in ((data[:1000], data[1000:]), (data, b""), (b"", data)):
         with pytest.raises(FormatError):
@@ -212,7 +214,7 @@ def test_a_second_frame_is_refused_even_where_both_add_up(text: str) -> None:
 
 @EVERY_NAME
 @pytest.mark.parametrize("told", [0, 1, 3999, 4001, 1 << 32])
-def test_another_size_than_told_is_refused(text: str, told: int) -> None:
+def test_a_size_that_differs_from_the_declared_one_is_refused(text: str, told: int) -> None:
     with pytest.raises(FormatError):
         whole(text, compress(text, mixed(4000)), told)
 
@@ -220,7 +222,7 @@ def test_another_size_than_told_is_refused(text: str, told: int) -> None:
 @EVERY_NAME
 @given(st.data())
 @hypothesis.settings(max_examples=60)
-def test_damage_raises_nothing_but_FormatError_and_never_gives_another_length(text: str, data: st.DataObject) -> None:
+def test_damage_raises_only_FormatError_and_never_gives_another_length(text: str, data: st.DataObject) -> None:
     packed = bytearray(compress(text, mixed(3000)))
     for _ in range(data.draw(st.integers(1, 3))):
         packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
@@ -228,13 +230,13 @@ def test_damage_raises_nothing_but_FormatError_and_never_gives_another_length(te
         found = whole(text, bytes(packed), 3000)
     except FormatError:
         return
-    assert len(found) == 3000  # Brotli and Snappy have no checksum: a changed literal is for the file's hash to find
+    assert len(found) == 3000  # Brotli and Snappy have no checksum: only the file's hash detects a changed literal
 
 
 @EVERY_NAME
 @given(st.binary(max_size=200), st.integers(0, 300))
 @hypothesis.settings(max_examples=100)
-def test_garbage_raises_nothing_but_FormatError(text: str, garbage: bytes, size: int) -> None:
+def test_random_bytes_raise_only_FormatError(text: str, garbage: bytes, size: int) -> None:
     try:
         found = whole(text, garbage, size)
     except FormatError:
@@ -272,7 +274,7 @@ def test_a_zstd_frame_of_many_small_blocks_is_read() -> None:
     assert whole("zstd", packed, len(data)) == data
 
 
-def test_what_is_wrong_is_said() -> None:
+def test_errors_name_the_damage() -> None:
     data = mixed(4000)
     packed = compress("zstd", data)
     for damaged, size, message in (
@@ -292,7 +294,7 @@ BOMB_BYTES = 64 << 20
 
 
 def zstd_bomb() -> bytes:
-    """Runs of 128 KiB, four bytes each, in a frame that does not tell its size."""
+    """Blocks of 128 KiB that take four bytes each, in a frame without its size."""
     run, last = (1 | 1 << 1 | 1 << 17 << 3, 1 << 1 | 1 << 17 << 3)
     count = BOMB_BYTES >> 17
     return (
@@ -323,7 +325,7 @@ BOMBS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_unpacked_in_bounded_memory_and_stopped_at_the_size_told(name: str) -> None:
+def test_a_bomb_is_decompressed_in_bounded_memory_up_to_the_declared_size(name: str) -> None:
     bomb = BOMBS[name]()
     assert len(bomb) < BOMB_BYTES // 200
     tracemalloc.start()
@@ -338,8 +340,8 @@ def test_a_bomb_is_unpacked_in_bounded_memory_and_stopped_at_the_size_told(name:
     assert peak < 8 << 20
 
 
-def test_claims_alone_allocate_nothing() -> None:
-    """In a process that may have half a gibibyte more than it starts with."""
+def test_claimed_sizes_alone_allocate_nothing() -> None:
+    """Run in a process that may allocate half a gibibyte."""
     script = """
 import resource, zstandard, snappy, brotli
 from mx8shards.errors import FormatError
@@ -376,7 +378,7 @@ def test_a_window_of_more_than_128_mebibytes_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("text", "module"), [("br", "brotli"), ("snappy", "snappy")])
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(
+def test_a_missing_package_is_an_error_that_names_the_extra(
     text: str, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = compress(text, b"mx8")
@@ -385,4 +387,4 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
         compress(text, b"mx8")
     with pytest.raises(MissingPackageError, match=r'pip install "mx8shards\[compress\]"'):
         whole(text, packed, 3)
-    assert parse(text) == (text, None)  # an index that names it can still be read
+    assert parse(text) == (text, None)  # an index that names it can still be parsed

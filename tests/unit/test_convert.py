@@ -19,7 +19,7 @@ import pytest
 import mx8shards as mx8
 from mx8shards.cli import main
 from mx8shards.cli.output import Lines
-from mx8shards.convert import convert_in_parts as running
+from mx8shards.convert import convert_in_parts
 from mx8shards.convert.convert_in_parts import convert
 from mx8shards.convert.part_names import basis_of, part_name
 from mx8shards.convert.part_writing import Job
@@ -30,7 +30,7 @@ from mx8shards.maintain.rejects import keep_rejects
 
 Capture = pytest.CaptureFixture[str]
 
-# Numbers as they stand in a file, one a line: a word is a reject. Every sample that is made is written down.
+# The source is a file with one number per line; a word is a reject. Every sample that is made is logged.
 RECIPE = '''
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Lines:
 
 
 class Place:
-    """A recipe, its data, and what became of them."""
+    """A recipe, its data, and its output directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -108,7 +108,7 @@ class Place:
         self.lines.write_text(" ".join(map(str, words)))
 
     def made(self) -> list[int]:
-        """The numbers of the items that samples were made of since this was last asked for."""
+        """The items of which samples were made since the last call."""
         log = self.root / "log"
         found = [int(line) for line in log.read_text().split()] if log.exists() else []
         log.unlink(missing_ok=True)
@@ -120,7 +120,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(running, "PART_ITEMS", 5)
+    monkeypatch.setattr(convert_in_parts, "PART_ITEMS", 5)
     return Place(tmp_path)
 
 
@@ -129,7 +129,7 @@ def numbers(root: Path) -> list[int]:
         return [sample["number"] for sample in dataset]
 
 
-def test_three_workers_write_the_snapshot_that_one_writes_in_the_order_of_the_items(place: Place) -> None:
+def test_any_number_of_workers_gives_equal_snapshots_in_the_order_of_items(place: Place) -> None:
     place.write(*range(18), "word", *range(20, 33))
     told: list[tuple[int, int]] = []
     alone = convert(place.job("alone"), progress=lambda done, total: told.append((done, total)))
@@ -151,11 +151,11 @@ def test_three_workers_write_the_snapshot_that_one_writes_in_the_order_of_the_it
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from mx8shards.convert import convert_in_parts as running
+from mx8shards.convert import convert_in_parts
 from mx8shards.errors import ShardsError
 from tests.unit.test_convert import Place
 
-running.PART_ITEMS = 5
+convert_in_parts.PART_ITEMS = 5
 
 def killing(name, number):
     real, left = getattr(os, name), [number]
@@ -185,14 +185,14 @@ for number, (name, count) in enumerate(json.loads(sys.argv[2])):
     def first():
         if name != "sample":
             killing(name, count)
-        running.convert(place.job())
+        convert_in_parts.convert(place.job())
     status = forked(first)
     if name == "sample":
         place.write(*(7 if word == "kill" else word for word in words))
     before = place.made()
     def second():
         try:
-            found = running.convert(place.job()).snapshot
+            found = convert_in_parts.convert(place.job()).snapshot
         except ShardsError as error:
             found = type(error).__name__
         (root / "found").write_text(found)
@@ -201,7 +201,9 @@ for number, (name, count) in enumerate(json.loads(sys.argv[2])):
 """
 
 
-def test_killed_at_any_point_it_goes_on_and_writes_no_finished_part_again(place: Place, repository: Path) -> None:
+def test_a_conversion_killed_anywhere_is_resumed_without_rewriting_complete_parts(
+    place: Place, repository: Path
+) -> None:
     points = [("sample", n) for n in (0, 4, 5, 12, 17)]
     points += [(name, n) for name in ("link", "rename", "replace", "unlink", "rmdir", "fsync") for n in (1, 3, 8)]
     place.write(*range(18))
@@ -219,7 +221,7 @@ def test_killed_at_any_point_it_goes_on_and_writes_no_finished_part_again(place:
             assert after == list(range(n - n % 5, 18))
             assert numbers(root) == [7 if i == n else i for i in range(18)]
             continue
-        assert status in (-9, 0), name  # 0: it makes fewer such calls
+        assert status in (-9, 0), name  # 0: the conversion ended before this call
         assert before == list(range(len(before)))
         parts = [list(range(i, min(i + 5, 18))) for i in range(0, 18, 5)]
         assert after in [[i for part in parts[k:] for i in part] for k in range(5)]
@@ -232,7 +234,7 @@ def test_killed_at_any_point_it_goes_on_and_writes_no_finished_part_again(place:
     assert sum(status == -9 for status, *_ in found) > len(points) // 2
 
 
-def test_a_worker_that_is_killed_is_an_error_that_says_how_to_go_on(place: Place) -> None:
+def test_a_killed_worker_is_an_error_that_says_how_to_resume(place: Place) -> None:
     place.write(*range(12), "kill", *range(13, 18))
     with pytest.raises(SourceError, match=r"a worker was killed \(running the same command again resumes"):
         convert(place.job(), workers=2)
@@ -240,7 +242,7 @@ def test_a_worker_that_is_killed_is_an_error_that_says_how_to_go_on(place: Place
     place.made()
     assert convert(place.job()).samples == 18
     again = place.made()
-    assert {10, 11, 12, 13, 14} <= set(again) < set(range(18))  # the part before it in that worker is kept
+    assert {10, 11, 12, 13, 14} <= set(again) < set(range(18))  # the previous part of that worker is kept
     assert numbers(place.out) == [*range(12), 7, *range(13, 18)]
 
 
@@ -250,15 +252,17 @@ COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore Ctrl-C
 from mx8shards.cli import main
-from mx8shards.convert import convert_in_parts as running
-running.PART_ITEMS = 5
+from mx8shards.convert import convert_in_parts
+convert_in_parts.PART_ITEMS = 5
 sys.exit(main())
 """
 
 
 @contextlib.contextmanager
-def at_work(place: Place, repository: Path, workers: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A conversion as a terminal runs it, and the processes of it that wait in the middle of a part."""
+def running_conversion(
+    place: Place, repository: Path, workers: int
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Start a conversion as a terminal does, and wait until its workers are in the middle of a part."""
     place.write(*range(3), "wait", *range(4, 8), "wait", *range(9, 18))
     command = [sys.executable, "-c", COMMAND, *place.command("--workers", workers)]
     with subprocess.Popen(
@@ -275,7 +279,7 @@ def at_work(place: Place, repository: Path, workers: int) -> Iterator[tuple[subp
 
 
 def wait_for_end(processes: list[int]) -> None:
-    """Returns when there is none of them any more: the time limit of a test is for those that never end."""
+    """Wait until all of these processes ended; the test's timeout catches those that never end."""
     while any(Path(f"/proc/{pid}/fd").exists() and "Z" not in state(pid) for pid in processes):
         time.sleep(0.01)
 
@@ -288,7 +292,7 @@ def state(pid: int) -> str:
 
 
 def go_on(place: Place, repository: Path, workers: int) -> None:
-    """The same command at once, which waits for nothing now."""
+    """Run the same command again, without waiting in a part."""
     (place.root / "go").touch()
     command = [sys.executable, "-c", COMMAND, *place.command("--workers", workers)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
@@ -298,8 +302,8 @@ def go_on(place: Place, repository: Path, workers: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
-def test_workers_end_with_their_conversion_and_the_same_command_goes_on(place: Place, repository: Path) -> None:
-    with at_work(place, repository, 2) as (process, workers):
+def test_workers_end_with_their_parent_and_the_same_command_resumes(place: Place, repository: Path) -> None:
+    with running_conversion(place, repository, 2) as (process, workers):
         process.kill()
         process.wait()
         go_on(place, repository, 2)
@@ -310,24 +314,26 @@ def test_workers_end_with_their_conversion_and_the_same_command_goes_on(place: P
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_end_a_conversion_however_often_they_come(
+def test_one_or_more_ctrl_c_or_sigterm_end_a_conversion(
     place: Place, repository: Path, number: int, times: int, workers: int
 ) -> None:
-    with at_work(place, repository, workers) as (process, processes):
+    with running_conversion(place, repository, workers) as (process, processes):
         for _ in range(times):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)  # a terminal tells all of them
+                os.killpg(process.pid, number)  # a terminal signals the whole process group
         _, said = process.communicate()
         assert process.returncode == 128 + number
         assert "Traceback" not in said
-        if times == 1:  # the second one ends the process at once
+        if times == 1:  # the second signal ends the process at once
             assert "interrupted: run the same command again to resume" in said
         wait_for_end(processes)
     go_on(place, repository, workers)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_workers_start_leaves_one_plain_line(place: Place, repository: Path, number: int) -> None:
+def test_a_signal_while_workers_start_prints_one_line_and_no_traceback(
+    place: Place, repository: Path, number: int
+) -> None:
     place.write(*range(18))
     for delay_s in (0.0, 0.001, 0.002, 0.003, 0.004, 0.006, 0.01, 0.1, 0.3):
         starting = COMMAND.replace(
@@ -350,7 +356,7 @@ sys.exit(main())
         command = [sys.executable, "-c", starting, *place.command("--workers", 2)]
         done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
         assert "Traceback" not in done.stderr
-        if not done.returncode:  # the conversion was quicker
+        if not done.returncode:  # the conversion ended before the signal
             return
         assert done.returncode in (128 + number, -number)
         told = [line for line in done.stderr.splitlines() if not line.startswith("convert: ")]
@@ -358,21 +364,21 @@ sys.exit(main())
     go_on(place, repository, 2)
 
 
-def test_only_one_conversion_is_at_work_in_a_place(place: Place, repository: Path) -> None:
-    with at_work(place, repository, 2):
-        with pytest.raises(DiskError, match="at work in this dataset"):
+def test_a_second_conversion_into_one_directory_is_refused(place: Place, repository: Path) -> None:
+    with running_conversion(place, repository, 2):
+        with pytest.raises(DiskError, match="is changing this dataset"):
             convert(place.job())
         assert unused_parts(place.out) == []
 
 
-def test_parts_of_a_changed_source_go_when_the_dataset_is_there(place: Place) -> None:
+def test_parts_of_a_changed_source_are_removed_after_publication(place: Place) -> None:
     place.write(*range(12), "fail", *range(13, 18))
     with pytest.raises(ZeroDivisionError):
         convert(place.job())
     parts = place.out / ".mx8shards/parts"
     old = {path.name for path in parts.iterdir()}
     assert len(old) >= 2
-    assert unused_parts(place.out) == []  # who knows whether they are gone on with?
+    assert unused_parts(place.out) == []  # they may still be resumed
     place.write(*range(50, 68))
     convert(place.job())
     assert numbers(place.out) == list(range(50, 68))
@@ -380,7 +386,7 @@ def test_parts_of_a_changed_source_go_when_the_dataset_is_there(place: Place) ->
     assert sorted(path.name for path in (place.out / ".mx8shards").iterdir()) == ["lock", "sidecars", "snapshots"]
 
 
-def test_gc_removes_parts_that_a_kill_left_but_none_of_a_conversion_at_work(place: Place) -> None:
+def test_gc_removes_parts_of_killed_conversions_but_not_of_a_running_one(place: Place) -> None:
     place.write(*range(12), "fail", *range(13, 18))
     with pytest.raises(ZeroDivisionError):
         convert(place.job())
@@ -403,7 +409,7 @@ def test_gc_removes_parts_that_a_kill_left_but_none_of_a_conversion_at_work(plac
     assert numbers(place.out) == list(range(18))
 
 
-def test_merge_does_not_take_parts_of_a_conversion_for_datasets(place: Place) -> None:
+def test_merge_ignores_parts_of_a_conversion(place: Place) -> None:
     place.write(*range(12), "fail", *range(13, 18))
     with pytest.raises(ZeroDivisionError):
         convert(place.job())
@@ -411,10 +417,10 @@ def test_merge_does_not_take_parts_of_a_conversion_for_datasets(place: Place) ->
         mx8.merge([place.out], place.root / "merged")
 
 
-# what is written again ------------------------------------------------------------------------------------------------
+# which parts are rewritten --------------------------------------------------------------------------------------------
 
 
-def test_only_the_part_of_an_item_that_changed_is_written_again(place: Place) -> None:
+def test_only_the_part_of_a_changed_item_is_rewritten(place: Place) -> None:
     place.write(*range(16), "fail")
     with pytest.raises(ZeroDivisionError, match="line 16"):
         convert(place.job())
@@ -426,7 +432,7 @@ def test_only_the_part_of_an_item_that_changed_is_written_again(place: Place) ->
     assert numbers(place.out) == [*range(7), 70, *range(8, 17)]
 
 
-def test_a_failure_in_a_worker_is_the_one_that_is_raised(place: Place) -> None:
+def test_an_error_in_a_worker_is_raised_in_the_parent(place: Place) -> None:
     place.write(*range(8), "fail", *range(9, 12))
     with pytest.raises(ZeroDivisionError, match="line 8"):
         convert(place.job(), workers=2)
@@ -434,7 +440,7 @@ def test_a_failure_in_a_worker_is_the_one_that_is_raised(place: Place) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_lack_of_memory_ends_the_conversion_and_is_no_reject(place: Place, workers: int, capsys: Capture) -> None:
+def test_a_memory_error_ends_the_conversion_and_makes_no_reject(place: Place, workers: int, capsys: Capture) -> None:
     place.write(*range(8), "memory", *range(9, 12))
     assert main(place.command("--workers", workers)) == 1
     assert "error: line 8: there is not enough memory to convert it" in capsys.readouterr().err
@@ -444,7 +450,7 @@ def test_a_lack_of_memory_ends_the_conversion_and_is_no_reject(place: Place, wor
     assert numbers(place.out) == list(range(12))
 
 
-def test_a_count_of_a_recipe_hides_nothing_of_ours(place: Place, capsys: Capture) -> None:
+def test_counts_of_a_recipe_cannot_replace_our_json_keys(place: Place, capsys: Capture) -> None:
     names = ("rejects", "snapshot", "samples", "source", "mx8shards", "mine")
     place.recipe.write_text(RECIPE + f"    counts = dict.fromkeys({names}, 0)\n" + COUNTING)
     place.write(1, "two", 3)
@@ -467,7 +473,7 @@ COUNTING = """
 """
 
 
-def test_a_part_is_named_by_all_that_its_bytes_depend_on(place: Place) -> None:
+def test_the_name_of_a_part_depends_on_everything_that_its_bytes_depend_on(place: Place) -> None:
     place.write(*range(9))
     job = place.job(size_limit="1mb")
     assert isinstance(job.source, Recipe)
@@ -496,7 +502,7 @@ def test_a_part_is_named_by_all_that_its_bytes_depend_on(place: Place) -> None:
     assert all(len(name) == 32 for name in names)
 
 
-def test_parts_that_another_recipe_or_other_arguments_wrote_are_not_taken(place: Place) -> None:
+def test_parts_of_another_recipe_or_other_arguments_are_not_reused(place: Place) -> None:
     for number, (old, new) in enumerate((("* (2", "* (3"), ("line {i}", "row {i}"))):
         place.write(*range(12), "fail")
         place.recipe.write_text(RECIPE)
@@ -511,7 +517,7 @@ def test_parts_that_another_recipe_or_other_arguments_wrote_are_not_taken(place:
         assert numbers(place.root / out) == [1000 * i for i in range(13)]
 
 
-def test_parts_of_rejects_alone_are_no_obstacle(place: Place) -> None:
+def test_parts_with_only_rejects_are_allowed(place: Place) -> None:
     place.write(*"abcde", *range(5, 8), "x", 9, *"vwxyz")
     outcome = convert(place.job())
     assert [item for item, _ in outcome.rejects] == [f"line {i}" for i in (*range(5), 8, *range(10, 15))]
@@ -521,25 +527,25 @@ def test_parts_of_rejects_alone_are_no_obstacle(place: Place) -> None:
 @pytest.mark.parametrize(
     ("words", "message"), [("a b", "line 0: none of 2 items could be converted: expected a number"), ("", "nothing to")]
 )
-def test_nothing_is_published_if_there_is_nothing_to_publish(place: Place, words: str, message: str) -> None:
+def test_a_conversion_without_samples_publishes_nothing(place: Place, words: str, message: str) -> None:
     place.write(words)
     with pytest.raises(SourceError, match=message):
         convert(place.job())
     assert not (place.out / "index.json").exists()
 
 
-def test_a_dataset_that_is_there_is_not_touched(place: Place) -> None:
+def test_an_existing_dataset_is_not_changed(place: Place) -> None:
     place.write(*range(3))
     convert(place.job())
     before = (place.out / "index.json").read_bytes()
     place.made()
-    with pytest.raises(DatasetExistsError, match="convert makes a new one"):
+    with pytest.raises(DatasetExistsError, match="give another OUT"):
         convert(place.job())
     assert place.made() == []
     assert (place.out / "index.json").read_bytes() == before
 
 
-def test_rejects_are_lines_of_json_named_by_the_snapshot_and_written_anew(tmp_path: Path) -> None:
+def test_rejects_are_json_lines_in_a_file_named_by_the_snapshot(tmp_path: Path) -> None:
     (tmp_path / ".mx8shards").mkdir()
     name = "sha256:" + "ab" * 32
     keep_rejects(tmp_path, name, [("other", "why")])
@@ -552,7 +558,7 @@ def test_rejects_are_lines_of_json_named_by_the_snapshot_and_written_anew(tmp_pa
 # the command ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_prints_the_snapshot_and_takes_what_the_recipe_takes(place: Place, capsys: Capture) -> None:
+def test_the_command_prints_the_snapshot_and_accepts_the_recipes_options(place: Place, capsys: Capture) -> None:
     place.write(*range(7))
     assert main(place.command("--twice", "--size-limit", "1mb", "--compression", "zstd:1")) == 0
     out, err = capsys.readouterr()
@@ -563,7 +569,9 @@ def test_the_command_prints_the_snapshot_and_takes_what_the_recipe_takes(place: 
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_with_rejects_the_exit_code_is_4_and_the_report_is_named(place: Place, capsys: Capture, as_json: bool) -> None:
+def test_with_rejects_the_exit_code_is_4_and_the_report_is_printed(
+    place: Place, capsys: Capture, as_json: bool
+) -> None:
     place.write(1, "two", 3)
     assert main(place.command(*["--json"] * as_json)) == 4
     out, err = capsys.readouterr()
@@ -594,7 +602,7 @@ USAGE: dict[str, tuple[Callable[[Place], list[str]], str]] = {
 
 
 @pytest.mark.parametrize("name", USAGE)
-def test_a_command_line_that_means_nothing_ends_with_2(place: Place, capsys: Capture, name: str) -> None:
+def test_an_invalid_command_line_ends_with_exit_code_2(place: Place, capsys: Capture, name: str) -> None:
     place.write(*range(3))
     (place.root / "half.py").write_text(NOT_A_RECIPE)
     arguments, message = USAGE[name]
@@ -605,7 +613,7 @@ def test_a_command_line_that_means_nothing_ends_with_2(place: Place, capsys: Cap
     assert not place.out.exists()
 
 
-def test_the_help_of_a_source_is_its_own(place: Place, capsys: Capture) -> None:
+def test_help_of_a_source_shows_its_own_options(place: Place, capsys: Capture) -> None:
     assert main(["convert", str(place.recipe), "--help"]) == 0
     said = capsys.readouterr().out
     assert "--twice" in said
@@ -626,14 +634,14 @@ def test_a_recipe_may_be_given_by_any_path_and_hold_dataclasses(
     assert numbers(place.out) == [1, 2]
 
 
-def test_the_package_is_a_command_too(place: Place) -> None:
+def test_python_dash_m_convert_runs_the_command(place: Place) -> None:
     place.write(1, 2)
     command = [sys.executable, "-m", "mx8shards.convert", *place.command()[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == (f"{mx8.Dataset(place.out).snapshot}\t2 samples\n", "")
 
 
-def test_a_long_conversion_counts_items(capsys: Capture) -> None:
+def test_a_long_conversion_reports_progress_in_items(capsys: Capture) -> None:
     now = iter([0.0, 10.0])
     Lines("convert", lambda: next(now), "items")(3_000, 12_000)
     assert capsys.readouterr().err == "convert: 25% (3000 of 12000 items, 300 items/s, 30 s left)\n"
@@ -652,9 +660,7 @@ def test_worker_processes_report_items_before_a_part_is_complete(place: Place) -
 
 
 @pytest.mark.parametrize(("option", "value"), [("--size-limit", "much"), ("--compression", "rar")])
-def test_options_of_the_writer_that_it_refuses_are_errors(
-    place: Place, capsys: Capture, option: str, value: str
-) -> None:
+def test_invalid_writer_options_are_errors(place: Place, capsys: Capture, option: str, value: str) -> None:
     place.write(*range(3))
     assert main(place.command(option, value)) == 2
     assert repr(value) in capsys.readouterr().err

@@ -21,14 +21,14 @@ from tests.pixels import Array, Box, coloured, edges, picture, resized, resized_
 
 LEVELS = colour_conversion.value_table(np.ones(3), np.zeros(3), np.uint8)
 
-# Each plane is rounded twice, by half at most; a colour adds up to 1 + 1.772 of one, and is rounded, too.
+# Each plane is rounded twice, by at most 0.5. A colour is a sum of up to 1 + 1.772 planes, and is rounded too.
 FAR = (1 + 1.772) * 1.01 + 0.5
 
 SAMPLINGS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (4, 4)]
 
 
 def to_out(kernel: Any, sources: tuple[Any, ...], box: Box, clip: Any, shape: tuple[int, int], **form: Any) -> Array:
-    """What a kernel writes, as height × width × 3. Its scratch is as small as may be, and dirty, as a loader's is."""
+    """The output of a kernel as height × width × 3. The scratch is as small as allowed, and not zeroed."""
     table, dtype, channels_last = (
         form.get("table", LEVELS),
         form.get("dtype", np.uint8),
@@ -47,12 +47,12 @@ def to_out(kernel: Any, sources: tuple[Any, ...], box: Box, clip: Any, shape: tu
 
 
 def padded(plane: Array, more: int) -> Array:
-    """The plane in rows that are longer than it."""
+    """The plane as a view of a wider array."""
     return np.pad(plane, ((0, 0), (0, more)), constant_values=200)
 
 
 @st.composite
-def jobs(draw: Any, most: int = 70) -> tuple[Array, Box, tuple[int, int, int, int], tuple[int, int]]:
+def resize_cases(draw: Any, most: int = 70) -> tuple[Array, Box, tuple[int, int, int, int], tuple[int, int]]:
     """A picture, a box in it, a clip around that, and another size."""
     height, width = draw(st.integers(1, most)), draw(st.integers(1, most))
     (left, right), (top, bottom) = draw(edges(width)), draw(edges(height))
@@ -71,8 +71,8 @@ def jobs(draw: Any, most: int = 70) -> tuple[Array, Box, tuple[int, int, int, in
 
 
 @settings(max_examples=150)
-@given(job=jobs(), flip=st.booleans(), channels_last=st.booleans(), more=st.integers(0, 3))
-def test_pixels_are_resized_to_the_bytes_of_pillow(job: Any, flip: bool, channels_last: bool, more: int) -> None:
+@given(job=resize_cases(), flip=st.booleans(), channels_last=st.booleans(), more=st.integers(0, 3))
+def test_resized_pixels_equal_pillows(job: Any, flip: bool, channels_last: bool, more: int) -> None:
     pixels, box, (left, top, right, bottom), shape = job
     source = np.pad(pixels, ((0, 0), (0, more), (0, 0)))
     form = {"flip": flip, "channels_last": channels_last}
@@ -86,7 +86,7 @@ def test_pixels_are_resized_to_the_bytes_of_pillow(job: Any, flip: bool, channel
     "size", [(1, 1, 64, 64), (64, 64, 1, 1), (40, 50, 40, 50), (600, 9, 12, 300), (9, 600, 300, 12), (519, 777, 33, 20)]
 )
 @pytest.mark.parametrize("smooth", [True, False])
-def test_pixels_of_any_size_are_those_of_pillow(size: tuple[int, int, int, int], smooth: bool) -> None:
+def test_resized_pixels_of_any_size_equal_pillows(size: tuple[int, int, int, int], smooth: bool) -> None:
     height, width, *shape = size
     pixels, box = picture(height, width, 3, smooth), (0, 0, width, height)
     got = to_out(crop.rgb, (pixels,), box, box, (shape[0], shape[1]))
@@ -94,15 +94,15 @@ def test_pixels_of_any_size_are_those_of_pillow(size: tuple[int, int, int, int],
 
 
 @settings(max_examples=50)
-@given(job=jobs())
-def test_pillow_in_one_call_is_never_more_than_one_away(job: Any) -> None:
+@given(job=resize_cases())
+def test_pillows_combined_crop_and_resize_differs_by_at_most_one(job: Any) -> None:
     pixels, box, _, shape = job
     got = to_out(crop.rgb, (pixels,), box, (0, 0, pixels.shape[1], pixels.shape[0]), shape)
     expected = np.asarray(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR, box))
     assert np.abs(got.astype(int) - expected).max() <= 1
 
 
-def test_torch_is_never_more_than_one_away() -> None:
+def test_torch_differs_by_at_most_one() -> None:
     torch = pytest.importorskip("torch")
     pixels = picture(120, 150, 1, smooth=False)
     for left, top, right, bottom, shape in [
@@ -121,7 +121,7 @@ def test_torch_is_never_more_than_one_away() -> None:
 
 
 def expected_of_planes(planes: tuple[Array, ...], factors: Any, box: Box, clip: Any, shape: Any) -> Array:
-    """The crop in float64: nothing is rounded on the way."""
+    """The crop in float64, without rounding."""
     across, down = factors
     small_box = (box[0] / across, box[1] / down, box[2] / across, box[3] / down)
     small_clip = (clip[0] // across, clip[1] // down, -(-clip[2] // across), -(-clip[3] // down))
@@ -131,7 +131,7 @@ def expected_of_planes(planes: tuple[Array, ...], factors: Any, box: Box, clip: 
 
 
 def split(pixels: Array, factors: tuple[int, int]) -> tuple[Array, Array, Array]:
-    """Three planes of any content; two of them as large as this sampling has them."""
+    """Three random planes; the chroma planes have the size of this sampling."""
     height, width = pixels.shape[:2]
     small = (-(-height // factors[1]), -(-width // factors[0]))
     return pixels[:, :, 0], pixels[: small[0], : small[1], 1], pixels[: small[0], : small[1], 2]
@@ -139,13 +139,13 @@ def split(pixels: Array, factors: tuple[int, int]) -> tuple[Array, Array, Array]
 
 @settings(max_examples=150)
 @given(
-    job=jobs(),
+    job=resize_cases(),
     factors=st.sampled_from(SAMPLINGS),
     flip=st.booleans(),
     channels_last=st.booleans(),
     more=st.integers(0, 3),
 )
-def test_planes_are_resized_and_coloured(
+def test_planes_are_resized_and_converted_to_rgb(
     job: Any, factors: tuple[int, int], flip: bool, channels_last: bool, more: int
 ) -> None:
     pixels, box, clip, shape = job
@@ -160,7 +160,9 @@ def test_planes_are_resized_and_coloured(
 
 @pytest.mark.parametrize("size", [(700, 300, 33, 400), (300, 40, 600, 50), (280, 290, 224, 224), (1, 900, 300, 1)])
 @pytest.mark.parametrize("factors", SAMPLINGS)
-def test_planes_of_any_size_are_resized_and_coloured(size: tuple[int, int, int, int], factors: tuple[int, int]) -> None:
+def test_planes_of_any_size_are_resized_and_converted_to_rgb(
+    size: tuple[int, int, int, int], factors: tuple[int, int]
+) -> None:
     height, width, *shape = size
     planes, box = split(picture(height, width, 8, smooth=False), factors), (0, 0, width, height)
     sources = tuple(padded(plane, 0) for plane in planes)
@@ -172,7 +174,7 @@ def test_planes_of_any_size_are_resized_and_coloured(size: tuple[int, int, int, 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("size", [(40, 50, 20, 25), (40, 50, 70, 60), (1, 1, 3, 2)])
-def test_grey_planes_are_grey(size: tuple[int, int, int, int], channels_last: bool) -> None:
+def test_grey_planes_give_grey_pixels(size: tuple[int, int, int, int], channels_last: bool) -> None:
     height, width, *shape = size
     luma, box = picture(height, width, 5, smooth=False)[:, :, 0].copy(), (0, 0, width, height)
     sources = (luma, luma[:0], luma[:0])
@@ -184,7 +186,7 @@ def test_grey_planes_are_grey(size: tuple[int, int, int, int], channels_last: bo
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_normalised_crop_is_the_normalised_levels(dtype: Any, channels_last: bool) -> None:
+def test_a_normalised_crop_has_the_normalised_levels(dtype: Any, channels_last: bool) -> None:
     planes = split(picture(50, 70, 2, smooth=True), (2, 2))
     planes = (planes[0].copy(), planes[1].copy(), planes[2].copy())
     box, shape = (3.5, 4, 60, 41.25), (31, 45)
@@ -195,7 +197,7 @@ def test_a_normalised_crop_is_the_normalised_levels(dtype: Any, channels_last: b
     assert (got == (levels * scale + shift).astype(dtype)).all()
 
 
-def test_scratch_for_the_largest_does_for_all() -> None:
+def test_scratch_for_the_largest_crop_is_enough_for_smaller_ones() -> None:
     random = np.random.default_rng(7)
     for _ in range(2000):
         sizes = random.integers(1, 3000, 4)
@@ -204,8 +206,8 @@ def test_scratch_for_the_largest_does_for_all() -> None:
 
 
 @pytest.mark.parametrize(("smooth", "mean", "most"), [(True, 0.8, 8), (False, 4.5, 64)])
-def test_planes_differ_little_from_a_full_decode(smooth: bool, mean: float, most: int) -> None:
-    # a decoder cuts colours that leave RGB off before they are averaged, we after that: noise is the worst case
+def test_crops_of_planes_differ_little_from_a_full_decode(smooth: bool, mean: float, most: int) -> None:
+    # a decoder clips colours to RGB before averaging, we clip after it: noise is the worst case
     pixels = np.asarray(Image.fromarray(picture(374, 500, 4, smooth)).convert("YCbCr"))
     chroma = [np.asarray(Image.fromarray(pixels[:, :, c].copy()).reduce(2)) for c in (1, 2)]
     planes = pixels[:, :, 0].copy(), chroma[0].copy(), chroma[1].copy()
@@ -217,7 +219,7 @@ def test_planes_differ_little_from_a_full_decode(smooth: bool, mean: float, most
     assert difference.max() <= most
 
 
-# how they are compiled -----------------------------------------------------------------------------------------------
+# compilation ---------------------------------------------------------------------------------------------------------
 
 DIGEST = """
 import hashlib
@@ -240,9 +242,7 @@ print(digest.hexdigest())
 """
 
 
-def test_python_gives_the_same_bytes_as_the_compiled_kernels(
-    repository: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_python_and_compiled_kernels_give_equal_bytes(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     run = [sys.executable, "-c", DIGEST]
     python = subprocess.run(run, env=environment, cwd=repository, check=True, capture_output=True, text=True).stdout
@@ -252,8 +252,8 @@ def test_python_gives_the_same_bytes_as_the_compiled_kernels(
 
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
-def test_the_kernels_pass_under_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    # a cache of its own: a warm one ignores the switch, and the checked code would stay in it
+def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
+    # a separate cache: a warm one ignores the switch, and would keep the checked code
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not torch", __file__]
     done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)

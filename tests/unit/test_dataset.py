@@ -47,7 +47,7 @@ def root(written: Path, tmp_path: Path) -> Path:
 # a sequence of samples ------------------------------------------------------------------------------------------------
 
 
-def test_it_has_a_length_and_samples_by_position_from_either_end(root: Path) -> None:
+def test_a_dataset_has_a_length_and_positive_and_negative_positions(root: Path) -> None:
     with mx8.Dataset(root) as dataset:
         assert len(dataset) == 50
         assert same([dataset[i] for i in range(50)], SAMPLES)
@@ -75,7 +75,7 @@ def test_sequences_of_positions_are_lists_of_samples(positions: Any, root: Path)
     assert same(dataset[np.array(positions, int)], [SAMPLES[i] for i in positions])
 
 
-def test_iterating_gives_every_sample_and_can_be_repeated(root: Path) -> None:
+def test_iteration_gives_every_sample_and_can_be_repeated(root: Path) -> None:
     dataset = mx8.Dataset(root)
     assert same(list(dataset), SAMPLES)
     assert same(list(dataset), SAMPLES)
@@ -93,18 +93,18 @@ def test_positions_out_of_range_are_index_errors(position: int, root: Path) -> N
         dataset.payload(position, "id")
 
 
-def test_an_unsigned_position_does_not_wrap_to_a_negative_one(root: Path) -> None:
+def test_an_unsigned_position_does_not_become_negative(root: Path) -> None:
     with pytest.raises(IndexError, match="position 18446744073709551615 of 50 samples"):
         mx8.Dataset(root)[np.array([(1 << 64) - 1], np.uint64)]
 
 
 @pytest.mark.parametrize("key", ["id", 1.5, None, [1.5], [[1, 2]], np.ones(50, bool), ["a"], {"id": 1}], ids=repr)
-def test_keys_that_are_no_positions_are_type_errors(key: Any, root: Path) -> None:
+def test_keys_that_are_not_positions_are_type_errors(key: Any, root: Path) -> None:
     with pytest.raises(TypeError, match="position"):
         mx8.Dataset(root)[key]
 
 
-def test_the_name_of_a_column_is_no_position_and_the_message_says_what_to_ask(root: Path) -> None:
+def test_a_column_name_as_position_is_an_error_with_a_hint(root: Path) -> None:
     with pytest.raises(TypeError, match=r"^'x': expected a position; dataset\.column\('x'\) is .* dataset\[i\]\['x'\]"):
         mx8.Dataset(root)["x"]  # type: ignore[call-overload]
 
@@ -118,7 +118,7 @@ def test_a_dataset_without_samples_is_an_empty_sequence(tmp_path: Path) -> None:
             dataset[0]
 
 
-def test_shards_without_samples_are_passed_over(tmp_path: Path) -> None:
+def test_empty_shards_are_skipped(tmp_path: Path) -> None:
     samples = [{"x": bytes([i])} for i in range(4)]
     shards = [[], samples[:1], [], [], samples[1:], []]
     with mx8.Dataset(reference.write_dataset(tmp_path / "data", {"x": "bytes"}, shards)) as dataset:
@@ -127,7 +127,7 @@ def test_shards_without_samples_are_passed_over(tmp_path: Path) -> None:
         assert list(dataset.column("x")) == [b"\0", b"\1", b"\2", b"\3"]
 
 
-def test_it_tells_what_it_is(tmp_path: Path) -> None:
+def test_attributes_and_repr_describe_the_dataset(tmp_path: Path) -> None:
     root = write(tmp_path / "data", metadata={"classes": ["a", "ä"]})
     with mx8.Dataset(root) as dataset:
         assert dataset.columns == NUMBERED
@@ -138,13 +138,13 @@ def test_it_tells_what_it_is(tmp_path: Path) -> None:
         assert "50 samples of data, id, name, x" in repr(dataset)
 
 
-def test_its_repr_escapes_what_a_terminal_would_obey(tmp_path: Path) -> None:
+def test_repr_escapes_control_characters(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path, columns={"\x1b[31mx": "int"}) as writer:
         writer.write({"\x1b[31mx": 1})
     assert repr(mx8.Dataset(tmp_path)).endswith(": 1 samples of \\x1b[31mx>")
 
 
-def test_samples_are_the_callers_own(root: Path) -> None:
+def test_changing_a_sample_does_not_change_the_dataset(root: Path) -> None:
     dataset = mx8.Dataset(root)
     dataset[3].clear()
     assert same(dataset[3], SAMPLES[3])
@@ -154,13 +154,13 @@ def test_samples_are_the_callers_own(root: Path) -> None:
 
 
 @pytest.mark.parametrize("picked", [["id"], ["x", "data"], ["name", "name"], []], ids=str)
-def test_picked_columns_are_all_that_samples_have(picked: list[str], root: Path) -> None:
+def test_samples_have_only_the_selected_columns(picked: list[str], root: Path) -> None:
     with mx8.Dataset(root, columns=picked) as dataset:
         assert same(list(dataset), [{name: sample[name] for name in sorted(set(picked))} for sample in SAMPLES])
         assert dataset.columns == {name: NUMBERED[name] for name in picked}
 
 
-def test_a_column_that_was_not_picked_is_unknown(root: Path) -> None:
+def test_a_column_that_was_not_selected_is_unknown(root: Path) -> None:
     dataset = mx8.Dataset(root, columns=["id"])
     for ask in (dataset.column, lambda name: dataset.payload(0, name), lambda name: dataset.where(name, 1)):
         with pytest.raises(mx8.SettingError, match="expected one of 'id', got 'name'"):
@@ -173,7 +173,7 @@ def test_unknown_columns_are_refused_when_opening(columns: Any, root: Path) -> N
         mx8.Dataset(root, columns=columns)
 
 
-def test_shards_with_different_columns_open_only_with_columns_equal_in_all(tmp_path: Path) -> None:
+def test_shards_with_different_columns_open_only_with_columns_that_all_have(tmp_path: Path) -> None:
     root = different_columns(tmp_path / "data")
     with pytest.raises(mx8.FormatError, match=r"at \$\.shards\[1\]: .*columns=\[…\] picks columns"):
         mx8.Dataset(root)
@@ -197,7 +197,7 @@ def different_columns(root: Path) -> Path:
     return root
 
 
-def test_pickles_are_read_only_where_allowed(tmp_path: Path) -> None:
+def test_pickles_are_read_only_if_allowed(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns={"x": "pkl", "y": "int"}, allow_pickle=True) as writer:
         writer.write({"x": {1, 2}, "y": 3})
     with pytest.raises(mx8.SchemaError, match=r"column 'x': .*runs code.*allow_pickle=True"):
@@ -209,7 +209,7 @@ def test_pickles_are_read_only_where_allowed(tmp_path: Path) -> None:
 # payloads -------------------------------------------------------------------------------------------------------------
 
 
-def test_payload_is_the_bytes_on_disk_read_only_and_without_a_copy(root: Path) -> None:
+def test_a_payload_is_a_read_only_view_of_the_bytes_on_disk(root: Path) -> None:
     dataset = mx8.Dataset(root)
     stored = reference.read_dataset(root)
     for i in (0, 7, -1):
@@ -233,7 +233,7 @@ def test_payloads_and_arrays_survive_closing_the_dataset_and_removing_its_files(
     assert array.tolist() == [sample["x"] for sample in SAMPLES]
 
 
-def test_a_closed_dataset_says_so(root: Path) -> None:
+def test_reading_a_closed_dataset_is_an_error(root: Path) -> None:
     with mx8.Dataset(root) as dataset:
         dataset[0]
     for ask in (
@@ -251,7 +251,7 @@ def test_a_closed_dataset_says_so(root: Path) -> None:
 # opening --------------------------------------------------------------------------------------------------------------
 
 
-def test_opening_touches_no_shard(root: Path) -> None:
+def test_opening_a_dataset_opens_no_shard(root: Path) -> None:
     for shard in root.glob("shard.*"):
         shard.unlink()
     with mx8.Dataset(root) as dataset:
@@ -263,19 +263,19 @@ def test_opening_touches_no_shard(root: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["nowhere", "file", "file/below", "empty"])
-def test_a_place_without_a_dataset_is_not_found(path: str, tmp_path: Path) -> None:
+def test_a_directory_without_a_dataset_is_not_found(path: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     with pytest.raises(mx8.DatasetNotFoundError, match=r"index\.json: no dataset here"):
         mx8.Dataset(tmp_path / path)
 
 
-def test_a_verify_mode_that_is_none_is_refused(root: Path) -> None:
+def test_an_unknown_verify_mode_is_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="expected one of 'structure', 'shard', got 'everything'"):
         mx8.Dataset(root, verify="everything")  # type: ignore[arg-type]
 
 
-def test_paths_may_be_texts_and_paths(root: Path) -> None:
+def test_paths_may_be_strings_or_path_objects(root: Path) -> None:
     assert mx8.Dataset(str(root))[1] == mx8.Dataset(root)[1] == SAMPLES[1]
 
 
@@ -311,7 +311,7 @@ def read_all(datasets: list[mx8.Dataset], queue: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(("method", "touched"), [("fork", False), ("fork", True), ("spawn", True)])
-def test_another_process_reads_what_it_is_given(
+def test_a_dataset_passed_to_another_process_can_be_read(
     method: str, touched: bool, root: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(repository)  # a spawned process imports this module from here
@@ -330,7 +330,7 @@ def test_another_process_reads_what_it_is_given(
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_workers_of_a_torch_loader_deliver_every_sample(root: Path) -> None:
+def test_workers_of_a_torch_data_loader_deliver_every_sample(root: Path) -> None:
     torch = pytest.importorskip("torch")
     dataset = mx8.Dataset(root)
     dataset[0]
@@ -365,7 +365,7 @@ def test_views_and_joined_datasets_can_be_pickled(root: Path, tmp_path: Path) ->
     assert same(list(pickle.loads(pickle.dumps(joined))), [SAMPLES[2], SAMPLES[0], SAMPLES[0]])
 
 
-def test_many_threads_read_through_few_descriptors(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_threads_share_few_descriptors(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mx8shards.shards.open_shard._most_files", lambda: 2)
     dataset = mx8.Dataset(root)
     assert dataset.shards.count > 4
@@ -413,7 +413,7 @@ def test_descriptors_are_closed_with_the_dataset(root: Path) -> None:
 # claims of an index ---------------------------------------------------------------------------------------------------
 
 
-def test_an_index_that_claims_billions_of_samples_costs_no_memory(tmp_path: Path, repository: Path) -> None:
+def test_an_index_that_claims_billions_of_samples_takes_no_memory(tmp_path: Path, repository: Path) -> None:
     root = reference.write_dataset(tmp_path / "data", {"id": "int"}, [[{"id": bytes(8)}]])
     index = reference.read_index(root)
     index["shards"][0] |= {"samples": 1 << 29}
@@ -439,7 +439,7 @@ for ask in asks:
     assert out.count("data/shard.00000.mds: expected 4294967295 bytes (the index), got ") == 4
 
 
-def test_columns_are_gathered_in_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_gathered_in_several_runs_is_correct(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_module, "_RUN", 7)
     shutil.rmtree(root / ".mx8shards" / "sidecars")
     dataset = mx8.Dataset(root)
@@ -447,7 +447,7 @@ def test_columns_are_gathered_in_runs(root: Path, monkeypatch: pytest.MonkeyPatc
     assert same(dataset.select([49, 0, 3] * 5).column("id"), np.array([49, 0, 3] * 5))
 
 
-def test_the_soft_limit_of_open_files_bounds_the_descriptors_kept() -> None:
+def test_the_number_of_open_descriptors_keeps_to_the_soft_limit() -> None:
     from mx8shards.shards.open_shard import _most_files
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -468,5 +468,5 @@ def test_help_explains_every_argument(function: Any) -> None:
         assert name == "self" or f"\n    {name}: " in text, name
 
 
-def test_a_checker_knows_the_allowed_values() -> None:
+def test_type_checkers_know_the_allowed_values() -> None:
     assert set(get_args(get_type_hints(mx8.Dataset.__init__)["verify"])) == {"structure", "shard"}

@@ -32,7 +32,7 @@ def found(difference: Diff) -> dict[str, list[int]]:
 
 
 def naive(a: list[int], b: list[int]) -> dict[str, list[int]]:
-    """By the definition, one sample at a time."""
+    """The difference by a naive comparison, sample by sample."""
 
     def beyond(these: list[int], others: list[int]) -> list[int]:
         left = Counter(others)
@@ -88,8 +88,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("a", "b"), CASES)
-def test_it_agrees_with_the_definition(tmp_path: Path, a: Iterable[int], b: Iterable[int]) -> None:
-    """Whole shards may be equal by chance; then which of equal samples is called new may differ, and not how many."""
+def test_the_difference_matches_a_naive_comparison(tmp_path: Path, a: Iterable[int], b: Iterable[int]) -> None:
+    """If samples repeat, the ids reported among equal samples may differ, but not their number."""
     write_these(tmp_path / "a", a)
     write_these(tmp_path / "b", b)
     expected = naive(list(a), list(b))
@@ -114,7 +114,7 @@ def test_random_edits_are_found(tmp_path: Path, seed: int) -> None:
     assert found(mx8.diff(tmp_path / "a", tmp_path / "b")) == naive(a, b)
 
 
-def test_samples_are_compared_raw_so_that_compression_makes_no_difference(tmp_path: Path) -> None:
+def test_samples_are_compared_uncompressed(tmp_path: Path) -> None:
     write_these(tmp_path / "a", range(50))
     write_these(tmp_path / "b", range(50), compression="zstd", size_limit=5000)
     difference = mx8.diff(tmp_path / "a", tmp_path / "b")
@@ -122,7 +122,7 @@ def test_samples_are_compared_raw_so_that_compression_makes_no_difference(tmp_pa
     assert difference.shared_shards == 0
 
 
-def test_shards_are_told_by_content_and_not_by_name(tmp_path: Path) -> None:
+def test_shards_are_compared_by_content_and_not_by_name(tmp_path: Path) -> None:
     write_these(tmp_path / "a", range(50))
     write_these(tmp_path / "b", range(50, 80))
     merge([tmp_path / "b", tmp_path / "a"], tmp_path / "out")
@@ -131,7 +131,7 @@ def test_shards_are_told_by_content_and_not_by_name(tmp_path: Path) -> None:
     assert difference.shared_shards == len(list((tmp_path / "a").glob("shard.*")))
 
 
-def test_a_shard_that_stands_twice_is_shared_once(tmp_path: Path) -> None:
+def test_a_shard_listed_twice_is_shared_once(tmp_path: Path) -> None:
     write_these(tmp_path / "a", range(10), size_limit=None)
     merge([tmp_path / "a", tmp_path / "a"], tmp_path / "out")
     difference = mx8.diff(tmp_path / "a", tmp_path / "out")
@@ -148,7 +148,7 @@ def test_foreign_shards_of_equal_names_and_sizes_are_read(tmp_path: Path) -> Non
     assert found(mx8.diff(tmp_path / "a", tmp_path / "b"))["changed"] == list(range(50))
 
 
-def test_foreign_shards_are_shared_by_name_in_one_directory_and_by_weak_hashes_elsewhere(tmp_path: Path) -> None:
+def test_foreign_shards_are_equal_by_name_in_one_directory_and_by_weak_hashes_elsewhere(tmp_path: Path) -> None:
     write_these(tmp_path / "a", range(50), hashes=("xxh64",))
     make_foreign(tmp_path / "a", hashes=("xxh64",))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -174,7 +174,7 @@ def test_columns_and_metadata_are_compared_too(tmp_path: Path) -> None:
     assert not difference.same
 
 
-def test_samples_larger_than_what_is_read_at_once_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_larger_than_the_read_buffer_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diff_module, "_READ_BYTES", 100)
     for name, last in (("a", b"\0"), ("b", b"\1")):
         with mx8.Writer(tmp_path / name, columns={"x": "bytes"}) as writer:
@@ -185,7 +185,7 @@ def test_samples_larger_than_what_is_read_at_once_are_compared(tmp_path: Path, m
     assert found(difference) == {"added": [], "removed": [], "changed": [8]}
 
 
-def test_a_difference_is_json_with_ids_as_ranges(tmp_path: Path) -> None:
+def test_a_difference_can_be_written_as_json_with_ids_as_ranges(tmp_path: Path) -> None:
     write_these(tmp_path / "a", [1, 2, 3, 4, 5, 6])
     write_these(tmp_path / "b", [1, 9, 8, 4, 7, 6, 10])
     text = json.loads(json.dumps(mx8.diff(tmp_path / "a", tmp_path / "b").to_json()))
@@ -193,7 +193,7 @@ def test_a_difference_is_json_with_ids_as_ranges(tmp_path: Path) -> None:
     assert text["same"] is False
 
 
-def test_progress_tells_of_every_raw_byte_that_is_read(tmp_path: Path) -> None:
+def test_progress_counts_every_raw_byte_read(tmp_path: Path) -> None:
     write_these(tmp_path / "a", range(50))
     write_these(tmp_path / "b", range(50, 100))
     calls: list[tuple[int, int]] = []

@@ -18,7 +18,7 @@ MEMBERS = {
 }
 
 
-def test_the_reference_has_every_public_name() -> None:
+def test_the_api_reference_has_every_public_name() -> None:
     names = {name.partition(".")[0] for name in CALLS}
     assert names | set(ERRORS) == set(mx8.__all__)
 
@@ -27,7 +27,7 @@ def test_the_reference_has_every_public_name() -> None:
 def test_every_public_name_has_a_docstring_of_its_own(what: Any) -> None:
     text = docstring(what)
     assert text
-    assert not text.startswith(f"{getattr(what, '__name__', '')}(")  # what dataclasses make up
+    assert not text.startswith(f"{getattr(what, '__name__', '')}(")  # docstrings that dataclasses generate
 
 
 WITH_ARGUMENTS = {**CALLS, **RETURNED, **{name: each for name, each in MEMBERS.items() if inspect.isfunction(each)}}

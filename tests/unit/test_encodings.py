@@ -43,7 +43,7 @@ def file_of(image: Image.Image, kind: str) -> bytes:
 JPEG = file_of(picture(), "JPEG")
 PNG = file_of(picture(), "PNG")
 
-# A few values of every encoding. Those of one encoding differ from each other, so that a mixed-up test would show.
+# A few distinct values of every encoding.
 VALUES: dict[str, list[Any]] = {
     "bytes": [b"", b"\0\xff"],
     "str": ["", "é ☃ \0"],
@@ -77,7 +77,7 @@ EVERY_VALUE = pytest.mark.parametrize(
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal in value; pictures in their pixels, whichever of their classes they are of."""
+    """Are two values equal? Pictures are compared by pixels, arrays by dtype and values."""
     if isinstance(a, Image.Image):
         return isinstance(b, Image.Image) and (a.mode, a.size, a.tobytes()) == (b.mode, b.size, b.tobytes())
     if isinstance(a, np.ndarray):
@@ -88,7 +88,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def decoded(name: str, value: Any) -> Any:
-    """What `value` comes back as, where that is not the value itself."""
+    """The value that decoding must return for `value`."""
     if name == "jpeg":
         return Image.open(BytesIO(file_of(value, "JPEG")))
     if name in ("jpegarray", "jpeg_array"):
@@ -102,7 +102,7 @@ def decoded(name: str, value: Any) -> Any:
 
 
 @EVERY_VALUE
-def test_values_come_back_from_bytes_and_from_unaligned_read_only_views(name: str, value: Any) -> None:
+def test_values_decode_from_bytes_and_from_unaligned_read_only_views(name: str, value: Any) -> None:
     encoding = get_encoding(name)
     payload = encoding.encode(value)
     assert type(payload) is bytes
@@ -111,7 +111,7 @@ def test_values_come_back_from_bytes_and_from_unaligned_read_only_views(name: st
 
 
 @EVERY
-def test_an_encoding_is_what_its_name_says_and_made_once(name: str) -> None:
+def test_get_encoding_returns_one_object_per_name(name: str) -> None:
     encoding = get_encoding(name)
     assert isinstance(encoding, Encoding)
     assert encoding.name == name
@@ -120,7 +120,7 @@ def test_an_encoding_is_what_its_name_says_and_made_once(name: str) -> None:
 
 
 @EVERY
-def test_a_fixed_size_is_that_of_every_payload_and_of_its_array(name: str) -> None:
+def test_a_fixed_size_is_the_size_of_every_payload_and_of_its_array(name: str) -> None:
     encoding = get_encoding(name)
     sizes = {len(encoding.encode(value)) for value in VALUES[name]}
     if encoding.size_bytes is None:
@@ -137,7 +137,7 @@ def test_a_fixed_size_is_that_of_every_payload_and_of_its_array(name: str) -> No
 
 
 @EVERY
-def test_bytes_pass_straight_through_in_the_right_size(name: str) -> None:
+def test_bytes_of_the_right_size_are_stored_unchanged(name: str) -> None:
     encoding = get_encoding(name)
     size = encoding.size_bytes
     data = b"\xff" * (7 if size is None else size)
@@ -148,16 +148,16 @@ def test_bytes_pass_straight_through_in_the_right_size(name: str) -> None:
                 encoding.encode(wrong)
 
 
-class Stranger:
-    """Nothing that any encoding knows, and that pickle refuses."""
+class UnsupportedType:
+    """A type that no encoding supports and that cannot be pickled."""
 
     def __reduce__(self) -> Any:
         raise RuntimeError("stay here")
 
 
 @EVERY
-@pytest.mark.parametrize("value", [Stranger(), [Stranger()]], ids=["object", "list"])
-def test_a_value_that_does_not_fit_is_a_schema_error_with_no_place_of_its_own(name: str, value: Any) -> None:
+@pytest.mark.parametrize("value", [UnsupportedType(), [UnsupportedType()]], ids=["object", "list"])
+def test_an_invalid_value_is_a_schema_error_without_a_subject(name: str, value: Any) -> None:
     with pytest.raises(SchemaError) as caught:
         get_encoding(name).encode(value)
     assert caught.value.subject == ""
@@ -166,7 +166,7 @@ def test_a_value_that_does_not_fit_is_a_schema_error_with_no_place_of_its_own(na
 
 
 @EVERY_SAFE
-def test_bytearrays_and_memoryviews_are_for_bytes_alone(name: str) -> None:
+def test_only_bytes_accepts_bytearrays_and_memoryviews(name: str) -> None:
     for value in (bytearray(b"ab"), memoryview(b"ab")):
         if name == "bytes":
             assert get_encoding(name).encode(value) == b"ab"
@@ -178,14 +178,14 @@ def test_bytearrays_and_memoryviews_are_for_bytes_alone(name: str) -> None:
 
 @contextmanager
 def warnings_of_pillow_ignored() -> Iterator[None]:
-    """Pillow warns of odd but readable files."""
+    """Ignore Pillow's warnings about unusual but readable files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def decode_or_refuse(name: str, payload: bytes | memoryview) -> None:
-    """Any other exception than FormatError fails the test, and so does one that says too little or too much."""
+    """Decode, or raise FormatError. Other exceptions, and messages that are empty or too long, fail the test."""
     refusal: FormatError | None = None
     try:
         get_encoding(name).decode(payload)
@@ -198,7 +198,7 @@ def decode_or_refuse(name: str, payload: bytes | memoryview) -> None:
 
 
 @EVERY_SAFE
-def test_every_cut_and_every_lengthening_decodes_or_is_a_format_error(name: str) -> None:
+def test_payloads_of_other_lengths_decode_or_are_format_errors(name: str) -> None:
     for value in VALUES[name]:
         payload = get_encoding(name).encode(value)
         for end in {*range(min(len(payload), 80)), *range(max(0, len(payload) - 20), len(payload))}:
@@ -208,7 +208,7 @@ def test_every_cut_and_every_lengthening_decodes_or_is_a_format_error(name: str)
             decode_or_refuse(name, payload + tail)
 
 
-# Of examples. A few of every encoding each time: tests/property/mutations.py damages thousands of whole datasets.
+# The number of examples per encoding. It is small, because tests/property/mutations.py damages thousands of datasets.
 COUNTS = pytest.mark.parametrize("count", [20, pytest.param(2_000, marks=pytest.mark.hunt)])
 
 
@@ -216,7 +216,7 @@ COUNTS = pytest.mark.parametrize("count", [20, pytest.param(2_000, marks=pytest.
 @COUNTS
 def test_damaged_payloads_decode_or_are_format_errors(name: str, count: int) -> None:
     payloads = [get_encoding(name).encode(value) for value in VALUES[name]]
-    # the interesting bytes, which are sizes and codes, stand at the start
+    # sizes and codes, the interesting bytes, are at the start
     places = st.integers(0, 30) | st.integers(0, max(map(len, payloads)))
     bytes_ = st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]) | st.integers(0, 255)
 
@@ -234,7 +234,7 @@ def test_damaged_payloads_decode_or_are_format_errors(name: str, count: int) -> 
 
 @EVERY_SAFE
 @COUNTS
-def test_garbage_decodes_or_is_a_format_error(name: str, count: int) -> None:
+def test_random_bytes_decode_or_are_a_format_error(name: str, count: int) -> None:
     @hypothesis.settings(max_examples=count)
     @given(st.binary(max_size=120))
     def check(garbage: bytes) -> None:
@@ -246,7 +246,7 @@ def test_garbage_decodes_or_is_a_format_error(name: str, count: int) -> None:
 
 
 @EVERY_SAFE
-def test_garbage_behind_a_good_start_decodes_or_is_a_format_error(name: str) -> None:
+def test_random_bytes_after_a_valid_start_decode_or_are_a_format_error(name: str) -> None:
     starts = [b"\x89PNG\r\n\x1a\n", JPEG[:20], PNG[:40], b"[" * 9, b"\x08\xff", struct.pack("<III", 9, 9, 3) + b"RGB"]
     for start in starts:
         for rest in (b"", b"\xff" * 40, bytes(40), bytes(range(40))):
@@ -255,8 +255,8 @@ def test_garbage_behind_a_good_start_decodes_or_is_a_format_error(name: str) -> 
                 decode_or_refuse(name, prefix + start + rest)
 
 
-def test_claims_alone_allocate_nothing() -> None:
-    """In a process that may have half a gibibyte more than it starts with."""
+def test_claimed_sizes_alone_allocate_nothing() -> None:
+    """Run in a process that may allocate half a gibibyte."""
     script = """
 import resource, struct
 from PIL import Image
@@ -288,7 +288,7 @@ for name, payload in claims:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
-# ---------------------------------------------------------------------------------------------- bytes by hand
+# ------------------------------------------------------------------------------------- bytes computed by hand
 
 BY_HAND: list[tuple[str, Any, str]] = [
     ("bytes", b"ab", "61 62"),
@@ -334,11 +334,11 @@ BY_HAND: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(
     ("name", "value", "expected"), [pytest.param(*case, id=f"{i}-{case[0]}") for i, case in enumerate(BY_HAND)]
 )
-def test_the_bytes_are_those_computed_by_hand(name: str, value: Any, expected: str) -> None:
+def test_payloads_equal_bytes_computed_by_hand(name: str, value: Any, expected: str) -> None:
     assert get_encoding(name).encode(value) == bytes.fromhex(expected)
 
 
-def test_every_encoding_that_streaming_knows_is_known() -> None:
+def test_every_encoding_of_streaming_is_known() -> None:
     known = """bytes str int ndarray uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64 str_int
         str_float str_decimal pil jpeg jpeg_array jpegarray png list[pil] list[jpeg] list[png] pkl json"""
     assert {name for name in VALUES if ":" not in name} == set(known.split())
@@ -359,7 +359,7 @@ def test_every_dtype_has_its_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["int", *(f"{sign}int{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64))])
-def test_integers_take_whole_numbers_in_their_range_alone(name: str) -> None:
+def test_integers_accept_only_whole_numbers_in_their_range(name: str) -> None:
     encoding = get_encoding(name)
     limits = np.iinfo("int64" if name == "int" else name)
     for good in (limits.min, limits.max, np.int64(1), np.uint8(7), True):
@@ -369,7 +369,7 @@ def test_integers_take_whole_numbers_in_their_range_alone(name: str) -> None:
             encoding.encode(bad)
 
 
-def test_int_takes_no_floats_and_no_numpy_bool_and_says_what_to_do() -> None:
+def test_int_refuses_floats_and_numpy_bools_with_a_hint() -> None:
     with pytest.raises(SchemaError, match=r"got float 3.0"):
         get_encoding("int").encode(3.0)
     with pytest.raises(SchemaError, match=r"got bool True \(use int\(value\)\)"):
@@ -377,17 +377,17 @@ def test_int_takes_no_floats_and_no_numpy_bool_and_says_what_to_do() -> None:
     assert type(get_encoding("int").decode(get_encoding("int").encode(np.int8(-3)))) is int
 
 
-def test_sized_integers_take_whole_floats_and_numpy_bools_as_streaming_does() -> None:
+def test_sized_integers_accept_whole_floats_and_numpy_bools_like_streaming() -> None:
     assert get_encoding("uint8").encode(3.0) == get_encoding("uint8").encode(np.float32(3)) == b"\3"
     assert get_encoding("int16").encode(np.True_) == b"\1\0"
     with pytest.raises(SchemaError):
-        get_encoding("uint8").encode(np.int64(300))  # NumPy would wrap it to 44
+        get_encoding("uint8").encode(np.int64(300))  # in NumPy it would overflow to 44
 
 
 @pytest.mark.parametrize("name", ["float16", "float32", "float64"])
 @given(value=st.floats(allow_nan=True) | st.integers(-(2**60), 2**60))
 @hypothesis.settings(max_examples=100)
-def test_floats_are_stored_as_numpys_to_the_bit_or_are_refused_as_too_large(name: str, value: float) -> None:
+def test_floats_are_stored_exactly_as_numpys_or_refused_as_too_large(name: str, value: float) -> None:
     with np.errstate(over="ignore"):
         numpys = np.dtype(name).type(value)
     if np.isinf(numpys) and not np.isinf(np.float64(value)):
@@ -402,7 +402,7 @@ def test_floats_are_stored_as_numpys_to_the_bit_or_are_refused_as_too_large(name
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_numbers_come_back_as_pythons(name: str) -> None:
+def test_numbers_are_decoded_to_python_numbers(name: str) -> None:
     limits: Any = np.iinfo(name) if "int" in name else np.finfo(name)
     for value in (limits.min, limits.max, np.dtype(name).type(1)):
         found = get_encoding(name).decode(get_encoding(name).encode(value))
@@ -411,7 +411,7 @@ def test_numbers_come_back_as_pythons(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "1.5", 1j, np.complex64(1j), [1.0], np.ones(2), 10**400], ids=repr)
-def test_floats_take_nothing_that_is_not_one_real_number(value: Any) -> None:
+def test_floats_accept_only_a_single_real_number(value: Any) -> None:
     for name in ("float16", "float32", "float64"):
         with pytest.raises(SchemaError):
             get_encoding(name).encode(value)
@@ -424,32 +424,32 @@ def test_numpys_own_floats_keep_all_their_bits() -> None:
 
 
 @given(st.integers())
-def test_written_integers_come_back(value: int) -> None:
+def test_str_int_round_trips(value: int) -> None:
     encoding = get_encoding("str_int")
     assert encoding.decode(encoding.encode(value)) == value
 
 
 @given(st.floats())
-def test_written_floats_come_back_to_the_bit(value: float) -> None:
+def test_str_float_round_trips_exactly(value: float) -> None:
     encoding = get_encoding("str_float")
     assert struct.pack("<d", encoding.decode(encoding.encode(value))) == struct.pack("<d", value) or value != value
     assert encoding.encode(np.float64(value)) == encoding.encode(value) == repr(value).encode()
 
 
 @given(st.decimals())
-def test_written_decimals_come_back_with_their_trailing_zeros(value: Decimal) -> None:
+def test_str_decimal_keeps_trailing_zeros(value: Decimal) -> None:
     encoding = get_encoding("str_decimal")
     assert str(encoding.decode(encoding.encode(value))) == str(value)
 
 
-def test_written_numbers_of_the_wrong_kind_are_refused() -> None:
+def test_str_numbers_of_the_wrong_type_are_refused() -> None:
     for name, value in (("str_int", True), ("str_int", 1.0), ("str_float", 1), ("str_decimal", 1), ("str_int", "1")):
         with pytest.raises(SchemaError, match=rf"use {name[4:].replace('decimal', 'Decimal')}\(value\)"):
             get_encoding(name).encode(value)
     assert get_encoding("str_int").encode(np.int64(-7)) == b"-7"
 
 
-def test_more_digits_than_python_reads_are_refused_both_ways() -> None:
+def test_more_digits_than_python_parses_are_refused_when_encoding_and_decoding() -> None:
     with pytest.raises(SchemaError, match="got int of 16610 bits"):
         get_encoding("str_int").encode(10**5000)
     for name in ("str_int", "json"):
@@ -461,11 +461,11 @@ def test_more_digits_than_python_reads_are_refused_both_ways() -> None:
 
 
 @given(st.text())
-def test_any_text_comes_back(value: str) -> None:
+def test_any_text_round_trips(value: str) -> None:
     assert get_encoding("str").decode(get_encoding("str").encode(value)) == value
 
 
-def test_text_that_is_no_unicode_is_refused_both_ways() -> None:
+def test_invalid_unicode_is_refused_when_encoding_and_decoding() -> None:
     with pytest.raises(SchemaError, match="surrogates not allowed"):
         get_encoding("str").encode("\ud800")
     with pytest.raises(FormatError, match=r"expected UTF-8, got .* can't decode byte 0xff in position 1"):
@@ -480,7 +480,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_json_comes_back(value: Any) -> None:
+def test_any_json_round_trips(value: Any) -> None:
     payload = get_encoding("json").encode(value)
     assert payload == json.dumps(value).encode()
     assert get_encoding("json").decode(payload) == value
@@ -493,7 +493,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-def test_what_json_cannot_hold_is_refused() -> None:
+def test_values_that_json_cannot_represent_are_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
     for value in (np.int64(1), {1, 2}, loop, nested(100_000), {"a": [b"x"]}, [10**5000]):
@@ -501,20 +501,20 @@ def test_what_json_cannot_hold_is_refused() -> None:
             get_encoding("json").encode(value)
 
 
-def test_json_that_nests_too_deep_or_is_not_utf_8_is_refused() -> None:
+def test_json_that_is_nested_too_deeply_or_not_utf_8_is_refused() -> None:
     for payload in (b"[" * 100_000, b'{"a":' * 100_000, b'"\xff"', b"\xef\xbb\xbf1", b"", b"1 2", b"{'a': 1}"):
         with pytest.raises(FormatError, match="expected JSON"):
             get_encoding("json").decode(payload)
 
 
 class Raises:
-    """Its pickle raises what pickle itself never would."""
+    """An object whose unpickling raises an unusual exception."""
 
     def __reduce__(self) -> Any:
         return exec, ("raise SystemError('from inside')",)
 
 
-def test_pickles_are_pythons_and_what_they_raise_is_a_format_error() -> None:
+def test_errors_while_unpickling_are_format_errors() -> None:
     encoding = get_encoding("pkl")
     assert encoding.encode({"a": 1}) == pickle.dumps({"a": 1})
     for payload in (b"", b"garbage", pickle.dumps([1])[:-1], pickle.dumps(Raises()), b"cno_such_module\nx\n."):
@@ -533,7 +533,9 @@ ARRAYS = DTYPES.flatmap(
 
 
 @given(ARRAYS, st.booleans())
-def test_arrays_of_any_order_and_byte_order_come_back_in_every_form(array: np.ndarray[Any, Any], turned: bool) -> None:
+def test_arrays_of_any_memory_order_and_byte_order_round_trip_in_every_encoding(
+    array: np.ndarray[Any, Any], turned: bool
+) -> None:
     array = array.T if turned else array
     dtype = array.dtype.name
     shape = ",".join(map(str, array.shape))
@@ -553,7 +555,7 @@ def test_arrays_of_any_order_and_byte_order_come_back_in_every_form(array: np.nd
 @pytest.mark.parametrize("name", ["ndarray", "ndarray:int16"])
 @given(shape=numpy_st.array_shapes(max_dims=5, max_side=300), cut=st.integers(1, 3))
 @hypothesis.settings(max_examples=50)
-def test_the_number_of_values_is_told_by_two_bytes(name: str, shape: tuple[int, ...], cut: int) -> None:
+def test_the_first_two_bytes_give_dtype_and_shape(name: str, shape: tuple[int, ...], cut: int) -> None:
     hypothesis.assume(np.prod(shape) < 1 << 16)
     encoding = get_encoding(name)
     assert isinstance(encoding, DynamicArray)
@@ -576,7 +578,7 @@ def test_arrays_come_back_as_read_only_views_of_the_payload() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_a_shape_may_be_written_wider_than_it_needs(width: int) -> None:
+def test_a_shape_may_be_stored_wider_than_necessary(width: int) -> None:
     payload = (
         bytes((8, 2 << 2 | width.bit_length() - 1)) + b"".join(d.to_bytes(width, "little") for d in (1, 2)) + b"ab"
     )
@@ -586,7 +588,7 @@ def test_a_shape_may_be_written_wider_than_it_needs(width: int) -> None:
 @pytest.mark.parametrize(
     ("largest", "width"), [(255, 1), (256, 2), (65535, 2), (65536, 4)], ids=lambda value: f"{value}"
 )
-def test_a_shape_is_written_as_wide_as_its_largest_dimension_needs(largest: int, width: int) -> None:
+def test_a_shape_is_stored_in_the_width_of_its_largest_dimension(largest: int, width: int) -> None:
     array = np.zeros((1, largest), np.int8)
     payload = get_encoding("ndarray:int8").encode(array)
     assert payload[0] == 2 << 2 | width.bit_length() - 1
@@ -604,25 +606,25 @@ def test_a_shape_is_written_as_wide_as_its_largest_dimension_needs(largest: int,
         (np.array(["2020"], "M8[s]"), "got datetime64"),
         (np.zeros(2, [("a", "i4"), ("b", "i4")]), "array of shape"),
         (np.ones((0, 3)), r"got float64 array of shape \(0, 3\)"),
-        (np.array(3), r"got int64 array of shape \(\) \(a single number has an encoding of its own\)"),
+        (np.array(3), r"got int64 array of shape \(\) \(for a single number, use an encoding such as int or float32\)"),
         (np.ones((1,) * 64), "got float64 array"),
         ([1, 2], r"got list \(use numpy\.asarray\(value\)\)"),
         (np.float64(3), r"use numpy\.asarray\(value\)"),
     ],
 )
-def test_arrays_that_the_format_cannot_hold_are_refused(value: Any, message: str) -> None:
+def test_arrays_that_the_format_cannot_store_are_refused(value: Any, message: str) -> None:
     with pytest.raises(SchemaError, match=message):
         get_encoding("ndarray").encode(value)
 
 
 @pytest.mark.parametrize("name", ["ndarray:uint16", "ndarray:uint16:3"])
-def test_the_hint_for_a_list_gives_an_array_that_is_taken(name: str) -> None:
+def test_the_hint_for_a_list_gives_a_valid_array(name: str) -> None:
     with pytest.raises(SchemaError, match=r"got list \(use numpy\.asarray\(value, 'uint16'\)\)"):
         get_encoding(name).encode([1, 2, 3])
     assert get_encoding(name).encode(np.asarray([1, 2, 3], "uint16"))
 
 
-def test_another_dtype_or_shape_than_the_columns_is_refused_with_what_to_do() -> None:
+def test_a_wrong_dtype_or_shape_is_refused_with_a_hint() -> None:
     array = np.zeros((2, 3), np.float32)
     with pytest.raises(SchemaError, match=r"got float32 array of shape \(2, 3\) \(use \.astype\('int32'\)\)"):
         get_encoding("ndarray:int32").encode(array)
@@ -634,7 +636,7 @@ def test_another_dtype_or_shape_than_the_columns_is_refused_with_what_to_do() ->
         get_encoding("ndarray:float32:3,2").encode(array)
 
 
-def test_sixty_three_dimensions_are_the_most() -> None:
+def test_at_most_sixty_three_dimensions_are_stored() -> None:
     array = np.ones((1,) * 63, np.uint8)
     for name in ("ndarray", "ndarray:uint8:" + ",".join("1" * 63)):
         assert get_encoding(name).decode(get_encoding(name).encode(array)).shape == (1,) * 63
@@ -655,7 +657,7 @@ def test_sixty_three_dimensions_are_the_most() -> None:
         "08 09 01 00 01",
     ],
 )
-def test_arrays_that_contradict_themselves_are_refused(payload: str) -> None:
+def test_inconsistent_array_payloads_are_refused(payload: str) -> None:
     with pytest.raises(FormatError, match="expected a payload of ndarray, got"):
         get_encoding("ndarray").decode(bytes.fromhex(payload))
 
@@ -666,7 +668,7 @@ def test_arrays_that_contradict_themselves_are_refused(payload: str) -> None:
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
 )
-def test_pixels_of_every_mode_come_back(mode: str) -> None:
+def test_pil_images_of_every_mode_round_trip(mode: str) -> None:
     size = (13, 5)
     image = Image.new(mode, size)
     image = Image.frombytes(mode, size, bytes(i % 251 for i in range(len(image.tobytes()))))
@@ -674,7 +676,7 @@ def test_pixels_of_every_mode_come_back(mode: str) -> None:
     assert (found.mode, found.size, found.tobytes()) == (mode, size, image.tobytes())
 
 
-def test_pictures_without_pixels_are_refused_both_ways() -> None:
+def test_pictures_without_pixels_are_refused_when_encoding_and_decoding() -> None:
     for name in ("pil", "jpeg", "png"):
         with pytest.raises(SchemaError):
             get_encoding(name).encode(Image.new("RGB", (0, 4)))
@@ -695,12 +697,12 @@ def test_pictures_without_pixels_are_refused_both_ways() -> None:
         (struct.pack("<III", 1, 1, 1) + b"\xff" + b"a", "got mode"),
     ],
 )
-def test_pixels_that_do_not_fill_their_picture_are_refused(payload: bytes, message: str) -> None:
+def test_pil_payloads_with_too_few_pixels_are_refused(payload: bytes, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         get_encoding("pil").decode(payload)
 
 
-def test_a_jpeg_opened_by_name_is_stored_as_the_file_it_is(tmp_path: Path) -> None:
+def test_a_jpeg_opened_from_a_path_is_stored_byte_for_byte(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     picture("RGB", 64, 64).save(path, quality=31)
     with Image.open(path) as image:
@@ -730,7 +732,7 @@ def test_a_jpeg_whose_file_cannot_be_read_is_refused(tmp_path: Path) -> None:
             get_encoding("jpeg").encode(image)
 
 
-def test_pictures_that_jpeg_cannot_hold_or_that_are_broken_are_refused() -> None:
+def test_pictures_that_are_damaged_or_unsupported_by_jpeg_are_refused() -> None:
     with pytest.raises(SchemaError, match="cannot write mode RGBA as JPEG; its mode is RGBA"):
         get_encoding("jpeg").encode(picture("RGBA"))
     for name in ("pil", "png", "jpeg"):
@@ -739,7 +741,7 @@ def test_pictures_that_jpeg_cannot_hold_or_that_are_broken_are_refused() -> None
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png"])
-def test_pictures_of_the_other_format_are_opened_and_of_a_third_are_not(name: str) -> None:
+def test_jpeg_and_png_columns_open_both_formats_and_no_others(name: str) -> None:
     for payload in (JPEG, PNG):
         assert get_encoding(name).decode(payload).size == (5, 3)
     for payload, start in ((file_of(picture("P"), "GIF"), "47 49 46 38"), (b"", "no bytes")):
@@ -747,7 +749,7 @@ def test_pictures_of_the_other_format_are_opened_and_of_a_third_are_not(name: st
             get_encoding(name).decode(payload)
 
 
-def test_pictures_are_opened_and_not_yet_decoded() -> None:
+def test_pictures_are_opened_lazily() -> None:
     cut = PNG[:-30]  # inside the pixels
     image = get_encoding("png").decode(memoryview(cut))
     assert image.size == (5, 3)
@@ -765,14 +767,14 @@ def test_a_picture_that_claims_too_many_pixels_is_refused() -> None:
 # ---------------------------------------------------------------------------------------------- lists
 
 
-def test_items_may_be_given_as_the_files_they_are() -> None:
+def test_items_of_lists_may_be_encoded_files() -> None:
     payload = get_encoding("list[jpeg]").encode([JPEG, JPEG])
     assert [item.size for item in get_encoding("list[jpeg]").decode(payload)] == [(5, 3)] * 2
     assert get_encoding("list[jpeg]").encode((JPEG, JPEG)) == payload
     assert payload == bytes(4) + get_encoding("jpegarray").encode([JPEG, JPEG])
 
 
-def test_an_item_that_does_not_fit_is_named() -> None:
+def test_an_invalid_item_is_an_error_that_names_it() -> None:
     with pytest.raises(SchemaError, match=r"^item 1: expected PIL image, got int 5$"):
         get_encoding("list[png]").encode([picture(), 5])
     with pytest.raises(SchemaError, match=r"^item 1: expected a JPEG file as bytes, got Image"):
@@ -781,7 +783,7 @@ def test_an_item_that_does_not_fit_is_named() -> None:
         get_encoding("list[png]").decode(get_encoding("list[png]").encode([PNG, b"abc"]))
 
 
-def test_an_empty_jpegarray_is_refused_both_ways() -> None:
+def test_an_empty_jpegarray_is_refused_when_encoding_and_decoding() -> None:
     for name in ("jpegarray", "jpeg_array"):
         with pytest.raises(SchemaError, match=r"expected list of one or more JPEG files as bytes, got list"):
             get_encoding(name).encode([])
@@ -796,7 +798,7 @@ def test_an_empty_jpegarray_is_refused_both_ways() -> None:
         *("00000000 01000000 02000000 61", "00000000 02000000 01000000 ffffffff 61"),
     ],
 )
-def test_lists_whose_sizes_do_not_add_up_are_refused(payload: str) -> None:
+def test_lists_with_inconsistent_sizes_are_refused(payload: str) -> None:
     with pytest.raises(FormatError, match=r"expected a payload of list\[png\], got"):
         get_encoding("list[png]").decode(bytes.fromhex(payload))
 
@@ -815,17 +817,17 @@ def test_lists_whose_sizes_do_not_add_up_are_refused(payload: str) -> None:
     ],
     ids=lambda name: repr(name)[:20] + str(len(name) if isinstance(name, str) else ""),
 )
-def test_a_name_that_stands_for_nothing_is_refused(name: Any) -> None:
+def test_an_invalid_encoding_name_is_refused(name: Any) -> None:
     with pytest.raises(FormatError) as caught:
         get_encoding(name)
     assert caught.value.expected
-    assert len(str(caught.value)) < 400
+    assert len(str(caught.value)) < 1000
 
 
-def test_an_unknown_name_says_which_are_known_and_how_to_make_it_known() -> None:
+def test_the_error_for_an_unknown_name_lists_known_names_and_register_encoding() -> None:
     with pytest.raises(
         FormatError,
-        match=r"expected a known encoding, got 'audio' \(Known are bytes, str, int, .*; mx8shards\.register_encoding",
+        match=r"expected a known encoding, got 'audio' \(The encodings are bytes, str, .*; .*register_encoding",
     ):
         get_encoding("audio")
 
@@ -838,14 +840,14 @@ def test_an_unknown_name_says_which_are_known_and_how_to_make_it_known() -> None
         *(("jpegs", "jpeg"), ("pickle", "pkl"), ("strint", "str_int"), ("list", "json")),
     ],
 )
-def test_an_unknown_name_says_which_was_meant(name: str, meant: str) -> None:
+def test_the_error_for_an_unknown_name_suggests_a_similar_one(name: str, meant: str) -> None:
     with pytest.raises(FormatError) as caught:
         get_encoding(name)
     assert caught.value.hint.startswith(f"did you mean {meant!r}")
     get_encoding(meant)
 
 
-def test_every_known_encoding_is_named_to_who_asks_for_another() -> None:
+def test_the_error_for_an_unknown_name_lists_every_encoding() -> None:
     with pytest.raises(FormatError) as caught:
         get_encoding("audio")
     for name in VALUES:
@@ -853,7 +855,7 @@ def test_every_known_encoding_is_named_to_who_asks_for_another() -> None:
         assert family in caught.value.hint, name
 
 
-def test_the_same_error_is_not_handed_out_twice() -> None:
+def test_each_call_raises_a_new_error_object() -> None:
     errors = []
     for _ in range(2):
         with pytest.raises(FormatError) as caught:
@@ -864,7 +866,7 @@ def test_the_same_error_is_not_handed_out_twice() -> None:
 
 
 class Reversed(Encoding):
-    """Bytes back to front."""
+    """An encoding that reverses bytes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -876,7 +878,7 @@ class Reversed(Encoding):
         return bytes(payload)[::-1]
 
 
-def test_an_encoding_of_ones_own_is_known_once_registered() -> None:
+def test_a_user_encoding_works_after_registration() -> None:
     register_encoding("reversed", Reversed("reversed"))
     encoding = get_encoding("reversed")
     assert encoding.encode(b"ab") == b"ba"
@@ -888,7 +890,7 @@ def test_an_encoding_of_ones_own_is_known_once_registered() -> None:
     assert get_encoding("reversed") is again
 
 
-def test_a_function_makes_encodings_from_the_text_after_the_colon() -> None:
+def test_a_registered_function_makes_encodings_from_the_text_after_the_colon() -> None:
     register_encoding("turned", Reversed)
     assert get_encoding("turned:a:b").name == "a:b"
     assert get_encoding("turned").name == ""
@@ -900,25 +902,25 @@ def test_a_function_makes_encodings_from_the_text_after_the_colon() -> None:
     with pytest.raises(FormatError, match=r"got 'picky:x' \(no x\)"):
         get_encoding("picky:x")
     register_encoding("empty", lambda text: None)  # type: ignore[arg-type,return-value]
-    with pytest.raises(FormatError, match="empty gave None for 'x', not an Encoding"):
+    with pytest.raises(FormatError, match="empty returned None for 'x', not an Encoding"):
         get_encoding("empty:x")
 
 
 @pytest.mark.parametrize("name", ["int", "ndarray", "pkl", "list[png]", "", "my:own"])
-def test_built_in_names_and_colons_cannot_be_taken(name: str) -> None:
+def test_built_in_names_and_names_with_colons_cannot_be_registered(name: str) -> None:
     with pytest.raises(SettingError, match="expected a name of your own without a colon"):
         register_encoding(name, Reversed(name))
 
 
-def test_what_is_no_encoding_cannot_be_registered() -> None:
-    with pytest.raises(SettingError, match="expected an Encoding, or a function that gives one"):
+def test_objects_that_are_not_encodings_cannot_be_registered() -> None:
+    with pytest.raises(SettingError, match="expected an Encoding, or a function that returns one"):
         register_encoding("thing", 5)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------- Pillow
 
 
-def test_pillow_is_imported_for_pictures_alone() -> None:
+def test_pillow_is_imported_only_for_pictures() -> None:
     script = """
 import sys
 from mx8shards.format.encodings import get_encoding
@@ -931,7 +933,7 @@ assert "PIL" not in sys.modules
 
 
 @pytest.mark.parametrize("name", ["pil", "jpeg", "png", "list[jpeg]", "jpegarray"])
-def test_a_missing_pillow_is_named_with_the_extra_that_brings_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pillow_is_an_error_that_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     payload = get_encoding(name).encode(VALUES[name][-1])
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)

@@ -18,14 +18,14 @@ def test_every_error_is_public(kind: type[mx8.ShardsError]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_says_the_same_in_the_process_that_gets_it(kind: type[mx8.ShardsError]) -> None:
+def test_a_pickled_error_keeps_its_message(kind: type[mx8.ShardsError]) -> None:
     error = kind(subject="data/a.mds", place="$.x", expected="1", found="2", hint="so")
     assert str(error) == "data/a.mds: at $.x: expected 1, got 2 (so)"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
-    assert str(kind(str(error))) == str(error)  # as torch raises again what its workers raised
+    assert str(kind(str(error))) == str(error)  # as torch re-raises errors of its workers
 
 
-def test_places_are_added_on_the_way_up_and_the_first_subject_stays() -> None:
+def test_at_prepends_places_and_keeps_the_first_subject() -> None:
     error = mx8.FormatError(place="[0]", expected="str", found="int").at(subject="index.json", place="$.names")
     assert str(error.at(subject="other")) == "index.json: at $.names[0]: expected str, got int"
     assert str(mx8.FormatError("bad").at(place="sample 3").at(place="shard 1")) == "shard 1: sample 3: bad"

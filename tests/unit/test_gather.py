@@ -37,7 +37,7 @@ from mx8shards.kernels.records import (
 )
 from mx8shards.shards.open_shard import Shards
 from tests import reference
-from tests.places import QUICK
+from tests.fast_directory import FAST_ROOT
 
 Array = np.ndarray[Any, Any]
 
@@ -60,7 +60,7 @@ def write(root: Path, sizes: list[tuple[int, int, int]], more: Sequence[str] = (
 
 
 def layout(columns: Columns, wanted: Sequence[str]) -> list[tuple[int, int, int]]:
-    """The lines of the kernels' layouts: what stands before each wanted column in a sample, and its size."""
+    """The rows of the kernels' layout table: for each wanted column, what precedes it in a sample, and its size."""
     lines = []
     for name in wanted:
         number = columns.names.index(name)
@@ -69,8 +69,8 @@ def layout(columns: Columns, wanted: Sequence[str]) -> list[tuple[int, int, int]
     return lines
 
 
-class Known:
-    """All shards of some datasets, opened, as kernels know them: each dataset's of a kind of their own."""
+class KernelRecords:
+    """The opened shards of some datasets as kernel records; each dataset has its own layout."""
 
     def __init__(self, *roots: Path) -> None:
         snapshots = [s for root in roots for s in mx8.Dataset(root).shards.snapshots]
@@ -89,7 +89,7 @@ class Known:
     def gather(
         self, sample_ids: Array, wanted: Sequence[str], way: int, *, parts: int = 2, large_bytes: int = MAX_BYTES
     ) -> Gathered:
-        """What the kernels make of a batch of these samples: copied in parts, as several threads would."""
+        """Gather a batch of these samples in parts, as several threads would."""
         found = Gathered(np.zeros(len(sample_ids), ROW), np.zeros((len(sample_ids), len(wanted)), SPAN))
         gather.locate(self.shards.starts, sample_ids, found.rows)
         gather.sample_spans(self.table, found.rows)
@@ -105,7 +105,7 @@ class Known:
         return found
 
     def _copy(self, found: Gathered, wanted: Sequence[str], totals: Array, parts: int, large_bytes: int) -> None:
-        """Into one array per column, with a guard after the last row."""
+        """Copy into one array per column, with guard bytes after the last row."""
         count = len(found.rows)
         sizes = [reference.fixed_size(COLUMNS[name]) for name in wanted]
         values = [
@@ -144,14 +144,14 @@ class Gathered:
 @given(
     sizes=st.tuples(SIZES, SIZES), wanted=WANTED, more=st.sets(st.sampled_from(sorted(MORE))), seed=st.integers(0, 99)
 )
-def test_gathered_payloads_are_those_of_the_obvious_reader(
+def test_gathered_payloads_equal_those_of_the_reference_reader(
     tmp_path_factory: pytest.TempPathFactory, sizes: Any, wanted: list[str], more: set[str], seed: int
 ) -> None:
-    place = Path(QUICK or tmp_path_factory.getbasetemp()) / f"gather-{os.getpid()}"
+    place = Path(FAST_ROOT or tmp_path_factory.getbasetemp()) / f"gather-{os.getpid()}"
     try:
         roots = [write(place / "one", sizes[0]), write(place / "two", sizes[1], sorted(more))]
         samples = [sample for root in roots for sample in reference.read_dataset(root)]
-        known = Known(*roots)
+        known = KernelRecords(*roots)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     ids = np.random.default_rng(seed).integers(0, len(samples), 2 * len(samples))
@@ -163,13 +163,13 @@ def test_gathered_payloads_are_those_of_the_obvious_reader(
 
 
 @kernel(NOTHING, MEMORY, MEMORY, INT)
-def _copied(to: Array, source: Array, size: int) -> None:
+def _copy_past_caches(to: Array, source: Array, size: int) -> None:
     memory.copy_past_caches(np.uint64(to.ctypes.data), np.uint64(source.ctypes.data), np.uint64(size))
     memory.wait_for_copies()
 
 
 def array_payloads(encoding: str) -> st.SearchStrategy[bytes]:
-    """Payloads of arrays with few dimensions, many of them damaged in one byte or cut short."""
+    """Payloads of arrays, many of them with one byte changed or truncated."""
     dtype = st.sampled_from([encoding.partition(":")[2] or name for name in CODES])
     shape = st.lists(st.sampled_from([1, 2, 3, 70, 300]), min_size=1, max_size=3).filter(lambda s: np.prod(s) < 5_000)
     whole = st.tuples(dtype, shape).map(lambda made: get_encoding(encoding).encode(np.zeros(made[1], made[0])))
@@ -182,7 +182,9 @@ def array_payloads(encoding: str) -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize("encoding", ["ndarray", "ndarray:uint8", "ndarray:uint16", "ndarray:float64"])
 @settings(max_examples=200)
 @given(data=st.data())
-def test_a_header_is_refused_just_where_the_codec_refuses_the_payload(encoding: str, data: st.DataObject) -> None:
+def test_array_headers_are_refused_exactly_where_the_codec_refuses_the_payload(
+    encoding: str, data: st.DataObject
+) -> None:
     codec = get_encoding(encoding)
     assert isinstance(codec, DynamicArray)
     payloads = data.draw(st.lists(array_payloads(encoding), min_size=1, max_size=6))
@@ -201,16 +203,16 @@ def test_a_header_is_refused_just_where_the_codec_refuses_the_payload(encoding: 
 
 
 @given(to=st.integers(0, 127), source=st.integers(0, 127), size=st.integers(0, 500))
-def test_past_the_caches_the_same_bytes_are_copied_and_no_others(to: int, source: int, size: int) -> None:
+def test_copies_that_bypass_the_cpu_caches_are_exact(to: int, source: int, size: int) -> None:
     given_bytes = np.random.default_rng(size).integers(0, 256, 700, dtype=np.uint8)
     found = np.full(700, 171, np.uint8)
-    _copied(found[to:], given_bytes[source:], size)
+    _copy_past_caches(found[to:], given_bytes[source:], size)
     assert found.tolist() == [171] * to + given_bytes[source : source + size].tolist() + [171] * (700 - to - size)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=9), st.data())
 def test_every_sample_is_located_in_its_shard(counts: list[int], data: st.DataObject) -> None:
-    """Also where shards are empty: no sample is in one."""
+    """Also with empty shards, which contain no sample."""
     starts = np.concatenate([[0], np.cumsum(counts)])
     if not starts[-1]:
         return
@@ -224,7 +226,7 @@ def test_every_sample_is_located_in_its_shard(counts: list[int], data: st.DataOb
 
 
 @given(st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=5))
-def test_unseen_shards_are_listed_once_for_each_mark(batches: list[list[int]]) -> None:
+def test_unseen_shards_are_listed_once_per_mark(batches: list[list[int]]) -> None:
     marks, count, out = np.zeros(6, np.int64), np.zeros(1, np.int64), np.zeros(6, np.int64)
     for mark in (1, 2):
         seen: set[int] = set()
@@ -244,11 +246,11 @@ FIXED = {"b": "int", "d": "ndarray:uint16:3", "u": "uint8"}
     statuses=st.lists(st.sampled_from([OK, OK, OUT_OF_SHARD]), max_size=20),
     changes=st.lists(st.sampled_from([0, 0, -1, 1, 1 << 40]), max_size=20),
 )
-def test_where_all_columns_have_one_size_their_spans_are_the_same_without_a_look_at_the_samples(
+def test_spans_of_columns_of_fixed_size_are_found_without_reading_samples(
     wanted: list[str], statuses: list[int], changes: list[int]
 ) -> None:
     columns = Columns.of(FIXED)
-    shards = np.zeros(2, SHARD)  # nothing is mapped: a look would be a SIGSEGV
+    shards = np.zeros(2, SHARD)  # nothing is mapped, so an access would be a SIGSEGV
     shards["kind"] = [1, 0]
     kinds = np.array([(0, 999), (columns.variable, columns.fixed_bytes)], np.int64)
     layouts = np.array([layout(columns, wanted)] * 2, np.int64)
@@ -271,11 +273,11 @@ def test_where_all_columns_have_one_size_their_spans_are_the_same_without_a_look
     assert all((row["status"] == OK) == (s == OK and not c) for row, s, c in zip(mine, statuses, changes, strict=False))
 
 
-# data that are not what they were ------------------------------------------------------------------------------------
+# changed and damaged data --------------------------------------------------------------------------------------------
 
 
 def overwrite(path: Path, at: int, data: bytes) -> None:
-    """In place, as nobody should: the map shows it, and so does the open file."""
+    """Overwrite the file in place, so that the map and the open file change."""
     with path.open("r+b") as file:
         file.seek(at)
         file.write(data)
@@ -283,20 +285,20 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    """The only shard of a dataset of three samples."""
+    """A dataset of three samples in one shard."""
     return write(tmp_path / "data", [(10, 1, 2), (20, 2, 3), (30, 3, 4)]) / "shard.00000.mds"
 
 
-def begins(path: Path) -> list[int]:
+def sample_offsets(path: Path) -> list[int]:
     return np.frombuffer(path.read_bytes()[4:20], "<u4").tolist()
 
 
 @WAYS
 @pytest.mark.parametrize("change", [1, 255], ids=["one more", "many more"])
-def test_a_sample_whose_sizes_do_not_add_up_gets_a_status_and_no_bytes(way: int, change: int, shard: Path) -> None:
-    known = Known(shard.parent)
+def test_a_sample_with_inconsistent_sizes_gets_a_status_and_no_bytes(way: int, change: int, shard: Path) -> None:
+    known = KernelRecords(shard.parent)
     wanted = reference.read_dataset(shard.parent)
-    at = begins(shard)[1]
+    at = sample_offsets(shard)[1]
     overwrite(shard, at, bytes([(shard.read_bytes()[at] + change) % 256]))  # sample 1 claims other bytes in column a
     found = known.gather(np.arange(3), sorted(COLUMNS), way)
     assert found.status == [OK, SIZES_DIFFER, OK]
@@ -306,9 +308,9 @@ def test_a_sample_whose_sizes_do_not_add_up_gets_a_status_and_no_bytes(way: int,
 
 
 @WAYS
-def test_sizes_that_would_add_up_in_32_bits_are_refused(way: int, tmp_path: Path) -> None:
+def test_sizes_that_add_up_only_modulo_32_bits_are_refused(way: int, tmp_path: Path) -> None:
     shard = write(tmp_path / "data", [(8, 0, 8)]) / "shard.00000.mds"
-    known = Known(shard.parent)
+    known = KernelRecords(shard.parent)
     begin = int(np.frombuffer(shard.read_bytes()[4:8], "<u4")[0])
     overwrite(shard, begin, (0xFFFFFFFF).to_bytes(4, "little"))
     overwrite(shard, begin + 8, (17).to_bytes(4, "little"))
@@ -318,8 +320,8 @@ def test_sizes_that_would_add_up_in_32_bits_are_refused(way: int, tmp_path: Path
 @WAYS
 @pytest.mark.parametrize("begin", [0xFFFFFFFF, 1 << 31, None], ids=["the most", "half", "beyond the end by one"])
 def test_an_offset_that_changed_after_the_check_gets_a_status(way: int, begin: int | None, shard: Path) -> None:
-    """The table is mapped where many shards leave no room to keep it: someone may change it under our hands."""
-    known = Known(shard.parent)
+    """With many shards the table stays mapped instead of copied, so the file may change after the check."""
+    known = KernelRecords(shard.parent)
     head = known.heads[0][4:20].view(np.uint32)
     head[1] = begin or shard.stat().st_size + 1
     found = known.gather(np.arange(3), sorted(COLUMNS), way)
@@ -329,8 +331,8 @@ def test_an_offset_that_changed_after_the_check_gets_a_status(way: int, begin: i
 
 
 @WAYS
-def test_a_sample_too_short_for_its_own_sizes_gets_a_status(way: int, shard: Path) -> None:
-    known = Known(shard.parent)
+def test_a_sample_too_short_for_its_size_header_gets_a_status(way: int, shard: Path) -> None:
+    known = KernelRecords(shard.parent)
     head = known.heads[0][4:20].view(np.uint32)
     head[1] = head[0] + 11  # of three sizes, four bytes each
     assert known.gather(np.arange(1), ["a"], way).status == [SIZES_DIFFER]
@@ -339,18 +341,18 @@ def test_a_sample_too_short_for_its_own_sizes_gets_a_status(way: int, shard: Pat
 
 
 @pytest.mark.parametrize("left", [0, 1, 4, 14], ids="{} bytes of the sample left".format)
-def test_a_file_cut_short_is_a_status_when_it_is_read(left: int, shard: Path) -> None:
-    """Of a map it would be a SIGBUS: that is why maps are populated before they are touched."""
-    known = Known(shard.parent)
+def test_reading_a_truncated_file_gives_a_status(left: int, shard: Path) -> None:
+    """With a map it would be a SIGBUS, which is why maps are populated before access."""
+    known = KernelRecords(shard.parent)
     wanted = reference.read_dataset(shard.parent)
-    os.truncate(shard, begins(shard)[2] + left)
+    os.truncate(shard, sample_offsets(shard)[2] + left)
     found = known.gather(np.arange(3), sorted(COLUMNS), READ)
     assert found.status == [OK, OK, READ_FAILED]
     assert found.payloads["a"][:2] == [wanted[0]["a"], wanted[1]["a"]]
 
 
-def test_a_descriptor_that_cannot_be_read_is_a_status(shard: Path) -> None:
-    known = Known(shard.parent)
+def test_reading_an_unreadable_descriptor_gives_a_status(shard: Path) -> None:
+    known = KernelRecords(shard.parent)
     rows, spans = known.gather(np.arange(3), ["a"], READ).rows, np.zeros((3, 1), SPAN)
     values, offsets = np.full(99, 171, np.uint8), np.zeros(4, np.int64)
     spans["size"] = 10
@@ -361,20 +363,20 @@ def test_a_descriptor_that_cannot_be_read_is_a_status(shard: Path) -> None:
     assert offsets.tolist() == [0, 10, 20, 30]
     gather.copy_payloads(known.table, spans, targets, 0, 3, MAX_BYTES, rows)
     assert rows["status"].tolist() == [READ_FAILED, SIZES_DIFFER, OK]
-    assert values[10:20].tolist() == [171] * 10  # a row that is not OK is left alone
+    assert values[10:20].tolist() == [171] * 10  # a row that is not OK is not read
     assert values[20:30].tobytes() == shard.read_bytes()[:10]
 
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_whatever_stands_in_tables_and_headers_no_byte_beyond_the_shard_is_touched(
+def test_no_tables_or_headers_make_kernels_read_beyond_the_shard(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """A status or spans within the shard: anything else would be a SIGSEGV, or a neighbour's bytes."""
-    place = Path(QUICK or tmp_path_factory.getbasetemp()) / f"hostile-{os.getpid()}"
+    """The result is a status, or spans inside the shard. Other spans would read foreign memory."""
+    place = Path(FAST_ROOT or tmp_path_factory.getbasetemp()) / f"hostile-{os.getpid()}"
     try:
         shard = write(place, [(10, 1, 2), (20, 2, 3), (30, 3, 4)]) / "shard.00000.mds"
-        known = Known(place)
+        known = KernelRecords(place)
         size = shard.stat().st_size
         head = known.heads[0][4:20].view(np.uint32)
         word = st.sampled_from([0, 1, 4, size - 1, size, size + 1, 1 << 31, (1 << 32) - 1]) | st.integers(0, size)
@@ -401,10 +403,10 @@ def test_whatever_stands_in_tables_and_headers_no_byte_beyond_the_shard_is_touch
         shutil.rmtree(place, ignore_errors=True)
 
 
-# how they are compiled -----------------------------------------------------------------------------------------------
+# compilation ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_process_finds_the_compiled_kernels(tmp_path: Path, repository: Path) -> None:
+def test_a_second_process_uses_the_cached_kernels(tmp_path: Path, repository: Path) -> None:
     script = """
 import numpy as np
 from mx8shards.kernels import feistel, gather
@@ -418,7 +420,7 @@ feistel.walk(words[:1], np.uint64(1), np.uint64(1), np.uint64(0), words, words[:
     assert [int(done.stdout) for done in runs] == [2, 0]
 
 
-def test_kernels_are_compiled_anew_when_one_that_they_call_has_changed(tmp_path: Path, repository: Path) -> None:
+def test_kernels_are_recompiled_if_a_kernel_that_they_call_changed(tmp_path: Path, repository: Path) -> None:
     shutil.copytree(repository / "mx8shards", tmp_path / "mx8shards", ignore=shutil.ignore_patterns("__pycache__"))
     script = """
 import numpy as np
@@ -442,16 +444,19 @@ def _reads_beyond(values: Array, out: Array) -> None:
 
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" not in os.environ, reason="runs in the process below")
-def test_a_kernel_that_reads_out_of_bounds_raises() -> None:
+def test_bounds_checking_makes_an_out_of_bounds_read_an_error() -> None:
     with pytest.raises(IndexError):
         _reads_beyond(np.zeros(3, np.int64), np.zeros(1, np.int64))
 
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
-def test_the_kernels_pass_under_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    # a cache of its own: a warm one ignores the switch, and the checked code would stay in it
+def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
+    # a separate cache: a warm one ignores the switch, and would keep the checked code
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    files = [__file__, *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("shard_table", "walk", "boxes"))]
+    files = [
+        __file__,
+        *(str(Path(__file__).with_name(f"test_{name}.py")) for name in ("shard_table", "feistel", "boxes")),
+    ]
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(run, env=environment, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -20,13 +20,13 @@ from tests.maintenance import COLUMNS, STATE, cut, edit_index, make_foreign, sam
 
 
 def generations(root: Path, count: int, compression: str | None = None) -> list[str]:
-    """So many snapshots, each with shards of its own; newest first."""
+    """Publish snapshots, each with its own shards. Returns them newest first."""
     modes = ["create", *["overwrite"] * (count - 1)]
     ids = [write(root, range(10 * i, 10 * i + 30), mode=mode, compression=compression) for i, mode in enumerate(modes)]
     return ids[::-1]
 
 
-def test_the_newest_snapshots_stay_and_the_others_go_with_their_files(tmp_path: Path) -> None:
+def test_the_newest_snapshots_are_kept_and_others_removed_with_their_files(tmp_path: Path) -> None:
     ids = generations(tmp_path, 5)
     before = tree(tmp_path)
     removed = gc(tmp_path, keep=2)
@@ -42,7 +42,7 @@ def test_the_newest_snapshots_stay_and_the_others_go_with_their_files(tmp_path: 
     assert [found["label"] for found in mx8.Dataset(f"{tmp_path}@{ids[1]}")] == [i % 10 for i in range(30, 60)]
 
 
-def test_what_a_kept_snapshot_shares_with_a_removed_one_stays(tmp_path: Path) -> None:
+def test_files_shared_by_kept_and_removed_snapshots_are_kept(tmp_path: Path) -> None:
     write(tmp_path, range(30))
     write(tmp_path, range(30, 60), mode="append")
     (index,) = (
@@ -58,7 +58,7 @@ def test_what_a_kept_snapshot_shares_with_a_removed_one_stays(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("keep", [0, 1])
-def test_the_current_snapshot_always_stays(tmp_path: Path, keep: int) -> None:
+def test_the_current_snapshot_is_always_kept(tmp_path: Path, keep: int) -> None:
     ids = generations(tmp_path, 3)
     assert gc(tmp_path, keep=keep).kept == (ids[0],)
     assert mx8.verify(tmp_path, data=True).ok
@@ -72,7 +72,7 @@ def test_nothing_to_remove_changes_nothing(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
-def test_files_that_no_snapshot_names_are_never_touched(tmp_path: Path) -> None:
+def test_foreign_files_are_never_removed(tmp_path: Path) -> None:
     generations(tmp_path, 3)
     mine = [
         tmp_path / "README.txt",
@@ -86,7 +86,7 @@ def test_files_that_no_snapshot_names_are_never_touched(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in mine] == [b"mine"] * 4
 
 
-def test_a_hard_link_frees_no_bytes(tmp_path: Path) -> None:
+def test_removing_a_hard_link_frees_no_bytes(tmp_path: Path) -> None:
     generations(tmp_path / "data", 2)
     for path in (tmp_path / "data").glob("shard.*"):
         (tmp_path / path.name).hardlink_to(path)
@@ -97,7 +97,7 @@ def test_a_hard_link_frees_no_bytes(tmp_path: Path) -> None:
     assert removed.freed_bytes == state
 
 
-def test_raw_copies_beside_compressed_shards_go_and_stay_with_their_shards(tmp_path: Path) -> None:
+def test_raw_files_are_removed_or_kept_with_their_compressed_shards(tmp_path: Path) -> None:
     generations(tmp_path, 2, "zstd")
     copies = [path.with_suffix("") for path in tmp_path.rglob("shard.*.zstd")]
     for path in copies:
@@ -106,7 +106,7 @@ def test_raw_copies_beside_compressed_shards_go_and_stay_with_their_shards(tmp_p
     assert {path for path in copies if path.exists()} == set((tmp_path / "g0001").glob("shard.*.mds"))
 
 
-def test_decompressed_copies_go_with_their_shards(tmp_path: Path) -> None:
+def test_cached_copies_are_removed_with_their_shards(tmp_path: Path) -> None:
     ids = generations(tmp_path, 2, "zstd")
     for name in ids:
         assert len(list(mx8.Dataset(f"{tmp_path}@{name}"))) == 30
@@ -122,7 +122,7 @@ def test_decompressed_copies_go_with_their_shards(tmp_path: Path) -> None:
     assert len(list(mx8.Dataset(tmp_path))) == 30
 
 
-def test_copies_of_shards_without_hashes_are_known_by_their_files(tmp_path: Path) -> None:
+def test_cached_copies_of_unsealed_shards_are_recognised_by_their_files(tmp_path: Path) -> None:
     write(tmp_path, range(30), compression="zstd")
     make_foreign(tmp_path)
     assert len(list(mx8.Dataset(tmp_path))) == 30
@@ -132,7 +132,7 @@ def test_copies_of_shards_without_hashes_are_known_by_their_files(tmp_path: Path
     assert set((tmp_path / STATE / "cache").iterdir()) == before
 
 
-def test_copies_stay_where_a_shard_is_missing(tmp_path: Path) -> None:
+def test_cached_copies_are_kept_if_a_shard_is_missing(tmp_path: Path) -> None:
     generations(tmp_path, 2, "zstd")
     assert len(list(mx8.Dataset(tmp_path))) == 30
     next((tmp_path / "g0001").glob("shard.*")).unlink()
@@ -165,13 +165,13 @@ def test_a_pinned_link_or_a_negative_number_is_refused(tmp_path: Path) -> None:
             gc(tmp_path, keep=keep)  # type: ignore[arg-type]
 
 
-def test_no_dataset_is_an_error_and_creates_nothing(tmp_path: Path) -> None:
+def test_a_directory_without_a_dataset_is_an_error_and_stays_unchanged(tmp_path: Path) -> None:
     with pytest.raises(mx8.DatasetNotFoundError):
         gc(tmp_path / "nothing")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_an_index_was_changed_outside_nothing_is_removed(tmp_path: Path) -> None:
+def test_nothing_is_removed_if_another_program_changed_the_index(tmp_path: Path) -> None:
     generations(tmp_path, 3)
     edit_index(tmp_path, lambda index: index["mx8shards"]["metadata"].update(a=1))
     before = tree(tmp_path)
@@ -180,7 +180,7 @@ def test_where_an_index_was_changed_outside_nothing_is_removed(tmp_path: Path) -
     assert tree(tmp_path) == before
 
 
-def test_a_dataset_that_a_writer_holds_is_left_alone(tmp_path: Path) -> None:
+def test_a_dataset_locked_by_a_writer_is_left_unchanged(tmp_path: Path) -> None:
     ids = generations(tmp_path, 3)
     with mx8.Writer(tmp_path, columns=COLUMNS, mode="append") as writer:
         writer.write(sample(1))
@@ -189,7 +189,7 @@ def test_a_dataset_that_a_writer_holds_is_left_alone(tmp_path: Path) -> None:
     assert len(mx8.log(tmp_path)) == len(ids) + 1
 
 
-def test_a_gc_stopped_at_any_step_is_finished_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_gc_completes_one_stopped_at_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class StoppedError(BaseException):
         pass
 
@@ -222,7 +222,7 @@ def test_a_gc_stopped_at_any_step_is_finished_by_the_next_one(tmp_path: Path, mo
     assert stopped > 5
 
 
-def test_what_was_removed_is_json(tmp_path: Path) -> None:
+def test_the_result_can_be_written_as_json(tmp_path: Path) -> None:
     ids = generations(tmp_path, 2)
     found = json.loads(json.dumps(gc(tmp_path, keep=1).to_json()))
     assert (found["snapshots"], found["kept"]) == ([ids[1]], [ids[0]])
@@ -239,13 +239,13 @@ def test_progress_ends_with_the_bytes_that_were_freed(tmp_path: Path) -> None:
 
 
 def live_bytes(root: Path) -> int:
-    """The bytes that all files of a dataset have on the disk, each file once."""
+    """The bytes of all files of a dataset on disk, counting hard links once."""
     stats = [path.stat() for path in root.rglob("*") if path.is_file() and path.name != "lock"]
     return sum({stat.st_ino: stat.st_size for stat in stats}.values())
 
 
 @pytest.mark.parametrize("how", ["link", "copy", "move"])
-def test_after_a_merge_of_ranks_and_gc_only_what_is_live_is_left(tmp_path: Path, how: Any) -> None:
+def test_after_a_merge_of_ranks_gc_leaves_only_live_files(tmp_path: Path, how: Any) -> None:
     for rank in range(2):
         write(tmp_path / "data", range(30 * rank, 30 * rank + 30), rank=rank, world_size=2)
     mx8.merge([tmp_path / "data"], tmp_path / "data", how=how)
@@ -260,7 +260,7 @@ def test_after_a_merge_of_ranks_and_gc_only_what_is_live_is_left(tmp_path: Path,
     assert [found["label"] for found in mx8.Dataset(tmp_path / "data")] == [0, 1, 2, 3, 4]
 
 
-def test_a_part_goes_with_the_snapshot_that_it_became_part_of(tmp_path: Path) -> None:
+def test_a_part_is_removed_with_the_snapshot_that_contains_it(tmp_path: Path) -> None:
     for rank in range(2):
         write(tmp_path, range(30 * rank, 30 * rank + 30), rank=rank, world_size=2)
     mx8.merge([tmp_path], tmp_path, how="copy")
@@ -272,10 +272,10 @@ def test_a_part_goes_with_the_snapshot_that_it_became_part_of(tmp_path: Path) ->
     assert mx8.verify(tmp_path, data=True).ok
 
 
-def test_a_part_that_no_snapshot_holds_stays_and_is_named(tmp_path: Path) -> None:
+def test_a_part_in_no_snapshot_is_kept_and_reported(tmp_path: Path) -> None:
     write(tmp_path, range(10))
     write(tmp_path, range(10, 20), mode="append", rank=0, world_size=2)
-    write(tmp_path, range(10), mode="append", rank=1, world_size=2)  # samples that stand there: to be added once more
+    write(tmp_path, range(10), mode="append", rank=1, world_size=2)  # samples that exist already, to be added again
     before = tree(tmp_path)
     removed = gc(tmp_path, keep=0)
     assert [Path(name).name[:19] for name in removed.parts] == ["rank-00000-of-00002", "rank-00001-of-00002"]
@@ -286,7 +286,7 @@ def test_a_part_that_no_snapshot_holds_stays_and_is_named(tmp_path: Path) -> Non
     assert len(gc(tmp_path).removed_parts) == 2
 
 
-def test_a_part_whose_shard_is_damaged_in_the_dataset_stays(tmp_path: Path) -> None:
+def test_a_part_whose_shard_is_damaged_in_the_dataset_is_kept(tmp_path: Path) -> None:
     write(tmp_path, range(30), rank=0, world_size=1)
     mx8.merge([tmp_path], tmp_path, how="copy")
     cut(next((tmp_path / "p0000").glob("shard.*")))
@@ -294,7 +294,7 @@ def test_a_part_whose_shard_is_damaged_in_the_dataset_stays(tmp_path: Path) -> N
     assert mx8.verify(tmp_path / STATE / "parts" / "rank-00000-of-00001", data=True).ok
 
 
-def test_a_part_that_a_rank_is_writing_stays_and_what_a_killed_one_left_goes(tmp_path: Path) -> None:
+def test_parts_being_written_are_kept_and_leftovers_of_killed_ranks_removed(tmp_path: Path) -> None:
     write(tmp_path, range(10))
     options: dict[str, Any] = {"columns": COLUMNS, "mode": "append", "world_size": 2, "size_limit": 1000}
     with mx8.Writer(tmp_path, rank=0, **options) as writer:
@@ -315,7 +315,7 @@ def conversion_part(root: Path, digit: str = "0") -> Path:
     return root / STATE / "parts" / (digit * 32)
 
 
-def test_a_part_of_a_conversion_with_a_symlink_for_its_state_leads_nowhere(tmp_path: Path) -> None:
+def test_a_symlink_for_the_state_of_a_conversion_part_is_not_followed(tmp_path: Path) -> None:
     write(tmp_path / "data", range(10))
     part = conversion_part(tmp_path / "data")
     part.mkdir(parents=True)
@@ -332,7 +332,7 @@ def test_a_part_of_a_conversion_with_a_symlink_for_its_state_leads_nowhere(tmp_p
     assert removed.freed_bytes < 1_000
 
 
-def test_a_dataset_whose_state_is_a_symlink_is_refused_and_leads_nowhere(tmp_path: Path) -> None:
+def test_a_dataset_whose_state_is_a_symlink_is_refused_and_not_followed(tmp_path: Path) -> None:
     write(tmp_path / "data", range(10))
     (tmp_path / "data" / STATE).rename(tmp_path / "victim")
     (tmp_path / "victim/lock").write_bytes(b"theirs")
@@ -342,7 +342,7 @@ def test_a_dataset_whose_state_is_a_symlink_is_refused_and_leads_nowhere(tmp_pat
     assert (tmp_path / "victim/lock").read_bytes() == b"theirs"
 
 
-def test_a_part_nested_deeper_than_python_recurses_goes_as_well(tmp_path: Path) -> None:
+def test_a_part_nested_deeper_than_the_recursion_limit_is_removed(tmp_path: Path) -> None:
     write(tmp_path, range(10))
     part = conversion_part(tmp_path)
     part.mkdir(parents=True)
@@ -355,7 +355,7 @@ def test_a_part_nested_deeper_than_python_recurses_goes_as_well(tmp_path: Path) 
     assert not part.exists()
 
 
-def test_a_part_of_a_conversion_that_stays_frees_no_bytes(tmp_path: Path) -> None:
+def test_a_kept_part_of_a_conversion_frees_no_bytes(tmp_path: Path) -> None:
     write(tmp_path, range(10))
     write(conversion_part(tmp_path, "0"), range(10, 20))
     write(conversion_part(tmp_path, "1"), range(10, 20))
@@ -366,7 +366,7 @@ def test_a_part_of_a_conversion_that_stays_frees_no_bytes(tmp_path: Path) -> Non
     assert not conversion_part(tmp_path, "1").exists()
 
 
-def test_parts_of_a_conversion_are_of_no_use_once_the_dataset_is_there(tmp_path: Path) -> None:
+def test_parts_of_a_conversion_are_unused_once_the_dataset_is_published(tmp_path: Path) -> None:
     write(tmp_path, range(10))
     write(tmp_path / STATE / "parts" / ("0" * 32), range(10, 20))
     write(tmp_path / STATE / "parts" / "somebody's", range(10, 20))

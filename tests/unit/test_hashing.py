@@ -25,14 +25,14 @@ def vectors() -> Any:
     return json.loads(VECTORS.read_text())
 
 
-def test_the_names_are_streamings_seventeen_and_blake3() -> None:
+def test_the_hash_names_are_streamings_seventeen_and_blake3() -> None:
     assert len(HASHES) == 18
     assert set(HASHES) == set(vectors()["hashes"])
     assert list(HASHES) == sorted(HASHES)
 
 
 @EVERY_HASH
-def test_hashes_are_those_of_the_spec(name: str) -> None:
+def test_hashes_match_the_spec_vectors(name: str) -> None:
     inputs = [bytes.fromhex(text) for text in vectors()["inputs"]]
     expected = vectors()["hashes"][name]
     found = [hash_hex(name, data) for data in inputs]
@@ -41,7 +41,7 @@ def test_hashes_are_those_of_the_spec(name: str) -> None:
 
 
 @EVERY_HASH
-def test_pieces_of_any_buffer_hash_as_the_whole(name: str) -> None:
+def test_hashing_in_pieces_equals_hashing_at_once(name: str) -> None:
     data = bytes(range(256)) * 700
     pieces = hasher(name)
     for begin in range(0, len(data), 50_001):
@@ -50,13 +50,13 @@ def test_pieces_of_any_buffer_hash_as_the_whole(name: str) -> None:
 
 
 @EVERY_HASH
-def test_a_hash_is_lower_case_hex_of_its_length(name: str) -> None:
+def test_a_hash_is_lowercase_hex_of_its_length(name: str) -> None:
     found = hash_hex(name, b"mx8")
     assert len(found) == hex_length(name)
     assert set(found) <= set("0123456789abcdef")
 
 
-def test_the_hashes_that_name_content_are_those_that_the_registry_marks_as_sealing() -> None:
+def test_content_hashes_are_those_that_the_registry_marks_as_sealing() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (yes)? ?\|", REGISTRY.read_text(), re.MULTILINE)
     hashes = [(name, int(length), sealing) for name, length, sealing in rows if name in HASHES]
     assert {name: length for name, length, _ in hashes} == {name: hex_length(name) for name in HASHES}
@@ -64,14 +64,14 @@ def test_the_hashes_that_name_content_are_those_that_the_registry_marks_as_seali
 
 
 @pytest.mark.parametrize("name", ["sha1024", "", "SHA256", "shake_128", "crc32c", None, ["sha256"]])
-def test_an_unknown_hash_is_refused_with_the_names_there_are(name: Any) -> None:
+def test_an_unknown_hash_is_an_error_that_lists_the_known_ones(name: Any) -> None:
     for function in (hasher, hex_length, lambda name: hash_hex(name, b"")):
         with pytest.raises(FormatError, match=r"expected one of blake2b, .*, xxh64, got") as caught:
             function(name)
         assert caught.value.found == repr(name)
 
 
-def test_md5_and_sha1_are_the_plain_ones() -> None:
+def test_md5_and_sha1_equal_hashlibs() -> None:
     assert hash_hex("md5", b"abc") == hashlib.md5(b"abc").hexdigest()
     assert hash_hex("sha1", b"abc") == hashlib.sha1(b"abc").hexdigest()
 

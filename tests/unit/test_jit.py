@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# Two kernels call a third one, which has a helper. The last one has no meaning to the compiler.
+# Two kernels call a third one, which has a helper. The last kernel does not compile.
 KERNELS = """
 from mx8shards.kernels.jit import BYTES, INT, array, helper, kernel
 
@@ -37,12 +37,12 @@ def beyond(data):
     return count(data, 2 * len(data))
 
 @kernel(INT, INT)
-def nonsense(number):
+def uncompilable(number):
     return number.nothing
 
 @kernel(INT, INT)
-def calls_nonsense(number):
-    return nonsense(number) if number > 1 else number
+def calls_uncompilable(number):
+    return uncompilable(number) if number > 1 else number
 """
 
 START = """
@@ -67,7 +67,7 @@ data = np.frombuffer(bytes(range(10)), np.uint8)
 
 @pytest.fixture
 def run(tmp_path: Path, repository: Path) -> object:
-    """Runs a script with these kernels, and a cache of its own."""
+    """Runs a script with these kernels and a separate cache."""
     (tmp_path / "some_kernels.py").write_text(KERNELS)
 
     def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -87,26 +87,26 @@ def run(tmp_path: Path, repository: Path) -> object:
     return run
 
 
-def test_a_kernel_is_compiled_once_for_all_that_call_it_and_kept(run: object) -> None:
+def test_a_kernel_is_compiled_once_for_all_callers_and_cached_on_disk(run: object) -> None:
     script = "print(k.all_of(data), k.half_of(data), k.count(data, 3)); print(sorted(compiled.names))"
     first, second = run(script), run(script)
     assert first.stdout.splitlines() == ["55 15 6", "['all_of', 'count', 'half_of', 'plus_one']"], first.stderr
     assert second.stdout.splitlines() == ["55 15 6", "[]"]
 
 
-def test_a_kernel_that_is_not_reached_is_not_compiled(run: object) -> None:
-    done = run("print(k.calls_nonsense(1)); print(compiled.names)")
-    assert done.stdout.splitlines() == ["1", "['calls_nonsense']"], done.stderr
+def test_a_kernel_that_is_not_called_is_not_compiled(run: object) -> None:
+    done = run("print(k.calls_uncompilable(1)); print(compiled.names)")
+    assert done.stdout.splitlines() == ["1", "['calls_uncompilable']"], done.stderr
 
 
-def test_a_kernel_that_cannot_be_compiled_is_an_error_in_its_caller_that_says_why(run: object) -> None:
-    done = run("k.calls_nonsense(2)")
-    assert "RuntimeError: some_kernels.nonsense could not be compiled" in done.stderr
+def test_calling_a_kernel_that_does_not_compile_is_an_error_with_the_reason(run: object) -> None:
+    done = run("k.calls_uncompilable(2)")
+    assert "RuntimeError: some_kernels.uncompilable could not be compiled" in done.stderr
     assert "Unknown attribute 'nothing' of type int64" in done.stderr
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_interrupt_while_a_callee_compiles_is_raised_once_when_the_caller_returned(run: object, times: int) -> None:
+def test_ctrl_c_while_a_callee_compiles_is_raised_once_after_the_caller_returns(run: object, times: int) -> None:
     script = f"""
 import signal
 
@@ -131,7 +131,7 @@ print(k.all_of(data), k.half_of(data))
     assert done.stderr == ""
 
 
-def test_arguments_are_converted_and_others_refused(run: object) -> None:
+def test_arguments_are_converted_or_refused(run: object) -> None:
     script = """
 print(k.count(np.arange(4, dtype=np.uint8), np.int32(2)), k.count(data, True))
 for wrong in (data.astype(np.int64), data[::2], [1, 2], None):
@@ -145,7 +145,7 @@ print(len(compiled.names))
     assert done.stdout.splitlines() == ["3 1", *["refused"] * 4, "2"], done.stderr
 
 
-def test_several_threads_may_be_the_first(run: object) -> None:
+def test_several_threads_may_make_the_first_call(run: object) -> None:
     script = """
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(8) as pool:
@@ -155,23 +155,23 @@ with ThreadPoolExecutor(8) as pool:
     assert done.stdout.strip() == "{55} ['all_of', 'count', 'plus_one']", done.stderr
 
 
-def test_an_index_that_is_checked_is_an_error_through_all_callers(run: object) -> None:
+def test_a_bounds_check_error_propagates_through_all_callers(run: object) -> None:
     done = run("k.beyond(data)", NUMBA_BOUNDSCHECK="1")
     assert "IndexError" in done.stderr
 
 
-def test_without_the_compiler_all_of_it_is_python(run: object) -> None:
+def test_with_the_compiler_disabled_kernels_run_as_python(run: object) -> None:
     done = run("print(k.all_of(data), len(KERNELS)); k.beyond(data)", NUMBA_DISABLE_JIT="1")
     assert done.stdout.strip() == "55 0"
     assert "IndexError: index 10 is out of bounds" in done.stderr
 
 
-# what is said of it --------------------------------------------------------------------------------------------------
+# messages ------------------------------------------------------------------------------------------------------------
 
 SLOW = "from mx8shards.kernels import notice\nnotice._LEAST_S = 1e-9\n"
 
 
-def test_what_takes_long_is_said_on_stderr_with_what_and_where_and_how_long(run: object, tmp_path: Path) -> None:
+def test_long_compilation_is_announced_on_stderr_with_kernel_cache_and_duration(run: object, tmp_path: Path) -> None:
     done = run(SLOW + "k.all_of(data)")
     one, two = done.stderr.splitlines()
     assert one.startswith(f"mx8shards: compiling kernels for pictures (once per machine, kept in {tmp_path / 'cache'}")
@@ -179,18 +179,18 @@ def test_what_takes_long_is_said_on_stderr_with_what_and_where_and_how_long(run:
     assert two.endswith(" s")
 
 
-def test_what_is_on_disk_is_not_worth_a_word(run: object) -> None:
+def test_loading_kernels_from_the_disk_cache_prints_nothing(run: object) -> None:
     run("k.all_of(data)")
     assert run(SLOW + "k.all_of(data)").stderr == ""
 
 
-def test_a_logger_that_is_set_up_is_told_instead(run: object) -> None:
+def test_a_configured_logger_gets_the_message_instead(run: object) -> None:
     done = run(SLOW + "import logging\nlogging.basicConfig(level=logging.INFO)\nk.all_of(data)")
     assert len(done.stderr.splitlines()) == 2
     assert done.stderr.startswith("INFO:mx8shards:compiling kernels for pictures")
 
 
-def test_where_nothing_can_be_kept_kernels_work_and_the_variable_is_named(run: object) -> None:
+def test_without_a_writable_cache_kernels_work_and_the_message_names_the_variable(run: object) -> None:
     done = run(SLOW + "print(k.all_of(data))", NUMBA_CACHE_DIR="/proc/nowhere", HOME="/proc/nowhere")
     assert done.stdout.strip() == "55", done.stderr
 
@@ -198,7 +198,7 @@ def test_where_nothing_can_be_kept_kernels_work_and_the_variable_is_named(run: o
 # warming up ----------------------------------------------------------------------------------------------------------
 
 
-def test_warm_up_compiles_what_is_not_on_disk_and_says_where_it_is(tmp_path: Path, repository: Path) -> None:
+def test_warm_up_compiles_kernels_that_are_not_cached_and_names_the_cache(tmp_path: Path, repository: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(repository)}
     command = [sys.executable, "-m", "mx8shards", "warm-up", "shuffling"]
     runs = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
@@ -211,20 +211,20 @@ def test_warm_up_compiles_what_is_not_on_disk_and_says_where_it_is(tmp_path: Pat
     assert any(Path(first[1][1]).iterdir())
 
 
-def test_warm_up_refuses_what_it_does_not_know(repository: Path) -> None:
+def test_warm_up_refuses_unknown_names(repository: Path) -> None:
     command = [sys.executable, "-m", "mx8shards", "warm-up", "engines"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "gathering, shuffling, pictures, tiling" in done.stderr
 
 
-def test_what_warm_up_compiles_is_all_that_there_is() -> None:
+def test_warm_up_compiles_all_kernels() -> None:
     from mx8shards.cli.warm_up import _TOPICS
     from mx8shards.kernels import warming
     from mx8shards.kernels.jit import KERNELS
 
     list(warming.warm_up([]))
-    assert tuple(warming.TOPICS) == _TOPICS
+    assert tuple(warming.TOPICS) == tuple(_TOPICS)
     kernels = [kernel for kernel in KERNELS.values() if kernel.__module__.startswith("mx8shards.")]
     assert {warming.topic(kernel.__module__) for kernel in kernels} == set(_TOPICS)
     assert len({kernel.name for kernel in kernels}) == len(kernels)

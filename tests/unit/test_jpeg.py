@@ -31,8 +31,8 @@ FILES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def read(data: bytes) -> tuple[int, Any]:
-    """Status and head, compiled and plain."""
-    heads: Any = np.full(2, -5, "i1").repeat(HEAD.itemsize).view(HEAD)  # nothing of what stood there may stay
+    """Status and head, from the compiled and the plain Python function."""
+    heads: Any = np.full(2, -5, "i1").repeat(HEAD.itemsize).view(HEAD)  # the function must overwrite everything
     view = np.frombuffer(data, np.uint8)
     statuses = [jpeg.read_head(view, heads[0]), jpeg.read_head.py_func(view, heads[1])]  # type: ignore[attr-defined]
     assert statuses[0] == statuses[1]
@@ -46,7 +46,7 @@ def picture(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_head_says_what_the_encoder_was_told(name: str) -> None:
+def test_a_head_has_the_settings_of_the_encoder(name: str) -> None:
     data = picture(name)
     status, head = read(data)
     assert status == jpeg.OK
@@ -57,7 +57,7 @@ def test_a_head_says_what_the_encoder_was_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_offsets_in_a_head_are_those_of_the_segments(name: str) -> None:
+def test_offsets_in_a_head_point_to_the_segments(name: str) -> None:
     data = picture(name)
     _, head = read(data)
     found = {marker: (at, end) for at, marker, end in jpegs.segments(data)}
@@ -67,7 +67,7 @@ def test_offsets_in_a_head_are_those_of_the_segments(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_head_cut_short_anywhere_is_said_to_be(name: str) -> None:
+def test_a_head_truncated_anywhere_gets_the_status_truncated(name: str) -> None:
     data = picture(name)
     _, head = read(data)
     for size in (0, 1, *range(2, int(head["entropy"]), 7), int(head["entropy"]) - 1):
@@ -80,7 +80,7 @@ def changed(data: bytes, at: int, new: bytes) -> bytes:
 
 
 def of(marker: int) -> int:
-    """Where a segment begins in a usual file."""
+    """The offset of a segment in a normal file."""
     return next(at for at, found, _ in jpegs.segments(picture("4:2:0")) if found == marker)
 
 
@@ -111,12 +111,12 @@ BROKEN: dict[str, tuple[int, int, bytes]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_head_gets_the_status_that_fits(name: str) -> None:
+def test_a_damaged_head_gets_the_matching_status(name: str) -> None:
     status, at, new = BROKEN[name]
     assert read(changed(picture("4:2:0"), at, new))[0] == status
 
 
-def test_the_size_of_a_picture_of_an_unsupported_kind_is_told() -> None:
+def test_the_size_of_an_unsupported_picture_is_found() -> None:
     _, head = read(changed(picture("4:2:0"), of(0xC0) + 1, b"\xc9"))
     assert (head["width"], head["height"], head["kind"]) == (61, 37, jpeg.OTHER)
 
@@ -128,7 +128,7 @@ def test_a_second_frame_and_a_long_restart_interval_are_refused() -> None:
     assert read(data[:2] + b"\xff\xdd\0\5\0\0\0" + data[2:])[0] == jpeg.BAD_SEGMENT
 
 
-def test_fill_bytes_before_a_marker_are_no_harm() -> None:
+def test_fill_bytes_before_a_marker_are_accepted() -> None:
     data = picture("4:2:0")
     status, head = read(data[:2] + b"\xff\xff\xff" + data[2:])
     assert status == jpeg.OK
@@ -136,7 +136,7 @@ def test_fill_bytes_before_a_marker_are_no_harm() -> None:
 
 
 @pytest.mark.parametrize(("order", "scan"), [((0, 1, 2), 1), ((1, 0, 2), 0), ((0, 1), 0)], ids=str)
-def test_a_scan_with_components_left_out_or_in_another_order_is_none_of_all(order: tuple[int, ...], scan: int) -> None:
+def test_a_scan_with_missing_or_reordered_components_is_not_a_full_scan(order: tuple[int, ...], scan: int) -> None:
     data = picture("4:2:0")
     components = b"".join(data[of(0xDA) + 5 + 2 * i :][:2] for i in order)
     new = jpegs.segment(0xDA, bytes([len(order)]) + components + b"\0\x3f\0")
@@ -160,7 +160,7 @@ COLOURS = {
 
 
 def coloured(before: bytes, names: bytes) -> bytes:
-    """A small JPEG with these segments and names of components, and nothing else that tells its colours."""
+    """A small JPEG with these segments and component ids, and no other hint at its colour model."""
     data = bytearray(jpegs.random_jpeg(3, 16, 16, [0x11] * 3, dense=0.3))
     found = {marker: at for at, marker, _ in jpegs.segments(bytes(data))}
     for i, name in enumerate(names):
@@ -169,7 +169,7 @@ def coloured(before: bytes, names: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", COLOURS)
-def test_colours_are_found_out_as_libjpeg_does(name: str) -> None:
+def test_colour_models_are_determined_as_in_libjpeg(name: str) -> None:
     before, names, colours = COLOURS[name]
     data = coloured(before, names)
     assert read(data)[1]["colours"] == colours
@@ -178,13 +178,13 @@ def test_colours_are_found_out_as_libjpeg_does(name: str) -> None:
 
 
 @pytest.mark.parametrize(("transform", "colours"), [(0, jpeg.CMYK), (2, jpeg.YCCK)])
-def test_four_components_are_what_adobe_says(transform: int, colours: int) -> None:
+def test_the_adobe_segment_says_what_four_components_are(transform: int, colours: int) -> None:
     data = picture("CMYK")
     at = data.index(b"Adobe") + 11
     assert read(changed(data, at, bytes([transform])))[1]["colours"] == colours
 
 
-def test_whatever_stands_in_a_head_pillow_agrees_on_its_size() -> None:
+def test_pillow_agrees_on_the_size_of_any_mutated_head() -> None:
     random = np.random.default_rng(0)
     agreed = 0
     for _ in range(300):

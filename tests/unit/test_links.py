@@ -30,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_relative_dataset_is_read_after_the_working_directory_changed(elsewhere: Path) -> None:
+def test_a_dataset_opened_by_a_relative_path_survives_a_change_of_directory(elsewhere: Path) -> None:
     write("data")
     dataset = mx8.Dataset("data")
     copy = pickle.dumps(dataset)
@@ -39,7 +39,7 @@ def test_a_relative_dataset_is_read_after_the_working_directory_changed(elsewher
     assert pickle.loads(copy)[-1] == {"x": 39}
 
 
-def test_a_relative_writer_publishes_where_it_was_opened(here: Path, elsewhere: Path) -> None:
+def test_a_writer_opened_by_a_relative_path_publishes_where_it_was_opened(here: Path, elsewhere: Path) -> None:
     with mx8.Writer("data", columns={"x": "int"}) as writer:
         writer.write({"x": 1})
         os.chdir(elsewhere)
@@ -47,7 +47,7 @@ def test_a_relative_writer_publishes_where_it_was_opened(here: Path, elsewhere: 
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_link_that_is_a_dot_names_its_shards_by_the_directory(here: Path) -> None:
+def test_errors_name_the_directory_of_a_dataset_opened_as_a_dot(here: Path) -> None:
     write(here / "data")
     os.chdir("data")
     Path("shard.00000.mds").unlink()
@@ -56,14 +56,14 @@ def test_a_link_that_is_a_dot_names_its_shards_by_the_directory(here: Path) -> N
 
 
 @pytest.mark.parametrize("root", [b"data", "with spaces and ünïcödé", "a/b/../c", "with@sign"])
-def test_any_path_of_the_system_names_a_dataset(root: str | bytes) -> None:
+def test_any_valid_path_can_be_a_dataset(root: str | bytes) -> None:
     snapshot = write(os.fsdecode(root))
     assert mx8.Dataset(root).snapshot == snapshot
     assert mx8.Dataset(f"{os.fsdecode(root)}@{snapshot[:15]}").snapshot == snapshot
     assert mx8.Dataset(f"{os.fsdecode(root)}@refresh").snapshot == snapshot
 
 
-def test_a_path_whose_name_is_not_unicode_names_a_dataset() -> None:
+def test_a_path_that_is_not_valid_utf8_can_be_a_dataset() -> None:
     snapshot = write(os.fsdecode(b"\xff\xfe"))
     assert mx8.Dataset(b"\xff\xfe").snapshot == snapshot
 
@@ -79,7 +79,7 @@ def test_nothing_is_written_to_a_snapshot(state: str) -> None:
     assert os.listdir() == ["data"]
 
 
-def test_parts_are_a_list_and_not_one_name() -> None:
+def test_parts_given_as_one_string_are_an_error() -> None:
     write("data")
     for parts in ("data", 3, None):
         with pytest.raises(mx8.SettingError, match=rf"^parts: expected a list of parts, got {parts!r}$"):
@@ -102,26 +102,26 @@ def test_a_tilde_is_the_home_directory(here: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/data", "gs://b/d", "hf://datasets/x", "https://host/data", "S3://b"])
-def test_a_url_is_refused_with_what_to_do(url: str) -> None:
+def test_a_url_is_refused_with_a_hint(url: str) -> None:
     for link in (url, Path(url), f"{url}@sha256:0123456789"):
         with pytest.raises(mx8.RemoteError, match=r"opens local directories only \(copy the dataset"):
             mx8.Dataset(link)
 
 
-def test_a_file_url_is_told_its_path(here: Path) -> None:
+def test_a_file_url_is_refused_with_its_path_as_hint(here: Path) -> None:
     with pytest.raises(mx8.RemoteError, match=f"give its path: {here}"):
         mx8.Dataset(f"file://{here}")
 
 
 @pytest.mark.parametrize("value", [["a", "b"], ("a",), 3, None, {"a": 1}, "a\0b", b"\0"], ids=repr)
-def test_what_is_no_link_is_refused(value: object) -> None:
+def test_invalid_links_are_refused(value: object) -> None:
     with pytest.raises(mx8.SettingError, match=r"^link: expected the path of one dataset") as caught:
         mx8.Dataset(value)  # type: ignore[arg-type]
     assert isinstance(caught.value, ValueError)
     assert ("mx8shards.concat" in str(caught.value)) == isinstance(value, list | tuple)
 
 
-def test_an_open_dataset_is_no_link() -> None:
+def test_an_open_dataset_is_refused_as_a_link() -> None:
     write("data")
     with pytest.raises(mx8.SettingError, match="this is an open dataset already"):
         mx8.Dataset(mx8.Dataset("data"))  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ def test_snapshots_are_listed_from_the_current_one_to_its_first_ancestor(tmp_pat
     assert entries[0].stored_bytes == sum(path.stat().st_size for path in tmp_path.glob("g0001/shard.*"))
 
 
-def test_parents_decide_and_not_the_clock(tmp_path: Path, history: list[str]) -> None:
+def test_the_order_follows_parents_and_not_the_clock(tmp_path: Path, history: list[str]) -> None:
     for seconds, snapshot in enumerate(history):
         os.utime(kept(tmp_path, snapshot), (1e9 + seconds, 1e9 + seconds))
     entries = mx8.log(tmp_path)
@@ -56,15 +56,15 @@ def test_a_pinned_link_starts_at_that_snapshot_and_the_others_follow(tmp_path: P
     assert [entry.current for entry in entries] == [False, False, True]
 
 
-def test_snapshots_off_the_line_follow_by_the_time_they_were_made(tmp_path: Path, history: list[str]) -> None:
-    """Somebody puts the first index back in place, by hand: then it is the current one."""
+def test_snapshots_that_are_no_ancestors_follow_by_their_time(tmp_path: Path, history: list[str]) -> None:
+    """A user restores the first index, which makes it the current snapshot."""
     shutil.copy(kept(tmp_path, history[2]), tmp_path / "index.json")
     for seconds, snapshot in enumerate(history):
         os.utime(kept(tmp_path, snapshot), (1e9 + seconds, 1e9 + seconds))
     assert [entry.snapshot for entry in mx8.log(tmp_path)] == [history[2], history[1], history[0]]
 
 
-def test_a_line_ends_where_an_ancestor_was_removed(tmp_path: Path, history: list[str]) -> None:
+def test_the_line_of_ancestors_ends_where_one_was_removed(tmp_path: Path, history: list[str]) -> None:
     kept(tmp_path, history[1]).unlink()
     assert [entry.snapshot for entry in mx8.log(tmp_path)] == [history[0], history[2]]
 
@@ -76,18 +76,18 @@ def test_a_foreign_dataset_has_one_snapshot(tmp_path: Path) -> None:
     assert (entry.current, entry.parent, entry.sealed, entry.samples) == (True, None, False, 30)
 
 
-def test_an_entry_is_json(tmp_path: Path, history: list[str]) -> None:
+def test_a_log_entry_can_be_written_as_json(tmp_path: Path, history: list[str]) -> None:
     found = json.loads(json.dumps([entry.to_json() for entry in mx8.log(tmp_path)]))
     assert [entry["snapshot"] for entry in found] == history
     assert datetime.fromisoformat(found[0]["published"]).tzinfo is not None
 
 
-def test_no_dataset_is_an_error(tmp_path: Path) -> None:
+def test_a_directory_without_a_dataset_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(mx8.DatasetNotFoundError):
         mx8.log(tmp_path / "nothing")
 
 
-def test_an_index_that_is_not_what_its_name_says_is_an_error(tmp_path: Path, history: list[str]) -> None:
+def test_a_kept_index_whose_hash_differs_from_its_name_is_an_error(tmp_path: Path, history: list[str]) -> None:
     flip(kept(tmp_path, history[2]), 800)
     with pytest.raises(IntegrityError, match=history[2].removeprefix("sha256:")):
         mx8.log(tmp_path)

@@ -29,7 +29,7 @@ def descriptors_of(path: Path) -> int:
     return sum(os.readlink(link) == str(path) for link in links if link.is_symlink())
 
 
-def test_a_map_is_the_file_read_only_and_without_a_descriptor(path: Path) -> None:
+def test_a_map_is_read_only_and_needs_no_descriptor(path: Path) -> None:
     file = ReadFile(path)
     data = map_file(file.descriptor, file.size_bytes)
     del file
@@ -42,7 +42,7 @@ def test_a_map_is_the_file_read_only_and_without_a_descriptor(path: Path) -> Non
         data.data[0] = 1
 
 
-def test_a_map_goes_with_the_last_view_of_it(path: Path) -> None:
+def test_a_map_is_unmapped_with_its_last_view(path: Path) -> None:
     file = ReadFile(path)
     data = map_file(file.descriptor, file.size_bytes)
     view = data[100:].view("<u2")[::2].data
@@ -56,7 +56,7 @@ def test_a_map_goes_with_the_last_view_of_it(path: Path) -> None:
     assert maps_of(path) == 0
 
 
-def test_reading_gives_what_there_is(path: Path) -> None:
+def test_reads_beyond_the_end_are_shortened(path: Path) -> None:
     file = ReadFile(path)
     whole = path.read_bytes()
     assert file.size_bytes == len(whole) == 25_600
@@ -68,7 +68,7 @@ def test_reading_gives_what_there_is(path: Path) -> None:
     assert (file.size_bytes, file.read(90, 20)) == (100, whole[90:100])
 
 
-def test_a_read_file_closes_with_its_last_reference(path: Path) -> None:
+def test_a_read_file_is_closed_with_its_last_reference(path: Path) -> None:
     file = ReadFile(path)
     assert descriptors_of(path) == 1
     del file
@@ -77,13 +77,13 @@ def test_a_read_file_closes_with_its_last_reference(path: Path) -> None:
         ReadFile(path.with_name("nothing"))
 
 
-def test_a_read_file_is_never_a_symlink(path: Path) -> None:
+def test_a_read_file_does_not_follow_symlinks(path: Path) -> None:
     path.with_name("link").symlink_to(path)
     with pytest.raises(OSError, match="symbolic links"):
         ReadFile(path.with_name("link"))
 
 
-def test_a_map_that_the_system_refuses_is_a_disk_error(tmp_path: Path, repository: Path) -> None:
+def test_a_failing_mmap_is_a_disk_error(tmp_path: Path, repository: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(8 << 30)
     code = f"""

@@ -33,7 +33,7 @@ from tests.maintenance import COLUMNS, STATE, cut, edit_index, flip, make_foreig
 
 
 def parts(directory: Path, *counts: int, **options: Any) -> list[Path]:
-    """Datasets of so many samples each, numbered through."""
+    """Write datasets of these sizes, with consecutively numbered samples."""
     roots = []
     start = 0
     for number, count in enumerate(counts):
@@ -54,12 +54,12 @@ def check_samples(root: Path, numbers: Sequence[int]) -> None:
     assert dataset.column("label").tolist() == [number % 10 for number in numbers]
 
 
-# what comes out -------------------------------------------------------------------------------------------------------
+# results --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["link", "copy", "move"])
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_the_samples_of_all_parts_follow_each_other(tmp_path: Path, how: Any, compression: str | None) -> None:
+def test_the_samples_of_all_parts_follow_in_order(tmp_path: Path, how: Any, compression: str | None) -> None:
     roots = parts(tmp_path, 50, 30, 70, compression=compression)
     snapshot = merge(roots, tmp_path / "out", how=how)
     assert mx8.Dataset(tmp_path / "out").snapshot == snapshot
@@ -70,7 +70,7 @@ def test_the_samples_of_all_parts_follow_each_other(tmp_path: Path, how: Any, co
 
 
 @pytest.mark.parametrize(("how", "names"), [("link", 2), ("copy", 1), ("move", 1)])
-def test_shards_are_linked_or_copied_as_asked(tmp_path: Path, how: Any, names: int) -> None:
+def test_shards_are_linked_or_copied_as_requested(tmp_path: Path, how: Any, names: int) -> None:
     roots = parts(tmp_path, 50, 30)
     merge(roots, tmp_path / "out", how=how)
     found = {path.stat().st_nlink for path in (tmp_path / "out").rglob("shard.*")}
@@ -78,20 +78,20 @@ def test_shards_are_linked_or_copied_as_asked(tmp_path: Path, how: Any, names: i
 
 
 @pytest.mark.parametrize("how", ["link", "copy"])
-def test_the_parts_stay_as_they_are(tmp_path: Path, how: Any) -> None:
+def test_merge_does_not_change_the_parts(tmp_path: Path, how: Any) -> None:
     roots = parts(tmp_path, 50, 30)
     before = [tree(root) for root in roots]
     merge(roots, tmp_path / "out", how=how)
     assert [tree(root) for root in roots] == before
 
 
-def test_equal_parts_give_an_equal_id_wherever_they_lie(tmp_path: Path) -> None:
+def test_equal_parts_give_an_equal_id_in_any_directory(tmp_path: Path) -> None:
     one = merge(parts(tmp_path / "here", 50, 30), tmp_path / "out", how="link")
     two = merge(parts(tmp_path / "there", 50, 30), tmp_path / "else", how="copy")
     assert one == two
 
 
-def test_sidecars_cover_the_same_shards_as_before(tmp_path: Path) -> None:
+def test_sidecars_of_parts_cover_the_shards_of_their_part(tmp_path: Path) -> None:
     roots = parts(tmp_path, 50, 0, 30)
     merge(roots, tmp_path / "out")
     counts = [len(index_of(root)["shards"]) for root in roots]
@@ -102,21 +102,21 @@ def test_sidecars_cover_the_same_shards_as_before(tmp_path: Path) -> None:
     assert found == [(kind, *covered) for covered in pairwise(starts) for kind in ("blocks", "columns")]
 
 
-def test_a_part_given_twice_stands_there_twice(tmp_path: Path) -> None:
+def test_a_part_given_twice_is_merged_twice(tmp_path: Path) -> None:
     (root,) = parts(tmp_path, 50)
     merge([root, root], tmp_path / "out")
     assert [plain(found) for found in mx8.Dataset(tmp_path / "out")] == [sample(i) for i in range(50)] * 2
     assert mx8.verify(tmp_path / "out", data=True).ok
 
 
-def test_a_pinned_link_gives_that_snapshot(tmp_path: Path) -> None:
+def test_a_pinned_link_merges_that_snapshot(tmp_path: Path) -> None:
     old = write(tmp_path / "part", range(50))
     write(tmp_path / "part", range(50, 80), mode="append")
     merge([f"{tmp_path}/part@{old}"], tmp_path / "out")
     check_samples(tmp_path / "out", range(50))
 
 
-def test_parts_without_our_state_are_merged_and_stay_unsealed(tmp_path: Path) -> None:
+def test_foreign_parts_are_merged_and_stay_unsealed(tmp_path: Path) -> None:
     roots = parts(tmp_path, 50, 30)
     for root in roots:
         make_foreign(root)
@@ -133,8 +133,8 @@ def test_what_was_merged_can_be_appended_to_and_merged_again(tmp_path: Path) -> 
     assert mx8.verify(tmp_path / "again", data=True).ok
 
 
-def test_an_append_whose_sidecar_is_there_already_is_published(tmp_path: Path) -> None:
-    """Equal numbers make equal side-cars, which lie under one name."""
+def test_an_append_whose_sidecar_exists_already_is_published(tmp_path: Path) -> None:
+    """Equal numbers give equal side-cars, which share one name."""
     for number in range(2):
         with mx8.Writer(
             tmp_path, columns={"x": "int", "noise": "bytes"}, mode="append" if number else "create"
@@ -144,7 +144,7 @@ def test_an_append_whose_sidecar_is_there_already_is_published(tmp_path: Path) -
     assert len(list((tmp_path / STATE / "sidecars").iterdir())) == 3
 
 
-def test_progress_tells_of_every_byte(tmp_path: Path) -> None:
+def test_progress_counts_every_byte(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     merge(parts(tmp_path, 50, 30), tmp_path / "out", progress=lambda done, total: calls.append((done, total)))
     total = sum(path.stat().st_size for path in (tmp_path / "out").rglob("shard.*"))
@@ -152,10 +152,10 @@ def test_progress_tells_of_every_byte(tmp_path: Path) -> None:
     assert calls[-1] == (total, total)
 
 
-# which parts are meant ------------------------------------------------------------------------------------------------
+# selection of parts ---------------------------------------------------------------------------------------------------
 
 
-def test_a_directory_stands_for_the_datasets_beneath_it_at_any_depth(tmp_path: Path) -> None:
+def test_a_directory_means_all_datasets_below_it(tmp_path: Path) -> None:
     write(tmp_path / "in" / "b", range(60, 80))
     write(tmp_path / "in" / "a" / "2" / "x", range(40, 60))
     write(tmp_path / "in" / "a" / "1", range(20, 40))
@@ -165,7 +165,7 @@ def test_a_directory_stands_for_the_datasets_beneath_it_at_any_depth(tmp_path: P
     check_samples(tmp_path / "out", range(80))
 
 
-def test_what_the_ranks_wrote_is_joined_in_their_order(tmp_path: Path) -> None:
+def test_parts_of_ranks_are_merged_in_rank_order(tmp_path: Path) -> None:
     for rank in (2, 0, 1):
         write(tmp_path / "data", range(40 * rank, 40 * rank + 40), rank=rank, world_size=3)
     merge([tmp_path / "data"], tmp_path / "data", how="move")
@@ -174,7 +174,7 @@ def test_what_the_ranks_wrote_is_joined_in_their_order(tmp_path: Path) -> None:
     assert mx8.verify(tmp_path / "data", data=True).ok
 
 
-def test_ranks_of_several_splits_are_joined_apart(tmp_path: Path) -> None:
+def test_ranks_of_several_splits_are_merged_separately(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for rank in range(2):
             write(tmp_path / split, range(20 * rank, 20 * rank + 20), rank=rank, world_size=2)
@@ -182,7 +182,7 @@ def test_ranks_of_several_splits_are_joined_apart(tmp_path: Path) -> None:
     assert [found["label"] for found in mx8.Dataset(tmp_path / "all")] == [i % 10 for i in range(40)] * 2
 
 
-def test_a_symlink_that_leads_back_up_is_followed_once(tmp_path: Path) -> None:
+def test_a_symlink_to_a_parent_directory_is_followed_once(tmp_path: Path) -> None:
     write(tmp_path / "in" / "a", range(20))
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     (tmp_path / "elsewhere").mkdir()
@@ -192,16 +192,18 @@ def test_a_symlink_that_leads_back_up_is_followed_once(tmp_path: Path) -> None:
     check_samples(tmp_path / "out", range(40))
 
 
-def test_datasets_in_hidden_directories_are_left_out(tmp_path: Path) -> None:
+def test_datasets_in_hidden_directories_are_ignored(tmp_path: Path) -> None:
     write(tmp_path / "tree" / "a", range(20))
     shutil.copytree(tmp_path / "tree", tmp_path / "tree" / ".snapshot")
     merge([tmp_path / "tree"], tmp_path / "out")
     check_samples(tmp_path / "out", range(20))
-    merge([tmp_path / "tree" / ".snapshot"], tmp_path / "named")  # a hidden directory that is given is meant
+    merge([tmp_path / "tree" / ".snapshot"], tmp_path / "named")  # given explicitly, it is merged
     check_samples(tmp_path / "named", range(20))
 
 
-def test_a_dataset_below_another_one_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dataset_below_another_one_is_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     outer, inner = tmp_path / "tree" / "a", tmp_path / "tree" / "a" / "more" / "b"
     write(outer, range(20))
     write(inner, range(20, 30))
@@ -214,14 +216,14 @@ def test_a_dataset_below_another_one_is_left_out_and_named(tmp_path: Path, caplo
     ]
 
 
-def test_a_missing_rank_is_named(tmp_path: Path) -> None:
+def test_a_missing_rank_is_an_error_that_names_it(tmp_path: Path) -> None:
     for rank in (0, 2):
         write(tmp_path / "data", range(10), rank=rank, world_size=4)
     with pytest.raises(DatasetNotFoundError, match="none of rank-00001-of-00004, rank-00003-of-00004"):
         merge([tmp_path / "data"], tmp_path / "data")
 
 
-def test_a_rank_that_did_not_finish_is_a_missing_one(tmp_path: Path) -> None:
+def test_a_rank_that_did_not_finish_counts_as_missing(tmp_path: Path) -> None:
     write(tmp_path / "data", range(10), rank=0, world_size=2)
     with pytest.raises(KeyError), mx8.Writer(tmp_path / "data", columns=COLUMNS, rank=1, world_size=2):
         raise KeyError
@@ -229,7 +231,7 @@ def test_a_rank_that_did_not_finish_is_a_missing_one(tmp_path: Path) -> None:
         merge([tmp_path / "data"], tmp_path / "data")
 
 
-def test_a_missing_rank_is_missed_when_the_others_are_given_one_by_one(tmp_path: Path) -> None:
+def test_a_missing_rank_is_detected_if_the_other_parts_are_given_one_by_one(tmp_path: Path) -> None:
     write(tmp_path / "data", range(10), rank=1, world_size=2)
     with pytest.raises(DatasetNotFoundError, match="rank-00000-of-00002"):
         merge((tmp_path / "data" / STATE / "parts").iterdir(), tmp_path / "out")
@@ -244,17 +246,17 @@ def test_leftovers_of_another_world_size_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [[], ["empty"], ["nothing"]])
-def test_no_part_is_an_error(tmp_path: Path, given: list[str]) -> None:
+def test_merging_no_parts_is_an_error(tmp_path: Path, given: list[str]) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetNotFoundError):
         merge([tmp_path / name for name in given], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-# what parts have to agree on ------------------------------------------------------------------------------------------
+# conditions on parts --------------------------------------------------------------------------------------------------
 
 
-def test_parts_of_different_columns_are_named(tmp_path: Path) -> None:
+def test_parts_of_different_columns_are_an_error_that_names_them(tmp_path: Path) -> None:
     write(tmp_path / "a", range(10))
     with mx8.Writer(tmp_path / "b", columns={"label": "int"}) as writer:
         writer.write({"label": 3})
@@ -263,7 +265,7 @@ def test_parts_of_different_columns_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_part_of_no_shards_agrees_with_any_columns(tmp_path: Path) -> None:
+def test_a_part_without_shards_fits_any_columns(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "empty", columns={"label": "int"}, match_streaming=True):
         pass
     write(tmp_path / "a", range(10))
@@ -271,14 +273,14 @@ def test_a_part_of_no_shards_agrees_with_any_columns(tmp_path: Path) -> None:
     check_samples(tmp_path / "out", range(10))
 
 
-def test_metadata_are_united(tmp_path: Path) -> None:
+def test_metadata_of_all_parts_are_combined(tmp_path: Path) -> None:
     write(tmp_path / "a", range(10), metadata={"classes": ["x", "y"], "source": "web"})
     write(tmp_path / "b", range(10, 20), metadata={"classes": ["x", "y"], "year": 2024})
     merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert mx8.Dataset(tmp_path / "out").metadata == {"classes": ["x", "y"], "source": "web", "year": 2024}
 
 
-def test_metadata_that_contradict_each_other_are_named_and_can_be_given(tmp_path: Path) -> None:
+def test_contradicting_metadata_are_an_error_that_names_them_and_can_be_overridden(tmp_path: Path) -> None:
     write(tmp_path / "a", range(10), metadata={"classes": ["x", "y"]})
     write(tmp_path / "b", range(10, 20), metadata={"classes": ["y", "x"]})
     given = [tmp_path / "a", tmp_path / "b"]
@@ -291,7 +293,7 @@ def test_metadata_that_contradict_each_other_are_named_and_can_be_given(tmp_path
 
 
 @pytest.mark.parametrize(("first", "second"), [(["x", "y"], None), (None, ["x", "y"])])
-def test_labels_of_a_part_without_class_names_do_not_get_those_of_another(
+def test_a_part_without_class_names_is_not_merged_with_one_that_has_them(
     tmp_path: Path, first: list[str] | None, second: list[str] | None
 ) -> None:
     for name, classes in (("a", first), ("b", second)):
@@ -309,7 +311,7 @@ def test_labels_of_a_part_without_class_names_do_not_get_those_of_another(
     assert mx8.Dataset(tmp_path / "out").metadata == {"classes": ["x", "y"]}
 
 
-def test_a_part_without_samples_needs_no_class_names(tmp_path: Path) -> None:
+def test_an_empty_part_needs_no_class_names(tmp_path: Path) -> None:
     write(tmp_path / "a", range(10), metadata={"classes": ["x", "y"]})
     write(tmp_path / "b", range(0))
     merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
@@ -327,13 +329,13 @@ def test_one_rank_may_give_the_class_names_and_ranks_that_append_keep_them(tmp_p
     assert len(mx8.Dataset(tmp_path)) == 40
 
 
-def test_metadata_that_are_no_json_are_refused(tmp_path: Path) -> None:
+def test_metadata_that_are_not_json_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="metadata"):
         merge(parts(tmp_path, 10), tmp_path / "out", metadata={"a": object()})
     assert not (tmp_path / "out").exists()
 
 
-def test_keys_of_other_programs_are_kept_unless_parts_contradict_each_other(
+def test_foreign_keys_are_kept_unless_parts_contradict_each_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     roots = parts(tmp_path, 10, 10)
@@ -348,22 +350,22 @@ def test_keys_of_other_programs_are_kept_unless_parts_contradict_each_other(
     assert "'other'" in caplog.text
 
 
-# all or nothing -------------------------------------------------------------------------------------------------------
+# atomicity ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_dataset_is_never_merged_over(tmp_path: Path) -> None:
+def test_merge_never_replaces_an_existing_dataset(tmp_path: Path) -> None:
     roots = parts(tmp_path, 10, 20)
     before = tree(tmp_path)
-    with pytest.raises(DatasetExistsError, match="a dataset is here already"):
+    with pytest.raises(DatasetExistsError, match="the directory already contains a dataset"):
         merge(roots, roots[0])
-    (roots[0] / "index.json").unlink()  # its snapshots are there still
+    (roots[0] / "index.json").unlink()  # its kept snapshots still exist
     with pytest.raises(DatasetExistsError):
         merge([roots[1]], roots[0])
     assert tree(tmp_path) == {name: data for name, data in before.items() if name != "part0/index.json"}
 
 
 @pytest.mark.parametrize("how", ["link", "copy", "move"])
-def test_a_part_that_is_not_whole_stops_everything(tmp_path: Path, how: Any) -> None:
+def test_an_incomplete_part_stops_the_merge(tmp_path: Path, how: Any) -> None:
     roots = parts(tmp_path, 30, 30)
     shard = roots[1] / "shard.00000.mds"
     cut(shard)
@@ -377,7 +379,7 @@ def test_a_part_that_is_not_whole_stops_everything(tmp_path: Path, how: Any) -> 
     assert tree(tmp_path) == before
 
 
-def test_a_damaged_sidecar_stops_everything_and_a_missing_one_is_missing_after(tmp_path: Path) -> None:
+def test_a_damaged_sidecar_stops_the_merge_and_a_missing_one_stays_missing(tmp_path: Path) -> None:
     roots = parts(tmp_path, 30, 30)
     sidecars = sorted((roots[1] / STATE / "sidecars").iterdir())
     flip(sidecars[0], 100)
@@ -390,7 +392,7 @@ def test_a_damaged_sidecar_stops_everything_and_a_missing_one_is_missing_after(t
     check_samples(tmp_path / "out", range(60))
 
 
-def test_an_unknown_way_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_value_of_how_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="how: expected one of 'link', 'copy', 'move', got 'symlink'"):
         merge(parts(tmp_path, 10), tmp_path / "out", how="symlink")  # type: ignore[arg-type]
 
@@ -398,7 +400,7 @@ def test_an_unknown_way_is_refused(tmp_path: Path) -> None:
 # moving ---------------------------------------------------------------------------------------------------------------
 
 
-def test_moving_removes_the_history_of_a_part_and_no_file_of_others(tmp_path: Path) -> None:
+def test_moving_removes_the_history_of_a_part_and_no_foreign_files(tmp_path: Path) -> None:
     root = tmp_path / "part"
     write(root, range(30), compression="zstd")
     write(root, range(30, 40), mode="overwrite", compression="zstd")
@@ -437,7 +439,7 @@ def test_a_pinned_part_cannot_be_moved(tmp_path: Path) -> None:
         merge([f"{tmp_path}/part@{snapshot}"], tmp_path / "out", how="move")
 
 
-def test_a_part_that_a_writer_holds_cannot_be_moved_and_nothing_is_published(tmp_path: Path) -> None:
+def test_a_part_locked_by_a_writer_cannot_be_moved_and_nothing_is_published(tmp_path: Path) -> None:
     (root,) = parts(tmp_path, 30)
     with mx8.Writer(root, columns=COLUMNS, mode="append") as writer:
         writer.write(sample(30))
@@ -459,11 +461,11 @@ def test_parts_on_another_file_system_are_copied(tmp_path: Path) -> None:
         shutil.rmtree(there)
 
 
-# a move that was cut short --------------------------------------------------------------------------------------------
+# interrupted moves ----------------------------------------------------------------------------------------------------
 
 
 def stop_moving(roots: list[Path], out: Path, is_there: Callable[[], bool]) -> None:
-    """Merge and move these parts, and die at the first step before which this is true."""
+    """Merge and move these parts, and die at the first step for which `is_wanted` is true."""
 
     class StoppedError(BaseException):
         pass
@@ -480,7 +482,7 @@ def stop_moving(roots: list[Path], out: Path, is_there: Callable[[], bool]) -> N
         operations.before = real
 
 
-def test_the_same_command_finishes_a_move_that_was_killed(tmp_path: Path) -> None:
+def test_the_same_command_completes_a_killed_move(tmp_path: Path) -> None:
     roots = parts(tmp_path, 30, 40, 50)
     stop_moving(roots, tmp_path / "out", lambda: not (roots[1] / "shard.00000.mds").exists())
     published = mx8.Dataset(tmp_path / "out").snapshot
@@ -489,11 +491,11 @@ def test_the_same_command_finishes_a_move_that_was_killed(tmp_path: Path) -> Non
     assert merge(roots, tmp_path / "out", how="move") == published
     assert [root.exists() for root in roots] == [False] * 3
     check_samples(tmp_path / "out", range(120))
-    with pytest.raises(DatasetExistsError, match="a dataset is here already"):
+    with pytest.raises(DatasetExistsError, match="the directory already contains a dataset"):
         merge(roots, tmp_path / "out", how="move")
 
 
-def test_a_move_is_finished_where_parts_and_dataset_were_moved_to_meanwhile(tmp_path: Path) -> None:
+def test_a_killed_move_is_completed_after_parts_and_dataset_were_moved_elsewhere(tmp_path: Path) -> None:
     roots = parts(tmp_path / "here", 30, 40)
     stop_moving(roots, tmp_path / "here" / "out", lambda: not (roots[0] / "shard.00000.mds").exists())
     (tmp_path / "here").rename(tmp_path / "there")
@@ -503,7 +505,7 @@ def test_a_move_is_finished_where_parts_and_dataset_were_moved_to_meanwhile(tmp_
     check_samples(there / "out", range(70))
 
 
-def test_half_a_part_is_never_merged(tmp_path: Path) -> None:
+def test_a_partly_removed_part_is_never_merged(tmp_path: Path) -> None:
     roots = parts(tmp_path / "parts", 30, 40)
     stop_moving(roots, tmp_path / "out", lambda: not (roots[0] / "shard.00000.mds").exists())
     with pytest.raises(DatasetNotFoundError, match=r"part0/index\.json: no dataset here"):
@@ -511,7 +513,7 @@ def test_half_a_part_is_never_merged(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_whoever_writes_to_a_part_next_finishes_its_removal_and_starts_anew(tmp_path: Path) -> None:
+def test_the_next_writer_of_a_part_completes_its_removal_and_starts_anew(tmp_path: Path) -> None:
     (root,) = parts(tmp_path, 30)
     stop_moving([root], tmp_path / "out", (tmp_path / "out" / "index.json").exists)
     assert (root / "index.json").exists()
@@ -520,7 +522,7 @@ def test_whoever_writes_to_a_part_next_finishes_its_removal_and_starts_anew(tmp_
     check_samples(tmp_path / "out", range(30))
 
 
-def test_gc_finishes_the_removal_of_parts_below_the_dataset(tmp_path: Path) -> None:
+def test_gc_completes_the_removal_of_parts_below_the_dataset(tmp_path: Path) -> None:
     for rank in range(3):
         write(tmp_path / "data", range(10 * rank, 10 * rank + 10), rank=rank, world_size=3)
     stop_moving([tmp_path / "data"], tmp_path / "data", (tmp_path / "data" / "index.json").exists)
@@ -540,7 +542,7 @@ def test_a_part_stays_if_the_merge_was_killed_before_it_published(tmp_path: Path
     assert tree(roots[1]) == before[1]
 
 
-def test_an_intent_to_move_from_elsewhere_removes_nothing_without_its_snapshot(tmp_path: Path) -> None:
+def test_an_intent_to_move_from_another_dataset_removes_nothing(tmp_path: Path) -> None:
     (root,) = parts(tmp_path, 30)
     snapshot = mx8.Dataset(root).snapshot
     staging = root / STATE / "staging"
@@ -562,7 +564,7 @@ def test_an_intent_to_move_from_elsewhere_removes_nothing_without_its_snapshot(t
 
 
 @pytest.mark.parametrize("how", ["link", "copy", "move"])
-def test_ranks_append_and_merge_publishes_what_they_wrote(tmp_path: Path, how: Any) -> None:
+def test_merge_publishes_the_parts_that_ranks_append(tmp_path: Path, how: Any) -> None:
     ids = []
     for start in range(0, 120, 40):
         mode: Any = "append" if start else "create"
@@ -603,7 +605,7 @@ def test_parts_from_elsewhere_are_appended_after_an_overwrite_and_a_gc(tmp_path:
     ]
 
 
-def test_an_append_to_nothing_makes_a_dataset(tmp_path: Path) -> None:
+def test_an_append_without_a_dataset_creates_one(tmp_path: Path) -> None:
     one = merge(parts(tmp_path / "a", 30, 20), tmp_path / "out", mode="append")
     assert one == merge(parts(tmp_path / "b", 30, 20), tmp_path / "else")
 
@@ -617,7 +619,7 @@ def test_parts_of_a_foreign_dataset_can_be_appended_to_a_foreign_one(tmp_path: P
     assert len(mx8.log(roots[0])) == 2
 
 
-def test_parts_whose_columns_or_metadata_do_not_fit_the_dataset_are_not_appended(tmp_path: Path) -> None:
+def test_parts_with_incompatible_columns_or_metadata_are_not_appended(tmp_path: Path) -> None:
     write(tmp_path / "data", range(10), metadata={"a": 1})
     with mx8.Writer(tmp_path / "other", columns={"label": "int"}) as writer:
         writer.write({"label": 3})
@@ -630,7 +632,7 @@ def test_parts_whose_columns_or_metadata_do_not_fit_the_dataset_are_not_appended
     assert tree(tmp_path) == before
 
 
-def test_what_ranks_wrote_is_appended_once_and_only_to_the_snapshot_it_was_written_for(tmp_path: Path) -> None:
+def test_parts_of_ranks_are_appended_once_and_only_to_their_snapshot(tmp_path: Path) -> None:
     for rank in range(2):
         write(tmp_path, range(10), rank=rank, world_size=2)
     merge([tmp_path], tmp_path)
@@ -646,8 +648,8 @@ def test_what_ranks_wrote_is_appended_once_and_only_to_the_snapshot_it_was_writt
     assert len(mx8.Dataset(tmp_path)) == 21
 
 
-def test_parts_of_a_snapshot_that_is_no_longer_current_are_named_and_can_be_appended(tmp_path: Path) -> None:
-    root = tmp_path / "a set"  # whose name a shell has to be shown quoted
+def test_parts_of_an_outdated_snapshot_are_an_error_that_says_how_to_append_them(tmp_path: Path) -> None:
+    root = tmp_path / "a set"  # a name that must be quoted in a shell
     write(root, range(10))
     for rank in range(2):
         write(root, range(10 + 5 * rank, 15 + 5 * rank), rank=rank, world_size=2, mode="append")
@@ -659,7 +661,7 @@ def test_parts_of_a_snapshot_that_is_no_longer_current_are_named_and_can_be_appe
     check_samples(root, [*range(10), 20, *range(10, 20)])
 
 
-def test_a_dataset_is_no_part_of_itself(tmp_path: Path) -> None:
+def test_a_dataset_cannot_be_merged_into_itself(tmp_path: Path) -> None:
     write(tmp_path / "in" / "data", range(10))
     with pytest.raises(DatasetExistsError, match="cannot be a part of itself"):
         merge([tmp_path / "in"], tmp_path / "in" / "data", mode="append")

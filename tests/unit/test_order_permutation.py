@@ -22,7 +22,7 @@ KEY = Key("sha256:00", "whole", 17)
 
 
 @pytest.mark.parametrize("row", TABLE["permutations"], ids=lambda row: f"{row['purpose']}-{row['seed']}")
-def test_words_and_permutations_are_those_of_the_spec(row: dict[str, Any]) -> None:
+def test_words_and_permutations_match_the_spec_vectors(row: dict[str, Any]) -> None:
     words = Key(row["snapshot"], row["view"], int(row["seed"])).words(row["purpose"], int(row["epoch"]))
     assert [f"{word:016x}" for word in words.tolist()] == row["words"]
     for values in row["values"]:
@@ -36,17 +36,17 @@ def test_words_and_permutations_are_those_of_the_spec(row: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("row", TABLE["shuffles"], ids="{0[count]}-{0[seed]}".format)
-def test_shuffles_are_those_of_the_spec(row: dict[str, Any]) -> None:
+def test_shuffles_match_the_spec_vectors(row: dict[str, Any]) -> None:
     key = Key(row["snapshot"], row["view"], row["seed"])
     order = Shuffle(row["count"], key)
     assert order.ids(row["epoch"], 0, row["count"]).tolist() == row["order"]
 
 
 @pytest.mark.parametrize("row", TABLE["block_shuffles"], ids="{0[groups]}-{0[shards]}-{0[seed]}".format)
-def test_block_shuffles_are_those_of_the_spec(row: dict[str, Any]) -> None:
+def test_block_shuffles_match_the_spec_vectors(row: dict[str, Any]) -> None:
     shard_of = {position: shard for shard, group in enumerate(row["groups"]) for position in group}
     shards = np.array([shard_of[position] for position in range(len(shard_of))])
-    # sample_ids that lie in the shards the row tells of: shard i holds 100 samples
+    # sample_ids in the shards of the row: shard i has samples 100 i to 100 i + 99
     places = ShardLookup(
         len(shards), np.arange(len(row["groups"]) + 1) * 100, lambda at, _: shards[at] * 100 + at % 100
     )
@@ -55,13 +55,13 @@ def test_block_shuffles_are_those_of_the_spec(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 100, 4095, 4096, 4097, 4098, 65_536, 70_001])
-def test_every_number_stands_somewhere_once(count: int) -> None:
+def test_every_number_occurs_exactly_once(count: int) -> None:
     found = Permutation(count, KEY.words("shuffle", 0)).of(np.arange(count))
     assert np.array_equal(np.sort(found), np.arange(count))
 
 
 @pytest.mark.parametrize("count", [10**9 + 7, 1 << 53, (1 << 61) + 1, LARGEST - 1, LARGEST])
-def test_a_count_that_no_memory_holds_is_no_hindrance(count: int) -> None:
+def test_counts_larger_than_memory_work(count: int) -> None:
     permutation = Permutation(count, KEY.words("shuffle", 0))
     positions = np.unique(np.linspace(0, count - 1, 50_000).astype(np.int64).clip(0, count - 1))
     found = permutation.of(positions)
@@ -71,7 +71,7 @@ def test_a_count_that_no_memory_holds_is_no_hindrance(count: int) -> None:
     assert len(np.unique(found)) == len(positions)
 
 
-def test_the_positions_asked_for_together_do_not_matter() -> None:
+def test_positions_computed_together_or_alone_give_equal_values() -> None:
     count = 100_003
     permutation = Permutation(count, KEY.words("shuffle", 0))
     all_of_them = permutation.of(np.arange(count))
@@ -81,12 +81,12 @@ def test_the_positions_asked_for_together_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("count", [-1, LARGEST + 1])
-def test_a_count_without_a_permutation_is_refused(count: int) -> None:
+def test_an_invalid_count_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match=rf"count: expected an int from 0 to 2\*\*62, got {count}"):
         Permutation(count, KEY.words("shuffle", 0))
 
 
-def test_every_part_of_a_key_changes_the_words() -> None:
+def test_every_part_of_the_key_changes_the_words() -> None:
     keys = [KEY, Key("sha256:01", "whole", 17), Key("sha256:00", "other", 17), Key("sha256:00", "whole", 18)]
     words = [key.words("shuffle", 0) for key in keys] + [KEY.words("shuffle", 1), KEY.words("other", 0)]
     for i, one in enumerate(words):

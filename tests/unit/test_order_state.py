@@ -1,4 +1,4 @@
-"""Does a loader state survive JSON, and is a state of another dataset or with invalid values refused?"""
+"""Can a loader state be stored as JSON, and is a state of another dataset or with invalid values refused?"""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ STATE = State(
 )
 
 
-def test_a_state_survives_json() -> None:
+def test_a_state_can_be_written_as_json_and_read_back() -> None:
     assert State.from_json(json.loads(json.dumps(STATE.to_json()))) == STATE
 
 
 @pytest.mark.parametrize("value", [None, [], "state", 3])
-def test_a_state_that_is_no_object_is_refused(value: Any) -> None:
+def test_a_state_that_is_not_an_object_is_refused(value: Any) -> None:
     with pytest.raises(FormatError, match=r"state: at \$: expected object, got"):
         State.from_json(value)
 
@@ -58,37 +58,37 @@ BAD = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
-def test_a_field_that_cannot_be_right_is_refused_by_its_place(name: str, value: Any) -> None:
+def test_an_invalid_field_is_an_error_that_names_it(name: str, value: Any) -> None:
     with pytest.raises(FormatError, match=rf"state: at \$\.{name}(\.count)?: expected "):
         State.from_json(STATE.to_json() | {name: value})
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_missing_field_is_refused_by_name(name: str) -> None:
+def test_a_missing_field_is_an_error_that_names_it(name: str) -> None:
     value = STATE.to_json()
     del value[name]
     with pytest.raises(FormatError, match=name):
         State.from_json(value)
 
 
-def test_an_unknown_field_is_refused_by_name() -> None:
+def test_an_unknown_field_is_an_error_that_names_it() -> None:
     with pytest.raises(FormatError, match=r"state: at \$: expected no other keys, got 'rank'"):
         State.from_json(STATE.to_json() | {"rank": 3})
 
 
-def test_the_same_data_and_settings_go_on_at_any_epoch_and_position() -> None:
+def test_a_state_of_equal_data_and_settings_fits_at_any_epoch_and_position() -> None:
     STATE.check(replace(STATE, epoch=0, position=0), 512)
 
 
 @pytest.mark.parametrize("name", ["snapshot", "view"])
-def test_other_data_are_refused_by_what_differs(name: str) -> None:
+def test_a_state_of_other_data_is_an_error_that_names_the_difference(name: str) -> None:
     words = rf"state: at \$\.{name}: expected other \(this loader's\), got {getattr(STATE, name)} \("
     with pytest.raises(IntegrityError, match=words):
         STATE.check(replace(STATE, **{name: "other"}), 10_000)
 
 
 @pytest.mark.parametrize(("name", "value"), [("order", {"name": "shuffle"}), ("seed", 17)])
-def test_another_order_of_the_same_data_is_refused_by_what_differs(name: str, value: Any) -> None:
+def test_a_state_of_another_order_is_an_error_that_names_the_difference(name: str, value: Any) -> None:
     with pytest.raises(LoaderError, match=rf"state: at \$\.{name}: expected .* \(this loader's\), got"):
         STATE.check(replace(STATE, **{name: value}), 10_000)
 
@@ -121,7 +121,7 @@ def deep() -> dict[str, Any]:
     ],
     ids=map(str, range(15)),
 )
-def test_a_value_of_any_size_and_depth_is_refused_in_a_short_message(name: str, make: Callable[[], Any]) -> None:
+def test_huge_and_deep_values_are_refused_with_a_short_message(name: str, make: Callable[[], Any]) -> None:
     with pytest.raises((FormatError, IntegrityError, LoaderError), match=r"^state: at \$") as caught:
         State.from_json(STATE.to_json() | {name: make()}).check(STATE, 512)
     assert len(str(caught.value)) < 1_000
@@ -132,10 +132,10 @@ def test_a_position_beyond_the_epoch_is_refused() -> None:
         STATE.check(STATE, 511)
 
 
-def test_what_was_lost_before_decides_nothing() -> None:
+def test_lost_samples_do_not_affect_whether_a_state_fits() -> None:
     STATE.check(replace(STATE, lost={"count": 0, "digest": ""}), 512)
 
 
-def test_a_state_begins_with_nothing_lost() -> None:
+def test_a_new_state_has_no_lost_samples() -> None:
     fields = {name: getattr(STATE, name) for name in ("snapshot", "view", "order", "seed", "epoch", "position")}
     assert State(**fields).to_json()["lost"] == {"count": 0, "digest": ""}

@@ -19,7 +19,7 @@ OUTPUTS = st.dictionaries(st.text(max_size=2), FIXED | st.just(RAGGED), max_size
 
 
 @given(outputs=OUTPUTS, rows=st.integers(0, 40), data=st.data())
-def test_places_are_aligned_and_lie_side_by_side(outputs: dict[str, Output], rows: int, data: st.DataObject) -> None:
+def test_offsets_are_aligned_and_do_not_overlap(outputs: dict[str, Output], rows: int, data: st.DataObject) -> None:
     ragged = {key: data.draw(st.integers(0, 5_000)) for key, output in outputs.items() if output.shape is None}
     layout = lay_out(outputs, rows, ragged)
     spans = [(0, 0)]
@@ -40,7 +40,7 @@ def test_places_are_aligned_and_lie_side_by_side(outputs: dict[str, Output], row
 
 
 @given(outputs=OUTPUTS, rows=st.integers(0, 40), more=st.integers(0, 500))
-def test_what_is_needed_at_most_is_the_fixed_part_and_so_many_ragged_bytes(
+def test_the_largest_size_is_the_fixed_part_plus_the_ragged_bytes(
     outputs: dict[str, Output], rows: int, more: int
 ) -> None:
     assert max_bytes(outputs, rows, more) == max_bytes(outputs, rows, 0) + more
@@ -48,7 +48,7 @@ def test_what_is_needed_at_most_is_the_fixed_part_and_so_many_ragged_bytes(
 
 
 @given(outputs=OUTPUTS, rows=st.integers(0, 9))
-def test_arrays_over_a_bank_have_the_shape_that_was_declared(outputs: dict[str, Output], rows: int) -> None:
+def test_arrays_over_a_bank_have_the_declared_shape(outputs: dict[str, Output], rows: int) -> None:
     layout = lay_out(outputs, rows, dict.fromkeys(outputs, 33))
     whole: Any = np.zeros(layout.size_bytes, np.uint8)
     for value, (key, output) in enumerate(outputs.items(), 1):
@@ -60,7 +60,7 @@ def test_arrays_over_a_bank_have_the_shape_that_was_declared(outputs: dict[str, 
         assert (array_of(whole, output, layout.regions[key], rows) == value).all()
 
 
-def test_rows_without_a_shape_have_no_size() -> None:
+def test_outputs_without_a_shape_have_no_row_size() -> None:
     assert RAGGED.row_bytes is None
     assert Output(np.dtype("i2"), ()).row_bytes == 2
     assert Output(np.dtype("i2"), (3, 0)).row_bytes == 0

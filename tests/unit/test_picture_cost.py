@@ -23,13 +23,13 @@ from mx8shards.kernels import jpeg, turbo
 from mx8shards.kernels.cuts import CUT, REGION
 from mx8shards.kernels.decompress import decode_rgb
 from mx8shards.media import decoding, tally, yuv420
-from tests.hostile import (
+from tests.decompression_bombs import (
     HOSTILE,
     JPEG,
     SMALL,
     chunk,
     encoded,
-    filled,
+    fill_bytes,
     frames,
     gif,
     late_png_bomb,
@@ -41,7 +41,15 @@ from tests.hostile import (
 )
 from tests.jpegs import segment
 
-KNOWN = ("progressive scans", "sequential scans", "fill bytes", "junk", "empty comments", "EXIF bomb", "MPF bomb")
+KNOWN = (
+    "progressive scans",
+    "sequential scans",
+    "fill bytes",
+    "bytes between segments",
+    "empty comments",
+    "EXIF bomb",
+    "MPF bomb",
+)
 
 
 def converted(data: bytes) -> None:
@@ -64,10 +72,10 @@ READERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_costs_too_much_is_refused_with_the_reason_before_it_costs(name: str, reader: str) -> None:
+def test_decompression_bombs_are_refused_cheaply_with_the_reason(name: str, reader: str) -> None:
     make, reason = HOSTILE[name]
     data = make(1)
-    READERS[reader](JPEG)  # whatever is imported for it
+    READERS[reader](JPEG)  # import what it needs before memory is measured
     tracemalloc.start()
     try:
         with pytest.raises(DecodeError, match=reason):
@@ -78,8 +86,8 @@ def test_what_costs_too_much_is_refused_with_the_reason_before_it_costs(name: st
 
 
 @pytest.mark.parametrize("make", [png_profile_bomb, late_png_bomb])
-def test_exif_data_that_only_its_orientation_is_asked_of_are_checked_before_pillow_reads_them(make: Any) -> None:
-    with open_picture(make(1)) as picture:  # Pillow has not looked at them
+def test_exif_data_are_checked_before_pillow_reads_their_orientation(make: Any) -> None:
+    with open_picture(make(1)) as picture:  # Pillow has not read them
         picture.load()
         tracemalloc.start()
         try:
@@ -90,19 +98,19 @@ def test_exif_data_that_only_its_orientation_is_asked_of_are_checked_before_pill
             tracemalloc.stop()
 
 
-def test_directories_of_tags_that_name_each_other_are_read_once() -> None:
+def test_tag_directories_that_refer_to_each_other_are_read_once() -> None:
     ring = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<HHHIII", 1, 34665, 4, 1, 8, 0)
     check_cost(ring)
 
 
 @pytest.mark.parametrize("name", [*KNOWN, "empty chunks"])
-def test_a_dataset_refuses_it_too(name: str) -> None:
+def test_dataset_decoding_refuses_decompression_bombs(name: str) -> None:
     make, reason = HOSTILE[name]
     with pytest.raises(FormatError, match=reason):
         get_encoding("jpeg").decode(make(1))
 
 
-def test_as_many_scans_as_allowed_are_decoded() -> None:
+def test_a_jpeg_with_the_largest_allowed_number_of_scans_is_decoded() -> None:
     for make in (progressive, sequential):
         data = make(MOST_SCANS)
         check_cost(data)
@@ -112,19 +120,19 @@ def test_as_many_scans_as_allowed_are_decoded() -> None:
 
 
 @pytest.mark.parametrize("scans", [2, MOST_SCANS, MOST_SCANS + 1, 882])
-def test_kernels_count_the_same_scans(scans: int) -> None:
+def test_kernels_count_scans_like_python(scans: int) -> None:
     assert jpeg.MOST_SCANS == MOST_SCANS
     for data in (progressive(scans), sequential(max(3, scans)), progressive(scans) + b"\xff\xda" * 900):
         head = np.zeros(1, jpeg.HEAD)
         assert jpeg.read_head(np.frombuffer(data, np.uint8), head[0]) == jpeg.OK
         assert jpeg.has_too_many_scans(np.frombuffer(data, np.uint8), head[0]) == (scans > MOST_SCANS)
-        for end in range(len(data) - 2_000, len(data), 97):  # of what is cut short, too, nothing is read beyond
+        for end in range(len(data) - 2_000, len(data), 97):  # truncated data are not read beyond the end either
             jpeg.has_too_many_scans(np.frombuffer(data[:end], np.uint8), head[0])
             walk_jpeg(data[:end])
 
 
 def hidden(scans: int, marker: int) -> bytes:
-    """Scans behind bare markers: who reads a length after one skips 65,498 bytes, which are all other scans."""
+    """A parser that expects a length after such a marker would skip 65,498 bytes, with all other scans."""
     first, scan, rest = progressive(scans).partition(b"\xff\xda")
     return first + scan + rest.replace(b"\xff\xda", bytes((0xFF, marker)) + b"\xff\xda")
 
@@ -138,13 +146,13 @@ def test_a_marker_without_a_length_hides_no_scans(marker: int) -> None:
     check_cost(hidden(MOST_SCANS, marker))
     with pytest.raises(DecodeError, match=f"at most {MOST_SCANS} scans, got {MOST_SCANS + 1}"):
         check_cost(hidden(MOST_SCANS + 1, marker))
-    if marker == 0x01:  # libjpeg refuses the others
+    if marker == 0x01:  # libjpeg refuses the other markers
         assert (decoding.decode(hidden(MOST_SCANS, marker), lambda *_: None) == 128).all()
 
 
 @pytest.mark.parametrize("marker", [0x01, 0xD0, 0xD7])
 def test_a_marker_without_a_length_hides_no_head(marker: int) -> None:
-    """Who reads a length after it skips 65,519 bytes, which are the whole file."""
+    """A parser that expects a length after it would skip 65,519 bytes, the whole file."""
     data = encoded(SMALL, "JPEG", progressive=True)
     bare = bytes((0xFF, marker)) + segment(0xEF, b"")
     plain, found = walk_jpeg(data), walk_jpeg(data[:2] + bare + data[2:])
@@ -155,8 +163,8 @@ def test_a_marker_without_a_length_hides_no_head(marker: int) -> None:
         check_cost(scans[:2] + bare + scans[2:])
 
 
-def test_what_looks_like_scans_and_is_none_is_not_counted() -> None:
-    """Markers in metadata, such as a thumbnail's, and behind the end, where phones put films."""
+def test_scan_markers_in_metadata_and_after_the_end_are_not_counted() -> None:
+    """Markers in metadata, such as a thumbnail's, and after the end, where phones append videos."""
     data = encoded(SMALL, "JPEG", progressive=True)
     thumbnail = segment(0xE3, b"\xff\xda\0\4" * 10_000)
     for file in (data + b"\xff\xda\0\4" * 5_000, data[:2] + thumbnail + data[2:], data[:-2] + thumbnail + data[-2:]):
@@ -172,7 +180,7 @@ def exif() -> bytes:
 
 
 def directories() -> bytes:
-    """EXIF data as cameras write them: with directories of their own."""
+    """EXIF data as cameras write them, with sub-directories."""
     found = Image.Exif()
     found[0x0112] = 6
     found[0x8769] = {0x829A: 0.01, 0x927C: b"maker" * 2_000, 0xA005: {1: "R98"}}
@@ -187,7 +195,7 @@ HONEST = {
     "EXIF, GPS and Interop": encoded(SMALL, "JPEG", exif=directories()),
     "AVIF with EXIF": encoded(SMALL, "AVIF", exif=directories()),
     "several": encoded(SMALL, "MPO", save_all=True, append_images=[SMALL, SMALL]),
-    "some filling": filled(0) + JPEG[-2:] + bytes(100_000),
+    "some filling": fill_bytes(0) + JPEG[-2:] + bytes(100_000),
     "PNG": encoded(SMALL, "PNG", exif=exif()),
     "PNG of small chunks": png(b"".join(chunk(b"teSt", bytes(600)) for _ in range(9_000))),
     "GIF": encoded(SMALL, "GIF", comment=b"x" * 100_000),
@@ -205,15 +213,15 @@ HONEST = {
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_honest_files_pass(name: str) -> None:
+def test_ordinary_files_are_accepted(name: str) -> None:
     check_cost(HONEST[name])
     assert decoding.decode(HONEST[name], lambda *_: None).size
     converted(HONEST[name])
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *HONEST])
-def test_no_damage_makes_the_check_fail_otherwise(name: str) -> None:
-    """Cut anywhere or changed anywhere, a file passes or is refused; nothing else is raised."""
+def test_damaged_files_are_accepted_or_refused_and_raise_no_other_error(name: str) -> None:
+    """A truncated or changed file is accepted or refused; no other exception is raised."""
     data = HONEST[name] if name in HONEST else HOSTILE[name][0](1)
     random = np.random.default_rng(len(data))
     for i in range(150):
@@ -229,7 +237,7 @@ def test_no_damage_makes_the_check_fail_otherwise(name: str) -> None:
                 continue
 
 
-# size -----------------------------------------------------------------------------------------------------------------
+# claimed sizes --------------------------------------------------------------------------------------------------------
 
 
 def webp(side: int) -> bytes:
@@ -249,7 +257,7 @@ LARGE = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("name", LARGE)
-def test_one_limit_of_memory_holds_for_all_who_decode(name: str, reader: str) -> None:
+def test_one_memory_limit_applies_to_all_decoding(name: str, reader: str) -> None:
     read = READERS[reader]
     if reader == "loader":
         read = lambda data: decoding.decode(data, lambda *found: decoding.check_fits(*found, MOST_DECODED_BYTES))  # noqa: E731
@@ -267,8 +275,8 @@ def test_a_jpeg_of_several_scans_takes_memory_for_all_coefficients() -> None:
             read(large)
 
 
-def test_pages_and_frames_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow counts them one by one: it is asked for the second alone."""
+def test_pages_and_frames_are_not_enumerated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow counts frames one by one, so only the second one is requested."""
     from PIL import GifImagePlugin, TiffImagePlugin
 
     for module, name, data in (
@@ -289,7 +297,7 @@ def test_pages_and_frames_are_not_counted(tmp_path: Path, monkeypatch: pytest.Mo
         assert len(sought) <= 4, name
 
 
-def test_the_bounds_are_far_above_what_encoders_write() -> None:
+def test_the_limits_are_far_above_the_output_of_encoders() -> None:
     with open_picture(encoded(SMALL, "JPEG", progressive=True)) as picture:
         assert picture.info["progressive"]
     assert encoded(SMALL, "JPEG", progressive=True).count(b"\xff\xda") * 5 < picture_cost.MOST_SCANS
@@ -297,7 +305,7 @@ def test_the_bounds_are_far_above_what_encoders_write() -> None:
 
 
 @pytest.mark.skipif(turbo.library is None, reason="needs libturbojpeg")
-def test_the_library_has_a_limit_of_its_own_for_bytes_that_change_while_they_are_decoded() -> None:
+def test_libturbojpeg_limits_scans_itself_in_case_bytes_change_during_decoding() -> None:
     handle = turbo.Handle()
     try:
         assert handle.find_error(progressive(MOST_SCANS), 1024, 1024) == ""
@@ -308,7 +316,7 @@ def test_the_library_has_a_limit_of_its_own_for_bytes_that_change_while_they_are
 
 
 @pytest.mark.skipif(not turbo.HAS_REGIONS, reason="needs libturbojpeg 3")
-def test_so_has_the_decoder_of_regions() -> None:
+def test_the_region_decoder_limits_scans_itself() -> None:
     cut = np.zeros(1, CUT)
     cut["width"], cut["height"], cut["scale"], cut["how"] = 64, 64, 1, REGION
     pixels = np.zeros(3 * 64 * 64, np.uint8)

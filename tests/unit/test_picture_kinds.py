@@ -15,14 +15,14 @@ from mx8shards.convert.picture_checks import check_kept, check_picture, in_rgb8
 from mx8shards.errors import DecodeError
 from mx8shards.format.picture_files import bits_of, can_be_rgb8, check_kind, open_picture
 from mx8shards.media import decoding
-from tests.hostile import SMALL, chunk, encoded
+from tests.decompression_bombs import SMALL, chunk, encoded
 
 GREY16 = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60) * 27
 COLOURS16 = np.random.default_rng(0).integers(0, 1 << 16, (40, 60, 3), np.uint16)
 
 
 def png(bits: int, kind: int, pixels: Any = None) -> bytes:
-    """A PNG of a kind (0: grey, 2: RGB, 4: grey and alpha, 6: RGBA), as Pillow writes none of 16 bits and colours."""
+    """A 16-bit PNG of this colour type (0 grey, 2 RGB, 4 grey and alpha, 6 RGBA); Pillow writes none in colour."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[kind]
     pixels = np.zeros((40, 60, channels)) if pixels is None else pixels
     rows = np.asarray(pixels).astype(">u2" if bits == 16 else "u1").reshape(40, -1)
@@ -46,7 +46,7 @@ def tiff(pixels: Any, photometric: int, bits: int = 16) -> bytes:
 
 
 def bmp(masks: tuple[int, ...] = ()) -> bytes:
-    """A BMP of 16 bits per pixel: 5 of each colour, or as many as the masks say."""
+    """A BMP of 16 bits per pixel: 5 bits per colour, or as the masks say."""
     data = np.arange(60 * 40, dtype=np.uint16).tobytes()
     head = struct.pack("<IiiHHIIiiII", 40, 60, 40, 1, 16, 3 if masks else 0, len(data), 0, 0, 0, 0)
     head += struct.pack(f"<{len(masks)}I", *masks)
@@ -78,7 +78,7 @@ EIGHT: dict[str, bytes] = {
     "JPEG": encoded(SMALL, "JPEG"),
 }
 DEEP: dict[str, tuple[bytes, Any]] = {
-    # a file, and what becomes of it where that is asked for
+    # a file, and the result of converting it with --rgb8
     "PPM 16": (pnm(b"P6", 65_535, 0) + COLOURS16.astype(">u2").tobytes(), np.rint(COLOURS16 / 257)),
     "PPM of 1000": (pnm(b"P6", 1_000, 3), np.zeros((40, 60, 3))),
     "PGM 16": (pnm(b"P5", 65_535, 0) + GREY16.astype(">u2").tobytes(), GREY16 >> 8),
@@ -106,13 +106,13 @@ NEVER = {
 
 
 def check_all(picture: Any, data: bytes) -> None:
-    """What a conversion checks of a picture that it keeps."""
+    """All checks of a conversion that stores a picture unchanged."""
     check_picture(picture)
     check_kept(picture, data)
 
 
 @pytest.mark.parametrize("name", EIGHT)
-def test_pictures_of_eight_bits_are_taken_by_all(name: str) -> None:
+def test_eight_bit_pictures_are_accepted_by_loader_and_convert(name: str) -> None:
     with open_picture(EIGHT[name]) as picture:
         assert bits_of(picture) <= 8
         assert not can_be_rgb8(picture)
@@ -121,7 +121,7 @@ def test_pictures_of_eight_bits_are_taken_by_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*DEEP, *INKS, *NEVER])
-def test_others_are_refused_by_all_with_the_option_that_converts_them(name: str) -> None:
+def test_other_pictures_are_refused_with_a_hint_to_the_option_that_converts_them(name: str) -> None:
     data = DEEP[name][0] if name in DEEP else (INKS | NEVER)[name]
     with pytest.raises(DecodeError, match="expected a picture of 8 bits per channel, in RGB or grey") as refused:
         decoding.decode(data, lambda *_: None)
@@ -132,7 +132,7 @@ def test_others_are_refused_by_all_with_the_option_that_converts_them(name: str)
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_the_upper_eight_bits_are_kept_of_sixteen(name: str) -> None:
+def test_sixteen_bit_pictures_keep_the_upper_eight_bits(name: str) -> None:
     data, expected = DEEP[name]
     with open_picture(data) as picture:
         assert can_be_rgb8(picture)
@@ -144,7 +144,7 @@ def test_the_upper_eight_bits_are_kept_of_sixteen(name: str) -> None:
             assert np.array_equal(np.asarray(made), expected)
 
 
-def test_inks_become_rgb_in_the_form_that_they_had() -> None:
+def test_cmyk_pictures_become_rgb_jpegs_or_pngs() -> None:
     for name, form in (("CMYK JPEG", "JPEG"), ("CMYK TIFF", "PNG")):
         with open_picture(INKS[name]) as picture:
             assert can_be_rgb8(picture)
@@ -158,6 +158,6 @@ def test_inks_become_rgb_in_the_form_that_they_had() -> None:
 @pytest.mark.parametrize(
     "data", [b"\0\0\0\x0cjP  \r\n\x87\n", encoded(SMALL, "JPEG2000"), encoded(SMALL, "ICO"), b"8BPS"]
 )
-def test_no_parser_of_another_format_is_reached(data: bytes) -> None:
+def test_parsers_of_unsupported_formats_are_not_called(data: bytes) -> None:
     with pytest.raises(DecodeError, match=r"expected a picture \(JPEG, PNG, WEBP"):
         decoding.decode(data, lambda *_: None)

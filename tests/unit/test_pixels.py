@@ -46,7 +46,7 @@ def file_of(image: Image.Image, kind: str) -> bytes:
 
 
 def value(i: int, encoding: str) -> Any:
-    """What a column of this encoding is given; half of the bytes are PNGs."""
+    """Values for a column of this encoding; half of those of `bytes` are PNGs."""
     if encoding == "pil":
         return picture(i) if picture(i).mode != "P" else picture(i).convert("RGB")
     if encoding == "bytes":
@@ -61,12 +61,12 @@ def write(root: Path, count: int = 30, encoding: str = "bytes", **options: Any) 
     return root
 
 
-def look(root: Path, **options: Any) -> PixelSummary:
+def statistics_of(root: Path, **options: Any) -> PixelSummary:
     with mx8.Dataset(root) as dataset:
         return summarize_pixels(dataset, **options)
 
 
-def twin(root: Path, positions: list[int]) -> tuple[np.ndarray, np.ndarray, Counter[tuple[int, int]]]:
+def reference_pixels(root: Path, positions: list[int]) -> tuple[np.ndarray, np.ndarray, Counter[tuple[int, int]]]:
     """All pixels in one array, by Pillow."""
     with mx8.Dataset(root) as dataset:
         found = [dataset[i]["image"] for i in positions]
@@ -78,10 +78,10 @@ def twin(root: Path, positions: list[int]) -> tuple[np.ndarray, np.ndarray, Coun
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("encoding", ["bytes", "jpeg", "png", "pil"])
-def test_means_deviations_and_sizes_are_the_twins(tmp_path: Path, encoding: str, threads: int) -> None:
+def test_means_deviations_and_sizes_equal_the_reference(tmp_path: Path, encoding: str, threads: int) -> None:
     root = write(tmp_path / "data", encoding=encoding)
-    mean, std, sizes = twin(root, list(range(30)))
-    found = look(root, threads=threads)
+    mean, std, sizes = reference_pixels(root, list(range(30)))
+    found = statistics_of(root, threads=threads)
     assert (found.column, found.samples, found.pictures, found.refused) == ("image", 30, 30, ())
     assert found.pixels == sum(height * width * count for (height, width), count in sizes.items())
     assert found.mean == pytest.approx(mean, abs=1e-12)
@@ -91,15 +91,15 @@ def test_means_deviations_and_sizes_are_the_twins(tmp_path: Path, encoding: str,
     assert counts == sorted(counts, reverse=True)
 
 
-def test_threads_and_runs_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_and_runs_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write(tmp_path / "data")
-    whole = look(root)
+    whole = statistics_of(root)
     monkeypatch.setattr(pixels, "_RUN", 4)
     monkeypatch.setattr(pixels, "_LABELS", 7)
     monkeypatch.setattr(tally, "_ROWS", 5)
     monkeypatch.setattr(tally, "_PARALLEL_BYTES", 2_000)
     told: list[tuple[int, int]] = []
-    assert look(root, threads=3, progress=lambda *done: told.append(done)) == whole
+    assert statistics_of(root, threads=3, progress=lambda *done: told.append(done)) == whole
     assert told == [(min(done, 30), 30) for done in range(4, 34, 4)]
 
 
@@ -115,15 +115,17 @@ def test_sums_of_the_tallest_white_picture_are_exact() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "progressive JPEG", "planes"])
-def test_large_pictures_take_little_more_than_their_pixels_and_one_at_a_time(kind: str, tmp_path: Path) -> None:
+def test_large_pictures_are_decoded_one_at_a_time_in_little_more_memory_than_their_pixels(
+    kind: str, tmp_path: Path
+) -> None:
     file = encoded(noise(3_000, 2_000), quality=30, progressive=kind == "progressive JPEG")
     payload = encode(file) if kind == "planes" else file
     with mx8.Writer(tmp_path, columns={"image": "bytes"}) as writer:
-        for i in range(130):  # three runs of samples: as many threads look at them
+        for i in range(130):  # three runs of samples, so up to three threads
             writer.write({"image": payload if i % 40 == 0 else b""})
     tracemalloc.start()
     try:
-        found = look(tmp_path, threads=3)
+        found = statistics_of(tmp_path, threads=3)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -131,45 +133,45 @@ def test_large_pictures_take_little_more_than_their_pixels_and_one_at_a_time(kin
     assert peak < 18_000_000 + 2 * len(payload) + (6 << 20)
 
 
-def test_a_deviation_next_to_nothing_is_not_lost() -> None:
+def test_a_tiny_deviation_is_exact() -> None:
     found = tally.Tally(pixels=10**12, levels=[200 * 10**12 + 1] * 3, squares=[200 * 200 * 10**12 + 401] * 3)
     assert found.std() == pytest.approx([1e-6 / 255] * 3, rel=1e-6)
 
 
-def test_a_share_is_spread_evenly_and_at_least_one_picture(tmp_path: Path) -> None:
+def test_a_subset_is_spread_evenly_and_has_at_least_one_picture(tmp_path: Path) -> None:
     root = write(tmp_path / "data")
-    found = look(root, share=0.2)
-    mean, _, sizes = twin(root, [0, 5, 10, 15, 20, 25])
+    found = statistics_of(root, share=0.2)
+    mean, _, sizes = reference_pixels(root, [0, 5, 10, 15, 20, 25])
     assert found.samples == 6
     assert found.mean == pytest.approx(mean, abs=1e-12)
     assert {(height, width): count for height, width, count in found.sizes} == sizes
     assert found.classes == ((0, None, 2), (1, None, 2), (2, None, 2))
-    assert look(root, share=0.0001).samples == 1
+    assert statistics_of(root, share=0.0001).samples == 1
 
 
 @pytest.mark.parametrize("encoding", ["int", "uint8", "int32", "uint64"])
-def test_classes_have_the_names_that_the_metadata_give_them(tmp_path: Path, encoding: str) -> None:
+def test_classes_are_named_by_the_metadata(tmp_path: Path, encoding: str) -> None:
     metadata = {"classes": ["cat", "dog"]}
     with mx8.Writer(tmp_path, columns={"image": "bytes", "label": encoding}, metadata=metadata) as writer:
         for i in range(10):
             writer.write({"image": value(1, "bytes"), "label": 2 * i % 3})
-    assert look(tmp_path).classes == ((0, "cat", 4), (1, "dog", 3), (2, None, 3))
+    assert statistics_of(tmp_path).classes == ((0, "cat", 4), (1, "dog", 3), (2, None, 3))
 
 
 @pytest.mark.parametrize("metadata", [None, {"classes": {"cat": 0}}, {"classes": 3}])
 def test_classes_without_names_are_numbers(tmp_path: Path, metadata: Any) -> None:
-    found = look(write(tmp_path / "data", 6, metadata=metadata)).classes
+    found = statistics_of(write(tmp_path / "data", 6, metadata=metadata)).classes
     assert found == ((0, None, 2), (1, None, 2), (2, None, 2))
 
 
-def test_what_has_too_many_values_or_is_no_integer_is_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_of_many_values_or_other_types_are_not_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for encoding, label in (("float32", 0.5), ("str", "cat"), ("ndarray:int64:2", np.zeros(2, np.int64))):
         root = tmp_path / encoding.replace(":", "-")
         with mx8.Writer(root, columns={"image": "bytes", "label": encoding}) as writer:
             writer.write({"image": value(1, "bytes"), "label": label})
-        assert look(root).classes is None
+        assert statistics_of(root).classes is None
     monkeypatch.setattr(pixels, "MOST_CLASSES", 2)
-    assert look(write(tmp_path / "data")).classes is None
+    assert statistics_of(write(tmp_path / "data")).classes is None
 
 
 def damaged() -> dict[str, bytes]:
@@ -195,7 +197,7 @@ def file_of_cmyk() -> bytes:
     return file.getvalue()
 
 
-def test_damaged_pictures_are_counted_and_named_and_the_others_measured(tmp_path: Path) -> None:
+def test_damaged_pictures_are_counted_and_listed_and_the_others_measured(tmp_path: Path) -> None:
     write(tmp_path / "good", 30)
     bad = damaged()
     with mx8.Writer(tmp_path / "data", columns={"image": "bytes"}) as writer:
@@ -203,7 +205,7 @@ def test_damaged_pictures_are_counted_and_named_and_the_others_measured(tmp_path
             writer.write({"image": value(i, "bytes")})
             if i % 3 == 0 and i // 3 < len(bad):
                 writer.write({"image": list(bad.values())[i // 3]})
-    good, found = look(tmp_path / "good"), look(tmp_path / "data", threads=2)
+    good, found = statistics_of(tmp_path / "good"), statistics_of(tmp_path / "data", threads=2)
     assert (found.samples, found.pictures) == (30 + len(bad), 30)
     assert (found.mean, found.std, found.sizes) == (good.mean, good.std, good.sizes)
     assert [sample for sample, _ in found.refused] == [1 + 4 * i for i in range(len(bad))]
@@ -211,66 +213,68 @@ def test_damaged_pictures_are_counted_and_named_and_the_others_measured(tmp_path
         assert any(word in reason for word in words.split("|")), reason
 
 
-def look_at(root: Path, data: bytes) -> PixelSummary:
+def statistics_of_one(root: Path, data: bytes) -> PixelSummary:
     with mx8.Writer(root, columns={"image": "bytes"}) as writer:
         writer.write({"image": data})
-    return look(root)
+    return statistics_of(root)
 
 
 @pytest.mark.parametrize("luma", [0x14, 0x41])
-def test_a_jpeg_of_every_sampling_that_is_decoded_is_measured(tmp_path: Path, luma: int) -> None:
-    """simplejpeg decodes luma of 1 x 4, but has no name for it."""
+def test_jpegs_of_every_supported_sampling_are_measured(tmp_path: Path, luma: int) -> None:
+    """simplejpeg decodes luma sampled 1 x 4, but has no name for it."""
     data = resampled(encoded(noise(64, 64), subsampling="4:2:0"), [luma, 0x11, 0x11])
-    found = look_at(tmp_path / "data", data)
+    found = statistics_of_one(tmp_path / "data", data)
     assert found.sizes == ((64, 64, 1),)
     assert found.mean == pytest.approx(tuple(decode_jpeg(data, 0, 0).mean(axis=(0, 1)) / 255))
 
 
 @pytest.mark.parametrize("luma", [0x24, 0x13])
-def test_a_jpeg_of_a_sampling_that_is_not_decoded_is_named(tmp_path: Path, luma: int) -> None:
+def test_a_jpeg_of_an_unsupported_sampling_is_listed(tmp_path: Path, luma: int) -> None:
     data = resampled(encoded(noise(64, 64), subsampling="4:2:0"), [luma, 0x11, 0x11])
-    (refused,) = look_at(tmp_path / "data", data).refused
+    (refused,) = statistics_of_one(tmp_path / "data", data).refused
     assert "subsampling" in refused[1]
 
 
-def test_of_very_many_damaged_pictures_the_first_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_of_very_many_damaged_pictures_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tally, "MOST_NAMED", 5)
     monkeypatch.setattr(pixels, "_RUN", 3)
     with mx8.Writer(tmp_path, columns={"image": "bytes"}) as writer:
         for _ in range(20):
             writer.write({"image": b"none"})
-    found = look(tmp_path, threads=2)
+    found = statistics_of(tmp_path, threads=2)
     assert (found.samples, found.pictures, found.pixels, found.mean, found.std) == (20, 0, 0, None, None)
     assert [sample for sample, _ in found.refused] == [0, 1, 2, 3, 4]
     assert found.sizes == ()
 
 
-def test_a_damaged_shard_is_an_error_and_no_damaged_picture(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_an_error_and_not_a_damaged_picture(tmp_path: Path) -> None:
     write(tmp_path / "data")
     shard = next(iter(sorted((tmp_path / "data").glob("shard.*"))))
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(FormatError, match=shard.name):
-        look(tmp_path / "data", threads=2)
+        statistics_of(tmp_path / "data", threads=2)
 
 
-def test_an_empty_dataset_has_no_pixels(tmp_path: Path) -> None:
-    found = look(write(tmp_path / "data", 0))
+def test_an_empty_dataset_has_no_pixel_statistics(tmp_path: Path) -> None:
+    found = statistics_of(write(tmp_path / "data", 0))
     assert (found.samples, found.pictures, found.mean, found.std, found.sizes) == (0, 0, None, None, ())
     assert found.classes == ()
 
 
-def test_planes_are_pictures_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their chroma is coarser, so each channel is only nearly what it was."""
+def test_planes_are_measured_as_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planes have subsampled chroma, so statistics are only approximately equal."""
     for name, change in (("files", bytes), ("planes", encode)):
         with mx8.Writer(tmp_path / name, columns={"image": "bytes"}) as writer:
             for i in range(10):
                 writer.write({"image": change(file_of(picture(i).convert("RGB"), "JPEG"))})
             if name == "planes":
                 writer.write({"image": change(file_of(picture(1), "JPEG"))[:-1]})
-    files, planes = look(tmp_path / "files"), look(tmp_path / "planes")
+    files, planes = statistics_of(tmp_path / "files"), statistics_of(tmp_path / "planes")
     assert (planes.samples, planes.pictures, planes.sizes, planes.pixels) == (11, 10, files.sizes, files.pixels)
     monkeypatch.setattr(tally, "_STRIP_BYTES", 1)
-    assert look(tmp_path / "planes") == planes
+    assert statistics_of(tmp_path / "planes") == planes
     assert planes.mean == pytest.approx(files.mean, abs=1 / 255)
     assert planes.std == pytest.approx(files.std, abs=3 / 255)
     assert planes.refused == ((10, planes.refused[0].reason),)
@@ -285,11 +289,11 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_the_column_of_pictures_is_the_one_that_can_be(name: str) -> None:
+def test_the_only_possible_column_of_pictures_is_found(name: str) -> None:
     assert picture_column(COLUMNS[name], None) == name
 
 
-def test_a_column_may_be_named() -> None:
+def test_the_column_of_pictures_can_be_given() -> None:
     assert picture_column(COLUMNS["image"], "caption") == "caption"
 
 
@@ -303,7 +307,9 @@ def test_a_column_may_be_named() -> None:
         ({"x": "int"}, "y", "column 'y': expected one of jpeg, png, pil, bytes, got the columns x"),
     ],
 )
-def test_a_column_that_cannot_be_told_is_refused(columns: dict[str, str], wanted: str | None, says: str) -> None:
+def test_an_ambiguous_or_missing_column_of_pictures_is_an_error(
+    columns: dict[str, str], wanted: str | None, says: str
+) -> None:
     with pytest.raises(SchemaError, match=says):
         picture_column(columns, wanted)
 
@@ -313,13 +319,13 @@ def test_a_column_that_cannot_be_told_is_refused(columns: dict[str, str], wanted
 Capture = pytest.CaptureFixture[str]
 
 
-def test_the_command_prints_what_was_found(tmp_path: Path, capsys: Capture) -> None:
+def test_the_command_prints_the_statistics(tmp_path: Path, capsys: Capture) -> None:
     root = write(tmp_path / "data", metadata={"classes": ["cat", "dog", "[red]"]})
-    found = look(root)
+    found = statistics_of(root)
     assert main(["summary", "--pixels", str(root)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "pictures\t30 of 30 that were looked at" in out
+    assert "pictures\t30 decoded, of 30 tried" in out
     assert "mean\t" + "  ".join(f"{value:.6f}" for value in found.mean or ()) in out
     assert "7 x 5\t12\t" in out
     assert "2 [red]\t10\t" in out
@@ -332,7 +338,7 @@ def test_the_command_prints_what_was_found(tmp_path: Path, capsys: Capture) -> N
     assert "pixels" not in json.loads(capsys.readouterr().out)
 
 
-def test_the_command_ends_with_4_and_names_the_damaged(tmp_path: Path, capsys: Capture) -> None:
+def test_the_command_ends_with_exit_code_4_and_lists_damaged_pictures(tmp_path: Path, capsys: Capture) -> None:
     with mx8.Writer(tmp_path, columns={"image": "bytes", "caption": "bytes"}) as writer:
         for i in range(3):
             writer.write({"image": value(1, "bytes") if i else b"none", "caption": b"none"})
@@ -346,13 +352,13 @@ def test_the_command_ends_with_4_and_names_the_damaged(tmp_path: Path, capsys: C
     assert told["mean"] is None
 
 
-def test_the_command_looks_at_a_subset(tmp_path: Path, capsys: Capture) -> None:
+def test_the_command_accepts_a_subset(tmp_path: Path, capsys: Capture) -> None:
     root = write(tmp_path / "data")
     assert main(["summary", "--pixels", str(root), "--subset", "10%", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pixels"]["samples"] == 3
 
 
-def test_many_sizes_are_cut_short_on_paper_and_not_in_json(tmp_path: Path, capsys: Capture) -> None:
+def test_many_sizes_are_shortened_in_text_and_complete_in_json(tmp_path: Path, capsys: Capture) -> None:
     with mx8.Writer(tmp_path, columns={"image": "png"}) as writer:
         for i in range(30):
             writer.write({"image": Image.new("RGB", (i + 1, 2))})
@@ -367,7 +373,7 @@ def test_many_sizes_are_cut_short_on_paper_and_not_in_json(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("option", [("--column", "image"), ("--subset", "5%"), ("--pixels", "--subset", "0%")])
-def test_options_that_go_with_pixels_alone_are_a_matter_of_usage(tmp_path: Path, capsys: Capture, option: Any) -> None:
+def test_options_that_need_pixels_are_a_usage_error_without_it(tmp_path: Path, capsys: Capture, option: Any) -> None:
     assert main(["summary", str(write(tmp_path / "data", 2)), *option]) == 2
     assert "subset" in capsys.readouterr().err
 

@@ -20,13 +20,13 @@ from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import UNEVEN, Steps
 from mx8shards.views import Whole
 from tests.batches import flat, numbered, write
-from tests.loader.parts import Around
+from tests.loader.leak_checks import ViewOfWhole
 
 COUNT = 61
 
 
-class AllHere:
-    """Of a dataset whose shards are all local."""
+class AllLocal:
+    """The plan of a dataset whose shards are all local."""
 
     def are_here(self, numbers: Any) -> bool:
         return True
@@ -35,7 +35,7 @@ class AllHere:
         return {}
 
 
-HERE = AllHere()
+HERE = AllLocal()
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def dataset(place: Path) -> mx8.Dataset:
 
 
 def plan_of(dataset: mx8.Dataset, rank: int = 0, size: int = 1, memory: Any = "64mb", **options: Any) -> Plan:
-    """What a loader with these settings would go by, in its first epoch."""
+    """The plan of a loader with these settings."""
     chosen = Settings(memory=memory, **options)
     order = order_of(dataset, chosen)
     steps = Steps(length=len(order), batch_size=chosen.batch_size, world_size=size, uneven=chosen.uneven)
@@ -62,7 +62,7 @@ def plan_of(dataset: mx8.Dataset, rank: int = 0, size: int = 1, memory: Any = "6
     position=st.integers(0, COUNT),
     columns=st.lists(st.sampled_from(["data", "id", "name", "x"]), unique=True),
 )
-def test_a_plan_has_each_step_of_a_rank_with_its_samples_and_room_for_them(
+def test_a_plan_gives_the_samples_and_the_memory_of_each_step_of_a_rank(
     dataset: mx8.Dataset, size: int, batch_size: int, uneven: Any, position: int, columns: list[str]
 ) -> None:
     rank = size - 1
@@ -93,9 +93,9 @@ def uneven_sizes(place: Path) -> mx8.Dataset:
     return write(place / "sizes", samples, {"data": "bytes", "id": "int"}, size_limit=500_000)
 
 
-def test_a_rank_keeps_no_rows_of_the_others(uneven_sizes: mx8.Dataset) -> None:
+def test_a_rank_keeps_no_rows_of_other_ranks(uneven_sizes: mx8.Dataset) -> None:
     whole = plan_of(uneven_sizes, 3, 8, batch_size=2)
-    plan = replace(whole, limit_bytes=lambda: 2 * max(SIZES))  # so little that they have to be looked at
+    plan = replace(whole, limit_bytes=lambda: 2 * max(SIZES))  # so little that sample sizes have to be read
     for planned in plan.batches(0, 0, HERE):
         rows = planned.rows
         assert rows.base is None or len(rows.base) == len(rows)
@@ -138,7 +138,7 @@ def test_all_ranks_stop_at_the_first_step_that_does_not_fit_beside_the_one_befor
         assert all(words in error for words in told)
 
 
-def test_a_rank_without_rows_in_a_step_that_is_too_large_raises_the_error_of_all_ranks(place: Path) -> None:
+def test_a_rank_without_rows_in_an_oversized_step_raises_the_same_error_as_all_ranks(place: Path) -> None:
     sizes = [10, 10, 10, 10, 200_000]
     samples = ({"data": bytes(size)} for size in sizes)
     dataset = write(place / "last", samples, {"data": "bytes"})
@@ -148,7 +148,7 @@ def test_a_rank_without_rows_in_a_step_that_is_too_large_raises_the_error_of_all
             list(plan.batches(0, 0, HERE))
 
 
-def test_what_other_ranks_need_is_not_opened_where_all_of_it_fits(place: Path) -> None:
+def test_shards_of_other_ranks_are_not_opened_if_every_batch_fits(place: Path) -> None:
     root = place / "theirs"
     dataset = numbered(root, COUNT)
     mine = plan_of(dataset, 0, 2, batch_size=10)
@@ -168,8 +168,8 @@ def test_what_other_ranks_need_is_not_opened_where_all_of_it_fits(place: Path) -
 
 
 @dataclass(frozen=True)
-class Told(Around):
-    """The samples from the last to the first, each with two things that are known of it."""
+class ReversedWithExtras(ViewOfWhole):
+    """The samples in reverse order, with two extras."""
 
     def resolve(self, position: Any, epoch: int = 0, seed: int = 0) -> Any:
         position = np.asarray(position)
@@ -177,8 +177,8 @@ class Told(Around):
         return COUNT - 1 - position, {"name": np.char.add("n", position.astype(str)), "pair": pairs}
 
 
-def test_the_same_batch_with_other_samples_has_room_and_extras_for_those(dataset: mx8.Dataset) -> None:
-    plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
+def test_a_replanned_batch_has_memory_and_extras_for_its_new_samples(dataset: mx8.Dataset) -> None:
+    plan = plan_of(dataset._derived(ReversedWithExtras(Whole(COUNT))), batch_size=4)
     first = next(iter(plan.batches(0, 0, HERE)))
     other = plan.replanned(first, np.array([2, 0]), np.array([7, 60]))
     assert other.rows["sample_id"].tolist() == [0, 59, 53, 57]
@@ -191,14 +191,14 @@ def test_the_same_batch_with_other_samples_has_room_and_extras_for_those(dataset
     assert first.extras["name"].tolist() == ["n0", "n1", "n2", "n3"]
 
 
-def test_a_substitute_that_is_no_sample_is_refused(dataset: mx8.Dataset) -> None:
-    plan = plan_of(dataset._derived(Told(Whole(COUNT))), batch_size=4)
+def test_a_substitute_outside_the_dataset_is_refused(dataset: mx8.Dataset) -> None:
+    plan = plan_of(dataset._derived(ReversedWithExtras(Whole(COUNT))), batch_size=4)
     first = next(iter(plan.batches(0, 0, HERE)))
     with pytest.raises(mx8.LoaderError, match="view: expected sample_ids from 0 to 60, got -1 to -1"):
         plan.replanned(first, np.array([1]), np.array([61]))
 
 
-def test_steps_before_one_that_cannot_be_planned_are_there(place: Path) -> None:
+def test_steps_before_one_that_cannot_be_planned_are_delivered(place: Path) -> None:
     root = place / "broken"
     numbered(root, COUNT)
     last = max(root.glob("*.mds"))

@@ -16,13 +16,13 @@ from mx8shards.loading.reporting.lost_samples import ON_ERROR
 from mx8shards.order.steps import UNEVEN
 
 
-def test_dir_shows_the_public_names_and_nothing_else() -> None:
+def test_dir_shows_only_the_public_names() -> None:
     code = "import mx8shards as mx8, mx8shards.cli, mx8shards.loading.loader; mx8.Loader; print(*dir(mx8))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert [name for name in shown if not name.startswith("__")] == sorted(mx8.__all__)
 
 
-def test_transforms_need_no_import_of_their_own() -> None:
+def test_transforms_are_available_without_an_import() -> None:
     code = "import sys, mx8shards as mx8; assert 'torch' not in sys.modules; print(mx8.transforms.Normalize.__name__)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "Normalize\n"
@@ -40,7 +40,7 @@ def test_transforms_need_no_import_of_their_own() -> None:
         ("device", ("cpu", "cuda")),
     ],
 )
-def test_the_signature_of_a_loader_shows_the_values_that_are_allowed(name: str, values: Any) -> None:
+def test_the_signature_of_loader_shows_the_allowed_values(name: str, values: Any) -> None:
     shown = str(inspect.signature(mx8.Loader).parameters[name])
     assert all(repr(value) in shown.replace('"', "'") for value in values)
     hint = get_type_hints(mx8.Loader.__init__, {**vars(sys.modules["mx8shards.loading.loader"])})[name]

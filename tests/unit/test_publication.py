@@ -41,7 +41,7 @@ def id_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def test_files_are_shown_with_the_index_and_not_before(tmp_path: Path) -> None:
+def test_files_become_visible_only_with_the_index(tmp_path: Path) -> None:
     with publishing(tmp_path / "data") as publication:
         publication.put_shard("g0001/shard.00000.mds", [b"some", memoryview(b"thing")])
         publication.put_shard("shard.00001.mds", [])
@@ -52,14 +52,14 @@ def test_files_are_shown_with_the_index_and_not_before(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "g0001" / "shard.00000.mds").read_bytes() == b"something"
 
 
-def test_closing_without_an_index_shows_nothing(tmp_path: Path) -> None:
+def test_closing_without_an_index_publishes_nothing(tmp_path: Path) -> None:
     with publishing(tmp_path / "data") as publication:
         publication.put_shard("shard.00000.mds", [b"x"])
     assert visible(tmp_path / "data") == []
 
 
 @pytest.mark.parametrize("expected", [None, id_of(b"other")])
-def test_an_index_is_put_only_on_top_of_the_one_that_was_meant(expected: str | None, tmp_path: Path) -> None:
+def test_an_index_replaces_only_the_expected_one(expected: str | None, tmp_path: Path) -> None:
     root = reference.write_dataset(tmp_path / "data", {"x": "int"}, [])
     before = visible(root)
     with publishing(root) as publication:
@@ -71,7 +71,7 @@ def test_an_index_is_put_only_on_top_of_the_one_that_was_meant(expected: str | N
         publication.put_index(EMPTY, id_of(EMPTY))
 
 
-def test_putting_the_index_that_is_there_changes_nothing(tmp_path: Path) -> None:
+def test_publishing_the_current_index_changes_nothing(tmp_path: Path) -> None:
     with publishing(tmp_path / "data") as publication:
         publication.put_index(EMPTY, None)
     before = {name: (tmp_path / "data" / name).stat().st_mtime_ns for name in visible(tmp_path / "data")}
@@ -80,7 +80,7 @@ def test_putting_the_index_that_is_there_changes_nothing(tmp_path: Path) -> None
     assert {name: (tmp_path / "data" / name).stat().st_mtime_ns for name in before} == before
 
 
-def test_shards_may_come_from_many_threads_in_any_order(tmp_path: Path) -> None:
+def test_shards_may_be_added_by_many_threads_in_any_order(tmp_path: Path) -> None:
     with publishing(tmp_path / "data") as publication, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: publication.put_shard(f"{i}.mds", [bytes([i])] * i), range(60, 0, -1)))
         publication.put_index(EMPTY, None)
@@ -89,7 +89,7 @@ def test_shards_may_come_from_many_threads_in_any_order(tmp_path: Path) -> None:
     ]
 
 
-def test_a_shard_is_not_put_twice(tmp_path: Path) -> None:
+def test_a_shard_cannot_be_added_twice(tmp_path: Path) -> None:
     with publishing(tmp_path / "data") as publication:
         publication.put_shard("a.mds", [b"1"])
         with pytest.raises(mx8.DiskError, match="create failed: File exists"):
@@ -110,7 +110,7 @@ def test_the_files_of_an_index_are_its_shards_stored_and_raw_and_its_side_cars(t
         assert found == others | raw
 
 
-def test_who_may_not_write_to_the_lock_is_told_why_it_is_needed(tmp_path: Path, repository: Path) -> None:
+def test_an_unwritable_lock_is_an_error_that_says_why_it_is_needed(tmp_path: Path, repository: Path) -> None:
     root = reference.write_dataset(tmp_path / "data", {"x": "int"}, [[{"x": bytes(8)}]])
     mx8.verify(root, seal=True)
     (root / ".mx8shards/lock").chmod(0o444)
@@ -125,7 +125,7 @@ raise SystemExit(main(["gc", {str(root)!r}]))
     assert "lock: lock failed: Permission denied (changing a dataset needs write access" in done.stderr
 
 
-def test_where_nothing_was_begun_there_is_nothing_to_recover(tmp_path: Path) -> None:
+def test_without_a_publication_there_is_nothing_to_recover(tmp_path: Path) -> None:
     root = reference.write_dataset(tmp_path / "data", {"x": "int"}, [[{"x": bytes(8)}]])
     before = visible(root)
     recover(root)

@@ -52,7 +52,7 @@ def some_arrays(draw: st.DrawFn) -> tuple[str, list[np.ndarray[Any, Any]]]:
 
 
 @given(some_arrays(), st.booleans())
-def test_the_numbers_of_all_rows_are_those_of_each_row(arrays: tuple[str, list[Any]], dynamic: bool) -> None:
+def test_values_concatenate_the_numbers_of_each_row(arrays: tuple[str, list[Any]], dynamic: bool) -> None:
     dtype, rows = arrays
     encoding = get_encoding("ndarray" if dynamic else f"ndarray:{dtype}")
     payloads = [encoding.encode(row) for row in rows]
@@ -67,7 +67,7 @@ def test_the_numbers_of_all_rows_are_those_of_each_row(arrays: tuple[str, list[A
 
 
 @given(some_arrays(), st.booleans(), st.data())
-def test_a_damaged_payload_is_an_error_or_what_decoding_it_gives(
+def test_a_damaged_payload_is_an_error_or_decodes_as_the_dataset_decodes_it(
     arrays: tuple[str, list[Any]], dynamic: bool, data: st.DataObject
 ) -> None:
     dtype, rows = arrays
@@ -103,7 +103,7 @@ def test_values_and_offsets_of_arrays_are_numbers(encoding: str, output: str) ->
     assert [row.tolist() for row in ragged] == [[1, 2, 65_535], [*range(300)], [7]]
 
 
-def test_rows_of_several_dtypes_are_refused_together_and_read_one_by_one() -> None:
+def test_rows_of_several_dtypes_can_only_be_read_one_by_one() -> None:
     encode = get_encoding("ndarray").encode
     ragged = ragged_of([encode(np.array([1, 2], "u2")), encode(np.array([1.5], "f4"))], "ndarray")
     with pytest.raises(SchemaError, match="row 1: expected an array of uint16, as row 0, got float32"):
@@ -113,7 +113,7 @@ def test_rows_of_several_dtypes_are_refused_together_and_read_one_by_one() -> No
     assert [row.tolist() for row in moved] == [[1, 2], [1.5]]
 
 
-def test_all_else_is_bytes() -> None:
+def test_values_of_other_columns_are_bytes() -> None:
     ragged = ragged_of([b"ab", b"", b"cde"], "str")
     assert ragged.values.tobytes() == b"abcde"
     assert ragged.offsets.tolist() == [0, 2, 2, 5]
@@ -153,14 +153,14 @@ def test_padded_rows_are_filled_or_cut_to_one_length(encoding: str, output: str,
 
 @OUTPUTS
 @pytest.mark.parametrize("dtype", sorted(CODES))
-def test_integers_become_int64_and_floats_stay(output: str, dtype: str) -> None:
+def test_padded_integers_become_int64_and_floats_keep_their_dtype(output: str, dtype: str) -> None:
     found = tokens([[1, 2], [3]], f"ndarray:{dtype}", output, dtype).padded(0)
     wanted = "int64" if np.dtype(dtype).kind in "iu" and dtype != "uint64" else dtype
     assert str(found.dtype).removeprefix("torch.") == wanted
     assert found.tolist() == [[1, 2], [3, 0]]
 
 
-def test_floats_are_filled_with_floats() -> None:
+def test_floats_are_padded_with_floats() -> None:
     ragged = tokens([[1.5], [2, 3]], "ndarray:float32", "torch", "float32")
     assert ragged.padded(-0.5).tolist() == [[1.5, -0.5], [2, 3]]
     assert ragged.padded(float("nan")).isnan().tolist() == [[False, True], [False, False]]
@@ -170,7 +170,7 @@ def test_floats_are_filled_with_floats() -> None:
 
 
 @OUTPUTS
-def test_what_cannot_be_padded_is_refused(output: str) -> None:
+def test_rows_that_cannot_be_padded_are_refused(output: str) -> None:
     ragged = tokens([[1], [2, 3]], "ndarray:uint16", output)
     for fill in (0.5, "0", None, 1 << 70, float("nan"), [0]):
         with pytest.raises(SettingError, match="fill: expected an int that int64 holds, got "):
@@ -182,7 +182,7 @@ def test_what_cannot_be_padded_is_refused(output: str) -> None:
         tokens([[1], [[2, 3]]], "ndarray:uint16", output).padded()
 
 
-def test_no_rows_are_no_rows() -> None:
+def test_ragged_without_rows_gives_empty_results() -> None:
     assert ragged_of([], "ndarray:uint16").padded(0, 4).shape == (0, 4)
     assert ragged_of([], "ndarray").values.size == 0
     packed = ragged_of([], "ndarray:uint16").packed(4)
@@ -222,7 +222,7 @@ def test_packing_loses_nothing_over_all_batches(batches: list[list[int]], length
         assert carry[1].tolist()[-1] == len(stream)
 
 
-def test_what_is_left_over_goes_through_a_checkpoint(tmp_path: Path) -> None:
+def test_the_carry_can_be_saved_in_a_checkpoint(tmp_path: Path) -> None:
     first = tokens([[1, 2, 3], [4, 5]], "ndarray:uint16", "torch").packed(4)
     torch.save({"carry": first.carry}, tmp_path / "checkpoint")
     carry = torch.load(tmp_path / "checkpoint", weights_only=True)["carry"]
@@ -248,13 +248,13 @@ def test_rows_become_a_nested_tensor(encoding: str) -> None:
         tokens(rows, encoding).to_nested()
 
 
-# life -----------------------------------------------------------------------------------------------------------------
+# lifetime -------------------------------------------------------------------------------------------------------------
 
 
 @OUTPUTS
 @pytest.mark.parametrize("encoding", ["ndarray:uint16", "ndarray", "str", "bytes"])
 @pytest.mark.parametrize("how", ["pickle", "deepcopy", "copy", "map"])
-def test_rows_outlive_every_kind_of_copy_also_after_they_were_indexed(output: str, encoding: str, how: str) -> None:
+def test_copies_of_rows_stay_valid_even_after_indexing(output: str, encoding: str, how: str) -> None:
     texts = {"str": [b"a", b"", b"bc"], "bytes": [b"a", b"", b"bc"]}
     rows = texts.get(encoding) or [get_encoding(encoding).encode(np.arange(n + 1, dtype="u2")) for n in range(3)]
     ragged = ragged_of(rows, encoding, output)
@@ -274,7 +274,7 @@ def test_rows_outlive_every_kind_of_copy_also_after_they_were_indexed(output: st
         found[3]
 
 
-def test_a_loader_gives_tokens_as_the_dataset_has_them(tmp_path: Path) -> None:
+def test_tokens_of_a_loader_equal_those_of_the_dataset(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     documents = [rng.integers(0, 65_536, 1 + i * 7).astype("u2") for i in range(50)]
     with mx8.Writer(tmp_path / "data", columns={"tokens": "ndarray:uint16"}, size_limit="8kb") as writer:
@@ -293,13 +293,13 @@ def test_a_loader_gives_tokens_as_the_dataset_has_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("carry", ["x", (1, 2), (), [torch.zeros(3)], torch.zeros(3), (torch.zeros(3), [0, 3])])
-def test_what_is_no_carry_is_refused(carry: Any) -> None:
+def test_an_invalid_carry_is_refused(carry: Any) -> None:
     with pytest.raises(SettingError, match="carry: expected None, or the carry that `packed` returned"):
         tokens([[1, 2, 3]], "ndarray:uint16", "torch").packed(2, carry)
 
 
 @OUTPUTS
-def test_a_function_of_a_batch_does_not_change_offsets(output: str) -> None:
+def test_map_does_not_change_offsets(output: str) -> None:
     rows = tokens([[1, 2, 3], [4]], "ndarray:uint16", output)
     found = rows.map(lambda values: values * 0.5)
     assert found.offsets.tolist() == [0, 3, 4]

@@ -19,7 +19,7 @@ ANY_INT = st.integers(-(2**70), 2**70)
 
 
 def numpys_words(seed: int, epoch: int, sample_id: int, purpose: str, count: int, occurrence: int = 0) -> list[int]:
-    """The slow twin: NumPy's generator, set to every block by itself. It steps its counter before it draws."""
+    """The reference: NumPy's generator, set to each block. NumPy increments the counter before it draws."""
     key = [seed % 2**64, int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")]
     drawn: list[int] = []
     for block in range(-(-count // 4)):
@@ -31,7 +31,7 @@ def numpys_words(seed: int, epoch: int, sample_id: int, purpose: str, count: int
 
 
 @given(ANY_INT, ANY_INT, IDS, st.text(max_size=20), st.integers(0, 11))
-def test_words_are_numpys_philox_at_the_counter_of_each_block(
+def test_words_equal_numpys_philox_at_the_counter_of_each_block(
     seed: int, epoch: int, ids: list[int], purpose: str, count: int
 ) -> None:
     drawn = words(seed, epoch, np.array(ids, np.int64), purpose, count)
@@ -51,7 +51,7 @@ def test_uniforms_and_integers_are_the_upper_bits_of_the_words(seed: int, ids: l
     assert integers(seed, 3, ids_, "x", 6, n).tolist() == [[(word >> 32) * n >> 32 for word in row] for row in drawn]
 
 
-def test_a_samples_draws_do_not_depend_on_its_company() -> None:
+def test_draws_of_a_sample_do_not_depend_on_the_other_samples() -> None:
     together = words(7, 1, np.arange(100), "crop", 5)
     assert np.array_equal(together[40:60], words(7, 1, np.arange(40, 60), "crop", 5))
     assert np.array_equal(together[:, :2], words(7, 1, np.arange(100), "crop", 2))
@@ -75,23 +75,23 @@ def test_uniforms_fill_the_unit_interval_evenly() -> None:
     assert abs(counts - 10_000).max() < 5 * np.sqrt(10_000 * 0.9)
 
 
-def test_an_integer_below_one_is_always_zero_and_the_largest_bound_is_the_words_upper_half() -> None:
+def test_integers_below_one_are_zero_and_the_largest_bound_gives_the_upper_half_of_the_word() -> None:
     ids = np.arange(5)
     assert not integers(1, 1, ids, "n", 3, 1).any()
     assert np.array_equal(integers(1, 1, ids, "n", 3, 2**32), words(1, 1, ids, "n", 3) >> np.uint64(32))
 
 
 @pytest.mark.parametrize("n", [0, -1, 2**32 + 1])
-def test_a_bound_that_half_a_word_cannot_reach_is_refused(n: int) -> None:
+def test_a_bound_beyond_half_a_word_is_refused(n: int) -> None:
     with pytest.raises(ValueError, match=rf"n: expected an int from 1 to 2\*\*32, got {n}"):
         integers(1, 1, np.arange(2), "n", 1, n)
 
 
-def test_no_samples_give_no_rows() -> None:
+def test_draws_for_no_samples_have_no_rows() -> None:
     assert words(1, 1, np.array([], np.int64), "x", 3).shape == (0, 3)
 
 
-def test_draws_are_those_of_the_spec() -> None:
+def test_draws_match_the_spec_vectors() -> None:
     for draw in json.loads(VECTORS.read_text())["draws"]:
         arguments = (int(draw["seed"]), int(draw["epoch"]), np.array([int(draw["sample_id"])]), draw["purpose"])
         count, occurrence = len(draw["words"]), np.array([int(draw["occurrence"])])

@@ -15,8 +15,10 @@ from tests.pixels import Array, edges, weights
 ONE = 1 << resample.BITS
 
 
-def weighed(begin: float, end: float, low: int, high: int, total: int, flip: bool, kernel: Any) -> tuple[Array, Array]:
-    """The weights as a matrix of integers, and how many of them each new pixel has."""
+def weights_of(
+    begin: float, end: float, low: int, high: int, total: int, flip: bool, kernel: Any
+) -> tuple[Array, Array]:
+    """The integer weights as a matrix, and the number of weights of each new pixel."""
     firsts, counts = np.full(total, -1), np.full(total, -1)
     table = np.full((total, resample.most_taps(end - begin, total)), -1, np.int32)
     kernel(begin, end, low, high, flip, firsts, counts, table)
@@ -29,7 +31,7 @@ def weighed(begin: float, end: float, low: int, high: int, total: int, flip: boo
 
 @st.composite
 def lines(draw: Any) -> tuple[float, float, int, int, int]:
-    """begin, end, low, high and how many new pixels."""
+    """begin, end, low, high and the number of new pixels."""
     high = draw(st.integers(1, 400))
     begin, end = draw(edges(high))
     return begin, end, draw(st.integers(0, int(begin))), high, draw(st.integers(1, 400))
@@ -38,24 +40,24 @@ def lines(draw: Any) -> tuple[float, float, int, int, int]:
 @pytest.mark.parametrize("kernel", [resample.compute_taps, resample.compute_taps.py_func], ids=["compiled", "python"])  # type: ignore[attr-defined]
 @settings(max_examples=60)
 @given(line=lines(), flip=st.booleans())
-def test_weights_are_a_triangle_and_add_up_to_one(kernel: Any, line: Any, flip: bool) -> None:
+def test_weights_form_a_triangle_and_add_up_to_one(kernel: Any, line: Any, flip: bool) -> None:
     begin, end, low, high, total = line
-    matrix, counts = weighed(begin, end, low, high, total, flip, kernel)
+    matrix, counts = weights_of(begin, end, low, high, total, flip, kernel)
     expected = weights(begin, end, low, high, total)[:: -1 if flip else 1]
     assert np.abs(matrix - ONE * expected).max() <= 0.51
     assert (np.abs(matrix.sum(1) - ONE) <= counts / 2).all()
     assert not matrix[:, :low].any()
 
 
-def test_an_unchanged_size_takes_each_pixel_from_one() -> None:
-    matrix, counts = weighed(0.0, 50.0, 0, 50, 50, False, resample.compute_taps)
+def test_with_an_unchanged_size_each_pixel_has_one_source() -> None:
+    matrix, counts = weights_of(0.0, 50.0, 0, 50, 50, False, resample.compute_taps)
     assert (matrix == ONE * np.eye(50)).all()
     assert (counts == 1).all()
 
 
-def test_bytes_cannot_overflow_from_weights_that_are_rounded_up() -> None:
-    # the longest JPEG in one pixel: the most weights there can be
-    matrix, _ = weighed(0.0, 65535.0, 0, 65535, 1, False, resample.compute_taps)
+def test_weights_that_are_rounded_up_cannot_overflow_a_byte() -> None:
+    # the longest JPEG in one pixel has the largest number of weights
+    matrix, _ = weights_of(0.0, 65535.0, 0, 65535, 1, False, resample.compute_taps)
     rows = np.full((65535, 1), 255, np.uint8)
     out = np.zeros((1, 1), np.uint8)
     taps = np.zeros(1, np.int64), np.full(1, 65535), np.append(matrix[0], 0)[None].astype(np.int32)
@@ -67,13 +69,13 @@ def test_bytes_cannot_overflow_from_weights_that_are_rounded_up() -> None:
 @pytest.mark.parametrize("kernel", [resample.blend, resample.blend.py_func], ids=["compiled", "python"])  # type: ignore[attr-defined]
 @settings(max_examples=30)
 @given(line=lines(), seed=st.integers(0, 99), width=st.integers(1, 70))
-def test_blended_rows_are_the_weighted_sums_rounded(kernel: Any, line: Any, seed: int, width: int) -> None:
+def test_blended_rows_are_rounded_weighted_sums(kernel: Any, line: Any, seed: int, width: int) -> None:
     begin, end, low, high, total = line
     total = min(total, 20)
     firsts, counts = np.zeros(total, np.int64), np.zeros(total, np.int64)
     table = np.zeros((total, resample.most_taps(end - begin, total)), np.int32)
     resample.compute_taps(begin, end, low, high, False, firsts, counts, table)
-    matrix, _ = weighed(begin, end, low, high, total, False, resample.compute_taps)
+    matrix, _ = weights_of(begin, end, low, high, total, False, resample.compute_taps)
     start = int(firsts.min())
     rows = np.random.default_rng(seed).integers(0, 256, (high - start, width + 5), dtype=np.uint8)
     out = np.full((total, width + 3), 171, np.uint8)
@@ -92,7 +94,7 @@ def test_blended_rows_are_the_weighted_sums_rounded(kernel: Any, line: Any, seed
     width=st.integers(1, 50),
     lane=st.integers(0, 2),
 )
-def test_turned_rows_are_columns(kernel: Any, top: int, count: int, left: int, width: int, lane: int) -> None:
+def test_transposed_rows_are_columns(kernel: Any, top: int, count: int, left: int, width: int, lane: int) -> None:
     rows = np.random.default_rng(top).integers(0, 256, (top + count, left + width + 2), dtype=np.uint8)
     lane *= resample.LANES
     end = lane + resample.whole_lanes(count)

@@ -27,18 +27,18 @@ from mx8shards.loading.planning.assembly import assemble, order_of
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.order.steps import Steps
 from tests.batches import write
-from tests.places import quick_place
+from tests.fast_directory import fast_directory
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Iterator[mx8.Dataset]:
-    with quick_place() as place:
+    with fast_directory() as place:
         yield write(place / "data", ({"a": bytes(100_000)} for _ in range(60)), {"a": "bytes"}, size_limit=1 << 20)
 
 
 @pytest.fixture
 def assembly(dataset: mx8.Dataset) -> Iterator[Assembly]:
-    """Of batches of which not all fit into memory."""
+    """An assembly whose batches do not all fit into memory."""
     settings = Settings(batch_size=2, memory="2mb")
     order = order_of(dataset, settings)
     pool = mx8.Pool(memory="2mb", threads=1)
@@ -46,15 +46,15 @@ def assembly(dataset: mx8.Dataset) -> Iterator[Assembly]:
     pool.close()
 
 
-def begun(*arguments: Any) -> Run:
-    """A run that makes batches."""
+def start_run(*arguments: Any) -> Run:
+    """A started run."""
     run = Run(*arguments)
     run.start()
     return run
 
 
-def taken(run: Run) -> list[int]:
-    """The positions of all batches to its end."""
+def remaining_positions(run: Run) -> list[int]:
+    """The positions of all remaining batches."""
     found = []
     while isinstance(result := run.take(), Ready):
         found.append(result.position)
@@ -62,29 +62,29 @@ def taken(run: Run) -> list[int]:
     return found
 
 
-def filled(assembly: Assembly) -> None:
-    """Return when memory is full, or should be."""
+def wait_until_full(assembly: Assembly) -> None:
+    """Wait until memory is (probably) full."""
     deadline = time.monotonic() + 10
     while assembly.budget.report()["bytes_in_use"] < 1 << 20 and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def test_a_run_that_ends_leaves_its_memory_to_one_that_waits_for_it(assembly: Assembly) -> None:
-    """As after a `for` that was left: nobody waits for the end of the run before."""
-    first = begun(assembly, 0, 0)
-    filled(assembly)
-    second = begun(assembly, 1, 0)
-    time.sleep(0.3)  # now both wait for memory: if not, this proves less
+def test_a_run_that_ends_frees_its_memory_for_a_waiting_run(assembly: Assembly) -> None:
+    """As after a `break`: the next run starts before the previous one has ended."""
+    first = start_run(assembly, 0, 0)
+    wait_until_full(assembly)
+    second = start_run(assembly, 1, 0)
+    time.sleep(0.3)  # now both probably wait for memory; otherwise the test is weaker
     first.stop()
     first.join()
-    assert taken(second) == list(range(0, 60, 2))
+    assert remaining_positions(second) == list(range(0, 60, 2))
     second.join()
     assert assembly.budget.report()["bytes_in_use"] == 0
 
 
 @pytest.mark.parametrize("batches", [0, 1, 7, 30])
 def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: int, assembly: Assembly) -> None:
-    run = begun(assembly, 0, 0)
+    run = start_run(assembly, 0, 0)
     for _ in range(batches):
         assert isinstance(run.take(), Ready)
     run.stop()
@@ -96,13 +96,13 @@ def test_a_run_can_be_stopped_at_any_batch_and_gives_all_memory_back(batches: in
 
 def test_a_run_begins_at_any_position_of_an_epoch(assembly: Assembly) -> None:
     for position in (0, 6, 58, 60):
-        run = begun(assembly, 0, position)
-        assert taken(run) == list(range(position, 60, 2))
+        run = start_run(assembly, 0, position)
+        assert remaining_positions(run) == list(range(position, 60, 2))
         run.stop()
         run.join()
 
 
-def test_a_run_whose_thread_cannot_be_started_leaves_its_loader_able_to_begin_another(
+def test_after_a_run_whose_thread_failed_to_start_another_can_begin(
     assembly: Assembly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: threading.Thread) -> None:
@@ -111,17 +111,17 @@ def test_a_run_whose_thread_cannot_be_started_leaves_its_loader_able_to_begin_an
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start") as caught:
-            begun(assembly, 0, 0)
-    assert caught.tb is not None  # it holds on to the run
+            start_run(assembly, 0, 0)
+    assert caught.tb is not None  # the traceback refers to the run
     assert assembly.budget.iterating is None
-    assert taken(begun(assembly, 0, 0)) == list(range(0, 60, 2))
+    assert remaining_positions(start_run(assembly, 0, 0)) == list(range(0, 60, 2))
 
 
-def test_an_error_of_planning_keeps_nothing_of_its_run_alive(assembly: Assembly) -> None:
+def test_a_planning_error_does_not_keep_its_run_alive(assembly: Assembly) -> None:
     gc.collect()
-    gc.disable()  # what is in a cycle stays
+    gc.disable()  # a cycle would stay
     try:
-        run = begun(replace(assembly, plan=replace(assembly.plan, limit_bytes=lambda: 1)), 0, 0)
+        run = start_run(replace(assembly, plan=replace(assembly.plan, limit_bytes=lambda: 1)), 0, 0)
         result = run.take()
         assert isinstance(result, Failed)
         run.stop()
@@ -133,9 +133,9 @@ def test_an_error_of_planning_keeps_nothing_of_its_run_alive(assembly: Assembly)
         gc.enable()
 
 
-def test_the_watchdog_does_not_mind_a_planner_that_ends_meanwhile(assembly: Assembly) -> None:
+def test_the_watchdog_tolerates_a_planner_that_ends_during_its_check(assembly: Assembly) -> None:
     class Ending(RunState):
-        """Its planner ends as soon as anybody has looked at its provisions."""
+        """A state whose planner ends as soon as `provisions` is read."""
 
         @property
         def provisions(self) -> Any:
@@ -151,12 +151,12 @@ def test_the_watchdog_does_not_mind_a_planner_that_ends_meanwhile(assembly: Asse
     Watchdog(state).look(None, planning=True)
 
 
-def test_whoever_waits_for_a_run_that_is_stopped_is_told(assembly: Assembly) -> None:
+def test_waiting_for_a_stopped_run_is_an_error(assembly: Assembly) -> None:
     stuck = threading.Event()
-    run = begun(replace(assembly, transform=lambda batch: stuck.wait(10)), 0, 0)
+    run = start_run(replace(assembly, transform=lambda batch: stuck.wait(10)), 0, 0)
     with ThreadPoolExecutor(1) as other:
         waiting = other.submit(run.take)
-        time.sleep(0.1)  # now it waits: if not, this proves less
+        time.sleep(0.1)  # it probably waits now; otherwise the test is weaker
         run.stop()
         with pytest.raises(mx8.LoaderError, match="the run was stopped"):
             waiting.result(10)
@@ -165,9 +165,9 @@ def test_whoever_waits_for_a_run_that_is_stopped_is_told(assembly: Assembly) -> 
     assert assembly.budget.report()["bytes_in_use"] == 0
 
 
-def test_batches_that_are_there_can_be_taken_without_waiting(assembly: Assembly) -> None:
-    run = begun(assembly, 0, 0)
-    filled(assembly)
+def test_ready_batches_can_be_taken_without_waiting(assembly: Assembly) -> None:
+    run = start_run(assembly, 0, 0)
+    wait_until_full(assembly)
     ready = run.take_ready()
     assert ready is not None
     assert ready.position == 0
@@ -176,7 +176,7 @@ def test_batches_that_are_there_can_be_taken_without_waiting(assembly: Assembly)
     assert run.take_ready() is None
 
 
-def test_what_comes_first_is_done_before_all_that_waits() -> None:
+def test_priority_tasks_run_before_queued_tasks() -> None:
     pool = mx8.Pool(memory="2mb", threads=1)
     begun, end, order = threading.Event(), threading.Event(), list[str]()
 
@@ -198,8 +198,8 @@ def test_what_comes_first_is_done_before_all_that_waits() -> None:
     assert order == ["first", "second", "a", "b", "c"]
 
 
-def test_threads_that_were_told_to_end_take_nothing_more(dataset: mx8.Dataset) -> None:
-    """As at the end of the interpreter: whoever still wants something is told, and does not wait."""
+def test_threads_take_no_task_after_a_shutdown_request(dataset: mx8.Dataset) -> None:
+    """As at interpreter exit: new tasks get an error instead of waiting."""
     pool = mx8.Pool(memory="2mb", threads=2)
     with mx8.Loader(dataset, batch_size=2, pool=pool) as loader:
         loader.warm_up()
@@ -211,7 +211,7 @@ def test_threads_that_were_told_to_end_take_nothing_more(dataset: mx8.Dataset) -
     pool.close()
 
 
-def test_where_not_all_threads_can_be_started_those_that_were_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_not_all_threads_can_be_started_the_started_ones_end(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(threading.enumerate())
     pool = mx8.Pool(memory="2mb", threads=3)
     starts = iter([threading.Thread.start, threading.Thread.start])
@@ -234,8 +234,8 @@ def test_where_not_all_threads_can_be_started_those_that_were_end(monkeypatch: p
     assert set(threading.enumerate()) <= before
 
 
-def test_threads_that_are_told_to_end_while_the_others_are_started_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the interpreter ends just then."""
+def test_a_shutdown_while_threads_are_being_started_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the interpreter exits at that moment."""
     before = set(threading.enumerate())
     shared = mx8.Pool(memory="2mb", threads=2)
 

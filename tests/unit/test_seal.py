@@ -17,7 +17,7 @@ from tests.maintenance import COLUMNS, STATE, edit_index, flip, make_foreign, of
 
 @pytest.fixture(params=[None, "zstd", "gz"])
 def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A dataset without a hash."""
+    """A dataset without hashes."""
     write(tmp_path / "data", range(100), compression=request.param)
     make_foreign(tmp_path / "data")
     return tmp_path / "data"
@@ -32,7 +32,7 @@ def shards(root: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(root).items() if "shard." in name}
 
 
-def test_a_foreign_dataset_becomes_sealed_and_its_shards_stay_as_they_are(foreign: Path) -> None:
+def test_a_foreign_dataset_becomes_sealed_and_its_shards_stay_unchanged(foreign: Path) -> None:
     before = shards(foreign)
     old = mx8.Dataset(foreign).snapshot
     report = verify(foreign, seal=True)
@@ -47,7 +47,7 @@ def test_a_foreign_dataset_becomes_sealed_and_its_shards_stay_as_they_are(foreig
     assert (checked.ok, checked.unchecked, checked.snapshots) == (True, 0, 2)
 
 
-def test_the_state_before_stays_readable_under_its_id(foreign: Path) -> None:
+def test_the_previous_state_stays_readable_under_its_id(foreign: Path) -> None:
     old = mx8.Dataset(foreign)
     verify(foreign, seal=True)
     again = mx8.Dataset(f"{foreign}@{old.snapshot}")
@@ -56,8 +56,10 @@ def test_the_state_before_stays_readable_under_its_id(foreign: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_a_seal_says_what_our_writer_would_have_said(tmp_path: Path, compression: str | None) -> None:
-    """The same shards, written by us and sealed by us, have the same hashes and the same side-cars."""
+def test_sealing_adds_the_hashes_and_side_cars_that_the_writer_would_write(
+    tmp_path: Path, compression: str | None
+) -> None:
+    """Writing shards and sealing equal shards give equal hashes and side-cars."""
     write(tmp_path / "ours", range(100), compression=compression, hashes=())
     shutil.copytree(tmp_path / "ours", tmp_path / "theirs")
     make_foreign(tmp_path / "theirs")
@@ -71,7 +73,7 @@ def test_a_seal_says_what_our_writer_would_have_said(tmp_path: Path, compression
         assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
 
 
-def test_what_is_sealed_already_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_sealed_dataset_stays_unchanged(tmp_path: Path) -> None:
     snapshot = write(tmp_path, range(100))
     before = tree(tmp_path)
     assert verify(tmp_path, seal=True).snapshot == snapshot
@@ -85,7 +87,7 @@ def test_sealing_twice_gives_one_snapshot(foreign: Path) -> None:
     assert len(mx8.log(foreign)) == 2
 
 
-def test_other_hashes_metadata_and_other_programs_keys_are_kept(tmp_path: Path) -> None:
+def test_existing_hashes_metadata_and_foreign_keys_are_kept(tmp_path: Path) -> None:
     write(tmp_path, range(100), hashes=("sha1", "xxh64"))
     make_foreign(tmp_path, hashes=("sha1", "xxh64"))
     edit_index(tmp_path, lambda index: index.update(theirs={"a": [1.5]}))
@@ -95,7 +97,7 @@ def test_other_hashes_metadata_and_other_programs_keys_are_kept(tmp_path: Path) 
     assert all(set(entry["raw_data"]["hashes"]) == {"blake3", "sha1", "xxh64"} for entry in index["shards"])
 
 
-def test_an_index_changed_outside_is_accepted_by_sealing(tmp_path: Path) -> None:
+def test_sealing_accepts_an_index_changed_by_another_program(tmp_path: Path) -> None:
     write(tmp_path, range(100), metadata={"a": 1})
     changed = edit_index(tmp_path, lambda index: index["mx8shards"].update(metadata={"a": 2}))
     with pytest.raises(IntegrityError, match="changed outside mx8shards"):
@@ -117,7 +119,7 @@ def test_a_half_sealed_dataset_becomes_sealed(foreign: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_a_copy_without_hidden_files_is_sound_once_it_is_sealed(tmp_path: Path, compression: str | None) -> None:
+def test_a_copy_without_hidden_files_is_ok_after_sealing(tmp_path: Path, compression: str | None) -> None:
     write(tmp_path, range(60), compression=compression)
     write(tmp_path, range(60, 100), compression=compression, mode="append")
     shutil.rmtree(tmp_path / STATE)
@@ -133,7 +135,7 @@ def test_a_copy_without_hidden_files_is_sound_once_it_is_sealed(tmp_path: Path, 
     assert [found["label"] for found in mx8.Dataset(tmp_path)] == [i % 10 for i in range(100)]
 
 
-def test_a_seal_that_a_decompressed_copy_stops_names_that_file(tmp_path: Path) -> None:
+def test_a_wrong_decompressed_copy_is_an_error_that_names_it(tmp_path: Path) -> None:
     write(tmp_path, range(30), compression="zstd")
     copy = tmp_path / "shard.00000.mds"
     copy.write_bytes(bytes(index_of(tmp_path)["shards"][0]["raw_data"]["bytes"]))
@@ -161,7 +163,7 @@ def test_a_dataset_of_no_samples_or_one_can_be_sealed(tmp_path: Path, numbers: r
     assert verify(tmp_path, data=True).ok
 
 
-def test_shards_of_different_columns_are_sealed_without_a_sidecar_of_numbers(tmp_path: Path) -> None:
+def test_shards_of_different_columns_are_sealed_without_a_columns_sidecar(tmp_path: Path) -> None:
     write(tmp_path, range(30))
     with mx8.Writer(tmp_path / "more", columns={"label": "int"}) as writer:
         writer.write({"label": 3})
@@ -202,21 +204,21 @@ def test_a_short_or_missing_shard_is_never_sealed(foreign: Path) -> None:
     refused(foreign, mx8.DatasetNotFoundError)
 
 
-def test_sizes_that_do_not_add_up_are_never_sealed(tmp_path: Path) -> None:
+def test_inconsistent_sizes_are_never_sealed(tmp_path: Path) -> None:
     write(tmp_path, range(100))
     make_foreign(tmp_path)
     flip(tmp_path / "shard.00000.mds", 8 * offsets(tmp_path / "shard.00000.mds")[3])
     refused(tmp_path, FormatError)
 
 
-def test_a_frame_that_cannot_be_unpacked_is_never_sealed(tmp_path: Path) -> None:
+def test_a_shard_that_cannot_be_decompressed_is_never_sealed(tmp_path: Path) -> None:
     write(tmp_path, range(100), compression="zstd", size_limit=None)
     make_foreign(tmp_path)
     flip(tmp_path / "shard.00000.mds.zstd", 8 * 1500)
     refused(tmp_path, FormatError)
 
 
-def test_an_index_that_is_none_is_never_sealed(tmp_path: Path) -> None:
+def test_an_invalid_index_is_never_sealed(tmp_path: Path) -> None:
     write(tmp_path, range(10))
     (tmp_path / "index.json").write_bytes(b"[]")
     refused(tmp_path, FormatError)
@@ -233,7 +235,7 @@ def test_nothing_is_created_where_there_is_no_dataset(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dataset_that_a_writer_holds_is_left_alone(foreign: Path) -> None:
+def test_a_dataset_locked_by_a_writer_is_left_unchanged(foreign: Path) -> None:
     with mx8.Writer(foreign, columns=COLUMNS, mode="append") as writer:
         writer.write(sample(1))
         with pytest.raises(mx8.DiskError, match="another Writer"):

@@ -50,7 +50,7 @@ MIX: dict[str, tuple[Any, ...]] = {
 
 PICTURES = ("Decode", "CenterCrop", "ResizeCrop", "RandomResizedCrop")
 
-# call → argument → values it cannot have
+# call → argument → invalid values
 BAD: dict[str, dict[str, tuple[Any, ...]]] = {
     "Dataset": {"columns": ("id", 5, ["nope"], [["id"]]), "verify": NO_TEXTS, "allow_pickle": NO_FLAGS},
     "Writer": {
@@ -159,7 +159,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
     },
 }
 
-# arguments that are no settings: data, places on disk, names of columns, functions that are called with progress
+# arguments that are not settings: data, paths, names of columns, progress functions
 NO_SETTINGS: dict[str, set[str]] = {
     "Dataset": {"link", "cache_dir"},
     "Writer": {"out"},
@@ -186,7 +186,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
-    """The call with one argument given and all it needs beside."""
+    """Make the call with one given argument and valid values for the required ones."""
     world = {"rank": 1, "world_size": 4} if {"rank", "world_size"} & given.keys() else {}
     needed: dict[str, dict[str, Any]] = {
         "Dataset": {"link": root},
@@ -210,7 +210,7 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
     if name == "Ragged.view":
         return Ragged(torch.zeros(16, dtype=torch.uint8), torch.tensor([0, 16]), None).view(**given)
     if not name.startswith("Loader"):
-        return made_by(name)(**{**needed.get(name, {}), **given})
+        return public_object(name)(**{**needed.get(name, {}), **given})
     with mx8.Dataset(root) as dataset:
         if name == "Loader":
             return mx8.Loader(dataset, **{"batch_size": 4, **world, **given})
@@ -228,7 +228,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "argument", "value"), CASES)
-def test_a_bad_setting_is_named_with_what_is_allowed_and_what_came(
+def test_an_invalid_setting_is_an_error_with_name_allowed_values_and_given_value(
     name: str, argument: str, value: Any, root: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(mx8.SettingError) as caught:
@@ -243,8 +243,8 @@ PUBLIC = [name for name in mx8.__all__ if not name.endswith("Error") and callabl
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, *(f"transforms.{name}" for name in transforms.__all__)])
-def test_every_argument_of_a_public_call_is_tried_or_no_setting(name: str) -> None:
-    arguments = set(inspect.signature(made_by(name)).parameters)
+def test_these_tests_cover_every_argument_of_public_calls(name: str) -> None:
+    arguments = set(inspect.signature(public_object(name)).parameters)
     assert arguments - NO_SETTINGS.get(name, set()) <= set(BAD.get(name, {}))
 
 
@@ -253,33 +253,33 @@ def test_every_argument_of_a_public_call_is_tried_or_no_setting(name: str) -> No
 EXPLAINED = [*PICTURES, "MultiCrop", "BlockShuffle", *(f"transforms.{name}" for name in transforms.__all__)]
 
 
-def made_by(name: str) -> Any:
-    """What a dotted name of this test means."""
+def public_object(name: str) -> Any:
+    """The object of a dotted name."""
     return getattr(transforms if name.startswith("transforms.") else mx8, name.removeprefix("transforms."))
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_help_explains_every_argument(name: str) -> None:
-    text = inspect.getdoc(made_by(name)) or ""
+    text = inspect.getdoc(public_object(name)) or ""
     explained = re.findall(r"^    (\w+): ", text[text.index("Args:") :], re.MULTILINE)
-    assert set(explained) == set(inspect.signature(made_by(name)).parameters)
+    assert set(explained) == set(inspect.signature(public_object(name)).parameters)
     assert len(explained) == len(set(explained))
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
-def test_the_signature_shows_what_may_be_chosen(name: str) -> None:
-    for argument, parameter in inspect.signature(made_by(name)).parameters.items():
+def test_signatures_show_the_allowed_values(name: str) -> None:
+    for argument, parameter in inspect.signature(public_object(name)).parameters.items():
         if argument == "layout":
             assert "Literal['CHW', 'HWC']" in str(parameter).replace('"', "'")
         if argument == "dtype" and name in PICTURES:
             assert "Literal['uint8', 'float16', 'float32']" in str(parameter).replace('"', "'")
 
 
-# what is allowed ------------------------------------------------------------------------------------------------------
+# allowed values -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [int, np.int8, np.uint16, np.int64])
-def test_numpys_ints_are_ints(kind: Any, root: Path, tmp_path: Path) -> None:
+def test_numpy_integers_are_accepted(kind: Any, root: Path, tmp_path: Path) -> None:
     with mx8.Dataset(root) as dataset:
         loader = mx8.Loader(
             dataset, batch_size=kind(4), seed=kind(3), threads=kind(1), rank=kind(0), world_size=kind(2), memory="50mb"
@@ -296,7 +296,7 @@ def test_numpys_ints_are_ints(kind: Any, root: Path, tmp_path: Path) -> None:
     assert repr(transforms.Mixup(classes=kind(5))) == repr(transforms.Mixup(classes=5))
 
 
-def test_a_device_may_be_torchs(root: Path) -> None:
+def test_a_device_may_be_a_torch_device(root: Path) -> None:
     with mx8.Dataset(root) as dataset:
         for device in ("cpu", "cpu:0", torch.device("cpu"), torch.device("cpu", 0)):
             with mx8.Loader(dataset, batch_size=20, device=device) as loader:  # type: ignore[arg-type]
@@ -309,14 +309,14 @@ def test_a_time_limit_is_any_number_above_0(seconds: Any, root: Path) -> None:
         assert len(list(loader)) == 1
 
 
-def test_a_batch_may_be_huge_and_so_may_the_world(root: Path) -> None:
+def test_batch_size_and_world_size_may_be_huge(root: Path) -> None:
     with mx8.Dataset(root) as dataset, mx8.Loader(dataset, batch_size=1 << 40, world_size=1 << 20, rank=0) as loader:
         assert [len(batch.sample_ids) for batch in loader] == [1]
 
 
 @pytest.mark.parametrize("variable", ["RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"])
 @pytest.mark.parametrize("text", ["-1", "two", "", "1.5", "²", "9" * 5000])
-def test_a_variable_of_the_environment_is_named(
+def test_an_invalid_environment_variable_is_an_error_that_names_it(
     variable: str, text: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, text)
@@ -327,7 +327,7 @@ def test_a_variable_of_the_environment_is_named(
 
 
 @pytest.mark.parametrize(("variable", "text"), [("WORLD_SIZE", "4"), ("RANK", "0"), ("RANK", "3")])
-def test_a_rank_without_a_world_size_is_refused_and_so_is_the_reverse(
+def test_rank_and_world_size_must_be_given_together(
     variable: str, text: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RANK", raising=False)
@@ -341,23 +341,23 @@ def test_a_rank_without_a_world_size_is_refused_and_so_is_the_reverse(
             assert (loader.rank, loader.world_size) == (1, 2)
 
 
-def test_a_world_of_one_needs_no_rank(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_size_of_one_needs_no_rank(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "1")
     with mx8.Dataset(root) as dataset, mx8.Loader(dataset, batch_size=4) as loader:
         assert (loader.rank, loader.world_size) == (0, 1)
 
 
-# the checks themselves ------------------------------------------------------------------------------------------------
+# the check functions --------------------------------------------------------------------------------------------------
 
 
-def test_what_came_is_cut_where_it_is_long() -> None:
+def test_long_values_are_shortened_in_messages() -> None:
     with pytest.raises(mx8.SettingError) as caught:
         whole_number("count", list(range(100_000)), 0)
     assert len(str(caught.value)) < 300
 
 
-def test_checks_give_the_value_as_pythons() -> None:
+def test_checks_return_python_values() -> None:
     assert type(whole_number("n", np.int16(3), 0)) is int
     assert type(real_number("x", np.float32(0.5), "any", lambda x: x > 0)) is float
     assert type(probability("p", 1)) is float

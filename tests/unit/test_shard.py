@@ -41,11 +41,11 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
         file.write(data)
 
 
-# damage found when a shard is first touched ---------------------------------------------------------------------------
+# damage found when a shard is opened ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size_bytes", [0, 3, 4, 40, 87, 88, 500, -1])
-def test_truncated_shard_is_named_with_both_sizes(size_bytes: int, tmp_path: Path) -> None:
+def test_a_truncated_shard_is_an_error_with_both_sizes(size_bytes: int, tmp_path: Path) -> None:
     root = foreign(tmp_path / "data")
     whole = shard_file(root).stat().st_size
     os.truncate(shard_file(root), size_bytes if size_bytes >= 0 else whole - 1)
@@ -74,7 +74,9 @@ def test_a_shard_that_is_too_long_is_refused(tmp_path: Path) -> None:
         (4 + 40, (1 << 32) - 1, r"offset 11 of 20: expected at least \d+ .*, got \d+"),
     ],
 )
-def test_damaged_offset_table_names_the_shard_and_the_offset(at: int, word: int, message: str, tmp_path: Path) -> None:
+def test_a_damaged_offset_table_is_an_error_that_names_shard_and_offset(
+    at: int, word: int, message: str, tmp_path: Path
+) -> None:
     root = foreign(tmp_path / "data")
     overwrite(shard_file(root), at, struct.pack("<I", word))
     for ask in (lambda d: d[0], lambda d: d.payload(0, "id"), lambda d: d.column("id"), lambda d: d.column("blob")[19]):
@@ -83,7 +85,7 @@ def test_damaged_offset_table_names_the_shard_and_the_offset(at: int, word: int,
 
 
 @pytest.mark.parametrize("bad", [1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20, (3 << 20) + 5])
-def test_a_fault_in_any_piece_of_a_long_table_is_found(bad: int) -> None:
+def test_damage_in_any_part_of_a_long_offset_table_is_found(bad: int) -> None:
     count = (3 << 20) + 5
     columns = Columns.of({"x": "uint8"})
     words = np.concatenate(([count], np.arange(count + 1) + 4 * (count + 2))).astype("<u4")
@@ -144,14 +146,15 @@ def test_a_sparse_shard_that_claims_a_huge_table_takes_no_memory_for_it(tmp_path
 
 @pytest.mark.parametrize("size_bytes", [10, 5000, 40_000])
 @pytest.mark.parametrize("lie", [0, 1, -1, 0xFFFFFFFF, 0x80000000])
-def test_sizes_that_do_not_add_up_to_the_sample_name_it(lie: int, size_bytes: int, tmp_path: Path) -> None:
-    """Below and above the size up to which a sample is read whole."""
+def test_inconsistent_sizes_are_an_error_that_names_the_sample(lie: int, size_bytes: int, tmp_path: Path) -> None:
+    """Below and above the size up to which a sample is read in one call."""
     root = foreign(tmp_path / "data", payloads(3, size_bytes))
     raw = shard_file(root).read_bytes()
     begin, end = struct.unpack_from("<II", raw, 4 + 4 * 1)
     claimed = size_bytes + lie if lie in (1, -1) else lie
     overwrite(shard_file(root), begin, struct.pack("<I", claimed))
-    message = rf"^data/shard\.00000\.mds: sample 1: expected columns of {end - begin} bytes in all, got {claimed + 12}$"
+    expected = f"columns of {end - begin} bytes in all, got {claimed + 12}"
+    message = rf"^data/shard\.00000\.mds: sample 1 of this shard: expected {expected}$"
     with mx8.Dataset(root) as dataset:
         for ask in (lambda: dataset[1], lambda: dataset.payload(1, "id"), lambda: dataset.column("id")):
             with pytest.raises(mx8.FormatError, match=message):
@@ -160,13 +163,15 @@ def test_sizes_that_do_not_add_up_to_the_sample_name_it(lie: int, size_bytes: in
         assert dataset[2]["id"] == 2
 
 
-def test_a_payload_that_cannot_be_decoded_names_shard_sample_and_column(tmp_path: Path) -> None:
+def test_an_undecodable_payload_is_an_error_that_names_shard_sample_and_column(tmp_path: Path) -> None:
     columns = {"a": "int", "text": "str"}
     samples = [{"a": bytes(8), "text": b"fine"}, {"a": bytes(8), "text": b"\xff"}]
     with mx8.Dataset(reference.write_dataset(tmp_path / "data", columns, [samples])) as dataset:
-        with pytest.raises(mx8.FormatError, match=r"^data/shard\.00000\.mds: sample 1, column 'text': expected UTF-8"):
+        with pytest.raises(
+            mx8.FormatError, match=r"^data/shard\.00000\.mds: sample 1 of this shard, column 'text': expected UTF-8"
+        ):
             dataset[1]
-        with pytest.raises(mx8.FormatError, match="sample 1, column 'text'"):
+        with pytest.raises(mx8.FormatError, match="sample 1 of this shard, column 'text'"):
             dataset.column("text")[1]
         assert dataset[0]["text"] == "fine"
         assert bytes(dataset.payload(1, "text")) == b"\xff"
@@ -175,7 +180,7 @@ def test_a_payload_that_cannot_be_decoded_names_shard_sample_and_column(tmp_path
 
 
 @pytest.mark.parametrize("size_bytes", [100, 1 << 14, (1 << 14) + 1, 100_000])
-def test_small_and_large_samples_are_read_alike(size_bytes: int, tmp_path: Path) -> None:
+def test_small_and_large_samples_are_read_correctly(size_bytes: int, tmp_path: Path) -> None:
     wanted = [{"blob": p["blob"], "id": i} for i, p in enumerate(payloads(5, size_bytes))]
     root = foreign(tmp_path / "data", payloads(5, size_bytes))
     assert list(mx8.Dataset(root)) == wanted
@@ -184,8 +189,8 @@ def test_small_and_large_samples_are_read_alike(size_bytes: int, tmp_path: Path)
 
 
 @pytest.mark.parametrize("size_bytes", [100, 100_000])
-def test_samples_are_read_alike_whether_there_is_room_for_tables_or_not(size_bytes: int, tmp_path: Path) -> None:
-    """With room for the tables of none, of one and of both shards."""
+def test_samples_are_read_correctly_with_and_without_tables_in_memory(size_bytes: int, tmp_path: Path) -> None:
+    """With memory for the offset tables of none, one and both shards."""
     root = foreign(tmp_path / "data", payloads(5, size_bytes), payloads(4, size_bytes))
     wanted = list(mx8.Dataset(root))
     for room in (0, 4 * 7, 1 << 20):
@@ -200,7 +205,7 @@ def test_samples_are_read_alike_whether_there_is_room_for_tables_or_not(size_byt
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz:0", "snappy"])
-def test_verifying_shards_finds_one_flipped_bit_at_first_touch(compression: str | None, tmp_path: Path) -> None:
+def test_verify_shard_finds_a_flipped_bit_when_the_shard_is_opened(compression: str | None, tmp_path: Path) -> None:
     root = tmp_path / "data"
     with mx8.Writer(root, columns=NUMBERED, compression=compression) as writer:
         for sample in numbered_samples(20):
@@ -216,11 +221,11 @@ def test_verifying_shards_finds_one_flipped_bit_at_first_touch(compression: str 
             pytest.raises(mx8.IntegrityError, match=r"^data/shard\.00000\.mds.*: blake3: expected [0-9a-f]{64}, got"),
         ):
             ask(dataset)
-    if compression is None:  # well-formed: by default nobody looks
+    if compression is None:  # well-formed, so without verify it is not noticed
         assert len(list(mx8.Dataset(root))) == 20
 
 
-def test_a_damaged_decompressed_copy_is_found_when_shards_are_verified(tmp_path: Path) -> None:
+def test_verify_shard_finds_a_damaged_decompressed_copy(tmp_path: Path) -> None:
     root = tmp_path / "data"
     with mx8.Writer(root, columns=NUMBERED, compression="zstd") as writer:
         for sample in numbered_samples(20):
@@ -235,7 +240,7 @@ def test_a_damaged_decompressed_copy_is_found_when_shards_are_verified(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["md5", "sha1", "sha256"])
-def test_foreign_shards_are_held_against_the_hash_they_have(name: str, tmp_path: Path) -> None:
+def test_verify_shard_checks_any_known_hash_of_foreign_shards(name: str, tmp_path: Path) -> None:
     root = foreign(tmp_path / "data", hashes=[name])
     assert mx8.Dataset(root, verify="shard")[3]["id"] == 3
     overwrite(shard_file(root), shard_file(root).stat().st_size - 1, b"\x7f")
@@ -243,13 +248,13 @@ def test_foreign_shards_are_held_against_the_hash_they_have(name: str, tmp_path:
         dataset[3]
 
 
-def test_shards_without_hashes_have_nothing_to_be_held_against(tmp_path: Path) -> None:
+def test_verify_shard_accepts_shards_without_hashes(tmp_path: Path) -> None:
     assert mx8.Dataset(foreign(tmp_path / "data"), verify="shard")[3]["id"] == 3
 
 
-# files that change afterwards -----------------------------------------------------------------------------------------
+# files that change after opening --------------------------------------------------------------------------------------
 
-# Shared by the two tests below, which run it in a process of its own: the failure to be seen is death by SIGBUS.
+# Shared by the two tests below, which run it in a subprocess, because a bug would kill it by SIGBUS.
 SHRINKING = """
 import os, sys, shutil, threading
 from pathlib import Path
@@ -278,14 +283,14 @@ assert len(whole) > 3 * 4096
 """
 
 
-def in_a_process_of_its_own(code: str, repository: Path, *arguments: str) -> None:
+def run_in_subprocess(code: str, repository: Path, *arguments: str) -> None:
     command = [sys.executable, "-c", SHRINKING + code, *arguments]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("compression", ["", "zstd"], ids=["raw", "zstd"])
-def test_a_file_that_shrinks_is_an_error_and_no_signal(compression: str, tmp_path: Path, repository: Path) -> None:
+def test_a_file_that_shrinks_is_an_error_and_not_a_sigbus(compression: str, tmp_path: Path, repository: Path) -> None:
     code = """
 def refused(ask):
     try:
@@ -307,7 +312,7 @@ for size in (0, 1, 4, 1000, 1603, 1608, 4096, 4097, 8192, len(whole) // 2, len(w
     assert refused(lambda: dataset.column("id")) and refused(lambda: dataset.where("x", 1.0))
     assert same([dataset[i] for i in range(found[0])], wanted[: found[0]])
 """
-    in_a_process_of_its_own(code, repository, str(tmp_path / "data"), compression)
+    run_in_subprocess(code, repository, str(tmp_path / "data"), compression)
 
 
 @pytest.mark.parametrize("compression", ["", "zstd"], ids=["raw", "zstd"])
@@ -339,10 +344,10 @@ finally:
     done.set()
     thread.join()
 """
-    in_a_process_of_its_own(code, repository, str(tmp_path / "data"), compression)
+    run_in_subprocess(code, repository, str(tmp_path / "data"), compression)
 
 
-def test_a_file_replaced_by_renaming_is_read_as_it_was_while_it_is_open(tmp_path: Path) -> None:
+def test_an_open_file_that_is_replaced_by_renaming_is_read_unchanged(tmp_path: Path) -> None:
     root = foreign(tmp_path / "data")
     dataset = mx8.Dataset(root)
     assert dataset[0]["id"] == 0
@@ -353,14 +358,14 @@ def test_a_file_replaced_by_renaming_is_read_as_it_was_while_it_is_open(tmp_path
 
 
 def replace(path: Path) -> None:
-    """By a file of equal size whose payloads are zeros."""
+    """The new file has equal size, and payloads of zeros."""
     data = path.read_bytes()
     other = path.with_suffix(".new")
     other.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
     other.rename(path)
 
 
-def test_a_file_replaced_while_its_descriptor_was_closed_is_not_taken_for_the_same(
+def test_a_file_replaced_while_its_descriptor_was_closed_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mx8shards.shards.open_shard._most_files", lambda: 1)
@@ -393,10 +398,10 @@ def test_a_shard_removed_while_its_descriptor_was_closed_is_missing(
 
 
 @pytest.mark.parametrize("step", ["os.lseek", "map_file"])
-def test_a_descriptor_stays_open_until_the_step_that_uses_it_is_done(
+def test_a_descriptor_stays_open_while_a_step_uses_it(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread may let go of it at any moment, and then its number soon names another file."""
+    """Another thread may drop the file at any moment, and then its descriptor number may be reused."""
     shard = mx8.Dataset(foreign(tmp_path / "data")).shards.open_shard(0)
     real = os.lseek if step == "os.lseek" else shard_module.map_file
 
@@ -435,7 +440,7 @@ def test_the_dataset_itself_may_be_reached_through_symlinks(tmp_path: Path) -> N
     assert mx8.Dataset(tmp_path / "link")[3]["id"] == 3
 
 
-def test_a_directory_in_a_shards_place_is_refused(tmp_path: Path) -> None:
+def test_a_directory_in_place_of_a_shard_is_refused(tmp_path: Path) -> None:
     root = foreign(tmp_path / "data")
     shard_file(root).unlink()
     (root / "shard.00000.mds").mkdir()
@@ -443,7 +448,7 @@ def test_a_directory_in_a_shards_place_is_refused(tmp_path: Path) -> None:
         mx8.Dataset(root)[0]
 
 
-def test_a_shard_without_permission_is_told_as_such(tmp_path: Path, repository: Path) -> None:
+def test_a_shard_without_read_permission_is_an_error_that_says_so(tmp_path: Path, repository: Path) -> None:
     root = foreign(tmp_path / "data")
     shard_file(root).chmod(0)
     code = f"""

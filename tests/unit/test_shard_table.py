@@ -17,7 +17,7 @@ from mx8shards.kernels import memory, residency
 from mx8shards.kernels.jit import NOTHING, array, kernel
 from mx8shards.kernels.records import FAULT, MAPPED, READ, ROW, SHARD, UNKNOWN
 from mx8shards.loading.planning.shard_table import IOS, ShardTable, mincore_is_reliable
-from tests.places import QUICK
+from tests.fast_directory import FAST_ROOT
 
 WINDOW = residency.WINDOW_BYTES
 PAGE = residency.PAGE_BYTES
@@ -25,7 +25,7 @@ needs_cache_calls = pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this syst
 
 
 class Files:
-    """Files of zeros, mapped, as kernels know them."""
+    """Mapped files of zeros, with their kernel records."""
 
     def __init__(self, place: Path, *sizes: int, reliable: bool = False) -> None:
         self.reliable = np.full(len(sizes), reliable)
@@ -72,7 +72,7 @@ def files(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Files]:
     made.close()
 
 
-def test_a_row_is_mapped_if_all_of_its_windows_are_and_read_if_one_of_them_is(files: Files) -> None:
+def test_a_row_is_mapped_if_all_of_its_windows_are_cached_and_read_otherwise(files: Files) -> None:
     rows = files.rows(
         (0, 0, 1), (0, WINDOW - 1, WINDOW + 1), (0, WINDOW, 2 * WINDOW), (0, 0, 2 * WINDOW + 10), (1, 9, 10)
     )
@@ -88,18 +88,18 @@ def test_a_row_without_bytes_needs_no_window(files: Files) -> None:
     assert files.choose(files.rows((0, 2 * WINDOW + 10, 2 * WINDOW + 10), (0, 0, 0))) == [MAPPED, MAPPED]
 
 
-def test_what_is_not_mapped_is_read(files: Files) -> None:
+def test_rows_of_unmapped_shards_are_read(files: Files) -> None:
     files.table[1]["base"] = 0
     for cold in (READ, FAULT):
         assert files.choose(files.rows((1, 0, 0), (1, 5, 9)), cold) == [READ, READ]
 
 
-def test_no_window_is_judged_but_those_that_rows_need(files: Files) -> None:
+def test_only_windows_that_rows_need_are_queried(files: Files) -> None:
     assert files.judge(files.rows((0, WINDOW, WINDOW + 1), (1, 0, 3))) == [MAPPED, MAPPED]
     assert files.verdicts.tolist() == [UNKNOWN, MAPPED, UNKNOWN, MAPPED]
 
 
-def test_a_verdict_stays_until_it_is_asked_for_anew(files: Files) -> None:
+def test_the_residency_of_a_window_is_kept_until_it_is_reset(files: Files) -> None:
     rows = files.rows((1, 0, 3))
     files.verdicts[3] = READ
     assert files.judge(rows) == [READ]
@@ -108,22 +108,22 @@ def test_a_verdict_stays_until_it_is_asked_for_anew(files: Files) -> None:
 
 
 @needs_cache_calls
-def test_what_was_just_written_is_in_the_page_cache_and_mapped(files: Files) -> None:
+def test_bytes_just_written_are_in_the_page_cache_and_mapped(files: Files) -> None:
     assert files.judge(files.rows((0, 5, 2 * WINDOW + 10), (1, 0, 3 * PAGE + 5))) == [MAPPED, MAPPED]
 
 
 @needs_cache_calls
-@pytest.mark.skipif(QUICK is None, reason="there is no file system in memory")
+@pytest.mark.skipif(FAST_ROOT is None, reason="there is no file system in memory")
 def test_a_file_system_in_memory_is_always_cached() -> None:
-    """It may refuse to be asked by reading: then what mincore says decides."""
-    with tempfile.TemporaryDirectory(dir=QUICK) as place:
+    """If it does not support RWF_NOWAIT reads, mincore decides."""
+    with tempfile.TemporaryDirectory(dir=FAST_ROOT) as place:
         files = Files(Path(place), WINDOW + 5)
         assert files.judge(files.rows((0, 0, WINDOW + 5))) == [MAPPED]
         files.close()
 
 
 @needs_cache_calls
-def test_what_is_not_in_the_page_cache_is_read(files: Files, tmp_path: Path) -> None:
+def test_rows_outside_the_page_cache_are_read(files: Files, tmp_path: Path) -> None:
     for descriptor in files.descriptors:
         os.fsync(descriptor)
     del files.maps[:]
@@ -142,13 +142,13 @@ def test_what_is_not_in_the_page_cache_is_read(files: Files, tmp_path: Path) -> 
 
 @needs_cache_calls
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
-def test_whoever_believes_mincore_is_told_the_truth() -> None:
-    """It says of all pages that they are cached, to those who neither own a file nor may write it."""
+def test_mincore_is_used_only_where_it_is_reliable() -> None:
+    """For users who neither own a file nor may write it, mincore reports all pages as cached."""
     with tempfile.TemporaryDirectory() as place:
-        _ask_as_nobody(Path(place))
+        _query_as_nobody(Path(place))
 
 
-def _ask_as_nobody(place: Path) -> None:
+def _query_as_nobody(place: Path) -> None:
     place.chmod(0o755)
     found = {}
     owners = {"root's": (0, 0o644), "nobody's": (65534, 0o444), "everybody's": (0, 0o666)}
@@ -183,7 +183,7 @@ def _populate(shards: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
         out[i] = residency.populate(shards[rows[i]["shard"]]["base"] + np.uint64(begin), end - begin)
 
 
-def test_bytes_can_be_populated_just_there_unless_the_file_was_cut_short(files: Files) -> None:
+def test_populating_bytes_works_unless_the_file_was_truncated(files: Files) -> None:
     rows = files.rows((0, 7, 9), (0, WINDOW - 1, WINDOW + PAGE), (0, WINDOW + PAGE, WINDOW + PAGE + 1), (1, 0, 0))
     found = np.zeros(4, bool)
     _populate(files.table, rows, found)
@@ -193,8 +193,8 @@ def test_bytes_can_be_populated_just_there_unless_the_file_was_cut_short(files: 
     assert found.tolist() == [True, True, False, True]
 
 
-def test_a_window_whose_file_was_cut_short_is_read_and_kills_nobody(files: Files) -> None:
-    """Populating fails where there is no page: an error code, where touching would be a SIGBUS."""
+def test_a_window_of_a_truncated_file_is_read_without_a_sigbus(files: Files) -> None:
+    """Populating a missing page returns an error, where an access would be a SIGBUS."""
     os.truncate(files.paths[0], WINDOW + PAGE)
     assert files.judge(files.rows((0, 0, 9), (0, WINDOW, WINDOW + 9))) == [MAPPED, READ]
     os.truncate(files.paths[1], 0)
@@ -202,8 +202,8 @@ def test_a_window_whose_file_was_cut_short_is_read_and_kills_nobody(files: Files
 
 
 @needs_cache_calls
-def test_rows_that_will_be_read_are_announced_and_no_others(files: Files) -> None:
-    """Advice changes nothing that can be seen but the cache: it must not fail, whatever the spans and descriptors."""
+def test_readahead_is_requested_only_for_rows_that_will_be_read(files: Files) -> None:
+    """Readahead affects only the cache, so it must not fail for any spans and descriptors."""
     rows = files.rows((0, 3, 2 * WINDOW), (1, 0, 0), (1, 5, 9), (1, 5, 9))
     rows["way"] = [READ, FAULT, READ, MAPPED]
     rows["file"][2:] = -1
@@ -212,7 +212,7 @@ def test_rows_that_will_be_read_are_announced_and_no_others(files: Files) -> Non
     assert (rows == before).all()
 
 
-# of a dataset --------------------------------------------------------------------------------------------------------
+# tables of a dataset -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("io", IOS)
-def test_rows_are_found_with_their_spans_and_the_way_that_was_asked_for(io: str, root: Path) -> None:
+def test_rows_have_their_spans_and_the_requested_io_mode(io: str, root: Path) -> None:
     dataset = mx8.Dataset(root)
     found = ShardTable(dataset.shards, io)  # type: ignore[arg-type]
     found.begin_epoch()
@@ -240,19 +240,19 @@ def test_rows_are_found_with_their_spans_and_the_way_that_was_asked_for(io: str,
         assert shard.data[row["begin"] + 4 + 500 - 1] == row["sample_id"]
 
 
-def test_each_epoch_looks_at_every_file_anew(root: Path) -> None:
+def test_each_epoch_checks_every_file_again(root: Path) -> None:
     found = ShardTable(mx8.Dataset(root).shards, "mmap")
     found.begin_epoch()
     found.prepare(found.find(np.arange(40)))
     path = root / "shard.00000.mds"
     os.truncate(path, path.stat().st_size - 1)
-    found.find(np.arange(40))  # within an epoch nothing is asked twice
+    found.find(np.arange(40))  # within an epoch nothing is checked twice
     found.begin_epoch()
     with pytest.raises(mx8.FormatError, match=r"data/shard\.00000\.mds: expected .* as when it was opened"):
         found.find(np.arange(40))
 
 
-def test_shards_are_opened_only_when_a_sample_of_theirs_is_needed(root: Path) -> None:
+def test_shards_are_opened_only_when_one_of_their_samples_is_needed(root: Path) -> None:
     for path in sorted(root.glob("*.mds"))[1:]:
         path.unlink()
     found = ShardTable(mx8.Dataset(root).shards, "auto")

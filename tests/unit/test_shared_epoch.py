@@ -18,7 +18,7 @@ from mx8shards.errors import LoaderError
 from mx8shards.loading.shared_epoch import SharedEpoch, key_of
 
 
-def test_the_first_iteration_goes_on_at_the_position_and_the_others_begin_their_epochs() -> None:
+def test_the_first_iteration_resumes_at_the_position_and_later_ones_begin_their_epochs() -> None:
     shared = SharedEpoch(3, 40)
     assert shared.upcoming() == (3, 40)
     assert [shared.start(0, 0) for _ in range(3)] == [(3, 40), (4, 0), (5, 0)]
@@ -29,7 +29,7 @@ def test_the_first_iteration_goes_on_at_the_position_and_the_others_begin_their_
 @given(
     st.lists(
         st.tuples(
-            st.integers(1, 4),  # workers
+            st.integers(1, 4),
             st.integers(0, 3),  # keys may come again: a training that seeds every epoch alike
             st.none() | st.tuples(st.integers(0, 9), st.integers(0, 99)),  # what is set before
             st.randoms(use_true_random=False),
@@ -37,7 +37,7 @@ def test_the_first_iteration_goes_on_at_the_position_and_the_others_begin_their_
         max_size=12,
     )
 )
-def test_all_workers_of_an_iteration_get_its_epoch_in_whatever_order_they_start(iterations: list[Any]) -> None:
+def test_all_workers_of_an_iteration_get_its_epoch_in_any_start_order(iterations: list[Any]) -> None:
     shared, expected = SharedEpoch(0, 5), (0, 5)
     for workers, key, told, random in iterations:
         if told is not None:
@@ -51,14 +51,14 @@ def test_all_workers_of_an_iteration_get_its_epoch_in_whatever_order_they_start(
 
 
 @given(st.integers(1, 4), st.integers(0, 4))
-def test_workers_that_were_killed_before_they_began_do_not_hold_the_others_back(began: int, key: int) -> None:
+def test_workers_killed_before_they_began_do_not_delay_others(began: int, key: int) -> None:
     shared = SharedEpoch(0, 0)
     for worker in range(began):
         assert shared.start(1 + worker, key_of(key, 4)) == (0, 0)
     assert {shared.start(1 + worker, key_of(key + 1, 4)) for worker in (3, 1, 0, 2)} == {(1, 0)}
 
 
-def test_a_worker_that_starts_late_gets_the_epoch_of_its_iteration_though_another_was_set() -> None:
+def test_a_late_worker_gets_the_epoch_of_its_iteration_even_after_set_epoch() -> None:
     shared = SharedEpoch(2, 16)
     assert shared.start(1, key_of(9, 4)) == (2, 16)
     shared.begin(7, 0)
@@ -66,7 +66,7 @@ def test_a_worker_that_starts_late_gets_the_epoch_of_its_iteration_though_anothe
     assert {shared.start(slot, key_of(10, 4)) for slot in (2, 1)} == {(7, 0)}
 
 
-def test_workers_that_loaded_states_go_on_with_the_epoch_after_theirs() -> None:
+def test_workers_with_loaded_states_continue_with_the_following_epoch() -> None:
     for begun in (0, 1, 8):
         shared = SharedEpoch(begun, 0)
         shared.start(1, key_of(1, 4))
@@ -102,7 +102,7 @@ def counted(shared: SharedEpoch, slot: int, out: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["as it is", "pickle", "deepcopy"])
-def test_forked_processes_count_in_the_memory_of_their_parent(way: str) -> None:
+def test_forked_processes_share_the_counter_of_their_parent(way: str) -> None:
     ways: dict[str, Any] = {"pickle": lambda it: pickle.loads(pickle.dumps(it)), "deepcopy": copy.deepcopy}
     shared = ways.get(way, lambda it: it)(SharedEpoch(4, 2))
     context = multiprocessing.get_context("fork")
@@ -116,7 +116,7 @@ def test_forked_processes_count_in_the_memory_of_their_parent(way: str) -> None:
     assert shared.copy().upcoming() == (5, 0)
 
 
-def test_more_workers_than_there_is_room_for_are_refused() -> None:
+def test_too_many_workers_are_an_error() -> None:
     with pytest.raises(LoaderError, match="num_workers: expected at most 1023"):
         SharedEpoch(0, 0).start(1024, 1)
     with pytest.raises(LoaderError, match="epoch: expected less than"):
@@ -137,20 +137,20 @@ def begin_elsewhere(shared: SharedEpoch, row: int, group: int) -> tuple[int, int
     return found
 
 
-def test_a_worker_that_died_before_it_began_leaves_nothing_to_its_successor_though_keys_are_equal() -> None:
+def test_a_worker_with_the_key_of_one_that_died_early_starts_fresh() -> None:
     shared = SharedEpoch(0, 0)
     assert begin_elsewhere(shared, 1, group=1) == (0, 0)  # the other worker of this group never begins
     for epoch, group in [(1, 3), (2, 5)]:
         assert [begin_elsewhere(shared, row, group) for row in (2, 1)] == [(epoch, 0)] * 2
 
 
-def test_a_worker_that_ended_before_another_one_of_its_iteration_began_still_counts() -> None:
+def test_a_worker_that_ended_before_others_of_its_iteration_began_still_counts() -> None:
     shared = SharedEpoch(0, 0)
     for epoch in range(3):
         assert [begin_elsewhere(shared, row, group=2 * epoch + 1) for row in (1, 2)] == [(epoch, 0)] * 2
 
 
-def test_it_knows_whether_workers_began_the_last_iteration() -> None:
+def test_the_shared_epoch_knows_whether_workers_began_the_last_iteration() -> None:
     shared = SharedEpoch(0, 0)
     assert not shared.workers_began_last
     shared.start(0, 0)

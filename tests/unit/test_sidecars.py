@@ -38,11 +38,11 @@ def sidecar(root: Path, kind: str) -> tuple[dict[str, Any], Path]:
     return entry, root / ".mx8shards" / "sidecars" / entry["blake3"]
 
 
-# what is in them ------------------------------------------------------------------------------------------------------
+# contents -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz"])
-def test_block_hashes_are_those_of_every_mebibyte_of_the_stored_files(compression: str | None, tmp_path: Path) -> None:
+def test_block_digests_are_hashes_of_each_mebibyte_of_the_stored_files(compression: str | None, tmp_path: Path) -> None:
     root = tmp_path / "data"
     rng = np.random.default_rng(1)
     with mx8.Writer(root, columns={"x": "bytes"}, compression=compression, size_limit=3 << 20) as writer:
@@ -65,7 +65,7 @@ def test_block_hashes_are_those_of_every_mebibyte_of_the_stored_files(compressio
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_the_numbers_of_every_shard_stand_in_arrays_that_start_at_eights(
+def test_column_values_of_every_shard_are_arrays_aligned_to_eight_bytes(
     compression: str | None, tmp_path: Path
 ) -> None:
     root = write(tmp_path / "data", compression=compression)
@@ -85,7 +85,7 @@ def test_the_numbers_of_every_shard_stand_in_arrays_that_start_at_eights(
     assert entry["bytes"] == len(wanted)
 
 
-def test_without_numbers_there_is_no_side_car_of_columns(tmp_path: Path) -> None:
+def test_without_numeric_columns_there_is_no_columns_side_car(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns={"a": "bytes", "v": "ndarray:uint8:3"}) as writer:
         writer.write({"a": b"", "v": b"123"})
     assert [entry["kind"] for entry in entries(tmp_path / "data")] == ["blocks"]
@@ -95,7 +95,7 @@ def test_without_shards_there_is_no_side_car(tmp_path: Path) -> None:
     assert entries(write(tmp_path / "data", 0, match_streaming=True)) == []
 
 
-def test_every_publication_adds_its_own(tmp_path: Path) -> None:
+def test_every_publication_adds_side_cars_of_its_shards(tmp_path: Path) -> None:
     root = write(tmp_path / "data", 7)
     write(root, 5, mode="append")
     write(root, 3, mode="append")
@@ -107,21 +107,21 @@ def test_every_publication_adds_its_own(tmp_path: Path) -> None:
     assert mx8.Dataset(root).column("i").tolist() == [*range(0, -7, -1), *range(0, -5, -1), *range(0, -3, -1)]
 
 
-def test_equal_side_cars_are_one_file(tmp_path: Path) -> None:
+def test_equal_side_cars_share_one_file(tmp_path: Path) -> None:
     root = write(tmp_path / "data", 5)
     write(root, 5, mode="overwrite")
     assert len(list((root / ".mx8shards" / "sidecars").iterdir())) == 2
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(0, 0), (1, 8), (8, 8), (9, 16), ((1 << 40) + 1, (1 << 40) + 8)])
-def test_sizes_are_padded_to_eights(size: int, wanted: int) -> None:
+def test_sizes_are_padded_to_multiples_of_eight(size: int, wanted: int) -> None:
     assert padded(size) == wanted
 
 
-# whether they are believed --------------------------------------------------------------------------------------------
+# verification ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_side_car_is_done_without(tmp_path: Path) -> None:
+def test_a_dataset_works_without_a_missing_side_car(tmp_path: Path) -> None:
     root = write(tmp_path / "data")
     sidecar(root, "columns")[1].unlink()
     assert mx8.Dataset(root).column("i").tolist() == list(range(0, -20, -1))
@@ -140,7 +140,7 @@ def test_a_flipped_bit_in_a_side_car_is_found_before_it_is_used(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("change", [b"", b"MX8COL1\n", None])
-def test_a_side_car_of_another_length_is_refused(change: bytes | None, tmp_path: Path) -> None:
+def test_a_side_car_of_wrong_length_is_refused(change: bytes | None, tmp_path: Path) -> None:
     root = write(tmp_path / "data")
     entry, path = sidecar(root, "columns")
     path.write_bytes(path.read_bytes() + b"\0" if change is None else change)
@@ -149,7 +149,7 @@ def test_a_side_car_of_another_length_is_refused(change: bytes | None, tmp_path:
 
 
 def republish(root: Path, change: Any) -> Path:
-    """The dataset as another tool would publish it: with a changed index that is kept under its id."""
+    """Change the index and its kept copy, as another tool could publish it."""
     index = reference.read_index(root)
     change(index["mx8shards"]["sidecars"])
     data = json.dumps(index, sort_keys=True).encode()
@@ -163,7 +163,7 @@ def replace_file(root: Path, entry: dict[str, Any], data: bytes) -> None:
     (root / ".mx8shards" / "sidecars" / entry["blake3"]).write_bytes(data)
 
 
-def test_a_side_car_that_claims_another_size_is_refused_whatever_its_file_says(tmp_path: Path) -> None:
+def test_a_side_car_with_a_wrong_size_in_the_index_is_refused(tmp_path: Path) -> None:
     root = write(tmp_path / "data")
     _, path = sidecar(root, "columns")
     longer = path.read_bytes() + bytes(8)
@@ -177,7 +177,7 @@ def test_a_side_car_that_claims_another_size_is_refused_whatever_its_file_says(t
         mx8.Dataset(root).column("i")
 
 
-def test_a_side_car_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_side_car_of_wrong_kind_is_refused(tmp_path: Path) -> None:
     root = write(tmp_path / "data")
     _, path = sidecar(root, "columns")
     other = b"MX8BLK1\n" + path.read_bytes()[8:]
@@ -187,7 +187,7 @@ def test_a_side_car_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["blob", "v", "nope"])
-def test_a_side_car_of_a_column_that_is_no_number_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_side_car_of_a_column_that_is_not_numeric_is_refused(name: str, tmp_path: Path) -> None:
     root = write(tmp_path / "data")
     republish(root, lambda found: found[1].update(columns=sorted(["i", name])))
     with pytest.raises(mx8.FormatError, match="side"):
@@ -195,7 +195,7 @@ def test_a_side_car_of_a_column_that_is_no_number_is_refused(name: str, tmp_path
     assert mx8.Dataset(root)[3]["i"] == -3
 
 
-def test_side_cars_of_unknown_kinds_are_passed_over(tmp_path: Path) -> None:
+def test_side_cars_of_unknown_kinds_are_ignored(tmp_path: Path) -> None:
     root = write(tmp_path / "data")
     republish(root, lambda found: found.append({"kind": "of tomorrow", "start": "?", "blake3": 5}))
     assert mx8.Dataset(root).column("i").tolist() == list(range(0, -20, -1))
@@ -203,7 +203,7 @@ def test_side_cars_of_unknown_kinds_are_passed_over(tmp_path: Path) -> None:
     assert mx8.Dataset(root).column("i").tolist() == [*range(0, -20, -1), 0, -1]
 
 
-def test_an_opened_side_car_is_the_checked_bytes_of_its_file(tmp_path: Path) -> None:
+def test_an_opened_side_car_has_the_verified_bytes(tmp_path: Path) -> None:
     root = write(tmp_path / "data")
     snapshot = current(root)
     for found in snapshot.index.sidecars:

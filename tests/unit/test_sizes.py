@@ -31,7 +31,7 @@ from mx8shards.format.sizes import parse_size_limit
         ("0.0000001tb", 109951),
     ],
 )
-def test_numbers_and_texts_are_bytes(text: Any, size: int | None) -> None:
+def test_numbers_and_strings_are_parsed_to_bytes(text: Any, size: int | None) -> None:
     assert parse_size_limit(text) == size
 
 
@@ -43,13 +43,13 @@ def test_numbers_and_texts_are_bytes(text: Any, size: int | None) -> None:
     ],
     ids=lambda text: repr(text)[:20],
 )
-def test_what_is_no_size_below_four_gibibytes_is_refused(text: Any) -> None:
+def test_invalid_sizes_and_sizes_from_four_gibibytes_are_refused(text: Any) -> None:
     with pytest.raises(mx8.SettingError, match=r"^size_limit: expected 0 to 4294967295 bytes, as a number or as"):
         parse_size_limit(text)
 
 
 @given(st.text(max_size=12) | st.from_regex(r"[0-9.]{1,6} ?[kmgtpezKMGTPEZ]?[bB]?"))
-def test_any_text_is_a_size_or_refused(text: str) -> None:
+def test_any_string_is_parsed_or_refused(text: str) -> None:
     try:
         size = parse_size_limit(text)
     except mx8.SettingError:

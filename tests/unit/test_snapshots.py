@@ -50,7 +50,7 @@ def test_every_snapshot_opens_under_its_id(root: Path) -> None:
 
 
 @pytest.mark.parametrize("digits", [8, 9, 63, 64])
-def test_the_start_of_an_id_is_enough(digits: int, root: Path) -> None:
+def test_a_prefix_of_an_id_is_enough(digits: int, root: Path) -> None:
     first = publish(root, 1)
     publish(root, 2)
     assert values(f"{root}@{first[: 7 + digits]}") == [1]
@@ -63,13 +63,13 @@ def test_ids_too_short_and_too_long_are_refused(state: str, root: Path) -> None:
         mx8.Dataset(f"{root}@{state}")
 
 
-def test_an_id_that_nobody_published_is_not_found(root: Path) -> None:
+def test_an_unknown_id_is_not_found(root: Path) -> None:
     publish(root, 1)
     with pytest.raises(mx8.DatasetNotFoundError, match=r"data@sha256:0{64}: expected a snapshot of this id, got none"):
         mx8.Dataset(f"{root}@sha256:{'0' * 64}")
 
 
-def test_the_start_of_two_ids_names_both(root: Path) -> None:
+def test_an_ambiguous_prefix_is_an_error_that_names_both_ids(root: Path) -> None:
     publish(root, 1)
     directory = root / ".mx8shards" / "snapshots"
     twins = [f"abcdef0123{digit}{'0' * 53}" for digit in "12"]
@@ -79,7 +79,7 @@ def test_the_start_of_two_ids_names_both(root: Path) -> None:
         mx8.Dataset(f"{root}@sha256:abcdef0123")
 
 
-def test_refresh_and_no_state_are_the_current_snapshot(root: Path) -> None:
+def test_a_link_without_an_id_or_with_refresh_is_the_current_snapshot(root: Path) -> None:
     publish(root, 1)
     publish(root, 2)
     assert values(root) == values(f"{root}@refresh") == [1, 2]
@@ -94,7 +94,7 @@ def test_a_foreign_dataset_opens_under_its_id_too(root: Path) -> None:
         mx8.Dataset(f"{root}@sha256:{'0' * 64}")
 
 
-def test_an_index_changed_outside_is_refused_where_snapshots_are_kept(root: Path) -> None:
+def test_an_index_changed_by_another_program_is_refused_if_snapshots_are_kept(root: Path) -> None:
     first = publish(root, 1)
     index = json.loads((root / "index.json").read_bytes())
     for changed in (json.dumps(index), json.dumps(index, indent=1, sort_keys=True), "{}", ""):
@@ -103,7 +103,7 @@ def test_an_index_changed_outside_is_refused_where_snapshots_are_kept(root: Path
             mx8.IntegrityError, match=r"index\.json: expected one of the snapshots kept here, got "
         ) as caught:
             mx8.Dataset(root)
-        assert ("--seal" in caught.value.hint) == ("shards" in changed)  # no seal reads what is damaged
+        assert ("--seal" in caught.value.hint) == ("shards" in changed)  # `seal` cannot read a damaged index
         assert f"`{root}@{first}` opens the newest" in caught.value.hint
         assert values(f"{root}@{first}") == [1]
         now = f"sha256:{hashlib.sha256((root / 'index.json').read_bytes()).hexdigest()}"
@@ -111,7 +111,7 @@ def test_an_index_changed_outside_is_refused_where_snapshots_are_kept(root: Path
             mx8.Dataset(f"{root}@{now}")
 
 
-def test_a_damaged_index_names_the_newest_kept_snapshot_and_seal_says_so_too(root: Path) -> None:
+def test_errors_of_a_damaged_index_name_the_newest_kept_snapshot(root: Path) -> None:
     kept = [publish(root, number) for number in range(6)]
     for age, name in enumerate(reversed(kept)):
         os.utime(snapshots.kept_path(root, name), (10**9 - age, 10**9 - age))
@@ -127,7 +127,7 @@ def test_a_damaged_index_names_the_newest_kept_snapshot_and_seal_says_so_too(roo
     assert not any(entry.current for entry in entries)
 
 
-def test_an_index_put_back_to_an_earlier_snapshot_is_that_snapshot(root: Path) -> None:
+def test_restoring_an_earlier_index_restores_that_snapshot(root: Path) -> None:
     first = publish(root, 1)
     publish(root, 2)
     shutil.copy(snapshots.kept_path(root, first), root / "index.json")
@@ -140,12 +140,14 @@ def test_a_kept_index_that_changed_is_refused(root: Path) -> None:
     publish(root, 2)
     with snapshots.kept_path(root, first).open("ab") as file:
         file.write(b" ")
-    with pytest.raises(mx8.IntegrityError, match=rf"{first[7:]}\.json: expected an index of id {first}, got sha256:"):
+    with pytest.raises(
+        mx8.IntegrityError, match=rf"{first[7:]}\.json: expected an index whose id is {first}, got sha256:"
+    ):
         mx8.Dataset(f"{root}@{first}")
     assert values(root) == [1, 2]
 
 
-def test_other_files_among_the_kept_ones_are_no_snapshots(root: Path) -> None:
+def test_other_files_beside_kept_snapshots_are_ignored(root: Path) -> None:
     snapshot = publish(root, 1)
     for name in ("index.json", "a" * 64, "A" * 64 + ".json", "a" * 63 + ".json", ".tmp"):
         (root / ".mx8shards" / "snapshots" / name).write_bytes(b"")
@@ -153,7 +155,7 @@ def test_other_files_among_the_kept_ones_are_no_snapshots(root: Path) -> None:
     assert values(root) == [1]
 
 
-def test_a_dataset_whose_index_is_gone_still_opens_by_id(root: Path) -> None:
+def test_a_dataset_without_its_index_can_be_opened_by_id(root: Path) -> None:
     snapshot = publish(root, 1)
     (root / "index.json").unlink()
     assert values(f"{root}@{snapshot}") == [1]
@@ -161,7 +163,7 @@ def test_a_dataset_whose_index_is_gone_still_opens_by_id(root: Path) -> None:
         mx8.Dataset(root)
 
 
-def test_metadata_is_part_of_the_id(root: Path, tmp_path: Path) -> None:
+def test_metadata_change_the_id(root: Path, tmp_path: Path) -> None:
     ids = {
         publish(tmp_path / f"{i}", 1, metadata=metadata) for i, metadata in enumerate([None, {}, {"a": 1}, {"a": "1"}])
     }
@@ -169,7 +171,7 @@ def test_metadata_is_part_of_the_id(root: Path, tmp_path: Path) -> None:
     assert mx8.Dataset(tmp_path / "2").metadata == {"a": 1}
 
 
-def test_links_are_taken_apart_at_the_state(tmp_path: Path) -> None:
+def test_links_are_split_before_the_id(tmp_path: Path) -> None:
     ids = "sha256:" + "0a" * 32
     assert parse_link(f"{tmp_path}@{ids}") == Link(tmp_path, ids)
     assert parse_link(f"{tmp_path}@refresh") == Link(tmp_path)
@@ -180,6 +182,6 @@ def test_links_are_taken_apart_at_the_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/data", "https://host/data@refresh", "gs://b", "S3://bucket"])
-def test_remote_links_say_that_this_version_has_none(url: str) -> None:
+def test_remote_links_are_an_error_that_says_they_are_not_supported(url: str) -> None:
     with pytest.raises(mx8.RemoteError, match="this version opens local directories only"):
         mx8.Dataset(url)

@@ -50,7 +50,7 @@ PAYLOADS = {
 
 
 @pytest.mark.parametrize(("payload", "wanted"), PAYLOADS.values(), ids=PAYLOADS.keys())
-def test_payloads_are_told_by_their_beginning(payload: bytes, wanted: str) -> None:
+def test_formats_are_recognised_by_their_first_bytes(payload: bytes, wanted: str) -> None:
     assert sniff(payload) == wanted
 
 
@@ -72,13 +72,15 @@ def box(*brands: bytes) -> bytes:
         ((b"",), "MP4"),
     ],
 )
-def test_pictures_and_films_in_one_container_are_told_by_their_brands(brands: tuple[bytes, ...], wanted: str) -> None:
+def test_pictures_and_videos_in_iso_containers_are_recognised_by_their_brands(
+    brands: tuple[bytes, ...], wanted: str
+) -> None:
     assert sniff(box(*brands)) == wanted
     for end in range(8, len(box(*brands))):
         sniff(box(*brands)[:end])
 
 
-def test_other_files_in_riff_are_no_webp() -> None:
+def test_other_riff_files_are_not_taken_for_webp() -> None:
     assert sniff(b"RIFF\x24\0\0\0WAVEfmt ") == "WAV"
     assert sniff(b"RIFF\x24\0\0\0AVI LIST") == "RIFF"
 
@@ -94,24 +96,24 @@ def test_other_files_in_riff_are_no_webp() -> None:
     ],
     ids=["some fill bytes", "more fill bytes", "very many fill bytes", "many segments", "more segments"],
 )
-def test_of_a_jpeg_with_an_endless_head_only_the_kind_is_told(stuffing: bytes, wanted: str) -> None:
+def test_a_jpeg_with_an_oversized_head_is_recognised_without_its_size(stuffing: bytes, wanted: str) -> None:
     whole = file("JPEG")
     assert sniff(whole[:2] + stuffing + whole[2:]) == wanted
 
 
-def test_our_own_kinds_are_told() -> None:
+def test_our_own_formats_are_recognised() -> None:
     assert sniff(tiles.tile(file("JPEG"))) == "JPEG 500×375, tiled"
     assert sniff(yuv420.encode(file("PNG", size=(7, 5)))) == "planes 7×5 (yuv420)"
 
 
-def test_the_marks_are_those_of_the_kernels() -> None:
+def test_magic_numbers_equal_those_of_the_kernels() -> None:
     assert sniff_module._TILES == jpeg_kernel.TILES_MAGIC
     assert sniff_module._TILES_MARKER == jpeg_kernel.TILES_MARKER
     assert sniff_module._PLANES == yuv420_kernel.MAGIC
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
-def test_every_cut_of_a_picture_is_told_without_an_error(kind: str) -> None:
+def test_every_truncated_picture_is_handled_without_an_error(kind: str) -> None:
     payload = file(kind, "P" if kind == "GIF" else "RGB", (40, 30))
     for end in range(min(len(payload), 700)):
         sniff(payload[:end])
@@ -121,5 +123,5 @@ def test_every_cut_of_a_picture_is_told_without_an_error(kind: str) -> None:
     st.sampled_from([b"", *(begin for begin, _ in sniff_module._PICTURES), *(b for b, _ in sniff_module._BEGINNINGS)]),
     st.binary(max_size=200),
 )
-def test_garbage_is_told_without_an_error(begin: bytes, rest: bytes) -> None:
+def test_random_bytes_are_handled_without_an_error(begin: bytes, rest: bytes) -> None:
     assert len(sniff(begin + rest)) < 100

@@ -22,8 +22,8 @@ HANGS_AFTER_S = 120
 
 
 @pytest.fixture(autouse=True)
-def _blocked_for_ever() -> Iterator[None]:
-    """A call that never returns fails its test instead of stopping the run."""
+def _timeout() -> Iterator[None]:
+    """A call that never returns fails the test instead of blocking the run."""
 
     def stop(*_: object) -> None:
         raise AssertionError("it waits for ever")
@@ -37,7 +37,7 @@ def _blocked_for_ever() -> Iterator[None]:
 
 def put_socket(path: Path) -> None:
     here = Path.cwd()
-    os.chdir(path.parent)  # the path of a socket may have 107 bytes
+    os.chdir(path.parent)  # the path of a socket has at most 107 bytes
     try:
         with socket.socket(socket.AF_UNIX) as one:
             one.bind(path.name)
@@ -85,7 +85,7 @@ def write(root: Path, compression: str | None = None, **more: Any) -> str:
     return writer.snapshot
 
 
-# the doorway ----------------------------------------------------------------------------------------------------------
+# the open functions ---------------------------------------------------------------------------------------------------
 
 
 @EVERY_KIND
@@ -108,7 +108,7 @@ def test_a_refused_file_leaves_no_descriptor(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_symlink_is_followed_only_where_it_may_be(tmp_path: Path) -> None:
+def test_symlinks_are_followed_only_if_allowed(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     (tmp_path / "link").symlink_to("file")
     assert read_bounded(tmp_path / "link", 3) == b"abc"
@@ -117,7 +117,7 @@ def test_a_symlink_is_followed_only_where_it_may_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_000])
-def test_a_file_is_read_whole_up_to_the_bound(size: int, tmp_path: Path) -> None:
+def test_a_file_is_read_completely_up_to_the_limit(size: int, tmp_path: Path) -> None:
     data = os.urandom(size)
     (tmp_path / "file").write_bytes(data)
     assert read_bounded(tmp_path / "file", size) == data
@@ -127,7 +127,7 @@ def test_a_file_is_read_whole_up_to_the_bound(size: int, tmp_path: Path) -> None
             read_bounded(tmp_path / "file", size - 1)
 
 
-def test_files_that_say_nothing_of_their_size_are_bounded_too() -> None:
+def test_files_of_unknown_size_are_limited_too() -> None:
     assert os.stat("/proc/self/maps").st_size == 0
     assert read_bounded("/proc/self/maps", 1 << 24).startswith(Path("/proc/self/maps").read_bytes()[:8])
     with pytest.raises(FormatError, match="at most 10 bytes, got more"):
@@ -145,7 +145,7 @@ def test_a_huge_sparse_file_is_refused_before_any_of_it_is_read(tmp_path: Path) 
 
 
 @EVERY_KIND
-def test_an_index_is_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
+def test_an_index_must_be_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
     root = tmp_path / "data"
     write(root)
     replace(root / "index.json", put)
@@ -158,7 +158,7 @@ def test_an_index_is_a_regular_file(put: Callable[[Path], None], tmp_path: Path)
 
 
 @EVERY_KIND
-def test_a_kept_index_is_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_kept_index_must_be_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
     root = tmp_path / "data"
     first = write(root)
     write(root, mode="append")
@@ -170,7 +170,7 @@ def test_a_kept_index_is_a_regular_file(put: Callable[[Path], None], tmp_path: P
     assert len(mx8.Dataset(root)) == 10
 
 
-def test_a_kept_index_without_end_is_damage(tmp_path: Path) -> None:
+def test_an_endless_kept_index_is_damage(tmp_path: Path) -> None:
     root = tmp_path / "data"
     first = write(root)
     write(root, mode="append")
@@ -182,7 +182,7 @@ def test_a_kept_index_without_end_is_damage(tmp_path: Path) -> None:
 
 @EVERY_KIND
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_a_shard_is_a_regular_file(put: Callable[[Path], None], compression: str | None, tmp_path: Path) -> None:
+def test_a_shard_must_be_a_regular_file(put: Callable[[Path], None], compression: str | None, tmp_path: Path) -> None:
     root = tmp_path / "data"
     write(root, compression)
     (shard,) = root.glob("shard.*")
@@ -196,7 +196,7 @@ def test_a_shard_is_a_regular_file(put: Callable[[Path], None], compression: str
 
 
 @EVERY_KIND
-def test_a_sidecar_is_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_sidecar_must_be_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
     root = tmp_path / "data"
     write(root)
     sidecars = list((root / ".mx8shards/sidecars").iterdir())
@@ -211,7 +211,7 @@ def test_a_sidecar_is_a_regular_file(put: Callable[[Path], None], tmp_path: Path
 
 
 @EVERY_KIND
-def test_a_decompressed_copy_is_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_decompressed_copy_must_be_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
     root = tmp_path / "data"
     write(root, "zstd")
     with mx8.Dataset(root, cache_dir=tmp_path / "cache") as dataset:
@@ -223,7 +223,7 @@ def test_a_decompressed_copy_is_a_regular_file(put: Callable[[Path], None], tmp_
 
 
 @EVERY_KIND
-def test_an_intent_and_a_lock_are_regular_files(put: Callable[[Path], None], tmp_path: Path) -> None:
+def test_an_intent_and_a_lock_must_be_regular_files(put: Callable[[Path], None], tmp_path: Path) -> None:
     root = tmp_path / "data"
     write(root)
     (root / ".mx8shards/staging").mkdir()
@@ -241,7 +241,7 @@ def test_an_intent_and_a_lock_are_regular_files(put: Callable[[Path], None], tmp
 
 
 @pytest.mark.parametrize("put", [put_zeros, put_link_to_a_fifo], ids=["zeros", "link to a fifo"])
-def test_a_picture_is_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_picture_must_be_a_regular_file(put: Callable[[Path], None], tmp_path: Path) -> None:
     put(tmp_path / "it.jpg")
     with pytest.raises(SourceError, match="expected a regular file"):
         open_files(tmp_path).read("it.jpg")

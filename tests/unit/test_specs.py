@@ -17,7 +17,7 @@ from mx8shards.media.specs import Crop
 CROPS = (mx8.CenterCrop, mx8.ResizeCrop, mx8.RandomResizedCrop)
 FLOATS = {"dtype": "float32", "mean": (0.5, 0.5, 0.5), "std": (1, 2, 3)}
 
-# the argument that is bad, and how it is given
+# the name of the invalid argument → the arguments
 BAD: list[tuple[str, dict[str, Any]]] = [
     *(("size", {"size": size}) for size in (0, -1, 2.0, True, "224", None, (1, 2, 3), (1,), (0, 5), [3], 1 << 20)),
     *(("size", {"size": (5, bad)}) for bad in (0, 1.5, True, None)),
@@ -44,8 +44,8 @@ RANDOM_BAD: list[tuple[str, dict[str, Any]]] = [
 CENTER_BAD = [("resize", {"resize": resize}) for resize in (0, 223, 256.0, True, "256", 1 << 20)]
 
 
-def told(kind: Any, **given: Any) -> str:
-    """What is said of bad arguments."""
+def message_of(kind: Any, **given: Any) -> str:
+    """The message for invalid arguments."""
     with pytest.raises(ValueError, match=r".") as caught:
         kind(**{"size": 224, **given})
     return str(caught.value)
@@ -53,23 +53,23 @@ def told(kind: Any, **given: Any) -> str:
 
 @pytest.mark.parametrize("kind", CROPS)
 @pytest.mark.parametrize(("name", "given"), BAD, ids=str)
-def test_a_bad_argument_is_named_with_its_value(kind: Any, name: str, given: dict[str, Any]) -> None:
-    message = told(kind, **given)
+def test_an_invalid_argument_is_an_error_with_name_and_value(kind: Any, name: str, given: dict[str, Any]) -> None:
+    message = message_of(kind, **given)
     assert message.startswith(f"{kind.__name__}: {name}: expected ")
     if name != "mean and std":
         assert repr(given[name]) in message or repr(given["dtype"]) in message
 
 
 @pytest.mark.parametrize(("name", "given"), RANDOM_BAD, ids=str)
-def test_so_is_a_bad_range(name: str, given: dict[str, Any]) -> None:
-    message = told(mx8.RandomResizedCrop, **given)
+def test_an_invalid_range_is_an_error_with_name_and_value(name: str, given: dict[str, Any]) -> None:
+    message = message_of(mx8.RandomResizedCrop, **given)
     assert message.startswith(f"RandomResizedCrop: {name}: expected two numbers")
     assert message.endswith(f"got {given[name]!r}")
 
 
 @pytest.mark.parametrize(("name", "given"), CENTER_BAD, ids=str)
-def test_so_is_a_resize_that_leaves_too_little(name: str, given: dict[str, Any]) -> None:
-    message = told(mx8.CenterCrop, **given)
+def test_a_resize_smaller_than_the_crop_is_an_error(name: str, given: dict[str, Any]) -> None:
+    message = message_of(mx8.CenterCrop, **given)
     assert message.startswith("CenterCrop: resize: expected pixels from the size")
     assert message.endswith(f"got {given[name]!r}")
 
@@ -77,7 +77,7 @@ def test_so_is_a_resize_that_leaves_too_little(name: str, given: dict[str, Any])
 @pytest.mark.parametrize(
     "each", [{}, None, 5, [mx8.ResizeCrop(5)], {"a": 5}, {1: mx8.ResizeCrop(5)}, {"a": mx8.MultiCrop}], ids=str
 )
-def test_a_multi_crop_wants_crops_by_name(each: Any) -> None:
+def test_a_multi_crop_requires_crops_by_name(each: Any) -> None:
     with pytest.raises(ValueError, match=r"^MultiCrop: each: expected crops by name, got "):
         mx8.MultiCrop(each)
 
@@ -104,7 +104,7 @@ SPECS: list[Any] = [
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
-def test_they_are_values(spec: Any) -> None:
+def test_specs_can_be_copied_pickled_compared_and_hashed(spec: Any) -> None:
     for other in (copy.deepcopy(spec), pickle.loads(pickle.dumps(spec))):
         assert other == spec
         assert hash(other) == hash(spec)
@@ -118,13 +118,13 @@ NAMES = ("CenterCrop", "ResizeCrop", "RandomResizedCrop", "MultiCrop")
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
-def test_nothing_can_be_changed_in_them(spec: Any) -> None:
+def test_specs_are_immutable(spec: Any) -> None:
     name = "each" if isinstance(spec, mx8.MultiCrop) else "size"
     with pytest.raises(FrozenInstanceError):
         setattr(spec, name, getattr(spec, name))
 
 
-def test_a_multi_crop_keeps_what_it_was_given() -> None:
+def test_a_multi_crop_does_not_change_with_its_argument() -> None:
     given = {"a": mx8.ResizeCrop(5)}
     spec = mx8.MultiCrop(given)
     given["b"] = mx8.ResizeCrop(6)
@@ -134,7 +134,7 @@ def test_a_multi_crop_keeps_what_it_was_given() -> None:
     assert hash(one) == hash(other)
 
 
-def test_numbers_given_as_lists_or_arrays_are_kept_as_tuples() -> None:
+def test_numbers_given_as_lists_or_arrays_become_tuples() -> None:
     numpy = pytest.importorskip("numpy")
     spec = mx8.ResizeCrop(5, dtype="float32", mean=[0, 0.5, 1], std=numpy.array([1, 2, 3]))
     assert spec == mx8.ResizeCrop(5, dtype="float32", mean=(0, 0.5, 1), std=(1, 2, 3))
@@ -143,20 +143,20 @@ def test_numbers_given_as_lists_or_arrays_are_kept_as_tuples() -> None:
 
 
 @pytest.mark.parametrize(("size", "height", "width"), [(5, 5, 5), ((3, 4), 3, 4)])
-def test_a_size_is_both_sides_or_height_and_width(size: Any, height: int, width: int) -> None:
+def test_a_size_is_one_number_or_height_and_width(size: Any, height: int, width: int) -> None:
     for kind in CROPS:
         crop: Crop = kind(size)
         assert crop.sides == (height, width)
         assert crop.crops("image") == {"image": crop}
 
 
-def test_lists_and_numbers_of_numpy_mean_what_tuples_and_ints_do() -> None:
+def test_lists_and_numpy_numbers_are_treated_like_tuples_and_ints() -> None:
     spec = mx8.RandomResizedCrop([224, 224], scale=[0.1, 1], ratio=[1, 1])  # type: ignore[arg-type]
     assert spec == mx8.RandomResizedCrop(np.int64(224), scale=(0.1, 1.0), ratio=(1.0, 1.0))
     assert hash(spec) == hash(mx8.RandomResizedCrop(224, scale=(0.1, 1.0), ratio=(1.0, 1.0)))
 
 
 @pytest.mark.parametrize("name", ["sample_ids", "padding"])
-def test_a_crop_has_no_name_that_a_batch_has_for_something_else(name: str) -> None:
+def test_a_crop_cannot_be_named_like_an_attribute_of_a_batch(name: str) -> None:
     with pytest.raises(ValueError, match=f"under '{name}'"):
         mx8.MultiCrop({name: mx8.ResizeCrop(8)})

@@ -25,7 +25,7 @@ def columns(root: Path) -> dict[str, ColumnSummary]:
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_counts_and_sizes_are_those_of_the_files(tmp_path: Path, compression: str | None) -> None:
+def test_counts_and_sizes_match_the_files(tmp_path: Path, compression: str | None) -> None:
     snapshot = write(tmp_path, range(100), compression=compression)
     found = mx8.summary(tmp_path)
     sizes = sorted(path.stat().st_size for path in tmp_path.glob("shard.*"))
@@ -59,7 +59,7 @@ def test_columns_of_numbers_are_described_from_sidecars_or_shards(tmp_path: Path
 
 
 @pytest.mark.parametrize(("encoding", "named"), [("int", True), ("uint8", True), ("float32", False), ("str", False)])
-def test_only_whole_numbers_are_labels_with_names(
+def test_only_integer_columns_have_class_names(
     tmp_path: Path, encoding: str, named: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with mx8.Writer(tmp_path, columns={"label": encoding}, metadata={"classes": ["cat", "dog"]}) as writer:
@@ -70,7 +70,7 @@ def test_only_whole_numbers_are_labels_with_names(
     assert ("cat" in capsys.readouterr().out) is named
 
 
-def test_a_summary_is_json(tmp_path: Path) -> None:
+def test_a_summary_can_be_written_as_json(tmp_path: Path) -> None:
     write(tmp_path, range(100))
     found = json.loads(json.dumps(mx8.summary(tmp_path).to_json(), allow_nan=False))
     label = next(column for column in found["columns"] if column["name"] == "label")
@@ -85,7 +85,7 @@ def test_a_dataset_of_no_samples_has_a_summary(tmp_path: Path) -> None:
     assert all(column.numbers is None or column.numbers.mean is None for column in found.columns)
 
 
-def test_a_pinned_link_is_summed_up_as_it_was(tmp_path: Path) -> None:
+def test_a_pinned_link_summarises_that_snapshot(tmp_path: Path) -> None:
     old = write(tmp_path, range(30))
     write(tmp_path, range(30, 50), mode="append")
     assert mx8.summary(f"{tmp_path}@{old}").samples == 30
@@ -116,7 +116,7 @@ def test_unsafe_columns_are_not_decoded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_lengths_are_those_of_texts_bytes_and_ragged_arrays(tmp_path: Path, compression: str | None) -> None:
+def test_lengths_are_measured_for_text_bytes_and_ragged_arrays(tmp_path: Path, compression: str | None) -> None:
     kinds = {"text": "str", "blob": "bytes", "tokens": "ndarray:uint16", "any": "ndarray", "fixed": "ndarray:int8:3"}
     with mx8.Writer(tmp_path, columns=kinds, size_limit=20_000, compression=compression) as writer:
         for i in range(100):
@@ -133,7 +133,7 @@ def test_lengths_are_those_of_texts_bytes_and_ragged_arrays(tmp_path: Path, comp
         assert (every["tokens"].maximum, every["any"].maximum) == (100, 200)
 
 
-def test_of_many_samples_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lengths_of_many_samples_are_measured_on_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mx8shards.maintain.lengths.MOST_SAMPLES", 40)
     with mx8.Writer(tmp_path, columns={"text": "str"}, size_limit=400) as writer:
         for i in range(1000):
@@ -144,10 +144,10 @@ def test_of_many_samples_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.
     assert 0 <= lengths.minimum <= lengths.mean <= lengths.maximum <= 9
 
 
-def test_a_damaged_array_is_named(tmp_path: Path) -> None:
+def test_a_damaged_array_is_an_error_that_names_it(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path, columns={"x": "ndarray:uint16"}) as writer:
         writer.write({"x": b"\x04"})
-    with pytest.raises(mx8.FormatError, match=r"shard\.00000\.mds: sample 0, column 'x': "):
+    with pytest.raises(mx8.FormatError, match=r"shard\.00000\.mds: sample 0 of this shard, column 'x': "):
         mx8.summary(tmp_path)
 
 
@@ -164,7 +164,7 @@ def test_up_to_64_values_are_counted_and_more_are_binned() -> None:
     assert len(many.bins) == BINS
 
 
-def test_bins_agree_with_numpy() -> None:
+def test_bins_equal_numpys() -> None:
     numbers = np.random.Generator(np.random.Philox(1)).normal(size=3_000_000)
     counts, edges = np.histogram(numbers, BINS)
     bins = describe(numbers).bins
@@ -175,7 +175,7 @@ def test_bins_agree_with_numpy() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_what_is_not_finite_is_counted_and_left_out(dtype: str) -> None:
+def test_values_that_are_not_finite_are_counted_and_left_out(dtype: str) -> None:
     numbers = np.array([1.0, math.nan, 3.0, math.inf, -math.inf], dtype)
     found = describe(numbers)
     assert (found.minimum, found.maximum, found.mean, found.not_finite) == (1.0, 3.0, 2.0, 3)
@@ -195,7 +195,7 @@ EXTREMES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("which", EXTREMES)
-def test_extremes_are_described_and_every_number_is_in_a_bin(which: str) -> None:
+def test_extreme_numbers_are_described_and_each_is_in_a_bin(which: str) -> None:
     numbers = EXTREMES[which]
     found = describe(numbers)
     assert (found.minimum, found.maximum) == (numbers.min().item(), numbers.max().item())
@@ -207,7 +207,7 @@ def test_extremes_are_described_and_every_number_is_in_a_bin(which: str) -> None
 # info and ls ----------------------------------------------------------------------------------------------------------
 
 
-def test_info_says_what_the_index_says_and_opens_no_shard(tmp_path: Path) -> None:
+def test_info_describes_the_index_and_opens_no_shard(tmp_path: Path) -> None:
     old = write(tmp_path, range(50), metadata={"source": "web"}, hashes=("sha1", "blake3"))
     new = write(tmp_path, range(50, 60), mode="append", compression="zstd:5", hashes=("sha1",))
     sizes = {str(path.relative_to(tmp_path)): path.stat().st_size for path in tmp_path.glob("shard.*")}
@@ -225,7 +225,7 @@ def test_info_says_what_the_index_says_and_opens_no_shard(tmp_path: Path) -> Non
     assert {shard.compression for shard in shards} == {None, "zstd:5"}
 
 
-def test_a_hash_that_some_shards_lack_is_not_listed(tmp_path: Path) -> None:
+def test_a_hash_missing_in_some_shards_is_not_listed(tmp_path: Path) -> None:
     write(tmp_path, range(50), hashes=("sha1",))
     make_foreign(tmp_path, hashes=("sha1",))
     write(tmp_path, range(50, 60), mode="append", hashes=("sha1", "md5"))
@@ -233,7 +233,7 @@ def test_a_hash_that_some_shards_lack_is_not_listed(tmp_path: Path) -> None:
     assert not info(tmp_path).sealed
 
 
-def test_info_tells_files_of_another_size_from_what_is_no_regular_file(tmp_path: Path) -> None:
+def test_info_distinguishes_files_of_wrong_size_from_non_regular_files(tmp_path: Path) -> None:
     write(tmp_path, range(200))
     shards = sorted(tmp_path.glob("shard.*"))
     os.truncate(shards[0], 10)

@@ -27,7 +27,7 @@ SPARSE = {
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, **fields: object) -> bytes:
-    """A header as it stands in a tar: of 512 bytes, with any size."""
+    """A tar header of 512 bytes, with any declared size."""
     member = tarfile.TarInfo(name)
     member.size, member.type = size, kind
     for field, value in fields.items():
@@ -44,7 +44,7 @@ def file(name: str, data: bytes) -> bytes:
 
 
 def pax(**records: str) -> bytes:
-    """A PAX header of these records, before the header that it is about."""
+    """A PAX header with these records, for the header that follows."""
     text = b""
     for key, value in records.items():
         rest = f" {key.replace('_', '.')}={value}\n".encode()
@@ -108,7 +108,7 @@ SPARSE_RECORDS = {
 
 
 @pytest.mark.parametrize("name", SPARSE_RECORDS)
-def test_a_damaged_map_of_holes_is_a_reason_and_other_files_are_kept(name: str, tmp_path: Path) -> None:
+def test_a_damaged_sparse_map_rejects_only_that_file(name: str, tmp_path: Path) -> None:
     size = "1000000" if name == "more than is stored" else "1000"
     records = {"GNU_sparse_map": SPARSE_RECORDS[name], "GNU_sparse_size": size, "GNU_sparse_name": "bad"}
     tar = Tar(made(tmp_path, GOOD, pax(**records), file("stored", bytes(20)), file("last", b"last"), END))
@@ -118,7 +118,7 @@ def test_a_damaged_map_of_holes_is_a_reason_and_other_files_are_kept(name: str, 
     assert (tar.read("good"), tar.read("last")) == (b"good" * 300, b"last")
 
 
-def test_a_sparse_file_of_any_size_takes_no_memory(tmp_path: Path) -> None:
+def test_listing_a_sparse_file_of_any_size_takes_no_memory(tmp_path: Path) -> None:
     records = {"GNU_sparse_map": "0,10", "GNU_sparse_size": str(1 << 50), "GNU_sparse_name": "bad"}
     tar = Tar(made(tmp_path, pax(**records), file("stored", bytes(10)), GOOD, END))
     with pytest.raises(SourceError, match=f"expected at most {tarball.MOST_BYTES} bytes, got {1 << 50}"):
@@ -127,12 +127,12 @@ def test_a_sparse_file_of_any_size_takes_no_memory(tmp_path: Path) -> None:
 
 
 def chain(length: int) -> bytes:
-    """A file whose name is given by so many headers, one before the other."""
+    """A file preceded by this many headers that give its name."""
     return b"".join(header("././@LongLink", 5, tarfile.GNUTYPE_LONGNAME) + padded(b"name") for _ in range(length))
 
 
 def sparse(blocks: int, size: int = 1 << 20) -> bytes:
-    """A sparse file of GNU's old format whose map of holes takes so many further blocks, each of 21 runs of a byte."""
+    """A sparse file in GNU's old format whose map takes this many extra blocks, each with 21 runs of one byte."""
     head = bytearray(header("bad", 21 * blocks, tarfile.GNUTYPE_SPARSE))
     head[482], head[483:495] = 1, tarfile.itn(size, 12, tarfile.GNU_FORMAT)
     head[148:156] = b" " * 8
@@ -175,22 +175,22 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_tar_in_which_no_further_file_can_be_found_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+def test_a_tar_that_is_damaged_after_a_member_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     pieces, message = BROKEN[name]
     path = made(tmp_path, GOOD, *pieces)
     with pytest.raises(SourceError, match=message) as found:
         Tar(path)
     assert str(found.value).startswith(f"{path}: ")
-    assert "tar -x" in str(found.value)  # what to do about it
+    assert "tar -x" in str(found.value)  # the hint
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN if name not in ("no end", "a tar behind the tar")])
-def test_so_is_one_that_begins_like_that(name: str, tmp_path: Path) -> None:
+def test_a_tar_that_is_damaged_at_its_beginning_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         Tar(made(tmp_path, *BROKEN[name][0]))
 
 
-def test_bytes_behind_the_end_that_are_no_tar_do_no_harm(tmp_path: Path) -> None:
+def test_other_bytes_after_the_end_marker_are_ignored(tmp_path: Path) -> None:
     assert Tar(made(tmp_path, GOOD, END, b"something else" * 1000)).names() == ["good"]
     assert Tar(made(tmp_path, GOOD, END, bytes(3 << 20))).names() == ["good"]
 
@@ -208,7 +208,7 @@ def test_names_of_any_bytes_are_listed(tmp_path: Path) -> None:
     assert {tar.read(name) for name in names} == {b"data"}
 
 
-def test_links_lead_to_files_and_loops_to_a_reason(tmp_path: Path) -> None:
+def test_links_are_resolved_and_loops_are_rejected_with_a_reason(tmp_path: Path) -> None:
     def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> bytes:
         return header(name, 0, kind, linkname=target)
 
@@ -218,13 +218,13 @@ def test_links_lead_to_files_and_loops_to_a_reason(tmp_path: Path) -> None:
     assert tar.read("hard") == b"good" * 300
     assert tar.read("replaced") == b"new"
     for name in ("itself", "a", "b"):
-        with pytest.raises(SourceError, match="a link to nothing"):
+        with pytest.raises(SourceError, match="a link whose target is not in the tar"):
             tar.read(name)
     with pytest.raises(SourceError, match="expected a regular file"):
         tar.read("pipe")
 
 
-def test_a_file_whose_path_leads_out_of_the_tar_is_listed_with_its_reason(tmp_path: Path) -> None:
+def test_a_member_whose_path_leads_outside_is_rejected_with_a_reason(tmp_path: Path) -> None:
     names = ["../photos/1.jpg", "a/../../2.jpg", "..", "./.hidden", "/3.jpg"]
     tar = Tar(made(tmp_path, *(file(name, b"data") for name in names), GOOD, END))
     assert tar.names() == ["..", "../2.jpg", "../photos/1.jpg", "3.jpg", "good"]
@@ -234,7 +234,7 @@ def test_a_file_whose_path_leads_out_of_the_tar_is_listed_with_its_reason(tmp_pa
     assert tar.read("3.jpg") == b"data"
 
 
-def test_runs_of_all_sparse_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_runs_of_all_sparse_files_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tarball, "_MOST_RUNS", 21 * 5)
     good = tmp_path / "good.tar"
     good.write_bytes(sparse(3) + GOOD + END)
@@ -268,10 +268,10 @@ def test_global_headers_are_not_copied_for_each_file(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tarfile.TarFile, "__init__", begin)
         assert len(Tar(path).names()) == 300
-    assert sum(size > 10_000 for size in seen) < 10  # of 300 files
+    assert sum(size > 10_000 for size in seen) < 10  # for 300 files
 
 
-def test_a_tar_in_a_tar_is_read_where_it_lies_and_ends_with_its_size(tmp_path: Path) -> None:
+def test_a_tar_inside_a_tar_is_read_without_extraction_and_only_up_to_its_size(tmp_path: Path) -> None:
     inner = GOOD + file("other", b"other") + END
     path = made(tmp_path, file("a.tar", inner), file("b.tar", inner[: -len(END)]), file("c", b"c"), END)
     outer = Tar(path)
@@ -295,7 +295,7 @@ def test_a_tar_that_changes_after_it_was_listed_is_an_error(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ETIMEDOUT])
-def test_an_error_of_the_machine_is_no_reject(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_error_is_not_a_reject(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = made(tmp_path, GOOD, END)
     tar, folder = Tar(path), Folder(tmp_path)
 
@@ -311,7 +311,7 @@ def test_an_error_of_the_machine_is_no_reject(number: int, tmp_path: Path, monke
         assert not isinstance(found.value, SourceError)
 
 
-def test_a_lack_of_descriptors_is_no_reject(tmp_path: Path) -> None:
+def test_running_out_of_file_descriptors_is_not_a_reject(tmp_path: Path) -> None:
     folder = Folder(made(tmp_path, GOOD).parent)
     held: list[int] = []
     try:
@@ -326,7 +326,7 @@ def test_a_lack_of_descriptors_is_no_reject(tmp_path: Path) -> None:
             os.close(descriptor)
 
 
-def test_a_path_that_names_no_home_is_left_as_it_is_and_one_with_a_nul_byte_is_refused() -> None:
+def test_a_tilde_with_an_unknown_user_is_kept_and_a_nul_byte_is_refused() -> None:
     assert user_path("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
     assert user_path("~/x") == Path.home() / "x"
     with pytest.raises(SettingError, match="expected a path"):

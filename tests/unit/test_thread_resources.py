@@ -1,4 +1,4 @@
-"""What a thread has for a stage is made once and closed once: with the thread, the stage or its loader."""
+"""Are per-thread resources of a stage opened once and closed once: with the thread, the stage or the loader?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mx8shards.stages import DecoderContext, Output, Stage, Work
 
 
 class Opened:
-    """A resource that knows who made it and how often it was closed."""
+    """A resource that records its thread and how often it was closed."""
 
     def __init__(self, log: list[Opened]) -> None:
         self.thread = get_ident()
@@ -31,7 +31,7 @@ class Opened:
 
 
 class Lengths(Stage):
-    """The length of each payload, by threads that each have a resource."""
+    """A stage of payload lengths with a resource per thread."""
 
     opens_thread = True
 
@@ -76,7 +76,7 @@ def load(dataset: Any, decoder: CountBytes, pool: Any = None) -> Any:
     return loader
 
 
-def test_each_thread_makes_one_and_a_closed_loader_has_closed_all(dataset: Any) -> None:
+def test_each_thread_opens_one_resource_and_closing_the_loader_closes_all(dataset: Any) -> None:
     decoder = CountBytes()
     loader = load(dataset, decoder)
     assert [n for batch in loader for n in batch["text"].tolist()] == list(range(64))
@@ -86,7 +86,7 @@ def test_each_thread_makes_one_and_a_closed_loader_has_closed_all(dataset: Any) 
     assert all(one.closed == 1 for one in decoder.opened)
 
 
-def test_in_a_shared_pool_a_closed_loader_closes_its_own(dataset: Any) -> None:
+def test_in_a_shared_pool_closing_a_loader_closes_its_own_resources(dataset: Any) -> None:
     pool = mx8.Pool(threads=2, memory="64mb")
     first, second = CountBytes(), CountBytes()
     loaders = [load(dataset, decoder, pool) for decoder in (first, second)]
@@ -97,7 +97,7 @@ def test_in_a_shared_pool_a_closed_loader_closes_its_own(dataset: Any) -> None:
     assert all(one.closed == 1 for one in first.opened + second.opened)
 
 
-def test_in_a_shared_pool_a_loader_that_is_gone_leaves_none_open(dataset: Any) -> None:
+def test_in_a_shared_pool_a_garbage_collected_loader_leaves_no_resource_open(dataset: Any) -> None:
     pool = mx8.Pool(threads=2, memory="64mb")
     decoder = CountBytes()
     loader = load(dataset, decoder, pool)
@@ -108,7 +108,7 @@ def test_in_a_shared_pool_a_loader_that_is_gone_leaves_none_open(dataset: Any) -
     assert all(one.closed == 1 for one in decoder.opened)
 
 
-def test_one_that_is_in_use_is_closed_at_the_end_of_that() -> None:
+def test_a_resource_in_use_is_closed_after_its_use() -> None:
     resources, log = ThreadResources(), list[Opened]()
     used, go_on = Event(), Event()
 
@@ -150,7 +150,7 @@ def test_a_forked_child_does_not_wait_for_a_lock_that_a_thread_of_its_parent_hol
     locked.wait(60)
     pid = os.fork()
     if not pid:
-        resource.close()  # as the end of its stage does
+        resource.close()  # as closing its stage does
         os._exit(log[0].closed)
     deadline = time.monotonic() + 30
     while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:

@@ -27,7 +27,7 @@ from tests.jpegs import SAMPLINGS, TURBO_SAMPLINGS, encoded, noise
 
 NEEDS_TURBO = pytest.mark.skipif(not jpegs.HAS_TURBO, reason="there is no libturbojpeg")
 
-ODD_SAMPLINGS = {  # those that Pillow does not write, from ones that have as many blocks per MCU
+ODD_SAMPLINGS = {  # samplings that Pillow does not write, made from ones with as many blocks per MCU
     "4:4:0": (1, [0x12, 0x11, 0x11]),
     "4:1:1": (2, [0x41, 0x11, 0x11]),
     "1:4": (2, [0x14, 0x11, 0x11]),
@@ -35,7 +35,7 @@ ODD_SAMPLINGS = {  # those that Pillow does not write, from ones that have as ma
 
 
 def tiled(data: bytes) -> bytes:
-    """The picture in tiles, looked at from all sides."""
+    """The tiled picture. Asserts its properties and that it is reversible."""
     found = tile(data)
     assert found != data
     assert is_tiled(found)
@@ -55,7 +55,7 @@ def head_of(data: bytes) -> Any:
 
 
 def tiles_of(data: bytes, left: int, top: int, right: int, bottom: int) -> Any:
-    """The rectangle of tiles, found by compiled and by plain code from the head alone."""
+    """Find the tiles of a rectangle from the head only, by the compiled and the plain code."""
     head, found = head_of(data), np.zeros(2, TILES)
     view = np.frombuffer(data[: head["entropy"]], np.uint8)
     for kernel, out in zip((jpeg_tiles.tiles_for, jpeg_tiles.tiles_for.py_func), found, strict=True):  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def tiles_of(data: bytes, left: int, top: int, right: int, bottom: int) -> Any:
 
 
 def spliced(data: bytes, rectangle: Any, *, plain: bool = True) -> bytes:
-    """The small JPEG, made by compiled (and by plain) code of the head and just the bytes that are wanted."""
+    """Splice a rectangle by the compiled (and the plain) code, which gets only the head and the bytes of the tiles."""
     head = head_of(data)
     view = np.frombuffer(data[: head["entropy"]], np.uint8)
     begin, end = int(rectangle["begin"]), int(rectangle["end"])
@@ -82,12 +82,12 @@ def spliced(data: bytes, rectangle: Any, *, plain: bool = True) -> bytes:
     return found[0]
 
 
-# the same picture ----------------------------------------------------------------------------------------------------
+# equal pixels --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampling", [*SAMPLINGS, "grey"])
 @pytest.mark.parametrize("size", [(64, 17), (65, 33), (127, 99), (200, 40), (257, 130)], ids=str)
-def test_tiling_changes_no_pixel_and_is_undone(sampling: str, size: tuple[int, int]) -> None:
+def test_tiling_changes_no_pixel_and_is_reversible(sampling: str, size: tuple[int, int]) -> None:
     picture = noise(*size)
     if sampling == "grey":
         tiled(encoded(picture.convert("L")))
@@ -96,7 +96,7 @@ def test_tiling_changes_no_pixel_and_is_undone(sampling: str, size: tuple[int, i
 
 
 @pytest.mark.parametrize("sampling", ODD_SAMPLINGS)
-def test_samplings_that_nobody_uses_are_tiled_all_the_same(sampling: str) -> None:
+def test_rare_samplings_are_tiled_too(sampling: str) -> None:
     written, factors = ODD_SAMPLINGS[sampling]
     data = jpegs.resampled(encoded(noise(128, 128), subsampling=written), factors)
     found = tile(data)
@@ -107,21 +107,21 @@ def test_samplings_that_nobody_uses_are_tiled_all_the_same(sampling: str) -> Non
 
 @pytest.mark.parametrize("quality", [1, 2, 10, 50, 75, 95, 100])
 @pytest.mark.parametrize("optimize", [False, True], ids=["usual tables", "tables of its own"])
-def test_every_quality_is_tiled(quality: int, optimize: bool) -> None:
+def test_jpegs_of_every_quality_are_tiled(quality: int, optimize: bool) -> None:
     data = encoded(noise(150, 70, quality), quality=quality, optimize=optimize)
     assert jpegs.coefficients(tiled(data)) == jpegs.coefficients(data)
 
 
 @pytest.mark.parametrize("grain", [0, 255], ids=["flat", "nothing but noise"])
 @pytest.mark.parametrize("optimize", [False, True], ids=["usual tables", "tables of its own"])
-def test_flat_and_wild_pictures_are_tiled(grain: int, optimize: bool) -> None:
+def test_flat_and_noisy_pictures_are_tiled(grain: int, optimize: bool) -> None:
     picture = noise(150, 70, grain=grain) if grain else Image.new("RGB", (150, 70), (250, 3, 9))
     data = encoded(picture, quality=100, optimize=optimize)
     assert jpegs.coefficients(tiled(data)) == jpegs.coefficients(data)
 
 
-def test_categories_that_the_tables_lack_are_added_behind_the_others() -> None:
-    """In a flat bright picture no DC difference is large but the first, and all tiles begin with one as large."""
+def test_missing_categories_are_added_at_the_end_of_huffman_tables() -> None:
+    """In a flat bright picture only the first DC difference is large, but every tile begins with one as large."""
     data = encoded(Image.new("L", (512, 64), 140).point(lambda _: 140), optimize=True, quality=90)
     ramp = Image.linear_gradient("L").resize((512, 64))
     found = tiled(encoded(ramp, optimize=True, quality=90))
@@ -130,29 +130,29 @@ def test_categories_that_the_tables_lack_are_added_behind_the_others() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
-def test_restart_markers_of_the_source_come_back(rows: int) -> None:
+def test_restart_markers_of_the_source_are_restored(rows: int) -> None:
     data = encoded(noise(150, 70), restart_marker_rows=rows)
     assert head_of(tiled(data))["restart_interval"] == 5
 
 
-def test_restart_markers_at_every_block_come_back() -> None:
+def test_restart_markers_at_every_block_are_restored() -> None:
     tiled(encoded(noise(70, 50), restart_marker_blocks=1))
 
 
 @pytest.mark.parametrize("padding", [0, 127, 85, 42])
 @pytest.mark.parametrize("interval", [0, 1, 7])
-def test_the_bits_that_pad_intervals_come_back(padding: int, interval: int) -> None:
+def test_padding_bits_of_intervals_are_restored(padding: int, interval: int) -> None:
     data = jpegs.random_jpeg(padding, 130, 40, [0x22, 0x11, 0x11], interval=interval, padding=padding)
     assert untile(tile(data)) == data
     assert tile(data) != data
 
 
 @pytest.mark.parametrize("tail", [b"a tail", b"\xff\xd9", b"\0" * 70_000], ids=["text", "another end", "zeros"])
-def test_what_follows_the_picture_comes_back(tail: bytes) -> None:
+def test_bytes_after_the_picture_are_restored(tail: bytes) -> None:
     assert tiled(encoded(noise(100, 50)) + tail).endswith(b"\xff\xd9" + tail)
 
 
-def test_segments_of_others_stay_where_they_are() -> None:
+def test_segments_of_other_programs_keep_their_position() -> None:
     data = encoded(noise(100, 50), comment=b"by hand", icc_profile=b"profile" * 20_000, exif=b"Exif\0\0" + bytes(99))
     found = tiled(data)
     before = [data[at:end] for at, marker, end in jpegs.segments(data) if marker != 0xDA]
@@ -173,20 +173,20 @@ def test_tiles_are_about_64_pixels_wide_or_whole_rows(width: int, across: int, s
     assert head["restart_interval"] * head["mcu_width"] == across
 
 
-def test_a_usual_picture_grows_by_less_than_one_per_cent() -> None:
+def test_a_typical_picture_grows_by_less_than_one_per_cent() -> None:
     data = encoded(noise(500, 375, grain=20), quality=90)
     assert 90_000 < len(data) < 130_000
     assert len(tile(data)) < 1.01 * len(data)
 
 
-def test_a_picture_of_many_tiles_gets_wider_ones_so_that_their_sizes_fit_one_segment() -> None:
+def test_tiles_of_large_pictures_are_wider_so_that_all_sizes_fit_one_segment() -> None:
     data = encoded(Image.new("L", (3200, 11_000), 7))
     head = head_of(tiled(data))
     assert head["restart_interval"] * 8 == 160
     assert head["tiles_size"] <= 65_537
 
 
-def test_tiles_of_many_bytes_have_sizes_of_three_bytes() -> None:
+def test_large_tiles_have_sizes_of_three_bytes() -> None:
     width = 8 * 2503  # a prime number
     picture = Image.frombytes("RGB", (width, 16), np.random.default_rng(0).bytes(width * 16 * 3))
     found = tiled(encoded(picture, quality=100, subsampling=0))
@@ -195,7 +195,7 @@ def test_tiles_of_many_bytes_have_sizes_of_three_bytes() -> None:
     assert np.array_equal(jpegs.pixels(part), jpegs.pixels(found)[8:])
 
 
-def test_a_size_that_only_the_head_claims_is_no_reason_for_memory() -> None:
+def test_memory_is_not_allocated_for_a_size_that_only_the_head_claims() -> None:
     data = bytearray(encoded(noise(100, 50)))
     at = next(at for at, marker, _ in jpegs.segments(bytes(data)) if marker == 0xC0)
     data[at + 5 : at + 9] = b"\xff\xff\xff\xff"
@@ -209,7 +209,7 @@ def test_a_size_that_only_the_head_claims_is_no_reason_for_memory() -> None:
         tracemalloc.stop()
 
 
-def test_threads_do_not_disturb_each_other() -> None:
+def test_several_threads_can_tile_at_once() -> None:
     sources = [encoded(noise(200 + 20 * i, 80, i), quality=40 + 10 * i, optimize=True) for i in range(6)]
     alone = [tile(source) for source in sources]
     with ThreadPoolExecutor(4) as pool:
@@ -217,7 +217,7 @@ def test_threads_do_not_disturb_each_other() -> None:
         assert list(pool.map(untile, alone * 8)) == sources * 8
 
 
-# what stays as it is -------------------------------------------------------------------------------------------------
+# untiled pictures ----------------------------------------------------------------------------------------------------
 
 
 def table_15() -> bytes:
@@ -227,7 +227,7 @@ def table_15() -> bytes:
 
 
 def dc_table(change: Callable[[bytes], bytes]) -> bytes:
-    """A file whose first DC table is changed; libjpeg refuses it."""
+    """Change the first DC table of a file, so that libjpeg refuses it."""
     data = encoded(noise(100, 50))
     at, _, end = next(segment for segment in jpegs.segments(data) if segment[1] == 0xC4)
     table = change(data[at + 4 : end])
@@ -238,7 +238,7 @@ def dc_table(change: Callable[[bytes], bytes]) -> bytes:
 
 
 def other_padding() -> bytes:
-    """A file with restart markers, before one of which stand zeros where there are ones before all others."""
+    """A file with restart markers, one of them padded with zeros, the others with ones."""
     data = bytearray(jpegs.random_jpeg(1, 200, 60, [0x11] * 3, interval=9))
     at = next(at for at in range(len(data)) if data[at] == 0xFF and data[at + 1] == 0xD1 and data[at - 1] & 1)
     data[at - 1] &= 0xFE
@@ -268,14 +268,14 @@ KEPT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_what_cannot_be_tiled_stays_as_it_is(name: str) -> None:
+def test_jpegs_that_cannot_be_tiled_stay_unchanged(name: str) -> None:
     data = KEPT[name]()
     assert tile(data) == data
     assert untile(data) == data
     assert not is_tiled(data)
 
 
-EXTENDED = {  # how many codes there are of each length, and of which length the missing ones become
+EXTENDED = {  # the number of codes of each length, and the length of the added ones
     (1,): 5,
     (0, 1): 4,
     (0, 0, 7): 6,
@@ -284,13 +284,13 @@ EXTENDED = {  # how many codes there are of each length, and of which length the
     (2,): None,  # no room
     (0, 0, 8): None,
     (*[1] * 15, 1): None,
-    (*[0] * 9, 256): None,  # room for codes, but not for symbols
+    (*[0] * 9, 256): None,  # free codes, but no free symbols
 }
 
 
 @pytest.mark.parametrize("counts", EXTENDED, ids=str)
-def test_tables_get_all_categories_behind_their_own_codes_if_there_is_room(counts: tuple[int, ...]) -> None:
-    """The code of ones alone stays free: the standard has it so."""
+def test_tables_get_all_categories_after_their_own_codes_if_there_is_room(counts: tuple[int, ...]) -> None:
+    """The code of only ones stays unused, as the standard requires."""
     length, given = EXTENDED[counts], sum(counts)
     table: Any = np.zeros(1, huffman_tables.HUFFMAN)[0]
     table["counts"][1 : len(counts) + 1] = counts
@@ -308,7 +308,7 @@ def test_tables_get_all_categories_behind_their_own_codes_if_there_is_room(count
 
 
 def every_rectangle(data: bytes) -> list[tuple[int, int, int, int]]:
-    """Of whole tiles, in pixels."""
+    """A rectangle of whole tiles, in pixels."""
     head = head_of(data)
     across, down = int(head["restart_interval"] * head["mcu_width"]), int(head["mcu_height"])
     xs = [*range(0, int(head["width"]), across), int(head["width"])]
@@ -324,7 +324,7 @@ def every_rectangle(data: bytes) -> list[tuple[int, int, int, int]]:
 
 @NEEDS_TURBO
 @pytest.mark.parametrize("sampling", TURBO_SAMPLINGS)
-def test_the_planes_of_every_splice_are_those_of_the_whole_picture(sampling: str) -> None:
+def test_planes_of_every_splice_equal_those_of_the_whole_picture(sampling: str) -> None:
     data = tile(jpegs.turbo_encoded(noise(189, 61), sampling, 90))
     whole = jpegs.planes(data)
     rectangles = every_rectangle(data)
@@ -340,8 +340,8 @@ def test_the_planes_of_every_splice_are_those_of_the_whole_picture(sampling: str
 
 
 @pytest.mark.parametrize("sampling", [*SAMPLINGS, "grey"])
-def test_pixels_of_every_splice_are_those_of_the_whole_picture_but_near_its_borders(sampling: str) -> None:
-    """At a border inside the picture, libjpeg has no chroma beyond it to smooth with."""
+def test_pixels_of_every_splice_equal_the_whole_picture_except_near_borders(sampling: str) -> None:
+    """At an inner border libjpeg has no neighbouring chroma to smooth with."""
     picture = noise(189, 61).convert("L" if sampling == "grey" else "RGB")
     data = tile(encoded(picture, **({"subsampling": SAMPLINGS[sampling]} if sampling in SAMPLINGS else {})))
     whole = jpegs.pixels(data)
@@ -354,7 +354,7 @@ def test_pixels_of_every_splice_are_those_of_the_whole_picture_but_near_its_bord
 
 
 @pytest.mark.parametrize("rectangle", [(0, 0, 1, 1), (63, 15, 65, 17), (64, 16, 128, 32), (5, 3, 149, 61)], ids=str)
-def test_the_fewest_tiles_that_cover_a_rectangle_are_found(rectangle: tuple[int, int, int, int]) -> None:
+def test_a_rectangle_is_covered_by_the_fewest_tiles(rectangle: tuple[int, int, int, int]) -> None:
     data = tile(encoded(noise(256, 61)))
     left, top, right, bottom = rectangle
     found = tiles_of(data, *rectangle)
@@ -366,14 +366,14 @@ def test_the_fewest_tiles_that_cover_a_rectangle_are_found(rectangle: tuple[int,
     assert (found["row_begin"], found["row_end"]) == (top // 16, -(-bottom // 16))
 
 
-def test_all_tiles_together_are_the_entropy_coded_data() -> None:
+def test_all_tiles_concatenated_are_the_entropy_coded_data() -> None:
     data = tile(encoded(noise(256, 61)) + b"a tail")
     found = tiles_of(data, 0, 0, 256, 61)
     assert found["begin"] == head_of(data)["entropy"]
     assert data[found["end"] :] == b"\xff\xd9a tail"
 
 
-def test_a_splice_has_no_segments_but_those_that_decide_its_pixels() -> None:
+def test_a_splice_has_only_segments_that_affect_its_pixels() -> None:
     data = tile(encoded(noise(256, 61), comment=b"by hand", icc_profile=bytes(999), exif=b"Exif\0\0" + bytes(99)))
     part = spliced(data, tiles_of(data, 70, 20, 80, 30))
     assert {marker for _, marker, _ in jpegs.segments(part)} == {0xE0, 0xDB, 0xC4, 0xC0, 0xDD, 0xDA}
@@ -388,7 +388,7 @@ def test_a_splice_keeps_the_colour_model() -> None:
 
 
 @pytest.mark.parametrize("missing", [1, 30, 200])
-def test_a_splice_that_does_not_fit_is_refused(missing: int) -> None:
+def test_a_splice_larger_than_its_buffer_is_refused(missing: int) -> None:
     data = tile(encoded(noise(256, 61)))
     view, head, rectangle = np.frombuffer(data, np.uint8), head_of(data), tiles_of(data, 64, 16, 128, 32)
     size = len(spliced(data, rectangle))
@@ -405,12 +405,12 @@ def test_rectangles_outside_the_picture_are_refused(rectangle: tuple[int, int, i
     assert jpeg_tiles.tiles_for(view, head_of(data), *rectangle, found) == jpeg.BAD_TILES
 
 
-def test_a_picture_without_tiles_is_said_to_have_none() -> None:
+def test_a_picture_without_tiles_has_no_tile_index() -> None:
     data = encoded(noise(256, 61), restart_marker_rows=1)
     assert jpeg_tiles.check_tiles(np.frombuffer(data, np.uint8), head_of(data)) == jpeg.NOT_TILED
 
 
-# tables that lie -----------------------------------------------------------------------------------------------------
+# inconsistent tile indices -------------------------------------------------------------------------------------------
 
 AT = jpeg_tiles.SIZES_AT
 LIES = {
@@ -425,17 +425,17 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_table_that_does_not_add_up_is_none(lie: str) -> None:
+def test_an_inconsistent_tile_index_is_ignored(lie: str) -> None:
     data = tile(encoded(noise(256, 61)))
     at, new = LIES[lie]
     at += int(head_of(data)["tiles"])
     broken = data[:at] + new + data[at + len(new) :]
     assert not is_tiled(broken)
     assert untile(broken) == broken == tile(broken)
-    assert np.array_equal(jpegs.pixels(broken), jpegs.pixels(data))  # nobody else looks at the segment
+    assert np.array_equal(jpegs.pixels(broken), jpegs.pixels(data))  # nothing else reads the segment
 
 
-def test_tiles_whose_sizes_add_up_but_are_others_are_not_spliced() -> None:
+def test_tiles_with_wrong_sizes_of_the_right_sum_are_not_spliced() -> None:
     data = tile(encoded(noise(256, 61)))
     at = int(head_of(data)["tiles"]) + AT
     first, second = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (0, 2))
@@ -447,7 +447,7 @@ def test_tiles_whose_sizes_add_up_but_are_others_are_not_spliced() -> None:
     assert jpeg_tiles.splice(view, head_of(broken), view, 0, rectangle, out) == -jpeg.BAD_TILES
 
 
-def test_payloads_cut_short_are_not_spliced() -> None:
+def test_truncated_payloads_are_not_spliced() -> None:
     data = tile(encoded(noise(256, 61)))
     rectangle, head, out = tiles_of(data, 64, 0, 256, 61), head_of(data), np.zeros(len(data), np.uint8)
     view = np.frombuffer(data, np.uint8)
@@ -465,10 +465,10 @@ def test_a_tiled_picture_that_was_damaged_is_not_untiled() -> None:
         untile(bytes(data))
 
 
-# how they are compiled -----------------------------------------------------------------------------------------------
+# compilation ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_that_is_said_to_be_whole_is_so_for_libjpeg_too() -> None:
+def test_a_picture_that_we_find_intact_is_intact_for_libjpeg() -> None:
     good = encoded(noise(70, 50), quality=80)
     assert is_whole(good)
     assert is_whole(encoded(noise(70, 50), quality=80, restart_marker_rows=1))
@@ -481,14 +481,14 @@ def test_a_picture_that_is_said_to_be_whole_is_so_for_libjpeg_too() -> None:
         damaged = bytearray(good)
         damaged[random.integers(entropy, len(good) - 2)] ^= 1 << int(random.integers(8))
         if is_whole(bytes(damaged)):
-            decode_jpeg(bytes(damaged), 50, 70)  # which is strict
+            decode_jpeg(bytes(damaged), 50, 70)  # raises on any warning
             passed += 1
-    assert 0 < passed < 300  # other coefficients are as good as any
+    assert 0 < passed < 300  # changed coefficients are valid
 
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="this is that process")
-def test_the_kernels_pass_under_bounds_checking(tmp_path: Path, repository: Path) -> None:
-    # a cache of its own: a warm one ignores the switch, and the checked code would stay in it
+def test_the_kernels_pass_with_bounds_checking(tmp_path: Path, repository: Path) -> None:
+    # a separate cache: a warm one ignores the switch, and would keep the checked code
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     files = [__file__, str(Path(__file__).with_name("test_jpeg.py")), str(repository / "tests/property/test_tiles.py")]
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]

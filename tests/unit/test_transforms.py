@@ -41,7 +41,7 @@ KINDS = [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float6
 
 
 class Rows(dict[str, Any]):
-    """The least that transforms ask of a batch."""
+    """A minimal batch for transforms."""
 
     def __init__(self, values: Mapping[str, Any], sample_ids: Any, epoch: int = 0, seed: int = 17) -> None:
         super().__init__(values)
@@ -52,7 +52,7 @@ class Rows(dict[str, Any]):
 
 
 def levels(count: int, height: int = 13, width: int = 11) -> torch.Tensor:
-    """Pictures of all kinds of colours: greys, black, white and pure ones among them."""
+    """Random pictures that include grey, black, white and pure colours."""
     found = np.random.default_rng(0).integers(0, 256, (count, 3, height, width), dtype=np.uint8)
     found[:, :, 0, :6] = [[0, 255, 255, 0, 77, 255], [0, 255, 0, 0, 77, 255], [0, 255, 0, 255, 77, 0]]
     return torch.from_numpy(found)
@@ -63,7 +63,7 @@ def pictures(count: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
 
 
 def batch(ids: Any, epoch: int = 0, seed: int = 17, dtype: torch.dtype = torch.uint8, classes: int = 5) -> Rows:
-    """Each row is its sample's, whatever batch it stands in."""
+    """A batch whose rows depend only on their sample_id."""
     ids = np.asarray(list(ids), np.int64)
     every = pictures(50, dtype)
     values = {"image": every[ids], "label": torch.from_numpy(ids % classes)}
@@ -88,7 +88,7 @@ def same(a: Rows, b: Rows) -> bool:
     return a.keys() == b.keys() and all(a[key].dtype == b[key].dtype and torch.equal(a[key], b[key]) for key in a)
 
 
-# twins: torchvision's formulas, one picture at a time, in float64 -----------------------------------------------------
+# reference implementations: torchvision's formulas, one picture at a time, in float64 ---------------------------------
 
 
 def luma(picture: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ STEPS = [brightness, contrast, saturation, hue]
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("adjust", STEPS, ids=lambda each: each.__name__)
-def test_each_step_is_the_twins_with_a_factor_for_each_picture(adjust: Any, device: str) -> None:
+def test_each_colour_step_equals_the_reference_with_a_factor_per_picture(adjust: Any, device: str) -> None:
     images = pictures(6, torch.float64)
     amounts = [0, 0.25, 1, 1.5, 3, 0.7] if adjust is not hue else [0, 0.5, -0.5, 0.1, -0.03, 1 / 3]
     found = adjust(images.to(device), torch.tensor(amounts, dtype=torch.float64, device=device)[:, None, None, None])
@@ -131,18 +131,18 @@ ENHANCERS = {brightness: ImageEnhance.Brightness, contrast: ImageEnhance.Contras
 
 @pytest.mark.parametrize("adjust", ENHANCERS, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("factor", [0.3, 0.9, 1.7])
-def test_levels_are_those_of_Pillow_to_within_what_it_rounds(adjust: Any, factor: float) -> None:
+def test_levels_equal_Pillows_up_to_its_rounding(adjust: Any, factor: float) -> None:
     images = levels(1, 40, 30)
     changes, order = np.ones((1, 4)), np.array([IDENTITY])
     changes[0, 3], changes[0, STEPS.index(adjust)] = 0, factor
     picture = Image.fromarray(images[0].permute(1, 2, 0).numpy())
     wanted = np.asarray(ENHANCERS[adjust](picture).enhance(factor)).astype(int)
     found = jittered(images, changes, order)[0].permute(1, 2, 0).numpy()
-    assert np.abs(found - wanted).max() <= 1 + factor / 2  # its luma is rounded before it is scaled
+    assert np.abs(found - wanted).max() <= 1 + factor / 2  # Pillow rounds luma before it is scaled
 
 
 @pytest.mark.parametrize("dtype", KINDS)
-def test_jitter_takes_every_picture_through_its_own_steps_in_its_own_order(dtype: torch.dtype) -> None:
+def test_jitter_applies_to_each_picture_its_own_steps_in_its_own_order(dtype: torch.dtype) -> None:
     images = pictures(24, dtype)
     rng = np.random.default_rng(0)
     changes = np.concatenate([rng.uniform(0.4, 1.6, (24, 3)), rng.uniform(-0.5, 0.5, (24, 1))], axis=1)
@@ -158,19 +158,19 @@ def test_jitter_takes_every_picture_through_its_own_steps_in_its_own_order(dtype
         tolerance = {torch.uint8: 0.501, torch.float16: 6e-4, torch.bfloat16: 5e-3, torch.float32: 2e-5}.get(
             dtype, 1e-9
         )
-        # a hue near grey turns on the last bits of what came before: hence not all
+        # the hue of near-grey pixels depends on rounding, so not all pixels are equal
         differs = np.abs(got.double().numpy() - picture * scale) > tolerance
         assert differs.mean() < (0.01 if dtype != torch.float64 else 1e-9)
 
 
-def test_jitter_cut_into_pieces_is_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jitter_computed_in_pieces_gives_equal_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ColorJitter(0.4, 0.4, 0.4, 0.1)(batch(range(20)))
     monkeypatch.setattr("mx8shards.transforms.colour_changes._PIECE_BYTES", 7 * 4 * 3 * 13 * 11)
     assert same(ColorJitter(0.4, 0.4, 0.4, 0.1)(batch(range(20))), whole)
 
 
 @pytest.mark.parametrize("dtype", KINDS)
-def test_grey_pictures_have_the_luma_in_every_channel_and_others_are_left(dtype: torch.dtype) -> None:
+def test_grey_pictures_have_the_luma_in_every_channel_and_others_are_unchanged(dtype: torch.dtype) -> None:
     images = pictures(4, dtype)
     found = grey(images, np.array([1, 3]))
     assert torch.equal(found[[0, 2]], images[[0, 2]])
@@ -180,13 +180,13 @@ def test_grey_pictures_have_the_luma_in_every_channel_and_others_are_left(dtype:
         assert np.abs(found[[1, 3], channel].double().numpy() - wanted[[1, 3]]).max() <= tolerance
 
 
-def test_grey_is_Pillows_to_within_a_level() -> None:
+def test_grey_differs_from_Pillows_by_at_most_one_level() -> None:
     images = levels(1, 40, 30)
     wanted = np.asarray(Image.fromarray(images[0].permute(1, 2, 0).numpy()).convert("L")).astype(int)
     assert np.abs(grey(images, np.array([0]))[0, 0].numpy() - wanted).max() <= 1
 
 
-def test_flipped_pictures_are_mirrored_and_others_are_left() -> None:
+def test_flipped_pictures_are_mirrored_and_others_are_unchanged() -> None:
     images = levels(3)
     found = flipped(images, np.array([0, 2]))
     assert np.array_equal(found[0].numpy(), images[0].numpy()[:, :, ::-1])
@@ -196,7 +196,7 @@ def test_flipped_pictures_are_mirrored_and_others_are_left() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_normalized_pictures_are_the_twins(kind: torch.dtype, dtype: torch.dtype) -> None:
+def test_normalized_pictures_equal_the_reference(kind: torch.dtype, dtype: torch.dtype) -> None:
     images, mean, std = pictures(3, kind), np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     plain = images.double().numpy() / (255 if kind == torch.uint8 else 1)
     wanted = (plain - mean[:, None, None]) / std[:, None, None]
@@ -214,8 +214,8 @@ def test_normalize_takes_any_number_of_channels() -> None:
 # mixing ---------------------------------------------------------------------------------------------------------------
 
 
-def mixed_by_the_twin(mix: Mixup | CutMix, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Row by row, from the draws that the registry of purposes tells of."""
+def reference_mix(mix: Mixup | CutMix, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The reference result, row by row, from the draws of the purposes in the registry."""
     ids = rows.sample_ids.numpy()
     name = type(mix).__name__.lower()
     drawn = uniforms(rows.seed, rows.epoch, ids, f"{name}:image", 5)
@@ -249,10 +249,10 @@ def mixed_by_the_twin(mix: Mixup | CutMix, rows: Rows) -> tuple[np.ndarray, np.n
         CutMix(classes=7, alpha=0.2, p=0.5, label_smoothing=0.1),
     ],
 )
-def test_a_mixed_batch_is_the_twins(mix: Mixup | CutMix, dtype: torch.dtype, count: int) -> None:
+def test_a_mixed_batch_equals_the_reference(mix: Mixup | CutMix, dtype: torch.dtype, count: int) -> None:
     rows = batch(range(count), dtype=dtype)
     found = mix(rows)
-    images, labels = mixed_by_the_twin(mix, rows)
+    images, labels = reference_mix(mix, rows)
     assert found["image"].dtype == dtype
     assert np.abs(found["image"].double().numpy() - images).max() < (0.501 if dtype == torch.uint8 else 1e-6)
     assert found["label"].dtype == torch.float32
@@ -261,7 +261,7 @@ def test_a_mixed_batch_is_the_twins(mix: Mixup | CutMix, dtype: torch.dtype, cou
 
 
 @EACH_MIX
-def test_a_batch_of_one_is_left_and_its_label_becomes_one_hot(mix: Mixup | CutMix) -> None:
+def test_a_batch_of_one_is_unchanged_and_its_label_becomes_one_hot(mix: Mixup | CutMix) -> None:
     rows = batch([3])
     found = mix(rows)
     assert torch.equal(found["image"], rows["image"])
@@ -269,19 +269,19 @@ def test_a_batch_of_one_is_left_and_its_label_becomes_one_hot(mix: Mixup | CutMi
 
 
 @EACH_MIX
-def test_an_empty_batch_stays_empty(mix: Mixup | CutMix) -> None:
+def test_mixing_an_empty_batch_gives_an_empty_batch(mix: Mixup | CutMix) -> None:
     rows = batch([])
     assert mix(rows)["image"].shape == rows["image"].shape
     assert mix(rows)["label"].shape == (0, 5)
 
 
 @EACH
-def test_an_empty_batch_comes_through(transform: Any) -> None:
+def test_transforms_accept_an_empty_batch(transform: Any) -> None:
     assert transform(batch([]))["image"].shape == batch([])["image"].shape
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32))
-def test_everybody_has_one_partner_and_none_is_alone(count: int, seed: int) -> None:
+def test_each_row_is_mixed_with_one_other_row(count: int, seed: int) -> None:
     found = partners(np.random.default_rng(seed).random(count))
     assert sorted(found.tolist()) == list(range(count))
     assert count == 1 or (found != np.arange(count)).all()
@@ -289,7 +289,7 @@ def test_everybody_has_one_partner_and_none_is_alone(count: int, seed: int) -> N
 
 @given(st.floats(0, 1), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
 @settings(max_examples=50)
-def test_boxes_lie_in_the_picture(share: float, x: float, y: float) -> None:
+def test_boxes_are_inside_the_picture(share: float, x: float, y: float) -> None:
     ((top, bottom, left, right),) = boxes(np.array([share]), np.array([[x, y]]), 31, 17).tolist()
     assert 0 <= top <= bottom <= 31
     assert 0 <= left <= right <= 17
@@ -297,26 +297,26 @@ def test_boxes_lie_in_the_picture(share: float, x: float, y: float) -> None:
 
 
 @EACH_MIX
-def test_a_mix_is_the_same_in_any_order_of_the_rows(mix: Mixup | CutMix) -> None:
+def test_the_result_of_mixing_does_not_depend_on_the_order_of_rows(mix: Mixup | CutMix) -> None:
     ids = np.random.default_rng(1).permutation(20)
     found, again = mix(batch(range(20))), mix(batch(ids))
     assert torch.equal(again["image"], found["image"][ids])
     assert torch.equal(again["label"], found["label"][ids])
 
 
-def test_one_mix_takes_what_another_left() -> None:
+def test_mixes_can_be_composed() -> None:
     both = Compose([Mixup(classes=5, p=0.5, label_smoothing=0.1), CutMix(classes=5, p=0.5)])
     found = both(batch(range(30)))["label"]
     assert torch.allclose(found.sum(1), torch.ones(30))
     assert found.min() >= 0.02 - 1e-6
-    assert (found > 0.021).sum(1).max() >= 3  # of three and more samples
+    assert (found > 0.021).sum(1).max() >= 3  # of at least three samples
 
 
 ALPHAS = {0.5: lambda x: 2 / np.pi * np.arcsin(np.sqrt(x)), 1.0: lambda x: x, 2.0: lambda x: x * x * (3 - 2 * x)}
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_draws_from_beta_are_its_quantiles_where_they_are_known(alpha: float) -> None:
+def test_draws_from_beta_equal_known_quantiles(alpha: float) -> None:
     uniform = np.linspace(0, 1, 4001)[:-1]
     assert np.abs(ALPHAS[alpha](betas(uniform, alpha)) - uniform).max() < 1e-5
 
@@ -335,7 +335,7 @@ def test_draws_from_beta_have_its_variance_and_fourth_moment(alpha: float) -> No
 
 
 @EACH
-def test_a_replay_is_equal_and_leaves_what_it_was_given(transform: Any) -> None:
+def test_a_replay_is_equal_and_does_not_change_its_input(transform: Any) -> None:
     rows = batch(range(40))
     before = rows["image"].clone()
     assert same(transform(rows), transform(batch(range(40))))
@@ -344,7 +344,7 @@ def test_a_replay_is_equal_and_leaves_what_it_was_given(transform: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @EACH
-def test_floats_are_left_as_they_were(transform: Any, dtype: torch.dtype) -> None:
+def test_transforms_do_not_change_float_input(transform: Any, dtype: torch.dtype) -> None:
     rows = batch(range(8), dtype=dtype)
     before = rows["image"].clone()
     transform(rows)
@@ -353,7 +353,7 @@ def test_floats_are_left_as_they_were(transform: Any, dtype: torch.dtype) -> Non
 
 @pytest.mark.parametrize("dtype", KINDS)
 @EACH
-def test_the_halves_of_two_ranks_are_the_whole_to_the_bit(transform: Any, dtype: torch.dtype) -> None:
+def test_two_ranks_together_give_exactly_the_result_of_one(transform: Any, dtype: torch.dtype) -> None:
     whole = transform(batch(range(41), dtype=dtype))["image"]
     first, second = (transform(batch(range(rank, 41, 2), dtype=dtype))["image"] for rank in range(2))
     assert torch.equal(whole[0::2], first)
@@ -361,7 +361,7 @@ def test_the_halves_of_two_ranks_are_the_whole_to_the_bit(transform: Any, dtype:
 
 
 @pytest.mark.parametrize("transform", [*(each for each in EVERY if not isinstance(each, Normalize)), *MIXES])
-def test_epochs_and_seeds_and_pictures_differ(transform: Any) -> None:
+def test_results_differ_between_epochs_seeds_and_pictures(transform: Any) -> None:
     found = transform(batch(range(40)))["image"]
     assert not torch.equal(found, transform(batch(range(40), epoch=1))["image"])
     assert not torch.equal(found, transform(batch(range(40), seed=18))["image"])
@@ -370,7 +370,7 @@ def test_epochs_and_seeds_and_pictures_differ(transform: Any) -> None:
     assert isinstance(transform, Mixup | CutMix) or len(torch.unique(rows, dim=0)) > 1
 
 
-def test_two_crops_of_a_sample_are_changed_apart() -> None:
+def test_two_crops_of_a_sample_get_different_changes() -> None:
     ids = torch.arange(64)
     rows = Rows({"global": pictures(64), "local": pictures(64)}, ids)
     for make in (RandomHorizontalFlip, RandomGrayscale, lambda **key: ColorJitter(0.4, **key)):
@@ -378,7 +378,7 @@ def test_two_crops_of_a_sample_are_changed_apart() -> None:
         assert not torch.equal(rows["global"], rows["local"])
 
 
-def test_the_layout_in_memory_changes_nothing() -> None:
+def test_the_memory_format_changes_nothing() -> None:
     rows = batch(range(16))
     last = rows.replace({"image": rows["image"].to(memory_format=torch.channels_last)})
     for transform in (*EVERY, *MIXES):
@@ -386,7 +386,7 @@ def test_the_layout_in_memory_changes_nothing() -> None:
 
 
 def turned(rows: Rows, layout: str | None = "HWC") -> Rows:
-    """The same rows with their pictures as `[B, H, W, C]`, in a batch that says so."""
+    """The same rows with pictures as `[B, H, W, C]` and that layout declared."""
     found = rows.replace({"image": rows["image"].permute(0, 2, 3, 1).contiguous()})
     if layout is not None:
         found.layouts = {"image": layout}  # type: ignore[attr-defined]
@@ -405,7 +405,7 @@ def test_pictures_may_have_their_channels_last(transform: Any, layout: str | Non
 
 
 def square(count: int = 12) -> torch.Tensor:
-    """Pictures of three rows and three columns, or rather: nobody can tell."""
+    """Pictures of 3 × 3 pixels, whose layout is ambiguous."""
     return levels(count)[:, :, 1:4, 1:4].contiguous()
 
 
@@ -414,7 +414,7 @@ EACH_UNTOLD = pytest.mark.parametrize("transform", UNTOLD, ids=lambda each: type
 
 
 @EACH_UNTOLD
-def test_pictures_that_could_have_either_layout_are_an_error_that_says_how_to_tell(transform: Any) -> None:
+def test_pictures_of_ambiguous_layout_are_an_error_that_asks_for_layout(transform: Any) -> None:
     rows = Rows({"image": square(), "label": torch.arange(12) % 5}, torch.arange(12))
     hint = "set layout='CHW' or layout='HWC'"
     with pytest.raises(SchemaError, match=rf"{type(transform).__name__}: batch\['image'\]: expected .*{hint}"):
@@ -422,18 +422,18 @@ def test_pictures_that_could_have_either_layout_are_an_error_that_says_how_to_te
 
 
 @pytest.mark.parametrize("channels", [2, 13])
-def test_so_are_pictures_of_no_usual_number_of_channels(channels: int) -> None:
+def test_pictures_with_an_unusual_number_of_channels_are_an_error_that_asks_for_layout(channels: int) -> None:
     rows = Rows({"image": torch.zeros(4, channels, 20, 30)}, torch.arange(4))
     with pytest.raises(SchemaError, match=r"expected a tensor of uint8 or floats, \[B, C, H, W\] or .*set layout="):
         RandomHorizontalFlip()(rows)
     RandomHorizontalFlip(layout="CHW")(rows)
-    Normalize([0.5] * channels, [1] * channels)(rows)  # their number tells
+    Normalize([0.5] * channels, [1] * channels)(rows)  # the number of channels shows the layout
     Mixup(classes=2)(rows.replace({"label": torch.zeros(4, dtype=torch.int64)}))  # needs no layout
 
 
 @pytest.mark.parametrize("layout", ["CHW", "HWC"])
 @pytest.mark.parametrize("told", ["batch", "transform"])
-def test_a_layout_that_is_told_is_believed(told: str, layout: Any) -> None:
+def test_a_given_layout_is_used(told: str, layout: Any) -> None:
     image, ids = square(), torch.arange(12)
     rows = Rows({"image": image}, ids)
     if told == "batch":
@@ -442,13 +442,13 @@ def test_a_layout_that_is_told_is_believed(told: str, layout: Any) -> None:
     assert torch.equal(found, image.flip(3 if layout == "CHW" else 2))
 
 
-def test_a_layout_that_is_not_the_batchs_is_refused() -> None:
+def test_a_layout_that_contradicts_the_batch_is_refused() -> None:
     with pytest.raises(SchemaError, match="Normalize: layout: expected 'HWC', as the batch says, got 'CHW'"):
         Normalize([0.5] * 3, [1] * 3, layout="CHW")(turned(batch(range(4))))
 
 
 @pytest.mark.parametrize("transform", [*EVERY[:3], *MIXES], ids=lambda each: type(each).__name__)
-def test_a_plain_dict_has_nothing_to_draw_by_and_the_error_says_so(transform: Any) -> None:
+def test_a_plain_dict_without_sample_ids_is_an_error(transform: Any) -> None:
     rows = dict(batch(range(4)))
     wanted = f"{type(transform).__name__}: expected a Batch: .* got dict .*transform="
     with pytest.raises(SchemaError, match=wanted):
@@ -473,7 +473,7 @@ def test_means_may_be_lists_arrays_or_tensors(kind: Any) -> None:
     assert hash(given) == hash(Normalize((0.5, 0.25, 0.125), (0.5, 0.25, 0.125)))
 
 
-def test_ids_may_be_numpys() -> None:
+def test_sample_ids_may_be_a_numpy_array() -> None:
     rows = batch(range(9))
     numpys = Rows(rows, rows.sample_ids.numpy(), rows.epoch, rows.seed)
     assert same(RandomHorizontalFlip()(rows), RandomHorizontalFlip()(numpys))
@@ -513,7 +513,7 @@ def test_a_loader_gives_the_same_pictures_on_any_number_of_ranks_and_after_a_res
     whole.close()
 
 
-def test_a_transform_in_the_loaders_threads_is_one_after_the_loader(dataset: mx8.Dataset) -> None:
+def test_a_transform_gives_equal_results_inside_and_after_the_loader(dataset: mx8.Dataset) -> None:
     mix = Compose([AUGMENT, CutMix(classes=5), Normalize([0.5] * 3, [0.5] * 3)])
     options: dict[str, Any] = {"batch_size": 8, "shuffle": True, "seed": 17}
     with mx8.Loader(dataset, transform=mix, **options) as within, mx8.Loader(dataset, **options) as before:
@@ -523,7 +523,7 @@ def test_a_transform_in_the_loaders_threads_is_one_after_the_loader(dataset: mx8
             assert a["label"].shape == (len(a.sample_ids), 5)
 
 
-def test_a_loaders_error_says_what_the_transform_got(dataset: mx8.Dataset) -> None:
+def test_an_error_of_the_loader_describes_the_input_of_the_transform(dataset: mx8.Dataset) -> None:
     with (
         mx8.Loader(dataset, batch_size=8, transform=RandomHorizontalFlip(image="picture")) as loader,
         pytest.raises(mx8.LoaderError, match="expected a batch with 'picture', got one with image, label"),
@@ -533,7 +533,7 @@ def test_a_loaders_error_says_what_the_transform_got(dataset: mx8.Dataset) -> No
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("transform", [*EVERY, *MIXES], ids=lambda each: type(each).__name__)
-def test_a_gpu_gives_what_the_cpu_gives(transform: Any) -> None:
+def test_gpu_and_cpu_give_equal_results(transform: Any) -> None:
     rows = batch(range(50))
     on_gpu = Rows({key: value.cuda() for key, value in rows.items()}, rows.sample_ids.cuda(), rows.epoch, rows.seed)
     wanted, found = transform(rows), transform(on_gpu)
@@ -542,11 +542,11 @@ def test_a_gpu_gives_what_the_cpu_gives(transform: Any) -> None:
         assert torch.allclose(found[key].cpu().double(), wanted[key].double(), atol=1 if key == "image" else 1e-6)
 
 
-# how often, how much --------------------------------------------------------------------------------------------------
+# distributions --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [RandomHorizontalFlip, RandomGrayscale])
-def test_a_probability_of_0_is_never_and_of_1_always(make: Any) -> None:
+def test_probability_0_changes_no_picture_and_1_changes_all(make: Any) -> None:
     rows = batch(range(50))
     assert torch.equal(make(0)(rows)["image"], rows["image"])
     whole = {RandomHorizontalFlip: flipped, RandomGrayscale: grey}[make](rows["image"], np.arange(50))
@@ -554,7 +554,7 @@ def test_a_probability_of_0_is_never_and_of_1_always(make: Any) -> None:
 
 
 @EACH_MIX
-def test_rows_that_take_no_part_are_left(mix: Mixup | CutMix) -> None:
+def test_rows_that_are_not_mixed_are_unchanged(mix: Mixup | CutMix) -> None:
     rows = batch(range(50))
     never = type(mix)(classes=5, p=0)(rows)
     assert torch.equal(never["image"], rows["image"])
@@ -565,7 +565,7 @@ def test_rows_that_take_no_part_are_left(mix: Mixup | CutMix) -> None:
 
 @pytest.mark.parametrize("p", [0.2, 0.5])
 @pytest.mark.parametrize("make", [RandomHorizontalFlip, RandomGrayscale])
-def test_so_many_pictures_are_changed_as_p_says(make: Any, p: float) -> None:
+def test_the_share_of_changed_pictures_is_p(make: Any, p: float) -> None:
     count = 20_000
     image = torch.tensor([[0, 9], [100, 20], [7, 3]], dtype=torch.uint8)[:, None, :]
     rows = Rows({"image": image.repeat(count, 1, 1, 1)}, torch.arange(count))
@@ -573,7 +573,7 @@ def test_so_many_pictures_are_changed_as_p_says(make: Any, p: float) -> None:
     assert abs(int(changed.sum()) - p * count) < 4 * (p * (1 - p) * count) ** 0.5
 
 
-def test_brightness_is_spread_evenly_between_its_least_and_most() -> None:
+def test_brightness_is_uniformly_distributed_in_its_range() -> None:
     count = 20_000
     rows = Rows({"image": torch.full((count, 3, 1, 1), 0.25)}, torch.arange(count))
     for amount, (least, most) in {0.4: (0.6, 1.4), 2.0: (0.0, 3.0), (0.5, 0.75): (0.5, 0.75)}.items():
@@ -589,7 +589,7 @@ def test_all_orders_of_steps_are_drawn_equally_often() -> None:
     assert ((counts - 1000) ** 2 / 1000).sum() < 49.7  # chi-squared, 23 degrees, 1 in 1000
 
 
-# what is refused ------------------------------------------------------------------------------------------------------
+# invalid arguments ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -615,7 +615,7 @@ def test_all_orders_of_steps_are_drawn_equally_often() -> None:
         (lambda: Compose([Normalize([0.5], [1]), ColorJitter(0.4)]), "put it before Normalize"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_with_what_was_given(make: Any, says: str) -> None:
+def test_an_invalid_setting_is_an_error_with_the_given_value(make: Any, says: str) -> None:
     with pytest.raises(mx8.SettingError, match=says):
         make()
 
@@ -626,12 +626,12 @@ def test_a_setting_that_cannot_be_is_refused_with_what_was_given(make: Any, says
         (levels(4)[:, :2], r"uint8 \[4, 2, 13, 11\]"),
         (levels(4)[0], r"uint8 \[3, 13, 11\]"),
         (levels(4).int(), r"int32 \[4, 3, 13, 11\]"),
-        (levels(4).numpy(), "ndarray, which is no tensor"),
-        (b"jpeg", "bytes, which is no tensor"),
+        (levels(4).numpy(), "ndarray, which is not a tensor"),
+        (b"jpeg", "bytes, which is not a tensor"),
     ],
 )
 @pytest.mark.parametrize("transform", [EVERY[1], EVERY[2], EVERY[3]], ids=lambda each: type(each).__name__)
-def test_what_are_no_pictures_is_refused_with_what_was_found(transform: Any, value: Any, found: str) -> None:
+def test_arrays_that_are_not_pictures_are_an_error_with_what_was_found(transform: Any, value: Any, found: str) -> None:
     wanted = r"batch\['image'\]: expected a tensor of uint8 or floats, \[B, 3, H, W\] or \[B, H, W, 3\], got"
     with pytest.raises(SchemaError, match=f"^{type(transform).__name__}: {wanted} {found}") as caught:
         transform(Rows({"image": value}, torch.arange(4)))
@@ -646,7 +646,7 @@ def test_what_are_no_pictures_is_refused_with_what_was_found(transform: Any, val
         (torch.tensor([0.0, 1, 2]), r"got torch.float32 \[3\]"),
         (torch.zeros(3, 4), r"got torch.float32 \[3, 4\]"),
         (torch.zeros(3, 5, dtype=torch.int64), r"got torch.int64 \[3, 5\]"),
-        (np.arange(3), "got ndarray, which is no tensor"),
+        (np.arange(3), "got ndarray, which is not a tensor"),
     ],
 )
 @EACH_MIX
@@ -656,12 +656,12 @@ def test_labels_that_cannot_be_mixed_are_refused(mix: Any, labels: Any, says: st
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
-def test_labels_may_be_any_integers(dtype: torch.dtype) -> None:
+def test_labels_may_have_any_integer_dtype(dtype: torch.dtype) -> None:
     rows = batch(range(9))
     assert same(Mixup(classes=5)(rows), Mixup(classes=5)(rows.replace({"label": rows["label"].to(dtype)})))
 
 
-def test_transforms_are_values() -> None:
+def test_transforms_can_be_copied_pickled_and_compared() -> None:
     assert RandomHorizontalFlip(0.5) == RandomHorizontalFlip()
     assert repr(Mixup(classes=3)) == (
         "Mixup(classes=3, alpha=1.0, p=1.0, label_smoothing=0.0, image='image', label='label')"
@@ -671,7 +671,7 @@ def test_transforms_are_values() -> None:
         RandomHorizontalFlip().p = 1  # type: ignore[misc]
 
 
-def test_the_package_loads_torch_only_when_a_name_is_used() -> None:
+def test_torch_is_imported_only_when_a_name_is_used() -> None:
     code = "import sys, mx8shards.transforms as t; print('torch' in sys.modules, len(dir(t)) > 7)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

@@ -17,7 +17,7 @@ import pytest
 
 import mx8shards as mx8
 from mx8shards.kernels import turbo
-from tests.pictures import difference, file_of, jpeg, twin_of, write
+from tests.pictures import difference, file_of, jpeg, reference_crop, write
 from tests.pixels import picture
 
 _DECODE = """
@@ -42,10 +42,10 @@ def decoded(data: Path, repository: Path, **environment: str) -> tuple[str, ...]
 
 @pytest.mark.skipif(turbo.library is None, reason="there is no libturbojpeg here")
 @pytest.mark.parametrize("cache", ["used", pytest.param("empty", marks=pytest.mark.hunt)])
-def test_a_cache_of_kernels_is_shared_by_processes_with_and_without_the_library(
+def test_processes_with_and_without_the_library_share_one_kernel_cache(
     tmp_path: Path, repository: Path, cache: str
 ) -> None:
-    """A kernel that calls what is not there would crash, and one that was compiled without is no use with it."""
+    """A cached kernel that calls a missing library would crash, and one compiled without it would not use it."""
     write(tmp_path / "data", [jpeg(picture(20, 20, i, True)) for i in range(2)])
     shared = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")} if cache == "empty" else {}
     without, with_it = (decoded(tmp_path / "data", repository, **shared, **more) for more in ({turbo.VARIABLE: ""}, {}))
@@ -55,13 +55,13 @@ def test_a_cache_of_kernels_is_shared_by_processes_with_and_without_the_library(
 
 
 @pytest.mark.parametrize("name", ["nothing.so", "libc.so.6", "libm.so.6"])
-def test_a_chosen_library_that_is_none_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_library_in_the_environment_variable_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(turbo.VARIABLE, name)
     with pytest.raises((OSError, ImportError), match=re.escape(name)):
         turbo.find_library()
 
 
-def test_an_empty_name_means_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_environment_variable_turns_the_library_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(turbo.VARIABLE, "")
     assert turbo.find_library() is None
     monkeypatch.delenv(turbo.VARIABLE)
@@ -69,7 +69,7 @@ def test_an_empty_name_means_that_there_is_none(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(turbo.library is None, reason="there is no libturbojpeg here")
-def test_it_says_what_is_wrong() -> None:
+def test_find_error_reports_damaged_jpegs() -> None:
     whole = jpeg(picture(30, 50, 0, True))
     for size in (len(whole), len(whole) // 2, 300, 10):
         handle = turbo.Handle()
@@ -98,7 +98,7 @@ def found(repository: Path, **environment: str) -> list[str]:
 
 
 def elf_with(directory: Path, *names: str) -> str:
-    """A shared library that exports functions of these names; none of them does anything."""
+    """Build a shared library that exports empty functions of these names."""
     source = directory / "stub.c"
     source.write_text("".join(f"int {name}(void) {{ return -1; }}\n" for name in names))
     library = directory / "libturbojpeg.so.0"
@@ -111,12 +111,12 @@ def elf_with(directory: Path, *names: str) -> str:
 @pytest.mark.parametrize(
     ("exports", "chosen"),
     [
-        (turbo._NEEDED + turbo._OF_REGIONS, "libturbojpeg.so.0"),  # a 3.x of the system comes first
+        (turbo._NEEDED + turbo._OF_REGIONS, "libturbojpeg.so.0"),  # the system's 3.x comes first
         (turbo._NEEDED, "_pylibjxl"),  # then that of the wheel
-        (turbo._OF_REGIONS, "_pylibjxl"),  # and a library that lacks a symbol is none
+        (turbo._OF_REGIONS, "_pylibjxl"),  # a library without a needed symbol is skipped
     ],
 )
-def test_a_3x_of_the_system_comes_before_the_one_of_a_wheel_and_that_before_a_2x_of_the_system(
+def test_the_systems_3x_is_preferred_to_the_wheel_and_the_wheel_to_the_systems_2x(
     tmp_path: Path, repository: Path, exports: tuple[str, ...], chosen: str
 ) -> None:
     name, imported = found(repository, LD_LIBRARY_PATH=elf_with(tmp_path, *exports))
@@ -125,8 +125,8 @@ def test_a_3x_of_the_system_comes_before_the_one_of_a_wheel_and_that_before_a_2x
 
 
 @pytest.mark.skipif(ctypes.util.find_library("turbojpeg") is None, reason="the system has no libturbojpeg")
-def test_without_the_wheel_the_library_of_the_system_is_taken(tmp_path: Path, repository: Path) -> None:
-    (tmp_path / "pylibjxl").mkdir()  # a package of this name that holds no library
+def test_without_the_wheel_the_library_of_the_system_is_used(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "pylibjxl").mkdir()  # a package of this name without a library
     (tmp_path / "pylibjxl" / "__init__.py").touch()
     assert found(repository, PYTHONPATH=f"{tmp_path}:{repository}") == ["libturbojpeg.so.0", "False"]
 
@@ -135,7 +135,7 @@ def test_without_the_wheel_the_library_of_the_system_is_taken(tmp_path: Path, re
 
 
 def newer_library() -> str | None:
-    """A libturbojpeg 3.x, which a package may have brought along."""
+    """The path of a libturbojpeg 3.x, perhaps from a package."""
     try:
         files = metadata.files("turbojpeg") or []
     except metadata.PackageNotFoundError:
@@ -162,8 +162,8 @@ for name, spec in specs.items():
 
 
 @pytest.mark.skipif(newer_library() is None, reason="no package with a libturbojpeg 3.x is installed")
-def test_regions_are_right_and_damaged_ones_are_refused(tmp_path: Path, repository: Path) -> None:
-    """A region ends decoding early, so damage below it is not seen; what is seen is that of the whole picture."""
+def test_regions_are_decoded_correctly_and_damaged_ones_refused(tmp_path: Path, repository: Path) -> None:
+    """Decoding a region stops early, so damage below it is not seen; its pixels equal those of the whole picture."""
     samplings = ("444", "422", "420", "440", "411", "Gray")
     good = [jpeg(picture(*size, i, True), samplings[i % 6]) for i, size in enumerate([(300, 400), (511, 333)] * 6)]
     good += [file_of(picture(300, 400, 1, True), progressive=True), jpeg(picture(9, 7, 1, True))]
@@ -179,5 +179,5 @@ def test_regions_are_right_and_damaged_ones_are_refused(tmp_path: Path, reposito
         found = np.load(tmp_path / f"{name}.npz")
         assert found["ids"].tolist() == list(range(len(good)))
         for i, crop in zip(found["ids"].tolist(), found["image"], strict=True):
-            mean, most = difference(crop, twin_of(good[i], spec, "image", i))
+            mean, most = difference(crop, reference_crop(good[i], spec, "image", i))
             assert mean <= (30 if i == len(good) - 1 else 10 if samplings[i % 6] == "411" else 5), (name, i, mean, most)

@@ -33,18 +33,18 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def only(report: Report) -> Damage:
+def only_damage(report: Report) -> Damage:
     assert not report.ok
     (damage,) = report.damage
     return damage
 
 
-# nothing is wrong -----------------------------------------------------------------------------------------------------
+# undamaged datasets ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz", "bz2", "br", "snappy"])
 @pytest.mark.parametrize("mode", ["structure", "subset", "data"])
-def test_a_dataset_just_written_is_sound(tmp_path: Path, compression: str | None, mode: str) -> None:
+def test_a_new_dataset_is_ok(tmp_path: Path, compression: str | None, mode: str) -> None:
     snapshot = write(tmp_path, range(100), compression=compression)
     report = mx8.verify(tmp_path, data=mode == "data", subset="30%" if mode == "subset" else None)
     shards = len(list(tmp_path.glob("shard.*")))
@@ -56,18 +56,18 @@ def test_a_dataset_just_written_is_sound(tmp_path: Path, compression: str | None
 
 
 @pytest.mark.parametrize("numbers", [range(0), range(1)])
-def test_a_dataset_of_no_samples_or_one_is_sound(tmp_path: Path, numbers: range) -> None:
+def test_a_dataset_of_no_samples_or_one_is_ok(tmp_path: Path, numbers: range) -> None:
     write(tmp_path, numbers)
     assert mx8.verify(tmp_path, data=True).ok
 
 
-def test_reading_never_changes_a_file(root: Path) -> None:
+def test_verify_never_changes_a_file(root: Path) -> None:
     before = tree(root)
     mx8.verify(root, data=True)
     assert tree(root) == before
 
 
-def test_a_report_is_json(root: Path) -> None:
+def test_a_report_can_be_written_as_json(root: Path) -> None:
     flip(root / "shard.00000.mds", 8 * 1500)
     report = mx8.verify(root, data=True)
     found = json.loads(json.dumps(report.to_json()))
@@ -76,7 +76,7 @@ def test_a_report_is_json(root: Path) -> None:
     assert found["damage"][0]["file"] == "shard.00000.mds"
 
 
-def test_progress_tells_of_every_byte_and_ends_at_the_total(root: Path) -> None:
+def test_progress_counts_every_byte_and_ends_at_the_total(root: Path) -> None:
     calls: list[tuple[int, int]] = []
     mx8.verify(root, data=True, progress=lambda done, total: calls.append((done, total)))
     total = sum(path.stat().st_size for path in root.glob("shard.*"))
@@ -84,7 +84,7 @@ def test_progress_tells_of_every_byte_and_ends_at_the_total(root: Path) -> None:
     assert calls[-1] == (total, total)
 
 
-def test_no_dataset_is_an_error_and_not_a_report(tmp_path: Path) -> None:
+def test_a_directory_without_a_dataset_is_an_error_and_not_a_report(tmp_path: Path) -> None:
     with pytest.raises(mx8.DatasetNotFoundError, match="no dataset here"):
         mx8.verify(tmp_path / "nothing")
 
@@ -92,12 +92,12 @@ def test_no_dataset_is_an_error_and_not_a_report(tmp_path: Path) -> None:
 # structure ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_shard_is_named_with_its_samples(root: Path) -> None:
+def test_a_missing_shard_is_reported_with_its_samples(root: Path) -> None:
     name = sorted(path.name for path in root.glob("shard.*"))[1]
     first = len(offsets(root / "shard.00000.mds")) - 1
     count = len(offsets(root / name)) - 1
     (root / name).unlink()
-    damage = only(mx8.verify(root))
+    damage = only_damage(mx8.verify(root))
     assert (damage.file, damage.reason, damage.samples) == (name, "missing", ((first, first + count),))
 
 
@@ -106,7 +106,7 @@ def grow(path: Path) -> None:
         file.write(b"x")
 
 
-def lower_an_offset(path: Path) -> None:
+def decrease_an_offset(path: Path) -> None:
     flip(path, 8 * 9 + 7)  # the second byte of offset 1
 
 
@@ -114,15 +114,15 @@ def miscount(path: Path) -> None:
     flip(path, 0)
 
 
-def become_a_symlink(path: Path) -> None:
+def replace_by_a_symlink(path: Path) -> None:
     path.rename(path.with_suffix(".elsewhere"))
     path.symlink_to(path.with_suffix(".elsewhere"))
 
 
-@pytest.mark.parametrize("harm", [cut, grow, lower_an_offset, miscount, become_a_symlink])
+@pytest.mark.parametrize("harm", [cut, grow, decrease_an_offset, miscount, replace_by_a_symlink])
 def test_broken_structure_is_found_without_reading_data(root: Path, harm: Any) -> None:
     harm(root / "shard.00000.mds")
-    damage = only(mx8.verify(root))
+    damage = only_damage(mx8.verify(root))
     assert (damage.file, damage.reason) == ("shard.00000.mds", "format")
     assert ids(damage.samples) == set(range(len(offsets(root / "shard.00001.mds")) - 1))
     assert "shard.00000.mds" not in damage.error
@@ -138,10 +138,10 @@ def test_a_directory_that_became_a_file_makes_shards_unreadable(tmp_path: Path) 
     assert ids(r for damage in report.damage for r in damage.samples) == set(range(30))
 
 
-def test_a_payload_is_looked_at_only_when_asked(root: Path) -> None:
+def test_payloads_are_read_only_with_data(root: Path) -> None:
     flip(root / "shard.00000.mds", 8 * 1500)
     assert mx8.verify(root).ok
-    assert only(mx8.verify(root, data=True)).reason == "integrity"
+    assert only_damage(mx8.verify(root, data=True)).reason == "integrity"
 
 
 # index files ----------------------------------------------------------------------------------------------------------
@@ -150,22 +150,22 @@ def test_a_payload_is_looked_at_only_when_asked(root: Path) -> None:
 def test_an_index_changed_outside_is_damage(root: Path) -> None:
     edit_index(root, lambda index: index["mx8shards"]["metadata"].update(a=1))
     report = mx8.verify(root)
-    damage = only(report)
+    damage = only_damage(report)
     assert (damage.file, damage.reason, damage.samples) == ("index.json", "integrity", ())
     assert "changed outside mx8shards" in damage.error
-    assert (report.shards, report.sealed) == (len(list(root.glob("shard.*"))), False)  # those of what is kept
+    assert (report.shards, report.sealed) == (len(list(root.glob("shard.*"))), False)  # the kept index files
 
 
-def test_an_index_that_is_no_index_is_damage(root: Path) -> None:
+def test_an_invalid_index_is_damage(root: Path) -> None:
     make_foreign(root)
     (root / "index.json").write_bytes(b"{")
-    damage = only(mx8.verify(root))
+    damage = only_damage(mx8.verify(root))
     assert (damage.file, damage.reason) == ("index.json", "format")
 
 
 def test_a_lost_index_is_damage_where_snapshots_are_kept(root: Path) -> None:
     (root / "index.json").unlink()
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.file, damage.reason) == ("index.json", "missing")
 
 
@@ -173,7 +173,7 @@ def test_a_kept_index_that_changed_is_damage(root: Path) -> None:
     write(root, range(100, 120), mode="append")
     for kept in sorted((root / STATE / "snapshots").iterdir()):
         flip(kept, 8 * 100)
-        damage = only(mx8.verify(root))
+        damage = only_damage(mx8.verify(root))
         assert (damage.file, damage.reason) == (f"{STATE}/snapshots/{kept.name}", "integrity")
         assert damage.snapshot == f"sha256:{kept.stem}"
         flip(kept, 8 * 100)
@@ -187,24 +187,24 @@ def test_shards_that_only_an_older_snapshot_uses_are_checked_with_data(root: Pat
     write(root, range(50), mode="overwrite")
     flip(root / "shard.00000.mds", 8 * 1500)
     assert mx8.verify(root).ok
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.file, damage.snapshot) == ("shard.00000.mds", old)
 
 
-def test_a_file_of_several_snapshots_is_read_and_blamed_once(root: Path) -> None:
+def test_a_file_of_several_snapshots_is_read_and_reported_once(root: Path) -> None:
     new = write(root, range(100, 150), mode="append")
     flip(root / "shard.00000.mds", 8 * 1500)
     report = mx8.verify(root, data=True)
-    assert only(report).snapshot == new
+    assert only_damage(report).snapshot == new
     assert report.shards == len(list(root.glob("shard.*")))
 
 
-def test_a_pinned_link_asks_for_that_snapshot_alone(root: Path) -> None:
+def test_a_pinned_link_checks_only_that_snapshot(root: Path) -> None:
     old = mx8.Dataset(root).snapshot
     new = write(root, range(50), mode="overwrite")
     flip(root / "shard.00000.mds", 8 * 1500)
     assert mx8.verify(f"{root}@{new}", data=True).ok
-    assert only(mx8.verify(f"{root}@{old}", data=True)).file == "shard.00000.mds"
+    assert only_damage(mx8.verify(f"{root}@{old}", data=True)).file == "shard.00000.mds"
 
 
 # side-cars and the cache ----------------------------------------------------------------------------------------------
@@ -216,28 +216,28 @@ def sidecar(root: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["blocks", "columns"])
-def test_a_damaged_sidecar_touches_no_sample(root: Path, kind: str) -> None:
+def test_a_damaged_sidecar_affects_no_sample(root: Path, kind: str) -> None:
     path = sidecar(root, kind)
     flip(path, 8 * 30)
     assert mx8.verify(root).ok
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.file, damage.reason) == (f"{STATE}/sidecars/{path.name}", "integrity")
     assert (damage.samples, damage.blocks) == ((), ())
 
 
 @pytest.mark.parametrize("kind", ["blocks", "columns"])
 @pytest.mark.parametrize("data", [False, True])
-def test_a_sidecar_that_is_missing_or_cut_is_damage(root: Path, kind: str, data: bool) -> None:
+def test_a_missing_or_truncated_sidecar_is_damage(root: Path, kind: str, data: bool) -> None:
     path = sidecar(root, kind)
     cut(path)
-    assert only(mx8.verify(root, data=data)).reason == "format"
+    assert only_damage(mx8.verify(root, data=data)).reason == "format"
     path.unlink()
-    damage = only(mx8.verify(root, data=data))
+    damage = only_damage(mx8.verify(root, data=data))
     assert (damage.file, damage.reason) == (f"{STATE}/sidecars/{path.name}", "missing")
 
 
 def replace_sidecar(root: Path, kind: str, data: bytes) -> None:
-    """Put another side-car of the right size and hash in place, as though it had been published so."""
+    """Publish a changed side-car with its right size and hash."""
     name = blake3(data).hexdigest()
     (root / STATE / "sidecars" / name).write_bytes(data)
 
@@ -249,28 +249,28 @@ def replace_sidecar(root: Path, kind: str, data: bytes) -> None:
     edit_index(root, edit, keep=True)
 
 
-def test_block_digests_that_differ_from_the_shards_are_found_though_every_hash_is_right(root: Path) -> None:
+def test_wrong_block_digests_are_found_even_if_every_hash_is_right(root: Path) -> None:
     data = bytearray(sidecar(root, "blocks").read_bytes())
     data[8 + 3] ^= 1  # in the digest of the first shard's first block
     replace_sidecar(root, "blocks", bytes(data))
     assert mx8.verify(root).ok
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.file, damage.reason) == (f"{STATE}/sidecars/{blake3(bytes(data)).hexdigest()}", "integrity")
     assert (damage.samples, damage.blocks) == ((), ())
     assert "block 0" in damage.error
 
 
-def test_numbers_that_differ_from_the_shards_are_found_though_the_hash_is_right(root: Path) -> None:
+def test_wrong_numbers_in_a_sidecar_are_found_even_if_its_hash_is_right(root: Path) -> None:
     data = bytearray(sidecar(root, "columns").read_bytes())
     data[8 + 3 * 8] ^= 1  # the fourth label of the first shard
     replace_sidecar(root, "columns", bytes(data))
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert damage.file.startswith(f"{STATE}/sidecars/")
     assert (damage.reason, damage.samples) == ("integrity", ((3, 4),))
     assert "column 'label'" in damage.error
 
 
-def test_block_digests_speak_where_no_hash_does(root: Path) -> None:
+def test_block_digests_find_damage_in_shards_without_hashes(root: Path) -> None:
     def edit(index: dict[str, Any]) -> None:
         for entry in index["shards"]:
             entry["raw_data"]["hashes"] = {}
@@ -288,14 +288,14 @@ def test_a_damaged_decompressed_copy_is_found(tmp_path: Path) -> None:
     (copy,) = (tmp_path / STATE / "cache").glob("*.mds")
     assert mx8.verify(tmp_path, data=True).ok
     flip(copy, 8 * 1500)
-    damage = only(mx8.verify(tmp_path, data=True))
+    damage = only_damage(mx8.verify(tmp_path, data=True))
     assert (damage.file, damage.samples) == (f"{STATE}/cache/{copy.name}", ((0, 30),))
     copy.unlink()
     assert mx8.verify(tmp_path, data=True).ok
 
 
 def only_raw(root: Path, *, publisher: str) -> list[Path]:
-    """What Streaming leaves in its cache with keep_zip=False: of compressed shards the raw files."""
+    """Streaming's cache with keep_zip=False has only the raw files of compressed shards."""
     write(root, range(100), compression="zstd", hashes=("sha1",))
     if publisher == "others":
         make_foreign(root, hashes=("sha1",))
@@ -321,27 +321,27 @@ def test_the_raw_file_of_a_compressed_shard_is_enough(tmp_path: Path, publisher:
 
 
 @pytest.mark.parametrize("publisher", ["us", "others"])
-def test_damage_of_a_raw_file_that_stands_alone_is_found(tmp_path: Path, publisher: str) -> None:
+def test_damage_of_a_raw_file_without_its_compressed_file_is_found(tmp_path: Path, publisher: str) -> None:
     raw = only_raw(tmp_path, publisher=publisher)
     flip(raw[1], 8 * (raw[1].stat().st_size - 3))
     assert mx8.verify(tmp_path).ok
-    damage = only(mx8.verify(tmp_path, data=True))
+    damage = only_damage(mx8.verify(tmp_path, data=True))
     assert (damage.file, damage.reason) == (raw[1].name, "integrity")
     cut(raw[2])
-    assert only(mx8.verify(tmp_path)).reason == "missing"  # no reader takes it, and there is no other
+    assert only_damage(mx8.verify(tmp_path)).reason == "missing"  # no reader accepts it, and there is no other file
     with pytest.raises(mx8.DatasetNotFoundError):
         list(mx8.Dataset(tmp_path))
 
 
-# datasets of others ---------------------------------------------------------------------------------------------------
+# foreign datasets -----------------------------------------------------------------------------------------------------
 
 
-# others who publish and collect meanwhile -----------------------------------------------------------------------------
+# concurrent publications and gc ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{"data": True}, {"subset": "100%"}, {}])
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_what_gc_removes_meanwhile_is_not_damage(tmp_path: Path, options: Any, compression: str | None) -> None:
+def test_files_that_gc_removes_meanwhile_are_not_damage(tmp_path: Path, options: Any, compression: str | None) -> None:
     write(tmp_path, range(200), compression=compression)
     newer: list[str] = []
 
@@ -352,11 +352,11 @@ def test_what_gc_removes_meanwhile_is_not_damage(tmp_path: Path, options: Any, c
 
     report = mx8.verify(tmp_path, progress=replace, **options)
     assert report.ok
-    if options or compression is None:  # else no shard's file is read, and nothing tells of progress
+    if options or compression is None:  # otherwise no shard is read and progress is not called
         assert (report.snapshot, report.samples) == (newer[0], 100)
 
 
-def test_a_dataset_that_changes_all_the_time_gets_an_error_and_no_report(tmp_path: Path) -> None:
+def test_a_dataset_that_changes_all_the_time_is_an_error_and_not_a_report(tmp_path: Path) -> None:
     write(tmp_path, range(200))
     numbers = itertools.count(1)
 
@@ -364,12 +364,12 @@ def test_a_dataset_that_changes_all_the_time_gets_an_error_and_no_report(tmp_pat
         write(tmp_path, range(200), mode="overwrite", metadata={"number": next(numbers)})
         mx8.gc(tmp_path, keep=0)
 
-    with pytest.raises(mx8.DatasetNotFoundError, match="changed while it was verified, 3 times: nothing can be said"):
+    with pytest.raises(mx8.DatasetNotFoundError, match="changed 3 times while it was verified"):
         mx8.verify(tmp_path, data=True, progress=replace)
     assert mx8.verify(tmp_path, data=True).ok
 
 
-def test_damage_is_reported_though_others_publish_meanwhile(tmp_path: Path) -> None:
+def test_damage_is_reported_even_if_snapshots_are_published_meanwhile(tmp_path: Path) -> None:
     write(tmp_path, range(200))
     cut(tmp_path / "shard.00003.mds")
     written: list[str] = []
@@ -383,7 +383,7 @@ def test_damage_is_reported_though_others_publish_meanwhile(tmp_path: Path) -> N
     assert written
 
 
-def test_a_first_snapshot_that_is_being_published_is_none_yet(tmp_path: Path) -> None:
+def test_a_first_snapshot_that_is_not_fully_published_is_no_dataset(tmp_path: Path) -> None:
     write(tmp_path, range(20))
     (tmp_path / "index.json").unlink()
     (tmp_path / STATE / "staging").mkdir()
@@ -392,7 +392,7 @@ def test_a_first_snapshot_that_is_being_published_is_none_yet(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_shards_without_hashes_are_counted_and_not_called_damaged(root: Path, compression: str | None) -> None:
+def test_shards_without_hashes_are_counted_and_not_reported_as_damaged(root: Path, compression: str | None) -> None:
     shutil.rmtree(root)
     write(root, range(100), compression=compression)
     make_foreign(root)
@@ -408,12 +408,12 @@ def test_a_foreign_hash_is_enough_to_find_damage(root: Path, compression: str | 
     (shard,) = root.glob("shard.*")
     assert mx8.verify(root, data=True).unchecked == 0
     flip(shard, 8 * (shard.stat().st_size // 2))
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.reason, damage.samples, damage.blocks) == ("integrity", ((0, 100),), ())
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gz", "bz2", "br", "snappy"])
-def test_a_compressed_shard_is_unpacked_and_held_against_its_raw_hash(root: Path, compression: str) -> None:
+def test_a_compressed_shard_is_decompressed_and_compared_with_its_raw_hash(root: Path, compression: str) -> None:
     shutil.rmtree(root)
     write(root, range(100), compression=compression, hashes=("sha1",), size_limit=None)
     make_foreign(root, hashes=("sha1",))
@@ -422,19 +422,19 @@ def test_a_compressed_shard_is_unpacked_and_held_against_its_raw_hash(root: Path
     edit_index(root, lambda index: index["shards"][0]["zip_data"].update(hashes={}))
     for at in range(0, len(data), len(data) // 20):
         shard.write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
-        for damage in mx8.verify(root, data=True).damage:  # a flip may be without effect: gzip's time, zstd's reserve
+        for damage in mx8.verify(root, data=True).damage:  # no effect: gzip's time, zstd's reserved bits
             assert (damage.file, damage.samples) == (shard.name, ((0, 100),))
     edit_index(root, lambda index: index["shards"][0]["raw_data"]["hashes"].update(sha1="0" * 40))
     shard.write_bytes(data)
-    assert only(mx8.verify(root, data=True)).reason == "integrity"
+    assert only_damage(mx8.verify(root, data=True)).reason == "integrity"
 
 
-def test_sizes_that_do_not_add_up_are_blamed_on_their_very_samples(root: Path) -> None:
+def test_inconsistent_sizes_are_reported_with_exactly_their_samples(root: Path) -> None:
     make_foreign(root)
     places = offsets(root / "shard.00000.mds")
     for row in (2, 5, 6):
         flip(root / "shard.00000.mds", 8 * places[row])  # in the size of the blob
-    damage = only(mx8.verify(root, data=True))
+    damage = only_damage(mx8.verify(root, data=True))
     assert (damage.reason, damage.samples) == ("format", ((2, 3), (5, 7)))
     assert "sample 2" in damage.error
 
@@ -451,13 +451,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_damaged_blocks_name_the_samples_that_lie_in_them(large: Path) -> None:
+def test_a_damaged_block_is_reported_with_the_samples_in_it(large: Path) -> None:
     shard = large / "shard.00000.mds"
     places = offsets(shard)
     for blocks in ((1,), (2,), (0,), (1, 3), (4,)):
         for block in blocks:
             flip(shard, 8 * (block * BLOCK + 77))
-        damage = only(mx8.verify(large, data=True))
+        damage = only_damage(mx8.verify(large, data=True))
         for block in blocks:
             flip(shard, 8 * (block * BLOCK + 77))
         expected = {
@@ -469,7 +469,7 @@ def test_damaged_blocks_name_the_samples_that_lie_in_them(large: Path) -> None:
         assert ids(damage.samples) == (set(range(60)) if 0 in blocks else expected)  # block 0 holds the offsets
 
 
-def test_without_block_digests_every_sample_of_the_shard_is_named(large: Path, tmp_path: Path) -> None:
+def test_damage_without_block_digests_is_reported_with_all_samples_of_the_shard(large: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(large, root)
     sidecar(root, "blocks").unlink()
@@ -480,7 +480,7 @@ def test_without_block_digests_every_sample_of_the_shard_is_named(large: Path, t
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz"])
-def test_memory_is_bounded_by_pieces_and_not_by_the_shard(tmp_path: Path, compression: str | None) -> None:
+def test_memory_does_not_grow_with_the_shard(tmp_path: Path, compression: str | None) -> None:
     root = tmp_path / "data"
     with mx8.Writer(
         root, columns={"blob": "bytes", "label": "int"}, compression=compression, size_limit=None
@@ -499,7 +499,7 @@ def test_memory_is_bounded_by_pieces_and_not_by_the_shard(tmp_path: Path, compre
 # subset ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_subset_is_drawn_anew_and_finds_what_it_draws(root: Path) -> None:
+def test_each_run_draws_a_new_subset_and_finds_the_damage_in_it(root: Path) -> None:
     flip(root / "shard.00000.mds", 8 * 1500)
     found = {mx8.verify(root, subset=0.5).ok for _ in range(60)}
     assert found == {True, False}  # fails once in 2**58 runs
@@ -511,21 +511,21 @@ def test_a_subset_is_never_empty(root: Path) -> None:
 
 
 @pytest.mark.parametrize("subset", ["0%", "101%", "five", "", "%", 0, -1, 1.5, float("nan"), [1], b"5%"])
-def test_a_subset_that_is_no_share_is_refused(root: Path, subset: Any) -> None:
+def test_an_invalid_subset_is_refused(root: Path, subset: Any) -> None:
     with pytest.raises(mx8.SettingError, match="subset: expected a fraction above 0"):
         mx8.verify(root, subset=subset)
 
 
-def test_data_and_subset_exclude_each_other(root: Path) -> None:
+def test_data_and_subset_are_mutually_exclusive(root: Path) -> None:
     with pytest.raises(mx8.SettingError, match="data and subset: expected one of them, got both"):
         mx8.verify(root, data=True, subset="5%")
 
 
-# every bit ------------------------------------------------------------------------------------------------------------
+# bit flips ------------------------------------------------------------------------------------------------------------
 
 
 class Everything:
-    """A sealed dataset with files of every kind, and what should be said of a flip in each of them.
+    """A sealed dataset with every kind of file, and the expected report of a bit flip in each.
 
     Three snapshots: one that was overwritten; raw shards of several blocks; and compressed shards appended to those.
     """
@@ -536,7 +536,7 @@ class Everything:
         self._write(range(60), mode="overwrite")
         self.new = write(root, range(60, 90), mode="append", compression="zstd", size_limit=3000)
         assert len(list(mx8.Dataset(root))) == 90  # fills the cache
-        private = ("lock", "CACHEDIR.TAG")  # they say nothing of the data
+        private = ("lock", "CACHEDIR.TAG")  # they do not affect the data
         self.files = sorted(path for path in root.rglob("*") if path.is_file() and path.name not in private)
         self.samples = {path: self._samples_of(path) for path in self.files}
 
@@ -546,7 +546,7 @@ class Everything:
                 writer.write(sample(number, 1_500_000 if number == 20 else 60_000 if number < 50 else 10))
 
     def _samples_of(self, path: Path) -> tuple[int, int]:
-        """Which samples lie in a shard, or in the copy of one."""
+        """The samples in a shard file or a copy of it."""
         index = json.loads((self.root / "index.json").read_bytes())
         old = json.loads((self.root / STATE / "snapshots" / f"{self.old.removeprefix('sha256:')}.json").read_bytes())
         for entries in (old["shards"], index["shards"]):
@@ -578,7 +578,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
 
 
 def flips(everything: Everything, count: int, seed: int) -> Iterator[tuple[Path, int]]:
-    """Every file in turn, at a bit of its own."""
+    """Flip a random bit in each file in turn."""
     draw = np.random.Generator(np.random.Philox(seed))
     for i in range(count):
         path = everything.files[i % len(everything.files)]
@@ -599,7 +599,7 @@ def check_flips(everything: Everything, count: int, seed: int) -> None:
     assert mx8.verify(everything.root, data=True).ok
 
 
-def test_the_dataset_of_every_kind_of_file_has_them_all(everything: Everything) -> None:
+def test_the_dataset_of_the_bit_flip_tests_has_every_kind_of_file(everything: Everything) -> None:
     names = {str(path.relative_to(everything.root)) for path in everything.files}
     kinds = ("index.json", "g0001/shard.", f"{STATE}/snapshots/", f"{STATE}/sidecars/", f"{STATE}/cache/", "shard.")
     assert {kind for kind in kinds for name in names if name.startswith(kind)} == set(kinds)
@@ -608,13 +608,13 @@ def test_the_dataset_of_every_kind_of_file_has_them_all(everything: Everything) 
     assert mx8.verify(everything.root, data=True).ok
 
 
-def test_300_single_bit_flips_are_all_found_and_their_samples_named(everything: Everything) -> None:
+def test_300_single_bit_flips_are_all_found_with_their_samples(everything: Everything) -> None:
     check_flips(everything, 300, seed=1)
 
 
 @pytest.mark.hunt
 @pytest.mark.parametrize("seed", range(2, 12))
-def test_10000_single_bit_flips_are_all_found_and_their_samples_named(everything: Everything, seed: int) -> None:
+def test_10000_single_bit_flips_are_all_found_with_their_samples(everything: Everything, seed: int) -> None:
     check_flips(everything, 1000, seed)
 
 
@@ -645,7 +645,7 @@ def encoded(columns: Columns, count: int, seed: int) -> tuple[bytes, list[list[b
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("step", [1, 7, 100, 1 << 20])
-def test_the_walk_sees_the_same_however_the_bytes_are_cut(shape: dict[str, str], step: int) -> None:
+def test_the_walk_does_not_depend_on_the_size_of_pieces(shape: dict[str, str], step: int) -> None:
     columns = Columns.of(shape)
     scalars = [name for name, coder in zip(columns.names, columns.coders, strict=True) if coder.shape == ()]
     data, payloads = encoded(columns, 40, seed=step)
@@ -658,7 +658,7 @@ def test_the_walk_sees_the_same_however_the_bytes_are_cut(shape: dict[str, str],
 
 
 @pytest.mark.parametrize("step", [1, 7, 100, 1 << 20])
-def test_the_walk_names_every_row_that_does_not_add_up(step: int) -> None:
+def test_the_walk_lists_every_inconsistent_row(step: int) -> None:
     columns = Columns.of(SHAPES[2])
     data, _ = encoded(columns, 40, seed=3)
     broken = bytearray(data)
@@ -668,7 +668,7 @@ def test_the_walk_names_every_row_that_does_not_add_up(step: int) -> None:
     walk = SampleWalk(columns, 40, len(data), ["a", "c", "e"])
     for at in range(0, len(data), step):
         walk.feed(bytes(broken[at : at + step]))
-    with pytest.raises(FormatError, match="sample 0: expected columns that fill it"):
+    with pytest.raises(FormatError, match="sample 0 of this shard: expected column sizes that add up"):
         walk.finish()
     assert np.concatenate(walk.bad).tolist() == [0, 17, 39]
 
@@ -681,7 +681,7 @@ def test_the_walk_refuses_a_shard_shorter_than_its_table() -> None:
         walk.finish()
 
 
-def test_ranges_are_half_open_and_join_neighbours() -> None:
+def test_ranges_are_half_open_and_merge_neighbours() -> None:
     assert ranges(np.array([], np.int64)) == []
     assert ranges(np.array([4])) == [(4, 5)]
     assert ranges(np.array([0, 1, 2, 5, 7, 8])) == [(0, 3), (5, 6), (7, 9)]

@@ -23,7 +23,7 @@ POSITIONS = st.lists(st.integers(-20, 19), max_size=12)
 
 
 def ids_of(view: View) -> list[int]:
-    """By one position at a time, which must be what it says for all of them at once."""
+    """The sample_ids of single positions. Asserts that resolving all at once gives the same."""
     one_by_one = [int(view.resolve(np.array([i]))[0][0]) for i in range(len(view))]
     at_once, _ = view.resolve(np.arange(len(view)))
     assert at_once.dtype == np.int64
@@ -32,7 +32,7 @@ def ids_of(view: View) -> list[int]:
 
 
 @given(POSITIONS, st.lists(st.integers(0, 11), max_size=5))
-def test_selecting_from_a_selection_is_selecting_once(first: list[int], second: list[int]) -> None:
+def test_a_selection_of_a_selection_is_one_selection(first: list[int], second: list[int]) -> None:
     chosen = Select(Whole(20), first)
     wanted = [range(20)[i] for i in first]
     assert ids_of(chosen) == wanted
@@ -41,7 +41,7 @@ def test_selecting_from_a_selection_is_selecting_once(first: list[int], second: 
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=5))
-def test_joined_views_follow_one_another(counts: list[int]) -> None:
+def test_joined_views_follow_in_order(counts: list[int]) -> None:
     starts = [0, *itertools.accumulate(counts)]
     joined = Join([(Whole(count), start) for count, start in zip(counts, starts, strict=False)])
     assert ids_of(joined) == list(range(sum(counts)))
@@ -49,7 +49,7 @@ def test_joined_views_follow_one_another(counts: list[int]) -> None:
     assert ids_of(backwards) == [s + i for c, s in zip(counts, starts, strict=False) for i in reversed(range(c))]
 
 
-def test_views_do_not_depend_on_epoch_seed_or_what_was_asked_before() -> None:
+def test_views_do_not_depend_on_epoch_seed_or_earlier_calls() -> None:
     view = Join([(Select(Whole(9), [8, 1]), 0), (Whole(3), 9)])
     assert [
         view.resolve(np.array([i]), epoch, seed)[0][0] for i in (4, 0, 2) for epoch in (0, 5) for seed in (0, 9)
@@ -87,13 +87,13 @@ def test_equal_views_have_equal_digests_and_different_ones_do_not() -> None:
     assert Select(Whole(9), [1, -1]).digest == Select(Whole(9), np.array([1, 8], np.int8)).digest
 
 
-def test_digests_stay_what_they_were() -> None:
-    """States hold them: another digest of the same view would refuse every state that was kept."""
+def test_digests_are_stable_between_versions() -> None:
+    """States contain digests: if a digest changed, loaders would refuse all saved states."""
     found = {name: VIEWS[name]().digest[:16] for name in ("all", "some", "joined with some")}
     assert found == {"all": "cdad63faf541a847", "some": "93933399200adcc3", "joined with some": "41a99a3dfc8220e7"}
 
 
-def test_a_selection_is_not_changed_by_changing_what_it_was_made_of() -> None:
+def test_a_selection_copies_its_positions() -> None:
     positions = np.array([3, 1])
     view = Select(Whole(5), positions)
     positions[:] = 0
@@ -103,17 +103,17 @@ def test_a_selection_is_not_changed_by_changing_what_it_was_made_of() -> None:
 @pytest.mark.parametrize(
     "positions", [[5], [-6], [0, 1 << 40], np.array([-1], np.int8) - 5, [np.uint64(1 << 63)]], ids=repr
 )
-def test_a_position_out_of_range_is_named(positions: Any) -> None:
+def test_a_position_out_of_range_is_an_error_that_names_it(positions: Any) -> None:
     with pytest.raises(IndexError, match=rf"position {int(positions[-1])} of 5 samples"):
         checked_positions(positions, 5)
 
 
-def test_a_mask_of_bools_is_no_list_of_positions() -> None:
+def test_a_boolean_mask_is_refused_as_positions() -> None:
     with pytest.raises(TypeError, match=r"numpy\.flatnonzero\(mask\)"):
         checked_positions([True, False], 2)
 
 
-# of datasets ----------------------------------------------------------------------------------------------------------
+# views of datasets ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def ids(dataset: mx8.Dataset) -> list[int]:
     return [sample["id"] for sample in dataset]
 
 
-def test_select_gives_samples_in_the_order_asked_for(root: Path) -> None:
+def test_select_keeps_the_given_order(root: Path) -> None:
     view = mx8.Dataset(root).select([7, -1, 7, 0])
     assert ids(view) == [7, 29, 7, 0]
     assert ids(mx8.Dataset(root).select(positions=[7, -1])) == [7, 29]
@@ -151,7 +151,7 @@ def test_views_share_the_shards_of_their_dataset(root: Path) -> None:
     assert np.shares_memory(np.frombuffer(dataset.payload(3, "id"), "u1"), np.frombuffer(view.payload(0, "id"), "u1"))
 
 
-def test_a_view_outlives_the_dataset_it_came_from(root: Path) -> None:
+def test_a_view_outlives_its_dataset(root: Path) -> None:
     with mx8.Dataset(root) as dataset:
         view = dataset.select([3, 4])
     assert ids(view) == [3, 4]
@@ -179,20 +179,20 @@ def test_where_finds_equal_texts(root: Path) -> None:
     ("column", "value"),
     [("label", 9), ("label", 2.5), ("label", Decimal(9)), ("label", 2**70), ("text", "c"), ("text", 1)],
 )
-def test_where_nothing_is_equal_the_view_is_empty(column: str, value: Any, root: Path) -> None:
+def test_where_without_a_match_is_an_empty_view(column: str, value: Any, root: Path) -> None:
     view = mx8.Dataset(root).where(column, value)
     assert len(view) == 0
     assert list(view) == []
 
 
 @pytest.mark.parametrize("value", ["2", b"2", None, np.str_("2")], ids=repr)
-def test_where_finds_no_text_in_a_column_of_numbers_and_says_so(value: Any, root: Path) -> None:
+def test_where_with_text_on_a_numeric_column_is_an_error(value: Any, root: Path) -> None:
     with pytest.raises(mx8.SchemaError, match=f"^column 'label': expected a number, got {re.escape(repr(value))}$"):
         mx8.Dataset(root).where("label", value)
 
 
 @pytest.mark.parametrize("encoding", ["ndarray:uint8:2", "ndarray"])
-def test_where_wants_one_value_per_sample(encoding: str, tmp_path: Path) -> None:
+def test_where_requires_a_column_of_one_value_per_sample(encoding: str, tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns={"a": encoding}) as writer:
         writer.write({"a": np.array([1, 2], "uint8")})
     with pytest.raises(mx8.SchemaError, match="column 'a': expected one value per sample, got an array"):
@@ -200,7 +200,7 @@ def test_where_wants_one_value_per_sample(encoding: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("values", [range(30), [1, 2], np.array([2])], ids=["all", "some", "one"])
-def test_where_looks_for_one_value_and_not_for_several(values: Any, root: Path) -> None:
+def test_where_refuses_several_values(values: Any, root: Path) -> None:
     with pytest.raises(mx8.SchemaError, match=r"column 'label': expected one value, got several \(select\("):
         mx8.Dataset(root).where("label", values)
 
@@ -220,11 +220,11 @@ def test_concat_joins_datasets_views_and_snapshots(root: Path, tmp_path: Path) -
     assert joined[0]["id"] == 5
 
 
-def test_concat_takes_datasets_as_they_come(root: Path) -> None:
+def test_concat_accepts_any_iterable(root: Path) -> None:
     assert ids(mx8.concat(mx8.Dataset(root).select([i]) for i in (7, 3))) == [7, 3]
 
 
-def test_joined_datasets_are_sealed_if_all_are(root: Path, tmp_path: Path) -> None:
+def test_a_joined_dataset_is_sealed_if_all_parts_are(root: Path, tmp_path: Path) -> None:
     from tests import reference
 
     columns = {"id": "int", "label": "uint8", "text": "str"}
@@ -233,7 +233,7 @@ def test_joined_datasets_are_sealed_if_all_are(root: Path, tmp_path: Path) -> No
     assert not mx8.concat([mx8.Dataset(root), mx8.Dataset(foreign)]).sealed
 
 
-def test_concat_refuses_other_columns_and_none_at_all(root: Path, tmp_path: Path) -> None:
+def test_concat_refuses_different_columns_and_an_empty_list(root: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other", [1], more="int")
     with pytest.raises(mx8.SchemaError, match="concat: expected the columns"):
         mx8.concat([mx8.Dataset(root), other])
@@ -251,8 +251,8 @@ def test_datasets_without_samples_can_be_joined(tmp_path: Path, root: Path) -> N
     assert ids(mx8.concat([mx8.Dataset(root).select([]), mx8.Dataset(root)])) == list(range(30))
 
 
-def test_an_empty_dataset_fits_any_other(tmp_path: Path, root: Path) -> None:
-    """Without shards an index says nothing of columns."""
+def test_an_empty_dataset_can_be_joined_to_any_other(tmp_path: Path, root: Path) -> None:
+    """An index without shards has no columns."""
     with mx8.Writer(tmp_path / "empty", columns={"id": "int", "label": "uint8", "text": "str"}):
         pass
     for datasets in (
@@ -278,11 +278,11 @@ def with_metadata(root: Path, metadata: dict[str, Any] | None) -> mx8.Dataset:
         (["cat", "dog"], ["cat", "dog", "eel"], "3 classes instead of 2"),
         (["cat", "dog"], None, "no class list instead of a list of 2 classes"),
         (None, ["cat"], "a list of 1 classes instead of no class list"),
-        (list("abcdefgh"), list("hgfedcba"), 'label 2 is "f", not "c", and so on for 8 labels'),
+        (list("abcdefgh"), list("hgfedcba"), 'label 2 is "f", not "c", 8 labels differ in all'),
     ],
     ids=["order", "more", "none", "only the other", "many"],
 )
-def test_datasets_whose_labels_name_other_classes_are_not_joined(
+def test_datasets_with_different_class_lists_are_not_joined(
     ours: Any, theirs: Any, message: str, tmp_path: Path
 ) -> None:
     first = with_metadata(tmp_path / "a", ours and {"classes": ours})
@@ -294,7 +294,7 @@ def test_datasets_whose_labels_name_other_classes_are_not_joined(
     assert "--classes FILE" in str(caught.value)
 
 
-def test_equal_classes_are_joined_and_only_shared_metadata_stay(tmp_path: Path) -> None:
+def test_datasets_with_equal_classes_are_joined_and_keep_only_shared_metadata(tmp_path: Path) -> None:
     first = with_metadata(tmp_path / "a", {"classes": ["x", "y"], "source": "web", "year": 1})
     other = with_metadata(tmp_path / "b", {"classes": ["x", "y"], "source": "book", "more": 2, "year": 1})
     assert mx8.concat([first, other]).metadata == {"classes": ["x", "y"], "year": 1}
@@ -302,7 +302,7 @@ def test_equal_classes_are_joined_and_only_shared_metadata_stay(tmp_path: Path) 
     assert mx8.concat([first, first]).metadata == first.metadata
 
 
-def test_a_missing_class_list_can_be_added_as_the_error_says(tmp_path: Path) -> None:
+def test_the_hint_for_a_missing_class_list_works(tmp_path: Path) -> None:
     first = with_metadata(tmp_path / "a", {"classes": ["x", "y"]})
     with_metadata(tmp_path / "b", None)
     with mx8.Writer(tmp_path / "b", columns={"label": "int"}, mode="append", metadata={"classes": ["x", "y"]}):
@@ -312,7 +312,7 @@ def test_a_missing_class_list_can_be_added_as_the_error_says(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("wrong", ["a", ["a", "b"], Path("a"), 3, None], ids=repr)
-def test_concat_takes_open_datasets(wrong: Any) -> None:
+def test_concat_refuses_anything_but_a_list_of_datasets(wrong: Any) -> None:
     with pytest.raises(mx8.SettingError, match=r"concat: expected a list of open datasets, got .*mx8shards\.Dataset"):
         mx8.concat(wrong)
 
@@ -321,7 +321,7 @@ def test_concat_takes_open_datasets(wrong: Any) -> None:
 
 
 def keys_of(view: View, epoch: int = 0, seed: int = 0) -> list[tuple[int, int]]:
-    """The sample and its occurrence at every position: no two are alike."""
+    """The sample_id and occurrence of every position. Asserts that these pairs are unique."""
     found, extras = view.resolve(np.arange(len(view)), epoch, seed)
     occurrences = extras.get("occurrence", np.zeros(len(view), np.int64))
     keys = list(zip(found.tolist(), occurrences.tolist(), strict=True))
@@ -331,7 +331,7 @@ def keys_of(view: View, epoch: int = 0, seed: int = 0) -> list[tuple[int, int]]:
 
 
 @given(POSITIONS, st.lists(st.integers(0, 11), max_size=9), st.lists(st.integers(0, 8), max_size=9))
-def test_a_sample_and_its_occurrence_name_one_position(first: list[int], second: list[int], third: list[int]) -> None:
+def test_sample_id_and_occurrence_identify_one_position(first: list[int], second: list[int], third: list[int]) -> None:
     chosen = Select(Whole(20), first)
     again = Select(chosen, [i % len(first) for i in second] if first else [])
     once_more = Select(again, [i % len(again) for i in third] if len(again) else [])
@@ -344,7 +344,7 @@ def test_a_sample_and_its_occurrence_name_one_position(first: list[int], second:
 
 
 @given(POSITIONS, st.permutations(range(12)))
-def test_what_is_picked_once_keeps_its_occurrence(first: list[int], picked: list[int]) -> None:
+def test_a_selection_of_repeats_keeps_their_occurrences(first: list[int], picked: list[int]) -> None:
     chosen = Select(Whole(20), first)
     picked = [i for i in picked if i < len(first)]
     wanted = keys_of(chosen)
@@ -352,7 +352,7 @@ def test_what_is_picked_once_keeps_its_occurrence(first: list[int], picked: list
 
 
 @given(POSITIONS.filter(bool), st.lists(st.integers(0, 11), min_size=1, max_size=9))
-def test_what_a_view_says_of_some_positions_does_not_depend_on_the_others(first: list[int], asked: list[int]) -> None:
+def test_the_result_for_a_position_does_not_depend_on_the_other_positions(first: list[int], asked: list[int]) -> None:
     view = Join([(Select(Whole(20), first), 0), (Mix(Whole(5), [2, 3], [5, 1]), 20)])
     asked = [i % len(view) for i in asked]
     found, extras = view.resolve(np.array(asked), 3, 1)
@@ -360,14 +360,14 @@ def test_what_a_view_says_of_some_positions_does_not_depend_on_the_others(first:
     assert keys == [keys_of(view, 3, 1)[i] for i in asked]
 
 
-def test_a_view_without_repeats_knows_nothing_more() -> None:
+def test_a_view_without_repeats_has_no_extras() -> None:
     for view in (Whole(4), Select(Whole(4), [2, 0]), Join([(Whole(2), 0), (Select(Whole(2), [1]), 2)])):
         assert dict(view.resolve(np.arange(len(view)))[1]) == {}
         assert view.occurrences == 1
 
 
-class Timed:
-    """A view of some samples that knows when each begins."""
+class TimedView:
+    """A view with an extra: the start of each position."""
 
     digest = "timed"
     occurrences = 1
@@ -380,14 +380,14 @@ class Timed:
         return positions // 2, {"start": positions * 0.5, "pair": np.stack([positions, positions + 1], 1)}
 
 
-def test_extras_go_through_selections_joins_and_mixes() -> None:
-    _, extras = Select(Timed(), [3, 1, 3]).resolve(np.array([2, 1]))
+def test_extras_pass_through_selections_joins_and_mixes() -> None:
+    _, extras = Select(TimedView(), [3, 1, 3]).resolve(np.array([2, 1]))
     assert {name: values.tolist() for name, values in extras.items()} == {
         "start": [1.5, 0.5],
         "pair": [[3, 4], [1, 2]],
         "occurrence": [1, 0],
     }
-    joined = Join([(Whole(2), 0), (Timed(), 2), (Select(Whole(1), [0, 0]), 4)])
+    joined = Join([(Whole(2), 0), (TimedView(), 2), (Select(Whole(1), [0, 0]), 4)])
     found, extras = joined.resolve(np.array([5, 0, 7, 3]))
     assert found.tolist() == [3, 0, 4, 2]
     assert {name: values.tolist() for name, values in extras.items()} == {
@@ -396,16 +396,14 @@ def test_extras_go_through_selections_joins_and_mixes() -> None:
         "occurrence": [0, 0, 1, 0],
     }
     assert sorted(joined.resolve(np.array([0]))[1]) == ["occurrence", "pair", "start"]  # in every batch
-    assert Mix(Timed(), [4], [4]).resolve(np.array([3]))[1]["start"].tolist() == [1.5]
+    assert Mix(TimedView(), [4], [4]).resolve(np.array([3]))[1]["start"].tolist() == [1.5]
 
 
 # mixes ----------------------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 14)), min_size=1, max_size=4), st.integers(0, 2**70))
-def test_a_mix_has_the_counts_asked_for_and_uses_all_samples_equally_often(
-    parts: list[tuple[int, int]], seed: int
-) -> None:
+def test_a_mix_has_the_requested_counts_and_uses_samples_equally_often(parts: list[tuple[int, int]], seed: int) -> None:
     sizes, wanted = [size for size, _ in parts], [count for _, count in parts]
     view = Mix(Whole(sum(sizes)), sizes, wanted)
     assert len(view) == sum(wanted)
@@ -424,7 +422,7 @@ def test_a_mix_has_the_counts_asked_for_and_uses_all_samples_equally_often(
             assert np.bincount(mine - starts[k], minlength=size).max() == -(-count // size)
 
 
-def test_a_mix_shuffles_a_part_by_the_seed_unless_all_of_it_is_taken() -> None:
+def test_a_mix_draws_by_the_seed_unless_it_takes_all_samples_of_a_part() -> None:
     view = Mix(Whole(1_000), [600, 400], [200, 800])
     first, other = (view.resolve(np.arange(1_000), 0, seed)[0] for seed in (1, 2))
     assert not np.array_equal(first[:200], other[:200])
@@ -435,7 +433,7 @@ def test_a_mix_shuffles_a_part_by_the_seed_unless_all_of_it_is_taken() -> None:
 
 
 @pytest.mark.parametrize(("sizes", "counts"), [([3], [1, 2]), ([3, 1], [1, 2]), ([5], [-1]), ([5, 0], [1, 1])], ids=str)
-def test_a_mix_refuses_parts_that_do_not_fit(sizes: list[int], counts: list[int]) -> None:
+def test_a_mix_refuses_incompatible_parts(sizes: list[int], counts: list[int]) -> None:
     with pytest.raises(mx8.SettingError, match=r"^(sizes|counts): expected"):
         Mix(Whole(5), sizes, counts)
 
@@ -445,7 +443,7 @@ def test_datasets_are_mixed_by_weights(root: Path, tmp_path: Path) -> None:
     view = mix([mx8.Dataset(root), small], weights=[3, 1], length=40)
     assert len(view) == 40
     assert sorted(ids(view)[:30]) == list(range(30))
-    assert sorted(ids(view)[30:]) == sorted([*range(100, 104)] * 2 + [100 + i for i in small_rest(view)])
+    assert sorted(ids(view)[30:]) == sorted([*range(100, 104)] * 2 + [100 + i for i in third_occurrences(view)])
     again, other = (mix([mx8.Dataset(root), small], weights=weights, length=40) for weights in ([3, 1], [1, 1]))
     assert view.view.digest == again.view.digest != other.view.digest
     with pytest.raises(
@@ -457,14 +455,14 @@ def test_datasets_are_mixed_by_weights(root: Path, tmp_path: Path) -> None:
     assert ids(whole.select([0, 30, 59, 67])) == [0, 0, 29, 103]
 
 
-def small_rest(view: mx8.Dataset) -> list[int]:
-    """The two samples of the small dataset that come a third time."""
+def third_occurrences(view: mx8.Dataset) -> list[int]:
+    """The two samples of the small dataset that occur a third time."""
     found = [i - 100 for i in ids(view)[30:]]
     return [i for i in range(4) if found.count(i) == 3]
 
 
 @given(st.integers(0, 1000), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6))
-def test_a_length_is_divided_in_proportion(length: int, weights: list[float]) -> None:
+def test_a_length_is_divided_in_proportion_to_the_weights(length: int, weights: list[float]) -> None:
     found = parts_of(length, weights)
     assert sum(found) == length
     assert all(abs(part - length * weight / sum(weights)) < 1 for part, weight in zip(found, weights, strict=True))
@@ -473,27 +471,29 @@ def test_a_length_is_divided_in_proportion(length: int, weights: list[float]) ->
 @pytest.mark.parametrize(
     ("weights", "length"), [([1], 5), ([1, 0], 5), ([1, -1], 5), ([1, float("inf")], 5), ([1, "a"], 5), ([1, 1], -1)]
 )
-def test_mix_refuses_other_weights_and_lengths(weights: Any, length: Any, root: Path) -> None:
+def test_mix_refuses_invalid_weights_and_lengths(weights: Any, length: Any, root: Path) -> None:
     with pytest.raises(mx8.SettingError, match=r"^(weights|length): expected"):
         mix([mx8.Dataset(root), mx8.Dataset(root)], weights=weights, length=length)
 
 
-def test_mix_wants_samples_in_each_dataset(root: Path) -> None:
-    with pytest.raises(mx8.SettingError, match=r"^datasets: expected samples in each dataset, got none in number 1"):
+def test_mix_refuses_empty_datasets(root: Path) -> None:
+    with pytest.raises(
+        mx8.SettingError, match=r"^datasets: expected samples in each dataset, got none in datasets\[1\]"
+    ):
         mix([mx8.Dataset(root), mx8.Dataset(root).select([])], weights=[1, 1], length=3)
 
 
-# joined datasets are read as each was opened --------------------------------------------------------------------------
+# options of joined datasets -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("checked", [0, 1])
-def test_joined_datasets_are_verified_as_each_was_opened(checked: int, tmp_path: Path) -> None:
+def test_joined_datasets_keep_the_verify_mode_of_each(checked: int, tmp_path: Path) -> None:
     modes: list[Any] = ["structure", "structure"]
     modes[checked] = "shard"
     for name in ("one", "two"):
         write(tmp_path / name, range(3))
         shard = tmp_path / name / "shard.00000.mds"
-        shard.write_bytes(shard.read_bytes()[:-1] + b"?")  # the payload of the last column: no structure tells
+        shard.write_bytes(shard.read_bytes()[:-1] + b"?")  # in a payload, where no structural check finds it
     datasets = [mx8.Dataset(tmp_path / name, verify=mode) for name, mode in zip(("one", "two"), modes, strict=True)]
     joined = mx8.concat(datasets)
     for found in (joined, pickle.loads(pickle.dumps(joined)), mx8.concat([joined]), joined.select(range(6))):
@@ -502,7 +502,7 @@ def test_joined_datasets_are_verified_as_each_was_opened(checked: int, tmp_path:
         assert found[3 * (1 - checked)]["id"] == 0
 
 
-def test_joined_datasets_are_unpacked_into_the_cache_of_each(tmp_path: Path) -> None:
+def test_joined_datasets_keep_the_cache_of_each(tmp_path: Path) -> None:
     datasets = []
     for name in ("one", "two"):
         with mx8.Writer(tmp_path / name, columns={"id": "int"}, compression="zstd") as writer:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import mx8shards as mx8
 from mx8shards.kernels import memory
 from mx8shards.shards import column_values
-from tests.loader.test_cold import drop, resident_bytes
+from tests.loader.test_cold_reads import drop, resident_bytes
 from tests.maintenance import make_foreign
 
 SAMPLES, PAYLOAD = 48, 128 << 10
@@ -35,7 +35,7 @@ def write(root: Path) -> Path:
     return root
 
 
-def test_a_label_is_found_where_no_shard_is_left(tmp_path: Path) -> None:
+def test_where_finds_labels_by_side_cars_without_any_shard(tmp_path: Path) -> None:
     dataset = mx8.Dataset(write(tmp_path))
     for shard in tmp_path.glob("shard.*"):
         shard.unlink()
@@ -44,7 +44,7 @@ def test_a_label_is_found_where_no_shard_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
 @pytest.mark.parametrize(("column", "value"), [("label", 3), ("name", "n3")])
-def test_no_image_is_read_from_the_disk_where_there_are_no_sidecars(tmp_path: Path, column: str, value: Any) -> None:
+def test_where_without_side_cars_does_not_read_images(tmp_path: Path, column: str, value: Any) -> None:
     make_foreign(write(tmp_path))
     drop(tmp_path)
     if resident_bytes(tmp_path) > SAMPLES * mmap.PAGESIZE:
@@ -54,7 +54,7 @@ def test_no_image_is_read_from_the_disk_where_there_are_no_sidecars(tmp_path: Pa
     assert resident_bytes(tmp_path) < SAMPLES * PAYLOAD // 4
 
 
-def test_texts_are_found_though_the_images_beside_them_are_damaged(tmp_path: Path) -> None:
+def test_where_finds_texts_beside_damaged_images(tmp_path: Path) -> None:
     write(tmp_path)
     for shard in tmp_path.glob("shard.*"):
         shard.write_bytes(shard.read_bytes().replace(IMAGE, b"?" * PAYLOAD))
@@ -64,11 +64,11 @@ def test_texts_are_found_though_the_images_beside_them_are_damaged(tmp_path: Pat
 @pytest.mark.parametrize("encoding", ["str", "bytes"])
 @settings(max_examples=25)
 @given(st.lists(st.tuples(WORDS, WORDS), max_size=25), WORDS, st.lists(st.integers(0, 24), max_size=30), st.booleans())
-def test_equal_payloads_are_those_of_equal_values(
+def test_where_finds_exactly_the_samples_whose_decoded_value_is_equal(
     place: Path, encoding: str, samples: list[tuple[str, str]], wanted: str, picked: list[int], before: bool
 ) -> None:
     as_value = str if encoding == "str" else str.encode
-    names = ("key", "other") if before else ("other", "key")  # columns lie in the order of their names
+    names = ("key", "other") if before else ("other", "key")  # columns are stored in the order of their names
     kinds = {names[0]: encoding, "number": "int", names[1] + "z": "str"}
     key = names[0]
     with TemporaryDirectory(dir=place) as root, pytest.MonkeyPatch.context() as patch:
@@ -85,16 +85,16 @@ def test_equal_payloads_are_those_of_equal_values(
 
 
 @pytest.mark.parametrize("value", ["\ud800", np.str_("\udfff")])
-def test_a_text_that_no_sample_can_have_is_found_nowhere(tmp_path: Path, value: str) -> None:
+def test_where_with_an_impossible_text_is_empty(tmp_path: Path, value: str) -> None:
     assert len(mx8.Dataset(write(tmp_path)).where("name", value)) == 0
 
 
 @pytest.mark.parametrize(("column", "value"), [("name", np.str_("n3")), ("label", np.int32(3)), ("label", 3.0)])
-def test_numpys_values_are_found_as_pythons_are(tmp_path: Path, column: str, value: Any) -> None:
+def test_where_treats_numpy_values_like_python_values(tmp_path: Path, column: str, value: Any) -> None:
     assert found(mx8.Dataset(write(tmp_path)).where(column, value)) == list(range(3, SAMPLES, 7))
 
 
-def test_a_shard_cut_short_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_truncated_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
     dataset = mx8.Dataset(write(tmp_path))
     shard = sorted(tmp_path.glob("shard.*"))[1]
     shard.write_bytes(shard.read_bytes()[:-1])

@@ -57,10 +57,10 @@ def entries(root: Path) -> list[dict[str, Any]]:
     return reference.read_index(root)["shards"]  # type: ignore[no-any-return]
 
 
-# what is published ----------------------------------------------------------------------------------------------------
+# published files ------------------------------------------------------------------------------------------------------
 
 
-def test_the_directory_holds_shards_index_kept_copy_and_side_cars(tmp_path: Path) -> None:
+def test_the_directory_has_shards_index_kept_copy_and_side_cars(tmp_path: Path) -> None:
     snapshot = write(tmp_path / "data", size_limit="64mb")
     found = files(tmp_path / "data")
     kept = f".mx8shards/snapshots/{snapshot[7:]}.json"
@@ -73,7 +73,7 @@ def test_the_directory_holds_shards_index_kept_copy_and_side_cars(tmp_path: Path
     assert len(sidecars) == 2
 
 
-def test_the_index_is_canonical_and_says_what_the_files_are(tmp_path: Path) -> None:
+def test_the_index_is_canonical_and_matches_the_files(tmp_path: Path) -> None:
     write(tmp_path / "data", compression="zstd", hashes=["md5", "blake3"], metadata={"b": [1, None], "a": "ü"})
     data = (tmp_path / "data" / "index.json").read_bytes()
     index = json.loads(data)
@@ -90,7 +90,7 @@ def test_the_index_is_canonical_and_says_what_the_files_are(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_an_obvious_reader_finds_the_payloads_that_were_written(compression: str | None, tmp_path: Path) -> None:
+def test_the_reference_reader_finds_the_written_payloads(compression: str | None, tmp_path: Path) -> None:
     write(tmp_path / "data", compression=compression)
     wanted = [
         {
@@ -105,7 +105,7 @@ def test_an_obvious_reader_finds_the_payloads_that_were_written(compression: str
 
 
 @pytest.mark.parametrize("name", HASHES)
-def test_every_hash_can_be_asked_for_and_blake3_is_always_there(name: str, tmp_path: Path) -> None:
+def test_every_hash_can_be_requested_and_blake3_is_always_written(name: str, tmp_path: Path) -> None:
     write(tmp_path / "data", hashes=[name], size_limit=None)
     (entry,) = entries(tmp_path / "data")
     data = (tmp_path / "data" / "shard.00000.mds").read_bytes()
@@ -114,7 +114,7 @@ def test_every_hash_can_be_asked_for_and_blake3_is_always_there(name: str, tmp_p
     assert f'"hashes": ["{name}"]'.encode() in data
 
 
-def test_samples_are_cut_into_shards_no_longer_than_the_limit(tmp_path: Path) -> None:
+def test_samples_fill_shards_up_to_the_size_limit(tmp_path: Path) -> None:
     write(tmp_path / "data", size_limit=700)
     sizes = [path.stat().st_size for path in (tmp_path / "data").glob("*.mds")]
     assert max(sizes) <= 700
@@ -123,25 +123,23 @@ def test_samples_are_cut_into_shards_no_longer_than_the_limit(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("match_streaming", "shards"), [(False, [1, 2, 1]), (True, [0, 1, 2, 1])])
-def test_a_sample_beyond_the_limit_has_a_shard_to_itself(
-    match_streaming: bool, shards: list[int], tmp_path: Path
-) -> None:
+def test_a_sample_beyond_the_limit_gets_its_own_shard(match_streaming: bool, shards: list[int], tmp_path: Path) -> None:
     samples = [{"x": bytes(5000)}, {"x": b"a"}, {"x": b"b"}, {"x": bytes(6000)}]
     write(tmp_path / "data", samples, columns={"x": "bytes"}, size_limit=1000, match_streaming=match_streaming)
     assert [entry["samples"] for entry in entries(tmp_path / "data")] == shards
     assert list(mx8.Dataset(tmp_path / "data")) == samples
 
 
-def test_no_samples_make_an_empty_dataset(tmp_path: Path) -> None:
+def test_a_writer_without_samples_makes_an_empty_dataset(tmp_path: Path) -> None:
     write(tmp_path / "data", [], metadata={"why": "none matched"})
     assert [entry["samples"] for entry in reference.read_index(tmp_path / "data")["shards"]] == [0]
     with mx8.Dataset(tmp_path / "data") as dataset:
         assert len(dataset) == 0
         assert dataset.metadata == {"why": "none matched"}
-        assert dataset.columns == NUMBERED  # told by a shard without samples
+        assert dataset.columns == NUMBERED  # from a shard without samples
 
 
-def test_no_samples_make_no_shard_where_streaming_is_matched(tmp_path: Path) -> None:
+def test_a_writer_without_samples_makes_no_shard_with_match_streaming(tmp_path: Path) -> None:
     write(tmp_path / "data", [], match_streaming=True)
     index = reference.read_index(tmp_path / "data")
     assert index["shards"] == index["mx8shards"]["sidecars"] == []
@@ -160,20 +158,20 @@ def test_files_have_the_mode_of_the_umask(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == wanted, path
 
 
-def test_directories_that_are_missing_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_directories_are_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a" / "b" / "c")
     monkeypatch.chdir(tmp_path)
     write(Path("relative"))
     assert ids("relative") == ids(tmp_path / "a" / "b" / "c") == list(range(50))
 
 
-def test_paths_may_be_texts(tmp_path: Path) -> None:
+def test_paths_may_be_strings(tmp_path: Path) -> None:
     with mx8.Writer(str(tmp_path / "data"), columns=ONE) as writer:
         writer.write({"x": 1})
     assert mx8.Dataset(str(tmp_path / "data"))[0] == {"x": 1}
 
 
-# the same samples, the same snapshot ----------------------------------------------------------------------------------
+# reproducible snapshots -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compression", [None, "zstd", "gz"])
@@ -183,7 +181,7 @@ def test_any_number_of_threads_gives_the_same_bytes(compression: str | None, tmp
     assert files(tmp_path / "1") == files(tmp_path / "2") == files(tmp_path / "5")
 
 
-def test_the_id_depends_on_samples_options_and_metadata_and_on_nothing_else(tmp_path: Path) -> None:
+def test_the_id_depends_only_on_samples_options_and_metadata(tmp_path: Path) -> None:
     options: list[dict[str, Any]] = [
         {},
         {"samples": numbered_samples(49)},
@@ -222,7 +220,7 @@ def test_a_copy_without_hidden_files_is_still_the_dataset(tmp_path: Path) -> Non
 # modes ----------------------------------------------------------------------------------------------------------------
 
 
-def test_append_adds_and_the_old_snapshot_stays_readable(tmp_path: Path) -> None:
+def test_append_adds_samples_and_the_old_snapshot_stays_readable(tmp_path: Path) -> None:
     root = tmp_path / "data"
     first = write(root, numbered_samples(30), metadata={"a": 1})
     before = files(root)
@@ -243,7 +241,7 @@ def test_append_adds_and_the_old_snapshot_stays_readable(tmp_path: Path) -> None
     assert third == mx8.Dataset(root).snapshot
 
 
-def test_overwrite_replaces_and_the_old_snapshot_stays_readable(tmp_path: Path) -> None:
+def test_overwrite_replaces_samples_and_the_old_snapshot_stays_readable(tmp_path: Path) -> None:
     root = tmp_path / "data"
     first = write(root, numbered_samples(30), metadata={"a": 1})
     second = write(root, [{"y": "new"}], mode="overwrite", columns={"y": "str"})
@@ -268,19 +266,19 @@ def test_appending_after_overwriting_continues_the_numbers(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
-def test_append_and_overwrite_where_nothing_is_are_create(mode: str, tmp_path: Path) -> None:
+def test_append_and_overwrite_without_a_dataset_create_one(mode: str, tmp_path: Path) -> None:
     assert write(tmp_path / mode, mode=mode) == write(tmp_path / "create")
 
 
 @pytest.mark.parametrize("metadata", [None, {"a": 1}])
-def test_appending_nothing_says_nothing_new(metadata: Any, tmp_path: Path) -> None:
+def test_appending_nothing_publishes_nothing(metadata: Any, tmp_path: Path) -> None:
     first = write(tmp_path / "data", metadata={"a": 1})
     before = files(tmp_path / "data")
     assert write(tmp_path / "data", [], mode="append", metadata=metadata) == first
     assert files(tmp_path / "data") == before
 
 
-def test_appending_other_metadata_alone_is_a_new_snapshot(tmp_path: Path) -> None:
+def test_appending_only_new_metadata_is_a_new_snapshot(tmp_path: Path) -> None:
     first = write(tmp_path / "data", metadata={"a": 1})
     assert write(tmp_path / "data", [], mode="append", metadata={"a": 2}) != first
     assert mx8.Dataset(tmp_path / "data").metadata == {"a": 2}
@@ -296,7 +294,7 @@ def test_appending_may_use_another_compression_hash_and_limit(tmp_path: Path) ->
     assert mx8.Dataset(root).sealed
 
 
-def test_a_foreign_dataset_can_be_appended_to_and_its_state_stays_readable(tmp_path: Path) -> None:
+def test_a_foreign_dataset_can_be_appended_to_and_its_previous_state_stays_readable(tmp_path: Path) -> None:
     root = reference.write_dataset(tmp_path / "data", {"x": "int"}, [[{"x": bytes(8)}], []])
     before = mx8.Dataset(root).snapshot
     with mx8.Writer(root, columns=ONE, mode="append") as writer:
@@ -307,7 +305,7 @@ def test_a_foreign_dataset_can_be_appended_to_and_its_state_stays_readable(tmp_p
     assert mx8.Dataset(root).column("x").tolist() == [0, 7]
 
 
-def test_what_others_said_at_the_top_of_an_index_is_kept_by_append(tmp_path: Path) -> None:
+def test_append_keeps_foreign_keys_at_the_top_level_of_the_index(tmp_path: Path) -> None:
     root = reference.write_dataset(tmp_path / "data", {"x": "int"}, [[{"x": bytes(8)}]])
     reference.write_index(root, {**reference.read_index(root), "theirs": {"a": [1.5]}})
     with mx8.Writer(root, columns=ONE, mode="append") as writer:
@@ -315,15 +313,17 @@ def test_what_others_said_at_the_top_of_an_index_is_kept_by_append(tmp_path: Pat
     assert reference.read_index(root)["theirs"] == {"a": [1.5]}
 
 
-def test_create_wants_an_empty_place(tmp_path: Path) -> None:
+def test_create_refuses_an_existing_dataset(tmp_path: Path) -> None:
     first = write(tmp_path / "data")
-    with pytest.raises(mx8.DatasetExistsError, match=r'data: a dataset is here already \(mode="append" adds'):
+    with pytest.raises(
+        mx8.DatasetExistsError, match=r'data: the directory already contains a dataset \(mode="append" adds'
+    ):
         write(tmp_path / "data")
     assert mx8.Dataset(tmp_path / "data").snapshot == first
 
 
 @pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
-def test_a_directory_of_something_else_is_left_alone(mode: str, tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_left_unchanged(mode: str, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("…")
     with pytest.raises(mx8.DatasetExistsError, match=r"expected an empty directory, or a dataset, got 'thesis\.tex'"):
         write(tmp_path, mode=mode)
@@ -331,7 +331,7 @@ def test_a_directory_of_something_else_is_left_alone(mode: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
-def test_a_file_in_the_datasets_place_is_a_disk_error(mode: str, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_a_disk_error(mode: str, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     for root in (tmp_path / "data", tmp_path / "data" / "below"):
         with pytest.raises(mx8.ShardsError) as caught:
@@ -340,7 +340,7 @@ def test_a_file_in_the_datasets_place_is_a_disk_error(mode: str, tmp_path: Path)
     assert (tmp_path / "data").read_text() == "a file"
 
 
-def test_append_refuses_other_columns_and_changes_nothing(tmp_path: Path) -> None:
+def test_append_refuses_different_columns_and_changes_nothing(tmp_path: Path) -> None:
     write(tmp_path / "data")
     before = files(tmp_path / "data")
     with pytest.raises(mx8.SchemaError, match=r"expected the columns of the dataset: \{.*\}, got \{'id': 'int'\}"):
@@ -348,7 +348,7 @@ def test_append_refuses_other_columns_and_changes_nothing(tmp_path: Path) -> Non
     assert files(tmp_path / "data") == before
 
 
-def test_an_index_changed_by_hand_is_not_built_upon(tmp_path: Path) -> None:
+def test_a_manually_changed_index_is_not_appended_to(tmp_path: Path) -> None:
     write(tmp_path / "data")
     index = reference.read_index(tmp_path / "data")
     reference.write_index(tmp_path / "data", {**index, "edited": True})
@@ -358,16 +358,16 @@ def test_an_index_changed_by_hand_is_not_built_upon(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["w", "", None, "Append"])
-def test_a_mode_that_is_none_is_refused_before_anything_is_made(mode: Any, tmp_path: Path) -> None:
+def test_an_unknown_mode_is_refused_before_anything_is_created(mode: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mode: expected one of 'create', 'append', 'overwrite', got "):
         write(tmp_path / "data", mode=mode)
     assert not (tmp_path / "data").exists()
 
 
-# leaving --------------------------------------------------------------------------------------------------------------
+# leaving the with block -----------------------------------------------------------------------------------------------
 
 
-def leave_by(error: BaseException, root: Path, **options: Any) -> None:
+def write_and_raise(error: BaseException, root: Path, **options: Any) -> None:
     with mx8.Writer(root, columns=NUMBERED, size_limit=700, **options) as writer:
         for sample in numbered_samples(50):
             writer.write(sample)
@@ -375,11 +375,11 @@ def leave_by(error: BaseException, root: Path, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
-def test_leaving_by_an_exception_publishes_nothing(mode: str, tmp_path: Path) -> None:
+def test_leaving_the_with_block_by_an_exception_publishes_nothing(mode: str, tmp_path: Path) -> None:
     write(tmp_path / "data", numbered_samples(9))
     before = files(tmp_path / "data")
     with pytest.raises(KeyboardInterrupt):
-        leave_by(KeyboardInterrupt(), tmp_path / "data", mode=mode)
+        write_and_raise(KeyboardInterrupt(), tmp_path / "data", mode=mode)
     assert files(tmp_path / "data") == before
 
 
@@ -397,7 +397,7 @@ def abandon(root: Path, **options: Any) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"rank": 1, "world_size": 2}, {"mode": "append"}, {"mode": "overwrite"}])
 @pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError, None])
-def test_what_is_not_published_leaves_nothing_where_nothing_was(
+def test_an_unpublished_writer_leaves_no_files_in_a_new_directory(
     end: type[BaseException] | None, options: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -406,23 +406,23 @@ def test_what_is_not_published_leaves_nothing_where_nothing_was(
             abandon(out, **options)
         else:
             with pytest.raises(end):
-                leave_by(end(), out, **options)
+                write_and_raise(end(), out, **options)
     assert everything(tmp_path) == {"empty"}
     write(tmp_path / "empty")
     assert ids(tmp_path / "empty") == list(range(50))
 
 
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
-def test_what_is_not_published_leaves_a_foreign_dataset_without_a_trace(mode: Any, tmp_path: Path) -> None:
+def test_an_unpublished_writer_leaves_a_foreign_dataset_unchanged(mode: Any, tmp_path: Path) -> None:
     write(tmp_path)
     shutil.rmtree(tmp_path / ".mx8shards")
     before = everything(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        leave_by(KeyboardInterrupt(), tmp_path, mode=mode)
+        write_and_raise(KeyboardInterrupt(), tmp_path, mode=mode)
     assert everything(tmp_path) == before
 
 
-def test_a_writer_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+def test_a_writer_that_fails_to_open_leaves_no_files(tmp_path: Path) -> None:
     write(tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / ".mx8shards")
     (tmp_path / "other").mkdir()
@@ -443,7 +443,7 @@ def test_a_writer_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*never closed", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_at_any_line_while_a_writer_begins_or_is_abandoned_leaves_no_lock_held(place: Path) -> None:
+def test_ctrl_c_at_any_line_while_a_writer_opens_or_closes_leaves_no_lock_held(place: Path) -> None:
     for at in range(1, 10_000):
         left = at
 
@@ -463,13 +463,13 @@ def test_ctrl_c_at_any_line_while_a_writer_begins_or_is_abandoned_leaves_no_lock
             pass
         finally:
             sys.settrace(None)
-        mx8.Writer(place / "in" / "data", columns=ONE).abandon()  # nobody holds its lock
+        mx8.Writer(place / "in" / "data", columns=ONE).abandon()  # its lock is free
         if left > 0:
             break
     assert at > 50
 
 
-def test_writers_that_are_abandoned_do_not_disturb_those_that_begin_beside_them(place: Path) -> None:
+def test_abandoned_writers_do_not_disturb_writers_that_start_meanwhile(place: Path) -> None:
     def begin(rank: int) -> None:
         for _ in range(100):
             mx8.Writer(place / "a" / "b", columns=ONE, rank=rank, world_size=4, threads=1).abandon()
@@ -479,7 +479,7 @@ def test_writers_that_are_abandoned_do_not_disturb_those_that_begin_beside_them(
     assert everything(place / "a") <= {"b"}
 
 
-def test_an_index_that_no_reader_would_open_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_beyond_the_readers_limit_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = write(tmp_path / "data")
     monkeypatch.setattr("mx8shards.format.index.MAX_INDEX_BYTES", 20_000)
     with pytest.raises(mx8.FormatError, match=r"^index\.json: expected at most 20000 bytes, got \d+ \(no reader would"):
@@ -489,13 +489,13 @@ def test_an_index_that_no_reader_would_open_is_not_published(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("metadata", [{1: 2}, {"a": {None: 1}}, {"a": [{True: 1}]}])
-def test_metadata_whose_keys_are_not_text_are_refused(tmp_path: Path, metadata: Any) -> None:
+def test_metadata_with_keys_that_are_not_strings_are_refused(tmp_path: Path, metadata: Any) -> None:
     with pytest.raises(SettingError, match=r"^metadata.*: expected keys of type str, got "):
         mx8.Writer(tmp_path / "data", columns=ONE, metadata=metadata)
     assert not (tmp_path / "data").exists()
 
 
-def test_a_closed_writer_takes_nothing(tmp_path: Path) -> None:
+def test_a_closed_writer_refuses_samples(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns=ONE) as writer:
         writer.write({"x": 1})
         assert writer.finish() == writer.snapshot
@@ -507,7 +507,7 @@ def test_a_closed_writer_takes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["write", "finish"])
-def test_a_second_thread_at_once_is_refused_and_the_first_goes_on(tmp_path: Path, call: str) -> None:
+def test_a_concurrent_second_thread_is_refused_and_the_first_continues(tmp_path: Path, call: str) -> None:
     inside, done = threading.Event(), threading.Event()
 
     class Slow(dict[str, Any]):
@@ -531,7 +531,7 @@ def test_a_second_thread_at_once_is_refused_and_the_first_goes_on(tmp_path: Path
     assert [sample["x"] for sample in mx8.Dataset(tmp_path / "data")] == [1, 3]
 
 
-def test_a_writer_that_is_never_finished_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_writer_that_is_never_finished_logs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     writer = mx8.Writer(tmp_path / "data", columns=ONE)
     writer.write({"x": 1})
     with pytest.warns(ResourceWarning, match="nothing was published; use `with Writer"):
@@ -551,11 +551,11 @@ def test_a_writer_can_be_abandoned(tmp_path: Path) -> None:
     assert files(tmp_path / "data") == {}
 
 
-def test_a_second_writer_at_once_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_concurrent_second_writer_is_refused_and_the_first_continues(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns=ONE) as writer:
         writer.write({"x": 1})
         for mode in ("create", "append", "overwrite"):
-            with pytest.raises(mx8.DiskError, match=rf"another Writer, .* is at work .*\(process {os.getpid()}\)"):
+            with pytest.raises(mx8.DiskError, match=rf"another Writer, .* is changing .*\(process {os.getpid()}\)"):
                 mx8.Writer(tmp_path / "data", columns=ONE, mode=mode)  # type: ignore[arg-type]
     assert list(mx8.Dataset(tmp_path / "data")) == [{"x": 1}]
 
@@ -573,7 +573,7 @@ except mx8.DiskError as error:
     assert f"(process {os.getpid()})" in done.stdout
 
 
-def test_readers_see_the_old_snapshot_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_readers_see_the_old_snapshot_until_the_new_one_is_complete(tmp_path: Path) -> None:
     write(tmp_path / "data", numbered_samples(9))
     with mx8.Writer(tmp_path / "data", columns=NUMBERED, size_limit=700, mode="append") as writer:
         for sample in numbered_samples(50)[9:]:
@@ -582,7 +582,7 @@ def test_readers_see_the_old_snapshot_until_the_new_one_is_whole(tmp_path: Path)
     assert ids(tmp_path / "data") == list(range(50))
 
 
-def test_an_open_dataset_does_not_change_under_its_reader(tmp_path: Path) -> None:
+def test_an_open_dataset_keeps_its_snapshot(tmp_path: Path) -> None:
     write(tmp_path / "data", numbered_samples(9))
     with mx8.Dataset(tmp_path / "data") as dataset:
         write(tmp_path / "data", numbered_samples(3), mode="overwrite")
@@ -590,10 +590,10 @@ def test_an_open_dataset_does_not_change_under_its_reader(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("swallow", [False, True])
-def test_a_shard_that_cannot_be_stored_fails_the_writer_for_good(
+def test_a_shard_that_cannot_be_stored_fails_the_writer_permanently(
     swallow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shard is stored in the background: whoever swallows the error must not get the others without it."""
+    """Shards are stored in the background: a caller that suppresses the error must not publish the other shards."""
     root = tmp_path / "data"
     write(root, numbered_samples(3))
     before = files(root)
@@ -621,7 +621,7 @@ def test_a_shard_that_cannot_be_stored_fails_the_writer_for_good(
     assert ids(root) == [0, 1, 2, 0]
 
 
-def test_at_most_threads_and_one_shards_wait_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_one_shard_more_than_threads_is_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting, most, lock = 0, 0, threading.Lock()
     store, flush = new_shards.ShardMaker.store, writer_module.Writer._flush
 
@@ -646,7 +646,7 @@ def test_at_most_threads_and_one_shards_wait_in_memory(tmp_path: Path, monkeypat
     assert 1 <= most <= 2 + 2
 
 
-# what is refused ------------------------------------------------------------------------------------------------------
+# invalid arguments ----------------------------------------------------------------------------------------------------
 
 
 BAD_COLUMNS: dict[str, tuple[Any, str]] = {
@@ -674,9 +674,7 @@ BAD_COLUMNS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("columns", "message"), BAD_COLUMNS.values(), ids=BAD_COLUMNS)
-def test_columns_that_no_reader_would_take_are_refused_before_anything_is_made(
-    columns: Any, message: str, tmp_path: Path
-) -> None:
+def test_invalid_columns_are_refused_before_anything_is_created(columns: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises((mx8.SettingError, mx8.SchemaError), match=message):
         mx8.Writer(tmp_path / "data", columns=columns)
     assert not (tmp_path / "data").exists()
@@ -712,7 +710,7 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("options", "error"), BAD_OPTIONS, ids=str)
-def test_options_that_cannot_be_are_refused_before_anything_is_made(
+def test_invalid_options_are_refused_before_anything_is_created(
     options: dict[str, Any], error: str, tmp_path: Path
 ) -> None:
     with pytest.raises(mx8.SettingError, match=error):
@@ -721,7 +719,7 @@ def test_options_that_cannot_be_are_refused_before_anything_is_made(
 
 
 @pytest.mark.parametrize("world", ["0", "-1", "two", ""])
-def test_a_local_world_size_that_cannot_be_is_named(
+def test_an_invalid_local_world_size_is_an_error_that_names_the_variable(
     world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", world)
@@ -731,7 +729,7 @@ def test_a_local_world_size_that_cannot_be_is_named(
     assert not (tmp_path / "data").exists()
 
 
-def test_datasets_are_written_and_verified_on_systems_without_affinity(
+def test_datasets_are_written_and_verified_on_systems_without_cpu_affinity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
@@ -740,7 +738,7 @@ def test_datasets_are_written_and_verified_on_systems_without_affinity(
 
 
 @pytest.mark.parametrize(("given", "kind"), [([1], "list"), (None, "NoneType"), ("x", "str"), (7, "int")])
-def test_a_sample_that_is_no_mapping_is_refused_by_its_number(given: Any, kind: str, tmp_path: Path) -> None:
+def test_a_sample_that_is_not_a_mapping_is_an_error_with_its_number(given: Any, kind: str, tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns=ONE) as writer:
         writer.write({"x": 1})
         with pytest.raises(mx8.SchemaError, match=f"^sample 1: expected values by column name, got {kind}$"):
@@ -767,7 +765,7 @@ BAD_SAMPLES: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(("encoding", "value", "message"), BAD_SAMPLES, ids=str)
-def test_a_value_that_does_not_fit_names_sample_and_column_and_can_be_left_out(
+def test_an_invalid_value_is_an_error_that_names_sample_and_column_and_writing_can_continue(
     encoding: str, value: Any, message: str, tmp_path: Path
 ) -> None:
     with mx8.Writer(tmp_path / "data", columns={"a": encoding, "n": "int"}) as writer:
@@ -781,7 +779,7 @@ def test_a_value_that_does_not_fit_names_sample_and_column_and_can_be_left_out(
         assert dataset.column("n").tolist() == [5, 5]
 
 
-def test_a_missing_column_is_named_and_others_are_ignored(tmp_path: Path) -> None:
+def test_a_missing_column_is_an_error_and_extra_keys_are_ignored(tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns={"a": "int", "b": "int"}) as writer:
         with pytest.raises(mx8.SchemaError, match=r"^sample 0, column 'b': expected a value, got none; .* 'a', 'c'"):
             writer.write({"a": 1, "c": 2})
@@ -790,7 +788,7 @@ def test_a_missing_column_is_named_and_others_are_ignored(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("value", [7, True, np.int8(7), np.uint64(7), np.int64(-7)])
-def test_int_takes_python_and_numpy_integers(value: Any, tmp_path: Path) -> None:
+def test_int_accepts_python_and_numpy_integers(value: Any, tmp_path: Path) -> None:
     with mx8.Writer(tmp_path / "data", columns=ONE) as writer:
         writer.write({"x": value})
     (sample,) = mx8.Dataset(tmp_path / "data")
@@ -798,7 +796,7 @@ def test_int_takes_python_and_numpy_integers(value: Any, tmp_path: Path) -> None
     assert type(sample["x"]) is int
 
 
-def test_a_shard_of_four_gibibytes_is_refused_and_the_writer_goes_on(
+def test_a_shard_of_four_gibibytes_is_refused_and_the_writer_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "MAX_BYTES", 5000)
@@ -812,7 +810,7 @@ def test_a_shard_of_four_gibibytes_is_refused_and_the_writer_goes_on(
     assert [len(sample["x"]) for sample in mx8.Dataset(tmp_path / "data")] == [3000, 4]
 
 
-def test_a_sample_is_taken_as_it_is_when_it_is_written(tmp_path: Path) -> None:
+def test_a_sample_is_copied_when_it_is_written(tmp_path: Path) -> None:
     array, buffer, sample = np.zeros(3), bytearray(b"abc"), {"a": 0}
     with mx8.Writer(tmp_path / "data", columns={"a": "ndarray", "b": "bytes", "j": "json"}, size_limit=None) as writer:
         writer.write({"a": array, "b": buffer, "j": sample})
@@ -826,7 +824,7 @@ def test_a_sample_is_taken_as_it_is_when_it_is_written(tmp_path: Path) -> None:
 # ranks ----------------------------------------------------------------------------------------------------------------
 
 
-def test_each_rank_writes_a_part_that_is_a_dataset_of_its_own(tmp_path: Path) -> None:
+def test_each_rank_writes_a_part_that_is_a_dataset(tmp_path: Path) -> None:
     writers = [mx8.Writer(tmp_path / "data", columns=ONE, rank=rank, world_size=3) for rank in range(3)]
     for i in range(9):
         writers[i % 3].write({"x": i})
@@ -839,7 +837,7 @@ def test_each_rank_writes_a_part_that_is_a_dataset_of_its_own(tmp_path: Path) ->
         mx8.Dataset(tmp_path / "data")
 
 
-def test_merge_joins_the_parts_of_all_ranks_in_order(tmp_path: Path) -> None:
+def test_merge_publishes_the_parts_of_all_ranks_in_order(tmp_path: Path) -> None:
     for rank in range(3):
         some = numbered_samples(30)[rank * 10 : rank * 10 + 10]
         write(tmp_path / "data", some, rank=rank, world_size=3)
@@ -847,7 +845,7 @@ def test_merge_joins_the_parts_of_all_ranks_in_order(tmp_path: Path) -> None:
     assert ids(tmp_path / "data") == list(range(30))
 
 
-def test_ranks_neither_create_nor_overwrite_where_a_dataset_is(tmp_path: Path) -> None:
+def test_ranks_cannot_create_or_overwrite_an_existing_dataset(tmp_path: Path) -> None:
     write(tmp_path)
     before = everything(tmp_path)
     ranked: dict[str, Any] = {"columns": NUMBERED, "rank": 0, "world_size": 2}
@@ -871,7 +869,7 @@ def test_a_rank_appends_one_part_to_a_snapshot(tmp_path: Path) -> None:
     assert ids(Path(f"{tmp_path}@{snapshot}")) == list(range(50))
 
 
-def test_a_rank_writes_its_part_anew_while_there_is_no_dataset(tmp_path: Path) -> None:
+def test_a_rank_may_rewrite_its_part_before_the_merge(tmp_path: Path) -> None:
     for mode in ("create", "overwrite"):
         write(tmp_path, numbered_samples(10), rank=0, world_size=1, mode=mode)
     mx8.merge([tmp_path], tmp_path)
@@ -892,7 +890,7 @@ def test_help_explains_every_argument(function: Any) -> None:
         assert name == "self" or f"\n    {name}: " in text, name
 
 
-def test_a_checker_knows_the_allowed_values() -> None:
+def test_type_checkers_know_the_allowed_values() -> None:
     assert get_args(get_type_hints(mx8.Writer.__init__)["mode"]) == ("create", "append", "overwrite")
     assert get_args(get_type_hints(mx8.merge)["how"]) == ("link", "copy", "move")
     assert get_args(get_type_hints(mx8.merge)["mode"]) == ("create", "append")

@@ -28,7 +28,7 @@ _HUGE_BYTES = 2 << 20
 
 
 def bank_bytes(size_bytes: int) -> int:
-    """The size of the bank for this many bytes. There are few sizes, so that a returned bank often fits."""
+    """The size of a bank for this many bytes, rounded up to one of few sizes, so that a returned bank often fits."""
     power = 1 << max(size_bytes - 1, 1).bit_length() - 1
     step = max(_MIN_BYTES, power // _STEPS)
     return max(1, -(-size_bytes // step)) * step
@@ -45,7 +45,7 @@ class Pins(Protocol):
 
 
 class Bank:
-    """Anonymous memory for one batch."""
+    """Anonymous memory for the batches of one group."""
 
     __slots__ = ("__weakref__", "_memory", "address", "size_bytes")
 
@@ -93,9 +93,9 @@ def nobody_waits() -> None:
 
 
 class Memory:
-    """A hard limit on the memory of several loaders, which have equal parts of it.
+    """A hard limit on the memory of several loaders, divided into equal parts.
 
-    limit_bytes  the maximum of bytes that all loaders hold together
+    limit_bytes  the maximum number of bytes that all loaders hold together
     expected     the number of budgets that will join, whose parts stay free until then. A forked child sets it to the
                  number of its parent's loaders
     """
@@ -112,10 +112,10 @@ class Memory:
         self.free: list[Bank] = []  # the bank returned last is last: it may still be in a CPU cache
         self.free_bytes = 0
         self.pins: Pins | None = None
-        self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # what stages of different loaders share
+        self.shared: WeakValueDictionary[str, Any] = WeakValueDictionary()  # by stages of different loaders
 
     def wake(self) -> None:
-        """Wake the planners that wait for memory: some is free."""
+        """Wake the planners that wait for memory, because some has become free."""
         for budget in self.budgets:
             budget.wake()
 
@@ -145,7 +145,7 @@ class Memory:
 
     @property
     def promised_bytes(self) -> int:
-        """The bytes in use or reserved, without free banks, which are unmapped for them if necessary."""
+        """The bytes in use or reserved. Free banks do not count, because they are unmapped when memory is needed."""
         promised = sum(budget.fixed_bytes + budget.used_bytes + budget.reserved_bytes for budget in self._all)
         return self.scratch_bytes + promised
 
@@ -233,8 +233,8 @@ class Reservation:
 class Budget:
     """One loader's part of a Memory: counters of reserved and used bytes.
 
-    `wake` is called in any thread when a bank returns to any of the budgets. `iterating` identifies the run that makes
-    batches now. A budget counts from `join` on; `leave` and `abandon` are allowed before it, too.
+    `wake` is called, in any thread, when a bank returns to any of the budgets. `iterating` identifies the current run.
+    A budget counts after `join`; `leave` and `abandon` may also be called before it.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -245,7 +245,7 @@ class Budget:
         self.used_bytes = 0
         self.leases = 0
         self.fixed_bytes = 0
-        self.growth_bytes = 0  # by how much `fixed_bytes` would grow with more memory: by a third of the rest at most
+        self.growth_bytes = 0  # how much `fixed_bytes` may grow if `memory=` is raised
         self.scratch_bytes = 0
         self.high_water_bytes = 0
 
@@ -265,8 +265,8 @@ class Budget:
             ):
                 raise SettingError(
                     subject="pool",
-                    expected="a pool with no loader that iterates, as each loader's part of its memory becomes smaller",
-                    found="one with a loader that iterates",
+                    expected="a pool in which no loader iterates, as each loader's part of the memory becomes smaller",
+                    found="a loader that iterates",
                     hint="make all loaders of a pool (train and validation) before one of them is iterated",
                 )
             memory.budgets = (*memory.budgets, self)
@@ -286,7 +286,7 @@ class Budget:
             self.fixed_bytes = size_bytes
 
     def memory_for(self, size_bytes: int) -> int:
-        """The `memory=` with which this budget has this many bytes for banks."""
+        """The value of `memory=` that gives this budget this many bytes for banks."""
         now = size_bytes + self.fixed_bytes
         return (now + min(self.growth_bytes, now // 3 + 1)) * self._memory.parts + self._memory.scratch_bytes
 
@@ -308,7 +308,7 @@ class Budget:
         self._memory.wake()
 
     def take(self, reserved_bytes: int, size_bytes: int) -> Lease:
-        """Exchange reserved bytes for a bank of at least `size_bytes`, and free the rest of them."""
+        """Exchange reserved bytes for a bank of at least `size_bytes`, and free the rest of the reservation."""
         with self._memory.lock:
             self._memory.take_back()
             bank = self._memory.find(size_bytes, reserved_bytes)

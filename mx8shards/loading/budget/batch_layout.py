@@ -14,7 +14,7 @@ _ALIGNMENT = 64
 
 
 class Region(NamedTuple):
-    """The region of an output in the bank: where its values begin, and the offsets of a ragged one; bytes of values."""
+    """The region of an output in the bank: offset of its values, of its offsets if ragged, and size of its values."""
 
     values: int
     offsets: int | None
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
 
 
 def lay_out(outputs: Mapping[str, Output], rows: int, ragged_bytes: Mapping[str, int]) -> Layout:
-    """The layout of a bank whose ragged outputs have this many bytes in all rows."""
+    """The layout of a bank. `ragged_bytes` is the size of each ragged output, in all rows together."""
     regions = {}
     at = 0
     for key, output in outputs.items():
@@ -45,7 +45,7 @@ def lay_out(outputs: Mapping[str, Output], rows: int, ragged_bytes: Mapping[str,
 
 
 def max_bytes(outputs: Mapping[str, Output], rows: int, ragged_bytes: int) -> int:
-    """An upper bound of the size that `lay_out` gives, if the ragged outputs have this many bytes together."""
+    """An upper bound of the size of a bank, if all ragged outputs together have `ragged_bytes`."""
     fixed = ragged = 0
     for output in outputs.values():
         row_bytes = output.row_bytes
@@ -60,7 +60,7 @@ def _aligned(at: int) -> int:
 
 def offsets_of(whole: npt.NDArray[np.uint8], region: Region, rows: int) -> npt.NDArray[np.int64]:
     """The offsets of a ragged output: where each row begins in its values, and where the last row ends."""
-    assert region.offsets is not None, "only ragged keys have them"
+    assert region.offsets is not None, "only ragged outputs have offsets"
     return whole[region.offsets : region.offsets + 8 * (rows + 1)].view(np.int64)
 
 

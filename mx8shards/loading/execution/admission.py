@@ -14,7 +14,7 @@ from mx8shards.loading.execution.run_state import RunState
 from mx8shards.loading.planning.groups import Group
 
 _COPY_POLL_S = 0.001
-_RETRIES, _RETRY_S = 3, 0.001  # before missing memory is an error
+_RETRIES, _RETRY_S = 3, 0.001  # until missing memory is an error
 _BURST_DEPTH = 16  # from this depth on, the planner starts batches in bursts, so that it is woken once per burst
 
 
@@ -43,17 +43,17 @@ class Admission:
         retries = 0
         try:
             while not is_interrupted():
-                state.waits_for_room = True  # before the check: from here on the consumer wakes this thread
+                state.waits_for_room = True  # set before the check, so that no wake-up by the consumer is lost
                 if state.ahead < state.assembly.depth and self._may_open_files():
                     state.waits_for_room = False
-                    state.waits_for_memory = True  # before the check: from here on a returned bank wakes it
+                    state.waits_for_memory = True  # set before the check, as above
                     reservation = state.assembly.budget.reserve(group.reserve_bytes)
                     if reservation is not None:
                         return reservation
-                if self._only_held_batches_are_in_the_way():
-                    retries += 1  # a void result that the consumer drops now gives its bank back soon
+                if self._only_held_batches_block():
+                    retries += 1  # the consumer may be dropping a void result, whose bank then returns
                     if retries == _RETRIES:
-                        return _last_resort(state, group)
+                        return _reserve_after_gc(state, group)
                     time.sleep(_RETRY_S)
                     continue
                 self.wait()
@@ -83,7 +83,7 @@ class Admission:
         state.waits_for_files = False
         return True
 
-    def _only_held_batches_are_in_the_way(self) -> bool:
+    def _only_held_batches_block(self) -> bool:
         """Whether the consumer waits while no task and no copy to the device can give memory back."""
         state, mover = self._state, self._state.assembly.mover
         if state.ahead or state.filling or not state.starving or state.seen_generation < state.generation:
@@ -91,7 +91,7 @@ class Admission:
         return mover is None or not mover.is_busy
 
 
-def _last_resort(state: RunState, group: Group) -> Reservation:
+def _reserve_after_gc(state: RunState, group: Group) -> Reservation:
     """Reserve after a garbage collection; LoaderError if batches that are still held leave too little memory."""
     budget = state.assembly.budget
     gc.collect()  # unreachable cycles may hold batches
@@ -112,7 +112,7 @@ def _last_resort(state: RunState, group: Group) -> Reservation:
 
 
 def _waker(state: weakref.ref[RunState]) -> Callable[[], None]:
-    """A function that wakes a planner waiting for memory. It keeps no run alive, so that banks go back at once."""
+    """A function that wakes a planner waiting for memory. It keeps no run alive, so that banks return at once."""
 
     def wake() -> None:
         found = state()

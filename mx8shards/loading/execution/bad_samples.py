@@ -39,10 +39,10 @@ def entries(group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids 
 def with_substitutes(
     before: tuple[LostSample, ...], group: Group, bad: Ids, lost: Ids, why: Sequence[str], instead: Ids, tried: Tried
 ) -> tuple[LostSample, ...]:
-    """The log entries with the current substitutes. A bad substitute is no new entry: the next one replaces it."""
+    """The log entries with the current substitutes. A bad substitute adds no entry: the next one replaces it."""
     attempts = [tried[row][-1] for row in bad.tolist()]
     found = [*before, *compress(entries(group, bad, lost, why, instead), (count == 1 for count in attempts))]
-    numbers = {row: number for number, row in enumerate(tried)}  # entries and `tried` list rows in equal order
+    numbers = {row: number for number, row in enumerate(tried)}  # entries and `tried` list rows in the same order
     for row, other in zip(bad.tolist(), instead.tolist(), strict=True):
         found[numbers[row]] = replace(found[numbers[row]], substitute=other)
     return tuple(found)
@@ -58,7 +58,7 @@ def substitutes(plan: Plan, group: Group, bad: Ids, lost: Ids, why: Sequence[str
         if attempts == MAX_ATTEMPTS:
             raise LoaderError(
                 f"{MAX_ATTEMPTS} substitutes in a row were bad, too; the last one: {reason}",
-                subject=f"sample {first}",
+                subject=f"sample_id {first}",
             )
         tried[row] = first, occurrence, attempts + 1
         positions.append(plan.substitute(group.epoch, first, occurrence, attempts))

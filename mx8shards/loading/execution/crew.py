@@ -38,12 +38,12 @@ class Crew:
 
     @property
     def is_of_this_process(self) -> bool:
-        """Whether this process has its threads: a forked child has none of them."""
+        """Whether the threads run in this process: a forked child does not inherit them."""
         return self._process == os.getpid()
 
     def put(self, task: Task, lane: Lane = "normal") -> None:
         """Queue a task. A thread calls it with a function that returns its resource for a stage. It must not raise."""
-        with self._lock:  # no thread takes a task behind the shutdown sentinel
+        with self._lock:  # no thread would take a task that was queued after the shutdown sentinel
             if self._stopped:
                 raise LoaderError("the pool is closed")
             self._tasks.put(task, lane)
@@ -75,7 +75,7 @@ class _Tasks:
 
     def take(self) -> Task | None:
         self._count.get()
-        while True:  # a task is there, but another thread may take it first from a lane that this one found empty
+        while True:  # a task is left for this thread, perhaps in a lane that the loop has already passed
             for lane in self._lanes.values():
                 try:
                     return lane.popleft()

@@ -1,7 +1,7 @@
 """How are batches copied to a GPU? From pinned banks, on a separate CUDA stream.
 
 Banks are registered as pinned memory, so that the GPU copies from them directly. The copy of the next batch overlaps
-with the training step on this one. A bank returns when its copy is done.
+with the current training step. A bank returns when its copy is done.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Mover:
         self._device = self._torch.device("cuda", self._index)
         self._stream = self._torch.cuda.Stream(self._device)
         self._lock = Lock()
-        self._under_way: deque[tuple[Any, Any]] = deque()  # keeps batches in their banks until their copies are done
+        self._under_way: deque[tuple[Any, Any]] = deque()  # keeps their banks leased until the copies are done
 
     def pin(self, address: int, size_bytes: int) -> None:
         """Register a bank as pinned memory."""
@@ -76,7 +76,7 @@ class Mover:
 
     @property
     def is_busy(self) -> bool:
-        """Whether some copies have not been released yet."""
+        """Whether copies are under way, or are done but not released."""
         return bool(self._under_way)
 
     def release(self) -> None:

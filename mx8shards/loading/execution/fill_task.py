@@ -68,7 +68,7 @@ class FillTask:
                 raise _stopped()
             self._work = self._begin_work()
             starving = state.starving
-            # One range has the least overhead, but several let a stopped run end sooner and other threads help.
+            # One range has the least overhead. Several let a stopped run end sooner, and other threads help.
             shared = starving or filler.decodes
             ranges = filler.ranges(self._work) if shared else [(0, len(self._work.rows))]
         except BaseException as error:  # noqa: BLE001 - the consumer raises it
@@ -94,7 +94,7 @@ class FillTask:
                 if self._error is None and not self._is_void and self._work is not None:
                     self._state.assembly.filler.fill(self._work, start, stop, resource_of, self._times)
             except BaseException as error:  # noqa: BLE001
-                self._error = without_locals(error)  # variables hold payloads, and all batches ahead may fail
+                self._error = without_locals(error)  # locals hold payloads, and all batches ahead may fail
             if next(self._ended) + 1 == self._count:
                 self._results = self._finished(resource_of)
                 self._end()
@@ -109,12 +109,12 @@ class FillTask:
             return (Failed(self._error or _stopped()),)
         try:
             if not self._work.conclude():
-                return self._delivered(self._work)
-            return self._mended(self._work, resource_of)
+                return self._make_results(self._work)
+            return self._apply_on_error(self._work, resource_of)
         except BaseException as error:  # noqa: BLE001
             return (Failed(error),)
 
-    def _delivered(self, work: Work) -> tuple[Result, ...]:
+    def _make_results(self, work: Work) -> tuple[Result, ...]:
         results: list[Result] = []
         for step in work.steps:
             try:
@@ -149,8 +149,8 @@ class FillTask:
         self._times.add("transform", clock() - begun)
         return batch
 
-    def _mended(self, work: Work, resource_of: ResourceOf) -> tuple[Result, ...]:
-        """Apply `on_error`: skip or substitute bad rows, or return the batches before the first one and its error."""
+    def _apply_on_error(self, work: Work, resource_of: ResourceOf) -> tuple[Result, ...]:
+        """Apply `on_error`: skip or substitute bad rows, or return the batches before a bad row and its error."""
         assembly = self._state.assembly
         bad = np.flatnonzero(work.rows["status"] != OK)
         if assembly.on_error == "raise":
@@ -162,7 +162,7 @@ class FillTask:
         if assembly.on_error == "skip":
             self._entries += bad_samples.entries(self.group, bad, lost, why, None)
             assembly.filler.remove_rows(work, bad)
-            return self._delivered(work)
+            return self._make_results(work)
         positions = bad_samples.substitutes(assembly.plan, self.group, bad, lost, why, self._tried)
         work.release()
         self._work = None
@@ -186,8 +186,8 @@ class FillTask:
     def _end(self) -> None:
         """Send the results. The bank of batches that failed goes back first, so that the next step finds it free.
 
-        Once the task is no longer in `filling`, no frame of this thread refers to a batch: a thread that waits for that
-        finds all memory returned.
+        Once the task is no longer in `filling`, no frame of this thread refers to a batch. So a thread waiting for an
+        empty `filling` finds all memory returned.
         """
         state = self._state
         results, self._results = self._results, ()

@@ -3,7 +3,7 @@
 prepare   choose mmap or pread for each row, start reading cold rows    (planner)
 begin     read size headers, take a bank of the exact size              (first thread)
 fill      run every stage for a range of rows                           (several threads)
-batch     make each step's part of the bank a batch                     (last thread)
+batch     wrap each step's part of the bank in a Batch                  (last thread)
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from mx8shards.stages import Output, Stage
 
 Range = tuple[int, int]
 
-_PIECE_BYTES = 1 << 20  # in which a bad payload is read again to find the error
+_PIECE_BYTES = 1 << 20  # a bad payload is read again in pieces of this size, to find the error
 _RANGE_BYTES = 2 << 20  # of payloads that are only copied: smaller ranges cost more in Python than they gain
 
 
 class Filler:
-    """Fills banks with the payloads of groups, and makes batches of them.
+    """Fills banks with the payloads of groups, and makes batches from them.
 
-    finder       which payloads the batches need
-    convert      makes a tensor or an array for the user of an array over the bank
+    finder       finds the payloads that the batches need
+    convert      turns an array over the bank into the user's tensor or array
     seed         the loader's seed
     max_ranges   the maximal number of ranges into which the rows of a group are cut
     """
@@ -77,7 +77,7 @@ class Filler:
             for stage in self.stages:
                 stage.begin(work)
         except BaseException:
-            work.release()  # a traceback may hold on to the rest
+            work.release()  # a traceback may keep the rest alive
             raise
         times.add("read" if work.reads else "gather", clock() - begun)
         return work
@@ -94,7 +94,7 @@ class Filler:
         count = min(len(rows), self._max_ranges, work.layout.size_bytes // self._range_bytes)
         if count <= 1:
             return [(0, len(rows))]
-        costs = rows["end"] - rows["begin"]  # of copying, which is quicker to tell than the sum of the payloads
+        costs = rows["end"] - rows["begin"]  # of copying: quicker to compute than the sum of the payload sizes
         for stage in self.stages:
             more = stage.costs(work)
             costs = costs if more is None else costs + more
@@ -132,7 +132,7 @@ class Filler:
         if region.offsets is None:
             return self._convert(values[rows])
         offsets = offsets_of(work.whole, region, len(work.rows))[rows.start : rows.stop + 1]
-        if rows.start:  # another batch lies before it
+        if rows.start:  # another batch precedes it in the bank
             values, offsets = values[offsets[0] : offsets[-1]], offsets - offsets[0]
         elif rows.stop < len(work.rows):
             values = values[: offsets[-1]]
@@ -151,7 +151,7 @@ class Filler:
             spans = shard.payload_spans(number, [shard.columns.names.index(name) for name in self._wanted])
             for begin, size in spans:
                 for _ in _pieces(shard, begin, size):
-                    pass  # an I/O error is the reason, whatever the stages say
+                    pass  # an I/O error takes precedence over the stages' errors
             for column, (begin, size) in zip(self._wanted, spans, strict=True):
                 for stage in self.stages:
                     if column in stage.columns:
@@ -162,7 +162,7 @@ class Filler:
             return without_traceback(error)
         return FormatError(
             subject=shard.name,
-            place=f"sample {number}",
+            place=f"sample {number} of this shard",
             expected="the bytes that were there when the shard was opened",
             found=f"other bytes while the batch was filled (status {int(row['status'])})",
         )
@@ -210,5 +210,5 @@ def _pieces(shard: Shard, begin: int, size: int) -> Iterator[bytes]:
 def _placed(reason: Exception, shard: Shard, number: int, column: str) -> Exception:
     """The error with the shard, sample and column that it is about."""
     if isinstance(reason, ShardsError):
-        reason.at(subject=shard.name, place=f"sample {number}, column {column!r}")
+        reason.at(subject=shard.name, place=f"sample {number} of this shard, column {column!r}")
     return reason

@@ -19,8 +19,8 @@ from mx8shards.stages import RAGGED, Output, Stage, Work
 Array = npt.NDArray[Any]
 
 _LARGE_BYTES = 4 << 10  # smaller rows are never copied with non-temporal stores
-# Batches from this size on have left the CPU caches before they are read: the first if they wait in the prefetch queue,
-# the second if a transform reads them at once.
+# A batch of at least this size has left the CPU caches before it is read: the first limit applies if the batch waits in
+# the prefetch queue, the second if a transform reads it at once.
 _WAITING_BYTES, _AT_ONCE_BYTES = 2 << 20, 8 << 20
 
 
@@ -63,7 +63,7 @@ class Gather(Stage):
 
 
 class ArrayCheck(Stage):
-    """Marks rows as bad whose payload is not a valid array, so that `on_error` applies to them.
+    """Marks a row as bad if its payload is not a valid array, so that `on_error` applies to it.
 
     `Ragged` converts all rows of a batch at once: without this check, one damaged header would spoil the whole batch.
     """
@@ -97,7 +97,7 @@ def array_checks(columns: Columns, wanted: Sequence[str]) -> list[Stage]:
 
 
 def _output(coder: Encoding) -> Output:
-    """Fixed rows if the encoding's dtype and shape match its size, else ragged: a user's encoding may be wrong."""
+    """Fixed rows if the encoding's dtype and shape match its size, else ragged. A user's encoding may be wrong."""
     if coder.dtype is None or coder.shape is None:
         return RAGGED
     output = Output(np.dtype(coder.dtype), coder.shape)

@@ -45,7 +45,7 @@ class Planner:
             state.ended.set()
 
     def _start_all(self, restart: Restart | None, position: int) -> None:
-        """Start the batches that restart, if any do, and then all from a position on, until an interruption."""
+        """Start the batches of a restart, if there is one, then all from a position on, until an interruption."""
         try:
             for task in self._tasks(restart, position):
                 if not self._start(task):
@@ -58,8 +58,8 @@ class Planner:
     def _conclude(self, last: Result) -> None:
         """Hand over the end or the error of the epoch, and wait for the tasks, as one of them may ask for a restart.
 
-        No frame that the traceback of an error refers to may refer to the error: such a cycle would keep the run alive
-        until a garbage collection.
+        No frame in an error's traceback may refer to the error: such a cycle would keep the run alive until a garbage
+        collection.
         """
         if not self._is_interrupted():
             self._state.results.put(Message(self._state.started, self._state.generation, (last,)))

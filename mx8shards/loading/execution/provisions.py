@@ -17,9 +17,9 @@ from mx8shards.loading.execution.following import Following
 from mx8shards.shards.open_shard import Shards
 from mx8shards.shards.providers import Cause, NoRoomYetError
 
-_LOOKED_AT = 64  # upcoming shards, whenever a batch needs some: most are local already where a cache is warm
+_LOOKED_AT = 64  # upcoming shards to check per batch: with a warm cache, most are already local
 _AHEAD = 8  # the number of shards that are provided, or queued, before a batch needs them
-_POLL_S = 0.1  # how often a planner that waits for a shard checks whether the run was stopped
+_POLL_S = 0.1  # interval at which a planner waiting for a shard checks whether the run was stopped
 
 
 class Wait(NamedTuple):
@@ -38,7 +38,7 @@ class Provisions:
         submit: queues a task for the threads that unpack or fetch.
         is_interrupted: whether the run was stopped or must restart.
         upcoming: the shards that the run will need, in the order of first need.
-        waited_s: the time that the planner waited, by cause, to which this adds.
+        waited_s: the planner's waiting time by cause. This class adds to it.
         following: tells caches with a limit how far the run has come.
     """
 
@@ -88,7 +88,7 @@ class Provisions:
         self._known.update(numbers)
         for i in self._ahead.intersection(numbers):
             self._following.ahead(i, is_ahead=False)
-        self._ahead.difference_update(numbers)  # including shards that are local by now: later ones take their turn
+        self._ahead.difference_update(numbers)  # also those that are local by now, so that later ones can begin
         for i in missing:
             if i not in self._failures:
                 self._begin(i, "first")
@@ -149,13 +149,13 @@ class Provisions:
                 self._begin(i, "later")
 
     def _next_shards(self) -> Iterator[int]:
-        """The next shards that the run will need, while few are ahead. A look at a shard takes time: few at a time."""
+        """The next shards that the run will need, until enough are ahead. At most a few, as each check takes time."""
         for _ in range(_LOOKED_AT):
             if len(self._ahead) >= _AHEAD or self._is_full or not self._following.looks_ahead:
                 return
             try:
                 i = next(self._upcoming, None)
-            except Exception:  # noqa: BLE001 - an order or a view fails there: the batch that needs it will say so
+            except Exception:  # noqa: BLE001 - from an order or a view: the batch that needs it reports it
                 i = None
             if i is None:
                 self._upcoming = iter(())
@@ -184,7 +184,7 @@ def _provide(
         return
     try:
         shards.provide(i)
-    except Exception as error:  # noqa: BLE001 - reported when the shard is needed
+    except Exception as error:  # noqa: BLE001 - raised when the shard is needed
         done.put((i, without_traceback(error)))
     except BaseException as error:  # noqa: BLE001
         done.put((i, LoaderError(f"{type(error).__name__} while a shard was provided")))
@@ -193,7 +193,7 @@ def _provide(
 
 
 class ProviderThreads:
-    """The threads in which providers run: separate threads for each that waits (network), the pool for unpacking."""
+    """The threads of providers: separate ones for each provider that waits (network), the pool's for unpacking."""
 
     def __init__(self, shards: Shards, submit: Callable[[Task, Lane], None]) -> None:
         self._shards = shards

@@ -11,8 +11,8 @@ from mx8shards.loading.reporting.times import Times
 class Ready(NamedTuple):
     """A batch and its costs.
 
-    `position` is the order position of its step, `entries` are the samples it lost, and `times` is the time that
-    threads spent on it. Of the batches of one group, the first has the times of all.
+    `position` is the order position of its step, `entries` are the samples that it lost, and `times` is the time that
+    threads spent on it. The first batch of a group has the times of the whole group.
     """
 
     batch: Any
@@ -25,7 +25,7 @@ class Ready(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The error of a batch. If the user's transform raised it, `transformed` names the batch that it got."""
+    """The error of a batch. If the user's transform raised it, `transformed` describes the transform's input."""
 
     error: BaseException
     transformed: str = ""

@@ -47,12 +47,12 @@ class Run:
         self._started = False
 
     def start(self) -> None:
-        """Start the planner thread. The caller must hold the run already, to stop it after Ctrl-C at any moment."""
+        """Start the planner thread. The caller must already refer to the run, to stop it after Ctrl-C at any moment."""
         try:
             self._assembly.budget.iterating = self._token
             self._started = True
             self._thread = start_thread(self, "planner", self._planner.run)
-        except BaseException:  # no thread, or Ctrl-C while it starts: then it sees `stopped` and ends
+        except BaseException:  # if the thread runs nevertheless, it sees `stopped` and ends
             self._started = False
             self.stop()
             self._assembly.budget.wake = nobody_waits
@@ -135,7 +135,7 @@ class Run:
 
     @property
     def _is_planning(self) -> bool:
-        """Whether the planner runs, or will. If Ctrl-C came while it was started, only itself knows that it runs."""
+        """Whether the planner runs or will run. If Ctrl-C came during its start, only `began` shows that it runs."""
         thread, state = self._thread, self._state
         begun = self._started or state.began.is_set()
         return begun and not state.ended.is_set() and (thread is None or thread.is_alive())

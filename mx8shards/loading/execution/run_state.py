@@ -39,12 +39,12 @@ class Assembly:
 
 
 class Restart(NamedTuple):
-    """Batches whose substitutes have no room beside the batches after them, or lie in shards that are not local yet.
+    """A request to make a group again, because its substitutes lack memory or lie in shards that are not local yet.
 
-    The batches after them are dropped and made again later, and the planner waits for shards and memory. `number` is
-    that of the first of these batches, and `generation` that of their task. The samples at view positions `positions`
-    are to stand in the rows `bad` of `group`. `entries` are the samples they lost so far; `tried` has for a row the
-    sample that stood there first, its occurrence, and how often it was replaced.
+    The planner drops all later batches, waits for shards and memory, makes the group, and then the later batches again.
+    `number` is that of the group's first batch, and `generation` that of its task. The rows `bad` of `group` get the
+    samples at the view positions `positions`. `entries` are the samples lost so far. `tried` maps a row to its first
+    sample, that sample's occurrence, and the number of substitutes tried.
     """
 
     number: int
@@ -74,7 +74,7 @@ class Message(NamedTuple):
 class RunState:
     """The counters, flags and queues of one run.
 
-    There is no lock. One thread writes each field, or several threads that all set it to one value. This relies on the
+    There is no lock. Each field has one writing thread, or all threads set it to the same value. This relies on the
     GIL: reading or writing a field is atomic, and so is adding to or removing from a set or a queue.
 
         started, generation, cuts         the planner
@@ -99,7 +99,7 @@ class RunState:
         self.cuts: tuple[Cut, ...] = ()
         self.restarts: SimpleQueue[Restart] = SimpleQueue()
         self.starving = False  # the consumer waits
-        self.wait_reported = False  # the log has been told of a long wait for a shard
+        self.wait_reported = False  # a long wait for a shard has been logged
         self.stalled = False  # a file system did not answer for `read_timeout_s`
         self.stopped = False
         self.provisions: Provisions | None = None

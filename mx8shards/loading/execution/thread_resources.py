@@ -13,7 +13,7 @@ from mx8shards.stages import Stage
 
 
 class ThreadResources:
-    """The resources that the threads of a pool have for stages. They keep no stage or loader alive."""
+    """The resources of a pool's threads, for each stage. They keep no stage or loader alive."""
 
     def __init__(self) -> None:
         self._lock = RLock()  # reentrant: a garbage collection may end a stage while it is held

@@ -1,7 +1,7 @@
 """How are daemon threads started, and ended before the interpreter shuts down?
 
-At shutdown, Python unwinds a daemon thread when it acquires the GIL. If that passes through C++ code of torch or Numba,
-the process aborts. So an exit handler ends all threads first.
+At shutdown, Python unwinds the stack of a daemon thread when it acquires the GIL. If the stack has C++ frames of torch
+or Numba, the process aborts. So an exit handler ends all threads first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Known:
         self.forget()
 
     def forget(self) -> None:
-        """Reset, also in a forked child: it has no threads of its parent, but perhaps a lock that one of them held."""
+        """Reset. A forked child has none of its parent's threads, but may inherit a lock that one of them held."""
         self.lock = RLock()  # reentrant: a garbage collection within `start_thread` may enter it again
         self.owners: WeakSet[Owner] = WeakSet()
         self.threads: WeakSet[Thread] = WeakSet()

@@ -1,4 +1,4 @@
-"""May the consumer go on waiting for a batch? A watchdog that finds stalled reads, providers and dead threads."""
+"""Should the consumer keep waiting for a batch? A watchdog that detects stalled reads, providers and dead threads."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Watchdog:
         self._expect_answer(waited_s, "a read has not come back for {:.0f} s: the file system does not answer")
         if state.filling and set(mine) <= {planner}:  # other loaders or an earlier run occupy all threads
             waited_s = max(stalled.values(), default=0.0)
-            self._expect_answer(waited_s, "no thread has become free for {:.0f} s: reads from before do not come back")
+            self._expect_answer(waited_s, "no thread has become free for {:.0f} s: earlier reads have not come back")
         provisions = state.provisions  # read once: the planner sets it to None when it ends
         wait = None if provisions is None else provisions.wait
         if wait is not None:
             self._report(wait)
-        if wait is not None and wait.cause == "network":  # unpacking takes CPU time, so a stalled thread shows itself
-            complaint = f"{wait.shard} is not here after {{:.0f}} s: the loader waits for {_NAMES[wait.cause]}"
+        if wait is not None and wait.cause == "network":  # threads that unpack are covered by the checks above
+            complaint = f"{wait.shard} has not arrived after {{:.0f}} s: the loader waits for {_NAMES[wait.cause]}"
             self._expect_answer(time.monotonic() - wait.since, complaint)
         if not planning and state.results.empty() and not state.filling:
             raise LoaderError("the prefetch threads are gone, perhaps because this process was forked")

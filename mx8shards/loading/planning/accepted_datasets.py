@@ -33,7 +33,7 @@ def _refuse_overrides(found: type, known: type) -> None:
                 subject="dataset",
                 expected=f"a {known.__name__} with its own {name}: a Loader reads the shards itself and never calls it",
                 found=f"{found.__name__}, which overrides it",
-                hint="give the Loader a transform=, a function of whole batches, or a decoder of a column as decode=",
+                hint="use transform=, a function of whole batches, or decode=, a decoder for each column",
             )
 
 
@@ -54,7 +54,7 @@ def _described(given: Any) -> str:
 
 
 def _is_of_torch(given: Any, name: str) -> bool:
-    """Whether this is one of torch's datasets; torch is not imported to ask."""
+    """Whether this is the torch dataset of this name. This does not import torch."""
     return _torch_class(given, name) is not None
 
 

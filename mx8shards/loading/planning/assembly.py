@@ -40,7 +40,7 @@ from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import DecoderContext
 from mx8shards.views import View, Whole
 
-_DEPTH_BYTES = 48 << 20  # small batches are prefetched further ahead, so that threads have work meanwhile
+_DEPTH_BYTES = 48 << 20  # small batches are prefetched further ahead, so that threads have enough work
 _MAX_DEPTH = 64
 _GROUP_BYTES = 8 << 20  # for batches that are only copied
 _RECORDS_PART = 4  # at most a quarter of the memory is for the rows and spans of batches ahead
@@ -149,7 +149,7 @@ def reserve_fixed_memory(
     budget.growth_bytes = (max_depth - depth) * record_bytes
     budget.scratch_bytes = max(stage.scratch_bytes for stage in finder.stages)
     fixed = finder.shard_table.held_bytes + depth * record_bytes
-    # if sample lengths bound the outputs badly, check the fixed part now, and the rest when steps are planned
+    # if sample lengths are a loose bound, check the fixed part now, and the rest when steps are planned
     least = mean if finder.bound == "tight" else bank_bytes(max_bytes(finder.outputs, rows, 0))
     require_three_batches(least, fixed, budget)
     budget.set_fixed(fixed)
@@ -188,7 +188,7 @@ def mean_batch_bytes(shards: Shards, finder: PayloadFinder, rows: int) -> int:
 def require_three_batches(mean: int, fixed: int, budget: Budget) -> None:
     """SettingError if the budget cannot hold three batches beside its fixed part: two held, and one being filled.
 
-    The hint includes that decoders' scratch grows with the memory, up to its part.
+    The hint takes into account that decoders' scratch grows with the memory.
     """
     room = budget.limit_bytes - fixed
     if 3 * mean > room:

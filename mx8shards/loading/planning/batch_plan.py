@@ -1,9 +1,8 @@
-"""Which samples go into which batch, and how much memory does each batch need?
+"""Which samples go into which batch, which small batches form a group, and how much memory does each need?
 
-Planning reads offset tables only, where these are enough: the lengths of the samples bound the size of a batch, and
-size headers give the exact size later, when the batch is filled. If only a few columns are wanted, or if no table has
-the sizes of decoded rows, this bound may be far too large or missing. Then batches are measured before memory is
-reserved for them.
+Usually planning reads only offset tables: the lengths of the samples bound the size of a batch, and size headers give
+the exact size later, when the batch is filled. If only a few columns are wanted, or if no table has the sizes of
+decoded rows, this bound may be far too large or missing. Then batches are measured before memory is reserved for them.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _GROUP_PART = 32  # a group has at most 1/32 of the memory: holding one of its b
 
 
 class NotHereError(Exception):
-    """Some shards of these steps have to be waited for."""
+    """Some shards of these steps are not local yet."""
 
 
 class Provisions(Protocol):
@@ -186,8 +185,8 @@ class Plan:
     def _ranks_to_plan(self) -> range:
         """The ranks whose batches are planned: all, so that all ranks find the same step too large for the memory.
 
-        This rank alone is enough if a batch of the largest samples fits. It must be enough if batches are measured, as
-        measuring those of all ranks would read their payloads.
+        Only this rank's are planned if a batch of the largest samples fits. They are also planned alone if batches are
+        measured, because measuring those of all ranks would read their payloads.
         """
         mine, all_ranks = range(self.rank, self.rank + 1), range(self.steps.world_size)
         if mine == all_ranks or self.finder.bound == "none":
@@ -228,7 +227,7 @@ class Plan:
             i = k * width + self.rank - ranks.start
             group = part_of(every, positions[k : k + 1], bounds[i : i + 2], needs[i])
             if width > 1:
-                group = group._replace(rows=group.rows.copy())  # a view would keep those of all ranks
+                group = group._replace(rows=group.rows.copy())  # a view would keep the rows of all ranks alive
             groups.append((positions[k], group, max(needs[k * width : (k + 1) * width])))
         return groups
 
@@ -246,7 +245,7 @@ class Plan:
         return rows
 
     def _reserves(self, group: Group, bounds: list[int], width: int) -> tuple[list[int], Measured | None]:
-        """An upper bound of the bank for each part of these rows, and what was found if they were measured.
+        """An upper bound of the bank for each part of these rows, and the measurements, if they were measured.
 
         Each step has `width` parts. If a step may need more than half of the memory and the bound is not tight, the
         step is measured. So any two steps that are not measured fit into memory together.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-# On these, a page fault may take long, never return, or give changed bytes. FUSE may be anything.
+# On these, a page fault may be slow, never return, or read changed bytes. FUSE may have any of these faults.
 _REMOTE = {
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "9p", "ceph", "lustre", "gpfs", "beegfs"),
     *("glusterfs", "orangefs", "pvfs2", "virtiofs", "fuse", "fuseblk", "vboxsf", "prl_fs"),

@@ -1,4 +1,4 @@
-"""Which batches share a bank and a task? Groups of consecutive small batches of one rank."""
+"""What is a group? The records of consecutive batches that share a bank and a task (`batch_plan` chooses them)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Group(NamedTuple):
 
 
 def part_of(every: Group, positions: Sequence[int], bounds: Sequence[int], reserve_bytes: int) -> Group:
-    """The group of the steps at these positions, of which step k has the rows bounds[k]:bounds[k + 1] of `every`."""
+    """The group of the steps at these positions; step k has the rows bounds[k]:bounds[k + 1] of `every`."""
     first, last = bounds[0], bounds[-1]
     rows = slice(first, last)
     steps = tuple(

@@ -78,7 +78,7 @@ def distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, int
     world_size = environment_number("WORLD_SIZE", 1, 1, MOST_RANKS)
     given = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
     if len(given) == 1 and (world_size > 1 or given == ["RANK"]):
-        environment_number(given[0], 0, 0, MOST_RANKS)  # an invalid value is the first error
+        environment_number(given[0], 0, 0, MOST_RANKS)  # an invalid value is reported first
         raise SettingError(
             subject="environment variables RANK and WORLD_SIZE",
             expected="both, or neither",
@@ -103,6 +103,6 @@ def _worker_info() -> Any:
 
 
 def worker_share() -> tuple[int, int]:
-    """The number of this DataLoader worker and how many there are; 0 of 1 elsewhere."""
+    """The number of this DataLoader worker, and the number of workers; (0, 1) outside of a worker."""
     worker = _worker_info()
     return (int(worker.id), int(worker.num_workers)) if worker else (0, 1)

@@ -1,7 +1,7 @@
 """Where do samples and payloads lie in MDS shards? Rows to spans, from offset tables and size headers.
 
-MDS is one kind of shard. Another kind, such as the members of a tar, needs a module like this one. Nothing after the
-spans depends on the format.
+MDS is one kind of shard. Another kind, such as the members of a tar, needs a module like this one. Code that uses only
+the spans does not depend on the format.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class MdsRows:
         return all(name in ragged or size is not None for kind in kinds for name, size in kind)
 
     def overhead(self, ragged: Container[str]) -> int:
-        """The least number of bytes of a sample that belong to none of these columns."""
+        """A lower bound of the bytes of a sample outside of these columns."""
         return min((_overhead(kind, ragged) for kind in self._kinds), default=0)
 
     def find_payloads(self, shards: Array, rows: Array, spans: Array, totals: Array) -> None:

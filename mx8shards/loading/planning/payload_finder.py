@@ -28,7 +28,7 @@ class ShardKind(Protocol):
 
     @property
     def header_bytes(self) -> int:
-        """The most bytes at the beginning of a sample that have to be read to find its payloads."""
+        """The maximum number of leading bytes of a sample that are read to find its payloads."""
 
     @property
     def takes_all(self) -> bool:
@@ -38,7 +38,7 @@ class ShardKind(Protocol):
         """Whether no other columns vary in size."""
 
     def overhead(self, ragged: Container[str]) -> int:
-        """The least number of bytes that a sample has outside of these columns."""
+        """A lower bound of the bytes of a sample outside of these columns."""
 
     def find_payloads(self, shards: Array, rows: Array, spans: Array, totals: Array) -> None:
         """Find the span of each row's wanted columns, and the bytes of each column in all rows."""
@@ -112,7 +112,7 @@ class PayloadFinder:
         return gathered | {key: int(sizes.sum()) for key, sizes in work.measured.items()}
 
     def measure(self, group: Group, bounds: Ids) -> tuple[Ids, Measured]:
-        """The bytes of the ragged outputs in each part of these rows, and what measuring has found.
+        """The bytes of the ragged outputs in each part of these rows, and the measurements.
 
         Rows that turn out bad keep that status.
         """
@@ -142,6 +142,6 @@ def _column_of(key: str, wanted: Sequence[str]) -> int:
     """The number of the column whose payloads a ragged output holds."""
     if key not in wanted:
         raise LoaderError(
-            subject=f"output {key!r}", expected="rows of one shape, or a column's payloads", found="neither"
+            subject=f"output {key!r}", expected="a fixed shape, or the name of a column of payloads", found="neither"
         )
     return wanted.index(key)

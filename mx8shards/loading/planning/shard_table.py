@@ -70,7 +70,7 @@ class ShardTable:
         self._unmeasured: list[int] = []  # open shards whose longest sample is not known yet
         self._unopened = shards.count
         self._kept: set[int] = set()  # open shards that are never released
-        self.files_s = 0.0  # time spent opening files and asking what is cached
+        self.files_s = 0.0  # time spent opening files and querying the page cache
         self._marks = np.full(shards.count, -1, np.int64)
         self._mark = 0
         self._out = np.zeros(shards.count, np.int64)
@@ -89,7 +89,7 @@ class ShardTable:
         self.records["window"][1:] = windows[:-1]
         self._verdicts = np.zeros(windows[-1] if len(windows) else 0, np.uint8)
         self._populated = np.zeros(len(self._verdicts), bool)
-        self._mincore_reliable = np.zeros(shards.count, bool)  # shards for which mincore tells this process the truth
+        self._mincore_reliable = np.zeros(shards.count, bool)  # shards for which mincore gives true answers
 
     @property
     def held_bytes(self) -> int:
@@ -313,8 +313,8 @@ def _opened(shard: Shard) -> Any:
 def _import_packages(compressions: set[str]) -> None:
     """Import the packages for unpacking in this thread, before a pool thread does.
 
-    A child forked while a thread imports a module inherits the import lock held, and waits for it for ever. For the
-    same reason, this module imports `numpy.ma`, which `np.unique` would import in a thread.
+    A child forked while a thread imports a module inherits a held import lock, and can never import the module. For
+    the same reason, this module imports `numpy.ma`, which `np.unique` would import in a thread.
     """
     for compression in compressions:
         import_package(compression)

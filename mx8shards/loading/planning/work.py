@@ -1,4 +1,4 @@
-"""Which state of a group of batches do stages work on: rows, payload spans, and later the bank?"""
+"""Which state do the stages of a group of batches share: rows, payload spans, and later the bank?"""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Work:
         self.spans, self.totals, self.measured, self.notes = found
 
     def conclude(self) -> int:
-        """Note the sample_ids, and count the bad rows."""
+        """Store the sample_ids, and count the bad rows."""
         if self.absent is not None:
             self.rows["status"][self.absent] = OK  # rows without a sample cannot be bad
         self.sample_ids = np.empty(len(self.rows), np.int64)

@@ -50,7 +50,7 @@ class LostSamples:
         """Record the losses of a delivered batch. The first loss is also logged as a warning."""
         for entry in entries:
             if not self.last:
-                message = "epoch %d: sample %d was lost: %s; stats()['lost'] counts all that follow"
+                message = "epoch %d: sample %d was lost: %s; stats()['lost'] counts all lost samples"
                 logging.getLogger("mx8shards").warning(message, entry.epoch, entry.sample_id, visible(entry.reason))
             fields = asdict(entry)
             del fields["reason"]

@@ -13,7 +13,7 @@ class Progress:
     """The position of a loader, which its iterations advance. Only the consumer's thread writes here.
 
     at         epoch and order position of the next step
-    under_way  whether a `for` has given batches of this epoch without an error: the next `for` is the next epoch
+    under_way  whether a `for` has yielded batches of this epoch without an error. Then the next `for` is the next epoch
     """
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class Progress:
     def delivered(self, ready: Ready, following: At, waited_s: float, worked_s: float, compiled_s: float) -> None:
         """Count a step whose batch the consumer got; the next step is `following`.
 
-        The consumer worked for `worked_s` on the previous batch and then waited for `waited_s`, of which kernels were
-        compiled for `compiled_s`.
+        `worked_s` is the consumer's time for the previous batch, `waited_s` its wait for this batch, and `compiled_s`
+        the part of the wait in which kernels were compiled.
         """
         self.at, self.under_way = following, following[1] > 0
         self.lost.add(ready.entries)

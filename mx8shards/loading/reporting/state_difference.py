@@ -32,7 +32,7 @@ def _between(old: Index, new: Index) -> str:
     hashes = sorted(_hashes(old) & _hashes(new))
     was, is_ = _shards(old, hashes), _shards(new, hashes)
     if was == is_:
-        return "has the same shards, but another index: it was sealed, perhaps, or its metadata were changed"
+        return "has the same shards but another index: perhaps it was sealed, or its metadata were changed"
     common = set(was) & set(is_)
     added, removed = len(is_) - len(common), len(was) - len(common)
     if not added and not removed:

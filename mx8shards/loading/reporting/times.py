@@ -11,7 +11,7 @@ from mx8shards.kernels import compiling
 def clock() -> float:
     """A clock that stops while the calling thread compiles kernels, or waits for another thread to compile them.
 
-    So a stage does not seem slow because its kernel was compiled on first use.
+    Otherwise a stage would seem slow when its kernel is compiled on first use.
     """
     return time.perf_counter() - compiling.thread_seconds()
 

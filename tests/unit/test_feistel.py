@@ -23,7 +23,7 @@ COUNTS = st.integers(1, 9) | st.integers(1, 9_000) | st.integers(1, LARGEST) | s
 
 
 @given(count=COUNTS, seed=st.integers(0, 1 << 32), data=st.data())
-def test_any_positions_of_any_shuffle_are_the_same(count: int, seed: int, data: st.DataObject) -> None:
+def test_the_kernel_and_numpy_give_equal_positions_of_any_shuffle(count: int, seed: int, data: st.DataObject) -> None:
     words = np.random.default_rng(seed).integers(0, 1 << 64, WORDS, np.uint64)
     drawn = data.draw(st.lists(st.integers(0, count - 1), max_size=30))
     positions = np.array([0, count - 1, *drawn], np.int64)
@@ -31,7 +31,7 @@ def test_any_positions_of_any_shuffle_are_the_same(count: int, seed: int, data: 
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 4095, 4096, 4097, 70_001])
-def test_whole_shuffles_are_the_same(count: int) -> None:
+def test_the_kernel_and_numpy_give_equal_whole_shuffles(count: int) -> None:
     words = Key("sha256:00", "whole", 17).words("shuffle", 3)
     positions = np.arange(count)
     found = Permutation(count, words, walk).of(positions)
@@ -40,7 +40,7 @@ def test_whole_shuffles_are_the_same(count: int) -> None:
 
 
 @pytest.mark.parametrize("row", TABLE["permutations"], ids=lambda row: f"{row['purpose']}-{row['seed']}")
-def test_permutations_are_those_of_the_spec(row: dict[str, Any]) -> None:
+def test_permutations_of_the_kernel_match_the_spec_vectors(row: dict[str, Any]) -> None:
     words = Key(row["snapshot"], row["view"], int(row["seed"])).words(row["purpose"], int(row["epoch"]))
     for values in row["values"]:
         if values["number"] == 0:
@@ -50,7 +50,7 @@ def test_permutations_are_those_of_the_spec(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("row", TABLE["shuffles"], ids="{0[count]}-{0[seed]}".format)
-def test_shuffles_are_those_of_the_spec(row: dict[str, Any]) -> None:
+def test_shuffles_of_the_kernel_match_the_spec_vectors(row: dict[str, Any]) -> None:
     key = Key(row["snapshot"], row["view"], row["seed"])
     order = Shuffle(row["count"], key, walk)
     assert order.ids(row["epoch"], 0, row["count"]).tolist() == row["order"]

@@ -1,4 +1,4 @@
-"""Custom orders for `Loader(order=…)`, unlike the package's own."""
+"""Custom orders for `Loader(order=…)`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ids = npt.NDArray[np.int64]
 
 
 class _Order:
-    """What all of them have in common."""
+    """Base of the orders."""
 
     def at(self, epoch: int, counts: Ids) -> Any:
         raise NotImplementedError
@@ -26,7 +26,7 @@ class _Order:
 
 @dataclass
 class Weighted(_Order):
-    """Sampling with replacement: in every epoch `length` positions, each drawn with a probability of its own."""
+    """Sampling with replacement: `length` positions per epoch, drawn with the given weights."""
 
     weights: Sequence[float]
     length: int
@@ -47,7 +47,7 @@ class Weighted(_Order):
 
 @dataclass
 class Listed(_Order):
-    """These positions, in every epoch begun one later."""
+    """A fixed list of positions, rotated by one in each epoch."""
 
     positions: Sequence[int]
     name: str = "listed"
@@ -65,7 +65,7 @@ class Listed(_Order):
 
 @dataclass
 class OfNodes(_Order):
-    """Positions dealt to nodes in turn, of which each reads a part of its own; parts are filled up with padding."""
+    """Alternates between nodes, each of which reads its own part of the positions, padded to equal lengths."""
 
     count: int
     nodes: int

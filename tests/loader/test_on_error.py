@@ -19,8 +19,8 @@ from mx8shards.format.randomness import integers
 from mx8shards.loading.reporting.lost_samples import reason_of
 from mx8shards.shards.open_shard import Shards
 from tests.loader.damage import BEFORE, break_sizes, cut_short, make_longer, put_another
-from tests.loader.faults import Weigh
-from tests.loader.parts import digests, ids_of, nothing_left, shards, write
+from tests.loader.faults import ChecksumDecoder
+from tests.loader.leak_checks import digests, ids_of, no_leaks, shards, write
 
 SAMPLES, BATCH, SEED = 200, 10, 5
 BAD = frozenset([3, 4, 5, *range(20, 40), 77, 199])
@@ -47,7 +47,7 @@ def loader_of(dataset: mx8.Dataset, on_error: str, **options: Any) -> mx8.Loader
 
 
 def substitute(sample_id: int, epoch: int, bad: frozenset[int] = BAD) -> list[int]:
-    """All that is tried in its place, up to the first that is good."""
+    """The substitutes tried for a sample, up to the first good one."""
     drawn = integers(SEED, epoch, np.array([sample_id]), "substitute", 8, SAMPLES)[0].tolist()
     return next(drawn[: i + 1] for i, found in enumerate(drawn) if found not in bad)
 
@@ -64,8 +64,8 @@ def delivered(loader: mx8.Loader) -> list[list[int]]:
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_every_rank_gets_all_its_batches_of_what_is_good(data: Path, on_error: str, world_size: int) -> None:
-    with nothing_left(data):
+def test_every_rank_gets_all_batches_of_its_good_samples(data: Path, on_error: str, world_size: int) -> None:
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         for rank in range(world_size):
             with loader_of(dataset, on_error, rank=rank, world_size=world_size) as loader:
@@ -76,7 +76,7 @@ def test_every_rank_gets_all_its_batches_of_what_is_good(data: Path, on_error: s
         del loader, dataset
 
 
-def test_the_first_sample_that_is_lost_is_logged_and_no_other(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_first_lost_sample_is_logged(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     with mx8.Dataset(data) as dataset, loader_of(dataset, "skip") as loader:
         with caplog.at_level(logging.WARNING, "mx8shards"):
             delivered(loader)
@@ -86,8 +86,8 @@ def test_the_first_sample_that_is_lost_is_logged_and_no_other(data: Path, caplog
     assert f"sample {first['sample_id']} was lost" in told
 
 
-def test_a_batch_in_which_nothing_is_good_is_empty_and_counts(data: Path) -> None:
-    with nothing_left(data):
+def test_a_batch_of_only_bad_samples_is_empty_and_counts(data: Path) -> None:
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, "skip", shuffle=False) as loader:
             sizes = [len(ids) for ids in delivered(loader)]
@@ -99,8 +99,8 @@ def test_a_batch_in_which_nothing_is_good_is_empty_and_counts(data: Path) -> Non
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_what_was_lost_is_counted_hashed_and_named(data: Path, on_error: str) -> None:
-    with nothing_left(data):
+def test_lost_samples_are_counted_hashed_and_listed(data: Path, on_error: str) -> None:
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, on_error) as loader:
             delivered(loader)
@@ -108,7 +108,7 @@ def test_what_was_lost_is_counted_hashed_and_named(data: Path, on_error: str) ->
             planned = [loader.ids(epoch=0, step=k).tolist() for k in range(len(loader))]
         entries = []
         for step, ids in enumerate(planned):
-            for lost_id in (i for i in ids if i in BAD):  # once, however many substitutes were bad, too
+            for lost_id in (i for i in ids if i in BAD):  # once, also if substitutes were bad
                 other = None if on_error == "skip" else substitute(lost_id, 0)[-1]
                 entries.append((0, step * BATCH, lost_id, other))
         assert [
@@ -125,7 +125,7 @@ def test_what_was_lost_is_counted_hashed_and_named(data: Path, on_error: str) ->
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_threads_memory_and_interruptions_change_nothing(data: Path, on_error: str) -> None:
+def test_the_result_does_not_depend_on_threads_memory_and_interruptions(data: Path, on_error: str) -> None:
     def run(*, cut: int | None = None, **options: Any) -> tuple[list[list[int]], Any]:
         with mx8.Dataset(data) as dataset, loader_of(dataset, on_error, **options) as loader:
             found = []
@@ -143,7 +143,7 @@ def test_threads_memory_and_interruptions_change_nothing(data: Path, on_error: s
             loader.close()
             return result
 
-    with nothing_left(data):
+    with no_leaks(data):
         first = run()
         assert run(threads=1) == first
         assert run(threads=5, io="pread") == first
@@ -153,12 +153,12 @@ def test_threads_memory_and_interruptions_change_nothing(data: Path, on_error: s
             assert run(cut=cut, memory="300kb") == first
 
 
-def test_substitutes_that_are_bad_themselves_end_in_an_error_that_names_the_first(data: Path) -> None:
-    bad = frozenset(range(40, SAMPLES))  # whatever is drawn, it is most likely bad again
+def test_if_all_substitutes_are_bad_the_error_names_the_first_bad_sample(data: Path) -> None:
+    bad = frozenset(range(40, SAMPLES))  # most substitutes are bad too
     hopeless = next(i for i in sorted(bad) if bad.issuperset(integers(SEED, 0, np.array([i]), "substitute", 8, 200)[0]))
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
-        loader = loader_of(dataset, "substitute", shuffle=False, decode={"blob": Weigh(bad=bad | BAD)})
+        loader = loader_of(dataset, "substitute", shuffle=False, decode={"blob": ChecksumDecoder(bad=bad | BAD)})
         with loader, pytest.raises(mx8.LoaderError, match="substitutes") as caught:
             delivered(loader)
         assert "were bad, too" in str(caught.value)
@@ -169,13 +169,15 @@ def test_substitutes_that_are_bad_themselves_end_in_an_error_that_names_the_firs
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_what_a_decoder_refuses_is_replaced_like_what_cannot_be_read(data: Path, on_error: str) -> None:
-    with nothing_left(data):
+def test_undecodable_samples_are_replaced_like_unreadable_ones(data: Path, on_error: str) -> None:
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
-        with loader_of(dataset, on_error, decode={"blob": Weigh(bad=frozenset([8, 9, 10]))}, shuffle=False) as loader:
+        with loader_of(
+            dataset, on_error, decode={"blob": ChecksumDecoder(bad=frozenset([8, 9, 10]))}, shuffle=False
+        ) as loader:
             batches = list(loader)
             for batch in batches:
-                assert batch["weight"].tolist() == digests(ids_of(batch))
+                assert batch["checksum"].tolist() == digests(ids_of(batch))
             found = [i for batch in batches for i in ids_of(batch)]
             assert not BAD.union([8, 9, 10]).intersection(found)
             assert len(batches) == len(loader)
@@ -184,12 +186,14 @@ def test_what_a_decoder_refuses_is_replaced_like_what_cannot_be_read(data: Path,
         del loader, dataset
 
 
-def test_the_last_thousand_are_kept(tmp_path: Path) -> None:
+def test_the_last_thousand_lost_samples_are_listed(tmp_path: Path) -> None:
     root = write(tmp_path / "data", 1500)
-    with nothing_left(root):
+    with no_leaks(root):
         dataset = mx8.Dataset(root)
         bad = frozenset(range(1200))
-        with loader_of(dataset, "skip", shuffle=False, decode={"blob": Weigh(bad=bad)}, batch_size=100) as loader:
+        with loader_of(
+            dataset, "skip", shuffle=False, decode={"blob": ChecksumDecoder(bad=bad)}, batch_size=100
+        ) as loader:
             assert [len(ids) for ids in delivered(loader)] == [0] * 12 + [100] * 3
             assert loader.state_dict()["lost"]["count"] == 1200
             assert [entry["sample_id"] for entry in loader.stats()["lost_last"]] == list(range(200, 1200))
@@ -198,12 +202,12 @@ def test_the_last_thousand_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_stats_are_json_whatever_was_lost_and_reasons_are_short(tmp_path: Path, on_error: str) -> None:
+def test_stats_of_any_lost_samples_are_json_with_short_reasons(tmp_path: Path, on_error: str) -> None:
     root = write(tmp_path / "data", 40)
     shards(root)[0].rename(root / ("long " * 45))
     with (
         mx8.Dataset(root) as dataset,
-        loader_of(dataset, on_error, decode={"blob": Weigh(bad=frozenset([30]))}) as loader,
+        loader_of(dataset, on_error, decode={"blob": ChecksumDecoder(bad=frozenset([30]))}) as loader,
     ):
         delivered(loader)
         found = loader.stats()
@@ -224,7 +228,7 @@ def whole_shard(root: Path, number: int) -> frozenset[int]:
     return frozenset(range(start, stop))
 
 
-def in_place_of(ids: list[int], epoch: int, on_error: str, bad: frozenset[int]) -> list[int]:
+def expected_ids(ids: list[int], epoch: int, on_error: str, bad: frozenset[int]) -> list[int]:
     if on_error == "skip":
         return [i for i in ids if i not in bad]
     return [substitute(i, epoch, bad)[-1] if i in bad else i for i in ids]
@@ -232,18 +236,18 @@ def in_place_of(ids: list[int], epoch: int, on_error: str, bad: frozenset[int]) 
 
 @pytest.mark.parametrize("damage", [damage for damage in BEFORE if damage is not break_sizes])
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_a_shard_that_cannot_be_opened_loses_its_samples_and_no_batch(
+def test_a_shard_that_cannot_be_opened_loses_its_samples_but_no_batch(
     tmp_path: Path, on_error: str, damage: Callable[[Path], None]
 ) -> None:
     root = write(tmp_path / "data", SAMPLES)
     lost, path = whole_shard(root, 2), shards(root)[2]
-    with nothing_left(root):
+    with no_leaks(root):
         dataset = mx8.Dataset(root)
         damage(path)
         with loader_of(dataset, on_error) as loader:
             for epoch in range(2):
                 planned = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
-                assert delivered(loader) == [in_place_of(ids, epoch, on_error, lost) for ids in planned]
+                assert delivered(loader) == [expected_ids(ids, epoch, on_error, lost) for ids in planned]
             entries = [entry for entry in loader.stats()["lost_last"] if entry["epoch"] == 1]
             assert {entry["sample_id"] for entry in entries} == lost
             assert all(entry["reason"].startswith(f"data/{path.name}: ") for entry in entries)
@@ -254,22 +258,22 @@ def test_a_shard_that_cannot_be_opened_loses_its_samples_and_no_batch(
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_each_epoch_looks_anew_at_a_shard_that_failed(tmp_path: Path, on_error: str, io: str) -> None:
+def test_each_epoch_tries_again_to_open_a_shard_that_failed(tmp_path: Path, on_error: str, io: str) -> None:
     root = write(tmp_path / "data", SAMPLES)
     lost, path = whole_shard(root, 2), shards(root)[2]
     intact = path.read_bytes()
-    with nothing_left(root):
+    with no_leaks(root):
         dataset = mx8.Dataset(root)
         with loader_of(dataset, on_error, io=io) as loader:
             for epoch, damage in enumerate([None, cut_short, None, make_longer, None]):
-                with path.open("r+b") as file:  # the same file, which stays open
+                with path.open("r+b") as file:  # the same inode, which stays open
                     file.truncate(len(intact))
                     file.write(intact)
                 if damage is not None:
                     damage(path)
                 planned = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
                 bad = frozenset() if damage is None else lost
-                assert delivered(loader) == [in_place_of(ids, epoch, on_error, bad) for ids in planned]
+                assert delivered(loader) == [expected_ids(ids, epoch, on_error, bad) for ids in planned]
         dataset.close()
         del loader, dataset
 
@@ -297,7 +301,7 @@ def test_a_shard_that_failed_is_not_opened_again_in_that_epoch(
         for epoch in (1, 2):
             found = [i for ids in delivered(loader) for i in ids]
             assert not lost.intersection(found)
-            counts = [asked.count(path.name) for path in gone]  # two threads may need it at one moment
+            counts = [asked.count(path.name) for path in gone]  # two threads may open it at once
             assert all(epoch <= count <= 2 * epoch for count in counts)
 
 
@@ -315,7 +319,7 @@ def test_memory_is_bounded_and_results_are_the_same_with_a_shard_that_cannot_be_
             assert loader.stats()["memory_high_water_bytes"] <= loader.stats()["memory_limit_bytes"]
             return found
 
-    with nothing_left(root):
+    with no_leaks(root):
         first = run()
         assert run(threads=1, io="pread") == first
         assert run(memory="300kb") == first  # nearly every substitute needs a restart
@@ -323,13 +327,13 @@ def test_memory_is_bounded_and_results_are_the_same_with_a_shard_that_cannot_be_
 
 @pytest.mark.parametrize("change", [put_another, os.unlink])
 @pytest.mark.parametrize("on_error", ["skip", "substitute"])
-def test_a_shard_whose_file_is_gone_when_it_is_to_be_opened_again_is_lost_from_there_on(
+def test_a_shard_removed_before_it_is_reopened_is_lost_from_then_on(
     tmp_path: Path, on_error: str, change: Callable[[Path], None]
 ) -> None:
     root = write(tmp_path / "data", 5 * SAMPLES)
-    with nothing_left(root):
+    with no_leaks(root):
         dataset = mx8.Dataset(root)
-        dataset.shards._files.most = 1  # no other one's descriptor stays open
+        dataset.shards._files.most = 1  # no descriptor of another shard stays open
         with loader_of(dataset, on_error, io="pread", threads=1, batch_size=4, memory="1mb") as loader:
             batches = iter(loader)
             found = ids_of(next(batches))
@@ -348,7 +352,7 @@ def test_a_shard_whose_file_is_gone_when_it_is_to_be_opened_again_is_lost_from_t
         del loader, dataset, batch, batches
 
 
-def test_files_that_cannot_be_opened_because_too_many_are_is_an_error_and_loses_nothing(
+def test_running_out_of_file_descriptors_is_an_error_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write(tmp_path / "data", SAMPLES)
@@ -377,7 +381,7 @@ HEADERS = {
 
 @pytest.mark.parametrize("damage", HEADERS)
 @pytest.mark.parametrize("encoding", ["ndarray", "ndarray:uint16"])
-def test_a_row_whose_array_header_is_damaged_is_a_bad_sample_and_spoils_no_other(
+def test_a_row_with_a_damaged_array_header_is_a_bad_sample_and_affects_no_other(
     damage: str, encoding: str, tmp_path: Path
 ) -> None:
     with mx8.Writer(tmp_path / "data", columns={"tokens": encoding}) as writer:
@@ -398,6 +402,6 @@ def test_a_row_whose_array_header_is_damaged_is_a_bad_sample_and_spoils_no_other
     with loader_of(dataset, "raise", shuffle=False) as loader, pytest.raises(mx8.LoaderError) as caught:
         next(iter(loader))
     assert (
-        "shard.00000.mds: sample 7, column 'tokens': expected a payload of"
+        "shard.00000.mds: sample 7 of this shard, column 'tokens': expected a payload of"
         in f"{caught.value} {caught.value.__cause__}"
     )

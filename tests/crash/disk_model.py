@@ -1,8 +1,8 @@
 """Simulated power cuts: which disk states are possible afterwards?
 
 `Disk` replays the steps of a run on a file system with only POSIX's guarantees: a file's bytes are durable once the
-file was synced, a name once its directory was synced; everything else may or may not be on the disk, in any order. Real
-file systems guarantee more order, which hides bugs. See "All File Systems Are Not Created Equal" (OSDI '14).
+file is synced, a name once its directory is synced; all other changes may or may not be on the disk, in any order.
+Real file systems guarantee more order, which hides bugs. See "All File Systems Are Not Created Equal" (OSDI '14).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.crash.double import Step
+from tests.crash.fault_injection import Step
 
 
 @dataclass(eq=False)
 class File:
-    """A file: what was written to it, and what of that is certain to be there."""
+    """A file: the bytes written, and the bytes that are durable."""
 
     data: bytes = b""
     synced: bytes = b""
 
     def after_cut(self, rng: random.Random) -> bytes:
-        """Bytes that may be found in it."""
+        """Bytes that the file may contain after a power cut."""
         if self.data == self.synced:
             return self.synced
         return rng.choice([self.synced, self.data, self.data[: len(self.data) // 2], bytes(len(self.data))])
@@ -37,7 +37,7 @@ Names = dict[str, Node]
 
 @dataclass(frozen=True)
 class Change:
-    """Names that appear with a node or vanish (False), all at once or not at all."""
+    """Names that are added (with a node) or removed (False), atomically."""
 
     names: Mapping[str, Node | bool]
 
@@ -54,7 +54,7 @@ class Change:
 
 @dataclass
 class Disk:
-    """The names as a process sees them, those that would outlive a power cut, and the changes in between."""
+    """The names that a process sees, the durable names, and the pending changes between them."""
 
     now: Names
     synced: Names = field(init=False)
@@ -65,12 +65,12 @@ class Disk:
 
     @classmethod
     def of(cls, place: Path) -> Disk:
-        """What lies below a directory, all of it synced."""
+        """The contents of a directory, all synced."""
         paths = [place, *place.rglob("*")]
         return cls({str(p): None if p.is_dir() else File(p.read_bytes(), p.read_bytes()) for p in paths})
 
     def play(self, step: Step) -> None:
-        """Do what a step does."""
+        """Apply a step."""
         name, arguments = step
         paths = [str(argument) for argument in arguments if isinstance(argument, Path)]
         getattr(self, f"_{name}")(*paths, *(argument for argument in arguments if not isinstance(argument, Path)))
@@ -84,7 +84,7 @@ class Disk:
         if path not in self.now:
             self._change(
                 {path: File()}
-            )  # the decompression cache opens its drafts by the lock's call, which is no step
+            )  # the cache creates its temporary files by the lock's call, which is not a step
         node = self.now[path]
         assert node is not None
         return node
@@ -114,7 +114,7 @@ class Disk:
     def _remove_directory(self, path: str) -> None:
         known = self.synced.keys() | {name for change in self.pending for name in change.names}
         inside = {name: False for name in known if name.startswith(f"{path}/")}
-        self._change({**inside, path: False})  # without it there is nothing in it, synced or not
+        self._change({**inside, path: False})  # its contents vanish with it, synced or not
 
     def _make_directory(self, path: str) -> None:
         if path not in self.now:
@@ -124,7 +124,7 @@ class Disk:
         self.synced = self._with(change for change in self.pending if change.touches(path))
 
     def _with(self, wanted: Iterable[Change]) -> Names:
-        """The synced names after these changes and all earlier ones to the same names; they are pending no longer."""
+        """Make these changes, and earlier ones to the same names, durable. Returns the durable names."""
         chosen, names = set(map(id, wanted)), set[str]()
         for change in reversed(self.pending):
             if id(change) in chosen or names & change.names.keys():
@@ -138,14 +138,14 @@ class Disk:
         return found
 
     def cut(self, place: Path, target: Path, rng: random.Random, chance: float) -> None:
-        """Put into `target` what may be left of `place`: of what was not synced, every change with this chance."""
+        """Create in `target` a possible state of `place` after a power cut, with each pending change by chance."""
         pending = list(self.pending)
         names = self._with([change for change in pending if rng.random() < chance])
         self.pending = pending
         for name in sorted(names):
             path, node = target / Path(name).relative_to(place), names[name]
             if not path.parent.is_dir() and path != target:
-                continue  # its directory did not make it
+                continue  # its directory is not durable
             if node is None:
                 path.mkdir()
             else:

@@ -6,6 +6,6 @@ from pathlib import Path
 
 
 def anonymous_bytes() -> int:
-    """As the system counts it."""
+    """RssAnon of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))

@@ -28,9 +28,9 @@ JPEG = encoded(SMALL, "JPEG")
 
 
 def progressive(scans: int, side: int = 1024) -> bytes:
-    """A legal progressive JPEG, grey all over, of up to 882 scans of two bytes. `side` is 1024, or a tenth of its area.
+    """A valid grey progressive JPEG of up to 882 scans of two bytes each.
 
-    All coefficients are 0, so that a scan is one code: the run of all blocks without one.
+    All coefficients are 0, so a scan is a single code: an end-of-band run over all blocks.
     """
     assert side == 1024
     assert 2 <= scans <= 1 + 63 * 14
@@ -50,7 +50,7 @@ def progressive(scans: int, side: int = 1024) -> bytes:
 
 
 def sequential(scans: int) -> bytes:
-    """A baseline JPEG whose colours have scans of their own, the last of them again and again."""
+    """A baseline JPEG with one scan per component, and the last one repeated."""
     frame = struct.pack(">BHHB", 8, 8, 8, 3) + bytes((1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0))
     one_code = bytes((1, *[0] * 15))
     parts = [
@@ -62,17 +62,17 @@ def sequential(scans: int) -> bytes:
     return b"".join((*parts, b"\xff\xd9"))
 
 
-def filled(scale: int) -> bytes:
-    """A JPEG with fill bytes, which any number of may stand before a marker."""
+def fill_bytes(scale: int) -> bytes:
+    """A JPEG with many fill bytes before a marker."""
     return JPEG[:2] + b"\xff" * (scale * 70_000) + JPEG[2:]
 
 
-def junk(scale: int) -> bytes:
-    """A JPEG with bytes between its segments that say nothing."""
+def bytes_between_segments(scale: int) -> bytes:
+    """A JPEG with meaningless bytes between its segments."""
     return JPEG[:2] + bytes(scale * 70_000) + JPEG[2:]
 
 
-def commented(scale: int) -> bytes:
+def empty_comments(scale: int) -> bytes:
     """A JPEG of empty comments."""
     return JPEG[:2] + b"\xff\xfe\0\2" * (scale * 4_500) + JPEG[2:]
 
@@ -87,31 +87,31 @@ def tag_bomb(size: int, *, first: int = 0x8000, order: str = "<") -> bytes:
 
 
 def exif_bomb(scale: int) -> bytes:
-    """A JPEG whose EXIF data are such a TIFF. It has no JFIF segment, so Pillow looks for the resolution there."""
+    """A JPEG whose EXIF data are such a TIFF. Without a JFIF segment, Pillow reads the resolution from them."""
     exif = tag_bomb(min(65_000, 20_000 * scale))
     tables = JPEG.index(b"\xff\xdb")
     return JPEG[:2] + segment(0xE1, b"Exif\0\0" + exif) + JPEG[tables:]
 
 
 def mpf_bomb(scale: int) -> bytes:
-    """The same with the index of further pictures."""
+    """A JPEG with such tags in its MPF segment (index of further pictures)."""
     return JPEG[:2] + segment(0xE2, b"MPF\0" + tag_bomb(min(65_000, 20_000 * scale))) + JPEG[2:]
 
 
 def webp_bomb(scale: int) -> bytes:
-    """The same in a WebP."""
+    """A WebP with such EXIF data."""
     return encoded(SMALL, "WEBP", exif=tag_bomb(20_000 * scale))
 
 
 def avif_bomb(scale: int) -> bytes:
-    """The same in an AVIF."""
+    """An AVIF with such EXIF data."""
     exif = tag_bomb(20_000 * scale)
     harmless = exif[:8].ljust(len(exif), b"\0")  # Pillow reads what it writes
     return encoded(SMALL, "AVIF", exif=harmless).replace(harmless, exif)
 
 
 def directory_bomb(scale: int, *, pixels: bytes = b"", tags: tuple[tuple[int, int, int, int], ...] = ()) -> bytes:
-    """A TIFF whose directory of EXIF data, below the first one, has thousands of tags with the same numbers."""
+    """A TIFF whose EXIF sub-directory repeats thousands of tags."""
     at = 8 + len(pixels) + 2 + 12 * (len(tags) + 1) + 4
     first = (*tags, (34665, 4, 1, at))
     count = 600 * scale
@@ -133,14 +133,14 @@ def tiff_directory_bomb(scale: int) -> bytes:
 
 
 def png_profile_bomb(scale: int) -> bytes:
-    """A PNG with such EXIF data, as old programs put them there: in hexadecimal, and compressed."""
+    """A PNG with such EXIF data in a compressed hexadecimal text chunk, as old programs write them."""
     exif = tag_bomb(20_000 * scale)
     text = b"\nexif\n%8d\n%s\n" % (len(exif), exif.hex().encode())
     return png(chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text, 9)))
 
 
 def late_png_bomb(scale: int) -> bytes:
-    """The same in a chunk behind the pixels."""
+    """The same in a chunk after the pixels."""
     whole = png(b"")
     return whole[:-12] + chunk(b"eXIf", tag_bomb(20_000 * scale)) + whole[-12:]
 
@@ -156,7 +156,7 @@ def png(between: bytes, *, width: int = 60, height: int = 40) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + between + chunk(b"IDAT", rows) + chunk(b"IEND")
 
 
-def chunky(scale: int) -> bytes:
+def empty_chunks(scale: int) -> bytes:
     """A PNG of empty chunks."""
     return png(chunk(b"teSt") * (scale * 10_000))
 
@@ -167,7 +167,7 @@ def gif(between: bytes, frames: int = 1) -> bytes:
     return whole[:table] + between + whole[table:-1] * frames + b";"
 
 
-def crumbled(scale: int) -> bytes:
+def tiny_comment_blocks(scale: int) -> bytes:
     """A GIF with a comment in blocks of one byte."""
     return gif(b"!\xfe" + b"\1x" * (scale * 70_000) + b"\0")
 
@@ -183,7 +183,7 @@ def frames(scale: int) -> bytes:
 
 
 def pages(scale: int) -> bytes:
-    """A TIFF with a chain of empty pages behind the first."""
+    """A TIFF with a chain of empty pages after the first."""
     data = bytearray(encoded(SMALL, "TIFF"))
     first = int.from_bytes(data[4:8], "little")
     at = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
@@ -196,7 +196,7 @@ def pages(scale: int) -> bytes:
 
 
 def strips(scale: int) -> bytes:
-    """A TIFF that names millions of strips."""
+    """A TIFF that lists millions of strips."""
     data = encoded(SMALL.convert("L"), "TIFF")
     first = int.from_bytes(data[4:8], "little")
     count = int.from_bytes(data[first : first + 2], "little")
@@ -237,7 +237,7 @@ def text(scale: int) -> bytes:
 
 
 def run_lengths(scale: int) -> bytes:
-    """A BMP of codes that change nothing."""
+    """A BMP of run-length codes that draw nothing."""
     codes = b"\0\2\0\0" * (scale * 600_000)
     palette = bytes(1024)
     head = struct.pack("<IiiHHIIiiII", 40, 60, 40, 1, 8, 1, len(codes), 0, 0, 256, 0) + palette
@@ -254,21 +254,21 @@ def wide_tiles(scale: int) -> bytes:
     return head + bytes(200 - len(head)) + data
 
 
-# name → a file of it, and what is said of it
+# name → a function that makes the file, and the expected reason
 HOSTILE: dict[str, tuple[Callable[[int], bytes], str]] = {
     "progressive scans": (lambda scale: progressive(min(882, 100 + scale)), "at most 100 scans"),
     "sequential scans": (lambda scale: sequential(100 + scale), "at most 100 scans"),
-    "fill bytes": (filled, "fill bytes"),
-    "junk": (junk, "fill bytes"),
-    "empty comments": (commented, "segments"),
+    "fill bytes": (fill_bytes, "fill bytes"),
+    "bytes between segments": (bytes_between_segments, "fill bytes"),
+    "empty comments": (empty_comments, "segments"),
     "EXIF bomb": (exif_bomb, "share their bytes"),
     "MPF bomb": (mpf_bomb, "share their bytes"),
     "WebP bomb": (webp_bomb, "share their bytes"),
     "AVIF bomb": (avif_bomb, "share their bytes"),
     "EXIF directory bomb": (exif_directory_bomb, "share their bytes"),
     "TIFF directory bomb": (tiff_directory_bomb, "share their bytes"),
-    "empty chunks": (chunky, "chunks"),
-    "crumbled comment": (crumbled, "GIF"),
+    "empty chunks": (empty_chunks, "chunks"),
+    "comment in tiny blocks": (tiny_comment_blocks, "GIF"),
     "many comments": (commented_gif, "GIF"),
     "frames": (frames, "several frames"),
     "pages": (pages, "several frames"),

@@ -22,8 +22,8 @@ from mx8shards.views import Whole
 
 
 @dataclass(frozen=True)
-class Around:
-    """What views of the whole have in common that resolve in their own way; none is a Whole, which is not asked."""
+class ViewOfWhole:
+    """Base of test views that override `resolve`. It is not a Whole, because a Whole is not asked to resolve."""
 
     whole: Whole
 
@@ -44,17 +44,17 @@ class Around:
 
 
 COLUMNS = {"blob": "bytes", "number": "int"}
-SECONDS = 60  # no case takes a tenth of that
+SECONDS = 60  # ten times what any test needs
 
 
 def payload(number: int, most: int = 600) -> bytes:
-    """The blob of this sample: the same each time, of its own length."""
+    """The blob of a sample: deterministic, with a length that depends on the number."""
     length = (number * 7919 + 13) % most
     return bytes((number * 31 + i * 7) % 256 for i in range(length))
 
 
 def write(root: Path, samples: int = 120, **options: Any) -> Path:
-    """A dataset of so many samples in several shards."""
+    """Write a dataset of several shards."""
     with mx8.Writer(root, columns=COLUMNS, **{"size_limit": 8_000, "threads": 1, **options}) as writer:
         for number in range(samples):
             writer.write({"blob": payload(number), "number": number})
@@ -62,12 +62,12 @@ def write(root: Path, samples: int = 120, **options: Any) -> Path:
 
 
 def shards(root: Path) -> list[Path]:
-    """Its shards' files."""
+    """The shard files of a dataset."""
     return sorted(root.rglob("*.mds"))
 
 
 def ids_of(batch: Any) -> list[int]:
-    """The samples in a batch, which must be what the dataset has under these ids."""
+    """The sample_ids of a batch. Checks that its values are those of these samples."""
     ids = np.asarray(batch.sample_ids).tolist()
     assert np.asarray(batch["number"]).tolist() == ids
     if "blob" in batch:
@@ -76,35 +76,35 @@ def ids_of(batch: Any) -> list[int]:
 
 
 def digests(numbers: list[int]) -> list[list[int]]:
-    """What a decoder that weighs blobs makes of these samples."""
+    """The output of ChecksumDecoder for these samples."""
     return [[len(payload(i)), zlib.crc32(payload(i))] for i in numbers]
 
 
 def threads() -> list[str]:
-    """The loader's threads that run now."""
+    """The running threads of loaders."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("mx8shards")]
 
 
 def descriptors() -> dict[str, str]:
-    """What is open now."""
+    """The open file descriptors."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
             found[name] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
+        except FileNotFoundError:  # the descriptor of listdir itself
             continue
     return found
 
 
 def mapped(root: Path) -> list[str]:
-    """Which files below a directory are mapped now."""
+    """The mapped files below a directory."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return [line for line in lines if str(root) in line]
 
 
 @contextmanager
-def in_time(seconds: int = SECONDS) -> Iterator[None]:
-    """What hangs within is interrupted, and fails."""
+def time_limit(seconds: int = SECONDS) -> Iterator[None]:
+    """Interrupt the block, and fail, if it hangs."""
 
     def ring(number: int, frame: types.FrameType | None) -> None:
         raise TimeoutError(f"this hangs: {threads()}")
@@ -119,15 +119,15 @@ def in_time(seconds: int = SECONDS) -> Iterator[None]:
 
 
 @contextmanager
-def nothing_left(root: Path) -> Iterator[None]:
-    """No thread, descriptor, bank or map of a shard is left after the block; nor does it hang."""
+def no_leaks(root: Path) -> Iterator[None]:
+    """Check that the block does not hang, and leaves no thread, descriptor, bank or map of a shard."""
     gc.collect()
-    gc.freeze()  # what is there already need not be looked through again
+    gc.freeze()  # existing objects need not be searched again
     try:
         before = descriptors()
-        with in_time():
+        with time_limit():
             yield
-        for _ in range(3):  # what a finalizer lets go of is garbage for the next time
+        for _ in range(3):  # finalizers may release objects that only the next collection finds
             gc.collect()
         assert threads() == []
         assert {name: path for name, path in descriptors().items() if before.get(name) != path} == {}

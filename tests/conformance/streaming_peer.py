@@ -16,8 +16,8 @@ from tests.strategies import Sample
 
 
 @contextlib.contextmanager
-def at_the_start_of_time() -> Iterator[None]:
-    """Where their gzip members, which hold the hour, are equal every time, and their writer need not sleep a second."""
+def clock_at_zero() -> Iterator[None]:
+    """Stop the clock at 0, so that gzip headers are reproducible and MDSWriter does not sleep for a second."""
     frozen = mock.patch("gzip.time", SimpleNamespace(time=lambda: 0))
     hurried = mock.patch("streaming.base.format.base.writer.sleep", side_effect=lambda _seconds: time.sleep(0.001))
     with frozen, hurried:
@@ -27,15 +27,15 @@ def at_the_start_of_time() -> Iterator[None]:
 def write_theirs(
     streaming: Any, root: Path, columns: Mapping[str, str], samples: Iterable[Sample], **options: Any
 ) -> Path:
-    """A dataset by MDSWriter."""
-    with at_the_start_of_time(), streaming.MDSWriter(out=str(root), columns=dict(columns), **options) as writer:
+    """Write a dataset with MDSWriter."""
+    with clock_at_zero(), streaming.MDSWriter(out=str(root), columns=dict(columns), **options) as writer:
         for sample in samples:
             writer.write(sample)
     return root
 
 
 def write_ours(root: Path, columns: Mapping[str, str], samples: Iterable[Sample], **options: Any) -> Path:
-    """The same by our Writer."""
+    """Write the same dataset with our Writer."""
     with mx8.Writer(root, columns=columns, allow_pickle=True, **options) as writer:
         for sample in samples:
             writer.write(sample)
@@ -43,7 +43,7 @@ def write_ours(root: Path, columns: Mapping[str, str], samples: Iterable[Sample]
 
 
 def read_local(streaming: Any, root: Path, split: str | None = None) -> list[Sample]:
-    """All samples by LocalDataset, which knows uncompressed shards only."""
+    """All samples as LocalDataset reads them; it supports only uncompressed shards."""
     dataset = streaming.LocalDataset(str(root), split)
     return [dataset[i] for i in range(len(dataset))]
 
@@ -51,7 +51,7 @@ def read_local(streaming: Any, root: Path, split: str | None = None) -> list[Sam
 def read_remote(
     streaming: Any, root: Path, cache: Path, *, split: str | None = None, validate_hash: str | None = None
 ) -> list[Sample]:
-    """All samples by StreamingDataset, which copies each file to `cache`, checks its hash and decompresses it."""
+    """All samples as StreamingDataset reads them; it copies each file to `cache`, verifies and decompresses it."""
     dataset = streaming.StreamingDataset(
         remote=str(root),
         local=str(cache),

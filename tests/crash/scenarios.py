@@ -1,7 +1,7 @@
-"""Scenes: operations on a dataset that crash tests disturb, and the states allowed afterwards.
+"""Scenarios: operations on a dataset that crash tests disturb, and the states allowed afterwards.
 
-A scene prepares a directory with the dataset `data` and other inputs, and then runs an operation on it. An undisturbed
-run gives the states before and after. A disturbed run must leave exactly one of the two.
+A scenario prepares a directory with the dataset `data` and other inputs, and then runs an operation on it. An
+undisturbed run gives the states before and after. A disturbed run must leave exactly one of the two.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 from unittest.mock import patch
 
 import mx8shards as mx8
-from mx8shards.convert import convert_in_parts as running
+from mx8shards.convert import convert_in_parts
 from mx8shards.shards.publication import LocalPublication
 from mx8shards.shards.snapshots import kept, snapshot_id
-from tests.text_folders import write_texts
+from tests.text_folders import RECIPE, write_texts
 
 COLUMNS = {"label": "int", "text": "str"}
 FOREIGN = {
@@ -41,7 +41,7 @@ def samples(start: int, stop: int) -> Iterator[Sample]:
 
 
 def write(root: Path, start: int = 0, stop: int = 6, **options: Any) -> str:
-    """Publish samples in shards of two (of all, with `size_limit`); the id of the snapshot."""
+    """Publish samples, two per shard unless `size_limit` is given. Returns the id of the snapshot."""
     settings: dict[str, Any] = {"columns": COLUMNS, "size_limit": 270, "threads": 1, **options}
     with mx8.Writer(root, **settings) as writer:
         for sample in samples(start, stop):
@@ -51,20 +51,20 @@ def write(root: Path, start: int = 0, stop: int = 6, **options: Any) -> str:
 
 
 def put_foreign_files(place: Path) -> None:
-    """Files of somebody else, in and beside the dataset."""
+    """Create foreign files in and beside the dataset."""
     for name, data in FOREIGN.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(data)
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One thing that is done to a dataset."""
+class Scenario:
+    """An operation on a dataset, and its preparation."""
 
     name: str
     prepare: Callable[[Path], object]
     act: Callable[[Path], object]
-    again: bool = False  # the same act finishes what it had left to remove after it published
+    again: bool = False  # repeating `act` completes removals that follow the publication
 
     def __str__(self) -> str:
         return self.name
@@ -79,8 +79,8 @@ def _dataset(place: Path, **options: Any) -> None:
     put_foreign_files(place)
 
 
-def _unowned(place: Path) -> None:
-    """A dataset that another writer of the format made: no kept snapshots, no state of ours."""
+def _foreign_dataset(place: Path) -> None:
+    """A dataset of another writer: no kept snapshots, no `.mx8shards`."""
     _dataset(place)
     shutil.rmtree(place / "data/.mx8shards")
 
@@ -109,7 +109,7 @@ def _ranks_to_append(place: Path) -> None:
 
 
 def _merged_ranks(place: Path) -> None:
-    """Parts that a merge has taken in, one that no merge has, and one whose rank was killed."""
+    """Merged parts, an unmerged part, and a part of a killed rank."""
     _ranks(place)
     mx8.merge([place / "data"], place / "data")
     write(place / "data", 30, 33, mode="append", rank=0, world_size=3)
@@ -119,7 +119,7 @@ def _merged_ranks(place: Path) -> None:
 
 
 def _histories(place: Path) -> None:
-    """Four snapshots, in two generations: the current one shares shards with the one before."""
+    """Four snapshots in two generations. The current one shares shards with the previous one."""
     _dataset(place, compression="gz")
     write(place / "data", 3, 6, mode="append", compression="gz")
     write(place / "data", 10, 13, mode="overwrite", compression="gz")
@@ -130,7 +130,7 @@ def _histories(place: Path) -> None:
 
 
 def _without_hashes(place: Path) -> None:
-    _unowned(place)
+    _foreign_dataset(place)
     path = place / "data/index.json"
     index = json.loads(path.read_bytes())
     del index["mx8shards"]
@@ -146,22 +146,19 @@ def _changed_by_others(place: Path) -> None:
 
 
 def merge(place: Path, **options: Any) -> str:
-    """Join the parts of a place."""
+    """Merge the parts."""
     return mx8.merge([place / "parts"], place / "data", **options)
 
 
 def merge_ranks(place: Path, **options: Any) -> str:
-    """Join what ranks wrote."""
+    """Merge the parts of ranks."""
     return mx8.merge([place / "data"], place / "data", **options)
 
 
-RECIPE = str(Path(__file__).parent.parent / "text_folders.py")
-
-
 def convert(place: Path, **options: Any) -> None:
-    """Convert the texts of a place, two at a time. Where that is done, what is left to remove goes by gc."""
+    """Convert the texts, two per part. If they are converted already, gc removes the leftovers."""
     try:
-        with patch.object(running, "PART_ITEMS", 2):
+        with patch.object(convert_in_parts, "PART_ITEMS", 2):
             mx8.convert_from(RECIPE, place / "texts", place / "data", **options)
     except mx8.DatasetExistsError:
         for root in roots(place):
@@ -180,63 +177,63 @@ def _texts(place: Path) -> None:
     write_texts(place / "texts", [f"{folder}/{i}.txt" for folder in ("cat", "dog") for i in range(2)])
 
 
-def _grown(place: Path, convert: Callable[[Path], None] = convert) -> None:
-    """A dataset, and more texts than it has: of a new class, too."""
+def _dataset_and_new_texts(place: Path, convert: Callable[[Path], None] = convert) -> None:
+    """A dataset, and further texts, one of a new class."""
     _texts(place)
     convert(place)
     write_texts(place / "texts", [f"{folder}/{i}.txt" for folder in ("bee", "dog") for i in range(3, 6)])
 
 
-def _grown_splits(place: Path) -> None:
-    _grown(place, split)
+def _splits_and_new_texts(place: Path) -> None:
+    _dataset_and_new_texts(place, split)
 
 
-SCENES = [
-    Scene("create", _nothing, lambda place: write(place / "data")),
-    Scene("create one shard", _nothing, lambda place: write(place / "data", size_limit=None)),
-    Scene("create nothing", _nothing, lambda place: write(place / "data", 0, 0)),
-    Scene("create in new directories", _nothing, lambda place: write(place / "data/of/mine/data")),
-    Scene("create compressed", _nothing, lambda place: write(place / "data", compression="zstd", threads=3)),
-    Scene("append", _dataset, lambda place: write(place / "data", 3, 8, mode="append")),
-    Scene("append metadata", _dataset, lambda place: write(place / "data", 0, 0, mode="append", metadata={"a": 1})),
-    Scene("append to a foreign dataset", _unowned, lambda place: write(place / "data", 3, 8, mode="append")),
-    Scene("append after overwrite", _overwritten, lambda place: write(place / "data", 3, 8, mode="append")),
-    Scene("overwrite", _dataset, lambda place: write(place / "data", 20, 25, mode="overwrite")),
-    Scene("overwrite with nothing", _dataset, lambda place: write(place / "data", 0, 0, mode="overwrite")),
-    Scene("overwrite twice", _overwritten, lambda place: write(place / "data", 20, 25, mode="overwrite")),
-    Scene("write a part", _nothing, lambda place: write(place / "data", rank=1, world_size=2)),
-    Scene("merge", _parts, merge),
-    Scene("merge copies", _parts, lambda place: merge(place, how="copy")),
-    Scene("merge ranks", _ranks, lambda place: mx8.merge([place / "data"], place / "data")),
-    Scene("merge and move", _parts, lambda place: merge(place, how="move"), again=True),
-    Scene("merge ranks and move", _ranks, lambda place: merge_ranks(place, how="move"), again=True),
-    Scene("append by ranks", _ranks_to_append, lambda place: merge_ranks(place, mode="append")),
-    Scene(
+SCENARIOS = [
+    Scenario("create", _nothing, lambda place: write(place / "data")),
+    Scenario("create one shard", _nothing, lambda place: write(place / "data", size_limit=None)),
+    Scenario("create nothing", _nothing, lambda place: write(place / "data", 0, 0)),
+    Scenario("create in new directories", _nothing, lambda place: write(place / "data/of/mine/data")),
+    Scenario("create compressed", _nothing, lambda place: write(place / "data", compression="zstd", threads=3)),
+    Scenario("append", _dataset, lambda place: write(place / "data", 3, 8, mode="append")),
+    Scenario("append metadata", _dataset, lambda place: write(place / "data", 0, 0, mode="append", metadata={"a": 1})),
+    Scenario("append to a foreign dataset", _foreign_dataset, lambda place: write(place / "data", 3, 8, mode="append")),
+    Scenario("append after overwrite", _overwritten, lambda place: write(place / "data", 3, 8, mode="append")),
+    Scenario("overwrite", _dataset, lambda place: write(place / "data", 20, 25, mode="overwrite")),
+    Scenario("overwrite with nothing", _dataset, lambda place: write(place / "data", 0, 0, mode="overwrite")),
+    Scenario("overwrite twice", _overwritten, lambda place: write(place / "data", 20, 25, mode="overwrite")),
+    Scenario("write a part", _nothing, lambda place: write(place / "data", rank=1, world_size=2)),
+    Scenario("merge", _parts, merge),
+    Scenario("merge copies", _parts, lambda place: merge(place, how="copy")),
+    Scenario("merge ranks", _ranks, lambda place: mx8.merge([place / "data"], place / "data")),
+    Scenario("merge and move", _parts, lambda place: merge(place, how="move"), again=True),
+    Scenario("merge ranks and move", _ranks, lambda place: merge_ranks(place, how="move"), again=True),
+    Scenario("append by ranks", _ranks_to_append, lambda place: merge_ranks(place, mode="append")),
+    Scenario(
         "append by ranks and move",
         _ranks_to_append,
         lambda place: merge_ranks(place, mode="append", how="move"),
         again=True,
     ),
-    Scene("gc of parts", _merged_ranks, lambda place: mx8.gc(place / "data", keep=1), again=True),
-    Scene("gc", _histories, lambda place: mx8.gc(place / "data", keep=1)),
-    Scene("gc a little", _histories, lambda place: mx8.gc(place / "data", keep=3)),
-    Scene("convert", _texts, convert, again=True),
-    Scene("convert and append", _grown, lambda place: convert(place, append=True), again=True),
-    Scene("split", _texts, split, again=True),
-    Scene("split and append", _grown_splits, lambda place: split(place, append=True), again=True),
-    Scene("seal", _without_hashes, lambda place: mx8.verify(place / "data", seal=True)),
-    Scene("seal what others changed", _changed_by_others, lambda place: mx8.verify(place / "data", seal=True)),
+    Scenario("gc of parts", _merged_ranks, lambda place: mx8.gc(place / "data", keep=1), again=True),
+    Scenario("gc", _histories, lambda place: mx8.gc(place / "data", keep=1)),
+    Scenario("gc a little", _histories, lambda place: mx8.gc(place / "data", keep=3)),
+    Scenario("convert", _texts, convert, again=True),
+    Scenario("convert and append", _dataset_and_new_texts, lambda place: convert(place, append=True), again=True),
+    Scenario("split", _texts, split, again=True),
+    Scenario("split and append", _splits_and_new_texts, lambda place: split(place, append=True), again=True),
+    Scenario("seal", _without_hashes, lambda place: mx8.verify(place / "data", seal=True)),
+    Scenario("seal what others changed", _changed_by_others, lambda place: mx8.verify(place / "data", seal=True)),
 ]
-BY_NAME = {scene.name: scene for scene in SCENES}
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
-# what can be seen -----------------------------------------------------------------------------------------------------
+# visible states -------------------------------------------------------------------------------------------------------
 
 
 def tree(place: Path) -> dict[str, bytes | None]:
-    """Every file with its bytes and every directory (None), by name; without what the locks leave behind.
+    """Every file (its bytes) and directory (None) by name, except lock files.
 
-    A conversion's record of its splits is left out too, because it depends on the path of the place.
+    The record of a conversion's splits is left out too, because it depends on the directory.
     """
     found: dict[str, bytes | None] = {}
     for directory, names, files in os.walk(place):
@@ -249,19 +246,19 @@ def tree(place: Path) -> dict[str, bytes | None]:
 
 @dataclass(frozen=True)
 class View:
-    """All that a reader can get from the datasets of a place: root → current snapshot; (root, snapshot) → samples."""
+    """Everything that can be read from the datasets: root → current snapshot; (root, snapshot) → samples."""
 
     current: dict[str, str | None]
     samples: dict[tuple[str, str], list[Sample]]
 
 
 def roots(place: Path) -> list[str]:
-    """Where the datasets of a place lie."""
+    """The directories of all datasets."""
     return sorted(str(path.parent.relative_to(place)) for path in place.rglob("index.json"))
 
 
 def view(place: Path, names: list[str], cache: Path) -> View:
-    """Open every snapshot of these datasets anew, check each byte against its hash, and read all samples."""
+    """Open every snapshot of these datasets, verify all hashes, and read all samples."""
     current = {name: current_in(place / name) for name in names}
     found: dict[tuple[str, str], list[Sample]] = {}
     for name in names:
@@ -279,21 +276,21 @@ def view(place: Path, names: list[str], cache: Path) -> View:
 
 
 def current_in(root: Path) -> str | None:
-    """The snapshot that a reader finds."""
+    """The current snapshot, as a reader sees it."""
     try:
         with mx8.Dataset(root) as dataset:
             return dataset.snapshot
     except mx8.DatasetNotFoundError:
         return None
-    except mx8.IntegrityError:  # somebody else changed it, and so it was left
+    except mx8.IntegrityError:  # another program changed the index, so it was kept
         return snapshot_id((root / "index.json").read_bytes())
 
 
 @dataclass(frozen=True)
-class Story:
-    """A scene that was run undisturbed: its prepared place, and what there is before and after."""
+class Expectation:
+    """The allowed states of a scenario: those before and after an undisturbed run."""
 
-    scene: Scene
+    scenario: Scenario
     prepared: Path
     tree_before: dict[str, bytes | None]
     tree_after: dict[str, bytes | None]
@@ -301,28 +298,30 @@ class Story:
     after: View
 
     @classmethod
-    def of(cls, scene: Scene, scratch: Path) -> Story:
-        """Run the scene below `scratch`, an empty directory."""
+    def of(cls, scenario: Scenario, scratch: Path) -> Expectation:
+        """Run the scenario below `scratch`, an empty directory."""
         prepared, done, cache = scratch / "prepared", scratch / "done", scratch / "cache"
         prepared.mkdir()
-        scene.prepare(prepared)
+        scenario.prepare(prepared)
         shutil.copytree(prepared, done)
-        scene.act(done)
+        scenario.act(done)
         names = sorted({*roots(prepared), *roots(done)})
-        return cls(scene, prepared, tree(prepared), tree(done), view(prepared, names, cache), view(done, names, cache))
+        return cls(
+            scenario, prepared, tree(prepared), tree(done), view(prepared, names, cache), view(done, names, cache)
+        )
 
     @property
     def publishes(self) -> bool:
-        """Whether a snapshot is current afterwards that was not before: then an error must say if that came to pass."""
+        """Whether the scenario changes a current snapshot. If so, an error must say whether it was published."""
         return any(now is not None and now != self.before.current[root] for root, now in self.after.current.items())
 
     def copy(self, place: Path) -> Path:
-        """The prepared place once more, instead of what was there."""
+        """Replace `place` by a copy of the prepared directory."""
         shutil.rmtree(place, ignore_errors=True)
         return Path(shutil.copytree(self.prepared, place))
 
     def check(self, place: Path, cache: Path) -> bool:
-        """Assert that nothing is lost or torn in a disturbed copy; whether it shows the new state."""
+        """Assert that a disturbed copy lost nothing and is consistent. Returns whether it has the new state."""
         found = view(place, list(self.after.current), cache)
         for root, now in found.current.items():
             assert now in (self.before.current[root], self.after.current[root])
@@ -336,23 +335,23 @@ class Story:
         return found.current != self.before.current or found == self.after
 
     def finish(self, place: Path) -> None:
-        """Assert that the next run repairs a checked copy: it has the files of an undisturbed one, and no others."""
+        """Assert that the next run repairs a disturbed copy: its files equal those of an undisturbed one."""
         is_new = {name: current_in(place / name) for name in self.after.current} != self.before.current
-        if not is_new or self.scene.again:
+        if not is_new or self.scenario.again:
             with contextlib.suppress(*((mx8.DatasetExistsError, mx8.DatasetNotFoundError) if is_new else ())):
-                self.scene.act(place)  # an error where there was nothing left to remove
+                self.scenario.act(place)  # an error if nothing was left to remove
         if is_new:
             for root in roots(place):
-                LocalPublication(place / root).close()  # any next publication sweeps
+                LocalPublication(place / root).close()  # as the next publication does
         found = tree(place)
-        if is_new and self.scene.again:  # killed at its very last steps, it leaves directories, all empty
+        if is_new and self.scenario.again:  # a kill at the last steps may leave empty directories
             found = {name: data for name, data in found.items() if data is not None or name in self.tree_after}
         wrong = differences(found, self.tree_after)
         assert not wrong, wrong
 
 
 def differences(found: dict[str, bytes | None], expected: dict[str, bytes | None]) -> list[str]:
-    """The names that only one of two trees has, and those whose bytes differ."""
+    """The names that are in only one of two trees, or whose bytes differ."""
     missing = object()
     return sorted(
         name for name in found.keys() | expected.keys() if found.get(name, missing) != expected.get(name, missing)

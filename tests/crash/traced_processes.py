@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.crash.scenes import Scene
+from tests.crash.scenarios import Scenario
 
 ROOT = Path(__file__).parent.parent.parent
 TRACED = "trace=%file,%desc"
-# calls that an error can come from, in a way that Python passes on
+# calls whose errors Python raises
 FAILING = {
     *("openat", "mkdir", "rename", "link", "unlink", "rmdir", "fsync", "write", "pwrite64", "ftruncate", "flock"),
     *("read", "pread64", "getdents64", "newfstatat", "lseek", "close", "readlink"),
@@ -26,7 +26,7 @@ FAILING = {
 
 
 class NoTracerError(Exception):
-    """This machine lets nobody trace a process."""
+    """This machine does not allow tracing (strace)."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Point:
     number: int
 
 
-class Victims:
-    """Processes that act out scenes and may die of it."""
+class TracedProcesses:
+    """A server that forks a process for each scenario, which tests trace, disturb and kill."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -52,12 +52,12 @@ class Victims:
         )
 
     def close(self) -> None:
-        """No more of them."""
+        """End the server."""
         self._server.communicate(timeout=60)
 
-    def _ask(self, scene: Scene, place: Path, where: str) -> int:
+    def _ask(self, scenario: Scenario, place: Path, where: str) -> int:
         assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps({"scene": scene.name, "place": str(place), "where": where}) + "\n")
+        self._server.stdin.write(json.dumps({"scenario": scenario.name, "place": str(place), "where": where}) + "\n")
         return self._hear("pid")
 
     def _hear(self, *wanted: str) -> int:
@@ -68,33 +68,33 @@ class Victims:
             self.said[word] = int(value)
         return next(self.said[word] for word in wanted if word in self.said)
 
-    def run(self, scene: Scene, place: Path) -> int:
-        """Undisturbed; the exit status."""
+    def run(self, scenario: Scenario, place: Path) -> int:
+        """Run a scenario undisturbed. Returns the exit status."""
         self.said = {}
-        self._ask(scene, place, "")
+        self._ask(scenario, place, "")
         return self._hear("status")
 
     @contextlib.contextmanager
-    def started(self, scene: Scene, place: Path) -> Iterator[int]:
-        """One that runs while the block does, by its number; `status` is there afterwards."""
+    def started(self, scenario: Scenario, place: Path) -> Iterator[int]:
+        """Run a scenario during the block, which gets its pid; `status` is set afterwards."""
         self.said = {}
-        yield self._ask(scene, place, "")
+        yield self._ask(scenario, place, "")
         self._hear("status")
 
     def kill(self, pid: int) -> None:
-        """Kill the one that runs, unless it has ended; its server may be about to say so."""
+        """Kill the running process. It may have ended already."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
     @property
     def status(self) -> int:
-        """How the last one ended."""
+        """The exit status of the last process."""
         return self.said["status"]
 
-    def trace(self, scene: Scene, place: Path, where: str, log: Path, *options: str) -> int:
-        """One with a tracer at one of its threads; the exit status, negative for a signal."""
+    def trace(self, scenario: Scenario, place: Path, where: str, log: Path, *options: str) -> int:
+        """Run a scenario with strace attached to one thread. Returns the exit status, negative for a signal."""
         self.said = {}
-        pid = self._ask(scene, place, where)
+        pid = self._ask(scenario, place, where)
         thread = self._hear("thread", "status")
         if "thread" not in self.said:
             return self.said["status"]  # there was no such thread
@@ -109,10 +109,10 @@ class Victims:
                 raise NoTracerError(said)
         return status
 
-    def points(self, scene: Scene, place: Path, where: str, log: Path) -> list[Point]:
-        """Every system call on files that an undisturbed run makes in one thread."""
+    def points(self, scenario: Scenario, place: Path, where: str, log: Path) -> list[Point]:
+        """All system calls on files that one thread makes in an undisturbed run."""
         log.write_text("")
-        self.trace(scene, place, where, log)
+        self.trace(scenario, place, where, log)
         calls = Counter(re.findall(r"^(\w+)\(", log.read_text(), re.MULTILINE))
         return [Point(where, call, i + 1) for call, count in sorted(calls.items()) for i in range(count)]
 
@@ -123,10 +123,10 @@ def _wait_until_stopped(pid: int) -> None:
 
 
 def kill(point: Point) -> str:
-    """The option for a tracer that kills the process as it makes this call."""
+    """The strace option that kills the process at this call."""
     return f"inject={point.call}:signal=SIGKILL:when={point.number}"
 
 
 def fail(point: Point, error: str) -> str:
-    """The option for a tracer that lets this call fail."""
+    """The strace option that makes this call fail."""
     return f"inject={point.call}:error={error}:when={point.number}"

@@ -16,10 +16,10 @@ import mx8shards as mx8
 from mx8shards.kernels import memory, turbo
 from mx8shards.media.tiles import tile
 from tests import pictures
+from tests.fast_directory import fast_directory
 from tests.jpegs import encoded, noise
-from tests.loader.acting import Actor
-from tests.loader.parts import in_time, shards, write
-from tests.places import quick_place
+from tests.loader.child_process import ChildProcess
+from tests.loader.leak_checks import shards, time_limit, write
 
 SAMPLES, PAYLOAD = 32, 128 << 10
 
@@ -27,22 +27,22 @@ SAMPLES, PAYLOAD = 32, 128 << 10
 @pytest.fixture(scope="module")
 def many() -> Iterator[Path]:
     """A dataset of 400 shards."""
-    with quick_place() as place:
+    with fast_directory() as place:
         root = write(place / "data", 400, size_limit=200, hashes=())
         assert len(shards(root)) == 400
         yield root
 
 
 @pytest.mark.parametrize("io", ["auto", "pread"])
-def test_a_batch_may_be_of_more_shards_than_files_were_allowed(actor: Actor, many: Path, io: str) -> None:
-    with in_time():
-        actor.start("few_files", data=str(many), io=io, most=256)
-        assert actor.rest() == (["batches 400"] * 2, 0), actor.errors
-    assert actor.errors == ""
+def test_a_batch_may_use_more_shards_than_the_open_file_limit(child_process: ChildProcess, many: Path, io: str) -> None:
+    with time_limit():
+        child_process.start("few_files", data=str(many), io=io, most=256)
+        assert child_process.read_rest() == (["batches 400"] * 2, 0), child_process.errors
+    assert child_process.errors == ""
 
 
 def drop(root: Path) -> None:
-    """Have the page cache forget the shards."""
+    """Drop the shards from the page cache."""
     for path in shards(root):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -51,7 +51,7 @@ def drop(root: Path) -> None:
 
 
 def resident_bytes(root: Path) -> int:
-    """How much of the shards is in the page cache."""
+    """The number of bytes of shards in the page cache."""
     libc = ctypes.CDLL(None, use_errno=True)
     pages = 0
     for path in shards(root):
@@ -68,7 +68,7 @@ def resident_bytes(root: Path) -> int:
 @pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
 @pytest.mark.parametrize("columns", [["number"], ["head", "number"]], ids=len)
 @pytest.mark.parametrize("io", ["auto", "pread", "mmap"])
-def test_columns_that_were_not_asked_for_are_not_read(tmp_path: Path, io: Any, columns: list[str]) -> None:
+def test_unselected_columns_are_not_read_from_disk(tmp_path: Path, io: Any, columns: list[str]) -> None:
     kinds = {"blob": "bytes", "head": "bytes", "number": "int"}
     with mx8.Writer(tmp_path, columns=kinds, size_limit=8 * PAYLOAD, threads=1) as writer:
         for i in range(SAMPLES):
@@ -88,7 +88,7 @@ def test_columns_that_were_not_asked_for_are_not_read(tmp_path: Path, io: Any, c
 @pytest.mark.skipif(turbo.library is None, reason="without libturbojpeg, whole payloads are read")
 @pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
 @pytest.mark.parametrize("io", ["auto", "pread", "mmap"])
-def test_of_tiled_pictures_only_what_crops_touch_is_read(tmp_path: Path, io: Any) -> None:
+def test_only_the_tiles_that_crops_touch_are_read_from_disk(tmp_path: Path, io: Any) -> None:
     tiled = [tile(encoded(noise(900, 700, seed), quality=92)) for seed in range(4)]
     crop = mx8.RandomResizedCrop(48, scale=(0.02, 0.05))
     found = []
@@ -107,7 +107,7 @@ def test_of_tiled_pictures_only_what_crops_touch_is_read(tmp_path: Path, io: Any
 
 @pytest.mark.skipif(not memory.KNOWS_CACHE, reason="this system does not tell what is cached")
 @pytest.mark.parametrize("io", ["auto", "pread", "mmap"])
-def test_cold_and_cached_data_are_the_same(tmp_path: Path, io: Any) -> None:
+def test_cold_and_cached_reads_give_equal_batches(tmp_path: Path, io: Any) -> None:
     data = write(tmp_path / "data", 60)
     options: dict[str, Any] = {"batch_size": 8, "io": io, "threads": 2, "output": "numpy"}
     with mx8.Loader(mx8.Dataset(data), **options) as loader:

@@ -1,4 +1,4 @@
-"""Which datasets does a Loader accept (also torch Subsets), and what does it say of other objects?"""
+"""Which datasets does a Loader accept (also torch Subsets), and which error do other objects give?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mx8shards as mx8
-from tests.loader.parts import ids_of, write
+from tests.loader.leak_checks import ids_of, write
 
 SAMPLES = 30
 
@@ -35,7 +35,7 @@ class Filtered(mx8.Dataset):
 
 
 class Named(mx8.Dataset):
-    """Has only more."""
+    """Adds a method and overrides nothing."""
 
     def name(self) -> str:
         return "mine"
@@ -49,7 +49,7 @@ class Changed(torch.utils.data.Subset[Any]):
         return [None for _ in keys]
 
 
-def test_a_subset_of_a_dataset_is_its_view(data: Path) -> None:
+def test_a_torch_subset_of_a_dataset_is_loaded_as_a_view(data: Path) -> None:
     dataset = Named(data)
     subset = torch.utils.data.Subset(dataset, [5, 1, 9, 1])
     assert numbers(subset) == [5, 1, 9, 1]
@@ -79,6 +79,6 @@ def test_a_subset_of_a_dataset_is_its_view(data: Path) -> None:
         (lambda data: torch.utils.data.Subset(Augmented(data), [0]), "with its own __getitem__"),
     ],
 )
-def test_all_else_is_refused_and_says_what_to_do(data: Path, make: Any, words: str) -> None:
+def test_other_objects_are_an_error_with_a_hint(data: Path, make: Any, words: str) -> None:
     with pytest.raises(mx8.SettingError, match=words):
         mx8.Loader(make(data), batch_size=4)

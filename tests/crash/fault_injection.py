@@ -1,7 +1,7 @@
 """Fault injection: stop the process before step k of an operation, or make that step fail.
 
-`World` replaces the hook `mx8shards.disk.operations.before`, which is called before every step that changes the disk.
-Nothing else is replaced: the steps themselves run for real.
+`FaultInjector` replaces the hook `mx8shards.disk.operations.before`, which is called before every step that changes
+the disk. The steps themselves are the real ones.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Step = tuple[str, tuple[Any, ...]]
 
 
 class Stopped(BaseException):
-    """The process is dead. Nothing may catch it, and every later step raises it too."""
+    """Simulates the death of the process: nothing may catch it, and every later step raises it again."""
 
 
-class World:
-    """Counts the steps, keeps them, and does `fault` before step number `at`."""
+class FaultInjector:
+    """Records the steps, and calls `fault` before step number `at`."""
 
-    def __init__(self, at: int | None = None, fault: Callable[[World, Step], None] | None = None) -> None:
+    def __init__(self, at: int | None = None, fault: Callable[[FaultInjector, Step], None] | None = None) -> None:
         self.steps: list[Step] = []
         self.faulty: Step | None = None
         self.over: Callable[[], BaseException] | None = None
@@ -34,12 +34,12 @@ class World:
         self._lock = threading.Lock()
 
     def before(self, name: str, arguments: tuple[Any, ...]) -> None:
-        """What `steps.before` becomes."""
+        """Replaces `operations.before`."""
         with self._lock:
             if self.over is not None:
                 raise self.over()
             number = len(self.steps)
-            # copied, because the Writer fills its memory anew once it has been written
+            # copied, because the Writer reuses its buffer after the write
             step = (name, tuple(bytes(value) if isinstance(value, memoryview) else value for value in arguments))
             self.steps.append(step)
             if number == self._at and self._fault is not None:
@@ -47,8 +47,8 @@ class World:
                 self._fault(self, step)
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[World]:
-        """The package's steps go through this world for as long as the block lasts."""
+    def running(self) -> Iterator[FaultInjector]:
+        """Install the hook during the block."""
         real, operations.before = operations.before, self.before
         try:
             yield self
@@ -56,42 +56,42 @@ class World:
             operations.before = real
 
 
-def stop(world: World, step: Step) -> None:
+def stop_before(injector: FaultInjector, step: Step) -> None:
     """The process dies before the step."""
-    world.over = Stopped
+    injector.over = Stopped
     raise Stopped
 
 
-def tear(world: World, step: Step) -> None:
-    """The process dies in the middle of the step: of a write, half is there. Other steps are atomic."""
-    _half(step)
-    stop(world, step)
+def stop_during(injector: FaultInjector, step: Step) -> None:
+    """The process dies during the step: a write is half done; other steps are atomic and not done."""
+    _write_half(step)
+    stop_before(injector, step)
 
 
-def refuse(world: World, step: Step) -> None:
-    """The disk has an error once; the process lives on."""
+def fail_once(injector: FaultInjector, step: Step) -> None:
+    """The disk fails once; the process continues."""
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def fill(world: World, step: Step) -> None:
-    """The disk is full, in the middle of a write, once."""
-    _half(step)
+def fill_disk(injector: FaultInjector, step: Step) -> None:
+    """The disk is full once, in the middle of a write."""
+    _write_half(step)
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def break_down(world: World, step: Step) -> None:
-    """The disk refuses this step and every later one; the process lives on."""
-    world.over = lambda: OSError(errno.EIO, os.strerror(errno.EIO))
-    raise world.over()
+def fail_from_now_on(injector: FaultInjector, step: Step) -> None:
+    """The disk fails at this step and all later ones; the process continues."""
+    injector.over = lambda: OSError(errno.EIO, os.strerror(errno.EIO))
+    raise injector.over()
 
 
-def interrupt(world: World, step: Step) -> None:
+def press_ctrl_c(injector: FaultInjector, step: Step) -> None:
     """The user presses Ctrl-C, which reaches the main thread only."""
     if threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
 
 
-def _half(step: Step) -> None:
+def _write_half(step: Step) -> None:
     name, arguments = step
     if name == "write":
         descriptor, data, _ = arguments

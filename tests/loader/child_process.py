@@ -1,4 +1,4 @@
-"""Run a scene in a separate process."""
+"""Run a scenario of `child.py` in a separate process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 
-class Actor:
-    """A process that forks for each scene."""
+class ChildProcess:
+    """A server process that forks a child for each scenario."""
 
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
@@ -24,40 +24,40 @@ class Actor:
             cwd=Path(__file__).resolve().parents[2],
         )
         self.pid = 0
-        assert self.hear() == "ready"
+        assert self.read_line() == "ready"
 
-    def start(self, scene: str, **arguments: Any) -> None:
-        """Have a scene acted out."""
+    def start(self, scenario: str, **arguments: Any) -> None:
+        """Start a scenario in a forked child."""
         assert self._process.stdin is not None
         self._errors.truncate(0)
-        self._process.stdin.write(json.dumps({"scene": scene, **arguments}) + "\n")
+        self._process.stdin.write(json.dumps({"scenario": scenario, **arguments}) + "\n")
         self._process.stdin.flush()
-        word, pid = self.hear().split()
+        word, pid = self.read_line().split()
         assert word == "pid"
         self.pid = int(pid)
 
-    def hear(self) -> str:
-        """The next thing it says."""
+    def read_line(self) -> str:
+        """The next line of its output."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, self.errors
         return line.strip()
 
-    def rest(self) -> tuple[list[str], int]:
-        """All that it says until the scene is over, and its exit status."""
+    def read_rest(self) -> tuple[list[str], int]:
+        """The remaining lines of the scenario, and the exit status."""
         said = []
-        while not (line := self.hear()).startswith("status"):
+        while not (line := self.read_line()).startswith("status"):
             said.append(line)
         return said, int(line.split()[1])
 
     @property
     def errors(self) -> str:
-        """What is on its standard error."""
+        """Its standard error."""
         self._errors.seek(0)
         return self._errors.read().strip("\0")
 
     def close(self) -> None:
-        """There are no more scenes."""
+        """End the server process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

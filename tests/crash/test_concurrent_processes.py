@@ -12,24 +12,24 @@ from pathlib import Path
 import pytest
 
 import mx8shards as mx8
-from tests.crash.killing import ROOT
-from tests.crash.scenes import COLUMNS, tree, write
+from tests.crash.scenarios import COLUMNS, tree, write
+from tests.crash.traced_processes import ROOT
 
 
 def run(script: str, *arguments: object) -> str:
-    """What a script prints that has a process of its own."""
+    """The output of a script, run in a new process."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-# two that want to change it -------------------------------------------------------------------------------------------
+# concurrent writers ---------------------------------------------------------------------------------------------------
 
 RIVAL = """
 import sys
 import mx8shards as mx8
-from tests.crash.scenes import write
+from tests.crash.scenarios import write
 
 def try_to(act):
     try:
@@ -47,7 +47,7 @@ for act in (
 """
 
 
-def test_a_second_process_is_told_which_one_is_writing_and_may_read(scratch: Path) -> None:
+def test_a_second_writer_process_gets_an_error_that_names_the_first_and_can_read(scratch: Path) -> None:
     root = scratch / "data"
     write(root, 0, 3)
     with mx8.Writer(root, columns=COLUMNS, mode="append") as writer:
@@ -55,7 +55,7 @@ def test_a_second_process_is_told_which_one_is_writing_and_may_read(scratch: Pat
         *refused, length = run(RIVAL, root).splitlines()
         for message in refused:
             assert message.startswith(
-                f"DiskError: {root}/.mx8shards/lock: another Writer, convert, merge, gc or seal is at work"
+                f"DiskError: {root}/.mx8shards/lock: another Writer, convert, merge, gc or seal is changing this"
             )
             assert f"(process {Path('/proc/self').resolve().name})" in message
         assert length == "3"
@@ -80,7 +80,7 @@ def test_writers_of_different_ranks_do_not_wait_for_each_other(scratch: Path) ->
 FORKS = """
 import os, signal, sys
 import mx8shards as mx8
-from tests.crash.scenes import COLUMNS, samples, write
+from tests.crash.scenarios import COLUMNS, samples, write
 
 def refused(act):
     try:
@@ -118,7 +118,7 @@ os.waitpid(child, 0)
 """
 
 
-def test_forks_of_a_writer_neither_publish_nor_clean_up_nor_keep_its_lock(scratch: Path) -> None:
+def test_a_forked_child_of_a_writer_does_not_publish_clean_up_or_keep_the_lock(scratch: Path) -> None:
     first, second = run(FORKS, scratch / "data").split()
     assert first == write(scratch / "undisturbed")
     assert second == write(scratch / "undisturbed", 6, 9, mode="append")
@@ -142,7 +142,7 @@ def look():
         assert labels == list(range(labels[0], labels[0] + len(labels))) and labels[0] % 5 == 0, labels
         return labels[-1]
 
-def read_until_told():
+def read_until_stopped():
     seen = looks = missed = 0
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
@@ -162,7 +162,7 @@ look()  # what is imported late is imported once
 for _ in range(4):
     if not os.fork():
         try:
-            os.write(1, (json.dumps(read_until_told()) + chr(10)).encode())
+            os.write(1, (json.dumps(read_until_stopped()) + chr(10)).encode())
         except BaseException:
             traceback.print_exc()
         os._exit(0)
@@ -174,7 +174,7 @@ for _ in range(4):
 
 
 def publish_while_others_read(root: Path, times: int, *, collect: bool) -> list[dict[str, int]]:
-    """Publish again and again, while four processes read; what each of them counted."""
+    """Publish repeatedly while four processes read. Returns the counts of each reader."""
     publish(root, 0)
     command = [sys.executable, "-c", READERS, str(root), str(collect)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as readers:
@@ -191,7 +191,7 @@ def publish_while_others_read(root: Path, times: int, *, collect: bool) -> list[
 
 
 def publish(root: Path, number: int) -> None:
-    """One more snapshot: every fifth one starts anew, the others append."""
+    """Publish one more snapshot: every fifth one overwrites, the others append."""
     mode = "create" if number == 0 else "append" if number % 5 else "overwrite"
     compression = "zstd" if number % 10 < 5 else None
     with mx8.Writer(root, columns=COLUMNS, mode=mode, threads=1, compression=compression) as writer:
@@ -202,10 +202,10 @@ def publish(root: Path, number: int) -> None:
     ("times", "collect"),
     [(100, False), (60, True), *(pytest.param(2_000, collect, marks=pytest.mark.hunt) for collect in (False, True))],
 )
-def test_readers_never_see_a_torn_snapshot(times: int, collect: bool, scratch: Path) -> None:
+def test_readers_never_see_a_partly_published_snapshot(times: int, collect: bool, scratch: Path) -> None:
     found = publish_while_others_read(scratch / "data", times, collect=collect)
     print(found)
-    assert len(found) == 4  # none of them ended by an error
+    assert len(found) == 4  # no reader failed
     assert all(counted["looks"] > 0 for counted in found)
     assert all(collect or not counted["missed"] for counted in found)
     assert mx8.verify(scratch / "data", data=True).ok

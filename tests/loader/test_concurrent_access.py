@@ -21,21 +21,21 @@ from mx8shards.loading.batch import Ragged
 from mx8shards.shards.cached_attribute import cached_attribute
 from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import DecoderContext, Output, Stage, Work
-from tests.loader.parts import SECONDS, ids_of, in_time, mapped, payload, write
+from tests.loader.leak_checks import SECONDS, ids_of, mapped, payload, time_limit, write
 
 SAMPLES, BATCH = 40, 8
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One shard."""
+    """A dataset of one shard."""
     return write(tmp_path_factory.mktemp("believed") / "data", SAMPLES, size_limit="1mb")
 
 
 # maps -----------------------------------------------------------------------------------------------------------------
 
 
-def test_what_two_threads_compute_at_once_is_one_value_for_both() -> None:
+def test_two_threads_that_compute_an_attribute_at_once_get_one_value() -> None:
     both = threading.Barrier(2)
 
     class Computed:
@@ -51,19 +51,19 @@ def test_what_two_threads_compute_at_once_is_one_value_for_both() -> None:
 
 
 def addresses(root: Path) -> list[range]:
-    """Where the shard is mapped now."""
+    """The address ranges at which the shard is mapped."""
     bounds = [line.split()[0].split("-") for line in mapped(root) if line.endswith(".mds")]
     return [range(int(begin, 16), int(end, 16)) for begin, end in bounds]
 
 
 def base_of(loader: mx8.Loader) -> int:
-    """Where kernels look for the shard's bytes."""
+    """The base address of the shard that kernels use."""
     return int(loader._assembly.plan.shard_table.records["base"][0])
 
 
 @pytest.fixture
 def mapped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two who map a shard do so at the same time."""
+    """Make two threads map a shard at the same time."""
     both = threading.Barrier(2)
 
     def map_and_wait(descriptor: int, size_bytes: int) -> Any:
@@ -75,7 +75,7 @@ def mapped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("mapped_at_once")
-def test_two_loaders_that_map_a_shard_at_once_keep_one_map(data: Path) -> None:
+def test_two_loaders_that_map_a_shard_at_once_share_one_map(data: Path) -> None:
     dataset = mx8.Dataset(data)
     dataset.shards.open_shard(0)
     loaders = [mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") for _ in range(2)]
@@ -91,11 +91,11 @@ def test_two_loaders_that_map_a_shard_at_once_keep_one_map(data: Path) -> None:
 
 
 @pytest.mark.usefixtures("mapped_at_once")
-def test_so_do_a_loader_and_somebody_who_asks_for_a_payload(data: Path) -> None:
+def test_a_loader_and_dataset_payload_share_one_map(data: Path) -> None:
     dataset = mx8.Dataset(data)
     dataset.shards.open_shard(0)
     with mx8.Loader(dataset, batch_size=BATCH, threads=1, output="numpy", io="mmap") as loader:
-        batches = iter(loader)  # its planner begins
+        batches = iter(loader)  # starts its planner
         found = dataset.payload(3, "blob")
         first = next(batches)
         (place,) = addresses(data)
@@ -105,7 +105,7 @@ def test_so_do_a_loader_and_somebody_who_asks_for_a_payload(data: Path) -> None:
         assert [i for batch in (first, *batches) for i in ids_of(batch)] == list(range(SAMPLES))
 
 
-def test_two_loaders_that_open_a_shard_at_once_each_keep_what_they_opened(
+def test_two_loaders_that_open_a_shard_at_once_each_keep_their_shard(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = threading.Barrier(2)
@@ -133,8 +133,8 @@ def test_two_loaders_that_open_a_shard_at_once_each_keep_what_they_opened(
 
 
 @dataclass(frozen=True)
-class Claims:
-    """An encoding of bytes that says of them what may not be so."""
+class MisdeclaredEncoding:
+    """An encoding of bytes whose declared size, dtype or shape may be wrong."""
 
     dtype: str | None
     shape: tuple[int, ...] | None
@@ -150,17 +150,17 @@ class Claims:
 
 
 UNTRUE = {
-    "of no fixed size": Claims("float32", (4,), None),
-    "smaller": Claims("float32", (4,), 8),
-    "larger": Claims("float32", (2,), 16),
-    "objects": Claims("object", (2,), 16),
-    "without a shape": Claims("uint8", None, 16),
-    "without a dtype": Claims(None, (16,), 16),
+    "of no fixed size": MisdeclaredEncoding("float32", (4,), None),
+    "smaller": MisdeclaredEncoding("float32", (4,), 8),
+    "larger": MisdeclaredEncoding("float32", (2,), 16),
+    "objects": MisdeclaredEncoding("object", (2,), 16),
+    "without a shape": MisdeclaredEncoding("uint8", None, 16),
+    "without a dtype": MisdeclaredEncoding(None, (16,), 16),
 }
 
 
 @pytest.mark.parametrize("claims", UNTRUE.values(), ids=UNTRUE)
-def test_what_is_not_an_array_of_just_so_many_bytes_is_never_stacked(tmp_path: Path, claims: Claims) -> None:
+def test_payloads_of_inconsistent_size_are_never_stacked(tmp_path: Path, claims: MisdeclaredEncoding) -> None:
     mx8.register_encoding("claims", claims)
     rows = [bytes([i]) * (claims.size_bytes or 3 * i) for i in range(20)]
     with mx8.Writer(tmp_path, columns={"claimed": "claims", "number": "int"}) as writer:
@@ -172,8 +172,8 @@ def test_what_is_not_an_array_of_just_so_many_bytes_is_never_stacked(tmp_path: P
             assert list(batch["claimed"]) == [rows[i] for i in batch["number"].tolist()]
 
 
-def test_what_is_one_is_stacked(tmp_path: Path) -> None:
-    mx8.register_encoding("claims", Claims("<f4", (2, 2), 16))
+def test_payloads_of_consistent_size_are_stacked(tmp_path: Path) -> None:
+    mx8.register_encoding("claims", MisdeclaredEncoding("<f4", (2, 2), 16))
     with mx8.Writer(tmp_path, columns={"claimed": "claims"}) as writer:
         for i in range(20):
             writer.write({"claimed": np.full(4, i, "<f4").tobytes()})
@@ -189,8 +189,8 @@ LARGE, SMALL = 60_000, 10
 
 
 @contextmanager
-def written_all_the_time(words: Any) -> Iterator[None]:
-    """While the block runs, somebody exchanges the two sizes of a header."""
+def sizes_swapped_repeatedly(words: Any) -> Iterator[None]:
+    """Swap the two sizes of a header repeatedly during the block."""
     ended = threading.Event()
 
     def exchange() -> None:
@@ -208,7 +208,7 @@ def written_all_the_time(words: Any) -> Iterator[None]:
         writer.join()
 
 
-def test_the_sizes_that_are_used_are_those_that_were_checked_whoever_writes_to_the_file() -> None:
+def test_the_sizes_used_are_the_checked_ones_even_if_the_file_changes() -> None:
     sample = np.zeros(8 + LARGE + SMALL + 8, np.uint8)
     aligned = sample[-sample.ctypes.data % 8 :][: 8 + LARGE + SMALL]
     shards = np.zeros(1, SHARD)
@@ -218,7 +218,7 @@ def test_the_sizes_that_are_used_are_those_that_were_checked_whoever_writes_to_t
     rows, spans = np.zeros(ROWS, ROW), np.zeros((ROWS, 2), SPAN)
     header, totals = np.zeros(8, np.uint8), np.zeros(2, np.int64)
     mixed = 0
-    with in_time(), written_all_the_time(aligned[:8].view("<u8")):
+    with time_limit(), sizes_swapped_repeatedly(aligned[:8].view("<u8")):
         while mixed < 5:
             rows["end"], rows["way"], rows["status"] = len(aligned), MAPPED, OK
             gather.payload_spans(shards, kinds, layouts, header, rows, spans, totals)
@@ -236,7 +236,7 @@ def test_the_sizes_that_are_used_are_those_that_were_checked_whoever_writes_to_t
 
 @dataclass(frozen=True)
 class Shorten:
-    """A decoder of a number that wants no more of the blob beside it than its first bytes."""
+    """A decoder of a number that needs only the first bytes of the blob beside it."""
 
     most: int
 
@@ -263,7 +263,7 @@ class Shortening(Stage):
 
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 @pytest.mark.parametrize("most", [0, 7, 10_000])
-def test_a_ragged_column_that_was_narrowed_has_no_more_bytes_than_its_rows(data: Path, io: Any, most: int) -> None:
+def test_a_narrowed_ragged_column_has_only_the_bytes_of_its_rows(data: Path, io: Any, most: int) -> None:
     dataset = mx8.Dataset(data)
     options: dict[str, Any] = {"decode": {"number": Shorten(most)}, "io": io, "output": "numpy", "threads": 1}
     with mx8.Loader(dataset, batch_size=BATCH, **options) as loader:

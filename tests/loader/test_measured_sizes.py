@@ -17,7 +17,7 @@ import mx8shards as mx8
 from mx8shards.kernels.records import MAPPED, OK, REFUSED
 from mx8shards.stages import RAGGED, DecoderContext, Stage, Work
 from tests.batches import flat
-from tests.loader.parts import nothing_left
+from tests.loader.leak_checks import no_leaks
 
 SAMPLES, BATCH, IMAGE = 64, 8, 60_000
 LONG = 37  # the number of a sample with a long caption
@@ -29,7 +29,7 @@ def caption(number: int) -> str:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Large images, captions that are short but for one, and a thumbnail between them."""
+    """Large images, captions of which one is long, and small thumbnails."""
     root = tmp_path_factory.mktemp("measured") / "data"
     columns = {"caption": "str", "image": "bytes", "number": "int", "thumb": "bytes"}
     with mx8.Writer(root, columns=columns, size_limit=300_000, threads=1) as writer:
@@ -44,7 +44,7 @@ def loader_of(dataset: mx8.Dataset, **options: Any) -> mx8.Loader:
 
 
 def taken(loader: mx8.Loader) -> tuple[list[list[int]], str]:
-    """The numbers in all batches, whose captions must be right, and the error that ended it."""
+    """The numbers in all batches, whose captions are checked, and the error that ended the iteration."""
     found: list[list[int]] = []
     try:
         for batch in loader:
@@ -61,10 +61,10 @@ def taken(loader: mx8.Loader) -> tuple[list[list[int]], str]:
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_small_columns_beside_large_ones_need_no_room_for_those(data: Path, io: str, shuffle: bool) -> None:
-    """Three batches with all that is in them would need ten times as much."""
+def test_small_columns_reserve_no_memory_for_large_columns_beside_them(data: Path, io: str, shuffle: bool) -> None:
+    """The whole samples of three batches would need ten times this memory."""
     assert IMAGE * BATCH > 450_000
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data).select([i for i in range(SAMPLES) if i != LONG])
         with loader_of(dataset, io=io, shuffle=shuffle, columns=["caption", "number"], memory=300_000) as loader:
             for _ in range(2):
@@ -74,7 +74,7 @@ def test_small_columns_beside_large_ones_need_no_room_for_those(data: Path, io: 
         del loader, dataset
 
 
-def test_so_it_is_where_a_decoder_takes_the_large_column(data: Path) -> None:
+def test_columns_beside_a_decoded_large_column_reserve_no_memory_for_it(data: Path) -> None:
     dataset = mx8.Dataset(data).select(range(LONG))
     with loader_of(dataset, decode={"image": Mean()}, columns=["caption", "image", "number"], memory="1mb") as loader:
         for batch in loader:
@@ -84,7 +84,7 @@ def test_so_it_is_where_a_decoder_takes_the_large_column(data: Path) -> None:
 
 @pytest.mark.parametrize("world_size", [1, 3])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_a_step_that_does_not_fit_is_the_same_error_on_all_ranks_and_what_it_names_is_enough(
+def test_a_step_that_does_not_fit_is_an_equal_error_on_all_ranks_and_the_suggested_memory_is_enough(
     data: Path, world_size: int, shuffle: bool
 ) -> None:
     dataset = mx8.Dataset(data)
@@ -99,7 +99,7 @@ def test_a_step_that_does_not_fit_is_the_same_error_on_all_ranks_and_what_it_nam
     assert len(set(ends)) == 1
     count, error = ends[0]
     assert "expected a batch that fits into" in error
-    assert any(LONG in ids for ids in steps[max(0, count - 1) : count + 1])  # itself, or the next one beside it
+    assert any(LONG in ids for ids in steps[max(0, count - 1) : count + 1])  # this batch, or the next one beside it
     named = int(re.findall(r"\(memory=(\d+) or a smaller batch_size\)", error)[0])
     assert named < IMAGE * BATCH * 2
     for rank in range(world_size):
@@ -107,7 +107,7 @@ def test_a_step_that_does_not_fit_is_the_same_error_on_all_ranks_and_what_it_nam
             assert taken(loader)[1] == ""
 
 
-def test_where_whole_samples_fit_nothing_is_measured(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_not_measured_if_whole_samples_fit(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = mx8.Dataset(data)
     asked = []
     with loader_of(dataset, columns=["caption", "number"], memory="64mb") as loader:
@@ -118,14 +118,14 @@ def test_where_whole_samples_fit_nothing_is_measured(data: Path, monkeypatch: py
 
 @dataclass(frozen=True)
 class Mean:
-    """A decoder: what an image's bytes are on average, and how many there are."""
+    """A decoder of the mean and number of an image's bytes."""
 
     def stage(self, context: DecoderContext) -> Stage:
         return Averaging(context)
 
 
 class Averaging(Stage):
-    """Makes two numbers of each image."""
+    """Computes mean and length of each image."""
 
     def __init__(self, context: DecoderContext) -> None:
         self.columns = (context.column,)
@@ -146,22 +146,22 @@ def payload_of(work: Work, i: int, column: int) -> bytes:
     return os.pread(int(row["file"]), int(span["size"]), int(span["begin"]))
 
 
-# what a head tells ----------------------------------------------------------------------------------------------------
+# sizes from heads -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Enlarge:
-    """A decoder: a payload as many thousand times as its first byte says. It refuses those of `bad` samples."""
+    """A decoder that repeats a payload; the first byte gives the thousands of repeats. It refuses `bad` samples."""
 
     bad: frozenset[int] = frozenset()
-    late: bool = False  # only when it fills
+    late: bool = False  # refuse in `fill` instead of `measure`
 
     def stage(self, context: DecoderContext) -> Stage:
         return Enlarging(context, self)
 
 
 class Enlarging(Stage):
-    """Its rows are as long as their heads say."""
+    """Rows have the length that the first byte gives."""
 
     measures = True
 
@@ -203,8 +203,8 @@ OPTIONS: dict[str, Any] = {"columns": ["caption", "number", "thumb"], "batch_siz
 
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
-def test_rows_are_as_long_as_their_heads_say_and_memory_is_bounded(data: Path, io: str) -> None:
-    with nothing_left(data):
+def test_rows_have_the_measured_sizes_and_memory_is_bounded(data: Path, io: str) -> None:
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         with loader_of(dataset, decode={"thumb": Enlarge()}, shuffle=True, io=io, memory="1mb", **OPTIONS) as loader:
             seen = []
@@ -220,9 +220,9 @@ def test_rows_are_as_long_as_their_heads_say_and_memory_is_bounded(data: Path, i
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_what_is_refused_by_its_head_or_later_is_left_out(data: Path, late: bool) -> None:
+def test_rows_refused_while_measuring_or_decoding_are_skipped(data: Path, late: bool) -> None:
     bad = frozenset([3, 17, 40, 41, 42, 43])
-    with nothing_left(data):
+    with no_leaks(data):
         dataset = mx8.Dataset(data)
         decode = {"thumb": Enlarge(bad, late)}
         with loader_of(dataset, decode=decode, on_error="skip", memory="2mb", **OPTIONS) as loader:
@@ -243,7 +243,7 @@ def test_what_is_refused_by_its_head_or_later_is_left_out(data: Path, late: bool
         del dataset
 
 
-def test_a_batch_of_rows_too_large_for_memory_is_an_error_that_says_what_would_do(data: Path) -> None:
+def test_a_batch_too_large_for_memory_is_an_error_that_suggests_enough(data: Path) -> None:
     dataset = mx8.Dataset(data)
     error = ""
     with loader_of(dataset, decode={"thumb": Enlarge()}, memory="300kb", **OPTIONS) as loader:
@@ -258,12 +258,12 @@ def test_a_batch_of_rows_too_large_for_memory_is_an_error_that_says_what_would_d
         assert sum(len(batch.sample_ids) for batch in loader) == SAMPLES
 
 
-# what is fixed, and ragged all the same -------------------------------------------------------------------------------
+# fixed sizes without a dtype ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Lump:
-    """An encoding of so many bytes that are no array."""
+class FixedSizeEncoding:
+    """An encoding of fixed size without a dtype."""
 
     name: str = "lump"
     dtype: str | None = None
@@ -278,8 +278,8 @@ class Lump:
         return bytes(payload)
 
 
-def test_columns_of_fixed_size_that_are_no_arrays_are_counted(tmp_path: Path) -> None:
-    mx8.register_encoding("lump", Lump())
+def test_fixed_size_columns_that_are_not_arrays_are_counted(tmp_path: Path) -> None:
+    mx8.register_encoding("lump", FixedSizeEncoding())
     with mx8.Writer(tmp_path, columns={"lump": "lump", "text": "str"}) as writer:
         for i in range(20):
             writer.write({"lump": bytes([i]) * 50_000, "text": "x" * i})
