@@ -52,8 +52,7 @@ def convert_from(
     Args:
         source: The name of a built-in source (`"imagefolder"`), the path of a recipe's .py file, or an object.
         src: The source's first argument, such as a folder. None if the source is an object, which has its arguments.
-        out: The directory or URL of the dataset to create, or with append to extend. For a URL, the dataset is made in
-            the cache directory first, and then uploaded.
+        out: The directory of the dataset to create or extend, or the URL of a new one: it is made locally, then uploaded.
         append: Add new files in SRC to the dataset in OUT, as a new snapshot. Files are identified by their paths: a
             file that was converted is not converted again, even if it changed, and samples of removed files stay.
             Rejects are tried again. New classes are added after the existing ones, so labels keep their meaning.
