@@ -146,7 +146,8 @@ class Ledger:
 
 
 def _line(name: str, size_bytes: int) -> bytes:
-    return json.dumps([name, size_bytes]).encode() + b"\n"
+    """The line of an entry. It begins a line of its own even behind a torn line of a killed job."""
+    return b"\n" + json.dumps([name, size_bytes]).encode() + b"\n"
 
 
 def is_kept(root: Path) -> bool:

@@ -32,3 +32,18 @@ def test_a_file_whose_fetch_ends_while_files_are_counted_is_not_lost(
         ours = Ledger(tmp_path)
         with ours.locked(1.0):
             assert ours.total == 10
+
+
+def test_a_torn_line_of_a_killed_job_swallows_no_other_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "_known_names", lambda self: iter(()))
+    (tmp_path / ".mx8shards").mkdir()
+    ours, other = Ledger(tmp_path), Ledger(tmp_path)
+    for each in (ours, other):
+        with each.locked(1.0):
+            assert each.total == 0
+    with (tmp_path / ".mx8shards" / "room").open("ab") as journal:
+        journal.write(b'["a.mds", 1')
+    with ours.locked(1.0):
+        ours.enter("b.mds", 10)
+    with other.locked(1.0):
+        assert (other.total, other.sizes[other.number("b.mds")]) == (10, 10)
