@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out",
         metavar="OUT",
-        help="the directory or URL of the merged dataset; give it as PART too, to merge the parts that ranks wrote there",
+        help="the directory or URL of the merged dataset; give it as PART too, to merge parts that ranks wrote there",
     )
     parser.add_argument(
         "--how", choices=HOWS, default="link", help="; ".join(f"{how}: {what}" for how, what in HOWS.items())

@@ -52,7 +52,8 @@ def convert_from(
     Args:
         source: The name of a built-in source (`"imagefolder"`), the path of a recipe's .py file, or an object.
         src: The source's first argument, such as a folder. None if the source is an object, which has its arguments.
-        out: The directory of the dataset to create or extend, or the URL of a new one: it is made locally, then uploaded.
+        out: The directory or URL of the dataset to create, or the directory to extend with append. For a URL, the
+            dataset is made in the cache directory first, and then uploaded.
         append: Add new files in SRC to the dataset in OUT, as a new snapshot. Files are identified by their paths: a
             file that was converted is not converted again, even if it changed, and samples of removed files stay.
             Rejects are tried again. New classes are added after the existing ones, so labels keep their meaning.
@@ -79,14 +80,7 @@ def convert_from(
     true_or_false("single_writer", single_writer)
     workers = whole_number("workers", workers, 1, MOST_WORKERS)
     parts = parse_split(split, seed)
-    if out is None:
-        raise SettingError(subject="out", expected="the directory of the dataset", found="none")
-    where = parse_any_target(out)
-    url = where if isinstance(where, str) else None
-    if url is not None and append:
-        hint = "sync the dataset to a directory, append there, and sync that to the URL"
-        raise SettingError(subject="append", expected="False where OUT is a URL", found="True", hint=hint)
-    target = user_path(out) if url is None else work_directory(url)
+    target, url = _target(out, append)
     origin = _origin(source, src, options)
     _check_outside(src, target)
     check_place(target, parts)
@@ -97,6 +91,19 @@ def convert_from(
     if url is not None:
         return convert_into_store(job, url, workers=workers, single_writer=single_writer, progress=progress)
     return _with_files(convert(job, workers=workers, progress=progress))
+
+
+def _target(out: Any, append: bool) -> tuple[Path, str | None]:
+    """The directory to make the dataset in, and the URL to upload it to, if `out` is one."""
+    if out is None:
+        raise SettingError(subject="out", expected="the directory of the dataset", found="none")
+    where = parse_any_target(out)
+    if isinstance(where, Path):
+        return user_path(out), None
+    if append:
+        hint = "sync the dataset to a directory, append there, and sync that to the URL"
+        raise SettingError(subject="append", expected="False where OUT is a URL", found="True", hint=hint)
+    return work_directory(where), where
 
 
 def _given_shard_options(size_limit: int | str | None, compression: str | None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def _require_free(url: str, path: Path) -> None:
         found = read_current(store)
     if found is not None and (current_bytes(path) is None or current(path).id != found.id):
         hint = "sync it to a directory, append to it there, and sync that to the URL"
-        raise DatasetExistsError("a dataset is here already", subject=url, hint=hint)
+        raise DatasetExistsError("the URL already contains a dataset", subject=url, hint=hint)
 
 
 def _reported(report: Conversion, url: str) -> Conversion:

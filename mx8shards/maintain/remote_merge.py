@@ -97,8 +97,8 @@ def _start(store: Store, append: bool, onto: str | None, *, conditional: bool) -
             others = (key for key in keys if not key.startswith(f"{STATE}/"))
             require_empty(store.url, names_in(others, ""))
         elif not append:
-            hint = 'merge makes a new one; mode="append" adds to it'
-            raise DatasetExistsError("a dataset is here already", subject=store.url, hint=hint)
+            hint = 'mode="append" (--append) adds to it'
+            raise DatasetExistsError("the URL already contains a dataset", subject=store.url, hint=hint)
         else:
             require_unchanged(store, current, keys)
         found = current.id if current else None
