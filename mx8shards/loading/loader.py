@@ -295,7 +295,9 @@ class Loader:
         self._renew()
         producer = self._runs[0].producer_s if self._runs else ProducerTimes()
         counted = self._progress.counters.report(self._assembly.budget, self._progress.lost, producer)
-        return {**counted, "pixels": self._assembly.filler.pixels}
+        fetched = self._dataset.shards.fetched
+        traffic = {"fetched_shards": fetched.shards, "fetched_bytes": fetched.size_bytes, "fetching_s": fetched.seconds}
+        return {**counted, **traffic, "pixels": self._assembly.filler.pixels}
 
     def explain(self) -> Explanation:
         """Which part limits the speed, with the evidence."""

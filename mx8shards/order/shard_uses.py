@@ -11,8 +11,9 @@ from mx8shards.order.orders import PADDING, Order, Sequential
 from mx8shards.order.permutation import Ids
 from mx8shards.order.shard_lookup import ShardLookup
 
-_CHUNKS = 1 << 10  # the resolution for orders whose structure is not known
-_LEAST_CHUNK = 1 << 12
+_CHUNKS = 1 << 14  # the resolution for orders whose structure is not known
+_LEAST_CHUNK = 1 << 4
+_RUN = 1 << 16
 
 
 class ShardUses(NamedTuple):
@@ -60,14 +61,13 @@ def _by_reading(order: Order, lookup: ShardLookup, epoch: int) -> ShardUses:
     """The uses in chunks of positions: consecutive chunks with a shard are one interval."""
     length = len(order)
     chunk = max(_LEAST_CHUNK, -(-length // _CHUNKS))
-    pairs = []
-    for number, start in enumerate(range(0, length, chunk)):
-        ids = order.ids(epoch, start, min(start + chunk, length))
-        shards = np.unique(lookup.shards_of(ids[ids != PADDING], epoch))
-        pairs.append(np.stack([shards, np.full(len(shards), number)]))
-    shards, numbers = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), np.int64)
-    by_shard = np.lexsort((numbers, shards))
-    shards, numbers = shards[by_shard], numbers[by_shard]
+    chunks = -(-length // chunk)
+    pairs = [np.zeros(0, np.int64)]  # of shard and chunk, as one number
+    for start in range(0, length, _RUN):
+        ids = order.ids(epoch, start, min(start + _RUN, length))
+        there = np.flatnonzero(ids != PADDING)
+        pairs.append(np.unique(lookup.shards_of(ids[there], epoch) * chunks + (start + there) // chunk))
+    shards, numbers = np.divmod(np.unique(np.concatenate(pairs)), max(1, chunks))
     first = np.ones(len(shards), bool)
     first[1:] = (shards[1:] != shards[:-1]) | (numbers[1:] != numbers[:-1] + 1)
     last = np.append(first[1:], True) if len(first) else first

@@ -48,10 +48,19 @@ class LimitedRoom:
         self._ledger = Ledger(self._snapshot.root)
         self._readers = Readers(self._snapshot.root, self._ledger)
 
+    def _renew(self) -> None:
+        """In a forked child, begin anew: it has the descriptors of its parent, and none of its runs."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self.ahead = set()
+            self._readers.close()
+            self._begin()
+
     def follow(self, shard: Ints, begin: Ints, end: Ints) -> RunFile:
         """Begin a run that uses these shards at these order positions. Shards beyond the limit leave now."""
-        run = RunFile(self._snapshot.root, self._snapshot.id, self._keep_zip, (shard, begin, end))
+        self._renew()
         with self._ledger.locked(self._deadline_s):
+            run = RunFile(self._snapshot.root, self._snapshot.id, self._keep_zip, (shard, begin, end))
             self._make_room("", 0, ahead=False)
         return run
 
@@ -61,11 +70,7 @@ class LimitedRoom:
         NoRoomYetError for a shard that is provided ahead if everything in the mirror is needed sooner. For another one,
         wait until a batch in flight is done with a shard; DiskError at the deadline.
         """
-        if self._process != os.getpid():  # a forked child: others may have died, and descriptors are shared
-            self._process = os.getpid()
-            self.ahead = set()
-            self._readers.close()
-            self._begin()
+        self._renew()
         deadline = time.monotonic() + self._deadline_s
         number = self._numbers.get(raw_name, -1)
         while True:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -117,7 +116,8 @@ class Ledger:
         found = {name: size for name in self._known_names() if (size := _size_of(self._root / name))}
         found |= {name: size for name, size in before.items() if name not in found and self._is_claimed(name)}
         data = b"".join(_line(name, size) for name, size in found.items())
-        draft = self._path.with_name(f"{JOURNAL}.{uuid.uuid4().hex}")
+        draft = self._path.with_name(f"{JOURNAL}.new")
+        operations.unlink(draft)  # of a killed job
         publish.write_quickly(draft, data)
         operations.rename(draft, self._path)
         self._forget()

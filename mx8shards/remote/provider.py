@@ -20,7 +20,7 @@ from mx8shards.remote.fetching import Claim, claimed
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Store
 from mx8shards.shards.local_files import best_hash, shard_name, shard_path
-from mx8shards.shards.providers import Cause, Eviction, LocalFiles
+from mx8shards.shards.providers import Cause, Eviction, Fetches, LocalFiles
 from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, kept_path, sidecar_path
 
 _PARALLEL = 8
@@ -239,6 +239,9 @@ class RemoteFiles:
         begun = time.time()
         try:
             with claimed(self._root, info.basename, self.settings.deadline_s, self._has_failed(begun)) as claim:
+                outage = self._outage_since(begun)  # of the job that had the claim before
+                if outage is not None:
+                    raise outage
                 yield claim
         except BlockingIOError:
             outage = self._outage_since(begun)
@@ -251,14 +254,15 @@ class RemoteFiles:
         return lambda: self._outage_since(begun) is not None
 
     @property
-    def fetched(self) -> tuple[int, float]:
-        """The bytes that this process has fetched, and the seconds during which at least one fetch was under way."""
+    def fetched(self) -> Fetches:
+        """What this process has fetched so far."""
         total, busy_s, until = 0, 0.0, 0.0
-        for begin, end, size in sorted(self._of_process.spent):
+        spent = sorted(self._of_process.spent)
+        for begin, end, size in spent:
             total += size
             busy_s += max(0.0, end - max(begin, until))
             until = max(until, end)
-        return total, busy_s
+        return Fetches(len(spent), total, busy_s)
 
     def _note_outage(self, error: RemoteError, claim: Claim) -> None:
         """Tell other jobs on this mirror that the store does not answer, so that they do not wait as long again."""

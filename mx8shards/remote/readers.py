@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 
 NEVER = 1 << 62
 
-_YOUNG_S = 60.0  # a file that is being written, and is not locked yet
+_DRAFT = "draft"  # a file that is being written, and is not locked yet
 
 _MAGIC = b"MX8USES1"
 _HEAD = struct.Struct("<8s71s?qqq")  # magic, snapshot, keep_zip, rows, oldest, newest
@@ -37,7 +36,7 @@ _PROGRESS = struct.Struct("<qq")
 
 
 class RunFile:
-    """The file of one run of this process. The run calls `at` from one thread."""
+    """The file of one run of this process, which calls `at` from one thread. It is made under the ledger's lock."""
 
     def __init__(self, root: Path, snapshot: str, keep_zip: bool, uses: tuple[Ints, Ints, Ints]) -> None:
         directory = root / STATE / "readers"
@@ -46,7 +45,8 @@ class RunFile:
         self._path = directory / name
         self._process = os.getpid()
         head = _HEAD.pack(_MAGIC, snapshot.encode(), keep_zip, len(uses[0]), 0, 0)
-        draft = directory / f"{name}.new"
+        draft = directory / _DRAFT
+        operations.unlink(draft)  # of a killed job
         publish.write_quickly(draft, head + b"".join(column.astype("<i8").tobytes() for column in uses))
         self._descriptor = open_regular(draft, follow=False, flags=os.O_RDWR)
         lock.hold(self._descriptor)
@@ -118,7 +118,7 @@ class Readers:
                     os.close(self._seen.pop(name).descriptor)
 
     def _opened(self, path: Path) -> _Seen | None:
-        if path.suffix == ".new":  # being written, or left by a killed job
+        if path.name == _DRAFT:
             return None
         descriptor = open_regular(path, follow=False)
         try:
@@ -161,8 +161,7 @@ def sweep(root: Path) -> None:
             with suppress(OSError, ShardsError):
                 descriptor = open_regular(path, follow=False)
                 try:
-                    is_young = path.suffix == ".new" and time.time() - os.fstat(descriptor).st_mtime < _YOUNG_S
-                    if not is_young and not lock.is_held(descriptor):
+                    if path.name != _DRAFT and not lock.is_held(descriptor):
                         operations.unlink(path)
                 finally:
                     os.close(descriptor)

@@ -20,7 +20,7 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.local_files import check_hash, shard_name
-from mx8shards.shards.providers import Cause, Eviction, LocalFiles, Provider
+from mx8shards.shards.providers import Cause, Eviction, Fetches, LocalFiles, Provider
 from mx8shards.shards.shard import OpenFiles, Shard
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import Snapshot
@@ -136,6 +136,12 @@ class Shards:
     def provider_of(self, i: int) -> Provider:
         """The provider of shard `i`."""
         return self.opened[self._snapshot_number(i)].provider
+
+    @property
+    def fetched(self) -> Fetches:
+        """What this process has fetched so far, of all providers; seconds of two providers add up."""
+        each = [opened.provider.fetched for opened in self.opened]
+        return Fetches(*map(sum, zip(*each, strict=True)))
 
     @property
     def limited(self) -> list[tuple[int, Eviction]]:

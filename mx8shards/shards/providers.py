@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from mx8shards.errors import FormatError, ShardsError
 from mx8shards.format.entries import Entry, Ints
@@ -24,6 +24,14 @@ CAUSES: tuple[Cause, ...] = ("unpack", "network")
 
 class NoRoomYetError(ShardsError):
     """A shard that no batch needs yet is not provided, because everything in the cache is needed sooner."""
+
+
+class Fetches(NamedTuple):
+    """What a provider has fetched: shards, their bytes, and the seconds in which at least one was under way."""
+
+    shards: int = 0
+    size_bytes: int = 0
+    seconds: float = 0.0
 
 
 class Follower(Protocol):
@@ -70,6 +78,10 @@ class Provider(Protocol):
         """
 
     @property
+    def fetched(self) -> Fetches:
+        """What this process has fetched so far."""
+
+    @property
     def eviction(self) -> Eviction | None:
         """What decides which shards are kept; None if all are."""
 
@@ -107,6 +119,11 @@ class LocalFiles:
     def parallel(self) -> int | None:
         """None: unpacking runs in the pool's threads."""
         return None
+
+    @property
+    def fetched(self) -> Fetches:
+        """Nothing."""
+        return Fetches()
 
     @property
     def eviction(self) -> Eviction | None:

@@ -27,7 +27,7 @@ from mx8shards.loading.execution.following import Following
 from mx8shards.loading.execution.provisions import Provisions
 from mx8shards.loading.execution.thread_resources import ThreadResources
 from mx8shards.shards.open_shard import Shards
-from mx8shards.shards.providers import CAUSES, Cause, LocalFiles, Provider
+from mx8shards.shards.providers import CAUSES, Cause, Fetches, LocalFiles, Provider
 from tests.loader.leak_checks import ids_of, no_leaks, time_limit, write
 
 SAMPLES, BATCH = 120, 10
@@ -57,6 +57,10 @@ class OnCommand:
 
     def awaits(self, entry: Entry) -> Cause | None:
         return None if number(entry) in self.done else "network"
+
+    @property
+    def fetched(self) -> Fetches:
+        return Fetches()
 
     @property
     def eviction(self) -> None:

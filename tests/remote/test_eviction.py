@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import mx8shards as mx8
 from tests.remote.conftest import S3Server
-from tests.remote.test_mirror import residue, upload
+from tests.remote.mirrors import bytes_of, residue, shards_of, upload
 
 
 def write(root: Path, shards: int, rows: int = 10) -> str:
@@ -17,15 +21,6 @@ def write(root: Path, shards: int, rows: int = 10) -> str:
         for i in range(shards * rows):
             writer.write({"x": i, "text": f"{i:<900}"})
     return str(writer.snapshot)
-
-
-def bytes_of(root: Path) -> int:
-    """The bytes of all shards here. While files come and go, the sum may be wrong by some of them."""
-    total = 0
-    for path in root.glob("*.mds"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size
-    return total
 
 
 @pytest.mark.parametrize("part", [0.25, 0.5, 0.75, 0.9])
@@ -50,7 +45,103 @@ def test_later_epochs_fetch_only_what_has_no_room(
                 most = max(most, bytes_of(cache))
             assert sorted(seen) == list(range(len(dataset)))
             fetched.append((s3_server.count("GET", ".mds") - before) / count)
-    print(fetched)
     assert most <= limit
     assert max(fetched[1:]) <= 1 - part + 0.02, fetched
     assert residue(cache) == []
+
+
+def test_a_limit_below_the_dataset_is_refused_for_a_whole_shuffle_and_below_the_window(
+    bucket: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "data", 30)
+    upload(tmp_path / "data", bucket)
+    total = bytes_of(tmp_path / "data")
+
+    def loader(limit: int, **options: Any) -> mx8.Loader:
+        dataset = mx8.Dataset(bucket, local=tmp_path / "cache", cache_limit=limit)
+        return mx8.Loader(dataset, batch_size=10, output="numpy", threads=1, **options)
+
+    with pytest.raises(mx8.SettingError, match=rf"^cache_limit: expected {total} bytes.*BlockShuffle"):
+        loader(total - 1, shuffle=True)
+    loader(total, shuffle=True).close()
+    with pytest.raises(mx8.SettingError, match=r"^cache_limit: expected at least \d+ bytes, for 9 shards") as caught:
+        loader(total // 10, shuffle=mx8.BlockShuffle(shards=8))
+    enough = int(re.findall(r"cache_limit=(\d+)", str(caught.value))[0])
+    with pytest.raises(mx8.SettingError):
+        loader(enough - 1, shuffle=mx8.BlockShuffle(shards=8))
+    with loader(enough, shuffle=mx8.BlockShuffle(shards=8)) as least:
+        for _ in range(2):
+            assert sorted(x for batch in least for x in batch["x"].tolist()) == list(range(300))
+    assert bytes_of(tmp_path / "cache") <= enough
+
+
+def test_any_order_is_followed(bucket: str, tmp_path: Path) -> None:
+    """A sequential one, orders of selections and of joined datasets, and one that ends with repeats."""
+    write(tmp_path / "data", 30)
+    upload(tmp_path / "data", bucket)
+    limit = bytes_of(tmp_path / "data") // 3
+    dataset = mx8.Dataset(bucket, local=tmp_path / "cache", cache_limit=limit)
+    picked = np.random.default_rng(5).permutation(300)[:200].tolist()
+    views: list[tuple[mx8.Dataset, dict[str, Any], list[int]]] = [
+        (dataset, {}, list(range(300))),
+        (dataset.select(sorted(picked)), {}, sorted(picked)),
+        (dataset.select(sorted(picked)), {"shuffle": mx8.BlockShuffle(shards=3)}, sorted(picked)),
+        (mx8.concat([dataset, dataset.select(range(50))]), {"shuffle": mx8.BlockShuffle(shards=2)}, []),
+        (dataset, {"uneven": "pad", "world_size": 2, "rank": 1, "batch_size": 19}, []),
+    ]
+    for view, options, expected in views:
+        settings: dict[str, Any] = {"batch_size": 10, "output": "numpy", "threads": 2, **options}
+        with mx8.Loader(view, **settings) as loader:
+            for epoch in range(2):
+                wanted = [loader.ids(epoch=epoch, step=k).tolist() for k in range(len(loader))]
+                got = [batch.sample_ids.tolist() for batch in loader]
+                assert got == wanted
+                assert not expected or sorted(x for ids in got for x in ids) == expected
+        assert bytes_of(tmp_path / "cache") <= limit
+    assert residue(tmp_path / "cache") == []
+
+
+JOB = """
+import sys, time
+import mx8shards as mx8
+url, cache, limit, seed, skip = sys.argv[1:]
+limit = int(limit) or None
+with (
+    mx8.Dataset(url, local=cache, cache_limit=limit) as dataset,
+    mx8.Loader(dataset, batch_size=10, shuffle=mx8.BlockShuffle(shards=4), seed=int(seed), output="numpy") as loader,
+):
+    sys.stdin.readline()
+    fetched = []
+    for epoch in range(4):
+        before = dataset.shards.opened[0].provider.fetched.shards
+        for k, batch in enumerate(loader):
+            time.sleep(0.004)
+            if epoch == 0 and k == int(skip):
+                break
+        fetched.append(dataset.shards.opened[0].provider.fetched.shards - before)
+    print(*fetched)
+"""
+
+
+@pytest.mark.parametrize("part", [0.5, None])
+def test_four_jobs_at_different_phases_share_a_cache(
+    bucket: str, tmp_path: Path, s3_server: S3Server, part: float | None
+) -> None:
+    write(tmp_path / "data", 60)
+    upload(tmp_path / "data", bucket)
+    count = len(shards_of(tmp_path / "data"))
+    limit = 0 if part is None else int(bytes_of(tmp_path / "data") * part)
+    command = [sys.executable, "-c", JOB, bucket, str(tmp_path / "cache"), str(limit)]
+    pipe = subprocess.PIPE
+    before = s3_server.count("GET", ".mds")
+    jobs = [
+        subprocess.Popen([*command, str(seed), str(15 * seed)], stdin=pipe, stdout=pipe, text=True) for seed in range(4)
+    ]
+    fetched = [list(map(int, job.communicate("\n", timeout=120)[0].split())) for job in jobs]
+    assert s3_server.count("GET", ".mds") - before == sum(map(sum, fetched))
+    if part is None:
+        assert sum(map(sum, fetched)) == count
+    else:
+        assert max(max(later) for _, _, *later in fetched) <= 1.1 * (1 - part) * count
+        assert bytes_of(tmp_path / "cache") <= limit
+    assert residue(tmp_path / "cache") == []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import pickle
 import re
 import shutil
+import signal
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,42 +19,9 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.remote import mirror, provider
-from mx8shards.remote.open_store import open_store
 from tests.remote.conftest import S3Server
 from tests.remote.folder_store import FolderStore
-
-URL = "s3://folder/data"
-
-
-def write(root: Path, count: int = 120, *, mode: str = "create", start: int = 0, **options: Any) -> str:
-    with mx8.Writer(root, columns={"x": "int", "text": "str"}, size_limit=1_500, mode=mode, **options) as writer:
-        for i in range(start, start + count):
-            writer.write({"x": i, "text": f"sample {i}"})
-    return str(writer.snapshot)
-
-
-def upload(root: Path, url: str) -> None:
-    """Put every file of a dataset into the store, the index last."""
-    store = open_store(url)
-    files = [path for path in root.rglob("*") if path.is_file() and path.name != "lock"]
-    for path in sorted(files, key=lambda path: (path.name == "index.json", path)):
-        store.put(path.relative_to(root).as_posix(), path)
-
-
-def shards_of(root: Path) -> list[str]:
-    return sorted(path.name for path in root.glob("*.mds*"))
-
-
-def residue(root: Path) -> list[Path]:
-    """What jobs keep while they run, and what killed ones leave."""
-    state = root / ".mx8shards"
-    folders = [path for folder in ("claims", "fetching", "readers") for path in (state / folder).glob("*")]
-    return [*folders, *state.glob("room.*")]
-
-
-def numbers(dataset: mx8.Dataset) -> list[int]:
-    return [sample["x"] for sample in dataset]
+from tests.remote.mirrors import URL, bytes_of, numbers, residue, serve, shards_of, upload, write
 
 
 @pytest.fixture
@@ -72,10 +40,7 @@ def cache(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def store(data: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     """The store of `URL`, over the directory `data`."""
-    found = FolderStore(data, URL)
-    monkeypatch.setattr(provider, "connect", lambda url, deadline_s: found)
-    monkeypatch.setattr(mirror, "connect", lambda url, deadline_s: found)
-    return found
+    return serve(data, monkeypatch)
 
 
 @contextmanager
@@ -415,7 +380,7 @@ def test_a_forked_child_fetches_too(data: Path, bucket: str, cache: Path) -> Non
     assert dataset[0]["x"] == 0
     child = os.fork()
     if not child:
-        faulthandler.dump_traceback_later(30, exit=True)
+        signal.alarm(60)
         found = []
         with suppress(Exception):
             found = numbers(dataset)
@@ -458,4 +423,31 @@ def test_random_access_keeps_to_the_limit(data: Path, store: FolderStore, cache:
     dataset = mx8.Dataset(URL, local=cache, cache_limit=limit)
     for position in np.random.default_rng(3).integers(0, 120, 60).tolist():
         assert dataset[position]["x"] == position
-        assert sum(path.stat().st_size for path in cache.glob("*.mds")) <= limit
+        assert bytes_of(cache) <= limit
+
+
+def test_jobs_that_wait_for_one_shard_learn_of_an_outage_together(data: Path, store: FolderStore, cache: Path) -> None:
+    dataset = mx8.Dataset(URL, local=cache, deadline_s=60)
+    claim = cache / ".mx8shards/claims/shard.00001.mds"
+    row = int(dataset.shards.starts[1])
+
+    def out(key: str, found: bytes) -> bytes:
+        time.sleep(1.5)
+        raise mx8.RemoteError("no answer for 60 s", subject=URL)
+
+    store.fault = out
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        with suppress(mx8.RemoteError):
+            dataset[row]
+        os._exit(0)
+    while not claim.exists():
+        time.sleep(0.01)
+    begun = time.monotonic()
+    store.fault = lambda key, found: found
+    with pytest.raises(mx8.RemoteError, match=r"no answer for 60 s \(seen by another process\)"):
+        dataset[row]
+    assert time.monotonic() - begun < 30
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert dataset[row]["x"] == row

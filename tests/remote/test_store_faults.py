@@ -23,6 +23,7 @@ from tests.remote.fault_server import KINDS, MULTIPART, FaultServer, Kind, Opera
 
 PLACES: tuple[Place, ...] = ("first", "middle", "last")
 DEADLINE_S = 2.0
+LASTING_DEADLINE_S = 0.8  # where no attempt can succeed
 
 SHARD = random.Random(1).randbytes(3 << 20)
 OLD_SHARD = random.Random(2).randbytes(3 << 20)
@@ -160,7 +161,7 @@ def check(name: str, kind: Kind, place: Place, times: int | None, server: FaultS
     work = WORK[name]
     settings = fault_of(work, kind, place, times)
     fault = server.fail(kind, *settings.pop("operations"), **settings)
-    store = open_store(server.url(), deadline_s=work.deadline_s)
+    store = open_store(server.url(), deadline_s=LASTING_DEADLINE_S if times is None else work.deadline_s)
     scratch = tmp_path / f"{times}"
     scratch.mkdir()
     found = in_time(lambda: work.act(store, server, scratch))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mx8shards as mx8
+from mx8shards.shards.links import RemoteLink, parse_any
 
 
 def write(out: str | os.PathLike[str], count: int = 40, mode: str = "create") -> str:
@@ -101,14 +102,47 @@ def test_a_tilde_is_the_home_directory(here: Path, monkeypatch: pytest.MonkeyPat
     assert (here / "~nobody-of-this-name/data").is_dir()
 
 
-@pytest.mark.parametrize("url", ["https://host/data", "oci://bucket/data", "azure://container/data"])
-def test_a_url_of_another_scheme_is_refused_with_a_hint(url: str) -> None:
-    pytest.importorskip("obstore", reason="obstore is not installed")
+@pytest.mark.parametrize("url", ["https://host/data", "oci://host/data", "HTTP://host"])
+def test_a_url_of_an_unknown_scheme_is_refused(url: str, here: Path) -> None:
     for link in (url, Path(url), f"{url}@sha256:0123456789"):
-        with pytest.raises(
-            mx8.RemoteError, match=r"expected a URL with the scheme s3, gs, az or hf, got .* \(other st"
-        ):
-            mx8.Dataset(link)
+        with pytest.raises(mx8.RemoteError, match="expected a URL with the scheme s3, gs, az or hf"):
+            mx8.Dataset(link, local=here / "cache")
+
+
+SHA = "sha256:" + 64 * "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "link"),
+    [
+        ("s3://bucket/data", RemoteLink("s3://bucket/data")),
+        ("S3://bucket/data//", RemoteLink("s3://bucket/data")),
+        (Path("s3://bucket/data"), RemoteLink("s3://bucket/data")),
+        ("gs://b/a@b@refresh", RemoteLink("gs://b/a@b", refresh=True)),
+        (f"az://c/d@{SHA}", RemoteLink("az://c/d", SHA)),
+        ("hf://datasets/o/n@v1/p@sha256:01234567", RemoteLink("hf://datasets/o/n@v1/p", "sha256:01234567")),
+    ],
+    ids=str,
+)
+def test_a_url_is_a_link(text: str | Path, link: RemoteLink) -> None:
+    assert parse_any(text) == link
+    assert parse_any(str(link)) == link
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://AKIA:secret@bucket/d", "https://u:secret@host/d", "s3://b/d?X-Amz-Signature=secret", "hf://t:secret@x/y"],
+)
+def test_a_url_with_credentials_is_refused_without_showing_them(url: str) -> None:
+    with pytest.raises(mx8.SettingError, match="expected a URL without credentials") as caught:
+        mx8.Dataset(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("digits", ["0123456", 65 * "0"])
+def test_an_id_of_a_wrong_length_is_refused(digits: str) -> None:
+    with pytest.raises(mx8.DatasetNotFoundError, match=rf"8 to 64 hex digits, got {len(digits)}"):
+        mx8.Dataset(f"s3://bucket/data@sha256:{digits}")
 
 
 def test_a_file_url_is_refused_with_its_path_as_hint(here: Path) -> None:

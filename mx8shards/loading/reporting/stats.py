@@ -112,7 +112,8 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
         f"{threads} threads worked for {busy:.2f} s ({busy / (threads * whole):.0%} of their time): "
         + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
         f"the planner worked for {stats['plan_s']:.2f} s: it computes the order and reserves memory",
-        f"it waited for shards: {stats['unpack_s']:.2f} s for unpacking, {stats['network_s']:.2f} s for the network",
+        f"it waited for shards: {stats['unpack_s']:.2f} s for unpacking, {stats['network_s']:.2f} s for the network"
+        + _traffic(stats),
         f"the planner waited for memory or for the consumer for {stats['producer_waited_s']:.2f} s",
         f"kernels were compiled for {stats['compile_s']:.2f} s while the consumer waited; they are cached on disk",
         f"{stats['major_faults']} page faults had to wait for the disk",
@@ -125,3 +126,11 @@ def explain(stats: dict[str, Any], threads: int) -> Explanation:
     if stats[f"{slowest}_s"] > busy / threads:
         return Explanation(slowest, evidence)
     return Explanation(max(seconds, key=lambda name: seconds[name]), evidence)
+
+
+def _traffic(stats: dict[str, Any]) -> str:
+    """What came over the network and how fast, as text; "" for a local dataset."""
+    if not stats.get("fetched_bytes"):
+        return ""
+    size, seconds = stats["fetched_bytes"], stats["fetching_s"]
+    return f", from which {size / 1e6:.1f} MB came at {size / 1e6 / max(seconds, 1e-9):.1f} MB/s"
