@@ -113,8 +113,9 @@ class Ledger:
     def _count_anew(self) -> None:
         """Enter the files that are there, and those that living jobs are fetching, into a new journal."""
         before = {name: int(size) for name, size in zip(self.names, self.sizes, strict=True) if size}
-        found = {name: size for name in self._known_names() if (size := _size_of(self._root / name))}
-        found |= {name: size for name, size in before.items() if name not in found and self._is_claimed(name)}
+        # Claims first: a fetch that ends meanwhile has placed its file before it gives the claim back.
+        found = {name: size for name, size in before.items() if self._is_claimed(name)}
+        found |= {name: size for name in self._known_names() if (size := _size_of(self._root / name))}
         data = b"".join(_line(name, size) for name, size in found.items())
         draft = self._path.with_name(f"{JOURNAL}.new")
         operations.unlink(draft)  # of a killed job

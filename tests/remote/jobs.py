@@ -68,14 +68,16 @@ def started(link: str, local: str, limit: int | None, seed: int, epochs: int) ->
         os._exit(status)
 
 
-def shard_bytes(local: Path) -> int:
-    """The bytes of all shards that have their final names."""
-    total = 0
-    for path in local.glob("*.mds*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
+def shard_bytes(local: Path, running: list[int]) -> int:
+    """The bytes of all shards that have their final names at one moment, for which the running jobs are stopped."""
+    for pid in running:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in running:
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZ":
+            time.sleep(0.001)
+    total = sum(path.stat().st_size for path in local.glob("*.mds*"))
+    for pid in running:
+        os.kill(pid, signal.SIGCONT)
     return total
 
 
@@ -107,14 +109,15 @@ def main(url: str, local: str, limit: int | None, cycles: int, seed: int) -> dic
     root = Path(local)
     for _ in range(cycles):
         jobs = [started(url, local, limit, draws.randrange(1 << 30), 1000) for _ in range(JOBS)]
-        for pid in draws.sample(jobs, len(jobs)):
+        running = draws.sample(jobs, len(jobs))
+        while running:
             end = time.monotonic() + draws.choice((0.02, 0.1, 0.4, 0.8)) * draws.random()
             while time.monotonic() < end:
-                most_bytes = max(most_bytes, shard_bytes(root))
-                time.sleep(0.01)
-            os.kill(pid, signal.SIGKILL)
+                most_bytes = max(most_bytes, shard_bytes(root, running))
+                time.sleep(0.03)
+            os.kill(running.pop(), signal.SIGKILL)
         failed += sum(os.waitpid(pid, 0)[1] != signal.SIGKILL for pid in jobs)
-        most_bytes = max(most_bytes, shard_bytes(root))
+        most_bytes = max(most_bytes, shard_bytes(root, []))
         wrong.update(damaged(root))
     jobs = [started(url, local, limit, draws.randrange(1 << 30), 2) for _ in range(JOBS)]
     statuses = ended(jobs)
@@ -122,7 +125,7 @@ def main(url: str, local: str, limit: int | None, cycles: int, seed: int) -> dic
     return {
         "statuses": statuses,
         "failed": failed,
-        "most_bytes": max(most_bytes, shard_bytes(root)),
+        "most_bytes": max(most_bytes, shard_bytes(root, [])),
         "wrong": sorted(wrong.union(damaged(root))),
         "residue": residue(root),
     }
