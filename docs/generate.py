@@ -32,7 +32,7 @@ SECTIONS = {
     "Transform batches": [f"transforms.{name}" for name in mx8.transforms.__all__],
     "Maintain": [
         *("verify", "maintain.report:Report", "maintain.report:Damage", "merge", "log", "maintain.log:LogEntry"),
-        *("diff", "maintain.diff:Diff", "gc", "maintain.gc:Removed", "summary", "maintain.summary:Summary"),
+        *("diff", "maintain.diff:Diff", "gc", "maintain.gc:Removed", "sync", "summary", "maintain.summary:Summary"),
         *("maintain.summary:ColumnSummary", "maintain.statistics:Numbers", "maintain.lengths:Lengths"),
     ],
     "Errors": ["ShardsError"],

@@ -52,8 +52,7 @@ def convert_from(
     Args:
         source: The name of a built-in source (`"imagefolder"`), the path of a recipe's .py file, or an object.
         src: The source's first argument, such as a folder. None if the source is an object, which has its arguments.
-        out: The directory or URL of the dataset to create, or the directory to extend with append. For a URL, the
-            dataset is made in the cache directory first, and then uploaded.
+        out: The directory or URL of the dataset to create, or with append the directory to extend.
         append: Add new files in SRC to the dataset in OUT, as a new snapshot. Files are identified by their paths: a
             file that was converted is not converted again, even if it changed, and samples of removed files stay.
             Rejects are tried again. New classes are added after the existing ones, so labels keep their meaning.
@@ -76,25 +75,23 @@ def convert_from(
     class is defined in a notebook needs `workers=1`; to use more, define the class in a module.
     """
     require_no_worker()
-    true_or_false("append", append)
-    true_or_false("single_writer", single_writer)
     workers = whole_number("workers", workers, 1, MOST_WORKERS)
     parts = parse_split(split, seed)
-    target, url = _target(out, append)
-    origin = _origin(source, src, options)
+    target, url = _target(out, append, single_writer)
+    origin = _origin(source, src, options, workers)
     _check_outside(src, target)
     check_place(target, parts)
-    if not isinstance(origin, Recipe):
-        check_importable(pickled(origin), type(origin).__name__, workers)
-    job = Job(origin, target, _given_shard_options(size_limit, compression), bool(append), parts)
-    job = _with_shard_options(job)
+    shard_options = _given_shard_options(size_limit, compression)
+    job = _with_shard_options(Job(origin, target, shard_options, bool(append), parts))
     if url is not None:
         return convert_into_store(job, url, workers=workers, single_writer=single_writer, progress=progress)
     return _with_files(convert(job, workers=workers, progress=progress))
 
 
-def _target(out: Any, append: bool) -> tuple[Path, str | None]:
+def _target(out: Any, append: bool, single_writer: bool) -> tuple[Path, str | None]:
     """The directory to make the dataset in, and the URL to upload it to, if `out` is one."""
+    true_or_false("append", append)
+    true_or_false("single_writer", single_writer)
     if out is None:
         raise SettingError(subject="out", expected="the directory of the dataset", found="none")
     where = parse_any_target(out)
@@ -122,7 +119,8 @@ def _with_shard_options(job: Job) -> Job:
     return replace(job, options={"size_limit": "64mb", "compression": None, **before, **job.options})
 
 
-def _origin(source: Any, src: Any, options: Mapping[str, Any]) -> Recipe | Source:
+def _origin(source: Any, src: Any, options: Mapping[str, Any], workers: int) -> Recipe | Source:
+    """The recipe or the source object; SettingError if workers could not import the object's class."""
     if isinstance(source, str | os.PathLike):
         return recipe_of(os.fspath(source), src, options)
     missing = [name for name in ("columns", "metadata", "items", "stamp", "sample") if not hasattr(source, name)]
@@ -134,6 +132,7 @@ def _origin(source: Any, src: Any, options: Mapping[str, Any]) -> Recipe | Sourc
         name, value = next(iter(given.items()))
         hint = "an object has its arguments already; pass out= as a keyword"
         raise SettingError(subject=name, expected="nothing", found=shown(value), hint=hint)
+    check_importable(pickled(source), type(source).__name__, workers)
     origin: Source = source
     return origin
 

@@ -61,6 +61,9 @@ def test_batches_that_share_a_bank_equal_single_batches(data: Path, uneven: str,
 
 def groups_of(loader: mx8.Loader) -> Iterator[Any]:
     class Here:
+        def at(self, begin: int, end: int) -> None:
+            pass
+
         def are_here(self, _: Any) -> bool:
             return True
 

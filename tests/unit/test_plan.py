@@ -34,6 +34,9 @@ class AllLocal:
     def need(self, numbers: Any) -> dict[int, Exception]:
         return {}
 
+    def at(self, begin: int, end: int) -> None:
+        pass
+
 
 HERE = AllLocal()
 

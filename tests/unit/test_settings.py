@@ -52,7 +52,15 @@ PICTURES = ("Decode", "CenterCrop", "ResizeCrop", "RandomResizedCrop")
 
 # call → argument → invalid values
 BAD: dict[str, dict[str, tuple[Any, ...]]] = {
-    "Dataset": {"columns": ("id", 5, ["nope"], [["id"]]), "verify": NO_TEXTS, "allow_pickle": NO_FLAGS},
+    "Dataset": {
+        "columns": ("id", 5, ["nope"], [["id"]]),
+        "verify": NO_TEXTS,
+        "allow_pickle": NO_FLAGS,
+        "local": ("cache", 3),  # of a dataset that is local itself
+        "cache_limit": (0, -1, "much", True, 1.5, NAN, [], "5gb"),
+        "keep_zip": (*NO_FLAGS, True),
+        "deadline_s": (0, -1, NAN, math.inf, "5", None, True),
+    },
     "Writer": {
         "columns": (["id"], {}, None, "id", {3: "int"}, {"": "int"}),
         "compression": ("lzma", "zstd:99", 3, ""),

@@ -69,8 +69,12 @@ def shard_lookup_of(dataset: Dataset, seed: int) -> ShardLookup:
 
 def uses_of(dataset: Dataset, order: Order, seed: int) -> Callable[[int], ShardUses]:
     """A function of the epoch: when the order uses each shard. The last two epochs are remembered."""
-    lookup, varies, known = shard_lookup_of(dataset, seed), dataset.view.varies_by_epoch, PerEpoch[ShardUses]()
-    return lambda epoch: known.get(epoch, lambda epoch: shard_uses(order, lookup, epoch, varies=varies))
+    known = PerEpoch[ShardUses]()
+
+    def compute(epoch: int) -> ShardUses:
+        return shard_uses(order, shard_lookup_of(dataset, seed), epoch, varies=dataset.view.varies_by_epoch)
+
+    return lambda epoch: known.get(epoch, compute)
 
 
 def assemble(
