@@ -20,6 +20,7 @@ from mx8shards.errors import (
     ShardsError,
     one_of,
     shown,
+    true_or_false,
 )
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.index import index_bytes
@@ -87,6 +88,7 @@ def merge(
     """
     one_of("how", how, HOWS)
     one_of("mode", mode, MODES)
+    true_or_false("single_writer", single_writer)
     if onto is not None and mode != "append":
         raise SettingError(subject="onto", expected='None unless mode is "append"', found=shown(onto))
     target = parse_any_target(out)

@@ -73,6 +73,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "world_size": (0, -1, *NO_INTS),
         "allow_pickle": NO_FLAGS,
         "match_streaming": NO_FLAGS,
+        "single_writer": NO_FLAGS,
     },
     "Loader": {
         "batch_size": (0, -1, 2**63, HUGE, None, *NO_INTS),
@@ -135,6 +136,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "mode": NO_TEXTS,
         "metadata": ({"x": object()}, [1]),
         "onto": (5, "sha256:00"),
+        "single_writer": NO_FLAGS,
     },
     "convert_from": {
         "source": ("parquet", "recipe.py", "", None, 5, TextFolder),
@@ -145,8 +147,13 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "workers": (0, -1, 1 << 20, None, *NO_INTS),
         "size_limit": (-1, 1 << 32, "much", True, 1.5, []),
         "compression": ("lzma", "zstd:99", 3, ""),
+        "single_writer": NO_FLAGS,
     },
-    "gc": {"keep": (-1, None, *NO_INTS)},
+    "gc": {
+        "keep": (-1, None, *NO_INTS),
+        "older_than_days": (7, 0.5, "7"),  # of a dataset that is local
+    },
+    "sync": {"single_writer": NO_FLAGS},
     "transforms.RandomHorizontalFlip": TRANSFORM,
     "transforms.RandomGrayscale": TRANSFORM,
     "transforms.ColorJitter": {
@@ -176,6 +183,7 @@ NO_SETTINGS: dict[str, set[str]] = {
     "merge": {"out", "progress"},
     "convert_from": {"src", "progress", "options"},
     "gc": {"link", "progress"},
+    "sync": {"source", "target", "progress"},
     "diff": {"a", "b", "progress"},
     "log": {"link"},
     "summary": {"link"},
@@ -203,6 +211,7 @@ def called(name: str, root: Path, tmp_path: Path, /, **given: Any) -> Any:
         "verify": {"link": root},
         "merge": {"parts": [root], "out": tmp_path / "merged"},
         "gc": {"link": root},
+        "sync": {"source": root, "target": tmp_path / "copy"},
         "convert_from": {"source": TEXT_FOLDERS, "src": root, "out": tmp_path / "new"},
         "MultiCrop": {},
         "BlockShuffle": {},
