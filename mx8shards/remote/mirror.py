@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mx8shards.disk.files import read_bounded
@@ -20,7 +22,17 @@ from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
 from mx8shards.remote.store import Store
 from mx8shards.shards.links import Link, RemoteLink, absolute
 from mx8shards.shards.open_shard import ProvidedSnapshot, Verify
-from mx8shards.shards.snapshots import INDEX, MIRROR, STATE, current_bytes, kept, kept_path, load, snapshot_id
+from mx8shards.shards.snapshots import (
+    INDEX,
+    MIRROR,
+    STATE,
+    current_bytes,
+    kept,
+    kept_path,
+    load,
+    read_index,
+    snapshot_id,
+)
 
 _FORMAT = 1
 _MOST_BYTES = 1 << 16
@@ -134,13 +146,9 @@ def _resolve(root: Path, link: RemoteLink, store: _Lazily, deadline_s: float) ->
         found = _known(root, link)
         if found is not None:
             return found
-    try:
-        with fetching.claimed(root, _INDEX_CLAIM, deadline_s) as claim:
-            found = None if link.refresh else _known(root, link)
-            return found or _fetch_index(link, store, claim)
-    except BlockingIOError:
-        message = f"another process fetches the index and has not finished after {deadline_s:.0f} s"
-        raise RemoteError(message, subject=link.url) from None
+    with _index_claimed(root, link.url, deadline_s) as claim:
+        found = None if link.refresh else _known(root, link)
+        return found or _fetch_index(link, store, claim)
 
 
 def _known(root: Path, link: RemoteLink) -> str | None:
@@ -173,6 +181,38 @@ def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str
         raise
     _keep(claim, link, name, data)
     return name
+
+
+def restore_kept(root: Path, url: str, snapshot: str, deadline_s: float) -> bool:
+    """Fetch the index of a kept snapshot again. False if the store does not have it any more."""
+    store, key = _Lazily(url, deadline_s), kept_path(Path(), snapshot).as_posix()
+    with _index_claimed(root, url, deadline_s) as claim:
+        for data in map(store.read, (key, INDEX)):
+            if data is not None and snapshot_id(data) == snapshot:
+                fetching.place_bytes(data, key, claim)
+                return True
+    return False
+
+
+def restore_current(root: Path, url: str, deadline_s: float) -> bool:
+    """Make the only kept snapshot the current one again. False if another one may have been the current one."""
+    with _index_claimed(root, url, deadline_s) as claim:
+        names = kept(root)
+        data = read_index(kept_path(root, names[0])) if len(names) == 1 else b""
+        if snapshot_id(data) not in names:
+            return False
+        fetching.place_bytes(data, INDEX, claim)
+    return True
+
+
+@contextmanager
+def _index_claimed(root: Path, url: str, deadline_s: float) -> Iterator[fetching.Claim]:
+    try:
+        with fetching.claimed(root, _INDEX_CLAIM, deadline_s) as claim:
+            yield claim
+    except BlockingIOError:
+        message = f"another process fetches the index and has not finished after {deadline_s:.0f} s"
+        raise RemoteError(message, subject=url) from None
 
 
 def _other(link: RemoteLink, name: str) -> Exception:

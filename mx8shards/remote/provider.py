@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mx8shards.disk.files import read_bounded
+from mx8shards.disk.map import Bytes
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.remote import fetching, ledger
+from mx8shards.remote.block_repair import Repaired, made_whole
 from mx8shards.remote.eviction import LimitedRoom
 from mx8shards.remote.fetching import Claim, claimed
 from mx8shards.remote.stamps import Stamps, stamp_of
@@ -110,21 +112,24 @@ class RemoteFiles:
 
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         """Fetch a side-car unless it is here. One that is missing in the store is left out: it is optional."""
-        target = sidecar_path(self._root, sidecar.blake3)
+        info = _file_of(self._root, sidecar)
+        target = self._root / info.basename
         if target.exists():
             return
-        key = target.relative_to(self._root).as_posix()
-        info = FileInfo(key, sidecar.size_bytes, {"blake3": sidecar.blake3})
         with self._claim(info) as claim:
-            if target.exists():
-                return
-            try:
-                path = fetching.fetch(self._store, info, claim, f"{self.settings.url}/{key}")
-            except RemoteError as error:
-                if error.reason != "missing":
-                    raise
-                return
-            fetching.place(path, key, claim)
+            if not target.exists():
+                self._fetch_sidecar(info, claim)
+
+    def _fetch_sidecar(self, info: FileInfo, claim: Claim) -> bool:
+        """Fetch a side-car, and return whether the store has it."""
+        try:
+            path = fetching.fetch(self._store, info, claim, f"{self.settings.url}/{info.basename}")
+        except RemoteError as error:
+            if error.reason != "missing":
+                raise
+            return False
+        fetching.place(path, info.basename, claim)
+        return True
 
     # one shard --------------------------------------------------------------------------------------------------
 
@@ -142,20 +147,53 @@ class RemoteFiles:
             found = self._verified(entry) or self._verified_now(entry, claim)
             if found is not None:
                 return found
-            return self._fetch(entry, claim)
+            unpacks = entry.zip is not None and not self.settings.keep_zip
+            wanted = entry.raw if unpacks else entry.stored
+            self._fetch(entry, wanted, claim)
+            return wanted
 
-    def _fetch(self, entry: Entry, claim: Claim) -> FileInfo:
-        """Fetch the shard's file, unpack it unless it is to be kept compressed, and place it."""
+    def _fetch(self, entry: Entry, wanted: FileInfo, claim: Claim) -> None:
+        """Fetch the stored file of a shard, unpack it if the raw file is wanted, and place that."""
         name = shard_name(self.snapshot, entry.stored)
-        unpacks = entry.zip is not None and not self.settings.keep_zip
-        wanted = entry.raw if unpacks else entry.stored
+        unpacks = wanted is not entry.stored
         with self._entered(entry, wanted, entry.stored.size_bytes if unpacks else 0):
             path, etag = self._stored_file(entry, claim, name)
             if unpacks:
                 path = fetching.unpack(entry, path, claim, name)
-            stamp = fetching.place(path, wanted.basename, claim)
-            self._stamps.stamp(wanted, stamp, claim.private, etag)
-        return wanted
+            self._place(path, wanted, claim, etag)
+
+    def _place(self, path: Path, wanted: FileInfo, claim: Claim, etag: str = "") -> None:
+        stamp = fetching.place(path, wanted.basename, claim)
+        self._stamps.stamp(wanted, stamp, claim.private, etag)
+
+    def repair(self, entry: Entry, damaged: FileInfo, digests: Bytes | None) -> Repaired | None:
+        """Replace a shard's raw or compressed file if it is damaged or missing; None if it is intact.
+
+        With the digests of its blocks, only the damaged blocks are fetched where that is possible.
+        """
+        path, name = shard_path(self.snapshot, damaged), shard_name(self.snapshot, damaged)
+        with self._claim(entry.stored) as claim:
+            self._stamps.forget(damaged.basename)
+            if self._verified_as(damaged, claim):
+                return None
+            whole = None
+            if digests is not None:
+                whole = made_whole(self._store, damaged, path, digests, claim, name)
+            if whole is None:
+                self._fetch(entry, damaged, claim)
+                return Repaired(damaged.basename, None)
+            with self._entered(entry, damaged, 0):
+                self._place(whole.path, damaged, claim)
+            return Repaired(damaged.basename, whole.blocks)
+
+    def repair_sidecar(self, sidecar: Sidecar) -> Repaired | None:
+        """Fetch a side-car unless an intact one is here; None then, or if the store has none either."""
+        info = _file_of(self._root, sidecar)
+        with self._claim(info) as claim:
+            with suppress(FormatError, IntegrityError, OSError):
+                fetching.check_file(self._root / info.basename, info, info.basename)
+                return None
+            return Repaired(info.basename, None) if self._fetch_sidecar(info, claim) else None
 
     @contextmanager
     def _entered(self, entry: Entry, wanted: FileInfo, more_bytes: int) -> Iterator[None]:
@@ -196,16 +234,19 @@ class RemoteFiles:
     def _verified_now(self, entry: Entry, claim: Claim) -> FileInfo | None:
         """Verify a file that is here without a valid stamp, such as one that somebody copied here; None if it fails."""
         kept = entry.zip if entry.zip is not None and self.settings.keep_zip else None
-        for info in filter(None, (entry.raw, kept)):
-            if best_hash(info) is None:
-                continue
-            path = shard_path(self.snapshot, info)
-            with suppress(FormatError, IntegrityError, OSError):
-                stamp = fetching.check_file(path, info, info.basename)
-                if stamp == stamp_of(path.lstat()):
-                    self._stamps.stamp(info, stamp, claim.private)
-                    return info
-        return None
+        return next((info for info in filter(None, (entry.raw, kept)) if self._verified_as(info, claim)), None)
+
+    def _verified_as(self, info: FileInfo, claim: Claim) -> bool:
+        """Whether the file is here and has the hash that the index demands; then it is stamped."""
+        if best_hash(info) is None:
+            return False
+        path = shard_path(self.snapshot, info)
+        with suppress(FormatError, IntegrityError, OSError):
+            stamp = fetching.check_file(path, info, info.basename)
+            if stamp == stamp_of(path.lstat()):
+                self._stamps.stamp(info, stamp, claim.private)
+                return True
+        return False
 
     def _missing(self, entry: Entry, error: RemoteError) -> ShardsError:
         """The error for a shard that the store does not have: the shard is missing, or the whole snapshot is gone."""
@@ -278,6 +319,11 @@ class RemoteFiles:
             if found["url"] == self.settings.url and begun <= found["at"] <= time.time():
                 return RemoteError(str(found["message"]), subject=self.settings.url, hint="seen by another process")
         return None
+
+
+def _file_of(root: Path, sidecar: Sidecar) -> FileInfo:
+    key = sidecar_path(root, sidecar.blake3).relative_to(root).as_posix()
+    return FileInfo(key, sidecar.size_bytes, {"blake3": sidecar.blake3})
 
 
 def connect(url: str, deadline_s: float) -> Store:
