@@ -66,10 +66,18 @@ def cache(tmp_path: Path) -> Iterator[Path]:
     assert residue(tmp_path / "cache") == []
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a dataset."""
+    root = tmp_path_factory.mktemp("data")
+    write(root)
+    return tree(root)
+
+
 @pytest.fixture
-def server(fault_server: FaultServer) -> FaultServer:
-    write(fault_server.url("train"))
-    fault_server.heal()
+def server(fault_server: FaultServer, files: dict[str, bytes]) -> FaultServer:
+    for name, data in files.items():
+        fault_server.put(f"train/{name}", data)
     return fault_server
 
 
