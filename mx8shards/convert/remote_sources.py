@@ -8,6 +8,7 @@ RemoteError, and running the same command again resumes it: a failed read is nev
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections import deque
@@ -36,7 +37,8 @@ def open_remote(text: str) -> RemoteFolder | RemoteTar:
         raise SettingError(subject="src", expected="the URL of pictures or of a tar", found=f"{link}, a dataset's link")
     above, _, name = link.url.rpartition("/")
     if not above.endswith("/") and not above.endswith(":"):  # not the root of a bucket
-        found = open_store(above).head(name)
+        with contextlib.closing(open_store(above)) as store:
+            found = store.head(name)
         if found is not None and found.size_bytes:
             return RemoteTar(above, name, found.size_bytes, found.etag)
     return RemoteFolder(link.url)
