@@ -123,9 +123,11 @@ class _SnapshotRepair:
                     self._digests |= {i: found[i] for i in shards & found.keys()}
 
     def _repair_shard(self, entry: Entry, damage: Sequence[Damage]) -> _Result:
+        """Repair the files of a shard, and check every byte again: another job may have repaired it meanwhile."""
         repairs: list[Repair] = []
+        infos = self._damaged_files(entry, damage[0])
         try:
-            for info in self._damaged_files(entry, damage[0]):
+            for info in infos:
                 digests = self._digests.get(self._numbers[info.basename]) if info is entry.stored else None
                 done = self._files.repair(entry, info, digests)
                 if done is not None:
@@ -134,9 +136,7 @@ class _SnapshotRepair:
             if isinstance(error, RemoteError) and error.reason != "missing":
                 raise
             return _Result(repairs, [replace(each, error=f"{each.error}; not repaired: {error}") for each in damage])
-        if not repairs:
-            return _Result([], damage)
-        rest = [self._remove_copy(each) for each in self._checked(entry, repairs)]
+        rest = [self._remove_copy(each) for each in self._damage_of(entry, infos)]
         repairs += [done for result in rest for done in result.repairs]
         return _Result(repairs, [bad for result in rest for bad in result.damage])
 
@@ -149,11 +149,11 @@ class _SnapshotRepair:
         has_copy = (self._snapshot.root / entry.raw.basename).exists()
         return [entry.zip, entry.raw] if has_copy else [entry.zip]
 
-    def _checked(self, entry: Entry, repairs: Sequence[Repair]) -> list[Damage]:
-        """What is still wrong with a repaired shard: it may have no hash, and its other copies were not checked yet."""
-        unpacked = all(each.file == entry.raw.basename for each in repairs)
+    def _damage_of(self, entry: Entry, infos: Sequence[FileInfo]) -> list[Damage]:
+        """What is wrong with a shard of which these files were repaired."""
+        is_unpacked = entry.stored not in infos
         number = self._numbers[entry.raw.basename]
-        task = ShardCheck(self._snapshot, number, replace(entry, zip=None) if unpacked else entry, data=True)
+        task = ShardCheck(self._snapshot, number, replace(entry, zip=None) if is_unpacked else entry, data=True)
         return check_shard(task, lambda _: None).damage
 
     def _remove_copy(self, damage: Damage) -> _Result:

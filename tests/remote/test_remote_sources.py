@@ -118,6 +118,17 @@ def test_a_tar_in_a_store_makes_the_dataset_of_the_equal_local_tar(
     assert all(each.if_match for each in server.requests if each.operation == "read")
 
 
+def test_a_real_s3_api_serves_folders_and_tars(bucket: str, tmp_path: Path) -> None:
+    files = {name: data for name, data in FILES.items() if data}
+    local = convert(write(tmp_path / "photos", files), tmp_path / "local")
+    store = open_store(bucket)
+    for name, data in files.items():
+        store.put(f"photos/{name}", data)
+    store.put("photos.tar", tar_of(files))
+    assert facts(convert(f"{bucket}/photos", tmp_path / "remote")) == facts(local)
+    assert facts(convert(f"{bucket}/photos.tar", tmp_path / "untarred"))[0] == local.snapshot
+
+
 def test_objects_are_listed_once_and_each_picture_is_read_once(server: FaultServer, tmp_path: Path) -> None:
     url = put(server, FILES)
     server.page_keys = 10

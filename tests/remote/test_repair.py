@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mx8shards.cli import main
 from mx8shards.maintain import repair
 from mx8shards.maintain.report import Repair, Report
 from mx8shards.shards.links import Link
-from mx8shards.shards.snapshots import load
+from mx8shards.shards.snapshots import load, snapshot_id
 from tests.maintenance import flip, tree
 from tests.remote.fault_server import FaultServer
 from tests.remote.folder_store import FolderStore
@@ -295,6 +296,43 @@ def test_which_of_several_snapshots_was_current_is_not_guessed(server: FaultServ
     assert "shard.00002.mds" in [each.file for each in report.repaired]  # of the other snapshot: it was missing
     assert mx8.Dataset(f"{url}@refresh", local=mirror).snapshot == writer.snapshot
     assert mx8.verify(mirror, data=True).ok
+
+
+def test_a_pinned_snapshot_is_repaired_and_so_is_its_index(server: FaultServer, url: str, cache: Path) -> None:
+    old = snapshot_id(server.data("train/index.json") or b"")
+    with mx8.Writer(url, columns={"x": "int", "blob": "bytes"}, mode="append") as writer:
+        writer.write({"x": 62, "blob": b"one more"})
+    fill(f"{url}@{old}", cache)
+    (kept,) = (cache / ".mx8shards/snapshots").iterdir()
+    flip(kept, 800)
+    spoil(cache / FIRST, 2)
+    report = mx8.verify(f"{cache}@{old}", repair=True)
+    assert report.ok
+    assert report.snapshot == old
+    assert [each.file for each in report.repaired] == [f".mx8shards/snapshots/{kept.name}", "index.json", FIRST]
+    assert mx8.Dataset(cache).snapshot == old
+
+
+def test_two_repairs_at_once_fetch_each_block_once(server: FaultServer, mirror: Path) -> None:
+    right = shards_in(mirror)
+    for name in right:
+        spoil(mirror / name, 1, 4)
+    with ThreadPoolExecutor(2) as threads:
+        reports = list(threads.map(lambda _: mx8.verify(mirror, repair=True), range(2)))
+    assert all(report.ok for report in reports)
+    assert sorted(each.file for report in reports for each in report.repaired) == sorted(right)
+    assert server.sent_bytes() == 4 * BLOCK
+    assert shards_in(mirror) == right
+
+
+# over a real S3 API --------------------------------------------------------------------------------------------
+
+
+def test_blocks_come_from_a_real_s3_api(bucket: str, cache: Path) -> None:
+    write(bucket, 1, 4)
+    fill(bucket, cache)
+    spoil(cache / FIRST, 1)
+    assert repaired(cache).repaired == (Repair(file=FIRST, blocks=(1,)),)
 
 
 # compression, limits -------------------------------------------------------------------------------------------
