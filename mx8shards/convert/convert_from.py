@@ -94,6 +94,8 @@ def _target(out: Any, append: bool, single_writer: bool) -> tuple[Path, str | No
     true_or_false("single_writer", single_writer)
     if out is None:
         raise SettingError(subject="out", expected="the directory of the dataset", found="none")
+    if isinstance(out, str | os.PathLike) and not is_url(os.fspath(out)):
+        user_path(out)  # an error for a path that cannot be one, in the words for paths
     where = parse_any_target(out)
     if isinstance(where, Path):
         return user_path(out), None

@@ -28,8 +28,8 @@ BUILT_IN = {"imagefolder": "pictures in folders, one folder per class"}
 
 # Names of convert_from's parameters and of the command's own options, which no option of a recipe may have.
 RESERVED = frozenset(
-    {"source", "src", "out", "append", "split", "seed", "workers", "size_limit", "compression", "progress", "options"}
-    | {"json", "help"}
+    {"source", "src", "out", "append", "split", "seed", "workers", "size_limit", "compression", "single_writer"}
+    | {"progress", "options", "json", "help"}
 )
 
 Item = Sequence[Any]
