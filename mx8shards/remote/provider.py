@@ -35,6 +35,7 @@ class RemoteSettings:
     """How a mirror is used by one Dataset."""
 
     url: str
+    source: str  # the URL to fetch from: on the Hub, that of one commit
     deadline_s: float
     keep_zip: bool
     limit_bytes: int | None
@@ -271,7 +272,7 @@ class RemoteFiles:
     def _store(self) -> Store:
         own = self._of_process
         if own.store is None:
-            own.store = connect(self.settings.url, self.settings.deadline_s)
+            own.store = connect(self.settings.source, self.settings.deadline_s)
         return own.store
 
     @contextmanager

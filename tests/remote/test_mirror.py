@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
+from mx8shards.remote import mirror, provider, readers
 from tests.remote.conftest import S3Server
 from tests.remote.folder_store import FolderStore
 from tests.remote.mirrors import URL, bytes_of, numbers, residue, serve, shards_of, upload, write
@@ -203,6 +204,26 @@ def test_another_dataset_is_never_taken_for_a_mirror(data: Path, store: FolderSt
     (tmp_path / "full/thesis.tex").write_text("")
     with pytest.raises(mx8.SettingError, match=r"^local: expected an empty directory or a mirror"):
         mx8.Dataset(URL, local=tmp_path / "full")
+
+
+@pytest.mark.parametrize("refresh", ["", "@refresh"])
+def test_two_urls_that_are_opened_at_once_do_not_share_a_mirror(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refresh: str
+) -> None:
+    write(tmp_path / "other", start=500)
+    stores = {url: FolderStore(root, url) for url, root in ((URL, data), (f"{URL}2", tmp_path / "other"))}
+    monkeypatch.setattr(mirror, "connect", lambda url, deadline_s: stores[url])
+    monkeypatch.setattr(provider, "connect", lambda url, deadline_s: stores[url])
+    sweep = readers.sweep
+
+    def quicker(root: Path) -> None:  # another job opens the directory after this one has looked at it
+        monkeypatch.setattr(readers, "sweep", sweep)
+        mx8.Dataset(f"{URL}2", local=root)
+
+    monkeypatch.setattr(readers, "sweep", quicker)
+    with pytest.raises(mx8.SettingError, match=f"expected a directory for {URL}, got .*cache, a mirror of {URL}2"):
+        mx8.Dataset(f"{URL}{refresh}", local=tmp_path / "cache")
+    assert numbers(mx8.Dataset(f"{URL}2", local=tmp_path / "cache")) == list(range(500, 620))
 
 
 def test_nothing_is_published_in_a_mirror(data: Path, store: FolderStore, cache: Path) -> None:
