@@ -21,7 +21,7 @@ from mx8shards.maintain.report import Damage, Repair, Report
 from mx8shards.maintain.shard_check import check_shard
 from mx8shards.maintain.verify_plan import ShardCheck
 from mx8shards.remote import fetching
-from mx8shards.remote.mirror import mirrored_url, restore_current, restore_kept
+from mx8shards.remote.mirror import mirrored_url, restore_current, restore_kept, source_of
 from mx8shards.remote.open_store import DEADLINE_S
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings
 from mx8shards.remote.remote_snapshots import KEPT
@@ -80,7 +80,8 @@ class _SnapshotRepair:
     """Repairs files of one snapshot."""
 
     def __init__(self, snapshot: Snapshot, url: str) -> None:
-        settings = RemoteSettings(url, DEADLINE_S, keep_zip=False, limit_bytes=None, cache_dir=None, check=False)
+        source = source_of(snapshot.root, url, snapshot.id)
+        settings = RemoteSettings(url, source, DEADLINE_S, keep_zip=False, limit_bytes=None, cache_dir=None, check=False)
         index = snapshot.index
         self._snapshot = snapshot
         self._files = RemoteFiles(snapshot, settings)
@@ -133,7 +134,7 @@ class _SnapshotRepair:
                 if done is not None:
                     repairs.append(Repair(file=done.file, blocks=done.blocks))
         except (FormatError, IntegrityError, DatasetNotFoundError, RemoteError) as error:
-            if isinstance(error, RemoteError) and error.reason != "missing":
+            if isinstance(error, RemoteError) and error.reason not in ("missing", "changed"):
                 raise
             return _Result(repairs, [replace(each, error=f"{each.error}; not repaired: {error}") for each in damage])
         rest = [self._remove_copy(each) for each in self._damage_of(entry, infos)]

@@ -63,6 +63,11 @@ class Hub:
         return f"hf://{self._rest.rstrip('/')}"
 
     @property
+    def address(self) -> str:
+        """The URL and the endpoint."""
+        return f"{self.url} at {self._endpoint}"
+
+    @property
     def can_put_conditionally(self) -> bool:
         """It cannot put at all."""
         return False

@@ -59,7 +59,7 @@ def open_mirror(
     name = _resolve(root, link, store, deadline_s)
     snapshot = load(Link(root, name))
     check = verify == "shard"
-    source = _source(root, name) or link.url
+    source = source_of(root, link.url, name)
     settings = RemoteSettings(link.url, source, deadline_s, keep_zip, cache_limit, cache_dir, check)
     return ProvidedSnapshot(snapshot, verify, RemoteFiles(snapshot, settings))
 
@@ -235,17 +235,16 @@ def _source_path(name: str) -> str:
     return f"{STATE}/sources/{name.removeprefix('sha256:')}"
 
 
-def _source(root: Path, name: str) -> str:
-    """The URL that the files of a snapshot come from: that of the commit in which its index stood, on the Hub.
+def source_of(root: Path, url: str, name: str) -> str:
+    """The URL that the files of a snapshot come from: on the Hub, that of the commit in which its index stood.
 
-    "" if the store has no commits. Shards without hashes stay those of the first commit: nothing else would show that
-    they changed.
+    Shards without hashes stay those of the first commit: nothing else would show that they changed.
     """
     path = root / _source_path(name)
     try:
         return read_bounded(path, _MOST_BYTES, follow=False).decode()
     except FileNotFoundError:
-        return ""
+        return url
     except UnicodeDecodeError:
         raise FormatError("this file is damaged", subject=str(path), hint="remove the mirror's directory") from None
 

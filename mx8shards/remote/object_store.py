@@ -77,6 +77,12 @@ class ObjectStore:
         return f"{self._scheme}://{self._bucket}" + (f"/{self._prefix}" if self._prefix else "")
 
     @property
+    def address(self) -> str:
+        """The URL and, if there is one, the endpoint."""
+        endpoint = self._access.endpoint if self._access else None
+        return f"{self.url} at {endpoint}" if endpoint else self.url
+
+    @property
     def can_put_conditionally(self) -> bool:
         """Whether `put` honours its conditions. A store that is neither AWS, Google nor Azure is tried."""
         if self._conditional is None:

@@ -12,22 +12,24 @@ from pathlib import Path
 
 from mx8shards.disk.files import read_bounded
 from mx8shards.disk.map import Bytes
-from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, RemoteError, ShardsError
+from mx8shards.errors import FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.remote import fetching, ledger
 from mx8shards.remote.block_repair import Repaired, made_whole
 from mx8shards.remote.eviction import LimitedRoom
 from mx8shards.remote.fetching import Claim, claimed
+from mx8shards.remote.remote_snapshots import kept_key, read_current
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Store
 from mx8shards.shards.local_files import best_hash, shard_name, shard_path
 from mx8shards.shards.providers import Cause, Eviction, Fetches, LocalFiles
-from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, kept_path, sidecar_path
+from mx8shards.shards.snapshots import STATE, Snapshot, sidecar_path
 
 _PARALLEL = 8
 _OUTAGE = "outage.json"
 _MOST_OUTAGE_BYTES = 1 << 16
+_ABOUT = 0.9  # the last attempt may end a little before the deadline
 
 
 @dataclass(frozen=True)
@@ -158,14 +160,18 @@ class RemoteFiles:
         name = shard_name(self.snapshot, entry.stored)
         unpacks = wanted is not entry.stored
         with self._entered(entry, wanted, entry.stored.size_bytes if unpacks else 0):
-            path, etag = self._stored_file(entry, claim, name)
-            if unpacks:
-                path = fetching.unpack(entry, path, claim, name)
-            self._place(path, wanted, claim, etag)
+            try:
+                path = self._stored_file(entry, claim, name)
+                if unpacks:
+                    path = fetching.unpack(entry, path, claim, name)
+            except (FormatError, IntegrityError) as error:
+                self._require_snapshot(error)
+                raise
+            self._place(path, wanted, claim)
 
-    def _place(self, path: Path, wanted: FileInfo, claim: Claim, etag: str = "") -> None:
+    def _place(self, path: Path, wanted: FileInfo, claim: Claim) -> None:
         stamp = fetching.place(path, wanted.basename, claim)
-        self._stamps.stamp(wanted, stamp, claim.private, etag)
+        self._stamps.stamp(wanted, stamp, claim.private)
 
     def repair(self, entry: Entry, damaged: FileInfo, digests: Bytes | None) -> Repaired | None:
         """Replace a shard's raw or compressed file if it is damaged or missing; None if it is intact.
@@ -214,23 +220,25 @@ class RemoteFiles:
         if more_bytes:
             room.settle(wanted.basename, wanted.size_bytes)
 
-    def _stored_file(self, entry: Entry, claim: Claim, name: str) -> tuple[Path, str]:
-        """A verified copy of the stored file, and the ETag of its object if the index has no hash of it."""
+    def _stored_file(self, entry: Entry, claim: Claim, name: str) -> Path:
+        """A verified copy of the stored file."""
         if entry.zip is not None and self._stamps.is_verified(entry.zip):
-            return shard_path(self.snapshot, entry.zip), ""
-        etag = ""
+            return shard_path(self.snapshot, entry.zip)
         begun = time.monotonic()
         try:
-            if best_hash(entry.stored) is None:
-                found = self._store.head(entry.stored.basename)
-                etag = found.etag if found is not None else ""
             path = fetching.fetch(self._store, entry.stored, claim, name)
         except RemoteError as error:
             if error.reason == "network":
-                self._note_outage(error, claim)
-            raise self._missing(entry, error) if error.reason == "missing" else error from error.__cause__
+                self._note_outage(error, claim, time.monotonic() - begun)
+            elif error.reason in ("missing", "changed"):
+                self._require_snapshot(error)
+            if error.reason == "missing":
+                message = "the index names this shard, but there is no such object"
+                where = f"{self.settings.url}/{entry.stored.basename}"
+                raise RemoteError(message, subject=where, reason="missing") from error
+            raise
         self._of_process.spent.append((begun, time.monotonic(), entry.stored.size_bytes))
-        return path, etag
+        return path
 
     def _verified_now(self, entry: Entry, claim: Claim) -> FileInfo | None:
         """Verify a file that is here without a valid stamp, such as one that somebody copied here; None if it fails."""
@@ -249,16 +257,15 @@ class RemoteFiles:
                 return True
         return False
 
-    def _missing(self, entry: Entry, error: RemoteError) -> ShardsError:
-        """The error for a shard that the store does not have: the shard is missing, or the whole snapshot is gone."""
-        name = self.snapshot.id
-        kept = kept_path(Path(), name).as_posix()
-        if self._store.head(kept) is None and self._store.head(INDEX) is None:
+    def _require_snapshot(self, cause: ShardsError) -> None:
+        """RemoteError if the store no longer has the snapshot, so that other objects may have taken its names."""
+        if self._store.head(kept_key(self.snapshot.id)) is not None:
+            return
+        current = read_current(self._store)
+        if current is None or current.id != self.snapshot.id:
             hint = "its shards that are here already can still be read"
-            subject = f"{self.settings.url}@{name}"
-            return RemoteError("the snapshot was removed", subject=subject, hint=hint, reason="missing")
-        where = f"{self.settings.url}/{entry.stored.basename}"
-        return DatasetNotFoundError("the index names this shard, but there is no such object", subject=where)
+            subject = f"{self.settings.url}@{self.snapshot.id}"
+            raise RemoteError("the snapshot was removed", subject=subject, hint=hint, reason="missing") from cause
 
     # the store, and other jobs ----------------------------------------------------------------------------------
 
@@ -306,18 +313,24 @@ class RemoteFiles:
             until = max(until, end)
         return Fetches(len(spent), total, busy_s)
 
-    def _note_outage(self, error: RemoteError, claim: Claim) -> None:
+    def _note_outage(self, error: RemoteError, claim: Claim, spent_s: float) -> None:
         """Tell other jobs on this mirror that the store does not answer, so that they do not wait as long again."""
+        lasted_s = min(spent_s, self.settings.deadline_s)
+        about = {"at": time.time(), "lasted_s": lasted_s, "address": self._store.address, "message": error.message}
         with suppress(ShardsError, OSError):
             draft = claim.draft()
-            text = json.dumps({"at": time.time(), "url": self.settings.url, "message": error.message})
-            fetching.write_note(draft, self._root / STATE / _OUTAGE, text)
+            fetching.write_note(draft, self._root / STATE / _OUTAGE, json.dumps(about))
 
     def _outage_since(self, begun: float) -> RemoteError | None:
-        """The failure of another job that gave up on the store after this time, if one did."""
+        """The failure of another job that gave up on the store after this time, if one did.
+
+        It counts if this job would have given up too: the same endpoint did not answer for as long as its deadline.
+        """
+        least_s = _ABOUT * self.settings.deadline_s
         with suppress(OSError, ShardsError, ValueError, TypeError, KeyError):
             found = json.loads(read_bounded(self._root / STATE / _OUTAGE, _MOST_OUTAGE_BYTES, follow=False))
-            if found["url"] == self.settings.url and begun <= found["at"] <= time.time():
+            is_long = begun <= found["at"] <= time.time() and found["lasted_s"] >= least_s
+            if is_long and found["address"] == self._store.address:
                 return RemoteError(str(found["message"]), subject=self.settings.url, hint="seen by another process")
         return None
 

@@ -57,6 +57,10 @@ class Store(Protocol):
         """The URL of the prefix, without credentials: for messages."""
 
     @property
+    def address(self) -> str:
+        """The URL and, if the environment names one, the endpoint that answers for it."""
+
+    @property
     def can_put_conditionally(self) -> bool:
         """Whether `put` honours `if_match`; found out once, by a trial if necessary."""
 

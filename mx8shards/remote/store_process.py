@@ -84,6 +84,11 @@ class ForkSafe:
         return self._store.url
 
     @property
+    def address(self) -> str:
+        """The URL and the endpoint."""
+        return self._store.address
+
+    @property
     def can_put_conditionally(self) -> bool:
         """Whether `put` honours `if_match`."""
         return self._answer(lambda store: store.can_put_conditionally)
@@ -157,6 +162,7 @@ class StoreProcess:
 
     def __init__(self, store: Store) -> None:
         self.url = store.url
+        self.address = store.address
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Any]] = {}
         self._count = 0

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import pickle
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import mx8shards as mx8
 from mx8shards.errors import FormatError, RemoteError, SettingError
 from mx8shards.remote.open_store import open_store
 from tests.remote.hub_server import REPOSITORY, HubServer
-from tests.remote.mirrors import numbers, write
+from tests.remote.mirrors import numbers, without_hashes, write
 
 URL = f"hf://datasets/{REPOSITORY}"
 SHARD = os.urandom(3 << 20)
@@ -170,17 +169,6 @@ def test_a_listing_names_only_files_below_the_prefix(hub: HubServer, path: Any) 
 def files(root: Path, prefix: str) -> dict[str, bytes]:
     paths = (path for path in root.rglob("*") if path.is_file() and path.name != "lock")
     return {f"{prefix}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
-
-
-def without_hashes(root: Path) -> None:
-    """Make a dataset one that MosaicML Streaming wrote."""
-    index = json.loads((root / "index.json").read_text())
-    for shard in index["shards"]:
-        shard["hashes"] = []
-        shard["raw_data"]["hashes"] = {}
-    del index["mx8shards"]
-    shutil.rmtree(root / ".mx8shards")
-    (root / "index.json").write_text(json.dumps(index))
 
 
 @pytest.mark.parametrize("sealed", [True, False])
