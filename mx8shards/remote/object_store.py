@@ -148,12 +148,14 @@ class ObjectStore:
         """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
         end = time.monotonic() + self._deadline_s
         bulk = self._bulk if self._bulk and size_bytes >= _BULK_FROM and not self._bulk.is_paused else None
+        done: bool | None = None
         if bulk:
             limits = {"limit_s": attempt_s(self._deadline_s), "stall_s": stall_s(self._deadline_s)}
-            if bulk.fetch(self._url_of(key), target, size_bytes, **limits):
+            done = bulk.fetch(self._url_of(key), target, size_bytes, **limits)
+            if done:
                 return
         self._stream(key, target, size_bytes, end - time.monotonic())
-        if bulk:
+        if bulk and done is False:
             bulk.pause()
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:

@@ -265,12 +265,24 @@ def _read_answers(process: subprocess.Popen[bytes], waiting: dict[int, Future[An
                     future.set_result(result)
                 else:
                     future.set_exception(error)
-        except (EOFError, pickle.UnpicklingError, OSError):
-            pass
+        except Exception:  # noqa: BLE001 — nothing after it can be understood
+            process.kill()
     ended.set()
     while waiting:
         _, future = waiting.popitem()
         future.set_exception(HelperEndedError(_ENDED))
+
+
+def _pickled(number: int, result: Any, failed: Exception | None) -> bytes:
+    """An answer as bytes. An exception that the asking process could not load again is replaced by its class name."""
+    try:
+        data = pickle.dumps((number, result, failed))
+        if failed is not None:
+            pickle.loads(data)  # noqa: S301 — these are our own bytes
+    except Exception as error:  # noqa: BLE001 — whatever a foreign class raises
+        name = type(error if failed is None else failed).__name__
+        return pickle.dumps((number, None, RemoteError(f"the helper process failed: {name}", reason="denied")))
+    return data
 
 
 def serve() -> None:
@@ -288,8 +300,9 @@ def serve() -> None:
             result = list(result) if method == "list" else result
         except Exception as error:  # noqa: BLE001 — whatever it is, the asking process raises it
             failed = error.with_traceback(None)
+        message = _pickled(number, result, failed)
         with lock:
-            pickle.dump((number, result, failed), answers)
+            answers.write(message)
             answers.flush()
 
     with ThreadPoolExecutor(_THREADS) as threads:
