@@ -81,7 +81,9 @@ class _SnapshotRepair:
 
     def __init__(self, snapshot: Snapshot, url: str) -> None:
         source = source_of(snapshot.root, url, snapshot.id)
-        settings = RemoteSettings(url, source, DEADLINE_S, keep_zip=False, limit_bytes=None, cache_dir=None, check=False)
+        settings = RemoteSettings(
+            url, source, DEADLINE_S, keep_zip=False, limit_bytes=None, cache_dir=None, check=False
+        )
         index = snapshot.index
         self._snapshot = snapshot
         self._files = RemoteFiles(snapshot, settings)

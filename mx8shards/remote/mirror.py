@@ -166,16 +166,21 @@ def _known(root: Path, link: RemoteLink) -> str | None:
 
 def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str:
     wanted = link.snapshot
-    found = None
+    found, denied = None, None
     if wanted is not None and len(wanted) == len("sha256:") + 64:
-        found = store.read(kept_path(Path(), wanted).as_posix())
+        try:
+            found = store.read(kept_path(Path(), wanted).as_posix())
+        except RemoteError as error:  # without the right to list, S3 denies access to a missing object
+            if error.reason != "denied":
+                raise
+            denied = error
     if found is None:
         found = store.read(INDEX)
     if found is None:
         raise DatasetNotFoundError("no dataset here: there is no index.json", subject=link.url)
     name = snapshot_id(found.data)
     if wanted is not None and not name.startswith(wanted):
-        raise _other(link, name)
+        raise _other(link, name, denied) from denied
     try:
         sealed = parse_index(found.data).sealed
     except FormatError as error:
@@ -219,10 +224,12 @@ def _index_claimed(root: Path, url: str, deadline_s: float) -> Iterator[fetching
         raise RemoteError(message, subject=url) from None
 
 
-def _other(link: RemoteLink, name: str) -> Exception:
-    """The error for a pinned snapshot that the store does not have."""
+def _other(link: RemoteLink, name: str, denied: RemoteError | None) -> Exception:
+    """The error for a pinned snapshot that the store does not have, or denies access to."""
     assert link.snapshot is not None
-    if len(link.snapshot) < len("sha256:") + 64:
+    if denied is not None:
+        hint = f"its index cannot be read: {denied.message}; S3 says so of a missing object, too, without s3:ListBucket"
+    elif len(link.snapshot) < len("sha256:") + 64:
         hint = "give all 64 digits for a snapshot that is not the current one"
     else:
         hint = "it was removed, or it was never in this place"

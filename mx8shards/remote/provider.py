@@ -114,7 +114,7 @@ class RemoteFiles:
         return path
 
     def provide_sidecar(self, sidecar: Sidecar) -> None:
-        """Fetch a side-car unless it is here. One that is missing in the store is left out: it is optional."""
+        """Fetch a side-car unless it is here. One that is missing or denied is left out: it is optional."""
         info = _file_of(self._root, sidecar)
         target = self._root / info.basename
         if target.exists():
@@ -128,7 +128,7 @@ class RemoteFiles:
         try:
             path = fetching.fetch(self._store, info, claim, f"{self.settings.url}/{info.basename}")
         except RemoteError as error:
-            if error.reason != "missing":
+            if error.reason not in ("missing", "denied"):  # S3 denies access where a reader may not list
                 raise
             return False
         fetching.place(path, info.basename, claim)

@@ -21,6 +21,7 @@ import pytest
 import mx8shards as mx8
 from mx8shards.remote import mirror, provider, readers
 from tests.remote.conftest import S3Server
+from tests.remote.fault_server import FaultServer
 from tests.remote.folder_store import FolderStore
 from tests.remote.mirrors import URL, bytes_of, numbers, residue, serve, shards_of, upload, without_hashes, write
 
@@ -84,6 +85,22 @@ def test_a_loader_trains_before_everything_is_local(data: Path, bucket: str, cac
         assert dataset.shards.all_here
 
 
+def test_a_whole_shuffle_of_an_incomplete_mirror_is_warned_of(
+    data: Path, store: FolderStore, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings(shuffle: Any, epochs: int) -> list[str]:
+        caplog.clear()
+        options: dict[str, Any] = {"batch_size": 10, "output": "numpy", "threads": 1, "shuffle": shuffle}
+        with mx8.Dataset(URL, local=cache) as dataset, mx8.Loader(dataset, **options) as loader:
+            for _ in range(epochs):
+                assert len(list(loader)) == 12
+        return [record.levelname for record in caplog.records if "shuffle=True uses" in record.getMessage()]
+
+    assert warnings(mx8.BlockShuffle(shards=2), 0) == []
+    assert warnings(True, 2) == ["WARNING"]
+    assert warnings(True, 1) == []
+
+
 def test_no_request_lists_and_each_shard_costs_one(data: Path, bucket: str, cache: Path, s3_server: S3Server) -> None:
     upload(data, bucket)
     before = len(s3_server.requests)
@@ -126,6 +143,31 @@ def test_a_pinned_link_asks_only_for_a_snapshot_that_is_not_here(data: Path, sto
         assert len(mx8.Dataset(f"{URL}@{old[:20]}", local=cache)) == 120
     with asks(store, "index.json"):
         assert len(mx8.Dataset(URL, local=cache)) == 150
+
+
+def test_a_reader_who_may_not_list_finds_a_pinned_snapshot_in_the_index(
+    data: Path, fault_server: FaultServer, cache: Path, tmp_path: Path
+) -> None:
+    """S3 answers 403 for an object that is missing."""
+    pinned = mx8.Dataset(data).snapshot
+    for path in [data / "index.json", *data.glob("*.mds")]:
+        fault_server.put(f"set/{path.name}", path.read_bytes())
+    fault_server.fail(403, "read", "head", key=r"set/\.mx8shards/.*", times=None)
+    link = f"{fault_server.url('set')}@{pinned}"
+    with mx8.Dataset(link, local=cache) as dataset:
+        assert numbers(dataset) == list(range(120))
+        assert dataset.column("x").tolist() == list(range(120))
+    mx8.sync(link, tmp_path / "synced")
+    assert numbers(mx8.Dataset(tmp_path / "synced")) == list(range(120))
+    shutil.rmtree(cache)
+
+    other = f"{fault_server.url('set')}@sha256:{64 * '0'}"
+    with pytest.raises(mx8.DatasetNotFoundError, match=r"got sha256:\w+, the current one .*403 Forbidden.*ListBucket"):
+        mx8.Dataset(other, local=cache)
+    fault_server.fail(403, "read", key=r"set/index\.json", times=None)
+    with pytest.raises(mx8.RemoteError, match=r"set/index.json: the store answered 403 Forbidden") as caught:
+        mx8.Dataset(link, local=cache)
+    assert caught.value.reason == "denied"
 
 
 def test_a_pinned_link_whose_bytes_differ_is_refused(data: Path, store: FolderStore, cache: Path) -> None:
