@@ -166,16 +166,9 @@ def _known(root: Path, link: RemoteLink) -> str | None:
 
 def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str:
     wanted = link.snapshot
-    found, denied = None, None
-    if wanted is not None and len(wanted) == len("sha256:") + 64:
-        try:
-            found = store.read(kept_path(Path(), wanted).as_posix())
-        except RemoteError as error:  # without the right to list, S3 denies access to a missing object
-            if error.reason != "denied":
-                raise
-            denied = error
-    if found is None:
-        found = store.read(INDEX)
+    whole_id = wanted if wanted is not None and len(wanted) == len("sha256:") + 64 else None
+    found, denied = _read_kept(store, whole_id) if whole_id else (None, None)
+    found = found or store.read(INDEX)
     if found is None:
         raise DatasetNotFoundError("no dataset here: there is no index.json", subject=link.url)
     name = snapshot_id(found.data)
@@ -192,15 +185,30 @@ def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str
     return name
 
 
+def _read_kept(store: _Lazily, snapshot: str) -> tuple[Fetched | None, RemoteError | None]:
+    """The kept index of a snapshot, if there is one, and why not if access to it is denied.
+
+    Without the right to list, S3 denies access to a missing object.
+    """
+    try:
+        return store.read(kept_path(Path(), snapshot).as_posix()), None
+    except RemoteError as error:
+        if error.reason != "denied":
+            raise
+        return None, error
+
+
 def restore_kept(root: Path, url: str, snapshot: str, deadline_s: float) -> bool:
     """Fetch the index of a kept snapshot again. False if the store does not have it any more."""
-    store, key = _Lazily(url, deadline_s), kept_path(Path(), snapshot).as_posix()
+    store = _Lazily(url, deadline_s)
     with _index_claimed(root, url, deadline_s) as claim:
-        for found in map(store.read, (key, INDEX)):
-            if found is not None and snapshot_id(found.data) == snapshot:
-                fetching.place_bytes(found.data, key, claim)
-                return True
-    return False
+        found, _ = _read_kept(store, snapshot)
+        if found is None or snapshot_id(found.data) != snapshot:
+            found = store.read(INDEX)
+        if found is None or snapshot_id(found.data) != snapshot:
+            return False
+        fetching.place_bytes(found.data, kept_path(Path(), snapshot).as_posix(), claim)
+    return True
 
 
 def restore_current(root: Path, url: str, deadline_s: float) -> bool:

@@ -259,8 +259,12 @@ class RemoteFiles:
 
     def _require_snapshot(self, cause: ShardsError) -> None:
         """RemoteError if the store no longer has the snapshot, so that other objects may have taken its names."""
-        if self._store.head(kept_key(self.snapshot.id)) is not None:
-            return
+        try:
+            if self._store.head(kept_key(self.snapshot.id)) is not None:
+                return
+        except RemoteError as error:
+            if error.reason != "denied":  # S3 denies access to a missing object where a reader may not list
+                raise
         current = read_current(self._store)
         if current is None or current.id != self.snapshot.id:
             hint = "its shards that are here already can still be read"

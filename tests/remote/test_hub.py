@@ -191,6 +191,17 @@ def test_a_dataset_stays_at_its_commit_whatever_is_pushed_meanwhile(
     assert numbers(same) == list(range(100, 200))
 
 
+def test_a_repair_takes_the_commit_of_the_mirror(hub: HubServer, tmp_path: Path) -> None:
+    write(tmp_path / "one", 100, start=100)
+    write(tmp_path / "two", 100, start=500)
+    hub.push(files(tmp_path / "one", "train"))
+    assert len(numbers(mx8.Dataset(f"{URL}/train", local=tmp_path / "cache"))) == 100
+    hub.push(files(tmp_path / "two", "train"))
+    (tmp_path / "cache/shard.00001.mds").write_bytes(b"damaged")
+    assert mx8.verify(tmp_path / "cache", data=True, repair=True).ok
+    assert numbers(mx8.Dataset(tmp_path / "cache")) == list(range(100, 200))
+
+
 def test_a_refreshed_dataset_of_the_hub_comes_from_the_new_commit(hub: HubServer, tmp_path: Path) -> None:
     write(tmp_path / "data", 100)
     first = hub.push(files(tmp_path / "data", "train"))

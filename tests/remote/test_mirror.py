@@ -430,7 +430,17 @@ def test_a_snapshot_that_another_one_replaced_is_no_lost_sample(
     assert caught.value.__cause__.reason == "missing"
 
 
-def test_wrong_bytes_of_a_snapshot_that_is_there_may_be_skipped(data: Path, store: FolderStore, cache: Path) -> None:
+@pytest.mark.parametrize("may_list", [True, False])
+def test_wrong_bytes_of_a_snapshot_that_is_there_may_be_skipped(
+    data: Path, store: FolderStore, cache: Path, monkeypatch: pytest.MonkeyPatch, may_list: bool
+) -> None:
+    if not may_list:
+        shutil.rmtree(data / ".mx8shards/snapshots")
+
+        def denied(key: str) -> None:
+            raise mx8.RemoteError("403 Forbidden", subject=key, reason="denied")
+
+        monkeypatch.setattr(store, "head", denied)
     store.fault = lambda key, found: found[:-1] + bytes([found[-1] ^ 1]) if key == "shard.00001.mds" else found
     dataset = mx8.Dataset(URL, local=cache)
     lost = range(*dataset.shards.starts[1:3].tolist())
