@@ -41,7 +41,7 @@ def is_part(path: Path) -> bool:
 def only_conversion(out: Path) -> Iterator[None]:
     """Hold the lock for converting into `out`. DiskError if another process holds it."""
     with operations.disk_errors("open", out):
-        existing = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+        existing = next(parent for parent in (out, *out.parents) if parent.exists())
         publish.make_directories(out / STATE, below=existing)
     path = out / STATE / "conversion.lock"
     descriptor = lock.acquire(path)
