@@ -77,7 +77,7 @@ def write_quickly(path: Path, data: bytes | memoryview) -> None:
 def make_root(root: Path) -> None:
     """Create a directory and its parents durably, unless it exists."""
     if not root.is_dir():
-        make_directories(root, below=next(parent for parent in root.parents if parent.exists()))
+        _make_missing(root, below=next(parent for parent in root.parents if parent.exists()))
 
 
 def make_directories(path: Path, *, below: Path) -> None:
@@ -87,6 +87,10 @@ def make_directories(path: Path, *, below: Path) -> None:
     """
     if not path.is_relative_to(below) or ".." in path.relative_to(below).parts:
         raise FormatError(subject=str(path), expected=f"a path below {below}", found="a path that leads out of it")
+    _make_missing(path, below)
+
+
+def _make_missing(path: Path, below: Path) -> None:
     missing = []
     for directory in (path, *path.parents):
         if directory == below:

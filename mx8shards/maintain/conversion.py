@@ -41,8 +41,8 @@ def is_part(path: Path) -> bool:
 def only_conversion(out: Path) -> Iterator[None]:
     """Hold the lock for converting into `out`. DiskError if another process holds it."""
     with operations.disk_errors("open", out):
-        existing = next(parent for parent in (out, *out.parents) if parent.exists())
-        publish.make_directories(out / STATE, below=existing)
+        publish.make_root(out)
+        publish.make_directories(out / STATE, below=out)
     path = out / STATE / "conversion.lock"
     descriptor = lock.acquire(path)
     try:
