@@ -43,7 +43,13 @@ def only_conversion(out: Path) -> Iterator[None]:
     with operations.disk_errors("open", out):
         existing = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
         publish.make_directories(out / STATE, below=existing)
-    path = out / STATE / "conversion.lock"
+    with only_holder(out / STATE / "conversion.lock"):
+        yield
+
+
+@contextlib.contextmanager
+def only_holder(path: Path) -> Iterator[None]:
+    """Hold a lock, whose file is removed afterwards. DiskError if another process holds it."""
     descriptor = lock.acquire(path)
     try:
         yield

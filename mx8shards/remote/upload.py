@@ -248,6 +248,8 @@ class RemotePublication:
         if not self._open or os.getpid() != self._process:
             return
         self._open = False
+        if self._resumable and self._outcome == "unpublished":
+            self.store.close()  # nothing will be removed, so nothing that is being sent need be waited for
         self._uploads.stop()
         try:
             if self._outcome == "unpublished" and not self._resumable and self._has_names:
