@@ -13,14 +13,14 @@ from pathlib import Path
 
 from mx8shards.disk import publish
 from mx8shards.disk.scratch import Scratch
-from mx8shards.errors import DatasetExistsError, DiskError, RemoteError
+from mx8shards.errors import DatasetExistsError, DiskError
 from mx8shards.maintain.remote_links import store_of
 from mx8shards.maintain.sync import sync
 from mx8shards.remote.remote_snapshots import require_unchanged
 from mx8shards.remote.reservations import HeldReservation, Reservation, take
 from mx8shards.remote.store import Store
 from mx8shards.remote.upload import RemotePublication
-from mx8shards.remote.writer_start import Found, Start, names_in, start
+from mx8shards.remote.writer_start import Found, Start, names_in, reserved_already, start
 from mx8shards.shards.links import Link, RemoteLink
 from mx8shards.shards.recovery import SIDECAR
 from mx8shards.shards.snapshots import STATE, Snapshot
@@ -92,9 +92,7 @@ def _start(store: Store, append: bool, onto: str | None, *, conditional: bool) -
         base = found.current.id if found.current else None
         held = take(store, Reservation("", first, base, kind="merge")) if conditional else None
         if conditional and held is None:
-            hint = "if it was killed, `mx8shards gc` cleans up seven days later"
-            message = "another process uploads to this dataset"
-            raise RemoteError(message, subject=store.url, hint=hint, reason="changed")
+            raise reserved_already(store, None)
         return first, held
 
     return start(store, reserve, conditional=conditional)

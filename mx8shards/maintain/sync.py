@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from mx8shards.errors import SettingError, true_or_false
@@ -16,6 +17,7 @@ from mx8shards.shards.links import Link, RemoteLink, parse_any, parse_any_target
 from mx8shards.shards.snapshots import load
 
 _PARALLEL = 16
+_POLL_S = 0.05
 
 
 def sync(
@@ -85,14 +87,18 @@ def _fill_mirror(
         tick(int(index.stored_bytes[i]))
 
     pool = ThreadPoolExecutor(_PARALLEL, "mx8shards-sync")
+    running: list[Future[None]] = []
     try:
-        for _ in pool.map(fetch, range(index.shards)):
-            pass
+        running += (pool.submit(fetch, i) for i in range(index.shards))
+        for each in running:
+            each.result()
         for sidecar in index.sidecars:
             provider.provide_sidecar(sidecar)
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        provider.close()  # otherwise Ctrl-C would wait for all that is being fetched
+        while not all(each.done() for each in running):  # otherwise Ctrl-C would wait for all that is being fetched
+            provider.close()  # a thread that has not begun to fetch may connect again
+            time.sleep(_POLL_S)
         raise
     finally:
         pool.shutdown(cancel_futures=True)

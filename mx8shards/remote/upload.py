@@ -6,7 +6,8 @@
 4. index.json is put, if it is still the one that the writer began with. This decides between several writers.
 
 A writer that loses, or is abandoned, removes the objects that it has put. After a kill, the next writer on the same
-machine does that, and gc on any other. Where the answer to the put of index.json was lost, nothing is removed.
+machine does that, and gc on any other; if it was killed between steps 3 and 4, five minutes later, as the put of step 4
+may be under way. Where the answer to the put of index.json was lost, nothing is removed.
 
 A process that takes the writer for dead replaces its reservation before it removes anything (`leftovers`). Step 3 fails
 then. For the time after step 3, the reservation is looked at again directly before step 4, and after it: if somebody

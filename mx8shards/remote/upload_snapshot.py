@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from mx8shards.errors import DatasetExistsError, RemoteError
+from mx8shards.errors import DatasetExistsError
 from mx8shards.format.entries import FileInfo
 from mx8shards.format.index import Index
 from mx8shards.remote.remote_snapshots import RemoteIndex, require_unchanged
@@ -25,7 +25,7 @@ from mx8shards.remote.reservations import (
 from mx8shards.remote.store import Store
 from mx8shards.remote.upload import RemotePublication
 from mx8shards.remote.uploads import has_bytes_of
-from mx8shards.remote.writer_start import Found, Start, list_objects, start
+from mx8shards.remote.writer_start import Found, Start, list_objects, reserved_already, start
 from mx8shards.shards.links import Link
 from mx8shards.shards.local_files import check_hash, check_size, shard_name, shard_path
 from mx8shards.shards.recovery import sidecar_name
@@ -195,11 +195,5 @@ def _reserve(
     else:
         held = None
     if held is None:
-        begun = f", since {found.reservation.begun}" if found else ""
-        raise RemoteError(
-            f"another process uploads to this dataset{begun}",
-            subject=store.url,
-            hint="if it was killed, `mx8shards gc` cleans up seven days later",
-            reason="changed",
-        )
+        raise reserved_already(store, found)
     return held

@@ -18,6 +18,7 @@ from mx8shards.remote.leftovers import clean_dead_writers
 from mx8shards.remote.remote_snapshots import RemoteIndex, read_current, require_unchanged
 from mx8shards.remote.reservations import (
     GC_LEASE_S,
+    LANDED_S,
     FoundReservation,
     HeldReservation,
     Reservation,
@@ -100,6 +101,18 @@ def start(store: Store, reserve: Reserve[_T], *, conditional: bool) -> tuple[Sta
             raise
         held.release()
     raise RemoteError("other writers publish here all the time", subject=store.url, reason="changed")
+
+
+def reserved_already(store: Store, found: FoundReservation | None) -> RemoteError:
+    """The error of a publication that needs names which another one has reserved."""
+    since = f", since {found.reservation.begun}" if found else ""
+    minutes = f"{LANDED_S / 60:.0f} minutes"
+    hint = (
+        f"if it was killed, try again {minutes} later on its machine; elsewhere `mx8shards gc` helps after seven days"
+    )
+    return RemoteError(
+        f"another process uploads to this dataset{since}", subject=store.url, hint=hint, reason="changed"
+    )
 
 
 def _wait_for_gc(store: Store) -> None:

@@ -200,7 +200,10 @@ def test_ctrl_c_ends_a_sync_with_a_store_that_does_not_answer(
         while hang.met < 2 and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        error = process.communicate(timeout=25)[1]  # an attempt without an answer lasts for 30 s
+        try:
+            error = process.communicate(timeout=25)[1]  # an attempt without an answer lasts for 30 s
+        finally:
+            process.kill()
     assert process.returncode == -signal.SIGINT, error
     fault_server.heal()
     assert mx8.sync(source, target) == mx8.Dataset(tmp_path / "a").snapshot
