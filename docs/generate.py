@@ -31,7 +31,8 @@ SECTIONS = {
     "Decode pictures": ["RandomResizedCrop", "CenterCrop", "ResizeCrop", "MultiCrop", "Decode"],
     "Transform batches": [f"transforms.{name}" for name in mx8.transforms.__all__],
     "Maintain": [
-        *("verify", "maintain.report:Report", "maintain.report:Damage", "merge", "log", "maintain.log:LogEntry"),
+        *("verify", "maintain.report:Report", "maintain.report:Damage", "maintain.report:Repair"),
+        *("merge", "log", "maintain.log:LogEntry"),
         *("diff", "maintain.diff:Diff", "gc", "maintain.gc:Removed", "sync", "summary", "maintain.summary:Summary"),
         *("maintain.summary:ColumnSummary", "maintain.statistics:Numbers", "maintain.lengths:Lengths"),
     ],

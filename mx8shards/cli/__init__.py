@@ -37,7 +37,7 @@ COMMANDS = {
     "summary": "show counts, sizes and distributions of a dataset",
     "log": "list the snapshots of a dataset",
     "diff": "show which samples differ between two snapshots",
-    "verify": "check a dataset for damage, or add missing content hashes",
+    "verify": "check a dataset for damage, repair a mirror, or add missing content hashes",
     "merge": "merge datasets without rewriting their samples",
     "sync": "copy a whole snapshot between a store and a local directory",
     "convert": "convert a folder of pictures or another source to a dataset",

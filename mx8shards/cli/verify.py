@@ -1,4 +1,4 @@
-"""mx8shards verify LINK [--data | --subset 5%] [--seal]: check a dataset for damage"""
+"""mx8shards verify LINK [--data | --subset 5%] [--seal | --repair]: check a dataset for damage"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mx8shards.cli import add_link
 
 if TYPE_CHECKING:
-    from mx8shards.maintain.report import Damage, Report
+    from mx8shards.maintain.report import Damage, Repair, Report
 
 _CHECKED = {
     "structure": "sizes and offsets",
@@ -33,10 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     depth.add_argument(
         "--subset", type=fraction, metavar="5%", help="check every byte of a random fraction of the shards"
     )
-    parser.add_argument(
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument(
         "--seal",
         action="store_true",
         help="if content hashes are missing, check every byte and publish a snapshot that has them",
+    )
+    change.add_argument(
+        "--repair",
+        action="store_true",
+        help="check every byte of a remote dataset's mirror (or --subset), and replace what is damaged or missing by "
+        "what the store has; exit code 0 if all damage was repaired, 3 if some is left, 1 if the store failed",
     )
 
 
@@ -52,12 +59,14 @@ def fraction(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check a dataset. Returns 3 if anything is damaged."""
+    """Check a dataset. Returns 3 if anything is damaged and was not repaired."""
     from mx8shards.cli.output import progress, show_json
     from mx8shards.maintain.verify import verify
 
     with progress("verify") as tell:
-        report = verify(args.link, data=args.data, subset=args.subset, seal=args.seal, progress=tell)
+        report = verify(
+            args.link, data=args.data, subset=args.subset, seal=args.seal, repair=args.repair, progress=tell
+        )
     if args.json:
         show_json(report.to_json())
     else:
@@ -78,10 +87,18 @@ def _show(report: Report) -> None:
         fields.append(
             ("unchecked", f"the payload bytes of {report.unchecked} shards have no known hash; --seal computes them")
         )
+    if report.absent:
+        fields.append(("absent", f"{report.absent} shards are not in this mirror, which has a limit"))
+    fields += [("repaired", _repair_line(repair)) for repair in report.repaired]
     fields += [("damaged", _line(damage)) for damage in report.damage]
     sound = "sound where hashes are known" if report.mode == "data" and report.unchecked else _SOUND[report.mode]
     fields.append(("result", sound if report.ok else f"{len(report.damage)} damaged files"))
     show_fields(fields)
+
+
+def _repair_line(repair: Repair) -> str:
+    fetched = "" if repair.blocks is None else f": {len(repair.blocks)} blocks of 1 MiB fetched"
+    return f"{repair.file}{fetched}"
 
 
 def _line(damage: Damage) -> str:

@@ -73,11 +73,11 @@ def _names(text: str) -> Any:
     return lines
 
 
-def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
+def classes_of(src: str, pictures: Sequence[str], labels: str, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
     """The class names in the order of their labels: `wanted`, or the sorted top-level folders. None: no labels."""
     if labels == "none":
         if wanted is not None:
-            raise SourceError("--classes cannot be used with --labels none", subject=str(src))
+            raise SourceError("--classes cannot be used with --labels none", subject=src)
         return None
     loose = [name for name in pictures if "/" not in name]
     found = tuple(sorted({name.split("/", 1)[0] for name in pictures if "/" in name}))
@@ -93,7 +93,7 @@ def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence
     if not found or loose:
         what = f"{loose[0]}, which is in no folder" if loose else "none"
         raise SourceError(
-            subject=str(src),
+            subject=src,
             expected="a folder for each class",
             found=what,
             hint="--labels none converts pictures without labels",
@@ -103,12 +103,12 @@ def classes_of(src: Path, pictures: Sequence[str], labels: str, wanted: Sequence
         listed = ", ".join(wanted[:10]) + (f" and {len(wanted) - 10} more" if len(wanted) > 10 else "")
         others = f" (and {len(unknown) - 1} more folders)" if len(unknown) > 1 else ""
         raise SourceError(
-            subject=str(src), expected=f"folders that --classes names: {listed}", found=f"{unknown[0]}{others}"
+            subject=src, expected=f"folders that --classes names: {listed}", found=f"{unknown[0]}{others}"
         )
     return found if wanted is None else tuple(wanted)
 
 
-def check_no_empty(src: Path, folders: Sequence[str], names: Sequence[str]) -> None:
+def check_no_empty(src: str, folders: Sequence[str], names: Sequence[str]) -> None:
     """SourceError for a top-level folder without files: it would get no label, which shifts the following labels.
 
     `names` are those of all files. A folder without pictures is accepted; each of its files becomes a reject.
@@ -117,7 +117,7 @@ def check_no_empty(src: Path, folders: Sequence[str], names: Sequence[str]) -> N
     if empty:
         others = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
         raise SourceError(
-            subject=str(src),
+            subject=src,
             expected="files in the folder of each class",
             found=f"none in {visible(empty[0])}{others}",
             hint="remove the folder, or give the classes of all splits in a file with --classes FILE",
@@ -135,29 +135,29 @@ def top_of_tar(names: Sequence[str], pictures: Sequence[str], folders: Sequence[
     return f"{tops.pop()}/"
 
 
-def _check_no_splits(src: Path, found: Sequence[str]) -> None:
+def _check_no_splits(src: str, found: Sequence[str]) -> None:
     """SourceError if the folders are splits (train, val …), whose names would become the classes."""
     splits = [name for name in found if name.lower() in SPLITS]
     if splits and (len(splits) > 1 or len(splits) == len(found)):
         raise SourceError(
-            subject=str(src),
+            subject=src,
             expected="one split, or classes",
             found=f"the splits {', '.join(splits)}",
             hint=f"convert each of them: {_folder(src, splits[0])}; --labels none converts all pictures without labels",
         )
 
 
-def _check_depth(src: Path, found: Sequence[str], pictures: Sequence[str]) -> None:
+def _check_depth(src: str, found: Sequence[str], pictures: Sequence[str]) -> None:
     """SourceError if there is one folder and it only has subfolders: the classes are probably a level deeper."""
     if len(found) == 1 and all(name.count("/") > 1 for name in pictures):
         raise SourceError(
-            subject=str(src),
+            subject=src,
             expected="a folder for each class",
             found=f"one folder, {found[0]}, which contains only folders",
             hint=f"convert {_folder(src, found[0])}; --labels imagefolder takes {found[0]} as the one class",
         )
 
 
-def _folder(src: Path, name: str) -> str:
+def _folder(src: str, name: str) -> str:
     """The path that converts one folder of the source. A folder in a tar must be unpacked first."""
-    return f"{name}, unpacked from the tar" if src.is_file() else f"{src}/{name}"
+    return f"{name}, unpacked from the tar" if src.endswith(".tar") or Path(src).is_file() else f"{src}/{name}"

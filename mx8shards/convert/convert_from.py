@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mx8shards.convert.additions import check_place, shard_options
@@ -21,7 +21,7 @@ from mx8shards.errors import SettingError, shown, true_or_false, whole_number
 from mx8shards.format import compression as compressions
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.maintain.rejects import keep_rejects
-from mx8shards.shards.links import parse_any_target
+from mx8shards.shards.links import is_url, parse_any, parse_any_target
 
 MOST_WORKERS = 1 << 12
 
@@ -79,7 +79,7 @@ def convert_from(
     parts = parse_split(split, seed)
     target, url = _target(out, append, single_writer)
     origin = _origin(source, src, options, workers)
-    _check_outside(src, target)
+    _check_outside(src, target if url is None else url)
     check_place(target, parts)
     shard_options = _given_shard_options(size_limit, compression)
     job = _with_shard_options(Job(origin, target, shard_options, bool(append), parts))
@@ -94,6 +94,8 @@ def _target(out: Any, append: bool, single_writer: bool) -> tuple[Path, str | No
     true_or_false("single_writer", single_writer)
     if out is None:
         raise SettingError(subject="out", expected="the directory of the dataset", found="none")
+    if isinstance(out, str | os.PathLike) and not is_url(os.fspath(out)):
+        user_path(out)  # an error for a path that cannot be one, in the words for paths
     where = parse_any_target(out)
     if isinstance(where, Path):
         return user_path(out), None
@@ -137,11 +139,14 @@ def _origin(source: Any, src: Any, options: Mapping[str, Any], workers: int) -> 
     return origin
 
 
-def _check_outside(src: Any, out: Path) -> None:
+def _check_outside(src: Any, out: Path | str) -> None:
     """SettingError if `out` lies in the source's folder, because the conversion would change its own input."""
-    if not isinstance(src, str | os.PathLike):
+    if not isinstance(src, str | os.PathLike) or is_url(os.fspath(src)) != isinstance(out, str):
         return
-    source, target = (Path(os.path.realpath(path)) for path in (user_path(src), out))
+    if isinstance(out, str):
+        source, target = PurePosixPath(str(parse_any(src))), PurePosixPath(out)
+    else:
+        source, target = (PurePosixPath(os.path.realpath(path)) for path in (user_path(src), out))
     if source == target or source in target.parents:
         raise SettingError(subject="out", expected=f"a directory outside of SRC ({os.fspath(src)})", found=str(out))
 

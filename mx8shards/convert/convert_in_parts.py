@@ -216,13 +216,15 @@ def _parts(
         for number, each in enumerate(to_write):
             yield write_part(job, source, each, basis, partial(tell, number))
     elif to_write:
-        yield from map_in_processes(partial(_open_in_worker, job, basis), to_write, workers, job.subject, tell)
+        pickled = source if getattr(source, "travels", False) else None
+        start = partial(_open_in_worker, job, basis, pickled)
+        yield from map_in_processes(start, to_write, workers, job.subject, tell)
 
 
-def _open_in_worker(job: Job, basis: str) -> Callable[[PartItems, Tell], Part]:
-    """Open the source in a worker. SourceError if its labels or files differ from the first process's."""
-    source = opened(job.source)
-    if isinstance(job.source, Recipe) and basis_of(job.source, job.options, source) != basis:
+def _open_in_worker(job: Job, basis: str, pickled: Source | None) -> Callable[[PartItems, Tell], Part]:
+    """Open the source in a worker, unless it came along. SourceError if its labels or files differ from the first's."""
+    source = opened(job.source) if pickled is None else pickled
+    if pickled is None and isinstance(job.source, Recipe) and basis_of(job.source, job.options, source) != basis:
         raise SourceError(CHANGED, subject=job.subject, hint=AGAIN)
     return lambda each, tell: write_part(job, source, each, basis, tell)
 

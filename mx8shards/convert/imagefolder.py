@@ -16,15 +16,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mx8shards.convert.classes import check_no_empty, class_names, classes_of, top_of_tar
 from mx8shards.convert.picture_changes import Changes
 from mx8shards.convert.source import Item
-from mx8shards.convert.source_files import is_text, open_files, suffix_of, user_path
+from mx8shards.convert.source_files import is_text, open_files, suffix_of
 from mx8shards.convert.tarball import Tar
 from mx8shards.errors import SourceError, one_of
+from mx8shards.shards.links import is_url
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
@@ -39,8 +39,9 @@ class ImageFolder:
     """The pictures in a folder or a tar, in the order of their paths.
 
     Args:
-        src: A folder of pictures, or an uncompressed .tar of one. Hidden files (.name) are skipped. If a tar contains
-            one folder and all pictures are in its subfolders, that folder is used as SRC (unless --labels is given).
+        src: A folder of pictures, or an uncompressed .tar of one, or the URL of either (s3://bucket/photos). Hidden
+            files (.name) are skipped. If a tar contains one folder and all pictures are in its subfolders, that folder
+            is used as SRC (unless --labels is given).
         labels: imagefolder: every folder in SRC is a class, and must contain a file. none: no labels. auto: like
             imagefolder if SRC contains folders, otherwise like none.
         classes: A FILE that lists the class names, one per line or as a JSON list; in Python also a list. The first
@@ -90,7 +91,8 @@ class ImageFolder:
             upright=upright,
             rgb8=rgb8,
         )
-        self._files = open_files(user_path(src))
+        self._files = open_files(src)
+        self.travels = is_url(str(src))
         self._list(str(src), labels, wanted)
         # kernels check JPEGs twice as fast as libjpeg, but importing Numba takes as long as checking thousands of them
         self._changes = replace(changes, by_kernels=tiles or len(self._names) > _MANY)
@@ -127,13 +129,25 @@ class ImageFolder:
             raise SourceError(
                 subject=src, expected=f"pictures ({' '.join(sorted(SUFFIXES))})", found=found, hint=_HIDDEN
             )
-        self.classes = classes_of(Path(src), pictures, labels, wanted)
+        self.classes = classes_of(src, pictures, labels, wanted)
         if self.classes is not None and wanted is None:
-            check_no_empty(Path(src), folders, self._names)
+            check_no_empty(src, folders, self._names)
 
     def items(self) -> Sequence[Item]:
-        """The paths of all files in SRC."""
-        return [(name,) for name in self._names]
+        """The paths of all files in SRC, with what is known about an object of a store."""
+        return [(name, *self._files.facts(self._top + name)) for name in self._names]
+
+    def expect(self, items: Sequence[Item]) -> None:
+        """Begin to read these pictures, if that takes long.
+
+        Args:
+            items: Some of `items`, in the order in which `sample` is called with them.
+        """
+        self._files.expect([(self._top + name, *facts) for name, *facts in items if suffix_of(name) in SUFFIXES])
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = None if self.travels else self._names  # a worker is given the items that it converts
+        return {**self.__dict__, "_names": names}
 
     def stamp(self, item: Item) -> object:
         """Size and modification time of a picture's file.
@@ -156,7 +170,7 @@ class ImageFolder:
             raise SourceError(
                 expected=f"a picture's suffix ({' '.join(sorted(SUFFIXES))})", found=suffix_of(name) or "none"
             )
-        image, width, height = self._changes.applied(self._files.read(self._top + name))
+        image, width, height = self._changes.applied(self._files.read(self._top + name, *item[1:]))
         sample = {"image": image, "path": name, "height": height, "width": width}
         if self.classes is not None:
             sample["label"] = self._numbers[name.split("/", 1)[0]]

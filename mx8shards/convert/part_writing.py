@@ -78,6 +78,7 @@ def write_part(job: Job, source: Source, part_items: PartItems, basis: str, tell
             return Part(path, tuple(Reject(*reject) for reject in found[REJECTS]), found.get(COUNTS, {}))
     except DatasetNotFoundError:
         pass
+    getattr(source, "expect", lambda _: None)(part_items.items)
     before = Counter(_counts(source))
     rejects: list[Reject] = []
     with _part_writer(path, source, job.options) as writer:

@@ -28,8 +28,8 @@ BUILT_IN = {"imagefolder": "pictures in folders, one folder per class"}
 
 # Names of convert_from's parameters and of the command's own options, which no option of a recipe may have.
 RESERVED = frozenset(
-    {"source", "src", "out", "append", "split", "seed", "workers", "size_limit", "compression", "progress", "options"}
-    | {"json", "help"}
+    {"source", "src", "out", "append", "split", "seed", "workers", "size_limit", "compression", "single_writer"}
+    | {"progress", "options", "json", "help"}
 )
 
 Item = Sequence[Any]
@@ -43,6 +43,9 @@ class Source(Protocol):
     - `counts`: a mapping of names to numbers of events during conversion, which are reported.
     - `packages`: names of the installed packages whose versions affect the samples.
     - `features`: a JSON object of other facts that affect the samples.
+    - `expect(items)`: called before these items are converted in this order, so that they may be read ahead.
+    - `travels`: True if workers shall get this object, pickled, instead of opening the source again: because listing
+      its items takes long. Then `items` is not called in workers.
 
     "classes" in the metadata, if present, lists the class names in the order of their labels. `append` needs a column
     `path` that stores the name of the item.

@@ -1,5 +1,8 @@
 """How are the files of a source listed and read? A source is a folder, or a tar of one (`tarball`).
 
+Their counterparts in a store are in `remote_sources`. What `facts` tells about a file is part of its item, and `read`
+gets it in any process.
+
 Files are named by their paths relative to the source. Files and folders whose names begin with a dot (.DS_Store, .git,
 macOS's "._x") are hidden and skipped. Everything else is listed, also unreadable files: reading one raises the reason.
 """
@@ -7,13 +10,18 @@ macOS's "._x") are hidden and skipped. Everything else is listed, also unreadabl
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mx8shards.convert.reasons import is_about_file
 from mx8shards.convert.tarball import MOST_BYTES, Tar
 from mx8shards.disk.files import read_bounded
 from mx8shards.errors import FormatError, SettingError, SourceError, shown
+from mx8shards.shards.links import is_url
+
+if TYPE_CHECKING:
+    from mx8shards.convert.remote_sources import RemoteFolder
 
 _MOST_REPEATED = 1 << 20
 _NAMES_PER_VISIT = 32  # opening a folder through many links costs about as much as listing this many names
@@ -117,6 +125,13 @@ class Folder:
             return str(error.strerror)
         return [found.st_size, found.st_mtime_ns]
 
+    def facts(self, name: str) -> tuple[()]:
+        """Nothing that a worker would have to be told about a file: it looks itself."""
+        return ()
+
+    def expect(self, items: Iterable[Sequence[Any]]) -> None:
+        """Nothing: a local file is read when it is needed."""
+
     def read(self, name: str) -> bytes:
         """Read a file. SourceError for a device or a pipe, which might never end, and for a file that is too large."""
         try:
@@ -144,9 +159,14 @@ def _kind_of(path: Path) -> str:
     return "a pipe, a socket or a device"
 
 
-Files = Folder | Tar
+Files: TypeAlias = "Folder | Tar | RemoteFolder"
 
 
-def open_files(src: Path) -> Files:
-    """Open a folder or a tar. SourceError if `src` is neither."""
-    return (Tar if src.is_file() else Folder)(src)
+def open_files(src: str | os.PathLike[str]) -> Files:
+    """Open a folder or a tar, by its path or URL. SourceError if `src` is neither."""
+    if is_url(text := os.fspath(src)):
+        from mx8shards.convert.remote_sources import open_remote  # only for URLs
+
+        return open_remote(text)
+    path = user_path(src)
+    return Tar(path) if path.is_file() else Folder(path)

@@ -16,13 +16,13 @@ import io
 import os
 import posixpath
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mx8shards.convert.reasons import is_about_file
 from mx8shards.disk.files import open_regular
-from mx8shards.errors import SourceError, error_text
+from mx8shards.errors import RemoteError, SourceError, error_text
 
 MOST_BYTES = 1 << 28  # per file: our decoders take no larger picture, and a sparse file may claim any size
 
@@ -42,6 +42,11 @@ class _Place(NamedTuple):
     runs: tuple[tuple[int, int], ...] | None = None  # only for sparse files: (offset in the file, stored bytes)
     fault: str = ""  # the reason if the file cannot be read
 
+    @property
+    def stored(self) -> int:
+        """The number of its bytes in the tar."""
+        return self.size if self.runs is None else sum(length for _, length in self.runs)
+
 
 class Tar:
     """The files in an uncompressed tar. Links inside the tar are followed.
@@ -51,23 +56,37 @@ class Tar:
 
     def __init__(self, path: Path, begin: int = 0, size: int | None = None) -> None:
         self._path = path
+        self._scan(str(path), begin, size)
+
+    def _scan(self, subject: str, begin: int = 0, size: int | None = None) -> None:
+        """Read the headers of all files."""
+        self._subject = subject
         self._places: dict[str, _Place] = {}
         self._folders: set[str] = set()
         self._runs_left = _MOST_RUNS
         try:
-            with _Headers(io.FileIO(open_regular(path)), begin, size) as file:
-                self.state = _state_of(os.fstat(file.fileno()))
+            raw, self.state = self._opened()
+            with _Headers(raw, begin, size) as file:
                 self._list(file)
         except SourceError as error:
-            raise error.at(subject=str(path)) from None
-        except MemoryError:
+            raise error.at(subject=subject) from None
+        except (MemoryError, RemoteError):
             raise
         except Exception as error:  # tarfile raises many types: ValueError, OverflowError, RecursionError
             expected, found = "a folder, or an uncompressed tar", f"a file that is neither: {_text_of(error)}"
             hint = "unpack a compressed tar, or a zip, first"
             if self._places:
                 expected, found, hint = "a whole tar", f"a damaged one: {_text_of(error)}", _UNPACK
-            raise SourceError(expected=expected, found=found, subject=str(path), hint=hint) from error
+            raise SourceError(expected=expected, found=found, subject=subject, hint=hint) from error
+
+    def _opened(self) -> tuple[io.RawIOBase, object]:
+        """The tar's file, and its state."""
+        file = io.FileIO(open_regular(self._path))
+        return file, _state_of(os.fstat(file.fileno()))
+
+    def _state_now(self) -> object:
+        """The state of the tar now, which differs from `state` if it changed since it was listed."""
+        return _state_of(self._path.stat())
 
     def _list(self, file: _Headers) -> None:
         links: dict[str, str] = {}
@@ -109,37 +128,47 @@ class Tar:
 
     def place(self, name: str) -> tuple[int, int]:
         """The offset of a file's bytes in `path`, and their size. SourceError if the file cannot be read."""
-        begin, size, runs, fault = self._place(name)
+        begin, size, runs, fault = self._found(name)
         if fault or runs is not None:
-            raise SourceError(fault or "a sparse file", subject=str(self._path), place=name)
+            raise SourceError(fault or "a sparse file", subject=self._subject, place=name)
         return begin, size
+
+    def facts(self, name: str) -> tuple[()]:
+        """Nothing that a worker would have to be told about a file: it has the same list."""
+        return ()
+
+    def expect(self, items: Iterable[Sequence[Any]]) -> None:
+        """Nothing: a local file is read when it is needed."""
 
     def stamp(self, name: str) -> object:
         """Offset and size of a file, and the state of the tar. SourceError if the tar changed since it was listed."""
-        place = self._place(name)
-        if _state_of(self._path.stat()) != self.state:
+        place = self._found(name)
+        if self._state_now() != self.state:
             raise self._changed()
         return [place.begin, place.size, self.state]
 
     def read(self, name: str) -> bytes:
         """Read a file."""
-        begin, size, runs, fault = self._place(name)
-        if fault:
-            raise SourceError(fault)
-        stored = size if runs is None else sum(length for _, length in runs)
+        place = self._found(name)
+        if place.fault:
+            raise SourceError(place.fault)
+        data = self._stored(name, place.begin, place.stored)
+        if len(data) < place.stored:
+            raise SourceError(expected=f"{place.stored} bytes", found=f"{len(data)}: the tar is cut short")
+        return data if place.runs is None else _expanded(data, place.size, place.runs)
+
+    def _stored(self, name: str, begin: int, size: int) -> bytes:
+        """The stored bytes of a file."""
         try:
             with open(open_regular(self._path), "rb") as file:
                 file.seek(begin)
-                data = file.read(stored)
+                return file.read(size)
         except OSError as error:
             if not is_about_file(error):
                 raise
             raise SourceError(f"cannot be read: {error.strerror}") from error
-        if len(data) < stored:
-            raise SourceError(expected=f"{stored} bytes", found=f"{len(data)}: the tar is cut short")
-        return data if runs is None else _expanded(data, size, runs)
 
-    def _place(self, name: str) -> _Place:
+    def _found(self, name: str) -> _Place:
         place = self._places.get(name)
         if place is None:
             raise self._changed()
@@ -147,7 +176,7 @@ class Tar:
 
     def _changed(self) -> SourceError:
         hint = "running the same command again converts the changed files and reuses the rest"
-        return SourceError("the tar changed while it was converted", subject=str(self._path), hint=hint)
+        return SourceError("the tar changed while it was converted", subject=self._subject, hint=hint)
 
     def _place_of(self, member: tarfile.TarInfo, end: int) -> _Place:
         """The offset and size of a regular file, or the fault of its header."""
@@ -238,9 +267,9 @@ def _text_of(error: Exception) -> str:
 class _Headers(io.BufferedReader):
     """The file object for `tarfile`: bounds the header bytes of one file, and reads nothing after the tar."""
 
-    def __init__(self, file: io.FileIO, begin: int, size: int | None) -> None:
+    def __init__(self, file: io.RawIOBase, begin: int, size: int | None) -> None:
         super().__init__(file)
-        file_size = os.fstat(file.fileno()).st_size
+        file_size = self.seek(0, io.SEEK_END)
         self.end = file_size if size is None else min(begin + size, file_size)
         self.seek(begin)
         self.begin_member()

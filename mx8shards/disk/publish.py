@@ -81,7 +81,12 @@ def make_root(root: Path) -> None:
 
 
 def make_directories(path: Path, *, below: Path) -> None:
-    """Create `path` and its parents below the existing directory `below`, durably; FormatError if one is a symlink."""
+    """Create `path` and its parents below the existing directory `below`, durably.
+
+    FormatError if one is a symlink, or if the path leads out of that directory.
+    """
+    if not path.is_relative_to(below) or ".." in path.relative_to(below).parts:
+        raise FormatError(subject=str(path), expected=f"a path below {below}", found="a path that leads out of it")
     missing = []
     for directory in (path, *path.parents):
         if directory == below:

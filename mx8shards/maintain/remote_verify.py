@@ -28,9 +28,8 @@ from mx8shards.remote.remote_snapshots import kept_in, kept_key
 from mx8shards.remote.store import Store
 from mx8shards.remote.writer_start import list_objects
 from mx8shards.shards.links import Link, RemoteLink
-from mx8shards.shards.snapshots import INDEX, STATE
-
-_SIDECARS = f"{STATE}/sidecars/"
+from mx8shards.shards.recovery import SIDECAR
+from mx8shards.shards.snapshots import INDEX
 
 
 def verify_store(link: RemoteLink, mode: Mode, fraction: float, progress: Progress | None) -> Report:
@@ -39,12 +38,14 @@ def verify_store(link: RemoteLink, mode: Mode, fraction: float, progress: Progre
     try:
         with store_of(link) as store:
             snapshot = index_of(store, link).id if link.snapshot else None
-            sizes = {each.key: each.size_bytes for each in list_objects(store)}
             root = scratch.path / link.url.rpartition("/")[2]
             operations.make_directory(root)
-            _bring_indices(store, root, sizes)
+            _bring_index(store, root, INDEX)  # first: the listing then has all that it names
+            sizes = {each.key: each.size_bytes for each in list_objects(store)}
+            for key in map(kept_key, kept_in(sizes)):
+                _bring_index(store, root, key)
             for key in sizes:
-                if key.startswith(_SIDECARS):
+                if SIDECAR.fullmatch(key):
                     _bring(store, root, key, sizes, whole=mode != "structure")
             snapshots = find_snapshots(Link(root, snapshot))
             report = check_snapshots(root, snapshots, mode, fraction, progress, partial(_check, store, root, sizes))
@@ -54,15 +55,14 @@ def verify_store(link: RemoteLink, mode: Mode, fraction: float, progress: Progre
         scratch.remove()
 
 
-def _bring_indices(store: Store, root: Path, sizes: Mapping[str, int]) -> None:
-    for key in (INDEX, *map(kept_key, kept_in(sizes))):
-        target = root / key
-        publish.make_directories(target.parent, below=root)
-        try:
-            publish.write_quickly(target, store.read(key, MAX_INDEX_BYTES).data)
-        except RemoteError as error:
-            if error.reason != "missing":  # it was removed since the listing
-                raise
+def _bring_index(store: Store, root: Path, key: str) -> None:
+    target = root / key
+    publish.make_directories(target.parent, below=root)
+    try:
+        publish.write_quickly(target, store.read(key, MAX_INDEX_BYTES).data)
+    except RemoteError as error:
+        if error.reason != "missing":  # there is none, or it was removed since the listing
+            raise
 
 
 def _bring(store: Store, root: Path, key: str, sizes: Mapping[str, int], *, whole: bool, table: int = 0) -> None:

@@ -35,6 +35,14 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """One file that `verify(repair=True)` has replaced."""
+
+    file: str  # relative to the dataset's directory
+    blocks: tuple[int, ...] | None = None  # the 1 MiB blocks that were fetched; None: the whole file was made anew
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The result of `verify`: whether the dataset is `ok`, and the damaged files in `damage`."""
 
@@ -47,7 +55,9 @@ class Report:
     unchecked: int  # of `data_shards`, those without any hash of their payload bytes
     samples: int
     bytes_checked: int
-    damage: tuple[Damage, ...] = ()
+    damage: tuple[Damage, ...] = ()  # with repair=True, what could not be repaired
+    repaired: tuple[Repair, ...] = ()
+    absent: int = 0  # number of shards that are not in this mirror, because jobs use it with a cache_limit
 
     @property
     def ok(self) -> bool:
@@ -57,7 +67,8 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {"ok": self.ok, **fields, "damage": [damage.to_json() for damage in self.damage]}
+        lists = {name: [dataclasses.asdict(each) for each in fields[name]] for name in ("damage", "repaired")}
+        return {"ok": self.ok, **fields, **lists}
 
 
 def damage_of(

@@ -69,8 +69,11 @@ class Bulk:
         self._failures = 0  # in a row
         self._paused_until = 0.0
 
-    def fetch(self, url: str, target: Path, size_bytes: int, *, limit_s: float, stall_s: float) -> bool:
+    def fetch(self, url: str, target: Path, size_bytes: int, *, limit_s: float, stall_s: float) -> bool | None:
         """Write an object of this size into the new file `target`, without fsync. False, and no file, if that fails.
+
+        None, and no file, if it was not tried: `parallel` other objects took all the time, or a line of text cannot
+        hold the names.
 
         Args:
             url: s3://bucket/key.
@@ -80,7 +83,7 @@ class Bulk:
             stall_s: The attempt ends when the file has not grown for this time.
         """
         if not (f"{url}{target}".isprintable() and self._room.acquire(timeout=limit_s)):
-            return False
+            return None
         done = False
         try:
             mode = _create(target)

@@ -123,7 +123,8 @@ def _fetch(store: Store, root: Path, tick: Callable[[int], object], info: FileIn
             try:
                 path = fetching.fetch(store, info, claim, f"{store.url}/{info.basename}")
             except RemoteError as error:
-                if error.reason != "missing":
+                is_optional = info.basename.startswith(f"{STATE}/")
+                if error.reason != "missing" and not (is_optional and error.reason == "denied"):
                     raise
                 _missing(store, info, error)
             else:
@@ -149,7 +150,7 @@ def _is_there(root: Path, info: FileInfo) -> bool:
 
 def _missing(store: Store, info: FileInfo, error: RemoteError) -> None:
     if info.basename.startswith(f"{STATE}/"):  # side-cars are optional
-        _logger.warning("%s/%s: the index names this side-car, but there is no such object", store.url, info.basename)
+        _logger.warning("%s/%s: a side-car is left out: %s", store.url, info.basename, error.message)
         return
     raise DatasetNotFoundError(
         "the index names this shard, but there is no such object", subject=f"{store.url}/{info.basename}"

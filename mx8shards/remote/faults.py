@@ -14,6 +14,7 @@ from mx8shards.remote.store import Reason
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
+_ODD_KEY = re.compile(r'(?s)Path "(.*)"(?: contained empty|: Encountered illegal)')
 _KIND = re.compile(r"kind: ([A-Z][A-Za-z]+)")
 
 _REASONS: dict[int, Reason] = {
@@ -60,7 +61,10 @@ def of_client(error: Exception, subject: str) -> RemoteError:
     if "redirect" in text:
         return RemoteError(ANOTHER_REGION, subject=subject, reason="denied", hint="set AWS_REGION")
     if type(error).__name__ in _NOT_SENT:
-        return RemoteError(f"obstore refuses the request ({type(error).__name__})", subject=subject, reason="denied")
+        message = f"obstore refuses the request ({type(error).__name__})"
+        odd = _ODD_KEY.search(text)
+        hint = f"rename or delete the object {odd[1]!r}: obstore cannot list a key of this form" if odd else ""
+        return RemoteError(message, subject=subject, reason="denied", hint=hint)
     return RemoteError(_KINDS.get(kind, f"no answer ({kind or type(error).__name__})"), subject=subject)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +29,8 @@ from mx8shards.shards.cache import raw_pieces
 from mx8shards.shards.local_files import check_hash, check_size
 from mx8shards.shards.snapshots import STATE
 
-_ATTEMPTS = 2  # a file whose bytes are wrong is fetched once more
+_ATTEMPTS = 2  # an object that is wrong or not there, although the index names it, is asked for once more …
+_PAUSE_S = 0.2  # … after this pause
 
 
 class Claim(NamedTuple):
@@ -81,19 +83,21 @@ def _children(directory: Path) -> list[Path]:
 
 
 def fetch(store: Store, source: FileInfo, claim: Claim, name: str) -> Path:
-    """Fetch an object into the private directory and check its size and hash; IntegrityError if they are wrong twice.
+    """Fetch an object into the private directory and check its size and hash.
 
-    RemoteError if the store does not answer or the object is missing; DiskError if the disk is full.
+    IntegrityError if the hash is wrong twice; RemoteError if the store does not answer, or if the object is missing or
+    was replaced; DiskError if the disk is full.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         path = claim.draft()
         try:
             _fetch(store, source, claim, path)
             check_file(path, source, name)
-        except (FormatError, IntegrityError):
-            if attempt == _ATTEMPTS:
+        except (IntegrityError, RemoteError) as error:
+            if attempt == _ATTEMPTS or (isinstance(error, RemoteError) and error.reason not in ("missing", "changed")):
                 raise
             operations.unlink(path)
+            time.sleep(_PAUSE_S)
         else:
             return path
     raise AssertionError
@@ -102,11 +106,14 @@ def fetch(store: Store, source: FileInfo, claim: Claim, name: str) -> Path:
 def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path) -> None:
     try:
         store.fetch(source.basename, path, source.size_bytes)
+        if path.stat().st_size != source.size_bytes:
+            raise RemoteError(expected=f"{source.size_bytes} bytes", found="others", reason="changed")
     except RemoteError as error:
         if error.reason == "changed":
-            raise IntegrityError(
+            raise RemoteError(
                 "the object was replaced: it is not the one that the index names",
                 subject=f"{store.url}/{source.basename}",
+                reason="changed",
             ) from error
         raise _full(claim.root, source.size_bytes, error) from error
     except OSError as error:

@@ -1,7 +1,7 @@
 """How are datasets on the Hugging Face Hub read? Over HTTPS, with the standard library only.
 
-`read` (of the index) asks for the revision as it is now, and notes the commit in the answer. Shards then come from that
-commit, so a push in between does not mix two versions.
+The first `read` (of the index) asks for the revision as it is now, and notes the commit in the answer. All that follows
+comes from that commit, so a push in between does not mix two versions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mx8shards.remote.hub_requests import Answer, ask
 from mx8shards.remote.partial_file import PartialFile
 from mx8shards.remote.retries import stall_s, until_deadline
 from mx8shards.remote.spans import merged
-from mx8shards.remote.store import Fetched, Listed, Span
+from mx8shards.remote.store import Fetched, Listed, Span, is_plain
 
 _T = TypeVar("_T")
 
@@ -63,6 +63,11 @@ class Hub:
         return f"hf://{self._rest.rstrip('/')}"
 
     @property
+    def address(self) -> str:
+        """The URL and the endpoint."""
+        return f"{self.url} at {self._endpoint}"
+
+    @property
     def can_put_conditionally(self) -> bool:
         """It cannot put at all."""
         return False
@@ -72,18 +77,18 @@ class Hub:
         self._closed.set()
 
     def read(self, key: str, most: int) -> Fetched:
-        """A whole file of at most `most` bytes, of the revision as it is now. Later fetches take its commit."""
+        """A whole file of at most `most` bytes. If it is the first, everything else comes from its commit."""
 
         def work(end: float) -> Fetched:
-            with self._get(key, self._revision, end) as answer:
+            with self._get(key, end) as answer:
                 if (answer.size_bytes or 0) > most:
                     raise self._too_large(key, most, f"{answer.size_bytes}")
                 data = answer.read(most + 1)
                 if len(data) > most:
                     raise self._too_large(key, most, "more")
                 answer.require_whole(len(data))
-                self._commit = answer.commit if _COMMIT.fullmatch(answer.commit) else ""
-                return Fetched(data, answer.etag)
+                self._commit = self._commit or (answer.commit if _COMMIT.fullmatch(answer.commit) else "")
+                return Fetched(data, answer.etag, self._source)
 
         return self._run(work)
 
@@ -98,7 +103,7 @@ class Hub:
 
     def _span(self, key: str, begin: int, last: int, etag: str | None) -> bytes:
         def work(end: float) -> bytes:
-            with self._get(key, self._pinned, end, (begin, last)) as answer:
+            with self._get(key, end, (begin, last)) as answer:
                 self._require_etag(key, answer, etag)
                 answer.require_range(begin)
                 data = answer.read(last - begin)
@@ -112,7 +117,7 @@ class Hub:
         """Size and ETag of a file; None if there is none."""
 
         def work(end: float) -> Listed:
-            with ask("HEAD", self._file_url(key, self._pinned), self._subject(key), end, self._stall_s) as answer:
+            with ask("HEAD", self._file_url(key), self._subject(key), end, self._stall_s) as answer:
                 return Listed(key, answer.size_bytes or 0, answer.etag, answer.modified_s)
 
         try:
@@ -132,7 +137,7 @@ class Hub:
                 resume = (file.done, size_bytes) if 0 < file.done < size_bytes and etag else None
                 if resume is None:
                     file.restart()
-                with self._get(key, self._pinned, end, resume) as answer:
+                with self._get(key, end, resume) as answer:
                     if resume:
                         self._require_etag(key, answer, etag)
                         answer.require_range(file.done)
@@ -166,7 +171,6 @@ class Hub:
 
     def _page(self, url: str, prefix: str) -> tuple[Sequence[Listed], str]:
         """The files on one page of a listing, and the URL of the next page or ""."""
-        start = len(self._prefix) + 1 if self._prefix else 0
 
         def work(end: float) -> tuple[Sequence[Listed], str]:
             with ask("GET", url, self._subject(prefix), end, self._stall_s) as answer:
@@ -176,10 +180,10 @@ class Hub:
             try:
                 files = [entry for entry in json.loads(data) if entry["type"] == "file"]
                 found = [
-                    Listed(str(entry["path"])[start:], int(entry["size"]), f'"{_content_id(entry)}"', 0.0)
+                    Listed(self._key(entry["path"]), int(entry["size"]), f'"{_content_id(entry)}"', 0.0)
                     for entry in files
                 ]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise RemoteError("the listing is not what the Hub's documentation says", subject=self.url) from error
             return found, urllib.parse.urljoin(url, following[1]) if following else ""
 
@@ -190,6 +194,21 @@ class Hub:
                 return [], ""  # no such folder
             raise
 
+    def _key(self, path: str) -> str:
+        """The key of a listed path; RemoteError unless it is a plain path below the prefix."""
+        below = f"{self._prefix}/" if self._prefix else ""
+        key = path.removeprefix(below)
+        if not path.startswith(below) or not is_plain(key):
+            expected = "paths below the prefix in the Hub's listing"
+            raise RemoteError(subject=self.url, expected=expected, found=repr(path)[:200], reason="denied")
+        return key
+
+    @property
+    def _source(self) -> str:
+        """The URL of the prefix at the commit that was noted; "" if none was."""
+        parts = (f"hf://datasets/{self._repository}@{self._commit}", self._prefix)
+        return "/".join(part for part in parts if part) if self._commit else ""
+
     @property
     def _pinned(self) -> str:
         return self._commit or self._revision
@@ -198,12 +217,12 @@ class Hub:
     def _stall_s(self) -> float:
         return stall_s(self._deadline_s)
 
-    def _get(self, key: str, revision: str, end: float, span: Span | None = None) -> Answer:
-        return ask("GET", self._file_url(key, revision), self._subject(key), end, self._stall_s, span)
+    def _get(self, key: str, end: float, span: Span | None = None) -> Answer:
+        return ask("GET", self._file_url(key), self._subject(key), end, self._stall_s, span)
 
-    def _file_url(self, key: str, revision: str) -> str:
+    def _file_url(self, key: str) -> str:
         path = "/".join(part for part in (self._prefix, key) if part)
-        return f"{self._endpoint}/datasets/{self._repository}/resolve/{_quoted(revision, safe='')}/{_quoted(path)}"
+        return f"{self._endpoint}/datasets/{self._repository}/resolve/{_quoted(self._pinned, safe='')}/{_quoted(path)}"
 
     def _run(self, work: Callable[[float], _T]) -> _T:
         """Call `work` with the time at which its attempt must end, again after transient faults."""

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from mx8shards.errors import RemoteError, SettingError, error_text
 from mx8shards.remote import faults
@@ -24,12 +24,15 @@ from mx8shards.remote.store import Span
 
 _PIECE = 1 << 20
 _HOPS = 5
+_IN_URLS = "%:/?#[]@!$&'()*+,;=~"  # what has a meaning in a URL, or is escaped already
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+    def http_error_302(self, *args: Any, **kwargs: Any) -> None:
         """Redirects are followed by `ask`, which decides who gets the token."""
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 _opener = urllib.request.build_opener(_NoRedirect)
@@ -138,7 +141,11 @@ def ask(method: str, url: str, subject: str, end: float, stall_s: float, span: S
         left_s = min(stall_s, max(end - time.monotonic(), 0.01))
         response = _send(method, url, subject, left_s, span, with_token=urlsplit(url)[:2] == hub)
         facts.append(_Facts(response.headers))
-        url = urljoin(url, facts[-1]["Location"])
+        try:
+            url = _address(url, facts[-1]["Location"], subject)
+        except RemoteError:
+            response.close()
+            raise
         at_hub = urlsplit(url)[:2] == hub
         if response.status in (200, 206) or (response.status in _REDIRECTS and method == "HEAD" and not at_hub):
             return Answer(response, facts, subject, end)
@@ -170,10 +177,21 @@ def _send(method: str, url: str, subject: str, timeout_s: float, span: Span | No
         raise _broken(error, subject) from None
 
 
+def _address(url: str, location: str, subject: str) -> str:
+    """Where a redirect leads, with characters escaped that a URL must not have."""
+    try:
+        found = quote(urljoin(url, location), safe=_IN_URLS)
+        _ = urlsplit(found).port  # checks it
+    except ValueError:  # its text contains the URL
+        raise RemoteError("a redirect to an address that is no URL", subject=subject, reason="denied") from None
+    return found
+
+
 def _broken(error: Exception, subject: str) -> RemoteError:
-    """The error for a connection that failed."""
-    reason = getattr(error, "reason", None) or error
-    return RemoteError(f"no answer: {error_text(reason) if isinstance(reason, Exception) else reason}", subject=subject)
+    """The error for a connection that failed. Texts of http.client may contain a whole URL, so they are not shown."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    text = error_text(reason) if isinstance(reason, OSError) else type(reason).__name__
+    return RemoteError(f"no answer: {text}", subject=subject)
 
 
 def _hint(status: int) -> str:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mx8shards.disk.files import read_bounded
@@ -17,10 +19,20 @@ from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, Set
 from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
 from mx8shards.remote import fetching, readers
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
-from mx8shards.remote.store import Store
+from mx8shards.remote.store import Fetched, Store
 from mx8shards.shards.links import Link, RemoteLink, absolute
 from mx8shards.shards.open_shard import ProvidedSnapshot, Verify
-from mx8shards.shards.snapshots import INDEX, MIRROR, STATE, current_bytes, kept, kept_path, load, snapshot_id
+from mx8shards.shards.snapshots import (
+    INDEX,
+    MIRROR,
+    STATE,
+    current_bytes,
+    kept,
+    kept_path,
+    load,
+    read_index,
+    snapshot_id,
+)
 
 _FORMAT = 1
 _MOST_BYTES = 1 << 16
@@ -41,13 +53,14 @@ def open_mirror(
     """Open a remote dataset through its mirror. The store is asked only for what the mirror does not know."""
     root = default_directory(link.url) if local is None else absolute(os.fsdecode(local))
     store = _Lazily(link.url, deadline_s)
-    _require_mirror(root, link.url, cache_limit)
+    _require_mirror(root, link.url)
     fetching.sweep(root)
     readers.sweep(root)
     name = _resolve(root, link, store, deadline_s)
     snapshot = load(Link(root, name))
     check = verify == "shard"
-    settings = RemoteSettings(link.url, deadline_s, keep_zip, cache_limit, cache_dir, check)
+    source = source_of(root, link.url, name)
+    settings = RemoteSettings(link.url, source, deadline_s, keep_zip, cache_limit, cache_dir, check)
     return ProvidedSnapshot(snapshot, verify, RemoteFiles(snapshot, settings))
 
 
@@ -84,8 +97,8 @@ class _Lazily:
         self._deadline_s = deadline_s
         self._store: Store | None = None
 
-    def read(self, key: str) -> bytes | None:
-        """The bytes of an index; None if there is no such object."""
+    def read(self, key: str) -> Fetched | None:
+        """An index; None if there is no such object."""
         self._store = self._store or connect(self.url, self._deadline_s)
         try:
             return _confirmed(self._store, key)
@@ -95,7 +108,7 @@ class _Lazily:
             return None
 
 
-def _confirmed(store: Store, key: str) -> bytes:
+def _confirmed(store: Store, key: str) -> Fetched:
     """An index whose ETag is its MD5, as S3's usually are, or that came equal twice.
 
     All other hashes stand in the index, so nothing else would show that a bit of it was flipped on its way.
@@ -105,12 +118,12 @@ def _confirmed(store: Store, key: str) -> bytes:
         found = store.read(key, MAX_INDEX_BYTES)
         md5 = hashlib.md5(found.data, usedforsecurity=False).hexdigest()
         if found.etag.strip('"') == md5 or found.data == before:
-            return found.data
+            return found
         before = found.data
     raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")
 
 
-def _require_mirror(root: Path, url: str, cache_limit: int | None) -> None:
+def _require_mirror(root: Path, url: str) -> None:
     """SettingError if the directory is the mirror of another URL, or a dataset of its own."""
     found = mirrored_url(root)
     if found == url:
@@ -130,17 +143,14 @@ def _require_mirror(root: Path, url: str, cache_limit: int | None) -> None:
 
 def _resolve(root: Path, link: RemoteLink, store: _Lazily, deadline_s: float) -> str:
     """The id of the snapshot that a link names. Its index is kept in the mirror afterwards."""
-    if not link.refresh:
+    if not link.refresh and mirrored_url(root) == link.url:
         found = _known(root, link)
         if found is not None:
             return found
-    try:
-        with fetching.claimed(root, _INDEX_CLAIM, deadline_s) as claim:
-            found = None if link.refresh else _known(root, link)
-            return found or _fetch_index(link, store, claim)
-    except BlockingIOError:
-        message = f"another process fetches the index and has not finished after {deadline_s:.0f} s"
-        raise RemoteError(message, subject=link.url) from None
+    with _index_claimed(root, link.url, deadline_s) as claim:
+        _require_mirror(root, link.url)  # another job may have made it one of another URL meanwhile
+        found = None if link.refresh else _known(root, link)
+        return found or _fetch_index(link, store, claim)
 
 
 def _known(root: Path, link: RemoteLink) -> str | None:
@@ -156,35 +166,102 @@ def _known(root: Path, link: RemoteLink) -> str | None:
 
 def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str:
     wanted = link.snapshot
-    data = None
-    if wanted is not None and len(wanted) == len("sha256:") + 64:
-        data = store.read(kept_path(Path(), wanted).as_posix())
-    if data is None:
-        data = store.read(INDEX)
-    if data is None:
+    whole_id = wanted if wanted is not None and len(wanted) == len("sha256:") + 64 else None
+    found, denied = _read_kept(store, whole_id) if whole_id else (None, None)
+    found = found or store.read(INDEX)
+    if found is None:
         raise DatasetNotFoundError("no dataset here: there is no index.json", subject=link.url)
-    name = snapshot_id(data)
+    name = snapshot_id(found.data)
     if wanted is not None and not name.startswith(wanted):
-        raise _other(link, name)
+        raise _other(link, name, denied) from denied
     try:
-        parse_index(data)
+        sealed = parse_index(found.data).sealed
     except FormatError as error:
         error.subject = f"{link.url}/{INDEX}"
         raise
-    _keep(claim, link, name, data)
+    if found.source and (sealed or not kept_path(claim.root, name).exists()):
+        fetching.place_bytes(found.source.encode(), _source_path(name), claim)
+    _keep(claim, link, name, found.data)
     return name
 
 
-def _other(link: RemoteLink, name: str) -> Exception:
-    """The error for a pinned snapshot that the store does not have."""
+def _read_kept(store: _Lazily, snapshot: str) -> tuple[Fetched | None, RemoteError | None]:
+    """The kept index of a snapshot, if there is one, and why not if access to it is denied.
+
+    Without the right to list, S3 denies access to a missing object.
+    """
+    try:
+        return store.read(kept_path(Path(), snapshot).as_posix()), None
+    except RemoteError as error:
+        if error.reason != "denied":
+            raise
+        return None, error
+
+
+def restore_kept(root: Path, url: str, snapshot: str, deadline_s: float) -> bool:
+    """Fetch the index of a kept snapshot again. False if the store does not have it any more."""
+    store = _Lazily(url, deadline_s)
+    with _index_claimed(root, url, deadline_s) as claim:
+        found, _ = _read_kept(store, snapshot)
+        if found is None or snapshot_id(found.data) != snapshot:
+            found = store.read(INDEX)
+        if found is None or snapshot_id(found.data) != snapshot:
+            return False
+        fetching.place_bytes(found.data, kept_path(Path(), snapshot).as_posix(), claim)
+    return True
+
+
+def restore_current(root: Path, url: str, deadline_s: float) -> bool:
+    """Make the only kept snapshot the current one again. False if another one may have been the current one."""
+    with _index_claimed(root, url, deadline_s) as claim:
+        names = kept(root)
+        data = read_index(kept_path(root, names[0])) if len(names) == 1 else b""
+        if snapshot_id(data) not in names:
+            return False
+        fetching.place_bytes(data, INDEX, claim)
+    return True
+
+
+@contextmanager
+def _index_claimed(root: Path, url: str, deadline_s: float) -> Iterator[fetching.Claim]:
+    try:
+        with fetching.claimed(root, _INDEX_CLAIM, deadline_s) as claim:
+            yield claim
+    except BlockingIOError:
+        message = f"another process fetches the index and has not finished after {deadline_s:.0f} s"
+        raise RemoteError(message, subject=url) from None
+
+
+def _other(link: RemoteLink, name: str, denied: RemoteError | None) -> Exception:
+    """The error for a pinned snapshot that the store does not have, or denies access to."""
     assert link.snapshot is not None
-    if len(link.snapshot) < len("sha256:") + 64:
+    if denied is not None:
+        hint = f"its index cannot be read: {denied.message}; S3 says so of a missing object, too, without s3:ListBucket"
+    elif len(link.snapshot) < len("sha256:") + 64:
         hint = "give all 64 digits for a snapshot that is not the current one"
     else:
         hint = "it was removed, or it was never in this place"
     return DatasetNotFoundError(
         subject=str(link), expected="a snapshot of this id", found=f"{name}, the current one", hint=hint
     )
+
+
+def _source_path(name: str) -> str:
+    return f"{STATE}/sources/{name.removeprefix('sha256:')}"
+
+
+def source_of(root: Path, url: str, name: str) -> str:
+    """The URL that the files of a snapshot come from: on the Hub, that of the commit in which its index stood.
+
+    Shards without hashes stay those of the first commit: nothing else would show that they changed.
+    """
+    path = root / _source_path(name)
+    try:
+        return read_bounded(path, _MOST_BYTES, follow=False).decode()
+    except FileNotFoundError:
+        return url
+    except UnicodeDecodeError:
+        raise FormatError("this file is damaged", subject=str(path), hint="remove the mirror's directory") from None
 
 
 def _keep(claim: fetching.Claim, link: RemoteLink, name: str, data: bytes) -> None:

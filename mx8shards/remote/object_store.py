@@ -78,6 +78,12 @@ class ObjectStore:
         return f"{self._scheme}://{self._bucket}" + (f"/{self._prefix}" if self._prefix else "")
 
     @property
+    def address(self) -> str:
+        """The URL and, if there is one, the endpoint."""
+        endpoint = self._access.endpoint if self._access else None
+        return f"{self.url} at {endpoint}" if endpoint else self.url
+
+    @property
     def can_put_conditionally(self) -> bool:
         """Whether `put` honours its conditions. A store that is neither AWS, Google nor Azure is tried."""
         if self._conditional is None:
@@ -143,13 +149,15 @@ class ObjectStore:
         """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
         begun = time.monotonic()
         bulk = self._bulk if self._bulk and size_bytes >= _BULK_FROM and not self._bulk.is_paused else None
+        done: bool | None = None
         if bulk:
             limits = {"limit_s": attempt_s(self._deadline_s), "stall_s": stall_s(self._deadline_s)}
-            if bulk.fetch(self._url_of(key), target, size_bytes, **limits):
+            done = bulk.fetch(self._url_of(key), target, size_bytes, **limits)
+            if done:
                 return
         left = begun + self._deadline_s - time.monotonic()
         self._stream(key, target, size_bytes, max(left, attempt_s(self._deadline_s)))  # bytes had renewed the limit
-        if bulk:
+        if bulk and done is False:
             bulk.pause()
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:

@@ -7,7 +7,7 @@ import re
 from mx8shards.errors import RemoteError, SettingError, real_number, whole_number
 from mx8shards.remote.hub import Hub
 from mx8shards.remote.object_store import ObjectStore
-from mx8shards.remote.store import Store
+from mx8shards.remote.store import Store, is_plain
 from mx8shards.remote.store_process import ForkSafe
 
 DEADLINE_S = 300.0
@@ -55,8 +55,7 @@ def bucket_and_prefix(url: str, rest: str) -> tuple[str, str]:
 
 
 def check_key(key: str, subject: str) -> None:
-    """SettingError if a prefix or key has empty or dotted parts, or control characters: stores disagree about those."""
-    parts = key.split("/") if key else []
-    if any(part in ("", ".", "..") for part in parts) or not key.isprintable():
+    """SettingError if a prefix or key has empty or dotted parts, or control characters."""
+    if key and not is_plain(key):
         expected = "no empty part, '.', '..' or control character between the slashes"
         raise SettingError(subject=subject, expected=expected, found=repr(key))

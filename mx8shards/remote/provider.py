@@ -11,21 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mx8shards.disk.files import read_bounded
-from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, RemoteError, ShardsError
+from mx8shards.disk.map import Bytes
+from mx8shards.errors import FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.remote import fetching, ledger
+from mx8shards.remote.block_repair import Repaired, made_whole
 from mx8shards.remote.eviction import LimitedRoom
 from mx8shards.remote.fetching import Claim, claimed
+from mx8shards.remote.remote_snapshots import kept_key, read_current
 from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Store
 from mx8shards.shards.local_files import best_hash, shard_name, shard_path
 from mx8shards.shards.providers import Cause, Eviction, Fetches, LocalFiles
-from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, kept_path, sidecar_path
+from mx8shards.shards.snapshots import STATE, Snapshot, sidecar_path
 
 _PARALLEL = 8
 _OUTAGE = "outage.json"
 _MOST_OUTAGE_BYTES = 1 << 16
+_ABOUT = 0.9  # the last attempt may end a little before the deadline
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class RemoteSettings:
     """How a mirror is used by one Dataset."""
 
     url: str
+    source: str  # the URL to fetch from: on the Hub, that of one commit
     deadline_s: float
     keep_zip: bool
     limit_bytes: int | None
@@ -110,22 +115,25 @@ class RemoteFiles:
         return path
 
     def provide_sidecar(self, sidecar: Sidecar) -> None:
-        """Fetch a side-car unless it is here. One that is missing in the store is left out: it is optional."""
-        target = sidecar_path(self._root, sidecar.blake3)
+        """Fetch a side-car unless it is here. One that is missing or denied is left out: it is optional."""
+        info = _file_of(self._root, sidecar)
+        target = self._root / info.basename
         if target.exists():
             return
-        key = target.relative_to(self._root).as_posix()
-        info = FileInfo(key, sidecar.size_bytes, {"blake3": sidecar.blake3})
         with self._claim(info) as claim:
-            if target.exists():
-                return
-            try:
-                path = fetching.fetch(self._store, info, claim, f"{self.settings.url}/{key}")
-            except RemoteError as error:
-                if error.reason != "missing":
-                    raise
-                return
-            fetching.place(path, key, claim)
+            if not target.exists():
+                self._fetch_sidecar(info, claim)
+
+    def _fetch_sidecar(self, info: FileInfo, claim: Claim) -> bool:
+        """Fetch a side-car, and return whether the store has it."""
+        try:
+            path = fetching.fetch(self._store, info, claim, f"{self.settings.url}/{info.basename}")
+        except RemoteError as error:
+            if error.reason not in ("missing", "denied"):  # S3 denies access where a reader may not list
+                raise
+            return False
+        fetching.place(path, info.basename, claim)
+        return True
 
     def close(self) -> None:
         """End what this process is fetching, and the wait for what others fetch. A later call connects again."""
@@ -151,20 +159,57 @@ class RemoteFiles:
             found = self._verified(entry) or self._verified_now(entry, claim)
             if found is not None:
                 return found
-            return self._fetch(entry, claim)
+            unpacks = entry.zip is not None and not self.settings.keep_zip
+            wanted = entry.raw if unpacks else entry.stored
+            self._fetch(entry, wanted, claim)
+            return wanted
 
-    def _fetch(self, entry: Entry, claim: Claim) -> FileInfo:
-        """Fetch the shard's file, unpack it unless it is to be kept compressed, and place it."""
+    def _fetch(self, entry: Entry, wanted: FileInfo, claim: Claim) -> None:
+        """Fetch the stored file of a shard, unpack it if the raw file is wanted, and place that."""
         name = shard_name(self.snapshot, entry.stored)
-        unpacks = entry.zip is not None and not self.settings.keep_zip
-        wanted = entry.raw if unpacks else entry.stored
+        unpacks = wanted is not entry.stored
         with self._entered(entry, wanted, entry.stored.size_bytes if unpacks else 0):
-            path, etag = self._stored_file(entry, claim, name)
-            if unpacks:
-                path = fetching.unpack(entry, path, claim, name)
-            stamp = fetching.place(path, wanted.basename, claim)
-            self._stamps.stamp(wanted, stamp, claim.private, etag)
-        return wanted
+            try:
+                path = self._stored_file(entry, claim, name)
+                if unpacks:
+                    path = fetching.unpack(entry, path, claim, name)
+            except (FormatError, IntegrityError) as error:
+                self._require_snapshot(error)
+                raise
+            self._place(path, wanted, claim)
+
+    def _place(self, path: Path, wanted: FileInfo, claim: Claim) -> None:
+        stamp = fetching.place(path, wanted.basename, claim)
+        self._stamps.stamp(wanted, stamp, claim.private)
+
+    def repair(self, entry: Entry, damaged: FileInfo, digests: Bytes | None) -> Repaired | None:
+        """Replace a shard's raw or compressed file if it is damaged or missing; None if it is intact.
+
+        With the digests of its blocks, only the damaged blocks are fetched where that is possible.
+        """
+        path, name = shard_path(self.snapshot, damaged), shard_name(self.snapshot, damaged)
+        with self._claim(entry.stored) as claim:
+            self._stamps.forget(damaged.basename)
+            if self._verified_as(damaged, claim):
+                return None
+            whole = None
+            if digests is not None:
+                whole = made_whole(self._store, damaged, path, digests, claim, name)
+            if whole is None:
+                self._fetch(entry, damaged, claim)
+                return Repaired(damaged.basename, None)
+            with self._entered(entry, damaged, 0):
+                self._place(whole.path, damaged, claim)
+            return Repaired(damaged.basename, whole.blocks)
+
+    def repair_sidecar(self, sidecar: Sidecar) -> Repaired | None:
+        """Fetch a side-car unless an intact one is here; None then, or if the store has none either."""
+        info = _file_of(self._root, sidecar)
+        with self._claim(info) as claim:
+            with suppress(FormatError, IntegrityError, OSError):
+                fetching.check_file(self._root / info.basename, info, info.basename)
+                return None
+            return Repaired(info.basename, None) if self._fetch_sidecar(info, claim) else None
 
     @contextmanager
     def _entered(self, entry: Entry, wanted: FileInfo, more_bytes: int) -> Iterator[None]:
@@ -184,48 +229,56 @@ class RemoteFiles:
         if more_bytes:
             room.settle(wanted.basename, wanted.size_bytes)
 
-    def _stored_file(self, entry: Entry, claim: Claim, name: str) -> tuple[Path, str]:
-        """A verified copy of the stored file, and the ETag of its object if the index has no hash of it."""
+    def _stored_file(self, entry: Entry, claim: Claim, name: str) -> Path:
+        """A verified copy of the stored file."""
         if entry.zip is not None and self._stamps.is_verified(entry.zip):
-            return shard_path(self.snapshot, entry.zip), ""
-        etag = ""
+            return shard_path(self.snapshot, entry.zip)
         begun = time.monotonic()
         try:
-            if best_hash(entry.stored) is None:
-                found = self._store.head(entry.stored.basename)
-                etag = found.etag if found is not None else ""
             path = fetching.fetch(self._store, entry.stored, claim, name)
         except RemoteError as error:
             if error.reason == "network":
-                self._note_outage(error, claim)
-            raise self._missing(entry, error) if error.reason == "missing" else error from error.__cause__
+                self._note_outage(error, claim, time.monotonic() - begun)
+            elif error.reason in ("missing", "changed"):
+                self._require_snapshot(error)
+            if error.reason == "missing":
+                message = "the index names this shard, but there is no such object"
+                where = f"{self.settings.url}/{entry.stored.basename}"
+                raise RemoteError(message, subject=where, reason="missing") from error
+            raise
         self._of_process.spent.append((begun, time.monotonic(), entry.stored.size_bytes))
-        return path, etag
+        return path
 
     def _verified_now(self, entry: Entry, claim: Claim) -> FileInfo | None:
         """Verify a file that is here without a valid stamp, such as one that somebody copied here; None if it fails."""
         kept = entry.zip if entry.zip is not None and self.settings.keep_zip else None
-        for info in filter(None, (entry.raw, kept)):
-            if best_hash(info) is None:
-                continue
-            path = shard_path(self.snapshot, info)
-            with suppress(FormatError, IntegrityError, OSError):
-                stamp = fetching.check_file(path, info, info.basename)
-                if stamp == stamp_of(path.lstat()):
-                    self._stamps.stamp(info, stamp, claim.private)
-                    return info
-        return None
+        return next((info for info in filter(None, (entry.raw, kept)) if self._verified_as(info, claim)), None)
 
-    def _missing(self, entry: Entry, error: RemoteError) -> ShardsError:
-        """The error for a shard that the store does not have: the shard is missing, or the whole snapshot is gone."""
-        name = self.snapshot.id
-        kept = kept_path(Path(), name).as_posix()
-        if self._store.head(kept) is None and self._store.head(INDEX) is None:
+    def _verified_as(self, info: FileInfo, claim: Claim) -> bool:
+        """Whether the file is here and has the hash that the index demands; then it is stamped."""
+        if best_hash(info) is None:
+            return False
+        path = shard_path(self.snapshot, info)
+        with suppress(FormatError, IntegrityError, OSError):
+            stamp = fetching.check_file(path, info, info.basename)
+            if stamp == stamp_of(path.lstat()):
+                self._stamps.stamp(info, stamp, claim.private)
+                return True
+        return False
+
+    def _require_snapshot(self, cause: ShardsError) -> None:
+        """RemoteError if the store no longer has the snapshot, so that other objects may have taken its names."""
+        try:
+            if self._store.head(kept_key(self.snapshot.id)) is not None:
+                return
+        except RemoteError as error:
+            if error.reason != "denied":  # S3 denies access to a missing object where a reader may not list
+                raise
+        current = read_current(self._store)
+        if current is None or current.id != self.snapshot.id:
             hint = "its shards that are here already can still be read"
-            subject = f"{self.settings.url}@{name}"
-            return RemoteError("the snapshot was removed", subject=subject, hint=hint, reason="missing")
-        where = f"{self.settings.url}/{entry.stored.basename}"
-        return DatasetNotFoundError("the index names this shard, but there is no such object", subject=where)
+            subject = f"{self.settings.url}@{self.snapshot.id}"
+            raise RemoteError("the snapshot was removed", subject=subject, hint=hint, reason="missing") from cause
 
     # the store, and other jobs ----------------------------------------------------------------------------------
 
@@ -239,7 +292,7 @@ class RemoteFiles:
     def _store(self) -> Store:
         own = self._of_process
         if own.store is None:
-            own.store = connect(self.settings.url, self.settings.deadline_s)
+            own.store = connect(self.settings.source, self.settings.deadline_s)
         return own.store
 
     @contextmanager
@@ -276,20 +329,31 @@ class RemoteFiles:
             until = max(until, end)
         return Fetches(len(spent), total, busy_s)
 
-    def _note_outage(self, error: RemoteError, claim: Claim) -> None:
+    def _note_outage(self, error: RemoteError, claim: Claim, spent_s: float) -> None:
         """Tell other jobs on this mirror that the store does not answer, so that they do not wait as long again."""
+        lasted_s = min(spent_s, self.settings.deadline_s)
+        about = {"at": time.time(), "lasted_s": lasted_s, "address": self._store.address, "message": error.message}
         with suppress(ShardsError, OSError):
             draft = claim.draft()
-            text = json.dumps({"at": time.time(), "url": self.settings.url, "message": error.message})
-            fetching.write_note(draft, self._root / STATE / _OUTAGE, text)
+            fetching.write_note(draft, self._root / STATE / _OUTAGE, json.dumps(about))
 
     def _outage_since(self, begun: float) -> RemoteError | None:
-        """The failure of another job that gave up on the store after this time, if one did."""
+        """The failure of another job that gave up on the store after this time, if one did.
+
+        It counts if this job would have given up too: the same endpoint did not answer for as long as its deadline.
+        """
+        least_s = _ABOUT * self.settings.deadline_s
         with suppress(OSError, ShardsError, ValueError, TypeError, KeyError):
             found = json.loads(read_bounded(self._root / STATE / _OUTAGE, _MOST_OUTAGE_BYTES, follow=False))
-            if found["url"] == self.settings.url and begun <= found["at"] <= time.time():
+            is_long = begun <= found["at"] <= time.time() and found["lasted_s"] >= least_s
+            if is_long and found["address"] == self._store.address:
                 return RemoteError(str(found["message"]), subject=self.settings.url, hint="seen by another process")
         return None
+
+
+def _file_of(root: Path, sidecar: Sidecar) -> FileInfo:
+    key = sidecar_path(root, sidecar.blake3).relative_to(root).as_posix()
+    return FileInfo(key, sidecar.size_bytes, {"blake3": sidecar.blake3})
 
 
 def connect(url: str, deadline_s: float) -> Store:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -87,8 +86,13 @@ def read_kept(store: Store, snapshot: str) -> RemoteIndex:
 def find_snapshot(store: Store, snapshot: str) -> RemoteIndex:
     """The index of a snapshot, given by its id or the beginning of it."""
     if len(snapshot) == len("sha256:") + 64:
-        with contextlib.suppress(DatasetNotFoundError):
+        try:
             return read_kept(store, snapshot)
+        except DatasetNotFoundError:
+            pass
+        except RemoteError as error:  # without the right to list, S3 denies access to a missing object
+            if error.reason != "denied":
+                raise
     current = read_current(store)
     if current is not None and current.id.startswith(snapshot):
         return current

@@ -71,13 +71,13 @@ class Stamps:
             return (device, inode, size, mtime, ctime), str(found["content"])
         return (0, 0, 0, 0, 0), ""
 
-    def stamp(self, info: FileInfo, stamp: Stamp, private: Path, etag: str = "") -> None:
+    def stamp(self, info: FileInfo, stamp: Stamp, private: Path) -> None:
         """Record that the file with this stamp was verified. The caller holds the claim that `private` belongs to.
 
         Without permission to write, the verdict holds in this process only.
         """
         self._known[info.basename] = stamp, identity(info)
-        text = json.dumps({"file": stamp, "content": identity(info), **({"etag": etag} if etag else {})})
+        text = json.dumps({"file": stamp, "content": identity(info)})
         with suppress(ShardsError):
             publish.make_directories(self._directory, below=self._root)
             draft = private / "stamp"

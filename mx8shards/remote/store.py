@@ -30,10 +30,20 @@ class Listed(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """The bytes of a small object, and its ETag."""
+    """The bytes of a small object, and its ETag.
+
+    `source` is the URL of the prefix in the version that the bytes come from, if the store has versions of the whole
+    prefix, as the Hub's commits are; otherwise "".
+    """
 
     data: bytes
     etag: str
+    source: str = ""
+
+
+def is_plain(key: str) -> bool:
+    """Whether a key has neither empty or dotted parts nor control characters: stores disagree about those."""
+    return key.isprintable() and not any(part in ("", ".", "..") for part in key.split("/"))
 
 
 class Store(Protocol):
@@ -45,6 +55,10 @@ class Store(Protocol):
     @property
     def url(self) -> str:
         """The URL of the prefix, without credentials: for messages."""
+
+    @property
+    def address(self) -> str:
+        """The URL and, if the environment names one, the endpoint that answers for it."""
 
     @property
     def can_put_conditionally(self) -> bool:

@@ -84,6 +84,11 @@ class ForkSafe:
         return self._store.url
 
     @property
+    def address(self) -> str:
+        """The URL and the endpoint."""
+        return self._store.address
+
+    @property
     def can_put_conditionally(self) -> bool:
         """Whether `put` honours `if_match`."""
         return self._answer(lambda store: store.can_put_conditionally)
@@ -157,6 +162,7 @@ class StoreProcess:
 
     def __init__(self, store: Store) -> None:
         self.url = store.url
+        self.address = store.address
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Any]] = {}
         self._count = 0
@@ -259,12 +265,24 @@ def _read_answers(process: subprocess.Popen[bytes], waiting: dict[int, Future[An
                     future.set_result(result)
                 else:
                     future.set_exception(error)
-        except (EOFError, pickle.UnpicklingError, OSError):
-            pass
+        except Exception:  # noqa: BLE001 — nothing after it can be understood
+            process.kill()
     ended.set()
     while waiting:
         _, future = waiting.popitem()
         future.set_exception(HelperEndedError(_ENDED))
+
+
+def _pickled(number: int, result: Any, failed: Exception | None) -> bytes:
+    """An answer as bytes. An exception that the asking process could not load again is replaced by its class name."""
+    try:
+        data = pickle.dumps((number, result, failed))
+        if failed is not None:
+            pickle.loads(data)  # noqa: S301 — these are our own bytes
+    except Exception as error:  # noqa: BLE001 — whatever a foreign class raises
+        name = type(error if failed is None else failed).__name__
+        return pickle.dumps((number, None, RemoteError(f"the helper process failed: {name}", reason="denied")))
+    return data
 
 
 def serve() -> None:
@@ -282,8 +300,9 @@ def serve() -> None:
             result = list(result) if method == "list" else result
         except Exception as error:  # noqa: BLE001 — whatever it is, the asking process raises it
             failed = error.with_traceback(None)
+        message = _pickled(number, result, failed)
         with lock:
-            pickle.dump((number, result, failed), answers)
+            answers.write(message)
             answers.flush()
 
     with ThreadPoolExecutor(_THREADS) as threads:

@@ -43,6 +43,11 @@ class RemoteLink:
         return f"{self.url}@{self.snapshot}" if self.snapshot else f"{self.url}@refresh" if self.refresh else self.url
 
 
+def is_url(text: str) -> bool:
+    """Whether this is a URL, not a path."""
+    return _URL.match(text) is not None
+
+
 def parse_any(text: str | os.PathLike[str]) -> Link | RemoteLink:
     """Parse a path or a URL, plain, with `@sha256:…` (at least eight digits) or with `@refresh`.
 

@@ -95,7 +95,8 @@ class Provider(Protocol):
         """Make the shard's file local and return its path.
 
         FormatError, IntegrityError or DatasetNotFoundError mean that the shard is damaged or missing, which a Loader's
-        on_error= may skip. RemoteError and DiskError mean that the network or the disk failed.
+        on_error= may skip. RemoteError and DiskError are not errors of the shard: the network or the disk failed, or
+        the store no longer has the object that the index names.
         """
 
     def provide_sidecar(self, sidecar: Sidecar) -> None:

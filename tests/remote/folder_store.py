@@ -18,6 +18,7 @@ class FolderStore:
     def __init__(self, root: Path, url: str = "s3://folder/data") -> None:
         self.root = root
         self.url = url
+        self.address = url
         self.can_put_conditionally = True
         self.asked: list[str] = []  # the keys of all requests
         self.fault: Fault = lambda key, data: data

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,16 @@ def write(root: Path, count: int = 120, *, mode: str = "create", start: int = 0,
         for i in range(start, start + count):
             writer.write({"x": i, "text": f"sample {i}"})
     return str(writer.snapshot)
+
+
+def without_hashes(root: Path) -> None:
+    """Make a dataset an unsealed one, as MosaicML Streaming writes it."""
+    index = json.loads((root / "index.json").read_text())
+    for shard in index["shards"]:
+        shard["raw_data"]["hashes"] = {}
+    del index["mx8shards"]
+    shutil.rmtree(root / ".mx8shards")
+    (root / "index.json").write_text(json.dumps(index))
 
 
 def upload(root: Path, url: str) -> None:

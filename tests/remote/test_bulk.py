@@ -119,6 +119,19 @@ def test_what_fails_only_in_s5cmd_pauses_it_and_is_told_at_length(
     assert not bulk.is_paused
 
 
+def test_waiting_for_other_transfers_is_no_failure_of_the_child(bucket: str, tmp_path: Path) -> None:
+    name, _, prefix = bucket.removeprefix("s3://").partition("/")
+    store = ObjectStore("s3", name, prefix, deadline_s=2, parallel=1)
+    bulk = store._bulk
+    assert bulk is not None
+    store.put("shard", bytes(MIB))
+    with bulk._room:  # as if another transfer took all the time
+        store.fetch("shard", tmp_path / "shard", MIB)
+    assert (tmp_path / "shard").read_bytes() == bytes(MIB)
+    assert not bulk.is_paused
+    store.close()
+
+
 def test_a_killed_child_is_replaced(store: ObjectStore, tmp_path: Path) -> None:
     store.put("shard", bytes(MIB))
     store.fetch("shard", tmp_path / "1", MIB)

@@ -12,7 +12,7 @@ import pytest
 
 from mx8shards.errors import RemoteError
 from mx8shards.remote.open_store import open_store
-from mx8shards.remote.store import Store
+from mx8shards.remote.store import Fetched, Store
 from tests.remote.cloud_server import Azure, CloudServer, Google
 
 SECRET = "c2VjcmV0LW9mLXRlc3Rz"
@@ -49,7 +49,7 @@ def test_objects_are_written_read_listed_and_deleted(store: Store, tmp_path: Pat
     found = store.head("shard 1")
     assert found is not None
     assert (found.key, found.size_bytes) == ("shard 1", len(data))
-    assert store.read("shard 1", len(data)) == (data, found.etag)
+    assert store.read("shard 1", len(data)) == Fetched(data, found.etag)
     assert store.read_spans("shard 1", [(9, 12), (0, 2), (1 << 21, (1 << 21) + 5)], found.etag) == [
         *(data[9:12], data[0:2], data[1 << 21 : (1 << 21) + 5]),
     ]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from mx8shards.errors import RemoteError
 from mx8shards.remote.open_store import open_store
+from mx8shards.remote.store_process import StoreProcess
+from tests.remote.deadlines import in_time
 
 MIB = 1 << 20
 
@@ -75,6 +78,43 @@ def test_errors_in_a_forked_process_are_those_of_the_store(bucket: str) -> None:
     assert isinstance(error, RemoteError)
     assert error.reason == "missing"
     assert "data/none: the store answered 404" in str(error)
+
+
+class NeverLeavesError(Exception):
+    """It cannot be pickled."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("never")
+
+
+class NeverArrivesError(Exception):
+    """It can be pickled, but not loaded again."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(first)
+
+
+class OddStore:
+    """A store whose errors and answers cannot be sent to another process."""
+
+    url = address = "s3://odd"
+
+    def read(self, key: str, most: int) -> Any:
+        if key == "leaves":
+            raise NeverLeavesError
+        if key == "arrives":
+            raise NeverArrivesError(1, 2)
+        return threading.Lock() if key == "answer" else key
+
+
+def test_what_cannot_be_sent_between_processes_is_an_error_and_not_a_hang() -> None:
+    process = StoreProcess(OddStore())  # type: ignore[arg-type]
+    for key, name in (("leaves", "NeverLeavesError"), ("arrives", "NeverArrivesError"), ("answer", "TypeError")):
+        found = in_time(lambda key=key: process.read(key, 9))
+        assert isinstance(found, RemoteError)
+        assert str(found) == f"the helper process failed: {name}"
+    assert in_time(lambda: process.read("right", 9)) == "right"  # the helper goes on
+    process.close()
 
 
 def helpers(of: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
+import mx8shards as mx8
 from mx8shards.errors import FormatError, RemoteError, SettingError
 from mx8shards.remote.open_store import open_store
 from tests.remote.hub_server import REPOSITORY, HubServer
+from tests.remote.mirrors import numbers, without_hashes, write
 
 URL = f"hf://datasets/{REPOSITORY}"
 SHARD = os.urandom(3 << 20)
@@ -33,8 +36,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 def test_an_index_and_a_shard_are_read(hub: HubServer, tmp_path: Path) -> None:
     hub.push({"train/index.json": b"{}", "train/a shard#1.mds": SHARD})
     store = open_store(f"{URL}/train")
-    assert store.read("index.json", 2) == (b"{}", f'"{hashlib.sha1(b"{}").hexdigest()}"')
-    assert store.read("a shard#1.mds", len(SHARD)) == (SHARD, f'"{hashlib.sha256(SHARD).hexdigest()}"')
+    assert store.read("index.json", 2)[:2] == (b"{}", f'"{hashlib.sha1(b"{}").hexdigest()}"')
+    assert store.read("a shard#1.mds", len(SHARD))[:2] == (SHARD, f'"{hashlib.sha256(SHARD).hexdigest()}"')
     store.fetch("a shard#1.mds", tmp_path / "shard", len(SHARD))
     assert (tmp_path / "shard").read_bytes() == SHARD
     assert store.url == f"{URL}/train"
@@ -46,16 +49,18 @@ def test_a_file_larger_than_the_limit_is_not_read(hub: HubServer) -> None:
         open_store(URL).read("index.json", 99)
 
 
-def test_shards_come_from_the_commit_of_the_index(hub: HubServer, tmp_path: Path) -> None:
-    hub.push({"index.json": b"1", "x.mds": b"first"})
+def test_everything_comes_from_the_commit_of_the_index(hub: HubServer, tmp_path: Path) -> None:
+    commit = hub.push({"index.json": b"1", "x.mds": b"first"})
     store = open_store(URL)
-    assert store.read("index.json", 9).data == b"1"
-    hub.push({"index.json": b"2", "x.mds": b"other"})
+    assert store.read("index.json", 9)[::2] == (b"1", f"{URL}@{commit}")
+    hub.push({"index.json": b"2", "x.mds": b"other", "new.mds": b""})
     for number, same in enumerate((store, pickle.loads(pickle.dumps(store)))):
         same.fetch("x.mds", tmp_path / str(number), 5)
         assert (tmp_path / str(number)).read_bytes() == b"first"
-    assert store.read("index.json", 9).data == b"2"
-    assert store.read_spans("x.mds", [(0, 5)], None) == [b"other"]
+    assert store.read("index.json", 9).data == b"1"
+    assert store.read_spans("x.mds", [(0, 5)], None) == [b"first"]
+    assert [found.key for found in store.list()] == ["index.json", "x.mds"]
+    assert open_store(URL).read("index.json", 9).data == b"2"
 
 
 def test_a_revision_is_a_branch_a_commit_or_a_pull_request(hub: HubServer) -> None:
@@ -123,6 +128,118 @@ def test_an_error_does_not_show_a_signed_address(hub: HubServer) -> None:
     assert "Signature" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "/obj?Signature=SECRET\r",
+        "/obj?Signature=SECRET&name=\u00e9",
+        "//[half/obj?Signature=SECRET",
+        "//host:port/obj?Signature=SECRET",
+        "http:///obj?Signature=SECRET",
+    ],
+)
+def test_an_odd_signed_address_is_not_shown(hub: HubServer, location: str) -> None:
+    hub.push({"x.mds": b"12345"})
+    hub.faults = lambda handler: handler.host == "hub" and (handler.answer(302, Location=location) or True)
+    with pytest.raises(RemoteError) as caught:
+        open_store(URL, deadline_s=1).read("x.mds", 9)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_redirect_to_an_address_with_spaces_is_followed(hub: HubServer) -> None:
+    hub.push({"x.mds": b"12345"})
+    digest = hashlib.sha256(b"12345").hexdigest()
+    address = f'{hub.storage_url}/{digest}?X=SECRET%20&name="x y.mds"'
+    hub.faults = lambda handler: handler.host == "hub" and (handler.answer(302, Location=address) or True)
+    assert open_store(URL, deadline_s=1).read("x.mds", 9).data == b"12345"
+    (path,) = (path for host, _, path, _ in hub.requests if host == "storage")
+    assert path == f"/{digest}?X=SECRET%20&name=%22x%20y.mds%22"
+
+
+@pytest.mark.parametrize("path", ["train/../x", "train//x", "other/x", "train/\x1b", "/train/x", "train", 7])
+def test_a_listing_names_only_files_below_the_prefix(hub: HubServer, path: Any) -> None:
+    hub.push({"train/index.json": b"{}"})
+    page = json.dumps([{"type": "file", "path": path, "size": 0, "oid": "0"}]).encode()
+    hub.faults = lambda handler: handler.answer(200, page) or True
+    with pytest.raises(RemoteError, match="listing") as caught:
+        list(open_store(f"{URL}/train", deadline_s=1).list())
+    assert "index.json" not in str(caught.value)
+
+
+def files(root: Path, prefix: str) -> dict[str, bytes]:
+    paths = (path for path in root.rglob("*") if path.is_file() and path.name != "lock")
+    return {f"{prefix}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_dataset_stays_at_its_commit_whatever_is_pushed_meanwhile(
+    hub: HubServer, tmp_path: Path, sealed: bool
+) -> None:
+    for name, start in (("one", 100), ("two", 500)):
+        write(tmp_path / name, 100, start=start)
+        if not sealed:
+            without_hashes(tmp_path / name)
+    commit = hub.push(files(tmp_path / "one", "train"))
+    dataset = mx8.Dataset(f"{URL}/train", local=tmp_path / "cache", deadline_s=5)
+    assert dataset[0]["x"] == 100
+    hub.push(files(tmp_path / "two", "train"))
+    assert numbers(pickle.loads(pickle.dumps(dataset))) == numbers(dataset) == list(range(100, 200))
+    asked = [path for host, _, path, _ in hub.requests if host == "hub" and path.endswith(".mds")]
+    assert {path.split("/")[5] for path in asked} == {commit}
+    same = mx8.Dataset(f"{URL}/train", local=tmp_path / "cache", deadline_s=5)
+    (tmp_path / "cache/shard.00000.mds").unlink()
+    assert numbers(same) == list(range(100, 200))
+
+
+def test_a_repair_takes_the_commit_of_the_mirror(hub: HubServer, tmp_path: Path) -> None:
+    write(tmp_path / "one", 100, start=100)
+    write(tmp_path / "two", 100, start=500)
+    hub.push(files(tmp_path / "one", "train"))
+    assert len(numbers(mx8.Dataset(f"{URL}/train", local=tmp_path / "cache"))) == 100
+    hub.push(files(tmp_path / "two", "train"))
+    (tmp_path / "cache/shard.00001.mds").write_bytes(b"damaged")
+    assert mx8.verify(tmp_path / "cache", data=True, repair=True).ok
+    assert numbers(mx8.Dataset(tmp_path / "cache")) == list(range(100, 200))
+
+
+def test_a_refreshed_dataset_of_the_hub_comes_from_the_new_commit(hub: HubServer, tmp_path: Path) -> None:
+    write(tmp_path / "data", 100)
+    first = hub.push(files(tmp_path / "data", "train"))
+    mx8.Dataset(f"{URL}/train", local=tmp_path / "cache")
+    hub.push({"other.txt": b""})
+    del hub.commits[first]  # as if the history had been squashed
+    refreshed = mx8.Dataset(f"{URL}/train@refresh", local=tmp_path / "cache", deadline_s=5)
+    assert numbers(refreshed) == numbers(mx8.Dataset(f"{URL}/train", local=tmp_path / "cache")) == list(range(100))
+
+
+def test_verify_and_sync_see_one_commit_of_the_hub(hub: HubServer, tmp_path: Path) -> None:
+    write(tmp_path / "data", 50)
+    old = files(tmp_path / "data", "train")
+    write(tmp_path / "data", 50, start=50, mode="append")
+    write(tmp_path / "other", 70, start=500)
+    hub.push(old | files(tmp_path / "data", "train"))
+
+    def push_after_the_index(handler: Any) -> bool:
+        if handler.path.endswith(".json") and handler.host == "hub" and "snapshots" in handler.path:
+            hub.push(files(tmp_path / "other", "train"))
+        return False
+
+    hub.faults = push_after_the_index
+    assert mx8.verify(f"{URL}/train", data=True).ok
+    hub.push(old | files(tmp_path / "data", "train"))
+    mx8.sync(f"{URL}/train", tmp_path / "copy")
+    assert numbers(mx8.Dataset(tmp_path / "copy")) == list(range(100))
+
+
+def test_verify_writes_nothing_outside_its_directory(hub: HubServer, tmp_path: Path) -> None:
+    write(tmp_path / "data", 50)
+    outside = "../" * 12 + f"{tmp_path}/outside".removeprefix("/")
+    hub.push(files(tmp_path / "data", "train") | {f"train/.mx8shards/sidecars/{outside}": b"written by the server"})
+    with pytest.raises(RemoteError, match="listing"):
+        mx8.verify(f"{URL}/train", data=True)
+    assert not (tmp_path / "outside").exists()
+
+
 def test_a_listing_has_all_pages(hub: HubServer) -> None:
     hub.page_size = 2
     hub.push({f"train/{number}.mds": bytes(number) for number in range(5)} | {"train/index.json": b"{}", "x": b""})
@@ -140,9 +257,9 @@ def test_a_listing_has_all_pages(hub: HubServer) -> None:
 def test_it_is_read_only(hub: HubServer) -> None:
     store = open_store(URL)
     assert not store.can_put_conditionally
-    for write in (lambda: store.put("x", b""), lambda: store.delete(["x"])):
+    for change in (lambda: store.put("x", b""), lambda: store.delete(["x"])):
         with pytest.raises(RemoteError, match="read only") as caught:
-            write()
+            change()
         assert caught.value.reason == "denied"
 
 

@@ -11,12 +11,14 @@ import pytest
 
 from mx8shards.errors import FormatError, RemoteError, SettingError
 from mx8shards.remote.open_store import open_store
+from mx8shards.remote.store import Fetched
+from tests.remote.fault_server import FaultServer
 
 
 def test_an_object_is_read_whole_with_its_etag(bucket: str) -> None:
     store = open_store(bucket)
     etag = store.put("a/index.json", b"hello")
-    assert store.read("a/index.json", 5) == (b"hello", etag)
+    assert store.read("a/index.json", 5) == Fetched(b"hello", etag)
 
 
 def test_an_object_larger_than_the_limit_is_not_read(bucket: str) -> None:
@@ -100,7 +102,7 @@ def test_a_put_is_conditional(bucket: str) -> None:
     with pytest.raises(RemoteError) as caught:
         store.put("other.json", b"3", if_match=second)
     assert caught.value.reason == "changed"
-    assert store.read("index.json", 9) == (b"2", second)
+    assert store.read("index.json", 9) == Fetched(b"2", second)
     assert [found.key for found in store.list()] == ["index.json"]
 
 
@@ -151,6 +153,14 @@ def test_a_url_with_credentials_or_without_bucket_is_refused_and_not_shown(url: 
 def test_a_prefix_that_stores_disagree_about_is_refused(prefix: str) -> None:
     with pytest.raises(SettingError, match="control character"):
         open_store(f"s3://bucket/{prefix}")
+
+
+@pytest.mark.parametrize("key", ["notes//readme.txt", "a/../b", "./a", "line\nbreak", 'quo"ted//x'])
+def test_an_object_that_cannot_be_listed_is_named(fault_server: FaultServer, key: str) -> None:
+    fault_server.put(f"set/{key}", b"x")
+    with pytest.raises(RemoteError, match="rename or delete") as caught:
+        list(open_store(fault_server.url("set")).list())
+    assert repr(f"set/{key}") in str(caught.value)
 
 
 @pytest.mark.parametrize("deadline_s", [0, -1, float("inf"), float("nan"), "5", None])

@@ -129,6 +129,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "data": NO_FLAGS,
         "subset": ("0%", "101%", "five", 0, -1, 1.5, NAN, True, [1], b"5%"),
         "seal": NO_FLAGS,
+        "repair": NO_FLAGS,
     },
     "merge": {
         "parts": ("part", 5, None),

@@ -14,6 +14,7 @@ import pytest
 import mx8shards as mx8
 from mx8shards.convert.source_files import open_files
 from mx8shards.convert.tarball import MOST_BYTES
+from mx8shards.disk import publish
 from mx8shards.disk.files import open_regular, read_bounded
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import DiskError, FormatError, ShardsError, SourceError
@@ -252,3 +253,11 @@ def test_a_huge_sparse_picture_is_refused(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(SourceError, match=f"at most {MOST_BYTES} bytes"):
         open_files(tmp_path).read("it.jpg")
+
+
+@pytest.mark.parametrize("path", ["data/../outside", "data/a/../../outside/b", "outside"])
+def test_no_directory_is_made_outside_the_one_that_is_named(tmp_path: Path, path: str) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(FormatError, match=r"expected a path below .*, got a path that leads out of it"):
+        publish.make_directories(tmp_path / path, below=tmp_path / "data")
+    assert [found.name for found in tmp_path.iterdir()] == ["data"]

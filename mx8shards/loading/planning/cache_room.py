@@ -40,6 +40,15 @@ def require_room(shards: Shards, settings: Settings, steps: Steps, uses: Callabl
                 found=f"{limit}",
                 hint=f"cache_limit={least}, or BlockShuffle with fewer shards, or a smaller batch_size",
             )
-    waits = any(opened.provider.parallel is not None and not opened.provider.all_here for opened in shards.opened)
-    if settings.shuffle is True and waits:
-        _logger.info("shuffle=True uses all shards from the first batches on: they wait until most of them are local")
+    if settings.shuffle is True and _must_fetch(shards):
+        _logger.warning(
+            "shuffle=True uses all shards from the first batches on, and most of them may have to be fetched first; "
+            "shuffle=mx8shards.BlockShuffle(shards=…) uses few shards at a time"
+        )
+
+
+def _must_fetch(shards: Shards) -> bool:
+    """Whether a shard has to come over the network. Looks at all shards of a mirror that is complete."""
+    if all(opened.provider.parallel is None or opened.provider.all_here for opened in shards.opened):
+        return False
+    return any(shards.awaits(i) == "network" for i in range(shards.count))
