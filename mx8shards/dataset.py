@@ -312,7 +312,10 @@ class Dataset:
     # closing and pickling ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the dataset. Arrays and memoryviews that it returned stay valid."""
+        """Close the dataset. Arrays and memoryviews that it returned stay valid. What it fetches from a store ends."""
+        if self._shards is not None:
+            for each in self._shards.opened:
+                each.provider.close()
         self._shards = None
         self._readers = {}
 

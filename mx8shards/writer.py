@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from mx8shards.errors import (
     SettingError,
     ShardsError,
     one_of,
+    real_number,
     shown,
     true_or_false,
     whole_number,
@@ -69,6 +71,7 @@ class Writer:
         match_streaming: Make every shard file byte-identical to the output of Streaming's MDSWriter.
         single_writer: Also write to a store without conditional puts. No other process may write there then: two that
             publish at the same time would damage the dataset.
+        deadline_s: For a URL, how many seconds the store may fail to answer before that is an error.
 
     Use it as a context manager: if the block raises or the process is killed, nothing is published. Equal samples and
     options give equal bytes and an equal `snapshot`, on any machine and with any number of threads.
@@ -93,6 +96,7 @@ class Writer:
         allow_pickle: bool = False,
         match_streaming: bool = False,
         single_writer: bool = False,
+        deadline_s: float = 300.0,
     ) -> None:
         self._publication: Publication | None = None
         self._failure: BaseException | None = None
@@ -115,7 +119,8 @@ class Writer:
         self._running: deque[Future[StoredShard]] = deque()
         self._entries: list[MdsEntry] = []
         true_or_false("single_writer", single_writer)
-        open_publication = _opener(out, single_writer)
+        deadline_s = real_number("deadline_s", deadline_s, "a number of seconds above 0", lambda s: 0 < s < math.inf)
+        open_publication = _opener(out, single_writer, deadline_s)
         if rank is not None or world_size is not None:
             root = part_root(_local_only(out, "rank"), mode, self._columns, rank, world_size)
             open_publication = partial(LocalPublication, root)
@@ -298,7 +303,7 @@ class Writer:
         )
 
 
-def _opener(out: Any, single_writer: bool) -> Callable[[], Publication]:
+def _opener(out: Any, single_writer: bool, deadline_s: float) -> Callable[[], Publication]:
     """A function that opens the publication for a Writer's `out`."""
     if isinstance(out, tuple | list):
         if len(out) != 2:
@@ -306,24 +311,26 @@ def _opener(out: Any, single_writer: bool) -> Callable[[], Publication]:
         root, url = map(parse_any_target, out)
         if not isinstance(root, Path) or isinstance(url, Path):
             raise SettingError(subject="out", expected="a pair of a directory and a URL", found=shown(out))
-        return partial(_open_both, root, url, single_writer)
+        return partial(_open_both, root, partial(_open_url, url, single_writer, deadline_s))
     target = parse_any_target(out)
-    return partial(LocalPublication, target) if isinstance(target, Path) else partial(_open_url, target, single_writer)
+    if isinstance(target, Path):
+        return partial(LocalPublication, target)
+    return partial(_open_url, target, single_writer, deadline_s)
 
 
-def _open_url(url: str, single_writer: bool) -> RemotePublication:
+def _open_url(url: str, single_writer: bool, deadline_s: float) -> RemotePublication:
     from mx8shards.remote.open_store import open_store
     from mx8shards.remote.upload import RemotePublication
 
-    return RemotePublication(open_store(url), single_writer=single_writer)
+    return RemotePublication(open_store(url, deadline_s=deadline_s), single_writer=single_writer)
 
 
-def _open_both(root: Path, url: str, single_writer: bool) -> Publication:
+def _open_both(root: Path, open_remote: Callable[[], RemotePublication]) -> Publication:
     from mx8shards.remote.both_places import PublicationInBoth
 
     local = LocalPublication(root)
     try:
-        return PublicationInBoth(local, _open_url(url, single_writer))
+        return PublicationInBoth(local, open_remote())
     except BaseException:
         local.close()
         raise

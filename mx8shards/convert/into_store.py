@@ -6,7 +6,7 @@ The directory in the cache belongs to the URL, so that the same call resumes an 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mx8shards.convert.outcome import Conversion
 from mx8shards.convert.part_writing import Job
 from mx8shards.disk import operations, publish
 from mx8shards.errors import DatasetExistsError
+from mx8shards.maintain.conversion import only_holder
 from mx8shards.maintain.rejects import reject_lines, rejects_name
 from mx8shards.maintain.sync import sync
 from mx8shards.remote.mirror import default_directory
@@ -34,15 +35,27 @@ def convert_into_store(
 ) -> Conversion:
     """Convert into `job.out`, the work directory of the URL, and upload every dataset that this makes."""
     urls = {name: f"{url}/{name}" if name else url for name in job.outputs}
-    for name, path in job.outputs.items():
-        _require_free(urls[name], path)
-    report = convert(replace(job, resumes=True), workers=workers, progress=progress)
-    for name, path in job.outputs.items():
-        sync(path, urls[name], single_writer=single_writer)
-    report = _reported(report, url)
-    with operations.disk_errors("remove", job.out):
-        publish.remove_tree(job.out)
+    with _only_conversion(job.out):  # until the directory is gone: `convert` holds its lock in it only while it runs
+        for name, path in job.outputs.items():
+            _require_free(urls[name], path)
+        report = convert(replace(job, resumes=True), workers=workers, progress=progress)
+        for name, path in job.outputs.items():
+            sync(path, urls[name], single_writer=single_writer)
+        report = _reported(report, url)
+        with operations.disk_errors("remove", job.out):
+            publish.remove_tree(job.out)
     return report
+
+
+@contextlib.contextmanager
+def _only_conversion(work: Path) -> Iterator[None]:
+    """Hold a lock beside the work directory. DiskError if another process converts into this URL."""
+    path = work.with_name(f"{work.name}.lock")
+    with operations.disk_errors("open", path):
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        publish.make_directories(path.parent, below=existing)
+    with only_holder(path):
+        yield
 
 
 def _require_free(url: str, path: Path) -> None:

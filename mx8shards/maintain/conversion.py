@@ -43,7 +43,13 @@ def only_conversion(out: Path) -> Iterator[None]:
     with operations.disk_errors("open", out):
         publish.make_root(out)
         publish.make_directories(out / STATE, below=out)
-    path = out / STATE / "conversion.lock"
+    with only_holder(out / STATE / "conversion.lock"):
+        yield
+
+
+@contextlib.contextmanager
+def only_holder(path: Path) -> Iterator[None]:
+    """Hold a lock, whose file is removed afterwards. DiskError if another process holds it."""
     descriptor = lock.acquire(path)
     try:
         yield

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from mx8shards.disk import publish
 from mx8shards.disk.scratch import Scratch
-from mx8shards.errors import DatasetExistsError, DiskError, RemoteError
+from mx8shards.errors import DatasetExistsError, DiskError
 from mx8shards.maintain.remote_links import store_of
 from mx8shards.maintain.sync import sync
-from mx8shards.remote.leftovers import clean_dead_writers
-from mx8shards.remote.remote_snapshots import read_current, require_unchanged
-from mx8shards.remote.reservations import Reservation, find_reservations, take
+from mx8shards.remote.remote_snapshots import require_unchanged
+from mx8shards.remote.reservations import HeldReservation, Reservation, take
 from mx8shards.remote.store import Store
 from mx8shards.remote.upload import RemotePublication
-from mx8shards.remote.writer_start import MOST_ATTEMPTS, Start, is_current, list_objects, names_in
+from mx8shards.remote.writer_start import Found, Start, names_in, reserved_already, start
 from mx8shards.shards.links import Link, RemoteLink
 from mx8shards.shards.recovery import SIDECAR
 from mx8shards.shards.snapshots import STATE, Snapshot
@@ -63,9 +62,9 @@ class MergeIntoStore:
             store = stack.enter_context(store_of(RemoteLink(url)))
             self._publication = RemotePublication(store, single_writer=single_writer)
             stack.callback(self._publication.close)
-            start, self.first_part = _start(store, append, onto, conditional=self._publication.conditional)
-            self._publication.begin(start)
-            self.base: Snapshot | None = start.current.snapshot(Path(url)) if start.current else None
+            begun, self.first_part = _start(store, append, onto, conditional=self._publication.conditional)
+            self._publication.begin(begun)
+            self.base: Snapshot | None = begun.current.snapshot(Path(url)) if begun.current else None
             self._stack = stack.pop_all()
 
     def put_file(self, name: str, source: Path, *, hard_link: bool) -> None:
@@ -86,36 +85,33 @@ class MergeIntoStore:
 
 def _start(store: Store, append: bool, onto: str | None, *, conditional: bool) -> tuple[Start, int]:
     """The state of the store, with the names of parts reserved, and the number of the first part."""
-    for _ in range(MOST_ATTEMPTS):
-        listed = list_objects(store)
-        reservations = find_reservations(store, listed) if conditional else []
-        if clean_dead_writers(store, reservations, listed):
-            continue
-        current = read_current(store)
-        keys = {each.key for each in listed}
-        if current is None:
-            others = (key for key in keys if not key.startswith(f"{STATE}/"))
-            require_empty(store.url, names_in(others, ""))
-        elif not append:
-            hint = 'mode="append" (--append) adds to it'
-            raise DatasetExistsError("the URL already contains a dataset", subject=store.url, hint=hint)
-        else:
-            require_unchanged(store, current, keys)
-        found = current.id if current else None
-        if onto is not None and onto != found:
-            expected = f"{onto} to be the current snapshot"
-            raise DatasetExistsError(subject=store.url, expected=expected, found=str(found))
-        first = next_part(names_in(keys, ""))
-        held = take(store, Reservation("", first, found, kind="merge")) if conditional else None
+
+    def reserve(found: Found) -> tuple[int, HeldReservation | None]:
+        _check(store, found, append, onto)
+        first = next_part(names_in(found.keys, ""))
+        base = found.current.id if found.current else None
+        held = take(store, Reservation("", first, base, kind="merge")) if conditional else None
         if conditional and held is None:
-            hint = "if it was killed, `mx8shards gc` cleans up seven days later"
-            message = "another process uploads to this dataset"
-            raise RemoteError(message, subject=store.url, hint=hint, reason="changed")
-        if is_current(store, current):
-            return Start(current, keys, held), first
-        if held is not None:
-            held.release()
-    raise RemoteError("other writers publish here all the time", subject=store.url, reason="changed")
+            raise reserved_already(store, None)
+        return first, held
+
+    return start(store, reserve, conditional=conditional)
+
+
+def _check(store: Store, found: Found, append: bool, onto: str | None) -> None:
+    """An error unless the store has nothing, or with `append` a dataset, whose current snapshot is `onto`."""
+    current = found.current
+    if current is None:
+        others = (key for key in found.keys if not key.startswith(f"{STATE}/"))
+        require_empty(store.url, names_in(others, ""))
+    elif not append:
+        hint = 'mode="append" (--append) adds to it'
+        raise DatasetExistsError("the URL already contains a dataset", subject=store.url, hint=hint)
+    else:
+        require_unchanged(store, current, found.keys)
+    now = current.id if current else None
+    if onto is not None and onto != now:
+        raise DatasetExistsError(subject=store.url, expected=f"{onto} to be the current snapshot", found=str(now))
 
 
 def next_part(names: Collection[str]) -> int:

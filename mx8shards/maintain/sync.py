@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from mx8shards.errors import SettingError, true_or_false
@@ -16,6 +17,7 @@ from mx8shards.shards.links import Link, RemoteLink, parse_any, parse_any_target
 from mx8shards.shards.snapshots import load
 
 _PARALLEL = 16
+_POLL_S = 0.05
 
 
 def sync(
@@ -23,6 +25,7 @@ def sync(
     target: str | os.PathLike[str],
     *,
     single_writer: bool = False,
+    deadline_s: float = DEADLINE_S,
     progress: Progress | None = None,
 ) -> str:
     """Copy a whole snapshot from a store to a local directory, or from a local directory to a store. Returns its id.
@@ -31,6 +34,7 @@ def sync(
         source: The snapshot: a URL or a dataset's directory, plain or with `@sha256:…`. Plain means the current one.
         target: The local directory, or the URL. It may have an earlier snapshot of this dataset, but no other.
         single_writer: Also upload to a store without conditional puts. No other process may write there then.
+        deadline_s: How many seconds the store may fail to answer before that is an error.
         progress: A function, called with the number of bytes done and the total number of bytes.
 
     Every byte is verified. index.json comes last, so the target is never half a dataset. Files that are there already
@@ -46,21 +50,24 @@ def sync(
 
     if isinstance(link, RemoteLink) and isinstance(there, Path):
         if mirrored_url(there) is not None:
-            return _fill_mirror(link, there, planned)
+            return _fill_mirror(link, there, deadline_s, planned)
         from mx8shards.remote.download_snapshot import PARALLEL, download_snapshot
 
-        with contextlib.closing(open_store(link.url, parallel=PARALLEL)) as store:
+        with contextlib.closing(open_store(link.url, deadline_s=deadline_s, parallel=PARALLEL)) as store:
             return download_snapshot(store, link.snapshot, there, planned=planned)
     if isinstance(link, Link) and not isinstance(there, Path):
         from mx8shards.remote.upload_snapshot import upload_snapshot
 
-        return upload_snapshot(open_store(there), load(link), single_writer=single_writer, planned=planned)
+        store = open_store(there, deadline_s=deadline_s)
+        return upload_snapshot(store, load(link), single_writer=single_writer, planned=planned)
     kinds = "two URLs" if isinstance(link, RemoteLink) else "two directories"
     hint = "" if isinstance(link, RemoteLink) else "merge copies datasets between directories"
     raise SettingError(subject="source and target", expected="a URL and a directory", found=kinds, hint=hint)
 
 
-def _fill_mirror(link: RemoteLink, root: Path, planned: Callable[[int], Callable[[int], object]]) -> str:
+def _fill_mirror(
+    link: RemoteLink, root: Path, deadline_s: float, planned: Callable[[int], Callable[[int], object]]
+) -> str:
     """Fetch all shards and side-cars of a snapshot into a mirror, which jobs may use meanwhile."""
     link = RemoteLink(link.url, link.snapshot, refresh=link.snapshot is None)
     opened = open_mirror(
@@ -70,7 +77,7 @@ def _fill_mirror(link: RemoteLink, root: Path, planned: Callable[[int], Callable
         keep_zip=False,
         verify="structure",
         cache_dir=None,
-        deadline_s=DEADLINE_S,
+        deadline_s=deadline_s,
     )
     index, provider = opened.snapshot.index, opened.provider
     tick = planned(int(index.stored_bytes.sum()))
@@ -80,11 +87,19 @@ def _fill_mirror(link: RemoteLink, root: Path, planned: Callable[[int], Callable
         tick(int(index.stored_bytes[i]))
 
     pool = ThreadPoolExecutor(_PARALLEL, "mx8shards-sync")
+    running: list[Future[None]] = []
     try:
-        for _ in pool.map(fetch, range(index.shards)):
-            pass
+        running += (pool.submit(fetch, i) for i in range(index.shards))
+        for each in running:
+            each.result()
         for sidecar in index.sidecars:
             provider.provide_sidecar(sidecar)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        while not all(each.done() for each in running):  # otherwise Ctrl-C would wait for all that is being fetched
+            provider.close()  # a thread that has not begun to fetch may connect again
+            time.sleep(_POLL_S)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     return opened.snapshot.id

@@ -25,6 +25,7 @@ from typing import Any
 
 from mx8shards.disk import operations
 from mx8shards.remote.access import Access, Keys
+from mx8shards.remote.retries import PROGRESS
 
 _logger = logging.getLogger("mx8shards")
 
@@ -78,17 +79,16 @@ class Bulk:
             url: s3://bucket/key.
             target: Another process may not create files in its directory that begin with its name.
             size_bytes: The size that the object must have.
-            limit_s: The time limit.
+            limit_s: The time limit, which each MiB that comes renews.
             stall_s: The attempt ends when the file has not grown for this time.
         """
-        end = time.monotonic() + limit_s
         if not (f"{url}{target}".isprintable() and self._room.acquire(timeout=limit_s)):
             return None
         done = False
         try:
             mode = _create(target)
             try:
-                done = self._transferred(url, target, size_bytes, end, stall_s)
+                done = self._transferred(url, target, size_bytes, limit_s, stall_s)
                 if done:
                     os.chmod(target, mode)  # noqa: PTH101 — s5cmd's files are readable by their owner only
             finally:
@@ -122,18 +122,21 @@ class Bulk:
         if child:
             child.end()
 
-    def _transferred(self, url: str, target: Path, size_bytes: int, end: float, stall_s: float) -> bool:
+    def _transferred(self, url: str, target: Path, size_bytes: int, limit_s: float, stall_s: float) -> bool:
         child = self._current()
         transfer = child.submit(url, target, size_bytes) if child else None
         if child is None or transfer is None:
             return False
         try:
             size, grown = 0, time.monotonic()
+            mark, end = PROGRESS, grown + limit_s
             while not transfer.ended.wait(_POLL_S):
                 now = time.monotonic()
                 if (found := _size(target)) != size:
                     size, grown = found, now
-                if size > size_bytes or now > end or now > grown + stall_s:
+                if size >= mark:
+                    mark, end = size + PROGRESS, now + limit_s
+                if size > size_bytes or now > end or now > grown + stall_s or self._closed:
                     break
             return transfer.good and target.stat().st_size == size_bytes
         finally:

@@ -109,6 +109,9 @@ def _fetch_all(store: Store, root: Path, files: list[FileInfo], tick: Callable[[
     try:
         for _ in pool.map(partial(_fetch, store, root, tick), files):
             pass
+    except BaseException:
+        store.close()  # otherwise Ctrl-C would wait for all that is being fetched
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import Literal
 
 from mx8shards.errors import DatasetNotFoundError
 from mx8shards.remote.remote_snapshots import kept_in, kept_key, read_current, read_kept
@@ -16,18 +18,25 @@ from mx8shards.shards.snapshots import STATE
 
 def clean_dead_writers(store: Store, reservations: Iterable[FoundReservation], listed: Collection[Listed]) -> bool:
     """Remove what dead writers have left, and return whether there was any. A dead sync can still be resumed."""
-    dead = [each for each in reservations if each.is_dead and each.reservation.kind != "sync"]
+    dead = [each for each in reservations if each.is_dead and each.reservation.kind in ("writer", "merge")]
     return any([clean(store, each, listed) for each in dead])  # noqa: C419 - all of them
 
 
 def clean(store: Store, found: FoundReservation, listed: Iterable[Listed]) -> bool:
-    """Remove the shards that a dead writer has uploaded, and its reservation; False if another process does so already.
+    """Remove the shards that a dead writer has uploaded, and its reservation; False if that must wait.
 
-    Its reservation is replaced by ours first, so that only one process cleans up. Only names that it had reserved are
-    removed, and none if it published its snapshot.
+    Its reservation is replaced by ours first, so that only one process cleans up, and so that a writer that has not
+    announced its snapshot cannot publish any more. One that has may have sent the put of index.json, which succeeds as
+    long as index.json is the one it began with. Its shards may be removed only when that put must fail, because there
+    is another index, or when it was answered long ago. Only names that it had reserved are removed, and none if it
+    published its snapshot.
     """
     dead = found.reservation
-    ours = replace(dead, process=Process.this(), writer=uuid.uuid4().hex)
+    if dead.snapshot is not None and not found.has_landed:
+        current = read_current(store)
+        if (current.id if current else None) == dead.base:
+            return False
+    ours = replace(dead, process=Process.this(), writer=uuid.uuid4().hex, renewed_s=time.time())
     held = replace_reservation(store, ours, found.etag)
     if held is None:
         return False
@@ -37,35 +46,38 @@ def clean(store: Store, found: FoundReservation, listed: Iterable[Listed]) -> bo
 
 
 def _remove_unpublished(store: Store, dead: Reservation, keys: list[str]) -> None:
+    gone = [key for key in keys if dead.covers(key)]
     if dead.snapshot is not None:
-        if _is_published(store, dead.snapshot, dead.base, keys):
+        sidecars = set(dead.sidecars) - _used_sidecars(store, dead)
+        gone = [kept_key(dead.snapshot), *sorted(sidecars), *gone]
+        # As the last request before the removal: the answer must not be old.
+        if fate(store, dead.snapshot, dead.base) != "unpublished":
             return
-        store.delete([kept_key(dead.snapshot)])
-        store.delete(sorted(set(dead.sidecars) - _used_sidecars(store, dead)))
-    store.delete([key for key in keys if dead.covers(key)])
+    store.delete(gone)
 
 
-def _is_published(store: Store, snapshot: str, base: str | None, keys: Iterable[str]) -> bool:
-    """Whether a snapshot is the current one or was it once, as far as the parents of the current one tell.
+def fate(store: Store, snapshot: str, base: str | None) -> Literal["published", "unpublished", "unknown"]:
+    """Whether a snapshot, which follows `base`, is the current one or was it once.
 
-    Every publication names the one before as its parent, so a snapshot that follows `base` is found between it and the
-    current one. If a link of this chain is missing, the answer is yes, because then nothing must be removed.
+    Every publication names the one before as its parent, so the snapshot is found between the current one and `base`.
+    If a link of this chain is missing, the answer is unknown, and nothing may be removed.
     """
     found = read_current(store)
-    known = set(kept_in(keys))
     while found is not None:
         if found.id == snapshot:
-            return True
+            return "published"
         parent = found.parse().parent
-        if base in (found.id, parent) and parent != snapshot:
-            return False
-        if parent is None or (parent != snapshot and parent not in known):
-            return True
+        if parent == snapshot:
+            return "published"
+        if base in (found.id, parent):
+            return "unpublished"
+        if parent is None:
+            return "unknown"
         try:
             found = read_kept(store, parent)
         except DatasetNotFoundError:
-            return True
-    return False
+            return "unknown"
+    return "unpublished"
 
 
 def _used_sidecars(store: Store, dead: Reservation) -> set[str]:

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mx8shards.disk import operations
+from mx8shards.disk.map import Bytes, ReadFile, map_file
 from mx8shards.errors import FormatError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
 from mx8shards.remote.partial_file import PartialFile
-from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline
+from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline, upload_s
 from mx8shards.remote.spans import Merged, merged
 from mx8shards.remote.store import Fetched, Listed, Span
 
@@ -146,7 +147,7 @@ class ObjectStore:
 
     def fetch(self, key: str, target: Path, size_bytes: int) -> None:
         """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
-        end = time.monotonic() + self._deadline_s
+        begun = time.monotonic()
         bulk = self._bulk if self._bulk and size_bytes >= _BULK_FROM and not self._bulk.is_paused else None
         done: bool | None = None
         if bulk:
@@ -154,7 +155,8 @@ class ObjectStore:
             done = bulk.fetch(self._url_of(key), target, size_bytes, **limits)
             if done:
                 return
-        self._stream(key, target, size_bytes, end - time.monotonic())
+        left = begun + self._deadline_s - time.monotonic()
+        self._stream(key, target, size_bytes, max(left, attempt_s(self._deadline_s)))  # bytes had renewed the limit
         if bulk and done is False:
             bulk.pause()
 
@@ -180,16 +182,17 @@ class ObjectStore:
                     found = f"{file.done} of {size_bytes} bytes"
                     raise RemoteError(f"the answer ended after {found}", subject=self._url_of(key))
 
-            self._run(key, work, deadline_s=deadline_s)
+            self._run(key, work, deadline_s=deadline_s, progress=lambda: file.done)
 
     def put(self, key: str, source: bytes | Path, *, if_match: str | None = None, new: bool = False) -> str:
         """Store an object and return its ETag, conditionally with `if_match` or `new`."""
-        if isinstance(source, Path):
-            with operations.disk_errors("read", source):
-                source.stat()
+        with operations.disk_errors("read", source if isinstance(source, Path) else Path(key)):
+            size = source.stat().st_size if isinstance(source, Path) else len(source)
         if not new and if_match is None:
-            return self._run(key, lambda client: self._put(client, key, source, "overwrite"), retries=_PART_RETRIES)
-        data = source.read_bytes() if isinstance(source, Path) else source
+            put = partial(self._put, key=key, source=source, mode="overwrite")
+            return self._run(key, put, retries=_PART_RETRIES, upload_bytes=min(size, _PARTS_AT_ONCE * _PART))
+        # In one request: the conditions of uploads in parts are not in obstore. A mapped file takes no memory of ours.
+        data: bytes | Bytes = source if isinstance(source, bytes) else _mapped(source)
         unsure = False  # whether an earlier attempt may have succeeded without our hearing of it
 
         def work(client: Any) -> str:
@@ -200,12 +203,12 @@ class ObjectStore:
                 reason = error.reason if isinstance(error, RemoteError) else faults.of_client(error, "").reason
                 if reason == "changed" and unsure:
                     stored = self._obstore.get(client, key)
-                    if stored.meta["size"] == len(data) and bytes(stored.bytes()) == data:
+                    if stored.meta["size"] == len(data) and bytes(stored.bytes()) == bytes(data):
                         return str(stored.meta["e_tag"] or "")
                 unsure = unsure or reason == "network"
                 raise
 
-        return self._run(key, work)
+        return self._run(key, work, upload_bytes=size)
 
     def _version(self, client: Any, key: str, etag: str | None) -> dict[str, str | None]:
         """The condition that an object has this ETag. Google's conditions are on the generation, which is looked up."""
@@ -219,7 +222,7 @@ class ObjectStore:
             raise self._changed(key, f"the ETag {etag}", meta["e_tag"])
         return {"e_tag": etag, "version": meta["version"]}
 
-    def _put(self, client: Any, key: str, source: bytes | Path, mode: Any) -> str:
+    def _put(self, client: Any, key: str, source: bytes | Bytes | Path, mode: Any) -> str:
         parts = {"chunk_size": _PART, "max_concurrency": _PARTS_AT_ONCE}
         return str(self._obstore.put(client, key, source, mode=mode, **parts)["e_tag"] or "")
 
@@ -284,17 +287,28 @@ class ObjectStore:
             raise
         return False
 
-    def _run(self, key: str, work: Callable[[Any], _T], *, retries: int = 0, deadline_s: float | None = None) -> _T:
+    def _run(
+        self,
+        key: str,
+        work: Callable[[Any], _T],
+        *,
+        retries: int = 0,
+        deadline_s: float | None = None,
+        upload_bytes: int = 0,
+        progress: Callable[[], int] = lambda: 0,
+    ) -> _T:
         """Call `work` with a client, again after transient faults until the deadline, and once with new credentials."""
         subject = self._url_of(key)
         corrected = False  # only once: a program that makes new credentials for every call would have no end
+        more_s = upload_s(upload_bytes)
 
         def attempt(left_s: float) -> _T:
             nonlocal corrected
             while True:
                 used = (self._access.keys(), self._access.region) if self._access else (None, "")
                 try:
-                    return interruptibly(partial(work, self._client(*used, left_s, retries)))
+                    client = self._client(*used, left_s, stall_s(self._deadline_s) + more_s, retries)
+                    return interruptibly(partial(work, client), self._closed)
                 except ShardsError:
                     raise
                 except (self._obstore.exceptions.BaseError, OSError) as error:
@@ -303,7 +317,8 @@ class ObjectStore:
                     raise fault
                 corrected = True
 
-        return until_deadline(attempt, self._deadline_s if deadline_s is None else deadline_s, self._closed)
+        limit_s = self._deadline_s if deadline_s is None else deadline_s
+        return until_deadline(attempt, limit_s + 2 * more_s, self._closed, progress)  # of which one gets half
 
     def _corrected(self, fault: RemoteError, keys: Keys | None, region: str) -> bool:
         """Whether there are other credentials, or another region, with which a refused request may succeed."""
@@ -313,15 +328,15 @@ class ObjectStore:
             return self._access.find_region(self._bucket, region)
         return self._access.renew(keys)
 
-    def _client(self, keys: Keys | None, region: str, attempt_s: float, retries: int) -> Any:
-        """A client with these credentials whose attempts may take this long."""
+    def _client(self, keys: Keys | None, region: str, attempt_s: float, stalled_s: float, retries: int) -> Any:
+        """A client with these credentials whose attempts may take this long, or this long without an answer."""
         if self._pid != os.getpid():
             raise RemoteError("an ObjectStore cannot be used after fork; a ForkSafe can", subject=self.url)
-        name = (keys, region, math.ceil(attempt_s), retries)
+        name = (keys, region, math.ceil(attempt_s), stalled_s, retries)
         with self._lock:
             client = self._clients.get(name)
             if client is None:
-                limits = clients.limits(attempt_s, stall_s(self._deadline_s), retries)
+                limits = clients.limits(attempt_s, stalled_s, retries)
                 where = self._bucket, self._prefix
                 if self._access:
                     client = clients.s3_client(*where, self._access, keys, region, limits)
@@ -349,3 +364,10 @@ def _again(scheme: str, bucket: str, prefix: str, deadline_s: float, parallel: i
 
 def _listed(meta: Any) -> Listed:
     return Listed(meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp())
+
+
+def _mapped(source: Path) -> bytes | Bytes:
+    """The bytes of a file, mapped."""
+    with operations.disk_errors("read", source):
+        file = ReadFile(source)
+        return map_file(file.descriptor, file.size_bytes) if file.size_bytes else b""

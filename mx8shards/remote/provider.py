@@ -51,6 +51,7 @@ class _OfProcess:
 
     process: int
     store: Store | None = None
+    closed: bool = False
     here: set[str] = field(default_factory=set)  # basenames that were provided in this process
     spent: list[tuple[float, float, int]] = field(default_factory=list)  # begin, end and bytes of each fetch
 
@@ -133,6 +134,14 @@ class RemoteFiles:
             return False
         fetching.place(path, info.basename, claim)
         return True
+
+    def close(self) -> None:
+        """End what this process is fetching, and the wait for what others fetch. A later call connects again."""
+        own = self._of_process
+        self._own = _OfProcess(own.process, here=own.here, spent=own.spent)
+        own.closed = True
+        if own.store is not None:
+            own.store.close()
 
     # one shard --------------------------------------------------------------------------------------------------
 
@@ -289,22 +298,25 @@ class RemoteFiles:
     @contextmanager
     def _claim(self, info: FileInfo) -> Iterator[Claim]:
         """The claim on a file. RemoteError if another job has it until the deadline, or gave up on the store."""
-        begun = time.time()
+        begun, own = time.time(), self._of_process
         try:
-            with claimed(self._root, info.basename, self.settings.deadline_s, self._has_failed(begun)) as claim:
+            give_up = self._has_failed(begun, own)
+            with claimed(self._root, info.basename, self.settings.deadline_s, give_up) as claim:
                 outage = self._outage_since(begun)  # of the job that had the claim before
                 if outage is not None:
                     raise outage
                 yield claim
         except BlockingIOError:
+            if own.closed:
+                raise RemoteError("the dataset was closed", subject=self.settings.url) from None
             outage = self._outage_since(begun)
             if outage is None:
                 waited = f"another process fetches it and has not finished after {time.time() - begun:.0f} s"
                 outage = RemoteError(waited, subject=f"{self.settings.url}/{info.basename}")
             raise outage from None
 
-    def _has_failed(self, begun: float) -> Callable[[], bool]:
-        return lambda: self._outage_since(begun) is not None
+    def _has_failed(self, begun: float, own: _OfProcess) -> Callable[[], bool]:
+        return lambda: own.closed or self._outage_since(begun) is not None
 
     @property
     def fetched(self) -> Fetches:

@@ -2,12 +2,17 @@
 
     .mx8shards/writers/root.json     the reservation of names without a directory (shard.00000.mds, …)
     .mx8shards/writers/g0001.json    the reservation of the names in that directory
+    .mx8shards/writers/gc.json       gc runs: no writer may begin
 
 A writer reserves a directory, unless it is reserved already, before its first shard, and removes the reservation after
 the index. Writers that have reserved different directories upload at the same time and never overwrite each other's
 shards; the conditional put of the index decides who publishes. A reservation is renewed every hour. Its writer has
 surely died if it was a process of this machine that has ended; a reservation that nobody renewed for seven days counts
 as abandoned.
+
+Whoever takes over a reservation replaces it on condition of its ETag. A writer must announce its snapshot, on the same
+condition, before it publishes. So a writer whose unannounced reservation was replaced can no longer publish, even if it
+is alive. One that has announced may have sent the put of the index already: see `leftovers`.
 """
 
 from __future__ import annotations
@@ -28,20 +33,28 @@ from mx8shards.errors import FormatError, RemoteError
 from mx8shards.format.basename import is_basename
 from mx8shards.format.jsontext import SNAPSHOT_ID
 from mx8shards.remote.store import Listed, Store
+from mx8shards.shards.recovery import SIDECAR
 from mx8shards.shards.snapshots import STATE
 from mx8shards.shards.writer_base import shard_number
 
 PREFIX = f"{STATE}/writers/"
 RENEW_S = 3600.0
 ABANDONED_S = 7 * 24 * 3600.0
+# A request that a process sent before it ended has been answered, or its connection is gone: the kernel gives up the
+# connections of an ended process after 100 s at most.
+LANDED_S = 300.0
+# gc renews its reservation before each request to delete, which its deadline ends after 300 s. S3 refuses requests if
+# the clock is wrong by more than 15 minutes, so the times of two machines and of the store agree that well.
+GC_LEASE_S = 3600.0
 
 _MOST_BYTES = 1 << 20
 _ROOT = "root"
 
 
 # Which names are reserved: of a Writer, shard.N.mds in the directory, N from `first`; of a merge, those in directories
-# of parts p0000, p0001, … from number `first`; of a sync, all names.
-Kind = Literal["writer", "merge", "sync"]
+# of parts p0000, p0001, … from number `first`; of a sync, all names; of a gc, none.
+Kind = Literal["writer", "merge", "sync", "gc"]
+GC_DIRECTORY = "gc/"
 
 _PART = re.compile(r"p(\d{4,})/.")
 
@@ -61,8 +74,23 @@ class Process:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it surely does not run any more: it was on this machine, since its last start."""
-        return bool(self.machine) and self.machine == _machine() and _started(self.number) != self.started
+        """Whether it surely does not run any more: it was on this machine, since its last start.
+
+        /proc may hide the processes of other users, so that a missing file there proves nothing by itself. The kernel's
+        answer to a signal tells whether there is a process of this number; only ESRCH says that there is none.
+        """
+        if not (self.machine and self.started and self.number > 0) or self.machine != _machine():
+            return False
+        now = _started(self.number)
+        if now:
+            return now != self.started  # another process has got its number, or it is a zombie
+        try:
+            os.kill(self.number, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # EPERM: it runs, and belongs to another user
+            return False
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +107,12 @@ class Reservation:
     process: Process = field(default_factory=Process.this)
     writer: str = field(default_factory=lambda: uuid.uuid4().hex)
     begun: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    renewed_s: float = field(default_factory=time.time)  # when it was put, by the clock of the writer's machine
 
     def covers(self, key: str) -> bool:
         """Whether an object may be one that the writer has uploaded."""
-        if self.kind == "sync":
-            return True
+        if self.kind in ("sync", "gc"):
+            return self.kind == "sync"
         if self.kind == "merge":
             part = _PART.match(key)
             return part is not None and int(part[1]) >= self.first
@@ -126,14 +155,27 @@ class HeldReservation:
 
     def _put(self, reservation: Reservation) -> None:
         with self._lock:
-            reservation = replace(reservation, renewals=self.reservation.renewals + 1)
+            renewals = self.reservation.renewals + 1
+            reservation = replace(reservation, renewals=renewals, renewed_s=time.time())
             self._etag = put_if(self._store, reservation.key, reservation.to_bytes(), self._etag)
             self.reservation = reservation
             self._renewed = time.monotonic()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody has replaced or removed it: asks the store."""
+        with self._lock:
+            found = self._store.head(self.reservation.key)
+            return found is not None and found.etag == self._etag
+
+    def extend(self) -> None:
+        """Show that the holder lives, now. RemoteError if somebody removed the reservation."""
+        self._put(self.reservation)
+
     def release(self) -> None:
-        """Remove the reservation."""
-        self._store.delete([self.reservation.key])
+        """Remove the reservation, unless it is another process's by now."""
+        if self.is_ours:
+            self._store.delete([self.reservation.key])
 
 
 def put_if(store: Store, key: str, data: bytes, etag: str | None) -> str:
@@ -199,6 +241,13 @@ class FoundReservation:
         """Whether its writer did not renew it for seven days."""
         return self.idle_s > ABANDONED_S
 
+    @property
+    def has_landed(self) -> bool:
+        """Whether its writer is dead, and so long that no request of it can still be under way."""
+        ended = self.reservation.process.has_ended  # on this machine, so both times are of one clock
+        settled = ended and time.time() - self.reservation.renewed_s > LANDED_S
+        return settled or self.idle_s > (GC_LEASE_S if self.reservation.kind == "gc" else ABANDONED_S)
+
 
 def find_reservations(store: Store, listed: Iterable[Listed]) -> list[FoundReservation]:
     """The reservations among the objects of a listing. One that was removed meanwhile is left out."""
@@ -214,6 +263,12 @@ def find_reservations(store: Store, listed: Iterable[Listed]) -> list[FoundReser
     return found
 
 
+def find_gc(store: Store) -> FoundReservation | None:
+    """The reservation of a gc, which may be running."""
+    listed = store.head(reservation_key(GC_DIRECTORY))
+    return next(iter(find_reservations(store, [listed] if listed else [])), None)
+
+
 def _parse(data: bytes, subject: str) -> Reservation:
     try:
         values: dict[str, Any] = json.loads(data)
@@ -226,8 +281,12 @@ def _parse(data: bytes, subject: str) -> Reservation:
         if reservation.kind not in get_args(Kind):
             raise ValueError("not a kind of writer")
         numbers = type(reservation.first) is int and type(process.number) is int
-        if not numbers or (directory and not is_basename(directory)):
-            raise ValueError("not a directory and numbers")
+        if not numbers or not 0 <= process.number < 1 << 31 or type(reservation.renewed_s) is not float:
+            raise ValueError("not numbers")
+        if directory and not is_basename(directory):
+            raise ValueError("not a directory")
+        if not all(map(SIDECAR.fullmatch, reservation.sidecars)):  # they are removed if the writer died
+            raise ValueError("not a side-car's name")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         hint = "written by a newer version, or damaged; remove it if no process uploads to this dataset"
         raise FormatError(f"not a writer's reservation: {error}", subject=subject, hint=hint) from error
@@ -243,9 +302,9 @@ def _machine() -> str:
 
 
 def _started(number: int) -> str:
-    """When a process of this machine started, in clock ticks since the boot; "" if there is none, or it has ended."""
+    """When a process of this machine started, in clock ticks since the boot; "ended", or "" if /proc does not tell."""
     try:
         fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return ""
-    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    return "ended" if fields[0] in (b"Z", b"X") else fields[19].decode()

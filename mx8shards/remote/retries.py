@@ -2,15 +2,19 @@
 
 Only faults of reason "network" are transient: no answer, a broken connection, an answer that asks to come back later.
 Each attempt may take half of the time that is left, so that a connection that hangs or drips leaves time for another.
+
+The deadline is for the time without progress. A large object that comes slowly is no outage: each MiB of it renews the
+deadline. Of an upload nothing is known before its answer comes, so it gets the time that it needs on a slow connection.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from mx8shards.errors import RemoteError
@@ -20,6 +24,10 @@ _T = TypeVar("_T")
 _LONGEST_PAUSE_S = 15.0
 _STALL_S = 30.0
 _LAST_ATTEMPT_S = 1.0  # time that the pause before the last attempt leaves for that attempt
+_POLL_S = 0.25
+_STOPPED = "the operation was stopped: its store was closed"
+PROGRESS = 1 << 20  # bytes that renew the deadline
+_SLOWEST = 1 << 17  # bytes per second of the slowest upload that is not a stalled one
 
 
 def stall_s(deadline_s: float) -> float:
@@ -32,37 +40,49 @@ def attempt_s(left_s: float) -> float:
     return max(left_s / 2, min(left_s, _LAST_ATTEMPT_S))
 
 
-def until_deadline(work: Callable[[float], _T], deadline_s: float, stopped: threading.Event) -> _T:
+def upload_s(size_bytes: int) -> float:
+    """The time that an upload may take beyond the other limits. A power of two, so that clients can be shared."""
+    return float(2 ** math.ceil(math.log2(size_bytes / _SLOWEST))) if size_bytes > _SLOWEST else 0.0
+
+
+def until_deadline(
+    work: Callable[[float], _T], deadline_s: float, stopped: threading.Event, progress: Callable[[], int] = lambda: 0
+) -> _T:
     """Call `work` until it succeeds, fails for good, or the deadline has passed.
 
     Args:
         work: Gets the number of seconds that this attempt may take. A RemoteError of reason "network" is transient.
         deadline_s: The time limit for all attempts and the pauses between them.
         stopped: If it is set, there is no further attempt.
+        progress: The number of bytes that have come. An attempt that brought a MiB more than any before it renews the
+            deadline.
     """
     end = time.monotonic() + deadline_s
-    attempts = 0
+    attempts, most = 0, 0
     while True:
+        if stopped.is_set():
+            raise RemoteError(_STOPPED)
         try:
             return work(attempt_s(end - time.monotonic()))
         except RemoteError as error:
             attempts += 1
+            if progress() >= most + PROGRESS:
+                most = progress()
+                end = time.monotonic() + deadline_s
             left = end - time.monotonic()
             if error.reason != "network" or left <= _LAST_ATTEMPT_S / 20:
                 raise _told(error, attempts, deadline_s) from error.__cause__
             backoff = min(0.1 * 2.0**attempts, _LONGEST_PAUSE_S) * random.uniform(0.5, 1)  # noqa: S311  (jitter)
             if stopped.wait(min(backoff, max(left - _LAST_ATTEMPT_S, left / 2))):
-                raise RemoteError("the operation was stopped: its store was closed", subject=error.subject) from None
+                raise RemoteError(_STOPPED, subject=error.subject) from None
 
 
-def interruptibly(work: Callable[[], _T]) -> _T:
-    """The result of a function that may block in foreign code. In the main thread, Ctrl-C ends the wait for it.
+def interruptibly(work: Callable[[], _T], stopped: threading.Event) -> _T:
+    """The result of a function that may block in foreign code. Ctrl-C, and closing the store, end the wait for it.
 
-    Python runs signal handlers in the main thread only, and not while that is in foreign code. Then another thread
-    makes the call. After Ctrl-C it goes on alone, until its time limit.
+    Python runs signal handlers in the main thread only, and not while that is in foreign code. So another thread makes
+    the call. When the wait has ended, it goes on alone, until its time limit.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return work()
     result: Future[_T] = Future()
 
     def run() -> None:
@@ -72,6 +92,9 @@ def interruptibly(work: Callable[[], _T]) -> _T:
             result.set_exception(error)
 
     threading.Thread(target=run, name="mx8shards-remote", daemon=True).start()
+    while not wait([result], _POLL_S).done:
+        if stopped.is_set():
+            raise RemoteError(_STOPPED)
     return result.result()
 
 

@@ -6,7 +6,12 @@
 4. index.json is put, if it is still the one that the writer began with. This decides between several writers.
 
 A writer that loses, or is abandoned, removes the objects that it has put. After a kill, the next writer on the same
-machine does that, and gc on any other. Where the answer to the put of index.json was lost, nothing is removed.
+machine does that, and gc on any other; if it was killed between steps 3 and 4, five minutes later, as the put of step 4
+may be under way. Where the answer to the put of index.json was lost, nothing is removed.
+
+A process that takes the writer for dead replaces its reservation before it removes anything (`leftovers`). Step 3 fails
+then. For the time after step 3, the reservation is looked at again directly before step 4, and after it: if somebody
+has replaced it in between, its objects may be gone, and the writer puts the earlier index back.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from mx8shards.errors import DiskError, RemoteError, ShardsError
 from mx8shards.format.columns import Columns
 from mx8shards.format.index import parse_index
 from mx8shards.format.sidecar_bytes import Sidecar
+from mx8shards.remote.leftovers import fate
 from mx8shards.remote.remote_snapshots import RemoteIndex, kept_key, read_current
 from mx8shards.remote.reservations import PREFIX, find_reservations, put_if
 from mx8shards.remote.store import Store
@@ -155,24 +161,74 @@ class RemotePublication:
             now = read_current(self.store)
             if (now and now.id) != (current and current.id):
                 raise self._lost(now)
+        self._require_held("nothing was published")
         self._outcome = "unknown"
         try:
             if self.conditional:
-                put_if(self.store, INDEX, data, current.etag if current else None)
+                etag = put_if(self.store, INDEX, data, current.etag if current else None)
             else:
-                self.store.put(INDEX, data)
+                etag = self.store.put(INDEX, data)
         except RemoteError as error:
-            if error.reason == "changed":
-                now = read_current(self.store)
-                if now is not None and now.id == name:
-                    return
-                self._outcome, self._resumable = "unpublished", False
-                raise self._lost(now) from error
             if error.reason == "network":
-                error.hint = f"whether {name} was published is unknown: `mx8shards log {self.store.url}` tells"
-            else:
+                error.hint = self._unknown_hint(name)
+                raise
+            if error.reason != "changed":
                 self._outcome = "unpublished"
+                raise
+            self._changed(name, error)
+        else:
+            self._require_published(name, etag)
+
+    def _changed(self, name: str, error: RemoteError) -> None:
+        """Another index is there: an error, unless this snapshot was published and another writer followed.
+
+        That happens if the answer to the put was lost, and the put was sent again.
+        """
+        current = self._start.current
+        found = fate(self.store, name, current.id if current else None)
+        if found == "published":
+            return
+        if found == "unknown":
+            error.hint = self._unknown_hint(name)
+            raise error
+        self._outcome, self._resumable = "unpublished", False
+        raise self._lost(read_current(self.store)) from error
+
+    def _unknown_hint(self, name: str) -> str:
+        return f"whether {name} was published is unknown: `mx8shards log {self.store.url}` tells"
+
+    def _require_held(self, consequence: str) -> None:
+        """RemoteError if another process has replaced the reservation, and so may remove what was uploaded."""
+        held = self._start.held
+        if held is not None and not held.is_ours:
+            message = f"another process took this one for dead, and has its names now: {consequence}"
+            raise RemoteError(message, subject=f"{self.store.url}/{held.reservation.key}", reason="changed")
+
+    def _require_published(self, name: str, etag: str) -> None:
+        """Put the earlier index back if uploaded objects may have been removed before the new one was there."""
+        if self._resumable:  # of a sync, nothing is removed before it is abandoned
+            return
+        try:
+            self._require_held(f"{name} was withdrawn")
+        except RemoteError as error:
+            if error.reason != "changed":
+                return  # the store does not answer any more; it did directly before the put
+            error.hint = f"its objects may be gone: `mx8shards verify {self.store.url}` tells"
+            before = self._start.current
+            if before is not None and self._withdrawn(before, etag):
+                error.hint = "write again"
+                self._outcome = "unpublished"
+            else:
+                error.message = error.message.replace("withdrawn", "published")
             raise
+
+    def _withdrawn(self, before: RemoteIndex, etag: str) -> bool:
+        """Put the earlier index back; False if that fails, such as when another writer has published on top."""
+        try:
+            put_if(self.store, INDEX, before.data, etag)
+        except RemoteError:
+            return False
+        return True
 
     def _lost(self, now: RemoteIndex | None) -> RemoteError:
         expected = self._start.current.id if self._start.current else "none"
@@ -193,9 +249,11 @@ class RemotePublication:
         if not self._open or os.getpid() != self._process:
             return
         self._open = False
+        if self._resumable and self._outcome == "unpublished":
+            self.store.close()  # nothing will be removed, so nothing that is being sent need be waited for
         self._uploads.stop()
         try:
-            if self._outcome == "unpublished" and not self._resumable:
+            if self._outcome == "unpublished" and not self._resumable and self._has_names:
                 self._remove_uploaded()
             if self._outcome == "published" or (self._outcome == "unpublished" and not self._resumable):
                 self._release()
@@ -205,6 +263,11 @@ class RemotePublication:
             with contextlib.suppress(ShardsError):  # the next process that uploads removes it
                 self._scratch.remove()
             self.store.close()
+
+    @property
+    def _has_names(self) -> bool:
+        """Whether the names are still reserved for this writer. If not, the objects may be another writer's."""
+        return self._start.held is None or self._start.held.is_ours
 
     def _release(self) -> None:
         if self._start.held is not None:

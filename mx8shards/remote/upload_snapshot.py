@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mx8shards.errors import DatasetExistsError, RemoteError
+from mx8shards.errors import DatasetExistsError
 from mx8shards.format.entries import FileInfo
 from mx8shards.format.index import Index
-from mx8shards.remote.leftovers import clean_dead_writers
-from mx8shards.remote.remote_snapshots import RemoteIndex, read_current, require_unchanged
+from mx8shards.remote.remote_snapshots import RemoteIndex, require_unchanged
 from mx8shards.remote.reservations import (
     FoundReservation,
     HeldReservation,
     Reservation,
-    find_reservations,
     replace_reservation,
     reservation_key,
     take,
@@ -27,7 +25,7 @@ from mx8shards.remote.reservations import (
 from mx8shards.remote.store import Store
 from mx8shards.remote.upload import RemotePublication
 from mx8shards.remote.uploads import has_bytes_of
-from mx8shards.remote.writer_start import MOST_ATTEMPTS, Start, is_current, list_objects
+from mx8shards.remote.writer_start import Found, Start, list_objects, reserved_already, start
 from mx8shards.shards.links import Link
 from mx8shards.shards.local_files import check_hash, check_size, shard_name, shard_path
 from mx8shards.shards.recovery import sidecar_name
@@ -107,26 +105,24 @@ def stored_files(index: Index) -> dict[str, FileInfo]:
 
 def _plan(store: Store, snapshot: Snapshot, *, conditional: bool) -> Plan:
     wanted = stored_files(snapshot.index)
-    for _ in range(MOST_ATTEMPTS):
-        listed = list_objects(store)
-        reservations = find_reservations(store, listed) if conditional else []
-        if clean_dead_writers(store, reservations, listed):
-            continue
-        current = read_current(store)
-        there = {each.key: each.size_bytes for each in listed}
-        if current is not None:
-            require_unchanged(store, current, there)
-            _require_ancestor(store, snapshot, current)
-        found = next((each for each in reservations if each.reservation.key == reservation_key("")), None)
-        resumed = found is not None and found.reservation.kind == "sync" and found.reservation.snapshot == snapshot.id
-        _require_no_others(store, snapshot, wanted, there, current, resumed=resumed)
-        missing = [info for name, info in wanted.items() if name not in there]
-        held = _reserve(store, snapshot, current, found) if conditional else None
-        if is_current(store, current):
-            return Plan(Start(current, set(there), held), missing)
-        if held is not None:
-            held.release()
-    raise RemoteError("other writers publish here all the time", subject=store.url, reason="changed")
+
+    def reserve(found: Found) -> tuple[set[str], HeldReservation | None]:
+        there = {each.key: each.size_bytes for each in found.listed}
+        if found.current is not None:
+            require_unchanged(store, found.current, there)
+            _require_ancestor(store, snapshot, found.current)
+        root = next((each for each in found.reservations if each.reservation.key == reservation_key("")), None)
+        resumed = root is not None and root.reservation.kind == "sync" and root.reservation.snapshot == snapshot.id
+        _require_no_others(store, snapshot, wanted, there, found.current, resumed=resumed)
+        held = _reserve(store, snapshot, found.current, root) if conditional else None
+        return wanted.keys() & there.keys(), held
+
+    begun, known = start(store, reserve, conditional=conditional)
+    # gc may have removed objects that no snapshot names before the reservation told it that this one will. Nothing is
+    # removed from now on.
+    there = {each.key for each in list_objects(store)} if begun.keys else set()
+    begun = replace(begun, keys=begun.keys & there)
+    return Plan(begun, [info for name, info in wanted.items() if name not in known & there])
 
 
 def _require_ancestor(store: Store, snapshot: Snapshot, current: RemoteIndex) -> None:
@@ -199,11 +195,5 @@ def _reserve(
     else:
         held = None
     if held is None:
-        begun = f", since {found.reservation.begun}" if found else ""
-        raise RemoteError(
-            f"another process uploads to this dataset{begun}",
-            subject=store.url,
-            hint="if it was killed, `mx8shards gc` cleans up seven days later",
-            reason="changed",
-        )
+        raise reserved_already(store, found)
     return held

@@ -102,6 +102,9 @@ class Provider(Protocol):
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         """Make a side-car local, if the provider can; it may also be missing, as side-cars are optional."""
 
+    def close(self) -> None:
+        """End what is being fetched. A later call to `provide` connects again, as views of the dataset may live on."""
+
 
 @dataclass(frozen=True)
 class LocalFiles:
@@ -170,6 +173,9 @@ class LocalFiles:
 
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         """Nothing: a side-car is local or missing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
     @property
     def _directories(self) -> list[Path]:

@@ -113,6 +113,7 @@ class LocalPublication:
 
     def base(self, mode: Mode, columns: Columns) -> Base:
         """The state of the dataset to start from; an error if `mode` does not allow it."""
+        self._require_no_mirror()
         with operations.disk_errors("open", self.root):
             return base_of(self.root, mode, columns)
 

@@ -69,6 +69,9 @@ class OnCommand:
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         self.inner.provide_sidecar(sidecar)
 
+    def close(self) -> None:
+        pass
+
     def provide(self, entry: Entry) -> Path:
         if number(entry) not in self.done:
             self.begun.append(number(entry))

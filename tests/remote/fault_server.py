@@ -411,12 +411,23 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and stops:
             self.rfile.read(fault.position(size))
             self._break_off(fault)
-        body = self.rfile.read(size)
+        body = self._read(size)
         if "aws-chunked" in self.headers.get("Content-Encoding", "") or self.headers.get(
             "x-amz-content-sha256", ""
         ).startswith("STREAMING-"):
             body = _without_chunks(body)
         return _flipped(body, fault) if fault is not None and fault.kind == "flip" else body
+
+    def _read(self, size: int) -> bytes:
+        """The body of a request, at the speed of the connection."""
+        rate = self.server.owner.bytes_per_s
+        if not rate:
+            return self.rfile.read(size)
+        found = bytearray()
+        while len(found) < size and (piece := self.rfile.read(min(max(int(rate / 20), 1), size - len(found)))):
+            found += piece
+            self.server.owner.stopped.wait(len(piece) / rate)
+        return bytes(found)
 
     def _send(self, request: Request, reply: Reply, fault: Fault | None) -> None:
         data, extra = reply.data, b""

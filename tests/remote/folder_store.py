@@ -57,5 +57,8 @@ class FolderStore:
     def list(self, prefix: str = "") -> Iterator[Listed]:
         raise NotImplementedError
 
+    def close(self) -> None:
+        pass
+
     def delete(self, keys: Iterable[str]) -> None:
         raise NotImplementedError

@@ -276,7 +276,17 @@ def test_a_conversion_into_a_url_is_a_conversion_into_a_directory(
         patch.setattr(into_store, "sync", broken)
         with pytest.raises(mx8.RemoteError, match="an outage"):
             mx8.convert_from("imagefolder", tmp_path / "photos", bucket)
-    theirs = json.loads(run(capsys, "convert", "imagefolder", tmp_path / "photos", bucket, "--json", code=4))
+    reported = into_store._reported
+
+    def late(*args: Any) -> Any:
+        patch.undo()
+        with pytest.raises(mx8.DiskError, match="lock"):  # until the work directory is removed
+            mx8.convert_from("imagefolder", tmp_path / "photos", bucket)
+        return reported(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(into_store, "_reported", late)
+        theirs = json.loads(run(capsys, "convert", "imagefolder", tmp_path / "photos", bucket, "--json", code=4))
     assert (theirs["snapshot"], theirs["rejects"], theirs["known"]) == (ours["snapshot"], ours["rejects"], 9)
     arguments = ("convert", "imagefolder", tmp_path / "photos", f"{bucket}/again", "--json")
     assert json.loads(run(capsys, *arguments, code=4)) == ours

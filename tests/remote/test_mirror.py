@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -262,7 +263,7 @@ def test_two_urls_that_are_opened_at_once_do_not_share_a_mirror(
 def test_nothing_is_published_in_a_mirror(data: Path, store: FolderStore, cache: Path) -> None:
     mx8.Dataset(URL, local=cache)
     with pytest.raises(mx8.SettingError, match="the mirror of a remote dataset"):
-        write(cache, 3, mode="append")
+        mx8.Writer(cache, columns={"x": "int", "text": "str"}, mode="append")  # before the first sample is written
     assert mx8.Dataset(cache).snapshot == mx8.Dataset(data).snapshot
 
 
@@ -276,6 +277,62 @@ def test_settings_of_urls_are_refused_for_a_local_dataset(data: Path, setting: d
 def test_wrong_settings_are_refused(store: FolderStore, tmp_path: Path, setting: dict[str, Any]) -> None:
     with pytest.raises(mx8.SettingError, match=rf"^{next(iter(setting))}: expected"):
         mx8.Dataset(URL, local=tmp_path / "cache", **setting)
+
+
+def test_a_closed_dataset_fetches_nothing_and_its_views_connect_again(
+    fault_server: FaultServer, tmp_path: Path
+) -> None:
+    url = fault_server.url("set")
+    write(url)  # type: ignore[arg-type]
+    hang = fault_server.fail("hang", "read", key=".*mds", times=None)
+    dataset = mx8.Dataset(url, local=tmp_path / "m", deadline_s=300)
+    view = dataset.select([0])
+    failures: list[Exception] = []
+
+    def read(i: int) -> None:
+        with pytest.raises(mx8.RemoteError, match="was closed") as caught:
+            dataset[i]
+        failures.append(caught.value)
+
+    readers = [threading.Thread(target=read, args=(i,)) for i in (0, 119)]
+    for reader in readers:
+        reader.start()
+    while hang.met < len(readers):
+        time.sleep(0.01)
+    dataset.close()
+    for reader in readers:
+        reader.join(15)  # an attempt without an answer lasts for 30 s
+    assert len(failures) == len(readers)
+    assert list((tmp_path / "m/.mx8shards/claims").iterdir()) == []
+    fault_server.heal()
+    assert view[0]["x"] == 0
+
+
+def test_a_dataset_that_is_closed_no_longer_waits_for_another_job(fault_server: FaultServer, tmp_path: Path) -> None:
+    url = fault_server.url("set")
+    write(url)  # type: ignore[arg-type]
+    hang = fault_server.fail("hang", "read", key=".*mds", times=None)
+    fetching, waiting = (mx8.Dataset(url, local=tmp_path / "m", deadline_s=300) for _ in range(2))
+    failures: list[Exception] = []
+
+    def read(dataset: mx8.Dataset) -> None:
+        with pytest.raises(mx8.RemoteError, match="was closed") as caught:
+            dataset[0]
+        failures.append(caught.value)
+
+    readers = [threading.Thread(target=read, args=(each,)) for each in (fetching, waiting)]
+    readers[0].start()
+    while not hang.met:
+        time.sleep(0.01)
+    readers[1].start()
+    time.sleep(0.2)
+    waiting.close()
+    readers[1].join(15)
+    assert len(failures) == 1
+    assert hang.met == 1
+    fetching.close()
+    readers[0].join(15)
+    assert len(failures) == 2
 
 
 # what is here is checked ---------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from mx8shards.errors import RemoteError
 from mx8shards.remote.bulk import find_s5cmd
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
-from mx8shards.remote.retries import attempt_s, until_deadline
+from mx8shards.remote.retries import attempt_s, until_deadline, upload_s
+from tests.remote.fault_server import FaultServer
 
 NEVER = threading.Event()
 
@@ -73,6 +75,73 @@ def test_a_closed_store_makes_no_further_attempt() -> None:
 
     with pytest.raises(RemoteError, match="its store was closed"):
         until_deadline(work, 300, stopped)
+
+
+def test_bytes_that_come_renew_the_deadline() -> None:
+    came = 0
+
+    def work(left_s: float) -> str:
+        nonlocal came
+        if came == 5 << 20:
+            return "done"
+        time.sleep(0.2)
+        came += 1 << 20
+        raise RemoteError("the connection broke")
+
+    assert until_deadline(work, 0.5, NEVER, lambda: came) == "done"
+    came = 0
+    with pytest.raises(RemoteError, match="attempts"):
+        until_deadline(work, 0.5, NEVER, lambda: came // 100)
+
+
+def test_an_upload_gets_the_time_that_it_needs_on_a_slow_connection() -> None:
+    assert [upload_s(size) for size in (0, 1000, 1 << 20, 64 << 20, 65 << 20)] == [0, 0, 8, 512, 1024]
+
+
+@pytest.mark.parametrize("engine", ["s5cmd", "obstore"])
+def test_a_shard_that_comes_slowly_is_no_outage(
+    fault_server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    fault_server.put("shard", SHARD + SHARD)
+    store = ObjectStore("s3", "data", "", deadline_s=2, parallel=4)
+    if engine == "obstore":
+        monkeypatch.setattr(store, "_bulk", None)
+    elif store._bulk is None:
+        pytest.skip("s5cmd is not installed")
+    fault_server.bytes_per_s = 1.4e6  # for longer than the deadline
+    store.fetch("shard", tmp_path / "shard", 2 * len(SHARD))
+    assert (tmp_path / "shard").read_bytes() == SHARD + SHARD
+    if engine == "s5cmd":  # the other one cuts and continues attempts, and loses what is on its way
+        assert fault_server.sent_bytes() == 2 * len(SHARD)
+    store.close()
+
+
+@pytest.mark.parametrize("options", [{"new": True}, {}], ids=str)
+def test_an_upload_that_goes_slowly_is_no_outage(
+    fault_server: FaultServer, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    (tmp_path / "shard").write_bytes(SHARD)
+    fault_server.bytes_per_s = 7e5  # for longer than the deadline
+    store = ObjectStore("s3", "data", "", deadline_s=2, parallel=4)
+    store.put("shard", tmp_path / "shard", **options)
+    assert fault_server.data("shard") == SHARD
+    assert fault_server.counts("put") == {"shard": 1}
+
+
+def test_a_conditional_upload_of_a_file_does_not_read_it_into_memory(fault_server: FaultServer, tmp_path: Path) -> None:
+    (tmp_path / "shard").write_bytes(4 * SHARD)
+    (tmp_path / "empty").write_bytes(b"")
+    store = ObjectStore("s3", "data", "", deadline_s=20, parallel=4)
+    store.put("small", b"1", new=True)
+    tracemalloc.start()
+    etag = store.put("shard", tmp_path / "shard", new=True)
+    store.put("empty", tmp_path / "empty", new=True)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert fault_server.data("shard") == 4 * SHARD
+    assert fault_server.data("empty") == b""
+    assert etag == fault_server.current("shard").etag  # type: ignore[union-attr]
+    assert most < len(SHARD) + 4 * len(SHARD) * 2  # the server's own copies
 
 
 class Slow:
@@ -176,6 +245,36 @@ def test_ctrl_c_ends_an_operation_that_waits_for_an_answer(
     assert time.monotonic() - begin < 20  # an attempt without an answer lasts for 30 s
     assert process.returncode == -signal.SIGINT, process.stderr
     assert process.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_closing_a_store_ends_its_operations_in_all_threads(fault_server: FaultServer, tmp_path: Path) -> None:
+    for key in ("small", "large"):
+        fault_server.put(key, SHARD)
+    hang = fault_server.fail("hang", "read", "put", times=None)
+    store = ObjectStore("s3", "data", "", deadline_s=300, parallel=4)
+    failures: list[RemoteError] = []
+
+    def run(work: Any, *arguments: Any, **options: Any) -> None:
+        with pytest.raises(RemoteError, match="its store was closed") as caught:
+            work(*arguments, **options)
+        failures.append(caught.value)
+
+    calls: list[Any] = [
+        threading.Thread(target=run, args=(store.read, "small", len(SHARD))),
+        threading.Thread(target=run, args=(store.fetch, "large", tmp_path / "large", len(SHARD))),
+        threading.Thread(target=run, args=(store.put, "new", b"1"), kwargs={"new": True}),
+    ]
+    for call in calls:
+        call.start()
+    while hang.met < len(calls):
+        time.sleep(0.01)
+    store.close()
+    for call in calls:
+        call.join(15)  # an attempt without an answer lasts for 30 s
+    assert len(failures) == len(calls)
+    assert not (tmp_path / "large").exists()
+    with pytest.raises(RemoteError, match="its store was closed"):
+        store.read("small", len(SHARD))
 
 
 def test_an_outage_is_named_at_the_deadline(s3_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:

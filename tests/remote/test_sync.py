@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import mx8shards as mx8
 from mx8shards.remote.open_store import open_store
 from mx8shards.shards.snapshots import MIRROR
 from tests.remote.conftest import S3Server
+from tests.remote.fault_server import FaultServer
 from tests.remote.killed_writer import KilledWriters
 from tests.remote.objects import files, objects
 from tests.strategies import NUMBERED, numbered_samples
@@ -175,6 +180,33 @@ def test_a_sync_needs_a_url_and_a_directory(bucket: str, tmp_path: Path) -> None
     with pytest.raises(mx8.DatasetNotFoundError, match="no dataset here"):
         mx8.sync(bucket, tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("direction", ["down", "mirror", "up"])
+def test_ctrl_c_ends_a_sync_with_a_store_that_does_not_answer(
+    fault_server: FaultServer, tmp_path: Path, repository: Path, direction: str
+) -> None:
+    url, local = fault_server.url("set"), tmp_path / "b"
+    write(tmp_path / "a")
+    if direction != "up":
+        mx8.sync(tmp_path / "a", url)
+    if direction == "mirror":
+        mx8.Dataset(url, local=local).close()
+    source, target = (tmp_path / "a", url) if direction == "up" else (url, local)
+    hang = fault_server.fail("hang", "read", "head", "put", key=".*mds", times=None)
+    code = "import sys, mx8shards; mx8shards.sync(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(source), str(target)]
+    with subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True) as process:
+        while hang.met < 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        try:
+            error = process.communicate(timeout=25)[1]  # an attempt without an answer lasts for 30 s
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGINT, error
+    fault_server.heal()
+    assert mx8.sync(source, target) == mx8.Dataset(tmp_path / "a").snapshot
 
 
 # kills ----------------------------------------------------------------------------------------------------------------

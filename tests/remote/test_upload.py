@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
+from mx8shards.remote import reservations
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.reservations import PREFIX
@@ -205,7 +206,8 @@ def test_a_forked_process_can_neither_publish_nor_remove(bucket: str, tmp_path: 
 
 @pytest.fixture(scope="module")
 def killed() -> Iterator[KilledWriters]:
-    with KilledWriters() as found:
+    with KilledWriters() as found, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reservations, "LANDED_S", -1.0)  # their last requests have been answered
         yield found
 
 

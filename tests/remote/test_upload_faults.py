@@ -50,10 +50,10 @@ def read_all(url: str, local: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _deadline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Writer has no setting for it."""
+    """For all stores that are opened."""
     opened = open_store.open_store
     settings = {"deadline_s": 1.0 if "lasting" in request.node.name else DEADLINE_S}
-    monkeypatch.setattr(open_store, "open_store", lambda url, **given: opened(url, **settings | given))
+    monkeypatch.setattr(open_store, "open_store", lambda url, **given: opened(url, **given | settings))
 
 
 def check_appending(
