@@ -51,6 +51,8 @@ MIX: dict[str, tuple[Any, ...]] = {
 PICTURES = ("Decode", "CenterCrop", "ResizeCrop", "RandomResizedCrop")
 
 # call → argument → invalid values
+DEADLINES = (0, -1, NAN, math.inf, "5", None, True)
+
 BAD: dict[str, dict[str, tuple[Any, ...]]] = {
     "Dataset": {
         "columns": ("id", 5, ["nope"], [["id"]]),
@@ -59,7 +61,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "local": ("cache", 3),  # of a dataset that is local itself
         "cache_limit": (0, -1, "much", True, 1.5, NAN, [], "5gb"),
         "keep_zip": (*NO_FLAGS, True),
-        "deadline_s": (0, -1, NAN, math.inf, "5", None, True),
+        "deadline_s": DEADLINES,
     },
     "Writer": {
         "columns": (["id"], {}, None, "id", {3: "int"}, {"": "int"}),
@@ -74,6 +76,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "allow_pickle": NO_FLAGS,
         "match_streaming": NO_FLAGS,
         "single_writer": NO_FLAGS,
+        "deadline_s": DEADLINES,
     },
     "Loader": {
         "batch_size": (0, -1, 2**63, HUGE, None, *NO_INTS),
@@ -154,7 +157,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "keep": (-1, None, *NO_INTS),
         "older_than_days": (7, 0.5, "7"),  # of a dataset that is local
     },
-    "sync": {"single_writer": NO_FLAGS},
+    "sync": {"single_writer": NO_FLAGS, "deadline_s": DEADLINES},
     "transforms.RandomHorizontalFlip": TRANSFORM,
     "transforms.RandomGrayscale": TRANSFORM,
     "transforms.ColorJitter": {
