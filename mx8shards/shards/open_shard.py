@@ -20,7 +20,7 @@ from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.local_files import check_hash, shard_name
-from mx8shards.shards.providers import Cause, Eviction, Fetches, LocalFiles, Provider
+from mx8shards.shards.providers import NO_LIMIT, Cause, Eviction, Fetches, LocalFiles, Provider
 from mx8shards.shards.shard import OpenFiles, Shard
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import Snapshot
@@ -146,6 +146,11 @@ class Shards:
     @property
     def limited(self) -> list[tuple[int, Eviction]]:
         """The number of the first shard of each provider that keeps only a part of its shards, with its limit."""
+        return [(first, eviction) for first, eviction in self.evictions if eviction.limit_bytes < NO_LIMIT]
+
+    @property
+    def evictions(self) -> list[tuple[int, Eviction]]:
+        """The number of the first shard of each provider whose shards may be evicted, with what decides that."""
         evictions = [opened.provider.eviction for opened in self.opened]
         pairs = zip(self._begin_of.tolist(), evictions, strict=False)
         return [(begin, eviction) for begin, eviction in pairs if eviction is not None]
