@@ -74,6 +74,12 @@ class ReadFile:
         """The current size of the file."""
         return os.fstat(self.descriptor).st_size
 
+    def is_at(self, path: Path) -> bool:
+        """Whether this path leads to the open file, and not to one that has replaced it. A symlink leads nowhere."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(path.lstat(), os.fstat(self.descriptor))
+        return False
+
     def read(self, begin: int, size_bytes: int) -> bytes:
         """Read `size_bytes` bytes from offset `begin`; fewer only at the end of the file."""
         data = os.pread(self.descriptor, size_bytes, begin)

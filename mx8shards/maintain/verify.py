@@ -104,9 +104,9 @@ def _without_absent(where: Link, report: Report) -> Report:
     """The report without the shards that a mirror with a limit does not have, which is no damage."""
     if not (where.root / STATE / MIRROR).exists():
         return report
-    from mx8shards.remote.ledger import is_kept
+    from mx8shards.remote.ledger import has_had_limit
 
-    if not is_kept(where.root):
+    if not has_had_limit(where.root):
         return report
     found = [each for each in report.damage if each.reason != "missing" or each.file.startswith((f"{STATE}/", INDEX))]
     return replace(report, damage=tuple(found), absent=len(report.damage) - len(found))

@@ -49,12 +49,19 @@ def shard_uses(order: Order, lookup: ShardLookup, epoch: int, *, varies: bool = 
 
     For our sequential orders and block shuffles they follow from the structure; other orders are read once.
     """
-    if isinstance(order, Sequential) and lookup.resolve is None:
-        shards = np.flatnonzero(np.diff(lookup.starts))
-        return ShardUses(shards, lookup.starts[shards], lookup.starts[shards + 1])
-    if isinstance(order, BlockOrder) and not varies:
+    if not follow_from_structure(order, lookup, varies=varies):
+        return _by_reading(order, lookup, epoch)
+    if isinstance(order, BlockOrder):
         return ShardUses(*order.shard_uses(epoch))
-    return _by_reading(order, lookup, epoch)
+    shards = np.flatnonzero(np.diff(lookup.starts))
+    return ShardUses(shards, lookup.starts[shards], lookup.starts[shards + 1])
+
+
+def follow_from_structure(order: Order, lookup: ShardLookup, *, varies: bool) -> bool:
+    """Whether `shard_uses` need not read the order. Then each shard is used in a part of the epoch."""
+    if isinstance(order, Sequential):
+        return lookup.resolve is None
+    return isinstance(order, BlockOrder) and not varies
 
 
 def _by_reading(order: Order, lookup: ShardLookup, epoch: int) -> ShardUses:

@@ -18,7 +18,7 @@ from mx8shards.errors import DiskError
 from mx8shards.remote.ledger import Ledger
 from mx8shards.remote.readers import NEVER, Readers, RunFile
 from mx8shards.remote.stamps import Stamps
-from mx8shards.shards.providers import NoRoomYetError
+from mx8shards.shards.providers import NO_LIMIT, NoRoomYetError
 from mx8shards.shards.snapshots import Snapshot
 
 Ints = npt.NDArray[np.int64]
@@ -26,13 +26,16 @@ Ints = npt.NDArray[np.int64]
 _PAUSE_S = 0.05
 
 
-class LimitedRoom:
-    """The room in a mirror for the shards of one snapshot: at most `limit_bytes`, of all jobs' shards together."""
+class Room:
+    """The room in a mirror for the shards of one snapshot: at most `limit_bytes`, of all jobs' shards together.
+
+    Without a limit, it only tells other jobs on the mirror what is fetched and what is needed next.
+    """
 
     def __init__(
-        self, snapshot: Snapshot, stamps: Stamps, *, limit_bytes: int, keep_zip: bool, deadline_s: float
+        self, snapshot: Snapshot, stamps: Stamps, *, limit_bytes: int | None, keep_zip: bool, deadline_s: float
     ) -> None:
-        self.limit_bytes = limit_bytes
+        self.limit_bytes = NO_LIMIT if limit_bytes is None else limit_bytes
         self.ahead: set[int] = set()
         index = snapshot.index
         self.sizes: Ints = index.stored_bytes if keep_zip else index.raw.size_bytes
@@ -45,7 +48,7 @@ class LimitedRoom:
         self._begin()
 
     def _begin(self) -> None:
-        self._ledger = Ledger(self._snapshot.root)
+        self._ledger = Ledger(self._snapshot.root, counts=self.limit_bytes < NO_LIMIT)
         self._readers = Readers(self._snapshot.root, self._ledger)
 
     def _renew(self) -> None:
@@ -56,16 +59,24 @@ class LimitedRoom:
             self._readers.close()
             self._begin()
 
-    def follow(self, shard: Ints, begin: Ints, end: Ints) -> RunFile:
-        """Begin a run that uses these shards at these order positions. Shards beyond the limit leave now."""
+    def follow(self, shard: Ints, begin: Ints, end: Ints) -> RunFile | None:
+        """Begin a run that uses these shards at these order positions. Shards beyond the limit leave now.
+
+        None without a limit, if this job may not write to the mirror.
+        """
         self._renew()
-        with self._ledger.locked(self._deadline_s):
-            run = RunFile(self._snapshot.root, self._snapshot.id, self._keep_zip, (shard, begin, end))
-            self._make_room("", 0, ahead=False)
+        try:
+            with self._ledger.locked(self._deadline_s):
+                run = RunFile(self._snapshot.root, self._snapshot.id, self._keep_zip, (shard, begin, end))
+                self._make_room("", 0, ahead=False)
+        except DiskError:
+            if self.limit_bytes < NO_LIMIT:
+                raise
+            return None
         return run
 
-    def reserve(self, raw_name: str, name: str, size_bytes: int) -> None:
-        """Make room for a file, and enter it. The caller holds its claim.
+    def reserve(self, raw_name: str, name: str, size_bytes: int, claim: str) -> None:
+        """Make room for a file, and enter it. The caller holds this claim.
 
         NoRoomYetError for a shard that is provided ahead if everything in the mirror is needed sooner. For another one,
         wait until a batch in flight is done with a shard; DiskError at the deadline.
@@ -77,7 +88,7 @@ class LimitedRoom:
             with self._ledger.locked(self._deadline_s):
                 is_ahead = number in self.ahead
                 if self._make_room(name, size_bytes, ahead=is_ahead):
-                    self._ledger.enter(name, size_bytes)
+                    self._ledger.enter(name, size_bytes, claim)
                     return
             if is_ahead:
                 raise NoRoomYetError("the cache has no room for a shard ahead", subject=name)
@@ -85,15 +96,17 @@ class LimitedRoom:
                 raise self._too_small(size_bytes)
             time.sleep(_PAUSE_S)
 
-    def settle(self, name: str, size_bytes: int) -> None:
-        """Enter the final size of a file, 0 if it was not made."""
+    def settle(self, name: str) -> None:
+        """Enter the size that a file has in the mirror, 0 if it is not there. The caller holds its claim."""
+        self._renew()
         with self._ledger.locked(self._deadline_s):
-            self._ledger.enter(name, size_bytes)
+            self._ledger.enter_found(name)
 
     def _make_room(self, name: str, size_bytes: int, *, ahead: bool) -> bool:
         """Remove files until this one fits; False if what may go is not enough.
 
-        No shard of a batch in flight goes; for a shard that is provided ahead, only those that are needed later.
+        No shard of a batch in flight goes; for a shard that is provided ahead, only those that are needed later. Files
+        that living jobs are making or checking stay. What a killed job has entered and not made goes like a file.
         """
         ledger = self._ledger
         mine = ledger.number(name)
@@ -103,6 +116,7 @@ class LimitedRoom:
         until, since = self._readers.next_uses()
         may_go = (ledger.sizes > 0) & (until > (until[mine] if ahead else 0))
         may_go[mine] = False
+        may_go[ledger.being_made()] = False
         candidates = np.flatnonzero(may_go)
         if int(ledger.sizes[candidates].sum()) < missing:
             return False
@@ -111,18 +125,15 @@ class LimitedRoom:
         for number in candidates[np.lexsort((recency, -until[candidates]))].tolist():
             if missing <= 0:
                 break
-            missing -= self._evict(ledger.names[number], int(ledger.sizes[number]))
-        return missing <= 0
+            missing -= int(ledger.sizes[number])
+            self._evict(ledger.names[number])
+        return True
 
-    def _evict(self, name: str, size_bytes: int) -> int:
-        """Remove a file; the bytes that this frees. Open files and mappings of it stay valid."""
-        path = self._snapshot.root / name
-        if not path.exists():
-            return 0  # it is being fetched
-        operations.unlink(path)
+    def _evict(self, name: str) -> None:
+        """Remove a file. Open files and mappings of it stay valid."""
+        operations.unlink(self._snapshot.root / name)
         self._stamps.forget(name)
-        self._ledger.enter(name, 0)
-        return size_bytes
+        self._ledger.enter(name, 0, "")
 
     def _too_small(self, size_bytes: int) -> DiskError:
         enough = self.limit_bytes + size_bytes

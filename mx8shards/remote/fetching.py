@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mx8shards.disk import lock, operations, publish
+from mx8shards.disk.files import open_regular
 from mx8shards.disk.map import ReadFile
 from mx8shards.errors import DiskError, FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import FileInfo, MdsEntry
@@ -39,6 +40,11 @@ class Claim(NamedTuple):
     root: Path
     private: Path
     mode: int
+
+    @property
+    def name(self) -> str:
+        """The name of the claim."""
+        return self.private.name
 
     def draft(self) -> Path:
         """A new path in the private directory. A killed job's child may still write to other paths there."""
@@ -67,6 +73,20 @@ def claimed(
             if process == os.getpid():  # not in a forked child that leaves this block
                 with suppress(ShardsError, OSError):
                     publish.remove_tree(private)
+
+
+def held_claims(root: Path) -> set[str]:
+    """The names of the claims that living jobs hold."""
+    held = set()
+    for path in _children(root / STATE / "claims"):
+        with suppress(OSError):
+            descriptor = open_regular(path, follow=False)
+            try:
+                if lock.is_held(descriptor):
+                    held.add(path.name)
+            finally:
+                os.close(descriptor)
+    return held
 
 
 def sweep(root: Path) -> None:

@@ -15,9 +15,9 @@ from mx8shards.disk.map import Bytes
 from mx8shards.errors import FormatError, IntegrityError, RemoteError, ShardsError
 from mx8shards.format.entries import Entry, FileInfo
 from mx8shards.format.sidecar_bytes import Sidecar
-from mx8shards.remote import fetching, ledger
+from mx8shards.remote import fetching
 from mx8shards.remote.block_repair import Repaired, made_whole
-from mx8shards.remote.eviction import LimitedRoom
+from mx8shards.remote.eviction import Room
 from mx8shards.remote.fetching import Claim, claimed
 from mx8shards.remote.remote_snapshots import kept_key, read_current
 from mx8shards.remote.stamps import Stamps, stamp_of
@@ -66,15 +66,13 @@ class RemoteFiles:
         self._stamps = Stamps(self._root)
         self._local = LocalFiles(snapshot, settings.cache_dir, check=settings.check)
         self._own = _OfProcess(os.getpid())
-        self._room: LimitedRoom | None = None
-        if settings.limit_bytes is not None:
-            self._room = LimitedRoom(
-                snapshot,
-                self._stamps,
-                limit_bytes=settings.limit_bytes,
-                keep_zip=settings.keep_zip,
-                deadline_s=settings.deadline_s,
-            )
+        self._room = Room(
+            snapshot,
+            self._stamps,
+            limit_bytes=settings.limit_bytes,
+            keep_zip=settings.keep_zip,
+            deadline_s=settings.deadline_s,
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         return RemoteFiles, (self.snapshot, self.settings)
@@ -93,7 +91,7 @@ class RemoteFiles:
 
     @property
     def eviction(self) -> Eviction | None:
-        """The limit of the mirror, if it has one."""
+        """The room for shards in the mirror. Jobs with a limit evict shards that other jobs do not need soon."""
         return self._room
 
     def is_copy(self, entry: Entry) -> bool:
@@ -168,7 +166,7 @@ class RemoteFiles:
         """Fetch the stored file of a shard, unpack it if the raw file is wanted, and place that."""
         name = shard_name(self.snapshot, entry.stored)
         unpacks = wanted is not entry.stored
-        with self._entered(entry, wanted, entry.stored.size_bytes if unpacks else 0):
+        with self._entered(entry, wanted, entry.stored.size_bytes if unpacks else 0, claim):
             try:
                 path = self._stored_file(entry, claim, name)
                 if unpacks:
@@ -198,7 +196,7 @@ class RemoteFiles:
             if whole is None:
                 self._fetch(entry, damaged, claim)
                 return Repaired(damaged.basename, None)
-            with self._entered(entry, damaged, 0):
+            with self._entered(entry, damaged, 0, claim):
                 self._place(whole.path, damaged, claim)
             return Repaired(damaged.basename, whole.blocks)
 
@@ -212,22 +210,20 @@ class RemoteFiles:
             return Repaired(info.basename, None) if self._fetch_sidecar(info, claim) else None
 
     @contextmanager
-    def _entered(self, entry: Entry, wanted: FileInfo, more_bytes: int) -> Iterator[None]:
-        """Enter a file into the mirror's ledger, if there is one, while it is fetched; `more_bytes` are temporary."""
-        room = self._room
-        if room is None:
-            yield
-            if ledger.is_kept(self._root):
-                ledger.enter(self._root, wanted.basename, wanted.size_bytes, self.settings.deadline_s)
-            return
-        room.reserve(entry.raw.basename, wanted.basename, wanted.size_bytes + more_bytes)
+    def _entered(self, entry: Entry, wanted: FileInfo, more_bytes: int, claim: Claim) -> Iterator[None]:
+        """Enter a file into the mirror's ledger before it is fetched; `more_bytes` are temporary.
+
+        So no file is in the mirror uncounted, even if this job is killed at any moment.
+        """
+        name = wanted.basename
+        self._room.reserve(entry.raw.basename, name, wanted.size_bytes + more_bytes, claim.name)
         try:
             yield
         except BaseException:
-            room.settle(wanted.basename, 0)
+            self._room.settle(name)
             raise
         if more_bytes:
-            room.settle(wanted.basename, wanted.size_bytes)
+            self._room.settle(name)
 
     def _stored_file(self, entry: Entry, claim: Claim, name: str) -> Path:
         """A verified copy of the stored file."""
@@ -262,6 +258,7 @@ class RemoteFiles:
         with suppress(FormatError, IntegrityError, OSError):
             stamp = fetching.check_file(path, info, info.basename)
             if stamp == stamp_of(path.lstat()):
+                self._room.settle(info.basename)  # somebody may have copied it here
                 self._stamps.stamp(info, stamp, claim.private)
                 return True
         return False

@@ -7,6 +7,7 @@ import resource
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.disk.map import Bytes
-from mx8shards.errors import FormatError, IntegrityError
+from mx8shards.errors import FormatError, IntegrityError, RemoteError
 from mx8shards.format.columns import Columns
 from mx8shards.format.entries import Entry
 from mx8shards.format.sidecar_bytes import Sidecar
 from mx8shards.shards.local_files import check_hash, shard_name
-from mx8shards.shards.providers import Cause, Eviction, Fetches, LocalFiles, Provider
+from mx8shards.shards.providers import NO_LIMIT, Cause, Eviction, Fetches, LocalFiles, Provider
 from mx8shards.shards.shard import OpenFiles, Shard
 from mx8shards.shards.sidecars import open_sidecar
 from mx8shards.shards.snapshots import Snapshot
@@ -146,6 +147,11 @@ class Shards:
     @property
     def limited(self) -> list[tuple[int, Eviction]]:
         """The number of the first shard of each provider that keeps only a part of its shards, with its limit."""
+        return [(first, eviction) for first, eviction in self.evictions if eviction.limit_bytes < NO_LIMIT]
+
+    @property
+    def evictions(self) -> list[tuple[int, Eviction]]:
+        """The number of the first shard of each provider whose shards may be evicted, with what decides that."""
         evictions = [opened.provider.eviction for opened in self.opened]
         pairs = zip(self._begin_of.tolist(), evictions, strict=False)
         return [(begin, eviction) for begin, eviction in pairs if eviction is not None]
@@ -183,22 +189,28 @@ class Shards:
         mine: Future[Path] = Future()
         under_way = self._under_way.setdefault(key, mine)  # atomic under the GIL
         if under_way is not mine:
-            under_way.result()
+            with suppress(RemoteError):  # it may have begun in an outage that is over; this caller has a deadline, too
+                under_way.result()
+                return
+            self._provide(i)
             return
         try:
-            opened, entry = self._entry(i)
-            path = opened.provider.provide(entry)
-            shard = self._open[i]
-            if shard is None:
-                self._provided[i] = path
-            else:
-                shard.path = path
-            mine.set_result(path)
+            mine.set_result(self._provide(i))
         except BaseException as error:
             mine.set_exception(error)
             raise
         finally:
             del self._under_way[key]
+
+    def _provide(self, i: int) -> Path:
+        opened, entry = self._entry(i)
+        path = opened.provider.provide(entry)
+        shard = self._open[i]
+        if shard is None:
+            self._provided[i] = path
+        else:
+            shard.path = path
+        return path
 
     def _entry(self, i: int) -> tuple[ProvidedSnapshot, Entry]:
         snapshot, number = self.snapshot_of(i)

@@ -44,12 +44,15 @@ class Follower(Protocol):
         """The run has ended."""
 
 
+NO_LIMIT = 1 << 62
+
+
 class Eviction(Protocol):
-    """The limit of a provider that keeps only a part of the shards."""
+    """Decides which shards a provider keeps."""
 
     @property
     def limit_bytes(self) -> int:
-        """The most bytes of shards to keep."""
+        """The most bytes of shards to keep. With NO_LIMIT only other jobs evict shards."""
 
     @property
     def sizes(self) -> Ints:
@@ -59,8 +62,11 @@ class Eviction(Protocol):
     def ahead(self) -> set[int]:
         """The shards that are provided before a batch needs them. Providing one may raise NoRoomYetError."""
 
-    def follow(self, shard: Ints, begin: Ints, end: Ints) -> Follower:
-        """Begin a run, which uses shard `shard[k]` at order positions from `begin[k]` to before `end[k]`."""
+    def follow(self, shard: Ints, begin: Ints, end: Ints) -> Follower | None:
+        """Begin a run, which uses shard `shard[k]` at order positions from `begin[k]` to before `end[k]`.
+
+        None if other jobs cannot be told of it, which they need not be if nothing is evicted for it.
+        """
 
 
 class Provider(Protocol):
@@ -83,7 +89,7 @@ class Provider(Protocol):
 
     @property
     def eviction(self) -> Eviction | None:
-        """What decides which shards are kept; None if all are."""
+        """What decides which shards are kept; None if nobody evicts any."""
 
     def is_copy(self, entry: Entry) -> bool:
         """Whether the local file is a cached copy, which may be evicted and made again."""

@@ -445,6 +445,7 @@ def test_looking_at_upcoming_shards_takes_bounded_work() -> None:
 
         all_here = False
         limited = ()
+        evictions = ()
 
         def __init__(self) -> None:
             self.looked: list[int] = []

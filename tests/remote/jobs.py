@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,26 @@ def started(link: str, local: str, limit: int | None, seed: int, epochs: int) ->
         os._exit(status)
 
 
+def thread_states(pid: int) -> list[str]:
+    """The state of each thread of a process, as in /proc: T for a stopped one, Z for one that has ended."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            found.append(path.read_text().rpartition(")")[2].split()[0])
+    return found
+
+
 def shard_bytes(local: Path, running: list[int]) -> int:
     """The bytes of all shards that have their final names at one moment, for which the running jobs are stopped."""
     for pid in running:
         os.kill(pid, signal.SIGSTOP)
     for pid in running:
-        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZ":
+        while not set(thread_states(pid)) <= set("TtZX"):
             time.sleep(0.001)
-    total = sum(path.stat().st_size for path in local.glob("*.mds*"))
+    total = 0
+    for path in local.glob("*.mds*"):
+        with suppress(FileNotFoundError):  # removed by a killed job that has not ended yet
+            total += path.stat().st_size
     for pid in running:
         os.kill(pid, signal.SIGCONT)
     return total

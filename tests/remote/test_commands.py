@@ -40,7 +40,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "zstd"}])
+@pytest.mark.parametrize("options", [pytest.param({}, marks=pytest.mark.hunt), {"compression": "zstd"}])
 def test_commands_say_the_same_of_a_url_and_of_a_directory(
     bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
 ) -> None:

@@ -36,7 +36,7 @@ SAMPLES_OF = [[sample(number, version) for number in range(SAMPLES)] for version
 
 def files_of(root: Path) -> dict[str, bytes]:
     """The files of a dataset or a mirror that readers see, by name."""
-    hidden = {"lock", "claims", "fetching", "readers", "stamps", "mirror.json", "outage.json"}
+    hidden = {"lock", "room", "claims", "fetching", "readers", "stamps", "mirror.json", "outage.json"}
     paths = (path for path in sorted(root.rglob("*")) if path.is_file())
     names = ((path.relative_to(root), path) for path in paths)
     return {name.as_posix(): path.read_bytes() for name, path in names if not hidden & {*name.parts}}

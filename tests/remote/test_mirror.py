@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -634,6 +635,29 @@ def outage_in_another_job(
         time.sleep(0.01)
     yield
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_who_waits_for_a_fetch_that_began_in_an_outage_tries_again(data: Path, store: FolderStore, cache: Path) -> None:
+    dataset = mx8.Dataset(URL, local=cache)
+    begun, over = threading.Event(), threading.Event()
+
+    def out(key: str, found: bytes) -> bytes:
+        begun.set()
+        over.wait(60)
+        store.fault = lambda key, found: found
+        raise mx8.RemoteError("no answer", subject=URL)
+
+    store.fault = out
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(dataset.shards.provide, 1)
+        assert begun.wait(60)
+        second = threads.submit(dataset.shards.provide, 1)
+        time.sleep(0.05)  # until it waits for the first
+        over.set()
+        with pytest.raises(mx8.RemoteError, match="no answer"):
+            first.result()
+        second.result()
+    assert shards_of(cache) == ["shard.00001.mds"]
 
 
 def test_jobs_that_wait_for_one_shard_learn_of_an_outage_together(data: Path, store: FolderStore, cache: Path) -> None:

@@ -29,6 +29,11 @@ BLOCK = 1 << 20
 FIRST = "shard.00000.mds"
 
 
+def contents(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of a mirror without its notes about them."""
+    return {name: data for name, data in files.items() if "stamps" not in name and not name.endswith("/room")}
+
+
 def write(target: Any, shards: int = 2, blocks: int = 8, **options: Any) -> str:
     """A dataset whose shards have so many blocks each, of bytes that do not compress."""
     with mx8.Writer(
@@ -184,9 +189,7 @@ def test_a_damaged_side_car_is_fetched_first_and_then_tells_which_blocks(server:
     flip(mirror / name, 500)
     spoil(mirror / FIRST, 5)
     assert repaired(mirror).repaired == (Repair(file=name), Repair(file=FIRST, blocks=(5,)))
-    assert {name: data for name, data in tree(mirror).items() if "stamps" not in name} == {
-        name: data for name, data in right.items() if "stamps" not in name
-    }
+    assert contents(tree(mirror)) == contents(right)
 
 
 def test_without_digests_of_blocks_the_whole_shard_is_fetched(server: FaultServer, mirror: Path) -> None:
@@ -281,9 +284,7 @@ def test_a_damaged_kept_index_comes_from_the_store_and_index_json_from_the_only_
     spoil(mirror / FIRST, 7)
     report = repaired(mirror)
     assert [each.file for each in report.repaired] == [f".mx8shards/snapshots/{kept.name}", "index.json", FIRST]
-    assert {name: data for name, data in tree(mirror).items() if "stamps" not in name} == {
-        name: data for name, data in right.items() if "stamps" not in name
-    }
+    assert contents(tree(mirror)) == contents(right)
 
 
 def test_which_of_several_snapshots_was_current_is_not_guessed(server: FaultServer, url: str, mirror: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_writer_that_is_never_closed_says_so_and_publishes_nothing(bucket: str
 
 
 @pytest.mark.parametrize("mode", ["create", "append", "overwrite"])
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.hunt)])
 def test_of_writers_at_the_same_time_exactly_one_publishes(bucket: str, tmp_path: Path, mode: Any, count: int) -> None:
     if mode != "create":
         write(bucket)

@@ -107,7 +107,7 @@ def test_one_fault_per_request_and_place(
 
 
 @pytest.mark.parametrize(("name", "kind"), [("last shard", 403), ("new index", "reset"), ("new index", 503)])
-@pytest.mark.parametrize("place", ["middle", "last"])
+@pytest.mark.parametrize("place", ["middle", pytest.param("last", marks=pytest.mark.hunt)])
 def test_a_lasting_fault_leaves_the_old_dataset_or_publishes_the_new_one(
     name: str, kind: Kind, place: Place, fault_server: FaultServer, tmp_path: Path
 ) -> None:

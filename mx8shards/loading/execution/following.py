@@ -43,11 +43,16 @@ class Following:
             self._ended = 0  # how many of these intervals have ended
             self._to_release: set[int] = set()
             self._follow(self._uses.then(plan.uses(epoch + 1), len(plan.order)))
+        elif plan.shards.evictions and plan.uses_are_quick:
+            # Nothing is evicted for this run, but other jobs on its caches must know what it needs.
+            self._follow(plan.uses(epoch).then(plan.uses(epoch + 1), len(plan.order)))
 
     def _follow(self, uses: ShardUses) -> None:
         try:
-            for first, eviction in self._limited:
-                self._followers.append(eviction.follow(*uses.within(first, first + len(eviction.sizes))))
+            for first, eviction in self._plan.shards.evictions:
+                follower = eviction.follow(*uses.within(first, first + len(eviction.sizes)))
+                if follower is not None:
+                    self._followers.append(follower)
             self.look()
         except BaseException:
             self.close()
@@ -95,9 +100,9 @@ class Following:
         No group is between being planned and being filled now, so a shard that no group in flight uses may be closed.
         """
         self._planned = begin, end
+        oldest = self.look()
         if self._uses is None:
             return []
-        oldest = self.look()
         stop = int(np.searchsorted(self._uses.end, oldest, side="right", sorter=self._by_end))
         self._to_release.update(self._uses.shard[self._by_end[self._ended : stop]].tolist())
         self._ended = max(self._ended, stop)

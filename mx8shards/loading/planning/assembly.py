@@ -34,7 +34,7 @@ from mx8shards.order.keys import Key
 from mx8shards.order.orders import Order, Sequential, Shuffle
 from mx8shards.order.per_epoch import PerEpoch
 from mx8shards.order.shard_lookup import ShardLookup
-from mx8shards.order.shard_uses import ShardUses, shard_uses
+from mx8shards.order.shard_uses import ShardUses, follow_from_structure, shard_uses
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
 from mx8shards.stages import DecoderContext
@@ -121,6 +121,9 @@ def assemble(
         limit_bytes=lambda: budget.limit_bytes,
         memory_for=budget.memory_for,
         uses=uses,
+        uses_are_quick=follow_from_structure(
+            order, shard_lookup_of(dataset, settings.seed), varies=dataset.view.varies_by_epoch
+        ),
     )
     return Assembly(
         provider_threads=ProviderThreads(dataset.shards, pool.submit),

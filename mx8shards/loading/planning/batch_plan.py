@@ -79,6 +79,7 @@ class Plan:
     limit_bytes: Callable[[], int]
     memory_for: Callable[[int], int]
     uses: Callable[[int], ShardUses]  # of the shards, by epoch
+    uses_are_quick: bool  # to compute
 
     def samples_at(self, epoch: int, counts: Ids) -> Samples:
         """The samples and extras at these order positions of an epoch.
