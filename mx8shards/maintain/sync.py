@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from mx8shards.errors import SettingError, true_or_false
+from mx8shards.errors import SettingError, real_number, true_or_false
 from mx8shards.maintain.parallel import Progress, Ticker
 from mx8shards.remote.mirror import mirrored_url, open_mirror
 from mx8shards.remote.open_store import DEADLINE_S, open_store
@@ -41,6 +42,7 @@ def sync(
     are not sent again, so calling it again goes on after an interruption. Nothing is deleted.
     """
     true_or_false("single_writer", single_writer)
+    deadline_s = real_number("deadline_s", deadline_s, "a number of seconds above 0", lambda s: 0 < s < math.inf)
     link, there = parse_any(source), parse_any_target(target)
 
     def planned(total: int) -> Callable[[int], object]:

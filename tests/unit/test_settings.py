@@ -74,6 +74,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "allow_pickle": NO_FLAGS,
         "match_streaming": NO_FLAGS,
         "single_writer": NO_FLAGS,
+        "deadline_s": (0, -1, NAN, math.inf, "5", None, True),
     },
     "Loader": {
         "batch_size": (0, -1, 2**63, HUGE, None, *NO_INTS),
@@ -154,7 +155,7 @@ BAD: dict[str, dict[str, tuple[Any, ...]]] = {
         "keep": (-1, None, *NO_INTS),
         "older_than_days": (7, 0.5, "7"),  # of a dataset that is local
     },
-    "sync": {"single_writer": NO_FLAGS},
+    "sync": {"single_writer": NO_FLAGS, "deadline_s": (0, -1, NAN, math.inf, "5", None, True)},
     "transforms.RandomHorizontalFlip": TRANSFORM,
     "transforms.RandomGrayscale": TRANSFORM,
     "transforms.ColorJitter": {
