@@ -35,13 +35,16 @@ tested: .venv/.ready
 
 FLIPS := test_300_single_bit_flips_are_all_found_with_their_samples
 
+FAULTS := dataset_faults.py eviction.py killed_jobs.py mirror_kills.py outages.py publication_races.py repair.py \
+	store_faults.py upload_faults.py
+
 # This leg uses the system's libturbojpeg, if installed (2.x on Debian). The other leg uses the wheel's 3.x.
 newest: .venv-newest/.ready
 	library=$$(.venv-newest/bin/python -c 'import ctypes.util as u; print(u.find_library("turbojpeg") or "")'); \
 		if [ -n "$$library" ]; then export MX8SHARDS_TURBOJPEG="$$library"; fi; \
 		.venv-newest/bin/python -m pytest -m "not hunt and not streaming" --ignore=tests/crash --ignore=tests/integration \
 		--ignore=tests/property/test_mutations.py --ignore=tests/property/test_order_statistics.py \
-		--ignore=tests/conformance/test_vectors_regenerate.py --deselect=tests/unit/test_verify.py::$(FLIPS)
+		--ignore=tests/conformance/test_vectors_regenerate.py $(addprefix --ignore=tests/remote/test_,$(FAULTS)) --deselect=tests/unit/test_verify.py::$(FLIPS)
 
 hunt: .venv/.ready
 	.venv/bin/python -m pytest -m hunt --hypothesis-profile=hunt
