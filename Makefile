@@ -44,7 +44,8 @@ newest: .venv-newest/.ready
 		if [ -n "$$library" ]; then export MX8SHARDS_TURBOJPEG="$$library"; fi; \
 		.venv-newest/bin/python -m pytest -m "not hunt and not streaming" --ignore=tests/crash --ignore=tests/integration \
 		--ignore=tests/property/test_mutations.py --ignore=tests/property/test_order_statistics.py \
-		--ignore=tests/conformance/test_vectors_regenerate.py $(addprefix --ignore=tests/remote/test_,$(FAULTS)) --deselect=tests/unit/test_verify.py::$(FLIPS)
+		--ignore=tests/conformance/test_vectors_regenerate.py $(addprefix --ignore=tests/remote/test_,$(FAULTS)) \
+		--deselect=tests/unit/test_verify.py::$(FLIPS)
 
 hunt: .venv/.ready
 	.venv/bin/python -m pytest -m hunt --hypothesis-profile=hunt
