@@ -179,9 +179,3 @@ def test_links_are_split_before_the_id(tmp_path: Path) -> None:
     assert parse_link(f"{tmp_path}@b@{ids}") == Link(Path(f"{tmp_path}@b"), ids)
     assert parse_link(f"{tmp_path}@SHA256:00") == Link(Path(f"{tmp_path}@SHA256:00"))
     assert str(Link(tmp_path, ids)) == f"{tmp_path}@{ids}"
-
-
-@pytest.mark.parametrize("url", ["s3://bucket/data", "https://host/data@refresh", "gs://b", "S3://bucket"])
-def test_remote_links_are_an_error_that_says_they_are_not_supported(url: str) -> None:
-    with pytest.raises(mx8.RemoteError, match="this version opens local directories only"):
-        mx8.Dataset(url)
