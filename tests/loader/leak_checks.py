@@ -39,7 +39,7 @@ class ViewOfWhole:
         return 1
 
     @property
-    def moves(self) -> bool:
+    def varies_by_epoch(self) -> bool:
         return False
 
 

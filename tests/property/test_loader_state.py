@@ -149,7 +149,7 @@ class Counting:
         self._whole = Whole(count)
         self.digest = self._whole.digest
         self.occurrences = 1
-        self.moves = False
+        self.varies_by_epoch = False
         self.asked = 0
 
     def __len__(self) -> int:

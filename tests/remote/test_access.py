@@ -187,7 +187,7 @@ def test_a_public_bucket_is_read_without_signature(
     server.expired.add("")
     server.code = "AccessDenied"
     with pytest.raises(RemoteError, match="403 Forbidden, AccessDenied") as caught:
-        store.read("x", 1)
+        s3_store().read("x", 1)
     assert caught.value.reason == "denied"
 
 

@@ -242,7 +242,7 @@ def test_an_outage_ends_the_conversion_which_then_resumes(
     report = convert(url, tmp_path / "out")
     assert facts(report) == facts(local)
     if not packed:
-        assert server.counts("read").total() == len(files) - 2 * PARTS
+        assert len(files) - 2 * PARTS <= server.counts("read").total() < len(files)  # some were read ahead twice
 
 
 @pytest.mark.parametrize("workers", [1, 2])
