@@ -382,9 +382,9 @@ class _Handler(BaseHTTPRequestHandler):
             if fault is not None and isinstance(fault.kind, int):
                 reply = _error(fault.kind)
             request.status = reply.status
-            self._send(request, reply, fault)
-            if fault is not None and fault.kind == "replaced":
+            if fault is not None and fault.kind == "replaced":  # before the client can ask again
                 owner.replace(key)
+            self._send(request, reply, fault)
         except (_BrokenOff, OSError):
             self.close_connection = True
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.store import Store
 from tests.remote.conftest import SECRET, S3Server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(find_s5cmd() is None, reason="s5cmd is not installed")
 
@@ -54,13 +55,6 @@ def has_ended(process: int) -> bool:
         return Path(f"/proc/{process}/cmdline").read_bytes() == b""
     except OSError:
         return True
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_many_large_objects_are_fetched_by_one_child(store: ObjectStore, s3_server: S3Server, tmp_path: Path) -> None:

@@ -1,0 +1,16 @@
+"""Wait in a test until something has happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+PATIENCE_S = 60
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until the condition holds; an AssertionError after a minute."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
