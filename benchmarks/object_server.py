@@ -7,6 +7,7 @@ Python's GIL. The folders of ROOT are the buckets. `/-/counts` gives the request
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import http.client
 import json
@@ -24,10 +25,15 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from benchmarks.machine import ROOT
+
+BYTES_PER_S = 200e6
+HTTP, HTTPS, LIMITED = "http", "https", "http, 200 MB/s"
+CERTIFICATE, ENDPOINTS = "certificate.pem", "endpoints.json"
 
 STEP = 1 << 20
 
@@ -193,6 +199,28 @@ def serving(
         assert process.stdout is not None
         yield process.stdout.readline().strip()
         process.stdin.close()  # which ends it
+
+
+def start_servers(directory: Path) -> None:
+    """Serve `directory`/served by HTTP, by TLS and at a limited rate. The servers end with this process."""
+    certificate = directory / CERTIFICATE
+    make_certificate(certificate)
+    started = contextlib.ExitStack()
+    atexit.register(started.close)
+    served = directory / "served"
+    endpoints = {
+        HTTP: started.enter_context(serving(served)),
+        HTTPS: started.enter_context(serving(served, certificate=certificate)),
+        LIMITED: started.enter_context(serving(served, bytes_per_s=BYTES_PER_S)),
+    }
+    (directory / ENDPOINTS).write_text(json.dumps(endpoints))
+
+
+def started_servers(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of each server of `start_servers`, and the arguments of a client: its endpoint and environment."""
+    for name, endpoint in json.loads((directory / ENDPOINTS).read_text()).items():
+        certificate = directory / CERTIFICATE if name == HTTPS else None
+        yield name, {"endpoint": endpoint, "environment": environment(endpoint, certificate)}
 
 
 def connect(endpoint: str) -> http.client.HTTPConnection:

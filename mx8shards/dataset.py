@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,16 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError, SchemaError, SettingError, one_of, real_number, shown, true_or_false, visible
+from mx8shards.errors import (
+    FormatError,
+    SchemaError,
+    SettingError,
+    finite_seconds,
+    one_of,
+    shown,
+    true_or_false,
+    visible,
+)
 from mx8shards.format.columns import Columns
 from mx8shards.format.sizes import size_setting
 from mx8shards.shards import links, snapshots
@@ -71,7 +79,7 @@ class Dataset:
         one_of("verify", verify, VERIFY)
         true_or_false("allow_pickle", allow_pickle)
         true_or_false("keep_zip", keep_zip)
-        deadline_s = real_number("deadline_s", deadline_s, "a number of seconds above 0", lambda s: 0 < s < math.inf)
+        deadline_s = finite_seconds("deadline_s", deadline_s)
         limit = None if cache_limit is None else size_setting("cache_limit", cache_limit)
         where = links.parse_any(link)
         cache = None if cache_dir is None else links.absolute(os.fsdecode(cache_dir))

@@ -209,6 +209,11 @@ def real_number(name: str, value: Any, expected: str, fits: Callable[[float], bo
     return number
 
 
+def finite_seconds(name: str, value: Any) -> float:
+    """The value of the setting `name`: a finite number of seconds above 0."""
+    return real_number(name, value, "a number of seconds above 0", lambda seconds: 0 < seconds < math.inf)
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is a finite real number; NumPy numbers are, bools are not."""
     number = _as_float(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,8 +18,8 @@ from mx8shards.errors import (
     SchemaError,
     SettingError,
     ShardsError,
+    finite_seconds,
     one_of,
-    real_number,
     shown,
     true_or_false,
     whole_number,
@@ -119,7 +118,7 @@ class Writer:
         self._running: deque[Future[StoredShard]] = deque()
         self._entries: list[MdsEntry] = []
         true_or_false("single_writer", single_writer)
-        deadline_s = real_number("deadline_s", deadline_s, "a number of seconds above 0", lambda s: 0 < s < math.inf)
+        deadline_s = finite_seconds("deadline_s", deadline_s)
         open_publication = _opener(out, single_writer, deadline_s)
         if rank is not None or world_size is not None:
             root = part_root(_local_only(out, "rank"), mode, self._columns, rank, world_size)

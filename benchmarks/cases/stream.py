@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -16,11 +13,11 @@ from typing import Any
 from benchmarks import loader_contenders, object_server, page_cache, process_tree, reading
 from benchmarks.harness import Column, Job, Target, Wanted, is_installed
 from benchmarks.loader_contenders import BLOBS, FORMATS, LIT, MOSAIC, OURS
+from benchmarks.object_server import BYTES_PER_S, HTTP, HTTPS, LIMITED
 from benchmarks.process import MB, Measured, Numbers
 
 NEEDS_BYTES = 5_000_000_000
 BATCH = 64
-BYTES_PER_S = 200e6
 LATER = 3  # epochs after the first
 SHARD_BYTES = "16mb"
 NOTES = """\
@@ -45,7 +42,6 @@ COLUMNS = (
     Column(title="memory, MB", number="anonymous_mb", digits=0, spread=False),
 )
 COPIED, LOCAL = "s5cmd, then mx8shards", "mx8shards, local"
-HTTP, HTTPS, LIMITED = "http", "https", "http, 200 MB/s"
 FOLDERS = {"ours": "mds", "mosaicml": "mds", "lightning": "litdata"}
 
 
@@ -58,20 +54,7 @@ def prepare(directory: Path, *, quick: bool) -> None:
         options = {"size_limit": SHARD_BYTES} if folder == "mds" else {}
         writer.write(served / folder, BLOBS.columns, BLOBS.samples(count), **options)
     loader_contenders.write(directory / "practice", BLOBS, BATCH, [loader_contenders.Contender(OURS, "ours", "mds")])
-    certificate = directory / "certificate.pem"
-    object_server.make_certificate(certificate)
-    open_servers = contextlib.ExitStack()
-    atexit.register(open_servers.close)
-    settings: dict[str, dict[str, Any]] = {
-        HTTP: {},
-        HTTPS: {"certificate": certificate},
-        LIMITED: {"bytes_per_s": BYTES_PER_S},
-    }
-    endpoints = {
-        name: open_servers.enter_context(object_server.serving(directory / "served", **chosen))
-        for name, chosen in settings.items()
-    }
-    (directory / "endpoints.json").write_text(json.dumps(endpoints))
+    object_server.start_servers(directory)
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
@@ -84,20 +67,20 @@ def jobs(directory: Path, *, quick: bool) -> list[Job]:
         (LOCAL, "ours", "local", "", [{}]),
     ]
     peers = [(MOSAIC, "mosaicml", "stream", "streaming", workers), (LIT, "lightning", "stream", "litdata", workers)]
-    for group, endpoint in json.loads((directory / "endpoints.json").read_text()).items():
+    for group, server in object_server.started_servers(directory):
         for name, adapter, way, needs, tries in [*ours, *(() if quick and group != HTTP else peers)]:
-            asked = reading_of(directory, group, endpoint, adapter, way)
+            asked = reading_of(directory, group, server, adapter, way)
             contender = loader_contenders.Contender(name, adapter, "", tries, needs)
             found += loader_contenders.jobs(asked, [contender], quick=quick)
     return found
 
 
-def reading_of(directory: Path, group: str, endpoint: str, adapter: str, way: str) -> loader_contenders.Reading:
+def reading_of(
+    directory: Path, group: str, server: dict[str, Any], adapter: str, way: str
+) -> loader_contenders.Reading:
     """The task of one contender."""
-    certificate = directory / "certificate.pem"
     arguments = {
-        "endpoint": endpoint,
-        "environment": object_server.environment(endpoint, certificate if group == HTTPS else None),
+        **server,
         "folder": FOLDERS[adapter],
         "served": str(directory / "served" / "data"),
         "practice": str(directory / "practice" / "mds"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -12,18 +9,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks import object_server, page_cache, process_tree
 from benchmarks.cases.write import sync_files
 from benchmarks.harness import Column, Job, Target, Wanted
+from benchmarks.object_server import HTTP, HTTPS, LIMITED
 from benchmarks.process import MB, Measured, Numbers
 
 NEEDS_BYTES = 2_500_000_000
 SHARD_BYTES = 32 << 20
-BYTES_PER_S = 200e6
 NOTES = """\
 - 32 shards of 32 MiB from a server on loopback, which sends files from the page cache by sendfile(2), or by TLS; to an
   empty directory, synced to disk. Limited: 200 MB/s for all connections together.
@@ -41,7 +37,6 @@ COLUMNS = (
     Column(title="requests", number="requests", digits=0, spread=False),
 )
 OURS, S5CMD, OBSTORE, ALONE = "mx8shards sync", "s5cmd cp + fsync", "obstore + fsync", "the server alone"
-HTTP, HTTPS, LIMITED = "http", "https", "http, 200 MB/s"
 
 
 def prepare(directory: Path, *, quick: bool) -> None:
@@ -54,30 +49,15 @@ def prepare(directory: Path, *, quick: bool) -> None:
         for number in range(samples):
             writer.write({"x": number.to_bytes(8, "little") + blob[8 + 64 :]})
     page_cache.fill(directory / "served")
-    certificate = directory / "certificate.pem"
-    object_server.make_certificate(certificate)
-    open_servers = contextlib.ExitStack()
-    atexit.register(open_servers.close)
-    settings: dict[str, dict[str, Any]] = {
-        HTTP: {},
-        HTTPS: {"certificate": certificate},
-        LIMITED: {"bytes_per_s": BYTES_PER_S},
-    }
-    endpoints = {
-        name: open_servers.enter_context(object_server.serving(directory / "served", **chosen))
-        for name, chosen in settings.items()
-    }
-    (directory / "endpoints.json").write_text(json.dumps(endpoints))
+    object_server.start_servers(directory)
 
 
 def jobs(directory: Path, *, quick: bool) -> list[Job]:
     """All clients of each server."""
-    certificate = directory / "certificate.pem"
     found = []
-    for group, endpoint in json.loads((directory / "endpoints.json").read_text()).items():
+    for group, server in object_server.started_servers(directory):
         arguments = {
-            "endpoint": endpoint,
-            "environment": object_server.environment(endpoint, certificate if group == HTTPS else None),
+            **server,
             "served": str(directory / "served" / "data" / "set"),
             "out": str(directory / "out"),
         }

@@ -23,7 +23,7 @@ from mx8shards.remote.store import Store
 from mx8shards.shards.links import RemoteLink, parse_any
 
 _AHEAD = 16  # reads that are begun before they are needed …
-_AHEAD_BYTES = 64 << 20  # … of at most so many bytes in all, unless one alone has more
+_AHEAD_BYTES = 64 << 20  # … of at most this size together; a larger object is read alone
 _BLOCK_BYTES = 1 << 20  # of a tar, while its headers are read
 _NEAR = 4  # blocks: if the next header is no farther, what lies between is read too, in parallel
 _AGAIN = "running the same command again converts the changed files and reuses the rest"

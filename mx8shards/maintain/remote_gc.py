@@ -6,8 +6,8 @@ then their files, so a kill leaves objects that the next gc removes.
 
 A sync may use objects that no snapshot names yet, and a new writer the name of one that was just removed. So gc has a
 reservation of its own, put before it looks for those of others. Writers that it does not see then see it, and wait
-(`writer_start.start`). What it removes is decided from what it finds afterwards, in this order: reservations, objects,
-the current index. A writer whose reservation was gone by then has published, or has removed what it uploaded.
+(`writer_start.start`). It then reads, in this order, the reservations, the objects and the current index, and decides
+from them which objects to remove. A writer whose reservation is gone has published, or has removed its objects.
 """
 
 from __future__ import annotations

@@ -47,14 +47,6 @@ def open_snapshot(link: str | os.PathLike[str]) -> ProvidedSnapshot:
     """Open the snapshot that a path or URL names; the shards of a URL come into its mirror when they are needed."""
     where = parse_any(link)
     if isinstance(where, RemoteLink):
-        return open_mirror(
-            pinned(where),
-            local=None,
-            cache_limit=None,
-            keep_zip=False,
-            verify="structure",
-            cache_dir=None,
-            deadline_s=DEADLINE_S,
-        )
+        return open_mirror(pinned(where), deadline_s=DEADLINE_S)
     snapshot = load(where)
     return ProvidedSnapshot(snapshot, "structure", LocalFiles(snapshot, None, check=False))

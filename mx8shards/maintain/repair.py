@@ -81,12 +81,9 @@ class _SnapshotRepair:
 
     def __init__(self, snapshot: Snapshot, url: str) -> None:
         source = source_of(snapshot.root, url, snapshot.id)
-        settings = RemoteSettings(
-            url, source, DEADLINE_S, keep_zip=False, limit_bytes=None, cache_dir=None, check=False
-        )
         index = snapshot.index
         self._snapshot = snapshot
-        self._files = RemoteFiles(snapshot, settings)
+        self._files = RemoteFiles(snapshot, RemoteSettings(url, source, DEADLINE_S))
         self._sidecars = {sidecar_name(sidecar): sidecar for sidecar in index.sidecars}
         self._numbers = {name: i for part in (index.raw, index.zip) for i, name in enumerate(part.basenames) if name}
         self._keeps_zip = any((snapshot.root / name).exists() for name in index.zip.basenames if name)

@@ -39,7 +39,7 @@ class Repair:
     """One file that `verify(repair=True)` has replaced."""
 
     file: str  # relative to the dataset's directory
-    blocks: tuple[int, ...] | None = None  # the 1 MiB blocks that were fetched; None: the whole file was made anew
+    blocks: tuple[int, ...] | None = None  # the 1 MiB blocks that were fetched; None: the whole file was replaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from mx8shards.errors import SettingError, real_number, true_or_false
+from mx8shards.errors import SettingError, finite_seconds, true_or_false
 from mx8shards.maintain.parallel import Progress, Ticker
 from mx8shards.remote.mirror import mirrored_url, open_mirror
 from mx8shards.remote.open_store import DEADLINE_S, open_store
+from mx8shards.remote.transfers import PARALLEL, fetch_all
 from mx8shards.shards.links import Link, RemoteLink, parse_any, parse_any_target
 from mx8shards.shards.snapshots import load
-
-_PARALLEL = 16
-_POLL_S = 0.05
 
 
 def sync(
@@ -42,7 +37,7 @@ def sync(
     are not sent again, so calling it again goes on after an interruption. Nothing is deleted.
     """
     true_or_false("single_writer", single_writer)
-    deadline_s = real_number("deadline_s", deadline_s, "a number of seconds above 0", lambda s: 0 < s < math.inf)
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     link, there = parse_any(source), parse_any_target(target)
 
     def planned(total: int) -> Callable[[int], object]:
@@ -53,7 +48,7 @@ def sync(
     if isinstance(link, RemoteLink) and isinstance(there, Path):
         if mirrored_url(there) is not None:
             return _fill_mirror(link, there, deadline_s, planned)
-        from mx8shards.remote.download_snapshot import PARALLEL, download_snapshot
+        from mx8shards.remote.download_snapshot import download_snapshot
 
         with contextlib.closing(open_store(link.url, deadline_s=deadline_s, parallel=PARALLEL)) as store:
             return download_snapshot(store, link.snapshot, there, planned=planned)
@@ -72,15 +67,7 @@ def _fill_mirror(
 ) -> str:
     """Fetch all shards and side-cars of a snapshot into a mirror, which jobs may use meanwhile."""
     link = RemoteLink(link.url, link.snapshot, refresh=link.snapshot is None)
-    opened = open_mirror(
-        link,
-        local=root,
-        cache_limit=None,
-        keep_zip=False,
-        verify="structure",
-        cache_dir=None,
-        deadline_s=deadline_s,
-    )
+    opened = open_mirror(link, local=root, deadline_s=deadline_s)
     index, provider = opened.snapshot.index, opened.provider
     tick = planned(int(index.stored_bytes.sum()))
 
@@ -88,20 +75,7 @@ def _fill_mirror(
         provider.provide(index.entry(i))
         tick(int(index.stored_bytes[i]))
 
-    pool = ThreadPoolExecutor(_PARALLEL, "mx8shards-sync")
-    running: list[Future[None]] = []
-    try:
-        running += (pool.submit(fetch, i) for i in range(index.shards))
-        for each in running:
-            each.result()
-        for sidecar in index.sidecars:
-            provider.provide_sidecar(sidecar)
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        while not all(each.done() for each in running):  # otherwise Ctrl-C would wait for all that is being fetched
-            provider.close()  # a thread that has not begun to fetch may connect again
-            time.sleep(_POLL_S)
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    fetch_all(fetch, range(index.shards), provider.close)
+    for sidecar in index.sidecars:
+        provider.provide_sidecar(sidecar)
     return opened.snapshot.id

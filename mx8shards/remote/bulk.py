@@ -1,6 +1,6 @@
 """How are whole objects fetched from S3 with s5cmd? By one long-lived child process, `s5cmd run`.
 
-Under TLS it takes half of the CPU time of the Rust client, and a fork of this process does not concern it. It is only
+Under TLS it takes less CPU time than the Rust client, and a fork of this process does not concern it. It is only
 the fast way: it has no read timeout, checks no sizes, and its retries are unbounded for practical purposes. So each
 object gets one attempt, watched by its caller, and whatever goes wrong, object_store.py fetches it in its own way.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +26,13 @@ from mx8shards.format.index import Index
 from mx8shards.remote import fetching
 from mx8shards.remote.remote_snapshots import RemoteIndex, find_snapshot, read_kept, require_current
 from mx8shards.remote.store import Store
+from mx8shards.remote.transfers import fetch_all
 from mx8shards.remote.upload_snapshot import agree, stored_files
 from mx8shards.shards.links import Link
 from mx8shards.shards.publication import LocalPublication
-from mx8shards.shards.recovery import sidecar_name
+from mx8shards.shards.recovery import sidecar_file
 from mx8shards.shards.snapshots import STATE, current_bytes, kept, load
 
-PARALLEL = 16
 _CLAIM_S = 3600.0  # another job that fetches a shard into this directory is waited for as long as that
 
 _logger = logging.getLogger("mx8shards")
@@ -54,7 +53,7 @@ def download_snapshot(
         base = _base(store, root, wanted, index)
         files = _files(root, wanted, index)
         tick = planned(sum(info.size_bytes for info in files))
-        _fetch_all(store, root, files, tick)
+        fetch_all(partial(_fetch, store, root, tick), files, store.close)
         with operations.disk_errors("sync", root):
             for name in ("claims", "fetching"):
                 directory = root / STATE / name
@@ -100,20 +99,7 @@ def _files(root: Path, wanted: RemoteIndex, index: Index) -> list[FileInfo]:
                     subject=str(root / basename),
                     hint="sync to another directory",
                 )
-    sidecars = (FileInfo(sidecar_name(each), each.size_bytes, {"blake3": each.blake3}) for each in index.sidecars)
-    return [*files.values(), *{info.basename: info for info in sidecars}.values()]
-
-
-def _fetch_all(store: Store, root: Path, files: list[FileInfo], tick: Callable[[int], object]) -> None:
-    pool = ThreadPoolExecutor(PARALLEL, "mx8shards-sync")
-    try:
-        for _ in pool.map(partial(_fetch, store, root, tick), files):
-            pass
-    except BaseException:
-        store.close()  # otherwise Ctrl-C would wait for all that is being fetched
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return [*files.values(), *{info.basename: info for info in map(sidecar_file, index.sidecars)}.values()]
 
 
 def _fetch(store: Store, root: Path, tick: Callable[[int], object], info: FileInfo) -> None:

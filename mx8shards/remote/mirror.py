@@ -19,8 +19,9 @@ from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, Set
 from mx8shards.format.index import MAX_INDEX_BYTES, parse_index
 from mx8shards.remote import fetching, readers
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
+from mx8shards.remote.remote_snapshots import kept_key
 from mx8shards.remote.store import Fetched, Store
-from mx8shards.shards.links import Link, RemoteLink, absolute
+from mx8shards.shards.links import Link, RemoteLink, absolute, is_whole_id
 from mx8shards.shards.open_shard import ProvidedSnapshot, Verify
 from mx8shards.shards.snapshots import (
     INDEX,
@@ -43,12 +44,12 @@ _INDEX_CLAIM = "index"  # a directory of this name cannot be a shard's, as shard
 def open_mirror(
     link: RemoteLink,
     *,
-    local: str | os.PathLike[str] | None,
-    cache_limit: int | None,
-    keep_zip: bool,
-    verify: Verify,
-    cache_dir: Path | None,
     deadline_s: float,
+    local: str | os.PathLike[str] | None = None,
+    cache_limit: int | None = None,
+    keep_zip: bool = False,
+    verify: Verify = "structure",
+    cache_dir: Path | None = None,
 ) -> ProvidedSnapshot:
     """Open a remote dataset through its mirror. The store is asked only for what the mirror does not know."""
     root = default_directory(link.url) if local is None else absolute(os.fsdecode(local))
@@ -166,7 +167,7 @@ def _known(root: Path, link: RemoteLink) -> str | None:
 
 def _fetch_index(link: RemoteLink, store: _Lazily, claim: fetching.Claim) -> str:
     wanted = link.snapshot
-    whole_id = wanted if wanted is not None and len(wanted) == len("sha256:") + 64 else None
+    whole_id = wanted if wanted is not None and is_whole_id(wanted) else None
     found, denied = _read_kept(store, whole_id) if whole_id else (None, None)
     found = found or store.read(INDEX)
     if found is None:
@@ -191,7 +192,7 @@ def _read_kept(store: _Lazily, snapshot: str) -> tuple[Fetched | None, RemoteErr
     Without the right to list, S3 denies access to a missing object.
     """
     try:
-        return store.read(kept_path(Path(), snapshot).as_posix()), None
+        return store.read(kept_key(snapshot)), None
     except RemoteError as error:
         if error.reason != "denied":
             raise
@@ -207,7 +208,7 @@ def restore_kept(root: Path, url: str, snapshot: str, deadline_s: float) -> bool
             found = store.read(INDEX)
         if found is None or snapshot_id(found.data) != snapshot:
             return False
-        fetching.place_bytes(found.data, kept_path(Path(), snapshot).as_posix(), claim)
+        fetching.place_bytes(found.data, kept_key(snapshot), claim)
     return True
 
 
@@ -237,7 +238,7 @@ def _other(link: RemoteLink, name: str, denied: RemoteError | None) -> Exception
     assert link.snapshot is not None
     if denied is not None:
         hint = f"its index cannot be read: {denied.message}; S3 says so of a missing object, too, without s3:ListBucket"
-    elif len(link.snapshot) < len("sha256:") + 64:
+    elif not is_whole_id(link.snapshot):
         hint = "give all 64 digits for a snapshot that is not the current one"
     else:
         hint = "it was removed, or it was never in this place"
@@ -270,6 +271,6 @@ def _keep(claim: fetching.Claim, link: RemoteLink, name: str, data: bytes) -> No
         about = json.dumps({"format": _FORMAT, "url": link.url})
         fetching.place_bytes(about.encode(), f"{STATE}/{MIRROR}", claim)
     if not kept_path(claim.root, name).exists():
-        fetching.place_bytes(data, kept_path(Path(), name).as_posix(), claim)
+        fetching.place_bytes(data, kept_key(name), claim)
     if link.snapshot is None and current_bytes(claim.root) != data:
         fetching.place_bytes(data, INDEX, claim)

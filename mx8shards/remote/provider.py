@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from mx8shards.disk.files import read_bounded
 from mx8shards.disk.map import Bytes
@@ -24,7 +25,8 @@ from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Store
 from mx8shards.shards.local_files import best_hash, shard_name, shard_path
 from mx8shards.shards.providers import Cause, Eviction, Fetches, LocalFiles
-from mx8shards.shards.snapshots import STATE, Snapshot, sidecar_path
+from mx8shards.shards.recovery import sidecar_file
+from mx8shards.shards.snapshots import STATE, Snapshot
 
 _PARALLEL = 8
 _OUTAGE = "outage.json"
@@ -39,10 +41,10 @@ class RemoteSettings:
     url: str
     source: str  # the URL to fetch from: on the Hub, that of one commit
     deadline_s: float
-    keep_zip: bool
-    limit_bytes: int | None
-    cache_dir: Path | None
-    check: bool  # verify="shard"
+    keep_zip: bool = False
+    limit_bytes: int | None = None
+    cache_dir: Path | None = None
+    check: bool = False  # verify="shard"
 
 
 @dataclass
@@ -50,6 +52,7 @@ class _OfProcess:
     """What one process has: a forked child must not use its parent's store, and has none of its threads."""
 
     process: int
+    lock: Lock = field(default_factory=Lock)  # of store and closed: a store that nobody knows would not be closed
     store: Store | None = None
     closed: bool = False
     here: set[str] = field(default_factory=set)  # basenames that were provided in this process
@@ -114,7 +117,7 @@ class RemoteFiles:
 
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         """Fetch a side-car unless it is here. One that is missing or denied is left out: it is optional."""
-        info = _file_of(self._root, sidecar)
+        info = sidecar_file(sidecar)
         target = self._root / info.basename
         if target.exists():
             return
@@ -137,7 +140,8 @@ class RemoteFiles:
         """End what this process is fetching, and the wait for what others fetch. A later call connects again."""
         own = self._of_process
         self._own = _OfProcess(own.process, here=own.here, spent=own.spent)
-        own.closed = True
+        with own.lock:
+            own.closed = True
         if own.store is not None:
             own.store.close()
 
@@ -202,7 +206,7 @@ class RemoteFiles:
 
     def repair_sidecar(self, sidecar: Sidecar) -> Repaired | None:
         """Fetch a side-car unless an intact one is here; None then, or if the store has none either."""
-        info = _file_of(self._root, sidecar)
+        info = sidecar_file(sidecar)
         with self._claim(info) as claim:
             with suppress(FormatError, IntegrityError, OSError):
                 fetching.check_file(self._root / info.basename, info, info.basename)
@@ -288,9 +292,15 @@ class RemoteFiles:
     @property
     def _store(self) -> Store:
         own = self._of_process
-        if own.store is None:
-            own.store = connect(self.settings.source, self.settings.deadline_s)
-        return own.store
+        with own.lock:
+            if own.closed:
+                raise self._closed()
+            if own.store is None:
+                own.store = connect(self.settings.source, self.settings.deadline_s)
+            return own.store
+
+    def _closed(self) -> RemoteError:
+        return RemoteError("the dataset was closed", subject=self.settings.url)
 
     @contextmanager
     def _claim(self, info: FileInfo) -> Iterator[Claim]:
@@ -305,7 +315,7 @@ class RemoteFiles:
                 yield claim
         except BlockingIOError:
             if own.closed:
-                raise RemoteError("the dataset was closed", subject=self.settings.url) from None
+                raise self._closed() from None
             outage = self._outage_since(begun)
             if outage is None:
                 waited = f"another process fetches it and has not finished after {time.time() - begun:.0f} s"
@@ -346,11 +356,6 @@ class RemoteFiles:
             if is_long and found["address"] == self._store.address:
                 return RemoteError(str(found["message"]), subject=self.settings.url, hint="seen by another process")
         return None
-
-
-def _file_of(root: Path, sidecar: Sidecar) -> FileInfo:
-    key = sidecar_path(root, sidecar.blake3).relative_to(root).as_posix()
-    return FileInfo(key, sidecar.size_bytes, {"blake3": sidecar.blake3})
 
 
 def connect(url: str, deadline_s: float) -> Store:

@@ -10,6 +10,7 @@ from pathlib import Path
 from mx8shards.errors import DatasetNotFoundError, FormatError, IntegrityError, RemoteError
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.remote.store import Store
+from mx8shards.shards.links import is_whole_id
 from mx8shards.shards.snapshots import INDEX, STATE, Snapshot, snapshot_id
 
 KEPT = f"{STATE}/snapshots/"
@@ -85,7 +86,7 @@ def read_kept(store: Store, snapshot: str) -> RemoteIndex:
 
 def find_snapshot(store: Store, snapshot: str) -> RemoteIndex:
     """The index of a snapshot, given by its id or the beginning of it."""
-    if len(snapshot) == len("sha256:") + 64:
+    if is_whole_id(snapshot):
         try:
             return read_kept(store, snapshot)
         except DatasetNotFoundError:

@@ -83,6 +83,11 @@ def parse_link(text: str | os.PathLike[str]) -> Link:
     return found
 
 
+def is_whole_id(snapshot: str) -> bool:
+    """Whether this is the whole id of a snapshot, not only its beginning."""
+    return len(snapshot) == _WHOLE
+
+
 def absolute(text: str) -> Path:
     """The absolute path; a leading `~` is expanded if that home directory exists."""
     return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path.expanduser raises without a home directory

@@ -18,6 +18,7 @@ from mx8shards.disk import operations, publish
 from mx8shards.disk.files import read_bounded
 from mx8shards.errors import DatasetNotFoundError, DiskError, FormatError
 from mx8shards.format.basename import is_basename
+from mx8shards.format.entries import FileInfo
 from mx8shards.format.index import MAX_INDEX_BYTES, Index, parse_index
 from mx8shards.format.jsontext import SNAPSHOT_ID, short
 from mx8shards.format.sidecar_bytes import Sidecar
@@ -35,6 +36,11 @@ _SHARD = re.compile(r"(?:[^/]+/)*(?:[gp][0-9]{4,}/.+|[^/]+\.mds(?:\.(?:br|bz2|gz
 def sidecar_name(sidecar: Sidecar) -> str:
     """The path of a side-car below the dataset's root."""
     return f"{_SIDECARS}{sidecar.blake3}"
+
+
+def sidecar_file(sidecar: Sidecar) -> FileInfo:
+    """The file of a side-car: its name, its size and its hash."""
+    return FileInfo(sidecar_name(sidecar), sidecar.size_bytes, {"blake3": sidecar.blake3})
 
 
 def staged_name(name: str) -> str:

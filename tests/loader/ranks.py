@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import mx8shards as mx8
+from tests.forked import forked
 from tests.loader.leak_checks import ids_of
 
 AT = 3  # the step after which a state is taken
@@ -64,18 +66,7 @@ def ranks(data: str, out: str, *world_sizes: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     for world_size in map(int, world_sizes):
-        children = []
-        for rank in range(world_size):
-            pid = os.fork()
-            if not pid:
-                status = 1
-                try:
-                    rank_of(data, out, rank, world_size)
-                    status = 0
-                finally:
-                    sys.excepthook(*sys.exc_info()) if status else None  # type: ignore[arg-type]
-                    os._exit(status)
-            children.append(pid)
+        children = [forked(partial(rank_of, data, out, rank, world_size)) for rank in range(world_size)]
         failed = [pid for pid in children if os.waitpid(pid, 0)[1]]
         assert not failed
 

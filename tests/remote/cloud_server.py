@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.remote.http_handler import HttpHandler
 
 MODIFIED = "Wed, 21 Oct 2015 07:28:00 GMT"
 
@@ -34,12 +35,8 @@ def etag_of(found: tuple[bytes, int]) -> str:
     return f'"{hashlib.md5(found[0]).hexdigest()}-{found[1]}"'
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(HttpHandler):
     cloud: CloudServer
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: Any) -> None:
-        pass
 
     def setup(self) -> None:
         super().setup()
@@ -55,15 +52,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve(self) -> None:
         raise NotImplementedError
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
     def facts(self, found: tuple[bytes, int]) -> dict[str, str]:
         return {"ETag": etag_of(found), "Last_Modified": MODIFIED, "x_goog_generation": str(found[1])}

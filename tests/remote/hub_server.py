@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.remote.http_handler import HttpHandler
 
 REPOSITORY = "some-owner/some.name"
 
@@ -57,16 +59,9 @@ def is_large(path: str) -> bool:
     return path.endswith(".mds")
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(HttpHandler):
     hub: HubServer
     host: str
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
 
     def do_GET(self) -> None:
         self.hub.requests.append((self.host, self.command, self.path, dict(self.headers)))
@@ -75,15 +70,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def serve(self) -> None:
         raise NotImplementedError
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
     def answer_file(self, data: bytes, **headers: str) -> None:
         """A whole file, or the range that was asked for."""

@@ -13,12 +13,13 @@ import random
 import signal
 import sys
 import time
-import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mx8shards as mx8
+from tests.forked import forked
 
 JOBS = 4
 COLUMNS = {"x": "int", "blob": "bytes"}
@@ -55,18 +56,7 @@ def train(link: str, local: str | None, limit: int | None, seed: int, epochs: in
 
 def started(link: str, local: str, limit: int | None, seed: int, epochs: int) -> int:
     """The process of a job."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        train(link, local, limit, seed, epochs)
-        status = 0
-    except BaseException:  # noqa: BLE001 the parent reads it
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+    return forked(partial(train, link, local, limit, seed, epochs))
 
 
 def thread_states(pid: int) -> list[str]:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 import mx8shards as mx8
+from tests.forked import forked
 
 WORLD = 4
 BATCH = 4
@@ -99,20 +100,7 @@ def main(url: str, out: Path, scenes: list[str]) -> int:
     """Fork the ranks, because importing torch takes longer than all they do; the number that failed."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    children = []
-    for rank in range(WORLD):
-        pid = os.fork()
-        if not pid:
-            status = 1
-            try:
-                act(url, out, scenes, rank)
-                status = 0
-            except BaseException:  # noqa: BLE001 the parent reads it
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        children.append(pid)
+    children = [forked(partial(act, url, out, scenes, rank)) for rank in range(WORLD)]
     return sum(os.waitpid(pid, 0)[1] != 0 for pid in children)
 
 

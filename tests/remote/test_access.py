@@ -14,9 +14,8 @@ import threading
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,6 +25,7 @@ from mx8shards.remote.bulk import find_s5cmd
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
 from tests.remote.conftest import KEY_ID, SECRET
+from tests.remote.http_handler import HttpHandler
 
 pytestmark = pytest.mark.usefixtures("s3_environment")
 
@@ -43,15 +43,7 @@ class KeyServer:
         self.region: str | None = None  # requests for another one are redirected without an address, as AWS does
         known = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
+        class Handler(HttpHandler):
             def do_GET(self) -> None:
                 signed = self.headers.get("Authorization", "")
                 region = signed.partition("Credential=")[2].split("/")[2] if signed else ""

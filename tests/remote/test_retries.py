@@ -21,6 +21,7 @@ from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.retries import attempt_s, until_deadline, upload_s
 from tests.remote.fault_server import FaultServer
+from tests.remote.http_handler import HttpHandler
 
 NEVER = threading.Event()
 
@@ -152,15 +153,7 @@ class Slow:
         self.go_on = threading.Event()
         slow = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
+        class Handler(HttpHandler):
             def do_GET(self) -> None:
                 program = "s5cmd" if "aws-sdk-go" in self.headers["User-Agent"] else "obstore"
                 key = self.path.rpartition("/")[2]

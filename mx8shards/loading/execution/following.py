@@ -9,7 +9,7 @@ import numpy as np
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.groups import Group
 from mx8shards.order.shard_uses import ShardUses
-from mx8shards.shards.providers import Follower
+from mx8shards.shards.providers import Eviction, Follower
 
 _MOST_AHEAD = 8
 _AHEAD_PART = 5  # simulated: with more than a fifth of the cache ahead, later epochs fetch noticeably more
@@ -126,16 +126,18 @@ class Following:
 
     def _keeps_a_part(self, i: int) -> bool:
         """Whether shard `i` is in a cache that cannot keep all of its dataset."""
-        return any(
-            first <= i < first + len(eviction.sizes) and eviction.limit_bytes < int(eviction.sizes.sum())
-            for first, eviction in self._limited
-        )
+        return any(eviction.limit_bytes < int(eviction.sizes.sum()) for _, eviction in self._limits_of(i))
 
     def ahead(self, i: int, *, is_ahead: bool) -> None:
         """Mark a shard as provided before a batch needs it, or as needed now."""
+        for first, eviction in self._limits_of(i):
+            (eviction.ahead.add if is_ahead else eviction.ahead.discard)(i - first)
+
+    def _limits_of(self, i: int) -> Iterator[tuple[int, Eviction]]:
+        """The limited cache of shard `i`, if there is one, and the number of its first shard."""
         for first, eviction in self._limited:
             if first <= i < first + len(eviction.sizes):
-                (eviction.ahead.add if is_ahead else eviction.ahead.discard)(i - first)
+                yield first, eviction
 
     def close(self) -> None:
         """The run has ended."""

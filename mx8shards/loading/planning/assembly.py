@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -67,14 +68,10 @@ def shard_lookup_of(dataset: Dataset, seed: int) -> ShardLookup:
     return ShardLookup(len(view), dataset.shards.starts, resolve)
 
 
-def uses_of(dataset: Dataset, order: Order, seed: int) -> Callable[[int], ShardUses]:
+def uses_of(order: Order, lookup: ShardLookup, *, varies: bool) -> Callable[[int], ShardUses]:
     """A function of the epoch: when the order uses each shard. The last two epochs are remembered."""
     known = PerEpoch[ShardUses]()
-
-    def compute(epoch: int) -> ShardUses:
-        return shard_uses(order, shard_lookup_of(dataset, seed), epoch, varies=dataset.view.varies_by_epoch)
-
-    return lambda epoch: known.get(epoch, compute)
+    return lambda epoch: known.get(epoch, partial(shard_uses, order, lookup, varies=varies))
 
 
 def assemble(
@@ -91,7 +88,8 @@ def assemble(
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
     pool.memory.pins = mover or pool.memory.pins
-    uses = uses_of(dataset, order, settings.seed)
+    lookup, varies = shard_lookup_of(dataset, settings.seed), dataset.view.varies_by_epoch
+    uses = uses_of(order, lookup, varies=varies)
     require_room(dataset.shards, settings, steps, uses)
     budget.join()
     try:
@@ -121,9 +119,7 @@ def assemble(
         limit_bytes=lambda: budget.limit_bytes,
         memory_for=budget.memory_for,
         uses=uses,
-        uses_are_quick=follow_from_structure(
-            order, shard_lookup_of(dataset, settings.seed), varies=dataset.view.varies_by_epoch
-        ),
+        uses_are_quick=follow_from_structure(order, lookup, varies=varies),
     )
     return Assembly(
         provider_threads=ProviderThreads(dataset.shards, pool.submit),

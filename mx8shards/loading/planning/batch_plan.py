@@ -173,8 +173,8 @@ class Plan:
     def replanned(self, group: Group, rows: Ids, positions: Ids, provide: Provide | None = None) -> Group:
         """The same batches, with the samples at these view positions in these rows."""
         sample_ids = group.rows["sample_id"].copy()
-        self.shard_table.keep(self.resolve(positions, group.epoch)[0])  # before they are opened
         sample_ids[rows], extras = self.resolve(positions, group.epoch)
+        self.shard_table.keep(sample_ids[rows])  # before they are opened
         found = self._rows_of(sample_ids, group.absent, provide)
         both = replaced_extras(group.extras, rows, extras, len(found))
         again = group._replace(rows=found, extras=both, measured=None)
