@@ -96,7 +96,8 @@ def index_video(payload: bytes, *, decode: bool = True) -> IndexedVideo:
 
     Args:
         payload: The container's bytes.
-        decode: Decode all frames, so that damage is found and the number of frames is exact. False: only one frame.
+        decode: Decode all frames, so that damage is found and the number of frames is exact. False: only the first one,
+            unless the container does not tell when frames are shown.
     """
     check_not_cut(payload)
     with opened(payload) as container:
@@ -104,6 +105,8 @@ def index_video(payload: bytes, *, decode: bool = True) -> IndexedVideo:
         packets, decoded = _read(payload, container, stream, decode)
         if decoded.first is None:
             raise DecodeError(expected="at least one frame", found="none")
+        if not decode and not _times_are_known(packets, stream.codec_context.reorder_depth):
+            return index_video(payload)
         kinds = packet_kinds(packets.kinds, np.array(packets.keyframe, bool))
         pts, dts, shown = _times(packets, decoded, decode)
         facts = _facts(stream, decoded.first, pts, shown, packets, decode)
@@ -152,6 +155,15 @@ def _check_packet(packet: Any) -> None:
 def _position(payload: bytes, at: int | None, data: bytes) -> int:
     """Where a packet's bytes stand in the payload, at or close behind the position that it names; -1 if nowhere."""
     return -1 if at is None else payload.find(data, at, at + _MOST_HEAD_BYTES + len(data))
+
+
+def _times_are_known(packets: _Packets, reorder: int) -> bool:
+    """Whether times of presentation are there and, if the decoder reorders frames, have another order than packets."""
+    if None in packets.pts:
+        return False
+    pts = np.array(packets.pts)
+    shown = pts[~np.array(packets.discard, bool)]
+    return len(np.unique(shown)) == len(shown) and (not reorder or bool((np.diff(pts) < 0).any()))
 
 
 def _times(packets: _Packets, decoded: _Decoded, decode: bool) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
