@@ -189,7 +189,7 @@ def _options(codec: str, form: str) -> dict[str, str]:
     b_frames = 4 if pyramid else 2
     params = f"keyint={GOP}:min-keyint={GOP}:scenecut=0:open-gop={open_gop}:bframes={b_frames}:b-adapt=0"
     if codec == "h264":
-        params += f":b-pyramid={'normal' if pyramid else 'none'}"
+        params += f":b-pyramid={'normal' if pyramid else 'none'}:cpu-independent=1"
         return {"preset": "veryfast", "crf": "20", "x264-params": params}
     if codec == "hevc":
         params += f":b-pyramid={pyramid}:log-level=none:pools=none:frame-threads=1"

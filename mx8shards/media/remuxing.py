@@ -1,8 +1,8 @@
 """How is a video copied into a new MP4 without re-encoding, whole or a part of it?
 
 Packets are copied unchanged. Times are those of the packet index; the first frame of a part is shown at 0. Frames that
-a part needs, but that are shown before its begin or behind its end, are cut off by an edit list, so that players do not
-show them. A codec that MP4 does not hold (VP8) goes to Matroska, which has no edit lists, so it takes whole videos only.
+a part needs, but that are shown before its begin or behind its end, are cut off by an edit list, which players heed. A
+codec that MP4 does not hold (VP8) goes to Matroska, which has no edit lists, so only whole videos go there.
 """
 
 from __future__ import annotations
