@@ -23,7 +23,7 @@ ENCODERS = {"h264": "libx264", "av1": "libsvtav1"}
 CRF = {"h264": 23, "av1": 35}
 MOST_GOP, MOST_CRF = 1 << 16, {"h264": 51, "av1": 63}
 
-# without cpu-independent, x264's macroblock tree depends on uninitialised memory if frames are small (measured at 96 x 64)
+# without cpu-independent, x264's macroblock tree depends on uninitialised memory if frames are small (found at 96 x 64)
 _X264 = "keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:b-pyramid=none:cpu-independent=1"
 # without its in-loop filters AV1 decodes about a quarter faster at an equal size
 _SVT = "keyint={gop}:scd=0:irefresh-type=2:lp=1:enable-dlf=0:enable-cdef=0:enable-restoration=0"
