@@ -34,7 +34,7 @@ class _Opened(NamedTuple):
     """The video of the last part, kept for the next one: its path, its packet index, and its bytes if it is no file."""
 
     name: str
-    index: PacketIndex
+    packets: PacketIndex
     payload: bytes | None
 
 
@@ -185,7 +185,7 @@ class VideoFolder:
             name = str(video[self._path_at])
             if self._last is None or self._last.name != name:
                 self._last = _Opened(name, self._changes.indexed(source), source if isinstance(source, bytes) else None)
-            return self._changes.part(source, self._last.index, span_in(self._last.index))
+            return self._changes.part(source, self._last.packets, span_in(self._last.packets))
 
     def _source_of(self, video: Item) -> bytes | IO[bytes]:
         """The file of a video, or its bytes, which are kept for its other parts."""
