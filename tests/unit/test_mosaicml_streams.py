@@ -149,7 +149,11 @@ def test_a_stream_of_its_own_without_samples_is_refused() -> None:
         ({"batching_method": "mixed"}, "batching_method: expected one of 'random', .* got 'mixed'"),
         ({"sampling_granularity": 0}, "sampling_granularity: expected an int from 1"),
         ({"shuffle_seed": -1}, "shuffle_seed: expected an int from 0"),
-        ({"streams": [2]}, "shards_per_stream: expected 1 shards in all"),
+        ({"streams": [2]}, r"shards_per_stream: expected 1 shards of 1 streams.*, got \[2\]"),
+        ({"streams": [1, 0]}, r"shards_per_stream: expected 1 shards of 1 streams.*, got \[1, 0\]"),
+        ({"shards": [0]}, "samples_per_shard: expected at least one sample per stream"),
+        ({"shards": [4, 0], "streams": [1, 1], "choose": [4, 1]}, "samples_per_shard: expected at least one sample"),
+        ({"shards": [4, 9, -2], "streams": [1, 2], "choose": [4, 1]}, "samples_per_shard: expected at least one"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any], told: str) -> None:
