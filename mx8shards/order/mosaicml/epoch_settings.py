@@ -9,6 +9,7 @@ import numpy as np
 
 from mx8shards.errors import SettingError, one_of, shown, whole_number
 from mx8shards.order.mosaicml.stream_weights import StreamShares
+from mx8shards.order.mosaicml.training_world import MOST_PROCESSES
 from mx8shards.order.permutation import Ids
 
 SamplingMethod = Literal["balanced", "fixed"]
@@ -56,14 +57,14 @@ class EpochSettings:
     batching_method: BatchingMethod = "random"
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("batch_size", 1),
-            ("num_canonical_nodes", 1),
-            ("sampling_granularity", 1),
-            ("shuffle_seed", 0),
-            ("shuffle_block_size", 0),
+        for name, least, most in (
+            ("batch_size", 1, 1 << 40),
+            ("num_canonical_nodes", 1, MOST_PROCESSES),
+            ("sampling_granularity", 1, 1 << 62),
+            ("shuffle_seed", 0, 1 << 128),
+            ("shuffle_block_size", 0, 1 << 62),
         ):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least, most))
         one_of("sampling_method", self.sampling_method, ("balanced", "fixed"))
         one_of("batching_method", self.batching_method, ("random", "stratified", "per_stream", "device_per_stream"))
         for name in ("samples_per_shard", "shards_per_stream"):
