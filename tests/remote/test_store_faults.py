@@ -21,6 +21,8 @@ from mx8shards.remote.open_store import open_store
 from tests.remote.deadlines import in_time
 from tests.remote.fault_server import KINDS, MULTIPART, FaultServer, Kind, Operation, Place
 
+pytestmark = pytest.mark.usefixtures("with_s5cmd")
+
 PLACES: tuple[Place, ...] = ("first", "middle", "last")
 DEADLINE_S = 2.0
 LASTING_DEADLINE_S = 0.8  # where no attempt can succeed
