@@ -102,8 +102,8 @@ def _children(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.is_dir() and not directory.is_symlink() else []
 
 
-def fetch(store: Store, source: FileInfo, claim: Claim, name: str) -> Path:
-    """Fetch an object into the private directory and check its size and hash.
+def fetch(store: Store, source: FileInfo, claim: Claim, name: str, *, in_ranges: bool = False) -> Path:
+    """Fetch an object into the private directory and check its size and hash. `in_ranges`: see Store.fetch.
 
     IntegrityError if the hash is wrong twice; RemoteError if the store does not answer, or if the object is missing or
     was replaced; DiskError if the disk is full.
@@ -111,7 +111,7 @@ def fetch(store: Store, source: FileInfo, claim: Claim, name: str) -> Path:
     for attempt in range(1, _ATTEMPTS + 1):
         path = claim.draft()
         try:
-            _fetch(store, source, claim, path)
+            _fetch(store, source, claim, path, in_ranges=in_ranges)
             check_file(path, source, name)
         except (IntegrityError, RemoteError) as error:
             if attempt == _ATTEMPTS or (isinstance(error, RemoteError) and error.reason not in ("missing", "changed")):
@@ -123,9 +123,9 @@ def fetch(store: Store, source: FileInfo, claim: Claim, name: str) -> Path:
     raise AssertionError
 
 
-def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path) -> None:
+def _fetch(store: Store, source: FileInfo, claim: Claim, path: Path, *, in_ranges: bool) -> None:
     try:
-        store.fetch(source.basename, path, source.size_bytes)
+        store.fetch(source.basename, path, source.size_bytes, in_ranges=in_ranges)
         if path.stat().st_size != source.size_bytes:
             raise RemoteError(expected=f"{source.size_bytes} bytes", found="others", reason="changed")
     except RemoteError as error:

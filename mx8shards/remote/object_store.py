@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +23,8 @@ from mx8shards.errors import FormatError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
+from mx8shards.remote.conditions import honours_conditions
+from mx8shards.remote.parallel_ranges import RANGE_BYTES, Part, fetch_in_ranges
 from mx8shards.remote.partial_file import PartialFile
 from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline, upload_s
 from mx8shards.remote.spans import Merged, merged
@@ -38,7 +38,6 @@ _PART = 16 << 20  # a larger upload goes in parts of this size …
 _PARTS_AT_ONCE = 4  # … of which so many are in memory
 _PART_RETRIES = 5
 _MOST_CLIENTS = 4  # with different time limits, or with earlier credentials
-_NO_CONDITIONS = re.compile("answered (400|405|501)")  # how stores refuse conditions that they do not know
 _PAGE = 1000  # objects of a listing, or to be deleted by one request
 
 
@@ -87,7 +86,7 @@ class ObjectStore:
     def can_put_conditionally(self) -> bool:
         """Whether `put` honours its conditions. A store that is neither AWS, Google nor Azure is tried."""
         if self._conditional is None:
-            self._conditional = self._access is None or self._access.endpoint is None or self._honours_conditions()
+            self._conditional = self._access is None or self._access.endpoint is None or honours_conditions(self)
         return self._conditional
 
     def close(self) -> None:
@@ -145,9 +144,11 @@ class ObjectStore:
                 return None
             raise
 
-    def fetch(self, key: str, target: Path, size_bytes: int) -> None:
+    def fetch(self, key: str, target: Path, size_bytes: int, *, in_ranges: bool = False) -> None:
         """Write a whole object into the new file `target`: with s5cmd if it is large, otherwise, or then, by parts."""
         begun = time.monotonic()
+        if in_ranges and size_bytes > RANGE_BYTES and self._in_ranges(key, target, size_bytes):
+            return
         bulk = self._bulk if self._bulk and size_bytes >= _BULK_FROM and not self._bulk.is_paused else None
         done: bool | None = None
         if bulk:
@@ -159,6 +160,34 @@ class ObjectStore:
         self._stream(key, target, size_bytes, max(left, attempt_s(self._deadline_s)))  # bytes had renewed the limit
         if bulk and done is False:
             bulk.pause()
+
+    def _in_ranges(self, key: str, target: Path, size_bytes: int) -> bool:
+        """Write an object into the new file `target`; False, and no file, if the store gives no ranges of it."""
+        try:
+            fetch_in_ranges(partial(self._read_part, key, size_bytes), target, size_bytes)
+        except RemoteError as error:
+            if error.reason == "network":
+                raise
+            return False
+        return True
+
+    def _read_part(self, key: str, size_bytes: int, part: Part) -> None:
+        """Write one part of an object of this size. A broken attempt is continued where it stopped."""
+
+        def work(client: Any) -> None:
+            if part.is_whole:  # the connection broke behind the last byte
+                return
+            options = {"range": part.missing} | ({"if_match": part.etag} if part.etag else {})
+            result = self._obstore.get(client, key, options=options)
+            if result.meta["size"] != size_bytes:
+                raise self._changed(key, f"{size_bytes} bytes", f"{result.meta['size']} bytes")
+            part.answered(result.meta["e_tag"] or "")
+            for chunk in result.stream(min_chunk_size=_CHUNK):
+                part.write(memoryview(chunk))
+            if not part.is_whole:
+                raise RemoteError("the answer ended too early", subject=self._url_of(key))
+
+        self._run(key, work, progress=lambda: part.done)
 
     def _stream(self, key: str, target: Path, size_bytes: int, deadline_s: float) -> None:
         """Write an object into the new file `target`. A broken attempt is continued where it stopped."""
@@ -263,29 +292,6 @@ class ObjectStore:
 
     def _delete(self, keys: Sequence[str]) -> None:
         self._run(keys[0], lambda client: self._obstore.delete(client, list(keys)))
-
-    def _honours_conditions(self) -> bool:
-        """Try whether conditional puts that must fail do so."""
-        key = f".mx8shards/trial-{uuid.uuid4().hex}"
-        try:
-            self.put(key, b"trial", new=True)
-            try:
-                return self._refuses(key, new=True) and self._refuses(key, if_match='"0"')
-            finally:
-                self.delete([key])
-        except RemoteError as error:
-            if _NO_CONDITIONS.search(error.message):
-                return False
-            raise
-
-    def _refuses(self, key: str, *, if_match: str | None = None, new: bool = False) -> bool:
-        try:
-            self.put(key, b"other", if_match=if_match, new=new)
-        except RemoteError as error:
-            if error.reason == "changed":
-                return True
-            raise
-        return False
 
     def _run(
         self,

@@ -235,7 +235,8 @@ class RemoteFiles:
             return shard_path(self.snapshot, entry.zip)
         begun = time.monotonic()
         try:
-            path = fetching.fetch(self._store, entry.stored, claim, name)
+            is_first = not self._of_process.spent  # a first batch waits for it
+            path = fetching.fetch(self._store, entry.stored, claim, name, in_ranges=is_first)
         except RemoteError as error:
             if error.reason == "network":
                 self._note_outage(error, claim, time.monotonic() - begun)
