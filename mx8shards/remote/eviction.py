@@ -36,14 +36,12 @@ class Room:
         self, snapshot: Snapshot, stamps: Stamps, *, limit_bytes: int | None, keep_zip: bool, deadline_s: float
     ) -> None:
         self.limit_bytes = NO_LIMIT if limit_bytes is None else limit_bytes
-        self.ahead: set[int] = set()
         index = snapshot.index
         self.sizes: Ints = index.stored_bytes if keep_zip else index.raw.size_bytes
         self._snapshot = snapshot
         self._stamps = stamps
         self._keep_zip = keep_zip
         self._deadline_s = deadline_s
-        self._numbers = {name: i for i, name in enumerate(index.raw.basenames)}
         self._process = os.getpid()
         self._begin()
 
@@ -55,7 +53,6 @@ class Room:
         """In a forked child, begin anew: it has the descriptors of its parent, and none of its runs."""
         if self._process != os.getpid():
             self._process = os.getpid()
-            self.ahead = set()
             self._readers.close()
             self._begin()
 
@@ -75,7 +72,7 @@ class Room:
             return None
         return run
 
-    def reserve(self, raw_name: str, name: str, size_bytes: int, claim: str) -> None:
+    def reserve(self, name: str, size_bytes: int, claim: str, *, ahead: bool) -> None:
         """Make room for a file, and enter it. The caller holds this claim.
 
         NoRoomYetError for a shard that is provided ahead if everything in the mirror is needed sooner. For another one,
@@ -83,14 +80,12 @@ class Room:
         """
         self._renew()
         deadline = time.monotonic() + self._deadline_s
-        number = self._numbers.get(raw_name, -1)
         while True:
             with self._ledger.locked(self._deadline_s):
-                is_ahead = number in self.ahead
-                if self._make_room(name, size_bytes, ahead=is_ahead):
+                if self._make_room(name, size_bytes, ahead=ahead):
                     self._ledger.enter(name, size_bytes, claim)
                     return
-            if is_ahead:
+            if ahead:
                 raise NoRoomYetError("the cache has no room for a shard ahead", subject=name)
             if time.monotonic() > deadline:
                 raise self._too_small(size_bytes)

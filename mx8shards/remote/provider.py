@@ -108,9 +108,9 @@ class RemoteFiles:
             return "network"
         return self._local.awaits(entry) if found is entry.zip else None
 
-    def provide(self, entry: Entry) -> Path:
+    def provide(self, entry: Entry, *, ahead: bool = False) -> Path:
         """The shard's file in the mirror: there and verified, or fetched now."""
-        found = self._verified(entry) or self._fetched(entry)
+        found = self._verified(entry) or self._fetched(entry, ahead=ahead)
         path = self._local.provide(entry) if found is entry.zip else shard_path(self.snapshot, found)
         self._of_process.here.add(entry.raw.basename)
         return path
@@ -155,7 +155,7 @@ class RemoteFiles:
             return entry.zip
         return None
 
-    def _fetched(self, entry: Entry) -> FileInfo:
+    def _fetched(self, entry: Entry, *, ahead: bool) -> FileInfo:
         """Fetch and verify the shard's file, unless another job does so meanwhile."""
         with self._claim(entry.stored) as claim:
             found = self._verified(entry) or self._verified_now(entry, claim)
@@ -163,14 +163,14 @@ class RemoteFiles:
                 return found
             unpacks = entry.zip is not None and not self.settings.keep_zip
             wanted = entry.raw if unpacks else entry.stored
-            self._fetch(entry, wanted, claim)
+            self._fetch(entry, wanted, claim, ahead=ahead)
             return wanted
 
-    def _fetch(self, entry: Entry, wanted: FileInfo, claim: Claim) -> None:
+    def _fetch(self, entry: Entry, wanted: FileInfo, claim: Claim, *, ahead: bool = False) -> None:
         """Fetch the stored file of a shard, unpack it if the raw file is wanted, and place that."""
         name = shard_name(self.snapshot, entry.stored)
         unpacks = wanted is not entry.stored
-        with self._entered(entry, wanted, entry.stored.size_bytes if unpacks else 0, claim):
+        with self._entered(wanted, entry.stored.size_bytes if unpacks else 0, claim, ahead=ahead):
             try:
                 path = self._stored_file(entry, claim, name)
                 if unpacks:
@@ -200,7 +200,7 @@ class RemoteFiles:
             if whole is None:
                 self._fetch(entry, damaged, claim)
                 return Repaired(damaged.basename, None)
-            with self._entered(entry, damaged, 0, claim):
+            with self._entered(damaged, 0, claim):
                 self._place(whole.path, damaged, claim)
             return Repaired(damaged.basename, whole.blocks)
 
@@ -214,13 +214,13 @@ class RemoteFiles:
             return Repaired(info.basename, None) if self._fetch_sidecar(info, claim) else None
 
     @contextmanager
-    def _entered(self, entry: Entry, wanted: FileInfo, more_bytes: int, claim: Claim) -> Iterator[None]:
+    def _entered(self, wanted: FileInfo, more_bytes: int, claim: Claim, *, ahead: bool = False) -> Iterator[None]:
         """Enter a file into the mirror's ledger before it is fetched; `more_bytes` are temporary.
 
         So no file is in the mirror uncounted, even if this job is killed at any moment.
         """
         name = wanted.basename
-        self._room.reserve(entry.raw.basename, name, wanted.size_bytes + more_bytes, claim.name)
+        self._room.reserve(name, wanted.size_bytes + more_bytes, claim.name, ahead=ahead)
         try:
             yield
         except BaseException:
