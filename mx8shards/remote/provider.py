@@ -106,11 +106,15 @@ class RemoteFiles:
         found = self._verified(entry)
         if found is None:
             return "network"
-        return self._local.awaits(entry) if found is entry.zip else None
+        if found is not entry.zip:
+            return None
+        return "unpack" if self._keeps_copies else self._local.awaits(entry)
 
     def provide(self, entry: Entry, *, ahead: bool = False) -> Path:
         """The shard's file in the mirror: there and verified, or fetched now."""
-        found = self._verified(entry) or self._fetched(entry, ahead=ahead)
+        found = self._verified(entry)
+        if found is None or (found is entry.zip and self._keeps_copies):
+            found = self._fetched(entry, ahead=ahead)
         path = self._local.provide(entry) if found is entry.zip else shard_path(self.snapshot, found)
         self._of_process.here.add(entry.raw.basename)
         return path
@@ -155,16 +159,33 @@ class RemoteFiles:
             return entry.zip
         return None
 
+    @property
+    def _keeps_copies(self) -> bool:
+        """Whether the unpacked copies of kept compressed shards are in the mirror, too, so that the limit holds them.
+
+        Without a limit they are in `cache_dir`, where the least recently used ones leave.
+        """
+        return self.settings.keep_zip and self.settings.limit_bytes is not None
+
     def _fetched(self, entry: Entry, *, ahead: bool) -> FileInfo:
         """Fetch and verify the shard's file, unless another job does so meanwhile."""
         with self._claim(entry.stored) as claim:
             found = self._verified(entry) or self._verified_now(entry, claim)
-            if found is not None:
-                return found
-            unpacks = entry.zip is not None and not self.settings.keep_zip
-            wanted = entry.raw if unpacks else entry.stored
-            self._fetch(entry, wanted, claim, ahead=ahead)
-            return wanted
+            if found is None:
+                unpacks = entry.zip is not None and not self.settings.keep_zip
+                found = entry.raw if unpacks else entry.stored
+                self._fetch(entry, found, claim, ahead=ahead)
+            if found is entry.zip and self._keeps_copies:
+                found = self._unpacked(entry, claim, ahead=ahead)
+            return found
+
+    def _unpacked(self, entry: Entry, claim: Claim, *, ahead: bool) -> FileInfo:
+        """Unpack a compressed shard that is here into the mirror."""
+        assert entry.zip is not None
+        stored, name = shard_path(self.snapshot, entry.zip), shard_name(self.snapshot, entry.zip)
+        with self._entered(entry.raw, 0, claim, ahead=ahead):
+            self._place(fetching.unpack(entry, stored, claim, name), entry.raw, claim)
+        return entry.raw
 
     def _fetch(self, entry: Entry, wanted: FileInfo, claim: Claim, *, ahead: bool = False) -> None:
         """Fetch the stored file of a shard, unpack it if the raw file is wanted, and place that."""

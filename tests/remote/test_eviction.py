@@ -19,8 +19,8 @@ from tests.remote.conftest import S3Server
 from tests.remote.mirrors import URL, bytes_of, residue, serve, shards_of, upload
 
 
-def write(root: Path, shards: int, rows: int = 10) -> str:
-    with mx8.Writer(root, columns={"x": "int", "text": "str"}, size_limit=10_000) as writer:
+def write(root: Path, shards: int, rows: int = 10, **options: Any) -> str:
+    with mx8.Writer(root, columns={"x": "int", "text": "str"}, size_limit=10_000, **options) as writer:
         for i in range(shards * rows):
             writer.write({"x": i, "text": f"{i:<900}"})
     return str(writer.snapshot)
@@ -97,6 +97,47 @@ def test_a_whole_shuffle_with_room_for_everything_keeps_no_intervals_for_its_sam
     with mx8.Dataset(URL, local=tmp_path / "cache", cache_limit=total) as dataset:
         assert 0 < interval_bytes(mx8.BlockShuffle(shards=2)) < 2_000
         assert interval_bytes(True) < 2_000
+
+
+def test_copies_of_kept_compressed_shards_are_within_the_limit_and_leave_before_what_must_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data", 24, compression="zstd")
+    store = serve(tmp_path / "data", monkeypatch)
+    packed = [path.stat().st_size for path in (tmp_path / "data").glob("*.zstd")]
+    limit = sum(packed) + 5 * 10_000  # and the raw files of the window
+    cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    options: dict[str, Any] = {"local": cache, "cache_limit": limit, "keep_zip": True, "cache_dir": elsewhere}
+    with (
+        mx8.Dataset(URL, **options) as dataset,
+        mx8.Loader(dataset, batch_size=5, shuffle=mx8.BlockShuffle(shards=2), output="numpy", threads=1) as loader,
+    ):
+        for _ in range(3):
+            seen = []
+            for batch in loader:
+                seen += batch["x"].tolist()
+                assert sum(path.stat().st_size for path in [*cache.glob("*.mds*")] if path.exists()) <= limit
+            assert sorted(seen) == list(range(240))
+    assert sorted(key for key in store.asked if key.endswith("zstd")) == sorted(
+        path.name for path in (tmp_path / "data").glob("*.zstd")
+    )
+    assert not elsewhere.exists()
+    assert residue(cache) == []
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_limit_below_the_largest_shard_is_refused_when_the_dataset_is_opened(
+    compression: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data", 3, compression=compression)
+    serve(tmp_path / "data", monkeypatch)
+    with pytest.raises(mx8.SettingError, match=r"^cache_limit: expected at least \d+ bytes, for the largest") as caught:
+        mx8.Dataset(URL, local=tmp_path / "cache", cache_limit=2_000)
+    enough = int(re.findall(r"at least (\d+)", str(caught.value))[0])
+    for keep_zip in (False, True):
+        options: dict[str, Any] = {"cache_limit": enough, "keep_zip": keep_zip, "deadline_s": 5}
+        with mx8.Dataset(URL, local=tmp_path / f"{keep_zip}", **options) as dataset:
+            assert [sample["x"] for sample in dataset] == list(range(30))
 
 
 def test_any_order_is_followed(bucket: str, tmp_path: Path) -> None:
