@@ -58,7 +58,7 @@ def claimed(
     """Claim a file of the mirror. BlockingIOError if another job holds its claim for the whole timeout."""
     name = safe_name(basename)
     claims, fetching = root / STATE / "claims", root / STATE / "fetching"
-    publish.make_root(root)
+    _make_shared(root)
     for directory in (claims, fetching):
         publish.make_directories(directory, below=root)
     with lock.claimed(claims / name, timeout_s, give_up) as descriptor:
@@ -73,6 +73,20 @@ def claimed(
             if process == os.getpid():  # not in a forked child that leaves this block
                 with suppress(ShardsError, OSError):
                     publish.remove_tree(private)
+
+
+def _make_shared(root: Path) -> None:
+    """Make a mirror's directories unless they are there. All that is made in them belongs to the group of its parent.
+
+    A parent that has the setgid bit sees to that; otherwise the group's other members could not take part.
+    """
+    for directory in (root, root / STATE):
+        if not directory.exists():
+            parent = next(path for path in directory.parents if path.exists()).stat()
+            publish.make_root(directory)
+            made = directory.stat()
+            if made.st_gid != parent.st_gid:
+                operations.set_mode(directory, stat.S_IMODE(made.st_mode) | stat.S_ISGID, parent.st_gid)
 
 
 def held_claims(root: Path) -> set[str]:
