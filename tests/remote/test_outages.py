@@ -75,14 +75,17 @@ def check_all_seen(found: Any) -> None:
 def test_four_ranks_get_over_a_short_outage_and_after_one_beyond_the_deadline_all_resume_exactly(
     url: str, fault_server: FaultServer, tmp_path: Path, repository: Path
 ) -> None:
-    scenes = [("short", 20.0, 5.0), ("long", 1.5, 4.0)]
-    short, long = train(url, tmp_path / "out", repository, fault_server, *scenes)
+    scenes = [("short", 20.0, 5.0), ("long", 1.5, 4.0), ("nodes", 1.5, 5.0)]
+    short, long, nodes = train(url, tmp_path / "out", repository, fault_server, *scenes)
     assert [one["error"] for one in short] == [None] * WORLD, short[0].get("message")
     check_all_seen(short)
-    for one in long:
+    assert ["seen by rank 0" in one["message"] for one in nodes] == [False, True, True, True], nodes
+    assert max(one["after_s"] for one in nodes) < 60, "a rank waited for its own deadline"
+    for one in [*long, *nodes]:
         assert (one["error"], one["cause"], one["reason"]) == ("LoaderError", "RemoteError", "network"), one
         assert one["error_again"] is None
     check_all_seen(long)
+    check_all_seen(nodes)
 
 
 @pytest.mark.hunt
