@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,7 +39,7 @@ def url(fault_server: FaultServer, tmp_path: Path) -> str:
 
 def in_mid_epoch(server: FaultServer, out: Path, process: subprocess.Popen[str], outage_s: float) -> list[Any]:
     """One scene of four ranks, which an outage meets in mid-epoch; the results of each."""
-    server.delay_s, server.resets = 0.3, 0
+    server.delay_s, server.resets = 0.5, 0
     (out / "go").touch()
     wait_for(out / "begun", process)
     with server.outage():
@@ -61,9 +63,15 @@ def train(url: str, out: Path, repository: Path, server: FaultServer, *scenes: t
         (out / name).mkdir(parents=True)
     command = [sys.executable, "-m", "tests.remote.ranks", url, str(out)]
     command += [f"{name}:{deadline_s}" for name, deadline_s, _ in scenes]
-    with subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True) as process:
-        found = [in_mid_epoch(server, out / name, process, outage_s) for name, _, outage_s in scenes]
-        said = process.communicate(timeout=60)[1]
+    with subprocess.Popen(
+        command, cwd=repository, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            found = [in_mid_epoch(server, out / name, process, outage_s) for name, _, outage_s in scenes]
+            said = process.communicate(timeout=60)[1]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # its ranks wait for the next scene
+            raise
     assert process.returncode == 0, said
     return found
 
