@@ -10,14 +10,14 @@ from typing import Any
 
 from mx8shards.convert.additions import check_place, shard_options
 from mx8shards.convert.convert_in_parts import convert
-from mx8shards.convert.into_store import convert_into_store, work_directory
+from mx8shards.convert.into_store import Upload, convert_into_store, work_directory
 from mx8shards.convert.outcome import Conversion
 from mx8shards.convert.part_writing import Job
 from mx8shards.convert.source import Recipe, Source, pickled, recipe_of
 from mx8shards.convert.source_files import user_path
 from mx8shards.convert.splits import parse_split
 from mx8shards.convert.workers import check_importable, require_no_worker
-from mx8shards.errors import SettingError, shown, true_or_false, whole_number
+from mx8shards.errors import SettingError, finite_seconds, shown, true_or_false, whole_number
 from mx8shards.format import compression as compressions
 from mx8shards.format.sizes import parse_size_limit
 from mx8shards.maintain.rejects import keep_rejects
@@ -38,6 +38,7 @@ def convert_from(
     size_limit: int | str | None = "auto",
     compression: str | None = "auto",
     single_writer: bool = False,
+    deadline_s: float = 300.0,
     progress: Callable[[int, int], object] | None = None,
     **options: Any,
 ) -> Conversion:
@@ -63,6 +64,7 @@ def convert_from(
         size_limit: Maximum size of a shard. auto: 64mb, or with append the limit of the existing dataset.
         compression: Compression of shards: zstd, zstd:9, gz … auto: none, or with append that of the existing dataset.
         single_writer: Also upload to a store without conditional puts. No other process may write there then.
+        deadline_s: Where OUT is a URL, how many seconds its store may fail to answer before that is an error.
         progress: Called with the number of items done and the total number of items.
         options: Options of the source. `help(mx8shards.convert.imagefolder.ImageFolder)` lists those of imagefolder.
 
@@ -76,6 +78,7 @@ def convert_from(
     """
     require_no_worker()
     workers = whole_number("workers", workers, 1, MOST_WORKERS)
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     parts = parse_split(split, seed)
     target, url = _target(out, append, single_writer)
     origin = _origin(source, src, options, workers)
@@ -84,7 +87,8 @@ def convert_from(
     shard_options = _given_shard_options(size_limit, compression)
     job = _with_shard_options(Job(origin, target, shard_options, bool(append), parts))
     if url is not None:
-        return convert_into_store(job, url, workers=workers, single_writer=single_writer, progress=progress)
+        upload = Upload(url, single_writer, deadline_s)
+        return convert_into_store(job, upload, workers=workers, progress=progress)
     return _with_files(convert(job, workers=workers, progress=progress))
 
 
