@@ -72,30 +72,27 @@ def convert_from(
     same call again. Every split is published completely or not at all. If one was published and the source has changed
     since, the same call raises SourceError; then use `append=True` to add the new files.
 
-    Works in scripts and notebooks. Workers are new processes. They import the script only if `source` is an object
-    whose class is defined there; the script then needs `if __name__ == "__main__":` around the call. An object whose
-    class is defined in a notebook needs `workers=1`; to use more, define the class in a module.
+    Workers are new processes. They import the script only if `source` is an object whose class is defined there; the
+    script then needs `if __name__ == "__main__":` around the call. A class in a notebook needs `workers=1`.
     """
     require_no_worker()
     workers = whole_number("workers", workers, 1, MOST_WORKERS)
-    deadline_s = finite_seconds("deadline_s", deadline_s)
     parts = parse_split(split, seed)
-    target, url = _target(out, append, single_writer)
+    target, upload = _target(out, append, single_writer, deadline_s)
     origin = _origin(source, src, options, workers)
-    _check_outside(src, target if url is None else url)
+    _check_outside(src, target if upload is None else upload.url)
     check_place(target, parts)
-    shard_options = _given_shard_options(size_limit, compression)
-    job = _with_shard_options(Job(origin, target, shard_options, bool(append), parts))
-    if url is not None:
-        upload = Upload(url, single_writer, deadline_s)
+    job = _with_shard_options(Job(origin, target, _given(size_limit, compression), bool(append), parts))
+    if upload is not None:
         return convert_into_store(job, upload, workers=workers, progress=progress)
     return _with_files(convert(job, workers=workers, progress=progress))
 
 
-def _target(out: Any, append: bool, single_writer: bool) -> tuple[Path, str | None]:
-    """The directory to make the dataset in, and the URL to upload it to, if `out` is one."""
+def _target(out: Any, append: bool, single_writer: bool, deadline_s: float) -> tuple[Path, Upload | None]:
+    """The directory to make the dataset in, and where to upload it, if `out` is a URL."""
     true_or_false("append", append)
     true_or_false("single_writer", single_writer)
+    deadline_s = finite_seconds("deadline_s", deadline_s)
     if out is None:
         raise SettingError(subject="out", expected="the directory of the dataset", found="none")
     if isinstance(out, str | os.PathLike) and not is_url(os.fspath(out)):
@@ -106,10 +103,10 @@ def _target(out: Any, append: bool, single_writer: bool) -> tuple[Path, str | No
     if append:
         hint = "sync the dataset to a directory, append there, and sync that to the URL"
         raise SettingError(subject="append", expected="False where OUT is a URL", found="True", hint=hint)
-    return work_directory(where), where
+    return work_directory(where), Upload(where, single_writer, deadline_s)
 
 
-def _given_shard_options(size_limit: int | str | None, compression: str | None) -> dict[str, Any]:
+def _given(size_limit: int | str | None, compression: str | None) -> dict[str, Any]:
     """The options that are not "auto". SettingError for a value that is not allowed."""
     if size_limit != "auto":
         parse_size_limit(size_limit)

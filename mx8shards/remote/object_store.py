@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mx8shards.disk import operations
-from mx8shards.disk.map import Bytes, ReadFile, map_file
-from mx8shards.errors import FormatError, RemoteError, ShardsError, require
+from mx8shards.disk.map import Bytes, map_path
+from mx8shards.errors import FormatError, MissingPackageError, RemoteError, ShardsError, require
 from mx8shards.remote import clients, faults
 from mx8shards.remote.access import Access, Keys
 from mx8shards.remote.bulk import Bulk, find_s5cmd
 from mx8shards.remote.conditions import honours_conditions
+from mx8shards.remote.new_in_parts import IN_PARTS_FROM, put_new_in_parts
 from mx8shards.remote.parallel_ranges import RANGE_BYTES, Part, fetch_in_ranges
 from mx8shards.remote.partial_file import PartialFile
 from mx8shards.remote.retries import attempt_s, interruptibly, stall_s, until_deadline, upload_s
@@ -220,8 +221,10 @@ class ObjectStore:
         if not new and if_match is None:
             put = partial(self._put, key=key, source=source, mode="overwrite")
             return self._run(key, put, retries=_PART_RETRIES, upload_bytes=min(size, _PARTS_AT_ONCE * _PART))
+        if new and isinstance(source, Path) and size >= IN_PARTS_FROM and (etag := self._new_in_parts(key, source)):
+            return etag
         # In one request: the conditions of uploads in parts are not in obstore. A mapped file takes no memory of ours.
-        data: bytes | Bytes = source if isinstance(source, bytes) else _mapped(source)
+        data: bytes | Bytes = source if isinstance(source, bytes) else map_path(source)
         unsure = False  # whether an earlier attempt may have succeeded without our hearing of it
 
         def work(client: Any) -> str:
@@ -238,6 +241,25 @@ class ObjectStore:
                 raise
 
         return self._run(key, work, upload_bytes=size)
+
+    def _new_in_parts(self, key: str, source: Path) -> str | None:
+        """Store a large new object; None if that is not possible in parts, or if the credentials have expired."""
+        if self._access is None:
+            return None
+
+        def run(request: Callable[[], Any], sent_bytes: int) -> Any:
+            return self._run(key, lambda _: request(), upload_bytes=sent_bytes)
+
+        try:
+            limits = {"read_timeout": stall_s(self._deadline_s), "retries": {"total_max_attempts": 1}}
+            client = clients.boto_client(self._access, **limits)
+            return put_new_in_parts(client, self._bucket, f"{self._prefix}/{key}".lstrip("/"), source, run)
+        except MissingPackageError:
+            return None
+        except RemoteError as error:
+            if error.reason != "denied":
+                raise
+            return None
 
     def _version(self, client: Any, key: str, etag: str | None) -> dict[str, str | None]:
         """The condition that an object has this ETag. Google's conditions are on the generation, which is looked up."""
@@ -375,10 +397,3 @@ def _again(scheme: str, bucket: str, prefix: str, deadline_s: float, parallel: i
 
 def _listed(meta: Any) -> Listed:
     return Listed(meta["path"], meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp())
-
-
-def _mapped(source: Path) -> bytes | Bytes:
-    """The bytes of a file, mapped."""
-    with operations.disk_errors("read", source):
-        file = ReadFile(source)
-        return map_file(file.descriptor, file.size_bytes) if file.size_bytes else b""

@@ -119,6 +119,7 @@ WORK = {
         fetch_in_ranges,
         lambda found, server: found == LONG,
         ("flip", "stale", "replaced"),
+        3 * DEADLINE_S,
     ),
     "range": Work(
         ("read",),
