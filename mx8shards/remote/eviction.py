@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mx8shards.disk import operations
 from mx8shards.errors import DiskError, SettingError
-from mx8shards.remote.ledger import Ledger
+from mx8shards.remote.ledger import Ledger, size_of
 from mx8shards.remote.readers import NEVER, Readers, RunFile
 from mx8shards.remote.stamps import Stamps
 from mx8shards.shards.providers import NO_LIMIT, NoRoomYetError
@@ -108,6 +108,12 @@ class Room:
             if time.monotonic() > deadline:
                 raise self._too_small(size_bytes)
             time.sleep(_PAUSE_S)
+
+    def hold(self, name: str, claim: str) -> None:
+        """Keep a file, if it is here, while the caller holds this claim."""
+        self._renew()
+        with self._ledger.locked(self._deadline_s):
+            self._ledger.enter(name, size_of(self._snapshot.root / name), claim)
 
     def settle(self, name: str) -> None:
         """Enter the size that a file has in the mirror, 0 if it is not there. The caller holds its claim."""

@@ -170,6 +170,8 @@ class RemoteFiles:
     def _fetched(self, entry: Entry, *, ahead: bool) -> FileInfo:
         """Fetch and verify the shard's file, unless another job does so meanwhile."""
         with self._claim(entry.stored) as claim:
+            if entry.zip is not None and self._stamps.is_verified(entry.zip):
+                self._room.hold(entry.zip.basename, claim.name)  # its copy must not take its room
             found = self._verified(entry) or self._verified_now(entry, claim)
             if found is None:
                 unpacks = entry.zip is not None and not self.settings.keep_zip
@@ -191,7 +193,8 @@ class RemoteFiles:
         """Fetch the stored file of a shard, unpack it if the raw file is wanted, and place that."""
         name = shard_name(self.snapshot, entry.stored)
         unpacks = wanted is not entry.stored
-        with self._entered(wanted, entry.stored.size_bytes if unpacks else 0, claim, ahead=ahead):
+        is_here = entry.zip is not None and self._stamps.is_verified(entry.zip)
+        with self._entered(wanted, entry.stored.size_bytes if unpacks and not is_here else 0, claim, ahead=ahead):
             try:
                 path = self._stored_file(entry, claim, name)
                 if unpacks:

@@ -125,6 +125,22 @@ def test_copies_of_kept_compressed_shards_are_within_the_limit_and_leave_before_
     assert residue(cache) == []
 
 
+@pytest.mark.parametrize("keep_zip", [False, True])
+def test_a_compressed_shard_does_not_leave_to_make_room_for_its_own_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_zip: bool
+) -> None:
+    write(tmp_path / "data", 4, compression="zstd")
+    serve(tmp_path / "data", monkeypatch)
+    options: dict[str, Any] = {"local": tmp_path / "cache", "cache_dir": tmp_path / "elsewhere"}
+    with mx8.Dataset(URL, keep_zip=True, **options) as dataset:
+        assert len(list(dataset)) == 40
+        index = dataset.shards.snapshots[0].index
+    least = int((index.raw.size_bytes + index.zip.size_bytes).max())
+    for number in range(4):
+        with mx8.Dataset(URL, keep_zip=keep_zip, cache_limit=least, deadline_s=5, **options) as dataset:
+            assert dataset[10 * number]["x"] == 10 * number
+
+
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_a_limit_below_the_largest_shard_is_refused_when_the_dataset_is_opened(
     compression: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
