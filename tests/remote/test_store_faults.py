@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import mx8shards as mx8
-from mx8shards.remote import object_store
+from mx8shards.remote import object_store, retries
 from mx8shards.remote.open_store import open_store
 from mx8shards.remote.parallel_ranges import RANGE_BYTES
 from tests.remote.deadlines import in_time
@@ -31,6 +31,7 @@ LASTING_DEADLINE_S = 0.8  # where no attempt can succeed
 SHARD = random.Random(1).randbytes(3 << 20)
 OLD_SHARD = random.Random(2).randbytes(3 << 20)
 BULK = random.Random(4).randbytes(object_store._BULK_FROM + 1)  # the least that s5cmd fetches
+PUT = SHARD[: retries._SLOWEST]  # the most whose upload gets no time beyond the deadline
 INDEX = b'{"shards": [], "version": 2}' * 50
 OLD_INDEX = INDEX[::-1]
 LARGE = random.Random(3).randbytes(20 << 20)
@@ -84,7 +85,7 @@ def list_keys(store: Any, server: FaultServer, place: Path) -> Any:
 
 
 def put_bytes(store: Any, server: FaultServer, place: Path) -> Any:
-    return [store.put(f"new{number}", SHARD) for number in range(3)]
+    return [store.put(f"new{number}", PUT) for number in range(3)]
 
 
 def put_in_parts(store: Any, server: FaultServer, place: Path) -> Any:
@@ -139,7 +140,7 @@ WORK = {
         ("put",),
         ("new0", "new1", "new2"),
         put_bytes,
-        lambda found, server: [server.data(f"new{number}") for number in range(3)] == [SHARD] * 3,
+        lambda found, server: [server.data(f"new{number}") for number in range(3)] == [PUT] * 3,
         ("replaced",),
     ),
     "multipart": Work(
