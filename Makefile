@@ -16,18 +16,20 @@ PEERS_IMPORT := catalogue lightning-utilities requests tqdm zstd
 
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-build-isolation
 
-.PHONY: demo test tested tested-loader tested-remote tested-unit tested-rest newest hunt setup
+.PHONY: demo test lint tested tested-loader tested-remote tested-unit tested-rest newest hunt setup
 .DEFAULT_GOAL := test
 
 demo: .venv/.ready
 	@.venv/bin/python -m benchmarks.demo
 
-# Two of these parts run at once, on two cores, the longest first.
+# Two of these parts run at once, on two cores. After lint the longest come first.
 test: setup
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 lint newest tested
+
+lint: .venv/.ready
 	.venv/bin/ruff check --quiet .
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
-	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 newest tested
 
 # All tests, with the pinned versions: three folders by themselves, and everything else, also new folders.
 APART := loader remote unit
@@ -42,7 +44,7 @@ tested-rest: .venv/.ready
 # With the newest versions, only failures that depend on versions are looked for. So this part leaves out tests of
 # kills, signals, full disks, faults, flipped bits and hostile bytes, of the specification's files, of shuffle statistics
 # and of benchmarks.
-ONCE := crash integration conformance/test_vectors_regenerate.py \
+PINNED_ONLY := crash integration conformance/test_vectors_regenerate.py \
 	$(addprefix property/test_,mutations.py order_statistics.py) $(addprefix unit/test_,bounds_checks.py convert.py) \
 	$(addprefix loader/test_,faults.py interrupts.py on_error.py stalls.py) \
 	$(addprefix remote/test_,dataset_faults.py eviction.py killed_jobs.py mirror_kills.py outages.py \
@@ -54,7 +56,7 @@ newest: .venv-newest/.ready
 	library=$$(.venv-newest/bin/python -c 'import ctypes.util as u; print(u.find_library("turbojpeg") or "")'); \
 		if [ -n "$$library" ]; then export MX8SHARDS_TURBOJPEG="$$library"; fi; \
 		.venv-newest/bin/python -m pytest -m "not hunt and not streaming" \
-		$(addprefix --ignore=tests/,$(ONCE)) --deselect=tests/$(FLIPS)
+		$(addprefix --ignore=tests/,$(PINNED_ONLY)) --deselect=tests/$(FLIPS)
 
 hunt: .venv/.ready
 	.venv/bin/python -m pytest -m hunt --hypothesis-profile=hunt
