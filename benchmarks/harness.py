@@ -61,7 +61,7 @@ class Wanted:
     contender: str
     number: str
     against: str = ""
-    least: float = 0.0
+    least: float = float("-inf")
     most: float = float("inf")
 
 
@@ -248,7 +248,7 @@ def _found(wanted: Wanted, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     else:
         found = spread(values(runs, wanted.group, wanted.contender, wanted.number))
     what = f"{wanted.number} of {wanted.contender}" + (f" / of {wanted.against}" if wanted.against else "")
-    bounds = {"least": wanted.least} if wanted.least else {"most": wanted.most}
+    bounds = {"least": wanted.least} if wanted.least > float("-inf") else {"most": wanted.most}
     return {"what": what, **bounds, **found, "met": wanted.least <= found["median"] <= wanted.most}
 
 
