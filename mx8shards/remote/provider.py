@@ -115,6 +115,10 @@ class RemoteFiles:
         self._of_process.here.add(entry.raw.basename)
         return path
 
+    def provide_stored(self, entry: Entry) -> Path:
+        """The shard's file as it is kept in the mirror: with `keep_zip`, the compressed one or the raw one."""
+        return shard_path(self.snapshot, self._verified(entry) or self._fetched(entry))
+
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         """Fetch a side-car unless it is here. One that is missing or denied is left out: it is optional."""
         info = sidecar_file(sidecar)

@@ -1,0 +1,109 @@
+"""How are the samples of an MDS stream read? MdsSamples, one of the sources of AllSamples."""
+
+from __future__ import annotations
+
+import operator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import FormatError
+from mx8shards.shards.open_shard import Shards
+from mx8shards.shards.shard import Shard
+from mx8shards.streaming.payload_decoders import Decoder, decoders_of, refuse_unsafe
+from mx8shards.streaming.shard_files import Row, ShardReader
+
+
+class MdsSamples:
+    """The samples of one MDS stream, by shard and row.
+
+    Args:
+        shards: Its shards.
+        directory: Its local directory, without the split.
+        split: The split.
+        allow_unsafe_types: Also read columns whose decoding runs code.
+    """
+
+    def __init__(self, shards: Shards, directory: str, split: str, *, allow_unsafe_types: bool) -> None:
+        self.shards = shards
+        self._directory = directory
+        self._split = split
+        (snapshot,) = shards.snapshots
+        self._index = snapshot.index
+        self.samples_per_shard: npt.NDArray[np.int64] = self._index.samples
+        self._decoders: dict[int, tuple[Decoder, ...]] = {}  # by the number of the kind
+        for kind in self._index.kinds if not allow_unsafe_types else ():
+            refuse_unsafe(kind.columns, str(snapshot.root), "allow_unsafe_types=True accepts that")
+
+    @property
+    def root(self) -> Path:
+        """The directory with the index."""
+        return self.shards.snapshots[0].root
+
+    @property
+    def largest_bytes(self) -> int:
+        """The most bytes that one shard takes in a cache, raw and compressed."""
+        sizes = self._index.raw.size_bytes + np.maximum(self._index.zip.size_bytes, 0)
+        return int(sizes.max(initial=0))
+
+    @property
+    def all_here(self) -> bool:
+        """Whether no shard has to be fetched or decompressed."""
+        return self.shards.all_here
+
+    def awaits(self, i: int) -> bool:
+        """Whether shard `i` has to be fetched or decompressed."""
+        return self.shards.awaits(i) is not None
+
+    def provide(self, i: int) -> None:
+        """Fetch or decompress shard `i`, unless it is here."""
+        self.shards.provide(i)
+
+    def release(self, i: int) -> None:
+        """Close the file of shard `i`."""
+        self.shards.release(i)
+
+    def rows(self, i: int) -> Row:
+        """A function from rows of shard `i` to samples."""
+        kind = int(self._index.kind[i])
+        if kind not in self._decoders:
+            self._decoders[kind] = decoders_of(self._index.kinds[kind].columns)
+        return MdsRows(self.shards.open_shard(i), self._decoders[kind])
+
+    def reader(self, i: int) -> ShardReader:
+        """What is known of shard `i`."""
+        entry = self._index.entry(i).to_json()
+        return ShardReader(self._directory, self._split, entry, lambda: self.rows(i))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_decoders": {}}
+
+
+class MdsRows:
+    """The samples of one open shard: a function of the row.
+
+    Args:
+        shard: The shard.
+        decoders: One for each of its columns.
+    """
+
+    def __init__(self, shard: Shard, decoders: tuple[Decoder, ...]) -> None:
+        self._shard = shard
+        self._names = shard.columns.names
+        self._decoders = decoders
+        self._wanted = range(len(decoders))
+
+    def __call__(self, row: int) -> dict[str, Any]:
+        payloads = self._shard.payloads(row, self._wanted)
+        try:
+            return dict(zip(self._names, map(operator.call, self._decoders, payloads), strict=True))
+        except FormatError:
+            for name, decode, payload in zip(self._names, self._decoders, payloads, strict=True):
+                try:
+                    decode(payload)
+                except FormatError as error:
+                    place = f"sample {row} of this shard, column {name!r}"
+                    raise error.at(subject=self._shard.name, place=place) from error.__cause__
+            raise
