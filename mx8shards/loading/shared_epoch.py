@@ -159,7 +159,7 @@ def _is_alive(process: int) -> bool:
 
 def shared(numbers: torch.Tensor) -> torch.Tensor:
     """The same tensor in shared memory: pickle and copy.deepcopy give a private one."""
-    if not numbers.isshared():  # type: ignore[no-untyped-call]
+    if not numbers.is_shared():  # type: ignore[no-untyped-call]
         numbers.share_memory_()  # type: ignore[no-untyped-call]
     return numbers
 

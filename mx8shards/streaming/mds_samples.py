@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import FormatError
 from mx8shards.shards.open_shard import Shards
-from mx8shards.shards.shard import Shard
+from mx8shards.streaming.mds_rows_of_shard import MdsRows
 from mx8shards.streaming.payload_decoders import Decoder, decoders_of, refuse_unsafe
 from mx8shards.streaming.shard_files import Row, ShardReader
 
@@ -79,31 +77,3 @@ class MdsSamples:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_decoders": {}}
-
-
-class MdsRows:
-    """The samples of one open shard: a function of the row.
-
-    Args:
-        shard: The shard.
-        decoders: One for each of its columns.
-    """
-
-    def __init__(self, shard: Shard, decoders: tuple[Decoder, ...]) -> None:
-        self._shard = shard
-        self._names = shard.columns.names
-        self._decoders = decoders
-        self._wanted = range(len(decoders))
-
-    def __call__(self, row: int) -> dict[str, Any]:
-        payloads = self._shard.payloads(row, self._wanted)
-        try:
-            return dict(zip(self._names, map(operator.call, self._decoders, payloads), strict=True))
-        except FormatError:
-            for name, decode, payload in zip(self._names, self._decoders, payloads, strict=True):
-                try:
-                    decode(payload)
-                except FormatError as error:
-                    place = f"sample {row} of this shard, column {name!r}"
-                    raise error.at(subject=self._shard.name, place=place) from error.__cause__
-            raise

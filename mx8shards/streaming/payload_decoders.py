@@ -11,10 +11,10 @@ import numpy as np
 from mx8shards.errors import FormatError, SchemaError
 from mx8shards.format.arrays import ArrayOfFixed, DynamicArray, FixedArray
 from mx8shards.format.codec import Encoding
-from mx8shards.format.columns import Columns, Payload
-from mx8shards.format.scalars import Number
+from mx8shards.format.columns import Columns
+from mx8shards.format.scalars import Bytes, Int, Number
 
-Decoder = Callable[[Payload], Any]
+Decoder = Callable[[bytes], Any]
 
 
 def decoders_of(columns: Columns) -> tuple[Decoder, ...]:
@@ -31,27 +31,30 @@ def refuse_unsafe(columns: Columns, subject: str, hint: str) -> None:
 
 
 def _decoder(coder: Encoding) -> Decoder:
-    if isinstance(coder, Number):
-        return partial(_scalar, np.dtype(coder.dtype).newbyteorder("<"))
-    if isinstance(coder, FixedArray):
-        dtype = np.dtype(coder.dtype).newbyteorder("<")
-        return partial(_fixed, dtype, coder.shape, coder.size_bytes)
-    if isinstance(coder, DynamicArray | ArrayOfFixed):
-        return partial(_copied, coder.decode)
+    match coder:
+        case Bytes():
+            return bytes  # returns the same object for bytes
+        case Int():
+            return coder.decode
+        case Number():
+            return partial(_scalar, np.dtype(coder.dtype).newbyteorder("<"))
+        case FixedArray():
+            return partial(_fixed, np.dtype(coder.dtype).newbyteorder("<"), coder.shape, coder.size_bytes)
+        case DynamicArray() | ArrayOfFixed():
+            return partial(_copied, coder.decode)
     return coder.decode
 
 
-def _scalar(dtype: np.dtype[Any], payload: Payload) -> Any:
-    """A NumPy scalar of the machine's byte order."""
+def _scalar(dtype: np.dtype[Any], payload: bytes) -> Any:
     return np.frombuffer(payload, dtype, 1)[0]
 
 
-def _fixed(dtype: np.dtype[Any], shape: tuple[int, ...], size_bytes: int, payload: Payload) -> Any:
+def _fixed(dtype: np.dtype[Any], shape: tuple[int, ...], size_bytes: int, payload: bytes) -> Any:
     if len(payload) != size_bytes:
         raise FormatError(expected=f"{size_bytes} bytes", found=f"{len(payload)}")
-    return np.ndarray(shape, dtype, bytearray(payload))
+    return np.ndarray(shape, dtype, bytearray(payload))  # writable, as torch wants it
 
 
-def _copied(decode: Callable[[Payload], Any], payload: Payload) -> Any:
+def _copied(decode: Callable[[bytes], Any], payload: bytes) -> Any:
     """An array that is aligned and writable, as a payload's bytes need not be."""
     return decode(payload).copy()

@@ -50,13 +50,12 @@ class ResumePoint:
     def load(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration resume from a state, unless it is of an earlier epoch than the next one."""
         now = self.next_epoch
-        if state["epoch"] < now:
-            return
         initial = state.get("initial_physical_nodes")
         numbers = [now + 1, state["epoch"], state["sample_in_epoch"], state["num_canonical_nodes"]]
         numbers += [state["shuffle_seed"], _NONE if initial is None else initial]
         self._state[:] = torch.tensor(list(map(int, numbers)))
-        self._epochs.begin(int(state["epoch"]), int(state["sample_in_epoch"]))
+        if state["epoch"] >= now:
+            self._epochs.begin(int(state["epoch"]), int(state["sample_in_epoch"]))
 
     def loaded(self) -> Resumed | None:
         """The state that was loaded last."""
@@ -85,3 +84,7 @@ class ResumePoint:
         if get_worker_info() is None and self._owner != os.getpid():
             self._owner, self._epochs = os.getpid(), self._epochs.copy()
             self._state = shared(self._state.clone())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._state = shared(self._state)
