@@ -328,3 +328,4 @@ _ALGORITHMS = {
     "snappy": _Algorithm(_snappy_pack, _snappy_unpack, claimed=_snappy_claimed),
     "zstd": _Algorithm(_zstd_pack, _zstd_unpack, range(1, 23), 3, _zstd_claimed),
 }
+NAMES = tuple(_ALGORITHMS)

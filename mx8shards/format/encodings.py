@@ -42,6 +42,7 @@ _BUILT_IN: dict[str, Encoding] = {
         images.Items("list[png]", images.Picture("png")),
     )
 }
+BUILT_IN_NAMES = tuple(_BUILT_IN)
 _KNOWN = (
     "bytes, str, int, int8 to int64, uint8 to uint64, float16 to float64, str_int, str_float, str_decimal, json, pkl, "
     "ndarray[:dtype[:shape]], pil, jpeg, png, jpegarray, list[pil], list[jpeg], list[png]"

@@ -68,6 +68,8 @@ class MDSWriter:
             size_limit=self.size_limit,
             allow_pickle=True,
             match_streaming=True,
+            mode="create" if self._target.remote is None or self._target.is_pair else "overwrite",
+            single_writer=self._target.remote is not None,
         )
 
     @property

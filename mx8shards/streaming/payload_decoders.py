@@ -19,7 +19,7 @@ Decoder = Callable[[bytes], Any]
 
 def decoders_of(columns: Columns) -> tuple[Decoder, ...]:
     """A decoder for each column. Decoded values share no memory with the shard, or with each other."""
-    return tuple(map(_decoder, columns.coders))
+    return tuple(map(decoder_of, columns.coders))
 
 
 def refuse_unsafe(columns: Columns, subject: str, hint: str) -> None:
@@ -30,7 +30,8 @@ def refuse_unsafe(columns: Columns, subject: str, hint: str) -> None:
             raise SchemaError(message, subject=f"{subject}: column {name!r}", hint=hint)
 
 
-def _decoder(coder: Encoding) -> Decoder:
+def decoder_of(coder: Encoding) -> Decoder:
+    """A function from payloads to values."""
     match coder:
         case Bytes():
             return bytes  # returns the same object for bytes

@@ -62,7 +62,8 @@ class ResumePoint:
         loaded, *numbers = self._state.tolist()
         if not loaded:
             return None
-        return Resumed(*numbers[:-1], initial_physical_nodes=None if numbers[-1] == _NONE else numbers[-1])
+        found = Resumed(*numbers)
+        return found._replace(initial_physical_nodes=None) if found.initial_physical_nodes == _NONE else found
 
     def start(self) -> tuple[int, Resumed | None]:
         """Begin an iteration in this process: its epoch, and the state that it resumes from, if it does.

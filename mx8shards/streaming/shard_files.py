@@ -1,14 +1,11 @@
-"""What does `dataset.shards[i]` tell about a shard, and which samples does it have? ShardReader, and reader_from_json."""
+"""What does `dataset.shards[i]` tell about a shard, and which samples does it have? The class ShardReader."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mx8shards.errors import SettingError
 from mx8shards.streaming.sample_array import Array
 
 Row = Callable[[int], dict[str, Any]]
@@ -115,19 +112,6 @@ class ShardReaders(Sequence[ShardReader]):
         return [self._make(each) for each in found] if isinstance(found, range) else self._make(found)
 
 
-def reader_from_json(dirname: str, split: str | None, obj: Mapping[str, Any]) -> ShardReader:
-    """The reader of a local shard, from its entry in an index.
-
-    Args:
-        dirname: The directory of the dataset.
-        split: The split, a sub-directory; None or "" for none.
-        obj: The entry, as JSON.
-    """
-    from mx8shards.streaming.stream_opening import open_entries
-
-    if obj.get("version") != 2:
-        raise SettingError(subject="shard", expected="version 2", found=repr(obj.get("version")))
-    samples = open_entries(Path(dirname) / (split or ""), json.dumps({"shards": [obj], "version": 2}).encode())
-    return ShardReader(dirname, split, obj, lambda: samples.rows(0))
-
-
+def get_index_basename() -> str:
+    """The name of an index."""
+    return "index.json"

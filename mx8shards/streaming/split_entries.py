@@ -98,7 +98,8 @@ def _columns(entry: Mapping[str, Any], form: str) -> dict[str, str]:
     if form == "json":
         columns = entry.get("columns")
     else:
-        names, encodings = entry.get("column_names"), entry.get("column_encodings")
+        names: Any = entry.get("column_names")
+        encodings: Any = entry.get("column_encodings")
         fits = isinstance(names, list) and isinstance(encodings, list) and len(names) == len(encodings)
         columns = dict(zip(map(str, names), encodings, strict=True)) if fits else None
     if not isinstance(columns, dict) or not columns:

@@ -157,7 +157,10 @@ def _read_row(file: ReadFile, offsets: npt.NDArray[np.uint32], decode: Any, row:
         found: dict[str, Any] = decode(file.read(begin, end - begin).decode())
     except (ValueError, RecursionError) as error:
         raise FormatError(
-            subject=file.path.name, place=f"sample {row} of this shard", expected="a sample", found=f"{error}"[:200]
+            subject=Path(file.path).name,
+            place=f"sample {row} of this shard",
+            expected="a sample",
+            found=f"{error}"[:200],
         ) from error
     return found
 

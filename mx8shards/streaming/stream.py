@@ -128,7 +128,8 @@ class Stream:
             require_hash(self.validate_hash, zip_info.hashes)
             if hash_hex(self.validate_hash, data) != zip_info.hashes[self.validate_hash]:
                 raise ValueError(f"Checksum failure: {zip_filename}")
-        publish.write_quickly(Path(raw_filename), compressions.decompress_all(compression, data))
+        raw = data if compression is None else compressions.decompress_whole(compression, data)
+        publish.write_quickly(Path(raw_filename), raw)
 
     @property
     def decompresses_itself(self) -> bool:

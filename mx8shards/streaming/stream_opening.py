@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError
+from mx8shards.errors import DatasetNotFoundError, FormatError, RemoteError, SettingError, shown
 from mx8shards.format.index import parse_index
-from mx8shards.shards.links import Link, RemoteLink, is_url, parse_any
+from mx8shards.shards.links import RemoteLink, parse_any
 from mx8shards.shards.open_shard import ProvidedSnapshot, Shards
 from mx8shards.shards.providers import LocalFiles, Provider
 from mx8shards.shards.snapshots import INDEX, Snapshot, current, current_bytes, read_index, snapshot_id
 from mx8shards.streaming.compatible_errors import MissingIndexError
 from mx8shards.streaming.mds_samples import MdsSamples
 from mx8shards.streaming.own_decompression import OwnDecompression
+from mx8shards.streaming.shard_files import ShardReader
 from mx8shards.streaming.split_entries import has_other_formats
 from mx8shards.streaming.split_samples import SplitSamples
 from mx8shards.streaming.stream import Stream, require_hash
@@ -57,6 +60,20 @@ def open_entries(root: Path, index: bytes) -> Samples:
     return MdsSamples(Shards.of((opened,)), str(root), "", allow_unsafe_types=False)
 
 
+def reader_from_json(dirname: str, split: str | None, obj: Mapping[str, Any]) -> ShardReader:
+    """The reader of a local shard, from its entry in an index.
+
+    Args:
+        dirname: The directory of the dataset.
+        split: The split, a sub-directory; None or "" for none.
+        obj: The entry, as JSON.
+    """
+    if obj.get("version") != 2:
+        raise SettingError(subject="shard", expected="version 2", found=shown(obj.get("version")))
+    samples = open_entries(Path(dirname) / (split or ""), json.dumps({"shards": [obj], "version": 2}).encode())
+    return ShardReader(dirname, split, obj, lambda: samples.rows(0))
+
+
 def is_complete(root: Path) -> bool:
     """Whether a directory, which is no mirror, has all files of its index: as Streaming leaves it after an epoch."""
     from mx8shards.remote.mirror import mirrored_url
@@ -70,14 +87,13 @@ def is_complete(root: Path) -> bool:
         return False
     for i in range(index.shards):
         entry = index.entry(i)
-        files = (entry.raw, entry.stored)
-        if not any((root / file.basename).is_file() and _has_size(root / file.basename, file.size_bytes) for file in files):
+        if not any(_is_there(root / info.basename, info.size_bytes) for info in (entry.raw, entry.stored)):
             return False
     return True
 
 
-def _has_size(path: Path, size_bytes: int) -> bool:
-    return path.stat().st_size == size_bytes
+def _is_there(path: Path, size_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == size_bytes
 
 
 def _local(stream: Stream) -> ProvidedSnapshot:

@@ -28,7 +28,7 @@ class StreamingDataLoader(DataLoader[Any]):
             return len(next(iter(batch.values())))
         return len(batch) if isinstance(batch, Tensor) else len(batch[0])
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch promises its own class
         """The batches of the next epoch."""
         self.num_samples_yielded = 0
         for batch in super().__iter__():

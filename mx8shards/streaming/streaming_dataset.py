@@ -72,6 +72,20 @@ class StreamingDataset(Array, IterableDataset[Any]):
         stream_config: Further arguments for that class.
     """
 
+    cache_limit: int | str | None
+    sampling_method: str
+    sampling_granularity: int
+    partition_algo: str
+    num_canonical_nodes: int | None
+    batch_size: int | None
+    shuffle: bool
+    shuffle_algo: str
+    shuffle_seed: int
+    shuffle_block_size: int | None
+    batching_method: str
+    allow_unsafe_types: bool
+    replication: int | None
+
     def __init__(
         self,
         *,
@@ -124,14 +138,14 @@ class StreamingDataset(Array, IterableDataset[Any]):
         self._parallel_rank_world = world.copy() if replication is None else world.replicate(replication)
         self.initial_physical_nodes: int | None = None
         self.streams, self.num_streams = streams, len(streams)
-        self.cache_limit = limit_of(self.cache_limit)
-        share = self.cache_limit and self.cache_limit // max(1, sum(stream.source is not None for stream in streams))
+        limit = self.cache_limit = limit_of(self.cache_limit)
+        share = limit and limit // max(1, sum(stream.source is not None for stream in streams))
         unsafe = self.allow_unsafe_types
         opened = [open_stream(stream, cache_limit=share, allow_unsafe_types=unsafe) for stream in streams]
         self._samples = AllSamples(opened)
         _require_samples(self._samples, streams)
-        if self.cache_limit:
-            check_limit(self.cache_limit, streams, self._samples)
+        if limit:
+            check_limit(limit, streams, self._samples)
         counts = self._samples.samples_per_stream
         self.epoch_size = Stream.apply_weights(streams, counts, epoch_size, self.shuffle_seed)
         self.length = ceil(self.epoch_size / self._parallel_rank_world.num_ranks)

@@ -34,6 +34,11 @@ class Target:
     copy_to: Path | None = None
     remove: Path | None = None
 
+    @property
+    def is_pair(self) -> bool:
+        """Whether both a directory and a URL are written."""
+        return isinstance(self.out, tuple)
+
     def finish(self) -> None:
         """Copy or remove the local files, after the dataset was published."""
         if self.copy_to is not None:

@@ -41,9 +41,7 @@ ORDERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("settings", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_of_two_epochs_are_equal(
-    settings: dict[str, Any], workers: int, numbers: Path, streaming: Any
-) -> None:
+def test_batches_of_two_epochs_are_equal(settings: dict[str, Any], workers: int, numbers: Path, streaming: Any) -> None:
     def batches(module: Any) -> list[list[list[int]]]:
         dataset = module.StreamingDataset(local=str(numbers / "a"), batch_size=8, **settings)
         loader = DataLoader(dataset, batch_size=8, num_workers=workers)
