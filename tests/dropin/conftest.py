@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("torch")
 
 from mx8shards.streaming import MDSWriter
-from tests.conformance.conftest import _streaming_leaves_nothing_behind  # noqa: F401 - a fixture of these tests, too
+from tests.conformance.conftest import _streaming_leaves_nothing_behind  # noqa: F401 - fixtures of these tests, too
+from tests.remote.conftest import bucket, s3_environment, s3_server  # noqa: F401
 
 COLUMNS = {"id": "int", "tokens": "ndarray:int32:4", "text": "str"}
 
