@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mx8shards.disk import publish
 from mx8shards.errors import SettingError, require, shown
-from mx8shards.shards.links import absolute, is_url
+from mx8shards.shards.links import is_url
 from mx8shards.streaming.dataframe_columns import infer_dataframe_schema, is_arrow, is_pandas, is_spark
 from mx8shards.streaming.mds_writer import MDSWriter
 from mx8shards.streaming.merged_index import merge_index as merge_indices
@@ -50,29 +49,28 @@ def dataframe_to_mds(
         inferred = infer_dataframe_schema(dataframe, writing.get("columns"))
         writing["columns"] = writing.get("columns") or inferred
     local, remote = _places(writing.pop("out"))
-    keep_local = bool(writing.pop("keep_local", False)) or remote == ""
+    writing["keep_local"] = bool(writing.get("keep_local", False)) or not remote
     records = _Records(udf_iterable, dict(udf_kwargs or {}))
     if is_spark(dataframe):
         indices = _written_by_spark(dataframe, _Partitions(local, remote, writing, records))
     else:
         batches = _pandas_batches(dataframe) if udf_iterable is not None else [dataframe]
-        indices = [_write(os.path.join(local, "0"), remote and f"{remote}/0", writing, map(records, batches))]  # noqa: PTH118
+        indices = [_write(local, remote, "0", writing, map(records, batches))]
     if merge_index:
-        merge_indices(indices, (local, remote) if remote else local, keep_local=True)
-    if not keep_local and remote:
-        publish.remove_tree(absolute(local))
+        merge_indices(indices, _target(local, remote), keep_local=writing["keep_local"])
     return local, remote
 
 
 def _places(out: Any) -> tuple[str, str]:
-    """The local directory, and the URL or the other directory, or ""."""
+    """The local directory, and the URL or the other directory; "" for one that is not given."""
     if isinstance(out, tuple | list):
         return str(out[0]), str(out[1])
-    if is_url(os.fspath(out)):
-        from mx8shards.remote.mirror import default_directory
+    return ("", os.fspath(out)) if is_url(os.fspath(out)) else (os.fspath(out), "")
 
-        return str(default_directory(f"{out}#data-frame")), os.fspath(out)
-    return os.fspath(out), ""
+
+def _target(local: str, remote: str) -> Any:
+    """The two places as a writer's `out`."""
+    return (local, remote) if local and remote else local or remote
 
 
 def _is_empty(frame: Any) -> bool:
@@ -110,8 +108,7 @@ class _Partitions:
     def __call__(self, parts: Iterator[Any]) -> Iterator[Any]:
         context = require("pyspark", "convert").TaskContext.get()
         name = str(context.taskAttemptId())
-        local, remote = os.path.join(self._local, name), self._remote and f"{self._remote}/{name}"  # noqa: PTH118
-        found = _write(local, remote, self._writing, map(self._records, parts))
+        found = _write(self._local, self._remote, name, self._writing, map(self._records, parts))
         pandas = require("pandas", "convert")
         yield pandas.DataFrame({"mds_path_local": [found[0]], "mds_path_remote": [found[1]]})
 
@@ -126,15 +123,16 @@ def _pandas_batches(frame: Any) -> Iterable[Any]:
 
 
 def _write(
-    local: str, remote: str, writing: Mapping[str, Any], parts: Iterable[Iterable[Mapping[str, Any]]]
+    local: str, remote: str, name: str, writing: Mapping[str, Any], parts: Iterable[Iterable[Mapping[str, Any]]]
 ) -> tuple[str, str]:
-    """Write one partition; the paths of its index."""
+    """Write one partition into the sub-directory `name`; the paths of its index."""
+    local, remote = local and f"{local}/{name}", remote and f"{remote}/{name}"
     columns = writing["columns"]
-    with MDSWriter(out=(local, remote) if remote else local, keep_local=True, **writing) as writer:
+    with MDSWriter(out=_target(local, remote), **writing) as writer:
         for part in parts:
             for record in part:
                 writer.write({name: _value(columns[name], record[name]) for name in columns if name in record})
-    return f"{local}/index.json", f"{remote}/index.json" if remote else ""
+    return local and f"{local}/index.json", remote and f"{remote}/index.json"
 
 
 def _value(encoding: str, value: Any) -> Any:

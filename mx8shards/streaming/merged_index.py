@@ -87,7 +87,7 @@ def _chosen(location: Any) -> str:
     """Of a pair, the local path if it exists."""
     if isinstance(location, tuple | list):
         local, remote = location
-        return str(local if Path(local).exists() or not remote else remote).rstrip("/").strip()
+        return str(local if not remote or (local and Path(local).exists()) else remote).rstrip("/").strip()
     return str(os.fspath(location)).rstrip("/").strip()
 
 
