@@ -72,15 +72,15 @@ def resampled(settings: EpochSettings, epoch: int, streams: range) -> Rows:
     chosen = np.concatenate([_chosen(settings, epoch, stream, shard_ends) for stream in streams])
     if not chosen.any():
         raise SettingError(subject="streams", expected="at least one sample per epoch", found="none")
-    by_epoch = settings.sampling_method == "balanced"
+    by_epoch = settings.sampling_method == "balanced"  # also without shuffling: not `seed_of`
     return _rows(sizes, begins, chosen, settings.shuffle_seed + epoch if by_epoch else settings.shuffle_seed)
 
 
 def _chosen(settings: EpochSettings, epoch: int, stream: int, shard_ends: Ids) -> Ids:
     stop = int(shard_ends[stream])
     sizes = settings.samples_per_shard[stop - int(settings.shards_per_stream[stream]) : stop]
-    seed = settings.shuffle_seed + epoch if settings.draws_by_epoch else settings.shuffle_seed
-    return chosen_per_shard(sizes, int(settings.shares.choose[stream]), settings.sampling_granularity, seed)
+    choose = int(settings.shares.choose[stream])
+    return chosen_per_shard(sizes, choose, settings.sampling_granularity, settings.seed_of(epoch))
 
 
 def _rows(sizes: Ids, begins: Ids, chosen: Ids, seed: int) -> Rows:
