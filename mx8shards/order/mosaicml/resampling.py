@@ -71,7 +71,7 @@ def resampled(settings: EpochSettings, epoch: int, streams: range) -> Rows:
     begins = np.cumsum(settings.samples_per_shard)[shards] - sizes
     chosen = np.concatenate([_chosen(settings, epoch, stream, shard_ends) for stream in streams])
     if not chosen.any():
-        raise SettingError(subject="streams", expected="at least one sample per epoch", found="none")
+        raise SettingError(subject=f"stream {streams[0]}", expected="at least one sample per epoch", found="none")
     by_epoch = settings.sampling_method == "balanced"  # also without shuffling: not `seed_of`
     return _rows(sizes, begins, chosen, settings.shuffle_seed + epoch if by_epoch else settings.shuffle_seed)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from mx8shards.errors import one_of
+from mx8shards.errors import SettingError, one_of
 from mx8shards.order.mosaicml.canonical_spans import Span, Spans, canonical_spans
 from mx8shards.order.mosaicml.expanded_spans import shuffle_expanded
 from mx8shards.order.mosaicml.resampling import Rows
@@ -45,6 +45,7 @@ def _py1s(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_size
 
 def _py1br(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_size: int) -> None:
     """The spans of each node are concatenated, and shuffled in blocks."""
+    _check_block_size(block_size, 2)
     spans, rng = _epoch_spans(rows, nodes, seed, epoch)
     staggers = rng.integers(0, int(0.75 * block_size), (nodes,)).tolist()
     for (part, ids), stagger in zip(_nodes(spans, out), staggers, strict=True):
@@ -54,6 +55,7 @@ def _py1br(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_siz
 
 def _py1e(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_size: int) -> None:
     """The rows of each span are shuffled, and then spread over a range that is larger than the span."""
+    _check_block_size(block_size, 1)
     spans, rng = _epoch_spans(rows, nodes, seed, epoch)
     for part, ids in _nodes(spans, out):
         _fill(rows, part, ids, rng)
@@ -78,6 +80,12 @@ def _naive(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_siz
 
 
 ALGORITHMS: dict[str, Algorithm] = {"py1e": _py1e, "py1br": _py1br, "py1s": _py1s, "py2s": _py2s, "naive": _naive}
+
+
+def _check_block_size(block_size: int, least: int) -> None:
+    if block_size < least:
+        expected = f"at least {least} for each stream whose batches are its own"
+        raise SettingError(subject="shuffle_block_size", expected=expected, found=f"{block_size}")
 
 
 def _epoch_spans(rows: Rows, nodes: int, seed: int, epoch: int) -> tuple[Spans, np.random.Generator]:
