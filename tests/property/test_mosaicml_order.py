@@ -110,7 +110,9 @@ def test_all_views_of_a_plan_give_equal_ids() -> None:
         assert np.array_equal(plan.rank_batches(node, rank, 1, plan.batches), in_order[1:])
         positions = np.random.default_rng(number).integers(0, len(plan), 50)
         assert np.array_equal(plan.at(positions), whole.transpose(3, 2, 0, 1, 4).ravel()[positions])
-        assert plan.division.world == world
+        assert plan.world == world
+        filled = (whole.transpose(3, 2, 0, 1, 4).reshape(-1, plan.division.global_batch) >= 0).any(axis=1)
+        assert filled.sum() == plan.division.filled == len(np.trim_zeros(filled, "b"))
         compared += 1
     assert compared > 50
 

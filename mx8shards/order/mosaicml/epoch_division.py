@@ -48,6 +48,13 @@ class EpochDivision:
         return -(-max(self.layout.batches - self.first, 0) // workers) * workers
 
     @property
+    def filled(self) -> int:
+        """The number of global batches that have samples; only padding follows them."""
+        if self.layout is None:
+            return self.partitions[0].filled
+        return max(self.layout.filled - self.first, 0)
+
+    @property
     def global_batch(self) -> int:
         """The number of samples in the batches of all ranks."""
         return self.batch_size * self.world.ranks

@@ -41,6 +41,16 @@ class EpochPlan:
     count: int
 
     @property
+    def world(self) -> World:
+        """The world that reads the epoch."""
+        return self.division.world
+
+    @property
+    def batch_size(self) -> int:
+        """The number of samples in a batch of one rank."""
+        return self.division.batch_size
+
+    @property
     def batches(self) -> int:
         """The number of batches of each rank, over all its workers: a multiple of `workers_per_rank`."""
         return self.division.batches
@@ -76,7 +86,7 @@ class EpochPlan:
             rank: The rank within the node.
         """
         dtype = np.int32 if self.count <= 1 << 31 else np.int64
-        ids: AnyIds = np.empty((self.batches, self.division.batch_size), dtype)
+        ids: AnyIds = np.empty((self.batches, self.batch_size), dtype)
         return self._fill(node, rank, np.arange(self.batches), ids)
 
     def worker_ids(self, node: int, rank: int, worker: int) -> Ids:
@@ -87,11 +97,11 @@ class EpochPlan:
             rank: The rank within the node.
             worker: The worker within the rank.
         """
-        batches = np.arange(worker, self.batches, self.division.world.workers_per_rank)
+        batches = np.arange(worker, self.batches, self.world.workers_per_rank)
         return self._fill(node, rank, batches, self._empty(len(batches)))
 
     def _fill(self, node: int, rank: int, batches: Ids, ids: _Batches) -> _Batches:
-        size, world = self.division.batch_size, self.division.world
+        size, world = self.batch_size, self.world
         first = batches * self.division.global_batch + (node * world.ranks_per_node + rank) * size
         run = max(_RUN // size, 1)
         for start in range(0, len(batches), run):
@@ -100,7 +110,7 @@ class EpochPlan:
         return ids
 
     def _empty(self, batches: int) -> Ids:
-        return np.empty((batches, self.division.batch_size), np.int64)
+        return np.empty((batches, self.batch_size), np.int64)
 
 
 def plan_epoch(

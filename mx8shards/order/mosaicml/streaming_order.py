@@ -21,8 +21,8 @@ _ARRAYS = ("samples_per_shard", "shards_per_stream", "shares")
 class StreamingOrder:
     """The order of a StreamingDataset, over the samples of its streams in sequence (`mx8.concat`).
 
-    A Loader with the batch size of the settings, on the ranks of the world, delivers the batches of Streaming; their
-    padding stays in them. The order is that of the world it was made for: on any other number of ranks, and after
+    A Loader with the batch size of the settings, on the ranks of the world, delivers the batches of Streaming, with the
+    padding at their ends, but without batches of padding only. The order is that of the world it was made for: on any other number of ranks, and after
     resuming there, a Loader divides the same sequence anew. An epoch's order is computed when it is first used, and
     takes 4 bytes per sample.
 
@@ -35,7 +35,8 @@ class StreamingOrder:
         self._settings = settings
         self._world = world
         self._plans = PerEpoch[EpochPlan]()
-        self._length = len(divide_epoch(settings, world, 0, 0, None))  # equal in all epochs
+        division = divide_epoch(settings, world, 0, 0, None)
+        self._length = division.filled * division.global_batch  # equal in all epochs
 
     def __len__(self) -> int:
         return self._length
