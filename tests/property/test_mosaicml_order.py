@@ -13,7 +13,9 @@ import pytest
 
 from mx8shards.order.mosaicml import expanded_spans
 from mx8shards.order.mosaicml.epoch_plan import epoch_ids, plan_epoch
+from mx8shards.order.mosaicml.epoch_samples import Kept
 from mx8shards.order.mosaicml.stream_weights import StreamWeight, resolve_streams
+from mx8shards.order.mosaicml.training_world import Reader
 from tests.mosaicml_cases import ALGORITHMS, BATCHING, Case, ours, outcome, random_case, settings_of, theirs, world_of
 
 HUNTS = [pytest.param(5_000, seed, id=f"hunt{seed}", marks=pytest.mark.hunt) for seed in range(1, 11)]
@@ -105,8 +107,6 @@ def test_all_views_of_a_plan_give_equal_ids() -> None:
         mine = whole[node, rank]
         assert np.array_equal(plan.worker_ids(node, rank, worker), mine[worker])
         in_order = mine.transpose(1, 0, 2).reshape(-1, whole.shape[-1])
-        assert np.array_equal(plan.rank_ids(node, rank), in_order)
-        assert plan.rank_ids(node, rank).dtype == np.int32
         assert np.array_equal(plan.rank_batches(node, rank, 1, plan.batches), in_order[1:])
         positions = np.random.default_rng(number).integers(0, len(plan), 50)
         assert np.array_equal(plan.at(positions), whole.transpose(3, 2, 0, 1, 4).ravel()[positions])
@@ -114,12 +114,33 @@ def test_all_views_of_a_plan_give_equal_ids() -> None:
         filled = (whole.transpose(3, 2, 0, 1, 4).reshape(-1, plan.division.global_batch) >= 0).any(axis=1)
         assert filled.sum() == plan.division.filled == len(np.trim_zeros(filled, "b"))
         compared += 1
+        _check_readers(case, whole, node, rank, worker)
     assert compared > 50
 
 
-def _plan(case: Case) -> Any:
+def _check_readers(case: Case, whole: Any, node: int, rank: int, worker: int) -> None:
+    """Plans for a rank or a worker know its ids, and refuse others if they do not have them."""
+    mine = outcome(_plan, case, Reader(node=node, rank=rank))
+    for number in range(whole.shape[2]):
+        assert np.array_equal(mine.worker_ids(node, rank, number), whole[node, rank, number])
+    alone = outcome(_plan, case, Reader(node=node, rank=rank, worker=worker))
+    assert np.array_equal(alone.worker_ids(node, rank, worker), whole[node, rank, worker])
+    for each in alone.samples:
+        if isinstance(each, Kept):
+            left = np.setdiff1d(np.arange(case.epoch_size or 10), each.rows)
+            for row in left[:3]:
+                with pytest.raises(IndexError, match="read by another rank or worker"):
+                    each.at(np.array([row]))
+
+
+def _plan(case: Case, reader: Reader | None = None) -> Any:
     return plan_epoch(
-        settings_of(case), world_of(case), case.epoch, case.sample_in_epoch, initial_nodes=case.initial_nodes
+        settings_of(case),
+        world_of(case),
+        case.epoch,
+        case.sample_in_epoch,
+        initial_nodes=case.initial_nodes,
+        reader=reader,
     )
 
 

@@ -9,26 +9,23 @@ import numpy as np
 import pytest
 
 import mx8shards as mx8
-from mx8shards.order.mosaicml import expanded_spans
+from mx8shards.order.mosaicml import expanded_spans, id_chunks, shuffles
 from mx8shards.order.mosaicml.canonical_spans import canonical_spans
-from mx8shards.order.mosaicml.expanded_spans import ascending, shuffle_expanded
+from mx8shards.order.mosaicml.expanded_spans import ascending, expanded
+from mx8shards.order.mosaicml.id_chunks import IdQueue, collected, id_dtype, joined, picked
 from mx8shards.order.mosaicml.resampling import Rows
-from mx8shards.order.mosaicml.shuffles import ALGORITHMS, shuffle_rows
-from mx8shards.order.mosaicml.swaps import id_dtype, shuffle
+from mx8shards.order.mosaicml.shuffles import ALGORITHMS, Shuffling
 
 
 def rows_of(sizes: list[int]) -> Rows:
     """Units of these sizes, each with all samples of a shard."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    return Rows(starts, starts[:-1], np.full(len(sizes), -1), np.empty(0, np.uint8))
+    return Rows(starts, starts[:-1], np.full(len(sizes), -1), np.empty(0, np.uint8), sum(sizes))
 
 
 def shuffled(algo: str, sizes: list[int], **others: Any) -> list[int]:
-    rows = rows_of(sizes)
-    out = np.empty(len(rows), np.uint32)
-    shuffle_rows(algo, rows, out, **{"nodes": 2, "seed": 7, "epoch": 0, "block_size": 6, **others})
-    found: list[int] = out.tolist()
-    return found
+    how = Shuffling(**{"nodes": 2, "seed": 7, "epoch": 0, "block_size": 6, **others})
+    return [i for chunk in shuffles.shuffled(algo, rows_of(sizes), how) for i in chunk.tolist()]
 
 
 @pytest.mark.parametrize(
@@ -110,11 +107,12 @@ def test_sorting_in_windows_gives_the_order_of_sorting_all_at_once(
     found = []
     for window in (1, 50, 1 << 18):
         monkeypatch.setattr(expanded_spans, "_LEAST_WINDOW", window)
-        ids = np.arange(sizes.sum(), dtype=np.uint32)
+        spans = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            shuffle_expanded(ids, sizes, block_size, np.random.default_rng(3))
-        found.append(ids.tolist())
+            queue = IdQueue(spans, np.dtype(np.uint32))
+            chunks = list(expanded(queue, sizes, block_size, np.random.default_rng(3)))
+        found.append(np.concatenate(chunks).tolist())
     assert found[0] == found[1] == found[2]
     assert sorted(found[0]) == list(range(int(sizes.sum())))
 
@@ -128,13 +126,31 @@ def test_places_are_sorted_as_by_a_stable_argsort_even_if_they_are_close_or_equa
     assert ascending(np.empty(0)).tolist() == []
 
 
-@pytest.mark.parametrize("count", [0, 1, 1000, (1 << 20) + 1])
-def test_ids_of_any_dtype_are_shuffled_by_the_same_swaps(count: int) -> None:
-    wide, narrow = np.arange(count), np.arange(count, dtype=np.uint32)
-    np.random.default_rng(1).shuffle(wide)
-    shuffle(np.random.default_rng(1), narrow)
-    assert np.array_equal(wide, narrow)
+# chunks ---------------------------------------------------------------------------------------------------------------
 
 
-def test_ids_take_four_bytes_if_they_fit() -> None:
-    assert [id_dtype(count).itemsize for count in (1, 1 << 32, (1 << 32) + 1)] == [4, 4, 8]
+def chunks_of(*sizes: int) -> list[Any]:
+    return np.split(np.arange(sum(sizes)) * 10, np.cumsum(sizes)[:-1])
+
+
+def test_a_queue_gives_any_number_of_ids_at_a_time() -> None:
+    queue = IdQueue(chunks_of(3, 0, 1, 4), np.dtype(np.uint32))
+    assert queue.take(0).dtype == np.uint32
+    assert [queue.take(count).tolist() for count in (2, 0, 3, 3)] == [[0, 10], [], [20, 30, 40], [50, 60, 70]]
+
+
+def test_small_chunks_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(id_chunks, "_LEAST", 3)
+    assert [chunk.tolist() for chunk in joined(chunks_of(2, 2, 5, 1))] == [[0, 10, 20, 30], [40, 50, 60, 70, 80], [90]]
+    assert list(joined([])) == []
+
+
+@pytest.mark.parametrize("indices", [[], [0], [7], [1, 1, 2, 5, 5, 7], list(range(8))])
+def test_ids_are_collected_or_picked_from_chunks(indices: list[int]) -> None:
+    chunks = chunks_of(3, 0, 1, 4)
+    assert collected(chunks, 8, id_dtype(8)).tolist() == [0, 10, 20, 30, 40, 50, 60, 70]
+    assert picked(chunks, np.array(indices, np.uint32), id_dtype(8)).tolist() == [10 * i for i in indices]
+
+
+def test_ids_take_four_bytes_if_they_and_their_number_fit() -> None:
+    assert [id_dtype(count).itemsize for count in (1, (1 << 32) - 1, 1 << 32)] == [4, 4, 8]

@@ -105,9 +105,7 @@ def ids_of(rows: Rows) -> list[int]:
     found = rows.at(np.arange(len(rows)))
     for unit, (start, stop) in enumerate(zip(rows.starts[:-1], rows.starts[1:], strict=True)):
         for offset in range(stop - start):
-            out = np.empty(stop - start - offset, np.uint32)
-            rows.fill(unit, offset, out)
-            assert out.tolist() == found[start + offset : stop].tolist()
+            assert rows.ids(unit, offset, stop - start - offset).tolist() == found[start + offset : stop].tolist()
     return found.tolist()
 
 

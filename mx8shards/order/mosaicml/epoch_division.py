@@ -14,11 +14,14 @@ import numpy as np
 
 from mx8shards.errors import SettingError
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings
+from mx8shards.order.mosaicml.id_chunks import AnyIds, id_dtype
 from mx8shards.order.mosaicml.partitions import Partition, partition
 from mx8shards.order.mosaicml.stream_batches import Layout, per_device, per_stream, stratified
 from mx8shards.order.mosaicml.training_world import World
 from mx8shards.order.orders import PADDING
 from mx8shards.order.permutation import Ids
+
+RUN = 1 << 18  # positions that are computed at a time
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -77,10 +80,36 @@ class EpochDivision:
             mine = streams == stream
             yield self._rows(stream, there[mine], within[mine])
 
+    def positions(self, node: int, rank: int, batches: Ids) -> Ids:
+        """The positions [batches, batch_size] of these batches of a rank."""
+        first = batches * self.global_batch + (node * self.world.ranks_per_node + rank) * self.batch_size
+        return first[:, None] + np.arange(self.batch_size)
+
+    def batches_of(self, worker: int | None) -> Ids:
+        """Those batches of a rank that this worker reads, or all of them."""
+        first, step = (0, 1) if worker is None else (worker, self.world.workers_per_rank)
+        return np.arange(first, self.batches, step)
+
+    def rows_of(self, node: int, rank: int, worker: int | None) -> list[AnyIds]:
+        """For each partition, the rows that a rank reads, or one worker of it, in ascending order."""
+        found: list[list[AnyIds]] = [[np.empty(0, id_dtype(each.canonical.count))] for each in self.partitions]
+        batches = self.batches_of(worker)
+        run = max(RUN // self.batch_size, 1)
+        for start in range(0, len(batches), run):
+            for index, _, rows in self.rows(self.positions(node, rank, batches[start : start + run]).ravel()):
+                found[index].append(rows.astype(found[index][0].dtype))
+        return [_ascending(parts) for parts in found]
+
     def _rows(self, index: int, where: Ids, positions: Ids) -> tuple[int, Ids, Ids]:
         rows = self.partitions[index].at(positions)
         real = rows != PADDING
         return index, where[real], rows[real]
+
+
+def _ascending(parts: list[AnyIds]) -> AnyIds:
+    rows: AnyIds = np.concatenate(parts)
+    rows.sort()
+    return rows
 
 
 def divide_epoch(

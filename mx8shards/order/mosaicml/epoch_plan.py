@@ -8,37 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from mx8shards.errors import whole_number
-from mx8shards.order.mosaicml.epoch_division import EpochDivision, divide_epoch
+from mx8shards.order.mosaicml.epoch_division import RUN, EpochDivision, divide_epoch
 from mx8shards.order.mosaicml.epoch_samples import Samples, samples_per_partition
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings
-from mx8shards.order.mosaicml.swaps import AnyIds
-from mx8shards.order.mosaicml.training_world import World
+from mx8shards.order.mosaicml.training_world import Reader, World
 from mx8shards.order.orders import PADDING
 from mx8shards.order.permutation import Ids
-
-_Batches = TypeVar("_Batches", bound=AnyIds)
-
-_RUN = 1 << 18  # positions that are computed at a time
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class EpochPlan:
-    """The samples of one epoch, from where it was resumed. It holds 4 bytes per sample; threads may share it.
+    """The samples of one epoch, from where it was resumed. Threads may share it.
 
     Args:
         division: Which rows of which stream each position has.
         samples: The samples of each stream, or of all streams together, row by row.
-        count: The number of samples of all streams: ids are below it.
     """
 
     division: EpochDivision
     samples: Sequence[Samples]
-    count: int
 
     @property
     def world(self) -> World:
@@ -76,18 +68,7 @@ class EpochPlan:
             start: The first batch.
             stop: The batch after the last one, at most `batches`.
         """
-        return self._fill(node, rank, np.arange(start, stop), self._empty(stop - start))
-
-    def rank_ids(self, node: int, rank: int) -> AnyIds:
-        """The ids [batches, batch_size] of one rank, which need less memory than the plan. int32 if that suffices.
-
-        Args:
-            node: The node.
-            rank: The rank within the node.
-        """
-        dtype = np.int32 if self.count <= 1 << 31 else np.int64
-        ids: AnyIds = np.empty((self.batches, self.batch_size), dtype)
-        return self._fill(node, rank, np.arange(self.batches), ids)
+        return self._ids(node, rank, np.arange(start, stop))
 
     def worker_ids(self, node: int, rank: int, worker: int) -> Ids:
         """The ids int64[batches per worker, batch_size] that one worker reads.
@@ -97,24 +78,25 @@ class EpochPlan:
             rank: The rank within the node.
             worker: The worker within the rank.
         """
-        batches = np.arange(worker, self.batches, self.world.workers_per_rank)
-        return self._fill(node, rank, batches, self._empty(len(batches)))
+        return self._ids(node, rank, self.division.batches_of(worker))
 
-    def _fill(self, node: int, rank: int, batches: Ids, ids: _Batches) -> _Batches:
-        size, world = self.batch_size, self.world
-        first = batches * self.division.global_batch + (node * world.ranks_per_node + rank) * size
-        run = max(_RUN // size, 1)
+    def _ids(self, node: int, rank: int, batches: Ids) -> Ids:
+        ids = np.empty((len(batches), self.batch_size), np.int64)
+        run = max(RUN // self.batch_size, 1)
         for start in range(0, len(batches), run):
-            positions = first[start : start + run, None] + np.arange(size)
+            positions = self.division.positions(node, rank, batches[start : start + run])
             ids[start : start + run] = self.at(positions.ravel()).reshape(positions.shape)
         return ids
 
-    def _empty(self, batches: int) -> Ids:
-        return np.empty((batches, self.batch_size), np.int64)
-
 
 def plan_epoch(
-    settings: EpochSettings, world: World, epoch: int, sample_in_epoch: int = 0, *, initial_nodes: int | None = None
+    settings: EpochSettings,
+    world: World,
+    epoch: int,
+    sample_in_epoch: int = 0,
+    *,
+    initial_nodes: int | None = None,
+    reader: Reader | None = None,
 ) -> EpochPlan:
     """The plan of an epoch; SettingError (a ValueError) where Streaming raises a ValueError.
 
@@ -125,11 +107,16 @@ def plan_epoch(
         sample_in_epoch: The number of samples of this epoch that all ranks had read when it was interrupted.
         initial_nodes: The number of nodes that the run was started with, from the state that it resumes from; None if
             it does not resume.
+        reader: The rank or worker that the plan is for: it then holds 8 bytes for each sample of these, instead of 4
+            for each sample of the epoch, and answers for no other.
     """
     epoch = whole_number("epoch", epoch, 0)
     sample_in_epoch = whole_number("sample_in_epoch", sample_in_epoch, 0)
     division = divide_epoch(settings, world, epoch, sample_in_epoch, initial_nodes)
-    return EpochPlan(division, samples_per_partition(settings, epoch), settings.samples)
+    kept = None
+    if reader is not None and settings.shuffle and reader.share_of(world) < 0.5:
+        kept = division.rows_of(reader.node, reader.rank, reader.worker)
+    return EpochPlan(division, samples_per_partition(settings, epoch, kept))
 
 
 def epoch_ids(
@@ -141,8 +128,8 @@ def epoch_ids(
     """
     plan = plan_epoch(settings, world, epoch, sample_in_epoch, initial_nodes=initial_nodes)
     ids = np.empty(len(plan), np.int64)
-    for start in range(0, len(ids), _RUN):
-        positions = np.arange(start, min(start + _RUN, len(ids)))
-        ids[start : start + _RUN] = plan.at(positions)
+    for start in range(0, len(ids), RUN):
+        positions = np.arange(start, min(start + RUN, len(ids)))
+        ids[start : start + RUN] = plan.at(positions)
     shape = (world.workers_per_rank, world.nodes, world.ranks_per_node, settings.batch_size)
     return ids.reshape(plan.batches // world.workers_per_rank, *shape).transpose(2, 3, 1, 0, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from mx8shards.errors import SettingError
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings
+from mx8shards.order.mosaicml.id_chunks import AnyIds, collected, id_dtype, picked
 from mx8shards.order.mosaicml.resampling import resampled
-from mx8shards.order.mosaicml.shuffles import shuffle_rows
-from mx8shards.order.mosaicml.swaps import AnyIds, id_dtype
+from mx8shards.order.mosaicml.shuffles import Shuffling, shuffled
 from mx8shards.order.permutation import Ids
 
 
@@ -33,13 +34,35 @@ class Shuffled:
         return self.ids[rows].astype(np.int64)
 
 
-def samples_per_partition(settings: EpochSettings, epoch: int) -> list[Samples]:
-    """The samples of all streams together, or of each stream if batches are made by stream."""
-    if settings.batching_method == "random":
-        return [_samples(settings, epoch, range(settings.streams), settings.shuffle_block_size)]
+@dataclass(frozen=True, eq=False, slots=True)
+class Kept:
+    """The ids of some rows, which are in ascending order."""
+
+    rows: AnyIds
+    ids: AnyIds
+
+    def at(self, rows: Ids) -> Ids:
+        """The ids of these rows; IndexError if one of them was not kept."""
+        where = np.searchsorted(self.rows, rows.astype(self.rows.dtype))
+        if where.max(initial=-1) >= len(self.rows) or not np.array_equal(self.rows[where], rows):
+            raise IndexError("these samples are read by another rank or worker than this plan was made for")
+        return self.ids[where].astype(np.int64)
+
+
+def samples_per_partition(settings: EpochSettings, epoch: int, kept: Sequence[AnyIds] | None = None) -> list[Samples]:
+    """The samples of all streams together, or of each stream if batches are made by stream.
+
+    Args:
+        settings: The settings of the dataset.
+        epoch: The epoch.
+        kept: The rows of each of them that are needed, in ascending order; None if all are.
+    """
+    streams, together = range(settings.streams), settings.batching_method == "random"
+    parts = [streams] if together else [streams[stream : stream + 1] for stream in streams]
+    blocks = [settings.shuffle_block_size] if together else [_block_size(settings, stream) for stream in streams]
     return [
-        _samples(settings, epoch, range(stream, stream + 1), _block_size(settings, stream))
-        for stream in range(settings.streams)
+        _samples(settings, epoch, part, block_size, None if kept is None else kept[index])
+        for index, (part, block_size) in enumerate(zip(parts, blocks, strict=True))
     ]
 
 
@@ -53,19 +76,13 @@ def _block_size(settings: EpochSettings, stream: int) -> int:
     return block_size
 
 
-def _samples(settings: EpochSettings, epoch: int, streams: range, block_size: int) -> Samples:
+def _samples(settings: EpochSettings, epoch: int, streams: range, block_size: int, kept: AnyIds | None) -> Samples:
     """The samples of these streams: shuffled if the settings say so, or else in order, without an array."""
     rows = resampled(settings, epoch, streams)
     if not settings.shuffle:
         return rows
-    ids = np.empty(len(rows), id_dtype(settings.samples))
-    shuffle_rows(
-        settings.shuffle_algo,
-        rows,
-        ids,
-        nodes=settings.num_canonical_nodes,
-        seed=settings.shuffle_seed,
-        epoch=epoch,
-        block_size=block_size,
-    )
-    return Shuffled(ids)
+    how = Shuffling(nodes=settings.num_canonical_nodes, seed=settings.shuffle_seed, epoch=epoch, block_size=block_size)
+    chunks = shuffled(settings.shuffle_algo, rows, how)
+    if kept is None:
+        return Shuffled(collected(chunks, len(rows), id_dtype(rows.count)))
+    return Kept(kept, picked(chunks, kept, id_dtype(rows.count)))

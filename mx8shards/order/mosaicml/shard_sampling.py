@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mx8shards.order.mosaicml.swaps import AnyIds, id_dtype
+from mx8shards.order.mosaicml.id_chunks import AnyIds, id_dtype
 from mx8shards.order.permutation import Ids
 
 _RUN = 1 << 20  # picks that are counted at a time

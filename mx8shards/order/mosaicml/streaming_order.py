@@ -22,9 +22,9 @@ class StreamingOrder:
     """The order of a StreamingDataset, over the samples of its streams in sequence (`mx8.concat`).
 
     A Loader with the batch size of the settings, on the ranks of the world, delivers the batches of Streaming, with the
-    padding at their ends, but without batches of padding only. The order is that of the world it was made for: on any other number of ranks, and after
-    resuming there, a Loader divides the same sequence anew. An epoch's order is computed when it is first used, and
-    takes 4 bytes per sample.
+    padding at their ends, but without batches of padding only. The order is that of the world it was made for: on any
+    other number of ranks, and after resuming there, a Loader divides the same sequence anew. An epoch's order is
+    computed when it is first used, and takes 4 bytes per sample.
 
     Args:
         settings: The settings of the dataset.
