@@ -66,10 +66,14 @@ def outcome(compute: Any, *arguments: Any) -> Any:
 
 def ours(case: Case) -> Ids:
     """The ids of the world, as we compute them."""
+    return epoch_ids(
+        settings_of(case), world_of(case), case.epoch, case.sample_in_epoch, initial_nodes=case.initial_nodes
+    )
+
+
+def world_of(case: Case) -> World:
     world = World(nodes=case.nodes, ranks_per_node=case.ranks_per_node, workers_per_rank=case.workers)
-    if case.replication is not None:
-        world = world.replicated(case.replication)
-    return epoch_ids(settings_of(case), world, case.epoch, case.sample_in_epoch, initial_nodes=case.initial_nodes)
+    return world if case.replication is None else world.replicated(case.replication)
 
 
 def settings_of(case: Case) -> EpochSettings:

@@ -29,6 +29,11 @@ class Spans:
     sizes: Ids
     edges: Ids
 
+    @property
+    def rows(self) -> int:
+        """The number of rows of all spans."""
+        return int(self.sizes.sum())
+
     def __iter__(self) -> Iterator[Span]:
         return zip(self.units.tolist(), self.offsets.tolist(), self.sizes.tolist(), strict=True)
 

@@ -1,81 +1,60 @@
 """Which samples does each worker of each rank read in an epoch, and in which batches?
 
 All functions are pure: equal arguments give equal ids in every process. An id is the position of a sample among those
-of all streams in order; -1 is padding, which has no sample.
-
-The batches of an epoch are in *training order*: the first batch of worker 0 of every rank, that of worker 1, and so
-on, then their second batches. A position is an index into that sequence, which runs over (batch, worker, node, rank,
-sample).
+of all streams in order; -1 is padding, which has no sample. `epoch_division` says what a position of an epoch is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from mx8shards.errors import SettingError, whole_number
-from mx8shards.order.mosaicml.epoch_samples import Samples, epoch_samples
+from mx8shards.errors import whole_number
+from mx8shards.order.mosaicml.epoch_division import RUN, EpochDivision, divide_epoch
+from mx8shards.order.mosaicml.epoch_samples import Samples, samples_per_partition
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings
-from mx8shards.order.mosaicml.partitions import Partition, partition
-from mx8shards.order.mosaicml.stream_batches import Layout, per_device, per_stream, stratified
-from mx8shards.order.mosaicml.training_world import World
+from mx8shards.order.mosaicml.training_world import Reader, World
 from mx8shards.order.orders import PADDING
 from mx8shards.order.permutation import Ids
-
-_RUN = 1 << 18  # positions that are computed at a time
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Source:
-    """Samples that are shuffled and partitioned together: those of all streams, or of one."""
-
-    division: Partition
-    samples: Samples
-
-    def at(self, positions: Ids) -> Ids:
-        """The ids at these positions of the partition, or PADDING."""
-        rows = self.division.at(positions)
-        real = rows != PADDING
-        return np.where(real, self.samples.at(np.where(real, rows, 0)), PADDING)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class EpochPlan:
-    """The samples of one epoch, from where it was resumed. It holds 4 bytes per sample; threads may share it.
+    """The samples of one epoch, from where it was resumed. Threads may share it.
 
     Args:
-        world: The world that reads the epoch.
-        batch_size: The number of samples in a batch of one rank.
-        batches: The number of batches of each rank, over all its workers.
-        sources: The samples of each stream, or of all streams together.
-        layout: Where the samples of a batch come from; None if all streams are one source.
-        first: The number of global batches of the layout that were already read.
+        division: Which rows of which stream each position has.
+        samples: The samples of each stream, or of all streams together, row by row.
     """
 
-    world: World
-    batch_size: int
-    batches: int
-    sources: Sequence[Source]
-    layout: Layout | None = None
-    first: int = 0
+    division: EpochDivision
+    samples: Sequence[Samples]
+
+    @property
+    def world(self) -> World:
+        """The world that reads the epoch."""
+        return self.division.world
+
+    @property
+    def batch_size(self) -> int:
+        """The number of samples in a batch of one rank."""
+        return self.division.batch_size
+
+    @property
+    def batches(self) -> int:
+        """The number of batches of each rank, over all its workers: a multiple of `workers_per_rank`."""
+        return self.division.batches
 
     def __len__(self) -> int:
-        return self.batches * self.world.ranks * self.batch_size
+        return len(self.division)
 
     def at(self, positions: Ids) -> Ids:
-        """The ids at these positions of the epoch in training order."""
-        if self.layout is None:
-            return self.sources[0].at(positions)
-        batch, sample = np.divmod(positions, self.world.ranks * self.batch_size)
-        batch += self.first
+        """The ids at these positions of the epoch."""
         ids = np.full(len(positions), PADDING, np.int64)
-        real = np.flatnonzero(batch < self.layout.batches)
-        streams, within = self.layout.locate(batch[real], sample[real])
-        for stream in np.unique(streams[streams != PADDING]).tolist():
-            mine = streams == stream
-            ids[real[mine]] = self.sources[stream].at(within[mine])
+        for index, where, rows in self.division.rows(positions):
+            ids[where] = self.samples[index].at(rows)
         return ids
 
     def rank_batches(self, node: int, rank: int, start: int, stop: int) -> Ids:
@@ -89,31 +68,35 @@ class EpochPlan:
             start: The first batch.
             stop: The batch after the last one, at most `batches`.
         """
-        return self._batches(node, rank, np.arange(start, stop))
+        return self._ids(node, rank, np.arange(start, stop))
 
     def worker_ids(self, node: int, rank: int, worker: int) -> Ids:
-        """The ids int64[batches per worker, batch_size] that one worker reads in the epoch.
+        """The ids int64[batches per worker, batch_size] that one worker reads.
 
         Args:
             node: The node.
             rank: The rank within the node.
             worker: The worker within the rank.
         """
-        batches = np.arange(worker, self.batches, self.world.workers_per_rank)
-        ids = np.empty((len(batches), self.batch_size), np.int64)
-        run = max(_RUN // self.batch_size, 1)
-        for start in range(0, len(batches), run):
-            ids[start : start + run] = self._batches(node, rank, batches[start : start + run])
-        return ids
+        return self._ids(node, rank, self.division.batches_of(worker))
 
-    def _batches(self, node: int, rank: int, batches: Ids) -> Ids:
-        first = ((batches * self.world.nodes + node) * self.world.ranks_per_node + rank) * self.batch_size
-        positions = first[:, None] + np.arange(self.batch_size)
-        return self.at(positions.ravel()).reshape(positions.shape)
+    def _ids(self, node: int, rank: int, batches: Ids) -> Ids:
+        ids = np.empty((len(batches), self.batch_size), np.int64)
+        run = max(RUN // self.batch_size, 1)
+        for start in range(0, len(batches), run):
+            positions = self.division.positions(node, rank, batches[start : start + run])
+            ids[start : start + run] = self.at(positions.ravel()).reshape(positions.shape)
+        return ids
 
 
 def plan_epoch(
-    settings: EpochSettings, world: World, epoch: int, sample_in_epoch: int = 0, *, initial_nodes: int | None = None
+    settings: EpochSettings,
+    world: World,
+    epoch: int,
+    sample_in_epoch: int = 0,
+    *,
+    initial_nodes: int | None = None,
+    reader: Reader | None = None,
 ) -> EpochPlan:
     """The plan of an epoch; SettingError (a ValueError) where Streaming raises a ValueError.
 
@@ -124,18 +107,16 @@ def plan_epoch(
         sample_in_epoch: The number of samples of this epoch that all ranks had read when it was interrupted.
         initial_nodes: The number of nodes that the run was started with, from the state that it resumes from; None if
             it does not resume.
+        reader: The rank or worker that the plan is for: it then holds 8 bytes for each sample of these, instead of 4
+            for each sample of the epoch, and answers for no other.
     """
     epoch = whole_number("epoch", epoch, 0)
     sample_in_epoch = whole_number("sample_in_epoch", sample_in_epoch, 0)
-    if settings.batching_method == "random":
-        return _all_streams(settings, world, epoch, sample_in_epoch, initial_nodes)
-    sources = _source_per_stream(settings, world, epoch, initial_nodes)
-    size = world.ranks * settings.batch_size
-    layout = _layout(settings, world, epoch, [source.division for source in sources])
-    first = sample_in_epoch // size
-    workers = world.workers_per_rank
-    batches = -(-max(layout.batches - first, 0) // workers) * workers
-    return EpochPlan(world, settings.batch_size, batches, sources, layout, first)
+    division = divide_epoch(settings, world, epoch, sample_in_epoch, initial_nodes)
+    kept = None
+    if reader is not None and settings.shuffle and reader.share_of(world) < 0.5:
+        kept = division.rows_of(reader.node, reader.rank, reader.worker)
+    return EpochPlan(division, samples_per_partition(settings, epoch, kept))
 
 
 def epoch_ids(
@@ -146,62 +127,9 @@ def epoch_ids(
     The arguments are those of `plan_epoch`, whose plan gives the same ids in half the memory, or those of one worker.
     """
     plan = plan_epoch(settings, world, epoch, sample_in_epoch, initial_nodes=initial_nodes)
-    shape = (-1, world.workers_per_rank, world.nodes, world.ranks_per_node, settings.batch_size)
-    if not plan.batches:
-        return np.empty((*shape[2:4], shape[1], 0, shape[4]), np.int64)
     ids = np.empty(len(plan), np.int64)
-    for start in range(0, len(ids), _RUN):
-        stop = min(start + _RUN, len(ids))
-        ids[start:stop] = plan.at(np.arange(start, stop))
-    return ids.reshape(shape).transpose(2, 3, 1, 0, 4)
-
-
-def _all_streams(
-    settings: EpochSettings, world: World, epoch: int, sample_in_epoch: int, initial_nodes: int | None
-) -> EpochPlan:
-    division = partition(
-        settings.partition_algo,
-        settings.shares.epoch_size,
-        settings.num_canonical_nodes,
-        world,
-        settings.batch_size,
-        drop=sample_in_epoch,
-        initial_nodes=initial_nodes,
-    )
-    samples = epoch_samples(settings, epoch, range(settings.streams), settings.shuffle_block_size)
-    return EpochPlan(world, settings.batch_size, division.batches, [Source(division, samples)])
-
-
-def _source_per_stream(settings: EpochSettings, world: World, epoch: int, initial_nodes: int | None) -> list[Source]:
-    """The streams by themselves. A stream's part of the epoch is also its part of the shuffle's block."""
-    nodes = settings.num_canonical_nodes
-    if settings.batching_method == "device_per_stream" and nodes % world.nodes:
-        expected = f"a multiple of the number of nodes, {world.nodes}, with device_per_stream"
-        raise SettingError(subject="num_canonical_nodes", expected=expected, found=f"{nodes}")
-    batch_size = settings.batch_size if settings.batching_method == "per_stream" else 1
-    world = {
-        "per_stream": world,
-        "stratified": replace(world, nodes=1),
-        "device_per_stream": replace(world, nodes=nodes),
-    }[settings.batching_method]
-    sources = []
-    for stream, proportion in enumerate(settings.shares.proportion.tolist()):
-        block_size = int(settings.shuffle_block_size * proportion)
-        if settings.batching_method == "device_per_stream" and settings.shuffle and not block_size:
-            expected = f"a part of shuffle_block_size, {settings.shuffle_block_size}"
-            raise SettingError(subject=f"stream {stream}", expected=expected, found=f"none ({proportion:.2g} of it)")
-        samples = epoch_samples(settings, epoch, range(stream, stream + 1), block_size)
-        count = int(settings.shares.choose[stream])
-        division = partition(settings.partition_algo, count, nodes, world, batch_size, initial_nodes=initial_nodes)
-        sources.append(Source(division, samples))
-    return sources
-
-
-def _layout(settings: EpochSettings, world: World, epoch: int, partitions: Sequence[Partition]) -> Layout:
-    size = world.ranks * settings.batch_size
-    seed = settings.shuffle_seed + epoch if settings.draws_by_epoch else settings.shuffle_seed
-    if settings.batching_method == "stratified":
-        return stratified(partitions, settings.shares.proportion, size)
-    if settings.batching_method == "per_stream":
-        return per_stream(partitions, size, seed)
-    return per_device(partitions, world, settings.batch_size, seed)
+    for start in range(0, len(ids), RUN):
+        positions = np.arange(start, min(start + RUN, len(ids)))
+        ids[start : start + RUN] = plan.at(positions)
+    shape = (world.workers_per_rank, world.nodes, world.ranks_per_node, settings.batch_size)
+    return ids.reshape(plan.batches // world.workers_per_rank, *shape).transpose(2, 3, 1, 0, 4)

@@ -80,9 +80,14 @@ class EpochSettings:
         return len(self.shards_per_stream)
 
     @property
-    def draws_by_epoch(self) -> bool:
-        """Whether the number of samples per shard, and the order of streams, are drawn anew in each epoch."""
-        return self.shuffle and self.sampling_method == "balanced"
+    def samples(self) -> int:
+        """The number of samples of all streams: ids are below it."""
+        return int(self.samples_per_shard.sum())
+
+    def seed_of(self, epoch: int) -> int:
+        """The seed of an epoch's number of samples per shard, and of the order in which streams follow each other."""
+        by_epoch = self.shuffle and self.sampling_method == "balanced"
+        return self.shuffle_seed + epoch if by_epoch else self.shuffle_seed
 
 
 def default_canonical_nodes(shuffle_algo: str, nodes: int) -> int:

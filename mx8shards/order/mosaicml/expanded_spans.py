@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import SettingError
-from mx8shards.order.mosaicml.swaps import AnyIds
+from mx8shards.order.mosaicml.id_chunks import AnyIds, IdQueue
 from mx8shards.order.permutation import Ids
 
 Places = npt.NDArray[np.float64]
@@ -22,29 +22,27 @@ _LEAST_WINDOW = 1 << 18
 _KEY_BITS = 64
 
 
-def shuffle_expanded(ids: AnyIds, sizes: Ids, block_size: int, rng: np.random.Generator) -> None:
-    """Move the ids of a canonical node in place, span by span.
+def expanded(queue: IdQueue, sizes: Ids, block_size: int, rng: np.random.Generator) -> Iterator[AnyIds]:
+    """The ids of a canonical node, each span spread over a range.
 
     Args:
-        ids: The node's ids, span after span, each span already shuffled.
+        queue: The node's ids, span after span, each span already shuffled.
         sizes: The size of each span.
         block_size: The mean size of the ranges over which spans are spread.
         rng: The generator of the epoch.
     """
-    if not len(ids):
+    length = int(sizes.sum())
+    if not length:
         expected = "at most the number of samples of an epoch, or of a stream if batches are made by stream"
         raise SettingError(subject="num_canonical_nodes", expected=expected, found="a canonical node without samples")
     reach = int(1.25 * block_size) / 2  # no row moves further
-    places, waiting = np.empty(0), ids[:0].copy()
-    read = done = 0
-    for found in _windows(len(ids), sizes, block_size, rng, max(int(reach), _LEAST_WINDOW)):
+    places, waiting, read = np.empty(0), queue.take(0), 0
+    for found in _windows(length, sizes, block_size, rng, max(int(reach / 2), _LEAST_WINDOW)):
         places = np.concatenate([places, found])
-        waiting = np.concatenate([waiting, ids[read : read + len(found)]])
+        waiting = np.concatenate([waiting, queue.take(len(found))])
         read += len(found)
-        ready = places < (read - reach if read < len(ids) else np.inf)
-        in_order = waiting[ready][ascending(places[ready])]
-        ids[done : done + len(in_order)] = in_order
-        done += len(in_order)
+        ready = places < (read - reach if read < length else np.inf)
+        yield waiting[ready][ascending(places[ready])]
         places, waiting = places[~ready], waiting[~ready]
 
 

@@ -90,6 +90,11 @@ class Partition:
         workers = self.world.workers_per_rank
         return -(-self.per_rank // (workers * self.batch_size)) * workers
 
+    @property
+    def filled(self) -> int:
+        """The number of batches of each rank that have samples."""
+        return -(-self.per_rank // self.batch_size)
+
     def __len__(self) -> int:
         return self.batches * self.batch_size * self.world.ranks
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from mx8shards.errors import SettingError
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings
+from mx8shards.order.mosaicml.id_chunks import AnyIds
 from mx8shards.order.mosaicml.shard_sampling import chosen_per_shard
-from mx8shards.order.mosaicml.swaps import AnyIds
 from mx8shards.order.permutation import Ids
 
 _WHOLE = -1
@@ -25,13 +25,14 @@ class Rows:
     """The rows of an epoch: unit u has those from starts[u] to before starts[u + 1], from the shard at `first[u]`.
 
     A unit with all samples of its shard has no picks (`picks[u]` is -1). Those of any other unit begin there in
-    `picked`: the numbers of its samples within the shard, in ascending order.
+    `picked`: the numbers of its samples within the shard, in ascending order. All ids are below `count`.
     """
 
     starts: Ids
     first: Ids
     picks: Ids
     picked: AnyIds
+    count: int
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -41,14 +42,12 @@ class Rows:
         """The number of rows of each unit."""
         return np.diff(self.starts)
 
-    def fill(self, unit: int, offset: int, out: AnyIds) -> None:
-        """Write the ids of a unit's rows, from `offset` on, into `out`."""
+    def ids(self, unit: int, offset: int, size: int) -> Ids:
+        """The ids of so many rows of a unit, from `offset` on."""
         first, picks = int(self.first[unit]), int(self.picks[unit])
         if picks == _WHOLE:
-            out[:] = np.arange(first + offset, first + offset + len(out))
-        else:
-            out[:] = self.picked[picks + offset : picks + offset + len(out)]
-            np.add(out, first, out=out, dtype=out.dtype)
+            return np.arange(first + offset, first + offset + size)
+        return self.picked[picks + offset : picks + offset + size].astype(np.int64) + first
 
     def at(self, rows: Ids) -> Ids:
         """The ids of these rows."""
@@ -71,19 +70,20 @@ def resampled(settings: EpochSettings, epoch: int, streams: range) -> Rows:
     begins = np.cumsum(settings.samples_per_shard)[shards] - sizes
     chosen = np.concatenate([_chosen(settings, epoch, stream, shard_ends) for stream in streams])
     if not chosen.any():
-        raise SettingError(subject="streams", expected="at least one sample per epoch", found="none")
-    by_epoch = settings.sampling_method == "balanced"
-    return _rows(sizes, begins, chosen, settings.shuffle_seed + epoch if by_epoch else settings.shuffle_seed)
+        raise SettingError(subject=f"stream {streams[0]}", expected="at least one sample per epoch", found="none")
+    by_epoch = settings.sampling_method == "balanced"  # also without shuffling: not `seed_of`
+    seed = settings.shuffle_seed + epoch if by_epoch else settings.shuffle_seed
+    return _rows(sizes, begins, chosen, seed, settings.samples)
 
 
 def _chosen(settings: EpochSettings, epoch: int, stream: int, shard_ends: Ids) -> Ids:
     stop = int(shard_ends[stream])
     sizes = settings.samples_per_shard[stop - int(settings.shards_per_stream[stream]) : stop]
-    seed = settings.shuffle_seed + epoch if settings.draws_by_epoch else settings.shuffle_seed
-    return chosen_per_shard(sizes, int(settings.shares.choose[stream]), settings.sampling_granularity, seed)
+    choose = int(settings.shares.choose[stream])
+    return chosen_per_shard(sizes, choose, settings.sampling_granularity, settings.seed_of(epoch))
 
 
-def _rows(sizes: Ids, begins: Ids, chosen: Ids, seed: int) -> Rows:
+def _rows(sizes: Ids, begins: Ids, chosen: Ids, seed: int, count: int) -> Rows:
     times, rest = np.divmod(chosen, np.maximum(sizes, 1))  # nothing is chosen from an empty shard
     shard = np.repeat(np.arange(len(sizes)), times + (rest > 0))
     partial = np.append(shard[1:] != shard[:-1], True) & (rest[shard] > 0)
@@ -91,7 +91,7 @@ def _rows(sizes: Ids, begins: Ids, chosen: Ids, seed: int) -> Rows:
     picks = np.full(len(shard), _WHOLE)
     picks[partial] = np.cumsum(rest[rest > 0]) - rest[rest > 0]
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(unit_sizes)])
-    return Rows(starts, begins[shard], picks, _picked(sizes, rest, seed))
+    return Rows(starts, begins[shard], picks, _picked(sizes, rest, seed), count)
 
 
 def _picked(sizes: Ids, rest: Ids, seed: int) -> AnyIds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mx8shards.order.mosaicml.swaps import id_dtype
+from mx8shards.order.mosaicml.id_chunks import AnyIds, id_dtype
 from mx8shards.order.permutation import Ids
 
 _RUN = 1 << 20  # picks that are counted at a time
@@ -24,16 +24,12 @@ def chosen_per_shard(sizes: Ids, choose: int, granularity: int, seed: int) -> Id
 def _picked(sizes: Ids, rest: int, granularity: int, seed: int) -> Ids:
     """The samples per shard of the first picks, in random order, that have `rest` samples together."""
     picks = -(-sizes // granularity)
-    ends = np.cumsum(picks)
     last = _last_pick(sizes, picks, granularity)
     picked = np.zeros(len(sizes), np.int64)
-    # Generator.permutation makes the same swaps, in an array of 8 bytes per element.
-    order = np.arange(int(ends[-1]), dtype=id_dtype(int(ends[-1])))
-    np.random.default_rng(seed).shuffle(order)
+    order = _shuffled_picks(picks, seed)
     for start in range(0, len(order), _RUN):
-        pick = order[start : start + _RUN].astype(np.int64)
-        shard = np.searchsorted(ends, pick, side="right")
-        taken = np.where(pick == ends[shard] - 1, last[shard], granularity)
+        shard, is_last = np.divmod(order[start : start + _RUN].astype(np.int64), 2)
+        taken = np.where(is_last, last[shard], granularity)
         before = np.minimum(np.cumsum(taken) - taken, rest)
         taken = np.minimum(taken, rest - before)
         np.add.at(picked, shard, taken)
@@ -47,3 +43,14 @@ def _last_pick(sizes: Ids, picks: Ids, granularity: int) -> Ids:
     """The size of each shard's last pick. Before an empty shard, Streaming counts it as a whole one."""
     before_empty = np.append(sizes[1:] == 0, False)
     return np.where(before_empty, granularity, sizes - (picks - 1) * granularity)
+
+
+def _shuffled_picks(picks: Ids, seed: int) -> AnyIds:
+    """For each pick in random order, twice its shard, plus one for the last pick of the shard.
+
+    Shuffling these makes the same swaps as `Generator.permutation`, which Streaming indexes its picks with.
+    """
+    order = np.repeat(np.arange(0, 2 * len(picks), 2, dtype=id_dtype(2 * len(picks))), picks)
+    order[np.cumsum(picks)[picks > 0] - 1] += 1
+    np.random.default_rng(seed).shuffle(order)
+    return order

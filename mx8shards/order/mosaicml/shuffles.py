@@ -6,115 +6,153 @@ all later draws. Shuffling ids makes the same swaps as shuffling the numbers of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from mx8shards.errors import one_of
+from mx8shards.errors import SettingError, one_of
 from mx8shards.order.mosaicml.canonical_spans import Span, Spans, canonical_spans
-from mx8shards.order.mosaicml.expanded_spans import shuffle_expanded
+from mx8shards.order.mosaicml.expanded_spans import expanded
+from mx8shards.order.mosaicml.id_chunks import AnyIds, IdQueue, collected, id_dtype, joined
 from mx8shards.order.mosaicml.resampling import Rows
-from mx8shards.order.mosaicml.staggered_blocks import shuffle_blocks
-from mx8shards.order.mosaicml.swaps import AnyIds, shuffle
+from mx8shards.order.mosaicml.staggered_blocks import shuffled_blocks
 from mx8shards.order.permutation import Ids
 
-Algorithm = Callable[[Rows, AnyIds, int, int, int, int], None]
 
-
-def shuffle_rows(algo: str, rows: Rows, out: AnyIds, *, nodes: int, seed: int, epoch: int, block_size: int) -> None:
-    """Write the ids of all rows into `out`, shuffled.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shuffling:
+    """How the rows of an epoch are shuffled.
 
     Args:
-        algo: The `shuffle_algo`.
-        rows: The rows of the epoch.
-        out: An array with one element per row, and a dtype for every id.
         nodes: The number of canonical nodes.
         seed: The seed of the run.
         epoch: The epoch.
         block_size: Over how many rows py1e and py1br shuffle.
     """
+
+    nodes: int
+    seed: int
+    epoch: int
+    block_size: int
+
+    def run_rng(self) -> np.random.Generator:
+        """The generator of what is equal in all epochs."""
+        return np.random.default_rng(self.seed)
+
+    def epoch_rng(self) -> np.random.Generator:
+        """The generator of the epoch."""
+        return np.random.default_rng(self.seed + self.epoch)
+
+
+def shuffled(algo: str, rows: Rows, how: Shuffling) -> Iterator[AnyIds]:
+    """The ids of all rows, shuffled, in chunks. The memory it takes depends on the algorithm:
+
+    py1s, py1br and py1e hold a few blocks, py2s a canonical node and naive the epoch.
+
+    Args:
+        algo: The `shuffle_algo`.
+        rows: The rows of the epoch.
+        how: The settings of the shuffle.
+    """
     one_of("shuffle_algo", algo, ALGORITHMS)
-    ALGORITHMS[algo](rows, out, nodes, seed, epoch, block_size)
+    return ALGORITHMS[algo](rows, how)
 
 
-def _py1s(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_size: int) -> None:
+def _py1s(rows: Rows, how: Shuffling) -> Iterator[AnyIds]:
     """The rows of each span are shuffled."""
-    spans, rng = _epoch_spans(rows, nodes, seed, epoch)
-    _fill(rows, spans, out, rng)
+    spans, rng = _epoch_spans(rows, how)
+    return joined(_ids(rows, spans, rng))
 
 
-def _py1br(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_size: int) -> None:
+def _py1br(rows: Rows, how: Shuffling) -> Iterator[AnyIds]:
     """The spans of each node are concatenated, and shuffled in blocks."""
-    spans, rng = _epoch_spans(rows, nodes, seed, epoch)
-    staggers = rng.integers(0, int(0.75 * block_size), (nodes,)).tolist()
-    for (part, ids), stagger in zip(_nodes(spans, out), staggers, strict=True):
-        _fill(rows, part, ids)
-        shuffle_blocks(ids, stagger, block_size, rng)
+    _check_block_size(how.block_size, 2)
+    spans, rng = _epoch_spans(rows, how)
+    staggers = rng.integers(0, int(0.75 * how.block_size), (how.nodes,)).tolist()
+    queue = IdQueue(_ids(rows, spans), np.dtype(np.int64))  # NumPy shuffles 8-byte elements twice as fast as others
+    for part, stagger in zip(spans.per_node(), staggers, strict=True):
+        yield from shuffled_blocks(queue, part.rows, stagger, how.block_size, rng)
 
 
-def _py1e(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_size: int) -> None:
-    """The rows of each span are shuffled, and then spread over a range that is larger than the span."""
-    spans, rng = _epoch_spans(rows, nodes, seed, epoch)
-    for part, ids in _nodes(spans, out):
-        _fill(rows, part, ids, rng)
-        shuffle_expanded(ids, part.sizes, block_size, rng)
+def _py1e(rows: Rows, how: Shuffling) -> Iterator[AnyIds]:
+    """The rows of each span are shuffled, and then spread over a range that is larger than the span.
 
-
-def _py2s(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_size: int) -> None:
-    """The rows of each unit are shuffled, once for the run; then, in every epoch, those of each span."""
-    rng = np.random.default_rng(seed)
-    spans = canonical_spans(rows.sizes, nodes, rng)
-    sizes = rows.sizes
-    _fill(rows, ((unit, 0, int(sizes[unit])) for unit, offset, _ in spans if offset == 0), out, rng)
-    rng = np.random.default_rng(seed + epoch)
-    for part, ids in _nodes(spans, out):
-        _shuffle_spans(part.sizes, ids, rng)
-
-
-def _naive(rows: Rows, out: AnyIds, nodes: int, seed: int, epoch: int, block_size: int) -> None:
-    """All rows are shuffled together."""
-    _fill(rows, ((unit, 0, size) for unit, size in enumerate(rows.sizes.tolist())), out)
-    np.random.default_rng(seed + epoch).shuffle(out)
-
-
-ALGORITHMS: dict[str, Algorithm] = {"py1e": _py1e, "py1br": _py1br, "py1s": _py1s, "py2s": _py2s, "naive": _naive}
-
-
-def _epoch_spans(rows: Rows, nodes: int, seed: int, epoch: int) -> tuple[Spans, np.random.Generator]:
-    """The spans in the order of the epoch, and the generator that goes on from there."""
-    rng = np.random.default_rng(seed + epoch)
-    spans = canonical_spans(rows.sizes, nodes, np.random.default_rng(seed))
-    return spans.shuffled_per_node(rng), rng
-
-
-def _nodes(spans: Spans, out: AnyIds) -> Iterator[tuple[Spans, AnyIds]]:
-    """The spans of each node, and its part of `out`."""
-    start = 0
+    Streaming shuffles all spans of a node before it spreads the first one. Here both are done together, without an
+    array of the node: one generator shuffles, and another one, which was advanced by as many draws, spreads.
+    """
+    _check_block_size(how.block_size, 1)
+    spans, rng = _epoch_spans(rows, how)
     for part in spans.per_node():
-        stop = start + int(part.sizes.sum())
-        yield part, out[start:stop]
-        start = stop
+        shuffling = copy.deepcopy(rng)
+        _advance(rng, part.sizes)
+        queue = IdQueue(_ids(rows, part, shuffling), id_dtype(rows.count))
+        yield from expanded(queue, part.sizes, how.block_size, rng)
 
 
-def _fill(rows: Rows, spans: Iterable[Span], out: AnyIds, rng: np.random.Generator | None = None) -> None:
-    """Write the ids of these spans into `out`, each span shuffled if there is a generator."""
-    start = 0
+def _py2s(rows: Rows, how: Shuffling) -> Iterator[AnyIds]:
+    """The rows of each unit are shuffled, once for the run; then, in every epoch, those of each span."""
+    run_rng, epoch_rng = how.run_rng(), how.epoch_rng()
+    sizes = rows.sizes
+    spans = canonical_spans(sizes, how.nodes, run_rng)
+    units = ((unit, 0, int(sizes[unit])) for unit, offset, _ in spans if offset == 0)
+    queue = IdQueue(_ids(rows, units, run_rng), id_dtype(rows.count))
+    for part in spans.per_node():
+        yield from joined(_shuffled_spans(part.sizes, queue.take(part.rows), epoch_rng))
+
+
+def _naive(rows: Rows, how: Shuffling) -> Iterator[AnyIds]:
+    """All rows are shuffled together."""
+    units = ((unit, 0, size) for unit, size in enumerate(rows.sizes.tolist()))
+    ids = collected(_ids(rows, units), len(rows), id_dtype(rows.count))
+    how.epoch_rng().shuffle(ids)
+    yield ids
+
+
+ALGORITHMS: dict[str, Callable[[Rows, Shuffling], Iterator[AnyIds]]] = {
+    "py1e": _py1e,
+    "py1br": _py1br,
+    "py1s": _py1s,
+    "py2s": _py2s,
+    "naive": _naive,
+}
+
+
+def _check_block_size(block_size: int, least: int) -> None:
+    if block_size < least:
+        expected = f"at least {least} for each stream whose batches are its own"
+        raise SettingError(subject="shuffle_block_size", expected=expected, found=f"{block_size}")
+
+
+def _epoch_spans(rows: Rows, how: Shuffling) -> tuple[Spans, np.random.Generator]:
+    """The spans in the order of the epoch, and the generator that goes on from there."""
+    rng = how.epoch_rng()
+    return canonical_spans(rows.sizes, how.nodes, how.run_rng()).shuffled_per_node(rng), rng
+
+
+def _ids(rows: Rows, spans: Iterable[Span], rng: np.random.Generator | None = None) -> Iterator[Ids]:
+    """The ids of each of these spans, shuffled if there is a generator."""
     for unit, offset, size in spans:
-        ids = out[start : start + size]
-        rows.fill(unit, offset, ids)
+        ids = rows.ids(unit, offset, size)
         if rng is not None:
-            shuffle(rng, ids)
-        start += size
+            rng.shuffle(ids)
+        yield ids
 
 
-def _shuffle_spans(sizes: Ids, ids: AnyIds, rng: np.random.Generator) -> None:
-    """Shuffle the spans of these sizes, of which `ids` consists, and then the ids of each."""
+def _advance(rng: np.random.Generator, sizes: Ids) -> None:
+    """Draw what shuffling spans of these sizes draws."""
+    anything = np.zeros(int(sizes.max(initial=0)), np.int64)
+    for size in sizes.tolist():
+        rng.shuffle(anything[:size])
+
+
+def _shuffled_spans(sizes: Ids, ids: AnyIds, rng: np.random.Generator) -> Iterator[AnyIds]:
+    """The spans of these sizes, of which `ids` consists, in random order, each shuffled."""
     order = np.arange(len(sizes))
     rng.shuffle(order)
     starts = np.cumsum(sizes) - sizes
-    before, done = ids.copy(), 0
     for start, size in zip(starts[order].tolist(), sizes[order].tolist(), strict=True):
-        span = ids[done : done + size]
-        span[:] = before[start : start + size]
-        shuffle(rng, span)
-        done += size
+        span = ids[start : start + size]
+        rng.shuffle(span)
+        yield span

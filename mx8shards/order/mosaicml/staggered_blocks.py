@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 
-from mx8shards.order.mosaicml.swaps import AnyIds, shuffle
+from mx8shards.order.mosaicml.id_chunks import AnyIds, IdQueue
 
 
-def shuffle_blocks(ids: AnyIds, stagger: int, block_size: int, rng: np.random.Generator) -> None:
-    """Shuffle the ids of a canonical node in place.
+def shuffled_blocks(
+    queue: IdQueue, length: int, stagger: int, block_size: int, rng: np.random.Generator
+) -> Iterator[AnyIds]:
+    """The ids of a canonical node, shuffled.
 
     Args:
-        ids: The node's ids, span after span.
+        queue: The node's ids, span after span.
+        length: Their number.
         stagger: By how many rows the blocks are moved towards the beginning.
         block_size: The mean size of a block.
         rng: The generator of the epoch.
     """
-    for begin, end in _blocks(len(ids), stagger, block_size, rng):
-        shuffle(rng, ids[begin:end])
+    waiting, start = queue.take(0), 0
+    blocks = _blocks(length, stagger, block_size, rng)
+    for (begin, end), (following, _) in pairwise([*blocks, (length, length)]):
+        needed = max(end, following) - start - len(waiting)
+        waiting = np.concatenate([waiting, queue.take(needed)])
+        rng.shuffle(waiting[begin - start : end - start])
+        yield waiting[: following - start]
+        waiting, start = waiting[following - start :], following
 
 
 def _blocks(length: int, stagger: int, block_size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Begin and end of each block.
+    """Begin and end of each block. No block begins before the one before it.
 
     Streaming's artefacts are kept: the first blocks may overlap, and up to `stagger` rows at the end are in no block.
     """

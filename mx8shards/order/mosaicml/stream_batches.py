@@ -27,6 +27,10 @@ class Layout(Protocol):
     def batches(self) -> int:
         """The number of global batches."""
 
+    @property
+    def filled(self) -> int:
+        """The number of those that have samples: the first ones."""
+
     def locate(self, batch: Ids, sample: Ids) -> tuple[Ids, Ids]:
         """The stream of each sample of these global batches, or PADDING, and the position in its partition."""
 
@@ -37,6 +41,11 @@ class StratifiedLayout:
 
     batches: int
     portions: Ids
+
+    @property
+    def filled(self) -> int:
+        """All global batches have samples."""
+        return self.batches
 
     def locate(self, batch: Ids, sample: Ids) -> tuple[Ids, Ids]:
         """The stream and its position."""
@@ -58,6 +67,11 @@ class PerStreamLayout:
     def batches(self) -> int:
         """The number of global batches."""
         return len(self.streams)
+
+    @property
+    def filled(self) -> int:
+        """All global batches have samples."""
+        return self.batches
 
     def locate(self, batch: Ids, sample: Ids) -> tuple[Ids, Ids]:
         """The stream and its position."""
@@ -83,6 +97,11 @@ class PerDeviceLayout:
         """The number of global batches: those of a node are filled up to a multiple of all ranks, by one at least."""
         ranks, per_node = self.world.ranks, int(self.streams.shape[1])
         return (per_node + ranks - per_node % ranks) // self.world.ranks_per_node
+
+    @property
+    def filled(self) -> int:
+        """The number of global batches that have samples."""
+        return -(-int(self.streams.shape[1]) // self.world.ranks_per_node)
 
     def locate(self, batch: Ids, sample: Ids) -> tuple[Ids, Ids]:
         """The stream and its position; PADDING behind the last batch of a node."""

@@ -91,7 +91,7 @@ def _are_relative(weights: Sequence[StreamWeight]) -> bool:
 
 
 def _relative(proportions: Floats, sizes: Ids, epoch_size: int, seed: int) -> StreamShares:
-    proportion = proportions / proportions.sum()
+    proportion = _normalised(proportions)
     choose = (epoch_size * proportion).astype(np.int64)
     missing = epoch_size - choose.sum()
     choose[np.random.default_rng(seed).choice(len(sizes), missing, replace=False)] += 1
@@ -100,8 +100,16 @@ def _relative(proportions: Floats, sizes: Ids, epoch_size: int, seed: int) -> St
 
 def _absolute(weights: Sequence[StreamWeight], sizes: Ids) -> StreamShares:
     choose = np.array([_chosen(weight, size) for weight, size in zip(weights, sizes.tolist(), strict=True)], np.int64)
-    total = choose.sum()
-    return StreamShares(choose=choose, proportion=choose / total, repeat=choose / sizes, epoch_size=int(total))
+    proportion = _normalised(choose.astype(np.float64))
+    return StreamShares(choose=choose, proportion=proportion, repeat=choose / sizes, epoch_size=int(choose.sum()))
+
+
+def _normalised(weights: Floats) -> Floats:
+    total = float(weights.sum())
+    if not total > 0:
+        expected = "a weight above 0, so that an epoch has samples"
+        raise SettingError(subject="streams", expected=expected, found="none")
+    return weights / total
 
 
 def _chosen(weight: StreamWeight, size: int) -> int:

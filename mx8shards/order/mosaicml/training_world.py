@@ -48,3 +48,22 @@ class World:
     def place(self, rank: int) -> tuple[int, int]:
         """The node of a rank, and its number within the node."""
         return divmod(rank, self.ranks_per_node)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reader:
+    """One process of a world, or one rank with all its workers.
+
+    Args:
+        node: The node.
+        rank: The rank within the node.
+        worker: The worker within the rank; None for all of them.
+    """
+
+    node: int = 0
+    rank: int = 0
+    worker: int | None = None
+
+    def share_of(self, world: World) -> float:
+        """The part of a world's samples that it reads."""
+        return 1 / world.ranks / (1 if self.worker is None else world.workers_per_rank)
