@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import IterableDataset
@@ -14,6 +14,7 @@ from mx8shards.errors import SettingError
 from mx8shards.order.mosaicml.epoch_plan import EpochPlan, plan_epoch
 from mx8shards.order.mosaicml.epoch_settings import EpochSettings, default_block_size, default_canonical_nodes
 from mx8shards.order.mosaicml.stream_weights import StreamShares
+from mx8shards.order.mosaicml.training_world import Reader
 from mx8shards.streaming.all_samples import AllSamples
 from mx8shards.streaming.compatible_errors import EmptyStreamError
 from mx8shards.streaming.iteration import samples_of
@@ -25,6 +26,7 @@ from mx8shards.streaming.iteration_settings import (
     samples_per_epoch,
 )
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
+from mx8shards.streaming.native_loader import native_loader
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
 from mx8shards.streaming.sample_array import Array
 from mx8shards.streaming.sample_locations import Spanner
@@ -33,6 +35,9 @@ from mx8shards.streaming.stream import Stream
 from mx8shards.streaming.stream_opening import open_stream
 from mx8shards.streaming.streams_registry import made_stream
 from mx8shards.streaming.world import World
+
+if TYPE_CHECKING:
+    from mx8shards.loading.loader import Loader
 
 
 class StreamingDataset(Array, IterableDataset[Any]):
@@ -251,8 +256,14 @@ class StreamingDataset(Array, IterableDataset[Any]):
         return own or "get_item" in vars(self)
 
     def _plan(self, world: World, epoch: int, sample_in_epoch: int, batch_size: int) -> EpochPlan:
-        nodes = self.initial_physical_nodes
-        return plan_epoch(self._epoch_settings(batch_size), world.counts, epoch, sample_in_epoch, initial_nodes=nodes)
+        return plan_epoch(
+            self._epoch_settings(batch_size),
+            world.counts,
+            epoch,
+            sample_in_epoch,
+            initial_nodes=self.initial_physical_nodes,
+            reader=Reader(node=world.node, rank=world.rank_of_node, worker=world.worker_of_rank),
+        )
 
     def _epoch_settings(self, batch_size: int) -> EpochSettings:
         assert self.num_canonical_nodes is not None
@@ -310,6 +321,15 @@ class StreamingDataset(Array, IterableDataset[Any]):
         """
         self._resume_point.load(obj)
 
+    def _upcoming(self) -> tuple[int, int]:
+        """Epoch and sample at which the next iteration begins."""
+        loaded, epoch = self._resume_point.loaded(), self.next_epoch
+        if loaded is None or loaded.epoch < epoch:
+            self._resume(None)
+            return epoch, 0
+        self._resume(loaded)
+        return loaded.epoch, loaded.sample_in_epoch
+
     def _resume(self, resumed: Resumed | None) -> None:
         """Take over the settings of a loaded state, and set those that follow from others."""
         if resumed is not None:
@@ -321,6 +341,18 @@ class StreamingDataset(Array, IterableDataset[Any]):
             self.num_canonical_nodes = default_canonical_nodes(self.shuffle_algo, nodes)
         if self.shuffle_block_size is None:
             self.shuffle_block_size = default_block_size(self.num_canonical_nodes)
+
+    def loader(self, **settings: Any) -> Loader:
+        """A Loader of mx8shards: whole batches of the same samples in the same order, from where a state was loaded.
+
+        Its batches are those of a DataLoader without workers, and with `drop_last` where an epoch ends with a part of a
+        batch only. Its epochs are counted, and its state is saved, by itself.
+
+        Args:
+            settings: Arguments of `mx8shards.Loader` other than those that follow from this dataset, such as `columns`,
+                `decode`, `transform`, `device` and `memory`; `batch_size` if this dataset has none.
+        """
+        return native_loader(self, **settings)
 
     # shards -----------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ def worker_runs(plan: EpochPlan, world: World, run: int = _RUN) -> Iterator[Ids]
         world: The world of the plan, and the worker.
         run: The number of ids of an array.
     """
-    workers = world.workers_per_rank
-    step = max(1, run // plan.batch_size) * workers
-    for start in range(0, plan.batches, step):
-        ids = plan.rank_batches(world.node, world.rank_of_node, start, min(start + step, plan.batches))
-        yield ids[world.worker_of_rank :: workers].reshape(-1)
+    batches = plan.division.batches_of(world.worker_of_rank)
+    step = max(1, run // plan.batch_size)
+    for start in range(0, len(batches), step):
+        positions = plan.division.positions(world.node, world.rank_of_node, batches[start : start + step])
+        yield plan.at(positions.ravel())

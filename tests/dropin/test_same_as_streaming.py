@@ -39,8 +39,11 @@ ORDERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("settings", ORDERS.values(), ids=ORDERS)
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("settings", "workers"),
+    [(settings, 0) for settings in ORDERS.values()] + [(ORDERS[name], 2) for name in ("sequential", "orig")],
+    ids=[*ORDERS, "sequential, 2 workers", "orig, 2 workers"],
+)
 def test_batches_of_two_epochs_are_equal(settings: dict[str, Any], workers: int, numbers: Path, streaming: Any) -> None:
     def batches(module: Any) -> list[list[list[int]]]:
         dataset = module.StreamingDataset(local=str(numbers / "a"), batch_size=8, **settings)

@@ -168,9 +168,9 @@ def test_a_directory_with_files_is_emptied_only_with_exist_ok(tmp_path: Path) ->
 
 
 def test_nothing_is_published_if_the_block_raises(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), ours.MDSWriter(out=str(tmp_path / "data"), columns=COLUMNS) as writer:
-        writer.write(sample(1))
-        raise RuntimeError
+    writer = ours.MDSWriter(out=str(tmp_path / "data"), columns=COLUMNS)
+    with pytest.raises(AttributeError), writer:
+        writer.write({**sample(1), "text": 3})
     assert not (tmp_path / "data" / "index.json").exists()
 
 
