@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.format.columns import Columns
+from mx8shards.streaming.mds_run import RunReader
+from mx8shards.streaming.mds_samples import MdsSamples
 from mx8shards.streaming.shard_files import Row, ShardReader, ShardReaders
 from mx8shards.streaming.stream_opening import Samples
 
@@ -34,6 +37,7 @@ class AllSamples:
 
     def _forget(self) -> None:
         self._starts = self.starts.data  # a memoryview accesses single elements faster than the array
+        self._readers: dict[Columns, RunReader] = {}
         self.opened: list[Row | None] = [None] * len(self.samples_per_shard)
 
     def __len__(self) -> int:
@@ -44,6 +48,30 @@ class AllSamples:
             raise IndexError(f"sample {sample_id} of {len(self)}")
         shard = bisect_right(self._starts, sample_id) - 1
         return (self.opened[shard] or self.open(shard))(sample_id - self._starts[shard])
+
+    def read(self, shards: Ids, rows: Ids) -> Iterator[dict[str, Any]] | None:
+        """These samples, read together; None if they have different columns, or another format than MDS.
+
+        An error does not name the damaged sample, but those before it have been returned.
+        """
+        by_shard = np.argsort(shards, kind="stable")
+        firsts = np.flatnonzero(np.diff(shards[by_shard], prepend=-1))
+        columns, parts = None, []
+        for at in np.split(by_shard, firsts[1:]):
+            stream, number = self._of_stream(int(shards[at[0]]))
+            if not isinstance(stream, MdsSamples):
+                return None
+            found, shard = stream.open_for_runs(number)
+            columns = columns or found
+            if found != columns:
+                return None
+            parts.append((shard, at, rows[at]))
+        if columns is None:
+            return None
+        reader = self._readers.get(columns)
+        if reader is None:
+            reader = self._readers[columns] = RunReader(columns)
+        return reader(parts, len(rows))
 
     def locate(self, sample_ids: Ids) -> Ids:
         """The shard of each of these samples."""
@@ -92,7 +120,7 @@ class AllSamples:
         return stream.reader(number)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "opened": None, "_starts": None}
+        return {**self.__dict__, "opened": None, "_readers": None, "_starts": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
+from mx8shards.errors import ShardsError
 from mx8shards.order.mosaicml.epoch_plan import EpochPlan
 from mx8shards.order.orders import PADDING
 from mx8shards.order.permutation import Ids
@@ -13,6 +16,7 @@ from mx8shards.streaming.shards_ahead import ShardsAhead
 from mx8shards.streaming.worker_samples import worker_runs
 from mx8shards.streaming.world import World
 
+_LEAST = 8  # reading one sample takes as long as what is done once for all samples of a shard
 _RUN_AHEAD = 1 << 6  # samples between two looks at the shards that are needed next
 
 
@@ -49,5 +53,13 @@ def _read(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None) -> It
         return
     shards = samples.locate(ids)
     rows = ids - samples.starts[shards]
-    for shard, row in zip(shards.tolist(), rows.tolist(), strict=True):
+    read = 0
+    if len(ids) >= _LEAST * len(np.unique(shards)):
+        try:
+            for sample in samples.read(shards, rows) or ():
+                yield sample
+                read += 1
+        except (ShardsError, ValueError):
+            pass  # reading the bad sample by itself raises an error that names it
+    for shard, row in zip(shards[read:].tolist(), rows[read:].tolist(), strict=True):
         yield (samples.opened[shard] or samples.open(shard))(row)
