@@ -26,7 +26,7 @@ from mx8shards.streaming.iteration_settings import (
     samples_per_epoch,
 )
 from mx8shards.streaming.loader_batch import batch_size_of_dataloader
-from mx8shards.streaming.native_loader import native_loader
+from mx8shards.streaming.native_loader import loader_batch_size, native_loader
 from mx8shards.streaming.resume_point import Resumed, ResumePoint
 from mx8shards.streaming.sample_array import Array
 from mx8shards.streaming.sample_locations import Spanner
@@ -352,7 +352,15 @@ class StreamingDataset(Array, IterableDataset[Any]):
             settings: Arguments of `mx8shards.Loader` other than those that follow from this dataset, such as `columns`,
                 `decode`, `transform`, `device` and `memory`; `batch_size` if this dataset has none.
         """
-        return native_loader(self, **settings)
+        begin = self._upcoming()
+        return native_loader(
+            self._samples,
+            self._epoch_settings(loader_batch_size(self.batch_size, settings.pop("batch_size", None))),
+            self._parallel_rank_world,
+            begin,
+            allow_pickle=self.allow_unsafe_types,
+            settings=settings,
+        )
 
     # shards -----------------------------------------------------------------------------------------------------
 
