@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.errors import SettingError
 from mx8shards.format.columns import Columns
 from mx8shards.streaming.mds_run import RunReader
 from mx8shards.streaming.mds_samples import MdsSamples
@@ -109,6 +110,29 @@ class AllSamples:
         self.opened[shard] = None
         stream, number = self._of_stream(shard)
         stream.release(number)
+
+    @property
+    def local_bytes(self) -> int:
+        """The bytes of the indices and of the shards that are in the local directories."""
+        return sum(stream.local_bytes for stream in self.streams)
+
+    def evict(self, shard: int) -> None:
+        """Remove the local copy of this shard; SettingError if it is no copy."""
+        stream, number = self._of_stream(shard)
+        stream.evict(number)
+        self.release(shard)
+
+    def evict_coldest(self) -> None:
+        """Remove the local copy that was read least recently."""
+        found = [pair for i in range(len(self.opened)) if (pair := (self._last_read(i), i))[0] is not None]
+        if not found:
+            raise SettingError(subject="evict_coldest_shard", expected="local copies of shards", found="none")
+        self.evict(min(found)[1])
+
+    def _last_read(self, shard: int) -> float | None:
+        """When the local copy of this shard was read last; None if there is none."""
+        stream, number = self._of_stream(shard)
+        return stream.last_read(number)
 
     @property
     def readers(self) -> ShardReaders:
