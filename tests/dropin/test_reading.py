@@ -25,9 +25,9 @@ def test_many_samples_at_once_equal_single_ones(columns: int, tmp_path: Path) ->
     count = 0
     for found, at in zip(dataset, order_of(dataset), strict=True):
         assert list(found) == sorted(names)
-        for name, value in found.items():
-            assert same(value, local[at][name])
-            assert type(value) is type(local[at][name])
+        for name, expected in local[at].items():
+            assert same(found[name], expected)
+            assert type(found[name]) is type(expected)
         count += 1
     assert count == 60
 
