@@ -51,7 +51,7 @@ class AllSamples:
         return (self.opened[shard] or self.open(shard))(sample_id - self._starts[shard])
 
     def read(self, shards: Ids, rows: Ids) -> Iterator[dict[str, Any]] | None:
-        """These samples, read together; None if they have different columns, or another format than MDS.
+        """These samples, read together; None if not all shards are here, with equal columns, and of MDS.
 
         An error does not name the damaged sample, but those before it have been returned.
         """
@@ -60,7 +60,7 @@ class AllSamples:
         columns, parts = None, []
         for at in np.split(by_shard, firsts[1:]):
             stream, number = self._of_stream(int(shards[at[0]]))
-            if not isinstance(stream, MdsSamples):
+            if not isinstance(stream, MdsSamples) or stream.awaits(number):
                 return None
             found, shard = stream.open_for_runs(number)
             columns = columns or found

@@ -17,7 +17,7 @@ from mx8shards.streaming.worker_samples import worker_runs
 from mx8shards.streaming.world import World
 
 _LEAST = 8  # reading one sample takes as long as what is done once for all samples of a shard
-_RUN_AHEAD = 1 << 6  # samples between two looks at the shards that are needed next
+_LEAST_RUN, _MOST_RUN = 1 << 6, 1 << 10  # samples between two looks at the shards that are needed next
 
 
 def samples_of(
@@ -36,10 +36,11 @@ def samples_of(
         for ids in worker_runs(plan, world):
             yield from _read(samples, ids[ids != PADDING], get)
         return
-    ahead = ShardsAhead(samples, worker_runs(plan, world, _RUN_AHEAD), predownload)
+    run = max(_LEAST_RUN, min(predownload, _MOST_RUN))
+    ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload)
     try:
         position = 0
-        for ids in worker_runs(plan, world, _RUN_AHEAD):
+        for ids in worker_runs(plan, world, run):
             ahead.advance(position)
             yield from _read(samples, ids[ids != PADDING], get)
             position += len(ids)
