@@ -52,6 +52,8 @@ def _read(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None) -> It
     if get is not None:
         yield from map(get, ids.tolist())
         return
+    if not len(ids):
+        return
     shards = samples.locate(ids)
     rows = ids - samples.starts[shards]
     read = 0
