@@ -122,7 +122,7 @@ class RemoteFiles:
 
     def provide_stored(self, entry: Entry) -> Path:
         """The shard's file as it is kept in the mirror: with `keep_zip`, the compressed one or the raw one."""
-        return shard_path(self.snapshot, self._verified(entry) or self._fetched(entry))
+        return shard_path(self.snapshot, self._verified(entry) or self._fetched(entry, ahead=False))
 
     def evict(self, entry: Entry) -> None:
         """Remove the shard's files from the mirror. Open files and mappings of them stay valid."""
