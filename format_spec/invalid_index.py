@@ -500,9 +500,6 @@ def columns() -> Iterator[Vector]:
         ),
         Breach("column-encoding-as-null", "§4.7", f"{encodings}[0]", None, "encodings are strings"),
         Breach(
-            "column-size-missing-for-a-fixed-column", "§4.7", f"{sizes}[1]", None, "readers would expect a size header"
-        ),
-        Breach(
             "column-size-given-for-a-variable-column", "§4.7", f"{sizes}[0]", 2, "readers would skip the size header"
         ),
         Breach("column-size-other-than-the-encodings", "§4.7", f"{sizes}[1]", 4, "an int has eight bytes"),
@@ -516,6 +513,12 @@ def columns() -> Iterator[Vector]:
     ]
     index = foreign_index(PLAIN)
     yield from from_breaches(PLAIN, index, (*COLUMN_BREACHES, *single, *unknown))
+    unsized = canonical(foreign_index(PLAIN)).replace(b"[null, 8]", b"[null, null]")
+    why = "a null size of numbers promises a size header, which the samples of this shard lack"
+    files = foreign(PLAIN) | {"index.json": unsized}
+    yield invalid(
+        "column-size-missing-for-a-fixed-column", "§4.7", files, why, when="read", path=PLAIN[0].stored_info["basename"]
+    )
     byte_column = [make_shard({"x": "uint8"}, [{"x": Cell(b"\1", 1)}])]
     boolean = Breach("column-size-as-a-boolean", "§4.7", f"{sizes}[0]", True, "true equals 1 in Python")
     yield from from_breaches(byte_column, foreign_index(byte_column), [boolean])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vector_parts import (
@@ -289,6 +290,11 @@ def arrays() -> Iterator[Vector]:
     ):
         sizes = [(shape, shape[0] * (shape[1] if len(shape) > 1 else 1)) for shape in shapes]
         yield one_column(name, "§3.3", encoding, [array(encoding, dtype, shape, range(n)) for shape, n in sizes])
+    cells = [array("ndarray:uint16:", "uint16", (n,), range(n)) for n in (3, 1)]
+    rows = [{"value": Cell(cell.payload[-2 * n :], cell.expect)} for cell, n in zip(cells, (3, 1), strict=True)]
+    made = make_shard({"value": "bytes"}, rows)
+    entry = made.entry | {"column_encodings": ["uint16"]}
+    yield valid("numbers-of-a-replaced-encoding", "§4.7", [replace(made, columns={"value": "uint16"}, entry=entry)])
 
 
 def pictures() -> Iterator[Vector]:

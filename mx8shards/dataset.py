@@ -101,6 +101,13 @@ class Dataset:
             shards = Shards([snapshots.load(where)], verify=verify, cache_dir=cache)
         self._open(shards, columns, allow_pickle)
 
+    @classmethod
+    def _of(cls, shards: Shards, columns: Sequence[str] | None, *, allow_pickle: bool) -> Self:
+        """A dataset of shards that are open already."""
+        found = object.__new__(cls)
+        found._open(shards, columns, allow_pickle)
+        return found
+
     def _open(self, shards: Shards, columns: Sequence[str] | None, allow_pickle: bool) -> None:
         self._shards: Shards | None = shards
         self._set_view(Whole(shards.samples))

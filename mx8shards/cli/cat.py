@@ -110,7 +110,6 @@ def _class_name(classes: Any, label: Any) -> str:
 def _values(dataset: Dataset, sample_id: int) -> dict[str, Any]:
     """A sample, with encoded pictures as bytes, because describing them does not need decoding."""
     from mx8shards.errors import FormatError
-    from mx8shards.format.encodings import get_encoding
 
     if not _FILES & set(dataset.columns.values()):
         return dataset[sample_id]
@@ -118,7 +117,7 @@ def _values(dataset: Dataset, sample_id: int) -> dict[str, Any]:
     for name, encoding in dataset.columns.items():
         payload = bytes(dataset.payload(sample_id, name))
         try:
-            values[name] = payload if encoding in _FILES else get_encoding(encoding).decode(payload)
+            values[name] = payload if encoding in _FILES else dataset.picked([name]).coders[0].decode(payload)
         except FormatError as error:
             raise error.at(place=f"sample {sample_id}, column {name!r}") from error.__cause__
     return values

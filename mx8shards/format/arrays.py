@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mx8shards.errors import FormatError
 from mx8shards.format.codec import Codec
 
 CODES = {
@@ -150,6 +151,33 @@ class FixedArray(Codec):
         if len(payload) == self.size_bytes:
             return _view(payload, self.shape, self._dtype, 0)
         return super().decode(payload)
+
+
+class ArrayOfFixed(Codec):
+    """The encoding of a fixed size `item` in a column whose payloads differ in size: one array of all items in each.
+
+    Such columns come from code that replaced an encoding of Streaming under its own name, and stored arrays in it.
+    """
+
+    def __init__(self, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+        super().__init__(name)
+        self._dtype, self._shape = np.dtype(dtype).newbyteorder("<"), shape
+        self._item_bytes = math.prod(shape) * self._dtype.itemsize
+        self.takes = f"one or more {name} as an array"
+
+    def pack(self, value: Any) -> bytes:
+        array = np.asarray(value)
+        if array.dtype != self._dtype or array.shape[1:] != self._shape or not array.size:
+            self.refuse(value)
+        return array.astype(self._dtype).tobytes()
+
+    def unpack(self, payload: bytes | memoryview) -> Array:
+        count, rest = divmod(len(payload), self._item_bytes)
+        if rest or not count:
+            expected = f"a multiple of {self._item_bytes} bytes, the size of {self.name}"
+            hint = "its writer replaced this encoding by one of its own: _encodings of mx8shards.streaming does so, too"
+            raise FormatError(expected=expected, found=f"{len(payload)}", hint=hint)
+        return _view(payload, (count, *self._shape), self._dtype, 0)
 
 
 def parse_array(name: str, text: str) -> Codec:

@@ -53,7 +53,8 @@ class Columns:
     @cached_property
     def coders(self) -> tuple[Encoding, ...]:
         """One encoding per column."""
-        return tuple(get_encoding(text) for text in self.encodings)
+        sized = zip(self.encodings, self.sizes, strict=True)
+        return tuple(get_encoding(text, varies=size is None) for text, size in sized)
 
     @cached_property
     def variable(self) -> int:

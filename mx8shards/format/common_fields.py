@@ -10,7 +10,7 @@ from typing import Any
 from mx8shards.errors import FormatError
 from mx8shards.format import compression
 from mx8shards.format.columns import MAX_BYTES, MAX_COLUMNS, MAX_TEXT, Columns
-from mx8shards.format.encodings import get_encoding
+from mx8shards.format.encodings import fits_size, get_encoding
 from mx8shards.format.jsontext import kind_of, short
 from mx8shards.format.shard_bytes import VERSION, ShardKind
 
@@ -100,13 +100,12 @@ def _columns(entry: dict[str, Any]) -> Columns:
             raise FormatError(place=f".{key}", expected=f"{len(names)}, one for every name", found=f"{len(values)}")
     for i, (text, size) in enumerate(zip(encodings, sizes, strict=True)):
         try:
-            expected = get_encoding(text).size_bytes
+            fits = (size is None or type(size) is int) and fits_size(text, size)
         except FormatError as error:
             raise error.at(place=f".column_encodings[{i}]") from error.__cause__
-        if type(size) is not type(expected) or size != expected:
-            raise FormatError(
-                place=f".column_sizes[{i}]", expected=f"{short(expected)}, the size of {text}", found=short(size)
-            )
+        if not fits:
+            expected = f"{short(get_encoding(text).size_bytes)}, the size of {text}"
+            raise FormatError(place=f".column_sizes[{i}]", expected=expected, found=short(size))
     if sum(size for size in sizes if size is not None) > MAX_BYTES:
         raise FormatError(place=".column_sizes", expected=f"at most {MAX_BYTES} bytes in all", found="more")
     return Columns(names, encodings, tuple(sizes))

@@ -97,6 +97,11 @@ def decompress(text: str, data: Buffer | Sliceable, size: int) -> Iterator[bytes
     return _counted(algorithm.unpack(view), size)
 
 
+def decompress_whole(text: str, data: Buffer) -> bytes:
+    """Decompress bytes whose size is not known, and which are trusted: the result may be of any size."""
+    return b"".join(_ALGORITHMS[parse(text)[0]].unpack(memoryview(data)))
+
+
 def _counted(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
     total = 0
     for piece in pieces:
@@ -323,3 +328,4 @@ _ALGORITHMS = {
     "snappy": _Algorithm(_snappy_pack, _snappy_unpack, claimed=_snappy_claimed),
     "zstd": _Algorithm(_zstd_pack, _zstd_unpack, range(1, 23), 3, _zstd_claimed),
 }
+NAMES = tuple(_ALGORITHMS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -41,6 +42,7 @@ _BUILT_IN: dict[str, Encoding] = {
         images.Items("list[png]", images.Picture("png")),
     )
 }
+BUILT_IN_NAMES = tuple(_BUILT_IN)
 _KNOWN = (
     "bytes, str, int, int8 to int64, uint8 to uint64, float16 to float64, str_int, str_float, str_decimal, json, pkl, "
     "ndarray[:dtype[:shape]], pil, jpeg, png, jpegarray, list[pil], list[jpeg], list[png]"
@@ -74,11 +76,32 @@ _ALIASES = {
 _registered: dict[str, Encoding | Callable[[str], Encoding]] = {}
 
 
-def get_encoding(name: str) -> Encoding:
-    """The encoding with this name, as it is written in an index; FormatError if there is none."""
+def get_encoding(name: str, *, varies: bool = False) -> Encoding:
+    """The encoding with this name, as it is written in an index; FormatError if there is none.
+
+    `varies`: the column's payloads differ in size. For an encoding of fixed size, each is an array of its items then.
+    """
     if not isinstance(name, str):
         raise FormatError(expected="the name of an encoding", found=type(name).__name__)
-    return _parse(name)
+    found = _parse(name)
+    if not varies or found.size_bytes is None:
+        return found
+    if found.dtype is None or found.shape is None:
+        expected = f"payloads of {found.size_bytes} bytes, the size of {name}"
+        raise FormatError(expected=expected, found="payloads that differ in size")
+    return arrays.ArrayOfFixed(name, found.dtype, found.shape)
+
+
+def fits_size(name: str, size: int | None) -> bool:
+    """Whether a column with this encoding may have this size in an index; FormatError for an unknown encoding.
+
+    None also fits encodings of numbers, and a built-in encoding keeps its size if it was replaced.
+    """
+    encoding = get_encoding(name)
+    known = {encoding.size_bytes}
+    with suppress(ValueError):  # the text after the colon of an array that was replaced
+        known |= {found.size_bytes for found in _built_in(name)}
+    return (size is None and encoding.shape is not None) or size in known
 
 
 def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding]) -> None:
@@ -105,19 +128,34 @@ def register_encoding(name: str, encoding: Encoding | Callable[[str], Encoding])
     _parse.cache_clear()
 
 
+def replace_encoding(name: str, encoding: Callable[[str], Encoding] | None) -> None:
+    """Replace an encoding, also a built-in one, by that of a function of the text after the colon; None restores it."""
+    if encoding is None:
+        _registered.pop(name, None)
+    else:
+        _registered[name] = encoding
+    _parse.cache_clear()
+
+
 @lru_cache(maxsize=8192)
 def _parse(name: str) -> Encoding:
     family, colon, text = name.partition(":")
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]
     try:
-        if family == "ndarray":
-            return arrays.parse_array(name, text)
         if family in _registered:
             return _registered_encoding(family, colon, text)
+        for found in _built_in(name):
+            return found
     except (TypeError, ValueError) as error:
         raise FormatError(expected="a known encoding", found=repr(name[:80]), hint=brief(error)) from error
     raise FormatError(expected="a known encoding", found=repr(name[:80]), hint=_advice(name))
+
+
+def _built_in(name: str) -> list[Encoding]:
+    """The built-in encoding of this name, if there is one; ValueError for an invalid array."""
+    family, _, text = name.partition(":")
+    if name in _BUILT_IN:
+        return [_BUILT_IN[name]]
+    return [arrays.parse_array(name, text)] if family == "ndarray" else []
 
 
 def _advice(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from multiprocessing import current_process
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -17,7 +16,7 @@ from mx8shards.loading.batch import relocated
 from mx8shards.loading.planning.machine import worker_share
 from mx8shards.loading.planning.settings import Settings
 from mx8shards.loading.ragged import copied
-from mx8shards.loading.shared_epoch import SharedEpoch, key_of
+from mx8shards.loading.shared_epoch import SharedEpoch, first_process, key_of
 
 
 class IterableBatches(IterableDataset[Any]):
@@ -138,7 +137,7 @@ class IterableBatches(IterableDataset[Any]):
         if worker is None:
             return self._counted()
         loader = self._opened()
-        row, key, group = 1 + worker.id, key_of(worker.seed - worker.id, worker.num_workers), _first_process(worker.id)
+        row, key, group = 1 + worker.id, key_of(worker.seed - worker.id, worker.num_workers), first_process(worker.id)
         if self._loaded is None:
             epoch, position = self._shared.start(row, key, group)
             position = self._first(loader, position)
@@ -199,12 +198,6 @@ class IterableBatches(IterableDataset[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loader": None}  # threads and memory stay behind
-
-
-def _first_process(worker: int) -> int:
-    """The process number of worker 0: a DataLoader starts all workers of an iteration one after the other."""
-    numbers: tuple[int, ...] = getattr(current_process(), "_identity", ())
-    return max(0, numbers[-1] - worker) if numbers else 0
 
 
 def _what_next_in_worker(epoch: int) -> str | None:

@@ -48,15 +48,16 @@ class EncodingDecoder:
     user registered may not be picklable.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, varies: bool = False) -> None:
         self.name = name
-        self.encoding = get_encoding(name)
+        self.encoding = get_encoding(name, varies=varies)
+        self._varies = varies
 
     def __call__(self, payload: memoryview) -> Any:
         return self.encoding.decode(payload)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.name,)
+        return partial(type(self), self.name, varies=self._varies), ()
 
 
 class Ragged:

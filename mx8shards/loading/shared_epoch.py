@@ -10,6 +10,7 @@ it before its first batch.
 from __future__ import annotations
 
 import os
+from multiprocessing import current_process
 from typing import Any
 
 import torch
@@ -39,9 +40,9 @@ class SharedEpoch:
     """
 
     def __init__(self, epoch: int, position: int) -> None:
-        self._begun = _shared(torch.zeros(_MAX_ROWS, _REMEMBERED, dtype=torch.int64))
-        self._writers = _shared(torch.zeros(_MAX_ROWS, _REMEMBERED, dtype=torch.int64))
-        self._starts = _shared(torch.zeros(1 + 2 * _REMEMBERED_STARTS, dtype=torch.int64))
+        self._begun = shared(torch.zeros(_MAX_ROWS, _REMEMBERED, dtype=torch.int64))
+        self._writers = shared(torch.zeros(_MAX_ROWS, _REMEMBERED, dtype=torch.int64))
+        self._starts = shared(torch.zeros(1 + 2 * _REMEMBERED_STARTS, dtype=torch.int64))
         self.begin(epoch, position)
 
     def begin(self, epoch: int, position: int) -> None:
@@ -143,7 +144,7 @@ class SharedEpoch:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._begun, self._writers, self._starts = map(_shared, (self._begun, self._writers, self._starts))
+        self._begun, self._writers, self._starts = map(shared, (self._begun, self._writers, self._starts))
 
 
 def _is_alive(process: int) -> bool:
@@ -156,11 +157,17 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _shared(numbers: torch.Tensor) -> torch.Tensor:
+def shared(numbers: torch.Tensor) -> torch.Tensor:
     """The same tensor in shared memory: pickle and copy.deepcopy give a private one."""
     if not numbers.is_shared():  # type: ignore[no-untyped-call]
         numbers.share_memory_()  # type: ignore[no-untyped-call]
     return numbers
+
+
+def first_process(worker: int) -> int:
+    """The process number of worker 0: a DataLoader starts all workers of an iteration one after the other."""
+    numbers: tuple[int, ...] = getattr(current_process(), "_identity", ())
+    return max(0, numbers[-1] - worker) if numbers else 0
 
 
 def key_of(seed: int, workers: int) -> int:

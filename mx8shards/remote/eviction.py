@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -120,6 +121,13 @@ class Room:
         self._renew()
         with self._ledger.locked(self._deadline_s):
             self._ledger.enter_found(name)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files of a shard. The caller holds its claim."""
+        self._renew()
+        with self._ledger.locked(self._deadline_s):
+            for name in names:
+                self._evict(name)
 
     def _make_room(self, name: str, size_bytes: int, *, ahead: bool) -> bool:
         """Remove files until this one fits; False if what may go is not enough.

@@ -21,8 +21,10 @@ from mx8shards.remote import fetching, readers
 from mx8shards.remote.eviction import require_room_for_one
 from mx8shards.remote.provider import RemoteFiles, RemoteSettings, connect
 from mx8shards.remote.remote_snapshots import kept_key
+from mx8shards.remote.stamps import Stamps, stamp_of
 from mx8shards.remote.store import Fetched, Store
 from mx8shards.shards.links import Link, RemoteLink, absolute, is_whole_id
+from mx8shards.shards.local_files import best_hash
 from mx8shards.shards.open_shard import ProvidedSnapshot, Verify
 from mx8shards.shards.snapshots import (
     INDEX,
@@ -125,6 +127,27 @@ def _confirmed(store: Store, key: str) -> Fetched:
             return found
         before = found.data
     raise RemoteError("each request for the index is answered with other bytes", subject=f"{store.url}/{key}")
+
+
+def adopt(root: Path, url: str, deadline_s: float) -> None:
+    """Make a directory that Streaming has filled from this URL a mirror, if its index.json is the one in the store.
+
+    Otherwise nothing changes. Files without a hash in the index count as verified if they have the right size, as
+    nothing else can be checked; others are verified when they are needed.
+    """
+    data = current_bytes(root)
+    if data is None or mirrored_url(root) is not None or kept(root):
+        return
+    found = _Lazily(url, deadline_s).read(INDEX)
+    if found is None or found.data != data:
+        return
+    index, stamps = parse_index(data), Stamps(root)
+    with _index_claimed(root, url, deadline_s) as claim:
+        for info in filter(None, (files.info(i) for files in (index.raw, index.zip) for i in range(index.shards))):
+            path = root / info.basename
+            if best_hash(info) is None and path.is_file() and path.stat().st_size == info.size_bytes:
+                stamps.stamp(info, stamp_of(path.lstat()), claim.private)
+        _keep(claim, RemoteLink(url), snapshot_id(data), data)
 
 
 def _require_mirror(root: Path, url: str) -> None:

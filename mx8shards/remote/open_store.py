@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from mx8shards.errors import RemoteError, SettingError, real_number, whole_number
+from mx8shards.remote.folder_store import SCHEME as FOLDER
+from mx8shards.remote.folder_store import FolderStore
 from mx8shards.remote.hub import Hub
 from mx8shards.remote.object_store import ObjectStore
 from mx8shards.remote.store import Store, is_plain
@@ -27,6 +30,8 @@ def open_store(url: str, *, deadline_s: float = DEADLINE_S, parallel: int = 8) -
     """
     deadline_s = real_number("deadline_s", deadline_s, "seconds, > 0 and at most a week", lambda s: 0 < s <= _WEEK_S)
     parallel = whole_number("parallel", parallel, 1, 1024)
+    if url.startswith(FOLDER):
+        return FolderStore(Path(url.removeprefix(FOLDER)))
     found = _SCHEME.match(url)
     scheme = found[1].lower() if found else ""
     if scheme in ("s3", "gs", "az"):

@@ -119,6 +119,15 @@ class RemoteFiles:
         self._of_process.here.add(entry.raw.basename)
         return path
 
+    def provide_stored(self, entry: Entry) -> Path:
+        """The shard's file as it is kept in the mirror: with `keep_zip`, the compressed one or the raw one."""
+        return shard_path(self.snapshot, self._verified(entry) or self._fetched(entry, ahead=False))
+
+    def evict(self, entry: Entry) -> None:
+        """Remove the shard's files from the mirror. Open files and mappings of them stay valid."""
+        with self._claim(entry.stored):
+            self._room.remove(info.basename for info in filter(None, (entry.raw, entry.zip)))
+
     def provide_sidecar(self, sidecar: Sidecar) -> None:
         """Fetch a side-car unless it is here. One that is missing or denied is left out: it is optional."""
         info = sidecar_file(sidecar)

@@ -90,6 +90,11 @@ class Shard:
         self._kept_offsets = memoryview(head)[4:].cast("I")
 
     @property
+    def kept_offsets(self) -> memoryview | None:
+        """The offsets of the samples, checked; None if there is no room for them in memory."""
+        return self._kept_offsets
+
+    @property
     def is_readable(self) -> bool:
         """Whether its file is open, or can be opened without being provided again."""
         return self.file is not None or self._provide is None or os.access(self.path, os.R_OK)

@@ -16,7 +16,6 @@ from PIL import Image
 
 import mx8shards as mx8
 from mx8shards.format import hashing, randomness
-from mx8shards.format.encodings import get_encoding
 from mx8shards.kernels import jpeg, jpeg_tiles
 from mx8shards.media import tiles
 from mx8shards.shards.sidecar_files import block_digests
@@ -68,7 +67,7 @@ def test_columns_and_payloads_of_a_valid_vector_match_its_samples(vector: Any) -
     link, options, wanted = vector
     with mx8.Dataset(link, **options, verify="shard") as dataset:
         for name in wanted["columns"]:
-            decode = get_encoding(dataset.columns[name]).decode
+            decode = dataset.picked([name]).coders[0].decode
             values = dataset.column(name)
             assert len(values) == len(dataset)
             for i, value in enumerate(values):

@@ -28,7 +28,6 @@ BEYOND_SCHEMA = {
     "column-lists-of-unequal-length",
     "column-size-as-a-float",
     "column-size-given-for-a-variable-column",
-    "column-size-missing-for-a-fixed-column",
     "column-size-other-than-the-encodings",
     "columns-in-written-order",
     "columns-sorted-without-regard-to-case",

@@ -38,7 +38,7 @@ class Gather(Stage):
         for name, number in zip(wanted, self._numbers, strict=True):
             coder = columns.coders[number]
             self.outputs[name] = _output(coder)
-            self.decoders[name] = EncodingDecoder(columns.encodings[number])
+            self.decoders[name] = EncodingDecoder(columns.encodings[number], varies=columns.sizes[number] is None)
         self._ragged = RAGGED in self.outputs.values()
 
     def begin(self, work: Work) -> None:

@@ -1,0 +1,15 @@
+"""The names of `streaming.base.format.xsv` in MosaicML Streaming."""
+
+from __future__ import annotations
+
+from mx8shards.streaming.split_writers import (
+    CSVWriter,
+    TSVWriter,
+    XSVWriter,
+)
+
+__all__ = [
+    "CSVWriter",
+    "TSVWriter",
+    "XSVWriter",
+]

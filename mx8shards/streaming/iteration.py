@@ -1,0 +1,68 @@
+"""How are the samples of one iteration read? In runs, with their shards fetched ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mx8shards.errors import ShardsError
+from mx8shards.order.mosaicml.epoch_plan import EpochPlan
+from mx8shards.order.orders import PADDING
+from mx8shards.order.permutation import Ids
+from mx8shards.streaming.all_samples import AllSamples
+from mx8shards.streaming.shards_ahead import ShardsAhead
+from mx8shards.streaming.worker_samples import worker_runs
+from mx8shards.streaming.world import World
+
+_LEAST = 8  # reading one sample takes as long as what is done once for all samples of a shard
+_LEAST_RUN, _MOST_RUN = 1 << 6, 1 << 10  # samples between two looks at the shards that are needed next
+
+
+def samples_of(
+    samples: AllSamples, plan: EpochPlan, world: World, predownload: int, get: Callable[[int], Any] | None
+) -> Iterator[Any]:
+    """The samples of one worker in an epoch.
+
+    Args:
+        samples: The samples of all streams.
+        plan: The epoch's plan.
+        world: The world of the plan, and the worker.
+        predownload: For how many samples beyond the current one to fetch shards.
+        get: A function that returns a sample, as a subclass of the dataset defines it; None reads it from its shard.
+    """
+    if samples.all_here:
+        for ids in worker_runs(plan, world):
+            yield from _read(samples, ids[ids != PADDING], get)
+        return
+    run = max(_LEAST_RUN, min(predownload, _MOST_RUN))
+    ahead = ShardsAhead(samples, worker_runs(plan, world, run), predownload)
+    try:
+        position = 0
+        for ids in worker_runs(plan, world, run):
+            ahead.advance(position)
+            yield from _read(samples, ids[ids != PADDING], get)
+            position += len(ids)
+    finally:
+        ahead.close()
+
+
+def _read(samples: AllSamples, ids: Ids, get: Callable[[int], Any] | None) -> Iterator[Any]:
+    if get is not None:
+        yield from map(get, ids.tolist())
+        return
+    if not len(ids):
+        return
+    shards = samples.locate(ids)
+    rows = ids - samples.starts[shards]
+    read = 0
+    if len(ids) >= _LEAST * len(np.unique(shards)):
+        try:
+            for sample in samples.read(shards, rows) or ():
+                yield sample
+                read += 1
+        except (ShardsError, ValueError):
+            pass  # reading the bad sample by itself raises an error that names it
+    for shard, row in zip(shards[read:].tolist(), rows[read:].tolist(), strict=True):
+        yield (samples.opened[shard] or samples.open(shard))(row)

@@ -1,0 +1,62 @@
+"""Which settings of a StreamingDataset are allowed, and which do others follow from?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from mx8shards.errors import SettingError, one_of, shown
+from mx8shards.streaming.abbreviated_numbers import bytes_to_int, number_abbrev_to_int
+from mx8shards.streaming.all_samples import AllSamples
+from mx8shards.streaming.stream import Stream
+
+SAMPLING_METHODS = ("balanced", "fixed")
+BATCHING_METHODS = ("random", "stratified", "per_stream", "device_per_stream")
+_AHEAD_BATCHES = 8
+_AHEAD = 64
+
+
+def check_methods(sampling_method: str, sampling_granularity: int, batching_method: str, shuffle_seed: int) -> None:
+    """SettingError for values that Streaming's constructor refuses, too. Others are found when an epoch is planned."""
+    one_of("sampling_method", sampling_method, SAMPLING_METHODS)
+    one_of("batching_method", batching_method, BATCHING_METHODS)
+    if sampling_granularity <= 0:
+        raise SettingError(subject="sampling_granularity", expected="above 0", found=shown(sampling_granularity))
+    if shuffle_seed < 0:
+        raise SettingError(subject="shuffle_seed", expected="at least 0", found=shown(shuffle_seed))
+
+
+def samples_ahead(predownload: int | None, batch_size: int | None) -> int:
+    """For how many samples to fetch shards ahead."""
+    if predownload is None:
+        return _AHEAD if batch_size is None else _AHEAD_BATCHES * batch_size
+    if batch_size is not None and predownload < batch_size:
+        message = f"predownload < batch_size ({predownload} < {batch_size}): batches may have to wait for shards"
+        warnings.warn(message, stacklevel=3)
+    return predownload
+
+
+def samples_per_epoch(epoch_size: int | str | None) -> int | None:
+    """The number of samples of an epoch, if it was given."""
+    if not epoch_size:
+        return None
+    found = number_abbrev_to_int(epoch_size)
+    if found < 0:
+        raise SettingError(subject="epoch_size", expected="at least 0", found=shown(epoch_size))
+    return found
+
+
+def limit_of(cache_limit: int | str | None) -> int | None:
+    """The most bytes of shards to keep, if there is a limit."""
+    return bytes_to_int(cache_limit) if cache_limit else None
+
+
+def check_limit(limit: int, streams: Sequence[Stream], samples: AllSamples) -> None:
+    """SettingError for a limit of the cache that Streaming refuses: it must hold the indices and four shards."""
+    indices = sum(stream.get_index_size() for stream in streams)
+    if limit <= indices:
+        raise SettingError(subject="cache_limit", expected=f"more than the indices take, {indices}", found=f"{limit}")
+    largest = max(stream.largest_bytes for stream in samples.streams)
+    if limit < 4 * largest:
+        expected = f"at least four times the largest shard, which takes {largest} bytes raw and compressed"
+        raise SettingError(subject="cache_limit", expected=expected, found=f"{limit}")

@@ -1,0 +1,91 @@
+"""Where does the next iteration of a StreamingDataset begin? A count of epochs that its DataLoader workers share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import get_worker_info
+
+from mx8shards.loading.shared_epoch import SharedEpoch, first_process, key_of, shared
+
+_LOADED, _EPOCH, _SAMPLE, _CANONICAL, _SEED, _INITIAL = range(6)
+_NONE = -1
+
+
+class Resumed(NamedTuple):
+    """A loaded state: what a resumed run takes over from the run before it."""
+
+    epoch: int
+    sample_in_epoch: int
+    num_canonical_nodes: int
+    shuffle_seed: int
+    initial_physical_nodes: int | None
+
+
+class ResumePoint:
+    """The next epoch and the loaded state, in memory that all processes with a copy of one dataset share."""
+
+    def __init__(self) -> None:
+        self._epochs = SharedEpoch(0, 0)
+        self._state = shared(torch.zeros(6, dtype=torch.int64))
+        self._owner = os.getpid()
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch of the next iteration, as if no state had been loaded since the last one."""
+        self._here()
+        upcoming = self._epochs.upcoming()[0]
+        loaded = self.loaded()
+        return upcoming if loaded is None or upcoming > loaded.epoch else int(self._state[_LOADED]) - 1
+
+    def begin(self, epoch: int) -> None:
+        """Let the next iteration be this epoch, from its beginning."""
+        self._here()
+        self._epochs.begin(epoch, 0)
+        self._state[_LOADED] = 0
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration resume from a state, unless it is of an earlier epoch than the next one."""
+        now = self.next_epoch
+        initial = state.get("initial_physical_nodes")
+        numbers = [now + 1, state["epoch"], state["sample_in_epoch"], state["num_canonical_nodes"]]
+        numbers += [state["shuffle_seed"], _NONE if initial is None else initial]
+        self._state[:] = torch.tensor(list(map(int, numbers)))
+        if state["epoch"] >= now:
+            self._epochs.begin(int(state["epoch"]), int(state["sample_in_epoch"]))
+
+    def loaded(self) -> Resumed | None:
+        """The state that was loaded last."""
+        loaded, *numbers = self._state.tolist()
+        if not loaded:
+            return None
+        found = Resumed(*numbers)
+        return found._replace(initial_physical_nodes=None) if found.initial_physical_nodes == _NONE else found
+
+    def start(self) -> tuple[int, Resumed | None]:
+        """Begin an iteration in this process: its epoch, and the state that it resumes from, if it does.
+
+        All workers of one DataLoader iteration get the same epoch.
+        """
+        self._here()
+        worker = get_worker_info()
+        if worker is None:
+            epoch, _ = self._epochs.start(0, 0)
+        else:
+            key = key_of(worker.seed - worker.id, worker.num_workers)
+            epoch, _ = self._epochs.start(1 + worker.id, key, first_process(worker.id))
+        loaded = self.loaded()
+        return epoch, loaded if loaded is not None and loaded.epoch == epoch else None
+
+    def _here(self) -> None:
+        """A forked process that is not a worker gets its own copy."""
+        if get_worker_info() is None and self._owner != os.getpid():
+            self._owner, self._epochs = os.getpid(), self._epochs.copy()
+            self._state = shared(self._state.clone())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._state = shared(self._state)

@@ -1,0 +1,107 @@
+"""Where does a writer of this room put its files: a directory, a URL, or both; and what stays of the local ones?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mx8shards.disk import publish
+from mx8shards.errors import SettingError, shown
+from mx8shards.format.hashing import HASHES
+from mx8shards.shards.links import absolute, is_url
+
+_OPTIONS = ("progress_bar", "max_workers", "retry", "exist_ok")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a dataset is written.
+
+    Args:
+        out: What a Writer gets: a directory, a URL, or a pair of both.
+        local: The local directory, if the user gave one.
+        remote: The URL, or the directory that stands for a remote one.
+        copy_to: The directory that gets a copy at the end: the local one, if `remote` is a directory and it is kept.
+        remove: The local directory that is removed at the end.
+    """
+
+    out: Any
+    local: str | None
+    remote: str | None
+    copy_to: Path | None = None
+    remove: Path | None = None
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether both a directory and a URL are written."""
+        return isinstance(self.out, tuple)
+
+    def finish(self) -> None:
+        """Copy or remove the local files, after the dataset was published."""
+        if self.copy_to is not None:
+            publish.make_root(self.copy_to)
+            copy_dataset(Path(self.out), self.copy_to)
+        if self.remove is not None:
+            publish.remove_tree(self.remove)
+
+
+def target_of(out: Any, remote: str | None, *, keep_local: bool, exist_ok: bool) -> Target:
+    """The target of a writer's `out` and `remote`. With `exist_ok`, the local directory is emptied now."""
+    local, remote = _local_and_remote(out, remote)
+    directory = None if local is None else absolute(os.fsdecode(local))
+    if exist_ok and directory is not None and directory.exists():
+        publish.remove_tree(directory)
+    if remote is None:
+        return Target(directory, local, None)
+    if is_url(remote):
+        if directory is None or not keep_local:
+            return Target(remote, local, remote)
+        return Target((directory, remote), local, remote)
+    if directory is not None and directory.is_dir() and any(directory.iterdir()):
+        raise FileExistsError(f"Directory is not empty: {directory}")
+    return Target(absolute(remote), local, remote, copy_to=directory if keep_local else None)
+
+
+def _local_and_remote(out: Any, remote: str | None) -> tuple[str | None, str | None]:
+    """The local directory and the remote one, each of which may be None."""
+    if isinstance(out, tuple | list):
+        if len(out) != 2 or remote is not None:
+            found = shown(out) if remote is None else "a pair, beside remote="
+            raise SettingError(subject="out", expected="a directory, a URL, or a pair (local, remote)", found=found)
+        return os.fspath(out[0]), os.fspath(out[1]) or None
+    out = os.fspath(out)
+    if remote is not None:
+        return out, os.fspath(remote)
+    return (None, out) if is_url(out) else (out, None)
+
+
+def copy_dataset(source: Path, target: Path) -> None:
+    """Copy the files of a dataset into an empty directory, the index last."""
+    files = sorted(publish.files_below(source), key=lambda path: path.name == "index.json")
+    for path in files:
+        copy = target / path.relative_to(source)
+        publish.make_directories(copy.parent, below=target)
+        publish.copy_file(path, copy, hard_link=False)
+
+
+def checked_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The further arguments of a writer; SettingError for an unknown one."""
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        known = ", ".join(_OPTIONS)
+        raise SettingError(subject="writer", expected=f"no arguments other than {known}", found=", ".join(unknown))
+    return options
+
+
+def checked_hashes(hashes: Sequence[str] | str | None) -> list[str]:
+    """The names of hashes as a list; SettingError unless they are sorted and known."""
+    names = [hashes] if isinstance(hashes, str) else list(hashes or [])
+    if names != sorted(set(names)):
+        raise SettingError(subject="hashes", expected="unique names in sorted order", found=shown(hashes))
+    for name in names:
+        if name not in HASHES:
+            raise SettingError(subject="hashes", expected=f"some of {', '.join(HASHES)}", found=shown(name))
+    return names
