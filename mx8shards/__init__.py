@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mx8shards.maintain.summary import summary
     from mx8shards.maintain.sync import sync
     from mx8shards.maintain.verify import verify
+    from mx8shards.media.clip_spec import Clip
     from mx8shards.media.specs import CenterCrop, Decode, MultiCrop, RandomResizedCrop, ResizeCrop
     from mx8shards.order.blocks import BlockShuffle
     from mx8shards.writer import Writer
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BlockShuffle",
     "CenterCrop",
+    "Clip",
     "Dataset",
     "DatasetExistsError",
     "DatasetNotFoundError",
@@ -84,6 +86,7 @@ _HOMES = {
     "concat": "joining",
     "Writer": "writer",
     "BlockShuffle": "order.blocks",
+    "Clip": "media.clip_spec",
     "Loader": "loading.loader",
     "Pool": "loading.pool",
     "convert_from": "convert.convert_from",

@@ -10,6 +10,7 @@ import numpy as np
 
 from mx8shards.dataset import Dataset
 from mx8shards.errors import SettingError, shown
+from mx8shards.format.clip_times import VideoColumns
 from mx8shards.format.columns import Columns
 from mx8shards.format.randomness import OCCURRENCE
 from mx8shards.kernels.feistel import walk
@@ -38,7 +39,7 @@ from mx8shards.order.shard_lookup import ShardLookup
 from mx8shards.order.shard_uses import ShardUses, follow_from_structure, shard_uses
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
-from mx8shards.stages import DecoderContext
+from mx8shards.stages import ClipColumns, DecoderContext
 from mx8shards.views import View, Whole
 
 _DEPTH_BYTES = 48 << 20  # small batches are prefetched further ahead, so that threads have enough work
@@ -79,11 +80,15 @@ def assemble(
 ) -> Assembly:
     """The parts that all runs of a loader share. SettingError if three batches of mean size do not fit its budget."""
     picked = dataset.picked(settings.columns)
+    videos = clip_columns(dataset, settings)
     for name in settings.decode:
         if name not in picked.names:
             known = ", ".join(map(repr, picked.names))
             raise SettingError(subject="decode", expected=f"a column that is loaded: {known}", found=shown(name))
-    undecoded = [name for name in picked.names if name not in settings.decode]
+    indices = {packets for _, packets in videos.values()} | {clock for clock, _ in videos.values()}
+    hidden = indices if settings.columns is None else indices - set(settings.columns)
+    undecoded = [name for name in picked.names if name not in settings.decode and name not in hidden]
+    picked = dataset.shards.columns([*picked.names, *sorted(indices - set(picked.names))]) if indices else picked
     gather = Gather(picked, undecoded, at_once=settings.transform is not None)
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
@@ -94,7 +99,7 @@ def assemble(
     budget.join()
     try:
         decoders = [
-            decoder.stage(decoder_context(picked, name, settings.seed, pool))
+            decoder.stage(decoder_context(picked, name, settings.seed, pool, videos.get(name), dataset.view.videos))
             for name, decoder in sorted(settings.decode.items())
         ]
         shard_table = ShardTable(dataset.shards, settings.io, pool.each, tolerates_damage=settings.on_error != "raise")
@@ -166,9 +171,28 @@ def extras_bytes(view: View, *, repeats: bool) -> int:
     return sum((sizes | ({OCCURRENCE: 8} if repeats else {})).values())
 
 
-def decoder_context(picked: Columns, name: str, seed: int, pool: Pool) -> DecoderContext:
-    """The context of a column's decoder."""
+def clip_columns(dataset: Dataset, settings: Settings) -> dict[str, tuple[str, str]]:
+    """The columns with the packet indices of the clock and of the video, for each column of clips that is decoded."""
+    videos = dataset.view.videos
+    if videos is None:
+        return {}
+    return {name: (videos.packets[0], videos.packets_of(name)) for name in videos.names if name in settings.decode}
+
+
+def decoder_context(
+    picked: Columns,
+    name: str,
+    seed: int,
+    pool: Pool,
+    indices: tuple[str, str] | None = None,
+    videos: VideoColumns | None = None,
+) -> DecoderContext:
+    """The context of a column's decoder. `indices` are the columns of packet indices that it needs."""
     number = picked.names.index(name)
+    clips = None
+    if indices is not None and videos is not None:
+        clock, packets = map(picked.names.index, indices)
+        clips = ClipColumns(videos.times, packets, clock)
     return DecoderContext(
         column=name,
         number=number,
@@ -177,6 +201,7 @@ def decoder_context(picked: Columns, name: str, seed: int, pool: Pool) -> Decode
         threads=pool.threads,
         scratch_bytes=pool.memory.limit_bytes // _SCRATCH_PART,
         shared=pool.memory.shared,
+        clips=clips,
     )
 
 
