@@ -1,0 +1,230 @@
+"""How is the packet index of a video made? By demuxing its container once, and decoding all frames unless told not to.
+
+A packet whose bytes stand in the payload gets the position where they do; it is found by comparing them, because
+containers name the position of a packet's head. If one packet is not found (as in MPEG-TS, which divides packets), the
+payload can be read by a demuxer only, in order.
+
+Decoding tells which packets give a frame and in which order, whatever the container's times are: packets before the
+first keyframe or cut off by an edit list give none. AVI has no times of presentation; there the frame that is shown
+k-th gets the k-th time of decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mx8shards.errors import DecodeError, FormatError
+from mx8shards.format.packet_index import MOST_TIME, PacketIndex, VideoFacts, encode_packet_index
+from mx8shards.media.container_ends import check_not_cut
+from mx8shards.media.containers import (
+    PIXEL_FORMATS,
+    check_size,
+    codec_name,
+    has_audio,
+    opened,
+    video_stream,
+)
+from mx8shards.media.display_matrix import clockwise_rotation
+from mx8shards.media.nal_units import packet_kinds
+
+Ints = npt.NDArray[np.int64]
+
+_MOST_HEAD_BYTES = 256  # between the position that a container names and the bytes of the packet
+_REENCODE = "re-encode it (--gop)"
+
+
+class IndexedVideo(NamedTuple):
+    """A packet index, and what the container has besides."""
+
+    packets: PacketIndex
+    has_audio: bool
+
+
+@dataclass
+class _Packets:
+    """The packets of a stream as they are demuxed, in lists."""
+
+    data: list[bytes] = field(default_factory=list)
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    keyframe: list[bool] = field(default_factory=list)
+    discard: list[bool] = field(default_factory=list)
+
+    def add(self, packet: Any, position: int) -> None:
+        """Append a packet whose bytes stand at this position of the payload, or -1."""
+        self.data.append(bytes(packet))
+        self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
+        self.durations.append(packet.duration or 0)
+        self.position.append(position)
+        self.keyframe.append(packet.is_keyframe)
+        self.discard.append(packet.is_discard)
+
+
+@dataclass
+class _Decoded:
+    """What decoding told: the packet of each frame in the order of presentation, and the kind of frames."""
+
+    packets: list[int] = field(default_factory=list)
+    kinds: set[tuple[Any, ...]] = field(default_factory=set)
+    first: Any = None
+
+    def add(self, frames: Sequence[Any]) -> None:
+        """Note the next frames. DecodeError if one is damaged, or unlike the others."""
+        for frame in frames:
+            if frame.is_corrupt:
+                raise DecodeError(expected="a whole video", found=f"damage in frame {len(self.packets)}")
+            self.first = self.first or frame
+            self.packets.append(frame.opaque)
+            self.kinds.add((frame.format.name, frame.width, frame.height))
+            if len(self.kinds) > 1:
+                found = " and ".join(f"{name} {width} x {height}" for name, width, height in sorted(self.kinds))
+                raise DecodeError(expected="frames of one size and format", found=found, hint=_REENCODE)
+
+
+def index_video(payload: bytes, *, decode: bool = True) -> IndexedVideo:
+    """Make the packet index of a video. DecodeError if it is damaged, or of a kind that clips cannot be decoded from.
+
+    Args:
+        payload: The container's bytes.
+        decode: Decode all frames, so that damage is found and the number of frames is exact. False: only one frame.
+    """
+    check_not_cut(payload)
+    with opened(payload) as container:
+        stream = video_stream(container)
+        packets, decoded = _read(payload, container, stream, decode)
+        if decoded.first is None:
+            raise DecodeError(expected="at least one frame", found="none")
+        context = stream.codec_context
+        extradata = context.extradata or b""
+        kinds = packet_kinds(codec_name(stream), extradata, packets.data, np.array(packets.keyframe, bool))
+        pts, dts, shown = _times(packets, decoded, decode)
+        facts = _facts(stream, decoded.first, pts, shown, packets, decode)
+        index = PacketIndex(
+            facts,
+            extradata,
+            pts,
+            dts,
+            np.array(packets.position if facts.slices else [0] * len(pts), np.int64),
+            np.array(list(map(len, packets.data)), np.int64),
+            kinds.keyframe,
+            kinds.disposable,
+            shown,
+        )
+        return IndexedVideo(_checked(index), has_audio(container))
+
+
+def _read(payload: bytes, container: Any, stream: Any, decode: bool) -> tuple[_Packets, _Decoded]:
+    """Demux the stream, and decode all frames or only those before and including the first one."""
+    packets, decoded = _Packets(), _Decoded()
+    context = stream.codec_context
+    context.thread_count = 1
+    context.copy_opaque = True
+    entries = stream.index_entries
+    last = max((entry.pos + entry.size for entry in entries), default=0)
+    if last > len(payload):
+        raise DecodeError(expected=f"{last} bytes (its index)", found=f"{len(payload)}")
+    for packet in container.demux(stream):
+        if packet.size:
+            _check_packet(packet)
+            packet.opaque = len(packets.data)
+            packets.add(packet, _position(payload, packet))
+        if decode or decoded.first is None:
+            decoded.add(context.decode(packet if packet.size else None))
+    return packets, decoded
+
+
+def _check_packet(packet: Any) -> None:
+    if packet.is_corrupt:
+        raise DecodeError(expected="a whole video", found="a packet that is cut short")
+    if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
+        raise DecodeError(expected="one set of decoder parameters", found="a change of them", hint=_REENCODE)
+
+
+def _position(payload: bytes, packet: Any) -> int:
+    """Where the bytes of a packet stand in the payload, at or close behind the position it names; -1 if nowhere."""
+    if packet.pos is None:
+        return -1
+    return payload.find(bytes(packet), packet.pos, packet.pos + _MOST_HEAD_BYTES + packet.size)
+
+
+def _times(packets: _Packets, decoded: _Decoded, decode: bool) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
+    """Times of presentation and decoding, and which packets are shown."""
+    count = len(packets.data)
+    shown = ~np.array(packets.discard, bool)
+    if decode:
+        shown = np.zeros(count, bool)
+        shown[decoded.packets] = True
+        if shown.sum() != len(decoded.packets):
+            raise DecodeError(expected="one frame per packet", found="a packet with several", hint=_REENCODE)
+    pts, dts = _filled(packets.pts, packets.dts), _filled(packets.dts, packets.pts)
+    order = np.array(decoded.packets if decode else np.flatnonzero(shown)[np.argsort(pts[shown], kind="stable")])
+    missing = [number for number in order.tolist() if packets.pts[number] is None]
+    if missing or (np.diff(pts[order]) <= 0).any():
+        times = np.sort(dts[order])
+        if not decode or None in packets.dts or (np.diff(times) <= 0).any():
+            raise DecodeError(
+                expected="a time for every frame",
+                found="times that are missing or contradict their order",
+                hint=_REENCODE,
+            )
+        pts[order] = times
+    return pts, dts, shown
+
+
+def _filled(times: Sequence[int | None], others: Sequence[int | None]) -> Ints:
+    """The times; a missing one is the other time of its packet, or that of the packet before."""
+    found: list[int] = []
+    for time, other in zip(times, others, strict=True):
+        value = time if time is not None else other
+        found.append(value if value is not None else found[-1] if found else 0)
+    return np.array(found, np.int64)
+
+
+def _facts(
+    stream: Any, frame: Any, pts: Ints, shown: npt.NDArray[np.bool_], packets: _Packets, decoded: bool
+) -> VideoFacts:
+    check_size(frame.width, frame.height)
+    name = frame.format.name
+    if name not in PIXEL_FORMATS:
+        hint = f"{_REENCODE} as 8-bit 4:2:0"
+        raise DecodeError(expected=f"8-bit pixels ({', '.join(PIXEL_FORMATS)})", found=name, hint=hint)
+    context = stream.codec_context
+    aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio
+    aspect = (aspect.numerator, aspect.denominator) if aspect else (1, 1)
+    times = np.sort(pts[shown])
+    last = int(np.argmax(np.where(shown, pts, -MOST_TIME)))
+    usual = int(np.median(np.diff(times))) if len(times) > 1 else 1
+    return VideoFacts(
+        codec=codec_name(stream),
+        pixel_format=name,
+        width=frame.width,
+        height=frame.height,
+        rotation=clockwise_rotation(frame),
+        time_base=(stream.time_base.numerator, stream.time_base.denominator),
+        sample_aspect=aspect,
+        matrix=int(frame.colorspace),
+        range=2 if name.startswith("yuvj") else int(frame.color_range),
+        siting=0,
+        reorder=int(context.reorder_depth),
+        end=int(times[-1]) + (packets.durations[last] or max(usual, 1)),
+        stream=stream.index,
+        slices=min(packets.position) >= 0,
+        decoded=decoded,
+    )
+
+
+def _checked(index: PacketIndex) -> PacketIndex:
+    """The index, if it can be encoded; DecodeError otherwise."""
+    try:
+        encode_packet_index(index)
+    except FormatError as error:
+        raise DecodeError(expected=error.expected, found="a video without it", hint=_REENCODE) from error
+    return index
