@@ -16,6 +16,8 @@ from mx8shards.format.clip_times import CLIP, START, VideoColumns, count_clips
 from mx8shards.format.randomness import Words, occurrences_of, words
 from mx8shards.views import Extras, Ids, View, with_occurrences
 
+NO_LENGTHS: Ids = np.zeros(0, np.int64)  # for clips around anchors
+
 _HALF = np.uint64(32)
 _PURPOSE = "clip"
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from mx8shards.clip_facts import anchors_of, clip_bounds, lengths_of, video_columns
+from mx8shards.clip_settings import clip_times
+from mx8shards.clip_view import NO_LENGTHS, ClipView
 from mx8shards.errors import (
     FormatError,
     SchemaError,
@@ -21,7 +26,9 @@ from mx8shards.errors import (
     true_or_false,
     visible,
 )
+from mx8shards.format.clip_times import START, Short
 from mx8shards.format.columns import Columns
+from mx8shards.format.packet_index import PacketIndex, parse_packet_index
 from mx8shards.format.sizes import size_setting
 from mx8shards.shards import links, snapshots
 from mx8shards.shards.column_values import RaggedColumn, equal_payloads, equal_values, only_payload, stacked_column
@@ -119,6 +126,7 @@ class Dataset:
         self._view = view
         self._count = len(view)  # cached, because every dataset[i] needs it
         self._is_whole = type(view) is Whole
+        self._videos = view.videos
 
     def _make_decoders(self) -> list[Callable[[Any], Any]]:
         return [coder.decode for coder in self._columns.coders]
@@ -178,15 +186,15 @@ class Dataset:
     def __getitem__(self, key: slice | Sequence[int] | npt.NDArray[Any]) -> list[Sample]: ...
     def __getitem__(self, key: Any) -> Any:
         if type(key) is int:
-            return self._sample(self._sample_id(key))
+            return self._sample(self._sample_id(key)) if self._videos is None else self._clip(key)
         if isinstance(key, slice):
             return list(self._samples(range(*key.indices(len(self)))))
         if hasattr(key, "__index__") and getattr(key, "ndim", 0) == 0:
-            return self._sample(self._sample_id(operator.index(key)))
+            return self[operator.index(key)]
         if isinstance(key, str):
             one = f"{key!r}: expected a position"
             raise TypeError(f"{one}; dataset.column({key!r}) is a column, dataset[i][{key!r}] one value of it")
-        return list(map(self._sample, self._view.resolve(checked_positions(key, len(self)))[0].tolist()))
+        return list(self._samples_at(checked_positions(key, len(self))))
 
     def __iter__(self) -> Iterator[Sample]:
         return self._samples(range(len(self)))
@@ -194,8 +202,27 @@ class Dataset:
     def _samples(self, positions: range) -> Iterator[Sample]:
         for start in range(0, len(positions), _ITERATION_RUN):
             run = positions[start : start + _ITERATION_RUN]
-            sample_ids, _ = self._view.resolve(np.arange(run.start, run.stop, run.step))
-            yield from map(self._sample, sample_ids.tolist())
+            yield from self._samples_at(np.arange(run.start, run.stop, run.step))
+
+    def _samples_at(self, positions: npt.NDArray[np.int64]) -> Iterator[Sample]:
+        if self._videos is None:
+            return map(self._sample, self._view.resolve(positions)[0].tolist())
+        return map(self._clip, positions.tolist())
+
+    def _clip(self, position: int) -> Sample:
+        """The sample of a clip, with its bounds in it."""
+        position = int(checked_positions([position], self._count)[0])
+        sample_ids, extras = self._view.resolve(np.array([position]))
+        sample_id = int(sample_ids[0])
+        assert self._videos is not None
+        bounds = clip_bounds(self._videos, int(extras[START][0]), partial(self._packets, sample_id))
+        return {**self._sample(sample_id), **bounds}
+
+    def _packets(self, sample_id: int, name: str) -> PacketIndex:
+        """The packet index in a column of one sample."""
+        i, row = self.shards.locate(sample_id)
+        shard = self.shards.open_shard(i)
+        return parse_packet_index(shard.payloads(row, [shard.columns.names.index(name)])[0])
 
     def _sample(self, sample_id: int) -> Sample:
         i, row = (self._shards or self.shards).locate(sample_id)
@@ -307,6 +334,56 @@ class Dataset:
         if payload is None:
             return self.select(equal_values(self.column(column), column, value))
         return self.select(equal_payloads(self.shards, column, payload, self._sample_ids()))
+
+    def clips(
+        self,
+        column: str | Sequence[str],
+        *,
+        frames: int | None = None,
+        stride: int | None = None,
+        every: int | None = None,
+        fps: float | Fraction | None = None,
+        at: Sequence[float] | None = None,
+        anchors: str | None = None,
+        random: int | None = None,
+        short: Short = "drop",
+    ) -> Dataset:
+        """Make every clip of a column of videos a sample: a view over the same shards, which a Loader decodes.
+
+        Decode it with `mx8.Clip`. `view[i]` has the undecoded video and the clip's bounds: the numbers of its frames
+        (`video.frames`), which of them are in the video (`video.mask`), and the seconds at which it begins and ends
+        (`video.start`, `video.end`). Times count from the first frame of the video. Two clips of one video get
+        different random crops.
+
+        Args:
+            column: The column of videos, or several of them, such as cameras. Clips of several columns have the frames
+                that are shown at the same times; the first column is the clock.
+            frames: The number of frames of a clip.
+            stride: A clip has every `stride`-th frame. None: every frame.
+            every: The number of frames between the starts of two clips; with `fps`, the number of moments. None: clips
+                follow each other without overlap. A video has `1 + (length - span) // every` clips, where `span` is
+                `(frames - 1) * stride + 1`.
+            fps: Instead of `stride`: a clip has the frames shown at the moments 0, 1/fps, 2/fps, … of the video.
+            at: Instead of all of these: the frames shown at these seconds before (negative) or after each anchor.
+            anchors: The column with the anchors: a number of seconds, or an array of several, each for one clip.
+            random: Instead of `every`: each video has this many clips per epoch, whose starts depend on seed, epoch,
+                sample and the number of the clip.
+            short: What to do with a video that is shorter than a clip: `"drop"` it, `"loop"` it, or `"pad"` the clip
+                by repeating the last frame.
+        """
+        if self._view.varies_by_epoch or self._videos is not None:
+            hint = "call clips on each dataset before mixing them, and once"
+            found = "a mix" if self._videos is None else "a view of clips"
+            raise SettingError(subject="clips", expected="whole samples, equal in every epoch", found=found, hint=hint)
+        times = clip_times(
+            frames=frames, stride=stride, every=every, fps=fps, at=at, anchors=anchors, random=random, short=short
+        )
+        videos = video_columns(self.metadata, self.columns, column, times)
+        if anchors is not None:
+            return self._derived(ClipView(self._view, videos, NO_LENGTHS, anchors_of(anchors, self.column(anchors))))
+        ids = (int(each) for run in self._sample_ids() for each in run)
+        indices = (self._packets(sample_id, videos.packets[0]) for sample_id in ids)
+        return self._derived(ClipView(self._view, videos, lengths_of(times, indices)))
 
     def _derived(self, view: View, shards: Shards | None = None) -> Dataset:
         """A dataset with another view, over the same shards or over others with equal columns."""

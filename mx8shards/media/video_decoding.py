@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, require
 from mx8shards.format.packet_index import PacketIndex
+from mx8shards.media.containers import opened
 from mx8shards.media.packet_plan import Ints, Stretch, stretches
 from mx8shards.media.video_colour import FORMATS
 from mx8shards.media.video_decoders import Decoders
@@ -116,12 +117,10 @@ def _decoded(video: Payload, context: Any, packets: Ints) -> Iterator[Any]:
 
 def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFrame) -> Decoded:
     """Decode in the order of the container up to the last wanted frame: for containers whose packets are not slices."""
-    from mx8shards.media.containers import open_container
-
     index = video.index
     numbers = {int(index.pts[packet]): packet for packet in wanted.tolist()}
     counts = Decoded()
-    with decoders.memory(decoder_bytes(index)), open_container(PayloadFile(video)) as container:
+    with decoders.memory(decoder_bytes(index)), opened(PayloadFile(video)) as container:
         stream = container.streams[index.facts.stream]
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):

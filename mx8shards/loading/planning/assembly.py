@@ -85,7 +85,7 @@ def assemble(
         if name not in picked.names:
             known = ", ".join(map(repr, picked.names))
             raise SettingError(subject="decode", expected=f"a column that is loaded: {known}", found=shown(name))
-    indices = {packets for _, packets in videos.values()} | {clock for clock, _ in videos.values()}
+    indices = {index for pair in videos.values() for index in pair}
     hidden = indices if settings.columns is None else indices - set(settings.columns)
     undecoded = [name for name in picked.names if name not in settings.decode and name not in hidden]
     picked = dataset.shards.columns([*picked.names, *sorted(indices - set(picked.names))]) if indices else picked
@@ -172,7 +172,7 @@ def extras_bytes(view: View, *, repeats: bool) -> int:
 
 
 def clip_columns(dataset: Dataset, settings: Settings) -> dict[str, tuple[str, str]]:
-    """The columns with the packet indices of the clock and of the video, for each column of clips that is decoded."""
+    """The columns with the packet indices of the clock and of the video, of each decoded column of clips."""
     videos = dataset.view.videos
     if videos is None:
         return {}
