@@ -71,6 +71,12 @@ def luma_of(frame) -> np.ndarray:
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
 
 
+def planes_of(frame) -> list[bytes]:
+    """The pixels of all planes of a decoded frame, without the padding of their rows."""
+    rows = [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes]
+    return [each[: plane.height, : plane.width].tobytes() for each, plane in zip(rows, frame.planes, strict=True)]
+
+
 def decoded(data: bytes) -> list[tuple[int, int]]:
     """Time and painted number of every frame, by a full sequential decode."""
     import av
@@ -122,12 +128,13 @@ def encoded(
 
     out = io.BytesIO()
     options = options or _options(codec, "closed")
+    unit = 1 if suffix == "avi" else 100  # AVI counts frames
     as_given = {} if suffix == "mp4" else {"avoid_negative_ts": "disabled"}
     with av.open(out, "w", format="matroska" if suffix == "mkv" else suffix, container_options=as_given) as container:
         stream = container.add_stream(_ENCODERS.get(codec, codec), rate=rate, options=options)
         stream.width, stream.height = WIDTH, HEIGHT
         stream.pix_fmt = pixel_format or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
-        stream.codec_context.time_base = Fraction(1, FPS * 100)
+        stream.codec_context.time_base = Fraction(1, FPS * unit)
         stream.codec_context.gop_size = GOP
         stream.codec_context.thread_count = 1
         if colour is not None:
@@ -139,7 +146,7 @@ def encoded(
             frame = av.VideoFrame(WIDTH, HEIGHT, stream.pix_fmt)
             for plane, values in zip(frame.planes, _planes(number, frame), strict=True):
                 plane.update(values)
-            frame.pts, frame.time_base = time * 100, Fraction(1, FPS * 100)
+            frame.pts, frame.time_base = time * unit, Fraction(1, FPS * unit)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if sound is not None:

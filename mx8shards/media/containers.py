@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
-from mx8shards.errors import DecodeError, error_text, require
+from mx8shards.errors import DecodeError, require
 
 FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf")
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg", "mpeg1video", "mpeg2video")
@@ -56,19 +56,28 @@ class PayloadFile(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def opened(payload: bytes | memoryview) -> Iterator[Any]:
-    """The payload as a PyAV container, closed at the end. DecodeError for a file that is none, or has another format.
+def opened(source: bytes | memoryview | IO[bytes]) -> Iterator[Any]:
+    """A payload or a file as a PyAV container, closed at the end. DecodeError if it is none, or of another format.
 
     Errors of FFmpeg inside the block become DecodeError.
     """
     av = require("av", "video")
-    if not len(payload):
+    if isinstance(source, bytes | memoryview) and not len(source):
         raise DecodeError(expected="a video", found="an empty file")
+    file = PayloadFile(source) if isinstance(source, bytes | memoryview) else source
+    with refusals(), av.open(file, container_options=_OPTIONS, metadata_errors="replace") as container:
+        yield container
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Convert errors of FFmpeg to DecodeError."""
+    av = require("av", "video")
     try:
-        with av.open(PayloadFile(payload), container_options=_OPTIONS, metadata_errors="replace") as container:
-            yield container
+        yield
     except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise DecodeError(expected="a whole video", found=error_text(error)) from error
+        reason = getattr(error, "strerror", "") or type(error).__name__
+        raise DecodeError(expected="a whole video", found=reason[0].lower() + reason[1:]) from error
 
 
 def video_stream(container: Any) -> Any:

@@ -25,6 +25,15 @@ _AV1_FRAMES = frozenset((3, 6))  # OBU_FRAME_HEADER and OBU_FRAME
 _HEVC_VCL, _HEVC_IRAP = range(32), range(16, 24)
 
 
+class Kind(NamedTuple):
+    """What a packet's own bytes say about it."""
+
+    begins: bool  # decoding can begin here
+    intra: bool  # it is decoded without other packets
+    unneeded: bool  # no other packet of its temporal layer needs it
+    layer: int = 0  # its temporal layer
+
+
 class Kinds(NamedTuple):
     """Per packet: can decoding begin here, and does no other packet need it?"""
 
@@ -32,55 +41,45 @@ class Kinds(NamedTuple):
     disposable: Bools
 
 
-def packet_kinds(codec: str, extradata: bytes, packets: Sequence[bytes], keyframe: Bools) -> Kinds:
-    """The kinds of packets in decoding order. `keyframe` is what the container says.
-
-    A keyframe by the container that has other frames' pixels in it is none. If it is unknown which packets another one
-    needs, none is disposable.
-    """
-    nothing = np.zeros(len(packets), bool)
+def reader_of_kinds(codec: str, extradata: bytes) -> Callable[[bytes], Kind]:
+    """The function that tells the kind of a packet of this codec."""
     if codec == "h264":
-        kinds = _h264(extradata, packets, keyframe)
-    elif codec == "hevc":
-        kinds = _hevc(extradata, packets, keyframe)
-    elif codec in _FIRST_BYTES:
-        intra, unused = zip(*map(_FIRST_BYTES[codec], packets), strict=True) if packets else ((), ())
-        kinds = Kinds(keyframe & np.array(intra, bool), np.array(unused, bool))
-    else:
-        kinds = Kinds(keyframe, nothing)
-    if kinds.keyframe.all():
-        return Kinds(kinds.keyframe, ~nothing)
-    return kinds
+        length = _length_bytes(extradata, _AVC_LENGTH_AT)
+        return lambda packet: _h264(packet, length)
+    if codec == "hevc":
+        length = _length_bytes(extradata, _HEVC_LENGTH_AT)
+        return lambda packet: _hevc(packet, length)
+    return _FIRST_BYTES.get(codec, lambda packet: Kind(True, True, False))
 
 
-def _h264(extradata: bytes, packets: Sequence[bytes], keyframe: Bools) -> Kinds:
-    length = _length_bytes(extradata, _AVC_LENGTH_AT)
-    intra, whole, unused = [], [], []
-    for packet in packets:
-        units = list(_units(packet, length))
-        slices = [unit for unit in units if unit[0] & 31 in _H264_SLICES]
-        idr = any(unit[0] & 31 == _IDR for unit in slices)
-        recovery = any(unit[0] & 31 == _SEI and _is_recovery_point(unit) for unit in units)
-        only_intra = bool(slices) and all(_slice_type(unit) in _I_SLICES for unit in slices)
-        intra.append(only_intra)
-        whole.append(only_intra and (idr or recovery))
-        unused.append(bool(slices) and not any(unit[0] >> 5 & 3 for unit in slices))
-    begins = np.array(intra, bool) if all(intra) else np.array(whole, bool)
-    return Kinds(keyframe & begins, np.array(unused, bool))
+def packet_kinds(found: Sequence[Kind], keyframe: Bools) -> Kinds:
+    """The kinds of all packets of a stream. `keyframe` is what the container says.
+
+    A packet that needs others is no keyframe, whatever the container says. If all packets are keyframes, none needs
+    another. A packet that its own temporal layer does not need may be needed by higher ones.
+    """
+    begins, intra, unneeded = (np.array(values, bool) for values in list(zip(*found, strict=True))[:3])
+    layers = np.array([kind.layer for kind in found])
+    keyframe = keyframe & (intra if intra.all() else begins)
+    disposable = np.ones(len(found), bool) if keyframe.all() else unneeded & (layers == layers.max())
+    return Kinds(keyframe, disposable)
 
 
-def _hevc(extradata: bytes, packets: Sequence[bytes], keyframe: Bools) -> Kinds:
-    """A frame of the highest temporal layer that its own layer does not need is needed by none."""
-    length = _length_bytes(extradata, _HEVC_LENGTH_AT)
-    begins, unneeded, layers = [], [], []
-    for packet in packets:
-        slices = [unit for unit in _units(packet, length) if len(unit) > 1 and unit[0] >> 1 & 63 in _HEVC_VCL]
-        kinds = [unit[0] >> 1 & 63 for unit in slices]
-        begins.append(bool(kinds) and all(kind in _HEVC_IRAP for kind in kinds))
-        unneeded.append(bool(kinds) and all(kind < _HEVC_IRAP[0] and kind % 2 == 0 for kind in kinds))
-        layers.append(max((unit[1] & 7 for unit in slices), default=8))
-    highest = np.array(layers) == max(layers, default=0)
-    return Kinds(keyframe & np.array(begins, bool), np.array(unneeded, bool) & highest)
+def _h264(packet: bytes, length: int) -> Kind:
+    """A frame without an IDR can be a keyframe if a recovery point says that the frames behind it need none before."""
+    units = list(_units(packet, length))
+    slices = [unit for unit in units if unit[0] & 31 in _H264_SLICES]
+    intra = bool(slices) and all(_slice_type(unit) in _I_SLICES for unit in slices)
+    begins = any(unit[0] & 31 == _IDR or (unit[0] & 31 == _SEI and _is_recovery_point(unit)) for unit in units)
+    return Kind(intra and begins, intra, bool(slices) and not any(unit[0] >> 5 & 3 for unit in slices))
+
+
+def _hevc(packet: bytes, length: int) -> Kind:
+    slices = [unit for unit in _units(packet, length) if len(unit) > 1 and unit[0] >> 1 & 63 in _HEVC_VCL]
+    kinds = [unit[0] >> 1 & 63 for unit in slices]
+    intra = bool(kinds) and all(kind in _HEVC_IRAP for kind in kinds)
+    unneeded = bool(kinds) and all(kind < _HEVC_IRAP[0] and kind % 2 == 0 for kind in kinds)
+    return Kind(intra, intra, unneeded, max((unit[1] & 7 for unit in slices), default=0))
 
 
 def _length_bytes(extradata: bytes, at: int) -> int:
@@ -134,43 +133,42 @@ def _slice_type(unit: bytes) -> int:
     return -1
 
 
-def _mpeg4(packet: bytes) -> tuple[bool, bool]:
+def _mpeg4(packet: bytes) -> Kind:
     at = packet.find(b"\0\0\1\xb6") + 4
     kind = packet[at] >> 6 if 4 <= at < len(packet) else 1
-    return kind == 0, kind == 2  # I and B
+    return Kind(kind == 0, kind == 0, kind == 2)  # I and B
 
 
-def _mpeg12(packet: bytes) -> tuple[bool, bool]:
+def _mpeg12(packet: bytes) -> Kind:
     at = packet.find(b"\0\0\1\0") + 4
     kind = packet[at + 1] >> 3 & 7 if 4 <= at < len(packet) - 1 else 2
-    return kind == 1, kind == 3  # I and B
+    return Kind(kind == 1, kind == 1, kind == 3)  # I and B
 
 
-def _vp8(packet: bytes) -> tuple[bool, bool]:
-    return bool(packet) and not packet[0] & 1, False
+def _vp8(packet: bytes) -> Kind:
+    intra = bool(packet) and not packet[0] & 1
+    return Kind(intra, intra, False)
 
 
-def _vp9(packet: bytes) -> tuple[bool, bool]:
+def _vp9(packet: bytes) -> Kind:
     """Two bits of marker, two of the profile (3 is followed by a zero), show_existing_frame, and 1 for inter frames."""
-    if not packet:
-        return False, False
-    shift = 1 if packet[0] >> 4 & 3 == 3 else 2
-    return packet[0] >> shift & 3 == 0, False
+    shift = 1 if packet and packet[0] >> 4 & 3 == 3 else 2
+    intra = bool(packet) and packet[0] >> shift & 3 == 0
+    return Kind(intra, intra, False)
 
 
-def _av1(packet: bytes) -> tuple[bool, bool]:
+def _av1(packet: bytes) -> Kind:
     """The first frame header begins with show_existing_frame, two bits of the frame's type, and show_frame."""
     at = 0
-    while at < len(packet) and packet[at] >> 3 & 15 not in _AV1_FRAMES:
-        if not packet[at] & 2:  # no size: the last unit
-            return False, False
-        size, at = _leb128(packet, at + 1 + (packet[at] >> 2 & 1))
+    while at < len(packet):
+        kind, extended, sized = packet[at] >> 3 & 15, packet[at] >> 2 & 1, packet[at] >> 1 & 1
+        at += 1 + extended
+        size, at = _leb128(packet, at) if sized else (len(packet) - at, at)
+        if kind in _AV1_FRAMES:
+            intra = at < len(packet) and packet[at] >> 4 == 1
+            return Kind(intra, intra, False)
         at += size
-    if at >= len(packet):
-        return False, False
-    extended, sized = packet[at] >> 2 & 1, packet[at] >> 1 & 1
-    begin = _leb128(packet, at + 1 + extended)[1] if sized else at + 1 + extended
-    return begin < len(packet) and packet[begin] >> 4 == 1, False
+    return Kind(False, False, False)
 
 
 def _leb128(packet: bytes, at: int) -> tuple[int, int]:
@@ -183,7 +181,7 @@ def _leb128(packet: bytes, at: int) -> tuple[int, int]:
     return len(packet), len(packet)
 
 
-_FIRST_BYTES: dict[str, Callable[[bytes], tuple[bool, bool]]] = {
+_FIRST_BYTES: dict[str, Callable[[bytes], Kind]] = {
     "mpeg4": _mpeg4,
     "mpeg1video": _mpeg12,
     "mpeg2video": _mpeg12,

@@ -30,7 +30,7 @@ from mx8shards.media.containers import (
     video_stream,
 )
 from mx8shards.media.display_matrix import clockwise_rotation
-from mx8shards.media.nal_units import packet_kinds
+from mx8shards.media.nal_units import Kind, packet_kinds, reader_of_kinds
 
 Ints = npt.NDArray[np.int64]
 
@@ -49,21 +49,23 @@ class IndexedVideo(NamedTuple):
 class _Packets:
     """The packets of a stream as they are demuxed, in lists."""
 
-    data: list[bytes] = field(default_factory=list)
+    kinds: list[Kind] = field(default_factory=list)
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
     durations: list[int] = field(default_factory=list)
     position: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     keyframe: list[bool] = field(default_factory=list)
     discard: list[bool] = field(default_factory=list)
 
-    def add(self, packet: Any, position: int) -> None:
+    def add(self, packet: Any, kind: Kind, position: int) -> None:
         """Append a packet whose bytes stand at this position of the payload, or -1."""
-        self.data.append(bytes(packet))
+        self.kinds.append(kind)
         self.pts.append(packet.pts)
         self.dts.append(packet.dts)
         self.durations.append(packet.duration or 0)
         self.position.append(position)
+        self.sizes.append(packet.size)
         self.keyframe.append(packet.is_keyframe)
         self.discard.append(packet.is_discard)
 
@@ -94,7 +96,8 @@ def index_video(payload: bytes, *, decode: bool = True) -> IndexedVideo:
 
     Args:
         payload: The container's bytes.
-        decode: Decode all frames, so that damage is found and the number of frames is exact. False: only one frame.
+        decode: Decode all frames, so that damage is found and the number of frames is exact. False: only the first one,
+            unless the container does not tell when frames are shown.
     """
     check_not_cut(payload)
     with opened(payload) as container:
@@ -102,18 +105,18 @@ def index_video(payload: bytes, *, decode: bool = True) -> IndexedVideo:
         packets, decoded = _read(payload, container, stream, decode)
         if decoded.first is None:
             raise DecodeError(expected="at least one frame", found="none")
-        context = stream.codec_context
-        extradata = context.extradata or b""
-        kinds = packet_kinds(codec_name(stream), extradata, packets.data, np.array(packets.keyframe, bool))
+        if not decode and not _times_are_known(packets, stream.codec_context.reorder_depth):
+            return index_video(payload)
+        kinds = packet_kinds(packets.kinds, np.array(packets.keyframe, bool))
         pts, dts, shown = _times(packets, decoded, decode)
         facts = _facts(stream, decoded.first, pts, shown, packets, decode)
         index = PacketIndex(
             facts,
-            extradata,
+            stream.codec_context.extradata or b"",
             pts,
             dts,
             np.array(packets.position if facts.slices else [0] * len(pts), np.int64),
-            np.array(list(map(len, packets.data)), np.int64),
+            np.array(packets.sizes, np.int64),
             kinds.keyframe,
             kinds.disposable,
             shown,
@@ -127,15 +130,16 @@ def _read(payload: bytes, container: Any, stream: Any, decode: bool) -> tuple[_P
     context = stream.codec_context
     context.thread_count = 1
     context.copy_opaque = True
-    entries = stream.index_entries
-    last = max((entry.pos + entry.size for entry in entries), default=0)
+    kind_of = reader_of_kinds(codec_name(stream), context.extradata or b"")
+    last = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
     if last > len(payload):
         raise DecodeError(expected=f"{last} bytes (its index)", found=f"{len(payload)}")
     for packet in container.demux(stream):
         if packet.size:
             _check_packet(packet)
-            packet.opaque = len(packets.data)
-            packets.add(packet, _position(payload, packet))
+            packet.opaque = len(packets.kinds)
+            data = bytes(packet)
+            packets.add(packet, kind_of(data), _position(payload, packet.pos, data))
         if decode or decoded.first is None:
             decoded.add(context.decode(packet if packet.size else None))
     return packets, decoded
@@ -148,16 +152,23 @@ def _check_packet(packet: Any) -> None:
         raise DecodeError(expected="one set of decoder parameters", found="a change of them", hint=_REENCODE)
 
 
-def _position(payload: bytes, packet: Any) -> int:
-    """Where the bytes of a packet stand in the payload, at or close behind the position it names; -1 if nowhere."""
-    if packet.pos is None:
-        return -1
-    return payload.find(bytes(packet), packet.pos, packet.pos + _MOST_HEAD_BYTES + packet.size)
+def _position(payload: bytes, at: int | None, data: bytes) -> int:
+    """Where a packet's bytes stand in the payload, at or close behind the position that it names; -1 if nowhere."""
+    return -1 if at is None else payload.find(data, at, at + _MOST_HEAD_BYTES + len(data))
+
+
+def _times_are_known(packets: _Packets, reorder: int) -> bool:
+    """Whether times of presentation are there and, if the decoder reorders frames, have another order than packets."""
+    if None in packets.pts:
+        return False
+    pts = np.array(packets.pts)
+    shown = pts[~np.array(packets.discard, bool)]
+    return len(np.unique(shown)) == len(shown) and (not reorder or bool((np.diff(pts) < 0).any()))
 
 
 def _times(packets: _Packets, decoded: _Decoded, decode: bool) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
     """Times of presentation and decoding, and which packets are shown."""
-    count = len(packets.data)
+    count = len(packets.kinds)
     shown = ~np.array(packets.discard, bool)
     if decode:
         shown = np.zeros(count, bool)
