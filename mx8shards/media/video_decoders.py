@@ -16,6 +16,7 @@ from mx8shards.format.packet_index import PacketIndex
 from mx8shards.media.video_memory import decoder_bytes
 
 _NAMES = {"av1": "libdav1d"}  # FFmpeg's own decoder "av1" needs a GPU
+_EDGES = 256  # pixels that decoders may allocate beside and below a frame
 _STALLED_S = 600.0
 
 
@@ -128,6 +129,6 @@ def _opened(index: PacketIndex) -> Any:
     context.width, context.height = facts.width, facts.height
     context.extradata = index.extradata or None
     context.thread_count = 1
-    context.options = {"max_pixels": str((facts.width + 64) * (facts.height + 64))}
+    context.options = {"max_pixels": str((facts.width + _EDGES) * (facts.height + _EDGES))}
     context.open()
     return context
