@@ -19,7 +19,7 @@ COLOUR_FIELDS = 6
 # Full-range BT.601, as JFIF defines it.
 JFIF = np.array([1, 0.5, 1.402, 0.344136286, 0.714136286, 1.772], np.float32)
 
-_CHROMA_ZERO = np.float32(128)
+CHROMA_ZERO = np.float32(128)
 _ZERO = np.int32(0)
 _MAX_LEVEL = np.int32(255)
 
@@ -35,7 +35,8 @@ def value_table(scale: Array, shift: Array, dtype: Any) -> Array:
 
 
 @helper
-def _level(value: Any) -> Any:
+def level(value: Any) -> Any:
+    """A number as a level, truncated and limited to 0 and 255."""
     return np.uint8(min(max(np.int32(value), _ZERO), _MAX_LEVEL))
 
 
@@ -57,11 +58,11 @@ def to_rgb(planes: Array, colour: Array) -> None:
     )
     for i in range(np.uint64(len(y))):
         luma = np.float32(y[i]) * scale + shift
-        blue = np.float32(cb[i]) - _CHROMA_ZERO
-        red = np.float32(cr[i]) - _CHROMA_ZERO
-        y[i] = _level(luma + cr_to_red * red)
-        cb[i] = _level(luma - cb_to_green * blue - cr_to_green * red)
-        cr[i] = _level(luma + cb_to_blue * blue)
+        blue = np.float32(cb[i]) - CHROMA_ZERO
+        red = np.float32(cr[i]) - CHROMA_ZERO
+        y[i] = level(luma + cr_to_red * red)
+        cb[i] = level(luma - cb_to_green * blue - cr_to_green * red)
+        cr[i] = level(luma + cb_to_blue * blue)
 
 
 @helper

@@ -1,7 +1,8 @@
 """How are the planes of a decoded video frame cropped, resized, rotated and converted to RGB?
 
 A frame is cropped and resized in its stored orientation. The result, which is small, is then turned to the orientation
-in which the video is shown.
+in which the video is shown. A crop that is not resized takes another way: its chroma is not rounded before it becomes
+RGB, so that it differs from swscale's accurate mode by two levels at most.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.kernels.boxes import BOX, CROP, find_box
-from mx8shards.kernels.colour_conversion import COLOUR_FIELDS, put, to_rgb
+from mx8shards.kernels.colour_conversion import CHROMA_ZERO, COLOUR_FIELDS, level, put, to_rgb
 from mx8shards.kernels.crop import carve_levels, resize_plane, scratch_bytes
-from mx8shards.kernels.jit import BOOL, INT, MEMORY, NOTHING, array, helper, inner_kernel, kernel, record
+from mx8shards.kernels.jit import BOOL, INT, MEMORY, NOTHING, PAIR, array, helper, inner_kernel, kernel, record
 from mx8shards.kernels.memory import typed
 from mx8shards.kernels.resample import PLANES, carve, whole_lanes
 
@@ -101,6 +102,59 @@ def _turn(plane: Array, height: Any, width: Any, turns: Any, flip: Any, out: Arr
                 out[y, to] = plane[x, width - 1 - y]
 
 
+@helper
+def _is_unscaled(corners: Array, shape: tuple[int, int]) -> Any:
+    """Whether a box covers whole pixels, as many as its crop has."""
+    left, top = corners[0], corners[1]
+    whole = left == np.floor(left) and top == np.floor(top)
+    return whole and corners[2] - left == shape[1] and corners[3] - top == shape[0]
+
+
+@helper
+def _neighbours(at: Any, factor: Any, shift: Any, low: Any, high: Any) -> Any:
+    """The chroma samples on both sides of a luma sample, within [low, high), and the weight of the second."""
+    place = np.float32((at + 0.5) / factor + shift - 0.5)
+    first = np.int64(np.floor(place))
+    weight = place - np.float32(first)
+    return min(max(first, low), high - 1), min(max(first + 1, low), high - 1), weight
+
+
+@inner_kernel(NOTHING, PLANES, record(FRAME), array(np.float64), array(np.int64), BOOL, PAIR, _LEVELS)
+def _convert_unscaled(
+    sources: tuple[Array, Array, Array],
+    frame: Record,
+    corners: Array,
+    clip: Array,
+    flip: Any,
+    shape: tuple[int, int],
+    levels: Array,
+) -> None:
+    """Convert a box that is not resized to RGB; chroma is interpolated linearly, in float32."""
+    across, down = frame["across"], frame["down"]
+    left, top, colour = np.int64(corners[0]), np.int64(corners[1]), frame["colour"]
+    low_x, high_x = clip[0] // across, (clip[2] + across - 1) // across
+    low_y, high_y = clip[1] // down, (clip[3] + down - 1) // down
+    for y in range(shape[0]):
+        above, below, weight_y = _neighbours(top + y, down, frame["shift_y"], low_y, high_y)
+        for x in range(shape[1]):
+            one, two, weight_x = _neighbours(left + x, across, frame["shift_x"], low_x, high_x)
+            luma = np.float32(sources[0][top + y, left + x]) * colour[0] + colour[1]
+            blue = _between(sources[1], above, below, one, two, weight_y, weight_x) - CHROMA_ZERO
+            red = _between(sources[2], above, below, one, two, weight_y, weight_x) - CHROMA_ZERO
+            to = shape[1] - 1 - x if flip else x
+            levels[0, y, to] = level(luma + colour[2] * red)
+            levels[1, y, to] = level(luma - colour[3] * blue - colour[4] * red)
+            levels[2, y, to] = level(luma + colour[5] * blue)
+
+
+@helper
+def _between(plane: Array, above: Any, below: Any, one: Any, two: Any, weight_y: Any, weight_x: Any) -> Any:
+    """The value between four samples."""
+    upper = np.float32(plane[above, one]) + (np.float32(plane[above, two]) - np.float32(plane[above, one])) * weight_x
+    lower = np.float32(plane[below, one]) + (np.float32(plane[below, two]) - np.float32(plane[below, one])) * weight_x
+    return upper + (lower - upper) * weight_y
+
+
 @kernel(NOTHING, PLANES, record(FRAME), record(BOX), _TABLE, BOOL, MEMORY, MEMORY)
 def crop_frame(
     sources: tuple[Array, Array, Array],
@@ -120,12 +174,16 @@ def crop_frame(
     levels, scratch = carve_levels(shape, scratch)
     factors, shifts = (frame["across"], frame["down"]), (frame["shift_x"], frame["shift_y"])
     mirrored = flip and turns == 0
-    resize_plane(sources, 0, factors, shifts, corners, clip, mirrored, shape, scratch, levels[:1])
-    if len(sources[1]) == 0:
-        levels[1:] = _NO_COLOUR
+    grey = len(sources[1]) == 0
+    if not grey and _is_unscaled(corners, shape):
+        _convert_unscaled(sources, frame, corners, clip, mirrored, shape, levels)
     else:
-        resize_plane(sources, 1, factors, shifts, corners, clip, mirrored, shape, scratch, levels[1:])
-    to_rgb(levels, frame["colour"])
+        resize_plane(sources, 0, factors, shifts, corners, clip, mirrored, shape, scratch, levels[:1])
+        if grey:
+            levels[1:] = _NO_COLOUR
+        else:
+            resize_plane(sources, 1, factors, shifts, corners, clip, mirrored, shape, scratch, levels[1:])
+        to_rgb(levels, frame["colour"])
     shown = (box["height"], box["width"])
     if turns != 0:
         turned, scratch = carve_levels(shown, scratch)

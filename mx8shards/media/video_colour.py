@@ -1,7 +1,8 @@
 """How do the levels of a video's planes become RGB: which matrix, range and chroma position?
 
 The codes are those of ITU-T H.273, which FFmpeg uses too. An untagged video is taken to have limited range, and the
-matrix BT.601 up to 576 rows, BT.709 above, as most players do. Untagged chroma is on the left, as in MPEG-2 and H.264.
+matrix BT.601 up to 576 rows, BT.709 above, as most players do. Untagged chroma is on the left for the codecs whose
+standards say so, else in the centre; untagged grey has full range. Both are FFmpeg's rules.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ _MATRICES |= {9: (0.2627, 0.0593)}
 _UNKNOWN = (2, 3)  # unspecified and reserved
 _BT709, _BT601 = 1, 6
 _MOST_ROWS_OF_SD = 576
-_FULL = 2  # a range
+_LIMITED, _FULL = 1, 2  # ranges
 
-# Codes of chroma positions, and whether they are at the left and at the top: unknown, left, centre, top left, top, …
-_LEFT = (0, 1, 3, 5)
+# Codes of chroma positions: 0 unknown, 1 left, 2 centre, 3 top left, 4 top, 5 bottom left, 6 bottom.
+_UNTAGGED = 0
+_LEFT = (1, 3, 5)
 _TOP = (3, 4)
 _BOTTOM = (5, 6)
+_LEFT_BY_DEFAULT = ("h264", "hevc", "mpeg4", "mpeg2video")
 
 
 def frame_record(facts: VideoFacts) -> Array:
@@ -65,11 +68,12 @@ def frame_record(facts: VideoFacts) -> Array:
     frame = record[0]
     frame["width"], frame["height"] = facts.width, facts.height
     frame["across"], frame["down"] = max(form.across, 1), max(form.down, 1)
-    frame["shift_x"] = 0.25 if form.across == 2 and facts.siting in _LEFT else 0.0
+    left = facts.siting in _LEFT or (facts.siting == _UNTAGGED and facts.codec in _LEFT_BY_DEFAULT)
+    frame["shift_x"] = 0.25 if form.across == 2 and left else 0.0
     if form.down == 2 and facts.siting in _TOP + _BOTTOM:
         frame["shift_y"] = 0.25 if facts.siting in _TOP else -0.25
     frame["turns"] = facts.rotation // 90
-    full = form.full or facts.range == _FULL or (not form.across and facts.codec == "mjpeg")
+    full = form.full or facts.range == _FULL or (not form.across and facts.range != _LIMITED)
     frame["colour"] = coefficients(facts.matrix, full=full, rows=facts.height)
     return np.asarray(record)
 
