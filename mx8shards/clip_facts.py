@@ -16,7 +16,9 @@ from mx8shards.views import Ids
 _HINT = "`mx8shards convert videofolder` writes one"
 
 
-def video_columns(metadata: Mapping[str, Any], columns: Mapping[str, str], names: Any, times: ClipTimes) -> VideoColumns:
+def video_columns(
+    metadata: Mapping[str, Any], columns: Mapping[str, str], names: Any, times: ClipTimes
+) -> VideoColumns:
     """The columns `names` with their packet indices. SettingError or SchemaError if a column is not one of videos."""
     wanted = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Sequence) else ()
     if not wanted or not all(isinstance(name, str) for name in wanted) or len(set(wanted)) < len(wanted):
@@ -60,7 +62,6 @@ def anchors_of(name: str, values: Iterable[Any]) -> tuple[Ids, Ids]:
         found += map(nanoseconds, seconds)
         starts.append(len(found))
     return np.array(found, np.int64), np.array(starts, np.int64)
-
 
 
 def clip_bounds(columns: VideoColumns, start: int, read: Callable[[str], PacketIndex]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mx8shards.format.clip_times import CLIP, START, VideoColumns, count_clips
+from mx8shards.format.clip_times import CLIP, CLIP_ID, START, VideoColumns, count_clips
 from mx8shards.format.randomness import Words, occurrences_of, words
 from mx8shards.views import Extras, Ids, View, with_occurrences
 
@@ -29,9 +29,7 @@ class ClipView:
     for each video, its first anchor, and behind the last video the number of anchors.
     """
 
-    def __init__(
-        self, base: View, columns: VideoColumns, lengths: Ids, anchors: tuple[Ids, Ids] | None = None
-    ) -> None:
+    def __init__(self, base: View, columns: VideoColumns, lengths: Ids, anchors: tuple[Ids, Ids] | None = None) -> None:
         self.videos = columns
         self._base = base
         self._lengths = lengths
@@ -74,7 +72,7 @@ class ClipView:
             start = _scaled(drawn, np.maximum(self._lengths[video] - self.videos.times.span, 0) + 1)
         else:
             start = number * self.videos.times.every
-        return sample_ids, {**extras, CLIP: number, START: start.astype(np.int64)}
+        return sample_ids, {**extras, CLIP_ID: positions, CLIP: number, START: start.astype(np.int64)}
 
 
 def _scaled(drawn: Words, most: Ids) -> Ids:

@@ -159,7 +159,6 @@ class Stage:
         """
         return None
 
-
     def reason(self, sample_id: int) -> Exception | None:
         """The error of a sample that was refused lately, if the stage keeps it; else `why` is asked."""
         return None

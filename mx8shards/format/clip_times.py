@@ -27,7 +27,8 @@ Bools = npt.NDArray[np.bool_]
 Short = Literal["drop", "loop", "pad"]
 SHORT: tuple[Short, ...] = ("drop", "loop", "pad")
 
-# The names of extras: which clip of its video a row is, and where it begins.
+# The names of extras: the position of a clip among all clips, its number in its video, and where it begins.
+CLIP_ID = "clip_id"
 CLIP = "clip"
 START = "clip_start"
 

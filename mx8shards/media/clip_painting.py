@@ -25,7 +25,6 @@ Bytes = npt.NDArray[np.uint8]
 Place = tuple[int, int]  # a row and the number of a frame in its clip
 
 
-
 @dataclass(frozen=True, eq=False)
 class Painting:
     """The crop and the layout of the clips of a column."""
