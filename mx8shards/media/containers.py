@@ -64,7 +64,8 @@ def opened(source: bytes | memoryview | IO[bytes]) -> Iterator[Any]:
     av = require("av", "video")
     if isinstance(source, bytes | memoryview) and not len(source):
         raise DecodeError(expected="a video", found="an empty file")
-    file = PayloadFile(source) if isinstance(source, bytes | memoryview) else source
+    file: Any = PayloadFile(source) if isinstance(source, bytes | memoryview) else source
+    file.seek(0)
     with refusals(), av.open(file, container_options=_OPTIONS, metadata_errors="replace") as container:
         yield container
 

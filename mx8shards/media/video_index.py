@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, FormatError
 from mx8shards.format.packet_index import MOST_TIME, PacketIndex, VideoFacts, encode_packet_index
-from mx8shards.media.container_ends import check_not_cut
+from mx8shards.media.container_ends import check_not_cut, size_of
 from mx8shards.media.containers import (
     PIXEL_FORMATS,
     check_size,
@@ -84,29 +84,29 @@ class _Decoded:
             if frame.is_corrupt:
                 raise DecodeError(expected="a whole video", found=f"damage in frame {len(self.packets)}")
             self.first = self.first or frame
-            self.packets.append(frame.opaque)
+            self.packets.append(frame.opaque[0])
             self.kinds.add((frame.format.name, frame.width, frame.height))
             if len(self.kinds) > 1:
                 found = " and ".join(f"{name} {width} x {height}" for name, width, height in sorted(self.kinds))
                 raise DecodeError(expected="frames of one size and format", found=found, hint=_REENCODE)
 
 
-def index_video(payload: bytes, *, decode: bool = True) -> IndexedVideo:
+def index_video(source: bytes | IO[bytes], *, decode: bool = True) -> IndexedVideo:
     """Make the packet index of a video. DecodeError if it is damaged, or of a kind that clips cannot be decoded from.
 
     Args:
-        payload: The container's bytes.
+        source: The container's bytes, or its file; packets are not looked for in a file.
         decode: Decode all frames, so that damage is found and the number of frames is exact. False: only the first one,
             unless the container does not tell when frames are shown.
     """
-    check_not_cut(payload)
-    with opened(payload) as container:
+    check_not_cut(source)
+    with opened(source) as container:
         stream = video_stream(container)
-        packets, decoded = _read(payload, container, stream, decode)
+        packets, decoded = _read(source, container, stream, decode)
         if decoded.first is None:
             raise DecodeError(expected="at least one frame", found="none")
         if not decode and not _times_are_known(packets, stream.codec_context.reorder_depth):
-            return index_video(payload)
+            return index_video(source)
         kinds = packet_kinds(packets.kinds, np.array(packets.keyframe, bool))
         pts, dts, shown = _times(packets, decoded, decode)
         facts = _facts(stream, decoded.first, pts, shown, packets, decode)
@@ -124,7 +124,7 @@ def index_video(payload: bytes, *, decode: bool = True) -> IndexedVideo:
         return IndexedVideo(_checked(index), has_audio(container))
 
 
-def _read(payload: bytes, container: Any, stream: Any, decode: bool) -> tuple[_Packets, _Decoded]:
+def _read(source: bytes | IO[bytes], container: Any, stream: Any, decode: bool) -> tuple[_Packets, _Decoded]:
     """Demux the stream, and decode all frames or only those before and including the first one."""
     packets, decoded = _Packets(), _Decoded()
     context = stream.codec_context
@@ -132,14 +132,14 @@ def _read(payload: bytes, container: Any, stream: Any, decode: bool) -> tuple[_P
     context.copy_opaque = True
     kind_of = reader_of_kinds(codec_name(stream), context.extradata or b"")
     last = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    if last > len(payload):
-        raise DecodeError(expected=f"{last} bytes (its index)", found=f"{len(payload)}")
+    if last > size_of(source):
+        raise DecodeError(expected=f"{last} bytes (its index)", found=f"{size_of(source)}")
     for packet in container.demux(stream):
         if packet.size:
             _check_packet(packet)
-            packet.opaque = len(packets.kinds)
+            packet.opaque = (len(packets.kinds),)  # PyAV needs an object of its own, as it finds it by its id()
             data = bytes(packet)
-            packets.add(packet, kind_of(data), _position(payload, packet.pos, data))
+            packets.add(packet, kind_of(data), _position(source, packet.pos, data))
         if decode or decoded.first is None:
             decoded.add(context.decode(packet if packet.size else None))
     return packets, decoded
@@ -152,9 +152,11 @@ def _check_packet(packet: Any) -> None:
         raise DecodeError(expected="one set of decoder parameters", found="a change of them", hint=_REENCODE)
 
 
-def _position(payload: bytes, at: int | None, data: bytes) -> int:
+def _position(source: bytes | IO[bytes], at: int | None, data: bytes) -> int:
     """Where a packet's bytes stand in the payload, at or close behind the position that it names; -1 if nowhere."""
-    return -1 if at is None else payload.find(data, at, at + _MOST_HEAD_BYTES + len(data))
+    if at is None or not isinstance(source, bytes):
+        return -1
+    return source.find(data, at, at + _MOST_HEAD_BYTES + len(data))
 
 
 def _times_are_known(packets: _Packets, reorder: int) -> bool:
@@ -175,7 +177,8 @@ def _times(packets: _Packets, decoded: _Decoded, decode: bool) -> tuple[Ints, In
         shown[decoded.packets] = True
         if shown.sum() != len(decoded.packets):
             raise DecodeError(expected="one frame per packet", found="a packet with several", hint=_REENCODE)
-    pts, dts = _filled(packets.pts, packets.dts), _filled(packets.dts, packets.pts)
+    pts = _filled(packets.pts, packets.dts)
+    dts = decoding_times(pts) if None in packets.dts else np.array(packets.dts, np.int64)
     order = np.array(decoded.packets if decode else np.flatnonzero(shown)[np.argsort(pts[shown], kind="stable")])
     missing = [number for number in order.tolist() if packets.pts[number] is None]
     if missing or (np.diff(pts[order]) <= 0).any():
@@ -197,6 +200,16 @@ def _filled(times: Sequence[int | None], others: Sequence[int | None]) -> Ints:
         value = time if time is not None else other
         found.append(value if value is not None else found[-1] if found else 0)
     return np.array(found, np.int64)
+
+
+def decoding_times(pts: Ints) -> Ints:
+    """Times of decoding for packets in this order: increasing as the times of presentation do, and none after its own.
+
+    Args:
+        pts: The times of presentation, in the order of decoding.
+    """
+    times = np.sort(pts)
+    return times - max(0, int((times - pts).max()))
 
 
 def _facts(
