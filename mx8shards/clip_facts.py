@@ -9,9 +9,12 @@ import numpy as np
 
 from mx8shards.clip_settings import nanoseconds
 from mx8shards.errors import FormatError, SchemaError, SettingError, finite_numbers, shown
-from mx8shards.format.clip_times import ClipTimes, VideoColumns, frames_of, moments, seconds_of
+from mx8shards.format.clip_times import ClipTimes, VideoColumns, frames_of, length_of, moments, seconds_of
 from mx8shards.format.packet_index import FORMAT, VIDEOS, PacketIndex
 from mx8shards.views import Ids
+
+_DURATION = ("duration", "time_base_num", "time_base_den")
+_MOST = 1 << 40  # frames or moments of a video
 
 _HINT = "`mx8shards convert videofolder` writes one"
 
@@ -39,15 +42,29 @@ def video_columns(
     return VideoColumns(names=wanted, packets=packets, times=times)
 
 
-def lengths_of(times: ClipTimes, indices: Iterable[PacketIndex]) -> Ids:
-    """The lengths of videos in frames, or in moments if clips have a rate."""
+def fact_names(metadata: Mapping[str, Any], name: str, times: ClipTimes) -> list[str]:
+    """The columns with the facts from which the clips of a column of videos are counted; none if there are no facts."""
+    prefix = metadata[VIDEOS][name].get("facts")
+    if not isinstance(prefix, str):
+        return []
+    return [prefix + fact for fact in (("frames",) if times.fps is None else _DURATION)]
+
+
+def lengths_by_facts(times: ClipTimes, facts: Sequence[Any]) -> Ids:
+    """The lengths of videos in frames or in moments, from the columns of `fact_names`."""
     if times.fps is None:
-        return np.array([int(np.count_nonzero(index.shown)) for index in indices], np.int64)
-    return np.array([moments(times.fps, _duration(index), index.facts.time_base) for index in indices], np.int64)
+        lengths = np.asarray(facts[0], np.int64)
+    else:
+        values = zip(*(np.asarray(column).tolist() for column in facts), strict=True)
+        lengths = np.array(
+            [moments(times.fps, duration, (unit, per_second or 1)) for duration, unit, per_second in values], np.int64
+        )
+    return np.clip(lengths, 0, _MOST)
 
 
-def _duration(index: PacketIndex) -> int:
-    return index.facts.end - int(index.pts[index.shown].min())
+def lengths_by_indices(times: ClipTimes, indices: Iterable[PacketIndex]) -> Ids:
+    """The lengths of videos in frames or in moments, from their packet indices."""
+    return np.array([length_of(times, index) for index in indices], np.int64)
 
 
 def anchors_of(name: str, values: Iterable[Any]) -> tuple[Ids, Ids]:

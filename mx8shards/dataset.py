@@ -13,7 +13,7 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.clip_facts import anchors_of, clip_bounds, lengths_of, video_columns
+from mx8shards.clip_facts import anchors_of, clip_bounds, fact_names, lengths_by_facts, lengths_by_indices, video_columns
 from mx8shards.clip_settings import clip_times
 from mx8shards.clip_view import NO_LENGTHS, ClipView
 from mx8shards.errors import (
@@ -26,7 +26,7 @@ from mx8shards.errors import (
     true_or_false,
     visible,
 )
-from mx8shards.format.clip_times import START, Short
+from mx8shards.format.clip_times import START, Short, VideoColumns
 from mx8shards.format.columns import Columns
 from mx8shards.format.packet_index import PacketIndex, parse_packet_index
 from mx8shards.format.sizes import size_setting
@@ -290,7 +290,7 @@ class Dataset:
         """
         coder = self._columns.pick([name]).coders[0]
         if coder.dtype is None or coder.shape is None:
-            return RaggedColumn(self._only(name), name)
+            return RaggedColumn(self._with_columns(self._columns.pick([name])), name)
         return stacked_column(self.shards, name, np.dtype(coder.dtype), coder.shape, self._sample_ids())
 
     def _sample_ids(self) -> Iterator[npt.NDArray[np.int64]]:
@@ -298,11 +298,11 @@ class Dataset:
         for start in range(0, len(self), _RUN):
             yield self._view.resolve(np.arange(start, min(start + _RUN, len(self)), dtype=np.int64))[0]
 
-    def _only(self, name: str) -> Dataset:
+    def _with_columns(self, columns: Columns) -> Dataset:
+        """The same samples with other columns of the shards."""
         other = self._derived(self._view)
-        other._columns = self._columns.pick([name])
+        other._columns, other._readers = columns, {}
         other._decoders = other._make_decoders()
-        other._readers = {}
         return other
 
     # views ------------------------------------------------------------------------------------------------------
@@ -381,9 +381,16 @@ class Dataset:
         videos = video_columns(self.metadata, self.columns, column, times)
         if anchors is not None:
             return self._derived(ClipView(self._view, videos, NO_LENGTHS, anchors_of(anchors, self.column(anchors))))
+        return self._derived(ClipView(self._view, videos, self._lengths(videos)))
+
+    def _lengths(self, videos: VideoColumns) -> npt.NDArray[np.int64]:
+        """The length of each video in frames or moments: from columns of facts if there are any, else from indices."""
+        names = fact_names(self.metadata, videos.names[0], videos.times)
+        if names:
+            whole = self._with_columns(self.shards.columns(names))
+            return lengths_by_facts(videos.times, [whole.column(name) for name in names])
         ids = (int(each) for run in self._sample_ids() for each in run)
-        indices = (self._packets(sample_id, videos.packets[0]) for sample_id in ids)
-        return self._derived(ClipView(self._view, videos, lengths_of(times, indices)))
+        return lengths_by_indices(videos.times, (self._packets(each, videos.packets[0]) for each in ids))
 
     def _derived(self, view: View, shards: Shards | None = None) -> Dataset:
         """A dataset with another view, over the same shards or over others with equal columns."""

@@ -122,8 +122,7 @@ def frames_of(times: ClipTimes, start: int, index: PacketIndex, clock: PacketInd
         return _shown_at(wanted, shown, index.facts.end)
     steps = start + times.stride * np.arange(times.frames)
     if times.fps is not None:
-        length = moments(times.fps, index.facts.end - int(shown[0]), index.facts.time_base)
-        steps, valid = _within(steps, length, times.short)
+        steps, valid = _within(steps, length_of(times, index), times.short)
         unit, per_second = index.facts.time_base
         scale = per_second * times.fps.denominator, times.fps.numerator * unit
         found = _shown_at([step * scale[0] // scale[1] for step in steps.tolist()], shown, index.facts.end)
@@ -135,6 +134,21 @@ def frames_of(times: ClipTimes, start: int, index: PacketIndex, clock: PacketInd
     ticks = (clock.pts[clock.frames] - clock.pts[clock.frames[0]])[numbers]
     found = _shown_at(_converted(ticks.tolist(), clock.facts.time_base, index.facts.time_base), shown, index.facts.end)
     return ClipFrames(found.numbers, found.valid & valid)
+
+
+def is_short(times: ClipTimes, start: int, clock: PacketIndex) -> bool:
+    """Whether a clip goes on after the end of its video, although the video was counted as long enough for it."""
+    if times.at is not None or (start == 0 and times.short != "drop"):
+        return False
+    return start + times.span > length_of(times, clock)
+
+
+def length_of(times: ClipTimes, index: PacketIndex) -> int:
+    """The length of a video in frames or moments."""
+    shown = index.pts[index.frames]
+    if times.fps is None:
+        return len(shown)
+    return moments(times.fps, index.facts.end - int(shown[0]), index.facts.time_base)
 
 
 def seconds_of(clip: ClipFrames, index: PacketIndex) -> tuple[float, float]:

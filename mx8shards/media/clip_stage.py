@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, FormatError, SettingError, require
-from mx8shards.format.clip_times import START, ClipFrames, frames_of, seconds_of
+from mx8shards.format.clip_times import START, ClipFrames, frames_of, is_short, seconds_of
 from mx8shards.format.packet_index import PacketIndex
 from mx8shards.format.randomness import occurrences_of, uniforms
 from mx8shards.kernels.boxes import DRAWS
@@ -122,14 +122,13 @@ class Clips(Stage):
         return {sweep.row: sweep for sweep in videos.values()}
 
     def _frames(self, work: Work, row: int, index: PacketIndex) -> ClipFrames:
-        """The frames of the clip in a row; DecodeError if it begins after the end of the video."""
+        """The frames of the clip in a row; DecodeError if the video is shorter than its facts say."""
         columns, start = self._columns, int(work.extras[START][row])
-        clock = None if columns.clock == columns.packets else read_index(work, row, columns.clock)
-        clip = frames_of(self._times, start, index, clock)
-        if clock is None and self._times.at is None and not clip.valid.any():
-            found = f"{len(index.frames)} frames"
+        clock = index if columns.clock == columns.packets else read_index(work, row, columns.clock)
+        if is_short(self._times, start, clock):
+            found = f"{len(clock.frames)} frames"
             raise DecodeError(expected=f"a clip that begins at {start}", found=found, reason="short")
-        return clip
+        return frames_of(self._times, start, index, clock)
 
     def _draw(self, work: Work) -> Array:
         """The random numbers of the crop of each row."""

@@ -1,8 +1,6 @@
 """How do the levels of a video's planes become RGB: which matrix, range and chroma position?
 
-The codes are those of ITU-T H.273, which FFmpeg uses too. An untagged video is taken to have limited range, and the
-matrix BT.601 up to 576 rows, BT.709 above, as most players do. Untagged chroma is on the left for the codecs whose
-standards say so, else in the centre; untagged grey has full range. Both are FFmpeg's rules.
+The codes are those of ITU-T H.273, which FFmpeg uses too. `video_facts` says what an untagged video has.
 """
 
 from __future__ import annotations
@@ -15,42 +13,26 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import VideoFacts
 from mx8shards.kernels.video_frames import FRAME
+from mx8shards.media.video_facts import FULL, colours_of
 
 Array = npt.NDArray[Any]
 
 
 class Format(NamedTuple):
-    """A pixel format of 8 bits: luma samples per chroma sample across and down (0 and 0: grey), and its range."""
+    """A pixel format of 8 bits: luma samples per chroma sample, across and down (0 and 0: grey)."""
 
     across: int
     down: int
-    full: bool = False
 
 
-FORMATS = {
-    "yuv420p": Format(2, 2),
-    "yuv422p": Format(2, 1),
-    "yuv444p": Format(1, 1),
-    "yuvj420p": Format(2, 2, True),
-    "yuvj422p": Format(2, 1, True),
-    "yuvj444p": Format(1, 1, True),
-    "gray": Format(0, 0),
-}
+FORMATS = {"yuv420p": Format(2, 2), "yuv422p": Format(2, 1), "yuv444p": Format(1, 1), "gray": Format(0, 0)}
+FORMATS |= {f"yuvj{name[3:]}": form for name, form in FORMATS.items() if name != "gray"}  # with full range
 
 # The share of red and of blue in luma, by the code of the matrix.
 _MATRICES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}
 _MATRICES |= {9: (0.2627, 0.0593)}
-_UNKNOWN = (2, 3)  # unspecified and reserved
-_BT709, _BT601 = 1, 6
-_MOST_ROWS_OF_SD = 576
-_LIMITED, _FULL = 1, 2  # ranges
-
-# Codes of chroma positions: 0 unknown, 1 left, 2 centre, 3 top left, 4 top, 5 bottom left, 6 bottom.
-_UNTAGGED = 0
 _LEFT = (1, 3, 5)
-_TOP = (3, 4)
-_BOTTOM = (5, 6)
-_LEFT_BY_DEFAULT = ("h264", "hevc", "mpeg4", "mpeg2video")
+_TOP, _BOTTOM = (3, 4), (5, 6)
 
 
 def frame_record(facts: VideoFacts) -> Array:
@@ -68,20 +50,18 @@ def frame_record(facts: VideoFacts) -> Array:
     frame = record[0]
     frame["width"], frame["height"] = facts.width, facts.height
     frame["across"], frame["down"] = max(form.across, 1), max(form.down, 1)
-    left = facts.siting in _LEFT or (facts.siting == _UNTAGGED and facts.codec in _LEFT_BY_DEFAULT)
-    frame["shift_x"] = 0.25 if form.across == 2 and left else 0.0
-    if form.down == 2 and facts.siting in _TOP + _BOTTOM:
-        frame["shift_y"] = 0.25 if facts.siting in _TOP else -0.25
+    colours = colours_of(facts)
+    frame["shift_x"] = 0.25 if form.across == 2 and colours.siting in _LEFT else 0.0
+    if form.down == 2 and colours.siting in _TOP + _BOTTOM:
+        frame["shift_y"] = 0.25 if colours.siting in _TOP else -0.25
     frame["turns"] = facts.rotation // 90
-    full = form.full or facts.range == _FULL or (not form.across and facts.range != _LIMITED)
-    frame["colour"] = coefficients(facts.matrix, full=full, rows=facts.height)
+    full = colours.range == FULL or facts.pixel_format.startswith("yuvj")
+    frame["colour"] = coefficients(colours.matrix, full=full)
     return np.asarray(record)
 
 
-def coefficients(matrix: int, *, full: bool, rows: int) -> npt.NDArray[np.float32]:
+def coefficients(matrix: int, *, full: bool) -> npt.NDArray[np.float32]:
     """The six numbers of `colour_conversion` for a matrix; DecodeError for one that is no matrix of luma and chroma."""
-    if matrix in _UNKNOWN:
-        matrix = _BT601 if rows <= _MOST_ROWS_OF_SD else _BT709
     if matrix not in _MATRICES:
         known = ", ".join(map(str, _MATRICES))
         raise DecodeError(expected=f"a colour matrix of these codes: {known}", found=f"{matrix}", reason="unsupported")

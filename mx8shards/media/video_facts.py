@@ -1,8 +1,9 @@
 """Which columns describe a video, and which colours has one that does not say?
 
-A video without tags has the matrix of BT.601 if it has at most 576 rows (SD), otherwise that of BT.709 (HD), limited
-range, and chroma samples at the left of two luma samples. Motion JPEG has the conventions of JPEG instead: BT.601, full
-range, and chroma in the centre.
+A video without tags has the matrix of BT.601 if it has at most 576 rows (SD), otherwise that of BT.709 (HD), and
+limited range. Chroma samples are at the left of two luma samples for the codecs whose standards say so, else in their
+centre. Motion JPEG has the conventions of JPEG instead: BT.601, full range, and chroma in the centre. Untagged grey has
+full range, as in FFmpeg.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ BT709, UNTAGGED, BT470BG, SMPTE170M, BT2020 = 1, 2, 5, 6, 9  # matrix
 LEFT, CENTRE, TOP_LEFT = 1, 2, 3  # siting
 
 _SD_ROWS = 576
+_LEFT_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video")
 _MATRICES = {0: "rgb", BT709: "bt709", 4: "fcc", BT470BG: "bt470bg", SMPTE170M: "smpte170m", 7: "smpte240m"} | {
     8: "ycgco",
     BT2020: "bt2020nc",
@@ -55,8 +57,8 @@ def colours_of(facts: VideoFacts) -> Colours:
     usual = SMPTE170M if jpeg or facts.height <= _SD_ROWS else BT709
     return Colours(
         usual if facts.matrix in (0, UNTAGGED) else facts.matrix,
-        facts.range or (FULL if jpeg else LIMITED),
-        facts.siting or (CENTRE if jpeg else LEFT),
+        facts.range or (FULL if jpeg or facts.pixel_format == "gray" else LIMITED),
+        facts.siting or (LEFT if facts.codec in _LEFT_CODECS else CENTRE),
     )
 
 
@@ -83,5 +85,8 @@ def fact_columns(index: PacketIndex, *, has_audio: bool) -> dict[str, Any]:
 
 
 def videos_metadata(column: str, packets: str) -> dict[str, Any]:
-    """The metadata that says which column holds the packet indices of a column of videos."""
-    return {VIDEOS: {column: {"packets": packets, "format": FORMAT}}}
+    """The metadata that says which column holds the packet indices of a column of videos.
+
+    "facts": what the names of COLUMNS begin with, so that several columns of videos can have facts.
+    """
+    return {VIDEOS: {column: {"packets": packets, "format": FORMAT, "facts": ""}}}
