@@ -13,7 +13,14 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.clip_facts import anchors_of, clip_bounds, fact_names, lengths_by_facts, lengths_by_indices, video_columns
+from mx8shards.clip_facts import (
+    anchors_of,
+    clip_bounds,
+    fact_names,
+    lengths_by_facts,
+    lengths_by_indices,
+    video_columns,
+)
 from mx8shards.clip_settings import clip_times
 from mx8shards.clip_view import NO_LENGTHS, ClipView
 from mx8shards.errors import (
