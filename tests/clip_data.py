@@ -24,7 +24,7 @@ def write_videos(
     """A dataset with a sample for each video, or for the videos of several columns. `more`: further columns."""
     rows = [{"video": each} if isinstance(each, bytes) else dict(each) for each in videos]
     names = list(rows[0])
-    columns = {name: "bytes" for name in names} | {f"{name}_packets": "bytes" for name in names}
+    columns = dict.fromkeys(names, "bytes") | {f"{name}_packets": "bytes" for name in names}
     metadata = {VIDEOS: {name: {"packets": f"{name}_packets", "format": FORMAT} for name in names}}
     columns |= {"label": "int", "path": "str"} | dict(more or {})
     with mx8.Writer(path, columns=columns, metadata=metadata, size_limit="64kb") as writer:

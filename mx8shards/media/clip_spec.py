@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from mx8shards.errors import SettingError, one_of, shown
 from mx8shards.media.specs import Crop, ResizeCrop
@@ -39,30 +39,32 @@ class Clip:
 
     def __post_init__(self) -> None:
         one_of("Clip: layout", self.layout, LAYOUTS)
-        if self.crop is None:
-            if self.size is None:
-                _refuse("size", "pixels: one number, or height and width", self.size)
-            object.__setattr__(self, "size", ResizeCrop(self.size).size)
-            return
-        if not isinstance(self.crop, Crop):
-            _refuse("crop", "a crop, such as mx8.RandomResizedCrop(112)", self.crop)
-        if self.size is not None and ResizeCrop(self.size).size != self.crop.size:
-            _refuse("size", f"{self.crop.size}, the size of its crop, or None", self.size)
-        if self.crop.exact or self.crop.upright or self.crop.layout != "CHW":
-            _refuse("crop", "a crop without exact=, upright= and layout=, which are for pictures", self.crop)
-        object.__setattr__(self, "size", self.crop.size)
-        if self.layout == "planes" and self.crop.dtype != "uint8":
+        crop = self._crop()
+        if self.size is not None and ResizeCrop(self.size).size != crop.size:
+            _refuse("size", f"{crop.size}, the size of its crop, or None", self.size)
+        if crop.exact or crop.upright or crop.layout != "CHW":
+            _refuse("crop", "a crop without exact=, upright= and layout=, which are for pictures", crop)
+        if self.layout == "planes" and crop.dtype != "uint8":
             _refuse("layout", "another one than 'planes' for a float dtype", self.layout)
+        if self.layout == "planes" and any(side % 2 for side in crop.sides):
+            _refuse("size", "even numbers for layout='planes'", crop.size)
+        object.__setattr__(self, "size", crop.size)
+
+    def _crop(self) -> Crop:
+        """The crop: the largest centred one if none is given."""
+        given: Any = self.crop
+        if given is not None and not isinstance(given, Crop):
+            _refuse("crop", "a crop, such as mx8.RandomResizedCrop(112)", given)
+        if given is None and self.size is None:
+            _refuse("size", "pixels: one number, or height and width", None)
+        found: Crop = given or ResizeCrop(self.size)  # type: ignore[arg-type]
+        return found
 
     def stage(self, context: DecoderContext) -> Stage:
         """The stage that decodes these clips."""
         from mx8shards.media.clip_stage import Clips  # imported here because it loads Numba
 
-        assert self.size is not None
-        crop = (self.crop or ResizeCrop(self.size))._settings()
-        if self.layout == "planes" and any(side % 2 for side in crop.sides):
-            _refuse("size", "even numbers for layout='planes'", self.size)
-        return Clips(crop, self.layout, context)
+        return Clips(self._crop()._settings(), self.layout, context)
 
 
 def _refuse(name: str, expected: str, found: object) -> NoReturn:

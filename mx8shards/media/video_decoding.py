@@ -121,7 +121,7 @@ def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFram
     numbers = {int(index.pts[packet]): packet for packet in wanted.tolist()}
     counts = Decoded()
     with decoders.memory(decoder_bytes(index)), opened(PayloadFile(video)) as container:
-        stream = container.streams[index.facts.stream]
+        stream = _stream_of(container, index.facts.stream)
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
             counts.frames += 1
@@ -134,6 +134,15 @@ def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFram
     if numbers:
         raise _missing(index, np.array(sorted(numbers.values())))
     return counts
+
+
+def _stream_of(container: Any, number: int) -> Any:
+    """A stream of video by its number in the container."""
+    streams = container.streams
+    if number >= len(streams) or streams[number].type != "video":
+        found = f"{len(streams)} streams" if number >= len(streams) else streams[number].type
+        raise DecodeError(expected=f"a stream {number} of video", found=found, reason="missing")
+    return streams[number]
 
 
 class PayloadFile(io.RawIOBase):

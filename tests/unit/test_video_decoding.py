@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import io
+import threading
 from collections.abc import Iterable
 
 import av
@@ -17,6 +18,7 @@ from mx8shards.media.packet_plan import keyframes_before, stretches
 from mx8shards.media.video_decoders import Decoders
 from mx8shards.media.video_decoding import Decoded, Payload, Planes, decode_frames
 from mx8shards.media.video_index import index_video
+from mx8shards.media.video_memory import decoder_bytes
 from tests import videos
 
 ENOUGH = 1 << 30
@@ -104,3 +106,88 @@ def test_no_frame_of_a_thousand_differs_from_a_full_decode(codec: str, form: str
     decoders = Decoders(ENOUGH)
     decoders.join()
     assert wrong_frames(videos.video(codec, form, 200).data, 1_000, 1, decoders) == 0
+
+
+def test_a_decoder_is_reused_for_equal_extradata_only() -> None:
+    decoders, opened = Decoders(ENOUGH), []
+    decoders.join()
+    for form in ("closed", "closed", "open", "closed"):
+        with decoders.decoder(indexed(videos.video("h264", form).data)) as context:
+            opened.append(id(context))
+            kept = context  # noqa: F841 - so that no other decoder gets its id
+    same = (
+        indexed(videos.video("h264", "closed").data).extradata == indexed(videos.video("h264", "open").data).extradata
+    )
+    assert opened[0] == opened[1] == opened[3]
+    assert (opened[2] == opened[0]) == same
+    decoders.leave()
+
+
+def test_memory_of_decoders_is_limited() -> None:
+    index = indexed(videos.video("h264").data)
+    decoders = Decoders(decoder_bytes(index) * 3 // 2)
+    decoders.join()
+    order: list[str] = []
+    began = threading.Event()
+
+    def second() -> None:
+        began.set()
+        with decoders.decoder(index):
+            order.append("second")
+
+    with decoders.decoder(index):
+        thread = threading.Thread(target=second)
+        thread.start()
+        began.wait()
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    with pytest.raises(DecodeError, match="a video that is decoded in"):
+        Decoders(decoder_bytes(index) - 1).memory(decoder_bytes(index)).__enter__()
+
+
+def test_idle_decoders_make_room_for_others() -> None:
+    small, large = (indexed(videos.video(codec).data) for codec in ("mpeg4", "h264"))
+    decoders = Decoders(decoder_bytes(large) + decoder_bytes(small) - 1)
+    decoders.join()
+    for index in (small, large, small):
+        with decoders.decoder(index):
+            pass
+    decoders.leave()
+
+
+def test_a_payload_that_cannot_be_read_is_an_os_error() -> None:
+    data = videos.video("h264").data
+    good = payload_of(data)
+    decoders = Decoders(ENOUGH)
+    with pytest.raises(OSError, match="shorter than it was"):
+        decode_frames(
+            Payload(good.index, good.size, lambda *_: False), good.index.frames[:3], decoders, lambda *_: None
+        )
+
+
+def test_keyframes_are_before_a_frame_in_both_orders() -> None:
+    index = indexed(videos.video("hevc", "open").data)
+    every = np.arange(len(index.pts))
+    found = keyframes_before(index, every)
+    for packet, keyframe in zip(every.tolist(), found.tolist(), strict=True):
+        good = [k for k in np.flatnonzero(index.keyframe[: packet + 1]) if index.pts[k] <= index.pts[packet]]
+        assert keyframe == (good or [0])[-1]
+    by_decoding_alone = np.flatnonzero(index.keyframe)
+    assert (found != by_decoding_alone[np.searchsorted(by_decoding_alone, every, side="right") - 1]).any()
+
+
+def test_packets_that_nothing_needs_are_left_out() -> None:
+    index = indexed(videos.video("h264").data)
+    wanted = np.unique(index.frames[[14, 16, 18, 20]])
+    (stretch,) = stretches(index, wanted)
+    left_out = np.setdiff1d(np.arange(stretch.packets[0], wanted[-1] + 1), stretch.packets)
+    assert len(left_out) >= 2
+    assert index.disposable[left_out].all()
+    assert stretch.covered == len(stretch.packets) + len(left_out)
+
+
+def test_far_clips_are_separate_stretches_and_near_ones_are_not() -> None:
+    index = indexed(videos.video("h264").data)
+    assert len(stretches(index, np.unique(index.frames[[1, 39]]))) == 2
+    assert len(stretches(index, np.unique(index.frames[range(5, 30)]))) == 1

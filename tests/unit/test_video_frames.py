@@ -122,7 +122,7 @@ def test_untagged_chroma_is_on_the_left_where_the_codec_says_so() -> None:
 def test_other_formats_and_matrices_are_refused_by_name() -> None:
     with pytest.raises(DecodeError, match=r"expected 8 bits.*got yuv420p10le"):
         frame_record(facts(pixel_format="yuv420p10le"))
-    with pytest.raises(DecodeError, match="expected a colour matrix of these codes.*got 8"):
+    with pytest.raises(DecodeError, match=r"expected a colour matrix of these codes.*got 8"):
         frame_record(facts(matrix=8))
 
 
