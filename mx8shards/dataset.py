@@ -6,23 +6,15 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.clip_facts import (
-    anchors_of,
-    clip_bounds,
-    fact_names,
-    lengths_by_facts,
-    lengths_by_indices,
-    video_columns,
-)
-from mx8shards.clip_settings import clip_times
-from mx8shards.clip_view import NO_LENGTHS, ClipView
+from mx8shards.clips.clip_facts import anchors_of, clip_view, video_columns
+from mx8shards.clips.clip_settings import clip_times
+from mx8shards.clips.packet_columns import clip_bounds
 from mx8shards.errors import (
     FormatError,
     SchemaError,
@@ -33,9 +25,8 @@ from mx8shards.errors import (
     true_or_false,
     visible,
 )
-from mx8shards.format.clip_times import START, Short, VideoColumns
+from mx8shards.format.clip_times import Short
 from mx8shards.format.columns import Columns
-from mx8shards.format.packet_index import PacketIndex, parse_packet_index
 from mx8shards.format.sizes import size_setting
 from mx8shards.shards import links, snapshots
 from mx8shards.shards.column_values import RaggedColumn, equal_payloads, equal_values, only_payload, stacked_column
@@ -212,24 +203,14 @@ class Dataset:
             yield from self._samples_at(np.arange(run.start, run.stop, run.step))
 
     def _samples_at(self, positions: npt.NDArray[np.int64]) -> Iterator[Sample]:
-        if self._videos is None:
-            return map(self._sample, self._view.resolve(positions)[0].tolist())
-        return map(self._clip, positions.tolist())
+        if self._videos is not None:
+            return map(self._clip, positions.tolist())
+        return map(self._sample, self._view.resolve(positions)[0].tolist())
 
     def _clip(self, position: int) -> Sample:
-        """The sample of a clip, with its bounds in it."""
-        position = int(checked_positions([position], self._count)[0])
-        sample_ids, extras = self._view.resolve(np.array([position]))
-        sample_id = int(sample_ids[0])
-        assert self._videos is not None
-        bounds = clip_bounds(self._videos, int(extras[START][0]), partial(self._packets, sample_id))
-        return {**self._sample(sample_id), **bounds}
-
-    def _packets(self, sample_id: int, name: str) -> PacketIndex:
-        """The packet index in a column of one sample."""
-        i, row = self.shards.locate(sample_id)
-        shard = self.shards.open_shard(i)
-        return parse_packet_index(shard.payloads(row, [shard.columns.names.index(name)])[0])
+        """The sample of a clip, with its bounds."""
+        sample_ids, extras = self._view.resolve(checked_positions([position], self._count))
+        return {**self._sample(int(sample_ids[0])), **clip_bounds(self.shards, self._videos, sample_ids, extras)}
 
     def _sample(self, sample_id: int) -> Sample:
         i, row = (self._shards or self.shards).locate(sample_id)
@@ -297,7 +278,7 @@ class Dataset:
         """
         coder = self._columns.pick([name]).coders[0]
         if coder.dtype is None or coder.shape is None:
-            return RaggedColumn(self._with_columns(self._columns.pick([name])), name)
+            return RaggedColumn(self._only(name), name)
         return stacked_column(self.shards, name, np.dtype(coder.dtype), coder.shape, self._sample_ids())
 
     def _sample_ids(self) -> Iterator[npt.NDArray[np.int64]]:
@@ -305,11 +286,11 @@ class Dataset:
         for start in range(0, len(self), _RUN):
             yield self._view.resolve(np.arange(start, min(start + _RUN, len(self)), dtype=np.int64))[0]
 
-    def _with_columns(self, columns: Columns) -> Dataset:
-        """The same samples with other columns of the shards."""
+    def _only(self, name: str) -> Dataset:
         other = self._derived(self._view)
-        other._columns, other._readers = columns, {}
+        other._columns, other._readers = self._columns.pick([name]), {}
         other._decoders = other._make_decoders()
+        other._videos = None  # values do not need the bounds of clips
         return other
 
     # views ------------------------------------------------------------------------------------------------------
@@ -355,49 +336,29 @@ class Dataset:
         random: int | None = None,
         short: Short = "drop",
     ) -> Dataset:
-        """Make every clip of a column of videos a sample: a view over the same shards, which a Loader decodes.
+        """Make every clip of a column of videos a sample: a view over the same shards. A Loader decodes it: `mx8.Clip`.
 
-        Decode it with `mx8.Clip`. `view[i]` has the undecoded video and the clip's bounds: the numbers of its frames
-        (`video.frames`), which of them are in the video (`video.mask`), and the seconds at which it begins and ends
-        (`video.start`, `video.end`). Times count from the first frame of the video. Two clips of one video get
-        different random crops.
+        `view[i]` has the undecoded video and the bounds of the clip: `video.frames`, `video.mask`, `video.start` and
+        `video.end`, which `Clip` explains.
 
         Args:
             column: The column of videos, or several of them, such as cameras. Clips of several columns have the frames
                 that are shown at the same times; the first column is the clock.
             frames: The number of frames of a clip.
             stride: A clip has every `stride`-th frame. None: every frame.
-            every: The number of frames between the starts of two clips; with `fps`, the number of moments. None: clips
-                follow each other without overlap. A video has `1 + (length - span) // every` clips, where `span` is
-                `(frames - 1) * stride + 1`.
+            every: The number of frames (with `fps`, of moments) between the starts of two clips. None: `span`, which is
+                `(frames - 1) * stride + 1`. A video has `1 + (length - span) // every` clips.
             fps: Instead of `stride`: a clip has the frames shown at the moments 0, 1/fps, 2/fps, … of the video.
             at: Instead of all of these: the frames shown at these seconds before (negative) or after each anchor.
             anchors: The column with the anchors: a number of seconds, or an array of several, each for one clip.
             random: Instead of `every`: each video has this many clips per epoch, whose starts depend on seed, epoch,
                 sample and the number of the clip.
-            short: What to do with a video that is shorter than a clip: `"drop"` it, `"loop"` it, or `"pad"` the clip
-                by repeating the last frame.
+            short: `"drop"`, `"loop"`, or `"pad"` (with its last frame) a video that is shorter than a clip.
         """
-        if self._view.varies_by_epoch or self._videos is not None:
-            hint = "call clips on each dataset before mixing them, and once"
-            found = "a mix" if self._videos is None else "a view of clips"
-            raise SettingError(subject="clips", expected="whole samples, equal in every epoch", found=found, hint=hint)
-        times = clip_times(
-            frames=frames, stride=stride, every=every, fps=fps, at=at, anchors=anchors, random=random, short=short
-        )
-        videos = video_columns(self.metadata, self.columns, column, times)
-        if anchors is not None:
-            return self._derived(ClipView(self._view, videos, NO_LENGTHS, anchors_of(anchors, self.column(anchors))))
-        return self._derived(ClipView(self._view, videos, self._lengths(videos)))
-
-    def _lengths(self, videos: VideoColumns) -> npt.NDArray[np.int64]:
-        """The length of each video in frames or moments: from columns of facts if there are any, else from indices."""
-        names = fact_names(self.metadata, videos.names[0], videos.times)
-        if names:
-            whole = self._with_columns(self.shards.columns(names))
-            return lengths_by_facts(videos.times, [whole.column(name) for name in names])
-        ids = (int(each) for run in self._sample_ids() for each in run)
-        return lengths_by_indices(videos.times, (self._packets(each, videos.packets[0]) for each in ids))
+        times = clip_times(frames, stride, every, fps, at, anchors, random, short)
+        videos = video_columns(self._view, self.metadata, self._columns.names, column, times)
+        starts = None if anchors is None else anchors_of(anchors, self.column(anchors))
+        return self._derived(clip_view(self.shards, self._view, self.metadata, videos, starts))
 
     def _derived(self, view: View, shards: Shards | None = None) -> Dataset:
         """A dataset with another view, over the same shards or over others with equal columns."""

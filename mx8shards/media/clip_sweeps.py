@@ -39,7 +39,8 @@ class Sweep:
 
     def packets(self) -> Ints:
         """The packets whose frames are wanted, in ascending order."""
-        return np.unique(np.concatenate([self.index.frames[clip.numbers] for clip in self.clips.values()]))
+        found: Ints = np.unique(np.concatenate([self.index.frames[clip.numbers] for clip in self.clips.values()]))
+        return found
 
     def split(self) -> list[Sweep]:
         """A sweep for each clip."""

@@ -120,7 +120,7 @@ def _decode_all(video: Payload, wanted: Ints, decoders: Decoders, take: TakeFram
     index = video.index
     numbers = {int(index.pts[packet]): packet for packet in wanted.tolist()}
     counts = Decoded()
-    with decoders.memory(decoder_bytes(index)), opened(PayloadFile(video)) as container:
+    with decoders.memory(decoder_bytes(index)), opened(io.BufferedReader(LazyPayload(video))) as container:
         stream = _stream_of(container, index.facts.stream)
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
@@ -145,7 +145,7 @@ def _stream_of(container: Any, number: int) -> Any:
     return streams[number]
 
 
-class PayloadFile(io.RawIOBase):
+class LazyPayload(io.RawIOBase):
     """A payload as a file, of which only the parts that are read are copied."""
 
     def __init__(self, video: Payload) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mx8shards as mx8
-from mx8shards.clip_settings import clip_times
-from mx8shards.clip_view import NO_LENGTHS, ClipView
+from mx8shards.clips.clip_settings import clip_times
+from mx8shards.clips.clip_view import NO_LENGTHS, ClipView
 from mx8shards.format.clip_times import ClipTimes, VideoColumns, count_clips, frames_of, is_short, length_of, seconds_of
 from mx8shards.format.packet_index import PacketIndex, VideoFacts
 from mx8shards.views import Select, Whole

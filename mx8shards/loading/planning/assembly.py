@@ -9,9 +9,7 @@ from functools import partial
 import numpy as np
 
 from mx8shards.dataset import Dataset
-from mx8shards.errors import SettingError, shown
-from mx8shards.format.clip_times import VideoColumns
-from mx8shards.format.columns import Columns
+from mx8shards.errors import SettingError
 from mx8shards.format.randomness import OCCURRENCE
 from mx8shards.kernels.feistel import walk
 from mx8shards.kernels.records import ROW, SPAN
@@ -25,6 +23,7 @@ from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.output_kinds import converter
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.cache_room import require_room
+from mx8shards.loading.planning.loaded_columns import LoadedColumns, loaded_columns
 from mx8shards.loading.planning.mds_rows import MdsRows
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.settings import Settings
@@ -39,7 +38,7 @@ from mx8shards.order.shard_lookup import ShardLookup
 from mx8shards.order.shard_uses import ShardUses, follow_from_structure, shard_uses
 from mx8shards.order.steps import Steps
 from mx8shards.shards.open_shard import Shards
-from mx8shards.stages import ClipColumns, DecoderContext
+from mx8shards.stages import DecoderContext
 from mx8shards.views import View, Whole
 
 _DEPTH_BYTES = 48 << 20  # small batches are prefetched further ahead, so that threads have enough work
@@ -79,17 +78,9 @@ def assemble(
     dataset: Dataset, settings: Settings, order: Order, steps: Steps, rank: int, pool: Pool, budget: Budget
 ) -> Assembly:
     """The parts that all runs of a loader share. SettingError if three batches of mean size do not fit its budget."""
-    picked = dataset.picked(settings.columns)
-    videos = clip_columns(dataset, settings)
-    for name in settings.decode:
-        if name not in picked.names:
-            known = ", ".join(map(repr, picked.names))
-            raise SettingError(subject="decode", expected=f"a column that is loaded: {known}", found=shown(name))
-    indices = {index for pair in videos.values() for index in pair}
-    hidden = indices if settings.columns is None else indices - set(settings.columns)
-    undecoded = [name for name in picked.names if name not in settings.decode and name not in hidden]
-    picked = dataset.shards.columns([*picked.names, *sorted(indices - set(picked.names))]) if indices else picked
-    gather = Gather(picked, undecoded, at_once=settings.transform is not None)
+    columns = loaded_columns(dataset, settings)
+    picked = columns.picked
+    gather = Gather(picked, columns.copied, at_once=settings.transform is not None)
     mover = None if settings.device == "cpu" else Mover(settings.device)
     convert = converter(settings.output)
     pool.memory.pins = mover or pool.memory.pins
@@ -99,11 +90,11 @@ def assemble(
     budget.join()
     try:
         decoders = [
-            decoder.stage(decoder_context(picked, name, settings.seed, pool, videos.get(name), dataset.view.videos))
+            decoder.stage(decoder_context(columns, name, settings.seed, pool))
             for name, decoder in sorted(settings.decode.items())
         ]
         shard_table = ShardTable(dataset.shards, settings.io, pool.each, tolerates_damage=settings.on_error != "raise")
-        stages = [gather, *array_checks(picked, undecoded), *decoders]
+        stages = [gather, *array_checks(picked, columns.copied), *decoders]
         finder = PayloadFinder(shard_table, picked.names, stages, MdsRows(shard_table.kinds, picked.names))
         depth = reserve_fixed_memory(dataset, settings, finder, steps, pool, budget)
     except BaseException:
@@ -171,37 +162,18 @@ def extras_bytes(view: View, *, repeats: bool) -> int:
     return sum((sizes | ({OCCURRENCE: 8} if repeats else {})).values())
 
 
-def clip_columns(dataset: Dataset, settings: Settings) -> dict[str, tuple[str, str]]:
-    """The columns with the packet indices of the clock and of the video, of each decoded column of clips."""
-    videos = dataset.view.videos
-    if videos is None:
-        return {}
-    return {name: (videos.packets[0], videos.packets_of(name)) for name in videos.names if name in settings.decode}
-
-
-def decoder_context(
-    picked: Columns,
-    name: str,
-    seed: int,
-    pool: Pool,
-    indices: tuple[str, str] | None = None,
-    videos: VideoColumns | None = None,
-) -> DecoderContext:
-    """The context of a column's decoder. `indices` are the columns of packet indices that it needs."""
-    number = picked.names.index(name)
-    clips = None
-    if indices is not None and videos is not None:
-        clock, packets = map(picked.names.index, indices)
-        clips = ClipColumns(videos.times, packets, clock)
+def decoder_context(columns: LoadedColumns, name: str, seed: int, pool: Pool) -> DecoderContext:
+    """The context of a column's decoder."""
+    number = columns.picked.names.index(name)
     return DecoderContext(
         column=name,
         number=number,
-        encoding=picked.encodings[number],
+        encoding=columns.picked.encodings[number],
         seed=seed,
         threads=pool.threads,
         scratch_bytes=pool.memory.limit_bytes // _SCRATCH_PART,
         shared=pool.memory.shared,
-        clips=clips,
+        clips=columns.clips.get(name),
     )
 
 

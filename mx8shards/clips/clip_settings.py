@@ -16,7 +16,6 @@ _MOST_SECONDS = 10**9
 
 
 def clip_times(
-    *,
     frames: int | None,
     stride: int | None,
     every: int | None,

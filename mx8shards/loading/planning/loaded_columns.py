@@ -1,0 +1,50 @@
+"""Which columns does a loader read, and which of them does it decode, copy, or need only for decoding others?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mx8shards.dataset import Dataset
+from mx8shards.errors import SettingError, shown
+from mx8shards.format.columns import Columns
+from mx8shards.loading.planning.settings import Settings
+from mx8shards.stages import ClipColumns
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedColumns:
+    """The columns that are read.
+
+    picked  all of them
+    copied  those that are delivered as they are stored
+    clips   what decoders of clips need to know, by column of videos
+    """
+
+    picked: Columns
+    copied: tuple[str, ...]
+    clips: Mapping[str, ClipColumns]
+
+
+def loaded_columns(dataset: Dataset, settings: Settings) -> LoadedColumns:
+    """The columns of a loader. SettingError if a column that is not loaded would be decoded.
+
+    The packet indices of decoded videos are read, but only delivered if `columns=` names them.
+    """
+    picked, videos = dataset.picked(settings.columns), dataset.view.videos
+    for name in settings.decode:
+        if name not in picked.names:
+            known = ", ".join(map(repr, picked.names))
+            raise SettingError(subject="decode", expected=f"a column that is loaded: {known}", found=shown(name))
+    copied = [name for name in picked.names if name not in settings.decode]
+    decoded = [name for name in videos.names if name in settings.decode] if videos is not None else []
+    if videos is None or not decoded:
+        return LoadedColumns(picked, tuple(copied), {})
+    indices = {videos.packets[0], *map(videos.packets_of, decoded)}
+    if settings.columns is None:
+        copied = [name for name in copied if name not in indices]
+    picked = dataset.shards.columns([*picked.names, *sorted(indices - set(picked.names))])
+    numbers = {name: picked.names.index(name) for name in indices}
+    clock = numbers[videos.packets[0]]
+    clips = {name: ClipColumns(videos.times, numbers[videos.packets_of(name)], clock) for name in decoded}
+    return LoadedColumns(picked, tuple(copied), clips)
