@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import IO, Any
 
 from mx8shards.convert.classes import check_no_empty, class_names, classes_of, top_of_tar
 from mx8shards.convert.file_kinds import FileKind
 from mx8shards.convert.source import Item
-from mx8shards.convert.source_files import is_text, open_files, suffix_of
+from mx8shards.convert.source_files import Folder, is_text, open_files, suffix_of
 from mx8shards.convert.tarball import Tar
 from mx8shards.errors import SourceError, one_of
 from mx8shards.shards.links import is_url
-
-Labels = Literal["auto", "none", "imagefolder"]
 
 _HIDDEN = "files and folders whose names begin with a dot are skipped"
 
@@ -26,7 +24,7 @@ class ClassFolders:
     """
 
     def __init__(self, src: str | os.PathLike[str], labels: str, classes: Any, kind: FileKind) -> None:
-        one_of("labels", labels, get_args(Labels))
+        one_of("labels", labels, ("auto", "none", kind.source))
         wanted = class_names(classes)
         self._kind = kind
         self.files = open_files(src, kind)
@@ -48,7 +46,7 @@ class ClassFolders:
         if not chosen:
             expected, found = f"{self._kind.name} ({self._suffixes})", f"none among {len(self.names)} files"
             raise SourceError(subject=src, expected=expected, found=found, hint=_HIDDEN)
-        self.classes = classes_of(src, chosen, labels, wanted)
+        self.classes = classes_of(src, chosen, labels, wanted, self._kind.source)
         if self.classes is not None and wanted is None:
             check_no_empty(src, folders, self.names)
 
@@ -76,8 +74,9 @@ class ClassFolders:
         """Size and modification time of a file."""
         return self.files.stamp(self._top + item[0]) if self.is_chosen(item[0]) else None
 
-    def check(self, name: str) -> None:
+    def check(self, item: Item) -> None:
         """SourceError for a file that is none of the kind, or whose name cannot be stored."""
+        name = item[0]
         if not is_text(name):
             raise SourceError("its name is not UTF-8")
         if not self.is_chosen(name):
@@ -87,10 +86,17 @@ class ClassFolders:
         """The bytes of a file."""
         return self.files.read(self._top + item[0], *item[1:])
 
-    def path_in_source(self, name: str) -> str:
-        """The name by which `files` knows a file."""
-        return self._top + name
+    def open(self, item: Item) -> bytes | IO[bytes]:
+        """A file of a folder, of any size; the bytes of one in a tar or a store."""
+        if isinstance(self.files, Folder):
+            return self.files.open(self._top + item[0])
+        return self.read(item)
 
-    def label(self, name: str) -> int:
+    @property
+    def has_labels(self) -> bool:
+        """Whether files have classes."""
+        return self.classes is not None
+
+    def label(self, item: Item) -> int:
         """The number of a file's class."""
-        return self._numbers[name.split("/", 1)[0]]
+        return self._numbers[item[0].split("/", 1)[0]]

@@ -10,6 +10,7 @@ from mx8shards.errors import SourceError
 class FileKind(NamedTuple):
     """The files that a source converts. All others in its folder are rejects."""
 
+    source: str  # which converts them
     name: str  # in the plural
     one: str
     suffixes: frozenset[str]
@@ -22,6 +23,7 @@ class FileKind(NamedTuple):
 
 
 PICTURES = FileKind(
+    "imagefolder",
     "pictures",
     "a picture",
     frozenset(
@@ -30,6 +32,7 @@ PICTURES = FileKind(
     1 << 28,  # our decoders take no larger picture, and a sparse file may claim any size
 )
 VIDEOS = FileKind(
+    "videofolder",
     "videos",
     "a video",
     frozenset(

@@ -18,10 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from mx8shards.convert.class_folders import ClassFolders, Labels
+from mx8shards.convert.class_folders import ClassFolders
 from mx8shards.convert.file_kinds import PICTURES
 from mx8shards.convert.picture_changes import Changes
 from mx8shards.convert.source import Item
+
+Labels = Literal["auto", "none", "imagefolder"]
 
 _MANY = 20_000
 
@@ -127,12 +129,11 @@ class ImageFolder:
         Args:
             item: one of `items`.
         """
-        name = item[0]
-        self._folders.check(name)
+        self._folders.check(item)
         image, width, height = self._changes.applied(self._folders.read(item))
-        sample = {"image": image, "path": name, "height": height, "width": width}
+        sample = {"image": image, "path": item[0], "height": height, "width": width}
         if self.classes is not None:
-            sample["label"] = self._folders.label(name)
+            sample["label"] = self._folders.label(item)
         return sample
 
 

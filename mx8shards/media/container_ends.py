@@ -25,8 +25,14 @@ def check_not_cut(source: bytes | IO[bytes]) -> None:
 
 
 def size_of(source: bytes | IO[bytes]) -> int:
-    """The size of a payload or a file."""
-    return len(source) if isinstance(source, bytes) else source.seek(0, os.SEEK_END)
+    """The size of a payload or a file, whose position stays."""
+    if isinstance(source, bytes):
+        return len(source)
+    at = source.tell()
+    try:
+        return source.seek(0, os.SEEK_END)
+    finally:
+        source.seek(at)
 
 
 def _head_of(file: IO[bytes]) -> bytes:

@@ -62,9 +62,9 @@ def opened(source: bytes | memoryview | IO[bytes]) -> Iterator[Any]:
     Errors of FFmpeg inside the block become DecodeError.
     """
     av = require("av", "video")
-    if isinstance(source, bytes | memoryview) and not len(source):
-        raise DecodeError(expected="a video", found="an empty file")
     file: Any = PayloadFile(source) if isinstance(source, bytes | memoryview) else source
+    if file.seek(0, io.SEEK_END) == 0:
+        raise DecodeError(expected="a video", found="an empty file")
     file.seek(0)
     with refusals(), av.open(file, container_options=_OPTIONS, metadata_errors="replace") as container:
         yield container

@@ -1,8 +1,8 @@
 """How is a video copied into a new MP4 without re-encoding, whole or a part of it?
 
 Packets are copied unchanged. Times are those of the packet index; the first frame of a part is shown at 0. Frames that
-a part needs, but that are shown before its begin or behind its end, are cut off by an edit list, so that players do not
-show them. A codec that MP4 does not hold (VP8) goes to Matroska, which has no edit lists and so takes whole videos only.
+a part needs, but that are shown before its begin or behind its end, are cut off by an edit list, which players heed. A
+codec that MP4 does not hold (VP8) goes to Matroska, which has no edit lists, so only whole videos go there.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _packets(
             if moved := _moved_audio(packet, copies[packet.stream_index], part, whole=whole):
                 yield moved
             continue
-        number = _number_of(packet, index) if seek else number
+        number = _number_of(packet, index, int(part.numbers[0])) if seek else number
         seek = False
         if number in places:
             place = places[number]
@@ -135,10 +135,10 @@ def _packets(
             return
 
 
-def _number_of(packet: Any, index: PacketIndex) -> int:
-    """The number of the first packet after a seek."""
+def _number_of(packet: Any, index: PacketIndex, wanted: int) -> int:
+    """The number of the first packet after a seek, which may not lie behind the wanted one."""
     found = np.flatnonzero((index.dts == packet.dts) & (index.pts == packet.pts) & (index.size == packet.size))
-    if packet.dts is None or packet.pts is None or len(found) != 1:
+    if packet.dts is None or packet.pts is None or len(found) != 1 or found[0] > wanted:
         raise _LostPlaceError
     return int(found[0])
 

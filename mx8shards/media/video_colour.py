@@ -1,6 +1,9 @@
 """How do the levels of a video's planes become RGB: which matrix, range and chroma position?
 
-The codes are those of ITU-T H.273, which FFmpeg uses too. `video_facts` says what an untagged video has.
+The codes are those of ITU-T H.273, which FFmpeg uses too. A video without tags has the matrix of BT.601 if it has at
+most 576 rows (SD), otherwise that of BT.709 (HD), and limited range. Chroma samples are at the left of two luma samples
+for the codecs whose standards say so, else in their centre. Motion JPEG has the conventions of JPEG instead: BT.601,
+full range, and chroma in the centre. Untagged grey has full range. FFmpeg does the same.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import numpy.typing as npt
 from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import VideoFacts
 from mx8shards.kernels.video_frames import FRAME
-from mx8shards.media.video_facts import FULL, colours_of
 
 Array = npt.NDArray[Any]
 
@@ -31,8 +33,32 @@ FORMATS |= {f"yuvj{name[3:]}": form for name, form in FORMATS.items() if name !=
 # The share of red and of blue in luma, by the code of the matrix.
 _MATRICES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}
 _MATRICES |= {9: (0.2627, 0.0593)}
+_BT709, _UNTAGGED, _SMPTE170M = 1, 2, 6
+_SD_ROWS = 576
+_LIMITED, _FULL = 1, 2  # ranges
+_AT_LEFT, _AT_CENTRE = 1, 2
 _LEFT = (1, 3, 5)
 _TOP, _BOTTOM = (3, 4), (5, 6)
+_LEFT_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video")
+
+
+class Colours(NamedTuple):
+    """How the planes of a video become RGB, in the codes of VideoFacts."""
+
+    matrix: int
+    range: int
+    siting: int
+
+
+def colours_of(facts: VideoFacts) -> Colours:
+    """The colours of a video, with defaults for what is not tagged."""
+    jpeg = facts.codec == "mjpeg"
+    usual = _SMPTE170M if jpeg or facts.height <= _SD_ROWS else _BT709
+    return Colours(
+        usual if facts.matrix in (0, _UNTAGGED) else facts.matrix,
+        facts.range or (_FULL if jpeg or facts.pixel_format == "gray" else _LIMITED),
+        facts.siting or (_AT_LEFT if facts.codec in _LEFT_CODECS else _AT_CENTRE),
+    )
 
 
 def frame_record(facts: VideoFacts) -> Array:
@@ -55,7 +81,7 @@ def frame_record(facts: VideoFacts) -> Array:
     if form.down == 2 and colours.siting in _TOP + _BOTTOM:
         frame["shift_y"] = 0.25 if colours.siting in _TOP else -0.25
     frame["turns"] = facts.rotation // 90
-    full = colours.range == FULL or facts.pixel_format.startswith("yuvj")
+    full = colours.range == _FULL or facts.pixel_format.startswith("yuvj")
     frame["colour"] = coefficients(colours.matrix, full=full)
     return np.asarray(record)
 

@@ -6,6 +6,7 @@ a keyframe from which all of them are decoded; further frames, which they need, 
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -42,6 +43,11 @@ def frames_in(index: PacketIndex, span: Span) -> npt.NDArray[np.int64]:
     return found
 
 
+def whole_of(index: PacketIndex) -> Span:
+    """All frames."""
+    return int(index.pts[index.frames[0]]), index.facts.end
+
+
 def span_of(index: PacketIndex, begin: float | None, end: float | None) -> Span:
     """The part from `begin` to `end`, in seconds from the first frame. None: from the first, to the last."""
     unit, per_second = index.facts.time_base
@@ -51,6 +57,13 @@ def span_of(index: PacketIndex, begin: float | None, end: float | None) -> Span:
         start if times[0] is None else times[0],
         index.facts.end if times[1] is None else min(times[1], index.facts.end),
     )
+
+
+def seconds_of(index: PacketIndex, span: Span) -> tuple[float, float]:
+    """When a part begins and ends, in seconds from the first frame."""
+    unit = Fraction(*index.facts.time_base)
+    start = int(index.pts[index.frames[0]])
+    return float((span[0] - start) * unit), float((min(span[1], index.facts.end) - start) * unit)
 
 
 def parts_of(index: PacketIndex, seconds: float) -> list[Span]:

@@ -29,7 +29,7 @@ from mx8shards.media.containers import (
     opened,
     video_stream,
 )
-from mx8shards.media.display_matrix import clockwise_rotation
+from mx8shards.media.display_matrix import check_rotation, rotation_of
 from mx8shards.media.nal_units import Kind, packet_kinds, reader_of_kinds
 
 Ints = npt.NDArray[np.int64]
@@ -91,13 +91,14 @@ class _Decoded:
                 raise DecodeError(expected="frames of one size and format", found=found, hint=_REENCODE)
 
 
-def index_video(source: bytes | IO[bytes], *, decode: bool = True) -> IndexedVideo:
+def index_video(source: bytes | IO[bytes], *, decode: bool = True, for_clips: bool = True) -> IndexedVideo:
     """Make the packet index of a video. DecodeError if it is damaged, or of a kind that clips cannot be decoded from.
 
     Args:
         source: The container's bytes, or its file; packets are not looked for in a file.
         decode: Decode all frames, so that damage is found and the number of frames is exact. False: only the first one,
             unless the container does not tell when frames are shown.
+        for_clips: False: also of a video whose pixels or rotation clips do not support, to copy or re-encode it.
     """
     check_not_cut(source)
     with opened(source) as container:
@@ -106,7 +107,9 @@ def index_video(source: bytes | IO[bytes], *, decode: bool = True) -> IndexedVid
         if decoded.first is None:
             raise DecodeError(expected="at least one frame", found="none")
         if not decode and not _times_are_known(packets, stream.codec_context.reorder_depth):
-            return index_video(source)
+            return index_video(source, for_clips=for_clips)
+        if for_clips:
+            _check_for_clips(decoded.first)
         kinds = packet_kinds(packets.kinds, np.array(packets.keyframe, bool))
         pts, dts, shown = _times(packets, decoded, decode)
         facts = _facts(stream, decoded.first, pts, shown, packets, decode)
@@ -212,14 +215,33 @@ def decoding_times(pts: Ints) -> Ints:
     return times - max(0, int((times - pts).max()))
 
 
+def times_in_order(source: bytes) -> Ints | None:
+    """The times of all frames in order, if they are not those of the packets; None if they are.
+
+    Args:
+        source: The container's bytes.
+    """
+    with opened(source) as container:
+        stream = video_stream(container)
+        packets, _ = _read(source, container, stream, decode=False)
+        if _times_are_known(packets, stream.codec_context.reorder_depth) or None in packets.dts:
+            return None
+        return np.sort(np.array(packets.dts, np.int64))
+
+
+def _check_for_clips(frame: Any) -> None:
+    """DecodeError for frames that are not decoded into clips."""
+    if frame.format.name not in PIXEL_FORMATS:
+        hint = f"{_REENCODE} as 8-bit 4:2:0"
+        raise DecodeError(expected=f"8-bit pixels ({', '.join(PIXEL_FORMATS)})", found=frame.format.name, hint=hint)
+    check_rotation(frame)
+
+
 def _facts(
     stream: Any, frame: Any, pts: Ints, shown: npt.NDArray[np.bool_], packets: _Packets, decoded: bool
 ) -> VideoFacts:
     check_size(frame.width, frame.height)
     name = frame.format.name
-    if name not in PIXEL_FORMATS:
-        hint = f"{_REENCODE} as 8-bit 4:2:0"
-        raise DecodeError(expected=f"8-bit pixels ({', '.join(PIXEL_FORMATS)})", found=name, hint=hint)
     context = stream.codec_context
     aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio
     aspect = (aspect.numerator, aspect.denominator) if aspect else (1, 1)
@@ -231,7 +253,7 @@ def _facts(
         pixel_format=name,
         width=frame.width,
         height=frame.height,
-        rotation=clockwise_rotation(frame),
+        rotation=rotation_of(frame) or 0,
         time_base=(stream.time_base.numerator, stream.time_base.denominator),
         sample_aspect=aspect,
         matrix=int(frame.colorspace),
