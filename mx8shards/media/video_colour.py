@@ -3,7 +3,7 @@
 The codes are those of ITU-T H.273, which FFmpeg uses too. A video without tags has the matrix of BT.601 if it has at
 most 576 rows (SD), otherwise that of BT.709 (HD), and limited range. Chroma samples are at the left of two luma samples
 for the codecs whose standards say so, else in their centre. Motion JPEG has the conventions of JPEG instead: BT.601,
-full range, and chroma in the centre. Untagged grey has full range. FFmpeg does the same.
+full range, and chroma in the centre. Untagged grey has full range. (swscale converts untagged HD with BT.601.)
 """
 
 from __future__ import annotations

@@ -14,6 +14,11 @@ _MORE_FRAMES = 3  # the one being decoded, and those that we hold
 _H264_BLOCKS = {9: 396, 10: 396, 11: 900, 12: 2376, 13: 2376, 20: 2376, 21: 4752, 22: 8100, 30: 8100, 31: 18000}
 _H264_BLOCKS |= {32: 20480, 40: 32768, 41: 32768, 42: 34816, 50: 110400, 51: 184320, 52: 184320}
 
+# Luma samples of the largest picture, by 30 times the level of HEVC (ITU-T H.265, table A.8).
+_HEVC_SAMPLES = {30: 36_864, 60: 122_880, 63: 245_760, 90: 552_960, 93: 983_040, 120: 2_228_224, 123: 2_228_224}
+_HEVC_SAMPLES |= {150: 8_912_896, 153: 8_912_896, 156: 8_912_896, 180: 35_651_584, 183: 35_651_584, 186: 35_651_584}
+_HEVC_LEVEL_AT = 12  # in the decoder's configuration record
+
 _EDGE = 64  # pixels around a frame that decoders allocate on each side
 _SAMPLE_BYTES = {"gray": 1.0, "yuv420p": 1.5, "yuvj420p": 1.5, "yuv422p": 2.0, "yuvj422p": 2.0}
 _SIDE_BYTES = 1.0  # per pixel: motion vectors and other data of a frame
@@ -37,4 +42,8 @@ def _references(index: PacketIndex) -> int:
     if facts.codec == "h264" and len(extradata) > 3 and extradata[0] == 1 and extradata[3] in _H264_BLOCKS:
         blocks = -(-facts.width // 16) * -(-facts.height // 16)
         return max(1, min(most, _H264_BLOCKS[extradata[3]] // blocks))
+    if facts.codec == "hevc" and len(extradata) > _HEVC_LEVEL_AT and extradata[0] == 1:
+        limit = _HEVC_SAMPLES.get(extradata[_HEVC_LEVEL_AT], 0)
+        quarters = -(-4 * facts.width * facts.height // max(limit, 1))
+        return {1: 16, 2: 12, 3: 8, 4: 6}.get(quarters, most)
     return most
