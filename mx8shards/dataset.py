@@ -356,7 +356,7 @@ class Dataset:
             short: `"drop"`, `"loop"`, or `"pad"` (with its last frame) a video that is shorter than a clip.
         """
         times = clip_times(frames, stride, every, fps, at, anchors, random, short)
-        videos = video_columns(self._view, self.metadata, self._columns.names, column, times)
+        videos = video_columns(self.shards, self._view, self.metadata, self._columns.names, column, times)
         starts = None if anchors is None else anchors_of(anchors, self.column(anchors))
         return self._derived(clip_view(self.shards, self._view, self.metadata, videos, starts))
 

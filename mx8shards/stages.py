@@ -66,15 +66,15 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClipColumns:
-    """What a decoder of clips needs: which frames a clip has, and the numbers of columns in the spans.
+    """What a decoder of clips needs: which frames a clip has, and where the packet indices of videos are.
 
-    `packets` is the number of the column with the packet index of the video, `clock` that of the video whose frames or
-    moments the starts of clips count.
+    `packets` is the number of the column, in the spans, with the packet index of the video, or a file that has it:
+    `packets.read(sample_id)`. `clock` is that of the video whose frames or moments the starts of clips count.
     """
 
     times: Any
-    packets: int
-    clock: int
+    packets: Any
+    clock: Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

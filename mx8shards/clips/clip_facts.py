@@ -10,8 +10,9 @@ import numpy as np
 from mx8shards.clips.clip_settings import nanoseconds
 from mx8shards.clips.clip_view import NO_LENGTHS, ClipView
 from mx8shards.clips.packet_columns import read_packets
-from mx8shards.errors import FormatError, SchemaError, SettingError, finite_numbers, shown
-from mx8shards.format.clip_times import ClipTimes, VideoColumns, length_of, moments
+from mx8shards.clips.packet_file import packet_file
+from mx8shards.errors import DecodeError, FormatError, SchemaError, SettingError, finite_numbers, shown
+from mx8shards.format.clip_times import ClipTimes, IndexFile, VideoColumns, length_of, moments
 from mx8shards.format.packet_index import FORMAT, VIDEOS
 from mx8shards.shards.column_values import stacked_column
 from mx8shards.shards.open_shard import Shards
@@ -20,11 +21,10 @@ from mx8shards.views import Ids, View
 _DURATION = ("duration", "time_base_num", "time_base_den")
 _MOST = 1 << 40  # frames or moments of a video
 _RUN = 1 << 20  # samples whose facts are read at a time
-_HINT = "`mx8shards convert videofolder` writes one"
 
 
 def video_columns(
-    view: View, metadata: Mapping[str, Any], columns: Sequence[str], names: Any, times: ClipTimes
+    shards: Shards, view: View, metadata: Mapping[str, Any], columns: Sequence[str], names: Any, times: ClipTimes
 ) -> VideoColumns:
     """The columns `names` with their packet indices. SettingError or SchemaError if a column is not one of videos."""
     if view.varies_by_epoch or view.videos is not None:
@@ -38,16 +38,19 @@ def video_columns(
         if name not in columns:
             have = ", ".join(map(repr, columns))
             raise SettingError(subject="clips", expected=f"one of the columns {have}", found=shown(name))
-    packets = tuple(_packets_of(metadata.get(VIDEOS), name) for name in wanted)
+    packets = tuple(_packets_of(shards, metadata.get(VIDEOS), name) for name in wanted)
     return VideoColumns(names=wanted, packets=packets, times=times)
 
 
-def _packets_of(known: Any, name: str) -> str:
-    """The column with the packet indices of a column of videos."""
+def _packets_of(shards: Shards, known: Any, name: str) -> str | IndexFile:
+    """The column with the packet indices of a column of videos, or a file, which is made if there is neither."""
     facts = known.get(name) if isinstance(known, Mapping) else None
     packets = facts.get("packets") if isinstance(facts, Mapping) else None
     if not isinstance(facts, Mapping) or not isinstance(packets, str):
-        raise SchemaError(subject=f"column {name!r}", expected="a packet index beside it", found="none", hint=_HINT)
+        encoding = shards.columns([name]).encodings[0]
+        if encoding != "bytes":
+            raise SchemaError(subject=f"column {name!r}", expected="videos, with the encoding bytes", found=encoding)
+        return packet_file(shards, name)
     if facts.get("format") != FORMAT:
         found = shown(facts.get("format"))
         raise FormatError(subject=f"metadata: {VIDEOS}: {name}", expected=repr(FORMAT), found=found)
@@ -64,13 +67,20 @@ def clip_view(
 
 def lengths_of(shards: Shards, view: View, metadata: Mapping[str, Any], videos: VideoColumns) -> Ids:
     """The length of the video at each position of a view, in frames or in moments."""
-    prefix = metadata[VIDEOS][videos.names[0]].get("facts")
-    runs = _sample_ids(view)
+    prefix = metadata[VIDEOS][videos.names[0]].get("facts") if isinstance(videos.packets[0], str) else None
     if isinstance(prefix, str):
         names = ("frames",) if videos.times.fps is None else _DURATION
         return _lengths(videos.times, [_fact(shards, prefix + name, view) for name in names])
-    indices = (read_packets(shards, sample_id, videos.packets[0]) for run in runs for sample_id in run.tolist())
-    return np.array([length_of(videos.times, index) for index in indices], np.int64)
+    ids = (sample_id for run in _sample_ids(view) for sample_id in run.tolist())
+    return np.array([_length(shards, videos, sample_id) for sample_id in ids], np.int64)
+
+
+def _length(shards: Shards, videos: VideoColumns, sample_id: int) -> int:
+    """The length of a video, from its packet index; 0 without one, so that it has no clips."""
+    try:
+        return length_of(videos.times, read_packets(shards, sample_id, videos.packets[0]))
+    except DecodeError:
+        return 0
 
 
 def _fact(shards: Shards, name: str, view: View) -> Ids:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from mx8shards.errors import FormatError
-from mx8shards.format.clip_times import START, VideoColumns, frames_of, seconds_of
+from mx8shards.errors import DecodeError, FormatError
+from mx8shards.format.clip_times import START, IndexFile, VideoColumns, frames_of, seconds_of
 from mx8shards.format.packet_index import PacketIndex, parse_packet_index
 from mx8shards.shards.open_shard import Shards
 from mx8shards.views import Extras, Ids
 
 
-def read_packets(shards: Shards, sample_id: int, name: str) -> PacketIndex:
-    """The packet index in a column of a sample."""
+def read_packets(shards: Shards, sample_id: int, source: str | IndexFile) -> PacketIndex:
+    """The packet index of a sample, from a column or a file. DecodeError if it has none."""
     i, row = shards.locate(sample_id)
     shard = shards.open_shard(i)
-    payload = shard.payloads(row, [shard.columns.names.index(name)])[0]
+    if isinstance(source, str):
+        payload = bytes(shard.payloads(row, [shard.columns.names.index(source)])[0])
+    else:
+        payload = source.read(sample_id)
+    place = f"{shard.name}: sample {row} of this shard"
+    if not payload:
+        raise DecodeError(place=place, expected="a packet index", found="an empty one", reason="missing")
     try:
         return parse_packet_index(payload)
     except FormatError as error:
-        raise error.at(place=f"{shard.name}: sample {row} of this shard, column {name!r}") from error.__cause__
+        raise error.at(place=place) from error.__cause__
 
 
 def clip_bounds(shards: Shards, videos: VideoColumns | None, sample_ids: Ids, extras: Extras) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -67,19 +67,26 @@ class ClipTimes:
         return [self.frames, self.stride, self.every, fps, at, self.random, self.short]
 
 
+class IndexFile(Protocol):
+    """A file with the packet indices of a dataset that has no column of them."""
+
+    def read(self, sample_id: int, /) -> bytes:
+        """The packet index of a sample."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoColumns:
     """The columns of videos of which a view has clips. The first one is the clock of the others.
 
-    packets  for each of them, the column with its packet index
+    packets  for each of them, the column or the file with its packet index
     """
 
     names: tuple[str, ...]
-    packets: tuple[str, ...]
+    packets: tuple[str | IndexFile, ...]
     times: ClipTimes
 
-    def packets_of(self, name: str) -> str:
-        """The column with the packet index of a column of videos."""
+    def packets_of(self, name: str) -> str | IndexFile:
+        """The column or the file with the packet index of a column of videos."""
         return self.packets[self.names.index(name)]
 
 

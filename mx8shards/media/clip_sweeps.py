@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mx8shards.errors import DecodeError
-from mx8shards.format.clip_times import ClipFrames
+from mx8shards.format.clip_times import ClipFrames, IndexFile
 from mx8shards.format.packet_index import PacketIndex, parse_packet_index
 from mx8shards.kernels.payloads import copy_payload
 from mx8shards.media.packet_plan import Ints, stretches
@@ -55,15 +55,20 @@ class Sweep:
         return begin, int((self.index.position + self.index.size)[packets].max()) - begin
 
 
-def read_index(work: Work, row: int, number: int, video: int | None = None) -> PacketIndex:
-    """The packet index in column `number` of a row. `video`: the number of the column of the video that it describes.
+def read_index(work: Work, row: int, source: int | IndexFile, video: int | None = None) -> PacketIndex:
+    """The packet index of a row, in the column with this number or in a file.
 
-    OSError if it cannot be read, FormatError or DecodeError if there is none.
+    `video`: the number of the column of the video that it describes. OSError if it cannot be read, FormatError or
+    DecodeError if there is none.
     """
-    begin, size = work.spans[row, number].tolist()
-    data = np.empty(size, np.uint8)
-    if not copy_payload(work.shards, work.rows[row], begin, size, data.ctypes.data):
-        raise OSError("the packet index cannot be read")
-    if not size:
+    if isinstance(source, int):
+        begin, size = work.spans[row, source].tolist()
+        memory = np.empty(size, np.uint8)
+        if not copy_payload(work.shards, work.rows[row], begin, size, memory.ctypes.data):
+            raise OSError("the packet index cannot be read")
+        data = memory.tobytes()
+    else:
+        data = source.read(int(work.rows["sample_id"][row]))
+    if not data:
         raise DecodeError(expected="a packet index", found="an empty one", reason="missing")
-    return parse_packet_index(data.tobytes(), None if video is None else int(work.spans[row, video]["size"]))
+    return parse_packet_index(data, None if video is None else int(work.spans[row, video]["size"]))

@@ -145,7 +145,7 @@ def test_views_that_have_no_clips_are_refused(tmp_path: Path) -> None:
     with write_videos(tmp_path / "data", [GOOD, GOOD]) as dataset:
         with pytest.raises(mx8.SettingError, match="clips: expected one of the columns"):
             dataset.clips("film", frames=2)
-        with pytest.raises(mx8.SchemaError, match="column 'path': expected a packet index"):
+        with pytest.raises(mx8.SchemaError, match="column 'path': expected videos"):
             dataset.clips("path", frames=2)
         view = dataset.clips("video", frames=2)
         with pytest.raises(mx8.SettingError, match="got a view of clips"):

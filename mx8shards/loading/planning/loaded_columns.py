@@ -40,11 +40,11 @@ def loaded_columns(dataset: Dataset, settings: Settings) -> LoadedColumns:
     decoded = [name for name in videos.names if name in settings.decode] if videos is not None else []
     if videos is None or not decoded:
         return LoadedColumns(picked, tuple(copied), {})
-    indices = {videos.packets[0], *map(videos.packets_of, decoded)}
+    sources = {name: videos.packets_of(name) for name in [videos.names[0], *decoded]}
+    indices = {source for source in sources.values() if isinstance(source, str)}
     if settings.columns is None:
         copied = [name for name in copied if name not in indices]
     picked = dataset.shards.columns([*picked.names, *sorted(indices - set(picked.names))])
-    numbers = {name: picked.names.index(name) for name in indices}
-    clock = numbers[videos.packets[0]]
-    clips = {name: ClipColumns(videos.times, numbers[videos.packets_of(name)], clock) for name in decoded}
+    places = {name: picked.names.index(at) if isinstance(at, str) else at for name, at in sources.items()}
+    clips = {name: ClipColumns(videos.times, places[name], places[videos.names[0]]) for name in decoded}
     return LoadedColumns(picked, tuple(copied), clips)
