@@ -25,7 +25,7 @@ from mx8shards.format.packet_index import PacketIndex, encode_packet_index
 from mx8shards.media.remuxing import remuxed
 from mx8shards.media.video_cuts import Span, seconds_of
 from mx8shards.media.video_encoding import CRF, ENCODERS, MOST_CRF, MOST_GOP, Encoding, reencoded, versions
-from mx8shards.media.video_facts import fact_columns
+from mx8shards.media.video_facts import COLUMNS, fact_columns, videos_metadata
 from mx8shards.media.video_index import IndexedVideo, index_video
 
 Codec = Literal["h264", "av1"]
@@ -34,18 +34,22 @@ _USUAL_GOP = 16
 _MOST_SIDE, _MOST_FPS = 1 << 14, 1_000
 
 
-def checked_video(data: bytes, *, decode: bool = True) -> Mapping[str, Any]:
-    """Check a video for a recipe: its columns. SourceError if clips cannot be decoded from it.
+VIDEO_COLUMNS: Mapping[str, str] = {"video": "bytes", "packets": "bytes", **COLUMNS}
+VIDEO_METADATA: Mapping[str, Any] = videos_metadata("video", "packets")
 
-    The columns are `video`, `packets` (the packet index) and those of `mx8shards.media.video_facts.COLUMNS`. All frames
-    are decoded, so that damaged videos are refused, unless `decode` is False.
+
+def checked_video(data: bytes, **options: Any) -> Mapping[str, Any]:
+    """Check a video for a recipe, and change it if asked: the values of VIDEO_COLUMNS. SourceError if it is refused.
+
+    Options are those of VideoChanges. All frames are decoded, so that damaged videos are refused, unless `decode` is
+    False. The metadata of the recipe must contain VIDEO_METADATA.
     """
-    return VideoChanges(decode=decode).applied(data)
+    return VideoChanges(**options).applied(data)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoChanges:
-    """The requested changes."""
+    """The requested changes: the options of `VideoFolder` of these names."""
 
     remux: bool = False
     gop: int | None = None

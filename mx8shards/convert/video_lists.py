@@ -98,7 +98,8 @@ def _name_of(row: Row) -> str:
     """The path, and which part of the video."""
     if row.start is None and row.end is None:
         return row.path
-    return f"{row.path}#{'' if row.start is None else f'{row.start:g}'}-{'' if row.end is None else f'{row.end:g}'}"
+    begin, end = ("" if time is None else f"{time:.15g}" for time in (row.start, row.end))
+    return f"{row.path}#{begin}-{end}"
 
 
 def _classes(path: Path, rows: Sequence[Row], wanted: tuple[str, ...] | None) -> tuple[bool, tuple[str, ...] | None]:

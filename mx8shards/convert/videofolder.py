@@ -20,12 +20,11 @@ from mx8shards.convert.class_folders import ClassFolders
 from mx8shards.convert.file_kinds import VIDEOS
 from mx8shards.convert.source import Item
 from mx8shards.convert.source_files import suffix_of
-from mx8shards.convert.video_changes import Codec, VideoChanges
+from mx8shards.convert.video_changes import VIDEO_COLUMNS, VIDEO_METADATA, Codec, VideoChanges
 from mx8shards.convert.video_lists import SUFFIXES, VideoList
 from mx8shards.errors import SettingError, SourceError, finite_seconds, require
 from mx8shards.format.packet_index import PacketIndex
 from mx8shards.media.video_cuts import Span, parts_of, span_of, whole_of
-from mx8shards.media.video_facts import COLUMNS, videos_metadata
 from mx8shards.shards.links import is_url
 
 Labels = Literal["auto", "none", "videofolder"]
@@ -94,17 +93,15 @@ class VideoFolder:
         self.versions = self._changes.versions
         self.features = {"state": self._videos.files.state, "decode": decode}
         self.columns: Mapping[str, str] = {
-            "video": "bytes",
-            "packets": "bytes",
+            **VIDEO_COLUMNS,
             "path": "str",
-            **COLUMNS,
             **({"label": "int"} if self._videos.has_labels else {}),
             **({"source_start": "float64", "source_end": "float64"} if has_parts or clip_seconds is not None else {}),
         }
         options = {**self._changes.to_json(), **({} if clip_seconds is None else {"clip_seconds": clip_seconds})}
         self.metadata: Mapping[str, Any] = {
             "videofolder": {"labels": labels, **options},
-            **videos_metadata("video", "packets"),
+            **VIDEO_METADATA,
             **({"classes": list(self.classes)} if self.classes is not None else {}),
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from mx8shards.errors import DecodeError, require
@@ -25,6 +25,8 @@ _OPTIONS = {
     "enable_drefs": "0",  # references of a MOV to other files
     "use_absolute_path": "0",
 }
+
+_BITEXACT = {"fflags": "+bitexact"}  # no version and no date in the file
 
 
 class PayloadFile(io.RawIOBase):
@@ -79,6 +81,20 @@ def refusals() -> Iterator[None]:
     except (av.FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "") or type(error).__name__
         raise DecodeError(expected="a whole video", found=reason[0].lower() + reason[1:]) from error
+
+
+@contextlib.contextmanager
+def new_container(kind: str, out: io.BytesIO, options: Mapping[str, str]) -> Iterator[Any]:
+    """A new container in memory, complete at the end. Equal versions of FFmpeg give equal bytes.
+
+    Args:
+        kind: FFmpeg's name of the format.
+        out: Where the bytes go.
+        options: Options of the muxer.
+    """
+    mode = "w"
+    with require("av", "video").open(out, mode, format=kind, container_options={**_BITEXACT, **options}) as container:
+        yield container
 
 
 def video_stream(container: Any) -> Any:

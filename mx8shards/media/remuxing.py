@@ -14,9 +14,9 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from mx8shards.errors import DecodeError, require
+from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import PacketIndex
-from mx8shards.media.containers import codec_name, opened, video_stream
+from mx8shards.media.containers import codec_name, new_container, opened, video_stream
 from mx8shards.media.mp4_boxes import with_end, with_index_first
 from mx8shards.media.video_cuts import Span, frames_in, packets_for
 from mx8shards.media.video_index import Ints, decoding_times
@@ -166,8 +166,7 @@ def _seconds(packet: Any) -> Fraction:
 def _muxed(kind: str, packets: Iterable[_Packet], streams: Sequence[Any], scale: int) -> bytes:
     """The packets in a new container. ValueError if it does not hold one of the codecs."""
     out = io.BytesIO()
-    options = {"fflags": "+bitexact"} | ({"movie_timescale": str(scale)} if kind == "mp4" else {})
-    with require("av", "video").open(out, "w", format=kind, container_options=options) as target:
+    with new_container(kind, out, {"movie_timescale": str(scale)} if kind == "mp4" else {}) as target:
         copies = [target.add_stream_from_template(stream, opaque=True) for stream in streams]
         for packet, stream, pts, dts in packets:
             packet.pts, packet.dts = pts, dts

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from mx8shards.errors import DecodeError, error_text, require
-from mx8shards.media.containers import opened, video_stream
+from mx8shards.media.containers import new_container, opened, video_stream
 from mx8shards.media.display_matrix import upright_filters
 from mx8shards.media.mp4_boxes import with_index_first
 from mx8shards.media.video_index import times_in_order
@@ -80,10 +80,7 @@ def reencoded(payload: bytes, encoding: Encoding, *, audio: bool = True) -> byte
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder writes its settings to stderr otherwise
     out = io.BytesIO()
     times = times_in_order(payload)
-    with (
-        opened(payload) as container,
-        require("av", "video").open(out, "w", format="mp4", container_options={"fflags": "+bitexact"}) as target,
-    ):
+    with opened(payload) as container, new_container("mp4", out, {}) as target:
         sounds = container.streams.audio if audio else ()
         _Encoder(container, target, encoding, sounds).run(times)
     return with_index_first(out.getvalue())
