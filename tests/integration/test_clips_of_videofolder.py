@@ -54,7 +54,7 @@ def test_memory_stays_flat_over_many_clips(tmp_path: Path) -> None:
         decode = {"video": mx8.Clip(crop=mx8.RandomResizedCrop(32))}
         with mx8.Loader(view, batch_size=8, shuffle=True, output="numpy", memory="256mb", decode=decode) as loader:
             found = []
-            for epoch in range(4):
+            for _ in range(4):
                 for batch in loader:
                     del batch
                 found.append(anonymous_bytes())
