@@ -17,7 +17,6 @@ from benchmarks import videos
 from benchmarks.adapters.ours_clips import FRAMES, SIZE
 from benchmarks.adapters.torch_loader import Epochs, collate
 
-
 _SIZES: dict[str, Any] = {}  # shapes of frames by path, because decord takes the size in advance
 
 

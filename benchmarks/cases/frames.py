@@ -75,7 +75,7 @@ def _wrong(path: Path, reader: str, numbers: tuple[int, ...]) -> int:
 def _number(frame: Any) -> int:
     """The number painted into a frame, which a reader may have rotated clockwise."""
     luma = frame.mean(axis=2)
-    return videos.number_in(luma if luma.shape[1] >= videos.WIDTH else np.rot90(luma))
+    return int(videos.number_in(luma if luma.shape[1] >= videos.WIDTH else np.rot90(luma)))
 
 
 def targets() -> list[Target]:
