@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from mx8shards.errors import DecodeError, FormatError
 from mx8shards.format.packet_index import MOST_TIME, PacketIndex, VideoFacts, encode_packet_index
+from mx8shards.media.chroma_siting import siting_of
 from mx8shards.media.container_ends import check_not_cut, size_of
 from mx8shards.media.containers import (
     PIXEL_FORMATS,
@@ -258,7 +259,7 @@ def _facts(
         sample_aspect=aspect,
         matrix=int(frame.colorspace),
         range=2 if name.startswith("yuvj") else int(frame.color_range),
-        siting=0,
+        siting=siting_of(codec_name(stream), context.extradata or b""),
         reorder=int(context.reorder_depth),
         end=int(times[-1]) + (packets.durations[last] or max(usual, 1)),
         stream=stream.index,

@@ -216,6 +216,20 @@ def test_a_file_of_over_4_gib_is_a_reject_that_names_clip_seconds(src, tmp_path)
     assert "--clip-seconds" in reject.reason
 
 
+def test_a_file_of_over_4_gib_is_split_at_keyframes(tmp_path):
+    """An MP4 with an empty box of 5 GB at its end, which takes no space on disk."""
+    data, empty = video("h264").data, 5_000_000_000
+    (tmp_path / "videos").mkdir()
+    with open(tmp_path / "videos/long.mp4", "wb") as file:
+        file.write(data + b"\0\0\0\1free" + empty.to_bytes(8, "big"))
+        file.truncate(len(data) + empty)
+    report = mx8.convert_from("videofolder", tmp_path / "videos", tmp_path / "data", clip_seconds=0.5)
+    assert (report.samples, report.rejects) == (2, ())
+    with mx8.Dataset(tmp_path / "data") as dataset:
+        assert [number for sample in dataset for number in numbers_in(sample)] == list(range(40))
+        assert all(len(sample["video"]) < len(data) for sample in dataset)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -159,3 +160,22 @@ def test_changed_bytes_give_a_format_error_or_a_valid_index(data):
     assert (index.position + index.size).max() <= 5_000 or not index.facts.slices
     assert np.abs(index.pts).max() <= MOST_TIME
     assert_equal(parse_packet_index(encode_packet_index(index)), index)
+
+
+def test_the_vectors_of_the_specification_hold(repository):
+    vectors = json.loads((repository / "format_spec/vectors/packets.json").read_text(encoding="utf-8"))
+    for vector in vectors["indices"]:
+        data = bytes.fromhex(vector["index"])
+        index = parse_packet_index(data, vectors["video_bytes"])
+        for name, value in vector["facts"].items():
+            found = getattr(index.facts, name)
+            assert (list(found) if isinstance(found, tuple) else found) == value
+        assert index.extradata.hex() == vector["extradata"]
+        for name in ("pts", "dts", "position", "size"):
+            assert getattr(index, name).tolist() == vector[name]
+        flags = index.keyframe + 2 * index.disposable + 4 * index.shown
+        assert flags.tolist() == vector["flags"]
+        assert encode_packet_index(index) == data
+    for vector in vectors["refused"]:
+        with pytest.raises(FormatError):
+            parse_packet_index(bytes.fromhex(vector["index"]), vectors["video_bytes"])

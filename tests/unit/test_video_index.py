@@ -11,6 +11,7 @@ import pytest
 
 from mx8shards.errors import DecodeError
 from mx8shards.format.packet_index import encode_packet_index, parse_packet_index
+from mx8shards.media.chroma_siting import siting_of
 from mx8shards.media.containers import FORMATS
 from mx8shards.media.video_index import index_video
 from tests.videos import CELLS, CUT, FPS, FRAMES, HEIGHT, WIDTH, decoded, encoded, luma_of, number_in, planes_of, video
@@ -127,6 +128,34 @@ def test_without_decoding_the_index_is_equal_but_for_the_note():
     assert (quick.facts.decoded, whole.facts.decoded) == (False, True)
     for name in ("pts", "dts", "position", "size", "keyframe", "disposable", "shown"):
         np.testing.assert_array_equal(getattr(quick, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mpegts"])
+@pytest.mark.parametrize("place", [None, 1, 2, 5])  # 0 is what x264 does not write
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p"])
+def test_the_place_of_chroma_samples_is_that_of_the_sequence_parameter_set(suffix, place, pixels):
+    tag = "" if place is None else f":chromaloc={place}:sar=4/3:colormatrix=bt709:overscan=crop"
+    options = {"preset": "ultrafast", "x264-params": f"keyint=4{tag}"}
+    data = encoded("h264", range(3), range(3), suffix=suffix, options=options, pixel_format=pixels)
+    facts = index_video(data).packets.facts
+    wanted = None if pixels == "yuv444p" else place  # which has nothing to place
+    assert facts.siting == (0 if wanted is None else wanted + 1)
+    assert facts.matrix == (2 if place is None else 1)
+    assert facts.sample_aspect == ((1, 1) if place is None else (4, 3))
+
+
+def test_truncated_sequence_parameter_sets_have_no_place_of_chroma():
+    options = {"x264-params": "chromaloc=2:cqm=jvt"}
+    data = encoded("h264", range(2), range(2), options=options)
+    extradata = index_video(data).packets.extradata
+    assert siting_of("h264", extradata) == 3
+    for end in range(30):
+        assert siting_of("h264", extradata[:end]) in (0, 3)
+    draw = random.Random(1)
+    for _ in range(500):
+        damaged = bytearray(extradata)
+        damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        assert siting_of("h264", bytes(damaged)) in range(7)
 
 
 def test_audio_is_noticed():
