@@ -263,3 +263,53 @@ def test_repeated_samples_of_a_step_are_all_filled(dataset: mx8.Dataset) -> None
     assert Counter(batch["video.frames"][:, 0].tolist())[int(batch["video.frames"][0, 0])] == 3
     for label, pixels, frames in zip(batch["label"], batch["video"], batch["video.frames"], strict=True):
         assert painted_numbers(pixels) == shown_numbers(label, frames)
+
+
+# views, processes, closing -------------------------------------------------------------------------------------------
+
+
+def test_clips_can_be_selected_and_concatenated(dataset: mx8.Dataset) -> None:
+    view = dataset.clips("video", frames=4, every=10)
+    chosen = view.where("label", 1)
+    assert len(chosen) == 1 + (videos.FRAMES - 4) // 10
+    assert chosen.column("path")[0] == "1.mp4"
+    both = mx8.concat([chosen, view.select([0])])
+    for batch in loaded(both):
+        for label, pixels, frames in zip(batch["label"], batch["video"], batch["video.frames"], strict=True):
+            assert painted_numbers(pixels) == shown_numbers(label, frames)
+
+
+def test_clips_come_from_worker_processes(dataset: mx8.Dataset) -> None:
+    torch = pytest.importorskip("torch")
+    view = dataset.clips("video", frames=4, every=20)
+    with mx8.Loader(view, batch_size=4, threads=1, memory="128mb", decode={"video": WHOLE}) as loader:
+        workers = torch.utils.data.DataLoader(loader.as_iterable_dataset(), batch_size=None, num_workers=1)
+        clips = 0
+        for batch in workers:
+            for label, pixels, frames in zip(batch["label"], batch["video"], batch["video.frames"], strict=True):
+                assert painted_numbers(pixels.numpy()) == shown_numbers(int(label), frames.tolist())
+                clips += 1
+    assert clips == len(view)
+
+
+def test_a_closed_loader_has_closed_its_decoders(dataset: mx8.Dataset) -> None:
+    view = dataset.clips("video", frames=4, every=20)
+    pool = mx8.Pool(memory="256mb", threads=2)
+    with mx8.Loader(view, batch_size=4, output="numpy", pool=pool, decode={"video": WHOLE}) as loader:
+        for _ in loader:
+            pass
+        decoders = pool.memory.shared["video decoders"]
+        assert decoders._used_bytes == sum(idle.size_bytes for idle in decoders._idle) > 0
+    assert decoders._used_bytes == 0
+    assert not decoders._idle
+    pool.close()
+
+
+def test_an_abandoned_epoch_leaves_no_decoder_in_use(dataset: mx8.Dataset) -> None:
+    view = dataset.clips("video", frames=4, every=2)
+    pool = mx8.Pool(memory="256mb", threads=2)
+    with mx8.Loader(view, batch_size=2, output="numpy", pool=pool, decode={"video": WHOLE}) as loader:
+        for _ in range(3):
+            next(iter(loader))
+    assert pool.memory.shared["video decoders"]._used_bytes == 0
+    pool.close()
