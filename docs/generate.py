@@ -32,7 +32,7 @@ SECTIONS = {
         *("loading.reporting.stats:Explanation", "loading.iterable_dataset:IterableBatches"),
     ],
     "Decode pictures": ["RandomResizedCrop", "CenterCrop", "ResizeCrop", "MultiCrop", "Decode"],
-    "Decode videos": ["Clip"],
+    "Decode videos": ["Clip", "Audio"],
     "Transform batches": [f"transforms.{name}" for name in mx8.transforms.__all__],
     "Maintain": [
         *("verify", "maintain.report:Report", "maintain.report:Damage", "maintain.report:Repair"),

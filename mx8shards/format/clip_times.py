@@ -158,15 +158,20 @@ def length_of(times: ClipTimes, index: PacketIndex) -> int:
     return moments(times.fps, index.facts.end - int(shown[0]), index.facts.time_base)
 
 
-def seconds_of(clip: ClipFrames, index: PacketIndex) -> tuple[float, float]:
+def bounds_of(clip: ClipFrames, index: PacketIndex) -> tuple[Fraction, Fraction]:
     """When the first frame of a clip is first shown and its last frame is last shown, in seconds."""
     shown = index.pts[index.frames]
     numbers = clip.numbers[clip.valid] if clip.valid.any() else clip.numbers
     first, last = int(numbers[0]), int(numbers[-1])
     end = int(shown[last + 1]) if last + 1 < len(shown) else index.facts.end
-    unit, per_second = index.facts.time_base
-    begin = int(shown[0])
-    return (int(shown[first]) - begin) * unit / per_second, (end - begin) * unit / per_second
+    unit, begin = Fraction(*index.facts.time_base), int(shown[0])
+    return (int(shown[first]) - begin) * unit, (end - begin) * unit
+
+
+def seconds_of(clip: ClipFrames, index: PacketIndex) -> tuple[float, float]:
+    """The bounds of a clip as floats."""
+    begin, end = bounds_of(clip, index)
+    return float(begin), float(end)
 
 
 def _within(steps: Ints, length: int, short: Short) -> tuple[Ints, Bools]:

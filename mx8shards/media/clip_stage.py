@@ -5,24 +5,22 @@ All clips of one video in a batch are decoded in one sweep, by the thread whose 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mx8shards.errors import DecodeError, FormatError, SettingError, require
-from mx8shards.format.clip_times import START, ClipFrames, frames_of, is_short, seconds_of
+from mx8shards.errors import DecodeError, FormatError
+from mx8shards.format.clip_times import ClipFrames, seconds_of
 from mx8shards.format.packet_index import PacketIndex
 from mx8shards.format.randomness import occurrences_of, uniforms
 from mx8shards.kernels.boxes import DRAWS
-from mx8shards.kernels.payloads import copy_payload
-from mx8shards.kernels.records import MAPPED, OK, READ_FAILED, REFUSED
-from mx8shards.media.clip_counts import ClipCounts, class_of
+from mx8shards.kernels.records import MAPPED, OK
+from mx8shards.media.clip_counts import ClipCounts
 from mx8shards.media.clip_painting import ClipPainter, Painting
-from mx8shards.media.clip_sweeps import Sweep, read_index
+from mx8shards.media.clip_sweeps import Sweep, copier, failing, frames_in, payloads_of, read_index, require_clips
 from mx8shards.media.crop_settings import CropSettings
 from mx8shards.media.picture_memory import LargeMemory, ThreadMemory, thread_bytes
 from mx8shards.media.video_colour import frame_record
@@ -64,16 +62,9 @@ class Clips(Stage):
     narrows = True
 
     def __init__(self, crop: CropSettings, layout: str, context: DecoderContext) -> None:
-        if context.clips is None:
-            raise SettingError(
-                subject="decode",
-                place=f"column {context.column!r}",
-                expected="a view of clips of this column: dataset.clips(…)",
-                found="whole samples",
-            )
-        require("av", "video")
         self.columns = (context.column,)
-        self._context, self._columns, self._times = context, context.clips, context.clips.times
+        self._context, self._columns = context, require_clips(context)
+        self._times = self._columns.times
         self._painting = Painting(crop, layout)
         self._pixels = self._painting.outputs(context.column, self._times.frames)
         self.outputs = {**self._pixels, **_fact_outputs(context.column, self._times.frames, layout)}
@@ -97,7 +88,7 @@ class Clips(Stage):
 
     def narrow(self, work: Work) -> bool:
         """Find the frames of each clip, and narrow the spans of videos to the packets that are decoded."""
-        payloads = work.spans[:, self._context.number].copy()
+        payloads = payloads_of(work, self._context.number)
         plan = Plan(self._sweeps(work), payloads, self._draw(work))
         work.notes[self] = plan
         spans = work.spans[:, self._context.number]
@@ -112,23 +103,14 @@ class Clips(Stage):
         videos: dict[int, Sweep] = {}
         for row in np.flatnonzero(work.rows["status"] == OK).tolist():
             sample_id = int(work.rows["sample_id"][row])
-            with self._failing(work, [row]):
+            with failing(work, [row], self._counts):
                 if sample_id in videos:
                     index = videos[sample_id].index
                 else:
                     index = read_index(work, row, self._columns.packets, self._context.number)
-                clip = self._frames(work, row, index)
+                clip = frames_in(work, row, index, self._columns)
                 videos.setdefault(sample_id, Sweep(index)).clips[row] = clip
         return {sweep.row: sweep for sweep in videos.values()}
-
-    def _frames(self, work: Work, row: int, index: PacketIndex) -> ClipFrames:
-        """The frames of the clip in a row; DecodeError if the video is shorter than its facts say."""
-        columns, start = self._columns, int(work.extras[START][row])
-        clock = index if columns.clock == columns.packets else read_index(work, row, columns.clock)
-        if is_short(self._times, start, clock):
-            found = f"{len(clock.frames)} frames"
-            raise DecodeError(expected=f"a clip that begins at {start}", found=found, reason="short")
-        return frames_of(self._times, start, index, clock)
 
     def _draw(self, work: Work) -> Array:
         """The random numbers of the crop of each row."""
@@ -164,7 +146,7 @@ class Clips(Stage):
                 else:
                     continue
             for part in parts:
-                with self._failing(work, list(part.clips)):
+                with failing(work, list(part.clips), self._counts):
                     self._decode(work, part, resource)
 
     def _decode(self, work: Work, sweep: Sweep, resource: ThreadResource) -> None:
@@ -172,18 +154,15 @@ class Clips(Stage):
         plan: Plan = work.notes[self]
         row, wanted = sweep.row, sweep.wanted()
         begin, size = plan.payloads[row].tolist()
-
-        def copy(at: int, count: int, to: int) -> bool:
-            inside = 0 <= at <= at + count <= size
-            return inside and bool(copy_payload(work.shards, work.rows[row], begin + at, count, to))
-
         targets = [work.array(key, output) for key, output in self._pixels.items()]
         painter = ClipPainter(self._painting, targets, sweep.index, plan.draws, resource.memory)
 
         def take(packet: int, planes: Planes) -> None:
             painter.paint(wanted[packet], planes)
 
-        counts = decode_frames(Payload(sweep.index, size, copy), sweep.packets(), self._decoders, take)
+        counts = decode_frames(
+            Payload(sweep.index, size, copier(work, row, begin, size)), sweep.packets(), self._decoders, take
+        )
         self._counts.decoded(len(sweep.clips), counts)
         for row, clip in sweep.clips.items():
             for key, value in self._facts(sweep.index, clip).items():
@@ -196,17 +175,6 @@ class Clips(Stage):
         if self._painting.layout == "planes":
             values.append(frame_record(index.facts)["colour"][0])
         return dict(zip(_fact_outputs(self._context.column, 0, self._painting.layout), values, strict=True))
-
-    # failures ---------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _failing(self, work: Work, rows: list[int]) -> Iterator[None]:
-        """Refuse these rows of one sample if an error is raised, and keep the error."""
-        try:
-            yield
-        except (DecodeError, FormatError, OSError) as error:
-            work.rows["status"][rows] = READ_FAILED if class_of(error) == "io" else REFUSED
-            self._counts.failed(int(work.rows["sample_id"][rows[0]]), error, len(rows))
 
     def reason(self, sample_id: int) -> Exception | None:
         """The error of a sample whose clip was refused."""

@@ -171,3 +171,17 @@ def test_views_that_have_no_clips_are_refused(tmp_path: Path) -> None:
 def test_bad_settings_of_clip_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(mx8.SettingError, match=message):
         mx8.Clip(**given)
+
+
+@pytest.mark.parametrize("given", [{"rate": 10}, {"rate": 8_000.5}, {"channels": 3}])
+def test_bad_settings_of_audio_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(mx8.SettingError, match=f"Audio: {next(iter(given))}: expected an int from"):
+        mx8.Audio(**given)
+
+
+def test_sound_of_a_column_that_is_not_loaded_is_refused(tmp_path: Path) -> None:
+    with (
+        write_videos(tmp_path / "data", [GOOD]) as dataset,
+        pytest.raises(mx8.SettingError, match="decode: expected a"),
+    ):
+        loaded(dataset.clips("video", frames=2), decode={"film.audio": mx8.Audio()})

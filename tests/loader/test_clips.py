@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -32,8 +34,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mx8.Dataset]:
         yield found
 
 
-def loaded(view: mx8.Dataset, decode: Any = WHOLE, **settings: Any) -> Iterator[mx8.Batch]:
-    given = {"batch_size": 4, "output": "numpy", "threads": 2, "memory": "256mb", "decode": {"video": decode}}
+def loaded(view: mx8.Dataset, clip: Any = WHOLE, **settings: Any) -> Iterator[mx8.Batch]:
+    given = {"batch_size": 4, "output": "numpy", "threads": 2, "memory": "256mb", "decode": {"video": clip}}
     with mx8.Loader(view, **(given | settings)) as loader:
         yield from loader
 
@@ -313,3 +315,54 @@ def test_an_abandoned_epoch_leaves_no_decoder_in_use(dataset: mx8.Dataset) -> No
             next(iter(loader))
     assert pool.memory.shared["video decoders"]._used_bytes == 0
     pool.close()
+
+
+# sound ---------------------------------------------------------------------------------------------------------------
+
+
+def sound_of(data: bytes, rate: int) -> Any:
+    """All samples of a video's sound by a full decode, from time 0 on."""
+    found = np.zeros(4 * rate, np.float32)
+    with av.open(io.BytesIO(data)) as container:
+        for frame in container.decode(container.streams.audio[0]):
+            samples = frame.to_ndarray()[0]
+            at = round(frame.pts * frame.time_base * rate)
+            low = max(at, 0)
+            found[low : at + len(samples)] = samples[low - at :]
+    return found
+
+
+def test_sound_has_the_bounds_of_its_clip(tmp_path: Path) -> None:
+    data = videos.encoded("h264", range(60), range(60), audio=True)
+    sound = sound_of(data, 16_000)
+    with write_videos(tmp_path / "data", [data]) as dataset:
+        view = dataset.clips("video", frames=7, stride=2, every=9)
+        decode = {"video": mx8.Clip(16), "video.audio": mx8.Audio(16_000)}
+        for batch in loaded(view, batch_size=3, decode=decode):
+            for row, samples in enumerate(batch["video.audio"]):
+                first = round(float(batch["video.start"][row]) * 16_000)
+                assert samples.shape == (1, round(13 / videos.FPS * 16_000))
+                assert np.abs(samples[0] - sound[first : first + samples.shape[1]]).max() < 1e-4
+
+
+def test_sound_in_another_rate_is_exact_to_a_sample(tmp_path: Path) -> None:
+    data = videos.encoded("h264", range(60), range(60), audio=True)
+    sound = sound_of(data, 16_000)[::2]  # a tone far below the new limit
+    with write_videos(tmp_path / "data", [data]) as dataset:
+        view = dataset.clips("video", frames=10, every=17)
+        (batch,) = loaded(view, decode={"video.audio": mx8.Audio(8_000, channels=2)})
+    assert "video" not in batch
+    for row, samples in enumerate(batch["video.audio"]):
+        first = round(17 * row / videos.FPS * 8_000)
+        expected = sound[first : first + samples.shape[1]]
+        matches = [
+            np.corrcoef(samples[0, 9:-9], expected[9 + lag : len(expected) - 9 + lag])[0, 1] for lag in range(-5, 6)
+        ]
+        assert abs(int(np.argmax(matches)) - 5) <= 1
+        assert (samples[0] == samples[1]).all()
+
+
+def test_a_video_without_sound_is_a_bad_sample(dataset: mx8.Dataset) -> None:
+    view = dataset.clips("video", frames=10)
+    with pytest.raises(mx8.LoaderError, match=r"column 'video': expected a stream of audio, got none"):
+        list(loaded(view, decode={"video.audio": mx8.Audio()}))

@@ -23,7 +23,7 @@ from mx8shards.loading.execution.run_state import Assembly
 from mx8shards.loading.output_kinds import converter
 from mx8shards.loading.planning.batch_plan import Plan
 from mx8shards.loading.planning.cache_room import require_room
-from mx8shards.loading.planning.loaded_columns import LoadedColumns, loaded_columns
+from mx8shards.loading.planning.loaded_columns import LoadedColumns, column_of, loaded_columns
 from mx8shards.loading.planning.mds_rows import MdsRows
 from mx8shards.loading.planning.payload_finder import PayloadFinder
 from mx8shards.loading.planning.settings import Settings
@@ -164,6 +164,7 @@ def extras_bytes(view: View, *, repeats: bool) -> int:
 
 def decoder_context(columns: LoadedColumns, name: str, seed: int, pool: Pool) -> DecoderContext:
     """The context of a column's decoder."""
+    name = column_of(name, columns.picked)
     number = columns.picked.names.index(name)
     return DecoderContext(
         column=name,

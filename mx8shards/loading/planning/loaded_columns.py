@@ -9,6 +9,7 @@ from mx8shards.dataset import Dataset
 from mx8shards.errors import SettingError, shown
 from mx8shards.format.columns import Columns
 from mx8shards.loading.planning.settings import Settings
+from mx8shards.media.audio_spec import SUFFIX
 from mx8shards.stages import ClipColumns
 
 
@@ -26,18 +27,24 @@ class LoadedColumns:
     clips: Mapping[str, ClipColumns]
 
 
+def column_of(key: str, picked: Columns) -> str:
+    """The column that is decoded for a key of `decode=`: the sound of `video` is decoded for `video.audio`."""
+    return key.removesuffix(SUFFIX) if key not in picked.names else key
+
+
 def loaded_columns(dataset: Dataset, settings: Settings) -> LoadedColumns:
     """The columns of a loader. SettingError if a column that is not loaded would be decoded.
 
     The packet indices of decoded videos are read, but only delivered if `columns=` names them.
     """
     picked, videos = dataset.picked(settings.columns), dataset.view.videos
-    for name in settings.decode:
+    used = {column_of(key, picked) for key in settings.decode}
+    for name in used:
         if name not in picked.names:
             known = ", ".join(map(repr, picked.names))
             raise SettingError(subject="decode", expected=f"a column that is loaded: {known}", found=shown(name))
-    copied = [name for name in picked.names if name not in settings.decode]
-    decoded = [name for name in videos.names if name in settings.decode] if videos is not None else []
+    copied = [name for name in picked.names if name not in used]
+    decoded = [name for name in videos.names if name in used] if videos is not None else []
     if videos is None or not decoded:
         return LoadedColumns(picked, tuple(copied), {})
     sources = {name: videos.packets_of(name) for name in [videos.names[0], *decoded]}
