@@ -32,6 +32,8 @@ CLIP_ID = "clip_id"
 CLIP = "clip"
 START = "clip_start"
 
+SOUND = ".audio"  # behind the name of a column of videos: the key of the sound of its clips
+
 NANOSECONDS = 10**9
 _EARLY = 1_000  # nanoseconds by which a time given as a float may be before its frame, because floats are rounded
 

@@ -1,7 +1,7 @@
 """How is a part of a video's sound decoded? By its container's demuxer, to an exact number of samples.
 
-Decoding begins a little before the part. Samples are placed by the times of their frames, so that the part begins where the picture does. Only then is it
-converted to the wanted rate and channels.
+Decoding begins a little before the part. Samples are placed by the times of their frames, so that the part begins where
+the picture does. Only then is it converted to the wanted rate and channels.
 """
 
 from __future__ import annotations

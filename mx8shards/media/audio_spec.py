@@ -10,8 +10,6 @@ from mx8shards.errors import whole_number
 if TYPE_CHECKING:
     from mx8shards.stages import DecoderContext, Stage
 
-SUFFIX = ".audio"  # of the key in a batch, behind the name of the column of videos
-
 _RATES = 1_000, 384_000
 
 

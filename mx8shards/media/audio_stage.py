@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from mx8shards.errors import DecodeError
-from mx8shards.format.clip_times import ClipFrames, bounds_of
+from mx8shards.format.clip_times import SOUND, ClipFrames, bounds_of
 from mx8shards.format.packet_index import PacketIndex
 from mx8shards.kernels.records import MAPPED, OK
 from mx8shards.media.audio_decoding import decode_audio
-from mx8shards.media.audio_spec import SUFFIX
 from mx8shards.media.clip_counts import ClipCounts
 from mx8shards.media.clip_sweeps import Array, copier, failing, frames_in, payloads_of, read_index, require_clips
 from mx8shards.media.video_decoding import Payload
@@ -44,7 +43,7 @@ class AudioClips(Stage):
     def __init__(self, rate: int, channels: int, context: DecoderContext) -> None:
         self._columns = require_clips(context)
         self._context, self._rate, self._channels = context, rate, channels
-        self._key = context.column + SUFFIX
+        self._key = context.column + SOUND
         self.columns = (context.column,)
         self.outputs = {self._key: RAGGED}
         self.decoders: Mapping[str, Callable[[memoryview], Any]] = {self._key: partial(_decode_row, channels)}

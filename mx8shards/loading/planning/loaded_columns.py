@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from mx8shards.dataset import Dataset
 from mx8shards.errors import SettingError, shown
+from mx8shards.format.clip_times import SOUND
 from mx8shards.format.columns import Columns
 from mx8shards.loading.planning.settings import Settings
-from mx8shards.media.audio_spec import SUFFIX
 from mx8shards.stages import ClipColumns
 
 
@@ -29,7 +29,7 @@ class LoadedColumns:
 
 def column_of(key: str, picked: Columns) -> str:
     """The column that is decoded for a key of `decode=`: the sound of `video` is decoded for `video.audio`."""
-    return key.removesuffix(SUFFIX) if key not in picked.names else key
+    return key.removesuffix(SOUND) if key not in picked.names else key
 
 
 def loaded_columns(dataset: Dataset, settings: Settings) -> LoadedColumns:
