@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 from mx8shards.convert.class_folders import ClassFolders
 from mx8shards.convert.file_kinds import VIDEOS
@@ -28,6 +28,14 @@ from mx8shards.media.video_cuts import Span, parts_of, span_of, whole_of
 from mx8shards.shards.links import is_url
 
 Labels = Literal["auto", "none", "videofolder"]
+
+
+class _Opened(NamedTuple):
+    """The video of the last part, kept for the next one: its path, its packet index, and its bytes if it is no file."""
+
+    name: str
+    packets: PacketIndex
+    payload: bytes | None
 
 
 class VideoFolder:
@@ -83,7 +91,7 @@ class VideoFolder:
         self._clip_seconds = None if clip_seconds is None else finite_seconds("clip_seconds", clip_seconds)
         self._videos = _videos(src, labels, classes, root)
         self._path_at = 1 if isinstance(self._videos, VideoList) else 0  # of a video's item
-        self._last: tuple[str, PacketIndex] | None = None  # the video of the last part
+        self._last: _Opened | None = None
         self.classes = self._videos.classes
         has_parts = isinstance(self._videos, VideoList) and self._videos.has_parts
         if has_parts and clip_seconds is not None:
@@ -172,13 +180,18 @@ class VideoFolder:
         return {**sample, "source_start": 0.0, "source_end": sample["duration"] * unit}
 
     def _part(self, video: Item, span_in: Callable[[PacketIndex], Span]) -> dict[str, Any]:
-        """The columns of a part of a video, whose index is kept for the next part."""
-        name = str(video[self._path_at])
-        with _closing(self._videos.open(video)) as source:
-            if self._last is None or self._last[0] != name:
-                self._last = name, self._changes.indexed(source)
-            index = self._last[1]
-            return self._changes.part(source, index, span_in(index))
+        """The columns of a part of a video."""
+        with _closing(self._source_of(video)) as source:
+            name = str(video[self._path_at])
+            if self._last is None or self._last.name != name:
+                self._last = _Opened(name, self._changes.indexed(source), source if isinstance(source, bytes) else None)
+            return self._changes.part(source, self._last.packets, span_in(self._last.packets))
+
+    def _source_of(self, video: Item) -> bytes | IO[bytes]:
+        """The file of a video, or its bytes, which are kept for its other parts."""
+        if self._last is not None and self._last.name == video[self._path_at] and self._last.payload is not None:
+            return self._last.payload
+        return self._videos.open(video)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}

@@ -90,8 +90,11 @@ def _length_bytes(extradata: bytes, at: int) -> int:
 
 
 def _units(packet: bytes, length: int) -> Iterator[bytes]:
-    """The beginnings of the NAL units of a packet; those that do not lie in the packet end it."""
-    if not length:
+    """The beginnings of the NAL units of a packet; those that do not lie in the packet end it.
+
+    Some files have start codes where lengths should be. FFmpeg decodes them, as no unit has one byte.
+    """
+    if not length or packet.startswith(b"\0\0\0\1"):
         starts = [match.end() for match in _START_CODE.finditer(packet)]
         yield from (packet[at : at + _HEAD_BYTES] for at in starts if at < len(packet))
         return

@@ -93,8 +93,9 @@ def test_the_snapshot_is_equal_for_any_number_of_workers(options, src, tmp_path)
 def test_a_tar_gives_the_dataset_of_its_folder(src, tmp_path):
     with tarfile.open(tmp_path / "videos.tar", "w") as tar:
         tar.add(src, "")
-    from_tar = mx8.convert_from("videofolder", tmp_path / "videos.tar", tmp_path / "from tar")
-    assert from_tar == mx8.convert_from("videofolder", src, tmp_path / "data")
+    for options in ({}, {"clip_seconds": 0.5}):
+        from_tar = mx8.convert_from("videofolder", tmp_path / "videos.tar", tmp_path / f"tar{len(options)}", **options)
+        assert from_tar == mx8.convert_from("videofolder", src, tmp_path / f"data{len(options)}", **options)
 
 
 def test_remuxed_files_need_no_demuxer(src, tmp_path):

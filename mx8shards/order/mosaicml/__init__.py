@@ -1,0 +1,1 @@
+"""In which order does MosaicML Streaming read samples? The same order, computed from its settings, bit for bit."""
